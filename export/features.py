@@ -1,0 +1,140 @@
+"""Events → arrays, for the trainer and the service alike.
+
+Both sides call the functions of this module and nothing else, so that the encoder sees the same input in
+training and in serving. Only numpy is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+
+# Types that belong to a history. The order is part of the format of a trained model: append only.
+EVENT_TYPES: tuple[str, ...] = ("other", "view", "click", "cart", "purchase", "rating")
+_TYPE_INDEX = {name: index for index, name in enumerate(EVENT_TYPES)}
+
+# Types that are logged but are not part of a history when they name no item, or at all.
+SIGNAL_TYPES: frozenset[str] = frozenset({"impression"})
+
+GAP_UNKNOWN = -1
+
+
+def type_index(event_type: str) -> int:
+    """Index of an event type; a type the model does not know is "other"."""
+    return _TYPE_INDEX.get(event_type, 0)
+
+
+def is_history_event(event_type: str, item_id: str | None) -> bool:
+    """Whether an event is part of the sequence (a search without an item and an impression are not)."""
+    return item_id is not None and event_type not in SIGNAL_TYPES
+
+
+@dataclass(frozen=True, slots=True)
+class EventArrays:
+    """A run of events, oldest first: `item`, `type` [n] int64 indices and `time_ms` [n] int64 (0: no time)."""
+
+    item: IntArray
+    type: IntArray
+    time_ms: IntArray
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def after(self, start: int) -> EventArrays:
+        """The events from position `start` on."""
+        return EventArrays(self.item[start:], self.type[start:], self.time_ms[start:])
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What a model knows: its items, its context fields and whether it uses times.
+
+    Row `len(items)` of the item table stands for every unknown item, row `len(items) + 1` for the start of a
+    history.
+    """
+
+    item_index: Mapping[str, int]
+    context: ContextVocabulary
+    has_time: bool
+
+    @property
+    def unknown_item(self) -> int:
+        return len(self.item_index)
+
+    @property
+    def start_item(self) -> int:
+        return len(self.item_index) + 1
+
+    def events(self, item_ids: Sequence[str], types: Sequence[str], times_ms: Sequence[int]) -> EventArrays:
+        """Encoder input for events given oldest first. Unknown items keep their place in the sequence."""
+        unknown, index = self.unknown_item, self.item_index
+        item = np.fromiter((index.get(i, unknown) for i in item_ids), np.int64, len(item_ids))
+        kind = np.fromiter((type_index(t) for t in types), np.int64, len(types))
+        time = np.asarray(times_ms, np.int64) if self.has_time else np.zeros(len(item_ids), np.int64)
+        return EventArrays(item, kind, time)
+
+
+@dataclass(frozen=True, slots=True)
+class ContextVocabulary:
+    """Slots of the decoder's context: user features, then the scene, then one control code.
+
+    A slot's value is a row of one shared embedding table; row 0 means "unknown" in every slot, and a value
+    never seen in training is unknown too. `max_gap_ms` is the largest gap the model was trained on: a longer one is
+    unknown as well, because the network cannot be trusted to extrapolate.
+    """
+
+    fields: tuple[str, ...] = ()
+    values: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    max_gap_ms: int = 0
+
+    SCENE = "scene"
+    CONTROL = "category"
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return (*self.fields, self.SCENE, self.CONTROL)
+
+    @property
+    def n_rows(self) -> int:
+        return 1 + sum(len(rows) for rows in self.values.values())
+
+    def encode(self, given: Mapping[str, Any]) -> IntArray:
+        """[slots] int64 rows of the context table for `{slot: value}`; what is absent is unknown (0)."""
+        rows = (self.values.get(slot, {}).get(str(given.get(slot)), 0) for slot in self.slots)
+        return np.fromiter(rows, np.int64, len(self.slots))
+
+    def gap(self, last_event_ms: int | None, now_ms: int | None) -> int:
+        """Milliseconds since the last event, or `GAP_UNKNOWN` where that is not known or was never trained."""
+        if last_event_ms is None or now_ms is None or self.max_gap_ms <= 0:
+            return GAP_UNKNOWN
+        gap = max(0, now_ms - last_event_ms)
+        return gap if gap <= self.max_gap_ms else GAP_UNKNOWN
+
+    def to_json(self) -> dict[str, Any]:
+        return {"fields": list(self.fields), "values": self.values, "max_gap_ms": self.max_gap_ms}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ContextVocabulary:
+        values = {name: {str(k): int(v) for k, v in rows.items()} for name, rows in data["values"].items()}
+        return cls(tuple(data["fields"]), values, int(data["max_gap_ms"]))
+
+    @classmethod
+    def fit(
+        cls, fields: Mapping[str, Sequence[str | None]], controls: Sequence[str], max_gap_ms: int
+    ) -> ContextVocabulary:
+        """Rows for every value of every field seen in training, in sorted order. Scenes are learned only from
+        logs that carry them, so a fresh vocabulary has none."""
+        row = 1
+        values: dict[str, dict[str, int]] = {}
+        for name, seen in [*fields.items(), (cls.SCENE, ()), (cls.CONTROL, controls)]:
+            values[name] = {}
+            for value in sorted({v for v in seen if v is not None}):
+                values[name][value] = row
+                row += 1
+        return cls(tuple(fields), values, max_gap_ms)
