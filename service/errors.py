@@ -11,7 +11,7 @@
     │       └── UnknownSegment     422  unknown_segment
     ├── StoreUnavailable           503  state_unavailable  Redis is away, slow, or acknowledged too few copies
     ├── Draining                   503  draining           the process is shutting down
-    ├── ModelAttemptFailed         503  model_error        a rung of the ladder failed: /recommend goes one down
+    ├── ModelAttemptFailed         503  model_error        a rung failed: /recommend goes one rung down
     │   ├── ModelError             503  model_error        the engine or its session broke
     │   ├── Overloaded             503  overload           the queue is full, or the wait would be too long
     │   └── DeadlineExceeded       503  deadline           the answer would come, or came, too late
@@ -24,6 +24,7 @@
 shown to the caller; of any other class it is only logged.
 """
 
+# ruff: noqa: N818 - the names say what happened
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
