@@ -1,0 +1,64 @@
+"""Cheap facts of a history, which the rules of `policies` ask about. Pure: the time is passed in."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+# Facts describe what a user does lately: only this many of the newest events count for entropy and repeats.
+FACT_WINDOW = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What segment rules may ask about.
+
+    events: number of events kept in the history.
+    recency_s: seconds since the last event; None where there is none or times are unknown.
+    category_entropy: Shannon entropy of the categories of the newest events, divided by the largest it could
+        be: 0 is one category only, 1 is never the same twice. None below two events with a category.
+    repeat_share: share of the newest events whose item had occurred before among them.
+    """
+
+    events: int
+    recency_s: float | None
+    category_entropy: float | None
+    repeat_share: float | None
+
+
+FACTS: tuple[str, ...] = tuple(field.name for field in fields(Facts))
+
+
+def facts(
+    item_ids: Sequence[str],
+    categories: Sequence[str | None],
+    last_event_ms: int | None,
+    now_ms: int,
+    n_categories: int,
+) -> Facts:
+    """Facts of a history given oldest first.
+
+    Args:
+        item_ids: [n] items of the whole history.
+        categories: first category of each of the newest items (`FACT_WINDOW` are enough), None where unknown.
+        n_categories: categories in the catalogue.
+    """
+    recent = item_ids[-FACT_WINDOW:]
+    return Facts(
+        events=len(item_ids),
+        recency_s=None if last_event_ms is None else max(0.0, (now_ms - last_event_ms) / 1000.0),
+        category_entropy=_normalised_entropy(categories[-FACT_WINDOW:], n_categories),
+        repeat_share=1.0 - len(set(recent)) / len(recent) if recent else None,
+    )
+
+
+def _normalised_entropy(categories: Sequence[str | None], n_categories: int) -> float | None:
+    counts = Counter(category for category in categories if category is not None)
+    total = sum(counts.values())
+    most = min(total, n_categories)
+    if most < 2:
+        return None
+    entropy = -sum(count / total * math.log(count / total) for count in counts.values())
+    return min(1.0, entropy / math.log(most))
