@@ -1,0 +1,246 @@
+"""The way to Redis: URL → client, bounded waiting, and the one translation of foreign exceptions.
+
+A command in flight is never cancelled. redis-py hands connections from one command to the next, and a
+command that is cancelled between its request and its reply can leave that reply to the next caller (redis-py
+#2624, #2665). So each command runs in a task of its own: a caller that runs out of time, or is cancelled,
+stops waiting, and the task reads its reply to the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+
+from service.errors import SettingsError, StoreUnavailable
+from service.store_scripts import Script
+
+T = TypeVar("T")
+Client = Redis | RedisCluster
+
+_FOREIGN = (RedisError, RedisClusterException, OSError, TimeoutError)
+
+# Turns of the event loop a reply may still need after its bytes have arrived.
+_LAST_CHANCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptCall:
+    script: Script
+    keys: tuple[str, ...]
+    args: tuple[str | bytes | int, ...]
+
+    def evalsha(self) -> tuple[Any, ...]:
+        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
+
+    def eval(self) -> tuple[Any, ...]:
+        return ("EVAL", self.script.source, len(self.keys), *self.keys, *self.args)
+
+
+def client_for(url: str, *, socket_timeout_s: float, max_connections: int) -> Client:
+    """The client of a URL. Nothing connects yet.
+
+        redis://[[user]:password@]host:port/db       rediss:// with TLS        unix:///path?db=0
+        redis+cluster://host:port[,host:port…]       rediss+cluster:// with TLS
+        redis+sentinel://[[user]:password@]host:port[,host:port…]/service[/db]
+
+    Raises SettingsError for anything else. No client retries: on the hot path a second attempt comes too
+    late, and elsewhere the caller decides.
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": socket_timeout_s,
+        "socket_connect_timeout": socket_timeout_s,
+        "protocol": 2,  # RESP3 would add a HELLO round trip to each connection and gives nothing here
+        "retry": Retry(NoBackoff(), 0),
+        "max_connections": max_connections,
+    }
+    scheme, _, rest = url.partition("://")
+    try:
+        if scheme in ("redis", "rediss", "unix"):
+            plain: Client = Redis.from_url(url, **options)
+            return plain
+        if scheme in ("redis+cluster", "rediss+cluster"):
+            return _cluster(url, tls=scheme.startswith("rediss"), options=options)
+        if scheme in ("redis+sentinel", "rediss+sentinel"):
+            return _sentinel(url, tls=scheme.startswith("rediss"), options=options)
+    except (ValueError, RedisClusterException) as error:
+        raise SettingsError(f"the Redis URL cannot be used: {error}") from None
+    shown = scheme if rest else "(none)"
+    raise SettingsError(
+        f"unknown scheme {shown} in the Redis URL: use redis, rediss, unix, redis+cluster or redis+sentinel"
+    )
+
+
+def _addresses(netloc: str, default_port: int) -> tuple[list[tuple[str, int]], dict[str, Any]]:
+    """The hosts of `user:password@host:port,host:port`, and the credentials."""
+    login, _, hosts = netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    credentials: dict[str, Any] = {
+        name: unquote(text) for name, text in (("username", user), ("password", password)) if text
+    }
+    addresses = []
+    for address in hosts.split(","):
+        parts = urlsplit(f"//{address}")
+        if not parts.hostname:
+            raise ValueError("a host name is missing")
+        addresses.append((parts.hostname, parts.port or default_port))
+    return addresses, credentials
+
+
+def _cluster(url: str, *, tls: bool, options: dict[str, Any]) -> Client:
+    addresses, credentials = _addresses(urlsplit(url).netloc, 6379)
+    nodes = [ClusterNode(host, port) for host, port in addresses]
+    return RedisCluster(
+        startup_nodes=nodes, ssl=tls, cluster_error_retry_attempts=1, **credentials, **options
+    )
+
+
+def _sentinel(url: str, *, tls: bool, options: dict[str, Any]) -> Client:
+    parts = urlsplit(url)
+    addresses, credentials = _addresses(parts.netloc, 26379)
+    service, _, db = parts.path.strip("/").partition("/")
+    if not service:
+        raise ValueError("the name of the monitored service is missing: redis+sentinel://host:port/SERVICE")
+    if tls:
+        options["ssl"] = True
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        addresses, sentinel_kwargs=dict(options), db=int(db or 0), **credentials, **options
+    )
+    master: Client = sentinel.master_for(service)
+    return master
+
+
+class RedisLink:
+    """One client, used by many requests at once.
+
+    At most `max_commands` run at a time; a command waits for its turn within its own time-out. Raises
+    StoreUnavailable and nothing else.
+    """
+
+    def __init__(self, url: str, *, slowest_s: float, max_commands: int = 16) -> None:
+        # Two connections more than commands: one for the subscription, one to spare.
+        self._client = client_for(url, socket_timeout_s=slowest_s, max_connections=max_commands + 2)
+        self._turn = asyncio.Semaphore(max_commands)
+        self._in_flight: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_cluster(self) -> bool:
+        return isinstance(self._client, RedisCluster)
+
+    async def command(self, *args: str | bytes | int, timeout_s: float) -> Any:
+        return await self._bounded(str(args[0]), lambda: self._client.execute_command(*args), timeout_s)
+
+    async def script(self, call: ScriptCall, *, timeout_s: float) -> Any:
+        """One EVALSHA; the source is sent only when the server does not know the script."""
+
+        async def run() -> Any:
+            try:
+                return await self._client.execute_command(*call.evalsha())
+            except NoScriptError:
+                return await self._client.execute_command(*call.eval())
+
+        return await self._bounded("EVALSHA", run, timeout_s)
+
+    async def scripts(
+        self, calls: Sequence[ScriptCall], *, barrier: tuple[str | int, ...] | None, timeout_s: float
+    ) -> tuple[list[Any], Any]:
+        """The replies of many scripts in one round trip, and the reply of `barrier`.
+
+        The barrier is a WAIT or WAITAOF: it speaks for the writes of its own connection only, so it goes
+        down the same pipeline.
+        """
+
+        async def run() -> tuple[list[Any], Any]:
+            replies, barrier_reply = await self._pipeline([c.evalsha() for c in calls], barrier)
+            unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if unknown:
+                again, barrier_reply = await self._pipeline([calls[i].eval() for i in unknown], barrier)
+                for i, reply in zip(unknown, again, strict=True):
+                    replies[i] = reply
+            for reply in (*replies, barrier_reply):
+                if isinstance(reply, Exception):
+                    raise reply
+            return replies, barrier_reply
+
+        return await self._bounded("EVALSHA", run, timeout_s)
+
+    async def _pipeline(
+        self, commands: Sequence[tuple[Any, ...]], barrier: tuple[str | int, ...] | None
+    ) -> tuple[list[Any], Any]:
+        pipe: Any = self._client.pipeline() if self.is_cluster else self._client.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)
+        if barrier is not None:
+            pipe.execute_command(*barrier)
+        replies = await pipe.execute(raise_on_error=False)
+        return list(replies[: len(commands)]), replies[-1] if barrier is not None else None
+
+    async def messages(self, channel: str) -> AsyncIterator[bytes]:
+        """The messages of a channel, on a connection of its own. Ends only by StoreUnavailable."""
+        pubsub: Any = self._client.pubsub()
+        try:
+            await pubsub.subscribe(channel)
+            while True:
+                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=5.0)
+                if message is not None and message["type"] == "message":
+                    yield message["data"]
+        except _FOREIGN as error:
+            raise _unavailable("SUBSCRIBE", error) from error
+        finally:
+            await pubsub.aclose()
+
+    async def _bounded(self, name: str, run: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+        """Wait for `run` at most `timeout_s`; it goes on alone if the caller cannot."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        if self._turn.locked():
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._turn.acquire()
+            except TimeoutError:
+                raise StoreUnavailable(f"{name}: no connection became free in {timeout_s:.3f} s") from None
+        else:
+            await self._turn.acquire()  # does not wait
+        task = loop.create_task(self._to_the_end(run))
+        self._in_flight.add(task)
+        task.add_done_callback(self._finished)
+        await asyncio.wait((task,), timeout=deadline - loop.time())
+        for _ in range(_LAST_CHANCE):
+            # A loop that lags fires its timers before it has read what is already there.
+            if task.done():
+                break
+            await asyncio.sleep(0)
+        if not task.done():
+            raise StoreUnavailable(f"{name}: no reply within {timeout_s:.3f} s")
+        try:
+            return task.result()
+        except _FOREIGN as error:
+            raise _unavailable(name, error) from error
+
+    async def _to_the_end(self, run: Callable[[], Awaitable[T]]) -> T:
+        return await run()
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._in_flight.discard(task)
+        self._turn.release()
+        if not task.cancelled():
+            task.exception()  # looked at, so that a failure nobody waited for is not reported as lost
+
+    async def close(self) -> None:
+        """Let the commands in flight end (their socket time-out bounds that), then disconnect."""
+        if self._in_flight:
+            await asyncio.wait(set(self._in_flight))
+        await self._client.aclose()
+
+
+def _unavailable(name: str, error: BaseException) -> StoreUnavailable:
+    return StoreUnavailable(f"{name}: {type(error).__name__}: {error}")

@@ -1,0 +1,290 @@
+"""Histories and encoder states in Redis.
+
+Keys of one subject, `gpt4rec:{u:<user>}:…` (`s:` for sessions), all in one hash slot:
+
+    events             sorted set: score = time in ms + arrival/1024, member = event id, item id, type
+    version            hash chain over the events as they arrived (`service.versions`)
+    signals            capped stream: impressions, searches without an item
+    state:<model>      packed encoder state of one model version
+    states             which model versions have a state, so that an erasure finds them all
+
+Keys of the deployment, `gpt4rec:{ops}:…`: `mode` (a hash) and `audit` (a capped list).
+
+Every method raises StoreUnavailable and nothing else. A write that raised may still have happened: repeating
+it is safe, because events are idempotent and states are compared before they are set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from export.features import is_history_event
+from service import store_scripts as scripts
+from service.errors import SettingsError, StoreUnavailable
+from service.records import AppendResult, NewEvent, StoredEvent, Subject, UserRecord, parse_events
+from service.redis_link import RedisLink, ScriptCall
+
+__all__ = ["AppendResult", "NewEvent", "Store", "StoreSettings", "StoredEvent", "Subject", "UserRecord"]
+
+Durability = Literal["memory", "aof", "replica"]
+
+DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """`history_cap` must be at least the receptive field of every model that is served.
+
+    `durability` says when an event counts as written: in Redis' memory; on its disk (WAITAOF, Redis ≥ 7.2);
+    on `replicas` replicas (WAIT). States are only ever a cache of the log, so they live shorter than it.
+    """
+
+    url: str
+    prefix: str = "gpt4rec:"
+    history_cap: int = 256
+    signals_cap: int = 1000
+    ttl_s: int = 90 * DAY_S
+    state_ttl_s: int = 7 * DAY_S
+    signals_ttl_s: int = 30 * DAY_S
+    read_timeout_ms: float = 25
+    write_timeout_ms: float = 250
+    durability: Durability = "memory"
+    durability_timeout_ms: int = 1500
+    replicas: int = 1
+    max_connections: int = 16
+    audit_cap: int = 1000
+
+
+class Store:
+    """The only door to Redis."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        """Nothing connects yet. Raises SettingsError for a URL or a durability that cannot work."""
+        self.settings = settings
+        self._read_s = settings.read_timeout_ms / 1000
+        self._write_s = settings.write_timeout_ms / 1000
+        self._append_s = self._write_s
+        if settings.durability != "memory":
+            self._append_s += settings.durability_timeout_ms / 1000
+        self._link = RedisLink(settings.url, slowest_s=self._append_s, max_commands=settings.max_connections)
+        if self._link.is_cluster and settings.durability != "memory":
+            raise SettingsError(
+                "durability aof and replica need one connection per write, which a Redis Cluster client does "
+                "not give: use durability memory and min-replicas-to-write on the servers"
+            )
+        self._mode_key = f"{settings.prefix}{{ops}}:mode"
+        self._audit_key = f"{settings.prefix}{{ops}}:audit"
+        self._channel = f"{settings.prefix}{{ops}}:changed"
+
+    @classmethod
+    async def connect(cls, settings: StoreSettings) -> Store:
+        """A store that has tried its server once.
+
+        A server that is away is no error: the service starts degraded and recovers by itself. A server that
+        cannot do what the settings ask is a SettingsError.
+        """
+        store = cls(settings)
+        try:
+            await store.ping()
+            if settings.durability != "memory":
+                await store._durable([])
+        except StoreUnavailable as error:
+            if "appendonly is disabled" in str(error) or "unknown command" in str(error):
+                await store.close()
+                raise SettingsError(f"durability {settings.durability} cannot be had: {error}") from error
+        return store
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    async def ping(self) -> None:
+        await self._link.command("PING", timeout_s=self._write_s)
+
+    # Histories
+
+    async def append(self, subject: Subject, events: Sequence[NewEvent]) -> AppendResult:
+        """Write events, oldest first whatever order they come in; signals go to their stream."""
+        return (await self.append_many([(subject, events)]))[0]
+
+    async def append_many(self, batch: Sequence[tuple[Subject, Sequence[NewEvent]]]) -> list[AppendResult]:
+        """`append` for many subjects in one round trip. Not a transaction: after a StoreUnavailable some of
+        them may be written, and repeating the batch writes the rest."""
+        calls = [self._append_call(subject, events) for subject, events in batch]
+        if not calls:
+            return []
+        if self.settings.durability != "memory":
+            replies = await self._durable(calls)
+        elif len(calls) == 1:
+            replies = [await self._link.script(calls[0], timeout_s=self._append_s)]
+        else:
+            replies, _ = await self._link.scripts(calls, barrier=None, timeout_s=self._append_s)
+        return [AppendResult(int(a), int(d), version.decode()) for a, d, version in replies]
+
+    async def read(self, subject: Subject, model_version: str, timeout_s: float | None = None) -> UserRecord:
+        """The log, its version and the model's state at one instant, in one round trip.
+
+        Waits for the read time-out, or for `timeout_s` where that is shorter.
+        """
+        keys = (*self._keys(subject, "events", "version"), self._state_key(subject, model_version))
+        limit = self._read_s if timeout_s is None else min(self._read_s, timeout_s)
+        version, flat, blob = await self._link.script(ScriptCall(scripts.READ, keys, ()), timeout_s=limit)
+        return UserRecord(version.decode() if version else "", parse_events(flat), blob)
+
+    async def write_state(
+        self, subject: Subject, model_version: str, expected_version: str, blob: bytes
+    ) -> bool:
+        """Store a state made at `expected_version`; False, and nothing written, if the log has moved on."""
+        version, states = self._keys(subject, "version", "states")
+        keys = (version, self._state_key(subject, model_version), states)
+        args = (expected_version, blob, self.settings.state_ttl_s * 1000, model_version)
+        call = ScriptCall(scripts.WRITE_STATE, keys, args)
+        return bool(await self._link.script(call, timeout_s=self._write_s))
+
+    async def merge(self, session: Subject, user: Subject) -> int:
+        """Move a session's history to a user, in order of time; returns how many events were new to the user.
+
+        Copy, then delete: after a crash in between, the repeated merge finds duplicates and only deletes. The
+        session goes only if nothing was added to it meanwhile; otherwise the addition is moved too.
+        """
+        moved = 0
+        while True:
+            keys = self._keys(session, "events", "version", "signals")
+            log = ScriptCall(scripts.READ_LOG, keys, ())
+            version, flat, signals = await self._link.script(log, timeout_s=self._write_s)
+            events = [NewEvent(e.item_id, e.type, e.time_ms, e.event_id) for e in parse_events(flat)]
+            bodies = [(fields[1].decode(), fields[3]) for _, fields in signals]
+            call = self._append_call(user, events, bodies)
+            if events or bodies:
+                reply = await self._append_one(call)
+                moved += int(reply[0])
+            if await self._erase(session, version or b"", len(bodies)) >= 0:
+                return moved
+
+    async def erase(self, subject: Subject) -> int:
+        """Delete every key of the subject; returns how many there were."""
+        return await self._erase(subject)
+
+    # The mode and its audit
+
+    async def read_mode(self) -> tuple[int, int, bytes] | None:
+        """(version, changed at in ms, body) of the stored mode."""
+        reply = await self._link.command(
+            "HMGET", self._mode_key, "version", "changed_at", "body", timeout_s=self._write_s
+        )
+        return _mode(reply)
+
+    async def write_mode(
+        self, version: int, changed_at_ms: int, body: bytes, *, force: bool, audit: bytes = b""
+    ) -> tuple[int, int, bytes]:
+        """Set the mode and tell every replica; returns what holds now.
+
+        With `force` the change wins and its version is raised above the stored one. Without, the newer of the
+        two wins: the higher version, then the later time.
+        """
+        args = (
+            version, changed_at_ms, body, int(force), self._channel, self.settings.audit_cap, audit,
+        )  # fmt: skip
+        call = ScriptCall(scripts.WRITE_MODE, (self._mode_key, self._audit_key), args)
+        mode = _mode(await self._link.script(call, timeout_s=self._write_s))
+        if mode is None:
+            raise StoreUnavailable("the stored mode is damaged")
+        return mode
+
+    def mode_changes(self) -> AsyncIterator[bytes]:
+        """A message whenever the mode changes; may miss some, so poll as well."""
+        return self._link.messages(self._channel)
+
+    async def append_audit(self, entry: bytes) -> None:
+        await self._link.command("LPUSH", self._audit_key, entry, timeout_s=self._write_s)
+        await self._link.command(
+            "LTRIM", self._audit_key, 0, self.settings.audit_cap - 1, timeout_s=self._write_s
+        )
+
+    async def read_audit(self, limit: int) -> list[bytes]:
+        """The latest entries, newest first."""
+        entries: list[bytes] = await self._link.command(
+            "LRANGE", self._audit_key, 0, limit - 1, timeout_s=self._write_s
+        )
+        return entries
+
+    # Inside
+
+    def _keys(self, subject: Subject, *names: str) -> tuple[str, ...]:
+        return tuple(f"{self.settings.prefix}{subject.tag}:{name}" for name in names)
+
+    def _state_key(self, subject: Subject, model_version: str) -> str:
+        return f"{self.settings.prefix}{subject.tag}:state:{model_version}"
+
+    def _append_call(
+        self,
+        subject: Subject,
+        events: Sequence[NewEvent],
+        signals: Sequence[tuple[str, bytes]] = (),
+    ) -> ScriptCall:
+        history = sorted((e for e in events if is_history_event(e.type, e.item_id)), key=_time)
+        others = [e for e in events if not is_history_event(e.type, e.item_id)]
+        settings = self.settings
+        args: list[str | bytes | int] = [
+            settings.history_cap, settings.ttl_s * 1000, settings.signals_cap,
+            settings.signals_ttl_s * 1000, len(history),
+        ]  # fmt: skip
+        for event in history:
+            args += (event.time_ms, event.member(subject))
+        for event in others:
+            args += (event.identity(subject), _signal_body(event))
+        for identity, body in signals:
+            args += (identity, body)
+        return ScriptCall(scripts.APPEND, self._keys(subject, "events", "version", "signals"), tuple(args))
+
+    async def _append_one(self, call: ScriptCall) -> Any:
+        if self.settings.durability == "memory":
+            return await self._link.script(call, timeout_s=self._append_s)
+        return (await self._durable([call]))[0]
+
+    async def _durable(self, calls: Sequence[ScriptCall]) -> list[Any]:
+        """Run the calls and wait until what they wrote is as safe as the settings ask.
+
+        A call that finds only duplicates still writes (it refreshes the TTL), so the barrier waits for it
+        too: a repeated batch is not acknowledged before the first copy is safe.
+        """
+        settings = self.settings
+        barrier: tuple[str | int, ...]
+        if settings.durability == "aof":
+            barrier = ("WAITAOF", 1, 0, settings.durability_timeout_ms)
+            wanted = 1
+        else:
+            barrier = ("WAIT", settings.replicas, settings.durability_timeout_ms)
+            wanted = settings.replicas
+        replies, reached = await self._link.scripts(calls, barrier=barrier, timeout_s=self._append_s)
+        copies = reached[0] if isinstance(reached, list) else reached
+        if copies < wanted:
+            raise StoreUnavailable(f"{barrier[0]}: {copies} of {wanted} copies within the time-out")
+        return replies
+
+    async def _erase(self, subject: Subject, *expected: bytes | int) -> int:
+        keys = self._keys(subject, "events", "version", "signals", "states")
+        args = (self._state_key(subject, ""), *expected)
+        return int(await self._link.script(ScriptCall(scripts.ERASE, keys, args), timeout_s=self._write_s))
+
+
+def _time(event: NewEvent) -> int:
+    return event.time_ms
+
+
+def _mode(reply: Sequence[bytes | None]) -> tuple[int, int, bytes] | None:
+    version, changed_at, body = reply
+    if version is None or changed_at is None or body is None:
+        return None
+    return int(version), int(changed_at), body
+
+
+def _signal_body(event: NewEvent) -> bytes:
+    fields = {
+        "type": event.type, "item_id": event.item_id, "time_ms": event.time_ms, "query": event.query,
+        "value": event.value, "request_id": event.request_id,
+    }  # fmt: skip
+    return orjson.dumps({name: value for name, value in fields.items() if value is not None})

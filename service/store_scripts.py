@@ -1,0 +1,155 @@
+"""The Lua of the store. Every script touches the keys of one hash tag only, so it runs on a Redis Cluster.
+
+Times and versions travel as text: Lua has doubles only, and 64 bits of hash do not fit one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Script:
+    source: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        object.__setattr__(self, "sha", digest)
+
+
+# KEYS events, version, signals
+# ARGV history cap, TTL ms, signals cap, signals TTL ms, number of events, then (time ms, member) each, oldest
+#      first; then (event id, body) for each signal
+# → accepted, duplicates, version
+#
+# A full log does not take an event older than all it keeps: it would be trimmed at once. It counts as
+# accepted, and the version stays, because what the log says did not change.
+APPEND = Script("""
+local cap, ttl, events = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[5])
+local version = redis.call('GET', KEYS[2]) or ''
+local before = version
+local kept = redis.call('ZCARD', KEYS[1])
+local accepted, duplicates = 0, 0
+local sep = '\\31'
+
+for i = 6, 4 + 2 * events, 2 do
+  local ms, member = ARGV[i], ARGV[i + 1]
+  if redis.call('ZSCORE', KEYS[1], member) then
+    duplicates = duplicates + 1
+  else
+    accepted = accepted + 1
+    local time = tonumber(ms)
+    local upper = '(' .. string.format('%.0f', time + 1)
+    local tie = redis.call('ZREVRANGEBYSCORE', KEYS[1], upper, ms, 'WITHSCORES', 'LIMIT', 0, 1)
+    local arrival = 0
+    if tie[2] then
+      arrival = math.min((tonumber(tie[2]) - time) * 1024 + 1, 1023)
+    end
+    local score = time + arrival / 1024
+    local oldest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+    if kept < cap or score >= tonumber(oldest[2]) then
+      redis.call('ZADD', KEYS[1], string.format('%.17g', score), member)
+      local text = version .. sep .. ms .. sep .. string.format('%d', arrival) .. sep .. member
+      version = string.sub(redis.sha1hex(text), 1, 16)
+      kept = kept + 1
+      if kept > cap then
+        redis.call('ZREMRANGEBYRANK', KEYS[1], 0, kept - cap - 1)
+        kept = cap
+      end
+    end
+  end
+end
+
+local first = 6 + 2 * events
+if ARGV[first] then
+  -- A stream has no notion of identity: a repeated batch is recognised among the latest entries.
+  local seen = {}
+  for _, entry in ipairs(redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 256)) do
+    seen[entry[2][2]] = true
+  end
+  for i = first, #ARGV, 2 do
+    if seen[ARGV[i]] then
+      duplicates = duplicates + 1
+    else
+      accepted = accepted + 1
+      seen[ARGV[i]] = true
+      redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], '*', 'id', ARGV[i], 'event', ARGV[i + 1])
+    end
+  end
+  redis.call('PEXPIRE', KEYS[3], ARGV[4])
+end
+
+if version ~= before then
+  redis.call('SET', KEYS[2], version, 'PX', ttl)
+else
+  redis.call('PEXPIRE', KEYS[2], ttl)
+end
+redis.call('PEXPIRE', KEYS[1], ttl)
+return {accepted, duplicates, version}
+""")
+
+# KEYS events, version, state   → version, members with scores (oldest first), state blob
+READ = Script("""
+return {redis.call('GET', KEYS[2]), redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'),
+        redis.call('GET', KEYS[3])}
+""")
+
+# KEYS version, state, states   ARGV expected version, blob, TTL ms, model version   → 1 written, 0 outdated
+WRITE_STATE = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
+end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+redis.call('SADD', KEYS[3], ARGV[4])
+redis.call('PEXPIRE', KEYS[3], ARGV[3])
+return 1
+""")
+
+# KEYS events, version, signals   → version, members with scores (oldest first), signals (oldest first)
+READ_LOG = Script("""
+return {redis.call('GET', KEYS[2]), redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'),
+        redis.call('XRANGE', KEYS[3], '-', '+')}
+""")
+
+# KEYS events, version, signals, states   ARGV prefix of the state keys [, expected version, expected signals]
+# → number of keys deleted; -1 when the log is not the expected one any more
+#
+# The state keys are not declared: they are found in the registry, and share the hash tag of those that are.
+ERASE = Script("""
+if ARGV[2] then
+  if (redis.call('GET', KEYS[2]) or '') ~= ARGV[2] or redis.call('XLEN', KEYS[3]) ~= tonumber(ARGV[3]) then
+    return -1
+  end
+end
+local deleted = 0
+for _, model in ipairs(redis.call('SMEMBERS', KEYS[4])) do
+  deleted = deleted + redis.call('UNLINK', ARGV[1] .. model)
+end
+return deleted + redis.call('UNLINK', unpack(KEYS))
+""")
+
+# KEYS mode, audit   ARGV version, changed at (ms), body, "1" to win whatever is stored, channel, audit cap,
+#                         audit entry or ""
+# → version, changed at, body of the mode that holds now
+WRITE_MODE = Script("""
+local stored = redis.call('HMGET', KEYS[1], 'version', 'changed_at', 'body')
+local version, changed_at = tonumber(ARGV[1]), tonumber(ARGV[2])
+local stored_version, stored_at = tonumber(stored[1] or '0'), tonumber(stored[2] or '0')
+if ARGV[4] == '1' then
+  version = math.max(version, stored_version + 1)
+elseif version < stored_version or (version == stored_version and changed_at <= stored_at) then
+  return stored
+end
+local text = string.format('%.0f', version)
+redis.call('HSET', KEYS[1], 'version', text, 'changed_at', ARGV[2], 'body', ARGV[3])
+if ARGV[7] ~= '' then
+  redis.call('LPUSH', KEYS[2], ARGV[7])
+  redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[6]) - 1)
+end
+redis.call('PUBLISH', ARGV[5], text)
+return {text, ARGV[2], ARGV[3]}
+""")
+
+ALL = (APPEND, READ, WRITE_STATE, READ_LOG, ERASE, WRITE_MODE)
