@@ -9,7 +9,7 @@ stops waiting, and the task reads its reply to the end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -184,7 +184,7 @@ class RedisLink:
         replies = await pipe.execute(raise_on_error=False)
         return list(replies[: len(commands)]), replies[-1] if barrier is not None else None
 
-    async def messages(self, channel: str) -> AsyncIterator[bytes]:
+    async def messages(self, channel: str) -> AsyncGenerator[bytes, None]:
         """The messages of a channel, on a connection of its own. Ends only by StoreUnavailable."""
         pubsub: Any = self._client.pubsub()
         try:

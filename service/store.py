@@ -16,7 +16,7 @@ it is safe, because events are idempotent and states are compared before they ar
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -194,7 +194,7 @@ class Store:
             raise StoreUnavailable("the stored mode is damaged")
         return mode
 
-    def mode_changes(self) -> AsyncIterator[bytes]:
+    def mode_changes(self) -> AsyncGenerator[bytes, None]:
         """A message whenever the mode changes; may miss some, so poll as well."""
         return self._link.messages(self._channel)
 

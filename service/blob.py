@@ -1,0 +1,122 @@
+"""Encoder states as bytes.
+
+    header    magic, format, dtype, layers, window, head dim, hidden, valid rows, score of the last event,
+              version
+    body      times, scales, keys and values of the valid rows, h; little-endian
+    checksum  blake2b over everything before it
+
+Only the valid rows travel: a history shorter than the window takes space for the events it has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from service.state import STATE_DTYPES, EncoderState, StateShape
+from service.versions import VERSION_LENGTH
+
+_MAGIC = b"G4RS"
+_FORMAT = 1
+_HEADER = struct.Struct(f"<4sBBHHHHHd{VERSION_LENGTH}s")
+_CHECKSUM_BYTES = 8
+_DTYPE_CODE = {dtype.name: code for code, dtype in enumerate(STATE_DTYPES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A stored state, the version of the log it was made at, and the score of its newest event."""
+
+    state: EncoderState
+    version: str
+    last_score: float
+
+
+def pack(base: Base) -> bytes:
+    """Raises ValueError for a version that is none, or a state whose arrays do not fit together."""
+    state, shape, n = base.state, base.state.shape, base.state.n_valid
+    if len(base.version) != VERSION_LENGTH:
+        raise ValueError(f"a version has {VERSION_LENGTH} hex digits, not {base.version!r}")
+    if not 0 <= n <= shape.window or len(state.time_ms) != shape.window:
+        raise ValueError("the state's arrays do not fit together")
+    header = _HEADER.pack(
+        _MAGIC, _FORMAT, _DTYPE_CODE[shape.dtype],
+        shape.layers, shape.window, shape.head_dim, shape.hidden, n,
+        base.last_score, base.version.encode(),
+    )  # fmt: skip
+    start = shape.window - n
+    parts = [header, _bytes(state.time_ms[start:], "<i8")]
+    if shape.dtype == "int8":
+        parts.append(_bytes(state.scale[:, :, start:], "<f4"))
+    parts.append(_bytes(state.kv[:, :, start:], state.kv.dtype.newbyteorder("<")))
+    parts.append(_bytes(state.h, "<f4"))
+    content = b"".join(parts)
+    return content + _checksum(content)
+
+
+def unpack(blob: bytes | None, shape: StateShape) -> Base | None:
+    """The stored state, or None when there is none, or it is damaged, or it is of another shape or format.
+
+    Never raises: whatever is wrong with a blob, the state can be rebuilt from the log. The arrays are
+    read-only.
+    """
+    if blob is None or len(blob) < _HEADER.size + _CHECKSUM_BYTES:
+        return None
+    content, checksum = blob[:-_CHECKSUM_BYTES], blob[-_CHECKSUM_BYTES:]
+    magic, fmt, code, layers, window, head_dim, hidden, n, last_score, version = _HEADER.unpack_from(content)
+    if magic != _MAGIC or fmt != _FORMAT or _checksum(content) != checksum:
+        return None
+    fits = (layers, window, head_dim, hidden) == (shape.layers, shape.window, shape.head_dim, shape.hidden)
+    if not fits or code != _DTYPE_CODE[shape.dtype] or n > window:
+        return None
+    if len(content) != _HEADER.size + _body_bytes(shape, n):
+        return None
+    return Base(_read_body(content, shape, n), version.decode("ascii", "replace"), last_score)
+
+
+def _read_body(content: bytes, shape: StateShape, n: int) -> EncoderState:
+    cursor = _HEADER.size
+
+    def take(dtype: np.dtype[np.generic], *dims: int) -> npt.NDArray[np.generic]:
+        nonlocal cursor
+        size = math.prod(dims)
+        array = np.frombuffer(content, dtype.newbyteorder("<"), size, cursor).reshape(dims)
+        cursor += size * dtype.itemsize
+        return array
+
+    def padded(rows: npt.NDArray[np.generic], axis: int) -> npt.NDArray[np.generic]:
+        """The rows at the end of a full window; what lies before them is zero."""
+        dims = list(rows.shape)
+        dims[axis] = shape.window
+        full = np.zeros(dims, rows.dtype.newbyteorder("="))
+        full[(slice(None),) * axis + (slice(shape.window - n, None),)] = rows
+        full.flags.writeable = False
+        return full
+
+    times = padded(take(np.dtype(np.int64), n), 0).astype(np.int64, copy=False)
+    scale = np.zeros(0, np.float32)
+    if shape.dtype == "int8":
+        rows = take(np.dtype(np.float32), shape.layers, 2, n)
+        scale = padded(rows, 2).astype(np.float32, copy=False)
+    kv = padded(take(np.dtype(shape.dtype), shape.layers, 2, n, shape.head_dim), 2)
+    h = take(np.dtype(np.float32), shape.hidden).astype(np.float32, copy=False)
+    return EncoderState(kv, scale, times, n, h)
+
+
+def _body_bytes(shape: StateShape, n: int) -> int:
+    scales = 4 * shape.layers * 2 * n if shape.dtype == "int8" else 0
+    keys_and_values = np.dtype(shape.dtype).itemsize * shape.layers * 2 * n * shape.head_dim
+    return 8 * n + scales + keys_and_values + 4 * shape.hidden
+
+
+def _bytes(array: npt.NDArray[np.generic], dtype: str | np.dtype[np.generic]) -> bytes:
+    return np.ascontiguousarray(array, dtype=dtype).tobytes()
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_CHECKSUM_BYTES).digest()

@@ -1,0 +1,175 @@
+"""Which rung of the ladder a request starts on. Pure: no I/O, the clock is passed in.
+
+A rung that cannot fit into what is left of a request's time is skipped before it is started. What a run will
+take is predicted from measured batch times, from the jobs that are ahead, and from how late the event loop runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from service.breaker import Breaker, BreakerSettings
+
+ModeName = Literal["auto", "fallback", "model"]
+Rung = Literal["full", "narrow", "item_cf", "popular"]
+Reason = Literal[
+    "forced", "breaker_open", "latency_budget", "error_budget", "overload", "deadline", "model_error",
+    "state_unavailable", "state_stale", "not_enough_items",
+]  # fmt: skip
+ModelRung = Literal["full", "narrow"]
+
+MODEL_RUNGS: tuple[ModelRung, ...] = ("full", "narrow")
+
+
+class Outcome(StrEnum):
+    """How a model attempt ended."""
+
+    OK = "ok"
+    LATE = "late"  # the answer came, or would have come, after its deadline
+    FAILED = "failed"
+    UNUSED = "unused"  # never made, or its caller went away: says nothing about the model
+
+
+class TimeLeft(Protocol):
+    def remaining(self) -> float:
+        """Seconds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where to start, and why not higher (None on "full")."""
+
+    rung: Rung
+    reason: Reason | None = None
+
+    @property
+    def asks_the_model(self) -> bool:
+        return self.rung in MODEL_RUNGS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardSettings:
+    """`reserve_ms` is kept for what follows the model run, a fall to the next rung included."""
+
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    max_batch: int = 32
+    reserve_ms: float = 5.0
+    item_cf_ms: float = 2.0
+    smoothing: float = 0.2
+    retry_s: float = 0.25
+
+
+@dataclass(slots=True)
+class _Estimate:
+    """Smoothed run time of a rung; None until the first run, which is then let through."""
+
+    seconds: float | None = None
+    updated: float = 0.0
+
+
+class Guard:
+    """`decide` before a request, `observe` after each model attempt, `measured` after each engine run."""
+
+    def __init__(
+        self,
+        settings: GuardSettings,
+        clock: Callable[[], float],
+        mode: Callable[[], ModeName] = lambda: "auto",
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._mode = mode
+        self._estimates: dict[ModelRung, _Estimate] = {rung: _Estimate() for rung in MODEL_RUNGS}
+        self._lag_s = 0.0
+        self._attempt_s: float | None = None
+        self.breaker = Breaker(settings.breaker, clock)
+
+    def decide(self, deadline: TimeLeft, queue_depth: int) -> Decision:
+        """`queue_depth` is the number of jobs waiting or running.
+
+        A decision that asks the model must be answered by one `observe`.
+        """
+        mode = self._mode()
+        remaining = deadline.remaining()
+        left = remaining - self._settings.reserve_ms / 1000 - self._lag_s
+        below: Rung = "item_cf" if remaining > self._settings.item_cf_ms / 1000 else "popular"
+        if mode == "fallback":
+            return Decision(below, "forced")
+        if left <= 0:
+            return Decision(below, "deadline")
+        if mode == "model":
+            return Decision("full")
+        rung, reason = self._admit(left, queue_depth)
+        if rung is None:
+            return Decision(below, reason)
+        if not self.breaker.allow():
+            return Decision(below, "breaker_open")
+        return Decision(rung, reason)
+
+    def observe(self, outcome: Outcome, seconds: float | None = None) -> None:
+        """How a model attempt ended, and how long it took from the decision to the answer."""
+        if outcome is Outcome.UNUSED:
+            self.breaker.release()
+            return
+        self.breaker.record(outcome is Outcome.OK)
+        if seconds is not None:
+            self._attempt_s = self._smooth(self._attempt_s, seconds)
+
+    def measured(self, rung: ModelRung, seconds: float) -> None:
+        """An engine run of this rung took so long, whatever came of it."""
+        estimate = self._estimates[rung]
+        estimate.seconds = self._smooth(estimate.seconds, seconds)
+        estimate.updated = self._clock()
+
+    def lagged(self, seconds: float) -> None:
+        """The event loop ran a timer so much too late."""
+        self._lag_s = self._smooth(self._lag_s, max(0.0, seconds))
+
+    def predicted_s(self, rung: ModelRung, queue_depth: int) -> float:
+        """Wait behind the jobs ahead plus the run itself; 0 before anything was measured."""
+        seconds = self._estimates[rung].seconds or 0.0
+        batches_ahead = -(-queue_depth // self._settings.max_batch)
+        return (batches_ahead + 1) * seconds
+
+    def status(self) -> dict[str, Any]:
+        """What operators see: the breaker, its attempts, and the estimates decisions are made by."""
+        attempts, bad = self.breaker.counts()
+        return {
+            "breaker": self.breaker.state.value,
+            "budgets": {
+                "attempts": {
+                    "window_s": self._settings.breaker.window_s,
+                    "total": attempts,
+                    "late_or_failed": bad,
+                    "limit": self._settings.breaker.failure_ratio,
+                    "typical_ms": None if self._attempt_s is None else round(self._attempt_s * 1000, 3),
+                }
+            },
+        }
+
+    def _smooth(self, old: float | None, new: float) -> float:
+        return new if old is None else old + self._settings.smoothing * (new - old)
+
+    def _admit(self, left: float, queue_depth: int) -> tuple[ModelRung | None, Reason | None]:
+        """The first model rung that fits, and why not a higher one."""
+        if self._fits("full", left, queue_depth):
+            return "full", None
+        # Would it fit if nobody were ahead? Then the queue is the cause.
+        reason: Reason = "overload" if self.predicted_s("full", 0) <= left else "deadline"
+        if self._fits("narrow", left, queue_depth):
+            return "narrow", reason
+        return None, reason
+
+    def _fits(self, rung: ModelRung, left: float, queue_depth: int) -> bool:
+        if self.predicted_s(rung, queue_depth) <= left:
+            return True
+        # One slow run must not shut a rung for good: now and then an idle engine is asked again.
+        estimate, now = self._estimates[rung], self._clock()
+        if queue_depth == 0 and now - estimate.updated >= self._settings.retry_s:
+            estimate.updated = now
+            return True
+        return False
