@@ -11,7 +11,15 @@ from typing import Any
 import polars as pl
 
 from model.data import EVENT_SCHEMA, ITEM_SCHEMA, CategoryKind, Dataset
-from model.data_checks import Findings, as_ids, as_numbers, drop_duplicates, drop_missing_ids, event_types
+from model.data_checks import (
+    ROW,
+    Findings,
+    as_ids,
+    as_numbers,
+    drop_duplicates,
+    drop_missing_ids,
+    event_types,
+)
 from model.data_errors import DataError
 from model.data_times import Place, parse_times
 
@@ -21,14 +29,14 @@ MAX_FEATURE_VALUES = 100
 
 @dataclass
 class Table:
-    """Rows as a reader found them, with the line (or row) number of each in column `row`."""
+    """Rows as a reader found them, with the line (or row) number of each in column `ROW`."""
 
     rows: pl.DataFrame
     file: str
     unit: str = "line"
 
     def place(self) -> Place:
-        return Place(self.file, self.rows["row"], self.unit)
+        return Place(self.file, self.rows[ROW], self.unit)
 
 
 @dataclass
@@ -106,7 +114,7 @@ def _events(raw: Raw, has_time: bool, now_ms: int) -> pl.DataFrame:
     if "session_id" in rows.columns:
         columns["session_id"] = as_ids(rows["session_id"], place, "session")
     events = _conform(pl.DataFrame([s.alias(name) for name, s in columns.items()]), EVENT_SCHEMA)
-    events = drop_missing_ids(events.with_columns(rows["row"]), findings)
+    events = drop_missing_ids(events.with_columns(rows[ROW]), findings)
     if has_time:
         findings.drop("no time", events["timestamp"].null_count())
         events = events.filter(pl.col("timestamp").is_not_null())
@@ -175,7 +183,7 @@ def _users(raw: Raw, events: pl.DataFrame) -> pl.DataFrame:
 
 def _keyed(table: Table, key: str, what: str, findings: Findings) -> pl.DataFrame:
     """A table with one row an id: rows without an id and repeats are dropped and counted."""
-    rows = table.rows.with_columns(as_ids(table.rows[key], table.place(), what).alias(key)).drop("row")
+    rows = table.rows.with_columns(as_ids(table.rows[key], table.place(), what).alias(key)).drop(ROW)
     known = rows.filter(pl.col(key).is_not_null())
     findings.drop(f"{what} rows without an id", rows.height - known.height)
     once = known.unique(subset=[key], keep="first", maintain_order=True)
@@ -219,8 +227,8 @@ def _iso(ms: Any) -> str:
 
 
 def numbered(rows: pl.DataFrame, first: int = 2) -> pl.DataFrame:
-    """Rows with their line number in column `row`; line 1 of a file with a header is the header."""
-    return rows.with_columns(pl.int_range(first, first + pl.len(), dtype=pl.Int64).alias("row"))
+    """Rows with their line number in column `ROW`; line 1 of a file with a header is the header."""
+    return rows.with_columns(pl.int_range(first, first + pl.len(), dtype=pl.Int64).alias(ROW))
 
 
 def split_tags(column: pl.Series, separator: str, drop: Sequence[str] = ()) -> pl.Series:

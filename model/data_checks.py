@@ -15,6 +15,8 @@ from model.data_errors import DataError, quoted
 from model.data_times import Place
 
 MAX_ID_LENGTH = 128
+# Line (or row) numbers travel with the rows in a column of this name, so that messages can point at them.
+ROW = "#row"
 _MISSING_IDS = ["", "nan", "NaN", "null", "NULL", "None"]
 _KNOWN_TYPES = frozenset(EVENT_TYPES) | SIGNAL_TYPES | {"search"}
 
@@ -100,7 +102,7 @@ def drop_missing_ids(events: pl.DataFrame, findings: Findings) -> pl.DataFrame:
 
 def drop_duplicates(events: pl.DataFrame, findings: Findings) -> pl.DataFrame:
     """Rows equal to an earlier one in every column are the same event told twice."""
-    columns = [name for name in events.columns if name != "row"]
+    columns = [name for name in events.columns if name != ROW]
     once = events.unique(subset=columns, keep="first", maintain_order=True)
     findings.drop("exact duplicates", events.height - once.height)
     return once

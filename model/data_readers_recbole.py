@@ -9,20 +9,13 @@ from pathlib import Path
 import polars as pl
 
 from model.data_assemble import Raw, Table, split_tags
-from model.data_checks import require_columns
+from model.data_checks import ROW, require_columns
 from model.data_errors import DataError
+from model.data_formats import LOG_COLUMNS
 from model.data_readers_text import read_delimited
 
 _DEFAULT = {"user": "user_id", "item": "item_id"}
 _OPTIONAL = {"time": "timestamp", "type": "event_type", "value": "rating", "session": "session_id"}
-ROLE_COLUMNS = {
-    "user": "user_id",
-    "item": "item_id",
-    "time": "timestamp",
-    "type": "event_type",
-    "value": "value",
-    "session": "session_id",
-}
 _TITLES = ("title", "movie_title", "item_name", "name")
 _TAGS = ("class", "genre", "genres", "category", "categories", "tags")
 _TEXTS = ("description", "text")
@@ -42,7 +35,7 @@ def read_recbole(source: Path, columns: Mapping[str, str] | None = None) -> Raw:
     log = _read(log_file)
     wanted = {**_DEFAULT, **{r: c for r, c in _OPTIONAL.items() if c in log.rows.columns}, **(columns or {})}
     require_columns(log.rows.columns[:-1], wanted, str(log_file), ["user", "item"])
-    events = log.rows.select([pl.col(c).alias(ROLE_COLUMNS[r]) for r, c in wanted.items()] + [pl.col("row")])
+    events = log.rows.select([pl.col(c).alias(LOG_COLUMNS[r]) for r, c in wanted.items()] + [pl.col(ROW)])
     rated = "type" not in wanted and wanted.get("value") == "rating"
     raw = Raw(
         name=log_file.stem,
@@ -101,7 +94,7 @@ def _read(path: Path) -> Table:
 def _items(table: Table, key: str) -> Table:
     rows = table.rows
     require_columns(rows.columns[:-1], {"item": key}, table.file, ["item"])
-    columns = [rows[key].alias("item_id"), rows["row"]]
+    columns = [rows[key].alias("item_id"), rows[ROW]]
     for role, names in (("title", _TITLES), ("text", _TEXTS), ("brand", ("brand",)), ("price", ("price",))):
         found = next((name for name in names if name in rows.columns), None)
         if found:

@@ -8,18 +8,15 @@ from pathlib import Path
 import polars as pl
 
 from model.data_assemble import Raw, Table
-from model.data_checks import Findings, require_columns
+from model.data_checks import ROW, Findings, require_columns
 from model.data_errors import DataError, places, quoted
 from model.data_files import read_text
 from model.data_readers_text import read_delimited
 from model.data_times import Place, parse_times
 
 
-def read_sequences(
-    source: Path, attributes: Path | None = None, times: Path | None = None, *, now_ms: int
-) -> Raw:
-    """Read a sequence file, optionally with times (`user_id,item_id,pos,timestamp`, pos from 0) and
-    attributes (JSON: item → list of attribute ids).
+def read_sequences(source: Path, times: Path | None = None, *, now_ms: int) -> Raw:
+    """Read a sequence file, optionally with times (`user_id,item_id,pos,timestamp`, pos from 0).
 
     The order of the lines is kept even where times tie. Raises `DataError`.
     """
@@ -28,35 +25,32 @@ def read_sequences(
     if times is not None:
         log.rows = _with_times(log, read_delimited(times), findings, now_ms)
     name = source.name.removesuffix(".gz").removesuffix(".txt")
-    raw = Raw(name, f"sequences:{source.name}", log, in_order=True, findings=findings)
-    if attributes is not None:
-        raw.items = read_attributes(attributes)
-    return raw
+    return Raw(name, f"sequences:{source.name}", log, in_order=True, findings=findings)
 
 
 def _read_lines(source: Path, findings: Findings) -> Table:
     """One row an event: user_id, item_id, `pos` (from 0 within the user) and the line number."""
-    lines = pl.DataFrame({"fields": read_text(source).splitlines()}).with_row_index("row", offset=1)
-    lines = lines.with_columns(pl.col("fields").str.strip_chars(), pl.col("row").cast(pl.Int64))
+    lines = pl.DataFrame({"fields": read_text(source).splitlines()}).with_row_index(ROW, offset=1)
+    lines = lines.with_columns(pl.col("fields").str.strip_chars(), pl.col(ROW).cast(pl.Int64))
     blank = lines.filter(pl.col("fields") == "").height
     findings.drop("blank lines", blank)
     lines = lines.filter(pl.col("fields") != "").with_columns(pl.col("fields").str.split(" "))
     rows = lines.select(
-        user_id=pl.col("fields").list.first(), items=pl.col("fields").list.slice(1), row=pl.col("row")
+        pl.col(ROW), user_id=pl.col("fields").list.first(), items=pl.col("fields").list.slice(1)
     )
     rows = rows.with_columns(pl.col("items").list.eval(pl.element().filter(pl.element() != "")))
     if rows["user_id"].str.contains(r"[,;\t]").any():
         wrong = rows.filter(pl.col("user_id").str.contains(r"[,;\t]"))
         raise DataError(
             f"a line is `user item item …` with blanks between; found {quoted(wrong['user_id'])}",
-            where=places(str(source), "line", wrong["row"].to_list()),
+            where=places(str(source), "line", wrong[ROW].to_list()),
             mend="choose --format csv for a table, or write blanks between the ids",
         )
     twice = rows.filter(pl.col("user_id").is_duplicated())
     if twice.height:
         raise DataError(
             f"users have more than one line: {quoted(twice['user_id'].unique(maintain_order=True))}",
-            where=places(str(source), "line", twice["row"].to_list()),
+            where=places(str(source), "line", twice[ROW].to_list()),
             mend="join the lines of a user, oldest event first",
         )
     empty = pl.col("items").list.len() == 0
@@ -85,7 +79,7 @@ def _with_times(log: Table, times: Table, findings: Findings, now_ms: int) -> pl
             mend="count the events of a user from 0",
         )
     known = times.rows.select("user_id", pl.col("item_id").alias("timed_item"), pos=position).with_columns(
-        read.ms.alias("timestamp"), times.rows["row"].alias("time_row")
+        read.ms.alias("timestamp"), times.rows[ROW].alias("time_row")
     )
     _refuse_repeats(known, place)
     rows = log.rows.join(known, on=["user_id", "pos"], how="left", maintain_order="left")
@@ -98,7 +92,7 @@ def _with_times(log: Table, times: Table, findings: Findings, now_ms: int) -> pl
         findings.note(
             f"{back} events are dated before the one they follow; the order is kept, their time raised to it"
         )
-    return rows.with_columns(raised).select("user_id", "item_id", "timestamp", "row")
+    return rows.with_columns(raised).select("user_id", "item_id", "timestamp", ROW)
 
 
 def _refuse_repeats(known: pl.DataFrame, place: Place) -> None:
@@ -114,7 +108,7 @@ def _refuse_repeats(known: pl.DataFrame, place: Place) -> None:
 def _refuse_disagreements(rows: pl.DataFrame, log: Table, place: Place) -> None:
     untimed = rows.filter(pl.col("timestamp").is_null())
     if untimed.height:
-        lines = places(log.file, "line", untimed["row"].unique().sort())
+        lines = places(log.file, "line", untimed[ROW].unique().sort())
         raise DataError(
             f"{untimed.height} events have no time",
             where=f"{place.file}; their users are in {lines}",
@@ -156,5 +150,5 @@ def read_attributes(path: Path) -> Table:
     if rows.is_empty():
         raise DataError("the attributes name no item", where=str(path), mend="leave --attributes out")
     return Table(
-        rows.with_columns(pl.int_range(1, 1 + pl.len(), dtype=pl.Int64).alias("row")), str(path), "entry"
+        rows.with_columns(pl.int_range(1, 1 + pl.len(), dtype=pl.Int64).alias(ROW)), str(path), "entry"
     )

