@@ -1,0 +1,58 @@
+"""The paired bootstrap: certain where it must be, equal to resampling users one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from model.bootstrap import paired_bootstrap
+from model.metrics import FloatArray
+
+
+def test_of_equal_systems_finds_no_difference() -> None:
+    values = np.random.default_rng(0).random(50)
+    found = paired_bootstrap(values, values.copy())
+    assert (found.difference, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+
+
+def test_of_a_constant_gain_is_certain() -> None:
+    values = np.random.default_rng(0).integers(0, 2, 50).astype(np.float64)
+    found = paired_bootstrap(values + 0.5, values, samples=999)
+    assert (found.difference, found.low, found.high) == (0.5, 0.5, 0.5)
+    assert found.p_value == 2 / 1000
+
+
+def test_is_repeatable_and_its_seed_matters() -> None:
+    rng = np.random.default_rng(1)
+    ours, theirs = rng.random(40), rng.random(40)
+    assert paired_bootstrap(ours, theirs, seed=1) == paired_bootstrap(ours, theirs, seed=1)
+    assert paired_bootstrap(ours, theirs, seed=1) != paired_bootstrap(ours, theirs, seed=2)
+
+
+def test_interval_equals_drawing_users_one_by_one() -> None:
+    rng = np.random.default_rng(3)
+    ours, theirs = rng.integers(0, 3, 200) / 2.0, rng.integers(0, 3, 200) / 2.0
+    found = paired_bootstrap(ours, theirs, samples=20_000)
+    users = rng.integers(0, 200, (20_000, 200))
+    low, high = np.quantile((ours - theirs)[users].mean(axis=1), [0.025, 0.975])
+    assert found.low == pytest.approx(low, abs=0.01)
+    assert found.high == pytest.approx(high, abs=0.01)
+
+
+@given(
+    hnp.arrays(np.float64, st.integers(1, 30), elements=st.sampled_from([0.0, 0.5, 1.0])), st.integers(0, 9)
+)
+def test_swapping_the_systems_negates_the_difference(ours: FloatArray, seed: int) -> None:
+    theirs = np.random.default_rng(seed).permutation(ours)
+    forth = paired_bootstrap(ours, theirs, samples=200, seed=seed)
+    assert paired_bootstrap(theirs, ours, samples=200, seed=seed).difference == -forth.difference
+    assert 0 < forth.p_value <= 1
+
+
+@pytest.mark.parametrize("theirs", [np.zeros(3), np.zeros(0), np.array([np.nan, 0])])
+def test_refuses_what_does_not_pair(theirs: FloatArray) -> None:
+    with pytest.raises(ValueError, match=r"users|defined"):
+        paired_bootstrap(np.zeros(2), theirs)
