@@ -1,7 +1,7 @@
 """Which rung of the ladder a request starts on. Pure: no I/O, the clock is passed in.
 
 A rung that cannot fit into what is left of a request's time is skipped before it is started. What a run will
-take is predicted from measured batch times, from the jobs that are ahead, and from how late the event loop runs.
+take is predicted from measured batch times, the jobs that are ahead, and how late the event loop runs.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The forced mode (`auto`, `fallback`, `model`), shared by every replica.
 
 The mode lives in Redis. A change is published, and a poll behind the subscription finds what was missed.
-While Redis is away each replica goes on with its copy, in which changes can still be made; when Redis is back,
-the newest change wins: the higher version, then the later time. The copy may be kept in a file as well, so that
-a forced mode outlives a restart during an outage.
+While Redis is away each replica goes on with its copy, in which changes can still be made; when Redis is
+back, the newest change wins: the higher version, then the later time. The copy may be kept in a file as well,
+so that a forced mode outlives a restart during an outage.
 """
 
 from __future__ import annotations
