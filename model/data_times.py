@@ -51,7 +51,7 @@ class Place:
 def parse_times(column: pl.Series, place: Place, now_ms: int) -> Times:
     """Read a time column of any type. Raises `DataError` for values that are no time, for mixed units or
     zones, and for times more than a day after `now_ms`."""
-    if column.dtype.is_integer() or column.dtype.is_float() or column.dtype == pl.Boolean:
+    if column.dtype.is_integer() or column.dtype.is_float():
         times = _from_numbers(column, place)
     elif isinstance(column.dtype, pl.Datetime):
         zone = column.dtype.time_zone
@@ -136,7 +136,11 @@ def _from_text(column: pl.Series, place: Place) -> Times:
         )
     if not date.any():
         whole = not text.str.contains(r"[.eE]").any()
-        return _from_numbers(text.cast(pl.Int64 if whole else pl.Float64), place)
+        numbers = text.cast(pl.Int64 if whole else pl.Float64, strict=False)
+        # What does not fit into 64 bits is no time either; as a float it is refused like any other.
+        return _from_numbers(
+            numbers if numbers.null_count() == text.null_count() else text.cast(pl.Float64), place
+        )
     return _from_dates(text, place)
 
 
