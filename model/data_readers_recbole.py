@@ -21,8 +21,8 @@ _TAGS = ("class", "genre", "genres", "category", "categories", "tags")
 _TEXTS = ("description", "text")
 
 # Age groups of MovieLens-1M, so that both data sets speak of the same ones.
-_AGE_BREAKS = [18, 25, 35, 45, 50, 56]
-_AGE_LABELS = ["under 18", "18-24", "25-34", "35-44", "45-49", "50-55", "56+"]
+_AGE_GROUPS = ((18, "under 18"), (25, "18-24"), (35, "25-34"), (45, "35-44"), (50, "45-49"), (56, "50-55"))
+_AGE_OLDEST = "56+"
 
 
 def read_recbole(source: Path, columns: Mapping[str, str] | None = None) -> Raw:
@@ -117,6 +117,7 @@ def _users(table: Table, key: str) -> Table:
     rows = rows.rename({key: "user_id"})
     if "age" in rows.columns:
         age = pl.col("age").cast(pl.Float64, strict=False)
-        group = age.cut(_AGE_BREAKS, labels=_AGE_LABELS, left_closed=True).cast(pl.String)
+        younger = [pl.when(age < below).then(pl.lit(group)) for below, group in _AGE_GROUPS]
+        group = pl.coalesce(*younger, pl.when(age.is_not_null()).then(pl.lit(_AGE_OLDEST)))
         rows = rows.with_columns(group.alias("age")).rename({"age": "age_group"})
     return replace(table, rows=rows)
