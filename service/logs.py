@@ -44,7 +44,8 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
 
 
 def get(name: str) -> structlog.typing.FilteringBoundLogger:
-    return cast("structlog.typing.FilteringBoundLogger", structlog.get_logger().bind(logger=name))
+    """A logger that takes the configuration in force when it is used, not when the module was imported."""
+    return cast("structlog.typing.FilteringBoundLogger", structlog.get_logger(module=name))
 
 
 def where(error: BaseException) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -113,10 +113,12 @@ class Metrics:
             gauge.labels(name).set(1.0 if name == present else 0.0)
 
 
-async def watch_loop_lag(metrics: Metrics, interval_s: float) -> None:
-    """Runs until cancelled; keeps `event_loop_lag_seconds` at the lag of the last interval."""
+async def watch_loop_lag(metrics: Metrics, interval_s: float, tell: Callable[[float], None]) -> None:
+    """Runs until cancelled; keeps the lag of the last interval, which `tell` hears too."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + interval_s
         await asyncio.sleep(interval_s)
-        metrics.loop_lag.set(max(0.0, loop.time() - due))
+        lag = max(0.0, loop.time() - due)
+        metrics.loop_lag.set(lag)
+        tell(lag)

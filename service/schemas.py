@@ -193,11 +193,11 @@ def parse(body: type[B], raw: bytes, *, latest_ms: int | None = None) -> B:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
     if faults[0]["type"] == "json_invalid":
         raise BadRequest("the body is not JSON")
-    raise InvalidRequest("the body does not fit", [_fault(f["loc"], f["msg"], f["type"]) for f in faults])
+    raise InvalidRequest("the body does not fit", [fault(f["loc"], f["msg"], f["type"]) for f in faults])
 
 
-def _fault(loc: tuple[int | str, ...], message: str, kind: str) -> dict[str, Any]:
-    fault: dict[str, Any] = {"loc": list(loc), "message": message.removeprefix("Value error, "), "type": kind}
+def fault(loc: tuple[int | str, ...], message: str, kind: str) -> dict[str, Any]:
+    entry: dict[str, Any] = {"loc": list(loc), "message": message.removeprefix("Value error, "), "type": kind}
     if len(loc) > 1 and loc[0] == "events" and isinstance(loc[1], int):
-        fault["index"] = loc[1]
-    return fault
+        entry["index"] = loc[1]
+    return entry

@@ -19,6 +19,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from service.errors import SettingsError
 
 PREFIX = "GPT4REC_"
+# Read by `gpt4rec ops`, not by the service; both may run in one environment.
+CLIENT_VARIABLES = ("GPT4REC_OPS_URL", "GPT4REC_OPS_TOKEN")
 DEFAULT_POLICIES = Path(__file__).resolve().parent.parent / "deploy" / "policies.yaml"
 
 
@@ -60,6 +62,9 @@ class Settings(BaseSettings):
     future_tolerance_s: float = Field(
         300.0, ge=0, description="How far in the future an event's timestamp may lie."
     )
+    shutdown_delay_s: float = Field(
+        0.0, ge=0, description="Time between /readyz failing and the listener closing, for load balancers."
+    )
     drain_timeout_s: float = Field(10.0, ge=0, description="Longest wait for open requests at shutdown.")
     loop_lag_interval_ms: float = Field(
         100.0, gt=0, description="How often the event loop's lag is measured."
@@ -94,7 +99,7 @@ class Settings(BaseSettings):
         description="`embedded` (a local Valkey server), `redis://…`, `rediss://…`, `redis+sentinel://…`, "
         "`redis+cluster://…` or `unix://…`.",
     )
-    redis_prefix: str = Field("gpt4rec", min_length=1, max_length=64, description="First part of every key.")
+    redis_prefix: str = Field("gpt4rec:", min_length=1, max_length=64, description="First part of every key.")
     redis_read_timeout_ms: float = Field(25.0, gt=0, description="Time a read may take on the hot path.")
     redis_write_timeout_ms: float = Field(250.0, gt=0, description="Time a write may take.")
     redis_durability: Literal["memory", "aof", "replica"] = Field(
@@ -104,7 +109,10 @@ class Settings(BaseSettings):
     redis_replicas: int = Field(
         1, ge=1, description="Replicas that must acknowledge with `replica` durability."
     )
-    redis_pool_max: int = Field(32, ge=1, description="Most connections to Redis.")
+    redis_durability_timeout_ms: int = Field(
+        1500, gt=0, description="Longest wait for that acknowledgement; after it /events answers 503."
+    )
+    redis_connections_max: int = Field(64, ge=1, description="Most connections to Redis.")
     data_dir: Path = Field(
         Path("data/valkey"), description="Folder of the embedded server's append-only file."
     )
@@ -116,6 +124,8 @@ class Settings(BaseSettings):
     history_ttl_s: int = Field(
         7_776_000, ge=60, description="A history nobody adds to is forgotten after this."
     )
+    state_ttl_s: int = Field(604_800, ge=60, description="An encoder state nobody renews is forgotten then.")
+    audit_cap: int = Field(1000, ge=1, description="Entries kept of the audit of /ops.")
     signals_ttl_s: int = Field(
         604_800, ge=60, description="Searches and impressions are forgotten after this."
     )
@@ -153,7 +163,7 @@ def secret_names() -> list[str]:
 def variable_names() -> list[str]:
     """Every environment variable the service reads."""
     plain = [PREFIX + name.upper() for name in Settings.model_fields]
-    return plain + [PREFIX + name.upper() + "_FILE" for name in secret_names()]
+    return [*plain, *(PREFIX + name.upper() + "_FILE" for name in secret_names()), *CLIENT_VARIABLES]
 
 
 class SecretFiles(PydanticBaseSettingsSource):

@@ -1,0 +1,107 @@
+"""The routes of frontends and probes. Each parses, calls and shapes; the work is elsewhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from service import responses as out
+from service.openapi import answers, takes
+from service.runtime import call_of, reply, runtime, secret_of
+from service.schemas import EventsRequest, Id, MergeRequest, RecommendRequest, parse
+
+router = APIRouter()
+
+PathId = Annotated[Id, Path(description="1 to 128 characters, no control characters.")]
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@router.post(
+    "/recommend",
+    responses=answers(out.RecommendAnswer, 400, 401, 413, 422),
+    openapi_extra=takes(RecommendRequest),
+)
+async def recommend(request: Request) -> Response:
+    """The next items for a user, a session or a few events. Always answers within the budget."""
+    service = runtime(request)
+    service.access.api(secret_of(request))
+    body = parse(RecommendRequest, await request.body(), latest_ms=service.latest_ms())
+    return reply(request, await service.recommender.recommend(body, call_of(request)))
+
+
+@router.post(
+    "/events", responses=answers(out.EventsAnswer, 400, 401, 413, 422), openapi_extra=takes(EventsRequest)
+)
+async def events(request: Request) -> Response:
+    """Stores events. All or none are valid; acknowledged means written."""
+    service = runtime(request)
+    service.access.api(secret_of(request))
+    body = parse(EventsRequest, await request.body(), latest_ms=service.latest_ms())
+    return reply(request, await service.ingest.append(body))
+
+
+@router.post(
+    "/sessions/merge",
+    responses=answers(out.MergeAnswer, 400, 401, 413, 422),
+    openapi_extra=takes(MergeRequest),
+)
+async def merge(request: Request) -> Response:
+    """Moves an anonymous history to the user who logged in."""
+    service = runtime(request)
+    service.access.api(secret_of(request))
+    body = parse(MergeRequest, await request.body())
+    return reply(request, await service.ingest.merge(body))
+
+
+@router.get("/items/{item_id:path}/similar", responses=answers(out.SimilarAnswer, 401, 404, 422))
+async def similar(request: Request, item_id: PathId, k: Annotated[int, Query(ge=1, le=100)] = 10) -> Response:
+    """The nearest items by item-CF: needs neither the model nor Redis."""
+    service = runtime(request)
+    service.access.api(secret_of(request))
+    return reply(request, service.model.similar(item_id, k))
+
+
+@router.get("/users/{user_id:path}", responses=answers(out.UserAnswer, 401, 403, 404, 422))
+async def show_user(request: Request, user_id: PathId) -> Response:
+    """What is stored of a user."""
+    service = runtime(request)
+    service.access.users(secret_of(request))
+    return reply(request, await service.ingest.show(user_id, service.now_ms()))
+
+
+@router.delete("/users/{user_id:path}", responses=answers(out.EraseAnswer, 401, 403, 422))
+async def erase_user(request: Request, user_id: PathId) -> Response:
+    """Deletes everything that is stored of a user."""
+    service = runtime(request)
+    service.access.users(secret_of(request))
+    return reply(request, await service.ingest.erase(user_id))
+
+
+@router.get("/healthz", responses=answers(out.HealthAnswer) | {503: {"model": out.HealthAnswer}})
+async def healthz(request: Request) -> Response:
+    """Whether the process is worth keeping: the event loop answers and the engine thread lives."""
+    engine = runtime(request).model.batcher.healthy
+    return reply(request, {"status": "ok" if engine else "failing", "engine": engine}, 200 if engine else 503)
+
+
+@router.get("/readyz", responses=answers(out.ReadyAnswer) | {503: {"model": out.ReadyAnswer}})
+async def readyz(request: Request) -> Response:
+    """Whether to send requests here. Redis away makes it `degraded`, not unready."""
+    service = runtime(request)
+    checks = service.readiness()
+    ready, redis = all(checks.values()), await service.redis_answers()
+    status = "not_ready" if not ready else "ready" if redis else "degraded"
+    return reply(request, {"status": status, "checks": {**checks, "redis": redis}}, 200 if ready else 503)
+
+
+@router.get("/version", responses=answers(out.VersionAnswer))
+async def version(request: Request) -> Response:
+    """What is running."""
+    return reply(request, runtime(request).versions())
+
+
+@router.get("/metrics", responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text."}})
+async def metrics(request: Request) -> Response:
+    """Prometheus text exposition of this process."""
+    return Response(runtime(request).render_metrics(), headers={"content-type": _METRICS_TYPE})

@@ -1,0 +1,106 @@
+"""Events into the store: acknowledged means written, as durably as the settings ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from service.errors import NotFound, StoreUnavailable
+from service.history import subject
+from service.metrics import Metrics
+from service.policies import PolicyBook
+from service.records import NewEvent, Subject
+from service.schemas import Event, EventsRequest, MergeRequest
+from service.segments import FACT_WINDOW, facts
+from service.served import ServedModel
+from service.store import Store
+
+
+class Ingest:
+    """What a frontend may do to histories. Every method raises StoreUnavailable and then promises nothing."""
+
+    def __init__(
+        self, store: Store, model: Callable[[], ServedModel], policies: PolicyBook, metrics: Metrics
+    ) -> None:
+        self._store = store
+        self._model = model
+        self._policies = policies
+        self._metrics = metrics
+
+    async def append(self, request: EventsRequest) -> dict[str, Any]:
+        """Stores a batch in one round trip; unknown items are kept, because a later model may know them."""
+        batch: dict[Subject, list[NewEvent]] = {}
+        for event in request.events:
+            who = subject(event.user_id, event.session_id)
+            assert who is not None  # noqa: S101 - the schema asks for one of them
+            batch.setdefault(who, []).append(_new_event(event))
+        try:
+            results = await self._store.append_many(list(batch.items()))
+        except StoreUnavailable:
+            self._metrics.events.labels("failed").inc(len(request.events))
+            self._metrics.redis_errors.labels("append").inc()
+            raise
+        accepted, duplicates = sum(r.accepted for r in results), sum(r.duplicates for r in results)
+        self._metrics.events.labels("accepted").inc(accepted)
+        self._metrics.events.labels("duplicate").inc(duplicates)
+        return {"accepted": accepted, "duplicates": duplicates, "unknown_items": self._unknown(request)}
+
+    async def merge(self, request: MergeRequest) -> dict[str, Any]:
+        """Moves an anonymous history to the user who logged in."""
+        session, user = Subject("session", request.session_id), Subject("user", request.user_id)
+        try:
+            return {"merged": await self._store.merge(session, user)}
+        except StoreUnavailable:
+            self._metrics.redis_errors.labels("merge").inc()
+            raise
+
+    async def show(self, user_id: str, now_ms: int) -> dict[str, Any]:
+        """A user's kept history, newest last.
+
+        Raises:
+            NotFound: nothing is stored of this user.
+        """
+        model = self._model()
+        try:
+            record = await self._store.read(Subject("user", user_id), model.version)
+        except StoreUnavailable:
+            self._metrics.redis_errors.labels("read").inc()
+            raise
+        if not record.version:
+            raise NotFound("nothing is stored of this user")
+        item_ids = [event.item_id for event in record.events]
+        last_ms = record.events[-1].time_ms if record.events else None
+        recent = model.categories(item_ids[-FACT_WINDOW:])
+        segment = self._policies.current.choose(
+            facts(item_ids, recent, last_ms, now_ms, model.catalogue.n_categories)
+        )
+        history = [
+            {"item_id": e.item_id, "type": e.type, "timestamp_ms": e.time_ms, "event_id": e.event_id}
+            for e in record.events
+        ]
+        return {"user_id": user_id, "history": history, "segment": segment.name, "version": record.version}
+
+    async def erase(self, user_id: str) -> dict[str, Any]:
+        """Deletes every key of the user and says how many there were."""
+        try:
+            return {"user_id": user_id, "deleted": await self._store.erase(Subject("user", user_id))}
+        except StoreUnavailable:
+            self._metrics.redis_errors.labels("erase").inc()
+            raise
+
+    def _unknown(self, request: EventsRequest) -> list[str]:
+        known = self._model().known
+        ids = {event.item_id: None for event in request.events if event.item_id is not None}
+        return [item_id for item_id in ids if not known(item_id)]
+
+
+def _new_event(event: Event) -> NewEvent:
+    return NewEvent(
+        item_id=event.item_id,
+        type=event.type,
+        time_ms=event.timestamp,
+        event_id=event.event_id,
+        value=event.value,
+        query=event.query,
+        request_id=event.request_id,
+    )

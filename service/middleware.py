@@ -1,0 +1,138 @@
+"""What happens to every request, whatever its route: pure ASGI."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import logs
+from service.call import Call, header, request_id
+from service.deadline import Clock, request_began
+from service.errors import BodyTooLarge, Draining, ServiceError
+from service.metrics import Metrics
+from service.problems import problem
+
+log = logs.get("service.requests")
+
+# Answered to the end of a shutdown: probes, and the one route that always answers.
+_ALWAYS = frozenset({"/recommend", "/healthz", "/readyz", "/metrics", "/version"})
+_UNMATCHED = "unmatched"
+# A client that left before the answer began; the status nginx uses.
+_CLIENT_GONE = 499
+
+
+class RequestGate:
+    """Gives a request its id and its beginning, bounds its body, times it, counts it and logs it."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        max_body_bytes: int,
+        draining: Callable[[], bool],
+        clock: Clock = time.monotonic,
+        wall_clock: Clock = time.time,
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+        self._draining = draining
+        self._clock, self._wall_clock = clock, wall_clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        call = self._call(scope)
+        scope.setdefault("state", {})["call"] = call
+        answer = _Answer(send, call.request_id)
+        self._metrics.inflight.inc()
+        try:
+            await self._answer(scope, receive, answer)
+        finally:
+            self._metrics.inflight.dec()
+            self._record(scope, call, answer.status)
+
+    def _call(self, scope: Scope) -> Call:
+        now, started = self._clock(), header(scope["headers"], b"x-request-start")
+        text = None if started is None else started.decode("latin-1")
+        began = request_began(text, now=now, epoch_now=self._wall_clock())
+        return Call(request_id(header(scope["headers"], b"x-request-id")), began, now, self._clock)
+
+    async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        try:
+            self._admit(scope)
+            await self._app(scope, _Bounded(receive, self._max_body_bytes), answer)
+        except ServiceError as error:
+            if answer.started:
+                raise
+            await problem(error, answer.request_id)(scope, receive, answer)
+        except Exception as error:
+            log.error("request_failed", request_id=answer.request_id, **logs.where(error))
+            if answer.started:
+                raise
+            await problem(ServiceError(), answer.request_id)(scope, receive, answer)
+
+    def _admit(self, scope: Scope) -> None:
+        if self._draining() and scope["path"] not in _ALWAYS:
+            raise Draining("shutting down")
+        length = header(scope["headers"], b"content-length")
+        if length is not None and length.isdigit() and int(length) > self._max_body_bytes:
+            raise too_large(self._max_body_bytes)
+
+    def _record(self, scope: Scope, call: Call, status: int) -> None:
+        route = getattr(scope.get("route"), "path_format", _UNMATCHED)
+        took = self._clock() - call.arrived
+        self._metrics.request_duration.labels(route, str(status), call.source).observe(took)
+        log.info(
+            "request",
+            request_id=call.request_id,
+            method=scope["method"],
+            route=route,
+            status=status,
+            ms=round(took * 1000.0, 3),
+            **call.facts,
+        )
+
+
+class _Answer:
+    """`send`, with the request's id put on the answer and its status noted."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self.request_id = request_id
+        self.status = _CLIENT_GONE
+
+    @property
+    def started(self) -> bool:
+        return self.status != _CLIENT_GONE
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
+            headers.append((b"x-request-id", self.request_id.encode("ascii")))
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+
+class _Bounded:
+    """`receive` that refuses to read more than `most` bytes, for bodies without a length."""
+
+    def __init__(self, receive: Receive, most: int) -> None:
+        self._receive, self._most, self._read = receive, most, 0
+
+    async def __call__(self) -> Message:
+        message: dict[str, Any] = dict(await self._receive())
+        self._read += len(message.get("body", b""))
+        if self._read > self._most:
+            raise too_large(self._most)
+        return message
+
+
+def too_large(most: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {most} bytes")

@@ -1,0 +1,62 @@
+"""What the OpenAPI document says beyond the signatures of the routes, which read and write bodies by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from service.problems import MEDIA_TYPE
+from service.responses import Problem
+from service.schemas import REQUEST_BODIES, Body
+
+_REF = "#/components/schemas/{model}"
+_MEANING = {
+    400: "The body is not JSON.",
+    401: "A key or token is missing or unknown.",
+    403: "The key may not do this.",
+    404: "There is no such thing.",
+    413: "The body is too large.",
+    422: "The request does not fit; `errors` says where.",
+    500: "A fault of the service.",
+    503: "Cannot be done now; see Retry-After.",
+}
+
+
+def takes(body: type[Body]) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads its own body."""
+    schema = {"$ref": _REF.format(model=body.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def answers(model: type[BaseModel], *problems: int) -> dict[int | str, dict[str, Any]]:
+    """`responses` of a route: its answer, and the problems it may answer with; 500 and 503 always are."""
+    schema = {"$ref": _REF.format(model=Problem.__name__)}
+    documents: dict[int | str, dict[str, Any]] = {
+        status: {"description": _MEANING[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in sorted({*problems, 500, 503})
+    }
+    return {200: {"model": model, "description": "The answer."}, **documents}
+
+
+def install(app: FastAPI) -> None:
+    """Adds the schemas that only this module refers to."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        if Problem.__name__ not in schemas:
+            schemas.update(_definitions([*REQUEST_BODIES, Problem]))
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _definitions(models: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
+    found: dict[str, Any] = definitions["$defs"]
+    return found

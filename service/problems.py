@@ -1,0 +1,87 @@
+"""Errors as RFC 9457 problem documents: the only shape in which the service says no."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from service.call import Call
+from service.errors import InvalidRequest, ServiceError
+from service.schemas import fault
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem(error: ServiceError, request_id: str) -> Response:
+    return _document(
+        error.status,
+        error.reason,
+        error.title,
+        error.public_detail,
+        request_id,
+        headers=error.headers,
+        errors=error.errors,
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Every error that a route or the framework raises leaves as a problem document."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+
+
+def _document(
+    status: int,
+    reason: str,
+    title: str,
+    detail: str,
+    request_id: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: Any = None,
+) -> Response:
+    body = {
+        "type": f"urn:gpt4rec:problem:{reason}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
+    }
+    if errors is not None:
+        body["errors"] = errors
+    return Response(orjson.dumps(body), status, dict(headers or {}), MEDIA_TYPE)
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)  # noqa: S101 - registered for it
+    _call(request).facts.setdefault("reason", error.reason)
+    return problem(error, _call(request).request_id)
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    """404 and 405 of the router, and bodies the framework cannot read."""
+    assert isinstance(error, HTTPException)  # noqa: S101
+    phrase = HTTPStatus(error.status_code).phrase
+    reason = phrase.lower().replace(" ", "_")
+    return _document(
+        error.status_code, reason, phrase, phrase, _call(request).request_id, headers=error.headers
+    )
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    """Path and query parameters; bodies are read by `schemas.parse`."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    faults = [fault(tuple(e["loc"]), e["msg"], e["type"]) for e in error.errors()]
+    return problem(InvalidRequest("the request does not fit", faults), _call(request).request_id)
+
+
+def _call(request: Request) -> Call:
+    call: Call = request.scope["state"]["call"]
+    return call

@@ -1,0 +1,139 @@
+"""The shapes of the answers, for the OpenAPI document and for the tests that hold the answers to it.
+
+Answers are built as plain dictionaries and written by orjson: nothing is validated twice on the way out.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.guard import Reason, Rung
+from service.policies import Policies
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Fault(Answer):
+    loc: list[str | int] = Field(description="Keys and indices that lead to the fault.")
+    message: str
+    type: str
+    index: int | None = Field(None, description="Index of the bad event.")
+
+
+class Problem(Answer):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[Fault] | None = None
+
+
+class RankedItem(Answer):
+    item_id: str
+    rank: int
+    score: float = Field(description="Comparable within one answer only.")
+    title: str | None
+
+
+class RecommendAnswer(Answer):
+    request_id: str
+    user_id: str | None
+    items: list[RankedItem]
+    source: Literal["gpt4rec", "item_cf", "popular"]
+    rung: Rung
+    degraded: bool = Field(description="Whether a rung below `full` answered.")
+    reason: Reason | None
+    segment: str
+    strategy: Literal["beam", "top_p", "temperature", "greedy"]
+    model_version: str
+    budget_ms: float
+    latency_ms: float
+
+
+class EventsAnswer(Answer):
+    accepted: int
+    duplicates: int
+    unknown_items: list[str]
+    request_id: str
+
+
+class MergeAnswer(Answer):
+    merged: int = Field(description="Events that were new to the user.")
+    request_id: str
+
+
+class SimilarAnswer(Answer):
+    item_id: str
+    items: list[RankedItem]
+    source: Literal["item_cf"]
+    model_version: str
+    request_id: str
+
+
+class HistoryEvent(Answer):
+    item_id: str
+    type: str
+    timestamp_ms: int
+    event_id: str
+
+
+class UserAnswer(Answer):
+    user_id: str
+    history: list[HistoryEvent] = Field(description="Newest last.")
+    segment: str
+    version: str
+    request_id: str
+
+
+class EraseAnswer(Answer):
+    user_id: str
+    deleted: int = Field(description="Redis keys deleted.")
+    request_id: str
+
+
+class HealthAnswer(Answer):
+    request_id: str
+    status: Literal["ok", "failing"]
+    engine: bool = Field(description="Whether the engine thread lives and is not stuck.")
+
+
+class ReadyAnswer(Answer):
+    request_id: str
+    status: Literal["ready", "degraded", "not_ready"]
+    checks: dict[str, bool]
+
+
+class VersionAnswer(Answer):
+    request_id: str
+    version: str
+    git_commit: str
+    model_version: str
+    artifact: str | None
+
+
+class FallbackAnswer(Answer):
+    request_id: str
+    mode: Literal["auto", "fallback", "model"]
+    reason: str | None
+    actor: str | None
+    expires_at: str | None
+    changed_at: str | None
+    version: int = Field(description="Counts the changes.")
+    breaker: Literal["closed", "open", "half_open"]
+    budgets: dict[str, Any]
+
+
+class PoliciesAnswer(Policies):
+    request_id: str
+
+
+class AuditAnswer(Answer):
+    request_id: str
+    entries: list[dict[str, Any]] = Field(description="Newest first.")

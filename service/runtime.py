@@ -1,0 +1,117 @@
+"""The parts of a running service, as the routes reach them. Built by `service.app`, and nowhere else."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+import orjson
+from fastapi import Request, Response
+
+from service.auth import Access, presented_secret
+from service.background import Background
+from service.call import Call
+from service.deadline import Clock
+from service.errors import StoreUnavailable
+from service.guard import Guard
+from service.ingest import Ingest
+from service.metrics import BREAKER_STATES, MODES, Metrics
+from service.mode import ModeKeeper
+from service.policies import PolicyBook
+from service.recommender import Recommender
+from service.served import ServedModel
+from service.settings import Settings
+from service.store import Store
+
+
+@dataclass(slots=True)
+class Lifecycle:
+    """Where the process is: started once everything is warm, draining from the first signal to stop."""
+
+    started: bool = False
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    settings: Settings
+    access: Access
+    metrics: Metrics
+    lifecycle: Lifecycle
+    model: ServedModel
+    store: Store
+    policies: PolicyBook
+    guard: Guard
+    mode: ModeKeeper
+    background: Background
+    recommender: Recommender
+    ingest: Ingest
+    wall_clock: Clock = field(default=time.time)
+
+    def latest_ms(self) -> int:
+        """The latest timestamp an event may carry now."""
+        return int((self.wall_clock() + self.settings.future_tolerance_s) * 1000.0)
+
+    def now_ms(self) -> int:
+        return int(self.wall_clock() * 1000.0)
+
+    def fallback_status(self) -> dict[str, Any]:
+        return {**self.mode.mode.to_json(), **self.guard.status()}
+
+    def versions(self) -> dict[str, Any]:
+        artifact = self.settings.artifact
+        return {
+            "version": metadata.version("gpt4rec"),
+            "git_commit": self.settings.git_commit,
+            "model_version": self.model.version,
+            "artifact": None if artifact is None else artifact.name,
+        }
+
+    def readiness(self) -> dict[str, bool]:
+        """The checks behind /readyz; all but `redis` must hold."""
+        return {
+            "started": self.lifecycle.started,
+            "engine": self.model.batcher.healthy,
+            "not_draining": not self.lifecycle.draining,
+        }
+
+    async def redis_answers(self) -> bool:
+        try:
+            await self.store.ping()
+        except StoreUnavailable:
+            self.metrics.redis_errors.labels("ping").inc()
+            return False
+        return True
+
+    def render_metrics(self) -> bytes:
+        """The exposition text; gauges that mirror a state are set as it is read."""
+        m = self.metrics
+        m.one_hot(m.breaker_state, BREAKER_STATES, self.guard.breaker.state.value)
+        m.one_hot(m.fallback_mode, MODES, self.mode.current())
+        m.queue_depth.set(self.model.batcher.depth)
+        return m.render()
+
+
+def runtime(request: Request) -> Runtime:
+    found: Runtime = request.app.state.runtime
+    return found
+
+
+def call_of(request: Request) -> Call:
+    call: Call = request.scope["state"]["call"]
+    return call
+
+
+def secret_of(request: Request) -> str | None:
+    headers = request.headers
+    return presented_secret(headers.get("authorization"), headers.get("x-api-key"))
+
+
+def reply(request: Request, body: dict[str, Any], status: int = 200) -> Response:
+    """JSON with the request's id in it."""
+    body.setdefault("request_id", call_of(request).request_id)
+    with runtime(request).metrics.stage("serialize"):
+        content = orjson.dumps(body)
+    return Response(content, status, media_type="application/json")

@@ -1,0 +1,180 @@
+"""The model in service, as the request path sees it: engine and batcher, catalogue, fallback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from export.features import Vocabulary
+from export.itemcf import ItemCF, Popularity
+from service.batcher import Batcher
+from service.deadline import Deadline
+from service.engine import Job, Ranking
+from service.errors import DeadlineExceeded, InvalidRequest, ModelError, NotFound
+from service.fallback import Fallback
+from service.state import StateShape
+
+BoolArray = npt.NDArray[np.bool_]
+Filters = Mapping[str, Sequence[str]]
+
+# Filters kept ready: their masks are large, and a shop uses few of them.
+_FILTERS_MAX = 128
+_T = TypeVar("_T")
+
+
+class Artifact(Protocol):
+    """What an artefact holds besides the graphs."""
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+    @property
+    def catalogue(self) -> Catalogue: ...
+    @property
+    def item_cf(self) -> ItemCF: ...
+    @property
+    def popularity(self) -> Popularity: ...
+
+
+class EngineLike(Protocol):
+    """The seam to the engine; `service.engine.Engine` and the fake of the tests fit it."""
+
+    @property
+    def artifact(self) -> Artifact: ...
+    @property
+    def model_version(self) -> str: ...
+    @property
+    def receptive_field(self) -> int: ...
+    @property
+    def state_shape(self) -> StateShape: ...
+    def run(self, jobs: Sequence[Job]) -> Sequence[Ranking | Exception]: ...
+    def warm_up(self) -> None: ...
+    def filter_id(self, filters: Filters) -> int: ...
+    def close(self) -> None: ...
+
+
+class Catalogue(Protocol):
+    """What is known of the items, by catalogue index."""
+
+    @property
+    def item_ids(self) -> Sequence[str]: ...
+    @property
+    def n_categories(self) -> int: ...
+    def title(self, item: int) -> str | None: ...
+    def category(self, item: int) -> str | None: ...
+    def allowed(self, filters: Filters) -> BoolArray | None:
+        """[items] bool, None where every item is allowed. Raises ValueError for a field no item has."""
+        ...
+
+
+@dataclass(slots=True)
+class ServedModel:
+    """Everything of one model version. Replaced as a whole, never changed."""
+
+    engine: EngineLike
+    batcher: Batcher
+    vocabulary: Vocabulary
+    catalogue: Catalogue
+    fallback: Fallback
+    _masks: OrderedDict[bytes, BoolArray | None] = field(default_factory=OrderedDict)
+    _filter_ids: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
+
+    @classmethod
+    def of(cls, engine: EngineLike, batcher: Batcher) -> ServedModel:
+        a = engine.artifact
+        return cls(engine, batcher, a.vocabulary, a.catalogue, Fallback(a.item_cf, a.popularity))
+
+    @property
+    def version(self) -> str:
+        return self.engine.model_version
+
+    def known(self, item_id: str) -> bool:
+        return item_id in self.vocabulary.item_index
+
+    def indices(self, item_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """[m ≤ n] catalogue indices of those that are in the catalogue."""
+        index = self.vocabulary.item_index
+        found = [index[item_id] for item_id in item_ids if item_id in index]
+        return np.array(found, np.int64)
+
+    def categories(self, item_ids: Sequence[str]) -> list[str | None]:
+        index, category = self.vocabulary.item_index, self.catalogue.category
+        return [category(index[item_id]) if item_id in index else None for item_id in item_ids]
+
+    def similar(self, item_id: str, k: int) -> dict[str, Any]:
+        """The item's neighbours among the items that may be shown.
+
+        Raises:
+            NotFound: the item is not in the catalogue.
+        """
+        index = self.vocabulary.item_index.get(item_id)
+        if index is None:
+            raise NotFound("no such item in the catalogue")
+        items, scores = self.fallback.item_cf.similar(index, k, self.allowed({}))
+        ranked = ranked_items(self.catalogue, items, scores)
+        return {"item_id": item_id, "items": ranked, "source": "item_cf", "model_version": self.version}
+
+    def allowed(self, filters: Filters) -> BoolArray | None:
+        """[items] bool, None where every item is allowed.
+
+        Raises:
+            InvalidRequest: a field that items do not have.
+        """
+        key = _key(filters)
+        if key not in self._masks:
+            try:
+                mask = self.catalogue.allowed(filters)
+            except ValueError as error:
+                fault = {"loc": ["filter"], "message": str(error), "type": "unknown_filter"}
+                raise InvalidRequest("items have no such field", [fault]) from error
+            _remember(self._masks, key, mask)
+        return self._masks[key]
+
+    async def filter_id(self, filters: Filters, deadline: Deadline) -> int:
+        """The engine's number for a filter; a new filter is prepared off the event loop.
+
+        Raises:
+            DeadlineExceeded: it will be ready for a later request.
+        """
+        if not filters:
+            return 0
+        key = _key(filters)
+        if key not in self._filter_ids:
+            preparing = asyncio.ensure_future(asyncio.to_thread(self.engine.filter_id, filters))
+            preparing.add_done_callback(lambda done: done.cancelled() or done.exception())
+            await asyncio.wait({preparing}, timeout=deadline.remaining())
+            if not preparing.done():
+                raise DeadlineExceeded("the filter is not ready in time")
+            try:
+                _remember(self._filter_ids, key, preparing.result())
+            except Exception as error:
+                raise ModelError("the filter cannot be prepared") from error
+        return self._filter_ids[key]
+
+
+def ranked_items(
+    catalogue: Catalogue, items: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]
+) -> list[dict[str, Any]]:
+    """A list as it leaves the service, best first."""
+    ids, title = catalogue.item_ids, catalogue.title
+    ranked = zip(items.tolist(), scores.tolist(), strict=True)
+    return [
+        {"item_id": ids[item], "rank": rank, "score": score, "title": title(item)}
+        for rank, (item, score) in enumerate(ranked, start=1)
+    ]
+
+
+def _key(filters: Filters) -> bytes:
+    return orjson.dumps({name: sorted(set(values)) for name, values in sorted(filters.items())})
+
+
+def _remember(cache: OrderedDict[bytes, _T], key: bytes, value: _T) -> None:
+    cache[key] = value
+    if len(cache) > _FILTERS_MAX:
+        cache.popitem(last=False)

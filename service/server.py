@@ -1,0 +1,183 @@
+"""uvicorn around the application: listens only when warm, says where, drains before it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from service import logs
+from service.app import create_app
+from service.embedded import EmbeddedValkey
+from service.errors import ServiceError, StartupError
+from service.settings import Settings
+
+log = logs.get(__name__)
+
+Announce = Callable[[int], None]
+
+
+class Server(uvicorn.Server):
+    """Tells the application of the first signal to stop, so that /readyz fails while it still answers."""
+
+    def __init__(self, app: FastAPI, settings: Settings, announce: Announce) -> None:
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, math.ceil(settings.drain_timeout_s)),
+        )
+        super().__init__(config)
+        self._application = app
+        self._delay_s = settings.shutdown_delay_s
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        chatter = logging.getLogger("uvicorn.error")
+        chatter.setLevel(logging.CRITICAL)
+        await super().startup(sockets)
+        chatter.setLevel(logging.NOTSET)
+        if self.started and sockets:
+            self._announce(sockets[0].getsockname()[1])
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        lifecycle = self._application.state.lifecycle
+        if self._delay_s and not lifecycle.draining:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._delay_s, super().handle_exit, sig, frame)
+        else:
+            super().handle_exit(sig, frame)
+        lifecycle.draining = True
+
+
+def bind(host: str, port: int, *, shared: bool) -> socket.socket:
+    """A bound socket that does not listen yet.
+
+    Raises:
+        StartupError: the address is taken or is none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+    except OSError as error:
+        raise StartupError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    return sock
+
+
+def serve_one(settings: Settings, sockets: Sequence[socket.socket], announce: Announce) -> None:
+    """Serves until a signal.
+
+    Raises:
+        StartupError: the cause, where it did not come up.
+    """
+    app = create_app(settings)
+    server = Server(app, settings, announce)
+    # uvicorn exits the process where the lifespan failed; the cause is worth more than its traceback.
+    with contextlib.suppress(SystemExit):
+        server.run(sockets=list(sockets))
+    if not server.started:
+        raise getattr(app.state, "startup_error", StartupError("the service did not start; see the log"))
+
+
+def serve_many(settings: Settings, announce: Announce) -> None:
+    """One process for each worker, all on one port (SO_REUSEPORT), each with its own engine.
+
+    Every worker also listens on a port of its own above the shared one, because its /metrics are its own:
+    Prometheus scrapes those. When one worker ends, all do, and whoever supervises the service restarts it.
+    """
+    reserved = bind(settings.host, settings.port, shared=True)
+    port = reserved.getsockname()[1]
+    embedded = None
+    if settings.redis_url.get_secret_value() == "embedded":
+        embedded = EmbeddedValkey(settings.data_dir)
+        settings = settings.model_copy(update={"redis_url": type(settings.redis_url)(embedded.start())})
+    context = multiprocessing.get_context("spawn")
+    ready = context.Semaphore(0)
+    workers = [
+        context.Process(target=_worker, args=(settings, port, n, ready), name=f"worker-{n}")
+        for n in range(settings.workers)
+    ]
+    try:
+        _supervise(workers, ready, lambda: announce(port))
+    finally:
+        reserved.close()
+        if embedded is not None:
+            embedded.stop()
+
+
+def _worker(settings: Settings, port: int, number: int, ready: Any) -> None:
+    """Entry of a worker process."""
+    logs.configure(settings.log_level)
+    try:
+        sockets = [
+            bind(settings.host, port, shared=True),
+            bind(settings.host, port + 1 + number, shared=False),
+        ]
+        serve_one(settings, sockets, lambda _: ready.release())
+    except ServiceError as error:
+        log.critical("worker_failed", worker=number, cause=str(error))
+        raise SystemExit(1) from None
+
+
+def _supervise(workers: Sequence[Any], ready: Any, announce: Callable[[], None]) -> None:
+    """Starts the workers and waits for the first to end, or for a signal; then ends all."""
+    stopping = False
+
+    def stop(_sig: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+        for worker in workers:
+            if worker.is_alive():
+                os.kill(worker.pid, signal.SIGTERM)
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for worker in workers:
+            worker.start()
+        waiting = len(workers)
+        while all(worker.is_alive() for worker in workers):
+            if waiting and ready.acquire(timeout=0.1):
+                waiting -= 1
+                if not waiting:
+                    announce()
+            elif not waiting:
+                multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=1.0)
+        failed = not stopping
+        stop(signal.SIGTERM, None)
+        for worker in workers:
+            worker.join()
+    finally:
+        for sig, handler in before.items():
+            signal.signal(sig, handler)
+    if failed:
+        raise StartupError("a worker ended; see the log")
+
+
+def write_port(path: Path, port: int) -> None:
+    """The bound port as one line; written aside, then renamed, so that a reader never sees half of it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(f"{port}\n", encoding="ascii")
+    aside.replace(path)

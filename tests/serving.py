@@ -1,0 +1,80 @@
+"""The service in this process, with its real parts around a fake engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.runtime import Runtime
+from service.settings import Settings
+from service.store import Store, StoreSettings
+from tests.fakes import FakeEngine, away_store
+
+
+@dataclass
+class Service:
+    app: FastAPI
+    client: httpx.AsyncClient
+    engine: FakeEngine
+
+    @property
+    def runtime(self) -> Runtime:
+        found: Runtime = self.app.state.runtime
+        return found
+
+    async def recommend(self, **body: Any) -> dict[str, Any]:
+        answer = await self.client.post("/recommend", json=body)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def post_events(self, user_id: str, *items: str, start_ms: int = 1_700_000_000_000) -> None:
+        events = [
+            {"user_id": user_id, "item_id": item, "type": "view", "timestamp": start_ms + 1000 * n}
+            for n, item in enumerate(items)
+        ]
+        answer = await self.client.post("/events", json={"events": events})
+        assert answer.status_code == 200, answer.text
+
+    async def settled(self) -> None:
+        """Waits for the work behind the answers."""
+        await self.runtime.background.close(10.0)
+
+
+@asynccontextmanager
+async def serving(
+    engine: FakeEngine | None = None,
+    store: Store | None = None,
+    *,
+    redis_url: str | None = None,
+    prefix: str = "test:",
+    **settings: Any,
+) -> AsyncIterator[Service]:
+    """A started service and a client; without a store and a URL Redis is away."""
+    engine = engine or FakeEngine()
+    own: Store | None = None
+    if store is None:
+        own = store = (
+            away_store()
+            if redis_url is None
+            else Store(StoreSettings(url=redis_url, prefix=prefix, history_cap=12, read_timeout_ms=2000))
+        )
+    settings = {"deadline_ms": 2000.0, "deadline_max_ms": 60_000.0, "history_cap": 12, **settings}
+    app = create_app(Settings(**settings), engine=engine, store=store)
+    transport = httpx.ASGITransport(app=app)
+    try:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+        ):
+            yield Service(app, client, engine)
+    finally:
+        engine.go.set()
+        if own is not None:
+            await own.close()
