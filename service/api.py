@@ -37,7 +37,7 @@ async def events(request: Request) -> Response:
     """Stores events. All or none are valid; acknowledged means written."""
     service = runtime(request)
     service.access.api(secret_of(request))
-    body = parse(EventsRequest, await request.body(), latest_ms=service.latest_ms())
+    body = service.ingest.parse(await request.body(), service.latest_ms())
     return reply(request, await service.ingest.append(body))
 
 

@@ -40,6 +40,7 @@ from service.store import Store, StoreSettings
 log = logs.get(__name__)
 
 _EMBEDDED = "embedded"
+_STAGE_OF = {"encoder": "encode", "decoder": "decode"}
 
 
 def create_app(
@@ -167,10 +168,17 @@ async def _start_model(
     stack: AsyncExitStack, settings: Settings, engine: EngineLike, guard: Guard, metrics: Metrics
 ) -> ServedModel:
     """Warms the engine up before anything is accepted, and puts it behind its batcher."""
+
+    def on_graph(graph: str, rows: int, seconds: float) -> None:
+        metrics.batch_size.labels(graph).observe(rows)
+        metrics.stage_duration.labels(_STAGE_OF[graph]).observe(seconds)
+
     try:
         await asyncio.to_thread(engine.warm_up)
     except Exception as error:
         raise StartupError(f"the model {engine.model_version} cannot be warmed up: {error}") from error
+
+    engine.on_graph = on_graph
 
     def on_run(jobs: Sequence[Job], seconds: float) -> None:
         full = any(job.width is None for job in jobs)

@@ -161,6 +161,8 @@ class DeadlineExceeded(ModelAttemptFailed):
 class StartupError(ServiceError):
     """The service cannot start; the message names the cause and, where it is known, the remedy."""
 
+    reason = "startup"
+
 
 class SettingsError(StartupError):
     reason = "settings"

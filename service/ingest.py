@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from service.errors import NotFound, StoreUnavailable
+from service.errors import NotFound, RequestError, StoreUnavailable
 from service.history import subject
 from service.metrics import Metrics
 from service.policies import PolicyBook
 from service.records import NewEvent, Subject
-from service.schemas import Event, EventsRequest, MergeRequest
+from service.schemas import Event, EventsRequest, MergeRequest, parse
 from service.segments import FACT_WINDOW, facts
 from service.served import ServedModel
 from service.store import Store
@@ -26,6 +26,14 @@ class Ingest:
         self._model = model
         self._policies = policies
         self._metrics = metrics
+
+    def parse(self, raw: bytes, latest_ms: int) -> EventsRequest:
+        """A batch that is valid as a whole. Raises BadRequest or InvalidRequest with every bad event."""
+        try:
+            return parse(EventsRequest, raw, latest_ms=latest_ms)
+        except RequestError:
+            self._metrics.events.labels("rejected").inc()
+            raise
 
     async def append(self, request: EventsRequest) -> dict[str, Any]:
         """Stores a batch in one round trip; unknown items are kept, because a later model may know them."""

@@ -69,7 +69,7 @@ class Metrics:
         self.fallback_mode = Gauge("gpt4rec_fallback_mode", "1 for the mode in force.", ["mode"], registry=r)
         self.events = Counter(
             "gpt4rec_events",
-            "Events by outcome: accepted, duplicate, rejected, failed.",
+            "Events by outcome: accepted, duplicate, failed; rejected counts whole batches.",
             ["outcome"],
             registry=r,
         )

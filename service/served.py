@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -43,7 +43,12 @@ class Artifact(Protocol):
 
 
 class EngineLike(Protocol):
-    """The seam to the engine; `service.engine.Engine` and the fake of the tests fit it."""
+    """The seam to the engine; `service.engine.Engine` and the fake of the tests fit it.
+
+    `on_graph(graph, rows, seconds)` is told of every run of the graphs "encoder" and "decoder".
+    """
+
+    on_graph: Callable[[str, int, float], None] | None
 
     @property
     def artifact(self) -> Artifact: ...

@@ -126,9 +126,6 @@ class Settings(BaseSettings):
     )
     state_ttl_s: int = Field(604_800, ge=60, description="An encoder state nobody renews is forgotten then.")
     audit_cap: int = Field(1000, ge=1, description="Entries kept of the audit of /ops.")
-    signals_ttl_s: int = Field(
-        604_800, ge=60, description="Searches and impressions are forgotten after this."
-    )
     signals_cap: int = Field(1000, ge=1, description="Searches and impressions kept of each user.")
 
     # -- guard

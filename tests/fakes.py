@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,6 +95,7 @@ class FakeEngine:
         self.go = threading.Event()
         self.go.set()
         self.entered = threading.Event()
+        self.on_graph: Callable[[str, int, float], None] | None = None
         self.warm = False
         self.closed = False
         self._filters: list[Mapping[str, Sequence[str]]] = [{}]
@@ -116,6 +117,8 @@ class FakeEngine:
         self.go.wait()
         if self.error is not None:
             raise self.error
+        if self.on_graph is not None:
+            self.on_graph("decoder", len(jobs), 0.001)
         return [self._rank(job) for job in jobs]
 
     def _rank(self, job: Job) -> Ranking | Exception:
