@@ -17,6 +17,8 @@ IntArray = npt.NDArray[np.int64]
 
 # Types that belong to a history. The order is part of the format of a trained model: append only.
 EVENT_TYPES: tuple[str, ...] = ("other", "view", "click", "cart", "purchase", "rating")
+# Type of the start token: one past the real types, without embedding, gap or period.
+START_TYPE = len(EVENT_TYPES)
 _TYPE_INDEX = {name: index for index, name in enumerate(EVENT_TYPES)}
 
 # Types that are logged but are not part of a history when they name no item, or at all.
@@ -78,6 +80,16 @@ class Vocabulary:
         kind = np.fromiter((type_index(t) for t in types), np.int64, len(types))
         time = np.asarray(times_ms, np.int64) if self.has_time else np.zeros(len(item_ids), np.int64)
         return EventArrays(item, kind, time)
+
+    def with_start(self, events: EventArrays) -> EventArrays:
+        """The learned start token before the first event. It borrows that event's time, so the gap is 0; in an
+        empty history its time is not read at all."""
+        first_ms = events.time_ms[:1] if len(events) else np.zeros(1, np.int64)
+        return EventArrays(
+            np.concatenate([[self.start_item], events.item]),
+            np.concatenate([[START_TYPE], events.type]),
+            np.concatenate([first_ms, events.time_ms]),
+        )
 
 
 @dataclass(frozen=True, slots=True)

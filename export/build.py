@@ -1,0 +1,96 @@
+"""From a trained network to a sealed artefact folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from export.artifact import Artifact, publish, seal, staging
+from export.catalogue import Catalogue
+from export.decoder_graph import write_decoder
+from export.encoder_graph import write_encoder
+from export.features import ContextVocabulary, Vocabulary
+from export.graph import OPSET, GraphDtype
+from export.itemcf import ItemCF, Popularity
+from export.parity import GateResult, Probe, check
+from export.trie import Trie
+from model.network import GPT4Rec
+from model.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything an artefact is made of. `blend` is the weight of the dense score in the final ranking; `about` goes
+    into the manifest as it is (data range, offline metrics, …)."""
+
+    name: str
+    model: GPT4Rec
+    tokenizer: Tokenizer
+    catalogue: Catalogue
+    context: ContextVocabulary
+    item_cf: ItemCF
+    popularity: Popularity
+    blend: float
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        index = {item_id: row for row, item_id in enumerate(self.catalogue.item_ids)}
+        return Vocabulary(index, self.context, self.model.config.has_time)
+
+
+class ParityError(RuntimeError):
+    """The exported graphs do not agree with the network; nothing was published. The message says what differs."""
+
+
+def export(parts: Parts, root: Path, dtype: GraphDtype, probes: Sequence[Probe]) -> tuple[Path, GateResult]:
+    """Write, check and publish an artefact under `root`.
+
+    Raises ParityError, and publishes nothing, where the served code over the written files does not reproduce the
+    network and the reference decoder.
+    """
+    with staging(root) as folder:
+        write(parts, folder, dtype)
+        result = check(parts.model, Artifact.open(folder), probes, dtype, parts.blend)
+        if result.failures:
+            raise ParityError("the exported graphs differ from the network:\n  " + "\n  ".join(result.failures))
+        seal(folder, _manifest(parts, dtype) | {"parity": result.to_json()}, parts.name)
+        return publish(folder, root), result
+
+
+def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
+    """All files of an artefact, sealed; the parity gate is the caller's."""
+    model = parts.model.eval()
+    weights = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    write_encoder(model.config, weights, folder / "encoder.onnx", dtype)
+    write_decoder(model.config, weights, folder / "decoder.onnx", dtype)
+    Trie.build(parts.tokenizer.codes).save(folder / "trie.npz")
+    with torch.no_grad():
+        table = model.item_table().cpu().numpy().astype(np.float32)
+    np.savez(folder / "items.npz", allow_pickle=False, item_table=table)
+    parts.catalogue.save(folder / "catalogue.jsonl")
+    parts.tokenizer.save(folder)
+    parts.item_cf.save(folder / "itemcf.npz")
+    parts.popularity.save(folder / "popularity.npz")
+    seal(folder, _manifest(parts, dtype), parts.name)
+
+
+def _manifest(parts: Parts, dtype: GraphDtype) -> dict[str, Any]:
+    config = parts.model.config
+    return {
+        "streaming": True,
+        "receptive_field": config.receptive_field,
+        "network": config.to_json(),
+        "context": parts.context.to_json(),
+        "has_time": config.has_time,
+        "tokenizer": parts.tokenizer.kind,
+        "dtype": dtype,
+        "opset": OPSET,
+        "blend": parts.blend,
+        **parts.about,
+    }

@@ -1,0 +1,138 @@
+"""Writing ONNX graphs op by op.
+
+The graphs are written, not traced: every node is one that we chose, which is what keeps them inside the set of operators
+and types that onnxruntime's CUDA provider has. `GraphWriter` adds to onnxscript's builder what both graphs need: weights
+in the graph's precision, layer norms and linear layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from onnxscript import GraphBuilder
+
+GraphDtype = Literal["float32", "float16", "int8"]
+
+OPSET = 20
+IR_VERSION = 10
+NORM_EPSILON = 1e-5
+
+INT = ir.DataType.INT64
+FLOAT = ir.DataType.FLOAT
+HALF = ir.DataType.FLOAT16
+INT8 = ir.DataType.INT8
+UINT8 = ir.DataType.UINT8
+BOOL = ir.DataType.BOOL
+
+
+class GraphWriter:
+    """A graph under construction. `compute` is the type of activations: float16 graphs compute in float16.
+
+    int8 graphs keep linear weights as int8 with one scale a row and compute in float32.
+    """
+
+    def __init__(self, name: str, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
+        self.graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=name)
+        self.builder = GraphBuilder(self.graph)
+        self.op = self.builder.op
+        self.dtype: GraphDtype = dtype
+        self.compute = HALF if dtype == "float16" else FLOAT
+        self._weights = weights
+        self._made: dict[str, ir.Value] = {}
+
+    def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+        value: ir.Value = self.builder.input(name, dtype, shape)
+        return value
+
+    def output(self, value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> None:
+        value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
+        self.builder.add_output(value, name)
+
+    def constant(self, array: npt.NDArray[Any], name: str) -> ir.Value:
+        """An initializer, stored once under its name."""
+        if name not in self._made:
+            self._made[name] = self.builder.initializer(ir.tensor(array, name=name), name=name)
+        return self._made[name]
+
+    def ints(self, *values: int) -> ir.Value:
+        """A one-dimensional int64 constant."""
+        return self.constant(np.array(values, np.int64), "int_" + "_".join(str(v) for v in values))
+
+    def scalar(self, value: int) -> ir.Value:
+        """A zero-dimensional int64 constant."""
+        return self.constant(np.array(value, np.int64), f"scalar_{value}")
+
+    def floats(self, value: float) -> ir.Value:
+        """A one-element float32 constant."""
+        return self.constant(np.array([value], np.float32), f"float_{value!r}")
+
+    def weight(self, name: str) -> ir.Value:
+        """A weight of the network in the graph's compute type."""
+        numpy_type = np.float16 if self.compute == HALF else np.float32
+        return self.constant(np.ascontiguousarray(self._weights[name], dtype=numpy_type), name)
+
+    def weight32(self, name: str) -> ir.Value:
+        """A weight that is always float32."""
+        array = np.ascontiguousarray(self._weights[name], dtype=np.float32)
+        return self.constant(array, name + ".float32")
+
+    def matrix(self, name: str) -> ir.Value:
+        """A linear layer's weight, transposed to [in, out]; int8 with a scale per output in int8 graphs."""
+        array = np.ascontiguousarray(self._weights[name].T, dtype=np.float32)
+        if self.dtype != "int8":
+            numpy_type = np.float16 if self.compute == HALF else np.float32
+            return self.constant(array.astype(numpy_type), name + ".T")
+        scale = np.maximum(np.abs(array).max(axis=0), 1e-8).astype(np.float32) / np.float32(127)
+        quantised = self.constant(np.round(array / scale).astype(np.int8), name + ".int8")
+        zero = self.constant(np.zeros(array.shape[1], np.int8), name + ".zero")
+        value: ir.Value = self.op.DequantizeLinear(
+            quantised, self.constant(scale, name + ".scale"), zero, axis=1
+        )
+        return value
+
+    def linear(self, x: ir.Value, layer: str, *, bias: bool = True) -> ir.Value:
+        """x @ W.T + b."""
+        y: ir.Value = self.op.MatMul(x, self.matrix(f"{layer}.weight"))
+        return self.op.Add(y, self.weight(f"{layer}.bias")) if bias else y
+
+    def norm(self, x: ir.Value, layer: str) -> ir.Value:
+        value: ir.Value = self.op.LayerNormalization(
+            x, self.weight(f"{layer}.weight"), self.weight(f"{layer}.bias"), axis=-1, epsilon=NORM_EPSILON
+        )
+        return value
+
+    def silu(self, x: ir.Value) -> ir.Value:
+        value: ir.Value = self.op.Mul(x, self.op.Sigmoid(x))
+        return value
+
+    def cast(self, x: ir.Value, dtype: ir.DataType) -> ir.Value:
+        value: ir.Value = self.op.Cast(x, to=int(dtype))
+        return value
+
+    def to_compute(self, x: ir.Value) -> ir.Value:
+        """float32 → the compute type; no node where they are the same."""
+        return x if self.compute == FLOAT else self.cast(x, self.compute)
+
+    def to_float(self, x: ir.Value) -> ir.Value:
+        """The compute type → float32; no node where they are the same."""
+        return x if self.compute == FLOAT else self.cast(x, FLOAT)
+
+    def log_seconds(self, delta_ms: ir.Value) -> ir.Value:
+        """log(1 + max(0, Δt) in seconds), float32; the difference arrives in int64 milliseconds."""
+        seconds = self.op.Div(self.cast(self.op.Max(delta_ms, self.ints(0)), FLOAT), self.floats(1000.0))
+        value: ir.Value = self.op.Log(self.op.Add(seconds, self.floats(1.0)))
+        return value
+
+    def save(self, path: Path) -> None:
+        """Check the graph and write it."""
+        import onnx
+
+        model = ir.Model(self.graph, ir_version=IR_VERSION, producer_name="gpt4rec")
+        proto = ir.to_proto(model)
+        onnx.checker.check_model(proto, full_check=True)
+        path.write_bytes(proto.SerializeToString())

@@ -1,0 +1,171 @@
+"""The gate every export passes: the served engine over the written files, against torch and the slow reference.
+
+float32 graphs must agree to `TOLERANCE` on log-probabilities and list the same items up to ties. float16 and int8
+graphs round, so they are held to a stated tolerance and to the overlap of their top 10 with the network's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from export.artifact import Artifact
+from export.features import GAP_UNKNOWN, EventArrays
+from export.graph import GraphDtype
+from model.network import GPT4Rec
+from model.reference import Listed, ReferenceDecoder
+from service.decoding import Decoding
+from service.engine import Engine, Job, Ranking
+
+TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "int8": 2e-1}
+OVERLAP_AT_10 = {"float32": 1.0, "float16": 0.99, "int8": 0.99}
+STRATEGIES = (
+    Decoding("greedy"),
+    Decoding("beam", beam_width=5),
+    Decoding("top_p", top_p=0.9),
+    Decoding("temperature", temperature=1.2),
+)
+MAX_FAILURES = 8
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A real history to compare on, with the context a request might carry."""
+
+    events: EventArrays
+    context: dict[str, str] = field(default_factory=dict)
+    gap_ms: int = GAP_UNKNOWN
+
+
+@dataclass
+class GateResult:
+    """Largest differences seen, the worst overlap, and what failed."""
+
+    dtype: str
+    probes: int
+    hidden: float = 0.0
+    log_prob: float = 0.0
+    overlap_at_10: float = 1.0
+    failures: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        tolerance = {"tolerance": TOLERANCE[self.dtype], "overlap_at_10_min": OVERLAP_AT_10[self.dtype]}
+        return {name: value for name, value in asdict(self).items() if name != "failures"} | tolerance
+
+    def fail(self, message: str) -> None:
+        if len(self.failures) < MAX_FAILURES:
+            self.failures.append(message)
+
+
+def check(
+    model: GPT4Rec, artifact: Artifact, probes: Sequence[Probe], dtype: GraphDtype, blend: float
+) -> GateResult:
+    """Compare every probe's hidden state and its lists under every strategy. The engine streams the second half of
+    each history over the state of the first, so the state's round trip is part of the comparison."""
+    result = GateResult(dtype, len(probes))
+    engine = Engine(artifact, device="cpu")
+    reference = ReferenceDecoder(model, blend)
+    vocabulary = artifact.vocabulary
+    everything = range(len(artifact.catalogue))
+    overlaps = []
+    for number, probe in enumerate(probes):
+        hidden = full_encode(model, vocabulary.with_start(probe.events))
+        context = vocabulary.context.encode(probe.context)
+        with torch.no_grad():
+            q = model.query(hidden, torch.from_numpy(context), torch.tensor(probe.gap_ms))
+        base = Job(
+            None, *_arrays(probe.events), True, context, probe.gap_ms, STRATEGIES[0], 10, 0, _NOTHING, number
+        )
+        state = _streamed(engine, base)
+        result.hidden = max(result.hidden, float(np.abs(state.state.h - hidden.numpy()).max()))
+        for decoding in STRATEGIES:
+            job = replace(base, decoding=decoding, **_no_events(), state=state.state)
+            got = _run(engine, job)
+            allowed = sorted(set(everything))
+            want = reference.decode(q, decoding, job.k, job.run_width, allowed, job.seed)
+            overlaps.append(_compare(result, f"probe {number}, {decoding.strategy}", got, want, dtype))
+    result.overlap_at_10 = float(np.mean(overlaps)) if overlaps else 1.0
+    _judge(result)
+    return result
+
+
+_NOTHING = np.zeros(0, np.int64)
+
+
+def _no_events() -> dict[str, Any]:
+    return {"item": _NOTHING, "type": _NOTHING, "time_ms": _NOTHING, "from_start": False}
+
+
+def _arrays(events: EventArrays) -> tuple[Any, Any, Any]:
+    return events.item, events.type, events.time_ms
+
+
+@torch.no_grad()
+def full_encode(model: GPT4Rec, events: EventArrays) -> torch.Tensor:
+    """h [d] after one torch pass over the whole history."""
+    item, type_, time_ms = (torch.from_numpy(a)[None] for a in _arrays(events))
+    h: torch.Tensor = model.eval()(item, type_, time_ms)[0, -1]
+    return h
+
+
+def _streamed(engine: Engine, job: Job) -> Ranking:
+    half = len(job.item) // 2
+    if half == 0:
+        return _run(engine, replace(job, k=0))
+    first = replace(job, item=job.item[:half], type=job.type[:half], time_ms=job.time_ms[:half], k=0)
+    state = _run(engine, first).state
+    rest = replace(
+        job, item=job.item[half:], type=job.type[half:], time_ms=job.time_ms[half:], state=state, k=0
+    )
+    return _run(engine, rest)
+
+
+def _run(engine: Engine, job: Job) -> Ranking:
+    result = engine.run([job])[0]
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _compare(result: GateResult, where: str, got: Ranking, want: Sequence[Listed], dtype: GraphDtype) -> float:
+    """Log-probabilities of what both list; for float32, position by position up to ties. Returns the overlap."""
+    expected = {one.item: one for one in want}
+    items = got.items.tolist()
+    shared = [(index, item) for index, item in enumerate(items) if item in expected]
+    for index, item in shared:
+        difference = abs(float(got.log_probs[index]) - expected[item].log_prob)
+        result.log_prob = max(result.log_prob, difference)
+    if dtype == "float32":
+        _same_order(result, where, items, got, want)
+    return len(shared) / max(len(want), 1)
+
+
+def _same_order(
+    result: GateResult, where: str, items: list[int], got: Ranking, want: Sequence[Listed]
+) -> None:
+    if len(items) != len(want):
+        result.fail(f"{where}: {len(items)} items instead of {len(want)}")
+        return
+    for rank, (item, one) in enumerate(zip(items, want, strict=True), start=1):
+        tied = abs(float(got.scores[rank - 1]) - one.score) <= TOLERANCE["float32"]
+        if item != one.item and not tied:
+            result.fail(f"{where}, rank {rank}: item {item} ({got.scores[rank - 1]:.5f}) instead of {one}")
+            return
+
+
+def _judge(result: GateResult) -> None:
+    limit = TOLERANCE[result.dtype]
+    if result.log_prob > limit:
+        result.fail(f"log-probabilities differ by up to {result.log_prob:.2e}, the tolerance is {limit:.0e}")
+    if result.hidden > limit * 10:
+        result.fail(f"hidden states differ by up to {result.hidden:.2e}, the tolerance is {limit * 10:.0e}")
+    least = OVERLAP_AT_10[result.dtype]
+    if result.overlap_at_10 < least and result.dtype != "float32":
+        result.fail(f"only {result.overlap_at_10:.2%} of the top 10 agree, at least {least:.0%} must")
+
+
+__all__ = ["GateResult", "Probe", "check", "full_encode"]

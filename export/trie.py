@@ -1,0 +1,138 @@
+"""The catalogue as a trie of item tokens, in CSR form.
+
+Items are sorted by their token paths, so the children of a node are contiguous and so are the leaves under any node:
+a node's mask is a range question, answered with one cumulative sum. Nodes are numbered per level, breadth first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Trie:
+    """K levels under one root; level 0 is the root, level K the leaves.
+
+    first_child[l] [n_l + 1]   children of node i of level l are first_child[l][i] … first_child[l][i + 1] of level l + 1
+    token[l]       [n_{l+1}]   token on the edge into each node of level l + 1
+    parent[l]      [n_{l+1}]   its parent, a node of level l
+    first_leaf[l]  [n_l + 1]   leaves under node i of level l, l = 0 … K − 1
+    leaf_item      [N]         item of each leaf;  item_leaf [N] the inverse
+    """
+
+    first_child: tuple[IntArray, ...]
+    token: tuple[IntArray, ...]
+    parent: tuple[IntArray, ...]
+    first_leaf: tuple[IntArray, ...]
+    leaf_item: IntArray
+    item_leaf: IntArray
+
+    @property
+    def levels(self) -> int:
+        return len(self.token)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.leaf_item)
+
+    @property
+    def n_nodes(self) -> tuple[int, ...]:
+        """Nodes at levels 1 … K."""
+        return tuple(len(t) for t in self.token)
+
+    @property
+    def branching(self) -> tuple[int, ...]:
+        """Largest number of children at levels 0 … K − 1."""
+        return tuple(int(np.diff(f).max(initial=1)) for f in self.first_child)
+
+    @classmethod
+    def build(cls, codes: IntArray) -> Trie:
+        """From [N, K] token paths. Raises ValueError when two items share a path or a token is negative."""
+        if codes.ndim != 2 or codes.size == 0:
+            raise ValueError(
+                f"a trie needs at least one item and one level, got codes of shape {codes.shape}"
+            )
+        if codes.min() < 0:
+            raise ValueError("tokens must not be negative")
+        n, levels = codes.shape
+        leaf_item = np.lexsort(codes.T[::-1]).astype(np.int64)
+        path = codes[leaf_item]
+        is_new = np.zeros(n, np.bool_)
+        is_new[0] = True
+        first_leaf = [np.array([0, n], np.int64)]
+        first_child, token, parent = [], [], []
+        for level in range(levels):
+            is_new[1:] |= path[1:, level] != path[:-1, level]
+            starts = np.flatnonzero(is_new)
+            token.append(np.ascontiguousarray(path[starts, level], dtype=np.int64))
+            above = first_leaf[-1]
+            parent.append(np.searchsorted(above, starts, side="right") - 1)
+            first_child.append(np.searchsorted(starts, above).astype(np.int64))
+            first_leaf.append(np.append(starts, n).astype(np.int64))
+        if len(token[-1]) != n:
+            raise ValueError(f"{n - len(token[-1])} items share another item's token path")
+        item_leaf = np.empty(n, np.int64)
+        item_leaf[leaf_item] = np.arange(n)
+        return cls(
+            tuple(first_child), tuple(token), tuple(parent), tuple(first_leaf[:-1]), leaf_item, item_leaf
+        )
+
+    def node_counts(self, allowed: BoolArray) -> list[IntArray]:
+        """Allowed leaves under every node of levels 1 … K, from `allowed` [N] by item."""
+        leaf_ok = allowed[self.leaf_item]
+        total = np.concatenate([[0], np.cumsum(leaf_ok, dtype=np.int64)])
+        inner = [total[first[1:]] - total[first[:-1]] for first in self.first_leaf[1:]]
+        return [*inner, leaf_ok.astype(np.int64)]
+
+    def ancestors(self, leaf: IntArray) -> list[IntArray]:
+        """Nodes above each leaf at levels 1 … K (the last is the leaf itself)."""
+        nodes = [leaf]
+        for level in range(self.levels - 1, 0, -1):
+            nodes.append(self.parent[level][nodes[-1]])
+        return nodes[::-1]
+
+    def closed_nodes(self, counts: list[IntArray], excluded: IntArray) -> list[IntArray]:
+        """Nodes of levels 1 … K whose every allowed leaf is an excluded item.
+
+        Few: at most one a level for each excluded item. `counts` are `node_counts` of the filter in force.
+        """
+        leaves = np.unique(self.item_leaf[excluded])
+        leaves = leaves[counts[-1][leaves] > 0]
+        closed = []
+        for level, nodes in enumerate(self.ancestors(leaves)):
+            node, hidden = np.unique(nodes, return_counts=True)
+            closed.append(node[hidden == counts[level][node]])
+        return closed
+
+    def save(self, path: Path) -> None:
+        arrays: dict[str, IntArray] = {"leaf_item": self.leaf_item, "item_leaf": self.item_leaf}
+        for level in range(self.levels):
+            arrays[f"first_child_{level}"] = self.first_child[level]
+            arrays[f"token_{level}"] = self.token[level]
+            arrays[f"parent_{level}"] = self.parent[level]
+            arrays[f"first_leaf_{level}"] = self.first_leaf[level]
+        np.savez(path, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Trie:
+        with np.load(path, allow_pickle=False) as file:
+            levels = sum(name.startswith("token_") for name in file.files)
+
+            def each(name: str) -> tuple[IntArray, ...]:
+                return tuple(file[f"{name}_{level}"] for level in range(levels))
+
+            return cls(
+                each("first_child"),
+                each("token"),
+                each("parent"),
+                each("first_leaf"),
+                file["leaf_item"],
+                file["item_leaf"],
+            )

@@ -1,0 +1,67 @@
+"""The joint loss: token cross-entropy of every level, and a softmax over next items."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from model.network import GPT4Rec
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """`negatives` = 0 takes the full softmax; otherwise that many sampled items, shared by the batch."""
+
+    codes: float = 0.5
+    dense: float = 1.0
+    negatives: int = 0
+    label_smoothing: float = 0.0
+
+
+def dense_logits(q: Tensor, table: Tensor) -> Tensor:
+    """[P, N] scores q · e_item / √d over the catalogue."""
+    return (q @ table[:-2].T) * q.shape[-1] ** -0.5
+
+
+def full_softmax(q: Tensor, table: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    return F.cross_entropy(dense_logits(q, table), target, label_smoothing=smoothing)
+
+
+def sampled_softmax(
+    q: Tensor, table: Tensor, target: Tensor, log_q: Tensor, negatives: int, generator: torch.Generator | None
+) -> Tensor:
+    """Softmax over the target and `negatives` items drawn from exp(log_q) [N], corrected by −log(n·q) (Bengio and
+    Senécal, 2008). A negative that is a row's target is masked in that row."""
+    drawn = torch.multinomial(log_q.exp(), negatives, replacement=True, generator=generator)
+    scale = q.shape[-1] ** -0.5
+    expected = log_q + torch.log(torch.tensor(float(negatives)))
+    positive = (q * F.embedding(target, table)).sum(-1, keepdim=True) * scale
+    negative = q @ table[drawn].T * scale - expected[drawn]
+    negative = negative.masked_fill(drawn[None, :] == target[:, None], -1e9)
+    logits = torch.cat([positive - expected[target][:, None], negative], dim=1)
+    return F.cross_entropy(logits, torch.zeros_like(target))
+
+
+def joint_loss(
+    model: GPT4Rec,
+    q: Tensor,
+    table: Tensor,
+    target: Tensor,
+    weights: LossWeights,
+    log_q: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, dense part, codes part) for P positions: q [P, d], target [P] item indices."""
+    if weights.negatives:
+        dense = sampled_softmax(q, table, target, log_q, weights.negatives, None)
+    else:
+        dense = full_softmax(q, table, target, weights.label_smoothing)
+    codes = model.codes[target]
+    per_level = [
+        F.cross_entropy(logits, codes[:, level], label_smoothing=weights.label_smoothing)
+        for level, logits in enumerate(model.path_logits(q, codes))
+    ]
+    path = torch.stack(per_level).sum()
+    return weights.dense * dense + weights.codes * path, dense, path

@@ -1,0 +1,280 @@
+"""GPT4Rec: a streamable causal backbone and a K-level decoder over item tokens.
+
+The backbone sees events only: nothing in it depends on "now", on user features or on the absolute position, so a
+state can be carried from event to event (`export/encoder_graph.py` writes the same computation as an ONNX graph with
+that state). Everything that belongs to a request enters in the decoder, through a conditional layer norm.
+
+    events → item + type + gap + period → [attention, feed-forward] × layers → h
+    h, context → q → token 1 → … → token K        p(item) = ∏ p(token_l | q, tokens before l)
+                 q · e_item                        dense score of the same item
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+StateDtype = Literal["float32", "float16", "int8"]
+
+PERIODS_MS = (86_400_000, 604_800_000, 2_629_746_000)  # day, week, mean month
+ROPE_BASE = 10_000.0
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of a network. `code_sizes[l]` is the number of different tokens at level l."""
+
+    n_items: int
+    code_sizes: tuple[int, ...]
+    n_types: int
+    n_context_rows: int
+    n_slots: int
+    has_time: bool = True
+    d_model: int = 128
+    layers: int = 2
+    heads: int = 4
+    d_head: int = 32
+    d_ff: int = 256
+    d_context: int = 32
+    window: int = 50
+    dropout: float = 0.3
+    state_dtype: StateDtype = "float16"
+
+    @property
+    def levels(self) -> int:
+        return len(self.code_sizes)
+
+    @property
+    def receptive_field(self) -> int:
+        """Events that can influence h: the last one, `window` more a layer, and one for the oldest one's gap."""
+        return self.layers * self.window + 2
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"code_sizes": list(self.code_sizes)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> NetworkConfig:
+        """Strict: an unknown or missing field is a TypeError, never a silent default."""
+        return cls(**(data | {"code_sizes": tuple(data["code_sizes"])}))
+
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"d_model": 32, "layers": 2, "heads": 2, "d_head": 16, "d_ff": 64, "window": 8, "d_context": 8},
+    "small": {"d_model": 128, "layers": 2, "heads": 4, "d_head": 32, "d_ff": 256, "window": 50},
+    "base": {"d_model": 256, "layers": 4, "heads": 8, "d_head": 32, "d_ff": 1024, "window": 64},
+    "large": {"d_model": 512, "layers": 8, "heads": 8, "d_head": 64, "d_ff": 2048, "window": 128},
+}
+
+
+def log_seconds(delta_ms: Tensor) -> Tensor:
+    """log(1 + Δt in seconds). The difference is taken in int64: float32 epoch seconds resolve only 128 s."""
+    return torch.log1p(delta_ms.clamp(min=0).to(torch.float32) / 1000.0)
+
+
+def periodic(time_ms: Tensor) -> Tensor:
+    """[…, 6] sine and cosine of the time within a day, a week and a month."""
+    phases = [(time_ms % period).to(torch.float32) * (2 * math.pi / period) for period in PERIODS_MS]
+    return torch.stack([f(phase) for phase in phases for f in (torch.sin, torch.cos)], dim=-1)
+
+
+def quantise(x: Tensor, dtype: StateDtype) -> Tensor:
+    """What is left of keys or values after a round trip through the stored state.
+
+    Attention reads quantised keys and values in the full pass too, so that streaming equals it. Gradients pass
+    through unchanged. int8 has one scale a vector: max|x| / 127.
+    """
+    if dtype == "float32":
+        return x
+    if dtype == "float16":
+        return x + (x.to(torch.float16).to(x.dtype) - x).detach()
+    scale = x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-8) / 127.0
+    return x + (torch.round(x / scale) * scale - x).detach()
+
+
+def rotary(n: int, d_head: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Cosine and sine [n, d_head] of rotary positions 0…n−1 (Su et al., 2021), halves layout."""
+    frequency = ROPE_BASE ** (-torch.arange(0, d_head, 2, dtype=torch.float32, device=device) / d_head)
+    angle = torch.arange(n, dtype=torch.float32, device=device)[:, None] * frequency
+    angle = torch.cat([angle, angle], dim=-1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the last dimension: (x1, x2) → (x1·cos − x2·sin, x2·cos + x1·sin)."""
+    half = x.shape[-1] // 2
+    turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
+    return x * cos + turned * sin
+
+
+class Block(nn.Module):
+    """Pre-norm attention with one key/value head and time decay, then a feed-forward layer."""
+
+    def __init__(self, c: NetworkConfig) -> None:
+        super().__init__()
+        self.c = c
+        self.norm_attention = nn.LayerNorm(c.d_model)
+        self.query = nn.Linear(c.d_model, c.heads * c.d_head, bias=False)
+        self.key_value = nn.Linear(c.d_model, 2 * c.d_head, bias=False)
+        self.out = nn.Linear(c.heads * c.d_head, c.d_model, bias=False)
+        # softplus keeps the decay rate λ positive; it starts near zero, at plain attention.
+        self.decay = nn.Parameter(torch.full((c.heads,), -3.0)) if c.has_time else None
+        self.norm_ff = nn.LayerNorm(c.d_model)
+        self.up = nn.Linear(c.d_model, c.d_ff)
+        self.down = nn.Linear(c.d_ff, c.d_model)
+        self.dropout = nn.Dropout(c.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor, elapsed: Tensor | None, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """x [B, T, d]; mask [B, T, T] additive; elapsed [B, T, T] log(1+Δt) or None."""
+        c = self.c
+        batch, n, _ = x.shape
+        y = self.norm_attention(x)
+        query = self.query(y).view(batch, n, c.heads, c.d_head).transpose(1, 2)
+        key, value = self.key_value(y).split(c.d_head, dim=-1)
+        key, value = quantise(key, c.state_dtype), quantise(value, c.state_dtype)
+        query, key = rotate(query, *rope), rotate(key, *rope)
+        bias = mask[:, None]
+        if self.decay is not None and elapsed is not None:
+            bias = bias - F.softplus(self.decay)[None, :, None, None] * elapsed[:, None]
+        shape = (batch, c.heads, n, c.d_head)
+        attended = F.scaled_dot_product_attention(
+            query,
+            key[:, None].expand(shape),
+            value[:, None].expand(shape),
+            attn_mask=bias.expand(batch, c.heads, n, n),
+            dropout_p=c.dropout if self.training else 0.0,
+        )
+        x = x + self.dropout(self.out(attended.transpose(1, 2).reshape(batch, n, -1)))
+        return x + self.dropout(self.down(self.dropout(F.gelu(self.up(self.norm_ff(x))))))
+
+
+class ContextNorm(nn.Module):
+    """Conditional layer norm: q = γ(context) ⊙ norm(h) + β(context), over slots and the gap to now."""
+
+    def __init__(self, c: NetworkConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(c.d_model)
+        self.table = nn.Embedding(c.n_context_rows, c.d_context)
+        self.slot = nn.Parameter(torch.zeros(c.n_slots, c.d_context))
+        self.gap = nn.Linear(1, c.d_context, bias=False)
+        self.gap_known = nn.Parameter(torch.zeros(c.d_context))
+        self.modulate = nn.Linear(c.d_context, 2 * c.d_model)
+        nn.init.normal_(self.table.weight, std=0.02)
+        nn.init.zeros_(self.modulate.weight)
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, h: Tensor, context: Tensor, gap_ms: Tensor) -> Tensor:
+        """h […, d], context […, slots] int64 (0 unknown), gap_ms […] int64 (−1 unknown) → q […, d]."""
+        known = (context > 0).to(h.dtype)[..., None]
+        mixed = ((self.table(context) + self.slot) * known).sum(dim=-2)
+        gap_is_known = (gap_ms >= 0).to(h.dtype)[..., None]
+        mixed = mixed + gap_is_known * (self.gap(log_seconds(gap_ms)[..., None] * 0.1) + self.gap_known)
+        gamma, beta = self.modulate(F.silu(mixed)).chunk(2, dim=-1)
+        out: Tensor = self.norm(h) * (1.0 + gamma) + beta
+        return out
+
+
+class Level(nn.Module):
+    """Advances a decoder state by one token: s ← s + down(silu(up(norm(s + e_token))))."""
+
+    def __init__(self, c: NetworkConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(c.d_model)
+        self.up = nn.Linear(c.d_model, c.d_ff)
+        self.down = nn.Linear(c.d_ff, c.d_model)
+        self.dropout = nn.Dropout(c.dropout)
+
+    def forward(self, s: Tensor, token: Tensor) -> Tensor:
+        s = s + token
+        out: Tensor = s + self.down(self.dropout(F.silu(self.up(self.norm(s)))))
+        return out
+
+
+class GPT4Rec(nn.Module):
+    """The network. `codes` [n_items, levels] int64 is the fitted tokenizer's table and is saved with the weights."""
+
+    codes: Tensor
+
+    def __init__(self, config: NetworkConfig, codes: Tensor) -> None:
+        super().__init__()
+        c = self.config = config
+        if codes.shape != (c.n_items, c.levels):
+            raise ValueError(
+                f"codes are {tuple(codes.shape)}, the configuration needs {(c.n_items, c.levels)}"
+            )
+        self.register_buffer("codes", codes.to(torch.int64))
+        # Rows n_items and n_items + 1 stand for an unknown item and for the start of a history.
+        self.item = nn.Embedding(c.n_items + 2, c.d_model)
+        self.token = nn.ModuleList([nn.Embedding(size, c.d_model) for size in c.code_sizes])
+        self.event_type = nn.Embedding(c.n_types + 1, c.d_model)  # the last row is the start token's and unused
+        self.gap = nn.Linear(1, c.d_model, bias=False)
+        self.period = nn.Linear(2 * len(PERIODS_MS), c.d_model, bias=False)
+        self.dropout = nn.Dropout(c.dropout)
+        self.blocks = nn.ModuleList([Block(c) for _ in range(c.layers)])
+        self.context = ContextNorm(c)
+        self.advance = nn.ModuleList([Level(c) for _ in range(c.levels - 1)])
+        self.level_norm = nn.ModuleList([nn.LayerNorm(c.d_model) for _ in range(c.levels)])
+        for table in [self.item, *self.token, self.event_type]:
+            nn.init.normal_(table.weight, std=0.05)
+        for linear in (self.gap, self.period):
+            nn.init.normal_(linear.weight, std=0.01)
+
+    def item_table(self) -> Tensor:
+        """[n_items + 2, d] e_item = id embedding + token embeddings; the last two rows have no tokens."""
+        tokens = torch.stack([table(self.codes[:, i]) for i, table in enumerate(self.token)]).sum(0)
+        return torch.cat([self.item.weight[:-2] + tokens, self.item.weight[-2:]])
+
+    def embed(self, table: Tensor, item: Tensor, type_: Tensor, time_ms: Tensor, gap_ms: Tensor) -> Tensor:
+        """Encoder input [B, T, d]; the start token carries neither type nor time."""
+        x = self.event_type(type_)
+        if self.config.has_time:
+            x = x + self.gap(log_seconds(gap_ms)[..., None] * 0.1) + self.period(periodic(time_ms))
+        is_event = (type_ < self.config.n_types).to(x.dtype)[..., None]
+        return F.embedding(item, table) + x * is_event
+
+    def forward(self, item: Tensor, type_: Tensor, time_ms: Tensor, table: Tensor | None = None) -> Tensor:
+        """Full causal pass over [B, T] right-padded events → h [B, T, d]. Padding cannot be seen from the left.
+
+        The first event's gap is 0; a start token, where there is one, carries the first event's time.
+        """
+        c = self.config
+        n = item.shape[1]
+        table = self.item_table() if table is None else table
+        gap = torch.cat([torch.zeros_like(time_ms[:, :1]), time_ms[:, 1:] - time_ms[:, :-1]], dim=1)
+        x = self.dropout(self.embed(table, item, type_, time_ms, gap))
+        position = torch.arange(n, device=item.device)
+        distance = position[:, None] - position[None, :]
+        allowed = (distance >= 0) & (distance <= c.window)
+        mask = torch.zeros(n, n, device=x.device, dtype=x.dtype).masked_fill(~allowed, -1e9)
+        elapsed = log_seconds(time_ms[:, :, None] - time_ms[:, None, :]) if c.has_time else None
+        rope = rotary(n, c.d_head, x.device)
+        for block in self.blocks:
+            x = block(x, mask[None], elapsed, rope)
+        return x
+
+    def query(self, h: Tensor, context: Tensor, gap_ms: Tensor) -> Tensor:
+        """q […, d] = conditional layer norm of h."""
+        q: Tensor = self.context(h, context, gap_ms)
+        return q
+
+    def level_logits(self, level: int, s: Tensor) -> Tensor:
+        """[…, code_sizes[level]] logits of the level's token, given the state after the tokens before it."""
+        return F.linear(self.level_norm[level](s), self.token[level].weight)
+
+    def step(self, level: int, s: Tensor, token: Tensor) -> Tensor:
+        """Decoder state after choosing `token` at `level`."""
+        out: Tensor = self.advance[level](s, self.token[level](token))
+        return out
+
+    def path_logits(self, q: Tensor, codes: Tensor) -> list[Tensor]:
+        """Teacher forcing: logits of every level for paths `codes` […, levels]."""
+        logits, s = [], q
+        for level in range(self.config.levels):
+            logits.append(self.level_logits(level, s))
+            if level + 1 < self.config.levels:
+                s = self.step(level, s, codes[..., level])
+        return logits

@@ -1,0 +1,161 @@
+"""The slow, obvious decoder: loops and dictionaries, one user at a time, straight from the definitions.
+
+It is what the ONNX graph must agree with. Where the two differ, this one is right until shown otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from export.noise import gumbel, node_hash
+from model.network import GPT4Rec
+from service.decoding import Decoding
+
+Path = tuple[int, ...]
+
+OUTSIDE = 1e4
+
+
+@dataclass(frozen=True)
+class Node:
+    """A kept node: its path, log p(path), log of the sampling distribution, perturbed score G, nucleus flag."""
+
+    path: Path
+    log_prob: float
+    phi: float
+    perturbed: float
+    outside: bool
+    state: torch.Tensor
+
+    def key(self, sampled: bool) -> float:
+        return self.perturbed - OUTSIDE * self.outside if sampled else self.log_prob
+
+
+@dataclass(frozen=True)
+class Listed:
+    item: int
+    score: float
+    log_prob: float
+
+
+class ReferenceDecoder:
+    """Constrained decoding over the model's own codes."""
+
+    def __init__(self, model: GPT4Rec, blend: float) -> None:
+        self.model, self.blend = model.eval(), blend
+        self.codes: list[Path] = [tuple(row) for row in model.codes.tolist()]
+        self.table = model.item_table().detach()
+        # Nodes are numbered per level in sorted order, breadth first; the noise is a hash of that number.
+        self.number = [
+            {path: n for n, path in enumerate(sorted({code[: level + 1] for code in self.codes}))}
+            for level in range(model.config.levels)
+        ]
+        self.hashes = [node_hash(level, len(paths)) for level, paths in enumerate(self.number)]
+
+    @torch.no_grad()
+    def decode(
+        self, q: torch.Tensor, decoding: Decoding, k: int, width: int, allowed: Sequence[int], seed: int
+    ) -> list[Listed]:
+        """The list of at most k items for one query q [d], out of the `allowed` items."""
+        open_paths = {self.codes[item][:n] for item in allowed for n in range(len(self.codes[item]) + 1)}
+        kept = [Node((), 0.0, 0.0, 0.0, False, q)]
+        for level in range(self.model.config.levels):
+            children = [c for node in kept for c in self._expand(level, node, decoding, open_paths, seed)]
+            children.sort(key=lambda node: -node.key(decoding.sampled))
+            kept = children[:width]
+        return self._rank(kept, q, decoding)[:k]
+
+    def token_log_probs(self, level: int, node: Node) -> list[float]:
+        """log p(token | q, path so far) over all of the level's tokens."""
+        logits = self.model.level_logits(level, node.state).double()
+        return [float(x) for x in torch.log_softmax(logits, dim=-1)]
+
+    def _expand(
+        self, level: int, node: Node, decoding: Decoding, open_paths: set[Path], seed: int
+    ) -> list[Node]:
+        paths = sorted(p for p in self.number[level] if p[:-1] == node.path and p in open_paths)
+        token = self.token_log_probs(level, node)
+        tempered = {p: token[p[-1]] * decoding.inverse_temperature for p in paths}
+        over_all = normalise(tempered)
+        inside = nucleus(over_all, decoding.nucleus)
+        over_nucleus = normalise({p: tempered[p] for p in inside})
+        phi = {p: node.phi + (over_nucleus[p] if p in inside else over_all[p]) for p in paths}
+        noisy = {p: phi[p] + self._gumbel(level, p, seed) for p in paths}
+        top = max(noisy[p] for p in inside)
+        last = level + 1 == self.model.config.levels
+        return [
+            Node(
+                p,
+                node.log_prob + token[p[-1]],
+                phi[p],
+                condition(noisy[p], top, node.perturbed) if p in inside else noisy[p],
+                node.outside or p not in inside,
+                node.state if last else self.model.step(level, node.state, torch.tensor(p[-1])),
+            )
+            for p in paths
+        ]
+
+    def _gumbel(self, level: int, path: Path, seed: int) -> float:
+        hashed = self.hashes[level][self.number[level][path]]
+        return float(gumbel(np.array([hashed]), seed)[0])
+
+    def _rank(self, kept: list[Node], q: torch.Tensor, decoding: Decoding) -> list[Listed]:
+        items = [self.codes.index(node.path) for node in kept]
+        dense = [float(self.table[item].double() @ q.double()) / math.sqrt(len(q)) for item in items]
+        mass = log_sum_exp([node.log_prob for node in kept])
+        spread = log_sum_exp(dense)
+        listed = [
+            Listed(
+                item, (1 - self.blend) * node.log_prob + self.blend * (d - spread + mass), node.log_prob
+            )
+            for item, node, d in zip(items, kept, dense, strict=True)
+        ]
+        return listed if decoding.sampled else sorted(listed, key=lambda one: -one.score)
+
+    @torch.no_grad()
+    def item_probabilities(self, q: torch.Tensor, decoding: Decoding, allowed: Sequence[int]) -> dict[int, float]:
+        """Exact sampling distribution over the allowed items: the product of what each level draws from. Items
+        outside the nucleus have none of it."""
+        open_paths = {self.codes[item][:n] for item in allowed for n in range(len(self.codes[item]) + 1)}
+        kept = [Node((), 0.0, 0.0, 0.0, False, q)]
+        for level in range(self.model.config.levels):
+            kept = [
+                child
+                for node in kept
+                for child in self._expand(level, node, decoding, open_paths, seed=0)
+                if not child.outside
+            ]
+        return {self.codes.index(node.path): math.exp(node.phi) for node in kept}
+
+
+def log_sum_exp(values: Sequence[float]) -> float:
+    largest = max(values)
+    return largest + math.log(sum(math.exp(v - largest) for v in values))
+
+
+def normalise(log_weights: dict[Path, float]) -> dict[Path, float]:
+    total = log_sum_exp(list(log_weights.values()))
+    return {p: w - total for p, w in log_weights.items()}
+
+
+def nucleus(log_probs: dict[Path, float], top_p: float) -> set[Path]:
+    """The smallest set of most probable members whose mass reaches top_p (Holtzman et al., 2020); members that tie
+    with its last one belong to it too."""
+    mass, least = 0.0, math.inf
+    for value in sorted(log_probs.values(), reverse=True):
+        if mass >= top_p:
+            break
+        mass, least = mass + math.exp(value), value
+    return {p for p, value in log_probs.items() if value >= least}
+
+
+def condition(noisy: float, top: float, parent: float) -> float:
+    """−log(exp(−parent) − exp(−top) + exp(−noisy)): Kool et al. (2019), appendix B.3, with its stable form."""
+    gap = 1.0 - math.exp(min(noisy - top, 0.0))
+    v = parent - noisy + (math.log(gap) if gap > 1e-30 else math.log(1e-30))
+    return parent - max(0.0, v) - math.log1p(math.exp(-abs(v)))
