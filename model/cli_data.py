@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from model.data import Dataset
 
 app = typer.Typer(
-    help="Import an event log, or get MovieLens-100K.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Import an event log, or get MovieLens-100K.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 
 Out = Annotated[Path, typer.Option("--out", metavar="DATA", help="Folder of the data set to be written.")]

@@ -80,6 +80,8 @@ def _whole(column: pl.Series, place: Place, what: str) -> pl.Series:
     """Whole numbers that were stored as floats (a column with gaps) back as integers."""
     fraction = ((column != column.round(0)) | ~column.is_finite()).fill_null(value=False)
     _refuse(column, fraction, place, f"{what} ids are no whole numbers", "write ids as text or whole numbers")
+    inexact = (column.abs() > 2**53).fill_null(value=False)
+    _refuse(column, inexact, place, f"{what} ids were stored as floats and lost digits", "write ids as text")
     return column.cast(pl.Int64)
 
 

@@ -114,7 +114,8 @@ def _items(table: Table, key: str) -> Table:
 def _users(table: Table, key: str) -> Table:
     rows = table.rows
     require_columns(rows.columns[:-1], {"user": key}, table.file, ["user"])
-    rows = rows.rename({key: "user_id"})
+    rows = rows.with_columns(pl.col(key).alias("user_id"))
+    rows = rows if key == "user_id" else rows.drop(key)
     if "age" in rows.columns:
         age = pl.col("age").cast(pl.Float64, strict=False)
         younger = [pl.when(age < below).then(pl.lit(group)) for below, group in _AGE_GROUPS]

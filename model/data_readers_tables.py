@@ -103,6 +103,8 @@ def read_items(path: Path, columns: Mapping[str, str], findings: Findings) -> tu
             wanted[role] = name
     require_columns(found, wanted, table.file, ["item"])
     rows = table.rows
+    for role, name in wanted.items():
+        _refuse_nested(rows[name], table.file, lists=role in ("category", "attributes"))
     made = [rows[wanted["item"]].alias("item_id"), rows[ROW]]
     made += [rows[wanted[role]].alias(role) for role in ("title", "brand", "text", "price") if role in wanted]
     kind: CategoryKind = "path"
@@ -114,6 +116,17 @@ def read_items(path: Path, columns: Mapping[str, str], findings: Findings) -> tu
         column = rows[wanted["attributes"]].alias("attributes")
         made.append(column if isinstance(column.dtype, pl.List) else split_tags(column, "|"))
     return replace(table, rows=pl.DataFrame(made)), kind
+
+
+def _refuse_nested(column: pl.Series, file: str, *, lists: bool) -> None:
+    """Raise `DataError` for objects, and for lists where one value is meant."""
+    inner = column.dtype.inner if lists and isinstance(column.dtype, pl.List) else column.dtype
+    if inner is not None and inner.is_nested():
+        raise DataError(
+            f"values of type {column.dtype} cannot be used",
+            where=f"{file}, column {column.name}",
+            mend="write text, numbers or lists of text" if lists else "write text or numbers",
+        )
 
 
 def _categories(column: pl.Series, name: str, findings: Findings) -> tuple[pl.Series, CategoryKind]:
@@ -137,8 +150,11 @@ def read_users(path: Path, columns: Mapping[str, str]) -> Table:
     found = [name for name in table.rows.columns if name != ROW]
     key = _key(found, columns, "user", "user_id")
     require_columns(found, {"user": key}, table.file, ["user"])
-    nested = [name for name, dtype in table.rows.schema.items() if dtype.is_nested()]
-    return replace(table, rows=table.rows.drop(nested).rename({key: "user_id"}))
+    _refuse_nested(table.rows[key], table.file, lists=False)
+    plain = [
+        name for name in found if not table.rows[name].dtype.is_nested() and name not in (key, "user_id")
+    ]
+    return replace(table, rows=table.rows.select(ROW, pl.col(key).alias("user_id"), *plain))
 
 
 def _key(found: list[str], columns: Mapping[str, str], role: str, default: str) -> str:

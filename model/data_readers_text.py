@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
@@ -23,8 +24,7 @@ def read_delimited(path: Path, separator: str | None = None, quote: str | None =
     text = read_text(path)
     header_line = text.split("\n", 1)[0].rstrip("\r")
     separator = separator or max(_SEPARATORS, key=header_line.count)
-    header = next(csv.reader([header_line], delimiter=separator, quotechar=quote or None,
-                             quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE))  # fmt: skip
+    header = _header(header_line, separator, quote, path)
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise DataError(
@@ -43,12 +43,23 @@ def read_delimited(path: Path, separator: str | None = None, quote: str | None =
     return Table(numbered(rows), str(path))
 
 
+def _header(line: str, separator: str, quote: str | None, path: Path) -> list[str]:
+    if "\r" in line:
+        raise DataError(
+            "the lines end in carriage returns only",
+            where=f"{path}, line 1",
+            mend=f"tr '\\r' '\\n' < {path.name} > lines-{path.name}",
+        )
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
+    return next(csv.reader([line], delimiter=separator, quotechar=quote, quoting=quoting))
+
+
 def _explain(
     text: str, separator: str, quote: str | None, header: list[str], path: Path, error: Exception
 ) -> DataError:
     """The first line that does not fit, found with the slow parser."""
-    lines = csv.reader(io.StringIO(text), delimiter=separator, quotechar=quote,
-                       quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE)  # fmt: skip
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
+    lines = csv.reader(io.StringIO(text), delimiter=separator, quotechar=quote, quoting=quoting)
     try:
         for fields in lines:
             if len(fields) > len(header):

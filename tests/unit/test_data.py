@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.features import EVENT_TYPES
@@ -189,6 +189,7 @@ def test_without_times_every_time_is_zero() -> None:
     assert not seqs.time_ms.any()
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 10_000), users=st.integers(1, 12), items=st.integers(5, 20))
 def test_sequences_keep_every_event_of_every_user(seed: int, users: int, items: int) -> None:
     data = tiny_dataset(users, items, seed)

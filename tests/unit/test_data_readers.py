@@ -231,6 +231,25 @@ def test_a_csv_row_with_too_many_fields_is_refused_by_line(tmp_path: Path) -> No
     assert "line 3" in (error.where or "")
 
 
+def test_a_csv_row_with_too_few_fields_is_dropped_for_what_it_lacks(tmp_path: Path) -> None:
+    data = _import(_file(tmp_path / "l.csv", f"user_id,item_id,timestamp\nu,a,{T}\nu\nu,b\n"), Format.CSV)
+    assert data.report["dropped"] == {"no item id": 1, "no time": 1}
+
+
+def test_a_csv_whose_lines_end_in_carriage_returns_only_is_refused(tmp_path: Path) -> None:
+    error = _refusal(_file(tmp_path / "l.csv", "user_id,item_id\ru,a\r"), Format.CSV)
+    assert "carriage returns only" in error.what
+
+
+def test_windows_line_ends_are_read(tmp_path: Path) -> None:
+    data = _import(_file(tmp_path / "l.csv", f"user_id,item_id,timestamp\r\nu,a,{T}\r\n"), Format.CSV)
+    assert data.events["timestamp"].to_list() == [T * 1000]
+    assert _events(_import(_file(tmp_path / "s.txt", "u a b\r\n"), Format.SEQUENCES)) == [
+        ("u", "a"),
+        ("u", "b"),
+    ]
+
+
 def test_a_csv_with_repeated_column_names_is_refused(tmp_path: Path) -> None:
     error = _refusal(_file(tmp_path / "l.csv", "user_id,item_id,item_id\nu,a,b\n"), Format.CSV)
     assert "repeated in the header: item_id" in error.what
@@ -314,6 +333,9 @@ def test_attributes_join_an_item_table(tmp_path: Path) -> None:
         ('{"item_id": "a"}\n{"item_id": \n', "no JSON", "line 2"),
         ('{"item_id": "a"}\n[1]\n', "no JSON object", "line 2"),
         ('{"sku": "a"}\n', "columns are missing: item", "columns found: sku"),
+        ('{"item_id": "a", "price": {"eur": 1}}\n', "cannot be used", "column price"),
+        ('{"item_id": "a", "title": ["x"]}\n', "cannot be used", "column title"),
+        ('{"item_id": "a", "category": [["x"]]}\n', "cannot be used", "column category"),
     ],
 )
 def test_json_lines_that_are_none_are_refused(tmp_path: Path, content: str, what: str, where: str) -> None:

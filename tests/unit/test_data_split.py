@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.data import Sequences, sequences
@@ -70,6 +70,7 @@ def test_time_split_may_ask_about_users_without_a_history() -> None:
     assert time_split(seqs, 10, 20, min_history=0).test.users.tolist() == [0, 1]
 
 
+@settings(deadline=None)
 @given(logs)
 def test_leave_one_out_histories_end_right_before_their_targets(seqs: Sequences) -> None:
     split = leave_one_out(seqs)
@@ -80,6 +81,7 @@ def test_leave_one_out_histories_end_right_before_their_targets(seqs: Sequences)
     assert split.valid.history_end.tolist() == (split.test.history_end - 1).tolist()
 
 
+@settings(deadline=None)
 @given(logs)
 def test_leave_one_out_trains_on_everything_but_the_held_out_events(seqs: Sequences) -> None:
     split = leave_one_out(seqs)
@@ -89,6 +91,7 @@ def test_leave_one_out_trains_on_everything_but_the_held_out_events(seqs: Sequen
         assert kept.tolist() == whole[: len(whole) - (2 if len(whole) >= 3 else 0)].tolist()
 
 
+@settings(deadline=None)
 @given(logs, boundaries)
 def test_time_split_trains_on_nothing_at_or_after_the_boundary(
     seqs: Sequences, bounds: tuple[int, int]
@@ -100,6 +103,7 @@ def test_time_split_trains_on_nothing_at_or_after_the_boundary(
     assert split.train.item_ids == seqs.item_ids
 
 
+@settings(deadline=None)
 @given(logs, boundaries)
 def test_time_split_histories_lie_strictly_before_their_boundary(
     seqs: Sequences, bounds: tuple[int, int]
@@ -124,6 +128,7 @@ def _seen(split: Split) -> list[list[int]]:
     return [part.tolist() for part in parts]
 
 
+@settings(deadline=None)
 @given(logs, st.integers(1, 10**6))
 def test_no_leakage_what_happens_in_the_test_event_changes_nothing_a_model_sees(
     seqs: Sequences, late: int
@@ -136,6 +141,7 @@ def test_no_leakage_what_happens_in_the_test_event_changes_nothing_a_model_sees(
     assert _seen(other) == _seen(split)
 
 
+@settings(deadline=None)
 @given(logs, boundaries, st.integers(1, 10**6))
 def test_no_leakage_what_happens_after_the_test_boundary_changes_nothing_a_model_sees(
     seqs: Sequences, bounds: tuple[int, int], late: int

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.data_errors import DataError
@@ -23,6 +23,7 @@ def _parse(values: pl.Series | list[object], now_ms: int = NOW) -> Times:
     ("unit", "per_second"),
     [("seconds", 1), ("milliseconds", 10**3), ("microseconds", 10**6), ("nanoseconds", 10**9)],
 )
+@settings(deadline=None)
 @given(second=st.lists(st.integers(10**8, NOW // 1000), min_size=1, max_size=5))
 def test_the_unit_of_whole_numbers_is_told_by_their_size(
     unit: str, per_second: int, second: list[int]
@@ -44,6 +45,7 @@ def test_fractions_of_a_second_are_kept_to_the_millisecond() -> None:
     assert _parse(["1700000000.5", "1.7e9"]).ms.to_list() == [1_700_000_000_500, 1_700_000_000_000]
 
 
+@settings(deadline=None)
 @given(st.lists(moments, min_size=1, max_size=4), st.integers(-12, 14))
 def test_dates_with_a_zone_are_moved_to_utc(naive: list[datetime], hours: int) -> None:
     zone = timezone(timedelta(hours=hours))
