@@ -128,7 +128,8 @@ class Dataset:
             for name in _TABLES:
                 table: pl.DataFrame = getattr(self, name)
                 table.write_parquet(new / f"{name}.parquet")
-            (new / "meta.json").write_text(json.dumps(self._meta(), indent=2, ensure_ascii=False) + "\n")
+            meta = json.dumps(self._meta(), indent=2, ensure_ascii=False) + "\n"
+            (new / "meta.json").write_text(meta, encoding="utf-8")
             if target.exists():
                 target.rename(old)
             try:
