@@ -146,10 +146,9 @@ class Block(nn.Module):
             key[:, None].expand(shape),
             value[:, None].expand(shape),
             attn_mask=bias.expand(batch, c.heads, n, n),
-            dropout_p=c.dropout if self.training else 0.0,
         )
         x = x + self.dropout(self.out(attended.transpose(1, 2).reshape(batch, n, -1)))
-        return x + self.dropout(self.down(self.dropout(F.gelu(self.up(self.norm_ff(x))))))
+        return x + self.dropout(self.down(F.gelu(self.up(self.norm_ff(x)))))
 
 
 class ContextNorm(nn.Module):
@@ -210,7 +209,9 @@ class GPT4Rec(nn.Module):
         # Rows n_items and n_items + 1 stand for an unknown item and for the start of a history.
         self.item = nn.Embedding(c.n_items + 2, c.d_model)
         self.token = nn.ModuleList([nn.Embedding(size, c.d_model) for size in c.code_sizes])
-        self.event_type = nn.Embedding(c.n_types + 1, c.d_model)  # the last row is the start token's and unused
+        self.event_type = nn.Embedding(
+            c.n_types + 1, c.d_model
+        )  # the last row is the start token's and unused
         self.gap = nn.Linear(1, c.d_model, bias=False)
         self.period = nn.Linear(2 * len(PERIODS_MS), c.d_model, bias=False)
         self.dropout = nn.Dropout(c.dropout)

@@ -110,15 +110,15 @@ class ReferenceDecoder:
         mass = log_sum_exp([node.log_prob for node in kept])
         spread = log_sum_exp(dense)
         listed = [
-            Listed(
-                item, (1 - self.blend) * node.log_prob + self.blend * (d - spread + mass), node.log_prob
-            )
+            Listed(item, (1 - self.blend) * node.log_prob + self.blend * (d - spread + mass), node.log_prob)
             for item, node, d in zip(items, kept, dense, strict=True)
         ]
         return listed if decoding.sampled else sorted(listed, key=lambda one: -one.score)
 
     @torch.no_grad()
-    def item_probabilities(self, q: torch.Tensor, decoding: Decoding, allowed: Sequence[int]) -> dict[int, float]:
+    def item_probabilities(
+        self, q: torch.Tensor, decoding: Decoding, allowed: Sequence[int]
+    ) -> dict[int, float]:
         """Exact sampling distribution over the allowed items: the product of what each level draws from. Items
         outside the nucleus have none of it."""
         open_paths = {self.codes[item][:n] for item in allowed for n in range(len(self.codes[item]) + 1)}

@@ -1,0 +1,92 @@
+"""What a training position knows of its request: user features, control code and gap, with context dropout.
+
+At serving any of them may be missing, so in training each is shown only some of the time; an unknown value is a value like
+any other. User features are also where a model could memorise users: dropout and coarse fields prevent it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.features import GAP_UNKNOWN, ContextVocabulary
+from model.config import TrainConfig
+from model.data import Dataset, Sequences
+
+GAP_QUANTILE = 0.99
+
+
+def item_controls(dataset: Dataset, item_ids: list[str]) -> list[list[str]]:
+    """Control codes an item can be asked for with: its tags, or the top level of its category path."""
+    rows = {row["item_id"]: row["category"] or [] for row in dataset.items.iter_rows(named=True)}
+    whole = dataset.category_kind == "tags"
+    return [list(rows.get(item, [])) if whole else list(rows.get(item, [])[:1]) for item in item_ids]
+
+
+def fit_context(dataset: Dataset, train: Sequences, controls: list[list[str]]) -> ContextVocabulary:
+    """The context vocabulary of the training part: features of its users, categories of its items, its gaps."""
+    names = [column for column in dataset.users.columns if column != "user_id"]
+    trained = set(np.array(train.user_ids, object)[train.lengths > 0])
+    users = dataset.users.filter(dataset.users["user_id"].is_in(sorted(trained)))
+    fields = {name: users[name].to_list() for name in names}
+    seen = np.unique(train.item)
+    gaps = np.diff(train.time_ms)
+    inside = np.ones(len(gaps), bool)
+    borders = train.offsets[1:-1]
+    inside[borders[(borders > 0) & (borders <= len(gaps))] - 1] = False
+    gaps = gaps[inside]
+    longest = int(np.quantile(gaps, GAP_QUANTILE)) if train.has_time and len(gaps) else 0
+    return ContextVocabulary.fit(fields, [c for item in seen for c in controls[item]], longest)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Context rows by user and by item: `features` [users, fields], `controls` [items, most] padded with 0,
+    `n_controls` [items]."""
+
+    features: Tensor
+    controls: Tensor
+    n_controls: Tensor
+    n_slots: int
+    max_gap_ms: int
+
+    @classmethod
+    def of(
+        cls, dataset: Dataset, log: Sequences, vocabulary: ContextVocabulary, controls: list[list[str]]
+    ) -> Conditions:
+        by_user = {row["user_id"]: row for row in dataset.users.iter_rows(named=True)}
+        features = np.zeros((log.n_users, len(vocabulary.fields)), np.int64)
+        for row, user_id in enumerate(log.user_ids):
+            features[row] = vocabulary.encode(by_user.get(user_id, {}))[: len(vocabulary.fields)]
+        rows = vocabulary.values.get(vocabulary.CONTROL, {})
+        known = [[rows[c] for c in codes if c in rows] for codes in controls]
+        table = np.zeros((len(known), max([1, *map(len, known)])), np.int64)
+        for item, codes in enumerate(known):
+            table[item, : len(codes)] = codes
+        counts = np.array([len(codes) for codes in known], np.int64)
+        return cls(
+            torch.from_numpy(features),
+            torch.from_numpy(table),
+            torch.from_numpy(counts),
+            len(vocabulary.slots),
+            vocabulary.max_gap_ms,
+        )
+
+    def sample(
+        self, config: TrainConfig, user: Tensor, target: Tensor, gap_ms: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Context [P, slots] and gap [P] for P positions, with dropout from the global generator."""
+        n, fields = len(target), self.features.shape[1]
+        context = torch.zeros(n, self.n_slots, dtype=torch.int64)
+        if fields:
+            shown = torch.rand(n, fields) < config.features_known
+            context[:, :fields] = torch.where(shown, self.features[user], 0)
+        count = self.n_controls[target]
+        choice = (torch.rand(n) * count).long().clamp(max=self.controls.shape[1] - 1)
+        shown = (torch.rand(n) < config.control_known) & (count > 0)
+        context[:, -1] = torch.where(shown, self.controls[target, choice], 0)
+        trained = (torch.rand(n) < config.gap_known) & (gap_ms >= 0) & (gap_ms <= self.max_gap_ms)
+        return context, torch.where(trained, gap_ms, GAP_UNKNOWN)

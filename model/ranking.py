@@ -1,0 +1,140 @@
+"""Rankers of GPT4Rec for the evaluation: the network itself, and the artefact through the served engine."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from export.features import GAP_UNKNOWN, EventArrays, Vocabulary
+from model.data import IntArray
+from model.data_split import Holdout, Split
+from model.evaluate import DEPTH, Histories, Ranker
+from model.losses import dense_logits
+from model.network import GPT4Rec
+from service.decoding import Decoding
+from service.engine import Engine, Job
+
+BATCH = 64
+
+
+def recent(events: EventArrays, receptive_field: int, vocabulary: Vocabulary) -> EventArrays:
+    """What the encoder is given of a history: all of it behind the start token, or as much as it can see."""
+    if len(events) < receptive_field:
+        return vocabulary.with_start(events)
+    return events.after(len(events) - receptive_field)
+
+
+@torch.no_grad()
+def encode_histories(model: GPT4Rec, histories: list[EventArrays], table: Tensor) -> Tensor:
+    """[B, d] h after each history, in batches of like length."""
+    device = table.device
+    out = torch.zeros(len(histories), model.config.d_model, device=device)
+    order = sorted(range(len(histories)), key=lambda row: len(histories[row]))
+    for at in range(0, len(order), BATCH):
+        rows = order[at : at + BATCH]
+        longest = max(len(histories[row]) for row in rows)
+        padded = np.zeros((3, len(rows), longest), np.int64)
+        for i, row in enumerate(rows):
+            e = histories[row]
+            for channel, values in enumerate((e.item, e.type, e.time_ms)):
+                padded[channel, i, : len(e)] = values
+        item, type_, time_ms = torch.from_numpy(padded).to(device)
+        last = torch.tensor([len(histories[row]) - 1 for row in rows], device=device)
+        h = model(item, type_, time_ms, table)
+        out[torch.tensor(rows, device=device)] = h[torch.arange(len(rows), device=device), last]
+    return out
+
+
+@torch.no_grad()
+def dense_scores(model: GPT4Rec, histories: list[EventArrays]) -> Tensor:
+    """[B, N] q · e_item with everything about the request unknown."""
+    table = model.item_table()
+    h = encode_histories(model, histories, table)
+    context = torch.zeros(len(h), model.config.n_slots, dtype=torch.int64, device=h.device)
+    gap = torch.full((len(h),), GAP_UNKNOWN, device=h.device)
+    return dense_logits(model.query(h, context, gap), table)
+
+
+def validation_ndcg(model: GPT4Rec, split: Split, vocabulary: Vocabulary, limit: int) -> float:
+    """NDCG@10 of the dense score over the whole catalogue, history removed, on at most `limit` users."""
+    rows = np.arange(len(split.valid))
+    if len(rows) > limit:
+        rows = np.sort(np.random.default_rng(0).permutation(rows)[:limit])
+    parts = [rows[at : at + 1024] for at in range(0, len(rows), 1024)]
+    gains = [_gains(model, split, split.valid, part, vocabulary) for part in parts]
+    return float(np.concatenate(gains).mean()) if gains else 0.0
+
+
+def _gains(
+    model: GPT4Rec, split: Split, holdout: Holdout, rows: IntArray, vocabulary: Vocabulary
+) -> npt.NDArray[np.float64]:
+    """[rows] 1 / log2(rank + 1) of the target where it is among the first ten."""
+    log = split.sequences
+    slices = [split.history(holdout, int(row)) for row in rows]
+    histories = [EventArrays(log.item[s], log.type[s], log.time_ms[s]) for s in slices]
+    seen = [recent(events, model.config.receptive_field, vocabulary) for events in histories]
+    score = dense_scores(model, seen)
+    wanted = torch.from_numpy(holdout.target[rows]).to(score.device)
+    target = score.gather(1, wanted[:, None])
+    for row, events in enumerate(histories):
+        score[row, torch.from_numpy(events.item).to(score.device)] = -torch.inf
+    rank = (score > target).sum(dim=1).cpu().numpy()
+    return np.asarray(np.where(rank < 10, 1.0 / np.log2(rank + 2.0), 0.0))
+
+
+def network_ranker(model: GPT4Rec, vocabulary: Vocabulary, depth: int = DEPTH) -> Ranker:
+    """Exhaustive ranking by the dense score in torch: what the decoder's candidates are measured against."""
+
+    def rank(histories: Histories) -> IntArray:
+        events = [histories.events(i) for i in range(len(histories))]
+        score = dense_scores(model, [recent(e, model.config.receptive_field, vocabulary) for e in events])
+        for i in range(len(histories)):
+            score[i, torch.from_numpy(histories.excluded(i)).to(score.device)] = -torch.inf
+        best = score.topk(min(depth, score.shape[1]), dim=1)
+        lists = np.full((len(histories), depth), -1, np.int64)
+        lists[:, : best.indices.shape[1]] = (
+            torch.where(torch.isfinite(best.values), best.indices, -1).cpu().numpy()
+        )
+        return lists
+
+    return rank
+
+
+def engine_ranker(engine: Engine, decoding: Decoding, depth: int = DEPTH, seed: int = 0) -> Ranker:
+    """Lists through the exported graphs: the very jobs the service makes, with gap and context unknown."""
+    vocabulary = engine.artifact.vocabulary
+    unknown = vocabulary.context.encode({})
+
+    def job(histories: Histories, i: int) -> Job:
+        events = histories.events(i)
+        start = max(0, len(events) - engine.receptive_field)
+        kept = events.after(start)
+        return Job(
+            None,
+            kept.item,
+            kept.type,
+            kept.time_ms,
+            start == 0,
+            unknown,
+            GAP_UNKNOWN,
+            decoding,
+            depth,
+            0,
+            histories.excluded(i),
+            seed + int(histories.users[i]),
+        )
+
+    def rank(histories: Histories) -> IntArray:
+        lists = np.full((len(histories), depth), -1, np.int64)
+        order = sorted(range(len(histories)), key=lambda i: len(histories.items(i)))
+        for at in range(0, len(order), BATCH):
+            rows = order[at : at + BATCH]
+            for i, result in zip(rows, engine.run([job(histories, i) for i in rows]), strict=True):
+                if isinstance(result, Exception):
+                    raise result
+                lists[i, : len(result.items)] = result.items
+        return lists
+
+    return rank

@@ -1,0 +1,275 @@
+"""Training: joint loss, moving-average weights, early stopping on validation NDCG@10, checkpoints that resume.
+
+An epoch is a function of the configuration, the data and the epoch's number: batches, dropout and context dropout are
+seeded by (seed, epoch). So a run that is interrupted continues from its last finished epoch bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.features import EVENT_TYPES, ContextVocabulary, Vocabulary
+from model.batches import Batch, BatchPlan, cut
+from model.conditions import Conditions, fit_context, item_controls
+from model.config import TrainConfig
+from model.data import Dataset, sequences
+from model.data_split import Split
+from model.losses import LossWeights, joint_loss
+from model.network import GPT4Rec, NetworkConfig
+from model.ranking import validation_ndcg
+from model.run import RunError, contents_of, load_tensors, save_tensors, split_of, write_about
+from model.semantic import SemanticTokenizer
+from model.tokenizer import AtomicTokenizer, HierarchicalTokenizer, Tokenizer, load_tokenizer
+
+CHECKPOINT = "checkpoint.safetensors"
+BEST = "best.safetensors"
+
+
+@dataclass
+class Progress:
+    """What a run has done so far; it travels with the checkpoint."""
+
+    epoch: int = 0
+    step: int = 0
+    best_ndcg: float = -1.0
+    best_epoch: int = -1
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One reported moment: `done` of `total` batches of an epoch, the running loss, and the best metric so far."""
+
+    epoch: int
+    done: int
+    total: int
+    loss: float
+    progress: Progress
+
+
+Report = Callable[[Tick], None]
+
+
+class Trainer:
+    """A run in a folder. `fit` trains until it stops improving, or time or epochs are used up."""
+
+    def __init__(
+        self, dataset: Dataset, data_path: Path, folder: Path, config: TrainConfig, *, resume: bool = False
+    ) -> None:
+        """Raises RunError where the folder holds another run, or none to resume."""
+        self.config, self.folder = config, folder
+        self.split: Split = split_of(config.split, sequences(dataset))
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._claim(resume)
+        train = self.split.train
+        controls = item_controls(dataset, train.item_ids)
+        self.context: ContextVocabulary = fit_context(dataset, train, controls)
+        index = {item_id: row for row, item_id in enumerate(train.item_ids)}
+        self.vocabulary = Vocabulary(index, self.context, dataset.has_time)
+        self.conditions = Conditions.of(dataset, train, self.context, controls)
+        self.tokenizer = load_tokenizer(folder) if resume else self._fit_tokenizer(dataset)
+        self.network = NetworkConfig(
+            n_items=train.n_items,
+            code_sizes=self.tokenizer.code_sizes,
+            n_types=len(EVENT_TYPES),
+            n_context_rows=self.context.n_rows,
+            n_slots=len(self.context.slots),
+            has_time=dataset.has_time,
+            **config.network_values(),
+        )
+        torch.manual_seed(config.seed)
+        self.model = GPT4Rec(self.network, torch.from_numpy(self.tokenizer.codes)).to(self.device)
+        self.average = copy.deepcopy(self.model).eval()
+        self.optimiser = self._optimiser()
+        self.plan = BatchPlan(
+            cut(train, config.max_length, self.network.window), config.batch_tokens, config.seed
+        )
+        self.weights = LossWeights(
+            config.codes_weight, config.dense_weight, config.negatives, config.label_smoothing
+        )
+        self.log_q = _proposal(train.item, train.n_items).to(self.device)
+        self.progress = Progress()
+        if resume:
+            self._restore()
+        else:
+            self.tokenizer.save(folder)
+            config.save(folder / "config.json")
+            write_about(folder, dataset, data_path, self.network, self.context)
+
+    def fit(self, *, max_minutes: float | None = None, report: Report | None = None) -> Progress:
+        """Train. The best epoch's weights are in `best.safetensors` whenever an epoch has finished."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        p, config = self.progress, self.config
+        started = time.monotonic() - p.seconds
+        with SummaryWriter(str(self.folder / "tensorboard")) as board:
+            while p.epoch < config.max_epochs and p.epoch - p.best_epoch <= config.patience:
+                if max_minutes is not None and p.seconds >= max_minutes * 60:
+                    break
+                out_of_time = None if max_minutes is None else started + max_minutes * 60
+                losses = self._epoch(report, out_of_time)
+                ndcg = validation_ndcg(self.average, self.split, self.vocabulary, config.validation_users)
+                p.seconds = time.monotonic() - started
+                self._finish_epoch(ndcg, losses)
+                for name, value in p.history[-1].items():
+                    board.add_scalar(name, value, p.epoch)
+        return p
+
+    def _epoch(self, report: Report | None, out_of_time: float | None) -> dict[str, float]:
+        """One pass over the batches; stops early where the time is up (that epoch counts, shorter)."""
+        config, p = self.config, self.progress
+        torch.manual_seed(_epoch_seed(config.seed, p.epoch))
+        self.model.train()
+        total = len(self.plan.epoch(p.epoch))
+        sums = np.zeros(3)
+        done = 0
+        for batch in self.plan.batches(p.epoch, self.network.n_items + 1):
+            sums += self._step(batch)
+            done += 1
+            if report is not None:
+                report(Tick(p.epoch, done, total, sums[0] / done, p))
+            if out_of_time is not None and time.monotonic() > out_of_time:
+                break
+        return dict(zip(("loss", "loss_dense", "loss_codes"), (sums / max(done, 1)).tolist(), strict=True))
+
+    def _step(self, batch: Batch) -> tuple[float, float, float]:
+        config, p = self.config, self.progress
+        p.step += 1
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.learning_rate * min(1.0, p.step / max(config.warmup_steps, 1))
+        loss, dense, codes = self._loss(batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        self.optimiser.step()
+        self._update_average()
+        return loss.item(), dense.item(), codes.item()
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        config, model = self.config, self.model
+        item = batch.item
+        if config.item_dropout > 0:
+            hidden = (torch.rand(item.shape) < config.item_dropout) & (item < self.network.n_items)
+            item = torch.where(hidden, self.network.n_items, item)
+        has_target = batch.target >= 0
+        target = batch.target[has_target]
+        user = batch.user[:, None].expand_as(item)[has_target]
+        context, gap = self.conditions.sample(config, user, target, batch.gap_ms[has_target])
+        move = self.device
+        with torch.autocast(move.type, torch.bfloat16, enabled=move.type == "cuda"):
+            table = model.item_table()
+            h = model(item.to(move), batch.type.to(move), batch.time_ms.to(move), table)
+            q = model.query(h[has_target.to(move)], context.to(move), gap.to(move))
+            return joint_loss(model, q, table, target.to(move), self.weights, self.log_q)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # Early on the average follows closely, so that it does not carry the initial weights along.
+        step = self.progress.step
+        keep = min(self.config.ema, (1 + step) / (10 + step))
+        for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            mean.lerp_(value, 1 - keep)
+
+    def _finish_epoch(self, ndcg: float, losses: dict[str, float]) -> None:
+        p = self.progress
+        p.history.append({**losses, "valid_ndcg@10": ndcg, "seconds": p.seconds})
+        if ndcg > p.best_ndcg:
+            p.best_ndcg, p.best_epoch = ndcg, p.epoch
+            save_tensors(self.folder / BEST, self.average.state_dict(), {"epoch": p.epoch, "ndcg@10": ndcg})
+        p.epoch += 1
+        self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        for number, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{name}": value for name, value in state.items()}
+        save_tensors(self.folder / CHECKPOINT, tensors, asdict(self.progress))
+
+    def _restore(self) -> None:
+        tensors, meta = load_tensors(self.folder / CHECKPOINT)
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+        self.model.load_state_dict(under("model."))
+        self.average.load_state_dict(under("average."))
+        state: dict[int, dict[str, Any]] = {}
+        for name, tensor in under("optimiser.").items():
+            number, _, key = name.partition(".")
+            state.setdefault(int(number), {})[key] = tensor
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
+        self.progress = Progress(**meta)
+
+    def _claim(self, resume: bool) -> None:
+        """The folder is ours: empty, or holding the run to resume with the same configuration."""
+        has_run = (self.folder / CHECKPOINT).exists()
+        if resume and not has_run:
+            raise RunError(f"{self.folder} holds no finished epoch to resume; train without --resume")
+        if resume:
+            saved = TrainConfig.load(self.folder / "config.json")
+            about = json.loads((self.folder / "run.json").read_text("utf-8"))
+            if saved != self.config:
+                raise RunError(
+                    f"{self.folder} was trained with another configuration; resume with the same one"
+                )
+            known = about["network"]["n_items"]
+            if known != self.split.train.n_items:
+                raise RunError(
+                    f"{self.folder} was trained on other data ({known} items); train into another folder"
+                )
+        elif has_run:
+            raise RunError(
+                f"{self.folder} already holds a run; add --resume to continue it, or name another --out"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _fit_tokenizer(self, dataset: Dataset) -> Tokenizer:
+        config, train = self.config, self.split.train
+        match config.tokenizer:
+            case "atomic":
+                return AtomicTokenizer.fit(train.n_items, spare=max(8, train.n_items // 20))
+            case "hierarchical":
+                return HierarchicalTokenizer.fit(contents_of(dataset, train.item_ids))
+            case _:
+                return SemanticTokenizer.fit(
+                    contents_of(dataset, train.item_ids),
+                    train.item,
+                    train.offsets,
+                    code_levels=config.code_levels,
+                    code_size=config.code_size or None,
+                    content_weight=config.content_weight,
+                    seed=config.seed,
+                )
+
+    def _optimiser(self) -> torch.optim.AdamW:
+        """Weight decay for matrices only: norms, biases and decay rates are left alone."""
+        matrices = [p for p in self.model.parameters() if p.ndim > 1]
+        vectors = [p for p in self.model.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": self.config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=(0.9, 0.98))
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    """Distinct for every (seed, epoch)."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _proposal(item: np.ndarray[Any, Any], n_items: int) -> Tensor:
+    """[items] log-probabilities negatives are drawn with: half uniform, half by popularity."""
+    share = np.bincount(item, minlength=n_items) / max(len(item), 1)
+    return torch.from_numpy(np.log(0.5 / n_items + 0.5 * share)).float()
