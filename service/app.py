@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import metadata
-from typing import Any
 
 from fastapi import FastAPI
 
 from service import api, logs, openapi, ops, policies, problems
 from service.auth import Access, Keys
-from service.background import Background
+from service.background import Background, Work
 from service.batcher import Batcher
 from service.breaker import BreakerSettings
 from service.embedded import EmbeddedValkey
@@ -121,8 +120,9 @@ async def _open(
     background = Background(settings.background_tasks_max)
     stack.push_async_callback(background.close, settings.drain_timeout_s)
     model = await _start_model(stack, settings, engine, guard, metrics)
-    await _spawn(stack, mode.run())
-    await _spawn(stack, watch_loop_lag(metrics, settings.loop_lag_interval_ms / 1000.0, guard.lagged))
+    _spawn(stack, mode.run)
+    lag_s = settings.loop_lag_interval_ms / 1000.0
+    _spawn(stack, lambda: watch_loop_lag(metrics, lag_s, guard.lagged))
 
     states = StateKeeper(
         store, metrics, background, history_cap=history_cap, catch_up_s=settings.catch_up_timeout_ms / 1000.0
@@ -205,7 +205,7 @@ async def _open_store(stack: AsyncExitStack, settings: Settings, history_cap: in
         server = EmbeddedValkey(settings.data_dir)
         url = await asyncio.to_thread(server.start)
         stack.push_async_callback(asyncio.to_thread, server.stop)
-        await _spawn(stack, _keep_alive(server, url))
+        _spawn(stack, lambda: _keep_alive(server, url))
     store = await Store.connect(
         StoreSettings(
             url=url,
@@ -213,6 +213,7 @@ async def _open_store(stack: AsyncExitStack, settings: Settings, history_cap: in
             history_cap=history_cap,
             signals_cap=settings.signals_cap,
             ttl_s=settings.history_ttl_s,
+            signals_ttl_s=settings.signals_ttl_s,
             state_ttl_s=settings.state_ttl_s,
             read_timeout_ms=settings.redis_read_timeout_ms,
             write_timeout_ms=settings.redis_write_timeout_ms,
@@ -257,7 +258,7 @@ def _guard(settings: Settings, mode: ModeKeeper) -> Guard:
     return Guard(guard, time.monotonic, mode.current)
 
 
-async def _spawn(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
+def _spawn(stack: AsyncExitStack, work: Work) -> None:
     """A task for the life of the service; if it breaks, the log says so."""
     task = asyncio.create_task(_watched(work))
 
@@ -269,8 +270,8 @@ async def _spawn(stack: AsyncExitStack, work: Coroutine[Any, Any, None]) -> None
     stack.push_async_callback(stop)
 
 
-async def _watched(work: Coroutine[Any, Any, None]) -> None:
+async def _watched(work: Work) -> None:
     try:
-        await work
+        await work()
     except Exception as error:
         log.critical("background_loop_died", **logs.where(error))

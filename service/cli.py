@@ -60,18 +60,24 @@ def _fail(message: str) -> None:
     raise SystemExit(1)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(metadata.version("gpt4rec"))
+        raise typer.Exit
+
+
 def _overview() -> Callable[..., object]:
     """What `--help` lists. The commands in it are only names: `main` never runs them from here."""
     app = typer.Typer(no_args_is_help=True, add_completion=False)
 
     @app.callback()
     def gpt4rec(
-        version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+        version: Annotated[
+            bool,
+            typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit."),
+        ] = False,
     ) -> None:
         """A generative sequential recommender, from the event log to a service that always answers."""
-        if version:
-            typer.echo(metadata.version("gpt4rec"))
-            raise typer.Exit
 
     for name, (line, _) in COMMANDS.items():
         app.command(name, help=line)(lambda: None)

@@ -125,6 +125,9 @@ class Settings(BaseSettings):
         7_776_000, ge=60, description="A history nobody adds to is forgotten after this."
     )
     state_ttl_s: int = Field(604_800, ge=60, description="An encoder state nobody renews is forgotten then.")
+    signals_ttl_s: int = Field(
+        2_592_000, ge=60, description="Searches and impressions are forgotten after this."
+    )
     audit_cap: int = Field(1000, ge=1, description="Entries kept of the audit of /ops.")
     signals_cap: int = Field(1000, ge=1, description="Searches and impressions kept of each user.")
 

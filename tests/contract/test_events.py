@@ -1,0 +1,144 @@
+"""`/events`, `/sessions/merge`, `/users` and `/items/…/similar`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from service.responses import EraseAnswer, EventsAnswer, MergeAnswer, SimilarAnswer, UserAnswer
+from tests.aio import asynchronous
+from tests.serving import Service, serving
+from tests.valkey import Valkey
+
+
+def event(**fields: Any) -> dict[str, Any]:
+    return {"user_id": "u1", "item_id": "1", "type": "view", "timestamp": 1_700_000_000, **fields}
+
+
+async def post(service: Service, *events: dict[str, Any]) -> Any:
+    return await service.client.post("/events", json={"events": list(events)})
+
+
+@asynchronous
+async def test_events_are_stored_once_and_unknown_items_listed(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="once:") as service:
+        batch = [event(), event(item_id="999", event_id="e1"), event(user_id=None, session_id="s1")]
+        first, again = await post(service, *batch), await post(service, *batch)
+        user = (await service.client.get("/users/u1")).json()
+    EventsAnswer.model_validate(first.json())
+    assert first.json() | {"request_id": ""} == {
+        "accepted": 3, "duplicates": 0, "unknown_items": ["999"], "request_id": "",
+    }  # fmt: skip
+    assert (again.json()["accepted"], again.json()["duplicates"]) == (0, 3)
+    assert [e["item_id"] for e in user["history"]] == ["1", "999"]
+
+
+@asynchronous
+async def test_the_same_moment_may_be_written_in_four_ways(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="time:") as service:
+        moments = ["2023-11-14T22:13:20Z", "2023-11-14T23:13:20+01:00", 1_700_000_000, 1_700_000_000_000]
+        answer = await post(service, *(event(timestamp=moment) for moment in moments))
+    assert (answer.json()["accepted"], answer.json()["duplicates"]) == (1, 3)
+
+
+@asynchronous
+async def test_a_bad_batch_lists_every_bad_event_and_stores_none(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="bad:") as service:
+        answer = await post(
+            service,
+            event(),
+            event(timestamp="2026-01-01T12:00:00"),
+            event(timestamp=int(time.time()) + 86_400),
+            event(user_id="a\nb"),
+            event(surprise=1),
+            event(user_id=None),
+            event(item_id=None),
+            event(timestamp=-1),
+            event(timestamp=True),
+            event(timestamp="yesterday"),
+            event(item_id="x" * 129),
+            event(item_id=""),
+        )
+        stored = await service.client.get("/users/u1")
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert {fault["index"] for fault in answer.json()["errors"]} == set(range(1, 12))
+    assert "without a zone" in answer.json()["errors"][0]["message"]
+    assert stored.status_code == 404
+
+
+@asynchronous
+async def test_searches_and_impressions_are_no_history(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="signals:") as service:
+        answer = await post(
+            service,
+            event(type="search", item_id=None, query="space"),
+            event(type="impression", item_id="5"),
+            event(item_id="7"),
+        )
+        user = (await service.client.get("/users/u1")).json()
+    assert answer.json()["accepted"] == 3
+    assert [e["item_id"] for e in user["history"]] == ["7"]
+
+
+@asynchronous
+async def test_the_store_away_acknowledges_nothing() -> None:
+    async with serving() as service:
+        for method, path, body in [
+            ("POST", "/events", {"events": [event()]}),
+            ("POST", "/sessions/merge", {"session_id": "s1", "user_id": "u1"}),
+            ("GET", "/users/u1", None),
+            ("DELETE", "/users/u1", None),
+        ]:
+            answer = await service.client.request(method, path, json=body)
+            assert answer.status_code == 503
+            assert answer.json()["type"] == "urn:gpt4rec:problem:state_unavailable"
+            assert int(answer.headers["retry-after"]) >= 1
+            assert "unix" not in answer.text
+        ready = await service.client.get("/readyz")
+        similar = await service.client.get("/items/3/similar")
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+    assert similar.status_code == 200
+
+
+@asynchronous
+async def test_a_session_moves_to_the_user_who_logged_in(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="merge:") as service:
+        await post(service, event(user_id=None, session_id="s1", item_id="4"), event(item_id="2"))
+        body = {"session_id": "s1", "user_id": "u1"}
+        first = (await service.client.post("/sessions/merge", json=body)).json()
+        again = (await service.client.post("/sessions/merge", json=body)).json()
+        user = (await service.client.get("/users/u1")).json()
+    MergeAnswer.model_validate(first)
+    assert (first["merged"], again["merged"]) == (1, 0)
+    assert {e["item_id"] for e in user["history"]} == {"2", "4"}
+
+
+@asynchronous
+async def test_an_erased_user_is_unknown(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="erase:") as service:
+        await post(service, event(user_id="a/b ü"))
+        await service.recommend(user_id="a/b ü")
+        await service.settled()
+        shown = await service.client.get("/users/a%2Fb%20%C3%BC")
+        erased = await service.client.delete("/users/a%2Fb%20%C3%BC")
+        after = await service.client.get("/users/a%2Fb%20%C3%BC")
+        again = await service.client.delete("/users/a%2Fb%20%C3%BC")
+    UserAnswer.model_validate(shown.json())
+    EraseAnswer.model_validate(erased.json())
+    assert shown.json()["user_id"] == "a/b ü"
+    assert erased.json()["deleted"] >= 3
+    assert after.status_code == 404
+    assert again.json()["deleted"] == 0
+
+
+@asynchronous
+async def test_similar_items_are_the_neighbours() -> None:
+    async with serving() as service:
+        answer = await service.client.get("/items/3/similar", params={"k": 1})
+        unknown = await service.client.get("/items/nope/similar")
+        too_many = await service.client.get("/items/3/similar", params={"k": 101})
+    SimilarAnswer.model_validate(answer.json())
+    assert [item["item_id"] for item in answer.json()["items"]] == ["4"]
+    assert unknown.status_code == 404
+    assert (too_many.status_code, too_many.json()["errors"][0]["loc"]) == (422, ["query", "k"])

@@ -1,0 +1,372 @@
+"""`POST /recommend`: the answer's shape, the rules every list keeps, and the ladder below the model."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.guard import Outcome
+from service.responses import RecommendAnswer
+from service.store import Store, StoreSettings
+from tests.aio import asynchronous, eventually
+from tests.fakes import CATEGORIES, N_ITEMS, FakeEngine
+from tests.serving import Service, serving
+from tests.valkey import Valkey
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    return [item["item_id"] for item in answer["items"]]
+
+
+@asynchronous
+async def test_an_answer_has_the_documented_shape(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="shape:") as service:
+        await service.post_events("u1", "1", "2", "3", "5", "7")
+        answer = await service.recommend(user_id="u1", k=4)
+    RecommendAnswer.model_validate(answer)
+    assert ids(answer) == ["39", "38", "37", "36"]
+    assert [item["rank"] for item in answer["items"]] == [1, 2, 3, 4]
+    assert (answer["source"], answer["rung"], answer["degraded"], answer["reason"]) == (
+        "gpt4rec", "full", False, None,
+    )  # fmt: skip
+    assert answer["budget_ms"] == 2000.0
+    assert answer["model_version"] == "fake-1"
+
+
+@asynchronous
+async def test_a_user_without_history_is_served_by_the_start_token(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="start:") as service:
+        answer = await service.recommend(user_id="nobody")
+    assert (answer["source"], answer["segment"], answer["strategy"]) == ("gpt4rec", "new", "temperature")
+    assert service.engine.jobs[-1].from_start
+
+
+@asynchronous
+async def test_acknowledged_event_is_seen_by_the_next_recommend(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="ryw:") as service:
+        seen = 0
+        for item in range(10):
+            await service.post_events("u1", str(item), start_ms=1_700_000_000_000 + item * 1000)
+            seen += item
+            answer = await service.recommend(user_id="u1")
+            job = service.engine.jobs[-1]
+            before = 0.0 if job.state is None else float(job.state.h[1])
+            assert before + float(job.item.sum()) == seen
+            assert str(item) not in ids(answer)
+            await service.settled()
+
+
+@asynchronous
+async def test_only_the_tail_is_encoded_once_a_state_is_stored(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="tail:") as service:
+        await service.post_events("u1", "1", "2", "3")
+        await service.recommend(user_id="u1")
+        await service.settled()
+        await service.recommend(user_id="u1")
+        await service.post_events("u1", "4", start_ms=1_700_000_100_000)
+        await service.recommend(user_id="u1")
+    assert [len(job.item) for job in service.engine.jobs] == [3, 0, 1]
+    assert [job.from_start for job in service.engine.jobs] == [True, False, False]
+
+
+@asynchronous
+async def test_a_late_event_makes_the_state_be_rebuilt(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="late:") as service:
+        await service.post_events("u1", "1", "2", "3")
+        await service.recommend(user_id="u1")
+        await service.settled()
+        await service.post_events("u1", "9", start_ms=1_600_000_000_000)
+        await service.recommend(user_id="u1")
+    job = service.engine.jobs[-1]
+    assert job.state is None
+    assert job.item.tolist() == [9, 1, 2, 3]
+
+
+@asynchronous
+async def test_inline_events_are_used_once_and_not_stored(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="inline:") as service:
+        await service.post_events("u1", "1", "2")
+        answer = await service.recommend(user_id="u1", events=[{"item_id": "30", "type": "click"}])
+        assert service.engine.jobs[-1].item.tolist() == [1, 2, 30]
+        assert "30" not in ids(answer)
+        await service.settled()
+        await service.recommend(user_id="u1")
+    job = service.engine.jobs[-1]
+    assert job.state is not None
+    assert float(job.state.h[1]) == 3.0
+    assert len(job.item) == 0
+
+
+@asynchronous
+async def test_inline_events_alone_need_no_redis() -> None:
+    async with serving() as service:
+        answer = await service.recommend(events=[{"item_id": "3", "timestamp": "2026-01-01T12:00:00Z"}])
+    assert (answer["source"], answer["rung"], answer["user_id"]) == ("gpt4rec", "full", None)
+
+
+@asynchronous
+async def test_a_segment_or_a_decoding_may_be_named() -> None:
+    async with serving() as service:
+        event = [{"item_id": "3"}]
+        conservative = await service.recommend(events=event, segment="conservative")
+        mine = await service.recommend(events=event, decoding={"strategy": "top_p", "top_p": 0.5}, seed=7)
+        unknown = await service.client.post("/recommend", json={"events": event, "segment": "nope"})
+    assert (conservative["segment"], conservative["strategy"]) == ("conservative", "beam")
+    assert mine["strategy"] == "top_p"
+    assert (service.engine.jobs[-1].decoding.top_p, service.engine.jobs[-1].seed) == (0.5, 7)
+    assert unknown.status_code == 422
+    assert unknown.json()["errors"][0]["loc"] == ["segment"]
+
+
+@asynchronous
+async def test_a_sampled_list_gets_another_seed_for_every_request_id() -> None:
+    async with serving() as service:
+        for request_id in ("a", "b", "a"):
+            body = {"events": [{"item_id": "3"}]}
+            await service.client.post("/recommend", json=body, headers={"X-Request-Id": request_id})
+    first, second, again = (job.seed for job in service.engine.jobs)
+    assert first == again != second
+
+
+# -- the rules every list keeps, on every rung
+
+
+def _break(service: Service, rung: str) -> None:
+    engine = service.engine
+    engine.fail_full_width = rung == "narrow"
+    engine.fail_jobs = rung in ("item_cf", "popular")
+
+
+@given(
+    rung=st.sampled_from(["full", "narrow", "item_cf", "popular"]),
+    k=st.integers(1, 50),
+    exclude=st.lists(st.integers(0, N_ITEMS + 5).map(str), max_size=40),
+    categories=st.none() | st.lists(st.sampled_from([*CATEGORIES, "None"]), min_size=1, max_size=3),
+    out_of_stock=st.frozensets(st.integers(0, N_ITEMS - 1), max_size=30),
+    events=st.lists(st.integers(0, N_ITEMS + 5).map(str), min_size=1, max_size=20),
+    exclude_seen=st.booleans(),
+)
+@settings(max_examples=30, deadline=None)
+def test_every_recommended_item_is_in_the_catalogue_and_allowed_and_not_excluded(
+    rung: str,
+    k: int,
+    exclude: list[str],
+    categories: list[str] | None,
+    out_of_stock: frozenset[int],
+    events: list[str],
+    exclude_seen: bool,
+) -> None:
+    async def scenario() -> None:
+        async with serving(FakeEngine(out_of_stock)) as service:
+            _break(service, rung)
+            answer = await service.recommend(
+                events=[{"item_id": item} for item in (["absent"] if rung == "popular" else events)],
+                k=k,
+                exclude=exclude,
+                exclude_seen=exclude_seen,
+                filter=None if categories is None else {"category": categories},
+            )
+        RecommendAnswer.model_validate(answer)
+        forbidden = {*exclude, *map(str, out_of_stock)}
+        if exclude_seen and rung != "popular":
+            forbidden |= set(events)
+        allowed = [
+            str(i)
+            for i in range(N_ITEMS)
+            if str(i) not in forbidden and (categories is None or CATEGORIES[i % 4] in categories)
+        ]
+        got = ids(answer)
+        assert len(got) == len(set(got)) == min(k, len(allowed))
+        assert set(got) <= set(allowed)
+        assert answer["degraded"] == (answer["rung"] != "full")
+        if rung in ("full", "narrow"):
+            assert answer["rung"] == rung
+            short = len(allowed) < k
+            expected = "model_error" if rung == "narrow" else "not_enough_items" if short else None
+            assert answer["reason"] == expected
+        else:
+            assert answer["source"] in ("item_cf", "popular")
+            assert answer["reason"] == "model_error"
+
+    asyncio.run(scenario())
+
+
+# -- the ladder
+
+
+@asynchronous
+async def test_a_broken_model_is_answered_by_item_cf(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="broken:") as service:
+        service.engine.error = RuntimeError("session gone")
+        await service.post_events("u1", "1", "2", "3")
+        answer = await service.recommend(user_id="u1", k=5)
+    assert (answer["source"], answer["rung"], answer["degraded"]) == ("item_cf", "item_cf", True)
+    assert answer["reason"] == "model_error"
+    assert ids(answer)[:2] == ["4", "5"]
+    assert ids(answer)[2:] == ["0", "6", "7"]
+
+
+@asynchronous
+async def test_a_failure_of_the_full_width_goes_one_rung_down() -> None:
+    async with serving() as service:
+        service.engine.fail_full_width = True
+        answer = await service.recommend(events=[{"item_id": "3"}], decoding={"strategy": "beam"})
+    assert (answer["source"], answer["rung"], answer["reason"]) == ("gpt4rec", "narrow", "model_error")
+
+
+@asynchronous
+async def test_fallback_within_budget() -> None:
+    """A hanging engine costs the caller its budget and no more; the answer comes before it ends."""
+    async with serving() as service:
+        service.engine.go.clear()
+        began = time.monotonic()
+        answer = await service.recommend(events=[{"item_id": "3"}], budget_ms=400)
+        took_ms = (time.monotonic() - began) * 1000
+    assert (answer["source"], answer["reason"], answer["budget_ms"]) == ("item_cf", "deadline", 400)
+    assert answer["latency_ms"] < 400
+    assert took_ms < 450
+
+
+@asynchronous
+async def test_a_request_that_arrives_too_late_is_still_answered() -> None:
+    async with serving() as service:
+        start = str(int((time.time() - 60) * 1000))
+        answer = await service.client.post(
+            "/recommend", json={"events": [{"item_id": "3"}]}, headers={"X-Request-Start": start}
+        )
+        missed = service.runtime.metrics.deadline_missed.labels("popular")._value.get()
+    assert answer.status_code == 200
+    assert (answer.json()["source"], answer.json()["reason"]) == ("popular", "deadline")
+    assert missed == 1
+    assert not service.engine.jobs
+
+
+@asynchronous
+async def test_the_start_header_can_only_shorten_the_deadline() -> None:
+    async with serving() as service:
+        for start in (str(int((time.time() + 3600) * 1000)), "soon", "nan", "-inf", ""):
+            answer = await service.client.post(
+                "/recommend", json={"events": [{"item_id": "3"}]}, headers={"X-Request-Start": start}
+            )
+            assert answer.json()["rung"] == "full"
+
+
+@asynchronous
+async def test_a_budget_is_bounded_by_the_greatest_allowed() -> None:
+    async with serving(deadline_ms=100.0, deadline_max_ms=200.0) as service:
+        answer = await service.recommend(events=[{"item_id": "3"}], budget_ms=5000)
+    assert answer["budget_ms"] == 200.0
+
+
+@asynchronous
+async def test_redis_away_gives_popular_items_or_the_inline_events() -> None:
+    async with serving() as service:
+        plain = await service.recommend(user_id="u1")
+        with_events = await service.recommend(user_id="u1", events=[{"item_id": "3"}])
+        service.engine.fail_jobs = True
+        broken_too = await service.recommend(user_id="u1", events=[{"item_id": "3"}])
+    assert (plain["source"], plain["reason"], plain["degraded"]) == ("popular", "state_unavailable", True)
+    assert (with_events["source"], with_events["rung"]) == ("gpt4rec", "narrow")
+    assert with_events["reason"] == "state_unavailable"
+    assert (broken_too["source"], broken_too["reason"]) == ("item_cf", "state_unavailable")
+
+
+@asynchronous
+async def test_redis_slow_does_not_cost_more_than_the_read_time_out(valkey: Valkey) -> None:
+    store = Store(StoreSettings(url=valkey.url, prefix="slow:", read_timeout_ms=50))
+    async with serving(store=store) as service:
+        await service.post_events("u1", "1", "2")
+        valkey.sigstop()
+        answer = await service.recommend(user_id="u1", budget_ms=2000)
+        valkey.sigcont()
+        assert (answer["source"], answer["reason"]) == ("popular", "state_unavailable")
+        assert answer["latency_ms"] < 1000
+
+        async def recovered() -> bool:
+            answer = await service.recommend(user_id="u1")
+            return bool(answer["rung"] == "full")
+
+        await eventually(recovered, within_s=10.0)
+    await store.close()
+
+
+@asynchronous
+async def test_a_full_queue_is_answered_by_item_cf_with_overload() -> None:
+    async with serving(queue_max=1, batch_max=1) as service:
+        service.engine.go.clear()
+        first = asyncio.ensure_future(service.recommend(events=[{"item_id": "3"}], budget_ms=20_000))
+        await asyncio.to_thread(service.engine.entered.wait, 10.0)
+        second = asyncio.ensure_future(service.recommend(events=[{"item_id": "3"}], budget_ms=20_000))
+
+        async def queued() -> bool:
+            return service.runtime.model.batcher.depth == 2
+
+        await eventually(queued, within_s=10.0)
+        third = await service.recommend(events=[{"item_id": "3"}], budget_ms=20_000)
+        service.engine.go.set()
+        assert {(await first)["rung"], (await second)["rung"]} == {"full"}
+    assert (third["source"], third["reason"]) == ("item_cf", "overload")
+
+
+@asynchronous
+async def test_an_open_breaker_spares_the_model() -> None:
+    async with serving(breaker_min_attempts=4, breaker_open_s=600.0) as service:
+        service.engine.fail_jobs = True
+        for _ in range(4):
+            await service.recommend(events=[{"item_id": "3"}])
+        asked = len(service.engine.jobs)
+        answer = await service.recommend(events=[{"item_id": "3"}])
+        metrics = (await service.client.get("/metrics")).text
+    assert (answer["source"], answer["reason"]) == ("item_cf", "breaker_open")
+    assert len(service.engine.jobs) == asked
+    assert 'gpt4rec_breaker_state{state="open"} 1.0' in metrics
+
+
+@asynchronous
+async def test_a_cancelled_request_is_no_model_failure() -> None:
+    async with serving() as service:
+        outcomes: list[Outcome] = []
+        observe = service.runtime.guard.observe
+
+        def spy(outcome: Outcome, seconds: float | None = None) -> None:
+            outcomes.append(outcome)
+            observe(outcome, seconds)
+
+        service.runtime.guard.observe = spy  # type: ignore[method-assign]
+        service.engine.go.clear()
+        asking = asyncio.ensure_future(service.recommend(events=[{"item_id": "3"}], budget_ms=20_000))
+        await asyncio.to_thread(service.engine.entered.wait, 10.0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert outcomes == [Outcome.UNUSED]
+
+
+@asynchronous
+async def test_a_history_too_long_for_the_budget_is_encoded_behind_the_answer(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="catchup:") as service:
+        await service.post_events("u1", "1", "2", "3", "4")
+        service.engine.go.clear()
+        answer = await service.recommend(user_id="u1", budget_ms=200)
+        assert (answer["source"], answer["reason"]) == ("item_cf", "deadline")
+        service.engine.go.set()
+        await service.settled()
+        await service.recommend(user_id="u1")
+    job = service.engine.jobs[-1]
+    assert job.state is not None
+    assert float(job.state.h[0]) == 4.0
+
+
+@asynchronous
+async def test_a_dead_engine_thread_still_leaves_every_answer(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="dead:") as service:
+        service.engine.error = KeyboardInterrupt()
+        answers = [await service.recommend(events=[{"item_id": "3"}]) for _ in range(3)]
+        health = await service.client.get("/healthz")
+        ready = await service.client.get("/readyz")
+    assert {answer["source"] for answer in answers} == {"item_cf"}
+    assert (health.status_code, health.json()["engine"]) == (503, False)
+    assert (ready.status_code, ready.json()["status"]) == (503, "not_ready")
