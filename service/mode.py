@@ -186,7 +186,8 @@ class ModeKeeper:
             with contextlib.suppress(StoreUnavailable):
                 await self.refresh()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._poll_s)
+                async with asyncio.timeout(self._poll_s):
+                    await self._wake.wait()
 
     async def _listen(self) -> None:
         while True:

@@ -99,9 +99,7 @@ def _addresses(netloc: str, default_port: int) -> tuple[list[tuple[str, int]], d
 def _cluster(url: str, *, tls: bool, options: dict[str, Any]) -> Client:
     addresses, credentials = _addresses(urlsplit(url).netloc, 6379)
     nodes = [ClusterNode(host, port) for host, port in addresses]
-    return RedisCluster(
-        startup_nodes=nodes, ssl=tls, cluster_error_retry_attempts=1, **credentials, **options
-    )
+    return RedisCluster(startup_nodes=nodes, ssl=tls, **credentials, **options)
 
 
 def _sentinel(url: str, *, tls: bool, options: dict[str, Any]) -> Client:
@@ -189,10 +187,11 @@ class RedisLink:
         pubsub: Any = self._client.pubsub()
         try:
             await pubsub.subscribe(channel)
-            while True:
-                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=5.0)
+            while not _being_cancelled():
+                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=0.5)
                 if message is not None and message["type"] == "message":
                     yield message["data"]
+            raise asyncio.CancelledError
         except _FOREIGN as error:
             raise _unavailable("SUBSCRIBE", error) from error
         finally:
@@ -240,6 +239,17 @@ class RedisLink:
         if self._in_flight:
             await asyncio.wait(set(self._in_flight))
         await self._client.aclose()
+        # The client of a Sentinel's master does not own the clients that ask the Sentinels.
+        pool = getattr(self._client, "connection_pool", None)
+        for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+            await sentinel.aclose()
+
+
+def _being_cancelled() -> bool:
+    """Whether this task was told to end. redis-py waits with `asyncio.wait_for`, which before Python 3.12 may
+    swallow the CancelledError (cpython #86296)."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _unavailable(name: str, error: BaseException) -> StoreUnavailable:

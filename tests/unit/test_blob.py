@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_foreign_bytes_are_none(junk: bytes) -> None:
 
 
 @pytest.mark.parametrize("change", [{"layers": 3}, {"window": 6}, {"head_dim": 2}, {"hidden": 5}])
-def test_a_state_of_another_shape_is_none(change: dict[str, int]) -> None:
+def test_a_state_of_another_shape_is_none(change: dict[str, Any]) -> None:
     assert unpack(pack(base()), dataclasses.replace(SHAPE, **change)) is None
 
 

