@@ -16,6 +16,7 @@ it is safe, because events are idempotent and states are compared before they ar
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -89,7 +90,8 @@ class Store:
         """
         store = cls(settings)
         try:
-            await store.ping()
+            # Side by side, so that the first requests find open connections.
+            await asyncio.gather(*(store.ping() for _ in range(min(8, settings.max_connections))))
             if settings.durability != "memory":
                 await store._durable([])
         except StoreUnavailable as error:
