@@ -70,7 +70,7 @@ async def show_user(request: Request, user_id: PathId) -> Response:
     return reply(request, await service.ingest.show(user_id, service.now_ms()))
 
 
-@router.delete("/users/{user_id:path}", responses=answers(out.EraseAnswer, 401, 403, 422))
+@router.delete("/users/{user_id:path}", responses=answers(out.EraseAnswer, 401, 403, 404, 422))
 async def erase_user(request: Request, user_id: PathId) -> Response:
     """Deletes everything that is stored of a user."""
     service = runtime(request)

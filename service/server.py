@@ -57,6 +57,11 @@ class Server(uvicorn.Server):
         if self.started and sockets:
             self._announce(sockets[0].getsockname()[1])
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # uvicorn would raise the signal once more, and a clean stop would look like a death by SIGTERM.
+        self._captured_signals.clear()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         lifecycle = self._application.state.lifecycle
         if self._delay_s and not lifecycle.draining:
