@@ -32,8 +32,8 @@ _SETTINGS = """\
 ## Settings
 
 Environment variables of `gpt4rec serve`; its flags win over them. A secret may also come from a file, whose
-path is given under the same name with `_FILE`. An unknown `GPT4REC_…` variable stops the start; in Kubernetes set
-`enableServiceLinks: false`, or a Service called `gpt4rec` adds variables of that kind to every pod.
+path is given under the same name with `_FILE`. An unknown `GPT4REC_…` variable stops the start; in Kubernetes
+set `enableServiceLinks: false`, or a Service called `gpt4rec` adds variables of that kind to every pod.
 """
 _ENDPOINTS = """\
 ## Endpoints

@@ -28,6 +28,7 @@ MAX_EXCLUDED = 1000
 _ID_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f]{1,128}$"
 # Below: seconds since 1970; above: milliseconds. 1e11 is the year 5138 in the one and 1973 in the other.
 _SECONDS_BELOW = 1e11
+_ABSURD_TIME = 1e18
 
 
 def _no_control_characters(value: str) -> str:
@@ -58,7 +59,8 @@ def _iso_ms(value: str) -> int:
 
 
 def _epoch_ms(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    # The comparison also refuses what is not finite, and integers too large for a float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _ABSURD_TIME:
         raise ValueError("neither an ISO 8601 time nor a number of seconds or milliseconds")
     return math.floor(value * 1000 if abs(value) < _SECONDS_BELOW else value)
 
@@ -86,7 +88,10 @@ TimeMs = Annotated[
     ),
 ]
 Value = Annotated[float, Field(allow_inf_nan=False)]
-Feature = Annotated[str | int | float | bool, Field(union_mode="left_to_right")]
+Feature = Annotated[
+    Annotated[str, Field(max_length=256)] | Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | Value | bool,
+    Field(union_mode="left_to_right"),
+]
 
 
 class Body(BaseModel):

@@ -95,9 +95,18 @@ def test_recommend_always_answers_while_redis_is_killed(
                     statuses.append(client.post("/recommend", json={"user_id": "u1"}).status_code)
 
         threads = [threading.Thread(target=load) for _ in range(3)]
+
+        def more_answers(number: int) -> None:
+            wanted, until = len(statuses) + number, time.monotonic() + 30.0
+            while len(statuses) < wanted:
+                assert time.monotonic() < until
+                time.sleep(0.01)
+
         for thread in threads:
             thread.start()
+        more_answers(20)
         valkey.kill9()
+        more_answers(20)
         refused = post(service, "u1", items[7], start_ms=T + 100_000)
         answer = recommend(service, user_id="u1")
         ready = service.client.get("/readyz")

@@ -92,7 +92,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert decodings["active"].strategy == "greedy"
     assert book.choose(some(0)).name == "new"
     assert book.choose(some(20, repeat_share=0.5, category_entropy=0.9)).name == "conservative"
-    assert book.choose(some(20, repeat_share=0.0, category_entropy=0.95)).name == "explorer"
+    assert book.choose(some(20, repeat_share=0.0, category_entropy=0.7)).name == "explorer"
     assert book.choose(some(20, repeat_share=0.1, category_entropy=0.6)).name == "active"
 
 
