@@ -131,7 +131,9 @@ def _run(engine: Engine, job: Job) -> Ranking:
     return result
 
 
-def _compare(result: GateResult, where: str, got: Ranking, want: Sequence[Listed], dtype: GraphDtype) -> float:
+def _compare(
+    result: GateResult, where: str, got: Ranking, want: Sequence[Listed], dtype: GraphDtype
+) -> float:
     """Log-probabilities of what both list; for float32, position by position up to ties. Returns the overlap."""
     expected = {one.item: one for one in want}
     items = got.items.tolist()

@@ -102,8 +102,8 @@ def network_ranker(model: GPT4Rec, vocabulary: Vocabulary, depth: int = DEPTH) -
     return rank
 
 
-def engine_ranker(engine: Engine, decoding: Decoding, depth: int = DEPTH, seed: int = 0) -> Ranker:
-    """Lists through the exported graphs: the very jobs the service makes, with gap and context unknown."""
+def engine_ranker(engine: Engine, decoding: Decoding, k: int = DEPTH, seed: int = 0) -> Ranker:
+    """Lists of `k` through the exported graphs: the very jobs the service makes, with gap and context unknown."""
     vocabulary = engine.artifact.vocabulary
     unknown = vocabulary.context.encode({})
 
@@ -120,14 +120,14 @@ def engine_ranker(engine: Engine, decoding: Decoding, depth: int = DEPTH, seed: 
             unknown,
             GAP_UNKNOWN,
             decoding,
-            depth,
+            k,
             0,
             histories.excluded(i),
             seed + int(histories.users[i]),
         )
 
     def rank(histories: Histories) -> IntArray:
-        lists = np.full((len(histories), depth), -1, np.int64)
+        lists = np.full((len(histories), DEPTH), -1, np.int64)
         order = sorted(range(len(histories)), key=lambda i: len(histories.items(i)))
         for at in range(0, len(order), BATCH):
             rows = order[at : at + BATCH]

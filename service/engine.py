@@ -7,10 +7,11 @@ in runs grouped by width; a row's answer does not depend on the rows it shares a
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +30,6 @@ FloatArray = npt.NDArray[np.float32]
 
 CHUNK = 64  # a longer run of events is encoded in pieces, so its cost stays linear
 EXCLUDED_BUCKETS = (1, 16, 64, 256, 1024)
-
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ class Ranking:
 
 
 class Engine:
-    """An artefact on a device.
+    """An artefact on a device. `on_graph`, where it is set, is told of every run: graph, rows, seconds.
 
     Raises ArtifactError for an artefact that does not fit, StartupError where the device cannot be used.
     """
@@ -99,6 +97,7 @@ class Engine:
         half = self._decoder.inputs["item_table"] == "tensor(float16)"
         self._keep_catalogue(artifact.item_table.astype(np.float16 if half else np.float32))
         self._only_start: EncoderState | None = None
+        self.on_graph: Callable[[str, int, float], None] | None = None
 
     @classmethod
     def open(cls, path: Path | str, *, device: Device = "auto", threads: int | None = None) -> Self:
@@ -119,6 +118,10 @@ class Engine:
     def filter_id(self, filters: Filters) -> int:
         """The number of a filter. Thread-safe. Raises ValueError for a field items do not have."""
         return self._filters.id(filters)
+
+    def set_blend(self, blend: float) -> None:
+        """Weight of the dense score in the final ranking, 0 … 1; the artefact's own until it is set."""
+        self._decoder.keep(blend=np.array([blend], np.float32))
 
     def close(self) -> None:
         """Nothing is held outside this process; the sessions go with the object."""
@@ -216,7 +219,9 @@ class Engine:
         feeds = {"kv": kv, "past_time_ms": past, "n_valid": n_valid, "n_new": n_new, **padded}
         if self._quantised:
             feeds["scale"] = scale
-        out = dict(zip(self._encoder.outputs, self._encoder.run(feeds), strict=True))
+        out = dict(
+            zip(self._encoder.outputs, self._timed("encoder", self._encoder, feeds, batch), strict=True)
+        )
         if not np.isfinite(out["h"]).all():
             raise ModelError("the encoder's output is not finite")
         scales = out.get("next_scale", np.zeros((batch, 0), np.float32))
@@ -253,7 +258,7 @@ class Engine:
             **self._keep_feeds(width),
             **self._mask_feeds(jobs),
         }
-        item, score, log_prob = self._decoder.run(feeds)
+        item, score, log_prob = self._timed("decoder", self._decoder, feeds, len(jobs))
         rankings = []
         for row, (job, state) in enumerate(batch):
             n = min(job.k, int((item[row] >= 0).sum()))
@@ -261,6 +266,15 @@ class Engine:
                 raise ModelError("the decoder's scores are not finite")
             rankings.append(Ranking(item[row, :n], score[row, :n], state, log_prob[row, :n]))
         return rankings
+
+    def _timed(
+        self, name: str, session: GraphSession, feeds: Mapping[str, Any], rows: int
+    ) -> list[npt.NDArray[Any]]:
+        started = time.perf_counter()
+        out = session.run(feeds)
+        if self.on_graph is not None:
+            self.on_graph(name, rows, time.perf_counter() - started)
+        return out
 
     def _keep_feeds(self, width: int) -> dict[str, IntArray]:
         """How many nodes each level can keep: the width, or all children where there are fewer."""
@@ -301,8 +315,8 @@ class Engine:
         self._decoder.keep(
             item_table=item_table,
             leaf_item=trie.leaf_item,
-            blend=np.array([self.artifact.manifest["blend"]], np.float32),
         )
+        self.set_blend(float(self.artifact.manifest["blend"]))
         for level in range(trie.levels):
             n_nodes = trie.n_nodes[level]
             self._decoder.keep(

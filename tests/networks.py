@@ -29,7 +29,12 @@ def random_codes(rng: np.random.Generator, n_items: int, sizes: Sequence[int]) -
 
 
 def random_network(
-    *, seed: int = 0, n_items: int = 40, sizes: Sequence[int] = (5, 4, 6), scale: float = 3.0, **overrides: Any
+    *,
+    seed: int = 0,
+    n_items: int = 40,
+    sizes: Sequence[int] = (5, 4, 6),
+    scale: float = 3.0,
+    **overrides: Any,
 ) -> GPT4Rec:
     """A tiny network whose weights are scaled up, so that its distributions are far from uniform."""
     torch.manual_seed(seed)
@@ -66,7 +71,9 @@ def random_catalogue(rng: np.random.Generator, n_items: int) -> Catalogue:
             CatalogueItem(
                 f"i{index}",
                 f"Item {index}",
-                category=tuple(rng.choice(["a", "b", "c", "d"], size=rng.integers(1, 3), replace=False).tolist()),
+                category=tuple(
+                    rng.choice(["a", "b", "c", "d"], size=rng.integers(1, 3), replace=False).tolist()
+                ),
                 brand=str(rng.choice(["x", "y"])),
             )
             for index in range(n_items)

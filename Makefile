@@ -1,0 +1,49 @@
+# Everything runs in .venv; `make help` lists the targets.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+# The runtime on this machine: cpu, or `make EXTRA=gpu …` on one with CUDA.
+EXTRA  ?= cpu
+# `make demo ONCE=1` exits after it has shown the recommendations.
+ONCE   ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format load bench clean
+
+help:  ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## Install everything into .venv
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA),embedded,train,test,dev]'
+	@touch $@
+
+demo: $(STAMP)  ## Train on MovieLens-100K, export, serve, and show recommendations
+	$(BIN)/gpt4rec demo $(if $(ONCE),--once)
+
+test: $(STAMP)  ## Run the tests
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+check: $(STAMP)  ## Format, lint and types: what CI checks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## Format, and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+load: $(STAMP)  ## Open-loop load against a running service: make load URL=http://127.0.0.1:8000
+	$(BIN)/python -m loadtests.open_loop $(if $(URL),--url $(URL))
+
+bench: $(STAMP)  ## Time encode and decode of an artefact: make bench ARTIFACT=DIR
+	$(BIN)/python -m loadtests.engine_bench $(if $(ARTIFACT),--artifact $(ARTIFACT))
+
+clean:  ## Remove what was built, not the data
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,296 @@
+"""`gpt4rec demo`: data → train → compare → export → serve → recommend, on MovieLens-100K.
+
+Each step is kept under a key of what went into it (data, configuration, code), so a second run starts where the first
+one ended and an edit to the model trains again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(add_completion=False)
+
+TRAIN_MINUTES = 2.5
+READY_TIMEOUT_S = 60.0
+SHOWN = 5
+METRICS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr@10", "coverage@10", "novelty@10")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class DemoError(RuntimeError):
+    """A step failed; the message says which and why."""
+
+
+@app.command(name="demo")
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Exit after the recommendations are shown.")] = False,
+    home: Annotated[Path, typer.Option(help="Where data, runs and artefacts are kept.")] = Path(".demo"),
+    port: Annotated[int, typer.Option(help="Port of the service; 0 takes a free one.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0.05, help="Longest time to train.")] = TRAIN_MINUTES,
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+) -> None:
+    """Train GPT4Rec on MovieLens-100K, serve it, and show what it recommends."""
+    console = Console()
+    started = time.monotonic()
+    try:
+        artifact = prepare(console, home, minutes, seed)
+        with Service(artifact, home, port) as service:
+            service.wait_until_ready()
+            show(console, service, home)
+            took = time.monotonic() - started
+            console.print(f"\nready after {took:.0f} s\n{service.urls()}", highlight=False)
+            if not once:
+                console.print("serving until Ctrl-C …")
+                with contextlib.suppress(KeyboardInterrupt):
+                    service.process.wait()
+    except KeyboardInterrupt:
+        console.print("interrupted; run it again to continue")
+        raise typer.Exit(1) from None
+    except (DemoError, httpx.HTTPError) as error:
+        console.print(f"[red]demo failed[/]: {error}", highlight=False)
+        raise typer.Exit(1) from error
+
+
+# ── data, training, export ──────────────────────────────────────────────────────────────────────────────
+
+
+def prepare(console: Console, home: Path, minutes: float, seed: int) -> Path:
+    """The artefact of the demo's model, made where it is not there yet."""
+    data = home / "data" / "ml-100k"
+    if not (data / "meta.json").exists():
+        step(console, 1, "data: MovieLens-100K")
+        run("data", "movielens-100k", "--out", str(data))
+    else:
+        step(console, 1, "data: MovieLens-100K is here")
+    key = content_key(data, minutes, seed)
+    folder, artifacts = home / "runs" / key, home / "artifacts" / key
+    report = artifacts / "evaluation.json"
+    if not report.exists():
+        train(console, data, folder, minutes, seed)
+        step(console, 3, "export: ONNX graphs, fallback, parity gate")
+        run("export", "--run", str(folder), "--out", str(artifacts))
+        step(console, 4, "evaluation of the exported graphs on the test part")
+        aside = artifacts / ".evaluation.json"
+        run("evaluate", "--artifact", str(artifacts), "--data", str(data), "--json", str(aside), quiet=True)
+        aside.replace(report)
+    else:
+        step(console, 2, f"model: trained before ({key})")
+    console.print(comparison(json.loads(report.read_text("utf-8"))))
+    return artifacts
+
+
+def train(console: Console, data: Path, folder: Path, minutes: float, seed: int) -> None:
+    """Train, or continue a training that was interrupted."""
+    if (folder / "metrics.json").exists():
+        return
+    step(console, 2, f"training: at most {minutes:g} minutes")
+    resume = ["--resume"] if (folder / "checkpoint.safetensors").exists() else []
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)  # nothing finished in it
+    chosen = [] if resume else ["--seed", str(seed)]
+    run("train", "--data", str(data), "--out", str(folder), "--max-minutes", str(minutes), *chosen, *resume)
+
+
+def content_key(data: Path, minutes: float, seed: int) -> str:
+    """Names what the model depends on: the data's fingerprint, the time to train, the seed, and the code."""
+    digest = hashlib.sha256()
+    digest.update(json.loads((data / "meta.json").read_text("utf-8"))["fingerprint"].encode())
+    digest.update(f"{minutes} {seed}".encode())
+    for folder in ("model", "export"):
+        for file in sorted((ROOT / folder).glob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def step(console: Console, number: int, text: str) -> None:
+    console.print(f"[bold]{number}/5[/] {text}", highlight=False)
+
+
+def run(*arguments: str, quiet: bool = False) -> None:
+    """One `gpt4rec` command in its own process. Raises DemoError where it fails."""
+    command = [sys.executable, "-m", "service.cli", *arguments]
+    done = subprocess.run(command, check=False, stderr=subprocess.DEVNULL if quiet else None)  # noqa: S603
+    if done.returncode:
+        raise DemoError(f"`gpt4rec {' '.join(arguments)}` ended with exit code {done.returncode}")
+
+
+def comparison(report: dict[str, Any]) -> Table:
+    """Figures of all systems, and whether the model's lead is more than chance."""
+    table = Table(title=f"test part, {report['users']} users: {report['protocol']}")
+    table.add_column("metric")
+    for system in report["systems"]:
+        table.add_column(system, justify="right")
+    for metric in METRICS:
+        cells = [f"{figures[metric]:.4f}" for figures in report["systems"].values()]
+        table.add_row(metric, *cells)
+    return table
+
+
+# ── service ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Service:
+    """`gpt4rec serve` as a process of its own, with an embedded Valkey, on loopback."""
+
+    artifact: Path
+    home: Path
+    port: int
+
+    def __enter__(self) -> Service:
+        self.token = secrets.token_urlsafe(16)
+        self.port_file = self.home / "port"
+        self.port_file.unlink(missing_ok=True)
+        self.log = self.home / "service.log"
+        environment = os.environ | {"GPT4REC_OPS_TOKENS": f"demo:{self.token}"}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(  # noqa: S603
+                [
+                    sys.executable, "-m", "service.cli", "serve", "--artifact", str(self.artifact),
+                    "--port", str(self.port), "--port-file", str(self.port_file),
+                    "--redis", "embedded", "--data-dir", str(self.home / "valkey"),
+                ],
+                env=environment, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+
+    def wait_until_ready(self) -> None:
+        """Raises DemoError with the end of the service's log where it does not come up."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(OSError, ValueError, httpx.HTTPError):
+                self.url = f"http://127.0.0.1:{int(self.port_file.read_text('utf-8'))}"
+                if httpx.get(f"{self.url}/readyz", timeout=1.0).status_code == httpx.codes.OK:
+                    return
+            time.sleep(0.05)
+        tail = self.log.read_text("utf-8", "replace")[-2000:]
+        raise DemoError(f"the service did not become ready; the end of {self.log}:\n{tail}")
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = httpx.post(self.url + path, json=body, timeout=5.0).raise_for_status()
+        result: dict[str, Any] = answer.json()
+        return result
+
+    @contextlib.contextmanager
+    def fallback_forced(self) -> Iterator[None]:
+        """What an operator does when the model misbehaves; undone at the end."""
+        self._set_mode("fallback")
+        try:
+            yield
+        finally:
+            self._set_mode("auto")
+
+    def _set_mode(self, mode: str) -> None:
+        httpx.put(
+            f"{self.url}/ops/fallback",
+            json={"mode": mode, "reason": "shown by gpt4rec demo"},
+            headers={"Authorization": f"Bearer {self.token}"},
+            timeout=5.0,
+        ).raise_for_status()
+
+    def urls(self) -> str:
+        return "\n".join(
+            [
+                f"  recommend  curl -s {self.url}/recommend -H 'content-type: application/json' "
+                f"""-d '{{"user_id": "demo-new", "k": 5}}'""",
+                f"  metrics    {self.url}/metrics",
+                f"  API        {self.url}/docs",
+                f"  toggle     GPT4REC_OPS_TOKEN={self.token} .venv/bin/gpt4rec ops fallback set fallback "
+                f"--reason 'trying it' --url {self.url}",
+            ]
+        )
+
+
+# ── recommendations ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def show(console: Console, service: Service, home: Path) -> None:
+    """One user of each segment, with the model and once without."""
+    step(console, 5, f"serving on {service.url}; one user of each segment")
+    titles, histories = real_histories(home / "data" / "ml-100k")
+    shown: dict[str, str] = {}
+    for name, history in histories:
+        user = f"demo-{name}"
+        service.post("/events", {"events": [event | {"user_id": user} for event in history]})
+        answer = service.post("/recommend", {"user_id": user, "k": SHOWN, "seed": 7, "budget_ms": 1000})
+        if answer["segment"] not in shown:
+            shown[answer["segment"]] = user
+            console.print(answer_table(answer, [titles[event["item_id"]] for event in history]))
+    user = next(iter(shown.values()))
+    history = dict(histories)[user.removeprefix("demo-")]
+    with service.fallback_forced():
+        answer = service.post("/recommend", {"user_id": user, "k": SHOWN, "seed": 7, "budget_ms": 1000})
+    console.print("fallback forced by an operator:")
+    console.print(answer_table(answer, [titles[event["item_id"]] for event in history]))
+
+
+def real_histories(data: Path) -> tuple[dict[str, str], list[tuple[str, list[dict[str, Any]]]]]:
+    """Histories of users of the data set, moved in time so that they end an hour ago; some cut short, as those of
+    users who have just come."""
+    from model.data import Dataset, sequences
+
+    dataset = Dataset.load(data)
+    titles = {row["item_id"]: row["title"] or row["item_id"] for row in dataset.items.iter_rows(named=True)}
+    log = sequences(dataset)
+    order = log.lengths.argsort(kind="stable")
+    chosen = [int(order[len(order) * share // 100]) for share in (10, 25, 40, 50, 60, 75, 90)]
+    now = int(time.time() * 1000)
+    histories: list[tuple[str, list[dict[str, Any]]]] = []
+    for number, row in enumerate([chosen[0], *chosen]):
+        rows = log.user(row)
+        items, times = log.item[rows], log.time_ms[rows]
+        if number == 0:
+            items, times = items[:2], times[:2]
+        shift = now - 3_600_000 - int(times[-1])
+        events = [
+            {"item_id": log.item_ids[item], "type": "rating", "timestamp": int(t) + shift}
+            for item, t in zip(items.tolist(), times.tolist(), strict=True)
+        ]
+        histories.append(("new" if number == 0 else log.user_ids[row], events))
+    return titles, histories
+
+
+def answer_table(answer: dict[str, Any], history: list[str]) -> Table:
+    caption = (
+        f"segment {answer['segment']} · {answer['strategy']} · source {answer['source']} "
+        f"({answer['reason'] or answer['rung']}) · {answer['latency_ms']:.1f} ms"
+    )
+    table = Table(title=caption, title_justify="left", title_style="bold")
+    table.add_column(f"history, the last of {len(history)}", min_width=34)
+    table.add_column("recommended", min_width=34)
+    table.add_column("score", justify="right")
+    recent = history[-SHOWN:][::-1]
+    for row in range(SHOWN):
+        item = answer["items"][row] if row < len(answer["items"]) else None
+        table.add_row(
+            recent[row] if row < len(recent) else "",
+            "" if item is None else str(item["title"]),
+            "" if item is None else f"{item['score']:.2f}",
+        )
+    return table

@@ -1,0 +1,49 @@
+"""`gpt4rec export`: a training run → an artefact that passed the parity gate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(name="export")
+def export_command(
+    run: Annotated[Path, typer.Option(help="Run folder of `gpt4rec train`.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of artefacts; the new one is published under its version.")
+    ],
+    dtype: Annotated[
+        str, typer.Option(help="float32, float16 (for GPUs) or int8 (small weights).")
+    ] = "float32",
+    data: Annotated[Path | None, typer.Option(help="Data set, where it moved since training.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
+) -> None:
+    """Write the ONNX graphs, the catalogue and the fallback of a trained model, and check them against it."""
+    from rich.console import Console
+
+    if dtype not in ("float32", "float16", "int8"):
+        raise typer.BadParameter(f"{dtype!r}: choose float32, float16 or int8", param_hint="--dtype")
+    console = Console(stderr=True)
+    try:
+        from export.from_run import ExportError, export_run
+    except ModuleNotFoundError as error:
+        console.print(
+            f"[red]export needs the training packages[/]: pip install 'gpt4rec[train,cpu]' ({error.name})"
+        )
+        raise typer.Exit(1) from error
+    try:
+        with console.status("exporting") as status:
+            folder, report = export_run(run, out, dtype, data, say=status.update)  # type: ignore[arg-type]
+    except ExportError as error:
+        console.print(f"[red]export failed[/]: {error}", highlight=False)
+        raise typer.Exit(1) from error
+    if as_json:
+        typer.echo(json.dumps({"artifact": str(folder), **report}))
+        return
+    console.print(f"published {folder}", highlight=False)
+    console.print(f"parity: {report['parity']}", highlight=False)

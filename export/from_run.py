@@ -1,0 +1,136 @@
+"""From a run folder to a published artefact: fallback scorers, blend, graphs, parity gate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.artifact import Artifact, ArtifactFileError, staging
+from export.build import ParityError, Parts, export, write
+from export.catalogue import Catalogue, CatalogueItem
+from export.features import EventArrays
+from export.graph import GraphDtype
+from export.parity import Probe
+from model.baselines import Baselines, fit_baselines
+from model.data import Dataset
+from model.data_errors import DataError
+from model.data_split import Holdout, Split
+from model.evaluate import evaluate
+from model.ranking import engine_ranker
+from model.run import Run, RunError
+from service.decoding import Decoding
+from service.engine import Engine
+from service.errors import ServiceError
+
+BLENDS = (1.0, 0.75, 0.5, 0.25)
+BLEND_USERS = 500
+PROBES = 24
+
+Say = Callable[[str], None]
+
+
+class ExportError(RuntimeError):
+    """The artefact was not published; the message says why."""
+
+
+def export_run(
+    folder: Path, out: Path, dtype: GraphDtype, data: Path | None = None, *, say: Say = lambda _: None
+) -> tuple[Path, dict[str, Any]]:
+    """Export the run in `folder` under `out`. Returns the artefact's folder and a report.
+
+    Raises ExportError where the run, its data or the gate is at fault.
+    """
+    try:
+        say("reading the run and its data")
+        run = Run.open(folder)
+        dataset = run.dataset(data)
+        split = run.split(dataset)
+        say("fitting item-CF and popularity")
+        baselines = fit_baselines(split)
+        parts = parts_of(run, dataset, split, baselines)
+        say("choosing the blend on validation")
+        blend, tried = choose_blend(parts, split, out)
+        about = {**parts.about, "blend_trials": tried}
+        parts = replace(parts, blend=blend, about=about)
+        say("writing and checking the graphs")
+        published, result = export(parts, out, dtype, probes(split, run))
+    except (RunError, DataError, ParityError, ArtifactFileError, ServiceError) as error:
+        raise ExportError(str(error)) from error
+    return published, {"parity": result.to_json(), "blend": blend, "model_version": published.name}
+
+
+def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines) -> Parts:
+    """All parts of the artefact, with the dense score alone as the ranking until a blend is chosen."""
+    metrics = run.folder / "metrics.json"
+    about = {
+        "data": dict(run.data) | {"path": None},
+        "training": json.loads((run.folder / "config.json").read_text("utf-8")),
+        "item_cf": baselines.config.to_json(),
+        "metrics": json.loads(metrics.read_text("utf-8")) if metrics.exists() else None,
+    }
+    return Parts(
+        name=run.data["name"],
+        model=run.model(),
+        tokenizer=run.tokenizer,
+        catalogue=catalogue_of(dataset, split.sequences.item_ids),
+        context=run.context,
+        item_cf=baselines.item_cf,
+        popularity=baselines.popularity,
+        blend=1.0,
+        about=about,
+    )
+
+
+def catalogue_of(dataset: Dataset, item_ids: list[str]) -> Catalogue:
+    rows = {row["item_id"]: row for row in dataset.items.iter_rows(named=True)}
+    items = []
+    for item_id in item_ids:
+        row = rows.get(item_id, {})
+        category, attributes = tuple(row.get("category") or ()), tuple(row.get("attributes") or ())
+        items.append(CatalogueItem(item_id, row.get("title"), category, row.get("brand"), attributes))
+    return Catalogue.of(items)
+
+
+def choose_blend(parts: Parts, split: Split, out: Path) -> tuple[float, dict[str, float]]:
+    """Weight of the dense score with the best validation NDCG@10 under the served beam; ties go to the larger."""
+    sample = _sampled(split, BLEND_USERS)
+    with staging(out) as folder:
+        write(parts, folder, "float32")
+        engine = Engine(Artifact.open(folder), device="cpu")
+        tried = {}
+        for blend in BLENDS:
+            engine.set_blend(blend)
+            ranker = engine_ranker(engine, Decoding("beam"), k=10)
+            result = evaluate({"gpt4rec": ranker}, sample, "valid", samples=1)
+            tried[str(blend)] = round(float(result.to_json()["systems"]["gpt4rec"]["ndcg@10"]), 6)
+    best = max(BLENDS, key=lambda blend: tried[str(blend)])
+    return best, tried
+
+
+def _sampled(split: Split, limit: int) -> Split:
+    n = len(split.valid)
+    if n <= limit:
+        return split
+    rows = np.sort(np.random.default_rng(0).permutation(n)[:limit])
+    v = split.valid
+    return replace(split, valid=Holdout(v.users[rows], v.history_end[rows], v.target[rows]))
+
+
+def probes(split: Split, run: Run) -> list[Probe]:
+    """Histories for the parity gate: none, the shortest, the longest, and a spread of lengths between."""
+    log = split.sequences
+    order = np.argsort(log.lengths, kind="stable")
+    users = np.unique(order[np.linspace(0, len(order) - 1, min(PROBES, len(order))).astype(int)])
+    context = {name: next(iter(values)) for name, values in run.context.values.items() if values}
+    found = [Probe(EventArrays(*(np.zeros(0, np.int64) for _ in range(3))))]
+    for number, user in enumerate(users):
+        rows = log.user(int(user))
+        events = EventArrays(log.item[rows], log.type[rows], log.time_ms[rows])
+        known = run.context.max_gap_ms > 0 and number % 2 == 1
+        found.append(Probe(events, context if known else {}, run.context.max_gap_ms // 2 if known else -1))
+    return found
