@@ -161,9 +161,7 @@ def resolve(path: Path) -> Path:
     pointer = path / LATEST
     if pointer.is_file():
         return path / pointer.read_text("utf-8").strip()
-    raise ArtifactFileError(
-        f"{path} is no artefact: neither {MANIFEST} nor {LATEST} is in it; run `gpt4rec export`"
-    )
+    raise ArtifactFileError(f"{path} is no artefact: neither {MANIFEST} nor {LATEST} is in it; run `gpt4rec export`")
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -213,7 +211,7 @@ def seal(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Any]
 def publish(folder: Path, root: Path) -> Path:
     """Rename a sealed folder to its version and point `latest` at it. Publishing the same content again is a
     no-op."""
-    version = json.loads((folder / MANIFEST).read_text("utf-8"))["model_version"]
+    version = str(json.loads((folder / MANIFEST).read_text("utf-8"))["model_version"])
     target = root / version
     if not target.exists():
         folder.chmod(0o755)

@@ -58,9 +58,7 @@ def export(parts: Parts, root: Path, dtype: GraphDtype, probes: Sequence[Probe])
         write(parts, folder, dtype)
         result = check(parts.model, Artifact.open(folder), probes, dtype, parts.blend)
         if result.failures:
-            raise ParityError(
-                "the exported graphs differ from the network:\n  " + "\n  ".join(result.failures)
-            )
+            raise ParityError("the exported graphs differ from the network:\n  " + "\n  ".join(result.failures))
         seal(folder, _manifest(parts, dtype) | {"parity": result.to_json()}, parts.name)
         return publish(folder, root), result
 

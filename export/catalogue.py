@@ -53,8 +53,7 @@ class Catalogue:
                 for value in item.facet(name):
                     facets[name].setdefault(value, []).append(index)
         arrays = {
-            name: {value: np.array(rows, np.int64) for value, rows in values.items()}
-            for name, values in facets.items()
+            name: {value: np.array(rows, np.int64) for value, rows in values.items()} for name, values in facets.items()
         }
         return cls(items, [item.item_id for item in items], arrays)
 

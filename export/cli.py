@@ -14,12 +14,8 @@ app = typer.Typer(add_completion=False)
 @app.command(name="export")
 def export_command(
     run: Annotated[Path, typer.Option(help="Run folder of `gpt4rec train`.")],
-    out: Annotated[
-        Path, typer.Option(help="Folder of artefacts; the new one is published under its version.")
-    ],
-    dtype: Annotated[
-        str, typer.Option(help="float32, float16 (for GPUs) or int8 (small weights).")
-    ] = "float32",
+    out: Annotated[Path, typer.Option(help="Folder of artefacts; the new one is published under its version.")],
+    dtype: Annotated[str, typer.Option(help="float32, float16 (for GPUs) or int8 (small weights).")] = "float32",
     data: Annotated[Path | None, typer.Option(help="Data set, where it moved since training.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
 ) -> None:
@@ -32,9 +28,7 @@ def export_command(
     try:
         from export.from_run import ExportError, export_run
     except ModuleNotFoundError as error:
-        console.print(
-            f"[red]export needs the training packages[/]: pip install 'gpt4rec[train,cpu]' ({error.name})"
-        )
+        console.print(f"[red]export needs the training packages[/]: pip install 'gpt4rec[train,cpu]' ({error.name})")
         raise typer.Exit(1) from error
     try:
         with console.status("exporting") as status:

@@ -34,7 +34,7 @@ def write_decoder(
 
     the request   h [B, d], context [B, slots], gap_ms [B], inverse_temperature [B], top_p [B], sampled [B] (0 or 1),
                   seed [B] (hashed), filter [B], excluded [B, K, X] node ids per level, −1 padded
-    the width     keep_l [1] nodes to keep at level l: min(W, keep_{l−1} · (C_l + 1)); blend [1] weight of the dense score
+    the width     keep_l [1] nodes to keep at level l: min(W, keep_{l−1} · (C_l + 1)); blend [1] weight of q · e
     the catalogue first_child_l [n_l + 1], token_l, parent_l, node_hash_l [n_{l+1}], slots_l = 0 … C_l,
                   node_ok_l [F, n_{l+1}] uint8, n_nodes_l [1], leaf_item [N], item_table [N + 2, d]
     Outputs: item [B, W] catalogue indices best first, −1 where the catalogue has no more; score [B, W] blended
@@ -59,9 +59,7 @@ class Beam:
 
 
 class DecoderGraph(GraphWriter):
-    def __init__(
-        self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype
-    ) -> None:
+    def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
         super().__init__("gpt4rec_decoder", weights, dtype)
         c = self.config = config
         self.h = self.input("h", FLOAT, ["batch", c.d_model])
@@ -122,9 +120,7 @@ class DecoderGraph(GraphWriter):
         mixed = op.ReduceSum(op.Mul(rows, op.Unsqueeze(known, self.ints(2))), self.ints(1), keepdims=0)
         log_gap = op.Unsqueeze(op.Mul(self.log_seconds(self.gap_ms), self.floats(0.1)), self.ints(1))
         gap = op.Add(
-            op.Mul(
-                log_gap, self.constant(self._weights["context.gap.weight"].T.astype(np.float32), "gap_row")
-            ),
+            op.Mul(log_gap, self.constant(self._weights["context.gap.weight"].T.astype(np.float32), "gap_row")),
             self.weight32("context.gap_known"),
         )
         gap_known = self.cast(op.GreaterOrEqual(self.gap_ms, self.ints(0)), FLOAT)
@@ -204,9 +200,7 @@ class DecoderGraph(GraphWriter):
         the spare slot C of the first beam, which no child ever takes.
         """
         op, trie = self.op, self.trie[level]
-        here = op.Squeeze(
-            op.Slice(self.excluded, self.ints(level), self.ints(level + 1), self.ints(1)), self.ints(1)
-        )
+        here = op.Squeeze(op.Slice(self.excluded, self.ints(level), self.ints(level + 1), self.ints(1)), self.ints(1))
         node = op.Max(here, self.ints(0))
         parent = op.Gather(trie["parent"], node, axis=0)
         slot = op.Sub(node, op.Gather(trie["first_child"], parent, axis=0))
@@ -302,9 +296,7 @@ class DecoderGraph(GraphWriter):
     def gumbel(self, level: int, child: ir.Value) -> ir.Value:
         """−log(−log u), u a hash of (seed, level, node): it depends on neither slot nor batch."""
         op = self.op
-        x = op.Add(
-            op.Gather(self.trie[level]["hash"], child, axis=0), op.Unsqueeze(self.seed, self.ints(1, 2))
-        )
+        x = op.Add(op.Gather(self.trie[level]["hash"], child, axis=0), op.Unsqueeze(self.seed, self.ints(1, 2)))
         x = self.fifth_power(op.Mod(x, self.ints(PRIME)))
         x = self.fifth_power(op.Mod(op.Add(x, self.ints(ROUND_KEYS[1])), self.ints(PRIME)))
         # 24 bits survive the cast to float32: drop the lower ones first, so that u never rounds to 1.

@@ -37,9 +37,7 @@ def write_encoder(
 
 
 class EncoderGraph(GraphWriter):
-    def __init__(
-        self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype
-    ) -> None:
+    def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
         super().__init__("gpt4rec_encoder", weights, dtype)
         c = self.config = config
         self.state_type = STATE_TYPES[c.state_dtype]
@@ -105,9 +103,7 @@ class EncoderGraph(GraphWriter):
         op = self.op
         waves = []
         for period in PERIODS_MS:
-            phase = op.Mul(
-                self.cast(op.Mod(self.time, self.ints(period)), FLOAT), self.floats(2 * np.pi / period)
-            )
+            phase = op.Mul(self.cast(op.Mod(self.time, self.ints(period)), FLOAT), self.floats(2 * np.pi / period))
             waves += [op.Unsqueeze(f(phase), self.ints(2)) for f in (op.Sin, op.Cos)]
         return self.linear(self.to_compute(op.Concat(*waves, axis=2)), "period", bias=False)
 
@@ -125,9 +121,7 @@ class EncoderGraph(GraphWriter):
 
     def elapsed(self, all_time: ir.Value) -> ir.Value:
         """[B, T, S] log(1 + Δt) between every new event and every slot."""
-        delta = self.op.Sub(
-            self.op.Unsqueeze(self.time, self.ints(2)), self.op.Unsqueeze(all_time, self.ints(1))
-        )
+        delta = self.op.Sub(self.op.Unsqueeze(self.time, self.ints(2)), self.op.Unsqueeze(all_time, self.ints(1)))
         return self.log_seconds(delta)
 
     def rope(self, slot: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -172,9 +166,7 @@ class EncoderGraph(GraphWriter):
         both = self.linear(y, f"blocks.{layer}.key_value", bias=False)
         both = op.Reshape(both, self.ints(0, 0, 2, c.d_head))
         new = op.Transpose(both, perm=[0, 2, 1, 3])
-        past = op.Squeeze(
-            op.Slice(self.kv, self.ints(layer), self.ints(layer + 1), self.ints(1)), self.ints(1)
-        )
+        past = op.Squeeze(op.Slice(self.kv, self.ints(layer), self.ints(layer + 1), self.ints(1)), self.ints(1))
         if not self.quantised:
             return op.Concat(past, self.cast(new, self.state_type), axis=2), None
         new = self.to_float(new)
@@ -205,9 +197,7 @@ class EncoderGraph(GraphWriter):
     ) -> ir.Value:
         """Attention of the new events over all slots; scores and softmax in float32."""
         op, c = self.op, self.config
-        query = op.Reshape(
-            self.linear(y, f"blocks.{layer}.query", bias=False), self.ints(0, 0, c.heads, c.d_head)
-        )
+        query = op.Reshape(self.linear(y, f"blocks.{layer}.query", bias=False), self.ints(0, 0, c.heads, c.d_head))
         cos, sin = (self.op.Slice(r, self.ints(c.window), self.ints(2**31), self.ints(0)) for r in rope)
         query = self.rotate(op.Transpose(query, perm=[0, 2, 1, 3]), cos, sin)
         # One key/value head: the query heads fold into rows of one matrix product.
@@ -231,9 +221,7 @@ class EncoderGraph(GraphWriter):
         mixed = op.Reshape(op.Transpose(mixed, perm=[0, 2, 1, 3]), self.ints(0, 0, c.heads * c.d_head))
         return self.linear(mixed, f"blocks.{layer}.out", bias=False)
 
-    def write_state(
-        self, keys_values: list[ir.Value], scales: list[ir.Value | None], all_time: ir.Value
-    ) -> None:
+    def write_state(self, keys_values: list[ir.Value], scales: list[ir.Value | None], all_time: ir.Value) -> None:
         """The next window: slots n_new … n_new + w − 1 of every layer."""
         op, c = self.op, self.config
         window = self.constant(np.arange(c.window, dtype=np.int64), "window")

@@ -1,8 +1,8 @@
 """Writing ONNX graphs op by op.
 
-The graphs are written, not traced: every node is one that we chose, which is what keeps them inside the set of operators
-and types that onnxruntime's CUDA provider has. `GraphWriter` adds to onnxscript's builder what both graphs need: weights
-in the graph's precision, layer norms and linear layers.
+The graphs are written, not traced: every node is one that we chose, which is what keeps them inside the set of
+operators and types that onnxruntime's CUDA provider has. `GraphWriter` adds to onnxscript's builder what both graphs
+need: weights in the graph's precision, layer norms and linear layers.
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ class GraphWriter:
         scale = np.maximum(np.abs(array).max(axis=0), 1e-8).astype(np.float32) / np.float32(127)
         quantised = self.constant(np.round(array / scale).astype(np.int8), name + ".int8")
         zero = self.constant(np.zeros(array.shape[1], np.int8), name + ".zero")
-        value: ir.Value = self.op.DequantizeLinear(
-            quantised, self.constant(scale, name + ".scale"), zero, axis=1
-        )
+        value: ir.Value = self.op.DequantizeLinear(quantised, self.constant(scale, name + ".scale"), zero, axis=1)
         return value
 
     def linear(self, x: ir.Value, layer: str, *, bias: bool = True) -> ir.Value:

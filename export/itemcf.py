@@ -300,7 +300,5 @@ def _load(path: Path, kind: str, expected: Mapping[str, tuple[type[np.generic], 
         raise ScorerFileError(f"{path.name} holds {sorted(arrays)}")
     for name, (dtype, ndim) in expected.items():
         if arrays[name].dtype != dtype or arrays[name].ndim != ndim:
-            raise ScorerFileError(
-                f"{path.name}: {name} is {arrays[name].dtype} with {arrays[name].ndim} axes"
-            )
+            raise ScorerFileError(f"{path.name}: {name} is {arrays[name].dtype} with {arrays[name].ndim} axes")
     return arrays

@@ -1,9 +1,9 @@
 """Repeatable noise for sampling: a hash of (seed, level, node) in modular arithmetic.
 
-x → x⁵ mod p is a permutation for p = 2³¹ − 1 (5 does not divide p − 1), and every product stays below 2⁶², so the rounds
-can run in int64 Mul and Mod, which onnxruntime has on every device. The rounds are those of the block cipher
-MiMC (Albrecht et al., 2016), with few of them: this is noise, not secrecy. What does not depend on the request (level, node)
-is hashed once a catalogue; the graph mixes in the seed.
+x → x⁵ mod p is a permutation for p = 2³¹ − 1 (5 does not divide p − 1), and every product stays below 2⁶², so the
+rounds can run in int64 Mul and Mod, which onnxruntime has on every device. The rounds are those of the block cipher
+MiMC (Albrecht et al., 2016), with few of them: this is noise, not secrecy. What does not depend on the request
+(level, node) is hashed once a catalogue; the graph mixes in the seed.
 """
 
 from __future__ import annotations

@@ -61,9 +61,7 @@ class GateResult:
             self.failures.append(message)
 
 
-def check(
-    model: GPT4Rec, artifact: Artifact, probes: Sequence[Probe], dtype: GraphDtype, blend: float
-) -> GateResult:
+def check(model: GPT4Rec, artifact: Artifact, probes: Sequence[Probe], dtype: GraphDtype, blend: float) -> GateResult:
     """Compare every probe's hidden state and its lists under every strategy. The engine streams the second half of
     each history over the state of the first, so the state's round trip is part of the comparison."""
     result = GateResult(dtype, len(probes))
@@ -77,9 +75,7 @@ def check(
         context = vocabulary.context.encode(probe.context)
         with torch.no_grad():
             q = model.query(hidden, torch.from_numpy(context), torch.tensor(probe.gap_ms))
-        base = Job(
-            None, *_arrays(probe.events), True, context, probe.gap_ms, STRATEGIES[0], 10, 0, _NOTHING, number
-        )
+        base = Job(None, *_arrays(probe.events), True, context, probe.gap_ms, STRATEGIES[0], 10, 0, _NOTHING, number)
         state = _streamed(engine, base)
         result.hidden = max(result.hidden, float(np.abs(state.state.h - hidden.numpy()).max()))
         for decoding in STRATEGIES:
@@ -118,9 +114,7 @@ def _streamed(engine: Engine, job: Job) -> Ranking:
         return _run(engine, replace(job, k=0))
     first = replace(job, item=job.item[:half], type=job.type[:half], time_ms=job.time_ms[:half], k=0)
     state = _run(engine, first).state
-    rest = replace(
-        job, item=job.item[half:], type=job.type[half:], time_ms=job.time_ms[half:], state=state, k=0
-    )
+    rest = replace(job, item=job.item[half:], type=job.type[half:], time_ms=job.time_ms[half:], state=state, k=0)
     return _run(engine, rest)
 
 
@@ -131,9 +125,7 @@ def _run(engine: Engine, job: Job) -> Ranking:
     return result
 
 
-def _compare(
-    result: GateResult, where: str, got: Ranking, want: Sequence[Listed], dtype: GraphDtype
-) -> float:
+def _compare(result: GateResult, where: str, got: Ranking, want: Sequence[Listed], dtype: GraphDtype) -> float:
     """Log-probabilities of what both list; for float32, position by position up to ties. Returns the overlap."""
     expected = {one.item: one for one in want}
     items = got.items.tolist()
@@ -146,9 +138,7 @@ def _compare(
     return len(shared) / max(len(want), 1)
 
 
-def _same_order(
-    result: GateResult, where: str, items: list[int], got: Ranking, want: Sequence[Listed]
-) -> None:
+def _same_order(result: GateResult, where: str, items: list[int], got: Ranking, want: Sequence[Listed]) -> None:
     if len(items) != len(want):
         result.fail(f"{where}: {len(items)} items instead of {len(want)}")
         return

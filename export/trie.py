@@ -20,7 +20,7 @@ BoolArray = npt.NDArray[np.bool_]
 class Trie:
     """K levels under one root; level 0 is the root, level K the leaves.
 
-    first_child[l] [n_l + 1]   children of node i of level l are first_child[l][i] … first_child[l][i + 1] of level l + 1
+    first_child[l] [n_l + 1]   children of node i of level l: first_child[l][i] … first_child[l][i + 1] of level l + 1
     token[l]       [n_{l+1}]   token on the edge into each node of level l + 1
     parent[l]      [n_{l+1}]   its parent, a node of level l
     first_leaf[l]  [n_l + 1]   leaves under node i of level l, l = 0 … K − 1
@@ -56,9 +56,7 @@ class Trie:
     def build(cls, codes: IntArray) -> Trie:
         """From [N, K] token paths. Raises ValueError when two items share a path or a token is negative."""
         if codes.ndim != 2 or codes.size == 0:
-            raise ValueError(
-                f"a trie needs at least one item and one level, got codes of shape {codes.shape}"
-            )
+            raise ValueError(f"a trie needs at least one item and one level, got codes of shape {codes.shape}")
         if codes.min() < 0:
             raise ValueError("tokens must not be negative")
         n, levels = codes.shape
@@ -80,9 +78,7 @@ class Trie:
             raise ValueError(f"{n - len(token[-1])} items share another item's token path")
         item_leaf = np.empty(n, np.int64)
         item_leaf[leaf_item] = np.arange(n)
-        return cls(
-            tuple(first_child), tuple(token), tuple(parent), tuple(first_leaf[:-1]), leaf_item, item_leaf
-        )
+        return cls(tuple(first_child), tuple(token), tuple(parent), tuple(first_leaf[:-1]), leaf_item, item_leaf)
 
     def node_counts(self, allowed: BoolArray) -> list[IntArray]:
         """Allowed leaves under every node of levels 1 … K, from `allowed` [N] by item."""

@@ -137,9 +137,7 @@ def fit_neighbours(
     n_items = train.n_items
     width = min(neighbours, n_items)
     users = np.repeat(np.arange(train.n_users), train.lengths)
-    touched = sparse.csr_matrix(
-        (np.ones(len(users), np.float32), (users, train.item)), shape=(train.n_users, n_items)
-    )
+    touched = sparse.csr_matrix((np.ones(len(users), np.float32), (users, train.item)), shape=(train.n_users, n_items))
     touched.sum_duplicates()
     touched.data[:] = 1
     recommender = _RECOMMENDERS[kind](K=width + 1)  # an item is usually the nearest to itself
@@ -162,9 +160,7 @@ def fit_neighbours(
     return table, values
 
 
-def _item_cf(
-    neighbour: npt.NDArray[np.int32], similarity: npt.NDArray[np.float32], config: ItemCFConfig
-) -> ItemCF:
+def _item_cf(neighbour: npt.NDArray[np.int32], similarity: npt.NDArray[np.float32], config: ItemCFConfig) -> ItemCF:
     width = config.neighbours
     return ItemCF(
         np.ascontiguousarray(neighbour[:, :width]),
@@ -195,9 +191,7 @@ def _rows(holdout: Holdout, at: IntArray | slice) -> Holdout:
     return Holdout(holdout.users[at], holdout.history_end[at], holdout.target[at])
 
 
-def item_cf_ranks(
-    model: ItemCF, seqs: Sequences, questions: Holdout, exclude_history: bool = True
-) -> IntArray:
+def item_cf_ranks(model: ItemCF, seqs: Sequences, questions: Holdout, exclude_history: bool = True) -> IntArray:
     """[questions] 0-based ranks of the targets in item-CF's full list, items of the history removed or not.
 
     `NOT_RANKED` where no event of the history leads to the target. The same ranks as those of

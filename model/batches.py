@@ -50,11 +50,11 @@ class Chunks:
     @property
     def length(self) -> IntArray:
         """Input positions: the start token and every event but the last, which is only a target."""
-        return self.end - self.start - 1 + self.first
+        return np.asarray(self.end - self.start - 1 + self.first)
 
     @property
     def first(self) -> IntArray:
-        return (self.start == self.sequences.offsets[self.user]).astype(np.int64)
+        return np.asarray(self.start == self.sequences.offsets[self.user], np.int64)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -93,13 +93,15 @@ class BatchPlan:
         length = self.chunks.length
         # A little noise on the length changes who shares a batch from epoch to epoch.
         order = np.argsort(length * rng.uniform(0.95, 1.05, len(length)), kind="stable")
-        batches, current, longest = [], [], 0
+        batches: list[IntArray] = []
+        current: list[int] = []
+        longest = 0
         for row in order:
             widest = max(longest, int(length[row]))
             if current and widest * (len(current) + 1) > self.max_tokens:
                 batches.append(np.array(current))
                 current, widest = [], int(length[row])
-            current.append(row)
+            current.append(int(row))
             longest = widest
         batches.append(np.array(current))
         return [batches[i] for i in rng.permutation(len(batches))]
@@ -137,5 +139,4 @@ def collate(chunks: Chunks, rows: IntArray, start_item: int) -> Batch:
         if lead:
             gap[i, 0] = GAP_UNKNOWN  # nothing came before the first event
         target[i, : int(chunks.loss_from[row]) - first_target] = NO_TARGET
-    tensors = [torch.from_numpy(a) for a in (item, kind, time, target, gap)]
-    return Batch(*tensors, user=torch.from_numpy(chunks.user[rows]))
+    return Batch(*(torch.from_numpy(a) for a in (item, kind, time, target, gap, chunks.user[rows])))

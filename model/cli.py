@@ -67,9 +67,7 @@ def evaluate_command(
     if split not in ("test", "valid"):
         raise typer.BadParameter(f"{split!r}: choose test or valid", param_hint="--split")
     if strategy not in ("beam", "greedy", "top_p", "temperature"):
-        raise typer.BadParameter(
-            f"{strategy!r}: choose beam, greedy, top_p or temperature", param_hint="--strategy"
-        )
+        raise typer.BadParameter(f"{strategy!r}: choose beam, greedy, top_p or temperature", param_hint="--strategy")
     console = Console(stderr=True)
     with _failures(console):
         if artifact is not None:
@@ -91,9 +89,7 @@ def _failures(console: Console) -> Iterator[None]:
         from model.run import RunError
         from service.errors import ServiceError
     except ModuleNotFoundError as error:
-        console.print(
-            f"[red]this needs the training packages[/]: pip install 'gpt4rec[train,cpu]' ({error.name})"
-        )
+        console.print(f"[red]this needs the training packages[/]: pip install 'gpt4rec[train,cpu]' ({error.name})")
         raise typer.Exit(1) from error
     try:
         yield
@@ -176,9 +172,7 @@ def evaluate_artifact(folder: Path, data: Path, part: str, strategy: Any, consol
     dataset = Dataset.load(data)
     log = sequences(dataset)
     if list(log.item_ids) != list(engine.artifact.catalogue.item_ids):
-        raise RunError(
-            f"{data} has another catalogue than the artefact; evaluate on the data it was trained on"
-        )
+        raise RunError(f"{data} has another catalogue than the artefact; evaluate on the data it was trained on")
     split = split_of(engine.artifact.manifest["training"]["split"], log)
     ranker = engine_ranker(engine, Decoding(strategy))
     parts = engine.artifact

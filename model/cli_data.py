@@ -33,12 +33,8 @@ def import_command(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="File, folder, or `completejourney`.")],
     form: Annotated[Format, typer.Option("--format", help="How SOURCE is written.")],
     out: Out,
-    attributes: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON: item → list of attribute ids.")
-    ] = None,
-    items: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Items: CSV, TSV, JSON lines or parquet.")
-    ] = None,
+    attributes: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON: item → list of attribute ids.")] = None,
+    items: Annotated[Path | None, typer.Option(metavar="FILE", help="Items: CSV, TSV, JSON lines or parquet.")] = None,
     users: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Users with their features: the same kinds.")
     ] = None,
@@ -48,9 +44,7 @@ def import_command(
     ] = None,
     columns: Annotated[
         str,
-        typer.Option(
-            "--map", metavar="ROLE=COLUMN,…", help="Columns: user, item, time, type, value, session, …"
-        ),
+        typer.Option("--map", metavar="ROLE=COLUMN,…", help="Columns: user, item, time, type, value, session, …"),
     ] = "",
     as_json: AsJson = False,
 ) -> None:

@@ -1,7 +1,7 @@
 """What a training position knows of its request: user features, control code and gap, with context dropout.
 
-At serving any of them may be missing, so in training each is shown only some of the time; an unknown value is a value like
-any other. User features are also where a model could memorise users: dropout and coarse fields prevent it.
+At serving any of them may be missing, so in training each is shown only some of the time; an unknown value is a value
+like any other. User features are also where a model could memorise users: dropout and coarse fields prevent it.
 """
 
 from __future__ import annotations
@@ -75,9 +75,7 @@ class Conditions:
             vocabulary.max_gap_ms,
         )
 
-    def sample(
-        self, config: TrainConfig, user: Tensor, target: Tensor, gap_ms: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def sample(self, config: TrainConfig, user: Tensor, target: Tensor, gap_ms: Tensor) -> tuple[Tensor, Tensor]:
         """Context [P, slots] and gap [P] for P positions, with dropout from the global generator."""
         n, fields = len(target), self.features.shape[1]
         context = torch.zeros(n, self.n_slots, dtype=torch.int64)

@@ -34,7 +34,7 @@ class TrainConfig:
     code_size: int = 0  # 0: chosen from the number of items
     content_weight: float = 0.5
     max_length: int = 200
-    batch_tokens: int = 4096
+    batch_tokens: int = 1024
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warmup_steps: int = 100
@@ -62,9 +62,7 @@ class TrainConfig:
         if self.split not in ("leave_one_out", "time"):
             raise ConfigError(f"split {self.split!r} is unknown; choose leave_one_out or time")
         if self.tokenizer not in ("atomic", "hierarchical", "semantic"):
-            raise ConfigError(
-                f"tokenizer {self.tokenizer!r} is unknown; choose atomic, hierarchical or semantic"
-            )
+            raise ConfigError(f"tokenizer {self.tokenizer!r} is unknown; choose atomic, hierarchical or semantic")
 
     def network_values(self) -> dict[str, Any]:
         """Fields of the size with the overrides applied."""

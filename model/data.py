@@ -96,9 +96,7 @@ class Dataset:
         try:
             tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in _TABLES}
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise DataError(
-                f"the data set is damaged: {error}", where=str(folder), mend="import it again"
-            ) from error
+            raise DataError(f"the data set is damaged: {error}", where=str(folder), mend="import it again") from error
         kind: CategoryKind = "path" if meta["category_kind"] == "path" else "tags"
         mark = fingerprint(tables["events"], tables["items"], tables["users"], kind)
         if mark != meta["fingerprint"]:
@@ -197,9 +195,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def fingerprint(
-    events: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame, category_kind: CategoryKind
-) -> str:
+def fingerprint(events: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame, category_kind: CategoryKind) -> str:
     """sha256 over names, types and values of the three tables: the same for the same content, whichever
     version of which library wrote the files."""
     digest = hashlib.sha256(category_kind.encode())
@@ -274,11 +270,7 @@ def sequences(dataset: Dataset) -> Sequences:
     counts = events.group_by("user_id", maintain_order=True).len()["len"].cast(pl.Int64).to_numpy()
     offsets = np.zeros(len(users) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
-    time = (
-        events["timestamp"]
-        if dataset.has_time
-        else pl.Series("timestamp", [0]).new_from_index(0, len(events))
-    )
+    time = events["timestamp"] if dataset.has_time else pl.Series("timestamp", [0]).new_from_index(0, len(events))
     return Sequences(
         user_ids=users.to_list(),
         item_ids=catalogue.to_list(),

@@ -168,9 +168,7 @@ def _users(raw: Raw, events: pl.DataFrame) -> pl.DataFrame:
             continue
         values = table[name].n_unique()
         if values > MAX_FEATURE_VALUES:
-            raw.findings.note(
-                f"user column {name!r} has {values} values, too many for a feature; it is left out"
-            )
+            raw.findings.note(f"user column {name!r} has {values} values, too many for a feature; it is left out")
             continue
         text = pl.col(name).cast(pl.String).str.strip_chars()
         features.append(pl.when(text != "").then(text).alias(name))
@@ -235,6 +233,4 @@ def split_tags(column: pl.Series, separator: str, drop: Sequence[str] = ()) -> p
     """[rows] lists of non-empty tags from text such as `Action|Comedy`; missing text is an empty list."""
     tags = pl.col("t").str.split(separator).list.eval(pl.element().str.strip_chars())
     keep = tags.list.eval(pl.element().filter((pl.element() != "") & ~pl.element().is_in(list(drop))))
-    return (
-        pl.DataFrame({"t": column.cast(pl.String)}).select(keep.fill_null([])).to_series().alias(column.name)
-    )
+    return pl.DataFrame({"t": column.cast(pl.String)}).select(keep.fill_null([])).to_series().alias(column.name)

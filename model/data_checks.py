@@ -37,9 +37,7 @@ class Findings:
             self.notes.append(text)
 
 
-def require_columns(
-    found: Sequence[str], wanted: Mapping[str, str], file: str, needed: Sequence[str]
-) -> None:
+def require_columns(found: Sequence[str], wanted: Mapping[str, str], file: str, needed: Sequence[str]) -> None:
     """Raise `DataError` where a column is absent. `wanted` is role → column name (user → user_id); roles in
     `needed` have to be there, and so does every column the caller named himself."""
     absent = {role: column for role, column in wanted.items() if column not in found}
@@ -70,9 +68,7 @@ def as_ids(column: pl.Series, place: Place, what: str) -> pl.Series:
     control = ids.str.contains(r"\p{Cc}").fill_null(value=False)
     _refuse(ids, control, place, f"{what} ids hold control characters", "remove them (tabs, line ends, NUL)")
     long = (ids.str.len_chars() > MAX_ID_LENGTH).fill_null(value=False)
-    _refuse(
-        ids, long, place, f"{what} ids are longer than {MAX_ID_LENGTH} characters", "shorten or hash them"
-    )
+    _refuse(ids, long, place, f"{what} ids are longer than {MAX_ID_LENGTH} characters", "shorten or hash them")
     return ids
 
 

@@ -23,9 +23,7 @@ def read_bytes(path: Path) -> bytes:
     if not path.exists():
         raise DataError("there is no such file", where=str(path), mend="check the path")
     if path.is_dir():
-        raise DataError(
-            "a file is expected here, this is a folder", where=str(path), mend="name the file in it"
-        )
+        raise DataError("a file is expected here, this is a folder", where=str(path), mend="name the file in it")
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -44,9 +44,7 @@ class ImportRequest:
         """Why the options do not go together, or None."""
         if self.times and self.format is not Format.SEQUENCES:
             return "--times goes with --format sequences; elsewhere times are a column (--map time=COLUMN)"
-        if self.format is Format.COMPLETE_JOURNEY and (
-            self.attributes or self.items or self.users or self.columns
-        ):
+        if self.format is Format.COMPLETE_JOURNEY and (self.attributes or self.items or self.users or self.columns):
             return "complete-journey brings its own items, users and column names"
         if self.format is Format.SEQUENCES and self.columns and not (self.items or self.users):
             return "a sequence file has no columns to --map (only --items and --users have)"

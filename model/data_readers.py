@@ -57,7 +57,5 @@ def _with_attributes(items: Table | None, attributes: Table) -> Table:
         return attributes
     rows = items.rows.with_columns(pl.col("item_id").cast(pl.String))
     rows = rows.drop("attributes", strict=False)
-    joined = rows.join(
-        attributes.rows.drop(ROW), on="item_id", how="full", coalesce=True, maintain_order="left_right"
-    )
+    joined = rows.join(attributes.rows.drop(ROW), on="item_id", how="full", coalesce=True, maintain_order="left_right")
     return Table(joined.with_columns(pl.col(ROW).fill_null(0)), items.file, items.unit)

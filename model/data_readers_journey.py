@@ -104,11 +104,7 @@ def _purchases(path: Path) -> Table:
 def _products(path: Path) -> Table:
     rows = _table(path, ("product_id", "manufacturer_id", "brand", "package_size", *_LEVELS))
     known = pl.concat_list(_LEVELS).list.drop_nulls()
-    size = (
-        pl.when(pl.col("package_size").is_not_null())
-        .then(pl.format(", {}", "package_size"))
-        .otherwise(pl.lit(""))
-    )
+    size = pl.when(pl.col("package_size").is_not_null()).then(pl.format(", {}", "package_size")).otherwise(pl.lit(""))
     return Table(
         rows.select(
             ROW,
@@ -126,6 +122,4 @@ def _products(path: Path) -> Table:
 def _households(path: Path) -> Table:
     rows = _table(path, ("household_id",))
     names = {"household_id": "user_id", "age": "age_group"}
-    return Table(
-        rows.rename({old: new for old, new in names.items() if old in rows.columns}), str(path), "row"
-    )
+    return Table(rows.rename({old: new for old, new in names.items() if old in rows.columns}), str(path), "row")

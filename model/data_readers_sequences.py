@@ -35,9 +35,7 @@ def _read_lines(source: Path, findings: Findings) -> Table:
     blank = lines.filter(pl.col("fields") == "").height
     findings.drop("blank lines", blank)
     lines = lines.filter(pl.col("fields") != "").with_columns(pl.col("fields").str.split(" "))
-    rows = lines.select(
-        pl.col(ROW), user_id=pl.col("fields").list.first(), items=pl.col("fields").list.slice(1)
-    )
+    rows = lines.select(pl.col(ROW), user_id=pl.col("fields").list.first(), items=pl.col("fields").list.slice(1))
     rows = rows.with_columns(pl.col("items").list.eval(pl.element().filter(pl.element() != "")))
     if rows["user_id"].str.contains(r"[,;\t]").any():
         wrong = rows.filter(pl.col("user_id").str.contains(r"[,;\t]"))
@@ -89,9 +87,7 @@ def _with_times(log: Table, times: Table, findings: Findings, now_ms: int) -> pl
     raised = pl.col("timestamp").cum_max().over("user_id")
     back = int(rows.select((raised != pl.col("timestamp")).sum()).item())
     if back:
-        findings.note(
-            f"{back} events are dated before the one they follow; the order is kept, their time raised to it"
-        )
+        findings.note(f"{back} events are dated before the one they follow; the order is kept, their time raised to it")
     return rows.with_columns(raised).select("user_id", "item_id", "timestamp", ROW)
 
 
@@ -134,8 +130,7 @@ def read_attributes(path: Path) -> Table:
             mend='write {"item": [attribute, …], …}',
         ) from error
     fits = isinstance(content, dict) and all(
-        isinstance(values, list) and all(isinstance(v, str | int) for v in values)
-        for values in content.values()
+        isinstance(values, list) and all(isinstance(v, str | int) for v in values) for values in content.values()
     )
     if not fits:
         raise DataError(
@@ -149,6 +144,4 @@ def read_attributes(path: Path) -> Table:
     )
     if rows.is_empty():
         raise DataError("the attributes name no item", where=str(path), mend="leave --attributes out")
-    return Table(
-        rows.with_columns(pl.int_range(1, 1 + pl.len(), dtype=pl.Int64).alias(ROW)), str(path), "entry"
-    )
+    return Table(rows.with_columns(pl.int_range(1, 1 + pl.len(), dtype=pl.Int64).alias(ROW)), str(path), "entry")

@@ -53,9 +53,7 @@ def _read_json_lines(path: Path) -> Table:
                 mend="write one JSON object a line",
             ) from error
         if not isinstance(row, dict):
-            raise DataError(
-                "a line is no JSON object", where=f"{path}, line {number}", mend="write one object a line"
-            )
+            raise DataError("a line is no JSON object", where=f"{path}, line {number}", mend="write one object a line")
         rows.append(row)
         numbers.append(number)
     try:
@@ -70,9 +68,7 @@ def _read_json_lines(path: Path) -> Table:
 def read_log(path: Path, columns: Mapping[str, str], *, parquet: bool) -> Raw:
     """A log in one table. `columns` maps roles to column names; unnamed roles are looked for under their own
     names (user_id, item_id, timestamp, event_type, value, session_id). Raises `DataError`."""
-    table = (
-        Table(numbered(read_parquet(path), first=1), str(path), "row") if parquet else read_delimited(path)
-    )
+    table = Table(numbered(read_parquet(path), first=1), str(path), "row") if parquet else read_delimited(path)
     found = [name for name in table.rows.columns if name != ROW]
     named = {role: column for role, column in columns.items() if role in LOG_COLUMNS}
     optional = {role: name for role, name in LOG_COLUMNS.items() if name in found}
@@ -151,9 +147,7 @@ def read_users(path: Path, columns: Mapping[str, str]) -> Table:
     key = _key(found, columns, "user", "user_id")
     require_columns(found, {"user": key}, table.file, ["user"])
     _refuse_nested(table.rows[key], table.file, lists=False)
-    plain = [
-        name for name in found if not table.rows[name].dtype.is_nested() and name not in (key, "user_id")
-    ]
+    plain = [name for name in found if not table.rows[name].dtype.is_nested() and name not in (key, "user_id")]
     return replace(table, rows=table.rows.select(ROW, pl.col(key).alias("user_id"), *plain))
 
 

@@ -33,9 +33,7 @@ def read_delimited(path: Path, separator: str | None = None, quote: str | None =
             mend="give every column its own name",
         )
     try:
-        rows = pl.read_csv(
-            text.encode(), separator=separator, quote_char=quote, infer_schema=False, null_values=[""]
-        )
+        rows = pl.read_csv(text.encode(), separator=separator, quote_char=quote, infer_schema=False, null_values=[""])
     except pl.exceptions.PolarsError as error:
         raise _explain(text, separator, quote, header, path, error) from error
     if rows.is_empty():
@@ -71,6 +69,4 @@ def _explain(
     except csv.Error as problem:
         error = problem
     summary = (str(error).splitlines() or ["unreadable"])[0]
-    return DataError(
-        f"the rows cannot be read: {summary}", where=str(path), mend="check quotes and separators"
-    )
+    return DataError(f"the rows cannot be read: {summary}", where=str(path), mend="check quotes and separators")

@@ -122,6 +122,4 @@ def _count(seqs: Sequences, mask: npt.NDArray[np.bool_]) -> IntArray:
 
 def _keep(seqs: Sequences, mask: npt.NDArray[np.bool_]) -> Sequences:
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(_count(seqs, mask))])
-    return replace(
-        seqs, offsets=offsets, item=seqs.item[mask], type=seqs.type[mask], time_ms=seqs.time_ms[mask]
-    )
+    return replace(seqs, offsets=offsets, item=seqs.item[mask], type=seqs.type[mask], time_ms=seqs.time_ms[mask])

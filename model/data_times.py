@@ -64,9 +64,7 @@ def parse_times(column: pl.Series, place: Place, now_ms: int) -> Times:
     else:
         raise DataError(f"a column of type {column.dtype} holds no times", where=place.file, mend=_NO_TIME)
     if times.ms.null_count() == len(times.ms):
-        raise DataError(
-            "the time column holds nothing", where=f"{place.file}, column {column.name}", mend=_NO_TIME
-        )
+        raise DataError("the time column holds nothing", where=f"{place.file}, column {column.name}", mend=_NO_TIME)
     late = (times.ms > now_ms + DAY_MS).fill_null(value=False)
     if late.any():
         first = datetime.fromtimestamp(int(times.ms.filter(late)[0]) / 1000, UTC)
@@ -138,9 +136,7 @@ def _from_text(column: pl.Series, place: Place) -> Times:
         whole = not text.str.contains(r"[.eE]").any()
         numbers = text.cast(pl.Int64 if whole else pl.Float64, strict=False)
         # What does not fit into 64 bits is no time either; as a float it is refused like any other.
-        return _from_numbers(
-            numbers if numbers.null_count() == text.null_count() else text.cast(pl.Float64), place
-        )
+        return _from_numbers(numbers if numbers.null_count() == text.null_count() else text.cast(pl.Float64), place)
     return _from_dates(text, place)
 
 

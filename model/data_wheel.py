@@ -44,9 +44,7 @@ def fetch(package: Package, into: Path) -> Path:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise DownloadError(
-            f"pip could not be run: {error}", where=package.requirement, mend=by_hand
-        ) from error
+        raise DownloadError(f"pip could not be run: {error}", where=package.requirement, mend=by_hand) from error
     if done.returncode:
         if "No module named pip" in done.stderr:
             raise DownloadError(
@@ -56,14 +54,10 @@ def fetch(package: Package, into: Path) -> Path:
             )
         last = [line for line in done.stderr.splitlines() if line.startswith("ERROR")][-1:]
         reason = last[0] if last else f"exit code {done.returncode}"
-        raise DownloadError(
-            f"pip could not get {package.requirement}: {reason}", where="pip download", mend=by_hand
-        )
+        raise DownloadError(f"pip could not get {package.requirement}: {reason}", where="pip download", mend=by_hand)
     wheels = sorted(into.glob("*.whl"))
     if len(wheels) != 1:
-        raise DownloadError(
-            f"pip left {len(wheels)} wheels where one was expected", where=str(into), mend=by_hand
-        )
+        raise DownloadError(f"pip left {len(wheels)} wheels where one was expected", where=str(into), mend=by_hand)
     verify(package, wheels[0])
     return wheels[0]
 

@@ -23,7 +23,7 @@ class LossWeights:
 
 def dense_logits(q: Tensor, table: Tensor) -> Tensor:
     """[P, N] scores q · e_item / √d over the catalogue."""
-    return (q @ table[:-2].T) * q.shape[-1] ** -0.5
+    return (q @ table[:-2].T) * float(q.shape[-1] ** -0.5)
 
 
 def full_softmax(q: Tensor, table: Tensor, target: Tensor, smoothing: float) -> Tensor:

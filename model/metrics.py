@@ -89,9 +89,7 @@ def diversity(lists: IntArray, k: int, content: sparse.csr_array) -> FloatArray:
     return np.clip(1 - similar, 0.0, None)
 
 
-def item_content(
-    items: pl.DataFrame, item_ids: Sequence[str], kind: CategoryKind = "tags"
-) -> sparse.csr_array:
+def item_content(items: pl.DataFrame, item_ids: Sequence[str], kind: CategoryKind = "tags") -> sparse.csr_array:
     """[items, features] 0/1 rows of categories and attributes, in the order of `item_ids`.
 
     In a category path every level is a feature that knows its parents: "Accessories" under "Hair" and under
@@ -102,8 +100,7 @@ def item_content(
     for item_id, categories, attributes in items.select("item_id", "category", "attributes").iter_rows():
         levels = tuple(categories or ())
         named = [
-            ("category", *(levels[: depth + 1] if kind == "path" else (level,)))
-            for depth, level in enumerate(levels)
+            ("category", *(levels[: depth + 1] if kind == "path" else (level,))) for depth, level in enumerate(levels)
         ]
         named += [("attribute", attribute) for attribute in attributes or ()]
         of_item[item_id] = {features.setdefault(feature, len(features)) for feature in named}

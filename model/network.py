@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -148,7 +148,9 @@ class Block(nn.Module):
             attn_mask=bias.expand(batch, c.heads, n, n),
         )
         x = x + self.dropout(self.out(attended.transpose(1, 2).reshape(batch, n, -1)))
-        return x + self.dropout(self.down(F.gelu(self.up(self.norm_ff(x)))))
+        y = self.dropout(self.down(F.gelu(self.up(self.norm_ff(x)))))
+        out: Tensor = x + y
+        return out
 
 
 class ContextNorm(nn.Module):
@@ -202,16 +204,12 @@ class GPT4Rec(nn.Module):
         super().__init__()
         c = self.config = config
         if codes.shape != (c.n_items, c.levels):
-            raise ValueError(
-                f"codes are {tuple(codes.shape)}, the configuration needs {(c.n_items, c.levels)}"
-            )
+            raise ValueError(f"codes are {tuple(codes.shape)}, the configuration needs {(c.n_items, c.levels)}")
         self.register_buffer("codes", codes.to(torch.int64))
         # Rows n_items and n_items + 1 stand for an unknown item and for the start of a history.
         self.item = nn.Embedding(c.n_items + 2, c.d_model)
         self.token = nn.ModuleList([nn.Embedding(size, c.d_model) for size in c.code_sizes])
-        self.event_type = nn.Embedding(
-            c.n_types + 1, c.d_model
-        )  # the last row is the start token's and unused
+        self.event_type = nn.Embedding(c.n_types + 1, c.d_model)  # the last row is the start token's and unused
         self.gap = nn.Linear(1, c.d_model, bias=False)
         self.period = nn.Linear(2 * len(PERIODS_MS), c.d_model, bias=False)
         self.dropout = nn.Dropout(c.dropout)
@@ -235,7 +233,8 @@ class GPT4Rec(nn.Module):
         if self.config.has_time:
             x = x + self.gap(log_seconds(gap_ms)[..., None] * 0.1) + self.period(periodic(time_ms))
         is_event = (type_ < self.config.n_types).to(x.dtype)[..., None]
-        return F.embedding(item, table) + x * is_event
+        out: Tensor = F.embedding(item, table) + x * is_event
+        return out
 
     def forward(self, item: Tensor, type_: Tensor, time_ms: Tensor, table: Tensor | None = None) -> Tensor:
         """Full causal pass over [B, T] right-padded events → h [B, T, d]. Padding cannot be seen from the left.
@@ -255,7 +254,8 @@ class GPT4Rec(nn.Module):
         rope = rotary(n, c.d_head, x.device)
         for block in self.blocks:
             x = block(x, mask[None], elapsed, rope)
-        return x
+        h: Tensor = x
+        return h
 
     def query(self, h: Tensor, context: Tensor, gap_ms: Tensor) -> Tensor:
         """q […, d] = conditional layer norm of h."""
@@ -264,7 +264,8 @@ class GPT4Rec(nn.Module):
 
     def level_logits(self, level: int, s: Tensor) -> Tensor:
         """[…, code_sizes[level]] logits of the level's token, given the state after the tokens before it."""
-        return F.linear(self.level_norm[level](s), self.token[level].weight)
+        table: nn.Module = self.token[level]
+        return F.linear(self.level_norm[level](s), cast(Tensor, table.weight))
 
     def step(self, level: int, s: Tensor, token: Tensor) -> Tensor:
         """Decoder state after choosing `token` at `level`."""

@@ -94,9 +94,7 @@ def network_ranker(model: GPT4Rec, vocabulary: Vocabulary, depth: int = DEPTH) -
             score[i, torch.from_numpy(histories.excluded(i)).to(score.device)] = -torch.inf
         best = score.topk(min(depth, score.shape[1]), dim=1)
         lists = np.full((len(histories), depth), -1, np.int64)
-        lists[:, : best.indices.shape[1]] = (
-            torch.where(torch.isfinite(best.values), best.indices, -1).cpu().numpy()
-        )
+        lists[:, : best.indices.shape[1]] = torch.where(torch.isfinite(best.values), best.indices, -1).cpu().numpy()
         return lists
 
     return rank

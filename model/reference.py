@@ -75,9 +75,7 @@ class ReferenceDecoder:
         logits = self.model.level_logits(level, node.state).double()
         return [float(x) for x in torch.log_softmax(logits, dim=-1)]
 
-    def _expand(
-        self, level: int, node: Node, decoding: Decoding, open_paths: set[Path], seed: int
-    ) -> list[Node]:
+    def _expand(self, level: int, node: Node, decoding: Decoding, open_paths: set[Path], seed: int) -> list[Node]:
         paths = sorted(p for p in self.number[level] if p[:-1] == node.path and p in open_paths)
         token = self.token_log_probs(level, node)
         tempered = {p: token[p[-1]] * decoding.inverse_temperature for p in paths}
@@ -116,9 +114,7 @@ class ReferenceDecoder:
         return listed if decoding.sampled else sorted(listed, key=lambda one: -one.score)
 
     @torch.no_grad()
-    def item_probabilities(
-        self, q: torch.Tensor, decoding: Decoding, allowed: Sequence[int]
-    ) -> dict[int, float]:
+    def item_probabilities(self, q: torch.Tensor, decoding: Decoding, allowed: Sequence[int]) -> dict[int, float]:
         """Exact sampling distribution over the allowed items: the product of what each level draws from. Items
         outside the nucleus have none of it."""
         open_paths = {self.codes[item][:n] for item in allowed for n in range(len(self.codes[item]) + 1)}

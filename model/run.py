@@ -97,9 +97,7 @@ class Run:
             config = TrainConfig.load(folder / "config.json")
             tokenizer = load_tokenizer(folder)
         except (OSError, ValueError, KeyError) as error:
-            raise RunError(
-                f"{folder} is no training run ({error}); run `gpt4rec train --out {folder}`"
-            ) from error
+            raise RunError(f"{folder} is no training run ({error}); run `gpt4rec train --out {folder}`") from error
         if about["format"] != FORMAT:
             raise RunError(f"{folder} has run format {about['format']}, this version reads {FORMAT}")
         return cls(
@@ -133,9 +131,7 @@ class Run:
         return split_of(self.config.split, sequences(dataset))
 
 
-def write_about(
-    folder: Path, dataset: Dataset, path: Path, network: NetworkConfig, context: ContextVocabulary
-) -> None:
+def write_about(folder: Path, dataset: Dataset, path: Path, network: NetworkConfig, context: ContextVocabulary) -> None:
     """`run.json`: what was trained on what."""
     times = dataset.events["timestamp"]
     about = {

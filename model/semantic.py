@@ -69,10 +69,7 @@ class ContentSpace:
         """[n, content dim]; an item without known features is the zero vector."""
         index = {name: i for i, name in enumerate(self.features)}
         return np.stack(
-            [
-                self.projection[[index[f] for f in content.features() if f in index]].sum(axis=0)
-                for content in contents
-            ]
+            [self.projection[[index[f] for f in content.features() if f in index]].sum(axis=0) for content in contents]
         ).astype(np.float32)
 
     @classmethod

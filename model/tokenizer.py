@@ -97,9 +97,7 @@ class Tokenizer(ABC):
                 if path not in self._taken:
                     self._taken.add(path)
                     return path
-        raise ValueError(
-            "no free token path is left near this item's content; refit the tokenizer and train again"
-        )
+        raise ValueError("no free token path is left near this item's content; refit the tokenizer and train again")
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer.npz` into `folder`."""
@@ -156,8 +154,7 @@ class HierarchicalTokenizer(Tokenizer):
         if any(c.brand is not None for c in contents):
             columns.append([c.brand for c in contents])
         names = [
-            {name: i + 1 for i, name in enumerate(sorted({n for n in column if n is not None}))}
-            for column in columns
+            {name: i + 1 for i, name in enumerate(sorted({n for n in column if n is not None}))} for column in columns
         ]
         prefix = np.zeros((len(contents), len(columns)), np.int64)
         for level, column in enumerate(columns):

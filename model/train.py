@@ -92,12 +92,8 @@ class Trainer:
         self.model = GPT4Rec(self.network, torch.from_numpy(self.tokenizer.codes)).to(self.device)
         self.average = copy.deepcopy(self.model).eval()
         self.optimiser = self._optimiser()
-        self.plan = BatchPlan(
-            cut(train, config.max_length, self.network.window), config.batch_tokens, config.seed
-        )
-        self.weights = LossWeights(
-            config.codes_weight, config.dense_weight, config.negatives, config.label_smoothing
-        )
+        self.plan = BatchPlan(cut(train, config.max_length, self.network.window), config.batch_tokens, config.seed)
+        self.weights = LossWeights(config.codes_weight, config.dense_weight, config.negatives, config.label_smoothing)
         self.log_q = _proposal(train.item, train.n_items).to(self.device)
         self.progress = Progress()
         if resume:
@@ -221,18 +217,12 @@ class Trainer:
             saved = TrainConfig.load(self.folder / "config.json")
             about = json.loads((self.folder / "run.json").read_text("utf-8"))
             if saved != self.config:
-                raise RunError(
-                    f"{self.folder} was trained with another configuration; resume with the same one"
-                )
+                raise RunError(f"{self.folder} was trained with another configuration; resume with the same one")
             known = about["network"]["n_items"]
             if known != self.split.train.n_items:
-                raise RunError(
-                    f"{self.folder} was trained on other data ({known} items); train into another folder"
-                )
+                raise RunError(f"{self.folder} was trained on other data ({known} items); train into another folder")
         elif has_run:
-            raise RunError(
-                f"{self.folder} already holds a run; add --resume to continue it, or name another --out"
-            )
+            raise RunError(f"{self.folder} already holds a run; add --resume to continue it, or name another --out")
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def _fit_tokenizer(self, dataset: Dataset) -> Tokenizer:

@@ -30,9 +30,7 @@ async def recommend(request: Request) -> Response:
     return reply(request, await service.recommender.recommend(body, call_of(request)))
 
 
-@router.post(
-    "/events", responses=answers(out.EventsAnswer, 400, 401, 413, 422), openapi_extra=takes(EventsRequest)
-)
+@router.post("/events", responses=answers(out.EventsAnswer, 400, 401, 413, 422), openapi_extra=takes(EventsRequest))
 async def events(request: Request) -> Response:
     """Stores events. All or none are valid; acknowledged means written."""
     service = runtime(request)

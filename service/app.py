@@ -252,9 +252,7 @@ def _guard(settings: Settings, mode: ModeKeeper) -> Guard:
         open_s=settings.breaker_open_s,
         half_open_probes=settings.breaker_half_open_probes,
     )
-    guard = GuardSettings(
-        breaker=breaker, max_batch=settings.batch_max, reserve_ms=settings.fallback_reserve_ms
-    )
+    guard = GuardSettings(breaker=breaker, max_batch=settings.batch_max, reserve_ms=settings.fallback_reserve_ms)
     return Guard(guard, time.monotonic, mode.current)
 
 

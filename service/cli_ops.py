@@ -7,9 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Look at a running service, and force its mode."
-)
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at a running service, and force its mode.")
 fallback = typer.Typer(no_args_is_help=True, help="The mode: auto, fallback or model.")
 policies = typer.Typer(no_args_is_help=True, help="The decoding policies.")
 app.add_typer(fallback, name="fallback")

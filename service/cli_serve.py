@@ -19,9 +19,7 @@ def serve(
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the embedded server's data.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [auto].")] = None,
     policies: Annotated[Path | None, typer.Option(help="Decoding policies file.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes on the port, each with its engine [1].")
-    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes on the port, each with its engine [1].")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [info].")] = None,
     port_file: Annotated[Path | None, typer.Option(help="Write the bound port here once ready.")] = None,
 ) -> None:

@@ -188,8 +188,7 @@ class EmbeddedValkey:
                 return
             if time.monotonic() >= give_up:
                 raise StartupError(
-                    f"the embedded server was not ready within {self.start_timeout_s:.0f} s; "
-                    f"see {self.log_path}"
+                    f"the embedded server was not ready within {self.start_timeout_s:.0f} s; see {self.log_path}"
                 )
             time.sleep(_POLL_S)
 

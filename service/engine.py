@@ -130,9 +130,7 @@ class Engine:
         """One run of every width and of the encoder; raises where any of them fails."""
         nothing = np.zeros(0, np.int64)
         context = np.zeros(self.artifact.network["n_slots"], np.int64)
-        base = Job(
-            None, nothing, nothing, nothing, True, context, GAP_UNKNOWN, Decoding("greedy"), 1, 0, nothing, 0
-        )
+        base = Job(None, nothing, nothing, nothing, True, context, GAP_UNKNOWN, Decoding("greedy"), 1, 0, nothing, 0)
         events = np.full(self.receptive_field, self.artifact.vocabulary.unknown_item, np.int64)
         long = replace(base, item=events, type=np.zeros_like(events), time_ms=np.zeros_like(events))
         for job in [long, *(replace(base, width=width) for width in WIDTH_BUCKETS)]:
@@ -145,8 +143,7 @@ class Engine:
         states: dict[int, EncoderState] = {}
 
         def encode(rows: list[int]) -> None:
-            for row, state in zip(rows, self._encode([jobs[row] for row in rows]), strict=True):
-                states[row] = state
+            states.update(zip(rows, self._encode([jobs[row] for row in rows]), strict=True))
 
         def decode(rows: list[int]) -> None:
             batch = [(jobs[row], states[row]) for row in rows]
@@ -167,16 +164,13 @@ class Engine:
         done = 0
         while rows := [row for row, e in enumerate(events) if len(e) > done]:
             pieces = [
-                EventArrays(
-                    e.item[done : done + CHUNK], e.type[done : done + CHUNK], e.time_ms[done : done + CHUNK]
-                )
+                EventArrays(e.item[done : done + CHUNK], e.type[done : done + CHUNK], e.time_ms[done : done + CHUNK])
                 for e in (events[row] for row in rows)
             ]
             for row, state in zip(rows, self._step([states[row] for row in rows], pieces), strict=True):
                 states[row] = state
             done += CHUNK
-        found = [self._start_state() if state is None else state for state in states]
-        return found
+        return [self._start_state() if state is None else state for state in states]
 
     def _events(self, job: Job) -> EventArrays:
         """New events of a job, the start token included where one is due."""
@@ -197,9 +191,7 @@ class Engine:
             self._only_start = self._step([None], [start])[0]
         return self._only_start
 
-    def _step(
-        self, states: Sequence[EncoderState | None], events: Sequence[EventArrays]
-    ) -> list[EncoderState]:
+    def _step(self, states: Sequence[EncoderState | None], events: Sequence[EventArrays]) -> list[EncoderState]:
         """One encoder run: every state advanced by its events (1 … CHUNK each, right-padded)."""
         s, batch = self.state_shape, len(states)
         n_new = np.array([len(e) for e in events], np.int64)
@@ -219,9 +211,7 @@ class Engine:
         feeds = {"kv": kv, "past_time_ms": past, "n_valid": n_valid, "n_new": n_new, **padded}
         if self._quantised:
             feeds["scale"] = scale
-        out = dict(
-            zip(self._encoder.outputs, self._timed("encoder", self._encoder, feeds, batch), strict=True)
-        )
+        out = dict(zip(self._encoder.outputs, self._timed("encoder", self._encoder, feeds, batch), strict=True))
         if not np.isfinite(out["h"]).all():
             raise ModelError("the encoder's output is not finite")
         scales = out.get("next_scale", np.zeros((batch, 0), np.float32))
@@ -244,9 +234,7 @@ class Engine:
             nothing, no_scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
             return [Ranking(nothing, no_scores, state, no_scores) for _, state in batch]
         if any(job.k > width for job in jobs):
-            raise ModelError(
-                f"a beam of {width} cannot hold the {max(job.k for job in jobs)} items asked for"
-            )
+            raise ModelError(f"a beam of {width} cannot hold the {max(job.k for job in jobs)} items asked for")
         feeds: dict[str, Any] = {
             "h": np.stack([state.h for _, state in batch]),
             "context": np.stack([job.context for job in jobs]),
@@ -267,9 +255,7 @@ class Engine:
             rankings.append(Ranking(item[row, :n], score[row, :n], state, log_prob[row, :n]))
         return rankings
 
-    def _timed(
-        self, name: str, session: GraphSession, feeds: Mapping[str, Any], rows: int
-    ) -> list[npt.NDArray[Any]]:
+    def _timed(self, name: str, session: GraphSession, feeds: Mapping[str, Any], rows: int) -> list[npt.NDArray[Any]]:
         started = time.perf_counter()
         out = session.run(feeds)
         if self.on_graph is not None:
@@ -288,9 +274,7 @@ class Engine:
         """Filters of the batch stacked without repeats, and every job's closed nodes padded to a bucket."""
         numbers = sorted({job.allowed for job in jobs})
         masks = {number: self._filters.mask(number) for number in numbers}
-        closed = [
-            self._trie.closed_nodes(masks[job.allowed].counts, self._known(job.excluded)) for job in jobs
-        ]
+        closed = [self._trie.closed_nodes(masks[job.allowed].counts, self._known(job.excluded)) for job in jobs]
         most = max((len(nodes) for levels in closed for nodes in levels), default=0)
         bucket = next((b for b in EXCLUDED_BUCKETS if b >= most), most)
         excluded = np.full((len(jobs), self._trie.levels, bucket), -1, np.int64)
@@ -319,22 +303,21 @@ class Engine:
         self.set_blend(float(self.artifact.manifest["blend"]))
         for level in range(trie.levels):
             n_nodes = trie.n_nodes[level]
-            self._decoder.keep(
-                **{
-                    f"first_child_{level}": trie.first_child[level],
-                    f"token_{level}": trie.token[level],
-                    f"parent_{level}": trie.parent[level],
-                    f"node_hash_{level}": node_hash(level, n_nodes),
-                    f"slots_{level}": np.arange(trie.branching[level] + 1, dtype=np.int64),
-                    f"node_ok_{level}": everything.node_ok[level][None],
-                    f"n_nodes_{level}": np.array([n_nodes], np.int64),
-                }
-            )
+            arrays: dict[str, npt.NDArray[Any]] = {
+                f"first_child_{level}": trie.first_child[level],
+                f"token_{level}": trie.token[level],
+                f"parent_{level}": trie.parent[level],
+                f"node_hash_{level}": node_hash(level, n_nodes),
+                f"slots_{level}": np.arange(trie.branching[level] + 1, dtype=np.int64),
+                f"node_ok_{level}": everything.node_ok[level][None],
+                f"n_nodes_{level}": np.array([n_nodes], np.int64),
+            }
+            self._decoder.keep(**arrays)
 
 
 def _length_bucket(job: Job) -> int:
     """Jobs whose event counts share a power of two are encoded together; 0 needs no run."""
-    return int(len(job.item)).bit_length()
+    return len(job.item).bit_length()
 
 
 def _run_groups(
@@ -348,12 +331,12 @@ def _run_groups(
         members = list(group)
         try:
             work(members)
-        except Exception as error:  # noqa: BLE001 - whatever it is, every waiter must get an answer
+        except Exception as error:
             if len(members) == 1:
                 fail(members[0], error)
                 continue
             for row in members:
                 try:
                     work([row])
-                except Exception as alone:  # noqa: BLE001
+                except Exception as alone:
                     fail(row, alone)

@@ -58,9 +58,7 @@ class Fallback:
 
     def fill(self, listing: Listing, k: int, limits: Constraints) -> Listing:
         """Completes a list with popular items; what is added scores no higher than what is there."""
-        items, scores = self.popularity.fill(
-            listing.items, listing.scores, k, limits.allowed, limits.excluded
-        )
+        items, scores = self.popularity.fill(listing.items, listing.scores, k, limits.allowed, limits.excluded)
         if len(scores) > len(listing.scores) > 0:
             scores[len(listing.scores) :] = min(0.0, float(listing.scores.min()))
         return Listing(items, scores, listing.source)

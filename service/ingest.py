@@ -19,9 +19,7 @@ from service.store import Store
 class Ingest:
     """What a frontend may do to histories. Every method raises StoreUnavailable and then promises nothing."""
 
-    def __init__(
-        self, store: Store, model: Callable[[], ServedModel], policies: PolicyBook, metrics: Metrics
-    ) -> None:
+    def __init__(self, store: Store, model: Callable[[], ServedModel], policies: PolicyBook, metrics: Metrics) -> None:
         self._store = store
         self._model = model
         self._policies = policies
@@ -79,9 +77,7 @@ class Ingest:
         item_ids = [event.item_id for event in record.events]
         last_ms = record.events[-1].time_ms if record.events else None
         recent = model.categories(item_ids[-FACT_WINDOW:])
-        segment = self._policies.current.choose(
-            facts(item_ids, recent, last_ms, now_ms, model.catalogue.n_categories)
-        )
+        segment = self._policies.current.choose(facts(item_ids, recent, last_ms, now_ms, model.catalogue.n_categories))
         history = [
             {"item_id": e.item_id, "type": e.type, "timestamp_ms": e.time_ms, "event_id": e.event_id}
             for e in record.events

@@ -83,9 +83,7 @@ class StateKeeper:
         if record.events:
             outcome = "rebuilt" if state is None else "extended" if stale else "hit"
             self._metrics.state_cache.labels("redis", outcome).inc()
-        arrays = model.vocabulary.events(
-            events.item_ids[start:], events.types[start:], events.times_ms[start:]
-        )
+        arrays = model.vocabulary.events(events.item_ids[start:], events.types[start:], events.times_ms[start:])
         return Encoding(state, arrays, from_start=state is None and not trimmed, stale=stale)
 
     def keep(self, subject: Subject, model: ServedModel, record: UserRecord, state: EncoderState) -> None:
@@ -117,9 +115,7 @@ class StateKeeper:
             return 0, None
         return events.stored - len(tail), base.state
 
-    async def _write(
-        self, subject: Subject, model: ServedModel, record: UserRecord, state: EncoderState
-    ) -> None:
+    async def _write(self, subject: Subject, model: ServedModel, record: UserRecord, state: EncoderState) -> None:
         packed = blob.pack(blob.Base(state, record.version, record.events[-1].score))
         try:
             stored = await self._store.write_state(subject, model.version, record.version, packed)

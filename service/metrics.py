@@ -63,9 +63,7 @@ class Metrics:
         )
         self.queue_depth = Gauge("gpt4rec_queue_depth", "Jobs waiting for the engine.", registry=r)
         self.inflight = Gauge("gpt4rec_inflight", "Requests being answered.", registry=r)
-        self.breaker_state = Gauge(
-            "gpt4rec_breaker_state", "1 for the breaker's present state.", ["state"], registry=r
-        )
+        self.breaker_state = Gauge("gpt4rec_breaker_state", "1 for the breaker's present state.", ["state"], registry=r)
         self.fallback_mode = Gauge("gpt4rec_fallback_mode", "1 for the mode in force.", ["mode"], registry=r)
         self.events = Counter(
             "gpt4rec_events",
@@ -82,9 +80,7 @@ class Metrics:
         self.redis_errors = Counter(
             "gpt4rec_redis_errors", "Redis commands that failed or took too long.", ["operation"], registry=r
         )
-        self.model_info = Gauge(
-            "gpt4rec_model_info", "1 for the model being served.", ["version"], registry=r
-        )
+        self.model_info = Gauge("gpt4rec_model_info", "1 for the model being served.", ["version"], registry=r)
         self.model_reload = Counter(
             "gpt4rec_model_reload", "Changes of the served model, by outcome.", ["outcome"], registry=r
         )

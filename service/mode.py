@@ -111,9 +111,7 @@ class ModeKeeper:
     def current(self) -> ModeName:
         return self.mode.mode
 
-    async def set(
-        self, mode: ModeName, *, reason: str | None, actor: str, expires_in_s: float | None = None
-    ) -> Mode:
+    async def set(self, mode: ModeName, *, reason: str | None, actor: str, expires_in_s: float | None = None) -> Mode:
         """Change the mode everywhere. With Redis away it holds here, and is shared when Redis is back."""
         now = self._now()
         expires_at = None if expires_in_s is None else now + expires_in_s
@@ -141,9 +139,7 @@ class ModeKeeper:
             theirs = Mode.parse(stored) if stored is not None else Mode()
             if theirs is not None and theirs.age < self._mode.age:
                 ours = self._mode
-                stored = await self._store.write_mode(
-                    ours.version, ours.changed_at_ms, ours.body(), force=False
-                )
+                stored = await self._store.write_mode(ours.version, ours.changed_at_ms, ours.body(), force=False)
                 theirs = Mode.parse(stored)
             if theirs is not None and theirs.age > self._mode.age:
                 self._adopt(theirs)
@@ -213,9 +209,7 @@ class ModeKeeper:
 
 
 def _iso(epoch_s: float | None) -> str | None:
-    return (
-        None if epoch_s is None else datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds")
-    )
+    return None if epoch_s is None else datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds")
 
 
 def _save(path: Path, mode: Mode) -> None:

@@ -70,9 +70,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     phrase = HTTPStatus(error.status_code).phrase
     reason = phrase.lower().replace(" ", "_")
-    return _document(
-        error.status_code, reason, phrase, phrase, _call(request).request_id, headers=error.headers
-    )
+    return _document(error.status_code, reason, phrase, phrase, _call(request).request_id, headers=error.headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

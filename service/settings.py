@@ -47,37 +47,27 @@ class Settings(BaseSettings):
         description="`name:key` pairs, comma separated; `name:key:users` may also read and erase users. "
         "Empty: the API is open.",
     )
-    ops_tokens: SecretStr = Field(
-        SecretStr(""), description="`name:token` pairs, comma separated. Empty: /ops is off."
-    )
+    ops_tokens: SecretStr = Field(SecretStr(""), description="`name:token` pairs, comma separated. Empty: /ops is off.")
 
     # -- time
-    deadline_ms: float = Field(
-        80.0, gt=0, description="Time an answer may take where the request names none."
-    )
+    deadline_ms: float = Field(80.0, gt=0, description="Time an answer may take where the request names none.")
     deadline_max_ms: float = Field(2000.0, gt=0, description="Longest budget a request may ask for.")
     fallback_reserve_ms: float = Field(
         8.0, ge=0, description="Kept back from every deadline for the item-CF and popularity rungs."
     )
-    future_tolerance_s: float = Field(
-        300.0, ge=0, description="How far in the future an event's timestamp may lie."
-    )
+    future_tolerance_s: float = Field(300.0, ge=0, description="How far in the future an event's timestamp may lie.")
     shutdown_delay_s: float = Field(
         0.0, ge=0, description="Time between /readyz failing and the listener closing, for load balancers."
     )
     drain_timeout_s: float = Field(10.0, ge=0, description="Longest wait for open requests at shutdown.")
-    loop_lag_interval_ms: float = Field(
-        100.0, gt=0, description="How often the event loop's lag is measured."
-    )
+    loop_lag_interval_ms: float = Field(100.0, gt=0, description="How often the event loop's lag is measured.")
 
     # -- limits
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Larger request bodies are refused with 413.")
     background_tasks_max: int = Field(
         64, ge=0, description="State writes and catch-ups under way at once; more are dropped."
     )
-    catch_up_timeout_ms: float = Field(
-        2000.0, gt=0, description="Time a background re-encode of a history may take."
-    )
+    catch_up_timeout_ms: float = Field(2000.0, gt=0, description="Time a background re-encode of a history may take.")
 
     # -- batching
     batch_max: int = Field(32, ge=1, description="Most jobs in one engine run.")
@@ -86,12 +76,8 @@ class Settings(BaseSettings):
         ge=0,
         description="Longest wait for a batch to fill while the engine is busy; none when it is idle.",
     )
-    queue_max: int = Field(
-        256, ge=1, description="Jobs that may wait; one more is refused and served one rung lower."
-    )
-    engine_stall_s: float = Field(
-        30.0, gt=0, description="An engine run longer than this makes /healthz fail."
-    )
+    queue_max: int = Field(256, ge=1, description="Jobs that may wait; one more is refused and served one rung lower.")
+    engine_stall_s: float = Field(30.0, gt=0, description="An engine run longer than this makes /healthz fail.")
 
     # -- Redis
     redis_url: SecretStr = Field(
@@ -106,28 +92,20 @@ class Settings(BaseSettings):
         "memory",
         description="What an acknowledged event has reached: memory, the local append-only file, replicas.",
     )
-    redis_replicas: int = Field(
-        1, ge=1, description="Replicas that must acknowledge with `replica` durability."
-    )
+    redis_replicas: int = Field(1, ge=1, description="Replicas that must acknowledge with `replica` durability.")
     redis_durability_timeout_ms: int = Field(
         1500, gt=0, description="Longest wait for that acknowledgement; after it /events answers 503."
     )
     redis_connections_max: int = Field(64, ge=1, description="Most connections to Redis.")
-    data_dir: Path = Field(
-        Path("data/valkey"), description="Folder of the embedded server's append-only file."
-    )
+    data_dir: Path = Field(Path("data/valkey"), description="Folder of the embedded server's append-only file.")
     history_cap: int | None = Field(
         None,
         ge=1,
         description="Events kept of each history; never below the model's receptive field, the default.",
     )
-    history_ttl_s: int = Field(
-        7_776_000, ge=60, description="A history nobody adds to is forgotten after this."
-    )
+    history_ttl_s: int = Field(7_776_000, ge=60, description="A history nobody adds to is forgotten after this.")
     state_ttl_s: int = Field(604_800, ge=60, description="An encoder state nobody renews is forgotten then.")
-    signals_ttl_s: int = Field(
-        2_592_000, ge=60, description="Searches and impressions are forgotten after this."
-    )
+    signals_ttl_s: int = Field(2_592_000, ge=60, description="Searches and impressions are forgotten after this.")
     audit_cap: int = Field(1000, ge=1, description="Entries kept of the audit of /ops.")
     signals_cap: int = Field(1000, ge=1, description="Searches and impressions kept of each user.")
 

@@ -136,9 +136,7 @@ class Store:
         version, flat, blob = await self._link.script(ScriptCall(scripts.READ, keys, ()), timeout_s=limit)
         return UserRecord(version.decode() if version else "", parse_events(flat), blob)
 
-    async def write_state(
-        self, subject: Subject, model_version: str, expected_version: str, blob: bytes
-    ) -> bool:
+    async def write_state(self, subject: Subject, model_version: str, expected_version: str, blob: bytes) -> bool:
         """Store a state made at `expected_version`; False, and nothing written, if the log has moved on."""
         version, states = self._keys(subject, "version", "states")
         keys = (version, self._state_key(subject, model_version), states)
@@ -202,9 +200,7 @@ class Store:
 
     async def append_audit(self, entry: bytes) -> None:
         await self._link.command("LPUSH", self._audit_key, entry, timeout_s=self._write_s)
-        await self._link.command(
-            "LTRIM", self._audit_key, 0, self.settings.audit_cap - 1, timeout_s=self._write_s
-        )
+        await self._link.command("LTRIM", self._audit_key, 0, self.settings.audit_cap - 1, timeout_s=self._write_s)
 
     async def read_audit(self, limit: int) -> list[bytes]:
         """The latest entries, newest first."""

@@ -45,9 +45,7 @@ class FakeCatalogue:
     def allowed(self, filters: Mapping[str, Sequence[str]]) -> npt.NDArray[np.bool_] | None:
         if set(filters) - {"category"}:
             raise ValueError("items have no such field")
-        mask = np.array(
-            [i not in self.out_of_stock and self._passes(i, filters) for i in range(N_ITEMS)], np.bool_
-        )
+        mask = np.array([i not in self.out_of_stock and self._passes(i, filters) for i in range(N_ITEMS)], np.bool_)
         return None if mask.all() else mask
 
     def _passes(self, item: int, filters: Mapping[str, Sequence[str]]) -> bool:

@@ -71,9 +71,7 @@ def random_catalogue(rng: np.random.Generator, n_items: int) -> Catalogue:
             CatalogueItem(
                 f"i{index}",
                 f"Item {index}",
-                category=tuple(
-                    rng.choice(["a", "b", "c", "d"], size=rng.integers(1, 3), replace=False).tolist()
-                ),
+                category=tuple(rng.choice(["a", "b", "c", "d"], size=rng.integers(1, 3), replace=False).tolist()),
                 brand=str(rng.choice(["x", "y"])),
             )
             for index in range(n_items)

@@ -143,9 +143,7 @@ def test_a_server_that_ends_at_once_is_quoted(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_the_server_ends_with_its_parent_and_keeps_what_it_acknowledged(
-    tmp_path: Path, how: signal.Signals
-) -> None:
+def test_the_server_ends_with_its_parent_and_keeps_what_it_acknowledged(tmp_path: Path, how: signal.Signals) -> None:
     program = (
         "import sys, time; from pathlib import Path; from service.embedded import EmbeddedValkey\n"
         "server = EmbeddedValkey(Path(sys.argv[1])); url = server.start()\n"

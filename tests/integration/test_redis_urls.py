@@ -127,6 +127,4 @@ async def test_a_durability_the_server_cannot_give_is_refused_at_start(tmp_path:
 
     stack, port = await asyncio.to_thread(serve)
     with stack, pytest.raises(SettingsError, match="durability aof cannot be had"):
-        await Store.connect(
-            StoreSettings(url=f"redis://127.0.0.1:{port}", write_timeout_ms=3000, durability="aof")
-        )
+        await Store.connect(StoreSettings(url=f"redis://127.0.0.1:{port}", write_timeout_ms=3000, durability="aof"))

@@ -79,9 +79,7 @@ def test_acknowledged_event_survives_a_crash_of_the_service(artifact: Path, tmp_
         assert service.stop() == 0
 
 
-def test_recommend_always_answers_while_redis_is_killed(
-    artifact: Path, tmp_path: Path, valkey: Valkey
-) -> None:
+def test_recommend_always_answers_while_redis_is_killed(artifact: Path, tmp_path: Path, valkey: Valkey) -> None:
     items = items_of(artifact)
     with serve(tmp_path, "--artifact", str(artifact), "--redis", valkey.url, **PATIENT) as service:
         assert post(service, "u1", *items[:6]).status_code == 200
@@ -123,9 +121,7 @@ def test_recommend_always_answers_while_redis_is_killed(
     assert [event["item_id"] for event in stored] == items[:6]
 
 
-def test_toggle_reaches_every_replica_and_outlives_a_restart(
-    artifact: Path, tmp_path: Path, valkey: Valkey
-) -> None:
+def test_toggle_reaches_every_replica_and_outlives_a_restart(artifact: Path, tmp_path: Path, valkey: Valkey) -> None:
     where = ("--artifact", str(artifact), "--redis", valkey.url)
     for name in ("a", "b", "c"):
         (tmp_path / name).mkdir()

@@ -201,9 +201,7 @@ async def test_a_lowered_cap_trims_at_the_next_event(shared_valkey: Valkey) -> N
 
 @asynchronous
 async def test_every_key_expires_and_every_append_puts_that_off(shared_valkey: Valkey) -> None:
-    store = await Store.connect(
-        replace(config(shared_valkey), ttl_s=1000, state_ttl_s=500, signals_ttl_s=300)
-    )
+    store = await Store.connect(replace(config(shared_valkey), ttl_s=1000, state_ttl_s=500, signals_ttl_s=300))
     version = (await store.append(user(), [click("a"), NewEvent("a", "impression", T)])).version
     await store.write_state(user(), MODEL, version, b"blob")
 
@@ -337,9 +335,7 @@ async def test_merging_moves_a_session_in_order_of_time(shared_valkey: Valkey) -
     store = await Store.connect(config(shared_valkey))
     session = Subject("session", "s")
     await store.append(user(), [click("a", T), click("d", T + 30)])
-    await store.append(
-        session, [click("b", T + 10), click("c", T + 20), NewEvent(None, "search", T, query="q")]
-    )
+    await store.append(session, [click("b", T + 10), click("c", T + 20), NewEvent(None, "search", T, query="q")])
     assert await store.merge(session, user()) == 3
     assert items(await store.read(user(), MODEL)) == ["a", "b", "c", "d"]
     assert not any(b"{s:s}" in key for key in await keys(store))
@@ -352,9 +348,7 @@ async def test_a_merge_that_crashed_half_way_is_finished_by_the_next(shared_valk
     store = await Store.connect(config(shared_valkey))
     session = Subject("session", "s")
     await store.append(session, [click("a", T), click("b", T + 1), NewEvent("x", "impression", T)])
-    copies = [
-        NewEvent(e.item_id, e.type, e.time_ms, e.event_id) for e in (await store.read(session, MODEL)).events
-    ]
+    copies = [NewEvent(e.item_id, e.type, e.time_ms, e.event_id) for e in (await store.read(session, MODEL)).events]
     await store.append(user(), copies)  # copied, and then nothing more happened
     assert await store.merge(session, user()) == 1  # the impression
     assert items(await store.read(user(), MODEL)) == ["a", "b"]
@@ -432,9 +426,7 @@ async def test_too_few_replicas_are_not_acknowledged(shared_valkey: Valkey) -> N
     await store.close()
 
 
-@pytest.mark.parametrize(
-    "url", ["http://x", "", "localhost:6379", "redis+sentinel://host:1", "redis://h:port/0"]
-)
+@pytest.mark.parametrize("url", ["http://x", "", "localhost:6379", "redis+sentinel://host:1", "redis://h:port/0"])
 def test_a_url_that_cannot_be_used_is_a_settings_error(url: str) -> None:
     with pytest.raises(SettingsError, match="Redis URL"):
         Store(StoreSettings(url=url))

@@ -83,9 +83,7 @@ async def test_callers_that_timed_out_never_hand_their_reply_to_the_next(valkey:
     await fill(store, users)
     for _ in range(3):
         valkey.sigstop()
-        results = await asyncio.gather(
-            *(store.read(user(n), MODEL) for n in range(users)), return_exceptions=True
-        )
+        results = await asyncio.gather(*(store.read(user(n), MODEL) for n in range(users)), return_exceptions=True)
         assert all(isinstance(r, StoreUnavailable) for r in results)
         valkey.sigcont()  # now the server answers questions nobody waits for any more
         for n in range(users):

@@ -42,9 +42,7 @@ def test_interval_equals_drawing_users_one_by_one() -> None:
     assert found.high == pytest.approx(high, abs=0.01)
 
 
-@given(
-    hnp.arrays(np.float64, st.integers(1, 30), elements=st.sampled_from([0.0, 0.5, 1.0])), st.integers(0, 9)
-)
+@given(hnp.arrays(np.float64, st.integers(1, 30), elements=st.sampled_from([0.0, 0.5, 1.0])), st.integers(0, 9))
 def test_swapping_the_systems_negates_the_difference(ours: FloatArray, seed: int) -> None:
     theirs = np.random.default_rng(seed).permutation(ours)
     forth = paired_bootstrap(ours, theirs, samples=200, seed=seed)

@@ -156,9 +156,7 @@ def test_the_fingerprint_tells_null_from_empty_and_where_a_list_ends() -> None:
 
 
 def test_sequences_lay_out_users_and_items_in_order_of_appearance() -> None:
-    log = _log(
-        [("b", "x", 5, "view"), ("b", "y", 6, "odd"), ("a", "x", 1, "purchase")], items=["z", "y", "x"]
-    )
+    log = _log([("b", "x", 5, "view"), ("b", "y", 6, "odd"), ("a", "x", 1, "purchase")], items=["z", "y", "x"])
     seqs = sequences(log)
     assert seqs.user_ids == ["b", "a"]
     assert seqs.item_ids == ["z", "y", "x"]

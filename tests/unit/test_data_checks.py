@@ -25,9 +25,7 @@ def _import(folder: Path, log: str, **files: str) -> Dataset:
     for name, content in files.items():
         paths[name] = folder / f"{name}.csv"
         paths[name].write_text(content)
-    request = ImportRequest(
-        str(folder / "log.csv"), Format.CSV, items=paths.get("items"), users=paths.get("users")
-    )
+    request = ImportRequest(str(folder / "log.csv"), Format.CSV, items=paths.get("items"), users=paths.get("users"))
     return import_dataset(request, now_ms=NOW)
 
 
@@ -223,9 +221,7 @@ def test_whatever_the_log_users_are_grouped_and_times_ascend(told: list[tuple[st
     frame = pl.DataFrame(told, schema=["user_id", "item_id", "timestamp"], orient="row")
     data = assemble(Raw("t", "t", Table(numbered(frame), "log.csv")), NOW)
     events = data.events
-    assert sorted(events.select("user_id", "item_id", pl.col("timestamp") // 1000).rows()) == sorted(
-        set(told)
-    )
+    assert sorted(events.select("user_id", "item_id", pl.col("timestamp") // 1000).rows()) == sorted(set(told))
     assert events["user_id"].rle().len() == events["user_id"].n_unique()
     for _, group in events.group_by("user_id"):
         assert group["timestamp"].is_sorted()

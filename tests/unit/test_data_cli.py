@@ -85,9 +85,7 @@ def test_bad_usage_exits_with_2(arguments: list[str]) -> None:
 
 def test_movielens_with_a_wrong_wheel_exits_with_1_and_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "recbole.whl").write_bytes(b"nonsense")
-    result = run(
-        app, ["movielens-100k", "--wheel", str(tmp_path / "recbole.whl"), "--out", str(tmp_path / "d")]
-    )
+    result = run(app, ["movielens-100k", "--wheel", str(tmp_path / "recbole.whl"), "--out", str(tmp_path / "d")])
     assert result.exit_code == 1
     assert "not the known wheel" in result.stderr
     assert not (tmp_path / "d").exists()

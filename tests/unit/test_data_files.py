@@ -83,9 +83,7 @@ def test_the_line_of_a_wrong_byte_is_named(tmp_path: Path) -> None:
         (b"", "is empty", "again"),
     ],
 )
-def test_a_parquet_file_that_is_something_else_is_refused(
-    tmp_path: Path, content: bytes, what: str, mend: str
-) -> None:
+def test_a_parquet_file_that_is_something_else_is_refused(tmp_path: Path, content: bytes, what: str, mend: str) -> None:
     with pytest.raises(DataError, match=what) as caught:
         read_parquet(_write(tmp_path / "log.parquet", content))
     assert mend in (caught.value.mend or "")

@@ -47,9 +47,7 @@ values = st.one_of(
     st.lists(st.one_of(st.text(max_size=2), st.integers(), st.none()), max_size=2),
     st.dictionaries(st.text(max_size=1), st.integers(), max_size=1),
 )  # fmt: skip
-objects = st.dictionaries(
-    st.sampled_from(["item_id", "user_id", "title", "category", "attributes", "price"]), values
-)
+objects = st.dictionaries(st.sampled_from(["item_id", "user_id", "title", "category", "attributes", "price"]), values)
 side_tables = st.one_of(
     st.binary(max_size=40),
     st.lists(cells, max_size=6).map(lambda rows: "\n".join(["item_id,user_id", *rows]).encode()),

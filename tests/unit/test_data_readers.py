@@ -16,16 +16,13 @@ from model.data_readers import import_dataset
 NOW = 1_800_000_000_000
 T = 1_700_000_000
 INTER = (
-    "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
-    f"u1\ta\t4\t{T + 5}\nu2\tb\t3.5\t{T}\nu1\tb\t1\t{T}\n"
+    f"user_id:token\titem_id:token\trating:float\ttimestamp:float\nu1\ta\t4\t{T + 5}\nu2\tb\t3.5\t{T}\nu1\tb\t1\t{T}\n"
 )
 ITEM = (
     "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
     'a\tToy "Story\t1995\tAnimation Comedy\nb\tUnreleased\tV\tunknown\n'
 )
-USER = (
-    "user_id:token\tage:token\tgender:token\tzip_code:token\nu1\t24\tM\t85711\nu2\t17\tF\t1\nu3\t56\tF\t2\n"
-)
+USER = "user_id:token\tage:token\tgender:token\tzip_code:token\nu1\t24\tM\t85711\nu2\t17\tF\t1\nu3\t56\tF\t2\n"
 
 
 def _import(source: Path | str, form: Format, **options: Any) -> Dataset:
@@ -142,9 +139,7 @@ def test_sequences_take_times_and_attributes_and_keep_the_order_of_ties(tmp_path
 
 def test_a_time_before_its_predecessor_is_raised_and_reported(tmp_path: Path) -> None:
     times = TIMES.replace(f"u1,a,1,{T}", f"u1,a,1,{T - 60}")
-    data = _import(
-        _file(tmp_path / "s.txt", SEQUENCES), Format.SEQUENCES, times=_file(tmp_path / "t.csv", times)
-    )
+    data = _import(_file(tmp_path / "s.txt", SEQUENCES), Format.SEQUENCES, times=_file(tmp_path / "t.csv", times))
     assert _events(data)[1] == ("u1", "a")
     assert data.events["timestamp"].to_list()[:3] == [T * 1000] * 3
     assert any("1 events are dated before the one they follow" in note for note in data.report["notes"])

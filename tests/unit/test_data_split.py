@@ -93,9 +93,7 @@ def test_leave_one_out_trains_on_everything_but_the_held_out_events(seqs: Sequen
 
 @settings(deadline=None)
 @given(logs, boundaries)
-def test_time_split_trains_on_nothing_at_or_after_the_boundary(
-    seqs: Sequences, bounds: tuple[int, int]
-) -> None:
+def test_time_split_trains_on_nothing_at_or_after_the_boundary(seqs: Sequences, bounds: tuple[int, int]) -> None:
     split = time_split(seqs, *bounds)
     assert (split.train.time_ms < bounds[0]).all()
     assert split.train.n_events == int((seqs.time_ms < bounds[0]).sum())
@@ -105,9 +103,7 @@ def test_time_split_trains_on_nothing_at_or_after_the_boundary(
 
 @settings(deadline=None)
 @given(logs, boundaries)
-def test_time_split_histories_lie_strictly_before_their_boundary(
-    seqs: Sequences, bounds: tuple[int, int]
-) -> None:
+def test_time_split_histories_lie_strictly_before_their_boundary(seqs: Sequences, bounds: tuple[int, int]) -> None:
     split = time_split(seqs, *bounds)
     for holdout, start in ((split.valid, bounds[0]), (split.test, bounds[1])):
         for i in range(len(holdout)):
@@ -130,9 +126,7 @@ def _seen(split: Split) -> list[list[int]]:
 
 @settings(deadline=None)
 @given(logs, st.integers(1, 10**6))
-def test_no_leakage_what_happens_in_the_test_event_changes_nothing_a_model_sees(
-    seqs: Sequences, late: int
-) -> None:
+def test_no_leakage_what_happens_in_the_test_event_changes_nothing_a_model_sees(seqs: Sequences, late: int) -> None:
     split = leave_one_out(seqs)
     item, kind, time = seqs.item.copy(), seqs.type.copy(), seqs.time_ms.copy()
     rows = split.test.history_end

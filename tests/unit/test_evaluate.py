@@ -110,9 +110,7 @@ def test_list_is_padded_where_the_catalogue_is_smaller_than_the_list() -> None:
         )
     )
     popularity = Popularity.fit(split.train.item, 4)
-    lists = popularity_ranker(popularity)(
-        Histories(split.test.users, split.test.history_end, split.sequences)
-    )
+    lists = popularity_ranker(popularity)(Histories(split.test.users, split.test.history_end, split.sequences))
     assert lists[0].tolist() == [2, 3, *[-1] * (DEPTH - 2)]
 
 
@@ -154,9 +152,7 @@ def test_figures_by_hand() -> None:
 def test_json_has_the_published_shape() -> None:
     split = random_split(3)
     content = sparse.csr_array(np.eye(N_ITEMS))
-    found = json.loads(
-        json.dumps(evaluate(systems_of(split), split, content=content).to_json(), allow_nan=False)
-    )
+    found = json.loads(json.dumps(evaluate(systems_of(split), split, content=content).to_json(), allow_nan=False))
     assert list(found) == ["split", "users", "protocol", "systems", "comparisons"]
     assert (found["split"], found["users"]) == ("test", 30)
     assert list(found["systems"]) == ["item_cf", "popular"]

@@ -47,11 +47,7 @@ def slow_scores(model: ItemCF, history: IntArray) -> FloatArray:
 
 
 def slow_list(scores: FloatArray, k: int, allowed: BoolArray | None, excluded: IntArray) -> list[int]:
-    items = [
-        i
-        for i in range(len(scores))
-        if scores[i] > 0 and i not in excluded and (allowed is None or allowed[i])
-    ]
+    items = [i for i in range(len(scores)) if scores[i] > 0 and i not in excluded and (allowed is None or allowed[i])]
     return sorted(items, key=lambda i: (-scores[i], i))[:k]
 
 

@@ -118,9 +118,7 @@ def items_table(**columns: list[object]) -> pl.DataFrame:
 
 
 def test_content_of_tags_and_attributes() -> None:
-    table = items_table(
-        item_id=["a", "b", "c"], category=[["x", "y"], ["y"], None], attributes=[["y"], None, None]
-    )
+    table = items_table(item_id=["a", "b", "c"], category=[["x", "y"], ["y"], None], attributes=[["y"], None, None])
     content = metrics.item_content(table, ["b", "a", "c", "not in the table"]).toarray()
     # as a category and as an attribute "y" is two features
     assert content.sum(axis=1).tolist() == [1, 3, 0, 0]

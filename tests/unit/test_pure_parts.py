@@ -91,9 +91,7 @@ T = 1_700_000_000_000
 
 
 def stored(*items: str) -> list[StoredEvent]:
-    return [
-        StoredEvent(item, "view", T + n * 1000, f"e{n}", float(T + n * 1000)) for n, item in enumerate(items)
-    ]
+    return [StoredEvent(item, "view", T + n * 1000, f"e{n}", float(T + n * 1000)) for n, item in enumerate(items)]
 
 
 def inline(item: str, time_ms: int | None = None) -> InlineEvent:

@@ -44,9 +44,7 @@ def test_a_default_budget_above_the_greatest_is_refused() -> None:
         load(deadline_ms=100.0, deadline_max_ms=50.0)
 
 
-def test_a_secret_comes_from_a_file_and_is_never_printed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_secret_comes_from_a_file_and_is_never_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("alice:hunter2\n")
     monkeypatch.setenv("GPT4REC_OPS_TOKENS_FILE", str(tmp_path / "tokens"))
     monkeypatch.setenv("GPT4REC_REDIS_URL", "redis://:hunter2@host")
@@ -55,9 +53,7 @@ def test_a_secret_comes_from_a_file_and_is_never_printed(
     assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump_json()}"
 
 
-def test_a_secret_given_twice_or_unreadable_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_secret_given_twice_or_unreadable_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GPT4REC_API_KEYS_FILE", str(tmp_path / "absent"))
     with pytest.raises(SettingsError, match="cannot read"):
         load()
