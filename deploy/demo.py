@@ -23,6 +23,7 @@ from typing import Annotated, Any
 
 import httpx
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -157,6 +158,7 @@ class Service:
 
     def __enter__(self) -> Service:
         self.token = secrets.token_urlsafe(16)
+        self.operator = {"Authorization": f"Bearer {self.token}"}
         self.port_file = self.home / "port"
         self.port_file.unlink(missing_ok=True)
         self.log = self.home / "service.log"
@@ -197,6 +199,14 @@ class Service:
         result: dict[str, Any] = answer.json()
         return result
 
+    def replace_history(self, user: str, events: list[dict[str, Any]]) -> None:
+        """A second demo starts from the same history instead of adding to it."""
+        httpx.delete(f"{self.url}/users/{user}", headers=self.operator, timeout=5.0).raise_for_status()
+        self.post("/events", {"events": [event | {"user_id": user} for event in events]})
+
+    def recommend(self, user: str) -> dict[str, Any]:
+        return self.post("/recommend", {"user_id": user, "k": SHOWN, "seed": 7, "budget_ms": 1000})
+
     @contextlib.contextmanager
     def fallback_forced(self) -> Iterator[None]:
         """What an operator does when the model misbehaves; undone at the end."""
@@ -210,7 +220,7 @@ class Service:
         httpx.put(
             f"{self.url}/ops/fallback",
             json={"mode": mode, "reason": "shown by gpt4rec demo"},
-            headers={"Authorization": f"Bearer {self.token}"},
+            headers=self.operator,
             timeout=5.0,
         ).raise_for_status()
 
@@ -231,23 +241,26 @@ class Service:
 
 
 def show(console: Console, service: Service, home: Path) -> None:
-    """One user of each segment, with the model and once without."""
+    """One user of each segment answered by the model, and the first of them once more without it."""
     step(console, 5, f"serving on {service.url}; one user of each segment")
     titles, histories = real_histories(home / "data" / "ml-100k")
-    shown: dict[str, str] = {}
+    policies = yaml.safe_load((ROOT / "deploy" / "policies.yaml").read_text("utf-8"))
+    wanted = {segment["name"] for segment in policies["segments"]}
+    seen: dict[str, tuple[str, list[str]]] = {}
     for name, history in histories:
-        user = f"demo-{name}"
-        service.post("/events", {"events": [event | {"user_id": user} for event in history]})
-        answer = service.post("/recommend", {"user_id": user, "k": SHOWN, "seed": 7, "budget_ms": 1000})
-        if answer["segment"] not in shown:
-            shown[answer["segment"]] = user
-            console.print(answer_table(answer, [titles[event["item_id"]] for event in history]))
-    user = next(iter(shown.values()))
-    history = dict(histories)[user.removeprefix("demo-")]
+        if wanted <= set(seen):
+            break
+        user, watched = f"demo-{name}", [titles[event["item_id"]] for event in history]
+        service.replace_history(user, history)
+        answer = service.recommend(user)
+        if answer["segment"] not in seen:
+            seen[answer["segment"]] = (user, watched)
+            console.print(answer_table(answer, watched))
+    user, watched = next(iter(seen.values()))
     with service.fallback_forced():
-        answer = service.post("/recommend", {"user_id": user, "k": SHOWN, "seed": 7, "budget_ms": 1000})
-    console.print("fallback forced by an operator:")
-    console.print(answer_table(answer, [titles[event["item_id"]] for event in history]))
+        answer = service.recommend(user)
+    console.print("the fallback forced by an operator, the first user again:")
+    console.print(answer_table(answer, watched))
 
 
 def real_histories(data: Path) -> tuple[dict[str, str], list[tuple[str, list[dict[str, Any]]]]]:
@@ -259,7 +272,7 @@ def real_histories(data: Path) -> tuple[dict[str, str], list[tuple[str, list[dic
     titles = {row["item_id"]: row["title"] or row["item_id"] for row in dataset.items.iter_rows(named=True)}
     log = sequences(dataset)
     order = log.lengths.argsort(kind="stable")
-    chosen = [int(order[len(order) * share // 100]) for share in (10, 25, 40, 50, 60, 75, 90)]
+    chosen = [int(order[len(order) * share // 100]) for share in range(5, 100, 5)]
     now = int(time.time() * 1000)
     histories: list[tuple[str, list[dict[str, Any]]]] = []
     for number, row in enumerate([chosen[0], *chosen]):
