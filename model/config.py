@@ -42,7 +42,7 @@ class TrainConfig:
     ema: float = 0.98
     codes_weight: float = 0.5
     dense_weight: float = 1.0
-    negatives: int = 0  # 0: the full softmax
+    negatives: int = -1  # 0: the full softmax; −1: the full one for small catalogues, else a sampled one
     label_smoothing: float = 0.0
     item_dropout: float = 0.02  # inputs replaced by the unknown item
     gap_known: float = 0.5

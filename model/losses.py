@@ -11,6 +11,17 @@ from torch.nn import functional as F  # noqa: N812
 from model.network import GPT4Rec
 
 
+FULL_SOFTMAX_ITEMS = 5000
+SAMPLED_NEGATIVES = 512
+
+
+def choose_negatives(configured: int, n_items: int) -> int:
+    """0 for the full softmax; −1 leaves the choice to the size of the catalogue."""
+    if configured >= 0:
+        return configured
+    return 0 if n_items <= FULL_SOFTMAX_ITEMS else SAMPLED_NEGATIVES
+
+
 @dataclass(frozen=True)
 class LossWeights:
     """`negatives` = 0 takes the full softmax; otherwise that many sampled items, shared by the batch."""

@@ -24,7 +24,7 @@ from model.conditions import Conditions, fit_context, item_controls
 from model.config import TrainConfig
 from model.data import Dataset, sequences
 from model.data_split import Split
-from model.losses import LossWeights, joint_loss
+from model.losses import LossWeights, choose_negatives, joint_loss
 from model.network import GPT4Rec, NetworkConfig
 from model.ranking import validation_ndcg
 from model.run import RunError, contents_of, load_tensors, save_tensors, split_of, write_about
@@ -93,7 +93,12 @@ class Trainer:
         self.average = copy.deepcopy(self.model).eval()
         self.optimiser = self._optimiser()
         self.plan = BatchPlan(cut(train, config.max_length, self.network.window), config.batch_tokens, config.seed)
-        self.weights = LossWeights(config.codes_weight, config.dense_weight, config.negatives, config.label_smoothing)
+        self.weights = LossWeights(
+            config.codes_weight,
+            config.dense_weight,
+            choose_negatives(config.negatives, train.n_items),
+            config.label_smoothing,
+        )
         self.log_q = _proposal(train.item, train.n_items).to(self.device)
         self.progress = Progress()
         if resume:
