@@ -6,6 +6,7 @@ quantises what the levels before left over, and a last token makes the path uniq
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from scipy import sparse
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.decomposition import TruncatedSVD
+from sklearn.exceptions import ConvergenceWarning
 
 from model.tokenizer import MAX_BRANCHING, IntArray, ItemContent, Tokenizer, unique_last_tokens
 
@@ -49,10 +51,14 @@ def positive_pmi(counts: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def factorise(matrix: sparse.csr_matrix, dim: int, seed: int) -> tuple[FloatArray, FloatArray]:
-    """Truncated SVD → rows [n, dim] of unit mean length, and the projection [features, dim] that makes them."""
+    """Truncated SVD → rows [n, dim] of unit mean length, and the projection [features, dim] that makes them. Both are
+    zero where there is nothing to factorise: no counts, or a single row or column."""
+    if matrix.nnz == 0 or min(matrix.shape) < 2:
+        return np.zeros((matrix.shape[0], 1), np.float32), np.zeros((matrix.shape[1], 1), np.float32)
     dim = max(1, min(dim, min(matrix.shape) - 1))
     svd = TruncatedSVD(n_components=dim, random_state=seed)
-    rows = svd.fit_transform(matrix)
+    with np.errstate(divide="ignore", invalid="ignore"):  # its share of the variance, where all rows are the same
+        rows = svd.fit_transform(matrix)
     scale = max(float(np.linalg.norm(rows, axis=1).mean()), 1e-12)
     return (rows / scale).astype(np.float32), (svd.components_.T / scale).astype(np.float32)
 
@@ -186,11 +192,9 @@ class SemanticTokenizer(Tokenizer):
             codes = np.concatenate([codes, column[:, None]], axis=1)
             residual = residual - codebook[column]
             codebooks.append(codebook)
-        space = ContentSpace(
-            space.features,
-            space.projection * np.float32(content_weight),
-            space.to_collaborative / np.float32(max(content_weight, 1e-6)),
-        )
+        # Never quite 0, so that an unseen item can still be placed by what its content says of its company.
+        weight = np.float32(max(content_weight, 1e-6))
+        space = ContentSpace(space.features, space.projection * weight, space.to_collaborative / weight)
         last = unique_last_tokens(codes)
         sizes = [size] * code_levels + [_last_size(last)] + [MAX_BRANCHING] * (last.shape[1] - 1)
         return cls(np.concatenate([codes, last], axis=1), sizes, codebooks, space)
@@ -227,7 +231,9 @@ class SemanticTokenizer(Tokenizer):
 
 def _codebook(residual: FloatArray, size: int, seed: int) -> FloatArray:
     kind = MiniBatchKMeans if len(residual) > MINI_BATCH_FROM else KMeans
-    fitted = kind(n_clusters=size, n_init=1, max_iter=50, random_state=seed).fit(residual)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different vectors than codes: some codes stay empty
+        fitted = kind(n_clusters=size, n_init=1, max_iter=50, random_state=seed).fit(residual)
     return np.ascontiguousarray(fitted.cluster_centers_, dtype=np.float32)
 
 
