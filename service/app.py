@@ -11,7 +11,9 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from hashlib import blake2b
 from importlib import metadata
+from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -20,6 +22,7 @@ from service.auth import Access, Keys
 from service.background import Background, Work
 from service.batcher import Batcher
 from service.breaker import BreakerSettings
+from service.budgets import BudgetSettings
 from service.embedded import EmbeddedValkey
 from service.engine import Job
 from service.errors import StartupError
@@ -85,7 +88,7 @@ def create_app(
     app.include_router(api.router)
     app.include_router(ops.router)
     problems.install(app)
-    openapi.install(app)
+    openapi.install(app, keys_needed=bool(settings.api_keys.get_secret_value()))
     app.add_middleware(
         RequestGate,
         metrics=metrics,
@@ -115,7 +118,7 @@ async def _open(
     if store is None:
         store = await _open_store(stack, settings, history_cap)
 
-    mode = ModeKeeper(store, poll_s=settings.mode_poll_ms / 1000.0)
+    mode = ModeKeeper(store, poll_s=settings.mode_poll_ms / 1000.0, copy=_mode_copy(settings))
     guard = _guard(settings, mode)
     background = Background(settings.background_tasks_max)
     stack.push_async_callback(background.close, settings.drain_timeout_s)
@@ -181,8 +184,12 @@ async def _start_model(
     engine.on_graph = on_graph
 
     def on_run(jobs: Sequence[Job], seconds: float) -> None:
-        full = any(job.width is None for job in jobs)
-        guard.measured("full" if full else "narrow", seconds)
+        events = max(len(job.item) for job in jobs)
+        widths = {job.width for job in jobs if job.k}
+        if widths:
+            guard.measured("full" if None in widths else "narrow", seconds, events)
+        else:
+            guard.encoded(seconds, events)
 
     batcher = Batcher(
         engine,
@@ -205,7 +212,7 @@ async def _open_store(stack: AsyncExitStack, settings: Settings, history_cap: in
         server = EmbeddedValkey(settings.data_dir)
         url = await asyncio.to_thread(server.start)
         stack.push_async_callback(asyncio.to_thread, server.stop)
-        _spawn(stack, lambda: _keep_alive(server, url))
+        _spawn(stack, lambda: _keep_alive(server))
     store = await Store.connect(
         StoreSettings(
             url=url,
@@ -228,7 +235,7 @@ async def _open_store(stack: AsyncExitStack, settings: Settings, history_cap: in
     return store
 
 
-async def _keep_alive(server: EmbeddedValkey, url: str) -> None:
+async def _keep_alive(server: EmbeddedValkey) -> None:
     """Restarts an embedded server that died; its append-only file has what was acknowledged."""
     while True:
         await asyncio.sleep(1.0)
@@ -236,12 +243,11 @@ async def _keep_alive(server: EmbeddedValkey, url: str) -> None:
             continue
         log.error("embedded_server_died")
         try:
-            await asyncio.to_thread(server.stop)
-            await asyncio.to_thread(server.start)
+            await asyncio.to_thread(server.restart)
         except StartupError as error:
             log.error("embedded_server_not_restarted", cause=str(error))
         else:
-            log.warning("embedded_server_restarted", same_address=server.url == url)
+            log.warning("embedded_server_restarted")
 
 
 def _guard(settings: Settings, mode: ModeKeeper) -> Guard:
@@ -252,8 +258,19 @@ def _guard(settings: Settings, mode: ModeKeeper) -> Guard:
         open_s=settings.breaker_open_s,
         half_open_probes=settings.breaker_half_open_probes,
     )
-    guard = GuardSettings(breaker=breaker, max_batch=settings.batch_max, reserve_ms=settings.fallback_reserve_ms)
+    budgets = BudgetSettings(late_share=settings.latency_budget_share, failed_share=settings.error_budget_share)
+    guard = GuardSettings(
+        breaker=breaker, budgets=budgets, max_batch=settings.batch_max, reserve_ms=settings.fallback_reserve_ms
+    )
     return Guard(guard, time.monotonic, mode.current)
+
+
+def _mode_copy(settings: Settings) -> Path:
+    """Where the mode is kept for a restart while Redis is away: a file for each Redis and prefix, so that two
+    deployments that share a folder do not take over each other's mode."""
+    server = settings.redis_url.get_secret_value().rpartition("@")[2]
+    name = blake2b(f"{server} {settings.redis_prefix}".encode(), digest_size=6).hexdigest()
+    return settings.data_dir / f"mode-{name}.json"
 
 
 def _spawn(stack: AsyncExitStack, work: Work) -> None:

@@ -72,9 +72,10 @@ class Access:
             raise Unauthorized("a valid API key is needed")
 
     def users(self, presented: str | None) -> None:
-        """Reading and erasing one user: an ops token, or an API key with the right `users`."""
+        """Reading and erasing one user: an ops token, or an API key with the right `users`. Closed where neither is
+        configured: an open API is no invitation to read and erase everybody."""
         if not self.api_keys and not self.ops_tokens:
-            return
+            raise Forbidden("no ops token and no API key is configured, so users can be neither read nor erased")
         if self.ops_tokens.find(presented):
             return
         caller = self.api_keys.find(presented)

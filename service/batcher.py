@@ -23,8 +23,9 @@ from service.metrics import Metrics
 
 log = logs.get(__name__)
 
-# A batch must start this long before its earliest deadline, or waiting for it was in vain.
-_LEAST_RUN_S = 0.001
+# Part of the time to spare before the earliest deadline that may be spent on filling the batch: the rest covers a
+# run that is slower than the average.
+_WINDOW_SHARE = 0.5
 # Weight of the newest run in the moving average of the run time.
 _SMOOTHING = 0.2
 
@@ -74,6 +75,7 @@ class Batcher:
         self._queue: deque[_Entry] = deque()
         self._changed = threading.Condition()
         self._closing = False
+        self._dead = False
         self._running = 0
         self._running_since: float | None = None
         self._run_s = 0.0
@@ -133,7 +135,7 @@ class Batcher:
         with self._changed:
             if self._closing:
                 raise Overloaded("the batcher is closing")
-            if not self._thread.is_alive():
+            if self._dead:
                 raise ModelError("the engine thread is dead")
             if len(self._queue) >= self._queue_max:
                 raise Overloaded("the batch queue is full")
@@ -144,9 +146,9 @@ class Batcher:
 
     def _finish(self, batch: Sequence[_Entry], results: Sequence[Ranking | Exception], took: float) -> None:
         """The end of an engine run, on the event loop."""
+        self._deliver(batch, results)
         if self._on_run is not None:
             self._on_run([entry.job for entry in batch], took)
-        self._deliver(batch, results)
 
     def _deliver(self, batch: Sequence[_Entry], results: Sequence[Ranking | Exception]) -> None:
         for entry, result in zip(batch, results, strict=True):
@@ -167,6 +169,8 @@ class Batcher:
                 self._run(batch)
         except BaseException as error:
             log.critical("engine_thread_died", **logs.where(error))
+            with self._changed:
+                self._dead = True
             self._post(batch, [ModelError("the engine thread died")] * len(batch))
             self._fail_waiting(ModelError("the engine thread died"))
 
@@ -200,8 +204,8 @@ class Batcher:
             return
         opened = self._clock()
         while len(self._queue) < self._batch_max and not self._closing:
-            earliest = min(entry.deadline.at for entry in self._queue)
-            left = min(opened + self._window_s, earliest - self._run_s - _LEAST_RUN_S) - self._clock()
+            spare = min(entry.deadline.at for entry in self._queue) - self._run_s - opened
+            left = opened + min(self._window_s, spare * _WINDOW_SHARE) - self._clock()
             if left <= 0:
                 return
             self._changed.wait(left)

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 
 Clock = Callable[[], float]
 
+# No request waits that long: the header, or the clock it was written by, is broken.
+_LONGEST_WAIT_S = 86_400.0
+# The year 5138 in seconds and 1973 in milliseconds; the year 5138 in milliseconds and 1973 in microseconds.
+_SECONDS_BELOW = 1e11
+_MICROSECONDS_ABOVE = 1e14
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
@@ -40,13 +46,21 @@ class Deadline:
 def request_began(header: str | None, *, now: float, epoch_now: float) -> float:
     """Monotonic time at which a request began, from an `X-Request-Start` header (epoch milliseconds).
 
-    The header may only move the beginning back: a value in the future or one that is no number is ignored.
-    `now` is monotonic, `epoch_now` is the wall clock of the same moment, both in seconds.
+    The header may only move the beginning back: a value in the future, or of another day, or that is no number is
+    ignored. Proxies
+    that write seconds or microseconds (nginx: `t=1700000000.123`) are understood: read as milliseconds, theirs would
+    take all the time from every request. `now` is monotonic, `epoch_now` is the wall clock of the same moment, both
+    in seconds.
     """
     if header is None:
         return now
     try:
-        waited = epoch_now - float(header.strip().removeprefix("t=")) / 1000.0
+        started = float(header.strip().removeprefix("t="))
     except ValueError:
         return now
-    return now - waited if 0.0 < waited < float("inf") else now
+    if started < _SECONDS_BELOW:
+        started *= 1000.0
+    elif started > _MICROSECONDS_ABOVE:
+        started /= 1000.0
+    waited = epoch_now - started / 1000.0
+    return now - waited if 0.0 < waited < _LONGEST_WAIT_S else now

@@ -87,8 +87,19 @@ class EmbeddedValkey:
             raise
         return self.url
 
+    def restart(self) -> str:
+        """Start a server that died, at the address it had: its clients know no other."""
+        self._end(10.0)
+        return self.start()
+
     def stop(self, timeout_s: float = 10.0) -> None:
         """Flush and end the server; kill it if it does not end in time."""
+        self._end(timeout_s)
+        if self._socket_folder is not None:
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
+            self._socket_folder = None
+
+    def _end(self, timeout_s: float) -> None:
         process, self._process = self._process, None
         if process is not None:
             process.terminate()
@@ -105,9 +116,6 @@ class EmbeddedValkey:
             if watcher.stdin is not None:
                 watcher.stdin.close()
             watcher.wait()
-        if self._socket_folder is not None:
-            shutil.rmtree(self._socket_folder, ignore_errors=True)
-            self._socket_folder = None
 
     def __enter__(self) -> EmbeddedValkey:
         self.start()
@@ -134,8 +142,8 @@ class EmbeddedValkey:
                 time.sleep(_POLL_S)
 
     def _choose_socket(self) -> None:
-        self._socket_folder = None
-        if len(os.fsencode(self.folder / "valkey.sock")) > _SOCKET_PATH_BYTES:
+        too_long = len(os.fsencode(self.folder / "valkey.sock")) > _SOCKET_PATH_BYTES
+        if too_long and self._socket_folder is None:
             self._socket_folder = Path(tempfile.mkdtemp(prefix="gpt4rec-"))
         self.socket_path.unlink(missing_ok=True)
 

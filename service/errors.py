@@ -15,6 +15,7 @@
     │   ├── ModelError             503  model_error        the engine or its session broke
     │   ├── Overloaded             503  overload           the queue is full, or the wait would be too long
     │   └── DeadlineExceeded       503  deadline           the answer would come, or came, too late
+    │       └── StateStale         503  state_stale        because there is too much history to encode
     └── StartupError               –    the service cannot start; the message names the cause
         ├── SettingsError          –    a setting is unknown or has a bad value
         ├── PolicyError            –    the policies file does not fit
@@ -156,6 +157,13 @@ class Overloaded(ModelAttemptFailed):
 class DeadlineExceeded(ModelAttemptFailed):
     reason = "deadline"
     title = "The deadline has passed"
+
+
+class StateStale(DeadlineExceeded):
+    """The encoder state is behind the log, and bringing it up to date does not fit the deadline."""
+
+    reason = "state_stale"
+    title = "The history cannot be encoded in time"
 
 
 class StartupError(ServiceError):

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from service.breaker import Breaker, BreakerSettings
+from service.budgets import BudgetSettings, ErrorBudgets
 
 ModeName = Literal["auto", "fallback", "model"]
 Rung = Literal["full", "narrow", "item_cf", "popular"]
@@ -22,6 +23,9 @@ Reason = Literal[
 ModelRung = Literal["full", "narrow"]
 
 MODEL_RUNGS: tuple[ModelRung, ...] = ("full", "narrow")
+
+# Up to so many events an encoder run costs about what one event costs; beyond, their number counts.
+_FEW_EVENTS = 8
 
 
 class Outcome(StrEnum):
@@ -56,6 +60,7 @@ class GuardSettings:
     """`reserve_ms` is kept for what follows the model run, a fall to the next rung included."""
 
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    budgets: BudgetSettings = field(default_factory=BudgetSettings)
     max_batch: int = 32
     reserve_ms: float = 5.0
     item_cf_ms: float = 2.0
@@ -86,7 +91,9 @@ class Guard:
         self._estimates: dict[ModelRung, _Estimate] = {rung: _Estimate() for rung in MODEL_RUNGS}
         self._lag_s = 0.0
         self._attempt_s: float | None = None
+        self._event_s: float | None = None
         self.breaker = Breaker(settings.breaker, clock)
+        self.budgets = ErrorBudgets(settings.budgets, clock)
 
     def decide(self, deadline: TimeLeft, queue_depth: int) -> Decision:
         """`queue_depth` is the number of jobs waiting or running.
@@ -116,18 +123,51 @@ class Guard:
             self.breaker.release()
             return
         self.breaker.record(outcome is Outcome.OK)
+        self.budgets.record(late=outcome is Outcome.LATE, failed=outcome is Outcome.FAILED)
         if seconds is not None:
             self._attempt_s = self._smooth(self._attempt_s, seconds)
 
-    def measured(self, rung: ModelRung, seconds: float) -> None:
-        """An engine run of this rung took so long, whatever came of it."""
+    def measured(self, rung: ModelRung, seconds: float, events: int = 0) -> None:
+        """An engine run of this rung took so long, whatever came of it; `events` is the longest history it encoded.
+
+        A run with a long history says what an event costs, and nothing of a run with none.
+        """
         estimate = self._estimates[rung]
+        if events > _FEW_EVENTS:
+            self.encoded(seconds - (estimate.seconds or 0.0), events)
+            return
         estimate.seconds = self._smooth(estimate.seconds, seconds)
         estimate.updated = self._clock()
+
+    def encoded(self, seconds: float, events: int) -> None:
+        """Encoding a history of `events` took so long."""
+        if events > _FEW_EVENTS:
+            self._event_s = self._smooth(self._event_s, max(0.0, seconds) / events)
+
+    def encoding_s(self, events: int) -> float:
+        """Predicted time to encode so many events; 0 for a few, whose cost is part of any run."""
+        return events * (self._event_s or 0.0) if events > _FEW_EVENTS else 0.0
+
+    def encoding_fits(self, rung: ModelRung, deadline: TimeLeft, queue_depth: int, events: int) -> bool:
+        """Whether so many new events can still be encoded; asked after `decide`, which knows nothing of them.
+
+        What follows the run is already taken off `deadline`.
+        """
+        encoding = self.encoding_s(events)
+        if encoding == 0.0 or self._mode() == "model":
+            return True
+        return self.predicted_s(rung, queue_depth) + encoding + self._lag_s <= deadline.remaining()
 
     def lagged(self, seconds: float) -> None:
         """The event loop ran a timer so much too late."""
         self._lag_s = self._smooth(self._lag_s, max(0.0, seconds))
+
+    def encoding_dominates(self, rung: ModelRung, events: int) -> bool:
+        """Whether so many new events, rather than the decoding, make a run of this rung late."""
+        decoding = self._estimates[rung].seconds
+        if decoding is None or events <= _FEW_EVENTS:
+            return False
+        return self._event_s is None or self.encoding_s(events) >= decoding
 
     def predicted_s(self, rung: ModelRung, queue_depth: int) -> float:
         """Wait behind the jobs ahead plus the run itself; 0 before anything was measured."""
@@ -147,7 +187,8 @@ class Guard:
                     "late_or_failed": bad,
                     "limit": self._settings.breaker.failure_ratio,
                     "typical_ms": None if self._attempt_s is None else round(self._attempt_s * 1000, 3),
-                }
+                },
+                "burn_rate": self.budgets.burn_rates(),
             },
         }
 

@@ -73,9 +73,9 @@ class StateKeeper:
             self._metrics.redis_errors.labels("read").inc()
             raise
 
-    def encoding(self, model: ServedModel, record: UserRecord, events: Past) -> Encoding:
-        """From the stored state where that is a base, else from the raw events."""
-        start, state = self._base(model, record, events)
+    def encoding(self, model: ServedModel, record: UserRecord, events: Past, *, from_state: bool = True) -> Encoding:
+        """From the stored state where that is a base and `from_state` trusts it, else from the raw events."""
+        start, state = self._base(model, record, events) if from_state else (0, None)
         if state is None:
             start = max(0, len(events) - model.engine.receptive_field)
         trimmed = start > 0 or len(record.events) >= self._history_cap

@@ -86,7 +86,7 @@ class Metrics:
         )
         self.burn_rate = Gauge(
             "gpt4rec_error_budget_burn_rate",
-            "How many times faster than allowed model attempts spend their budget.",
+            "How many times faster than allowed model attempts are late (latency) or fail (errors), over 1m, 5m, 1h.",
             ["objective", "window"],
             registry=r,
         )

@@ -14,10 +14,18 @@ from service.responses import Problem
 from service.schemas import REQUEST_BODIES, Body
 
 _REF = "#/components/schemas/{model}"
+_SCHEMES: dict[str, dict[str, str]] = {
+    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "A key of GPT4REC_API_KEYS."},
+    "ApiKeyBearer": {"type": "http", "scheme": "bearer", "description": "The same key, as a bearer token."},
+    "OpsToken": {"type": "http", "scheme": "bearer", "description": "A token of GPT4REC_OPS_TOKENS."},
+}
+# One of them is enough. Who may do what is decided by `service.auth`.
+_KEYS = ("ApiKey", "ApiKeyBearer", "OpsToken")
+_OPERATORS = ("OpsToken",)
 _MEANING = {
     400: "The body is not JSON.",
     401: "A key or token is missing or unknown.",
-    403: "The key may not do this.",
+    403: "The key may not do this, or no key that may is configured.",
     404: "There is no such thing.",
     413: "The body is too large.",
     422: "The request does not fit; `errors` says where.",
@@ -32,6 +40,15 @@ def takes(body: type[Body]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
+def guarded(path: str, *, keys_needed: bool) -> list[dict[str, list[str]]]:
+    """The `security` of a path; empty where everybody may call it."""
+    if path.startswith("/ops"):
+        return [{name: []} for name in _OPERATORS]
+    if path.startswith("/users") or (keys_needed and path.startswith(("/recommend", "/events", "/sessions", "/items"))):
+        return [{name: []} for name in _KEYS]
+    return []
+
+
 def answers(model: type[BaseModel], *problems: int) -> dict[int | str, dict[str, Any]]:
     """`responses` of a route: its answer, and the problems it may answer with; 500 and 503 always are."""
     schema = {"$ref": _REF.format(model=Problem.__name__)}
@@ -42,8 +59,9 @@ def answers(model: type[BaseModel], *problems: int) -> dict[int | str, dict[str,
     return {200: {"model": model, "description": "The answer."}, **documents}
 
 
-def install(app: FastAPI) -> None:
-    """Adds the schemas that only this module refers to."""
+def install(app: FastAPI, *, keys_needed: bool) -> None:
+    """Adds the schemas that only this module refers to, and who may call what: `keys_needed` says whether the
+    routes of frontends ask for a key."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -51,6 +69,10 @@ def install(app: FastAPI) -> None:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         if Problem.__name__ not in schemas:
             schemas.update(_definitions([*REQUEST_BODIES, Problem]))
+            document["components"]["securitySchemes"] = _SCHEMES
+            for path, methods in document["paths"].items():
+                for operation in methods.values():
+                    operation["security"] = guarded(path, keys_needed=keys_needed)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

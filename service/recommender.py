@@ -10,9 +10,7 @@ why.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from hashlib import blake2b
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -22,17 +20,18 @@ from service.call import Call
 from service.deadline import Clock, Deadline
 from service.decoding import Decoding
 from service.engine import Job, Ranking
-from service.errors import DeadlineExceeded, ModelAttemptFailed, ModelError, StoreUnavailable
+from service.errors import DeadlineExceeded, ModelAttemptFailed, ModelError, StateStale, StoreUnavailable
 from service.fallback import Constraints, Listing
 from service.guard import Decision, Guard, ModelRung, Outcome, Reason, Rung
 from service.history import Past, past, subject_of
 from service.keeper import Encoding, StateKeeper
 from service.metrics import Metrics
+from service.plan import Plan
 from service.policies import PolicyBook
 from service.records import Subject, UserRecord
 from service.schemas import RecommendRequest
 from service.segments import FACT_WINDOW, facts
-from service.served import ServedModel, ranked_items
+from service.served import ServedModel
 
 log = logs.get(__name__)
 
@@ -42,27 +41,10 @@ _GREEDY = Decoding("greedy")
 _LAST_RUNGS_S = 0.002
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """All that is known of an answer before it is computed."""
-
-    request: RecommendRequest
-    call: Call
-    model: ServedModel
-    subject: Subject | None
-    record: UserRecord
-    past: Past
-    segment: str
-    decoding: Decoding
-    limits: Constraints
-    budget_ms: float
-    deadline: Deadline
-    now_ms: int
-
-
 class Recommender:
-    """Guarantees: an answer before the deadline, unless the event loop itself is late; never a gpt4rec list
-    that has not seen every acknowledged event; every item in the catalogue, allowed and not excluded.
+    """Guarantees: an answer before the deadline, unless the event loop itself is late; every item in the catalogue,
+    allowed and not excluded; never a gpt4rec list that has not seen every acknowledged event, unless its reason says
+    that the log could not be read and the request brought events of its own.
     """
 
     def __init__(
@@ -102,7 +84,7 @@ class Recommender:
         if len(listing.items) < request.k and reason is None:
             reason = "not_enough_items"
         self._count(plan, listing, rung, reason, late=deadline.passed)
-        return _answer(plan, listing, rung, reason)
+        return plan.answer(listing, rung, reason)
 
     # -- before the model
 
@@ -119,6 +101,9 @@ class Recommender:
             return await self._states.read(subject, model, in_time), None
         except StoreUnavailable:
             return _NOBODY, "deadline" if in_time.passed else "state_unavailable"
+        except Exception as error:
+            log.error("read_broke", **logs.where(error))
+            return _NOBODY, "state_unavailable"
 
     def _plan(
         self,
@@ -175,27 +160,42 @@ class Recommender:
     # -- the ladder
 
     async def _descend(self, plan: Plan, decision: Decision) -> tuple[Listing, Rung, Reason | None]:
-        rung, reason = decision.rung, decision.reason
+        rung, reason, from_state = decision.rung, decision.reason, True
         while rung == "full" or rung == "narrow":
             try:
-                return await self._by_model(plan, rung), rung, reason
+                return await self._by_model(plan, rung, from_state=from_state), rung, reason
             except ModelAttemptFailed as failure:
                 reason = reason or cast("Reason", failure.reason)
-                # What was too slow or too much for one width is so for the other.
+                # What was too slow or too much for one width is so for the other. The second attempt starts from
+                # the raw events: a stored state that breaks the model must not break it for good.
                 retry = rung == "full" and isinstance(failure, ModelError) and not plan.deadline.passed
-                rung = "narrow" if retry else "item_cf"
+                rung, from_state = "narrow" if retry else "item_cf", False
         with self._metrics.stage("fallback"):
             listing = self._below_model(plan, rung)
         return listing, "popular" if listing.source == "popular" else "item_cf", reason
 
-    async def _by_model(self, plan: Plan, rung: ModelRung) -> Listing:
-        """One attempt at the engine; the guard learns how it went, whatever happens."""
-        began, outcome = plan.deadline.clock(), Outcome.UNUSED
+    async def _by_model(self, plan: Plan, rung: ModelRung, *, from_state: bool) -> Listing:
+        """One attempt at the engine; the guard learns how it went, whatever happens.
+
+        Raises:
+            StateStale: there is more history to encode than fits; it is encoded behind the answer.
+            ModelAttemptFailed: anything else.
+        """
+        began, outcome, encoding, job = plan.deadline.clock(), Outcome.UNUSED, None, None
+        in_time = plan.deadline.keeping(self._reserve_ms / 1000.0)
         try:
-            ranking = await self._rank(plan, rung)
+            encoding = self._states.encoding(plan.model, plan.record, plan.past, from_state=from_state)
+            if not self._guard.encoding_fits(rung, in_time, plan.model.batcher.depth, len(encoding.events)):
+                raise StateStale("predicted to take too long")
+            job = await self._job(plan, rung, encoding, in_time)
+            ranking = await plan.model.batcher.submit(job, in_time)
             outcome = Outcome.OK
-        except DeadlineExceeded:
-            outcome = Outcome.LATE
+        except DeadlineExceeded as late:
+            if encoding is not None:
+                self._catch_up(plan, encoding)
+            outcome = Outcome.UNUSED if isinstance(late, StateStale) else Outcome.LATE
+            if job is not None and self._guard.encoding_dominates(rung, len(job.item)):
+                raise StateStale("took too long") from late
             raise
         except ModelError:
             outcome = Outcome.FAILED
@@ -208,40 +208,28 @@ class Recommender:
             raise ModelError(type(error).__name__) from error
         finally:
             self._guard.observe(outcome, plan.deadline.clock() - began)
+        self._keep_state(plan, encoding, ranking)
         listing = Listing(ranking.items, ranking.scores, "gpt4rec")
         if len(listing.items) < plan.request.k:
             listing = plan.model.fallback.fill(listing, plan.request.k, plan.limits)
         return listing
 
-    async def _rank(self, plan: Plan, rung: ModelRung) -> Ranking:
-        in_time = plan.deadline.keeping(self._reserve_ms / 1000.0)
-        encoding = self._states.encoding(plan.model, plan.record, plan.past)
-        job = Job(
+    async def _job(self, plan: Plan, rung: ModelRung, encoding: Encoding, deadline: Deadline) -> Job:
+        return Job(
             state=encoding.base,
             item=encoding.events.item,
             type=encoding.events.type,
             time_ms=encoding.events.time_ms,
             from_start=encoding.from_start,
-            context=plan.model.vocabulary.context.encode(_context(plan.request)),
-            gap_ms=self._gap_ms(plan),
+            context=plan.model.vocabulary.context.encode(plan.context()),
+            gap_ms=plan.gap_ms(),
             decoding=plan.decoding,
             k=plan.request.k,
-            allowed=await plan.model.filter_id(plan.request.filter or {}, in_time),
+            allowed=await plan.model.filter_id(plan.request.filter or {}, deadline),
             excluded=plan.limits.excluded,
-            seed=_seed(plan),
+            seed=plan.seed(),
             width=_GREEDY.width(plan.request.k) if rung == "narrow" else None,
         )
-        try:
-            ranking = await plan.model.batcher.submit(job, in_time)
-        except DeadlineExceeded:
-            self._catch_up(plan, encoding)
-            raise
-        self._keep_state(plan, encoding, ranking)
-        return ranking
-
-    def _gap_ms(self, plan: Plan) -> int:
-        vocabulary = plan.model.vocabulary
-        return vocabulary.context.gap(plan.past.last_ms if vocabulary.has_time else None, plan.now_ms)
 
     def _below_model(self, plan: Plan, rung: Rung) -> Listing:
         """Plain array work, a fraction of a millisecond; popularity where even that does not fit or fails."""
@@ -284,35 +272,3 @@ class Recommender:
             strategy=strategy,
             k=plan.request.k,
         )
-
-
-def _context(request: RecommendRequest) -> Mapping[str, Any]:
-    """Slots of the decoder's context: the scene and the control codes win over features of the same name."""
-    scene = {} if request.scene is None else {"scene": request.scene}
-    return {**(request.features or {}), **(request.context or {}), **scene}
-
-
-def _seed(plan: Plan) -> int:
-    """The caller's seed; else, for a sampled list, one that another request will not have."""
-    if plan.request.seed is not None:
-        return plan.request.seed
-    if not plan.decoding.sampled:
-        return 0
-    return int.from_bytes(blake2b(plan.call.request_id.encode(), digest_size=8).digest(), "big") >> 1
-
-
-def _answer(plan: Plan, listing: Listing, rung: Rung, reason: Reason | None) -> dict[str, Any]:
-    return {
-        "request_id": plan.call.request_id,
-        "user_id": plan.request.user_id,
-        "items": ranked_items(plan.model.catalogue, listing.items, listing.scores),
-        "source": listing.source,
-        "rung": rung,
-        "degraded": rung != "full",
-        "reason": reason,
-        "segment": plan.segment,
-        "strategy": plan.decoding.strategy,
-        "model_version": plan.model.version,
-        "budget_ms": plan.budget_ms,
-        "latency_ms": round(plan.call.elapsed_ms(), 3),
-    }

@@ -53,8 +53,8 @@ The file that `GPT4REC_POLICIES` names, by default `deploy/policies.yaml`. Segme
 first whose rule holds is taken. A request may name a segment, or a decoding, itself.
 
 Facts of a history that rules may bound: `events` (how many are kept), `recency_s` (seconds since the last
-one), `category_entropy` (0: one category only; 1: never the same twice) and `repeat_share` (share of repeated
-items), the last two over the newest 50 events.
+one), `category_entropy` (0: one category only; 1: never the same twice; all levels or tags of an item count) and
+`repeat_share` (share of repeated items), the last two over the newest 50 events.
 """
 
 

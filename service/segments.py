@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -18,7 +17,8 @@ class Facts:
     events: number of events kept in the history.
     recency_s: seconds since the last event; None where there is none or times are unknown.
     category_entropy: Shannon entropy of the categories of the newest events, divided by the largest it could
-        be: 0 is one category only, 1 is never the same twice. None below two events with a category.
+        be: 0 is one category only, 1 is never the same twice. An event counts once, shared out evenly among all the
+        categories (levels or tags) of its item. None below two events with a category.
     repeat_share: share of the newest events whose item had occurred before among them.
     """
 
@@ -33,7 +33,7 @@ FACTS: tuple[str, ...] = tuple(field.name for field in fields(Facts))
 
 def facts(
     item_ids: Sequence[str],
-    categories: Sequence[str | None],
+    categories: Sequence[Sequence[str]],
     last_event_ms: int | None,
     now_ms: int,
     n_categories: int,
@@ -42,7 +42,7 @@ def facts(
 
     Args:
         item_ids: [n] items of the whole history.
-        categories: first category of each of the newest items (`FACT_WINDOW` are enough), None where unknown.
+        categories: the categories of each of the newest items (`FACT_WINDOW` are enough), none where unknown.
         n_categories: categories in the catalogue.
     """
     recent = item_ids[-FACT_WINDOW:]
@@ -54,11 +54,14 @@ def facts(
     )
 
 
-def _normalised_entropy(categories: Sequence[str | None], n_categories: int) -> float | None:
-    counts = Counter(category for category in categories if category is not None)
-    total = sum(counts.values())
-    most = min(total, n_categories)
-    if most < 2:
+def _normalised_entropy(categories: Sequence[Sequence[str]], n_categories: int) -> float | None:
+    known = [of_item for of_item in categories if of_item]
+    most = min(sum(map(len, known)), n_categories)
+    if len(known) < 2 or most < 2:
         return None
-    entropy = -sum(count / total * math.log(count / total) for count in counts.values())
-    return min(1.0, entropy / math.log(most))
+    weight: dict[str, float] = {}
+    for of_item in known:
+        for category in of_item:
+            weight[category] = weight.get(category, 0.0) + 1.0 / len(of_item)
+    entropy = -sum(w / len(known) * math.log(w / len(known)) for w in weight.values())
+    return min(1.0, max(0.0, entropy / math.log(most)))

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from export.catalogue import CatalogueItem
 from export.features import Vocabulary
 from export.itemcf import ItemCF, Popularity
 from service.batcher import Batcher
@@ -68,11 +69,12 @@ class Catalogue(Protocol):
     """What is known of the items, by catalogue index."""
 
     @property
+    def items(self) -> Sequence[CatalogueItem]: ...
+    @property
     def item_ids(self) -> Sequence[str]: ...
     @property
     def n_categories(self) -> int: ...
     def title(self, item: int) -> str | None: ...
-    def category(self, item: int) -> str | None: ...
     def allowed(self, filters: Filters) -> BoolArray | None:
         """[items] bool, None where every item is allowed. Raises ValueError for a field no item has."""
         ...
@@ -108,9 +110,10 @@ class ServedModel:
         found = [index[item_id] for item_id in item_ids if item_id in index]
         return np.array(found, np.int64)
 
-    def categories(self, item_ids: Sequence[str]) -> list[str | None]:
-        index, category = self.vocabulary.item_index, self.catalogue.category
-        return [category(index[item_id]) if item_id in index else None for item_id in item_ids]
+    def categories(self, item_ids: Sequence[str]) -> list[Sequence[str]]:
+        """The categories (levels or tags) of each item, none of an unknown one."""
+        index, items = self.vocabulary.item_index, self.catalogue.items
+        return [items[index[item_id]].category if item_id in index else () for item_id in item_ids]
 
     def similar(self, item_id: str, k: int) -> dict[str, Any]:
         """The item's neighbours among the items that may be shown.

@@ -126,7 +126,7 @@ def serve_many(settings: Settings, announce: Announce) -> None:
         for n in range(settings.workers)
     ]
     try:
-        _supervise(workers, ready, lambda: announce(port))
+        _supervise(workers, ready, lambda: announce(port), lambda: _revive(embedded))
     finally:
         reserved.close()
         if embedded is not None:
@@ -147,8 +147,24 @@ def _worker(settings: Settings, port: int, number: int, ready: Any) -> None:
         raise SystemExit(1) from None
 
 
-def _supervise(workers: Sequence[Any], ready: Any, announce: Callable[[], None]) -> None:
-    """Starts the workers and waits for the first to end, or for a signal; then ends all."""
+def _revive(embedded: EmbeddedValkey | None) -> None:
+    """Restarts the workers' server if it died; its append-only file has what was acknowledged."""
+    if embedded is None or embedded.pid is not None:
+        return
+    log.error("embedded_server_died")
+    try:
+        embedded.restart()
+    except StartupError as error:
+        log.error("embedded_server_not_restarted", cause=str(error))
+    else:
+        log.warning("embedded_server_restarted")
+
+
+def _supervise(
+    workers: Sequence[Any], ready: Any, announce: Callable[[], None], tend: Callable[[], None] = lambda: None
+) -> None:
+    """Starts the workers and waits for the first to end, or for a signal; then ends all. `tend` is called now and
+    then in between."""
     stopping = False
 
     def stop(_sig: int, _frame: FrameType | None) -> None:
@@ -170,6 +186,7 @@ def _supervise(workers: Sequence[Any], ready: Any, announce: Callable[[], None])
                     announce()
             elif not waiting:
                 multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=1.0)
+            tend()
         failed = not stopping
         stop(signal.SIGTERM, None)
         for worker in workers:

@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     api_keys: SecretStr = Field(
         SecretStr(""),
         description="`name:key` pairs, comma separated; `name:key:users` may also read and erase users. "
-        "Empty: the API is open.",
+        "Empty: the API is open, but for /users, which then takes an ops token.",
     )
     ops_tokens: SecretStr = Field(SecretStr(""), description="`name:token` pairs, comma separated. Empty: /ops is off.")
 
@@ -96,8 +96,12 @@ class Settings(BaseSettings):
     redis_durability_timeout_ms: int = Field(
         1500, gt=0, description="Longest wait for that acknowledgement; after it /events answers 503."
     )
-    redis_connections_max: int = Field(64, ge=1, description="Most connections to Redis.")
-    data_dir: Path = Field(Path("data/valkey"), description="Folder of the embedded server's append-only file.")
+    redis_connections_max: int = Field(16, ge=1, description="Most connections to Redis.")
+    data_dir: Path = Field(
+        Path("data/valkey"),
+        description="Folder of the embedded server's append-only file, and of the copy of the mode that outlives a "
+        "restart while Redis is away.",
+    )
     history_cap: int | None = Field(
         None,
         ge=1,
@@ -117,6 +121,12 @@ class Settings(BaseSettings):
     )
     breaker_open_s: float = Field(5.0, gt=0, description="How long the breaker stays open before it probes.")
     breaker_half_open_probes: int = Field(10, ge=1, description="Attempts let through while half open.")
+    latency_budget_share: float = Field(
+        0.01, gt=0, le=1, description="Share of model attempts that may be late; what its burn rate is measured by."
+    )
+    error_budget_share: float = Field(
+        0.01, gt=0, le=1, description="Share of model attempts that may fail; what its burn rate is measured by."
+    )
     mode_poll_ms: float = Field(
         500.0, gt=0, description="How often the mode is read where a published change was missed."
     )

@@ -134,7 +134,7 @@ class Store:
         keys = (*self._keys(subject, "events", "version"), self._state_key(subject, model_version))
         limit = self._read_s if timeout_s is None else min(self._read_s, timeout_s)
         version, flat, blob = await self._link.script(ScriptCall(scripts.READ, keys, ()), timeout_s=limit)
-        return UserRecord(version.decode() if version else "", parse_events(flat), blob)
+        return UserRecord(version.decode() if version else "", _events(flat), blob)
 
     async def write_state(self, subject: Subject, model_version: str, expected_version: str, blob: bytes) -> bool:
         """Store a state made at `expected_version`; False, and nothing written, if the log has moved on."""
@@ -155,7 +155,7 @@ class Store:
             keys = self._keys(session, "events", "version", "signals")
             log = ScriptCall(scripts.READ_LOG, keys, ())
             version, flat, signals = await self._link.script(log, timeout_s=self._write_s)
-            events = [NewEvent(e.item_id, e.type, e.time_ms, e.event_id) for e in parse_events(flat)]
+            events = [NewEvent(e.item_id, e.type, e.time_ms, e.event_id) for e in _events(flat)]
             bodies = [(fields[1].decode(), fields[3]) for _, fields in signals]
             call = self._append_call(user, events, bodies)
             if events or bodies:
@@ -267,6 +267,13 @@ class Store:
         keys = self._keys(subject, "events", "version", "signals", "states")
         args = (self._state_key(subject, ""), *expected)
         return int(await self._link.script(ScriptCall(scripts.ERASE, keys, args), timeout_s=self._write_s))
+
+
+def _events(flat: Sequence[bytes]) -> tuple[StoredEvent, ...]:
+    try:
+        return parse_events(flat)
+    except (ValueError, OverflowError) as error:
+        raise StoreUnavailable("a log holds what this service did not write") from error
 
 
 def _time(event: NewEvent) -> int:

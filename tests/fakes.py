@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from export.catalogue import CatalogueItem
 from export.features import ContextVocabulary, EventArrays, Vocabulary
 from export.itemcf import ItemCF, Popularity
 from service.engine import Job, Ranking
@@ -17,6 +18,7 @@ from service.store import Store, StoreSettings
 
 N_ITEMS = 40
 CATEGORIES = ("Comedy", "Drama", "Sci-Fi", "War")
+ITEMS = [CatalogueItem(str(i), f"Title {i}", (CATEGORIES[i % len(CATEGORIES)],)) for i in range(N_ITEMS)]
 HIDDEN = 4
 WINDOW = 6
 SHAPE = StateShape(layers=1, window=WINDOW, head_dim=2, hidden=HIDDEN, dtype="float16")
@@ -29,18 +31,19 @@ class FakeCatalogue:
     out_of_stock: frozenset[int] = frozenset()
 
     @property
+    def items(self) -> Sequence[CatalogueItem]:
+        return ITEMS
+
+    @property
     def item_ids(self) -> Sequence[str]:
-        return [str(i) for i in range(N_ITEMS)]
+        return [item.item_id for item in ITEMS]
 
     @property
     def n_categories(self) -> int:
         return len(CATEGORIES)
 
     def title(self, item: int) -> str | None:
-        return f"Title {item}"
-
-    def category(self, item: int) -> str | None:
-        return CATEGORIES[item % len(CATEGORIES)]
+        return ITEMS[item].title
 
     def allowed(self, filters: Mapping[str, Sequence[str]]) -> npt.NDArray[np.bool_] | None:
         if set(filters) - {"category"}:
@@ -49,7 +52,7 @@ class FakeCatalogue:
         return None if mask.all() else mask
 
     def _passes(self, item: int, filters: Mapping[str, Sequence[str]]) -> bool:
-        return "category" not in filters or self.category(item) in filters["category"]
+        return "category" not in filters or ITEMS[item].category[0] in filters["category"]
 
 
 @dataclass(frozen=True)

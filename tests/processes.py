@@ -28,7 +28,10 @@ class Serve:
         ]  # fmt: skip
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment}
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "GPT4REC_DATA_DIR": str(folder / "data"), **environment},
             )
         self.port = self._wait_for_port()
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30.0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +17,8 @@ from service.runtime import Runtime
 from service.settings import Settings
 from service.store import Store, StoreSettings
 from tests.fakes import FakeEngine, away_store
+
+_TOKEN = "test-token"
 
 
 @dataclass
@@ -54,10 +58,26 @@ async def serving(
     *,
     redis_url: str | None = None,
     prefix: str = "test:",
+    operator: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Service]:
-    """A started service and a client; without a store and a URL Redis is away."""
-    engine = engine or FakeEngine()
+    """A started service and a client, with the right of an operator where `operator` says so; without a store and a
+    URL Redis is away."""
+    with ExitStack() as stack:
+        if "data_dir" not in settings:
+            settings["data_dir"] = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if operator:
+            settings["ops_tokens"] = f"tester:{_TOKEN}"
+        async with _serving(engine or FakeEngine(), store, redis_url, prefix, settings) as service:
+            if operator:
+                service.client.headers["Authorization"] = f"Bearer {_TOKEN}"
+            yield service
+
+
+@asynccontextmanager
+async def _serving(
+    engine: FakeEngine, store: Store | None, redis_url: str | None, prefix: str, settings: dict[str, Any]
+) -> AsyncIterator[Service]:
     own: Store | None = None
     if store is None:
         own = store = (
@@ -73,8 +93,10 @@ async def serving(
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=transport, base_url="http://test") as client,
         ):
-            yield Service(app, client, engine)
+            try:
+                yield Service(app, client, engine)
+            finally:
+                engine.go.set()  # before the lifespan ends: the batcher waits for the run under way
     finally:
-        engine.go.set()
         if own is not None:
             await own.close()

@@ -21,7 +21,7 @@ async def post(service: Service, *events: dict[str, Any]) -> Any:
 
 @asynchronous
 async def test_events_are_stored_once_and_unknown_items_listed(shared_valkey: Valkey) -> None:
-    async with serving(redis_url=shared_valkey.url, prefix="once:") as service:
+    async with serving(redis_url=shared_valkey.url, prefix="once:", operator=True) as service:
         batch = [event(), event(item_id="999", event_id="e1"), event(user_id=None, session_id="s1")]
         first, again = await post(service, *batch), await post(service, *batch)
         user = (await service.client.get("/users/u1")).json()
@@ -43,7 +43,7 @@ async def test_the_same_moment_may_be_written_in_four_ways(shared_valkey: Valkey
 
 @asynchronous
 async def test_a_bad_batch_lists_every_bad_event_and_stores_none(shared_valkey: Valkey) -> None:
-    async with serving(redis_url=shared_valkey.url, prefix="bad:") as service:
+    async with serving(redis_url=shared_valkey.url, prefix="bad:", operator=True) as service:
         answer = await post(
             service,
             event(),
@@ -69,7 +69,7 @@ async def test_a_bad_batch_lists_every_bad_event_and_stores_none(shared_valkey: 
 
 @asynchronous
 async def test_searches_and_impressions_are_no_history(shared_valkey: Valkey) -> None:
-    async with serving(redis_url=shared_valkey.url, prefix="signals:") as service:
+    async with serving(redis_url=shared_valkey.url, prefix="signals:", operator=True) as service:
         answer = await post(
             service,
             event(type="search", item_id=None, query="space"),
@@ -83,7 +83,7 @@ async def test_searches_and_impressions_are_no_history(shared_valkey: Valkey) ->
 
 @asynchronous
 async def test_the_store_away_acknowledges_nothing() -> None:
-    async with serving() as service:
+    async with serving(operator=True) as service:
         for method, path, body in [
             ("POST", "/events", {"events": [event()]}),
             ("POST", "/sessions/merge", {"session_id": "s1", "user_id": "u1"}),
@@ -103,7 +103,7 @@ async def test_the_store_away_acknowledges_nothing() -> None:
 
 @asynchronous
 async def test_a_session_moves_to_the_user_who_logged_in(shared_valkey: Valkey) -> None:
-    async with serving(redis_url=shared_valkey.url, prefix="merge:") as service:
+    async with serving(redis_url=shared_valkey.url, prefix="merge:", operator=True) as service:
         await post(service, event(user_id=None, session_id="s1", item_id="4"), event(item_id="2"))
         body = {"session_id": "s1", "user_id": "u1"}
         first = (await service.client.post("/sessions/merge", json=body)).json()
@@ -116,7 +116,7 @@ async def test_a_session_moves_to_the_user_who_logged_in(shared_valkey: Valkey) 
 
 @asynchronous
 async def test_an_erased_user_is_unknown(shared_valkey: Valkey) -> None:
-    async with serving(redis_url=shared_valkey.url, prefix="erase:") as service:
+    async with serving(redis_url=shared_valkey.url, prefix="erase:", operator=True) as service:
         await post(service, event(user_id="a/b ü"))
         await service.recommend(user_id="a/b ü")
         await service.settled()

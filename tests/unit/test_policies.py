@@ -92,16 +92,19 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert decodings["active"].strategy == "greedy"
     assert book.choose(some(0)).name == "new"
     assert book.choose(some(20, repeat_share=0.5, category_entropy=0.9)).name == "conservative"
-    assert book.choose(some(20, repeat_share=0.0, category_entropy=0.7)).name == "explorer"
-    assert book.choose(some(20, repeat_share=0.1, category_entropy=0.6)).name == "active"
+    assert book.choose(some(20, repeat_share=0.0, category_entropy=0.85)).name == "explorer"
+    assert book.choose(some(20, repeat_share=0.1, category_entropy=0.7)).name == "active"
+    assert book.choose(some(20, repeat_share=0.0, category_entropy=0.5)).name == "conservative"
 
 
 def test_facts_of_a_history() -> None:
-    known = facts(["a", "b", "a", "c"], ["x", "y", "x", "y"], 5_000, 65_000, 2)
+    known = facts(["a", "b", "a", "c"], [("x",), ("y",), ("x",), ("y",)], 5_000, 65_000, 2)
     assert known == Facts(events=4, recency_s=60.0, category_entropy=1.0, repeat_share=0.25)
     assert facts([], [], None, 0, 10) == Facts(0, None, None, None)
-    assert facts(["a", "a"], ["x", "x"], 0, 0, 9).category_entropy == 0.0
-    assert facts(["a"], [None], 10, 5, 9) == Facts(1, 0.0, None, 0.0)
+    assert facts(["a", "a"], [("x",), ("x",)], 0, 0, 9).category_entropy == 0.0
+    assert facts(["a", "b"], [("x", "y"), ("z", "w")], 0, 0, 4).category_entropy == pytest.approx(1.0)
+    assert facts(["a"], [("x", "y")], 0, 0, 4).category_entropy is None
+    assert facts(["a"], [()], 10, 5, 9) == Facts(1, 0.0, None, 0.0)
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=120), st.integers(1, 5))

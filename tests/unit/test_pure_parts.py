@@ -74,7 +74,8 @@ def test_who_may_do_what() -> None:
         access.api("K1")
     with pytest.raises(NotFound):
         Access(api, nothing).ops("t1")
-    Access(nothing, nothing).users(None)
+    with pytest.raises(Forbidden):
+        Access(nothing, nothing).users(None)
     with pytest.raises(Unauthorized):
         Access(nothing, ops).users(None)
 

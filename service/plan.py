@@ -1,0 +1,72 @@
+"""All that is known of an answer before it is computed, and what follows from it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from service.call import Call
+from service.deadline import Deadline
+from service.decoding import Decoding
+from service.fallback import Constraints, Listing
+from service.guard import Reason, Rung
+from service.history import Past
+from service.records import Subject, UserRecord
+from service.schemas import RecommendRequest
+from service.served import ServedModel, ranked_items
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One request, read and understood. `past` is what the answer is about; `limits` is what it may hold."""
+
+    request: RecommendRequest
+    call: Call
+    model: ServedModel
+    subject: Subject | None
+    record: UserRecord
+    past: Past
+    segment: str
+    decoding: Decoding
+    limits: Constraints
+    budget_ms: float
+    deadline: Deadline
+    now_ms: int
+
+    def context(self) -> Mapping[str, Any]:
+        """Slots of the decoder's context: the scene and the control codes win over features of the same name."""
+        request = self.request
+        scene = {} if request.scene is None else {"scene": request.scene}
+        return {**(request.features or {}), **(request.context or {}), **scene}
+
+    def gap_ms(self) -> int:
+        """Time since the last event, as the decoder takes it."""
+        vocabulary = self.model.vocabulary
+        return vocabulary.context.gap(self.past.last_ms if vocabulary.has_time else None, self.now_ms)
+
+    def seed(self) -> int:
+        """The caller's seed; else, for a sampled list, one that another request will not have."""
+        if self.request.seed is not None:
+            return self.request.seed
+        if not self.decoding.sampled:
+            return 0
+        return int.from_bytes(blake2b(self.call.request_id.encode(), digest_size=8).digest(), "big") >> 1
+
+    def answer(self, listing: Listing, rung: Rung, reason: Reason | None) -> dict[str, Any]:
+        """The body of the answer."""
+        return {
+            "request_id": self.call.request_id,
+            "user_id": self.request.user_id,
+            "items": ranked_items(self.model.catalogue, listing.items, listing.scores),
+            "source": listing.source,
+            "rung": rung,
+            "degraded": rung != "full",
+            "reason": reason,
+            "segment": self.segment,
+            "strategy": self.decoding.strategy,
+            "model_version": self.model.version,
+            "budget_ms": self.budget_ms,
+            "latency_ms": round(self.call.elapsed_ms(), 3),
+        }
