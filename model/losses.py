@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from model.network import GPT4Rec
-
 
 FULL_SOFTMAX_ITEMS = 5000
 SAMPLED_NEGATIVES = 512
@@ -44,16 +44,20 @@ def full_softmax(q: Tensor, table: Tensor, target: Tensor, smoothing: float) -> 
 def sampled_softmax(
     q: Tensor, table: Tensor, target: Tensor, log_q: Tensor, negatives: int, generator: torch.Generator | None
 ) -> Tensor:
-    """Softmax over the target and `negatives` items drawn from exp(log_q) [N], corrected by −log(n·q) (Bengio and
-    Senécal, 2008). A negative that is a row's target is masked in that row."""
+    """Softmax over the target and `negatives` items drawn from exp(log_q) [N], each weighed by 1/q.
+
+    Noise contrastive estimation by ranking (Ma and Collins, 2018): consistent for any number of negatives, and it
+    becomes the full softmax, value and gradient, as they grow. So the target is weighed like the rest, and a
+    negative that happens to be a row's target stays: without it the scores of popular items would only rise.
+    """
     drawn = torch.multinomial(log_q.exp(), negatives, replacement=True, generator=generator)
     scale = q.shape[-1] ** -0.5
-    expected = log_q + torch.log(torch.tensor(float(negatives)))
     positive = (q * F.embedding(target, table)).sum(-1, keepdim=True) * scale
-    negative = q @ table[drawn].T * scale - expected[drawn]
-    negative = negative.masked_fill(drawn[None, :] == target[:, None], -1e9)
-    logits = torch.cat([positive - expected[target][:, None], negative], dim=1)
-    return F.cross_entropy(logits, torch.zeros_like(target))
+    negative = q @ table[drawn].T * scale - log_q[drawn]
+    logits = torch.cat([positive - log_q[target][:, None], negative], dim=1)
+    normaliser = torch.logsumexp(logits, dim=1) - math.log(negatives + 1)
+    loss: Tensor = (normaliser - positive[:, 0]).mean()
+    return loss
 
 
 def joint_loss(
