@@ -150,14 +150,16 @@ def _same_order(result: GateResult, where: str, items: list[int], got: Ranking, 
 
 
 def _judge(result: GateResult) -> None:
-    limit = TOLERANCE[result.dtype]
-    if result.log_prob > limit:
-        result.fail(f"log-probabilities differ by up to {result.log_prob:.2e}, the tolerance is {limit:.0e}")
-    if result.hidden > limit * 10:
-        result.fail(f"hidden states differ by up to {result.hidden:.2e}, the tolerance is {limit * 10:.0e}")
-    least = OVERLAP_AT_10[result.dtype]
+    """The figures against their limits, before the single differences."""
+    limit, least = TOLERANCE[result.dtype], OVERLAP_AT_10[result.dtype]
+    verdicts = []
+    if not result.log_prob <= limit:
+        verdicts.append(f"log-probabilities differ by up to {result.log_prob:.2e}, the tolerance is {limit:.0e}")
+    if not result.hidden <= limit * 10:
+        verdicts.append(f"hidden states differ by up to {result.hidden:.2e}, the tolerance is {limit * 10:.0e}")
     if result.overlap_at_10 < least and result.dtype != "float32":
-        result.fail(f"only {result.overlap_at_10:.2%} of the top 10 agree, at least {least:.0%} must")
+        verdicts.append(f"only {result.overlap_at_10:.2%} of the top 10 agree, at least {least:.0%} must")
+    result.failures = verdicts + result.failures
 
 
 __all__ = ["GateResult", "Probe", "check", "full_encode"]

@@ -1,0 +1,137 @@
+"""The parity gate, and the commands from a trained run to the figures of its artefact."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+import export.build as build
+from export.artifact import Artifact, seal
+from export.build import ParityError, Parts, write
+from export.cli import app as export_app
+from export.features import GAP_UNKNOWN, EventArrays
+from export.graph import GraphDtype
+from export.parity import Probe
+from model.cli import evaluate_app
+from model.config import TrainConfig
+from model.train import Trainer
+from tests.artifacts import random_parts
+from tests.data_builders import tiny_dataset
+
+
+def probes(n_items: int) -> list[Probe]:
+    rng = np.random.default_rng(0)
+    found = []
+    for n in (0, 1, 4, 11, 30):
+        time_ms = np.cumsum(rng.integers(0, 10**7, n)) + 1_600_000_000_000
+        events = EventArrays(rng.integers(0, n_items + 1, n), rng.integers(0, 6, n), time_ms)
+        found.append(Probe(events, {"age": "old"} if n % 2 else {}, 5000 if n > 4 else GAP_UNKNOWN))
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_good_export_passes_the_gate_and_says_so_in_its_manifest(tmp_path: Path, dtype: GraphDtype) -> None:
+    parts = random_parts()
+    folder, result = build.export(parts, tmp_path, dtype, probes(parts.model.config.n_items))
+    assert result.failures == []
+    manifest = Artifact.open(folder).manifest
+    assert manifest["parity"]["log_prob"] <= manifest["parity"]["tolerance"]
+    assert manifest["dtype"] == dtype
+
+
+def change_weight(path: Path, name: str) -> None:
+    model = onnx.load(path)
+    tensor = next(t for t in model.graph.initializer if t.name == name)
+    array = numpy_helper.to_array(tensor).copy()
+    array[0, 0] += 2.0  # one entry: a whole row would shift all logits alike
+    tensor.CopyFrom(numpy_helper.from_array(array, name))
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize(
+    ("graph", "weight", "complaint"),
+    [
+        ("decoder.onnx", "token.0.weight.T", "log-probabilities differ"),
+        ("encoder.onnx", "blocks.1.down.weight.T", "hidden states differ"),
+    ],
+)
+def test_a_graph_that_differs_from_the_network_publishes_nothing_and_says_what_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: str, weight: str, complaint: str
+) -> None:
+    def sabotaged(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
+        write(parts, folder, dtype)
+        change_weight(folder / graph, weight)
+        seal(folder, build._manifest(parts, dtype), parts.name)
+
+    monkeypatch.setattr(build, "write", sabotaged)
+    parts = random_parts()
+    with pytest.raises(ParityError, match=complaint):
+        build.export(parts, tmp_path, "float32", probes(parts.model.config.n_items))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_item_embeddings_of_another_epoch_fail_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = random_parts()
+    stale = replace(parts, model=random_parts().model)
+    with torch.no_grad():
+        stale.model.item.weight.add_(torch.randn_like(stale.model.item.weight) * 0.2)
+    monkeypatch.setattr(build, "write", lambda _, folder, dtype: write(stale, folder, dtype))
+    with pytest.raises(ParityError):
+        build.export(parts, tmp_path, "float32", probes(parts.model.config.n_items))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(data, run) of a tiny model."""
+    home = tmp_path_factory.mktemp("run")
+    dataset = tiny_dataset(users=40, items=30, seed=0)
+    dataset.save(home / "data")
+    config = TrainConfig.build(None, ["size=tiny", "max_epochs=2", "batch_tokens=256", "max_length=40"])
+    Trainer(dataset, home / "data", home / "run", config).fit()
+    return home / "data", home / "run"
+
+
+def test_export_then_evaluate_writes_the_figures_of_the_contract(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    data, run = trained
+    exported = CliRunner().invoke(export_app, ["--run", str(run), "--out", str(tmp_path / "artifacts"), "--json"])
+    assert exported.exit_code == 0, exported.output
+    report = json.loads(exported.stdout)
+    assert Path(report["artifact"]).is_dir()
+    assert report["parity"]["log_prob"] <= report["parity"]["tolerance"]
+
+    figures = tmp_path / "figures.json"
+    arguments = ["--artifact", str(tmp_path / "artifacts"), "--data", str(data), "--json", str(figures)]
+    evaluated = CliRunner().invoke(evaluate_app, arguments)
+    assert evaluated.exit_code == 0, evaluated.output
+    written = json.loads(figures.read_text("utf-8"))
+    assert {"split", "users", "protocol", "systems"} <= set(written)
+    assert list(written["systems"]) == ["gpt4rec", "item_cf", "popular"]
+    wanted = {"recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr@10", "coverage@10"}
+    for system in written["systems"].values():
+        assert wanted <= set(system)
+        assert 0.0 <= system["ndcg@10"] <= system["recall@10"] <= 1.0
+
+
+def test_export_refuses_changed_data(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    _, run = trained
+    tiny_dataset(users=41, items=30, seed=1).save(tmp_path / "data")
+    arguments = ["--run", str(run), "--out", str(tmp_path / "out"), "--data", str(tmp_path / "data")]
+    refused = CliRunner().invoke(export_app, arguments)
+    assert refused.exit_code == 1
+    assert "fingerprints differ" in refused.output.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluate_wants_exactly_one_of_artifact_and_run(tmp_path: Path) -> None:
+    assert CliRunner().invoke(evaluate_app, ["--data", str(tmp_path)]).exit_code == 2
+    both = ["--data", str(tmp_path), "--run", "a", "--artifact", "b"]
+    assert CliRunner().invoke(evaluate_app, both).exit_code == 2
+    assert CliRunner().invoke(evaluate_app, [*both[:4], "--strategy", "sideways"]).exit_code == 2
