@@ -87,4 +87,5 @@ class Conditions:
         shown = (torch.rand(n) < config.control_known) & (count > 0)
         context[:, -1] = torch.where(shown, self.controls[target, choice], 0)
         trained = (torch.rand(n) < config.gap_known) & (gap_ms >= 0) & (gap_ms <= self.max_gap_ms)
+        trained &= self.max_gap_ms > 0  # without times every gap is unknown, as it is to the service
         return context, torch.where(trained, gap_ms, GAP_UNKNOWN)

@@ -2,20 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import yaml
 
-from model.network import SIZES, NetworkConfig
+from model.network import SIZES, NetworkConfig, StateDtype
+
+STATE_DTYPES: tuple[str, ...] = get_args(StateDtype)
 
 NETWORK_KEYS = {f.name for f in fields(NetworkConfig)} - {
     "n_items", "code_sizes", "n_types", "n_context_rows", "n_slots", "has_time",
 }  # fmt: skip
+
+NETWORK_DEFAULTS = {f.name: f.default for f in fields(NetworkConfig) if f.name in NETWORK_KEYS}
+
+# Smallest and largest allowed value.
+LIMITS: dict[str, tuple[float, float]] = {
+    "code_levels": (1, 8),
+    "code_size": (0, 65_536),
+    "content_weight": (0, math.inf),
+    "max_length": (2, math.inf),
+    "batch_tokens": (1, math.inf),
+    "learning_rate": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "warmup_steps": (0, math.inf),
+    "clip_norm": (1e-6, math.inf),
+    "ema": (0, 1),
+    "codes_weight": (0, math.inf),
+    "dense_weight": (0, math.inf),
+    "negatives": (-1, math.inf),
+    "label_smoothing": (0, 1),
+    "item_dropout": (0, 1),
+    "gap_known": (0, 1),
+    "features_known": (0, 1),
+    "control_known": (0, 1),
+    "max_epochs": (1, math.inf),
+    "patience": (0, math.inf),
+    "validation_users": (1, math.inf),
+    "seed": (0, 2**63 - 1),
+    "network.dropout": (0, 0.99),
+    **{f"network.{name}": (1, math.inf) for name in ("d_model", "layers", "heads", "d_ff", "d_context", "window")},
+    "network.d_head": (2, math.inf),
+}
 
 
 class ConfigError(ValueError):
@@ -33,6 +68,7 @@ class TrainConfig:
     code_levels: int = 2
     code_size: int = 0  # 0: chosen from the number of items
     content_weight: float = 0.5
+    item_init: Literal["collaborative", "random"] = "collaborative"
     max_length: int = 200
     batch_tokens: int = 1024
     learning_rate: float = 1e-3
@@ -61,8 +97,29 @@ class TrainConfig:
                 raise ConfigError(_unknown(f"network.{key}", [f"network.{name}" for name in NETWORK_KEYS]))
         if self.split not in ("leave_one_out", "time"):
             raise ConfigError(f"split {self.split!r} is unknown; choose leave_one_out or time")
+        if self.item_init not in ("collaborative", "random"):
+            raise ConfigError(f"item_init {self.item_init!r} is unknown; choose collaborative or random")
         if self.tokenizer not in ("atomic", "hierarchical", "semantic"):
             raise ConfigError(f"tokenizer {self.tokenizer!r} is unknown; choose atomic, hierarchical or semantic")
+        self._check_values()
+
+    def _check_values(self) -> None:
+        network = self.network_values()
+        for key, (least, most) in LIMITS.items():
+            name = key.removeprefix("network.")
+            value = getattr(self, key) if name == key else network.get(name, NETWORK_DEFAULTS[name])
+            if not least <= value <= most:
+                allowed = f"at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
+                raise ConfigError(f"{key} must be {allowed}, got {value!r}")
+        if network["d_head"] % 2:
+            raise ConfigError(f"network.d_head must be even for rotary positions, got {network['d_head']}")
+        if network.get("state_dtype", "float16") not in STATE_DTYPES:
+            raise ConfigError(f"network.state_dtype must be one of {', '.join(STATE_DTYPES)}")
+        if self.max_length <= network["window"]:
+            raise ConfigError(
+                f"max_length ({self.max_length}) must exceed the window ({network['window']}): a longer history is cut "
+                "with a window of events before each cut; raise max_length or lower network.window"
+            )
 
     def network_values(self) -> dict[str, Any]:
         """Fields of the size with the overrides applied."""
@@ -85,15 +142,20 @@ class TrainConfig:
         if file is not None:
             try:
                 values = yaml.safe_load(file.read_text("utf-8")) or {}
-            except (OSError, yaml.YAMLError) as error:
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
                 raise ConfigError(f"{file}: {error}") from error
+            if not isinstance(values, Mapping):
+                raise ConfigError(f"{file} must hold `key: value` pairs, not a {type(values).__name__}")
             config = config.updated(values)
         values = {}
         for assignment in assignments:
             key, equals, value = assignment.partition("=")
             if not equals:
                 raise ConfigError(f"--set {assignment!r} is not key=value")
-            values[key.strip()] = yaml.safe_load(value)
+            try:
+                values[key.strip()] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise ConfigError(f"--set {assignment!r}: {value!r} is not a value") from error
         return config.updated(values).updated({k: v for k, v in given.items() if v is not None})
 
     def updated(self, values: Mapping[str, Any]) -> Self:
@@ -101,11 +163,10 @@ class TrainConfig:
         own = {f.name: f for f in fields(self)}
         changed: dict[str, Any] = {}
         network = dict(self.network)
-        for key, value in values.items():
-            if key == "network" and isinstance(value, Mapping):
-                network.update(value)
-            elif key.startswith("network."):
-                network[key.removeprefix("network.")] = value
+        for key, value in _flat(values).items():
+            name = key.removeprefix("network.")
+            if name != key and name in NETWORK_DEFAULTS:
+                network[name] = _typed(key, value, NETWORK_DEFAULTS[name])
             elif key not in own:
                 raise ConfigError(_unknown(key, [*own, *(f"network.{name}" for name in NETWORK_KEYS)]))
             else:
@@ -113,10 +174,22 @@ class TrainConfig:
         return replace(self, **changed, network=network)
 
 
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`network: {window: 8}` and `network.window: 8` are the same."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if key == "network" and isinstance(value, Mapping):
+            flat |= {f"network.{name}": inner for name, inner in value.items()}
+        else:
+            flat[str(key)] = value
+    return flat
+
+
 def _typed(key: str, value: Any, default: Any) -> Any:
     wanted = type(default)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if wanted is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):  # YAML reads 1e-3 as a string
+            return float(value)
     if not isinstance(value, wanted) or isinstance(value, bool) is not isinstance(default, bool):
         raise ConfigError(f"{key} must be {wanted.__name__}, got {value!r}")
     return value

@@ -70,18 +70,23 @@ def validation_ndcg(model: GPT4Rec, split: Split, vocabulary: Vocabulary, limit:
 def _gains(
     model: GPT4Rec, split: Split, holdout: Holdout, rows: IntArray, vocabulary: Vocabulary
 ) -> npt.NDArray[np.float64]:
-    """[rows] 1 / log2(rank + 1) of the target where it is among the first ten."""
+    """[rows] 1 / log2(rank + 1) of the target where it is among the first ten.
+
+    Of equal scores the target comes last, and a score that is no number ranks nothing: a network that has collapsed
+    or diverged gains nothing. A target of the history is not in the list, as in the evaluation.
+    """
     log = split.sequences
     slices = [split.history(holdout, int(row)) for row in rows]
     histories = [EventArrays(log.item[s], log.type[s], log.time_ms[s]) for s in slices]
     seen = [recent(events, model.config.receptive_field, vocabulary) for events in histories]
     score = dense_scores(model, seen)
     wanted = torch.from_numpy(holdout.target[rows]).to(score.device)
-    target = score.gather(1, wanted[:, None])
     for row, events in enumerate(histories):
         score[row, torch.from_numpy(events.item).to(score.device)] = -torch.inf
-    rank = (score > target).sum(dim=1).cpu().numpy()
-    return np.asarray(np.where(rank < 10, 1.0 / np.log2(rank + 2.0), 0.0))
+    target = score.gather(1, wanted[:, None])
+    rank = (~(score < target)).sum(dim=1).cpu().numpy() - 1
+    listed = torch.isfinite(target[:, 0]).cpu().numpy() & (rank < 10)
+    return np.asarray(np.where(listed, 1.0 / np.log2(rank + 2.0), 0.0))
 
 
 def network_ranker(model: GPT4Rec, vocabulary: Vocabulary, depth: int = DEPTH) -> Ranker:

@@ -12,6 +12,7 @@ RUN/tensorboard/
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,25 +96,22 @@ class Run:
         try:
             about = json.loads((folder / "run.json").read_text("utf-8"))
             config = TrainConfig.load(folder / "config.json")
-            tokenizer = load_tokenizer(folder)
-        except (OSError, ValueError, KeyError) as error:
+            if about["format"] != FORMAT:
+                raise RunError(f"{folder} has run format {about['format']}, this version reads {FORMAT}")
+            network = NetworkConfig.from_json(about["network"])
+            context = ContextVocabulary.from_json(about["context"])
+            return cls(folder, config, network, context, load_tokenizer(folder), about["data"])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise RunError(f"{folder} is no training run ({error}); run `gpt4rec train --out {folder}`") from error
-        if about["format"] != FORMAT:
-            raise RunError(f"{folder} has run format {about['format']}, this version reads {FORMAT}")
-        return cls(
-            folder,
-            config,
-            NetworkConfig.from_json(about["network"]),
-            ContextVocabulary.from_json(about["context"]),
-            tokenizer,
-            about["data"],
-        )
 
     def model(self) -> GPT4Rec:
-        """The network with the best epoch's weights."""
+        """The network with the best epoch's weights. Raises RunError where they are missing or do not fit."""
         tensors, _ = load_tensors(self.folder / "best.safetensors")
-        model = GPT4Rec(self.network, torch.from_numpy(self.tokenizer.codes))
-        model.load_state_dict(tensors, strict=True)
+        try:
+            model = GPT4Rec(self.network, torch.from_numpy(self.tokenizer.codes))
+            model.load_state_dict(tensors, strict=True)
+        except (RuntimeError, ValueError) as error:
+            raise RunError(f"{self.folder}: the weights are another network's ({error}); train again") from error
         return model.eval()
 
     def dataset(self, path: Path | None = None) -> Dataset:

@@ -182,7 +182,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     from model.semantic import SemanticTokenizer
 
     meta = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-    with np.load(folder / "tokenizer.npz", allow_pickle=False) as file:
+    with (folder / "tokenizer.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     codes, sizes = arrays.pop("codes"), meta["code_sizes"]
     match meta["kind"]:

@@ -7,7 +7,6 @@ seeded by (seed, epoch). So a run that is interrupted continues from its last fi
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -27,8 +26,8 @@ from model.data_split import Split
 from model.losses import LossWeights, choose_negatives, joint_loss
 from model.network import GPT4Rec, NetworkConfig
 from model.ranking import validation_ndcg
-from model.run import RunError, contents_of, load_tensors, save_tensors, split_of, write_about
-from model.semantic import SemanticTokenizer
+from model.run import Run, RunError, contents_of, load_tensors, save_tensors, split_of, write_about
+from model.semantic import SemanticTokenizer, collaborative_vectors
 from model.tokenizer import AtomicTokenizer, HierarchicalTokenizer, Tokenizer, load_tokenizer
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -67,11 +66,11 @@ class Trainer:
     def __init__(
         self, dataset: Dataset, data_path: Path, folder: Path, config: TrainConfig, *, resume: bool = False
     ) -> None:
-        """Raises RunError where the folder holds another run, or none to resume."""
+        """Raises RunError where the folder holds another run, none to resume, or a damaged one."""
         self.config, self.folder = config, folder
         self.split: Split = split_of(config.split, sequences(dataset))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._claim(resume)
+        self._claim(dataset, resume)
         train = self.split.train
         controls = item_controls(dataset, train.item_ids)
         self.context: ContextVocabulary = fit_context(dataset, train, controls)
@@ -90,6 +89,9 @@ class Trainer:
         )
         torch.manual_seed(config.seed)
         self.model = GPT4Rec(self.network, torch.from_numpy(self.tokenizer.codes)).to(self.device)
+        if config.item_init == "collaborative":
+            vectors = collaborative_vectors(train.item, train.offsets, train.n_items, self.network.d_model, config.seed)
+            self.model.start_items_from(torch.from_numpy(vectors))
         self.average = copy.deepcopy(self.model).eval()
         self.optimiser = self._optimiser()
         self.plan = BatchPlan(cut(train, config.max_length, self.network.window), config.batch_tokens, config.seed)
@@ -109,7 +111,10 @@ class Trainer:
             write_about(folder, dataset, data_path, self.network, self.context)
 
     def fit(self, *, max_minutes: float | None = None, report: Report | None = None) -> Progress:
-        """Train. The best epoch's weights are in `best.safetensors` whenever an epoch has finished."""
+        """Train. The best epoch's weights are in `best.safetensors` whenever an epoch has finished.
+
+        Raises RunError where the loss is no longer finite; the last finished epoch is kept.
+        """
         from torch.utils.tensorboard import SummaryWriter
 
         p, config = self.progress, self.config
@@ -138,6 +143,11 @@ class Trainer:
         for batch in self.plan.batches(p.epoch, self.network.n_items + 1):
             sums += self._step(batch)
             done += 1
+            if not np.isfinite(sums[0]):
+                raise RunError(
+                    f"the loss is not finite in epoch {p.epoch + 1}, batch {done} of {total}; lower learning_rate "
+                    f"({config.learning_rate:g}) or clip_norm ({config.clip_norm:g})"
+                )
             if report is not None:
                 report(Tick(p.epoch, done, total, sums[0] / done, p))
             if out_of_time is not None and time.monotonic() > out_of_time:
@@ -213,19 +223,20 @@ class Trainer:
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
         self.progress = Progress(**meta)
 
-    def _claim(self, resume: bool) -> None:
+    def _claim(self, dataset: Dataset, resume: bool) -> None:
         """The folder is ours: empty, or holding the run to resume with the same configuration."""
         has_run = (self.folder / CHECKPOINT).exists()
         if resume and not has_run:
             raise RunError(f"{self.folder} holds no finished epoch to resume; train without --resume")
         if resume:
-            saved = TrainConfig.load(self.folder / "config.json")
-            about = json.loads((self.folder / "run.json").read_text("utf-8"))
-            if saved != self.config:
+            run = Run.open(self.folder)
+            if run.config != self.config:
                 raise RunError(f"{self.folder} was trained with another configuration; resume with the same one")
-            known = about["network"]["n_items"]
-            if known != self.split.train.n_items:
-                raise RunError(f"{self.folder} was trained on other data ({known} items); train into another folder")
+            if run.data["fingerprint"] != dataset.fingerprint:
+                raise RunError(
+                    f"{self.folder} was trained on other data ({run.data['name']}, {run.data['events']:,} events; "
+                    "fingerprints differ); train into another folder"
+                )
         elif has_run:
             raise RunError(f"{self.folder} already holds a run; add --resume to continue it, or name another --out")
         self.folder.mkdir(parents=True, exist_ok=True)
