@@ -87,7 +87,7 @@ def create_app(
     app.state.lifecycle = lifecycle
     app.include_router(api.router)
     app.include_router(ops.router)
-    problems.install(app)
+    problems.install(app, api.router, ops.router)
     openapi.install(app, keys_needed=bool(settings.api_keys.get_secret_value()))
     app.add_middleware(
         RequestGate,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from service.call import Call
 from service.errors import InvalidRequest, ServiceError
@@ -30,10 +31,21 @@ def problem(error: ServiceError, request_id: str) -> Response:
     )
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, *routers: APIRouter) -> None:
     """Every error that a route or the framework raises leaves as a problem document."""
+
+    async def http_exception(request: Request, error: Exception) -> Response:
+        """404 and 405 of the router, and bodies the framework cannot read."""
+        assert isinstance(error, HTTPException)  # noqa: S101
+        phrase = HTTPStatus(error.status_code).phrase
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_methods(request, routers))
+        reason = phrase.lower().replace(" ", "_")
+        return _document(error.status_code, reason, phrase, phrase, _call(request).request_id, headers=headers)
+
     app.add_exception_handler(ServiceError, _service_error)
-    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(HTTPException, http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
 
 
@@ -65,12 +77,14 @@ async def _service_error(request: Request, error: Exception) -> Response:
     return problem(error, _call(request).request_id)
 
 
-async def _http_exception(request: Request, error: Exception) -> Response:
-    """404 and 405 of the router, and bodies the framework cannot read."""
-    assert isinstance(error, HTTPException)  # noqa: S101
-    phrase = HTTPStatus(error.status_code).phrase
-    reason = phrase.lower().replace(" ", "_")
-    return _document(error.status_code, reason, phrase, phrase, _call(request).request_id, headers=error.headers)
+def _methods(request: Request, routers: Sequence[APIRouter]) -> list[str]:
+    """Every method of the path. The framework names those of the first route that fits it only."""
+    found: set[str] = set()
+    for router in routers:
+        for route in router.routes:
+            if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+                found |= route.methods or set()
+    return sorted(found)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

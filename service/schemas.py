@@ -82,7 +82,7 @@ TimeMs = Annotated[
     BeforeValidator(_time_ms),
     WithJsonSchema(
         {
-            "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number", "exclusiveMinimum": 0}],
+            "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number", "minimum": 0.001}],
             "description": "ISO 8601 with a zone, epoch seconds or epoch milliseconds.",
         }
     ),
@@ -119,7 +119,20 @@ class DecodingOverride(Body):
         return Decoding(self.strategy, self.beam_width, self.top_p, self.temperature or default)
 
 
+def _any_of(*alternatives: dict[str, Any]) -> ConfigDict:
+    """Says in the JSON schema what the validators below ask for: one of these members, and not null."""
+    return ConfigDict(
+        json_schema_extra={"anyOf": [{"required": list(one), "properties": dict(one)} for one in alternatives]}
+    )
+
+
+_TEXT = {"type": "string"}
+_SOMEONE = ({"user_id": _TEXT}, {"session_id": _TEXT})
+
+
 class RecommendRequest(Body):
+    model_config = _any_of(*_SOMEONE, {"events": {"type": "array", "minItems": 1}})
+
     user_id: Id | None = None
     session_id: Id | None = None
     events: list[InlineEvent] = Field(default=[], max_length=MAX_INLINE_EVENTS)
@@ -145,6 +158,10 @@ class RecommendRequest(Body):
 
 
 class Event(Body):
+    model_config = _any_of(
+        *({**someone, **what} for someone in _SOMEONE for what in ({"item_id": _TEXT}, {"type": {"const": "search"}}))
+    )
+
     user_id: Id | None = None
     session_id: Id | None = None
     item_id: Id | None = None

@@ -93,6 +93,7 @@ class FakeEngine:
         self.error: BaseException | None = None
         self.fail_jobs: bool = False
         self.fail_full_width = False
+        self.fail_states = False
         self.go = threading.Event()
         self.go.set()
         self.entered = threading.Event()
@@ -125,6 +126,8 @@ class FakeEngine:
     def _rank(self, job: Job) -> Ranking | Exception:
         if self.fail_jobs or (self.fail_full_width and job.width is None):
             return RuntimeError("this job is bad")
+        if self.fail_states and job.state is not None:
+            return RuntimeError("this state is bad")
         allowed = self.artifact.catalogue.allowed(self._filters[job.allowed])
         mask = np.ones(N_ITEMS, np.bool_) if allowed is None else allowed.copy()
         mask[job.excluded] = False

@@ -96,7 +96,8 @@ async def _serving(
             try:
                 yield Service(app, client, engine)
             finally:
-                engine.go.set()  # before the lifespan ends: the batcher waits for the run under way
+                if isinstance(engine, FakeEngine):
+                    engine.go.set()  # before the lifespan ends: the batcher waits for the run under way
     finally:
         if own is not None:
             await own.close()

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 
-from service.guard import Outcome
+from service.engine import Engine
+from service.guard import MODEL_RUNGS, Outcome
 from service.responses import RecommendAnswer
 from service.store import Store, StoreSettings
 from tests.aio import asynchronous, eventually
+from tests.artifacts import write_artifact
 from tests.fakes import CATEGORIES, N_ITEMS, FakeEngine
 from tests.serving import Service, serving
 from tests.valkey import Valkey
@@ -198,6 +205,92 @@ def test_every_recommended_item_is_in_the_catalogue_and_allowed_and_not_excluded
 # -- the ladder
 
 
+async def _break_model(fault: str, service: Service) -> None:
+    engine, guard = service.engine, service.runtime.guard
+    match fault:
+        case "model broken":
+            engine.error = RuntimeError("session gone")
+        case "model dead":
+            engine.error = SystemExit()
+        case "model hangs":
+            engine.go.clear()
+        case "model rejects jobs":
+            engine.fail_jobs = True
+        case "model slow":
+            for rung in MODEL_RUNGS:
+                guard.measured(rung, 10.0)
+        case "model spared by the breaker":
+            for _ in range(50):
+                guard.observe(Outcome.FAILED)
+
+
+async def _break_redis(fault: str, server: Valkey) -> None:
+    match fault:
+        case "redis frozen":
+            server.sigstop()
+        case "redis killed":
+            server.kill9()
+        case "log damaged":
+            async with Redis.from_url(server.url) as redis:
+                for subject in ("u:known", "u:nobody", "s:s1"):
+                    await redis.zadd(f"always:{{{subject}}}:events", {b"not ours": 1.0})
+        case "log of another kind":
+            async with Redis.from_url(server.url) as redis:
+                await redis.delete("always:{u:known}:events")
+                await redis.set("always:{u:known}:events", b"not ours")
+
+
+FAULTS = (
+    "model broken", "model dead", "model hangs", "model rejects jobs", "model slow", "model spared by the breaker",
+    "redis frozen", "redis killed", "log damaged", "log of another kind",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@asynchronous
+async def test_recommend_always_answers(fault: str, valkey: Valkey) -> None:
+    """Within the budget, with as many items as were asked for, whoever asks and whatever is broken."""
+    store = Store(StoreSettings(url=valkey.url, prefix="always:", history_cap=12, read_timeout_ms=100))
+    async with serving(store=store) as service:
+        await service.post_events("known", "1", "2", "3", "5", "7")
+        assert (await service.recommend(user_id="known"))["rung"] == "full"
+        await service.settled()
+        await _break_model(fault, service)
+        await _break_redis(fault, valkey)
+        for body in ({"user_id": "known"}, {"user_id": "nobody"}, {"session_id": "s1"}, {"events": [{"item_id": "3"}]}):
+            answer = await service.recommend(**body, k=6, budget_ms=500)
+            RecommendAnswer.model_validate(answer)
+            assert len(ids(answer)) == 6, (body, answer)
+            assert answer["latency_ms"] < 500
+            assert answer["degraded"] == (answer["rung"] != "full") == (answer["reason"] is not None)
+            if fault.startswith("model"):
+                assert answer["source"] != "gpt4rec"
+        if fault == "redis frozen":
+            valkey.sigcont()
+    await store.close()
+
+
+@asynchronous
+async def test_recommend_always_answers_where_the_model_computes_nan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine.open(write_artifact(tmp_path), device="cpu", threads=1)
+    body: dict[str, Any] = {"events": [{"item_id": "i3"}], "k": 6, "decoding": {"strategy": "beam"}}
+    async with serving(cast("FakeEngine", engine)) as service:
+        well = await service.recommend(**body)
+        run = engine._decoder.run
+
+        def broken(feeds: Mapping[str, Any]) -> list[Any]:
+            item, score, log_prob = run(feeds)
+            return [item, np.full_like(score, np.nan), log_prob]
+
+        monkeypatch.setattr(engine._decoder, "run", broken)
+        answer = await service.recommend(**body)
+    RecommendAnswer.model_validate(answer)
+    assert (well["rung"], answer["rung"], answer["reason"]) == ("full", "item_cf", "model_error")
+    assert len(ids(answer)) == 6
+
+
 @asynchronous
 async def test_a_broken_model_is_answered_by_item_cf(shared_valkey: Valkey) -> None:
     async with serving(redis_url=shared_valkey.url, prefix="broken:") as service:
@@ -358,6 +451,64 @@ async def test_a_history_too_long_for_the_budget_is_encoded_behind_the_answer(sh
     job = service.engine.jobs[-1]
     assert job.state is not None
     assert float(job.state.h[0]) == 4.0
+
+
+@asynchronous
+async def test_a_state_too_far_behind_is_stale_and_item_cf_answers(shared_valkey: Valkey) -> None:
+    """Where encoding is known to take longer than the request has, the engine is not asked; the raw events give the
+    list, and the state is brought up to date behind it."""
+    async with serving(redis_url=shared_valkey.url, prefix="stale:") as service:
+        await service.post_events("u1", *map(str, range(10)))
+        service.runtime.guard.measured("full", 0.001)
+        service.runtime.guard.encoded(1.0, 10)
+        answer = await service.recommend(user_id="u1", budget_ms=400)
+        assert (answer["source"], answer["rung"], answer["reason"]) == ("item_cf", "item_cf", "state_stale")
+        assert answer["degraded"] and answer["latency_ms"] < 400
+        assert ids(answer)[:2] == ["10", "11"]
+        await service.settled()
+        assert [(job.k, len(job.item)) for job in service.engine.jobs] == [(0, 10)]
+        again = await service.recommend(user_id="u1", budget_ms=400)
+        attempts = service.runtime.guard.status()["budgets"]["attempts"]["total"]
+    assert (again["rung"], again["reason"]) == ("full", None)
+    assert attempts == 1  # what was not tried is no late attempt
+
+
+@asynchronous
+async def test_a_run_that_a_long_history_makes_late_is_stale_and_counts_as_late(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="stale2:") as service:
+        await service.post_events("u1", *map(str, range(10)))
+        service.runtime.guard.measured("full", 0.001)
+        service.engine.go.clear()
+        answer = await service.recommend(user_id="u1", budget_ms=200)
+        attempts = service.runtime.guard.status()["budgets"]["attempts"]
+    assert (answer["source"], answer["reason"]) == ("item_cf", "state_stale")
+    assert (attempts["total"], attempts["late_or_failed"]) == (1, 1)
+
+
+@asynchronous
+async def test_a_stored_state_that_breaks_the_model_is_rebuilt_from_the_log(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="poison:") as service:
+        await service.post_events("u1", "1", "2", "3")
+        await service.recommend(user_id="u1")
+        await service.settled()
+        service.engine.fail_states = True
+        answer = await service.recommend(user_id="u1")
+        assert (answer["source"], answer["rung"], answer["reason"]) == ("gpt4rec", "narrow", "model_error")
+        assert [(job.state is None, len(job.item)) for job in service.engine.jobs[-2:]] == [(False, 0), (True, 3)]
+
+
+@asynchronous
+async def test_burn_rates_tell_late_from_failed_attempts() -> None:
+    async with serving(latency_budget_share=0.1, error_budget_share=0.5) as service:
+        await service.recommend(events=[{"item_id": "3"}])
+        service.engine.fail_jobs = True
+        await service.recommend(events=[{"item_id": "3"}])  # two attempts, at both widths
+        service.engine.go.clear()
+        await service.recommend(events=[{"item_id": "3"}], budget_ms=150)
+        text = (await service.client.get("/metrics")).text
+    for window in ("1m", "5m", "1h"):
+        assert f'gpt4rec_error_budget_burn_rate{{objective="latency",window="{window}"}} 2.5' in text
+        assert f'gpt4rec_error_budget_burn_rate{{objective="errors",window="{window}"}} 1.0' in text
 
 
 @asynchronous

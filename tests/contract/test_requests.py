@@ -115,9 +115,11 @@ async def test_an_unknown_path_or_method_is_a_problem_document() -> None:
     async with serving() as service:
         missing = await service.client.get("/nope")
         wrong = await service.client.get("/recommend")
+        of_many = await service.client.post("/users/u1")
     assert (missing.status_code, wrong.status_code) == (404, 405)
     assert wrong.headers["allow"] == "POST"
-    for answer in (missing, wrong):
+    assert of_many.headers["allow"] == "DELETE, GET"
+    for answer in (missing, wrong, of_many):
         Problem.model_validate(answer.json())
 
 
@@ -144,6 +146,15 @@ async def test_without_ops_tokens_ops_is_off() -> None:
     async with serving() as service:
         for path in ("/ops/fallback", "/ops/policies", "/ops/audit"):
             assert (await service.client.get(path, headers=OPS)).status_code == 404
+
+
+@asynchronous
+async def test_without_keys_and_tokens_users_are_closed_and_the_rest_is_open(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="closed:") as service:
+        await service.post_events("u1", "1")
+        for method in ("GET", "DELETE"):
+            answer = await service.client.request(method, "/users/u1", headers=OPS)
+            assert (answer.status_code, Problem.model_validate(answer.json()).title) == (403, "Not allowed")
 
 
 @asynchronous
@@ -262,7 +273,7 @@ def captured(level: str) -> Iterator[io.StringIO]:
 
 
 @asynchronous
-async def test_no_secret_and_no_user_id_in_logs(shared_valkey: Valkey) -> None:
+async def test_no_secret_in_logs_and_no_user_id(shared_valkey: Valkey) -> None:
     with captured("info") as stream:
         async with serving(
             redis_url=shared_valkey.url, prefix="logs:", ops_tokens=TOKENS, api_keys="shop:key-secret"
@@ -300,6 +311,22 @@ async def test_the_openapi_document_describes_every_body_and_answer() -> None:
             assert ("requestBody" in operation) == (method in ("post", "put"))
     recommend = document["paths"]["/recommend"]["post"]["responses"]
     assert "application/problem+json" in recommend["422"]["content"]
+
+
+@pytest.mark.parametrize("keys", ["", "shop:k1"])
+@asynchronous
+async def test_the_openapi_document_says_who_may_call_what(keys: str) -> None:
+    """What it says of a path is what happens to a caller without a key."""
+    async with serving(api_keys=keys, ops_tokens=TOKENS) as service:
+        document = (await service.client.get("/openapi.json")).json()
+        schemes = document["components"]["securitySchemes"]
+        assert schemes["OpsToken"]["scheme"] == schemes["ApiKeyBearer"]["scheme"] == "bearer"
+        assert (schemes["ApiKey"]["in"], schemes["ApiKey"]["name"]) == ("header", "X-API-Key")
+        for path, methods in document["paths"].items():
+            for method, operation in methods.items():
+                bare = await service.client.request(method, path.format(user_id="u", item_id="3"), content=b"{}")
+                assert bool(operation["security"]) == (bare.status_code == 401), f"{method} {path}"
+                assert {name for one in operation["security"] for name in one} <= set(schemes)
 
 
 @asynchronous

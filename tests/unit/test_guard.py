@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,6 +129,43 @@ def test_a_forced_mode_ends_when_it_is_taken_back() -> None:
     bench = Bench("fallback")
     bench.mode = "auto"
     assert bench.decide(80) == Decision("full")
+
+
+def test_a_long_history_has_a_price_of_its_own() -> None:
+    bench = Bench()
+    deadline = Deadline.after(0.08, bench.clock)
+    assert bench.guard.encoding_fits("full", deadline, 0, 200)  # nothing is known yet
+    bench.measured(full_ms=10, narrow_ms=5)
+    bench.guard.measured("full", 0.110, events=100)
+    assert bench.guard.predicted_s("full", 0) == pytest.approx(0.010)
+    assert bench.guard.encoding_s(100) == pytest.approx(0.100)
+    assert bench.guard.encoding_s(3) == 0.0
+    assert bench.guard.encoding_fits("full", deadline, 0, 60)
+    assert not bench.guard.encoding_fits("full", deadline, 0, 75)
+    assert not bench.guard.encoding_fits("full", deadline, 8, 65)  # a run is ahead
+    assert bench.guard.encoding_fits("full", deadline, 0, 8)
+    bench.mode = "model"
+    assert bench.guard.encoding_fits("full", deadline, 0, 200)
+
+
+def test_a_late_run_is_blamed_on_what_took_longest() -> None:
+    bench = Bench()
+    assert not bench.guard.encoding_dominates("full", 100)  # no run without a history was ever seen
+    bench.measured(full_ms=10, narrow_ms=5)
+    assert bench.guard.encoding_dominates("full", 100)
+    assert not bench.guard.encoding_dominates("full", 3)
+    bench.guard.encoded(0.010, events=100)
+    assert bench.guard.encoding_dominates("full", 100)
+    assert not bench.guard.encoding_dominates("full", 50)
+
+
+def test_budgets_burn_by_late_and_failed_attempts_only() -> None:
+    bench = Bench()
+    for outcome in (*[Outcome.OK] * 97, *[Outcome.LATE] * 2, Outcome.FAILED, *[Outcome.UNUSED] * 50):
+        bench.guard.observe(outcome)
+    rates = bench.guard.status()["budgets"]["burn_rate"]
+    assert rates["latency"]["5m"] == pytest.approx(2.0)
+    assert rates["errors"]["5m"] == pytest.approx(1.0)
 
 
 @given(

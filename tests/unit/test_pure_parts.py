@@ -48,6 +48,16 @@ def test_the_start_header_moves_the_beginning_back() -> None:
     assert request_began("t=1699999999900", now=50.0, epoch_now=1_700_000_000.0) == pytest.approx(49.9)
 
 
+def test_the_start_header_of_a_proxy_that_counts_otherwise_is_understood() -> None:
+    for header in ("t=1699999999.900", "1699999999900000"):
+        assert request_began(header, now=50.0, epoch_now=1_700_000_000.0) == pytest.approx(49.9)
+
+
+def test_a_start_header_of_another_day_is_ignored() -> None:
+    for header in ("0", "-5", "1600000000000"):
+        assert request_began(header, now=50.0, epoch_now=1_700_000_000.0) == 50.0
+
+
 # -- keys
 
 
