@@ -71,7 +71,7 @@ class TrainConfig:
     item_init: Literal["collaborative", "random"] = "collaborative"
     max_length: int = 200
     batch_tokens: int = 1024
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warmup_steps: int = 100
     clip_norm: float = 1.0

@@ -222,6 +222,14 @@ class GPT4Rec(nn.Module):
         for linear in (self.gap, self.period):
             nn.init.normal_(linear.weight, std=0.01)
 
+    @torch.no_grad()
+    def start_items_from(self, vectors: Tensor) -> None:
+        """Put item vectors [n_items, ≤ d] of unit mean length in the place of the random start, at its length. Rows
+        that are zero keep theirs."""
+        known = vectors.abs().sum(dim=1) > 0
+        length = self.item.weight.norm(dim=1).mean()
+        self.item.weight[:-2][known, : vectors.shape[1]] = vectors[known].to(self.item.weight) * length
+
     def item_table(self) -> Tensor:
         """[n_items + 2, d] e_item = id embedding + token embeddings; the last two rows have no tokens."""
         tokens = torch.stack([table(self.codes[:, i]) for i, table in enumerate(self.token)]).sum(0)

@@ -63,6 +63,12 @@ def factorise(matrix: sparse.csr_matrix, dim: int, seed: int) -> tuple[FloatArra
     return (rows / scale).astype(np.float32), (svd.components_.T / scale).astype(np.float32)
 
 
+def collaborative_vectors(item: IntArray, offsets: IntArray, n_items: int, dim: int, seed: int) -> FloatArray:
+    """[n_items, ≤ dim] item vectors of unit mean length from who is used near whom; zero for unseen items."""
+    vectors, _ = factorise(positive_pmi(co_occurrence(item, offsets, n_items)), dim, seed)
+    return vectors
+
+
 @dataclass(frozen=True)
 class ContentSpace:
     """Content features → vectors: an idf-weighted projection, and a ridge map onto the collaborative vectors."""
@@ -177,8 +183,7 @@ class SemanticTokenizer(Tokenizer):
     ) -> SemanticTokenizer:
         """Fit on the training events (`item` [E] by user, `offsets` [U + 1]) and the items' contents [N]."""
         n = len(contents)
-        counts = co_occurrence(item, offsets, n)
-        collaborative, _ = factorise(positive_pmi(counts), VECTOR_DIM, seed)
+        collaborative = collaborative_vectors(item, offsets, n, VECTOR_DIM, seed)
         seen = np.bincount(item, minlength=n) > 0
         space = ContentSpace.fit(contents, collaborative, seen, seed)
         by_content = space.vectors(contents)
