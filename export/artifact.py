@@ -14,12 +14,14 @@ Reading needs neither torch nor onnxruntime.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,7 +51,22 @@ FILES = (
     "itemcf.npz",
     "popularity.npz",
 )
-REQUIRED = ("model_version", "network", "context", "has_time", "dtype", "blend", "files", "streaming")
+REQUIRED: dict[str, type | tuple[type, ...]] = {
+    "model_version": str,
+    "network": dict,
+    "context": dict,
+    "has_time": bool,
+    "dtype": str,
+    "blend": (int, float),
+    "files": dict,
+    "streaming": bool,
+    "receptive_field": int,
+}
+# What the engine is built from, besides the files.
+NETWORK_KEYS = ("n_items", "code_sizes", "n_slots", "d_model", "layers", "window", "d_head", "state_dtype")
+# Two artefacts that differ in any of these are two versions.
+CONTENT = ("network", "context", "has_time", "dtype", "blend")
+_UNREADABLE = (ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, zipfile.BadZipFile)
 
 
 class ArtifactFileError(ValueError):
@@ -79,9 +96,9 @@ class Artifact:
         for name in FILES:
             expected = manifest["files"].get(name)
             file = folder / name
-            if expected is None or not file.is_file():
+            if not isinstance(expected, dict) or not file.is_file():
                 raise ArtifactFileError(f"{folder}: {name} is missing; export the model again")
-            if digest(file) != expected["sha256"]:
+            if digest(file) != expected.get("sha256"):
                 raise ArtifactFileError(
                     f"{folder}: {name} is not the file that was exported (checksums differ); export the model again"
                 )
@@ -124,7 +141,7 @@ class Artifact:
     @cached_property
     def item_table(self) -> npt.NDArray[np.float32]:
         """[N + 2, d] e_item, then the unknown item and the start token."""
-        with np.load(self.folder / "items.npz", allow_pickle=False) as file:
+        with (self.folder / "items.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             table: npt.NDArray[np.float32] = file["item_table"]
         return table
 
@@ -138,20 +155,33 @@ class Artifact:
 
     def _check(self) -> None:
         """The parts must agree with each other: a swapped file may have a right checksum in a wrong manifest."""
-        try:
-            sizes = {
-                "catalogue": len(self.catalogue),
-                "trie": self.trie.n_items,
-                "items": len(self.item_table) - 2,
-                "item-CF": len(self.item_cf.neighbour),
-                "popularity": len(self.popularity.share),
-            }
-        except (ValueError, OSError, KeyError) as error:
-            raise ArtifactFileError(f"{self.folder}: {error}") from error
-        if len(set(sizes.values())) != 1 or self.network["n_items"] not in sizes.values():
+        readers: dict[str, Callable[[], int]] = {
+            "catalogue.jsonl": lambda: len(self.catalogue),
+            "trie.npz": lambda: self.trie.n_items,
+            "items.npz": lambda: len(self.item_table) - 2,
+            "itemcf.npz": lambda: len(self.item_cf.neighbour),
+            "popularity.npz": lambda: len(self.popularity.share),
+            MANIFEST: self._n_items,
+        }
+        sizes = {}
+        for name, read in readers.items():
+            try:
+                sizes[name] = read()
+            except _UNREADABLE as error:
+                raise ArtifactFileError(f"{self.folder}: {name} cannot be used: {error!r}") from error
+        if len(set(sizes.values())) != 1:
             raise ArtifactFileError(f"{self.folder}: the parts disagree on the number of items: {sizes}")
         if self.trie.levels != self.levels or self.item_table.shape[1] != self.network["d_model"]:
-            raise ArtifactFileError(f"{self.folder}: trie or item embeddings do not fit the network")
+            raise ArtifactFileError(f"{self.folder}: trie.npz or items.npz does not fit the network")
+
+    def _n_items(self) -> int:
+        """What the manifest says; raises where it lacks what the engine will ask it for."""
+        missing = [key for key in NETWORK_KEYS if key not in self.network]
+        if missing:
+            raise ValueError(f"network lacks {', '.join(missing)}")
+        if len(self.vocabulary.context.slots) != self.network["n_slots"]:
+            raise ValueError("the context vocabulary does not fit the network")
+        return int(self.network["n_items"])
 
 
 def resolve(path: Path) -> Path:
@@ -160,7 +190,10 @@ def resolve(path: Path) -> Path:
         return path
     pointer = path / LATEST
     if pointer.is_file():
-        return path / pointer.read_text("utf-8").strip()
+        version = pointer.read_text("utf-8", errors="replace").strip()
+        if version and Path(version).name == version and (path / version).is_dir():
+            return path / version
+        raise ArtifactFileError(f"{path}: {LATEST} names {version!r}, which is not there; export the model again")
     raise ArtifactFileError(f"{path} is no artefact: neither {MANIFEST} nor {LATEST} is in it; run `gpt4rec export`")
 
 
@@ -179,6 +212,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     missing = [name for name in REQUIRED if name not in manifest]
     if missing:
         raise ArtifactFileError(f"{folder}: {MANIFEST} lacks {', '.join(missing)}")
+    wrong = [name for name, kind in REQUIRED.items() if not isinstance(manifest[name], kind)]
+    if wrong:
+        raise ArtifactFileError(f"{folder}: {MANIFEST} is damaged in {', '.join(wrong)}")
     return manifest
 
 
@@ -194,9 +230,10 @@ def staging(root: Path) -> Iterator[Path]:
 
 
 def seal(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Write the manifest with every file's checksum; the version is `name` and a digest of the content."""
+    """Write the manifest with every file's checksum; the version is `name` and a digest of all that is served."""
     files = {f: {"sha256": digest(folder / f), "bytes": (folder / f).stat().st_size} for f in FILES}
-    content = hashlib.sha256(json.dumps([files, manifest["network"]], sort_keys=True).encode()).hexdigest()
+    served = [files, *(manifest[name] for name in CONTENT)]
+    content = hashlib.sha256(json.dumps(served, sort_keys=True).encode()).hexdigest()
     full = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -210,13 +247,33 @@ def seal(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Any]
 
 def publish(folder: Path, root: Path) -> Path:
     """Rename a sealed folder to its version and point `latest` at it. Publishing the same content again is a
-    no-op."""
+    no-op, unless what stands there is damaged: then it is replaced."""
     version = str(json.loads((folder / MANIFEST).read_text("utf-8"))["model_version"])
     target = root / version
-    if not target.exists():
+    if not _is_intact(target):
         folder.chmod(0o755)
-        folder.rename(target)
+        _replace(target, folder)
     pointer = root / f".{LATEST}-{os.getpid()}"
     pointer.write_text(version + "\n", "utf-8")
     pointer.replace(root / LATEST)
     return target
+
+
+def _is_intact(target: Path) -> bool:
+    try:
+        Artifact.open(target)
+    except ArtifactFileError:
+        return False
+    return True
+
+
+def _replace(target: Path, new: Path) -> None:
+    """Rename `new` to `target`, taking away what is there."""
+    with tempfile.TemporaryDirectory(prefix=".damaged-", dir=target.parent) as aside:
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(Path(aside) / target.name)
+        try:
+            new.rename(target)
+        except OSError:
+            if not _is_intact(target):  # else another process has published the same in the meantime
+                raise

@@ -17,7 +17,7 @@ from export.encoder_graph import write_encoder
 from export.features import ContextVocabulary, Vocabulary
 from export.graph import OPSET, GraphDtype
 from export.itemcf import ItemCF, Popularity
-from export.parity import GateResult, Probe, check
+from export.parity import GateResult, Probe, Quality, check
 from export.trie import Trie
 from model.network import GPT4Rec
 from model.tokenizer import Tokenizer
@@ -48,15 +48,17 @@ class ParityError(RuntimeError):
     """The exported graphs do not agree with the network; nothing was published. The message says what differs."""
 
 
-def export(parts: Parts, root: Path, dtype: GraphDtype, probes: Sequence[Probe]) -> tuple[Path, GateResult]:
-    """Write, check and publish an artefact under `root`.
+def export(
+    parts: Parts, root: Path, dtype: GraphDtype, probes: Sequence[Probe], quality: Quality | None = None
+) -> tuple[Path, GateResult]:
+    """Write, check and publish an artefact under `root`. `quality` holds graphs that round to the float32 ones.
 
     Raises ParityError, and publishes nothing, where the served code over the written files does not reproduce the
     network and the reference decoder.
     """
     with staging(root) as folder:
         write(parts, folder, dtype)
-        result = check(parts.model, Artifact.open(folder), probes, dtype, parts.blend)
+        result = check(parts.model, Artifact.open(folder), probes, dtype, parts.blend, quality)
         if result.failures:
             raise ParityError("the exported graphs differ from the network:\n  " + "\n  ".join(result.failures))
         seal(folder, _manifest(parts, dtype) | {"parity": result.to_json()}, parts.name)

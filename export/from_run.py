@@ -15,7 +15,7 @@ from export.build import ParityError, Parts, export, write
 from export.catalogue import Catalogue, CatalogueItem
 from export.features import EventArrays
 from export.graph import GraphDtype
-from export.parity import Probe
+from export.parity import Probe, Quality
 from model.baselines import Baselines, fit_baselines
 from model.data import Dataset
 from model.data_errors import DataError
@@ -29,6 +29,7 @@ from service.errors import ServiceError
 
 BLENDS = (1.0, 0.75, 0.5, 0.25)
 BLEND_USERS = 500
+QUALITY_USERS = 2000
 PROBES = 24
 
 Say = Callable[[str], None]
@@ -58,7 +59,7 @@ def export_run(
         about = {**parts.about, "blend_trials": tried}
         parts = replace(parts, blend=blend, about=about)
         say("writing and checking the graphs")
-        published, result = export(parts, out, dtype, probes(split, run))
+        published, result = export(parts, out, dtype, probes(split, run), quality_of(parts, split, out, dtype))
     except (RunError, DataError, ParityError, ArtifactFileError, ServiceError) as error:
         raise ExportError(str(error)) from error
     return published, {"parity": result.to_json(), "blend": blend, "model_version": published.name}
@@ -97,7 +98,10 @@ def catalogue_of(dataset: Dataset, item_ids: list[str]) -> Catalogue:
 
 
 def choose_blend(parts: Parts, split: Split, out: Path) -> tuple[float, dict[str, float]]:
-    """Weight of the dense score with the best validation NDCG@10 under the served beam; ties go to the larger."""
+    """Weight of the dense score with the best validation NDCG@10 under the served beam; ties go to the larger, which
+    also is the choice where nobody is held out."""
+    if not len(split.valid):
+        return BLENDS[0], {}
     sample = _sampled(split, BLEND_USERS)
     with staging(out) as folder:
         write(parts, folder, "float32")
@@ -105,11 +109,26 @@ def choose_blend(parts: Parts, split: Split, out: Path) -> tuple[float, dict[str
         tried = {}
         for blend in BLENDS:
             engine.set_blend(blend)
-            ranker = engine_ranker(engine, Decoding("beam"), k=10)
-            result = evaluate({"gpt4rec": ranker}, sample, "valid", samples=1)
-            tried[str(blend)] = round(float(result.to_json()["systems"]["gpt4rec"]["ndcg@10"]), 6)
+            tried[str(blend)] = round(_ndcg_at_10(engine, sample), 6)
     best = max(BLENDS, key=lambda blend: tried[str(blend)])
     return best, tried
+
+
+def quality_of(parts: Parts, split: Split, out: Path, dtype: GraphDtype) -> Quality | None:
+    """What graphs that round are measured against; None where nothing rounds, or nobody is held out."""
+    if dtype == "float32" or not len(split.valid):
+        return None
+    sample = _sampled(split, QUALITY_USERS)
+    with staging(out) as folder:
+        write(parts, folder, "float32")
+        exact = _ndcg_at_10(Engine(Artifact.open(folder), device="cpu"), sample)
+    return Quality(lambda engine: _ndcg_at_10(engine, sample), exact)
+
+
+def _ndcg_at_10(engine: Engine, split: Split) -> float:
+    """Of the served beam's lists, on the validation part."""
+    result = evaluate({"gpt4rec": engine_ranker(engine, Decoding("beam"), k=10)}, split, "valid", samples=1)
+    return float(result.systems["gpt4rec"].figures["ndcg@10"] or 0.0)
 
 
 def _sampled(split: Split, limit: int) -> Split:

@@ -1,12 +1,13 @@
 """The gate every export passes: the served engine over the written files, against torch and the slow reference.
 
 float32 graphs must agree to `TOLERANCE` on log-probabilities and list the same items up to ties. float16 and int8
-graphs round, so they are held to a stated tolerance and to the overlap of their top 10 with the network's own.
+graphs round, so they are held to a stated tolerance, to the overlap of their top 10 with the network's own, and to the
+NDCG@10 that the float32 graphs have on validation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from service.engine import Engine, Job, Ranking
 
 TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "int8": 2e-1}
 OVERLAP_AT_10 = {"float32": 1.0, "float16": 0.99, "int8": 0.99}
+NDCG_WITHIN = 0.005  # of the float32 graphs' NDCG@10
 STRATEGIES = (
     Decoding("greedy"),
     Decoding("beam", beam_width=5),
@@ -41,15 +43,25 @@ class Probe:
     gap_ms: int = GAP_UNKNOWN
 
 
+@dataclass(frozen=True)
+class Quality:
+    """NDCG@10 of an engine on a sample of validation users, and what it is through the float32 graphs."""
+
+    ndcg_at_10: Callable[[Engine], float]
+    float32: float
+
+
 @dataclass
 class GateResult:
-    """Largest differences seen, the worst overlap, and what failed."""
+    """Largest differences seen, the worst overlap, NDCG@10 where it was compared (graphs that round), what failed."""
 
     dtype: str
     probes: int
     hidden: float = 0.0
     log_prob: float = 0.0
     overlap_at_10: float = 1.0
+    ndcg_at_10: float | None = None
+    ndcg_at_10_float32: float | None = None
     failures: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -61,9 +73,17 @@ class GateResult:
             self.failures.append(message)
 
 
-def check(model: GPT4Rec, artifact: Artifact, probes: Sequence[Probe], dtype: GraphDtype, blend: float) -> GateResult:
+def check(
+    model: GPT4Rec,
+    artifact: Artifact,
+    probes: Sequence[Probe],
+    dtype: GraphDtype,
+    blend: float,
+    quality: Quality | None = None,
+) -> GateResult:
     """Compare every probe's hidden state and its lists under every strategy. The engine streams the second half of
-    each history over the state of the first, so the state's round trip is part of the comparison."""
+    each history over the state of the first, so the state's round trip is part of the comparison. `quality` is for
+    graphs that round."""
     result = GateResult(dtype, len(probes))
     engine = Engine(artifact, device="cpu")
     reference = ReferenceDecoder(model, blend)
@@ -81,10 +101,11 @@ def check(model: GPT4Rec, artifact: Artifact, probes: Sequence[Probe], dtype: Gr
         for decoding in STRATEGIES:
             job = replace(base, decoding=decoding, **_no_events(), state=state.state)
             got = _run(engine, job)
-            allowed = sorted(set(everything))
-            want = reference.decode(q, decoding, job.k, job.run_width, allowed, job.seed)
+            want = reference.decode(q, decoding, job.k, job.run_width, everything, job.seed)
             overlaps.append(_compare(result, f"probe {number}, {decoding.strategy}", got, want, dtype))
     result.overlap_at_10 = float(np.mean(overlaps)) if overlaps else 1.0
+    if quality is not None and dtype != "float32":
+        result.ndcg_at_10, result.ndcg_at_10_float32 = quality.ndcg_at_10(engine), quality.float32
     _judge(result)
     return result
 
@@ -159,7 +180,15 @@ def _judge(result: GateResult) -> None:
         verdicts.append(f"hidden states differ by up to {result.hidden:.2e}, the tolerance is {limit * 10:.0e}")
     if result.overlap_at_10 < least and result.dtype != "float32":
         verdicts.append(f"only {result.overlap_at_10:.2%} of the top 10 agree, at least {least:.0%} must")
+    if result.ndcg_at_10 is not None and result.ndcg_at_10_float32 is not None:
+        change = result.ndcg_at_10 - result.ndcg_at_10_float32
+        if not abs(change) <= NDCG_WITHIN * result.ndcg_at_10_float32:
+            verdicts.append(
+                f"NDCG@10 on validation is {result.ndcg_at_10:.4f} and {result.ndcg_at_10_float32:.4f} through the "
+                f"float32 graphs ({change / max(result.ndcg_at_10_float32, 1e-9):+.1%}); within {NDCG_WITHIN:.1%} is "
+                "allowed"
+            )
     result.failures = verdicts + result.failures
 
 
-__all__ = ["GateResult", "Probe", "check", "full_encode"]
+__all__ = ["GateResult", "Probe", "Quality", "check", "full_encode"]

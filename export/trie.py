@@ -118,7 +118,7 @@ class Trie:
 
     @classmethod
     def load(cls, path: Path) -> Trie:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             levels = sum(name.startswith("token_") for name in file.files)
 
             def each(name: str) -> tuple[IntArray, ...]:

@@ -101,7 +101,7 @@ class Run:
             network = NetworkConfig.from_json(about["network"])
             context = ContextVocabulary.from_json(about["context"])
             return cls(folder, config, network, context, load_tokenizer(folder), about["data"])
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
             raise RunError(f"{folder} is no training run ({error}); run `gpt4rec train --out {folder}`") from error
 
     def model(self) -> GPT4Rec:

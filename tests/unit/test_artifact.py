@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from export.artifact import FILES, LATEST, MANIFEST, Artifact, ArtifactFileError, publish, staging
+from export.artifact import FILES, LATEST, MANIFEST, Artifact, ArtifactFileError, digest, publish, staging
 from export.build import write
 from service.engine import Engine
 from service.errors import ArtifactError
 from tests.artifacts import random_parts, write_artifact
+from tests.networks import random_network
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +77,6 @@ def test_files_swapped_with_another_artefacts_are_refused(folder: Path, tmp_path
 
 
 def test_parts_that_disagree_are_refused_even_with_right_checksums(folder: Path, tmp_path: Path) -> None:
-    from export.artifact import digest
-    from tests.networks import random_network
-
     other = write_artifact(tmp_path / "other", random_parts(random_network(n_items=30)))
     shutil.copy(other / "catalogue.jsonl", folder / "catalogue.jsonl")
 
@@ -104,6 +103,46 @@ def test_a_manifest_that_does_not_fit_is_refused(
     edit_manifest(folder, change)
     with pytest.raises(ArtifactFileError, match=message):
         Artifact.open(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.update(network=[]),
+        lambda m: m.update(files=["encoder.onnx"]),
+        lambda m: m.update(blend="half"),
+        lambda m: m.update(model_version=7),
+        lambda m: m.pop("receptive_field"),
+        lambda m: m["network"].pop("window"),
+        lambda m: m["network"].update(n_slots=9),
+        lambda m: m["network"].update(n_items="forty"),
+        lambda m: m["context"].pop("fields"),
+        lambda m: m["context"].update(values=[1]),
+    ],
+)
+def test_a_damaged_manifest_is_refused_by_its_name(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
+    edit_manifest(folder, change)
+    with pytest.raises(ArtifactFileError, match=r"manifest\.json"):
+        Artifact.open(folder)
+
+
+@pytest.mark.parametrize("name", ["trie.npz", "items.npz", "itemcf.npz", "popularity.npz", "catalogue.jsonl"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"hello"])
+def test_a_file_that_holds_something_else_is_refused_by_its_name(folder: Path, name: str, content: bytes) -> None:
+    """Even where the manifest was made to fit."""
+    (folder / name).write_bytes(content)
+    edit_manifest(folder, lambda m: m["files"][name].update(sha256=digest(folder / name)))  # type: ignore[index]
+    with pytest.raises(ArtifactFileError, match=name):
+        Artifact.open(folder)
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"gone-0123456789", b"../elsewhere", b"."])
+def test_a_pointer_to_nothing_is_refused(original: Path, tmp_path: Path, text: bytes) -> None:
+    shutil.copytree(original, tmp_path / "root" / original.name)
+    shutil.copytree(original, tmp_path / "elsewhere")
+    (tmp_path / "root" / LATEST).write_bytes(text)
+    with pytest.raises(ArtifactFileError, match="latest names"):
+        Artifact.open(tmp_path / "root")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00\x01"])
@@ -133,6 +172,27 @@ def test_latest_names_the_newest_and_publishing_again_changes_nothing(tmp_path: 
     assert (first / MANIFEST).stat().st_mtime_ns == written
     assert Artifact.open(tmp_path).folder == first
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([first.name, second.name, LATEST])
+
+
+def test_publishing_again_mends_a_damaged_artefact(tmp_path: Path) -> None:
+    """What the error of a damaged artefact tells its reader to do."""
+    folder = write_artifact(tmp_path)
+    (folder / "trie.npz").write_bytes(b"")
+    with pytest.raises(ArtifactFileError, match="export the model again"):
+        Artifact.open(tmp_path)
+    assert write_artifact(tmp_path) == folder
+    Artifact.open(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([folder.name, LATEST])
+
+
+def test_everything_that_changes_an_answer_changes_the_version(tmp_path: Path) -> None:
+    parts = random_parts()
+    context = replace(parts.context, max_gap_ms=1)
+    variants = [parts, replace(parts, blend=0.25), replace(parts, context=context), random_parts(seed=5)]
+    versions = {write_artifact(tmp_path, variant).name for variant in variants}
+    versions |= {write_artifact(tmp_path, parts, dtype).name for dtype in ("float32", "float16", "int8")}
+    assert len(versions) == 6
+    assert write_artifact(tmp_path, replace(parts, about={"note": "nothing served"})).name in versions
 
 
 def test_a_failure_while_writing_leaves_no_folder_behind(tmp_path: Path) -> None:

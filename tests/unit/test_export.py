@@ -14,12 +14,13 @@ from onnx import numpy_helper
 from typer.testing import CliRunner
 
 import export.build as build
-from export.artifact import Artifact, seal
+from export.artifact import LATEST, Artifact, seal
 from export.build import ParityError, Parts, write
 from export.cli import app as export_app
 from export.features import GAP_UNKNOWN, EventArrays
+from export.from_run import export_run
 from export.graph import GraphDtype
-from export.parity import Probe
+from export.parity import Probe, Quality
 from model.cli import evaluate_app
 from model.config import TrainConfig
 from model.train import Trainer
@@ -88,6 +89,28 @@ def test_item_embeddings_of_another_epoch_fail_the_gate(tmp_path: Path, monkeypa
         build.export(parts, tmp_path, "float32", probes(parts.model.config.n_items))
 
 
+@pytest.mark.parametrize(("lost", "passes"), [(0.0, True), (0.004, True), (0.006, False), (-0.006, False)])
+def test_graphs_that_round_must_keep_the_ndcg_of_the_float32_ones(tmp_path: Path, lost: float, passes: bool) -> None:
+    parts, quality = random_parts(), Quality(lambda _: 0.2 * (1 - lost), 0.2)
+    if passes:
+        folder, _ = build.export(parts, tmp_path, "float16", probes(40), quality)
+        parity = Artifact.open(folder).manifest["parity"]
+        assert (parity["ndcg_at_10"], parity["ndcg_at_10_float32"]) == (0.2 * (1 - lost), 0.2)
+        return
+    with pytest.raises(
+        ParityError, match=r"NDCG@10 on validation is 0\.\d+ and 0\.2000 through the float32 graphs \([+-]0\.6%\)"
+    ):
+        build.export(parts, tmp_path, "float16", probes(40), quality)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_ndcg_that_is_no_number_fails_and_float32_graphs_are_not_asked(tmp_path: Path) -> None:
+    quality = Quality(lambda _: float("nan"), 0.2)
+    with pytest.raises(ParityError, match="NDCG@10"):
+        build.export(random_parts(), tmp_path, "int8", probes(40), quality)
+    build.export(random_parts(), tmp_path, "float32", probes(40), quality)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(data, run) of a tiny model."""
@@ -118,6 +141,25 @@ def test_export_then_evaluate_writes_the_figures_of_the_contract(trained: tuple[
     for system in written["systems"].values():
         assert wanted <= set(system)
         assert 0.0 <= system["ndcg@10"] <= system["recall@10"] <= 1.0
+
+
+def test_a_float16_export_is_held_to_the_ndcg_of_float32(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    _, run = trained
+    _, report = export_run(run, tmp_path, "float16")
+    parity = report["parity"]
+    assert parity["ndcg_at_10_float32"] > 0
+    assert parity["ndcg_at_10"] == pytest.approx(parity["ndcg_at_10_float32"], rel=0.005)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([LATEST, report["model_version"]])
+
+
+def test_a_log_too_short_to_hold_anything_out_is_exported_with_the_dense_score(tmp_path: Path) -> None:
+    dataset = tiny_dataset(users=30, items=20, min_events=2, max_events=2)
+    dataset.save(tmp_path / "data")
+    config = TrainConfig.build(None, ["size=tiny", "max_epochs=1", "max_length=40"])
+    Trainer(dataset, tmp_path / "data", tmp_path / "run", config).fit()
+    folder, report = export_run(tmp_path / "run", tmp_path / "out", "float16")
+    assert report["blend"] == 1.0
+    assert Artifact.open(folder).manifest["blend_trials"] == {}
 
 
 def test_export_refuses_changed_data(trained: tuple[Path, Path], tmp_path: Path) -> None:
