@@ -42,7 +42,8 @@ def test_a_short_window_sees_trouble_first_and_forgets_it_first() -> None:
     assert rates["1h"] == pytest.approx(10 / 1010 / 0.01)
     clock.advance(70)
     rates = budgets.burn_rates()["latency"]
-    assert (rates["1m"], rates["5m"]) == (0.0, pytest.approx(10 / 1010 / 0.01))
+    assert rates["1m"] == 0.0
+    assert rates["5m"] == pytest.approx(10 / 1010 / 0.01)
 
 
 @given(st.lists(st.tuples(st.floats(0, 400), st.sampled_from(["ok", "late", "failed"])), max_size=60))
