@@ -8,10 +8,11 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from service import responses as out
 from service.openapi import answers, takes
+from service.routes import DirectRoute
 from service.runtime import call_of, reply, runtime, secret_of
 from service.schemas import EventsRequest, Id, MergeRequest, RecommendRequest, parse
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 
 PathId = Annotated[Id, Path(description="1 to 128 characters, no control characters.")]
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"

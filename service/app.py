@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from service import api, logs, openapi, ops, policies, problems
+from service import api, logs, openapi, ops, policies, problems, routes
 from service.auth import Access, Keys
 from service.background import Background, Work
 from service.batcher import Batcher
@@ -85,8 +85,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.lifecycle = lifecycle
-    app.include_router(api.router)
-    app.include_router(ops.router)
+    routes.install(app, ops.router, api.router)
     problems.install(app, api.router, ops.router)
     openapi.install(app, keys_needed=bool(settings.api_keys.get_secret_value()))
     app.add_middleware(
@@ -162,7 +161,9 @@ async def _open_engine(stack: AsyncExitStack, settings: Settings) -> EngineLike:
 
     if settings.artifact is None:
         raise StartupError(f"no artefact to serve: set {PREFIX}ARTIFACT or give --artifact")
-    engine: EngineLike = await asyncio.to_thread(Engine.open, settings.artifact, device=settings.device)
+    engine: EngineLike = await asyncio.to_thread(
+        Engine.open, settings.artifact, device=settings.device, threads=settings.engine_threads or None
+    )
     stack.callback(engine.close)
     return engine
 

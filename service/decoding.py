@@ -13,6 +13,8 @@ STRATEGIES: tuple[Strategy, ...] = ("beam", "top_p", "temperature", "greedy")
 WIDTH_BUCKETS: tuple[int, ...] = (8, 16, 32, 64, 128)
 MAX_WIDTH = WIDTH_BUCKETS[-1]
 
+_ALL_MASS = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
@@ -29,8 +31,9 @@ class Decoding:
 
     @property
     def nucleus(self) -> float:
-        """The probability mass to draw from; 1 where the strategy has no nucleus."""
-        return self.top_p if self.strategy == "top_p" else 1.0
+        """The probability mass to draw from. Without a nucleus it is more than there is: a sum of float32 reaches 1
+        before its last terms, and they belong to the whole as well."""
+        return self.top_p if self.strategy == "top_p" and self.top_p < 1.0 else _ALL_MASS
 
     @property
     def inverse_temperature(self) -> float:

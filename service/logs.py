@@ -10,9 +10,16 @@ import sys
 import traceback
 from typing import Any, TextIO, cast
 
+import orjson
 import structlog
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def _json(record: Any, **options: Any) -> str:
+    return orjson.dumps(record, default=options.get("default")).decode()
+
+
 _CHAIN: list[Any] = [
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -23,7 +30,7 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
     """Routes structlog and the standard library's loggers (uvicorn's, redis') to one JSON stream."""
     target = stream or sys.stderr
     structlog.configure(
-        processors=[*_CHAIN, structlog.processors.JSONRenderer()],
+        processors=[*_CHAIN, structlog.processors.JSONRenderer(_json)],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=target),
         cache_logger_on_first_use=False,
@@ -34,7 +41,7 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
             foreign_pre_chain=_CHAIN,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
+                structlog.processors.JSONRenderer(_json),
             ],
         )
     )

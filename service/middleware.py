@@ -42,6 +42,8 @@ class RequestGate:
         self._max_body_bytes = max_body_bytes
         self._draining = draining
         self._clock, self._wall_clock = clock, wall_clock
+        # Bound once: the lazy logger would look its configuration up for every request.
+        self._log = log.bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -88,7 +90,7 @@ class RequestGate:
         route = getattr(scope.get("route"), "path_format", _UNMATCHED)
         took = self._clock() - call.arrived
         self._metrics.request_duration.labels(route, str(status), call.source).observe(took)
-        log.info(
+        self._log.info(
             "request",
             request_id=call.request_id,
             method=scope["method"],

@@ -69,7 +69,9 @@ class Mode:
             mode = cls(version=version, changed_at_ms=changed_at_ms, **fields)
         except (orjson.JSONDecodeError, TypeError):
             return None
-        return mode if mode.mode in get_args(ModeName) else None
+        expires_at = mode.expires_at
+        usable = expires_at is None or (isinstance(expires_at, int | float) and not isinstance(expires_at, bool))
+        return mode if usable and mode.mode in get_args(ModeName) else None
 
     def to_json(self) -> dict[str, Any]:
         return {

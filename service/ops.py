@@ -8,10 +8,11 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service import responses as out
 from service.openapi import answers, takes
+from service.routes import DirectRoute
 from service.runtime import reply, runtime, secret_of
 from service.schemas import FallbackRequest, parse
 
-router = APIRouter(prefix="/ops", tags=["ops"])
+router = APIRouter(prefix="/ops", tags=["ops"], route_class=DirectRoute)
 
 _PROBLEMS = (401, 403, 404)
 

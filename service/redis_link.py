@@ -72,8 +72,12 @@ def client_for(url: str, *, socket_timeout_s: float, max_connections: int) -> Cl
             return _cluster(url, tls=scheme.startswith("rediss"), options=options)
         if scheme in ("redis+sentinel", "rediss+sentinel"):
             return _sentinel(url, tls=scheme.startswith("rediss"), options=options)
-    except (ValueError, RedisClusterException) as error:
-        raise SettingsError(f"the Redis URL cannot be used: {error}") from None
+    except (ValueError, RedisClusterException):
+        # The parser's own message may quote a part of the password.
+        raise SettingsError(
+            "the Redis URL cannot be used: write it as redis://user:password@host:port/0, with special characters of "
+            "the password percent-encoded"
+        ) from None
     shown = scheme if rest else "(none)"
     raise SettingsError(
         f"unknown scheme {shown} in the Redis URL: use redis, rediss, unix, redis+cluster or redis+sentinel"

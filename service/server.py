@@ -42,6 +42,7 @@ class Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=max(1, math.ceil(settings.drain_timeout_s)),
         )
         super().__init__(config)

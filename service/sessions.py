@@ -35,6 +35,20 @@ def choose_device(wanted: Device) -> str:
     return wanted
 
 
+def usable_cores() -> int:
+    """Cores this process may run on: a container's share, not the host's count."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("utf-8").split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
+        pass
+    return cores
+
+
 class GraphSession:
     """One ONNX graph on one device, with inputs that stay on the device between runs."""
 
@@ -43,7 +57,7 @@ class GraphSession:
         # Spinning threads burn the cores that the event loop needs (onnxruntime #26847).
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        options.intra_op_num_threads = threads or os.cpu_count() or 1
+        options.intra_op_num_threads = threads or usable_cores()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:

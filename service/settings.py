@@ -76,6 +76,12 @@ class Settings(BaseSettings):
         ge=0,
         description="Longest wait for a batch to fill while the engine is busy; none when it is idle.",
     )
+    engine_threads: int = Field(
+        1,
+        ge=0,
+        description="Threads of one engine run on a CPU; 0 takes all processors. One is best for small models, whose "
+        "operators take less time than waking a thread; more workers use more processors.",
+    )
     queue_max: int = Field(256, ge=1, description="Jobs that may wait; one more is refused and served one rung lower.")
     engine_stall_s: float = Field(30.0, gt=0, description="An engine run longer than this makes /healthz fail.")
 

@@ -284,7 +284,10 @@ def _mode(reply: Sequence[bytes | None]) -> tuple[int, int, bytes] | None:
     version, changed_at, body = reply
     if version is None or changed_at is None or body is None:
         return None
-    return int(version), int(changed_at), body
+    try:
+        return int(version), int(changed_at), body
+    except ValueError:
+        return None  # not written by this service: the mode here stays, and is written over it
 
 
 def _signal_body(event: NewEvent) -> bytes:

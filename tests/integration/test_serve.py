@@ -126,3 +126,20 @@ def test_several_workers_share_one_port(artifact: Path, tmp_path: Path) -> None:
             answered += "gpt4rec_recommendations_total" in metrics
         assert answered == 2
         assert service.stop() == 0
+
+
+def test_an_open_loop_load_is_answered(artifact: Path, tmp_path: Path, valkey: Valkey) -> None:
+    file = tmp_path / "load.json"
+    with serve(tmp_path, "--artifact", str(artifact), "--redis", valkey.url, **PATIENT) as service:
+        command = [
+            sys.executable, "-m", "loadtests.open_loop", "--url", str(service.client.base_url), "--rate", "60",
+            "--seconds", "3", "--users", "20", "--history", "6", "--json", str(file),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+    report = orjson.loads(file.read_bytes())
+    assert report["errors"] == {}
+    assert sum(route["requests"] for route in report["routes"].values()) > 100
+    assert report["routes"]["/recommend"]["latency_ms"]["p50"] > 0
+    assert report["lists"][0]["source"] == "gpt4rec"
+    assert "/recommend" in done.stdout

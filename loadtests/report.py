@@ -1,0 +1,46 @@
+"""Latencies to figures, figures to a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+QUANTILES = (("p50", 50.0), ("p95", 95.0), ("p99", 99.0), ("max", 100.0))
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Quantiles by name, in the unit of the values; None where there are none. p99 is an observed value, not an
+    interpolation between two."""
+    if not len(values):
+        return {name: None for name, _ in QUANTILES}
+    array = np.asarray(values, np.float64)
+    return {name: round(float(np.percentile(array, q, method="higher")), 3) for name, q in QUANTILES}
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    made = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for row in rows:
+        made.add_row(
+            *("–" if cell is None else f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row)
+        )
+    return made
+
+
+def publish(tables: Sequence[Table], report: dict[str, Any], json_file: Path | None) -> None:
+    """Prints the tables, and writes the report where a file is asked for (`-`: to standard output, alone)."""
+    if json_file is not None and str(json_file) == "-":
+        Console().out(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode(), highlight=False)
+        return
+    console = Console(width=max(100, Console().width))
+    for made in tables:
+        console.print(made)
+    if json_file is not None:
+        json_file.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")

@@ -1,0 +1,30 @@
+"""Routes whose functions read the request themselves.
+
+A list costs the event loop about a millisecond, and a quarter of that went into what the framework does between a
+route and its function: resolving parameters of which there are none, two exit stacks, a second layer of exception
+handlers. A function that takes the request and nothing else is called directly; the rest is as it was.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.routing import APIRoute
+from starlette.types import Receive, Scope, Send
+
+
+class DirectRoute(APIRoute):
+    """Described in the OpenAPI document like any other, and called without detours where it has no parameters."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        needs = self.dependant
+        if needs.path_params or needs.query_params or scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)
+            return
+        response = await self.endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+def install(app: FastAPI, *routers: APIRouter) -> None:
+    """Puts the routes into the application itself: an included router would be searched in two steps."""
+    for router in routers:
+        app.router.routes[:0] = router.routes
