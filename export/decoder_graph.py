@@ -24,7 +24,11 @@ from export.noise import PRIME, ROUND_KEYS
 from model.network import NetworkConfig
 
 NEVER = -1e30  # score of what must not be chosen; finite, so that no NaN can come of it
-OUTSIDE = 1e4  # a node outside the nucleus comes after every node inside
+
+# A node outside the nucleus comes after every node inside: its score, below NOISE_CEILING as no Gumbel noise exceeds
+# it, becomes a huge negative one. A product keeps float32's digits, where a large difference would round them away.
+NOISE_CEILING = 32.0
+OUTSIDE = 1e6
 
 
 def write_decoder(
@@ -148,7 +152,8 @@ class DecoderGraph(GraphWriter):
         token_log_prob = op.GatherElements(op.LogSoftmax(logits, axis=-1), token, axis=2)
         log_prob = op.Add(op.Unsqueeze(beam.log_prob, self.ints(2)), token_log_prob)
         phi, perturbed, outside = self.perturb(level, beam, child, token_log_prob, ok)
-        sampling_key = op.Sub(perturbed, op.Mul(outside, self.floats(OUTSIDE)))
+        last = op.Mul(op.Sub(perturbed, self.floats(NOISE_CEILING)), self.floats(OUTSIDE))
+        sampling_key = op.Where(op.Greater(outside, self.floats(0.5)), last, perturbed)
         key = self.by_strategy(sampling_key, log_prob)
         key = op.Where(ok, key, self.floats(NEVER))
         best, index = op.TopK(self.flat(key), self.keep[level], axis=1, _outputs=2)

@@ -18,8 +18,6 @@ from service.decoding import Decoding
 
 Path = tuple[int, ...]
 
-OUTSIDE = 1e4
-
 
 @dataclass(frozen=True)
 class Node:
@@ -32,8 +30,9 @@ class Node:
     outside: bool
     state: torch.Tensor
 
-    def key(self, sampled: bool) -> float:
-        return self.perturbed - OUTSIDE * self.outside if sampled else self.log_prob
+    def key(self, sampled: bool) -> tuple[bool, float]:
+        """What the beam is ordered by, the largest first: sampled nodes outside the nucleus come last."""
+        return (not self.outside, self.perturbed) if sampled else (True, self.log_prob)
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class ReferenceDecoder:
         kept = [Node((), 0.0, 0.0, 0.0, False, q)]
         for level in range(self.model.config.levels):
             children = [c for node in kept for c in self._expand(level, node, decoding, open_paths, seed)]
-            children.sort(key=lambda node: -node.key(decoding.sampled))
+            children.sort(key=lambda node: node.key(decoding.sampled), reverse=True)
             kept = children[:width]
         return self._rank(kept, q, decoding)[:k]
 

@@ -36,7 +36,8 @@ EXCLUDED_BUCKETS = (1, 16, 64, 256, 1024)
 class Job:
     """One row of work: bring a state up to date, then decode a list from it.
 
-    `state` is the base, None where nothing was encoded yet; `item`, `type`, `time_ms` [n] are the events after it;
+    `state` is the base, None where nothing was encoded yet (the state of an empty history is none: the start token
+    takes the first event's time); `item`, `type`, `time_ms` [n] are the events after it;
     `from_start` puts the start token before them (only without a base). `context` [slots] and `gap_ms` come from
     `export.features`. `k` = 0 encodes without decoding. `allowed` is a number from `Engine.filter_id`, `excluded`
     [m] item indices. `width` overrides the decoding's own width.

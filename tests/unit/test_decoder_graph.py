@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from export.features import GAP_UNKNOWN
+from export.features import GAP_UNKNOWN, IntArray
 from export.noise import gumbel, node_hash, uniform
 from model.network import GPT4Rec
 from model.reference import ReferenceDecoder
@@ -153,6 +153,25 @@ def test_onnx_equals_torch_and_the_slow_reference(
     assert_same_list(pair, job, pair.run(job)[0])
 
 
+EXTREMES = [
+    Decoding("temperature", temperature=0.02),
+    Decoding("temperature", temperature=50.0),
+    Decoding("top_p", top_p=1.0),
+    Decoding("top_p", top_p=0.001),
+    Decoding("top_p", top_p=0.4, temperature=0.1),
+]
+
+
+@pytest.mark.parametrize("decoding", EXTREMES, ids=str)
+def test_extreme_policies_equal_the_slow_reference_in_every_place(three: Pair, decoding: Decoding) -> None:
+    """Without a nucleus no item is outside it, and items outside are ordered as exactly as those inside."""
+    jobs = [three.job(decoding, k=35, seed=seed, history=seed % 7) for seed in range(25)]
+    for job, ranking in zip(jobs, three.run(*jobs), strict=True):
+        query = three.query(ranking, job)
+        want = three.reference.decode(query, decoding, 35, job.run_width, range(40), job.seed)
+        assert ranking.items.tolist() == [one.item for one in want]
+
+
 @CHECKED
 @given(
     decoding=decodings,
@@ -189,11 +208,27 @@ def test_k_items_whenever_k_are_allowed_and_no_duplicates(
     assert len(set(items)) == len(items)
 
 
+exclusions = st.lists(st.integers(-1, 45), max_size=30).map(lambda items: np.array(items, np.int64))
+
+
 @CHECKED
-@given(jobs=st.lists(st.tuples(decodings, st.integers(1, 20), st.integers(0, 99)), min_size=2, max_size=6))
-def test_same_seed_same_answer_alone_and_in_any_batch(pair: Pair, jobs: list[tuple[Decoding, int, int]]) -> None:
+@given(
+    jobs=st.lists(
+        st.tuples(decodings, st.integers(1, 20), st.integers(0, 99), filters, exclusions), min_size=2, max_size=6
+    )
+)
+def test_same_seed_same_answer_alone_and_in_any_batch(
+    pair: Pair, jobs: list[tuple[Decoding, int, int, dict[str, list[str]], IntArray]]
+) -> None:
     """From the same state: encoding in another batch may round a stored key the other way."""
-    rows = [pair.encoded(pair.job(d, k=k, seed=seed, history=seed % 5)) for d, k, seed in jobs]
+    rows = [
+        replace(
+            pair.encoded(pair.job(decoding, k=k, seed=seed, history=seed % 5)),
+            allowed=pair.engine.filter_id(chosen),
+            excluded=excluded,
+        )
+        for decoding, k, seed, chosen, excluded in jobs
+    ]
     together = pair.run(*rows)
     for row, ranking in zip(rows, together, strict=True):
         alone = pair.run(row)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, defs, helper, shape_inference
@@ -135,3 +136,11 @@ def test_a_run_with_a_missing_input_is_a_model_error(tmp_path: Path) -> None:
     write_graphs(random_network(), tmp_path)
     with pytest.raises(ModelError, match="the graph did not run"):
         GraphSession(tmp_path / "encoder.onnx", "cpu").run({})
+
+
+def test_an_input_of_the_wrong_type_is_a_model_error(tmp_path: Path) -> None:
+    write_graphs(random_network(), tmp_path)
+    session = GraphSession(tmp_path / "encoder.onnx", "cpu")
+    feeds = {name: np.zeros((1, 1, 1, 1, 1), np.float64) for name in session.inputs}
+    with pytest.raises(ModelError, match="the graph did not run"):
+        session.run(feeds)
