@@ -26,6 +26,8 @@ from model.config import TrainConfig
 from model.train import Trainer
 from tests.artifacts import random_parts
 from tests.data_builders import tiny_dataset
+from tests.histories import random_history
+from tests.networks import random_network
 
 
 def probes(n_items: int) -> list[Probe]:
@@ -46,6 +48,18 @@ def test_a_good_export_passes_the_gate_and_says_so_in_its_manifest(tmp_path: Pat
     manifest = Artifact.open(folder).manifest
     assert manifest["parity"]["log_prob"] <= manifest["parity"]["tolerance"]
     assert manifest["dtype"] == dtype
+
+
+@pytest.mark.parametrize("state_dtype", ["float32", "float16", "int8"])
+def test_the_state_may_be_stored_in_any_type_without_failing_the_gate(tmp_path: Path, state_dtype: str) -> None:
+    """A key that rounds the other way moves a hidden state by more than float32 graphs are allowed to differ."""
+    model = random_network(
+        seed=1, n_items=60, sizes=(8, 8), scale=1.5, d_model=64, d_head=32, layers=4, window=30, state_dtype=state_dtype
+    )
+    rng = np.random.default_rng(0)
+    long = [Probe(random_history(rng, n, 60)) for n in (40, 90, 150, 190)]
+    _, result = build.export(random_parts(model), tmp_path, "float32", long)
+    assert result.log_prob < 5e-5
 
 
 def change_weight(path: Path, name: str) -> None:
