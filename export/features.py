@@ -138,13 +138,17 @@ class ContextVocabulary:
 
     @classmethod
     def fit(
-        cls, fields: Mapping[str, Sequence[str | None]], controls: Sequence[str], max_gap_ms: int
+        cls,
+        fields: Mapping[str, Sequence[str | None]],
+        scenes: Sequence[str],
+        controls: Sequence[str],
+        max_gap_ms: int,
     ) -> ContextVocabulary:
-        """Rows for every value of every field seen in training, in sorted order. Scenes are learned only from
-        logs that carry them, so a fresh vocabulary has none."""
+        """Rows for every value of every slot seen in training, in sorted order. No field may have another slot's
+        name."""
         row = 1
         values: dict[str, dict[str, int]] = {}
-        for name, seen in [*fields.items(), (cls.SCENE, ()), (cls.CONTROL, controls)]:
+        for name, seen in [*fields.items(), (cls.SCENE, scenes), (cls.CONTROL, controls)]:
             values[name] = {}
             for value in sorted({v for v in seen if v is not None}):
                 values[name][value] = row

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from export.features import GAP_UNKNOWN, START_TYPE
-from model.data import Sequences
+from model.data import NO_SCENE, Sequences
 
 IntArray = npt.NDArray[np.int64]
 
@@ -24,13 +24,15 @@ NO_TARGET = -1
 
 @dataclass(frozen=True)
 class Batch:
-    """[B, T] int64 each. `target` is the next item or −1; `gap_ms` the time to it; `user` [B] rows of the data set."""
+    """[B, T] int64 each. `target` is the next item or −1; `gap_ms` the time to it, `scene` where it
+    happened or −1; `user` [B] rows of the data set."""
 
     item: Tensor
     type: Tensor
     time_ms: Tensor
     target: Tensor
     gap_ms: Tensor
+    scene: Tensor
     user: Tensor
 
 
@@ -122,7 +124,7 @@ def collate(chunks: Chunks, rows: IntArray, start_item: int) -> Batch:
     s = chunks.sequences
     size = (len(rows), int(chunks.length[rows].max()))
     item, kind, time, gap = (np.zeros(size, np.int64) for _ in range(4))
-    target = np.full(size, NO_TARGET, np.int64)
+    target, scene = np.full(size, NO_TARGET, np.int64), np.full(size, NO_SCENE, np.int64)
     first = chunks.first
     for i, row in enumerate(rows):
         low, high, lead = int(chunks.start[row]), int(chunks.end[row]), int(first[row])
@@ -135,8 +137,10 @@ def collate(chunks: Chunks, rows: IntArray, start_item: int) -> Batch:
         time[i, n:] = time[i, n - 1]
         first_target = high - n
         target[i, :n] = s.item[first_target:high]
+        if s.scene is not None:
+            scene[i, :n] = s.scene[first_target:high]
         gap[i, :n] = s.time_ms[first_target:high] - time[i, :n]
         if lead:
             gap[i, 0] = GAP_UNKNOWN  # nothing came before the first event
         target[i, : int(chunks.loss_from[row]) - first_target] = NO_TARGET
-    return Batch(*(torch.from_numpy(a) for a in (item, kind, time, target, gap, chunks.user[rows])))
+    return Batch(*(torch.from_numpy(a) for a in (item, kind, time, target, gap, scene, chunks.user[rows])))

@@ -44,7 +44,9 @@ def import_command(
     ] = None,
     columns: Annotated[
         str,
-        typer.Option("--map", metavar="ROLE=COLUMN,…", help="Columns: user, item, time, type, value, session, …"),
+        typer.Option(
+            "--map", metavar="ROLE=COLUMN,…", help="Columns: user, item, time, type, value, session, scene, …"
+        ),
     ] = "",
     as_json: AsJson = False,
 ) -> None:

@@ -1,7 +1,8 @@
-"""What a training position knows of its request: user features, control code and gap, with context dropout.
+"""What a training position knows of its request: user features, scene, control code and gap, with context dropout.
 
 At serving any of them may be missing, so in training each is shown only some of the time; an unknown value is a value
-like any other. User features are also where a model could memorise users: dropout and coarse fields prevent it.
+like any other. The scene of a request is that of the event it led to. User features are also where a model could
+memorise users: dropout and coarse fields prevent it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from export.features import GAP_UNKNOWN, ContextVocabulary
 from model.config import TrainConfig
-from model.data import Dataset, Sequences
+from model.data import NO_SCENE, Dataset, Sequences
 
 GAP_QUANTILE = 0.99
 
@@ -27,8 +28,10 @@ def item_controls(dataset: Dataset, item_ids: list[str]) -> list[list[str]]:
 
 
 def fit_context(dataset: Dataset, train: Sequences, controls: list[list[str]]) -> ContextVocabulary:
-    """The context vocabulary of the training part: features of its users, categories of its items, its gaps."""
-    names = [column for column in dataset.users.columns if column != "user_id"]
+    """The context vocabulary of the training part: features of its users, its scenes, categories of its items,
+    its gaps."""
+    reserved = ("user_id", ContextVocabulary.SCENE, ContextVocabulary.CONTROL)
+    names = [column for column in dataset.users.columns if column not in reserved]
     trained = set(np.array(train.user_ids, object)[train.lengths > 0])
     users = dataset.users.filter(dataset.users["user_id"].is_in(sorted(trained)))
     fields = {name: users[name].to_list() for name in names}
@@ -39,15 +42,17 @@ def fit_context(dataset: Dataset, train: Sequences, controls: list[list[str]]) -
     inside[borders[(borders > 0) & (borders <= len(gaps))] - 1] = False
     gaps = gaps[inside]
     longest = int(np.quantile(gaps, GAP_QUANTILE)) if train.has_time and len(gaps) else 0
-    return ContextVocabulary.fit(fields, [c for item in seen for c in controls[item]], longest)
+    scenes = [] if train.scene is None else [train.scenes[row] for row in np.unique(train.scene) if row != NO_SCENE]
+    return ContextVocabulary.fit(fields, scenes, [c for item in seen for c in controls[item]], longest)
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Context rows by user and by item: `features` [users, fields], `controls` [items, most] padded with 0,
-    `n_controls` [items]."""
+    """Context rows by user, by scene and by item: `features` [users, fields], `scenes` [scenes + 1] whose last, 0, is
+    that of `NO_SCENE`, `controls` [items, most] padded with 0, `n_controls` [items]."""
 
     features: Tensor
+    scenes: Tensor
     controls: Tensor
     n_controls: Tensor
     n_slots: int
@@ -61,6 +66,8 @@ class Conditions:
         features = np.zeros((log.n_users, len(vocabulary.fields)), np.int64)
         for row, user_id in enumerate(log.user_ids):
             features[row] = vocabulary.encode(by_user.get(user_id, {}))[: len(vocabulary.fields)]
+        learned = vocabulary.values.get(vocabulary.SCENE, {})
+        scenes = [*(learned.get(name, 0) for name in log.scenes), 0]
         rows = vocabulary.values.get(vocabulary.CONTROL, {})
         known = [[rows[c] for c in codes if c in rows] for codes in controls]
         table = np.zeros((len(known), max([1, *map(len, known)])), np.int64)
@@ -69,19 +76,26 @@ class Conditions:
         counts = np.array([len(codes) for codes in known], np.int64)
         return cls(
             torch.from_numpy(features),
+            torch.tensor(scenes),
             torch.from_numpy(table),
             torch.from_numpy(counts),
             len(vocabulary.slots),
             vocabulary.max_gap_ms,
         )
 
-    def sample(self, config: TrainConfig, user: Tensor, target: Tensor, gap_ms: Tensor) -> tuple[Tensor, Tensor]:
-        """Context [P, slots] and gap [P] for P positions, with dropout from the global generator."""
+    def sample(
+        self, config: TrainConfig, user: Tensor, target: Tensor, gap_ms: Tensor, scene: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Context [P, slots] and gap [P] for P positions, with dropout from the global generator. `scene` [P] is the
+        target's."""
         n, fields = len(target), self.features.shape[1]
         context = torch.zeros(n, self.n_slots, dtype=torch.int64)
         if fields:
             shown = torch.rand(n, fields) < config.features_known
             context[:, :fields] = torch.where(shown, self.features[user], 0)
+        if self.scenes.any():  # nothing is drawn for a log without scenes: its seeds repeat earlier runs
+            shown = torch.rand(n) < config.scene_known
+            context[:, fields] = torch.where(shown, self.scenes[scene], 0)
         count = self.n_controls[target]
         choice = (torch.rand(n) * count).long().clamp(max=self.controls.shape[1] - 1)
         shown = (torch.rand(n) < config.control_known) & (count > 0)

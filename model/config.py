@@ -42,6 +42,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "item_dropout": (0, 1),
     "gap_known": (0, 1),
     "features_known": (0, 1),
+    "scene_known": (0, 1),
     "control_known": (0, 1),
     "max_epochs": (1, math.inf),
     "patience": (0, math.inf),
@@ -83,6 +84,7 @@ class TrainConfig:
     item_dropout: float = 0.02  # inputs replaced by the unknown item
     gap_known: float = 0.5
     features_known: float = 0.5
+    scene_known: float = 0.5
     control_known: float = 0.1
     max_epochs: int = 100
     patience: int = 8

@@ -1,12 +1,13 @@
 """The data set every stage reads: three tables in a folder, and the same log as flat arrays.
 
-    DATA/events.parquet   user_id, item_id, timestamp (int64 ms UTC), event_type, value, session_id
+    DATA/events.parquet   user_id, item_id, timestamp (int64 ms UTC), event_type, value, session_id, maybe scene
     DATA/items.parquet    item_id, title, category, brand, attributes, text, price
     DATA/users.parquet    user_id, then one categorical string column per feature
     DATA/meta.json        name, source, has_time, category_kind, fingerprint, report
 
 Events are grouped by user in order of first appearance and sorted by time within a user; ties keep the order
-of the source. `items` and `users` have a row for every id of the log.
+of the source. `items` and `users` have a row for every id of the log. `scene` is where the user was: only a log that
+knows it has the column.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ ITEM_SCHEMA: dict[str, pl.DataType] = {
     "text": pl.String(),
     "price": pl.Float64(),
 }
+# A column of `events` that is absent rather than empty, so that a log without scenes keeps its fingerprint.
+SCENE = "scene"
+NO_SCENE = -1
 _TABLES = ("events", "items", "users")
 
 
@@ -227,7 +231,8 @@ class Sequences:
 
     User `u` owns rows `offsets[u]:offsets[u + 1]` of `item`, `type` and `time_ms`. `item` holds indices into
     `item_ids` (the whole catalogue: items without any event included), `type` indices into
-    `export.features.EVENT_TYPES`, `time_ms` UTC milliseconds (all 0 when `has_time` is false).
+    `export.features.EVENT_TYPES`, `time_ms` UTC milliseconds (all 0 when `has_time` is false). `scene` holds indices
+    into `scenes`, or `NO_SCENE`; it is None where the log has no scenes at all.
     """
 
     user_ids: list[str]
@@ -237,6 +242,8 @@ class Sequences:
     type: IntArray  # [events]
     time_ms: IntArray  # [events]
     has_time: bool = True
+    scene: IntArray | None = None  # [events]
+    scenes: tuple[str, ...] = ()
 
     def user(self, u: int) -> slice:
         """The rows of user `u`."""
@@ -270,6 +277,7 @@ def sequences(dataset: Dataset) -> Sequences:
     counts = events.group_by("user_id", maintain_order=True).len()["len"].cast(pl.Int64).to_numpy()
     offsets = np.zeros(len(users) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
+    scenes = events[SCENE].drop_nulls().unique().sort() if SCENE in events.columns else pl.Series(dtype=pl.String)
     time = events["timestamp"] if dataset.has_time else pl.Series("timestamp", [0]).new_from_index(0, len(events))
     return Sequences(
         user_ids=users.to_list(),
@@ -279,11 +287,13 @@ def sequences(dataset: Dataset) -> Sequences:
         type=events["event_type"].replace_strict(types, return_dtype=pl.Int64).to_numpy().copy(),
         time_ms=time.to_numpy().astype(np.int64),
         has_time=dataset.has_time,
+        scene=_rows_of(events[SCENE], scenes) if len(scenes) else None,
+        scenes=tuple(scenes),
     )
 
 
 def _rows_of(values: pl.Series, among: pl.Series) -> IntArray:
-    """[values] the position of each value in `among` (which holds all of them, once each)."""
+    """[values] the position of each value in `among` (which holds all of them, once each), −1 for a missing one."""
     index = pl.DataFrame({"id": among}).with_row_index("at")
     joined = pl.DataFrame({"id": values}).join(index, on="id", how="left", maintain_order="left")
-    return joined["at"].cast(pl.Int64).to_numpy().copy()
+    return joined["at"].cast(pl.Int64).fill_null(-1).to_numpy().copy()

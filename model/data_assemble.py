@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from model.data import EVENT_SCHEMA, ITEM_SCHEMA, CategoryKind, Dataset
+from model.data import EVENT_SCHEMA, ITEM_SCHEMA, SCENE, CategoryKind, Dataset
 from model.data_checks import (
     ROW,
     Findings,
@@ -23,7 +23,7 @@ from model.data_checks import (
 from model.data_errors import DataError
 from model.data_times import Place, parse_times
 
-# A user feature is a small set of groups; a column with more values (a zip code) names people instead.
+# A user feature and a scene are small sets of groups; a column with more values (a zip code) names people instead.
 MAX_FEATURE_VALUES = 100
 
 
@@ -43,7 +43,7 @@ class Table:
 class Raw:
     """What a reader hands in.
 
-    `log.rows` has user_id, item_id and maybe timestamp, event_type, value, session_id, of any type. `items`
+    `log.rows` has user_id, item_id and maybe timestamp, event_type, value, session_id, scene, of any type. `items`
     and `users` have item_id and user_id and some of the other columns. With `in_order` the order of the
     source is the order of the history (a sequence file): rows of a user are not sorted, and repeats are not
     duplicates.
@@ -73,7 +73,7 @@ def assemble(raw: Raw, now_ms: int | None = None) -> Dataset:
     events = _order(events, raw, has_time)
     items = _items(raw, events)
     users = _users(raw, events)
-    events = events.select(EVENT_SCHEMA.keys())
+    events = events.select(*EVENT_SCHEMA, *_scene_column(events, findings))
     return Dataset.of(
         raw.name,
         events,
@@ -113,12 +113,23 @@ def _events(raw: Raw, has_time: bool, now_ms: int) -> pl.DataFrame:
         columns["value"] = as_numbers(rows["value"], "values", findings)
     if "session_id" in rows.columns:
         columns["session_id"] = as_ids(rows["session_id"], place, "session")
-    events = _conform(pl.DataFrame([s.alias(name) for name, s in columns.items()]), EVENT_SCHEMA)
+    if SCENE in rows.columns:
+        columns[SCENE] = as_ids(rows[SCENE], place, "scene").str.strip_chars()
+    schema = EVENT_SCHEMA | {SCENE: pl.String()}
+    events = _conform(pl.DataFrame([s.alias(name) for name, s in columns.items()]), schema)
     events = drop_missing_ids(events.with_columns(rows[ROW]), findings)
     if has_time:
         findings.drop("no time", events["timestamp"].null_count())
         events = events.filter(pl.col("timestamp").is_not_null())
     return events
+
+
+def _scene_column(events: pl.DataFrame, findings: Findings) -> list[str]:
+    """The name of the scene column where the log has scenes, and few enough to be learned."""
+    values = events[SCENE].drop_nulls().n_unique()
+    if values > MAX_FEATURE_VALUES:
+        findings.note(f"there are {values} scenes, too many to be learned; they are left out")
+    return [SCENE] if 0 < values <= MAX_FEATURE_VALUES else []
 
 
 def _order(events: pl.DataFrame, raw: Raw, has_time: bool) -> pl.DataFrame:

@@ -49,7 +49,7 @@ def require_columns(found: Sequence[str], wanted: Mapping[str, str], file: str, 
     raise DataError(
         f"columns are missing: {missing}",
         where=f"{file}; columns found: {', '.join(found) or 'none'}",
-        mend="name the columns: --map user=…,item=…,time=…,type=…,value=…,session=… (column names)",
+        mend="name the columns: --map user=…,item=…,time=…,type=…,value=…,session=…,scene=… (column names)",
     )
 
 

@@ -15,6 +15,7 @@ LOG_COLUMNS = {
     "type": "event_type",
     "value": "value",
     "session": "session_id",
+    "scene": "scene",
 }
 ITEM_ROLES = ("title", "category", "brand", "attributes", "text", "price")
 

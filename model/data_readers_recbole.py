@@ -29,7 +29,7 @@ def read_recbole(source: Path, columns: Mapping[str, str] | None = None) -> Raw:
     """Read `X.inter` and, where they stand beside it, `X.item` and `X.user`.
 
     `source` is the folder or the `.inter` file; `columns` maps roles (user, item, time, type, value,
-    session) to other column names. Raises `DataError`.
+    session, scene) to other column names. Raises `DataError`.
     """
     log_file = _log_file(source)
     log = _read(log_file)

@@ -67,7 +67,7 @@ def _read_json_lines(path: Path) -> Table:
 
 def read_log(path: Path, columns: Mapping[str, str], *, parquet: bool) -> Raw:
     """A log in one table. `columns` maps roles to column names; unnamed roles are looked for under their own
-    names (user_id, item_id, timestamp, event_type, value, session_id). Raises `DataError`."""
+    names (user_id, item_id, timestamp, event_type, value, session_id, scene). Raises `DataError`."""
     table = Table(numbered(read_parquet(path), first=1), str(path), "row") if parquet else read_delimited(path)
     found = [name for name in table.rows.columns if name != ROW]
     named = {role: column for role, column in columns.items() if role in LOG_COLUMNS}

@@ -122,4 +122,11 @@ def _count(seqs: Sequences, mask: npt.NDArray[np.bool_]) -> IntArray:
 
 def _keep(seqs: Sequences, mask: npt.NDArray[np.bool_]) -> Sequences:
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(_count(seqs, mask))])
-    return replace(seqs, offsets=offsets, item=seqs.item[mask], type=seqs.type[mask], time_ms=seqs.time_ms[mask])
+    return replace(
+        seqs,
+        offsets=offsets,
+        item=seqs.item[mask],
+        type=seqs.type[mask],
+        time_ms=seqs.time_ms[mask],
+        scene=None if seqs.scene is None else seqs.scene[mask],
+    )

@@ -176,7 +176,8 @@ class Trainer:
         has_target = batch.target >= 0
         target = batch.target[has_target]
         user = batch.user[:, None].expand_as(item)[has_target]
-        context, gap = self.conditions.sample(config, user, target, batch.gap_ms[has_target])
+        gap_ms, scene = batch.gap_ms[has_target], batch.scene[has_target]
+        context, gap = self.conditions.sample(config, user, target, gap_ms, scene)
         move = self.device
         with torch.autocast(move.type, torch.bfloat16, enabled=move.type == "cuda"):
             table = model.item_table()

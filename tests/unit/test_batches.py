@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from export.features import GAP_UNKNOWN, START_TYPE
 from model.batches import NO_TARGET, Batch, BatchPlan, Chunks, collate, cut
-from model.data import Sequences
+from model.data import NO_SCENE, Sequences
 
 IntArray = npt.NDArray[np.int64]
 
@@ -91,6 +92,17 @@ def test_a_cut_keeps_its_context_and_loses_nothing_there(lengths: list[int], cut
             expected = list(range(target - seen, target))
             assert batch.item[b, first + 1 - seen : first + 1].tolist() == expected
             assert begins == (seen == past)
+
+
+@given(logs, cuts)
+@settings(max_examples=30, deadline=None)
+def test_the_scene_of_a_position_is_that_of_its_target(lengths: list[int], cut_at: tuple[int, int]) -> None:
+    log = log_of(lengths)
+    scene = log.item % 4 - 1
+    for batch in whole_epoch(cut(replace(log, scene=scene, scenes=("a", "b", "c")), *cut_at)):
+        asked = batch.target != NO_TARGET
+        assert torch.equal(batch.scene[asked], torch.from_numpy(scene)[batch.target[asked]])
+    assert all((batch.scene == NO_SCENE).all() for batch in whole_epoch(cut(log, *cut_at)))
 
 
 def test_a_chunk_from_the_very_beginning_has_the_start_token_even_behind_a_cut() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.features import EVENT_TYPES
-from model.data import EVENT_SCHEMA, ITEM_SCHEMA, Dataset, fingerprint, sequences
+from model.data import EVENT_SCHEMA, ITEM_SCHEMA, NO_SCENE, Dataset, fingerprint, sequences
 from model.data_errors import DataError
 from tests.data_builders import tiny_dataset
 
@@ -179,6 +180,17 @@ def test_impressions_are_in_no_history_and_a_user_with_nothing_else_is_left_out(
     assert seqs.user_ids == ["b"]
     assert seqs.n_events == 1
     assert seqs.item_ids == ["x", "y"]
+
+
+def test_scenes_stay_with_their_events_and_a_log_without_them_has_none() -> None:
+    log = _log([("a", "x", 1, "view"), ("a", "y", 2, "impression"), ("b", "x", 1, "view"), ("b", "z", 2, "view")])
+    scenes = pl.Series("scene", ["shop", "ad", None, "home"])
+    seqs = sequences(replace(log, events=log.events.with_columns(scenes)))
+    assert seqs.scenes == ("home", "shop")
+    assert seqs.scene is not None
+    assert seqs.scene.tolist() == [1, NO_SCENE, 0]
+    for events in (log.events, log.events.with_columns(scene=pl.lit(None, pl.String))):
+        assert sequences(replace(log, events=events)).scene is None
 
 
 def test_without_times_every_time_is_zero() -> None:

@@ -209,6 +209,27 @@ def test_csv_takes_its_columns_by_role(tmp_path: Path) -> None:
     assert any("not used: junk" in note for note in data.report["notes"])
 
 
+def test_scenes_are_read_under_their_own_name_or_a_given_one(tmp_path: Path) -> None:
+    rows = f"u,a,{T}, home \nu,b,{T + 1},\nu,c,{T + 2},checkout\n"
+    own = _file(tmp_path / "own.csv", "user_id,item_id,timestamp,scene\n" + rows)
+    named = _file(tmp_path / "named.csv", "user_id,item_id,timestamp,page\n" + rows)
+    for data in (_import(own, Format.CSV), _import(named, Format.CSV, columns={"scene": "page"})):
+        assert data.events["scene"].to_list() == ["home", None, "checkout"]
+        data.save(tmp_path / "data")
+        assert Dataset.load(tmp_path / "data").events.equals(data.events)
+
+
+def test_a_scene_column_with_nothing_in_it_or_too_much_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    def fingerprint(header: str, scene: str) -> str:
+        rows = "".join(f"u,i{n},{T + n}{scene.format(n=n)}\n" for n in range(101))
+        return _import(_file(tmp_path / "l.csv", f"user_id,item_id,timestamp{header}\n{rows}"), Format.CSV).fingerprint
+
+    without = fingerprint("", "")
+    assert fingerprint(",scene", ",") == without
+    assert fingerprint(",scene", ",s{n}") == without
+    assert fingerprint(",scene", ",s") != without
+
+
 def test_parquet_keeps_typed_ids_and_times(tmp_path: Path) -> None:
     frame = pl.DataFrame({"user_id": [7, 7], "item_id": [1, 2], "timestamp": [T, T + 1]})
     frame = frame.with_columns(pl.from_epoch("timestamp").dt.replace_time_zone("UTC"))

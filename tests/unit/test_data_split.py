@@ -103,6 +103,15 @@ def test_time_split_trains_on_nothing_at_or_after_the_boundary(seqs: Sequences, 
 
 @settings(deadline=None)
 @given(logs, boundaries)
+def test_scenes_stay_with_their_events_in_the_training_part(seqs: Sequences, bounds: tuple[int, int]) -> None:
+    seqs = replace(seqs, scene=seqs.item * 3, scenes=tuple(f"s{n}" for n in range(3 * N_ITEMS)))
+    for split in (leave_one_out(seqs), time_split(seqs, *bounds)):
+        assert split.train.scene is not None
+        assert split.train.scene.tolist() == (split.train.item * 3).tolist()
+
+
+@settings(deadline=None)
+@given(logs, boundaries)
 def test_time_split_histories_lie_strictly_before_their_boundary(seqs: Sequences, bounds: tuple[int, int]) -> None:
     split = time_split(seqs, *bounds)
     for holdout, start in ((split.valid, bounds[0]), (split.test, bounds[1])):

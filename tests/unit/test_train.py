@@ -19,7 +19,7 @@ from model.baselines import fit_baselines
 from model.cli import evaluate_app, train_app
 from model.conditions import Conditions, fit_context, item_controls
 from model.config import TrainConfig
-from model.data import Dataset, sequences
+from model.data import NO_SCENE, Dataset, sequences
 from model.data_split import leave_one_out
 from model.evaluate import Histories, evaluate, popularity_ranker
 from model.ranking import network_ranker, validation_ndcg
@@ -225,7 +225,8 @@ def test_a_log_without_times_trains_without_them(tmp_path: Path) -> None:
     assert progress.history[1]["loss"] < progress.history[0]["loss"]
     assert not [name for name, _ in trainer.model.named_parameters() if name.endswith("decay")]
     target = torch.arange(5)
-    _, gap = trainer.conditions.sample(config(gap_known=1.0), target * 0, target, torch.zeros(5, dtype=torch.int64))
+    none = torch.full((5,), NO_SCENE)
+    _, gap = trainer.conditions.sample(config(gap_known=1.0), target * 0, target, target * 0, none)
     assert gap.tolist() == [GAP_UNKNOWN] * 5, "the service never knows a gap there either"
 
 
@@ -321,7 +322,7 @@ def test_conditions_are_shown_as_often_as_configured_and_belong_to_their_positio
 
     def sample(shown: float) -> tuple[torch.Tensor, torch.Tensor]:
         settings = config(features_known=shown, control_known=shown, gap_known=shown)
-        return conditions.sample(settings, user, target, gap)
+        return conditions.sample(settings, user, target, gap, torch.full((n,), NO_SCENE))
 
     context, gaps = sample(0.0)
     assert not context.any()
@@ -339,9 +340,10 @@ def test_conditions_are_shown_as_often_as_configured_and_belong_to_their_positio
 
 
 def test_a_gap_beyond_the_trained_ones_is_unknown() -> None:
-    conditions = Conditions(torch.zeros(1, 0).long(), torch.zeros(1, 1).long(), torch.zeros(1).long(), 2, 5000)
+    none = torch.zeros(1).long()
+    conditions = Conditions(torch.zeros(1, 0).long(), none, torch.zeros(1, 1).long(), none, 2, 5000)
     gap = torch.tensor([0, 5000, 5001, GAP_UNKNOWN])
-    _, shown = conditions.sample(config(gap_known=1.0), gap * 0, gap * 0, gap)
+    _, shown = conditions.sample(config(gap_known=1.0), gap * 0, gap * 0, gap, gap * 0)
     assert shown.tolist() == [0, 5000, GAP_UNKNOWN, GAP_UNKNOWN]
 
 
