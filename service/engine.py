@@ -251,7 +251,8 @@ class Engine:
         rankings = []
         for row, (job, state) in enumerate(batch):
             n = min(job.k, int((item[row] >= 0).sum()))
-            if not np.isfinite(score[row, :n]).all():
+            # A node whose score is not a number is never listed: the list would only look too short.
+            if not (np.isfinite(score[row, :n]).all() and np.isfinite(log_prob[row]).all()):
                 raise ModelError("the decoder's scores are not finite")
             rankings.append(Ranking(item[row, :n], score[row, :n], state, log_prob[row, :n]))
         return rankings

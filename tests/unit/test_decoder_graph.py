@@ -21,6 +21,7 @@ from model.network import GPT4Rec
 from model.reference import ReferenceDecoder
 from service.decoding import STRATEGIES, WIDTH_BUCKETS, Decoding
 from service.engine import Engine, Job, Ranking
+from service.errors import ModelError
 from tests.artifacts import random_parts, write_artifact
 from tests.networks import random_network
 
@@ -345,6 +346,16 @@ def test_a_list_longer_than_the_beam_is_refused_for_that_job_alone(three: Pair) 
     bad = replace(good, k=9)
     first, second, third = three.engine.run([good, bad, good])
     assert isinstance(second, Exception)
+    assert isinstance(first, Ranking)
+    assert isinstance(third, Ranking)
+
+
+def test_a_network_that_is_not_finite_is_an_error_and_no_short_list(three: Pair) -> None:
+    good = three.encoded(three.job(Decoding("beam")))
+    assert good.state is not None
+    bad = replace(good, state=replace(good.state, h=good.state.h * np.float32(np.nan)))
+    first, second, third = three.engine.run([good, bad, good])
+    assert isinstance(second, ModelError)
     assert isinstance(first, Ranking)
     assert isinstance(third, Ranking)
 
