@@ -174,8 +174,12 @@ class ModeKeeper:
             shared = await self._store.read_audit(limit)
         except StoreUnavailable:
             shared = []
-        # An entry whose first write was not acknowledged may be there twice.
-        entries = {entry["id"]: entry for entry in map(orjson.loads, (*pending, *shared))}
+        # An entry whose first write was not acknowledged may be there twice; what is no entry is left out.
+        entries: dict[str, dict[str, Any]] = {}
+        for text in (*pending, *shared):
+            with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
+                entry = orjson.loads(text)
+                entries[entry["id"]] = entry
         return list(entries.values())[:limit]
 
     async def _poll(self) -> None:
