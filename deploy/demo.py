@@ -115,9 +115,9 @@ def content_key(data: Path, minutes: float, seed: int) -> str:
     digest = hashlib.sha256()
     digest.update(json.loads((data / "meta.json").read_text("utf-8"))["fingerprint"].encode())
     digest.update(f"{minutes} {seed}".encode())
-    for folder in ("model", "export"):
-        for file in sorted((ROOT / folder).glob("*.py")):
-            digest.update(file.read_bytes())
+    engine = [ROOT / "service" / f"{name}.py" for name in ("decoding", "engine", "filters", "sessions")]
+    for file in [*sorted((ROOT / "model").glob("*.py")), *sorted((ROOT / "export").glob("*.py")), *engine]:
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -128,9 +128,10 @@ def step(console: Console, number: int, text: str) -> None:
 def run(*arguments: str, quiet: bool = False) -> None:
     """One `gpt4rec` command in its own process. Raises DemoError where it fails."""
     command = [sys.executable, "-m", "service.cli", *arguments]
-    done = subprocess.run(command, check=False, stderr=subprocess.DEVNULL if quiet else None)  # noqa: S603
+    done = subprocess.run(command, check=False, stderr=subprocess.PIPE if quiet else None, text=True)  # noqa: S603
     if done.returncode:
-        raise DemoError(f"`gpt4rec {' '.join(arguments)}` ended with exit code {done.returncode}")
+        said = f":\n{done.stderr}" if quiet else ""
+        raise DemoError(f"`gpt4rec {' '.join(arguments)}` ended with exit code {done.returncode}{said}")
 
 
 def comparison(report: dict[str, Any]) -> Table:
@@ -142,6 +143,11 @@ def comparison(report: dict[str, Any]) -> Table:
     for metric in METRICS:
         cells = [f"{figures[metric]:.4f}" for figures in report["systems"].values()]
         table.add_row(metric, *cells)
+    for c in report["comparisons"]:
+        if c["metric"] == "ndcg@10":
+            interval = f"{c['difference']:+.4f} ({c['low']:+.4f} … {c['high']:+.4f}), p = {c['p_value']:.4f}"
+            table.add_row(f"lead over {c['baseline']}", interval)
+    table.caption = "lead: NDCG@10, 95 % interval of a paired bootstrap over users"
     return table
 
 
