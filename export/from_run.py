@@ -98,10 +98,7 @@ def catalogue_of(dataset: Dataset, item_ids: list[str]) -> Catalogue:
 
 
 def choose_blend(parts: Parts, split: Split, out: Path) -> tuple[float, dict[str, float]]:
-    """Weight of the dense score with the best validation NDCG@10 under the served beam; ties go to the larger, which
-    also is the choice where nobody is held out."""
-    if not len(split.valid):
-        return BLENDS[0], {}
+    """Weight of the dense score with the best validation NDCG@10 under the served beam; ties go to the larger."""
     sample = _sampled(split, BLEND_USERS)
     with staging(out) as folder:
         write(parts, folder, "float32")
@@ -115,8 +112,8 @@ def choose_blend(parts: Parts, split: Split, out: Path) -> tuple[float, dict[str
 
 
 def quality_of(parts: Parts, split: Split, out: Path, dtype: GraphDtype) -> Quality | None:
-    """What graphs that round are measured against; None where nothing rounds, or nobody is held out."""
-    if dtype == "float32" or not len(split.valid):
+    """What graphs that round are measured against; None where nothing rounds."""
+    if dtype == "float32":
         return None
     sample = _sampled(split, QUALITY_USERS)
     with staging(out) as folder:

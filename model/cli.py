@@ -184,7 +184,10 @@ def _side_by_side(
 ) -> Any:
     from model.evaluate import evaluate, item_cf_ranker, popularity_ranker
     from model.metrics import item_content
+    from model.run import RunError
 
+    if not len(split.test if part == "test" else split.valid):
+        raise RunError(f"nobody is held out in the {part} part, so there is nothing to measure")
     systems = {
         "gpt4rec": ranker,
         "item_cf": item_cf_ranker(item_cf, popularity),

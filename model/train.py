@@ -66,10 +66,16 @@ class Trainer:
     def __init__(
         self, dataset: Dataset, data_path: Path, folder: Path, config: TrainConfig, *, resume: bool = False
     ) -> None:
-        """Raises RunError where the folder holds another run, none to resume, or a damaged one."""
+        """Raises RunError where the folder holds another run, none to resume, or a damaged one, and where nobody is
+        held out to stop by."""
         self.config, self.folder = config, folder
         self.split: Split = split_of(config.split, sequences(dataset))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not len(self.split.valid):
+            raise RunError(
+                "nobody is held out for validation: leave_one_out needs users with three events or more, time needs "
+                "users who go on after the boundary"
+            )
         self._claim(dataset, resume)
         train = self.split.train
         controls = item_controls(dataset, train.item_ids)

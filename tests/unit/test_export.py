@@ -166,16 +166,6 @@ def test_a_float16_export_is_held_to_the_ndcg_of_float32(trained: tuple[Path, Pa
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([LATEST, report["model_version"]])
 
 
-def test_a_log_too_short_to_hold_anything_out_is_exported_with_the_dense_score(tmp_path: Path) -> None:
-    dataset = tiny_dataset(users=30, items=20, min_events=2, max_events=2)
-    dataset.save(tmp_path / "data")
-    config = TrainConfig.build(None, ["size=tiny", "max_epochs=1", "max_length=40"])
-    Trainer(dataset, tmp_path / "data", tmp_path / "run", config).fit()
-    folder, report = export_run(tmp_path / "run", tmp_path / "out", "float16")
-    assert report["blend"] == 1.0
-    assert Artifact.open(folder).manifest["blend_trials"] == {}
-
-
 def test_export_refuses_changed_data(trained: tuple[Path, Path], tmp_path: Path) -> None:
     _, run = trained
     tiny_dataset(users=41, items=30, seed=1).save(tmp_path / "data")

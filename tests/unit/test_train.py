@@ -199,6 +199,13 @@ def test_a_folder_with_a_run_is_not_trained_over_and_one_without_is_not_resumed(
         Trainer(dataset, Path("data"), tmp_path / "new", config(), resume=True)
 
 
+def test_a_log_that_leaves_nobody_to_validate_on_is_refused(tmp_path: Path) -> None:
+    short = tiny_dataset(users=20, min_events=2, max_events=2)
+    with pytest.raises(RunError, match=r"nobody is held out .* three events or more"):
+        Trainer(short, Path("data"), tmp_path / "run", config())
+    assert not (tmp_path / "run").exists()
+
+
 def test_time_that_is_up_ends_the_epoch_and_leaves_a_run(dataset: Dataset, tmp_path: Path) -> None:
     ticks: list[Tick] = []
     trainer = Trainer(dataset, Path("data"), tmp_path, config())
