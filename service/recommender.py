@@ -207,7 +207,8 @@ class Recommender:
             log.error("attempt_broke", request_id=plan.call.request_id, **logs.where(error))
             raise ModelError(type(error).__name__) from error
         finally:
-            self._guard.observe(outcome, plan.deadline.clock() - began)
+            if from_state:  # the second attempt belongs to the same decision, and that has been reported
+                self._guard.observe(outcome, plan.deadline.clock() - began)
         self._keep_state(plan, encoding, ranking)
         listing = Listing(ranking.items, ranking.scores, "gpt4rec")
         if len(listing.items) < plan.request.k:

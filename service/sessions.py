@@ -14,7 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from service import logs
 from service.errors import ModelError, StartupError
+
+log = logs.get(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
 Array = npt.NDArray[Any]
@@ -26,13 +29,23 @@ def choose_device(wanted: Device) -> str:
     """The device to run on. Raises StartupError where a GPU is asked for and onnxruntime cannot use one."""
     available = ort.get_available_providers()
     if wanted == "auto":
-        return "cuda" if _PROVIDERS["cuda"] in available else "cpu"
+        return "cuda" if _PROVIDERS["cuda"] in available and _cuda_answers() else "cpu"
     if _PROVIDERS[wanted] not in available:
         raise StartupError(
             f"device {wanted!r}: onnxruntime {ort.__version__} has no {_PROVIDERS[wanted]} (it has "
             f"{', '.join(available)}); install gpt4rec[gpu] instead of gpt4rec[cpu], with CUDA and cuDNN libraries"
         )
     return wanted
+
+
+def _cuda_answers() -> bool:
+    """The provider may be compiled in where there is no GPU, or no CUDA library."""
+    try:
+        ort.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
+    except Exception as error:  # onnxruntime raises plain RuntimeErrors
+        log.warning("cuda_does_not_answer", cause=str(error), device="cpu")
+        return False
+    return True
 
 
 def usable_cores() -> int:

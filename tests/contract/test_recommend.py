@@ -250,7 +250,9 @@ FAULTS = (
 @asynchronous
 async def test_recommend_always_answers(fault: str, valkey: Valkey) -> None:
     """Within the budget, with as many items as were asked for, whoever asks and whatever is broken."""
-    store = Store(StoreSettings(url=valkey.url, prefix="always:", history_cap=12, read_timeout_ms=100))
+    store = Store(
+        StoreSettings(url=valkey.url, prefix="always:", history_cap=12, read_timeout_ms=300, write_timeout_ms=2000)
+    )
     async with serving(store=store) as service:
         await service.post_events("known", "1", "2", "3", "5", "7")
         assert (await service.recommend(user_id="known"))["rung"] == "full"
@@ -258,10 +260,10 @@ async def test_recommend_always_answers(fault: str, valkey: Valkey) -> None:
         await _break_model(fault, service)
         await _break_redis(fault, valkey)
         for body in ({"user_id": "known"}, {"user_id": "nobody"}, {"session_id": "s1"}, {"events": [{"item_id": "3"}]}):
-            answer = await service.recommend(**body, k=6, budget_ms=500)
+            answer = await service.recommend(**body, k=6, budget_ms=1000)
             RecommendAnswer.model_validate(answer)
             assert len(ids(answer)) == 6, (body, answer)
-            assert answer["latency_ms"] < 500
+            assert answer["latency_ms"] < 1000
             assert answer["degraded"] == (answer["rung"] != "full") == (answer["reason"] is not None)
             if fault.startswith("model"):
                 assert answer["source"] != "gpt4rec"
@@ -501,14 +503,15 @@ async def test_a_stored_state_that_breaks_the_model_is_rebuilt_from_the_log(shar
 async def test_burn_rates_tell_late_from_failed_attempts() -> None:
     async with serving(latency_budget_share=0.1, error_budget_share=0.5) as service:
         await service.recommend(events=[{"item_id": "3"}])
+        await service.recommend(events=[{"item_id": "3"}])
         service.engine.fail_jobs = True
-        await service.recommend(events=[{"item_id": "3"}])  # two attempts, at both widths
+        await service.recommend(events=[{"item_id": "3"}])  # tried at both widths, and counted once
         service.engine.go.clear()
-        await service.recommend(events=[{"item_id": "3"}], budget_ms=150)
+        await service.recommend(events=[{"item_id": "3"}], budget_ms=600)
         text = (await service.client.get("/metrics")).text
     for window in ("1m", "5m", "1h"):
         assert f'gpt4rec_error_budget_burn_rate{{objective="latency",window="{window}"}} 2.5' in text
-        assert f'gpt4rec_error_budget_burn_rate{{objective="errors",window="{window}"}} 1.0' in text
+        assert f'gpt4rec_error_budget_burn_rate{{objective="errors",window="{window}"}} 0.5' in text
 
 
 @asynchronous
