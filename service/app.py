@@ -42,6 +42,7 @@ from service.store import Store, StoreSettings
 log = logs.get(__name__)
 
 _EMBEDDED = "embedded"
+_PAUSE_S = 1.0
 _STAGE_OF = {"encoder": "encode", "decoder": "decode"}
 
 
@@ -239,7 +240,7 @@ async def _open_store(stack: AsyncExitStack, settings: Settings, history_cap: in
 async def _keep_alive(server: EmbeddedValkey) -> None:
     """Restarts an embedded server that died; its append-only file has what was acknowledged."""
     while True:
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(_PAUSE_S)
         if server.pid is not None:
             continue
         log.error("embedded_server_died")
@@ -275,7 +276,7 @@ def _mode_copy(settings: Settings) -> Path:
 
 
 def _spawn(stack: AsyncExitStack, work: Work) -> None:
-    """A task for the life of the service; if it breaks, the log says so."""
+    """A task for the life of the service; if it breaks, the log says so and it starts anew."""
     task = asyncio.create_task(_watched(work))
 
     async def stop() -> None:
@@ -287,7 +288,9 @@ def _spawn(stack: AsyncExitStack, work: Work) -> None:
 
 
 async def _watched(work: Work) -> None:
-    try:
-        await work()
-    except Exception as error:
-        log.critical("background_loop_died", **logs.where(error))
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            log.critical("background_loop_broke", **logs.where(error))
+        await asyncio.sleep(_PAUSE_S)

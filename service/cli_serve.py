@@ -27,7 +27,6 @@ def serve(
 
     Every other setting is an environment variable GPT4REC_…: see docs/reference.md.
     """
-    from service import logs, server
     from service import settings as configuration
 
     settings = configuration.load(
@@ -41,6 +40,9 @@ def serve(
         workers=workers,
         log_level=log_level,
     )
+    # Not before: these take a second to load, and a misspelt setting is said at once.
+    from service import logs, server
+
     logs.configure(settings.log_level)
 
     def announce(bound: int) -> None:

@@ -6,9 +6,11 @@ take is predicted from measured batch times, the jobs that are ahead, and how la
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from statistics import median
 from typing import Any, Literal, Protocol
 
 from service.breaker import Breaker, BreakerSettings
@@ -24,6 +26,8 @@ ModelRung = Literal["full", "narrow"]
 
 MODEL_RUNGS: tuple[ModelRung, ...] = ("full", "narrow")
 
+# Latest lags of the event loop that count.
+_LAGS = 5
 # Up to so many events an encoder run costs about what one event costs; beyond, their number counts.
 _FEW_EVENTS = 8
 
@@ -89,6 +93,7 @@ class Guard:
         self._clock = clock
         self._mode = mode
         self._estimates: dict[ModelRung, _Estimate] = {rung: _Estimate() for rung in MODEL_RUNGS}
+        self._lags: deque[float] = deque([0.0] * _LAGS, maxlen=_LAGS)
         self._lag_s = 0.0
         self._attempt_s: float | None = None
         self._event_s: float | None = None
@@ -159,8 +164,13 @@ class Guard:
         return self.predicted_s(rung, queue_depth) + encoding + self._lag_s <= deadline.remaining()
 
     def lagged(self, seconds: float) -> None:
-        """The event loop ran a timer so much too late."""
-        self._lag_s = self._smooth(self._lag_s, max(0.0, seconds))
+        """The event loop ran a timer so much too late.
+
+        The median of the latest times counts: a loop that is late again and again is seen soon, and one long stall,
+        which is over, takes no time from the requests after it.
+        """
+        self._lags.append(max(0.0, seconds))
+        self._lag_s = median(self._lags)
 
     def encoding_dominates(self, rung: ModelRung, events: int) -> bool:
         """Whether so many new events, rather than the decoding, make a run of this rung late."""

@@ -99,6 +99,8 @@ class StateKeeper:
 
         async def encode() -> None:
             encoding = self.encoding(model, record, past(record.events, (), 0))
+            if not encoding.stale:
+                return
             deadline = Deadline.after(self._catch_up_s, self._clock)
             ranking = await model.batcher.submit(_encode_only(model, encoding), deadline)
             await self._write(subject, model, record, ranking.state)

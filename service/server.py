@@ -29,6 +29,9 @@ log = logs.get(__name__)
 
 Announce = Callable[[int], None]
 
+_PORT_TRIES = 20
+_LAST_PORT = 65_535
+
 
 class Server(uvicorn.Server):
     """Tells the application of the first signal to stop, so that /readyz fails while it still answers."""
@@ -43,6 +46,8 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            # Longer than load balancers keep an idle connection (60 s as a rule), so that it is they who close it.
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, math.ceil(settings.drain_timeout_s)),
         )
         super().__init__(config)
@@ -79,18 +84,42 @@ def bind(host: str, port: int, *, shared: bool) -> socket.socket:
     Raises:
         StartupError: the address is taken or is none of this machine's.
     """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, protocol)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(address)
-    except OSError as error:
-        raise StartupError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    if port > _LAST_PORT:  # getaddrinfo would take it for another one
+        raise StartupError(f"cannot listen on {host}:{port}: there is no such port")
+    with contextlib.ExitStack() as stack:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            sock = stack.enter_context(socket.socket(family, kind, protocol))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(address)
+        except OSError as error:
+            raise StartupError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        stack.pop_all()
     return sock
+
+
+def reserve(host: str, port: int, workers: int) -> socket.socket:
+    """The port that workers share, bound; those above it, one for each of them, were free a moment ago.
+
+    Raises:
+        StartupError: one of them is taken; where any will do (port 0), after several tries.
+    """
+    for attempt in range(_PORT_TRIES):
+        shared = bind(host, port, shared=True)
+        try:
+            for number in range(workers):
+                bind(host, shared.getsockname()[1] + 1 + number, shared=False).close()
+        except StartupError:
+            shared.close()
+            if port or attempt == _PORT_TRIES - 1:
+                raise
+        else:
+            break
+    return shared
 
 
 def serve_one(settings: Settings, sockets: Sequence[socket.socket], announce: Announce) -> None:
@@ -114,7 +143,7 @@ def serve_many(settings: Settings, announce: Announce) -> None:
     Every worker also listens on a port of its own above the shared one, because its /metrics are its own:
     Prometheus scrapes those. When one worker ends, all do, and whoever supervises the service restarts it.
     """
-    reserved = bind(settings.host, settings.port, shared=True)
+    reserved = reserve(settings.host, settings.port, settings.workers)
     port = reserved.getsockname()[1]
     embedded = None
     if settings.redis_url.get_secret_value() == "embedded":

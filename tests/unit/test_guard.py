@@ -69,6 +69,14 @@ def test_a_late_event_loop_is_part_of_the_predicted_wait() -> None:
     assert bench.decide(80) == Decision("item_cf", "deadline")
 
 
+def test_a_stall_of_the_event_loop_that_is_over_costs_nothing() -> None:
+    bench = Bench()
+    bench.measured(full_ms=40, narrow_ms=39)
+    for lag_s in (0.0, 0.0, 0.0, 5.0, 0.0):
+        bench.guard.lagged(lag_s)
+    assert bench.decide(80) == Decision("full")
+
+
 def test_one_slow_run_does_not_shut_a_rung_for_good() -> None:
     bench = Bench()
     bench.measured(full_ms=900, narrow_ms=900)
