@@ -1,8 +1,8 @@
 """Routes whose functions read the request themselves.
 
-A list costs the event loop about a millisecond, and a quarter of that went into what the framework does between a
-route and its function: resolving parameters of which there are none, two exit stacks, a second layer of exception
-handlers. A function that takes the request and nothing else is called directly; the rest is as it was.
+What the framework does between a route and its function (resolving parameters of which there are none, two exit
+stacks, a second layer of exception handlers) is a third of the event loop's time for a request that does nothing. A
+function that takes the request and nothing else is called directly; the rest is as it was.
 """
 
 from __future__ import annotations
