@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from export.noise import gumbel, node_hash
@@ -48,6 +47,7 @@ class ReferenceDecoder:
     def __init__(self, model: GPT4Rec, blend: float) -> None:
         self.model, self.blend = model.eval(), blend
         self.codes: list[Path] = [tuple(row) for row in model.codes.tolist()]
+        self.item = {code: item for item, code in enumerate(self.codes)}
         self.table = model.item_table().detach()
         # Nodes are numbered per level in sorted order, breadth first; the noise is a hash of that number.
         self.number = [
@@ -55,19 +55,29 @@ class ReferenceDecoder:
             for level in range(model.config.levels)
         ]
         self.hashes = [node_hash(level, len(paths)) for level, paths in enumerate(self.number)]
+        self.children: dict[Path, list[Path]] = {}
+        for path in sorted(path for level in self.number for path in level):
+            self.children.setdefault(path[:-1], []).append(path)
+        self.every_path = {path for level in self.number for path in level}
 
     @torch.no_grad()
     def decode(
         self, q: torch.Tensor, decoding: Decoding, k: int, width: int, allowed: Sequence[int], seed: int
     ) -> list[Listed]:
         """The list of at most k items for one query q [d], out of the `allowed` items."""
-        open_paths = {self.codes[item][:n] for item in allowed for n in range(len(self.codes[item]) + 1)}
+        open_paths = self._open_paths(allowed)
         kept = [Node((), 0.0, 0.0, 0.0, False, q)]
         for level in range(self.model.config.levels):
             children = [c for node in kept for c in self._expand(level, node, decoding, open_paths, seed)]
             children.sort(key=lambda node: node.key(decoding.sampled), reverse=True)
-            kept = children[:width]
+            kept = [self._advanced(level, node) for node in children[:width]]
         return self._rank(kept, q, decoding)[:k]
+
+    def _open_paths(self, allowed: Sequence[int]) -> set[Path]:
+        """Paths and beginnings of paths that lead to an allowed item."""
+        if len(allowed) == len(self.codes):
+            return self.every_path
+        return {self.codes[item][:n] for item in allowed for n in range(1, len(self.codes[item]) + 1)}
 
     def token_log_probs(self, level: int, node: Node) -> list[float]:
         """log p(token | q, path so far) over all of the level's tokens."""
@@ -75,16 +85,16 @@ class ReferenceDecoder:
         return [float(x) for x in torch.log_softmax(logits, dim=-1)]
 
     def _expand(self, level: int, node: Node, decoding: Decoding, open_paths: set[Path], seed: int) -> list[Node]:
-        paths = sorted(p for p in self.number[level] if p[:-1] == node.path and p in open_paths)
+        paths = [p for p in self.children[node.path] if p in open_paths]
         token = self.token_log_probs(level, node)
         tempered = {p: token[p[-1]] * decoding.inverse_temperature for p in paths}
         over_all = normalise(tempered)
         inside = nucleus(over_all, decoding.nucleus)
         over_nucleus = normalise({p: tempered[p] for p in inside})
         phi = {p: node.phi + (over_nucleus[p] if p in inside else over_all[p]) for p in paths}
-        noisy = {p: phi[p] + self._gumbel(level, p, seed) for p in paths}
+        noise = gumbel(self.hashes[level][[self.number[level][p] for p in paths]], seed)
+        noisy = {p: phi[p] + float(g) for p, g in zip(paths, noise, strict=True)}
         top = max(noisy[p] for p in inside)
-        last = level + 1 == self.model.config.levels
         return [
             Node(
                 p,
@@ -92,17 +102,19 @@ class ReferenceDecoder:
                 phi[p],
                 condition(noisy[p], top, node.perturbed) if p in inside else noisy[p],
                 node.outside or p not in inside,
-                node.state if last else self.model.step(level, node.state, torch.tensor(p[-1])),
+                node.state,
             )
             for p in paths
         ]
 
-    def _gumbel(self, level: int, path: Path, seed: int) -> float:
-        hashed = self.hashes[level][self.number[level][path]]
-        return float(gumbel(np.array([hashed]), seed)[0])
+    def _advanced(self, level: int, node: Node) -> Node:
+        """The node with its own decoder state in the place of its parent's; after the last token there is none."""
+        if level + 1 == self.model.config.levels:
+            return node
+        return replace(node, state=self.model.step(level, node.state, torch.tensor(node.path[-1])))
 
     def _rank(self, kept: list[Node], q: torch.Tensor, decoding: Decoding) -> list[Listed]:
-        items = [self.codes.index(node.path) for node in kept]
+        items = [self.item[node.path] for node in kept]
         dense = [float(self.table[item].double() @ q.double()) / math.sqrt(len(q)) for item in items]
         mass = log_sum_exp([node.log_prob for node in kept])
         spread = log_sum_exp(dense)
@@ -116,16 +128,16 @@ class ReferenceDecoder:
     def item_probabilities(self, q: torch.Tensor, decoding: Decoding, allowed: Sequence[int]) -> dict[int, float]:
         """Exact sampling distribution over the allowed items: the product of what each level draws from. Items
         outside the nucleus have none of it."""
-        open_paths = {self.codes[item][:n] for item in allowed for n in range(len(self.codes[item]) + 1)}
+        open_paths = self._open_paths(allowed)
         kept = [Node((), 0.0, 0.0, 0.0, False, q)]
         for level in range(self.model.config.levels):
             kept = [
-                child
+                self._advanced(level, child)
                 for node in kept
                 for child in self._expand(level, node, decoding, open_paths, seed=0)
                 if not child.outside
             ]
-        return {self.codes.index(node.path): math.exp(node.phi) for node in kept}
+        return {self.item[node.path]: math.exp(node.phi) for node in kept}
 
 
 def log_sum_exp(values: Sequence[float]) -> float:
