@@ -143,11 +143,12 @@ def comparison(report: dict[str, Any]) -> Table:
     for metric in METRICS:
         cells = [f"{figures[metric]:.4f}" for figures in report["systems"].values()]
         table.add_row(metric, *cells)
-    for c in report["comparisons"]:
-        if c["metric"] == "ndcg@10":
-            interval = f"{c['difference']:+.4f} ({c['low']:+.4f} … {c['high']:+.4f}), p = {c['p_value']:.4f}"
-            table.add_row(f"lead over {c['baseline']}", interval)
-    table.caption = "lead: NDCG@10, 95 % interval of a paired bootstrap over users"
+    table.caption = "\n".join(
+        f"NDCG@10 {c['difference']:+.4f} against {c['baseline']}: "
+        f"95 % interval {c['low']:+.4f} … {c['high']:+.4f}, p = {c['p_value']:.4f} (paired bootstrap)"
+        for c in report["comparisons"]
+        if c["metric"] == "ndcg@10"
+    )
     return table
 
 
