@@ -100,7 +100,7 @@ class EraseAnswer(Answer):
 
 class HealthAnswer(Answer):
     request_id: str
-    status: Literal["ok", "failing"]
+    status: Literal["ok"]
     engine: bool = Field(description="Whether the engine thread lives and is not stuck.")
 
 

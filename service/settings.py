@@ -83,7 +83,7 @@ class Settings(BaseSettings):
         "operators take less time than waking a thread; more workers use more processors.",
     )
     queue_max: int = Field(256, ge=1, description="Jobs that may wait; one more is refused and served one rung lower.")
-    engine_stall_s: float = Field(30.0, gt=0, description="An engine run longer than this makes /healthz fail.")
+    engine_stall_s: float = Field(30.0, gt=0, description="An engine run longer than this makes /readyz fail.")
 
     # -- Redis
     redis_url: SecretStr = Field(

@@ -522,5 +522,5 @@ async def test_a_dead_engine_thread_still_leaves_every_answer(shared_valkey: Val
         health = await service.client.get("/healthz")
         ready = await service.client.get("/readyz")
     assert {answer["source"] for answer in answers} == {"item_cf"}
-    assert (health.status_code, health.json()["engine"]) == (503, False)
+    assert (health.status_code, health.json()["engine"]) == (200, False)
     assert (ready.status_code, ready.json()["status"]) == (503, "not_ready")
