@@ -14,7 +14,6 @@ from tests.processes import PATIENT, items_of, post, recommend, serve
 # bearer token is no intrusion (ignored_auth); and a segment, a filter field or a time that no schema can know of may
 # be refused (positive_data_acceptance).
 NOT_MEANT = "ignored_auth,positive_data_acceptance"
-OPERATIONS = 14
 
 
 def test_no_server_error_and_no_undocumented_answer(tmp_path: Path) -> None:
@@ -28,13 +27,14 @@ def test_no_server_error_and_no_undocumented_answer(tmp_path: Path) -> None:
             [
                 sys.executable, "-m", "schemathesis.cli", "run", f"{service.client.base_url}/openapi.json",
                 "--header", "Authorization: Bearer ops-secret", "--exclude-checks", NOT_MEANT,
-                "--phases", "coverage,fuzzing,stateful", "--max-examples", "12", "--seed", "1",
+                "--phases", "coverage,fuzzing,stateful", "--max-examples", "8", "--seed", "1",
                 "--generation-deterministic",
             ],
             cwd=tmp_path, capture_output=True, text=True, check=False, timeout=150,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-        assert f"Tested: {OPERATIONS}" in done.stdout
+        paths = service.client.get("/openapi.json").json()["paths"]
+        assert f"Tested: {sum(map(len, paths.values()))}\n" in done.stdout
         metrics = service.client.get("/metrics").text
         assert not re.search(r'gpt4rec_request_duration_seconds_count\{[^}]*status="5', metrics)
         assert len(recommend(service, events=[{"item_id": items[0]}])["items"]) == 10
