@@ -29,7 +29,7 @@ from rich.table import Table
 
 app = typer.Typer(add_completion=False)
 
-TRAIN_MINUTES = 2.5
+TRAIN_MINUTES = 2.8
 READY_TIMEOUT_S = 60.0
 SHOWN = 5
 METRICS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr@10", "coverage@10", "novelty@10")
