@@ -45,6 +45,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "scene_known": (0, 1),
     "control_known": (0, 1),
     "max_epochs": (1, math.inf),
+    "threads": (0, 1024),
     "patience": (0, math.inf),
     "validation_users": (1, math.inf),
     "seed": (0, 2**63 - 1),
@@ -89,6 +90,7 @@ class TrainConfig:
     max_epochs: int = 100
     patience: int = 8
     validation_users: int = 5000
+    threads: int = 1  # on a CPU; 0: one a core, and a resumed run is then equal but for rounding
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ seeded by (seed, epoch). So a run that is interrupted continues from its last fi
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -124,6 +125,9 @@ class Trainer:
         from torch.utils.tensorboard import SummaryWriter
 
         p, config = self.progress, self.config
+        # The operators are small: a second thread gains nothing at the default size, and how sums are split among
+        # threads is not the same from run to run.
+        torch.set_num_threads(config.threads or os.cpu_count() or 1)
         started = time.monotonic() - p.seconds
         with SummaryWriter(str(self.folder / "tensorboard")) as board:
             while p.epoch < config.max_epochs and p.epoch - p.best_epoch <= config.patience:
