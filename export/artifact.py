@@ -130,9 +130,8 @@ class Artifact:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        index = {item_id: row for row, item_id in enumerate(self.catalogue.item_ids)}
         context = ContextVocabulary.from_json(self.manifest["context"])
-        return Vocabulary(index, context, bool(self.manifest["has_time"]))
+        return Vocabulary.of(self.catalogue.item_ids, context, bool(self.manifest["has_time"]))
 
     @cached_property
     def trie(self) -> Trie:

@@ -40,8 +40,7 @@ class Parts:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        index = {item_id: row for row, item_id in enumerate(self.catalogue.item_ids)}
-        return Vocabulary(index, self.context, self.model.config.has_time)
+        return Vocabulary.of(self.catalogue.item_ids, self.context, self.model.config.has_time)
 
 
 class ParityError(RuntimeError):

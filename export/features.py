@@ -65,6 +65,11 @@ class Vocabulary:
     context: ContextVocabulary
     has_time: bool
 
+    @classmethod
+    def of(cls, item_ids: Sequence[str], context: ContextVocabulary, has_time: bool) -> Vocabulary:
+        """The vocabulary of a catalogue given in index order."""
+        return cls({item_id: row for row, item_id in enumerate(item_ids)}, context, has_time)
+
     @property
     def unknown_item(self) -> int:
         return len(self.item_index)

@@ -143,6 +143,7 @@ def _reporter(bar: Progress, task: Any, trainer: Trainer, max_minutes: float | N
 
 def evaluate_run(folder: Path, data: Path, part: str, console: Console) -> Any:
     """The network in torch, ranked by its dense score over everything."""
+    from export.features import Vocabulary
     from model.baselines import fit_baselines
     from model.ranking import network_ranker
     from model.run import Run
@@ -151,10 +152,7 @@ def evaluate_run(folder: Path, data: Path, part: str, console: Console) -> Any:
     dataset = run.dataset(data)
     split = run.split(dataset)
     model = run.model()
-    index = {item_id: row for row, item_id in enumerate(split.train.item_ids)}
-    from export.features import Vocabulary
-
-    ranker = network_ranker(model, Vocabulary(index, run.context, dataset.has_time))
+    ranker = network_ranker(model, Vocabulary.of(split.train.item_ids, run.context, dataset.has_time))
     with console.status("tuning item-CF on validation"):
         baselines = fit_baselines(split)
     return _side_by_side(dataset, split, ranker, baselines.item_cf, baselines.popularity, part, console)

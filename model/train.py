@@ -81,8 +81,7 @@ class Trainer:
         train = self.split.train
         controls = item_controls(dataset, train.item_ids)
         self.context: ContextVocabulary = fit_context(dataset, train, controls)
-        index = {item_id: row for row, item_id in enumerate(train.item_ids)}
-        self.vocabulary = Vocabulary(index, self.context, dataset.has_time)
+        self.vocabulary = Vocabulary.of(train.item_ids, self.context, dataset.has_time)
         self.conditions = Conditions.of(dataset, train, self.context, controls)
         self.tokenizer = load_tokenizer(folder) if resume else self._fit_tokenizer(dataset)
         self.network = NetworkConfig(

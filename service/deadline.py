@@ -11,7 +11,7 @@ Clock = Callable[[], float]
 # No request waits that long: the header, or the clock it was written by, is broken.
 _LONGEST_WAIT_S = 86_400.0
 # The year 5138 in seconds and 1973 in milliseconds; the year 5138 in milliseconds and 1973 in microseconds.
-_SECONDS_BELOW = 1e11
+SECONDS_BELOW = 1e11
 _MICROSECONDS_ABOVE = 1e14
 
 
@@ -58,7 +58,7 @@ def request_began(header: str | None, *, now: float, epoch_now: float) -> float:
         started = float(header.strip().removeprefix("t="))
     except ValueError:
         return now
-    if started < _SECONDS_BELOW:
+    if started < SECONDS_BELOW:
         started *= 1000.0
     elif started > _MICROSECONDS_ABOVE:
         started /= 1000.0

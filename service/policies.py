@@ -161,9 +161,5 @@ class PolicyBook:
     def __init__(self, policies: Policies) -> None:
         self.current = policies
 
-    @classmethod
-    def open(cls, path: Path) -> PolicyBook:
-        return cls(load(path))
-
     def replace(self, policies: Policies) -> None:
         self.current = policies

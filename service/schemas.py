@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from service.deadline import SECONDS_BELOW
 from service.decoding import Decoding, Strategy
 from service.errors import BadRequest, InvalidRequest
 
@@ -26,8 +27,6 @@ MAX_EVENTS = 1000
 MAX_EXCLUDED = 1000
 # All but C0, DEL and C1: an id may hold spaces and any other letter.
 _ID_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f]{1,128}$"
-# Below: seconds since 1970; above: milliseconds. 1e11 is the year 5138 in the one and 1973 in the other.
-_SECONDS_BELOW = 1e11
 _ABSURD_TIME = 1e18
 
 
@@ -62,7 +61,7 @@ def _epoch_ms(value: Any) -> int:
     # The comparison also refuses what is not finite, and integers too large for a float.
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _ABSURD_TIME:
         raise ValueError("neither an ISO 8601 time nor a number of seconds or milliseconds")
-    return math.floor(value * 1000 if abs(value) < _SECONDS_BELOW else value)
+    return math.floor(value * 1000 if abs(value) < SECONDS_BELOW else value)
 
 
 Id = Annotated[

@@ -207,8 +207,7 @@ def test_training_and_serving_see_the_same_features() -> None:
     """The trainer's input for a history equals the service's for the same stored events, start token included."""
     dataset = tiny_dataset(users=12, items=20, seed=4)
     log = sequences(dataset)
-    index = {item_id: row for row, item_id in enumerate(log.item_ids)}
-    vocabulary = replace(random_vocabulary(), item_index=index)
+    vocabulary = Vocabulary.of(log.item_ids, random_parts().context, has_time=True)
     by_user = dataset.events.partition_by("user_id", maintain_order=True)
     for user, frame in enumerate(by_user):
         in_training = trained_on(log, user, vocabulary.start_item)
@@ -226,8 +225,7 @@ def test_training_and_serving_see_the_same_features() -> None:
 def test_evaluation_gives_the_encoder_what_the_service_gives_it() -> None:
     log = sequences(tiny_dataset(users=12, items=20, seed=4))
     split = leave_one_out(log)
-    index = {item_id: row for row, item_id in enumerate(log.item_ids)}
-    vocabulary = replace(random_vocabulary(), item_index=index)
+    vocabulary = Vocabulary.of(log.item_ids, random_parts().context, has_time=True)
     rows = split.history(split.test, 0)
     events = EventArrays(log.item[rows], log.type[rows], log.time_ms[rows])
     whole = recent(events, 10_000, vocabulary)
@@ -235,7 +233,3 @@ def test_evaluation_gives_the_encoder_what_the_service_gives_it() -> None:
     np.testing.assert_array_equal(whole.item[1:], events.item)
     trimmed = recent(events, 3, vocabulary)
     np.testing.assert_array_equal(trimmed.item, events.item[-3:])
-
-
-def random_vocabulary() -> Vocabulary:
-    return random_parts().vocabulary
