@@ -1,0 +1,85 @@
+"""Arrays on disk that are used where they lie.
+
+A file is an uncompressed `.npz` whose members start at multiples of 64 bytes, so the arrays of a large catalogue are
+mapped instead of read: loading costs no time, pages come in when they are touched, and several processes share them.
+`numpy.load` reads the same files.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+ALIGNMENT = 64
+
+_LOCAL_HEADER = 30
+_ZIP64_EXTRA = 20  # what zipfile adds to the local header of a member that may be large
+_PADDING_ID = 0x4750  # an extra field of our own, which other readers skip
+_LENGTHS_AT = 26  # of name and extra field, in a local header
+
+
+class ArrayFileError(ValueError):
+    """The file is not what `save_arrays` writes."""
+
+
+def save_arrays(path: Path, **arrays: Any) -> None:
+    """Write named arrays; the same arrays give the same bytes. Raises ValueError for arrays of objects."""
+    with path.open("wb") as raw, zipfile.ZipFile(raw, "w", zipfile.ZIP_STORED) as file:
+        for name, array in arrays.items():
+            member = zipfile.ZipInfo(f"{name}.npy")
+            head = raw.tell() + _LOCAL_HEADER + len(member.filename.encode()) + _ZIP64_EXTRA + 4
+            padding = -head % ALIGNMENT
+            member.extra = struct.pack("<HH", _PADDING_ID, padding) + bytes(padding)
+            with file.open(member, "w", force_zip64=True) as out:
+                np.lib.format.write_array(out, np.asanyarray(array), allow_pickle=False)
+
+
+def map_arrays(path: Path) -> dict[str, Array]:
+    """Every array of a file, read-only and mapped; the file must not be changed in place afterwards.
+
+    Checksums are the caller's: only the structure is verified here.
+
+    Raises:
+        ArrayFileError: damaged, compressed, or of something else than plain arrays.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as raw:
+        try:
+            with zipfile.ZipFile(raw) as file:
+                members = file.infolist()
+            whole = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+            return {member.filename.removesuffix(".npy"): _mapped(whole, member) for member in members}
+        except (ValueError, TypeError, EOFError, LookupError, SyntaxError, struct.error, zipfile.BadZipFile) as error:
+            raise ArrayFileError(f"{path.name} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _mapped(whole: mmap.mmap, member: zipfile.ZipInfo) -> Array:
+    if member.compress_type != zipfile.ZIP_STORED or not member.filename.endswith(".npy"):
+        raise ValueError(f"{member.filename} is not a stored array")
+    at = member.header_offset
+    if whole[at : at + 4] != b"PK\x03\x04":
+        raise ValueError(f"{member.filename} has no header where the directory says")
+    name, extra = struct.unpack_from("<HH", whole, at + _LENGTHS_AT)
+    start = at + _LOCAL_HEADER + name + extra
+    head = io.BytesIO(whole[start : start + 4096])
+    version = np.lib.format.read_magic(head)
+    if version != (1, 0):
+        raise ValueError(f"{member.filename} has an array header of version {version}")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
+    if dtype.hasobject or (fortran and len(shape) > 1):
+        raise ValueError(f"{member.filename} is not a plain array in row order")
+    count = int(np.prod(shape, dtype=np.int64))
+    if head.tell() + count * dtype.itemsize != member.file_size:
+        raise ValueError(f"{member.filename} has another size than its header says")
+    if count == 0:
+        return np.zeros(shape, dtype)
+    return np.frombuffer(whole, dtype, count, start + head.tell()).reshape(shape)
