@@ -1,0 +1,112 @@
+"""Histories into states, in encoder runs grouped by length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.artifact import Artifact
+from export.features import EventArrays
+from service.errors import ModelError
+from service.groups import run_groups
+from service.jobs import EncodeJob
+from service.state import EncoderState, StateShape
+
+Run = Callable[[dict[str, Any], int], dict[str, npt.NDArray[Any]]]
+
+CHUNK = 64  # a longer run of events is encoded in pieces, so its cost stays linear
+
+
+class Encoder:
+    """`run(feeds, rows)` makes one run of the encoder graph and returns its outputs by name.
+
+    Safe to call from several threads.
+    """
+
+    def __init__(self, artifact: Artifact, run: Run) -> None:
+        n = artifact.network
+        self.shape = StateShape(n["layers"], n["window"], n["d_head"], n["d_model"], n["state_dtype"])
+        self._vocabulary = artifact.vocabulary
+        self._run = run
+        self._only_start: EncoderState | None = None
+
+    def encode(self, jobs: Sequence[EncodeJob]) -> list[EncoderState | Exception]:
+        """A state for every job, in order. A job that cannot be run gets its own error and harms no other."""
+        return run_groups(jobs, _length_bucket, self._encode)
+
+    def _encode(self, jobs: Sequence[EncodeJob]) -> list[EncoderState]:
+        """States after every job's events; a job without new events keeps its base."""
+        states = [job.state for job in jobs]
+        events = [self._events(job) for job in jobs]
+        done = 0
+        while rows := [row for row, e in enumerate(events) if len(e) > done]:
+            pieces = [
+                EventArrays(e.item[done : done + CHUNK], e.type[done : done + CHUNK], e.time_ms[done : done + CHUNK])
+                for e in (events[row] for row in rows)
+            ]
+            for row, state in zip(rows, self._step([states[row] for row in rows], pieces), strict=True):
+                states[row] = state
+            done += CHUNK
+        return [self._start_state() if state is None else state for state in states]
+
+    def _events(self, job: EncodeJob) -> EventArrays:
+        """New events of a job, the start token included where one is due."""
+        events = EventArrays(job.item, job.type, job.time_ms)
+        if job.state is not None:
+            if job.state.shape != self.shape:
+                raise ModelError("the state is another model's")
+            return events
+        if len(events) == 0:
+            return events  # the start token alone: one state for all
+        return self._vocabulary.with_start(events) if job.from_start else events
+
+    def _start_state(self) -> EncoderState:
+        """The state after the start token alone. Two threads may make it twice: it is the same state."""
+        if self._only_start is None:
+            nothing = np.zeros(0, np.int64)
+            start = self._vocabulary.with_start(EventArrays(nothing, nothing, nothing))
+            self._only_start = self._step([None], [start])[0]
+        return self._only_start
+
+    def _step(self, states: Sequence[EncoderState | None], events: Sequence[EventArrays]) -> list[EncoderState]:
+        """One encoder run: every state advanced by its events (1 … CHUNK each, right-padded)."""
+        s, batch = self.shape, len(states)
+        n_new = np.array([len(e) for e in events], np.int64)
+        kv = np.zeros((batch, s.layers, 2, s.window, s.head_dim), np.dtype(s.dtype))
+        past, n_valid = np.zeros((batch, s.window), np.int64), np.zeros(batch, np.int64)
+        scale = np.zeros((batch, s.layers, 2, s.window), np.float32)
+        for row, state in enumerate(states):
+            if state is not None:
+                kv[row], past[row], n_valid[row] = state.kv, state.time_ms, state.n_valid
+                if s.dtype == "int8":
+                    scale[row] = state.scale
+        padded = {name: np.zeros((batch, n_new.max()), np.int64) for name in ("item", "type", "time_ms")}
+        for row, e in enumerate(events):
+            padded["item"][row, : len(e)] = e.item
+            padded["type"][row, : len(e)] = e.type
+            padded["time_ms"][row, : len(e)] = e.time_ms
+        feeds = {"kv": kv, "past_time_ms": past, "n_valid": n_valid, "n_new": n_new, **padded}
+        if s.dtype == "int8":
+            feeds["scale"] = scale
+        out = self._run(feeds, batch)
+        if not np.isfinite(out["h"]).all():
+            raise ModelError("the encoder's output is not finite")
+        scales = out.get("next_scale", np.zeros((batch, 0), np.float32))
+        return [
+            EncoderState(
+                out["next_kv"][row],
+                scales[row],
+                out["next_time_ms"][row],
+                int(out["next_n_valid"][row]),
+                out["h"][row],
+            )
+            for row in range(batch)
+        ]
+
+
+def _length_bucket(job: EncodeJob) -> int:
+    """Jobs whose event counts share a power of two are encoded together; 0 needs no run."""
+    return len(job.item).bit_length()
