@@ -80,7 +80,7 @@ async def erase_user(request: Request, user_id: PathId) -> Response:
 @router.get("/healthz", responses=answers(out.HealthAnswer))
 async def healthz(request: Request) -> Response:
     """The event loop answers. The engine's health is only told: without it the lower rungs still serve."""
-    return reply(request, {"status": "ok", "engine": runtime(request).model.batcher.healthy})
+    return reply(request, {"status": "ok", "engine": runtime(request).model.healthy})
 
 
 @router.get("/readyz", responses=answers(out.ReadyAnswer) | {503: {"model": out.ReadyAnswer}})

@@ -9,22 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import blake2b
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 
-from service import api, logs, openapi, ops, policies, problems, routes
+from service import api, loading, logs, openapi, ops, policies, problems, routes
 from service.auth import Access, Keys
-from service.background import Background, Work
-from service.batcher import Batcher
+from service.behind import WriteBehind
 from service.breaker import BreakerSettings
 from service.budgets import BudgetSettings
+from service.cache import ProfileCache
 from service.embedded import EmbeddedValkey
-from service.engine import Job
 from service.errors import StartupError
 from service.guard import Guard, GuardSettings
 from service.ingest import Ingest
@@ -35,7 +35,7 @@ from service.mode import ModeKeeper
 from service.policies import PolicyBook
 from service.recommender import Recommender
 from service.runtime import Lifecycle, Runtime
-from service.served import EngineLike, ServedModel
+from service.served import EngineLike
 from service.settings import PREFIX, Settings
 from service.store import Store, StoreSettings
 
@@ -113,23 +113,19 @@ async def _open(
     )
     book = PolicyBook(policies.load(settings.policies))
     if engine is None:
-        engine = await _open_engine(stack, settings)
+        engine = await loading.open_engine(stack, settings)
     history_cap = max(settings.history_cap or 0, engine.receptive_field)
     if store is None:
         store = await _open_store(stack, settings, history_cap)
 
     mode = ModeKeeper(store, poll_s=settings.mode_poll_ms / 1000.0, copy=_mode_copy(settings))
     guard = _guard(settings, mode)
-    background = Background(settings.background_tasks_max)
-    stack.push_async_callback(background.close, settings.drain_timeout_s)
-    model = await _start_model(stack, settings, engine, guard, metrics)
+    model = await loading.start_model(stack, settings, engine, guard, metrics)
     _spawn(stack, mode.run)
     lag_s = settings.loop_lag_interval_ms / 1000.0
     _spawn(stack, lambda: watch_loop_lag(metrics, lag_s, guard.lagged))
 
-    states = StateKeeper(
-        store, metrics, background, history_cap=history_cap, catch_up_s=settings.catch_up_timeout_ms / 1000.0
-    )
+    states, behind = _states(stack, settings, store, metrics, history_cap)
     recommender = Recommender(
         lambda: model,
         states,
@@ -140,7 +136,7 @@ async def _open(
         budget_max_ms=settings.deadline_max_ms,
         reserve_ms=settings.fallback_reserve_ms,
     )
-    ingest = Ingest(store, lambda: model, book, metrics)
+    ingest = Ingest(store, lambda: model, behind, book, metrics)
     return Runtime(
         settings=settings,
         access=access,
@@ -151,61 +147,29 @@ async def _open(
         policies=book,
         guard=guard,
         mode=mode,
-        background=background,
+        states=states,
+        behind=behind,
         recommender=recommender,
         ingest=ingest,
     )
 
 
-async def _open_engine(stack: AsyncExitStack, settings: Settings) -> EngineLike:
-    from service.engine import Engine
-
-    if settings.artifact is None:
-        raise StartupError(f"no artefact to serve: set {PREFIX}ARTIFACT or give --artifact")
-    engine: EngineLike = await asyncio.to_thread(
-        Engine.open, settings.artifact, device=settings.device, threads=settings.engine_threads or None
-    )
-    stack.callback(engine.close)
-    return engine
-
-
-async def _start_model(
-    stack: AsyncExitStack, settings: Settings, engine: EngineLike, guard: Guard, metrics: Metrics
-) -> ServedModel:
-    """Warms the engine up before anything is accepted, and puts it behind its batcher."""
-
-    def on_graph(graph: str, rows: int, seconds: float) -> None:
-        metrics.batch_size.labels(graph).observe(rows)
-        metrics.stage_duration.labels(_STAGE_OF[graph]).observe(seconds)
-
-    try:
-        await asyncio.to_thread(engine.warm_up)
-    except Exception as error:
-        raise StartupError(f"the model {engine.model_version} cannot be warmed up: {error}") from error
-
-    engine.on_graph = on_graph
-
-    def on_run(jobs: Sequence[Job], seconds: float) -> None:
-        events = max(len(job.item) for job in jobs)
-        widths = {job.width for job in jobs if job.k}
-        if widths:
-            guard.measured("full" if None in widths else "narrow", seconds, events)
-        else:
-            guard.encoded(seconds, events)
-
-    batcher = Batcher(
-        engine,
+def _states(
+    stack: AsyncExitStack, settings: Settings, store: Store, metrics: Metrics, history_cap: int
+) -> tuple[StateKeeper, WriteBehind]:
+    """The keeper of the states, and the loop that advances them behind the answers."""
+    states = StateKeeper(
+        store,
         metrics,
-        batch_max=settings.batch_max,
-        window_s=settings.batch_window_ms / 1000.0,
-        queue_max=settings.queue_max,
-        stall_s=settings.engine_stall_s,
-        on_run=on_run,
+        ProfileCache(int(settings.cache_mib * 2**20)),
+        history_cap=history_cap,
+        catch_up_s=settings.catch_up_timeout_ms / 1000.0,
+        h_only=settings.state == "h_only",
     )
-    batcher.start()
-    stack.push_async_callback(batcher.close, settings.drain_timeout_s)
-    metrics.model_info.labels(engine.model_version).set(1)
-    return ServedModel.of(engine, batcher)
+    behind = WriteBehind(states, store, metrics, most=settings.write_behind_max)
+    stack.push_async_callback(behind.drain, settings.drain_timeout_s)
+    _spawn(stack, behind.run)
+    return states, behind
 
 
 async def _open_store(stack: AsyncExitStack, settings: Settings, history_cap: int) -> Store:
@@ -275,7 +239,7 @@ def _mode_copy(settings: Settings) -> Path:
     return settings.data_dir / f"mode-{name}.json"
 
 
-def _spawn(stack: AsyncExitStack, work: Work) -> None:
+def _spawn(stack: AsyncExitStack, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """A task for the life of the service; if it breaks, the log says so and it starts anew."""
     task = asyncio.create_task(_watched(work))
 
@@ -287,7 +251,7 @@ def _spawn(stack: AsyncExitStack, work: Work) -> None:
     stack.push_async_callback(stop)
 
 
-async def _watched(work: Work) -> None:
+async def _watched(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     while True:
         try:
             await work()

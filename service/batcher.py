@@ -1,8 +1,11 @@
-"""Turns single jobs into engine runs: one bounded queue, one worker thread.
+"""Turns single jobs into engine runs: one bounded queue, and the threads that run what is in it.
 
-The engine is synchronous and owns its thread. The batch window opens when the engine becomes free and finds
-jobs waiting; a job that meets an idle engine starts at once. What arrives while the engine works forms the
-next batch by itself, so the window only matters between two light batches.
+The service has two, one before the encoder and one before the decoder, so that neither waits for the other. A run
+takes jobs of one group only (a history length, a beam width): no job pays for a longer or wider neighbour, and each
+is answered when its own run is over.
+
+The batch window opens when a thread becomes free and finds jobs waiting; a job that meets an idle thread starts at
+once. What arrives during a run forms the next batch by itself, so the window only matters between two light batches.
 """
 
 from __future__ import annotations
@@ -11,17 +14,19 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 from service import logs
 from service.deadline import Clock, Deadline
-from service.engine import Job, Ranking
 from service.errors import DeadlineExceeded, ModelAttemptFailed, ModelError, Overloaded
 from service.metrics import Metrics
 
 log = logs.get(__name__)
+
+J = TypeVar("J")
+R = TypeVar("R")
 
 # Part of the time to spare before the earliest deadline that may be spent on filling the batch: the rest covers a
 # run that is slower than the average.
@@ -30,77 +35,94 @@ _WINDOW_SHARE = 0.5
 _SMOOTHING = 0.2
 
 
-class Runs(Protocol):
-    """What the batcher needs of the engine."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLimits:
+    """`window_s` is the longest wait for a batch to fill; a run longer than `stall_s` counts as stuck."""
 
-    def run(self, jobs: Sequence[Job]) -> Sequence[Ranking | Exception]: ...
+    batch_max: int = 32
+    window_s: float = 0.001
+    queue_max: int = 256
+    stall_s: float = 30.0
 
 
 @dataclass(slots=True, eq=False)
-class _Entry:
-    job: Job
+class _Entry(Generic[J, R]):
+    job: J
+    group: Hashable
     deadline: Deadline
-    future: asyncio.Future[Ranking]
+    future: asyncio.Future[R]
     enqueued: float
     abandoned: bool = False
 
 
-class Batcher:
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """A thread, the jobs it has taken, and since when its present run lasts."""
+
+    thread: threading.Thread = field(init=False)
+    jobs: int = 0
+    since: float | None = None
+
+
+class Batcher(Generic[J, R]):
     """Guarantees: every accepted job's waiter gets a result or an exception; a job whose deadline has passed
-    or whose waiter has gone never reaches the engine; no more than `queue_max` jobs wait.
+    or whose waiter has gone never reaches the engine; no more than `queue_max` jobs wait; a bad job fails alone.
+
+    `run` gets jobs of one `group` and returns a result or an exception for each. It is called by `threads` threads.
     """
 
     def __init__(
         self,
-        engine: Runs,
+        run: Callable[[Sequence[J]], Sequence[R | Exception]],
         metrics: Metrics,
+        limits: BatchLimits,
         *,
-        batch_max: int = 32,
-        window_s: float = 0.001,
-        queue_max: int = 256,
-        stall_s: float = 30.0,
-        on_run: Callable[[Sequence[Job], float], None] | None = None,
+        group: Callable[[J], Hashable] = lambda _: None,
+        name: str = "engine",
+        threads: int = 1,
+        on_run: Callable[[Sequence[J], float], None] | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._engine = engine
+        self._engine_run = run
         self._metrics = metrics
-        self._batch_max, self._window_s, self._queue_max, self._stall_s = (
-            batch_max,
-            window_s,
-            queue_max,
-            stall_s,
-        )
+        self._group = group
+        self._batch_max, self._window_s = limits.batch_max, limits.window_s
+        self._queue_max, self._stall_s = limits.queue_max, limits.stall_s
         self._on_run = on_run
         self._clock = clock
-        self._queue: deque[_Entry] = deque()
+        self._queue: deque[_Entry[J, R]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._dead = False
-        self._running = 0
-        self._running_since: float | None = None
         self._run_s = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._workers = [_Worker() for _ in range(threads)]
+        for number, worker in enumerate(self._workers):
+            worker.thread = threading.Thread(target=self._work, args=(worker,), name=f"{name}-{number}", daemon=True)
 
     # -- event loop side
 
     def start(self) -> None:
-        """Starts the worker thread; called on the event loop that will submit."""
+        """Starts the threads; called on the event loop that will submit."""
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        for worker in self._workers:
+            worker.thread.start()
 
     @property
     def depth(self) -> int:
         """Jobs waiting or running: those ahead of a job that is submitted now."""
-        return len(self._queue) + self._running
+        return len(self._queue) + sum(worker.jobs for worker in self._workers)
 
     @property
     def healthy(self) -> bool:
-        """Whether the worker thread lives and its present run is not stuck."""
-        since = self._running_since
-        return self._thread.is_alive() and (since is None or self._clock() - since < self._stall_s)
+        """Whether every thread lives and none is stuck in its present run."""
+        return all(worker.thread.is_alive() and not self._stuck(worker) for worker in self._workers)
 
-    async def submit(self, job: Job, deadline: Deadline) -> Ranking:
+    def _stuck(self, worker: _Worker) -> bool:
+        since = worker.since
+        return since is not None and self._clock() - since >= self._stall_s
+
+    async def submit(self, job: J, deadline: Deadline) -> R:
         """The engine's answer to one job.
 
         Raises:
@@ -110,7 +132,7 @@ class Batcher:
         """
         entry = self._enqueue(job, deadline)
         try:
-            await asyncio.wait({entry.future}, timeout=deadline.remaining())
+            await asyncio.wait((entry.future,), timeout=deadline.remaining())
             if not entry.future.done():
                 raise DeadlineExceeded("no answer from the engine in time")
             return entry.future.result()
@@ -124,14 +146,17 @@ class Batcher:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join, timeout_s)
+        until = self._clock() + timeout_s
+        for worker in self._workers:
+            if worker.thread.is_alive():
+                await asyncio.to_thread(worker.thread.join, max(0.0, until - self._clock()))
         self._fail_waiting(Overloaded("shut down before the engine got to it"))
-        if self._thread.is_alive():
+        if any(worker.thread.is_alive() for worker in self._workers):
             log.error("engine_still_running_at_shutdown")
 
-    def _enqueue(self, job: Job, deadline: Deadline) -> _Entry:
-        entry = _Entry(job, deadline, asyncio.get_running_loop().create_future(), self._clock())
+    def _enqueue(self, job: J, deadline: Deadline) -> _Entry[J, R]:
+        future = asyncio.get_running_loop().create_future()
+        entry: _Entry[J, R] = _Entry(job, self._group(job), deadline, future, self._clock())
         with self._changed:
             if self._closing:
                 raise Overloaded("the batcher is closing")
@@ -141,16 +166,15 @@ class Batcher:
                 raise Overloaded("the batch queue is full")
             self._queue.append(entry)
             self._changed.notify()
-        self._metrics.queue_depth.set(len(self._queue))
         return entry
 
-    def _finish(self, batch: Sequence[_Entry], results: Sequence[Ranking | Exception], took: float) -> None:
+    def _finish(self, batch: Sequence[_Entry[J, R]], results: Sequence[R | Exception], took: float) -> None:
         """The end of an engine run, on the event loop."""
         self._deliver(batch, results)
         if self._on_run is not None:
             self._on_run([entry.job for entry in batch], took)
 
-    def _deliver(self, batch: Sequence[_Entry], results: Sequence[Ranking | Exception]) -> None:
+    def _deliver(self, batch: Sequence[_Entry[J, R]], results: Sequence[R | Exception]) -> None:
         for entry, result in zip(batch, results, strict=True):
             if entry.future.done():
                 continue
@@ -161,12 +185,12 @@ class Batcher:
 
     # -- worker side
 
-    def _work(self) -> None:
-        """The worker thread. Whatever happens, no waiter is left behind."""
-        batch: list[_Entry] = []
+    def _work(self, worker: _Worker) -> None:
+        """A worker thread. Whatever happens, no waiter is left behind."""
+        batch: list[_Entry[J, R]] = []
         try:
-            while batch := self._next_batch():
-                self._run(batch)
+            while batch := self._next_batch(worker):
+                self._run(worker, batch)
         except BaseException as error:
             log.critical("engine_thread_died", **logs.where(error))
             with self._changed:
@@ -174,26 +198,38 @@ class Batcher:
             self._post(batch, [ModelError("the engine thread died")] * len(batch))
             self._fail_waiting(ModelError("the engine thread died"))
 
-    def _next_batch(self) -> list[_Entry]:
+    def _next_batch(self, worker: _Worker) -> list[_Entry[J, R]]:
         """The next jobs to run; empty only when closing and nothing waits. Expired jobs are answered here."""
         while True:
             with self._changed:
                 self._wait_for_jobs()
                 if not self._queue:
-                    return []
-                taken = [self._queue.popleft() for _ in range(min(self._batch_max, len(self._queue)))]
-                self._metrics.queue_depth.set(len(self._queue))
+                    if self._closing:
+                        return []
+                    continue  # another thread took what there was
+                taken = self._take_group()
+                worker.jobs = len(taken)
             now = self._clock()
+            batch: list[_Entry[J, R]] = []
+            expired: list[_Entry[J, R]] = []
             for entry in taken:
                 self._metrics.stage_duration.labels("queue").observe(now - entry.enqueued)
-            batch: list[_Entry] = []
-            expired: list[_Entry] = []
-            for entry in taken:
                 if not entry.abandoned:
                     (expired if entry.deadline.passed else batch).append(entry)
             self._post(expired, [DeadlineExceeded("waited too long for the engine")] * len(expired))
             if batch:
                 return batch
+            worker.jobs = 0
+
+    def _take_group(self) -> list[_Entry[J, R]]:
+        """The first job and those of its group, in order of arrival; holds the lock."""
+        group = self._queue[0].group
+        taken: list[_Entry[J, R]] = []
+        left: deque[_Entry[J, R]] = deque()
+        for entry in self._queue:
+            (taken if entry.group == group and len(taken) < self._batch_max else left).append(entry)
+        self._queue = left
+        return taken
 
     def _wait_for_jobs(self) -> None:
         """Returns when there is something to run, the window over; holds the lock."""
@@ -203,31 +239,31 @@ class Batcher:
         if was_idle or self._closing:
             return
         opened = self._clock()
-        while len(self._queue) < self._batch_max and not self._closing:
+        while self._queue and len(self._queue) < self._batch_max and not self._closing:
             spare = min(entry.deadline.at for entry in self._queue) - self._run_s - opened
             left = opened + min(self._window_s, spare * _WINDOW_SHARE) - self._clock()
             if left <= 0:
                 return
             self._changed.wait(left)
 
-    def _run(self, batch: Sequence[_Entry]) -> None:
-        began = self._running_since = self._clock()
-        self._running = len(batch)
-        results: Sequence[Ranking | Exception]
+    def _run(self, worker: _Worker, batch: Sequence[_Entry[J, R]]) -> None:
+        began = worker.since = self._clock()
+        worker.jobs = len(batch)
+        results: Sequence[R | Exception]
         try:
-            results = list(self._engine.run([entry.job for entry in batch]))
+            results = list(self._engine_run([entry.job for entry in batch]))
             if len(results) != len(batch):
                 raise ModelError(f"{len(results)} answers to {len(batch)} jobs")
         except Exception as error:
             log.error("engine_run_failed", jobs=len(batch), **logs.where(error))
             failure = error if isinstance(error, ModelAttemptFailed) else ModelError(type(error).__name__)
             results = [failure] * len(batch)
-        self._running_since, self._running = None, 0
+        worker.since, worker.jobs = None, 0
         took = self._clock() - began
         self._run_s = took if self._run_s == 0.0 else self._run_s + _SMOOTHING * (took - self._run_s)
         self._call(self._finish, batch, [_as_model_error(result) for result in results], took)
 
-    def _post(self, batch: Sequence[_Entry], results: Sequence[Ranking | Exception]) -> None:
+    def _post(self, batch: Sequence[_Entry[J, R]], results: Sequence[R | Exception]) -> None:
         if batch:
             self._call(self._deliver, batch, results)
 
@@ -242,11 +278,10 @@ class Batcher:
         with self._changed:
             waiting = list(self._queue)
             self._queue.clear()
-        self._metrics.queue_depth.set(0)
         self._post(waiting, [error] * len(waiting))
 
 
-def _as_model_error(result: Ranking | Exception) -> Ranking | Exception:
+def _as_model_error(result: R | Exception) -> R | Exception:
     if isinstance(result, Exception) and not isinstance(result, ModelAttemptFailed):
         log.error("job_failed", **logs.where(result))
         return ModelError(type(result).__name__)

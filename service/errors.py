@@ -160,10 +160,15 @@ class DeadlineExceeded(ModelAttemptFailed):
 
 
 class StateStale(DeadlineExceeded):
-    """The encoder state is behind the log, and bringing it up to date does not fit the deadline."""
+    """The encoder state is behind the log, and bringing it up to date does not fit the deadline. `tried`: the encoder
+    was asked, and did not answer in time."""
 
     reason = "state_stale"
     title = "The history cannot be encoded in time"
+
+    def __init__(self, message: str, *, tried: bool = False) -> None:
+        super().__init__(message)
+        self.tried = tried
 
 
 class StartupError(ServiceError):

@@ -172,13 +172,6 @@ class Guard:
         self._lags.append(max(0.0, seconds))
         self._lag_s = median(self._lags)
 
-    def encoding_dominates(self, rung: ModelRung, events: int) -> bool:
-        """Whether so many new events, rather than the decoding, make a run of this rung late."""
-        decoding = self._estimates[rung].seconds
-        if decoding is None or events <= _FEW_EVENTS:
-            return False
-        return self._event_s is None or self.encoding_s(events) >= decoding
-
     def predicted_s(self, rung: ModelRung, queue_depth: int) -> float:
         """Wait behind the jobs ahead plus the run itself; 0 before anything was measured."""
         seconds = self._estimates[rung].seconds or 0.0

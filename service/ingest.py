@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from service.behind import WriteBehind
 from service.errors import NotFound, RequestError, StoreUnavailable
 from service.history import subject
 from service.metrics import Metrics
@@ -19,8 +20,16 @@ from service.store import Store
 class Ingest:
     """What a frontend may do to histories. Every method raises StoreUnavailable and then promises nothing."""
 
-    def __init__(self, store: Store, model: Callable[[], ServedModel], policies: PolicyBook, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        store: Store,
+        model: Callable[[], ServedModel],
+        behind: WriteBehind,
+        policies: PolicyBook,
+        metrics: Metrics,
+    ) -> None:
         self._store = store
+        self._behind = behind
         self._model = model
         self._policies = policies
         self._metrics = metrics
@@ -46,6 +55,9 @@ class Ingest:
             self._metrics.events.labels("failed").inc(len(request.events))
             self._metrics.redis_errors.labels("append").inc()
             raise
+        model = self._model()
+        for (who, events), result in zip(batch.items(), results, strict=True):
+            self._behind.appended(who, model, events, result)
         accepted, duplicates = sum(r.accepted for r in results), sum(r.duplicates for r in results)
         self._metrics.events.labels("accepted").inc(accepted)
         self._metrics.events.labels("duplicate").inc(duplicates)
@@ -59,6 +71,8 @@ class Ingest:
         except StoreUnavailable:
             self._metrics.redis_errors.labels("merge").inc()
             raise
+        finally:
+            self._behind.forget(session)
 
     async def show(self, user_id: str, now_ms: int) -> dict[str, Any]:
         """A user's kept history, newest last.
@@ -91,6 +105,8 @@ class Ingest:
         except StoreUnavailable:
             self._metrics.redis_errors.labels("erase").inc()
             raise
+        finally:
+            self._behind.forget(Subject("user", user_id))
 
     def _unknown(self, request: EventsRequest) -> list[str]:
         known = self._model().known

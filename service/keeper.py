@@ -1,149 +1,168 @@
-"""Encoder states: which part of a history must still be encoded, and what is stored of the result.
+"""Encoder states: read with the history, brought up to date, each version of a log encoded once.
 
-A stored state is a base when the version chain says so; then only the events after it are encoded, else the
-newest events up to the receptive field. New states are written behind the answer, compare-and-set.
+A state is a base when the version chain says so; then only the events after it are encoded, else the newest events up
+to the receptive field. Whoever needs the state of a version first starts its encoding, and everybody else who needs
+it waits for the same one. `service.behind` writes new states back, and encodes events that nobody has asked about yet.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
-from export.features import GAP_UNKNOWN, EventArrays
-from service import blob, versions
-from service.background import Background, Work
+from service.blob import Base
+from service.cache import ProfileCache
 from service.deadline import Clock, Deadline
-from service.decoding import Decoding
-from service.engine import Job
-from service.errors import StoreUnavailable
-from service.history import Past, past
+from service.errors import StateStale, StoreUnavailable
+from service.history import Past
+from service.jobs import EncodeJob
 from service.metrics import Metrics
+from service.profile import Encoding, Profile, encoding
 from service.records import Subject, UserRecord
 from service.served import ServedModel
-from service.state import EncoderState
 from service.store import Store
 
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """What the engine must do before it can decode.
-
-    base: the state to start from, None for an empty one. events: what comes after it. from_start: the learned
-    start token goes first. stale: the stored state, if any, does not cover the stored history.
-    """
-
-    base: EncoderState | None
-    events: EventArrays
-    from_start: bool
-    stale: bool
+_Key = tuple[Subject, str, str]
 
 
 class StateKeeper:
-    """Reads records with their states, and writes states back."""
+    """`encoded` is told of every profile whose base is new."""
 
     def __init__(
         self,
         store: Store,
         metrics: Metrics,
-        background: Background,
+        cache: ProfileCache,
         *,
         history_cap: int,
         catch_up_s: float,
+        h_only: bool = False,
         clock: Clock = time.monotonic,
     ) -> None:
+        self.cache = cache
+        self.history_cap = history_cap
+        self.encoded: Callable[[Profile], None] = lambda _: None
         self._store = store
         self._metrics = metrics
-        self._background = background
-        self._history_cap = history_cap
         self._catch_up_s = catch_up_s
+        self._h_only = h_only
         self._clock = clock
+        self._flights: dict[_Key, asyncio.Task[Base]] = {}
 
-    async def read(self, subject: Subject, model: ServedModel, deadline: Deadline) -> UserRecord:
-        """One round trip, bounded by the deadline and by the store's own read time-out.
+    @property
+    def under_way(self) -> int:
+        """Encodings not yet finished."""
+        return len(self._flights)
+
+    async def read(self, subject: Subject, model: ServedModel, deadline: Deadline) -> Profile:
+        """The history as it is now, in one round trip, bounded by the deadline and by the store's read time-out.
 
         Raises:
             StoreUnavailable: away, or too slow for this request.
         """
+        known = self.cache.get(subject, model.version)
         try:
             with self._metrics.stage("state"):
-                return await self._store.read(subject, model.version, deadline.remaining())
+                version = "" if known is None else known.record.version
+                record = await self._store.read_if_changed(subject, model.version, version, deadline.remaining())
         except StoreUnavailable:
             self._metrics.redis_errors.labels("read").inc()
             raise
+        if record is None:
+            assert known is not None  # noqa: S101 - only a known version can be unchanged
+            self._metrics.state_cache.labels("memory", "hit").inc()
+            return known
+        self._metrics.state_cache.labels("memory", "miss" if known is None else "stale").inc()
+        return self.keep(subject, model, record)
 
-    def encoding(self, model: ServedModel, record: UserRecord, events: Past, *, from_state: bool = True) -> Encoding:
-        """From the stored state where that is a base and `from_state` trusts it, else from the raw events."""
-        start, state = self._base(model, record, events) if from_state else (0, None)
-        if state is None:
-            start = max(0, len(events) - model.engine.receptive_field)
-        trimmed = start > 0 or len(record.events) >= self._history_cap
-        stale = bool(record.events) and (state is None or start < events.stored)
-        if record.events:
-            outcome = "rebuilt" if state is None else "extended" if stale else "hit"
-            self._metrics.state_cache.labels("redis", outcome).inc()
-        arrays = model.vocabulary.events(events.item_ids[start:], events.types[start:], events.times_ms[start:])
-        return Encoding(state, arrays, from_start=state is None and not trimmed, stale=stale)
+    def keep(self, subject: Subject, model: ServedModel, record: UserRecord) -> Profile:
+        """The profile of a record that was just read, put into the cache."""
+        profile = Profile.of(subject, model, record)
+        self.cache.put(profile)
+        return profile
 
-    def keep(self, subject: Subject, model: ServedModel, record: UserRecord, state: EncoderState) -> None:
-        """Stores the state after the record's last event, behind the answer."""
+    def encoding(self, profile: Profile, events: Past, *, from_state: bool = True) -> Encoding | None:
+        """What must be encoded before a list can be decoded; None where the state is there."""
+        if from_state and profile.current and not events.inline:
+            work = None
+        else:
+            work = encoding(profile, events, history_cap=self.history_cap, from_state=from_state)
+        if profile.record.events:
+            outcome = "hit" if work is None else "rebuilt" if work.base is None else "extended"
+            self._metrics.state_cache.labels("state", outcome).inc()
+        return work
 
-        async def write() -> None:
-            await self._write(subject, model, record, state)
+    async def hidden(
+        self, profile: Profile, events: Past, work: Encoding | None, deadline: Deadline
+    ) -> npt.NDArray[np.float32]:
+        """h [d] after `events`.
 
-        self._start(subject, write)
+        Raises:
+            StateStale: not before the deadline; the encoding goes on behind the answer.
+            ModelAttemptFailed: the encoder failed, or is overloaded.
+        """
+        if work is None:
+            assert profile.base is not None  # noqa: S101 - nothing to encode means that there is a base
+            return profile.base.h
+        if not len(events):
+            return profile.model.start_h
+        if events.inline or profile.subject is None:
+            state = await profile.model.encoder.submit(_job(work), deadline)
+            return state.h
+        flight = self.advance(profile, work)
+        await asyncio.wait((flight,), timeout=deadline.remaining())
+        if not flight.done():
+            raise StateStale("the encoder takes too long")
+        return flight.result().h
 
-    def catch_up(self, subject: Subject, model: ServedModel, record: UserRecord) -> None:
-        """Encodes the stored history and stores the state, behind the answer."""
+    def advance(self, profile: Profile, work: Encoding) -> asyncio.Task[Base]:
+        """The encoding of a stored history: the one that is under way, or a new one."""
+        assert profile.subject is not None  # noqa: S101 - it is stored
+        key = (profile.subject, profile.record.version, profile.model.version)
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = asyncio.get_running_loop().create_task(self._encode(profile, work))
+            self._flights[key] = flight
+            flight.add_done_callback(lambda done: self._landed(key, done))
+        return flight
 
-        async def encode() -> None:
-            encoding = self.encoding(model, record, past(record.events, (), 0))
-            if not encoding.stale:
-                return
-            deadline = Deadline.after(self._catch_up_s, self._clock)
-            ranking = await model.batcher.submit(_encode_only(model, encoding), deadline)
-            await self._write(subject, model, record, ranking.state)
+    def catch_up(self, profile: Profile) -> None:
+        """Encodes the stored history behind the answer."""
+        if profile.subject is None or not profile.record.events or profile.current:
+            return
+        work = encoding(profile, profile.past, history_cap=self.history_cap)
+        if work is not None:
+            self.advance(profile, work)
 
-        self._start(subject, encode)
+    def forget(self, subject: Subject) -> None:
+        """Nothing of the subject stays in this process."""
+        self.cache.drop(subject)
 
-    def _base(self, model: ServedModel, record: UserRecord, events: Past) -> tuple[int, EncoderState | None]:
-        """Position of the first event the stored state has not seen, and that state if it is a base."""
-        if not record.events or events.stored != len(record.events):
-            return 0, None
-        base = blob.unpack(record.blob, model.engine.state_shape)
-        tail = None if base is None else versions.tail(record, base.version, base.last_score)
-        if base is None or tail is None:
-            return 0, None
-        return events.stored - len(tail), base.state
+    async def close(self) -> None:
+        """Waits for what is under way; each encoding has its own deadline."""
+        if self._flights:
+            await asyncio.wait(set(self._flights.values()))
 
-    async def _write(self, subject: Subject, model: ServedModel, record: UserRecord, state: EncoderState) -> None:
-        packed = blob.pack(blob.Base(state, record.version, record.events[-1].score))
-        try:
-            stored = await self._store.write_state(subject, model.version, record.version, packed)
-        except StoreUnavailable:
-            self._metrics.redis_errors.labels("write_state").inc()
-            raise
-        self._metrics.state_cache.labels("redis", "stored" if stored else "lost").inc()
+    async def _encode(self, profile: Profile, work: Encoding) -> Base:
+        state = await profile.model.encoder.submit(_job(work), Deadline.after(self._catch_up_s, self._clock))
+        record = profile.record
+        base = profile.base = Base.of(state, record.version, record.events[-1].score, h_only=self._h_only)
+        assert profile.subject is not None  # noqa: S101
+        if self.cache.get(profile.subject, profile.model.version) is profile:
+            self.cache.put(profile)  # it has grown; and one that was dropped meanwhile stays out
+        self.encoded(profile)
+        return base
 
-    def _start(self, subject: Subject, work: Work) -> None:
-        if not self._background.start(subject, work):
-            self._metrics.state_cache.labels("redis", "dropped").inc()
+    def _landed(self, key: _Key, flight: asyncio.Task[Base]) -> None:
+        del self._flights[key]
+        if not flight.cancelled():
+            flight.exception()  # looked at, so that a failure nobody waited for is not reported as lost
 
 
-def _encode_only(model: ServedModel, encoding: Encoding) -> Job:
-    """A job for zero items: encoded, not decoded."""
-    return Job(
-        state=encoding.base,
-        item=encoding.events.item,
-        type=encoding.events.type,
-        time_ms=encoding.events.time_ms,
-        from_start=encoding.from_start,
-        context=model.vocabulary.context.encode({}),
-        gap_ms=GAP_UNKNOWN,
-        decoding=Decoding("greedy"),
-        k=0,
-        allowed=0,
-        excluded=np.zeros(0, np.int64),
-        seed=0,
-    )
+def _job(work: Encoding) -> EncodeJob:
+    state = None if work.base is None else work.base.state
+    return EncodeJob(state, work.events.item, work.events.type, work.events.time_ms, work.from_start)

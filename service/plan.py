@@ -13,20 +13,20 @@ from service.decoding import Decoding
 from service.fallback import Constraints, Listing
 from service.guard import Reason, Rung
 from service.history import Past
-from service.records import Subject, UserRecord
+from service.profile import Profile
 from service.schemas import RecommendRequest
 from service.served import ServedModel, ranked_items
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One request, read and understood. `past` is what the answer is about; `limits` is what it may hold."""
+    """One request, read and understood. `past` is what the answer is about, the profile's own or one with the
+    request's events in it; `limits` is what it may hold."""
 
     request: RecommendRequest
     call: Call
     model: ServedModel
-    subject: Subject | None
-    record: UserRecord
+    profile: Profile
     past: Past
     segment: str
     decoding: Decoding

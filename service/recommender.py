@@ -1,6 +1,6 @@
 """One answer to `/recommend`, from the request to the list: read `Recommender.recommend` from top to bottom.
 
-    read the record → choose the decoding → choose the rung → one engine run → the answer
+    read the history → choose the decoding → choose the rung → one decoder run → the answer
                                                   ↘ any failure: one rung down ↙
 
 The ladder is full → narrow → item_cf → popular. There is always an answer, and it says which rung gave it and
@@ -14,28 +14,29 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from service import logs
 from service.call import Call
 from service.deadline import Clock, Deadline
 from service.decoding import Decoding
-from service.engine import Job, Ranking
 from service.errors import DeadlineExceeded, ModelAttemptFailed, ModelError, StateStale, StoreUnavailable
 from service.fallback import Constraints, Listing
 from service.guard import Decision, Guard, ModelRung, Outcome, Reason, Rung
 from service.history import Past, past, subject_of
-from service.keeper import Encoding, StateKeeper
+from service.jobs import DecodeJob
+from service.keeper import StateKeeper
 from service.metrics import Metrics
 from service.plan import Plan
 from service.policies import PolicyBook
+from service.profile import Profile, facts_of
 from service.records import Subject, UserRecord
 from service.schemas import RecommendRequest
-from service.segments import FACT_WINDOW, facts
 from service.served import ServedModel
 
 log = logs.get(__name__)
 
-_NOBODY = UserRecord("", ())
+_NOTHING = UserRecord("", ())
 _GREEDY = Decoding("greedy")
 # Kept back from the read of the history for the rungs that need no engine.
 _LAST_RUNGS_S = 0.002
@@ -77,8 +78,8 @@ class Recommender:
         budget_ms = min(request.budget_ms or self._budget_ms, self._budget_max_ms)
         deadline = call.deadline(budget_ms)
         model = self._model()
-        record, trouble = await self._read(subject_of(request), model, deadline)
-        plan = self._plan(request, call, model, record, budget_ms, deadline)
+        profile, trouble = await self._read(subject_of(request), model, deadline)
+        plan = self._plan(request, call, profile, budget_ms, deadline)
         decision = self._decide(plan, trouble)
         listing, rung, reason = await self._descend(plan, decision)
         if len(listing.items) < request.k and reason is None:
@@ -90,66 +91,57 @@ class Recommender:
 
     async def _read(
         self, subject: Subject | None, model: ServedModel, deadline: Deadline
-    ) -> tuple[UserRecord, Reason | None]:
-        """The stored record, or nobody's and the reason why."""
+    ) -> tuple[Profile, Reason | None]:
+        """The stored history, or nobody's and the reason why."""
+        nobody = Profile(None, model, _NOTHING)
         if subject is None:
-            return _NOBODY, None
+            return nobody, None
         in_time = deadline.keeping(_LAST_RUNGS_S)
         if in_time.passed:
-            return _NOBODY, "deadline"
+            return nobody, "deadline"
         try:
             return await self._states.read(subject, model, in_time), None
         except StoreUnavailable:
-            return _NOBODY, "deadline" if in_time.passed else "state_unavailable"
+            return nobody, "deadline" if in_time.passed else "state_unavailable"
         except Exception as error:
             log.error("read_broke", **logs.where(error))
-            return _NOBODY, "state_unavailable"
+            return nobody, "state_unavailable"
 
     def _plan(
-        self,
-        request: RecommendRequest,
-        call: Call,
-        model: ServedModel,
-        record: UserRecord,
-        budget_ms: float,
-        deadline: Deadline,
+        self, request: RecommendRequest, call: Call, profile: Profile, budget_ms: float, deadline: Deadline
     ) -> Plan:
         now_ms = int(self._wall_clock() * 1000.0)
-        events = past(record.events, request.events, now_ms)
-        segment, decoding = self._decoding(request, model, events, now_ms)
-        excluded = [*request.exclude, *(events.item_ids if request.exclude_seen else ())]
-        limits = Constraints(model.allowed(request.filter or {}), np.unique(model.indices(excluded)))
+        model = profile.model
+        events = past(profile.record.events, request.events, now_ms) if request.events else profile.past
+        segment, decoding = self._decoding(request, profile, events, now_ms)
         return Plan(
             request=request,
             call=call,
             model=model,
-            subject=subject_of(request),
-            record=record,
+            profile=profile,
             past=events,
             segment=segment,
             decoding=decoding,
-            limits=limits,
+            limits=Constraints(model.allowed(request.filter or {}), _excluded(request, profile, events)),
             budget_ms=budget_ms,
             deadline=deadline,
             now_ms=now_ms,
         )
 
-    def _decoding(
-        self, request: RecommendRequest, model: ServedModel, events: Past, now_ms: int
-    ) -> tuple[str, Decoding]:
+    def _decoding(self, request: RecommendRequest, profile: Profile, events: Past, now_ms: int) -> tuple[str, Decoding]:
         policies = self._policies.current
         if request.segment is not None:
             segment = policies.named(request.segment)
+        elif events is profile.past:
+            segment = policies.choose(profile.facts(now_ms))
         else:
-            recent = model.categories(events.item_ids[-FACT_WINDOW:])
-            known = facts(events.item_ids, recent, events.last_ms, now_ms, model.catalogue.n_categories)
-            segment = policies.choose(known)
+            segment = policies.choose(facts_of(events, profile.model).at(events.last_ms, now_ms))
         chosen = request.decoding.build() if request.decoding is not None else segment.decoding.build()
         return segment.name, chosen
 
     def _decide(self, plan: Plan, trouble: Reason | None) -> Decision:
         """Without the stored history the model may only speak of what the request itself brought along."""
-        decision = self._guard.decide(plan.deadline, plan.model.batcher.depth)
+        decision = self._guard.decide(plan.deadline, plan.model.decoder.depth)
         if trouble is None or not decision.asks_the_model:
             return decision
         if len(plan.past):
@@ -181,21 +173,18 @@ class Recommender:
             StateStale: there is more history to encode than fits; it is encoded behind the answer.
             ModelAttemptFailed: anything else.
         """
-        began, outcome, encoding, job = plan.deadline.clock(), Outcome.UNUSED, None, None
+        began, outcome = plan.deadline.clock(), Outcome.UNUSED
         in_time = plan.deadline.keeping(self._reserve_ms / 1000.0)
         try:
-            encoding = self._states.encoding(plan.model, plan.record, plan.past, from_state=from_state)
-            if not self._guard.encoding_fits(rung, in_time, plan.model.batcher.depth, len(encoding.events)):
-                raise StateStale("predicted to take too long")
-            job = await self._job(plan, rung, encoding, in_time)
-            ranking = await plan.model.batcher.submit(job, in_time)
+            h = await self._hidden(plan, rung, in_time, from_state=from_state)
+            job = await self._job(plan, rung, h, in_time)
+            listed = await plan.model.decoder.submit(job, in_time)
             outcome = Outcome.OK
-        except DeadlineExceeded as late:
-            if encoding is not None:
-                self._catch_up(plan, encoding)
-            outcome = Outcome.UNUSED if isinstance(late, StateStale) else Outcome.LATE
-            if job is not None and self._guard.encoding_dominates(rung, len(job.item)):
-                raise StateStale("took too long") from late
+        except StateStale as stale:
+            outcome = Outcome.LATE if stale.tried else Outcome.UNUSED
+            raise
+        except DeadlineExceeded:
+            outcome = Outcome.LATE
             raise
         except ModelError:
             outcome = Outcome.FAILED
@@ -209,19 +198,37 @@ class Recommender:
         finally:
             if from_state:  # the second attempt belongs to the same decision, and that has been reported
                 self._guard.observe(outcome, plan.deadline.clock() - began)
-        self._keep_state(plan, encoding, ranking)
-        listing = Listing(ranking.items, ranking.scores, "gpt4rec")
+        listing = Listing(listed.items, listed.scores, "gpt4rec")
         if len(listing.items) < plan.request.k:
             listing = plan.model.fallback.fill(listing, plan.request.k, plan.limits)
         return listing
 
-    async def _job(self, plan: Plan, rung: ModelRung, encoding: Encoding, deadline: Deadline) -> Job:
-        return Job(
-            state=encoding.base,
-            item=encoding.events.item,
-            type=encoding.events.type,
-            time_ms=encoding.events.time_ms,
-            from_start=encoding.from_start,
+    async def _hidden(
+        self, plan: Plan, rung: ModelRung, deadline: Deadline, *, from_state: bool
+    ) -> npt.NDArray[np.float32]:
+        """The hidden state to decode from, brought up to date.
+
+        Raises:
+            StateStale: not before the deadline.
+        """
+        work = self._states.encoding(plan.profile, plan.past, from_state=from_state)
+        if work is None:
+            return await self._states.hidden(plan.profile, plan.past, None, deadline)
+        if plan.past.inline:
+            self._states.catch_up(plan.profile)  # the state of the request's own events is not kept
+        events = len(work.events)
+        if not self._guard.encoding_fits(rung, deadline, plan.model.decoder.depth, events):
+            self._states.catch_up(plan.profile)
+            raise StateStale("predicted to take too long")
+        try:
+            return await self._states.hidden(plan.profile, plan.past, work, deadline)
+        except DeadlineExceeded as late:
+            self._states.catch_up(plan.profile)
+            raise StateStale("took too long", tried=True) from late
+
+    async def _job(self, plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32], deadline: Deadline) -> DecodeJob:
+        return DecodeJob(
+            h=h,
             context=plan.model.vocabulary.context.encode(plan.context()),
             gap_ms=plan.gap_ms(),
             decoding=plan.decoding,
@@ -243,22 +250,6 @@ class Recommender:
                 log.error("item_cf_failed", request_id=plan.call.request_id, **logs.where(error))
         return fallback.popular(k, plan.limits)
 
-    # -- after the model: nothing here delays the answer
-
-    def _keep_state(self, plan: Plan, encoding: Encoding, ranking: Ranking) -> None:
-        """Stores the new state; where inline events are in it, the stored events are encoded on their own."""
-        if plan.subject is None or not encoding.stale:
-            return
-        if plan.past.inline:
-            self._catch_up(plan, encoding)
-            return
-        self._states.keep(plan.subject, plan.model, plan.record, ranking.state)
-
-    def _catch_up(self, plan: Plan, encoding: Encoding) -> None:
-        """A history too long for one budget is encoded behind the answer: the next request has its state."""
-        if plan.subject is not None and encoding.stale:
-            self._states.catch_up(plan.subject, plan.model, plan.record)
-
     def _count(self, plan: Plan, listing: Listing, rung: Rung, reason: Reason | None, *, late: bool) -> None:
         strategy = plan.decoding.strategy
         self._metrics.recommendations.labels(listing.source, reason or "", plan.segment, strategy).inc()
@@ -273,3 +264,12 @@ class Recommender:
             strategy=strategy,
             k=plan.request.k,
         )
+
+
+def _excluded(request: RecommendRequest, profile: Profile, events: Past) -> npt.NDArray[np.int64]:
+    """[m] different indices that must not be listed, ascending."""
+    model = profile.model
+    if not request.exclude_seen:
+        return np.unique(model.indices(request.exclude))
+    seen = profile.seen if events is profile.past else np.unique(model.indices(events.item_ids))
+    return np.union1d(seen, model.indices(request.exclude)) if request.exclude else seen

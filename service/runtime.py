@@ -11,12 +11,13 @@ import orjson
 from fastapi import Request, Response
 
 from service.auth import Access, presented_secret
-from service.background import Background
+from service.behind import WriteBehind
 from service.call import Call
 from service.deadline import Clock
 from service.errors import StoreUnavailable
 from service.guard import Guard
 from service.ingest import Ingest
+from service.keeper import StateKeeper
 from service.metrics import BREAKER_STATES, MODES, Metrics
 from service.mode import ModeKeeper
 from service.policies import PolicyBook
@@ -45,7 +46,8 @@ class Runtime:
     policies: PolicyBook
     guard: Guard
     mode: ModeKeeper
-    background: Background
+    states: StateKeeper
+    behind: WriteBehind
     recommender: Recommender
     ingest: Ingest
     wall_clock: Clock = field(default=time.time)
@@ -73,7 +75,7 @@ class Runtime:
         """The checks behind /readyz; all but `redis` must hold."""
         return {
             "started": self.lifecycle.started,
-            "engine": self.model.batcher.healthy,
+            "engine": self.model.healthy,
             "not_draining": not self.lifecycle.draining,
         }
 
@@ -90,7 +92,7 @@ class Runtime:
         m = self.metrics
         m.one_hot(m.breaker_state, BREAKER_STATES, self.guard.breaker.state.value)
         m.one_hot(m.fallback_mode, MODES, self.mode.current())
-        m.queue_depth.set(self.model.batcher.depth)
+        m.queue_depth.set(self.model.encoder.depth + self.model.decoder.depth)
         for objective, rates in self.guard.budgets.burn_rates().items():
             for window, rate in rates.items():
                 m.burn_rate.labels(objective, window).set(rate)

@@ -27,6 +27,10 @@ class Facts:
     category_entropy: float | None
     repeat_share: float | None
 
+    def at(self, last_event_ms: int | None, now_ms: int) -> Facts:
+        """The same facts at another time."""
+        return Facts(self.events, _recency_s(last_event_ms, now_ms), self.category_entropy, self.repeat_share)
+
 
 FACTS: tuple[str, ...] = tuple(field.name for field in fields(Facts))
 
@@ -48,10 +52,14 @@ def facts(
     recent = item_ids[-FACT_WINDOW:]
     return Facts(
         events=len(item_ids),
-        recency_s=None if last_event_ms is None else max(0.0, (now_ms - last_event_ms) / 1000.0),
+        recency_s=_recency_s(last_event_ms, now_ms),
         category_entropy=_normalised_entropy(categories[-FACT_WINDOW:], n_categories),
         repeat_share=1.0 - len(set(recent)) / len(recent) if recent else None,
     )
+
+
+def _recency_s(last_event_ms: int | None, now_ms: int) -> float | None:
+    return None if last_event_ms is None else max(0.0, (now_ms - last_event_ms) / 1000.0)
 
 
 def _normalised_entropy(categories: Sequence[Sequence[str]], n_categories: int) -> float | None:

@@ -17,10 +17,10 @@ from export.features import Vocabulary
 from export.itemcf import ItemCF, Popularity
 from service.batcher import Batcher
 from service.deadline import Deadline
-from service.engine import Job, Ranking
 from service.errors import DeadlineExceeded, InvalidRequest, ModelError, NotFound
 from service.fallback import Fallback
-from service.state import StateShape
+from service.jobs import DecodeJob, EncodeJob, Listed
+from service.state import EncoderState, StateShape
 
 BoolArray = npt.NDArray[np.bool_]
 Filters = Mapping[str, Sequence[str]]
@@ -44,7 +44,8 @@ class Artifact(Protocol):
 
 
 class EngineLike(Protocol):
-    """The seam to the engine; `service.engine.Engine` and the fake of the tests fit it.
+    """The seam to the engine; `service.engine.Engine` and the fake of the tests fit it. `encode` and `decode` are
+    called from different threads at the same time.
 
     `on_graph(graph, rows, seconds)` is told of every run of the graphs "encoder" and "decoder".
     """
@@ -59,7 +60,8 @@ class EngineLike(Protocol):
     def receptive_field(self) -> int: ...
     @property
     def state_shape(self) -> StateShape: ...
-    def run(self, jobs: Sequence[Job]) -> Sequence[Ranking | Exception]: ...
+    def encode(self, jobs: Sequence[EncodeJob]) -> Sequence[EncoderState | Exception]: ...
+    def decode(self, jobs: Sequence[DecodeJob]) -> Sequence[Listed | Exception]: ...
     def warm_up(self) -> None: ...
     def filter_id(self, filters: Filters) -> int: ...
     def close(self) -> None: ...
@@ -82,10 +84,15 @@ class Catalogue(Protocol):
 
 @dataclass(slots=True)
 class ServedModel:
-    """Everything of one model version. Replaced as a whole, never changed."""
+    """Everything of one model version. Replaced as a whole, never changed.
+
+    `start_h` [d] is the hidden state of a user without history.
+    """
 
     engine: EngineLike
-    batcher: Batcher
+    encoder: Batcher[EncodeJob, EncoderState]
+    decoder: Batcher[DecodeJob, Listed]
+    start_h: npt.NDArray[np.float32]
     vocabulary: Vocabulary
     catalogue: Catalogue
     fallback: Fallback
@@ -93,9 +100,21 @@ class ServedModel:
     _filter_ids: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
 
     @classmethod
-    def of(cls, engine: EngineLike, batcher: Batcher) -> ServedModel:
+    def of(
+        cls,
+        engine: EngineLike,
+        encoder: Batcher[EncodeJob, EncoderState],
+        decoder: Batcher[DecodeJob, Listed],
+        start_h: npt.NDArray[np.float32],
+    ) -> ServedModel:
         a = engine.artifact
-        return cls(engine, batcher, a.vocabulary, a.catalogue, Fallback(a.item_cf, a.popularity))
+        fallback = Fallback(a.item_cf, a.popularity)
+        return cls(engine, encoder, decoder, start_h, a.vocabulary, a.catalogue, fallback)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether both of the engine's threads live and neither is stuck."""
+        return self.encoder.healthy and self.decoder.healthy
 
     @property
     def version(self) -> str:

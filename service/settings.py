@@ -64,10 +64,18 @@ class Settings(BaseSettings):
 
     # -- limits
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Larger request bodies are refused with 413.")
-    background_tasks_max: int = Field(
-        64, ge=0, description="State writes and catch-ups under way at once; more are dropped."
+    write_behind_max: int = Field(
+        4096, ge=1, description="Users whose events wait to be encoded behind the answers; more wait for a request."
     )
-    catch_up_timeout_ms: float = Field(2000.0, gt=0, description="Time a background re-encode of a history may take.")
+    catch_up_timeout_ms: float = Field(2000.0, gt=0, description="Time a history may take to be encoded.")
+    cache_mib: float = Field(
+        64.0, ge=0, description="Memory of the histories and states kept in each process; 0 keeps none."
+    )
+    state: Literal["full", "h_only"] = Field(
+        "full",
+        description="What is stored of an encoded history: all that adding an event needs, or only the vector to "
+        "decode from. `h_only` takes a tenth of the memory, and each event encodes the history anew.",
+    )
 
     # -- batching
     batch_max: int = Field(32, ge=1, description="Most jobs in one engine run.")

@@ -131,18 +131,30 @@ class Store:
 
         Waits for the read time-out, or for `timeout_s` where that is shorter.
         """
-        keys = (*self._keys(subject, "events", "version"), self._state_key(subject, model_version))
+        record = await self.read_if_changed(subject, model_version, "", timeout_s)
+        assert record is not None  # noqa: S101 - no version is the empty one
+        return record
+
+    async def read_if_changed(
+        self, subject: Subject, model_version: str, known: str, timeout_s: float | None = None
+    ) -> UserRecord | None:
+        """`read`, or None where the log's version is still `known`: then a few bytes travel."""
         limit = self._read_s if timeout_s is None else min(self._read_s, timeout_s)
-        version, flat, blob = await self._link.script(ScriptCall(scripts.READ, keys, ()), timeout_s=limit)
-        return UserRecord(version.decode() if version else "", _events(flat), blob)
+        return _record(await self._link.script(self._read_call(subject, model_version, known), timeout_s=limit))
+
+    async def read_many(self, wanted: Sequence[tuple[Subject, str]], model_version: str) -> list[UserRecord | None]:
+        """`read_if_changed` for many (subject, known version), in one round trip, within the write time-out."""
+        calls = [self._read_call(subject, model_version, known) for subject, known in wanted]
+        return [_record(reply) for reply in await self._scripts(calls)]
 
     async def write_state(self, subject: Subject, model_version: str, expected_version: str, blob: bytes) -> bool:
         """Store a state made at `expected_version`; False, and nothing written, if the log has moved on."""
-        version, states = self._keys(subject, "version", "states")
-        keys = (version, self._state_key(subject, model_version), states)
-        args = (expected_version, blob, self.settings.state_ttl_s * 1000, model_version)
-        call = ScriptCall(scripts.WRITE_STATE, keys, args)
-        return bool(await self._link.script(call, timeout_s=self._write_s))
+        return (await self.write_states([(subject, expected_version, blob)], model_version))[0]
+
+    async def write_states(self, batch: Sequence[tuple[Subject, str, bytes]], model_version: str) -> list[bool]:
+        """`write_state` for many (subject, expected version, blob), in one round trip."""
+        calls = [self._write_call(subject, model_version, expected, blob) for subject, expected, blob in batch]
+        return [bool(reply) for reply in await self._scripts(calls)]
 
     async def merge(self, session: Subject, user: Subject) -> int:
         """Move a session's history to a user, in order of time; returns how many events were new to the user.
@@ -211,6 +223,24 @@ class Store:
 
     # Inside
 
+    def _read_call(self, subject: Subject, model_version: str, known: str) -> ScriptCall:
+        keys = (*self._keys(subject, "events", "version"), self._state_key(subject, model_version))
+        return ScriptCall(scripts.READ, keys, (known,))
+
+    def _write_call(self, subject: Subject, model_version: str, expected_version: str, blob: bytes) -> ScriptCall:
+        version, states = self._keys(subject, "version", "states")
+        keys = (version, self._state_key(subject, model_version), states)
+        args = (expected_version, blob, self.settings.state_ttl_s * 1000, model_version)
+        return ScriptCall(scripts.WRITE_STATE, keys, args)
+
+    async def _scripts(self, calls: Sequence[ScriptCall]) -> list[Any]:
+        if not calls:
+            return []
+        if len(calls) == 1:
+            return [await self._link.script(calls[0], timeout_s=self._write_s)]
+        replies, _ = await self._link.scripts(calls, barrier=None, timeout_s=self._write_s)
+        return replies
+
     def _keys(self, subject: Subject, *names: str) -> tuple[str, ...]:
         return tuple(f"{self.settings.prefix}{subject.tag}:{name}" for name in names)
 
@@ -267,6 +297,14 @@ class Store:
         keys = self._keys(subject, "events", "version", "signals", "states")
         args = (self._state_key(subject, ""), *expected)
         return int(await self._link.script(ScriptCall(scripts.ERASE, keys, args), timeout_s=self._write_s))
+
+
+def _record(reply: Sequence[Any]) -> UserRecord | None:
+    """None where the log had not changed."""
+    if len(reply) == 1:
+        return None
+    version, flat, blob = reply
+    return UserRecord(version.decode() if version else "", _events(flat), blob)
 
 
 def _events(flat: Sequence[bytes]) -> tuple[StoredEvent, ...]:

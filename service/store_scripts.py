@@ -90,10 +90,14 @@ redis.call('PEXPIRE', KEYS[1], ttl)
 return {accepted, duplicates, version}
 """)
 
-# KEYS events, version, state   → version, members with scores (oldest first), state blob
+# KEYS events, version, state   ARGV known version, "" for none
+# → version, members with scores (oldest first), state blob; the version alone where it is the known one
 READ = Script("""
-return {redis.call('GET', KEYS[2]), redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'),
-        redis.call('GET', KEYS[3])}
+local version = redis.call('GET', KEYS[2])
+if version and version == ARGV[1] then
+  return {version}
+end
+return {version, redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), redis.call('GET', KEYS[3])}
 """)
 
 # KEYS version, state, states   ARGV expected version, blob, TTL ms, model version   → 1 written, 0 outdated

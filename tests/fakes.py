@@ -12,7 +12,7 @@ import numpy.typing as npt
 from export.catalogue import CatalogueItem
 from export.features import ContextVocabulary, EventArrays, Vocabulary
 from export.itemcf import ItemCF, Popularity
-from service.engine import Job, Ranking
+from service.jobs import DecodeJob, EncodeJob, Listed
 from service.state import EncoderState, StateShape
 from service.store import Store, StoreSettings
 
@@ -74,13 +74,14 @@ class FakeArtifact:
     def popularity(self) -> Popularity:
         """Item 0 is the most popular, item 39 the least."""
         weight = np.arange(N_ITEMS, 0, -1, dtype=np.float64)
-        return Popularity((weight / weight.sum()).astype(np.float32))
+        return Popularity.of((weight / weight.sum()).astype(np.float32))
 
 
 class FakeEngine:
     """Recommends the allowed items from the highest index down.
 
-    `h[0]` counts the encoded events and `h[1]` sums their items, so a test can see what a state has seen.
+    `h[0]` counts the encoded events and `h[1]` sums their items, so a test can see what a state has seen. `go` holds
+    the decoder, `encode_go` the encoder.
     """
 
     def __init__(self, out_of_stock: frozenset[int] = frozenset()) -> None:
@@ -88,7 +89,8 @@ class FakeEngine:
         self.model_version = "fake-1"
         self.receptive_field = 12
         self.state_shape = SHAPE
-        self.jobs: list[Job] = []
+        self.encoded: list[EncodeJob] = []
+        self.jobs: list[DecodeJob] = []
         self.batches: list[int] = []
         self.error: BaseException | None = None
         self.fail_jobs: bool = False
@@ -96,6 +98,8 @@ class FakeEngine:
         self.fail_states = False
         self.go = threading.Event()
         self.go.set()
+        self.encode_go = threading.Event()
+        self.encode_go.set()
         self.entered = threading.Event()
         self.on_graph: Callable[[str, int, float], None] | None = None
         self.warm = False
@@ -112,7 +116,12 @@ class FakeEngine:
         self._filters.append(filters)
         return len(self._filters) - 1
 
-    def run(self, jobs: Sequence[Job]) -> list[Ranking | Exception]:
+    def encode(self, jobs: Sequence[EncodeJob]) -> list[EncoderState | Exception]:
+        self.encoded.extend(jobs)
+        self.encode_go.wait()
+        return [self._encode(job) for job in jobs]
+
+    def decode(self, jobs: Sequence[DecodeJob]) -> list[Listed | Exception]:
         self.jobs.extend(jobs)
         self.batches.append(len(jobs))
         self.entered.set()
@@ -121,20 +130,24 @@ class FakeEngine:
             raise self.error
         if self.on_graph is not None:
             self.on_graph("decoder", len(jobs), 0.001)
-        return [self._rank(job) for job in jobs]
+        return [self._list(job) for job in jobs]
 
-    def _rank(self, job: Job) -> Ranking | Exception:
+    def _encode(self, job: EncodeJob) -> EncoderState | Exception:
+        if self.fail_states and job.state is not None:
+            return RuntimeError("this state is bad")
+        return add(job.state, EventArrays(job.item, job.type, job.time_ms))
+
+    def _list(self, job: DecodeJob) -> Listed | Exception:
         if self.fail_jobs or (self.fail_full_width and job.width is None):
             return RuntimeError("this job is bad")
-        if self.fail_states and job.state is not None:
+        if not np.isfinite(job.h).all():
             return RuntimeError("this state is bad")
         allowed = self.artifact.catalogue.allowed(self._filters[job.allowed])
         mask = np.ones(N_ITEMS, np.bool_) if allowed is None else allowed.copy()
         mask[job.excluded] = False
         items = np.flatnonzero(mask)[::-1][: job.k].astype(np.int64)
         scores = -np.arange(1, len(items) + 1, dtype=np.float32)
-        state = add(job.state, EventArrays(job.item, job.type, job.time_ms))
-        return Ranking(items, scores, state, log_probs=scores)
+        return Listed(items, scores, log_probs=scores)
 
 
 def add(state: EncoderState | None, events: EventArrays) -> EncoderState:

@@ -16,6 +16,7 @@ from service.app import create_app
 from service.runtime import Runtime
 from service.settings import Settings
 from service.store import Store, StoreSettings
+from tests.aio import eventually
 from tests.fakes import FakeEngine, away_store
 
 _TOKEN = "test-token"
@@ -48,7 +49,11 @@ class Service:
 
     async def settled(self) -> None:
         """Waits for the work behind the answers."""
-        await self.runtime.background.close(10.0)
+
+        async def idle() -> bool:
+            return self.runtime.behind.idle
+
+        await eventually(idle, within_s=10.0)
 
 
 @asynccontextmanager
@@ -101,6 +106,7 @@ async def _serving(
                 yield Service(app, client, engine)
             finally:
                 if isinstance(engine, FakeEngine):
+                    engine.encode_go.set()
                     engine.go.set()  # before the lifespan ends: the batcher waits for the run under way
     finally:
         if own is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from service.engine import Engine
 from service.guard import MODEL_RUNGS, Outcome
+from service.records import Subject
 from service.responses import RecommendAnswer
 from service.store import Store, StoreSettings
 from tests.aio import asynchronous, eventually
@@ -49,7 +50,7 @@ async def test_a_user_without_history_is_served_by_the_start_token(shared_valkey
     async with serving(redis_url=shared_valkey.url, prefix="start:") as service:
         answer = await service.recommend(user_id="nobody")
     assert (answer["source"], answer["segment"], answer["strategy"]) == ("gpt4rec", "new", "temperature")
-    assert service.engine.jobs[-1].from_start
+    assert float(service.engine.jobs[-1].h[0]) == 0.0
 
 
 @asynchronous
@@ -61,23 +62,23 @@ async def test_acknowledged_event_is_seen_by_the_next_recommend(shared_valkey: V
             seen += item
             answer = await service.recommend(user_id="u1")
             job = service.engine.jobs[-1]
-            before = 0.0 if job.state is None else float(job.state.h[1])
-            assert before + float(job.item.sum()) == seen
+            assert (float(job.h[0]), float(job.h[1])) == (item + 1, seen)
             assert str(item) not in ids(answer)
-            await service.settled()
+            if item % 3 == 0:
+                await service.settled()
 
 
 @asynchronous
 async def test_only_the_tail_is_encoded_once_a_state_is_stored(shared_valkey: Valkey) -> None:
     async with serving(redis_url=shared_valkey.url, prefix="tail:") as service:
         await service.post_events("u1", "1", "2", "3")
-        await service.recommend(user_id="u1")
         await service.settled()
         await service.recommend(user_id="u1")
         await service.post_events("u1", "4", start_ms=1_700_000_100_000)
         await service.recommend(user_id="u1")
-    assert [len(job.item) for job in service.engine.jobs] == [3, 0, 1]
-    assert [job.from_start for job in service.engine.jobs] == [True, False, False]
+        encoded = service.engine.encoded[1:]  # the first is the start token's
+    assert [len(job.item) for job in encoded] == [3, 1]
+    assert [job.from_start for job in encoded] == [True, False]
 
 
 @asynchronous
@@ -88,9 +89,10 @@ async def test_a_late_event_makes_the_state_be_rebuilt(shared_valkey: Valkey) ->
         await service.settled()
         await service.post_events("u1", "9", start_ms=1_600_000_000_000)
         await service.recommend(user_id="u1")
-    job = service.engine.jobs[-1]
-    assert job.state is None
-    assert job.item.tolist() == [9, 1, 2, 3]
+    work = service.engine.encoded[-1]
+    assert work.state is None
+    assert work.item.tolist() == [9, 1, 2, 3]
+    assert float(service.engine.jobs[-1].h[1]) == 15.0
 
 
 @asynchronous
@@ -98,14 +100,11 @@ async def test_inline_events_are_used_once_and_not_stored(shared_valkey: Valkey)
     async with serving(redis_url=shared_valkey.url, prefix="inline:") as service:
         await service.post_events("u1", "1", "2")
         answer = await service.recommend(user_id="u1", events=[{"item_id": "30", "type": "click"}])
-        assert service.engine.jobs[-1].item.tolist() == [1, 2, 30]
+        assert float(service.engine.jobs[-1].h[1]) == 33.0
         assert "30" not in ids(answer)
         await service.settled()
         await service.recommend(user_id="u1")
-    job = service.engine.jobs[-1]
-    assert job.state is not None
-    assert float(job.state.h[1]) == 3.0
-    assert len(job.item) == 0
+    assert float(service.engine.jobs[-1].h[1]) == 3.0
 
 
 @asynchronous
@@ -273,20 +272,12 @@ async def test_recommend_always_answers(fault: str, valkey: Valkey) -> None:
 
 
 @asynchronous
-async def test_recommend_always_answers_where_the_model_computes_nan(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_recommend_always_answers_where_the_model_computes_nan(tmp_path: Path) -> None:
     engine = Engine.open(write_artifact(tmp_path), device="cpu", threads=1)
     body: dict[str, Any] = {"events": [{"item_id": "i3"}], "k": 6, "decoding": {"strategy": "beam"}}
     async with serving(cast("FakeEngine", engine)) as service:
         well = await service.recommend(**body)
-        run = engine._decoder.run
-
-        def broken(feeds: Mapping[str, Any]) -> list[Any]:
-            item, score, log_prob = run(feeds)
-            return [item, np.full_like(score, np.nan), log_prob]
-
-        monkeypatch.setattr(engine._decoder, "run", broken)
+        engine.set_blend(float("nan"))
         answer = await service.recommend(**body)
     RecommendAnswer.model_validate(answer)
     assert (well["rung"], answer["rung"], answer["reason"]) == ("full", "item_cf", "model_error")
@@ -398,7 +389,7 @@ async def test_a_full_queue_is_answered_by_item_cf_with_overload() -> None:
         second = asyncio.ensure_future(service.recommend(events=[{"item_id": "3"}], budget_ms=20_000))
 
         async def queued() -> bool:
-            return service.runtime.model.batcher.depth == 2
+            return service.runtime.model.decoder.depth == 2
 
         await eventually(queued, within_s=10.0)
         third = await service.recommend(events=[{"item_id": "3"}], budget_ms=20_000)
@@ -443,16 +434,15 @@ async def test_a_cancelled_request_is_no_model_failure() -> None:
 @asynchronous
 async def test_a_history_too_long_for_the_budget_is_encoded_behind_the_answer(shared_valkey: Valkey) -> None:
     async with serving(redis_url=shared_valkey.url, prefix="catchup:") as service:
+        service.engine.encode_go.clear()
         await service.post_events("u1", "1", "2", "3", "4")
-        service.engine.go.clear()
         answer = await service.recommend(user_id="u1", budget_ms=200)
-        assert (answer["source"], answer["reason"]) == ("item_cf", "deadline")
-        service.engine.go.set()
+        assert (answer["source"], answer["reason"]) == ("item_cf", "state_stale")
+        service.engine.encode_go.set()
         await service.settled()
         await service.recommend(user_id="u1")
-    job = service.engine.jobs[-1]
-    assert job.state is not None
-    assert float(job.state.h[0]) == 4.0
+    assert float(service.engine.jobs[-1].h[0]) == 4.0
+    assert [len(work.item) for work in service.engine.encoded] == [0, 4]
 
 
 @asynchronous
@@ -460,6 +450,7 @@ async def test_a_state_too_far_behind_is_stale_and_item_cf_answers(shared_valkey
     """Where encoding is known to take longer than the request has, the engine is not asked; the raw events give the
     list, and the state is brought up to date behind it."""
     async with serving(redis_url=shared_valkey.url, prefix="stale:") as service:
+        service.engine.encode_go.clear()
         await service.post_events("u1", *map(str, range(10)))
         service.runtime.guard.measured("full", 0.001)
         service.runtime.guard.encoded(1.0, 10)
@@ -467,8 +458,10 @@ async def test_a_state_too_far_behind_is_stale_and_item_cf_answers(shared_valkey
         assert (answer["source"], answer["rung"], answer["reason"]) == ("item_cf", "item_cf", "state_stale")
         assert answer["degraded"] and answer["latency_ms"] < 400
         assert ids(answer)[:2] == ["10", "11"]
+        service.engine.encode_go.set()
         await service.settled()
-        assert [(job.k, len(job.item)) for job in service.engine.jobs] == [(0, 10)]
+        assert [len(work.item) for work in service.engine.encoded] == [0, 10]
+        assert not service.engine.jobs
         again = await service.recommend(user_id="u1", budget_ms=400)
         attempts = service.runtime.guard.status()["budgets"]["attempts"]["total"]
     assert (again["rung"], again["reason"]) == ("full", None)
@@ -478,9 +471,9 @@ async def test_a_state_too_far_behind_is_stale_and_item_cf_answers(shared_valkey
 @asynchronous
 async def test_a_run_that_a_long_history_makes_late_is_stale_and_counts_as_late(shared_valkey: Valkey) -> None:
     async with serving(redis_url=shared_valkey.url, prefix="stale2:") as service:
+        service.engine.encode_go.clear()
         await service.post_events("u1", *map(str, range(10)))
         service.runtime.guard.measured("full", 0.001)
-        service.engine.go.clear()
         answer = await service.recommend(user_id="u1", budget_ms=200)
         attempts = service.runtime.guard.status()["budgets"]["attempts"]
     assert (answer["source"], answer["reason"]) == ("item_cf", "state_stale")
@@ -491,12 +484,21 @@ async def test_a_run_that_a_long_history_makes_late_is_stale_and_counts_as_late(
 async def test_a_stored_state_that_breaks_the_model_is_rebuilt_from_the_log(shared_valkey: Valkey) -> None:
     async with serving(redis_url=shared_valkey.url, prefix="poison:") as service:
         await service.post_events("u1", "1", "2", "3")
-        await service.recommend(user_id="u1")
         await service.settled()
-        service.engine.fail_states = True
+        profile = service.runtime.states.cache.get(Subject("user", "u1"), "fake-1")
+        assert profile is not None and profile.base is not None
+        profile.base = replace(profile.base, h=profile.base.h * np.float32(np.nan))
         answer = await service.recommend(user_id="u1")
         assert (answer["source"], answer["rung"], answer["reason"]) == ("gpt4rec", "narrow", "model_error")
-        assert [(job.state is None, len(job.item)) for job in service.engine.jobs[-2:]] == [(False, 0), (True, 3)]
+        assert len(service.engine.encoded[-1].item) == 3
+        await service.settled()
+        again = await service.recommend(user_id="u1")
+        assert (again["rung"], again["reason"]) == ("full", None)
+        service.engine.fail_states = True
+        await service.post_events("u1", "4", start_ms=1_700_000_100_000)
+        answer = await service.recommend(user_id="u1")
+        assert (answer["source"], answer["rung"], answer["reason"]) == ("gpt4rec", "narrow", "model_error")
+        assert service.engine.encoded[-1].item.tolist() == [1, 2, 3, 4]
 
 
 @asynchronous

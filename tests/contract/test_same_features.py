@@ -49,11 +49,10 @@ def trainers_input() -> EventArrays:
 @asynchronous
 async def test_training_and_serving_see_the_same_features(shared_valkey: Valkey) -> None:
     async with serving(redis_url=shared_valkey.url, prefix="same-features:") as service:
-        for item, kind, ms in LOG:
-            event = {"user_id": "u", "item_id": item, "type": kind, "timestamp": START_MS + ms}
-            assert (await service.client.post("/events", json={"events": [event]})).status_code == 200
+        events = [{"user_id": "u", "item_id": i, "type": kind, "timestamp": START_MS + ms} for i, kind, ms in LOG]
+        assert (await service.client.post("/events", json={"events": events})).status_code == 200
         await service.recommend(user_id="u")
-        job = service.engine.jobs[0]
+        job = service.engine.encoded[-1]
     assert job.state is None
     assert job.from_start
     served = FakeArtifact().vocabulary.with_start(EventArrays(job.item, job.type, job.time_ms))

@@ -12,22 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batcher import Batcher
+from service.batcher import Batcher, BatchLimits
 from service.deadline import Deadline
 from service.decoding import Decoding
-from service.engine import Job
 from service.errors import DeadlineExceeded, ModelAttemptFailed, ModelError, Overloaded
+from service.jobs import DecodeJob, Listed
 from service.metrics import Metrics
 from tests.aio import asynchronous, eventually
 from tests.fakes import FakeEngine
 
 _NOTHING = np.zeros(0, np.int64)
+Decoder = Batcher[DecodeJob, Listed]
 
 
-def job(k: int = 1) -> Job:
-    return Job(
-        state=None, item=_NOTHING, type=_NOTHING, time_ms=_NOTHING, from_start=True, context=_NOTHING,
-        gap_ms=-1, decoding=Decoding("greedy"), k=k, allowed=0, excluded=_NOTHING, seed=0,
+def job(k: int = 1, width: int | None = None) -> DecodeJob:
+    return DecodeJob(
+        h=np.zeros(4, np.float32), context=_NOTHING, gap_ms=-1, decoding=Decoding("greedy"), k=k, allowed=0,
+        excluded=_NOTHING, seed=0, width=width,
     )  # fmt: skip
 
 
@@ -36,8 +37,10 @@ def soon(seconds: float = 20.0) -> Deadline:
 
 
 @asynccontextmanager
-async def batching(engine: FakeEngine, **options: Any) -> AsyncIterator[Batcher]:
-    batcher = Batcher(engine, Metrics(), **options)
+async def batching(engine: FakeEngine, threads: int = 1, **limits: Any) -> AsyncIterator[Decoder]:
+    batcher = Batcher(
+        engine.decode, Metrics(), BatchLimits(**limits), group=lambda job: job.width, name="decode", threads=threads
+    )
     batcher.start()
     try:
         yield batcher
@@ -47,7 +50,7 @@ async def batching(engine: FakeEngine, **options: Any) -> AsyncIterator[Batcher]
 
 
 @asynccontextmanager
-async def busy(engine: FakeEngine, batcher: Batcher) -> AsyncIterator[asyncio.Task[Any]]:
+async def busy(engine: FakeEngine, batcher: Decoder) -> AsyncIterator[asyncio.Task[Any]]:
     """The engine is held inside a run of one job."""
     engine.go.clear()
     held = asyncio.ensure_future(batcher.submit(job(), soon()))
@@ -210,6 +213,30 @@ async def test_closing_is_bounded_and_fails_what_still_waits() -> None:
                 await waiting
             engine.go.set()
         await held
+
+
+@asynchronous
+async def test_a_run_takes_jobs_of_one_group_and_the_others_keep_their_order() -> None:
+    engine = FakeEngine()
+    async with batching(engine, window_s=0.0) as batcher:
+        async with busy(engine, batcher) as held:
+            widths = [8, 64, 8, 64, 64, 8]
+            rest = [asyncio.ensure_future(batcher.submit(job(width=width), soon())) for width in widths]
+            await asyncio.sleep(0)
+            engine.go.set()
+        await asyncio.gather(held, *rest)
+    assert engine.batches == [1, 3, 3]
+    assert [job.width for job in engine.jobs[1:]] == [8, 8, 8, 64, 64, 64]
+
+
+@asynchronous
+async def test_several_threads_share_the_queue_and_each_job_is_run_once() -> None:
+    engine = FakeEngine()
+    async with batching(engine, threads=3, batch_max=2, window_s=0.001) as batcher:
+        lists = await asyncio.gather(*(batcher.submit(job(k=1 + n % 5), soon()) for n in range(200)))
+        assert [len(listed.items) for listed in lists] == [1 + n % 5 for n in range(200)]
+        assert batcher.healthy and batcher.depth == 0
+    assert len(engine.jobs) == 200
 
 
 @given(

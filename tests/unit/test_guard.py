@@ -156,17 +156,6 @@ def test_a_long_history_has_a_price_of_its_own() -> None:
     assert bench.guard.encoding_fits("full", deadline, 0, 200)
 
 
-def test_a_late_run_is_blamed_on_what_took_longest() -> None:
-    bench = Bench()
-    assert not bench.guard.encoding_dominates("full", 100)  # no run without a history was ever seen
-    bench.measured(full_ms=10, narrow_ms=5)
-    assert bench.guard.encoding_dominates("full", 100)
-    assert not bench.guard.encoding_dominates("full", 3)
-    bench.guard.encoded(0.010, events=100)
-    assert bench.guard.encoding_dominates("full", 100)
-    assert not bench.guard.encoding_dominates("full", 50)
-
-
 def test_budgets_burn_by_late_and_failed_attempts_only() -> None:
     bench = Bench()
     for outcome in (*[Outcome.OK] * 97, *[Outcome.LATE] * 2, Outcome.FAILED, *[Outcome.UNUSED] * 50):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,14 +9,12 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from service.auth import Access, Keys, presented_secret
-from service.background import Background
 from service.deadline import Deadline, request_began
-from service.errors import Forbidden, NotFound, SettingsError, StoreUnavailable, Unauthorized
+from service.errors import Forbidden, NotFound, SettingsError, Unauthorized
 from service.fallback import Constraints, Fallback
 from service.history import past
 from service.records import StoredEvent
 from service.schemas import InlineEvent
-from tests.aio import asynchronous
 from tests.clock import FakeClock
 from tests.fakes import FakeArtifact
 
@@ -132,47 +128,6 @@ def test_a_past_is_ordered_by_time(before: list[int], given_inline: list[int]) -
     assert events.times_ms == sorted(events.times_ms)
     assert len(events) == len(before) + len(given_inline)
     assert events.item_ids[: events.stored] == [str(n) for n in range(events.stored)]
-
-
-# -- background work
-
-
-@asynchronous
-async def test_background_work_is_bounded_and_one_at_a_time_for_each_key() -> None:
-    background, gate = Background(2), asyncio.Event()
-    done: list[str] = []
-
-    async def work() -> None:
-        await gate.wait()
-        done.append("done")
-
-    assert background.start("a", work)
-    assert not background.start("a", work)
-    assert background.start("b", work)
-    assert not background.start("c", work)
-    gate.set()
-    await background.close(10.0)
-    assert done == ["done", "done"]
-    assert len(background) == 0
-
-
-@asynchronous
-async def test_background_failures_are_observed_and_work_too_slow_is_cancelled() -> None:
-    background = Background(3)
-
-    async def away() -> None:
-        raise StoreUnavailable("away")
-
-    async def broken() -> None:
-        raise RuntimeError("broken")
-
-    async def endless() -> None:
-        await asyncio.Event().wait()
-
-    for key, work in enumerate((away, broken, endless)):
-        assert background.start(key, work)
-    await background.close(0.05)
-    assert len(background) == 0
 
 
 # -- the fallback

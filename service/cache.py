@@ -1,0 +1,49 @@
+"""Profiles kept in the process, the least recently used go first; bounded by bytes.
+
+A profile from here is only used after Redis has said, in the request's one round trip, that its version is still the
+log's. So nothing here can be stale, whichever replica wrote the log.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from service.profile import Profile
+from service.records import Subject
+
+
+class ProfileCache:
+    """Not thread-safe: it lives on the event loop."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._profiles: OrderedDict[Subject, tuple[Profile, int]] = OrderedDict()
+        self.nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._profiles)
+
+    def get(self, subject: Subject, model_version: str) -> Profile | None:
+        found = self._profiles.get(subject)
+        if found is None or found[0].model.version != model_version:
+            return None
+        self._profiles.move_to_end(subject)
+        return found[0]
+
+    def put(self, profile: Profile) -> None:
+        """Keeps a profile in the place of its subject's former one; also to be called when it has grown."""
+        assert profile.subject is not None  # noqa: S101 - nobody's history is not kept
+        self.drop(profile.subject)
+        size = profile.nbytes
+        if not profile.record.events or size > self._bytes_max:
+            return
+        profile.cached = True
+        self._profiles[profile.subject] = (profile, size)
+        self.nbytes += size
+        while self.nbytes > self._bytes_max:
+            _, (_, freed) = self._profiles.popitem(last=False)
+            self.nbytes -= freed
+
+    def drop(self, subject: Subject) -> None:
+        _, freed = self._profiles.pop(subject, (None, 0))
+        self.nbytes -= freed

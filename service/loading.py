@@ -1,0 +1,87 @@
+"""From an artefact to a model in service: opened, warmed up, and put behind its batchers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+import numpy as np
+import numpy.typing as npt
+
+from service.batcher import Batcher, BatchLimits
+from service.errors import StartupError
+from service.guard import Guard
+from service.jobs import DecodeJob, EncodeJob
+from service.metrics import Metrics
+from service.served import EngineLike, ServedModel
+from service.settings import PREFIX, Settings
+
+_STAGE_OF = {"encoder": "encode", "decoder": "decode", "sampler": "decode"}
+
+
+async def open_engine(stack: AsyncExitStack, settings: Settings) -> EngineLike:
+    from service.engine import Engine
+
+    if settings.artifact is None:
+        raise StartupError(f"no artefact to serve: set {PREFIX}ARTIFACT or give --artifact")
+    engine: EngineLike = await asyncio.to_thread(
+        Engine.open, settings.artifact, device=settings.device, threads=settings.engine_threads or None
+    )
+    stack.callback(engine.close)
+    return engine
+
+
+async def start_model(
+    stack: AsyncExitStack, settings: Settings, engine: EngineLike, guard: Guard, metrics: Metrics
+) -> ServedModel:
+    """Warms the engine up before anything is accepted, and puts it behind its batchers."""
+
+    def on_graph(graph: str, rows: int, seconds: float) -> None:
+        metrics.batch_size.labels(graph).observe(rows)
+        metrics.stage_duration.labels(_STAGE_OF[graph]).observe(seconds)
+
+    def encoded(jobs: Sequence[EncodeJob], seconds: float) -> None:
+        guard.encoded(seconds, max(len(job.item) for job in jobs))
+
+    def decoded(jobs: Sequence[DecodeJob], seconds: float) -> None:
+        guard.measured("narrow" if jobs[0].width is not None else "full", seconds)
+
+    start_h = await asyncio.to_thread(_warm_up, engine)
+    engine.on_graph = on_graph
+    limits = BatchLimits(
+        batch_max=settings.batch_max,
+        window_s=settings.batch_window_ms / 1000.0,
+        queue_max=settings.queue_max,
+        stall_s=settings.engine_stall_s,
+    )
+    encoder = Batcher(engine.encode, metrics, limits, group=_length, name="encode", on_run=encoded)
+    decoder = Batcher(engine.decode, metrics, limits, group=_width, name="decode", on_run=decoded)
+    for batcher in (encoder, decoder):
+        batcher.start()
+        stack.push_async_callback(batcher.close, settings.drain_timeout_s)
+    metrics.model_info.labels(engine.model_version).set(1)
+    return ServedModel.of(engine, encoder, decoder, start_h)
+
+
+def _warm_up(engine: EngineLike) -> npt.NDArray[np.float32]:
+    """Warms every graph up, and returns the hidden state of a user without history."""
+    nothing = np.zeros(0, np.int64)
+    try:
+        engine.warm_up()
+        state = engine.encode([EncodeJob(None, nothing, nothing, nothing, from_start=True)])[0]
+        if isinstance(state, Exception):
+            raise state
+    except Exception as error:
+        raise StartupError(f"the model {engine.model_version} cannot be warmed up: {error}") from error
+    return state.h
+
+
+def _length(job: EncodeJob) -> int:
+    """Histories whose lengths share a power of two are encoded together."""
+    return len(job.item).bit_length()
+
+
+def _width(job: DecodeJob) -> tuple[int, bool, bool]:
+    """Lists of one beam width and rung are decoded together; sampling has a graph of its own."""
+    return job.run_width, job.width is None, job.decoding.sampled
