@@ -4,12 +4,13 @@
       manifest.json                   what this is, and the sha256 of every other file
       encoder.onnx  decoder.onnx      the graphs
       trie.npz  items.npz             the catalogue as tensors: token paths, item embeddings
-      catalogue.jsonl                 the catalogue for people: ids, titles, categories
+      catalogue.npz                   the catalogue for people: ids, titles, categories
       tokenizer.json  tokenizer.npz   the fitted tokenizer
       itemcf.npz  popularity.npz      what answers when the model cannot
 
-A writer fills a temporary folder and renames it, so a reader sees all of it or nothing. Nothing is pickled.
-Reading needs neither torch nor onnxruntime.
+A writer fills a temporary folder and renames it, so a reader sees all of it or nothing. Nothing is pickled. Arrays are
+mapped (`export.arrays`): what a million items need is paid for when it is touched, and once for all processes. Reading
+needs neither torch nor onnxruntime.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,13 +33,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from export.arrays import map_arrays
 from export.catalogue import Catalogue
 from export.features import ContextVocabulary, Vocabulary
 from export.itemcf import ItemCF, Popularity
 from export.trie import Trie
 
 FORMAT = "gpt4rec-artifact"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 LATEST = "latest"
 FILES = (
@@ -45,7 +48,7 @@ FILES = (
     "decoder.onnx",
     "trie.npz",
     "items.npz",
-    "catalogue.jsonl",
+    "catalogue.npz",
     "tokenizer.json",
     "tokenizer.npz",
     "itemcf.npz",
@@ -66,6 +69,7 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
 NETWORK_KEYS = ("n_items", "code_sizes", "n_slots", "d_model", "layers", "window", "d_head", "state_dtype")
 # Two artefacts that differ in any of these are two versions.
 CONTENT = ("network", "context", "has_time", "dtype", "blend")
+_OTHER_FILE = "is not the file that was exported (checksums differ); export the model again"
 _UNREADABLE = (ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, zipfile.BadZipFile)
 
 
@@ -86,10 +90,12 @@ class Artifact:
     manifest: Mapping[str, Any]
 
     @classmethod
-    def open(cls, path: Path | str) -> Artifact:
+    def open(cls, path: Path | str, *, checksums: bool = True) -> Artifact:
         """Read and verify `path`: an artefact, or a folder of artefacts whose `latest` names one.
 
-        Raises ArtifactFileError when a file is missing, differs from its checksum, or the format is another one.
+        Without `checksums` only sizes and structure are verified: for a folder that was verified before, as they cost
+        a pass over all bytes. Raises ArtifactFileError when a file is missing, differs from its checksum, or the
+        format is another one.
         """
         folder = resolve(Path(path))
         manifest = _read_manifest(folder)
@@ -98,10 +104,10 @@ class Artifact:
             file = folder / name
             if not isinstance(expected, dict) or not file.is_file():
                 raise ArtifactFileError(f"{folder}: {name} is missing; export the model again")
-            if digest(file) != expected.get("sha256"):
-                raise ArtifactFileError(
-                    f"{folder}: {name} is not the file that was exported (checksums differ); export the model again"
-                )
+            if file.stat().st_size != expected.get("bytes"):
+                raise ArtifactFileError(f"{folder}: {name} {_OTHER_FILE}")
+        if checksums:
+            _verify(folder, manifest["files"])
         artifact = cls(folder, manifest)
         artifact._check()
         return artifact
@@ -126,12 +132,13 @@ class Artifact:
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        return Catalogue.load(self.folder / "catalogue.jsonl")
+        return Catalogue.load(self.folder / "catalogue.npz")
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         context = ContextVocabulary.from_json(self.manifest["context"])
-        return Vocabulary.of(self.catalogue.item_ids, context, bool(self.manifest["has_time"]))
+        exported = self.catalogue.n_exported
+        return Vocabulary(self.catalogue.index, context, bool(self.manifest["has_time"]), exported)
 
     @cached_property
     def trie(self) -> Trie:
@@ -139,23 +146,35 @@ class Artifact:
 
     @cached_property
     def item_table(self) -> npt.NDArray[np.float32]:
-        """[N + 2, d] e_item, then the unknown item and the start token."""
-        with (self.folder / "items.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            table: npt.NDArray[np.float32] = file["item_table"]
+        """[N + 2, d] e_item, then the unknown item and the start token; items that came later follow."""
+        table: npt.NDArray[np.float32] = map_arrays(self.folder / "items.npz")["item_table"]
+        if table.dtype != np.float32 or table.ndim != 2:
+            raise ValueError("the item table is not float32 [items, d]")
         return table
 
     @cached_property
     def item_cf(self) -> ItemCF:
-        return ItemCF.load(self.folder / "itemcf.npz")
+        return ItemCF.load(self.folder / "itemcf.npz", check_values=False)
 
     @cached_property
     def popularity(self) -> Popularity:
-        return Popularity.load(self.folder / "popularity.npz")
+        return Popularity.load(self.folder / "popularity.npz", check_values=False)
+
+    def updated(self, catalogue: Catalogue, trie: Trie, item_table: npt.NDArray[np.float32]) -> Artifact:
+        """The same model over a catalogue that has changed since the export."""
+        other = Artifact(self.folder, self.manifest)
+        vocabulary = replace(self.vocabulary, item_index=catalogue.index)
+        for name, part in (
+            ("catalogue", catalogue), ("trie", trie), ("item_table", item_table), ("vocabulary", vocabulary),
+            ("item_cf", self.item_cf), ("popularity", self.popularity),
+        ):  # fmt: skip
+            other.__dict__[name] = part  # where `cached_property` keeps what it has read
+        return other
 
     def _check(self) -> None:
         """The parts must agree with each other: a swapped file may have a right checksum in a wrong manifest."""
         readers: dict[str, Callable[[], int]] = {
-            "catalogue.jsonl": lambda: len(self.catalogue),
+            "catalogue.npz": lambda: len(self.catalogue),
             "trie.npz": lambda: self.trie.n_items,
             "items.npz": lambda: len(self.item_table) - 2,
             "itemcf.npz": lambda: len(self.item_cf.neighbour),
@@ -183,6 +202,15 @@ class Artifact:
         return int(self.network["n_items"])
 
 
+def _verify(folder: Path, files: Mapping[str, Any]) -> None:
+    """Raises ArtifactFileError for the first file whose content is another. Hashing leaves the interpreter's lock, so
+    large files are read side by side."""
+    with ThreadPoolExecutor(len(FILES), "checksum") as pool:
+        for name, found in zip(FILES, pool.map(digest, [folder / name for name in FILES]), strict=True):
+            if found != files[name].get("sha256"):
+                raise ArtifactFileError(f"{folder}: {name} {_OTHER_FILE}")
+
+
 def resolve(path: Path) -> Path:
     """The artefact folder meant by `path`. Raises ArtifactFileError where there is none."""
     if (path / MANIFEST).is_file():
@@ -206,7 +234,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("format_version") != FORMAT_VERSION:
         raise ArtifactFileError(
             f"{folder}: format version {manifest.get('format_version')}, this service reads {FORMAT_VERSION}; "
-            "export the model with the service's own version"
+            "export it again: gpt4rec export --run RUN --out ARTIFACTS"
         )
     missing = [name for name in REQUIRED if name not in manifest]
     if missing:

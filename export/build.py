@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from export.arrays import save_arrays
 from export.artifact import Artifact, publish, seal, staging
 from export.catalogue import Catalogue
 from export.decoder_graph import write_decoder
@@ -73,8 +74,8 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
     Trie.build(parts.tokenizer.codes).save(folder / "trie.npz")
     with torch.no_grad():
         table = model.item_table().cpu().numpy().astype(np.float32)
-    np.savez(folder / "items.npz", allow_pickle=False, item_table=table)
-    parts.catalogue.save(folder / "catalogue.jsonl")
+    save_arrays(folder / "items.npz", item_table=table)
+    parts.catalogue.save(folder / "catalogue.npz")
     parts.tokenizer.save(folder)
     parts.item_cf.save(folder / "itemcf.npz")
     parts.popularity.save(folder / "popularity.npz")

@@ -57,13 +57,14 @@ class EventArrays:
 class Vocabulary:
     """What a model knows: its items, its context fields and whether it uses times.
 
-    Row `len(items)` of the item table stands for every unknown item, row `len(items) + 1` for the start of a
-    history.
+    Row `n` of the item table stands for every unknown item, row `n + 1` for the start of a history, n the number of
+    items the model was trained with: `trained_items`, all of `item_index` where it is not given.
     """
 
     item_index: Mapping[str, int]
     context: ContextVocabulary
     has_time: bool
+    trained_items: int | None = None
 
     @classmethod
     def of(cls, item_ids: Sequence[str], context: ContextVocabulary, has_time: bool) -> Vocabulary:
@@ -72,11 +73,11 @@ class Vocabulary:
 
     @property
     def unknown_item(self) -> int:
-        return len(self.item_index)
+        return len(self.item_index) if self.trained_items is None else self.trained_items
 
     @property
     def start_item(self) -> int:
-        return len(self.item_index) + 1
+        return self.unknown_item + 1
 
     def events(self, item_ids: Sequence[str], types: Sequence[str], times_ms: Sequence[int]) -> EventArrays:
         """Encoder input for events given oldest first. Unknown items keep their place in the sequence."""

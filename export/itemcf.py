@@ -4,26 +4,27 @@ Both need numpy only. The service falls back to them and the evaluation compares
 through the same code. A request touches the neighbours of its history, not the whole catalogue, so the cost
 of an answer hardly grows with the number of items.
 
-Items are indices into the catalogue. Lists are ordered by score, equal scores by the lower index.
+Items are indices into the catalogue. Lists are ordered by score, equal scores by the lower index. Files are mapped: a
+scorer of a million items is ready at once and shares its pages between processes.
 """
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from export.arrays import ArrayFileError, map_arrays, save_arrays
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DEFAULT_HORIZON = 50
 
 # Up to this many items a sum over the whole catalogue is cheaper than sorting the neighbours of one history.
@@ -51,15 +52,21 @@ class ItemCF:
     similarity: FloatArray
     decay: float = 1.0
     horizon: int = DEFAULT_HORIZON
+    check_values: InitVar[bool] = True
 
-    def __post_init__(self) -> None:
-        """Raises ValueError for arrays that break the description above."""
+    def __post_init__(self, check_values: bool) -> None:
+        """Raises ValueError for arrays that break the description above. Their values are only looked at with
+        `check_values`: that is a pass over all of them."""
         items, shape = len(self.neighbour), self.neighbour.shape
         _require(self.neighbour.dtype == np.int32 and len(shape) == 2, "neighbour must be int32 [items, n]")
         _require(
             self.similarity.dtype == np.float32 and self.similarity.shape == shape,
             "similarity must be float32 of the shape of neighbour",
         )
+        _require(0 < self.decay <= 1, "decay must be in (0, 1]")
+        _require(self.horizon >= 1, "horizon must be at least 1")
+        if not check_values:
+            return
         _require(bool(np.isfinite(self.similarity).all()), "similarities must be finite")
         _require(bool((self.similarity >= 0).all()), "similarities must not be negative")
         _require(bool((np.diff(self.similarity, axis=1) <= 0).all()), "similarities must fall along a row")
@@ -69,8 +76,6 @@ class ItemCF:
         )
         itself = self.neighbour == np.arange(items, dtype=np.int32)[:, None]
         _require(not bool((itself & (self.similarity > 0)).any()), "an item must not be its own neighbour")
-        _require(0 < self.decay <= 1, "decay must be in (0, 1]")
-        _require(self.horizon >= 1, "horizon must be at least 1")
 
     @property
     def n_items(self) -> int:
@@ -129,8 +134,8 @@ class ItemCF:
         )
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Reads what `save` wrote; raises ScorerFileError for anything else."""
+    def load(cls, path: Path, *, check_values: bool = True) -> Self:
+        """Maps what `save` wrote; raises ScorerFileError for anything else."""
         arrays = _load(
             path,
             "item_cf",
@@ -147,6 +152,7 @@ class ItemCF:
                 similarity=arrays["similarity"],
                 decay=float(arrays["decay"]),
                 horizon=int(arrays["horizon"]),
+                check_values=check_values,
             )
         except ValueError as error:
             raise ScorerFileError(f"{path.name}: {error}") from error
@@ -174,31 +180,31 @@ class Popularity:
     """How often each item was interacted with: the answer that needs no history.
 
     share: [items] float32 ≥ 0, the item's part of all events (the sum is 1, or 0 for an empty log)
-    order: [items] int64, all items, the most popular first
+    order: [items] int32, all items, the most popular first; rank: [items] int32, its inverse
     """
 
     share: FloatArray
-    order: IntArray = field(init=False)
-    _rank: IntArray = field(init=False, repr=False)
+    order: npt.NDArray[np.int32]
+    rank: npt.NDArray[np.int32]
 
-    def __post_init__(self) -> None:
+    @classmethod
+    def of(cls, share: FloatArray) -> Self:
         """Raises ValueError for shares that are not shares."""
-        _require(self.share.dtype == np.float32 and self.share.ndim == 1, "share must be float32 [items]")
-        _require(bool(np.isfinite(self.share).all()), "shares must be finite")
-        _require(bool((self.share >= 0).all()), "shares must not be negative")
-        total = float(self.share.sum(dtype=np.float64))
+        _require(share.dtype == np.float32 and share.ndim == 1, "share must be float32 [items]")
+        _require(bool(np.isfinite(share).all()), "shares must be finite")
+        _require(bool((share >= 0).all()), "shares must not be negative")
+        total = float(share.sum(dtype=np.float64))
         _require(total == 0 or abs(total - 1) < 1e-3, f"shares must add up to 1, not {total:.6g}")
-        order = np.argsort(-self.share, kind="stable").astype(np.int64)
+        order = np.argsort(-share, kind="stable").astype(np.int32)
         rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
-        object.__setattr__(self, "order", order)
-        object.__setattr__(self, "_rank", rank)
+        rank[order] = np.arange(len(order), dtype=np.int32)
+        return cls(share, order, rank)
 
     @classmethod
     def fit(cls, items: IntArray, n_items: int) -> Self:
         """Shares of a log given as one item index an event."""
         count = np.bincount(items, minlength=n_items).astype(np.float64)
-        return cls((count / max(1.0, count.sum())).astype(np.float32))
+        return cls.of((count / max(1.0, count.sum())).astype(np.float32))
 
     @property
     def n_items(self) -> int:
@@ -233,34 +239,45 @@ class Popularity:
         return np.concatenate([items, more]), filled
 
     def save(self, path: Path) -> None:
-        _save(path, "popularity", share=self.share)
+        _save(path, "popularity", share=self.share, order=self.order, rank=self.rank)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Reads what `save` wrote; raises ScorerFileError for anything else."""
-        arrays = _load(path, "popularity", {"share": (np.float32, 1)})
+    def load(cls, path: Path, *, check_values: bool = True) -> Self:
+        """Maps what `save` wrote; raises ScorerFileError for anything else. Without `check_values` the order is
+        believed, not computed again."""
+        arrays = _load(path, "popularity", {"share": (np.float32, 1), "order": (np.int32, 1), "rank": (np.int32, 1)})
+        found = cls(arrays["share"], arrays["order"], arrays["rank"])
         try:
-            return cls(arrays["share"])
+            _require(len(found.share) == len(found.order) == len(found.rank), "one order and rank for every share")
+            if check_values:
+                same = cls.of(found.share)
+                _require(bool((same.order == found.order).all()), "the order is not that of the shares")
+                _require(bool((same.rank == found.rank).all()), "the ranks are not those of the order")
         except ValueError as error:
             raise ScorerFileError(f"{path.name}: {error}") from error
+        return found
 
     def _first(self, n: int, k: int, allowed: BoolArray | None, excluded: IntArray) -> IntArray:
         """Up to k items among the n most popular."""
-        head = self.order[:n]
+        head = self.order[:n].astype(np.int64)
         keep = np.ones(n, np.bool_) if allowed is None else allowed[head]
-        inside = excluded[(excluded >= 0) & (excluded < self.n_items)]
-        rank = self._rank[inside]
+        rank = self.rank[self._known(excluded)]
         keep[rank[rank < n]] = False
         return head[keep][:k]
 
     def _among(self, k: int, allowed: BoolArray | None, excluded: IntArray) -> IntArray:
         """The same over the whole catalogue, starting from the (then few) allowed items."""
-        keep = np.ones(self.n_items, np.bool_) if allowed is None else allowed.copy()
-        keep[excluded[(excluded >= 0) & (excluded < self.n_items)]] = False
-        rank = self._rank[np.flatnonzero(keep)]
+        n = self.n_items
+        keep = np.ones(n, np.bool_) if allowed is None else allowed[:n].copy()
+        keep[self._known(excluded)] = False
+        rank = self.rank[np.flatnonzero(keep)]
         if len(rank) > k:
             rank = np.partition(rank, k)[:k] if k else rank[:0]
-        return self.order[np.sort(rank)]
+        return self.order[np.sort(rank)].astype(np.int64)
+
+    def _known(self, items: IntArray) -> IntArray:
+        """Those that were in the log's catalogue: there may be later ones."""
+        return items[(items >= 0) & (items < self.n_items)]
 
 
 def _best(items: IntArray, scores: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
@@ -281,21 +298,19 @@ def _require(holds: bool, message: str) -> None:
 
 
 def _save(path: Path, kind: str, **arrays: Any) -> None:
-    with path.open("wb") as file:
-        np.savez(file, format=np.int64(FORMAT_VERSION), kind=np.str_(kind), **arrays)
+    save_arrays(path, format=np.int64(FORMAT_VERSION), kind=np.str_(kind), **arrays)
 
 
 def _load(path: Path, kind: str, expected: Mapping[str, tuple[type[np.generic], int]]) -> dict[str, Any]:
     """The arrays of a file of this kind, their types and dimensions checked."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in content.files}
-    except (ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ScorerFileError(f"{path.name} is damaged: {type(error).__name__}: {error}") from error
+        arrays = map_arrays(path)
+    except ArrayFileError as error:
+        raise ScorerFileError(str(error)) from error
     if str(arrays.get("kind")) != kind:
         raise ScorerFileError(f"{path.name} does not hold {kind} arrays")
     if str(arrays.get("format")) != str(FORMAT_VERSION):
-        raise ScorerFileError(f"{path.name} has a format this version does not read")
+        raise ScorerFileError(f"{path.name} has a format this version does not read; export the model again")
     if set(arrays) != {"kind", "format", *expected}:
         raise ScorerFileError(f"{path.name} holds {sorted(arrays)}")
     for name, (dtype, ndim) in expected.items():

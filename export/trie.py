@@ -6,14 +6,20 @@ a node's mask is a range question, answered with one cumulative sum. Nodes are n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from export.arrays import map_arrays, save_arrays
+
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+# Allowed leaves under nodes: int32 where there can be many, uint8 for the leaves themselves.
+Counts = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,8 @@ class Trie:
     token[l]       [n_{l+1}]   token on the edge into each node of level l + 1
     parent[l]      [n_{l+1}]   its parent, a node of level l
     first_leaf[l]  [n_l + 1]   leaves under node i of level l, l = 0 … K − 1
-    leaf_item      [N]         item of each leaf;  item_leaf [N] the inverse
+    leaf_item      [N]         item of each leaf
+    item_leaf      [M ≥ N]     its inverse; −1 for an index that is no leaf's item
     """
 
     first_child: tuple[IntArray, ...]
@@ -47,21 +54,24 @@ class Trie:
         """Nodes at levels 1 … K."""
         return tuple(len(t) for t in self.token)
 
-    @property
+    @cached_property
     def branching(self) -> tuple[int, ...]:
         """Largest number of children at levels 0 … K − 1."""
         return tuple(int(np.diff(f).max(initial=1)) for f in self.first_child)
 
     @classmethod
-    def build(cls, codes: IntArray) -> Trie:
-        """From [N, K] token paths. Raises ValueError when two items share a path or a token is negative."""
+    def build(cls, codes: IntArray, items: IntArray | None = None) -> Trie:
+        """From [N, K] token paths of `items` [N] (0 … N − 1 where they are not given).
+
+        Raises ValueError when two items share a path or a token is negative.
+        """
         if codes.ndim != 2 or codes.size == 0:
             raise ValueError(f"a trie needs at least one item and one level, got codes of shape {codes.shape}")
         if codes.min() < 0:
             raise ValueError("tokens must not be negative")
         n, levels = codes.shape
-        leaf_item = np.lexsort(codes.T[::-1]).astype(np.int64)
-        path = codes[leaf_item]
+        order = np.lexsort(codes.T[::-1]).astype(np.int64)
+        path = codes[order]
         is_new = np.zeros(n, np.bool_)
         is_new[0] = True
         first_leaf = [np.array([0, n], np.int64)]
@@ -76,16 +86,33 @@ class Trie:
             first_leaf.append(np.append(starts, n).astype(np.int64))
         if len(token[-1]) != n:
             raise ValueError(f"{n - len(token[-1])} items share another item's token path")
-        item_leaf = np.empty(n, np.int64)
+        leaf_item = order if items is None else items[order]
+        item_leaf = np.full(int(leaf_item.max()) + 1, -1, np.int64)
         item_leaf[leaf_item] = np.arange(n)
         return cls(tuple(first_child), tuple(token), tuple(parent), tuple(first_leaf[:-1]), leaf_item, item_leaf)
 
-    def node_counts(self, allowed: BoolArray) -> list[IntArray]:
-        """Allowed leaves under every node of levels 1 … K, from `allowed` [N] by item."""
-        leaf_ok = allowed[self.leaf_item]
-        total = np.concatenate([[0], np.cumsum(leaf_ok, dtype=np.int64)])
-        inner = [total[first[1:]] - total[first[:-1]] for first in self.first_leaf[1:]]
-        return [*inner, leaf_ok.astype(np.int64)]
+    def node_counts(self, allowed: BoolArray) -> list[Counts]:
+        """Allowed leaves under every node of levels 1 … K, from `allowed` [≥ M] by item."""
+        leaf_ok = allowed.take(self.leaf_item)
+        total = np.zeros(self.n_items + 1, np.int32)
+        np.cumsum(leaf_ok, dtype=np.int32, out=total[1:])
+        inner: list[Counts] = [np.diff(total.take(first)) for first in self.first_leaf[1:]]
+        return [*inner, leaf_ok.view(np.uint8)]
+
+    def paths(self) -> IntArray:
+        """[N, K] token paths by leaf, in sorted order."""
+        nodes = self.ancestors(np.arange(self.n_items))
+        return np.stack([token[at] for token, at in zip(self.token, nodes, strict=True)], axis=1)
+
+    def children(self, prefix: Sequence[int]) -> IntArray:
+        """Tokens that may follow a path's beginning, ascending; none where no item begins like that."""
+        low, high = 0, int(self.first_child[0][1])
+        for level, token in enumerate(prefix):
+            node = low + int(np.searchsorted(self.token[level][low:high], token))
+            if node == high or self.token[level][node] != token:
+                return np.zeros(0, np.int64)
+            low, high = self.first_child[level + 1][node : node + 2].tolist()
+        return self.token[len(prefix)][low:high]
 
     def ancestors(self, leaf: IntArray) -> list[IntArray]:
         """Nodes above each leaf at levels 1 … K (the last is the leaf itself)."""
@@ -94,12 +121,14 @@ class Trie:
             nodes.append(self.parent[level][nodes[-1]])
         return nodes[::-1]
 
-    def closed_nodes(self, counts: list[IntArray], excluded: IntArray) -> list[IntArray]:
+    def closed_nodes(self, counts: Sequence[Counts], excluded: IntArray) -> list[IntArray]:
         """Nodes of levels 1 … K whose every allowed leaf is an excluded item.
 
-        Few: at most one a level for each excluded item. `counts` are `node_counts` of the filter in force.
+        Few: at most one a level for each excluded item; indices that are no leaf's item count for nothing. `counts`
+        are `node_counts` of the filter in force.
         """
-        leaves = np.unique(self.item_leaf[excluded])
+        leaves = np.unique(self.item_leaf[excluded[(excluded >= 0) & (excluded < len(self.item_leaf))]])
+        leaves = leaves[leaves >= 0]
         leaves = leaves[counts[-1][leaves] > 0]
         closed = []
         for level, nodes in enumerate(self.ancestors(leaves)):
@@ -108,27 +137,26 @@ class Trie:
         return closed
 
     def save(self, path: Path) -> None:
-        arrays: dict[str, IntArray] = {"leaf_item": self.leaf_item, "item_leaf": self.item_leaf}
-        for level in range(self.levels):
-            arrays[f"first_child_{level}"] = self.first_child[level]
-            arrays[f"token_{level}"] = self.token[level]
-            arrays[f"parent_{level}"] = self.parent[level]
-            arrays[f"first_leaf_{level}"] = self.first_leaf[level]
-        np.savez(path, allow_pickle=False, **arrays)
+        levels = {
+            f"{name}_{level}": getattr(self, name)[level]
+            for level in range(self.levels)
+            for name in ("first_child", "token", "parent", "first_leaf")
+        }
+        save_arrays(path, leaf_item=self.leaf_item, item_leaf=self.item_leaf, **levels)
 
     @classmethod
     def load(cls, path: Path) -> Trie:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            levels = sum(name.startswith("token_") for name in file.files)
+        """Maps what `save` wrote. Raises ValueError or KeyError for anything else."""
+        arrays = map_arrays(path)
+        levels = sum(name.startswith("token_") for name in arrays)
 
-            def each(name: str) -> tuple[IntArray, ...]:
-                return tuple(file[f"{name}_{level}"] for level in range(levels))
+        def each(name: str) -> tuple[IntArray, ...]:
+            return tuple(arrays[f"{name}_{level}"] for level in range(levels))
 
-            return cls(
-                each("first_child"),
-                each("token"),
-                each("parent"),
-                each("first_leaf"),
-                file["leaf_item"],
-                file["item_leaf"],
-            )
+        trie = cls(
+            each("first_child"), each("token"), each("parent"), each("first_leaf"),
+            arrays["leaf_item"], arrays["item_leaf"],
+        )  # fmt: skip
+        if not levels or any(array.dtype != np.int64 for array in arrays.values()):
+            raise ValueError(f"{path.name} holds no trie")
+        return trie

@@ -36,6 +36,11 @@ def edit_manifest(folder: Path, change: Callable[[dict[str, object]], object]) -
     path.write_text(json.dumps(manifest), "utf-8")
 
 
+def bless_file(manifest: dict[str, object], file: Path) -> None:
+    """Make the manifest say that this is the file that was exported."""
+    manifest["files"][file.name] = {"sha256": digest(file), "bytes": file.stat().st_size}  # type: ignore[index]
+
+
 def test_a_written_artefact_is_read_back(folder: Path) -> None:
     artifact, parts = Artifact.open(folder), random_parts()
     assert artifact.catalogue.item_ids == parts.catalogue.item_ids
@@ -78,10 +83,10 @@ def test_files_swapped_with_another_artefacts_are_refused(folder: Path, tmp_path
 
 def test_parts_that_disagree_are_refused_even_with_right_checksums(folder: Path, tmp_path: Path) -> None:
     other = write_artifact(tmp_path / "other", random_parts(random_network(n_items=30)))
-    shutil.copy(other / "catalogue.jsonl", folder / "catalogue.jsonl")
+    shutil.copy(other / "catalogue.npz", folder / "catalogue.npz")
 
     def bless(manifest: dict[str, object]) -> None:
-        manifest["files"]["catalogue.jsonl"]["sha256"] = digest(folder / "catalogue.jsonl")  # type: ignore[index]
+        bless_file(manifest, folder / "catalogue.npz")
 
     edit_manifest(folder, bless)
     with pytest.raises(ArtifactFileError, match="disagree on the number of items"):
@@ -92,6 +97,7 @@ def test_parts_that_disagree_are_refused_even_with_right_checksums(folder: Path,
     ("change", "message"),
     [
         (lambda m: m.update(format_version=99), "format version 99"),
+        (lambda m: m.update(format_version=1), "export it again"),
         (lambda m: m.update(format="something"), "not a gpt4rec manifest"),
         (lambda m: m.pop("network"), "lacks network"),
         (lambda m: m["files"].pop("encoder.onnx"), r"encoder\.onnx is missing"),
@@ -126,12 +132,12 @@ def test_a_damaged_manifest_is_refused_by_its_name(folder: Path, change: Callabl
         Artifact.open(folder)
 
 
-@pytest.mark.parametrize("name", ["trie.npz", "items.npz", "itemcf.npz", "popularity.npz", "catalogue.jsonl"])
+@pytest.mark.parametrize("name", ["trie.npz", "items.npz", "itemcf.npz", "popularity.npz", "catalogue.npz"])
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"hello"])
 def test_a_file_that_holds_something_else_is_refused_by_its_name(folder: Path, name: str, content: bytes) -> None:
     """Even where the manifest was made to fit."""
     (folder / name).write_bytes(content)
-    edit_manifest(folder, lambda m: m["files"][name].update(sha256=digest(folder / name)))  # type: ignore[index]
+    edit_manifest(folder, lambda m: bless_file(m, folder / name))
     with pytest.raises(ArtifactFileError, match=name):
         Artifact.open(folder)
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export import itemcf
+from export.arrays import save_arrays
 from export.itemcf import BoolArray, FloatArray, IntArray, ItemCF, Popularity, ScorerFileError
 
 
@@ -212,7 +213,7 @@ BROKEN: list[dict[str, Any]] = [
 @pytest.mark.parametrize("change", BROKEN, ids="+".join)
 def test_file_with_values_out_of_range_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     arrays: dict[str, Any] = {
-        "format": np.int64(1),
+        "format": np.int64(2),
         "kind": np.str_("item_cf"),
         "neighbour": np.array([[1], [0]], np.int32),
         "similarity": np.array([[1.0], [0.5]], np.float32),
@@ -226,13 +227,27 @@ def test_file_with_values_out_of_range_is_refused(change: dict[str, Any], tmp_pa
         ItemCF.load(tmp_path / "bad.npz")
 
 
+@pytest.mark.parametrize("change", ["order", "rank"])
+def test_popularity_file_with_another_order_is_refused(change: str, tmp_path: Path) -> None:
+    popularity = Popularity.fit(ints(2, 2, 0), 4)
+    arrays = {name: getattr(popularity, name) for name in ("share", "order", "rank")}
+    for wrong in (arrays[change][::-1], arrays[change][:-1]):
+        save_arrays(
+            tmp_path / "bad.npz", format=np.int64(2), kind=np.str_("popularity"), **arrays | {change: wrong.copy()}
+        )
+        with pytest.raises(ScorerFileError):
+            Popularity.load(tmp_path / "bad.npz")
+
+
 @pytest.mark.parametrize("share", [[0.5, 0.2], [1.5, -0.5], [np.nan, 1.0]])
 def test_popularity_file_with_impossible_shares_is_refused(share: list[float], tmp_path: Path) -> None:
     np.savez(
         tmp_path / "bad.npz",
-        format=np.int64(1),
+        format=np.int64(2),
         kind=np.str_("popularity"),
         share=np.array(share, np.float32),
+        order=np.arange(2, dtype=np.int32),
+        rank=np.arange(2, dtype=np.int32),
     )
     with pytest.raises(ScorerFileError):
         Popularity.load(tmp_path / "bad.npz")

@@ -143,3 +143,32 @@ def test_a_trie_is_the_same_after_save_and_load(tmp_path_factory: pytest.TempPat
             assert (ours == theirs).all()
     assert (loaded.leaf_item == trie.leaf_item).all()
     assert (loaded.item_leaf == trie.item_leaf).all()
+
+
+@given(paths(), st.data())
+@settings(max_examples=20, deadline=None)
+def test_a_trie_over_chosen_indices_is_the_same_trie(codes: IntArray, data: st.DataObject) -> None:
+    n = len(codes)
+    items = np.array(data.draw(st.permutations(range(2 * n)))[:n], np.int64)
+    plain, chosen = Trie.build(codes), Trie.build(codes, items)
+    assert (chosen.leaf_item == items[plain.leaf_item]).all()
+    assert sorted(np.flatnonzero(chosen.item_leaf >= 0).tolist()) == sorted(items.tolist())
+    allowed = np.zeros(2 * n, np.bool_)
+    allowed[items] = np.arange(n) % 2 == 0
+    for ours, theirs in zip(chosen.node_counts(allowed), plain.node_counts(allowed[items]), strict=True):
+        assert ours.tolist() == theirs.tolist()
+    everything = np.ones(2 * n, np.bool_)
+    closed = chosen.closed_nodes(chosen.node_counts(everything), np.arange(-1, 3 * n))
+    assert [len(nodes) for nodes in closed] == list(chosen.n_nodes)
+
+
+@given(paths())
+@settings(max_examples=20, deadline=None)
+def test_paths_and_children_are_those_of_the_codes(codes: IntArray) -> None:
+    trie, slow = Trie.build(codes), PrefixDict(codes)
+    assert [tuple(path) for path in trie.paths().tolist()] == sorted(slow.codes)
+    for level in range(trie.levels):
+        for node, prefix in enumerate(slow.nodes[level]):
+            expected = [slow.nodes[level + 1][child][-1] for child in slow.children(level, node)]
+            assert trie.children(prefix).tolist() == expected
+        assert trie.children((99,) * level).tolist() == ([] if level else trie.token[0].tolist())
