@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -116,13 +116,15 @@ async def closed(
     *,
     concurrency: int = 1,
     skip: int = 0,
+    keep: Callable[[bytes], None] | None = None,
     timeout_s: float = 10.0,
     headers: Mapping[str, str] | None = None,
     allow_remote: bool = False,
 ) -> Report:
     """Sends the next request when an answer came, `concurrency` at a time; the first `skip` count in no figure.
 
-    Latencies count from the moment of sending: for what an answer costs, not for how a service bears load.
+    Latencies count from the moment of sending: for what an answer costs, not for how a service bears load. `keep` is
+    given the body of every answer, as it comes.
     """
     sender = Sender(
         target(url, allow_remote=allow_remote),
@@ -132,6 +134,7 @@ async def closed(
         max_in_flight=concurrency,
         headers=headers,
         paced=False,
+        keep=keep,
     )
     return (await _sent(sender)).report(0.0, skip)
 

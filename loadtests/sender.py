@@ -7,7 +7,7 @@ import gc
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from loadtests.figures import LATE_SEND_MS, Report
@@ -54,9 +54,11 @@ class Sender:
         max_in_flight: int,
         headers: Mapping[str, str] | None,
         paced: bool,
+        keep: Callable[[bytes], None] | None = None,
     ) -> None:
         n = len(arrivals)
         self.to = to
+        self._keep = keep
         self._arrivals, self._connections, self._paced = arrivals, connections, paced
         self._timeout_s, self._max_in_flight = timeout_s, max_in_flight
         self._requests = [encode(a.method, to.named, a.path, a.body, headers) for a in arrivals]
@@ -145,6 +147,8 @@ class Sender:
     def answered(self, connection: Connection, number: int, status: int, body: bytes) -> None:
         self._latency[number] = time.perf_counter() - self._began - self._due[number]
         self._status[number] = status
+        if self._keep is not None:
+            self._keep(body)
         if (rung := _RUNG.search(body)) is not None:
             self._rung[number] = rung[1]
             if (reason := _REASON.search(body)) is not None:
