@@ -58,13 +58,15 @@ class Vocabulary:
     """What a model knows: its items, its context fields and whether it uses times.
 
     Row `n` of the item table stands for every unknown item, row `n + 1` for the start of a history, n the number of
-    items the model was trained with: `trained_items`, all of `item_index` where it is not given.
+    items the model was trained with: `trained_items`, all of `item_index` where it is not given. An item whose index is
+    not below `rows` has no row yet: to the encoder it is unknown.
     """
 
     item_index: Mapping[str, int]
     context: ContextVocabulary
     has_time: bool
     trained_items: int | None = None
+    rows: int | None = None
 
     @classmethod
     def of(cls, item_ids: Sequence[str], context: ContextVocabulary, has_time: bool) -> Vocabulary:
@@ -83,6 +85,8 @@ class Vocabulary:
         """Encoder input for events given oldest first. Unknown items keep their place in the sequence."""
         unknown, index = self.unknown_item, self.item_index
         item = np.fromiter((index.get(i, unknown) for i in item_ids), np.int64, len(item_ids))
+        if self.rows is not None:
+            item[item >= self.rows] = unknown
         kind = np.fromiter((type_index(t) for t in types), np.int64, len(types))
         time = np.asarray(times_ms, np.int64) if self.has_time else np.zeros(len(item_ids), np.int64)
         return EventArrays(item, kind, time)
@@ -124,6 +128,8 @@ class ContextVocabulary:
 
     def encode(self, given: Mapping[str, Any]) -> IntArray:
         """[slots] int64 rows of the context table for `{slot: value}`; what is absent is unknown (0)."""
+        if not given:
+            return np.zeros(len(self.fields) + 2, np.int64)
         rows = (self.values.get(slot, {}).get(str(given.get(slot)), 0) for slot in self.slots)
         return np.fromiter(rows, np.int64, len(self.slots))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -59,16 +61,20 @@ class Rule(_Part):
                 raise ValueError(f"min_{fact} is above max_{fact}")
         return self
 
+    @cached_property
+    def _given(self) -> list[tuple[str, float, float]]:
+        """(fact, low, high) of the bounds that are given."""
+        bounds = [(fact, getattr(self, f"min_{fact}"), getattr(self, f"max_{fact}")) for fact in FACTS]
+        return [
+            (fact, -math.inf if low is None else low, math.inf if high is None else high)
+            for fact, low, high in bounds
+            if low is not None or high is not None
+        ]
+
     def holds(self, facts: Facts) -> bool:
-        for fact in FACTS:
-            value, low, high = (
-                getattr(facts, fact),
-                getattr(self, f"min_{fact}"),
-                getattr(self, f"max_{fact}"),
-            )
-            if low is not None and (value is None or value < low):
-                return False
-            if high is not None and (value is None or value > high):
+        for fact, low, high in self._given:
+            value = getattr(facts, fact)
+            if value is None or not low <= value <= high:
                 return False
         return True
 

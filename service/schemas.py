@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -27,11 +28,12 @@ MAX_EVENTS = 1000
 MAX_EXCLUDED = 1000
 # All but C0, DEL and C1: an id may hold spaces and any other letter.
 _ID_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f]{1,128}$"
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ABSURD_TIME = 1e18
 
 
 def _no_control_characters(value: str) -> str:
-    if any(ord(c) < 0x20 or 0x7F <= ord(c) <= 0x9F for c in value):
+    if _CONTROL_CHARACTER.search(value):
         raise ValueError("control characters are not allowed")
     return value
 
