@@ -1,0 +1,90 @@
+"""Items that came after the export, until the next build of the trie takes them in.
+
+A new item stands where its like-items stand: its vector is the mean of theirs. It is scored densely and merged into the
+list in the list's own units: q · e / √d + offset, the decoder's offset being log Σ p(path) − logsumexp(dense) over
+its survivors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from export.trie import BoolArray
+from service.jobs import DecodeJob, FloatArray, IntArray, Listed
+
+MOST_WAITING = 4096
+# Items of a category that its mean is taken of: evenly spread, since more would not change it.
+_MEAN_OF = 1024
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeltaTable:
+    """`items` [m] catalogue indices, ascending, and `vectors` [m, d] float32. Never changed, only replaced."""
+
+    items: IntArray
+    vectors: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def merge(self, listed: Listed, query: FloatArray, offset: float, job: DecodeJob, allowed: BoolArray) -> Listed:
+        """The list of a job with the waiting items in it: `query` [d] and `offset` are the decoder's for this row,
+        `allowed` [m] says which items the job's filter admits. At most k, without repeats, none excluded."""
+        open_ = allowed & ~np.isin(self.items, job.excluded)
+        if not open_.any():
+            return listed
+        items = self.items[open_]
+        scores = (self.vectors[open_] @ query) / np.float32(math.sqrt(len(query))) + np.float32(offset)
+        if not np.isfinite(scores).all():
+            return listed
+        if job.decoding.sampled:
+            order = _drawn(listed.log_probs, scores, job)
+        else:
+            order = np.argsort(-np.concatenate([listed.scores, scores]), kind="stable")[: job.k]
+        return Listed(
+            np.concatenate([listed.items, items])[order],
+            np.concatenate([listed.scores, scores])[order],
+            np.concatenate([listed.log_probs, scores])[order],
+        )
+
+
+def _drawn(log_probs: FloatArray, scores: FloatArray, job: DecodeJob) -> IntArray:
+    """Places of at most k items, drawn without replacement: the list is a draw of its own already, so its next item
+    comes up with the probability that is left in the trie, a waiting item with its own.
+
+    The probabilities are those before temperature and nucleus: what the list was drawn from is not known item by item.
+    """
+    rng = np.random.default_rng(job.seed % 2**63)
+    heat = job.decoding.inverse_temperature
+    weight = np.exp(np.minimum(scores.astype(np.float64), 0.0) * heat)
+    in_trie, taken = 1.0, 0
+    order: list[int] = []
+    waiting = list(range(len(scores)))
+    while len(order) < job.k and (taken < len(log_probs) or waiting):
+        left = in_trie if taken < len(log_probs) else 0.0
+        at = rng.random() * (left + float(weight[waiting].sum())) - left
+        if at < 0 or not waiting:
+            order.append(taken)
+            in_trie = max(in_trie - math.exp(min(float(log_probs[taken]), 0.0)), 1e-9)
+            taken += 1
+        else:
+            chosen = min(int(np.searchsorted(np.cumsum(weight[waiting]), at)), len(waiting) - 1)
+            order.append(len(log_probs) + waiting.pop(chosen))
+    return np.array(order, np.int64)
+
+
+def like_vector(rows: Sequence[int] | npt.NDArray[np.integer], item_table: FloatArray) -> tuple[FloatArray, int]:
+    """Mean vector [d] of like-items, and the one of them that is nearest to it: the first of a few, by angle among the
+    many of a category."""
+    rows = np.asarray(rows, np.int64)
+    if len(rows) > _MEAN_OF:
+        rows = rows[np.linspace(0, len(rows) - 1, _MEAN_OF).astype(np.int64)]
+    vectors = item_table[rows].astype(np.float32)
+    mean: FloatArray = vectors.mean(axis=0)
+    similarity = vectors @ mean / np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
+    return mean, int(rows[int(similarity.argmax())])

@@ -1,0 +1,97 @@
+"""New items beside the decoded list: allowed, not excluded, in the right place, never twice."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.decoding import Decoding
+from service.delta import DeltaTable, like_vector
+from service.jobs import DecodeJob, Listed
+
+D = 8
+NO_CONTEXT = np.zeros(0, np.int64)
+
+
+def job(k: int, excluded: list[int], decoding: Decoding | None = None, seed: int = 0) -> DecodeJob:
+    h = np.zeros(D, np.float32)
+    return DecodeJob(h, NO_CONTEXT, -1, decoding or Decoding("beam"), k, 0, np.array(excluded, np.int64), seed)
+
+
+def listed(scores: list[float]) -> Listed:
+    ordered = np.sort(np.array(scores, np.float32))[::-1]
+    return Listed(np.arange(len(scores)), ordered, ordered - 1)
+
+
+def table(rng: np.random.Generator, m: int) -> DeltaTable:
+    return DeltaTable(np.arange(100, 100 + m), rng.standard_normal((m, D)).astype(np.float32))
+
+
+scores = st.lists(st.floats(-9, 0, width=32), max_size=12)
+decodings = st.sampled_from([Decoding("beam"), Decoding("greedy"), Decoding("top_p"), Decoding("temperature")])
+
+
+@given(
+    scores, st.integers(1, 6), st.integers(1, 10), st.integers(0, 2**80), decodings,
+    st.sets(st.integers(100, 106)), st.data(),
+)  # fmt: skip
+@settings(max_examples=80, deadline=None)
+def test_merged_lists_are_allowed_not_excluded_and_without_repeats(
+    given: list[float], m: int, k: int, seed: int, decoding: Decoding, excluded: set[int], data: st.DataObject
+) -> None:
+    rng = np.random.default_rng(seed)
+    given = given[:k]
+    delta, before = table(rng, m), listed(given)
+    allowed = np.array(data.draw(st.lists(st.booleans(), min_size=m, max_size=m)))
+    query, asked = rng.standard_normal(D).astype(np.float32), job(k, sorted(excluded), decoding, seed)
+    merged = delta.merge(before, query, -2.0, asked, allowed)
+    possible = {100 + at for at in range(m) if allowed[at]} - excluded
+    items = merged.items.tolist()
+    assert len(set(items)) == len(items) == min(k, len(given) + len(possible))
+    assert set(items) <= possible | set(before.items.tolist())
+    again = delta.merge(before, query, -2.0, asked, allowed)
+    assert again.items.tolist() == items, "the same seed gives the same list"
+    expected = {100 + at: float(delta.vectors[at] @ query) / math.sqrt(D) - 2.0 for at in range(m)}
+    expected |= dict(zip(before.items.tolist(), before.scores.tolist(), strict=True))
+    assert merged.scores.tolist() == pytest.approx([expected[item] for item in items], abs=1e-5)
+    kept = [item for item in items if item < 100]
+    assert kept == before.items.tolist()[: len(kept)], "the list's own order is kept"
+    if not decoding.sampled:
+        everything = sorted((possible | set(before.items.tolist())), key=lambda item: -expected[item])
+        assert [expected[i] for i in items] == pytest.approx([expected[i] for i in everything[:k]], abs=1e-5)
+
+
+def test_without_an_item_to_show_the_list_is_returned_as_it_is() -> None:
+    delta, before = table(np.random.default_rng(0), 2), listed([-1.0, -2.0])
+    query = np.ones(D, np.float32)
+    assert delta.merge(before, query, 0.0, job(5, []), np.zeros(2, np.bool_)) is before
+    assert delta.merge(before, query, 0.0, job(5, [100, 101]), np.ones(2, np.bool_)) is before
+    assert delta.merge(before, query * np.nan, 0.0, job(5, []), np.ones(2, np.bool_)) is before
+
+
+def test_a_sampled_list_takes_new_items_in_by_their_share() -> None:
+    """One waiting item of probability one half beside a trie whose items have the whole mass of 1: a third of the
+    draws begin with it."""
+    delta = DeltaTable(np.array([100]), np.zeros((1, D), np.float32))
+    before = Listed(np.array([1]), np.zeros(1, np.float32), np.array([math.log(0.9)], np.float32))
+    query = np.zeros(D, np.float32)
+    first = [
+        int(delta.merge(before, query, math.log(0.5), job(1, [], Decoding("top_p"), seed), np.ones(1, bool)).items[0])
+        for seed in range(2000)
+    ]
+    assert first.count(100) / 2000 == pytest.approx(1 / 3, abs=0.04)
+
+
+def test_a_vector_is_the_mean_of_its_likes_and_the_nearest_is_one_of_them() -> None:
+    rng = np.random.default_rng(0)
+    item_table = rng.standard_normal((5000, D)).astype(np.float32)
+    mean, nearest = like_vector([3, 7], item_table)
+    np.testing.assert_allclose(mean, (item_table[3] + item_table[7]) / 2, rtol=1e-6)
+    assert nearest in (3, 7)
+    rows = np.arange(0, 5000, 2)
+    mean, nearest = like_vector(rows, item_table)
+    assert nearest in rows and mean.shape == (D,), "of many, an even spread is enough"
