@@ -1,0 +1,132 @@
+"""Criterion 1: processor time of a warm /recommend, as a multiple of what cannot be saved.
+
+What cannot be saved is a bare typed FastAPI route of the same models and sizes, and one decoder run at batch 1. All of
+them are measured in rounds that alternate in one run, so that a slow minute of the machine is everybody's.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.features import GAP_UNKNOWN
+from loadtests.criteria.bench import (
+    PATIENT,
+    Bench,
+    K,
+    ask,
+    batches,
+    history,
+    load,
+    median,
+    real_histories,
+    settle,
+    warm,
+)
+from loadtests.drive import Arrival, closed_now
+from loadtests.replay import read, taken
+from loadtests.server import Process, Served, serve, started
+from service.decoding import Decoding
+from service.engine import Engine
+from service.filters import EVERYTHING
+from service.jobs import DecodeJob, EncodeJob
+
+LIMIT = 1.5
+USERS = 200
+LEAST, LONGEST = 50, 100
+
+
+def run(bench: Bench) -> None:
+    """Records `1 cpu` (Valkey's time included, as the store is part of the service) and `1 cpu without Valkey`."""
+    if bench.data is None:
+        raise ValueError("criterion cpu needs --data")
+    histories = real_histories(read(bench.data), USERS, least=LEAST, longest=LONGEST)
+    names = list(histories)
+    engine = Engine.open(bench.artifact, threads=1)
+    jobs = decode_jobs(engine, list(histories.values()))
+    with tempfile.TemporaryDirectory() as folder, serve(bench.artifact, **PATIENT) as service:
+        told = [one for name, items in histories.items() for one in history(name, items)]
+        load(bench, service.url, "histories", list(batches(told)))
+        warm(bench, service.url, names)
+        answer = Path(folder) / "answer.json"
+        answer.write_bytes(taken(service.url, [ask(names[0])])[0])
+        command = [sys.executable, "-m", "loadtests.criteria.bare", "--answer", str(answer)]
+        with started(command, "/readyz", Path(folder) / "log") as (bare, bare_url, _):
+            rounds = _rounds(bench, service, Process(bare.pid), bare_url, names, lambda n: _decode(engine, jobs, n))
+    _record(bench, rounds)
+
+
+def decode_jobs(engine: Engine, histories: Sequence[Sequence[str]]) -> list[DecodeJob]:
+    """One decoder row for each history, as the service would ask for it: seen items excluded, beam 5, k 10."""
+    index = {item: n for n, item in enumerate(engine.artifact.catalogue.item_ids)}
+    items = [np.array([index[item] for item in one if item in index], np.int64) for one in histories]
+    now = int(time.time() * 1000)
+    encoding = [
+        EncodeJob(None, one, np.zeros_like(one), now - np.arange(len(one), 0, -1, dtype=np.int64) * 60_000, True)
+        for one in items
+    ]
+    context = engine.artifact.vocabulary.context.encode({})
+    jobs = []
+    for state, one in zip(engine.encode(encoding), items, strict=True):
+        if isinstance(state, Exception):
+            raise state
+        seen = np.unique(one)
+        jobs.append(DecodeJob(state.h, context, GAP_UNKNOWN, Decoding("beam", 5), K, EVERYTHING, seen, 0))
+    return jobs
+
+
+def _decode(engine: Engine, jobs: Sequence[DecodeJob], n: int) -> float:
+    """Processor seconds of n decoder runs at batch 1."""
+    began = time.process_time()
+    for number in range(n):
+        (listed,) = engine.decode([jobs[number % len(jobs)]])
+        if isinstance(listed, Exception):
+            raise listed
+    return time.process_time() - began
+
+
+def _rounds(
+    bench: Bench, service: Served, bare: Process, bare_url: str, names: Sequence[str], decode: Callable[[int], float]
+) -> list[dict[str, float]]:
+    """Processor microseconds of each part, one entry a round; the first round warms up and is dropped."""
+    requests, rounds = bench.some(600, 60), bench.some(11, 2)
+    store = service.valkey
+    asked = [ask(names[n % len(names)]) for n in range(requests)]
+    found = []
+    with bench.progress("rounds", rounds + 1) as advance:
+        for _ in range(rounds + 1):
+            settle(service, *([store] if store else []))
+            kept = store.cpu_s() if store else 0.0
+            entry = {"service": _spent(service, service.url, asked)}
+            entry["valkey"] = (store.cpu_s() - kept) / requests * 1e6 if store else 0.0
+            entry["bare_route"] = _spent(bare, bare_url, asked)
+            entry["decoder_run"] = decode(requests) / requests * 1e6
+            found.append(entry)
+            advance()
+    return found[1:]
+
+
+def _spent(process: Process, url: str, asked: Sequence[Arrival]) -> float:
+    """Processor microseconds of a request, one request after another; what is done behind the answers counts."""
+    before = process.cpu_s()
+    report = closed_now(url, asked, concurrency=1)
+    if report.errors or (report.rungs and report.share("full") < 1.0):
+        raise RuntimeError(f"answers other than full lists: {report.errors} {report.reasons}")
+    settle(process)
+    return (process.cpu_s() - before) / len(asked) * 1e6
+
+
+def _record(bench: Bench, rounds: Sequence[dict[str, float]]) -> None:
+    def ratio(entry: dict[str, float], *parts: str) -> float:
+        return sum(entry[part] for part in parts) / (entry["bare_route"] + entry["decoder_run"])
+
+    parts: dict[str, Any] = {part: round(median(entry[part] for entry in rounds), 1) for part in rounds[0]}
+    bench.row("1 cpu", median(ratio(e, "service", "valkey") for e in rounds), "×", at_most=LIMIT)
+    bench.row("1 cpu without Valkey", median(ratio(e, "service") for e in rounds), "×")
+    bench.save("cpu", {"unit": "µs of processor time a request", "median": parts, "rounds": rounds, "users": USERS})
