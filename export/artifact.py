@@ -2,7 +2,7 @@
 
     <model_version>/
       manifest.json                   what this is, and the sha256 of every other file
-      encoder.onnx  decoder.onnx      the graphs
+      encoder.onnx  decoder.onnx  sampler.onnx      the graphs: states, deterministic lists, sampled lists
       trie.npz  items.npz             the catalogue as tensors: token paths, item embeddings
       catalogue.npz                   the catalogue for people: ids, titles, categories
       tokenizer.json  tokenizer.npz   the fitted tokenizer
@@ -46,6 +46,7 @@ LATEST = "latest"
 FILES = (
     "encoder.onnx",
     "decoder.onnx",
+    "sampler.onnx",
     "trie.npz",
     "items.npz",
     "catalogue.npz",
@@ -163,7 +164,7 @@ class Artifact:
     def updated(self, catalogue: Catalogue, trie: Trie, item_table: npt.NDArray[np.float32]) -> Artifact:
         """The same model over a catalogue that has changed since the export."""
         other = Artifact(self.folder, self.manifest)
-        vocabulary = replace(self.vocabulary, item_index=catalogue.index)
+        vocabulary = replace(self.vocabulary, item_index=catalogue.index, rows=len(item_table))
         for name, part in (
             ("catalogue", catalogue), ("trie", trie), ("item_table", item_table), ("vocabulary", vocabulary),
             ("item_cf", self.item_cf), ("popularity", self.popularity),

@@ -19,6 +19,7 @@ from export.features import ContextVocabulary, Vocabulary
 from export.graph import OPSET, GraphDtype
 from export.itemcf import ItemCF, Popularity
 from export.parity import GateResult, Probe, Quality, check
+from export.sampler_graph import write_sampler
 from export.trie import Trie
 from model.network import GPT4Rec
 from model.tokenizer import Tokenizer
@@ -71,6 +72,7 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
     weights = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
     write_encoder(model.config, weights, folder / "encoder.onnx", dtype)
     write_decoder(model.config, weights, folder / "decoder.onnx", dtype)
+    write_sampler(model.config, weights, folder / "sampler.onnx", dtype)
     Trie.build(parts.tokenizer.codes).save(folder / "trie.npz")
     with torch.no_grad():
         table = model.item_table().cpu().numpy().astype(np.float32)

@@ -42,6 +42,7 @@ class GraphWriter:
         self.op = self.builder.op
         self.dtype: GraphDtype = dtype
         self.compute = HALF if dtype == "float16" else FLOAT
+        self.numpy_compute = np.float16 if dtype == "float16" else np.float32
         self._weights = weights
         self._made: dict[str, ir.Value] = {}
 
@@ -73,8 +74,7 @@ class GraphWriter:
 
     def weight(self, name: str) -> ir.Value:
         """A weight of the network in the graph's compute type."""
-        numpy_type = np.float16 if self.compute == HALF else np.float32
-        return self.constant(np.ascontiguousarray(self._weights[name], dtype=numpy_type), name)
+        return self.constant(np.ascontiguousarray(self._weights[name], dtype=self.numpy_compute), name)
 
     def weight32(self, name: str) -> ir.Value:
         """A weight that is always float32."""
@@ -85,8 +85,7 @@ class GraphWriter:
         """A linear layer's weight, transposed to [in, out]; int8 with a scale per output in int8 graphs."""
         array = np.ascontiguousarray(self._weights[name].T, dtype=np.float32)
         if self.dtype != "int8":
-            numpy_type = np.float16 if self.compute == HALF else np.float32
-            return self.constant(array.astype(numpy_type), name + ".T")
+            return self.constant(array.astype(self.numpy_compute), name + ".T")
         scale = np.maximum(np.abs(array).max(axis=0), 1e-8).astype(np.float32) / np.float32(127)
         quantised = self.constant(np.round(array / scale).astype(np.int8), name + ".int8")
         zero = self.constant(np.zeros(array.shape[1], np.int8), name + ".zero")
@@ -97,6 +96,11 @@ class GraphWriter:
         """x @ W.T + b."""
         y: ir.Value = self.op.MatMul(x, self.matrix(f"{layer}.weight"))
         return self.op.Add(y, self.weight(f"{layer}.bias")) if bias else y
+
+    def gemm(self, x: ir.Value, layer: str) -> ir.Value:
+        """`linear` of rows [n, in], in one node."""
+        value: ir.Value = self.op.Gemm(x, self.matrix(f"{layer}.weight"), self.weight(f"{layer}.bias"))
+        return value
 
     def norm(self, x: ir.Value, layer: str) -> ir.Value:
         value: ir.Value = self.op.LayerNormalization(

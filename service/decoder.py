@@ -1,92 +1,128 @@
-"""Lists from hidden states, in decoder runs grouped by width."""
+"""Lists from hidden states, in decoder runs grouped by width and by whether they are sampled."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from export.noise import seed_hash
-from export.trie import Trie
+from service.closed import Closed, closed_nodes
 from service.errors import ModelError
-from service.filters import EVERYTHING, FilterTable
+from service.filters import Mask
 from service.groups import run_groups
-from service.jobs import DecodeJob, IntArray, Listed
+from service.jobs import DecodeJob, FloatArray, Listed
+from service.sessions import Placement, Values
+from service.tables import NEVER, Shape, Stack, Tables
 
-Run = Callable[[dict[str, Any], int], dict[str, npt.NDArray[Any]]]
+Array = npt.NDArray[Any]
+# (sampled, feeds, values that stay, shape, rows) → outputs by name
+Run = Callable[[bool, Mapping[str, Any], Sequence[Values], Hashable, int], dict[str, Array]]
 
-EXCLUDED_BUCKETS = (1, 16, 64, 256, 1024)
+# Where shapes are padded, exclusions are as well.
+CLOSED_BUCKETS = (16, 256, 1024)
 
 
 class Decoder:
-    """`run(feeds, rows)` makes one run of the decoder graph and returns its outputs by name.
+    """`run` makes one run of the decoder or the sampler graph. `tables` may be replaced between runs.
 
     Safe to call from several threads.
     """
 
-    def __init__(self, trie: Trie, filters: FilterTable, run: Run) -> None:
-        self._trie, self._filters, self._run = trie, filters, run
+    def __init__(self, tables: Tables, at: Placement, run: Run) -> None:
+        self.tables = tables
+        self._at, self._run = at, run
 
     def decode(self, jobs: Sequence[DecodeJob]) -> list[Listed | Exception]:
         """A list for every job, in order. A job that cannot be run gets its own error and harms no other."""
-        return run_groups(jobs, lambda job: job.run_width, self._decode)
+        return run_groups(jobs, lambda job: (job.run_width, job.decoding.sampled), self._decode)
 
     def _decode(self, jobs: Sequence[DecodeJob]) -> list[Listed]:
-        """One decoder run for jobs of one width."""
-        width = jobs[0].run_width
+        """One run for jobs of one width and one graph."""
+        width, sampled = jobs[0].run_width, jobs[0].decoding.sampled
         if any(job.k > width for job in jobs):
             raise ModelError(f"a beam of {width} cannot hold the {max(job.k for job in jobs)} items asked for")
-        feeds: dict[str, Any] = {
-            "h": np.stack([job.h for job in jobs]),
-            "context": np.stack([job.context for job in jobs]),
-            "gap_ms": np.array([job.gap_ms for job in jobs], np.int64),
-            "inverse_temperature": np.array([j.decoding.inverse_temperature for j in jobs], np.float32),
-            "top_p": np.array([job.decoding.nucleus for job in jobs], np.float32),
-            "sampled": np.array([job.decoding.sampled for job in jobs], np.float32),
-            "seed": np.array([seed_hash(job.seed) for job in jobs], np.int64),
-            **self._keep_feeds(width),
-            **self._mask_feeds(jobs),
+        tables, rows = self.tables, self._at.rows(len(jobs))
+        shape = tables.shape(width, rows)
+        masks = [tables.filters.mask(job.allowed) for job in jobs]
+        stack = tables.stack(masks)
+        closed = self._closed_feeds(closed_nodes(tables.trie, masks, [job.excluded for job in jobs]), rows)
+        feeds = {
+            **_request_feeds(jobs, rows),
+            **_filter_feeds(tables, stack, masks, shape, rows),
+            **closed,
         }
-        out = self._run(feeds, len(jobs))
-        item, score, log_prob = out["item"], out["score"], out["log_prob"]
-        found = []
-        for row, job in enumerate(jobs):
-            n = min(job.k, int((item[row] >= 0).sum()))
-            # A node whose score is not a number is never listed: the list would only look too short.
-            if not (np.isfinite(score[row, :n]).all() and np.isfinite(log_prob[row]).all()):
-                raise ModelError("the decoder's scores are not finite")
-            found.append(Listed(item[row, :n], score[row, :n], log_prob[row, :n]))
-        return found
+        if sampled:
+            feeds |= _sampling_feeds(jobs, rows)
+        # Where shapes are padded, they are also all that a captured graph depends on.
+        key = (width, rows, *(v.shape for v in closed.values())) if self._at.pad else (width, rows)
+        fixed = (tables.values, stack.values, shape.values)
+        out = self._run(sampled, feeds, fixed, key, len(jobs))
+        return [_listed(job, out, row) for row, job in enumerate(jobs)]
 
-    def _keep_feeds(self, width: int) -> dict[str, IntArray]:
-        """How many nodes each level can keep: the width, or all children where there are fewer."""
-        feeds, kept = {}, 1
-        for level, branching in enumerate(self._trie.branching):
-            kept = min(width, kept * (branching + 1))
-            feeds[f"keep_{level}"] = np.array([kept], np.int64)
+    def _closed_feeds(self, closed: Sequence[Closed], rows: int) -> dict[str, Array]:
+        feeds = {}
+        for level, nodes in enumerate(closed):
+            size = max(1, nodes.most)
+            if self._at.pad:
+                size = next((bucket for bucket in CLOSED_BUCKETS if bucket >= size), size)
+            feeds[f"closed_slot_{level}"] = nodes.padded(nodes.slot, rows, size, 0)
+            parent = nodes.padded(nodes.parent, rows, size, -2)
+            if level == 0:
+                feeds["closed_value_0"] = np.where(parent == 0, np.float32(NEVER), np.float32(0.0))
+            else:
+                feeds[f"closed_parent_{level}"] = parent
         return feeds
 
-    def _mask_feeds(self, jobs: Sequence[DecodeJob]) -> dict[str, Any]:
-        """Filters of the batch stacked without repeats, and every job's closed nodes padded to a bucket."""
-        numbers = sorted({job.allowed for job in jobs})
-        masks = {number: self._filters.mask(number) for number in numbers}
-        closed = [self._trie.closed_nodes(masks[job.allowed].counts, self._known(job.excluded)) for job in jobs]
-        most = max((len(nodes) for levels in closed for nodes in levels), default=0)
-        bucket = next((b for b in EXCLUDED_BUCKETS if b >= most), most)
-        excluded = np.full((len(jobs), self._trie.levels, bucket), -1, np.int64)
-        for row, levels in enumerate(closed):
-            for level, nodes in enumerate(levels):
-                excluded[row, level, : len(nodes)] = nodes
-        feeds: dict[str, Any] = {
-            "filter": np.array([numbers.index(job.allowed) for job in jobs], np.int64),
-            "excluded": excluded,
-        }
-        if numbers != [EVERYTHING]:
-            for level in range(self._trie.levels):
-                feeds[f"node_ok_{level}"] = np.stack([masks[number].node_ok[level] for number in numbers])
-        return feeds
 
-    def _known(self, items: IntArray) -> IntArray:
-        return items[(items >= 0) & (items < self._trie.n_items)]
+def _request_feeds(jobs: Sequence[DecodeJob], rows: int) -> dict[str, Array]:
+    return {
+        "h": _padded(np.array([job.h for job in jobs], np.float32), rows),
+        "context": _padded(np.array([job.context for job in jobs], np.int64), rows),
+        "gap": _padded(np.array([gap_input(job.gap_ms) for job in jobs], np.float32), rows),
+    }
+
+
+def _sampling_feeds(jobs: Sequence[DecodeJob], rows: int) -> dict[str, Array]:
+    return {
+        "inverse_temperature": _padded(np.array([j.decoding.inverse_temperature for j in jobs], np.float32), rows),
+        "top_p": _padded(np.array([job.decoding.nucleus for job in jobs], np.float32), rows),
+        "seed": _padded(np.array([seed_hash(job.seed) for job in jobs], np.int64), rows),
+    }
+
+
+def _filter_feeds(tables: Tables, stack: Stack, masks: Sequence[Mask], shape: Shape, rows: int) -> dict[str, Any]:
+    """Every row's place in the stack, and at deeper levels what that adds to a node's place."""
+    row = _padded(np.array([stack.row[mask] for mask in masks], np.int64), rows)
+    if not row.any():
+        return {"filter": row, **shape.node_base}
+    feeds = {"filter": row}
+    for level in range(1, tables.trie.levels):
+        base = np.repeat(row * tables.trie.n_nodes[level], shape.kept[level - 1])
+        feeds[f"node_base_{level}"] = base[:, None]
+    return feeds
+
+
+def _padded(array: Array, rows: int) -> Array:
+    """Zeros behind the rows of a batch."""
+    if len(array) == rows:
+        return array
+    return np.concatenate([array, np.zeros((rows - len(array), *array.shape[1:]), array.dtype)])
+
+
+def gap_input(gap_ms: int) -> tuple[float, float]:
+    """What the graph reads of the gap to now: log(1 + seconds) / 10, and 1 where it is known."""
+    return (0.1 * math.log1p(gap_ms / 1000.0), 1.0) if gap_ms >= 0 else (0.0, 0.0)
+
+
+def _listed(job: DecodeJob, out: Mapping[str, Array], row: int) -> Listed:
+    item, score, log_prob = out["item"][row, 0], out["score"][row, 0], out["log_prob"][row, 0]
+    n = min(job.k, int(np.count_nonzero(item >= 0)))
+    scores: FloatArray = score[:n]
+    # A node whose score is not a number is never listed: the list would only look too short.
+    if not (np.isfinite(scores).all() and np.isfinite(log_prob).all() and np.isfinite(out["query"][row]).all()):
+        raise ModelError("the decoder's scores are not finite")
+    return Listed(item[:n], scores, log_prob[:n])

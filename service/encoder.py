@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,24 +13,23 @@ from export.features import EventArrays
 from service.errors import ModelError
 from service.groups import run_groups
 from service.jobs import EncodeJob
+from service.sessions import Placement
 from service.state import EncoderState, StateShape
 
-Run = Callable[[dict[str, Any], int], dict[str, npt.NDArray[Any]]]
+# (feeds, shape, rows) → outputs by name
+Run = Callable[[Mapping[str, Any], Hashable, int], dict[str, npt.NDArray[Any]]]
 
 CHUNK = 64  # a longer run of events is encoded in pieces, so its cost stays linear
 
 
 class Encoder:
-    """`run(feeds, rows)` makes one run of the encoder graph and returns its outputs by name.
+    """`run` makes one run of the encoder graph. Safe to call from several threads."""
 
-    Safe to call from several threads.
-    """
-
-    def __init__(self, artifact: Artifact, run: Run) -> None:
+    def __init__(self, artifact: Artifact, at: Placement, run: Run) -> None:
         n = artifact.network
         self.shape = StateShape(n["layers"], n["window"], n["d_head"], n["d_model"], n["state_dtype"])
         self._vocabulary = artifact.vocabulary
-        self._run = run
+        self._at, self._run = at, run
         self._only_start: EncoderState | None = None
 
     def encode(self, jobs: Sequence[EncodeJob]) -> list[EncoderState | Exception]:
@@ -73,8 +72,10 @@ class Encoder:
 
     def _step(self, states: Sequence[EncoderState | None], events: Sequence[EventArrays]) -> list[EncoderState]:
         """One encoder run: every state advanced by its events (1 … CHUNK each, right-padded)."""
-        s, batch = self.shape, len(states)
-        n_new = np.array([len(e) for e in events], np.int64)
+        s, batch = self.shape, self._at.rows(len(states))
+        n_new = np.ones(batch, np.int64)
+        n_new[: len(events)] = [len(e) for e in events]
+        longest = self._at.rows(int(n_new.max()))
         kv = np.zeros((batch, s.layers, 2, s.window, s.head_dim), np.dtype(s.dtype))
         past, n_valid = np.zeros((batch, s.window), np.int64), np.zeros(batch, np.int64)
         scale = np.zeros((batch, s.layers, 2, s.window), np.float32)
@@ -83,7 +84,7 @@ class Encoder:
                 kv[row], past[row], n_valid[row] = state.kv, state.time_ms, state.n_valid
                 if s.dtype == "int8":
                     scale[row] = state.scale
-        padded = {name: np.zeros((batch, n_new.max()), np.int64) for name in ("item", "type", "time_ms")}
+        padded = {name: np.zeros((batch, longest), np.int64) for name in ("item", "type", "time_ms")}
         for row, e in enumerate(events):
             padded["item"][row, : len(e)] = e.item
             padded["type"][row, : len(e)] = e.type
@@ -91,7 +92,8 @@ class Encoder:
         feeds = {"kv": kv, "past_time_ms": past, "n_valid": n_valid, "n_new": n_new, **padded}
         if s.dtype == "int8":
             feeds["scale"] = scale
-        out = self._run(feeds, batch)
+        shape = (batch, longest) if self._at.pad else None  # else there are too many to keep bindings for
+        out = self._run(feeds, shape, len(states))
         if not np.isfinite(out["h"]).all():
             raise ModelError("the encoder's output is not finite")
         scales = out.get("next_scale", np.zeros((batch, 0), np.float32))
@@ -103,7 +105,7 @@ class Encoder:
                 int(out["next_n_valid"][row]),
                 out["h"][row],
             )
-            for row in range(batch)
+            for row in range(len(states))
         ]
 
 

@@ -7,8 +7,7 @@ on the rows it shares a run with.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,15 +16,15 @@ import numpy.typing as npt
 
 from export.artifact import Artifact, ArtifactFileError
 from export.features import GAP_UNKNOWN
-from export.noise import node_hash
 from service.decoder import Decoder
 from service.decoding import WIDTH_BUCKETS, Decoding
 from service.encoder import Encoder
 from service.errors import ArtifactError
 from service.filters import EVERYTHING, Filters, FilterTable
 from service.jobs import DecodeJob, EncodeJob, FloatArray, IntArray, Job, Listed, Ranking
-from service.sessions import Device, GraphSession, choose_device
+from service.sessions import Device, GraphSession, Placement, Values
 from service.state import EncoderState
+from service.tables import Tables
 
 _NO_ITEMS = np.zeros(0, np.int64)
 _NO_SCORES = np.zeros(0, np.float32)
@@ -37,18 +36,27 @@ class Engine:
     Raises ArtifactError for an artefact that does not fit, StartupError where the device cannot be used.
     """
 
-    def __init__(self, artifact: Artifact, *, device: Device = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        pad: bool | None = None,
+        cuda_graphs: bool = False,
+    ) -> None:
         self.artifact = artifact
-        chosen = choose_device(device)
-        self._encoder_graph = GraphSession(artifact.folder / "encoder.onnx", chosen, threads)
-        self._decoder_graph = GraphSession(artifact.folder / "decoder.onnx", chosen, threads)
-        self._trie = artifact.trie
-        self._filters = FilterTable(artifact.trie, artifact.catalogue)
-        self._encoder = Encoder(artifact, partial(self._timed, "encoder", self._encoder_graph))
-        self._decoder = Decoder(self._trie, self._filters, partial(self._timed, "decoder", self._decoder_graph))
+        self.at = Placement.choose(device, threads, pad=pad, capture=cuda_graphs)
+        self._graphs = {
+            name: GraphSession(artifact.folder / f"{name}.onnx", self.at) for name in ("encoder", "decoder", "sampler")
+        }
+        half = self._graphs["decoder"].inputs["item_table"] == "tensor(float16)"
+        filters = FilterTable(artifact.trie, artifact.catalogue)
+        table = artifact.item_table.astype(np.float16 if half else np.float32, copy=False)
+        self._tables = Tables(artifact.trie, filters, table, float(artifact.manifest["blend"]), self.at)
+        self._encoder = Encoder(artifact, self.at, self._run_encoder)
+        self._decoder = Decoder(self._tables, self.at, self._run_decoder)
         self.state_shape = self._encoder.shape
-        half = self._decoder_graph.inputs["item_table"] == "tensor(float16)"
-        self._keep_catalogue(artifact.item_table.astype(np.float16 if half else np.float32))
         self.on_graph: Callable[[str, int, float], None] | None = None
 
     @classmethod
@@ -69,11 +77,11 @@ class Engine:
 
     def filter_id(self, filters: Filters) -> int:
         """The number of a filter. Thread-safe. Raises ValueError for a field items do not have."""
-        return self._filters.id(filters)
+        return self._tables.filters.id(filters)
 
     def set_blend(self, blend: float) -> None:
         """Weight of the dense score in the final ranking, 0 … 1; the artefact's own until it is set."""
-        self._decoder_graph.keep(blend=np.array([blend], np.float32))
+        self._tables.set_blend(blend)
 
     def close(self) -> None:
         """Nothing is held outside this process; the sessions go with the object."""
@@ -117,30 +125,23 @@ class Engine:
             for job, state in zip(jobs, states, strict=True)
         ]
 
-    def _timed(self, name: str, session: GraphSession, feeds: dict[str, Any], rows: int) -> dict[str, npt.NDArray[Any]]:
-        started = time.perf_counter()
-        out = dict(zip(session.outputs, session.run(feeds), strict=True))
-        if self.on_graph is not None:
-            self.on_graph(name, rows, time.perf_counter() - started)
-        return out
+    def _run_encoder(self, feeds: Mapping[str, Any], shape: Hashable, rows: int) -> dict[str, npt.NDArray[Any]]:
+        return self._timed("encoder", feeds, (self._tables.values,), shape, rows)
 
-    def _keep_catalogue(self, item_table: npt.NDArray[Any]) -> None:
-        trie, everything = self._trie, self._filters.mask(EVERYTHING)
-        self._encoder_graph.keep(item_table=item_table)
-        self._decoder_graph.keep(item_table=item_table, leaf_item=trie.leaf_item)
-        self.set_blend(float(self.artifact.manifest["blend"]))
-        for level in range(trie.levels):
-            n_nodes = trie.n_nodes[level]
-            arrays: dict[str, npt.NDArray[Any]] = {
-                f"first_child_{level}": trie.first_child[level],
-                f"token_{level}": trie.token[level],
-                f"parent_{level}": trie.parent[level],
-                f"node_hash_{level}": node_hash(level, n_nodes),
-                f"slots_{level}": np.arange(trie.branching[level] + 1, dtype=np.int64),
-                f"node_ok_{level}": everything.node_ok[level][None],
-                f"n_nodes_{level}": np.array([n_nodes], np.int64),
-            }
-            self._decoder_graph.keep(**arrays)
+    def _run_decoder(
+        self, sampled: bool, feeds: Mapping[str, Any], fixed: Sequence[Values], shape: Hashable, rows: int
+    ) -> dict[str, npt.NDArray[Any]]:
+        return self._timed("sampler" if sampled else "decoder", feeds, fixed, shape, rows)
+
+    def _timed(
+        self, graph: str, feeds: Mapping[str, Any], fixed: Sequence[Values], shape: Hashable, rows: int
+    ) -> dict[str, npt.NDArray[Any]]:
+        started = time.perf_counter()
+        out = self._graphs[graph].run(feeds, fixed, shape)
+        if self.on_graph is not None:
+            # Lists are one stage of a request, whichever graph made them.
+            self.on_graph("encoder" if graph == "encoder" else "decoder", rows, time.perf_counter() - started)
+        return out
 
 
 def _ranking(state: EncoderState, listed: Listed | Exception | None) -> Ranking | Exception:

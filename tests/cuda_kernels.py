@@ -103,6 +103,9 @@ CUDA_KERNELS: dict[str, list[Kernel]] = {
     "Gelu": [
         Kernel(20, ALWAYS, {"T": "bfloat16 double float float16"}),
     ],
+    "Gemm": [
+        Kernel(13, ALWAYS, {"T": "bfloat16 double float float16"}),
+    ],
     "Greater": [
         Kernel(13, ALWAYS, {"T": "double float float16 int32 int64 uint32 uint64", "T1": "bool"}),
     ],
@@ -261,6 +264,13 @@ CUDA_KERNELS: dict[str, list[Kernel]] = {
     ],
     "Softmax": [
         Kernel(13, ALWAYS, {"T": "bfloat16 double float float16"}),
+    ],
+    "Split": [
+        Kernel(
+            18,
+            ALWAYS,
+            {"T": "bfloat16 bool double float float16 int16 int32 int64 int8 uint16 uint32 uint64 uint8"},
+        ),
     ],
     "Squeeze": [
         Kernel(

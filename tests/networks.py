@@ -15,6 +15,7 @@ from export.decoder_graph import write_decoder
 from export.encoder_graph import write_encoder
 from export.features import EVENT_TYPES
 from export.graph import GraphDtype
+from export.sampler_graph import write_sampler
 from model.network import SIZES, GPT4Rec, NetworkConfig
 
 IntArray = npt.NDArray[np.int64]
@@ -63,6 +64,7 @@ def write_graphs(model: GPT4Rec, folder: Path, dtype: GraphDtype = "float32") ->
     weights = weights_of(model)
     write_encoder(model.config, weights, folder / "encoder.onnx", dtype)
     write_decoder(model.config, weights, folder / "decoder.onnx", dtype)
+    write_sampler(model.config, weights, folder / "sampler.onnx", dtype)
 
 
 def random_catalogue(rng: np.random.Generator, n_items: int) -> Catalogue:

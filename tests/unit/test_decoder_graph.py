@@ -82,7 +82,7 @@ class Pair:
     def allowed(self, job: Job) -> list[int]:
         mask = np.ones(self.n_items, bool)
         if job.allowed:
-            mask = self.engine._filters.mask(job.allowed).counts[-1][self.engine._trie.item_leaf] > 0
+            mask = self.engine._tables.filters.mask(job.allowed).counts[-1][self.engine.artifact.trie.item_leaf] > 0
         mask[job.excluded] = False
         return [int(item) for item in np.flatnonzero(mask)]
 

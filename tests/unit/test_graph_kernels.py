@@ -12,10 +12,11 @@ from onnx import TensorProto, defs, helper, shape_inference
 from export.graph import GraphDtype
 from model.network import StateDtype
 from service.errors import ModelError, StartupError
-from service.sessions import GraphSession, choose_device
+from service.sessions import GraphSession, Placement, choose_device
 from tests.cuda_kernels import CUDA_KERNELS, Kernel
 from tests.networks import random_network, write_graphs
 
+CPU = Placement("cpu", 1, pad=False)
 GPU_DTYPES: tuple[GraphDtype, ...] = ("float32", "float16")
 STATE_DTYPES: tuple[StateDtype, ...] = ("float32", "float16", "int8")
 
@@ -75,7 +76,7 @@ def graphs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     dtype, state_dtype = request.param
     folder = tmp_path_factory.mktemp("graphs")
     write_graphs(random_network(state_dtype=state_dtype), folder, dtype)
-    return {name: onnx.load(folder / f"{name}.onnx") for name in ("encoder", "decoder")}
+    return {name: onnx.load(folder / f"{name}.onnx") for name in ("encoder", "decoder", "sampler")}
 
 
 def test_every_node_has_a_cuda_kernel_for_its_types(graphs: dict[str, onnx.ModelProto]) -> None:
@@ -129,18 +130,18 @@ def test_a_graph_that_cannot_be_read_names_its_file(tmp_path: Path) -> None:
     broken = tmp_path / "encoder.onnx"
     broken.write_bytes(b"not a graph")
     with pytest.raises(StartupError, match=r"encoder\.onnx cannot be loaded"):
-        GraphSession(broken, "cpu")
+        GraphSession(broken, CPU)
 
 
 def test_a_run_with_a_missing_input_is_a_model_error(tmp_path: Path) -> None:
     write_graphs(random_network(), tmp_path)
     with pytest.raises(ModelError, match="the graph did not run"):
-        GraphSession(tmp_path / "encoder.onnx", "cpu").run({})
+        GraphSession(tmp_path / "encoder.onnx", CPU).run({})
 
 
 def test_an_input_of_the_wrong_type_is_a_model_error(tmp_path: Path) -> None:
     write_graphs(random_network(), tmp_path)
-    session = GraphSession(tmp_path / "encoder.onnx", "cpu")
+    session = GraphSession(tmp_path / "encoder.onnx", CPU)
     feeds = {name: np.zeros((1, 1, 1, 1, 1), np.float64) for name in session.inputs}
     with pytest.raises(ModelError, match="the graph did not run"):
         session.run(feeds)

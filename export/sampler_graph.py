@@ -1,0 +1,165 @@
+"""`sampler.onnx`: the decoder for sampled lists (top-p, temperature), drawn without replacement.
+
+Stochastic beam search (Kool, van Hoof and Welling, 2019): perturbed scores G whose maximum over the children equals the
+parent's G. The noise is a hash of (seed, level, node), so that it depends on neither slot nor batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from export.decoder_graph import NEVER, Children, Choice, DecoderGraph
+from export.graph import FLOAT, INT, GraphDtype
+from export.noise import PRIME, ROUND_KEYS
+from model.network import NetworkConfig
+
+# A node outside the nucleus comes after every node inside: its score, below NOISE_CEILING as no Gumbel noise exceeds
+# it, becomes a huge negative one. A product keeps float32's digits, where a large difference would round them away.
+NOISE_CEILING = 32.0
+OUTSIDE = 1e6
+
+
+def write_sampler(
+    config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
+) -> None:
+    """Inputs beside those of `export.decoder_graph.write_decoder`: inverse_temperature [B], top_p [B], seed [B]
+    (hashed), node_hash_l [n_{l+1}], cube_l = [−1, W_{l−1}, C_l], for l ≥ 1. The same outputs; items in the order they
+    were drawn in."""
+    SamplerGraph(config, weights, dtype).write(path)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What sampling keeps between levels, [B, 1, W] each: log-probability of the sampling distribution, perturbed
+    score, 1 outside the nucleus."""
+
+    phi: ir.Value
+    perturbed: ir.Value
+    outside: ir.Value
+
+
+class SamplerGraph(DecoderGraph):
+    name = "gpt4rec_sampler"
+
+    def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
+        super().__init__(config, weights, dtype)
+        row = {
+            name: self.input(name, kind, ["batch"])
+            for name, kind in (("inverse_temperature", FLOAT), ("top_p", FLOAT), ("seed", INT))
+        }
+        self.row = {name: self.op.Unsqueeze(value, self.ints(1, 2)) for name, value in row.items()}
+        self.drawn: Drawn | None = None
+
+    def level_inputs(self, level: int) -> dict[str, ir.Value]:
+        inputs = super().level_inputs(level)
+        below = "items" if level == self.config.levels - 1 else f"nodes_{level + 1}"
+        inputs["node_hash"] = self.input(f"node_hash_{level}", INT, [below])
+        if level > 0:
+            inputs["cube"] = self.input(f"cube_{level}", INT, [3])
+        return inputs
+
+    def choose(self, level: int, children: Children) -> Choice:
+        """Draw `keep_level` of all candidates."""
+        op, inputs = self.op, self.levels[level]
+        if level == 0:
+            log_prob, token = children.log_prob, op.Unsqueeze(children.token_log_prob, self.ints(1))
+            noise = self.gumbel(inputs["node_hash"])
+        else:
+            log_prob = op.Reshape(children.log_prob, inputs["cube"])
+            token = op.Reshape(children.token_log_prob, inputs["cube"])
+            noise = self.gumbel(op.Reshape(op.Gather(inputs["node_hash"], children.node, axis=0), inputs["cube"]))
+        ok = op.Greater(log_prob, self.floats(NEVER / 2))
+        drawn = self.perturb(level, ok, token, noise)
+        last = op.Mul(op.Sub(drawn.perturbed, self.floats(NOISE_CEILING)), self.floats(OUTSIDE))
+        key = op.Where(op.Greater(drawn.outside, self.floats(0.5)), last, drawn.perturbed)
+        key = self.flat(level, op.Where(ok, key, self.floats(NEVER)))
+        _, index = op.TopK(key, inputs["keep"], axis=2, _outputs=2)
+
+        def take(x: ir.Value) -> ir.Value:
+            value: ir.Value = op.GatherElements(self.flat(level, x), index, axis=2)
+            return value
+
+        self.drawn = Drawn(take(drawn.phi), take(drawn.perturbed), take(drawn.outside))
+        return Choice(take(log_prob), index)
+
+    def flat(self, level: int, x: ir.Value) -> ir.Value:
+        """[B, W, C] → [B, 1, WC]."""
+        value: ir.Value = x if level == 0 else self.op.Reshape(x, self.levels[level]["flat"])
+        return value
+
+    def perturb(self, level: int, ok: ir.Value, token: ir.Value, noise: ir.Value) -> Drawn:
+        """Sampling log-probability, perturbed score and nucleus flag of every child, [B, W, C].
+
+        Inside the nucleus G is conditioned on its maximum being the parent's G; outside it is plain, since those
+        nodes come after all others anyhow.
+        """
+        op = self.op
+        tempered = op.Mul(token, self.row["inverse_temperature"])
+        over_all = op.LogSoftmax(op.Where(ok, tempered, self.floats(NEVER)), axis=-1)
+        inside = op.And(ok, self.nucleus(over_all))
+        over_nucleus = op.LogSoftmax(op.Where(inside, tempered, self.floats(NEVER)), axis=-1)
+        phi = op.Where(inside, over_nucleus, over_all)
+        parent = self.floats(0.0)
+        outside = op.Sub(self.floats(1.0), self.cast(inside, FLOAT))
+        if self.drawn is not None:
+            beam = self.levels[level]["beam"]
+            phi = op.Add(op.Reshape(self.drawn.phi, beam), phi)
+            parent = op.Reshape(self.drawn.perturbed, beam)
+            outside = op.Max(op.Reshape(self.drawn.outside, beam), outside)
+        phi = op.Max(phi, self.floats(NEVER))
+        noisy = op.Add(phi, noise)
+        contenders = op.Where(inside, noisy, self.floats(NEVER))
+        top = op.ReduceMax(contenders, self.ints(2), keepdims=1)
+        # G̃ = −log(exp(−G) − exp(−Z) + exp(−g)), in the stable form of the paper's appendix.
+        below_top = op.Min(op.Sub(contenders, top), self.floats(0.0))
+        v = op.Add(op.Sub(parent, contenders), self.log(op.Sub(self.floats(1.0), op.Exp(below_top))))
+        conditioned = op.Sub(
+            op.Sub(parent, op.Max(v, self.floats(0.0))),
+            op.Log(op.Add(self.floats(1.0), op.Exp(op.Neg(op.Abs(v))))),
+        )
+        return Drawn(phi, op.Where(inside, conditioned, noisy), outside)
+
+    def log(self, x: ir.Value) -> ir.Value:
+        """log x, with log 0 a large negative number instead of −∞."""
+        value: ir.Value = self.op.Log(self.op.Max(x, self.floats(1e-30)))
+        return value
+
+    def nucleus(self, log_prob: ir.Value) -> ir.Value:
+        """Children in the smallest set whose mass reaches top-p (Holtzman et al., 2020), ties with its last
+        member included, so that the set does not depend on an order."""
+        op = self.op
+        size = op.Shape(log_prob, start=2, end=3)
+        descending, _ = op.TopK(log_prob, size, axis=2, _outputs=2)
+        before = op.CumSum(op.Exp(descending), self.scalar(2), exclusive=1)
+        within = op.Less(before, self.row["top_p"])
+        least = op.ReduceMin(op.Where(within, descending, self.floats(-NEVER)), self.ints(2), keepdims=1)
+        value: ir.Value = op.GreaterOrEqual(log_prob, least)
+        return value
+
+    def gumbel(self, node_hash: ir.Value) -> ir.Value:
+        """−log(−log u), u a hash of (seed, level, node)."""
+        op = self.op
+        x = self.fifth_power(op.Mod(op.Add(node_hash, self.row["seed"]), self.ints(PRIME)))
+        x = self.fifth_power(op.Mod(op.Add(x, self.ints(ROUND_KEYS[1])), self.ints(PRIME)))
+        # 24 bits survive the cast to float32: drop the lower ones first, so that u never rounds to 1.
+        x = op.Div(x, self.ints(2**8))
+        u = op.Div(op.Add(self.cast(x, FLOAT), self.floats(0.5)), self.floats(float(2**23)))
+        value: ir.Value = op.Neg(op.Log(op.Neg(op.Log(u))))
+        return value
+
+    def fifth_power(self, x: ir.Value) -> ir.Value:
+        op, prime = self.op, self.ints(PRIME)
+        square = op.Mod(op.Mul(x, x), prime)
+        fourth = op.Mod(op.Mul(square, square), prime)
+        value: ir.Value = op.Mod(op.Mul(fourth, x), prime)
+        return value
+
+    def output_lists(self, item: ir.Value, score: ir.Value, log_prob: ir.Value) -> None:
+        """In the order of the draw, which the last choice is in; candidates that are none are last."""
+        self.write_lists(item, score, log_prob)

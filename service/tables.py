@@ -1,0 +1,140 @@
+"""One catalogue on the device: what every decoder run reads and no request changes."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+
+from export.noise import node_hash
+from export.trie import Trie
+from service.filters import EVERYTHING, FilterTable, Mask
+from service.sessions import Array, Placement, Values
+
+NEVER = -1e30  # `export.decoder_graph.NEVER`
+# Stacks of masks on the device, besides the one of everything.
+STACK_BYTES_MAX = 64 * 2**20
+_SHAPES_MAX = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stack:
+    """The masks of some filters as one input a level, and each one's row in it."""
+
+    values: Values
+    row: dict[Mask, int]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(sum(len(ok) for ok in mask.node_ok) for mask in self.row)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What follows from the width and the size of a batch. `kept` [levels] nodes at each level; `node_base` rows of
+    zeros, for batches with one mask."""
+
+    values: Values
+    node_base: Values
+    kept: tuple[int, ...]
+
+
+class Tables:
+    """`values` are shared by all graphs. Safe to use from several threads."""
+
+    def __init__(self, trie: Trie, filters: FilterTable, item_table: Array, blend: float, at: Placement) -> None:
+        self.trie, self.filters = trie, filters
+        self._at = at
+        self._lock = threading.Lock()
+        self._shapes: OrderedDict[tuple[int, int], Shape] = OrderedDict()
+        self._stacks: OrderedDict[frozenset[Mask], Stack] = OrderedDict()
+        arrays: dict[str, Array] = {"item_table": item_table, "leaf_item": trie.leaf_item}
+        for level in range(trie.levels):
+            arrays |= _level_inputs(trie, level)
+        self.values: Values = {name: at.put(array) for name, array in arrays.items()}
+        self.set_blend(blend)
+        self._everything = self._stacked([filters.mask(EVERYTHING)])
+
+    def set_blend(self, blend: float) -> None:
+        # A new mapping: bindings tell groups of values apart by identity.
+        self.values = {**self.values, "blend": self._at.put(np.array([blend], np.float32))}
+
+    def shape(self, width: int, rows: int) -> Shape:
+        with self._lock:
+            shape = self._shapes.get((width, rows))
+            if shape is None:
+                shape = self._shapes[width, rows] = self._make_shape(width, rows)
+                if len(self._shapes) > _SHAPES_MAX:
+                    self._shapes.popitem(last=False)
+            return shape
+
+    def stack(self, masks: Sequence[Mask]) -> Stack:
+        """A stack that has all of `masks`. The one of an earlier batch serves where it has them; a new one takes the
+        latest with it as far as memory allows, so filters in use come together instead of being stacked per batch."""
+        if all(mask in self._everything.row for mask in masks):
+            return self._everything
+        wanted = frozenset(masks)
+        with self._lock:
+            for key in reversed(self._stacks):
+                if wanted <= key:
+                    self._stacks.move_to_end(key)
+                    return self._stacks[key]
+            members = dict.fromkeys(masks)
+            latest = next(reversed(self._stacks.values()), None)
+            room = STACK_BYTES_MAX // 2 // max(1, sum(self.trie.n_nodes)) - len(members)
+            if latest is not None and room > 0:
+                members |= dict.fromkeys([mask for mask in latest.row if mask not in members][:room])
+            stack = self._stacked(list(members))
+            self._stacks[frozenset(members)] = stack
+            while sum(s.nbytes for s in self._stacks.values()) > STACK_BYTES_MAX and len(self._stacks) > 1:
+                self._stacks.popitem(last=False)
+            return stack
+
+    def _stacked(self, masks: Sequence[Mask]) -> Stack:
+        values = {}
+        for level in range(self.trie.levels):
+            # One mask is used where it lies.
+            parts = [mask.node_ok[level].view(np.bool_) for mask in masks]
+            flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            values[f"node_ok_{level}"] = self._at.put(flat.reshape(len(masks), -1) if level == 0 else flat)
+        return Stack(values, {mask: row for row, mask in enumerate(masks)})
+
+    def _make_shape(self, width: int, rows: int) -> Shape:
+        values: dict[str, ort.OrtValue] = {}
+        node_base: dict[str, ort.OrtValue] = {}
+        host, put = self._at.host, self._at.put
+        kept = 1
+        counts = []
+        for level, branching in enumerate(self.trie.branching):
+            if level > 0:
+                values[f"flat_{level}"] = host(np.array([-1, 1, kept * branching], np.int64))
+                values[f"beam_{level}"] = host(np.array([-1, kept, 1], np.int64))
+                values[f"cube_{level}"] = host(np.array([-1, kept, branching], np.int64))
+                row_base = np.arange(rows, dtype=np.int64).reshape(-1, 1, 1) * (kept * branching)
+                values[f"row_base_{level}"] = put(row_base)
+                place = np.stack([np.arange(kept), np.full(kept, NEVER)]).astype(np.float32)
+                values[f"place_{level}"] = put(place)
+                node_base[f"node_base_{level}"] = put(np.zeros((rows * kept, 1), np.int64))
+            kept = min(width, kept * branching)
+            counts.append(kept)
+            values[f"keep_{level}"] = host(np.array([kept], np.int64))
+        return Shape(values, node_base, tuple(counts))
+
+
+def _level_inputs(trie: Trie, level: int) -> dict[str, Array]:
+    n_nodes = trie.n_nodes[level]
+    arrays: dict[str, Array] = {f"token_{level}": trie.token[level], f"node_hash_{level}": node_hash(level, n_nodes)}
+    if level > 0:
+        first = trie.first_child[level]
+        arrays |= {
+            f"first_{level}": first[:-1, None],
+            f"count_{level}": np.diff(first)[:, None],
+            f"slots_{level}": np.arange(trie.branching[level], dtype=np.int64),
+            f"n_slots_{level}": np.array([trie.branching[level]], np.int64),
+            f"last_node_{level}": np.array([n_nodes - 1], np.int64),
+        }
+    return arrays
