@@ -1,0 +1,100 @@
+"""The artefact as a peer serves it: bodies in, answers out, through the engine of this repository.
+
+Every peer with the exported graphs calls these functions and nothing else, so that what differs between them is the
+server around the same two runs: same graphs, same onnxruntime options, same beam, same constraints.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from service.decoding import Decoding
+from service.engine import DecodeJob, EncodeJob, Engine
+from service.filters import EVERYTHING
+
+Body = Mapping[str, Any]
+Answer = dict[str, Any]
+
+T = TypeVar("T")
+
+BEAM = Decoding("beam", beam_width=5)
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """Lists of the best `k` items by beam search (width 5·k, rounded up to 64 for k = 10), seen items left out."""
+
+    engine: Engine
+
+    @classmethod
+    def open(cls, artifact: str, threads: int) -> Ranker:
+        """Load and warm up an artefact on the CPU; `threads` of one engine run."""
+        engine = Engine.open(artifact, device="cpu", threads=threads)
+        engine.warm_up()
+        return cls(engine)
+
+    def from_history(self, bodies: Sequence[Body]) -> list[Answer]:
+        """Encode and decode: `items`, `types` (names) and `times_ms` [n] of each body, oldest first."""
+        vocabulary = self.engine.artifact.vocabulary
+        jobs = []
+        for body in bodies:
+            events = vocabulary.events(body["items"], body["types"], body["times_ms"])
+            jobs.append(EncodeJob(None, events.item, events.type, events.time_ms, from_start=True))
+        states = [_good(state) for state in self.engine.encode(jobs)]
+        seen = [np.unique(job.item) for job in jobs]
+        last = [body["times_ms"][-1] for body in bodies]
+        k = [body["k"] for body in bodies]
+        return self._decode([state.h for state in states], seen, last, k)
+
+    def from_h(self, bodies: Sequence[Body]) -> list[Answer]:
+        """Decode only: `h` (base64 of float32 [d]), `seen` [n] item ids and `last_ms` of each body."""
+        index = self.engine.artifact.vocabulary.item_index
+        h = [np.frombuffer(base64.b64decode(body["h"]), np.float32) for body in bodies]
+        seen = [np.unique([index[item] for item in body["seen"]]) for body in bodies]
+        return self._decode(h, seen, [body["last_ms"] for body in bodies], [body["k"] for body in bodies])
+
+    def _decode(
+        self,
+        h: Sequence[npt.NDArray[np.float32]],
+        seen: Sequence[npt.NDArray[np.int64]],
+        last_ms: Sequence[int],
+        k: Sequence[int],
+    ) -> list[Answer]:
+        context = self.engine.artifact.vocabulary.context
+        now_ms, unknown = int(time.time() * 1000.0), context.encode({})
+        jobs = [
+            DecodeJob(
+                h=h[row],
+                context=unknown,
+                gap_ms=context.gap(last_ms[row], now_ms),
+                decoding=BEAM,
+                k=k[row],
+                allowed=EVERYTHING,
+                excluded=seen[row],
+                seed=0,
+            )
+            for row in range(len(h))
+        ]
+        ids = self.engine.artifact.catalogue.item_ids
+        return [
+            {
+                "items": [
+                    {"item_id": ids[item], "score": score}
+                    for item, score in zip(listed.items.tolist(), listed.scores.tolist(), strict=True)
+                ]
+            }
+            for listed in map(_good, self.engine.decode(jobs))
+        ]
+
+
+def _good(result: T | Exception) -> T:
+    if isinstance(result, Exception):
+        raise result
+    return result

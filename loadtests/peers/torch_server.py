@@ -1,0 +1,129 @@
+"""Peer: the notebook way. FastAPI, torch eager, and a beam search written in Python over the trie of the artefact.
+
+    python -m loadtests.peers.torch_server --artifact DIR --run RUN --port P [--workers N] [--threads T]
+
+The network's calls are batched over the beam at every level; children are listed, scored and sorted in Python. It gives
+the lists that the graphs give.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fastapi import FastAPI
+from safetensors.torch import load_file
+
+from export.artifact import Artifact
+from loadtests.peers.plain import History, serve
+from model.network import GPT4Rec, NetworkConfig
+
+ARTIFACT, RUN, THREADS = "PEER_ARTIFACT", "PEER_RUN", "PEER_THREADS"
+WIDTH = 64
+
+
+class Notebook:
+    """The trained network, the trie as Python lists, and the search."""
+
+    def __init__(self, artifact: Artifact, run: Path) -> None:
+        about = json.loads((run / "run.json").read_text("utf-8"))
+        weights = load_file(run / "best.safetensors")
+        self.model = GPT4Rec(NetworkConfig.from_json(about["network"]), weights["codes"])
+        self.model.load_state_dict(weights)
+        self.model.eval()
+        self.artifact, self.trie = artifact, artifact.trie
+        if not np.array_equal(self._paths(), weights["codes"].numpy()[self.trie.leaf_item]):
+            raise ValueError(f"{run} is not the run that {artifact.folder} was exported from")
+        self.blend = float(artifact.manifest["blend"])
+        self.table = self.model.item_table().detach()
+        self.first_child = [first.tolist() for first in self.trie.first_child]
+        self.token = [token.tolist() for token in self.trie.token]
+        self.leaf_item = self.trie.leaf_item.tolist()
+        self.counts = self.trie.node_counts(np.ones(self.trie.n_items, np.bool_))
+
+    @torch.inference_mode()
+    def recommend(self, body: History) -> dict[str, Any]:
+        """One list, from the raw events."""
+        vocabulary = self.artifact.vocabulary
+        events = vocabulary.events(body.items, body.types, body.times_ms)
+        started = vocabulary.with_start(events)
+        item, type_, time_ms = (torch.from_numpy(a)[None] for a in (started.item, started.type, started.time_ms))
+        h = self.model(item, type_, time_ms, self.table)[0, -1]
+        gap = vocabulary.context.gap(body.times_ms[-1], int(time.time() * 1000.0))
+        q = self.model.query(h[None], torch.from_numpy(vocabulary.context.encode({}))[None], torch.tensor([gap]))[0]
+        closed = [set(nodes.tolist()) for nodes in self.trie.closed_nodes(self.counts, np.unique(events.item))]
+        ranked = self._rank(q, self._search(q, closed))[: body.k]
+        ids = self.artifact.catalogue.item_ids
+        return {"items": [{"item_id": ids[item], "score": score} for item, score in ranked]}
+
+    def _search(self, q: torch.Tensor, closed: list[set[int]]) -> list[tuple[float, int]]:
+        """(log p, leaf) of the best `WIDTH` leaves that are open."""
+        beam = [(0.0, 0)]
+        state = q[None]
+        for level in range(self.trie.levels):
+            log_p = torch.log_softmax(self.model.level_logits(level, state), dim=-1).tolist()
+            first, token, shut = self.first_child[level], self.token[level], closed[level]
+            candidates = [
+                (so_far + log_p[row][token[child]], child, row)
+                for row, (so_far, node) in enumerate(beam)
+                for child in range(first[node], first[node + 1])
+                if child not in shut
+            ]
+            candidates.sort(reverse=True)
+            del candidates[WIDTH:]
+            beam = [(score, child) for score, child, _ in candidates]
+            if level + 1 < self.trie.levels:
+                parents = torch.tensor([row for _, _, row in candidates])
+                tokens = torch.tensor([self.token[level][child] for _, child in beam])
+                state = self.model.step(level, state[parents], tokens)
+        return beam
+
+    def _rank(self, q: torch.Tensor, beam: list[tuple[float, int]]) -> list[tuple[int, float]]:
+        """Survivors by path and dense score, as the artefact blends them."""
+        items = [self.leaf_item[leaf] for _, leaf in beam]
+        path = torch.tensor([score for score, _ in beam])
+        dense = self.table[items] @ q / math.sqrt(len(q))
+        dense = dense - torch.logsumexp(dense, 0) + torch.logsumexp(path, 0)
+        blended = ((1 - self.blend) * path + self.blend * dense).tolist()
+        return sorted(zip(items, blended, strict=True), key=lambda pair: -pair[1])
+
+    def _paths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """[N, K] token paths of the leaves, in their order."""
+        nodes = self.trie.ancestors(np.arange(self.trie.n_items))
+        return np.stack([token[node] for token, node in zip(self.trie.token, nodes, strict=True)], axis=1)
+
+
+def create_app() -> FastAPI:
+    torch.set_num_threads(int(os.environ[THREADS]))
+    notebook = Notebook(Artifact.open(os.environ[ARTIFACT]), Path(os.environ[RUN]))
+    app = FastAPI()
+
+    @app.post("/recommend")
+    async def recommend(body: History) -> dict[str, Any]:
+        return await asyncio.to_thread(notebook.recommend, body)
+
+    return app
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--artifact", required=True)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    os.environ |= {ARTIFACT: given.artifact, RUN: given.run, THREADS: str(given.threads)}
+    serve("loadtests.peers.torch_server:create_app", given.port, given.workers)
+
+
+if __name__ == "__main__":
+    main()
