@@ -59,7 +59,8 @@ def row(
         limit, holds = f"≤ {at_most:g}", value <= at_most
     elif at_least is not None:
         limit, holds = f"≥ {at_least:g}", value >= at_least
-    return Row(criterion, round(float(value), 4), unit, limit, holds, command, today(), machine())
+    # Zero is added so that no row says −0.
+    return Row(criterion, round(float(value), 4) + 0.0, unit, limit, holds, command, today(), machine())
 
 
 def record(file: Path, row: Row) -> None:

@@ -31,9 +31,16 @@ class Process:
         self.pid = pid
 
     def cpu_s(self) -> float:
-        """Processor seconds of all its threads so far, ended ones too."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * _TICK_S
+        """Processor seconds of all its living threads so far, to a nanosecond where the kernel counts them (else to a
+        tick, and with the ended ones)."""
+        seconds = 0.0
+        try:
+            for thread in Path(f"/proc/{self.pid}/task").iterdir():
+                seconds += int((thread / "schedstat").read_text(encoding="utf-8").split()[0]) * 1e-9
+        except FileNotFoundError:
+            fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) * _TICK_S
+        return seconds
 
     def rss_mib(self) -> float:
         """Resident memory."""

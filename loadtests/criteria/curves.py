@@ -63,10 +63,10 @@ def _served(bench: Bench, service: Served, lengths: Sequence[int]) -> dict[str, 
 
     base = lengths[0]
     cases: list[tuple[str, str, int, Callable[[], dict[str, Any]]]] = [
-        *(("history", "events", at, lambda at=at: point(ask, at)) for at in lengths),
-        *(("k", "k", k, lambda k=k: point(partial(ask, k=k), base)) for k in KS),
-        *(("beam", "beam_width", b, lambda b=b: point(partial(ask, beam=b), base)) for b in BEAMS),
-        *(("concurrency", "concurrency", c, lambda c=c: point(ask, base, c)) for c in CONCURRENCIES),
+        *(("history", "events", length, partial(point, ask, length)) for length in lengths),
+        *(("k", "k", k, partial(point, _policy(k=k), base)) for k in KS),
+        *(("beam", "beam_width", beam, partial(point, _policy(beam=beam), base)) for beam in BEAMS),
+        *(("concurrency", "concurrency", at_once, partial(point, ask, base, at_once)) for at_once in CONCURRENCIES),
     ]
     curves: dict[str, Any] = {}
     with bench.progress("curves", len(cases)) as advance:
@@ -74,6 +74,10 @@ def _served(bench: Bench, service: Served, lengths: Sequence[int]) -> dict[str, 
             curves.setdefault(curve, []).append({axis: at, **measured()})
             advance()
     return curves
+
+
+def _policy(**policy: int) -> Callable[[str], Arrival]:
+    return lambda name: ask(name, **policy)
 
 
 def _batches(bench: Bench, engine: Engine, items: Sequence[str]) -> list[dict[str, Any]]:
@@ -89,8 +93,8 @@ def _batches(bench: Bench, engine: Engine, items: Sequence[str]) -> list[dict[st
     points = []
     with bench.progress("batches", len(BATCHES)) as advance:
         for batch in BATCHES:
-            decode = _timed(lambda batch=batch: engine.decode(decoding[:batch]), seconds)
-            encode = _timed(lambda batch=batch: engine.encode(encoding[:batch]), seconds)
+            decode = _timed(partial(engine.decode, decoding[:batch]), seconds)
+            encode = _timed(partial(engine.encode, encoding[:batch]), seconds)
             points.append(
                 {
                     "batch": batch,

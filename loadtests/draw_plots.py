@@ -1,0 +1,124 @@
+"""Plots of `docs/performance.md` as SVG. The same figures give the same bytes: no date, no random ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Results = Mapping[str, Any]
+_INK, _SOFT = "#1f4e79", "#b06a2c"
+
+
+def peers(axes: Any, found: Results) -> None:
+    systems = sorted((one for one in found["systems"] if one["rps"] > 0), key=lambda one: one["rps"])
+    names = [f"{one['name']}, {one['variant']}" for one in systems]
+    axes.barh(names, [one["rps"] for one in systems], color=_INK)
+    axes.set_xscale("log")
+    axes.set_xlabel("requests/s at p99 ≤ 50 ms")
+
+
+def curve(axes: Any, points: Sequence[Mapping[str, Any]], axis: str, label: str) -> None:
+    xs = [point[axis] for point in points]
+    axes.plot(xs, [point["ms"]["p50"] for point in points], "o-", color=_INK, label="p50")
+    axes.plot(xs, [point["ms"]["p99"] for point in points], "o--", color=_SOFT, label="p99")
+    axes.set_xlabel(label)
+    axes.set_ylabel("ms")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+
+
+def batch(axes: Any, points: Sequence[Mapping[str, Any]]) -> None:
+    xs = [point["batch"] for point in points]
+    axes.plot(xs, [point["decode_ms_a_row"] for point in points], "o-", color=_INK, label="decode, W 64")
+    axes.plot(xs, [point["encode_ms_a_row"] for point in points], "o--", color=_SOFT, label="encode of one event")
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("rows of a batch")
+    axes.set_ylabel("ms a row")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+
+
+def memory(axes: Any, found: Results) -> None:
+    samples = found["resident_mib"]
+    axes.plot([n * found["sample_s"] / 60.0 for n in range(len(samples))], samples, color=_INK)
+    axes.set_xlabel("minutes")
+    axes.set_ylabel("resident memory, MiB")
+    axes.set_ylim(bottom=0)
+
+
+def latencies(axes: Any, found: Results) -> None:
+    """Latency by percentile, from the HDR histograms."""
+    from hdrh.histogram import HdrHistogram
+
+    for (route, told), color in zip(found["run"]["routes"].items(), (_SOFT, _INK), strict=False):
+        histogram = HdrHistogram.decode(told["hdr"])
+        nines = [n / 20 for n in range(61)]
+        ms = [histogram.get_value_at_percentile(100 - 100 / 10**n) / 1000.0 for n in nines]
+        axes.plot(nines, ms, color=color, label=route)
+    axes.set_xticks([0, 1, 2, 3], ["min", "90 %", "99 %", "99.9 %"])
+    axes.set_ylabel("ms")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+
+
+def scale(axes: Any, found: Results) -> None:
+    """Every p50 of every list of points over catalogue sizes."""
+    for name, points in found.items():
+        if not (isinstance(points, list) and points and all(isinstance(p, Mapping) and "items" in p for p in points)):
+            continue
+        for key in points[0]:
+            values = [_p50(point.get(key)) if "ms" in key else None for point in points]
+            if all(value is not None for value in values):
+                axes.plot([point["items"] for point in points], values, "o-", label=f"{name}: {key}".replace("_", " "))
+    axes.set_xscale("log")
+    axes.set_xlabel("items")
+    axes.set_ylabel("ms")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+
+
+def _p50(value: Any) -> float | None:
+    if isinstance(value, Mapping):
+        return value.get("p50")
+    return float(value) if isinstance(value, int | float) else None
+
+
+def wanted(files: Mapping[str, Results | None]) -> dict[str, Callable[[Any], None]]:
+    """What can be drawn from the files that are there: name of the plot → how."""
+    found: dict[str, Callable[[Any], None]] = {}
+    if (compared := files.get("peers")) and compared["systems"]:
+        found["peers"] = lambda axes: peers(axes, compared)
+    if scaled := files.get("scale"):
+        found["scale"] = lambda axes: scale(axes, scaled)
+    if drawn := files.get("curves"):
+        points = drawn["curves"]
+        labels = {"history": ("events", "events of the history"), "k": ("k", "k"), "beam": ("beam_width", "beam width"),
+                  "concurrency": ("concurrency", "requests at once")}  # fmt: skip
+        for name, (axis, label) in labels.items():
+            if name in points:
+                found[name] = lambda axes, name=name, axis=axis, label=label: curve(axes, points[name], axis, label)  # type: ignore[misc]
+        if "batch" in points:
+            found["batch"] = lambda axes: batch(axes, points["batch"])
+    if soaked := files.get("soak"):
+        found["soak"] = lambda axes: latencies(axes, soaked)
+        found["memory"] = lambda axes: memory(axes, soaked)
+    return found
+
+
+def draw(files: Mapping[str, Results | None], folder: Path) -> list[Path]:
+    """Writes `<name>.svg` for every plot, and removes those of nothing. Needs matplotlib."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    with mpl.rc_context({"svg.hashsalt": "gpt4rec", "svg.fonttype": "none", "font.size": 9}):
+        for name, how in wanted(files).items():
+            figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+            how(figure.subplots())
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+            written.append(folder / f"{name}.svg")
+    for old in set(folder.glob("*.svg")) - set(written):
+        old.unlink()
+    return written

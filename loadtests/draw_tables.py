@@ -1,0 +1,237 @@
+"""Tables of `docs/performance.md`, from what was measured. Pure: figures in, Markdown out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+Results = Mapping[str, Any]
+
+NOT_YET = "*Not measured yet.*"
+# What a criterion's name stands for; another criterion's name stands for itself.
+MEANING = {
+    "1 cpu": "Processor time of a warm /recommend, store included ÷ (bare typed FastAPI route + one decoder run)",
+    "1 cpu without Valkey": "The same, the service's own processor time only",
+    "4 history p50": "/recommend p50 with 2,000 events ÷ with 50",
+    "4 history event": "Processor time of an event (ingest + encode) with 2,000 events before it ÷ with 50",
+    "5 redis blob": "Largest encoder state in Redis, of all users",
+    "5 redis log": "Largest event log in Redis: a full receptive field with 16-character ids",
+    "5 redis flood": "All keys of one user after a flood of events",
+    "6 reflected": "Acknowledged events that the next /recommend of the other replica reflects",
+    "6 reflected p50": "From the acknowledgement to the answer that reflects it, p50",
+    "6 reflected p99": "From the acknowledgement to the answer that reflects it, p99",
+    "7 start": "From exec to ready",
+    "7 start memory": "Resident memory when ready",
+    "7 start torch": "Files of torch in the process",
+    "8 soak errors": "Errors in five minutes of replay at 70 % of capacity",
+    "8 soak growth": "Growth of resident memory in the second half of the replay",
+}
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table; the first column is text, the others are figures."""
+    head = f"| {' | '.join(columns)} |"
+    line = f"|---{'|---:' * (len(columns) - 1)}|"
+    return "\n".join([head, line, *(f"| {' | '.join(cell(value) for value in row)} |" for row in rows)])
+
+
+def cell(value: Any) -> str:
+    """A value as people read it: three significant digits, thousands apart; a dash for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "**no**"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def criteria(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Every row, its limit, whether it holds, and the command that wrote it."""
+    if not rows:
+        return NOT_YET
+    lines = [
+        [f"{row['criterion']}: {MEANING[row['criterion']]}" if row["criterion"] in MEANING else row["criterion"],
+         f"{cell(row['value'])} {row['unit']}", row["limit"], row["holds"], row["date"]]
+        for row in rows
+    ]  # fmt: skip
+    commands: dict[str, list[str]] = {}
+    for row in rows:
+        commands.setdefault(row["command"], []).append(row["criterion"])
+    listed = "\n".join(f"- {', '.join(names)}: `{command}`" for command, names in commands.items())
+    table = markdown(["criterion", "figure", "limit", "holds", "measured"], lines)
+    return f"{table}\n\nThe command of each:\n\n{listed}"
+
+
+def machine(files: Mapping[str, Results | None], rows: Sequence[Mapping[str, Any]]) -> str:
+    """On what, and with which versions; every machine that a figure comes from."""
+    machines = sorted({str(row["machine"]) for row in rows} | {str(f["machine"]) for f in files.values() if f})
+    if not machines:
+        return NOT_YET
+    versions: dict[str, set[str]] = {}
+    for file in files.values():
+        for package, version in (file or {}).get("versions", {}).items():
+            versions.setdefault(package, set()).add(version)
+    used = ", ".join(f"{package} {' and '.join(sorted(found))}" for package, found in sorted(versions.items()))
+    return f"Measured on: {'; '.join(machines)}." + (f" Versions: {used}." if used else "")
+
+
+def cpu(found: Results) -> str:
+    parts = found["median"]
+    names = {"service": "the service", "valkey": "its Valkey", "bare_route": "bare typed FastAPI route",
+             "decoder_run": "one decoder run, batch 1"}  # fmt: skip
+    rows = [[names.get(part, part), value, _range([one[part] for one in found["rounds"]])]
+            for part, value in parts.items()]  # fmt: skip
+    return markdown(["µs of processor time a request", "median of rounds", "range"], rows)
+
+
+def peers(found: Results) -> str:
+    """One line a system and variant, and what each cannot do."""
+    systems = found["systems"]
+    best = max((one["rps"] for one in systems), default=0.0)
+    columns = ["system", "variant", "requests/s", "fastest ÷ this", "p50 ms", "p99 ms", "CPU ms a request", "wrk"]
+    rows = []
+    for one in systems:
+        times = f"{cell(best / one['rps'])} ×" if one["rps"] else None
+        wrk_rate = (one.get("wrk") or {}).get("rps")
+        figures = (one["rps"], times, one["p50_ms"], one["p99_ms"], one.get("cpu_ms_a_request"), wrk_rate)
+        rows.append([one["name"], one["variant"], *figures])
+    lead = (
+        "Requests a second at p99 ≤ 50 ms, medians over the rounds. *Decode only* has the user's state at hand, as "
+        "this service has; *encode + decode* computes it from the history at every request. *wrk* is the rate of a "
+        "closed loop."
+    )
+    notes = [f"- {one['name']}, {one['variant']}: {'; '.join(said)}." for one in systems if (said := _said(one))]
+    return "\n\n".join([lead, markdown(columns, rows), *(["\n".join(notes)] if notes else []), _command(found)])
+
+
+def _said(system: Results) -> list[str]:
+    """What must be known of a system beside its figures."""
+    method = system.get("method", "")
+    return [
+        *([method] if method and not method.startswith("highest") else []),
+        *(["the generator was the limit: it bears at least this"] if system.get("generator_bound") else []),
+        *(f"cannot: {what}" for what in system.get("cannot", [])),
+        *system.get("notes", []),
+    ]
+
+
+def history(found: Results) -> str:
+    rows = [
+        [f"{length:,} events", found["recommend_p50_ms"][n], found["event_cpu_us"][n]]
+        for n, length in enumerate(found["lengths"])
+    ]
+    return markdown(["history", "/recommend p50 ms", "processor time of an event, µs"], rows)
+
+
+def curves(found: Results) -> str:
+    made = ["One request at a time, but for the table over concurrency; batches without HTTP and store."]
+    titles = {"history": "events of the history", "beam": "beam width", "concurrency": "requests at once"}
+    for name, points in found["curves"].items():
+        axis = next(iter(points[0]))
+        if name == "batch":
+            columns = ["rows of a batch", "decode p50 ms", "a row", "encode of one event p50 ms", "a row"]
+            rows = [
+                [p[axis], p["decode_ms"]["p50"], p["decode_ms_a_row"], p["encode_ms"]["p50"], p["encode_ms_a_row"]]
+                for p in points
+            ]
+        else:
+            columns = [titles.get(name, name), "p50 ms", "p99 ms", "requests/s", "full lists"]
+            rows = [[p[axis], p["ms"]["p50"], p["ms"]["p99"], p["rate"], f"{p['full_share']:.1%}"] for p in points]
+        made.append(markdown(columns, rows))
+    return "\n\n".join([*made, _command(found)])
+
+
+def redis(found: Results) -> str:
+    rows = [[name, sizes["users"], sizes["p50"], sizes["mean"], sizes["max"]]
+            for name, sizes in (("encoder state", found["blob_bytes"]), ("event log", found["log_bytes"]),
+                                *found["other_keys_bytes"].items()) if sizes]  # fmt: skip
+    growth = [[p["users"], p["redis_mib"], p["service_mib"], p["recommend_ms"]["p50"], p["recommend_ms"]["p99"]]
+              for p in found["growth"]]  # fmt: skip
+    flood = found["flood"]
+    return "\n\n".join(
+        [
+            "Bytes by `MEMORY USAGE … SAMPLES 0`, of one user:",
+            markdown(["key", "users", "p50", "mean", "largest"], rows),
+            f"A flood of {flood['events']:,} events of one user leaves {flood['bytes']:,} bytes.",
+            markdown(["users", "Valkey MiB", "service MiB", "/recommend p50 ms", "p99 ms"], growth),
+        ]
+    )
+
+
+def start(found: Results) -> str:
+    rows = [["ready, s", _middle(found["ready_s"]), _range(found["ready_s"])],
+            ["resident memory, MiB", _middle(found["resident_mib"]), _range(found["resident_mib"])],
+            ["of it private, MiB", _middle(found["private_mib"]), _range(found["private_mib"])]]  # fmt: skip
+    return markdown(["", "median", "range"], rows)
+
+
+def soak(found: Results) -> str:
+    run = found["run"]
+    percentiles = ("p50", "p95", "p99", "p99.9", "max")
+    routes = [[route, one["count"], *(one[p] for p in percentiles)] for route, one in run["routes"].items()]
+    rungs = [[rung, f"{one['share']:.2%}", one["p50"], one["p99"]] for rung, one in run["rungs"].items()]
+    memory, generator, errors = found["resident_mib"], run["generator"], sum(run["errors"].values())
+    said = (
+        f"Capacity {cell(found['capacity']['rate'])} requests/s; {found['minutes']:g} minutes at "
+        f"{run['offered_rate']:.0f} requests/s, {run['requests']:,} requests of {found['users']:,} users, "
+        f"{errors:,} errors. Resident memory {memory[0]:.0f} MiB at the start, {memory[-1]:.0f} MiB at the end. "
+        f"The generator took {generator['cpu_share']:.0%} of a core and sent {generator['late_share']:.2%} of the "
+        "requests more than 5 ms late."
+    )
+    return "\n\n".join(
+        [
+            said,
+            markdown(["route", "answers", *(f"{p} ms" for p in percentiles)], routes),
+            markdown(["rung", "share", "p50 ms", "p99 ms"], rungs),
+            _command(found),
+        ]
+    )
+
+
+def wrk(found: Results) -> str:
+    rows = [[one["what"], one["rate"], one["p50_ms"], one["p99_ms"]] for one in found["rows"]]
+    return "\n\n".join([found["method"], markdown(["", "requests/s", "p50 ms", "p99 ms"], rows), _command(found)])
+
+
+def generic(found: Results) -> str:
+    """Every list of flat records in a file, as a table each."""
+    made = []
+    for name, value in found.items():
+        if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+            flat = [_flat(one) for one in value]
+            columns = list(dict.fromkeys(key for one in flat for key in one))
+            made.append(f"{name.replace('_', ' ').capitalize()}:\n\n"
+                        + markdown(columns, [[one.get(key) for key in columns] for one in flat]))  # fmt: skip
+    return "\n\n".join([*made, _command(found)]) if made else NOT_YET
+
+
+SECTIONS: dict[str, Callable[[Results], str]] = {
+    "cpu": cpu, "peers": peers, "scale": generic, "history": history, "curves": curves, "redis": redis, "start": start,
+    "soak": soak, "wrk": wrk,
+}  # fmt: skip
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key} {inner}": one for inner, one in _flat(value).items()}
+        elif not isinstance(value, list):
+            flat[key] = value
+    return {key.replace("_", " "): value for key, value in flat.items()}
+
+
+def _command(found: Results) -> str:
+    return f"`{found['command']}`, {found['date']}" if found.get("command") else str(found.get("date", ""))
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{cell(float(min(values)))} … {cell(float(max(values)))}" if values else "–"
+
+
+def _middle(values: Sequence[float]) -> float | None:
+    return float(median(values)) if values else None
