@@ -38,6 +38,8 @@ class DeltaTable:
         open_ = allowed & ~np.isin(self.items, job.excluded)
         if not open_.any():
             return listed
+        if len(listed.items) == 0:
+            offset = 0.0  # no survivors to compare with
         items = self.items[open_]
         scores = (self.vectors[open_] @ query) / np.float32(math.sqrt(len(query))) + np.float32(offset)
         if not np.isfinite(scores).all():

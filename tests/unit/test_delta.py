@@ -55,7 +55,8 @@ def test_merged_lists_are_allowed_not_excluded_and_without_repeats(
     assert set(items) <= possible | set(before.items.tolist())
     again = delta.merge(before, query, -2.0, asked, allowed)
     assert again.items.tolist() == items, "the same seed gives the same list"
-    expected = {100 + at: float(delta.vectors[at] @ query) / math.sqrt(D) - 2.0 for at in range(m)}
+    offset = -2.0 if given else 0.0  # nothing to compare with
+    expected = {100 + at: float(delta.vectors[at] @ query) / math.sqrt(D) + offset for at in range(m)}
     expected |= dict(zip(before.items.tolist(), before.scores.tolist(), strict=True))
     assert merged.scores.tolist() == pytest.approx([expected[item] for item in items], abs=1e-5)
     kept = [item for item in items if item < 100]
