@@ -1,4 +1,8 @@
-"""Nodes of the trie that one request closes: those whose every allowed leaf is an excluded item."""
+"""Nodes of the trie that one request closes: those whose every allowed leaf is an excluded item.
+
+They are worked out before every decoder run, for all rows at once and with few calls: at batch 1 each call costs more
+than what it does to a few hundred numbers.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from export.trie import IntArray, Trie
+from export.trie import Counts, IntArray, Trie
 from service.filters import Mask
 
-_NO_ROWS = np.zeros(0, np.int64)
+_NONE = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +26,26 @@ class Closed:
     parent: IntArray
     slot: IntArray
 
-    def padded(self, values: IntArray, rows: int, size: int, filler: int) -> IntArray:
-        """[rows, 1, size] `values` by row, `filler` behind them."""
-        out = np.full((rows, 1, size), filler, np.int64)
-        if len(self.row):
-            start = np.searchsorted(self.row, np.arange(rows))
-            out[self.row, 0, np.arange(len(self.row)) - start[self.row]] = values
-        return out
-
-    @property
-    def most(self) -> int:
+    def most(self, rows: int) -> int:
         """Of one row."""
-        return int(np.bincount(self.row).max()) if len(self.row) else 0
+        if rows == 1 or len(self.row) < 2:
+            return len(self.row)
+        return int(np.bincount(self.row).max())
+
+    def padded(self, rows: int, size: int) -> tuple[IntArray, IntArray]:
+        """Parents and places [rows, 1, size] by row; behind them −2, which is no node, and 0."""
+        if rows == 1 and len(self.row) == size:
+            return self.parent.reshape(1, 1, -1), self.slot.reshape(1, 1, -1)
+        parent, slot = np.full((rows, 1, size), -2, np.int64), np.zeros((rows, 1, size), np.int64)
+        if len(self.row):
+            start = self.row.searchsorted(np.arange(rows))
+            at = np.arange(len(self.row)) - start.take(self.row)
+            parent[self.row, 0, at] = self.parent
+            slot[self.row, 0, at] = self.slot
+        return parent, slot
+
+
+NOTHING_CLOSED = Closed(_NONE, _NONE, _NONE)
 
 
 def closed_nodes(trie: Trie, masks: Sequence[Mask], excluded: Sequence[IntArray]) -> list[Closed]:
@@ -40,45 +53,79 @@ def closed_nodes(trie: Trie, masks: Sequence[Mask], excluded: Sequence[IntArray]
 
     Few: at most one a level for each excluded item. Nodes under a closed one are left out, as no beam reaches them.
     """
-    lengths = [len(items) for items in excluded]
-    if not any(lengths):
-        return [Closed(_NO_ROWS, _NO_ROWS, _NO_ROWS)] * trie.levels
-    items = np.concatenate(excluded)
-    row = np.repeat(np.arange(len(excluded)), lengths)
-    known = (items >= 0) & (items < len(trie.item_leaf))
-    leaf = trie.item_leaf[np.where(known, items, 0)]
-    key = np.unique((row * trie.n_items + leaf)[known & (leaf >= 0)])
-    row, node = np.divmod(key, trie.n_items)
-    hidden = (_counts(masks, -1, row, node) > 0).astype(np.int64)
-    row, node, hidden = row[hidden > 0], node[hidden > 0], hidden[hidden > 0]
-    found = []
-    for level in range(trie.levels - 1, -1, -1):
-        parent = trie.parent[level][node]
-        closed = hidden == _counts(masks, level, row, node)
-        found.append((closed, row, node, parent))
+    row, node = _excluded_leaves(trie, masks, excluded)
+    if not len(node):
+        return [NOTHING_CLOSED] * trie.levels
+    hidden: Counts = np.ones(len(node), np.int64)  # excluded leaves under each node
+    levels = [_Nodes(row, node, trie.parent[-1].take(node), np.ones(len(node), np.bool_))]
+    groups = []
+    for level in range(trie.levels - 2, -1, -1):
+        below = levels[-1]
         # Sorted by row and node, so the children of one parent are neighbours.
-        starts = np.flatnonzero(np.diff(row, prepend=-1) | np.diff(parent, prepend=-1))
-        hidden = np.add.reduceat(hidden, starts) if len(starts) else hidden
-        row, node = row[starts], parent[starts]
-    return _without_closed_parents(trie, found[::-1])
+        differs = below.parent[1:] != below.parent[:-1]
+        if len(masks) > 1:
+            differs |= below.row[1:] != below.row[:-1]
+        starts = np.concatenate(([0], differs.nonzero()[0] + 1))
+        groups.append(np.concatenate(([0], differs.cumsum())))
+        hidden = np.add.reduceat(hidden, starts)
+        row, node = below.row.take(starts), below.parent.take(starts)
+        closed = hidden == _counts(masks, level, row, node)
+        levels.append(_Nodes(row, node, trie.parent[level].take(node), closed))
+    return _without_closed_parents(trie, levels[::-1], groups[::-1])
 
 
-def _without_closed_parents(trie: Trie, found: Sequence[tuple[IntArray, ...]]) -> list[Closed]:
-    levels = []
-    above = np.zeros(0, np.int64)
-    for level, (closed, row, node, parent) in enumerate(found):
-        n_above = len(trie.first_child[level]) - 1
-        reached = closed & ~np.isin(row * n_above + parent, above) if len(above) else closed.astype(bool)
-        first = trie.first_child[level][parent[reached]]
-        levels.append(Closed(row[reached], parent[reached], node[reached] - first))
-        above = row[closed] * trie.n_nodes[level] + node[closed]
-    return levels
+@dataclass(frozen=True, slots=True)
+class _Nodes:
+    """Nodes of one level above excluded leaves, and which of them are closed."""
+
+    row: IntArray
+    node: IntArray
+    parent: IntArray
+    closed: npt.NDArray[np.bool_]
 
 
-def _counts(masks: Sequence[Mask], level: int, row: IntArray, node: IntArray) -> IntArray:
+def _without_closed_parents(trie: Trie, levels: Sequence[_Nodes], groups: Sequence[IntArray]) -> list[Closed]:
+    """`groups[l]` says which node of level l each node of level l + 1 is under."""
+    found = []
+    for level, nodes in enumerate(levels):
+        closed = nodes.closed
+        if level > 0 and levels[level - 1].closed.any():
+            closed = closed & ~levels[level - 1].closed.take(groups[level - 1])
+        row, node, parent = nodes.row, nodes.node, nodes.parent
+        if not closed.all():
+            row, node, parent = row[closed], node[closed], parent[closed]
+        found.append(Closed(row, parent, node - trie.first_child[level].take(parent)))
+    return found
+
+
+def _excluded_leaves(trie: Trie, masks: Sequence[Mask], excluded: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
+    """Row and leaf of every excluded item that could be listed, sorted, without repeats."""
+    if len(excluded) == 1:
+        items, base = excluded[0], np.zeros(1, np.int64)
+    else:
+        items = np.concatenate(excluded)
+        base = np.repeat(np.arange(len(excluded)) * trie.n_items, [len(part) for part in excluded])
+    if not len(items):
+        return _NONE, _NONE
+    # An index below 0 or beyond the last comes to lie at either end, and is taken out with what is no leaf's item.
+    leaf = trie.item_leaf.take(items, mode="clip")
+    known = (leaf >= 0) & (items >= 0) & (items < len(trie.item_leaf))
+    key = leaf + base
+    if not known.all():
+        key = key[known]
+    key.sort()
+    if len(key) > 1:
+        key = key[np.concatenate(([True], key[1:] != key[:-1]))]
+    row, leaf = (np.zeros_like(key), key) if len(excluded) == 1 else np.divmod(key, trie.n_items)
+    allowed = _counts(masks, -1, row, leaf) > 0
+    return (row, leaf) if allowed.all() else (row[allowed], leaf[allowed])
+
+
+def _counts(masks: Sequence[Mask], level: int, row: IntArray, node: IntArray) -> Counts:
     """Allowed leaves under each node, by the mask of its row."""
-    if all(mask is masks[0] for mask in masks):
-        return masks[0].counts[level][node].astype(np.int64)
+    first = masks[0]
+    if all(mask is first for mask in masks):
+        return first.counts[level].take(node)
     counts = np.zeros(len(node), np.int64)
     for mask in set(masks):
         here = np.array([other is mask for other in masks])[row]

@@ -14,7 +14,7 @@ from service.closed import Closed, closed_nodes
 from service.errors import ModelError
 from service.filters import Mask
 from service.groups import run_groups
-from service.jobs import DecodeJob, FloatArray, Listed
+from service.jobs import DecodeJob, Listed
 from service.sessions import Placement, Values
 from service.tables import NEVER, Shape, Stack, Tables
 
@@ -58,21 +58,30 @@ class Decoder:
         if sampled:
             feeds |= _sampling_feeds(jobs, rows)
         # Where shapes are padded, they are also all that a captured graph depends on.
-        key = (width, rows, *(v.shape for v in closed.values())) if self._at.pad else (width, rows)
+        key = (shape.kept, rows, *(v.shape for v in closed.values())) if self._at.pad else (shape.kept, rows)
         fixed = (tables.values, stack.values, shape.values)
         out = self._run(sampled, feeds, fixed, key, len(jobs))
-        return [_listed(job, out, row) for row, job in enumerate(jobs)]
+        # A node whose score is not a number is never listed: the list would only look too short.
+        if not all(np.isfinite(out[name]).all() for name in ("score", "log_prob", "query")):
+            raise ModelError("the decoder's scores are not finite")
+        lists = _lists(jobs, out)
+        if tables.delta is None:
+            return lists
+        offset = out["offset"].ravel().tolist()
+        return [
+            tables.delta.merge(listed, query, offset[row], job, mask.waiting)
+            for row, (listed, query, job, mask) in enumerate(zip(lists, out["query"], jobs, masks, strict=False))
+        ]
 
     def _closed_feeds(self, closed: Sequence[Closed], rows: int) -> dict[str, Array]:
-        feeds = {}
+        feeds: dict[str, Array] = {}
         for level, nodes in enumerate(closed):
-            size = max(1, nodes.most)
+            size = max(1, nodes.most(rows))
             if self._at.pad:
                 size = next((bucket for bucket in CLOSED_BUCKETS if bucket >= size), size)
-            feeds[f"closed_slot_{level}"] = nodes.padded(nodes.slot, rows, size, 0)
-            parent = nodes.padded(nodes.parent, rows, size, -2)
+            parent, feeds[f"closed_slot_{level}"] = nodes.padded(rows, size)
             if level == 0:
-                feeds["closed_value_0"] = np.where(parent == 0, np.float32(NEVER), np.float32(0.0))
+                feeds["closed_value_0"] = (parent == 0) * np.float32(NEVER)
             else:
                 feeds[f"closed_parent_{level}"] = parent
         return feeds
@@ -118,11 +127,11 @@ def gap_input(gap_ms: int) -> tuple[float, float]:
     return (0.1 * math.log1p(gap_ms / 1000.0), 1.0) if gap_ms >= 0 else (0.0, 0.0)
 
 
-def _listed(job: DecodeJob, out: Mapping[str, Array], row: int) -> Listed:
-    item, score, log_prob = out["item"][row, 0], out["score"][row, 0], out["log_prob"][row, 0]
-    n = min(job.k, int(np.count_nonzero(item >= 0)))
-    scores: FloatArray = score[:n]
-    # A node whose score is not a number is never listed: the list would only look too short.
-    if not (np.isfinite(scores).all() and np.isfinite(log_prob).all() and np.isfinite(out["query"][row]).all()):
-        raise ModelError("the decoder's scores are not finite")
-    return Listed(item[:n], scores, log_prob[:n])
+def _lists(jobs: Sequence[DecodeJob], out: Mapping[str, Array]) -> list[Listed]:
+    item, score, log_prob = out["item"], out["score"], out["log_prob"]
+    found = np.count_nonzero(item >= 0, axis=2).ravel().tolist()
+    lists = []
+    for row, job in enumerate(jobs):  # padding has no job
+        n = min(job.k, found[row])
+        lists.append(Listed(item[row, 0, :n], score[row, 0, :n], log_prob[row, 0, :n]))
+    return lists

@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from export.artifact import Artifact, ArtifactFileError
 from export.features import GAP_UNKNOWN
+from service.catalogue_updates import LiveCatalogue
 from service.decoder import Decoder
 from service.decoding import WIDTH_BUCKETS, Decoding
 from service.encoder import Encoder
 from service.errors import ArtifactError
-from service.filters import EVERYTHING, Filters, FilterTable
+from service.filters import EVERYTHING, Filters
 from service.jobs import DecodeJob, EncodeJob, FloatArray, IntArray, Job, Listed, Ranking
 from service.sessions import Device, GraphSession, Placement, Values
 from service.state import EncoderState
@@ -51,9 +52,7 @@ class Engine:
             name: GraphSession(artifact.folder / f"{name}.onnx", self.at) for name in ("encoder", "decoder", "sampler")
         }
         half = self._graphs["decoder"].inputs["item_table"] == "tensor(float16)"
-        filters = FilterTable(artifact.trie, artifact.catalogue)
-        table = artifact.item_table.astype(np.float16 if half else np.float32, copy=False)
-        self._tables = Tables(artifact.trie, filters, table, float(artifact.manifest["blend"]), self.at)
+        self._tables = Tables(artifact, self.at, np.dtype(np.float16 if half else np.float32))
         self._encoder = Encoder(artifact, self.at, self._run_encoder)
         self._decoder = Decoder(self._tables, self.at, self._run_decoder)
         self.state_shape = self._encoder.shape
@@ -82,6 +81,12 @@ class Engine:
     def set_blend(self, blend: float) -> None:
         """Weight of the dense score in the final ranking, 0 … 1; the artefact's own until it is set."""
         self._tables.set_blend(blend)
+
+    def update(self, live: LiveCatalogue) -> None:
+        """Run on another catalogue from the next run on; runs under way end on the one they began with. Numbers of
+        filters and indices of items stay valid. Takes long where the trie has changed: not for the event loop."""
+        self._tables = self._decoder.tables = self._tables.renewed(live.artifact, live.delta)
+        self.artifact = live.artifact
 
     def close(self) -> None:
         """Nothing is held outside this process; the sessions go with the object."""

@@ -6,12 +6,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
+from export.artifact import Artifact
 from export.noise import node_hash
 from export.trie import Trie
+from service.delta import DeltaTable
 from service.filters import EVERYTHING, FilterTable, Mask
 from service.sessions import Array, Placement, Values
 
@@ -44,20 +47,51 @@ class Shape:
 
 
 class Tables:
-    """`values` are shared by all graphs. Safe to use from several threads."""
+    """`values` are shared by all graphs; `delta` has the items that no trie holds yet.
 
-    def __init__(self, trie: Trie, filters: FilterTable, item_table: Array, blend: float, at: Placement) -> None:
-        self.trie, self.filters = trie, filters
-        self._at = at
+    Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        at: Placement,
+        dtype: np.dtype[np.floating[Any]],
+        *,
+        before: Tables | None = None,
+        delta: DeltaTable | None = None,
+    ) -> None:
+        """`dtype` is the graphs' type of item vectors; `delta` has the items that wait outside the trie. What `before`
+        has on the device already is not put there again, and filters keep its numbers."""
+        self.trie, self.delta = artifact.trie, delta
+        self._table, self._dtype, self._at = artifact.item_table, dtype, at
         self._lock = threading.Lock()
         self._shapes: OrderedDict[tuple[int, int], Shape] = OrderedDict()
         self._stacks: OrderedDict[frozenset[Mask], Stack] = OrderedDict()
-        arrays: dict[str, Array] = {"item_table": item_table, "leaf_item": trie.leaf_item}
-        for level in range(trie.levels):
-            arrays |= _level_inputs(trie, level)
-        self.values: Values = {name: at.put(array) for name, array in arrays.items()}
-        self.set_blend(blend)
-        self._everything = self._stacked([filters.mask(EVERYTHING)])
+        values: dict[str, ort.OrtValue] = {}
+        if before is None:
+            self.filters = FilterTable(self.trie, artifact.catalogue)
+            values["blend"] = at.put(np.array([artifact.manifest["blend"]], np.float32))
+        else:
+            waiting = None if delta is None else delta.items
+            self.filters = before.filters.renewed(self.trie, artifact.catalogue, waiting)
+            values["blend"] = before.values["blend"]
+        if before is not None and before.trie is self.trie:
+            values = {**before.values, **values}
+        else:
+            for level in range(self.trie.levels):
+                values |= {name: at.put(array) for name, array in _level_inputs(self.trie, level).items()}
+            values["leaf_item"] = at.put(self.trie.leaf_item)
+        if before is not None and before._table is self._table:
+            values["item_table"] = before.values["item_table"]
+        else:
+            values["item_table"] = at.put(self._table.astype(dtype, copy=False))
+        self.values: Values = values
+        self._everything = self._stacked([self.filters.mask(EVERYTHING)])
+
+    def renewed(self, artifact: Artifact, delta: DeltaTable | None) -> Tables:
+        """Tables of the same model over a catalogue that has changed."""
+        return Tables(artifact, self._at, self._dtype, before=self, delta=delta)
 
     def set_blend(self, blend: float) -> None:
         # A new mapping: bindings tell groups of values apart by identity.
