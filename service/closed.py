@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from export.trie import Counts, IntArray, Trie
+from export.trie import BoolArray, Counts, IntArray, Trie
 from service.filters import Mask
 
 _NONE = np.zeros(0, np.int64)
@@ -58,20 +57,15 @@ def closed_nodes(trie: Trie, masks: Sequence[Mask], excluded: Sequence[IntArray]
         return [NOTHING_CLOSED] * trie.levels
     hidden: Counts = np.ones(len(node), np.int64)  # excluded leaves under each node
     levels = [_Nodes(row, node, trie.parent[-1].take(node), np.ones(len(node), np.bool_))]
-    groups = []
     for level in range(trie.levels - 2, -1, -1):
         below = levels[-1]
         # Sorted by row and node, so the children of one parent are neighbours.
-        differs = below.parent[1:] != below.parent[:-1]
-        if len(masks) > 1:
-            differs |= below.row[1:] != below.row[:-1]
-        starts = np.concatenate(([0], differs.nonzero()[0] + 1))
-        groups.append(np.concatenate(([0], differs.cumsum())))
+        starts = below.eldest(len(masks)).nonzero()[0]
         hidden = np.add.reduceat(hidden, starts)
         row, node = below.row.take(starts), below.parent.take(starts)
         closed = hidden == _counts(masks, level, row, node)
         levels.append(_Nodes(row, node, trie.parent[level].take(node), closed))
-    return _without_closed_parents(trie, levels[::-1], groups[::-1])
+    return _without_closed_parents(trie, levels[::-1], len(masks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +75,31 @@ class _Nodes:
     row: IntArray
     node: IntArray
     parent: IntArray
-    closed: npt.NDArray[np.bool_]
+    closed: BoolArray
+
+    def eldest(self, rows: int) -> BoolArray:
+        """Which nodes are the first of their row's and parent's."""
+        first = _changes(self.parent)
+        if rows > 1:
+            first |= _changes(self.row)
+        return first
 
 
-def _without_closed_parents(trie: Trie, levels: Sequence[_Nodes], groups: Sequence[IntArray]) -> list[Closed]:
-    """`groups[l]` says which node of level l each node of level l + 1 is under."""
+def _changes(values: IntArray) -> BoolArray:
+    """Where another value begins."""
+    first = np.empty(len(values), np.bool_)
+    first[:1] = True
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return first
+
+
+def _without_closed_parents(trie: Trie, levels: Sequence[_Nodes], rows: int) -> list[Closed]:
     found = []
     for level, nodes in enumerate(levels):
         closed = nodes.closed
         if level > 0 and levels[level - 1].closed.any():
-            closed = closed & ~levels[level - 1].closed.take(groups[level - 1])
+            parent_at = nodes.eldest(rows).cumsum() - 1
+            closed = closed & ~levels[level - 1].closed.take(parent_at)
         row, node, parent = nodes.row, nodes.node, nodes.parent
         if not closed.all():
             row, node, parent = row[closed], node[closed], parent[closed]
@@ -100,23 +109,20 @@ def _without_closed_parents(trie: Trie, levels: Sequence[_Nodes], groups: Sequen
 
 def _excluded_leaves(trie: Trie, masks: Sequence[Mask], excluded: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
     """Row and leaf of every excluded item that could be listed, sorted, without repeats."""
-    if len(excluded) == 1:
-        items, base = excluded[0], np.zeros(1, np.int64)
-    else:
-        items = np.concatenate(excluded)
-        base = np.repeat(np.arange(len(excluded)) * trie.n_items, [len(part) for part in excluded])
+    items = excluded[0] if len(excluded) == 1 else np.concatenate(excluded)
     if not len(items):
         return _NONE, _NONE
-    # An index below 0 or beyond the last comes to lie at either end, and is taken out with what is no leaf's item.
     leaf = trie.item_leaf.take(items, mode="clip")
-    known = (leaf >= 0) & (items >= 0) & (items < len(trie.item_leaf))
-    key = leaf + base
+    # As unsigned numbers, indices below 0 are beyond the last.
+    known = (items.astype(np.uint64) < len(trie.item_leaf)) & (leaf >= 0)
+    key = leaf
+    if len(excluded) > 1:
+        key = leaf + np.repeat(np.arange(len(excluded)) * trie.n_items, [len(part) for part in excluded])
     if not known.all():
         key = key[known]
     key.sort()
-    if len(key) > 1:
-        key = key[np.concatenate(([True], key[1:] != key[:-1]))]
-    row, leaf = (np.zeros_like(key), key) if len(excluded) == 1 else np.divmod(key, trie.n_items)
+    key = key[_changes(key)]
+    row, leaf = (np.zeros(len(key), np.int64), key) if len(excluded) == 1 else np.divmod(key, trie.n_items)
     allowed = _counts(masks, -1, row, leaf) > 0
     return (row, leaf) if allowed.all() else (row[allowed], leaf[allowed])
 

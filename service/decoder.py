@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 # (sampled, feeds, values that stay, shape, rows) → outputs by name
 Run = Callable[[bool, Mapping[str, Any], Sequence[Values], Hashable, int], dict[str, Array]]
 
-# Where shapes are padded, exclusions are as well.
+# Where shapes are padded, exclusions are as well, at all levels alike.
 CLOSED_BUCKETS = (16, 256, 1024)
 
 
@@ -75,10 +75,11 @@ class Decoder:
 
     def _closed_feeds(self, closed: Sequence[Closed], rows: int) -> dict[str, Array]:
         feeds: dict[str, Array] = {}
-        for level, nodes in enumerate(closed):
-            size = max(1, nodes.most(rows))
-            if self._at.pad:
-                size = next((bucket for bucket in CLOSED_BUCKETS if bucket >= size), size)
+        sizes = [max(1, nodes.most(rows)) for nodes in closed]
+        if self._at.pad:
+            most = max(sizes)
+            sizes = [next((bucket for bucket in CLOSED_BUCKETS if bucket >= most), most)] * len(sizes)
+        for level, (nodes, size) in enumerate(zip(closed, sizes, strict=True)):
             parent, feeds[f"closed_slot_{level}"] = nodes.padded(rows, size)
             if level == 0:
                 feeds["closed_value_0"] = (parent == 0) * np.float32(NEVER)

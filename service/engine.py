@@ -6,10 +6,11 @@ on the rows it shares a run with.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,9 @@ import numpy.typing as npt
 from export.artifact import Artifact, ArtifactFileError
 from export.features import GAP_UNKNOWN
 from service.catalogue_updates import LiveCatalogue
-from service.decoder import Decoder
-from service.decoding import WIDTH_BUCKETS, Decoding
-from service.encoder import Encoder
+from service.decoder import CLOSED_BUCKETS, Decoder
+from service.decoding import WIDTH_BUCKETS, Decoding, Strategy
+from service.encoder import CHUNK, Encoder
 from service.errors import ArtifactError
 from service.filters import EVERYTHING, Filters
 from service.jobs import DecodeJob, EncodeJob, FloatArray, IntArray, Job, Listed, Ranking
@@ -29,6 +30,10 @@ from service.tables import Tables
 
 _NO_ITEMS = np.zeros(0, np.int64)
 _NO_SCORES = np.zeros(0, np.float32)
+
+# The largest batch that is warmed up where batches are padded.
+WARM_ROWS = 32
+_STRATEGIES: tuple[Strategy, Strategy] = ("greedy", "temperature")  # one for each graph
 
 
 class Engine:
@@ -46,6 +51,7 @@ class Engine:
         pad: bool | None = None,
         cuda_graphs: bool = False,
     ) -> None:
+        """`threads` per run, `pad` and `cuda_graphs` as in `service.sessions.Placement`."""
         self.artifact = artifact
         self.at = Placement.choose(device, threads, pad=pad, capture=cuda_graphs)
         self._graphs = {
@@ -59,10 +65,10 @@ class Engine:
         self.on_graph: Callable[[str, int, float], None] | None = None
 
     @classmethod
-    def open(cls, path: Path | str, *, device: Device = "auto", threads: int | None = None) -> Self:
-        """Verify the artefact at `path` and load it."""
+    def open(cls, path: Path | str, **placement: Any) -> Self:
+        """Verify the artefact at `path` and load it; `placement` as for the constructor."""
         try:
-            return cls(Artifact.open(path), device=device, threads=threads)
+            return cls(Artifact.open(path), **placement)
         except ArtifactFileError as error:
             raise ArtifactError(str(error)) from error
 
@@ -92,23 +98,18 @@ class Engine:
         """Nothing is held outside this process; the sessions go with the object."""
 
     def warm_up(self) -> None:
-        """One run of every width and of the encoder; raises where any of them fails."""
-        events = np.full(self.receptive_field, self.artifact.vocabulary.unknown_item, np.int64)
-        states = self.encode(
-            [
-                EncodeJob(None, _NO_ITEMS, _NO_ITEMS, _NO_ITEMS, True),
-                EncodeJob(None, events, np.zeros_like(events), np.zeros_like(events), True),
-            ]
-        )
-        for state in states:
-            if isinstance(state, Exception):
-                raise state
-            context = np.zeros(self.artifact.network["n_slots"], np.int64)
-            for width in WIDTH_BUCKETS:
-                for decoding in (Decoding("greedy"), Decoding("top_p")):
-                    job = DecodeJob(state.h, context, GAP_UNKNOWN, decoding, 1, EVERYTHING, _NO_ITEMS, 0, width)
-                    if isinstance(listed := self.decode([job])[0], Exception):
-                        raise listed
+        """A run of every graph at every width, and of every size that batches are padded to; raises where one fails."""
+        sizes = [2**i for i in range(WARM_ROWS.bit_length())] if self.at.pad else [1]
+        lengths = [2**i for i in range(CHUNK.bit_length())] if self.at.pad else [self.receptive_field]
+        state = _result(self.encode([EncodeJob(None, _NO_ITEMS, _NO_ITEMS, _NO_ITEMS, True)])[0])
+        for length, rows in itertools.product(lengths, sizes):
+            events = np.full(length, self.artifact.vocabulary.unknown_item, np.int64)
+            _warm(self.encode, EncodeJob(None, events, np.zeros_like(events), np.zeros_like(events), False), rows)
+        context = np.zeros(self.artifact.network["n_slots"], np.int64)
+        excluded = [np.arange(n) for n in (0, *CLOSED_BUCKETS[:-1])] if self.at.capture else [_NO_ITEMS]
+        for width, strategy, out, rows in itertools.product(WIDTH_BUCKETS, _STRATEGIES, excluded, sizes):
+            job = DecodeJob(state.h, context, GAP_UNKNOWN, Decoding(strategy), 1, EVERYTHING, out, 0, width)
+            _warm(self.decode, job, rows)
 
     def encode(self, jobs: Sequence[EncodeJob]) -> list[EncoderState | Exception]:
         """The state after every job's events, in order, in runs grouped by length. A job that cannot be run gets its
@@ -147,6 +148,21 @@ class Engine:
             # Lists are one stage of a request, whichever graph made them.
             self.on_graph("encoder" if graph == "encoder" else "decoder", rows, time.perf_counter() - started)
         return out
+
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+def _warm(call: Callable[[Sequence[J]], Sequence[R | Exception]], job: J, rows: int) -> None:
+    for result in call([job] * rows):
+        _result(result)
+
+
+def _result(result: R | Exception) -> R:
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _ranking(state: EncoderState, listed: Listed | Exception | None) -> Ranking | Exception:

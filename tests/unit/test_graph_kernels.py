@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, defs, helper, shape_inference
 
 from export.graph import GraphDtype
 from model.network import StateDtype
+from service import sessions
 from service.errors import ModelError, StartupError
 from service.sessions import GraphSession, Placement, choose_device
 from tests.cuda_kernels import CUDA_KERNELS, Kernel
@@ -124,6 +127,59 @@ def test_a_missing_device_is_named_with_the_way_to_mend_it() -> None:
     assert choose_device("cpu") == "cpu"
     with pytest.raises(StartupError, match=r"CUDAExecutionProvider.*gpt4rec\[gpu\]"):
         choose_device("cuda")
+
+
+LOADER_MESSAGES = [
+    ("libcudnn.so.9: cannot open shared object file: No such file or directory", "libcudnn.so.9"),
+    (
+        "Failed to load library /x/libonnxruntime_providers_cuda.so with error: libcublasLt.so.12: cannot open shared "
+        "object file: No such file or directory",
+        "libcublasLt.so.12",
+    ),
+    (
+        'Error loading "C:\\x\\onnxruntime_providers_cuda.dll" which depends on "cudnn64_9.dll" which is missing.',
+        "cudnn64_9.dll",
+    ),
+    ("undefined symbol: Provider_GetHost", None),
+]
+
+
+@pytest.mark.parametrize(("message", "library"), LOADER_MESSAGES, ids=lambda value: str(value)[:20])
+def test_a_missing_library_is_found_in_the_loaders_message(message: str, library: str | None) -> None:
+    assert sessions.missing_library(message) == library
+    assert (sessions.explain(message) == message) is (library is None)
+
+
+def with_cuda(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """onnxruntime as it is with CUDA compiled in: its provider's library lies in `folder`/capi."""
+    (folder / "capi").mkdir()
+    (folder / "capi" / "libonnxruntime_providers_cuda.so").touch()
+    monkeypatch.setattr(ort, "__file__", str(folder / "__init__.py"))
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: providers)
+
+
+def test_start_up_names_the_library_that_cuda_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def load(path: str, _: int) -> None:
+        raise OSError("libcudnn.so.9: cannot open shared object file: No such file or directory")
+
+    with_cuda(monkeypatch, tmp_path)
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    with pytest.raises(StartupError, match=r"libcudnn\.so\.9 is missing"):
+        choose_device("cuda")
+    assert choose_device("auto") == "cpu"
+
+
+def test_start_up_says_why_a_gpu_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with_cuda(monkeypatch, tmp_path)
+    with pytest.raises(StartupError, match="device 'cuda' cannot be used"):
+        choose_device("cuda")
+
+
+def test_cuda_graphs_without_cuda_are_refused() -> None:
+    with pytest.raises(StartupError, match="need device cuda"):
+        Placement.choose("cpu", capture=True)
 
 
 def test_a_graph_that_cannot_be_read_names_its_file(tmp_path: Path) -> None:
