@@ -116,6 +116,7 @@ async def closed(
     *,
     concurrency: int = 1,
     skip: int = 0,
+    within_s: float | None = None,
     keep: Callable[[bytes], None] | None = None,
     timeout_s: float = 10.0,
     headers: Mapping[str, str] | None = None,
@@ -124,7 +125,7 @@ async def closed(
     """Sends the next request when an answer came, `concurrency` at a time; the first `skip` count in no figure.
 
     Latencies count from the moment of sending: for what an answer costs, not for how a service bears load. `keep` is
-    given the body of every answer, as it comes.
+    given the body of every answer, as it comes; after `within_s` no further request is sent.
     """
     sender = Sender(
         target(url, allow_remote=allow_remote),
@@ -135,6 +136,7 @@ async def closed(
         headers=headers,
         paced=False,
         keep=keep,
+        within_s=within_s,
     )
     return (await _sent(sender)).report(0.0, skip)
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +78,15 @@ def _begins(times: IntArray, sessions: Sequence[str] | None, timed: bool) -> lis
     return [0, *(np.flatnonzero(np.diff(times) > SESSION_GAP_MS) + 1).tolist()]
 
 
+class _Session(NamedTuple):
+    """Steps (path, body) of one session, which begins at position `start` of its user's events."""
+
+    user: User
+    round: int
+    start: int
+    steps: list[tuple[str, bytes]]
+
+
 @dataclass
 class Replay:
     """An endless stream of requests over a log; the same seed gives the same stream.
@@ -96,7 +105,7 @@ class Replay:
     now_ms: int = field(default_factory=lambda: int(time.time() * 1000))
     prefix: str = ""
     _round: int = 0
-    _waiting: deque[list[tuple[str, bytes]]] = field(default_factory=deque)
+    _waiting: deque[_Session] = field(default_factory=deque)
     _running: list[deque[tuple[str, bytes]]] = field(default_factory=list)
     _left: int = 0
 
@@ -126,6 +135,24 @@ class Replay:
             raise LoadError(f"{len(dues)} requests are due, {self._left} were prepared")
         return [Arrival(due, *self._step()) for due in dues]
 
+    def take(self, count: int) -> list[Arrival]:
+        """The next requests of the stream, due at once. Raises LoadError where too few were prepared."""
+        if count > self._left:
+            raise LoadError(f"{count} requests are wanted, {self._left} were prepared")
+        return [Arrival(0.0, *self._step()) for _ in range(count)]
+
+    def session(self) -> tuple[list[bytes], list[tuple[str, bytes]]]:
+        """The next session of the stream, whole, for a driver that runs one user at a time: bodies of /events that
+        load what its user did earlier, and its steps (path, body). At the end of the log its users come again."""
+        if not self._waiting:
+            self._more()
+            self._round += 1
+        user, number, start, steps = self._waiting.popleft()
+        self._left -= len(steps)
+        name = self._named(user, number)
+        earlier = [self._event(user, name, n) for n in range(max(0, start - self.longest), start)]
+        return [orjson.dumps({"events": part}) for part in (earlier[:BATCH], earlier[BATCH:]) if part], steps
+
     def names(self) -> list[str]:
         """Users of the rounds so far."""
         return [self._named(user, number) for number in range(self._round) for user in self.users]
@@ -134,7 +161,7 @@ class Replay:
 
     def _step(self) -> tuple[str, bytes]:
         while len(self._running) < self.active and self._waiting:
-            self._running.append(deque(self._waiting.popleft()))
+            self._running.append(deque(self._waiting.popleft().steps))
         place = int(self._rng.integers(len(self._running)))
         session = self._running[place]
         step = session.popleft()
@@ -146,18 +173,19 @@ class Replay:
 
     def _more(self) -> list[str]:
         """Queues the sessions of one round over the log, in the order in which they began."""
-        began: list[tuple[int, list[tuple[str, bytes]]]] = []
+        began: list[tuple[int, _Session]] = []
         for user in self.users:
             first = self._cut(user)
             borders = [first, *(b for b in user.begins if b > first), len(user.item)]
             name = self._named(user, self._round)
             for start, end in pairwise(borders):
                 if end > start:
-                    began.append((int(user.time_ms[start]), list(self._session(user, name, start, end))))
+                    steps = list(self._session(user, name, start, end))
+                    began.append((int(user.time_ms[start]), _Session(user, self._round, start, steps)))
         began.sort(key=lambda one: one[0])
-        for _, steps in began:
-            self._waiting.append(steps)
-            self._left += len(steps)
+        for _, session in began:
+            self._waiting.append(session)
+            self._left += len(session.steps)
         return [self._named(user, self._round) for user in self.users]
 
     def _session(self, user: User, name: str, start: int, end: int) -> Iterator[tuple[str, bytes]]:

@@ -55,10 +55,11 @@ class Sender:
         headers: Mapping[str, str] | None,
         paced: bool,
         keep: Callable[[bytes], None] | None = None,
+        within_s: float | None = None,
     ) -> None:
         n = len(arrivals)
         self.to = to
-        self._keep = keep
+        self._keep, self._within_s = keep, within_s
         self._arrivals, self._connections, self._paced = arrivals, connections, paced
         self._timeout_s, self._max_in_flight = timeout_s, max_in_flight
         self._requests = [encode(a.method, to.named, a.path, a.body, headers) for a in arrivals]
@@ -125,10 +126,13 @@ class Sender:
             self._alarm.set(self._due[self._next] - (time.perf_counter() - self._began))
 
     def _send_next(self) -> None:
+        now = time.perf_counter() - self._began
+        if self._within_s is not None and now >= self._within_s:
+            del self._due[self._next :]
         if self._next >= len(self._due):
             return
         number, self._next = self._next, self._next + 1
-        self._due[number] = time.perf_counter() - self._began
+        self._due[number] = now
         self._open += 1
         self._dispatch(number)
 
@@ -221,9 +225,9 @@ class Sender:
     def report(self, warmup_s: float, skip: int = 0) -> Report:
         kept = [n for n, arrival in enumerate(self._arrivals) if n >= skip and arrival.due_s >= warmup_s]
         if not self._paced:
-            kept = list(range(skip, len(self._arrivals)))
+            kept = list(range(skip, len(self._due)))
         names = [a.label or a.path for a in self._arrivals]
-        errors = Counter(f"{names[n]} {s}" for n, s in enumerate(self._status) if s != 200)
+        errors = Counter(f"{names[n]} {s}" for n, s in enumerate(self._status[: len(self._due)]) if s != 200)
         good = [n for n in kept if self._status[n] == 200]
         start = self._due[kept[0]] if kept and not self._paced else warmup_s
         span = max(1e-9, self._took - start)
@@ -240,10 +244,10 @@ class Sender:
             reasons=dict(Counter(r.decode() for n in good if (r := self._reason[n]) is not None)),
             send_lag=Latencies(lag_ms),
             late_share=sum(lag > LATE_SEND_MS for lag in lag_ms) / max(1, len(kept)),
-            waited_share=self._waited / max(1, len(self._arrivals)),
+            waited_share=self._waited / max(1, len(self._due)),
             most_open=self._most_open,
             cpu_share=self._cpu / max(1e-9, self._took),
-            cpu_us=self._cpu / max(1, len(self._arrivals)) * 1e6,
+            cpu_us=self._cpu / max(1, len(self._due)) * 1e6,
             connections=self._connections,
             warmup_s=warmup_s,
         )
