@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from redis.asyncio import Redis, RedisCluster
+import hiredis
+from redis.asyncio import Connection, ConnectionPool, Redis, RedisCluster, UnixDomainSocketConnection
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -22,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from service.errors import SettingsError, StoreUnavailable
+from service.redis_lane import RedisLane
 from service.store_scripts import Script
 
 T = TypeVar("T")
@@ -121,6 +123,14 @@ def _sentinel(url: str, *, tls: bool, options: dict[str, Any]) -> Client:
     return master
 
 
+def _lane(client: Client, slowest_s: float) -> RedisLane | None:
+    """A connection for reads, where the server is one plain address."""
+    pool = getattr(client, "connection_pool", None)
+    if type(pool) is not ConnectionPool or pool.connection_class not in (Connection, UnixDomainSocketConnection):
+        return None
+    return RedisLane(pool.connection_kwargs, slowest_s=slowest_s)
+
+
 class RedisLink:
     """One client, used by many requests at once.
 
@@ -131,6 +141,7 @@ class RedisLink:
     def __init__(self, url: str, *, slowest_s: float, max_commands: int = 16) -> None:
         # Two connections more than commands: one for the subscription, one to spare.
         self._client = client_for(url, socket_timeout_s=slowest_s, max_connections=max_commands + 2)
+        self._lane = _lane(self._client, slowest_s)
         self._turn = asyncio.Semaphore(max_commands)
         self._in_flight: set[asyncio.Task[Any]] = set()
 
@@ -151,6 +162,22 @@ class RedisLink:
                 return await self._client.execute_command(*call.eval())
 
         return await self._bounded("EVALSHA", run, timeout_s)
+
+    async def read_script(self, call: ScriptCall, *, timeout_s: float) -> Any:
+        """`script` for a script that only reads, on the connection that all reads share, where there is one."""
+        if self._lane is None:
+            return await self.script(call, timeout_s=timeout_s)
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        if not self._lane.open:
+            await _in_time("connect", self._lane.connect(), deadline)
+        answer = self._lane.ask(call.evalsha())
+        await _in_time("EVALSHA", answer, deadline)
+        reply = answer.result()
+        if not isinstance(reply, hiredis.ReplyError):
+            return reply
+        if str(reply).startswith("NOSCRIPT"):
+            return await self.script(call, timeout_s=deadline - asyncio.get_running_loop().time())
+        raise StoreUnavailable(f"EVALSHA: {reply}")
 
     async def scripts(
         self, calls: Sequence[ScriptCall], *, barrier: tuple[str | int, ...] | None, timeout_s: float
@@ -216,14 +243,7 @@ class RedisLink:
         task = loop.create_task(self._to_the_end(run))
         self._in_flight.add(task)
         task.add_done_callback(self._finished)
-        await asyncio.wait((task,), timeout=deadline - loop.time())
-        for _ in range(_LAST_CHANCE):
-            # A loop that lags fires its timers before it has read what is already there.
-            if task.done():
-                break
-            await asyncio.sleep(0)
-        if not task.done():
-            raise StoreUnavailable(f"{name}: no reply within {timeout_s:.3f} s")
+        await _in_time(name, task, deadline)
         try:
             return task.result()
         except _FOREIGN as error:
@@ -242,11 +262,25 @@ class RedisLink:
         """Let the commands in flight end (their socket time-out bounds that), then disconnect."""
         if self._in_flight:
             await asyncio.wait(set(self._in_flight))
+        if self._lane is not None:
+            await self._lane.close()
         await self._client.aclose()
         # The client of a Sentinel's master does not own the clients that ask the Sentinels.
         pool = getattr(self._client, "connection_pool", None)
         for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
             await sentinel.aclose()
+
+
+async def _in_time(name: str, awaited: asyncio.Future[Any], deadline: float) -> None:
+    """Waits until it is done, without cancelling it. Raises StoreUnavailable where that is not before the deadline."""
+    await asyncio.wait((awaited,), timeout=deadline - asyncio.get_running_loop().time())
+    for _ in range(_LAST_CHANCE):
+        if awaited.done():
+            return
+        # A loop that lags fires its timers before it has read what is already there.
+        await asyncio.sleep(0)
+    if not awaited.done():
+        raise StoreUnavailable(f"{name}: no reply in time")
 
 
 def _being_cancelled() -> bool:

@@ -140,7 +140,7 @@ class Store:
     ) -> UserRecord | None:
         """`read`, or None where the log's version is still `known`: then a few bytes travel."""
         limit = self._read_s if timeout_s is None else min(self._read_s, timeout_s)
-        return _record(await self._link.script(self._read_call(subject, model_version, known), timeout_s=limit))
+        return _record(await self._link.read_script(self._read_call(subject, model_version, known), timeout_s=limit))
 
     async def read_many(self, wanted: Sequence[tuple[Subject, str]], model_version: str) -> list[UserRecord | None]:
         """`read_if_changed` for many (subject, known version), in one round trip, within the write time-out."""
