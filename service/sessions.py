@@ -57,7 +57,7 @@ class Placement:
         device = choose_device(wanted)
         if capture and device != "cuda":
             raise StartupError("CUDA graphs need device cuda")
-        return cls(device, threads or usable_cores(), device == "cuda" if pad is None else pad, capture)
+        return cls(device, threads or 1, device == "cuda" if pad is None else pad, capture)
 
     def rows(self, n: int) -> int:
         """The size that a batch of `n` runs at."""

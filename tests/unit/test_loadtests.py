@@ -76,10 +76,24 @@ def test_the_benchmark_times_every_case(tmp_path: Path) -> None:
     cases = {(case["what"], case["width"], case["batch"]) for case in report["cases"]}
     assert cases == {
         *((what, None, batch) for what in ("encode 1 event", "encode 50 events") for batch in (1, 8, 32)),
-        *(("decode", width, batch) for width in (16, 64, 128) for batch in (1, 8, 32)),
+        *(("decode beam", width, batch) for width in (16, 64, 128) for batch in (1, 8, 32)),
+        *(("decode top_p", 16, batch) for batch in (1, 8, 32)),
     }
     for case in report["cases"]:
         assert 0.0 < case["ms"]["p50"] <= case["ms"]["p99"] <= case["ms"]["max"]
+
+
+def test_the_benchmark_compares_layouts_of_threads(tmp_path: Path) -> None:
+    artifact, file = write_artifact(tmp_path / "artifacts"), tmp_path / "layout.json"
+    done = module("engine_bench", "--artifact", str(artifact), "--layout", "--seconds", "0", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    cases = orjson.loads(file.read_bytes())["cases"]
+    assert {case["batch"] for case in cases} == {1, 8, 32}
+    assert {(case["threads"], case["callers"]) for case in cases} >= {(1, 1)}
+    assert len(cases) == 3 * 5
+    for case in cases:
+        assert 0.0 < case["ms"]["p50"] <= case["ms"]["p99"]
+        assert case["lists_per_s"] > 0.0
 
 
 def test_the_benchmark_names_a_bad_artefact(tmp_path: Path) -> None:
