@@ -162,6 +162,17 @@ def redis(found: Results) -> str:
     )
 
 
+def reflected(found: Results) -> str:
+    ms, missed = found["ack_to_reflected_ms"], sum(found["missed"].values())
+    rungs = ", ".join(f"{rung} {count:,}" for rung, count in sorted(found["rungs"].items()))
+    return (
+        f"{found['trials']:,} clicks of {found['users']:,} users through one replica, each followed at once by a "
+        f"/recommend of the other: {missed:,} did not reflect it. {found['compared']:,} lists were compared with one "
+        f"asked for later. Rungs: {rungs}. From the acknowledgement to the answer: p50 {cell(ms['p50'])} ms, "
+        f"p99 {cell(ms['p99'])} ms."
+    )
+
+
 def start(found: Results) -> str:
     rows = [["ready, s", _middle(found["ready_s"]), _range(found["ready_s"])],
             ["resident memory, MiB", _middle(found["resident_mib"]), _range(found["resident_mib"])],
@@ -210,7 +221,8 @@ def generic(found: Results) -> str:
 
 
 SECTIONS: dict[str, Callable[[Results], str]] = {
-    "cpu": cpu, "peers": peers, "scale": generic, "history": history, "curves": curves, "redis": redis, "start": start,
+    "cpu": cpu, "peers": peers, "scale": generic, "history": history, "curves": curves, "redis": redis,
+    "reflected": reflected, "start": start,
     "soak": soak, "wrk": wrk,
 }  # fmt: skip
 

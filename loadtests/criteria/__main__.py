@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from loadtests import results
-from loadtests.criteria import cpu, curves, history, second, soak, start, store
+from loadtests.criteria import cpu, curves, history, reflected, second, soak, start, store
 from loadtests.criteria.bench import Bench
 
 MEASURES: dict[str, tuple[Callable[[Bench], None], bool]] = {
@@ -20,6 +20,7 @@ MEASURES: dict[str, tuple[Callable[[Bench], None], bool]] = {
     "cpu": (cpu.run, True),
     "history": (history.run, False),
     "redis": (store.run, False),
+    "reflected": (reflected.run, True),
     "curves": (curves.run, False),
     "wrk": (second.run, True),
     "soak": (soak.run, True),

@@ -112,6 +112,8 @@ FOUND: dict[str, dict[str, Any]] = {
     "redis": {"blob_bytes": {"users": 2, "p50": 10.0, "mean": 11.0, "max": 12}, "other_keys_bytes": {},
               "log_bytes": {"users": 2, "p50": 20.0, "mean": 21.0, "max": 22}, "flood": {"events": 9, "bytes": 77},
               "growth": [{"users": 2, "redis_mib": 1.0, "service_mib": 100.0, "recommend_ms": latency(2.0)}]},
+    "reflected": {"trials": 10, "users": 2, "missed": {}, "rungs": {"full": 10}, "compared": 9,
+                  "ack_to_reflected_ms": latency(3.0)},
     "start": {"ready_s": [1.0, 1.2, 1.1], "resident_mib": [100.0], "private_mib": [80.0]},
     "soak": {"capacity": {"rate": 400.0}, "minutes": 5.0, "users": 10, "resident_mib": [100.0, 101.0], "sample_s": 2.0,
              "run": {"offered_rate": 280.0, "requests": 84_000, "errors": {},

@@ -1,0 +1,152 @@
+"""Criterion 6: an acknowledged event is reflected in the next /recommend, on whichever replica.
+
+Two services share one store. A trial clicks on the first item of the user's last list through one of them, and asks the
+other one as soon as the click is acknowledged. Its answer reflects the click where the item is gone from the list (what
+was seen is excluded), and where a list from the model is the list that the first service gives afterwards, with all the
+time it wants: a list from an older state would be another one. The click is dated half an hour back: the model reads
+how long ago the last event was, and between the two answers that must be as good as nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+import uvloop
+
+from loadtests.criteria.bench import MINUTE_MS, Bench, ask, batches, event, history, load, real_histories, tell, warm
+from loadtests.drive import Arrival
+from loadtests.hdr import Latencies
+from loadtests.replay import read
+from loadtests.server import serve
+from loadtests.wire import Connection, encode
+
+TRIALS = 10_000
+USERS = 400
+# At once, on users of their own: as many clients as a small service has at a time.
+CLIENTS = 2
+_TIE = 1e-3
+
+
+@dataclass(slots=True)
+class Outcome:
+    """`missed` trials by what was wrong with the answer; `reflected_ms` is from the acknowledgement to the answer."""
+
+    trials: int = 0
+    missed: Counter[str] = field(default_factory=Counter)
+    rungs: Counter[str] = field(default_factory=Counter)
+    compared: int = 0
+    reflected_ms: list[float] = field(default_factory=list)
+
+
+class Client:
+    """One keep-alive connection; one request at a time."""
+
+    def __init__(self, url: str) -> None:
+        self._at = urlsplit(url)
+        self._reply: asyncio.Future[bytes]
+
+    async def open(self) -> Client:
+        loop = asyncio.get_running_loop()
+        where = (self._at.hostname or "", self._at.port or 80)
+        _, self._connection = await loop.create_connection(lambda: Connection(self), *where)
+        return self
+
+    async def send(self, request: Arrival) -> Any:
+        """The answer's body. Raises RuntimeError for any but a 200."""
+        self._reply = asyncio.get_running_loop().create_future()
+        self._connection.send(0, encode(request.method, self._at.netloc, request.path, request.body))
+        return orjson.loads(await self._reply)
+
+    def answered(self, _connection: Connection, _number: int, status: int, body: bytes) -> None:
+        if status == 200:
+            self._reply.set_result(body)
+        else:
+            self._reply.set_exception(RuntimeError(f"{status}: {body[:300]!r}"))
+
+    def failed(self, _connection: Connection, _number: int, kind: str) -> None:
+        self._reply.set_exception(RuntimeError(kind))
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def run(bench: Bench) -> None:
+    """Records the share of reflected events, and the time from the acknowledgement to the reflecting answer."""
+    if bench.data is None:
+        raise ValueError("criterion reflected needs --data")
+    trials = bench.some(TRIALS, 200)
+    histories = real_histories(read(bench.data), bench.some(USERS, 20), least=20, longest=100)
+    with serve(bench.artifact) as one, serve(bench.artifact, "--redis", one.redis_url) as two:
+        told = [each for name, items in histories.items() for each in history(name, items)]
+        load(bench, one.url, "histories", list(batches(told)))
+        warm(bench, two.url, list(histories))
+        found = Outcome()
+        with bench.progress("trials", trials) as advance:
+            uvloop.run(_all((one.url, two.url), list(histories), trials, found, advance))
+    latencies = Latencies(found.reflected_ms)
+    share = 100.0 * (found.trials - sum(found.missed.values())) / found.trials
+    bench.row("6 reflected", share, f"% of {found.trials}", at_least=100)
+    bench.row("6 reflected p50", latencies.at(50) or 0.0, "ms")
+    bench.row("6 reflected p99", latencies.at(99) or 0.0, "ms")
+    bench.save(
+        "reflected",
+        {"trials": found.trials, "missed": dict(found.missed), "rungs": dict(found.rungs), "compared": found.compared,
+         "users": len(histories), "clients": CLIENTS, "ack_to_reflected_ms": latencies.figures()},
+    )  # fmt: skip
+
+
+async def _all(urls: tuple[str, str], names: Sequence[str], trials: int, found: Outcome, advance: Any) -> None:
+    parts = [names[n::CLIENTS] for n in range(CLIENTS)]
+    await asyncio.gather(*(_client(urls, part, trials // CLIENTS, found, advance) for part in parts))
+
+
+async def _client(urls: tuple[str, str], names: Sequence[str], trials: int, found: Outcome, advance: Any) -> None:
+    replicas = [await Client(url).open() for url in urls]
+    lists = {name: _ids(await replicas[0].send(ask(name, budget_ms=2000))) for name in names}
+    try:
+        for number in range(trials):
+            name = names[number % len(names)]
+            # Which of them takes the event changes from trial to trial, and for every user.
+            writer, reader = replicas if (number + number // len(names)) % 2 else replicas[::-1]
+            lists[name] = await _trial(writer, reader, name, lists[name][0], found)
+            advance()
+    finally:
+        for replica in replicas:
+            replica.close()
+
+
+async def _trial(writer: Client, reader: Client, name: str, item: str, found: Outcome) -> list[str]:
+    """One trial; returns the list that the next one clicks on."""
+    await writer.send(tell([event(name, item, int(time.time() * 1000) - 30 * MINUTE_MS)]))
+    acknowledged = time.perf_counter()
+    answer = await reader.send(ask(name))
+    found.reflected_ms.append((time.perf_counter() - acknowledged) * 1000.0)
+    expected = await writer.send(ask(name, budget_ms=2000))
+    found.trials += 1
+    found.rungs[answer["rung"]] += 1
+    if item in _ids(answer):
+        found.missed["the item is still in the list"] += 1
+    elif answer["rung"] == expected["rung"] == "full":
+        found.compared += 1
+        if not _same(answer, expected):
+            found.missed["the list is that of an older state"] += 1
+    return _ids(expected)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """The same items in the same order, up to scores that are as good as equal."""
+    pairs = list(zip(one["items"], other["items"], strict=False))
+    return len(one["items"]) == len(other["items"]) and all(
+        a["item_id"] == b["item_id"] or abs(a["score"] - b["score"]) < _TIE for a, b in pairs
+    )
+
+
+def _ids(answer: Any) -> list[str]:
+    return [item["item_id"] for item in answer["items"]]
