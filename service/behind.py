@@ -53,7 +53,7 @@ class WriteBehind:
 
         Where the former log is known, the new one is too, without reading it.
         """
-        known = self._keeper.cache.get(subject, model.version)
+        known = self._keeper.cache.get(subject, model)
         former = _EMPTY if known is None else known.record
         if former.version == result.version:
             return
@@ -126,7 +126,7 @@ class WriteBehind:
         """As far as they are known, else as they are stored."""
         found, unknown = [], []
         for subject, model in subjects.items():
-            profile = self._keeper.cache.get(subject, model.version)
+            profile = self._keeper.cache.get(subject, model)
             if profile is None:
                 unknown.append((subject, model))
             else:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 
 from service.profile import Profile
 from service.records import Subject
+from service.served import ServedModel
 
 
 class ProfileCache:
@@ -23,9 +24,10 @@ class ProfileCache:
     def __len__(self) -> int:
         return len(self._profiles)
 
-    def get(self, subject: Subject, model_version: str) -> Profile | None:
+    def get(self, subject: Subject, model: ServedModel) -> Profile | None:
+        """The subject's profile, if it is this very model's: another catalogue sees other items in a history."""
         found = self._profiles.get(subject)
-        if found is None or found[0].model.version != model_version:
+        if found is None or found[0].model is not model:
             return None
         self._profiles.move_to_end(subject)
         return found[0]

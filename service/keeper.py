@@ -64,7 +64,7 @@ class StateKeeper:
         Raises:
             StoreUnavailable: away, or too slow for this request.
         """
-        known = self.cache.get(subject, model.version)
+        known = self.cache.get(subject, model)
         try:
             with self._metrics.stage("state"):
                 version = "" if known is None else known.record.version
@@ -152,7 +152,7 @@ class StateKeeper:
         record = profile.record
         base = profile.base = Base.of(state, record.version, record.events[-1].score, h_only=self._h_only)
         assert profile.subject is not None  # noqa: S101
-        if self.cache.get(profile.subject, profile.model.version) is profile:
+        if self.cache.get(profile.subject, profile.model) is profile:
             self.cache.put(profile)  # it has grown; and one that was dropped meanwhile stays out
         self.encoded(profile)
         return base

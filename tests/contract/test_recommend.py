@@ -485,7 +485,7 @@ async def test_a_stored_state_that_breaks_the_model_is_rebuilt_from_the_log(shar
     async with serving(redis_url=shared_valkey.url, prefix="poison:") as service:
         await service.post_events("u1", "1", "2", "3")
         await service.settled()
-        profile = service.runtime.states.cache.get(Subject("user", "u1"), "fake-1")
+        profile = service.runtime.states.cache.get(Subject("user", "u1"), service.runtime.model)
         assert profile is not None and profile.base is not None
         profile.base = replace(profile.base, h=profile.base.h * np.float32(np.nan))
         answer = await service.recommend(user_id="u1")

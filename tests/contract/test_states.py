@@ -244,9 +244,9 @@ async def test_the_cache_is_bounded_by_bytes_and_forgets_the_least_recently_used
             assert cache.nbytes <= 0.05 * 2**20
         await service.settled()
         assert 3 < len(cache) < 60
-        assert cache.get(Subject("user", "u0"), "fake-1") is not None
-        assert cache.get(Subject("user", "u1"), "fake-1") is None
-        assert cache.get(Subject("user", "u0"), "another-model") is None
+        assert cache.get(Subject("user", "u0"), service.runtime.model) is not None
+        assert cache.get(Subject("user", "u1"), service.runtime.model) is None
+        assert cache.get(Subject("user", "u0"), replace(service.runtime.model)) is None
         await service.recommend(user_id="u1")
         assert seen(service) == (4.0, 10.0)
 
