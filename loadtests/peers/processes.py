@@ -71,16 +71,22 @@ def running(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Asks the leader to end; then kills whatever of its family is left."""
-    members = family(process.pid)
+    """Asks the leader to end, kills whatever of its family is left, and waits until all of it is gone."""
+    members = {pid: started for pid in family(process.pid) if (started := _started(pid)) is not None}
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(STOP_S)
-    for pid in members | family(process.pid):
+    members |= {pid: started for pid in family(process.pid) if (started := _started(pid)) is not None}
+    # A number that was given to another process in the meantime is not ours to end.
+    left = {pid for pid, started in members.items() if _started(pid) == started}
+    for pid in left:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
+    give_up = time.monotonic() + STOP_S
+    while any(_started(pid) == members[pid] for pid in left) and time.monotonic() < give_up:
+        time.sleep(_POLL_S)
 
 
 def family(root: int) -> set[int]:
@@ -103,6 +109,12 @@ def family(root: int) -> set[int]:
         members |= found
         grown = bool(found)
     return members
+
+
+def _started(pid: int) -> str | None:
+    """When a process was started, in ticks; None where it has ended."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] == "Z" else fields[19]
 
 
 def _cpu(pid: int) -> float:

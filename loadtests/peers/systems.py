@@ -19,6 +19,8 @@ K = 10
 OURS = "gpt4rec"
 ENCODE_DECODE = "encode + decode"
 DECODE_ONLY = "decode only"
+ONE_BY_ONE = "the notebook way: one hypothesis at a time"
+BATCHED_BEAM = "batched over the beam"
 
 Settings = Mapping[str, int | float]
 Check = Literal["same items", "valid items"]
@@ -130,7 +132,7 @@ def _batched(body: Callable[[Subject], dict[str, Any]]) -> Callable[[Subject], d
 NO_STATE = "keeps no state: the history comes with every request"
 NO_H = "keeps no state: somebody else has to encode, keep h and send it"
 NO_LADDER = "no fallback: an error or a late answer where the model fails or is slow"
-NO_BUDGET = "no budget of time for an answer"
+NO_BUDGET = "no budget of a request: at most a time-out that ends in an error"
 NO_FILTERS = "no filters by category or stock"
 _COMMON = (NO_LADDER, NO_BUDGET, NO_FILTERS)
 
@@ -141,12 +143,14 @@ _LITSERVE = (
     {"workers": 1, "api-servers": 1, "batch": 16, "wait-ms": 1, "threads": 1},
     {"workers": 1, "api-servers": 1, "batch": 32, "wait-ms": 5, "threads": 1},
     {"workers": 1, "api-servers": 2, "batch": 16, "wait-ms": 1, "threads": 1},
+    {"workers": 2, "api-servers": 2, "batch": 8, "wait-ms": 1, "threads": 1},
     {"workers": 1, "api-servers": 1, "batch": 1, "threads": 2},
 )
 _BENTOML = (
     {"workers": 1, "batch": 1, "service-threads": 1, "threads": 1},
     {"workers": 1, "batch": 1, "service-threads": 2, "threads": 1},
     {"workers": 2, "batch": 1, "service-threads": 1, "threads": 1},
+    {"workers": 2, "batch": 1, "service-threads": 2, "threads": 1},
     {"workers": 1, "batch": 1, "service-threads": 1, "threads": 2},
     {"workers": 1, "batch": 32, "latency-ms": 50, "threads": 1},
     {"workers": 2, "batch": 16, "latency-ms": 50, "threads": 1},
@@ -176,12 +180,23 @@ def systems() -> list[System]:
                     cannot=(NO_STATE if history else NO_H, *_COMMON),
                 )
             )
-    torch = System(
-        "torch eager", "FastAPI, beam search in Python", "torch", "/recommend", by_history, _peer("torch_server"),
-        _FASTAPI, cannot=(NO_STATE, *_COMMON), needs_run=True,
-        notes=("the run's weights; the network's calls are batched over the beam",),
-    )  # fmt: skip
-    return [*rows, torch, *(_generate(beams) for beams in (10, 32))]
+    return [*rows, *(_torch(beam) for beam in ("one-by-one", "batched")), *(_generate(beams) for beams in (10, 32))]
+
+
+def _torch(beam: str) -> System:
+    calls = {"one-by-one": ONE_BY_ONE, "batched": BATCHED_BEAM}
+    return System(
+        "torch eager",
+        calls[beam],
+        "torch",
+        "/recommend",
+        by_history,
+        _peer("torch_server", "--beam", beam),
+        _FASTAPI,
+        cannot=(NO_STATE, *_COMMON),
+        notes=("FastAPI with a thread, the run's weights, beam search written in Python over the trie",),
+        needs_run=True,
+    )
 
 
 def _ours_with(workers: int) -> System:
@@ -193,7 +208,7 @@ def _ours_with(workers: int) -> System:
         by_user,
         _ours,
         ({"workers": workers},),
-        notes=("state stored, user_id in the body", "defaults but for the log level; only full lists count"),
+        notes=("state stored, user_id in the body", "defaults but for the log level; 99 % of the lists must be full"),
     )
 
 

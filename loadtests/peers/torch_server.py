@@ -1,9 +1,10 @@
 """Peer: the notebook way. FastAPI, torch eager, and a beam search written in Python over the trie of the artefact.
 
-    python -m loadtests.peers.torch_server --artifact DIR --run RUN --port P [--workers N] [--threads T]
+    python -m loadtests.peers.torch_server --artifact DIR --run RUN --port P --beam one-by-one|batched
+        [--workers N] [--threads T]
 
-The network's calls are batched over the beam at every level; children are listed, scored and sorted in Python. It gives
-the lists that the graphs give.
+Children are listed, scored and sorted in Python. `one-by-one` calls the network for one hypothesis at a time, as a
+notebook does; `batched` calls it once a level, for the whole beam. Both give the lists that the graphs give.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from export.artifact import Artifact
 from loadtests.peers.plain import History, serve
 from model.network import GPT4Rec, NetworkConfig
 
-ARTIFACT, RUN, THREADS = "PEER_ARTIFACT", "PEER_RUN", "PEER_THREADS"
+ARTIFACT, RUN, BEAM, THREADS = "PEER_ARTIFACT", "PEER_RUN", "PEER_BEAM", "PEER_THREADS"
 WIDTH = 64
 
 
 class Notebook:
     """The trained network, the trie as Python lists, and the search."""
 
-    def __init__(self, artifact: Artifact, run: Path) -> None:
+    def __init__(self, artifact: Artifact, run: Path, *, batched: bool) -> None:
         about = json.loads((run / "run.json").read_text("utf-8"))
         weights = load_file(run / "best.safetensors")
         self.model = GPT4Rec(NetworkConfig.from_json(about["network"]), weights["codes"])
         self.model.load_state_dict(weights)
         self.model.eval()
-        self.artifact, self.trie = artifact, artifact.trie
+        self.artifact, self.trie, self.batched = artifact, artifact.trie, batched
         if not np.array_equal(self._paths(), weights["codes"].numpy()[self.trie.leaf_item]):
             raise ValueError(f"{run} is not the run that {artifact.folder} was exported from")
         self.blend = float(artifact.manifest["blend"])
@@ -69,7 +70,7 @@ class Notebook:
         beam = [(0.0, 0)]
         state = q[None]
         for level in range(self.trie.levels):
-            log_p = torch.log_softmax(self.model.level_logits(level, state), dim=-1).tolist()
+            log_p = self._log_p(level, state)
             first, token, shut = self.first_child[level], self.token[level], closed[level]
             candidates = [
                 (so_far + log_p[row][token[child]], child, row)
@@ -81,10 +82,22 @@ class Notebook:
             del candidates[WIDTH:]
             beam = [(score, child) for score, child, _ in candidates]
             if level + 1 < self.trie.levels:
-                parents = torch.tensor([row for _, _, row in candidates])
-                tokens = torch.tensor([self.token[level][child] for _, child in beam])
-                state = self.model.step(level, state[parents], tokens)
+                state = self._advanced(level, state, [row for _, _, row in candidates], [token[c] for _, c in beam])
         return beam
+
+    def _log_p(self, level: int, state: torch.Tensor) -> list[list[float]]:
+        """Log-probabilities of the level's tokens, for every hypothesis."""
+        if self.batched:
+            rows: list[list[float]] = torch.log_softmax(self.model.level_logits(level, state), dim=-1).tolist()
+            return rows
+        return [torch.log_softmax(self.model.level_logits(level, one), dim=-1).tolist() for one in state]
+
+    def _advanced(self, level: int, state: torch.Tensor, parents: list[int], tokens: list[int]) -> torch.Tensor:
+        """The states of the kept hypotheses, after their tokens."""
+        if self.batched:
+            return self.model.step(level, state[parents], torch.tensor(tokens))
+        pairs = zip(parents, tokens, strict=True)
+        return torch.stack([self.model.step(level, state[row], torch.tensor(token)) for row, token in pairs])
 
     def _rank(self, q: torch.Tensor, beam: list[tuple[float, int]]) -> list[tuple[int, float]]:
         """Survivors by path and dense score, as the artefact blends them."""
@@ -103,7 +116,9 @@ class Notebook:
 
 def create_app() -> FastAPI:
     torch.set_num_threads(int(os.environ[THREADS]))
-    notebook = Notebook(Artifact.open(os.environ[ARTIFACT]), Path(os.environ[RUN]))
+    notebook = Notebook(
+        Artifact.open(os.environ[ARTIFACT]), Path(os.environ[RUN]), batched=os.environ[BEAM] == "batched"
+    )
     app = FastAPI()
 
     @app.post("/recommend")
@@ -118,10 +133,11 @@ def main() -> None:
     parser.add_argument("--artifact", required=True)
     parser.add_argument("--run", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--beam", choices=("one-by-one", "batched"), required=True)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    os.environ |= {ARTIFACT: given.artifact, RUN: given.run, THREADS: str(given.threads)}
+    os.environ |= {ARTIFACT: given.artifact, RUN: given.run, BEAM: given.beam, THREADS: str(given.threads)}
     serve("loadtests.peers.torch_server:create_app", given.port, given.workers)
 
 
