@@ -28,12 +28,12 @@ What is compared, all on the same cores, with the same artefact, k = 10, a beam 
 Before it is timed, every system with trained weights must give the lists of the exported graphs for 20 users, item for
 item; `generate` must give ten different items of the catalogue.
 
-Settings. onnxruntime: one thread and two were tried for every peer. uvicorn: uvloop and httptools, no access log.
-LitServe: worker processes, API servers, batch size and time-out, no request tracking, no client file (its `fast_queue`
-does nothing in 0.2.19: Lightning-AI/LitServe #751). BentoML: workers, threads, adaptive batching; access log and
-metrics off. `--tune` tries each by a closed loop of 8 connections and keeps the figures in
-`loadtests/results/peers_tuning.json`; the comparison takes the fastest, and the row of a system in `peers.json` lists
-all that were tried.
+Settings. onnxruntime: one thread and two were tried for every peer. FastAPI: uvloop and httptools, no access log;
+processes, and threads of a process. LitServe: worker processes, API servers, batch size and time-out, no request
+tracking, no client file (its `fast_queue` does nothing in 0.2.19: Lightning-AI/LitServe #751). BentoML: workers,
+threads, adaptive batching; access log and metrics off. `--tune` tries each by a closed loop of 8 connections and keeps
+the figures in `loadtests/results/peers_tuning.json`; the comparison takes the fastest, and the row of a system in
+`peers.json` lists all that were tried.
 
 Rates are the highest of an open loop with p99 ≤ 50 ms and no errors (`loadtests.capacity`), for gpt4rec with 99 % of
 the lists from the full model; `generate`, which takes longer than that, is stated one request at a time.

@@ -1,6 +1,6 @@
 """Peer: a plain FastAPI route that runs the graphs in a thread: no batching, no state, no ladder.
 
-python -m loadtests.peers.fastapi_server --artifact DIR --port P [--workers N] [--threads T]
+python -m loadtests.peers.fastapi_server --artifact DIR --port P [--workers N] [--threads T] [--pool P]
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from loadtests.peers.plain import History, Prepared, serve
+from loadtests.peers.plain import History, Prepared, pool, serve
 from loadtests.peers.ranker import Ranker
 
 ARTIFACT, THREADS = "PEER_ARTIFACT", "PEER_THREADS"
@@ -20,7 +20,7 @@ ARTIFACT, THREADS = "PEER_ARTIFACT", "PEER_THREADS"
 
 def create_app() -> FastAPI:
     ranker = Ranker.open(os.environ[ARTIFACT], int(os.environ[THREADS]))
-    app = FastAPI()
+    app = FastAPI(lifespan=pool)
 
     @app.post("/recommend")
     async def recommend(body: History) -> dict[str, Any]:
@@ -39,9 +39,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--pool", type=int, default=0)
     given = parser.parse_args()
     os.environ |= {ARTIFACT: given.artifact, THREADS: str(given.threads)}  # worker processes read them
-    serve("loadtests.peers.fastapi_server:create_app", given.port, given.workers)
+    serve("loadtests.peers.fastapi_server:create_app", given.port, given.workers, given.pool)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
 import uvicorn
+from fastapi import FastAPI
 from pydantic import BaseModel
+
+POOL = "PEER_POOL"
 
 
 class History(BaseModel):
@@ -24,8 +33,18 @@ class Prepared(BaseModel):
     k: int = 10
 
 
-def serve(factory: str, port: int, workers: int) -> None:
+@asynccontextmanager
+async def pool(_: FastAPI) -> AsyncIterator[None]:
+    """The threads that `asyncio.to_thread` takes: as many as asked for, or asyncio's own choice where that is 0."""
+    size = int(os.environ[POOL])
+    if size:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(size))
+    yield
+
+
+def serve(factory: str, port: int, workers: int, pool_size: int) -> None:
     """`factory` names the function that makes the app; every worker process calls it."""
+    os.environ[POOL] = str(pool_size)
     uvicorn.run(
         factory,
         factory=True,

@@ -155,7 +155,13 @@ _BENTOML = (
     {"workers": 1, "batch": 32, "latency-ms": 50, "threads": 1},
     {"workers": 2, "batch": 16, "latency-ms": 50, "threads": 1},
 )
-_FASTAPI = ({"workers": 1, "threads": 1}, {"workers": 2, "threads": 1}, {"workers": 1, "threads": 2})
+_FASTAPI = (
+    {"workers": 1, "threads": 1},
+    {"workers": 1, "threads": 1, "pool": 2},
+    {"workers": 2, "threads": 1},
+    {"workers": 2, "threads": 1, "pool": 1},
+    {"workers": 1, "threads": 2, "pool": 1},
+)
 
 
 def systems() -> list[System]:

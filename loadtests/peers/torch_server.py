@@ -1,7 +1,7 @@
 """Peer: the notebook way. FastAPI, torch eager, and a beam search written in Python over the trie of the artefact.
 
     python -m loadtests.peers.torch_server --artifact DIR --run RUN --port P --beam one-by-one|batched
-        [--workers N] [--threads T]
+        [--workers N] [--threads T] [--pool P]
 
 Children are listed, scored and sorted in Python. `one-by-one` calls the network for one hypothesis at a time, as a
 notebook does; `batched` calls it once a level, for the whole beam. Both give the lists that the graphs give.
@@ -24,7 +24,7 @@ from fastapi import FastAPI
 from safetensors.torch import load_file
 
 from export.artifact import Artifact
-from loadtests.peers.plain import History, serve
+from loadtests.peers.plain import History, pool, serve
 from model.network import GPT4Rec, NetworkConfig
 
 ARTIFACT, RUN, BEAM, THREADS = "PEER_ARTIFACT", "PEER_RUN", "PEER_BEAM", "PEER_THREADS"
@@ -119,7 +119,7 @@ def create_app() -> FastAPI:
     notebook = Notebook(
         Artifact.open(os.environ[ARTIFACT]), Path(os.environ[RUN]), batched=os.environ[BEAM] == "batched"
     )
-    app = FastAPI()
+    app = FastAPI(lifespan=pool)
 
     @app.post("/recommend")
     async def recommend(body: History) -> dict[str, Any]:
@@ -136,9 +136,10 @@ def main() -> None:
     parser.add_argument("--beam", choices=("one-by-one", "batched"), required=True)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--pool", type=int, default=0)
     given = parser.parse_args()
     os.environ |= {ARTIFACT: given.artifact, RUN: given.run, BEAM: given.beam, THREADS: str(given.threads)}
-    serve("loadtests.peers.torch_server:create_app", given.port, given.workers)
+    serve("loadtests.peers.torch_server:create_app", given.port, given.workers, given.pool)
 
 
 if __name__ == "__main__":

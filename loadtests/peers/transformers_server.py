@@ -1,6 +1,7 @@
 """Peer: Hugging Face `generate` with `prefix_allowed_tokens_fn` on a GPT-2 of the network's size.
 
-    python -m loadtests.peers.transformers_server --artifact DIR --port P [--beams B] [--workers N] [--threads T]
+    python -m loadtests.peers.transformers_server --artifact DIR --port P [--beams B]
+        [--workers N] [--threads T] [--pool P]
 
 The prompt is the history as item tokens, the vocabulary is the tokens of all levels. The weights are random: its speed
 is measured, its lists mean nothing. They are items of the catalogue all the same, because the trie allows nothing else.
@@ -19,7 +20,7 @@ from fastapi import FastAPI
 from transformers import GPT2Config, GPT2LMHeadModel  # type: ignore[import-not-found]  # only in its own environment
 
 from export.artifact import Artifact
-from loadtests.peers.plain import History, serve
+from loadtests.peers.plain import History, pool, serve
 
 ARTIFACT, BEAMS, THREADS = "PEER_ARTIFACT", "PEER_BEAMS", "PEER_THREADS"
 HISTORY_MAX = 50
@@ -93,7 +94,7 @@ class Generator:
 def create_app() -> FastAPI:
     torch.set_num_threads(int(os.environ[THREADS]))
     generator = Generator(Artifact.open(os.environ[ARTIFACT]), int(os.environ[BEAMS]))
-    app = FastAPI()
+    app = FastAPI(lifespan=pool)
 
     @app.post("/recommend")
     async def recommend(body: History) -> dict[str, Any]:
@@ -109,9 +110,10 @@ def main() -> None:
     parser.add_argument("--beams", type=int, default=10)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--pool", type=int, default=0)
     given = parser.parse_args()
     os.environ |= {ARTIFACT: given.artifact, BEAMS: str(given.beams), THREADS: str(given.threads)}
-    serve("loadtests.peers.transformers_server:create_app", given.port, given.workers)
+    serve("loadtests.peers.transformers_server:create_app", given.port, given.workers, given.pool)
 
 
 if __name__ == "__main__":
