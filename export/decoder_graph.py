@@ -21,6 +21,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from export.graph import BOOL, FLOAT, INT, GraphDtype, GraphWriter
+from export.trie import levels_by_rows
 from model.network import NetworkConfig
 
 NEVER = -1e30  # score of what must not be chosen; finite, so that no NaN can come of it
@@ -42,6 +43,9 @@ def write_decoder(
     the catalogue token_l [n_{l+1}], node_ok_0 [F, n_1] and node_ok_l [F · n_{l+1}] bool; for l ≥ 1: first_l and
                   count_l [n_l, 1] of a node's children, slots_l = 0 … C_l − 1, n_slots_l [1] = C_l,
                   last_node_l [1] = n_{l+1} − 1; leaf_item [N], item_table [rows, d], blend [1] weight of q · e
+    Levels in `export.trie.levels_by_rows` have all their V_l tokens for children (C_l = V_l, a child's place is its
+    token) and, in the place of node_ok_l, first_l, count_l, slots_l and last_node_l: row_ok_l [F · n_l, V_l],
+    row_child_l [n_l, V_l], and node_base_l [BW_{l−1}] = filter · n_l.
     Outputs: item [B, 1, W] catalogue indices best first, −1 where the catalogue has no more; score [B, 1, W] blended
     log-probability; log_prob [B, 1, W] of the path; query [B, d] float32; offset [B, 1, 1]: log Σ p(path) − log Σ
     exp(q · e/√d) over the survivors, so that q · e/√d + offset of an item outside the trie is comparable with scores.
@@ -79,10 +83,13 @@ class Choice:
 
 class DecoderGraph(GraphWriter):
     name = "gpt4rec_decoder"
+    # Noise costs more for every place than a lookup, so sampled lists go through the children that there are.
+    by_rows = True
 
     def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
         super().__init__(self.name, weights, dtype)
         c = self.config = config
+        self.rows = levels_by_rows(c.code_sizes) if self.by_rows else frozenset()
         self.h = self.input("h", FLOAT, ["batch", c.d_model])
         self.context = self.input("context", INT, ["batch", c.n_slots])
         self.gap = self.input("gap", FLOAT, ["batch", 2])
@@ -104,17 +111,27 @@ class DecoderGraph(GraphWriter):
             shapes["closed_value"] = (FLOAT, ["batch", 1, "closed_0"])
         else:
             shapes |= {
-                "node_ok": (BOOL, [f"node_oks_{level}"]),
                 "closed_parent": (INT, ["batch", 1, f"closed_{level}"]),
-                "node_base": (INT, [f"beams_{level}", 1]),
                 "flat": (INT, [3]),
                 "beam": (INT, [3]),
                 "row_base": (INT, ["batch", 1, 1]),
                 "place": (FLOAT, [2, f"width_{level}"]),
+                "n_slots": (INT, [1]),
+            }
+        if level in self.rows:
+            size = self.config.code_sizes[level]
+            shapes |= {
+                "node_base": (INT, [f"beams_{level}"]),
+                "row_ok": (BOOL, [f"row_oks_{level}", size]),
+                "row_child": (INT, [f"nodes_{level}", size]),
+            }
+        elif level > 0:
+            shapes |= {
+                "node_ok": (BOOL, [f"node_oks_{level}"]),
+                "node_base": (INT, [f"beams_{level}", 1]),
                 "first": (INT, [f"nodes_{level}", 1]),
                 "count": (INT, [f"nodes_{level}", 1]),
                 "slots": (INT, [f"slots_{level}"]),
-                "n_slots": (INT, [1]),
                 "last_node": (INT, [1]),
             }
         return {name: self.input(f"{name}_{level}", dtype, shape) for name, (dtype, shape) in shapes.items()}
@@ -164,12 +181,23 @@ class DecoderGraph(GraphWriter):
     def children(self, level_number: int, beam: Beam) -> Children:
         """All children of the kept nodes, of which there are up to C each."""
         op, level = self.op, self.levels[level_number]
+        if level_number in self.rows:
+            ok = op.Gather(level["row_ok"], op.Add(beam.node, level["node_base"]), axis=0)
+            child = op.Gather(level["row_child"], beam.node, axis=0)
+            token_log_prob = self.token_log_probs(level_number, beam.state)
+            return self._children(level_number, beam, child, ok, token_log_prob)
         exists = op.Less(level["slots"], op.Gather(level["count"], beam.node, axis=0))
         child = op.Add(op.Gather(level["first"], beam.node, axis=0), level["slots"])
         child = op.Min(child, level["last_node"])
         ok = op.And(exists, op.Gather(level["node_ok"], op.Add(child, level["node_base"]), axis=0))
         token = op.Gather(level["token"], child, axis=0)
         token_log_prob = op.GatherElements(self.token_log_probs(level_number, beam.state), token, axis=1)
+        return self._children(level_number, beam, child, ok, token_log_prob)
+
+    def _children(
+        self, level_number: int, beam: Beam, child: ir.Value, ok: ir.Value, token_log_prob: ir.Value
+    ) -> Children:
+        op, level = self.op, self.levels[level_number]
         log_prob = op.Where(ok, op.Add(token_log_prob, beam.log_prob), self.floats(NEVER))
         log_prob = self.close(level_number, beam, op.Reshape(log_prob, level["flat"]))
         return Children(child, token_log_prob, log_prob)

@@ -46,6 +46,7 @@ class Drawn:
 
 class SamplerGraph(DecoderGraph):
     name = "gpt4rec_sampler"
+    by_rows = False
 
     def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
         super().__init__(config, weights, dtype)

@@ -6,10 +6,12 @@ a node's mask is a range question, answered with one cumulative sum. Nodes are n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,22 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 # Allowed leaves under nodes: int32 where there can be many, uint8 for the leaves themselves.
 Counts = npt.NDArray[np.integer]
+
+# Entries of a table by node and token up to which a level is looked up by rows.
+_ROWS_MAX = 2**18
+
+
+def levels_by_rows(code_sizes: Sequence[int]) -> frozenset[int]:
+    """Levels ≥ 1 whose children are found by token, in a table of all nodes and tokens: the first ones, as many as fit.
+
+    A row is one copy, where children in CSR form are gathered one by one. It depends on the sizes of the codes alone,
+    so that a graph fits whatever items come and go.
+    """
+    return frozenset(
+        level
+        for level in range(1, len(code_sizes))
+        if math.prod(int(size) for size in code_sizes[: level + 1]) <= _ROWS_MAX
+    )
 
 
 @dataclass(frozen=True)
@@ -135,6 +153,12 @@ class Trie:
             node, hidden = np.unique(nodes, return_counts=True)
             closed.append(node[hidden == counts[level][node]])
         return closed
+
+    def rows(self, level: int, size: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """[n_level, size] `values` [n_{level+1}] of the children by parent and token; zero where there is no child."""
+        table = np.zeros((len(self.first_child[level]) - 1, size), values.dtype)
+        table[self.parent[level], self.token[level]] = values
+        return table
 
     def save(self, path: Path) -> None:
         levels = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,10 +47,11 @@ class Decoder:
         if any(job.k > width for job in jobs):
             raise ModelError(f"a beam of {width} cannot hold the {max(job.k for job in jobs)} items asked for")
         tables, rows = self.tables, self._at.rows(len(jobs))
-        shape = tables.shape(width, rows)
+        shape = tables.shape(width, rows, sampled)
         masks = [tables.filters.mask(job.allowed) for job in jobs]
         stack = tables.stack(masks)
-        closed = self._closed_feeds(closed_nodes(tables.trie, masks, [job.excluded for job in jobs]), rows)
+        nodes = closed_nodes(tables.trie, masks, [job.excluded for job in jobs])
+        closed = self._closed_feeds([_by_token(tables, n, level, shape) for level, n in enumerate(nodes)], rows)
         feeds = {
             **_request_feeds(jobs, rows),
             **_filter_feeds(tables, stack, masks, shape, rows),
@@ -111,9 +113,18 @@ def _filter_feeds(tables: Tables, stack: Stack, masks: Sequence[Mask], shape: Sh
         return {"filter": row, **shape.node_base}
     feeds = {"filter": row}
     for level in range(1, tables.trie.levels):
-        base = np.repeat(row * tables.trie.n_nodes[level], shape.kept[level - 1])
-        feeds[f"node_base_{level}"] = base[:, None]
+        by_rows = level in shape.by_rows
+        base = np.repeat(row * tables.trie.n_nodes[level - by_rows], shape.kept[level - 1])
+        feeds[f"node_base_{level}"] = base if by_rows else base[:, None]
     return feeds
+
+
+def _by_token(tables: Tables, closed: Closed, level: int, shape: Shape) -> Closed:
+    """Closed nodes with the place that they have in the graph: their token where the level is looked up by rows."""
+    if level not in shape.by_rows or not len(closed.row):
+        return closed
+    trie = tables.trie
+    return replace(closed, slot=trie.token[level][trie.first_child[level][closed.parent] + closed.slot])
 
 
 def _padded(array: Array, rows: int) -> Array:

@@ -58,7 +58,9 @@ class Engine:
             name: GraphSession(artifact.folder / f"{name}.onnx", self.at) for name in ("encoder", "decoder", "sampler")
         }
         half = self._graphs["decoder"].inputs["item_table"] == "tensor(float16)"
-        self._tables = Tables(artifact, self.at, np.dtype(np.float16 if half else np.float32))
+        inputs = self._graphs["decoder"].inputs
+        by_rows = frozenset(level for level in range(artifact.levels) if f"row_ok_{level}" in inputs)
+        self._tables = Tables(artifact, self.at, np.dtype(np.float16 if half else np.float32), by_rows)
         self._encoder = Encoder(artifact, self.at, self._run_encoder)
         self._decoder = Decoder(self._tables, self.at, self._run_decoder)
         self.state_shape = self._encoder.shape

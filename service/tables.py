@@ -38,12 +38,13 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What follows from the width and the size of a batch. `kept` [levels] nodes at each level; `node_base` rows of
-    zeros, for batches with one mask."""
+    """What follows from the width, the size of a batch and the graph. `kept` [levels] nodes at each level; `node_base`
+    rows of zeros, for batches with one mask; `by_rows` the levels where a child's place is its token."""
 
     values: Values
     node_base: Values
     kept: tuple[int, ...]
+    by_rows: frozenset[int]
 
 
 class Tables:
@@ -57,16 +58,20 @@ class Tables:
         artifact: Artifact,
         at: Placement,
         dtype: np.dtype[np.floating[Any]],
+        by_rows: frozenset[int],
         *,
         before: Tables | None = None,
         delta: DeltaTable | None = None,
     ) -> None:
-        """`dtype` is the graphs' type of item vectors; `delta` has the items that wait outside the trie. What `before`
-        has on the device already is not put there again, and filters keep its numbers."""
+        """`dtype` is the graphs' type of item vectors, `by_rows` the levels that the decoder looks up by rows; `delta`
+        has the items that wait outside the trie. What `before` has on the device already is not put there again, and
+        filters keep its numbers."""
         self.trie, self.delta = artifact.trie, delta
+        self._sizes = tuple(int(size) for size in artifact.network["code_sizes"])
+        self._by_rows = by_rows
         self._table, self._dtype, self._at = artifact.item_table, dtype, at
         self._lock = threading.Lock()
-        self._shapes: OrderedDict[tuple[int, int], Shape] = OrderedDict()
+        self._shapes: OrderedDict[tuple[int, int, bool], Shape] = OrderedDict()
         self._stacks: OrderedDict[frozenset[Mask], Stack] = OrderedDict()
         values: dict[str, ort.OrtValue] = {}
         if before is None:
@@ -81,6 +86,9 @@ class Tables:
         else:
             for level in range(self.trie.levels):
                 values |= {name: at.put(array) for name, array in _level_inputs(self.trie, level).items()}
+            for level in self._by_rows:
+                nodes = np.arange(self.trie.n_nodes[level], dtype=np.int64)
+                values[f"row_child_{level}"] = at.put(self.trie.rows(level, self._sizes[level], nodes))
             values["leaf_item"] = at.put(self.trie.leaf_item)
         if before is not None and before._table is self._table:
             values["item_table"] = before.values["item_table"]
@@ -91,17 +99,18 @@ class Tables:
 
     def renewed(self, artifact: Artifact, delta: DeltaTable | None) -> Tables:
         """Tables of the same model over a catalogue that has changed."""
-        return Tables(artifact, self._at, self._dtype, before=self, delta=delta)
+        return Tables(artifact, self._at, self._dtype, self._by_rows, before=self, delta=delta)
 
     def set_blend(self, blend: float) -> None:
         # A new mapping: bindings tell groups of values apart by identity.
         self.values = {**self.values, "blend": self._at.put(np.array([blend], np.float32))}
 
-    def shape(self, width: int, rows: int) -> Shape:
+    def shape(self, width: int, rows: int, sampled: bool) -> Shape:
         with self._lock:
-            shape = self._shapes.get((width, rows))
+            shape = self._shapes.get((width, rows, sampled))
             if shape is None:
-                shape = self._shapes[width, rows] = self._make_shape(width, rows)
+                by_rows = frozenset[int]() if sampled else self._by_rows
+                shape = self._shapes[width, rows, sampled] = self._make_shape(width, rows, by_rows)
                 if len(self._shapes) > _SHAPES_MAX:
                     self._shapes.popitem(last=False)
             return shape
@@ -135,15 +144,19 @@ class Tables:
             parts = [mask.node_ok[level].view(np.bool_) for mask in masks]
             flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
             values[f"node_ok_{level}"] = self._at.put(flat.reshape(len(masks), -1) if level == 0 else flat)
+            if level in self._by_rows:
+                tables = [self.trie.rows(level, self._sizes[level], part) for part in parts]
+                values[f"row_ok_{level}"] = self._at.put(np.concatenate(tables))
         return Stack(values, {mask: row for row, mask in enumerate(masks)})
 
-    def _make_shape(self, width: int, rows: int) -> Shape:
+    def _make_shape(self, width: int, rows: int, by_rows: frozenset[int]) -> Shape:
         values: dict[str, ort.OrtValue] = {}
         node_base: dict[str, ort.OrtValue] = {}
         host, put = self._at.host, self._at.put
         kept = 1
         counts = []
-        for level, branching in enumerate(self.trie.branching):
+        for level, most in enumerate(self.trie.branching):
+            branching = self._sizes[level] if level in by_rows else most
             if level > 0:
                 values[f"flat_{level}"] = host(np.array([-1, 1, kept * branching], np.int64))
                 values[f"beam_{level}"] = host(np.array([-1, kept, 1], np.int64))
@@ -152,11 +165,13 @@ class Tables:
                 values[f"row_base_{level}"] = put(row_base)
                 place = np.stack([np.arange(kept), np.full(kept, NEVER)]).astype(np.float32)
                 values[f"place_{level}"] = put(place)
-                node_base[f"node_base_{level}"] = put(np.zeros((rows * kept, 1), np.int64))
+                values[f"n_slots_{level}"] = put(np.array([branching], np.int64))
+                base = np.zeros(rows * kept, np.int64)
+                node_base[f"node_base_{level}"] = put(base if level in by_rows else base[:, None])
             kept = min(width, kept * branching)
             counts.append(kept)
             values[f"keep_{level}"] = host(np.array([kept], np.int64))
-        return Shape(values, node_base, tuple(counts))
+        return Shape(values, node_base, tuple(counts), by_rows)
 
 
 def _level_inputs(trie: Trie, level: int) -> dict[str, Array]:
@@ -168,7 +183,6 @@ def _level_inputs(trie: Trie, level: int) -> dict[str, Array]:
             f"first_{level}": first[:-1, None],
             f"count_{level}": np.diff(first)[:, None],
             f"slots_{level}": np.arange(trie.branching[level], dtype=np.int64),
-            f"n_slots_{level}": np.array([trie.branching[level]], np.int64),
             f"last_node_{level}": np.array([n_nodes - 1], np.int64),
         }
     return arrays

@@ -1,0 +1,100 @@
+"""The decoder without its constraint: any code may follow any other.
+
+Same network, same beam, same rescoring, but no trie: no children are looked up, nothing is masked, and a survivor's
+token is its place among the codes. What comes out are code paths, most of which are no item; so that the rescoring costs
+what it costs, each path is given a row of the item table by a hash. This is what a constraint is measured against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from export.decoder_graph import Beam, Children, Choice, DecoderGraph
+from export.graph import FLOAT, INT, GraphDtype
+from model.network import NetworkConfig
+
+_FACTOR = 1_000_003
+
+
+def write_free_decoder(
+    config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype = "float32"
+) -> None:
+    """Inputs: h, context, gap, blend, item_table, keep_l, row_base_l, flat_l as in `export.decoder_graph`, where the
+    number of children is the number of codes; n_items [1]."""
+    FreeDecoderGraph(config, weights, dtype).write(path)
+
+
+def free_shape(config: NetworkConfig, width: int) -> dict[str, npt.NDArray[np.int64]]:
+    """The inputs that follow from the width, for one row."""
+    values, kept = {}, 1
+    for level, size in enumerate(config.code_sizes):
+        if level > 0:
+            values[f"flat_{level}"] = np.array([-1, 1, kept * size], np.int64)
+            values[f"row_base_{level}"] = np.zeros((1, 1, 1), np.int64)
+        kept = min(width, kept * size)
+        values[f"keep_{level}"] = np.array([kept], np.int64)
+    return values
+
+
+class FreeDecoderGraph(DecoderGraph):
+    name = "gpt4rec_free_decoder"
+
+    def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
+        super().__init__(config, weights, dtype)
+        self.n_items = self.input("n_items", INT, [1])
+
+    def level_inputs(self, level: int) -> dict[str, ir.Value]:
+        inputs = {"keep": self.input(f"keep_{level}", INT, [1])}
+        if level > 0:
+            inputs["flat"] = self.input(f"flat_{level}", INT, [3])
+            inputs["row_base"] = self.input(f"row_base_{level}", INT, ["batch", 1, 1])
+        return inputs
+
+    def root_children(self, q: ir.Value) -> Children:
+        log_prob = self.token_log_probs(0, q)
+        return Children(None, log_prob, self.op.Unsqueeze(log_prob, self.ints(1)))
+
+    def children(self, level_number: int, beam: Beam) -> Children:
+        token_log_prob = self.token_log_probs(level_number, beam.state)
+        log_prob = self.op.Add(token_log_prob, beam.log_prob)
+        return Children(None, token_log_prob, self.op.Reshape(log_prob, self.levels[level_number]["flat"]))
+
+    def survivors(self, level: int, beam: Beam | None, q: ir.Value, children: Children, choice: Choice) -> Beam:  # noqa: ARG002
+        op, d = self.op, self.config.d_model
+        size, embedding = self.ints(self.config.code_sizes[level]), self.weight(f"token.{level}.weight")
+        log_prob = op.Reshape(choice.log_prob, self.ints(-1, 1))
+        if beam is None:
+            added = op.Gather(embedding, choice.index, axis=0)
+            state = op.Reshape(op.Add(added, op.Unsqueeze(q, self.ints(1, 2))), self.ints(-1, d))
+            return Beam(op.Reshape(choice.index, self.ints(-1)), log_prob, self.advance(level, state))
+        flat = op.Reshape(op.Add(choice.index, self.levels[level]["row_base"]), self.ints(-1))
+        place = op.Div(flat, size)
+        token = op.Sub(flat, op.Mul(place, size))
+        state = op.Add(op.Gather(beam.state, place, axis=0), op.Gather(embedding, token, axis=0))
+        node = op.Add(op.Mul(op.Gather(beam.node, place, axis=0), self.ints(_FACTOR)), token)
+        return Beam(op.Mod(node, self.n_items), log_prob, self.advance(level, state))
+
+    def rank(self, children: Children, choice: Choice, q: ir.Value) -> None:  # noqa: ARG002
+        """As the constrained one's, over rows of the item table that stand in for items."""
+        op = self.op
+        path = choice.log_prob
+        item = op.Mod(op.Mul(choice.index, self.ints(_FACTOR)), self.n_items)
+        query = self.to_float(q)
+        scaled = op.Unsqueeze(op.Mul(query, self.floats(self.config.d_model**-0.5)), self.ints(1, 3))
+        dense = op.Squeeze(op.MatMul(self.to_float(op.Gather(self.table, item, axis=0)), scaled), self.ints(3))
+        both = op.Concat(path, dense, axis=1)
+        sums = op.Sub(both, op.LogSoftmax(both, axis=-1))
+        mass, spread = op.Split(
+            op.Slice(sums, self.ints(0), self.ints(1), self.ints(2)), axis=1, num_outputs=2, _outputs=2
+        )
+        offset = op.Sub(mass, spread)
+        blended = op.Add(path, op.Mul(self.blend, op.Sub(op.Add(dense, offset), path)))
+        self.output_lists(item, blended, path)
+        self.output(query, "query", FLOAT, ["batch", self.config.d_model])
+        self.output(offset, "offset", FLOAT, ["batch", 1, 1])
