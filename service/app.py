@@ -35,7 +35,7 @@ from service.mode import ModeKeeper
 from service.policies import PolicyBook
 from service.recommender import Recommender
 from service.runtime import Lifecycle, Runtime
-from service.served import EngineLike
+from service.served import EngineLike, Serving
 from service.settings import PREFIX, Settings
 from service.store import Store, StoreSettings
 
@@ -120,14 +120,17 @@ async def _open(
 
     mode = ModeKeeper(store, poll_s=settings.mode_poll_ms / 1000.0, copy=_mode_copy(settings))
     guard = _guard(settings, mode)
-    model = await loading.start_model(stack, settings, engine, guard, metrics)
+    serving = Serving(await loading.start_model(stack, settings, engine, guard, metrics))
+    if settings.catalogue_updates is not None:
+        updates = await loading.follow_catalogue(settings.catalogue_updates, engine, serving)
+        _spawn(stack, updates.run)
     _spawn(stack, mode.run)
     lag_s = settings.loop_lag_interval_ms / 1000.0
     _spawn(stack, lambda: watch_loop_lag(metrics, lag_s, guard.lagged))
 
     states, behind = _states(stack, settings, store, metrics, history_cap)
     recommender = Recommender(
-        lambda: model,
+        serving,
         states,
         book,
         guard,
@@ -136,13 +139,13 @@ async def _open(
         budget_max_ms=settings.deadline_max_ms,
         reserve_ms=settings.fallback_reserve_ms,
     )
-    ingest = Ingest(store, lambda: model, behind, book, metrics)
+    ingest = Ingest(store, serving, behind, book, metrics)
     return Runtime(
         settings=settings,
         access=access,
         metrics=metrics,
         lifecycle=lifecycle,
-        model=model,
+        serving=serving,
         store=store,
         policies=book,
         guard=guard,

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
+from export.artifact import Artifact
 from service.batcher import Batcher, BatchLimits
+from service.catalogue_updates import CatalogueUpdates, LiveCatalogue
 from service.errors import StartupError
 from service.guard import Guard
 from service.jobs import DecodeJob, EncodeJob
 from service.metrics import Metrics
-from service.served import EngineLike, ServedModel
+from service.served import EngineLike, ServedModel, Serving
 from service.settings import PREFIX, Settings
 
 _STAGE_OF = {"encoder": "encode", "decoder": "decode", "sampler": "decode"}
@@ -85,3 +89,25 @@ def _length(job: EncodeJob) -> int:
 def _width(job: DecodeJob) -> tuple[int, bool, bool]:
     """Lists of one beam width and rung are decoded together; sampling has a graph of its own."""
     return job.run_width, job.width is None, job.decoding.sampled
+
+
+async def follow_catalogue(path: Path, engine: EngineLike, serving: Serving) -> CatalogueUpdates:
+    """Serves what the file of updates says from the first request on; `run` of the result follows it.
+
+    Raises StartupError where the file cannot be read.
+    """
+    loop = asyncio.get_running_loop()
+
+    def take_over(live: LiveCatalogue) -> None:
+        engine.update(live)
+        loop.call_soon_threadsafe(lambda: serving.replace(serving.model.over(live)))
+
+    updates = CatalogueUpdates(cast("Artifact", engine.artifact), path, take_over)
+    try:
+        if not await asyncio.to_thread(updates.poll):
+            raise FileNotFoundError("there is no such file")
+    except OSError as error:
+        raise StartupError(
+            f"{PREFIX}CATALOGUE_UPDATES: {path} cannot be read ({error}); an empty file will do"
+        ) from error
+    return updates

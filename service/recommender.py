@@ -24,7 +24,7 @@ from service.errors import DeadlineExceeded, ModelAttemptFailed, ModelError, Sta
 from service.fallback import Constraints, Listing
 from service.guard import Decision, Guard, ModelRung, Outcome, Reason, Rung
 from service.history import Past, past, subject_of
-from service.jobs import DecodeJob
+from service.jobs import DecodeJob, Listed
 from service.keeper import StateKeeper
 from service.metrics import Metrics
 from service.plan import Plan
@@ -79,7 +79,8 @@ class Recommender:
         deadline = call.deadline(budget_ms)
         model = self._model()
         profile, trouble = await self._read(subject_of(request), model, deadline)
-        plan = self._plan(request, call, profile, budget_ms, deadline)
+        allowed = await model.allowed(request.filter or {})
+        plan = self._plan(request, call, profile, allowed, budget_ms, deadline)
         decision = self._decide(plan, trouble)
         listing, rung, reason = await self._descend(plan, decision)
         if len(listing.items) < request.k and reason is None:
@@ -108,7 +109,13 @@ class Recommender:
             return nobody, "state_unavailable"
 
     def _plan(
-        self, request: RecommendRequest, call: Call, profile: Profile, budget_ms: float, deadline: Deadline
+        self,
+        request: RecommendRequest,
+        call: Call,
+        profile: Profile,
+        allowed: npt.NDArray[np.bool_] | None,
+        budget_ms: float,
+        deadline: Deadline,
     ) -> Plan:
         now_ms = int(self._wall_clock() * 1000.0)
         model = profile.model
@@ -122,7 +129,7 @@ class Recommender:
             past=events,
             segment=segment,
             decoding=decoding,
-            limits=Constraints(model.allowed(request.filter or {}), _excluded(request, profile, events)),
+            limits=Constraints(allowed, _excluded(request, profile, events)),
             budget_ms=budget_ms,
             deadline=deadline,
             now_ms=now_ms,
@@ -198,7 +205,7 @@ class Recommender:
         finally:
             if from_state:  # the second attempt belongs to the same decision, and that has been reported
                 self._guard.observe(outcome, plan.deadline.clock() - began)
-        listing = Listing(listed.items, listed.scores, "gpt4rec")
+        listing = Listing(*_known(listed, plan.model), "gpt4rec")
         if len(listing.items) < plan.request.k:
             listing = plan.model.fallback.fill(listing, plan.request.k, plan.limits)
         return listing
@@ -273,3 +280,9 @@ def _excluded(request: RecommendRequest, profile: Profile, events: Past) -> npt.
         return np.unique(model.indices(request.exclude))
     seen = profile.seen if events is profile.past else np.unique(model.indices(events.item_ids))
     return np.union1d(seen, model.indices(request.exclude)) if request.exclude else seen
+
+
+def _known(listed: Listed, model: ServedModel) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Items and scores of a list, without items that came into the catalogue after the request did."""
+    known = listed.items < len(model.catalogue.item_ids)
+    return (listed.items, listed.scores) if known.all() else (listed.items[known], listed.scores[known])

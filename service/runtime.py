@@ -22,7 +22,7 @@ from service.metrics import BREAKER_STATES, MODES, Metrics
 from service.mode import ModeKeeper
 from service.policies import PolicyBook
 from service.recommender import Recommender
-from service.served import ServedModel
+from service.served import ServedModel, Serving
 from service.settings import Settings
 from service.store import Store
 
@@ -41,7 +41,7 @@ class Runtime:
     access: Access
     metrics: Metrics
     lifecycle: Lifecycle
-    model: ServedModel
+    serving: Serving
     store: Store
     policies: PolicyBook
     guard: Guard
@@ -51,6 +51,10 @@ class Runtime:
     recommender: Recommender
     ingest: Ingest
     wall_clock: Clock = field(default=time.time)
+
+    @property
+    def model(self) -> ServedModel:
+        return self.serving.model
 
     def latest_ms(self) -> int:
         """The latest timestamp an event may carry now."""

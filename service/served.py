@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from export.catalogue import CatalogueItem
 from export.features import Vocabulary
 from export.itemcf import ItemCF, Popularity
 from service.batcher import Batcher
+from service.catalogue_updates import LiveCatalogue
 from service.deadline import Deadline
 from service.errors import DeadlineExceeded, InvalidRequest, ModelError, NotFound
 from service.fallback import Fallback
@@ -64,6 +65,7 @@ class EngineLike(Protocol):
     def decode(self, jobs: Sequence[DecodeJob]) -> Sequence[Listed | Exception]: ...
     def warm_up(self) -> None: ...
     def filter_id(self, filters: Filters) -> int: ...
+    def update(self, live: LiveCatalogue) -> None: ...
     def close(self) -> None: ...
 
 
@@ -86,7 +88,7 @@ class Catalogue(Protocol):
 class ServedModel:
     """Everything of one model version. Replaced as a whole, never changed.
 
-    `start_h` [d] is the hidden state of a user without history.
+    `start_h` [d] is the hidden state of a user without history; `in_stock` [items] bool, None where all are.
     """
 
     engine: EngineLike
@@ -96,6 +98,7 @@ class ServedModel:
     vocabulary: Vocabulary
     catalogue: Catalogue
     fallback: Fallback
+    in_stock: BoolArray | None
     _masks: OrderedDict[bytes, BoolArray | None] = field(default_factory=OrderedDict)
     _filter_ids: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
 
@@ -109,7 +112,17 @@ class ServedModel:
     ) -> ServedModel:
         a = engine.artifact
         fallback = Fallback(a.item_cf, a.popularity)
-        return cls(engine, encoder, decoder, start_h, a.vocabulary, a.catalogue, fallback)
+        in_stock = a.catalogue.allowed({})
+        return cls(engine, encoder, decoder, start_h, a.vocabulary, a.catalogue, fallback, in_stock)
+
+    def over(self, live: LiveCatalogue) -> ServedModel:
+        """The same model over a catalogue that has changed."""
+        a = live.artifact
+        fallback = replace(self.fallback, stand_in=live.stand_in)
+        return ServedModel(
+            self.engine, self.encoder, self.decoder, self.start_h, a.vocabulary, a.catalogue, fallback,
+            a.catalogue.allowed({}),
+        )  # fmt: skip
 
     @property
     def healthy(self) -> bool:
@@ -143,20 +156,22 @@ class ServedModel:
         index = self.vocabulary.item_index.get(item_id)
         if index is None:
             raise NotFound("no such item in the catalogue")
-        items, scores = self.fallback.item_cf.similar(index, k, self.allowed({}))
+        items, scores = self.fallback.similar(index, k, self.in_stock)
         ranked = ranked_items(self.catalogue, items, scores)
         return {"item_id": item_id, "items": ranked, "source": "item_cf", "model_version": self.version}
 
-    def allowed(self, filters: Filters) -> BoolArray | None:
-        """[items] bool, None where every item is allowed.
+    async def allowed(self, filters: Filters) -> BoolArray | None:
+        """[items] bool, None where every item is allowed; a new filter is worked out off the event loop.
 
         Raises:
             InvalidRequest: a field that items do not have.
         """
+        if not filters:
+            return self.in_stock
         key = _key(filters)
         if key not in self._masks:
             try:
-                mask = self.catalogue.allowed(filters)
+                mask = await asyncio.to_thread(self.catalogue.allowed, filters)
             except ValueError as error:
                 fault = {"loc": ["filter"], "message": str(error), "type": "unknown_filter"}
                 raise InvalidRequest("items have no such field", [fault]) from error
@@ -183,6 +198,19 @@ class ServedModel:
             except Exception as error:
                 raise ModelError("the filter cannot be prepared") from error
         return self._filter_ids[key]
+
+
+class Serving:
+    """The model that requests take up now. A request keeps the one it began with."""
+
+    def __init__(self, model: ServedModel) -> None:
+        self.model = model
+
+    def __call__(self) -> ServedModel:
+        return self.model
+
+    def replace(self, model: ServedModel) -> None:
+        self.model = model
 
 
 def ranked_items(

@@ -77,6 +77,14 @@ class Settings(BaseSettings):
         "decode from. `h_only` takes a tenth of the memory, and each event encodes the history anew.",
     )
 
+    # -- catalogue
+    catalogue_updates: Path | None = Field(
+        None,
+        description="File of stock and new items, one JSON object a line, followed while it changes: "
+        '`{"item_id": "7", "in_stock": false}`, or a new item: `{"item_id": "n1", "title": "…", "category": ["…"], '
+        '"like": ["50"]}`.',
+    )
+
     # -- batching
     batch_max: int = Field(32, ge=1, description="Most jobs in one engine run.")
     batch_window_ms: float = Field(

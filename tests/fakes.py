@@ -109,6 +109,9 @@ class FakeEngine:
     def warm_up(self) -> None:
         self.warm = True
 
+    def update(self, live: object) -> None:
+        raise NotImplementedError("this catalogue does not change")
+
     def close(self) -> None:
         self.closed = True
 

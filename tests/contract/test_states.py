@@ -81,7 +81,7 @@ async def test_requests_for_one_user_share_one_encoding(shared_valkey: Valkey) -
         asking = [asyncio.ensure_future(service.recommend(user_id="u1")) for _ in range(8)]
 
         async def all_wait() -> bool:
-            return service.runtime.metrics.inflight._value.get() == 8
+            return bool(service.runtime.metrics.inflight._value.get() == 8)
 
         await eventually(all_wait, within_s=10.0)
         service.engine.encode_go.set()
