@@ -33,6 +33,7 @@ BEAM = {"strategy": "beam", "beam_width": 5}
 SESSION_GAP_MS = 30 * 60_000
 BATCH = 500
 _PATIENCE_MS = 2_000
+_ATTEMPTS, _PAUSE_S = 5, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,10 +234,13 @@ class Replay:
 
 
 def taken(url: str, requests: Sequence[Arrival], **options: Any) -> list[bytes]:
-    """Sends requests two at a time, for what a run needs beforehand; returns the answers' bodies, in no order. Raises
-    LoadError where one fails."""
-    bodies: list[bytes] = []
-    report = closed_now(url, requests, concurrency=2, timeout_s=30.0, keep=bodies.append, **options)
-    if report.errors:
-        raise LoadError(f"what is needed beforehand was not taken: {report.errors}")
-    return bodies
+    """Sends requests two at a time, for what a run needs beforehand; returns the answers' bodies, in no order. Where
+    some fail, all are sent again, a few times: events are idempotent. Raises LoadError where that does not help."""
+    for attempt in range(_ATTEMPTS):
+        bodies: list[bytes] = []
+        report = closed_now(url, requests, concurrency=2, timeout_s=30.0, keep=bodies.append, **options)
+        if not report.errors:
+            return bodies
+        # A store that is behind needs a pause, not more of the same.
+        time.sleep(_PAUSE_S * 2**attempt)
+    raise LoadError(f"what is needed beforehand was not taken: {report.errors}")

@@ -21,8 +21,12 @@ from loadtests.server import Process
 
 K = 10
 MINUTE_MS = 60_000
-# Long enough for a state to be built within it; a warm answer is never near it.
-PATIENT = {"GPT4REC_DEADLINE_MS": "2000"}
+# Long enough for what is loaded beforehand; a warm answer is never near it.
+PATIENT = {
+    "GPT4REC_DEADLINE_MS": "2000",
+    "GPT4REC_REDIS_READ_TIMEOUT_MS": "500",
+    "GPT4REC_REDIS_WRITE_TIMEOUT_MS": "2000",
+}
 _SETTLED_S = 0.004
 
 
