@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from service import merged_metrics
 from service import responses as out
 from service.openapi import answers, takes
 from service.routes import DirectRoute
@@ -101,5 +102,10 @@ async def version(request: Request) -> Response:
 
 @router.get("/metrics", responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text."}})
 async def metrics(request: Request) -> Response:
-    """Prometheus text exposition of this process."""
-    return Response(runtime(request).render_metrics(), headers={"content-type": _METRICS_TYPE})
+    """Prometheus text exposition: of this process, or on a port that workers share, of them all."""
+    service = runtime(request)
+    host, port = request.scope["server"]
+    if service.settings.workers > 1 and port == service.settings.port:
+        expositions = await merged_metrics.fetch(merged_metrics.worker_urls(host, port, service.settings.workers))
+        return Response(merged_metrics.merge(expositions), headers={"content-type": _METRICS_TYPE})
+    return Response(service.render_metrics(), headers={"content-type": _METRICS_TYPE})

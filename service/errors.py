@@ -10,6 +10,7 @@
     │   └── InvalidRequest         422  invalid_request    carries `errors`, one entry per fault
     │       └── UnknownSegment     422  unknown_segment
     ├── StoreUnavailable           503  state_unavailable  Redis is away, slow, or acknowledged too few copies
+    ├── WorkerAway                 503  worker_away        the metrics of all workers cannot be added up
     ├── Draining                   503  draining           the process is shutting down
     ├── ModelAttemptFailed         503  model_error        a rung failed: /recommend goes one rung down
     │   ├── ModelError             503  model_error        the engine or its session broke
@@ -131,6 +132,13 @@ class StoreUnavailable(_TryLater):
 
     reason = "state_unavailable"
     title = "The event store is unavailable"
+
+
+class WorkerAway(_TryLater):
+    """Another worker of this service does not answer, so what all of them counted cannot be added up."""
+
+    reason = "worker_away"
+    title = "A worker does not answer"
 
 
 class Draining(_TryLater):

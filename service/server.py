@@ -140,8 +140,8 @@ def serve_one(settings: Settings, sockets: Sequence[socket.socket], announce: An
 def serve_many(settings: Settings, announce: Announce) -> None:
     """One process for each worker, all on one port (SO_REUSEPORT), each with its own engine.
 
-    Every worker also listens on a port of its own above the shared one, because its /metrics are its own:
-    Prometheus scrapes those. When one worker ends, all do, and whoever supervises the service restarts it.
+    Every worker also listens on a port of its own above the shared one, where its /metrics are its own; those of the
+    shared port are all workers' together. When one worker ends, all do, and whoever supervises the service restarts it.
     """
     reserved = reserve(settings.host, settings.port, settings.workers)
     port = reserved.getsockname()[1]
@@ -171,6 +171,7 @@ def _worker(settings: Settings, port: int, number: int, ready: Any) -> None:
             bind(settings.host, port, shared=True),
             bind(settings.host, port + 1 + number, shared=False),
         ]
+        settings = settings.model_copy(update={"port": port})
         serve_one(settings, sockets, lambda _: ready.release())
     except ServiceError as error:
         log.critical("worker_failed", worker=number, cause=str(error))

@@ -37,7 +37,13 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    workers: int = Field(1, ge=1, le=256, description="Processes on the same port, each with its own engine.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes on the same port, each with its own engine "
+        "and a port of its own above it. /metrics of the shared port adds them up.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     git_commit: str = Field("unknown", description="Commit the image was built from, shown by /version.")
 

@@ -125,6 +125,11 @@ def test_several_workers_share_one_port(artifact: Path, tmp_path: Path) -> None:
             metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30.0).text
             answered += "gpt4rec_recommendations_total" in metrics
         assert answered == 2
+        for _ in range(4):  # whichever worker is asked
+            together = httpx.get(f"http://127.0.0.1:{service.port}/metrics", timeout=30.0).text
+            counts = [line for line in together.splitlines() if line.startswith("gpt4rec_recommendations_total")]
+            assert sum(float(line.rpartition(" ")[2]) for line in counts) == 2.0
+            assert together.count("# TYPE gpt4rec_model_info gauge") == 1
         assert service.stop() == 0
 
 

@@ -1,0 +1,75 @@
+"""The metrics of several workers as one exposition.
+
+Workers share a port, and whoever asks it for `/metrics` reaches one of them by chance. That one asks all of them, each
+at the port it has for itself, and adds up: counters and histograms are summed, gauges as their meaning demands. The
+counts are right at every moment, and nothing is kept in files between the processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import httpx
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from service.errors import WorkerAway
+
+# Gauges that count something; of the others (a state, a version, a lag, a rate) the largest speaks for all.
+_SUMMED_GAUGES = frozenset({"gpt4rec_inflight", "gpt4rec_queue_depth"})
+_TIMEOUT_S = 2.0
+
+_Key = tuple[str, tuple[tuple[str, str], ...]]
+
+
+def worker_urls(host: str, shared_port: int, workers: int) -> list[str]:
+    """Where each worker answers alone: the ports above the shared one."""
+    shown = f"[{host}]" if ":" in host else host
+    return [f"http://{shown}:{shared_port + 1 + number}/metrics" for number in range(workers)]
+
+
+async def fetch(urls: Sequence[str]) -> list[str]:
+    """The expositions of the workers. Raises WorkerAway where one does not answer."""
+    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
+        try:
+            answers = await asyncio.gather(*(client.get(url) for url in urls))
+            return [answer.raise_for_status().text for answer in answers]
+        except httpx.HTTPError as error:
+            raise WorkerAway(f"{type(error).__name__}: {error}") from error
+
+
+def merge(expositions: Iterable[str]) -> bytes:
+    """One exposition of them all."""
+    families: dict[str, Metric] = {}
+    values: dict[str, dict[_Key, float]] = {}
+    for text in expositions:
+        for family in text_string_to_metric_families(text):
+            families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            found = values.setdefault(family.name, {})
+            together = _together(family)
+            for sample in family.samples:
+                key = (sample.name, tuple(sample.labels.items()))
+                found[key] = together(found[key], sample.value) if key in found else sample.value
+    for name, family in families.items():
+        family.samples = [Sample(key, dict(labels), value) for (key, labels), value in values[name].items()]
+    registry = CollectorRegistry()
+    registry.register(_Fixed(families.values()))
+    return generate_latest(registry)
+
+
+def _together(family: Metric) -> Callable[[float, float], float]:
+    if family.type == "gauge" and family.name not in _SUMMED_GAUGES:
+        return max
+    return lambda one, other: one + other
+
+
+class _Fixed(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._families
