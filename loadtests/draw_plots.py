@@ -63,25 +63,18 @@ def latencies(axes: Any, found: Results) -> None:
 
 
 def scale(axes: Any, found: Results) -> None:
-    """Every p50 of every list of points over catalogue sizes."""
-    for name, points in found.items():
-        if not (isinstance(points, list) and points and all(isinstance(p, Mapping) and "items" in p for p in points)):
-            continue
-        for key in points[0]:
-            values = [_p50(point.get(key)) if "ms" in key else None for point in points]
-            if all(value is not None for value in values):
-                axes.plot([point["items"] for point in points], values, "o-", label=f"{name}: {key}".replace("_", " "))
+    """Decoding over the size of the catalogue, and its graph with and without the constraint."""
+    sizes = list(found["decode_ms"])
+    xs = [int(size) for size in sizes]
+    constraint = found["constraint_ms"]
+    axes.plot(xs, [found["decode_ms"][size]["p50"] for size in sizes], "o-", color=_INK, label="decode p50")
+    axes.plot(xs, [constraint[size]["on"]["p50"] for size in sizes], "o--", color=_SOFT, label="graph, constraint on")
+    axes.plot(xs, [constraint[size]["off"]["p50"] for size in sizes], "o:", color=_SOFT, label="graph, constraint off")
     axes.set_xscale("log")
     axes.set_xlabel("items")
     axes.set_ylabel("ms")
     axes.set_ylim(bottom=0)
     axes.legend()
-
-
-def _p50(value: Any) -> float | None:
-    if isinstance(value, Mapping):
-        return value.get("p50")
-    return float(value) if isinstance(value, int | float) else None
 
 
 def wanted(files: Mapping[str, Results | None]) -> dict[str, Callable[[Any], None]]:

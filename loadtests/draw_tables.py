@@ -208,33 +208,37 @@ def wrk(found: Results) -> str:
     return "\n\n".join([found["method"], markdown(["", "requests/s", "p50 ms", "p99 ms"], rows), _command(found)])
 
 
-def generic(found: Results) -> str:
-    """Every list of flat records in a file, as a table each."""
-    made = []
-    for name, value in found.items():
-        if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
-            flat = [_flat(one) for one in value]
-            columns = list(dict.fromkeys(key for one in flat for key in one))
-            made.append(f"{name.replace('_', ' ').capitalize()}:\n\n"
-                        + markdown(columns, [[one.get(key) for key in columns] for one in flat]))  # fmt: skip
-    return "\n\n".join([*made, _command(found)]) if made else NOT_YET
+def scale(found: Results) -> str:
+    """By catalogue size: decoding, its constraint, the trie, and what a process of its own says of the artefact."""
+    sizes = list(found["decode_ms"])
+    probes = found.get("probes", {})
+    probed = list(dict.fromkeys(name for size in sizes for name in probes.get(size, {})))
+    rows = [
+        ["decode p50, ms", *(found["decode_ms"][size]["p50"] for size in sizes)],
+        ["decode p95, ms", *(found["decode_ms"][size]["p95"] for size in sizes)],
+        ["graph with the trie's constraint p50, ms", *(found["constraint_ms"][size]["on"]["p50"] for size in sizes)],
+        ["the same without it p50, ms", *(found["constraint_ms"][size]["off"]["p50"] for size in sizes)],
+        ["building the trie, s", *(found["trie_build_s"].get(size) for size in sizes)],
+        *([name, *(probes.get(size, {}).get(name) for size in sizes)] for name in probed),
+    ]
+    steps = [[name, ms["p50"] * 1000.0, ms["p95"] * 1000.0] for name, ms in found["step_ms"].items()]
+    return "\n\n".join(
+        [
+            f"Lists of {found['k']} at W {found['width']}, one thread; synthetic codes, shaped like real ones.",
+            markdown(["items", *(f"{int(size):,}" for size in sizes)], rows),
+            "One constrained step over the largest catalogue, beside the published method of "
+            "youtube/static-constraint-decoding written as a reference:",
+            markdown(["step", "p50 µs", "p95 µs"], steps),
+            _command(found),
+        ]
+    )
 
 
 SECTIONS: dict[str, Callable[[Results], str]] = {
-    "cpu": cpu, "peers": peers, "scale": generic, "history": history, "curves": curves, "redis": redis,
+    "cpu": cpu, "peers": peers, "scale": scale, "history": history, "curves": curves, "redis": redis,
     "reflected": reflected, "start": start,
     "soak": soak, "wrk": wrk,
 }  # fmt: skip
-
-
-def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key} {inner}": one for inner, one in _flat(value).items()}
-        elif not isinstance(value, list):
-            flat[key] = value
-    return {key.replace("_", " "): value for key, value in flat.items()}
 
 
 def _command(found: Results) -> str:

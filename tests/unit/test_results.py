@@ -102,8 +102,13 @@ FOUND: dict[str, dict[str, Any]] = {
          "notes": [], "method": "highest rate", "cpu_ms_a_request": 1.5, "wrk": {"rps": 640.0}},
         {"name": "theirs", "variant": "encode + decode", "rps": 200.0, "p50_ms": 9.0, "p99_ms": 48.0,
          "cannot": ["exclude items"], "notes": ["two workers"], "method": "one at a time", "wrk": None}]},
-    "scale": {"points": [{"items": 10_000, "decode_ms": {"p50": 1.0}},
-                         {"items": 1_000_000, "decode_ms": {"p50": 1.3}}]},
+    "scale": {
+        "k": 10, "width": 64, "trie_build_s": {"10000": 0.01, "1000000": 1.5},
+        "decode_ms": {"10000": {"p50": 1.0, "p95": 1.1}, "1000000": {"p50": 1.3, "p95": 1.4}},
+        "constraint_ms": {size: {"on": {"p50": 0.9}, "off": {"p50": 0.8}} for size in ("10000", "1000000")},
+        "step_ms": {"ours, level 1": {"p50": 0.02, "p95": 0.03}},
+        "probes": {"10000": {"own memory, MiB": 5.0}, "1000000": {"own memory, MiB": 50.0}},
+    },
     "history": {"lengths": [50, 2000], "recommend_p50_ms": [2.0, 2.1], "event_cpu_us": [500.0, 520.0]},
     "curves": {"curves": {
         "k": [{"k": 1, "ms": latency(1.0), "rate": 900.0, "full_share": 1.0}],
@@ -132,7 +137,8 @@ def test_every_section_is_drawn_from_its_file(tmp_path: Path) -> None:
     assert draw_tables.NOT_YET not in text
     for expected in (
         "1.4 × | ≤ 1.5 | yes", "`measure cpu`", "| theirs | encode + decode | 200 | 3 × |", "cannot: exclude items",
-        "one at a time", "| 1,000,000 | 1.3 |", "| 2,000 events | 2.1 | 520 |", "84,000 requests", "0 errors",
+        "one at a time", "| decode p50, ms | 1 | 1.3 |",
+        "| ours, level 1 | 20 | 30 |", "| 2,000 events | 2.1 | 520 |", "84,000 requests", "0 errors",
         "| ready, s | 1.1 | 1 … 1.2 |", "| wrk | 300 |",
     ):  # fmt: skip
         assert expected in text, expected
