@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,13 @@ TIMEOUT_S = 30.0
 class Effort:
     """How long is measured; seconds. `precision` is how far apart the borders of the search may end."""
 
-    step_s: float = 2.5
+    step_s: float = 2.0
     confirm_s: float = 5.0
     warmup_s: float = 0.5
     wrk_s: float = 3.0
     sequential_s: float = 8.0
     precision: float = 0.07
-    search_s: float = 90.0  # the search ends after this, with the highest rate that held
+    search_s: float = 42.0  # the search ends after this, with the highest rate that held
 
 
 QUICK = Effort(1.5, 2.0, 0.5, 1.0, 2.0, 0.2, 20.0)
@@ -195,12 +195,13 @@ def _at_limit(server: Running, asked: Subjects, cross: ClosedLoop | None, effort
         if not held:
             return None
         rate = max(held)
-        report, bound = held[rate].report, False
-    else:
-        if found.report is None:
-            return None
-        rate, report, bound = found.rate, found.report, found.generator_bound
-    return _measured(asked, OPEN_LOOP, rate, report, usage.cores(report), bound, cross)
+        report = held[rate].report
+        measured = _measured(asked, OPEN_LOOP, rate, report, usage.cores(report), cross)
+        return replace(measured, confirmed=False)
+    if found.report is None:
+        return None
+    measured = _measured(asked, OPEN_LOOP, found.rate, found.report, usage.cores(found.report), cross)
+    return replace(measured, generator_bound=found.generator_bound)
 
 
 def _one_by_one(server: Running, asked: Subjects, cross: ClosedLoop | None, effort: Effort) -> Measured:
@@ -212,16 +213,16 @@ def _one_by_one(server: Running, asked: Subjects, cross: ClosedLoop | None, effo
     cores = usage.so_far()
     if report.errors:
         raise PeerError(f"{asked.system.key}: {report.errors}")
-    return _measured(asked, SEQUENTIAL, report.answered_rate, report, cores, False, cross)
+    return _measured(asked, SEQUENTIAL, report.answered_rate, report, cores, cross)
 
 
 def _measured(
-    asked: Subjects, method: str, rps: float, report: Report, cores: float, bound: bool, cross: ClosedLoop | None
+    asked: Subjects, method: str, rps: float, report: Report, cores: float, cross: ClosedLoop | None
 ) -> Measured:
     at = report.routes[asked.system.path]
     return Measured(
         asked.system.key, method, rps, at.at(50) or 0.0, at.at(99) or 0.0, cores, report.cpu_share,
-        min(CHECKED, len(asked.bodies)), bound, cross,
+        min(CHECKED, len(asked.bodies)), wrk=cross,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ LIMIT_MS = 50.0
 OPEN_LOOP = f"highest rate of an open loop (Poisson) with p99 ≤ {LIMIT_MS:g} ms and no errors"
 # One process that takes several of the limit's milliseconds a request bears less than this in an open loop.
 SEQUENTIAL = "one request at a time, 1 / mean latency: more than an open loop would bear within the limit"
+UNCONFIRMED = "in one round at least the search ran out of time before a longer run had confirmed the rate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Measured:
     generator_cpu: float
     checked: int
     generator_bound: bool = False
+    confirmed: bool = True
     wrk: ClosedLoop | None = None
 
 
@@ -58,7 +60,7 @@ def system_row(
         "checked": f"{measured[0].checked} lists: {checks[system.check]}",
         "cannot": list(system.cannot),
         "settings": {"chosen": dict(settings), "tried": [dict(one) for one in tried]},
-        "notes": list(system.notes),
+        "notes": [*system.notes, *([] if all(one.confirmed for one in measured) else [UNCONFIRMED])],
         "method": " / ".join(sorted(methods)),
         "generator_bound": any(one.generator_bound for one in measured),
         "rps_by_round": [round(one.rps, 2) for one in measured],

@@ -15,7 +15,7 @@ import pytest
 
 from loadtests.compare import fastest
 from loadtests.compare_data import same_list
-from loadtests.compare_rows import OPEN_LOOP, Measured, criteria, ratio, system_row
+from loadtests.compare_rows import OPEN_LOOP, UNCONFIRMED, Measured, criteria, ratio, system_row
 from loadtests.peers import closed_loop, environments, processes
 from loadtests.peers.closed_loop import ClosedLoop
 from loadtests.peers.environments import PeerError
@@ -145,6 +145,15 @@ def test_a_row_is_the_median_of_its_rounds() -> None:
     assert row is not None
     assert (row["rps"], row["rps_by_round"], row["wrk"]["rps"]) == (5.0, [1.0, 9.0], 5.0)
     assert orjson.loads(orjson.dumps(row)) == row
+
+
+def test_a_rate_that_was_not_confirmed_is_said_so() -> None:
+    system = systems()[0]
+    notes = [
+        system_row(system, {}, [], [{system.key: measured(system.key, 1.0, confirmed=yes)}])["notes"]  # type: ignore[index]
+        for yes in (True, False)
+    ]
+    assert notes == [list(system.notes), [*system.notes, UNCONFIRMED]]
 
 
 def test_a_system_that_was_never_measured_has_no_row() -> None:
