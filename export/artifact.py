@@ -67,7 +67,7 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
     "receptive_field": int,
 }
 # What the engine is built from, besides the files.
-NETWORK_KEYS = ("n_items", "code_sizes", "n_slots", "d_model", "layers", "window", "d_head", "state_dtype")
+NETWORK_KEYS = ("n_items", "code_sizes", "n_slots", "d_model", "layers", "heads", "window", "d_head", "state_dtype")
 # Two artefacts that differ in any of these are two versions.
 CONTENT = ("network", "context", "has_time", "dtype", "blend")
 _OTHER_FILE = "is not the file that was exported (checksums differ); export the model again"

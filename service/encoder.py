@@ -13,11 +13,12 @@ from export.features import EventArrays
 from service.errors import ModelError
 from service.groups import run_groups
 from service.jobs import EncodeJob
-from service.sessions import Placement
+from service.sessions import Placement, Values
 from service.state import EncoderState, StateShape
+from service.windows import Windows
 
-# (feeds, shape, rows) → outputs by name
-Run = Callable[[Mapping[str, Any], Hashable, int], dict[str, npt.NDArray[Any]]]
+# (feeds, values that stay, shape, rows) → outputs by name
+Run = Callable[[Mapping[str, Any], Values, Hashable, int], dict[str, npt.NDArray[Any]]]
 
 CHUNK = 64  # a longer run of events is encoded in pieces, so its cost stays linear
 
@@ -28,6 +29,7 @@ class Encoder:
     def __init__(self, artifact: Artifact, at: Placement, run: Run) -> None:
         n = artifact.network
         self.shape = StateShape(n["layers"], n["window"], n["d_head"], n["d_model"], n["state_dtype"])
+        self._windows = Windows(self.shape, n["heads"], at)
         self._vocabulary = artifact.vocabulary
         self._at, self._run = at, run
         self._only_start: EncoderState | None = None
@@ -89,20 +91,22 @@ class Encoder:
             padded["item"][row, : len(e)] = e.item
             padded["type"][row, : len(e)] = e.type
             padded["time_ms"][row, : len(e)] = e.time_ms
-        feeds = {"kv": kv, "past_time_ms": past, "n_valid": n_valid, "n_new": n_new, **padded}
+        feeds = {"kv": kv, "past_time_ms": past, **padded}
+        feeds |= self._windows.feeds(past, n_valid, padded["time_ms"], n_new)
         if s.dtype == "int8":
             feeds["scale"] = scale
         shape = (batch, longest) if self._at.pad else None  # else there are too many to keep bindings for
-        out = self._run(feeds, shape, len(states))
+        out = self._run(feeds, self._windows.fixed(longest), shape, len(states))
         if not np.isfinite(out["h"]).all():
             raise ModelError("the encoder's output is not finite")
+        n_next = np.minimum(s.window, n_valid + n_new).tolist()
         scales = out.get("next_scale", np.zeros((batch, 0), np.float32))
         return [
             EncoderState(
                 out["next_kv"][row],
                 scales[row],
                 out["next_time_ms"][row],
-                int(out["next_n_valid"][row]),
+                n_next[row],
                 out["h"][row],
             )
             for row in range(len(states))

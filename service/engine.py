@@ -133,8 +133,10 @@ class Engine:
             for job, state in zip(jobs, states, strict=True)
         ]
 
-    def _run_encoder(self, feeds: Mapping[str, Any], shape: Hashable, rows: int) -> dict[str, npt.NDArray[Any]]:
-        return self._timed("encoder", feeds, (self._tables.values,), shape, rows)
+    def _run_encoder(
+        self, feeds: Mapping[str, Any], fixed: Values, shape: Hashable, rows: int
+    ) -> dict[str, npt.NDArray[Any]]:
+        return self._timed("encoder", feeds, (self._tables.values, fixed), shape, rows)
 
     def _run_decoder(
         self, sampled: bool, feeds: Mapping[str, Any], fixed: Sequence[Values], shape: Hashable, rows: int

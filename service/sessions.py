@@ -41,7 +41,8 @@ class Placement:
     """Where graphs run, and what follows from it.
 
     `pad`: batches are padded to the next power of two, since a GPU plans (and captures) every shape once; a CPU would
-    only compute the padding. `capture`: replay every shape as one CUDA graph.
+    only compute the padding. `capture`: replay every shape as one CUDA graph. `threads`: of one run on a CPU, all
+    processors where none are given.
     """
 
     device: Literal["cpu", "cuda"]
@@ -57,7 +58,7 @@ class Placement:
         device = choose_device(wanted)
         if capture and device != "cuda":
             raise StartupError("CUDA graphs need device cuda")
-        return cls(device, threads or 1, device == "cuda" if pad is None else pad, capture)
+        return cls(device, threads or usable_cores(), device == "cuda" if pad is None else pad, capture)
 
     def rows(self, n: int) -> int:
         """The size that a batch of `n` runs at."""

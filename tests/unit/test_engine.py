@@ -212,7 +212,7 @@ def test_query_and_offset_score_an_item_in_the_units_of_the_list(engine: Engine)
 
 def test_masks_in_use_come_together_in_one_stack(engine: Engine) -> None:
     masks = [engine._tables.filters.mask(engine.filter_id(filters)) for filters in FILTERS]
-    fresh = tables.Tables(engine.artifact, engine.at, np.dtype(np.float32))
+    fresh = engine._tables.renewed(engine.artifact, None)
     fresh.stack([masks[1]])
     both = fresh.stack([masks[2], masks[3]])
     assert set(both.row) == set(masks[1:])
@@ -225,7 +225,7 @@ def test_masks_in_use_come_together_in_one_stack(engine: Engine) -> None:
 def test_stacks_stay_within_their_memory(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "STACK_BYTES_MAX", 2 * sum(engine.artifact.trie.n_nodes))
     masks = [engine._tables.filters.mask(engine.filter_id(filters)) for filters in FILTERS]
-    fresh = tables.Tables(engine.artifact, engine.at, np.dtype(np.float32))
+    fresh = engine._tables.renewed(engine.artifact, None)
     for mask in masks[1:] * 2:
         assert mask in fresh.stack([mask]).row
         assert sum(stack.nbytes for stack in fresh._stacks.values()) <= tables.STACK_BYTES_MAX
