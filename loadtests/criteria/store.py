@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,6 @@ from loadtests.server import Served, serve
 
 BLOB_BYTES, LOG_BYTES = 16 * 1024, 28 * 1024
 USERS = 10_000
-# Known items, more than the network's window, so that a state is as large as it gets.
-STATE_EVENTS = 60
 FLOOD = 20_000
 FLOODED = "user-of-the-flood"
 _KEY = re.compile(rb"\{[us]:(.*?)\}:(\w+)")
@@ -30,47 +28,51 @@ _PART = 500
 def run(bench: Bench) -> None:
     """Records the largest blob and the largest log over all users, and what a flooded user takes.
 
-    As many users again as have real items have logs of 16-character ids, which no catalogue holds: their logs are
-    measured, and the blobs of both.
+    The users have as many events as the model can see, of 16-character ids. No catalogue knows them, so a few more
+    users have known items: their blobs count as well.
     """
     artifact = Artifact.open(bench.artifact)
-    items, field = list(artifact.catalogue.item_ids), artifact.receptive_field
-    users = bench.some(USERS, 200)
+    users, field = bench.some(USERS, 200), artifact.receptive_field
     growth: list[dict[str, Any]] = []
     with serve(bench.artifact, **PATIENT) as service:
         store = redis.Redis.from_url(service.redis_url)
         done = 0
         for target in sorted({users // 100, users // 10, users // 3, users}):
-            names = [f"state-user-{n:06d}" for n in range(done, target)]
-            load(bench, service.url, f"users {done}–{target}", list(batches(_known(names, items))), 4)
-            warm(bench, service.url, names)
+            load(bench, service.url, f"users {done}–{target}", list(batches(_full_logs(range(done, target), field))), 4)
+            warm(bench, service.url, [_name(n) for n in range(done, target)])
             done = target
             growth.append(_point(service, store, done))
-        load(bench, service.url, "logs", list(batches(_full_logs(users, field))), 4)
+        known = [f"known-user-{n:06d}" for n in range(users // 20)]
+        load(bench, service.url, "users of known items", list(batches(_known(known, artifact, field))), 4)
+        warm(bench, service.url, known)
         _flood(bench, service)
         sizes = measure(store)
         flooded = sum(sum(found.pop(FLOODED, [])) for found in sizes.values())
         store.close()
     states = [size for found in sizes["state"].values() for size in found]
-    logs = [sum(found) for name, found in sizes["events"].items() if name.startswith("log-user-")]
+    logs = [sum(found) for name, found in sizes["events"].items() if name not in known]
+    _record(bench, sizes, states, logs, flooded, growth)
+
+
+def _record(
+    bench: Bench,
+    sizes: Mapping[str, Mapping[str, Sequence[int]]],
+    states: Sequence[int],
+    logs: Sequence[int],
+    flooded: int,
+    growth: Sequence[Mapping[str, Any]],
+) -> None:
     bench.row("5 redis blob", max(states), "bytes", at_most=BLOB_BYTES)
     bench.row("5 redis log", max(logs), "bytes", at_most=LOG_BYTES)
     bench.row("5 redis flood", flooded, "bytes", at_most=BLOB_BYTES + LOG_BYTES)
-    bench.save(
-        "redis",
-        {
-            "users": users,
-            "receptive_field": field,
-            "blob_bytes": _spread(states),
-            "log_bytes": _spread(logs),
-            "flood": {"events": bench.some(FLOOD, 2000), "bytes": flooded, "limit": BLOB_BYTES + LOG_BYTES},
-            "other_keys_bytes": {
-                kind: _spread([sum(found) for found in by.values()])
-                for kind, by in sizes.items() if kind not in ("state", "events") and by
-            },
-            "growth": growth,
-        },
-    )  # fmt: skip
+    others = {
+        kind: _spread([sum(found) for found in by.values()])
+        for kind, by in sizes.items()
+        if kind not in ("state", "events") and by
+    }
+    flood = {"events": bench.some(FLOOD, 2000), "bytes": flooded, "limit": BLOB_BYTES + LOG_BYTES}
+    measured = {"blob_bytes": _spread(states), "log_bytes": _spread(logs), "other_keys_bytes": others}
+    bench.save("redis", {"users": len(logs), **measured, "flood": flood, "growth": growth})
 
 
 def measure(store: redis.Redis) -> dict[str, dict[str, list[int]]]:
@@ -88,20 +90,25 @@ def measure(store: redis.Redis) -> dict[str, dict[str, list[int]]]:
     return sizes
 
 
-def _known(names: Sequence[str], items: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _name(user: int) -> str:
+    return f"log-user-{user:07d}"
+
+
+def _known(names: Sequence[str], artifact: Artifact, field: int) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(0)
+    items = list(artifact.catalogue.item_ids)
     for name in names:
-        yield from history(name, rng.choice(items, STATE_EVENTS).tolist())
+        yield from history(name, rng.choice(items, field).tolist())
 
 
-def _full_logs(users: int, field: int) -> Iterator[dict[str, Any]]:
-    """As many events as the model can see, with items, and events, of 16-character ids."""
+def _full_logs(users: Sequence[int], field: int) -> Iterator[dict[str, Any]]:
+    """As many events as the model can see; the ids of items and events have 16 characters, as has the user's."""
     now = int(time.time() * 1000) - 3_600_000
-    for user in range(users):
+    for user in users:
         for n in range(field):
             number = user * field + n
-            yield event(f"log-user-{user:07d}", f"item{number % 100_000:012d}", now + n * 1000,
-                        event_id=f"event{number:011d}")  # fmt: skip
+            item, mark = f"item{number % 100_000:012d}", f"event{number:011d}"
+            yield event(_name(user), item, now + n * 1000, event_id=mark)
 
 
 def _flood(bench: Bench, service: Served) -> None:
@@ -120,7 +127,7 @@ def _flood(bench: Bench, service: Served) -> None:
 def _point(service: Served, store: redis.Redis, users: int) -> dict[str, Any]:
     """One point of the curve over users: latency over users at random, memory of the store and of the service."""
     rng = np.random.default_rng(users)
-    asked = [ask(f"state-user-{int(n):06d}") for n in rng.integers(0, users, 400)]
+    asked = [ask(_name(int(n))) for n in rng.integers(0, users, 400)]
     report = closed_now(service.url, asked, concurrency=1, skip=20)
     return {
         "users": users,
