@@ -4,7 +4,8 @@ Artefacts of these sizes are made where they are not there yet (`loadtests.scale
 every figure of a comparison in turns, so that what else the machine does falls on all of them alike:
 
 - a list from a hidden state (`Engine.decode`, beam 5, k 10, so 64 nodes a level; one row a run), by size
-- the constraint on against off: a run of `decoder.onnx`, and of the decoder without a trie (`loadtests.scale_free`)
+- the constraint on against off: a run of `decoder.onnx`, of the decoder without a trie, and of `decoder.onnx` over all
+  paths of codes (`loadtests.scale_free`)
 - one step of the constraint, this decoder's and STATIC's (`loadtests.static_decoding`)
 - in a process of its own for each size: opening the artefact with and without its checksums, memory, the first use of a
   filter, a change of stock, new items taken into the trie, and the fallback rungs
@@ -30,7 +31,7 @@ from export.trie import Trie
 from loadtests import results
 from loadtests.report import table
 from loadtests.scale_artifact import synthetic_codes, write_synthetic
-from loadtests.scale_free import free_shape, write_free_decoder
+from loadtests.scale_free import free_shape, plain_tables, write_free_decoder
 from loadtests.static_decoding import StaticIndex, our_step, static_step
 from model.network import GPT4Rec, NetworkConfig
 from service.decoder import gap_input
@@ -48,8 +49,10 @@ Timed = Callable[[int], object]
 
 
 def paired(cases: Mapping[str, Timed], rounds: int, per_round: int = ROUND) -> dict[str, dict[str, float]]:
-    """Milliseconds of each case, in turns: `per_round` calls of each, `rounds` times over, p50 and p95 of all calls."""
+    """Milliseconds of each case, in turns: `per_round` calls of each, `rounds` times over; p50 and p95 of all calls,
+    and p50 of the thread's processor time, which leaves out what other processes took."""
     taken: dict[str, list[float]] = {name: [] for name in cases}
+    cpu: dict[str, list[float]] = {name: [] for name in cases}
     for call in cases.values():
         for number in range(per_round):
             call(number)
@@ -58,11 +61,16 @@ def paired(cases: Mapping[str, Timed], rounds: int, per_round: int = ROUND) -> d
         for name, call in order if round_ % 2 else order[::-1]:
             call(0)  # what the others left in the caches is not this one's time
             for number in range(per_round):
-                began = time.perf_counter()
+                began, began_cpu = time.perf_counter(), time.thread_time()
                 call(number)
+                cpu[name].append((time.thread_time() - began_cpu) * 1000.0)
                 taken[name].append((time.perf_counter() - began) * 1000.0)
     return {
-        name: {"p50": round(float(np.percentile(ms, 50)), 4), "p95": round(float(np.percentile(ms, 95)), 4)}
+        name: {
+            "p50": round(float(np.percentile(ms, 50)), 4),
+            "p95": round(float(np.percentile(ms, 95)), 4),
+            "cpu_p50": round(float(np.percentile(cpu[name], 50)), 4),
+        }
         for name, ms in taken.items()
     }
 
@@ -107,18 +115,23 @@ class Graph:
                     value if on_cpu else ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), "cpu", 0)
                 )
                 self._binding.bind_ortvalue_input(name, self._kept[name])
-        for output in self._session.get_outputs():
-            self._binding.bind_output(output.name, "cpu")
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        for name in self._outputs:
+            self._binding.bind_output(name, "cpu")
 
-    def __call__(self, h: Array) -> object:
+    def __call__(self, h: Array) -> dict[str, Array]:
+        """Outputs by name."""
         value = ort.OrtValue.ortvalue_from_numpy(h, "cpu", 0)
         self._binding.bind_ortvalue_input("h", value)
         self._session.run_with_iobinding(self._binding)
-        return self._binding.get_outputs()
+        return {name: out.numpy() for name, out in zip(self._outputs, self._binding.get_outputs(), strict=True)}
 
 
 def constraint_cases(engine: Engine, folder: Path) -> dict[str, Timed]:
-    """Runs of the decoder with and without the trie over the same states: graphs only, without what is around them."""
+    """Runs of the decoder with and without the trie over the same states: graphs only, without what is around them.
+
+    "off" has no trie in its graph; "plain tables" is the served graph over the whole code space.
+    """
     asked = jobs(engine)
     feeds = _feeds_of(engine, asked[0])
     config = NetworkConfig.from_json(dict(engine.artifact.network))
@@ -135,7 +148,12 @@ def constraint_cases(engine: Engine, folder: Path) -> dict[str, Timed]:
         "n_items": np.array([config.n_items], np.int64),
         **free_shape(config, width),
     }
-    graphs = {"on": Graph(engine.artifact.folder / "decoder.onnx", feeds), "off": Graph(free, given)}
+    served = engine.artifact.folder / "decoder.onnx"
+    graphs = {
+        "on": Graph(served, feeds),
+        "off": Graph(free, given),
+        "plain tables": Graph(served, given | plain_tables(config, width)),
+    }
     rows = [job.h[None].copy() for job in asked]
     return {name: lambda number, run=graph: run(rows[number % STATES]) for name, graph in graphs.items()}  # type: ignore[misc]
 
@@ -274,6 +292,7 @@ def _print(found: Mapping[str, Any], sizes: list[int], growth: float, constraint
         ["decode p50, ms", *(found["decode_ms"][n]["p50"] for n in names)],
         ["constraint on p50, ms", *(found["constraint_ms"][n]["on"]["p50"] for n in names)],
         ["constraint off p50, ms", *(found["constraint_ms"][n]["off"]["p50"] for n in names)],
+        ["whole code space p50, ms", *(found["constraint_ms"][n]["plain tables"]["p50"] for n in names)],
         ["trie build, s", *(found["trie_build_s"][n] for n in names)],
     ]
     rows += [[name, *(found["probes"][n].get(name) for n in names)] for name in found["probes"][names[-1]]]

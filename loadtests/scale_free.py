@@ -1,8 +1,10 @@
-"""The decoder without its constraint: any code may follow any other.
+"""The decoder without its constraint: any code may follow any other. Two ways to be without it.
 
-Same network, same beam, same rescoring, but no trie: no children are looked up, nothing is masked, and a survivor's
-token is its place among the codes. What comes out are code paths, most of which are no item; so that the rescoring costs
-what it costs, each path is given a row of the item table by a hash. This is what a constraint is measured against.
+`FreeDecoderGraph` has no trie: no children are looked up, nothing is masked, and a survivor's token is its place among
+the codes. Network, beam and rescoring are the same. What comes out are code paths, most of which are no item; so that
+the rescoring costs what it costs, each path is given a row of the item table by a hash.
+
+`plain_tables` are inputs of the unchanged decoder over the whole code space: every node has every code for a child.
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from export.decoder_graph import Beam, Children, Choice, DecoderGraph
+from export.decoder_graph import NEVER, Beam, Children, Choice, DecoderGraph
 from export.graph import FLOAT, INT, GraphDtype
+from export.trie import levels_by_rows
 from model.network import NetworkConfig
+
+Array = npt.NDArray[Any]
 
 _FACTOR = 1_000_003
 
@@ -42,6 +47,38 @@ def free_shape(config: NetworkConfig, width: int) -> dict[str, npt.NDArray[np.in
     return values
 
 
+def plain_tables(config: NetworkConfig, width: int) -> dict[str, Array]:
+    """Inputs of `decoder.onnx` for one row: a node of a level is its last token, and every code follows it."""
+    values: dict[str, Array] = {**free_shape(config, width), "filter": np.zeros(1, np.int64)}
+    by_rows = levels_by_rows(config.code_sizes)
+    kept = 1
+    for level, size in enumerate(config.code_sizes):
+        above = config.code_sizes[level - 1] if level else 1
+        tokens = np.arange(size, dtype=np.int64)
+        values |= {f"token_{level}": tokens, f"closed_slot_{level}": np.zeros((1, 1, 1), np.int64)}
+        if level == 0:
+            values |= {"node_ok_0": np.ones((1, size), np.bool_), "closed_value_0": np.zeros((1, 1, 1), np.float32)}
+        else:
+            place = np.stack([np.arange(kept), np.full(kept, NEVER)]).astype(np.float32)
+            base = np.zeros(kept, np.int64)
+            values |= {
+                f"closed_parent_{level}": np.full((1, 1, 1), -2, np.int64),
+                f"beam_{level}": np.array([-1, kept, 1], np.int64),
+                f"place_{level}": place,
+                f"n_slots_{level}": np.array([size], np.int64),
+                f"node_base_{level}": base if level in by_rows else base[:, None],
+                f"row_ok_{level}": np.ones((above, size), np.bool_),
+                f"row_child_{level}": np.tile(tokens, (above, 1)),
+                f"node_ok_{level}": np.ones(size, np.bool_),
+                f"first_{level}": np.zeros((above, 1), np.int64),
+                f"count_{level}": np.full((above, 1), size, np.int64),
+                f"slots_{level}": tokens,
+                f"last_node_{level}": np.array([size - 1], np.int64),
+            }
+        kept = min(width, kept * size)
+    return values | {"leaf_item": np.arange(config.code_sizes[-1], dtype=np.int64)}
+
+
 class FreeDecoderGraph(DecoderGraph):
     name = "gpt4rec_free_decoder"
 
@@ -61,6 +98,7 @@ class FreeDecoderGraph(DecoderGraph):
         return Children(None, log_prob, self.op.Unsqueeze(log_prob, self.ints(1)))
 
     def children(self, level_number: int, beam: Beam) -> Children:
+        self._last = beam
         token_log_prob = self.token_log_probs(level_number, beam.state)
         log_prob = self.op.Add(token_log_prob, beam.log_prob)
         return Children(None, token_log_prob, self.op.Reshape(log_prob, self.levels[level_number]["flat"]))
@@ -74,17 +112,24 @@ class FreeDecoderGraph(DecoderGraph):
             state = op.Reshape(op.Add(added, op.Unsqueeze(q, self.ints(1, 2))), self.ints(-1, d))
             return Beam(op.Reshape(choice.index, self.ints(-1)), log_prob, self.advance(level, state))
         flat = op.Reshape(op.Add(choice.index, self.levels[level]["row_base"]), self.ints(-1))
+        place, token, node = self._path(beam, flat, size)
+        state = op.Add(op.Gather(beam.state, place, axis=0), op.Gather(embedding, token, axis=0))
+        return Beam(node, log_prob, self.advance(level, state))
+
+    def _path(self, beam: Beam, flat: ir.Value, size: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """A survivor's place in the beam, its token, and a hash of its path below the number of items."""
+        op = self.op
         place = op.Div(flat, size)
         token = op.Sub(flat, op.Mul(place, size))
-        state = op.Add(op.Gather(beam.state, place, axis=0), op.Gather(embedding, token, axis=0))
-        node = op.Add(op.Mul(op.Gather(beam.node, place, axis=0), self.ints(_FACTOR)), token)
-        return Beam(op.Mod(node, self.n_items), log_prob, self.advance(level, state))
+        path = op.Add(op.Mul(op.Gather(beam.node, place, axis=0), self.ints(_FACTOR)), token)
+        return place, token, op.Mod(path, self.n_items)
 
     def rank(self, children: Children, choice: Choice, q: ir.Value) -> None:  # noqa: ARG002
         """As the constrained one's, over rows of the item table that stand in for items."""
         op = self.op
         path = choice.log_prob
-        item = op.Mod(op.Mul(choice.index, self.ints(_FACTOR)), self.n_items)
+        flat = op.Add(choice.index, self.levels[-1]["row_base"])
+        _, _, item = self._path(self._last, flat, self.ints(self.config.code_sizes[-1]))
         query = self.to_float(q)
         scaled = op.Unsqueeze(op.Mul(query, self.floats(self.config.d_model**-0.5)), self.ints(1, 3))
         dense = op.Squeeze(op.MatMul(self.to_float(op.Gather(self.table, item, axis=0)), scaled), self.ints(3))

@@ -117,8 +117,9 @@ def updates(engine: Engine) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "updates.jsonl"
         follower = CatalogueUpdates(engine.artifact, file, engine.update)
-        gone = [{"item_id": catalogue.item_id(item), "in_stock": False} for item in range(1000)]
-        new = [{"item_id": f"new-{n}", "like": [catalogue.item_id(7 * n)]} for n in range(NEW_ITEMS)]
+        gone = [{"item_id": catalogue.item_id(item), "in_stock": False} for item in range(100)]
+        like = [catalogue.item_id(7 * n % catalogue.n_exported) for n in range(NEW_ITEMS)]
+        new = [{"item_id": f"new-{n}", "like": [item_id]} for n, item_id in enumerate(like)]
         file.write_text("".join(json.dumps(row) + "\n" for row in gone), "utf-8")
         stock = seconds(follower.poll)
         file.write_text("".join(json.dumps(row) + "\n" for row in gone + new), "utf-8")
@@ -128,7 +129,7 @@ def updates(engine: Engine) -> dict[str, float]:
     if len(engine.artifact.trie.leaf_item) != catalogue.n_exported + NEW_ITEMS:
         raise RuntimeError("not every new item found its place in the trie")
     return {
-        "1,000 items out of stock, s": stock,
+        "100 items out of stock, s": stock,
         "1,000 new items served, s": arrived,
         "list beside 1,000 new items p50, ms": round(float(np.median(with_delta)) * 1000, 3),
         "1,000 new items in the trie, s": rebuilt,
