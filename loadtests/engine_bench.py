@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import onnxruntime
+import orjson
 import typer
 
 from export.features import GAP_UNKNOWN, START_TYPE
@@ -110,6 +111,21 @@ def measure(engine: Engine, *, seconds: float, seed: int = 0) -> list[dict[str, 
     return found
 
 
+def nodes_by_device(files: Mapping[str, Path]) -> list[tuple[str, str, int, int]]:
+    """(graph, provider, nodes, copies between host and device) of onnxruntime's profiles, each node once."""
+    found = []
+    for graph, file in files.items():
+        nodes = {
+            (event["args"].get("provider", "?"), event["name"], event["args"].get("op_name", ""))
+            for event in orjson.loads(file.read_bytes())
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+        }
+        for provider in sorted({provider for provider, _, _ in nodes}):
+            operators = [op for where, _, op in nodes if where == provider]
+            found.append((graph, provider, len(operators), sum(op.startswith("Memcpy") for op in operators)))
+    return found
+
+
 def measure_layouts(engine: Engine, artifact: Path, seconds: float) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     batches = {}
@@ -133,6 +149,9 @@ def main(
         int | None, typer.Option(min=1, help="onnxruntime threads; all processors, if not given.")
     ] = None,
     cuda_graphs: Annotated[bool, typer.Option(help="Replay runs as CUDA graphs (device cuda).")] = False,
+    profile: Annotated[
+        Path | None, typer.Option(help="Count the nodes on each device; onnxruntime's profiles go to this folder.")
+    ] = None,
     layout: Annotated[bool, typer.Option("--layout", help="Threads in a run × callers at once, on the CPU.")] = False,
     seconds: Annotated[float, typer.Option(min=0.0, max=60.0, help="Time for each case.")] = 0.5,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here; - prints them.")] = None,
@@ -142,7 +161,8 @@ def main(
         raise typer.BadParameter("auto, cpu or cuda", param_hint="--device")
     chosen: Device = device  # type: ignore[assignment]
     try:
-        engine = Engine.open(artifact, device=chosen, threads=threads, cuda_graphs=cuda_graphs)
+        prefix = None if profile is None else str(profile / "nodes")
+        engine = Engine.open(artifact, device=chosen, threads=threads, cuda_graphs=cuda_graphs, profile=prefix)
         engine.warm_up()
         cases = measure_layouts(engine, artifact, seconds) if layout else measure(engine, seconds=seconds)
     except ServiceError as error:
@@ -168,7 +188,11 @@ def main(
         columns = ["what", "width", "batch", "p50 ms", "p95 ms", "p99 ms", "max ms", "p50 ms a row"]
         rows = [[c["what"], c["width"], c["batch"], *c["ms"].values(), c["ms_per_row"]] for c in cases]
         title = f"{engine.model_version}: {engine.at.threads} threads, {made}"
-    publish([table(title, columns, rows)], report, json_file)
+    tables = [table(title, columns, rows)]
+    if profile is not None:
+        report["nodes"] = nodes_by_device(engine.end_profiling())
+        tables.append(table("Where nodes ran", ["graph", "provider", "nodes", "copies"], report["nodes"]))
+    publish(tables, report, json_file)
 
 
 if __name__ == "__main__":

@@ -50,10 +50,11 @@ class Engine:
         threads: int | None = None,
         pad: bool | None = None,
         cuda_graphs: bool = False,
+        profile: str | None = None,
     ) -> None:
-        """`threads` per run, `pad` and `cuda_graphs` as in `service.sessions.Placement`."""
+        """`threads` per run, `pad`, `cuda_graphs` and `profile` as in `service.sessions.Placement`."""
         self.artifact = artifact
-        self.at = Placement.choose(device, threads, pad=pad, capture=cuda_graphs)
+        self.at = Placement.choose(device, threads, pad=pad, capture=cuda_graphs, profile=profile)
         self._graphs = {
             name: GraphSession(artifact.folder / f"{name}.onnx", self.at) for name in ("encoder", "decoder", "sampler")
         }
@@ -95,6 +96,10 @@ class Engine:
         filters and indices of items stay valid. Takes long where the trie has changed: not for the event loop."""
         self._tables = self._decoder.tables = self._tables.renewed(live.artifact, live.delta)
         self.artifact = live.artifact
+
+    def end_profiling(self) -> dict[str, Path]:
+        """The file of node times of every graph, where a profile was asked for."""
+        return {name: graph.end_profiling() for name, graph in self._graphs.items()}
 
     def close(self) -> None:
         """Nothing is held outside this process; the sessions go with the object."""

@@ -96,6 +96,18 @@ def test_the_benchmark_compares_layouts_of_threads(tmp_path: Path) -> None:
         assert case["lists_per_s"] > 0.0
 
 
+def test_the_benchmark_counts_nodes_and_copies_on_each_device(tmp_path: Path) -> None:
+    artifact, file = write_artifact(tmp_path / "artifacts"), tmp_path / "bench.json"
+    arguments = ["--artifact", str(artifact), "--seconds", "0", "--device", "cpu", "--profile", str(tmp_path)]
+    done = module("engine_bench", *arguments, "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    nodes = orjson.loads(file.read_bytes())["nodes"]
+    assert [(graph, provider, copies) for graph, provider, _, copies in nodes] == [
+        (graph, "CPUExecutionProvider", 0) for graph in ("encoder", "decoder", "sampler")
+    ]
+    assert all(count > 50 for _, _, count, _ in nodes)
+
+
 def test_the_benchmark_names_a_bad_artefact(tmp_path: Path) -> None:
     done = module("engine_bench", "--artifact", str(tmp_path / "nothing"))
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
