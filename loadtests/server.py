@@ -116,7 +116,7 @@ def started(
     try:
         while not _answers(port, path):
             if process.poll() is not None or time.perf_counter() - began > START_S:
-                raise NotReadyError(log.read_text(encoding="utf-8", errors="replace")[-2000:])
+                raise NotReadyError(log.read_text(encoding="utf-8", errors="replace")[-500:])
             time.sleep(0.01)
         yield process, f"http://127.0.0.1:{port}", time.perf_counter() - began
     finally:
