@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from export.graph import BOOL, FLOAT, INT, GraphDtype, GraphWriter
-from export.trie import levels_by_rows
+from export.graph import BOOL, FLOAT, INT, INT32, GraphDtype, GraphWriter
+from export.trie import levels_by_rows, levels_with_row_tokens
 from model.network import NetworkConfig
 
 NEVER = -1e30  # score of what must not be chosen; finite, so that no NaN can come of it
@@ -45,7 +45,8 @@ def write_decoder(
                   last_node_l [1] = n_{l+1} − 1; leaf_item [N], item_table [rows, d], blend [1] weight of q · e
     Levels in `export.trie.levels_by_rows` have all their V_l tokens for children (C_l = V_l, a child's place is its
     token) and, in the place of node_ok_l, first_l, count_l, slots_l and last_node_l: row_ok_l [F · n_l, V_l],
-    row_child_l [n_l, V_l], and node_base_l [BW_{l−1}] = filter · n_l.
+    row_child_l [n_l, V_l], and node_base_l [BW_{l−1}] = filter · n_l. The others that are in
+    `export.trie.levels_with_row_tokens` have row_token_l [n_l, C_l] int32 as well, the children's tokens by place.
     Outputs: item [B, 1, W] catalogue indices best first, −1 where the catalogue has no more; score [B, 1, W] blended
     log-probability; log_prob [B, 1, W] of the path; query [B, d] float32; offset [B, 1, 1]: log Σ p(path) − log Σ
     exp(q · e/√d) over the survivors, so that q · e/√d + offset of an item outside the trie is comparable with scores.
@@ -90,6 +91,7 @@ class DecoderGraph(GraphWriter):
         super().__init__(self.name, weights, dtype)
         c = self.config = config
         self.rows = levels_by_rows(c.code_sizes) if self.by_rows else frozenset()
+        self.row_tokens = levels_with_row_tokens(c.code_sizes)
         self.h = self.input("h", FLOAT, ["batch", c.d_model])
         self.context = self.input("context", INT, ["batch", c.n_slots])
         self.gap = self.input("gap", FLOAT, ["batch", 2])
@@ -134,6 +136,8 @@ class DecoderGraph(GraphWriter):
                 "slots": (INT, [f"slots_{level}"]),
                 "last_node": (INT, [1]),
             }
+            if level in self.row_tokens:
+                shapes["row_token"] = (INT32, [f"nodes_{level}", f"slots_{level}"])
         return {name: self.input(f"{name}_{level}", dtype, shape) for name, (dtype, shape) in shapes.items()}
 
     def write(self, path: Path) -> None:
@@ -190,7 +194,10 @@ class DecoderGraph(GraphWriter):
         child = op.Add(op.Gather(level["first"], beam.node, axis=0), level["slots"])
         child = op.Min(child, level["last_node"])
         ok = op.And(exists, op.Gather(level["node_ok"], op.Add(child, level["node_base"]), axis=0))
-        token = op.Gather(level["token"], child, axis=0)
+        if level_number in self.row_tokens:
+            token = op.Gather(level["row_token"], beam.node, axis=0)
+        else:
+            token = op.Gather(level["token"], child, axis=0)
         token_log_prob = op.GatherElements(self.token_log_probs(level_number, beam.state), token, axis=1)
         return self._children(level_number, beam, child, ok, token_log_prob)
 

@@ -23,6 +23,7 @@ IR_VERSION = 10
 NORM_EPSILON = 1e-5
 
 INT = ir.DataType.INT64
+INT32 = ir.DataType.INT32
 FLOAT = ir.DataType.FLOAT
 HALF = ir.DataType.FLOAT16
 INT8 = ir.DataType.INT8

@@ -25,6 +25,8 @@ Counts = npt.NDArray[np.integer]
 
 # Entries of a table by node and token up to which a level is looked up by rows.
 _ROWS_MAX = 2**18
+# Nodes of a level whose children's tokens are kept in rows, as long as the most that one of them has.
+_NODES_MAX = 2**17
 
 
 def levels_by_rows(code_sizes: Sequence[int]) -> frozenset[int]:
@@ -37,6 +39,15 @@ def levels_by_rows(code_sizes: Sequence[int]) -> frozenset[int]:
         level
         for level in range(1, len(code_sizes))
         if math.prod(int(size) for size in code_sizes[: level + 1]) <= _ROWS_MAX
+    )
+
+
+def levels_with_row_tokens(code_sizes: Sequence[int]) -> frozenset[int]:
+    """Levels ≥ 1 whose nodes are few enough to keep the tokens of all children in one table, a row a node."""
+    return frozenset(
+        level
+        for level in range(1, len(code_sizes))
+        if math.prod(int(size) for size in code_sizes[:level]) <= _NODES_MAX
     )
 
 
@@ -158,6 +169,13 @@ class Trie:
         """[n_level, size] `values` [n_{level+1}] of the children by parent and token; zero where there is no child."""
         table = np.zeros((len(self.first_child[level]) - 1, size), values.dtype)
         table[self.parent[level], self.token[level]] = values
+        return table
+
+    def row_tokens(self, level: int) -> npt.NDArray[np.int32]:
+        """[n_level, branching] the children's tokens by parent and place; zero behind them."""
+        table = np.zeros((len(self.first_child[level]) - 1, self.branching[level]), np.int32)
+        place = np.arange(len(self.token[level])) - self.first_child[level].take(self.parent[level])
+        table[self.parent[level], place] = self.token[level]
         return table
 
     def save(self, path: Path) -> None:

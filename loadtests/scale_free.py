@@ -59,12 +59,13 @@ def plain_tables(config: NetworkConfig, width: int) -> dict[str, Array]:
         if level == 0:
             values |= {"node_ok_0": np.ones((1, size), np.bool_), "closed_value_0": np.zeros((1, 1, 1), np.float32)}
         else:
-            place = np.stack([np.arange(kept), np.full(kept, NEVER)]).astype(np.float32)
             base = np.zeros(kept, np.int64)
+            place = np.stack([np.arange(kept), np.full(kept, NEVER)]).astype(np.float32)
             values |= {
+                f"place_{level}": place,
                 f"closed_parent_{level}": np.full((1, 1, 1), -2, np.int64),
                 f"beam_{level}": np.array([-1, kept, 1], np.int64),
-                f"place_{level}": place,
+                f"row_token_{level}": np.tile(tokens.astype(np.int32), (above, 1)),
                 f"n_slots_{level}": np.array([size], np.int64),
                 f"node_base_{level}": base if level in by_rows else base[:, None],
                 f"row_ok_{level}": np.ones((above, size), np.bool_),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from export.artifact import Artifact
 from export.noise import node_hash
-from export.trie import Trie
+from export.trie import Trie, levels_with_row_tokens
 from service.delta import DeltaTable
 from service.filters import EVERYTHING, FilterTable, Mask
 from service.sessions import Array, Placement, Values
@@ -22,6 +22,8 @@ NEVER = -1e30  # `export.decoder_graph.NEVER`
 # Stacks of masks on the device, besides the one of everything.
 STACK_BYTES_MAX = 64 * 2**20
 _SHAPES_MAX = 256
+# A few KB each, for a history of a few hundred items.
+_REMEMBERED_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +75,7 @@ class Tables:
         self._lock = threading.Lock()
         self._shapes: OrderedDict[tuple[int, int, bool], Shape] = OrderedDict()
         self._stacks: OrderedDict[frozenset[Mask], Stack] = OrderedDict()
+        self._remembered: OrderedDict[Hashable, Mapping[str, Array]] = OrderedDict()
         values: dict[str, ort.OrtValue] = {}
         if before is None:
             self.filters = FilterTable(self.trie, artifact.catalogue)
@@ -89,6 +92,8 @@ class Tables:
             for level in self._by_rows:
                 nodes = np.arange(self.trie.n_nodes[level], dtype=np.int64)
                 values[f"row_child_{level}"] = at.put(self.trie.rows(level, self._sizes[level], nodes))
+            for level in levels_with_row_tokens(self._sizes):
+                values[f"row_token_{level}"] = at.put(self.trie.row_tokens(level))
             values["leaf_item"] = at.put(self.trie.leaf_item)
         if before is not None and before._table is self._table:
             values["item_table"] = before.values["item_table"]
@@ -114,6 +119,19 @@ class Tables:
                 if len(self._shapes) > _SHAPES_MAX:
                     self._shapes.popitem(last=False)
             return shape
+
+    def remembered(self, key: Hashable, work_out: Callable[[], Mapping[str, Array]]) -> Mapping[str, Array]:
+        """Inputs that were worked out for `key` under this catalogue and stock; they must not be changed."""
+        with self._lock:
+            if key in self._remembered:
+                self._remembered.move_to_end(key)
+                return self._remembered[key]
+        found = work_out()
+        with self._lock:
+            self._remembered[key] = found
+            if len(self._remembered) > _REMEMBERED_MAX:
+                self._remembered.popitem(last=False)
+        return found
 
     def stack(self, masks: Sequence[Mask]) -> Stack:
         """A stack that has all of `masks`. The one of an earlier batch serves where it has them; a new one takes the
