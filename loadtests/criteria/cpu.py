@@ -1,7 +1,7 @@
 """Criterion 1: processor time of a warm /recommend, as a multiple of what cannot be saved.
 
-What cannot be saved is a bare typed FastAPI route of the same models and sizes, and one decoder run at batch 1. All of
-them are measured in rounds that alternate in one run, so that a slow minute of the machine is everybody's.
+What cannot be saved is a bare typed FastAPI route of the same models and sizes, and one decoder run at batch 1. The
+three take turns, request by request, so that a slow moment of the machine, and cold caches, are everybody's.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvloop
 
 from export.features import GAP_UNKNOWN
 from loadtests.criteria.bench import (
@@ -29,7 +31,8 @@ from loadtests.criteria.bench import (
     settle,
     warm,
 )
-from loadtests.drive import Arrival, closed_now
+from loadtests.criteria.client import Client
+from loadtests.drive import Arrival
 from loadtests.replay import read, taken
 from loadtests.server import Process, Served, serve, started
 from service.decoding import Decoding
@@ -58,7 +61,7 @@ def run(bench: Bench) -> None:
         answer.write_bytes(taken(service.url, [ask(names[0])])[0])
         command = [sys.executable, "-m", "loadtests.criteria.bare", "--answer", str(answer)]
         with started(command, "/readyz", Path(folder) / "log") as (bare, bare_url, _):
-            rounds = _rounds(bench, service, Process(bare.pid), bare_url, names, lambda n: _decode(engine, jobs, n))
+            rounds = _rounds(bench, service, Process(bare.pid), bare_url, names, partial(_decode, engine, jobs))
     _record(bench, rounds)
 
 
@@ -81,45 +84,50 @@ def decode_jobs(engine: Engine, histories: Sequence[Sequence[str]]) -> list[Deco
     return jobs
 
 
-def _decode(engine: Engine, jobs: Sequence[DecodeJob], n: int) -> float:
-    """Processor seconds of n decoder runs at batch 1."""
-    began = time.process_time()
-    for number in range(n):
-        (listed,) = engine.decode([jobs[number % len(jobs)]])
-        if isinstance(listed, Exception):
-            raise listed
-    return time.process_time() - began
+def _decode(engine: Engine, jobs: Sequence[DecodeJob], number: int) -> None:
+    """One decoder run at batch 1."""
+    (listed,) = engine.decode([jobs[number % len(jobs)]])
+    if isinstance(listed, Exception):
+        raise listed
 
 
 def _rounds(
-    bench: Bench, service: Served, bare: Process, bare_url: str, names: Sequence[str], decode: Callable[[int], float]
+    bench: Bench, service: Served, bare: Process, bare_url: str, names: Sequence[str], decode: Callable[[int], None]
 ) -> list[dict[str, float]]:
     """Processor microseconds of each part, one entry a round; the first round warms up and is dropped."""
     requests, rounds = bench.some(600, 60), bench.some(11, 2)
-    store = service.valkey
+    processes = {"service": service, "bare_route": bare, **({"valkey": service.valkey} if service.valkey else {})}
     asked = [ask(names[n % len(names)]) for n in range(requests)]
     found = []
     with bench.progress("rounds", rounds + 1) as advance:
         for _ in range(rounds + 1):
-            settle(service, *([store] if store else []))
-            kept = store.cpu_s() if store else 0.0
-            entry = {"service": _spent(service, service.url, asked)}
-            entry["valkey"] = (store.cpu_s() - kept) / requests * 1e6 if store else 0.0
-            entry["bare_route"] = _spent(bare, bare_url, asked)
-            entry["decoder_run"] = decode(requests) / requests * 1e6
-            found.append(entry)
+            settle(*processes.values())
+            before = {name: process.cpu_s() for name, process in processes.items()}
+            decoding = uvloop.run(_in_turns(service.url, bare_url, asked, decode))
+            settle(service)
+            spent = {name: process.cpu_s() - before[name] for name, process in processes.items()}
+            spent["decoder_run"] = decoding
+            found.append({name: seconds / requests * 1e6 for name, seconds in spent.items()})
             advance()
     return found[1:]
 
 
-def _spent(process: Process, url: str, asked: Sequence[Arrival]) -> float:
-    """Processor microseconds of a request, one request after another; what is done behind the answers counts."""
-    before = process.cpu_s()
-    report = closed_now(url, asked, concurrency=1)
-    if report.errors or (report.rungs and report.share("full") < 1.0):
-        raise RuntimeError(f"answers other than full lists: {report.errors} {report.reasons}")
-    settle(process)
-    return (process.cpu_s() - before) / len(asked) * 1e6
+async def _in_turns(url: str, bare_url: str, asked: Sequence[Arrival], decode: Callable[[int], None]) -> float:
+    """For every request: the service, the bare route, one decoder run. None has the caches to itself, as in a loop
+    of its own it would. Returns the processor seconds of the decoder runs."""
+    service, bare = await Client(url).open(), await Client(bare_url).open()
+    spent = 0.0
+    for number, request in enumerate(asked):
+        answer = await service.send(request)
+        if answer["rung"] != "full":
+            raise RuntimeError(f"a list from {answer['rung']}: {answer['reason']}")
+        await bare.send(request)
+        began = time.process_time()
+        decode(number)
+        spent += time.process_time() - began
+    service.close()
+    bare.close()
+    return spent
 
 
 def _record(bench: Bench, rounds: Sequence[dict[str, float]]) -> None:

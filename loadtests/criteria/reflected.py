@@ -15,17 +15,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
-import orjson
 import uvloop
 
 from loadtests.criteria.bench import MINUTE_MS, Bench, ask, batches, event, history, load, real_histories, tell, warm
-from loadtests.drive import Arrival
+from loadtests.criteria.client import Client
 from loadtests.hdr import Latencies
 from loadtests.replay import read
 from loadtests.server import serve
-from loadtests.wire import Connection, encode
 
 TRIALS = 10_000
 USERS = 400
@@ -43,38 +40,6 @@ class Outcome:
     rungs: Counter[str] = field(default_factory=Counter)
     compared: int = 0
     reflected_ms: list[float] = field(default_factory=list)
-
-
-class Client:
-    """One keep-alive connection; one request at a time."""
-
-    def __init__(self, url: str) -> None:
-        self._at = urlsplit(url)
-        self._reply: asyncio.Future[bytes]
-
-    async def open(self) -> Client:
-        loop = asyncio.get_running_loop()
-        where = (self._at.hostname or "", self._at.port or 80)
-        _, self._connection = await loop.create_connection(lambda: Connection(self), *where)
-        return self
-
-    async def send(self, request: Arrival) -> Any:
-        """The answer's body. Raises RuntimeError for any but a 200."""
-        self._reply = asyncio.get_running_loop().create_future()
-        self._connection.send(0, encode(request.method, self._at.netloc, request.path, request.body))
-        return orjson.loads(await self._reply)
-
-    def answered(self, _connection: Connection, _number: int, status: int, body: bytes) -> None:
-        if status == 200:
-            self._reply.set_result(body)
-        else:
-            self._reply.set_exception(RuntimeError(f"{status}: {body[:300]!r}"))
-
-    def failed(self, _connection: Connection, _number: int, kind: str) -> None:
-        self._reply.set_exception(RuntimeError(kind))
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 def run(bench: Bench) -> None:
