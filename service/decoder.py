@@ -50,8 +50,7 @@ class Decoder:
         shape = tables.shape(width, rows, sampled)
         masks = [tables.filters.mask(job.allowed) for job in jobs]
         stack = tables.stack(masks)
-        nodes = closed_nodes(tables.trie, masks, [job.excluded for job in jobs])
-        closed = self._closed_feeds([_by_token(tables, n, level, shape) for level, n in enumerate(nodes)], rows)
+        closed = self._closed(tables, jobs, masks, shape, rows)
         feeds = {
             **_request_feeds(jobs, rows),
             **_filter_feeds(tables, stack, masks, shape, rows),
@@ -74,6 +73,20 @@ class Decoder:
             tables.delta.merge(listed, query, offset[row], job, mask.waiting)
             for row, (listed, query, job, mask) in enumerate(zip(lists, out["query"], jobs, masks, strict=False))
         ]
+
+    def _closed(
+        self, tables: Tables, jobs: Sequence[DecodeJob], masks: Sequence[Mask], shape: Shape, rows: int
+    ) -> Mapping[str, Array]:
+        """Who asks again without an event in between excludes the same items: single lists remember theirs."""
+
+        def work_out() -> Mapping[str, Array]:
+            nodes = closed_nodes(tables.trie, masks, [job.excluded for job in jobs])
+            return self._closed_feeds([_by_token(tables, n, level, shape) for level, n in enumerate(nodes)], rows)
+
+        if len(jobs) > 1:
+            return work_out()
+        job = jobs[0]
+        return tables.remembered((job.allowed, job.decoding.sampled, job.excluded.tobytes()), work_out)
 
     def _closed_feeds(self, closed: Sequence[Closed], rows: int) -> dict[str, Array]:
         feeds: dict[str, Array] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,24 @@ def test_query_and_offset_score_an_item_in_the_units_of_the_list(engine: Engine)
     finally:
         engine._decoder._run = run
         engine.set_blend(blend)
+
+
+def test_a_repeated_list_is_the_first_one_again_and_knows_what_has_changed(engine: Engine) -> None:
+    h = np.random.default_rng(2).normal(size=32).astype(np.float32)
+    for strategy in STRATEGIES:
+        decoding, excluded = Decoding(strategy), np.arange(20)
+        job = DecodeJob(h, np.zeros(3, np.int64), GAP_UNKNOWN, decoding, 10, 0, excluded, 7)
+        first = engine.decode([job])
+        assert_same_lists(engine.decode([job]), first)
+        assert_same_lists(engine.decode([job, job]), [first[0], first[0]])
+        assert isinstance(first[0], Listed)
+        more = engine.decode([replace(job, excluded=np.append(excluded, first[0].items[0]))])[0]
+        filtered = engine.decode([replace(job, allowed=3)])[0]
+        assert isinstance(more, Listed)
+        assert isinstance(filtered, Listed)
+        assert first[0].items[0] not in more.items
+        for item in filtered.items.tolist():
+            assert set(engine.artifact.catalogue.items[item].facet("category")) & {"b", "c"}
 
 
 def test_masks_in_use_come_together_in_one_stack(engine: Engine) -> None:
