@@ -33,6 +33,7 @@ from loadtests.compare_rows import Measured, criteria, round_json, system_row
 from loadtests.peers import environments
 from loadtests.peers.environments import PeerError
 from loadtests.peers.systems import Place, Settings, System, systems
+from service.errors import ServiceError
 
 TUNING = "peers_tuning"
 NAME = "peers"
@@ -181,7 +182,7 @@ def main(
             earlier = {} if tune_ else (results.load(TUNING) or {}).get("tried", {})
             comparison = Comparison(chosen, asked, place, QUICK if quick else Effort(), earlier)
             _work(comparison, rounds=1 if quick else rounds, tuning=tune_, write=not quick, command=command)
-    except (PeerError, ValueError, OSError) as error:
+    except (PeerError, ServiceError, ValueError, OSError) as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from None
     console.print(f"{time.perf_counter() - began:.0f} s")
