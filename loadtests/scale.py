@@ -17,7 +17,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -186,12 +186,12 @@ def _feeds_of(engine: Engine, job: DecodeJob) -> dict[str, Any]:
     return seen
 
 
-def step_cases(trie: Trie, width: int, level: int) -> dict[str, Timed]:
+def step_cases(trie: Trie, code_sizes: Sequence[int], width: int, level: int) -> dict[str, Timed]:
     """One step from nodes of `level`, this decoder's and STATIC's, over the same beams."""
     rng = np.random.default_rng(level)
-    vocabulary = int(max(token.max() for token in trie.token)) + 1
+    vocabulary = max(code_sizes)
     index = StaticIndex.of(trie, vocabulary)
-    ours, theirs = our_step(trie, level), static_step(index, level)
+    ours, theirs = our_step(trie, level, code_sizes), static_step(index, level)
     nodes = [rng.integers(0, trie.n_nodes[level - 1], width) for _ in range(STATES)]
     states = [index.state(trie, level, node) for node in nodes]
     log_prob = rng.standard_normal((width, vocabulary)).astype(np.float32)
@@ -234,10 +234,10 @@ def measure(root: Path, sizes: list[int], rounds: int) -> dict[str, Any]:
     decode = paired({str(n): decode_case(engine) for n, engine in engines.items()}, rounds)
     largest = engines[sizes[-1]]
     constraint = {str(n): paired(constraint_cases(engine, root), rounds) for n, engine in engines.items()}
-    trie = largest.artifact.trie
+    trie, code_sizes = largest.artifact.trie, largest.artifact.network["code_sizes"]
     steps: dict[str, dict[str, float]] = {}
     for level in range(1, trie.levels):
-        steps |= paired(step_cases(trie, jobs(largest)[0].run_width, level), rounds)
+        steps |= paired(step_cases(trie, code_sizes, jobs(largest)[0].run_width, level), rounds)
     shape = {
         str(n): {"nodes": e.artifact.trie.n_nodes, "branching": e.artifact.trie.branching} for n, e in engines.items()
     }

@@ -11,6 +11,7 @@ there is none), tokens and next states. Filters and exclusions, which only this 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from export.trie import IntArray, Trie
+from export.trie import IntArray, Trie, levels_by_rows, levels_with_row_tokens
 
 Array = npt.NDArray[Any]
 
@@ -81,13 +82,18 @@ class Step:
     def __init__(self, nodes: list[Any], tables: dict[str, Array], inputs: dict[str, list[Any]]) -> None:
         types = {"log_prob": TensorProto.FLOAT, "at": TensorProto.INT64, "before": TensorProto.FLOAT}
         given = [helper.make_tensor_value_info(name, types[name], shape) for name, shape in inputs.items()]
-        kinds = {np.dtype(np.int64): TensorProto.INT64, np.dtype(np.bool_): TensorProto.BOOL}
+        kinds = {
+            np.dtype(np.int64): TensorProto.INT64,
+            np.dtype(np.int32): TensorProto.INT32,
+            np.dtype(np.bool_): TensorProto.BOOL,
+        }
+        small = tables.get("tokens", np.zeros(0)).dtype == np.int32
         given += [
             helper.make_tensor_value_info(n, kinds.get(a.dtype, TensorProto.FLOAT), a.shape) for n, a in tables.items()
         ]
         outputs = [
             helper.make_tensor_value_info("candidate", TensorProto.FLOAT, ["w", "c"]),
-            helper.make_tensor_value_info("token", TensorProto.INT64, ["w", "c"]),
+            helper.make_tensor_value_info("token", TensorProto.INT32 if small else TensorProto.INT64, ["w", "c"]),
             helper.make_tensor_value_info("next", TensorProto.INT64, ["w", "c"]),
         ]
         graph = helper.make_graph(nodes, "step", given, outputs)
@@ -159,22 +165,42 @@ def sparse_step(index: StaticIndex, level: int) -> Step:
     return Step(nodes, tables, _IN)
 
 
-def our_step(trie: Trie, level: int) -> Step:
-    """This decoder's step from nodes of `level` ≥ 1 (`export.decoder_graph`, `children`)."""
+def our_step(trie: Trie, level: int, code_sizes: Sequence[int]) -> Step:
+    """This decoder's step from nodes of `level` ≥ 1 (`export.decoder_graph`, `children`): by rows of all tokens, by
+    rows of the children's tokens, or in CSR form, whichever the sizes of the codes call for."""
     n = helper.make_node
+    if level in levels_by_rows(code_sizes):
+        nodes = [
+            n("Gather", ["row_ok", "at"], ["ok"], axis=0),
+            n("Gather", ["row_child", "at"], ["next"], axis=0),
+            n("Where", ["ok", "log_prob", "never"], ["candidate"]),
+            n("Shape", ["log_prob"], ["shape"]),
+            n("Expand", ["all_tokens", "shape"], ["token"]),
+        ]
+        children = np.arange(trie.n_nodes[level], dtype=np.int64)
+        size = int(code_sizes[level])
+        tables: dict[str, Array] = {
+            "row_ok": trie.rows(level, size, np.ones(len(children), np.bool_)),
+            "row_child": trie.rows(level, size, children),
+            "all_tokens": np.arange(size, dtype=np.int64)[None],
+            "never": np.array([NEVER], np.float32),
+        }
+        return Step(nodes, tables, _IN)
+    by_row = level in levels_with_row_tokens(code_sizes)
     nodes = [
         n("Gather", ["count", "at"], ["counts"], axis=0),
         n("Less", ["slots", "counts"], ["ok"]),
         n("Gather", ["first", "at"], ["begin"], axis=0),
         n("Add", ["begin", "slots"], ["place"]),
         n("Min", ["place", "last"], ["next"]),
-        n("Gather", ["tokens", "next"], ["token"], axis=0),
+        n("Gather", ["tokens", "at" if by_row else "next"], ["token"], axis=0),
         n("GatherElements", ["log_prob", "token"], ["picked"], axis=1),
         n("Where", ["ok", "picked", "never"], ["candidate"]),
     ]
     first = trie.first_child[level]
-    tables: dict[str, Array] = {
-        "count": np.diff(first)[:, None], "first": first[:-1, None], "tokens": trie.token[level],
+    tables = {
+        "count": np.diff(first)[:, None], "first": first[:-1, None],
+        "tokens": trie.row_tokens(level) if by_row else trie.token[level],
         "slots": np.arange(trie.branching[level], dtype=np.int64), "never": np.array([NEVER], np.float32),
         "last": np.array([trie.n_nodes[level] - 1], np.int64),
     }  # fmt: skip

@@ -35,13 +35,13 @@ class DeltaTable:
     def merge(self, listed: Listed, query: FloatArray, offset: float, job: DecodeJob, allowed: BoolArray) -> Listed:
         """The list of a job with the waiting items in it: `query` [d] and `offset` are the decoder's for this row,
         `allowed` [m] says which items the job's filter admits. At most k, without repeats, none excluded."""
-        open_ = allowed & ~np.isin(self.items, job.excluded)
-        if not open_.any():
+        open_ = np.flatnonzero(allowed & ~np.isin(self.items, job.excluded) if len(job.excluded) else allowed)
+        if not len(open_):
             return listed
         if len(listed.items) == 0:
             offset = 0.0  # no survivors to compare with
+        scores = (self.vectors @ query)[open_] / np.float32(math.sqrt(len(query))) + np.float32(offset)
         items = self.items[open_]
-        scores = (self.vectors[open_] @ query) / np.float32(math.sqrt(len(query))) + np.float32(offset)
         if not np.isfinite(scores).all():
             return listed
         if job.decoding.sampled:

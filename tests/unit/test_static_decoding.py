@@ -19,13 +19,24 @@ def trie() -> Trie:
     return Trie.build(codes)
 
 
-@pytest.mark.parametrize("level", [1, 2, 3])
-def test_both_steps_allow_the_same_tokens(trie: Trie, level: int) -> None:
+@pytest.mark.parametrize(
+    ("level", "sizes"),
+    [
+        (1, (16, 16, 16, 16)),
+        (1, (2**10, 2**9, 16)),
+        (2, (16, 16, 16)),
+        (2, (2**9, 2**8, 16)),
+        (3, (2**9, 2**9, 16, 16)),
+    ],
+)
+def test_both_steps_allow_the_same_tokens(trie: Trie, level: int, sizes: tuple[int, ...]) -> None:
+    """Whatever form the sizes of the codes call for; the codes themselves are small."""
+    sizes = (*sizes[:level], V, *sizes[level + 1 :])
     rng = np.random.default_rng(level)
     index = StaticIndex.of(trie, V)
     node = rng.integers(0, trie.n_nodes[level - 1], 64)
     log_prob = np.log(rng.dirichlet(np.ones(V), 64)).astype(np.float32)
-    ours = our_step(trie, level)(log_prob, node)
+    ours = our_step(trie, level, sizes)(log_prob, node)
     theirs = static_step(index, level)(log_prob, index.state(trie, level, node))
     for row in range(len(node)):
         expected = {
