@@ -13,6 +13,7 @@ NOT_YET = "*Not measured yet.*"
 MEANING = {
     "1 cpu": "Processor time of a warm /recommend, store included ÷ (bare typed FastAPI route + one decoder run)",
     "1 cpu without Valkey": "The same, the service's own processor time only",
+    "1 cpu in loops": "The same with Valkey, each part measured in a loop of its own",
     "4 history p50": "/recommend p50 with 2,000 events ÷ with 50",
     "4 history event": "Processor time of an event (ingest + encode) with 2,000 events before it ÷ with 50",
     "5 redis blob": "Largest encoder state in Redis, of all users",
@@ -83,9 +84,11 @@ def cpu(found: Results) -> str:
     parts = found["median"]
     names = {"service": "the service", "valkey": "its Valkey", "bare_route": "bare typed FastAPI route",
              "decoder_run": "one decoder run, batch 1"}  # fmt: skip
-    rows = [[names.get(part, part), value, _range([one[part] for one in found["rounds"]])]
-            for part, value in parts.items()]  # fmt: skip
-    return markdown(["µs of processor time a request", "median of rounds", "range"], rows)
+    rows = [
+        [names.get(part, part), value, _range([one[part] for one in found["rounds"]]), found["median_in_loops"][part]]
+        for part, value in parts.items()
+    ]
+    return markdown(["µs of processor time a request", "in turns, median", "range", "each in a loop, median"], rows)
 
 
 def peers(found: Results) -> str:
