@@ -66,10 +66,11 @@ def scale(axes: Any, found: Results) -> None:
     """Decoding over the size of the catalogue, and its graph with and without the constraint."""
     sizes = list(found["decode_ms"])
     xs = [int(size) for size in sizes]
-    constraint = found["constraint_ms"]
     axes.plot(xs, [found["decode_ms"][size]["p50"] for size in sizes], "o-", color=_INK, label="decode p50")
-    axes.plot(xs, [constraint[size]["on"]["p50"] for size in sizes], "o--", color=_SOFT, label="graph, constraint on")
-    axes.plot(xs, [constraint[size]["off"]["p50"] for size in sizes], "o:", color=_SOFT, label="graph, constraint off")
+    constraint = found["constraint_ms"]
+    for way, style in zip(constraint[sizes[0]], ("o--", "o:", "o-."), strict=False):
+        label = f"graph, constraint {way}"
+        axes.plot(xs, [constraint[size][way]["p50"] for size in sizes], style, color=_SOFT, label=label)
     axes.set_xscale("log")
     axes.set_xlabel("items")
     axes.set_ylabel("ms")
