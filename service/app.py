@@ -94,6 +94,7 @@ def create_app(
         metrics=metrics,
         max_body_bytes=settings.max_body_bytes,
         draining=lambda: lifecycle.draining,
+        direct=routes.direct(api.router, ops.router),
     )
     return app
 

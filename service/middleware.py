@@ -14,18 +14,23 @@ from service.deadline import Clock, request_began
 from service.errors import BodyTooLarge, Draining, ServiceError
 from service.metrics import Metrics
 from service.problems import problem
+from service.routes import Direct
 
 log = logs.get("service.requests")
 
 # Answered to the end of a shutdown: probes, and the one route that always answers.
 _ALWAYS = frozenset({"/recommend", "/healthz", "/readyz", "/metrics", "/version"})
 _UNMATCHED = "unmatched"
+_NONE: Direct = {}
 # A client that left before the answer began; the status nginx uses.
 _CLIENT_GONE = 499
 
 
 class RequestGate:
-    """Gives a request its id and its beginning, bounds its body, times it, counts it and logs it."""
+    """Gives a request its id and its beginning, bounds its body, times it, counts it and logs it.
+
+    A route of `direct` is called from here; all others are found by the application.
+    """
 
     def __init__(
         self,
@@ -34,6 +39,7 @@ class RequestGate:
         metrics: Metrics,
         max_body_bytes: int,
         draining: Callable[[], bool],
+        direct: Direct = _NONE,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
     ) -> None:
@@ -41,6 +47,7 @@ class RequestGate:
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._draining = draining
+        self._direct = direct
         self._clock, self._wall_clock = clock, wall_clock
         # Bound once: the lazy logger would look its configuration up for every request.
         self._log = log.bind()
@@ -68,7 +75,14 @@ class RequestGate:
     async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
             self._admit(scope)
-            await self._app(scope, _Bounded(receive, self._max_body_bytes), answer)
+            bounded = _Bounded(receive, self._max_body_bytes)
+            route = self._direct.get((scope["method"], scope["path"]))
+            if route is None:
+                await self._app(scope, bounded, answer)
+                return
+            # Everything between here and there would only find this route, and handle errors that are handled here.
+            scope["route"] = route
+            await route.handle(scope, bounded, answer)
         except ServiceError as error:
             if answer.started:
                 raise
@@ -116,9 +130,7 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
-            headers.append((b"x-request-id", self.request_id.encode("ascii")))
-            message = {**message, "headers": headers}
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode("ascii"))]
         await self._send(message)
 
 

@@ -7,6 +7,8 @@ function that takes the request and nothing else is called directly; the rest is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
@@ -22,6 +24,20 @@ class DirectRoute(APIRoute):
             return
         response = await self.endpoint(Request(scope, receive, send))
         await response(scope, receive, send)
+
+
+Direct = Mapping[tuple[str, str], DirectRoute]
+
+
+def direct(*routers: APIRouter) -> Direct:
+    """The routes that need no matching, by method and path."""
+    return {
+        (method, route.path): route
+        for router in routers
+        for route in router.routes
+        if isinstance(route, DirectRoute) and "{" not in route.path and not route.dependant.query_params
+        for method in route.methods or ()
+    }
 
 
 def install(app: FastAPI, *routers: APIRouter) -> None:
