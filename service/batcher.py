@@ -84,11 +84,11 @@ class Batcher(Generic[J, R]):
         clock: Clock = time.monotonic,
     ) -> None:
         self._engine_run = run
-        self._metrics = metrics
         self._group = group
         self._batch_max, self._window_s = limits.batch_max, limits.window_s
         self._queue_max, self._stall_s = limits.queue_max, limits.stall_s
         self._on_run = on_run
+        self._queued = metrics.stage_duration.labels("queue").observe
         self._clock = clock
         self._queue: deque[_Entry[J, R]] = deque()
         self._changed = threading.Condition()
@@ -131,15 +131,12 @@ class Batcher(Generic[J, R]):
             ModelError: the engine failed, or its thread is dead.
         """
         entry = self._enqueue(job, deadline)
+        timer = asyncio.get_running_loop().call_later(deadline.remaining(), _expire, entry.future)
         try:
-            await asyncio.wait((entry.future,), timeout=deadline.remaining())
-            if not entry.future.done():
-                raise DeadlineExceeded("no answer from the engine in time")
-            return entry.future.result()
+            return await entry.future
         finally:
+            timer.cancel()
             entry.abandoned = True
-            if not entry.future.cancel() and not entry.future.cancelled():
-                entry.future.exception()  # marks it as seen
 
     async def close(self, timeout_s: float) -> None:
         """Refuses new jobs, waits up to `timeout_s` for the accepted ones, fails the rest."""
@@ -213,7 +210,7 @@ class Batcher(Generic[J, R]):
             batch: list[_Entry[J, R]] = []
             expired: list[_Entry[J, R]] = []
             for entry in taken:
-                self._metrics.stage_duration.labels("queue").observe(now - entry.enqueued)
+                self._queued(now - entry.enqueued)
                 if not entry.abandoned:
                     (expired if entry.deadline.passed else batch).append(entry)
             self._post(expired, [DeadlineExceeded("waited too long for the engine")] * len(expired))
@@ -279,6 +276,11 @@ class Batcher(Generic[J, R]):
             waiting = list(self._queue)
             self._queue.clear()
         self._post(waiting, [error] * len(waiting))
+
+
+def _expire(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(DeadlineExceeded("no answer from the engine in time"))
 
 
 def _as_model_error(result: R | Exception) -> R | Exception:

@@ -171,8 +171,11 @@ class RedisLink:
         if not self._lane.open:
             await _in_time("connect", self._lane.connect(), deadline)
         answer = self._lane.ask(call.evalsha())
-        await _in_time("EVALSHA", answer, deadline)
-        reply = answer.result()
+        timer = asyncio.get_running_loop().call_at(deadline, _overdue, answer, _LAST_CHANCE)
+        try:
+            reply = await answer
+        finally:
+            timer.cancel()
         if not isinstance(reply, hiredis.ReplyError):
             return reply
         if str(reply).startswith("NOSCRIPT"):
@@ -269,6 +272,16 @@ class RedisLink:
         pool = getattr(self._client, "connection_pool", None)
         for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
             await sentinel.aclose()
+
+
+def _overdue(answer: asyncio.Future[Any], turns: int) -> None:
+    """Fails an answer that did not come in time."""
+    if answer.done():
+        return
+    if turns:  # a loop that lags fires its timers before it has read what is already there
+        answer.get_loop().call_soon(_overdue, answer, turns - 1)
+    else:
+        answer.set_exception(StoreUnavailable("EVALSHA: no reply in time"))
 
 
 async def _in_time(name: str, awaited: asyncio.Future[Any], deadline: float) -> None:
