@@ -135,7 +135,7 @@ def test_decode_only_rates_meet_no_limit_and_no_other_variant() -> None:
     assert (limited.value, limited.limit, limited.holds) == (4.0, "≥ 3", True)
     stated = rows["2 rps / LitServe, decode only"]
     assert (stated.value, stated.limit, stated.holds) == (2.0, None, None)
-    assert "2 rps / torch eager" not in rows
+    assert not any("torch eager" in name for name in rows)
 
 
 def test_a_row_is_the_median_of_its_rounds() -> None:
