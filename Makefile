@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+LOAD   := $(VENV)/.load-installed
 
 # The runtime on this machine: cpu, or `make EXTRA=gpu …` on one with CUDA.
 EXTRA  ?= cpu
@@ -24,6 +25,10 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA),embedded,train,test,dev]'
 	@touch $@
 
+$(LOAD): pyproject.toml $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[load]'
+	@touch $@
+
 demo: $(STAMP)  ## Train on MovieLens-100K, export, serve, and show recommendations
 	$(BIN)/gpt4rec demo $(if $(ONCE),--once)
 
@@ -39,11 +44,15 @@ format: $(STAMP)  ## Format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-load: $(STAMP)  ## Open-loop load against a running service: make load URL=http://127.0.0.1:8000
-	$(BIN)/python -m loadtests.open_loop $(if $(URL),--url $(URL))
+load: $(STAMP)  ## Open-loop load against a running service: make load URL=http://127.0.0.1:8000 [DATA=DIR to replay]
+	$(BIN)/python -m loadtests.open_loop $(if $(URL),--url $(URL)) $(if $(DATA),--data $(DATA))
 
-bench: $(STAMP)  ## Time encode and decode of an artefact: make bench ARTIFACT=DIR
-	$(BIN)/python -m loadtests.engine_bench $(if $(ARTIFACT),--artifact $(ARTIFACT))
+bench: $(STAMP) $(LOAD)  ## All figures of docs/performance.md, an hour: make bench ARTIFACT=DIR RUN=DIR DATA=DIR
+	$(BIN)/python -m loadtests.criteria all --artifact $(ARTIFACT) --data $(DATA)
+	$(BIN)/python -m loadtests.peers install
+	$(BIN)/python -m loadtests.compare --artifact $(ARTIFACT) --run $(RUN) --data $(DATA)
+	$(BIN)/python -m loadtests.scale --out $(or $(OUT),.bench)
+	$(BIN)/python -m loadtests.draw
 
 clean:  ## Remove what was built, not the data
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
