@@ -30,7 +30,11 @@ async def open_engine(stack: AsyncExitStack, settings: Settings) -> EngineLike:
     if settings.artifact is None:
         raise StartupError(f"no artefact to serve: set {PREFIX}ARTIFACT or give --artifact")
     engine: EngineLike = await asyncio.to_thread(
-        Engine.open, settings.artifact, device=settings.device, threads=settings.engine_threads or None
+        Engine.open,
+        settings.artifact,
+        device=settings.device,
+        threads=settings.engine_threads or None,
+        cuda_graphs=settings.cuda_graphs,
     )
     stack.callback(engine.close)
     return engine

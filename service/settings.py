@@ -104,6 +104,9 @@ class Settings(BaseSettings):
         description="Threads of one engine run on a CPU; 0 takes all processors. One is best for small models, whose "
         "operators take less time than waking a thread; more workers use more processors.",
     )
+    cuda_graphs: bool = Field(
+        False, description="Replay each padded batch size as one CUDA graph; needs device cuda. See docs/gpu.md."
+    )
     queue_max: int = Field(256, ge=1, description="Jobs that may wait; one more is refused and served one rung lower.")
     engine_stall_s: float = Field(30.0, gt=0, description="An engine run longer than this makes /readyz fail.")
 
