@@ -28,7 +28,7 @@ from rich.table import Table
 from export.artifact import Artifact
 from loadtests import results
 from loadtests.compare_data import Users, users_of
-from loadtests.compare_measure import QUICK, Effort, measure, try_settings
+from loadtests.compare_measure import LIMIT_MS, QUICK, Effort, measure, try_settings
 from loadtests.compare_rows import Measured, criteria, round_json, system_row
 from loadtests.peers import environments
 from loadtests.peers.environments import PeerError
@@ -57,8 +57,10 @@ class Comparison:
 
 
 def fastest(tried: Sequence[Mapping[str, Any]]) -> Settings | None:
-    """The settings with the highest rate; None where nothing was tried."""
-    return max(tried, key=lambda one: one["rps"])["settings"] if tried else None
+    """The settings with the highest rate among those whose p99 is within the limit, where any is; None where nothing
+    was tried."""
+    in_time = [one for one in tried if one["p99_ms"] <= LIMIT_MS] or tried
+    return max(in_time, key=lambda one: one["rps"])["settings"] if tried else None
 
 
 def tune(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:

@@ -35,13 +35,13 @@ TIMEOUT_S = 30.0
 class Effort:
     """How long is measured; seconds. `precision` is how far apart the borders of the search may end."""
 
-    step_s: float = 2.0
-    confirm_s: float = 5.0
+    step_s: float = 1.5
+    confirm_s: float = 4.0
     warmup_s: float = 0.5
-    wrk_s: float = 3.0
+    wrk_s: float = 2.0
     sequential_s: float = 8.0
     precision: float = 0.07
-    search_s: float = 42.0  # the search ends after this, with the highest rate that held
+    search_s: float = 28.0  # the search ends after this, with the highest rate that held
 
 
 QUICK = Effort(1.5, 2.0, 0.5, 1.0, 2.0, 0.2, 20.0)

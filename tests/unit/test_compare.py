@@ -161,8 +161,12 @@ def test_a_system_that_was_never_measured_has_no_row() -> None:
 
 
 def test_the_fastest_settings_are_taken() -> None:
-    tried = [{"settings": {"workers": n}, "rps": rps} for n, rps in ((1, 10.0), (2, 30.0), (3, 20.0))]
-    assert fastest(tried) == {"workers": 2}
+    def tried(*rates: tuple[float, float]) -> list[dict[str, Any]]:
+        return [{"settings": {"workers": n}, "rps": rps, "p99_ms": p99} for n, (rps, p99) in enumerate(rates, 1)]
+
+    assert fastest(tried((10.0, 20.0), (30.0, 40.0), (20.0, 30.0))) == {"workers": 2}
+    assert fastest(tried((10.0, 20.0), (30.0, 90.0), (20.0, 30.0))) == {"workers": 3}
+    assert fastest(tried((10.0, 200.0), (30.0, 90.0))) == {"workers": 2}
     assert fastest([]) is None
 
 
