@@ -130,6 +130,7 @@ async def _open(
     _spawn(stack, lambda: watch_loop_lag(metrics, lag_s, guard.lagged))
 
     states, behind = _states(stack, settings, store, metrics, history_cap)
+    serving.on_replace = states.cache.clear
     recommender = Recommender(
         serving,
         states,

@@ -83,10 +83,10 @@ class WriteBehind:
     async def run(self) -> None:
         """Runs until cancelled."""
         while True:
-            await self._wake.wait()
+            if not (self._behind or self._unwritten):
+                await self._wake.wait()
             self._wake.clear()
-            while self._behind or self._unwritten:
-                await self._turn()
+            await self._turn()
 
     async def drain(self, timeout_s: float) -> None:
         """What is waiting is encoded and stored, as far as the time allows. The loop must have ended."""
@@ -107,6 +107,8 @@ class WriteBehind:
             await self._store_states(list(_take(self._unwritten).values()))
         except StoreUnavailable as error:
             log.debug("write_behind_failed", reason=error.reason)
+        except Exception as error:
+            log.error("write_behind_broke", **logs.where(error))
         finally:
             self._busy = False
 
@@ -133,6 +135,7 @@ class WriteBehind:
                 found.append(profile)
         for model in {model.version: model for _, model in unknown}.values():
             wanted = [(subject, "") for subject, its in unknown if its.version == model.version]
+            erasures = self._keeper.erasures
             try:
                 records = await self._store.read_many(wanted, model.version)
             except StoreUnavailable:
@@ -140,7 +143,7 @@ class WriteBehind:
                 raise
             for (subject, _), record in zip(wanted, records, strict=True):
                 assert record is not None  # noqa: S101 - no version is the empty one
-                found.append(self._keeper.keep(subject, model, record))
+                found.append(self._keeper.keep(subject, model, record, erasures))
         return found
 
     async def _store_states(self, profiles: Sequence[Profile]) -> None:

@@ -91,7 +91,8 @@ def unpack(blob: bytes | None, shape: StateShape) -> Base | None:
         return None
     if kind not in (_FULL, _H_ONLY) or len(content) != _HEADER.size + _body_bytes(shape, n, kind == _H_ONLY):
         return None
-    h = np.frombuffer(content, "<f4", shape.hidden, len(content) - 4 * shape.hidden).astype(np.float32, copy=False)
+    h = np.frombuffer(content, "<f4", shape.hidden, len(content) - 4 * shape.hidden).astype(np.float32)  # not the blob
+    h.flags.writeable = False
     state = None if kind == _H_ONLY else _read_rows(content, shape, n, h)
     return Base(h, state, version.decode("ascii", "replace"), last_score)
 

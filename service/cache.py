@@ -46,6 +46,11 @@ class ProfileCache:
             _, (_, freed) = self._profiles.popitem(last=False)
             self.nbytes -= freed
 
+    def clear(self) -> None:
+        """Another catalogue is served: what is here would only hold the old one in memory."""
+        self._profiles.clear()
+        self.nbytes = 0
+
     def drop(self, subject: Subject) -> None:
         _, freed = self._profiles.pop(subject, (None, 0))
         self.nbytes -= freed

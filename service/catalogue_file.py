@@ -143,3 +143,7 @@ class UpdatesFile:
         content = self.path.read_bytes()
         self._stamp = stamp
         return content
+
+    def forget(self) -> None:
+        """The content could not be used: it is given again at the next call."""
+        self._stamp = None

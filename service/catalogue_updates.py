@@ -153,13 +153,17 @@ class CatalogueUpdates:
         content = self._file.changed()
         if content is None:
             return False
-        updates = parse(content, self._exported.catalogue)
-        self._report(updates)
-        with self._lock:
-            self._new.update(updates.new)
-            left = (item_id for item_id in self._new if item_id not in updates.new)
-            self._out_of_stock = [*updates.out_of_stock, *left]
-            self._hand_over()
+        try:
+            updates = parse(content, self._exported.catalogue)
+            self._report(updates)
+            with self._lock:
+                self._new.update(updates.new)
+                left = (item_id for item_id in self._new if item_id not in updates.new)
+                self._out_of_stock = [*updates.out_of_stock, *left]
+                self._hand_over()
+        except BaseException:
+            self._file.forget()
+            raise
         return True
 
     @property
@@ -187,8 +191,8 @@ class CatalogueUpdates:
             while True:
                 try:
                     await asyncio.to_thread(self.poll)
-                except (OSError, ValueError) as error:
-                    log.error("catalogue_updates_not_read", cause=str(error))
+                except Exception as error:
+                    log.error("catalogue_updates_not_served", cause=str(error), **logs.where(error))
                 if (building is None or building.done()) and self.due:
                     building = asyncio.create_task(self._rebuild_logged())
                 await asyncio.sleep(poll_s)

@@ -101,13 +101,14 @@ class Encoder:
             raise ModelError("the encoder's output is not finite")
         n_next = np.minimum(s.window, n_valid + n_new).tolist()
         scales = out.get("next_scale", np.zeros((batch, 0), np.float32))
+        # Copies: a view of one row would keep all rows of the batch in memory.
         return [
             EncoderState(
-                out["next_kv"][row],
-                scales[row],
-                out["next_time_ms"][row],
+                out["next_kv"][row].copy(),
+                scales[row].copy(),
+                out["next_time_ms"][row].copy(),
                 n_next[row],
-                out["h"][row],
+                out["h"][row].copy(),
             )
             for row in range(len(states))
         ]

@@ -96,6 +96,8 @@ class Engine:
         filters and indices of items stay valid. Takes long where the trie has changed: not for the event loop."""
         self._tables = self._decoder.tables = self._tables.renewed(live.artifact, live.delta)
         self.artifact = live.artifact
+        for graph in self._graphs.values():
+            graph.forget_bindings()
 
     def end_profiling(self) -> dict[str, Path]:
         """The file of node times of every graph, where a profile was asked for."""

@@ -16,7 +16,8 @@
     │   ├── ModelError             503  model_error        the engine or its session broke
     │   ├── Overloaded             503  overload           the queue is full, or the wait would be too long
     │   └── DeadlineExceeded       503  deadline           the answer would come, or came, too late
-    │       └── StateStale         503  state_stale        because there is too much history to encode
+    │       ├── StateStale         503  state_stale        because there is too much history to encode
+    │       └── FilterNotReady     503  deadline           because a new filter is still being worked out
     └── StartupError               –    the service cannot start; the message names the cause
         ├── SettingsError          –    a setting is unknown or has a bad value
         ├── PolicyError            –    the policies file does not fit
@@ -177,6 +178,12 @@ class StateStale(DeadlineExceeded):
     def __init__(self, message: str, *, tried: bool = False) -> None:
         super().__init__(message)
         self.tried = tried
+
+
+class FilterNotReady(DeadlineExceeded):
+    """A filter that was not used before is still being worked out: no fault of the model."""
+
+    title = "The filter is not ready in time"
 
 
 class StartupError(ServiceError):

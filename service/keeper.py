@@ -52,6 +52,7 @@ class StateKeeper:
         self._h_only = h_only
         self._clock = clock
         self._flights: dict[_Key, asyncio.Task[Base]] = {}
+        self._erasures = 0
 
     @property
     def under_way(self) -> int:
@@ -64,7 +65,7 @@ class StateKeeper:
         Raises:
             StoreUnavailable: away, or too slow for this request.
         """
-        known = self.cache.get(subject, model)
+        known, erasures = self.cache.get(subject, model), self._erasures
         try:
             with self._metrics.stage("state"):
                 version = "" if known is None else known.record.version
@@ -77,12 +78,18 @@ class StateKeeper:
             self._metrics.state_cache.labels("memory", "hit").inc()
             return known
         self._metrics.state_cache.labels("memory", "miss" if known is None else "stale").inc()
-        return self.keep(subject, model, record)
+        return self.keep(subject, model, record, erasures)
 
-    def keep(self, subject: Subject, model: ServedModel, record: UserRecord) -> Profile:
-        """The profile of a record that was just read, put into the cache."""
+    @property
+    def erasures(self) -> int:
+        """How often something was forgotten here; to be noted before a read whose record is to be kept."""
+        return self._erasures
+
+    def keep(self, subject: Subject, model: ServedModel, record: UserRecord, erasures: int) -> Profile:
+        """The profile of a record, put into the cache; not where something was erased while the record was read."""
         profile = Profile.of(subject, model, record)
-        self.cache.put(profile)
+        if erasures == self._erasures:
+            self.cache.put(profile)
         return profile
 
     def encoding(self, profile: Profile, events: Past, *, from_state: bool = True) -> Encoding | None:
@@ -140,6 +147,7 @@ class StateKeeper:
 
     def forget(self, subject: Subject) -> None:
         """Nothing of the subject stays in this process."""
+        self._erasures += 1
         self.cache.drop(subject)
 
     async def close(self) -> None:
@@ -152,9 +160,12 @@ class StateKeeper:
         record = profile.record
         base = profile.base = Base.of(state, record.version, record.events[-1].score, h_only=self._h_only)
         assert profile.subject is not None  # noqa: S101
-        if self.cache.get(profile.subject, profile.model) is profile:
-            self.cache.put(profile)  # it has grown; and one that was dropped meanwhile stays out
-        self.encoded(profile)
+        kept = self.cache.get(profile.subject, profile.model)
+        if kept is not None and kept.record.version == record.version:
+            kept.base = base
+            self.cache.put(kept)  # it has grown; and one that was dropped meanwhile stays out
+        if record.version:  # a log whose version was lost cannot vouch for a state
+            self.encoded(profile)
         return base
 
     def _landed(self, key: _Key, flight: asyncio.Task[Base]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import cast
@@ -69,7 +70,9 @@ async def start_model(
         batcher.start()
         stack.push_async_callback(batcher.close, settings.drain_timeout_s)
     metrics.model_info.labels(engine.model_version).set(1)
-    return ServedModel.of(engine, encoder, decoder, start_h)
+    filter_thread = ThreadPoolExecutor(1, thread_name_prefix="filters")
+    stack.callback(filter_thread.shutdown, wait=False, cancel_futures=True)
+    return ServedModel.of(engine, encoder, decoder, start_h, filter_thread)
 
 
 def _warm_up(engine: EngineLike) -> npt.NDArray[np.float32]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
@@ -87,6 +88,8 @@ class RequestGate:
             if answer.started:
                 raise
             await problem(error, answer.request_id)(scope, receive, answer)
+        except ClientDisconnect:
+            return  # it left before its body was here: there is nobody to answer
         except Exception as error:
             log.error("request_failed", request_id=answer.request_id, **logs.where(error))
             if answer.started:

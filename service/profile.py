@@ -17,7 +17,7 @@ from service.records import ARRIVALS, NewEvent, StoredEvent, Subject, UserRecord
 from service.segments import FACT_WINDOW, Facts, facts
 from service.served import ServedModel
 
-# What an event takes in memory, its strings included: 360 bytes by tracemalloc at ids of 8 to 16 characters, rounded up.
+# What an event takes in memory with its strings: 360 bytes by tracemalloc at ids of 8 to 16 characters, rounded up.
 _EVENT_BYTES = 400
 _PROFILE_BYTES = 2_000
 

@@ -20,7 +20,14 @@ from service import logs
 from service.call import Call
 from service.deadline import Clock, Deadline
 from service.decoding import Decoding
-from service.errors import DeadlineExceeded, ModelAttemptFailed, ModelError, StateStale, StoreUnavailable
+from service.errors import (
+    DeadlineExceeded,
+    FilterNotReady,
+    ModelAttemptFailed,
+    ModelError,
+    StateStale,
+    StoreUnavailable,
+)
 from service.fallback import Constraints, Listing
 from service.guard import Decision, Guard, ModelRung, Outcome, Reason, Rung
 from service.history import Past, past, subject_of
@@ -190,6 +197,8 @@ class Recommender:
         except StateStale as stale:
             outcome = Outcome.LATE if stale.tried else Outcome.UNUSED
             raise
+        except FilterNotReady:
+            raise
         except DeadlineExceeded:
             outcome = Outcome.LATE
             raise
@@ -251,8 +260,7 @@ class Recommender:
         fallback, k = plan.model.fallback, plan.request.k
         if rung != "popular" and not plan.deadline.passed:
             try:
-                events = plan.model.vocabulary.events(plan.past.item_ids, plan.past.types, plan.past.times_ms)
-                return fallback.by_history(events.item, k, plan.limits)
+                return fallback.by_history(plan.model.places(plan.past.item_ids), k, plan.limits)
             except Exception as error:
                 log.error("item_cf_failed", request_id=plan.call.request_id, **logs.where(error))
         return fallback.popular(k, plan.limits)

@@ -20,6 +20,9 @@ from service.errors import StoreUnavailable
 # Replies waited for at once; a server that falls further behind than this is as good as away.
 _UNANSWERED_MAX = 2048
 
+# Turns of the event loop an overdue reply may still need.
+_LAST_CHANCE = 8
+
 Part = str | bytes | int
 
 
@@ -125,11 +128,13 @@ class _Line(asyncio.Protocol):
     def ask(self, parts: Sequence[Part]) -> asyncio.Future[Any]:
         if not self.open or len(self._waiting) >= _UNANSWERED_MAX:
             raise StoreUnavailable("no connection, or too many replies are outstanding")
+        # First, since a reply that is waited for and never comes would shift all others.
+        packed = hiredis.pack_command(tuple(parts))  # type: ignore[arg-type]
         future = self._loop.create_future()
         self._waiting.append((self._loop.time(), future))
         if not self._outgoing:
             self._loop.call_soon(self._flush)
-        self._outgoing.append(hiredis.pack_command(tuple(parts)))  # type: ignore[arg-type]
+        self._outgoing.append(packed)
         if self._watch is None:
             self._watch = self._loop.call_later(self._slowest_s, self._check)
         return future
@@ -143,16 +148,18 @@ class _Line(asyncio.Protocol):
         if self._transport is not None and self.open:
             self._transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
 
-    def _check(self) -> None:
+    def _check(self, turns: int = _LAST_CHANCE) -> None:
         """Runs while anything is waited for; one timer serves all replies."""
         self._watch = None
         if not self._waiting:
             return
         overdue = self._waiting[0][0] + self._slowest_s - self._loop.time()
-        if overdue <= 0:
-            self.close()
-        else:
+        if overdue > 0:
             self._watch = self._loop.call_later(overdue, self._check)
+        elif turns:  # a loop that lags fires its timers before it has read what is already there
+            self._loop.call_soon(self._check, turns - 1)
+        else:
+            self.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)

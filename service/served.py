@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -18,7 +19,7 @@ from export.itemcf import ItemCF, Popularity
 from service.batcher import Batcher
 from service.catalogue_updates import LiveCatalogue
 from service.deadline import Deadline
-from service.errors import DeadlineExceeded, InvalidRequest, ModelError, NotFound
+from service.errors import FilterNotReady, InvalidRequest, ModelError, NotFound
 from service.fallback import Fallback
 from service.jobs import DecodeJob, EncodeJob, Listed
 from service.state import EncoderState, StateShape
@@ -89,6 +90,7 @@ class ServedModel:
     """Everything of one model version. Replaced as a whole, never changed.
 
     `start_h` [d] is the hidden state of a user without history; `in_stock` [items] bool, None where all are.
+    New filters are worked out in `filter_thread`: they wait for each other and for nothing else.
     """
 
     engine: EngineLike
@@ -99,8 +101,10 @@ class ServedModel:
     catalogue: Catalogue
     fallback: Fallback
     in_stock: BoolArray | None
+    filter_thread: Executor
     _masks: OrderedDict[bytes, BoolArray | None] = field(default_factory=OrderedDict)
     _filter_ids: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
+    _preparing: dict[tuple[str, bytes], asyncio.Future[Any]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -109,11 +113,12 @@ class ServedModel:
         encoder: Batcher[EncodeJob, EncoderState],
         decoder: Batcher[DecodeJob, Listed],
         start_h: npt.NDArray[np.float32],
+        filter_thread: Executor,
     ) -> ServedModel:
         a = engine.artifact
         fallback = Fallback(a.item_cf, a.popularity)
         in_stock = a.catalogue.allowed({})
-        return cls(engine, encoder, decoder, start_h, a.vocabulary, a.catalogue, fallback, in_stock)
+        return cls(engine, encoder, decoder, start_h, a.vocabulary, a.catalogue, fallback, in_stock, filter_thread)
 
     def over(self, live: LiveCatalogue) -> ServedModel:
         """The same model over a catalogue that has changed."""
@@ -121,7 +126,7 @@ class ServedModel:
         fallback = replace(self.fallback, stand_in=live.stand_in)
         return ServedModel(
             self.engine, self.encoder, self.decoder, self.start_h, a.vocabulary, a.catalogue, fallback,
-            a.catalogue.allowed({}),
+            a.catalogue.allowed({}), self.filter_thread,
         )  # fmt: skip
 
     @property
@@ -141,6 +146,11 @@ class ServedModel:
         index = self.vocabulary.item_index
         found = [index[item_id] for item_id in item_ids if item_id in index]
         return np.array(found, np.int64)
+
+    def places(self, item_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """[n] catalogue indices, items that came after the export among them; an unknown item is outside of it."""
+        index, unknown = self.vocabulary.item_index, self.vocabulary.unknown_item
+        return np.fromiter((index.get(item_id, unknown) for item_id in item_ids), np.int64, len(item_ids))
 
     def categories(self, item_ids: Sequence[str]) -> list[Sequence[str]]:
         """The categories (levels or tags) of each item, none of an unknown one."""
@@ -171,7 +181,7 @@ class ServedModel:
         key = _key(filters)
         if key not in self._masks:
             try:
-                mask = await asyncio.to_thread(self.catalogue.allowed, filters)
+                mask = await asyncio.shield(self._prepare("mask", key, self.catalogue.allowed, filters))
             except ValueError as error:
                 fault = {"loc": ["filter"], "message": str(error), "type": "unknown_filter"}
                 raise InvalidRequest("items have no such field", [fault]) from error
@@ -182,22 +192,35 @@ class ServedModel:
         """The engine's number for a filter; a new filter is prepared off the event loop.
 
         Raises:
-            DeadlineExceeded: it will be ready for a later request.
+            FilterNotReady: it will be ready for a later request.
         """
         if not filters:
             return 0
         key = _key(filters)
         if key not in self._filter_ids:
-            preparing = asyncio.ensure_future(asyncio.to_thread(self.engine.filter_id, filters))
-            preparing.add_done_callback(lambda done: done.cancelled() or done.exception())
+            preparing = self._prepare("id", key, self.engine.filter_id, filters)
             await asyncio.wait({preparing}, timeout=deadline.remaining())
             if not preparing.done():
-                raise DeadlineExceeded("the filter is not ready in time")
+                raise FilterNotReady("the filter is not ready in time")
             try:
                 _remember(self._filter_ids, key, preparing.result())
             except Exception as error:
                 raise ModelError("the filter cannot be prepared") from error
         return self._filter_ids[key]
+
+    def _prepare(self, what: str, key: bytes, work: Callable[[Filters], Any], filters: Filters) -> asyncio.Future[Any]:
+        """The work on a filter: once, whoever asks for it meanwhile, in a thread of its own."""
+        found = self._preparing.get((what, key))
+        if found is None:
+            found = asyncio.get_running_loop().run_in_executor(self.filter_thread, work, filters)
+            self._preparing[what, key] = found
+            found.add_done_callback(lambda done: self._prepared(what, key, done))
+        return found
+
+    def _prepared(self, what: str, key: bytes, done: asyncio.Future[Any]) -> None:
+        del self._preparing[what, key]
+        if not done.cancelled():
+            done.exception()  # looked at: whoever asked may have stopped waiting
 
 
 class Serving:
@@ -205,12 +228,14 @@ class Serving:
 
     def __init__(self, model: ServedModel) -> None:
         self.model = model
+        self.on_replace: Callable[[], None] = lambda: None
 
     def __call__(self) -> ServedModel:
         return self.model
 
     def replace(self, model: ServedModel) -> None:
         self.model = model
+        self.on_replace()
 
 
 def ranked_items(

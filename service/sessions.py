@@ -11,6 +11,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -171,7 +172,7 @@ class GraphSession:
             raise StartupError(f"{path.name}: {device} was asked for, but onnxruntime went on without it")
         self._inputs = {value.name: value.type for value in self._session.get_inputs()}
         self._outputs = [value.name for value in self._session.get_outputs()]
-        self._threads = threading.local()
+        self._bindings = _Bindings(shared=placement.capture)
         self._graph_ids = iter(range(1, 2**31))
         # A captured graph writes to the same memory at every replay.
         self._replay = threading.Lock()
@@ -194,25 +195,27 @@ class GraphSession:
 
         Raises ModelError, whatever onnxruntime raises.
         """
-        try:
-            binding = self._binding(shape)
-            binding.fix(fixed)
-            binding.feed(feeds)
-            if self._placement.capture:
-                with self._replay:
-                    return binding.run()
-            return binding.run()
-        except Exception as error:
-            self._threads.__dict__.clear()  # a binding that failed half-way is not used again
-            raise ModelError(f"the graph did not run: {error}") from error
+        with self._replay if self._placement.capture else nullcontext():
+            try:
+                binding = self._binding(shape)
+                binding.fix(fixed)
+                binding.feed(feeds)
+                return binding.run()
+            except Exception as error:
+                self._bindings.mine().clear()  # a binding that failed half-way is not used again
+                raise ModelError(f"the graph did not run: {error}") from error
+
+    def forget_bindings(self) -> None:
+        """Bindings of shapes that seldom run would keep the former catalogue. Runs under way end with theirs."""
+        self._bindings = _Bindings(shared=self._placement.capture)
 
     def end_profiling(self) -> Path:
         """The file of node times, where the placement asked for a profile; nothing is added to it afterwards."""
         return Path(self._session.end_profiling())
 
     def _binding(self, shape: Hashable) -> _Binding:
-        """The thread's own binding for a shape."""
-        bindings: OrderedDict[Hashable, _Binding] = self._threads.__dict__.setdefault("bindings", OrderedDict())
+        """The thread's own binding for a shape; captured graphs, which take turns anyway, have one for all threads."""
+        bindings = self._bindings.mine()
         if shape not in bindings:
             graph_id = next(self._graph_ids) if self._placement.capture and shape is not None else None
             bindings[shape] = _Binding(self._session, self._inputs, self._outputs, self._placement, graph_id)
@@ -221,6 +224,20 @@ class GraphSession:
         bindings.move_to_end(shape)
         bindings[shape].keeps_outputs = shape is not None
         return bindings[shape]
+
+
+class _Bindings:
+    """Bindings by shape, the least recently used first: one set a thread, or one for all."""
+
+    def __init__(self, *, shared: bool) -> None:
+        self._shared: OrderedDict[Hashable, _Binding] | None = OrderedDict() if shared else None
+        self._threads = threading.local()
+
+    def mine(self) -> OrderedDict[Hashable, _Binding]:
+        if self._shared is not None:
+            return self._shared
+        found: OrderedDict[Hashable, _Binding] = self._threads.__dict__.setdefault("bindings", OrderedDict())
+        return found
 
 
 class _Binding:

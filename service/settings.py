@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         None,
         description="File of stock and new items, one JSON object a line, followed while it changes: "
         '`{"item_id": "7", "in_stock": false}`, or a new item: `{"item_id": "n1", "title": "…", "category": ["…"], '
-        '"like": ["50"]}`.',
+        '"like": ["50"]}`. Replace it by renaming: a file that is being written is read as it is.',
     )
 
     # -- batching

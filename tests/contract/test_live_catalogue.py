@@ -43,6 +43,7 @@ async def test_stock_and_new_items_reach_the_lists_without_a_restart(tmp_path: P
             return "fresh" in await listed(service)
 
         await eventually(arrived, within_s=20.0)
+        assert len(service.runtime.states.cache) == 0
         after = await listed(service)
         assert "i8" not in after and "i7" in after and len(after) == len(set(after)) == 40
         assert "fresh" not in await listed(service, exclude=["fresh"])
@@ -53,6 +54,20 @@ async def test_stock_and_new_items_reach_the_lists_without_a_restart(tmp_path: P
         titles = {item["item_id"]: item["title"] for item in (await service.recommend(**ALL))["items"]}
     assert answer["source"] == "gpt4rec" and len(answer["items"]) == 5
     assert titles["fresh"] == "A new one"
+
+
+@asynchronous
+async def test_item_cf_takes_events_of_new_items_for_those_they_are_like(tmp_path: Path) -> None:
+    engine = Engine.open(write_artifact(tmp_path / "artifacts"), device="cpu", threads=1)
+    file = tmp_path / "updates.jsonl"
+    say(file, {"item_id": "fresh", "title": "A new one", "like": ["i3"]})
+    async with serving(cast("FakeEngine", engine), catalogue_updates=file, operator=True) as service:
+        forced = {"mode": "fallback", "reason": "test"}
+        assert (await service.client.put("/ops/fallback", json=forced)).status_code == 200
+        new = await service.recommend(events=[{"item_id": "fresh"}], k=5)
+        old = await service.recommend(events=[{"item_id": "i3"}], k=5, exclude=["fresh"])
+    assert new["source"] == old["source"] == "item_cf"
+    assert {item["item_id"] for item in new["items"]} - {"i3"} <= {item["item_id"] for item in old["items"]}
 
 
 @asynchronous

@@ -351,3 +351,27 @@ async def test_one_client_may_send_many_requests_at_once(shared_valkey: Valkey) 
         inflight = service.runtime.metrics.inflight._value.get()
     assert inflight == 0
     assert isinstance(service.client, httpx.AsyncClient)
+
+
+@asynchronous
+async def test_a_client_that_leaves_before_its_body_is_here_is_no_error_of_the_service() -> None:
+    async with serving() as service:
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": "/recommend",
+            "raw_path": b"/recommend", "root_path": "", "scheme": "http", "query_string": b"",
+            "headers": [(b"content-length", b"1000")], "client": ("test", 1), "server": ("test", 80),
+        }  # fmt: skip
+        pieces = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return pieces.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await service.app(scope, receive, send)
+        text = (await service.client.get("/metrics")).text
+    assert not sent
+    assert 'route="/recommend",source="",status="499"' in text
+    assert 'status="500"' not in text

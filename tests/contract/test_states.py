@@ -88,6 +88,44 @@ async def test_requests_for_one_user_share_one_encoding(shared_valkey: Valkey) -
         answers = await asyncio.gather(*asking)
         assert {answer["rung"] for answer in answers} == {"full"}
         assert len(service.engine.encoded) == 2  # the start token's, and one for all
+        await service.recommend(user_id="u1")
+        assert len(service.engine.encoded) == 2
+
+
+@asynchronous
+async def test_requests_that_read_the_same_history_at_once_share_one_encoding(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="flight2:") as writer:
+        writer.engine.encode_go.clear()
+        await writer.post_events("u1", "1", "2", "3")
+        async with serving(redis_url=shared_valkey.url, prefix="flight2:") as service:
+            service.engine.encode_go.clear()
+            asking = [asyncio.ensure_future(service.recommend(user_id="u1")) for _ in range(4)]
+
+            async def encoding() -> bool:
+                return len(service.engine.encoded) == 2
+
+            await eventually(encoding, within_s=10.0)
+            service.engine.encode_go.set()
+            await asyncio.gather(*asking)
+            await service.recommend(user_id="u1")
+            assert len(service.engine.encoded) == 2
+        writer.engine.encode_go.set()
+
+
+@asynchronous
+async def test_a_state_that_cannot_be_stored_stops_nobody_elses(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="broken:") as service:
+        await service.post_events("bad", "1")
+        await service.settled()
+        profile = service.runtime.states.cache.get(Subject("user", "bad"), service.runtime.model)
+        assert profile is not None and profile.base is not None
+        profile.base = replace(profile.base, version="not a version")
+        service.runtime.behind.write(profile)
+        await service.settled()
+        await service.post_events("u1", "1", "2")
+        await service.settled()
+        base = await stored_blob(service)
+    assert base is not None and base.h.tolist()[:2] == [2.0, 3.0]
 
 
 @asynchronous

@@ -25,9 +25,10 @@ _NOTHING = np.zeros(0, np.int64)
 Decoder = Batcher[DecodeJob, Listed]
 
 
-def job(k: int = 1, width: int | None = None) -> DecodeJob:
+def job(k: int = 1, width: int | None = None, *, bad: bool = False) -> DecodeJob:
     return DecodeJob(
-        h=np.zeros(4, np.float32), context=_NOTHING, gap_ms=-1, decoding=Decoding("greedy"), k=k, allowed=0,
+        h=np.full(4, np.nan if bad else 0.0, np.float32), context=_NOTHING, gap_ms=-1,
+        decoding=Decoding("greedy"), k=k, allowed=0,
         excluded=_NOTHING, seed=0, width=width,
     )  # fmt: skip
 
@@ -62,7 +63,8 @@ async def busy(engine: FakeEngine, batcher: Decoder) -> AsyncIterator[asyncio.Ta
 async def test_a_job_that_meets_an_idle_engine_starts_alone() -> None:
     engine = FakeEngine()
     async with batching(engine, window_s=60.0) as batcher:
-        ranking = await batcher.submit(job(k=3), soon())
+        async with asyncio.timeout(5.0):  # half of its 20 s, if the window were opened
+            ranking = await batcher.submit(job(k=3), soon())
     assert len(ranking.items) == 3
     assert engine.batches == [1]
 
@@ -252,7 +254,7 @@ def test_every_waiter_gets_a_result_or_an_error(outcomes: list[str], batch_max: 
             async with busy(engine, batcher) as held:
                 engine.error = RuntimeError("broken") if run_fails else None
                 tasks = [
-                    asyncio.ensure_future(batcher.submit(job(), soon(0.0 if o == "expired" else 20.0)))
+                    asyncio.ensure_future(batcher.submit(job(bad=o == "bad"), soon(0.0 if o == "expired" else 20.0)))
                     for o in outcomes
                 ]
                 await asyncio.sleep(0)
@@ -265,6 +267,9 @@ def test_every_waiter_gets_a_result_or_an_error(outcomes: list[str], batch_max: 
             assert not pending
             for task in done:
                 assert task.cancelled() or isinstance(task.exception(), ModelAttemptFailed | None)
+            for outcome, task in zip(outcomes, tasks, strict=True):
+                if outcome in ("ok", "bad"):
+                    assert isinstance(task.exception(), ModelError) == (run_fails or outcome == "bad")
         ran = len(engine.jobs) - 1
         assert ran == sum(outcome in ("ok", "bad") for outcome in outcomes)
 
