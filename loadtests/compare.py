@@ -28,8 +28,8 @@ from rich.table import Table
 from export.artifact import Artifact
 from loadtests import results
 from loadtests.compare_data import Users, users_of
-from loadtests.compare_measure import LIMIT_MS, QUICK, Effort, measure, try_settings
-from loadtests.compare_rows import Measured, criteria, round_json, system_row
+from loadtests.compare_measure import QUICK, Effort, measure, try_settings
+from loadtests.compare_rows import LIMIT_MS, Measured, criteria, round_json, system_row
 from loadtests.peers import environments
 from loadtests.peers.environments import PeerError
 from loadtests.peers.systems import Place, Settings, System, systems
