@@ -114,7 +114,7 @@ async def test_requests_that_read_the_same_history_at_once_share_one_encoding(sh
 
 @asynchronous
 async def test_a_state_that_cannot_be_stored_stops_nobody_elses(shared_valkey: Valkey) -> None:
-    async with serving(redis_url=shared_valkey.url, prefix="broken:") as service:
+    async with serving(redis_url=shared_valkey.url, prefix="unstorable:") as service:
         await service.post_events("bad", "1")
         await service.settled()
         profile = service.runtime.states.cache.get(Subject("user", "bad"), service.runtime.model)

@@ -51,5 +51,5 @@ def test_acknowledged_event_is_seen_by_the_next_recommend(tmp_path: Path) -> Non
             assert item not in ids(answer)
             assert ids(answer) == told(writer, histories[user]), trial
         states = httpx.get(f"{reader.client.base_url}/metrics", timeout=30.0).text
-    assert 'gpt4rec_state_cache_total{level="redis",outcome="extended"}' in states
-    assert 'gpt4rec_state_cache_total{level="redis",outcome="rebuilt"}' in states
+    assert 'gpt4rec_state_cache_total{level="state",outcome="extended"}' in states
+    assert 'gpt4rec_state_cache_total{level="state",outcome="rebuilt"}' in states
