@@ -148,11 +148,7 @@ class WriteBehind:
 
     async def _store_states(self, profiles: Sequence[Profile]) -> None:
         for version in {profile.model.version for profile in profiles}:
-            batch = [
-                (p.subject, p.base.version, blob.pack(p.base, p.model.engine.state_shape))
-                for p in profiles
-                if p.model.version == version and p.subject is not None and p.base is not None
-            ]
+            batch = [entry for p in profiles if p.model.version == version and (entry := _packed(p)) is not None]
             try:
                 stored = await self._store.write_states(batch, version)
             except StoreUnavailable:
@@ -160,6 +156,18 @@ class WriteBehind:
                 raise
             self._metrics.state_cache.labels("state", "stored").inc(sum(stored))
             self._metrics.state_cache.labels("state", "lost").inc(len(stored) - sum(stored))
+
+
+def _packed(profile: Profile) -> tuple[Subject, str, bytes] | None:
+    """(subject, version, blob); None for a state that does not fit together, which must not stop the others."""
+    base = profile.base
+    if base is None or profile.subject is None:
+        return None
+    try:
+        return profile.subject, base.version, blob.pack(base, profile.model.engine.state_shape)
+    except ValueError as error:
+        log.error("state_not_packed", **logs.where(error))
+        return None
 
 
 def _take(waiting: dict[Subject, V]) -> dict[Subject, V]:
