@@ -15,7 +15,7 @@ from service import blob, logs
 from service.errors import StoreUnavailable
 from service.keeper import StateKeeper
 from service.metrics import Metrics
-from service.profile import Profile, encoding, extended
+from service.profile import Profile, extended
 from service.records import AppendResult, NewEvent, Subject, UserRecord
 from service.served import ServedModel
 from service.store import Store
@@ -114,15 +114,10 @@ class WriteBehind:
 
     async def _advance(self, subjects: dict[Subject, ServedModel]) -> None:
         """Encodes the histories of the subjects; in as few runs as their lengths allow."""
-        flights = []
-        for profile in await self._profiles(subjects):
-            if not profile.record.events or profile.current:
-                continue
-            work = encoding(profile, profile.past, history_cap=self._keeper.history_cap)
-            if work is not None:
-                flights.append(self._keeper.advance(profile, work))
-        if flights:
-            await asyncio.wait(flights)
+        flights = [self._keeper.catch_up(profile) for profile in await self._profiles(subjects)]
+        under_way = [flight for flight in flights if flight is not None]
+        if under_way:
+            await asyncio.wait(under_way)
 
     async def _profiles(self, subjects: dict[Subject, ServedModel]) -> list[Profile]:
         """As far as they are known, else as they are stored."""

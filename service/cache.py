@@ -39,7 +39,6 @@ class ProfileCache:
         size = profile.nbytes
         if not profile.record.events or size > self._bytes_max:
             return
-        profile.cached = True
         self._profiles[profile.subject] = (profile, size)
         self.nbytes += size
         while self.nbytes > self._bytes_max:

@@ -39,11 +39,11 @@ class Decoder:
 
     def decode(self, jobs: Sequence[DecodeJob]) -> list[Listed | Exception]:
         """A list for every job, in order. A job that cannot be run gets its own error and harms no other."""
-        return run_groups(jobs, lambda job: (job.run_width, job.decoding.sampled), self._decode)
+        return run_groups(jobs, lambda job: job.run_key, self._decode)
 
     def _decode(self, jobs: Sequence[DecodeJob]) -> list[Listed]:
         """One run for jobs of one width and one graph."""
-        width, sampled = jobs[0].run_width, jobs[0].decoding.sampled
+        width, sampled = jobs[0].run_key
         if any(job.k > width for job in jobs):
             raise ModelError(f"a beam of {width} cannot hold the {max(job.k for job in jobs)} items asked for")
         tables, rows = self.tables, self._at.rows(len(jobs))

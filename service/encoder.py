@@ -36,7 +36,7 @@ class Encoder:
 
     def encode(self, jobs: Sequence[EncodeJob]) -> list[EncoderState | Exception]:
         """A state for every job, in order. A job that cannot be run gets its own error and harms no other."""
-        return run_groups(jobs, _length_bucket, self._encode)
+        return run_groups(jobs, lambda job: job.run_key, self._encode)
 
     def _encode(self, jobs: Sequence[EncodeJob]) -> list[EncoderState]:
         """States after every job's events; a job without new events keeps its base."""
@@ -112,8 +112,3 @@ class Encoder:
             )
             for row in range(len(states))
         ]
-
-
-def _length_bucket(job: EncodeJob) -> int:
-    """Jobs whose event counts share a power of two are encoded together; 0 needs no run."""
-    return len(job.item).bit_length()

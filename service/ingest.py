@@ -10,9 +10,9 @@ from service.errors import NotFound, RequestError, StoreUnavailable
 from service.history import subject
 from service.metrics import Metrics
 from service.policies import PolicyBook
+from service.profile import Profile
 from service.records import NewEvent, Subject
 from service.schemas import Event, EventsRequest, MergeRequest, parse
-from service.segments import FACT_WINDOW, facts
 from service.served import ServedModel
 from service.store import Store
 
@@ -88,10 +88,7 @@ class Ingest:
             raise
         if not record.version:
             raise NotFound("nothing is stored of this user")
-        item_ids = [event.item_id for event in record.events]
-        last_ms = record.events[-1].time_ms if record.events else None
-        recent = model.categories(item_ids[-FACT_WINDOW:])
-        segment = self._policies.current.choose(facts(item_ids, recent, last_ms, now_ms, model.catalogue.n_categories))
+        segment = self._policies.current.choose(Profile(None, model, record).facts(now_ms))
         history = [
             {"item_id": e.item_id, "type": e.type, "timestamp_ms": e.time_ms, "event_id": e.event_id}
             for e in record.events

@@ -30,6 +30,11 @@ class EncodeJob:
     time_ms: IntArray
     from_start: bool
 
+    @property
+    def run_key(self) -> int:
+        """Jobs whose event counts share a power of two are encoded together; 0 needs no run."""
+        return len(self.item).bit_length()
+
 
 @dataclass(frozen=True, slots=True)
 class DecodeJob:
@@ -52,6 +57,11 @@ class DecodeJob:
     @property
     def run_width(self) -> int:
         return self.decoding.width(self.k) if self.width is None else self.width
+
+    @property
+    def run_key(self) -> tuple[int, bool]:
+        """Lists of one beam width are decoded together; sampling has a graph of its own."""
+        return self.run_width, self.decoding.sampled
 
 
 @dataclass(frozen=True, slots=True)

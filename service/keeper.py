@@ -137,13 +137,12 @@ class StateKeeper:
             flight.add_done_callback(lambda done: self._landed(key, done))
         return flight
 
-    def catch_up(self, profile: Profile) -> None:
-        """Encodes the stored history behind the answer."""
+    def catch_up(self, profile: Profile) -> asyncio.Task[Base] | None:
+        """The encoding of a stored history that nobody waits for; None where there is nothing to encode."""
         if profile.subject is None or not profile.record.events or profile.current:
-            return
+            return None
         work = encoding(profile, profile.past, history_cap=self.history_cap)
-        if work is not None:
-            self.advance(profile, work)
+        return None if work is None else self.advance(profile, work)
 
     def forget(self, subject: Subject) -> None:
         """Nothing of the subject stays in this process."""

@@ -64,8 +64,8 @@ async def start_model(
         queue_max=settings.queue_max,
         stall_s=settings.engine_stall_s,
     )
-    encoder = Batcher(engine.encode, metrics, limits, group=_length, name="encode", on_run=encoded)
-    decoder = Batcher(engine.decode, metrics, limits, group=_width, name="decode", on_run=decoded)
+    encoder = Batcher(engine.encode, metrics, limits, group=lambda job: job.run_key, name="encode", on_run=encoded)
+    decoder = Batcher(engine.decode, metrics, limits, group=_with_rung, name="decode", on_run=decoded)
     for batcher in (encoder, decoder):
         batcher.start()
         stack.push_async_callback(batcher.close, settings.drain_timeout_s)
@@ -88,14 +88,9 @@ def _warm_up(engine: EngineLike) -> npt.NDArray[np.float32]:
     return state.h
 
 
-def _length(job: EncodeJob) -> int:
-    """Histories whose lengths share a power of two are encoded together."""
-    return len(job.item).bit_length()
-
-
-def _width(job: DecodeJob) -> tuple[int, bool, bool]:
-    """Lists of one beam width and rung are decoded together; sampling has a graph of its own."""
-    return job.run_width, job.width is None, job.decoding.sampled
+def _with_rung(job: DecodeJob) -> tuple[int, bool, bool]:
+    """A run's time is the estimate of one rung, so rungs do not share runs."""
+    return *job.run_key, job.width is None
 
 
 async def follow_catalogue(path: Path, engine: EngineLike, serving: Serving) -> CatalogueUpdates:

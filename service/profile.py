@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -31,7 +31,6 @@ class Profile:
     model: ServedModel
     record: UserRecord
     base: Base | None = None
-    cached: bool = field(default=False, kw_only=True)
 
     @classmethod
     def of(cls, subject: Subject, model: ServedModel, record: UserRecord) -> Profile:
