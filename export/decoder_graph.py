@@ -274,6 +274,11 @@ class DecoderGraph(GraphWriter):
         scaled = op.Unsqueeze(op.Mul(query, self.floats(self.config.d_model**-0.5)), self.ints(1, 3))
         dense = op.MatMul(self.to_float(op.Gather(self.table, item, axis=0)), scaled)
         dense = op.Where(alive, op.Squeeze(dense, self.ints(3)), self.floats(NEVER))
+        self.blend_and_list(op.Where(alive, item, self.ints(-1)), path, dense, query)
+
+    def blend_and_list(self, item: ir.Value, path: ir.Value, dense: ir.Value, query: ir.Value) -> None:
+        """The lists by the blend of both scores [B, 1, W], and what an item outside of them is scored with."""
+        op = self.op
         # log-sum-exp of both, as the difference to the log-softmax of the first survivor, which is there if any is.
         both = op.Concat(path, dense, axis=1)
         sums = op.Sub(both, op.LogSoftmax(both, axis=-1))
@@ -282,7 +287,7 @@ class DecoderGraph(GraphWriter):
         )
         offset = op.Sub(mass, spread)
         blended = op.Add(path, op.Mul(self.blend, op.Sub(op.Add(dense, offset), path)))
-        self.output_lists(op.Where(alive, item, self.ints(-1)), blended, path)
+        self.output_lists(item, blended, path)
         self.output(query, "query", FLOAT, ["batch", self.config.d_model])
         self.output(offset, "offset", FLOAT, ["batch", 1, 1])
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from export.decoder_graph import NEVER, Beam, Children, Choice, DecoderGraph
-from export.graph import FLOAT, INT, GraphDtype
+from export.graph import INT, GraphDtype
 from export.trie import levels_by_rows
 from model.network import NetworkConfig
 
@@ -134,13 +134,4 @@ class FreeDecoderGraph(DecoderGraph):
         query = self.to_float(q)
         scaled = op.Unsqueeze(op.Mul(query, self.floats(self.config.d_model**-0.5)), self.ints(1, 3))
         dense = op.Squeeze(op.MatMul(self.to_float(op.Gather(self.table, item, axis=0)), scaled), self.ints(3))
-        both = op.Concat(path, dense, axis=1)
-        sums = op.Sub(both, op.LogSoftmax(both, axis=-1))
-        mass, spread = op.Split(
-            op.Slice(sums, self.ints(0), self.ints(1), self.ints(2)), axis=1, num_outputs=2, _outputs=2
-        )
-        offset = op.Sub(mass, spread)
-        blended = op.Add(path, op.Mul(self.blend, op.Sub(op.Add(dense, offset), path)))
-        self.output_lists(item, blended, path)
-        self.output(query, "query", FLOAT, ["batch", self.config.d_model])
-        self.output(offset, "offset", FLOAT, ["batch", 1, 1])
+        self.blend_and_list(item, path, dense, query)
