@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import orjson
 
+from loadtests import wrk
 from loadtests.capacity import Step, capacity
 from loadtests.compare_data import Users, same_list
 from loadtests.compare_rows import LIMIT_MS, OPEN_LOOP, SEQUENTIAL, Measured
@@ -129,7 +129,7 @@ def measure(system: System, settings: Settings, users: Users, place: Place, effo
     with started(system, settings, users, place) as (server, asked):
         _warm_up(server.url, asked, effort)
         concurrency = 1 if system.slow else CONCURRENCY
-        cross = _wrk(server.url, asked, concurrency, effort, place.scratch)
+        cross = _wrk(server.url, asked, concurrency, effort)
         if not system.slow:
             found = _at_limit(server, asked, cross, effort)
             if found is not None:
@@ -142,7 +142,7 @@ def try_settings(system: System, settings: Settings, users: Users, place: Place,
     with started(system, settings, users, place) as (server, asked):
         _warm_up(server.url, asked, effort)
         concurrency = 1 if system.slow else CONCURRENCY
-        found = _wrk(server.url, asked, concurrency, effort, place.scratch)
+        found = _wrk(server.url, asked, concurrency, effort)
         if found is None:
             report = closed_now(server.url, asked.requests(500), concurrency=concurrency, timeout_s=TIMEOUT_S)
             at = report.routes[system.path]
@@ -254,10 +254,10 @@ def _warm_up(url: str, asked: Subjects, effort: Effort) -> None:
         closed_now(url, asked.requests(count), concurrency=2, timeout_s=TIMEOUT_S)
 
 
-def _wrk(url: str, asked: Subjects, concurrency: int, effort: Effort, scratch: Path) -> ClosedLoop | None:
-    if not closed_loop.available():
+def _wrk(url: str, asked: Subjects, concurrency: int, effort: Effort) -> ClosedLoop | None:
+    if not wrk.available():
         return None
-    return closed_loop.wrk(url, asked.system.path, asked.bodies, concurrency, effort.wrk_s, scratch)
+    return closed_loop.measure(url, asked.system.path, asked.bodies, concurrency, effort.wrk_s)
 
 
 def _store(url: str, users: Users) -> None:

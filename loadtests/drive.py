@@ -53,7 +53,7 @@ __all__ = [
 MAX_IN_FLIGHT = 5_000
 
 
-class LoadError(Exception):
+class LoadError(RuntimeError):
     """There was no run: not loopback, not http, or nobody listens."""
 
 

@@ -82,7 +82,6 @@ def run(url: str, requests: Sequence[Arrival], *, connections: int, seconds: flo
             "--latency",
             "-s",
             str(script),
-            url,
         ]
         done = subprocess.run(  # noqa: S603 - no shell
             [*command, url], capture_output=True, text=True, timeout=seconds + 60, check=False

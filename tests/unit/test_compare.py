@@ -13,10 +13,12 @@ import numpy as np
 import orjson
 import pytest
 
+from loadtests import wrk
 from loadtests.compare import fastest
 from loadtests.compare_data import same_list
 from loadtests.compare_rows import OPEN_LOOP, UNCONFIRMED, Measured, criteria, ratio, system_row
-from loadtests.peers import closed_loop, environments, processes
+from loadtests.drive import Arrival
+from loadtests.peers import environments, processes
 from loadtests.peers.closed_loop import ClosedLoop
 from loadtests.peers.environments import PeerError
 from loadtests.peers.systems import (
@@ -171,15 +173,15 @@ def test_the_fastest_settings_are_taken() -> None:
 
 
 def test_wrk_is_understood_in_every_unit() -> None:
-    found = closed_loop.read(WRK, 8)
-    assert (found.rps, found.p50_ms, found.p99_ms) == (1199.52, 0.812, 1050.0)
+    found = wrk.parse(WRK)
+    assert (found.rate, found.p50_ms, found.p99_ms) == (1199.52, 0.812, 1050.0)
     assert found.bad == "Non-2xx or 3xx responses: 3"
     with pytest.raises(RuntimeError):
-        closed_loop.read("unable to connect", 8)
+        wrk.parse("unable to connect")
 
 
 def test_bodies_are_quoted_for_lua() -> None:
-    assert r'"{\"a\":\"\\n\"}"' in closed_loop.lua("/recommend", [rb'{"a":"\n"}'])
+    assert r'"{\"a\":\"\\n\"}"' in wrk.lua([Arrival(0.0, "/recommend", rb'{"a":"\n"}')])
 
 
 def test_an_environment_that_is_not_installed_says_how_to_install_it(
