@@ -128,7 +128,11 @@ def serve_one(settings: Settings, sockets: Sequence[socket.socket], announce: An
     Raises:
         StartupError: the cause, where it did not come up.
     """
-    app = create_app(settings)
+    serve_app(create_app(settings), settings, sockets, announce)
+
+
+def serve_app(app: FastAPI, settings: Settings, sockets: Sequence[socket.socket], announce: Announce) -> None:
+    """`serve_one` for an application that is already made."""
     server = Server(app, settings, announce)
     # uvicorn exits the process where the lifespan failed; the cause is worth more than its traceback.
     with contextlib.suppress(SystemExit):
