@@ -121,7 +121,7 @@ async def _open(
 
     mode = ModeKeeper(store, poll_s=settings.mode_poll_ms / 1000.0, copy=_mode_copy(settings))
     guard = _guard(settings, mode)
-    serving = Serving(await loading.start_model(stack, settings, engine, guard, metrics))
+    serving = Serving(await loading.start_model(stack, settings, engine, metrics))
     if settings.catalogue_updates is not None:
         updates = await loading.follow_catalogue(settings.catalogue_updates, engine, serving)
         _spawn(stack, updates.run)
@@ -222,18 +222,22 @@ async def _keep_alive(server: EmbeddedValkey) -> None:
 
 
 def _guard(settings: Settings, mode: ModeKeeper) -> Guard:
+    budgets = BudgetSettings(
+        late_share=settings.latency_budget_share,
+        failed_share=settings.error_budget_share,
+        below_share=settings.served_budget_share,
+        least=settings.breaker_min_attempts,
+    )
     breaker = BreakerSettings(
         window_s=settings.breaker_window_s,
         min_attempts=settings.breaker_min_attempts,
         failure_ratio=settings.breaker_failure_ratio,
         open_s=settings.breaker_open_s,
+        hold_max_s=settings.breaker_hold_max_s,
         half_open_probes=settings.breaker_half_open_probes,
+        budgets=budgets,
     )
-    budgets = BudgetSettings(late_share=settings.latency_budget_share, failed_share=settings.error_budget_share)
-    guard = GuardSettings(
-        breaker=breaker, budgets=budgets, max_batch=settings.batch_max, reserve_ms=settings.fallback_reserve_ms
-    )
-    return Guard(guard, time.monotonic, mode.current)
+    return Guard(GuardSettings(breaker=breaker, reserve_ms=settings.fallback_reserve_ms), time.monotonic, mode.current)
 
 
 def _mode_copy(settings: Settings) -> Path:

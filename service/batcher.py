@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from service import logs
+from service.costs import Forecast, RunCosts
 from service.deadline import Clock, Deadline
 from service.errors import DeadlineExceeded, ModelAttemptFailed, ModelError, Overloaded
 from service.metrics import Metrics
@@ -31,8 +32,6 @@ R = TypeVar("R")
 # Part of the time to spare before the earliest deadline that may be spent on filling the batch: the rest covers a
 # run that is slower than the average.
 _WINDOW_SHARE = 0.5
-# Weight of the newest run in the moving average of the run time.
-_SMOOTHING = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +60,7 @@ class _Worker:
 
     thread: threading.Thread = field(init=False)
     jobs: int = 0
+    group: Hashable = None
     since: float | None = None
 
 
@@ -80,21 +80,20 @@ class Batcher(Generic[J, R]):
         group: Callable[[J], Hashable] = lambda _: None,
         name: str = "engine",
         threads: int = 1,
-        on_run: Callable[[Sequence[J], float], None] | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self._engine_run = run
         self._group = group
         self._batch_max, self._window_s = limits.batch_max, limits.window_s
         self._queue_max, self._stall_s = limits.queue_max, limits.stall_s
-        self._on_run = on_run
         self._queued = metrics.stage_duration.labels("queue").observe
         self._clock = clock
         self._queue: deque[_Entry[J, R]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._dead = False
-        self._run_s = 0.0
+        self._waiting: Counter[Hashable] = Counter()
+        self.costs = RunCosts(limits.batch_max, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._workers = [_Worker() for _ in range(threads)]
         for number, worker in enumerate(self._workers):
@@ -117,6 +116,29 @@ class Batcher(Generic[J, R]):
     def healthy(self) -> bool:
         """Whether every thread lives and none is stuck in its present run."""
         return all(worker.thread.is_alive() and not self._stuck(worker) for worker in self._workers)
+
+    def forecast(self, group: Hashable) -> Forecast:
+        """When a job of this group would be done if it were submitted now: after the runs under way, and one run or
+        more for each group that waits."""
+        with self._changed:
+            ahead = self._waiting.copy()
+        ahead[group] += 1
+        running = [left for worker in self._workers if (left := self._left(worker)) is not None]
+        waits = (sum(running) + sum(self.costs.drain_s(*one) for one in ahead.items())) / len(self._workers)
+        alone = self.costs.run_s(group, 1)
+        return Forecast(max(alone, waits), alone, idle=not running and ahead.total() == 1)
+
+    def _left(self, worker: _Worker) -> float | None:
+        """What is left of a thread's present run; None where it has none.
+
+        A run that takes longer than runs do is taken to last as long again as it is over its time: one that hangs lets
+        nobody in behind it.
+        """
+        since = worker.since
+        if since is None:
+            return None
+        over = self._clock() - since - self.costs.run_s(worker.group, max(1, worker.jobs))
+        return abs(over)
 
     def _stuck(self, worker: _Worker) -> bool:
         since = worker.since
@@ -162,14 +184,9 @@ class Batcher(Generic[J, R]):
             if len(self._queue) >= self._queue_max:
                 raise Overloaded("the batch queue is full")
             self._queue.append(entry)
+            self._waiting[entry.group] += 1
             self._changed.notify()
         return entry
-
-    def _finish(self, batch: Sequence[_Entry[J, R]], results: Sequence[R | Exception], took: float) -> None:
-        """The end of an engine run, on the event loop."""
-        self._deliver(batch, results)
-        if self._on_run is not None:
-            self._on_run([entry.job for entry in batch], took)
 
     def _deliver(self, batch: Sequence[_Entry[J, R]], results: Sequence[R | Exception]) -> None:
         for entry, result in zip(batch, results, strict=True):
@@ -204,29 +221,39 @@ class Batcher(Generic[J, R]):
                     if self._closing:
                         return []
                     continue  # another thread took what there was
-                taken = self._take_group()
-                worker.jobs = len(taken)
+                batch, expired = self._take_group()
+                worker.jobs, worker.group = len(batch), batch[0].group if batch else None
+                worker.since = self._clock() if batch else None
             now = self._clock()
-            batch: list[_Entry[J, R]] = []
-            expired: list[_Entry[J, R]] = []
-            for entry in taken:
+            for entry in (*batch, *expired):
                 self._queued(now - entry.enqueued)
-                if not entry.abandoned:
-                    (expired if entry.deadline.passed else batch).append(entry)
             self._post(expired, [DeadlineExceeded("waited too long for the engine")] * len(expired))
             if batch:
                 return batch
-            worker.jobs = 0
 
-    def _take_group(self) -> list[_Entry[J, R]]:
-        """The first job and those of its group, in order of arrival; holds the lock."""
-        group = self._queue[0].group
-        taken: list[_Entry[J, R]] = []
-        left: deque[_Entry[J, R]] = deque()
-        for entry in self._queue:
-            (taken if entry.group == group and len(taken) < self._batch_max else left).append(entry)
-        self._queue = left
-        return taken
+    def _take_group(self) -> tuple[list[_Entry[J, R]], list[_Entry[J, R]]]:
+        """The first job and those of its group, in order of arrival, as many as are done before the deadline of each;
+        and those for whom it is too late. Holds the lock.
+
+        A job that would be late even alone gives way to those behind it. Where there are none it is run: somebody has
+        to find out whether runs still take so long.
+        """
+        now = self._clock()
+        expired = [entry for entry in self._queue if entry.deadline.at <= now and not entry.abandoned]
+        self._queue = deque(entry for entry in self._queue if entry.deadline.at > now and not entry.abandoned)
+        batch: list[_Entry[J, R]] = []
+        while self._queue and not batch:
+            group = self._queue[0].group
+            mates = [entry for entry in self._queue if entry.group == group]
+            rows = self.costs.rows_within(group, (entry.deadline.at - now for entry in mates))
+            if rows or len(self._queue) == 1:
+                batch = mates[: max(1, rows)]
+            else:
+                expired.append(self._queue.popleft())
+        taken = set(map(id, batch))
+        self._queue = deque(entry for entry in self._queue if id(entry) not in taken)
+        self._waiting = Counter(entry.group for entry in self._queue)
+        return batch, expired
 
     def _wait_for_jobs(self) -> None:
         """Returns when there is something to run, the window over; holds the lock."""
@@ -237,7 +264,7 @@ class Batcher(Generic[J, R]):
             return
         opened = self._clock()
         while self._queue and len(self._queue) < self._batch_max and not self._closing:
-            spare = min(entry.deadline.at for entry in self._queue) - self._run_s - opened
+            spare = min(entry.deadline.at for entry in self._queue) - self._run_s() - opened
             left = opened + min(self._window_s, spare * _WINDOW_SHARE) - self._clock()
             if left <= 0:
                 return
@@ -245,7 +272,6 @@ class Batcher(Generic[J, R]):
 
     def _run(self, worker: _Worker, batch: Sequence[_Entry[J, R]]) -> None:
         began = worker.since = self._clock()
-        worker.jobs = len(batch)
         results: Sequence[R | Exception]
         try:
             results = list(self._engine_run([entry.job for entry in batch]))
@@ -256,9 +282,13 @@ class Batcher(Generic[J, R]):
             failure = error if isinstance(error, ModelAttemptFailed) else ModelError(type(error).__name__)
             results = [failure] * len(batch)
         worker.since, worker.jobs = None, 0
-        took = self._clock() - began
-        self._run_s = took if self._run_s == 0.0 else self._run_s + _SMOOTHING * (took - self._run_s)
-        self._call(self._finish, batch, [_as_model_error(result) for result in results], took)
+        self.costs.ran(batch[0].group, len(batch), self._clock() - began)
+        self._post(batch, [_as_model_error(result) for result in results])
+
+    def _run_s(self) -> float:
+        """What the next run will take, if it takes all of the first job's group; holds the lock."""
+        group = self._queue[0].group
+        return self.costs.drain_s(group, min(self._batch_max, self._waiting[group]))
 
     def _post(self, batch: Sequence[_Entry[J, R]], results: Sequence[R | Exception]) -> None:
         if batch:
@@ -275,6 +305,7 @@ class Batcher(Generic[J, R]):
         with self._changed:
             waiting = list(self._queue)
             self._queue.clear()
+            self._waiting.clear()
         self._post(waiting, [error] * len(waiting))
 
 

@@ -14,6 +14,16 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
 
+def encode_key(events: int) -> int:
+    """Jobs whose event counts share a power of two are encoded together; 0 needs no run."""
+    return events.bit_length()
+
+
+def decode_key(width: int, decoding: Decoding) -> tuple[int, bool]:
+    """Lists of one beam width are decoded together; sampling has a graph of its own."""
+    return width, decoding.sampled
+
+
 @dataclass(frozen=True, slots=True)
 class EncodeJob:
     """Bring a state up to date.
@@ -32,8 +42,7 @@ class EncodeJob:
 
     @property
     def run_key(self) -> int:
-        """Jobs whose event counts share a power of two are encoded together; 0 needs no run."""
-        return len(self.item).bit_length()
+        return encode_key(len(self.item))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +69,7 @@ class DecodeJob:
 
     @property
     def run_key(self) -> tuple[int, bool]:
-        """Lists of one beam width are decoded together; sampling has a graph of its own."""
-        return self.run_width, self.decoding.sampled
+        return decode_key(self.run_width, self.decoding)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,8 +15,7 @@ from export.artifact import Artifact
 from service.batcher import Batcher, BatchLimits
 from service.catalogue_updates import CatalogueUpdates, LiveCatalogue
 from service.errors import StartupError
-from service.guard import Guard
-from service.jobs import DecodeJob, EncodeJob
+from service.jobs import EncodeJob
 from service.metrics import Metrics
 from service.served import EngineLike, ServedModel, Serving
 from service.settings import PREFIX, Settings
@@ -41,20 +39,12 @@ async def open_engine(stack: AsyncExitStack, settings: Settings) -> EngineLike:
     return engine
 
 
-async def start_model(
-    stack: AsyncExitStack, settings: Settings, engine: EngineLike, guard: Guard, metrics: Metrics
-) -> ServedModel:
+async def start_model(stack: AsyncExitStack, settings: Settings, engine: EngineLike, metrics: Metrics) -> ServedModel:
     """Warms the engine up before anything is accepted, and puts it behind its batchers."""
 
     def on_graph(graph: str, rows: int, seconds: float) -> None:
         metrics.batch_size.labels(graph).observe(rows)
         metrics.stage_duration.labels(_STAGE_OF[graph]).observe(seconds)
-
-    def encoded(jobs: Sequence[EncodeJob], seconds: float) -> None:
-        guard.encoded(seconds, max(len(job.item) for job in jobs))
-
-    def decoded(jobs: Sequence[DecodeJob], seconds: float) -> None:
-        guard.measured("narrow" if jobs[0].width is not None else "full", seconds)
 
     start_h = await asyncio.to_thread(_warm_up, engine)
     engine.on_graph = on_graph
@@ -64,8 +54,8 @@ async def start_model(
         queue_max=settings.queue_max,
         stall_s=settings.engine_stall_s,
     )
-    encoder = Batcher(engine.encode, metrics, limits, group=lambda job: job.run_key, name="encode", on_run=encoded)
-    decoder = Batcher(engine.decode, metrics, limits, group=_with_rung, name="decode", on_run=decoded)
+    encoder = Batcher(engine.encode, metrics, limits, group=lambda job: job.run_key, name="encode")
+    decoder = Batcher(engine.decode, metrics, limits, group=lambda job: job.run_key, name="decode")
     for batcher in (encoder, decoder):
         batcher.start()
         stack.push_async_callback(batcher.close, settings.drain_timeout_s)
@@ -86,11 +76,6 @@ def _warm_up(engine: EngineLike) -> npt.NDArray[np.float32]:
     except Exception as error:
         raise StartupError(f"the model {engine.model_version} cannot be warmed up: {error}") from error
     return state.h
-
-
-def _with_rung(job: DecodeJob) -> tuple[int, bool, bool]:
-    """A run's time is the estimate of one rung, so rungs do not share runs."""
-    return *job.run_key, job.width is None
 
 
 async def follow_catalogue(path: Path, engine: EngineLike, serving: Serving) -> CatalogueUpdates:

@@ -20,6 +20,7 @@ STAGE_BUCKETS = (
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 STAGES = ("state", "queue", "encode", "decode", "fallback", "serialize")
+ATTEMPTS = ("ok", "late", "failed")
 BREAKER_STATES = ("closed", "open", "half_open")
 MODES = ("auto", "fallback", "model")
 
@@ -71,6 +72,12 @@ class Metrics:
             ["outcome"],
             registry=r,
         )
+        self.model_attempts = Counter(
+            "gpt4rec_model_attempts",
+            "Attempts at the model that ended: ok, late (no answer before the deadline), failed.",
+            ["outcome"],
+            registry=r,
+        )
         self.state_cache = Counter(
             "gpt4rec_state_cache",
             "Histories in the process (level memory: hit, stale, miss) and encoder states (level state: hit, "
@@ -87,17 +94,24 @@ class Metrics:
         )
         self.burn_rate = Gauge(
             "gpt4rec_error_budget_burn_rate",
-            "How many times faster than allowed model attempts are late (latency) or fail (errors), over 1m, 5m, 1h.",
+            "How many times faster than allowed model attempts are late (latency) or fail (errors), and answers come "
+            "from below the model (served), over 1m, 5m, 1h.",
             ["objective", "window"],
             registry=r,
         )
 
         # Looking a child up by its labels takes longer than what is done with it.
         self._stages = {name: self.stage_duration.labels(name) for name in STAGES}
+        self._attempts = {name: self.model_attempts.labels(name) for name in ATTEMPTS}
 
     def render(self) -> bytes:
         """The text exposition format."""
         return generate_latest(self.registry)
+
+    def attempted(self, outcome: str) -> None:
+        """A model attempt ended; one that was never made, or whose caller went away, is none."""
+        if outcome in self._attempts:
+            self._attempts[outcome].inc()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

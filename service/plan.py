@@ -8,14 +8,18 @@ from hashlib import blake2b
 from typing import Any
 
 from service.call import Call
+from service.costs import Forecast
 from service.deadline import Deadline
 from service.decoding import Decoding
 from service.fallback import Constraints, Listing
-from service.guard import Reason, Rung
+from service.guard import ModelRung, Reason, Rung
 from service.history import Past
+from service.jobs import decode_key
 from service.profile import Profile
 from service.schemas import RecommendRequest
 from service.served import ServedModel, ranked_items
+
+_GREEDY = Decoding("greedy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,14 @@ class Plan:
     budget_ms: float
     deadline: Deadline
     now_ms: int
+
+    def width(self, rung: ModelRung) -> int:
+        """Nodes kept at every level."""
+        return (_GREEDY if rung == "narrow" else self.decoding).width(self.request.k)
+
+    def forecast(self, rung: ModelRung) -> Forecast:
+        """When the list would be decoded, if the decoder were asked now."""
+        return self.model.decoder.forecast(decode_key(self.width(rung), self.decoding))
 
     def context(self) -> Mapping[str, Any]:
         """Slots of the decoder's context: the scene and the control codes win over features of the same name."""

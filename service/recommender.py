@@ -31,7 +31,7 @@ from service.errors import (
 from service.fallback import Constraints, Listing
 from service.guard import Decision, Guard, ModelRung, Outcome, Reason, Rung
 from service.history import Past, past, subject_of
-from service.jobs import DecodeJob, Listed
+from service.jobs import DecodeJob, Listed, encode_key
 from service.keeper import StateKeeper
 from service.metrics import Metrics
 from service.plan import Plan
@@ -44,7 +44,6 @@ from service.served import ServedModel
 log = logs.get(__name__)
 
 _NOTHING = UserRecord("", ())
-_GREEDY = Decoding("greedy")
 # Kept back from the read of the history for the rungs that need no engine.
 _LAST_RUNGS_S = 0.002
 
@@ -155,7 +154,7 @@ class Recommender:
 
     def _decide(self, plan: Plan, trouble: Reason | None) -> Decision:
         """Without the stored history the model may only speak of what the request itself brought along."""
-        decision = self._guard.decide(plan.deadline, plan.model.decoder.depth)
+        decision = self._guard.decide(plan.deadline, plan.forecast)
         if trouble is None or not decision.asks_the_model:
             return decision
         if len(plan.past):
@@ -214,6 +213,7 @@ class Recommender:
         finally:
             if from_state:  # the second attempt belongs to the same decision, and that has been reported
                 self._guard.observe(outcome, plan.deadline.clock() - began)
+                self._metrics.attempted(outcome)
         listing = Listing(*_known(listed, plan.model), "gpt4rec")
         if len(listing.items) < plan.request.k:
             listing = plan.model.fallback.fill(listing, plan.request.k, plan.limits)
@@ -232,8 +232,8 @@ class Recommender:
             return await self._states.hidden(plan.profile, plan.past, None, deadline)
         if plan.past.inline:
             self._states.catch_up(plan.profile)  # the state of the request's own events is not kept
-        events = len(work.events)
-        if not self._guard.encoding_fits(rung, deadline, plan.model.decoder.depth, events):
+        encoding = plan.model.encoder.forecast(encode_key(len(work.events)))
+        if not self._guard.fits(encoding.seconds + plan.forecast(rung).seconds, deadline):
             self._states.catch_up(plan.profile)
             raise StateStale("predicted to take too long")
         try:
@@ -252,7 +252,7 @@ class Recommender:
             allowed=await plan.model.filter_id(plan.request.filter or {}, deadline),
             excluded=plan.limits.excluded,
             seed=plan.seed(),
-            width=_GREEDY.width(plan.request.k) if rung == "narrow" else None,
+            width=plan.width(rung) if rung == "narrow" else None,
         )
 
     def _below_model(self, plan: Plan, rung: Rung) -> Listing:
@@ -268,6 +268,7 @@ class Recommender:
     def _count(self, plan: Plan, listing: Listing, rung: Rung, reason: Reason | None, *, late: bool) -> None:
         strategy = plan.decoding.strategy
         self._metrics.recommendations.labels(listing.source, reason or "", plan.segment, strategy).inc()
+        self._guard.answered(listing.source)
         if late:
             self._metrics.deadline_missed.labels(rung).inc()
         plan.call.source = listing.source

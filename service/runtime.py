@@ -97,7 +97,7 @@ class Runtime:
         m.one_hot(m.breaker_state, BREAKER_STATES, self.guard.breaker.state.value)
         m.one_hot(m.fallback_mode, MODES, self.mode.current())
         m.queue_depth.set(self.model.encoder.depth + self.model.decoder.depth)
-        for objective, rates in self.guard.budgets.burn_rates().items():
+        for objective, rates in self.guard.breaker.budgets.burn_rates().items():
             for window, rate in rates.items():
                 m.burn_rate.labels(objective, window).set(rate)
         return m.render()

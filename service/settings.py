@@ -145,18 +145,31 @@ class Settings(BaseSettings):
     signals_cap: int = Field(1000, ge=1, description="Searches and impressions kept of each user.")
 
     # -- guard
-    breaker_window_s: float = Field(10.0, gt=0, description="Model attempts younger than this are counted.")
-    breaker_min_attempts: int = Field(50, ge=1, description="Attempts needed before the breaker may open.")
+    breaker_window_s: float = Field(5.0, gt=0, description="Model attempts younger than this are counted.")
+    breaker_min_attempts: int = Field(
+        50, ge=1, description="Attempts needed in a window before the breaker or a budget is judged by it."
+    )
     breaker_failure_ratio: float = Field(
         0.5, gt=0, le=1, description="Share of late or failed attempts that opens the breaker."
     )
     breaker_open_s: float = Field(5.0, gt=0, description="How long the breaker stays open before it probes.")
-    breaker_half_open_probes: int = Field(10, ge=1, description="Attempts let through while half open.")
+    breaker_half_open_probes: int = Field(
+        20, ge=1, description="Attempts that decide whether the model gets the next larger share of the traffic."
+    )
+    breaker_hold_max_s: float = Field(
+        300.0, gt=0, description="Longest wait before a share that failed again and again is tried once more."
+    )
     latency_budget_share: float = Field(
-        0.01, gt=0, le=1, description="Share of model attempts that may be late; what its burn rate is measured by."
+        0.01, gt=0, le=1, description="Share of model attempts that may be late in the long run."
     )
     error_budget_share: float = Field(
-        0.01, gt=0, le=1, description="Share of model attempts that may fail; what its burn rate is measured by."
+        0.01, gt=0, le=1, description="Share of model attempts that may fail in the long run."
+    )
+    served_budget_share: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="Share of answers that may come from below the model; people are told, nothing is switched.",
     )
     mode_poll_ms: float = Field(
         500.0, gt=0, description="How often the mode is read where a published change was missed."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -81,7 +82,7 @@ class FakeEngine:
     """Recommends the allowed items from the highest index down.
 
     `h[0]` counts the encoded events and `h[1]` sums their items, so a test can see what a state has seen. `go` holds
-    the decoder, `encode_go` the encoder.
+    the decoder, `encode_go` the encoder; `delay_s` slows the decoder down.
     """
 
     def __init__(self, out_of_stock: frozenset[int] = frozenset()) -> None:
@@ -93,6 +94,7 @@ class FakeEngine:
         self.jobs: list[DecodeJob] = []
         self.batches: list[int] = []
         self.error: BaseException | None = None
+        self.delay_s = 0.0
         self.fail_jobs: bool = False
         self.fail_full_width = False
         self.fail_states = False
@@ -129,6 +131,7 @@ class FakeEngine:
         self.batches.append(len(jobs))
         self.entered.set()
         self.go.wait()
+        time.sleep(self.delay_s)
         if self.error is not None:
             raise self.error
         if self.on_graph is not None:

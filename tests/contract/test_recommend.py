@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from service.engine import Engine
-from service.guard import MODEL_RUNGS, Outcome
+from service.guard import Outcome
+from service.jobs import encode_key
 from service.records import Subject
 from service.responses import RecommendAnswer
 from service.store import Store, StoreSettings
@@ -216,11 +217,11 @@ async def _break_model(fault: str, service: Service) -> None:
         case "model rejects jobs":
             engine.fail_jobs = True
         case "model slow":
-            for rung in MODEL_RUNGS:
-                guard.measured(rung, 10.0)
+            engine.delay_s = 1.2
         case "model spared by the breaker":
             for _ in range(50):
                 guard.observe(Outcome.FAILED)
+            assert guard.status()["breaker"] == "open"
 
 
 async def _break_redis(fault: str, server: Valkey) -> None:
@@ -418,7 +419,7 @@ async def test_a_cancelled_request_is_no_model_failure() -> None:
         outcomes: list[Outcome] = []
         observe = service.runtime.guard.observe
 
-        def spy(outcome: Outcome, seconds: float | None = None) -> None:
+        def spy(outcome: Outcome, seconds: float = 0.0) -> None:
             outcomes.append(outcome)
             observe(outcome, seconds)
 
@@ -452,8 +453,7 @@ async def test_a_state_too_far_behind_is_stale_and_item_cf_answers(shared_valkey
     async with serving(redis_url=shared_valkey.url, prefix="stale:") as service:
         service.engine.encode_go.clear()
         await service.post_events("u1", *map(str, range(10)))
-        service.runtime.guard.measured("full", 0.001)
-        service.runtime.guard.encoded(1.0, 10)
+        service.runtime.model.encoder.costs.ran(encode_key(10), 1, 1.0)
         answer = await service.recommend(user_id="u1", budget_ms=400)
         assert (answer["source"], answer["rung"], answer["reason"]) == ("item_cf", "item_cf", "state_stale")
         assert answer["degraded"] and answer["latency_ms"] < 400
@@ -473,7 +473,6 @@ async def test_a_run_that_a_long_history_makes_late_is_stale_and_counts_as_late(
     async with serving(redis_url=shared_valkey.url, prefix="stale2:") as service:
         service.engine.encode_go.clear()
         await service.post_events("u1", *map(str, range(10)))
-        service.runtime.guard.measured("full", 0.001)
         answer = await service.recommend(user_id="u1", budget_ms=200)
         attempts = service.runtime.guard.status()["budgets"]["attempts"]
     assert (answer["source"], answer["reason"]) == ("item_cf", "state_stale")

@@ -13,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.batcher import Batcher, BatchLimits
+from service.costs import Forecast
 from service.deadline import Deadline
 from service.decoding import Decoding
 from service.errors import DeadlineExceeded, ModelAttemptFailed, ModelError, Overloaded
 from service.jobs import DecodeJob, Listed
 from service.metrics import Metrics
 from tests.aio import asynchronous, eventually
+from tests.clock import FakeClock
 from tests.fakes import FakeEngine
 
 _NOTHING = np.zeros(0, np.int64)
@@ -92,6 +94,76 @@ async def test_the_window_never_outlives_the_earliest_deadline() -> None:
             engine.go.set()
         await held
         assert len((await waiting).items) == 1
+
+
+@asynchronous
+async def test_a_batch_takes_no_more_jobs_than_are_in_time_together() -> None:
+    """A row costs a second, and each job has three and a half: three jobs to a run. Those behind come next."""
+    engine = FakeEngine()
+    async with batching(engine, batch_max=8, window_s=0.0) as batcher:
+        for rows in range(1, 9):
+            batcher.costs.ran(None, rows, float(rows))
+        async with busy(engine, batcher) as held:
+            rest = [asyncio.ensure_future(batcher.submit(job(), soon(3.5))) for _ in range(4)]
+            await asyncio.sleep(0)
+            engine.go.set()
+        await asyncio.gather(held, *rest)
+    assert engine.batches == [1, 3, 1]
+
+
+@asynchronous
+async def test_a_job_that_would_be_late_even_alone_gives_way_to_those_behind_it() -> None:
+    engine = FakeEngine()
+    async with batching(engine, window_s=0.0) as batcher:
+        for _ in range(15):
+            batcher.costs.ran(None, 1, 5.0)
+        async with busy(engine, batcher) as held:
+            late = asyncio.ensure_future(batcher.submit(job(k=7), soon(3.0)))
+            after = asyncio.ensure_future(batcher.submit(job(k=2), soon(60.0)))
+            await asyncio.sleep(0)
+            engine.go.set()
+        with pytest.raises(DeadlineExceeded):
+            await late
+        await asyncio.gather(held, after)
+        assert len((await batcher.submit(job(k=3), soon(3.0))).items) == 3  # nobody is behind it: it is tried
+    assert [j.k for j in engine.jobs] == [1, 2, 3]
+
+
+@asynchronous
+async def test_a_forecast_counts_the_run_under_way_and_every_group_that_waits() -> None:
+    engine, clock = FakeEngine(), FakeClock()
+    batcher = Batcher(
+        engine.decode,
+        Metrics(),
+        BatchLimits(batch_max=2, window_s=0.0),
+        group=lambda job: job.width,
+        name="decode",
+        clock=clock,
+    )
+    batcher.start()
+    try:
+        assert batcher.forecast(8) == Forecast(0.0, 0.0, idle=True)
+        for group, seconds in ((None, 1.0), (8, 2.0), (16, 4.0)):
+            batcher.costs.ran(group, 1, seconds)
+            batcher.costs.ran(group, 2, seconds)
+        assert batcher.forecast(8) == Forecast(2.0, 2.0, idle=True)
+        waiting = Deadline.after(100.0, clock)
+        engine.go.clear()
+        tasks = [asyncio.ensure_future(batcher.submit(job(), waiting))]
+        await asyncio.to_thread(engine.entered.wait, 10.0)
+        tasks += [asyncio.ensure_future(batcher.submit(job(width=width), waiting)) for width in (8, 8, 8, 16)]
+        await asyncio.sleep(0)
+        assert batcher.forecast(8) == Forecast(1.0 + 2 * 2.0 + 4.0, 2.0, idle=False)
+        assert batcher.forecast(16) == Forecast(1.0 + 1.5 * 2.0 + 4.0, 4.0, idle=False)
+        clock.advance(0.75)
+        assert batcher.forecast(16).seconds == 0.25 + 3.0 + 4.0
+        clock.advance(10.25)  # it should have ended ten seconds ago: nobody knows when it will
+        assert batcher.forecast(16).seconds == 10.0 + 3.0 + 4.0
+        engine.go.set()
+        await asyncio.gather(*tasks)
+    finally:
+        engine.go.set()
+        await batcher.close(10.0)
 
 
 @asynchronous

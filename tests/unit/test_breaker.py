@@ -2,134 +2,187 @@
 
 from __future__ import annotations
 
+import itertools
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.breaker import Breaker, BreakerSettings, BreakerState
+from service.breaker import SHARES, Breaker, BreakerSettings, BreakerState
 from tests.clock import FakeClock
 
-SETTINGS = BreakerSettings(window_s=10, min_attempts=10, failure_ratio=0.5, open_s=5, half_open_probes=4)
+SETTINGS = BreakerSettings(window_s=5, min_attempts=50, open_s=5, hold_max_s=300, half_open_probes=20)
 
 
-def breaker() -> tuple[Breaker, FakeClock]:
-    clock = FakeClock()
-    return Breaker(SETTINGS, clock), clock
+class Bench:
+    """A breaker, and attempts at `rate` a second of which a part is late or fails."""
 
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.breaker = Breaker(SETTINGS, self.clock)
+        self.allowed = 0
 
-def opened() -> tuple[Breaker, FakeClock]:
-    one, clock = breaker()
-    for _ in range(10):
-        one.record(False)
-    assert one.state is BreakerState.OPEN
-    return one, clock
+    def run(self, seconds: float, *, late: float = 0.0, failed: float = 0.0, rate: float = 100.0) -> list[float]:
+        """Evenly spread; returns the share after every attempt."""
+        shares, debt = [], [0.0, 0.0]
+        for _ in range(round(seconds * rate)):
+            self.clock.advance(1 / rate)
+            if self.breaker.allow():
+                self.allowed += 1
+                debt[0] += late
+                debt[1] += failed
+                bad = [owed >= 0.999 for owed in debt]
+                debt = [owed - it for owed, it in zip(debt, bad, strict=True)]
+                self.breaker.record(late=bad[0], failed=bad[1])
+            shares.append(self.breaker.share)
+        return shares
 
+    def opened(self) -> Bench:
+        while self.breaker.state is not BreakerState.OPEN:
+            self.run(0.1, failed=1.0)
+        return self
 
-def half_open() -> tuple[Breaker, FakeClock]:
-    one, clock = opened()
-    clock.advance(SETTINGS.open_s)
-    assert one.state is BreakerState.HALF_OPEN
-    return one, clock
+    def half_open(self) -> Bench:
+        self.opened().clock.advance(SETTINGS.open_s)
+        assert self.breaker.state is BreakerState.HALF_OPEN
+        return self
 
 
 def test_it_stays_closed_below_the_minimum_of_attempts() -> None:
-    one, _ = breaker()
-    for _ in range(9):
-        one.record(False)
-    assert one.allow()
+    bench = Bench()
+    bench.run(0.49, failed=1.0)
+    assert bench.breaker.allow()
 
 
-def test_it_opens_at_the_failure_ratio() -> None:
-    one, _ = breaker()
-    for ok in [True, False] * 4 + [True]:
-        one.record(ok)
-    assert one.allow()
-    one.record(False)
-    assert one.state is BreakerState.OPEN and not one.allow()
+def test_half_bad_within_its_window_opens_it() -> None:
+    bench = Bench()
+    bench.run(60)
+    bench.run(2.6, late=0.5, failed=0.5)
+    assert bench.breaker.state is BreakerState.OPEN and not bench.breaker.allow()
+    assert bench.breaker.cause == "breaker_open"
 
 
-def test_attempts_older_than_the_window_do_not_count() -> None:
-    one, clock = breaker()
-    for _ in range(9):
-        one.record(False)
-    clock.advance(SETTINGS.window_s)
-    one.record(False)
-    assert one.state is BreakerState.CLOSED and one.counts() == (1, 1)
+@pytest.mark.parametrize(("fault", "cause"), [("late", "latency_budget"), ("failed", "error_budget")])
+def test_a_budget_that_burns_too_fast_opens_it_within_seconds(fault: str, cause: str) -> None:
+    bench = Bench()
+    bench.run(300)
+    shares = bench.run(20, **{fault: 0.3})
+    assert bench.breaker.cause == cause
+    assert 0.0 in shares[: 11 * 100]
+
+
+def test_a_slow_burn_opens_it_within_minutes() -> None:
+    bench = Bench()
+    bench.run(300)
+    assert 0.0 not in bench.run(60, late=0.1)
+    assert 0.0 in bench.run(180, late=0.1)
+
+
+def test_what_a_budget_allows_never_opens_it() -> None:
+    bench = Bench()
+    assert set(bench.run(3600, late=0.01, failed=0.01, rate=20)) == {1.0}
 
 
 def test_an_open_breaker_allows_nothing_until_its_time_is_over() -> None:
-    one, clock = opened()
-    clock.advance(SETTINGS.open_s - 0.001)
-    assert not one.allow()
-    clock.advance(0.001)
-    assert one.allow()
+    bench = Bench().opened()
+    opened_at = bench.clock()
+    while bench.breaker.state is BreakerState.OPEN:
+        assert not bench.breaker.allow()
+        bench.clock.advance(0.01)
+    assert SETTINGS.open_s - 0.1 <= bench.clock() - opened_at <= SETTINGS.open_s + 0.01
 
 
-def test_half_open_lets_through_as_many_probes_as_it_may() -> None:
-    one, _ = half_open()
-    assert [one.allow() for _ in range(6)] == [True] * 4 + [False] * 2
+def test_half_open_lets_a_few_per_cent_through() -> None:
+    bench = Bench().half_open()
+    bench.allowed = 0
+    bench.run(1.0)
+    assert 4 <= bench.allowed <= 7
+    assert bench.breaker.share == SHARES[1]
 
 
-def test_good_probes_close_it_with_a_clean_record() -> None:
-    one, _ = half_open()
-    for _ in range(4):
-        assert one.allow()
-        one.record(True)
-    assert one.state is BreakerState.CLOSED and one.counts() == (0, 0)
+def test_thin_traffic_is_probed_as_well() -> None:
+    bench = Bench().half_open()
+    bench.allowed = 0
+    bench.run(5.0, rate=2.0)
+    assert bench.allowed == 10
 
 
-def test_bad_probes_open_it_again_for_the_full_time() -> None:
-    one, clock = half_open()
-    for _ in range(2):
-        assert one.allow()
-        one.record(False)
-    assert one.state is BreakerState.OPEN
-    clock.advance(SETTINGS.open_s - 0.001)
-    assert not one.allow()
+def test_of_a_model_that_hangs_no_more_than_the_set_number_of_probes_wait() -> None:
+    bench = Bench().half_open()
+    allowed = 0
+    for _ in range(10_000):
+        bench.clock.advance(0.01)
+        allowed += bench.breaker.allow()
+    assert allowed == SETTINGS.half_open_probes
+    bench.breaker.release()
+    bench.clock.advance(1.0)
+    assert bench.breaker.allow()
 
 
-def test_a_released_probe_can_be_used_again() -> None:
-    one, _ = half_open()
-    for _ in range(4):
-        one.allow()
-    assert not one.allow()
-    one.release()
-    assert one.allow()
+def test_good_probes_bring_the_traffic_back_share_by_share() -> None:
+    bench = Bench().half_open()
+    shares = bench.run(30)
+    assert sorted(set(shares)) == sorted(shares[n] for n in range(len(shares)) if n == 0 or shares[n] != shares[n - 1])
+    assert set(shares) == set(SHARES[1:])
+    assert bench.breaker.state is BreakerState.CLOSED
 
 
-def test_a_probe_that_never_reports_does_not_block_the_way_back() -> None:
-    one, clock = half_open()
-    for _ in range(4):
-        one.allow()
-    clock.advance(SETTINGS.open_s)
-    for _ in range(4):
-        assert one.allow()
-        one.record(True)
-    assert one.state is BreakerState.CLOSED
+def test_bad_probes_open_it_again_for_longer_each_time() -> None:
+    bench = Bench().opened()
+    shares = bench.run(120, failed=1.0)
+    probes = [n / 100 for n in range(1, len(shares)) if shares[n] > 0 and shares[n - 1] == 0.0]
+    waits = [b - a for a, b in itertools.pairwise(probes)]
+    assert all(later >= earlier - 0.1 for earlier, later in itertools.pairwise(waits))
+    assert 4 <= waits[0] < 6 and 14 < waits[-1] < 17  # open_s, and the first step's part of hold_max_s
+    assert set(shares) == {0.0, SHARES[1]}
 
 
-def test_news_of_old_attempts_do_not_change_an_open_breaker() -> None:
-    one, clock = opened()
-    one.record(True)
-    one.record(False)
-    clock.advance(SETTINGS.open_s)
-    one.record(False)
-    assert one.state is BreakerState.HALF_OPEN and one.allow()
+def test_a_single_bad_probe_is_no_verdict() -> None:
+    bench = Bench().half_open()
+    assert bench.breaker.allow()
+    bench.breaker.record(late=True, failed=False)
+    assert bench.breaker.share == SHARES[1]
+    bench.run(30)
+    assert bench.breaker.state is BreakerState.CLOSED
 
 
-@given(st.lists(st.tuples(st.sampled_from(["allow", "ok", "bad", "release"]), st.floats(0, 8)), max_size=80))
+def test_a_share_that_is_too_much_goes_back_to_the_one_before() -> None:
+    bench = Bench().half_open()
+    while bench.breaker.share < 0.4:
+        bench.run(0.1)
+    before = bench.breaker.share
+    while bench.breaker.share == before:
+        bench.run(0.01, late=1.0)
+    assert bench.breaker.share == 0.2
+    assert bench.breaker.cause == "latency_budget"
+
+
+def test_news_of_earlier_attempts_do_not_judge_a_later_step() -> None:
+    bench = Bench().half_open()
+    for _ in range(100):
+        bench.breaker.record(late=False, failed=True, seconds=SETTINGS.open_s + 1.0)
+    assert bench.breaker.share == SHARES[1]
+
+
+def test_back_in_service_it_starts_with_a_clean_record() -> None:
+    bench = Bench().half_open()
+    bench.run(30)
+    assert bench.breaker.state is BreakerState.CLOSED
+    bench.run(1, failed=0.05)  # with the failures of before it would be far above every limit
+    assert bench.breaker.state is BreakerState.CLOSED
+
+
+@given(st.lists(st.tuples(st.sampled_from(["ok", "late", "failed", "release"]), st.floats(0, 30)), max_size=150))
 def test_there_is_always_a_way_back(steps: list[tuple[str, float]]) -> None:
-    one, clock = breaker()
-    for action, seconds in steps:
-        clock.advance(seconds)
-        if action == "allow":
-            one.allow()
-        elif action == "release":
-            one.release()
-        else:
-            one.record(action == "ok")
-    clock.advance(max(SETTINGS.window_s, 2 * SETTINGS.open_s))
-    for _ in range(SETTINGS.half_open_probes):
-        assert one.allow()
-        one.record(True)
-    clock.advance(SETTINGS.window_s)
-    assert one.state is BreakerState.CLOSED
+    """Whatever happened, a model that works again is served to everybody within the longest hold and the way up."""
+    bench = Bench()
+    for outcome, seconds in steps:
+        bench.clock.advance(seconds)
+        if bench.breaker.allow():
+            if outcome == "release":
+                bench.breaker.release()
+            else:
+                for _ in range(60):
+                    bench.breaker.record(late=outcome == "late", failed=outcome == "failed")
+    bench.run(2 * SETTINGS.hold_max_s, rate=10)
+    assert bench.breaker.state is BreakerState.CLOSED

@@ -1,0 +1,99 @@
+"""What engine runs take: running medians of measured times, by kind of run and number of rows. Pure.
+
+The median, because the question is whether a run *typically* fits. Runs that are slow now and then are not for a
+prediction to avoid but for the error budgets to count (`service.breaker`): two judges of the same thing would fight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from statistics import median
+
+# A change shows after half of so many runs.
+_RUNS = 15
+# Sizes that were not run for so long are forgotten, and tried again.
+_FORGET_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Seconds until a job submitted now would be done: behind what is ahead of it, and if it were `alone`. `idle` says
+    that nothing is ahead. What was never measured takes 0: its first run is let through."""
+
+    seconds: float = 0.0
+    alone: float = 0.0
+    idle: bool = True
+
+
+class RunningMedian:
+    """The median of the latest values."""
+
+    __slots__ = ("_values", "updated", "value")
+
+    def __init__(self) -> None:
+        self._values: deque[float] = deque(maxlen=_RUNS)
+        self.value = 0.0
+        self.updated = -math.inf
+
+    def add(self, value: float, now: float) -> None:
+        self._values.append(value)
+        self.value, self.updated = median(self._values), now
+
+
+class RunCosts:
+    """Seconds of runs of each group (a beam width, a history length), by the number of their rows.
+
+    Written by the threads that run, read by the event loop: what is there is only ever replaced.
+    """
+
+    def __init__(self, batch_max: int, clock: Callable[[], float]) -> None:
+        self._batch_max = batch_max
+        self._clock = clock
+        self._groups: dict[Hashable, list[RunningMedian]] = {}
+
+    def ran(self, group: Hashable, rows: int, seconds: float) -> None:
+        """A run of so many rows took so long, whatever came of it."""
+        sizes = self._groups.get(group)
+        if sizes is None:
+            sizes = self._groups[group] = [RunningMedian() for _ in range(_place(self._batch_max) + 1)]
+        sizes[_place(rows)].add(seconds, self._clock())
+
+    def run_s(self, group: Hashable, rows: int) -> float:
+        """What a run of so many rows takes; 0 where nothing of the group was measured.
+
+        A size that was never run may cost no more than one half as large, and beyond that in proportion: batches grow
+        into what they cost instead of being refused for what they might.
+        """
+        sizes = self._groups.get(group)
+        if sizes is None:
+            return 0.0
+        place, since = _place(rows), self._clock() - _FORGET_S
+        for known in range(place, -1, -1):
+            if sizes[known].updated > since:
+                return sizes[known].value * math.exp2(max(0, place - known - 2) / 2.0)
+        return min((size.value for size in sizes[place:] if size.updated > since), default=0.0)
+
+    def drain_s(self, group: Hashable, jobs: int) -> float:
+        """What so many jobs of a group take, in as few runs as possible."""
+        if jobs <= self._batch_max:
+            return self.run_s(group, jobs) if jobs else 0.0
+        return self.run_s(group, self._batch_max) * jobs / self._batch_max
+
+    def rows_within(self, group: Hashable, spare: Iterable[float]) -> int:
+        """How many of the first jobs can share a run that none of them is late for; `spare` are their seconds left, in
+        order. 0 where the first is too late already, even alone."""
+        rows, tightest = 0, math.inf
+        for left in spare:
+            tightest = min(tightest, left)
+            if rows >= self._batch_max or self.run_s(group, rows + 1) > tightest:
+                break
+            rows += 1
+        return rows
+
+
+def _place(rows: int) -> int:
+    """Sizes whose costs are taken together: two to each doubling (1, 2, 3, 4, 5–6, 7–9, …)."""
+    return round(2.0 * math.log2(rows))
