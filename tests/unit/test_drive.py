@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from loadtests.capacity import Step, capacity, fault
-from loadtests.drive import Arrival, LoadError, Report, closed_now, drive_now, poisson
+from loadtests.drive import Answer, Arrival, LoadError, Record, Report, closed_now, drive_now, poisson
 from loadtests.hdr import Latencies
 
 # Answers after the milliseconds the path names: /wait/20. /status/503, /cut and /never do what they say.
@@ -32,7 +32,7 @@ async def serve(reader, writer):
         if path.startswith("/status/"):
             status = int(path[8:])
         if path == "/overload":
-            body = b'{"rung": "item_cf", "reason": "overload"}'
+            body = b'{"rung": "item_cf", "reason": "overload", "latency_ms": 1.5}'
         if path == "/cut":
             writer.close(); return
         if path == "/never":
@@ -135,6 +135,19 @@ def test_open_requests_are_bounded_and_what_was_not_sent_is_an_error(url: str) -
     report = drive_now(url, at("/wait/200", *([0.0] * 10)), connections=4, max_in_flight=6, warmup_s=0.0)
     assert report.errors == {"/wait/200 not sent: too many are open": 4}
     assert report.most_open == 6
+
+
+def test_a_record_tells_every_request_in_order_of_due_and_what_its_answer_said(url: str) -> None:
+    record = Record()
+    arrivals = [*at("/wait/100", 0.0), *at("/overload", 0.05), *at("/never", 0.1), *at("/status/503", 0.15)]
+    drive_now(url, arrivals, connections=4, warmup_s=0.12, timeout_s=0.4, record=record)
+    slow, list_, never, refused = record.answers
+    assert [answer.due_s for answer in record.answers] == [0.0, 0.05, 0.1, 0.15]
+    assert (slow.took_s or 0.0) >= 0.1
+    assert list_ == Answer("/overload", 0.05, list_.took_s, 200, "item_cf", "overload", 1.5)
+    assert (never.status, never.took_s) == ("timeout", None)
+    assert (refused.status, refused.took_s is None) == (503, False)
+    assert record.began > 0.0
 
 
 def test_rungs_and_reasons_are_told_apart(url: str) -> None:
