@@ -11,9 +11,10 @@ once. What arrives during a run forms the next batch by itself, so the window on
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -54,6 +55,17 @@ class _Entry(Generic[J, R]):
     abandoned: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """The jobs of a group that wait, and the earliest deadline among them."""
+
+    jobs: int = 0
+    earliest: float = math.inf
+
+    def with_one(self, deadline: Deadline) -> _Waiting:
+        return _Waiting(self.jobs + 1, min(self.earliest, deadline.at))
+
+
 @dataclass(slots=True, eq=False)
 class _Worker:
     """A thread, the jobs it has taken, and since when its present run lasts."""
@@ -92,7 +104,7 @@ class Batcher(Generic[J, R]):
         self._changed = threading.Condition()
         self._closing = False
         self._dead = False
-        self._waiting: Counter[Hashable] = Counter()
+        self._waiting: dict[Hashable, _Waiting] = {}
         self.costs = RunCosts(limits.batch_max, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._workers = [_Worker() for _ in range(threads)]
@@ -121,12 +133,17 @@ class Batcher(Generic[J, R]):
         """When a job of this group would be done if it were submitted now: after the runs under way, and one run or
         more for each group that waits."""
         with self._changed:
-            ahead = self._waiting.copy()
-        ahead[group] += 1
+            waiting = dict(self._waiting)
         running = [left for worker in self._workers if (left := self._left(worker)) is not None]
-        waits = (sum(running) + sum(self.costs.drain_s(*one) for one in ahead.items())) / len(self._workers)
+        began = self._clock() + sum(running) / len(self._workers)
+        own = waiting.setdefault(group, _Waiting())
+        waits = sum(
+            self.costs.drain_s(key, one.jobs + (one is own), one.earliest - began) for key, one in waiting.items()
+        )
         alone = self.costs.run_s(group, 1)
-        return Forecast(max(alone, waits), alone, idle=not running and ahead.total() == 1)
+        ahead_s = sum(running) + waits
+        idle = not running and len(waiting) == 1 and not own.jobs
+        return Forecast(max(alone, ahead_s / len(self._workers)), alone, idle)
 
     def _left(self, worker: _Worker) -> float | None:
         """What is left of a thread's present run; None where it has none.
@@ -184,7 +201,7 @@ class Batcher(Generic[J, R]):
             if len(self._queue) >= self._queue_max:
                 raise Overloaded("the batch queue is full")
             self._queue.append(entry)
-            self._waiting[entry.group] += 1
+            self._note(entry)
             self._changed.notify()
         return entry
 
@@ -252,8 +269,14 @@ class Batcher(Generic[J, R]):
                 expired.append(self._queue.popleft())
         taken = set(map(id, batch))
         self._queue = deque(entry for entry in self._queue if id(entry) not in taken)
-        self._waiting = Counter(entry.group for entry in self._queue)
+        self._waiting = {}
+        for entry in self._queue:
+            self._note(entry)
         return batch, expired
+
+    def _note(self, entry: _Entry[J, R]) -> None:
+        """The entry waits; holds the lock."""
+        self._waiting[entry.group] = self._waiting.get(entry.group, _Waiting()).with_one(entry.deadline)
 
     def _wait_for_jobs(self) -> None:
         """Returns when there is something to run, the window over; holds the lock."""
@@ -288,7 +311,7 @@ class Batcher(Generic[J, R]):
     def _run_s(self) -> float:
         """What the next run will take, if it takes all of the first job's group; holds the lock."""
         group = self._queue[0].group
-        return self.costs.drain_s(group, min(self._batch_max, self._waiting[group]))
+        return self.costs.run_s(group, min(self._batch_max, self._waiting[group].jobs))
 
     def _post(self, batch: Sequence[_Entry[J, R]], results: Sequence[R | Exception]) -> None:
         if batch:

@@ -10,10 +10,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from itertools import repeat
 from statistics import median
 
 # A change shows after half of so many runs.
 _RUNS = 15
+# Part of a prediction that is added to it before it is compared with a deadline: half of the runs take longer than
+# their median, and jobs that come later may join the runs ahead.
+_HEADROOM = 0.25
 # Sizes that were not run for so long are forgotten, and tried again.
 _FORGET_S = 60.0
 
@@ -26,6 +30,11 @@ class Forecast:
     seconds: float = 0.0
     alone: float = 0.0
     idle: bool = True
+
+
+def with_headroom(seconds: float) -> float:
+    """A prediction as it is compared with the time that is left."""
+    return seconds * (1.0 + _HEADROOM)
 
 
 class RunningMedian:
@@ -76,11 +85,12 @@ class RunCosts:
                 return sizes[known].value * math.exp2(max(0, place - known - 2) / 2.0)
         return min((size.value for size in sizes[place:] if size.updated > since), default=0.0)
 
-    def drain_s(self, group: Hashable, jobs: int) -> float:
-        """What so many jobs of a group take, in as few runs as possible."""
-        if jobs <= self._batch_max:
-            return self.run_s(group, jobs) if jobs else 0.0
-        return self.run_s(group, self._batch_max) * jobs / self._batch_max
+    def drain_s(self, group: Hashable, jobs: int, left_s: float = math.inf) -> float:
+        """What so many jobs of a group take, in as few runs as possible: as many to a run as are in time for the first
+        of them, who has `left_s`."""
+        rows = max(1, self.rows_within(group, repeat(left_s, jobs)))
+        runs, rest = divmod(jobs, rows)
+        return runs * self.run_s(group, rows) + (self.run_s(group, rest) if rest else 0.0)
 
     def rows_within(self, group: Hashable, spare: Iterable[float]) -> int:
         """How many of the first jobs can share a run that none of them is late for; `spare` are their seconds left, in
@@ -88,7 +98,7 @@ class RunCosts:
         rows, tightest = 0, math.inf
         for left in spare:
             tightest = min(tightest, left)
-            if rows >= self._batch_max or self.run_s(group, rows + 1) > tightest:
+            if rows >= self._batch_max or with_headroom(self.run_s(group, rows + 1)) > tightest:
                 break
             rows += 1
         return rows

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any, Literal, Protocol
 
 from service.breaker import Breaker, BreakerSettings
-from service.costs import Forecast, RunningMedian
+from service.costs import Forecast, RunningMedian, with_headroom
 
 ModeName = Literal["auto", "fallback", "model"]
 Rung = Literal["full", "narrow", "item_cf", "popular"]
@@ -64,13 +64,11 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardSettings:
-    """`reserve_ms` is kept for what follows the model run, a fall to the next rung included. A forecast is made
-    longer by `headroom` of it: half of the runs take longer than their median."""
+    """`reserve_ms` is kept for what follows the model run, a fall to the next rung included."""
 
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
     reserve_ms: float = 5.0
     item_cf_ms: float = 2.0
-    headroom: float = 0.25
     retry_s: float = 0.25
 
 
@@ -134,7 +132,7 @@ class Guard:
 
         Asked after `decide`, where it shows only later how much there is to do.
         """
-        return self._mode() == "model" or self._with_headroom(seconds) + self._lag_s <= deadline.remaining()
+        return self._mode() == "model" or with_headroom(seconds) + self._lag_s <= deadline.remaining()
 
     def lagged(self, seconds: float) -> None:
         """The event loop ran a timer so much too late.
@@ -166,17 +164,14 @@ class Guard:
             },
         }
 
-    def _with_headroom(self, seconds: float) -> float:
-        return seconds * (1.0 + self._settings.headroom)
-
     def _admit(self, left: float, forecast: Forecasts) -> tuple[ModelRung | None, Reason | None]:
         """The first model rung that would be done in time, and why not a higher one."""
         full = forecast("full")
-        if self._with_headroom(full.seconds) <= left:
+        if with_headroom(full.seconds) <= left:
             return "full", None
         # Would it be if nobody were ahead? Then the queue is the cause.
-        reason: Reason = "overload" if self._with_headroom(full.alone) <= left else "deadline"
-        if self._with_headroom(forecast("narrow").seconds) <= left:
+        reason: Reason = "overload" if with_headroom(full.alone) <= left else "deadline"
+        if with_headroom(forecast("narrow").seconds) <= left:
             return "narrow", reason
         return None, reason
 

@@ -98,13 +98,13 @@ async def test_the_window_never_outlives_the_earliest_deadline() -> None:
 
 @asynchronous
 async def test_a_batch_takes_no_more_jobs_than_are_in_time_together() -> None:
-    """A row costs a second, and each job has three and a half: three jobs to a run. Those behind come next."""
+    """A row costs a second, and each job has four and a half: three jobs to a run, with headroom. The others are next."""
     engine = FakeEngine()
     async with batching(engine, batch_max=8, window_s=0.0) as batcher:
         for rows in range(1, 9):
             batcher.costs.ran(None, rows, float(rows))
         async with busy(engine, batcher) as held:
-            rest = [asyncio.ensure_future(batcher.submit(job(), soon(3.5))) for _ in range(4)]
+            rest = [asyncio.ensure_future(batcher.submit(job(), soon(4.5))) for _ in range(4)]
             await asyncio.sleep(0)
             engine.go.set()
         await asyncio.gather(held, *rest)
@@ -154,11 +154,11 @@ async def test_a_forecast_counts_the_run_under_way_and_every_group_that_waits() 
         tasks += [asyncio.ensure_future(batcher.submit(job(width=width), waiting)) for width in (8, 8, 8, 16)]
         await asyncio.sleep(0)
         assert batcher.forecast(8) == Forecast(1.0 + 2 * 2.0 + 4.0, 2.0, idle=False)
-        assert batcher.forecast(16) == Forecast(1.0 + 1.5 * 2.0 + 4.0, 4.0, idle=False)
+        assert batcher.forecast(16) == Forecast(1.0 + 2 * 2.0 + 4.0, 4.0, idle=False)
         clock.advance(0.75)
-        assert batcher.forecast(16).seconds == 0.25 + 3.0 + 4.0
+        assert batcher.forecast(16).seconds == 0.25 + 4.0 + 4.0
         clock.advance(10.25)  # it should have ended ten seconds ago: nobody knows when it will
-        assert batcher.forecast(16).seconds == 10.0 + 3.0 + 4.0
+        assert batcher.forecast(16).seconds == 10.0 + 4.0 + 4.0
         engine.go.set()
         await asyncio.gather(*tasks)
     finally:

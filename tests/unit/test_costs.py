@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.costs import RunCosts, RunningMedian
+from service.costs import RunCosts, RunningMedian, with_headroom
 from tests.clock import FakeClock
 
 
@@ -61,10 +61,14 @@ def test_a_size_is_tried_again_when_it_was_not_run_for_long() -> None:
 
 def test_more_jobs_than_a_run_holds_take_several() -> None:
     one, _ = costs(batch_max=4)
-    one.ran("a", 4, 0.1)
+    for rows, seconds in ((1, 0.04), (2, 0.06), (3, 0.08), (4, 0.10)):
+        one.ran("a", rows, seconds)
     assert one.drain_s("a", 0) == 0.0
     assert one.drain_s("a", 4) == 0.1
-    assert one.drain_s("a", 10) == pytest.approx(0.25)
+    assert one.drain_s("a", 10) == pytest.approx(0.10 + 0.10 + 0.06)
+    # The first of them is in time with one other only.
+    assert one.drain_s("a", 5, left_s=0.09) == pytest.approx(0.06 + 0.06 + 0.04)
+    assert one.drain_s("a", 2, left_s=0.01) == pytest.approx(0.04 + 0.04)
 
 
 @given(
@@ -78,7 +82,7 @@ def test_a_run_takes_as_many_jobs_as_are_in_time_for_it(
     one, _ = costs(batch_max)
     for rows in range(1, batch_max + 1):
         one.ran("a", rows, fixed + by_row * rows)
-    fits = [n for n in range(1, min(batch_max, len(spare)) + 1) if one.run_s("a", n) <= min(spare[:n])]
+    fits = [n for n in range(1, min(batch_max, len(spare)) + 1) if with_headroom(one.run_s("a", n)) <= min(spare[:n])]
     # Costs grow with the size, so what fits is a beginning of the sizes.
     assert one.rows_within("a", spare) == len(fits)
 

@@ -91,7 +91,7 @@ def test_an_oscillating_model_does_not_make_lists_flap() -> None:
     seen = simulate(lambda t, _: 0.5 if t % 120 > 60 else 0.0, hours=6)
     by_hour = [sum(h * HOUR <= t < (h + 1) * HOUR for t in seen.switches) for h in range(6)]
     assert by_hour[0] <= 36
-    assert max(by_hour[1:]) <= 24
+    assert max(by_hour[1:]) <= 30  # one try of the larger shares every four minutes
     assert 0.01 < seen.share(1, 6) < 0.5
 
 
