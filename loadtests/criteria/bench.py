@@ -20,6 +20,7 @@ from loadtests.replay import BATCH, BEAM, EVENTS, RECOMMEND, User, taken
 from loadtests.server import Process
 
 K = 10
+ROWS = results.ENGINE.name
 MINUTE_MS = 60_000
 # Long enough for what is loaded beforehand; a warm answer is never near it.
 PATIENT = {
@@ -41,7 +42,7 @@ class Bench:
     console: Console
     results: Path = results.RESULTS
     quick: bool = False
-    rows: str = results.ENGINE.name
+    rows: str = ROWS
 
     def row(self, criterion: str, value: float, unit: str, **limit: float) -> None:
         """Records a row and shows it."""
