@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from itertools import repeat
-from statistics import median
 
 # A change shows after half of so many runs.
 _RUNS = 15
@@ -37,19 +36,21 @@ def with_headroom(seconds: float) -> float:
     return seconds * (1.0 + _HEADROOM)
 
 
-class RunningMedian:
-    """The median of the latest values."""
+class RunningQuantile:
+    """The value that `share` of the latest `most` values do not exceed (nearest rank)."""
 
-    __slots__ = ("_values", "updated", "value")
+    __slots__ = ("_place", "_values", "updated", "value")
 
-    def __init__(self) -> None:
-        self._values: deque[float] = deque(maxlen=_RUNS)
+    def __init__(self, share: float = 0.5, most: int = _RUNS) -> None:
+        self._values: deque[float] = deque(maxlen=most)
+        self._place = share
         self.value = 0.0
         self.updated = -math.inf
 
     def add(self, value: float, now: float) -> None:
         self._values.append(value)
-        self.value, self.updated = median(self._values), now
+        ranked = sorted(self._values)
+        self.value, self.updated = ranked[math.ceil(self._place * len(ranked)) - 1], now
 
 
 class RunCosts:
@@ -61,13 +62,13 @@ class RunCosts:
     def __init__(self, batch_max: int, clock: Callable[[], float]) -> None:
         self._batch_max = batch_max
         self._clock = clock
-        self._groups: dict[Hashable, list[RunningMedian]] = {}
+        self._groups: dict[Hashable, list[RunningQuantile]] = {}
 
     def ran(self, group: Hashable, rows: int, seconds: float) -> None:
         """A run of so many rows took so long, whatever came of it."""
         sizes = self._groups.get(group)
         if sizes is None:
-            sizes = self._groups[group] = [RunningMedian() for _ in range(_place(self._batch_max) + 1)]
+            sizes = self._groups[group] = [RunningQuantile() for _ in range(_place(self._batch_max) + 1)]
         sizes[_place(rows)].add(seconds, self._clock())
 
     def run_s(self, group: Hashable, rows: int) -> float:

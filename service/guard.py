@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any, Literal, Protocol
 
 from service.breaker import Breaker, BreakerSettings
-from service.costs import Forecast, RunningMedian, with_headroom
+from service.costs import Forecast, RunningQuantile, with_headroom
 
 ModeName = Literal["auto", "fallback", "model"]
 Rung = Literal["full", "narrow", "item_cf", "popular"]
@@ -33,6 +33,9 @@ MODEL_RUNGS: tuple[ModelRung, ...] = ("full", "narrow")
 
 # Latest lags of the event loop that count.
 _LAGS = 5
+# What forecasts fell short of lately, up to a part of the time that is left: more than that is not a busy machine but a
+# model that is slow now and then, and the breaker's business.
+_SHORT_SHARE, _SHORT_ATTEMPTS, _SHORT_MOST = 0.95, 60, 0.25
 
 
 class Outcome(StrEnum):
@@ -41,6 +44,7 @@ class Outcome(StrEnum):
     OK = "ok"
     LATE = "late"  # the answer came, or would have come, after its deadline
     FAILED = "failed"
+    WAITED = "waited"  # its turn did not come in time: the forecast was short, and the model is not to blame
     UNUSED = "unused"  # never made, or its caller went away: says nothing about the model
 
 
@@ -52,10 +56,11 @@ class TimeLeft(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Where to start, and why not higher (None on "full")."""
+    """Where to start, and why not higher (None on "full"); and when the model was forecast to be done."""
 
     rung: Rung
     reason: Reason | None = None
+    forecast_s: float = field(default=0.0, compare=False)
 
     @property
     def asks_the_model(self) -> bool:
@@ -86,7 +91,8 @@ class Guard:
         self._mode = mode
         self._lags: deque[float] = deque([0.0] * _LAGS, maxlen=_LAGS)
         self._lag_s = 0.0
-        self._typical = RunningMedian()
+        self._typical = RunningQuantile()
+        self._short = RunningQuantile(_SHORT_SHARE, _SHORT_ATTEMPTS)
         self._retried = 0.0
         self.breaker = Breaker(settings.breaker, clock)
 
@@ -113,11 +119,14 @@ class Guard:
             return Decision(below, self.breaker.cause)
         if retry:
             self._retried = self._clock()
-        return Decision("full") if rung is None else Decision(rung, reason)
+        rung = rung or "full"
+        return Decision(rung, None if retry else reason, forecast(rung).seconds)
 
-    def observe(self, outcome: Outcome, seconds: float = 0.0) -> None:
+    def observe(self, outcome: Outcome, seconds: float = 0.0, forecast_s: float = 0.0) -> None:
         """How a model attempt ended, and how long it took from the decision to the answer."""
-        if outcome is Outcome.UNUSED:
+        if forecast_s and outcome is not Outcome.UNUSED:
+            self._short.add(seconds - with_headroom(forecast_s), self._clock())
+        if outcome is Outcome.UNUSED or outcome is Outcome.WAITED:
             self.breaker.release()
             return
         self._typical.add(seconds, self._clock())
@@ -132,7 +141,7 @@ class Guard:
 
         Asked after `decide`, where it shows only later how much there is to do.
         """
-        return self._mode() == "model" or with_headroom(seconds) + self._lag_s <= deadline.remaining()
+        return self._mode() == "model" or self._in_time(seconds, deadline.remaining() - self._lag_s)
 
     def lagged(self, seconds: float) -> None:
         """The event loop ran a timer so much too late.
@@ -167,13 +176,15 @@ class Guard:
     def _admit(self, left: float, forecast: Forecasts) -> tuple[ModelRung | None, Reason | None]:
         """The first model rung that would be done in time, and why not a higher one."""
         full = forecast("full")
-        if with_headroom(full.seconds) <= left:
+        if self._in_time(full.seconds, left):
             return "full", None
         # Would it be if nobody were ahead? Then the queue is the cause.
-        reason: Reason = "overload" if with_headroom(full.alone) <= left else "deadline"
-        if with_headroom(forecast("narrow").seconds) <= left:
-            return "narrow", reason
-        return None, reason
+        reason: Reason = "overload" if self._in_time(full.alone, left) else "deadline"
+        return ("narrow" if self._in_time(forecast("narrow").seconds, left) else None), reason
+
+    def _in_time(self, forecast_s: float, left: float) -> bool:
+        short = min(max(0.0, self._short.value), _SHORT_MOST * left)
+        return with_headroom(forecast_s) + short <= left
 
     def _retry_due(self, forecast: Forecasts) -> bool:
         """What was slow once must not be refused for good: now and then an idle engine is asked again."""

@@ -25,6 +25,7 @@ from service.errors import (
     FilterNotReady,
     ModelAttemptFailed,
     ModelError,
+    Overloaded,
     StateStale,
     StoreUnavailable,
 )
@@ -168,7 +169,8 @@ class Recommender:
         rung, reason, from_state = decision.rung, decision.reason, True
         while rung == "full" or rung == "narrow":
             try:
-                return await self._by_model(plan, rung, from_state=from_state), rung, reason
+                listing = await self._by_model(plan, rung, decision.forecast_s, from_state=from_state)
+                return listing, rung, reason
             except ModelAttemptFailed as failure:
                 reason = reason or cast("Reason", failure.reason)
                 # What was too slow or too much for one width is so for the other. The second attempt starts from
@@ -179,7 +181,7 @@ class Recommender:
             listing = self._below_model(plan, rung)
         return listing, "popular" if listing.source == "popular" else "item_cf", reason
 
-    async def _by_model(self, plan: Plan, rung: ModelRung, *, from_state: bool) -> Listing:
+    async def _by_model(self, plan: Plan, rung: ModelRung, forecast_s: float, *, from_state: bool) -> Listing:
         """One attempt at the engine; the guard learns how it went, whatever happens.
 
         Raises:
@@ -198,6 +200,9 @@ class Recommender:
             raise
         except FilterNotReady:
             raise
+        except Overloaded:
+            outcome = Outcome.WAITED
+            raise
         except DeadlineExceeded:
             outcome = Outcome.LATE
             raise
@@ -212,7 +217,7 @@ class Recommender:
             raise ModelError(type(error).__name__) from error
         finally:
             if from_state:  # the second attempt belongs to the same decision, and that has been reported
-                self._guard.observe(outcome, plan.deadline.clock() - began)
+                self._guard.observe(outcome, plan.deadline.clock() - began, forecast_s)
                 self._metrics.attempted(outcome)
         listing = Listing(*_known(listed, plan.model), "gpt4rec")
         if len(listing.items) < plan.request.k:

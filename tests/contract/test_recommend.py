@@ -419,11 +419,11 @@ async def test_a_cancelled_request_is_no_model_failure() -> None:
         outcomes: list[Outcome] = []
         observe = service.runtime.guard.observe
 
-        def spy(outcome: Outcome, seconds: float = 0.0) -> None:
+        def spy(outcome: Outcome, *measured: float) -> None:
             outcomes.append(outcome)
-            observe(outcome, seconds)
+            observe(outcome, *measured)
 
-        service.runtime.guard.observe = spy  # type: ignore[method-assign]
+        service.runtime.guard.observe = spy  # type: ignore[method-assign,assignment]
         service.engine.go.clear()
         asking = asyncio.ensure_future(service.recommend(events=[{"item_id": "3"}], budget_ms=20_000))
         await asyncio.to_thread(service.engine.entered.wait, 10.0)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.costs import RunCosts, RunningMedian, with_headroom
+from service.costs import RunCosts, RunningQuantile, with_headroom
 from tests.clock import FakeClock
 
 
@@ -87,11 +87,12 @@ def test_a_run_takes_as_many_jobs_as_are_in_time_for_it(
     assert one.rows_within("a", spare) == len(fits)
 
 
-@given(st.lists(st.floats(0, 10), min_size=1, max_size=60))
-def test_the_running_median_is_that_of_the_latest_values(values: list[float]) -> None:
-    running = RunningMedian()
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=60), st.sampled_from([0.5, 0.95]))
+def test_a_running_quantile_is_that_of_the_latest_values(values: list[float], share: float) -> None:
+    running = RunningQuantile(share, 15)
     for n, value in enumerate(values):
         running.add(value, float(n))
-    latest = sorted(values[-15:])
-    middle = len(latest) // 2
-    assert running.value == (latest[middle] if len(latest) % 2 else (latest[middle - 1] + latest[middle]) / 2)
+    latest = values[-15:]
+    assert running.value in latest
+    assert sum(value <= running.value for value in latest) >= share * len(latest)
+    assert sum(value < running.value for value in latest) < share * len(latest)

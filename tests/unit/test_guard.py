@@ -74,6 +74,21 @@ def test_what_is_ahead_is_part_of_the_forecast() -> None:
     assert bench.decide(80) == Decision("item_cf", "overload")
 
 
+def test_forecasts_that_fall_short_get_more_headroom_but_no_more_than_a_quarter() -> None:
+    bench = Bench()
+    bench.runs(full_ms=60, narrow_ms=60, ahead_ms=1)
+    assert bench.decide(80).rung == "full"
+    for n in range(60):  # of 48 ms and their headroom, one in ten takes 75
+        bench.guard.observe(Outcome.OK, 0.075 if n % 10 == 0 else 0.048, 0.048)
+    assert bench.decide(80).rung == "item_cf"
+    assert bench.decide(85).rung == "full"
+    for _ in range(60):
+        bench.guard.observe(Outcome.OK, 9.0, 0.048)
+    bench.clock.advance(300)
+    assert bench.guard.fits(0.06 / HEADROOM, Deadline.after(0.0801, bench.clock))
+    assert not bench.guard.fits(0.06 / HEADROOM, Deadline.after(0.0799, bench.clock))
+
+
 def test_a_late_event_loop_is_part_of_the_forecast() -> None:
     bench = Bench()
     bench.runs(full_ms=40, narrow_ms=39, ahead_ms=1)
