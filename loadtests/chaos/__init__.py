@@ -1,0 +1,1 @@
+"""Faults, tried on real services under load: `python -m loadtests.chaos all --artifact DIR`."""

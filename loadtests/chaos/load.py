@@ -1,0 +1,220 @@
+"""The load that goes on while something fails: lists and events in turn, each answer checked as it comes.
+
+Requests are sent when they are due, whatever became of earlier ones; what was refused is sent again, as a client would,
+with the id and the time it had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import uvloop
+
+from loadtests.drive import target
+from loadtests.sender import Target
+from loadtests.wire import Connection, encode
+
+RECOMMEND, EVENTS = "/recommend", "/events"
+USERS = 40
+K = 10
+TIMEOUT_S = 10.0
+_BEFORE = 5  # events of each user, before anything is asked
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What became of one request. `due` is of `time.perf_counter`; `took_s` counts from it, and is None where no answer
+    came: then `status` says why ("refused", "cut off", "timeout", the name of an OSError)."""
+
+    path: str
+    due: float
+    took_s: float | None
+    status: int | str
+    rung: str | None = None
+    reason: str | None = None
+
+    @property
+    def answered_at(self) -> float:
+        return self.due + (self.took_s or 0.0)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a list at its best."""
+        return self.path == RECOMMEND and self.status == 200 and self.rung == "full" and self.reason is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    path: str
+    user: str
+    due: float
+    body: bytes
+    excluded: Collection[str] = ()
+    event: dict[str, Any] | None = None
+
+
+class Load:
+    """`rate` requests a second to services at `urls` in turn, from entering to leaving.
+
+    `seen` is what became of each request, `acknowledged` user → event id → (item, when), `wrong` the lists that no
+    fault excuses, in words. An event that was refused, or whose answer was lost, is sent again.
+    """
+
+    def __init__(self, urls: Sequence[str], items: Sequence[str], *, rate: float = 100.0) -> None:
+        self._targets = [target(url) for url in urls]
+        self._items, self._catalogue, self._rate = items, frozenset(items), rate
+        self._users = [f"chaos-{n}" for n in range(USERS)]
+        self._again: deque[tuple[str, dict[str, Any]]] = deque()
+        self._counts = Counter[str]()
+        self._numbers = itertools.count()
+        self._waiting: dict[int, asyncio.Future[tuple[int | str, bytes]]] = {}
+        self._free: dict[Target, list[Connection]] = {to: [] for to in self._targets}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._end = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=lambda: uvloop.run(self._run()))
+        self._first_ms = int(time.time() * 1000) - 3_600_000
+        self.seen: list[Seen] = []
+        self.acknowledged: dict[str, dict[str, tuple[str, float]]] = {user: {} for user in self._users}
+        self.undone = 0
+        self.wrong: list[str] = []
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def undo(self, since: float) -> int:
+        """Events acknowledged since then (`time.perf_counter`) are gone by no fault of the service, as by a restore:
+        they are neither expected nor missed from now on. Returns how many these are."""
+        with self._lock:
+            before = sum(map(len, self.acknowledged.values()))
+            for user, events in self.acknowledged.items():
+                self.acknowledged[user] = {name: one for name, one in events.items() if one[1] < since}
+            gone = before - sum(map(len, self.acknowledged.values()))
+            self.undone += gone
+            return gone
+
+    # -- sending
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        due = time.perf_counter()
+        turns = [user for user in self._users for _ in range(_BEFORE)]
+        for n in itertools.count():
+            if self._end.is_set():
+                break
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            if n < len(turns):
+                request = self._event(turns[n], due)
+            elif n % 2:
+                request = self._list(self._users[n // 2 % USERS], due)
+            else:
+                request = self._event(self._users[n // 2 % USERS], due)
+            task = self._loop.create_task(self._one(request, self._targets[n % len(self._targets)]))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            due += 1.0 / self._rate
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+        for connection in itertools.chain(*self._free.values()):
+            connection.close()
+
+    def _list(self, user: str, due: float) -> _Request:
+        with self._lock:
+            known = frozenset(item for item, _ in self.acknowledged[user].values())
+        return _Request(RECOMMEND, user, due, orjson.dumps({"user_id": user, "k": K}), known)
+
+    def _event(self, user: str, due: float) -> _Request:
+        """The next event of the user, or one that was refused before."""
+        if self._again:
+            user, event = self._again.popleft()
+        else:
+            count = self._counts[user]
+            self._counts[user] += 1
+            place = (self._users.index(user) * 7919 + count * 31) % len(self._items)
+            event = {"user_id": user, "item_id": self._items[place], "type": "click",
+                     "timestamp": self._first_ms + count * 1000, "event_id": f"{user}-{count}"}  # fmt: skip
+        return _Request(EVENTS, user, due, orjson.dumps({"events": [event]}), event=event)
+
+    async def _one(self, request: _Request, to: Target) -> None:
+        number = next(self._numbers)
+        try:
+            connection = await self._connection(to)
+        except OSError:
+            self._note(request, "refused", b"")
+            return
+        answer = self._waiting[number] = self._loop.create_future()
+        connection.send(number, encode("POST", to.named, request.path, request.body))
+        timer = self._loop.call_later(TIMEOUT_S, connection.give_up, "timeout")
+        status, body = await answer
+        timer.cancel()
+        if connection.usable:
+            self._free[to].append(connection)
+        self._note(request, status, body)
+
+    async def _connection(self, to: Target) -> Connection:
+        while free := self._free[to]:
+            if (connection := free.pop()).usable:
+                return connection
+        _, connection = await self._loop.create_connection(lambda: Connection(self), to.host, to.port)
+        return connection
+
+    # -- what comes back
+
+    def answered(self, connection: Connection, number: int, status: int, body: bytes) -> None:  # noqa: ARG002
+        self._waiting.pop(number).set_result((status, body))
+
+    def failed(self, connection: Connection, number: int, kind: str) -> None:  # noqa: ARG002
+        self._waiting.pop(number).set_result((kind, b""))
+
+    def _note(self, request: _Request, status: int | str, body: bytes) -> None:
+        now = time.perf_counter()
+        rung = reason = None
+        if request.event is not None:
+            self._note_event(request, status, now)
+        elif status == 200:
+            answer = orjson.loads(body)
+            rung, reason = answer["rung"], answer["reason"]
+            if (fault := wrong(answer, request.excluded, self._catalogue)) is not None:
+                self.wrong.append(f"{request.user}: {fault} ({rung}, {reason})")
+        took = now - request.due if isinstance(status, int) else None
+        self.seen.append(Seen(request.path, request.due, took, status, rung, reason))
+
+    def _note_event(self, request: _Request, status: int | str, now: float) -> None:
+        event = request.event
+        assert event is not None  # noqa: S101 - asked by the caller
+        if status == 200:
+            with self._lock:
+                self.acknowledged[request.user][event["event_id"]] = (event["item_id"], now)
+        else:
+            self._again.append((request.user, event))
+
+
+def wrong(answer: dict[str, Any], excluded: Collection[str], catalogue: Collection[str], k: int = K) -> str | None:
+    """What is wrong with a list, whatever rung made it; None where nothing is.
+
+    Popularity, and any list of the reason state_unavailable, speak without the history: they may name what was seen.
+    """
+    ids = [item["item_id"] for item in answer["items"]]
+    if strange := [one for one in ids if one not in catalogue]:
+        return f"{strange[0]} is not in the catalogue"
+    if len(set(ids)) < len(ids):
+        return "an item twice"
+    if len(ids) < k and answer["reason"] is None:
+        return f"{len(ids)} items of {k}, without a reason"
+    knows = answer["source"] != "popular" and answer["reason"] != "state_unavailable"
+    if knows and (seen := [one for one in ids if one in excluded]):
+        return f"{seen[0]} was seen by an event acknowledged before"
+    return None
