@@ -18,6 +18,7 @@ _SANE_ID = re.compile(rb"^[A-Za-z0-9._:/+=@-]{1,128}$")
 class Call:
     """One request: `began` and `arrived` are monotonic seconds, `began` never later than `arrived`.
 
+    `least_wait_s` is `Waits.quickest`: a budget no longer than that counts from `arrived`, any other from `began`.
     `facts` are for the log line, `source` for the metric; whoever answers fills them in.
     """
 
@@ -25,11 +26,13 @@ class Call:
     began: float
     arrived: float
     clock: Clock
+    least_wait_s: float = 0.0
     source: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
     def deadline(self, budget_ms: float) -> Deadline:
-        return Deadline.after(budget_ms / 1000.0, self.clock, began=self.began)
+        budget_s = budget_ms / 1000.0
+        return Deadline.after(budget_s, self.clock, began=self.began if self.least_wait_s < budget_s else self.arrived)
 
     def elapsed_ms(self) -> float:
         """Since it arrived: what this service took, without what the caller had spent before."""

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
 from service.call import Call, header, request_id
-from service.deadline import Clock, request_began
+from service.deadline import Clock, Waits, waited
 from service.errors import BodyTooLarge, Draining, ServiceError
 from service.metrics import Metrics
 from service.problems import problem
@@ -50,6 +50,7 @@ class RequestGate:
         self._draining = draining
         self._direct = direct
         self._clock, self._wall_clock = clock, wall_clock
+        self._waits = Waits()
         # Bound once: the lazy logger would look its configuration up for every request.
         self._log = log.bind()
 
@@ -69,9 +70,10 @@ class RequestGate:
 
     def _call(self, scope: Scope) -> Call:
         now, started = self._clock(), header(scope["headers"], b"x-request-start")
-        text = None if started is None else started.decode("latin-1")
-        began = request_began(text, now=now, epoch_now=self._wall_clock())
-        return Call(request_id(header(scope["headers"], b"x-request-id")), began, now, self._clock)
+        wait = None if started is None else waited(started.decode("latin-1"), epoch_now=self._wall_clock())
+        began = now - self._waits.believed(wait)
+        known = request_id(header(scope["headers"], b"x-request-id"))
+        return Call(known, began, now, self._clock, self._waits.quickest)
 
     async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:

@@ -321,7 +321,7 @@ async def test_fallback_within_budget() -> None:
 @asynchronous
 async def test_a_request_that_arrives_too_late_is_still_answered() -> None:
     async with serving() as service:
-        start = str(int((time.time() - 60) * 1000))
+        start = str(int((time.time() - 30) * 1000))
         answer = await service.client.post(
             "/recommend", json={"events": [{"item_id": "3"}]}, headers={"X-Request-Start": start}
         )

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from service.auth import Access, Keys, presented_secret
-from service.deadline import Deadline, request_began
+from service.call import Call
+from service.deadline import Deadline, Waits, waited
 from service.errors import Forbidden, NotFound, SettingsError, Unauthorized
 from service.fallback import Constraints, Fallback
 from service.history import past
@@ -34,24 +35,62 @@ def test_a_deadline_counts_from_the_beginning_of_the_request() -> None:
     assert deadline.remaining() == 0.0
 
 
-@given(st.one_of(st.none(), st.text(max_size=20), st.floats().map(str), st.integers().map(str)))
-def test_the_start_header_never_moves_the_beginning_forward(header: str | None) -> None:
-    assert request_began(header, now=50.0, epoch_now=1_700_000_000.0) <= 50.0
+NOW = 1_700_000_000.0
+
+
+@given(st.lists(st.one_of(st.none(), st.text(max_size=20), st.floats().map(str), st.integers().map(str)), max_size=80))
+def test_the_start_header_never_moves_the_beginning_forward(headers: list[str | None]) -> None:
+    waits = Waits()
+    for header in headers:
+        assert 0.0 <= waits.believed(waited(header, epoch_now=NOW)) <= 60.0
+        assert waits.quickest >= 0.0
 
 
 def test_the_start_header_moves_the_beginning_back() -> None:
-    assert request_began("1699999999900", now=50.0, epoch_now=1_700_000_000.0) == pytest.approx(49.9)
-    assert request_began("t=1699999999900", now=50.0, epoch_now=1_700_000_000.0) == pytest.approx(49.9)
+    for header in ("1699999999900", "t=1699999999900"):
+        assert Waits().believed(waited(header, epoch_now=NOW)) == pytest.approx(0.1)
 
 
 def test_the_start_header_of_a_proxy_that_counts_otherwise_is_understood() -> None:
     for header in ("t=1699999999.900", "1699999999900000"):
-        assert request_began(header, now=50.0, epoch_now=1_700_000_000.0) == pytest.approx(49.9)
+        assert waited(header, epoch_now=NOW) == pytest.approx(0.1)
 
 
-def test_a_start_header_of_another_day_is_ignored() -> None:
-    for header in ("0", "-5", "1600000000000"):
-        assert request_began(header, now=50.0, epoch_now=1_700_000_000.0) == 50.0
+def test_a_start_header_of_another_hour_is_not_believed() -> None:
+    waits = Waits()
+    for header in ("0", "-5", "1600000000000", "1699996400000", "1700003600000", "nan", "inf", "-inf", "soon"):
+        assert waits.believed(waited(header, epoch_now=NOW)) == 0.0
+
+
+def deadline_in(waits: Waits, wait: float, budget_ms: float) -> float:
+    """Seconds left of a request's budget when it arrives, having waited."""
+    clock = FakeClock(100.0)
+    call = Call("r", clock() - waits.believed(wait), clock(), clock, waits.quickest)
+    return call.deadline(budget_ms).remaining()
+
+
+def test_clocks_that_disagree_by_more_than_a_budget_take_nothing_from_it() -> None:
+    """Seconds apart, and what a network adds: after a few answers the header counts for longer budgets only."""
+    waits, rng = Waits(), np.random.default_rng(0)
+    left = [deadline_in(waits, 5.0 + rng.exponential(0.002), 80.0) for _ in range(200)]
+    assert left[0] == 0.0
+    assert left[64:] == [pytest.approx(0.08)] * 136
+    assert deadline_in(waits, 5.0, 10_000.0) == pytest.approx(5.0)
+
+
+def test_a_queue_in_front_of_the_service_counts_as_long_as_somebody_does_not_wait() -> None:
+    waits = Waits()
+    for n in range(500):
+        wait = 0.5 if n % 20 else 0.001
+        assert deadline_in(waits, wait, 80.0) == pytest.approx(max(0.0, 0.08 - wait))
+
+
+def test_clocks_that_agree_again_are_believed_again_at_once() -> None:
+    waits = Waits()
+    for _ in range(100):
+        deadline_in(waits, 5.0, 80.0)
+    assert deadline_in(waits, 0.03, 80.0) == pytest.approx(0.05)
+    assert deadline_in(waits, 5.0, 80.0) == 0.0
 
 
 # -- keys
