@@ -7,6 +7,7 @@ prediction to avoid but for the error budgets to count (`service.breaker`): two 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
@@ -39,18 +40,22 @@ def with_headroom(seconds: float) -> float:
 class RunningQuantile:
     """The value that `share` of the latest `most` values do not exceed (nearest rank)."""
 
-    __slots__ = ("_place", "_values", "updated", "value")
+    __slots__ = ("_latest", "_ranked", "_share", "updated", "value")
 
     def __init__(self, share: float = 0.5, most: int = _RUNS) -> None:
-        self._values: deque[float] = deque(maxlen=most)
-        self._place = share
+        self._latest: deque[float] = deque(maxlen=most)
+        self._ranked: list[float] = []
+        self._share = share
         self.value = 0.0
         self.updated = -math.inf
 
     def add(self, value: float, now: float) -> None:
-        self._values.append(value)
-        ranked = sorted(self._values)
-        self.value, self.updated = ranked[math.ceil(self._place * len(ranked)) - 1], now
+        ranked, latest = self._ranked, self._latest
+        if len(latest) == latest.maxlen:
+            del ranked[bisect_left(ranked, latest[0])]
+        latest.append(value)
+        insort(ranked, value)
+        self.value, self.updated = ranked[math.ceil(self._share * len(ranked)) - 1], now
 
 
 class RunCosts:
@@ -62,14 +67,15 @@ class RunCosts:
     def __init__(self, batch_max: int, clock: Callable[[], float]) -> None:
         self._batch_max = batch_max
         self._clock = clock
+        self._places = [_place(rows) for rows in range(batch_max + 1)]
         self._groups: dict[Hashable, list[RunningQuantile]] = {}
 
     def ran(self, group: Hashable, rows: int, seconds: float) -> None:
         """A run of so many rows took so long, whatever came of it."""
         sizes = self._groups.get(group)
         if sizes is None:
-            sizes = self._groups[group] = [RunningQuantile() for _ in range(_place(self._batch_max) + 1)]
-        sizes[_place(rows)].add(seconds, self._clock())
+            sizes = self._groups[group] = [RunningQuantile() for _ in range(self._places[-1] + 1)]
+        sizes[self._places[rows]].add(seconds, self._clock())
 
     def run_s(self, group: Hashable, rows: int) -> float:
         """What a run of so many rows takes; 0 where nothing of the group was measured.
@@ -80,8 +86,10 @@ class RunCosts:
         sizes = self._groups.get(group)
         if sizes is None:
             return 0.0
-        place, since = _place(rows), self._clock() - _FORGET_S
-        for known in range(place, -1, -1):
+        place, since = self._places[rows], self._clock() - _FORGET_S
+        if sizes[place].updated > since:
+            return sizes[place].value
+        for known in range(place - 1, -1, -1):
             if sizes[known].updated > since:
                 return sizes[known].value * math.exp2(max(0, place - known - 2) / 2.0)
         return min((size.value for size in sizes[place:] if size.updated > since), default=0.0)
@@ -107,4 +115,4 @@ class RunCosts:
 
 def _place(rows: int) -> int:
     """Sizes whose costs are taken together: two to each doubling (1, 2, 3, 4, 5–6, 7–9, …)."""
-    return round(2.0 * math.log2(rows))
+    return round(2.0 * math.log2(max(1, rows)))

@@ -111,16 +111,17 @@ class Guard:
             return Decision(below, "deadline")
         if mode == "model":
             return Decision("full")
-        rung, reason = self._admit(left, forecast)
-        retry = rung is None and self._retry_due(forecast)
-        if rung is None and not retry:
-            return Decision(below, reason)
+        full = forecast("full")
+        chosen = self._admit(left, full, forecast)
+        retry = not chosen.asks_the_model and self._retry_due(full)
+        if not chosen.asks_the_model and not retry:
+            return Decision(below, chosen.reason)
         if not self.breaker.allow():
             return Decision(below, self.breaker.cause)
         if retry:
             self._retried = self._clock()
-        rung = rung or "full"
-        return Decision(rung, None if retry else reason, forecast(rung).seconds)
+            return Decision("full", forecast_s=full.seconds)
+        return chosen
 
     def observe(self, outcome: Outcome, seconds: float = 0.0, forecast_s: float = 0.0) -> None:
         """How a model attempt ended, and how long it took from the decision to the answer."""
@@ -173,19 +174,19 @@ class Guard:
             },
         }
 
-    def _admit(self, left: float, forecast: Forecasts) -> tuple[ModelRung | None, Reason | None]:
-        """The first model rung that would be done in time, and why not a higher one."""
-        full = forecast("full")
+    def _admit(self, left: float, full: Forecast, forecast: Forecasts) -> Decision:
+        """The first rung that would be done in time, and why not a higher one."""
         if self._in_time(full.seconds, left):
-            return "full", None
+            return Decision("full", None, full.seconds)
         # Would it be if nobody were ahead? Then the queue is the cause.
         reason: Reason = "overload" if self._in_time(full.alone, left) else "deadline"
-        return ("narrow" if self._in_time(forecast("narrow").seconds, left) else None), reason
+        narrow = forecast("narrow").seconds
+        return Decision("narrow" if self._in_time(narrow, left) else "item_cf", reason, narrow)
 
     def _in_time(self, forecast_s: float, left: float) -> bool:
         short = min(max(0.0, self._short.value), _SHORT_MOST * left)
         return with_headroom(forecast_s) + short <= left
 
-    def _retry_due(self, forecast: Forecasts) -> bool:
+    def _retry_due(self, full: Forecast) -> bool:
         """What was slow once must not be refused for good: now and then an idle engine is asked again."""
-        return forecast("full").idle and self._clock() - self._retried >= self._settings.retry_s
+        return full.idle and self._clock() - self._retried >= self._settings.retry_s

@@ -148,6 +148,9 @@ class JobQueue(Generic[J, R]):
     def forecast(self, group: Hashable, runs: Sequence[Run]) -> Forecast:
         """When a job of this group would be done if it were added now: after the runs under way, and one run or more
         for each group that waits."""
+        alone = self._costs.run_s(group, 1)
+        if not self._entries and all(run.since is None for run in runs):
+            return Forecast(alone, alone, idle=True)
         under_way = sum(run.left() for run in runs) / len(runs)
         begins = self._clock() + under_way
         own = self._waiting.get(group, _Waiting())
@@ -157,9 +160,7 @@ class JobQueue(Generic[J, R]):
             if key != group
         )
         ahead += self._costs.drain_s(group, own.jobs + 1, own.earliest - begins)
-        alone = self._costs.run_s(group, 1)
-        idle = not self._entries and all(run.since is None for run in runs)
-        return Forecast(max(alone, under_way + ahead / len(runs)), alone, idle)
+        return Forecast(max(alone, under_way + ahead / len(runs)), alone, idle=False)
 
     def _note(self, entry: Entry[J, R]) -> None:
         waiting = self._waiting.get(entry.group, _Waiting())
