@@ -1,55 +1,106 @@
-"""`python -m loadtests.draw`: docs/performance.md and its plots, from loadtests/results/*.json.
+"""`python -m loadtests.draw`: the documents of measured figures and their plots, from loadtests/results/*.json.
 
-The prose is in `loadtests/performance.md`; `{{name}}` stands for what is drawn from the file of that name.
+    docs/performance.md    from loadtests/performance.md
+    docs/reliability.md    from loadtests/reliability.md
+
+The prose is in the template beside this file; `{{name}}` stands for what is drawn from the file of that name,
+`{{criteria}}` for the document's rows, `{{machine}}` for where they were measured.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from loadtests import draw_plots, draw_tables, results
+from loadtests import draw_plots, draw_reliability, draw_tables, draw_timelines, results
 
-TEMPLATE = Path(__file__).resolve().parent / "performance.md"
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
-PLOTS = DOCUMENT.with_suffix("")
-# Which plots stand under which section.
-SHOWN = {
-    "peers": ("peers",),
-    "scale": ("scale",),
-    "curves": ("history", "k", "beam", "concurrency", "batch"),
-    "soak": ("soak", "memory"),
-}
-TITLES = {
-    "peers": "Requests a second of each system",
-    "scale": "Time over the size of the catalogue",
-    "history": "Latency over the length of the history",
-    "k": "Latency over k",
-    "beam": "Latency over the beam width",
-    "concurrency": "Latency over requests at once",
-    "batch": "Time a row over the batch",
-    "soak": "Latency by percentile",
-    "memory": "Resident memory over time",
-}
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
-def read(folder: Path = results.RESULTS) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Document:
+    """docs/<name>.md with plots in docs/<name>/, from the rows of one file and a file for each section.
+
+    `plots` says what can be drawn from the files that are there, and how; `shown` which plots stand under a section,
+    each with its title.
+    """
+
+    name: str
+    rows: Path
+    sections: Mapping[str, Callable[[Mapping[str, Any]], str]]
+    plots: Callable[[Mapping[str, Any]], dict[str, draw_plots.How]]
+    shown: Mapping[str, Mapping[str, str]]
+
+    @property
+    def template(self) -> Path:
+        return Path(__file__).resolve().parent / f"{self.name}.md"
+
+    @property
+    def path(self) -> Path:
+        return DOCS / f"{self.name}.md"
+
+    @property
+    def folder(self) -> Path:
+        """Of the plots."""
+        return DOCS / self.name
+
+
+PERFORMANCE = Document(
+    "performance",
+    results.ENGINE,
+    draw_tables.SECTIONS,
+    draw_plots.wanted,
+    {
+        "peers": {"peers": "Requests a second of each system"},
+        "scale": {"scale": "Time over the size of the catalogue"},
+        "curves": {
+            "history": "Latency over the length of the history",
+            "k": "Latency over k",
+            "beam": "Latency over the beam width",
+            "concurrency": "Latency over requests at once",
+            "batch": "Time a row over the batch",
+        },
+        "soak": {"soak": "Latency by percentile", "memory": "Resident memory over time"},
+    },
+)
+RELIABILITY = Document(
+    "reliability",
+    results.RELIABILITY,
+    draw_reliability.SECTIONS,
+    draw_timelines.wanted,
+    {
+        "overload": {
+            "overload": "Answers of each second by rung, at 1, 2, 5 and 10 times the capacity",
+            "overload_model": "Lists of the model in each second of the same runs",
+        },
+        "breach": {
+            "latency_breach": "Answers by rung while the model is slow, and after",
+            "error_breach": "Answers by rung while the model fails, and after",
+        },
+    },
+)
+DOCUMENTS = (PERFORMANCE, RELIABILITY)
+
+
+def read(document: Document, folder: Path = results.RESULTS) -> dict[str, Any]:
     """Every file that a section is drawn from; None where it is not there."""
-    return {name: results.load(name, folder) for name in draw_tables.SECTIONS}
+    return {name: results.load(name, folder) for name in document.sections}
 
 
-def render(folder: Path = results.RESULTS, template: Path = TEMPLATE) -> str:
+def render(document: Document, folder: Path = results.RESULTS, template: Path | None = None) -> str:
     """The document. Raises ValueError where the template names something that cannot be drawn."""
-    files, rows = read(folder), results.read_rows(folder / results.ENGINE.name)
+    template = template or document.template
+    files, rows = read(document, folder), results.read_rows(folder / document.rows.name)
     parts = {"criteria": draw_tables.criteria(rows), "machine": draw_tables.machine(files, rows)}
-    plots = set(draw_plots.wanted(files))
-    for name, section in draw_tables.SECTIONS.items():
-        found = files[name]
-        images = [f"![{TITLES[plot]}]({PLOTS.name}/{plot}.svg)" for plot in SHOWN.get(name, ()) if plot in plots]
+    plots = document.plots(files)
+    for name, section in document.sections.items():
+        found, shown = files[name], document.shown.get(name, {})
+        images = [f"![{title}]({document.name}/{plot}.svg)" for plot, title in shown.items() if plot in plots]
         parts[name] = "\n\n".join([section(found), *images]) if found else draw_tables.NOT_YET
 
     def fill(match: re.Match[str]) -> str:
@@ -64,27 +115,37 @@ def missing(files: Mapping[str, Any]) -> list[str]:
     return [name for name, found in files.items() if found is None]
 
 
-def main(
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit 1 where the document is out of date.")
-    ] = False,
-    plots: Annotated[bool, typer.Option(help="Also draw the plots, which takes matplotlib.")] = True,
-) -> None:
-    """Draws docs/performance.md and its plots."""
-    text = render()
-    if check:
-        if not DOCUMENT.exists() or DOCUMENT.read_text(encoding="utf-8") != text:
-            typer.echo(f"{DOCUMENT} is out of date: python -m loadtests.draw", err=True)
-            raise typer.Exit(1)
-        return
-    DOCUMENT.write_text(text, encoding="utf-8")
-    typer.echo(f"wrote {DOCUMENT}")
-    files = read()
+def write(document: Document, *, plots: bool) -> None:
+    """Writes a document, and its plots."""
+    document.path.write_text(render(document), encoding="utf-8")
+    typer.echo(f"wrote {document.path}")
+    files = read(document)
     if plots:
-        for path in draw_plots.draw(files, PLOTS):
+        for path in draw_plots.draw(document.plots(files), document.folder):
             typer.echo(f"wrote {path}")
     if lacking := missing(files):
         typer.echo(f"not measured yet: {', '.join(lacking)}")
+
+
+def current(document: Document) -> bool:
+    """Whether the document is what would be drawn now."""
+    return document.path.exists() and document.path.read_text(encoding="utf-8") == render(document)
+
+
+def main(
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 where a document is out of date.")
+    ] = False,
+    plots: Annotated[bool, typer.Option(help="Also draw the plots, which takes matplotlib.")] = True,
+) -> None:
+    """Draws docs/performance.md and docs/reliability.md, and their plots."""
+    if not check:
+        for document in DOCUMENTS:
+            write(document, plots=plots)
+        return
+    if old := [str(document.path) for document in DOCUMENTS if not current(document)]:
+        typer.echo(f"out of date: {', '.join(old)}: python -m loadtests.draw", err=True)
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

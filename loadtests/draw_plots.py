@@ -1,4 +1,5 @@
-"""Plots of `docs/performance.md` as SVG. The same figures give the same bytes: no date, no random ids."""
+"""Plots as SVG, those of `docs/performance.md` among them. The same figures give the same bytes: no date, no random
+ids."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 Results = Mapping[str, Any]
+# Draws one plot into its axes.
+How = Callable[[Any], None]
 _INK, _SOFT = "#1f4e79", "#b06a2c"
 
 
@@ -78,9 +81,9 @@ def scale(axes: Any, found: Results) -> None:
     axes.legend()
 
 
-def wanted(files: Mapping[str, Results | None]) -> dict[str, Callable[[Any], None]]:
+def wanted(files: Mapping[str, Results | None]) -> dict[str, How]:
     """What can be drawn from the files that are there: name of the plot → how."""
-    found: dict[str, Callable[[Any], None]] = {}
+    found: dict[str, How] = {}
     if (compared := files.get("peers")) and compared["systems"]:
         found["peers"] = lambda axes: peers(axes, compared)
     if scaled := files.get("scale"):
@@ -100,7 +103,7 @@ def wanted(files: Mapping[str, Results | None]) -> dict[str, Callable[[Any], Non
     return found
 
 
-def draw(files: Mapping[str, Results | None], folder: Path) -> list[Path]:
+def draw(plots: Mapping[str, How], folder: Path) -> list[Path]:
     """Writes `<name>.svg` for every plot, and removes those of nothing. Needs matplotlib."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -108,7 +111,7 @@ def draw(files: Mapping[str, Results | None], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     with mpl.rc_context({"svg.hashsalt": "gpt4rec", "svg.fonttype": "none", "font.size": 9}):
-        for name, how in wanted(files).items():
+        for name, how in plots.items():
             figure = Figure(figsize=(6.4, 3.4), layout="constrained")
             how(figure.subplots())
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})

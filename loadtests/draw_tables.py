@@ -108,7 +108,7 @@ def peers(found: Results) -> str:
         "closed loop."
     )
     notes = [f"- {one['name']}, {one['variant']}: {'; '.join(said)}." for one in systems if (said := _said(one))]
-    return "\n\n".join([lead, markdown(columns, rows), *(["\n".join(notes)] if notes else []), _command(found)])
+    return "\n\n".join([lead, markdown(columns, rows), *(["\n".join(notes)] if notes else []), by_command(found)])
 
 
 def _said(system: Results) -> list[str]:
@@ -145,7 +145,7 @@ def curves(found: Results) -> str:
             columns = [titles.get(name, name), "p50 ms", "p99 ms", "requests/s", "full lists"]
             rows = [[p[axis], p["ms"]["p50"], p["ms"]["p99"], p["rate"], f"{p['full_share']:.1%}"] for p in points]
         made.append(markdown(columns, rows))
-    return "\n\n".join([*made, _command(found)])
+    return "\n\n".join([*made, by_command(found)])
 
 
 def redis(found: Results) -> str:
@@ -201,14 +201,14 @@ def soak(found: Results) -> str:
             said,
             markdown(["route", "answers", *(f"{p} ms" for p in percentiles)], routes),
             markdown(["rung", "share", "p50 ms", "p99 ms"], rungs),
-            _command(found),
+            by_command(found),
         ]
     )
 
 
 def wrk(found: Results) -> str:
     rows = [[one["what"], one["rate"], one["p50_ms"], one["p99_ms"]] for one in found["rows"]]
-    return "\n\n".join([found["method"], markdown(["", "requests/s", "p50 ms", "p99 ms"], rows), _command(found)])
+    return "\n\n".join([found["method"], markdown(["", "requests/s", "p50 ms", "p99 ms"], rows), by_command(found)])
 
 
 def scale(found: Results) -> str:
@@ -234,7 +234,7 @@ def scale(found: Results) -> str:
             "One constrained step over the largest catalogue, beside the published method of "
             "youtube/static-constraint-decoding written as a reference:",
             markdown(["step", "p50 µs", "p95 µs"], steps),
-            _command(found),
+            by_command(found),
         ]
     )
 
@@ -246,7 +246,8 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
 }  # fmt: skip
 
 
-def _command(found: Results) -> str:
+def by_command(found: Results) -> str:
+    """How and when a file was measured."""
     return f"`{found['command']}`, {found['date']}" if found.get("command") else str(found.get("date", ""))
 
 

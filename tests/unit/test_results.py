@@ -1,4 +1,4 @@
-"""Rows and payloads of measured figures, and the document that is drawn from them."""
+"""Rows and payloads of measured figures, and the documents that are drawn from them."""
 
 from __future__ import annotations
 
@@ -65,21 +65,27 @@ def test_a_payload_says_when_where_and_with_which_versions(tmp_path: Path) -> No
     assert results.load("nothing", tmp_path) is None
 
 
-def test_the_document_is_what_draw_writes() -> None:
+DOCUMENTS = pytest.mark.parametrize("document", draw.DOCUMENTS, ids=lambda document: document.name)
+
+
+@DOCUMENTS
+def test_the_document_is_what_draw_writes(document: draw.Document) -> None:
     # Where this fails: python -m loadtests.draw
-    assert draw.DOCUMENT.read_text(encoding="utf-8") == draw.render()
+    assert document.path.read_text(encoding="utf-8") == draw.render(document)
 
 
-def test_every_plot_the_document_shows_is_there() -> None:
-    shown = {f"{name}.svg" for name in draw_plots.wanted(draw.read())}
-    assert shown == {path.name for path in draw.PLOTS.glob("*.svg")}
-    text = draw.DOCUMENT.read_text(encoding="utf-8")
-    assert all(f"]({draw.PLOTS.name}/{name})" in text for name in shown)
+@DOCUMENTS
+def test_every_plot_the_document_shows_is_there(document: draw.Document) -> None:
+    shown = {f"{name}.svg" for name in document.plots(draw.read(document))}
+    assert shown == {path.name for path in document.folder.glob("*.svg")}
+    text = document.path.read_text(encoding="utf-8")
+    assert all(f"]({document.name}/{name})" in text for name in shown)
 
 
-def test_without_any_figure_every_section_says_so(tmp_path: Path) -> None:
-    text = draw.render(tmp_path)
-    assert text.count(draw_tables.NOT_YET) == len(draw_tables.SECTIONS) + 2
+@DOCUMENTS
+def test_without_any_figure_every_section_says_so(document: draw.Document, tmp_path: Path) -> None:
+    text = draw.render(document, tmp_path)
+    assert text.count(draw_tables.NOT_YET) == len(document.sections) + 2
     assert "{{" not in text
 
 
@@ -87,7 +93,7 @@ def test_a_template_that_asks_for_what_there_is_not_is_an_error(tmp_path: Path) 
     template = tmp_path / "template.md"
     template.write_text("{{nothing}}")
     with pytest.raises(ValueError, match="nothing"):
-        draw.render(tmp_path, template)
+        draw.render(draw.PERFORMANCE, tmp_path, template)
 
 
 def latency(*ms: float) -> dict[str, Any]:
@@ -134,7 +140,7 @@ def test_every_section_is_drawn_from_its_file(tmp_path: Path) -> None:
     for name, payload in FOUND.items():
         results.save(name, payload, command=f"measure {name}", folder=tmp_path)
     results.record(tmp_path / "engine.json", results.row("1 cpu", 1.4, "×", "measure cpu", at_most=1.5))
-    text = draw.render(tmp_path)
+    text = draw.render(draw.PERFORMANCE, tmp_path)
     assert draw_tables.NOT_YET not in text
     for expected in (
         "1.4 × | ≤ 1.5 | yes", "`measure cpu`", "| theirs | encode + decode | 200 | 3 × |", "cannot: exclude items",
@@ -147,10 +153,10 @@ def test_every_section_is_drawn_from_its_file(tmp_path: Path) -> None:
 
 def test_plots_are_the_same_bytes_each_time_and_those_of_nothing_go(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    files = {name: {**payload} for name, payload in FOUND.items()}
+    plots = draw_plots.wanted(FOUND)
     (tmp_path / "old.svg").write_text("")
-    first = {path.name: path.read_bytes() for path in draw_plots.draw(files, tmp_path)}
-    again = {path.name: path.read_bytes() for path in draw_plots.draw(files, tmp_path)}
+    first = {path.name: path.read_bytes() for path in draw_plots.draw(plots, tmp_path)}
+    again = {path.name: path.read_bytes() for path in draw_plots.draw(plots, tmp_path)}
     assert first == again
     assert {path.name for path in tmp_path.glob("*")} == set(first)
     assert {"peers.svg", "scale.svg", "k.svg", "batch.svg", "soak.svg", "memory.svg"} == set(first)
