@@ -108,7 +108,8 @@ def judged(steps: Sequence[Mapping[str, Any]], fault_s: float, healed_s: float) 
 
     moved = first(fault, healed, lambda n: (_model_share(*steps[n : n + wide]) or 0.0) <= 1.0 - BELOW)
     back = first(healed, len(steps), lambda n: (_model_share(*steps[n : n + wide]) or 0.0) >= BACK)
-    sides = [share >= 0.5 for share in shares[fault:] if share is not None]
+    # From the last healthy step on: the way there is a change too.
+    sides = [share >= 0.5 for share in shares[max(0, fault - 1) :] if share is not None]
     return {
         "moved_s": None if moved is None else max(0.0, round(moved * STEP_S - fault_s, 1)),
         "back_s": None if back is None else max(0.0, round(back * STEP_S - healed_s, 1)),
