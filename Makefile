@@ -13,7 +13,7 @@ ONCE   ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format load bench clean
+.PHONY: help install demo test check format load bench reliability clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,13 @@ bench: $(STAMP) $(LOAD)  ## All figures of docs/performance.md, an hour: make be
 	$(BIN)/python -m loadtests.peers install
 	$(BIN)/python -m loadtests.compare --artifact $(ARTIFACT) --run $(RUN) --data $(DATA)
 	$(BIN)/python -m loadtests.scale --out $(or $(OUT),.bench)
+	$(BIN)/python -m loadtests.draw
+
+reliability: $(STAMP) $(LOAD)  ## All figures of docs/reliability.md, half an hour: make reliability ARTIFACT=DIR
+	$(BIN)/python -m loadtests.toggle --artifact $(ARTIFACT)
+	$(BIN)/python -m loadtests.breach --artifact $(ARTIFACT)
+	$(BIN)/python -m loadtests.overload --artifact $(ARTIFACT)
+	$(BIN)/python -m loadtests.chaos all --artifact $(ARTIFACT)
 	$(BIN)/python -m loadtests.draw
 
 clean:  ## Remove what was built, not the data

@@ -108,10 +108,9 @@ class Batcher(Generic[J, R]):
         """The engine's answer to one job.
 
         Raises:
-            Overloaded: the queue is full, the batcher is closing, or the job's turn did not come before its deadline
-                though no run took longer than runs do.
-            DeadlineExceeded: the deadline passed first, in its own run or behind one that takes too long; the job is
-                abandoned.
+            Overloaded: the queue is full, the batcher is closing, or the deadline passed because of what was ahead.
+            DeadlineExceeded: the deadline passed because of the engine: the job's run began at once, or a run took much
+                longer than runs do. Either way the job is abandoned.
             ModelError: the engine failed, or its thread is dead.
         """
         entry = self._enqueue(job, deadline)
@@ -154,10 +153,10 @@ class Batcher(Generic[J, R]):
             entry.future.set_exception(self._too_late(entry))
 
     def _too_late(self, entry: Entry[J, R]) -> ModelAttemptFailed:
-        """A run that takes longer than runs do is the model's fault, a turn that did not come is the load's."""
-        if entry.begun or any(run.overdue for run in self._runs):
+        """Whose fault it is: the engine's, or the load's."""
+        if entry.began_at_once or any(run.overdue for run in self._runs):
             return DeadlineExceeded("no answer from the engine in time")
-        return Overloaded("its turn did not come in time")
+        return Overloaded("what was ahead took too long")
 
     def _deliver(self, batch: Sequence[Entry[J, R]], results: Sequence[R | Exception]) -> None:
         for entry, result in zip(batch, results, strict=True):

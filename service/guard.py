@@ -44,7 +44,7 @@ class Outcome(StrEnum):
     OK = "ok"
     LATE = "late"  # the answer came, or would have come, after its deadline
     FAILED = "failed"
-    WAITED = "waited"  # its turn did not come in time: the forecast was short, and the model is not to blame
+    WAITED = "waited"  # what was ahead took its time: the forecast was short, and the model is not to blame
     UNUSED = "unused"  # never made, or its caller went away: says nothing about the model
 
 

@@ -21,19 +21,26 @@ R = TypeVar("R")
 
 # A run that takes so many times what runs take is too long, and not only unlucky.
 _OVERRUN = 2.0
+# Part of its time that a job may wait and still be said to have begun at once.
+_AT_ONCE = 0.1
 
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[J, R]):
-    """A job and who waits for it. `begun` by a run; `abandoned` where nobody waits any more."""
+    """A job and who waits for it; `begun` when its run did, `abandoned` where nobody waits any more."""
 
     job: J
     group: Hashable
     deadline: Deadline
     future: asyncio.Future[R]
     enqueued: float
-    begun: bool = False
+    begun: float | None = None
     abandoned: bool = False
+
+    @property
+    def began_at_once(self) -> bool:
+        """Whether its run had nearly all of the time it was given."""
+        return self.begun is not None and self.begun - self.enqueued <= _AT_ONCE * (self.deadline.at - self.enqueued)
 
 
 @dataclass(slots=True, eq=False)
@@ -138,8 +145,8 @@ class JobQueue(Generic[J, R]):
             else:
                 expired.append(self._entries.popleft())
         for entry in batch:
-            entry.begun = True
-        self._entries = deque(entry for entry in self._entries if not entry.begun)
+            entry.begun = now
+        self._entries = deque(entry for entry in self._entries if entry.begun is None)
         self._waiting.clear()
         for entry in self._entries:
             self._note(entry)
