@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from loadtests.proxy import Proxy, proxy
 from tests.artifacts import write_artifact
 from tests.processes import (
     OPS,
@@ -30,7 +31,6 @@ from tests.processes import (
     recommend,
     serve,
 )
-from tests.proxy import Proxy, proxy
 from tests.valkey import TcpValkey, pid_of_embedded
 
 THREADS = 5
