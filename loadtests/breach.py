@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +26,7 @@ from loadtests.stress import CONNECTIONS, MODEL_RUNGS
 RATE = 120.0
 HEALTHY_S, BROKEN_S, AFTER_S = 20, 40, 90
 STEP_S = 0.5
-# Moved, and back, when so large a part of the answers of this long a stretch comes from there.
+# Moved, and back, when so large a part of the answers of a step and of the stretch that it begins comes from there.
 BELOW, BACK, STRETCH_S = 0.9, 0.95, 5.0
 MOVED_WITHIN_S, BACK_WITHIN_S = 15.0, 90.0
 
@@ -84,45 +84,57 @@ def _breach(bench: Bench, breach: Breach) -> dict[str, Any]:
 def rows(bench: Bench, breach: Breach, found: Mapping[str, Any]) -> None:
     """A row for each promise. What never came is said as the length of the stretch that it was waited for."""
     name = f"4 {breach.name}"
-    moved, back, length = found["moved_s"], found["back_s"], found["seconds"]
-    bench.row(f"{name}: moved below the model", length if moved is None else moved, "s", at_most=MOVED_WITHIN_S)
-    bench.row(f"{name}: back by itself", length if back is None else back, "s", at_most=BACK_WITHIN_S)
+    told = {"moved below the model": ("moved_s", MOVED_WITHIN_S), "back by itself": ("back_s", BACK_WITHIN_S),
+            "full lists again": ("full_s", BACK_WITHIN_S)}  # fmt: skip
+    for what, (key, limit) in told.items():
+        after = found["seconds"] if found[key] is None else found[key]
+        bench.row(f"{name}: {what}", after, "s", at_most=limit)
     bench.row(f"{name}: changes of side", found["turns"], "once there, once back", at_most=2)
-    told = found["reasons"].get(breach.reason, 0)
-    bench.row(f"{name}: answers that name it", told, f"say {breach.reason}", at_least=1)
+    named = found["reasons"].get(breach.reason, 0)
+    bench.row(f"{name}: answers that name it", named, f"say {breach.reason}", at_least=1)
     failed = found["requests"] - found["answered"]
     bench.row(f"{name}: errors", failed, f"of {found['requests']:,} requests", at_most=0)
     bench.row(f"{name}: within the budget", found["within_budget"], "% of requests")
 
 
 def judged(steps: Sequence[Mapping[str, Any]], fault_s: float, healed_s: float) -> dict[str, Any]:
-    """Seconds from the fault until traffic had moved below the model, and from its end until it was back (None where
-    it never was); how often the greater part of the answers changed sides, from the fault on."""
-    shares = [_model_share(step) for step in steps]
+    """Seconds from the fault until traffic had moved below the model, from its end until it was back, and until it was
+    back on the rung "full" (None where it never was); how often the greater part of the answers changed sides, from the
+    fault on."""
     wide = round(STRETCH_S / STEP_S)
     fault, healed = int(fault_s / STEP_S), int(healed_s / STEP_S)
 
-    def first(start: int, end: int, holds: Any) -> int | None:
-        # A stretch that is cut off by the end of the run says too little.
-        return next((n for n in range(start, min(end, len(steps) - wide + 1)) if holds(n)), None)
+    def first(start: int, end: int, holds: Callable[[float], bool], rungs: Collection[str]) -> int | None:
+        """The first step that holds, and the stretch that it begins as well; the end of the run may not cut it off."""
+        for n in range(start, min(end, len(steps) - wide + 1)):
+            if all(holds(_share(steps[n : n + length], rungs) or 0.0) for length in (1, wide)):
+                return n
+        return None
 
-    moved = first(fault, healed, lambda n: (_model_share(*steps[n : n + wide]) or 0.0) <= 1.0 - BELOW)
-    back = first(healed, len(steps), lambda n: (_model_share(*steps[n : n + wide]) or 0.0) >= BACK)
+    moved = first(fault, healed, lambda share: share <= 1.0 - BELOW, MODEL_RUNGS)
+    back = first(healed, len(steps), lambda share: share >= BACK, MODEL_RUNGS)
+    whole = first(healed, len(steps), lambda share: share >= BACK, ("full",))
     # From the last healthy step on: the way there is a change too.
-    sides = [share >= 0.5 for share in shares[max(0, fault - 1) :] if share is not None]
+    shares = [_share([step], MODEL_RUNGS) for step in steps[max(0, fault - 1) :]]
+    sides = [share >= 0.5 for share in shares if share is not None]
     return {
-        "moved_s": None if moved is None else max(0.0, round(moved * STEP_S - fault_s, 1)),
-        "back_s": None if back is None else max(0.0, round(back * STEP_S - healed_s, 1)),
+        "moved_s": _after(moved, fault_s),
+        "back_s": _after(back, healed_s),
+        "full_s": _after(whole, healed_s),
         "turns": sum(a != b for a, b in pairwise(sides)),
     }
 
 
-def _model_share(*steps: Mapping[str, Any]) -> float | None:
-    """The part of the answers that the model gave; None where there were none."""
+def _after(step: int | None, moment_s: float) -> float | None:
+    return None if step is None else max(0.0, round(step * STEP_S - moment_s, 1))
+
+
+def _share(steps: Sequence[Mapping[str, Any]], rungs: Collection[str]) -> float | None:
+    """The part of the answers that these rungs gave; None where there were none."""
     counted: Counter[str] = Counter()
     for step in steps:
         counted.update(step["rungs"])
-    return sum(counted[rung] for rung in MODEL_RUNGS) / counted.total() if counted else None
+    return sum(counted[rung] for rung in rungs) / counted.total() if counted else None
 
 
 def main(

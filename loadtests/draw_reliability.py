@@ -79,13 +79,24 @@ def overload(found: Results) -> str:
     return "\n\n".join([lead, markdown(columns, rows), f"Reasons given:\n\n{reasons}", _unslowed(found)])
 
 
-_ANSWERS = ["requests/s", "requests", "errors", "within the budget", "p50 ms", "p99 ms", "p99.9 ms", *RUNGS.values()]
+_ANSWERS = [
+    "requests/s",
+    "requests",
+    "sent late",
+    "errors",
+    "within the budget",
+    "p50 ms",
+    "p99 ms",
+    "p99.9 ms",
+    *RUNGS.values(),
+]
 
 
 def _answers(one: Results) -> list[Any]:
     latency = one["latency_ms"]
     return [
-        one["offered_rate"], one["requests"], sum(one["errors"].values()), f"{one['within_budget']:.2f} %",
+        one["offered_rate"], one["requests"], f"{one['generator']['late_share']:.2%}", sum(one["errors"].values()),
+        f"{one['within_budget']:.2f} %",
         latency["p50"], latency["p99"], latency["p99.9"], *(one["rungs"].get(rung, 0) for rung in RUNGS),
     ]  # fmt: skip
 
@@ -136,10 +147,10 @@ def _below(one: Results) -> float:
 
 def breach(found: Results) -> str:
     """How soon traffic moved, how soon it was back, and every change of the breaker."""
-    columns = ["breach", "moved below the model after, s", "back after, s", "changes of side", "requests", "errors",
-               "within the budget", *RUNGS.values()]  # fmt: skip
+    columns = ["breach", "moved below the model after, s", "back after, s", "full after, s", "changes of side",
+               "requests", "errors", "within the budget", *RUNGS.values()]  # fmt: skip
     rows = [
-        [name, one["moved_s"], one["back_s"], one["turns"], one["requests"], sum(one["errors"].values()),
+        [name, one["moved_s"], one["back_s"], one["full_s"], one["turns"], one["requests"], sum(one["errors"].values()),
          f"{one['within_budget']:.2f} %", *(one["rungs"].get(rung, 0) for rung in RUNGS)]
         for name, one in found["breaches"].items()
     ]  # fmt: skip

@@ -25,13 +25,13 @@ def load(**more: Any) -> dict[str, Any]:
         "latency_ms": {"p50": 5.0, "p99": 60.0, "p99.9": 79.0}, "rungs": {"full": 40, "item_cf": 60},
         "reasons": {"overload": 60, "deadline": 1}, "model_rate": 20.0, "attempts": {"ok": 40, "late": 3},
         "changes": [], "each_second": [{"rungs": {"full": 20, "item_cf": 30}}] * 2,
-        "service_cores": 0.9, "generator": {"cpu_share": 0.2}, "guard": [], **more,
+        "service_cores": 0.9, "generator": {"cpu_share": 0.2, "late_share": 0.01}, "guard": [], **more,
     }  # fmt: skip
 
 
 BREACH = {
-    **load(), "fault": "it is slow", "reason": "latency_budget", "seconds": 4, "moved_s": 2.5, "back_s": None,
-    "turns": 2, "moments": {"fault": 1.0, "healed": 2.0},
+    **load(), "fault": "it is slow", "reason": "latency_budget", "seconds": 4,
+    "moved_s": 2.5, "back_s": 3.5, "full_s": None, "turns": 2, "moments": {"fault": 1.0, "healed": 2.0},
     "changes": [{"at": 1.5, "breaker": "half_open", "model_share": 0.05, "cause": "latency_budget"}],
     "each_step": [{"rungs": {"full": 5, "item_cf": 5}}] * 8,
     "guard": [{"at": 0.5, "model_share": 1.0}, {"at": 1.5, "model_share": None}, {"at": 2.5, "model_share": 0.05}],
@@ -71,7 +71,7 @@ def test_every_section_is_drawn_from_its_file(tmp_path: Path) -> None:
         "*redis stopped*: it is stopped. Promised: popularity answers.", "4.5 % of that", "| 10 × |",
         "| 90 % | 3 | 1 |",
         "- 10 ×: overload 60, deadline 1.", "HTTP gives out at 50 requests/s: p99 is 400 ms", "takes 0.9 cores",
-        "| latency breach | 2.5 | – | 2 |", "half open at 1.5 s", "| reached ms, max | 31 |",
+        "| latency breach | 2.5 | 3.5 | – | 2 |", "half open at 1.5 s", "| reached ms, max | 31 |",
         "(reliability/overload.svg)", "(reliability/error_breach.svg)",
     ):  # fmt: skip
         assert expected in text, expected

@@ -62,9 +62,14 @@ def steps(*parts: tuple[float, float]) -> list[dict[str, Any]]:
 
 
 def test_a_breach_that_moves_traffic_and_gives_it_back_is_timed_from_both_moments() -> None:
-    # A stretch that begins with the last half second of the mixed answers is below the model in nine of ten already.
     found = breach.judged(steps((10, 1.0), (3, 0.6), (17, 0.03), (4, 0.4), (20, 1.0)), 10.0, 30.0)
-    assert found == {"moved_s": 2.5, "back_s": 4.0, "turns": 2}
+    assert found == {"moved_s": 3.0, "back_s": 4.0, "full_s": 4.0, "turns": 2}
+
+
+def test_narrow_lists_are_the_model_s_but_not_full_ones() -> None:
+    narrow = [{"rungs": {"narrow": 100}}] * 20
+    found = breach.judged([*steps((10, 1.0), (20, 0.0)), *narrow, *steps((10, 1.0))], 10.0, 30.0)
+    assert (found["back_s"], found["full_s"]) == (0.0, 10.0)
 
 
 def test_traffic_that_never_moves_or_never_comes_back_has_no_time() -> None:
