@@ -29,10 +29,13 @@ from service.store_scripts import Script
 T = TypeVar("T")
 Client = Redis | RedisCluster
 
-_FOREIGN = (RedisError, RedisClusterException, OSError, TimeoutError)
+# RuntimeError is uvloop's word for a connection that is closed already.
+_FOREIGN = (RedisError, RedisClusterException, OSError, TimeoutError, RuntimeError)
 
 # Turns of the event loop a reply may still need after its bytes have arrived.
 _LAST_CHANCE = 8
+# A subscription that was asked for a sign of life and gave none for so long is made anew.
+_SILENT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,14 +220,26 @@ class RedisLink:
         return list(replies[: len(commands)]), replies[-1] if barrier is not None else None
 
     async def messages(self, channel: str) -> AsyncGenerator[bytes, None]:
-        """The messages of a channel, on a connection of its own. Ends only by StoreUnavailable."""
+        """The messages of a channel, on a connection of its own. Ends only by StoreUnavailable.
+
+        A connection whose other end is gone without a word would be silent for ever: it is asked for a sign of life.
+        """
         pubsub: Any = self._client.pubsub()
+        loop = asyncio.get_running_loop()
         try:
             await pubsub.subscribe(channel)
+            heard = asked = loop.time()
             while not _being_cancelled():
                 message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=0.5)
-                if message is not None and message["type"] == "message":
-                    yield message["data"]
+                if message is not None:
+                    heard = loop.time()
+                    if message["type"] == "message":
+                        yield message["data"]
+                elif loop.time() - heard > _SILENT_S:
+                    raise StoreUnavailable(f"SUBSCRIBE: no sign of life in {_SILENT_S:.0f} s")
+                elif loop.time() - max(heard, asked) > _SILENT_S / 3:
+                    await pubsub.ping()
+                    asked = loop.time()
             raise asyncio.CancelledError
         except _FOREIGN as error:
             raise _unavailable("SUBSCRIBE", error) from error
@@ -253,7 +268,12 @@ class RedisLink:
             raise _unavailable(name, error) from error
 
     async def _to_the_end(self, run: Callable[[], Awaitable[T]]) -> T:
-        return await run()
+        try:
+            return await run()
+        except RuntimeError:
+            # The connection was reset while it lay in the pool, which sees an end of file only. Nothing was sent, and
+            # the pool connects it anew.
+            return await run()
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._in_flight.discard(task)
