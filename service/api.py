@@ -21,7 +21,7 @@ _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 @router.post(
     "/recommend",
-    responses=answers(out.RecommendAnswer, 400, 401, 413, 422),
+    responses=answers(out.RecommendAnswer, 400, 401, 408, 413, 422),
     openapi_extra=takes(RecommendRequest),
 )
 async def recommend(request: Request) -> Response:
@@ -32,7 +32,9 @@ async def recommend(request: Request) -> Response:
     return reply(request, await service.recommender.recommend(body, call_of(request)))
 
 
-@router.post("/events", responses=answers(out.EventsAnswer, 400, 401, 413, 422), openapi_extra=takes(EventsRequest))
+@router.post(
+    "/events", responses=answers(out.EventsAnswer, 400, 401, 408, 413, 422), openapi_extra=takes(EventsRequest)
+)
 async def events(request: Request) -> Response:
     """Stores events. All or none are valid; acknowledged means written."""
     service = runtime(request)
@@ -43,7 +45,7 @@ async def events(request: Request) -> Response:
 
 @router.post(
     "/sessions/merge",
-    responses=answers(out.MergeAnswer, 400, 401, 413, 422),
+    responses=answers(out.MergeAnswer, 400, 401, 408, 413, 422),
     openapi_extra=takes(MergeRequest),
 )
 async def merge(request: Request) -> Response:

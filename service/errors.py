@@ -6,6 +6,7 @@
     │   ├── Unauthorized           401  unauthorized
     │   ├── Forbidden              403  forbidden
     │   ├── NotFound               404  not_found
+    │   ├── TooSlow                408  too_slow           its body took too long to arrive
     │   ├── BodyTooLarge           413  body_too_large
     │   └── InvalidRequest         422  invalid_request    carries `errors`, one entry per fault
     │       └── UnknownSegment     422  unknown_segment
@@ -90,6 +91,12 @@ class NotFound(RequestError):
     status = 404
     reason = "not_found"
     title = "Not found"
+
+
+class TooSlow(RequestError):
+    status = 408
+    reason = "too_slow"
+    title = "The request took too long to arrive"
 
 
 class BodyTooLarge(RequestError):

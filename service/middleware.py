@@ -11,8 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
 from service.call import Call, header, request_id
+from service.connections import TOO_SLOW
 from service.deadline import Clock, Waits, waited
-from service.errors import BodyTooLarge, Draining, ServiceError
+from service.errors import BodyTooLarge, Draining, ServiceError, TooSlow
 from service.metrics import Metrics
 from service.problems import problem
 from service.routes import Direct
@@ -60,7 +61,7 @@ class RequestGate:
             return
         call = self._call(scope)
         scope.setdefault("state", {})["call"] = call
-        answer = _Answer(send, call.request_id)
+        answer = _Answer(send, call.request_id, self._draining)
         self._metrics.inflight.inc()
         try:
             await self._answer(scope, receive, answer)
@@ -78,7 +79,7 @@ class RequestGate:
     async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:
             self._admit(scope)
-            bounded = _Bounded(receive, self._max_body_bytes)
+            bounded = _Bounded(receive, self._max_body_bytes, scope)
             route = self._direct.get((scope["method"], scope["path"]))
             if route is None:
                 await self._app(scope, bounded, answer)
@@ -121,10 +122,11 @@ class RequestGate:
 
 
 class _Answer:
-    """`send`, with the request's id put on the answer and its status noted."""
+    """`send`, with the request's id put on the answer and its status noted. While the process stops, an answer ends its
+    connection: the next request of that client finds another process, rather than the end of this one."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send = send
+    def __init__(self, send: Send, request_id: str, draining: Callable[[], bool]) -> None:
+        self._send, self._draining = send, draining
         self.request_id = request_id
         self.status = _CLIENT_GONE
 
@@ -136,17 +138,22 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode("ascii"))]
+            if self._draining():
+                message["headers"].append((b"connection", b"close"))
         await self._send(message)
 
 
 class _Bounded:
-    """`receive` that refuses to read more than `most` bytes, for bodies without a length."""
+    """`receive` that refuses to read more than `most` bytes, for bodies without a length, and bodies given up by their
+    connection."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._most, self._read = receive, most, 0
+    def __init__(self, receive: Receive, most: int, scope: Scope) -> None:
+        self._receive, self._most, self._scope, self._read = receive, most, scope, 0
 
     async def __call__(self) -> Message:
         message: dict[str, Any] = dict(await self._receive())
+        if TOO_SLOW in self._scope:
+            raise TooSlow("the body did not arrive in time")
         self._read += len(message.get("body", b""))
         if self._read > self._most:
             raise too_large(self._most)

@@ -27,6 +27,7 @@ _MEANING = {
     401: "A key or token is missing or unknown.",
     403: "The key may not do this, or no key that may is configured.",
     404: "There is no such thing.",
+    408: "The body took too long to arrive.",
     413: "The body is too large.",
     422: "The request does not fit; `errors` says where.",
     500: "A fault of the service.",

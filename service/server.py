@@ -9,18 +9,21 @@ import math
 import multiprocessing
 import multiprocessing.connection
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from service import logs
 from service.app import create_app
+from service.connections import Connection
 from service.embedded import EmbeddedValkey
 from service.errors import ServiceError, StartupError
 from service.settings import Settings
@@ -31,6 +34,8 @@ Announce = Callable[[int], None]
 
 _PORT_TRIES = 20
 _LAST_PORT = 65_535
+# What has arrived when the listener closes is accepted and answered in this time.
+_LAST_REQUESTS_S = 0.25
 
 
 class Server(uvicorn.Server):
@@ -40,7 +45,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=cast("type[asyncio.Protocol]", partial(Connection, patience_s=settings.client_timeout_s)),
             lifespan="on",
             log_config=None,
             access_log=False,
@@ -64,6 +69,13 @@ class Server(uvicorn.Server):
             self._announce(sockets[0].getsockname()[1])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Cuts nothing off: closing a listener resets the connections that it has not accepted yet, and closing an idle
+        connection loses the request that is on its way. So the queue of the listener is emptied first, and answers say
+        meanwhile that their connection ends (`RequestGate`)."""
+        for sock in sockets or ():
+            with contextlib.suppress(OSError):
+                sock.listen(0)
+        await asyncio.sleep(_LAST_REQUESTS_S)
         await super().shutdown(sockets)
         # uvicorn would raise the signal once more, and a clean stop would look like a death by SIGTERM.
         self._captured_signals.clear()
@@ -76,6 +88,14 @@ class Server(uvicorn.Server):
         else:
             super().handle_exit(sig, frame)
         lifecycle.draining = True
+
+
+def allow_connections() -> None:
+    """As many open files as the system lets this process have: each connection is one, and where none is left, new ones
+    are dropped. What processes are given at first (1,024 as a rule) is meant for programs that use `select`."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # less will do
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def bind(host: str, port: int, *, shared: bool) -> socket.socket:
@@ -133,6 +153,7 @@ def serve_one(settings: Settings, sockets: Sequence[socket.socket], announce: An
 
 def serve_app(app: FastAPI, settings: Settings, sockets: Sequence[socket.socket], announce: Announce) -> None:
     """`serve_one` for an application that is already made."""
+    allow_connections()
     server = Server(app, settings, announce)
     # uvicorn exits the process where the lifespan failed; the cause is worth more than its traceback.
     with contextlib.suppress(SystemExit):

@@ -70,6 +70,12 @@ class Settings(BaseSettings):
 
     # -- limits
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Larger request bodies are refused with 413.")
+    client_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        description="Time a client may take to send a request, from its first byte to its last (then 408), or to take "
+        "an answer (then it is cut off).",
+    )
     write_behind_max: int = Field(
         4096, ge=1, description="Users whose events wait to be encoded behind the answers; more wait for a request."
     )

@@ -1,0 +1,117 @@
+"""One client's connection: uvicorn's, with bounds on what a client that is slow, or says nothing, can hold.
+
+    first byte of a request ──► last byte: `patience_s`, then 408        (slow heads, slow bodies)
+    answer that cannot be sent ──► sent:   `patience_s`, then dropped    (clients that do not read)
+    requests sent ahead of answers:        `AHEAD_MAX`, then dropped     (floods through one connection)
+    nothing under way:                     uvicorn's keep-alive, before the first request as well
+
+A request that arrives at once, as nearly all do, costs two flags: a timer is set for those that do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# Key of the ASGI scope: the body did not arrive in time, and whoever waits for it shall say so.
+TOO_SLOW = "gpt4rec.too_slow"
+
+# A segment holds a thousand requests; uvicorn parses, and keeps, whatever is sent ahead, and nobody else has a turn
+# meanwhile. Proxies send nothing ahead, and clients a few.
+AHEAD_MAX = 64
+
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class Connection(HttpToolsProtocol):
+    """`patience_s`: seconds a client may take to send a request, or to take an answer."""
+
+    def __init__(self, *args: Any, patience_s: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._patience_s = patience_s
+        self._whole = False
+        self._receiving: asyncio.TimerHandle | None = None
+        self._sending: asyncio.TimerHandle | None = None
+
+    # -- connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unset_keepalive_if_required()
+        self._received()
+        self._sent()
+        super().connection_lost(exc)
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._drop_later()
+
+    # -- requests
+
+    def data_received(self, data: bytes) -> None:
+        self._whole = False
+        super().data_received(data)
+        if self._whole:
+            if self._receiving is not None:
+                self._received()
+        elif self._receiving is None and not self.transport.is_closing():
+            self._receiving = self.loop.call_later(self._patience_s, self._too_slow)
+
+    def on_message_begin(self) -> None:
+        self._whole = False
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        if len(self.pipeline) >= AHEAD_MAX:
+            self.transport.abort()
+            raise ConnectionAbortedError("too many requests at once")
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._whole = True
+        super().on_message_complete()
+
+    def _received(self) -> None:
+        if self._receiving is not None:
+            self._receiving.cancel()
+            self._receiving = None
+
+    def _too_slow(self) -> None:
+        """The application answers for a body it waits for; nobody else knows of a request without its whole head."""
+        self._receiving = None
+        if self.transport.is_closing():
+            return
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False
+            cast("dict[str, Any]", cycle.scope)[TOO_SLOW] = True
+            cycle.message_event.set()
+        else:
+            self.transport.write(_TOO_SLOW)
+            self.transport.close()
+        self._drop_later()
+
+    # -- answers
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._sending = self.loop.call_later(self._patience_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._sent()
+        super().resume_writing()
+
+    def _sent(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+
+    def _drop_later(self) -> None:
+        """A close waits for what is not sent yet, and a client may never take it."""
+        self._sent()
+        self._sending = self.loop.call_later(self._patience_s, self.transport.abort)
