@@ -22,7 +22,7 @@ _LOCAL = "http://127.0.0.1:8000"
 @fallback.command("get")
 def get_fallback(url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
     """Shows the mode in force, the breaker and the budgets."""
-    _show(_call("GET", "/ops/fallback", url, token), as_json)
+    _show(_told(_call("GET", "/ops/fallback", url, token)), as_json)
 
 
 @fallback.command("set")
@@ -38,7 +38,7 @@ def set_fallback(
     if mode not in ("auto", "fallback", "model"):
         raise typer.BadParameter("the mode is auto, fallback or model")
     body = {"mode": mode, "reason": reason, "expires_in_s": expires_in_s}
-    _show(_call("PUT", "/ops/fallback", url, token, body), as_json)
+    _show(_told(_call("PUT", "/ops/fallback", url, token, body)), as_json)
 
 
 @policies.command("get")
@@ -80,6 +80,15 @@ def _call(method: str, path: str, url: str, token: str, body: dict[str, Any] | N
     except (ValueError, KeyError, TypeError):
         detail = "not an answer of gpt4rec"
     return _fail(f"{answer.status_code}: {detail}")
+
+
+def _told(answer: Any) -> Any:
+    """Says it, where the mode does not hold everywhere."""
+    if not answer.get("shared", True):
+        typer.echo(
+            "gpt4rec: Redis is away; this mode holds on one replica, and on the others when it is back", err=True
+        )
+    return answer
 
 
 def _fail(message: str) -> None:

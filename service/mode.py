@@ -3,7 +3,9 @@
 The mode lives in Redis. A change is published, and a poll behind the subscription finds what was missed.
 While Redis is away each replica goes on with its copy, in which changes can still be made; when Redis is
 back, the newest change wins: the higher version, then the later time. The copy may be kept in a file as well,
-so that a forced mode outlives a restart during an outage.
+so that a forced mode outlives a restart during an outage, and workers that share the file agree in one.
+
+A mode expires by Redis's clock (`service.shared_clock`), so it ends everywhere at once.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, get_args
@@ -23,17 +25,22 @@ import orjson
 
 from service.errors import StoreUnavailable
 from service.guard import ModeName
+from service.shared_clock import SharedClock
 
 _PENDING_AUDIT_MAX = 100
+# Changes that others make at the same moment take a version first; more than this is no coincidence.
+_TRIES = 16
+# After a failed exchange the next one comes sooner, by this part of the pause.
+_RETRY_SHARE = 0.25
 
 
 class ModeStore(Protocol):
     """The part of `service.store.Store` that a mode needs."""
 
-    async def read_mode(self) -> tuple[int, int, bytes] | None: ...
+    async def read_mode(self) -> tuple[float, tuple[int, int, bytes] | None]: ...
     async def write_mode(
-        self, version: int, changed_at_ms: int, body: bytes, *, force: bool, audit: bytes = b""
-    ) -> tuple[int, int, bytes]: ...
+        self, version: int, changed_at_ms: int, body: bytes, *, audit: bytes = b""
+    ) -> tuple[float, tuple[int, int, bytes]]: ...
     def mode_changes(self) -> AsyncGenerator[bytes, None]: ...
     async def append_audit(self, entry: bytes) -> None: ...
     async def read_audit(self, limit: int) -> list[bytes]: ...
@@ -59,6 +66,10 @@ class Mode:
         return orjson.dumps(
             {"mode": self.mode, "reason": self.reason, "actor": self.actor, "expires_at": self.expires_at}
         )
+
+    def stored(self) -> tuple[int, int, bytes]:
+        """As Redis keeps it: version, changed at in ms, body."""
+        return self.version, self.changed_at_ms, self.body()
 
     @classmethod
     def parse(cls, stored: tuple[int, int, bytes]) -> Mode | None:
@@ -91,13 +102,15 @@ class ModeKeeper:
         poll_s: float = 0.5,
         copy: Path | None = None,
         wall_clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._poll_s = poll_s
         self._copy = copy
-        self._now = wall_clock
-        self._mode = _load(copy) or Mode()
-        self._pending_audit: list[bytes] = []
+        self._now = SharedClock(wall_clock, monotonic)
+        self._mode, self._pending_audit = _load(copy) or (Mode(), [])
+        self._stored_age = (-1, -1)  # of the mode that Redis had at the last exchange
+        self._by_own_clock = False  # a change was made before Redis's clock was known
         self._wake = asyncio.Event()
         self.in_sync = False
         """Whether the last exchange with Redis worked."""
@@ -110,25 +123,46 @@ class ModeKeeper:
             return Mode(version=mode.version, changed_at_ms=mode.changed_at_ms)
         return mode
 
+    @property
+    def shared(self) -> bool:
+        """Whether Redis has the mode that holds here. If not, other replicas may go by another one, and this one is
+        shared when Redis is back."""
+        return self.in_sync and self._stored_age >= self._mode.age
+
     def current(self) -> ModeName:
         return self.mode.mode
 
+    def to_json(self) -> dict[str, Any]:
+        """What holds now, and whether it is shared."""
+        return {**self.mode.to_json(), "shared": self.shared}
+
     async def set(self, mode: ModeName, *, reason: str | None, actor: str, expires_in_s: float | None = None) -> Mode:
         """Change the mode everywhere. With Redis away it holds here, and is shared when Redis is back."""
-        now = self._now()
-        expires_at = None if expires_in_s is None else now + expires_in_s
-        change = Mode(mode, reason, actor, expires_at, self._mode.version + 1, int(now * 1000))
-        entry = self._entry(actor, "fallback", change.to_json())
-        try:
-            stored = await self._store.write_mode(
-                change.version, change.changed_at_ms, change.body(), force=True, audit=entry
-            )
+        entry_id = uuid.uuid4().hex
+        if not self._now.heard_once:
+            with contextlib.suppress(StoreUnavailable):
+                await self.refresh()
+        known = self._mode.version
+        for _ in range(_TRIES if self._now.heard_once else 0):
+            change = self._change(known + 1, mode, reason, actor, expires_in_s)
+            entry = self._entry(actor, "fallback", change.to_json(), entry_id)
+            try:
+                asked = self._now.stamp()
+                server_s, stored = await self._store.write_mode(*change.stored(), audit=entry)
+            except StoreUnavailable:
+                break
+            self._heard(server_s, asked, stored)
             self.in_sync = True
-            self._adopt(Mode.parse(stored) or change)
-        except StoreUnavailable:
-            self.in_sync = False
-            self._adopt(change)
-            self._keep_for_later(entry)
+            if stored == change.stored():
+                self._adopt_newer(change)
+                return self.mode
+            known = max(stored[0], self._mode.version)
+        # Later than whatever was adopted meanwhile.
+        change = self._change(self._mode.version + 1, mode, reason, actor, expires_in_s)
+        self.in_sync = False
+        self._by_own_clock = not self._now.heard_once
+        self._adopt(change)
+        self._keep_for_later(self._entry(actor, "fallback", change.to_json(), entry_id))
         return self.mode
 
     async def refresh(self) -> None:
@@ -137,19 +171,24 @@ class ModeKeeper:
         Raises StoreUnavailable.
         """
         try:
-            stored = await self._store.read_mode()
-            theirs = Mode.parse(stored) if stored is not None else Mode()
+            asked = self._now.stamp()
+            server_s, stored = await self._store.read_mode()
+            self._heard(server_s, asked, stored)
+            theirs = Mode() if stored is None else Mode.parse(stored)
             if theirs is not None and theirs.age < self._mode.age:
-                ours = self._mode
-                stored = await self._store.write_mode(ours.version, ours.changed_at_ms, ours.body(), force=False)
+                asked = self._now.stamp()
+                server_s, stored = await self._store.write_mode(*self._mode.stored())
+                self._heard(server_s, asked, stored)
                 theirs = Mode.parse(stored)
-            if theirs is not None and theirs.age > self._mode.age:
-                self._adopt(theirs)
-            while self._pending_audit:
-                await self._store.append_audit(self._pending_audit[0])
-                self._pending_audit.pop(0)
+            if theirs is not None:
+                self._adopt_newer(theirs)
+            await self._share_audit()
         except StoreUnavailable:
             self.in_sync = False
+            # Another worker may have been told meanwhile.
+            theirs, _ = _load(self._copy) or (None, [])
+            if theirs is not None and theirs.age > self._mode.age:
+                self._mode = theirs
             raise
         self.in_sync = True
 
@@ -185,10 +224,13 @@ class ModeKeeper:
     async def _poll(self) -> None:
         while True:
             self._wake.clear()
-            with contextlib.suppress(StoreUnavailable):
+            pause_s = self._poll_s
+            try:
                 await self.refresh()
+            except StoreUnavailable:
+                pause_s *= _RETRY_SHARE
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s):
+                async with asyncio.timeout(pause_s):
                     await self._wake.wait()
 
     async def _listen(self) -> None:
@@ -199,40 +241,75 @@ class ModeKeeper:
                         self._wake.set()
             await asyncio.sleep(self._poll_s)
 
+    def _change(self, version: int, mode: ModeName, reason: str | None, actor: str, expires_in_s: float | None) -> Mode:
+        now = self._now()
+        return Mode(mode, reason, actor, None if expires_in_s is None else now + expires_in_s, version, int(now * 1000))
+
+    def _heard(self, server_s: float, asked: float, stored: tuple[int, int, bytes] | None) -> None:
+        """Redis said what time it is, and which mode it has."""
+        moved = self._now.heard(server_s, asked)
+        self._stored_age = (0, 0) if stored is None else stored[:2]
+        if self._by_own_clock:
+            self._by_own_clock = False
+            ours = self._mode
+            expires_at = None if ours.expires_at is None else ours.expires_at + moved
+            self._adopt(replace(ours, expires_at=expires_at, changed_at_ms=ours.changed_at_ms + int(moved * 1000)))
+
+    def _adopt_newer(self, mode: Mode) -> None:
+        """At the same age Redis's is taken: two changes of one millisecond must not divide the replicas."""
+        if mode.age >= self._mode.age and mode != self._mode:
+            self._adopt(mode)
+
     def _adopt(self, mode: Mode) -> None:
         self._mode = mode
-        if self._copy is not None:
-            _save(self._copy, mode)
+        self._save()
 
-    def _entry(self, actor: str, action: str, details: dict[str, Any]) -> bytes:
-        return orjson.dumps(
-            {"id": uuid.uuid4().hex, "at": _iso(self._now()), "actor": actor, "action": action, **details}
-        )
+    def _save(self) -> None:
+        if self._copy is not None:
+            _save(self._copy, self._mode, self._pending_audit)
+
+    async def _share_audit(self) -> None:
+        if not self._pending_audit:
+            return
+        while self._pending_audit:
+            entry = self._pending_audit[0]
+            await self._store.append_audit(entry)
+            if self._pending_audit and self._pending_audit[0] is entry:
+                self._pending_audit.pop(0)
+        self._save()
+
+    def _entry(self, actor: str, action: str, details: dict[str, Any], entry_id: str = "") -> bytes:
+        head = {"id": entry_id or uuid.uuid4().hex, "at": _iso(self._now()), "actor": actor, "action": action}
+        return orjson.dumps({**head, **details})
 
     def _keep_for_later(self, entry: bytes) -> None:
         self._pending_audit.append(entry)
         del self._pending_audit[:-_PENDING_AUDIT_MAX]
+        self._save()
 
 
 def _iso(epoch_s: float | None) -> str | None:
     return None if epoch_s is None else datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds")
 
 
-def _save(path: Path, mode: Mode) -> None:
+def _save(path: Path, mode: Mode, pending_audit: Sequence[bytes]) -> None:
     """Best effort: a full disk must not keep an operator from forcing the fallback."""
+    version, changed_at_ms, body = mode.stored()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Several workers may share the file: each writes aside under a name of its own.
         aside = path.with_name(f"{path.name}.{os.getpid()}")
-        aside.write_bytes(orjson.dumps([mode.version, mode.changed_at_ms, mode.body().decode()]))
+        aside.write_bytes(orjson.dumps([version, changed_at_ms, body.decode(), [e.decode() for e in pending_audit]]))
         aside.replace(path)
 
 
-def _load(path: Path | None) -> Mode | None:
+def _load(path: Path | None) -> tuple[Mode, list[bytes]] | None:
+    """The mode, and the audit entries that Redis did not get."""
     if path is None:
         return None
     try:
-        version, changed_at_ms, body = orjson.loads(path.read_bytes())
-        return Mode.parse((int(version), int(changed_at_ms), body.encode()))
+        version, changed_at_ms, body, pending_audit = orjson.loads(path.read_bytes())
+        mode = Mode.parse((int(version), int(changed_at_ms), body.encode()))
+        return None if mode is None else (mode, [entry.encode() for entry in pending_audit])
     except (OSError, ValueError, TypeError, AttributeError):
         return None

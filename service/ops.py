@@ -19,7 +19,7 @@ _PROBLEMS = (401, 403, 404)
 
 @router.get("/fallback", responses=answers(out.FallbackAnswer, *_PROBLEMS))
 async def get_fallback(request: Request) -> Response:
-    """The mode in force, the breaker and the budgets."""
+    """The mode in force and whether every replica has it (`shared`), the breaker and the budgets."""
     service = runtime(request)
     service.access.ops(secret_of(request))
     return reply(request, service.fallback_status())
@@ -31,7 +31,8 @@ async def get_fallback(request: Request) -> Response:
     openapi_extra=takes(FallbackRequest),
 )
 async def put_fallback(request: Request) -> Response:
-    """Forces a mode on every replica, or gives the choice back with `auto`."""
+    """Forces a mode on every replica, or gives the choice back with `auto`; with Redis away (`shared` is false) on this
+    one, and on the others when Redis is back."""
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
     body = parse(FallbackRequest, await request.body())

@@ -126,6 +126,9 @@ class FallbackAnswer(Answer):
     expires_at: str | None
     changed_at: str | None
     version: int = Field(description="Counts the changes.")
+    shared: bool = Field(
+        description="Whether Redis has this mode. If not, it holds on this replica only, until Redis is back."
+    )
     breaker: Literal["closed", "open", "half_open"]
     budgets: dict[str, Any]
 

@@ -64,7 +64,7 @@ class Runtime:
         return int(self.wall_clock() * 1000.0)
 
     def fallback_status(self) -> dict[str, Any]:
-        return {**self.mode.mode.to_json(), **self.guard.status()}
+        return {**self.mode.to_json(), **self.guard.status()}
 
     def versions(self) -> dict[str, Any]:
         artifact = self.settings.artifact

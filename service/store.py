@@ -32,6 +32,8 @@ from service.redis_link import RedisLink, ScriptCall
 __all__ = ["AppendResult", "NewEvent", "Store", "StoreSettings", "StoredEvent", "Subject", "UserRecord"]
 
 Durability = Literal["memory", "aof", "replica"]
+# Version, changed at in ms, body.
+StoredMode = tuple[int, int, bytes]
 
 DAY_S = 86_400
 
@@ -182,29 +184,26 @@ class Store:
 
     # The mode and its audit
 
-    async def read_mode(self) -> tuple[int, int, bytes] | None:
-        """(version, changed at in ms, body) of the stored mode."""
-        reply = await self._link.command(
-            "HMGET", self._mode_key, "version", "changed_at", "body", timeout_s=self._write_s
-        )
-        return _mode(reply)
+    async def read_mode(self) -> tuple[float, StoredMode | None]:
+        """The server's clock, in epoch seconds, and the stored mode."""
+        call = ScriptCall(scripts.READ_MODE, (self._mode_key,), ())
+        return _mode(await self._link.read_script(call, timeout_s=self._write_s))
 
     async def write_mode(
-        self, version: int, changed_at_ms: int, body: bytes, *, force: bool, audit: bytes = b""
-    ) -> tuple[int, int, bytes]:
-        """Set the mode and tell every replica; returns what holds now.
+        self, version: int, changed_at_ms: int, body: bytes, *, audit: bytes = b""
+    ) -> tuple[float, StoredMode]:
+        """Set the mode if it is newer than the stored one and tell every replica. Returns the server's clock and what
+        holds now.
 
-        With `force` the change wins and its version is raised above the stored one. Without, the newer of the
-        two wins: the higher version, then the later time.
+        A change comes with its audit entry, and is newer by a higher version only. What a replica shares again comes
+        without, and is newer by a later time as well.
         """
-        args = (
-            version, changed_at_ms, body, int(force), self._channel, self.settings.audit_cap, audit,
-        )  # fmt: skip
+        args = (version, changed_at_ms, body, self._channel, self.settings.audit_cap, audit)
         call = ScriptCall(scripts.WRITE_MODE, (self._mode_key, self._audit_key), args)
-        mode = _mode(await self._link.script(call, timeout_s=self._write_s))
+        now, mode = _mode(await self._link.script(call, timeout_s=self._write_s))
         if mode is None:
             raise StoreUnavailable("the stored mode is damaged")
-        return mode
+        return now, mode
 
     def mode_changes(self) -> AsyncGenerator[bytes, None]:
         """A message whenever the mode changes; may miss some, so poll as well."""
@@ -318,14 +317,15 @@ def _time(event: NewEvent) -> int:
     return event.time_ms
 
 
-def _mode(reply: Sequence[bytes | None]) -> tuple[int, int, bytes] | None:
-    version, changed_at, body = reply
+def _mode(reply: Sequence[bytes | None]) -> tuple[float, StoredMode | None]:
+    seconds, micros, version, changed_at, body = reply
+    now = int(seconds or 0) + int(micros or 0) / 1e6
     if version is None or changed_at is None or body is None:
-        return None
+        return now, None
     try:
-        return int(version), int(changed_at), body
+        return now, (int(version), int(changed_at), body)
     except ValueError:
-        return None  # not written by this service: the mode here stays, and is written over it
+        return now, None  # not written by this service: the mode here stays, and is written over it
 
 
 def _signal_body(event: NewEvent) -> bytes:

@@ -134,26 +134,39 @@ end
 return deleted + redis.call('UNLINK', unpack(KEYS))
 """)
 
-# KEYS mode, audit   ARGV version, changed at (ms), body, "1" to win whatever is stored, channel, audit cap,
-#                         audit entry or ""
-# → version, changed at, body of the mode that holds now
+# KEYS mode   → the server's clock (s, µs), then version, changed at, body of the stored mode
+READ_MODE = Script("""
+local stored = redis.call('HMGET', KEYS[1], 'version', 'changed_at', 'body')
+local now = redis.call('TIME')
+return {now[1], now[2], stored[1], stored[2], stored[3]}
+""")
+
+# KEYS mode, audit   ARGV version, changed at (ms), body, channel, audit cap, audit entry or ""
+# → the server's clock (s, µs), then version, changed at, body of the mode that holds now
+#
+# Only what is newer than the stored mode is written: a change that was given up by its sender, and is read from a
+# socket when the server goes on, overrides nothing that was decided meanwhile. A change (it has an audit entry) takes a
+# version of its own; without one a replica shares what it has, and of two that were made apart the later is newer.
 WRITE_MODE = Script("""
 local stored = redis.call('HMGET', KEYS[1], 'version', 'changed_at', 'body')
 local version, changed_at = tonumber(ARGV[1]), tonumber(ARGV[2])
-local stored_version, stored_at = tonumber(stored[1] or '0'), tonumber(stored[2] or '0')
-if ARGV[4] == '1' then
-  version = math.max(version, stored_version + 1)
-elseif version < stored_version or (version == stored_version and changed_at <= stored_at) then
-  return stored
+local stored_version, stored_at = tonumber(stored[1] or '0') or 0, tonumber(stored[2] or '0') or 0
+local newer = version > stored_version
+if ARGV[6] == '' then
+  newer = newer or (version == stored_version and changed_at > stored_at)
 end
-local text = string.format('%.0f', version)
-redis.call('HSET', KEYS[1], 'version', text, 'changed_at', ARGV[2], 'body', ARGV[3])
-if ARGV[7] ~= '' then
-  redis.call('LPUSH', KEYS[2], ARGV[7])
-  redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[6]) - 1)
+local holds = stored
+if newer or not stored[3] then
+  holds = {ARGV[1], ARGV[2], ARGV[3]}
+  redis.call('HSET', KEYS[1], 'version', ARGV[1], 'changed_at', ARGV[2], 'body', ARGV[3])
+  if ARGV[6] ~= '' then
+    redis.call('LPUSH', KEYS[2], ARGV[6])
+    redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[5]) - 1)
+  end
+  redis.call('PUBLISH', ARGV[4], ARGV[1])
 end
-redis.call('PUBLISH', ARGV[5], text)
-return {text, ARGV[2], ARGV[3]}
+local now = redis.call('TIME')
+return {now[1], now[2], holds[1], holds[2], holds[3]}
 """)
 
-ALL = (APPEND, READ, WRITE_STATE, READ_LOG, ERASE, WRITE_MODE)
+ALL = (APPEND, READ, WRITE_STATE, READ_LOG, ERASE, READ_MODE, WRITE_MODE)

@@ -76,7 +76,7 @@ async def exercise(url: str) -> None:
     heard = asyncio.create_task(anext(changes))
 
     async def change() -> bool:
-        await store.write_mode(1, 1, Mode("fallback").body(), force=True, audit=b"{}")
+        await store.write_mode(1, 1, Mode("fallback").body(), audit=b"{}")
         return heard.done()
 
     await eventually(change, 10)
