@@ -3,12 +3,17 @@
 A file is an uncompressed `.npz` whose members start at multiples of 64 bytes, so the arrays of a large catalogue are
 mapped instead of read: loading costs no time, pages come in when they are touched, and several processes share them.
 `numpy.load` reads the same files.
+
+What is mapped is the file itself. Renamed over or deleted, it stays whole for those who have it open; written to in
+place, it changes under them, and shortened in place, the next touch of what is gone ends the process (SIGBUS). So
+files up to `READ_BYTES_MAX` are read after all: they cost little, and then nothing that happens to them matters.
 """
 
 from __future__ import annotations
 
 import io
 import mmap
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -20,6 +25,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 ALIGNMENT = 64
+READ_BYTES_MAX = 16 * 2**20
 
 _LOCAL_HEADER = 30
 _ZIP64_EXTRA = 20  # what zipfile adds to the local header of a member that may be large
@@ -44,7 +50,8 @@ def save_arrays(path: Path, **arrays: Any) -> None:
 
 
 def map_arrays(path: Path) -> dict[str, Array]:
-    """Every array of a file, read-only and mapped; the file must not be changed in place afterwards.
+    """Every array of a file, read-only; one of more than `READ_BYTES_MAX` is mapped, and must not be changed in place
+    afterwards.
 
     Checksums are the caller's: only the structure is verified here.
 
@@ -56,17 +63,29 @@ def map_arrays(path: Path) -> dict[str, Array]:
         try:
             with zipfile.ZipFile(raw) as file:
                 members = file.infolist()
-            whole = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+            whole = _whole(raw)
             return {member.filename.removesuffix(".npy"): _mapped(whole, member) for member in members}
         except (ValueError, TypeError, EOFError, LookupError, SyntaxError, struct.error, zipfile.BadZipFile) as error:
             raise ArrayFileError(f"{path.name} is damaged: {type(error).__name__}: {error}") from error
 
 
-def _mapped(whole: mmap.mmap, member: zipfile.ZipInfo) -> Array:
+def _whole(raw: io.BufferedReader) -> memoryview:
+    """Read-only, and at a page's beginning either way. Raises ValueError for an empty file."""
+    size = os.fstat(raw.fileno()).st_size
+    if size > READ_BYTES_MAX:
+        return memoryview(mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ))
+    own = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    raw.seek(0)
+    if raw.readinto(own) != size:
+        raise ValueError("it was shortened while it was read")
+    return memoryview(own).toreadonly()
+
+
+def _mapped(whole: memoryview, member: zipfile.ZipInfo) -> Array:
     if member.compress_type != zipfile.ZIP_STORED or not member.filename.endswith(".npy"):
         raise ValueError(f"{member.filename} is not a stored array")
     at = member.header_offset
-    if whole[at : at + 4] != b"PK\x03\x04":
+    if bytes(whole[at : at + 4]) != b"PK\x03\x04":
         raise ValueError(f"{member.filename} has no header where the directory says")
     name, extra = struct.unpack_from("<HH", whole, at + _LENGTHS_AT)
     start = at + _LOCAL_HEADER + name + extra

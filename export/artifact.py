@@ -8,9 +8,10 @@
       tokenizer.json  tokenizer.npz   the fitted tokenizer
       itemcf.npz  popularity.npz      what answers when the model cannot
 
-A writer fills a temporary folder and renames it, so a reader sees all of it or nothing. Nothing is pickled. Arrays are
-mapped (`export.arrays`): what a million items need is paid for when it is touched, and once for all processes. Reading
-needs neither torch nor onnxruntime.
+A writer fills a temporary folder and renames it, so a reader sees all of it or nothing. Nothing is pickled. Large arrays
+are mapped (`export.arrays`): what a million items need is paid for when it is touched, and once for all processes. An
+artefact in use may be deleted or renamed over, but not be written to in place. Reading needs neither torch nor
+onnxruntime.
 """
 
 from __future__ import annotations
@@ -234,7 +235,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise ArtifactFileError(f"{folder}: {MANIFEST} is not a gpt4rec manifest")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise ArtifactFileError(
-            f"{folder}: format version {manifest.get('format_version')}, this service reads {FORMAT_VERSION}; "
+            f"{folder}: {MANIFEST} is of format version {manifest.get('format_version')}, this service reads "
+            f"{FORMAT_VERSION}; "
             "export it again: gpt4rec export --run RUN --out ARTIFACTS"
         )
     missing = [name for name in REQUIRED if name not in manifest]

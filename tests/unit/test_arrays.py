@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from export import arrays
 from export.arrays import ALIGNMENT, ArrayFileError, map_arrays, save_arrays
 
 ARRAYS: Mapping[str, Any] = {
@@ -23,8 +24,10 @@ ARRAYS: Mapping[str, Any] = {
 }
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
+@pytest.fixture(params=["read", "mapped"])
+def file(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    if request.param == "mapped":
+        monkeypatch.setattr(arrays, "READ_BYTES_MAX", 0)
     save_arrays(tmp_path / "x.npz", **ARRAYS)
     return tmp_path / "x.npz"
 
@@ -50,6 +53,18 @@ def test_an_array_outlives_the_name_of_its_file(file: Path) -> None:
     mapped = map_arrays(file)
     file.unlink()
     assert mapped["small"].tolist() == [0, 1, 2]
+
+
+def test_a_small_file_may_be_cut_or_overwritten_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    save_arrays(path, **ARRAYS)
+    loaded = map_arrays(path)
+    for size in (path.stat().st_size, 0):
+        with path.open("r+b") as raw:
+            raw.write(bytes(size))
+            raw.truncate(size)
+        for name, array in ARRAYS.items():
+            np.testing.assert_array_equal(loaded[name], array)
 
 
 def test_the_same_arrays_give_the_same_bytes(file: Path, tmp_path: Path) -> None:
