@@ -8,8 +8,8 @@
       tokenizer.json  tokenizer.npz   the fitted tokenizer
       itemcf.npz  popularity.npz      what answers when the model cannot
 
-A writer fills a temporary folder and renames it, so a reader sees all of it or nothing. Nothing is pickled. Large arrays
-are mapped (`export.arrays`): what a million items need is paid for when it is touched, and once for all processes. An
+A writer fills a temporary folder and renames it, so a reader sees all of it or nothing. Nothing is pickled. Arrays of
+many items are mapped (`export.arrays`): what they need is paid for when it is touched, and once for all processes. An
 artefact in use may be deleted or renamed over, but not be written to in place. Reading needs neither torch nor
 onnxruntime.
 """
