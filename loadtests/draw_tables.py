@@ -9,6 +9,8 @@ from typing import Any
 Results = Mapping[str, Any]
 
 NOT_YET = "*Not measured yet.*"
+# More criteria of one command than this are not listed one by one.
+_NAMED = 12
 # What a criterion's name stands for; another criterion's name stands for itself.
 MEANING = {
     "1 cpu": "Processor time of a warm /recommend, store included ÷ (bare typed FastAPI route + one decoder run)",
@@ -62,9 +64,16 @@ def criteria(rows: Sequence[Mapping[str, Any]]) -> str:
     commands: dict[str, list[str]] = {}
     for row in rows:
         commands.setdefault(row["command"], []).append(row["criterion"])
-    listed = "\n".join(f"- {', '.join(names)}: `{command}`" for command, names in commands.items())
+    listed = "\n".join(f"- {', '.join(_named(names))}: `{command}`" for command, names in commands.items())
     table = markdown(["criterion", "figure", "limit", "holds", "measured"], lines)
     return f"{table}\n\nThe command of each:\n\n{listed}"
+
+
+def _named(criteria: Sequence[str]) -> Sequence[str]:
+    """Criteria in few words: many by the words that they begin with."""
+    if len(criteria) <= _NAMED:
+        return criteria
+    return list(dict.fromkeys(" ".join(name.split()[:2]) for name in criteria))
 
 
 def machine(files: Mapping[str, Results | None], rows: Sequence[Mapping[str, Any]]) -> str:
