@@ -164,7 +164,7 @@ def behind(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             yield Behind(service, between, redis, items)
 
 
-@pytest.mark.parametrize("fault", ["slow", "frozen", "cut"])
+@pytest.mark.parametrize("fault", ["slow", "frozen", "cut", "silent", "cut in the middle"])
 def test_recommend_always_answers_when_redis_is(fault: str, behind: Behind) -> None:
     """Whatever Redis does: an answer within the budget, for known and unknown users and for inline events. Once Redis
     is well, the model again."""
@@ -174,6 +174,10 @@ def test_recommend_always_answers_when_redis_is(fault: str, behind: Behind) -> N
         behind.proxy.delay_s = 0.5
     elif fault == "frozen":
         behind.redis.freeze()
+    elif fault == "silent":
+        behind.proxy.silent = True
+    elif fault == "cut in the middle":
+        behind.proxy.cutting = True
     else:
         behind.proxy.refuse()
     try:
@@ -190,6 +194,7 @@ def test_recommend_always_answers_when_redis_is(fault: str, behind: Behind) -> N
         assert service.client.get("/readyz").json()["status"] == "degraded"
     finally:
         behind.proxy.delay_s = 0.0
+        behind.proxy.silent = behind.proxy.cutting = False
         behind.redis.thaw()
         behind.proxy.accept()
     answer = eventually_rung(service, "known", "full")

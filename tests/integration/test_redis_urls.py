@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 
 from service.errors import SettingsError
 from service.mode import Mode
 from service.records import NewEvent, Subject
+from service.redis_link import client_for
 from service.store import Store, StoreSettings
 from tests.aio import asynchronous, eventually
 
@@ -75,8 +78,10 @@ async def exercise(url: str) -> None:
     changes = store.mode_changes()
     heard = asyncio.create_task(anext(changes))
 
+    versions = itertools.count(1)
+
     async def change() -> bool:
-        await store.write_mode(1, 1, Mode("fallback").body(), audit=b"{}")
+        await store.write_mode(next(versions), 1, Mode("fallback").body(), audit=b"{}")
         return heard.done()
 
     await eventually(change, 10)
@@ -128,3 +133,14 @@ async def test_a_durability_the_server_cannot_give_is_refused_at_start(tmp_path:
     stack, port = await asyncio.to_thread(serve)
     with stack, pytest.raises(SettingsError, match="durability aof cannot be had"):
         await Store.connect(StoreSettings(url=f"redis://127.0.0.1:{port}", write_timeout_ms=3000, durability="aof"))
+
+
+def test_connections_that_lie_idle_notice_that_their_peer_is_gone(tmp_path: Path) -> None:
+    """The kernel asks on all that go by TCP; a Unix socket has no way to be silently gone."""
+    tcp = client_for("redis://127.0.0.1:6379/0", socket_timeout_s=1.0, max_connections=2)
+    unix = client_for(f"unix://{tmp_path}/valkey.sock", socket_timeout_s=1.0, max_connections=2)
+    assert isinstance(tcp, AsyncRedis) and isinstance(unix, AsyncRedis)
+    kept = tcp.connection_pool.connection_kwargs
+    assert kept["socket_keepalive"] is True
+    assert sum(kept["socket_keepalive_options"].values()) < 30
+    assert "socket_keepalive" not in unix.connection_pool.connection_kwargs
