@@ -82,6 +82,7 @@ RELIABILITY = Document(
             "latency_breach": "Answers by rung while the model is slow, and after",
             "error_breach": "Answers by rung while the model fails, and after",
         },
+        "toggle": {"toggle": "How soon both replicas went by a new mode"},
     },
 )
 DOCUMENTS = (PERFORMANCE, RELIABILITY)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from loadtests.draw_tables import by_command, cell, markdown
@@ -169,21 +171,41 @@ def _changes(changes: Sequence[Results]) -> str:
 
 
 def toggle(found: Results) -> str:
-    """Its figures, one a line."""
-    rows = [[name, value] for name, value in _flat(found) if name not in _HEAD]
-    return "\n\n".join([markdown(["", "figure"], rows), by_command(found)])
+    """How soon a change reached both replicas, by how it came there; a restart, and Redis frozen and away."""
+    kinds = {"sent": "by the message", "lost": "message lost: by the poll"}
+    rows = []
+    for kind, text in kinds.items():
+        trials = [one for one in found["trials"] if one["message"] == kind]
+        took = toggle_s(trials)
+        if took:
+            within = sum(s <= found["limit_s"] for s in took)
+            old = sum(one["old_afterwards"] for one in trials)
+            rows.append([text, len(trials), within, median(took), max(took), sum(math.isinf(s) for s in took), old])
+    columns = ["change", "trials", f"within {found['limit_s']:g} s", "p50, s", "max, s", "never reached",
+               "lists by the old mode afterwards"]  # fmt: skip
+    restart, frozen, away = found["restart"], found["frozen"], found["away"]
+    kept = _yes(all(restart["first_lists_forced"]))
+    said = "\n".join(
+        [
+            f"- Killed and started again: the first list of each replica went by the mode of before: {kept}.",
+            f"- Redis frozen: the change was answered after {cell(frozen['put_s'])} s, "
+            f"{'as shared' if frozen['shared'] else 'as local only'}; both replicas went by it "
+            f"{cell(frozen['agreed_s'])} s after Redis was back.",
+            "- Redis away, and a change on each replica: both agreed "
+            f"{cell(away['agreed_s'])} s after Redis was back, on the last one: "
+            f"{_yes(all(mode == away['modes'][0] for mode in away['modes']))}.",
+        ]
+    )
+    return "\n\n".join([markdown(columns, rows), said, by_command(found)])
 
 
-_HEAD = ("date", "machine", "command")
+def toggle_s(trials: Sequence[Results]) -> list[float]:
+    """Seconds until both replicas went by the new mode; endless where one never did."""
+    return sorted(max(math.inf if s is None else s for s in one["reached_s"]) for one in trials)
 
 
-def _flat(found: Results, before: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in found.items():
-        if isinstance(value, Mapping):
-            if name not in ("versions", "hdr"):
-                yield from _flat(value, f"{before}{name.replace('_', ' ')}, ")
-        elif isinstance(value, str | int | float) or value is None:
-            yield before + name.replace("_", " "), value
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "**no**"
 
 
 def counted(kinds: Mapping[str, int]) -> str:

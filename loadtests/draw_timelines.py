@@ -1,16 +1,17 @@
-"""Plots of `docs/reliability.md`: which rung answered, second by second."""
+"""Plots of `docs/reliability.md`: which rung answered, second by second; how soon a change of the mode was there."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loadtests.draw_plots import How
+from loadtests.draw_reliability import RUNGS, toggle_s
 
 Results = Mapping[str, Any]
 
 COLORS = {"full": "#1f4e79", "narrow": "#6fa3cf", "item_cf": "#e0a458", "popular": "#b9b4a7"}
-LABELS = {"full": "full", "narrow": "narrow", "item_cf": "item-CF", "popular": "popularity"}
 _BAD, _LINE = "#a4262c", "#333333"
 
 
@@ -56,6 +57,20 @@ def breach(axes: Any, found: Results, step_s: float) -> None:
     axes.legend(loc="center right", fontsize=8)
 
 
+def toggle(axes: Any, found: Results) -> None:
+    """The part of the trials in which both replicas went by the new mode, over time."""
+    for kind, text, color in (("sent", "by the message", COLORS["full"]), ("lost", "by the poll", COLORS["item_cf"])):
+        trials = [one for one in found["trials"] if one["message"] == kind]
+        reached = [1000.0 * s for s in toggle_s(trials) if math.isfinite(s)]
+        shares = [100.0 * (n + 1) / len(trials) for n in range(len(reached))]
+        axes.step([0.0, *reached], [0.0, *shares], where="post", color=color, label=text)
+    axes.axvline(1000.0 * found["limit_s"], color=_BAD, linewidth=1.2)
+    axes.set_xlabel("ms from the change")
+    axes.set_ylabel("% of the trials")
+    axes.set_ylim(0, 101)
+    axes.legend(loc="lower right", fontsize=8)
+
+
 def wanted(files: Mapping[str, Results | None]) -> dict[str, How]:
     """What can be drawn from the files that are there: name of the plot → how."""
     found: dict[str, How] = {}
@@ -66,13 +81,15 @@ def wanted(files: Mapping[str, Results | None]) -> dict[str, How]:
         for name, one in breached["breaches"].items():
             plot = name.replace(" ", "_")
             found[plot] = lambda axes, one=one: breach(axes, one, breached["step_s"])  # type: ignore[misc]
+    if toggled := files.get("toggle"):
+        found["toggle"] = lambda axes: toggle(axes, toggled)
     return found
 
 
 def _stack(axes: Any, xs: Sequence[float], counts: Sequence[Mapping[str, float]]) -> None:
-    layers = {rung: [one.get(rung, 0) for one in counts] for rung in LABELS}
+    layers = {rung: [one.get(rung, 0) for one in counts] for rung in RUNGS}
     axes.stackplot(xs, *layers.values(), colors=[COLORS[rung] for rung in layers],
-                   labels=[LABELS[rung] for rung in layers], step="post")  # fmt: skip
+                   labels=[RUNGS[rung] for rung in layers], step="post")  # fmt: skip
     axes.set_xlim(xs[0], xs[-1])
 
 

@@ -51,7 +51,14 @@ FOUND: dict[str, dict[str, Any]] = {
                      load(share_of_floor=1.0, holds=False, latency_ms={"p50": 50.0, "p99": 400.0, "p99.9": 500.0})],
     },
     "breach": {"rate": 120.0, "step_s": 0.5, "breaches": {"latency breach": BREACH, "error breach": BREACH}},
-    "toggle": {"trials": 100, "replicas": 2, "reached_ms": {"p50": 12.0, "max": 31.0}},
+    "toggle": {
+        "limit_s": 1.0,
+        "trials": [{"message": message, "reached_s": reached, "old_afterwards": 0}
+                   for message, reached in (("sent", [0.01, 0.02]), ("sent", [0.04, 0.03]), ("lost", [0.1, None]))],
+        "restart": {"first_lists_forced": [True, False]},
+        "frozen": {"put_s": 0.26, "shared": False, "agreed_s": 0.1},
+        "away": {"agreed_s": 0.5, "modes": [{"mode": "auto"}, {"mode": "auto"}]},
+    },
 }  # fmt: skip
 
 
@@ -71,7 +78,9 @@ def test_every_section_is_drawn_from_its_file(tmp_path: Path) -> None:
         "*redis stopped*: it is stopped. Promised: popularity answers.", "4.5 % of that", "| 10 × |",
         "| 90 % | 3 | 1 |",
         "- 10 ×: overload 60, deadline 1.", "HTTP gives out at 50 requests/s: p99 is 400 ms", "takes 0.9 cores",
-        "| latency breach | 2.5 | 3.5 | – | 2 |", "half open at 1.5 s", "| reached ms, max | 31 |",
+        "| latency breach | 2.5 | 3.5 | – | 2 |", "half open at 1.5 s",
+        "| by the message | 2 | 2 | 0.03 | 0.04 | 0 | 0 |",
+        "| message lost: by the poll | 1 | 0 | inf | inf | 1 | 0 |", "the mode of before: **no**", "as local only",
         "(reliability/overload.svg)", "(reliability/error_breach.svg)",
     ):  # fmt: skip
         assert expected in text, expected
@@ -101,4 +110,4 @@ def test_timelines_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     plots = draw_timelines.wanted(FOUND)
     first = {path.name: path.read_bytes() for path in draw_plots.draw(plots, tmp_path)}
     assert first == {path.name: path.read_bytes() for path in draw_plots.draw(plots, tmp_path)}
-    assert set(first) == {"overload.svg", "overload_model.svg", "latency_breach.svg", "error_breach.svg"}
+    assert set(first) == {"overload.svg", "overload_model.svg", "latency_breach.svg", "error_breach.svg", "toggle.svg"}
