@@ -33,7 +33,7 @@ from loadtests import results
 from loadtests.criteria.bench import Bench
 from loadtests.drive import drive_now
 from loadtests.server import Served, serve
-from loadtests.stress import MODEL_RUNGS, OPS, Crowd, crowd, told
+from loadtests.stress import OPS, Crowd, crowd, told
 from service.embedded import EmbeddedValkey
 
 LIMIT_S = 1.0
@@ -52,14 +52,16 @@ class Replica:
 
     def __init__(self, served: Served, body: bytes) -> None:
         self.served, self.url, self._body = served, served.url, body
+        self.rung = ""  # of its latest list
         self._connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=GIVE_UP_S)
 
     def follows(self, mode: str) -> bool:
-        """Whether its next list comes by this mode."""
+        """Whether its next list comes by this mode: a forced one says so, in the others the guard decides."""
         self._connection.request("POST", "/recommend", self._body, {"Content-Type": "application/json"})
         answer = orjson.loads(self._connection.getresponse().read())
         forced: bool = answer["reason"] == "forced"
-        return forced if mode == "fallback" else not forced and answer["rung"] in MODEL_RUNGS
+        self.rung = answer["rung"]
+        return forced == (mode == "fallback")
 
     def reached(self, mode: str, began: float) -> tuple[float | None, int]:
         """Seconds from `began` to its first list by the mode, None where there was none in time; and how many of the
@@ -183,6 +185,7 @@ def _trials(setting: Setting, replicas: Sequence[Replica], trials: int) -> list[
                 {
                     "mode": mode, "message": "lost" if lost else "sent", "via": via, "put_s": put_s,
                     "shared": said["shared"], "reached_s": [took for took, _ in reached],
+                    "rungs": [one.rung for one in replicas],
                     "old_afterwards": sum(old for _, old in reached),
                 }
             )  # fmt: skip
