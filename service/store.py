@@ -37,6 +37,9 @@ StoredMode = tuple[int, int, bytes]
 
 DAY_S = 86_400
 
+# Subjects written in one round trip: a large batch must not need more time than the time-out of one write gives.
+_AT_ONCE = 64
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSettings:
@@ -115,8 +118,9 @@ class Store:
         return (await self.append_many([(subject, events)]))[0]
 
     async def append_many(self, batch: Sequence[tuple[Subject, Sequence[NewEvent]]]) -> list[AppendResult]:
-        """`append` for many subjects in one round trip. Not a transaction: after a StoreUnavailable some of
-        them may be written, and repeating the batch writes the rest."""
+        """`append` for many subjects, a round trip for every 64 of them, each within the write time-out; one for all
+        where they must be durable. Not a transaction: after a StoreUnavailable some of them may be written, and
+        repeating the batch writes the rest."""
         calls = [self._append_call(subject, events) for subject, events in batch]
         if not calls:
             return []
@@ -125,7 +129,10 @@ class Store:
         elif len(calls) == 1:
             replies = [await self._link.script(calls[0], timeout_s=self._append_s)]
         else:
-            replies, _ = await self._link.scripts(calls, barrier=None, timeout_s=self._append_s)
+            replies = []
+            for first in range(0, len(calls), _AT_ONCE):
+                part = calls[first : first + _AT_ONCE]
+                replies += (await self._link.scripts(part, barrier=None, timeout_s=self._append_s))[0]
         return [AppendResult(int(a), int(d), version.decode()) for a, d, version in replies]
 
     async def read(self, subject: Subject, model_version: str, timeout_s: float | None = None) -> UserRecord:

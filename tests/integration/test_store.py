@@ -259,6 +259,18 @@ async def test_many_users_are_written_in_one_call(shared_valkey: Valkey) -> None
 
 
 @asynchronous
+async def test_a_batch_of_more_users_than_one_round_trip_takes_is_answered_in_its_order(shared_valkey: Valkey) -> None:
+    store = await Store.connect(config(shared_valkey))
+    batch = [(user(f"u{i}"), [click(f"item-{i}", T + i)]) for i in range(200)]
+    results = await store.append_many(batch)
+    assert [result.accepted for result in results] == [1] * 200
+    for i in (0, 63, 64, 127, 128, 199):
+        record = await store.read(user(f"u{i}"), MODEL)
+        assert (record.version, items(record)) == (results[i].version, [f"item-{i}"])
+    await store.close()
+
+
+@asynchronous
 async def test_a_state_is_written_only_at_the_version_it_was_made_at(shared_valkey: Valkey) -> None:
     store = await Store.connect(config(shared_valkey))
     old = (await store.append(user(), [click("a", T)])).version
