@@ -104,14 +104,15 @@ def serve(artifact: Path, *arguments: str, **environment: str) -> Iterator[Serve
 def started(
     command: Sequence[str], path: str, log: Path, **environment: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], str, float]]:
-    """A command that listens on the port given by `--port`, once `path` answers 200: the process, its URL, and the
-    seconds from exec to that answer."""
-    port = free_port()
+    """A command that listens on the port given by `--port` (a free one, if it names none), once `path` answers 200: the
+    process, its URL, and the seconds from exec to that answer."""
+    if "--port" not in command:
+        command = [*command, "--port", str(free_port())]
+    port = int(command[command.index("--port") + 1])
     with log.open("ab") as out:
         began = time.perf_counter()
         process = subprocess.Popen(  # noqa: S603 - our own commands
-            [*command, "--port", str(port)],
-            stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **_OWN_THREADS, **environment},
+            command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **_OWN_THREADS, **environment},
         )  # fmt: skip
     try:
         while not _answers(port, path):

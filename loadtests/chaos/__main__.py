@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 
 from loadtests import results
-from loadtests.chaos import redis
+from loadtests.chaos import clients, clocks, model, process, redis
 from loadtests.chaos.scene import Fault, Scene
 from loadtests.drive import LoadError
 from loadtests.server import NotReadyError
 
-FAULTS: Sequence[Fault] = (*redis.FAULTS,)
+FAULTS: Sequence[Fault] = (*redis.FAULTS, *model.FAULTS, *process.FAULTS, *clients.FAULTS, *clocks.FAULTS)
 NAMES = {fault.name: fault for fault in FAULTS}
 GROUPS = tuple(dict.fromkeys(fault.group for fault in FAULTS))
 NAME = "faults"

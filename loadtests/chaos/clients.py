@@ -1,0 +1,184 @@
+"""What clients may do to the service while others are served."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import numpy as np
+import orjson
+
+from export.artifact import Artifact
+from loadtests import drive
+from loadtests.chaos.scene import Fault, Scene, SceneError
+
+IDLE = 10_000
+_SPARE_FILES = 500
+_SLOW, _PATIENCE_S = 300, 2.0
+_HOLD_S, _LAST_S = 6.0, 10.0
+_FLOOD_BATCHES, _FLOOD_EVENTS, _FLOOD_LISTS = 20.0, 100, 50.0
+# Sharing a processor with a flood costs a list its time now and then.
+_HICCUPS = frozenset({"deadline", "overload", "state_stale", "state_unavailable"})
+_HEAD = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n"
+_METRICS = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+_HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def _connect(url: str) -> socket.socket:
+    to = drive.target(url)
+    return socket.create_connection((to.host, to.port), timeout=10.0)
+
+
+def _ended(connection: socket.socket) -> bool:
+    """Whether the service has ended the connection; reads what is there."""
+    connection.setblocking(False)
+    try:
+        while connection.recv(1 << 20):
+            pass
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@contextmanager
+def _trickling(connections: list[socket.socket], piece: bytes) -> Iterator[None]:
+    """A piece now and then on each of them."""
+    over = threading.Event()
+
+    def trickle() -> None:
+        while not over.wait(0.25):
+            for connection in connections:
+                with suppress(OSError):
+                    connection.send(piece)
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def slow_senders(scene: Scene, head: bytes, piece: bytes) -> None:
+    service = scene.serve(GPT4REC_CLIENT_TIMEOUT_S=str(_PATIENCE_S))
+    with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=_HICCUPS):
+        clients = [stack.enter_context(_connect(service.url)) for _ in range(_SLOW)]
+        for client in clients:
+            client.sendall(head)
+        with _trickling(clients, piece):
+            _until_ended(scene, clients)
+
+
+def slow_readers(scene: Scene) -> None:
+    service = scene.serve(GPT4REC_CLIENT_TIMEOUT_S=str(_PATIENCE_S))
+    with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=_HICCUPS):
+        for _ in range(20):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(10.0)
+            to = drive.target(service.url)
+            client.connect((to.host, to.port))
+            client.sendall(_METRICS * 20)
+        scene.hold(_HOLD_S)
+
+
+def _until_ended(scene: Scene, clients: list[socket.socket]) -> None:
+    """All are given up within the time that a client may take, and some."""
+    began, open_ = time.perf_counter(), list(clients)
+    while open_ and time.perf_counter() - began < _PATIENCE_S + _LAST_S:
+        time.sleep(0.1)
+        open_ = [client for client in open_ if not _ended(client)]
+    scene.promise(not open_, f"{len(open_)} of {len(clients)} connections are still held")
+    scene.notes.append(f"{len(clients)} connections, the last ended after {time.perf_counter() - began:.1f} s")
+
+
+def idle(scene: Scene) -> None:
+    count = IDLE // 10 if scene.quick else IDLE
+    _allow_files(count + _SPARE_FILES)
+    service = scene.serve()
+    before = service.rss_mib()
+    with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=_HICCUPS):
+        clients = []
+        for n in range(count):
+            clients.append(stack.enter_context(_connect(service.url)))
+            if n % 100 == 99:
+                time.sleep(0.05)  # as many as come within a minute are no fault of idle ones
+        scene.hold(_HOLD_S)
+        held = sum(not _ended(client) for client in clients)
+        scene.promise(held == count, f"{count - held} of {count} connections were ended")
+        for client in clients[:: count // 100]:
+            client.setblocking(True)
+            client.settimeout(10.0)
+            client.sendall(_HEALTH)
+            scene.promise(client.recv(64).startswith(b"HTTP/1.1 200"), "an idle connection was not served")
+        scene.notes.append(f"{count} connections take {(service.rss_mib() - before) / count * 1024:.1f} KiB each")
+
+
+def _allow_files(wanted: int) -> None:
+    """The service raises its own limit; this is the generator's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < wanted:
+        raise SceneError(f"{wanted} open files are needed, and the system allows {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
+def flood(scene: Scene) -> None:
+    """From a process of its own: the generator of the load must not wait with it."""
+    service = scene.serve()
+    items = list(Artifact.open(scene.artifact).catalogue.item_ids)
+    seconds = _HOLD_S / 4 if scene.quick else _HOLD_S
+    context = multiprocessing.get_context("spawn")
+    told = context.SimpleQueue()
+    flooding = context.Process(target=_flood, args=(service.url, items, seconds, told))
+    with scene.load(service.url), scene.fault(reasons=_HICCUPS):
+        flooding.start()
+        answered = told.get()
+        flooding.join()
+    scene.notes.append(f"of the flood: {answered}")
+    scene.promise("503" not in answered.replace("/events 503", ""), f"the flood was answered: {answered}")
+
+
+def _flood(url: str, items: list[str], seconds: float, told: multiprocessing.queues.SimpleQueue[str]) -> None:
+    """Thousands of events and dozens of lists of one user."""
+    rng, start_ms = np.random.default_rng(0), int(time.time() * 1000) - 3_600_000
+    arrivals = [drive.Arrival(due, "/recommend", orjson.dumps({"user_id": "flood", "k": 10}))
+                for due in drive.poisson(rng, _FLOOD_LISTS, seconds)]  # fmt: skip
+    for number, due in enumerate(drive.poisson(rng, _FLOOD_BATCHES, seconds)):
+        events = [
+            {"user_id": "flood", "item_id": items[int(rng.integers(len(items)))], "type": "click",
+             "timestamp": start_ms + number * _FLOOD_EVENTS + n, "event_id": f"flood-{number}-{n}"}
+            for n in range(_FLOOD_EVENTS)
+        ]  # fmt: skip
+        arrivals.append(drive.Arrival(due, "/events", orjson.dumps({"events": events})))
+    arrivals.sort(key=lambda one: one.due_s)
+    try:
+        report = drive.drive_now(url, arrivals, warmup_s=0.0)
+        rungs = {rung: latencies.figures()["count"] for rung, latencies in report.rungs.items()}
+        told.put(f"{len(arrivals)} requests, lists {rungs}, errors {report.errors}")
+    except Exception as error:
+        told.put(f"503 {error!r}")
+
+
+_HARMLESS = "others are served as if nothing were"
+
+FAULTS = (
+    Fault("clients slow heads", "client", f"{_SLOW} connections send the head of a request, a line now and then",
+          f"{_HARMLESS}; each is ended with 408 in the time a client may take",
+          lambda scene: slow_senders(scene, _HEAD, b"X-A: b\r\n")),
+    Fault("clients slow bodies", "client", f"{_SLOW} connections send the body of a request, a byte now and then",
+          f"{_HARMLESS}; each is ended with 408 in the time a client may take",
+          lambda scene: slow_senders(scene, _HEAD + b"\r\n", b" ")),
+    Fault("clients slow readers", "client", "20 connections ask for /metrics 20 times each and read nothing",
+          _HARMLESS, slow_readers),
+    Fault("clients idle", "client", f"{IDLE:,} idle connections", f"{_HARMLESS}; so are these, when they ask", idle),
+    Fault("flood for one user", "client", f"{_FLOOD_BATCHES * _FLOOD_EVENTS:,.0f} events and {_FLOOD_LISTS:.0f} lists "
+          "a second of one user, for 6 s", _HARMLESS, flood),
+)  # fmt: skip

@@ -1,0 +1,70 @@
+"""What may happen to the clocks."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from functools import partial
+
+import httpx
+
+from loadtests.chaos.scene import Fault, Scene
+from loadtests.valkey import TcpValkey
+
+_HOLD_S = 5.0
+_BEHIND_PROXY = 200
+# Answers after which a clock that is wrong by more than their budget is no longer believed.
+_UNTIL_KNOWN = 64
+# A new gap to the last event is a new context; that is all a clock says to the model.
+_HICCUPS = frozenset({"deadline", "overload", "state_stale"})
+
+
+def jumped(scene: Scene, jumps: tuple[float, ...], lost_to_clock: int) -> None:
+    """Every second request behind a proxy whose clock stays right."""
+    service, control = scene.faulty()
+    with scene.load(service.url), scene.fault(reasons=_HICCUPS):
+        for seconds in jumps:
+            control.set(clock_s=seconds)
+            below = behind_a_proxy(service.url)
+            count = sum(below.values())
+            scene.promise(count <= lost_to_clock, f"clock {seconds:+g} s: {count} answers below the model: {below}")
+            scene.notes.append(
+                f"clock {seconds:+g} s: {count} of {_BEHIND_PROXY} lists with X-Request-Start below full"
+            )
+            scene.hold(_HOLD_S)
+        control.set()
+
+
+def behind_a_proxy(url: str) -> Counter[str]:
+    """Reasons of the lists below full, of requests that carry the true moment of their sending."""
+    reasons = Counter[str]()
+    with httpx.Client(base_url=url, timeout=10.0) as client:
+        for n in range(_BEHIND_PROXY):
+            headers = {"X-Request-Start": f"{time.time() * 1000:.0f}"}
+            answer = client.post("/recommend", json={"user_id": f"chaos-{n % 40}"}, headers=headers).json()
+            if answer["rung"] != "full":
+                reasons[str(answer["reason"])] += 1
+    return reasons
+
+
+def disagreeing(scene: Scene) -> None:
+    redis = scene.enter(TcpValkey(scene.folder / "redis"))
+    one, _ = scene.faulty("--redis", redis.url)
+    two, control = scene.faulty("--redis", redis.url)
+    with scene.load(one.url, two.url), scene.fault(reasons=_HICCUPS):
+        for minutes in (4.0, -4.0):
+            control.set(clock_s=minutes * 60.0)
+            scene.hold(_HOLD_S)
+        control.set()
+
+
+FAULTS = (
+    Fault("clock jumps", "clock", "The wall clock of the service jumps an hour ahead, and two hours back",
+          "as if nothing were: deadlines know no wall clock, and no header of a proxy is believed that says an hour",
+          partial(jumped, jumps=(3600.0, -3600.0), lost_to_clock=2)),
+    Fault("clock ahead of the proxy's", "clock", "The wall clock of the service is 5 s ahead of that of the proxy",
+          f"at most {_UNTIL_KNOWN} answers believe the header, and are from below the model",
+          partial(jumped, jumps=(5.0,), lost_to_clock=_UNTIL_KNOWN)),
+    Fault("clocks of replicas", "clock", "Of two replicas on one Redis, one is 4 minutes ahead, then 4 behind",
+          "each sees what the other has acknowledged; no event lost or twice", disagreeing),
+)  # fmt: skip

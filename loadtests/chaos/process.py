@@ -1,0 +1,168 @@
+"""What may happen to the service's process and to the artefact it serves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from export.arrays import map_arrays, save_arrays
+from export.artifact import FILES, FORMAT_VERSION, MANIFEST, seal
+from loadtests import server
+from loadtests.chaos.scene import SETTINGS, Fault, Scene
+
+_DOWN_S, _HOLD_S, _EXIT_S = 1.0, 5.0, 30.0
+_GONE = tuple(
+    f"{path} {how}"
+    for path in ("/recommend", "/events")
+    for how in ("refused", "cut off", "ConnectionResetError", "BrokenPipeError")
+)
+_REFUSED = ("/recommend refused", "/events refused")
+
+
+class Restartable:
+    """`gpt4rec serve` on a port and data that stay the same over its processes."""
+
+    def __init__(self, artifact: Path, folder: Path) -> None:
+        self.port = server.free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._stack = ExitStack()
+        self._log = folder / "log"
+        self._command = [
+            sys.executable, "-m", "service.cli", "serve", "--artifact", str(artifact.resolve()),
+            "--log-level", "warning", "--port", str(self.port), "--redis", "embedded", "--data-dir", str(folder / "data"),
+        ]  # fmt: skip
+
+    def __enter__(self) -> Restartable:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def start(self) -> None:
+        """A process that is ready. Raises NotReadyError."""
+        self._stack.close()
+        started = server.started(self._command, "/readyz", self._log, **SETTINGS)
+        self.process, _, _ = self._stack.enter_context(started)
+
+
+def killed(scene: Scene) -> None:
+    service = scene.enter(Restartable(scene.artifact, scene.folder))
+    with scene.load(service.url), scene.fault(reasons={"state_stale", "deadline", "overload"}, errors=_GONE):
+        for _ in range(3):
+            service.process.kill()
+            service.process.wait()
+            scene.hold(_DOWN_S)
+            service.start()
+            scene.hold(_DOWN_S)
+
+
+def stopped(scene: Scene) -> None:
+    """What is refused was not accepted; anything else that is lost was cut off."""
+    service = scene.enter(Restartable(scene.artifact, scene.folder))
+    reasons = {"state_stale", "deadline", "overload"}
+    with scene.load(service.url), scene.fault(reasons=reasons, refused=True, errors=_REFUSED):
+        for _ in range(3):
+            service.process.terminate()
+            scene.promise(service.process.wait(_EXIT_S) == 0, "it did not end with status 0")
+            service.start()
+            scene.hold(_DOWN_S)
+
+
+# -- the artefact
+
+
+def damaged(scene: Scene, damage: Callable[[Path], Sequence[str]]) -> None:
+    """In place, under a service that serves it; then another is started on it."""
+    folder = scene.folder / scene.artifact.resolve().name
+    shutil.copytree(scene.artifact, folder)
+    with scene.load(scene.enter(server.serve(folder, **SETTINGS)).url), scene.fault(reasons=()):
+        named = damage(folder)
+        said = refusal(folder)
+        scene.hold(_HOLD_S)
+    scene.promise(any(name in said for name in named), f"a start on it said: {said}")
+    scene.notes.append(f"a start on it: {said.rpartition(': ')[0][-100:] or said[-100:]}")
+
+
+def refusal(folder: Path) -> str:
+    """The last line of a start on an artefact, or what was wrong with that start."""
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--artifact", str(folder)]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own command
+            command, capture_output=True, text=True, check=False, cwd=folder.parent, timeout=_EXIT_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return "it started"
+    lines = done.stderr.strip().splitlines() or [""]
+    return lines[-1] if done.returncode == 1 else f"it ended with {done.returncode}: {lines[-1]}"
+
+
+def corrupt(folder: Path) -> Sequence[str]:
+    """The middle of every file is zeros."""
+    for name in FILES:
+        with (folder / name).open("r+b") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(size // 4)
+            file.write(bytes(size // 2))
+    return FILES
+
+
+def truncated(folder: Path) -> Sequence[str]:
+    """Every file ends in its middle."""
+    for name in FILES:
+        os.truncate(folder / name, (folder / name).stat().st_size // 2)
+    return FILES
+
+
+def swapped(folder: Path) -> Sequence[str]:
+    """One file is that of another good artefact, of the same sizes."""
+    other = folder.parent / "other"
+    shutil.copytree(folder, other)
+    name = "popularity.npz"
+    arrays = {key: np.array(array) for key, array in map_arrays(other / name).items()}
+    arrays["share"] = arrays["share"][::-1]
+    save_arrays(other / name, **arrays)
+    manifest = orjson.loads((other / MANIFEST).read_bytes())
+    for made in ("format", "format_version", "model_version", "files"):
+        manifest.pop(made)
+    seal(other, manifest, "other")
+    shutil.copyfile(other / name, folder / name)
+    return (name,)
+
+
+def newer(folder: Path) -> Sequence[str]:
+    """Its format is of a release to come."""
+    manifest = orjson.loads((folder / MANIFEST).read_bytes())
+    (folder / MANIFEST).write_bytes(orjson.dumps(manifest | {"format_version": FORMAT_VERSION + 1}))
+    return (MANIFEST,)
+
+
+_KEEPS = (
+    "who serves it goes on (files of up to 16 MiB are read, not mapped); a start on it is refused by the file's name"
+)
+
+FAULTS = (
+    Fault("process kill -9", "process", "The service is killed in the midst of writes and started again, three times",
+          "every acknowledged event is there, none twice; well as soon as it is started", killed),
+    Fault("process SIGTERM", "process", "The service is stopped under load and started again, three times",
+          "what was accepted is answered; afterwards connections are refused", stopped),
+    *(
+        Fault(f"artefact {name}", "process", f"{text}, in place, under the service that serves it", _KEEPS,
+              partial(damaged, damage=damage))
+        for name, text, damage in (
+            ("corrupt", "The middle of every file of the artefact is overwritten", corrupt),
+            ("truncated", "Every file of the artefact is cut in half", truncated),
+            ("swapped", "A file of another artefact is copied over one of this", swapped),
+            ("newer", "The manifest says a newer format", newer),
+        )
+    ),
+)  # fmt: skip
