@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.artifacts import write_artifact
-from tests.processes import PATIENT, Serve, T, eventually_rung, history, ids, items_of, post, recommend, serve
+from tests.processes import OPS, PATIENT, Serve, T, eventually_rung, history, ids, items_of, post, recommend, serve
 from tests.valkey import TcpValkey
 
 
@@ -57,16 +57,19 @@ def listed(service: Serve, user: str) -> list[str]:
 
 
 def test_a_redis_without_memory_refuses_events_and_lists_come_as_ever(artifact: Path, tmp_path: Path) -> None:
+    """Nothing is half written, and who wants to be forgotten is."""
     items = items_of(artifact)
     with served(artifact, tmp_path) as (service, redis):
         assert post(service, "u1", *items[:6]).status_code == 200
         before = listed(service, "u1")
+        assert post(service, "gone", items[0]).status_code == 200
         redis.fill_memory()
         for user in ("u1", "new"):
             assert post(service, user, items[7], items[8], start_ms=T + 60_000).status_code == 503
         assert listed(service, "u1") == before
         assert recommend(service, user_id="new")["rung"] == "full"
         assert (kept(service, "u1"), kept(service, "new")) == (items[:6], [])
+        assert service.client.delete("/users/gone", headers=OPS).json()["deleted"] >= 2
         redis.free_memory()
         assert post(service, "u1", items[7], items[8], start_ms=T + 60_000).json()["accepted"] == 2
         assert kept(service, "u1") == [*items[:6], items[7], items[8]]
