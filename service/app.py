@@ -25,7 +25,7 @@ from service.breaker import BreakerSettings
 from service.budgets import BudgetSettings
 from service.cache import ProfileCache
 from service.embedded import EmbeddedValkey
-from service.errors import StartupError
+from service.errors import StartupError, StoreUnavailable
 from service.guard import Guard, GuardSettings
 from service.ingest import Ingest
 from service.keeper import StateKeeper
@@ -120,6 +120,8 @@ async def _open(
         store = await _open_store(stack, settings, history_cap)
 
     mode = ModeKeeper(store, poll_s=settings.mode_poll_ms / 1000.0, copy=_mode_copy(settings))
+    with contextlib.suppress(StoreUnavailable):
+        await mode.refresh()  # so that the first list goes by what is in force already
     guard = _guard(settings, mode)
     serving = Serving(await loading.start_model(stack, settings, engine, metrics))
     if settings.catalogue_updates is not None:
