@@ -153,10 +153,13 @@ class RedisLink:
     StoreUnavailable and nothing else.
     """
 
-    def __init__(self, url: str, *, slowest_s: float, max_commands: int = 16) -> None:
+    def __init__(
+        self, url: str, *, slowest_s: float, slowest_read_s: float | None = None, max_commands: int = 16
+    ) -> None:
+        """A connection is given up where a reply takes `slowest_s`; the one of `read_script` after `slowest_read_s`."""
         # Two connections more than commands: one for the subscription, one to spare.
         self._client = client_for(url, socket_timeout_s=slowest_s, max_connections=max_commands + 2)
-        self._lane = _lane(self._client, slowest_s)
+        self._lane = _lane(self._client, slowest_read_s or slowest_s)
         self._turn = asyncio.Semaphore(max_commands)
         self._in_flight: set[asyncio.Task[Any]] = set()
 

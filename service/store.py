@@ -76,7 +76,13 @@ class Store:
         self._append_s = self._write_s
         if settings.durability != "memory":
             self._append_s += settings.durability_timeout_ms / 1000
-        self._link = RedisLink(settings.url, slowest_s=self._append_s, max_commands=settings.max_connections)
+        self._link = RedisLink(
+            settings.url,
+            slowest_s=self._append_s,
+            # Not as long as an append that waits for a disk: a silent connection must not hide a mode for so long.
+            slowest_read_s=max(self._read_s, self._write_s),
+            max_commands=settings.max_connections,
+        )
         if self._link.is_cluster and settings.durability != "memory":
             raise SettingsError(
                 "durability aof and replica need one connection per write, which a Redis Cluster client does "

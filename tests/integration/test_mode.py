@@ -14,7 +14,7 @@ from loadtests.proxy import proxy
 from service.errors import StoreUnavailable
 from service.guard import ModeName
 from service.mode import Mode, ModeKeeper
-from service.store import Store, StoreSettings
+from service.store import Durability, Store, StoreSettings
 from tests.aio import asynchronous, eventually
 from tests.clock import FakeClock
 from tests.valkey import TcpValkey, Valkey
@@ -29,10 +29,11 @@ async def replica(
     monotonic: Callable[[], float] = time.monotonic,
     copy: Path | None = None,
     write_timeout_ms: float = 1000,
+    durability: Durability = "memory",
 ) -> AsyncGenerator[ModeKeeper, None]:
     """A replica's keeper, following the shared mode."""
     url = server if isinstance(server, str) else server.url
-    store = await Store.connect(StoreSettings(url=url, write_timeout_ms=write_timeout_ms))
+    store = await Store.connect(StoreSettings(url=url, write_timeout_ms=write_timeout_ms, durability=durability))
     keeper = ModeKeeper(store, poll_s=poll_s, copy=copy, wall_clock=clock, monotonic=monotonic)
     task = asyncio.create_task(keeper.run())
     try:
@@ -344,12 +345,15 @@ async def test_a_frozen_redis_holds_a_change_no_longer_than_a_write_and_override
         assert [entry["reason"] for entry in await other.audit()].count("frozen") == 3
 
 
+@pytest.mark.parametrize("durability", ["memory", "aof"])
 @asynchronous
-async def test_connections_that_fall_silent_hide_no_change_for_more_than_a_second(tmp_path: Path) -> None:
+async def test_connections_that_fall_silent_hide_no_change_for_more_than_a_second(
+    durability: Durability, tmp_path: Path
+) -> None:
     """No message comes, and no error: neither for the subscription nor for the poll behind it."""
     with TcpValkey(tmp_path / "valkey") as server, proxy(server.port) as between:
         beyond = server.url.replace(str(server.port), str(between.port))
-        async with replica(server.url) as one, replica(beyond, write_timeout_ms=250) as other:
+        async with replica(server.url) as one, replica(beyond, write_timeout_ms=250, durability=durability) as other:
             await synced(one)
             await synced(other)
             between.abandon()
