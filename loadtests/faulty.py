@@ -3,6 +3,7 @@
     python -m loadtests.faulty --control FILE --artifact DIR [--redis URL] [--data-dir DIR] --port P [--port-file FILE]
 
     with faulty(artifact) as (service, control):     such a process, ready; `service` is a loadtests.server.Served
+    with misbehaving(artifact, {"run_ms": 8}) as …   the same, so from its start on
         control.set(run_ms=300)                      until the next `set`; `set()` alone ends every fault
 
 The model, its graphs and the service around it are the real ones: a fault adds to what they do. The control file is one
@@ -16,8 +17,8 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,9 +54,9 @@ class Faults:
 class Control:
     """The side of whoever injects the faults."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, **faults: Any) -> None:
         self.path = path
-        self.set()
+        self.set(**faults)
 
     def set(self, **faults: Any) -> None:
         """These faults and no others, from the next run on."""
@@ -110,18 +111,25 @@ class FaultyEngine:
 
 
 @contextmanager
-def faulty(artifact: Path, *arguments: str, **environment: str) -> Iterator[tuple[Served, Control]]:
+def misbehaving(
+    artifact: Path, faults: Mapping[str, Any], /, *arguments: str, **environment: str
+) -> Iterator[tuple[Served, Control]]:
     """Such a service, ready, on an empty embedded store unless `--redis` is among the arguments; cleared away after.
 
-    Raises NotReadyError.
+    The faults are in force from its start on. Raises NotReadyError.
     """
     with tempfile.TemporaryDirectory(prefix="gpt4rec-faulty-") as folder:
-        data, control = Path(folder) / "data", Control(Path(folder) / "control.json")
+        data, control = Path(folder) / "data", Control(Path(folder) / "control.json", **faults)
         redis = () if "--redis" in arguments else ("--redis", "embedded", "--data-dir", str(data))
         command = [sys.executable, "-m", "loadtests.faulty", "--control", str(control.path),
                    "--artifact", str(artifact.resolve()), *redis, *arguments]  # fmt: skip
         with started(command, "/readyz", Path(folder) / "log", **environment) as (process, url, ready_s):
             yield Served(process, url, ready_s, data), control
+
+
+def faulty(artifact: Path, *arguments: str, **environment: str) -> AbstractContextManager[tuple[Served, Control]]:
+    """The same, well at first."""
+    return misbehaving(artifact, {}, *arguments, **environment)
 
 
 def main(

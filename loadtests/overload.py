@@ -25,7 +25,7 @@ from loadtests import results, stress
 from loadtests.capacity import Capacity, Step, capacity
 from loadtests.criteria.bench import Bench
 from loadtests.drive import Arrival, Record, drive_now
-from loadtests.faulty import Control, faulty
+from loadtests.faulty import misbehaving
 from loadtests.server import Served
 from loadtests.stress import BUDGET_MS, CONNECTIONS, Crowd
 
@@ -42,15 +42,15 @@ RISING = (0.25, 0.5, 0.7, 0.85, 1.0, 1.15, 1.4)
 
 
 def run(bench: Bench) -> None:
-    """All four parts. Each overload and each rising rate meets a service of its own: what the one before left in its
-    guard is not what is measured."""
-    with _served(bench) as (service, control, users):
+    """All four parts. Each overload and each rising rate meets a service of its own, slowed from its start on: neither
+    what the one before left in its guard nor a model that just became slow is what is measured."""
+    with _served(bench) as (service, users):
         stress.force(service.url, "fallback")
         floor = _capacity(bench, service, users, low=200.0, seconds=bench.some(4, 1))
         stress.force(service.url, "auto")
         if floor.rate <= 0.0:
             raise RuntimeError("the service bears no load with the fallback forced")
-        slowed, alone = slow_down(bench, service, control, users, SHARE_OF_FLOOR * floor.rate)
+    slowed, alone = slow_down(bench, SHARE_OF_FLOOR * floor.rate)
     bench.row("1 overload floor", floor.rate, "requests/s with the fallback forced")
     bench.row("1 overload capacity", alone.rate, "requests/s of the slowed model")
     bench.row("1 overload capacity of the floor", 100.0 * alone.rate / floor.rate, "%", at_most=5.0)
@@ -73,14 +73,12 @@ def run(bench: Bench) -> None:
 
 
 @contextmanager
-def _served(bench: Bench) -> Iterator[tuple[Served, Control, Crowd]]:
-    with faulty(bench.artifact, **stress.OPS) as (service, control):
-        yield service, control, stress.crowd(bench, service.url)
+def _served(bench: Bench, **slowed: float) -> Iterator[tuple[Served, Crowd]]:
+    with misbehaving(bench.artifact, slowed, **stress.OPS) as (service, _):
+        yield service, stress.crowd(bench, service.url)
 
 
-def slow_down(
-    bench: Bench, service: Served, control: Control, users: Crowd, most: float
-) -> tuple[dict[str, float], Capacity]:
+def slow_down(bench: Bench, most: float) -> tuple[dict[str, float], Capacity]:
     """How slow the model was made, and the capacity that it has then: at most `most` requests a second.
 
     Raises RuntimeError where no slow-down of those tried gives such a capacity.
@@ -88,8 +86,8 @@ def slow_down(
     each = _FIRST_MS
     for _ in range(_TRIES):
         slowed = {"run_ms": round(each, 2), "row_ms": round(each, 2)}
-        control.set(**slowed)
-        found = _capacity(bench, service, users, low=most / 2, seconds=bench.some(8, 2), full_share=FULL_SHARE)
+        with _served(bench, **slowed) as (service, users):
+            found = _capacity(bench, service, users, low=most / 2, seconds=bench.some(8, 2), full_share=FULL_SHARE)
         bench.console.print(f"  {each:.1f} ms a run and a row: {found.rate:.1f} of {most:.1f}/s", highlight=False)
         if 0.0 < found.rate <= most and (found.rate >= _CLOSE * most or bench.quick):
             return slowed, found
@@ -99,8 +97,7 @@ def slow_down(
 
 def overloaded(bench: Bench, slowed: dict[str, float], times: int, alone: float) -> dict[str, Any]:
     """One run at so many times the capacity, out of a quiet stretch at half of it."""
-    with _served(bench) as (service, control, users):
-        control.set(**slowed)
+    with _served(bench, **slowed) as (service, users):
         drive_now(service.url, users.arrivals(alone / 2, bench.some(10, 3), 1), warmup_s=0.0)
         found, watch, began = _driven(service, users, times * alone, bench.some(SECONDS, 6), seed=100 + times)
     found |= {"times": times, "changes": watch.changes(began), "guard": watch.since(began)}
@@ -125,7 +122,7 @@ def judge(bench: Bench, runs: Sequence[dict[str, Any]]) -> None:
 
 def risen(bench: Bench, floor: float, share: float) -> dict[str, Any]:
     """One run of the unslowed service at a part of the floor."""
-    with _served(bench) as (service, _, users):
+    with _served(bench) as (service, users):
         drive_now(service.url, users.arrivals(floor / 10, bench.some(5, 2), 1), warmup_s=0.0)
         found, watch, began = _driven(service, users, share * floor, bench.some(20, 3), seed=int(1000 * share))
     found |= {"share_of_floor": share, "changes": watch.changes(began), "holds": _holds(found)}
