@@ -36,6 +36,11 @@ class Proxy:
         self._refusing = False
         threading.Thread(target=self._accept, daemon=True).start()
 
+    @property
+    def open(self) -> int:
+        """Ends of connections that are forwarded."""
+        return len(self._open)
+
     def refuse(self) -> None:
         """Ends what is open and everything that comes."""
         self._refusing = True
@@ -47,9 +52,11 @@ class Proxy:
 
     def reset(self) -> None:
         """Resets what is open, as a firewall would; what comes is forwarded."""
-        for connection in list(self._open):
+        connections = list(self._open)
+        for connection in connections:
             with contextlib.suppress(OSError):
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        for connection in connections:
             _end(connection, socket.SHUT_RD)  # a FIN to the peer would come before the reset
 
     def abandon(self) -> None:

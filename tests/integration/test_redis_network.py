@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import uvloop
 
 from loadtests.proxy import Proxy, proxy
+from service.store import Store, StoreSettings
+from tests.aio import eventually
 from tests.artifacts import write_artifact
 from tests.processes import PATIENT, Serve, T, event, eventually_rung, history, items_of, post, recommend, serve
 from tests.valkey import TcpValkey
@@ -130,3 +135,25 @@ def test_a_pool_of_silently_dead_connections_is_replaced_while_they_stay_dead(be
     assert refusals[-1] == 0
     eventually_rung(behind.service, "dead", "full")
     assert behind.stored("dead") == _expected("dead", 2 * IDLE)
+
+
+def test_idle_connections_that_were_reset_cost_nothing(tmp_path: Path) -> None:
+    """On the service's own event loop, which has its own words for a closed connection."""
+
+    async def exercise(store: Store, between: Proxy) -> None:
+        async def all_gone() -> bool:
+            return not between.open
+
+        for _ in range(5):
+            await asyncio.gather(*(store.ping() for _ in range(6)))
+            between.reset()
+            await eventually(all_gone, within_s=10.0)
+            for _ in range(20):
+                await asyncio.sleep(0)  # the loop reads what came
+            await store.ping()
+            await store.ping()
+        await store.close()
+
+    with TcpValkey(tmp_path / "redis") as redis, proxy(redis.port) as between:
+        store = Store(StoreSettings(url=redis.url_at(between.port), write_timeout_ms=5000))
+        uvloop.run(exercise(store, between))
