@@ -22,6 +22,9 @@ TOO_SLOW = "gpt4rec.too_slow"
 # meanwhile. Proxies send nothing ahead, and clients a few.
 AHEAD_MAX = 64
 
+# A request may be on its way when the process begins to stop.
+LAST_CALL_S = 0.25
+
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -31,7 +34,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, patience_s: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._patience_s = patience_s
-        self._whole = False
+        self._whole = self._last_call = False
         self._receiving: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
 
@@ -46,6 +49,15 @@ class Connection(HttpToolsProtocol):
         self._received()
         self._sent()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Ends at once only what is in the midst of an answer, and after it: closing an idle connection would lose a
+        request that has been sent and not been read. What is answered from now on says that the connection ends."""
+        if self._last_call or (self.cycle is not None and not self.cycle.response_complete):
+            super().shutdown()
+        else:
+            self._last_call = True
+            self.loop.call_later(LAST_CALL_S, self.shutdown)
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()

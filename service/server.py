@@ -34,8 +34,8 @@ Announce = Callable[[int], None]
 
 _PORT_TRIES = 20
 _LAST_PORT = 65_535
-# What has arrived when the listener closes is accepted and answered in this time.
-_LAST_REQUESTS_S = 0.25
+# Enough for the event loop to accept what has connected.
+_LAST_CONNECTIONS_S = 0.02
 
 
 class Server(uvicorn.Server):
@@ -69,13 +69,12 @@ class Server(uvicorn.Server):
             self._announce(sockets[0].getsockname()[1])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Cuts nothing off: closing a listener resets the connections that it has not accepted yet, and closing an idle
-        connection loses the request that is on its way. So the queue of the listener is emptied first, and answers say
-        meanwhile that their connection ends (`RequestGate`)."""
+        """Cuts nothing off: closing a listener resets the connections that it has not accepted yet, so its queue is
+        emptied first. Connections end after a last call (`Connection.shutdown`)."""
         for sock in sockets or ():
             with contextlib.suppress(OSError):
                 sock.listen(0)
-        await asyncio.sleep(_LAST_REQUESTS_S)
+        await asyncio.sleep(_LAST_CONNECTIONS_S)
         await super().shutdown(sockets)
         # uvicorn would raise the signal once more, and a clean stop would look like a death by SIGTERM.
         self._captured_signals.clear()
