@@ -218,8 +218,9 @@ class ModeKeeper:
         for text in (*pending, *shared):
             with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
                 entry = orjson.loads(text)
-                entries[entry["id"]] = entry
-        return list(entries.values())[:limit]
+                entries[entry["id"]] = {**entry, "at": str(entry["at"])}
+        # What was kept here while Redis was away is shared later than it happened.
+        return sorted(entries.values(), key=lambda entry: entry["at"], reverse=True)[:limit]
 
     async def _poll(self) -> None:
         while True:
