@@ -249,7 +249,7 @@ def _away(setting: Setting, replicas: Sequence[Replica]) -> dict[str, Any]:
     said = []
     for one, mode, reason in ((replicas[1], "model", "outage, first"), (replicas[0], "fallback", "outage, last")):
         said.append(one.force(mode, reason))
-        time.sleep(0.05)
+        time.sleep(0.2)  # clocks agree to a part of a round trip
     apart = replicas[0].follows("fallback") and not replicas[1].follows("fallback")
     setting.server.restart()
     began = time.perf_counter()
