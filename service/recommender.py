@@ -237,8 +237,7 @@ class Recommender:
             return await self._states.hidden(plan.profile, plan.past, None, deadline)
         if plan.past.inline:
             self._states.catch_up(plan.profile)  # the state of the request's own events is not kept
-        encoding = plan.model.encoder.forecast(encode_key(len(work.events)))
-        if not self._guard.fits(encoding.seconds + plan.forecast(rung).seconds, deadline):
+        if not self._encoding_fits(plan, rung, len(work.events), deadline):
             self._states.catch_up(plan.profile)
             raise StateStale("predicted to take too long")
         try:
@@ -246,6 +245,16 @@ class Recommender:
         except DeadlineExceeded as late:
             self._states.catch_up(plan.profile)
             raise StateStale("took too long", tried=True) from late
+
+    def _encoding_fits(self, plan: Plan, rung: ModelRung, events: int, deadline: Deadline) -> bool:
+        """Whether so many events can be encoded before the list is decoded.
+
+        That the list alone can be decoded is decided: where it cannot any more, the encoding is not to blame.
+        """
+        decoding = plan.forecast(rung).seconds
+        if not events or not self._guard.fits(decoding, deadline):
+            return True
+        return self._guard.fits(plan.model.encoder.forecast(encode_key(events)).seconds + decoding, deadline)
 
     async def _job(self, plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32], deadline: Deadline) -> DecodeJob:
         return DecodeJob(

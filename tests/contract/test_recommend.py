@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from service.decoding import Decoding
 from service.engine import Engine
 from service.guard import Outcome
-from service.jobs import encode_key
+from service.jobs import decode_key, encode_key
 from service.records import Subject
 from service.responses import RecommendAnswer
 from service.store import Store, StoreSettings
@@ -466,6 +467,19 @@ async def test_a_state_too_far_behind_is_stale_and_item_cf_answers(shared_valkey
         attempts = service.runtime.guard.status()["budgets"]["attempts"]["total"]
     assert (again["rung"], again["reason"]) == ("full", None)
     assert attempts == 1  # what was not tried is no late attempt
+
+
+@asynchronous
+async def test_a_slow_decoder_is_not_blamed_on_the_state(shared_valkey: Valkey) -> None:
+    """A user without history has nothing to encode, whatever became of the forecast since the decision."""
+    async with serving(redis_url=shared_valkey.url, prefix="nothing:") as service:
+        for _ in range(15):
+            service.runtime.model.decoder.costs.ran(decode_key(8, Decoding("temperature")), 1, 9.0)
+        answers = [await service.recommend(user_id="nobody", k=5) for _ in range(2)]
+    assert [(answer["rung"], answer["reason"]) for answer in answers] == [
+        ("full", None),  # an idle engine is asked, and answers
+        ("popular", "deadline"),
+    ]
 
 
 @asynchronous
