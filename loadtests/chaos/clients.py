@@ -25,8 +25,8 @@ _FLOOD_BATCHES, _FLOOD_EVENTS, _FLOOD_LISTS = 20.0, 100, 50.0
 # Sharing a processor with a flood costs a list its time now and then.
 _HICCUPS = frozenset({"deadline", "overload", "state_stale", "state_unavailable"})
 _HEAD = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n"
-_LONG = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
-_READERS, _ASKED = 50, 10
+_SIMILAR = b"GET /items/%s/similar?k=100 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+_READERS, _ASKED = 40, 50
 _HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -79,15 +79,17 @@ def slow_senders(scene: Scene, head: bytes, piece: bytes) -> None:
 
 
 def slow_readers(scene: Scene) -> None:
+    """What is asked is cheap and long: not the work for it shall be what is tried here."""
     service = scene.serve(GPT4REC_CLIENT_TIMEOUT_S=str(_PATIENCE_S))
+    request = _SIMILAR % Artifact.open(scene.artifact).catalogue.item_ids[0].encode()
+    to = drive.target(service.url)
     with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=_HICCUPS):
         for _ in range(_READERS):
             client = stack.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.settimeout(10.0)
-            to = drive.target(service.url)
             client.connect((to.host, to.port))
-            client.sendall(_LONG * _ASKED)
+            client.sendall(request * _ASKED)
             scene.hold(_HOLD_S / _READERS)
         scene.hold(_HOLD_S)
 
@@ -178,7 +180,7 @@ FAULTS = (
     Fault("clients slow bodies", "client", f"{_SLOW} connections send the body of a request, a byte now and then",
           f"{_HARMLESS}; each is ended with 408 in the time a client may take",
           lambda scene: slow_senders(scene, _HEAD + b"\r\n", b" ")),
-    Fault("clients slow readers", "client", f"{_READERS} connections ask for {_ASKED} long answers each and read none",
+    Fault("clients slow readers", "client", f"{_READERS} connections ask for {_ASKED} long answers each, and read none",
           _HARMLESS, slow_readers),
     Fault("clients idle", "client", f"{IDLE:,} idle connections", f"{_HARMLESS}; so are these, when they ask", idle),
     Fault("flood for one user", "client", f"{_FLOOD_BATCHES * _FLOOD_EVENTS:,.0f} events and {_FLOOD_LISTS:.0f} lists "

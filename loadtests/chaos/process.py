@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -20,6 +21,8 @@ from loadtests import server
 from loadtests.chaos.scene import SETTINGS, Fault, Scene
 
 _DOWN_S, _HOLD_S, _EXIT_S = 1.0, 5.0, 30.0
+# A request that was due before the fault has its answer by then.
+_IN_FLIGHT_S = 0.2
 # A service that has just started has read nobody's history yet.
 _COLD = frozenset({"state_stale", "state_unavailable", "deadline", "overload"})
 _GONE = tuple(
@@ -60,6 +63,7 @@ class Restartable:
 def killed(scene: Scene) -> None:
     service = scene.enter(Restartable(scene.artifact, scene.folder))
     with scene.load(service.url), scene.fault(reasons=_COLD, errors=_GONE):
+        time.sleep(_IN_FLIGHT_S)
         for _ in range(3):
             service.process.kill()
             service.process.wait()
