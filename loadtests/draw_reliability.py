@@ -134,10 +134,10 @@ def _first(runs: Sequence[Results]) -> str:
             "model. "
         )
     if burst is None:
-        return said + "HTTP bore every rate that was tried."
+        return said + "The service bore every rate that was tried."
     why = counted(burst["errors"]) or f"p99 is {cell(burst['latency_ms']['p99'])} ms"
     return said + (
-        f"HTTP gives out at {cell(burst['offered_rate'])} requests/s: {why}, while the service's process takes "
+        f"The service gives out at {cell(burst['offered_rate'])} requests/s: {why}, while the service's process takes "
         f"{cell(burst['service_cores'])} cores and the generator {cell(burst['generator']['cpu_share'])}."
     )
 
