@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import resource
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import TypeVar
 
 import numpy as np
 import orjson
@@ -16,6 +18,8 @@ import orjson
 from export.artifact import Artifact
 from loadtests import drive
 from loadtests.chaos.scene import Fault, Scene, SceneError
+
+T = TypeVar("T")
 
 IDLE = 10_000
 _SPARE_FILES = 500
@@ -108,15 +112,15 @@ def idle(scene: Scene) -> None:
     count = IDLE // 10 if scene.quick else IDLE
     _allow_files(count + _SPARE_FILES)
     service = scene.serve()
-    before = service.rss_mib()
+    to, before = drive.target(service.url), service.rss_mib()
     with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=_HICCUPS):
-        clients = []
-        for n in range(count):
-            clients.append(stack.enter_context(_connect(service.url)))
-            if n % 100 == 99:
-                time.sleep(0.05)  # as many as come within a minute are no fault of idle ones
+        # Their number would lengthen the pauses of the generator's own collector.
+        gc.disable()
+        stack.callback(gc.enable)
+        address = (to.host, to.port)
+        clients = [stack.enter_context(socket.create_connection(address, 10.0)) for _ in _paced(range(count))]
         scene.hold(_HOLD_S)
-        held = sum(not _ended(client) for client in clients)
+        held = sum(not _ended(client) for client in _paced(clients))
         scene.promise(held == count, f"{count - held} of {count} connections were ended")
         for client in clients[:: count // 100]:
             client.setblocking(True)
@@ -124,6 +128,16 @@ def idle(scene: Scene) -> None:
             client.sendall(_HEALTH)
             scene.promise(client.recv(64).startswith(b"HTTP/1.1 200"), "an idle connection was not served")
         scene.notes.append(f"{count} connections take {(service.rss_mib() - before) / count * 1024:.1f} KiB each")
+        for client in _paced(clients):
+            client.close()
+
+
+def _paced(many: Iterable[T]) -> Iterator[T]:
+    """2,000 a second: that they come and go all at once is another fault than that they are there."""
+    for number, one in enumerate(many):
+        yield one
+        if number % 20 == 19:
+            time.sleep(0.01)
 
 
 def _allow_files(wanted: int) -> None:
