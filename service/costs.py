@@ -18,6 +18,8 @@ _RUNS = 15
 # Part of a prediction that is added to it before it is compared with a deadline: half of the runs take longer than
 # their median, and jobs that come later may join the runs ahead.
 _HEADROOM = 0.25
+# What a group that was never run is taken to cost, of the cheapest that was.
+_NEW = 0.5
 # Sizes that were not run for so long are forgotten, and tried again.
 _FORGET_S = 60.0
 
@@ -78,21 +80,29 @@ class RunCosts:
         sizes[self._places[rows]].add(seconds, self._clock())
 
     def run_s(self, group: Hashable, rows: int) -> float:
-        """What a run of so many rows takes; 0 where nothing of the group was measured.
+        """What a run of so many rows takes; 0 where nothing was measured yet.
 
         A size that was never run may cost no more than one half as large, and beyond that in proportion: batches grow
-        into what they cost instead of being refused for what they might.
+        into what they cost instead of being refused for what they might. A group that was never run may cost half of
+        the cheapest one that was: enough that a slow model is not asked for a whole batch of something new.
         """
+        known = self._known_s(group, rows)
+        if known is None:
+            others = (self._known_s(other, rows) for other in list(self._groups))
+            known = _NEW * min((cost for cost in others if cost is not None), default=0.0)
+        return known
+
+    def _known_s(self, group: Hashable, rows: int) -> float | None:
         sizes = self._groups.get(group)
         if sizes is None:
-            return 0.0
+            return None
         place, since = self._places[rows], self._clock() - _FORGET_S
         if sizes[place].updated > since:
             return sizes[place].value
         for known in range(place - 1, -1, -1):
             if sizes[known].updated > since:
                 return sizes[known].value * math.exp2(max(0, place - known - 2) / 2.0)
-        return min((size.value for size in sizes[place:] if size.updated > since), default=0.0)
+        return min((size.value for size in sizes[place:] if size.updated > since), default=None)
 
     def drain_s(self, group: Hashable, jobs: int, left_s: float = math.inf) -> float:
         """What so many jobs of a group take, in as few runs as possible: as many to a run as are in time for the first

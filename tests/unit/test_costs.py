@@ -18,7 +18,16 @@ def costs(batch_max: int = 32) -> tuple[RunCosts, FakeClock]:
 def test_what_was_never_measured_is_let_through() -> None:
     one, _ = costs()
     assert one.run_s("a", 1) == one.drain_s("a", 100) == 0.0
+
+
+def test_a_kind_that_was_never_run_may_cost_half_of_the_cheapest_that_was() -> None:
+    one, clock = costs()
     one.ran("b", 1, 5.0)
+    one.ran("c", 1, 3.0)
+    assert one.run_s("a", 1) == 1.5
+    one.ran("a", 1, 9.0)
+    assert one.run_s("a", 1) == 9.0
+    clock.advance(60)
     assert one.run_s("a", 1) == 0.0
 
 
