@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import math
 import multiprocessing
@@ -65,6 +66,9 @@ class Server(uvicorn.Server):
         chatter.setLevel(logging.CRITICAL)
         await super().startup(sockets)
         chatter.setLevel(logging.NOTSET)
+        # What was built for good is not walked again by every full collection, which would stop all answers meanwhile.
+        gc.collect()
+        gc.freeze()
         if self.started and sockets:
             self._announce(sockets[0].getsockname()[1])
 
