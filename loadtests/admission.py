@@ -43,7 +43,7 @@ async def attempt(guard: Guard, batcher: Batcher[int, int]) -> str:
         outcome = Outcome.LATE
     except Overloaded:
         outcome = Outcome.WAITED
-    guard.observe(outcome, time.monotonic() - began, decision.forecast_s)
+    guard.observe(outcome, time.monotonic() - began, decision)
     return outcome
 
 

@@ -27,11 +27,12 @@ _FORGET_S = 60.0
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """Seconds until a job submitted now would be done: behind what is ahead of it, and if it were `alone`. `idle` says
-    that nothing is ahead. What was never measured takes 0: its first run is let through."""
+    that nothing is ahead, `measured` when a run of its kind last ended. What was never measured takes 0."""
 
     seconds: float = 0.0
     alone: float = 0.0
     idle: bool = True
+    measured: float = -math.inf
 
 
 def with_headroom(seconds: float) -> float:
@@ -91,6 +92,10 @@ class RunCosts:
             others = (self._known_s(other, rows) for other in list(self._groups))
             known = _NEW * min((cost for cost in others if cost is not None), default=0.0)
         return known
+
+    def measured(self, group: Hashable) -> float:
+        """When a run of the group last ended."""
+        return max((size.updated for size in self._groups.get(group, ())), default=-math.inf)
 
     def _known_s(self, group: Hashable, rows: int) -> float | None:
         sizes = self._groups.get(group)

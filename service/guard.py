@@ -10,6 +10,7 @@ then came of the attempts (`service.breaker`), and refuses what should not be tr
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,25 +57,31 @@ class TimeLeft(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Where to start, and why not higher (None on "full"); and when the model was forecast to be done."""
+    """Where to start, and why not higher (None on "full"); and when the model was forecast to be done, which a `trial`
+    doubts."""
 
     rung: Rung
     reason: Reason | None = None
     forecast_s: float = field(default=0.0, compare=False)
+    trial: bool = field(default=False, compare=False)
 
     @property
     def asks_the_model(self) -> bool:
         return self.rung in MODEL_RUNGS
 
 
+_UNDOUBTED = Decision("full")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardSettings:
-    """`reserve_ms` is kept for what follows the model run, a fall to the next rung included."""
+    """`reserve_ms` is kept for what follows the model run, a fall to the next rung included; an idle engine that is
+    forecast to be too slow is tried every `trial_s`."""
 
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
     reserve_ms: float = 5.0
     item_cf_ms: float = 2.0
-    retry_s: float = 0.25
+    trial_s: float = 0.25
 
 
 class Guard:
@@ -93,7 +100,7 @@ class Guard:
         self._lag_s = 0.0
         self._typical = RunningQuantile()
         self._short = RunningQuantile(_SHORT_SHARE, _SHORT_ATTEMPTS)
-        self._retried = 0.0
+        self._tried = -math.inf
         self.breaker = Breaker(settings.breaker, clock)
 
     def decide(self, deadline: TimeLeft, forecast: Forecasts) -> Decision:
@@ -113,21 +120,22 @@ class Guard:
             return Decision("full")
         full = forecast("full")
         chosen = self._admit(left, full, forecast)
-        retry = not chosen.asks_the_model and self._retry_due(full)
-        if not chosen.asks_the_model and not retry:
+        trial = chosen.rung != "full" and self._trial_due(full)
+        if not chosen.asks_the_model and not trial:
             return Decision(below, chosen.reason)
         if not self.breaker.allow():
             return Decision(below, self.breaker.cause)
-        if retry:
-            self._retried = self._clock()
-            return Decision("full", forecast_s=full.seconds)
+        if trial:
+            self._tried = self._clock()
+            return Decision("full", None, full.seconds, trial=True)
         return chosen
 
-    def observe(self, outcome: Outcome, seconds: float = 0.0, forecast_s: float = 0.0) -> None:
+    def observe(self, outcome: Outcome, seconds: float = 0.0, decision: Decision = _UNDOUBTED) -> None:
         """How a model attempt ended, and how long it took from the decision to the answer."""
-        if forecast_s and outcome is not Outcome.UNUSED:
-            self._short.add(seconds - with_headroom(forecast_s), self._clock())
-        if outcome is Outcome.UNUSED or outcome is Outcome.WAITED:
+        if decision.forecast_s and outcome is not Outcome.UNUSED:
+            self._short.add(seconds - with_headroom(decision.forecast_s), self._clock())
+        # A trial that is late was forecast to be.
+        if outcome in (Outcome.UNUSED, Outcome.WAITED) or (decision.trial and outcome is Outcome.LATE):
             self.breaker.release()
             return
         self._typical.add(seconds, self._clock())
@@ -187,6 +195,7 @@ class Guard:
         short = min(max(0.0, self._short.value), _SHORT_MOST * left)
         return with_headroom(forecast_s) + short <= left
 
-    def _retry_due(self, full: Forecast) -> bool:
-        """What was slow once must not be refused for good: now and then an idle engine is asked again."""
-        return full.idle and self._clock() - self._retried >= self._settings.retry_s
+    def _trial_due(self, full: Forecast) -> bool:
+        """What was slow must not be refused for good: an idle engine that was not asked lately is asked again."""
+        latest = max(self._tried, full.measured)
+        return full.idle and self._clock() - latest >= self._settings.trial_s

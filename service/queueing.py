@@ -157,7 +157,7 @@ class JobQueue(Generic[J, R]):
         for each group that waits."""
         alone = self._costs.run_s(group, 1)
         if not self._entries and all(run.since is None for run in runs):
-            return Forecast(alone, alone, idle=True)
+            return Forecast(alone, alone, idle=True, measured=self._costs.measured(group))
         under_way = sum(run.left() for run in runs) / len(runs)
         begins = self._clock() + under_way
         own = self._waiting.get(group, _Waiting())

@@ -169,7 +169,7 @@ class Recommender:
         rung, reason, from_state = decision.rung, decision.reason, True
         while rung == "full" or rung == "narrow":
             try:
-                listing = await self._by_model(plan, rung, decision.forecast_s, from_state=from_state)
+                listing = await self._by_model(plan, rung, decision, from_state=from_state)
                 return listing, rung, reason
             except ModelAttemptFailed as failure:
                 reason = reason or cast("Reason", failure.reason)
@@ -181,7 +181,7 @@ class Recommender:
             listing = self._below_model(plan, rung)
         return listing, "popular" if listing.source == "popular" else "item_cf", reason
 
-    async def _by_model(self, plan: Plan, rung: ModelRung, forecast_s: float, *, from_state: bool) -> Listing:
+    async def _by_model(self, plan: Plan, rung: ModelRung, decision: Decision, *, from_state: bool) -> Listing:
         """One attempt at the engine; the guard learns how it went, whatever happens.
 
         Raises:
@@ -217,7 +217,7 @@ class Recommender:
             raise ModelError(type(error).__name__) from error
         finally:
             if from_state:  # the second attempt belongs to the same decision, and that has been reported
-                self._guard.observe(outcome, plan.deadline.clock() - began, forecast_s)
+                self._guard.observe(outcome, plan.deadline.clock() - began, decision)
                 self._metrics.attempted(outcome)
         listing = Listing(*_known(listed, plan.model), "gpt4rec")
         if len(listing.items) < plan.request.k:

@@ -420,9 +420,9 @@ async def test_a_cancelled_request_is_no_model_failure() -> None:
         outcomes: list[Outcome] = []
         observe = service.runtime.guard.observe
 
-        def spy(outcome: Outcome, *measured: float) -> None:
+        def spy(outcome: Outcome, *more: Any) -> None:
             outcomes.append(outcome)
-            observe(outcome, *measured)
+            observe(outcome, *more)
 
         service.runtime.guard.observe = spy  # type: ignore[method-assign,assignment]
         service.engine.go.clear()
@@ -475,11 +475,15 @@ async def test_a_slow_decoder_is_not_blamed_on_the_state(shared_valkey: Valkey) 
     async with serving(redis_url=shared_valkey.url, prefix="nothing:") as service:
         for _ in range(15):
             service.runtime.model.decoder.costs.ran(decode_key(8, Decoding("temperature")), 1, 9.0)
-        answers = [await service.recommend(user_id="nobody", k=5) for _ in range(2)]
-    assert [(answer["rung"], answer["reason"]) for answer in answers] == [
-        ("full", None),  # an idle engine is asked, and answers
-        ("popular", "deadline"),
-    ]
+        reasons = []
+
+        async def tried() -> bool:
+            answer = await service.recommend(user_id="nobody", k=5)
+            reasons.append(answer["reason"])
+            return bool(answer["rung"] == "full")
+
+        await eventually(tried, within_s=10.0)  # an idle engine is asked again, and answers
+    assert set(reasons) == {"deadline", None}
 
 
 @asynchronous

@@ -146,7 +146,7 @@ async def test_a_forecast_counts_the_run_under_way_and_every_group_that_waits() 
         for group, seconds in ((None, 1.0), (8, 2.0), (16, 4.0)):
             batcher.costs.ran(group, 1, seconds)
             batcher.costs.ran(group, 2, seconds)
-        assert batcher.forecast(8) == Forecast(2.0, 2.0, idle=True)
+        assert batcher.forecast(8) == Forecast(2.0, 2.0, idle=True, measured=clock())
         waiting = Deadline.after(100.0, clock)
         engine.go.clear()
         tasks = [asyncio.ensure_future(batcher.submit(job(), waiting))]

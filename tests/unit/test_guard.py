@@ -15,7 +15,7 @@ from tests.clock import FakeClock
 SETTINGS = GuardSettings(
     breaker=BreakerSettings(min_attempts=4, open_s=5, half_open_probes=2),
     reserve_ms=5,
-    retry_s=0.25,
+    trial_s=0.25,
 )
 HEADROOM = with_headroom(1.0)
 
@@ -64,6 +64,14 @@ def test_a_rung_that_would_not_be_done_in_time_is_not_begun() -> None:
     assert bench.decide(12) == Decision("item_cf", "deadline")
 
 
+def test_a_rung_that_was_slow_is_tried_again_also_where_a_lower_one_fits() -> None:
+    bench = Bench()
+    bench.runs(full_ms=900, narrow_ms=10)
+    assert [bench.decide(80).rung for _ in range(3)] == ["full", "narrow", "narrow"]
+    bench.clock.advance(0.25)
+    assert [bench.decide(80).rung for _ in range(3)] == ["full", "narrow", "narrow"]
+
+
 def test_what_is_ahead_is_part_of_the_forecast() -> None:
     bench = Bench()
     bench.runs(full_ms=20, narrow_ms=5, ahead_ms=54.9)
@@ -79,11 +87,11 @@ def test_forecasts_that_fall_short_get_more_headroom_but_no_more_than_a_quarter(
     bench.runs(full_ms=60, narrow_ms=60, ahead_ms=1)
     assert bench.decide(80).rung == "full"
     for n in range(60):  # of 48 ms and their headroom, one in ten takes 75
-        bench.guard.observe(Outcome.OK, 0.075 if n % 10 == 0 else 0.048, 0.048)
+        bench.guard.observe(Outcome.OK, 0.075 if n % 10 == 0 else 0.048, Decision("full", forecast_s=0.048))
     assert bench.decide(80).rung == "item_cf"
     assert bench.decide(85).rung == "full"
     for _ in range(60):
-        bench.guard.observe(Outcome.OK, 9.0, 0.048)
+        bench.guard.observe(Outcome.OK, 9.0, Decision("full", forecast_s=0.048))
     bench.clock.advance(300)
     assert bench.guard.fits(0.06 / HEADROOM, Deadline.after(0.0801, bench.clock))
     assert not bench.guard.fits(0.06 / HEADROOM, Deadline.after(0.0799, bench.clock))
@@ -114,6 +122,29 @@ def test_a_slow_model_is_asked_again_now_and_then() -> None:
     assert bench.decide(80).rung == "item_cf"  # only an idle engine is asked again
     bench.runs(full_ms=900, narrow_ms=900)
     assert [bench.decide(80).rung for _ in range(3)] == ["full", "item_cf", "item_cf"]
+
+
+def test_a_trial_that_is_late_is_no_news_and_one_that_fails_is() -> None:
+    bench = Bench()
+    bench.runs(full_ms=900, narrow_ms=900)
+    for outcome, state in ((Outcome.LATE, "closed"), (Outcome.FAILED, "open")):
+        for _ in range(10):
+            bench.clock.advance(0.25)
+            decision = bench.decide(80)
+            if decision.asks_the_model:
+                assert decision.trial
+                bench.guard.observe(outcome, 0.07, decision)
+        assert bench.guard.status()["breaker"] == state
+
+
+def test_an_engine_that_was_just_measured_is_not_tried() -> None:
+    bench = Bench()
+    slow = Forecast(0.04, 0.04, idle=True, measured=bench.clock())
+    bench.forecasts = {"full": slow, "narrow": Forecast(0.001, 0.001)}
+    bench.clock.advance(0.2)
+    assert bench.decide(20) == Decision("narrow", "deadline")
+    bench.clock.advance(0.05)
+    assert bench.decide(20) == Decision("full")
 
 
 def test_late_and_failed_attempts_open_the_breaker() -> None:
