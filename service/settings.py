@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     deadline_ms: float = Field(80.0, gt=0, description="Time an answer may take where the request names none.")
     deadline_max_ms: float = Field(2000.0, gt=0, description="Longest budget a request may ask for.")
     fallback_reserve_ms: float = Field(
-        8.0, ge=0, description="Kept back from every deadline for the item-CF and popularity rungs."
+        10.0, ge=0, description="Kept back from every deadline for the item-CF and popularity rungs."
     )
     future_tolerance_s: float = Field(300.0, ge=0, description="How far in the future an event's timestamp may lie.")
     shutdown_delay_s: float = Field(
