@@ -149,7 +149,8 @@ class Batcher(Generic[J, R]):
         return entry
 
     def _expire(self, entry: Entry[J, R]) -> None:
-        if not entry.future.done():
+        # Where the event loop was late itself, a result may be there that it has not delivered yet.
+        if not entry.future.done() and not entry.ended:
             entry.future.set_exception(self._too_late(entry))
 
     def _too_late(self, entry: Entry[J, R]) -> ModelAttemptFailed:
@@ -226,7 +227,10 @@ class Batcher(Generic[J, R]):
             log.error("engine_run_failed", jobs=len(batch), **logs.where(error))
             failure = error if isinstance(error, ModelAttemptFailed) else ModelError(type(error).__name__)
             results = [failure] * len(batch)
-        run.end()
+        with self._changed:
+            run.end()
+        for entry in batch:
+            entry.ended = True
         self._post(batch, [_as_model_error(result) for result in results])
 
     def _post(self, batch: Sequence[Entry[J, R]], results: Sequence[R | Exception]) -> None:

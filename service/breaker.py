@@ -31,6 +31,8 @@ _PROBE_S = 0.5
 _STEP_S = 2.0
 # How many times longer a step waits when it has failed again: a model that comes and goes is soon left to go.
 _PATIENCE = 4.0
+# Part of `failure_ratio` up to which attempts, late and failed together, may be bad on the way back.
+_RETURN_RATIO = 0.7
 
 
 class BreakerState(StrEnum):
@@ -131,10 +133,10 @@ class Breaker:
         step.ended += 1
         step.late += late
         step.failed += failed
-        if self._place == _CLOSED:
-            if late or failed:
-                self._judge_rules()
-        elif self._place:
+        # What is good breaks no rule. Half open they judge too: a share that is held for minutes may turn bad at once.
+        if (late or failed) and self._place and self._rule_breaks():
+            self._fall(to=0 if self._place == _CLOSED else self._place - 1)
+        elif 0 < self._place < _CLOSED:
             self._judge_step(now)
 
     # -- the transitions
@@ -147,11 +149,12 @@ class Breaker:
         elif self._place == _CLOSED and now - self._step.since >= self._settings.hold_max_s:
             self._holds = [self._settings.open_s] * len(SHARES)
 
-    def _judge_rules(self) -> None:
+    def _rule_breaks(self) -> bool:
+        """Whether one does, in this step; it is the cause then."""
         broken = next((r for r in self._rules if r.broken(lambda s: self.budgets.counts(s, self._step.since))), None)
         if broken is not None:
             self.cause = broken.cause
-            self._fall(to=0)
+        return broken is not None
 
     def _judge_step(self, now: float) -> None:
         step, budgets, probes = self._step, self._settings.budgets, self._settings.half_open_probes
@@ -161,6 +164,8 @@ class Breaker:
             self.cause = "latency_budget"
         elif step.failed > 1.0 + return_share(budgets.failed_share) * judged:
             self.cause = "error_budget"
+        elif step.late + step.failed > 1.0 + _RETURN_RATIO * self._settings.failure_ratio * judged:
+            self.cause = "breaker_open"  # loose objectives would let back what opens the breaker
         else:
             in_time = now - step.since >= _STEP_S and now >= self._shut_until[self._place + 1]
             if step.ended >= probes and in_time:

@@ -78,7 +78,10 @@ class RunCosts:
         sizes = self._groups.get(group)
         if sizes is None:
             sizes = self._groups[group] = [RunningQuantile() for _ in range(self._places[-1] + 1)]
-        sizes[self._places[rows]].add(seconds, self._clock())
+        place, now = self._places[rows], self._clock()
+        if now - sizes[place].updated >= _FORGET_S:
+            sizes[place] = RunningQuantile()
+        sizes[place].add(seconds, now)
 
     def run_s(self, group: Hashable, rows: int) -> float:
         """What a run of so many rows takes; 0 where nothing was measured yet.
@@ -92,6 +95,10 @@ class RunCosts:
             others = (self._known_s(other, rows) for other in list(self._groups))
             known = _NEW * min((cost for cost in others if cost is not None), default=0.0)
         return known
+
+    def known(self, group: Hashable) -> bool:
+        """Whether a run of the group was measured lately."""
+        return self._known_s(group, 1) is not None
 
     def measured(self, group: Hashable) -> float:
         """When a run of the group last ended."""

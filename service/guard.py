@@ -37,6 +37,8 @@ _LAGS = 5
 # What forecasts fell short of lately, up to a part of the time that is left: more than that is not a busy machine but a
 # model that is slow now and then, and the breaker's business.
 _SHORT_SHARE, _SHORT_ATTEMPTS, _SHORT_MOST = 0.95, 60, 0.25
+# Trials of a slow engine are never further apart.
+_TRIAL_MOST_S = 15.0
 
 
 class Outcome(StrEnum):
@@ -76,7 +78,7 @@ _UNDOUBTED = Decision("full")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardSettings:
     """`reserve_ms` is kept for what follows the model run, a fall to the next rung included; an idle engine that is
-    forecast to be too slow is tried every `trial_s`."""
+    forecast to be too slow is tried after `trial_s`, and half as often after each trial that is late."""
 
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
     reserve_ms: float = 5.0
@@ -101,6 +103,7 @@ class Guard:
         self._typical = RunningQuantile()
         self._short = RunningQuantile(_SHORT_SHARE, _SHORT_ATTEMPTS)
         self._tried = -math.inf
+        self._trial_s = settings.trial_s
         self.breaker = Breaker(settings.breaker, clock)
 
     def decide(self, deadline: TimeLeft, forecast: Forecasts) -> Decision:
@@ -130,16 +133,20 @@ class Guard:
             return Decision("full", None, full.seconds, trial=True)
         return chosen
 
-    def observe(self, outcome: Outcome, seconds: float = 0.0, decision: Decision = _UNDOUBTED) -> None:
-        """How a model attempt ended, and how long it took from the decision to the answer."""
+    def observe(self, outcome: Outcome, seconds: float = 0.0, decision: Decision = _UNDOUBTED) -> bool:
+        """How a model attempt ended, and how long it took from the decision to the answer. Whether it counts."""
         if decision.forecast_s and outcome is not Outcome.UNUSED:
             self._short.add(seconds - with_headroom(decision.forecast_s), self._clock())
         # A trial that is late was forecast to be.
-        if outcome in (Outcome.UNUSED, Outcome.WAITED) or (decision.trial and outcome is Outcome.LATE):
+        late_trial = decision.trial and outcome is Outcome.LATE
+        if decision.trial:
+            self._trial_s = min(2.0 * self._trial_s, _TRIAL_MOST_S) if late_trial else self._settings.trial_s
+        if late_trial or outcome in (Outcome.UNUSED, Outcome.WAITED):
             self.breaker.release()
-            return
+            return False
         self._typical.add(seconds, self._clock())
         self.breaker.record(late=outcome is Outcome.LATE, failed=outcome is Outcome.FAILED, seconds=seconds)
+        return True
 
     def answered(self, source: str) -> None:
         """An answer was given, by the model or from below it."""
@@ -198,4 +205,4 @@ class Guard:
     def _trial_due(self, full: Forecast) -> bool:
         """What was slow must not be refused for good: an idle engine that was not asked lately is asked again."""
         latest = max(self._tried, full.measured)
-        return full.idle and self._clock() - latest >= self._settings.trial_s
+        return full.idle and self._clock() - latest >= self._trial_s

@@ -27,7 +27,8 @@ _AT_ONCE = 0.1
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[J, R]):
-    """A job and who waits for it; `begun` when its run did, `abandoned` where nobody waits any more."""
+    """A job and who waits for it; `begun` when its run did, `ended` when its result is on its way, `abandoned` where
+    nobody waits any more."""
 
     job: J
     group: Hashable
@@ -35,6 +36,7 @@ class Entry(Generic[J, R]):
     future: asyncio.Future[R]
     enqueued: float
     begun: float | None = None
+    ended: bool = False
     abandoned: bool = False
 
     @property
@@ -157,8 +159,10 @@ class JobQueue(Generic[J, R]):
         for each group that waits."""
         alone = self._costs.run_s(group, 1)
         if not self._entries and all(run.since is None for run in runs):
+            if not self._costs.known(group):
+                return Forecast()  # a guess is no reason to refuse what nobody has to wait for
             return Forecast(alone, alone, idle=True, measured=self._costs.measured(group))
-        under_way = sum(run.left() for run in runs) / len(runs)
+        under_way = min(run.left() for run in runs)
         begins = self._clock() + under_way
         own = self._waiting.get(group, _Waiting())
         ahead = sum(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -159,7 +160,7 @@ class Recommender:
         if trouble is None or not decision.asks_the_model:
             return decision
         if len(plan.past):
-            return Decision("narrow", trouble)
+            return replace(decision, rung="narrow", reason=trouble, forecast_s=0.0)
         self._guard.observe(Outcome.UNUSED)
         return Decision("popular", trouble)
 
@@ -216,8 +217,8 @@ class Recommender:
             log.error("attempt_broke", request_id=plan.call.request_id, **logs.where(error))
             raise ModelError(type(error).__name__) from error
         finally:
-            if from_state:  # the second attempt belongs to the same decision, and that has been reported
-                self._guard.observe(outcome, plan.deadline.clock() - began, decision)
+            # The second attempt belongs to the same decision, and that has been reported.
+            if from_state and self._guard.observe(outcome, plan.deadline.clock() - began, decision):
                 self._metrics.attempted(outcome)
         listing = Listing(*_known(listed, plan.model), "gpt4rec")
         if len(listing.items) < plan.request.k:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.breaker import SHARES, Breaker, BreakerSettings, BreakerState
+from service.budgets import BudgetSettings
 from tests.clock import FakeClock
 
 SETTINGS = BreakerSettings(window_s=5, min_attempts=50, open_s=5, hold_max_s=300, half_open_probes=20)
@@ -170,6 +172,50 @@ def test_back_in_service_it_starts_with_a_clean_record() -> None:
     assert bench.breaker.state is BreakerState.CLOSED
     bench.run(1, failed=0.05)  # with the failures of before it would be far above every limit
     assert bench.breaker.state is BreakerState.CLOSED
+
+
+def test_a_share_that_was_good_for_long_and_turns_bad_is_noticed_at_once() -> None:
+    bench = Bench().half_open()
+    while bench.breaker.share < 0.8:
+        bench.run(0.1)
+    bench.run(1)
+    while bench.breaker.share == 0.8:  # too much once: held back for a while from now on
+        bench.run(0.1, failed=1.0)
+    while bench.breaker.share != 0.4:
+        bench.run(0.1, failed=0.0)
+    bench.run(3)
+    held = bench.breaker.share
+    bad = bench.run(4, failed=1.0)
+    assert min(bad) < held
+
+
+def test_quiet_minutes_forget_how_often_a_share_failed() -> None:
+    bench = Bench().opened()
+    bench.run(120, failed=1.0)
+    bench.run(60)
+    assert bench.breaker.share == 1.0
+    bench.run(SETTINGS.hold_max_s + 1, rate=20)
+    bench.opened()
+    opened_at = bench.clock()
+    while bench.breaker.share == 0.0:
+        bench.clock.advance(0.1)
+    assert bench.clock() - opened_at <= SETTINGS.open_s + 0.1
+
+
+@pytest.mark.parametrize("allowed", [0.2, 0.4, 0.5], ids=["a-fifth", "two-fifths", "half"])
+def test_loose_objectives_do_not_flap(allowed: float) -> None:
+    """A little worse than allowed, and near to what opens the breaker, for four hours: no more than the holds permit."""
+    budgets = BudgetSettings(late_share=allowed, failed_share=allowed)
+    clock = FakeClock()
+    breaker = Breaker(BreakerSettings(budgets=budgets), clock)
+    chance, share, switches = random.Random(1), 1.0, 0
+    for _ in range(4 * 3600 * 20):
+        clock.advance(0.05)
+        if breaker.allow():
+            breaker.record(late=chance.random() < 1.1 * allowed, failed=False)
+        switches += (breaker.share >= 0.5) is not (share >= 0.5)
+        share = breaker.share
+    assert switches <= 4 * 15
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ok", "late", "failed", "release"]), st.floats(0, 30)), max_size=150))
