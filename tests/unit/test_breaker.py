@@ -204,7 +204,7 @@ def test_quiet_minutes_forget_how_often_a_share_failed() -> None:
 
 @pytest.mark.parametrize("allowed", [0.2, 0.4, 0.5], ids=["a-fifth", "two-fifths", "half"])
 def test_loose_objectives_do_not_flap(allowed: float) -> None:
-    """A little worse than allowed, and near to what opens the breaker, for four hours: no more than the holds permit."""
+    """A little worse than allowed, and near to what opens the breaker, for four hours: as the holds permit."""
     budgets = BudgetSettings(late_share=allowed, failed_share=allowed)
     clock = FakeClock()
     breaker = Breaker(BreakerSettings(budgets=budgets), clock)
