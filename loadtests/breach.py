@@ -6,7 +6,6 @@ rows of `reliability.json`, and `breach.json` with what was answered in each hal
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from loadtests import results, stress
 from loadtests.criteria.bench import Bench
@@ -143,11 +141,7 @@ def main(
     quick: Annotated[bool, typer.Option(help="Shorter stretches, for trying the command: no figures.")] = False,
 ) -> None:
     """Breaches the latency budget and the error budget of services of its own, and heals them."""
-    if quick and out == results.RESULTS:
-        raise typer.BadParameter("a quick run needs a folder of its own", param_hint="--out")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    command = "python -m loadtests.breach --artifact ARTIFACT"
-    run(Bench(artifact, None, command, Console(), out, quick, results.RELIABILITY.name))
+    run(stress.bench_of("breach", artifact, out, quick=quick))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ The slowed model sleeps, for a time by run and a time by row. Writes rows of `re
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from loadtests import results, stress
 from loadtests.capacity import Capacity, Step, capacity
@@ -193,11 +191,7 @@ def main(
     quick: Annotated[bool, typer.Option(help="Seconds for everything, for trying the command: no figures.")] = False,
 ) -> None:
     """Measures what becomes of more load than the service bears, on a service of its own."""
-    if quick and out == results.RESULTS:
-        raise typer.BadParameter("a quick run needs a folder of its own", param_hint="--out")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    command = "python -m loadtests.overload --artifact ARTIFACT"
-    run(Bench(artifact, None, command, Console(), out, quick, results.RELIABILITY.name))
+    run(stress.bench_of("overload", artifact, out, quick=quick))
 
 
 if __name__ == "__main__":

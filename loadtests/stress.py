@@ -1,5 +1,6 @@
 """What overload and breaches share: users with histories, what became of each second, what the guard said.
 
+bench_of(name, artifact, out, …)     the bench of a command that writes rows of reliability.json
 crowd(bench, url) -> Crowd           many users with stored histories; .arrivals(rate, seconds, seed)
 told(url) -> dict                    GET /ops/fallback, on a service that was started with OPS
 with watched(url) as watch:          the same twice a second while the body runs; and actions at given moments
@@ -10,18 +11,23 @@ tally(answers, …) -> dict            and of a whole run
 from __future__ import annotations
 
 import http.client
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import orjson
+import typer
+from rich.console import Console
 
+from loadtests import results
 from loadtests.criteria.bench import Bench, ask, batches, history, load, warm
 from loadtests.drive import Answer, Arrival, drive_now, poisson
 from loadtests.hdr import Latencies
@@ -36,6 +42,15 @@ OPS = {"GPT4REC_OPS_TOKENS": "load:load"}
 CONNECTIONS = 256
 USERS, EVENTS_EACH = 400, 20
 _CLOSED_WITHIN_S = 300.0
+
+
+def bench_of(name: str, artifact: Path, out: Path, *, quick: bool) -> Bench:
+    """The bench of `python -m loadtests.<name>`. Raises typer.BadParameter where a quick run would write figures."""
+    if quick and out == results.RESULTS:
+        raise typer.BadParameter("a quick run needs a folder of its own", param_hint="--out")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    command = f"python -m loadtests.{name} --artifact ARTIFACT"
+    return Bench(artifact, None, command, Console(), out, quick, results.RELIABILITY.name)
 
 
 @dataclass(frozen=True, slots=True)

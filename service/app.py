@@ -43,7 +43,6 @@ log = logs.get(__name__)
 
 _EMBEDDED = "embedded"
 _PAUSE_S = 1.0
-_STAGE_OF = {"encoder": "encode", "decoder": "decode"}
 
 
 def create_app(
