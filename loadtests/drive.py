@@ -3,7 +3,7 @@
     poisson(rng, rate, seconds) -> float64 [n]                       arrival times, seconds from the start
     Arrival(due_s, path, body, method="POST", label="")              one request; body is encoded JSON
     await drive(url, arrivals, *, connections=32, warmup_s=1.0, timeout_s=10.0, max_in_flight=5000, headers=None,
-                allow_remote=False, record=None) -> Report         a Record is filled with every request of the run
+                allow_remote=False, stamped=False, record=None) -> Report   a Record is filled with every request
     drive_now(url, arrivals, **the same) -> Report                   from synchronous code, on uvloop
     await closed(url, requests, *, concurrency=1, …) -> Report       as fast as answers come, for costs at concurrency 1
     loadtests.capacity: capacity(url, make, *, p99_ms=50.0, …)       the highest rate that holds, by bisection
@@ -95,10 +95,11 @@ async def drive(
     max_in_flight: int = MAX_IN_FLIGHT,
     headers: Mapping[str, str] | None = None,
     allow_remote: bool = False,
+    stamped: bool = False,
     record: Record | None = None,
 ) -> Report:
     """Sends every arrival when it is due. Beyond `max_in_flight` open requests one is not sent, and is an error.
-    `record` is filled with what became of each request.
+    `record` is filled with what became of each request. `stamped` ones carry an X-Request-Start: when they were due.
 
     Raises LoadError where nobody listens at the URL, or it is not this machine's and `allow_remote` is false.
     """
@@ -110,6 +111,7 @@ async def drive(
         max_in_flight=max_in_flight,
         headers=headers,
         paced=True,
+        stamped=stamped,
     )
     await _sent(sender)
     if record is not None:

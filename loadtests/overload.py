@@ -155,7 +155,9 @@ def _driven(
     arrivals = users.arrivals(rate, seconds, seed)
     before, cpu, clock = stress.attempts(service.url), service.cpu_s(), time.perf_counter()
     with stress.watched(service.url, every_s=1.0) as watch:
-        report = drive_now(service.url, arrivals, warmup_s=0.0, connections=CONNECTIONS, record=record)
+        report = drive_now(
+            service.url, arrivals, warmup_s=0.0, connections=CONNECTIONS, stamped=True, record=record
+        )  # fmt: skip
     cores = (service.cpu_s() - cpu) / (time.perf_counter() - clock)
     found = {
         "rate": rate,

@@ -19,6 +19,9 @@ _COLLECT_FROM = 100
 _RUNG = re.compile(rb'"rung":\s*"(\w+)"')
 _REASON = re.compile(rb'"reason":\s*"(\w+)"')
 _OWN_MS = re.compile(rb'"latency_ms":\s*([0-9.]+)')
+# Epoch milliseconds, as a proxy writes them; the figure is put in when the request is sent.
+_STAMP = "X-Request-Start"
+_UNSTAMPED = b"0000000000000.000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ class Record:
 class Sender:
     """One run: what was sent when, and what came back. Times are of `time.perf_counter`.
 
-    Paced requests go out when they are due; others when an answer came.
+    Paced requests go out when they are due; others when an answer came. Those that are `stamped` say when they were
+    due, in the header by which a proxy says when a request came.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Sender:
         max_in_flight: int,
         headers: Mapping[str, str] | None,
         paced: bool,
+        stamped: bool = False,
         keep: Callable[[bytes], None] | None = None,
         within_s: float | None = None,
     ) -> None:
@@ -86,7 +91,9 @@ class Sender:
         self._keep, self._within_s = keep, within_s
         self._arrivals, self._connections, self._paced = arrivals, connections, paced
         self._timeout_s, self._max_in_flight = timeout_s, max_in_flight
-        self._requests = [encode(a.method, to.named, a.path, a.body, headers) for a in arrivals]
+        self._stamped = stamped
+        sent = {**(headers or {}), _STAMP: _UNSTAMPED.decode()} if stamped else headers
+        self._requests = [encode(a.method, to.named, a.path, a.body, sent) for a in arrivals]
         self._due = [a.due_s for a in arrivals]
         self._lag = [0.0] * n
         self._latency = [0.0] * n
@@ -99,7 +106,7 @@ class Sender:
         self._waiting: deque[int] = deque()
         self._dialling: set[asyncio.Task[None]] = set()
         self._next = self._open = self._most_open = self._waited = 0
-        self._began = self._took = self._cpu = 0.0
+        self._began = self._began_ms = self._took = self._cpu = 0.0
 
     async def go(self) -> None:
         """Raises OSError where no connection can be made at the start."""
@@ -120,6 +127,7 @@ class Sender:
         self._alarm = Alarm(self._loop, self._ring)
         sweep = self._loop.create_task(self._give_up_late())
         cpu, self._began = time.process_time(), time.perf_counter()
+        self._began_ms = time.time() * 1000.0
         try:
             if self._paced:
                 self._ring()
@@ -166,11 +174,17 @@ class Sender:
         while self._free:
             connection = self._free.pop()
             if connection.usable:
-                connection.send(number, self._requests[number])
+                connection.send(number, self._request(number))
                 return
             self._replace(connection)
         self._waited += 1
         self._waiting.append(number)
+
+    def _request(self, number: int) -> bytes:
+        request = self._requests[number]
+        if not self._stamped:
+            return request
+        return request.replace(_UNSTAMPED, b"%017.3f" % (self._began_ms + 1000.0 * self._due[number]), 1)
 
     # -- what comes back
 
@@ -198,7 +212,7 @@ class Sender:
                 self._replace(connection)
             elif self._waiting:
                 number = self._waiting.popleft()
-                connection.send(number, self._requests[number])
+                connection.send(number, self._request(number))
             else:
                 self._free.append(connection)
         if not self._paced:

@@ -140,7 +140,6 @@ async def _open(
         metrics,
         budget_ms=settings.deadline_ms,
         budget_max_ms=settings.deadline_max_ms,
-        reserve_ms=settings.fallback_reserve_ms,
     )
     ingest = Ingest(store, serving, behind, book, metrics)
     return Runtime(

@@ -41,13 +41,13 @@ def with_headroom(seconds: float) -> float:
 
 
 class RunningQuantile:
-    """The value that `share` of the latest `most` values do not exceed (nearest rank)."""
+    """The value that `share` of the latest `most` values do not exceed (nearest rank), `first` ones among them."""
 
     __slots__ = ("_latest", "_ranked", "_share", "updated", "value")
 
-    def __init__(self, share: float = 0.5, most: int = _RUNS) -> None:
-        self._latest: deque[float] = deque(maxlen=most)
-        self._ranked: list[float] = []
+    def __init__(self, share: float = 0.5, most: int = _RUNS, first: Iterable[float] = ()) -> None:
+        self._latest: deque[float] = deque(first, maxlen=most)
+        self._ranked: list[float] = sorted(self._latest)
         self._share = share
         self.value = 0.0
         self.updated = -math.inf

@@ -32,8 +32,10 @@ Forecasts = Callable[[ModelRung], Forecast]
 
 MODEL_RUNGS: tuple[ModelRung, ...] = ("full", "narrow")
 
-# Latest lags of the event loop that count.
+# Latest lags of the event loop that count as its present one; and those of which the tail is kept back, up to a part of
+# the time that is left: what follows a model run waits for the loop, for the machine and for the network as they are.
 _LAGS = 5
+_TAIL_SHARE, _TAIL_LAGS, _TAIL_MOST = 0.99, 500, 0.4
 # What forecasts fell short of lately, up to a part of the time that is left: more than that is not a busy machine but a
 # model that is slow now and then, and the breaker's business.
 _SHORT_SHARE, _SHORT_ATTEMPTS, _SHORT_MOST = 0.95, 60, 0.25
@@ -77,7 +79,8 @@ _UNDOUBTED = Decision("full")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardSettings:
-    """`reserve_ms` is kept for what follows the model run, a fall to the next rung included; an idle engine that is
+    """`reserve_ms` is the least that is kept for what follows the model run, a fall to the next rung included; an idle
+    engine that is
     forecast to be too slow is tried after `trial_s`, and half as often after each trial that is late."""
 
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
@@ -100,6 +103,7 @@ class Guard:
         self._mode = mode
         self._lags: deque[float] = deque([0.0] * _LAGS, maxlen=_LAGS)
         self._lag_s = 0.0
+        self._tail = RunningQuantile(_TAIL_SHARE, _TAIL_LAGS, [0.0] * _TAIL_LAGS)
         self._typical = RunningQuantile()
         self._short = RunningQuantile(_SHORT_SHARE, _SHORT_ATTEMPTS)
         self._tried = -math.inf
@@ -113,7 +117,8 @@ class Guard:
         """
         mode = self._mode()
         remaining = deadline.remaining()
-        left = remaining - self._settings.reserve_ms / 1000 - self._lag_s
+        least = self._settings.reserve_ms / 1000.0
+        left = remaining - max(self.reserve_s(remaining), least + self._lag_s)
         below: Rung = "item_cf" if remaining > self._settings.item_cf_ms / 1000 else "popular"
         if mode == "fallback":
             return Decision(below, "forced")
@@ -152,6 +157,11 @@ class Guard:
         """An answer was given, by the model or from below it."""
         self.breaker.budgets.answered(below=source != "gpt4rec")
 
+    def reserve_s(self, remaining: float) -> float:
+        """What of the time that remains is kept for what follows the model run: on a machine that is late more often,
+        more."""
+        return max(self._settings.reserve_ms / 1000.0, min(self._tail.value, _TAIL_MOST * remaining))
+
     def fits(self, seconds: float, deadline: TimeLeft) -> bool:
         """Whether work of so long can still be begun; what follows it is already taken off `deadline`.
 
@@ -163,9 +173,11 @@ class Guard:
         """The event loop ran a timer so much too late.
 
         The median of the latest times counts: a loop that is late again and again is seen soon, and one long stall,
-        which is over, takes no time from the requests after it.
+        which is over, takes no time from the requests after it. Stalls that come again and again, each of them short,
+        show in the tail, which `reserve_s` keeps.
         """
         self._lags.append(max(0.0, seconds))
+        self._tail.add(self._lags[-1], self._clock())
         self._lag_s = median(self._lags)
 
     def status(self) -> dict[str, Any]:

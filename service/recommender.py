@@ -66,7 +66,6 @@ class Recommender:
         *,
         budget_ms: float,
         budget_max_ms: float,
-        reserve_ms: float,
         wall_clock: Clock = time.time,
     ) -> None:
         self._model = model
@@ -74,7 +73,7 @@ class Recommender:
         self._policies = policies
         self._guard = guard
         self._metrics = metrics
-        self._budget_ms, self._budget_max_ms, self._reserve_ms = budget_ms, budget_max_ms, reserve_ms
+        self._budget_ms, self._budget_max_ms = budget_ms, budget_max_ms
         self._wall_clock = wall_clock
 
     async def recommend(self, request: RecommendRequest, call: Call) -> dict[str, Any]:
@@ -190,7 +189,7 @@ class Recommender:
             ModelAttemptFailed: anything else.
         """
         began, outcome = plan.deadline.clock(), Outcome.UNUSED
-        in_time = plan.deadline.keeping(self._reserve_ms / 1000.0)
+        in_time = plan.deadline.keeping(self._guard.reserve_s(plan.deadline.remaining()))
         try:
             h = await self._hidden(plan, rung, in_time, from_state=from_state)
             job = await self._job(plan, rung, h, in_time)

@@ -55,6 +55,19 @@ class Settings(BaseSettings):
     )
     ops_tokens: SecretStr = Field(SecretStr(""), description="`name:token` pairs, comma separated. Empty: /ops is off.")
 
+    hash_user_ids: SecretStr = Field(
+        SecretStr(""),
+        description="Key with which user and session ids are hashed in Redis. Empty: they are stored as sent.",
+    )
+    api_rate: str = Field(
+        "", description="Requests an API key may make, as `100/second` or `5000/minute`. Empty: as many as it likes."
+    )
+    cors_origins: str = Field("", description="Origins whose pages may call the API, comma separated. Empty: none.")
+
+    # -- pages
+    playground: bool = Field(False, description="Serve /playground, where lists can be tried out.")
+    openapi_pages: bool = Field(True, description="Serve /docs, /redoc and /openapi.json.")
+
     # -- time
     deadline_ms: float = Field(80.0, gt=0, description="Time an answer may take where the request names none.")
     deadline_max_ms: float = Field(2000.0, gt=0, description="Longest budget a request may ask for.")
@@ -66,7 +79,7 @@ class Settings(BaseSettings):
         0.0, ge=0, description="Time between /readyz failing and the listener closing, for load balancers."
     )
     drain_timeout_s: float = Field(10.0, ge=0, description="Longest wait for open requests at shutdown.")
-    loop_lag_interval_ms: float = Field(100.0, gt=0, description="How often the event loop's lag is measured.")
+    loop_lag_interval_ms: float = Field(20.0, gt=0, description="How often the event loop's lag is measured.")
 
     # -- limits
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Larger request bodies are refused with 413.")

@@ -113,6 +113,21 @@ def test_a_stall_of_the_event_loop_that_is_over_costs_nothing() -> None:
     assert bench.decide(80) == Decision("full")
 
 
+def test_short_stalls_that_come_again_and_again_are_kept_back_from_the_deadline() -> None:
+    bench = Bench()
+    bench.runs(full_ms=59, narrow_ms=59, ahead_ms=1)
+    for n in range(500):
+        bench.guard.lagged(0.016 if n % 50 == 0 else 0.0)
+    assert bench.guard.reserve_s(0.080) == 0.016
+    assert bench.decide(80) == Decision("full")  # 64 ms are left
+    assert bench.decide(70) == Decision("item_cf", "deadline")
+    assert bench.guard.reserve_s(0.020) == 0.008  # never so much that nothing is left to answer with
+    for _ in range(500):
+        bench.guard.lagged(0.0)
+    assert bench.guard.reserve_s(0.080) == 0.005
+    assert bench.decide(70) == Decision("full")
+
+
 def test_a_slow_model_is_asked_again_now_and_then() -> None:
     bench = Bench()
     bench.runs(full_ms=900, narrow_ms=900)
