@@ -3,6 +3,7 @@
     <model_version>/
       manifest.json                   what this is, and the sha256 of every other file
       encoder.onnx  decoder.onnx  sampler.onnx      the graphs: states, deterministic lists, sampled lists
+      explainer.onnx                  what each event carried to the state; older artefacts are without it
       trie.npz  items.npz             the catalogue as tensors: token paths, item embeddings
       catalogue.npz                   the catalogue for people: ids, titles, categories
       tokenizer.json  tokenizer.npz   the fitted tokenizer
@@ -56,6 +57,9 @@ FILES = (
     "itemcf.npz",
     "popularity.npz",
 )
+EXPLAINER = "explainer.onnx"
+# Served where they are there, and then checked like the others.
+OPTIONAL = (EXPLAINER,)
 REQUIRED: dict[str, type | tuple[type, ...]] = {
     "model_version": str,
     "network": dict,
@@ -101,7 +105,7 @@ class Artifact:
         """
         folder = resolve(Path(path))
         manifest = _read_manifest(folder)
-        for name in FILES:
+        for name in _listed(manifest["files"]):
             expected = manifest["files"].get(name)
             file = folder / name
             if not isinstance(expected, dict) or not file.is_file():
@@ -131,6 +135,11 @@ class Artifact:
     @property
     def receptive_field(self) -> int:
         return int(self.manifest["receptive_field"])
+
+    @property
+    def explains(self) -> bool:
+        """Whether it says which events carried the attention."""
+        return EXPLAINER in self.manifest["files"]
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -207,10 +216,16 @@ class Artifact:
 def _verify(folder: Path, files: Mapping[str, Any]) -> None:
     """Raises ArtifactFileError for the first file whose content is another. Hashing leaves the interpreter's lock, so
     large files are read side by side."""
-    with ThreadPoolExecutor(len(FILES), "checksum") as pool:
-        for name, found in zip(FILES, pool.map(digest, [folder / name for name in FILES]), strict=True):
+    names = _listed(files)
+    with ThreadPoolExecutor(len(names), "checksum") as pool:
+        for name, found in zip(names, pool.map(digest, [folder / name for name in names]), strict=True):
             if found != files[name].get("sha256"):
                 raise ArtifactFileError(f"{folder}: {name} {_OTHER_FILE}")
+
+
+def _listed(files: Mapping[str, Any]) -> tuple[str, ...]:
+    """What must be there: every file of the format, and the optional ones that the manifest names."""
+    return (*FILES, *(name for name in OPTIONAL if name in files))
 
 
 def resolve(path: Path) -> Path:
@@ -261,7 +276,8 @@ def staging(root: Path) -> Iterator[Path]:
 
 def seal(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Write the manifest with every file's checksum; the version is `name` and a digest of all that is served."""
-    files = {f: {"sha256": digest(folder / f), "bytes": (folder / f).stat().st_size} for f in FILES}
+    names = (*FILES, *(f for f in OPTIONAL if (folder / f).exists()))
+    files = {f: {"sha256": digest(folder / f), "bytes": (folder / f).stat().st_size} for f in names}
     served = [files, *(manifest[name] for name in CONTENT)]
     content = hashlib.sha256(json.dumps(served, sort_keys=True).encode()).hexdigest()
     full = {

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from export.arrays import save_arrays
-from export.artifact import Artifact, publish, seal, staging
+from export.artifact import EXPLAINER, Artifact, publish, seal, staging
 from export.catalogue import Catalogue
 from export.decoder_graph import write_decoder
 from export.encoder_graph import write_encoder
+from export.explainer_graph import write_explainer
 from export.features import ContextVocabulary, Vocabulary
 from export.graph import OPSET, GraphDtype
 from export.itemcf import ItemCF, Popularity
@@ -73,6 +74,7 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
     write_encoder(model.config, weights, folder / "encoder.onnx", dtype)
     write_decoder(model.config, weights, folder / "decoder.onnx", dtype)
     write_sampler(model.config, weights, folder / "sampler.onnx", dtype)
+    write_explainer(model.config, weights, folder / EXPLAINER, dtype)
     Trie.build(parts.tokenizer.codes).save(folder / "trie.npz")
     with torch.no_grad():
         table = model.item_table().cpu().numpy().astype(np.float32)

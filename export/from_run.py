@@ -13,7 +13,7 @@ import numpy as np
 from export.artifact import Artifact, ArtifactFileError, staging
 from export.build import ParityError, Parts, export, write
 from export.catalogue import Catalogue, CatalogueItem
-from export.features import EventArrays
+from export.features import EVENT_TYPES, EventArrays
 from export.graph import GraphDtype
 from export.parity import Probe, Quality
 from model.baselines import Baselines, fit_baselines
@@ -72,6 +72,7 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines) -> 
         "data": dict(run.data) | {"path": None},
         "training": json.loads((run.folder / "config.json").read_text("utf-8")),
         "item_cf": baselines.config.to_json(),
+        "event_types": _event_types(split),
         "metrics": json.loads(metrics.read_text("utf-8")) if metrics.exists() else None,
     }
     return Parts(
@@ -85,6 +86,13 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines) -> 
         blend=1.0,
         about=about,
     )
+
+
+def _event_types(split: Split) -> dict[str, int]:
+    """Events of each type in the log, the most frequent first: what the model has seen of them."""
+    count = np.bincount(split.sequences.type, minlength=len(EVENT_TYPES))
+    order = np.argsort(-count, kind="stable")
+    return {EVENT_TYPES[at]: int(count[at]) for at in order if count[at]}
 
 
 def catalogue_of(dataset: Dataset, item_ids: list[str]) -> Catalogue:

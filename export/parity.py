@@ -17,6 +17,7 @@ import torch
 from export.artifact import Artifact
 from export.features import GAP_UNKNOWN, EventArrays
 from export.graph import GraphDtype
+from model.attention import attention_rollout
 from model.network import GPT4Rec
 from model.reference import Listed, ReferenceDecoder
 from service.decoding import Decoding
@@ -63,6 +64,7 @@ class GateResult:
     hidden_tolerance: float
     hidden: float = 0.0
     log_prob: float = 0.0
+    attention: float = 0.0
     overlap_at_10: float = 1.0
     ndcg_at_10: float | None = None
     ndcg_at_10_float32: float | None = None
@@ -85,9 +87,9 @@ def check(
     blend: float,
     quality: Quality | None = None,
 ) -> GateResult:
-    """Compare every probe's hidden state and its lists under every strategy. The engine streams the second half of
-    each history over the state of the first, so the state's round trip is part of the comparison. `quality` is for
-    graphs that round."""
+    """Compare every probe's hidden state, its attention, and its lists under every strategy. The engine streams the
+    second half of each history over the state of the first, so the state's round trip is part of the comparison.
+    `quality` is for graphs that round."""
     hidden_tolerance = max(TOLERANCE[dtype] * 10, HIDDEN[model.config.state_dtype])
     result = GateResult(dtype, len(probes), hidden_tolerance)
     engine = Engine(artifact, device="cpu")
@@ -101,6 +103,7 @@ def check(
         base = Job(None, *_arrays(probe.events), True, context, probe.gap_ms, STRATEGIES[0], 10, 0, _NOTHING, number)
         state = _streamed(engine, base)
         result.hidden = max(result.hidden, float(np.abs(state.state.h - hidden.numpy()).max()))
+        _explain(result, engine, model, probe.events, hidden)
         source = torch.from_numpy(state.state.h) if dtype == "float32" else hidden
         with torch.no_grad():
             q = model.query(source, torch.from_numpy(context), torch.tensor(probe.gap_ms))
@@ -133,6 +136,17 @@ def full_encode(model: GPT4Rec, events: EventArrays) -> torch.Tensor:
     item, type_, time_ms = (torch.from_numpy(a)[None] for a in _arrays(events))
     h: torch.Tensor = model.eval()(item, type_, time_ms)[0, -1]
     return h
+
+
+def _explain(result: GateResult, engine: Engine, model: GPT4Rec, events: EventArrays, hidden: torch.Tensor) -> None:
+    """The explainer over the whole history: its shares against torch's, its hidden state against the network's."""
+    if not len(events):
+        return
+    got = engine.explain(events, from_start=True)
+    whole = engine.artifact.vocabulary.with_start(events)
+    want = attention_rollout(model, *(torch.from_numpy(a) for a in _arrays(whole))).numpy()
+    result.attention = max(result.attention, float(np.abs(np.append(got.start, got.weight) - want).max()))
+    result.hidden = max(result.hidden, float(np.abs(got.h - hidden.numpy()).max()))
 
 
 def _streamed(engine: Engine, job: Job) -> Ranking:
@@ -185,6 +199,10 @@ def _judge(result: GateResult) -> None:
     if not result.hidden <= result.hidden_tolerance:
         verdicts.append(
             f"hidden states differ by up to {result.hidden:.2e}, the tolerance is {result.hidden_tolerance:.0e}"
+        )
+    if not result.attention <= result.hidden_tolerance:
+        verdicts.append(
+            f"attention shares differ by up to {result.attention:.2e}, the tolerance is {result.hidden_tolerance:.0e}"
         )
     if result.overlap_at_10 < least and result.dtype != "float32":
         verdicts.append(f"only {result.overlap_at_10:.2%} of the top 10 agree, at least {least:.0%} must")

@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from export.artifact import Artifact, ArtifactFileError
-from export.features import GAP_UNKNOWN
+from export.features import GAP_UNKNOWN, EventArrays
 from service.catalogue_updates import LiveCatalogue
 from service.decoder import CLOSED_BUCKETS, Decoder
 from service.decoding import WIDTH_BUCKETS, Decoding, Strategy
 from service.encoder import CHUNK, Encoder
 from service.errors import ArtifactError
+from service.explain import Explainer, Explanation
 from service.filters import EVERYTHING, Filters
 from service.jobs import DecodeJob, EncodeJob, FloatArray, IntArray, Job, Listed, Ranking
 from service.sessions import Device, GraphSession, Placement, Values
@@ -64,6 +65,7 @@ class Engine:
         self._tables = Tables(artifact, self.at, np.dtype(np.float16 if half else np.float32), by_rows)
         self._encoder = Encoder(artifact, self.at, self._run_encoder)
         self._decoder = Decoder(self._tables, self.at, self._run_decoder)
+        self._explainer = Explainer(artifact, self.at)
         self.state_shape = self._encoder.shape
         self.on_graph: Callable[[str, int, float], None] | None = None
 
@@ -129,6 +131,15 @@ class Engine:
         """A list for every job, in order, in runs grouped by width. A job that cannot be run gets its own error and
         harms no other."""
         return self._decoder.decode(jobs)
+
+    @property
+    def explains(self) -> bool:
+        """Whether the artefact says which events carried the attention."""
+        return self._explainer.there
+
+    def explain(self, events: EventArrays, *, from_start: bool) -> Explanation:
+        """What each event of a history carried to its hidden state. Not for the request path: it encodes all of it."""
+        return self._explainer.explain(events, self._tables.values, from_start=from_start)
 
     def run(self, jobs: Sequence[Job]) -> list[Ranking | Exception]:
         """`encode` and, where k > 0, `decode`, for every job in order."""

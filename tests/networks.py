@@ -13,6 +13,7 @@ import torch
 from export.catalogue import Catalogue, CatalogueItem
 from export.decoder_graph import write_decoder
 from export.encoder_graph import write_encoder
+from export.explainer_graph import write_explainer
 from export.features import EVENT_TYPES
 from export.graph import GraphDtype
 from export.sampler_graph import write_sampler
@@ -65,6 +66,7 @@ def write_graphs(model: GPT4Rec, folder: Path, dtype: GraphDtype = "float32") ->
     write_encoder(model.config, weights, folder / "encoder.onnx", dtype)
     write_decoder(model.config, weights, folder / "decoder.onnx", dtype)
     write_sampler(model.config, weights, folder / "sampler.onnx", dtype)
+    write_explainer(model.config, weights, folder / "explainer.onnx", dtype)
 
 
 def random_catalogue(rng: np.random.Generator, n_items: int) -> Catalogue:

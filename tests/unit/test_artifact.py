@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.artifact import FILES, LATEST, MANIFEST, Artifact, ArtifactFileError, digest, publish, staging
+from export.artifact import FILES, LATEST, MANIFEST, OPTIONAL, Artifact, ArtifactFileError, digest, publish, staging
 from export.build import write
 from service.engine import Engine
 from service.errors import ArtifactError
@@ -213,4 +213,4 @@ def test_a_published_folder_is_complete_at_once(tmp_path: Path) -> None:
         write(random_parts(), folder, "float32")
         assert [entry for entry in tmp_path.iterdir() if not entry.name.startswith(".staging-")] == []
         target = publish(folder, tmp_path)
-    assert {entry.name for entry in target.iterdir()} == {*FILES, MANIFEST}
+    assert {entry.name for entry in target.iterdir()} == {*FILES, *OPTIONAL, MANIFEST}
