@@ -62,8 +62,8 @@ class _Request:
 
 
 class Load:
-    """`rate` requests a second to services at `urls` in turn, from entering to leaving; `stamped` ones say when they were
-    due, as a proxy in front of the service would.
+    """`rate` requests a second to services at `urls` in turn, from entering to leaving; `stamped` ones say when they
+    were due, as a proxy in front of the service would.
 
     `seen` is what became of each request, `acknowledged` user → event id → (item, when), `wrong` the lists that no
     fault excuses, in words. An event that was refused, or whose answer was lost, is sent again.
