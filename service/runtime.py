@@ -15,7 +15,6 @@ from service.behind import WriteBehind
 from service.call import Call
 from service.deadline import Clock
 from service.errors import StoreUnavailable
-from service.explorer import Explorer
 from service.guard import Guard
 from service.ingest import Ingest
 from service.keeper import StateKeeper
@@ -51,7 +50,6 @@ class Runtime:
     behind: WriteBehind
     recommender: Recommender
     ingest: Ingest
-    explorer: Explorer | None = None
     wall_clock: Clock = field(default=time.time)
 
     @property
