@@ -18,7 +18,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from service import api, loading, logs, openapi, ops, policies, problems, routes
+from service import api, loading, logs, openapi, ops, playground, policies, problems, routes
 from service.auth import Access, Keys
 from service.behind import WriteBehind
 from service.breaker import BreakerSettings
@@ -26,6 +26,7 @@ from service.budgets import BudgetSettings
 from service.cache import ProfileCache
 from service.embedded import EmbeddedValkey
 from service.errors import StartupError, StoreUnavailable
+from service.explorer import Explorer
 from service.guard import Guard, GuardSettings
 from service.ingest import Ingest
 from service.keeper import StateKeeper
@@ -85,15 +86,16 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.lifecycle = lifecycle
-    routes.install(app, ops.router, api.router)
-    problems.install(app, api.router, ops.router)
+    routers = [api.router, ops.router, *([playground.router] if settings.playground else [])]
+    routes.install(app, *routers)
+    problems.install(app, *routers)
     openapi.install(app, keys_needed=bool(settings.api_keys.get_secret_value()))
     app.add_middleware(
         RequestGate,
         metrics=metrics,
         max_body_bytes=settings.max_body_bytes,
         draining=lambda: lifecycle.draining,
-        direct=routes.direct(api.router, ops.router),
+        direct=routes.direct(*routers),
     )
     return app
 
@@ -142,6 +144,9 @@ async def _open(
         budget_max_ms=settings.deadline_max_ms,
     )
     ingest = Ingest(store, serving, behind, book, metrics)
+    explorer = Explorer(serving) if settings.playground else None
+    if explorer is not None:
+        stack.callback(explorer.close)
     return Runtime(
         settings=settings,
         access=access,
@@ -156,6 +161,7 @@ async def _open(
         behind=behind,
         recommender=recommender,
         ingest=ingest,
+        explorer=explorer,
     )
 
 

@@ -22,7 +22,8 @@ from service.decoder import CLOSED_BUCKETS, Decoder
 from service.decoding import WIDTH_BUCKETS, Decoding, Strategy
 from service.encoder import CHUNK, Encoder
 from service.errors import ArtifactError
-from service.explain import Explainer, Explanation
+from service.explain import Explanation
+from service.explainer import Explainer
 from service.filters import EVERYTHING, Filters
 from service.jobs import DecodeJob, EncodeJob, FloatArray, IntArray, Job, Listed, Ranking
 from service.sessions import Device, GraphSession, Placement, Values

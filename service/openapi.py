@@ -45,7 +45,9 @@ def guarded(path: str, *, keys_needed: bool) -> list[dict[str, list[str]]]:
     """The `security` of a path; empty where everybody may call it."""
     if path.startswith("/ops"):
         return [{name: []} for name in _OPERATORS]
-    if path.startswith("/users") or (keys_needed and path.startswith(("/recommend", "/events", "/sessions", "/items"))):
+    if path.startswith("/users") or (
+        keys_needed and path.startswith(("/recommend", "/events", "/sessions", "/items", "/playground/"))
+    ):
         return [{name: []} for name in _KEYS]
     return []
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.guard import Reason, Rung
-from service.policies import Policies
+from service.policies import DecodingSpec, Policies
 
 
 class Answer(BaseModel):
@@ -75,6 +75,56 @@ class SimilarAnswer(Answer):
     source: Literal["item_cf"]
     model_version: str
     request_id: str
+
+
+class FoundItem(Answer):
+    item_id: str
+    title: str | None
+    category: list[str]
+
+
+class FoundAnswer(Answer):
+    items: list[FoundItem]
+    request_id: str
+
+
+class PlaygroundSegment(DecodingSpec):
+    name: str
+
+
+class CategoryCount(Answer):
+    name: str
+    items: int
+
+
+class TrainedOn(Answer):
+    name: str
+    users: int | None
+    events: int | None
+
+
+class PlaygroundAnswer(Answer):
+    request_id: str
+    model_version: str
+    items: int = Field(description="Items in the catalogue.")
+    trained_on: TrainedOn | None
+    explains: bool = Field(description="Whether the artefact can say which events carried the attention.")
+    event_types: list[str] = Field(description="Those that the model has seen, the most frequent first.")
+    times: bool = Field(description="Whether the model reads the times of events.")
+    segments: list[PlaygroundSegment]
+    categories: list[CategoryCount]
+    scenes: list[str]
+    features: dict[str, list[str]]
+    budget_ms: float
+    budget_max_ms: float
+
+
+class WhyAnswer(Answer):
+    request_id: str
+    weights: list[float] = Field(description="Share of every event, in the order given.")
+    start: float = Field(description="Share of the beginning of the history.")
+    method: Literal["attention_rollout"]
+    model_version: str
 
 
 class HistoryEvent(Answer):

@@ -15,6 +15,7 @@ from service.behind import WriteBehind
 from service.call import Call
 from service.deadline import Clock
 from service.errors import StoreUnavailable
+from service.explorer import Explorer
 from service.guard import Guard
 from service.ingest import Ingest
 from service.keeper import StateKeeper
@@ -50,6 +51,7 @@ class Runtime:
     behind: WriteBehind
     recommender: Recommender
     ingest: Ingest
+    explorer: Explorer | None = None
     wall_clock: Clock = field(default=time.time)
 
     @property

@@ -186,6 +186,10 @@ class EventsRequest(Body):
     events: list[Event] = Field(min_length=1, max_length=MAX_EVENTS)
 
 
+class WhyRequest(Body):
+    events: list[InlineEvent] = Field(min_length=1, max_length=MAX_INLINE_EVENTS)
+
+
 class MergeRequest(Body):
     session_id: Id
     user_id: Id
@@ -197,7 +201,7 @@ class FallbackRequest(Body):
     expires_in_s: float | None = Field(None, gt=0, le=31_536_000, allow_inf_nan=False)
 
 
-REQUEST_BODIES: tuple[type[Body], ...] = (RecommendRequest, EventsRequest, MergeRequest, FallbackRequest)
+REQUEST_BODIES: tuple[type[Body], ...] = (RecommendRequest, WhyRequest, EventsRequest, MergeRequest, FallbackRequest)
 
 
 B = TypeVar("B", bound=Body)

@@ -174,7 +174,7 @@ def test_the_graph_is_opened_at_the_first_question_only(tmp_path: Path, monkeypa
             opens.append(path)
             raise ModelError("noted")
 
-    monkeypatch.setattr("service.explain.GraphSession", Noted)
+    monkeypatch.setattr("service.explainer.GraphSession", Noted)
     assert opens == []
     with pytest.raises(ModelError, match="noted"):
         engine.explain(random_history(np.random.default_rng(0), 3, 40), from_start=True)
