@@ -157,7 +157,7 @@ def flood(scene: Scene) -> None:
     context = multiprocessing.get_context("spawn")
     told = context.SimpleQueue()
     flooding = context.Process(target=_flood, args=(service.url, items, seconds, told))
-    with scene.load(service.url), scene.fault(reasons=_HICCUPS):
+    with scene.load(service.url, stamped=True), scene.fault(reasons=_HICCUPS):
         flooding.start()
         answered = told.get()
         flooding.join()

@@ -62,15 +62,19 @@ class _Request:
 
 
 class Load:
-    """`rate` requests a second to services at `urls` in turn, from entering to leaving.
+    """`rate` requests a second to services at `urls` in turn, from entering to leaving; `stamped` ones say when they
+    were due, as a proxy in front of the service would.
 
     `seen` is what became of each request, `acknowledged` user → event id → (item, when), `wrong` the lists that no
     fault excuses, in words. An event that was refused, or whose answer was lost, is sent again.
     """
 
-    def __init__(self, urls: Sequence[str], items: Sequence[str], *, rate: float = 100.0) -> None:
+    def __init__(
+        self, urls: Sequence[str], items: Sequence[str], *, rate: float = 100.0, stamped: bool = False
+    ) -> None:
         self._targets = [target(url) for url in urls]
         self._items, self._catalogue, self._rate = items, frozenset(items), rate
+        self._stamped = stamped
         self._users = [f"chaos-{n}" for n in range(USERS)]
         self._again: deque[tuple[str, dict[str, Any]]] = deque()
         self._counts = Counter[str]()
@@ -156,13 +160,19 @@ class Load:
             self._note(request, "refused", b"")
             return
         answer = self._waiting[number] = self._loop.create_future()
-        connection.send(number, encode("POST", to.named, request.path, request.body))
+        connection.send(number, encode("POST", to.named, request.path, request.body, self._headers(request)))
         timer = self._loop.call_later(TIMEOUT_S, connection.give_up, "timeout")
         status, body = await answer
         timer.cancel()
         if connection.usable:
             self._free[to].append(connection)
         self._note(request, status, body)
+
+    def _headers(self, request: _Request) -> dict[str, str]:
+        if not self._stamped:
+            return {}
+        due_ms = (time.time() - (time.perf_counter() - request.due)) * 1000.0
+        return {"X-Request-Start": f"{due_ms:.3f}"}
 
     async def _connection(self, to: Target) -> Connection:
         while free := self._free[to]:

@@ -110,10 +110,10 @@ class Scene:
         return self.enter(faulty(self.artifact, *arguments, **{**SETTINGS, **environment}))
 
     @contextmanager
-    def load(self, *urls: str, rate: float = 100.0, stored_at: str = "") -> Iterator[Load]:
+    def load(self, *urls: str, rate: float = 100.0, stored_at: str = "", stamped: bool = False) -> Iterator[Load]:
         """Load on the services; afterwards the events that `stored_at` (the first, if not given) has are compared."""
         items = list(Artifact.open(self.artifact).catalogue.item_ids)
-        with Load(urls, items, rate=rate) as load:
+        with Load(urls, items, rate=rate, stamped=stamped) as load:
             self.running = load
             self._until_well(time.perf_counter(), "before the fault")
             self.hold(HEALTHY_S)
