@@ -35,7 +35,7 @@ MODEL_RUNGS: tuple[ModelRung, ...] = ("full", "narrow")
 # Latest lags of the event loop that count as its present one; and those of which the tail is kept back, up to a part of
 # the time that is left: what follows a model run waits for the loop, for the machine and for the network as they are.
 _LAGS = 5
-_TAIL_SHARE, _TAIL_LAGS, _TAIL_MOST = 0.99, 500, 0.4
+_TAIL_SHARE, _TAIL_LAGS, _TAIL_MOST = 0.995, 500, 0.4
 # What forecasts fell short of lately, up to a part of the time that is left: more than that is not a busy machine but a
 # model that is slow now and then, and the breaker's business.
 _SHORT_SHARE, _SHORT_ATTEMPTS, _SHORT_MOST = 0.95, 60, 0.25
