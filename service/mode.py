@@ -46,6 +46,13 @@ class ModeStore(Protocol):
     async def read_audit(self, limit: int) -> list[bytes]: ...
 
 
+class Follower(Protocol):
+    """Something else that replicas share: `service.shared.Shared`."""
+
+    async def refresh(self) -> None: ...
+    def away(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Mode:
     """`expires_at` in epoch seconds; `version` counts the changes, 0 where nobody ever made one."""
@@ -87,8 +94,8 @@ class Mode:
     def to_json(self) -> dict[str, Any]:
         return {
             "mode": self.mode, "reason": self.reason, "actor": self.actor, "version": self.version,
-            "expires_at": _iso(self.expires_at),
-            "changed_at": _iso(self.changed_at_ms / 1000) if self.version else None,
+            "expires_at": iso(self.expires_at),
+            "changed_at": iso(self.changed_at_ms / 1000) if self.version else None,
         }  # fmt: skip
 
 
@@ -114,6 +121,12 @@ class ModeKeeper:
         self._wake = asyncio.Event()
         self.in_sync = False
         """Whether the last exchange with Redis worked."""
+        self.followers: list[Follower] = []
+        """What else is shared by the same exchanges."""
+
+    def now(self) -> float:
+        """Redis's clock, in epoch seconds, as far as it was heard."""
+        return self._now()
 
     @property
     def mode(self) -> Mode:
@@ -145,7 +158,7 @@ class ModeKeeper:
         known = self._mode.version
         for _ in range(_TRIES if self._now.heard_once else 0):
             change = self._change(known + 1, mode, reason, actor, expires_in_s)
-            entry = self._entry(actor, "fallback", change.to_json(), entry_id)
+            entry = self.entry(actor, "fallback", change.to_json(), entry_id)
             try:
                 asked = self._now.stamp()
                 server_s, stored = await self._store.write_mode(*change.stored(), audit=entry)
@@ -162,7 +175,7 @@ class ModeKeeper:
         self.in_sync = False
         self._by_own_clock = not self._now.heard_once
         self._adopt(change)
-        self._keep_for_later(self._entry(actor, "fallback", change.to_json(), entry_id))
+        self.keep_for_later(self.entry(actor, "fallback", change.to_json(), entry_id))
         return self.mode
 
     async def refresh(self) -> None:
@@ -200,11 +213,11 @@ class ModeKeeper:
 
     async def record(self, actor: str, action: str, details: dict[str, Any]) -> None:
         """Audit a change other than of the mode; kept here while Redis is away."""
-        entry = self._entry(actor, action, details)
+        entry = self.entry(actor, action, details)
         try:
             await self._store.append_audit(entry)
         except StoreUnavailable:
-            self._keep_for_later(entry)
+            self.keep_for_later(entry)
 
     async def audit(self, limit: int = 100) -> list[dict[str, Any]]:
         """The latest changes, newest first. With Redis away: those that wait to be shared."""
@@ -228,8 +241,12 @@ class ModeKeeper:
             pause_s = self._poll_s
             try:
                 await self.refresh()
+                for follower in self.followers:
+                    await follower.refresh()
             except StoreUnavailable:
                 pause_s *= _RETRY_SHARE
+                for follower in self.followers:
+                    follower.away()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._wake.wait()
@@ -279,17 +296,20 @@ class ModeKeeper:
                 self._pending_audit.pop(0)
         self._save()
 
-    def _entry(self, actor: str, action: str, details: dict[str, Any], entry_id: str = "") -> bytes:
-        head = {"id": entry_id or uuid.uuid4().hex, "at": _iso(self._now()), "actor": actor, "action": action}
+    def entry(self, actor: str, action: str, details: dict[str, Any], entry_id: str = "") -> bytes:
+        """An entry of the audit, to be written with a change or to be kept for later."""
+        head = {"id": entry_id or uuid.uuid4().hex, "at": iso(self._now()), "actor": actor, "action": action}
         return orjson.dumps({**head, **details})
 
-    def _keep_for_later(self, entry: bytes) -> None:
+    def keep_for_later(self, entry: bytes) -> None:
+        """Redis did not get this entry: it is shared when it is back."""
         self._pending_audit.append(entry)
         del self._pending_audit[:-_PENDING_AUDIT_MAX]
         self._save()
 
 
-def _iso(epoch_s: float | None) -> str | None:
+def iso(epoch_s: float | None) -> str | None:
+    """A time as people read it, to the millisecond, UTC."""
     return None if epoch_s is None else datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds")
 
 

@@ -8,7 +8,8 @@ Keys of one subject, `gpt4rec:{u:<user>}:…` (`s:` for sessions), all in one ha
     state:<model>      packed encoder state of one model version
     states             which model versions have a state, so that an erasure finds them all
 
-Keys of the deployment, `gpt4rec:{ops}:…`: `mode` (a hash) and `audit` (a capped list).
+Keys of the deployment, `gpt4rec:{ops}:…`: `mode`, `model` and `policies` (hashes: what operators set), `replicas` (a
+hash: what each replica says of itself) and `audit` (a capped list).
 
 Every method raises StoreUnavailable and nothing else. A write that raised may still have happened: repeating
 it is safe, because events are idempotent and states are compared before they are set.
@@ -39,6 +40,7 @@ DAY_S = 86_400
 
 # Subjects written in one round trip: a large batch must not need more time than the time-out of one write gives.
 _AT_ONCE = 64
+_REPLICAS_S = 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,8 +201,7 @@ class Store:
 
     async def read_mode(self) -> tuple[float, StoredMode | None]:
         """The server's clock, in epoch seconds, and the stored mode."""
-        call = ScriptCall(scripts.READ_MODE, (self._mode_key,), ())
-        return _mode(await self._link.read_script(call, timeout_s=self._write_s))
+        return await self.read_shared("mode")
 
     async def write_mode(
         self, version: int, changed_at_ms: int, body: bytes, *, audit: bytes = b""
@@ -211,12 +212,38 @@ class Store:
         A change comes with its audit entry, and is newer by a higher version only. What a replica shares again comes
         without, and is newer by a later time as well.
         """
+        return await self.write_shared("mode", version, changed_at_ms, body, audit=audit)
+
+    async def read_shared(self, name: str) -> tuple[float, StoredMode | None]:
+        """`read_mode` for anything that replicas share."""
+        call = ScriptCall(scripts.READ_MODE, (self._ops_key(name),), ())
+        return _mode(await self._link.read_script(call, timeout_s=self._write_s))
+
+    async def write_shared(
+        self, name: str, version: int, changed_at_ms: int, body: bytes, *, audit: bytes = b""
+    ) -> tuple[float, StoredMode]:
+        """`write_mode` for anything that replicas share; they are told of it on the same channel."""
         args = (version, changed_at_ms, body, self._channel, self.settings.audit_cap, audit)
-        call = ScriptCall(scripts.WRITE_MODE, (self._mode_key, self._audit_key), args)
-        now, mode = _mode(await self._link.script(call, timeout_s=self._write_s))
-        if mode is None:
-            raise StoreUnavailable("the stored mode is damaged")
-        return now, mode
+        call = ScriptCall(scripts.WRITE_MODE, (self._ops_key(name), self._audit_key), args)
+        now, stored = _mode(await self._link.script(call, timeout_s=self._write_s))
+        if stored is None:
+            raise StoreUnavailable(f"the stored {name} is damaged")
+        return now, stored
+
+    async def report_replica(self, replica: str, body: bytes) -> None:
+        """What a replica says of itself, until it says something else; all of it goes an hour after the last word."""
+        await self._link.command("HSET", self._ops_key("replicas"), replica, body, timeout_s=self._write_s)
+        await self._link.command("EXPIRE", self._ops_key("replicas"), _REPLICAS_S, timeout_s=self._write_s)
+
+    async def read_replicas(self) -> dict[str, bytes]:
+        """The latest word of every replica, by name."""
+        flat = await self._link.command("HGETALL", self._ops_key("replicas"), timeout_s=self._write_s)
+        pairs = list(flat.items()) if isinstance(flat, dict) else list(zip(flat[::2], flat[1::2], strict=True))
+        return {name.decode(errors="replace"): body for name, body in pairs}
+
+    async def forget_replicas(self, *replicas: str) -> None:
+        if replicas:
+            await self._link.command("HDEL", self._ops_key("replicas"), *replicas, timeout_s=self._write_s)
 
     def mode_changes(self) -> AsyncGenerator[bytes, None]:
         """A message whenever the mode changes; may miss some, so poll as well."""
@@ -252,6 +279,9 @@ class Store:
             return [await self._link.script(calls[0], timeout_s=self._write_s)]
         replies, _ = await self._link.scripts(calls, barrier=None, timeout_s=self._write_s)
         return replies
+
+    def _ops_key(self, name: str) -> str:
+        return f"{self.settings.prefix}{{ops}}:{name}"
 
     def _keys(self, subject: Subject, *names: str) -> tuple[str, ...]:
         return tuple(f"{self.settings.prefix}{subject.tag}:{name}" for name in names)
