@@ -18,8 +18,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from service import api, loading, logs, openapi, ops, playground, policies, problems, routes
-from service.auth import Access, Keys
+from service import api, credentials, loading, logs, openapi, ops, playground, policies, problems, routes, secret_files
 from service.behind import WriteBehind
 from service.breaker import BreakerSettings
 from service.budgets import BudgetSettings
@@ -37,8 +36,9 @@ from service.policies import PolicyBook
 from service.recommender import Recommender
 from service.runtime import Lifecycle, Runtime
 from service.served import EngineLike, Serving
-from service.settings import PREFIX, Settings
+from service.settings import Settings
 from service.store import Store, StoreSettings
+from service.web import pages
 
 log = logs.get(__name__)
 
@@ -109,10 +109,7 @@ async def _open(
     store: Store | None,
 ) -> Runtime:
     """Opens the parts; what is cheap to check comes first."""
-    access = Access(
-        Keys.parse(settings.api_keys, f"{PREFIX}API_KEYS", rights=True),
-        Keys.parse(settings.ops_tokens, f"{PREFIX}OPS_TOKENS", rights=False),
-    )
+    access = credentials.access(settings)
     book = PolicyBook(policies.load(settings.policies))
     if engine is None:
         engine = await loading.open_engine(stack, settings)
@@ -129,6 +126,8 @@ async def _open(
         updates = await loading.follow_catalogue(settings.catalogue_updates, engine, serving)
         _spawn(stack, updates.run)
     _spawn(stack, mode.run)
+    if followed := credentials.files(access):
+        _spawn(stack, lambda: secret_files.follow(followed))
     lag_s = settings.loop_lag_interval_ms / 1000.0
     _spawn(stack, lambda: watch_loop_lag(metrics, lag_s, guard.lagged))
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "export": ("Turn a trained model into an artefact to serve.", "train"),
     "serve": ("Serve an artefact over HTTP.", "cpu"),
     "ops": ("Look at a running service, and force its mode.", "cpu"),
+    "keys": ("Make API keys and tokens.", "cpu"),
     "demo": ("From public data to a served model, with everything shown.", "train"),
 }
 _OWN_PACKAGES = ("service", "model", "export", "deploy", "loadtests")

@@ -50,10 +50,20 @@ class Settings(BaseSettings):
     # -- who may call
     api_keys: SecretStr = Field(
         SecretStr(""),
-        description="`name:key` pairs, comma separated; `name:key:users` may also read and erase users. "
-        "Empty: the API is open, but for /users, which then takes an ops token.",
+        description="Entries of API keys, with commas or line ends between: `name:key`, or `name:sha256:digest` as "
+        "`gpt4rec keys new` prints it; with `:users` after it the key may also read and erase users. Its file is "
+        "followed. Empty: the API is open, but for /users, which then takes an ops token.",
     )
-    ops_tokens: SecretStr = Field(SecretStr(""), description="`name:token` pairs, comma separated. Empty: /ops is off.")
+    ops_tokens: SecretStr = Field(
+        SecretStr(""),
+        description="Entries of operators' tokens, `name:token` or `name:sha256:digest`. Its file is followed. Empty: "
+        "/ops is off.",
+    )
+    metrics_tokens: SecretStr = Field(
+        SecretStr(""),
+        description="Entries of tokens that may read /metrics, as of `ops_tokens`; operators may, too. Its file is "
+        "followed. Empty: /metrics is open.",
+    )
 
     hash_user_ids: SecretStr = Field(
         SecretStr(""),
@@ -211,6 +221,12 @@ def secret_names() -> list[str]:
     return [name for name, field in Settings.model_fields.items() if field.annotation is SecretStr]
 
 
+def secret_file(name: str) -> Path | None:
+    """The file a secret setting is read from; None where it is none."""
+    path = os.environ.get(f"{PREFIX}{name.upper()}_FILE")
+    return Path(path) if path and name in secret_names() else None
+
+
 def variable_names() -> list[str]:
     """Every environment variable the service reads."""
     plain = [PREFIX + name.upper() for name in Settings.model_fields]
@@ -221,11 +237,11 @@ class SecretFiles(PydanticBaseSettingsSource):
     """Reads `GPT4REC_<SECRET>_FILE`: the way Docker and Kubernetes mount secrets."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
-        path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE")
-        if not path or field_name not in secret_names():
+        path = secret_file(field_name)
+        if path is None:
             return None, field_name, False
         try:
-            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
+            return path.read_text(encoding="utf-8").strip(), field_name, False
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{PREFIX}{field_name.upper()}_FILE: cannot read {path}") from error
 

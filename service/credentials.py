@@ -1,0 +1,53 @@
+"""From the settings, and the files that some of them come from, to who may call."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pydantic import SecretStr
+
+from service.auth import Access, Keys
+from service.errors import SettingsError
+from service.secret_files import SecretFile
+from service.settings import PREFIX, Settings, secret_file
+
+# name of the setting: whether its entries may have rights, and whether an empty file withdraws all of them
+Files = list[SecretFile]
+
+_SETS = {"api_keys": (True, False), "ops_tokens": (False, True), "metrics_tokens": (False, False)}
+
+
+def access(settings: Settings) -> Access:
+    """Raises SettingsError: an entry that is none, a secret in two of the sets, or a file of API keys without one."""
+    found = Access(Keys({}), Keys({}))
+    for name, (_, empty_allowed) in _SETS.items():
+        text: SecretStr = getattr(settings, name)
+        if secret_file(name) is not None and not text.get_secret_value().strip() and not empty_allowed:
+            raise SettingsError(f"{_variable(name)}_FILE: the file is empty; for none at all, leave the setting out")
+        _apply(found, name, text)
+    return found
+
+
+def files(access: Access) -> Files:
+    """Those to be followed."""
+    return [
+        SecretFile(f"{_variable(name)}_FILE", path, partial(_apply, access, name), empty_allowed)
+        for name, (_, empty_allowed) in _SETS.items()
+        if (path := secret_file(name)) is not None
+    ]
+
+
+def _apply(access: Access, name: str, text: SecretStr) -> None:
+    rights, empty_allowed = _SETS[name]
+    keys = Keys.parse(text, _variable(name), rights=rights)
+    former: Keys = getattr(access, name)
+    if former and not keys and not empty_allowed:
+        raise SettingsError(f"{_variable(name)}: no entry is left")
+    for other in _SETS.keys() - {name}:
+        if keys.shares(getattr(access, other)):
+            raise SettingsError(f"{_variable(name)}: a secret is also one of {_variable(other)}")
+    setattr(access, name, keys)
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
