@@ -8,9 +8,9 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from service import merged_metrics
 from service import responses as out
-from service.openapi import answers, takes
+from service.openapi import answers, problems_of, takes
 from service.routes import DirectRoute
-from service.runtime import call_of, reply, runtime, secret_of
+from service.runtime import admitted, call_of, counted, reply, runtime, secret_of
 from service.schemas import EventsRequest, Id, MergeRequest, RecommendRequest, parse
 
 router = APIRouter(route_class=DirectRoute)
@@ -21,62 +21,58 @@ _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 @router.post(
     "/recommend",
-    responses=answers(out.RecommendAnswer, 400, 401, 408, 413, 422),
+    responses=answers(out.RecommendAnswer, 400, 401, 408, 413, 422, 429),
     openapi_extra=takes(RecommendRequest),
 )
 async def recommend(request: Request) -> Response:
     """The next items for a user, a session or a few events. Always answers within the budget."""
-    service = runtime(request)
-    service.access.api(secret_of(request))
+    service = await admitted(request)
     body = parse(RecommendRequest, await request.body(), latest_ms=service.latest_ms())
     return reply(request, await service.recommender.recommend(body, call_of(request)))
 
 
 @router.post(
-    "/events", responses=answers(out.EventsAnswer, 400, 401, 408, 413, 422), openapi_extra=takes(EventsRequest)
+    "/events", responses=answers(out.EventsAnswer, 400, 401, 408, 413, 422, 429), openapi_extra=takes(EventsRequest)
 )
 async def events(request: Request) -> Response:
     """Stores events. All or none are valid; acknowledged means written."""
-    service = runtime(request)
-    service.access.api(secret_of(request))
+    service = await admitted(request)
     body = service.ingest.parse(await request.body(), service.latest_ms())
     return reply(request, await service.ingest.append(body))
 
 
 @router.post(
     "/sessions/merge",
-    responses=answers(out.MergeAnswer, 400, 401, 408, 413, 422),
+    responses=answers(out.MergeAnswer, 400, 401, 408, 413, 422, 429),
     openapi_extra=takes(MergeRequest),
 )
 async def merge(request: Request) -> Response:
     """Moves an anonymous history to the user who logged in."""
-    service = runtime(request)
-    service.access.api(secret_of(request))
+    service = await admitted(request)
     body = parse(MergeRequest, await request.body())
     return reply(request, await service.ingest.merge(body))
 
 
-@router.get("/items/{item_id:path}/similar", responses=answers(out.SimilarAnswer, 401, 404, 422))
+@router.get("/items/{item_id:path}/similar", responses=answers(out.SimilarAnswer, 401, 404, 422, 429))
 async def similar(request: Request, item_id: PathId, k: Annotated[int, Query(ge=1, le=100)] = 10) -> Response:
     """The nearest items by item-CF: needs neither the model nor Redis."""
-    service = runtime(request)
-    service.access.api(secret_of(request))
+    service = await admitted(request)
     return reply(request, service.model.similar(item_id, k))
 
 
-@router.get("/users/{user_id:path}", responses=answers(out.UserAnswer, 401, 403, 404, 422))
+@router.get("/users/{user_id:path}", responses=answers(out.UserAnswer, 401, 403, 404, 422, 429))
 async def show_user(request: Request, user_id: PathId) -> Response:
     """What is stored of a user."""
     service = runtime(request)
-    service.access.users(secret_of(request))
+    await counted(request, service.access.users(secret_of(request)))
     return reply(request, await service.ingest.show(user_id, service.now_ms()))
 
 
-@router.delete("/users/{user_id:path}", responses=answers(out.EraseAnswer, 401, 403, 404, 422))
+@router.delete("/users/{user_id:path}", responses=answers(out.EraseAnswer, 401, 403, 404, 422, 429))
 async def erase_user(request: Request, user_id: PathId) -> Response:
     """Deletes everything that is stored of a user."""
     service = runtime(request)
-    service.access.users(secret_of(request))
+    await counted(request, service.access.users(secret_of(request)))
     return reply(request, await service.ingest.erase(user_id))
 
 
@@ -102,12 +98,18 @@ async def version(request: Request) -> Response:
     return reply(request, runtime(request).versions())
 
 
-@router.get("/metrics", responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text."}})
+@router.get(
+    "/metrics",
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text."}, **problems_of(401, 503)},
+)
 async def metrics(request: Request) -> Response:
     """Prometheus text exposition: of this process, or on a port that workers share, of them all."""
     service = runtime(request)
+    presented = secret_of(request)
+    service.access.metrics(presented)
     host, port = request.scope["server"]
     if service.settings.workers > 1 and port == service.settings.port:
-        expositions = await merged_metrics.fetch(merged_metrics.worker_urls(host, port, service.settings.workers))
+        urls = merged_metrics.worker_urls(host, port, service.settings.workers)
+        expositions = await merged_metrics.fetch(urls, presented)
         return Response(merged_metrics.merge(expositions), headers={"content-type": _METRICS_TYPE})
     return Response(service.render_metrics(), headers={"content-type": _METRICS_TYPE})

@@ -33,6 +33,7 @@ from service.metrics import Metrics, watch_loop_lag
 from service.middleware import RequestGate
 from service.mode import ModeKeeper
 from service.policies import PolicyBook
+from service.rates import rates_for
 from service.recommender import Recommender
 from service.runtime import Lifecycle, Runtime
 from service.served import EngineLike, Serving
@@ -89,7 +90,11 @@ def create_app(
     routers = [api.router, ops.router, *([playground.router] if settings.playground else [])]
     routes.install(app, *routers)
     problems.install(app, *routers)
-    openapi.install(app, keys_needed=bool(settings.api_keys.get_secret_value()))
+    openapi.install(
+        app,
+        keys_needed=bool(settings.api_keys.get_secret_value()),
+        metrics_guarded=bool(settings.metrics_tokens.get_secret_value()),
+    )
     app.add_middleware(
         RequestGate,
         metrics=metrics,
@@ -142,6 +147,7 @@ async def _open(
         budget_ms=settings.deadline_ms,
         budget_max_ms=settings.deadline_max_ms,
     )
+    rates = rates_for(settings, store, metrics)
     ingest = Ingest(store, serving, behind, book, metrics)
     explorer = Explorer(serving) if settings.playground else None
     if explorer is not None:
@@ -160,6 +166,7 @@ async def _open(
         behind=behind,
         recommender=recommender,
         ingest=ingest,
+        rates=rates,
         explorer=explorer,
     )
 

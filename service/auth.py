@@ -20,7 +20,7 @@ from service.errors import Forbidden, NotFound, SettingsError, Unauthorized
 _USERS = "users"
 _HASHED = "sha256"
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
-_NAME = re.compile(r"[^\x00-\x1f\x7f:,#]{1,64}")
+_NAME = re.compile(r"[^\x00-\x1f\x7f:,#{}]{1,64}")
 # Says in a diff, or to a secret scanner, what has leaked.
 _MARK = "g4r_"
 _RANDOM_BYTES = 32
@@ -47,10 +47,10 @@ def entry(name: str, secret: str, *, users: bool = False) -> str:
     """What a setting or its file holds of a secret.
 
     Raises:
-        ValueError: the name has a colon, a comma, a number sign or a control character, or more than 64 characters.
+        ValueError: the name has one of `:,#{}` or a control character, or more than 64 characters.
     """
     if name != name.strip() or not _NAME.fullmatch(name):
-        raise ValueError("a name is 1 to 64 characters, without colons, commas and number signs")
+        raise ValueError("a name is 1 to 64 characters, without any of :,#{}")
     return ":".join([name, _HASHED, digest(secret).hex(), *([_USERS] if users else [])])
 
 

@@ -8,6 +8,7 @@
     │   ├── NotFound               404  not_found
     │   ├── TooSlow                408  too_slow           its body took too long to arrive
     │   ├── BodyTooLarge           413  body_too_large
+    │   ├── TooManyRequests        429  too_many_requests  more than the rate of its API key
     │   └── InvalidRequest         422  invalid_request    carries `errors`, one entry per fault
     │       └── UnknownSegment     422  unknown_segment
     ├── StoreUnavailable           503  state_unavailable  Redis is away, slow, or acknowledged too few copies
@@ -103,6 +104,20 @@ class BodyTooLarge(RequestError):
     status = 413
     reason = "body_too_large"
     title = "Body too large"
+
+
+class TooManyRequests(RequestError):
+    status = 429
+    reason = "too_many_requests"
+    title = "Too many requests"
+
+    def __init__(self, detail: str, *, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self._retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self._retry_after_s)}
 
 
 class InvalidRequest(RequestError):

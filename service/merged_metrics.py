@@ -32,9 +32,11 @@ def worker_urls(host: str, shared_port: int, workers: int) -> list[str]:
     return [f"http://{shown}:{shared_port + 1 + number}/metrics" for number in range(workers)]
 
 
-async def fetch(urls: Sequence[str]) -> list[str]:
-    """The expositions of the workers. Raises WorkerAway where one does not answer."""
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
+async def fetch(urls: Sequence[str], secret: str | None = None) -> list[str]:
+    """The expositions of the workers, asked for with the secret that the caller presented. Raises WorkerAway where one
+    does not answer."""
+    headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
+    async with httpx.AsyncClient(headers=headers, timeout=_TIMEOUT_S, trust_env=False) as client:
         try:
             answers = await asyncio.gather(*(client.get(url) for url in urls))
             return [answer.raise_for_status().text for answer in answers]

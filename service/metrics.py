@@ -72,6 +72,13 @@ class Metrics:
             ["outcome"],
             registry=r,
         )
+        self.rate_checks = Counter(
+            "gpt4rec_rate_checks",
+            "Requests of API keys, counted in Redis (where shared) or, while it is away, by this process (own): "
+            "allowed, refused.",
+            ["where", "outcome"],
+            registry=r,
+        )
         self.model_attempts = Counter(
             "gpt4rec_model_attempts",
             "Attempts at the model that ended: ok, late (no answer before the deadline), failed.",

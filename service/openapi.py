@@ -17,6 +17,7 @@ _REF = "#/components/schemas/{model}"
 _SCHEMES: dict[str, dict[str, str]] = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "A key of GPT4REC_API_KEYS."},
     "ApiKeyBearer": {"type": "http", "scheme": "bearer", "description": "The same key, as a bearer token."},
+    "MetricsToken": {"type": "http", "scheme": "bearer", "description": "A token of GPT4REC_METRICS_TOKENS."},
     "OpsToken": {"type": "http", "scheme": "bearer", "description": "A token of GPT4REC_OPS_TOKENS."},
 }
 # One of them is enough. Who may do what is decided by `service.auth`.
@@ -30,6 +31,7 @@ _MEANING = {
     408: "The body took too long to arrive.",
     413: "The body is too large.",
     422: "The request does not fit; `errors` says where.",
+    429: "More requests than the rate of the API key; see Retry-After.",
     500: "A fault of the service.",
     503: "Cannot be done now; see Retry-After.",
 }
@@ -41,10 +43,12 @@ def takes(body: type[Body]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def guarded(path: str, *, keys_needed: bool) -> list[dict[str, list[str]]]:
+def guarded(path: str, *, keys_needed: bool, metrics_guarded: bool = False) -> list[dict[str, list[str]]]:
     """The `security` of a path; empty where everybody may call it."""
     if path.startswith("/ops"):
         return [{name: []} for name in _OPERATORS]
+    if path == "/metrics" and metrics_guarded:
+        return [{name: []} for name in ("MetricsToken", *_OPERATORS)]
     if path.startswith("/users") or (
         keys_needed and path.startswith(("/recommend", "/events", "/sessions", "/items", "/playground/"))
     ):
@@ -54,17 +58,21 @@ def guarded(path: str, *, keys_needed: bool) -> list[dict[str, list[str]]]:
 
 def answers(model: type[BaseModel], *problems: int) -> dict[int | str, dict[str, Any]]:
     """`responses` of a route: its answer, and the problems it may answer with; 500 and 503 always are."""
+    return {200: {"model": model, "description": "The answer."}, **problems_of(*problems, 500, 503)}
+
+
+def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
     schema = {"$ref": _REF.format(model=Problem.__name__)}
-    documents: dict[int | str, dict[str, Any]] = {
+    return {
         status: {"description": _MEANING[status], "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in sorted({*problems, 500, 503})
+        for status in sorted(set(statuses))
     }
-    return {200: {"model": model, "description": "The answer."}, **documents}
 
 
-def install(app: FastAPI, *, keys_needed: bool) -> None:
+def install(app: FastAPI, *, keys_needed: bool, metrics_guarded: bool) -> None:
     """Adds the schemas that only this module refers to, and who may call what: `keys_needed` says whether the
-    routes of frontends ask for a key."""
+    routes of frontends ask for a key, `metrics_guarded` whether /metrics asks for a token. Neither changes while the
+    service runs."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -75,7 +83,7 @@ def install(app: FastAPI, *, keys_needed: bool) -> None:
             document["components"]["securitySchemes"] = _SCHEMES
             for path, methods in document["paths"].items():
                 for operation in methods.values():
-                    operation["security"] = guarded(path, keys_needed=keys_needed)
+                    operation["security"] = guarded(path, keys_needed=keys_needed, metrics_guarded=metrics_guarded)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

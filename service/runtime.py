@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from fastapi import Request, Response
 
-from service.auth import Access, presented_secret
+from service.auth import Access, Caller, presented_secret
 from service.behind import WriteBehind
 from service.call import Call
 from service.deadline import Clock
@@ -22,6 +22,7 @@ from service.keeper import StateKeeper
 from service.metrics import BREAKER_STATES, MODES, Metrics
 from service.mode import ModeKeeper
 from service.policies import PolicyBook
+from service.rates import Rates
 from service.recommender import Recommender
 from service.served import ServedModel, Serving
 from service.settings import Settings
@@ -51,6 +52,7 @@ class Runtime:
     behind: WriteBehind
     recommender: Recommender
     ingest: Ingest
+    rates: Rates | None
     explorer: Explorer | None = None
     wall_clock: Clock = field(default=time.time)
 
@@ -108,6 +110,27 @@ class Runtime:
 def runtime(request: Request) -> Runtime:
     found: Runtime = request.app.state.runtime
     return found
+
+
+async def admitted(request: Request) -> Runtime:
+    """The service, for a request of a frontend that has a key where one is needed, and is within its rate.
+
+    Raises:
+        Unauthorized, TooManyRequests.
+    """
+    service = runtime(request)
+    await counted(request, service.access.api(secret_of(request)))
+    return service
+
+
+async def counted(request: Request, caller: Caller | None) -> None:
+    """Notes who calls, and counts it where keys have a rate. Raises TooManyRequests."""
+    if caller is None:
+        return
+    call_of(request).facts["caller"] = caller.name
+    rates = runtime(request).rates
+    if rates is not None:
+        await rates.take(caller)
 
 
 def call_of(request: Request) -> Call:

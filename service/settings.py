@@ -70,7 +70,9 @@ class Settings(BaseSettings):
         description="Key with which user and session ids are hashed in Redis. Empty: they are stored as sent.",
     )
     api_rate: str = Field(
-        "", description="Requests an API key may make, as `100/second` or `5000/minute`. Empty: as many as it likes."
+        "",
+        description="Requests each API key may make, on all replicas together, as `100/second` or `5000/minute`; then "
+        "429. While Redis is away each process counts by itself. Empty: as many as it likes.",
     )
     cors_origins: str = Field("", description="Origins whose pages may call the API, comma separated. Empty: none.")
 

@@ -29,6 +29,7 @@ from service import store_scripts as scripts
 from service.errors import SettingsError, StoreUnavailable
 from service.records import AppendResult, NewEvent, StoredEvent, Subject, UserRecord, parse_events
 from service.redis_link import RedisLink, ScriptCall
+from service.store_scripts import Script
 
 __all__ = ["AppendResult", "NewEvent", "Store", "StoreSettings", "StoredEvent", "Subject", "UserRecord"]
 
@@ -244,6 +245,11 @@ class Store:
     async def forget_replicas(self, *replicas: str) -> None:
         if replicas:
             await self._link.command("HDEL", self._ops_key("replicas"), *replicas, timeout_s=self._write_s)
+
+    async def count(self, script: Script, names: Sequence[str], args: Sequence[int]) -> Any:
+        """What a script of `service.rates` answers; its keys are the deployment's. Within the read time-out."""
+        keys = tuple(f"{self.settings.prefix}{name}" for name in names)
+        return await self._link.read_script(ScriptCall(script, keys, tuple(args)), timeout_s=self._read_s)
 
     def mode_changes(self) -> AsyncGenerator[bytes, None]:
         """A message whenever the mode changes; may miss some, so poll as well."""
