@@ -87,7 +87,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.lifecycle = lifecycle
-    routers = [api.router, ops.router, *([playground.router] if settings.playground else [])]
+    routers = [api.router, ops.router, pages.router, *([playground.router] if settings.playground else [])]
     routes.install(app, *routers)
     problems.install(app, *routers)
     openapi.install(

@@ -1,0 +1,1 @@
+"""The pages for people, as plain files, and the routes that serve them."""
