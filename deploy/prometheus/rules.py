@@ -21,6 +21,7 @@ import yaml
 from service.budgets import BudgetSettings, breach_share
 
 LEAST_BAD = 10
+RUNBOOK = "docs/runbook.md"
 _DEFAULT = BudgetSettings()
 
 
@@ -88,16 +89,21 @@ def objectives(settings: BudgetSettings) -> list[Objective]:
     ]  # fmt: skip
 
 
-def rules(settings: BudgetSettings) -> dict[str, Any]:
-    """The rules file: recorded shares and burn-rate alerts of each objective, and alerts of single parts."""
-    budgets = [
+def rules(settings: BudgetSettings, runbook: str = RUNBOOK) -> dict[str, Any]:
+    """The rules file: recorded shares and burn-rate alerts of each objective, and alerts of single parts.
+
+    `runbook` is where the runbook is read; each alert names its entry there."""
+    budgets: list[dict[str, Any]] = [
         {"name": f"gpt4rec_{one.name}_budget", "rules": [*_recordings(one), *(_burn_alert(one, b) for b in BURNS)]}
         for one in objectives(settings)
     ]
-    return {"groups": [*budgets, {"name": "gpt4rec_operation", "rules": _operation()}]}
+    groups = [*budgets, {"name": "gpt4rec_operation", "rules": _operation()}]
+    for rule in (rule for group in groups for rule in group["rules"] if "alert" in rule):
+        rule["annotations"]["runbook_url"] = f"{runbook}#{rule['alert'].lower()}"
+    return {"groups": groups}
 
 
-def text(settings: BudgetSettings) -> str:
+def text(settings: BudgetSettings, runbook: str = RUNBOOK) -> str:
     """The rules file as YAML."""
     shares = f"{settings.late_share:g}, {settings.failed_share:g}, {settings.below_share:g}"
     head = (
@@ -106,7 +112,7 @@ def text(settings: BudgetSettings) -> str:
         "# For a service with others (GPT4REC_LATENCY_BUDGET_SHARE, GPT4REC_ERROR_BUDGET_SHARE,\n"
         "# GPT4REC_SERVED_BUDGET_SHARE) write them anew, see --help.\n"
     )
-    return head + yaml.dump(rules(settings), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return head + yaml.dump(rules(settings, runbook), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
 def threshold(allowed: float, burn: Burn) -> float:
@@ -230,13 +236,14 @@ def main(
     served_share: Annotated[
         float, typer.Option(help="Share of lists that may come from below the model.")
     ] = _DEFAULT.below_share,
+    runbook: Annotated[str, typer.Option(help="Where the runbook is read: its URL.")] = RUNBOOK,
 ) -> None:
     """Prints the rules; the allowed shares should be those of the service."""
     for name, share in (("latency", latency_share), ("error", error_share), ("served", served_share)):
         if not 0.0 < share <= 1.0:
             raise typer.BadParameter("a share lies in (0, 1]", param_hint=f"--{name}-share")
     settings = BudgetSettings(late_share=latency_share, failed_share=error_share, below_share=served_share)
-    typer.echo(text(settings), nl=False)
+    typer.echo(text(settings, runbook), nl=False)
 
 
 if __name__ == "__main__":
