@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -109,6 +109,15 @@ def started(
     if "--port" not in command:
         command = [*command, "--port", str(free_port())]
     port = int(command[command.index("--port") + 1])
+    with listening(command, port, path, log, environment) as found:
+        yield found
+
+
+@contextmanager
+def listening(
+    command: Sequence[str], port: int, path: str, log: Path, environment: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], str, float]]:
+    """The same for a command that is told its port in another way."""
     with log.open("ab") as out:
         began = time.perf_counter()
         process = subprocess.Popen(  # noqa: S603 - our own commands
