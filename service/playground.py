@@ -13,6 +13,7 @@ from service.openapi import answers, takes
 from service.routes import DirectRoute
 from service.runtime import Runtime, reply, runtime, secret_of
 from service.schemas import Id, WhyRequest, parse
+from service.web import pages
 
 router = APIRouter(prefix="/playground", tags=["playground"], route_class=DirectRoute)
 
@@ -21,11 +22,9 @@ _PROBLEMS = (401, 404, 422)
 
 
 @router.get("", responses={200: {"content": {"text/html": {}}, "description": "The page."}})
-async def page(request: Request) -> Response:  # noqa: ARG001 - every direct route takes the request
+async def page(request: Request) -> Response:
     """The page. It asks for an API key itself where one is needed."""
-    from service.web import pages
-
-    return pages.page("playground")
+    return pages.page("playground", request)
 
 
 @router.get("/about", responses=answers(out.PlaygroundAnswer, *_PROBLEMS))

@@ -1,0 +1,123 @@
+// What is being tried: its default, its place in the address, and the request that it is.
+
+export const SECONDS = { second: 1, minute: 60, day: 86_400, week: 604_800 };
+export const SPACINGS = [
+  ["second", "a second apart"],
+  ["minute", "a minute apart"],
+  ["day", "a day apart"],
+  ["week", "a week apart"],
+];
+export const EVENTS_MAX = 200;
+const NOBODY = "playground-nobody"; // a session without events: somebody who has just come
+
+/** Nothing chosen: the service decides. */
+export function fresh(about) {
+  return {
+    history: [],
+    type: about.event_types[0],
+    segment: "",
+    strategy: "",
+    beam: 5,
+    topP: 0.9,
+    temperature: 1.2,
+    seed: 7,
+    k: 10,
+    budget: about.budget_ms,
+    spacing: "minute",
+    categories: [],
+    scene: "",
+    features: {},
+  };
+}
+
+const PLAIN = [
+  ["type", "type", String], ["segment", "segment", String], ["strategy", "strategy", String], ["beam", "beam", Number],
+  ["topP", "p", Number], ["temperature", "t", Number], ["seed", "seed", Number], ["k", "k", Number],
+  ["budget", "budget", Number], ["spacing", "spacing", String], ["scene", "scene", String],
+];
+
+/** The part behind # that brings this state back. What is as by default is left out. */
+export function toFragment(state, about) {
+  const usual = fresh(about);
+  const parts = new URLSearchParams();
+  for (const item of state.history) parts.append("h", item);
+  for (const [field, name] of PLAIN) {
+    if (state[field] !== usual[field]) parts.set(name, state[field]);
+  }
+  for (const category of state.categories) parts.append("only", category);
+  for (const [name, value] of Object.entries(state.features)) parts.append("who", `${name}=${value}`);
+  return parts.toString();
+}
+
+/** The state of a fragment; what it does not say, or says wrongly, is as by default. Null where it says nothing. */
+export function fromFragment(fragment, about) {
+  const parts = new URLSearchParams(fragment.replace(/^#/, ""));
+  if (![...parts.keys()].length) return null;
+  const state = fresh(about);
+  state.history = parts.getAll("h").slice(0, EVENTS_MAX);
+  for (const [field, name, kind] of PLAIN) {
+    const value = parts.has(name) ? kind(parts.get(name)) : state[field];
+    if (kind !== Number || Number.isFinite(value)) state[field] = value;
+  }
+  const among = (value, known, otherwise) => (known.includes(value) ? value : otherwise);
+  const within = (value, low, high) => Math.min(high, Math.max(low, value));
+  state.segment = among(state.segment, about.segments.map((segment) => segment.name), "");
+  state.strategy = among(state.strategy, ["beam", "top_p", "temperature", "greedy"], "");
+  state.spacing = among(state.spacing, Object.keys(SECONDS), "minute");
+  state.type = among(state.type, about.event_types, about.event_types[0]);
+  state.scene = among(state.scene, about.scenes, "");
+  state.k = Math.round(within(state.k, 1, 40));
+  state.beam = Math.round(within(state.beam, 1, 16));
+  state.topP = within(state.topP, 0.05, 1);
+  state.temperature = within(state.temperature, 0.1, 3);
+  state.seed = Math.round(within(state.seed, 0, Number.MAX_SAFE_INTEGER));
+  state.budget = within(state.budget, 1, about.budget_max_ms);
+  const categories = about.categories.map((category) => category.name);
+  state.categories = parts.getAll("only").filter((name) => categories.includes(name)).slice(0, 64);
+  for (const pair of parts.getAll("who")) {
+    const at = pair.indexOf("=");
+    const [name, value] = [pair.slice(0, at), pair.slice(at + 1)];
+    if (Object.hasOwn(about.features, name) && about.features[name].includes(value)) state.features[name] = value;
+  }
+  return state;
+}
+
+/** The history as inline events, the last of them now. */
+export function events(state, now = Date.now()) {
+  const step = SECONDS[state.spacing];
+  const last = Math.floor(now / 1000);
+  const { length } = state.history;
+  return state.history.map((item, place) => ({
+    item_id: item, type: state.type, timestamp: last - (length - 1 - place) * step,
+  }));
+}
+
+/** The strategy's own parameters. */
+export function decoding(state) {
+  const { strategy } = state;
+  if (strategy === "beam") return { strategy, beam_width: state.beam };
+  if (strategy === "top_p") return { strategy, top_p: state.topP };
+  if (strategy === "temperature") return { strategy, temperature: state.temperature };
+  return { strategy };
+}
+
+/** The body of `POST /recommend`. */
+export function body(state, about, now = Date.now()) {
+  const asked = state.history.length ? { events: events(state, now) } : { session_id: NOBODY };
+  asked.k = state.k;
+  asked.seed = state.seed;
+  if (state.segment) asked.segment = state.segment;
+  if (state.strategy) asked.decoding = decoding(state);
+  if (state.categories.length) asked.filter = { category: state.categories };
+  if (state.scene) asked.scene = state.scene;
+  if (Object.keys(state.features).length) asked.features = state.features;
+  if (state.budget !== about.budget_ms) asked.budget_ms = state.budget;
+  return asked;
+}
+
+/** The same request for a shell. The key is named, not shown. */
+export function curl(asked, origin, needsKey) {
+  const json = JSON.stringify(asked).replaceAll("'", "'\\''");
+  const key = needsKey ? " \\\n  -H \"X-API-Key: $GPT4REC_API_KEY\"" : "";
+  return `curl -s ${origin}/recommend \\\n  -H 'Content-Type: application/json'${key} \\\n  -d '${json}'`;
+}

@@ -1,0 +1,39 @@
+// How things are called on the page.
+
+/** A title as it is spoken: "Godfather, The (1972)" is filed under G. */
+export function spoken(title) {
+  return title.replace(/^(.+), (The|A|An|Der|Die|Das|Le|La|Les|L'|Il|El)( \([^()]*\))?$/u, (_, name, article, rest) =>
+    `${article}${article.endsWith("'") ? "" : " "}${name}${rest || ""}`);
+}
+
+export const named = (item) => (item.title ? spoken(item.title) : item.item_id);
+
+export const category = (item) => (item.category || []).slice(0, 3).join(" · ");
+
+export const percent = (share) => `${share > 0 && share < 0.005 ? "<1" : Math.round(share * 100)} %`;
+
+export const ms = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
+
+export const STRATEGIES = { "": "as the segment says", greedy: "greedy", beam: "beam", top_p: "top-p", temperature: "temperature" };
+
+export const RUNGS = [
+  ["full", "full", "the model, searched as asked"],
+  ["narrow", "narrow", "the model, searched narrowly"],
+  ["item_cf", "item-CF", "neighbours of the history, without the model"],
+  ["popular", "popular", "what everybody likes"],
+];
+
+const REASONS = {
+  forced: "an operator has forced the fallback",
+  breaker_open: "the model fails too often, so its breaker is open",
+  latency_budget: "the model has been late too often",
+  error_budget: "the model has failed too often",
+  overload: "there is more to do than fits the budget",
+  deadline: "the model does not fit the budget",
+  model_error: "the model failed",
+  state_unavailable: "the stored history cannot be read",
+  state_stale: "the history cannot be encoded in time",
+  not_enough_items: "no more items are allowed",
+};
+
+export const reason = (name) => REASONS[name] || name;

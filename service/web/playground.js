@@ -1,0 +1,253 @@
+// The playground: a history and a few choices in, a list out, again with every click.
+
+import { Refusal, ask, el, keeper, text } from "/assets/base.js";
+import { Controls } from "/assets/playground-controls.js";
+import { History } from "/assets/playground-history.js";
+import { List, Similar } from "/assets/playground-list.js";
+import { Search } from "/assets/playground-search.js";
+import { EVENTS_MAX, body, curl, events, fresh, fromFragment, toFragment } from "/assets/playground-state.js";
+import { RUNGS, STRATEGIES, ms, named, percent, reason } from "/assets/playground-text.js";
+
+const PAUSE_MS = 70; // a slider that is drawn asks once, not at every step
+const FIRST_SAMPLE = 4;
+const NEAREST = 40;
+
+const at = (id) => document.getElementById(id);
+const key = keeper("api-key");
+const items = new Map();
+let about, state, controls, history, list, search;
+let asked = null;
+let timer = null;
+
+const secret = () => key.get();
+const get = (path, signal) => ask("GET", path, { secret: secret(), signal });
+const post = (path, given, signal) => ask("POST", path, { secret: secret(), body: given, signal });
+
+function learn(found) {
+  for (const item of found) items.set(item.item_id, { ...items.get(item.item_id), ...item });
+  return found;
+}
+
+const known = (id) => items.get(id) || { item_id: id, title: null, category: [] };
+
+/** Fetches what is not known yet of these items. */
+async function meet(ids, signal) {
+  const strange = [...new Set(ids.filter((id) => !items.get(id)?.category))];
+  if (!strange.length) return false;
+  const query = new URLSearchParams(strange.slice(0, 250).map((id) => ["item_id", id]));
+  learn((await get(`/playground/items?${query}`, signal)).items);
+  return true;
+}
+
+function say(message) {
+  text(at("said"), message);
+}
+
+// -- what is tried
+
+function change(part, said) {
+  state = { ...state, ...part };
+  window.history.replaceState(null, "", `#${toFragment(state, about)}`);
+  draw();
+  later();
+  if (said) say(said);
+}
+
+function take(item) {
+  learn([item]);
+  if (state.history.length >= EVENTS_MAX) return say(`a history here has at most ${EVENTS_MAX} events`);
+  return change({ history: [...state.history, item.item_id] }, `${named(item)} added to the history`);
+}
+
+function draw() {
+  controls.show(state);
+  history.show(state.history);
+  const nobody = !state.history.length;
+  at("empty").hidden = !nobody;
+  at("clear").disabled = nobody;
+  if (nobody) text(at("why"), "");
+  at("history-title").textContent = nobody ? "History" : `History of ${state.history.length}`;
+}
+
+async function surprise(seed) {
+  const found = learn((await get(`/playground/sample?seed=${seed}`)).items);
+  change({ history: found.map((item) => item.item_id) }, `a history of ${found.length}`);
+}
+
+// -- what comes of it
+
+function later() {
+  asked?.abort();
+  clearTimeout(timer);
+  timer = setTimeout(refresh, PAUSE_MS);
+}
+
+async function refresh() {
+  asked?.abort();
+  asked = new AbortController();
+  const { signal } = asked;
+  const slow = setTimeout(() => at("next").setAttribute("aria-busy", "true"), 250);
+  try {
+    const why = explain(signal);
+    const answer = await post("/recommend", body(state, about), signal);
+    await meet(answer.items.map((item) => item.item_id), signal);
+    learn(answer.items.map(({ item_id, title }) => ({ item_id, title })));
+    show(answer);
+    await why;
+    at("notice").hidden = true;
+  } catch (error) {
+    trouble(error);
+  } finally {
+    clearTimeout(slow);
+    if (!signal.aborted) at("next").removeAttribute("aria-busy");
+  }
+}
+
+function show(answer) {
+  at("how").hidden = false;
+  const [, , meaning] = RUNGS.find(([rung]) => rung === answer.rung);
+  at("ladder").replaceChildren(...RUNGS.map(([rung, label, what]) =>
+    el("li", { title: what, "aria-current": rung === answer.rung ? "true" : null }, label)));
+  at("ladder").dataset.rung = answer.rung;
+  const share = Math.min(1, answer.latency_ms / answer.budget_ms);
+  at("latency-bar").style.width = `${Math.max(1, share * 100)}%`;
+  at("latency-bar").classList.toggle("late", answer.latency_ms > answer.budget_ms);
+  text(at("latency"), `${ms(answer.latency_ms)} of ${ms(answer.budget_ms)}`);
+  const facts = [
+    el("span", { class: answer.source === "gpt4rec" ? "tag good" : "tag warn" }, answer.source),
+    el("span", {}, `segment ${answer.segment}`), el("span", {}, STRATEGIES[answer.strategy]), el("span", {}, meaning)];
+  if (answer.reason) facts.push(el("span", { class: "because" }, `because ${reason(answer.reason)}`));
+  at("facts").replaceChildren(...facts);
+  list.show(answer, known);
+  const first = answer.items[0];
+  say(`${answer.items.length} items by ${answer.source} in ${ms(answer.latency_ms)}${first ? `, first ${named(known(first.item_id))}` : ""}`);
+  if (!answer.items.length) at("items").replaceChildren(el("li", { class: "quiet none" }, "Nothing is left that is allowed."));
+}
+
+/** The attention of each event, under the history. */
+async function explain(signal) {
+  if (!state.history.length) return;
+  if (!about.explains) {
+    text(at("why"), "This artefact cannot say which events mattered; exporting the model again adds it.");
+    return;
+  }
+  try {
+    const { weights, start } = await post("/playground/why", { events: events(state) }, signal);
+    history.weigh(weights);
+    text(at("why"), `Bars: share of the model's attention, rolled out over its layers; the start of the history has ${percent(start)}.`);
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    history.weigh(null);
+    text(at("why"), "Why cannot be told just now.");
+  }
+}
+
+function trouble(error) {
+  if (error.name === "AbortError") return;
+  if (error instanceof Refusal && error.status === 401) {
+    askForKey(secret() ? "This key is not known." : "");
+    return;
+  }
+  const id = error.problem?.request_id ? ` (request ${error.problem.request_id})` : "";
+  text(at("notice").querySelector("p"), `${error.message}${id}`);
+  at("notice").hidden = false;
+}
+
+// -- the key
+
+function askForKey(fault) {
+  text(at("key-fault"), fault);
+  if (!at("key-dialog").open) at("key-dialog").showModal();
+}
+
+at("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  key.set(at("key").value.trim());
+  at("key").value = "";
+  at("key-dialog").close();
+  retry();
+});
+
+function retry() {
+  at("notice").hidden = true;
+  if (state) later();
+  else begin();
+}
+
+// -- the page
+
+async function copy(button, what) {
+  const said = button.textContent;
+  try {
+    await navigator.clipboard.writeText(what);
+    button.textContent = "Copied";
+    say("copied");
+  } catch {
+    button.textContent = "Not allowed here";
+  }
+  setTimeout(() => {
+    button.textContent = said;
+  }, 1500);
+}
+
+function wire() {
+  const similar = new Similar(at("similar"),
+    async (id, signal) => {
+      const near = (await get(`/items/${encodeURIComponent(id)}/similar?k=${NEAREST}`, signal)).items;
+      return learn(near.map(({ item_id, title }) => ({ item_id, title })));
+    }, take, (ids) => history.mark(ids));
+  list = new List(at("items"), take, similar);
+  history = new History(at("events"), (ids, said) => change({ history: ids }, said), known);
+  controls = new Controls(about, (part) => change(part));
+  search = new Search(at("search"), at("found"), async (words, signal) =>
+    learn((await get(`/playground/items?${new URLSearchParams({ q: words, limit: "10" })}`, signal)).items), take);
+  const guarded = (work) => () => work().catch(trouble);
+  at("surprise").addEventListener("click", guarded(() => surprise(Math.floor(Math.random() * 1_000_000))));
+  at("clear").addEventListener("click", () => {
+    change({ history: [] }, "the history is empty");
+    search.input.focus();
+  });
+  at("reset").addEventListener("click", () => change({ ...fresh(about), history: state.history }, "as the service decides"));
+  at("link").addEventListener("click", () => copy(at("link"), location.href));
+  at("curl").addEventListener("click", () =>
+    copy(at("curl"), curl(body(state, about), location.origin, Boolean(secret()))));
+  addEventListener("hashchange", guarded(restore));
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.closest("input, select, textarea, dialog");
+    if (event.key !== "/" || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    search.input.focus();
+  });
+}
+
+/** What the address says; a sample where it says nothing. */
+async function restore() {
+  const found = fromFragment(location.hash, about);
+  state = found || fresh(about);
+  if (!found) {
+    await surprise(FIRST_SAMPLE);
+    return;
+  }
+  await meet(state.history);
+  draw();
+  later();
+}
+
+async function begin() {
+  try {
+    about = await get("/playground/about");
+    const from = about.trained_on;
+    text(at("model"), [about.model_version, `${about.items.toLocaleString("en")} items`,
+      from?.events ? `trained on ${from.events.toLocaleString("en")} events` : null].filter(Boolean).join(" · "));
+    if (!controls) wire();
+    const popular = learn((await get("/playground/items?limit=8")).items);
+    at("starters").replaceChildren(...popular.map((item) =>
+      el("button", { type: "button", class: "chip", onclick: () => take(item) }, named(item))));
+    await restore();
+  } catch (error) {
+    trouble(error);
+  }
+}
+
+at("again").addEventListener("click", retry);
+begin();
