@@ -1,7 +1,7 @@
 // The history: what was done, oldest first, with what each of it carried.
 
 import { el } from "/assets/base.js";
-import { category, named, percent } from "/assets/playground-text.js";
+import { category, label, named, percent } from "/assets/playground-text.js";
 
 export class History {
   /** `change(ids, said)` is called with the new history and what to read out. */
@@ -43,13 +43,12 @@ export class History {
       el("button", { type: "button", class: `${what} plain`, "aria-label": `${label}: ${name}`, title: label,
         disabled, onclick: act }, sign);
     const row = el("li", { "data-item": id, draggable: true },
-      el("div", { class: "what" }, el("span", { class: "name" }, name),
-        el("span", { class: "quiet small" }, category(item))),
+      label(item),
       el("div", { class: "tools" },
         button("earlier", "↑", "Move to before", () => this.shift(place, -1), place === 0),
         button("later", "↓", "Move to after", () => this.shift(place, 1), place === this.ids.length - 1),
         button("remove", "✕", "Remove", () => this.remove(place))),
-      el("div", { class: "share" }, el("div", { class: "track", "aria-hidden": "true" }, el("div", { class: "fill" })),
+      el("div", { class: "share" }, el("span", { class: "quiet small kind" }, category(item)), el("div", { class: "track", "aria-hidden": "true" }, el("div", { class: "fill" })),
         el("span", { class: "small number" })));
     row.addEventListener("dragstart", (event) => {
       this.dragged = row;

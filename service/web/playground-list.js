@@ -1,7 +1,7 @@
 // The recommended items: rank, score, what changed, and a card of similar ones beside the pointer.
 
 import { calm, el } from "/assets/base.js";
-import { category, named } from "/assets/playground-text.js";
+import { category, figure, label, named } from "/assets/playground-text.js";
 
 const MOVE_MS = 320;
 const HOVER_MS = 350;
@@ -55,11 +55,11 @@ export class List {
     const take = el("button", { type: "button", class: "take", title: "Add to the history",
       onclick: () => this.add(item) },
       el("span", { class: "rank" }, String(item.rank)),
-      el("span", { class: "what" }, el("span", { class: "name" }, name),
+      el("span", { class: "what" }, label(item),
         el("span", { class: "quiet small" }, category(item))),
       el("span", { class: "score", title: `score ${item.score}` },
         el("span", { class: "track", "aria-hidden": "true" }, bar),
-        el("span", { class: "small quiet" }, item.score.toFixed(2))),
+        el("span", { class: "small quiet" }, figure(item.score))),
       this.ranks ? change(item.rank, this.ranks.get(item.item_id)) : el("span", { class: "moved" }));
     const like = el("button", { type: "button", class: "like plain", "aria-label": `Similar to ${name}`,
       title: "Similar items", onclick: () => this.similar.open(item, like) }, "≈");

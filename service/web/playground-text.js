@@ -1,5 +1,7 @@
 // How things are called on the page.
 
+import { el } from "/assets/base.js";
+
 /** A title as it is spoken: "Godfather, The (1972)" is filed under G. */
 export function spoken(title) {
   return title.replace(/^(.+), (The|A|An|Der|Die|Das|Le|La|Les|L'|Il|El)( \([^()]*\))?$/u, (_, name, article, rest) =>
@@ -7,6 +9,19 @@ export function spoken(title) {
 }
 
 export const named = (item) => (item.title ? spoken(item.title) : item.item_id);
+
+/** The name as it stands in a row, its year set back. */
+export function label(item) {
+  const [, name, year] = named(item).match(/^(.*\S)\s*(\(\d{4}\))$/u) || [null, named(item), ""];
+  return el("span", { class: "name" }, name, year ? el("span", { class: "year" }, ` ${year.slice(1, -1)}`) : null);
+}
+
+/** A score in at most five signs. */
+export function figure(score) {
+  const size = Math.abs(score);
+  const shown = size >= 100 ? String(Math.round(size)) : size.toFixed(size < 0.095 ? 3 : 2);
+  return score < 0 ? `−${shown}` : shown;
+}
 
 export const category = (item) => (item.category || []).slice(0, 3).join(" · ");
 
