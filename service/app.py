@@ -18,7 +18,21 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from service import api, credentials, loading, logs, openapi, ops, playground, policies, problems, routes, secret_files
+from service import (
+    api,
+    api_page,
+    cors,
+    credentials,
+    loading,
+    logs,
+    openapi,
+    ops,
+    playground,
+    policies,
+    problems,
+    routes,
+    secret_files,
+)
 from service.behind import WriteBehind
 from service.breaker import BreakerSettings
 from service.budgets import BudgetSettings
@@ -85,9 +99,15 @@ def create_app(
         version=metadata.version("gpt4rec"),
         description="Next-item recommendations that always answer, and say how.",
         lifespan=lifespan,
+        openapi_url="/openapi.json" if settings.openapi_pages else None,
+        # Those of the framework load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.lifecycle = lifecycle
     routers = [api.router, ops.router, pages.router, *([playground.router] if settings.playground else [])]
+    if settings.openapi_pages:
+        routers.append(api_page.router)
     routes.install(app, *routers)
     problems.install(app, *routers)
     openapi.install(
@@ -100,6 +120,7 @@ def create_app(
         metrics=metrics,
         max_body_bytes=settings.max_body_bytes,
         draining=lambda: lifecycle.draining,
+        origins=cors.origins_of(settings.cors_origins),
         direct=routes.direct(*routers),
     )
     return app

@@ -4,6 +4,7 @@
     answer that cannot be sent ──► sent:   `patience_s`, then dropped    (clients that do not read)
     requests sent ahead of answers:        `AHEAD_MAX`, then dropped     (floods through one connection)
     nothing under way:                     uvicorn's keep-alive, before the first request as well
+    head of a request: `HEAD_MAX` bytes, `HEADERS_MAX` headers, a target of `TARGET_MAX` bytes, else 431 or 414
 
 A request that arrives at once, as nearly all do, costs two flags: a timer is set for those that do not.
 """
@@ -22,10 +23,17 @@ TOO_SLOW = "gpt4rec.too_slow"
 # meanwhile. Proxies send nothing ahead, and clients a few.
 AHEAD_MAX = 64
 
+# The rest of a head that is too large is answered by the application, which knows how to say no.
+BAD_HEAD = "gpt4rec.bad_head"
+HEAD_MAX = 32_768
+HEADERS_MAX = 100
+TARGET_MAX = 8_192
+
 # A request may be on its way when the process begins to stop.
 LAST_CALL_S = 0.25
 
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class Connection(HttpToolsProtocol):
@@ -35,6 +43,9 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._patience_s = patience_s
         self._whole = self._last_call = False
+        # Bytes of the segment being read, and those of the head that earlier ones began.
+        self._segment = self._head = 0
+        self._heading = self._mixed = False
         self._receiving: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
 
@@ -66,8 +77,11 @@ class Connection(HttpToolsProtocol):
     # -- requests
 
     def data_received(self, data: bytes) -> None:
-        self._whole = False
+        self._whole = self._mixed = False
+        self._segment = len(data)
         super().data_received(data)
+        if self._heading and self._head_too_large():
+            return
         if self._whole:
             if self._receiving is not None:
                 self._received()
@@ -76,17 +90,44 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._whole = False
+        self._heading = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        self._heading = False
+        if len(self.headers) > HEADERS_MAX or len(self.url) > TARGET_MAX or self._head + self._segment > HEAD_MAX:
+            self._judge_head()
+        self._head = 0
         if len(self.pipeline) >= AHEAD_MAX:
             self.transport.abort()
             raise ConnectionAbortedError("too many requests at once")
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._whole = True
+        self._whole = self._mixed = True
         super().on_message_complete()
+
+    def _judge_head(self) -> None:
+        scope = cast("dict[str, Any]", self.scope)
+        if len(self.url) > TARGET_MAX:
+            scope[BAD_HEAD] = 414
+        elif len(self.headers) > HEADERS_MAX or sum(len(name) + len(value) for name, value in self.headers) > HEAD_MAX:
+            scope[BAD_HEAD] = 431
+
+    def _head_too_large(self) -> bool:
+        """Whether a head that goes on is too large already; then the connection ends, for nobody else knows of it."""
+        if not self._mixed:  # else the segment was mostly another request's
+            self._head += self._segment
+        if self._head <= HEAD_MAX or self.transport.is_closing():
+            return False
+        self._received()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.abort()  # an answer is under way, and nothing may be written into it
+            return True
+        self.transport.write(_TOO_LARGE)
+        self.transport.close()
+        self._drop_later()
+        return True
 
     def _received(self) -> None:
         if self._receiving is not None:

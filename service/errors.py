@@ -8,6 +8,8 @@
     │   ├── NotFound               404  not_found
     │   ├── TooSlow                408  too_slow           its body took too long to arrive
     │   ├── BodyTooLarge           413  body_too_large
+    │   ├── TargetTooLong          414  target_too_long
+    │   ├── HeadTooLarge           431  head_too_large
     │   ├── TooManyRequests        429  too_many_requests  more than the rate of its API key
     │   └── InvalidRequest         422  invalid_request    carries `errors`, one entry per fault
     │       └── UnknownSegment     422  unknown_segment
@@ -104,6 +106,18 @@ class BodyTooLarge(RequestError):
     status = 413
     reason = "body_too_large"
     title = "Body too large"
+
+
+class TargetTooLong(RequestError):
+    status = 414
+    reason = "target_too_long"
+    title = "The path and query are too long"
+
+
+class HeadTooLarge(RequestError):
+    status = 431
+    reason = "head_too_large"
+    title = "Too many headers, or too large ones"
 
 
 class TooManyRequests(RequestError):

@@ -74,11 +74,15 @@ class Settings(BaseSettings):
         description="Requests each API key may make, on all replicas together, as `100/second` or `5000/minute`; then "
         "429. While Redis is away each process counts by itself. Empty: as many as it likes.",
     )
-    cors_origins: str = Field("", description="Origins whose pages may call the API, comma separated. Empty: none.")
+    cors_origins: str = Field(
+        "",
+        description="Origins whose pages may call the API from a browser, comma separated: `https://shop.example`; "
+        "never /ops, /users and /metrics. Empty: none.",
+    )
 
     # -- pages
     playground: bool = Field(False, description="Serve /playground, where lists can be tried out.")
-    openapi_pages: bool = Field(True, description="Serve /docs, /redoc and /openapi.json.")
+    openapi_pages: bool = Field(True, description="Serve /docs and /openapi.json.")
 
     # -- time
     deadline_ms: float = Field(80.0, gt=0, description="Time an answer may take where the request names none.")

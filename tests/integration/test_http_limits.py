@@ -1,0 +1,146 @@
+"""Heads that are too large, and bytes that are no HTTP: refused clearly, and nobody else notices."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+
+import orjson
+import pytest
+
+from tests.artifacts import write_artifact
+from tests.processes import PATIENT, Serve, recommend, serve
+from tests.valkey import Valkey
+
+ASK = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+WAIT_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, shared_valkey: Valkey) -> Iterator[Serve]:
+    folder = tmp_path_factory.mktemp("limits")
+    artifact = write_artifact(folder / "artifacts")
+    with serve(folder, "--artifact", str(artifact), "--redis", shared_valkey.url, **PATIENT) as running:
+        yield running
+
+
+def said(service: Serve, *pieces: bytes, end: bool = True) -> bytes:
+    """What is answered to bytes. With `end` the client ends its half, for requests that do not end the connection."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=WAIT_S) as client:
+        try:
+            for piece in pieces:
+                client.sendall(piece)
+            if end:
+                client.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # refused before it was all sent
+        answer = b""
+        try:
+            while piece := client.recv(65536):
+                answer += piece
+        except ConnectionResetError:
+            pass  # closed with bytes unread
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("status", "request_"),
+    [
+        (414, b"GET /items/" + b"a" * 9000 + b"/similar HTTP/1.1\r\nHost: l\r\nConnection: close\r\n\r\n"),
+        (414, b"GET /healthz?" + b"a" * 9000 + b" HTTP/1.1\r\nHost: l\r\nConnection: close\r\n\r\n"),
+        (431, ASK + b"".join(b"X-%d: b\r\n" % n for n in range(120)) + b"Connection: close\r\n\r\n"),
+        (431, ASK + b"X-A: " + b"a" * 40_000 + b"\r\nConnection: close\r\n\r\n"),
+    ],
+    ids=["path", "query", "count", "size"],
+)
+def test_a_head_that_is_too_large_is_a_problem_document(service: Serve, status: int, request_: bytes) -> None:
+    head, _, body = said(service, request_).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"nosniff" in head
+    assert orjson.loads(body)["status"] == status
+    assert recommend(service, user_id="u1")["rung"] == "full"
+
+
+def test_a_head_without_an_end_is_refused_before_it_fills_the_memory(service: Serve) -> None:
+    answer = said(service, ASK, *[b"X-A: " + b"a" * 1000 + b"\r\n" for _ in range(2000)])
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
+    unended = said(service, ASK + b"X-A: ", *[b"a" * 8000 for _ in range(500)])
+    assert unended == b"" or unended.startswith(b"HTTP/1.1 431 ")
+    assert recommend(service, user_id="u1")["rung"] == "full"
+
+
+def test_a_head_in_pieces_within_the_bounds_is_answered(service: Serve) -> None:
+    pieces = [ASK[:10], ASK[10:], *[b"X-%d: " % n + b"b" * 250 + b"\r\n" for n in range(90)]]
+    answer = said(service, *pieces, b"Connection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_large_body_is_no_large_head(service: Serve) -> None:
+    body = orjson.dumps({"user_id": "u1", "exclude": ["x" * 100] * 900})
+    head = b"POST /recommend HTTP/1.1\r\nHost: l\r\nContent-Length: %d\r\n" % len(body)
+    one = head + b"\r\n" + body
+    answer = said(service, one + one + head[:30], head[30:] + b"Connection: close\r\n\r\n" + body, end=False)
+    assert answer.count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_a_client_that_leaves_before_its_second_answer_is_no_error(service: Serve) -> None:
+    body = orjson.dumps({"user_id": "u1"})
+    one = b"POST /recommend HTTP/1.1\r\nHost: l\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    for _ in range(10):
+        said(service, one * 3)
+    recommend(service, user_id="u1")
+    assert "request_failed" not in service.log
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST /recommend HTTP/1.1\r\nHost: l\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET",
+        b"POST /recommend HTTP/1.1\r\nHost: l\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{}    ",
+        b"POST /recommend HTTP/1.1\r\nHost: l\r\nContent-Length: -1\r\n\r\n{}",
+        b"POST /recommend HTTP/1.1\r\nHost: l\r\nContent-Length: 1e3\r\n\r\n{}",
+        b"POST /recommend HTTP/1.1\r\nHost: l\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: l\r\nX-A : b\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: l\r\n folded: b\r\n\r\n",
+        b"CONNECT l:80 HTTP/1.1\r\nHost: l\r\n\r\n",
+        b"GET http://[::1 HTTP/1.1\r\nHost: l\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: l\r\n\r\n",
+    ],
+    ids=[
+        "both-lengths",
+        "two-lengths",
+        "negative",
+        "float",
+        "bad-chunk",
+        "space",
+        "folded",
+        "connect",
+        "host",
+        "bytes",
+    ],
+)
+def test_ambiguous_http_is_refused_and_ends_the_connection(service: Serve, request_: bytes) -> None:
+    """So that no proxy in front can see another request in it than the service does."""
+    answer = said(service, request_ + b"GET /version HTTP/1.1\r\nHost: l\r\n\r\n")
+    assert b"model_version" not in answer
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 ", b"HTTP/1.1 422 "))
+    assert b"Traceback" not in answer
+
+
+def test_arbitrary_bytes_break_nothing(service: Serve) -> None:
+    chance = random.Random(1)
+    good = (
+        b"POST /recommend HTTP/1.1\r\nHost: l\r\nContent-Length: 17\r\nX-Request-Start: t=1\r\n\r\n"
+        + b'{"user_id": "u1"}'
+    )
+    for _ in range(150):
+        broken = bytearray(good)
+        for _ in range(chance.randrange(1, 6)):
+            broken[chance.randrange(len(broken))] = chance.randrange(256)
+        answer = said(service, bytes(broken) + b"\r\n\r\n")
+        assert not answer.startswith(b"HTTP/1.1 5"), bytes(broken)
+    assert recommend(service, user_id="u1")["rung"] == "full"
+    assert "Traceback" not in service.log
+    failed = [line for line in service.log.splitlines() if "request_failed" in line]
+    assert not failed
