@@ -66,7 +66,7 @@ def _read(path: Path) -> File:
 
 def _answer(file: File, request: Request, headers: dict[str, str]) -> Response:
     # A page and its files must be of one release: browsers keep them, and ask whether they still hold.
-    headers = {**headers, "ETag": file.etag, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+    headers = {**headers, "ETag": file.etag, "Cache-Control": "no-cache"}
     if file.etag in (request.headers.get("if-none-match") or ""):
         return Response(status_code=304, headers=headers)
     return Response(file.content, headers={**headers, "Content-Type": file.media_type})
