@@ -42,7 +42,7 @@ class Explorer:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="playground")
-        self._waiting = 0
+        self.waiting = 0
         self._index: tuple[object, TitleIndex] | None = None
         self._categories: tuple[object, list[dict[str, Any]]] | None = None
 
@@ -121,13 +121,13 @@ class Explorer:
     # -- in the playground's own thread
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
-        if self._waiting >= _WAITING_MAX:
+        if self.waiting >= _WAITING_MAX:
             raise Overloaded("the playground has enough to do")
-        self._waiting += 1
+        self.waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
     def _titles(self, model: ServedModel) -> TitleIndex:
         """The index of the catalogue in service, made when it is first asked for."""
