@@ -104,14 +104,7 @@ class Artifact:
         format is another one.
         """
         folder = resolve(Path(path))
-        manifest = _read_manifest(folder)
-        for name in _listed(manifest["files"]):
-            expected = manifest["files"].get(name)
-            file = folder / name
-            if not isinstance(expected, dict) or not file.is_file():
-                raise ArtifactFileError(f"{folder}: {name} is missing; export the model again")
-            if file.stat().st_size != expected.get("bytes"):
-                raise ArtifactFileError(f"{folder}: {name} {_OTHER_FILE}")
+        manifest = glance(folder)
         if checksums:
             _verify(folder, manifest["files"])
         artifact = cls(folder, manifest)
@@ -211,6 +204,22 @@ class Artifact:
         if len(self.vocabulary.context.slots) != self.network["n_slots"]:
             raise ValueError("the context vocabulary does not fit the network")
         return int(self.network["n_items"])
+
+
+def glance(folder: Path) -> dict[str, Any]:
+    """The manifest of an artefact's folder whose files are there and of the right size; their content is not read.
+
+    Raises ArtifactFileError.
+    """
+    manifest = _read_manifest(folder)
+    for name in _listed(manifest["files"]):
+        expected = manifest["files"].get(name)
+        file = folder / name
+        if not isinstance(expected, dict) or not file.is_file():
+            raise ArtifactFileError(f"{folder}: {name} is missing; export the model again")
+        if file.stat().st_size != expected.get("bytes"):
+            raise ArtifactFileError(f"{folder}: {name} {_OTHER_FILE}")
+    return manifest
 
 
 def _verify(folder: Path, files: Mapping[str, Any]) -> None:

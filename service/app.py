@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import blake2b
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 
@@ -23,35 +22,47 @@ from service import (
     api_page,
     cors,
     credentials,
-    loading,
     logs,
+    models,
     openapi,
     ops,
+    ops_models,
     playground,
     policies,
+    policy_keeper,
     problems,
     routes,
     secret_files,
 )
+from service.background import spawn
 from service.behind import WriteBehind
 from service.breaker import BreakerSettings
 from service.budgets import BudgetSettings
 from service.cache import ProfileCache
+from service.console import Console
 from service.embedded import EmbeddedValkey
+from service.erasures import Erasures
 from service.errors import StartupError, StoreUnavailable
 from service.explorer import Explorer
 from service.guard import Guard, GuardSettings
 from service.ingest import Ingest
 from service.keeper import StateKeeper
+from service.live import Live
+from service.loading import Loader
 from service.metrics import Metrics, watch_loop_lag
 from service.middleware import RequestGate
 from service.mode import ModeKeeper
+from service.model_folders import ModelFolders
+from service.models import Models
 from service.policies import PolicyBook
+from service.policy_keeper import PolicyKeeper
+from service.pseudonyms import Pseudonyms
 from service.rates import rates_for
 from service.recommender import Recommender
 from service.runtime import Lifecycle, Runtime
 from service.served import EngineLike, Serving
 from service.settings import Settings
+from service.shared import Shared
 from service.store import Store, StoreSettings
 from service.web import pages
 
@@ -105,7 +116,13 @@ def create_app(
         redoc_url=None,
     )
     app.state.lifecycle = lifecycle
-    routers = [api.router, ops.router, pages.router, *([playground.router] if settings.playground else [])]
+    routers = [
+        api.router,
+        ops.router,
+        ops_models.router,
+        pages.router,
+        *([playground.router] if settings.playground else []),
+    ]
     if settings.openapi_pages:
         routers.append(api_page.router)
     routes.install(app, *routers)
@@ -137,39 +154,66 @@ async def _open(
     """Opens the parts; what is cheap to check comes first."""
     access = credentials.access(settings)
     book = PolicyBook(policies.load(settings.policies))
+    loader = Loader(settings, metrics)
+    given = engine is not None
     if engine is None:
-        engine = await loading.open_engine(stack, settings)
+        engine = await loader.open()
     history_cap = max(settings.history_cap or 0, engine.receptive_field)
     if store is None:
         store = await _open_store(stack, settings, history_cap)
 
-    mode = ModeKeeper(store, poll_s=settings.mode_poll_ms / 1000.0, copy=_mode_copy(settings))
+    mode = ModeKeeper(store, poll_s=settings.mode_poll_ms / 1000.0, copy=_copy(settings, "mode"))
+    chosen_model = Shared(store, "model", mode, usable=models.usable, copy=_copy(settings, "model"))
+    set_policies = Shared(store, "policies", mode, usable=policy_keeper.usable, copy=_copy(settings, "policies"))
+    mode.followers = [chosen_model, set_policies]
+    policy_keeping = PolicyKeeper(book, settings.policies, set_policies)
     with contextlib.suppress(StoreUnavailable):
-        await mode.refresh()  # so that the first list goes by what is in force already
+        await mode.exchange()  # so that the first list goes by what is in force already
     guard = _guard(settings, mode)
-    serving = Serving(await loading.start_model(stack, settings, engine, metrics))
-    if settings.catalogue_updates is not None:
-        updates = await loading.follow_catalogue(settings.catalogue_updates, engine, serving)
-        _spawn(stack, updates.run)
-    _spawn(stack, mode.run)
+    first = await loader.start(engine, own=not given)
+    serving = Serving(first.model)
+    first.serve(serving)
+    serve_models = Models(
+        first,
+        serving,
+        loader,
+        ModelFolders(settings.artifact),
+        chosen_model,
+        store,
+        mode,
+        metrics,
+        deployed=None if settings.artifact is None else settings.artifact.name,
+        history_cap=history_cap,
+        busy_s=(settings.deadline_max_ms + settings.catch_up_timeout_ms) / 1000.0,
+    )
+    stack.push_async_callback(serve_models.close)
+    await serve_models.follow()  # what operators chose before a restart
+    spawn(stack, serve_models.run)
+    spawn(stack, policy_keeping.run)
+    spawn(stack, mode.run)
     if followed := credentials.files(access):
-        _spawn(stack, lambda: secret_files.follow(followed))
+        spawn(stack, lambda: secret_files.follow(followed))
+    live = Live(metrics)
+    spawn(stack, live.run)
     lag_s = settings.loop_lag_interval_ms / 1000.0
-    _spawn(stack, lambda: watch_loop_lag(metrics, lag_s, guard.lagged))
+    spawn(stack, lambda: watch_loop_lag(metrics, lag_s, guard.lagged))
 
+    ids = Pseudonyms(settings.hash_user_ids)
     states, behind = _states(stack, settings, store, metrics, history_cap)
     serving.on_replace = states.cache.clear
+    serve_models.forget = lambda: states.cache.keep_only(serving.model)
     recommender = Recommender(
         serving,
         states,
         book,
         guard,
         metrics,
+        ids,
         budget_ms=settings.deadline_ms,
         budget_max_ms=settings.deadline_max_ms,
     )
     rates = rates_for(settings, store, metrics)
-    ingest = Ingest(store, serving, behind, book, metrics)
+    ingest = Ingest(store, serving, behind, book, metrics, ids)
     explorer = Explorer(serving) if settings.playground else None
     if explorer is not None:
         stack.callback(explorer.close)
@@ -181,12 +225,15 @@ async def _open(
         serving=serving,
         store=store,
         policies=book,
+        policy_keeper=policy_keeping,
+        models=serve_models,
         guard=guard,
         mode=mode,
         states=states,
         behind=behind,
         recommender=recommender,
         ingest=ingest,
+        console=Console(live),
         rates=rates,
         explorer=explorer,
     )
@@ -206,7 +253,8 @@ def _states(
     )
     behind = WriteBehind(states, store, metrics, most=settings.write_behind_max)
     stack.push_async_callback(behind.drain, settings.drain_timeout_s)
-    _spawn(stack, behind.run)
+    spawn(stack, behind.run)
+    spawn(stack, Erasures(store, behind, states).run)
     return states, behind
 
 
@@ -216,7 +264,7 @@ async def _open_store(stack: AsyncExitStack, settings: Settings, history_cap: in
         server = EmbeddedValkey(settings.data_dir)
         url = await asyncio.to_thread(server.start)
         stack.push_async_callback(asyncio.to_thread, server.stop)
-        _spawn(stack, lambda: _keep_alive(server))
+        spawn(stack, lambda: _keep_alive(server))
     store = await Store.connect(
         StoreSettings(
             url=url,
@@ -273,30 +321,9 @@ def _guard(settings: Settings, mode: ModeKeeper) -> Guard:
     return Guard(GuardSettings(breaker=breaker, reserve_ms=settings.fallback_reserve_ms), time.monotonic, mode.current)
 
 
-def _mode_copy(settings: Settings) -> Path:
-    """Where the mode is kept for a restart while Redis is away: a file for each Redis and prefix, so that two
-    deployments that share a folder do not take over each other's mode."""
+def _copy(settings: Settings, name: str) -> Path:
+    """Where something shared is kept for a restart while Redis is away: a file for each Redis and prefix, so that two
+    deployments that share a folder do not take over each other's."""
     server = settings.redis_url.get_secret_value().rpartition("@")[2]
-    name = blake2b(f"{server} {settings.redis_prefix}".encode(), digest_size=6).hexdigest()
-    return settings.data_dir / f"mode-{name}.json"
-
-
-def _spawn(stack: AsyncExitStack, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """A task for the life of the service; if it breaks, the log says so and it starts anew."""
-    task = asyncio.create_task(_watched(work))
-
-    async def stop() -> None:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-    stack.push_async_callback(stop)
-
-
-async def _watched(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    while True:
-        try:
-            await work()
-        except Exception as error:
-            log.critical("background_loop_broke", **logs.where(error))
-        await asyncio.sleep(_PAUSE_S)
+    digest = blake2b(f"{server} {settings.redis_prefix}".encode(), digest_size=6).hexdigest()
+    return settings.data_dir / f"{name}-{digest}.json"

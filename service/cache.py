@@ -45,10 +45,19 @@ class ProfileCache:
             _, (_, freed) = self._profiles.popitem(last=False)
             self.nbytes -= freed
 
+    def profiles(self) -> list[Profile]:
+        """All of them, as they are now."""
+        return [profile for profile, _ in self._profiles.values()]
+
     def clear(self) -> None:
         """Another catalogue is served: what is here would only hold the old one in memory."""
         self._profiles.clear()
         self.nbytes = 0
+
+    def keep_only(self, model: ServedModel) -> None:
+        """What requests that ended late have put here for a former model goes."""
+        for subject in [subject for subject, (profile, _) in self._profiles.items() if profile.model is not model]:
+            self.drop(subject)
 
     def drop(self, subject: Subject) -> None:
         _, freed = self._profiles.pop(subject, (None, 0))

@@ -107,7 +107,11 @@ class Engine:
         return {name: graph.end_profiling() for name, graph in self._graphs.items()}
 
     def close(self) -> None:
-        """Nothing is held outside this process; the sessions go with the object."""
+        """Frees the sessions and what they run on, also where the object itself is kept a while; it cannot run any
+        more. Parts of an engine know each other, and what was frozen is not looked through for that."""
+        self._graphs.clear()
+        for part in ("_tables", "_encoder", "_decoder", "_explainer"):
+            self.__dict__.pop(part, None)
 
     def warm_up(self) -> None:
         """A run of every graph at every width, and of every size that batches are padded to; raises where one fails."""

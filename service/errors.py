@@ -7,13 +7,16 @@
     │   ├── Forbidden              403  forbidden
     │   ├── NotFound               404  not_found
     │   ├── TooSlow                408  too_slow           its body took too long to arrive
+    │   ├── Conflict               409  conflict           not in the present state of things
     │   ├── BodyTooLarge           413  body_too_large
     │   ├── TargetTooLong          414  target_too_long
     │   ├── HeadTooLarge           431  head_too_large
     │   ├── TooManyRequests        429  too_many_requests  more than the rate of its API key
     │   └── InvalidRequest         422  invalid_request    carries `errors`, one entry per fault
-    │       └── UnknownSegment     422  unknown_segment
+    │       ├── UnknownSegment     422  unknown_segment
+    │       └── ModelRefused       422  model_refused      the artefact cannot be served; the old model is
     ├── StoreUnavailable           503  state_unavailable  Redis is away, slow, or acknowledged too few copies
+    ├── TooManyStreams         503  too_many_streams   as many consoles are open as may be
     ├── WorkerAway                 503  worker_away        the metrics of all workers cannot be added up
     ├── Draining                   503  draining           the process is shutting down
     ├── ModelAttemptFailed         503  model_error        a rung failed: /recommend goes one rung down
@@ -102,6 +105,12 @@ class TooSlow(RequestError):
     title = "The request took too long to arrive"
 
 
+class Conflict(RequestError):
+    status = 409
+    reason = "conflict"
+    title = "Not possible now"
+
+
 class BodyTooLarge(RequestError):
     status = 413
     reason = "body_too_large"
@@ -155,6 +164,13 @@ class UnknownSegment(InvalidRequest):
     title = "Unknown segment"
 
 
+class ModelRefused(InvalidRequest):
+    """The model is damaged, does not fit, or fails its check. What was served before still is."""
+
+    reason = "model_refused"
+    title = "The model cannot be served"
+
+
 class _TryLater(ServiceError):
     status = 503
     retry_after_s: ClassVar[int] = 1
@@ -176,6 +192,13 @@ class WorkerAway(_TryLater):
 
     reason = "worker_away"
     title = "A worker does not answer"
+
+
+class TooManyStreams(_TryLater):
+    """As many consoles watch this process as may."""
+
+    reason = "too_many_streams"
+    title = "Too many streams are open"
 
 
 class Draining(_TryLater):

@@ -1,4 +1,4 @@
-"""From an artefact to a model in service: opened, warmed up, and put behind its batchers."""
+"""From an artefact to a model in service: opened, tried, warmed up, and put behind its batchers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from export.artifact import Artifact
+from service import canary
+from service.background import spawn
 from service.batcher import Batcher, BatchLimits
 from service.catalogue_updates import CatalogueUpdates, LiveCatalogue
 from service.errors import StartupError
@@ -23,46 +25,110 @@ from service.settings import PREFIX, Settings
 _STAGE_OF = {"encoder": "encode", "decoder": "decode", "sampler": "decode"}
 
 
-async def open_engine(stack: AsyncExitStack, settings: Settings) -> EngineLike:
-    from service.engine import Engine
+class Loaded:
+    """A warm model and what runs for it. `model` is replaced where its catalogue changes, and in the `serving` that it
+    was put into, as long as it is the one served there."""
 
-    if settings.artifact is None:
-        raise StartupError(f"no artefact to serve: set {PREFIX}ARTIFACT or give --artifact")
-    engine: EngineLike = await asyncio.to_thread(
-        Engine.open,
-        settings.artifact,
-        device=settings.device,
-        threads=settings.engine_threads or None,
-        cuda_graphs=settings.cuda_graphs,
-    )
-    stack.callback(engine.close)
-    return engine
+    def __init__(self, model: ServedModel) -> None:
+        self.model = model
+        self.stack = AsyncExitStack()
+        self._serving: Serving | None = None
+
+    def serve(self, serving: Serving) -> None:
+        """New requests take this model up, in one step."""
+        self._serving = serving
+        serving.replace(self.model)
+
+    def updated(self, live: LiveCatalogue) -> None:
+        """Its catalogue has changed; called on the event loop."""
+        self.model = self.model.over(live)
+        if self._serving is not None and self._serving.model.engine is self.model.engine:
+            self._serving.replace(self.model)
+
+    async def close(self) -> None:
+        """Ends what runs for it, and frees its memory; nothing may ask it any more."""
+        await self.stack.aclose()
 
 
-async def start_model(stack: AsyncExitStack, settings: Settings, engine: EngineLike, metrics: Metrics) -> ServedModel:
-    """Warms the engine up before anything is accepted, and puts it behind its batchers."""
+class Loader:
+    """Opens and starts models by the settings of the service."""
 
-    def on_graph(graph: str, rows: int, seconds: float) -> None:
-        metrics.batch_size.labels(graph).observe(rows)
-        metrics.stage_duration.labels(_STAGE_OF[graph]).observe(seconds)
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
 
-    start_h = await asyncio.to_thread(_warm_up, engine)
-    engine.on_graph = on_graph
-    limits = BatchLimits(
-        batch_max=settings.batch_max,
-        window_s=settings.batch_window_ms / 1000.0,
-        queue_max=settings.queue_max,
-        stall_s=settings.engine_stall_s,
-    )
-    encoder = Batcher(engine.encode, metrics, limits, group=lambda job: job.run_key, name="encode")
-    decoder = Batcher(engine.decode, metrics, limits, group=lambda job: job.run_key, name="decode")
-    for batcher in (encoder, decoder):
-        batcher.start()
-        stack.push_async_callback(batcher.close, settings.drain_timeout_s)
-    metrics.model_info.labels(engine.model_version).set(1)
-    filter_thread = ThreadPoolExecutor(1, thread_name_prefix="filters")
-    stack.callback(filter_thread.shutdown, wait=False, cancel_futures=True)
-    return ServedModel.of(engine, encoder, decoder, start_h, filter_thread)
+    async def open(self, folder: Path | None = None) -> EngineLike:
+        """The engine of an artefact, every checksum verified; `folder` where it is not the one of the settings.
+
+        Raises StartupError.
+        """
+        from service.engine import Engine
+
+        settings = self._settings
+        path = folder or settings.artifact
+        if path is None:
+            raise StartupError(f"no artefact to serve: set {PREFIX}ARTIFACT or give --artifact")
+        engine: EngineLike = await asyncio.to_thread(
+            Engine.open,
+            path,
+            device=settings.device,
+            threads=settings.engine_threads or None,
+            cuda_graphs=settings.cuda_graphs,
+        )
+        return engine
+
+    async def start(self, engine: EngineLike, *, own: bool, tried: bool = False) -> Loaded:
+        """Warms the engine up before anything is asked of it, and puts it behind its batchers; its catalogue is as the
+        file of updates says. `own`: the engine is closed with the rest. `tried`: the canary must pass first.
+
+        Raises StartupError.
+        """
+        async with AsyncExitStack() as stack:
+            stack.callback(_release, engine, own)
+            if tried:
+                await asyncio.to_thread(_try, engine)
+            start_h = await asyncio.to_thread(_warm_up, engine)
+            engine.on_graph = self._on_graph
+            loaded = Loaded(self._model(stack, engine, start_h))
+            if self._settings.catalogue_updates is not None:
+                updates = await _follow_catalogue(self._settings.catalogue_updates, loaded)
+                spawn(stack, updates.run)
+            loaded.stack = stack.pop_all()
+        return loaded
+
+    def _model(self, stack: AsyncExitStack, engine: EngineLike, start_h: npt.NDArray[np.float32]) -> ServedModel:
+        settings, metrics = self._settings, self._metrics
+        limits = BatchLimits(
+            batch_max=settings.batch_max,
+            window_s=settings.batch_window_ms / 1000.0,
+            queue_max=settings.queue_max,
+            stall_s=settings.engine_stall_s,
+        )
+        encoder = Batcher(engine.encode, metrics, limits, group=lambda job: job.run_key, name="encode")
+        decoder = Batcher(engine.decode, metrics, limits, group=lambda job: job.run_key, name="decode")
+        for batcher in (encoder, decoder):
+            batcher.start()
+            stack.push_async_callback(batcher.close, settings.drain_timeout_s)
+        filter_thread = ThreadPoolExecutor(1, thread_name_prefix="filters")
+        stack.callback(filter_thread.shutdown, wait=False, cancel_futures=True)
+        return ServedModel.of(engine, encoder, decoder, start_h, filter_thread)
+
+    def _on_graph(self, graph: str, rows: int, seconds: float) -> None:
+        self._metrics.batch_size.labels(graph).observe(rows)
+        self._metrics.stage_duration.labels(_STAGE_OF[graph]).observe(seconds)
+
+
+def _release(engine: EngineLike, own: bool) -> None:
+    engine.on_graph = None
+    if own:
+        engine.close()
+
+
+def _try(engine: EngineLike) -> None:
+    """Raises StartupError where the model does something wrong."""
+    try:
+        canary.check(engine)
+    except Exception as error:
+        raise StartupError(f"the model {engine.model_version} does not pass its check: {error}") from error
 
 
 def _warm_up(engine: EngineLike) -> npt.NDArray[np.float32]:
@@ -78,16 +144,17 @@ def _warm_up(engine: EngineLike) -> npt.NDArray[np.float32]:
     return state.h
 
 
-async def follow_catalogue(path: Path, engine: EngineLike, serving: Serving) -> CatalogueUpdates:
+async def _follow_catalogue(path: Path, loaded: Loaded) -> CatalogueUpdates:
     """Serves what the file of updates says from the first request on; `run` of the result follows it.
 
     Raises StartupError where the file cannot be read.
     """
     loop = asyncio.get_running_loop()
+    engine = loaded.model.engine
 
     def take_over(live: LiveCatalogue) -> None:
         engine.update(live)
-        loop.call_soon_threadsafe(lambda: serving.replace(serving.model.over(live)))
+        loop.call_soon_threadsafe(loaded.updated, live)
 
     updates = CatalogueUpdates(cast("Artifact", engine.artifact), path, take_over)
     try:

@@ -205,6 +205,17 @@ class ModeKeeper:
             raise
         self.in_sync = True
 
+    async def exchange(self) -> None:
+        """`refresh`, for the mode and for all else that is shared. Raises StoreUnavailable."""
+        try:
+            await self.refresh()
+            for follower in self.followers:
+                await follower.refresh()
+        except StoreUnavailable:
+            for follower in self.followers:
+                follower.away()
+            raise
+
     async def run(self) -> None:
         """Follow the shared mode until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -240,13 +251,9 @@ class ModeKeeper:
             self._wake.clear()
             pause_s = self._poll_s
             try:
-                await self.refresh()
-                for follower in self.followers:
-                    await follower.refresh()
+                await self.exchange()
             except StoreUnavailable:
                 pause_s *= _RETRY_SHARE
-                for follower in self.followers:
-                    follower.away()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._wake.wait()

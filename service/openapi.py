@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from service.problems import MEDIA_TYPE
 from service.responses import Problem
-from service.schemas import REQUEST_BODIES, Body
+from service.schemas import REQUEST_BODIES
 
 _REF = "#/components/schemas/{model}"
 _SCHEMES: dict[str, dict[str, str]] = {
@@ -29,6 +29,7 @@ _MEANING = {
     403: "The key may not do this, or no key that may is configured.",
     404: "There is no such thing.",
     408: "The body took too long to arrive.",
+    409: "Not in the present state of things; `detail` says why.",
     413: "The body is too large.",
     422: "The request does not fit; `errors` says where.",
     429: "More requests than the rate of the API key; see Retry-After.",
@@ -37,10 +38,10 @@ _MEANING = {
 }
 
 
-def takes(body: type[Body]) -> dict[str, Any]:
+def takes(body: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     """`openapi_extra` of a route that reads its own body."""
     schema = {"$ref": _REF.format(model=body.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
 def guarded(path: str, *, keys_needed: bool, metrics_guarded: bool = False) -> list[dict[str, list[str]]]:

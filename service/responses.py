@@ -183,8 +183,47 @@ class FallbackAnswer(Answer):
     budgets: dict[str, Any]
 
 
-class PoliciesAnswer(Policies):
+class Choice(Answer):
+    """The last change that an operator made."""
+
+    actor: str | None
+    reason: str | None
+    changed_at: str | None
+    version: int = Field(description="Counts the changes; 0 where nobody made one.")
+    shared: bool = Field(
+        description="Whether Redis has it. If not, it holds on this replica only, until Redis is back."
+    )
+
+
+class PoliciesAnswer(Policies, Choice):
     request_id: str
+    origin: Literal["file", "operator"] = Field(description="Whose policies are in force.")
+
+
+class ModelVersion(Answer):
+    version: str
+    created_at: str | None
+    metrics: dict[str, float] = Field(description="Of the evaluation before the export.")
+    active: bool
+    available: bool = Field(description="Whether it looks as if it could be served here.")
+    fault: str | None = Field(description="Why it cannot be served here.")
+
+
+class Replica(Answer):
+    name: str
+    active: str = Field(description="The version that it serves.")
+    fault: str | None = Field(description="Why that is not the one that was chosen.")
+
+
+class ModelsAnswer(Choice):
+    request_id: str
+    active: str = Field(description="The version that this replica serves.")
+    previous: str | None = Field(description="What a rollback goes back to.")
+    chosen: str | None = Field(description="What operators chose; null: what the deployment names is served.")
+    loading: str | None = Field(description="What this replica is about to serve.")
+    fault: str | None = Field(description="Why this replica does not serve what was chosen.")
+    models: list[ModelVersion]
+    replicas: list[Replica] | None = Field(description="Every replica's own word; null while Redis is away.")
 
 
 class AuditAnswer(Answer):

@@ -13,6 +13,7 @@ from fastapi import Request, Response
 from service.auth import Access, Caller, presented_secret
 from service.behind import WriteBehind
 from service.call import Call
+from service.console import Console
 from service.deadline import Clock
 from service.errors import StoreUnavailable
 from service.explorer import Explorer
@@ -21,7 +22,9 @@ from service.ingest import Ingest
 from service.keeper import StateKeeper
 from service.metrics import BREAKER_STATES, MODES, Metrics
 from service.mode import ModeKeeper
+from service.models import Models
 from service.policies import PolicyBook
+from service.policy_keeper import PolicyKeeper
 from service.rates import Rates
 from service.recommender import Recommender
 from service.served import ServedModel, Serving
@@ -46,12 +49,15 @@ class Runtime:
     serving: Serving
     store: Store
     policies: PolicyBook
+    policy_keeper: PolicyKeeper
+    models: Models
     guard: Guard
     mode: ModeKeeper
     states: StateKeeper
     behind: WriteBehind
     recommender: Recommender
     ingest: Ingest
+    console: Console
     rates: Rates | None
     explorer: Explorer | None = None
     wall_clock: Clock = field(default=time.time)

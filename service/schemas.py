@@ -22,6 +22,7 @@ from pydantic import (
 from service.deadline import SECONDS_BELOW
 from service.decoding import Decoding, Strategy
 from service.errors import BadRequest, InvalidRequest
+from service.policies import Policies
 
 MAX_INLINE_EVENTS = 200
 MAX_EVENTS = 1000
@@ -201,10 +202,36 @@ class FallbackRequest(Body):
     expires_in_s: float | None = Field(None, gt=0, le=31_536_000, allow_inf_nan=False)
 
 
-REQUEST_BODIES: tuple[type[Body], ...] = (RecommendRequest, WhyRequest, EventsRequest, MergeRequest, FallbackRequest)
+Why = Annotated[str, Field(min_length=1, max_length=500)]
 
 
-B = TypeVar("B", bound=Body)
+class ChangeRequest(Body):
+    """What an operator says with a change."""
+
+    reason: Why | None = Field(None, description="Kept in the audit.")
+
+
+class PoliciesRequest(Policies):
+    """Policies as in the file, and why."""
+
+    reason: Why | None = Field(None, description="Kept in the audit.")
+
+    def policies(self) -> Policies:
+        return Policies(segments=self.segments, default=self.default)
+
+
+REQUEST_BODIES: tuple[type[BaseModel], ...] = (
+    RecommendRequest,
+    WhyRequest,
+    EventsRequest,
+    MergeRequest,
+    FallbackRequest,
+    ChangeRequest,
+    PoliciesRequest,
+)
+
+
+B = TypeVar("B", bound=BaseModel)
 
 
 def parse(body: type[B], raw: bytes, *, latest_ms: int | None = None) -> B:
@@ -215,7 +242,7 @@ def parse(body: type[B], raw: bytes, *, latest_ms: int | None = None) -> B:
         InvalidRequest: every fault, with its place.
     """
     try:
-        return body.model_validate_json(raw, context={"latest_ms": latest_ms})
+        return body.model_validate_json(raw, strict=True, context={"latest_ms": latest_ms})
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
     if faults[0]["type"] == "json_invalid":

@@ -1,0 +1,329 @@
+"""Which model is served, and the way from one to another without a pause.
+
+    activate   find the folder → verify every checksum → open → canary → warm up      the old model answers meanwhile
+               → write the choice to Redis, with its audit entry → swap in one step
+    follow     another replica's choice, in the same steps; what cannot be had here is said, and the old model stays
+
+A request ends on the model it began with. The old one is let go when its last request must have ended. Whatever is
+wrong with a new model, the choice is not written before this replica has it ready, so no other replica hears of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import orjson
+
+from service import logs
+from service.errors import Conflict, ModelRefused, NotFound, ServiceError, StoreUnavailable
+from service.loading import Loaded, Loader
+from service.metrics import Metrics
+from service.mode import ModeKeeper
+from service.model_folders import ModelFolder, ModelFolders, said
+from service.served import Serving
+from service.shared import Shared
+
+log = logs.get(__name__)
+
+# How often a replica says what it serves, and looks for a folder that was missing.
+_REPORT_S = 5.0
+# A replica that was silent for so long is gone.
+_GONE_S = 20.0
+# Between the last moment a request of the old model may end and its being let go.
+_SPARE_S = 1.0
+
+
+class ReplicaStore(Protocol):
+    """The part of `service.store.Store` by which replicas hear of each other."""
+
+    async def report_replica(self, replica: str, body: bytes) -> None: ...
+    async def read_replicas(self) -> dict[str, bytes]: ...
+    async def forget_replicas(self, *replicas: str) -> None: ...
+
+
+def usable(fields: Mapping[str, Any]) -> bool:
+    """Whether a shared choice is one that this release understands."""
+    named = (fields.get("version"), fields.get("deployed"), fields.get("previous"))
+    return isinstance(named[0], str) and all(name is None or isinstance(name, str) for name in named)
+
+
+class Models:
+    """`deployed` is the name of the artefact that the settings name: a choice holds for the deployment it was made in,
+    and one that names another artefact begins with that. A model that reads more events than `history_cap` is refused,
+    as is whatever the loader refuses. `busy_s` is the longest time a request may be under way.
+    """
+
+    def __init__(
+        self,
+        first: Loaded,
+        serving: Serving,
+        loader: Loader,
+        folders: ModelFolders,
+        choice: Shared,
+        store: ReplicaStore,
+        mode: ModeKeeper,
+        metrics: Metrics,
+        *,
+        deployed: str | None,
+        history_cap: int,
+        busy_s: float,
+    ) -> None:
+        self._loaded, self._serving, self._loader, self._folders = first, serving, loader, folders
+        self._choice, self._store, self._mode, self._metrics = choice, store, mode, metrics
+        self._deployed, self._history_cap, self._busy_s = deployed, history_cap, busy_s
+        self.forget: Callable[[], None] = lambda: None
+        """Called when a model was let go: what was kept of it can go as well."""
+        self._lock = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._loading: str | None = None
+        self._replaced: str | None = None  # what this process served before
+        self._faults: dict[str, tuple[object, str]] = {}
+        self._following_fault: str | None = None
+        self._counted: object = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        choice.adopted = self._wake.set
+        for outcome in ("activated", "refused", "missing"):
+            metrics.model_reload.labels(outcome)
+        metrics.model_info.labels(self.active).set(1)
+
+    @property
+    def active(self) -> str:
+        """The version that new requests take up."""
+        return self._serving.model.version
+
+    @property
+    def chosen(self) -> str | None:
+        """What operators chose for this deployment; None where they chose nothing."""
+        fields = self._choice.choice.fields
+        return fields["version"] if fields and fields.get("deployed") == self._deployed else None
+
+    @property
+    def previous(self) -> str | None:
+        """What a rollback goes back to."""
+        fields = self._choice.choice.fields
+        if self.chosen == self.active:
+            before: str | None = fields.get("previous")
+            return before
+        return self._replaced
+
+    async def activate(self, version: str, *, actor: str, reason: str | None) -> None:
+        """Serve this version on every replica. It is served here when this returns.
+
+        Raises:
+            NotFound: there is no such version here.
+            Conflict: another model is being loaded here.
+            ModelRefused: it cannot be served; the old one is.
+        """
+        if self._lock.locked():
+            raise Conflict(f"the model {self._loading or 'of another replica'} is being loaded; ask again in a moment")
+        # A caller that goes away does not stop it half-way.
+        await asyncio.shield(asyncio.ensure_future(self._activate(version, actor, reason)))
+
+    async def rollback(self, *, actor: str, reason: str | None) -> None:
+        """`activate` the version before. Raises Conflict where there is none."""
+        if self.previous is None:
+            raise Conflict("there is no version before this one")
+        await self.activate(self.previous, actor=actor, reason=reason)
+
+    async def to_json(self) -> dict[str, Any]:
+        """What is served, what could be, and what each replica says of itself (None while Redis is away)."""
+        folders = await asyncio.to_thread(self._folders.listed)
+        models = [self._described(folder) for folder in folders.values()]
+        if self.active not in folders:  # handed over, or taken away since
+            models.append(_entry(self.active, active=True, available=False, fault="its folder is not here any more"))
+        return {
+            "active": self.active,
+            "previous": self.previous,
+            "chosen": self.chosen,
+            "loading": self._loading,
+            "fault": self._following_fault,
+            **self._choice.choice.to_json(),
+            "shared": self._choice.shared,
+            "models": models,
+            "replicas": await self._replicas(),
+        }
+
+    async def run(self) -> None:
+        """Follow the shared choice until cancelled, and tell the other replicas what is served here."""
+        while True:
+            self._wake.clear()
+            await self.follow()
+            with contextlib.suppress(StoreUnavailable):
+                await self._report()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_REPORT_S):
+                    await self._wake.wait()
+
+    async def follow(self) -> None:
+        """Serve what was chosen, where that can be had here; says so in `fault` where it cannot."""
+        async with self._lock:
+            wanted = self.chosen
+            if wanted is None or wanted == self.active:
+                self._following_fault = None
+                return
+            folder = (await asyncio.to_thread(self._folders.listed)).get(wanted)
+            if folder is None:
+                self._following_fault = f"{wanted} was chosen, and is not here"
+                self._count_once("missing", wanted)
+                return
+            if self._faults.get(wanted, (None, ""))[0] == folder.stamp:
+                return  # it was refused, and is what it was
+            try:
+                self._swap(await self._load(folder))
+                self._following_fault = None
+            except ModelRefused as error:
+                self._following_fault = f"{wanted} was chosen, and is refused: {error}"
+                self._metrics.model_reload.labels("refused").inc()
+
+    async def close(self) -> None:
+        """Ends the model that is served, and those that were."""
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await self._loaded.close()
+        with contextlib.suppress(StoreUnavailable):
+            await self._store.forget_replicas(self._name)
+
+    async def _activate(self, version: str, actor: str, reason: str | None) -> None:
+        async with self._lock:
+            folder = (await asyncio.to_thread(self._folders.listed)).get(version)
+            if folder is None:
+                raise NotFound("no such model version here")
+            before = self.active
+            loaded = None
+            if version != before:
+                try:
+                    loaded = await self._load(folder)
+                except ModelRefused as error:
+                    self._metrics.model_reload.labels("refused").inc()
+                    details = {"model": version, "instead": before, "reason": reason, "cause": str(error)}
+                    await self._mode.record(actor, "model_refused", details)
+                    raise
+            try:
+                previous = before if version != before else self.previous
+                fields = {"version": version, "previous": previous, "deployed": self._deployed}
+                details = {"model": version, "instead_of": before}
+                await self._choice.set(fields, actor=actor, reason=reason, details=details)
+            except BaseException:
+                if loaded is not None:
+                    await loaded.close()
+                raise
+            self._following_fault = None
+            if loaded is not None:
+                self._swap(loaded)
+        self._wake.set()
+
+    async def _load(self, folder: ModelFolder) -> Loaded:
+        """Ready to answer. Raises ModelRefused, and remembers why."""
+        self._loading = folder.version
+        engine = None
+        try:
+            if folder.fault is not None:
+                raise ModelRefused(folder.fault)
+            engine = await self._loader.open(folder.path)
+            if engine.receptive_field > self._history_cap:
+                raise ModelRefused(
+                    f"it reads {engine.receptive_field} events, and histories here keep {self._history_cap}: set "
+                    f"GPT4REC_HISTORY_CAP to {engine.receptive_field} and restart"
+                )
+            loaded = await self._loader.start(engine, own=True, tried=True)
+            engine = None
+        except Exception as error:
+            if engine is not None:
+                engine.close()
+            known = isinstance(error, ServiceError)
+            why = said(error, folder.path) if known else f"it cannot be loaded ({type(error).__name__})"
+            self._faults[folder.version] = (folder.stamp, why)
+            log.error("model_refused", model_version=folder.version, cause=why, **({} if known else logs.where(error)))
+            raise ModelRefused(why) from error
+        finally:
+            self._loading = None
+        self._faults.pop(folder.version, None)
+        return loaded
+
+    def _swap(self, loaded: Loaded) -> None:
+        old, self._loaded = self._loaded, loaded
+        self._replaced = self.active
+        loaded.serve(self._serving)
+        self._metrics.model_info.remove(self._replaced)
+        self._metrics.model_info.labels(self.active).set(1)
+        self._metrics.model_reload.labels("activated").inc()
+        # What was built for good is not walked again by every full collection (see `service.server`).
+        gc.freeze()
+        log.info("model_activated", model_version=self.active, instead_of=self._replaced)
+        task = asyncio.create_task(self._retire(old))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, old: Loaded) -> None:
+        version = old.model.version
+        try:
+            await asyncio.sleep(self._busy_s + _SPARE_S)
+        finally:
+            await old.close()
+            self.forget()
+        log.info("model_let_go", model_version=version)
+
+    def _count_once(self, outcome: str, wanted: str) -> None:
+        """A choice that cannot be followed counts once, however often it is looked at."""
+        what = (outcome, wanted, self._choice.choice.age)
+        if what != self._counted:
+            self._counted = what
+            self._metrics.model_reload.labels(outcome).inc()
+            log.error("model_not_here", model_version=wanted)
+
+    def _described(self, folder: ModelFolder) -> dict[str, Any]:
+        stamp, why = self._faults.get(folder.version, (None, ""))
+        fault = folder.fault or (why if stamp == folder.stamp else None)
+        return _entry(
+            folder.version,
+            active=folder.version == self.active,
+            available=fault is None,
+            fault=fault,
+            created_at=folder.created_at,
+            metrics=dict(folder.metrics),
+        )
+
+    async def _report(self) -> None:
+        said_now = {"active": self.active, "fault": self._following_fault, "at": self._mode.now()}
+        await self._store.report_replica(self._name, orjson.dumps(said_now))
+
+    async def _replicas(self) -> list[dict[str, Any]] | None:
+        try:
+            await self._report()
+            words = await self._store.read_replicas()
+        except StoreUnavailable:
+            return None
+        now, found, gone = self._mode.now(), [], []
+        for name, body in sorted(words.items()):
+            with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
+                word = orjson.loads(body)
+                if now - word["at"] > _GONE_S:
+                    gone.append(name)
+                    continue
+                found.append({"name": name, "active": str(word["active"]), "fault": word["fault"]})
+        with contextlib.suppress(StoreUnavailable):
+            await self._store.forget_replicas(*gone)
+        return found
+
+
+def _entry(
+    version: str,
+    *,
+    active: bool,
+    available: bool,
+    fault: str | None,
+    created_at: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    return {
+        "version": version, "created_at": created_at, "metrics": dict(metrics or {}), "active": active,
+        "available": available, "fault": fault,
+    }  # fmt: skip
