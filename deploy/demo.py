@@ -57,7 +57,8 @@ def demo(
             service.wait_until_ready()
             show(console, service, home)
             took = time.monotonic() - started
-            console.print(f"\nready after {took:.0f} s\n{service.urls()}", highlight=False)
+            console.print(f"\nready after {took:.0f} s\n\n[bold]open {service.url}/playground[/]", highlight=False)
+            console.print(f"  click things, and watch the list follow\n\n{service.urls()}", highlight=False)
             if not once:
                 console.print("serving until Ctrl-C …")
                 with contextlib.suppress(KeyboardInterrupt):
@@ -169,7 +170,7 @@ class Service:
         self.port_file = self.home / "port"
         self.port_file.unlink(missing_ok=True)
         self.log = self.home / "service.log"
-        environment = os.environ | {"GPT4REC_OPS_TOKENS": f"demo:{self.token}"}
+        environment = os.environ | {"GPT4REC_OPS_TOKENS": f"demo:{self.token}", "GPT4REC_PLAYGROUND": "true"}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(  # noqa: S603
                 [
@@ -236,6 +237,7 @@ class Service:
             [
                 f"  recommend  curl -s {self.url}/recommend -H 'content-type: application/json' "
                 f"""-d '{{"user_id": "demo-new", "k": 5}}'""",
+                f"  console    {self.url}/ops    token {self.token}",
                 f"  metrics    {self.url}/metrics",
                 f"  API        {self.url}/docs",
                 f"  toggle     GPT4REC_OPS_TOKEN={self.token} .venv/bin/gpt4rec ops fallback set fallback "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,9 @@ def test_demo_goes_from_raw_data_to_served_lists_and_reuses_what_is_still_valid(
     assert "source gpt4rec (full)" in first.stdout
     assert "source item_cf (forced)" in first.stdout
     assert "recall@10" in first.stdout
+    after = first.stdout.partition("ready after")[2]
+    addresses = re.findall(r"http://\S+", after)
+    assert addresses[0].endswith("/playground"), "the first thing to open"
 
     runs = sorted((home / "runs").glob("*/checkpoint.safetensors"))
     written = [run.stat().st_mtime_ns for run in runs]
