@@ -48,17 +48,30 @@ class WriteBehind:
         """Whether every event it knows of is encoded and every state stored."""
         return not (self._busy or self._behind or self._unwritten or self._keeper.under_way)
 
-    def appended(self, subject: Subject, model: ServedModel, events: Sequence[NewEvent], result: AppendResult) -> None:
+    @property
+    def erasures(self) -> int:
+        """How often something was forgotten here; to be noted before events are written."""
+        return self._keeper.erasures
+
+    def appended(
+        self,
+        subject: Subject,
+        model: ServedModel,
+        events: Sequence[NewEvent],
+        result: AppendResult,
+        erasures: int,
+    ) -> None:
         """Events of the subject were written, and its log is now at `result.version`.
 
-        Where the former log is known, the new one is too, without reading it.
+        Where the former log is known, the new one is too, without reading it; not where something was erased since
+        `erasures` was noted, because it may have been this.
         """
         known = self._keeper.cache.get(subject, model)
         former = _EMPTY if known is None else known.record
         if former.version == result.version:
             return
         record = extended(former, events, subject, self._keeper.history_cap)
-        if record is not None and record.version == result.version:
+        if record is not None and record.version == result.version and erasures == self.erasures:
             self._keeper.cache.put(Profile(subject, model, record, None if known is None else known.base))
         else:
             self._keeper.cache.drop(subject)  # it must be read again

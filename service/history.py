@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.records import StoredEvent, Subject
-from service.schemas import InlineEvent, RecommendRequest
+from service.records import StoredEvent
+from service.schemas import InlineEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +32,6 @@ class Past:
     @property
     def last_ms(self) -> int | None:
         return self.times_ms[-1] if self.times_ms else None
-
-
-def subject_of(request: RecommendRequest) -> Subject | None:
-    """Whose history is read; the user where both are named, None for inline events alone."""
-    return subject(request.user_id, request.session_id)
-
-
-def subject(user_id: str | None, session_id: str | None) -> Subject | None:
-    if user_id is not None:
-        return Subject("user", user_id)
-    return Subject("session", session_id) if session_id is not None else None
 
 
 def past(stored: Sequence[StoredEvent], inline: Sequence[InlineEvent], now_ms: int) -> Past:

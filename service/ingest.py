@@ -7,10 +7,10 @@ from typing import Any
 
 from service.behind import WriteBehind
 from service.errors import NotFound, RequestError, StoreUnavailable
-from service.history import subject
 from service.metrics import Metrics
 from service.policies import PolicyBook
 from service.profile import Profile
+from service.pseudonyms import Pseudonyms
 from service.records import NewEvent, Subject
 from service.schemas import Event, EventsRequest, MergeRequest, parse
 from service.served import ServedModel
@@ -27,7 +27,9 @@ class Ingest:
         behind: WriteBehind,
         policies: PolicyBook,
         metrics: Metrics,
+        ids: Pseudonyms,
     ) -> None:
+        self._ids = ids
         self._store = store
         self._behind = behind
         self._model = model
@@ -46,9 +48,10 @@ class Ingest:
         """Stores a batch in one round trip; unknown items are kept, because a later model may know them."""
         batch: dict[Subject, list[NewEvent]] = {}
         for event in request.events:
-            who = subject(event.user_id, event.session_id)
+            who = self._ids.subject(event.user_id, event.session_id)
             assert who is not None  # noqa: S101 - the schema asks for one of them
-            batch.setdefault(who, []).append(_new_event(event))
+            batch.setdefault(who, []).append(self._new_event(event))
+        erasures = self._behind.erasures
         try:
             results = await self._store.append_many(list(batch.items()))
         except StoreUnavailable:
@@ -57,7 +60,7 @@ class Ingest:
             raise
         model = self._model()
         for (who, events), result in zip(batch.items(), results, strict=True):
-            self._behind.appended(who, model, events, result)
+            self._behind.appended(who, model, events, result, erasures)
         accepted, duplicates = sum(r.accepted for r in results), sum(r.duplicates for r in results)
         self._metrics.events.labels("accepted").inc(accepted)
         self._metrics.events.labels("duplicate").inc(duplicates)
@@ -65,7 +68,7 @@ class Ingest:
 
     async def merge(self, request: MergeRequest) -> dict[str, Any]:
         """Moves an anonymous history to the user who logged in."""
-        session, user = Subject("session", request.session_id), Subject("user", request.user_id)
+        session, user = self._ids.named("session", request.session_id), self._ids.named("user", request.user_id)
         try:
             return {"merged": await self._store.merge(session, user)}
         except StoreUnavailable:
@@ -82,7 +85,7 @@ class Ingest:
         """
         model = self._model()
         try:
-            record = await self._store.read(Subject("user", user_id), model.version)
+            record = await self._store.read(self._ids.named("user", user_id), model.version)
         except StoreUnavailable:
             self._metrics.redis_errors.labels("read").inc()
             raise
@@ -96,28 +99,29 @@ class Ingest:
         return {"user_id": user_id, "history": history, "segment": segment.name, "version": record.version}
 
     async def erase(self, user_id: str) -> dict[str, Any]:
-        """Deletes every key of the user and says how many there were."""
+        """Deletes every key of the user, here and in the memory of every replica, and says how many there were."""
+        traces = self._ids.traces(user_id)
         try:
-            return {"user_id": user_id, "deleted": await self._store.erase(Subject("user", user_id))}
+            return {"user_id": user_id, "deleted": sum([await self._store.erase(subject) for subject in traces])}
         except StoreUnavailable:
             self._metrics.redis_errors.labels("erase").inc()
             raise
         finally:
-            self._behind.forget(Subject("user", user_id))
+            for subject in traces:
+                self._behind.forget(subject)
 
     def _unknown(self, request: EventsRequest) -> list[str]:
         known = self._model().known
         ids = {event.item_id: None for event in request.events if event.item_id is not None}
         return [item_id for item_id in ids if not known(item_id)]
 
-
-def _new_event(event: Event) -> NewEvent:
-    return NewEvent(
-        item_id=event.item_id,
-        type=event.type,
-        time_ms=event.timestamp,
-        event_id=event.event_id,
-        value=event.value,
-        query=event.query,
-        request_id=event.request_id,
-    )
+    def _new_event(self, event: Event) -> NewEvent:
+        return NewEvent(
+            item_id=event.item_id,
+            type=event.type,
+            time_ms=event.timestamp,
+            event_id=self._ids.event_id(event.event_id),
+            value=event.value,
+            query=event.query,
+            request_id=event.request_id,
+        )

@@ -32,13 +32,14 @@ from service.errors import (
 )
 from service.fallback import Constraints, Listing
 from service.guard import Decision, Guard, ModelRung, Outcome, Reason, Rung
-from service.history import Past, past, subject_of
+from service.history import Past, past
 from service.jobs import DecodeJob, Listed, encode_key
 from service.keeper import StateKeeper
 from service.metrics import Metrics
 from service.plan import Plan
 from service.policies import PolicyBook
 from service.profile import Profile, facts_of
+from service.pseudonyms import Pseudonyms
 from service.records import Subject, UserRecord
 from service.schemas import RecommendRequest
 from service.served import ServedModel
@@ -63,6 +64,7 @@ class Recommender:
         policies: PolicyBook,
         guard: Guard,
         metrics: Metrics,
+        ids: Pseudonyms,
         *,
         budget_ms: float,
         budget_max_ms: float,
@@ -73,6 +75,7 @@ class Recommender:
         self._policies = policies
         self._guard = guard
         self._metrics = metrics
+        self._ids = ids
         self._budget_ms, self._budget_max_ms = budget_ms, budget_max_ms
         self._wall_clock = wall_clock
 
@@ -85,7 +88,7 @@ class Recommender:
         budget_ms = min(request.budget_ms or self._budget_ms, self._budget_max_ms)
         deadline = call.deadline(budget_ms)
         model = self._model()
-        profile, trouble = await self._read(subject_of(request), model, deadline)
+        profile, trouble = await self._read(self._ids.subject(request.user_id, request.session_id), model, deadline)
         allowed = await model.allowed(request.filter or {})
         plan = self._plan(request, call, profile, allowed, budget_ms, deadline)
         decision = self._decide(plan, trouble)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 SEPARATOR = "\x1f"
 _MARKS = ("\x1e", SEPARATOR)
@@ -17,17 +17,31 @@ MAX_TIME_MS = 2**43
 ARRIVALS = 1024
 
 
+Kind = Literal["user", "session"]
+_KINDS: dict[str, Kind] = {"u": "user", "s": "session"}
+
+
 @dataclass(frozen=True)
 class Subject:
-    """Whose history it is: a known user, or an anonymous session."""
+    """Whose history it is: a known user, or an anonymous session. Made by `service.pseudonyms`: `id` may be a hash."""
 
-    kind: Literal["user", "session"]
+    kind: Kind
     id: str
 
     @cached_property
     def tag(self) -> str:
         """Hash tag of every key of the subject: one subject, one Redis Cluster slot."""
         return f"{{{self.kind[0]}:{quote(self.id, safe='')}}}"
+
+    @classmethod
+    def of_tag(cls, tag: str) -> Subject | None:
+        """The inverse of `tag`; None for what is none."""
+        letter, colon, quoted = tag.removeprefix("{").removesuffix("}").partition(":")
+        kind = _KINDS.get(letter)
+        if kind is None or not colon or not quoted:
+            return None
+        subject = cls(kind, unquote(quoted))
+        return subject if subject.tag == tag else None
 
 
 @dataclass(frozen=True, slots=True)

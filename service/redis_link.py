@@ -157,8 +157,8 @@ class RedisLink:
         self, url: str, *, slowest_s: float, slowest_read_s: float | None = None, max_commands: int = 16
     ) -> None:
         """A connection is given up where a reply takes `slowest_s`; the one of `read_script` after `slowest_read_s`."""
-        # Two connections more than commands: one for the subscription, one to spare.
-        self._client = client_for(url, socket_timeout_s=slowest_s, max_connections=max_commands + 2)
+        # Three connections more than commands: two for the subscriptions, one to spare.
+        self._client = client_for(url, socket_timeout_s=slowest_s, max_connections=max_commands + 3)
         self._lane = _lane(self._client, slowest_read_s or slowest_s)
         self._turn = asyncio.Semaphore(max_commands)
         self._in_flight: set[asyncio.Task[Any]] = set()
@@ -234,8 +234,9 @@ class RedisLink:
         replies = await pipe.execute(raise_on_error=False)
         return list(replies[: len(commands)]), replies[-1] if barrier is not None else None
 
-    async def messages(self, channel: str) -> AsyncGenerator[bytes, None]:
-        """The messages of a channel, on a connection of its own. Ends only by StoreUnavailable.
+    async def messages(self, channel: str, *, greeting: bool = False) -> AsyncGenerator[bytes, None]:
+        """The messages of a channel, on a connection of its own. Ends only by StoreUnavailable. With `greeting` an
+        empty one comes whenever a subscription begins to hold: nothing that is published later is missed.
 
         A connection whose other end is gone without a word would be silent for ever: it is asked for a sign of life.
         """
@@ -245,11 +246,13 @@ class RedisLink:
             await pubsub.subscribe(channel)
             heard = asked = loop.time()
             while not _being_cancelled():
-                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=0.5)
+                message = await pubsub.get_message(ignore_subscribe_messages=not greeting, timeout=0.5)
                 if message is not None:
                     heard = loop.time()
                     if message["type"] == "message":
                         yield message["data"]
+                    elif message["type"] == "subscribe":
+                        yield b""
                 elif loop.time() - heard > _SILENT_S:
                     raise StoreUnavailable(f"SUBSCRIBE: no sign of life in {_SILENT_S:.0f} s")
                 elif loop.time() - max(heard, asked) > _SILENT_S / 3:

@@ -18,6 +18,7 @@ it is safe, because events are idempotent and states are compared before they ar
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -93,6 +94,7 @@ class Store:
             )
         self._mode_key = f"{settings.prefix}{{ops}}:mode"
         self._audit_key = f"{settings.prefix}{{ops}}:audit"
+        self._erased = f"{settings.prefix}{{ops}}:erased"
         self._channel = f"{settings.prefix}{{ops}}:changed"
 
     @classmethod
@@ -195,8 +197,17 @@ class Store:
                 return moved
 
     async def erase(self, subject: Subject) -> int:
-        """Delete every key of the subject; returns how many there were."""
+        """Delete every key of the subject, and tell every replica; returns how many there were."""
         return await self._erase(subject)
+
+    async def erasures(self) -> AsyncGenerator[Subject | None, None]:
+        """Whoever is erased, by any replica; None with each new subscription: some may have been missed before."""
+        async with contextlib.aclosing(self._link.messages(self._erased, greeting=True)) as messages:
+            async for message in messages:
+                if not message:
+                    yield None
+                elif (subject := Subject.of_tag(message.decode("utf-8", "replace"))) is not None:
+                    yield subject
 
     # The mode and its audit
 
@@ -343,7 +354,7 @@ class Store:
 
     async def _erase(self, subject: Subject, *expected: bytes | int) -> int:
         keys = self._keys(subject, "events", "version", "signals", "states")
-        args = (self._state_key(subject, ""), *expected)
+        args = (self._state_key(subject, ""), self._erased, subject.tag, *expected)
         return int(await self._link.script(ScriptCall(scripts.ERASE, keys, args), timeout_s=self._write_s))
 
 

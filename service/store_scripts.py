@@ -117,13 +117,14 @@ return {redis.call('GET', KEYS[2]), redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSC
         redis.call('XRANGE', KEYS[3], '-', '+')}
 """)
 
-# KEYS events, version, signals, states   ARGV prefix of the state keys [, expected version, expected signals]
+# KEYS events, version, signals, states
+# ARGV prefix of the state keys, channel, message [, expected version, expected signals]
 # → number of keys deleted; -1 when the log is not the expected one any more
 #
 # The state keys are not declared: they are found in the registry, and share the hash tag of those that are.
 ERASE = Script("""
-if ARGV[2] then
-  if (redis.call('GET', KEYS[2]) or '') ~= ARGV[2] or redis.call('XLEN', KEYS[3]) ~= tonumber(ARGV[3]) then
+if ARGV[4] then
+  if (redis.call('GET', KEYS[2]) or '') ~= ARGV[4] or redis.call('XLEN', KEYS[3]) ~= tonumber(ARGV[5]) then
     return -1
   end
 end
@@ -131,7 +132,9 @@ local deleted = 0
 for _, model in ipairs(redis.call('SMEMBERS', KEYS[4])) do
   deleted = deleted + redis.call('UNLINK', ARGV[1] .. model)
 end
-return deleted + redis.call('UNLINK', unpack(KEYS))
+deleted = deleted + redis.call('UNLINK', unpack(KEYS))
+redis.call('PUBLISH', ARGV[2], ARGV[3])
+return deleted
 """)
 
 # KEYS mode   → the server's clock (s, µs), then version, changed at, body of the stored mode
