@@ -43,6 +43,7 @@ class Erasures:
                             await self._check()
                         else:
                             self._behind.forget(subject)
+                        del subject  # it would be known here until the next erasure
             await asyncio.sleep(_PAUSE_S)
 
     async def _check(self) -> None:

@@ -204,10 +204,10 @@ class Store:
         """Whoever is erased, by any replica; None with each new subscription: some may have been missed before."""
         async with contextlib.aclosing(self._link.messages(self._erased, greeting=True)) as messages:
             async for message in messages:
-                if not message:
-                    yield None
-                elif (subject := Subject.of_tag(message.decode("utf-8", "replace"))) is not None:
+                subject = Subject.of_tag(message.decode("utf-8", "replace")) if message else None
+                if subject is not None or not message:
                     yield subject
+                del message, subject  # else whoever was erased last would be known here until the next one is
 
     # The mode and its audit
 
