@@ -27,9 +27,14 @@ _Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
 def worker_urls(host: str, shared_port: int, workers: int) -> list[str]:
+    """Where each worker tells its own metrics."""
+    return own_urls(host, shared_port, workers, "/metrics")
+
+
+def own_urls(host: str, shared_port: int, workers: int, path: str) -> list[str]:
     """Where each worker answers alone: the ports above the shared one."""
     shown = f"[{host}]" if ":" in host else host
-    return [f"http://{shown}:{shared_port + 1 + number}/metrics" for number in range(workers)]
+    return [f"http://{shown}:{shared_port + 1 + number}{path}" for number in range(workers)]
 
 
 async def fetch(urls: Sequence[str], secret: str | None = None) -> list[str]:

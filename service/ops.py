@@ -5,16 +5,57 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from service import responses as out
+from service.console import SERIES_S
+from service.errors import NotFound
 from service.openapi import answers, takes
 from service.routes import DirectRoute
 from service.runtime import reply, runtime, secret_of
 from service.schemas import FallbackRequest, parse
+from service.web import pages
 
 router = APIRouter(prefix="/ops", tags=["ops"], route_class=DirectRoute)
 
 _PROBLEMS = (401, 403, 404)
+# Proxies must pass each event on as it comes.
+_STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+@router.get("", include_in_schema=False)
+async def page(request: Request) -> Response:
+    """The console. It asks for the token itself: there is nothing in the page."""
+    if not runtime(request).access.ops_tokens:
+        raise NotFound("no ops token is configured, so /ops is off")
+    return pages.page("console", request)
+
+
+@router.get("/status", responses=answers(out.StatusAnswer, 422, *_PROBLEMS))
+async def status(request: Request, series_s: Annotated[int, Query(ge=0, le=SERIES_S)] = 0) -> Response:
+    """What the console shows: traffic, latency, breaker, budgets, queue, caches and mode, of all workers together; and
+    the last `series_s` seconds one by one."""
+    service, secret = runtime(request), secret_of(request)
+    service.access.ops(secret)
+    return reply(request, await service.console.status(service, _host(request), secret, series_s=series_s))
+
+
+@router.get("/stream", include_in_schema=False)
+async def stream(request: Request) -> Response:
+    """`/ops/status` a second as server-sent events, until the token is withdrawn or the process stops."""
+    service, secret = runtime(request), secret_of(request)
+    service.access.ops(secret)
+    service.console.admit()
+    events = service.console.stream(service, _host(request), secret)
+    return StreamingResponse(events, media_type="text/event-stream", headers=_STREAM_HEADERS)
+
+
+@router.get("/figures", include_in_schema=False)
+async def figures(request: Request) -> Response:
+    """What one worker tells another."""
+    service = runtime(request)
+    service.access.ops(secret_of(request))
+    return reply(request, service.console.figures(service))
 
 
 @router.get("/fallback", responses=answers(out.FallbackAnswer, *_PROBLEMS))
@@ -40,17 +81,15 @@ async def put_fallback(request: Request) -> Response:
     return reply(request, service.fallback_status())
 
 
-@router.get("/policies", responses=answers(out.PoliciesAnswer, *_PROBLEMS))
-async def get_policies(request: Request) -> Response:
-    """The decoding policies in force."""
-    service = runtime(request)
-    service.access.ops(secret_of(request))
-    return reply(request, service.policies.current.model_dump(mode="json", exclude_none=True))
-
-
 @router.get("/audit", responses=answers(out.AuditAnswer, 422, *_PROBLEMS))
 async def get_audit(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
     """Who changed what, when and why; newest first."""
     service = runtime(request)
     service.access.ops(secret_of(request))
     return reply(request, {"entries": await service.mode.audit(limit)})
+
+
+def _host(request: Request) -> str:
+    """Where the workers of this process listen."""
+    host: str = request.scope["server"][0]
+    return host

@@ -226,6 +226,47 @@ class ModelsAnswer(Choice):
     replicas: list[Replica] | None = Field(description="Every replica's own word; null while Redis is away.")
 
 
+class Latency(Answer):
+    answers: int
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+
+
+class CacheFigures(Answer):
+    hit_share: float | None = Field(description="Histories found in memory, of those asked for.")
+    outcomes: dict[str, int]
+
+
+class TrafficFigures(Answer):
+    window_s: int
+    answers: int
+    answers_per_s: float
+    late: int = Field(description="Answers that left after their deadline.")
+    failed: int = Field(description="Requests answered by an error of the service.")
+    events_per_s: float
+    latency: dict[str, Latency] = Field(description="By source, and of `all`.")
+    source: dict[str, int]
+    rung: dict[str, int]
+    reason: dict[str, int]
+    cache: CacheFigures
+
+
+class StatusAnswer(Answer):
+    request_id: str
+    at: str
+    service: dict[str, Any]
+    mode: dict[str, Any] = Field(description="As in /ops/fallback, and `expires_in_s`.")
+    redis: bool = Field(description="Whether Redis answers.")
+    budget_ms: float
+    breaker: dict[str, Any] = Field(description="The worst of the workers'; `model_share` is of all traffic.")
+    burn_rate: dict[str, dict[str, float]] = Field(description="By objective and window, of the worst worker.")
+    queue: dict[str, float]
+    traffic: TrafficFigures
+    workers: list[dict[str, Any]]
+    series: list[dict[str, Any]] = Field(description="Second by second, oldest first.")
+
+
 class AuditAnswer(Answer):
     request_id: str
     entries: list[dict[str, Any]] = Field(description="Newest first.")
