@@ -80,7 +80,9 @@ class Rule(_Part):
 
 
 def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
 
 
 class Segment(_Part):
