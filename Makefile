@@ -13,7 +13,7 @@ ONCE   ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format load bench reliability clean
+.PHONY: help install demo test check format load bench reliability fuzz audit clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,6 +60,12 @@ reliability: $(STAMP) $(LOAD)  ## All figures of docs/reliability.md, half an ho
 	$(BIN)/python -m loadtests.overload --artifact $(ARTIFACT)
 	$(BIN)/python -m loadtests.chaos all --artifact $(ARTIFACT)
 	$(BIN)/python -m loadtests.draw
+
+fuzz: $(STAMP)  ## Ten thousand requests that the OpenAPI document allows, and does not: make fuzz [CASES=N ARTIFACT=DIR]
+	$(BIN)/python -m tests.fuzz --cases $(or $(CASES),10000) $(if $(ARTIFACT),--artifact $(ARTIFACT))
+
+audit: $(STAMP)  ## Known vulnerabilities of what is installed (asks a database on the network)
+	$(BIN)/pip-audit --skip-editable
 
 clean:  ## Remove what was built, not the data
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -23,6 +23,7 @@ _SCHEMES: dict[str, dict[str, str]] = {
 # One of them is enough. Who may do what is decided by `service.auth`.
 _KEYS = ("ApiKey", "ApiKeyBearer", "OpsToken")
 _OPERATORS = ("OpsToken",)
+_ANY = (414, 431, 500, 503)
 _MEANING = {
     400: "The body is not JSON.",
     401: "A key or token is missing or unknown.",
@@ -31,10 +32,29 @@ _MEANING = {
     408: "The body took too long to arrive.",
     409: "Not in the present state of things; `detail` says why.",
     413: "The body is too large.",
+    414: "The path and query are too long.",
     422: "The request does not fit; `errors` says where.",
     429: "More requests than the rate of the API key; see Retry-After.",
+    431: "Too many headers, or too large ones.",
     500: "A fault of the service.",
     503: "Cannot be done now; see Retry-After.",
+}
+
+
+_USER_OF_EVENTS = "$request.body#/events/0/user_id"
+# By path: name of the link, and the path, method, and parameters or body of what it leads to.
+_LINKS: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
+    "/events": {
+        "history": ("/users/{user_id}", "get", {"user_id": _USER_OF_EVENTS}),
+        "recommendations": ("/recommend", "post", {"user_id": _USER_OF_EVENTS}),
+        "erasure": ("/users/{user_id}", "delete", {"user_id": _USER_OF_EVENTS}),
+    },
+    "/recommend": {
+        "similar": ("/items/{item_id}/similar", "get", {"item_id": "$response.body#/items/0/item_id"}),
+    },
+    "/sessions/merge": {
+        "history": ("/users/{user_id}", "get", {"user_id": "$request.body#/user_id"}),
+    },
 }
 
 
@@ -58,8 +78,8 @@ def guarded(path: str, *, keys_needed: bool, metrics_guarded: bool = False) -> l
 
 
 def answers(model: type[BaseModel], *problems: int) -> dict[int | str, dict[str, Any]]:
-    """`responses` of a route: its answer, and the problems it may answer with; 500 and 503 always are."""
-    return {200: {"model": model, "description": "The answer."}, **problems_of(*problems, 500, 503)}
+    """`responses` of a route: its answer, and the problems it may answer with; those of any request always are."""
+    return {200: {"model": model, "description": "The answer."}, **problems_of(*problems, *_ANY)}
 
 
 def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -84,10 +104,24 @@ def install(app: FastAPI, *, keys_needed: bool, metrics_guarded: bool) -> None:
             document["components"]["securitySchemes"] = _SCHEMES
             for path, methods in document["paths"].items():
                 for operation in methods.values():
+                    _link(document, path, operation)
                     operation["security"] = guarded(path, keys_needed=keys_needed, metrics_guarded=metrics_guarded)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _link(document: dict[str, Any], path: str, operation: dict[str, Any]) -> None:
+    """What may be called with what an operation took or gave."""
+    links = {
+        name: {
+            "operationId": document["paths"][target][method]["operationId"],
+            **({"parameters": taken} if method in ("get", "delete") else {"requestBody": taken}),
+        }
+        for name, (target, method, taken) in _LINKS.get(path, {}).items()
+    }
+    if links:
+        operation["responses"]["200"]["links"] = links
 
 
 def _definitions(models: Sequence[type[BaseModel]]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ async def scan(redis: Redis, prefix: str) -> bytes:
     """Every key of a prefix with all that it holds, as one text."""
     parts: list[bytes] = []
     async for key in redis.scan_iter(match=f"{prefix}*"):
-        kind = bytes(await redis.type(key)).decode()
+        kind = cast("bytes", await redis.type(key)).decode()
         readers: dict[str, Any] = {
             "string": redis.get,
             "hash": redis.hgetall,
@@ -44,12 +44,13 @@ async def scan(redis: Redis, prefix: str) -> bytes:
 def traces(*names: str) -> list[object]:
     """What is alive in this process of the subjects: of all replicas in it, whatever holds it."""
     gc.collect()
+    # By type and not by isinstance, which asks every object, and some answer with a warning.
     known = {Subject(kind, name) for name in names for kind in ("user", "session")}
     return [
         thing
         for thing in gc.get_objects()
-        if (isinstance(thing, Profile) and thing.subject in known)
-        or (isinstance(thing, Subject) and thing in known and not any(thing is own for own in known))
+        if (type(thing) is Profile and thing.subject in known)
+        or (type(thing) is Subject and thing in known and not any(thing is own for own in known))
     ]
 
 
