@@ -23,6 +23,7 @@ from loadtests.server import free_port, listening
 
 JOB = "gpt4rec"
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_COUNTED = re.compile(r"((?:increase\w+|increase\(.*\)\)) >= )(\d+)")
 _BRACKETED = re.compile(r"\[(\d+)(ms|s|m|h|d)\]")
 
 
@@ -62,11 +63,12 @@ def installed() -> bool:
 
 
 def scaled(text: str, times: float) -> str:
-    """Rules whose windows, and times that an alert must last, are so many times shorter. Names, thresholds and least
-    counts stay."""
+    """Rules whose windows, and times that an alert must last, are so many times shorter, and the least counts within a
+    window so many times smaller. Names and shares stay."""
     rules = yaml.safe_load(text)
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
-        rule["expr"] = _BRACKETED.sub(lambda found: f"[{_shorter(found[1], found[2], times)}]", rule["expr"])
+        expr = _COUNTED.sub(lambda found: f"{found[1]}{max(1.0, int(found[2]) / times):g}", rule["expr"])
+        rule["expr"] = _BRACKETED.sub(lambda found: f"[{_shorter(found[1], found[2], times)}]", expr)
         if "for" in rule:
             number, unit = re.fullmatch(r"(\d+)(\w+)", rule["for"]).groups()  # type: ignore[union-attr]
             rule["for"] = _shorter(number, unit, times)

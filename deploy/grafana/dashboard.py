@@ -1,0 +1,258 @@
+"""Writes the dashboard: `python -m deploy.grafana.dashboard > deploy/grafana/dashboards/gpt4rec.json`.
+
+Rows of panels from what callers get, by what spends the budgets, to what goes on inside. Every expression takes the
+dashboard's `job` and `instance`; the shares of hours are those that the alerts go by
+(`deploy.prometheus.rules`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+from deploy.prometheus.rules import BURNS, objectives
+from service.budgets import BudgetSettings
+from service.settings import Settings
+
+WIDTH = 24
+_HEIGHT = 8
+_CHOSEN = 'job=~"$job", instance=~"$instance"'
+_SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+_BUDGET_S = Settings.model_fields["deadline_ms"].default / 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    expr: str
+    legend: str = ""
+    heat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """`limit` draws a line; `kind` is Grafana's name of the panel."""
+
+    title: str
+    text: str
+    queries: tuple[Query, ...]
+    unit: str = "short"
+    kind: str = "timeseries"
+    limit: float | None = None
+    stacked: bool = False
+
+
+def _rate(metric: str, by: str = "", **labels: str) -> str:
+    chosen = ", ".join([_CHOSEN, *(f'{name}="{value}"' for name, value in labels.items())])
+    grouped = f" by ({by})" if by else ""
+    return f"sum{grouped} (rate(gpt4rec_{metric}{{{chosen}}}[$__rate_interval]))"
+
+
+def _quantile(share: float, metric: str, by: str = "le", **labels: str) -> str:
+    return f"histogram_quantile({share:g}, {_rate(metric + '_bucket', by, **labels)})"
+
+
+def _gauge(metric: str, reduce: str, by: str = "", **labels: str) -> str:
+    chosen = ", ".join([_CHOSEN, *(f'{name}="{value}"' for name, value in labels.items())])
+    grouped = f" by ({by})" if by else ""
+    return f"{reduce}{grouped} (gpt4rec_{metric}{{{chosen}}})"
+
+
+_LISTS = {"route": "/recommend"}
+_DURATION = "request_duration_seconds"
+_ANSWERS = (
+    Panel(
+        "Requests", "By route.", (Query(_rate(f"{_DURATION}_count", "route"), "{{route}}"),), "reqps", stacked=True
+    ),
+    Panel(
+        "Latency of /recommend",
+        "From the arrival to the last byte, whatever the outcome; the line is the default budget.",
+        tuple(Query(_quantile(share, _DURATION, **_LISTS), f"p{share * 100:g}") for share in (0.5, 0.95, 0.99)),
+        "s", limit=_BUDGET_S,
+    ),
+    Panel(
+        "Lists by source", "Who made them: the model, item-CF or popularity.",
+        (Query(_rate("recommendations_total", "source"), "{{source}}"),), "reqps", stacked=True,
+    ),
+    Panel(
+        "Why lists are not the model's best", "The reason of each degraded list.",
+        (Query(_rate("recommendations_total", "reason"), "{{reason}}"),), "reqps", stacked=True,
+    ),
+    Panel(
+        "p99 of /recommend by source", "A list from below must be in time as well.",
+        (Query(_quantile(0.99, _DURATION, "le, source", **_LISTS), "{{source}}"),), "s", limit=_BUDGET_S,
+    ),
+    Panel(
+        "Latency of /recommend, all of it", "Each column is how many took so long.",
+        (Query(_rate(f"{_DURATION}_bucket", "le", **_LISTS), "{{le}}", heat=True),), "s", kind="heatmap",
+    ),
+    Panel(
+        "Lists after their deadline", "By rung. The ladder begins no rung that cannot finish: here the process waits.",
+        (Query(f"{_rate('deadline_missed_total', 'rung')} or vector(0)", "{{rung}}"),), "reqps",
+    ),
+    Panel(
+        "Answers by status", "Of every route; the service degrades instead of answering 5xx.",
+        (Query(_rate(f"{_DURATION}_count", "status"), "{{status}}"),), "reqps", stacked=True,
+    ),
+)  # fmt: skip
+
+
+def _budgets(settings: BudgetSettings) -> tuple[Panel, ...]:
+    named = objectives(settings)
+    shares = [Query(f'{one.share(BURNS[0].long)}{{job=~"$job"}}', one.name) for one in named]
+    return (
+        Panel(
+            "Burn rate", "How many times too fast each budget burns, by the service's own windows. 1 is allowed.",
+            (Query(_gauge("error_budget_burn_rate", "max", "objective, window"), "{{objective}} {{window}}"),),
+            limit=1.0,
+        ),
+        Panel(
+            f"Bad share over {BURNS[0].long}", "Recorded by the rules; what the page alerts go by.",
+            tuple(shares), "percentunit",
+        ),
+        Panel(
+            "Model attempts", "How they ended.", (Query(_rate("model_attempts_total", "outcome"), "{{outcome}}"),),
+            "reqps", stacked=True,
+        ),
+        Panel(
+            "Breaker", "Replicas in each state.", (Query(_gauge("breaker_state", "sum", "state"), "{{state}}"),),
+            stacked=True,
+        ),
+        Panel(
+            "Mode", "Replicas in each mode.", (Query(_gauge("fallback_mode", "sum", "mode"), "{{mode}}"),), stacked=True
+        ),
+        Panel(
+            "Model", "Replicas that serve each version.",
+            (Query(_gauge("model_info", "sum", "version"), "{{version}}"),), stacked=True,
+        ),
+        Panel(
+            "Changes of the model", "By outcome, in an hour.",
+            (Query(f"sum by (outcome) (increase(gpt4rec_model_reload_total{{{_CHOSEN}}}[1h])) or vector(0)",
+                   "{{outcome}}"),),
+        ),
+    )  # fmt: skip
+
+
+_INSIDE = (
+    Panel(
+        "p95 of each stage", "Failures included.",
+        (Query(_quantile(0.95, "stage_duration_seconds", "le, stage"), "{{stage}}"),), "s",
+    ),
+    Panel(
+        "Rows of a graph run", "The mean: how full batches are.",
+        (Query(f"{_rate('batch_size_sum', 'graph')} / {_rate('batch_size_count', 'graph')}", "{{graph}}"),),
+    ),
+    Panel(
+        "Under way", "Requests being answered, and jobs that wait for the engine.",
+        (Query(_gauge("inflight", "sum"), "in flight"), Query(_gauge("queue_depth", "sum"), "queue")),
+    ),
+    Panel(
+        "Lag of the event loop", "The worst replica.", (Query(_gauge("event_loop_lag_seconds", "max"), "lag"),), "s"
+    ),
+)  # fmt: skip
+_REDIS = (
+    Panel(
+        "Events", "By outcome; failed ones were refused with 503.",
+        (Query(_rate("events_total", "outcome"), "{{outcome}}"),), "reqps", stacked=True,
+    ),
+    Panel(
+        "Redis commands that failed", "Or took too long.",
+        (Query(f"{_rate('redis_errors_total', 'operation')} or vector(0)", "{{operation}}"),), "reqps",
+    ),
+    Panel(
+        "Checks of the keys' rates", "Where keys have rates: what Redis, or the replica alone, said.",
+        (Query(f"{_rate('rate_checks_total', 'outcome')} or vector(0)", "{{outcome}}"),), "reqps", stacked=True,
+    ),
+    Panel(
+        "Histories and states found", "In the process (memory) and in Redis (state).",
+        (Query(_rate("state_cache_total", "level, outcome"), "{{level}} {{outcome}}"),), "reqps", stacked=True,
+    ),
+)  # fmt: skip
+
+
+def dashboard(settings: BudgetSettings) -> dict[str, Any]:
+    """The dashboard as Grafana reads it."""
+    rows = (
+        ("What callers get", _ANSWERS), ("Budgets, breaker and mode", _budgets(settings)),
+        ("Inside the service", _INSIDE), ("Events and Redis", _REDIS),
+    )  # fmt: skip
+    panels: list[dict[str, Any]] = []
+    top = 0
+    for title, row in rows:
+        place = {"x": 0, "y": top, "w": WIDTH, "h": 1}
+        panels.append({"id": len(panels) + 1, "type": "row", "title": title, "gridPos": place, "panels": []})
+        across = WIDTH // 2
+        for n, panel in enumerate(row):
+            place = {"x": n % 2 * across, "y": top + 1 + n // 2 * _HEIGHT, "w": across, "h": _HEIGHT}
+            panels.append({"id": len(panels) + 1, "gridPos": place, **_panel(panel)})
+        top += 1 + (len(row) + 1) // 2 * _HEIGHT
+    return {
+        "uid": "gpt4rec", "title": "gpt4rec", "tags": ["gpt4rec"], "schemaVersion": 39, "version": 1,
+        "editable": True, "refresh": "10s", "time": {"from": "now-1h", "to": "now"}, "timezone": "browser",
+        "templating": {"list": _variables()}, "annotations": {"list": [_alerts()]}, "panels": panels,
+    }  # fmt: skip
+
+
+def text(settings: BudgetSettings) -> str:
+    return json.dumps(dashboard(settings), indent=2) + "\n"
+
+
+def _panel(panel: Panel) -> dict[str, Any]:
+    targets = [
+        {
+            "refId": chr(ord("A") + n), "datasource": _SOURCE, "expr": query.expr, "legendFormat": query.legend,
+            "format": "heatmap" if query.heat else "time_series",
+        }
+        for n, query in enumerate(panel.queries)
+    ]  # fmt: skip
+    found: dict[str, Any] = {
+        "type": panel.kind, "title": panel.title, "description": panel.text, "datasource": _SOURCE, "targets": targets,
+    }  # fmt: skip
+    if panel.kind == "heatmap":
+        return {**found, "options": {"calculate": False, "yAxis": {"unit": panel.unit}, "cellGap": 1}}
+    custom: dict[str, Any] = {"lineWidth": 1, "fillOpacity": 20 if panel.stacked else 0, "showPoints": "never"}
+    if panel.stacked:
+        custom["stacking"] = {"mode": "normal", "group": "A"}
+    defaults: dict[str, Any] = {"unit": panel.unit, "min": 0, "custom": custom}
+    if panel.limit is not None:
+        custom["thresholdsStyle"] = {"mode": "line"}
+        steps = [{"color": "green", "value": None}, {"color": "red", "value": panel.limit}]
+        defaults["thresholds"] = {"mode": "absolute", "steps": steps}
+    return {
+        **found,
+        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}},
+    }
+
+
+def _variables() -> list[dict[str, Any]]:
+    source = {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Data source"}
+    job = _variable("job", "label_values(gpt4rec_inflight, job)")
+    return [source, job, _variable("instance", 'label_values(gpt4rec_inflight{job=~"$job"}, instance)')]
+
+
+def _variable(name: str, query: str) -> dict[str, Any]:
+    return {
+        "name": name, "type": "query", "label": name.capitalize(), "datasource": _SOURCE, "refresh": 2,
+        "query": {"query": query, "refId": name}, "includeAll": True, "multi": True, "allValue": ".+",
+        "current": {"text": "All", "value": "$__all"},
+    }  # fmt: skip
+
+
+def _alerts() -> dict[str, Any]:
+    return {
+        "name": "Alerts", "datasource": _SOURCE, "enable": True, "iconColor": "red",
+        "expr": 'ALERTS{alertname=~"Gpt4rec.+", alertstate="firing", job=~"$job"}',
+        "titleFormat": "{{alertname}}", "textFormat": "{{severity}}",
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Prints the dashboard."""
+    typer.echo(text(BudgetSettings()), nl=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)
