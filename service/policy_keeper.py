@@ -27,7 +27,8 @@ class PolicyKeeper:
     def __init__(self, book: PolicyBook, path: Path, shared: Shared) -> None:
         self._book, self._path, self._shared = book, path, shared
         self._file = book.current
-        self._stamp = _stamp(path)
+        self.stamp = _stamp(path)
+        """Of the file as it was read last, whatever came of it."""
         shared.adopted = self._take_over
         self._take_over()
 
@@ -52,9 +53,9 @@ class PolicyKeeper:
         while True:
             await asyncio.sleep(poll_s)
             stamp = await asyncio.to_thread(_stamp, self._path)
-            if stamp == self._stamp:
+            if stamp == self.stamp:
                 continue
-            self._stamp = stamp
+            self.stamp = stamp
             try:
                 self._file = await asyncio.to_thread(policies.load, self._path)
             except PolicyError as error:

@@ -1,0 +1,226 @@
+"""Changes of the model and of the policies, in a service whose parts can be looked at."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import weakref
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+import pytest
+import yaml
+
+from service.engine import Engine
+from service.responses import ModelsAnswer, PoliciesAnswer
+from tests.aio import asynchronous, eventually
+from tests.artifacts import random_parts, write_artifact
+from tests.fakes import FakeEngine
+from tests.networks import random_network
+from tests.serving import Service, serving
+from tests.valkey import Valkey
+
+ONE = {"segments": [{"name": "all", "when": {"min_events": 0}, "decoding": {"strategy": "greedy"}}], "default": "all"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("artifacts")
+    return write_artifact(root), write_artifact(root, seed=1)
+
+
+def served(artifact: Path, redis_url: str | None, prefix: str, **more: Any) -> AbstractAsyncContextManager[Service]:
+    """A service that begins with this artefact, on a real engine."""
+    engine = cast("FakeEngine", Engine.open(artifact, device="cpu", threads=1))
+    quick = {"deadline_max_ms": 2000.0, "catch_up_timeout_ms": 100.0, "mode_poll_ms": 50.0, "history_cap": 400}
+    settings = {"artifact": artifact, "device": "cpu", "operator": True, **quick, **more}
+    return serving(engine, redis_url=redis_url, prefix=prefix, **settings)
+
+
+async def activate(service: Service, version: str) -> Any:
+    return await service.client.post(f"/ops/models/{version}/activate")
+
+
+@asynchronous
+async def test_an_old_model_leaves_the_memory_after_its_last_request(
+    made: tuple[Path, Path], shared_valkey: Valkey
+) -> None:
+    old, new = made
+    async with served(old, shared_valkey.url, "memory:") as service:
+        await activate(service, new.name)
+        await service.post_events("u1", "i1", "i2", "i3")
+        await service.recommend(user_id="u1")
+        gc.collect()
+        gc.freeze()  # as a running service does: what is frozen goes by its last reference only
+        try:
+            model = service.runtime.model
+            artifact = cast("Any", model.engine).artifact
+            parts = (
+                model.catalogue,
+                artifact.item_table,
+                artifact.item_cf.neighbour,
+                cast("Any", model.engine)._tables,
+            )
+            left = [weakref.ref(part) for part in parts]
+            del model, artifact, parts
+            await activate(service, old.name)
+
+            async def gone() -> bool:
+                return all(part() is None for part in left)
+
+            await eventually(gone, within_s=20.0)
+        finally:
+            gc.unfreeze()
+        assert (await service.recommend(user_id="u1"))["model_version"] == old.name
+
+
+@asynchronous
+async def test_a_model_that_reads_more_than_histories_keep_is_refused_and_says_what_to_set(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    old = Path(shutil.copytree(made[0], tmp_path / made[0].name))
+    longer = write_artifact(tmp_path, random_parts(random_network(layers=3, seed=2)))
+    async with served(old, None, "long:", history_cap=1) as service:
+        refused = await activate(service, longer.name)
+        answer = await service.recommend(events=[{"item_id": "i1"}])
+    assert refused.status_code == 422
+    assert "GPT4REC_HISTORY_CAP" in refused.json()["detail"]
+    assert answer["model_version"] == old.name
+
+
+@asynchronous
+async def test_a_model_that_fails_its_check_is_refused(
+    made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = made
+
+    def dumb(*_: object) -> list[Exception]:
+        return [RuntimeError("nothing comes out")]
+
+    async with served(old, None, "canary:") as service:
+        monkeypatch.setattr(Engine, "decode", dumb)
+        refused = await activate(service, new.name)
+        monkeypatch.undo()
+        answer = await service.recommend(events=[{"item_id": "i1"}])
+        shown = (await service.client.get("/ops/models")).json()
+    ModelsAnswer.model_validate(shown)
+    assert refused.status_code == 422 and "does not pass its check" in refused.json()["detail"]
+    assert (answer["model_version"], answer["rung"]) == (old.name, "full")
+    assert "does not pass its check" in next(m["fault"] for m in shown["models"] if m["version"] == new.name)
+
+
+@asynchronous
+async def test_another_deployment_begins_with_its_own_model(made: tuple[Path, Path], shared_valkey: Valkey) -> None:
+    old, new = made
+    async with served(old, shared_valkey.url, "deploy:") as service:
+        assert (await activate(service, old.name)).json()["chosen"] == old.name
+    async with served(new, shared_valkey.url, "deploy:") as service:
+        shown = (await service.client.get("/ops/models")).json()
+    assert (shown["active"], shown["chosen"]) == (new.name, None)
+
+
+@asynchronous
+async def test_stock_holds_for_the_new_model_from_its_first_list_on(made: tuple[Path, Path], tmp_path: Path) -> None:
+    old, new = made
+    file = tmp_path / "updates.jsonl"
+    file.write_bytes(orjson.dumps({"item_id": "i7", "in_stock": False}) + b"\n")
+    everything = {"events": [{"item_id": "i3"}], "k": 60, "exclude_seen": False, "decoding": {"strategy": "beam"}}
+    async with served(old, None, "stock:", catalogue_updates=file) as service:
+        await activate(service, new.name)
+        first = await service.recommend(**everything)
+        file.with_name("next").write_bytes(orjson.dumps({"item_id": "i8", "in_stock": False}) + b"\n")
+        file.with_name("next").replace(file)
+
+        async def followed() -> bool:
+            listed = {item["item_id"] for item in (await service.recommend(**everything))["items"]}
+            return "i8" not in listed and "i7" in listed
+
+        assert "i7" not in {item["item_id"] for item in first["items"]} and first["model_version"] == new.name
+        await eventually(followed, within_s=20.0)
+
+
+# -- policies
+
+
+@asynchronous
+async def test_policies_that_are_set_hold_on_every_replica_and_after_a_restart(shared_valkey: Valkey) -> None:
+    def replica() -> AbstractAsyncContextManager[Service]:
+        return serving(redis_url=shared_valkey.url, prefix="policies:", operator=True, mode_poll_ms=50.0)
+
+    async def of(service: Service) -> str:
+        found: str = (await service.recommend(events=[{"item_id": "1"}]))["segment"]
+        return found
+
+    async with replica() as one, replica() as other:
+        said = await one.client.put("/ops/policies", json={**ONE, "reason": "a test"})
+        PoliciesAnswer.model_validate(said.json())
+        assert (said.json()["origin"], said.json()["shared"], said.json()["actor"]) == ("operator", True, "tester")
+        assert await of(one) == "all"
+
+        async def told() -> bool:
+            return await of(other) == "all"
+
+        await eventually(told, within_s=10.0)
+    async with replica() as again:
+        assert await of(again) == "all"
+        back = (await again.client.delete("/ops/policies")).json()
+        assert back["origin"] == "file" and await of(again) == "new"
+        entries = (await again.client.get("/ops/audit")).json()["entries"]
+    assert [(e["action"], e["actor"], e["origin"], e["reason"]) for e in entries] == [
+        ("policies", "tester", "file", None),
+        ("policies", "tester", "operator", "a test"),
+    ]
+
+
+@asynchronous
+async def test_policies_set_while_redis_is_away_outlive_a_restart(tmp_path: Path) -> None:
+    async with serving(operator=True, data_dir=tmp_path) as service:
+        said = await service.client.put("/ops/policies", json=ONE)
+        assert (said.status_code, said.json()["shared"]) == (200, False)
+    async with serving(operator=True, data_dir=tmp_path) as again:
+        assert (await again.recommend(events=[{"item_id": "1"}]))["segment"] == "all"
+
+
+@asynchronous
+async def test_policies_that_do_not_fit_change_nothing_and_the_place_is_named() -> None:
+    async with serving(operator=True) as service:
+        wrong = {**ONE, "segments": [{**ONE["segments"][0], "decoding": {"strategy": "greedy", "top_p": "0.5"}}]}  # type: ignore[index, dict-item]
+        refused = await service.client.put("/ops/policies", json=wrong)
+        unknown = await service.client.put("/ops/policies", json={**ONE, "default": "none"})
+        shown = (await service.client.get("/ops/policies")).json()
+    assert (refused.status_code, unknown.status_code) == (422, 422)
+    assert refused.json()["errors"][0]["loc"] == ["segments", 0, "decoding", "top_p"]
+    assert (shown["origin"], shown["version"]) == ("file", 0)
+
+
+@asynchronous
+async def test_the_policies_file_is_followed_and_a_broken_one_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "policies.yaml"
+    file.write_text(yaml.safe_dump(ONE))
+    async with serving(operator=True, policies=file) as service:
+        broken = tmp_path / "broken"
+        broken.write_text("segments: [")
+        broken.replace(file)
+        other = tmp_path / "other"
+        other.write_text(
+            yaml.safe_dump({**ONE, "segments": [{**ONE["segments"][0], "name": "some"}], "default": "some"})
+        )  # type: ignore[dict-item]
+
+        async def looked() -> bool:
+            return service.runtime.policy_keeper.stamp == _inode(file)
+
+        await eventually(looked, within_s=20.0)
+        assert (await service.recommend(events=[{"item_id": "1"}]))["segment"] == "all"
+        other.replace(file)
+
+        async def followed() -> bool:
+            return (await service.recommend(events=[{"item_id": "1"}]))["segment"] == "some"
+
+        await eventually(followed, within_s=20.0)
+
+
+def _inode(file: Path) -> tuple[int, int, int]:
+    found = file.stat()
+    return found.st_mtime_ns, found.st_ino, found.st_size
