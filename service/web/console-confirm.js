@@ -1,0 +1,82 @@
+// The one dialog in which a change is given a reason, perhaps an end, and confirmed.
+import { text } from "./base.js";
+
+const $ = (id) => document.getElementById(id);
+
+export class Confirm {
+  /** `send(method, path, body)` makes the change, or throws a Refusal, which the dialog shows. */
+  constructor(send) {
+    this.send = send;
+    this.box = $("confirm");
+    this.done = null;
+    $("cancel").addEventListener("click", () => this.box.close());
+    $("ends").addEventListener("change", () => this.showMinutes());
+    $("confirm-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.go();
+    });
+    this.box.addEventListener("close", () => {
+      this.done?.(this.changed);
+      this.done = null;
+    });
+  }
+
+  /** Whether it was confirmed and done. */
+  ask(change) {
+    this.change = change;
+    this.changed = false;
+    text($("confirm-title"), change.title);
+    text($("confirm-what"), change.what);
+    text($("confirm-go"), change.go);
+    $("confirm-go").className = change.look;
+    $("confirm-go").disabled = false;
+    $("confirm-fault").hidden = true;
+    $("ends-field").hidden = !change.expires;
+    $("ends").value = "900";
+    $("reason").value = $("minutes").value = "";
+    this.showMinutes();
+    this.box.showModal();
+    $("reason").focus();
+    return new Promise((resolve) => {
+      this.done = resolve;
+    });
+  }
+
+  close() {
+    this.box.close();
+  }
+
+  showMinutes() {
+    const other = Boolean(this.change?.expires) && $("ends").value === "other";
+    $("minutes-field").hidden = !other;
+    $("minutes").required = other;
+    $("minutes").disabled = !other;
+  }
+
+  async go() {
+    const body = { ...this.change.body, reason: $("reason").value.trim() };
+    if (!body.reason) {
+      this.refuse("A reason is needed: whoever reads the audit will want to know.");
+      $("reason").focus();
+      return;
+    }
+    if (this.change.expires && $("ends").value) {
+      body.expires_in_s = $("ends").value === "other" ? 60 * Number($("minutes").value) : Number($("ends").value);
+    }
+    $("confirm-go").disabled = true;
+    try {
+      await this.send(this.change.method, this.change.path, body);
+      this.changed = true;
+      this.box.close();
+    } catch (error) {
+      this.refuse(error.message);
+    } finally {
+      $("confirm-go").disabled = false;
+    }
+  }
+
+  refuse(why) {
+    $("confirm-fault").hidden = false;
+    text($("confirm-fault"), why);
+  }
+}
