@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,18 +60,21 @@ _STRUCTURE = """() => {
   if (document.querySelectorAll("main").length !== 1) faults.push("there is not one main");
   if (document.querySelectorAll("h1").length !== 1) faults.push("there is not one h1");
   const words = (id) => document.getElementById(id)?.textContent.trim();
-  for (const node of document.querySelectorAll("button, a[href], input, select, textarea, dialog, [role=img], [role=group], section")) {
+  const named = "button, a[href], input, select, textarea, dialog, [role=img], [role=group], section";
+  for (const node of document.querySelectorAll(named)) {
     if (!shown(node)) continue;
     const by = (node.getAttribute("aria-labelledby") || "").split(" ").map(words).join(" ").trim();
     const label = [...(node.labels || [])].map((l) => l.textContent).join(" ").trim();
     const own = node.matches("button, a") ? node.textContent.trim() || node.querySelector("img[alt]")?.alt : "";
-    if (!(by || label || own || node.getAttribute("aria-label") || node.title)) faults.push(`${node.outerHTML.slice(0, 90)} has no name`);
+    const name = by || label || own || node.getAttribute("aria-label") || node.title;
+    if (!name) faults.push(`${node.outerHTML.slice(0, 90)} has no name`);
   }
   for (const image of document.querySelectorAll("img:not([alt])")) faults.push(`${image.src} has no alt`);
   for (const node of document.querySelectorAll("[aria-labelledby], [aria-describedby]"))
-    for (const id of `${node.getAttribute("aria-labelledby") || ""} ${node.getAttribute("aria-describedby") || ""}`.split(" "))
-      if (id && !document.getElementById(id)) faults.push(`nothing is #${id}`);
-  for (const cell of document.querySelectorAll("thead th:not([scope])")) faults.push(`${cell.textContent} heads nothing`);
+    for (const at of ["aria-labelledby", "aria-describedby"])
+      for (const id of (node.getAttribute(at) || "").split(" "))
+        if (id && !document.getElementById(id)) faults.push(`nothing is #${id}`);
+  for (const cell of document.querySelectorAll("thead th:not([scope])")) faults.push(`${cell.textContent} heads none`);
   return faults;
 }"""
 
@@ -122,8 +126,6 @@ def opened(
 
 def until(page: Page, expression: str, argument: Any = None) -> None:
     """Waits until a JavaScript expression holds. Evaluated from here: the pages forbid evaluation in themselves."""
-    import time
-
     deadline = time.monotonic() + PATIENCE_MS / 1000.0
     while not page.evaluate(expression, argument):
         assert time.monotonic() < deadline, expression
