@@ -22,7 +22,8 @@ from tests.networks import random_network
 from tests.serving import Service, serving
 from tests.valkey import Valkey
 
-ONE = {"segments": [{"name": "all", "when": {"min_events": 0}, "decoding": {"strategy": "greedy"}}], "default": "all"}
+ALL = {"name": "all", "when": {"min_events": 0}, "decoding": {"strategy": "greedy"}}
+ONE = {"segments": [ALL], "default": "all"}
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +187,7 @@ async def test_policies_set_while_redis_is_away_outlive_a_restart(tmp_path: Path
 @asynchronous
 async def test_policies_that_do_not_fit_change_nothing_and_the_place_is_named() -> None:
     async with serving(operator=True) as service:
-        wrong = {**ONE, "segments": [{**ONE["segments"][0], "decoding": {"strategy": "greedy", "top_p": "0.5"}}]}  # type: ignore[index, dict-item]
+        wrong = {**ONE, "segments": [{**ALL, "decoding": {"strategy": "greedy", "top_p": "0.5"}}]}
         refused = await service.client.put("/ops/policies", json=wrong)
         unknown = await service.client.put("/ops/policies", json={**ONE, "default": "none"})
         shown = (await service.client.get("/ops/policies")).json()
@@ -204,12 +205,11 @@ async def test_the_policies_file_is_followed_and_a_broken_one_changes_nothing(tm
         broken.write_text("segments: [")
         broken.replace(file)
         other = tmp_path / "other"
-        other.write_text(
-            yaml.safe_dump({**ONE, "segments": [{**ONE["segments"][0], "name": "some"}], "default": "some"})
-        )  # type: ignore[dict-item]
+        other.write_text(yaml.safe_dump({**ONE, "segments": [{**ALL, "name": "some"}], "default": "some"}))
 
         async def looked() -> bool:
-            return service.runtime.policy_keeper.stamp == _inode(file)
+            found: object = service.runtime.policy_keeper.stamp
+            return found == _inode(file)
 
         await eventually(looked, within_s=20.0)
         assert (await service.recommend(events=[{"item_id": "1"}]))["segment"] == "all"

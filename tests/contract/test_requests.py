@@ -144,7 +144,7 @@ async def test_a_fault_of_the_service_says_nothing_of_itself(monkeypatch: pytest
 @asynchronous
 async def test_without_ops_tokens_ops_is_off() -> None:
     async with serving() as service:
-        for path in ("/ops/fallback", "/ops/policies", "/ops/audit"):
+        for path in ("/ops/fallback", "/ops/policies", "/ops/models", "/ops/audit"):
             assert (await service.client.get(path, headers=OPS)).status_code == 404
 
 
@@ -335,7 +335,8 @@ async def test_the_openapi_document_says_who_may_call_what(keys: str) -> None:
         assert (schemes["ApiKey"]["in"], schemes["ApiKey"]["name"]) == ("header", "X-API-Key")
         for path, methods in document["paths"].items():
             for method, operation in methods.items():
-                bare = await service.client.request(method, path.format(user_id="u", item_id="3"), content=b"{}")
+                where = path.format(user_id="u", item_id="3", version="v")
+                bare = await service.client.request(method, where, content=b"{}")
                 assert bool(operation["security"]) == (bare.status_code == 401), f"{method} {path}"
                 assert {name for one in operation["security"] for name in one} <= set(schemes)
 
