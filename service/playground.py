@@ -11,14 +11,14 @@ from service.errors import NotFound
 from service.explorer import Explorer
 from service.openapi import answers, takes
 from service.routes import DirectRoute
-from service.runtime import Runtime, reply, runtime, secret_of
+from service.runtime import Runtime, admitted, reply
 from service.schemas import Id, WhyRequest, parse
 from service.web import pages
 
 router = APIRouter(prefix="/playground", tags=["playground"], route_class=DirectRoute)
 
 IDS_MAX = 250
-_PROBLEMS = (401, 404, 422)
+_PROBLEMS = (401, 404, 422, 429)
 
 
 @router.get("", responses={200: {"content": {"text/html": {}}, "description": "The page."}})
@@ -30,7 +30,7 @@ async def page(request: Request) -> Response:
 @router.get("/about", responses=answers(out.PlaygroundAnswer, *_PROBLEMS))
 async def about(request: Request) -> Response:
     """What there is to choose from: segments, categories, scenes, features, event types; and the budget."""
-    service, explorer = _allowed(request)
+    service, explorer = await _allowed(request)
     limits = {"budget_ms": service.settings.deadline_ms, "budget_max_ms": service.settings.deadline_max_ms}
     return reply(request, {**await explorer.about(service.policies.current), **limits})
 
@@ -45,14 +45,14 @@ async def items(
     ] = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
     """Items by what they are called."""
-    _, explorer = _allowed(request)
+    _, explorer = await _allowed(request)
     return reply(request, explorer.named(item_id) if item_id else await explorer.items(q, limit))
 
 
 @router.get("/sample", responses=answers(out.FoundAnswer, *_PROBLEMS))
 async def sample(request: Request, seed: Annotated[int, Query(ge=0, le=2**53)] = 0) -> Response:
     """A history to begin with: a walk from a popular item over its neighbours. The same seed gives the same one."""
-    _, explorer = _allowed(request)
+    _, explorer = await _allowed(request)
     return reply(request, explorer.sample(seed))
 
 
@@ -60,15 +60,14 @@ async def sample(request: Request, seed: Annotated[int, Query(ge=0, le=2**53)] =
 async def why(request: Request) -> Response:
     """What each of these events carries in the state that a list is decoded from, and what the start of the history
     does: attention rolled out over the layers. All of it adds up to 1."""
-    service, explorer = _allowed(request)
+    service, explorer = await _allowed(request)
     body = parse(WhyRequest, await request.body(), latest_ms=service.latest_ms())
     return reply(request, await explorer.why(body.events, service.now_ms()))
 
 
-def _allowed(request: Request) -> tuple[Runtime, Explorer]:
-    """Raises Unauthorized without a key where keys are on."""
-    service = runtime(request)
-    service.access.api(secret_of(request))
+async def _allowed(request: Request) -> tuple[Runtime, Explorer]:
+    """Raises Unauthorized without a key where keys are on, and TooManyRequests beyond a key's rate."""
+    service = await admitted(request)
     if service.explorer is None:
         raise NotFound("the playground is off")
     return service, service.explorer

@@ -23,10 +23,11 @@ KEY = "a-key-of-more-than-sixteen-characters"
 USER, SESSION, OTHER = "user-4711", "session-4712", "user-4713"
 
 
-async def scan(redis: Redis, prefix: str) -> bytes:
-    """Every key of a prefix with all that it holds, as one text."""
+async def scan(redis: Redis, prefix: str, but: bytes = b"\0") -> bytes:
+    """Every key of a prefix with all that it holds, as one text; without the keys that end with `but`."""
     parts: list[bytes] = []
-    async for key in redis.scan_iter(match=f"{prefix}*"):
+    keys = [key async for key in redis.scan_iter(match=f"{prefix}*")]
+    for key in sorted(key for key in keys if not key.endswith(but)):
         kind = cast("bytes", await redis.type(key)).decode()
         readers: dict[str, Any] = {
             "string": redis.get,

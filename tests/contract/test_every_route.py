@@ -1,0 +1,187 @@
+"""Every route there is, walked by callers who may not: nothing is changed, and nothing is read that should not be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from redis.asyncio import Redis
+from starlette.routing import Route
+
+from service import auth
+from tests.aio import asynchronous
+from tests.contract.test_erasure import scan
+from tests.serving import Service, serving
+from tests.valkey import Valkey
+
+USER, ITEM, REASON = "user-4711", "item-4712", "reason-4713"
+SECRETS = {"shop": "shop-secret", "crm": "crm-secret", "alice": "alice-secret", "prom": "prom-secret"}
+EVERYTHING: dict[str, Any] = {
+    "api_keys": f"{auth.entry('shop', SECRETS['shop'])},{auth.entry('crm', SECRETS['crm'], users=True)}",
+    "ops_tokens": auth.entry("alice", SECRETS["alice"]),
+    "metrics_tokens": auth.entry("prom", SECRETS["prom"]),
+    "playground": True,
+}
+# What anybody may see: probes, what is running, what the API is, and pages that ask for a token themselves.
+OPEN = {"/healthz", "/readyz", "/version", "/docs", "/openapi.json", "/assets/{name}", "/ops", "/playground"}
+FOR_KEYS = {"/recommend", "/events", "/sessions/merge", "/items/{item_id:path}/similar", "/playground/about",
+            "/playground/items", "/playground/sample", "/playground/why"}  # fmt: skip
+FOR_USERS = {"/users/{user_id:path}"}
+FOR_METRICS = {"/metrics"}
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+BODIES = {
+    "/recommend": {"user_id": USER},
+    "/events": {"events": [{"user_id": USER, "item_id": ITEM, "type": "view", "timestamp": 1_700_000_009_000}]},
+    "/sessions/merge": {"session_id": "s1", "user_id": USER},
+    "/ops/fallback": {"mode": "fallback", "reason": "an intruder"},
+    "/ops/policies": {"segments": [{"name": "all", "decoding": {"strategy": "greedy"}}]},
+    "/ops/models/{version}/activate": {"reason": "an intruder"},
+    "/ops/models/rollback": {"reason": "an intruder"},
+    "/playground/why": {"events": [{"item_id": "1"}]},
+}
+CALLERS: dict[str, dict[str, str]] = {
+    "nobody": {},
+    "a-wrong-token": {"Authorization": "Bearer wrong"},
+    "a-wrong-scheme": {"Authorization": f"Basic {SECRETS['alice']}"},
+    "an-empty-token": {"Authorization": "Bearer "},
+    "a-digest": {"Authorization": f"Bearer {auth.digest(SECRETS['alice']).hex()}"},
+    "a-token-in-a-cookie": {"Cookie": f"token={SECRETS['alice']}"},
+    "a-name": {"X-API-Key": "alice"},
+}
+
+
+def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
+    """(path, method) of every route, in the document or not."""
+    for route in app.router.routes:
+        assert isinstance(route, Route), "a kind of route that this walk does not know"
+        for method in route.methods or ():
+            yield route.path, method
+
+
+def needed(path: str) -> str:
+    """Whose secret a path takes. What is not named here is for operators: a new route is closed until it is."""
+    kinds = {"nobody": OPEN, "key": FOR_KEYS, "users": FOR_USERS, "metrics": FOR_METRICS}
+    return next((kind for kind, paths in kinds.items() if path in paths), "operator")
+
+
+async def call(service: Service, path: str, method: str, headers: dict[str, str]) -> httpx.Response:
+    filled = re.sub(r"\{(\w+)(:path)?\}", lambda m: {"user_id": USER, "item_id": "1", "name": "base.css"}.get(
+        m[1], "fake-1"), path)  # fmt: skip
+    body = BODIES.get(path) if method not in ("GET", "HEAD") else None
+    return await service.client.request(method, filled, headers=headers, json=body)
+
+
+async def seen(service: Service, redis: Redis, prefix: str) -> list[object]:
+    """All that a caller could have changed."""
+    runtime = service.runtime
+    # Replicas give signs of life there, whoever calls.
+    kept = await scan(redis, prefix, but=b"{ops}:replicas")
+    return [kept, runtime.mode.mode, runtime.policies.current, runtime.model, runtime.access]
+
+
+async def filled(service: Service) -> None:
+    """A user, a mode with a reason, and an audit."""
+    ops = {"Authorization": f"Bearer {SECRETS['alice']}"}
+    event = {"user_id": USER, "item_id": ITEM, "type": "view", "timestamp": 1_700_000_000_000}
+    assert (await service.client.post("/events", json={"events": [event]}, headers=ops)).status_code == 200
+    body = {"mode": "auto", "reason": REASON}
+    assert (await service.client.put("/ops/fallback", json=body, headers=ops)).status_code == 200
+    await service.settled()
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@asynchronous
+async def test_no_request_without_a_token_changes_or_reads_what_it_should_not(
+    shared_valkey: Valkey, caller: str
+) -> None:
+    prefix = f"walk-{caller}:"
+    redis = Redis.from_url(shared_valkey.url)
+    async with serving(redis_url=shared_valkey.url, prefix=prefix, **EVERYTHING) as service:
+        await filled(service)
+        before = await seen(service, redis, prefix)
+        for path, method in routes(service.app):
+            answer = await call(service, path, method, CALLERS[caller])
+            if needed(path) == "nobody":
+                assert answer.status_code == 200, (method, path)
+            else:
+                assert answer.status_code == 401, (method, path)
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert answer.headers["www-authenticate"] == "Bearer"
+            told = answer.text + str(answer.headers)
+            for name in (USER, ITEM, REASON, *SECRETS.values(), "an intruder"):
+                assert name not in told.replace(f"/users/{USER}", ""), (method, path)
+        assert await seen(service, redis, prefix) == before
+    await redis.aclose()
+
+
+@pytest.mark.parametrize(
+    ("name", "may"),
+    [("shop", {"nobody", "key"}), ("crm", {"nobody", "key", "users"}), ("prom", {"nobody", "metrics"})],
+)
+@asynchronous
+async def test_each_secret_opens_its_own_routes_and_no_others(shared_valkey: Valkey, name: str, may: set[str]) -> None:
+    prefix = f"own-{name}:"
+    redis = Redis.from_url(shared_valkey.url)
+    async with serving(redis_url=shared_valkey.url, prefix=prefix, **EVERYTHING) as service:
+        await filled(service)
+        before = await seen(service, redis, prefix)
+        for headers in ({"Authorization": f"Bearer {SECRETS[name]}"}, {"X-API-Key": SECRETS[name]}):
+            for path, method in routes(service.app):
+                if needed(path) in may:
+                    continue
+                answer = await call(service, path, method, headers)
+                assert answer.status_code in (401, 403), (method, path)
+        assert await seen(service, redis, prefix) == before
+        for path, method in routes(service.app):
+            if needed(path) in may:
+                answer = await call(service, path, method, {"Authorization": f"Bearer {SECRETS[name]}"})
+                assert answer.status_code not in (401, 403), (method, path)
+    await redis.aclose()
+
+
+@asynchronous
+async def test_no_spelling_of_a_path_and_no_other_method_goes_around_a_token(shared_valkey: Valkey) -> None:
+    prefix = "spell:"
+    redis = Redis.from_url(shared_valkey.url)
+    spellings = [
+        "//ops/fallback", "/ops//fallback", "/ops/fallback/", "/OPS/FALLBACK", "/ops/./fallback", "/x/../ops/fallback",
+        "/ops/fallback;x", "/ops%2ffallback", "/assets/../ops/fallback", "/assets/..%2f..%2fservice%2fauth.py",
+        "/assets/%2e%2e/pages.py", "/assets/pages.py", "/assets/playground.html", f"/users//{USER}", f"/users/{USER}/",
+        f"/items/../users/{USER}/similar", f"/users/%2e%2e/users/{USER}", "/ops/stream?token=alice-secret",
+        "/ops/fallback?token=alice-secret", "/metrics/", "/metrics?x",
+    ]  # fmt: skip
+    async with serving(redis_url=shared_valkey.url, prefix=prefix, **EVERYTHING) as service:
+        await filled(service)
+        before = await seen(service, redis, prefix)
+        for path in [*spellings, *sorted({path for path, _ in routes(service.app)} - OPEN)]:
+            for method in METHODS:
+                raw = httpx.URL("http://test").copy_with(raw_path=path.encode())
+                answer = await service.client.request(method, raw, json=BODIES["/ops/fallback"])
+                assert answer.status_code in (307, 401, 404, 405, 422), (method, path)
+                if answer.status_code == 307:
+                    assert answer.headers["location"].startswith(("http://test/", "/"))
+                assert "alice" not in answer.text.replace("alice-secret", "")
+                assert REASON not in answer.text
+                assert "import " not in answer.text
+        assert await seen(service, redis, prefix) == before
+    await redis.aclose()
+
+
+@asynchronous
+async def test_without_any_secret_configured_users_ops_and_audit_stay_closed(shared_valkey: Valkey) -> None:
+    prefix = "bare:"
+    redis = Redis.from_url(shared_valkey.url)
+    async with serving(redis_url=shared_valkey.url, prefix=prefix, playground=True) as service:
+        await service.post_events(USER, "1")
+        await service.settled()
+        before = await seen(service, redis, prefix)
+        for path, method in routes(service.app):
+            if path.startswith(("/ops", "/users")):
+                answer = await call(service, path, method, {})
+                assert answer.status_code == (403 if path.startswith("/users") else 404), (method, path)
+        assert await seen(service, redis, prefix) == before
+    await redis.aclose()
