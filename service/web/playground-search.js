@@ -10,7 +10,7 @@ export class Search {
   constructor(input, list, find, add) {
     Object.assign(this, { input, list, find, add, items: [], at: -1 });
     input.addEventListener("input", () => this.later());
-    input.addEventListener("focus", () => this.later());
+    input.addEventListener("focus", () => input.value.trim() && this.later());
     input.addEventListener("blur", () => this.close());
     input.addEventListener("keydown", (event) => this.key(event));
     // The choice is made before the field loses the focus.
@@ -23,9 +23,9 @@ export class Search {
 
   later() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.look(), PAUSE_MS);
     this.asked?.abort();
     this.fresh = false;
+    this.timer = setTimeout(() => this.look(), PAUSE_MS);
   }
 
   async look() {

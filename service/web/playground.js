@@ -77,6 +77,7 @@ async function surprise(seed) {
 // -- what comes of it
 
 function later() {
+  document.body.dataset.asking = "true";
   asked?.abort();
   clearTimeout(timer);
   timer = setTimeout(refresh, PAUSE_MS);
@@ -99,7 +100,10 @@ async function refresh() {
     trouble(error);
   } finally {
     clearTimeout(slow);
-    if (!signal.aborted) at("next").removeAttribute("aria-busy");
+    if (!signal.aborted) {
+      at("next").removeAttribute("aria-busy");
+      delete document.body.dataset.asking;
+    }
   }
 }
 
