@@ -1,13 +1,14 @@
 """Writes the packages of the images, by version and hash: `python -m deploy.locks`.
 
 One file for each image, `deploy/requirements/{cpu,gpu}.txt`, resolved by uv (extra `dev`) for Linux on x86-64 and the
-Python of that image. `--check` installs a lock as its Dockerfile does, into a clean environment, starts `gpt4rec serve
---help` there, and records the size of what was installed in `deploy/requirements/sizes.json`.
+Python of that image. `--check` installs a lock as its Dockerfile does, into a clean environment, and starts `gpt4rec
+serve --help` there; a lock for another Python than this one is installed into a folder, and nothing started. The
+size of what was installed is written into `docs/deployment.md`.
 """
 
 from __future__ import annotations
 
-import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,9 +19,10 @@ import typer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOCKS = REPOSITORY / "deploy" / "requirements"
-SIZES = LOCKS / "sizes.json"
+DOCUMENT = REPOSITORY / "docs" / "deployment.md"
 # The Python of each image.
 IMAGES = {"cpu": "3.11", "gpu": "3.12"}
+_PLATFORM = "x86_64-manylinux_2_28"
 _INSTALL = ("--no-cache-dir", "--no-deps", "--only-binary=:all:", "--require-hashes")
 
 
@@ -28,32 +30,60 @@ def lock(name: str) -> None:
     """Resolves the newest packages that pyproject.toml allows. Raises CalledProcessError where there are none."""
     command = [
         sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--extra", name, "--generate-hashes",
-        "--python-version", IMAGES[name], "--python-platform", "x86_64-manylinux_2_28", "--no-header", "--no-annotate",
+        "--python-version", IMAGES[name], "--python-platform", _PLATFORM, "--no-header", "--no-annotate",
         "--no-emit-index-url", "--quiet", "--upgrade", "-o", str(LOCKS / f"{name}.txt"),
     ]  # fmt: skip
     subprocess.run(command, check=True, cwd=REPOSITORY)  # noqa: S603 - our own command
 
 
 def check(name: str) -> int:
-    """Runs the Dockerfile's install commands in a clean environment; the installed tree in bytes.
+    """Installs a lock in a clean place; the installed tree in bytes.
 
     Raises CalledProcessError where a command fails, or torch got in.
     """
+    own = ".".join(map(str, sys.version_info[:2]))
     with tempfile.TemporaryDirectory(prefix="gpt4rec-image-") as folder:
-        venv, wheels = Path(folder) / "venv", Path(folder) / "wheels"
-        python = str(venv / "bin" / "python")
-        _run(sys.executable, "-m", "venv", str(venv))
-        _run(python, "-m", "pip", "install", *_INSTALL, "-r", str(LOCKS / f"{name}.txt"))
-        _run(python, "-m", "pip", "wheel", "--no-cache-dir", "--no-deps", "--wheel-dir", str(wheels), str(REPOSITORY))
-        _run(python, "-m", "pip", "install", "--no-cache-dir", "--no-deps", *map(str, wheels.glob("*.whl")))
-        _run(python, "-m", "pip", "uninstall", "--yes", "pip", "setuptools")
-        _run(str(venv / "bin" / "gpt4rec"), "serve", "--help", cwd=folder)
-        absent = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ('torch', 'onnx', 'polars'))))"
-        _run(python, "-c", absent, cwd=folder)
-        return sum(path.stat().st_size for path in venv.rglob("*") if path.is_file() and not path.is_symlink())
+        installed = _environment if IMAGES[name] == own else _folder
+        tree = installed(name, Path(folder))
+        return sum(path.stat().st_size for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def _run(*command: str, cwd: str | None = None) -> None:
+def state(name: str, size: int) -> None:
+    """Writes the size into the document's line about the image. Raises ValueError where there is none."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    changed, count = re.subn(rf"(?m)^(\| {name} \|.*\| )\S+ MiB \|$", rf"\g<1>{round(size / 2**20)} MiB |", text)
+    if count != 1:
+        raise ValueError(f"{DOCUMENT} has no line about {name}")
+    DOCUMENT.write_text(changed, encoding="utf-8")
+
+
+def _environment(name: str, folder: Path) -> Path:
+    """The Dockerfile's commands, one by one."""
+    venv, wheels = folder / "venv", folder / "wheels"
+    python = str(venv / "bin" / "python")
+    _run(sys.executable, "-m", "venv", str(venv))
+    _run(python, "-m", "pip", "install", *_INSTALL, "-r", str(LOCKS / f"{name}.txt"))
+    _run(python, "-m", "pip", "wheel", "--no-cache-dir", "--no-deps", "--wheel-dir", str(wheels), str(REPOSITORY))
+    _run(python, "-m", "pip", "install", "--no-cache-dir", "--no-deps", *map(str, wheels.glob("*.whl")))
+    _run(python, "-m", "pip", "uninstall", "--yes", "pip", "setuptools")
+    _run(str(venv / "bin" / "gpt4rec"), "serve", "--help", cwd=folder)
+    absent = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ('torch', 'onnx', 'polars'))))"
+    _run(python, "-c", absent, cwd=folder)
+    return venv
+
+
+def _folder(name: str, folder: Path) -> Path:
+    """The packages of another Python, by the same hashes."""
+    tree = folder / "tree"
+    _run(
+        sys.executable, "-m", "uv", "pip", "install", "--no-cache", "--no-deps", "--only-binary=:all:",
+        "--require-hashes",        "--python-version", IMAGES[name], "--python-platform", _PLATFORM, "--target", str(tree), "--quiet",
+        "-r", str(LOCKS / f"{name}.txt"),
+    )  # fmt: skip
+    return tree
+
+
+def _run(*command: str, cwd: Path | None = None) -> None:
     subprocess.run(command, check=True, cwd=cwd, stdout=subprocess.DEVNULL)  # noqa: S603 - our own commands
 
 
@@ -65,14 +95,11 @@ def main(
     names = [only] if only else list(IMAGES)
     if not set(names) <= set(IMAGES):
         raise typer.BadParameter("cpu or gpu", param_hint="--only")
-    sizes = json.loads(SIZES.read_text(encoding="utf-8")) if SIZES.exists() else {}
     for name in names:
-        if not try_it:
+        if try_it:
+            state(name, check(name))
+        else:
             lock(name)
-            continue
-        sizes[name] = {"mib": round(check(name) / 2**20), "python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
-        typer.echo(f"{name}: {sizes[name]['mib']} MiB")
-        SIZES.write_text(json.dumps(sizes, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
