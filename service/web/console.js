@@ -145,7 +145,7 @@ function showTiles(rows) {
   for (const name of ["p50", "p95", "p99"]) {
     const value = all[`${name}_ms`];
     const level = value === null ? "" : value > budget ? "bad" : value > 0.75 * budget ? "warn" : "";
-    figure(name, ms(value), value === null ? "no answers" : `${share(value / budget)} of the budget`, level);
+    figure(name, ms(value), value === null ? "no answers" : `${share(Math.round((100 * value) / budget) / 100)} of budget`, level);
   }
   const byModel = traffic.answers ? (traffic.source.gpt4rec || 0) / traffic.answers : null;
   figure("model", share(byModel), traffic.late ? `${traffic.late} late` : "none late", byModel !== null && byModel < 0.95 ? "warn" : "");

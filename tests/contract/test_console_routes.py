@@ -1,0 +1,65 @@
+"""The routes behind the console: who may read them, and when a stream ends."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import SecretStr
+
+from service.auth import Keys
+from service.console import STREAMS_MAX
+from service.errors import TooManyStreams
+from tests.aio import asynchronous
+from tests.serving import serving
+
+OTHERS = Keys.parse(SecretStr("bob:another"), "tokens", rights=False)
+
+
+@asynchronous
+async def test_without_a_token_there_is_no_console_and_a_page_may_load_nothing_from_elsewhere() -> None:
+    async with serving() as service:
+        for path in ("/ops", "/ops/stream", "/ops/status", "/ops/figures"):
+            assert (await service.client.get(path)).status_code == 404
+    async with serving(operator=True) as service:
+        page = await service.client.get("/ops")
+        assert page.status_code == 200
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        held = await service.client.get("/ops", headers={"If-None-Match": page.headers["etag"]})
+        assert held.status_code == 304
+        style = await service.client.get("/assets/base.css")
+        assert style.headers["content-type"] == "text/css; charset=utf-8"
+        for name in ("console.html", "pages.py", "..%2fpages.py", "nothing.css"):
+            assert (await service.client.get(f"/assets/{name}")).status_code == 404
+        del service.client.headers["Authorization"]
+        assert (await service.client.get("/ops")).status_code == 200  # it asks for the token itself
+        for path in ("/ops/stream", "/ops/status", "/ops/figures"):
+            assert (await service.client.get(path)).status_code == 401
+
+
+@asynchronous
+async def test_a_stream_ends_with_its_token_and_with_the_process_and_there_are_only_so_many() -> None:
+    async with serving(operator=True) as service:
+        runtime = service.runtime
+        console, held = runtime.console, []
+        inflight = runtime.metrics.inflight._value.get()
+        for _ in range(STREAMS_MAX):
+            console.admit()
+            held.append(console.stream(runtime, "127.0.0.1", "test-token"))
+            assert (await anext(held[-1])).startswith(b"event: status\n")
+        with pytest.raises(TooManyStreams):
+            console.admit()
+        assert (await service.client.get("/ops/stream")).status_code == 503
+        assert runtime.metrics.inflight._value.get() == inflight - STREAMS_MAX
+        tokens, runtime.access.ops_tokens = runtime.access.ops_tokens, OTHERS
+        assert b'"unauthorized"' in await anext(held[0])
+        with pytest.raises(StopAsyncIteration):
+            await anext(held[0])
+        runtime.access.ops_tokens = tokens
+        console.admit()
+        runtime.lifecycle.draining = True
+        for stream in held[1:]:
+            assert b'"draining"' in await anext(stream)
+            with pytest.raises(StopAsyncIteration):
+                await anext(stream)
+        assert (console.streams, runtime.metrics.inflight._value.get()) == (0, inflight)

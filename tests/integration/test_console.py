@@ -1,0 +1,232 @@
+"""The operators' console in a real browser, on a real service and a real Valkey."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from tests.artifacts import write_artifact
+from tests.browser import PHONE, accessibility_faults, browser, opened, scrolls_sideways, until
+from tests.processes import OPS, PATIENT, Serve, recommend, serve
+from tests.valkey import Valkey
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+__all__ = ["browser"]
+
+TOKEN = "tok"
+REFUSED = ("status of 401",)
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_artifact(tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    server = Valkey(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def service(artifact: Path, store: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    folder = tmp_path_factory.mktemp("serve")
+    settings = {**PATIENT, "GPT4REC_REDIS_WRITE_TIMEOUT_MS": "250"}
+    with serve(folder, "--artifact", str(artifact), "--redis", store.url, **settings) as running:
+        yield running
+
+
+def address(service: Serve) -> str:
+    return f"http://127.0.0.1:{service.port}/ops"
+
+
+def log_in(page: Page, token: str = TOKEN) -> None:
+    page.get_by_label("Ops token").fill(token)
+    page.get_by_role("button", name="Log in").click()
+
+
+def live(page: Page) -> None:
+    log_in(page)
+    page.locator("#board").wait_for(state="visible")
+
+
+def says(page: Page, selector: str, words: str) -> None:
+    """Waits until the text of an element holds these words."""
+    until(page, "([s, w]) => document.querySelector(s).textContent.includes(w)", [selector, words])
+
+
+def force(page: Page, mode: str, reason: str, *, minutes: float | None = None) -> None:
+    page.get_by_role("button", name=mode, exact=True).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Reason").fill(reason)
+    if minutes is not None:
+        dialog.get_by_label("Back to auto after").select_option("other")
+        dialog.get_by_label("Minutes").fill(str(minutes))
+    dialog.locator("#confirm-go").click()
+    dialog.wait_for(state="hidden")
+
+
+def rung(service: Serve) -> str:
+    return str(recommend(service, user_id="nobody")["rung"])
+
+
+@pytest.fixture
+def auto(service: Serve) -> Iterator[Serve]:
+    """The service, whose mode is given back at the end."""
+    yield service
+    answer = service.client.put("/ops/fallback", headers=OPS, json={"mode": "auto", "reason": "the test ends"})
+    assert answer.status_code == 200
+
+
+def test_a_wrong_token_shows_nothing_and_a_right_one_stays_out_of_the_address(browser: Browser, service: Serve) -> None:
+    with opened(browser, address(service), faults=REFUSED) as page:
+        log_in(page, "wrong")
+        says(page, "#login-fault", "no ops token of this service")
+        assert page.locator("#board").is_hidden()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        live(page)
+        says(page, "#link", "Live")
+        assert page.evaluate("localStorage.length") == 0
+        assert not any(TOKEN in url.partition("/ops")[2] for url in [*asked, page.url])
+        page.reload()  # this tab still has it
+        page.locator("#board").wait_for(state="visible")
+        page.get_by_role("button", name="Log out").click()
+        page.reload()
+        assert page.locator("#login").is_visible()
+
+
+def test_the_switch_is_felt_by_the_next_request_and_ends_by_itself(browser: Browser, auto: Serve) -> None:
+    with opened(browser, address(auto)) as page:
+        live(page)
+        assert rung(auto) == "full"
+        says(page, "#f-model", "100 %")
+        page.get_by_role("button", name="Fallback", exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name="Force the fallback").click()
+        assert page.get_by_role("dialog").is_visible()  # not without a reason
+        page.get_by_role("button", name="Cancel").click()
+        assert rung(auto) == "full"
+        force(page, "Fallback", "<b>drill</b>", minutes=0.06)
+        assert rung(auto) == "popular"
+        says(page, "#mode-name", "Fallback forced")
+        says(page, "#mode-left", "s left")
+        says(page, "#verdict", "fallback is forced by alice")
+        says(page, "#audit", "fallback → fallback")
+        says(page, "#audit", "<b>drill</b>")  # shown as it was typed
+        says(page, "#mode-name", "Auto")
+        assert rung(auto) == "full"
+        assert page.locator("#mode-left").text_content() == ""
+
+
+def test_redis_away_is_shown_and_the_switch_works_and_says_that_it_holds_here_only(
+    browser: Browser, auto: Serve, store: Valkey
+) -> None:
+    with opened(browser, address(auto)) as page:
+        live(page)
+        says(page, "#mode-shared", "on every replica")
+        store.sigstop()
+        try:
+            says(page, "#verdict", "Redis is away")
+            force(page, "Fallback", "no Redis")
+            says(page, "#mode-shared", "here only")
+            says(page, "#verdict", "holds on this replica only")
+            assert rung(auto) == "popular"
+            assert recommend(auto, user_id="nobody")["reason"] == "forced"
+        finally:
+            store.sigcont()
+        says(page, "#mode-shared", "on every replica")
+        says(page, "#audit", "no Redis")
+
+
+def test_everything_can_be_done_by_keyboard(browser: Browser, auto: Serve) -> None:
+    with opened(browser, address(auto)) as page:
+        page.keyboard.type(TOKEN)  # the field has the focus
+        page.keyboard.press("Enter")
+        page.locator("#board").wait_for(state="visible")
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.dataset.mode") == "fallback":
+                break
+        assert page.evaluate("document.activeElement.matches(':focus-visible')")
+        page.keyboard.press("Enter")
+        page.keyboard.type("by keyboard")
+        page.keyboard.press("Enter")
+        says(page, "#mode-why", "alice: by keyboard")
+        assert page.evaluate("document.activeElement.dataset.mode") == "fallback"  # where it was before the dialog
+        page.keyboard.press("Enter")
+        page.keyboard.press("Escape")
+        assert page.get_by_role("dialog").is_hidden()
+        assert rung(auto) == "popular"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_names_contrast_and_a_phones_width_are_right(browser: Browser, service: Serve, scheme: Any) -> None:
+    with opened(browser, address(service), viewport=PHONE, color_scheme=scheme) as page:
+        assert accessibility_faults(page) == []
+        live(page)
+        says(page, "#models", "active")
+        for width in (390, 360, 1280):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert not scrolls_sideways(page)
+            assert accessibility_faults(page) == []
+        page.get_by_role("button", name="Fallback", exact=True).click()
+        assert accessibility_faults(page) == []
+
+
+def test_a_console_says_that_the_service_is_gone_and_comes_back_with_it(
+    browser: Browser, artifact: Path, store: Valkey, tmp_path: Path
+) -> None:
+    arguments = ("--artifact", str(artifact), "--redis", store.url)
+    with serve(tmp_path, *arguments, **PATIENT) as first, opened(browser, address(first), faults=("ERR_",)) as page:
+        live(page)
+        assert first.stop() == 0  # a stream does not keep a process alive
+        says(page, "#link", "Reconnecting")
+        says(page, "#verdict", "does not answer this console")
+        again = [*arguments, "--port", str(first.port)]
+        with serve(tmp_path, *again, **PATIENT):
+            page.get_by_role("button", name="Connect now").click()
+            says(page, "#link", "Live")
+        with httpx.Client() as client, pytest.raises(httpx.TransportError):
+            client.get(address(first))
+
+
+def test_workers_are_shown_as_one_service(artifact: Path, store: Valkey, tmp_path: Path) -> None:
+    with serve(tmp_path, "--artifact", str(artifact), "--redis", store.url, "--workers", "2", **PATIENT) as service:
+        for worker in (1, 2):
+            own = httpx.post(f"http://127.0.0.1:{service.port + worker}/recommend", json={"user_id": "u"}, timeout=30.0)
+            assert own.status_code == 200
+        deadline = time.monotonic() + 20.0
+        while (told := status(service))["traffic"]["answers"] < 2:
+            assert time.monotonic() < deadline, told
+            time.sleep(0.1)
+        assert told["service"]["workers_answering"] == len(told["workers"]) == 2
+        assert told["traffic"]["source"] == {"gpt4rec": 2}
+        assert [row["answers"] for row in status(service, 300)["series"] if row["answers"]] in ([2], [1, 1])
+
+
+def status(service: Serve, series_s: int = 0) -> dict[str, Any]:
+    answer = service.client.get(f"/ops/status?series_s={series_s}", headers=OPS)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_a_shell_is_told_the_same(service: Serve) -> None:
+    command = [sys.executable, "-m", "service.cli", "ops", "status", "--url", address(service)[:-4], "--token", TOKEN]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for words in ("mode           auto", "breaker        closed", "redis          answers", "burn latency"):
+        assert words in shown
+    told = json.loads(subprocess.run([*command, "--json"], check=True, capture_output=True, text=True).stdout)
+    assert told.keys() == status(service).keys()
