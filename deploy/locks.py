@@ -77,8 +77,8 @@ def _folder(name: str, folder: Path) -> Path:
     tree = folder / "tree"
     _run(
         sys.executable, "-m", "uv", "pip", "install", "--no-cache", "--no-deps", "--only-binary=:all:",
-        "--require-hashes",        "--python-version", IMAGES[name], "--python-platform", _PLATFORM, "--target", str(tree), "--quiet",
-        "-r", str(LOCKS / f"{name}.txt"),
+        "--require-hashes", "--quiet", "--python-version", IMAGES[name], "--python-platform", _PLATFORM,
+        "--target", str(tree), "-r", str(LOCKS / f"{name}.txt"),
     )  # fmt: skip
     return tree
 

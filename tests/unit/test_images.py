@@ -1,4 +1,4 @@
-"""The images: linted, in stages, not run by root, installed by hash from locks that fit pyproject.toml, without torch."""
+"""The images: linted, in stages, not run by root, installed by hash from locks that fit the project, without torch."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_scaled_rules_differ_in_windows_and_least_counts_only() -> None:
     scaled_rules = yaml.safe_load(scaled(text, SCALE))
     for group, other in zip(RULES["groups"], scaled_rules["groups"], strict=True):
         for rule, shorter in zip(group["rules"], other["rules"], strict=True):
-            plain = [re.sub(r"\[\w+\]", "[]", one["expr"]).split() for one in (rule, shorter)]
+            plain = [re.sub(r"\[\w+\]", "[]", one["expr"]).replace(")", " ) ").split() for one in (rule, shorter)]
             differing = [(a, b) for a, b in zip(*plain, strict=True) if a != b]
             assert all(float(a) == pytest.approx(float(b) * SCALE, rel=1e-4) or b == "1" for a, b in differing)
             assert rule.get("labels") == shorter.get("labels")
