@@ -31,8 +31,14 @@ async def page(request: Request) -> Response:
 async def about(request: Request) -> Response:
     """What there is to choose from: segments, categories, scenes, features, event types; and the budget."""
     service, explorer = await _allowed(request)
-    limits = {"budget_ms": service.settings.deadline_ms, "budget_max_ms": service.settings.deadline_max_ms}
-    return reply(request, {**await explorer.about(service.policies.current), **limits})
+    settings = service.settings
+    pages_on = {"API": ("/docs", settings.openapi_pages), "console": ("/ops", bool(service.access.ops_tokens))}
+    here = {
+        "links": {name: path for name, (path, on) in pages_on.items() if on},
+        "budget_ms": settings.deadline_ms,
+        "budget_max_ms": settings.deadline_max_ms,
+    }
+    return reply(request, {**await explorer.about(service.policies.current), **here})
 
 
 @router.get("/items", responses=answers(out.FoundAnswer, *_PROBLEMS))

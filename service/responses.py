@@ -115,6 +115,7 @@ class PlaygroundAnswer(Answer):
     categories: list[CategoryCount]
     scenes: list[str]
     features: dict[str, list[str]]
+    links: dict[str, str] = Field(description="Other pages that this service has, by name.")
     budget_ms: float
     budget_max_ms: float
 

@@ -10,7 +10,7 @@ import { RUNGS, STRATEGIES, ms, named, percent, reason } from "/assets/playgroun
 
 const PAUSE_MS = 70; // a slider that is drawn asks once, not at every step
 const FIRST_SAMPLE = 4;
-const NEAREST = 40;
+const NEAREST = 12;
 
 const at = (id) => document.getElementById(id);
 const key = keeper("api-key");
@@ -243,6 +243,7 @@ async function begin() {
     const from = about.trained_on;
     text(at("model"), [about.model_version, `${about.items.toLocaleString("en")} items`,
       from?.events ? `trained on ${from.events.toLocaleString("en")} events` : null].filter(Boolean).join(" · "));
+    at("links").replaceChildren(...Object.entries(about.links).map(([name, href]) => el("a", { href }, name)));
     if (!controls) wire();
     const popular = learn((await get("/playground/items?limit=8")).items);
     at("starters").replaceChildren(...popular.map((item) =>

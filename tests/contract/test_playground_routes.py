@@ -98,6 +98,7 @@ async def test_about_says_what_there_is_to_choose_from() -> None:
     assert {one.name: one.strategy for one in about.segments}["conservative"] == "beam"
     assert about.event_types == ["view"]
     assert about.trained_on is None
+    assert about.links == {"API": "/docs"}
     assert (about.budget_ms, about.budget_max_ms) == (2000.0, 60_000.0)
 
 

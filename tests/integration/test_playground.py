@@ -148,6 +148,7 @@ def test_a_first_visit_shows_a_history_its_list_how_it_was_made_and_why(visit: O
     assert 0 < sum(shares) <= 100 + len(shares)
     assert "rolled out over its layers" in first.text("#why")
     assert "random-" in first.text("#model")
+    assert first.page.locator("#links a").all_inner_texts() == ["API", "console"]
 
 
 def test_a_title_of_markup_is_shown_as_it_is(visit: Open) -> None:
