@@ -59,6 +59,7 @@ from service.policy_keeper import PolicyKeeper
 from service.pseudonyms import Pseudonyms
 from service.rates import rates_for
 from service.recommender import Recommender
+from service.replicas import Replicas
 from service.runtime import Lifecycle, Runtime
 from service.served import EngineLike, Serving
 from service.settings import Settings
@@ -179,7 +180,7 @@ async def _open(
         loader,
         ModelFolders(settings.artifact),
         chosen_model,
-        store,
+        Replicas(store, mode.now),
         mode,
         metrics,
         deployed=None if settings.artifact is None else settings.artifact.name,
@@ -200,7 +201,8 @@ async def _open(
 
     ids = Pseudonyms(settings.hash_user_ids)
     states, behind = _states(stack, settings, store, metrics, history_cap)
-    serving.on_replace = states.cache.clear
+    serving.on_replace = states.taken_over
+    serve_models.prepare = states.prepare
     serve_models.forget = lambda: states.cache.keep_only(serving.model)
     recommender = Recommender(
         serving,

@@ -8,6 +8,7 @@ it waits for the same one. `service.behind` writes new states back, and encodes 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from service.blob import Base
 from service.cache import ProfileCache
 from service.deadline import Clock, Deadline
-from service.errors import StateStale, StoreUnavailable
+from service.errors import ModelAttemptFailed, StateStale, StoreUnavailable
 from service.history import Past
 from service.jobs import EncodeJob
 from service.metrics import Metrics
@@ -27,6 +28,10 @@ from service.served import ServedModel
 from service.store import Store
 
 _Key = tuple[Subject, str, str]
+
+# Histories are prepared for another model in runs of so many, for so long.
+_PREPARED_AT_ONCE = 8
+_PREPARE_S = 5.0
 
 
 class StateKeeper:
@@ -53,6 +58,7 @@ class StateKeeper:
         self._clock = clock
         self._flights: dict[_Key, asyncio.Task[Base]] = {}
         self._erasures = 0
+        self._carried: dict[Subject, Profile] = {}
 
     @property
     def under_way(self) -> int:
@@ -147,7 +153,46 @@ class StateKeeper:
     def forget(self, subject: Subject) -> None:
         """Nothing of the subject stays in this process."""
         self._erasures += 1
+        self._carried.pop(subject, None)
         self.cache.drop(subject)
+
+    async def prepare(self, model: ServedModel) -> None:
+        """Encodes the histories that are kept here for a model that is about to be served, those used last first, so
+        that its first requests do not all encode theirs. `taken_over` keeps them. Takes half of the encoder's time, and
+        no longer than _PREPARE_S."""
+        self._carried = {}
+        until = self._clock() + _PREPARE_S
+        known = [Profile(p.subject, model, p.record) for p in self.cache.profiles()[::-1] if p.record.version]
+        for first in range(0, len(known), _PREPARED_AT_ONCE):
+            began = self._clock()
+            if began >= until:
+                break
+            await asyncio.gather(*map(self._prepare, known[first : first + _PREPARED_AT_ONCE]))
+            await asyncio.sleep(self._clock() - began)
+
+    async def _prepare(self, profile: Profile) -> None:
+        """Where it fails, the user's next request encodes."""
+        assert profile.subject is not None  # noqa: S101 - it was kept
+        erasures = self._erasures
+        work = encoding(profile, profile.past, history_cap=self.history_cap)
+        if work is None:
+            return
+        with contextlib.suppress(ModelAttemptFailed):
+            deadline = Deadline.after(self._catch_up_s, self._clock)
+            state = await profile.model.encoder.submit(_job(work), deadline)
+            record = profile.record
+            profile.base = Base.of(state, record.version, record.events[-1].score, h_only=self._h_only)
+            if erasures == self._erasures:
+                self._carried[profile.subject] = profile
+
+    def taken_over(self) -> None:
+        """Another model, or another catalogue, is served: what was kept for the former one goes, and what was prepared
+        for this one is kept and stored."""
+        self.cache.clear()
+        carried, self._carried = self._carried, {}
+        for profile in reversed(carried.values()):  # the latest used last, as the cache has them
+            self.cache.put(profile)
+            self.encoded(profile)
 
     async def close(self) -> None:
         """Waits for what is under way; each encoding has its own deadline."""

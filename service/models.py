@@ -13,12 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
-import socket
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
-
-import orjson
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from service import logs
 from service.errors import Conflict, ModelRefused, NotFound, ServiceError, StoreUnavailable
@@ -26,25 +22,16 @@ from service.loading import Loaded, Loader
 from service.metrics import Metrics
 from service.mode import ModeKeeper
 from service.model_folders import ModelFolder, ModelFolders, said
-from service.served import Serving
+from service.replicas import Replicas
+from service.served import ServedModel, Serving
 from service.shared import Shared
 
 log = logs.get(__name__)
 
 # How often a replica says what it serves, and looks for a folder that was missing.
 _REPORT_S = 5.0
-# A replica that was silent for so long is gone.
-_GONE_S = 20.0
 # Between the last moment a request of the old model may end and its being let go.
 _SPARE_S = 1.0
-
-
-class ReplicaStore(Protocol):
-    """The part of `service.store.Store` by which replicas hear of each other."""
-
-    async def report_replica(self, replica: str, body: bytes) -> None: ...
-    async def read_replicas(self) -> dict[str, bytes]: ...
-    async def forget_replicas(self, *replicas: str) -> None: ...
 
 
 def usable(fields: Mapping[str, Any]) -> bool:
@@ -66,7 +53,7 @@ class Models:
         loader: Loader,
         folders: ModelFolders,
         choice: Shared,
-        store: ReplicaStore,
+        replicas: Replicas,
         mode: ModeKeeper,
         metrics: Metrics,
         *,
@@ -75,8 +62,10 @@ class Models:
         busy_s: float,
     ) -> None:
         self._loaded, self._serving, self._loader, self._folders = first, serving, loader, folders
-        self._choice, self._store, self._mode, self._metrics = choice, store, mode, metrics
+        self._choice, self._replicas, self._mode, self._metrics = choice, replicas, mode, metrics
         self._deployed, self._history_cap, self._busy_s = deployed, history_cap, busy_s
+        self.prepare: Callable[[ServedModel], Awaitable[None]] = _nothing
+        """Called before a model is served: what its first requests would have to do can be done now."""
         self.forget: Callable[[], None] = lambda: None
         """Called when a model was let go: what was kept of it can go as well."""
         self._lock = asyncio.Lock()
@@ -87,7 +76,6 @@ class Models:
         self._following_fault: str | None = None
         self._counted: object = None
         self._retiring: set[asyncio.Task[None]] = set()
-        self._name = f"{socket.gethostname()}:{os.getpid()}"
         choice.adopted = self._wake.set
         for outcome in ("activated", "refused", "missing"):
             metrics.model_reload.labels(outcome)
@@ -147,7 +135,7 @@ class Models:
             **self._choice.choice.to_json(),
             "shared": self._choice.shared,
             "models": models,
-            "replicas": await self._replicas(),
+            "replicas": await self._told(),
         }
 
     async def run(self) -> None:
@@ -156,7 +144,7 @@ class Models:
             self._wake.clear()
             await self.follow()
             with contextlib.suppress(StoreUnavailable):
-                await self._report()
+                await self._replicas.report(self.active, self._following_fault)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REPORT_S):
                     await self._wake.wait()
@@ -188,8 +176,7 @@ class Models:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
         await self._loaded.close()
-        with contextlib.suppress(StoreUnavailable):
-            await self._store.forget_replicas(self._name)
+        await self._replicas.leave()
 
     async def _activate(self, version: str, actor: str, reason: str | None) -> None:
         async with self._lock:
@@ -235,6 +222,7 @@ class Models:
                 )
             loaded = await self._loader.start(engine, own=True, tried=True)
             engine = None
+            await self._prepared(loaded)
         except Exception as error:
             if engine is not None:
                 engine.close()
@@ -247,6 +235,13 @@ class Models:
             self._loading = None
         self._faults.pop(folder.version, None)
         return loaded
+
+    async def _prepared(self, loaded: Loaded) -> None:
+        """Best effort: without it, the first requests do the same."""
+        try:
+            await self.prepare(loaded.model)
+        except Exception as error:
+            log.error("model_not_prepared", **logs.where(error))
 
     def _swap(self, loaded: Loaded) -> None:
         old, self._loaded = self._loaded, loaded
@@ -291,27 +286,16 @@ class Models:
             metrics=dict(folder.metrics),
         )
 
-    async def _report(self) -> None:
-        said_now = {"active": self.active, "fault": self._following_fault, "at": self._mode.now()}
-        await self._store.report_replica(self._name, orjson.dumps(said_now))
-
-    async def _replicas(self) -> list[dict[str, Any]] | None:
+    async def _told(self) -> list[dict[str, Any]] | None:
         try:
-            await self._report()
-            words = await self._store.read_replicas()
+            await self._replicas.report(self.active, self._following_fault)
+            return await self._replicas.listed()
         except StoreUnavailable:
             return None
-        now, found, gone = self._mode.now(), [], []
-        for name, body in sorted(words.items()):
-            with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
-                word = orjson.loads(body)
-                if now - word["at"] > _GONE_S:
-                    gone.append(name)
-                    continue
-                found.append({"name": name, "active": str(word["active"]), "fault": word["fault"]})
-        with contextlib.suppress(StoreUnavailable):
-            await self._store.forget_replicas(*gone)
-        return found
+
+
+async def _nothing(_: ServedModel) -> None:
+    """There is nothing to prepare."""
 
 
 def _entry(

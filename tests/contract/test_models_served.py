@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from service.engine import Engine
+from service.records import Subject
 from service.responses import ModelsAnswer, PoliciesAnswer
 from tests.aio import asynchronous, eventually
 from tests.artifacts import random_parts, write_artifact
@@ -142,6 +143,33 @@ async def test_stock_holds_for_the_new_model_from_its_first_list_on(made: tuple[
         await eventually(followed, within_s=20.0)
 
 
+@asynchronous
+async def test_histories_in_use_are_encoded_for_the_new_model_before_it_is_served(
+    made: tuple[Path, Path], shared_valkey: Valkey
+) -> None:
+    old, new = made
+    async with served(old, shared_valkey.url, "prepared:") as service:
+        for user in ("kept", "erased"):
+            await service.post_events(user, "i1", "i2", "i3")
+            await service.recommend(user_id=user)
+        await activate(service, new.name)
+        count = service.runtime.metrics.state_cache
+        hits = count.labels("state", "hit")._value.get()
+        answer = await service.recommend(user_id="kept", seed=1)
+        assert (answer["model_version"], answer["rung"]) == (new.name, "full")
+        assert count.labels("state", "hit")._value.get() == hits + 1
+        await service.settled()
+        service.runtime.states.cache.clear()
+        assert (await service.recommend(user_id="kept", seed=1))["items"] == answer["items"]
+
+        states, model = service.runtime.states, service.runtime.model
+        await states.prepare(model)
+        await service.client.delete("/users/erased")
+        states.taken_over()
+        assert states.cache.get(Subject("user", "erased"), model) is None
+        assert states.cache.get(Subject("user", "kept"), model) is not None
+
+
 # -- policies
 
 
@@ -208,8 +236,7 @@ async def test_the_policies_file_is_followed_and_a_broken_one_changes_nothing(tm
         other.write_text(yaml.safe_dump({**ONE, "segments": [{**ALL, "name": "some"}], "default": "some"}))
 
         async def looked() -> bool:
-            found: object = service.runtime.policy_keeper.stamp
-            return found == _inode(file)
+            return _inode(file) == service.runtime.policy_keeper.stamp
 
         await eventually(looked, within_s=20.0)
         assert (await service.recommend(events=[{"item_id": "1"}]))["segment"] == "all"
