@@ -110,6 +110,17 @@ class FaultyEngine:
         return self._engine.decode(jobs)
 
 
+def _open_ill(engines: Any, version: str, followed: Followed) -> None:
+    """From now on that version is opened as one that meets the faults."""
+    opened = engines.open
+
+    def faulty_or_not(path: Path, **placement: Any) -> Any:
+        engine = opened(path, **placement)
+        return FaultyEngine(engine, followed) if engine.model_version == version else engine
+
+    engines.open = faulty_or_not
+
+
 @contextmanager
 def misbehaving(
     artifact: Path, faults: Mapping[str, Any], /, *arguments: str, **environment: str
@@ -140,6 +151,10 @@ def main(
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the embedded server's data.")] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "warning",
     port_file: Annotated[Path | None, typer.Option(help="Write the bound port here once ready.")] = None,
+    ill: Annotated[
+        str | None,
+        typer.Option(help="The model version that meets the faults; others, and that of --artifact, are well."),
+    ] = None,
 ) -> None:
     """Serves until a signal."""
     followed = Followed(control)
@@ -152,8 +167,12 @@ def main(
 
     settings = configuration.load(artifact=artifact, port=port, redis_url=redis, data_dir=data_dir, log_level=log_level)
     logs.configure(settings.log_level)
-    engine = Engine.open(artifact, device=settings.device, threads=settings.engine_threads or None)
-    app = create_app(settings, engine=FaultyEngine(engine, followed))
+    if ill is None:
+        engine = Engine.open(artifact, device=settings.device, threads=settings.engine_threads or None)
+        app = create_app(settings, engine=FaultyEngine(engine, followed))
+    else:
+        _open_ill(Engine, ill, followed)
+        app = create_app(settings)
 
     def announce(bound: int) -> None:
         if port_file is not None:

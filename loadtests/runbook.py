@@ -12,6 +12,7 @@ Redis, ending the noise beside the process.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ import typer
 from rich.console import Console
 
 from deploy.prometheus import rules
-from export.artifact import Artifact
+from export.artifact import MANIFEST, Artifact
 from loadtests import results
 from loadtests.chaos.load import RECOMMEND, Load, Seen
 from loadtests.faulty import Control, faulty
@@ -78,10 +79,10 @@ class Stage:
         """Services under load with Prometheus beside them, answering well; the control of the first one's faults."""
         for number in range(count):
             own = {**_SETTINGS, "GPT4REC_DATA_DIR": str(self.folder / f"data-{number}"), **settings}
-            if arguments:
+            if "--redis" in arguments:
                 self.services.append(self.enter(faulty(self.artifact, *arguments, **own)))
             else:
-                self.services.append(self.enter(faulty(self.artifact, **{**_SETTINGS, **settings})))
+                self.services.append(self.enter(faulty(self.artifact, *arguments, **{**_SETTINGS, **settings})))
         urls = [one.url for one, _ in self.services]
         text = rules.text(BudgetSettings())
         self._prometheus = self.enter(prometheus(urls, rules=scaled(text, SCALE), token=_TOKEN))
@@ -187,13 +188,36 @@ def _late(stage: Stage) -> None:
 
 
 def _failing(stage: Stage) -> None:
-    control = stage.serve()
+    ill = _two_versions(stage)
+    control = stage.serve("--ill", ill)
+    stage.ops("models", "activate", ill, "--reason", "a new model")
     control.set(raise_share=0.5)
     stage.fires()
-    _spare_and_return(stage, control)
+    stage.ops("status")
+    stage.ops("models", "list")
+    stage.ops("models", "rollback", "--reason", "it fails")
+    stage.ops("fallback", "set", "model", "--reason", "the former model is well", "--expires-in-s", "60")
+    stage.silent()
+    stage.well()
+    stage.ops("fallback", "set", "auto", "--reason", "the breaker decides again")
+    stage.well()
+
+
+def _two_versions(stage: Stage) -> str:
+    """The stage's artefact gets a folder of its own, beside the same under another version, which is returned."""
+    root, served = stage.folder / "artifacts", Artifact.open(stage.artifact).model_version
+    newer = f"{served}-newer"
+    for version in (served, newer):
+        shutil.copytree(stage.artifact, root / version)
+    manifest = root / newer / MANIFEST
+    text = orjson.loads(manifest.read_bytes())
+    manifest.write_bytes(orjson.dumps({**text, "model_version": newer}))
+    stage.artifact = root / served
+    return newer
 
 
 def _spare_and_return(stage: Stage, control: Control) -> None:
+    stage.ops("status")
     stage.ops("fallback", "get")
     stage.ops("fallback", "set", "fallback", "--reason", "the model is ill", "--expires-in-s", "3600")
     stage.spared()
@@ -208,7 +232,7 @@ def _below(stage: Stage) -> None:
     control = stage.serve()
     control.set(row_ms=70.0)
     stage.fires()
-    stage.ops("fallback", "get")
+    stage.ops("status")
     stage.elsewhere("more replicas: the model bears the load again")
     control.set()
     stage.well()
@@ -317,7 +341,7 @@ def _pauses(pid: int, stop_s: float = 0.15, run_s: float = 0.05) -> Iterator[Non
 
 TRIALS = (
     Trial("Gpt4recLatencyBudgetBurns", "three decoder runs in ten take 200 ms longer", _late),
-    Trial("Gpt4recErrorsBudgetBurns", "half of the decoder runs raise", _failing),
+    Trial("Gpt4recErrorsBudgetBurns", "a new model is activated, and half of its decoder runs raise", _failing),
     Trial("Gpt4recServedBudgetBurns", "each row takes the decoder 70 ms: the load is too much", _below),
     Trial("Gpt4recModeForced", "a mode is forced and forgotten", _forced),
     Trial("Gpt4recReplicasDisagree", "Redis is killed, and the mode of one of two replicas changed", _apart),
