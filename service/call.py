@@ -11,7 +11,7 @@ from typing import Any
 from service.deadline import Clock, Deadline
 
 # Sane: may stand in a log and in a header. Anything else is replaced, not refused.
-_SANE_ID = re.compile(rb"^[A-Za-z0-9._:/+=@-]{1,128}$")
+_SANE_ID = re.compile(rb"^[A-Za-z0-9._:/+=@-]{1,128}\Z")
 
 
 @dataclass(slots=True)

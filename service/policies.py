@@ -150,8 +150,10 @@ def load(path: Path) -> Policies:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"{path}: cannot be read ({type(error).__name__})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that there is not is a ValueError
         raise PolicyError(f"{path}: not YAML: {error}") from error
+    except RecursionError:
+        raise PolicyError(f"{path}: not YAML: too deep") from None
     try:
         return parse(data)
     except PolicyError as error:

@@ -37,7 +37,8 @@ _ROUND_S = 600
 # A bad request may also be too large to be looked at, which schemathesis does not take for a refusal by itself.
 CONFIGURATION = """\
 [checks]
-negative_data_rejection.expected-statuses = ["400", "401", "403", "404", "405", "409", "413", "414", "422", "429", "431"]
+negative_data_rejection.expected-statuses = ["400", "401", "403", "404", "405", "409", "413",
+  "414", "422", "429", "431"]
 """
 
 
