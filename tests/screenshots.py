@@ -9,6 +9,7 @@ import argparse
 import random
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,9 +43,9 @@ def console(page: Page) -> None:
 
 
 def playground(page: Page) -> None:
-    """With a sample history, and the list that follows from it."""
-    page.get_by_role("button", name="Surprise me").click()
-    page.wait_for_load_state("networkidle")
+    """With the history that a first visit begins with, the list that follows from it, and why."""
+    page.locator("#events.weighed").wait_for()
+    page.locator("#items li").first.wait_for()
 
 
 PAGES: dict[str, tuple[str, Callable[[Page], None]]] = {
@@ -62,9 +63,12 @@ def load(service: Serve, items: list[str]) -> Iterator[threading.Event]:
         rng = random.Random(1)
         with httpx.Client(base_url=service.client.base_url, timeout=30.0) as client:
             while not stop.wait(_PAUSE_S * (0.5 + rng.random())):
-                events = [{"item_id": item} for item in rng.sample(items, 5)]
-                body: dict[str, Any] = {"events": events, "k": 10}
-                if rng.random() < 0.04:
+                user = f"u{rng.randrange(40)}"
+                body: dict[str, Any] = {"user_id": user, "k": 10}
+                if rng.random() < 0.1:
+                    click = {"user_id": user, "item_id": rng.choice(items), "type": "click", "timestamp": time.time()}
+                    client.post("/events", json={"events": [click]})
+                if rng.random() < 0.02:
                     body["budget_ms"] = 4
                 client.post("/recommend", json=body)
 

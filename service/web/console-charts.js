@@ -4,7 +4,7 @@ import { el, text } from "./base.js";
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 300; // seconds
 const HEIGHT = 100;
-const STEPS = [1, 2, 5, 10];
+const STEPS = [1, 2, 3, 4, 6, 8, 10];
 
 const svg = (tag, attributes = {}) => {
   const made = document.createElementNS(SVG, tag);

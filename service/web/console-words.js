@@ -52,6 +52,5 @@ export function verdict(told) {
   }
   found.sort((one, other) => (one[0] === "bad" ? 0 : 1) - (other[0] === "bad" ? 0 : 1));
   const [level] = found[0];
-  const text = found.map(([, words]) => words).join("; ");
-  return [level, level === "bad" ? "Needs you." : "Look.", `${text[0].toUpperCase()}${text.slice(1)}.`];
+  return [level, level === "bad" ? "Needs you:" : "Look:", `${found.map(([, words]) => words).join("; ")}.`];
 }

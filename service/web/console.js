@@ -91,7 +91,7 @@ function showLink(state, left) {
   text($("link"), says[state]);
   $("link-now").hidden = state !== "waiting";
   $("board").classList.toggle("stale", state === "waiting" || state === "connecting");
-  if (state === "waiting" && told) showVerdict(["bad", "No connection", `The service does not answer this console. Figures are of ${span((Date.now() - heardAt) / 1000)} ago.`]);
+  if (state === "waiting" && told) showVerdict(["bad", "No connection:", `the service does not answer this console. Figures are of ${span((Date.now() - heardAt) / 1000)} ago.`]);
   if (state === "waiting" && !told && stream) {
     $("login-fault").hidden = false;
     text($("login-fault"), "The service does not answer. Trying again.");
@@ -117,7 +117,7 @@ function show() {
   showParts();
   text($("model"), told.service.model_version);
   $("model").parentNode.title = `Model ${told.service.model_version}`;
-  const version = `${told.mode.version}/${told.service.model_version}`;
+  const version = [told.mode.version, told.mode.mode, told.mode.shared, told.redis, told.service.model_version].join();
   if (version !== seenVersion || Date.now() - reread > REREAD_MS) {
     seenVersion = version;
     rereadRest();
