@@ -97,7 +97,11 @@ class Metrics:
         )
         self.model_info = Gauge("gpt4rec_model_info", "1 for the model being served.", ["version"], registry=r)
         self.model_reload = Counter(
-            "gpt4rec_model_reload", "Changes of the served model, by outcome.", ["outcome"], registry=r
+            "gpt4rec_model_reload",
+            "Changes of the served model, by outcome: activated, refused (something is wrong with it; the old one "
+            "stays), missing (chosen, and not on this replica's disk).",
+            ["outcome"],
+            registry=r,
         )
         self.burn_rate = Gauge(
             "gpt4rec_error_budget_burn_rate",

@@ -68,6 +68,8 @@ class Models:
         """Called before a model is served: what its first requests would have to do can be done now."""
         self.forget: Callable[[], None] = lambda: None
         """Called when a model was let go: what was kept of it can go as well."""
+        self.artifact = deployed
+        """Name of the folder that is served."""
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._loading: str | None = None
@@ -164,7 +166,7 @@ class Models:
             if self._faults.get(wanted, (None, ""))[0] == folder.stamp:
                 return  # it was refused, and is what it was
             try:
-                self._swap(await self._load(folder))
+                self._swap(await self._load(folder), folder)
                 self._following_fault = None
             except ModelRefused as error:
                 self._following_fault = f"{wanted} was chosen, and is refused: {error}"
@@ -204,7 +206,7 @@ class Models:
                 raise
             self._following_fault = None
             if loaded is not None:
-                self._swap(loaded)
+                self._swap(loaded, folder)
         self._wake.set()
 
     async def _load(self, folder: ModelFolder) -> Loaded:
@@ -243,10 +245,11 @@ class Models:
         except Exception as error:
             log.error("model_not_prepared", **logs.where(error))
 
-    def _swap(self, loaded: Loaded) -> None:
+    def _swap(self, loaded: Loaded, folder: ModelFolder) -> None:
         old, self._loaded = self._loaded, loaded
         self._replaced = self.active
         loaded.serve(self._serving)
+        self.artifact = folder.path.name
         self._metrics.model_info.remove(self._replaced)
         self._metrics.model_info.labels(self.active).set(1)
         self._metrics.model_reload.labels("activated").inc()

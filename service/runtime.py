@@ -77,12 +77,11 @@ class Runtime:
         return {**self.mode.to_json(), **self.guard.status()}
 
     def versions(self) -> dict[str, Any]:
-        artifact = self.settings.artifact
         return {
             "version": metadata.version("gpt4rec"),
             "git_commit": self.settings.git_commit,
             "model_version": self.model.version,
-            "artifact": None if artifact is None else artifact.name,
+            "artifact": self.models.artifact,
         }
 
     def readiness(self) -> dict[str, bool]:

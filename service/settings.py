@@ -32,8 +32,16 @@ class Settings(BaseSettings):
     )
 
     # -- what is served, and where
-    artifact: Path | None = Field(None, description="Artefact folder (`…/<model_version>/`) to serve.")
-    policies: Path = Field(DEFAULT_POLICIES, description="Decoding policies file.")
+    artifact: Path | None = Field(
+        None,
+        description="Artefact folder (`…/<model_version>/`) to serve, or a folder of them, whose `latest` is. "
+        "Those beside it can be activated while it runs: see /ops/models.",
+    )
+    policies: Path = Field(
+        DEFAULT_POLICIES,
+        description="Decoding policies file, followed while it changes. What operators set by "
+        "PUT /ops/policies holds instead of it.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -165,8 +173,8 @@ class Settings(BaseSettings):
     redis_connections_max: int = Field(16, ge=1, description="Most connections to Redis.")
     data_dir: Path = Field(
         Path("data/valkey"),
-        description="Folder of the embedded server's append-only file, and of the copy of the mode that outlives a "
-        "restart while Redis is away.",
+        description="Folder of the embedded server's append-only file, and of the copies of what operators set "
+        "(mode, model, policies), which outlive a restart while Redis is away.",
     )
     history_cap: int | None = Field(
         None,

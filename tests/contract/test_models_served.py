@@ -243,7 +243,7 @@ async def test_the_policies_file_is_followed_and_a_broken_one_changes_nothing(tm
         other.replace(file)
 
         async def followed() -> bool:
-            return (await service.recommend(events=[{"item_id": "1"}]))["segment"] == "some"
+            return bool((await service.recommend(events=[{"item_id": "1"}]))["segment"] == "some")
 
         await eventually(followed, within_s=20.0)
 
