@@ -148,3 +148,12 @@ def test_the_monitor_asks_the_port_that_the_service_has() -> None:
     assert monitor["kind"] == _FOREIGN
     ports = {port["name"] for port in BASE["Service"]["spec"]["ports"]}
     assert {one["port"] for one in monitor["spec"]["endpoints"]} <= ports
+
+
+def test_an_overlay_can_take_the_monitoring_component(tmp_path: Path) -> None:
+    copy = shutil.copytree(FOLDER, tmp_path / "kubernetes")
+    overlay = copy / "overlays" / "own"
+    overlay.mkdir()
+    text = "resources: [../../base]\ncomponents: [../../components/monitoring]\n"
+    (overlay / "kustomization.yaml").write_text(text, encoding="utf-8")
+    assert set(rendered(str(overlay))) == {*BASE, _FOREIGN}
