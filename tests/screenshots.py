@@ -31,6 +31,8 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 _PAUSE_S = 0.008
 _SECONDS = 100
+# A browser that starts beside the service takes its processors for a while.
+_SETTLE_MS = 6000
 
 
 def console(page: Page) -> None:
@@ -40,6 +42,7 @@ def console(page: Page) -> None:
     page.locator("#board").wait_for(state="visible")
     until(page, "Number(document.querySelector('#f-rate').textContent) > 0")
     page.evaluate("document.activeElement.blur()")
+    page.wait_for_timeout(_SETTLE_MS)
 
 
 def playground(page: Page) -> None:
