@@ -118,13 +118,18 @@ def test_the_switch_is_felt_by_the_next_request_and_ends_by_itself(browser: Brow
         assert page.get_by_role("dialog").is_visible()  # not without a reason
         page.get_by_role("button", name="Cancel").click()
         assert rung(auto) == "full"
-        force(page, "Fallback", "<b>drill</b>", minutes=0.06)
+        force(page, "Fallback", "<b>drill</b>", minutes=5)
         assert rung(auto) == "popular"
         says(page, "#mode-name", "Fallback forced")
-        says(page, "#mode-left", "s left")
+        says(page, "#mode-left", "min left")
+        until(
+            page, "s => document.querySelector('#mode-left').textContent < s", page.locator("#mode-left").text_content()
+        )
         says(page, "#verdict", "fallback is forced by alice")
         says(page, "#audit", "fallback → fallback")
         says(page, "#audit", "<b>drill</b>")  # shown as it was typed
+        force(page, "Fallback", "soon over", minutes=0.05)
+        says(page, "#audit", "soon over")
         says(page, "#mode-name", "Auto")
         assert rung(auto) == "full"
         assert page.locator("#mode-left").text_content() == ""

@@ -6,7 +6,7 @@ from collections import Counter
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.live import KEPT_S, Live, Second, quantile_ms, row, rung, summed, together, traffic
@@ -64,6 +64,7 @@ def test_a_quantile_lies_in_the_bucket_of_its_answer() -> None:
     assert quantile_ms({len(LATENCY_BUCKETS): 1}, 0.99) == LATENCY_BUCKETS[-1] * 1000.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.0001, 4.9), min_size=1, max_size=200), st.sampled_from([0.5, 0.95, 0.99]))
 def test_a_quantile_is_within_a_bucket_of_the_exact_one(took: list[float], share: float) -> None:
     metrics, clock = Metrics(), FakeClock(1000.0)
@@ -99,6 +100,7 @@ seconds = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(seconds, max_size=4), max_size=3))
 def test_workers_add_up_also_over_the_wire(workers: list[list[Second]]) -> None:
     told = [[Second.parse(orjson.loads(orjson.dumps(s.to_json()))) for s in worker] for worker in workers]

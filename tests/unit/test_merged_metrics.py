@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -36,6 +36,7 @@ def value(text: str, name: str, **labels: str) -> float:
     return found[0]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
