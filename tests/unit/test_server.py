@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from service import app, server
+from service import background, server
 from service.errors import StartupError
 from tests.aio import asynchronous
 
@@ -39,7 +39,7 @@ def test_workers_beyond_the_last_port_are_refused() -> None:
 
 @asynchronous
 async def test_a_loop_that_breaks_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(background, "_PAUSE_S", 0.0)
     again, runs = asyncio.Event(), 0
 
     async def work() -> None:
@@ -50,7 +50,7 @@ async def test_a_loop_that_breaks_starts_anew(monkeypatch: pytest.MonkeyPatch) -
         again.set()
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(app._watched(work))
+    task = asyncio.create_task(background._watched(work))
     async with asyncio.timeout(10.0):
         await again.wait()
     task.cancel()
