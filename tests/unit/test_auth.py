@@ -15,7 +15,9 @@ from service import auth, cli_keys
 from service.auth import Access, Caller, Keys, presented_secret
 from service.errors import Forbidden, NotFound, SettingsError, Unauthorized
 
-NAMES = st.text(st.characters(exclude_characters=":,#{}", exclude_categories=("Cc", "Cs", "Z")), min_size=1, max_size=64)
+NAMES = st.text(
+    st.characters(exclude_characters=":,#{}", exclude_categories=("Cc", "Cs", "Z")), min_size=1, max_size=64
+)
 SECRETS = st.text(string.ascii_letters + string.digits + "_-.", min_size=1, max_size=64)
 
 
