@@ -196,11 +196,8 @@ def _failing(stage: Stage) -> None:
     stage.ops("status")
     stage.ops("models", "list")
     stage.ops("models", "rollback", "--reason", "it fails")
-    stage.ops("fallback", "set", "model", "--reason", "the former model is well", "--expires-in-s", "60")
+    stage.well()
     stage.silent()
-    stage.well()
-    stage.ops("fallback", "set", "auto", "--reason", "the breaker decides again")
-    stage.well()
 
 
 def _two_versions(stage: Stage) -> str:

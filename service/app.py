@@ -203,6 +203,7 @@ async def _open(
     states, behind = _states(stack, settings, store, metrics, history_cap)
     serving.on_replace = states.taken_over
     serve_models.prepare = states.prepare
+    serve_models.swapped = guard.model_changed
     serve_models.forget = lambda: states.cache.keep_only(serving.model)
     recommender = Recommender(
         serving,

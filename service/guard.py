@@ -153,6 +153,12 @@ class Guard:
         self.breaker.record(late=outcome is Outcome.LATE, failed=outcome is Outcome.FAILED, seconds=seconds)
         return True
 
+    def model_changed(self) -> None:
+        """Another model is served: what came of the attempts at the one before says nothing about it."""
+        self.breaker = Breaker(self._settings.breaker, self._clock)
+        self._typical, self._short = RunningQuantile(), RunningQuantile(_SHORT_SHARE, _SHORT_ATTEMPTS)
+        self._tried, self._trial_s = -math.inf, self._settings.trial_s
+
     def answered(self, source: str) -> None:
         """An answer was given, by the model or from below it."""
         self.breaker.budgets.answered(below=source != "gpt4rec")

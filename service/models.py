@@ -66,6 +66,8 @@ class Models:
         self._deployed, self._history_cap, self._busy_s = deployed, history_cap, busy_s
         self.prepare: Callable[[ServedModel], Awaitable[None]] = _nothing
         """Called before a model is served: what its first requests would have to do can be done now."""
+        self.swapped: Callable[[], None] = lambda: None
+        """Called when another model than before is served."""
         self.forget: Callable[[], None] = lambda: None
         """Called when a model was let go: what was kept of it can go as well."""
         self.artifact = deployed
@@ -249,6 +251,7 @@ class Models:
         old, self._loaded = self._loaded, loaded
         self._replaced = self.active
         loaded.serve(self._serving)
+        self.swapped()
         self.artifact = folder.path.name
         self._metrics.model_info.remove(self._replaced)
         self._metrics.model_info.labels(self.active).set(1)

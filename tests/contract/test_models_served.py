@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from service.engine import Engine
+from service.guard import Outcome
 from service.records import Subject
 from service.responses import ModelsAnswer, PoliciesAnswer
 from tests.aio import asynchronous, eventually
@@ -76,6 +77,20 @@ async def test_an_old_model_leaves_the_memory_after_its_last_request(
         finally:
             gc.unfreeze()
         assert (await service.recommend(user_id="u1"))["model_version"] == old.name
+
+
+@asynchronous
+async def test_a_new_model_does_not_wait_for_what_the_former_one_broke(made: tuple[Path, Path]) -> None:
+    old, new = made
+    async with served(old, None, "breaker:", breaker_min_attempts=1) as service:
+        assert service.runtime.guard.breaker.allow()
+        service.runtime.guard.observe(Outcome.FAILED)
+        before = (await service.client.get("/ops/fallback")).json()["breaker"]
+        await activate(service, new.name)
+        answer = await service.recommend(events=[{"item_id": "i1"}])
+        after = (await service.client.get("/ops/fallback")).json()["breaker"]
+    assert (before, after) == ("open", "closed")
+    assert answer["rung"] == "full"
 
 
 @asynchronous

@@ -128,6 +128,13 @@ def test_short_stalls_that_come_again_and_again_are_kept_back_from_the_deadline(
     assert bench.decide(70) == Decision("full")
 
 
+def test_another_model_does_not_inherit_the_breaker() -> None:
+    bench = Bench().opened()
+    bench.guard.model_changed()
+    assert bench.guard.status()["breaker"] == "closed"
+    assert bench.decide(80) == Decision("full")
+
+
 def test_a_slow_model_is_asked_again_now_and_then() -> None:
     bench = Bench()
     bench.runs(full_ms=900, narrow_ms=900)
