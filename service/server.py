@@ -64,11 +64,18 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         chatter = logging.getLogger("uvicorn.error")
         chatter.setLevel(logging.CRITICAL)
+        opened = self.lifespan.startup
+
+        async def settled() -> None:
+            await opened()
+            # What was built for good is not walked again by every full collection, which would stop all answers
+            # meanwhile. This one is made before there is a listener: whoever connected would wait for it.
+            gc.collect()
+            gc.freeze()
+
+        self.lifespan.startup = settled  # type: ignore[method-assign]
         await super().startup(sockets)
         chatter.setLevel(logging.NOTSET)
-        # What was built for good is not walked again by every full collection, which would stop all answers meanwhile.
-        gc.collect()
-        gc.freeze()
         if self.started and sockets:
             self._announce(sockets[0].getsockname()[1])
 
