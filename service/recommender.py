@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
-import numpy.ma  # noqa: F401 - np.unique loads it when it is first called, which must not be while a request waits
+import numpy.ma  # np.unique loads it when it is first called, which must not be while a request waits
 import numpy.typing as npt
 
 from service import logs

@@ -73,7 +73,7 @@ class Server(uvicorn.Server):
             gc.collect()
             gc.freeze()
 
-        self.lifespan.startup = settled  # type: ignore[method-assign]
+        self.lifespan.startup = settled
         await super().startup(sockets)
         chatter.setLevel(logging.NOTSET)
         if self.started and sockets:
