@@ -2,7 +2,9 @@
 
 The counting is that of `limits` (a sliding window of two counters, one script a request), over the connections that the
 store has. With Redis away, or too slow, a key is not refused for it: this process counts by itself until Redis answers
-again, so that a key gets at most its rate from each process.
+again, so that a key gets at most its rate from each process. A request waits for Redis within its own time, and no
+longer than the read time-out. When there is room again for a key that was refused is remembered: until then it is
+refused without asking.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ _LOOK = Script(RedisBridge.SCRIPT_SLIDING_WINDOW.decode())
 
 # After a failure Redis is asked again so much later: a request must not wait for it in vain, one after the other.
 _PAUSE_S = 1.0
+# Keys whose refusal is remembered.
+_REFUSED_MAX = 10_000
 
 
 def rate_of(text: str) -> RateLimitItem:
@@ -111,9 +115,13 @@ class Rates:
         self._metrics = metrics
         self._clock = clock
         self._away_until = -math.inf
+        self._refused_until: dict[str, tuple[float, str]] = {}
 
     async def take(self, caller: Caller) -> None:
         """Raises TooManyRequests, with the time after which there is room again."""
+        until, where = self._refused_until.get(caller.name, (-math.inf, ""))
+        if (left := until - self._clock()) > 0.0:
+            self._refuse(where, left)
         limiter = self._own
         if self._clock() >= self._away_until:
             limiter = self._shared
@@ -125,15 +133,29 @@ class Rates:
             limiter = self._own
             room = await limiter.hit(self._rate, caller.name)
         where = "shared" if limiter is self._shared else "own"
-        self._metrics.rate_checks.labels(where, "allowed" if room else "refused").inc()
-        if not room:
-            raise TooManyRequests(f"more than {self._rate} requests", retry_after_s=await self._wait_s(limiter, caller))
+        if room:
+            self._metrics.rate_checks.labels(where, "allowed").inc()
+            return
+        left = await self._wait_s(limiter, caller)
+        self._remember(caller.name, self._clock() + left, where)
+        self._refuse(where, left)
 
-    async def _wait_s(self, limiter: SlidingWindowCounterRateLimiter, caller: Caller) -> int:
-        """Whole seconds, at least one; no longer than the rate's own time."""
+    def _remember(self, key: str, until: float, where: str) -> None:
+        self._refused_until.pop(key, None)
+        while len(self._refused_until) >= _REFUSED_MAX:
+            del self._refused_until[next(iter(self._refused_until))]
+        self._refused_until[key] = until, where
+
+    def _refuse(self, where: str, left_s: float) -> NoReturn:
+        """Tells whole seconds, at least one."""
+        self._metrics.rate_checks.labels(where, "refused").inc()
+        raise TooManyRequests(f"more than {self._rate} requests", retry_after_s=max(1, math.ceil(left_s)))
+
+    async def _wait_s(self, limiter: SlidingWindowCounterRateLimiter, caller: Caller) -> float:
+        """Until there is room for one request; no longer than the rate's own time. 0 where that is not known."""
         try:
             reset: float = (await limiter.get_window_stats(self._rate, caller.name)).reset_time
         except StoreUnavailable:
-            return 1
+            return 0.0
         longest: int = self._rate.get_expiry()
-        return max(1, min(math.ceil(reset - time.time()), longest))
+        return max(0.0, min(reset - time.time(), longest))

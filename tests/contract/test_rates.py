@@ -41,6 +41,28 @@ async def test_a_key_has_one_rate_on_all_replicas_and_others_have_their_own(shar
 
 
 @asynchronous
+async def test_a_key_that_was_refused_is_refused_without_asking_redis_until_there_is_room(
+    shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="refused:", **KEYS) as service:
+        assert [(await ask(service.client, "k1")).status_code for _ in range(6)] == [200] * 5 + [429]
+        asked: list[object] = []
+
+        async def count(*arguments: object) -> int:
+            asked.append(arguments)
+            return 1
+
+        monkeypatch.setattr(service.runtime.store, "count", count)
+        again = [await ask(service.client, "k1") for _ in range(3)]
+        assert asked == []
+        other = await ask(service.client, "k2")
+        assert len(asked) == 1
+    assert [answer.status_code for answer in again] == [429] * 3
+    assert all(1 <= int(answer.headers["retry-after"]) <= 3600 for answer in again)
+    assert other.status_code == 200
+
+
+@asynchronous
 async def test_while_redis_is_away_each_process_counts_by_itself_and_still_answers() -> None:
     async with serving(**KEYS) as service:
         answers = [await ask(service.client, "k1") for _ in range(7)]
