@@ -8,7 +8,8 @@ export const SPACINGS = [
   ["week", "a week apart"],
 ];
 export const EVENTS_MAX = 200;
-const NOBODY = "playground-nobody"; // a session without events: somebody who has just come
+// A session without events: somebody who has just come. Each tab has its own, so that nobody can give it a history.
+const NOBODY = `playground-${[...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 
 /** Nothing chosen: the service decides. */
 export function fresh(about) {
