@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
 
 from service import responses as out
 from service.openapi import answers, takes
 from service.routes import DirectRoute
 from service.runtime import reply, runtime, secret_of
-from service.schemas import ChangeRequest, PoliciesRequest, parse
+from service.schemas import ChangeRequest, PoliciesRequest, Why, parse
 
 router = APIRouter(prefix="/ops", tags=["ops"], route_class=DirectRoute)
 
+Reason = Annotated[Why | None, Query(description="Kept in the audit.")]
 _PROBLEMS = (401, 403, 404)
 _CHANGE = (400, 409, 413, 422, *_PROBLEMS)
 
@@ -76,10 +79,10 @@ async def put_policies(request: Request) -> Response:
     return reply(request, service.policy_keeper.to_json())
 
 
-@router.delete("/policies", responses=answers(out.PoliciesAnswer, *_PROBLEMS))
-async def delete_policies(request: Request) -> Response:
+@router.delete("/policies", responses=answers(out.PoliciesAnswer, 422, *_PROBLEMS))
+async def delete_policies(request: Request, reason: Reason = None) -> Response:
     """Every replica decodes by the policies of its file again."""
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
-    await service.policy_keeper.set(None, actor=actor, reason=None)
+    await service.policy_keeper.set(None, actor=actor, reason=reason)
     return reply(request, service.policy_keeper.to_json())
