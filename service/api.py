@@ -87,7 +87,7 @@ async def readyz(request: Request) -> Response:
     """Whether to send requests here. Redis away makes it `degraded`, not unready."""
     service = runtime(request)
     checks = service.readiness()
-    ready, redis = all(checks.values()), await service.redis_answers()
+    ready, redis = all(checks.values()), await service.redis.answers()
     status = "not_ready" if not ready else "ready" if redis else "degraded"
     return reply(request, {"status": status, "checks": {**checks, "redis": redis}}, 200 if ready else 503)
 
@@ -110,6 +110,8 @@ async def metrics(request: Request) -> Response:
     host, port = request.scope["server"]
     if service.settings.workers > 1 and port == service.settings.port:
         urls = merged_metrics.worker_urls(host, port, service.settings.workers)
-        expositions = await merged_metrics.fetch(urls, presented)
-        return Response(merged_metrics.merge(expositions), headers={"content-type": _METRICS_TYPE})
+        # What was presented without need is nobody's secret to pass on.
+        secret = presented if service.access.metrics_tokens else None
+        merged = await service.peers.metrics(urls, secret)
+        return Response(merged, headers={"content-type": _METRICS_TYPE})
     return Response(service.render_metrics(), headers={"content-type": _METRICS_TYPE})

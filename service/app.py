@@ -49,6 +49,7 @@ from service.ingest import Ingest
 from service.keeper import StateKeeper
 from service.live import Live
 from service.loading import Loader
+from service.merged_metrics import Peers
 from service.metrics import Metrics, watch_loop_lag
 from service.middleware import RequestGate
 from service.mode import ModeKeeper
@@ -60,7 +61,7 @@ from service.pseudonyms import Pseudonyms
 from service.rates import rates_for
 from service.recommender import Recommender
 from service.replicas import Replicas
-from service.runtime import Lifecycle, Runtime
+from service.runtime import Lifecycle, RedisCheck, Runtime
 from service.served import EngineLike, Serving
 from service.settings import Settings
 from service.shared import Shared
@@ -220,6 +221,9 @@ async def _open(
     explorer = Explorer(serving) if settings.playground else None
     if explorer is not None:
         stack.callback(explorer.close)
+        spawn(stack, explorer.run)
+    peers = Peers()
+    stack.push_async_callback(peers.close)
     return Runtime(
         settings=settings,
         access=access,
@@ -236,7 +240,9 @@ async def _open(
         behind=behind,
         recommender=recommender,
         ingest=ingest,
-        console=Console(live),
+        console=Console(live, peers),
+        peers=peers,
+        redis=RedisCheck(store, metrics),
         rates=rates,
         explorer=explorer,
     )

@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import orjson
+from fastapi.responses import StreamingResponse
 
 from service.errors import ServiceError, TooManyStreams
 from service.live import RECENT_S, Live, Second, row, together, traffic
-from service.merged_metrics import own_urls
+from service.merged_metrics import Peers, bearer, own_urls
 from service.mode import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from starlette.types import Receive, Scope, Send
 
     from service.runtime import Runtime
 
@@ -29,9 +30,13 @@ STREAMS_MAX = 16
 # Of a stream's first snapshot: what the charts show.
 SERIES_S = 300
 _TICK_S = 1.0
+# So long streams show the same snapshot: less than a tick, or a stream alone would show each twice.
+_SHARED_S = 0.9
 # Times a second at which a stream looks whether the process stops.
 _LOOKS = 8
 _PEER_TIMEOUT_S = 1.0
+# Proxies must pass each event on as it comes.
+_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _SEVERITY = {"closed": 0, "half_open": 1, "open": 2}
 
 Worker = dict[str, Any]
@@ -40,8 +45,12 @@ Worker = dict[str, Any]
 class Console:
     """Makes the snapshots. `figures` may be asked of any worker; `status` is of them all."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, peers: Peers) -> None:
         self.live = live
+        self._peers = peers
+        self._known: dict[str, dict[int, Second]] = {}
+        self._snapshot: _Snapshot | None = None
+        self._making: asyncio.Task[_Snapshot] | None = None
         self.streams = 0
         self._began = time.monotonic()
 
@@ -68,18 +77,32 @@ class Console:
         self, service: Runtime, host: str, secret: str | None, *, series_s: int = 0, since: int = 0
     ) -> dict[str, Any]:
         """The snapshot, with the rows of the last `series_s` seconds, of those after `since`."""
+        snapshot = await self._snapshot_now(service, host, secret)
+        return snapshot.told | {"series": snapshot.series(series_s, since)}
+
+    async def _shared(self, service: Runtime, host: str, secret: str | None) -> _Snapshot:
+        """The snapshot that all streams show: one a second, however many look on."""
+        held = self._snapshot
+        if held is not None and time.monotonic() < held.until:
+            return held
+        if self._making is None or self._making.done():
+            self._making = asyncio.create_task(self._snapshot_now(service, host, secret))
+        self._snapshot = await asyncio.shield(self._making)
+        return self._snapshot
+
+    async def _snapshot_now(self, service: Runtime, host: str, secret: str | None) -> _Snapshot:
         settings = service.settings
-        if settings.workers > 1:
-            found = await _ask_workers(own_urls(host, settings.port, settings.workers, "/ops/figures"), secret)
-        else:
-            found = [self.figures(service)]
         # A second is shown when every worker has noted it.
         now = int(service.wall_clock())
-        seconds = [second for second in together(map(_seconds, found)) if now - SERIES_S <= second.t < now]
+        if settings.workers > 1:
+            urls = own_urls(host, settings.port, settings.workers, "/ops/figures")
+            found, noted = await self._ask_workers(urls, secret, now)
+        else:
+            found, noted = [self.figures(service, now - SERIES_S)], [self.live.seconds(now - SERIES_S - 1)]
+        seconds = [second for second in together(noted) if now - SERIES_S <= second.t < now]
         mode, versions = service.mode.mode, service.versions()
         left = None if mode.expires_at is None else max(0.0, round(mode.expires_at - service.mode.now(), 1))
-        shown = seconds[-series_s:] if series_s else []
-        return {
+        told = {
             "at": iso(service.mode.now()),
             "service": {
                 **versions,
@@ -106,62 +129,95 @@ class Console:
             # Seconds without anything are in no worker's way: the window is one of time.
             "traffic": traffic([second for second in seconds if second.t >= now - RECENT_S]),
             "workers": [_worker(worker) for worker in found],
-            "series": [row(second) for second in shown if second.t > since],
         }
+        return _Snapshot(told, seconds, time.monotonic() + _SHARED_S)
+
+    async def _ask_workers(
+        self, urls: Sequence[str], secret: str | None, now: int
+    ) -> tuple[list[Worker], list[list[Second]]]:
+        """What each worker tells, and its seconds; the ones that do not answer are left out. Only what is new since the
+        last answer is asked for."""
+        answers = await asyncio.gather(*(self._ask(url, secret) for url in urls), return_exceptions=True)
+        found, noted = [], []
+        for url, answer in zip(urls, answers, strict=True):
+            if not isinstance(answer, httpx.Response) or not answer.is_success:
+                continue
+            worker: Worker = orjson.loads(answer.content)
+            new = {second.t: second for second in map(Second.parse, worker["seconds"])}
+            known = {t: second for t, second in self._known.get(url, {}).items() if t >= now - SERIES_S} | new
+            self._known[url] = known
+            found.append(worker)
+            noted.append(list(known.values()))
+        return found, noted
+
+    async def _ask(self, url: str, secret: str | None) -> httpx.Response:
+        # The last second that is known may have grown.
+        since = max(self._known.get(url, ()), default=1) - 1
+        params = {"since": max(0, since)}
+        return await self._peers.client.get(url, params=params, headers=bearer(secret), timeout=_PEER_TIMEOUT_S)
 
     async def stream(self, service: Runtime, host: str, secret: str | None) -> AsyncIterator[bytes]:
         """Server-sent events: a `status` a second, the first with the series so far, the others with what came since;
         and an `end` that says why, where it is the service that ends."""
         since = 0
-        with self._watched(service):
-            while True:
-                if service.lifecycle.draining:
-                    yield event("end", {"reason": "draining"})
-                    return
-                try:
-                    service.access.ops(secret)
-                    told = await self.status(service, host, secret, series_s=SERIES_S, since=since)
-                except ServiceError as error:
-                    yield event("end", {"reason": error.reason})
-                    return
-                if told["series"]:
-                    since = told["series"][-1]["t"]
-                yield event("status", told)
-                for _ in range(_LOOKS):
-                    if not service.lifecycle.draining:
-                        await asyncio.sleep(_TICK_S / _LOOKS)
+        while True:
+            if service.lifecycle.draining:
+                yield event("end", {"reason": "draining"})
+                return
+            try:
+                service.access.ops(secret)
+                snapshot = await self._shared(service, host, secret)
+            except ServiceError as error:
+                yield event("end", {"reason": error.reason})
+                return
+            told = snapshot.told | {"series": snapshot.series(SERIES_S, since)}
+            if told["series"]:
+                since = told["series"][-1]["t"]
+            yield event("status", told)
+            for _ in range(_LOOKS):
+                if not service.lifecycle.draining:
+                    await asyncio.sleep(_TICK_S / _LOOKS)
 
-    def admit(self) -> None:
-        """Raises TooManyStreams where no more may be opened."""
+    def admit(self, service: Runtime) -> None:
+        """Counts a stream until `release`. Somebody who looks on is no load: it does not count among the requests under
+        way. Raises TooManyStreams where no more may be opened."""
         if self.streams >= STREAMS_MAX:
             raise TooManyStreams(f"{STREAMS_MAX} streams are open")
-
-    @contextmanager
-    def _watched(self, service: Runtime) -> Iterator[None]:
-        """Somebody who looks on is no load: a stream does not count among the requests under way."""
         self.streams += 1
         service.metrics.inflight.dec()
+
+    def release(self, service: Runtime) -> None:
+        self.streams -= 1
+        service.metrics.inflight.inc()
+
+
+class EventStream(StreamingResponse):
+    """A stream that was admitted, and is released when its response ends, also where it never begins."""
+
+    def __init__(self, service: Runtime, events: AsyncIterator[bytes]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers=_HEADERS)
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            yield
+            await super().__call__(scope, receive, send)
         finally:
-            self.streams -= 1
-            service.metrics.inflight.inc()
+            self._service.console.release(self._service)
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    told: dict[str, Any]
+    seconds: list[Second]
+    until: float
+
+    def series(self, last_s: int, since: int) -> list[dict[str, Any]]:
+        shown = self.seconds[-last_s:] if last_s else []
+        return [row(second) for second in shown if second.t > since]
 
 
 def event(name: str, data: Mapping[str, Any]) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
-
-
-async def _ask_workers(urls: Sequence[str], secret: str | None) -> list[Worker]:
-    """What each worker tells; the ones that do not answer are left out."""
-    async with httpx.AsyncClient(timeout=_PEER_TIMEOUT_S, trust_env=False) as client:
-        headers = {"Authorization": f"Bearer {secret}"}
-        answers = await asyncio.gather(*(client.get(url, headers=headers) for url in urls), return_exceptions=True)
-    return [orjson.loads(a.content) for a in answers if isinstance(a, httpx.Response) and a.is_success]
-
-
-def _seconds(worker: Worker) -> list[Second]:
-    return [Second.parse(told) for told in worker["seconds"]]
 
 
 def _breaker(workers: Sequence[Worker]) -> dict[str, Any]:

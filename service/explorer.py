@@ -32,6 +32,7 @@ _WAITING_MAX = 32  # questions of one process that may wait
 _COUNTED_MAX = 200_000  # items whose categories are counted
 _SAMPLE_FROM = 120  # of the most popular items, where histories begin
 _NEAREST = 12
+_LOOK_S = 1.0
 _NOBODY = UserRecord("", ())
 _UNBOUNDED = 2**31
 
@@ -48,6 +49,14 @@ class Explorer:
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def run(self) -> None:
+        """Indexes the titles of each catalogue as it comes into service, so that nobody's question waits for it."""
+        while True:
+            model = self._serving.model
+            if not self._indexed(model):
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._titles, model)
+            await asyncio.sleep(_LOOK_S)
 
     async def about(self, policies: Policies) -> dict[str, Any]:
         """What there is to choose from."""
@@ -78,22 +87,13 @@ class Explorer:
             found = [exact, *(item for item in found if item != exact)][:limit]
         return {"items": [_shown(model, item) for item in found]}
 
-    def named(self, item_ids: Sequence[str]) -> dict[str, Any]:
+    async def named(self, item_ids: Sequence[str]) -> dict[str, Any]:
         """The items of these ids, those that there are."""
-        model = self._serving.model
-        return {"items": [_shown(model, int(item)) for item in model.indices(item_ids)]}
+        return await self._run(self._named, self._serving.model, item_ids)
 
-    def sample(self, seed: int) -> dict[str, Any]:
+    async def sample(self, seed: int) -> dict[str, Any]:
         """A history that might be somebody's: a walk from a popular item over its neighbours."""
-        model = self._serving.model
-        dice = random.Random(seed)  # noqa: S311 - nothing is kept secret with it
-        nothing = np.zeros(0, np.int64)
-        popular = model.fallback.popular(_SAMPLE_FROM, Constraints(model.in_stock, nothing)).items.tolist()
-        walk = [dice.choice(popular)]
-        for _ in range(dice.randint(3, 7)):
-            near = [int(i) for i in model.fallback.similar(walk[-1], _NEAREST, model.in_stock)[0] if i not in walk]
-            walk.append(dice.choice(near or [item for item in popular if item not in walk] or walk))
-        return {"items": [_shown(model, item) for item in dict.fromkeys(walk)]}
+        return await self._run(self._sample, self._serving.model, seed)
 
     async def why(self, events: Sequence[InlineEvent], now_ms: int) -> dict[str, Any]:
         """The share of every event, in the order given, in the state that a list is decoded from.
@@ -129,8 +129,24 @@ class Explorer:
         finally:
             self.waiting -= 1
 
+    def _named(self, model: ServedModel, item_ids: Sequence[str]) -> dict[str, Any]:
+        return {"items": [_shown(model, int(item)) for item in model.indices(item_ids)]}
+
+    def _sample(self, model: ServedModel, seed: int) -> dict[str, Any]:
+        dice = random.Random(seed)  # noqa: S311 - nothing is kept secret with it
+        nothing = np.zeros(0, np.int64)
+        popular = model.fallback.popular(_SAMPLE_FROM, Constraints(model.in_stock, nothing)).items.tolist()
+        walk = [dice.choice(popular)]
+        for _ in range(dice.randint(3, 7)):
+            near = [int(i) for i in model.fallback.similar(walk[-1], _NEAREST, model.in_stock)[0] if i not in walk]
+            walk.append(dice.choice(near or [item for item in popular if item not in walk] or walk))
+        return {"items": [_shown(model, item) for item in dict.fromkeys(walk)]}
+
+    def _indexed(self, model: ServedModel) -> bool:
+        return self._index is not None and self._index[0] is model.catalogue
+
     def _titles(self, model: ServedModel) -> TitleIndex:
-        """The index of the catalogue in service, made when it is first asked for."""
+        """The index of the catalogue in service."""
         catalogue = model.catalogue
         if self._index is None or self._index[0] is not catalogue:
             ids, trained = catalogue.item_ids, model.fallback.popularity.order.tolist()

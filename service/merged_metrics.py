@@ -8,6 +8,7 @@ counts are right at every moment, and nothing is kept in files between the proce
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import httpx
@@ -22,6 +23,8 @@ from service.errors import WorkerAway
 # Gauges that count something; of the others (a state, a version, a lag, a rate) the largest speaks for all.
 _SUMMED_GAUGES = frozenset({"gpt4rec_inflight", "gpt4rec_queue_depth"})
 _TIMEOUT_S = 2.0
+# Shorter than servers keep an idle connection, so that none is used as it closes.
+_KEEPALIVE_S = 2.0
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -37,13 +40,47 @@ def own_urls(host: str, shared_port: int, workers: int, path: str) -> list[str]:
     return [f"http://{shown}:{shared_port + 1 + number}{path}" for number in range(workers)]
 
 
-async def fetch(urls: Sequence[str], secret: str | None = None) -> list[str]:
-    """The expositions of the workers, asked for with the secret that the caller presented. Raises WorkerAway where one
-    does not answer."""
-    headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
-    async with httpx.AsyncClient(headers=headers, timeout=_TIMEOUT_S, trust_env=False) as client:
+def bearer(secret: str | None) -> dict[bytes, bytes]:
+    """The header that presents a secret as it came: header bytes are Latin-1, whatever is in them."""
+    return {} if secret is None else {b"Authorization": b"Bearer " + secret.encode("latin-1")}
+
+
+class Peers:
+    """One process's way to the workers beside it: one client, opened when it is first needed."""
+
+    def __init__(self) -> None:
+        self._client: httpx.AsyncClient | None = None
+        self._scrape: asyncio.Task[bytes] | None = None
+
+    async def close(self) -> None:
+        if self._scrape is not None:
+            self._scrape.cancel()
+        if self._client is not None:
+            await self._client.aclose()
+
+    @property
+    def client(self) -> httpx.AsyncClient:
+        if self._client is None:
+            # Nothing is asked over TLS, and reading the certificates of the system would hold the event loop up.
+            empty = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            limits = httpx.Limits(keepalive_expiry=_KEEPALIVE_S)
+            self._client = httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, verify=empty, limits=limits)
+        return self._client
+
+    async def metrics(self, urls: Sequence[str], secret: str | None = None) -> bytes:
+        """The workers' metrics as one exposition, asked for with a secret that gave access, None where none is needed.
+        Who asks while others are waiting for one gets the same. Raises WorkerAway where a worker does not answer."""
+        if self._scrape is None or self._scrape.done():
+            self._scrape = asyncio.create_task(self._merged(urls, secret))
+        return await asyncio.shield(self._scrape)
+
+    async def _merged(self, urls: Sequence[str], secret: str | None) -> bytes:
+        return merge(await self.fetch(urls, secret))
+
+    async def fetch(self, urls: Sequence[str], secret: str | None = None) -> list[str]:
+        """The expositions of the workers. Raises WorkerAway where one does not answer."""
         try:
-            answers = await asyncio.gather(*(client.get(url) for url in urls))
+            answers = await asyncio.gather(*(self.client.get(url, headers=bearer(secret)) for url in urls))
             return [answer.raise_for_status().text for answer in answers]
         except httpx.HTTPError as error:
             raise WorkerAway(f"{type(error).__name__}: {error}") from error

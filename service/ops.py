@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import StreamingResponse
 
 from service import responses as out
-from service.console import SERIES_S
+from service.console import SERIES_S, EventStream
 from service.errors import NotFound
 from service.openapi import answers, takes
 from service.routes import DirectRoute
@@ -19,8 +18,6 @@ from service.web import pages
 router = APIRouter(prefix="/ops", tags=["ops"], route_class=DirectRoute)
 
 _PROBLEMS = (401, 403, 404)
-# Proxies must pass each event on as it comes.
-_STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 @router.get("", include_in_schema=False)
@@ -45,17 +42,16 @@ async def stream(request: Request) -> Response:
     """`/ops/status` a second as server-sent events, until the token is withdrawn or the process stops."""
     service, secret = runtime(request), secret_of(request)
     service.access.ops(secret)
-    service.console.admit()
-    events = service.console.stream(service, _host(request), secret)
-    return StreamingResponse(events, media_type="text/event-stream", headers=_STREAM_HEADERS)
+    service.console.admit(service)
+    return EventStream(service, service.console.stream(service, _host(request), secret))
 
 
 @router.get("/figures", include_in_schema=False)
-async def figures(request: Request) -> Response:
-    """What one worker tells another."""
+async def figures(request: Request, since: Annotated[int, Query(ge=0)] = 0) -> Response:
+    """What one worker tells another: its state, and its seconds after `since`."""
     service = runtime(request)
     service.access.ops(secret_of(request))
-    return reply(request, service.console.figures(service))
+    return reply(request, service.console.figures(service, since))
 
 
 @router.get("/fallback", responses=answers(out.FallbackAnswer, *_PROBLEMS))

@@ -52,14 +52,14 @@ async def items(
 ) -> Response:
     """Items by what they are called."""
     _, explorer = await _allowed(request)
-    return reply(request, explorer.named(item_id) if item_id else await explorer.items(q, limit))
+    return reply(request, await explorer.named(item_id) if item_id else await explorer.items(q, limit))
 
 
 @router.get("/sample", responses=answers(out.FoundAnswer, *_PROBLEMS))
 async def sample(request: Request, seed: Annotated[int, Query(ge=0, le=2**53)] = 0) -> Response:
     """A history to begin with: a walk from a popular item over its neighbours. The same seed gives the same one."""
     _, explorer = await _allowed(request)
-    return reply(request, explorer.sample(seed))
+    return reply(request, await explorer.sample(seed))
 
 
 @router.post("/why", responses=answers(out.WhyAnswer, 400, 408, 413, *_PROBLEMS), openapi_extra=takes(WhyRequest))

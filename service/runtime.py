@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -20,6 +22,7 @@ from service.explorer import Explorer
 from service.guard import Guard
 from service.ingest import Ingest
 from service.keeper import StateKeeper
+from service.merged_metrics import Peers
 from service.metrics import BREAKER_STATES, MODES, Metrics
 from service.mode import ModeKeeper
 from service.models import Models
@@ -30,6 +33,34 @@ from service.recommender import Recommender
 from service.served import ServedModel, Serving
 from service.settings import Settings
 from service.store import Store
+
+_PING_S = 1.0
+
+
+class RedisCheck:
+    """Whether Redis answers. Redis is asked once a second at most, however often anybody wants to know."""
+
+    def __init__(self, store: Store, metrics: Metrics, clock: Clock = time.monotonic) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._asked: asyncio.Task[bool] | None = None
+        self._holds_until = -math.inf
+
+    async def answers(self) -> bool:
+        if self._asked is None or (self._asked.done() and self._clock() >= self._holds_until):
+            self._asked = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asked)
+
+    async def _ask(self) -> bool:
+        try:
+            await self._store.ping()
+        except StoreUnavailable:
+            self._metrics.redis_errors.labels("ping").inc()
+            return False
+        finally:
+            self._holds_until = self._clock() + _PING_S
+        return True
 
 
 @dataclass(slots=True)
@@ -58,6 +89,8 @@ class Runtime:
     recommender: Recommender
     ingest: Ingest
     console: Console
+    peers: Peers
+    redis: RedisCheck
     rates: Rates | None
     explorer: Explorer | None = None
     wall_clock: Clock = field(default=time.time)
@@ -91,14 +124,6 @@ class Runtime:
             "engine": self.model.healthy,
             "not_draining": not self.lifecycle.draining,
         }
-
-    async def redis_answers(self) -> bool:
-        try:
-            await self.store.ping()
-        except StoreUnavailable:
-            self.metrics.redis_errors.labels("ping").inc()
-            return False
-        return True
 
     def render_metrics(self) -> bytes:
         """The exposition text; gauges that mirror a state are set as it is read."""

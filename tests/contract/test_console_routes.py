@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 from pydantic import SecretStr
 
 from service.auth import Keys
-from service.console import STREAMS_MAX
+from service.console import STREAMS_MAX, EventStream
 from service.errors import TooManyStreams
+from service.runtime import RedisCheck, Runtime
 from tests.aio import asynchronous
 from tests.serving import serving
 
@@ -44,11 +48,11 @@ async def test_a_stream_ends_with_its_token_and_with_the_process_and_there_are_o
         console, held = runtime.console, []
         inflight = runtime.metrics.inflight._value.get()
         for _ in range(STREAMS_MAX):
-            console.admit()
+            console.admit(runtime)
             held.append(console.stream(runtime, "127.0.0.1", "test-token"))
             assert (await anext(held[-1])).startswith(b"event: status\n")
         with pytest.raises(TooManyStreams):
-            console.admit()
+            console.admit(runtime)
         assert (await service.client.get("/ops/stream")).status_code == 503
         assert runtime.metrics.inflight._value.get() == inflight - STREAMS_MAX
         tokens, runtime.access.ops_tokens = runtime.access.ops_tokens, OTHERS
@@ -56,10 +60,72 @@ async def test_a_stream_ends_with_its_token_and_with_the_process_and_there_are_o
         with pytest.raises(StopAsyncIteration):
             await anext(held[0])
         runtime.access.ops_tokens = tokens
-        console.admit()
+        console.release(runtime)
+        console.admit(runtime)
         runtime.lifecycle.draining = True
         for stream in held[1:]:
             assert b'"draining"' in await anext(stream)
             with pytest.raises(StopAsyncIteration):
                 await anext(stream)
+        for _ in range(STREAMS_MAX):
+            console.release(runtime)
         assert (console.streams, runtime.metrics.inflight._value.get()) == (0, inflight)
+
+
+@asynchronous
+async def test_a_stream_counts_from_its_admission_and_no_more_when_its_response_cannot_begin() -> None:
+    async with serving(operator=True) as service:
+        runtime, console = service.runtime, service.runtime.console
+        for _ in range(STREAMS_MAX):
+            console.admit(runtime)
+        with pytest.raises(TooManyStreams):
+            console.admit(runtime)
+
+        async def nothing() -> dict[str, str]:
+            return {"type": "http.disconnect"}
+
+        async def gone(_: object) -> None:
+            raise OSError("the connection is gone")
+
+        response = EventStream(runtime, console.stream(runtime, "127.0.0.1", "test-token"))
+        with pytest.raises(BaseException):  # noqa: B017 - which one is the framework's choice
+            await response({"type": "http", "asgi": {"spec_version": "2.4"}}, nothing, gone)
+        assert console.streams == STREAMS_MAX - 1
+
+
+@asynchronous
+async def test_streams_share_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(operator=True) as service:
+        runtime, console = service.runtime, service.runtime.console
+        made: list[object] = []
+        figures = console.figures
+
+        def counted(service: Runtime, since: int = 0) -> dict[str, Any]:
+            made.append(since)
+            return figures(service, since)
+
+        monkeypatch.setattr(console, "figures", counted)
+        streams = [console.stream(runtime, "127.0.0.1", "test-token") for _ in range(STREAMS_MAX)]
+        await asyncio.gather(*(anext(stream) for stream in streams))
+        assert len(made) == 1
+
+
+@asynchronous
+async def test_redis_is_asked_once_however_many_want_to_know_whether_it_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serving() as service:
+        asked: list[None] = []
+
+        async def ping() -> None:
+            asked.append(None)
+
+        store, now = service.runtime.store, [0.0]
+        monkeypatch.setattr(store, "ping", ping)
+        check = RedisCheck(store, service.runtime.metrics, lambda: now[0])
+        assert all(await asyncio.gather(*(check.answers() for _ in range(20))))
+        assert await check.answers()
+        assert len(asked) == 1
+        now[0] = 1.0
+        assert await check.answers()
+        assert len(asked) == 2

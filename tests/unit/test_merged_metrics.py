@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.errors import WorkerAway
-from service.merged_metrics import fetch, merge, worker_urls
+from service.merged_metrics import Peers, bearer, merge, worker_urls
 from service.metrics import MODES, Metrics
 
 
@@ -70,7 +71,30 @@ def test_one_exposition_is_itself() -> None:
 
 def test_a_worker_that_does_not_answer_is_no_sum() -> None:
     with pytest.raises(WorkerAway):
-        asyncio.run(fetch(["http://127.0.0.1:1/metrics"]))
+        asyncio.run(Peers().fetch(["http://127.0.0.1:1/metrics"]))
+
+
+def test_a_secret_is_passed_on_byte_by_byte() -> None:
+    assert bearer(None) == {}
+    assert bearer("\xe9") == {b"Authorization": b"Bearer \xe9"}
+
+
+def test_whoever_asks_for_the_metrics_at_the_same_time_shares_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[str | None] = []
+
+    async def fetch(_: Peers, urls: Sequence[str], secret: str | None = None) -> list[str]:
+        rounds.append(secret)
+        await asyncio.sleep(0)
+        return [exposition(1, [], 0, 0.0, "auto") for _ in urls]
+
+    async def ask() -> list[bytes]:
+        peers = Peers()
+        return await asyncio.gather(*(peers.metrics(["one", "two"]) for _ in range(8)))
+
+    monkeypatch.setattr(Peers, "fetch", fetch)
+    answers = asyncio.run(ask())
+    assert rounds == [None]
+    assert all(value(answer.decode(), "gpt4rec_events_total", outcome="accepted") == 2 for answer in answers)
 
 
 def test_a_workers_own_port_lies_above_the_shared_one() -> None:
