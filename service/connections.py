@@ -5,6 +5,7 @@
     requests sent ahead of answers:        `AHEAD_MAX`, then dropped     (floods through one connection)
     nothing under way:                     uvicorn's keep-alive, before the first request as well
     head of a request: `HEAD_MAX` bytes, `HEADERS_MAX` headers, a target of `TARGET_MAX` bytes, else 431 or 414
+    what comes with a body and is none (chunk sizes, trailers): `FRAMING_MAX` bytes, then dropped
 
 A request that arrives at once, as nearly all do, costs two flags: a timer is set for those that do not.
 """
@@ -29,6 +30,10 @@ HEAD_MAX = 32_768
 HEADERS_MAX = 100
 TARGET_MAX = 8_192
 
+# Trailers are kept, and a long one is copied again with every segment; a body in chunks of one byte is still read.
+FRAMING_MAX = 65_536
+_FRAMING = 8
+
 # A request may be on its way when the process begins to stop.
 LAST_CALL_S = 0.25
 
@@ -45,6 +50,8 @@ class Connection(HttpToolsProtocol):
         self._whole = self._last_call = False
         # Bytes of the segment being read, and those of the head that earlier ones began.
         self._segment = self._head = 0
+        # Bytes after the head that were no body, as far as bodies do not need them.
+        self._framing = 0
         self._heading = self._mixed = False
         self._receiving: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
@@ -79,7 +86,11 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._whole = self._mixed = False
         self._segment = len(data)
+        self._framing += len(data)
         super().data_received(data)
+        if self._framing > FRAMING_MAX and not (self._whole or self._heading or self.transport.is_closing()):
+            self.transport.abort()
+            return
         if self._heading and self._head_too_large():
             return
         if self._whole:
@@ -91,7 +102,12 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._whole = False
         self._heading = True
+        self._framing = 0
         super().on_message_begin()
+
+    def on_body(self, body: bytes) -> None:
+        self._framing -= _FRAMING * len(body)
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         self._heading = False

@@ -18,13 +18,15 @@ _SETS = {"api_keys": (True, False), "ops_tokens": (False, True), "metrics_tokens
 
 
 def access(settings: Settings) -> Access:
-    """Raises SettingsError: an entry that is none, a secret in two of the sets, or a file of API keys without one."""
+    """Raises SettingsError: an entry that is none, a secret in two of the sets, or API keys or metrics tokens that are
+    set, or come from a file, and have no entry: that would open what they are to close."""
     found = Access(Keys({}), Keys({}))
     for name, (_, empty_allowed) in _SETS.items():
         text: SecretStr = getattr(settings, name)
-        if secret_file(name) is not None and not text.get_secret_value().strip() and not empty_allowed:
-            raise SettingsError(f"{_variable(name)}_FILE: the file is empty; for none at all, leave the setting out")
         _apply(found, name, text)
+        given = secret_file(name) is not None or text.get_secret_value().strip()
+        if given and not getattr(found, name) and not empty_allowed:
+            raise SettingsError(f"{_variable(name)}: there is no entry; for none at all, leave the setting out")
     return found
 
 

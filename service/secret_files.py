@@ -24,7 +24,7 @@ LOOK_EVERY_S = 1.0
 # More than thousands of entries; a wrong path must not fill the memory.
 _MOST_BYTES = 1 << 20
 
-_Identity = tuple[int, int, int, int]
+_Identity = tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -35,28 +35,32 @@ class SecretFile:
     path: Path
     apply: Callable[[SecretStr], None]
     empty_allowed: bool
-    _seen: _Identity | str | None = field(default=None, init=False)
+    _applied: _Identity | None = field(default=None, init=False)
+    _cause: str = field(default="", init=False)
 
     def look(self) -> None:
-        """Applies the file where it is another one than at the last look."""
+        """Applies the file where it is not the one that was applied last. What was refused is looked at again every
+        time: it may be another file's fault, or one of rights, that is mended meanwhile."""
         try:
             stat = self.path.stat()
-            identity: _Identity | str = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        except OSError as error:
-            identity = type(error).__name__
-        if identity == self._seen:
-            return
-        first, self._seen = self._seen is None, identity
-        try:
+            identity = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            if identity == self._applied:
+                return
             text = self._read()
             if not text and not self.empty_allowed:
                 raise SettingsError(f"{self.setting}: the file is empty")
             self.apply(SecretStr(text))
-        except SettingsError as error:
-            log.error("secrets_refused", setting=self.setting, cause=str(error))
-        else:
-            if not first:
-                log.info("secrets_changed", setting=self.setting)
+        except (OSError, SettingsError) as error:
+            self._refused(str(error) if isinstance(error, SettingsError) else type(error).__name__)
+            return
+        if self._applied is not None or self._cause:
+            log.info("secrets_changed", setting=self.setting)
+        self._applied, self._cause = identity, ""
+
+    def _refused(self, cause: str) -> None:
+        if cause != self._cause:
+            log.error("secrets_refused", setting=self.setting, cause=cause)
+        self._applied, self._cause = None, cause
 
     def _read(self) -> str:
         try:

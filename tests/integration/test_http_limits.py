@@ -70,6 +70,25 @@ def test_a_head_without_an_end_is_refused_before_it_fills_the_memory(service: Se
     assert recommend(service, user_id="u1")["rung"] == "full"
 
 
+@pytest.mark.parametrize(
+    "endless",
+    [b"0\r\nX-A: " + b"a" * 8000, b"0\r\n" + b"X-A: b\r\n" * 1000, b"1;x=" + b"a" * 8000],
+    ids=["trailer", "trailers", "chunk extension"],
+)
+def test_what_comes_with_a_body_and_is_none_has_an_end(service: Serve, endless: bytes) -> None:
+    head = b"POST /recommend HTTP/1.1\r\nHost: l\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = said(service, head, endless, *[endless[-8000:] for _ in range(500)])
+    assert b" 200 OK" not in answer
+    assert recommend(service, user_id="u1")["rung"] == "full"
+
+
+def test_a_body_in_the_smallest_chunks_is_read(service: Serve) -> None:
+    body = orjson.dumps({"user_id": "u1", "exclude": ["x" * 100] * 200})
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    head = b"POST /recommend HTTP/1.1\r\nHost: l\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert said(service, head, chunks, end=False).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_head_in_pieces_within_the_bounds_is_answered(service: Serve) -> None:
     pieces = [ASK[:10], ASK[10:], *[b"X-%d: " % n + b"b" * 250 + b"\r\n" for n in range(90)]]
     answer = said(service, *pieces, b"Connection: close\r\n\r\n")

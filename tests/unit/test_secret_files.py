@@ -70,11 +70,28 @@ def test_an_emptied_file_of_tokens_withdraws_them(monkeypatch: pytest.MonkeyPatc
     assert not access.ops_tokens
 
 
+@pytest.mark.parametrize("text", ["\n", "# shop:sha256:0", " , ,\n"], ids=["blank", "comments", "commas"])
+@pytest.mark.parametrize("name", ["api_keys", "metrics_tokens"])
 def test_an_empty_file_of_keys_does_not_open_the_api_at_the_start(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, text: str
 ) -> None:
-    with pytest.raises(SettingsError, match="empty"):
-        followed(monkeypatch, tmp_path, api_keys="\n")
+    with pytest.raises(SettingsError, match="there is no entry"):
+        followed(monkeypatch, tmp_path, **{name: text})
+
+
+def test_a_refused_file_is_looked_at_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A token moves from one file to another, and both are replaced at once: the first look meets it in both."""
+    access, files = followed(
+        monkeypatch, tmp_path, ops_tokens="alice:first\nbob:second", metrics_tokens="scraper:third"
+    )
+    write(tmp_path / "ops_tokens", "alice:first\nscraper:third")
+    write(tmp_path / "metrics_tokens", "scraper:fourth")
+    for _ in range(2):
+        for file in files:
+            file.look()
+    with pytest.raises(Unauthorized):
+        access.ops("second")
+    assert access.ops("third") == "scraper"
 
 
 def test_a_secret_in_two_sets_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
