@@ -191,13 +191,14 @@ class Store:
             bodies = [(fields[1].decode(), fields[3]) for _, fields in signals]
             call = self._append_call(user, events, bodies)
             if events or bodies:
-                reply = await self._append_one(call)
+                reply = await self._settled(call)
                 moved += int(reply[0])
             if await self._erase(session, version or b"", len(bodies)) >= 0:
                 return moved
 
     async def erase(self, subject: Subject) -> int:
-        """Delete every key of the subject, and tell every replica; returns how many there were."""
+        """Delete every key of the subject, as durably as events are written, and tell every replica; returns how many
+        there were."""
         return await self._erase(subject)
 
     async def erasures(self) -> AsyncGenerator[Subject | None, None]:
@@ -327,7 +328,7 @@ class Store:
             args += (identity, body)
         return ScriptCall(scripts.APPEND, self._keys(subject, "events", "version", "signals"), tuple(args))
 
-    async def _append_one(self, call: ScriptCall) -> Any:
+    async def _settled(self, call: ScriptCall) -> Any:
         if self.settings.durability == "memory":
             return await self._link.script(call, timeout_s=self._append_s)
         return (await self._durable([call]))[0]
@@ -355,7 +356,7 @@ class Store:
     async def _erase(self, subject: Subject, *expected: bytes | int) -> int:
         keys = self._keys(subject, "events", "version", "signals", "states")
         args = (self._state_key(subject, ""), self._erased, subject.tag, *expected)
-        return int(await self._link.script(ScriptCall(scripts.ERASE, keys, args), timeout_s=self._write_s))
+        return int(await self._settled(ScriptCall(scripts.ERASE, keys, args)))
 
 
 def _record(reply: Sequence[Any]) -> UserRecord | None:

@@ -435,6 +435,8 @@ async def test_too_few_replicas_are_not_acknowledged(shared_valkey: Valkey) -> N
     store = await Store.connect(settings_)
     with pytest.raises(StoreUnavailable, match="0 of 1"):
         await store.append(user(), [click("a")])
+    with pytest.raises(StoreUnavailable, match="0 of 1"):
+        await store.erase(user())  # what comes back with a replica that had not heard of it is not erased
     await store.close()
 
 
