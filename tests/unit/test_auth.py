@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import string
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -80,6 +82,21 @@ def test_any_header_presents_a_secret_or_none(authorization: str, api_key: str) 
     found = presented_secret(authorization, api_key)
     assert found is not None
     assert parse("a:" + "k" * 300).find(found) is None
+
+
+def test_every_digest_is_compared_whichever_one_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def compare(known: bytes, given: bytes) -> bool:
+        compared.append(known)
+        return hmac.compare_digest(known, given)
+
+    keys = parse("a:first,b:second,c:third")
+    monkeypatch.setattr(auth, "hmac", SimpleNamespace(compare_digest=compare))
+    for secret in ("first", "third", "none of them"):
+        compared.clear()
+        keys.find(secret)
+        assert compared == [auth.digest(one) for one in ("first", "second", "third")]
 
 
 def test_a_secret_of_undecodable_bytes_is_only_wrong() -> None:
