@@ -1,7 +1,8 @@
 """Thousands of requests that the OpenAPI document allows, and that it does not: `python -m tests.fuzz --cases 10000`.
 
 schemathesis sends them to a service of its own process with everything on (keys, tokens, playground, hashed ids), one
-after the other and along the links of the document, in rounds of different seeds until there were as many as asked for.
+after the other and along the links of the document, in rounds of different seeds, by an operator, by a frontend with a
+key, by one that may read users and by nobody in turn, until as many as asked for were answered.
 What it finds it prints with a request to repeat it, and the command ends with 1.
 """
 
@@ -24,11 +25,15 @@ from tests.processes import PATIENT, Serve, items_of, post, serve
 TOKEN = "ops-secret"
 SETTINGS = {
     **PATIENT,
-    "GPT4REC_API_KEYS": "shop:key-secret:users",
+    "GPT4REC_API_KEYS": "shop:key-secret,crm:crm-secret:users",
     "GPT4REC_OPS_TOKENS": f"alice:{TOKEN}",
+    "GPT4REC_METRICS_TOKENS": "prometheus:metrics-secret",
     "GPT4REC_PLAYGROUND": "true",
     "GPT4REC_HASH_USER_IDS": "secret-of-the-fuzzing-command",
 }
+# Of each round; an operator's finds the most, so every other one is.
+CALLERS = {"operator": TOKEN, "key": "key-secret", "operator again": TOKEN, "key with users": "crm-secret",
+           "operator once more": TOKEN, "nobody": ""}  # fmt: skip
 # Two of its checks ask for what is not meant. A key in either header is enough, so a bad X-API-Key beside a good
 # bearer token is no intrusion (ignored_auth); and a segment, a filter field or a time that no schema can know of may
 # be refused (positive_data_acceptance).
@@ -50,13 +55,13 @@ class Round:
     said: str
 
 
-def run(service: Serve, folder: Path, *, examples: int, seed: int) -> Round:
-    """One round against a running service; the same one for the same seed."""
+def run(service: Serve, folder: Path, *, examples: int, seed: int, secret: str = TOKEN) -> Round:
+    """One round against a running service, by whoever has the secret; the same one for the same seed."""
     report = folder / f"report-{seed}.json"
     (folder / "schemathesis.toml").write_text(CONFIGURATION)
     command = [
         sys.executable, "-m", "schemathesis.cli", "run", f"{service.client.base_url}/openapi.json",
-        "--header", f"Authorization: Bearer {TOKEN}", "--exclude-checks", NOT_MEANT,
+        *(("--header", f"Authorization: Bearer {secret}") if secret else ()), "--exclude-checks", NOT_MEANT,
         "--phases", "coverage,fuzzing,stateful", "--max-examples", str(examples), "--seed", str(seed),
         "--generation-database", "none",
         "--report", "json", "--report-json-path", str(report),
@@ -98,7 +103,7 @@ def statuses(service: Serve) -> dict[str, int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--artifact", type=Path, help="folder of an artefact; without it a small random one")
-    parser.add_argument("--cases", type=int, default=10_000, help="least number of cases")
+    parser.add_argument("--cases", type=int, default=10_000, help="least number of answered requests")
     parser.add_argument("--examples", type=int, default=40, help="examples of each operation in a round")
     parser.add_argument("--seed", type=int, default=1, help="of the first round")
     parser.add_argument("--out", type=Path, help="write the outcome here")
@@ -110,11 +115,19 @@ def main() -> int:
             service.client.headers["Authorization"] = f"Bearer {TOKEN}"
             post(service, "u1", *items_of(artifact)[:6])
             rounds: list[Round] = []
-            while sum(one.cases for one in rounds) < asked.cases and not any(one.failed for one in rounds):
-                rounds.append(run(service, where, examples=asked.examples, seed=asked.seed + len(rounds)))
-                sys.stdout.write(f"round {len(rounds)}: {rounds[-1].cases} cases, {rounds[-1].failed} failures" + "\n")
+            callers = list(CALLERS)
+            while sum(statuses(service).values()) < asked.cases and not any(one.failed for one in rounds):
+                caller = callers[len(rounds) % len(callers)]
+                seed = asked.seed + len(rounds)
+                rounds.append(run(service, where, examples=asked.examples, seed=seed, secret=CALLERS[caller]))
+                said = f"round {len(rounds)}, {caller}: {rounds[-1].cases} cases, {rounds[-1].failed} failures"
+                sys.stdout.write(said + "\n")
             outcome = {
+                "artefact": artifact.resolve().name,
+                "seed": asked.seed,
+                "callers": callers[: len(rounds)],
                 "cases": sum(one.cases for one in rounds),
+                "answered": sum(statuses(service).values()),
                 "failures": sum(one.failed for one in rounds),
                 "operations": max(one.operations for one in rounds),
                 "rounds": len(rounds),
