@@ -27,7 +27,7 @@ _DEFAULT = BudgetSettings()
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """`bad` and `all` are selectors of counters; `unless` is a condition under which nobody needs to hear of it."""
+    """`bad` and `all` are selectors of counters."""
 
     name: str
     allowed: float
@@ -35,7 +35,6 @@ class Objective:
     all: str
     summary: str
     description: str
-    unless: str | None = None
 
     @property
     def alert(self) -> str:
@@ -63,7 +62,8 @@ class Burn:
 BURNS = (Burn(14.4, "1h", "5m", "page"), Burn(6.0, "6h", "30m", "page"), Burn(1.0, "3d", "6h", "ticket"))
 _ATTEMPTS = "gpt4rec_model_attempts_total"
 _ANSWERS = "gpt4rec_recommendations_total"
-_FORCED = 'max by (job) (gpt4rec_fallback_mode{mode="fallback"}) > 0'
+# What an operator forced is nobody's budget, neither while it lasts nor in the windows after it.
+_CHOSEN = f'{_ANSWERS}{{reason!="forced"}}'
 
 
 def objectives(settings: BudgetSettings) -> list[Objective]:
@@ -81,10 +81,9 @@ def objectives(settings: BudgetSettings) -> list[Objective]:
             "Lists come from lower rungs in their place. The log names the errors; was a model or a catalogue changed?",
         ),
         Objective(
-            "served", settings.below_share, f'{_ANSWERS}{{source!="gpt4rec"}}', _ANSWERS,
+            "served", settings.below_share, f'{_ANSWERS}{{reason!="forced",source!="gpt4rec"}}', _CHOSEN,
             "Too few lists come from the model",
             "Everyone is answered, with simpler lists. The reason label of gpt4rec_recommendations_total says why.",
-            _FORCED,
         ),
     ]  # fmt: skip
 
@@ -147,8 +146,6 @@ def _burn_alert(one: Objective, burn: Burn) -> dict[str, Any]:
         f"and {one.share(burn.short)} >= {share:g}\n"
         f"and {one.volume(burn.long)} >= {least(share)}"
     )
-    if one.unless:
-        expr = f"({expr})\nunless on (job) {one.unless}"
     return {
         "alert": one.alert,
         "expr": expr,
