@@ -165,14 +165,17 @@ class Models:
                 self._following_fault = f"{wanted} was chosen, and is not here"
                 self._count_once("missing", wanted)
                 return
-            if self._faults.get(wanted, (None, ""))[0] == folder.stamp:
-                return  # it was refused, and is what it was
+            stamp, why = self._faults.get(wanted, (None, ""))
+            if stamp == folder.stamp:  # it was refused, perhaps when nobody had chosen it, and is what it was
+                self._following_fault = f"{wanted} was chosen, and is refused: {why}"
+                self._count_once("refused", wanted)
+                return
             try:
                 self._swap(await self._load(folder), folder)
                 self._following_fault = None
             except ModelRefused as error:
                 self._following_fault = f"{wanted} was chosen, and is refused: {error}"
-                self._metrics.model_reload.labels("refused").inc()
+                self._count_once("refused", wanted)
 
     async def close(self) -> None:
         """Ends the model that is served, and those that were."""
