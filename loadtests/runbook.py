@@ -35,6 +35,7 @@ from export.artifact import MANIFEST, Artifact
 from loadtests import results
 from loadtests.chaos.load import RECOMMEND, Load, Seen
 from loadtests.faulty import Control, faulty
+from loadtests.meanwhile import meanwhile
 from loadtests.prometheus import Prometheus, prometheus, scaled
 from loadtests.server import REPOSITORY, Served
 from loadtests.valkey import TcpValkey
@@ -319,21 +320,15 @@ def _starved(stage: Stage) -> None:
 @contextmanager
 def _pauses(pid: int, stop_s: float = 0.15, run_s: float = 0.05) -> Iterator[None]:
     """The process gets the processor a quarter of the time, in pieces."""
-    over = threading.Event()
 
-    def pause() -> None:
+    def pause(over: threading.Event) -> None:
         while not over.wait(run_s):
             os.kill(pid, signal.SIGSTOP)
             over.wait(stop_s)
             os.kill(pid, signal.SIGCONT)
 
-    thread = threading.Thread(target=pause)
-    thread.start()
-    try:
+    with meanwhile(pause):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 TRIALS = (

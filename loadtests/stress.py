@@ -31,6 +31,7 @@ from loadtests import results
 from loadtests.criteria.bench import Bench, ask, batches, history, load, warm
 from loadtests.drive import Answer, Arrival, drive_now, poisson
 from loadtests.hdr import Latencies
+from loadtests.meanwhile import meanwhile
 from loadtests.open_loop import read_items
 from loadtests.replay import RECOMMEND
 
@@ -148,10 +149,10 @@ def watched(
 
     The samples say nothing where the service did not answer in time: its answers to others are what is measured.
     """
-    watch, stop, left = Watch(), threading.Event(), list(actions)
+    watch, left = Watch(), list(actions)
     began = time.perf_counter()
 
-    def run() -> None:
+    def run(stop: threading.Event) -> None:
         following = began
         while not stop.is_set():
             while left and time.perf_counter() - began >= left[0][0]:
@@ -165,13 +166,8 @@ def watched(
             due = min(following, began + left[0][0]) if left else following
             stop.wait(max(0.0, due - time.perf_counter()))
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with meanwhile(run):
         yield watch
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _sample(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import orjson
 from fastapi.responses import StreamingResponse
 
 from service.errors import ServiceError, TooManyStreams
+from service.held import Held
 from service.live import RECENT_S, Live, Second, row, together, traffic
 from service.merged_metrics import Peers, bearer, own_urls
 from service.mode import iso
@@ -49,17 +50,18 @@ class Console:
         self.live = live
         self._peers = peers
         self._known: dict[str, dict[int, Second]] = {}
-        self._snapshot: _Snapshot | None = None
-        self._making: asyncio.Task[_Snapshot] | None = None
+        self._shared: Held[_Snapshot] = Held(_SHARED_S)
         self.streams = 0
         self._began = time.monotonic()
 
     def figures(self, service: Runtime, since: int = 0) -> Worker:
         """Of this process alone: its seconds after `since`, and its state now."""
+        return {"seconds": [second.to_json() for second in self.live.seconds(since)], **self._state(service)}
+
+    def _state(self, service: Runtime) -> Worker:
         told = service.guard.status()
         model = service.model
         return {
-            "seconds": [second.to_json() for second in self.live.seconds(since)],
             "breaker": told["breaker"],
             "budgets": told["budgets"],
             "shared": service.mode.shared,
@@ -80,16 +82,6 @@ class Console:
         snapshot = await self._snapshot_now(service, host, secret)
         return snapshot.told | {"series": snapshot.series(series_s, since)}
 
-    async def _shared(self, service: Runtime, host: str, secret: str | None) -> _Snapshot:
-        """The snapshot that all streams show: one a second, however many look on."""
-        held = self._snapshot
-        if held is not None and time.monotonic() < held.until:
-            return held
-        if self._making is None or self._making.done():
-            self._making = asyncio.create_task(self._snapshot_now(service, host, secret))
-        self._snapshot = await asyncio.shield(self._making)
-        return self._snapshot
-
     async def _snapshot_now(self, service: Runtime, host: str, secret: str | None) -> _Snapshot:
         settings = service.settings
         # A second is shown when every worker has noted it.
@@ -98,7 +90,7 @@ class Console:
             urls = own_urls(host, settings.port, settings.workers, "/ops/figures")
             found, noted = await self._ask_workers(urls, secret, now)
         else:
-            found, noted = [self.figures(service, now - SERIES_S)], [self.live.seconds(now - SERIES_S - 1)]
+            found, noted = [self._state(service)], [self.live.seconds(now - SERIES_S - 1)]
         seconds = [second for second in together(noted) if now - SERIES_S <= second.t < now]
         mode, versions = service.mode.mode, service.versions()
         left = None if mode.expires_at is None else max(0.0, round(mode.expires_at - service.mode.now(), 1))
@@ -130,7 +122,7 @@ class Console:
             "traffic": traffic([second for second in seconds if second.t >= now - RECENT_S]),
             "workers": [_worker(worker) for worker in found],
         }
-        return _Snapshot(told, seconds, time.monotonic() + _SHARED_S)
+        return _Snapshot(told, seconds)
 
     async def _ask_workers(
         self, urls: Sequence[str], secret: str | None, now: int
@@ -166,7 +158,7 @@ class Console:
                 return
             try:
                 service.access.ops(secret)
-                snapshot = await self._shared(service, host, secret)
+                snapshot = await self._shared.get(lambda: self._snapshot_now(service, host, secret))
             except ServiceError as error:
                 yield event("end", {"reason": error.reason})
                 return
@@ -209,7 +201,6 @@ class EventStream(StreamingResponse):
 class _Snapshot:
     told: dict[str, Any]
     seconds: list[Second]
-    until: float
 
     def series(self, last_s: int, since: int) -> list[dict[str, Any]]:
         shown = self.seconds[-last_s:] if last_s else []

@@ -11,9 +11,9 @@ from service.errors import SettingsError
 from service.secret_files import SecretFile
 from service.settings import PREFIX, Settings, secret_file
 
-# name of the setting: whether its entries may have rights, and whether an empty file withdraws all of them
 Files = list[SecretFile]
 
+# Name of the setting: whether its entries may have rights, and whether an empty file withdraws all of them.
 _SETS = {"api_keys": (True, False), "ops_tokens": (False, True), "metrics_tokens": (False, False)}
 
 

@@ -16,7 +16,7 @@
     │       ├── UnknownSegment     422  unknown_segment
     │       └── ModelRefused       422  model_refused      the artefact cannot be served; the old model is
     ├── StoreUnavailable           503  state_unavailable  Redis is away, slow, or acknowledged too few copies
-    ├── TooManyStreams         503  too_many_streams   as many consoles are open as may be
+    ├── TooManyStreams             503  too_many_streams   as many consoles are open as may be
     ├── WorkerAway                 503  worker_away        the metrics of all workers cannot be added up
     ├── Draining                   503  draining           the process is shutting down
     ├── ModelAttemptFailed         503  model_error        a rung failed: /recommend goes one rung down

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from service.errors import WorkerAway
+from service.held import Held
 
 # Gauges that count something; of the others (a state, a version, a lag, a rate) the largest speaks for all.
 _SUMMED_GAUGES = frozenset({"gpt4rec_inflight", "gpt4rec_queue_depth"})
@@ -50,11 +51,10 @@ class Peers:
 
     def __init__(self) -> None:
         self._client: httpx.AsyncClient | None = None
-        self._scrape: asyncio.Task[bytes] | None = None
+        self._scrape: Held[bytes] = Held()
 
     async def close(self) -> None:
-        if self._scrape is not None:
-            self._scrape.cancel()
+        self._scrape.cancel()
         if self._client is not None:
             await self._client.aclose()
 
@@ -70,9 +70,7 @@ class Peers:
     async def metrics(self, urls: Sequence[str], secret: str | None = None) -> bytes:
         """The workers' metrics as one exposition, asked for with a secret that gave access, None where none is needed.
         Who asks while others are waiting for one gets the same. Raises WorkerAway where a worker does not answer."""
-        if self._scrape is None or self._scrape.done():
-            self._scrape = asyncio.create_task(self._merged(urls, secret))
-        return await asyncio.shield(self._scrape)
+        return await self._scrape.get(lambda: self._merged(urls, secret))
 
     async def _merged(self, urls: Sequence[str], secret: str | None) -> bytes:
         return merge(await self.fetch(urls, secret))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -24,6 +23,7 @@ from typing import Any, Protocol, get_args
 import orjson
 
 from service.errors import StoreUnavailable
+from service.files import write_aside
 from service.guard import ModeName
 from service.shared_clock import SharedClock
 
@@ -325,10 +325,8 @@ def _save(path: Path, mode: Mode, pending_audit: Sequence[bytes]) -> None:
     version, changed_at_ms, body = mode.stored()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Several workers may share the file: each writes aside under a name of its own.
-        aside = path.with_name(f"{path.name}.{os.getpid()}")
-        aside.write_bytes(orjson.dumps([version, changed_at_ms, body.decode(), [e.decode() for e in pending_audit]]))
-        aside.replace(path)
+        entries = [entry.decode() for entry in pending_audit]
+        write_aside(path, orjson.dumps([version, changed_at_ms, body.decode(), entries]))
 
 
 def _load(path: Path | None) -> tuple[Mode, list[bytes]] | None:

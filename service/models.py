@@ -281,7 +281,7 @@ class Models:
         if what != self._counted:
             self._counted = what
             self._metrics.model_reload.labels(outcome).inc()
-            log.error("model_not_here", model_version=wanted)
+            log.error("model_not_followed", model_version=wanted, outcome=outcome)
 
     def _described(self, folder: ModelFolder) -> dict[str, Any]:
         stamp, why = self._faults.get(folder.version, (None, ""))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 import time
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -20,6 +18,7 @@ from service.deadline import Clock
 from service.errors import StoreUnavailable
 from service.explorer import Explorer
 from service.guard import Guard
+from service.held import Held
 from service.ingest import Ingest
 from service.keeper import StateKeeper
 from service.merged_metrics import Peers
@@ -43,14 +42,10 @@ class RedisCheck:
     def __init__(self, store: Store, metrics: Metrics, clock: Clock = time.monotonic) -> None:
         self._store = store
         self._metrics = metrics
-        self._clock = clock
-        self._asked: asyncio.Task[bool] | None = None
-        self._holds_until = -math.inf
+        self._held: Held[bool] = Held(_PING_S, clock)
 
     async def answers(self) -> bool:
-        if self._asked is None or (self._asked.done() and self._clock() >= self._holds_until):
-            self._asked = asyncio.create_task(self._ask())
-        return await asyncio.shield(self._asked)
+        return await self._held.get(self._ask)
 
     async def _ask(self) -> bool:
         try:
@@ -58,8 +53,6 @@ class RedisCheck:
         except StoreUnavailable:
             self._metrics.redis_errors.labels("ping").inc()
             return False
-        finally:
-            self._holds_until = self._clock() + _PING_S
         return True
 
 

@@ -27,6 +27,7 @@ from service.app import create_app
 from service.connections import Connection
 from service.embedded import EmbeddedValkey
 from service.errors import ServiceError, StartupError
+from service.files import write_aside
 from service.settings import Settings
 
 log = logs.get(__name__)
@@ -265,7 +266,5 @@ def _supervise(
 
 
 def write_port(path: Path, port: int) -> None:
-    """The bound port as one line; written aside, then renamed, so that a reader never sees half of it."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(f"{port}\n", encoding="ascii")
-    aside.replace(path)
+    """The bound port as one line; a reader never sees half of it."""
+    write_aside(path, b"%d\n" % port)

@@ -8,7 +8,6 @@ when it is back the newest wins: the higher version, then the later time. What t
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 import orjson
 
 from service.errors import StoreUnavailable
+from service.files import write_aside
 from service.mode import iso
 
 # Changes that others make at the same moment take a version first; more than this is no coincidence.
@@ -170,10 +170,7 @@ class Shared:
         version, changed_at_ms, body = self.choice.stored()
         with contextlib.suppress(OSError):
             self._copy.parent.mkdir(parents=True, exist_ok=True)
-            # Several workers may share the file: each writes aside under a name of its own.
-            aside = self._copy.with_name(f"{self._copy.name}.{os.getpid()}")
-            aside.write_bytes(orjson.dumps([version, changed_at_ms, body.decode()]))
-            aside.replace(self._copy)
+            write_aside(self._copy, orjson.dumps([version, changed_at_ms, body.decode()]))
 
     def _load(self) -> Choice | None:
         if self._copy is None:

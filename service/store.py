@@ -92,7 +92,6 @@ class Store:
                 "durability aof and replica need one connection per write, which a Redis Cluster client does "
                 "not give: use durability memory and min-replicas-to-write on the servers"
             )
-        self._mode_key = f"{settings.prefix}{{ops}}:mode"
         self._audit_key = f"{settings.prefix}{{ops}}:audit"
         self._erased = f"{settings.prefix}{{ops}}:erased"
         self._channel = f"{settings.prefix}{{ops}}:changed"

@@ -122,16 +122,17 @@ def main() -> int:
                 rounds.append(run(service, where, examples=asked.examples, seed=seed, secret=CALLERS[caller]))
                 said = f"round {len(rounds)}, {caller}: {rounds[-1].cases} cases, {rounds[-1].failed} failures"
                 sys.stdout.write(said + "\n")
+            answers = statuses(service)
             outcome = {
                 "artefact": artifact.resolve().name,
                 "seed": asked.seed,
                 "callers": callers[: len(rounds)],
                 "cases": sum(one.cases for one in rounds),
-                "answered": sum(statuses(service).values()),
+                "answered": sum(answers.values()),
                 "failures": sum(one.failed for one in rounds),
                 "operations": max(one.operations for one in rounds),
                 "rounds": len(rounds),
-                "answers": statuses(service),
+                "answers": answers,
                 "faults": faults(service),
             }
     for one in rounds:

@@ -18,6 +18,7 @@ import orjson
 from export.artifact import Artifact
 from loadtests import drive
 from loadtests.chaos.scene import Fault, Scene, SceneError
+from loadtests.meanwhile import meanwhile
 
 T = TypeVar("T")
 
@@ -55,21 +56,15 @@ def _ended(connection: socket.socket) -> bool:
 @contextmanager
 def _trickling(connections: list[socket.socket], piece: bytes) -> Iterator[None]:
     """A piece now and then on each of them."""
-    over = threading.Event()
 
-    def trickle() -> None:
+    def trickle(over: threading.Event) -> None:
         while not over.wait(0.25):
             for connection in connections:
                 with suppress(OSError):
                     connection.send(piece)
 
-    thread = threading.Thread(target=trickle)
-    thread.start()
-    try:
+    with meanwhile(trickle):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def slow_senders(scene: Scene, head: bytes, piece: bytes) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from loadtests.capacity import Capacity, Step, capacity
 from loadtests.criteria.bench import Bench
 from loadtests.drive import Arrival, drive_now
+from loadtests.meanwhile import meanwhile
 from loadtests.replay import Replay, read
 from loadtests.server import Served, serve
 
@@ -95,20 +96,14 @@ def _prepare(bench: Bench, service: Served, replay: Replay, requests: float) -> 
 def sampled(service: Served) -> Iterator[list[float]]:
     """Resident memory in MiB, sampled while the body runs."""
     samples: list[float] = []
-    stop = threading.Event()
 
-    def watch() -> None:
+    def watch(stop: threading.Event) -> None:
         while not stop.is_set() and service.alive():
             samples.append(round(service.rss_mib(), 2))
             stop.wait(SAMPLE_S)
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with meanwhile(watch):
         yield samples
-    finally:
-        stop.set()
-        watcher.join()
 
 
 def growth(samples: Sequence[float]) -> float:

@@ -98,13 +98,13 @@ async def test_streams_share_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None
     async with serving(operator=True) as service:
         runtime, console = service.runtime, service.runtime.console
         made: list[object] = []
-        figures = console.figures
+        state = console._state
 
-        def counted(service: Runtime, since: int = 0) -> dict[str, Any]:
-            made.append(since)
-            return figures(service, since)
+        def counted(service: Runtime) -> dict[str, Any]:
+            made.append(service)
+            return state(service)
 
-        monkeypatch.setattr(console, "figures", counted)
+        monkeypatch.setattr(console, "_state", counted)
         streams = [console.stream(runtime, "127.0.0.1", "test-token") for _ in range(STREAMS_MAX)]
         await asyncio.gather(*(anext(stream) for stream in streams))
         assert len(made) == 1

@@ -85,7 +85,7 @@ async def test_the_poll_finds_what_the_subscription_missed(valkey: Valkey) -> No
         store = await Store.connect(StoreSettings(url=valkey.url))
         body = Mode("fallback", None, "ops").body()
         await store._link.command(
-            "HSET", store._mode_key, "version", 9, "changed_at", 1, "body", body, timeout_s=1
+            "HSET", store._ops_key("mode"), "version", 9, "changed_at", 1, "body", body, timeout_s=1
         )  # written without a message
         assert await eventually(holds(other, "fallback"), 5) < 1.0
         await store.close()
