@@ -200,8 +200,12 @@ def test_a_console_says_that_the_service_is_gone_and_comes_back_with_it(
         says(page, "#link", "Reconnecting")
         says(page, "#verdict", "does not answer this console")
         again = [*arguments, "--port", str(first.port)]
+        page.route("**/ops/stream", lambda route: route.abort())  # else it may come back before it is told to
         with serve(tmp_path, *again, **PATIENT):
-            page.get_by_role("button", name="Connect now").click()
+            button = page.get_by_role("button", name="Connect now")
+            button.wait_for(state="visible")
+            page.unroute("**/ops/stream")
+            button.dispatch_event("click")
             says(page, "#link", "Live")
         with httpx.Client() as client, pytest.raises(httpx.TransportError):
             client.get(address(first))
