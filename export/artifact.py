@@ -142,7 +142,8 @@ class Artifact:
     def vocabulary(self) -> Vocabulary:
         context = ContextVocabulary.from_json(self.manifest["context"])
         exported = self.catalogue.n_exported
-        return Vocabulary(self.catalogue.index, context, bool(self.manifest["has_time"]), exported)
+        n_types = int(self.network["n_types"])
+        return Vocabulary(self.catalogue.index, context, bool(self.manifest["has_time"]), exported, n_types=n_types)
 
     @cached_property
     def trie(self) -> Trie:

@@ -43,7 +43,8 @@ class Parts:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary.of(self.catalogue.item_ids, self.context, self.model.config.has_time)
+        c = self.model.config
+        return Vocabulary.of(self.catalogue.item_ids, self.context, c.has_time, c.n_types)
 
 
 class ParityError(RuntimeError):

@@ -16,8 +16,8 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.int64]
 
 # Types that belong to a history. The order is part of the format of a trained model: append only.
-EVENT_TYPES: tuple[str, ...] = ("other", "view", "click", "cart", "purchase", "rating")
-# Type of the start token: one past the real types, without embedding, gap or period.
+EVENT_TYPES: tuple[str, ...] = ("other", "view", "click", "cart", "purchase", "rating", "search")
+# Type of the start token where all of them are known: one past the real types, without embedding, gap or period.
 START_TYPE = len(EVENT_TYPES)
 _TYPE_INDEX = {name: index for index, name in enumerate(EVENT_TYPES)}
 
@@ -55,11 +55,11 @@ class EventArrays:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What a model knows: its items, its context fields and whether it uses times.
+    """What a model knows: its items, its context fields, whether it uses times, and how many event types.
 
     Row `n` of the item table stands for every unknown item, row `n + 1` for the start of a history, n the number of
     items the model was trained with: `trained_items`, all of `item_index` where it is not given. An item whose index is
-    not below `rows` has no row yet: to the encoder it is unknown.
+    not below `rows` has no row yet: to the encoder it is unknown. A type that came after the model was trained is "other".
     """
 
     item_index: Mapping[str, int]
@@ -67,11 +67,14 @@ class Vocabulary:
     has_time: bool
     trained_items: int | None = None
     rows: int | None = None
+    n_types: int = len(EVENT_TYPES)
 
     @classmethod
-    def of(cls, item_ids: Sequence[str], context: ContextVocabulary, has_time: bool) -> Vocabulary:
+    def of(
+        cls, item_ids: Sequence[str], context: ContextVocabulary, has_time: bool, n_types: int = len(EVENT_TYPES)
+    ) -> Vocabulary:
         """The vocabulary of a catalogue given in index order."""
-        return cls({item_id: row for row, item_id in enumerate(item_ids)}, context, has_time)
+        return cls({item_id: row for row, item_id in enumerate(item_ids)}, context, has_time, n_types=n_types)
 
     @property
     def unknown_item(self) -> int:
@@ -87,9 +90,13 @@ class Vocabulary:
         item = np.fromiter((index.get(i, unknown) for i in item_ids), np.int64, len(item_ids))
         if self.rows is not None:
             item[item >= self.rows] = unknown
-        kind = np.fromiter((type_index(t) for t in types), np.int64, len(types))
+        kind = self.known_types(np.fromiter((type_index(t) for t in types), np.int64, len(types)))
         time = np.asarray(times_ms, np.int64) if self.has_time else np.zeros(len(item_ids), np.int64)
         return EventArrays(item, kind, time)
+
+    def known_types(self, types: IntArray) -> IntArray:
+        """[n] the types, "other" in the place of those the model was not trained with."""
+        return types if self.n_types >= START_TYPE else np.where(types < self.n_types, types, 0)
 
     def with_start(self, events: EventArrays) -> EventArrays:
         """The learned start token before the first event. It borrows that event's time, so the gap is 0; in an
@@ -97,7 +104,7 @@ class Vocabulary:
         first_ms = events.time_ms[:1] if len(events) else np.zeros(1, np.int64)
         return EventArrays(
             np.concatenate([[self.start_item], events.item]),
-            np.concatenate([[START_TYPE], events.type]),
+            np.concatenate([[self.n_types], events.type]),
             np.concatenate([first_ms, events.time_ms]),
         )
 

@@ -152,7 +152,8 @@ def evaluate_run(folder: Path, data: Path, part: str, console: Console) -> Any:
     dataset = run.dataset(data)
     split = run.split(dataset)
     model = run.model()
-    ranker = network_ranker(model, Vocabulary.of(split.train.item_ids, run.context, dataset.has_time))
+    vocabulary = Vocabulary.of(split.train.item_ids, run.context, dataset.has_time, run.network.n_types)
+    ranker = network_ranker(model, vocabulary)
     with console.status("tuning item-CF on validation"):
         baselines = fit_baselines(split)
     return _side_by_side(dataset, split, ranker, baselines.item_cf, baselines.popularity, part, console)

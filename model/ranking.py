@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -21,6 +23,7 @@ BATCH = 64
 
 def recent(events: EventArrays, receptive_field: int, vocabulary: Vocabulary) -> EventArrays:
     """What the encoder is given of a history: all of it behind the start token, or as much as it can see."""
+    events = replace(events, type=vocabulary.known_types(events.type))
     if len(events) < receptive_field:
         return vocabulary.with_start(events)
     return events.after(len(events) - receptive_field)
@@ -117,7 +120,7 @@ def engine_ranker(engine: Engine, decoding: Decoding, k: int = DEPTH, seed: int 
         return Job(
             None,
             kept.item,
-            kept.type,
+            vocabulary.known_types(kept.type),
             kept.time_ms,
             start == 0,
             unknown,
