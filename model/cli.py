@@ -161,6 +161,7 @@ def evaluate_run(folder: Path, data: Path, part: str, console: Console) -> Any:
 
 def evaluate_artifact(folder: Path, data: Path, part: str, strategy: Any, console: Console) -> Any:
     """The exported graphs and the constrained decoding, and the artefact's own fallback scorers."""
+    from model.config import TrainConfig
     from model.data import Dataset, sequences
     from model.ranking import engine_ranker
     from model.run import RunError, split_of
@@ -172,7 +173,7 @@ def evaluate_artifact(folder: Path, data: Path, part: str, strategy: Any, consol
     log = sequences(dataset)
     if list(log.item_ids) != list(engine.artifact.catalogue.item_ids):
         raise RunError(f"{data} has another catalogue than the artefact; evaluate on the data it was trained on")
-    split = split_of(engine.artifact.manifest["training"]["split"], log)
+    split = split_of(TrainConfig().updated(engine.artifact.manifest["training"]), log)
     ranker = engine_ranker(engine, Decoding(strategy))
     parts = engine.artifact
     return _side_by_side(dataset, split, ranker, parts.item_cf, parts.popularity, part, console)

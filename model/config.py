@@ -47,7 +47,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "max_epochs": (1, math.inf),
     "threads": (0, 1024),
     "patience": (0, math.inf),
-    "validation_users": (1, math.inf),
+    "validation_users": (-1, math.inf),
     "seed": (0, 2**63 - 1),
     "network.dropout": (0, 0.99),
     **{f"network.{name}": (1, math.inf) for name in ("d_model", "layers", "heads", "d_ff", "d_context", "window")},
@@ -76,6 +76,7 @@ class TrainConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warmup_steps: int = 100
+    decay: Literal["linear", "none"] = "linear"  # of the learning rate, over the epochs or the minutes there are
     clip_norm: float = 1.0
     ema: float = 0.98
     codes_weight: float = 0.5
@@ -87,9 +88,9 @@ class TrainConfig:
     features_known: float = 0.5
     scene_known: float = 0.5
     control_known: float = 0.1
-    max_epochs: int = 100
+    max_epochs: int = 20
     patience: int = 8
-    validation_users: int = 5000
+    validation_users: int = -1  # of a leave-one-out split; 0: everybody; −1: by the number of users (`data_split`)
     threads: int = 1  # on a CPU; 0: one a core, and a resumed run is then equal but for rounding
     seed: int = 0
 
@@ -101,6 +102,8 @@ class TrainConfig:
                 raise ConfigError(_unknown(f"network.{key}", [f"network.{name}" for name in NETWORK_KEYS]))
         if self.split not in ("leave_one_out", "time"):
             raise ConfigError(f"split {self.split!r} is unknown; choose leave_one_out or time")
+        if self.decay not in ("linear", "none"):
+            raise ConfigError(f"decay {self.decay!r} is unknown; choose linear or none")
         if self.item_init not in ("collaborative", "random"):
             raise ConfigError(f"item_init {self.item_init!r} is unknown; choose collaborative or random")
         if self.tokenizer not in ("atomic", "hierarchical", "semantic"):

@@ -48,21 +48,34 @@ class Split:
         return slice(int(self.sequences.offsets[holdout.users[i]]), int(holdout.history_end[i]))
 
 
-def leave_one_out(seqs: Sequences) -> Split:
+LEAST_VALIDATION_USERS, MOST_VALIDATION_USERS = 1000, 5000
+
+
+def choose_validation_users(n_users: int) -> int:
+    """A tenth of the users, but enough for a figure to choose by, and no more than that takes."""
+    return min(max(n_users // 10, LEAST_VALIDATION_USERS), MOST_VALIDATION_USERS)
+
+
+def leave_one_out(seqs: Sequences, validation_users: int | None = None) -> Split:
     """The last event of a user is the test, the one before it the validation, the rest is for training.
 
     A user with fewer than three events has nothing to spare: all of them stay in the training part. The
-    history of the test question ends with the validation event.
+    history of the test question ends with the validation event. With `validation_users` only so many users, drawn
+    once and for all, are asked for validation, and the event before the last of everybody else is trained on: what
+    happened last says most about what is next (as Petrov and Macdonald, 2022, split).
     """
     users = np.flatnonzero(seqs.lengths >= 3).astype(np.int64)
-    last = seqs.offsets[users + 1] - 1
+    asked = users
+    if validation_users is not None and validation_users < len(users):
+        asked = np.sort(np.random.default_rng(0).permutation(users)[:validation_users])
+    last, before = seqs.offsets[users + 1] - 1, seqs.offsets[asked + 1] - 2
     kept = np.ones(seqs.n_events, bool)
-    kept[last] = kept[last - 1] = False
+    kept[last] = kept[before] = False
     return Split(
         "leave_one_out",
         seqs,
         _keep(seqs, kept),
-        valid=Holdout(users, last - 1, seqs.item[last - 1]),
+        valid=Holdout(asked, before, seqs.item[before]),
         test=Holdout(users, last, seqs.item[last]),
     )
 

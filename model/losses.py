@@ -41,23 +41,53 @@ def full_softmax(q: Tensor, table: Tensor, target: Tensor, smoothing: float) -> 
     return F.cross_entropy(dense_logits(q, table), target, label_smoothing=smoothing)
 
 
+def draw_negatives(log_q: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+    """[n] items drawn from exp(log_q) [N], with replacement."""
+    return torch.multinomial(log_q.exp(), n, replacement=True, generator=generator)
+
+
 def sampled_softmax(
-    q: Tensor, table: Tensor, target: Tensor, log_q: Tensor, negatives: int, generator: torch.Generator | None
+    q: Tensor, positive: Tensor, negative: Tensor, log_q_positive: Tensor, log_q_negative: Tensor
 ) -> Tensor:
-    """Softmax over the target and `negatives` items drawn from exp(log_q) [N], each weighed by 1/q.
+    """Softmax of q [P, d] over the targets' embeddings [P, d] and n drawn ones [n, d], each weighed by 1 / its
+    probability of being drawn, exp(log_q) [P] and [n].
 
     Noise contrastive estimation by ranking (Ma and Collins, 2018): consistent for any number of negatives, and it
     becomes the full softmax, value and gradient, as they grow. So the target is weighed like the rest, and a
     negative that happens to be a row's target stays: without it the scores of popular items would only rise.
     """
-    drawn = torch.multinomial(log_q.exp(), negatives, replacement=True, generator=generator)
     scale = q.shape[-1] ** -0.5
-    positive = (q * F.embedding(target, table)).sum(-1, keepdim=True) * scale
-    negative = q @ table[drawn].T * scale - log_q[drawn]
-    logits = torch.cat([positive - log_q[target][:, None], negative], dim=1)
-    normaliser = torch.logsumexp(logits, dim=1) - math.log(negatives + 1)
-    loss: Tensor = (normaliser - positive[:, 0]).mean()
+    wanted = (q * positive).sum(-1) * scale
+    logits = torch.cat([(wanted - log_q_positive)[:, None], q @ negative.T * scale - log_q_negative], dim=1)
+    normaliser = torch.logsumexp(logits, dim=1) - math.log(len(negative) + 1)
+    loss: Tensor = (normaliser - wanted).mean()
     return loss
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The rows of the item table that a batch needs, so that a step does not depend on the size of the catalogue.
+
+    rows   [R] items, ascending: those of the batch and the drawn ones
+    place  [N + 2] row of an item in that table; the unknown item and the start token follow its items
+    drawn  [n] the negatives
+    """
+
+    rows: Tensor
+    place: Tensor
+    drawn: Tensor
+
+    @classmethod
+    def of(cls, item: Tensor, target: Tensor, drawn: Tensor, n_items: int) -> Sample:
+        """For inputs `item` (any shape, up to n_items + 1), targets [P] and negatives [n]."""
+        needed = torch.zeros(n_items + 2, dtype=torch.bool, device=item.device)
+        for used in (item.reshape(-1), target, drawn):
+            needed[used] = True
+        rows = needed[:n_items].nonzero()[:, 0]
+        place = torch.zeros(n_items + 2, dtype=torch.int64, device=item.device)
+        place[rows] = torch.arange(len(rows), device=item.device)
+        place[n_items:] = len(rows) + torch.arange(2, device=item.device)
+        return cls(rows, place, drawn)
 
 
 def joint_loss(
@@ -67,10 +97,13 @@ def joint_loss(
     target: Tensor,
     weights: LossWeights,
     log_q: Tensor,
+    sample: Sample | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, dense part, codes part) for P positions: q [P, d], target [P] item indices."""
-    if weights.negatives:
-        dense = sampled_softmax(q, table, target, log_q, weights.negatives, None)
+    """(loss, dense part, codes part) for P positions: q [P, d], target [P] item indices, log_q [N]. With a `sample`
+    the softmax is over its negatives and `table` holds its rows, otherwise over the catalogue."""
+    if sample is not None:
+        positive, negative = (F.embedding(sample.place[items], table) for items in (target, sample.drawn))
+        dense = sampled_softmax(q, positive, negative, log_q[target], log_q[sample.drawn])
     else:
         dense = full_softmax(q, table, target, weights.label_smoothing)
     codes = model.codes[target]

@@ -44,6 +44,7 @@ class NetworkConfig:
     window: int = 50
     dropout: float = 0.3
     state_dtype: StateDtype = "float16"
+    type_scale: bool = False  # how much an event's item weighs is learned for its type
 
     @property
     def levels(self) -> int:
@@ -210,6 +211,7 @@ class GPT4Rec(nn.Module):
         self.item = nn.Embedding(c.n_items + 2, c.d_model)
         self.token = nn.ModuleList([nn.Embedding(size, c.d_model) for size in c.code_sizes])
         self.event_type = nn.Embedding(c.n_types + 1, c.d_model)  # the last row is the start token's and unused
+        self.type_scale = nn.Parameter(torch.ones(c.n_types + 1)) if c.type_scale else None
         self.gap = nn.Linear(1, c.d_model, bias=False)
         self.period = nn.Linear(2 * len(PERIODS_MS), c.d_model, bias=False)
         self.dropout = nn.Dropout(c.dropout)
@@ -230,18 +232,25 @@ class GPT4Rec(nn.Module):
         length = self.item.weight.norm(dim=1).mean()
         self.item.weight[:-2][known, : vectors.shape[1]] = vectors[known].to(self.item.weight) * length
 
-    def item_table(self) -> Tensor:
-        """[n_items + 2, d] e_item = id embedding + token embeddings; the last two rows have no tokens."""
-        tokens = torch.stack([table(self.codes[:, i]) for i, table in enumerate(self.token)]).sum(0)
-        return torch.cat([self.item.weight[:-2] + tokens, self.item.weight[-2:]])
+    def item_table(self, rows: Tensor | None = None) -> Tensor:
+        """[n_items + 2, d] e_item = id embedding + token embeddings; the last two rows have no tokens. With `rows` [R]
+        of items only theirs and the last two: [R + 2, d]."""
+        known = self.item.weight[:-2] if rows is None else self.item(rows)
+        codes = self.codes if rows is None else self.codes[rows]
+        tokens = [table(codes[:, level]) for level, table in enumerate(self.token)]
+        return torch.cat([torch.stack([known, *tokens]).sum(0), self.item.weight[-2:]])
 
     def embed(self, table: Tensor, item: Tensor, type_: Tensor, time_ms: Tensor, gap_ms: Tensor) -> Tensor:
-        """Encoder input [B, T, d]; the start token carries neither type nor time."""
+        """Encoder input [B, T, d]: item, scaled by the event's type where that is learned, type, gap and period. The
+        start token carries neither type nor time."""
         x = self.event_type(type_)
         if self.config.has_time:
             x = x + self.gap(log_seconds(gap_ms)[..., None] * 0.1) + self.period(periodic(time_ms))
         is_event = (type_ < self.config.n_types).to(x.dtype)[..., None]
-        out: Tensor = F.embedding(item, table) + x * is_event
+        items = F.embedding(item, table)
+        if self.type_scale is not None:
+            items = items * self.type_scale[type_][..., None]
+        out: Tensor = items + x * is_event
         return out
 
     def forward(self, item: Tensor, type_: Tensor, time_ms: Tensor, table: Tensor | None = None) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor
 from export.features import ContextVocabulary
 from model.config import TrainConfig
 from model.data import Dataset, Sequences, sequences
-from model.data_split import Split, leave_one_out, time_boundaries, time_split
+from model.data_split import Split, choose_validation_users, leave_one_out, time_boundaries, time_split
 from model.network import GPT4Rec, NetworkConfig
 from model.tokenizer import ItemContent, Tokenizer, load_tokenizer
 
@@ -56,11 +56,12 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, meta
 
 
-def split_of(kind: str, log: Sequences) -> Split:
+def split_of(config: TrainConfig, log: Sequences) -> Split:
     """The split a configuration names; a time split keeps the last tenths for validation and test."""
-    if kind == "time":
+    if config.split == "time":
         return time_split(log, *time_boundaries(log))
-    return leave_one_out(log)
+    n = config.validation_users
+    return leave_one_out(log, choose_validation_users(log.n_users) if n < 0 else n or None)
 
 
 def contents_of(dataset: Dataset, item_ids: list[str]) -> list[ItemContent]:
@@ -126,7 +127,7 @@ class Run:
         return dataset
 
     def split(self, dataset: Dataset) -> Split:
-        return split_of(self.config.split, sequences(dataset))
+        return split_of(self.config, sequences(dataset))
 
 
 def write_about(folder: Path, dataset: Dataset, path: Path, network: NetworkConfig, context: ContextVocabulary) -> None:

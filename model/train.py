@@ -24,12 +24,17 @@ from model.conditions import Conditions, fit_context, item_controls
 from model.config import TrainConfig
 from model.data import Dataset, sequences
 from model.data_split import Split
-from model.losses import LossWeights, choose_negatives, joint_loss
+from model.losses import LossWeights, Sample, choose_negatives, draw_negatives, joint_loss
 from model.network import GPT4Rec, NetworkConfig
 from model.ranking import validation_ndcg
 from model.run import Run, RunError, contents_of, load_tensors, save_tensors, split_of, write_about
 from model.semantic import SemanticTokenizer, collaborative_vectors
 from model.tokenizer import AtomicTokenizer, HierarchicalTokenizer, Tokenizer, load_tokenizer
+
+# The learning rate never falls below this share of itself.
+LEAST_RATE = 0.02
+# Validation questions asked after an epoch.
+MAX_QUESTIONS = 5000
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
@@ -70,7 +75,7 @@ class Trainer:
         """Raises RunError where the folder holds another run, none to resume, or a damaged one, and where nobody is
         held out to stop by."""
         self.config, self.folder = config, folder
-        self.split: Split = split_of(config.split, sequences(dataset))
+        self.split: Split = split_of(config, sequences(dataset))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if not len(self.split.valid):
             raise RunError(
@@ -108,6 +113,8 @@ class Trainer:
             config.label_smoothing,
         )
         self.log_q = _proposal(train.item, train.n_items).to(self.device)
+        self._steps_an_epoch = len(self.plan.epoch(0))
+        self._ends: tuple[float, float] | None = None  # of the training, by the monotonic clock, where time is bounded
         self.progress = Progress()
         if resume:
             self._restore()
@@ -128,20 +135,20 @@ class Trainer:
         # threads is not the same from run to run.
         torch.set_num_threads(config.threads or os.cpu_count() or 1)
         started = time.monotonic() - p.seconds
+        self._ends = None if max_minutes is None else (started, started + max_minutes * 60)
         with SummaryWriter(str(self.folder / "tensorboard")) as board:
             while p.epoch < config.max_epochs and p.epoch - p.best_epoch <= config.patience:
                 if max_minutes is not None and p.seconds >= max_minutes * 60:
                     break
-                out_of_time = None if max_minutes is None else started + max_minutes * 60
-                losses = self._epoch(report, out_of_time)
-                ndcg = validation_ndcg(self.average, self.split, self.vocabulary, config.validation_users)
+                losses = self._epoch(report)
+                ndcg = validation_ndcg(self.average, self.split, self.vocabulary, MAX_QUESTIONS)
                 p.seconds = time.monotonic() - started
                 self._finish_epoch(ndcg, losses)
                 for name, value in p.history[-1].items():
                     board.add_scalar(name, value, p.epoch)
         return p
 
-    def _epoch(self, report: Report | None, out_of_time: float | None) -> dict[str, float]:
+    def _epoch(self, report: Report | None) -> dict[str, float]:
         """One pass over the batches; stops early where the time is up (that epoch counts, shorter)."""
         config, p = self.config, self.progress
         torch.manual_seed(_epoch_seed(config.seed, p.epoch))
@@ -159,7 +166,7 @@ class Trainer:
                 )
             if report is not None:
                 report(Tick(p.epoch, done, total, sums[0] / done, p))
-            if out_of_time is not None and time.monotonic() > out_of_time:
+            if self._ends is not None and time.monotonic() > self._ends[1]:
                 break
         return dict(zip(("loss", "loss_dense", "loss_codes"), (sums / max(done, 1)).tolist(), strict=True))
 
@@ -167,7 +174,7 @@ class Trainer:
         config, p = self.config, self.progress
         p.step += 1
         for group in self.optimiser.param_groups:
-            group["lr"] = config.learning_rate * min(1.0, p.step / max(config.warmup_steps, 1))
+            group["lr"] = config.learning_rate * min(1.0, p.step / max(config.warmup_steps, 1)) * self._decay()
         loss, dense, codes = self._loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -175,6 +182,16 @@ class Trainer:
         self.optimiser.step()
         self._update_average()
         return loss.item(), dense.item(), codes.item()
+
+    def _decay(self) -> float:
+        """What is left of the learning rate: it falls in a line to nothing by the last epoch, or the last minute."""
+        if self.config.decay == "none":
+            return 1.0
+        done = self.progress.step / (self.config.max_epochs * self._steps_an_epoch)
+        if self._ends is not None:
+            began, ends = self._ends
+            done = max(done, (time.monotonic() - began) / (ends - began))
+        return max(LEAST_RATE, 1.0 - done)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         config, model = self.config, self.model
@@ -188,19 +205,23 @@ class Trainer:
         gap_ms, scene = batch.gap_ms[has_target], batch.scene[has_target]
         context, gap = self.conditions.sample(config, user, target, gap_ms, scene)
         move = self.device
+        item, target = item.to(move), target.to(move)
+        sample = None
+        if self.weights.negatives:
+            sample = Sample.of(item, target, draw_negatives(self.log_q, self.weights.negatives), self.network.n_items)
+            item = sample.place[item]
         with torch.autocast(move.type, torch.bfloat16, enabled=move.type == "cuda"):
-            table = model.item_table()
-            h = model(item.to(move), batch.type.to(move), batch.time_ms.to(move), table)
+            table = model.item_table(None if sample is None else sample.rows)
+            h = model(item, batch.type.to(move), batch.time_ms.to(move), table)
             q = model.query(h[has_target.to(move)], context.to(move), gap.to(move))
-            return joint_loss(model, q, table, target.to(move), self.weights, self.log_q)
+            return joint_loss(model, q, table, target, self.weights, self.log_q, sample)
 
     @torch.no_grad()
     def _update_average(self) -> None:
         # Early on the average follows closely, so that it does not carry the initial weights along.
         step = self.progress.step
         keep = min(self.config.ema, (1 + step) / (10 + step))
-        for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            mean.lerp_(value, 1 - keep)
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - keep)
 
     def _finish_epoch(self, ndcg: float, losses: dict[str, float]) -> None:
         p = self.progress
@@ -277,7 +298,7 @@ class Trainer:
             {"params": matrices, "weight_decay": self.config.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=(0.9, 0.98))
+        return torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

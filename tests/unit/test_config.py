@@ -28,6 +28,7 @@ from model.network import SIZES
         ("network=3", "network must be dict, got 3"),
         ("size=huge", "size 'huge' is unknown; choose one of tiny, small, base, large"),
         ("split=random", "choose leave_one_out or time"),
+        ("decay=cosine", "decay 'cosine' is unknown; choose linear or none"),
         ("tokenizer=bpe", "choose atomic, hierarchical or semantic"),
         ("seed=-1", "seed must be between 0 and"),
         ("gap_known=1.5", "gap_known must be between 0 and 1, got 1.5"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from model.data import Sequences, sequences
 from model.data_errors import DataError
-from model.data_split import Holdout, Split, leave_one_out, time_boundaries, time_split
+from model.data_split import Holdout, Split, choose_validation_users, leave_one_out, time_boundaries, time_split
 from tests.data_builders import tiny_dataset
 
 N_ITEMS = 7
@@ -51,6 +51,26 @@ def test_leave_one_out_of_a_known_log() -> None:
     assert seqs.item[split.history(split.valid, 1)].tolist() == [0]
     assert split.train.item.tolist() == [1, 2, 5, 6, 0]
     assert split.train.offsets.tolist() == [0, 2, 4, 5]
+
+
+def test_only_the_users_asked_for_validation_keep_their_event_before_the_last_out_of_training() -> None:
+    seqs = sequences(tiny_dataset(users=200))
+    whole, part = leave_one_out(seqs), leave_one_out(seqs, 40)
+    assert len(part.valid) == 40
+    assert np.array_equal(part.test.target, whole.test.target)
+    asked = np.isin(whole.valid.users, part.valid.users)
+    assert np.array_equal(part.valid.target, whole.valid.target[asked])
+    assert np.array_equal(part.valid.history_end, whole.valid.history_end[asked])
+    more = np.zeros(seqs.n_users, np.int64)
+    more[whole.valid.users[~asked]] = 1
+    assert np.array_equal(part.train.lengths, whole.train.lengths + more)
+    assert np.array_equal(leave_one_out(seqs, 40).valid.users, part.valid.users), "drawn once and for all"
+    assert len(leave_one_out(seqs, 10**6).valid) == len(whole.valid)
+
+
+@pytest.mark.parametrize(("users", "asked"), [(10, 1000), (9_000, 1000), (22_363, 2236), (10**6, 5000)])
+def test_a_tenth_of_the_users_is_asked_within_bounds(users: int, asked: int) -> None:
+    assert choose_validation_users(users) == asked
 
 
 def test_time_split_of_a_known_log() -> None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from model.losses import LossWeights, choose_negatives, dense_logits, full_softmax, joint_loss, sampled_softmax
+from model.losses import (
+    LossWeights,
+    Sample,
+    choose_negatives,
+    dense_logits,
+    draw_negatives,
+    full_softmax,
+    joint_loss,
+    sampled_softmax,
+)
 from model.network import GPT4Rec
 from tests.networks import random_network
 
@@ -76,7 +84,8 @@ def test_label_smoothing_takes_from_the_target(model: GPT4Rec, queries: Tensor) 
 
 
 def sampled(queries: Tensor, table: Tensor, negatives: int, seed: int, target: Tensor = TARGET) -> Tensor:
-    return sampled_softmax(queries, table, target, LOG_Q, negatives, torch.Generator().manual_seed(seed))
+    drawn = draw_negatives(LOG_Q, negatives, torch.Generator().manual_seed(seed))
+    return sampled_softmax(queries, table[target], table[drawn], LOG_Q[target], LOG_Q[drawn])
 
 
 def gradient(loss: Tensor, table: Tensor) -> Tensor:
@@ -109,7 +118,9 @@ def test_sampling_does_not_overrate_what_is_drawn_often() -> None:
     for step in range(200):
         target = torch.multinomial(true, len(q), replacement=True, generator=generator)
         optimiser.zero_grad()
-        sampled_softmax(q, table, target, log_q, 8, generator).backward()  # type: ignore[no-untyped-call]
+        drawn = draw_negatives(log_q, 8, generator)
+        loss = sampled_softmax(q, table[target], table[drawn], log_q[target], log_q[drawn])
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         if step >= 100:
             tail.append(F.softmax(table[:5, 0].detach(), dim=0))
@@ -118,15 +129,23 @@ def test_sampling_does_not_overrate_what_is_drawn_often() -> None:
 
 def test_a_joint_loss_with_negatives_takes_the_sampled_softmax(model: GPT4Rec, queries: Tensor) -> None:
     table = model.item_table()
-    torch.manual_seed(5)
-    weights = LossWeights(negatives=50)
-    loss, dense, path = joint_loss(model, queries, table, TARGET, weights, LOG_Q)
-    torch.manual_seed(5)
-    assert float(dense) == pytest.approx(float(sampled_softmax(queries, table, TARGET, LOG_Q, 50, None)), abs=1e-6)
-    assert float(loss) == pytest.approx(float(dense) + 0.5 * float(path), abs=1e-5)
-    assert float(joint_loss(model, queries, table, TARGET, replace(weights, negatives=0), LOG_Q)[1]) == pytest.approx(
-        float(full_softmax(queries, table, TARGET, 0.0)), abs=1e-6
+    drawn = draw_negatives(LOG_Q, 9, torch.Generator().manual_seed(2))
+    sample = Sample.of(torch.tensor([[2, N], [N + 1, 5]]), TARGET, drawn, N)
+    loss, dense, path = joint_loss(
+        model, queries, model.item_table(sample.rows), TARGET, LossWeights(negatives=9), LOG_Q, sample
     )
+    assert float(dense) == pytest.approx(float(sampled(queries, table, 9, seed=2)), abs=1e-6)
+    assert float(loss) == pytest.approx(float(dense) + 0.5 * float(path), abs=1e-5)
+    full = joint_loss(model, queries, table, TARGET, LossWeights(), LOG_Q)[1]
+    assert float(full) == pytest.approx(float(full_softmax(queries, table, TARGET, 0.0)), abs=1e-6)
+
+
+def test_the_rows_of_a_sample_are_those_of_the_whole_table(model: GPT4Rec) -> None:
+    item, drawn = torch.tensor([[2, N, 7], [N + 1, 5, 2]]), torch.tensor([1, 1, 39])
+    sample = Sample.of(item, TARGET, drawn, N)
+    used = torch.cat([item.reshape(-1), TARGET, drawn])
+    assert torch.equal(model.item_table(sample.rows)[sample.place[used]], model.item_table()[used])
+    assert sample.rows.tolist() == sorted({*used.tolist()} - {N, N + 1})
 
 
 def test_only_large_catalogues_sample_by_themselves() -> None:
