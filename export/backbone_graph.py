@@ -67,14 +67,18 @@ class Backbone(GraphWriter, ABC):
         return self.cast(op.Round(op.Div(new, scale)), INT8), op.Squeeze(scale, self.ints(3))
 
     def embed(self) -> ir.Value:
-        """Item + type + gap + period; the start token is its item row alone."""
+        """Item, scaled by type where the network does, + type + gap + period; the start token is its item row alone."""
         op, c = self.op, self.config
         x = op.Gather(self.weight("event_type.weight"), self.type, axis=0)
         if c.has_time:
             x = op.Add(x, self.times())
         is_event = op.Less(self.type, self.ints(c.n_types))
         x = op.Mul(x, op.Unsqueeze(self.cast(is_event, self.compute), self.ints(2)))
-        value: ir.Value = op.Add(op.Gather(self.table, self.item, axis=0), x)
+        items = op.Gather(self.table, self.item, axis=0)
+        if c.type_scale:
+            scale = op.Gather(self.weight("type_scale"), self.type, axis=0)
+            items = op.Mul(items, op.Unsqueeze(scale, self.ints(2)))
+        value: ir.Value = op.Add(items, x)
         return value
 
     def times(self) -> ir.Value:

@@ -59,7 +59,8 @@ class Vocabulary:
 
     Row `n` of the item table stands for every unknown item, row `n + 1` for the start of a history, n the number of
     items the model was trained with: `trained_items`, all of `item_index` where it is not given. An item whose index is
-    not below `rows` has no row yet: to the encoder it is unknown. A type that came after the model was trained is "other".
+    not below `rows` has no row yet: to the encoder it is unknown. A type that came after the model was
+    trained is "other".
     """
 
     item_index: Mapping[str, int]

@@ -24,8 +24,8 @@ NO_TARGET = -1
 
 @dataclass(frozen=True)
 class Batch:
-    """[B, T] int64 each. `target` is the next item or −1; `gap_ms` the time to it, `scene` where it
-    happened or −1; `user` [B] rows of the data set."""
+    """[B, T] int64 each. `target` is the next item or −1, `target_type` the type of that event; `gap_ms` the time to
+    it, `scene` where it happened or −1; `user` [B] rows of the data set."""
 
     item: Tensor
     type: Tensor
@@ -34,6 +34,7 @@ class Batch:
     gap_ms: Tensor
     scene: Tensor
     user: Tensor
+    target_type: Tensor
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def collate(chunks: Chunks, rows: IntArray, start_item: int) -> Batch:
     """Right-padded tensors for some chunks. The start token takes the first event's time and no type."""
     s = chunks.sequences
     size = (len(rows), int(chunks.length[rows].max()))
-    item, kind, time, gap = (np.zeros(size, np.int64) for _ in range(4))
+    item, kind, time, gap, target_kind = (np.zeros(size, np.int64) for _ in range(5))
     target, scene = np.full(size, NO_TARGET, np.int64), np.full(size, NO_SCENE, np.int64)
     first = chunks.first
     for i, row in enumerate(rows):
@@ -137,10 +138,11 @@ def collate(chunks: Chunks, rows: IntArray, start_item: int) -> Batch:
         time[i, n:] = time[i, n - 1]
         first_target = high - n
         target[i, :n] = s.item[first_target:high]
+        target_kind[i, :n] = s.type[first_target:high]
         if s.scene is not None:
             scene[i, :n] = s.scene[first_target:high]
         gap[i, :n] = s.time_ms[first_target:high] - time[i, :n]
         if lead:
             gap[i, 0] = GAP_UNKNOWN  # nothing came before the first event
         target[i, : int(chunks.loss_from[row]) - first_target] = NO_TARGET
-    return Batch(*(torch.from_numpy(a) for a in (item, kind, time, target, gap, scene, chunks.user[rows])))
+    return Batch(*(torch.from_numpy(a) for a in (item, kind, time, target, gap, scene, chunks.user[rows], target_kind)))

@@ -7,13 +7,14 @@ memorise users: dropout and coarse fields prevent it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from export.features import GAP_UNKNOWN, ContextVocabulary
+from export.features import EVENT_TYPES, GAP_UNKNOWN, ContextVocabulary
 from model.config import TrainConfig
 from model.data import NO_SCENE, Dataset, Sequences
 
@@ -44,6 +45,19 @@ def fit_context(dataset: Dataset, train: Sequences, controls: list[list[str]]) -
     longest = int(np.quantile(gaps, GAP_QUANTILE)) if train.has_time and len(gaps) else 0
     scenes = [] if train.scene is None else [train.scenes[row] for row in np.unique(train.scene) if row != NO_SCENE]
     return ContextVocabulary.fit(fields, scenes, [c for item in seen for c in controls[item]], longest)
+
+
+def type_shares(weights: Mapping[str, float]) -> Tensor:
+    """[types] how often a target of each type is asked for, 1 for the heaviest; a type without a weight weighs 1."""
+    weight = torch.tensor([float(weights.get(name, 1.0)) for name in EVENT_TYPES])
+    return weight / weight.max()
+
+
+def asked_types(target_type: Tensor, shares: Tensor) -> Tensor:
+    """Which positions carry a loss, drawn with the share of their target's type: its weight in the loss, on average."""
+    if bool((shares == 1).all()):  # nothing is drawn: seeds repeat earlier runs
+        return torch.ones_like(target_type, dtype=torch.bool)
+    return torch.rand(target_type.shape) < shares[target_type]
 
 
 @dataclass(frozen=True)

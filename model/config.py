@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, get_args
 
 import yaml
 
+from export.features import EVENT_TYPES
 from model.network import SIZES, NetworkConfig, StateDtype
 
 STATE_DTYPES: tuple[str, ...] = get_args(StateDtype)
@@ -88,6 +89,7 @@ class TrainConfig:
     features_known: float = 0.5
     scene_known: float = 0.5
     control_known: float = 0.1
+    type_weights: Mapping[str, float] = field(default_factory=dict)  # of targets by event type in the loss; 1 without
     max_epochs: int = 20
     patience: int = 8
     validation_users: int = -1  # of a leave-one-out split; 0: everybody; −1: by the number of users (`data_split`)
@@ -118,6 +120,7 @@ class TrainConfig:
             if not least <= value <= most:
                 allowed = f"at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
                 raise ConfigError(f"{key} must be {allowed}, got {value!r}")
+        self._check_type_weights()
         if network["d_head"] % 2:
             raise ConfigError(f"network.d_head must be even for rotary positions, got {network['d_head']}")
         if network.get("state_dtype", "float16") not in STATE_DTYPES:
@@ -127,6 +130,15 @@ class TrainConfig:
                 f"max_length ({self.max_length}) must exceed the window ({network['window']}): a longer history is cut "
                 "with a window of events before each cut; raise max_length or lower network.window"
             )
+
+    def _check_type_weights(self) -> None:
+        for name, weight in self.type_weights.items():
+            if name not in EVENT_TYPES:
+                raise ConfigError(f"type_weights.{name} is unknown; choose from {', '.join(EVENT_TYPES)}")
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+                raise ConfigError(f"type_weights.{name} must be a number, 0 or more, got {weight!r}")
+        if all(self.type_weights.get(name, 1) == 0 for name in EVENT_TYPES):
+            raise ConfigError("type_weights must leave a type to learn from")
 
     def network_values(self) -> dict[str, Any]:
         """Fields of the size with the overrides applied."""

@@ -19,10 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from model.encoders import Events, encoder_class
+from model.encoders.base import log_seconds
+
 StateDtype = Literal["float32", "float16", "int8"]
 
 PERIODS_MS = (86_400_000, 604_800_000, 2_629_746_000)  # day, week, mean month
-ROPE_BASE = 10_000.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class NetworkConfig:
     window: int = 50
     dropout: float = 0.3
     state_dtype: StateDtype = "float16"
+    encoder: str = "gpt4rec"
     type_scale: bool = False  # how much an event's item weighs is learned for its type
 
     @property
@@ -52,8 +55,13 @@ class NetworkConfig:
 
     @property
     def receptive_field(self) -> int:
-        """Events that can influence h: the last one, `window` more a layer, and one for the oldest one's gap."""
-        return self.layers * self.window + 2
+        """How many of the newest events can influence h."""
+        return encoder_class(self.encoder).receptive_field(self)
+
+    @property
+    def streams(self) -> bool:
+        """Whether a state can be carried from event to event."""
+        return encoder_class(self.encoder).streams
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"code_sizes": list(self.code_sizes)}
@@ -72,86 +80,10 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def log_seconds(delta_ms: Tensor) -> Tensor:
-    """log(1 + Δt in seconds). The difference is taken in int64: float32 epoch seconds resolve only 128 s."""
-    return torch.log1p(delta_ms.clamp(min=0).to(torch.float32) / 1000.0)
-
-
 def periodic(time_ms: Tensor) -> Tensor:
     """[…, 6] sine and cosine of the time within a day, a week and a month."""
     phases = [(time_ms % period).to(torch.float32) * (2 * math.pi / period) for period in PERIODS_MS]
     return torch.stack([f(phase) for phase in phases for f in (torch.sin, torch.cos)], dim=-1)
-
-
-def quantise(x: Tensor, dtype: StateDtype) -> Tensor:
-    """What is left of keys or values after a round trip through the stored state.
-
-    Attention reads quantised keys and values in the full pass too, so that streaming equals it. Gradients pass
-    through unchanged. int8 has one scale a vector: max|x| / 127.
-    """
-    if dtype == "float32":
-        return x
-    if dtype == "float16":
-        return x + (x.to(torch.float16).to(x.dtype) - x).detach()
-    scale = x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-8) / 127.0
-    return x + (torch.round(x / scale) * scale - x).detach()
-
-
-def rotary(n: int, d_head: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [n, d_head] of rotary positions 0…n−1 (Su et al., 2021), halves layout."""
-    frequency = ROPE_BASE ** (-torch.arange(0, d_head, 2, dtype=torch.float32, device=device) / d_head)
-    angle = torch.arange(n, dtype=torch.float32, device=device)[:, None] * frequency
-    angle = torch.cat([angle, angle], dim=-1)
-    return angle.cos(), angle.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the last dimension: (x1, x2) → (x1·cos − x2·sin, x2·cos + x1·sin)."""
-    half = x.shape[-1] // 2
-    turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
-    return x * cos + turned * sin
-
-
-class Block(nn.Module):
-    """Pre-norm attention with one key/value head and time decay, then a feed-forward layer."""
-
-    def __init__(self, c: NetworkConfig) -> None:
-        super().__init__()
-        self.c = c
-        self.norm_attention = nn.LayerNorm(c.d_model)
-        self.query = nn.Linear(c.d_model, c.heads * c.d_head, bias=False)
-        self.key_value = nn.Linear(c.d_model, 2 * c.d_head, bias=False)
-        self.out = nn.Linear(c.heads * c.d_head, c.d_model, bias=False)
-        # softplus keeps the decay rate λ positive; it starts near zero, at plain attention.
-        self.decay = nn.Parameter(torch.full((c.heads,), -3.0)) if c.has_time else None
-        self.norm_ff = nn.LayerNorm(c.d_model)
-        self.up = nn.Linear(c.d_model, c.d_ff)
-        self.down = nn.Linear(c.d_ff, c.d_model)
-        self.dropout = nn.Dropout(c.dropout)
-
-    def forward(self, x: Tensor, mask: Tensor, elapsed: Tensor | None, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """x [B, T, d]; mask [B, T, T] additive; elapsed [B, T, T] log(1+Δt) or None."""
-        c = self.c
-        batch, n, _ = x.shape
-        y = self.norm_attention(x)
-        query = self.query(y).view(batch, n, c.heads, c.d_head).transpose(1, 2)
-        key, value = self.key_value(y).split(c.d_head, dim=-1)
-        key, value = quantise(key, c.state_dtype), quantise(value, c.state_dtype)
-        query, key = rotate(query, *rope), rotate(key, *rope)
-        bias = mask[:, None]
-        if self.decay is not None and elapsed is not None:
-            bias = bias - F.softplus(self.decay)[None, :, None, None] * elapsed[:, None]
-        shape = (batch, c.heads, n, c.d_head)
-        attended = F.scaled_dot_product_attention(
-            query,
-            key[:, None].expand(shape),
-            value[:, None].expand(shape),
-            attn_mask=bias.expand(batch, c.heads, n, n),
-        )
-        x = x + self.dropout(self.out(attended.transpose(1, 2).reshape(batch, n, -1)))
-        y = self.dropout(self.down(F.gelu(self.up(self.norm_ff(x)))))
-        out: Tensor = x + y
-        return out
 
 
 class ContextNorm(nn.Module):
@@ -215,7 +147,7 @@ class GPT4Rec(nn.Module):
         self.gap = nn.Linear(1, c.d_model, bias=False)
         self.period = nn.Linear(2 * len(PERIODS_MS), c.d_model, bias=False)
         self.dropout = nn.Dropout(c.dropout)
-        self.blocks = nn.ModuleList([Block(c) for _ in range(c.layers)])
+        self.encoder = encoder_class(c.encoder)(c)
         self.context = ContextNorm(c)
         self.advance = nn.ModuleList([Level(c) for _ in range(c.levels - 1)])
         self.level_norm = nn.ModuleList([nn.LayerNorm(c.d_model) for _ in range(c.levels)])

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from export.features import EVENT_TYPES, ContextVocabulary, Vocabulary
 from model.batches import Batch, BatchPlan, cut
-from model.conditions import Conditions, fit_context, item_controls
+from model.conditions import Conditions, asked_types, fit_context, item_controls, type_shares
 from model.config import TrainConfig
 from model.data import Dataset, sequences
 from model.data_split import Split
@@ -112,6 +112,7 @@ class Trainer:
             choose_negatives(config.negatives, train.n_items),
             config.label_smoothing,
         )
+        self.type_shares = type_shares(config.type_weights)
         self.log_q = _proposal(train.item, train.n_items).to(self.device)
         self._steps_an_epoch = len(self.plan.epoch(0))
         self._ends: tuple[float, float] | None = None  # of the training, by the monotonic clock, where time is bounded
@@ -199,7 +200,7 @@ class Trainer:
         if config.item_dropout > 0:
             hidden = (torch.rand(item.shape) < config.item_dropout) & (item < self.network.n_items)
             item = torch.where(hidden, self.network.n_items, item)
-        has_target = batch.target >= 0
+        has_target = (batch.target >= 0) & asked_types(batch.target_type, self.type_shares)
         target = batch.target[has_target]
         user = batch.user[:, None].expand_as(item)[has_target]
         gap_ms, scene = batch.gap_ms[has_target], batch.scene[has_target]

@@ -101,7 +101,7 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.usefixtures("one_thread")
 def test_the_ranking_follows_the_scene_of_the_request(tmp_path: Path) -> None:
     settings = TrainConfig(
-        size="tiny", batch_tokens=200, learning_rate=3e-2, warmup_steps=5, max_epochs=8, max_length=16
+        size="tiny", batch_tokens=200, learning_rate=3e-2, warmup_steps=5, decay="none", max_epochs=8, max_length=16
     )
     trainer = Trainer(with_scenes(60), Path("data"), tmp_path, settings)
     trainer.fit()
