@@ -14,6 +14,7 @@ from export.arrays import save_arrays
 from export.artifact import EXPLAINER, Artifact, publish, seal, staging
 from export.catalogue import Catalogue
 from export.decoder_graph import write_decoder
+from export.dense_graph import dense_by_rule
 from export.encoder_graph import write_encoder
 from export.explainer_graph import write_explainer
 from export.features import ContextVocabulary, Vocabulary
@@ -28,7 +29,8 @@ from model.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Parts:
-    """Everything an artefact is made of. `blend` is the weight of the dense score in the final ranking; `about` goes
+    """Everything an artefact is made of. `blend` is the weight of the dense score in the final ranking; `dense` says
+    whether the best items by that score join the beam's candidates (None: by the size of the catalogue); `about` goes
     into the manifest as it is (data range, offline metrics, …)."""
 
     name: str
@@ -40,6 +42,11 @@ class Parts:
     popularity: Popularity
     blend: float
     about: Mapping[str, Any] = field(default_factory=dict)
+    dense: bool | None = None
+
+    @property
+    def dense_candidates(self) -> bool:
+        return dense_by_rule(len(self.catalogue)) if self.dense is None else self.dense
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -73,7 +80,7 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
     model = parts.model.eval()
     weights = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
     write_encoder(model.config, weights, folder / "encoder.onnx", dtype)
-    write_decoder(model.config, weights, folder / "decoder.onnx", dtype)
+    write_decoder(model.config, weights, folder / "decoder.onnx", dtype, dense=parts.dense_candidates)
     write_sampler(model.config, weights, folder / "sampler.onnx", dtype)
     write_explainer(model.config, weights, folder / EXPLAINER, dtype)
     Trie.build(parts.tokenizer.codes).save(folder / "trie.npz")
@@ -99,5 +106,6 @@ def _manifest(parts: Parts, dtype: GraphDtype) -> dict[str, Any]:
         "dtype": dtype,
         "opset": OPSET,
         "blend": parts.blend,
+        "dense_candidates": parts.dense_candidates,
         **parts.about,
     }

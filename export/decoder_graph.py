@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from export.dense_graph import DenseCandidates
 from export.graph import BOOL, FLOAT, INT, INT32, GraphDtype, GraphWriter
 from export.trie import levels_by_rows, levels_with_row_tokens
 from model.network import NetworkConfig
@@ -28,7 +29,12 @@ NEVER = -1e30  # score of what must not be chosen; finite, so that no NaN can co
 
 
 def write_decoder(
-    config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
+    config: NetworkConfig,
+    weights: Mapping[str, npt.NDArray[Any]],
+    path: Path,
+    dtype: GraphDtype,
+    *,
+    dense: bool = False,
 ) -> None:
     """Inputs for B rows, K levels, F filters, X_l exclusions, W_l nodes kept at level l (W_−1 = 1); n_l nodes at level
     l (n_0 = 1, n_K = N leaves), C_l most children of one node:
@@ -47,11 +53,15 @@ def write_decoder(
     token) and, in the place of node_ok_l, first_l, count_l, slots_l and last_node_l: row_ok_l [F · n_l, V_l],
     row_child_l [n_l, V_l], and node_base_l [BW_{l−1}] = filter · n_l. The others that are in
     `export.trie.levels_with_row_tokens` have row_token_l [n_l, C_l] int32 as well, the children's tokens by place.
+    With `dense`, D = min(W, rows) items by q · e join the beam's (`export.dense_graph`), X exclusions:
+    the request   excluded_item [B, X] and excluded_value [B, X]: items to leave out, and NEVER (0 and 0 in padding)
+    the shape     keep_dense [1] = D, dense_shape = [−1, 1, D], join [1]: 0, or NEVER where they stay away
+    the catalogue item_ok [F, rows] bool, item_path [rows, K] tokens of each item
     Outputs: item [B, 1, W] catalogue indices best first, −1 where the catalogue has no more; score [B, 1, W] blended
     log-probability; log_prob [B, 1, W] of the path; query [B, d] float32; offset [B, 1, 1]: log Σ p(path) − log Σ
     exp(q · e/√d) over the survivors, so that q · e/√d + offset of an item outside the trie is comparable with scores.
     """
-    DecoderGraph(config, weights, dtype).write(path)
+    DecoderGraph(config, weights, dtype, dense=dense).write(path)
 
 
 @dataclass(frozen=True)
@@ -86,8 +96,16 @@ class DecoderGraph(GraphWriter):
     name = "gpt4rec_decoder"
     # Noise costs more for every place than a lookup, so sampled lists go through the children that there are.
     by_rows = True
+    first: ir.Value  # log-probabilities [B, V_0] of the first token
 
-    def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
+    def __init__(
+        self,
+        config: NetworkConfig,
+        weights: Mapping[str, npt.NDArray[Any]],
+        dtype: GraphDtype,
+        *,
+        dense: bool = False,
+    ) -> None:
         super().__init__(self.name, weights, dtype)
         c = self.config = config
         self.rows = levels_by_rows(c.code_sizes) if self.by_rows else frozenset()
@@ -100,6 +118,7 @@ class DecoderGraph(GraphWriter):
         self.blend = self.input("blend", FLOAT, [1])
         self.leaf_item = self.input("leaf_item", INT, ["items"])
         self.table = self.input("item_table", self.compute, ["rows", c.d_model])
+        self.dense = DenseCandidates(self) if dense else None
 
     def level_inputs(self, level: int) -> dict[str, ir.Value]:
         below = "items" if level == self.config.levels - 1 else f"nodes_{level + 1}"
@@ -176,7 +195,8 @@ class DecoderGraph(GraphWriter):
     def root_children(self, q: ir.Value) -> Children:
         """The root's children are all nodes of level 1 in order: a child's place is its node."""
         op, level = self.op, self.levels[0]
-        token_log_prob = op.Gather(self.token_log_probs(0, q), level["token"], axis=1)
+        self.first = self.token_log_probs(0, q)
+        token_log_prob = op.Gather(self.first, level["token"], axis=1)
         ok = op.Gather(level["node_ok"], self.filter, axis=0)
         log_prob = op.Unsqueeze(op.Where(ok, token_log_prob, self.floats(NEVER)), self.ints(1))
         log_prob = op.ScatterElements(log_prob, level["closed_slot"], level["closed_value"], axis=2, reduction="add")
@@ -258,7 +278,7 @@ class DecoderGraph(GraphWriter):
         return value
 
     def rank(self, children: Children, choice: Choice, q: ir.Value) -> None:
-        """Rescore the survivors with q · e_item and order them.
+        """Rescore the survivors, and the dense candidates among them, with q · e_item and order them.
 
         The dense scores are spread over the survivors so that both parts of the blend carry the same mass:
         log softmax(q · e) + log Σ p(path).
@@ -270,6 +290,10 @@ class DecoderGraph(GraphWriter):
             node = op.Gather(op.Reshape(children.node, self.ints(-1)), flat, axis=0)
         alive = op.Greater(path, self.floats(NEVER / 2))
         item = op.Gather(self.leaf_item, node, axis=0)
+        if self.dense is not None:
+            beam = op.Where(alive, item, self.ints(-1))
+            item, path = self.dense.joined(q, self.first, beam, path, NEVER)
+            alive = op.Greater(path, self.floats(NEVER / 2))
         query = self.to_float(q)
         scaled = op.Unsqueeze(op.Mul(query, self.floats(self.config.d_model**-0.5)), self.ints(1, 3))
         dense = op.MatMul(self.to_float(op.Gather(self.table, item, axis=0)), scaled)

@@ -93,7 +93,7 @@ def check(
     hidden_tolerance = max(TOLERANCE[dtype] * 10, HIDDEN[model.config.state_dtype])
     result = GateResult(dtype, len(probes), hidden_tolerance)
     engine = Engine(artifact, device="cpu")
-    reference = ReferenceDecoder(model, blend)
+    reference = ReferenceDecoder(model, blend, dense=bool(artifact.manifest.get("dense_candidates")))
     vocabulary = artifact.vocabulary
     everything = range(len(artifact.catalogue))
     overlaps = []

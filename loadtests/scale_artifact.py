@@ -94,8 +94,13 @@ def synthetic_network(n_items: int, codes: IntArray, last_size: int, *, size: st
     return model.eval()
 
 
-def write_synthetic(root: Path, n_items: int, *, size: str = "small", seed: int = 0) -> Path:
-    """Write and publish an artefact of `n_items` under `root` with the exporter's own code; returns its folder."""
+def write_synthetic(
+    root: Path, n_items: int, *, size: str = "small", seed: int = 0, dense: bool | None = False
+) -> Path:
+    """Write and publish an artefact of `n_items` under `root` with the exporter's own code; returns its folder.
+
+    `dense` as in `export.build.Parts`. By default the beam is alone at every size, so that sizes compare.
+    """
     rng = np.random.default_rng(seed)
     codes, last_size = synthetic_codes(rng, n_items)
     model = synthetic_network(n_items, codes, last_size, size=size, seed=seed)
@@ -109,6 +114,7 @@ def write_synthetic(root: Path, n_items: int, *, size: str = "small", seed: int 
         item_cf=synthetic_item_cf(rng, n_items),
         popularity=Popularity.of((shares / shares.sum()).astype(np.float32)),
         blend=0.75,
+        dense=dense,
     )
     with staging(root) as folder:
         write(parts, folder, "float32")

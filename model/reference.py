@@ -42,10 +42,10 @@ class Listed:
 
 
 class ReferenceDecoder:
-    """Constrained decoding over the model's own codes."""
+    """Constrained decoding over the model's own codes; with `dense`, the best items by q · e join the beam's."""
 
-    def __init__(self, model: GPT4Rec, blend: float) -> None:
-        self.model, self.blend = model.eval(), blend
+    def __init__(self, model: GPT4Rec, blend: float, *, dense: bool = False) -> None:
+        self.model, self.blend, self.dense = model.eval(), blend, dense
         self.codes: list[Path] = [tuple(row) for row in model.codes.tolist()]
         self.item = {code: item for item, code in enumerate(self.codes)}
         self.table = model.item_table().detach()
@@ -71,7 +71,22 @@ class ReferenceDecoder:
             children = [c for node in kept for c in self._expand(level, node, decoding, open_paths, seed)]
             children.sort(key=lambda node: node.key(decoding.sampled), reverse=True)
             kept = [self._advanced(level, node) for node in children[:width]]
+        if self.dense and not decoding.sampled:
+            found = {node.path for node in kept}
+            kept += [node for node in self._dense_candidates(q, width, allowed) if node.path not in found]
         return self._rank(kept, q, decoding)[:k]
+
+    def _dense_candidates(self, q: torch.Tensor, width: int, allowed: Sequence[int]) -> list[Node]:
+        """The `width` allowed items with the largest q · e, each at the end of its own path."""
+        best = sorted(allowed, key=lambda item: -float(self.table[item].double() @ q.double()))[:width]
+        nodes = []
+        for item in best:
+            node = Node((), 0.0, 0.0, 0.0, False, q)
+            for level, token in enumerate(self.codes[item]):
+                log_prob = node.log_prob + self.token_log_probs(level, node)[token]
+                node = self._advanced(level, replace(node, path=(*node.path, token), log_prob=log_prob))
+            nodes.append(node)
+        return nodes
 
     def _open_paths(self, allowed: Sequence[int]) -> set[Path]:
         """Paths and beginnings of paths that lead to an allowed item."""

@@ -78,29 +78,48 @@ class Decoder:
         self, tables: Tables, jobs: Sequence[DecodeJob], masks: Sequence[Mask], shape: Shape, rows: int
     ) -> Mapping[str, Array]:
         """Who asks again without an event in between excludes the same items: single lists remember theirs."""
+        job = jobs[0]
 
         def work_out() -> Mapping[str, Array]:
             nodes = closed_nodes(tables.trie, masks, [job.excluded for job in jobs])
-            return self._closed_feeds([_by_token(tables, n, level, shape) for level, n in enumerate(nodes)], rows)
+            placed = [_by_token(tables, n, level, shape) for level, n in enumerate(nodes)]
+            dense = tables.dense_rows > 0 and not job.decoding.sampled
+            return self._closed_feeds(placed, _excluded(jobs, tables.dense_rows) if dense else None, rows)
 
         if len(jobs) > 1:
             return work_out()
-        job = jobs[0]
         return tables.remembered((job.allowed, job.decoding.sampled, job.excluded.tobytes()), work_out)
 
-    def _closed_feeds(self, closed: Sequence[Closed], rows: int) -> dict[str, Array]:
+    def _closed_feeds(self, closed: Sequence[Closed], excluded: Sequence[Array] | None, rows: int) -> dict[str, Array]:
+        """`excluded` items by row, where the graph scores the whole catalogue; None where it does not."""
         feeds: dict[str, Array] = {}
         sizes = [max(1, nodes.most(rows)) for nodes in closed]
+        items = max(1, *map(len, excluded)) if excluded else 1
         if self._at.pad:
-            most = max(sizes)
-            sizes = [next((bucket for bucket in CLOSED_BUCKETS if bucket >= most), most)] * len(sizes)
+            most = max(*sizes, items)
+            items = next((bucket for bucket in CLOSED_BUCKETS if bucket >= most), most)
+            sizes = [items] * len(sizes)
         for level, (nodes, size) in enumerate(zip(closed, sizes, strict=True)):
             parent, feeds[f"closed_slot_{level}"] = nodes.padded(rows, size)
             if level == 0:
                 feeds["closed_value_0"] = (parent == 0) * np.float32(NEVER)
             else:
                 feeds[f"closed_parent_{level}"] = parent
-        return feeds
+        return feeds if excluded is None else feeds | _excluded_feeds(excluded, rows, items)
+
+
+def _excluded(jobs: Sequence[DecodeJob], rows: int) -> list[Array]:
+    """Each job's excluded items among the first `rows`; unknown ones count for nothing."""
+    # As unsigned numbers, indices below 0 are beyond the last.
+    return [job.excluded[job.excluded.astype(np.uint64) < rows] for job in jobs]
+
+
+def _excluded_feeds(excluded: Sequence[Array], rows: int, size: int) -> dict[str, Array]:
+    item, value = np.zeros((rows, size), np.int64), np.zeros((rows, size), np.float32)
+    for row, items in enumerate(excluded):
+        item[row, : len(items)] = items
+        value[row, : len(items)] = NEVER
+    return {"excluded_item": item, "excluded_value": value}
 
 
 def _request_feeds(jobs: Sequence[DecodeJob], rows: int) -> dict[str, Array]:

@@ -63,7 +63,8 @@ class Engine:
         half = self._graphs["decoder"].inputs["item_table"] == "tensor(float16)"
         inputs = self._graphs["decoder"].inputs
         by_rows = frozenset(level for level in range(artifact.levels) if f"row_ok_{level}" in inputs)
-        self._tables = Tables(artifact, self.at, np.dtype(np.float16 if half else np.float32), by_rows)
+        dtype: np.dtype[np.floating[Any]] = np.dtype(np.float16 if half else np.float32)
+        self._tables = Tables(artifact, self.at, dtype, by_rows, dense="item_path" in inputs)
         self._encoder = Encoder(artifact, self.at, self._run_encoder)
         self._decoder = Decoder(self._tables, self.at, self._run_decoder)
         self._explainer = Explainer(artifact, self.at)
@@ -93,6 +94,11 @@ class Engine:
     def set_blend(self, blend: float) -> None:
         """Weight of the dense score in the final ranking, 0 … 1; the artefact's own until it is set."""
         self._tables.set_blend(blend)
+
+    def set_dense_candidates(self, join: bool) -> None:
+        """Whether the best items by the dense score join the beam's, where the artefact's decoder has them: they do
+        until it is set. Without them a list is what the beam alone generates."""
+        self._tables.set_dense_candidates(join)
 
     def update(self, live: LiveCatalogue) -> None:
         """Run on another catalogue from the next run on; runs under way end on the one they began with. Numbers of

@@ -28,17 +28,20 @@ _MASK_BYTES_MAX = 256 * 2**20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mask:
-    """Allowed leaves under every node of levels 1 … K, the same as bytes for the graph, and whether each of the [m]
-    items that wait outside the trie (`service.delta`) is allowed."""
+    """Allowed leaves under every node of levels 1 … K, the same as bytes for the graph, whether each of the [m]
+    items that wait outside the trie (`service.delta`) is allowed, and each [rows] row of the item table: none where
+    no graph asks."""
 
     counts: list[Counts]
     node_ok: list[npt.NDArray[np.uint8]]
     waiting: BoolArray
+    item_ok: BoolArray
 
     @property
     def nbytes(self) -> int:
         # The last level's counts are its bytes.
-        return sum(a.nbytes for a in self.counts) + sum(a.nbytes for a in self.node_ok[:-1]) + self.waiting.nbytes
+        nodes = sum(a.nbytes for a in self.counts) + sum(a.nbytes for a in self.node_ok[:-1])
+        return nodes + self.waiting.nbytes + self.item_ok.nbytes
 
 
 class _Names:
@@ -87,12 +90,14 @@ class FilterTable:
         catalogue: Catalogue,
         *,
         waiting: IntArray | None = None,
+        rows: int = 0,
         mask_bytes_max: int = _MASK_BYTES_MAX,
         names: _Names | None = None,
     ) -> None:
-        """`waiting` [m] are the items that are not in the trie yet."""
+        """`waiting` [m] are the items that are not in the trie yet; `rows` of the item table are masked as well."""
         self._trie, self._catalogue = trie, catalogue
         self._waiting = np.zeros(0, np.int64) if waiting is None else waiting
+        self._in_trie = _in_trie(trie, rows)
         self._mask_bytes_max = mask_bytes_max
         self._names = names or _Names()
         self._lock = threading.Lock()
@@ -101,10 +106,12 @@ class FilterTable:
         nothing = np.zeros(len(catalogue), np.bool_)
         self._fixed = {EVERYTHING: self._mask(catalogue.allowed({})), NOTHING: self._mask(nothing)}
 
-    def renewed(self, trie: Trie, catalogue: Catalogue, waiting: IntArray | None = None) -> FilterTable:
+    def renewed(self, trie: Trie, catalogue: Catalogue, waiting: IntArray | None = None, rows: int = 0) -> FilterTable:
         """The same numbers over a changed catalogue or stock, with the masks in use computed already. Takes long where
         there are many: not for the event loop."""
-        table = FilterTable(trie, catalogue, waiting=waiting, mask_bytes_max=self._mask_bytes_max, names=self._names)
+        table = FilterTable(
+            trie, catalogue, waiting=waiting, rows=rows, mask_bytes_max=self._mask_bytes_max, names=self._names
+        )
         with self._lock:
             in_use = list(self._masks)
         for number in in_use:
@@ -155,7 +162,18 @@ class FilterTable:
             allowed = np.ones(len(self._catalogue), np.bool_)
         counts = self._trie.node_counts(allowed)
         node_ok = [(count > 0).view(np.uint8) for count in counts[:-1]]
-        return Mask(counts, [*node_ok, np.asarray(counts[-1], np.uint8)], allowed[self._waiting])
+        item_ok = self._in_trie.copy()
+        known = min(len(item_ok), len(allowed))
+        item_ok[:known] &= allowed[:known]
+        return Mask(counts, [*node_ok, np.asarray(counts[-1], np.uint8)], allowed[self._waiting], item_ok)
+
+
+def _in_trie(trie: Trie, rows: int) -> BoolArray:
+    """Which of the first `rows` indices are items with a leaf."""
+    found = np.zeros(rows, np.bool_)
+    leaf = trie.item_leaf[:rows]
+    found[: len(leaf)] = leaf >= 0
+    return found
 
 
 def _key(filters: Filters) -> str:

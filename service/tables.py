@@ -35,7 +35,7 @@ class Stack:
 
     @property
     def nbytes(self) -> int:
-        return sum(sum(len(ok) for ok in mask.node_ok) for mask in self.row)
+        return sum(sum(len(ok) for ok in mask.node_ok) + len(mask.item_ok) for mask in self.row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +62,19 @@ class Tables:
         dtype: np.dtype[np.floating[Any]],
         by_rows: frozenset[int],
         *,
+        dense: bool = False,
         before: Tables | None = None,
         delta: DeltaTable | None = None,
     ) -> None:
-        """`dtype` is the graphs' type of item vectors, `by_rows` the levels that the decoder looks up by rows; `delta`
+        """`dtype` is the graphs' type of item vectors, `by_rows` the levels that the decoder looks up by rows, `dense`
+        says whether the best items by q · e join the beam's; `delta`
         has the items that wait outside the trie. What `before` has on the device already is not put there again, and
         filters keep its numbers."""
         self.trie, self.delta = artifact.trie, delta
         self._sizes = tuple(int(size) for size in artifact.network["code_sizes"])
         self._by_rows = by_rows
+        # Rows of the item table that are scored with every list.
+        self.dense_rows = len(artifact.item_table) if dense else 0
         self._table, self._dtype, self._at = artifact.item_table, dtype, at
         self._lock = threading.Lock()
         self._shapes: OrderedDict[tuple[int, int, bool], Shape] = OrderedDict()
@@ -78,12 +82,13 @@ class Tables:
         self._remembered: OrderedDict[Hashable, Mapping[str, Array]] = OrderedDict()
         values: dict[str, ort.OrtValue] = {}
         if before is None:
-            self.filters = FilterTable(self.trie, artifact.catalogue)
+            self.filters = FilterTable(self.trie, artifact.catalogue, rows=self.dense_rows)
+            values["join"] = at.put(np.zeros(1, np.float32))
             values["blend"] = at.put(np.array([artifact.manifest["blend"]], np.float32))
         else:
             waiting = None if delta is None else delta.items
-            self.filters = before.filters.renewed(self.trie, artifact.catalogue, waiting)
-            values["blend"] = before.values["blend"]
+            self.filters = before.filters.renewed(self.trie, artifact.catalogue, waiting, self.dense_rows)
+            values |= {name: before.values[name] for name in ("blend", "join")}
         if before is not None and before.trie is self.trie:
             values = {**before.values, **values}
         else:
@@ -99,16 +104,22 @@ class Tables:
             values["item_table"] = before.values["item_table"]
         else:
             values["item_table"] = at.put(self._table.astype(dtype, copy=False))
+        if dense and not (before and before.trie is self.trie and before.dense_rows == self.dense_rows):
+            values["item_path"] = at.put(_item_path(self.trie, self.dense_rows))
         self.values: Values = values
         self._everything = self._stacked([self.filters.mask(EVERYTHING)])
 
     def renewed(self, artifact: Artifact, delta: DeltaTable | None) -> Tables:
         """Tables of the same model over a catalogue that has changed."""
-        return Tables(artifact, self._at, self._dtype, self._by_rows, before=self, delta=delta)
+        dense = self.dense_rows > 0
+        return Tables(artifact, self._at, self._dtype, self._by_rows, dense=dense, before=self, delta=delta)
 
     def set_blend(self, blend: float) -> None:
         # A new mapping: bindings tell groups of values apart by identity.
         self.values = {**self.values, "blend": self._at.put(np.array([blend], np.float32))}
+
+    def set_dense_candidates(self, join: bool) -> None:
+        self.values = {**self.values, "join": self._at.put(np.full(1, 0.0 if join else NEVER, np.float32))}
 
     def shape(self, width: int, rows: int, sampled: bool) -> Shape:
         with self._lock:
@@ -146,7 +157,7 @@ class Tables:
                     return self._stacks[key]
             members = dict.fromkeys(masks)
             latest = next(reversed(self._stacks.values()), None)
-            room = STACK_BYTES_MAX // 2 // max(1, sum(self.trie.n_nodes)) - len(members)
+            room = STACK_BYTES_MAX // 2 // max(1, sum(self.trie.n_nodes) + self.dense_rows) - len(members)
             if latest is not None and room > 0:
                 members |= dict.fromkeys([mask for mask in latest.row if mask not in members][:room])
             stack = self._stacked(list(members))
@@ -165,6 +176,8 @@ class Tables:
             if level in self._by_rows:
                 tables = [self.trie.rows(level, self._sizes[level], part) for part in parts]
                 values[f"row_ok_{level}"] = self._at.put(np.concatenate(tables))
+        if self.dense_rows:
+            values["item_ok"] = self._at.put(np.stack([mask.item_ok for mask in masks]))
         return Stack(values, {mask: row for row, mask in enumerate(masks)})
 
     def _make_shape(self, width: int, rows: int, by_rows: frozenset[int]) -> Shape:
@@ -189,7 +202,17 @@ class Tables:
             kept = min(width, kept * branching)
             counts.append(kept)
             values[f"keep_{level}"] = host(np.array([kept], np.int64))
+        dense = min(width, self.dense_rows)
+        values["keep_dense"] = host(np.array([dense], np.int64))
+        values["dense_shape"] = host(np.array([-1, 1, dense], np.int64))
         return Shape(values, node_base, tuple(counts), by_rows)
+
+
+def _item_path(trie: Trie, rows: int) -> Array:
+    """[rows, K] tokens by item; zeros for what is no item of the trie."""
+    path = np.zeros((rows, trie.levels), np.int64)
+    path[trie.leaf_item] = trie.paths()
+    return path
 
 
 def _level_inputs(trie: Trie, level: int) -> dict[str, Array]:

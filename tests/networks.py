@@ -64,7 +64,8 @@ def weights_of(model: GPT4Rec) -> dict[str, npt.NDArray[Any]]:
 def write_graphs(model: GPT4Rec, folder: Path, dtype: GraphDtype = "float32") -> None:
     weights = weights_of(model)
     write_encoder(model.config, weights, folder / "encoder.onnx", dtype)
-    write_decoder(model.config, weights, folder / "decoder.onnx", dtype)
+    write_decoder(model.config, weights, folder / "decoder.onnx", dtype, dense=True)
+    write_decoder(model.config, weights, folder / "beam_decoder.onnx", dtype, dense=False)
     write_sampler(model.config, weights, folder / "sampler.onnx", dtype)
     write_explainer(model.config, weights, folder / "explainer.onnx", dtype)
 

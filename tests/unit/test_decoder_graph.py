@@ -37,10 +37,11 @@ CHECKED = settings(
 class Pair:
     """An engine and the network it was exported from."""
 
-    def __init__(self, model: GPT4Rec, folder: Path) -> None:
+    def __init__(self, model: GPT4Rec, folder: Path, *, dense: bool = True) -> None:
         self.model = model
-        self.engine = Engine.open(write_artifact(folder, random_parts(model, blend=BLEND)), device="cpu", threads=1)
-        self.reference = ReferenceDecoder(model, BLEND)
+        parts = replace(random_parts(model, blend=BLEND), dense=dense)
+        self.engine = Engine.open(write_artifact(folder, parts), device="cpu", threads=1)
+        self.reference = ReferenceDecoder(model, BLEND, dense=dense)
         self.n_items = model.config.n_items
 
     def job(self, decoding: Decoding, *, k: int = 10, seed: int = 0, history: int = 3, **changes: object) -> Job:
@@ -87,10 +88,13 @@ class Pair:
         return [int(item) for item in np.flatnonzero(mask)]
 
 
-@pytest.fixture(scope="module", params=sorted(SHAPES), ids=lambda levels: f"K={levels}")
+@pytest.fixture(
+    scope="module", params=[*sorted(SHAPES), -3], ids=lambda k: f"K={k}" if k > 0 else f"K={-k}, beam alone"
+)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    model = random_network(seed=request.param, n_items=40, sizes=SHAPES[request.param])
-    return Pair(model, tmp_path_factory.mktemp("artifact"))
+    levels = abs(request.param)
+    model = random_network(seed=levels, n_items=40, sizes=SHAPES[levels])
+    return Pair(model, tmp_path_factory.mktemp("artifact"), dense=request.param > 0)
 
 
 @pytest.fixture(scope="module")

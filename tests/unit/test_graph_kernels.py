@@ -79,7 +79,8 @@ def graphs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     dtype, state_dtype = request.param
     folder = tmp_path_factory.mktemp("graphs")
     write_graphs(random_network(state_dtype=state_dtype), folder, dtype)
-    return {name: onnx.load(folder / f"{name}.onnx") for name in ("encoder", "decoder", "sampler", "explainer")}
+    names = ("encoder", "decoder", "beam_decoder", "sampler", "explainer")
+    return {name: onnx.load(folder / f"{name}.onnx") for name in names}
 
 
 def test_every_node_has_a_cuda_kernel_for_its_types(graphs: dict[str, onnx.ModelProto]) -> None:
