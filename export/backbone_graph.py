@@ -14,7 +14,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from export.graph import FLOAT, HALF, INT8, GraphDtype, GraphWriter
-from model.network import PERIODS_MS, ROPE_BASE, NetworkConfig
+from model.encoders.gpt4rec import ROPE_BASE
+from model.network import PERIODS_MS, NetworkConfig
 
 MASKED = -30_000.0  # a float16 number, and far below any score
 
@@ -56,7 +57,7 @@ class Backbone(GraphWriter, ABC):
     def new_keys_values(self, y: ir.Value, layer: int) -> tuple[ir.Value, ir.Value | None]:
         """Those of the events themselves, [B, 2, T, d_head], and their scales [B, 2, T]."""
         op, c = self.op, self.config
-        both = self.linear(y, f"blocks.{layer}.key_value", bias=False)
+        both = self.linear(y, f"encoder.blocks.{layer}.key_value", bias=False)
         both = op.Reshape(both, self.ints(0, 0, 2, c.d_head))
         new = op.Transpose(both, perm=[0, 2, 1, 3])
         if not self.quantised:
@@ -130,7 +131,7 @@ class Backbone(GraphWriter, ABC):
         query_rope: Sequence[ir.Value],
     ) -> tuple[ir.Value, ir.Value, ir.Value | None]:
         """One layer → its output, keys and values of all slots [B, 2, S, d_head] as stored, and their scales."""
-        op, name = self.op, f"blocks.{layer}"
+        op, name = self.op, f"encoder.blocks.{layer}"
         y = self.norm(x, f"{name}.norm_attention")
         stored, scale = self.keys_values(y, layer)
         read = self.dequantise(stored, scale)
@@ -157,7 +158,8 @@ class Backbone(GraphWriter, ABC):
     ) -> ir.Value:
         """Attention of the new events over all slots; scores and softmax in float32."""
         op, c = self.op, self.config
-        query = op.Reshape(self.linear(y, f"blocks.{layer}.query", bias=False), self.ints(0, 0, c.heads, c.d_head))
+        query = self.linear(y, f"encoder.blocks.{layer}.query", bias=False)
+        query = op.Reshape(query, self.ints(0, 0, c.heads, c.d_head))
         query = self.rotate(op.Transpose(query, perm=[0, 2, 1, 3]), rope)
         # One key/value head: the query heads fold into rows of one matrix product.
         rows = op.Reshape(query, self.ints(0, -1, c.d_head))
@@ -165,7 +167,7 @@ class Backbone(GraphWriter, ABC):
         score = op.Mul(score, self.floats(c.d_head**-0.5))
         bias = mask
         if elapsed is not None:
-            raw = self._weights[f"blocks.{layer}.decay"].astype(np.float64)
+            raw = self._weights[f"encoder.blocks.{layer}.decay"].astype(np.float64)
             rate = np.log1p(np.exp(raw)).astype(np.float32).reshape(1, -1, 1, 1)
             decay = op.Mul(elapsed, self.constant(rate, f"decay_{layer}"))
             bias = op.Sub(bias, decay)
@@ -176,4 +178,4 @@ class Backbone(GraphWriter, ABC):
         weight = op.Reshape(self.to_compute(weight), self.folded)
         mixed = op.Reshape(op.MatMul(weight, value), self.ints(0, c.heads, -1, c.d_head))
         mixed = op.Reshape(op.Transpose(mixed, perm=[0, 2, 1, 3]), self.ints(0, 0, c.heads * c.d_head))
-        return self.linear(mixed, f"blocks.{layer}.out", bias=False)
+        return self.linear(mixed, f"encoder.blocks.{layer}.out", bias=False)

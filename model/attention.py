@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from model.network import Block, GPT4Rec, log_seconds, quantise, rotary, rotate
+from model.encoders.base import log_seconds
+from model.encoders.gpt4rec import Block, Streaming, quantise, rotary, rotate
+from model.network import GPT4Rec
 
 
 @torch.no_grad()
@@ -20,14 +22,13 @@ def attention_rollout(model: GPT4Rec, item: Tensor, type_: Tensor, time_ms: Tens
     """
     model.eval()
     c, n = model.config, len(item)
-    gap = torch.cat([torch.zeros_like(time_ms[:1]), time_ms[1:] - time_ms[:-1]])
-    x = model.embed(model.item_table(), item[None], type_[None], time_ms[None], gap[None])
+    x = torch.stack(model.embed(model.item_table(), item[None], type_[None], time_ms[None])).sum(0)
     distance = torch.arange(n)[:, None] - torch.arange(n)[None, :]
     mask = torch.zeros(n, n).masked_fill(~((distance >= 0) & (distance <= c.window)), -1e9)[None]
     elapsed = log_seconds(time_ms[:, None] - time_ms[None, :])[None] if c.has_time else None
     rope = rotary(n, c.d_head)
     rollout = torch.eye(n)
-    for layer in model.blocks:
+    for layer in cast(Streaming, model.encoder).blocks:
         block = cast(Block, layer)
         rollout = (attention(block, x, mask, elapsed, rope) + torch.eye(n)) @ rollout / 2
         x = block(x, mask, elapsed, rope)

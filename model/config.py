@@ -14,12 +14,13 @@ from typing import Any, Literal, Self, get_args
 import yaml
 
 from export.features import EVENT_TYPES
+from model.encoders import ENCODERS
 from model.network import SIZES, NetworkConfig, StateDtype
 
 STATE_DTYPES: tuple[str, ...] = get_args(StateDtype)
 
 NETWORK_KEYS = {f.name for f in fields(NetworkConfig)} - {
-    "n_items", "code_sizes", "n_types", "n_context_rows", "n_slots", "has_time",
+    "n_items", "code_sizes", "n_types", "n_context_rows", "n_slots", "has_time", "encoder",
 }  # fmt: skip
 
 NETWORK_DEFAULTS = {f.name: f.default for f in fields(NetworkConfig) if f.name in NETWORK_KEYS}
@@ -65,6 +66,7 @@ class TrainConfig:
     """Hyper-parameters of a run. `network` overrides single fields of the chosen `size`."""
 
     size: str = "small"
+    encoder: str = "gpt4rec"
     network: Mapping[str, Any] = field(default_factory=dict)
     split: Literal["leave_one_out", "time"] = "leave_one_out"
     tokenizer: Literal["atomic", "hierarchical", "semantic"] = "semantic"
@@ -99,6 +101,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.size not in SIZES:
             raise ConfigError(f"size {self.size!r} is unknown; choose one of {', '.join(SIZES)}")
+        if self.encoder not in ENCODERS:
+            raise ConfigError(f"encoder {self.encoder!r} is unknown; choose one of {', '.join(ENCODERS)}")
         for key in self.network:
             if key not in NETWORK_KEYS:
                 raise ConfigError(_unknown(f"network.{key}", [f"network.{name}" for name in NETWORK_KEYS]))
@@ -125,7 +129,7 @@ class TrainConfig:
             raise ConfigError(f"network.d_head must be even for rotary positions, got {network['d_head']}")
         if network.get("state_dtype", "float16") not in STATE_DTYPES:
             raise ConfigError(f"network.state_dtype must be one of {', '.join(STATE_DTYPES)}")
-        if self.max_length <= network["window"]:
+        if self.encoder == "gpt4rec" and self.max_length <= network["window"]:
             raise ConfigError(
                 f"max_length ({self.max_length}) must exceed the window ({network['window']}): a longer history is cut "
                 "with a window of events before each cut; raise max_length or lower network.window"

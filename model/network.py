@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from model.encoders import Events, encoder_class
+from model.encoders import Encoder, Events, encoder_class
 from model.encoders.base import log_seconds
 
 StateDtype = Literal["float32", "float16", "int8"]
@@ -147,7 +147,8 @@ class GPT4Rec(nn.Module):
         self.gap = nn.Linear(1, c.d_model, bias=False)
         self.period = nn.Linear(2 * len(PERIODS_MS), c.d_model, bias=False)
         self.dropout = nn.Dropout(c.dropout)
-        self.encoder = encoder_class(c.encoder)(c)
+        self.encoder: Encoder = encoder_class(c.encoder)(c)
+        self.register_load_state_dict_pre_hook(_renamed)  # type: ignore[no-untyped-call]
         self.context = ContextNorm(c)
         self.advance = nn.ModuleList([Level(c) for _ in range(c.levels - 1)])
         self.level_norm = nn.ModuleList([nn.LayerNorm(c.d_model) for _ in range(c.levels)])
@@ -172,39 +173,64 @@ class GPT4Rec(nn.Module):
         tokens = [table(codes[:, level]) for level, table in enumerate(self.token)]
         return torch.cat([torch.stack([known, *tokens]).sum(0), self.item.weight[-2:]])
 
-    def embed(self, table: Tensor, item: Tensor, type_: Tensor, time_ms: Tensor, gap_ms: Tensor) -> Tensor:
-        """Encoder input [B, T, d]: item, scaled by the event's type where that is learned, type, gap and period. The
-        start token carries neither type nor time."""
-        x = self.event_type(type_)
+    def embed(self, table: Tensor, item: Tensor, type_: Tensor, time_ms: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder input in two parts [B, T, d]: the item, scaled by the event's type where that is learned; and type,
+        gap and period, which the start token is without. The first event's gap is 0."""
+        features = self.event_type(type_)
         if self.config.has_time:
-            x = x + self.gap(log_seconds(gap_ms)[..., None] * 0.1) + self.period(periodic(time_ms))
-        is_event = (type_ < self.config.n_types).to(x.dtype)[..., None]
+            gap = torch.cat([torch.zeros_like(time_ms[:, :1]), time_ms[:, 1:] - time_ms[:, :-1]], dim=1)
+            features = features + self.gap(log_seconds(gap)[..., None] * 0.1) + self.period(periodic(time_ms))
+        is_event = (type_ < self.config.n_types).to(features.dtype)[..., None]
         items = F.embedding(item, table)
         if self.type_scale is not None:
             items = items * self.type_scale[type_][..., None]
-        out: Tensor = items + x * is_event
-        return out
+        return items, features * is_event
 
-    def forward(self, item: Tensor, type_: Tensor, time_ms: Tensor, table: Tensor | None = None) -> Tensor:
-        """Full causal pass over [B, T] right-padded events → h [B, T, d]. Padding cannot be seen from the left.
+    def forward(
+        self,
+        item: Tensor,
+        type_: Tensor,
+        time_ms: Tensor,
+        table: Tensor | None = None,
+        *,
+        asked: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> Tensor:
+        """Full pass over [B, T] right-padded events → h [B, T, d]. Padding cannot be seen from the left.
 
-        The first event's gap is 0; a start token, where there is one, carries the first event's time.
+        A start token, where there is one, carries the first event's time. `asked` [B, T] bool: the hidden places, for
+        encoders that are trained with them; `context` [B, d] for encoders that read the request's.
         """
-        c = self.config
-        n = item.shape[1]
-        table = self.item_table() if table is None else table
-        gap = torch.cat([torch.zeros_like(time_ms[:, :1]), time_ms[:, 1:] - time_ms[:, :-1]], dim=1)
-        x = self.dropout(self.embed(table, item, type_, time_ms, gap))
-        position = torch.arange(n, device=item.device)
-        distance = position[:, None] - position[None, :]
-        allowed = (distance >= 0) & (distance <= c.window)
-        mask = torch.zeros(n, n, device=x.device, dtype=x.dtype).masked_fill(~allowed, -1e9)
-        elapsed = log_seconds(time_ms[:, :, None] - time_ms[:, None, :]) if c.has_time else None
-        rope = rotary(n, c.d_head, x.device)
-        for block in self.blocks:
-            x = block(x, mask[None], elapsed, rope)
-        h: Tensor = x
+        x, events = self._events(item, type_, time_ms, table, asked=asked)
+        h: Tensor = self.encoder(x, events, context)
         return h
+
+    def encode(
+        self,
+        item: Tensor,
+        type_: Tensor,
+        time_ms: Tensor,
+        length: Tensor,
+        table: Tensor | None = None,
+        *,
+        context: Tensor | None = None,
+    ) -> Tensor:
+        """h [B, d] that the item after the first `length` [B] events of each row is asked with."""
+        x, events = self._events(item, type_, time_ms, table, length=length)
+        return self.encoder.last(x, events, context)
+
+    def _events(
+        self,
+        item: Tensor,
+        type_: Tensor,
+        time_ms: Tensor,
+        table: Tensor | None,
+        *,
+        length: Tensor | None = None,
+        asked: Tensor | None = None,
+    ) -> tuple[Tensor, Events]:
+        items, features = self.embed(self.item_table() if table is None else table, item, type_, time_ms)
+        return self.dropout(items + features), Events(type_, time_ms, items, features, length, asked)
 
     def query(self, h: Tensor, context: Tensor, gap_ms: Tensor) -> Tensor:
         """q […, d] = conditional layer norm of h."""
@@ -229,3 +255,9 @@ class GPT4Rec(nn.Module):
             if level + 1 < self.config.levels:
                 s = self.step(level, s, codes[..., level])
         return logits
+
+
+def _renamed(_module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """The layers of the backbone had no name before them when there was no other encoder."""
+    for name in [name for name in state if name.startswith(f"{prefix}blocks.")]:
+        state[f"{prefix}encoder.{name.removeprefix(prefix)}"] = state.pop(name)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from export.features import GAP_UNKNOWN, EventArrays, Vocabulary
+from model.asking import Asking
 from model.data import IntArray
 from model.data_split import Holdout, Split
 from model.evaluate import DEPTH, Histories, Ranker
@@ -44,20 +45,22 @@ def encode_histories(model: GPT4Rec, histories: list[EventArrays], table: Tensor
             for channel, values in enumerate((e.item, e.type, e.time_ms)):
                 padded[channel, i, : len(e)] = values
         item, type_, time_ms = torch.from_numpy(padded).to(device)
-        last = torch.tensor([len(histories[row]) - 1 for row in rows], device=device)
-        h = model(item, type_, time_ms, table)
-        out[torch.tensor(rows, device=device)] = h[torch.arange(len(rows), device=device), last]
+        length = torch.tensor([len(histories[row]) for row in rows], device=device)
+        out[torch.tensor(rows, device=device)] = model.encode(item, type_, time_ms, length, table)
     return out
 
 
 @torch.no_grad()
-def dense_scores(model: GPT4Rec, histories: list[EventArrays]) -> Tensor:
-    """[B, N] q · e_item with everything about the request unknown."""
+def dense_scores(
+    model: GPT4Rec, histories: list[EventArrays], context: IntArray | None = None, gap_ms: IntArray | None = None
+) -> Tensor:
+    """[B, N] q · e_item. What is not given of the request, context [B, slots] and gap [B], is unknown."""
     table = model.item_table()
     h = encode_histories(model, histories, table)
-    context = torch.zeros(len(h), model.config.n_slots, dtype=torch.int64, device=h.device)
-    gap = torch.full((len(h),), GAP_UNKNOWN, device=h.device)
-    return dense_logits(model.query(h, context, gap), table)
+    slots = np.zeros((len(h), model.config.n_slots), np.int64) if context is None else context
+    gaps = np.full(len(h), GAP_UNKNOWN, np.int64) if gap_ms is None else gap_ms
+    q = model.query(h, torch.from_numpy(slots).to(h.device), torch.from_numpy(gaps).to(h.device))
+    return dense_logits(q, table)
 
 
 def validation_ndcg(model: GPT4Rec, split: Split, vocabulary: Vocabulary, limit: int) -> float:
@@ -92,12 +95,22 @@ def _gains(
     return np.asarray(np.where(listed, 1.0 / np.log2(rank + 2.0), 0.0))
 
 
-def network_ranker(model: GPT4Rec, vocabulary: Vocabulary, depth: int = DEPTH) -> Ranker:
-    """Exhaustive ranking by the dense score in torch: what the decoder's candidates are measured against."""
+def network_ranker(model: GPT4Rec, vocabulary: Vocabulary, depth: int = DEPTH, asked: Asking | None = None) -> Ranker:
+    """Exhaustive ranking by the dense score in torch: what the decoder's candidates are measured against.
+
+    With `asked` the model knows that of each question, otherwise nothing but the history.
+    """
 
     def rank(histories: Histories) -> IntArray:
         events = [histories.events(i) for i in range(len(histories))]
-        score = dense_scores(model, [recent(e, model.config.receptive_field, vocabulary) for e in events])
+        seen = [recent(e, model.config.receptive_field, vocabulary) for e in events]
+        if asked is None:
+            score, allowed = dense_scores(model, seen), None
+        else:
+            score = dense_scores(model, seen, asked.context[histories.users], asked.gap_ms[histories.users])
+            allowed = asked.mask(histories.users)
+        if allowed is not None:
+            score[~torch.from_numpy(allowed).to(score.device)] = -torch.inf
         for i in range(len(histories)):
             score[i, torch.from_numpy(histories.excluded(i)).to(score.device)] = -torch.inf
         best = score.topk(min(depth, score.shape[1]), dim=1)

@@ -96,6 +96,7 @@ class Trainer:
             n_context_rows=self.context.n_rows,
             n_slots=len(self.context.slots),
             has_time=dataset.has_time,
+            encoder=config.encoder,
             **config.network_values(),
         )
         torch.manual_seed(config.seed)
@@ -105,7 +106,8 @@ class Trainer:
             self.model.start_items_from(torch.from_numpy(vectors))
         self.average = copy.deepcopy(self.model).eval()
         self.optimiser = self._optimiser()
-        self.plan = BatchPlan(cut(train, config.max_length, self.network.window), config.batch_tokens, config.seed)
+        cuts = type(self.model.encoder).cuts(self.network, config.max_length)
+        self.plan = BatchPlan(cut(train, *cuts), config.batch_tokens, config.seed)
         self.weights = LossWeights(
             config.codes_weight,
             config.dense_weight,

@@ -132,7 +132,7 @@ def test_an_explainer_that_differs_from_the_network_publishes_nothing(
 ) -> None:
     def sabotaged(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
         write(parts, folder, dtype)
-        change_weight(folder / EXPLAINER, "blocks.1.query.weight.T")
+        change_weight(folder / EXPLAINER, "encoder.blocks.1.query.weight.T")
         seal(folder, build._manifest(parts, dtype), parts.name)
 
     monkeypatch.setattr(build, "write", sabotaged)

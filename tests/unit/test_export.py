@@ -75,7 +75,7 @@ def change_weight(path: Path, name: str) -> None:
     ("graph", "weight", "complaint"),
     [
         ("decoder.onnx", "token.0.weight.T", "log-probabilities differ"),
-        ("encoder.onnx", "blocks.1.down.weight.T", "hidden states differ"),
+        ("encoder.onnx", "encoder.blocks.1.down.weight.T", "hidden states differ"),
     ],
 )
 def test_a_graph_that_differs_from_the_network_publishes_nothing_and_says_what_differs(

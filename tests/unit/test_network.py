@@ -14,17 +14,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from export.features import GAP_UNKNOWN, START_TYPE, ContextVocabulary, EventArrays, Vocabulary
+from model.encoders.base import log_seconds
+from model.encoders.gpt4rec import quantise, rotary, rotate
 from model.network import (
     PERIODS_MS,
     SIZES,
     GPT4Rec,
     NetworkConfig,
     StateDtype,
-    log_seconds,
     periodic,
-    quantise,
-    rotary,
-    rotate,
 )
 from tests.histories import DAY_MS, NOW_MS, random_history, torch_states
 from tests.networks import random_network
@@ -162,7 +160,7 @@ def test_the_start_token_tells_a_beginning_from_a_trimmed_history(model: GPT4Rec
 
 def test_without_time_no_time_reaches_the_network() -> None:
     model = random_network(n_items=N_ITEMS, has_time=False).requires_grad_(False)
-    assert all(block.decay is None for block in model.blocks)
+    assert all(block.decay is None for block in model.encoder.blocks)
     events = history(1, 12)
     without = replace(events, time_ms=np.zeros(12, np.int64))
     assert (torch_states(model, events) == torch_states(model, without)).all()
@@ -214,7 +212,7 @@ def test_the_older_of_two_equal_events_weighs_less() -> None:
 
     assert effect_of_the_first(300 * DAY_MS) < effect_of_the_first(1000)
     with torch.no_grad():
-        for block in model.blocks:
+        for block in model.encoder.blocks:
             block.decay.fill_(5.0)  # type: ignore[operator]
     assert effect_of_the_first(300 * DAY_MS) < 1e-6
 

@@ -1,0 +1,80 @@
+"""What every encoder promises, GPT4Rec's own and those it is compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.features import EventArrays
+from model.baselines import fit_baselines
+from model.config import TrainConfig
+from model.encoders import ENCODERS, encoder_class
+from model.evaluate import evaluate, popularity_ranker
+from model.network import GPT4Rec
+from model.ranking import encode_histories, network_ranker
+from model.run import Run
+from model.train import Trainer
+from tests.data_builders import tiny_dataset
+from tests.histories import random_history
+from tests.networks import random_network
+
+NEXT = [name for name in ENCODERS if encoder_class(name).task == "next"]
+
+
+def a_network(encoder: str) -> GPT4Rec:
+    return random_network(encoder=encoder, scale=1.0)
+
+
+def history(seed: int, n: int) -> EventArrays:
+    return random_history(np.random.default_rng(seed), n, 40)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_encoder_learns_through_the_trainer_and_its_run_opens_again(tmp_path: Path, encoder: str) -> None:
+    settings = TrainConfig(
+        encoder=encoder, size="tiny", batch_tokens=200, learning_rate=1e-2, warmup_steps=5, max_epochs=6, max_length=16,
+        network={"dropout": 0.1},
+    )  # fmt: skip
+    trainer = Trainer(tiny_dataset(users=120), Path("data"), tmp_path, settings)
+    losses = [epoch["loss"] for epoch in trainer.fit().history]
+    assert losses[-1] < 0.9 * losses[0]
+    model = Run.open(tmp_path).model()
+    assert type(model.encoder) is encoder_class(encoder)
+    systems = {
+        encoder: network_ranker(model, trainer.vocabulary),
+        "popular": popularity_ranker(fit_baselines(trainer.split).popularity),
+    }
+    figures = evaluate(systems, trainer.split, "test", samples=1).systems
+    assert figures[encoder].figures["ndcg@10"] > 1.5 * figures["popular"].figures["ndcg@10"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("encoder", NEXT)
+def test_encoders_of_the_next_item_do_not_see_what_comes_later(encoder: str) -> None:
+    model, events = a_network(encoder), history(1, 8)
+    arrays = [torch.from_numpy(a)[None] for a in (events.item, events.type, events.time_ms)]
+    with torch.no_grad():
+        whole = model(*arrays)
+        part = model(*(a[:, :5] for a in arrays))
+    assert torch.allclose(whole[:, :5], part, atol=1e-5)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_history_is_encoded_alike_alone_and_beside_longer_ones(encoder: str) -> None:
+    model = a_network(encoder)
+    field = model.config.receptive_field
+    histories = [history(seed, n) for seed, n in enumerate((1, 2, 5, min(field, 8)))]
+    table = model.item_table().detach()
+    together = encode_histories(model, histories, table)
+    alone = torch.cat([encode_histories(model, [one], table) for one in histories])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_weights_saved_before_encoders_had_names_are_read() -> None:
+    model = a_network("gpt4rec")
+    former = {name.removeprefix("encoder."): tensor for name, tensor in model.state_dict().items()}
+    other = random_network(seed=1)
+    other.load_state_dict(former, strict=True)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True) if a.ndim > 1)
