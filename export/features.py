@@ -112,7 +112,7 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class ContextVocabulary:
-    """Slots of the decoder's context: user features, then the scene, then one control code.
+    """Slots of the decoder's context: user features, the price band where items have prices, the scene, and one category.
 
     A slot's value is a row of one shared embedding table; row 0 means "unknown" in every slot, and a value
     never seen in training is unknown too. `max_gap_ms` is the largest gap the model was trained on: a longer one is
@@ -125,10 +125,12 @@ class ContextVocabulary:
 
     SCENE = "scene"
     CONTROL = "category"
+    PRICE = "price_band"
 
     @property
     def slots(self) -> tuple[str, ...]:
-        return (*self.fields, self.SCENE, self.CONTROL)
+        priced = (self.PRICE,) if self.PRICE in self.values else ()
+        return (*self.fields, *priced, self.SCENE, self.CONTROL)
 
     @property
     def n_rows(self) -> int:
@@ -137,7 +139,7 @@ class ContextVocabulary:
     def encode(self, given: Mapping[str, Any]) -> IntArray:
         """[slots] int64 rows of the context table for `{slot: value}`; what is absent is unknown (0)."""
         if not given:
-            return np.zeros(len(self.fields) + 2, np.int64)
+            return np.zeros(len(self.slots), np.int64)
         rows = (self.values.get(slot, {}).get(str(given.get(slot)), 0) for slot in self.slots)
         return np.fromiter(rows, np.int64, len(self.slots))
 
@@ -163,12 +165,14 @@ class ContextVocabulary:
         scenes: Sequence[str],
         controls: Sequence[str],
         max_gap_ms: int,
+        prices: Sequence[str | None] = (),
     ) -> ContextVocabulary:
         """Rows for every value of every slot seen in training, in sorted order. No field may have another slot's
-        name."""
+        name. Without `prices` there is no slot for them."""
         row = 1
         values: dict[str, dict[str, int]] = {}
-        for name, seen in [*fields.items(), (cls.SCENE, scenes), (cls.CONTROL, controls)]:
+        priced = [(cls.PRICE, prices)] if any(prices) else []
+        for name, seen in [*fields.items(), (cls.SCENE, scenes), (cls.CONTROL, controls), *priced]:
             values[name] = {}
             for value in sorted({v for v in seen if v is not None}):
                 values[name][value] = row

@@ -78,7 +78,7 @@ def test_without_learned_scenes_no_random_number_is_drawn_for_them() -> None:
         states.append(torch.get_rng_state())
     torch.manual_seed(0)
     torch.rand(50, conditions.features.shape[1])
-    for _ in range(3):  # which control code, whether it is shown, whether the gap is
+    for _ in range(4):  # which category, whether it is shown, whether the price band and the gap are
         torch.rand(50)
     assert all(torch.equal(state, torch.get_rng_state()) for state in states)
 
