@@ -25,7 +25,8 @@ NO_TARGET = -1
 @dataclass(frozen=True)
 class Batch:
     """[B, T] int64 each. `target` is the next item or −1, `target_type` the type of that event; `gap_ms` the time to
-    it, `scene` where it happened or −1; `user` [B] rows of the data set."""
+    it, `scene` where it happened or −1; `user` [B] rows of the data set. Where the targets are events that are hidden
+    (`model.encoders.hide`), `asked` marks them and `length` [B] counts the events."""
 
     item: Tensor
     type: Tensor
@@ -35,6 +36,14 @@ class Batch:
     scene: Tensor
     user: Tensor
     target_type: Tensor
+    asked: Tensor | None = None
+    length: Tensor | None = None
+
+    @property
+    def places(self) -> dict[str, Tensor]:
+        """What an encoder of hidden events needs besides the events."""
+        given = {"asked": self.asked, "length": self.length}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)

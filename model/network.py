@@ -194,14 +194,15 @@ class GPT4Rec(nn.Module):
         table: Tensor | None = None,
         *,
         asked: Tensor | None = None,
+        length: Tensor | None = None,
         context: Tensor | None = None,
     ) -> Tensor:
         """Full pass over [B, T] right-padded events → h [B, T, d]. Padding cannot be seen from the left.
 
-        A start token, where there is one, carries the first event's time. `asked` [B, T] bool: the hidden places, for
-        encoders that are trained with them; `context` [B, d] for encoders that read the request's.
+        A start token, where there is one, carries the first event's time. `asked` [B, T] bool, the hidden places, and
+        `length` [B] are for encoders that are trained with them; `context` [B, d] for encoders that read the request's.
         """
-        x, events = self._events(item, type_, time_ms, table, asked=asked)
+        x, events = self._events(item, type_, time_ms, table, length=length, asked=asked)
         h: Tensor = self.encoder(x, events, context)
         return h
 

@@ -24,6 +24,7 @@ from model.conditions import Conditions, asked_types, fit_context, item_controls
 from model.config import TrainConfig
 from model.data import Dataset, sequences
 from model.data_split import Split
+from model.encoders.hide import hide
 from model.losses import LossWeights, Sample, choose_negatives, draw_negatives, joint_loss
 from model.network import GPT4Rec, NetworkConfig
 from model.ranking import validation_ndcg
@@ -198,6 +199,8 @@ class Trainer:
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         config, model = self.config, self.model
+        if model.encoder.task == "masked":
+            batch = hide(batch)
         item = batch.item
         if config.item_dropout > 0:
             hidden = (torch.rand(item.shape) < config.item_dropout) & (item < self.network.n_items)
@@ -215,7 +218,8 @@ class Trainer:
             item = sample.place[item]
         with torch.autocast(move.type, torch.bfloat16, enabled=move.type == "cuda"):
             table = model.item_table(None if sample is None else sample.rows)
-            h = model(item, batch.type.to(move), batch.time_ms.to(move), table)
+            places = {name: value.to(move) for name, value in batch.places.items()}
+            h = model(item, batch.type.to(move), batch.time_ms.to(move), table, **places)
             q = model.query(h[has_target.to(move)], context.to(move), gap.to(move))
             return joint_loss(model, q, table, target, self.weights, self.log_q, sample)
 

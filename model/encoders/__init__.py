@@ -11,6 +11,9 @@ ENCODERS: dict[str, str] = {
     "gpt4rec": "Streaming",
     "sasrec": "SASRec",
     "gru4rec": "GRU4Rec",
+    "bert4rec": "BERT4Rec",
+    "lstm_attention": "LSTMAttention",
+    "encoder_decoder": "EncoderDecoder",
 }
 
 

@@ -10,8 +10,11 @@ import torch
 
 from export.features import EventArrays
 from model.baselines import fit_baselines
+from model.batches import BatchPlan, cut
 from model.config import TrainConfig
+from model.data import sequences
 from model.encoders import ENCODERS, encoder_class
+from model.encoders.hide import hide
 from model.evaluate import evaluate, popularity_ranker
 from model.network import GPT4Rec
 from model.ranking import encode_histories, network_ranker
@@ -70,6 +73,28 @@ def test_a_history_is_encoded_alike_alone_and_beside_longer_ones(encoder: str) -
     together = encode_histories(model, histories, table)
     alone = torch.cat([encode_histories(model, [one], table) for one in histories])
     assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_hidden_events_are_what_is_asked_for_and_nothing_of_them_is_read() -> None:
+    plan = BatchPlan(cut(sequences(tiny_dataset(users=20)), 8, 4), 200, 0)
+    model = a_network("bert4rec")
+    for batch in plan.batches(0, 31):
+        torch.manual_seed(1)
+        asking = hide(batch, 0.3)
+        assert asking.asked is not None and asking.length is not None
+        real = torch.arange(asking.item.shape[1]) < asking.length[:, None]
+        assert ((asking.target >= 0) == asking.asked).all() and (asking.asked <= real).all()
+        assert (asking.target[asking.asked] == asking.item[asking.asked]).all()
+        rows = torch.arange(len(batch.item))
+        last = asking.length - 1
+        assert asking.asked[rows, last].all()
+        assert (asking.item[rows, last] == batch.target[rows, last - 1]).all()
+        assert (asking.item[:, :-1][real[:, 1:]] == batch.item[real[:, 1:]]).all()
+        assert not (asking.asked[:, 1:] & (batch.target < 0)).any() and not asking.asked[:, 0].any()
+        others = [torch.where(asking.asked, value, found) for value, found in ((3, asking.item), (1, asking.type))]
+        with torch.no_grad():
+            h = model(asking.item, asking.type, asking.time_ms, **asking.places)
+            assert torch.allclose(h, model(*others, asking.time_ms, **asking.places), atol=1e-6)
 
 
 def test_weights_saved_before_encoders_had_names_are_read() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from export.features import GAP_UNKNOWN, START_TYPE, ContextVocabulary, EventArrays, Vocabulary
 from model.encoders.base import log_seconds
-from model.encoders.gpt4rec import quantise, rotary, rotate
+from model.encoders.gpt4rec import Streaming, quantise, rotary, rotate
 from model.network import (
     PERIODS_MS,
     SIZES,
@@ -160,7 +160,7 @@ def test_the_start_token_tells_a_beginning_from_a_trimmed_history(model: GPT4Rec
 
 def test_without_time_no_time_reaches_the_network() -> None:
     model = random_network(n_items=N_ITEMS, has_time=False).requires_grad_(False)
-    assert all(block.decay is None for block in model.encoder.blocks)
+    assert all(block.decay is None for block in cast(Streaming, model.encoder).blocks)
     events = history(1, 12)
     without = replace(events, time_ms=np.zeros(12, np.int64))
     assert (torch_states(model, events) == torch_states(model, without)).all()
@@ -212,7 +212,7 @@ def test_the_older_of_two_equal_events_weighs_less() -> None:
 
     assert effect_of_the_first(300 * DAY_MS) < effect_of_the_first(1000)
     with torch.no_grad():
-        for block in model.encoder.blocks:
+        for block in cast(Streaming, model.encoder).blocks:
             block.decay.fill_(5.0)  # type: ignore[operator]
     assert effect_of_the_first(300 * DAY_MS) < 1e-6
 
