@@ -1,0 +1,119 @@
+"""SASRec as RecTools trains it, on the same data, the same split and by the same evaluation as everything here.
+
+    python -m loadtests.peers install rectools
+    python -m loadtests.quality.peers --data DIR --work DIR [--everybody] [--factors 64] [--seeds 0,1,2] [--minutes 60]
+
+`--everybody` keeps the last event but one of all users out of training, the strictest reading of leave-one-out; without
+it that of a sample of users (`model.data_split.leave_one_out`), which is what models here are trained with.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from loadtests.peers import environments
+from loadtests.results import load, save
+from model.config import TrainConfig
+from model.data import Dataset, IntArray, sequences
+from model.data_split import Split
+from model.evaluate import Histories, Ranker, evaluate
+from model.run import split_of
+
+app = typer.Typer(add_completion=False)
+console = Console(stderr=True)
+NAME = "quality_peers"
+
+
+@app.command()
+def peers(
+    data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
+    work: Annotated[Path, typer.Option(help="Folder of what was trained; what is there is not trained again.")],
+    everybody: Annotated[bool, typer.Option("--everybody", help="Nobody's last event but one is trained on.")] = False,
+    factors: Annotated[int, typer.Option(help="Width of the embeddings.")] = 64,
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
+    minutes: Annotated[float, typer.Option(help="Longest time to train a seed.")] = 60.0,
+) -> None:
+    """Train RecTools' SASRec, evaluate its lists, and record them beside the seconds an epoch takes."""
+    dataset = Dataset.load(data)
+    split = split_of(TrainConfig(validation_users=0 if everybody else -1), sequences(dataset))
+    for seed in (int(part) for part in seeds.split(",")):
+        name = f"{dataset.name}-{'everybody' if everybody else 'sample'}-{factors}-{seed}"
+        out = work / name
+        if not out.with_suffix(".done").exists():
+            train(split, out, factors, seed, minutes)
+        keep(name, measure(split, out), dataset.name, everybody, factors, seed)
+
+
+def train(split: Split, out: Path, factors: int, seed: int, minutes: float) -> None:
+    """One training in the peer's own environment. Raises PeerError where that is missing or the training fails."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    job = out.with_suffix(".job.npz")
+    np.savez(job, allow_pickle=False, **questions(split))
+    program = [str(environments.python("rectools")), "-m", "loadtests.peers.rectools_sasrec", str(job), str(out)]
+    options = ["--factors", str(factors), "--seed", str(seed), "--minutes", str(minutes)]
+    with subprocess.Popen(  # noqa: S603 - our own program
+        [*program, *options], env=environments.environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        for line in process.stdout:
+            if line.startswith("{"):
+                console.print(f"{out.name}: {line.strip()}", highlight=False)
+    if process.returncode:
+        raise environments.PeerError(f"{out.name}: the training ended with exit code {process.returncode}")
+    out.with_suffix(".done").touch()
+
+
+def questions(split: Split) -> dict[str, IntArray]:
+    """What may be seen of each user with a test question, and who is asked for validation, as rows of those users."""
+    log, test = split.sequences, split.test
+    parts = [log.item[split.history(test, row)] for row in range(len(test))]
+    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+    asked = np.flatnonzero(np.isin(test.users, split.valid.users)).astype(np.int64)
+    return {"offsets": offsets, "item": np.concatenate(parts), "asked": asked}
+
+
+def listed(split: Split, lists: IntArray) -> Ranker:
+    """The ranker that gives the lists [test questions, depth] back."""
+    row = {int(user): number for number, user in enumerate(split.test.users)}
+
+    def rank(histories: Histories) -> IntArray:
+        return lists[[row[int(user)] for user in histories.users]]
+
+    return rank
+
+
+def measure(split: Split, out: Path) -> dict[str, Any]:
+    """Figures on the test part, those of the epoch chosen on validation, and processor seconds of an epoch."""
+    about = json.loads(out.with_suffix(".json").read_text("utf-8"))
+    with np.load(out.with_suffix(".npz"), allow_pickle=False) as arrays:
+        ranker = listed(split, arrays["lists"].astype(np.int64))
+    figures = evaluate({"rectools": ranker}, split, "test", samples=1).systems["rectools"].figures
+    last = about["history"][-1]
+    return {
+        "test": {metric: figures[metric] for metric in ("recall@10", "ndcg@10", "coverage@10")},
+        "valid_ndcg@10": about["valid_ndcg@10"],
+        "epoch": about["epoch"],
+        "epochs": last["epoch"],
+        "cpu_seconds_an_epoch": last["cpu_seconds"] / last["epoch"],
+        "history": about["history"],
+    }
+
+
+def keep(name: str, found: dict[str, Any], data: str, everybody: bool, factors: int, seed: int) -> None:
+    """Into `quality_peers.json`, beside the other trainings."""
+    about = {"data": data, "held_out": "everybody" if everybody else "sample", "factors": factors, "seed": seed}
+    runs = {**((load(NAME) or {}).get("runs", {})), name: {**about, **found}}
+    command = "python -m loadtests.quality.peers --data DIR --work DIR"
+    save(NAME, {"versions_of_peers": environments.installed_versions("rectools"), "runs": runs}, command=command)
+    console.print(f"{name}: {found['test']}", highlight=False)
+
+
+if __name__ == "__main__":
+    app()
