@@ -27,7 +27,7 @@ from service.decoding import Decoding
 from service.engine import Engine
 from service.errors import ServiceError
 
-BLENDS = (1.0, 0.75, 0.5, 0.25)
+BLENDS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25, 0.0)
 BLEND_USERS = 500
 QUALITY_USERS = 2000
 PROBES = 24
