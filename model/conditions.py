@@ -144,6 +144,14 @@ class Conditions:
             torch.tensor(prices, dtype=torch.int64),
         )
 
+    def of_users(self, config: TrainConfig, user: Tensor) -> Tensor:
+        """Context [B, slots] of users [B] with their features alone, with dropout as in `sample`."""
+        context = torch.zeros(len(user), self.n_slots, dtype=torch.int64)
+        fields = self.features.shape[1]
+        shown = torch.rand(len(user), fields) < config.features_known
+        context[:, :fields] = torch.where(shown, self.features[user], 0)
+        return context
+
     def sample(
         self, config: TrainConfig, user: Tensor, target: Tensor, gap_ms: Tensor, scene: Tensor
     ) -> tuple[Tensor, Tensor]:

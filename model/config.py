@@ -20,7 +20,7 @@ from model.network import SIZES, NetworkConfig, StateDtype
 STATE_DTYPES: tuple[str, ...] = get_args(StateDtype)
 
 NETWORK_KEYS = {f.name for f in fields(NetworkConfig)} - {
-    "n_items", "code_sizes", "n_types", "n_context_rows", "n_slots", "has_time", "encoder",
+    "n_items", "code_sizes", "n_types", "n_context_rows", "n_slots", "has_time", "encoder", "n_fields",
 }  # fmt: skip
 
 NETWORK_DEFAULTS = {f.name: f.default for f in fields(NetworkConfig) if f.name in NETWORK_KEYS}

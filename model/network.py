@@ -48,6 +48,7 @@ class NetworkConfig:
     state_dtype: StateDtype = "float16"
     encoder: str = "gpt4rec"
     type_scale: bool = False  # how much an event's item weighs is learned for its type
+    n_fields: int = 0  # slots of user features, the first ones
 
     @property
     def levels(self) -> int:
@@ -103,12 +104,17 @@ class ContextNorm(nn.Module):
 
     def forward(self, h: Tensor, context: Tensor, gap_ms: Tensor) -> Tensor:
         """h […, d], context […, slots] int64 (0 unknown), gap_ms […] int64 (−1 unknown) → q […, d]."""
-        known = (context > 0).to(h.dtype)[..., None]
-        mixed = ((self.table(context) + self.slot) * known).sum(dim=-2)
+        mixed = self.mixed(context)
         gap_is_known = (gap_ms >= 0).to(h.dtype)[..., None]
         mixed = mixed + gap_is_known * (self.gap(log_seconds(gap_ms)[..., None] * 0.1) + self.gap_known)
         gamma, beta = self.modulate(F.silu(mixed)).chunk(2, dim=-1)
         out: Tensor = self.norm(h) * (1.0 + gamma) + beta
+        return out
+
+    def mixed(self, context: Tensor) -> Tensor:
+        """[…, d_context] the sum of what is known."""
+        known = (context > 0).to(self.slot.dtype)[..., None]
+        out: Tensor = ((self.table(context) + self.slot) * known).sum(dim=-2)
         return out
 
 
@@ -148,6 +154,7 @@ class GPT4Rec(nn.Module):
         self.period = nn.Linear(2 * len(PERIODS_MS), c.d_model, bias=False)
         self.dropout = nn.Dropout(c.dropout)
         self.encoder: Encoder = encoder_class(c.encoder)(c)
+        self.describe = nn.Linear(c.d_context, c.d_model, bias=False) if self.encoder.reads_context else None
         self.register_load_state_dict_pre_hook(_renamed)  # type: ignore[no-untyped-call]
         self.context = ContextNorm(c)
         self.advance = nn.ModuleList([Level(c) for _ in range(c.levels - 1)])
@@ -200,10 +207,11 @@ class GPT4Rec(nn.Module):
         """Full pass over [B, T] right-padded events → h [B, T, d]. Padding cannot be seen from the left.
 
         A start token, where there is one, carries the first event's time. `asked` [B, T] bool, the hidden places, and
-        `length` [B] are for encoders that are trained with them; `context` [B, d] for encoders that read the request's.
+        `length` [B] are for encoders that are trained with them; `context` [B, slots] for encoders that read the
+        users' features.
         """
         x, events = self._events(item, type_, time_ms, table, length=length, asked=asked)
-        h: Tensor = self.encoder(x, events, context)
+        h: Tensor = self.encoder(x, events, self._user(context))
         return h
 
     def encode(
@@ -218,7 +226,15 @@ class GPT4Rec(nn.Module):
     ) -> Tensor:
         """h [B, d] that the item after the first `length` [B] events of each row is asked with."""
         x, events = self._events(item, type_, time_ms, table, length=length)
-        return self.encoder.last(x, events, context)
+        return self.encoder.last(x, events, self._user(context))
+
+    def _user(self, context: Tensor | None) -> Tensor | None:
+        """[B, d] what the encoder is told of the users with context rows [B, slots]; None where it reads none."""
+        if self.describe is None or context is None:
+            return None
+        of_user = torch.arange(context.shape[1], device=context.device) < self.config.n_fields
+        user: Tensor = self.describe(self.context.mixed(torch.where(of_user, context, 0)))
+        return user
 
     def _events(
         self,
@@ -234,7 +250,10 @@ class GPT4Rec(nn.Module):
         return self.dropout(items + features), Events(type_, time_ms, items, features, length, asked)
 
     def query(self, h: Tensor, context: Tensor, gap_ms: Tensor) -> Tensor:
-        """q […, d] = conditional layer norm of h."""
+        """q […, d] = conditional layer norm of h. What the encoder has been told is not told again."""
+        if self.describe is not None:
+            told = torch.arange(context.shape[-1], device=context.device) < self.config.n_fields
+            context = torch.where(told, 0, context)
         q: Tensor = self.context(h, context, gap_ms)
         return q
 

@@ -31,8 +31,10 @@ def recent(events: EventArrays, receptive_field: int, vocabulary: Vocabulary) ->
 
 
 @torch.no_grad()
-def encode_histories(model: GPT4Rec, histories: list[EventArrays], table: Tensor) -> Tensor:
-    """[B, d] h after each history, in batches of like length."""
+def encode_histories(
+    model: GPT4Rec, histories: list[EventArrays], table: Tensor, context: Tensor | None = None
+) -> Tensor:
+    """[B, d] h after each history, in batches of like length; context [B, slots] for encoders that read it."""
     device = table.device
     out = torch.zeros(len(histories), model.config.d_model, device=device)
     order = sorted(range(len(histories)), key=lambda row: len(histories[row]))
@@ -46,7 +48,8 @@ def encode_histories(model: GPT4Rec, histories: list[EventArrays], table: Tensor
                 padded[channel, i, : len(e)] = values
         item, type_, time_ms = torch.from_numpy(padded).to(device)
         length = torch.tensor([len(histories[row]) for row in rows], device=device)
-        out[torch.tensor(rows, device=device)] = model.encode(item, type_, time_ms, length, table)
+        given = None if context is None else context[rows]
+        out[torch.tensor(rows, device=device)] = model.encode(item, type_, time_ms, length, table, context=given)
     return out
 
 
@@ -56,11 +59,11 @@ def dense_scores(
 ) -> Tensor:
     """[B, N] q · e_item. What is not given of the request, context [B, slots] and gap [B], is unknown."""
     table = model.item_table()
-    h = encode_histories(model, histories, table)
-    slots = np.zeros((len(h), model.config.n_slots), np.int64) if context is None else context
-    gaps = np.full(len(h), GAP_UNKNOWN, np.int64) if gap_ms is None else gap_ms
-    q = model.query(h, torch.from_numpy(slots).to(h.device), torch.from_numpy(gaps).to(h.device))
-    return dense_logits(q, table)
+    slots = np.zeros((len(histories), model.config.n_slots), np.int64) if context is None else context
+    gaps = np.full(len(histories), GAP_UNKNOWN, np.int64) if gap_ms is None else gap_ms
+    known = torch.from_numpy(slots).to(table.device)
+    h = encode_histories(model, histories, table, known)
+    return dense_logits(model.query(h, known, torch.from_numpy(gaps).to(h.device)), table)
 
 
 def validation_ndcg(model: GPT4Rec, split: Split, vocabulary: Vocabulary, limit: int) -> float:

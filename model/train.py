@@ -98,6 +98,7 @@ class Trainer:
             n_slots=len(self.context.slots),
             has_time=dataset.has_time,
             encoder=config.encoder,
+            n_fields=len(self.context.fields),
             **config.network_values(),
         )
         torch.manual_seed(config.seed)
@@ -210,6 +211,7 @@ class Trainer:
         user = batch.user[:, None].expand_as(item)[has_target]
         gap_ms, scene = batch.gap_ms[has_target], batch.scene[has_target]
         context, gap = self.conditions.sample(config, user, target, gap_ms, scene)
+        of_users = self.conditions.of_users(config, batch.user).to(self.device) if model.encoder.reads_context else None
         move = self.device
         item, target = item.to(move), target.to(move)
         sample = None
@@ -219,7 +221,7 @@ class Trainer:
         with torch.autocast(move.type, torch.bfloat16, enabled=move.type == "cuda"):
             table = model.item_table(None if sample is None else sample.rows)
             places = {name: value.to(move) for name, value in batch.places.items()}
-            h = model(item, batch.type.to(move), batch.time_ms.to(move), table, **places)
+            h = model(item, batch.type.to(move), batch.time_ms.to(move), table, context=of_users, **places)
             q = model.query(h[has_target.to(move)], context.to(move), gap.to(move))
             return joint_loss(model, q, table, target, self.weights, self.log_q, sample)
 

@@ -9,6 +9,8 @@ from model.encoders.base import Encoder, Events
 # Each is a class of its own module, which is imported when it is asked for.
 ENCODERS: dict[str, str] = {
     "gpt4rec": "Streaming",
+    "prefix": "Prefix",
+    "injected": "Injected",
     "sasrec": "SASRec",
     "gru4rec": "GRU4Rec",
     "bert4rec": "BERT4Rec",

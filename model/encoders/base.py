@@ -41,9 +41,11 @@ class Encoder(nn.Module, ABC):
              that encodes whole histories
     task:    what it is trained for: the item that follows each event, which takes a causal encoder, or items that
              were hidden, with the last one as the one asked for
+    reads_context: whether h depends on the user's features; the decoder is then not told of them
     """
 
     streams: ClassVar[bool] = False
+    reads_context: ClassVar[bool] = False
     task: ClassVar[Task] = "next"
 
     @classmethod

@@ -111,13 +111,18 @@ class Streaming(Encoder):
         return max_length, c.window
 
     def forward(self, x: Tensor, events: Events, context: Tensor | None) -> Tensor:
-        n, time_ms = x.shape[1], events.time_ms
+        mask, elapsed, rope = self.geometry(events.time_ms, x)
+        for block in self.blocks:
+            x = block(x, mask[None], elapsed, rope)
+        return x
+
+    def geometry(self, time_ms: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
+        """Of events at `time_ms` [B, T]: additive mask [T, T] in the type of x, log(1+Δt) [B, T, T] where times are
+        used, rotary positions."""
+        n = time_ms.shape[1]
         position = torch.arange(n, device=x.device)
         distance = position[:, None] - position[None, :]
         allowed = (distance >= 0) & (distance <= self.c.window)
         mask = torch.zeros(n, n, device=x.device, dtype=x.dtype).masked_fill(~allowed, MASKED)
         elapsed = log_seconds(time_ms[:, :, None] - time_ms[:, None, :]) if self.c.has_time else None
-        rope = rotary(n, self.c.d_head, x.device)
-        for block in self.blocks:
-            x = block(x, mask[None], elapsed, rope)
-        return x
+        return mask, elapsed, rotary(n, self.c.d_head, x.device)
