@@ -24,9 +24,10 @@ from implicit.utils import ParameterWarning
 from scipy import sparse
 
 from export.itemcf import DEFAULT_HORIZON, IntArray, ItemCF, Popularity
+from export.repeat import Repeat
 from model.data import Sequences
 from model.data_split import Holdout, Split
-from model.metrics import NOT_RANKED, ndcg
+from model.metrics import NOT_RANKED, ndcg, target_ranks
 
 Kind = Literal["cosine", "tfidf", "bm25"]
 Progress = Callable[[int, int], None]  # (candidates tried, candidates in all)
@@ -34,6 +35,7 @@ Progress = Callable[[int, int], None]  # (candidates tried, candidates in all)
 KINDS: tuple[Kind, ...] = ("cosine", "tfidf", "bm25")
 DECAYS: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3)
 NEIGHBOURS: tuple[int, ...] = (50, 100, 200)
+REPEAT_DECAYS: tuple[float, ...] = (1.0, 0.999, 0.998, 0.995, 0.99, 0.98, 0.95, 0.9)
 
 # Enough questions to choose by; more would only cost time.
 MAX_QUESTIONS = 10_000
@@ -158,6 +160,21 @@ def fit_neighbours(
     table[row[kept], place[kept]] = column[kept]
     values[row[kept], place[kept]] = similarity[kept]
     return table, values
+
+
+def fit_repeat(split: Split) -> Repeat:
+    """Repeat purchase with the decay of the best NDCG@10 on the validation part; of equals the one nearer to 1."""
+    questions = _sample(split.valid, MAX_QUESTIONS)
+    found = [_repeat_ndcg(Repeat(split.train.n_items, decay), split, questions) for decay in REPEAT_DECAYS]
+    return Repeat(split.train.n_items, REPEAT_DECAYS[int(np.argmax(found))])
+
+
+def _repeat_ndcg(model: Repeat, split: Split, questions: Holdout) -> float:
+    lists = np.full((len(questions), 10), -1, np.int64)
+    for i in range(len(questions)):
+        items, _ = model.recommend(split.sequences.item[split.history(questions, i)], 10)
+        lists[i, : len(items)] = items
+    return float(ndcg(target_ranks(lists, questions.target), 10).mean()) if len(questions) else 0.0
 
 
 def _item_cf(neighbour: npt.NDArray[np.int32], similarity: npt.NDArray[np.float32], config: ItemCFConfig) -> ItemCF:

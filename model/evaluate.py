@@ -15,6 +15,7 @@ from scipy import sparse
 
 from export.features import EventArrays
 from export.itemcf import ItemCF, Popularity
+from export.repeat import Repeat
 from model import metrics
 from model.bootstrap import CONFIDENCE, SAMPLES, paired_bootstrap
 from model.data import IntArray
@@ -95,6 +96,21 @@ def popularity_ranker(popularity: Popularity, depth: int = DEPTH) -> Ranker:
         lists = np.full((len(histories), depth), -1, np.int64)
         for i in range(len(histories)):
             items, _ = popularity.recommend(depth, None, histories.excluded(i))
+            lists[i, : len(items)] = items
+        return lists
+
+    return rank
+
+
+def repeat_ranker(repeat: Repeat, popularity: Popularity, depth: int = DEPTH) -> Ranker:
+    """The user's own items again, completed with popularity: a question for lists that keep the history's items."""
+
+    def rank(histories: Histories) -> IntArray:
+        lists = np.full((len(histories), depth), -1, np.int64)
+        for i in range(len(histories)):
+            excluded = histories.excluded(i)
+            found = repeat.recommend(histories.items(i), depth, None, excluded)
+            items, _ = popularity.fill(*found, depth, None, excluded)
             lists[i, : len(items)] = items
         return lists
 

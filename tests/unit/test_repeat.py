@@ -1,0 +1,72 @@
+"""Repeat purchase against the plain sum, and its choice of a decay."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from export.itemcf import Popularity
+from export.repeat import Repeat
+from model.baselines import fit_repeat
+from model.data import sequences
+from model.data_split import leave_one_out
+from model.evaluate import evaluate, repeat_ranker
+from tests.data_builders import tiny_dataset
+
+ITEMS = 6
+
+
+@given(
+    st.lists(st.integers(-1, ITEMS + 1), max_size=12),
+    st.floats(0.05, 1.0),
+    st.integers(0, 8),
+    st.sets(st.integers(0, ITEMS - 1)),
+    st.sets(st.integers(0, ITEMS - 1)),
+)
+def test_it_is_the_plain_sum_over_the_user_s_own_items(
+    history: list[int], decay: float, k: int, allowed: set[int], excluded: set[int]
+) -> None:
+    score: dict[int, float] = {}
+    last: dict[int, int] = {}
+    for place, item in enumerate(history):
+        if 0 <= item < ITEMS:
+            score[item] = score.get(item, 0.0) + decay ** (len(history) - 1 - place)
+            last[item] = place
+    open_ = np.isin(np.arange(ITEMS), list(allowed))
+    items, scores = Repeat(ITEMS, decay).recommend(
+        np.array(history, np.int64), k, open_, np.array(sorted(excluded), np.int64)
+    )
+    wanted = {item for item in score if item in allowed and item not in excluded}
+    assert len(items) == min(k, len(wanted)) and set(items.tolist()) <= wanted
+    np.testing.assert_allclose(scores, [score[item] for item in items], rtol=1e-5)
+    left = [score[item] for item in wanted - set(items.tolist())]
+    assert not left or k == 0 or max(left) <= float(scores.min()) * (1 + 1e-5)
+    for one, other in itertools.pairwise(items):
+        assert score[one] > score[other] * (1 - 1e-9)
+        assert score[one] != score[other] or last[one] > last[other]
+
+
+def test_the_decay_is_chosen_on_validation_and_what_is_bought_again_is_found() -> None:
+    """Everybody repeats the last item all the time, after much of another."""
+    log = sequences(tiny_dataset(30, 20, min_events=9, max_events=9))
+    item = log.item.reshape(30, 9).copy()
+    item[:, :5] = item[:, :1]
+    item[:, 6:] = item[:, 5:6] = (item[:, :1] + 7) % 20
+    split = leave_one_out(replace(log, item=item.reshape(-1)))
+    repeat = fit_repeat(split)
+    systems = {"repeat": repeat_ranker(repeat, Popularity.fit(split.train.item, 20))}
+    figures = evaluate(systems, split, exclude_history=False, samples=1).systems["repeat"].figures
+    assert figures["recall@10"] == 1.0
+    kept_out = evaluate(systems, split, samples=1).systems["repeat"].figures
+    assert kept_out["recall@10"] == 0.0, "with the history taken out only popularity is left"
+
+
+def test_a_decay_outside_its_range_is_refused() -> None:
+    for decay in (0.0, 1.5):
+        with pytest.raises(ValueError, match="decay"):
+            Repeat(ITEMS, decay)
