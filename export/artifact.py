@@ -3,7 +3,7 @@
     <model_version>/
       manifest.json                   what this is, and the sha256 of every other file
       encoder.onnx  decoder.onnx  sampler.onnx      the graphs: states, deterministic lists, sampled lists
-      explainer.onnx                  what each event carried to the state; older artefacts are without it
+      explainer.onnx                  what each event carried to the state; not of encoders without a state
       trie.npz  items.npz             the catalogue as tensors: token paths, item embeddings
       catalogue.npz                   the catalogue for people: ids, titles, categories
       tokenizer.json  tokenizer.npz   the fitted tokenizer
@@ -128,6 +128,11 @@ class Artifact:
     @property
     def receptive_field(self) -> int:
         return int(self.manifest["receptive_field"])
+
+    @property
+    def streaming(self) -> bool:
+        """Whether a state can be carried from event to event, or histories are encoded whole."""
+        return bool(self.manifest["streaming"])
 
     @property
     def explains(self) -> bool:

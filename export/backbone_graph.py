@@ -13,36 +13,27 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from export.graph import FLOAT, HALF, INT8, GraphDtype, GraphWriter
+from export.event_graph import EventGraph
+from export.graph import FLOAT, HALF, INT8, GraphDtype
 from model.encoders.gpt4rec import ROPE_BASE
-from model.network import PERIODS_MS, NetworkConfig
-
-MASKED = -30_000.0  # a float16 number, and far below any score
+from model.network import NetworkConfig
 
 STATE_TYPES = {"float32": FLOAT, "float16": HALF, "int8": INT8}
 
 
-class Backbone(GraphWriter, ABC):
-    """B rows of T events that attend to S slots. A graph declares its inputs first:
-
-    item / type / time / previous [B, T] of the events, slot [1, 1, S] = 0 … S − 1, table [N + 2, d],
-    scores = [−1, heads, T, S], folded = [−1, heads · T, S]
+class Backbone(EventGraph, ABC):
+    """B rows of T events that attend to S slots. A graph declares its inputs first: those of the events, and
+    slot [1, 1, S] = 0 … S − 1, scores = [−1, heads, T, S], folded = [−1, heads · T, S]
     """
 
-    item: ir.Value
-    type: ir.Value
-    time: ir.Value
-    previous: ir.Value
     slot: ir.Value
     scores: ir.Value
     folded: ir.Value
-    table: ir.Value
 
     def __init__(
         self, name: str, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype
     ) -> None:
-        super().__init__(name, weights, dtype)
-        self.config = config
+        super().__init__(name, config, weights, dtype)
         self.state_type = STATE_TYPES[config.state_dtype]
         self.quantised = config.state_dtype == "int8"
 
@@ -66,37 +57,6 @@ class Backbone(GraphWriter, ABC):
         largest = op.Max(op.ReduceMax(op.Abs(new), self.ints(3), keepdims=1), self.floats(1e-8))
         scale = op.Div(largest, self.floats(127.0))
         return self.cast(op.Round(op.Div(new, scale)), INT8), op.Squeeze(scale, self.ints(3))
-
-    def embed(self) -> ir.Value:
-        """Item, scaled by type where the network does, + type + gap + period; the start token is its item row alone."""
-        op, c = self.op, self.config
-        x = op.Gather(self.weight("event_type.weight"), self.type, axis=0)
-        if c.has_time:
-            x = op.Add(x, self.times())
-        is_event = op.Less(self.type, self.ints(c.n_types))
-        x = op.Mul(x, op.Unsqueeze(self.cast(is_event, self.compute), self.ints(2)))
-        items = op.Gather(self.table, self.item, axis=0)
-        if c.type_scale:
-            scale = op.Gather(self.weight("type_scale"), self.type, axis=0)
-            items = op.Mul(items, op.Unsqueeze(scale, self.ints(2)))
-        value: ir.Value = op.Add(items, x)
-        return value
-
-    def times(self) -> ir.Value:
-        """Embedded log(1 + gap) to the event before, and the phases of the periods."""
-        op = self.op
-        periods = np.array(PERIODS_MS, np.int64)
-        phase = op.Mod(op.Unsqueeze(self.time, self.ints(2)), self.constant(periods, "periods"))
-        turn = self.constant((2 * np.pi / periods).astype(np.float32), "turn")
-        phase = op.Mul(self.cast(phase, FLOAT), turn)
-        log_gap = op.Unsqueeze(self.log_seconds(op.Sub(self.time, self.previous)), self.ints(2))
-        log_gap = op.Mul(log_gap, self.floats(0.1))
-        both = self.to_compute(op.Concat(op.Sin(phase), op.Cos(phase), log_gap, axis=2))
-        # The network's columns are sine and cosine of each period in turn.
-        period = self._weights["period.weight"]
-        columns = np.concatenate([period[:, 0::2], period[:, 1::2], self._weights["gap.weight"]], axis=1)
-        self._weights = {**self._weights, "times.weight": columns}
-        return self.linear(both, "times", bias=False)
 
     def elapsed(self, all_time: ir.Value) -> ir.Value:
         """[B, T, S] log(1 + Δt) between every new event and every slot."""

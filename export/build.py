@@ -19,6 +19,7 @@ from export.encoder_graph import write_encoder
 from export.explainer_graph import write_explainer
 from export.features import ContextVocabulary, Vocabulary
 from export.graph import OPSET, GraphDtype
+from export.history_graph import write_history_encoder
 from export.itemcf import ItemCF, Popularity
 from export.parity import GateResult, Probe, Quality, check
 from export.sampler_graph import write_sampler
@@ -79,10 +80,13 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
     """All files of an artefact, sealed; the parity gate is the caller's."""
     model = parts.model.eval()
     weights = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
-    write_encoder(model.config, weights, folder / "encoder.onnx", dtype)
+    if model.config.streams:
+        write_encoder(model.config, weights, folder / "encoder.onnx", dtype)
+        write_explainer(model.config, weights, folder / EXPLAINER, dtype)
+    else:
+        write_history_encoder(model.config, weights, folder / "encoder.onnx", dtype)
     write_decoder(model.config, weights, folder / "decoder.onnx", dtype, dense=parts.dense_candidates)
     write_sampler(model.config, weights, folder / "sampler.onnx", dtype)
-    write_explainer(model.config, weights, folder / EXPLAINER, dtype)
     Trie.build(parts.tokenizer.codes).save(folder / "trie.npz")
     with torch.no_grad():
         table = model.item_table().cpu().numpy().astype(np.float32)
@@ -97,7 +101,7 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
 def _manifest(parts: Parts, dtype: GraphDtype) -> dict[str, Any]:
     config = parts.model.config
     return {
-        "streaming": True,
+        "streaming": config.streams,
         "receptive_field": config.receptive_field,
         "network": config.to_json(),
         "context": parts.context.to_json(),

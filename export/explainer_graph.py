@@ -14,7 +14,8 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-from export.backbone_graph import MASKED, Backbone
+from export.backbone_graph import Backbone
+from export.event_graph import MASKED
 from export.graph import BOOL, FLOAT, INT, GraphDtype
 from model.network import NetworkConfig
 

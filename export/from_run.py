@@ -15,6 +15,7 @@ from export.build import ParityError, Parts, export, write
 from export.catalogue import Catalogue, CatalogueItem
 from export.features import EVENT_TYPES, EventArrays
 from export.graph import GraphDtype
+from export.history_graph import WRITERS
 from export.parity import Probe, Quality
 from model.baselines import Baselines, fit_baselines
 from model.data import Dataset
@@ -49,6 +50,8 @@ def export_run(
     try:
         say("reading the run and its data")
         run = Run.open(folder)
+        if not run.network.streams and run.network.encoder not in WRITERS:
+            raise ExportError(f"the encoder {run.network.encoder!r} has no graph: it is there to be compared in torch")
         dataset = run.dataset(data)
         split = run.split(dataset)
         say("fitting item-CF and popularity")

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from export.artifact import Artifact
-from export.features import GAP_UNKNOWN, EventArrays
+from export.features import GAP_UNKNOWN, EventArrays, Vocabulary
 from export.graph import GraphDtype
 from model.attention import attention_rollout
 from model.network import GPT4Rec
+from model.ranking import recent
 from model.reference import Listed, ReferenceDecoder
 from service.decoding import Decoding
 from service.engine import Engine, Job, Ranking
@@ -88,7 +89,8 @@ def check(
     quality: Quality | None = None,
 ) -> GateResult:
     """Compare every probe's hidden state, its attention, and its lists under every strategy. The engine streams the
-    second half of each history over the state of the first, so the state's round trip is part of the comparison.
+    second half of each history over the state of the first, where there is one, so the state's round trip is part of
+    the comparison.
     `quality` is for graphs that round."""
     hidden_tolerance = max(TOLERANCE[dtype] * 10, HIDDEN[model.config.state_dtype])
     result = GateResult(dtype, len(probes), hidden_tolerance)
@@ -98,9 +100,10 @@ def check(
     everything = range(len(artifact.catalogue))
     overlaps = []
     for number, probe in enumerate(probes):
-        hidden = full_encode(model, vocabulary.with_start(probe.events))
+        hidden = full_encode(model, _seen(model, vocabulary, probe.events))
         context = vocabulary.context.encode(probe.context)
-        base = Job(None, *_arrays(probe.events), True, context, probe.gap_ms, STRATEGIES[0], 10, 0, _NOTHING, number)
+        events, whole = _kept(engine, probe.events)
+        base = Job(None, *_arrays(events), whole, context, probe.gap_ms, STRATEGIES[0], 10, 0, _NOTHING, number)
         state = _streamed(engine, base)
         result.hidden = max(result.hidden, float(np.abs(state.state.h - hidden.numpy()).max()))
         _explain(result, engine, model, probe.events, hidden)
@@ -126,6 +129,19 @@ def _no_events() -> dict[str, Any]:
     return {"item": _NOTHING, "type": _NOTHING, "time_ms": _NOTHING, "from_start": False}
 
 
+def _kept(engine: Engine, events: EventArrays) -> tuple[EventArrays, bool]:
+    """What the service gives of a history, and whether that is all of it: a state may have seen more than is kept."""
+    start = 0 if engine.artifact.streaming else max(0, len(events) - engine.receptive_field)
+    return events.after(start), start == 0
+
+
+def _seen(model: GPT4Rec, vocabulary: Vocabulary, events: EventArrays) -> EventArrays:
+    """What the network is given of it."""
+    if model.config.streams:
+        return vocabulary.with_start(events)
+    return recent(events, model.config.receptive_field, vocabulary)
+
+
 def _arrays(events: EventArrays) -> tuple[Any, Any, Any]:
     return events.item, events.type, events.time_ms
 
@@ -134,13 +150,12 @@ def _arrays(events: EventArrays) -> tuple[Any, Any, Any]:
 def full_encode(model: GPT4Rec, events: EventArrays) -> torch.Tensor:
     """h [d] after one torch pass over the whole history."""
     item, type_, time_ms = (torch.from_numpy(a)[None] for a in _arrays(events))
-    h: torch.Tensor = model.eval()(item, type_, time_ms)[0, -1]
-    return h
+    return model.eval().encode(item, type_, time_ms, torch.tensor([len(events)]))[0]
 
 
 def _explain(result: GateResult, engine: Engine, model: GPT4Rec, events: EventArrays, hidden: torch.Tensor) -> None:
     """The explainer over the whole history: its shares against torch's, its hidden state against the network's."""
-    if not len(events):
+    if not len(events) or not engine.explains:
         return
     got = engine.explain(events, from_start=True)
     whole = engine.artifact.vocabulary.with_start(events)
@@ -151,7 +166,7 @@ def _explain(result: GateResult, engine: Engine, model: GPT4Rec, events: EventAr
 
 def _streamed(engine: Engine, job: Job) -> Ranking:
     half = len(job.item) // 2
-    if half == 0:
+    if half == 0 or not engine.artifact.streaming:
         return _run(engine, replace(job, k=0))
     first = replace(job, item=job.item[:half], type=job.type[:half], time_ms=job.time_ms[:half], k=0)
     state = _run(engine, first).state

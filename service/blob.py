@@ -34,7 +34,7 @@ _DTYPE_CODE = {dtype.name: code for code, dtype in enumerate(STATE_DTYPES)}
 class Base:
     """A state, the version of the log it was made at, and the score of its newest event.
 
-    `state` is None where only `h` [d] was kept.
+    `state` is None where only `h` [d] was kept, and where the model's states are no more than that.
     """
 
     h: npt.NDArray[np.float32]
@@ -44,7 +44,7 @@ class Base:
 
     @classmethod
     def of(cls, state: EncoderState, version: str, last_score: float, *, h_only: bool = False) -> Base:
-        return cls(state.h, None if h_only else state, version, last_score)
+        return cls(state.h, state if state.extends and not h_only else None, version, last_score)
 
 
 def pack(base: Base, shape: StateShape) -> bytes:

@@ -25,6 +25,7 @@ from service.errors import ArtifactError
 from service.explain import Explanation
 from service.explainer import Explainer
 from service.filters import EVERYTHING, Filters
+from service.history_encoder import HistoryEncoder
 from service.jobs import DecodeJob, EncodeJob, FloatArray, IntArray, Job, Listed, Ranking
 from service.sessions import Device, GraphSession, Placement, Values
 from service.state import EncoderState
@@ -65,7 +66,10 @@ class Engine:
         by_rows = frozenset(level for level in range(artifact.levels) if f"row_ok_{level}" in inputs)
         dtype: np.dtype[np.floating[Any]] = np.dtype(np.float16 if half else np.float32)
         self._tables = Tables(artifact, self.at, dtype, by_rows, dense="item_path" in inputs)
-        self._encoder = Encoder(artifact, self.at, self._run_encoder)
+        run, asks = self._run_encoder, "asked" in self._graphs["encoder"].inputs
+        self._encoder: Encoder | HistoryEncoder = (
+            Encoder(artifact, self.at, run) if artifact.streaming else HistoryEncoder(artifact, self.at, run, asks=asks)
+        )
         self._decoder = Decoder(self._tables, self.at, self._run_decoder)
         self._explainer = Explainer(artifact, self.at)
         self.state_shape = self._encoder.shape
@@ -122,7 +126,9 @@ class Engine:
     def warm_up(self) -> None:
         """A run of every graph at every width, and of every size that batches are padded to; raises where one fails."""
         sizes = [2**i for i in range(WARM_ROWS.bit_length())] if self.at.pad else [1]
-        lengths = [2**i for i in range(CHUNK.bit_length())] if self.at.pad else [self.receptive_field]
+        longest = CHUNK if self.artifact.streaming else self.receptive_field
+        padded = [2**i for i in range((longest - 1).bit_length() + 1)]
+        lengths = padded if self.at.pad else [self.receptive_field]
         state = _result(self.encode([EncodeJob(None, _NO_ITEMS, _NO_ITEMS, _NO_ITEMS, True)])[0])
         for length, rows in itertools.product(lengths, sizes):
             events = np.full(length, self.artifact.vocabulary.unknown_item, np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,17 @@ class EncoderState:
     time_ms: npt.NDArray[np.int64]
     n_valid: int
     h: npt.NDArray[np.float32]
+
+    @classmethod
+    def of_hidden(cls, h: npt.NDArray[np.float32]) -> Self:
+        """The state of a model that encodes whole histories: no keys and values."""
+        nothing = np.zeros((0, 2, 0, 0), np.float16)
+        return cls(nothing, np.zeros(0, np.float32), np.zeros(0, np.int64), 0, h)
+
+    @property
+    def extends(self) -> bool:
+        """Whether an event can be added to it."""
+        return len(self.kv) > 0
 
     @property
     def shape(self) -> StateShape:

@@ -80,6 +80,9 @@ CUDA_KERNELS: dict[str, list[Kernel]] = {
     "Exp": [
         Kernel(13, ALWAYS, {"T": "bfloat16 double float float16"}),
     ],
+    "GRU": [
+        Kernel(14, ALWAYS, {"T": "double float float16", "T1": "int32"}),
+    ],
     "Gather": [
         Kernel(
             13,
@@ -112,6 +115,9 @@ CUDA_KERNELS: dict[str, list[Kernel]] = {
     "GreaterOrEqual": [
         Kernel(16, ALWAYS, {"T": "double float float16 int32 int64 uint32 uint64", "T1": "bool"}),
         Kernel(12, 15, {"T": "double float float16 int32 int64 uint32 uint64", "T1": "bool"}),
+    ],
+    "LSTM": [
+        Kernel(14, ALWAYS, {"T": "double float float16", "T1": "int32"}),
     ],
     "LayerNormalization": [
         Kernel(17, ALWAYS, {"T": "bfloat16 double float float16", "U": "float"}),
@@ -164,6 +170,9 @@ CUDA_KERNELS: dict[str, list[Kernel]] = {
     ],
     "ReduceSum": [
         Kernel(13, ALWAYS, {"T": "bfloat16 double float float16 int32 int64"}),
+    ],
+    "Relu": [
+        Kernel(14, ALWAYS, {"T": "bfloat16 double float float16"}),
     ],
     "Reshape": [
         Kernel(
@@ -282,6 +291,9 @@ CUDA_KERNELS: dict[str, list[Kernel]] = {
     "Sub": [
         Kernel(14, ALWAYS, {"T": "bfloat16 double float float16 int16 int32 int64 int8 uint16 uint32 uint64 uint8"}),
         Kernel(13, 13, {"T": "bfloat16 double float float16 int32 int64 uint32 uint64"}),
+    ],
+    "Tanh": [
+        Kernel(13, ALWAYS, {"T": "bfloat16 double float float16"}),
     ],
     "TopK": [
         Kernel(11, ALWAYS, {"I": "int64", "T": "double float float16 int32 int64"}),
