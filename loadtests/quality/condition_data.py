@@ -1,0 +1,61 @@
+"""Data sets that conditions are measured on, made from imported ones by stated rules."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from model.data import Dataset
+from model.data_errors import DataError
+
+DAY_MS = 86_400_000
+# What ratings stand for where a log has no types of its own: the best are bought, the worst only looked at.
+TYPE_OF_RATING = {5: "purchase", 4: "cart", 3: "click", 2: "view", 1: "view"}
+
+
+def journey(dataset: Dataset, days: int, least: int, households: int) -> Dataset:
+    """The newest `days` of a log of purchases, items bought `least` times or more in all of it, each
+    `households`-th user, by order of first appearance; with the part of the day as the scene of an event.
+
+    Raises DataError for a log without times, or where nothing is left.
+    """
+    events = dataset.events
+    if not dataset.has_time:
+        raise DataError("the newest days of a log need times", mend="take another data set")
+    often = events.group_by("item_id").len().filter(pl.col("len") >= least)["item_id"]
+    users = events["user_id"].unique(maintain_order=True)[::households]
+    newest = pl.col("timestamp") > pl.col("timestamp").max() - days * DAY_MS
+    known = pl.col("item_id").is_in(often.to_list()) & pl.col("user_id").is_in(users.to_list())
+    kept = events.filter(newest & known)
+    if kept.is_empty():
+        raise DataError("the rule leaves no event", mend="take more days, users or items")
+    kept = kept.with_columns(scene=day_part(pl.col("timestamp")))
+    items = dataset.items.filter(pl.col("item_id").is_in(kept["item_id"].unique().to_list()))
+    of_users = dataset.users.filter(pl.col("user_id").is_in(kept["user_id"].unique().to_list()))
+    return Dataset.of(
+        f"{dataset.name}, {days} days, items {least} times, users 1/{households}",
+        kept, items, of_users, has_time=True, category_kind=dataset.category_kind, source=dataset.source,
+    )  # fmt: skip
+
+
+def day_part(timestamp: pl.Expr) -> pl.Expr:
+    """Of a time in ms: weekday or weekend, morning (till 11), midday (till 16), evening."""
+    time = pl.from_epoch(timestamp, time_unit="ms")
+    day = pl.when(time.dt.weekday() >= 6).then(pl.lit("weekend ")).otherwise(pl.lit("weekday "))
+    hour = time.dt.hour()
+    part = (
+        pl.when(hour < 11).then(pl.lit("morning")).when(hour < 16).then(pl.lit("midday")).otherwise(pl.lit("evening"))
+    )
+    return day + part
+
+
+def typed_by_rating(dataset: Dataset) -> Dataset:
+    """The log with its ratings read as event types, `TYPE_OF_RATING`. Raises DataError where there are none."""
+    rated = dataset.events["value"].drop_nulls().round().cast(pl.Int64).unique()
+    if rated.is_empty() or not set(rated) <= set(TYPE_OF_RATING):
+        raise DataError("the log has no ratings of 1 to 5", mend="take another data set")
+    rating = pl.col("value").round().cast(pl.Int64)
+    events = dataset.events.with_columns(event_type=rating.replace_strict(TYPE_OF_RATING, default="other"))
+    return Dataset.of(
+        f"{dataset.name}, ratings as types", events, dataset.items, dataset.users,
+        has_time=dataset.has_time, category_kind=dataset.category_kind, source=dataset.source,
+    )  # fmt: skip
