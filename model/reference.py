@@ -13,7 +13,7 @@ import torch
 
 from export.noise import gumbel, node_hash
 from model.network import GPT4Rec
-from service.decoding import Decoding
+from service.decoding import Decoding, dense_width
 
 Path = tuple[int, ...]
 
@@ -73,12 +73,13 @@ class ReferenceDecoder:
             kept = [self._advanced(level, node) for node in children[:width]]
         if self.dense and not decoding.sampled:
             found = {node.path for node in kept}
-            kept += [node for node in self._dense_candidates(q, width, allowed) if node.path not in found]
+            dense = self._dense_candidates(q, dense_width(k, width), allowed)
+            kept += [node for node in dense if node.path not in found]
         return self._rank(kept, q, decoding)[:k]
 
-    def _dense_candidates(self, q: torch.Tensor, width: int, allowed: Sequence[int]) -> list[Node]:
-        """The `width` allowed items with the largest q · e, each at the end of its own path."""
-        best = sorted(allowed, key=lambda item: -float(self.table[item].double() @ q.double()))[:width]
+    def _dense_candidates(self, q: torch.Tensor, n: int, allowed: Sequence[int]) -> list[Node]:
+        """The n allowed items with the largest q · e, each at the end of its own path."""
+        best = sorted(allowed, key=lambda item: -float(self.table[item].double() @ q.double()))[:n]
         nodes = []
         for item in best:
             node = Node((), 0.0, 0.0, 0.0, False, q)

@@ -43,11 +43,11 @@ class Decoder:
 
     def _decode(self, jobs: Sequence[DecodeJob]) -> list[Listed]:
         """One run for jobs of one width and one graph."""
-        width, sampled = jobs[0].run_key
+        width, sampled, dense = jobs[0].run_key
         if any(job.k > width for job in jobs):
             raise ModelError(f"a beam of {width} cannot hold the {max(job.k for job in jobs)} items asked for")
         tables, rows = self.tables, self._at.rows(len(jobs))
-        shape = tables.shape(width, rows, sampled)
+        shape = tables.shape(width, rows, sampled, dense)
         masks = [tables.filters.mask(job.allowed) for job in jobs]
         stack = tables.stack(masks)
         closed = self._closed(tables, jobs, masks, shape, rows)
@@ -59,7 +59,8 @@ class Decoder:
         if sampled:
             feeds |= _sampling_feeds(jobs, rows)
         # Where shapes are padded, they are also all that a captured graph depends on.
-        key = (shape.kept, rows, *(v.shape for v in closed.values())) if self._at.pad else (shape.kept, rows)
+        sizes = tuple(values.shape for values in closed.values()) if self._at.pad else ()
+        key = (shape.kept, dense, rows, sizes)
         fixed = (tables.values, stack.values, shape.values)
         out = self._run(sampled, feeds, fixed, key, len(jobs))
         # A node whose score is not a number is never listed: the list would only look too short.

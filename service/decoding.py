@@ -14,6 +14,17 @@ WIDTH_BUCKETS: tuple[int, ...] = (8, 16, 32, 64, 128)
 MAX_WIDTH = WIDTH_BUCKETS[-1]
 
 _ALL_MASS = 2.0
+_LEAST_DENSE = 8
+
+
+def dense_width(k: int, width: int) -> int:
+    """How many items by the dense score join a beam of `width` for a list of `k`, in one of two sizes a width.
+
+    With k of them the list holds whatever the exhaustive score would put there; more than that seldom change it, and
+    each costs what a kept node costs.
+    """
+    quarter = max(_LEAST_DENSE, width // 4)
+    return quarter if k <= quarter else width
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -137,7 +138,9 @@ class Engine:
         excluded = [np.arange(n) for n in (0, *CLOSED_BUCKETS[:-1])] if self.at.capture else [_NO_ITEMS]
         for width, strategy, out, rows in itertools.product(WIDTH_BUCKETS, _STRATEGIES, excluded, sizes):
             job = DecodeJob(state.h, context, GAP_UNKNOWN, Decoding(strategy), 1, EVERYTHING, out, 0, width)
-            _warm(self.decode, job, rows)
+            # A long list may run in another shape than a short one.
+            for one in {job.run_key: job, replace(job, k=width).run_key: replace(job, k=width)}.values():
+                _warm(self.decode, one, rows)
 
     def encode(self, jobs: Sequence[EncodeJob]) -> list[EncoderState | Exception]:
         """The state after every job's events, in order, in runs grouped by length. A job that cannot be run gets its

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.decoding import Decoding
+from service.decoding import Decoding, dense_width
 from service.state import EncoderState
 
 IntArray = npt.NDArray[np.int64]
@@ -19,9 +19,10 @@ def encode_key(events: int) -> int:
     return events.bit_length()
 
 
-def decode_key(width: int, decoding: Decoding) -> tuple[int, bool]:
-    """Lists of one beam width are decoded together; sampling has a graph of its own."""
-    return width, decoding.sampled
+def decode_key(width: int, decoding: Decoding, k: int) -> tuple[int, bool, int]:
+    """Lists of one beam width and one number of dense candidates are decoded together; sampling, which has none of
+    these, has a graph of its own."""
+    return width, decoding.sampled, 0 if decoding.sampled else dense_width(k, width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,8 @@ class DecodeJob:
         return self.decoding.width(self.k) if self.width is None else self.width
 
     @property
-    def run_key(self) -> tuple[int, bool]:
-        return decode_key(self.run_width, self.decoding)
+    def run_key(self) -> tuple[int, bool, int]:
+        return decode_key(self.run_width, self.decoding, self.k)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class Plan:
 
     def forecast(self, rung: ModelRung) -> Forecast:
         """When the list would be decoded, if the decoder were asked now."""
-        return self.model.decoder.forecast(decode_key(self.width(rung), self.decoding))
+        return self.model.decoder.forecast(decode_key(self.width(rung), self.decoding, self.request.k))
 
     def context(self) -> Mapping[str, Any]:
         """Slots of the decoder's context: the scene and the control codes win over features of the same name."""

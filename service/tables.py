@@ -77,7 +77,7 @@ class Tables:
         self.dense_rows = len(artifact.item_table) if dense else 0
         self._table, self._dtype, self._at = artifact.item_table, dtype, at
         self._lock = threading.Lock()
-        self._shapes: OrderedDict[tuple[int, int, bool], Shape] = OrderedDict()
+        self._shapes: OrderedDict[Hashable, Shape] = OrderedDict()
         self._stacks: OrderedDict[frozenset[Mask], Stack] = OrderedDict()
         self._remembered: OrderedDict[Hashable, Mapping[str, Array]] = OrderedDict()
         values: dict[str, ort.OrtValue] = {}
@@ -121,12 +121,14 @@ class Tables:
     def set_dense_candidates(self, join: bool) -> None:
         self.values = {**self.values, "join": self._at.put(np.full(1, 0.0 if join else NEVER, np.float32))}
 
-    def shape(self, width: int, rows: int, sampled: bool) -> Shape:
+    def shape(self, width: int, rows: int, sampled: bool, dense: int) -> Shape:
+        """For `dense` candidates beside the beam, where the graph has them."""
+        key = (width, rows, sampled, dense)
         with self._lock:
-            shape = self._shapes.get((width, rows, sampled))
+            shape = self._shapes.get(key)
             if shape is None:
                 by_rows = frozenset[int]() if sampled else self._by_rows
-                shape = self._shapes[width, rows, sampled] = self._make_shape(width, rows, by_rows)
+                shape = self._shapes[key] = self._make_shape(width, rows, by_rows, dense)
                 if len(self._shapes) > _SHAPES_MAX:
                     self._shapes.popitem(last=False)
             return shape
@@ -180,7 +182,7 @@ class Tables:
             values["item_ok"] = self._at.put(np.stack([mask.item_ok for mask in masks]))
         return Stack(values, {mask: row for row, mask in enumerate(masks)})
 
-    def _make_shape(self, width: int, rows: int, by_rows: frozenset[int]) -> Shape:
+    def _make_shape(self, width: int, rows: int, by_rows: frozenset[int], dense: int) -> Shape:
         values: dict[str, ort.OrtValue] = {}
         node_base: dict[str, ort.OrtValue] = {}
         host, put = self._at.host, self._at.put
@@ -202,7 +204,7 @@ class Tables:
             kept = min(width, kept * branching)
             counts.append(kept)
             values[f"keep_{level}"] = host(np.array([kept], np.int64))
-        dense = min(width, self.dense_rows)
+        dense = min(dense, self.dense_rows)
         values["keep_dense"] = host(np.array([dense], np.int64))
         values["dense_shape"] = host(np.array([-1, 1, dense], np.int64))
         return Shape(values, node_base, tuple(counts), by_rows)

@@ -474,7 +474,7 @@ async def test_a_slow_decoder_is_not_blamed_on_the_state(shared_valkey: Valkey) 
     """A user without history has nothing to encode, whatever became of the forecast since the decision."""
     async with serving(redis_url=shared_valkey.url, prefix="nothing:") as service:
         for _ in range(15):
-            service.runtime.model.decoder.costs.ran(decode_key(8, Decoding("temperature")), 1, 9.0)
+            service.runtime.model.decoder.costs.ran(decode_key(8, Decoding("temperature"), 5), 1, 9.0)
         reasons = []
 
         async def tried() -> bool:
