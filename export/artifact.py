@@ -42,7 +42,7 @@ from export.itemcf import ItemCF, Popularity
 from export.trie import Trie
 
 FORMAT = "gpt4rec-artifact"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 LATEST = "latest"
 FILES = (

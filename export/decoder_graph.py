@@ -53,13 +53,13 @@ def write_decoder(
     token) and, in the place of node_ok_l, first_l, count_l, slots_l and last_node_l: row_ok_l [F · n_l, V_l],
     row_child_l [n_l, V_l], and node_base_l [BW_{l−1}] = filter · n_l. The others that are in
     `export.trie.levels_with_row_tokens` have row_token_l [n_l, C_l] int32 as well, the children's tokens by place.
-    With `dense`, D = min(W, rows) items by q · e join the beam's (`export.dense_graph`), X exclusions:
+    With `dense`, D items by q · e join the beam's (`export.dense_graph`), X exclusions:
     the request   excluded_item [B, X] and excluded_value [B, X]: items to leave out, and NEVER (0 and 0 in padding)
     the shape     keep_dense [1] = D, dense_shape = [−1, 1, D], join [1]: 0, or NEVER where they stay away
     the catalogue item_ok [F, rows] bool, item_path [rows, K] tokens of each item
     Outputs: item [B, 1, W] catalogue indices best first, −1 where the catalogue has no more; score [B, 1, W] blended
     log-probability; log_prob [B, 1, W] of the path; query [B, d] float32; offset [B, 1, 1]: log Σ p(path) − log Σ
-    exp(q · e/√d) over the survivors, so that q · e/√d + offset of an item outside the trie is comparable with scores.
+    exp(q · e) over the survivors, so that q · e + offset of an item outside the trie is comparable with scores.
     """
     DecoderGraph(config, weights, dtype, dense=dense).write(path)
 
@@ -295,8 +295,7 @@ class DecoderGraph(GraphWriter):
             item, path = self.dense.joined(q, self.first, beam, path, NEVER)
             alive = op.Greater(path, self.floats(NEVER / 2))
         query = self.to_float(q)
-        scaled = op.Unsqueeze(op.Mul(query, self.floats(self.config.d_model**-0.5)), self.ints(1, 3))
-        dense = op.MatMul(self.to_float(op.Gather(self.table, item, axis=0)), scaled)
+        dense = op.MatMul(self.to_float(op.Gather(self.table, item, axis=0)), op.Unsqueeze(query, self.ints(1, 3)))
         dense = op.Where(alive, op.Squeeze(dense, self.ints(3)), self.floats(NEVER))
         self.blend_and_list(op.Where(alive, item, self.ints(-1)), path, dense, query)
 

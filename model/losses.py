@@ -33,8 +33,9 @@ class LossWeights:
 
 
 def dense_logits(q: Tensor, table: Tensor) -> Tensor:
-    """[P, N] scores q · e_item / √d over the catalogue."""
-    return (q @ table[:-2].T) * float(q.shape[-1] ** -0.5)
+    """[P, N] scores q · e_item over the catalogue. They are not divided by √d: q is normalised, so an item that is seen
+    a few times would have to grow √d times as long before it could stand out."""
+    return q @ table[:-2].T
 
 
 def full_softmax(q: Tensor, table: Tensor, target: Tensor, smoothing: float) -> Tensor:
@@ -56,9 +57,8 @@ def sampled_softmax(
     becomes the full softmax, value and gradient, as they grow. So the target is weighed like the rest, and a
     negative that happens to be a row's target stays: without it the scores of popular items would only rise.
     """
-    scale = q.shape[-1] ** -0.5
-    wanted = (q * positive).sum(-1) * scale
-    logits = torch.cat([(wanted - log_q_positive)[:, None], q @ negative.T * scale - log_q_negative], dim=1)
+    wanted = (q * positive).sum(-1)
+    logits = torch.cat([(wanted - log_q_positive)[:, None], q @ negative.T - log_q_negative], dim=1)
     normaliser = torch.logsumexp(logits, dim=1) - math.log(len(negative) + 1)
     loss: Tensor = (normaliser - wanted).mean()
     return loss

@@ -131,7 +131,7 @@ class ReferenceDecoder:
 
     def _rank(self, kept: list[Node], q: torch.Tensor, decoding: Decoding) -> list[Listed]:
         items = [self.item[node.path] for node in kept]
-        dense = [float(self.table[item].double() @ q.double()) / math.sqrt(len(q)) for item in items]
+        dense = [float(self.table[item].double() @ q.double()) for item in items]
         mass = log_sum_exp([node.log_prob for node in kept])
         spread = log_sum_exp(dense)
         listed = [

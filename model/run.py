@@ -30,7 +30,7 @@ from model.data_split import Split, choose_validation_users, leave_one_out, time
 from model.network import GPT4Rec, NetworkConfig
 from model.tokenizer import ItemContent, Tokenizer, load_tokenizer
 
-FORMAT = 1
+FORMAT = 2
 
 
 class RunError(RuntimeError):

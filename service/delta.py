@@ -1,7 +1,7 @@
 """Items that came after the export, until the next build of the trie takes them in.
 
 A new item stands where its like-items stand: its vector is the mean of theirs. It is scored densely and merged into the
-list in the list's own units: q · e / √d + offset, the decoder's offset being log Σ p(path) − logsumexp(dense) over
+list in the list's own units: q · e + offset, the decoder's offset being log Σ p(path) − logsumexp(dense) over
 its survivors.
 """
 
@@ -40,7 +40,7 @@ class DeltaTable:
             return listed
         if len(listed.items) == 0:
             offset = 0.0  # no survivors to compare with
-        scores = (self.vectors @ query)[open_] / np.float32(math.sqrt(len(query))) + np.float32(offset)
+        scores = (self.vectors @ query)[open_] + np.float32(offset)
         items = self.items[open_]
         if not np.isfinite(scores).all():
             return listed

@@ -65,6 +65,10 @@ class Keeper(Callback):  # type: ignore[misc]
         self.seconds = 0.0
         self.began = time.monotonic()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Keeper:
+        """RecTools trains by a copy of the trainer; what is kept is kept here."""
+        return self
+
     def on_train_epoch_start(self, *_: Any) -> None:
         self.epoch_began = time.process_time()
 

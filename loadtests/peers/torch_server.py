@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
 import os
 import time
 from pathlib import Path
@@ -103,7 +102,7 @@ class Notebook:
         """Survivors by path and dense score, as the artefact blends them."""
         items = [self.leaf_item[leaf] for _, leaf in beam]
         path = torch.tensor([score for score, _ in beam])
-        dense = self.table[items] @ q / math.sqrt(len(q))
+        dense = self.table[items] @ q
         dense = dense - torch.logsumexp(dense, 0) + torch.logsumexp(path, 0)
         blended = ((1 - self.blend) * path + self.blend * dense).tolist()
         return sorted(zip(items, blended, strict=True), key=lambda pair: -pair[1])

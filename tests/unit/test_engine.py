@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -190,7 +189,7 @@ def test_a_bound_run_gives_what_a_plain_run_gives(engine: Engine, artifact: Path
 
 
 def test_query_and_offset_score_an_item_in_the_units_of_the_list(engine: Engine) -> None:
-    """With blend 1, q · e / √d + offset is the score that the list has for its own items."""
+    """With blend 1, q · e + offset is the score that the list has for its own items."""
     outputs: list[dict[str, Any]] = []
     run = engine._decoder._run
     engine._decoder._run = lambda *args: outputs.append(run(*args)) or outputs[-1]  # type: ignore[func-returns-value]
@@ -204,7 +203,7 @@ def test_query_and_offset_score_an_item_in_the_units_of_the_list(engine: Engine)
             assert isinstance(listed, Listed)
             out = outputs[-1]
             vectors = engine.artifact.item_table[listed.items]
-            scores = vectors @ out["query"][0] / math.sqrt(32) + out["offset"].ravel()[0]
+            scores = vectors @ out["query"][0] + out["offset"].ravel()[0]
             np.testing.assert_allclose(listed.scores, scores, atol=1e-4)
     finally:
         engine._decoder._run = run
