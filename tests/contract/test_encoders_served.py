@@ -1,0 +1,91 @@
+"""An artefact is served alike whether its encoder carries a state from event to event or encodes histories whole."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, cast
+
+import numpy as np
+import polars as pl
+import pytest
+
+from model.data import Dataset, sequences
+from model.evaluate import Histories
+from model.ranking import engine_ranker
+from service.decoding import Decoding
+from service.engine import Engine
+from tests.aio import asynchronous
+from tests.artifacts import random_parts, write_artifact
+from tests.fakes import FakeEngine
+from tests.networks import random_network
+from tests.serving import Service, serving
+from tests.valkey import Valkey
+
+ENCODERS = ("gpt4rec", "bert4rec")
+START_MS = 1_500_000_000_000  # so long ago that the gap to now is unknown, as in the evaluation
+BEAM: dict[str, Any] = {"strategy": "beam", "beam_width": 5}
+K = 6
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    network = random_network(encoder=request.param, window=8)
+    return Engine.open(write_artifact(tmp_path_factory.mktemp("a"), random_parts(network)), device="cpu", threads=1)
+
+
+def evaluators_list(engine: Engine, items: list[str]) -> list[str]:
+    """What the evaluation makes of a user who has viewed the items one second after the other."""
+    n = len(items)
+    frame = pl.DataFrame(
+        {
+            "user_id": ["u"] * n, "item_id": items, "timestamp": [START_MS + 1000 * i for i in range(n)],
+            "event_type": ["view"] * n, "value": [None] * n, "session_id": [None] * n,
+        }
+    )  # fmt: skip
+    known = list(engine.artifact.catalogue.item_ids)
+    dataset = Dataset.of(
+        "log", frame, pl.DataFrame({"item_id": known}), pl.DataFrame({"user_id": ["u"]}), has_time=True
+    )
+    log = sequences(dataset)
+    assert list(log.item_ids) == known
+    found = engine_ranker(engine, Decoding("beam"), K)(Histories(np.array([0]), np.array([n]), log))[0]
+    return [known[index] for index in found[:K]]
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    assert (answer["rung"], answer["reason"]) == ("full", None)
+    return [item["item_id"] for item in answer["items"]]
+
+
+async def listed(service: Service, user: str) -> list[str]:
+    return ids(await service.recommend(user_id=user, k=K, decoding=BEAM))
+
+
+@asynchronous
+async def test_the_served_list_is_the_evaluators_after_every_event(engine: Engine, shared_valkey: Valkey) -> None:
+    """Acknowledged events are in it at once, also beyond what the encoder reads."""
+    items = [f"i{(7 * n) % 40}" for n in range(20)]
+    prefix = f"served:{uuid.uuid4().hex}:"
+    async with serving(
+        cast("FakeEngine", engine), redis_url=shared_valkey.url, prefix=prefix, history_cap=64
+    ) as service:
+        assert len(await listed(service, "nobody")) == K
+        for upto in (1, 2, 3, 9, 19, 20):
+            done = {1: 0, 2: 1, 3: 2, 9: 3, 19: 9, 20: 19}[upto]
+            await service.post_events("u", *items[done:upto], start_ms=START_MS + 1000 * done)
+            assert await listed(service, "u") == evaluators_list(engine, items[:upto])
+            await service.settled()  # the next one starts from what is stored
+            assert await listed(service, "u") == evaluators_list(engine, items[:upto])
+
+
+@asynchronous
+async def test_the_events_of_a_request_count_without_being_stored(engine: Engine, shared_valkey: Valkey) -> None:
+    prefix = f"inline:{uuid.uuid4().hex}:"
+    async with serving(
+        cast("FakeEngine", engine), redis_url=shared_valkey.url, prefix=prefix, history_cap=64
+    ) as service:
+        await service.post_events("u", "i1", "i2", start_ms=START_MS)
+        more = [{"item_id": "i3", "type": "view", "timestamp": START_MS + 2000}]
+        answer = await service.recommend(user_id="u", k=K, decoding=BEAM, events=more)
+        assert ids(answer) == evaluators_list(engine, ["i1", "i2", "i3"])
+        assert await listed(service, "u") == evaluators_list(engine, ["i1", "i2"])
