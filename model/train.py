@@ -26,6 +26,7 @@ from model.data import Dataset, sequences
 from model.data_split import Split
 from model.encoders.hide import hide
 from model.losses import LossWeights, Sample, choose_negatives, draw_negatives, joint_loss
+from model.memory import keep_freed_memory
 from model.network import GPT4Rec, NetworkConfig
 from model.ranking import validation_ndcg
 from model.run import Run, RunError, contents_of, load_tensors, save_tensors, split_of, write_about
@@ -139,6 +140,7 @@ class Trainer:
         # The operators are small: a second thread gains nothing at the default size, and how sums are split among
         # threads is not the same from run to run.
         torch.set_num_threads(config.threads or os.cpu_count() or 1)
+        keep_freed_memory()
         started = time.monotonic() - p.seconds
         self._ends = None if max_minutes is None else (started, started + max_minutes * 60)
         with SummaryWriter(str(self.folder / "tensorboard")) as board:
