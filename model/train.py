@@ -24,6 +24,7 @@ from model.conditions import Conditions, asked_types, fit_context, item_controls
 from model.config import TrainConfig
 from model.data import Dataset, sequences
 from model.data_split import Split
+from model.defaults import by_rule
 from model.encoders.hide import hide
 from model.losses import LossWeights, Sample, choose_negatives, draw_negatives, joint_loss
 from model.memory import keep_freed_memory
@@ -76,8 +77,9 @@ class Trainer:
     ) -> None:
         """Raises RunError where the folder holds another run, none to resume, or a damaged one, and where nobody is
         held out to stop by."""
-        self.config, self.folder = config, folder
+        self.folder = folder
         self.split: Split = split_of(config, sequences(dataset))
+        config = self.config = by_rule(config, self.split.train)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if not len(self.split.valid):
             raise RunError(
