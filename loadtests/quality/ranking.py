@@ -1,0 +1,169 @@
+"""The ranking through the graphs that serve, over seeds, by the published protocol.
+
+    python -m loadtests.quality.ranking --data DIR --work DIR [--seeds 0,1,2] [--minutes M] [--set key=value]
+    python -m loadtests.quality.ranking --data DIR --work DIR --ties shuffled
+
+For each seed a training with the defaults, its export, and lists of every test user: by the blend that validation
+chose, by the path alone (generation without the dense score: no dense candidates, blend 0), and, to see what the
+decoder costs, by the dense score over the whole catalogue in torch. Runs, artefacts and lists lie in `--work`; what is
+there is not made again, and a training that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import polars as pl
+import typer
+from rich.console import Console
+
+from export.features import Vocabulary
+from export.from_run import export_run
+from loadtests import results
+from loadtests.quality.variants import spread
+from model.cli import fit
+from model.config import TrainConfig
+from model.data import Dataset
+from model.data_split import Split
+from model.evaluate import Ranker, evaluate, item_cf_ranker
+from model.ranking import engine_ranker, network_ranker
+from model.run import Run
+from model.train import CHECKPOINT, Trainer
+from service.decoding import Decoding
+from service.engine import Engine
+
+NAME = "quality_ranking"
+MEASURES = ("recall@10", "ndcg@10", "coverage@10")
+PATH_LIMIT = 0.065  # TIGER's recall@10 on Beauty (Rajput et al., 2023)
+# Data set → least recall@10 and NDCG@10 of the blend.
+LIMITS: Mapping[str, tuple[float, float]] = {"Beauty": (0.0930, 0.0535), "ml-1m": (0.315, 0.182)}
+
+app = typer.Typer(add_completion=False)
+console = Console(stderr=True)
+
+
+@app.command()
+def ranking(
+    data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
+    work: Annotated[Path, typer.Option(help="Folder of runs and artefacts.")],
+    seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Longest training; all epochs without.")] = None,
+    ties: Annotated[str, typer.Option(help="published: the order of the file; shuffled: by chance.")] = "published",
+    assignments: Annotated[list[str] | None, typer.Option("--set", help="A hyper-parameter, key=value.")] = None,
+) -> None:
+    """Train, export and evaluate, and record the mean over the seeds."""
+    if ties not in ("published", "shuffled"):
+        raise typer.BadParameter(f"{ties!r}: choose published or shuffled", param_hint="--ties")
+    dataset = Dataset.load(data)
+    if ties == "shuffled":
+        dataset = with_ties_shuffled(dataset)
+    label = dataset.name + (", ties shuffled" if ties == "shuffled" else "")
+    for seed in (int(part) for part in seeds.split(",")):
+        settings = TrainConfig.build(None, assignments or [], seed=seed)
+        folder = work / f"ranking-{dataset.name}-{ties}" / str(seed)
+        kept = folder / "figures.json"
+        if not kept.exists():
+            kept.write_text(json.dumps(measured(dataset, data, folder, settings, minutes)), "utf-8")
+        keep(label, str(seed), json.loads(kept.read_text("utf-8")))
+    summarise(label)
+
+
+def with_ties_shuffled(dataset: Dataset) -> Dataset:
+    """The data set with events of one user and one time in another order, drawn once and for all."""
+    chance = pl.Series("chance", np.random.default_rng(0).permutation(dataset.events.height))
+    users = dataset.events.select("user_id").unique(maintain_order=True).with_row_index("place")
+    events = dataset.events.with_columns(chance).join(users, on="user_id").sort("place", "timestamp", "chance")
+    parts = events.drop("place", "chance"), dataset.items, dataset.users
+    return Dataset.of(dataset.name, *parts, has_time=dataset.has_time, category_kind=dataset.category_kind)
+
+
+def measured(
+    dataset: Dataset, data: Path, folder: Path, settings: TrainConfig, minutes: float | None
+) -> dict[str, Any]:
+    """One training through to the figures of its artefact."""
+    trainer = Trainer(dataset, data, folder, settings, resume=(folder / CHECKPOINT).exists())
+    fit(trainer, console, minutes)
+    where = folder / "data"
+    dataset.save(where)  # the export reads what the run was trained on, ties and all
+    with console.status("exporting") as status:
+        artifact, report = export_run(folder, folder / "artifacts", "float32", where, say=status.update)
+        engine = Engine.open(artifact, device="cpu", threads=1)
+        status.update("evaluating")
+        figures = listed(engine, Run.open(folder), trainer.split, report["blend"], dataset.has_time)
+    p = trainer.progress
+    return {
+        "figures": figures,
+        "blend": report["blend"],
+        "epochs": p.epoch,
+        "best_epoch": p.best_epoch + 1,
+        "seconds": p.seconds,
+        "history": p.history,
+        "network": trainer.network.to_json(),
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+    }
+
+
+def listed(engine: Engine, run: Run, split: Split, blend: float, has_time: bool) -> dict[str, dict[str, Any]]:
+    """Figures on the test part by each way of ranking, item-CF of the same artefact beside them."""
+    beam = engine_ranker(engine, Decoding("beam", beam_width=5))
+    parts = engine.artifact
+    vocabulary = Vocabulary.of(split.train.item_ids, run.context, has_time)
+    ways: dict[str, tuple[Ranker, float, bool]] = {
+        "blend": (beam, blend, True),
+        "path": (beam, 0.0, False),
+        "dense": (network_ranker(run.model(), vocabulary), blend, True),
+        "item_cf": (item_cf_ranker(parts.item_cf, parts.popularity), blend, True),
+    }
+    found = {}
+    for name, (ranker, weight, join) in ways.items():
+        engine.set_blend(weight)
+        engine.set_dense_candidates(join)
+        figures = evaluate({name: ranker}, split, "test", samples=1).systems[name].figures
+        found[name] = {measure: figures[measure] for measure in MEASURES}
+        console.print(f"{name}: {found[name]}", highlight=False)
+    return found
+
+
+def keep(label: str, seed: str, found: Mapping[str, Any]) -> None:
+    parts = (results.load(NAME) or {}).get("parts", {})
+    seeds = {**parts.get(label, {}).get("seeds", {}), seed: found}
+    _save({**parts, label: {**parts.get(label, {}), "seeds": seeds}})
+
+
+def summarise(label: str) -> None:
+    """Means with 95 % intervals into the payload, and the rows of the criteria."""
+    parts = (results.load(NAME) or {})["parts"]
+    runs: Sequence[Mapping[str, Any]] = list(parts[label]["seeds"].values())
+    means = {
+        way: {measure: spread([run["figures"][way][measure] for run in runs]) for measure in MEASURES}
+        for way in ("blend", "path", "dense", "item_cf")
+    }
+    _save({**parts, label: {**parts[label], "means": means}})
+    limits: tuple[float | None, float | None] = LIMITS.get(label, (None, None))
+    for measure, limit in zip(("recall@10", "ndcg@10"), limits, strict=True):
+        _record(f"{label}: {measure}", means["blend"][measure], limit)
+    _record(f"{label}: recall@10, path alone", means["path"]["recall@10"], PATH_LIMIT if label == "Beauty" else None)
+    _record(f"{label}: ndcg@10, path alone", means["path"]["ndcg@10"], None)
+    _record(f"{label}: recall@10, dense score over everything", means["dense"]["recall@10"], None)
+
+
+def _record(criterion: str, mean: Mapping[str, float | None], limit: float | None) -> None:
+    value = mean["mean"]
+    assert value is not None  # noqa: S101 - a mean of at least one seed
+    results.record(results.QUALITY, results.row(criterion, value, "", _command(), at_least=limit))
+
+
+def _command() -> str:
+    return "python -m loadtests.quality.ranking --data DIR --work DIR"
+
+
+def _save(parts: Mapping[str, Any]) -> None:
+    results.save(NAME, {"parts": parts}, command=_command())
+
+
+if __name__ == "__main__":
+    app()
