@@ -98,14 +98,19 @@ def _gains(
     return np.asarray(np.where(listed, 1.0 / np.log2(rank + 2.0), 0.0))
 
 
-def network_ranker(model: GPT4Rec, vocabulary: Vocabulary, depth: int = DEPTH, asked: Asking | None = None) -> Ranker:
+def network_ranker(
+    model: GPT4Rec, vocabulary: Vocabulary, depth: int = DEPTH, asked: Asking | None = None, newest: int | None = None
+) -> Ranker:
     """Exhaustive ranking by the dense score in torch: what the decoder's candidates are measured against.
 
-    With `asked` the model knows that of each question, otherwise nothing but the history.
+    With `asked` the model knows that of each question, otherwise nothing but the history; of that it reads all, or the
+    `newest` so many events.
     """
 
     def rank(histories: Histories) -> IntArray:
         events = [histories.events(i) for i in range(len(histories))]
+        if newest is not None:
+            events = [e.after(max(0, len(e) - newest)) for e in events]
         seen = [recent(e, model.config.receptive_field, vocabulary) for e in events]
         if asked is None:
             score, allowed = dense_scores(model, seen), None
