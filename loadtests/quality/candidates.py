@@ -34,8 +34,10 @@ from service.decoding import Decoding, Strategy
 from service.engine import Engine
 
 NAME = "quality_candidates"
-STRATEGIES: tuple[Strategy, ...] = ("beam", "greedy")
-BLENDS = (1.0, 0.9, 0.75, 0.5, 0.0)
+# Strategy and weight of the dense score; the first one's figures are the rows.
+CASES: tuple[tuple[Strategy, float], ...] = (
+    ("beam", 1.0), ("beam", 0.9), ("beam", 0.75), ("beam", 0.5), ("beam", 0.0), ("greedy", 1.0), ("greedy", 0.9),
+)  # fmt: skip
 METRICS = ("recall@10", "ndcg@10")
 WIDTHS = (16, 64)
 K = 10
@@ -70,22 +72,21 @@ def worth(run: Run, parts: Parts, split: Split, folder: Path, say: Say) -> dict[
     say("the exhaustive dense score")
     exhaustive = evaluate({"exhaustive": network_ranker(run.model(), parts.vocabulary)}, split, samples=1)
     rows = []
-    for strategy in STRATEGIES:
+    for strategy, blend in CASES:
+        say(f"{strategy}, blend {blend}")
         decoding = Decoding(strategy)
-        for blend in BLENDS:
-            say(f"{strategy}, blend {blend}")
-            engine.set_blend(blend)
-            systems = {"joined": served(engine, decoding, join=True), "alone": served(engine, decoding, join=False)}
-            found = evaluate(systems, split, samples=SAMPLES)
-            rows.append(
-                {
-                    "strategy": strategy,
-                    "width": decoding.width(K),
-                    "blend": blend,
-                    **{name: {m: found.systems[name].figures[m] for m in METRICS} for name in systems},
-                    "lead": [c.to_json() for c in found.comparisons if c.metric in METRICS],
-                }
-            )
+        engine.set_blend(blend)
+        systems = {"joined": served(engine, decoding, join=True), "alone": served(engine, decoding, join=False)}
+        found = evaluate(systems, split, samples=SAMPLES)
+        rows.append(
+            {
+                "strategy": strategy,
+                "width": decoding.width(K),
+                "blend": blend,
+                **{name: {m: found.systems[name].figures[m] for m in METRICS} for name in systems},
+                "lead": [c.to_json() for c in found.comparisons if c.metric in METRICS],
+            }
+        )
     return {
         "items": len(parts.catalogue),
         "users": exhaustive.users,
