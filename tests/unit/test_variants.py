@@ -1,0 +1,80 @@
+"""The comparison of encoders: resumed where it stopped, corrected for the number of comparisons, drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import export.from_run as from_run
+from loadtests import results
+from loadtests.draw_variants import variants as drawn
+from loadtests.quality import variants
+from model.config import TrainConfig
+from model.data import Dataset
+from model.run import Run
+from tests.data_builders import tiny_dataset
+
+
+def test_every_encoder_but_our_own_reads_as_many_events_as_our_own_can() -> None:
+    assert variants.settings("gpt4rec", 3) == TrainConfig(seed=3, max_epochs=1000, patience=1000)
+    shape = TrainConfig().network_values()
+    reach = shape["layers"] * shape["window"] + 2
+    for name in variants.ENCODERS[1:]:
+        assert variants.settings(name, 0).network == {"window": reach}
+
+
+def test_one_command_measures_what_is_missing_and_draws_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "QUALITY", tmp_path / "quality.json")
+    monkeypatch.setattr(results.save, "__kwdefaults__", {"command": "", "folder": tmp_path})
+    monkeypatch.setattr(results.load, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(from_run, "choose_blend", lambda *_: (1.0, {}))
+    monkeypatch.setattr(variants, "TIMED", 2)
+    tiny = TrainConfig(size="tiny", encoder="gru4rec", batch_tokens=500, max_epochs=1)
+    dataset = tiny_dataset(users=60)
+    dataset.save(tmp_path / "data")
+    real = variants.measured(dataset, tmp_path / "data", tmp_path / "variants-tiny-1" / "real", tiny, 1.0)
+    assert real["epochs"] == 1 and not real["streams"] and real["event_ms"] > 0
+
+    def measured(dataset: Dataset, data: Path, run: Path, config: TrainConfig, minutes: float) -> dict[str, Any]:
+        asked.append(run.name)
+        return real | {"encoder": config.encoder, "seed": config.seed, "ranks": np.roll(real["ranks"], config.seed)}
+
+    asked: list[str] = []
+    opened = Run.open
+    monkeypatch.setattr(variants, "measured", measured)
+    monkeypatch.setattr(Run, "open", lambda _: opened(tmp_path / "variants-tiny-1" / "real"))
+    options = ["--data", str(tmp_path / "data"), "--work", str(tmp_path), "--minutes", "1", "--seeds", "0,1"]
+    for only in ("gpt4rec", "gpt4rec,gru4rec"):
+        done = CliRunner().invoke(variants.app, [*options, "--only", only])
+        assert done.exit_code == 0, done.output
+    assert asked == ["gpt4rec-0", "gpt4rec-1", "gru4rec-0", "gru4rec-1"]
+    found = json.loads((tmp_path / "quality_variants.json").read_text("utf-8"))
+    [part] = found["parts"].values()
+    systems = [line["system"] for line in part["table"]]
+    assert systems == ["gpt4rec", "gru4rec", "item-CF", "popularity", "repeat purchase, history kept"]
+    assert part["table"][1]["behind"]["recall@10"]["difference"] == 0.0
+    assert all(f"| {system} |" in drawn(found) for system in systems)
+    criteria = {one["criterion"] for one in results.read_rows(tmp_path / "quality.json")}
+    assert "tiny: recall@10, gru4rec, 1 minutes" in criteria
+
+
+@given(st.lists(st.floats(0.0001, 1.0), min_size=1, max_size=8))
+def test_holms_correction_rejects_what_stepping_down_rejects(values: list[float]) -> None:
+    compared: list[dict[str, Any]] = [{"p": p} for p in values]
+    variants.corrected(compared)
+    for level in (0.01, 0.05, 0.2):
+        rejected, order = set(), np.argsort(values, kind="stable")
+        for place, at in enumerate(order):
+            if not values[at] * (len(values) - place) < level:
+                break
+            rejected.add(int(at))
+        assert {i for i, one in enumerate(compared) if one["p_holm"] < level} == rejected
