@@ -2,6 +2,8 @@
 
     docs/performance.md    from loadtests/performance.md
     docs/reliability.md    from loadtests/reliability.md
+    docs/quality.md        from loadtests/quality.md
+    docs/model-card.md     from loadtests/model-card.md
 
 The prose is in the template beside this file; `{{name}}` stands for what is drawn from the file of that name,
 `{{criteria}}` for the document's rows, `{{machine}}` for where they were measured.
@@ -17,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from loadtests import draw_plots, draw_reliability, draw_tables, draw_timelines, results
+from loadtests import draw_plots, draw_quality, draw_reliability, draw_tables, draw_timelines, results
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -85,7 +87,21 @@ RELIABILITY = Document(
         "toggle": {"toggle": "How soon both replicas went by a new mode"},
     },
 )
-DOCUMENTS = (PERFORMANCE, RELIABILITY)
+QUALITY = Document(
+    "quality",
+    results.QUALITY,
+    draw_quality.SECTIONS,
+    draw_quality.wanted,
+    {"quality_ranking": {"training": "Validation NDCG@10 over the time of training"}},
+)
+MODEL_CARD = Document(
+    "model-card",
+    results.QUALITY,
+    draw_quality.CARD,
+    lambda _: {},
+    {},
+)
+DOCUMENTS = (PERFORMANCE, RELIABILITY, QUALITY, MODEL_CARD)
 
 
 def read(document: Document, folder: Path = results.RESULTS) -> dict[str, Any]:
@@ -139,7 +155,7 @@ def main(
     ] = False,
     plots: Annotated[bool, typer.Option(help="Also draw the plots, which takes matplotlib.")] = True,
 ) -> None:
-    """Draws docs/performance.md and docs/reliability.md, and their plots."""
+    """Draws the documents of measured figures, and their plots."""
     if not check:
         for document in DOCUMENTS:
             write(document, plots=plots)

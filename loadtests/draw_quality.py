@@ -1,0 +1,103 @@
+"""Tables of `docs/quality.md`, from what was measured. Pure: figures in, Markdown out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from loadtests import draw_variants
+from loadtests.draw_tables import NOT_YET, by_command, markdown
+
+Results = Mapping[str, Any]
+
+WAYS = {
+    "blend": "blend, as served",
+    "path": "path alone",
+    "dense": "dense over everything",
+    "item_cf": "item-CF, tuned",
+}
+
+
+def ranking(found: Results) -> str:
+    """A table of the means, and one of what was trained."""
+    rows, runs = [], []
+    for label, part in found["parts"].items():
+        for way, name in WAYS.items():
+            if "means" in part:
+                mean = part["means"][way]
+                rows.append([label, name, *(interval(mean[m]) for m in ("recall@10", "ndcg@10"))])
+        runs += [_run(label, seed, one) for seed, one in part["seeds"].items()]
+    trained = [
+        "data",
+        "seed",
+        "recall@10",
+        "NDCG@10",
+        "dense weight",
+        "epochs, best",
+        "minutes",
+        "layers",
+        "parameters",
+    ]
+    return "\n\n".join(
+        [markdown(["data", "ranked by", "recall@10", "NDCG@10"], rows), markdown(trained, runs), by_command(found)]
+    )
+
+
+def interval(figure: Results) -> str:
+    """A mean, and half the width of its interval where it has one."""
+    half = figure["half_width"]
+    return f"{figure['mean']:.4f}" + ("" if half is None else f" ± {half:.4f}")
+
+
+def _run(label: str, seed: str, one: Results) -> list[Any]:
+    figures, epochs = one["figures"]["blend"], f"{one['epochs']}, {one['best_epoch']}"
+    accuracy = [f"{figures[measure]:.4f}" for measure in ("recall@10", "ndcg@10")]
+    shape = [one["network"]["layers"], f"{one['parameters']:,}"]
+    return [label, seed, *accuracy, f"{one['blend']:g}", epochs, f"{one['seconds'] / 60:.1f}", *shape]
+
+
+def curve(axes: Any, found: Results) -> None:
+    """Validation NDCG@10 over the minutes of training, a line a run."""
+    for label, part in found["parts"].items():
+        for seed, one in part["seeds"].items():
+            minutes = [epoch["seconds"] / 60 for epoch in one["history"]]
+            gained = [epoch["valid_ndcg@10"] for epoch in one["history"]]
+            axes.plot(minutes, gained, ".-", label=f"{label}, seed {seed}")
+    axes.set_xlabel("minutes of training on one core")
+    axes.set_ylabel("validation NDCG@10")
+    axes.legend(fontsize=7)
+
+
+def peers(found: Results) -> str:
+    """A row a training of the peer."""
+    columns = ["data", "held out", "width", "seed", "epoch, of", "recall@10", "NDCG@10", "validation NDCG@10",
+               "CPU s an epoch"]  # fmt: skip
+    rows = [
+        [one["data"], one["held_out"], one["factors"], one["seed"], f"{one['epoch']}, {one['epochs']}",
+         f"{one['test']['recall@10']:.4f}", f"{one['test']['ndcg@10']:.4f}", f"{one['valid_ndcg@10']:.4f}",
+         f"{one['cpu_seconds_an_epoch']:.1f}"]
+        for one in found["runs"].values()
+    ]  # fmt: skip
+    return markdown(columns, rows) + "\n\n" + by_command(found)
+
+
+def pending(_: Results) -> str:
+    """A section whose table is not written yet."""
+    return NOT_YET
+
+
+SECTIONS: dict[str, Callable[[Results], str]] = {
+    "quality_ranking": ranking,
+    "quality_peers": peers,
+    "quality_variants": draw_variants.variants,
+    **dict.fromkeys(("quality_lists", "quality_segments", "quality_conditions", "quality_long_histories"), pending),
+    **dict.fromkeys(("quality_cold", "quality_candidates"), pending),
+}
+# What of it the model card shows as well.
+CARD = {name: SECTIONS[name] for name in ("quality_ranking", "quality_lists")}
+
+
+def wanted(files: Mapping[str, Results | None]) -> dict[str, Callable[[Any], None]]:
+    """Plots that can be drawn from the files that are there."""
+    found = files.get("quality_ranking")
+    return {"training": lambda axes: curve(axes, found)} if found else {}
