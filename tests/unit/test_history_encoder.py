@@ -16,7 +16,7 @@ from export.graph import GraphDtype
 from export.history_graph import write_history_encoder
 from export.parity import TOLERANCE, Probe
 from model.network import GPT4Rec
-from service import blob
+from service import blob, canary
 from service.blob import Base
 from service.decoding import Decoding
 from service.engine import EncodeJob, Engine, Job
@@ -94,6 +94,10 @@ def test_a_state_decodes_and_takes_no_event(served: tuple[GPT4Rec, Artifact]) ->
     again, refused = engine.encode([job(history(3, 0), state), job(history(3, 1), state)])
     assert again is state
     assert isinstance(refused, ModelError)
+
+
+def test_it_passes_the_check_that_comes_before_a_model_is_served(served: tuple[GPT4Rec, Artifact]) -> None:
+    canary.check(Engine(served[1], device="cpu", threads=1))
 
 
 def test_a_stored_state_is_the_hidden_state_alone(served: tuple[GPT4Rec, Artifact]) -> None:
