@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from export.artifact import Artifact
 from export.dense_graph import DENSE_ITEMS_MAX, dense_by_rule
-from export.features import GAP_UNKNOWN, IntArray
+from export.features import GAP_UNKNOWN, EventArrays, IntArray
+from export.parity import Probe, check
 from service.catalogue_file import parse
 from service.catalogue_updates import Likeness, assemble, build
 from service.decoding import Decoding
@@ -181,3 +182,15 @@ def test_the_rule_is_the_size_of_the_catalogue() -> None:
 
 def test_the_manifest_says_whether_they_join(folder: Path) -> None:
     assert Artifact.open(folder).manifest["dense_candidates"] is True
+
+
+def test_the_gate_refuses_lists_that_the_manifests_candidates_do_not_explain(folder: Path) -> None:
+    """The beam alone does not find what the graph lists, and the gate says so."""
+    model = random_network(seed=6, n_items=N_ITEMS, sizes=(8, 8, 8))
+    artifact = Artifact.open(folder)
+    nothing = np.zeros(0, np.int64)
+    probes = [Probe(EventArrays(nothing, nothing, nothing))]
+    blend = float(artifact.manifest["blend"])
+    assert check(model, artifact, probes, "float32", blend).failures == []
+    without = replace(artifact, manifest={**artifact.manifest, "dense_candidates": False})
+    assert check(model, without, probes, "float32", blend).failures != []
