@@ -9,6 +9,8 @@
       tokenizer.json  tokenizer.npz   the fitted tokenizer
       itemcf.npz  popularity.npz      what answers when the model cannot
 
+An artefact whose manifest names a `baseline` has no graphs: the scorer's lists are what it serves.
+
 A writer fills a temporary folder and renames it, so a reader sees all of it or nothing. Nothing is pickled. Arrays of
 many items are mapped (`export.arrays`): what they need is paid for when it is touched, and once for all processes. An
 artefact in use may be deleted or renamed over, but not be written to in place. Reading needs neither torch nor
@@ -57,6 +59,8 @@ FILES = (
     "itemcf.npz",
     "popularity.npz",
 )
+# What an artefact without a network, whose lists come from a scorer, is without.
+GRAPHS = ("encoder.onnx", "decoder.onnx", "sampler.onnx")
 EXPLAINER = "explainer.onnx"
 # Served where they are there, and then checked like the others.
 OPTIONAL = (EXPLAINER,)
@@ -106,7 +110,7 @@ class Artifact:
         folder = resolve(Path(path))
         manifest = glance(folder)
         if checksums:
-            _verify(folder, manifest["files"])
+            _verify(folder, manifest)
         artifact = cls(folder, manifest)
         artifact._check()
         return artifact
@@ -128,6 +132,12 @@ class Artifact:
     @property
     def receptive_field(self) -> int:
         return int(self.manifest["receptive_field"])
+
+    @property
+    def baseline(self) -> Mapping[str, Any] | None:
+        """Name and parameters of the scorer that is served in the place of a network; None where there is one."""
+        found: Mapping[str, Any] | None = self.manifest.get("baseline")
+        return found
 
     @property
     def streaming(self) -> bool:
@@ -218,7 +228,7 @@ def glance(folder: Path) -> dict[str, Any]:
     Raises ArtifactFileError.
     """
     manifest = _read_manifest(folder)
-    for name in _listed(manifest["files"]):
+    for name in _listed(manifest):
         expected = manifest["files"].get(name)
         file = folder / name
         if not isinstance(expected, dict) or not file.is_file():
@@ -228,19 +238,23 @@ def glance(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _verify(folder: Path, files: Mapping[str, Any]) -> None:
+def _verify(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Raises ArtifactFileError for the first file whose content is another. Hashing leaves the interpreter's lock, so
     large files are read side by side."""
-    names = _listed(files)
+    names, files = _listed(manifest), manifest["files"]
     with ThreadPoolExecutor(len(names), "checksum") as pool:
         for name, found in zip(names, pool.map(digest, [folder / name for name in names]), strict=True):
             if found != files[name].get("sha256"):
                 raise ArtifactFileError(f"{folder}: {name} {_OTHER_FILE}")
 
 
-def _listed(files: Mapping[str, Any]) -> tuple[str, ...]:
+def _listed(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """What must be there: every file of the format, and the optional ones that the manifest names."""
-    return (*FILES, *(name for name in OPTIONAL if name in files))
+    return (*_required(manifest), *(name for name in OPTIONAL if name in manifest["files"]))
+
+
+def _required(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    return FILES if manifest.get("baseline") is None else tuple(name for name in FILES if name not in GRAPHS)
 
 
 def resolve(path: Path) -> Path:
@@ -291,9 +305,9 @@ def staging(root: Path) -> Iterator[Path]:
 
 def seal(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Write the manifest with every file's checksum; the version is `name` and a digest of all that is served."""
-    names = (*FILES, *(f for f in OPTIONAL if (folder / f).exists()))
+    names = (*_required(manifest), *(f for f in OPTIONAL if (folder / f).exists()))
     files = {f: {"sha256": digest(folder / f), "bytes": (folder / f).stat().st_size} for f in names}
-    served = [files, *(manifest[name] for name in CONTENT)]
+    served = [files, *(manifest[name] for name in CONTENT), *filter(None, [manifest.get("baseline")])]
     content = hashlib.sha256(json.dumps(served, sort_keys=True).encode()).hexdigest()
     full = {
         "format": FORMAT,

@@ -13,8 +13,11 @@ app = typer.Typer(add_completion=False)
 
 @app.command(name="export")
 def export_command(
-    run: Annotated[Path, typer.Option(help="Run folder of `gpt4rec train`.")],
     out: Annotated[Path, typer.Option(help="Folder of artefacts; the new one is published under its version.")],
+    run: Annotated[Path | None, typer.Option(help="Run folder of `gpt4rec train`.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="In the place of a run: item_cf, popularity or repeat, fitted on --data.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 (for GPUs) or int8 (small weights).")] = "float32",
     data: Annotated[Path | None, typer.Option(help="Data set, where it moved since training.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
@@ -26,13 +29,19 @@ def export_command(
         raise typer.BadParameter(f"{dtype!r}: choose float32, float16 or int8", param_hint="--dtype")
     console = Console(stderr=True)
     try:
+        from export.baseline import NAMES, export_baseline
         from export.from_run import ExportError, export_run
     except ModuleNotFoundError as error:
         console.print(f"[red]export needs the training packages[/]: pip install 'gpt4rec[train,cpu]' ({error.name})")
         raise typer.Exit(1) from error
+    if (run is None) == (baseline is None) or (baseline is not None and (data is None or baseline not in NAMES)):
+        raise typer.BadParameter(f"give --run, or --data and --baseline with one of {', '.join(NAMES)}")
     try:
         with console.status("exporting") as status:
-            folder, report = export_run(run, out, dtype, data, say=status.update)  # type: ignore[arg-type]
+            if run is not None:
+                folder, report = export_run(run, out, dtype, data, say=status.update)  # type: ignore[arg-type]
+            else:
+                folder, report = export_baseline(baseline, data, out, say=status.update), {"parity": None}  # type: ignore[arg-type]
     except ExportError as error:
         console.print(f"[red]export failed[/]: {error}", highlight=False)
         raise typer.Exit(1) from error

@@ -165,10 +165,10 @@ def evaluate_artifact(folder: Path, data: Path, part: str, strategy: Any, consol
     from model.data import Dataset, sequences
     from model.ranking import engine_ranker
     from model.run import RunError, split_of
+    from service.baseline_engine import open_engine
     from service.decoding import Decoding
-    from service.engine import Engine
 
-    engine = Engine.open(folder)
+    engine = open_engine(folder)
     dataset = Dataset.load(data)
     log = sequences(dataset)
     if list(log.item_ids) != list(engine.artifact.catalogue.item_ids):

@@ -61,14 +61,14 @@ class Loader:
 
         Raises StartupError.
         """
-        from service.engine import Engine
+        from service.baseline_engine import open_engine
 
         settings = self._settings
         path = folder or settings.artifact
         if path is None:
             raise StartupError(f"no artefact to serve: set {PREFIX}ARTIFACT or give --artifact")
         engine: EngineLike = await asyncio.to_thread(
-            Engine.open,
+            open_engine,
             path,
             device=settings.device,
             threads=settings.engine_threads or None,
