@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loadtests import draw_variants
+from loadtests import draw_candidates, draw_variants
 from loadtests.draw_tables import NOT_YET, by_command, markdown
 
 Results = Mapping[str, Any]
@@ -91,7 +91,8 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "quality_peers": peers,
     "quality_variants": draw_variants.variants,
     **dict.fromkeys(("quality_lists", "quality_segments", "quality_conditions", "quality_long_histories"), pending),
-    **dict.fromkeys(("quality_cold", "quality_candidates"), pending),
+    "quality_candidates": draw_candidates.candidates,
+    **dict.fromkeys(("quality_cold",), pending),
 }
 # What of it the model card shows as well.
 CARD = {name: SECTIONS[name] for name in ("quality_ranking", "quality_lists")}

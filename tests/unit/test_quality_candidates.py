@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from export.artifact import Artifact
-from loadtests import results
+from loadtests import draw_candidates, results
 from loadtests.quality.candidates import METRICS, NAME, WIDTHS, cost, keep, synthetic
 
 
@@ -40,3 +40,12 @@ def test_figures_of_other_data_sets_stay_in_the_payload(tmp_path: Path, monkeypa
     assert rows["a: recall@10, served list / exhaustive dense score"] is True
     assert rows["b: recall@10, served list / exhaustive dense score"] is False
     assert len(rows) == 6
+
+
+def test_the_tables_have_a_row_for_every_case_and_one_for_the_exhaustive_score() -> None:
+    ms = {"alone": {"cpu_p50": 1.0}, "joined": {"cpu_p50": 1.5}, "ratio": 1.5}
+    payload = {"worth": {"a": found(0.1)}, "cost": {"a": {"items": 40, "64": ms}}, "command": "c", "date": "2026-01-01"}
+    drawn = draw_candidates.candidates(payload)
+    assert "| a | beam, width 64, dense weight 1 | 0.1000 / 0.1000 | 0.1000 / 0.1000 |" in drawn
+    assert "exhaustive dense score, 9 users" in drawn
+    assert "| 1.00 | 1.50 | 1.50 |" in drawn

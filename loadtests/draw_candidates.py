@@ -1,0 +1,43 @@
+"""The tables of dense candidates in `docs/quality.md`. Pure: figures in, Markdown out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from loadtests.draw_tables import by_command, markdown
+
+Results = Mapping[str, Any]
+
+WORTH = ("data", "lists", "beam alone, recall@10 / NDCG@10", "dense joined", "recall@10 gained", "p")
+COST = ("catalogue", "width", "beam alone, ms", "dense joined, ms", "ratio")
+
+
+def candidates(found: Results) -> str:
+    """What they are worth, with the exhaustive dense score as each data set's last row, and what a decode costs."""
+    rows = []
+    for data, one in found["worth"].items():
+        rows += [_worth(data, lists) for lists in one["lists"]]
+        rows.append(
+            [data, f"exhaustive dense score, {one['users']:,} users", None, _pair(one["exhaustive"]), None, None]
+        )
+    times = [
+        [label, width, *(f"{ms[name]['cpu_p50']:.2f}" for name in ("alone", "joined")), f"{ms['ratio']:.2f}"]
+        for label, one in found["cost"].items()
+        for width, ms in one.items()
+        if width != "items"
+    ]
+    said = "Milliseconds of processor time of one list, one row a run, p50:"
+    return "\n\n".join([markdown(list(WORTH), rows), said, markdown(list(COST), times), by_command(found)])
+
+
+def _worth(data: str, lists: Results) -> list[Any]:
+    name = f"{lists['strategy']}, width {lists['width']}, dense weight {lists['blend']:g}"
+    lead = next((one for one in lists["lead"] if one["metric"] == "recall@10"), None)
+    gained = None if lead is None else f"{lead['difference']:+.4f} ({lead['low']:+.4f} … {lead['high']:+.4f})"
+    p_value = None if lead is None else f"{lead['p_value']:.4f}"
+    return [data, name, _pair(lists["alone"]), _pair(lists["joined"]), gained, p_value]
+
+
+def _pair(figures: Results) -> str:
+    return f"{figures['recall@10']:.4f} / {figures['ndcg@10']:.4f}"
