@@ -94,6 +94,7 @@ class TrainConfig:
     type_weights: Mapping[str, float] = field(default_factory=dict)  # of targets by event type in the loss; 1 without
     max_epochs: int = 20
     patience: int = 8
+    repeats: bool = False  # people take the same items again: validation lists may hold those of the history
     validation_users: int = -1  # of a leave-one-out split; 0: everybody; −1: by the number of users (`data_split`)
     threads: int = 1  # on a CPU; 0: one a core, and a resumed run is then equal but for rounding
     seed: int = 0

@@ -16,6 +16,7 @@ from model.data_split import Holdout, Split
 from model.evaluate import DEPTH, Histories, Ranker
 from model.losses import dense_logits
 from model.network import GPT4Rec
+from service.baseline_engine import BaselineEngine
 from service.decoding import Decoding
 from service.engine import Engine, Job
 
@@ -66,23 +67,27 @@ def dense_scores(
     return dense_logits(model.query(h, known, torch.from_numpy(gaps).to(h.device)), table)
 
 
-def validation_ndcg(model: GPT4Rec, split: Split, vocabulary: Vocabulary, limit: int) -> float:
-    """NDCG@10 of the dense score over the whole catalogue, history removed, on at most `limit` users."""
+def validation_ndcg(
+    model: GPT4Rec, split: Split, vocabulary: Vocabulary, limit: int, *, exclude_history: bool = True
+) -> float:
+    """NDCG@10 of the dense score over the whole catalogue on at most `limit` users, without their history's items
+    unless it is kept."""
     rows = np.arange(len(split.valid))
     if len(rows) > limit:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:limit])
     parts = [rows[at : at + 1024] for at in range(0, len(rows), 1024)]
-    gains = [_gains(model, split, split.valid, part, vocabulary) for part in parts]
+    gains = [_gains(model, split, split.valid, part, vocabulary, exclude_history) for part in parts]
     return float(np.concatenate(gains).mean()) if gains else 0.0
 
 
 def _gains(
-    model: GPT4Rec, split: Split, holdout: Holdout, rows: IntArray, vocabulary: Vocabulary
+    model: GPT4Rec, split: Split, holdout: Holdout, rows: IntArray, vocabulary: Vocabulary, exclude_history: bool = True
 ) -> npt.NDArray[np.float64]:
     """[rows] 1 / log2(rank + 1) of the target where it is among the first ten.
 
     Of equal scores the target comes last, and a score that is no number ranks nothing: a network that has collapsed
-    or diverged gains nothing. A target of the history is not in the list, as in the evaluation.
+    or diverged gains nothing. A target of the history is not in the list where those are excluded, as in the
+    evaluation.
     """
     log = split.sequences
     slices = [split.history(holdout, int(row)) for row in rows]
@@ -90,7 +95,7 @@ def _gains(
     seen = [recent(events, model.config.receptive_field, vocabulary) for events in histories]
     score = dense_scores(model, seen)
     wanted = torch.from_numpy(holdout.target[rows]).to(score.device)
-    for row, events in enumerate(histories):
+    for row, events in enumerate(histories if exclude_history else []):
         score[row, torch.from_numpy(events.item).to(score.device)] = -torch.inf
     target = score.gather(1, wanted[:, None])
     rank = (~(score < target)).sum(dim=1).cpu().numpy() - 1
@@ -129,7 +134,7 @@ def network_ranker(
     return rank
 
 
-def engine_ranker(engine: Engine, decoding: Decoding, k: int = DEPTH, seed: int = 0) -> Ranker:
+def engine_ranker(engine: Engine | BaselineEngine, decoding: Decoding, k: int = DEPTH, seed: int = 0) -> Ranker:
     """Lists of `k` through the exported graphs: the very jobs the service makes, with gap and context unknown."""
     vocabulary = engine.artifact.vocabulary
     unknown = vocabulary.context.encode({})

@@ -150,7 +150,9 @@ class Trainer:
                 if max_minutes is not None and p.seconds >= max_minutes * 60:
                     break
                 losses = self._epoch(report)
-                ndcg = validation_ndcg(self.average, self.split, self.vocabulary, MAX_QUESTIONS)
+                ndcg = validation_ndcg(
+                    self.average, self.split, self.vocabulary, MAX_QUESTIONS, exclude_history=not config.repeats
+                )
                 p.seconds = time.monotonic() - started
                 self._finish_epoch(ndcg, losses)
                 for name, value in p.history[-1].items():

@@ -133,7 +133,8 @@ def _ranks(work: Path, name: str, asked: Asked, seed: int) -> IntArray | None:
     if not file.exists():
         return None
     with np.load(file, allow_pickle=False) as arrays:
-        return arrays.get(asked[1])
+        ranks: IntArray | None = arrays.get(asked[1])
+        return ranks
 
 
 def _masks(work: Path, name: str) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def journey(
 ) -> None:
     """User features, scene, gap, category and price band on a log of purchases."""
     dataset = journey_of(Dataset.load(data), days, least, households)
-    base = {"split": "time", "max_epochs": epochs, "patience": epochs}
+    base = {"split": "time", "max_epochs": epochs, "patience": epochs, "repeats": True}
     name = f"journey-{days}-{least}-{households}-{epochs}"
     for variant, seed in _each(JOURNEY, only, seeds):
         trainer, model_run = trained(dataset, work / f"{name}-{variant}-{seed}", base, JOURNEY[variant], seed)

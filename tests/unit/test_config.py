@@ -103,4 +103,4 @@ def test_every_number_has_a_limit() -> None:
     numbers = {f.name for f in fields(TrainConfig) if f.type in ("int", "float")}
     network = {key.removeprefix("network.") for key in LIMITS if key.startswith("network.")}
     assert numbers <= LIMITS.keys()
-    assert network == NETWORK_KEYS - {"state_dtype"}
+    assert network == NETWORK_KEYS - {"state_dtype", "type_scale"}

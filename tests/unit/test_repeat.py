@@ -10,13 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from export.features import ContextVocabulary, Vocabulary
 from export.itemcf import Popularity
 from export.repeat import Repeat
 from model.baselines import fit_repeat
 from model.data import sequences
 from model.data_split import leave_one_out
 from model.evaluate import evaluate, repeat_ranker
+from model.ranking import validation_ndcg
 from tests.data_builders import tiny_dataset
+from tests.networks import random_network
 
 ITEMS = 6
 
@@ -70,3 +73,13 @@ def test_a_decay_outside_its_range_is_refused() -> None:
     for decay in (0.0, 1.5):
         with pytest.raises(ValueError, match="decay"):
             Repeat(ITEMS, decay)
+
+
+def test_validation_counts_what_is_taken_again_only_where_lists_may_hold_it() -> None:
+    log = sequences(tiny_dataset(30, 20, min_events=9, max_events=9))
+    item = log.item.reshape(30, 9).copy()
+    item[:, -3:] = item[:, :1]
+    split = leave_one_out(replace(log, item=item.reshape(-1)))
+    model, vocabulary = random_network(n_items=20), Vocabulary.of(log.item_ids, ContextVocabulary(), has_time=True)
+    assert validation_ndcg(model, split, vocabulary, 100) == 0.0
+    assert validation_ndcg(model, split, vocabulary, 100, exclude_history=False) > 0.0

@@ -1,0 +1,95 @@
+"""The tables of conditions and of long histories in `docs/quality.md`. Pure: figures in, Markdown out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from loadtests.draw_tables import by_command, markdown
+
+Results = Mapping[str, Any]
+
+# At which Holm's correction leaves a difference.
+SIGNIFICANT = 0.05
+COLUMNS = ("condition", "seeds", "questions", "recall@10 without", "with", "difference", "NDCG@10 without", "with",
+           "difference")  # fmt: skip
+LENGTHS = ("events kept", "window", "seeds", "recall@10", "NDCG@10", "recall@10 less full attention", "epochs",
+           "CPU s an epoch", "ms a history", "ms an event", "state, bytes")  # fmt: skip
+
+
+def conditions(found: Results) -> str:
+    """For each part the ablations, and below them every way of asking every training."""
+    parts = []
+    for part, rows in found["ablations"].items():
+        runs = [run for run in found["runs"].values() if run["part"] == part]
+        if not runs:
+            continue
+        adjusted = holm([row["recall@10"]["p_value"] for row in rows])
+        lines = [_ablation(row, p) for row, p in zip(rows, adjusted, strict=True)]
+        title = f"{runs[-1]['data']}:"
+        parts += [title, markdown(list(COLUMNS), lines)] if rows else [title]
+        parts.append(markdown(["training", "asked", "seeds", "recall@10", "NDCG@10", "coverage@10"], _asked(runs)))
+    return "\n\n".join([*parts, by_command(found)])
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm (1979): the i-th smallest of m p-values times m − i + 1, never below those before it, at most 1."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for place, at in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[at]))
+        adjusted[at] = largest
+    return adjusted
+
+
+def _ablation(row: Results, p: float) -> list[Any]:
+    cells: list[Any] = [row["label"], row["seeds"], row["questions"]]
+    for measure in ("recall@10", "ndcg@10"):
+        one = row[measure]
+        star = " *" if measure == "recall@10" and p < SIGNIFICANT else ""
+        cells += [f"{one['without']:.4f}", f"{one['with']:.4f}", f"{difference(one)}{star}"]
+    return cells
+
+
+def difference(one: Results) -> str:
+    """With the interval of the paired bootstrap."""
+    return f"{one['difference']:+.4f} ({one['low']:+.4f} … {one['high']:+.4f})"
+
+
+def _asked(runs: Sequence[Results]) -> list[list[Any]]:
+    """Means over the seeds."""
+    figures: dict[tuple[str, str], list[Results]] = {}
+    for run in runs:
+        for how, one in run["figures"].items():
+            figures.setdefault((run["variant"], how), []).append(one)
+    return [
+        [variant, how, len(seeds), *(f"{mean(seeds, m):.4f}" for m in ("recall@10", "ndcg@10", "coverage@10"))]
+        for (variant, how), seeds in figures.items()
+    ]
+
+
+def mean(seeds: Sequence[Results], measure: str) -> float:
+    return sum(float(one[measure]) for one in seeds) / len(seeds)
+
+
+def long_histories(found: Results) -> str:
+    """A row for each data set, length and window; figures are means over the seeds."""
+    groups: dict[tuple[str, float, int, int], list[Results]] = {}
+    for run in found["runs"].values():
+        groups.setdefault((run["data"], run["minutes"], run["length"], run["window"]), []).append(run)
+    against = {(d["data"], d["length"], d["window"]): d["recall@10"] for d in found["differences"]}
+    parts = []
+    for data, minutes in dict.fromkeys(key[:2] for key in groups):
+        keys = sorted(key for key in groups if key[:2] == (data, minutes))
+        lines = [_long(key[2], key[3], groups[key], against.get((data, *key[2:]))) for key in keys]
+        parts += [f"{data}, {minutes:g} minutes of training on one core each:", markdown(list(LENGTHS), lines)]
+    return "\n\n".join([*parts, by_command(found)])
+
+
+def _long(length: int, window: int, runs: Sequence[Results], less: Results | None) -> list[Any]:
+    costs = [mean(runs, name) for name in ("epochs", "cpu_seconds_an_epoch", "encode_ms", "event_ms")]
+    return [
+        f"{length:,}", f"{window} (full)" if window == length else window, len(runs),
+        *(f"{mean(runs, name):.4f}" for name in ("recall@10", "ndcg@10")),
+        "–" if less is None else difference(less),
+        f"{costs[0]:.1f}", f"{costs[1]:.0f}", f"{costs[2]:.1f}", f"{costs[3]:.2f}", int(mean(runs, "state_bytes")),
+    ]  # fmt: skip
