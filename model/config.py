@@ -82,7 +82,7 @@ class TrainConfig:
     decay: Literal["linear", "none"] = "linear"  # of the learning rate, over the epochs or the minutes there are
     clip_norm: float = 1.0
     ema: float = 0.98
-    codes_weight: float = 0.5
+    codes_weight: float = 0.25
     dense_weight: float = 1.0
     negatives: int = -1  # 0: the full softmax; −1: the full one for small catalogues, else a sampled one
     label_smoothing: float = 0.0
