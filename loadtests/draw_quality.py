@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loadtests import draw_candidates, draw_variants
+from loadtests import draw_candidates, draw_conditions, draw_variants
 from loadtests.draw_tables import NOT_YET, by_command, markdown
 
 Results = Mapping[str, Any]
@@ -90,7 +90,9 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "quality_ranking": ranking,
     "quality_peers": peers,
     "quality_variants": draw_variants.variants,
-    **dict.fromkeys(("quality_lists", "quality_segments", "quality_conditions", "quality_long_histories"), pending),
+    **dict.fromkeys(("quality_lists", "quality_segments"), pending),
+    "quality_conditions": draw_conditions.conditions,
+    "quality_long_histories": draw_conditions.long_histories,
     "quality_candidates": draw_candidates.candidates,
     **dict.fromkeys(("quality_cold",), pending),
 }
