@@ -149,7 +149,7 @@ class Trainer:
             while p.epoch < config.max_epochs and p.epoch - p.best_epoch <= config.patience:
                 if max_minutes is not None and p.seconds >= max_minutes * 60:
                     break
-                losses = self._epoch(report)
+                losses = self.train_epoch(report)
                 ndcg = validation_ndcg(
                     self.average, self.split, self.vocabulary, MAX_QUESTIONS, exclude_history=not config.repeats
                 )
@@ -159,7 +159,7 @@ class Trainer:
                     board.add_scalar(name, value, p.epoch)
         return p
 
-    def _epoch(self, report: Report | None) -> dict[str, float]:
+    def train_epoch(self, report: Report | None = None) -> dict[str, float]:
         """One pass over the batches; stops early where the time is up (that epoch counts, shorter)."""
         config, p = self.config, self.progress
         torch.manual_seed(_epoch_seed(config.seed, p.epoch))

@@ -76,7 +76,7 @@ class Keeper(Callback):  # type: ignore[misc]
         self.seconds += time.process_time() - self.epoch_began
         epoch = trainer.current_epoch + 1
         late = time.monotonic() - self.began > self.minutes * 60
-        if epoch % EVERY == 0 or late:
+        if epoch % EVERY == 0 or late or epoch == trainer.max_epochs:
             self.validate(epoch, module.torch_model)
         trainer.should_stop = late or epoch - self.best_epoch > self.patience
 

@@ -51,13 +51,13 @@ def peers(
         keep(name, measure(split, out), dataset.name, everybody, factors, seed)
 
 
-def train(split: Split, out: Path, factors: int, seed: int, minutes: float) -> None:
+def train(split: Split, out: Path, factors: int, seed: int, minutes: float, epochs: int = 200) -> None:
     """One training in the peer's own environment. Raises PeerError where that is missing or the training fails."""
     out.parent.mkdir(parents=True, exist_ok=True)
     job = out.with_suffix(".job.npz")
     np.savez(job, allow_pickle=False, **questions(split))
     program = [str(environments.python("rectools")), "-m", "loadtests.peers.rectools_sasrec", str(job), str(out)]
-    options = ["--factors", str(factors), "--seed", str(seed), "--minutes", str(minutes)]
+    options = ["--factors", str(factors), "--seed", str(seed), "--minutes", str(minutes), "--epochs", str(epochs)]
     with subprocess.Popen(  # noqa: S603 - our own program
         [*program, *options], env=environments.environment(), stdout=subprocess.PIPE, text=True
     ) as process:
