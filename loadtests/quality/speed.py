@@ -78,7 +78,9 @@ def theirs(trainer: Trainer, out: Path) -> float:
 
 
 def keep(data: str, taken: dict[str, list[float]]) -> None:
-    found = {name: {"seconds": seconds, "median": median(seconds)} for name, seconds in taken.items()}
+    found: dict[str, dict[str, Any]] = {
+        name: {"seconds": seconds, "median": median(seconds)} for name, seconds in taken.items()
+    }
     results.save(NAME, {"data": data, "size": SIZE, "epochs": found}, command=COMMAND)
     for name in ("sasrec, here", "gpt4rec"):
         ratio = found["sasrec, RecTools"]["median"] / found[name]["median"]
