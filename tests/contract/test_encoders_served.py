@@ -67,7 +67,7 @@ async def test_the_served_list_is_the_evaluators_after_every_event(engine: Engin
     items = [f"i{(7 * n) % 40}" for n in range(20)]
     prefix = f"served:{uuid.uuid4().hex}:"
     async with serving(
-        cast("FakeEngine", engine), redis_url=shared_valkey.url, prefix=prefix, history_cap=64
+        cast("FakeEngine", engine), redis_url=shared_valkey.url, prefix=prefix, history_cap=64, deadline_ms=30_000.0
     ) as service:
         assert len(await listed(service, "nobody")) == K
         for upto in (1, 2, 3, 9, 19, 20):
@@ -82,7 +82,7 @@ async def test_the_served_list_is_the_evaluators_after_every_event(engine: Engin
 async def test_the_events_of_a_request_count_without_being_stored(engine: Engine, shared_valkey: Valkey) -> None:
     prefix = f"inline:{uuid.uuid4().hex}:"
     async with serving(
-        cast("FakeEngine", engine), redis_url=shared_valkey.url, prefix=prefix, history_cap=64
+        cast("FakeEngine", engine), redis_url=shared_valkey.url, prefix=prefix, history_cap=64, deadline_ms=30_000.0
     ) as service:
         await service.post_events("u", "i1", "i2", start_ms=START_MS)
         more = [{"item_id": "i3", "type": "view", "timestamp": START_MS + 2000}]

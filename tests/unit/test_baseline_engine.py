@@ -144,13 +144,13 @@ def test_either_a_run_or_a_baseline_with_its_data_is_exported(tmp_path: Path) ->
 @asynchronous
 async def test_an_acknowledged_event_is_in_the_next_list(engine: BaselineEngine, shared_valkey: Valkey) -> None:
     name = str((engine.artifact.baseline or {})["name"])
-    rank, exclude = scorer(engine)
+    _, exclude = scorer(engine)
     known = list(engine.artifact.catalogue.item_ids)
     async with serving(
         cast("FakeEngine", engine), redis_url=shared_valkey.url, prefix=f"baseline-{name}:", history_cap=256,
         deadline_ms=30_000.0,
     ) as service:  # fmt: skip
-        lists = []
+        lists: list[list[str]] = []
         for items in (["i1", "i2", "i1"], ["i9"]):
             await service.post_events("u", *items, start_ms=1_600_000_000_000 + 10_000 * len(lists))
             answer = await service.recommend(user_id="u", k=5, exclude_seen=exclude)
@@ -162,5 +162,5 @@ async def test_an_acknowledged_event_is_in_the_next_list(engine: BaselineEngine,
     history = np.array([known.index(item) for item in ("i1", "i2", "i1", "i9")])
     if name == "item_cf":
         items, _ = engine.artifact.item_cf.recommend(history, 5, None, np.unique(history))
-        assert lists[1][: len(items)] == [known[item] for item in items]
-    assert rank is not None and all(len(found) == 5 for found in lists)
+        assert lists[1][: len(items)] == [known[item] for item in items.tolist()]
+    assert all(len(found) == 5 for found in lists)
