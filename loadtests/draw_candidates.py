@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from loadtests.draw_conditions import holm
 from loadtests.draw_tables import by_command, markdown
 
 Results = Mapping[str, Any]
 
-WORTH = ("data", "lists", "beam alone, recall@10 / NDCG@10", "dense joined", "recall@10 gained", "p")
+WORTH = ("data", "lists", "beam alone, recall@10 / NDCG@10", "dense joined", "recall@10 gained", "p, Holm")
 COST = ("catalogue", "width", "beam alone, ms", "dense joined, ms", "ratio")
 
 
 def candidates(found: Results) -> str:
     """What they are worth, with the exhaustive dense score as each data set's last row, and what a decode costs."""
+    cases = [(data, lists) for data, one in found["worth"].items() for lists in one["lists"]]
+    adjusted = iter(holm([_lead(lists)["p_value"] for _, lists in cases]))
     rows = []
     for data, one in found["worth"].items():
-        rows += [_worth(data, lists) for lists in one["lists"]]
+        rows += [_worth(data, lists, next(adjusted)) for lists in one["lists"]]
         rows.append(
             [data, f"exhaustive dense score, {one['users']:,} users", None, _pair(one["exhaustive"]), None, None]
         )
@@ -31,12 +34,17 @@ def candidates(found: Results) -> str:
     return "\n\n".join([markdown(list(WORTH), rows), said, markdown(list(COST), times), by_command(found)])
 
 
-def _worth(data: str, lists: Results) -> list[Any]:
+def _worth(data: str, lists: Results, p_value: float) -> list[Any]:
     name = f"{lists['strategy']}, width {lists['width']}, dense weight {lists['blend']:g}"
-    lead = next((one for one in lists["lead"] if one["metric"] == "recall@10"), None)
-    gained = None if lead is None else f"{lead['difference']:+.4f} ({lead['low']:+.4f} … {lead['high']:+.4f})"
-    p_value = None if lead is None else f"{lead['p_value']:.4f}"
-    return [data, name, _pair(lists["alone"]), _pair(lists["joined"]), gained, p_value]
+    lead = _lead(lists)
+    gained = f"{lead['difference']:+.4f} ({lead['low']:+.4f} … {lead['high']:+.4f})"
+    return [data, name, _pair(lists["alone"]), _pair(lists["joined"]), gained, f"{p_value:.4f}"]
+
+
+def _lead(lists: Results) -> Results:
+    """In recall@10."""
+    found: Results = next(one for one in lists["lead"] if one["metric"] == "recall@10")
+    return found
 
 
 def _pair(figures: Results) -> str:

@@ -14,7 +14,8 @@ from loadtests.quality.candidates import METRICS, NAME, WIDTHS, cost, keep, synt
 
 def found(value: float) -> dict[str, Any]:
     figures = dict.fromkeys(METRICS, value)
-    lists = [{"strategy": "beam", "width": 64, "blend": 1.0, "joined": figures, "alone": figures, "lead": []}]
+    lead = [{"metric": "recall@10", "difference": 0.01, "low": 0.0, "high": 0.02, "p_value": 0.04}]
+    lists = [{"strategy": "beam", "width": 64, "blend": 1.0, "joined": figures, "alone": figures, "lead": lead}]
     return {"items": 40, "users": 9, "exhaustive": dict.fromkeys(METRICS, 0.1), "lists": lists}
 
 
