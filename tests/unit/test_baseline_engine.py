@@ -161,6 +161,6 @@ async def test_an_acknowledged_event_is_in_the_next_list(engine: BaselineEngine,
         assert set(lists[1][:3]) == {"i1", "i2", "i9"}
     history = np.array([known.index(item) for item in ("i1", "i2", "i1", "i9")])
     if name == "item_cf":
-        items, _ = engine.artifact.item_cf.recommend(history, 5, None, np.unique(history))
-        assert lists[1][: len(items)] == [known[item] for item in items.tolist()]
+        best, _ = engine.artifact.item_cf.recommend(history, 5, None, np.unique(history))
+        assert lists[1][: len(best)] == [known[item] for item in best.tolist()]
     assert all(len(found) == 5 for found in lists)
