@@ -38,7 +38,9 @@ def test_the_metric_families_are_those_of_the_contract() -> None:
     assert {f.name for f in Metrics().registry.collect()} == {f"gpt4rec_{name}" for name in expected}
 
 
-@pytest.mark.parametrize("module", ["service.app", "service.cli", "service.cli_serve", "service.server"])
+@pytest.mark.parametrize(
+    "module", ["service.app", "service.baseline_engine", "service.cli", "service.cli_serve", "service.server"]
+)
 def test_importing_service_imports_no_torch(module: str) -> None:
     script = (
         f"import sys, {module}\n"
