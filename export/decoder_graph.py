@@ -165,7 +165,7 @@ class DecoderGraph(GraphWriter):
         choice = self.choose(0, children)
         beam = None
         for level in range(1, self.config.levels):
-            beam = self.survivors(level - 1, beam, q, children, choice)
+            beam = self.survivors(level - 1, beam, children, choice)
             children = self.children(level, beam)
             choice = self.choose(level, children)
         self.rank(children, choice, q)
@@ -195,7 +195,8 @@ class DecoderGraph(GraphWriter):
     def root_children(self, q: ir.Value) -> Children:
         """The root's children are all nodes of level 1 in order: a child's place is its node."""
         op, level = self.op, self.levels[0]
-        self.first = self.token_log_probs(0, q)
+        self.begun = self.advance(0, q)
+        self.first = self.token_log_probs(0, self.begun)
         token_log_prob = op.Gather(self.first, level["token"], axis=1)
         ok = op.Gather(level["node_ok"], self.filter, axis=0)
         log_prob = op.Unsqueeze(op.Where(ok, token_log_prob, self.floats(NEVER)), self.ints(1))
@@ -249,29 +250,29 @@ class DecoderGraph(GraphWriter):
         best, index = self.op.TopK(children.log_prob, self.levels[level]["keep"], axis=2, _outputs=2)
         return Choice(best, index)
 
-    def survivors(self, level: int, beam: Beam | None, q: ir.Value, children: Children, choice: Choice) -> Beam:
+    def survivors(self, level: int, beam: Beam | None, children: Children, choice: Choice) -> Beam:
         """What the next level starts from; each survivor takes its parent's state and its own token."""
         op, inputs, d = self.op, self.levels[level], self.config.d_model
         log_prob = op.Reshape(choice.log_prob, self.ints(-1, 1))
-        embedding = self.weight(f"token.{level}.weight")
+        embedding = self.weight(f"level_token.{level}.weight")
         if beam is None:
             added = op.Gather(embedding, op.Gather(inputs["token"], choice.index, axis=0), axis=0)
-            state = op.Reshape(op.Add(added, op.Unsqueeze(q, self.ints(1, 2))), self.ints(-1, d))
-            return Beam(op.Reshape(choice.index, self.ints(-1)), log_prob, self.advance(level, state))
+            state = op.Reshape(op.Add(added, op.Unsqueeze(self.begun, self.ints(1, 2))), self.ints(-1, d))
+            return Beam(op.Reshape(choice.index, self.ints(-1)), log_prob, self.advance(1, state))
         flat = op.Reshape(op.Add(choice.index, inputs["row_base"]), self.ints(-1))
         node = op.Gather(op.Reshape(children.node, self.ints(-1)), flat, axis=0)
         parent = op.Gather(beam.state, op.Div(flat, inputs["n_slots"]), axis=0)
         state = op.Add(parent, op.Gather(embedding, op.Gather(inputs["token"], node, axis=0), axis=0))
-        return Beam(node, log_prob, self.advance(level, state))
+        return Beam(node, log_prob, self.advance(level + 1, state))
 
     def token_log_probs(self, level: int, state: ir.Value) -> ir.Value:
         """[rows, tokens] float32."""
-        logits = self.op.MatMul(self.norm(state, f"level_norm.{level}"), self.matrix(f"token.{level}.weight"))
+        logits = self.gemm(self.norm(state, f"level_norm.{level}"), f"level_out.{level}")
         value: ir.Value = self.op.LogSoftmax(self.to_float(logits), axis=-1)
         return value
 
     def advance(self, level: int, state: ir.Value) -> ir.Value:
-        """Decoder state after a token was added: s + down(silu(up(norm(s))))."""
+        """Decoder state that a level is asked with: s + down(silu(up(norm(s)))); level 0 begins with q."""
         name = f"advance.{level}"
         hidden = self.silu(self.gemm(self.norm(state, f"{name}.norm"), f"{name}.up"))
         value: ir.Value = self.op.Add(state, self.gemm(hidden, f"{name}.down"))
@@ -292,7 +293,7 @@ class DecoderGraph(GraphWriter):
         item = op.Gather(self.leaf_item, node, axis=0)
         if self.dense is not None:
             beam = op.Where(alive, item, self.ints(-1))
-            item, path = self.dense.joined(q, self.first, beam, path, NEVER)
+            item, path = self.dense.joined(q, self.begun, self.first, beam, path, NEVER)
             alive = op.Greater(path, self.floats(NEVER / 2))
         query = self.to_float(q)
         dense = op.MatMul(self.to_float(op.Gather(self.table, item, axis=0)), op.Unsqueeze(query, self.ints(1, 3)))

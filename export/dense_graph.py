@@ -41,12 +41,12 @@ class DenseCandidates:
         self._join = graph.input("join", FLOAT, [1])
 
     def joined(
-        self, q: ir.Value, first: ir.Value, item: ir.Value, log_prob: ir.Value, never: float
+        self, q: ir.Value, begun: ir.Value, first: ir.Value, item: ir.Value, log_prob: ir.Value, never: float
     ) -> tuple[ir.Value, ir.Value]:
         """Items [B, 1, W] and path log-probabilities of the beam, with the D dense ones behind them: [B, 1, W + D].
 
-        `item` is −1 where the beam has none; `first` [B, V_0] are the first tokens' log-probabilities. An item that
-        the beam has already is `never` in the second place.
+        `item` is −1 where the beam has none; `begun` [B, d] is the state that the first token is chosen from, `first`
+        [B, V_0] are its log-probabilities. An item that the beam has already is `never` in the second place.
         """
         graph = self._graph
         op = graph.op
@@ -56,7 +56,7 @@ class DenseCandidates:
         twice = op.ReduceMax(same, graph.ints(1), keepdims=1)
         best = op.Add(op.Unsqueeze(best, graph.ints(1)), op.Mul(twice, graph.floats(never)))
         alive = op.Greater(op.Add(best, self._join), graph.floats(never / 2))
-        path = op.Where(alive, self._path_log_prob(q, first, found), graph.floats(never))
+        path = op.Where(alive, self._path_log_prob(begun, first, found), graph.floats(never))
         items = op.Concat(item, op.Unsqueeze(found, graph.ints(1)), axis=2)
         return items, op.Concat(log_prob, path, axis=2)
 
@@ -70,21 +70,21 @@ class DenseCandidates:
         best, found = op.TopK(score, self._keep, axis=1, _outputs=2)
         return best, found
 
-    def _path_log_prob(self, q: ir.Value, first: ir.Value, found: ir.Value) -> ir.Value:
+    def _path_log_prob(self, begun: ir.Value, first: ir.Value, found: ir.Value) -> ir.Value:
         """log p(path) [B, 1, D] by teacher forcing: each state goes down its item's own tokens."""
         graph = self._graph
         op, levels, d = graph.op, graph.config.levels, graph.config.d_model
         tokens = self._tokens(found)
         log_prob = op.Reshape(op.GatherElements(first, tokens[0], axis=1), graph.ints(-1, 1))
-        added = op.Gather(graph.weight("token.0.weight"), tokens[0], axis=0)
-        state = op.Reshape(op.Add(added, op.Unsqueeze(q, graph.ints(1))), graph.ints(-1, d))
+        state: ir.Value | None = None
         for level in range(1, levels):
-            state = graph.advance(level - 1, state)
+            embedding = op.Gather(graph.weight(f"level_token.{level - 1}.weight"), tokens[level - 1], axis=0)
+            if state is None:
+                embedding = op.Add(embedding, op.Unsqueeze(begun, graph.ints(1)))
+            embedding = op.Reshape(embedding, graph.ints(-1, d))
+            state = graph.advance(level, embedding if state is None else op.Add(state, embedding))
             token = op.Reshape(tokens[level], graph.ints(-1, 1))
             log_prob = op.Add(log_prob, op.GatherElements(graph.token_log_probs(level, state), token, axis=1))
-            if level < levels - 1:
-                embedding = op.Gather(graph.weight(f"token.{level}.weight"), op.Reshape(token, graph.ints(-1)), axis=0)
-                state = op.Add(state, embedding)
         value: ir.Value = op.Reshape(log_prob, self._shape)
         return value
 

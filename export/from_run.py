@@ -130,7 +130,7 @@ def quality_of(parts: Parts, split: Split, out: Path, dtype: GraphDtype) -> Qual
     with staging(out) as folder:
         write(parts, folder, "float32")
         exact = _ndcg_at_10(Engine(Artifact.open(folder), device="cpu"), sample)
-    return Quality(lambda engine: _ndcg_at_10(engine, sample), exact)
+    return Quality(lambda engine: _ndcg_at_10(engine, sample), exact, len(sample.valid))
 
 
 def _ndcg_at_10(engine: Engine, split: Split) -> float:

@@ -95,7 +95,8 @@ class FreeDecoderGraph(DecoderGraph):
         return inputs
 
     def root_children(self, q: ir.Value) -> Children:
-        log_prob = self.token_log_probs(0, q)
+        self.begun = self.advance(0, q)
+        log_prob = self.token_log_probs(0, self.begun)
         return Children(None, log_prob, self.op.Unsqueeze(log_prob, self.ints(1)))
 
     def children(self, level_number: int, beam: Beam) -> Children:
@@ -104,18 +105,18 @@ class FreeDecoderGraph(DecoderGraph):
         log_prob = self.op.Add(token_log_prob, beam.log_prob)
         return Children(None, token_log_prob, self.op.Reshape(log_prob, self.levels[level_number]["flat"]))
 
-    def survivors(self, level: int, beam: Beam | None, q: ir.Value, children: Children, choice: Choice) -> Beam:  # noqa: ARG002
+    def survivors(self, level: int, beam: Beam | None, children: Children, choice: Choice) -> Beam:  # noqa: ARG002
         op, d = self.op, self.config.d_model
-        size, embedding = self.ints(self.config.code_sizes[level]), self.weight(f"token.{level}.weight")
+        size, embedding = self.ints(self.config.code_sizes[level]), self.weight(f"level_token.{level}.weight")
         log_prob = op.Reshape(choice.log_prob, self.ints(-1, 1))
         if beam is None:
             added = op.Gather(embedding, choice.index, axis=0)
-            state = op.Reshape(op.Add(added, op.Unsqueeze(q, self.ints(1, 2))), self.ints(-1, d))
-            return Beam(op.Reshape(choice.index, self.ints(-1)), log_prob, self.advance(level, state))
+            state = op.Reshape(op.Add(added, op.Unsqueeze(self.begun, self.ints(1, 2))), self.ints(-1, d))
+            return Beam(op.Reshape(choice.index, self.ints(-1)), log_prob, self.advance(level + 1, state))
         flat = op.Reshape(op.Add(choice.index, self.levels[level]["row_base"]), self.ints(-1))
         place, token, node = self._path(beam, flat, size)
         state = op.Add(op.Gather(beam.state, place, axis=0), op.Gather(embedding, token, axis=0))
-        return Beam(node, log_prob, self.advance(level, state))
+        return Beam(node, log_prob, self.advance(level + 1, state))
 
     def _path(self, beam: Beam, flat: ir.Value, size: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
         """A survivor's place in the beam, its token, and a hash of its path below the number of items."""
@@ -132,6 +133,6 @@ class FreeDecoderGraph(DecoderGraph):
         flat = op.Add(choice.index, self.levels[-1]["row_base"])
         _, _, item = self._path(self._last, flat, self.ints(self.config.code_sizes[-1]))
         query = self.to_float(q)
-        scaled = op.Unsqueeze(op.Mul(query, self.floats(self.config.d_model**-0.5)), self.ints(1, 3))
-        dense = op.Squeeze(op.MatMul(self.to_float(op.Gather(self.table, item, axis=0)), scaled), self.ints(3))
+        vectors = self.to_float(op.Gather(self.table, item, axis=0))
+        dense = op.Squeeze(op.MatMul(vectors, op.Unsqueeze(query, self.ints(1, 3))), self.ints(3))
         self.blend_and_list(item, path, dense, query)

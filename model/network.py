@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -119,7 +119,7 @@ class ContextNorm(nn.Module):
 
 
 class Level(nn.Module):
-    """Advances a decoder state by one token: s ← s + down(silu(up(norm(s + e_token))))."""
+    """Makes a level's state ready to be asked: s ← s + down(silu(up(norm(s))))."""
 
     def __init__(self, c: NetworkConfig) -> None:
         super().__init__()
@@ -128,8 +128,7 @@ class Level(nn.Module):
         self.down = nn.Linear(c.d_ff, c.d_model)
         self.dropout = nn.Dropout(c.dropout)
 
-    def forward(self, s: Tensor, token: Tensor) -> Tensor:
-        s = s + token
+    def forward(self, s: Tensor) -> Tensor:
         out: Tensor = s + self.down(self.dropout(F.silu(self.up(self.norm(s)))))
         return out
 
@@ -155,11 +154,13 @@ class GPT4Rec(nn.Module):
         self.dropout = nn.Dropout(c.dropout)
         self.encoder: Encoder = encoder_class(c.encoder)(c)
         self.describe = nn.Linear(c.d_context, c.d_model, bias=False) if self.encoder.reads_context else None
-        self.register_load_state_dict_pre_hook(_renamed)  # type: ignore[no-untyped-call]
         self.context = ContextNorm(c)
-        self.advance = nn.ModuleList([Level(c) for _ in range(c.levels - 1)])
+        # The path has tables of its own: those in the item table say what items are like, these which tokens follow.
+        self.advance = nn.ModuleList([Level(c) for _ in range(c.levels)])
         self.level_norm = nn.ModuleList([nn.LayerNorm(c.d_model) for _ in range(c.levels)])
-        for table in [self.item, *self.token, self.event_type]:
+        self.level_token = nn.ModuleList([nn.Embedding(size, c.d_model) for size in c.code_sizes[:-1]])
+        self.level_out = nn.ModuleList([nn.Linear(c.d_model, size) for size in c.code_sizes])
+        for table in [self.item, *self.token, *self.level_token, self.event_type]:
             nn.init.normal_(table.weight, std=0.05)
         for linear in (self.gap, self.period):
             nn.init.normal_(linear.weight, std=0.01)
@@ -259,25 +260,24 @@ class GPT4Rec(nn.Module):
 
     def level_logits(self, level: int, s: Tensor) -> Tensor:
         """[…, code_sizes[level]] logits of the level's token, given the state after the tokens before it."""
-        table: nn.Module = self.token[level]
-        return F.linear(self.level_norm[level](s), cast(Tensor, table.weight))
+        out: Tensor = self.level_out[level](self.level_norm[level](s))
+        return out
+
+    def begin(self, q: Tensor) -> Tensor:
+        """Decoder state that the first token is chosen from."""
+        out: Tensor = self.advance[0](q)
+        return out
 
     def step(self, level: int, s: Tensor, token: Tensor) -> Tensor:
         """Decoder state after choosing `token` at `level`."""
-        out: Tensor = self.advance[level](s, self.token[level](token))
+        out: Tensor = self.advance[level + 1](s + self.level_token[level](token))
         return out
 
     def path_logits(self, q: Tensor, codes: Tensor) -> list[Tensor]:
         """Teacher forcing: logits of every level for paths `codes` […, levels]."""
-        logits, s = [], q
+        logits, s = [], self.begin(q)
         for level in range(self.config.levels):
             logits.append(self.level_logits(level, s))
             if level + 1 < self.config.levels:
                 s = self.step(level, s, codes[..., level])
         return logits
-
-
-def _renamed(_module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """The layers of the backbone had no name before them when there was no other encoder."""
-    for name in [name for name in state if name.startswith(f"{prefix}blocks.")]:
-        state[f"{prefix}encoder.{name.removeprefix(prefix)}"] = state.pop(name)

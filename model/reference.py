@@ -66,7 +66,7 @@ class ReferenceDecoder:
     ) -> list[Listed]:
         """The list of at most k items for one query q [d], out of the `allowed` items."""
         open_paths = self._open_paths(allowed)
-        kept = [Node((), 0.0, 0.0, 0.0, False, q)]
+        kept = [Node((), 0.0, 0.0, 0.0, False, self.model.begin(q))]
         for level in range(self.model.config.levels):
             children = [c for node in kept for c in self._expand(level, node, decoding, open_paths, seed)]
             children.sort(key=lambda node: node.key(decoding.sampled), reverse=True)
@@ -82,7 +82,7 @@ class ReferenceDecoder:
         best = sorted(allowed, key=lambda item: -float(self.table[item].double() @ q.double()))[:n]
         nodes = []
         for item in best:
-            node = Node((), 0.0, 0.0, 0.0, False, q)
+            node = Node((), 0.0, 0.0, 0.0, False, self.model.begin(q))
             for level, token in enumerate(self.codes[item]):
                 log_prob = node.log_prob + self.token_log_probs(level, node)[token]
                 node = self._advanced(level, replace(node, path=(*node.path, token), log_prob=log_prob))
@@ -145,7 +145,7 @@ class ReferenceDecoder:
         """Exact sampling distribution over the allowed items: the product of what each level draws from. Items
         outside the nucleus have none of it."""
         open_paths = self._open_paths(allowed)
-        kept = [Node((), 0.0, 0.0, 0.0, False, q)]
+        kept = [Node((), 0.0, 0.0, 0.0, False, self.model.begin(q))]
         for level in range(self.model.config.levels):
             kept = [
                 self._advanced(level, child)

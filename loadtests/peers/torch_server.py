@@ -67,7 +67,7 @@ class Notebook:
     def _search(self, q: torch.Tensor, closed: list[set[int]]) -> list[tuple[float, int]]:
         """(log p, leaf) of the best `WIDTH` leaves that are open."""
         beam = [(0.0, 0)]
-        state = q[None]
+        state = self.model.begin(q[None])
         for level in range(self.trie.levels):
             log_p = self._log_p(level, state)
             first, token, shut = self.first_child[level], self.token[level], closed[level]

@@ -28,7 +28,8 @@ NEXT = [name for name in ENCODERS if encoder_class(name).task == "next"]
 
 
 def a_network(encoder: str) -> GPT4Rec:
-    return random_network(encoder=encoder, scale=1.0)
+    # Nothing is rounded: a key on the border of two float16 numbers may fall to either side, by who is beside it.
+    return random_network(encoder=encoder, scale=1.0, state_dtype="float32")
 
 
 def history(seed: int, n: int) -> EventArrays:
@@ -95,11 +96,3 @@ def test_hidden_events_are_what_is_asked_for_and_nothing_of_them_is_read() -> No
         with torch.no_grad():
             h = model(asking.item, asking.type, asking.time_ms, **asking.places)
             assert torch.allclose(h, model(*others, asking.time_ms, **asking.places), atol=1e-6)
-
-
-def test_weights_saved_before_encoders_had_names_are_read() -> None:
-    model = a_network("gpt4rec")
-    former = {name.removeprefix("encoder."): tensor for name, tensor in model.state_dict().items()}
-    other = random_network(seed=1)
-    other.load_state_dict(former, strict=True)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True) if a.ndim > 1)

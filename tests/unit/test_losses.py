@@ -47,7 +47,7 @@ def test_the_joint_loss_is_the_sum_of_its_parts_computed_by_hand(model: GPT4Rec,
     for q, item in zip(queries, TARGET.tolist(), strict=True):
         scores = [float(q @ table[i]) for i in range(N)]
         by_hand_dense += (math.log(sum(math.exp(s) for s in scores)) - scores[item]) / P
-        state = q
+        state = model.begin(q)
         for level, token in enumerate(model.codes[item].tolist()):
             logits = model.level_logits(level, state)
             by_hand_path -= float(torch.log_softmax(logits, dim=-1)[token]) / P

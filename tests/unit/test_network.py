@@ -305,7 +305,7 @@ def test_an_item_is_its_own_vector_and_its_tokens(model: GPT4Rec) -> None:
 
 def test_teacher_forcing_is_the_same_as_one_step_after_another(model: GPT4Rec, hidden: Tensor) -> None:
     codes = model.codes[:4]
-    state = hidden
+    state = model.begin(hidden)
     for level, logits in enumerate(model.path_logits(hidden, codes)):
         assert torch.allclose(logits, model.level_logits(level, state), atol=1e-5)
         assert logits.shape == (4, model.config.code_sizes[level])
