@@ -29,7 +29,7 @@ from service.engine import Engine
 from service.errors import ServiceError
 
 BLENDS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25, 0.0)
-BLEND_USERS = 500
+BLEND_USERS = 1500
 QUALITY_USERS = 2000
 PROBES = 24
 
