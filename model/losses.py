@@ -38,12 +38,8 @@ def dense_logits(q: Tensor, table: Tensor) -> Tensor:
     return q @ table[:-2].T
 
 
-def full_softmax(q: Tensor, table: Tensor, target: Tensor, smoothing: float, left_out: Tensor | None = None) -> Tensor:
-    """`left_out` [N] bool are items that nothing is learned of, not even that they were not chosen."""
-    logits = dense_logits(q, table)
-    if left_out is not None:
-        logits = logits.masked_fill(left_out, torch.finfo(logits.dtype).min if smoothing == 0 else -30.0)
-    return F.cross_entropy(logits, target, label_smoothing=smoothing)
+def full_softmax(q: Tensor, table: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    return F.cross_entropy(dense_logits(q, table), target, label_smoothing=smoothing)
 
 
 def draw_negatives(log_q: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -109,9 +105,7 @@ def joint_loss(
         positive, negative = (F.embedding(sample.place[items], table) for items in (target, sample.drawn))
         dense = sampled_softmax(q, positive, negative, log_q[target], log_q[sample.drawn])
     else:
-        # Never a target, an unseen item would only be pushed away, and with it the content that stands for it.
-        unseen = None if model.of_content is None else model.of_content.seen == 0
-        dense = full_softmax(q, table, target, weights.label_smoothing, unseen)
+        dense = full_softmax(q, table, target, weights.label_smoothing)
     codes = model.codes[target]
     per_level = [
         F.cross_entropy(logits, codes[:, level], label_smoothing=weights.label_smoothing)

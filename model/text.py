@@ -7,8 +7,6 @@ The network is BERT's encoder (Devlin et al., 2019) of 6 layers; a text's vector
 
 from __future__ import annotations
 
-import hashlib
-import json
 import zipfile
 from collections.abc import Sequence
 from importlib import util
@@ -25,7 +23,7 @@ FloatArray = npt.NDArray[np.float32]
 PACKAGE = "all_minilm_l6_v2"
 DIM = 384
 HEADS = 12
-MAX_TOKENS = 32  # a title and the beginning of what is said of it
+MAX_TOKENS = 64  # a title and the beginning of what is said of it
 BATCH = 32
 _EPSILON = 1e-12
 
@@ -103,31 +101,11 @@ class SentenceEncoder:
         return self._norm(x + self._linear(inner, f"{name}.output.dense"), f"{name}.output.LayerNorm")
 
     def _linear(self, x: FloatArray, name: str) -> FloatArray:
-        out: FloatArray = x.reshape(-1, x.shape[-1]) @ self._weights[f"{name}.weight"].T
-        out += self._weights[f"{name}.bias"]
-        return out.reshape(*x.shape[:-1], -1)
+        out: FloatArray = x @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
+        return out
 
     def _norm(self, x: FloatArray, name: str) -> FloatArray:
         centred = x - x.mean(axis=-1, keepdims=True)
         scale = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + np.float32(_EPSILON))
         out: FloatArray = centred / scale * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
         return out
-
-
-def item_vectors(texts: Sequence[str | None], cache: Path | None = None) -> FloatArray:
-    """[items, 384] sentence vectors, zero without a text. `cache` is a folder that keeps them by the texts' hash.
-
-    Raises TextError where the extra is not installed and nothing is kept.
-    """
-    given = [text or "" for text in texts]
-    mark = hashlib.sha256(json.dumps([MAX_TOKENS, given]).encode()).hexdigest()[:16]
-    kept = None if cache is None else cache / f"text-{mark}.npy"
-    if kept is not None and kept.exists():
-        found: FloatArray = np.load(kept, allow_pickle=False)
-        return found
-    vectors = SentenceEncoder(find_weights()).encode(given)
-    if kept is not None:
-        aside = kept.with_suffix(".tmp.npy")
-        np.save(aside, vectors, allow_pickle=False)
-        aside.replace(kept)
-    return vectors

@@ -32,7 +32,6 @@ from model.network import GPT4Rec, NetworkConfig
 from model.ranking import validation_ndcg
 from model.run import Run, RunError, contents_of, load_tensors, save_tensors, split_of, write_about
 from model.semantic import SemanticTokenizer, collaborative_vectors
-from model.text import FloatArray, TextError, item_vectors
 from model.tokenizer import AtomicTokenizer, HierarchicalTokenizer, Tokenizer, load_tokenizer
 
 # The learning rate never falls below this share of itself.
@@ -93,7 +92,6 @@ class Trainer:
         self.context: ContextVocabulary = fit_context(dataset, train, controls)
         self.vocabulary = Vocabulary.of(train.item_ids, self.context, dataset.has_time)
         self.conditions = Conditions.of(dataset, train, self.context, controls)
-        self.texts = _texts(dataset, train.item_ids, config.text, data_path)
         self.tokenizer = load_tokenizer(folder) if resume else self._fit_tokenizer(dataset)
         self.network = NetworkConfig(
             n_items=train.n_items,
@@ -104,14 +102,10 @@ class Trainer:
             has_time=dataset.has_time,
             encoder=config.encoder,
             n_fields=len(self.context.fields),
-            content=self.texts.shape[1] if self.texts is not None and config.content_gate else 0,
             **config.network_values(),
         )
         torch.manual_seed(config.seed)
         self.model = GPT4Rec(self.network, torch.from_numpy(self.tokenizer.codes)).to(self.device)
-        if self.model.of_content is not None and self.texts is not None:
-            seen = torch.from_numpy(np.bincount(train.item, minlength=train.n_items))
-            self.model.of_content.tell(torch.from_numpy(self.texts), seen)
         if config.item_init == "collaborative":
             vectors = collaborative_vectors(train.item, train.offsets, train.n_items, self.network.d_model, config.seed)
             self.model.start_items_from(torch.from_numpy(vectors))
@@ -302,7 +296,7 @@ class Trainer:
                 return HierarchicalTokenizer.fit(contents_of(dataset, train.item_ids))
             case _:
                 return SemanticTokenizer.fit(
-                    contents_of(dataset, train.item_ids, self.texts),
+                    contents_of(dataset, train.item_ids),
                     train.item,
                     train.offsets,
                     code_levels=config.code_levels,
@@ -331,14 +325,3 @@ def _proposal(item: np.ndarray[Any, Any], n_items: int) -> Tensor:
     """[items] log-probabilities negatives are drawn with: half uniform, half by popularity."""
     share = np.bincount(item, minlength=n_items) / max(len(item), 1)
     return torch.from_numpy(np.log(0.5 / n_items + 0.5 * share)).float()
-
-
-def _texts(dataset: Dataset, item_ids: list[str], kind: str, data_path: Path) -> FloatArray | None:
-    """[items, dim] sentence vectors, kept beside the data. Raises RunError without the packages that make them."""
-    if kind == "none":
-        return None
-    of = dict(dataset.items.select("item_id", "text").iter_rows())
-    try:
-        return item_vectors([of.get(item_id) for item_id in item_ids], data_path if data_path.is_dir() else None)
-    except TextError as error:
-        raise RunError(str(error)) from error
