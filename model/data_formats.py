@@ -26,7 +26,6 @@ class Format(StrEnum):
     CSV = "csv"
     PARQUET = "parquet"
     COMPLETE_JOURNEY = "complete-journey"
-    OFFICE = "amazon-office"
 
 
 @dataclass(frozen=True)
