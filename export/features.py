@@ -112,7 +112,7 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class ContextVocabulary:
-    """Slots of the decoder's context: user features, the price band where items have prices, the scene, and one category.
+    """Slots of the decoder's context: user features, the price band where items have prices, the scene, one category.
 
     A slot's value is a row of one shared embedding table; row 0 means "unknown" in every slot, and a value
     never seen in training is unknown too. `max_gap_ms` is the largest gap the model was trained on: a longer one is
