@@ -98,7 +98,7 @@ class ContextNorm(nn.Module):
         self.gap = nn.Linear(1, c.d_context, bias=False)
         self.gap_known = nn.Parameter(torch.zeros(c.d_context))
         self.modulate = nn.Linear(c.d_context, 2 * c.d_model)
-        nn.init.normal_(self.table.weight, std=0.02)
+        nn.init.normal_(self.table.weight, std=0.3)
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
 

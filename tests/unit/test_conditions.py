@@ -140,7 +140,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     """A user jumps anywhere, so that only the asked category says where to."""
     torch.set_num_threads(1)
     settings = TrainConfig(
-        size="tiny", batch_tokens=200, learning_rate=3e-2, warmup_steps=5, max_epochs=12, max_length=16,
+        size="tiny", batch_tokens=200, learning_rate=3e-2, warmup_steps=5, max_epochs=30, patience=30, max_length=16,
         control_known=0.5,
     )  # fmt: skip
     trainer = Trainer(tiny_dataset(80, 40, follow=0.0), Path("data"), tmp_path_factory.mktemp("asked"), settings)
