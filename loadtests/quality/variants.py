@@ -27,13 +27,14 @@ from model.baselines import Baselines, fit_baselines, fit_repeat
 from model.bootstrap import paired_bootstrap
 from model.cli import fit
 from model.config import TrainConfig
-from model.data import Dataset, IntArray
+from model.data import Dataset, IntArray, sequences
 from model.data_split import Split
+from model.defaults import by_rule
 from model.encoders import encoder_class
 from model.evaluate import Ranker, evaluate, item_cf_ranker, popularity_ranker, repeat_ranker
 from model.network import NetworkConfig
 from model.ranking import engine_ranker
-from model.run import Run
+from model.run import Run, split_of
 from model.train import CHECKPOINT, Trainer
 from service import blob
 from service.decoding import Decoding
@@ -51,13 +52,14 @@ app = typer.Typer(add_completion=False)
 console = Console(stderr=True)
 
 
-def settings(encoder: str, seed: int) -> TrainConfig:
+def settings(encoder: str, seed: int, dataset: Dataset) -> TrainConfig:
     """The defaults, for as long as the minutes last; an encoder without a state is given the events that GPT4Rec's
-    layers and windows reach."""
+    layers and windows reach, as many layers as it has by rule."""
     config = TrainConfig(seed=seed, max_epochs=1000, patience=1000)
     if encoder == OURS:
         return config
-    shape = NetworkConfig(1, (1,), 1, 1, 1, **config.network_values())
+    ours = by_rule(config, split_of(config, sequences(dataset)).train)
+    shape = NetworkConfig(1, (1,), 1, 1, 1, **ours.network_values())
     reach = encoder_class(OURS).receptive_field(shape)
     return config.updated({"encoder": encoder, "network.window": reach})
 
@@ -81,7 +83,7 @@ def variants(
         for encoder in names:
             if f"{encoder}-{seed}" not in _part(key)["runs"]:
                 run = folder / f"{encoder}-{seed}"
-                found = measured(dataset, data, run, settings(encoder, seed), minutes)
+                found = measured(dataset, data, run, settings(encoder, seed, dataset), minutes)
                 _keep(key, minutes, dataset, "runs", run, found)
     if not _part(key)["baselines"]:
         split = Run.open(folder / f"{names[0]}-{seeds.split(',')[0]}").split(dataset)

@@ -22,12 +22,13 @@ from model.run import Run
 from tests.data_builders import tiny_dataset
 
 
-def test_every_encoder_but_our_own_reads_as_many_events_as_our_own_can() -> None:
-    assert variants.settings("gpt4rec", 3) == TrainConfig(seed=3, max_epochs=1000, patience=1000)
-    shape = TrainConfig().network_values()
-    reach = shape["layers"] * shape["window"] + 2
+@pytest.mark.parametrize(("events", "layers"), [(8, 1), (40, 2)], ids=["short histories", "long histories"])
+def test_every_encoder_but_our_own_reads_as_many_events_as_our_own_can(events: int, layers: int) -> None:
+    dataset = tiny_dataset(users=30, min_events=events, max_events=events)
+    assert variants.settings("gpt4rec", 3, dataset) == TrainConfig(seed=3, max_epochs=1000, patience=1000)
+    reach = layers * TrainConfig().network_values()["window"] + 2
     for name in variants.ENCODERS[1:]:
-        assert variants.settings(name, 0).network == {"window": reach}
+        assert variants.settings(name, 0, dataset).network == {"window": reach}
 
 
 def test_one_command_measures_what_is_missing_and_draws_the_table(
