@@ -81,6 +81,18 @@ def peers(found: Results) -> str:
     return markdown(columns, rows) + "\n\n" + by_command(found)
 
 
+def speed(found: Results) -> str:
+    """A row a trainer: seconds of an epoch, and how many times those of the peer fit into its own."""
+    epochs = found["epochs"]
+    peer = epochs["sasrec, RecTools"]["median"]
+    rows = [
+        [name, f"{one['median']:.1f}", f"{peer / one['median']:.1f}", len(one["seconds"])]
+        for name, one in epochs.items()
+    ]
+    columns = [f"trained on {found['data']}", "CPU s an epoch (p50)", "times as fast as RecTools", "epochs timed"]
+    return markdown(columns, rows) + "\n\n" + by_command(found)
+
+
 def pending(_: Results) -> str:
     """A section whose table is not written yet."""
     return NOT_YET
@@ -89,6 +101,7 @@ def pending(_: Results) -> str:
 SECTIONS: dict[str, Callable[[Results], str]] = {
     "quality_ranking": ranking,
     "quality_peers": peers,
+    "quality_speed": speed,
     "quality_variants": draw_variants.variants,
     **dict.fromkeys(("quality_lists", "quality_segments"), pending),
     "quality_conditions": draw_conditions.conditions,
