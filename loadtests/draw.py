@@ -113,7 +113,12 @@ def render(document: Document, folder: Path = results.RESULTS, template: Path | 
     """The document. Raises ValueError where the template names something that cannot be drawn."""
     template = template or document.template
     files, rows = read(document, folder), results.read_rows(folder / document.rows.name)
-    parts = {"criteria": draw_tables.criteria(rows), "machine": draw_tables.machine(files, rows)}
+    limited = [row for row in rows if row["limit"] is not None]
+    parts = {
+        "criteria": draw_tables.criteria(rows),
+        "limits": draw_tables.criteria(limited),
+        "machine": draw_tables.machine(files, rows),
+    }
     plots = document.plots(files)
     for name, section in document.sections.items():
         found, shown = files[name], document.shown.get(name, {})

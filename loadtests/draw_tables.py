@@ -9,8 +9,6 @@ from typing import Any
 Results = Mapping[str, Any]
 
 NOT_YET = "*Not measured yet.*"
-# More criteria of one command than this are not listed one by one.
-_NAMED = 12
 # What a criterion's name stands for; another criterion's name stands for itself.
 MEANING = {
     "1 cpu": "Processor time of a warm /recommend, store included ÷ (bare typed FastAPI route + one decoder run)",
@@ -53,27 +51,19 @@ def cell(value: Any) -> str:
 
 
 def criteria(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Every row, its limit, whether it holds, and the command that wrote it."""
+    """Every row, its limit, whether it holds, and the number of the command that wrote it, listed below."""
     if not rows:
         return NOT_YET
+    commands = {command: number for number, command in enumerate(dict.fromkeys(row["command"] for row in rows), 1)}
     lines = [
         [f"{row['criterion']}: {MEANING[row['criterion']]}" if row["criterion"] in MEANING else row["criterion"],
-         f"{cell(row['value'])} {row['unit']}", row["limit"], row["holds"], row["date"]]
+         f"{cell(row['value'])} {row['unit']}", row["limit"], row["holds"], row["date"],
+         commands[row["command"]]]
         for row in rows
     ]  # fmt: skip
-    commands: dict[str, list[str]] = {}
-    for row in rows:
-        commands.setdefault(row["command"], []).append(row["criterion"])
-    listed = "\n".join(f"- {', '.join(_named(names))}: `{command}`" for command, names in commands.items())
-    table = markdown(["criterion", "figure", "limit", "holds", "measured"], lines)
-    return f"{table}\n\nThe command of each:\n\n{listed}"
-
-
-def _named(criteria: Sequence[str]) -> Sequence[str]:
-    """Criteria in few words: many by the words that they begin with."""
-    if len(criteria) <= _NAMED:
-        return criteria
-    return list(dict.fromkeys(" ".join(name.split()[:2]) for name in criteria))
+    table = markdown(["criterion", "figure", "limit", "holds", "measured", "by"], lines)
+    listed = "\n".join(f"{number}. `{command}`" for command, number in commands.items())
+    return f"{table}\n\n*By* is the command:\n\n{listed}"
 
 
 def machine(files: Mapping[str, Results | None], rows: Sequence[Mapping[str, Any]]) -> str:
