@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from loadtests.draw_conditions import holm
 from loadtests.draw_tables import by_command, markdown
+from model.bootstrap import holm
 
 Results = Mapping[str, Any]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loadtests.draw_tables import by_command, markdown
+from model.bootstrap import holm
 
 Results = Mapping[str, Any]
 
@@ -30,15 +31,6 @@ def conditions(found: Results) -> str:
         parts += [title, markdown(list(COLUMNS), lines)] if rows else [title]
         parts.append(markdown(["training", "asked", "seeds", "recall@10", "NDCG@10", "coverage@10"], _asked(runs)))
     return "\n\n".join([*parts, by_command(found)])
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm (1979): the i-th smallest of m p-values times m − i + 1, never below those before it, at most 1."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for place, at in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[at]))
-        adjusted[at] = largest
-    return adjusted
 
 
 def _ablation(row: Results, p: float) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,3 +57,13 @@ def paired_bootstrap(
     below, above = int((means <= 0).sum()), int((means >= 0).sum())
     p_value = min(1.0, 2 * (1 + min(below, above)) / (1 + samples))
     return Interval(float(differences.mean()), float(low), float(high), p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for how many they are (Holm, 1979): the i-th smallest of m times m - i + 1, never below those
+    before it, at most 1."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for place, at in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[at]))
+        adjusted[at] = largest
+    return adjusted

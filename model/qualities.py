@@ -64,18 +64,19 @@ def tail_share(lists: IntArray, k: int, group: IntArray) -> FloatArray:
     return share
 
 
-def inter_list_diversity(lists: IntArray, k: int, n_items: int) -> float:
-    """Mean over all pairs of users of 1 - |A ∩ B| / k for their first k (Zhou et al., PNAS 2010); NaN for fewer than
-    two users.
+def inter_list_diversity(lists: IntArray, k: int, n_items: int) -> FloatArray:
+    """[users] mean of 1 - |A ∩ B| / k over the lists B of all others, first k each; its mean over the users is
+    that over all pairs (Zhou et al., PNAS 2010). NaN for a single user.
 
-    An item that c lists show is shared by c·(c-1)/2 pairs, so nobody is compared with anybody.
+    An item that c lists show is shared with c - 1 others, so nobody is compared with anybody.
     """
     users = len(lists)
     if users < 2:
-        return float("nan")
-    count = exposure(lists, k, n_items).astype(np.float64)
-    shared = (count * (count - 1)).sum() / (users * (users - 1))
-    return float(1 - shared / k)
+        return np.full(users, np.nan)
+    shown = lists[:, :k]
+    others = exposure(lists, k, n_items) - 1
+    shared = np.where(shown >= 0, others[np.maximum(shown, 0)], 0).sum(axis=1)
+    return np.asarray(1 - shared / (k * (users - 1)), np.float64)
 
 
 def jensen_shannon(first: IntArray, second: IntArray) -> float:

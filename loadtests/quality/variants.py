@@ -24,7 +24,7 @@ from export.from_run import export_run
 from loadtests import results
 from model import metrics
 from model.baselines import Baselines, fit_baselines, fit_repeat
-from model.bootstrap import paired_bootstrap
+from model.bootstrap import holm, paired_bootstrap
 from model.cli import fit
 from model.config import TrainConfig
 from model.data import Dataset, IntArray, sequences
@@ -197,7 +197,9 @@ def table(part: Mapping[str, Any], ranks: Mapping[str, IntArray]) -> list[dict[s
         behind = _behind(ours, dict.fromkeys(ours, ranks[name]))
         rows.append({"system": name, "seeds": 1, **figures, "behind": behind})
     for measure in MEASURES:
-        corrected([row["behind"][measure] for row in rows if row["system"] != OURS and row["behind"]])
+        compared = [row["behind"][measure] for row in rows if row["system"] != OURS and row["behind"]]
+        for one, p in zip(compared, holm([one["p"] for one in compared]), strict=True):
+            one["p_holm"] = p
     return rows
 
 
@@ -220,14 +222,6 @@ def _behind(ours: Mapping[int, IntArray], theirs: Mapping[int, IntArray]) -> dic
             "difference": interval.difference, "low": interval.low, "high": interval.high, "p": interval.p_value
         }  # fmt: skip
     return found
-
-
-def corrected(compared: Sequence[dict[str, Any]]) -> None:
-    """Adds `p_holm` to each: Holm (1979), the i-th smallest of m p-values times m − i, never below those before it."""
-    tested = sorted(compared, key=lambda one: float(one["p"]))
-    largest = 0.0
-    for place, one in enumerate(tested):
-        largest = one["p_holm"] = max(largest, min(1.0, (len(tested) - place) * one["p"]))
 
 
 def _part(key: str) -> dict[str, Any]:

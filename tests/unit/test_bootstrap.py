@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from model.bootstrap import paired_bootstrap
+from model.bootstrap import holm, paired_bootstrap
 from model.metrics import FloatArray
 
 
@@ -54,3 +54,25 @@ def test_swapping_the_systems_negates_the_difference(ours: FloatArray, seed: int
 def test_refuses_what_does_not_pair(theirs: FloatArray) -> None:
     with pytest.raises(ValueError, match=r"users|defined"):
         paired_bootstrap(np.zeros(2), theirs)
+
+
+@given(st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=8))
+def test_holm_s_correction_is_its_definition(p_values: list[float]) -> None:
+    order = sorted(range(len(p_values)), key=lambda at: p_values[at])
+    wanted = [
+        min(1.0, max((len(order) - j) * p_values[order[j]] for j in range(order.index(at) + 1)))
+        for at in range(len(p_values))
+    ]
+    assert holm(p_values) == pytest.approx(wanted)
+
+
+@given(st.lists(st.floats(0.0001, 1.0), min_size=1, max_size=8))
+def test_holm_s_correction_rejects_what_stepping_down_rejects(values: list[float]) -> None:
+    corrected = holm(values)
+    for level in (0.01, 0.05, 0.2):
+        rejected, order = set(), np.argsort(values, kind="stable")
+        for place, at in enumerate(order):
+            if not values[at] * (len(values) - place) < level:
+                break
+            rejected.add(int(at))
+        assert {at for at, p in enumerate(corrected) if p < level} == rejected

@@ -57,13 +57,17 @@ def test_gini_is_half_the_mean_difference_over_the_mean(found: IntArray) -> None
 
 @given(some_lists(least=2), ks)
 def test_inter_list_diversity_compares_every_pair_of_users(lists: IntArray, k: int) -> None:
-    pairs = [len(set(a) & set(b)) for a, b in combinations(firsts(lists, k), 2)]
-    expected = 1 - sum(pairs) / len(pairs) / k
-    assert qualities.inter_list_diversity(lists, k, ITEMS) == pytest.approx(expected)
+    found = qualities.inter_list_diversity(lists, k, ITEMS)
+    rows = [set(row) for row in firsts(lists, k)]
+    for user, mine in enumerate(rows):
+        apart = [1 - len(mine & other) / k for at, other in enumerate(rows) if at != user]
+        assert found[user] == pytest.approx(sum(apart) / len(apart))
+    pairs = [1 - len(a & b) / k for a, b in combinations(rows, 2)]
+    assert found.mean() == pytest.approx(sum(pairs) / len(pairs))
 
 
 def test_one_user_differs_from_nobody() -> None:
-    assert math.isnan(qualities.inter_list_diversity(np.array([[1, 2]]), 2, ITEMS))
+    assert np.isnan(qualities.inter_list_diversity(np.array([[1, 2]]), 2, ITEMS)).tolist() == [True]
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=ITEMS))

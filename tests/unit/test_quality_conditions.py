@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from loadtests.draw_conditions import conditions, holm, long_histories
+from loadtests.draw_conditions import conditions, long_histories
 from loadtests.quality.condition_data import day_part, journey, typed_by_rating
 from loadtests.quality.condition_rows import PARTS, Ablation, compared
 from loadtests.quality.conditions import JOURNEY, TYPES
@@ -90,16 +88,6 @@ def test_a_difference_is_between_the_same_questions_and_the_seeds_both_sides_hav
     assert half is not None and half["questions"] == 2
     assert half["recall@10"]["difference"] == 0.0
     assert compared(tmp_path, "x", Ablation("none", ("a", "known"), ("c", "known")), [0, 1], {}) is None
-
-
-@given(st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=8))
-def test_holm_s_correction_is_its_definition(p_values: list[float]) -> None:
-    order = sorted(range(len(p_values)), key=lambda at: p_values[at])
-    wanted = [
-        min(1.0, max((len(order) - j) * p_values[order[j]] for j in range(order.index(at) + 1)))
-        for at in range(len(p_values))
-    ]
-    assert holm(p_values) == pytest.approx(wanted)
 
 
 def test_a_cut_log_keeps_everybody_s_newest_events_and_its_chunks_hold_a_window() -> None:

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import export.from_run as from_run
@@ -66,16 +64,3 @@ def test_one_command_measures_what_is_missing_and_draws_the_table(
     assert all(f"| {system} |" in drawn(found) for system in systems)
     criteria = {one["criterion"] for one in results.read_rows(tmp_path / "quality.json")}
     assert "tiny: recall@10, gru4rec, 1 minutes" in criteria
-
-
-@given(st.lists(st.floats(0.0001, 1.0), min_size=1, max_size=8))
-def test_holms_correction_rejects_what_stepping_down_rejects(values: list[float]) -> None:
-    compared: list[dict[str, Any]] = [{"p": p} for p in values]
-    variants.corrected(compared)
-    for level in (0.01, 0.05, 0.2):
-        rejected, order = set(), np.argsort(values, kind="stable")
-        for place, at in enumerate(order):
-            if not values[at] * (len(values) - place) < level:
-                break
-            rejected.add(int(at))
-        assert {i for i, one in enumerate(compared) if one["p_holm"] < level} == rejected
