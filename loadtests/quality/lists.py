@@ -1,0 +1,170 @@
+"""What the lists feel like: diversity, novelty, coverage, long tail and fairness, by strategy and by segment.
+
+    python -m loadtests.quality.lists --runs RUN,RUN,RUN --data DIR --work DIR [--users 3000] [--policies FILE]
+
+Runs are the seeds of one training, each with its artefact below `artifacts`. Every strategy of a grid is asked through
+the served graphs; what was listed is kept in `--work` and is not made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import typer
+from rich.console import Console
+
+from loadtests import results
+from loadtests.quality.strategies import BASELINES, OF_LISTS, SERVED, Asked, World, ask, figures, label, over_seeds
+from loadtests.quality.variants import spread
+from model import qualities
+from model.bootstrap import holm, paired_bootstrap
+from service import policies
+
+NAME = "quality_lists"
+COMMAND = "python -m loadtests.quality.lists --runs RUN,RUN,RUN --data DIR --work DIR"
+POLICIES = Path(__file__).resolve().parents[2] / "deploy" / "policies.yaml"
+# What everybody else is compared with: the most probable list, searched well.
+REFERENCE = "beam 5"
+# Users of a group, at least: below, a recall says nothing.
+LEAST_GROUP = 40
+
+Rows = npt.NDArray[np.bool_]
+
+console = Console(stderr=True)
+
+
+def main(
+    runs: Annotated[str, typer.Option(help="Run folders, seeds of one training, separated by commas.")],
+    data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
+    work: Annotated[Path, typer.Option(help="Folder of the lists; what is there is not made again.")],
+    users: Annotated[
+        int, typer.Option(min=2, help="Test users that are asked at most, drawn once and for all.")
+    ] = 3000,
+    policy_file: Annotated[Path, typer.Option("--policies", help="Segments and their decoding.")] = POLICIES,
+) -> None:
+    """Ask every strategy and record what its lists are like."""
+    with console.status("asking") as status:
+        folders = [Path(run) for run in runs.split(",")]
+        asked = ask(folders, data, work, policies.load(policy_file), users, status.update)
+        status.update("measuring")
+        found = measured(asked)
+    keep(asked.dataset.name, found)
+
+
+def measured(asked: Asked) -> dict[str, Any]:
+    """Everything about one data set."""
+    world = World.of(asked)
+    everybody = np.ones(len(asked.segment), bool)
+    shipped = list(dict.fromkeys([*(label(s.decoding.build()) for s in asked.policies.segments), SERVED]))
+    return {
+        "users": len(asked.segment),
+        "items": len(world.asked),
+        "seeds": len(asked.lists),
+        "reference": REFERENCE,
+        "shipped": shipped,
+        "strategies": {name: means(asked, name, world, everybody) for name in asked.lists[0]},
+        "segments": {
+            segment.name: {
+                "users": int((asked.segment == segment.name).sum()),
+                "strategy": (own := label(segment.decoding.build())),
+                "figures": {
+                    name: means(asked, name, world, asked.segment == segment.name)
+                    for name in dict.fromkeys((own, REFERENCE, "item-CF"))
+                },
+            }
+            for segment in asked.policies.segments
+            if (asked.segment == segment.name).sum() > 1
+        },
+        "compared": compared(asked, world, [name for name in (*shipped, *BASELINES) if name != REFERENCE]),
+        "groups": groups(asked, world),
+    }
+
+
+def means(asked: Asked, name: str, world: World, rows: Rows) -> dict[str, Any]:
+    """Measure → mean over the seeds and its interval, of the lists of some questions."""
+    inside = world.among(rows)
+    seeds = [figures(lists[name][rows], inside) for lists in asked.lists]
+    return {
+        measure: spread(values)
+        for measure in seeds[0]
+        if len(values := [value for seed in seeds if (value := seed[measure]) is not None]) == len(seeds)
+    }
+
+
+def compared(asked: Asked, world: World, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Each of the names less the reference, in every measure that a list has: paired bootstrap over the users, Holm's
+    correction over all rows."""
+    everybody = np.ones(len(asked.segment), bool)
+    rows = []
+    for measure in [m for m in OF_LISTS if m != "intra" or world.content is not None]:
+        theirs = over_seeds(asked, REFERENCE, measure, world, everybody)
+        for name in names:
+            ours = over_seeds(asked, name, measure, world, everybody)
+            both = ~np.isnan(ours) & ~np.isnan(theirs)
+            rows.append({"name": name, "measure": measure, **asdict(paired_bootstrap(ours[both], theirs[both]))})
+    return with_holm(rows)
+
+
+def with_holm(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with `p_holm` beside their `p_value`."""
+    return [row | {"p_holm": p} for row, p in zip(rows, holm([row["p_value"] for row in rows]), strict=True)]
+
+
+def groups(asked: Asked, world: World) -> list[dict[str, Any]]:
+    """Recall@10 as served and that of item-CF for users and questions of a kind; what is served is better or worse by
+    a paired bootstrap with Holm's correction over all groups."""
+    rows = []
+    for kind, name, inside in kinds(asked, world):
+        if inside.sum() < LEAST_GROUP:
+            continue
+        ours, theirs = (over_seeds(asked, way, "recall@10", world, inside) for way in (SERVED, "item-CF"))
+        figure = {"kind": kind, "group": name, "questions": int(inside.sum())}
+        either = {"recall@10": float(ours.mean()), "item_cf": float(theirs.mean())}
+        rows.append(figure | either | asdict(paired_bootstrap(ours, theirs)))
+    return with_holm(rows)
+
+
+def kinds(asked: Asked, world: World) -> Iterator[tuple[str, str, Rows]]:
+    """(kind, name, [questions] who belongs): by length of the history, by what is known of the user, by how popular the
+    item is that is looked for."""
+    split = asked.split
+    lengths = split.test.history_end - split.sequences.offsets[split.test.users]
+    group, bounds = qualities.length_groups(lengths)
+    for number, (least, most) in enumerate(bounds):
+        yield "events in the history", f"{least} to {most}" if most > least else str(least), group == number
+    ids = pl.DataFrame({"user_id": [split.sequences.user_ids[user] for user in split.test.users]})
+    known = ids.join(asked.dataset.users, on="user_id", how="left", maintain_order="left")
+    for column in known.columns[1:]:
+        values = known[column].cast(pl.String)
+        for value in sorted(values.drop_nulls().unique().to_list()):
+            yield column, value, (values == value).fill_null(value=False).to_numpy()
+    for number, name in enumerate(qualities.POPULARITY_GROUPS):
+        yield "popularity of the item asked for", name, world.group[world.target] == number
+
+
+def keep(data: str, found: Mapping[str, Any]) -> None:
+    parts = {**(results.load(NAME) or {}).get("parts", {}), data: found}
+    results.save(NAME, {"parts": parts}, command=COMMAND)
+    for name in dict.fromkeys((REFERENCE, *found["shipped"])):
+        for measure, figure in found["strategies"][name].items():
+            criterion = f"{data}: lists, {name}, {measure}"
+            results.record(results.QUALITY, results.row(criterion, figure["mean"], "", COMMAND))
+    worst = {
+        row["group"]: row["recall@10"] for row in found["groups"] if row["kind"] != "popularity of the item asked for"
+    }
+    if worst:
+        criterion = f"{data}: recall@10, lowest group of users / highest"
+        ratio = min(worst.values()) / max(worst.values())
+        results.record(results.QUALITY, results.row(criterion, ratio, "ratio", COMMAND))
+    served = found["strategies"][SERVED]
+    console.print(f"{data}: {served['recall@10']} recall@10, {served['ndcg@10']} NDCG@10", highlight=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)

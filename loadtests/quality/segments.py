@@ -1,0 +1,183 @@
+"""Whether each segment's default strategy is the one that serves the segment's objective, on data.
+
+    python -m loadtests.quality.segments --runs RUN,RUN,RUN --data DIR --work DIR [--users 3000] [--policies FILE]
+
+Every test user is placed by the rules of the policies when asked, and each segment's users are asked by every strategy
+of a grid (`loadtests.quality.strategies`, whose lists are kept in `--work`). A default holds where no other strategy is
+better for the objective, by a paired bootstrap over users with Holm's correction, and its accuracy is above the floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from rich.console import Console
+
+from loadtests import results
+from loadtests.quality.lists import POLICIES, with_holm
+from loadtests.quality.strategies import BASELINES, SERVED, Asked, World, ask, label, over_seeds
+from model.bootstrap import paired_bootstrap
+from model.metrics import FloatArray
+from service import policies
+
+NAME = "quality_segments"
+COMMAND = "python -m loadtests.quality.segments --runs RUN,RUN,RUN --data DIR --work DIR"
+# Users of a segment, at least: fewer decide nothing.
+LEAST_USERS = 100
+SIGNIFICANT = 0.05
+
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What lists are for: as much of `measure` as there is, at an NDCG@10 of `floor` × the segment's best."""
+
+    measure: str
+    floor: float
+    why: str
+
+
+ACCURATE = Objective("ndcg@10", 0.0, "the next item, as high as can be")
+OBJECTIVES: Mapping[str, Objective] = {
+    "new": Objective("inter", 0.5, "lists unlike those of others, so that the next click tells something"),
+    "conservative": ACCURATE,
+    "explorer": Objective("intra", 0.5, "different kinds of items in one list"),
+    "active": ACCURATE,
+}
+# Where items have no content, nobody can tell whether two are of different kinds; how rarely they are seen stands in.
+WITHOUT_CONTENT = "novelty"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A strategy in a segment: [users] accuracy and what the objective asks for, means over the seeds."""
+
+    name: str
+    accuracy: FloatArray
+    wanted: FloatArray
+
+    @property
+    def at(self) -> tuple[float, float]:
+        return float(self.accuracy.mean()), float(np.nanmean(self.wanted))
+
+
+def main(
+    runs: Annotated[str, typer.Option(help="Run folders, seeds of one training, separated by commas.")],
+    data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
+    work: Annotated[Path, typer.Option(help="Folder of the lists; what is there is not made again.")],
+    users: Annotated[
+        int, typer.Option(min=2, help="Test users that are asked at most, drawn once and for all.")
+    ] = 3000,
+    policy_file: Annotated[Path, typer.Option("--policies", help="Segments and their decoding.")] = POLICIES,
+) -> None:
+    """Validate the defaults of the policies."""
+    with console.status("asking") as status:
+        folders = [Path(run) for run in runs.split(",")]
+        asked = ask(folders, data, work, policies.load(policy_file), users, status.update)
+        status.update("comparing")
+        world = World.of(asked)
+        found = {
+            segment.name: judged(points(asked, world, rows, objective), label(segment.decoding.build()), objective)
+            for segment in asked.policies.segments
+            if (rows := asked.segment == segment.name).sum() >= LEAST_USERS
+            and (objective := objective_of(segment.name, world)) is not None
+        }
+    sizes = {name: int((asked.segment == name).sum()) for name in asked.policies.names}
+    keep(asked.dataset.name, {"users": len(asked.segment), "seeds": len(asked.lists), "sizes": sizes, "judged": found})
+
+
+def objective_of(segment: str, world: World) -> Objective | None:
+    """None for a segment whose objective nobody has stated."""
+    objective = OBJECTIVES.get(segment)
+    if objective is not None and objective.measure == "intra" and world.content is None:
+        return Objective(
+            WITHOUT_CONTENT, objective.floor, "items rarely seen, in the place of different kinds of items"
+        )
+    return objective
+
+
+def points(asked: Asked, world: World, rows: npt.NDArray[np.bool_], objective: Objective) -> list[Point]:
+    """Every strategy that the policies could name, for the users of a segment."""
+    return [
+        Point(
+            name,
+            over_seeds(asked, name, "ndcg@10", world, rows),
+            over_seeds(asked, name, objective.measure, world, rows),
+        )
+        for name in asked.lists[0]
+        if name not in (*BASELINES, SERVED)
+    ]
+
+
+def frontier(at: Sequence[tuple[float, float]]) -> list[bool]:
+    """Whether no other point is as good in both and better in one."""
+    return [
+        not any(x >= own[0] and y >= own[1] and (x, y) != own for x, y in at)
+        for own in at
+    ]  # fmt: skip
+
+
+def judged(among: Sequence[Point], default: str, objective: Objective) -> dict[str, Any]:
+    """The points, who is on the frontier, the best for the objective above the floor, and whether the default holds."""
+    at = {point.name: point.at for point in among}
+    best = max(accuracy for accuracy, _ in at.values())
+    on = dict(zip(at, frontier(list(at.values())), strict=True))
+    own = next(point for point in among if point.name == default)
+    rivals = [point for point in among if point.name != default]
+    compared = with_holm([versus(point, own, objective) for point in rivals])
+    beaten = [row["name"] for row in compared if row["better"] and row["p_holm"] < SIGNIFICANT]
+    allowed = [name for name, (accuracy, _) in at.items() if accuracy >= objective.floor * best]
+    return {
+        "users": len(own.accuracy),
+        "default": default,
+        "objective": asdict(objective),
+        "points": {
+            name: {"ndcg@10": accuracy, objective.measure: wanted, "frontier": on[name]}
+            for name, (accuracy, wanted) in at.items()
+        },
+        "compared": compared,
+        "beaten_by": beaten,
+        "above_floor": default in allowed,
+        "best": max(allowed, key=lambda name: at[name][1]),
+        "holds": default in allowed and not beaten,
+    }
+
+
+def versus(rival: Point, own: Point, objective: Objective) -> dict[str, Any]:
+    """A rival less the default. It is better where it is as good in both on the mean and better by a test in one of
+    them, whose p is taken; where the objective is accuracy there is only that one."""
+    (accuracy, wanted), (own_accuracy, own_wanted) = rival.at, own.at
+    tests = {"ndcg@10": paired_bootstrap(rival.accuracy, own.accuracy)}
+    if objective.measure != "ndcg@10":
+        both = ~np.isnan(rival.wanted) & ~np.isnan(own.wanted)
+        tests[objective.measure] = paired_bootstrap(rival.wanted[both], own.wanted[both])
+    better = accuracy >= own_accuracy and wanted >= own_wanted and (accuracy, wanted) != own.at
+    # Either test may find it, so the smaller p counts as one of two (Bonferroni).
+    p_value = min(1.0, len(tests) * min(test.p_value for test in tests.values()))
+    return {
+        "name": rival.name,
+        "better": better,
+        "p_value": p_value,
+        **{f"{measure} gained": test.difference for measure, test in tests.items()},
+    }
+
+
+def keep(data: str, found: Mapping[str, Any]) -> None:
+    parts = {**(results.load(NAME) or {}).get("parts", {}), data: found}
+    results.save(NAME, {"parts": parts}, command=COMMAND)
+    for name, one in found["judged"].items():
+        criterion = f"{data}: the default of {name} serves its objective"
+        results.record(results.QUALITY, results.row(criterion, float(one["holds"]), "of 1", COMMAND, at_least=1))
+        said = f"{name}: {one['default']}, best {one['best']}, beaten by {one['beaten_by'] or 'nobody'}"
+        console.print(f"{data}, {said}, above its floor: {one['above_floor']}", highlight=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,211 @@
+"""Lists of every decoding strategy of a grid, through the graphs that serve, and who is decoded how.
+
+Lists are kept in the work folder by artefact and number of users, and are not made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from export.artifact import Artifact
+from model import metrics, qualities
+from model.data import Dataset, IntArray
+from model.data_split import Holdout, Split
+from model.evaluate import Ranker, evaluate, item_cf_ranker, popularity_ranker
+from model.metrics import FloatArray
+from model.ranking import engine_ranker
+from model.run import Run
+from service.decoding import Decoding
+from service.engine import Engine
+from service.policies import Policies
+from service.segments import FACT_WINDOW, facts
+
+Say = Callable[[str], None]
+
+K = 10
+# A beam of 10 for ten items has the greatest width there is.
+GRID: tuple[Decoding, ...] = (
+    *(Decoding("beam", beam_width=width) for width in (1, 2, 5, 10)),
+    *(Decoding("top_p", top_p=mass) for mass in (0.5, 0.7, 0.8, 0.9, 0.95)),
+    *(Decoding("temperature", temperature=heat) for heat in (0.5, 0.7, 1.0, 1.2, 1.5, 2.0)),
+)
+SERVED = "as the policies say"
+BASELINES = ("item-CF", "popularity")
+
+# Of each list, and of all lists together.
+OF_LISTS = ("recall@10", "ndcg@10", "novelty", "intra", "inter", "tail")
+OF_ALL = ("coverage", "entropy", "gini", "js_asked", "js_trained", "kl_asked")
+
+
+def label(decoding: Decoding) -> str:
+    """How a decoding is called in tables."""
+    match decoding.strategy:
+        case "beam":
+            return f"beam {decoding.beam_width}"
+        case "top_p":
+            heat = "" if decoding.temperature == 1.0 else f", temperature {decoding.temperature:g}"
+            return f"top-p {decoding.top_p:g}{heat}"
+        case "temperature":
+            return f"temperature {decoding.temperature:g}"
+        case "greedy":
+            return "greedy"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The test questions of a data set, and what every seed's artefact listed for them.
+
+    segment   [questions] name of the user's segment when asked
+    lists     of each artefact: label → [questions, K], the best first, padded with -1
+    """
+
+    dataset: Dataset
+    split: Split
+    policies: Policies
+    segment: npt.NDArray[np.str_]
+    lists: Sequence[Mapping[str, IntArray]]
+
+
+def ask(runs: Sequence[Path], data: Path, work: Path, policies: Policies, users: int, say: Say) -> Asked:
+    """Every strategy of the grid and of the policies, for at most `users` test questions drawn once and for all.
+
+    Raises ValueError where the runs do not have the same split or have no artefact.
+    """
+    first = Run.open(runs[0])
+    dataset = first.dataset(data)
+    whole = first.split(dataset)
+    if any(not np.array_equal(whole.test.users, Run.open(run).split(dataset).test.users) for run in runs):
+        raise ValueError("the runs are not of the same split; name seeds of one training")
+    split = sampled(whole, users)
+    decodings = {label(d): d for d in (*GRID, *(segment.decoding.build() for segment in policies.segments))}
+    lists, segment = [], np.zeros(0, np.str_)
+    for run in runs:
+        engine = Engine.open(artifact_of(run), device="cpu", threads=1)
+        segment = segments(engine.artifact, split, policies) if not len(segment) else segment
+        kept = work / f"{dataset.name}-{engine.artifact.model_version}-{len(split.test)}"
+        systems: dict[str, Ranker] = {name: engine_ranker(engine, d, k=K) for name, d in decodings.items()}
+        systems["item-CF"] = item_cf_ranker(engine.artifact.item_cf, engine.artifact.popularity)
+        systems["popularity"] = popularity_ranker(engine.artifact.popularity)
+        found = {name: _listed(name, ranker, split, kept, say) for name, ranker in systems.items()}
+        chosen = {s.name: found[label(s.decoding.build())] for s in policies.segments}
+        found[SERVED] = np.stack([chosen[name][row] for row, name in enumerate(segment)])
+        lists.append(found)
+    return Asked(dataset, split, policies, segment, lists)
+
+
+def artifact_of(run: Path) -> Path:
+    """The newest artefact beside a run. Raises ValueError where there is none."""
+    made = sorted((run / "artifacts").glob("*/manifest.json"), key=lambda file: file.stat().st_mtime)
+    if not made:
+        raise ValueError(f"{run / 'artifacts'} holds no artefact; export the run into it")
+    return made[-1].parent
+
+
+def sampled(split: Split, users: int) -> Split:
+    """The same split with at most `users` test questions, drawn once and for all."""
+    t = split.test
+    if len(t) <= users:
+        return split
+    rows = np.sort(np.random.default_rng(0).permutation(len(t))[:users])
+    return replace(split, test=Holdout(t.users[rows], t.history_end[rows], t.target[rows]))
+
+
+def _listed(name: str, ranker: Ranker, split: Split, folder: Path, say: Say) -> IntArray:
+    kept = folder / f"{name}.npy"
+    if not kept.exists():
+        say(f"{folder.name}: {name}")
+        lists = evaluate({name: ranker}, split, samples=1).systems[name].lists[:, :K]
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(kept, lists)
+    found: IntArray = np.load(kept, allow_pickle=False)
+    return found
+
+
+def segments(artifact: Artifact, split: Split, policies: Policies) -> npt.NDArray[np.str_]:
+    """[questions] segment of each history, by the service's own facts and rules. Recency is unknown, as the gap to now
+    is in the protocol."""
+    catalogue, log = artifact.catalogue, split.sequences
+    index = artifact.vocabulary.item_index
+    names = []
+    for row in range(len(split.test)):
+        ids = [log.item_ids[item] for item in log.item[split.history(split.test, row)]]
+        recent = [catalogue.categories(index[item_id]) for item_id in ids[-FACT_WINDOW:]]
+        names.append(policies.choose(facts(ids, recent, None, 0, catalogue.n_categories)).name)
+    return np.array(names)
+
+
+@dataclass(frozen=True)
+class World:
+    """What lists are measured against."""
+
+    target: IntArray  # [questions]
+    asked: IntArray  # [items] how often an item is a target
+    trained: IntArray  # [items] training events
+    information: FloatArray  # [items] bits
+    content: sparse.csr_array | None  # [items, features]
+    group: IntArray  # [items] head, middle, tail
+
+    @classmethod
+    def of(cls, asked: Asked) -> World:
+        split, dataset = asked.split, asked.dataset
+        train, n = split.train.item, split.sequences.n_items
+        content = metrics.item_content(dataset.items, split.sequences.item_ids, dataset.category_kind)
+        return cls(
+            split.test.target,
+            np.bincount(split.test.target, minlength=n),
+            np.bincount(train, minlength=n),
+            metrics.self_information(train, n),
+            content if content.nnz else None,
+            qualities.popularity_group(train, n),
+        )
+
+    def among(self, rows: npt.NDArray[np.bool_]) -> World:
+        """For some of the questions."""
+        target = self.target[rows]
+        return replace(self, target=target, asked=np.bincount(target, minlength=len(self.asked)))
+
+
+def of_lists(lists: IntArray, world: World) -> dict[str, FloatArray]:
+    """Measure → [questions] of each list; `intra` only where items have content."""
+    ranks = metrics.target_ranks(lists, world.target)
+    found = {
+        "recall@10": metrics.recall(ranks, K),
+        "ndcg@10": metrics.ndcg(ranks, K),
+        "novelty": metrics.novelty(lists, K, world.information),
+        "inter": qualities.inter_list_diversity(lists, K, len(world.asked)),
+        "tail": qualities.tail_share(lists, K, world.group),
+    }
+    return found if world.content is None else found | {"intra": metrics.diversity(lists, K, world.content)}
+
+
+def of_all(lists: IntArray, world: World) -> dict[str, float]:
+    """Measure → the figure of all lists together; entropy in bits, divergences from the items asked for and from
+    those of the training."""
+    shown = qualities.exposure(lists, K, len(world.asked))
+    return {
+        "coverage": metrics.coverage(lists, K, len(world.asked)),
+        "entropy": qualities.entropy(shown),
+        "gini": qualities.gini(shown),
+        "js_asked": qualities.jensen_shannon(shown, world.asked),
+        "js_trained": qualities.jensen_shannon(shown, world.trained),
+        "kl_asked": qualities.kullback_leibler(world.asked, shown),
+    }
+
+
+def figures(lists: IntArray, world: World) -> dict[str, float | None]:
+    """Every measure; a mean over the lists where it is one of a list."""
+    each = {name: metrics.mean(values) for name, values in of_lists(lists, world).items()}
+    return {**each, **of_all(lists, world)}
+
+
+def over_seeds(asked: Asked, name: str, measure: str, world: World, rows: npt.NDArray[np.bool_]) -> FloatArray:
+    """[questions of the rows] a measure of each list, the mean over the seeds."""
+    inside = world.among(rows)
+    values = [of_lists(lists[name][rows], inside)[measure] for lists in asked.lists]
+    return np.asarray(np.mean(values, axis=0), np.float64)
