@@ -92,7 +92,13 @@ QUALITY = Document(
     results.QUALITY,
     draw_quality.SECTIONS,
     draw_quality.wanted,
-    {"quality_ranking": {"training": "Validation NDCG@10 over the time of training"}},
+    {
+        "quality_ranking": {"training": "Validation NDCG@10 over the time of training"},
+        "quality_lists": {
+            f"frontier-{data}": f"Accuracy and diversity of every strategy on {data}"
+            for data in ("movielens-100k", "Beauty")
+        },
+    },
 )
 MODEL_CARD = Document(
     "model-card",

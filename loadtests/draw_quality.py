@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loadtests import draw_candidates, draw_conditions, draw_variants
+from loadtests import draw_candidates, draw_conditions, draw_lists, draw_variants
 from loadtests.draw_tables import NOT_YET, by_command, markdown
 
 Results = Mapping[str, Any]
@@ -103,17 +103,19 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "quality_peers": peers,
     "quality_speed": speed,
     "quality_variants": draw_variants.variants,
-    **dict.fromkeys(("quality_lists", "quality_segments"), pending),
+    "quality_lists": draw_lists.lists_and_fairness,
+    "quality_segments": draw_lists.segments,
     "quality_conditions": draw_conditions.conditions,
     "quality_long_histories": draw_conditions.long_histories,
     "quality_candidates": draw_candidates.candidates,
     **dict.fromkeys(("quality_cold",), pending),
 }
 # What of it the model card shows as well.
-CARD = {name: SECTIONS[name] for name in ("quality_ranking", "quality_lists")}
+CARD = {"quality_ranking": ranking, "quality_lists": draw_lists.fairness}
 
 
 def wanted(files: Mapping[str, Results | None]) -> dict[str, Callable[[Any], None]]:
     """Plots that can be drawn from the files that are there."""
-    found = files.get("quality_ranking")
-    return {"training": lambda axes: curve(axes, found)} if found else {}
+    ranked, listed = files.get("quality_ranking"), files.get("quality_lists")
+    plots = {} if listed is None else draw_lists.plots(listed)
+    return plots if ranked is None else {**plots, "training": lambda axes: curve(axes, ranked)}

@@ -1,0 +1,171 @@
+"""What lists feel like, and segments, in docs/quality.md and the model card. Pure: figures in, Markdown or axes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from loadtests.draw_tables import by_command, markdown
+
+Results = Mapping[str, Any]
+
+SIGNIFICANT = 0.05
+# Measure → its heading and how it is written.
+MEASURES: Mapping[str, tuple[str, str]] = {
+    "recall@10": ("recall@10", ".3f"),
+    "ndcg@10": ("NDCG@10", ".3f"),
+    "intra": ("intra-list", ".3f"),
+    "inter": ("inter-list", ".3f"),
+    "novelty": ("novelty, bits", ".2f"),
+    "tail": ("tail share", ".3f"),
+    "coverage": ("coverage", ".3f"),
+    "entropy": ("entropy, bits", ".2f"),
+    "gini": ("Gini", ".3f"),
+    "js_asked": ("JS, asked", ".3f"),
+    "js_trained": ("JS, trained", ".3f"),
+    "kl_asked": ("KL, asked", ".2f"),
+}
+COLOURS = {"beam": "#1f4e79", "top-p": "#b06a2c", "temperature": "#3c7d3c"}
+
+
+def lists(found: Results) -> str:
+    """For each data set: every strategy, those of the policies against the reference, and each segment."""
+    parts = []
+    for data, part in found["parts"].items():
+        parts += [
+            f"### {data}",
+            f"{part['users']:,} users, {part['items']:,} items, {part['seeds']} seeds; means over the seeds, and half "
+            "the width of the 95 % interval of NDCG@10 over them.",
+            _strategies(part),
+            f"Less `{part['reference']}`, each list against that of the same user:",
+            _compared(part),
+            "By segment: its own strategy, the reference and item-CF on its users alone.",
+            _segments(part),
+        ]
+    return "\n\n".join([*parts, by_command(found)])
+
+
+def _known(part: Results) -> list[str]:
+    some = part["strategies"][part["reference"]]
+    return [measure for measure in MEASURES if measure in some]
+
+
+def _figures(figures: Results, measures: list[str]) -> list[str]:
+    return [_figure(figures.get(measure), measure) for measure in measures]
+
+
+def _figure(figure: Results | None, measure: str) -> str:
+    if figure is None:
+        return "–"
+    half = figure["half_width"]
+    wide = f" ± {half:.3f}" if measure == "ndcg@10" and half is not None else ""
+    return f"{figure['mean']:{MEASURES[measure][1]}}{wide}"
+
+
+def _strategies(part: Results) -> str:
+    measures = _known(part)
+    rows = [
+        [f"**{name}**" if name in part["shipped"] else name, *_figures(figures, measures)]
+        for name, figures in part["strategies"].items()
+    ]
+    return markdown(["strategy", *(MEASURES[measure][0] for measure in measures)], rows)
+
+
+def _compared(part: Results) -> str:
+    """A row a strategy; a star where Holm's correction leaves the difference at 5 %."""
+    by_name: dict[str, dict[str, Results]] = {}
+    for row in part["compared"]:
+        by_name.setdefault(row["name"], {})[row["measure"]] = row
+    measures = [m for m in MEASURES if any(m in rows for rows in by_name.values())]
+    rows = [[name, *(_difference(rows[m]) if m in rows else "–" for m in measures)] for name, rows in by_name.items()]
+    return markdown(["strategy", *(MEASURES[measure][0] for measure in measures)], rows)
+
+
+def _difference(row: Results) -> str:
+    star = " *" if row["p_holm"] < SIGNIFICANT else ""
+    return f"{row['difference']:+.3f} ({row['low']:+.3f} … {row['high']:+.3f}){star}"
+
+
+def _segments(part: Results) -> str:
+    measures = _known(part)
+    rows = [
+        [
+            f"{name}, {one['users']:,} users",
+            way + (" (own)" if way == one["strategy"] else ""),
+            *_figures(figures, measures),
+        ]
+        for name, one in part["segments"].items()
+        for way, figures in one["figures"].items()
+    ]
+    return markdown(["segment", "strategy", *(MEASURES[measure][0] for measure in measures)], rows)
+
+
+def fairness(found: Results) -> str:
+    """Recall of groups of users and of items, what is served beside item-CF."""
+    parts = []
+    for data, part in found["parts"].items():
+        rows = [
+            [one["kind"], one["group"], f"{one['questions']:,}", f"{one['recall@10']:.3f}", f"{one['item_cf']:.3f}",
+             _difference(one)]
+            for one in part["groups"]
+        ]  # fmt: skip
+        columns = ["group by", "group", "questions", "recall@10 as served", "item-CF", "difference"]
+        parts += [f"{data}, each user's lists by the policies:", markdown(columns, rows)]
+    return "\n\n".join([*parts, by_command(found)])
+
+
+def lists_and_fairness(found: Results) -> str:
+    return f"{lists(found)}\n\n### By group of users and of items\n\n{fairness(found)}"
+
+
+def segments(found: Results) -> str:
+    """For each data set and segment: the default, what it is for, and how it stands."""
+    parts = []
+    for data, part in found["parts"].items():
+        sizes = ", ".join(f"{name} {size:,}" for name, size in part["sizes"].items())
+        parts += [f"### Segments of {data}", f"{part['users']:,} users, {part['seeds']} seeds: {sizes}."]
+        rows = [_segment(name, one) for name, one in part["judged"].items()]
+        columns = ["segment", "objective", "floor of NDCG@10", "default", "NDCG@10", "objective's figure",
+                   "best above the floor", "NDCG@10", "objective's figure", "beaten by", "holds"]  # fmt: skip
+        parts.append(markdown(columns, rows))
+    return "\n\n".join([*parts, by_command(found)])
+
+
+def _segment(name: str, one: Results) -> list[Any]:
+    objective, own, best = one["objective"], one["points"][one["default"]], one["points"][one["best"]]
+    measure = objective["measure"]
+    floor = f"{objective['floor']:g} × the best" if objective["floor"] else "–"
+    return [
+        name, f"{MEASURES[measure][0]}: {objective['why']}", floor, one["default"], f"{own['ndcg@10']:.3f}",
+        f"{own[measure]:.3f}", one["best"], f"{best['ndcg@10']:.3f}", f"{best[measure]:.3f}",
+        ", ".join(one["beaten_by"]) or "nobody", one["holds"],
+    ]  # fmt: skip
+
+
+def frontier(part: Results) -> Callable[[Any], None]:
+    """NDCG@10 over what lists gain by giving it up: a line a strategy."""
+
+    def draw(axes: Any) -> None:
+        spread = "intra" if "intra" in part["strategies"][part["reference"]] else "inter"
+        for family, colour in COLOURS.items():
+            points = [(name, one) for name, one in part["strategies"].items() if name.startswith(family)]
+            xs = [one[spread]["mean"] for _, one in points]
+            ys = [one["ndcg@10"]["mean"] for _, one in points]
+            axes.plot(xs, ys, "o-", color=colour, label=family)
+            for (name, _), x, y in zip(points, xs, ys, strict=True):
+                if family != "beam":
+                    axes.annotate(name.removeprefix(family).strip(), (x, y), fontsize=6)
+        for name in ("item-CF", "as the policies say"):
+            one = part["strategies"][name]
+            axes.plot([one[spread]["mean"]], [one["ndcg@10"]["mean"]], "s", label=name)
+        axes.set_xlabel(f"{MEASURES[spread][0]} diversity of ten items")
+        axes.set_ylabel("NDCG@10")
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=7)
+
+    return draw
+
+
+def plots(found: Results) -> dict[str, Callable[[Any], None]]:
+    """Name → what draws it: a frontier for each data set."""
+    return {f"frontier-{data}": frontier(part) for data, part in found["parts"].items()}
