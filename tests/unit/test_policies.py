@@ -86,7 +86,7 @@ def test_a_file_that_is_absent_or_no_yaml_is_named(tmp_path: Path) -> None:
 def test_the_defaults_are_those_of_the_design() -> None:
     book = policies.load(DEFAULT_POLICIES)
     decodings = {name: book.named(name).decoding.build() for name in book.names}
-    assert (decodings["explorer"].strategy, decodings["explorer"].top_p) == ("top_p", 0.9)
+    assert (decodings["explorer"].strategy, decodings["explorer"].top_p) == ("top_p", 0.8)
     assert (decodings["conservative"].strategy, decodings["conservative"].beam_width) == ("beam", 5)
     assert (decodings["new"].strategy, decodings["new"].temperature) == ("temperature", 1.2)
     assert decodings["active"].strategy == "greedy"
