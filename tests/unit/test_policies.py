@@ -88,7 +88,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     decodings = {name: book.named(name).decoding.build() for name in book.names}
     assert (decodings["explorer"].strategy, decodings["explorer"].top_p) == ("top_p", 0.8)
     assert (decodings["conservative"].strategy, decodings["conservative"].beam_width) == ("beam", 5)
-    assert (decodings["new"].strategy, decodings["new"].temperature) == ("temperature", 0.5)
+    assert (decodings["new"].strategy, decodings["new"].temperature) == ("temperature", 0.4)
     assert decodings["active"].strategy == "greedy"
     assert book.choose(some(0)).name == "new"
     assert book.choose(some(20, repeat_share=0.5, category_entropy=0.9)).name == "conservative"
