@@ -21,6 +21,7 @@ STATE_DTYPES: tuple[str, ...] = get_args(StateDtype)
 
 NETWORK_KEYS = {f.name for f in fields(NetworkConfig)} - {
     "n_items", "code_sizes", "n_types", "n_context_rows", "n_slots", "has_time", "encoder", "n_fields",
+    "content",
 }  # fmt: skip
 
 NETWORK_DEFAULTS = {f.name: f.default for f in fields(NetworkConfig) if f.name in NETWORK_KEYS}
@@ -73,6 +74,8 @@ class TrainConfig:
     code_levels: int = 2
     code_size: int = 0  # 0: chosen from the number of items
     content_weight: float = 0.5
+    text: Literal["none", "minilm"] = "none"  # sentence vectors of item texts, as content
+    content_gate: bool = True  # with texts: an item is its content as far as it was not seen
     item_init: Literal["collaborative", "random"] = "collaborative"
     max_length: int = 200
     batch_tokens: int = 1024
@@ -111,6 +114,8 @@ class TrainConfig:
             raise ConfigError(f"split {self.split!r} is unknown; choose leave_one_out or time")
         if self.decay not in ("linear", "none"):
             raise ConfigError(f"decay {self.decay!r} is unknown; choose linear or none")
+        if self.text not in ("none", "minilm"):
+            raise ConfigError(f"text {self.text!r} is unknown; choose none or minilm")
         if self.item_init not in ("collaborative", "random"):
             raise ConfigError(f"item_init {self.item_init!r} is unknown; choose collaborative or random")
         if self.tokenizer not in ("atomic", "hierarchical", "semantic"):

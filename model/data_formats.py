@@ -26,6 +26,7 @@ class Format(StrEnum):
     CSV = "csv"
     PARQUET = "parquet"
     COMPLETE_JOURNEY = "complete-journey"
+    OFFICE = "amazon-office"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from model.data_assemble import Raw, Table, assemble
 from model.data_checks import ROW
 from model.data_formats import LOG_COLUMNS, Format, ImportRequest
 from model.data_readers_journey import read_complete_journey
+from model.data_readers_office import read_office
 from model.data_readers_recbole import read_recbole
 from model.data_readers_sequences import read_attributes, read_sequences
 from model.data_readers_tables import read_items, read_log, read_users
@@ -49,6 +50,8 @@ def _read(request: ImportRequest, now_ms: int) -> Raw:
             return read_log(source, columns, parquet=request.format is Format.PARQUET)
         case Format.COMPLETE_JOURNEY:
             return read_complete_journey(request.source)
+        case Format.OFFICE:
+            return read_office(source)
 
 
 def _with_attributes(items: Table | None, attributes: Table) -> Table:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from model.data import IntArray
 from model.network import GPT4Rec
 
 FULL_SOFTMAX_ITEMS = 5000
@@ -38,8 +40,25 @@ def dense_logits(q: Tensor, table: Tensor) -> Tensor:
     return q @ table[:-2].T
 
 
-def full_softmax(q: Tensor, table: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    return F.cross_entropy(dense_logits(q, table), target, label_smoothing=smoothing)
+def full_softmax(q: Tensor, table: Tensor, target: Tensor, smoothing: float, seen: Tensor | None = None) -> Tensor:
+    """Over the catalogue, or the items of the mask `seen` [N] alone, which every target is one of."""
+    if seen is None:
+        return F.cross_entropy(dense_logits(q, table), target, label_smoothing=smoothing)
+    logits = q @ table[:-2][seen].T
+    place = torch.cumsum(seen, 0) - 1
+    return F.cross_entropy(logits, place[target], label_smoothing=smoothing)
+
+
+def proposal(item: IntArray, n_items: int, *, unseen: bool) -> Tensor:
+    """[n_items] log-probabilities to draw negatives with: half uniform, half by how often they are among `item`.
+
+    Without `unseen` items those are no negatives: where content stands in for them they are never a target, so they
+    would only be pushed away, and their content with them.
+    """
+    count = np.bincount(item, minlength=n_items)
+    drawn = np.ones(n_items, bool) if unseen else count > 0
+    share = 0.5 / max(drawn.sum(), 1) + 0.5 * count / max(len(item), 1)
+    return torch.from_numpy(np.log(share, out=np.full(n_items, -np.inf), where=drawn)).float()
 
 
 def draw_negatives(log_q: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -105,7 +124,9 @@ def joint_loss(
         positive, negative = (F.embedding(sample.place[items], table) for items in (target, sample.drawn))
         dense = sampled_softmax(q, positive, negative, log_q[target], log_q[sample.drawn])
     else:
-        dense = full_softmax(q, table, target, weights.label_smoothing)
+        # Never a target, an unseen item would only be pushed away, and with it the content that stands for it.
+        seen = None if model.of_content is None else model.of_content.seen > 0
+        dense = full_softmax(q, table, target, weights.label_smoothing, seen)
     codes = model.codes[target]
     per_level = [
         F.cross_entropy(logits, codes[:, level], label_smoothing=weights.label_smoothing)

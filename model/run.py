@@ -14,10 +14,12 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -64,8 +66,11 @@ def split_of(config: TrainConfig, log: Sequences) -> Split:
     return leave_one_out(log, choose_validation_users(log.n_users) if n < 0 else n or None)
 
 
-def contents_of(dataset: Dataset, item_ids: list[str]) -> list[ItemContent]:
-    """Content of every item of the catalogue, in index order. Tags have no order, so they count as attributes."""
+def contents_of(
+    dataset: Dataset, item_ids: list[str], texts: npt.NDArray[np.float32] | None = None
+) -> list[ItemContent]:
+    """Content of every item of the catalogue, in index order. Tags have no order, so they count as attributes. `texts`
+    [items, dim] are sentence vectors, zero for an item without a text."""
     rows = {row["item_id"]: row for row in dataset.items.iter_rows(named=True)}
     path = dataset.category_kind == "path"
     contents = []
@@ -77,7 +82,12 @@ def contents_of(dataset: Dataset, item_ids: list[str]) -> list[ItemContent]:
             if path
             else ItemContent(category[:1], row.get("brand"), (*category, *attributes))
         )
-    return contents
+    if texts is None:
+        return contents
+    return [
+        replace(content, text=tuple(vector.tolist())) if vector.any() else content
+        for content, vector in zip(contents, texts, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

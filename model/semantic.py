@@ -76,13 +76,15 @@ class ContentSpace:
     features: tuple[str, ...]
     projection: FloatArray  # [features, content dim]
     to_collaborative: FloatArray  # [content dim, collaborative dim]
+    text: FloatArray | None = None  # [text dim, dims of the text], behind those of the features
 
     def vectors(self, contents: Sequence[ItemContent]) -> FloatArray:
         """[n, content dim]; an item without known features is the zero vector."""
         index = {name: i for i, name in enumerate(self.features)}
-        return np.stack(
+        rows = np.stack(
             [self.projection[[index[f] for f in content.features() if f in index]].sum(axis=0) for content in contents]
         ).astype(np.float32)
+        return rows if self.text is None else np.concatenate([rows, _texts(contents, len(self.text)) @ self.text], 1)
 
     @classmethod
     def fit(
@@ -93,19 +95,37 @@ class ContentSpace:
         seed: int,
     ) -> ContentSpace:
         names = sorted({name for content in contents for name in content.features()})
-        if len(names) < 2:
+        with_text = max((len(content.text) for content in contents), default=0)
+        if len(names) < 2 and not with_text:
             zero = np.zeros((0, 1), np.float32)
             return cls((), zero, np.zeros((1, collaborative.shape[1]), np.float32))
-        index = {name: i for i, name in enumerate(names)}
-        pairs = [(row, index[f]) for row, content in enumerate(contents) for f in content.features()]
-        row, column = np.array(pairs, np.int64).T
-        counts = np.bincount(column, minlength=len(names))
-        idf = np.log(1.0 + len(contents) / counts)
-        matrix = sparse.csr_matrix((idf[column], (row, column)), shape=(len(contents), len(names)))
-        rows, projection = factorise(matrix, VECTOR_DIM, seed)
+        rows, projection, text = *_by_features(contents, names, seed), None
+        if with_text:
+            by_text, text = factorise(sparse.csr_matrix(_texts(contents, with_text)), VECTOR_DIM, seed)
+            rows = np.concatenate([rows, by_text], axis=1)
         gram = rows[seen].T @ rows[seen] + np.eye(rows.shape[1], dtype=np.float32)
         ridge = np.linalg.solve(gram, rows[seen].T @ collaborative[seen])
-        return cls(tuple(names), (idf[:, None] * projection).astype(np.float32), ridge.astype(np.float32))
+        return cls(tuple(names), projection, ridge.astype(np.float32), text)
+
+
+def _by_features(contents: Sequence[ItemContent], names: Sequence[str], seed: int) -> tuple[FloatArray, FloatArray]:
+    """[n, dim] vectors by features weighed by how rare they are, and the [features, dim] that makes them; without two
+    features there is nothing to tell items apart by, and no dimension."""
+    if len(names) < 2:
+        return np.zeros((len(contents), 0), np.float32), np.zeros((len(names), 0), np.float32)
+    index = {name: i for i, name in enumerate(names)}
+    pairs = [(row, index[f]) for row, content in enumerate(contents) for f in content.features()]
+    row, column = np.array(pairs, np.int64).T
+    counts = np.bincount(column, minlength=len(names))
+    idf = np.log(1.0 + len(contents) / counts)
+    matrix = sparse.csr_matrix((idf[column], (row, column)), shape=(len(contents), len(names)))
+    rows, projection = factorise(matrix, VECTOR_DIM, seed)
+    return rows, (idf[:, None] * projection).astype(np.float32)
+
+
+def _texts(contents: Sequence[ItemContent], dim: int) -> FloatArray:
+    """[n, dim] sentence vectors, zero for an item without one."""
+    return np.array([content.text or (0.0,) * dim for content in contents], np.float32)
 
 
 def nearest_codes(x: FloatArray, codebook: FloatArray, n: int) -> tuple[IntArray, FloatArray]:
@@ -199,7 +219,8 @@ class SemanticTokenizer(Tokenizer):
             codebooks.append(codebook)
         # Never quite 0, so that an unseen item can still be placed by what its content says of its company.
         weight = np.float32(max(content_weight, 1e-6))
-        space = ContentSpace(space.features, space.projection * weight, space.to_collaborative / weight)
+        text = None if space.text is None else space.text * weight
+        space = ContentSpace(space.features, space.projection * weight, space.to_collaborative / weight, text)
         last = unique_last_tokens(codes)
         sizes = [size] * code_levels + [_last_size(last)] + [MAX_BRANCHING] * (last.shape[1] - 1)
         return cls(np.concatenate([codes, last], axis=1), sizes, codebooks, space)
@@ -222,6 +243,7 @@ class SemanticTokenizer(Tokenizer):
         return books | {
             "projection": self.content.projection,
             "to_collaborative": self.content.to_collaborative,
+            **({} if self.content.text is None else {"text": self.content.text}),
         }
 
     @classmethod
@@ -230,7 +252,9 @@ class SemanticTokenizer(Tokenizer):
     ) -> SemanticTokenizer:
         """From what `save` wrote."""
         books = [arrays[f"codebook_{i}"] for i in range(sum(name.startswith("codebook_") for name in arrays))]
-        content = ContentSpace(tuple(meta["features"]), arrays["projection"], arrays["to_collaborative"])
+        content = ContentSpace(
+            tuple(meta["features"]), arrays["projection"], arrays["to_collaborative"], arrays.get("text")
+        )
         return cls(codes, sizes, books, content)
 
 

@@ -30,6 +30,7 @@ class ItemContent:
     category: tuple[str, ...] = ()
     brand: str | None = None
     attributes: tuple[str, ...] = ()
+    text: tuple[float, ...] = ()  # the sentence vector of its text, where texts are used
 
     def features(self) -> list[str]:
         """Names of the item's content features; a deeper category carries the path that leads to it."""

@@ -26,12 +26,13 @@ from model.data import Dataset, sequences
 from model.data_split import Split
 from model.defaults import by_rule
 from model.encoders.hide import hide
-from model.losses import LossWeights, Sample, choose_negatives, draw_negatives, joint_loss
+from model.losses import LossWeights, Sample, choose_negatives, draw_negatives, joint_loss, proposal
 from model.memory import keep_freed_memory
 from model.network import GPT4Rec, NetworkConfig
 from model.ranking import validation_ndcg
 from model.run import Run, RunError, contents_of, load_tensors, save_tensors, split_of, write_about
 from model.semantic import SemanticTokenizer, collaborative_vectors
+from model.text import texts_of
 from model.tokenizer import AtomicTokenizer, HierarchicalTokenizer, Tokenizer, load_tokenizer
 
 # The learning rate never falls below this share of itself.
@@ -92,6 +93,7 @@ class Trainer:
         self.context: ContextVocabulary = fit_context(dataset, train, controls)
         self.vocabulary = Vocabulary.of(train.item_ids, self.context, dataset.has_time)
         self.conditions = Conditions.of(dataset, train, self.context, controls)
+        self.texts = None if config.text == "none" else texts_of(dataset, train.item_ids, data_path)
         self.tokenizer = load_tokenizer(folder) if resume else self._fit_tokenizer(dataset)
         self.network = NetworkConfig(
             n_items=train.n_items,
@@ -102,10 +104,14 @@ class Trainer:
             has_time=dataset.has_time,
             encoder=config.encoder,
             n_fields=len(self.context.fields),
+            content=self.texts.shape[1] if self.texts is not None and config.content_gate else 0,
             **config.network_values(),
         )
         torch.manual_seed(config.seed)
         self.model = GPT4Rec(self.network, torch.from_numpy(self.tokenizer.codes)).to(self.device)
+        if self.model.of_content is not None and self.texts is not None:
+            seen = torch.from_numpy(np.bincount(train.item, minlength=train.n_items))
+            self.model.of_content.tell(torch.from_numpy(self.texts), seen)
         if config.item_init == "collaborative":
             vectors = collaborative_vectors(train.item, train.offsets, train.n_items, self.network.d_model, config.seed)
             self.model.start_items_from(torch.from_numpy(vectors))
@@ -120,7 +126,7 @@ class Trainer:
             config.label_smoothing,
         )
         self.type_shares = type_shares(config.type_weights)
-        self.log_q = _proposal(train.item, train.n_items).to(self.device)
+        self.log_q = proposal(train.item, train.n_items, unseen=self.model.of_content is None).to(self.device)
         self._steps_an_epoch = len(self.plan.epoch(0))
         self._ends: tuple[float, float] | None = None  # of the training, by the monotonic clock, where time is bounded
         self.progress = Progress()
@@ -296,7 +302,7 @@ class Trainer:
                 return HierarchicalTokenizer.fit(contents_of(dataset, train.item_ids))
             case _:
                 return SemanticTokenizer.fit(
-                    contents_of(dataset, train.item_ids),
+                    contents_of(dataset, train.item_ids, self.texts),
                     train.item,
                     train.offsets,
                     code_levels=config.code_levels,
@@ -319,9 +325,3 @@ class Trainer:
 def _epoch_seed(seed: int, epoch: int) -> int:
     """Distinct for every (seed, epoch)."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _proposal(item: np.ndarray[Any, Any], n_items: int) -> Tensor:
-    """[items] log-probabilities negatives are drawn with: half uniform, half by popularity."""
-    share = np.bincount(item, minlength=n_items) / max(len(item), 1)
-    return torch.from_numpy(np.log(0.5 / n_items + 0.5 * share)).float()
