@@ -108,7 +108,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "quality_conditions": draw_conditions.conditions,
     "quality_long_histories": draw_conditions.long_histories,
     "quality_candidates": draw_candidates.candidates,
-    **dict.fromkeys(("quality_cold",), pending),
+    "quality_cold": pending,
 }
 # What of it the model card shows as well.
 CARD = {"quality_ranking": ranking, "quality_lists": draw_lists.fairness}

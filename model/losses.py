@@ -42,11 +42,10 @@ def dense_logits(q: Tensor, table: Tensor) -> Tensor:
 
 def full_softmax(q: Tensor, table: Tensor, target: Tensor, smoothing: float, seen: Tensor | None = None) -> Tensor:
     """Over the catalogue, or the items of the mask `seen` [N] alone, which every target is one of."""
-    if seen is None:
-        return F.cross_entropy(dense_logits(q, table), target, label_smoothing=smoothing)
-    logits = q @ table[:-2][seen].T
-    place = torch.cumsum(seen, 0) - 1
-    return F.cross_entropy(logits, place[target], label_smoothing=smoothing)
+    logits = dense_logits(q, table)
+    if seen is not None:
+        logits, target = logits[:, seen], (torch.cumsum(seen, 0) - 1)[target]
+    return F.cross_entropy(logits, target, label_smoothing=smoothing)
 
 
 def proposal(item: IntArray, n_items: int, *, unseen: bool) -> Tensor:

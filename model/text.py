@@ -1,8 +1,8 @@
 """Sentence vectors of item texts: all-MiniLM-L6-v2 in numpy, from the weights that a package carries.
 
 The network is BERT's encoder (Devlin et al., 2019) of 6 layers; a text's vector is the mean over its tokens, of length
-1 (Reimers and Gurevych, 2019). It is asked once, before a training, so it needs no runtime of its own: the extra
-`text` brings weights and a tokenizer. What is served holds the folded item table and never sees a text.
+1 (Reimers and Gurevych, 2019). It is asked once, before a training, so it needs no runtime of its own: two packages
+bring weights and a tokenizer (`find_weights`). What is served holds the folded item table and never sees a text.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class SentenceEncoder:
 def item_vectors(texts: Sequence[str], cache: Path | None = None) -> FloatArray:
     """[items, 384] sentence vectors, zero without a text. `cache` is a folder that keeps them by the texts' hash.
 
-    Raises TextError where the extra is not installed and nothing is kept.
+    Raises TextError where those packages are not installed and nothing is kept.
     """
     mark = hashlib.sha256(json.dumps([MAX_TOKENS, list(texts)]).encode()).hexdigest()[:16]
     kept = None if cache is None else cache / f"text-{mark}.npy"

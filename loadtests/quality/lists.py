@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +20,30 @@ import typer
 from rich.console import Console
 
 from loadtests import results
-from loadtests.quality.strategies import BASELINES, OF_LISTS, SERVED, Asked, World, ask, figures, label, over_seeds
+from loadtests.quality.strategies import (
+    BASELINES,
+    OF_LISTS,
+    SERVED,
+    Asked,
+    Data,
+    PolicyFile,
+    Runs,
+    Users,
+    Work,
+    World,
+    ask,
+    figures,
+    label,
+    over_seeds,
+)
 from loadtests.quality.variants import spread
 from model import qualities
 from model.bootstrap import holm, paired_bootstrap
 from service import policies
+from service.settings import DEFAULT_POLICIES
 
 NAME = "quality_lists"
 COMMAND = "python -m loadtests.quality.lists --runs RUN,RUN,RUN --data DIR --work DIR"
-POLICIES = Path(__file__).resolve().parents[2] / "deploy" / "policies.yaml"
 # What everybody else is compared with: the most probable list, searched well.
 REFERENCE = "beam 5"
 # Users of a group, at least: below, a recall says nothing.
@@ -39,15 +54,7 @@ Rows = npt.NDArray[np.bool_]
 console = Console(stderr=True)
 
 
-def main(
-    runs: Annotated[str, typer.Option(help="Run folders, seeds of one training, separated by commas.")],
-    data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
-    work: Annotated[Path, typer.Option(help="Folder of the lists; what is there is not made again.")],
-    users: Annotated[
-        int, typer.Option(min=2, help="Test users that are asked at most, drawn once and for all.")
-    ] = 3000,
-    policy_file: Annotated[Path, typer.Option("--policies", help="Segments and their decoding.")] = POLICIES,
-) -> None:
+def main(runs: Runs, data: Data, work: Work, users: Users = 3000, policy_file: PolicyFile = DEFAULT_POLICIES) -> None:
     """Ask every strategy and record what its lists are like."""
     with console.status("asking") as status:
         folders = [Path(run) for run in runs.split(",")]
@@ -101,11 +108,12 @@ def compared(asked: Asked, world: World, names: Sequence[str]) -> list[dict[str,
     """Each of the names less the reference, in every measure that a list has: paired bootstrap over the users, Holm's
     correction over all rows."""
     everybody = np.ones(len(asked.segment), bool)
+    values = {name: over_seeds(asked, name, world, everybody) for name in (REFERENCE, *names)}
     rows = []
-    for measure in [m for m in OF_LISTS if m != "intra" or world.content is not None]:
-        theirs = over_seeds(asked, REFERENCE, measure, world, everybody)
+    for measure in [m for m in OF_LISTS if m in values[REFERENCE]]:
+        theirs = values[REFERENCE][measure]
         for name in names:
-            ours = over_seeds(asked, name, measure, world, everybody)
+            ours = values[name][measure]
             both = ~np.isnan(ours) & ~np.isnan(theirs)
             rows.append({"name": name, "measure": measure, **asdict(paired_bootstrap(ours[both], theirs[both]))})
     return with_holm(rows)
@@ -123,7 +131,7 @@ def groups(asked: Asked, world: World) -> list[dict[str, Any]]:
     for kind, name, inside in kinds(asked, world):
         if inside.sum() < LEAST_GROUP:
             continue
-        ours, theirs = (over_seeds(asked, way, "recall@10", world, inside) for way in (SERVED, "item-CF"))
+        ours, theirs = (over_seeds(asked, way, world, inside)["recall@10"] for way in (SERVED, "item-CF"))
         figure = {"kind": kind, "group": name, "questions": int(inside.sum())}
         either = {"recall@10": float(ours.mean()), "item_cf": float(theirs.mean())}
         rows.append(figure | either | asdict(paired_bootstrap(ours, theirs)))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,25 @@ import typer
 from rich.console import Console
 
 from loadtests import results
-from loadtests.quality.lists import POLICIES, with_holm
-from loadtests.quality.strategies import BASELINES, SERVED, Asked, World, ask, label, over_seeds
+from loadtests.quality.lists import with_holm
+from loadtests.quality.strategies import (
+    BASELINES,
+    SERVED,
+    Asked,
+    Data,
+    PolicyFile,
+    Runs,
+    Users,
+    Work,
+    World,
+    ask,
+    label,
+    over_seeds,
+)
 from model.bootstrap import paired_bootstrap
 from model.metrics import FloatArray
 from service import policies
+from service.settings import DEFAULT_POLICIES
 
 NAME = "quality_segments"
 COMMAND = "python -m loadtests.quality.segments --runs RUN,RUN,RUN --data DIR --work DIR"
@@ -68,15 +82,7 @@ class Point:
         return float(self.accuracy.mean()), float(np.nanmean(self.wanted))
 
 
-def main(
-    runs: Annotated[str, typer.Option(help="Run folders, seeds of one training, separated by commas.")],
-    data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
-    work: Annotated[Path, typer.Option(help="Folder of the lists; what is there is not made again.")],
-    users: Annotated[
-        int, typer.Option(min=2, help="Test users that are asked at most, drawn once and for all.")
-    ] = 3000,
-    policy_file: Annotated[Path, typer.Option("--policies", help="Segments and their decoding.")] = POLICIES,
-) -> None:
+def main(runs: Runs, data: Data, work: Work, users: Users = 3000, policy_file: PolicyFile = DEFAULT_POLICIES) -> None:
     """Validate the defaults of the policies."""
     with console.status("asking") as status:
         folders = [Path(run) for run in runs.split(",")]
@@ -105,15 +111,8 @@ def objective_of(segment: str, world: World) -> Objective | None:
 
 def points(asked: Asked, world: World, rows: npt.NDArray[np.bool_], objective: Objective) -> list[Point]:
     """Every strategy that the policies could name, for the users of a segment."""
-    return [
-        Point(
-            name,
-            over_seeds(asked, name, "ndcg@10", world, rows),
-            over_seeds(asked, name, objective.measure, world, rows),
-        )
-        for name in asked.lists[0]
-        if name not in (*BASELINES, SERVED)
-    ]
+    values = {name: over_seeds(asked, name, world, rows) for name in asked.lists[0] if name not in (*BASELINES, SERVED)}
+    return [Point(name, one["ndcg@10"], one[objective.measure]) for name, one in values.items()]
 
 
 def frontier(at: Sequence[tuple[float, float]]) -> list[bool]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+import typer
 from scipy import sparse
 
 from export.artifact import Artifact
@@ -27,6 +29,13 @@ from service.policies import Policies
 from service.segments import FACT_WINDOW, facts
 
 Say = Callable[[str], None]
+
+# Options of the commands that ask every strategy.
+Runs = Annotated[str, typer.Option(help="Run folders, seeds of one training, separated by commas.")]
+Data = Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")]
+Work = Annotated[Path, typer.Option(help="Folder of the lists; what is there is not made again.")]
+Users = Annotated[int, typer.Option(min=2, help="Test users that are asked at most, drawn once and for all.")]
+PolicyFile = Annotated[Path, typer.Option("--policies", help="Segments and their decoding.")]
 
 K = 10
 # A beam of 10 for ten items has the greatest width there is.
@@ -204,8 +213,8 @@ def figures(lists: IntArray, world: World) -> dict[str, float | None]:
     return {**each, **of_all(lists, world)}
 
 
-def over_seeds(asked: Asked, name: str, measure: str, world: World, rows: npt.NDArray[np.bool_]) -> FloatArray:
-    """[questions of the rows] a measure of each list, the mean over the seeds."""
+def over_seeds(asked: Asked, name: str, world: World, rows: npt.NDArray[np.bool_]) -> dict[str, FloatArray]:
+    """Measure → [questions of the rows] of each list, the mean over the seeds."""
     inside = world.among(rows)
-    values = [of_lists(lists[name][rows], inside)[measure] for lists in asked.lists]
-    return np.asarray(np.mean(values, axis=0), np.float64)
+    seeds = [of_lists(lists[name][rows], inside) for lists in asked.lists]
+    return {measure: np.asarray(np.mean([one[measure] for one in seeds], axis=0), np.float64) for measure in seeds[0]}

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtests.draw_lists import segments as drawn
-from loadtests.quality.lists import POLICIES
 from loadtests.quality.segments import ACCURATE, OBJECTIVES, Objective, Point, frontier, judged
 from service import policies
+from service.settings import DEFAULT_POLICIES
 
 PLACES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12)
 VARIED = Objective("intra", 0.5, "different kinds")
@@ -69,7 +69,7 @@ def test_where_the_objective_is_accuracy_there_is_no_floor() -> None:
 
 
 def test_every_shipped_segment_has_an_objective() -> None:
-    assert set(policies.load(POLICIES).names) == set(OBJECTIVES)
+    assert set(policies.load(DEFAULT_POLICIES).names) == set(OBJECTIVES)
 
 
 def test_the_table_says_who_beats_a_default() -> None:
