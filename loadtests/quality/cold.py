@@ -23,8 +23,7 @@ from rich.console import Console
 
 from export.from_run import export_run
 from loadtests import results
-from loadtests.quality.lists import with_holm
-from loadtests.quality.variants import spread
+from loadtests.quality.means import spread, with_holm
 from model.bootstrap import paired_bootstrap
 from model.cli import fit
 from model.config import TrainConfig
@@ -39,7 +38,8 @@ from service.engine import Engine
 
 NAME = "quality_cold"
 MEASURES = ("recall@10", "recall@20", "ndcg@10")
-PARTS = ("cold", "warm")
+# Questions for held-out items and for others by what is served, and for held-out ones by the generated path alone.
+PARTS = ("cold", "warm", "path")
 EPOCHS = 1000  # as many as the minutes hold
 VARIANTS: dict[str, dict[str, Any]] = {
     "id": {"text": "none"},
@@ -121,16 +121,27 @@ def measured(
     fit(trainer, console, minutes)
     with console.status("exporting and evaluating") as status:
         artifact, report = export_run(folder, folder / "artifacts", "float32", reduced, say=status.update)
-        ranker = engine_ranker(Engine.open(artifact, device="cpu", threads=1), Decoding("beam", beam_width=5))
-        parts = {"warm": trainer.split, "cold": cold_questions(dataset, log, trainer.split.train, items)}
-        found = {part: _ranked(ranker, split) for part, split in parts.items()}
+        engine = Engine.open(artifact, device="cpu", threads=1)
+        found = asked(engine, trainer.split, cold_questions(dataset, log, trainer.split.train, items))
     return {
-        "figures": {part: one["figures"] for part, one in found.items()},
-        "questions": {part: len(split.test) for part, split in parts.items()},
-        "of_users": {part: one["users"] for part, one in found.items()},
+        **found,
         "blend": report["blend"],
         "epochs": trainer.progress.epoch,
         "seconds": trainer.progress.seconds,
+    }
+
+
+def asked(engine: Engine, warm: Split, cold: Split) -> dict[str, Any]:
+    """Means, numbers of questions and each user's values of every part, by one artefact."""
+    ranker = engine_ranker(engine, Decoding("beam", beam_width=5))
+    found = {"warm": _ranked(ranker, warm), "cold": _ranked(ranker, cold)}
+    engine.set_blend(0.0)
+    engine.set_dense_candidates(False)
+    found["path"] = _ranked(ranker, cold)
+    return {
+        "figures": {part: one["figures"] for part, one in found.items()},
+        "questions": {"warm": len(warm.test), "cold": len(cold.test), "path": len(cold.test)},
+        "of_users": {part: one["users"] for part, one in found.items()},
     }
 
 
@@ -150,8 +161,7 @@ def summarise(label: str, found: dict[str, dict[str, Any]], minutes: float, shar
         for name, runs in found.items()
     }
     one = next(iter(found["id"].values()))
-    payload = {
-        "data": label,
+    part = {
         "minutes": minutes,
         "share": share,
         "seeds": len(found["id"]),
@@ -161,19 +171,24 @@ def summarise(label: str, found: dict[str, dict[str, Any]], minutes: float, shar
         "gained": gained(found),
     }
     command = f"{COMMAND} --minutes {minutes:g}"
-    results.save(NAME, payload, command=command)
-    for name, parts in means.items():
-        for part in PARTS:
+    parts = (results.load(NAME) or {}).get("parts", {})
+    results.save(NAME, {"parts": {**parts, label: part}}, command=command)
+    record(label, part, command)
+
+
+def record(label: str, part: Mapping[str, Any], command: str) -> None:
+    """The rows: every mean; content must find cold items that ids cannot, and lose nothing on warm ones that is more
+    than chance."""
+    for name, means in part["means"].items():
+        for kind in PARTS:
             for measure in ("recall@10", "recall@20"):
-                mean = parts[part][measure]["mean"]
-                assert mean is not None  # noqa: S101 - a mean of at least one seed
-                criterion = f"{label}: {measure} of {part} items, {name}"
-                results.record(results.QUALITY, results.row(criterion, mean, "", command))
-    for row in payload["gained"]:
-        if row["name"] == "content" and row["measure"] == "recall@10":
-            criterion = f"{label}: recall@10 of {row['part']} items, content less id, low end of the interval"
-            limits = {"at_least": 0.0} if row["part"] == "cold" else {}
-            results.record(results.QUALITY, results.row(criterion, row["low"], "", command, **limits))
+                criterion = f"{label}: {measure} of {kind} items, {name}"
+                results.record(results.QUALITY, results.row(criterion, means[kind][measure]["mean"], "", command))
+    for row in part["gained"]:
+        if row["name"] == "content" and row["measure"] == "recall@10" and row["part"] != "path":
+            end = "low" if row["part"] == "cold" else "high"
+            criterion = f"{label}: recall@10 of {row['part']} items, content less id, {end} end of the interval"
+            results.record(results.QUALITY, results.row(criterion, row[end], "", command, at_least=0.0))
 
 
 def gained(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

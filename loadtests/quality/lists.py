@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 
 from loadtests import results
+from loadtests.quality.means import spread, with_holm
 from loadtests.quality.strategies import (
     BASELINES,
     OF_LISTS,
@@ -36,9 +37,8 @@ from loadtests.quality.strategies import (
     label,
     over_seeds,
 )
-from loadtests.quality.variants import spread
 from model import qualities
-from model.bootstrap import holm, paired_bootstrap
+from model.bootstrap import paired_bootstrap
 from service import policies
 from service.settings import DEFAULT_POLICIES
 
@@ -117,11 +117,6 @@ def compared(asked: Asked, world: World, names: Sequence[str]) -> list[dict[str,
             both = ~np.isnan(ours) & ~np.isnan(theirs)
             rows.append({"name": name, "measure": measure, **asdict(paired_bootstrap(ours[both], theirs[both]))})
     return with_holm(rows)
-
-
-def with_holm(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with `p_holm` beside their `p_value`."""
-    return [row | {"p_holm": p} for row, p in zip(rows, holm([row["p_value"] for row in rows]), strict=True)]
 
 
 def groups(asked: Asked, world: World) -> list[dict[str, Any]]:

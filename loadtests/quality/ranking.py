@@ -5,7 +5,7 @@
 
 For each seed a training with the defaults, its export, and lists of every test user: by the blend that validation
 chose, by the path alone (generation without the dense score: no dense candidates, blend 0), and, to see what the
-decoder costs, by the dense score over the whole catalogue in torch. Runs, artefacts and lists lie in `--work`; what is
+decoder costs, by the dense score over the whole catalogue in torch. What --set changes is named with the figures. Runs, artefacts and lists lie in `--work`; what is
 there is not made again, and a training that was interrupted goes on.
 """
 
@@ -24,7 +24,7 @@ from rich.console import Console
 from export.features import Vocabulary
 from export.from_run import export_run
 from loadtests import results
-from loadtests.quality.variants import spread
+from loadtests.quality.means import spread
 from model.cli import fit
 from model.config import TrainConfig
 from model.data import Dataset
@@ -61,10 +61,12 @@ def ranking(
     dataset = Dataset.load(data)
     if ties == "shuffled":
         dataset = with_ties_shuffled(dataset)
-    label = dataset.name + (", ties shuffled" if ties == "shuffled" else "")
+    changed = sorted(assignments or [])
+    label = ", ".join([dataset.name, *(["ties shuffled"] if ties == "shuffled" else []), *changed])
+    name = "-".join(["ranking", dataset.name, ties, *changed])
     for seed in (int(part) for part in seeds.split(",")):
         settings = TrainConfig.build(None, assignments or [], seed=seed)
-        folder = work / f"ranking-{dataset.name}-{ties}" / str(seed)
+        folder = work / name / str(seed)
         kept = folder / "figures.json"
         if not kept.exists():
             kept.write_text(json.dumps(measured(dataset, data, folder, settings, minutes)), "utf-8")

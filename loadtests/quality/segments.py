@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 
 from loadtests import results
-from loadtests.quality.lists import with_holm
+from loadtests.quality.means import with_holm
 from loadtests.quality.strategies import (
     BASELINES,
     SERVED,

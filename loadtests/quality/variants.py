@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
-from scipy import stats
 
 from export.from_run import export_run
 from loadtests import results
+from loadtests.quality.means import spread, with_holm
 from model import metrics
 from model.baselines import Baselines, fit_baselines, fit_repeat
-from model.bootstrap import holm, paired_bootstrap
+from model.bootstrap import paired_bootstrap
 from model.cli import fit
 from model.config import TrainConfig
 from model.data import Dataset, IntArray, sequences
@@ -197,18 +198,10 @@ def table(part: Mapping[str, Any], ranks: Mapping[str, IntArray]) -> list[dict[s
         behind = _behind(ours, dict.fromkeys(ours, ranks[name]))
         rows.append({"system": name, "seeds": 1, **figures, "behind": behind})
     for measure in MEASURES:
-        compared = [row["behind"][measure] for row in rows if row["system"] != OURS and row["behind"]]
-        for one, p in zip(compared, holm([one["p"] for one in compared]), strict=True):
-            one["p_holm"] = p
+        compared = [row["behind"] for row in rows if row["system"] != OURS and row["behind"]]
+        for one, corrected in zip(compared, with_holm([one[measure] for one in compared]), strict=True):
+            one[measure] = corrected
     return rows
-
-
-def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean, and half the width of Student's 95 % interval; None for a single value."""
-    half = None
-    if len(values) > 1:
-        half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
-    return {"mean": float(np.mean(values)), "half_width": half}
 
 
 def _behind(ours: Mapping[int, IntArray], theirs: Mapping[int, IntArray]) -> dict[str, Any]:
@@ -217,10 +210,7 @@ def _behind(ours: Mapping[int, IntArray], theirs: Mapping[int, IntArray]) -> dic
     found = {}
     for measure, value in MEASURES.items() if seeds else ():
         pair = (np.mean([value(ranks[seed], 10) for seed in seeds], axis=0) for ranks in (ours, theirs))
-        interval = paired_bootstrap(*pair)
-        found[measure] = {
-            "difference": interval.difference, "low": interval.low, "high": interval.high, "p": interval.p_value
-        }  # fmt: skip
+        found[measure] = asdict(paired_bootstrap(*pair))
     return found
 
 

@@ -1,0 +1,95 @@
+"""Items without events, from their texts to the lists they are in: one command, asked through the exported graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from export.artifact import Artifact
+from loadtests import results
+from loadtests.draw_cold import cold as drawn
+from loadtests.quality import cold
+from loadtests.quality.strategies import artifact_of
+from model.data import Dataset
+from model.evaluate import evaluate
+from model.ranking import engine_ranker
+from model.run import Run
+from model.text import TextError, find_weights
+from service.decoding import Decoding
+from service.engine import Engine
+from tests.data_builders import tiny_dataset
+
+
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a measurement on a tiny log; figures go to a folder of the test."""
+    try:
+        find_weights()
+    except TextError as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr(results, "QUALITY", tmp_path / "quality.json")
+    monkeypatch.setattr(results.save, "__kwdefaults__", {"command": "", "folder": tmp_path})
+    monkeypatch.setattr(results.load, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(cold, "EPOCHS", 2)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    tiny_dataset(60, 30).save(tmp_path / "log")
+    invoke(tmp_path)
+    [folder] = (tmp_path / "work").iterdir()
+    return folder
+
+
+def invoke(folder: Path) -> None:
+    arguments = ["--data", str(folder / "log"), "--work", str(folder / "work"), "--seeds", "0", "--minutes", "1"]
+    found = CliRunner().invoke(cold.app, arguments)
+    if found.exception is not None:
+        raise found.exception
+
+
+def test_items_without_events_are_trained_without_found_by_their_texts_and_drawn(
+    measured: Path, tmp_path: Path
+) -> None:
+    found = results.load(cold.NAME, tmp_path)
+    assert found is not None
+    part = found["parts"]["tiny"]
+    assert set(part["means"]) == set(cold.VARIANTS) and part["questions"]["warm"] > part["questions"]["cold"] > 0
+    assert len(part["gained"]) == 2 * len(cold.PARTS) * len(cold.MEASURES)
+    rows = {row["criterion"]: row for row in results.read_rows(tmp_path / "quality.json")}
+    limited = {name for name, row in rows.items() if row["limit"]}
+    assert limited == {
+        "tiny: recall@10 of cold items, content less id, low end of the interval",
+        "tiny: recall@10 of warm items, content less id, high end of the interval",
+    }
+    text = drawn(found)
+    assert "| texts in ids and embeddings | cold items |" in text and "| ids alone | warm items |" in text
+
+    held_out = set(cold.cold_items(Dataset.load(tmp_path / "log"), 0.1))
+    assert held_out and not held_out & set(Dataset.load(measured / "data").events["item_id"])
+    _content_is_what_an_unseen_item_is_served_by(measured / "content-0", held_out)
+
+    weights = {file: file.stat().st_mtime_ns for file in measured.rglob("*.safetensors")}
+    invoke(tmp_path)
+    assert {file: file.stat().st_mtime_ns for file in measured.rglob("*.safetensors")} == weights
+
+
+def _content_is_what_an_unseen_item_is_served_by(folder: Path, held_out: set[str]) -> None:
+    run, artifact = Run.open(folder), Artifact.open(artifact_of(folder))
+    model = run.model()
+    gate = model.of_content
+    assert gate is not None
+    unseen = [artifact.vocabulary.item_index[item] for item in sorted(held_out)]
+    assert not gate.seen[unseen].any()
+    with torch.no_grad():
+        folded = model.item_table().numpy()
+        tokens = sum(table(model.codes[unseen, level]) for level, table in enumerate(model.token))
+        content = (gate.project(gate.vectors[unseen]) + tokens).numpy()
+    np.testing.assert_allclose(folded[unseen], content, atol=1e-6)
+    np.testing.assert_allclose(artifact.item_table[: len(folded)], folded[: len(artifact.item_table)], atol=1e-6)
+
+    split = run.split(run.dataset(folder.parent / "data"))
+    ranker = engine_ranker(Engine.open(artifact.folder, device="cpu", threads=1), Decoding("beam", beam_width=5))
+    lists = evaluate({"content": ranker}, split, samples=1).systems["content"].lists
+    assert set(unseen) <= set(lists.ravel().tolist())
