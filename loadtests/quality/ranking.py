@@ -5,8 +5,8 @@
 
 For each seed a training with the defaults, its export, and lists of every test user: by the blend that validation
 chose, by the path alone (generation without the dense score: no dense candidates, blend 0), and, to see what the
-decoder costs, by the dense score over the whole catalogue in torch. What --set changes is named with the figures. Runs, artefacts and lists lie in `--work`; what is
-there is not made again, and a training that was interrupted goes on.
+decoder costs, by the dense score over the whole catalogue in torch. What --set changes is named with the figures. Runs,
+artefacts and lists lie in `--work`; what is there is not made again, and a training that was interrupted goes on.
 """
 
 from __future__ import annotations
