@@ -74,8 +74,7 @@ class TrainConfig:
     code_levels: int = 2
     code_size: int = 0  # 0: chosen from the number of items
     content_weight: float = 0.5
-    text: Literal["none", "minilm"] = "none"  # sentence vectors of item texts, as content
-    content_gate: bool = True  # with texts: an item is its content as far as it was not seen
+    text: Literal["none", "codes", "items"] = "none"  # item texts place the codes; items: and stand in for the unseen
     item_init: Literal["collaborative", "random"] = "collaborative"
     max_length: int = 200
     batch_tokens: int = 1024
@@ -114,8 +113,8 @@ class TrainConfig:
             raise ConfigError(f"split {self.split!r} is unknown; choose leave_one_out or time")
         if self.decay not in ("linear", "none"):
             raise ConfigError(f"decay {self.decay!r} is unknown; choose linear or none")
-        if self.text not in ("none", "minilm"):
-            raise ConfigError(f"text {self.text!r} is unknown; choose none or minilm")
+        if self.text not in ("none", "codes", "items"):
+            raise ConfigError(f"text {self.text!r} is unknown; choose none, codes or items")
         if self.item_init not in ("collaborative", "random"):
             raise ConfigError(f"item_init {self.item_init!r} is unknown; choose collaborative or random")
         if self.tokenizer not in ("atomic", "hierarchical", "semantic"):

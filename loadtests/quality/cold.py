@@ -43,8 +43,8 @@ PARTS = ("cold", "warm", "path")
 EPOCHS = 1000  # as many as the minutes hold
 VARIANTS: dict[str, dict[str, Any]] = {
     "id": {"text": "none"},
-    "codes": {"text": "minilm", "content_gate": False},
-    "content": {"text": "minilm", "content_gate": True},
+    "codes": {"text": "codes"},
+    "content": {"text": "items"},
 }
 COMMAND = "python -m loadtests.quality.cold --data DIR --work DIR"
 
