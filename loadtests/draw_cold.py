@@ -10,7 +10,8 @@ from loadtests.draw_tables import by_command, markdown
 
 Results = Mapping[str, Any]
 
-NAMES = {"id": "ids alone", "codes": "texts in the semantic ids", "content": "texts in ids and embeddings"}
+NAMES = {"id": "ids alone", "codes": "texts in the semantic ids", "content": "texts in ids and embeddings",
+         "like": "ids, new ones by like texts"}  # fmt: skip
 PARTS = {"cold": "cold items", "path": "cold items, path alone", "warm": "warm items"}
 HEADINGS = {"recall@10": "recall@10", "recall@20": "recall@20", "ndcg@10": "NDCG@10"}
 

@@ -88,6 +88,37 @@ def movielens_command(
     _run(read, out, as_json)
 
 
+@app.command("like")
+def like_command(
+    data: Annotated[Path, typer.Option(metavar="DATA", help="Data set the served model was trained on.")],
+    items: Annotated[Path, typer.Option(metavar="FILE", help="New items: CSV, TSV, JSON lines or parquet.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Lines for GPT4REC_CATALOGUE_UPDATES.")],
+    neighbours: Annotated[int, typer.Option(min=1, max=100, help="Items that a new one is said to be like.")] = 5,
+) -> None:
+    """Describe new items by the items whose texts are like theirs, so that they are served before the next training."""
+    errors = Console(stderr=True)
+    from model.run import RunError
+
+    try:
+        with errors.status("comparing texts"):
+            from model.alike import likened
+            from model.data import Dataset
+            from model.data_checks import Findings
+            from model.data_readers_tables import read_items
+            from service.files import write_aside
+
+            found = likened(Dataset.load(data), read_items(items, {}, Findings())[0].rows, data, neighbours)
+            lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in found.lines]
+            write_aside(out.absolute(), "".join(lines).encode())
+    except (DataError, RunError, OSError) as error:
+        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"{len(found.lines)} new items in {out}")
+    for which, reason in ((found.known, "known already"), (found.without_text, "without text or title")):
+        if which:
+            typer.echo(f"{len(which)} left out, {reason}: {', '.join(which[:5])}{' …' if len(which) > 5 else ''}")
+
+
 def _run(read: Callable[[Callable[[str], None]], Dataset], out: Path, as_json: bool) -> None:
     """Read, write aside, rename, report; exit code 1 with a message where the data cannot be used."""
     errors = Console(stderr=True)

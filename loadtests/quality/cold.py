@@ -3,7 +3,9 @@
     python -m loadtests.quality.cold --data DIR --work DIR [--seeds 0,1,2] [--minutes 2]
 
 The items are drawn once, so that every seed is asked the same. Three trainings a seed: `id` (no texts), `codes` (texts
-place the semantic ids) and `content` (texts are mixed into the item embeddings as well). Cold questions are users whose
+place the semantic ids) and `content` (texts are mixed into the item embeddings as well); and `like`: the model of `id`,
+with the held-out items described to the service by the items their texts are like, as they come between two trainings
+(`loadtests.quality.cold_live`). Cold questions are users whose
 last event is a held-out item, after their other events; warm ones are the usual test of the remaining log. Both are
 asked through the exported graphs, as served. What is measured already is not trained again.
 """
@@ -23,7 +25,9 @@ from rich.console import Console
 
 from export.from_run import export_run
 from loadtests import results
+from loadtests.quality.cold_live import describe, live_ranker
 from loadtests.quality.means import spread, with_holm
+from loadtests.quality.strategies import artifact_of
 from model.bootstrap import paired_bootstrap
 from model.cli import fit
 from model.config import TrainConfig
@@ -32,11 +36,13 @@ from model.data_split import Holdout, Split
 from model.evaluate import Ranker, evaluate
 from model.metrics import FloatArray
 from model.ranking import engine_ranker
+from model.run import Run
 from model.train import CHECKPOINT, Trainer
 from service.decoding import Decoding
 from service.engine import Engine
 
 NAME = "quality_cold"
+DECODING = Decoding("beam", beam_width=5)
 MEASURES = ("recall@10", "recall@20", "ndcg@10")
 # Questions for held-out items and for others by what is served, and for held-out ones by the generated path alone.
 PARTS = ("cold", "warm", "path")
@@ -46,6 +52,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "codes": {"text": "codes"},
     "content": {"text": "items"},
 }
+LIKE = "like"
 COMMAND = "python -m loadtests.quality.cold --data DIR --work DIR"
 
 app = typer.Typer(add_completion=False)
@@ -69,11 +76,14 @@ def cold(
         without(dataset, held_out).save(reduced)
     found: dict[str, dict[str, Any]] = {}
     for seed in (int(part) for part in seeds.split(",")):
-        for name, values in VARIANTS.items():
+        for name in (*VARIANTS, LIKE):
             kept = folder / f"{name}-{seed}.json"
             if not kept.exists():
-                settings = TrainConfig(seed=seed, max_epochs=EPOCHS).updated(values)
-                figures = measured(dataset, reduced, folder / f"{name}-{seed}", settings, minutes, held_out)
+                if name == LIKE:
+                    figures = described(dataset, reduced, folder / f"id-{seed}", held_out)
+                else:
+                    settings = TrainConfig(seed=seed, max_epochs=EPOCHS).updated(VARIANTS[name])
+                    figures = measured(dataset, reduced, folder / f"{name}-{seed}", settings, minutes, held_out)
                 kept.write_text(json.dumps(figures), "utf-8")
             found.setdefault(name, {})[str(seed)] = json.loads(kept.read_text("utf-8"))
             console.print(f"{seed} {name}: {found[name][str(seed)]['figures']}", highlight=False)
@@ -122,7 +132,8 @@ def measured(
     with console.status("exporting and evaluating") as status:
         artifact, report = export_run(folder, folder / "artifacts", "float32", reduced, say=status.update)
         engine = Engine.open(artifact, device="cpu", threads=1)
-        found = asked(engine, trainer.split, cold_questions(dataset, log, trainer.split.train, items))
+        cold = cold_questions(dataset, log, trainer.split.train, items)
+        found = asked(engine, engine_ranker(engine, DECODING), trainer.split, cold)
     return {
         **found,
         "blend": report["blend"],
@@ -131,9 +142,18 @@ def measured(
     }
 
 
-def asked(engine: Engine, warm: Split, cold: Split) -> dict[str, Any]:
-    """Means, numbers of questions and each user's values of every part, by one artefact."""
-    ranker = engine_ranker(engine, Decoding("beam", beam_width=5))
+def described(dataset: Dataset, reduced: Path, folder: Path, items: Sequence[str]) -> dict[str, Any]:
+    """Both kinds of questions to a model without texts that serves the held-out items as new ones."""
+    log = Dataset.load(reduced)
+    split = Run.open(folder).split(log)
+    engine = Engine.open(artifact_of(folder), device="cpu", threads=1)
+    meant = describe(engine, dataset, log, items, reduced)
+    cold = cold_questions(dataset, log, split.train, items)
+    return asked(engine, live_ranker(engine, DECODING, meant), split, cold)
+
+
+def asked(engine: Engine, ranker: Ranker, warm: Split, cold: Split) -> dict[str, Any]:
+    """Means, numbers of questions and each user's values of every part; `ranker` asks the engine."""
     found = {"warm": _ranked(ranker, warm), "cold": _ranked(ranker, cold)}
     engine.set_blend(0.0)
     engine.set_dense_candidates(False)
@@ -167,7 +187,7 @@ def summarise(label: str, found: dict[str, dict[str, Any]], minutes: float, shar
         "seeds": len(found["id"]),
         "questions": one["questions"],
         "means": means,
-        "epochs": {name: [run["epochs"] for run in runs.values()] for name, runs in found.items()},
+        "epochs": {name: [run["epochs"] for run in found[name].values()] for name in VARIANTS},
         "gained": gained(found),
     }
     command = f"{COMMAND} --minutes {minutes:g}"

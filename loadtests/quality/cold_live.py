@@ -1,0 +1,54 @@
+"""Held-out items as they would come to a service between two trainings: described by the items their texts are like.
+
+The model has never seen a text. What it serves is the live catalogue that `service.catalogue_updates` makes of those
+descriptions, the very code that follows the file of updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import orjson
+import polars as pl
+
+from model.alike import likened
+from model.data import Dataset, IntArray
+from model.evaluate import Histories, Ranker
+from model.ranking import engine_ranker
+from service.catalogue_file import parse
+from service.catalogue_updates import Likeness, assemble, build
+from service.decoding import Decoding
+from service.engine import Engine
+
+# The export knows the held-out items by their ids; as new items they have others.
+_AS_NEW = "new:"
+
+
+def describe(engine: Engine, dataset: Dataset, reduced: Dataset, items: Sequence[str], data: Path) -> IntArray:
+    """Serve `items` as new ones from now on. Returns [catalogue] what an index of the engine's lists stands for: a new
+    item's is that of the held-out item it describes."""
+    exported = engine.artifact
+    rows = dataset.items.filter(pl.col("item_id").is_in(list(items)))
+    new = rows.with_columns(pl.concat_str(pl.lit(_AS_NEW), "item_id").alias("item_id"))
+    found = likened(reduced, new, data)
+    content = b"\n".join(orjson.dumps(line) for line in found.lines)
+    updates = parse(content + b"\n", exported.catalogue)
+    likeness = Likeness(exported)
+    built = build(exported, updates.new, likeness)
+    engine.update(assemble(exported, built, updates.new, list(items), likeness))
+    index = exported.catalogue.index
+    meant = [index[item_id.removeprefix(_AS_NEW)] for item_id in updates.new]
+    return np.concatenate([np.arange(exported.catalogue.first_new), np.array(meant, np.int64)])
+
+
+def live_ranker(engine: Engine, decoding: Decoding, meant: IntArray) -> Ranker:
+    """Lists of the engine, in the indices of the log; `meant` as `describe` returns it."""
+    ranked = engine_ranker(engine, decoding)
+
+    def rank(histories: Histories) -> IntArray:
+        lists = ranked(histories)
+        return np.where(lists < 0, lists, meant[lists])
+
+    return rank
