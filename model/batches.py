@@ -73,16 +73,18 @@ class Chunks:
 
 
 def cut(sequences: Sequences, max_length: int, context: int) -> Chunks:
-    """Cut every user's events into chunks of at most `max_length` inputs with `context` events before each cut."""
+    """Cut every user's events into chunks of at most `max_length` inputs with `context` events before each cut.
+
+    The first chunk of a history has nothing before it, so all of it carries a loss.
+    """
     rows = []
-    step = max_length - context
-    if step < 1:
+    if max_length <= context:
         raise ValueError(f"max_length ({max_length}) must exceed the context kept before a cut ({context})")
     for user, (low, high) in enumerate(zip(sequences.offsets[:-1], sequences.offsets[1:], strict=True)):
         loss_from = low
         while loss_from < high:
             start = max(low, loss_from - context)
-            end = min(high, loss_from + step)
+            end = min(high, start + max_length)
             if end - start >= 1 and not (end - start == 1 and start > low):
                 rows.append((user, start, loss_from, end))
             loss_from = end

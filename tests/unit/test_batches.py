@@ -105,10 +105,13 @@ def test_the_scene_of_a_position_is_that_of_its_target(lengths: list[int], cut_a
     assert all((batch.scene == NO_SCENE).all() for batch in whole_epoch(cut(log, *cut_at)))
 
 
-def test_a_chunk_from_the_very_beginning_has_the_start_token_even_behind_a_cut() -> None:
-    """5 events, cut after 3 with a context of 4: the second chunk reaches back to the first event."""
-    batch = collate(chunks := cut(log_of([5]), 7, 4), np.arange(len(chunks)), START)
-    assert batch.item[:, 0].tolist() == [START] * len(chunks)
+@given(st.integers(1, 30), cuts)
+@settings(max_examples=30, deadline=None)
+def test_a_history_is_cut_only_where_it_does_not_fit(length: int, cut_at: tuple[int, int]) -> None:
+    """Each chunk after the first holds `max_length - context` events more."""
+    max_length, context = cut_at
+    beyond = max(0, length - max_length)
+    assert len(cut(log_of([length]), *cut_at)) == 1 + -(-beyond // (max_length - context))
 
 
 @given(logs, st.integers(1, 300), st.integers(0, 3))
