@@ -1,0 +1,79 @@
+"""New items by the items their texts are like: from a table of them to the file that a service follows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from export.catalogue import Catalogue, CatalogueItem
+from model.cli_data import app
+from model.data import Dataset
+from model.text import TextError, find_weights
+from service.catalogue_file import parse
+from tests.data_builders import tiny_dataset
+
+run = CliRunner().invoke
+# Items of the tiny data set are of six groups in turn.
+TOPICS = ("wine glasses", "garden hose", "acoustic guitar strings", "baby pyjamas", "laptop charger", "dog food")
+
+
+def dataset(*, texts: bool = True) -> Dataset:
+    plain = tiny_dataset()
+    text = [f"{TOPICS[i % 6]}, number {i}" if texts else None for i in range(30)]
+    items = plain.items.with_columns(
+        text=pl.Series(text, dtype=pl.String), title=pl.Series(text if texts else [None] * 30, dtype=pl.String)
+    )
+    return Dataset.of(
+        "shop", plain.events.filter(pl.col("item_id") != "i6"), items, plain.users, has_time=True, category_kind="path"
+    )
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    dataset().save(tmp_path / "shop")
+    return tmp_path
+
+
+def like(folder: Path, table: str, *options: str) -> tuple[int, str]:
+    (folder / "new.csv").write_text(table, "utf-8")
+    files = ["--data", str(folder / "shop"), "--items", str(folder / "new.csv"), "--out", str(folder / "new.jsonl")]
+    result = run(app, ["like", *files, *options])
+    return result.exit_code, result.output
+
+
+def test_a_new_item_is_like_used_items_that_say_the_same(shop: Path) -> None:
+    try:
+        find_weights()
+    except TextError as error:
+        pytest.skip(str(error))
+    rows = ["n1,Two crystal wine glasses,Home > Table", "n2,,Home", "i3,Guitar,Home", "n3,Puppy food,Pets"]
+    code, said = like(shop, "\n".join(["item_id,title,category", *rows, ""]), "--neighbours", "3")
+    assert code == 0, said
+    assert "2 new items" in said and "1 left out, known already: i3" in said and "without text or title: n2" in said
+    lines = [json.loads(line) for line in (shop / "new.jsonl").read_text("utf-8").splitlines()]
+    assert [line["item_id"] for line in lines] == ["n1", "n3"]
+    groups = [{int(other[1:]) % 6 for other in line["like"]} for line in lines]
+    assert groups == [{TOPICS.index("wine glasses")}, {TOPICS.index("dog food")}]
+    assert "i6" not in lines[0]["like"], "nobody used it: its embedding says nothing"
+
+    exported = Catalogue.of([CatalogueItem(f"i{i}", None) for i in range(30)])
+    updates = parse((shop / "new.jsonl").read_bytes(), exported)
+    assert not updates.faults and updates.new["n1"].item.category == ("Home", "Table")
+
+
+def test_without_texts_the_command_says_so_and_leaves_the_file(shop: Path) -> None:
+    dataset(texts=False).save(shop / "shop")
+    (shop / "new.jsonl").write_text("before", "utf-8")
+    code, said = like(shop, "item_id,title\nn1,Wine\n")
+    assert code == 1 and "has a text or a title" in said
+    assert (shop / "new.jsonl").read_text("utf-8") == "before"
+
+
+def test_a_bad_table_is_refused(shop: Path) -> None:
+    code, said = like(shop, "sku,title\nn1,Wine\n")
+    assert code == 1 and "item_id" in said
+    assert not (shop / "new.jsonl").exists()
