@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ import typer
 from rich.console import Console
 
 from loadtests.peers import environments
-from loadtests.results import load, save
+from loadtests.results import QUALITY, load, record, row, save
 from model.config import TrainConfig
 from model.data import Dataset, IntArray, sequences
 from model.data_split import Split
@@ -29,6 +30,10 @@ from model.run import split_of
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True)
 NAME = "quality_peers"
+RANKING = "quality_ranking"
+# Who is held out for validation → what our own trainings change of the defaults.
+OURS: Mapping[str, tuple[str, ...]] = {"sample": (), "everybody": ("validation_users=0",)}
+LEAST = 1.05
 
 
 @app.command()
@@ -113,6 +118,21 @@ def keep(name: str, found: dict[str, Any], data: str, everybody: bool, factors: 
     command = "python -m loadtests.quality.peers --data DIR --work DIR"
     save(NAME, {"versions_of_peers": environments.installed_versions("rectools"), "runs": runs}, command=command)
     console.print(f"{name}: {found['test']}", highlight=False)
+    beside(data, list(runs.values()), (load(RANKING) or {}).get("parts", {}), command)
+
+
+def beside(data: str, runs: Sequence[Mapping[str, Any]], ranked: Mapping[str, Any], command: str) -> None:
+    """A row for each split and measure: our mean through the served graphs by the peer's, where both were trained on
+    the split. Ours is the part of `loadtests.quality.ranking`."""
+    for held_out, changed in OURS.items():
+        ours = ranked.get(", ".join([data, *changed]), {}).get("means")
+        theirs = [run["test"] for run in runs if run["data"] == data and run["held_out"] == held_out]
+        if ours is None or not theirs:
+            continue
+        for measure in ("recall@10", "ndcg@10"):
+            ratio = ours["blend"][measure]["mean"] / float(np.mean([test[measure] for test in theirs]))
+            criterion = f"{data}, held out: {held_out}; {measure} by that of RecTools' SASRec"
+            record(QUALITY, row(criterion, ratio, "ratio", command, at_least=LEAST))
 
 
 if __name__ == "__main__":
