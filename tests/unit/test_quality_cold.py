@@ -13,6 +13,7 @@ from export.artifact import Artifact
 from loadtests import results
 from loadtests.draw_cold import cold as drawn
 from loadtests.quality import cold
+from loadtests.quality.cold_live import describe, live_ranker
 from loadtests.quality.strategies import artifact_of
 from model.data import Dataset
 from model.evaluate import evaluate
@@ -55,8 +56,10 @@ def test_items_without_events_are_trained_without_found_by_their_texts_and_drawn
     found = results.load(cold.NAME, tmp_path)
     assert found is not None
     part = found["parts"]["tiny"]
-    assert set(part["means"]) == set(cold.VARIANTS) and part["questions"]["warm"] > part["questions"]["cold"] > 0
-    assert len(part["gained"]) == 2 * len(cold.PARTS) * len(cold.MEASURES)
+    assert (
+        set(part["means"]) == {*cold.VARIANTS, cold.LIKE} and part["questions"]["warm"] > part["questions"]["cold"] > 0
+    )
+    assert len(part["gained"]) == len(cold.VARIANTS) * len(cold.PARTS) * len(cold.MEASURES)
     rows = {row["criterion"]: row for row in results.read_rows(tmp_path / "quality.json")}
     limited = {name for name, row in rows.items() if row["limit"]}
     assert limited == {
@@ -65,10 +68,12 @@ def test_items_without_events_are_trained_without_found_by_their_texts_and_drawn
     }
     text = drawn(found)
     assert "| texts in ids and embeddings | cold items |" in text and "| ids alone | warm items |" in text
+    assert "| ids, new ones by like texts | cold items |" in text
 
     held_out = set(cold.cold_items(Dataset.load(tmp_path / "log"), 0.1))
     assert held_out and not held_out & set(Dataset.load(measured / "data").events["item_id"])
     _content_is_what_an_unseen_item_is_served_by(measured / "content-0", held_out)
+    _new_items_come_into_lists_as_the_held_out_ones(measured / "id-0", Dataset.load(tmp_path / "log"), held_out)
 
     weights = {file: file.stat().st_mtime_ns for file in measured.rglob("*.safetensors")}
     invoke(tmp_path)
@@ -93,3 +98,15 @@ def _content_is_what_an_unseen_item_is_served_by(folder: Path, held_out: set[str
     ranker = engine_ranker(Engine.open(artifact.folder, device="cpu", threads=1), Decoding("beam", beam_width=5))
     lists = evaluate({"content": ranker}, split, samples=1).systems["content"].lists
     assert set(unseen) <= set(lists.ravel().tolist())
+
+
+def _new_items_come_into_lists_as_the_held_out_ones(folder: Path, whole: Dataset, held_out: set[str]) -> None:
+    run, artifact = Run.open(folder), Artifact.open(artifact_of(folder))
+    reduced = run.dataset(folder.parent / "data")
+    engine = Engine.open(artifact.folder, device="cpu", threads=1)
+    meant = describe(engine, whole, reduced, sorted(held_out), folder.parent / "data")
+    unseen = {artifact.vocabulary.item_index[item] for item in held_out}
+    assert set(meant[artifact.catalogue.first_new :].tolist()) == unseen
+    ranker = live_ranker(engine, cold.DECODING, meant)
+    lists = evaluate({"live": ranker}, run.split(reduced), samples=1).systems["live"].lists
+    assert unseen & set(lists.ravel().tolist())
