@@ -12,6 +12,7 @@ Results = Mapping[str, Any]
 
 NAMES = {"id": "ids alone", "codes": "texts in the semantic ids", "content": "texts in ids and embeddings",
          "like": "ids, new ones by like texts"}  # fmt: skip
+# Questions for held-out items and for others by what is served, and for held-out ones by the generated path alone.
 PARTS = {"cold": "cold items", "path": "cold items, path alone", "warm": "warm items"}
 HEADINGS = {"recall@10": "recall@10", "recall@20": "recall@20", "ndcg@10": "NDCG@10"}
 

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from export.from_run import export_run
 from loadtests import results
+from loadtests.draw_cold import PARTS
 from loadtests.quality.cold_live import describe, live_ranker
 from loadtests.quality.means import spread, with_holm
 from loadtests.quality.strategies import artifact_of
@@ -44,8 +45,6 @@ from service.engine import Engine
 NAME = "quality_cold"
 DECODING = Decoding("beam", beam_width=5)
 MEASURES = ("recall@10", "recall@20", "ndcg@10")
-# Questions for held-out items and for others by what is served, and for held-out ones by the generated path alone.
-PARTS = ("cold", "warm", "path")
 EPOCHS = 1000  # as many as the minutes hold
 VARIANTS: dict[str, dict[str, Any]] = {
     "id": {"text": "none"},
@@ -202,12 +201,12 @@ def record(label: str, part: Mapping[str, Any], command: str) -> None:
     for name, means in part["means"].items():
         for kind in PARTS:
             for measure in ("recall@10", "recall@20"):
-                criterion = f"{label}: {measure} of {kind} items, {name}"
+                criterion = f"{label}: {measure} of {PARTS[kind]}, {name}"
                 results.record(results.QUALITY, results.row(criterion, means[kind][measure]["mean"], "", command))
     for row in part["gained"]:
         if row["name"] == "content" and row["measure"] == "recall@10" and row["part"] != "path":
             end = "low" if row["part"] == "cold" else "high"
-            criterion = f"{label}: recall@10 of {row['part']} items, content less id, {end} end of the interval"
+            criterion = f"{label}: recall@10 of {PARTS[row['part']]}, content less id, {end} end of the interval"
             results.record(results.QUALITY, results.row(criterion, row[end], "", command, at_least=0.0))
 
 
