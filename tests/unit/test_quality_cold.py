@@ -63,8 +63,12 @@ def test_items_without_events_are_trained_without_found_by_their_texts_and_drawn
     rows = {row["criterion"]: row for row in results.read_rows(tmp_path / "quality.json")}
     limited = {name for name, row in rows.items() if row["limit"]}
     assert limited == {
-        "tiny: recall@10 of cold items, content less id, low end of the interval",
-        "tiny: recall@10 of warm items, content less id, high end of the interval",
+        f"tiny: recall@10 of {asked}, {name} against id: {what}"
+        for name in ("content", "like")
+        for asked, what in (
+            ("cold items", "chance of as much without a gain"),
+            ("warm items", "high end of what is gained"),
+        )
     }
     text = drawn(found)
     assert "| texts in ids and embeddings | cold items |" in text and "| ids alone | warm items |" in text
