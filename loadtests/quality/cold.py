@@ -196,7 +196,7 @@ def summarise(label: str, found: dict[str, dict[str, Any]], minutes: float, shar
 
 
 def record(label: str, part: Mapping[str, Any], command: str) -> None:
-    """The rows: every mean; texts find cold items that ids cannot, by more than chance, and lose no warm ones by more."""
+    """The rows: every mean; texts find cold items that ids cannot, and lose no warm ones, by more than chance."""
     for name, means in part["means"].items():
         for kind in PARTS:
             for measure in ("recall@10", "recall@20"):
