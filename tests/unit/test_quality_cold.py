@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from export.artifact import Artifact
 from loadtests import results
+from loadtests.draw_cold import PARTS
 from loadtests.draw_cold import cold as drawn
 from loadtests.quality import cold
 from loadtests.quality.cold_live import describe, live_ranker
@@ -59,7 +60,7 @@ def test_items_without_events_are_trained_without_found_by_their_texts_and_drawn
     assert (
         set(part["means"]) == {*cold.VARIANTS, cold.LIKE} and part["questions"]["warm"] > part["questions"]["cold"] > 0
     )
-    assert len(part["gained"]) == len(cold.VARIANTS) * len(cold.PARTS) * len(cold.MEASURES)
+    assert len(part["gained"]) == len(cold.VARIANTS) * len(PARTS) * len(cold.MEASURES)
     rows = {row["criterion"]: row for row in results.read_rows(tmp_path / "quality.json")}
     limited = {name for name, row in rows.items() if row["limit"]}
     assert limited == {
