@@ -42,6 +42,7 @@ class Ablation:
 UNKNOWN: Asked = ("none", "unknown")
 ONE_MODEL: Asked = ("all", "unknown")
 JOURNEY: tuple[Ablation, ...] = (
+    Ablation("codes from the category tree, not semantic ids", ("hierarchical", "unknown"), UNKNOWN),
     Ablation("user features in the conditional norm", ("features", "known"), UNKNOWN),
     Ablation("user features as a prefix token", ("prefix", "known"), UNKNOWN),
     Ablation("user features in every layer", ("injected", "known"), UNKNOWN),

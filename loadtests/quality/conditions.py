@@ -67,6 +67,7 @@ def _asked(*known: str) -> dict[str, tuple[frozenset[str], bool]]:
 
 JOURNEY: dict[str, Variant] = {
     "none": Variant(_shown(), {"unknown": (NOTHING, False), "within": (NOTHING, True)}),
+    "hierarchical": Variant(_shown() | {"tokenizer": "hierarchical"}, {"unknown": (NOTHING, False)}),
     "features": Variant(_shown(features_known=0.5), _asked("features")),
     "prefix": Variant(_shown(features_known=0.5) | {"encoder": "prefix"}, _asked("features")),
     "injected": Variant(_shown(features_known=0.5) | {"encoder": "injected"}, _asked("features")),
