@@ -18,6 +18,7 @@ from model.data import Dataset
 from model.text import TextError, item_vectors, texts_of
 
 NEIGHBOURS = 5
+_TEXTS = ("item_id", "title", "brand", "text")
 _DESCRIBES = ("title", "category", "brand", "attributes")
 
 
@@ -45,8 +46,10 @@ def likened(dataset: Dataset, new: pl.DataFrame, data: Path, neighbours: int = N
     ids, vectors = [used[at] for at in told.tolist()], vectors[told]
 
     known = set(dataset.items["item_id"])
-    rows = new.unique("item_id", keep="last", maintain_order=True).to_dicts()
-    texts = {row["item_id"]: str(row.get("text") or row.get("title") or "").strip() for row in rows}
+    named = new.with_columns(pl.col(name).cast(pl.String) for name in _TEXTS if name in new.columns)
+    named = named.filter(pl.col("item_id").str.len_chars() > 0)
+    rows = named.unique("item_id", keep="last", maintain_order=True).to_dicts()
+    texts = {row["item_id"]: (row.get("text") or row.get("title") or "").strip() for row in rows}
     fresh = [row for row in rows if row["item_id"] not in known and texts[row["item_id"]]]
     alike = item_vectors([texts[row["item_id"]] for row in fresh]) @ vectors.T if fresh else np.zeros((0, len(ids)))
     nearest = np.argsort(-alike, axis=1, kind="stable")[:, :neighbours]

@@ -50,7 +50,13 @@ def test_a_new_item_is_like_used_items_that_say_the_same(shop: Path) -> None:
         find_weights()
     except TextError as error:
         pytest.skip(str(error))
-    rows = ["n1,Two crystal wine glasses,Home > Table", "n2,,Home", "i3,Guitar,Home", "n3,Puppy food,Pets"]
+    rows = [
+        "n1,Two crystal wine glasses,Home > Table",
+        "n2,,Home",
+        "i3,Guitar,Home",
+        ",Nameless,",
+        "n3,Puppy food,Pets",
+    ]
     code, said = like(shop, "\n".join(["item_id,title,category", *rows, ""]), "--neighbours", "3")
     assert code == 0, said
     assert "2 new items" in said and "1 left out, known already: i3" in said and "without text or title: n2" in said
