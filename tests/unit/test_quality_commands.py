@@ -46,12 +46,12 @@ def test_conditions_are_trained_asked_and_compared_and_nothing_is_trained_twice(
     work = tmp_path / "work"
     work.mkdir()
     arguments = ["journey", "--data", str(tmp_path / "log"), "--work", str(work), "--epochs", "1", "--days", "900"]
-    arguments += ["--least", "1", "--only", "none,control"]
+    arguments += ["--least", "1", "--only", "none,hierarchical,control"]
     invoke(command.app, *arguments)
     found = results.load(condition_rows.NAME, kept)
     assert found is not None
     labels = [row["label"] for row in found["ablations"]["journey"]]
-    assert labels[0] == "category asked for"
+    assert labels[:2] == ["codes from the category tree, not semantic ids", "category asked for"]
     assert {"item-CF", "popularity", "repeat purchase", "unknown"} <= set(next(iter(found["runs"].values()))["figures"])
     assert all(label in conditions(found) for label in labels)
     assert len(results.read_rows(kept / "quality.json")) == len(labels)
