@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -202,6 +203,7 @@ def serve_many(settings: Settings, announce: Announce) -> None:
 def _worker(settings: Settings, port: int, number: int, ready: Any) -> None:
     """Entry of a worker process."""
     logs.configure(settings.log_level)
+    threading.Thread(target=_end_with_supervisor, name="supervisor-watch", daemon=True).start()
     try:
         sockets = [
             bind(settings.host, port, shared=True),
@@ -212,6 +214,15 @@ def _worker(settings: Settings, port: int, number: int, ready: Any) -> None:
     except ServiceError as error:
         log.critical("worker_failed", worker=number, cause=str(error))
         raise SystemExit(1) from None
+
+
+def _end_with_supervisor() -> None:
+    """A supervisor that is killed tells nobody, and workers without one would hold the port until someone ends them."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None:
+        supervisor.join()
+        log.error("supervisor_died")
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _revive(embedded: EmbeddedValkey | None) -> None:

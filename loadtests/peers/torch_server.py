@@ -4,7 +4,8 @@
         [--workers N] [--threads T] [--pool P]
 
 Children are listed, scored and sorted in Python. `one-by-one` calls the network for one hypothesis at a time, as a
-notebook does; `batched` calls it once a level, for the whole beam. Both give the lists that the graphs give.
+notebook does; `batched` calls it once a level, for the whole beam. Both join the best items by the dense score, where
+the graphs do, and give the lists that the graphs give.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from fastapi import FastAPI
 from safetensors.torch import load_file
 
 from export.artifact import Artifact
+from export.dense_graph import dense_by_rule
 from loadtests.peers.plain import History, pool, serve
 from model.network import GPT4Rec, NetworkConfig
+from service.decoding import dense_width
 
 ARTIFACT, RUN, BEAM, THREADS = "PEER_ARTIFACT", "PEER_RUN", "PEER_BEAM", "PEER_THREADS"
 WIDTH = 64
@@ -42,6 +45,7 @@ class Notebook:
         self.artifact, self.trie, self.batched = artifact, artifact.trie, batched
         if not np.array_equal(self._paths(), weights["codes"].numpy()[self.trie.leaf_item]):
             raise ValueError(f"{run} is not the run that {artifact.folder} was exported from")
+        self.dense = dense_by_rule(self.trie.n_items)
         self.blend = float(artifact.manifest["blend"])
         self.table = self.model.item_table().detach()
         self.first_child = [first.tolist() for first in self.trie.first_child]
@@ -60,7 +64,10 @@ class Notebook:
         gap = vocabulary.context.gap(body.times_ms[-1], int(time.time() * 1000.0))
         q = self.model.query(h[None], torch.from_numpy(vocabulary.context.encode({}))[None], torch.tensor([gap]))[0]
         closed = [set(nodes.tolist()) for nodes in self.trie.closed_nodes(self.counts, np.unique(events.item))]
-        ranked = self._rank(q, self._search(q, closed))[: body.k]
+        beam = [(score, self.leaf_item[leaf]) for score, leaf in self._search(q, closed)]
+        if self.dense:
+            beam += self._dense(q, events.item, dense_width(body.k, WIDTH), {item for _, item in beam})
+        ranked = self._rank(q, beam)[: body.k]
         ids = self.artifact.catalogue.item_ids
         return {"items": [{"item_id": ids[item], "score": score} for item, score in ranked]}
 
@@ -98,9 +105,32 @@ class Notebook:
         pairs = zip(parents, tokens, strict=True)
         return torch.stack([self.model.step(level, state[row], torch.tensor(token)) for row, token in pairs])
 
+    def _dense(
+        self, q: torch.Tensor, seen: np.ndarray[Any, np.dtype[np.int64]], n: int, have: set[int]
+    ) -> list[tuple[float, int]]:
+        """(log p, item) of the `n` open items with the greatest dense score, without those that the beam has."""
+        score = self.table[: self.trie.n_items] @ q
+        score[torch.from_numpy(seen[seen < self.trie.n_items])] = -torch.inf
+        items = [item for item in torch.topk(score, n).indices.tolist() if item not in have]
+        groups = [items] if self.batched else [[item] for item in items]
+        return [pair for group in groups if group for pair in zip(self._path(q, group), group, strict=True)]
+
+    def _path(self, q: torch.Tensor, items: list[int]) -> list[float]:
+        """log p of the items' own paths, one token after the other."""
+        tokens = self.model.codes[items]
+        state = self.model.begin(q[None]).expand(len(items), -1)
+        log_p = torch.zeros(len(items))
+        for level in range(self.trie.levels):
+            all_tokens = torch.log_softmax(self.model.level_logits(level, state), dim=-1)
+            log_p = log_p + all_tokens.gather(1, tokens[:, level : level + 1])[:, 0]
+            if level + 1 < self.trie.levels:
+                state = self.model.step(level, state, tokens[:, level])
+        paths: list[float] = log_p.tolist()
+        return paths
+
     def _rank(self, q: torch.Tensor, beam: list[tuple[float, int]]) -> list[tuple[int, float]]:
-        """Survivors by path and dense score, as the artefact blends them."""
-        items = [self.leaf_item[leaf] for _, leaf in beam]
+        """Candidates by path and dense score, as the artefact blends them."""
+        items = [item for _, item in beam]
         path = torch.tensor([score for score, _ in beam])
         dense = self.table[items] @ q
         dense = dense - torch.logsumexp(dense, 0) + torch.logsumexp(path, 0)

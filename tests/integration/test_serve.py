@@ -133,6 +133,22 @@ def test_several_workers_share_one_port(artifact: Path, tmp_path: Path) -> None:
         assert service.stop() == 0
 
 
+def test_workers_end_with_a_supervisor_that_was_killed(artifact: Path, tmp_path: Path, valkey: Valkey) -> None:
+    where = ("--artifact", str(artifact), "--redis", valkey.url, "--workers", "2")
+    with serve(tmp_path, *where, **PATIENT) as service:
+        supervisor = service.process.pid
+        started = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text("utf-8").split()
+        assert len(started) >= 2
+        service.kill9()
+        until = time.monotonic() + 30.0
+        while left := [pid for pid in started if Path(f"/proc/{pid}").exists()]:
+            assert time.monotonic() < until, left
+            time.sleep(0.05)
+        with pytest.raises(httpx.ConnectError):
+            service.client.get("/healthz")
+    assert "supervisor_died" in service.log
+
+
 def test_an_open_loop_load_is_answered(artifact: Path, tmp_path: Path, valkey: Valkey) -> None:
     file = tmp_path / "load.json"
     with serve(tmp_path, "--artifact", str(artifact), "--redis", valkey.url, **PATIENT) as service:
