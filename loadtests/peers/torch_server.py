@@ -24,7 +24,6 @@ from fastapi import FastAPI
 from safetensors.torch import load_file
 
 from export.artifact import Artifact
-from export.dense_graph import dense_by_rule
 from loadtests.peers.plain import History, pool, serve
 from model.network import GPT4Rec, NetworkConfig
 from service.decoding import dense_width
@@ -45,7 +44,7 @@ class Notebook:
         self.artifact, self.trie, self.batched = artifact, artifact.trie, batched
         if not np.array_equal(self._paths(), weights["codes"].numpy()[self.trie.leaf_item]):
             raise ValueError(f"{run} is not the run that {artifact.folder} was exported from")
-        self.dense = dense_by_rule(self.trie.n_items)
+        self.dense = bool(artifact.manifest.get("dense_candidates"))
         self.blend = float(artifact.manifest["blend"])
         self.table = self.model.item_table().detach()
         self.first_child = [first.tolist() for first in self.trie.first_child]
