@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from model.data import Dataset
-from model.text import TextError, item_vectors, texts_of
+from model.text import TextError, item_vectors, text_of, texts_of
 
 NEIGHBOURS = 5
 _TEXTS = ("item_id", "title", "brand", "text")
@@ -49,7 +49,7 @@ def likened(dataset: Dataset, new: pl.DataFrame, data: Path, neighbours: int = N
     named = new.with_columns(pl.col(name).cast(pl.String) for name in _TEXTS if name in new.columns)
     named = named.filter(pl.col("item_id").str.len_chars() > 0)
     rows = named.unique("item_id", keep="last", maintain_order=True).to_dicts()
-    texts = {row["item_id"]: (row.get("text") or row.get("title") or "").strip() for row in rows}
+    texts = {row["item_id"]: text_of(row.get("text"), row.get("title")).strip() for row in rows}
     fresh = [row for row in rows if row["item_id"] not in known and texts[row["item_id"]]]
     alike = item_vectors([texts[row["item_id"]] for row in fresh]) @ vectors.T if fresh else np.zeros((0, len(ids)))
     nearest = np.argsort(-alike, axis=1, kind="stable")[:, :neighbours]

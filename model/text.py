@@ -135,11 +135,16 @@ def item_vectors(texts: Sequence[str], cache: Path | None = None) -> FloatArray:
     return vectors
 
 
+def text_of(text: str | None, title: str | None) -> str:
+    """What an item is read by: its text, or its title where it has none."""
+    return text or title or ""
+
+
 def texts_of(dataset: Dataset, item_ids: Sequence[str], data: Path) -> FloatArray:
     """[items, 384] of the texts of a data set's items, or their titles where they have none; kept beside its tables
     where `data` is its folder. Raises TextError as `item_vectors` does, and where no item has either."""
     of = {
-        item: text or title or "" for item, text, title in dataset.items.select("item_id", "text", "title").iter_rows()
+        item: text_of(text, title) for item, text, title in dataset.items.select("item_id", "text", "title").iter_rows()
     }
     texts = [of.get(item_id, "") for item_id in item_ids]
     if not any(texts):

@@ -21,9 +21,9 @@ from model.evaluate import evaluate
 from model.ranking import engine_ranker
 from model.run import Run
 from model.text import TextError, find_weights
-from service.decoding import Decoding
 from service.engine import Engine
 from tests.data_builders import tiny_dataset
+from tests.figures import keep_in
 
 
 @pytest.fixture
@@ -33,9 +33,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         find_weights()
     except TextError as error:
         pytest.skip(str(error))
-    monkeypatch.setattr(results, "QUALITY", tmp_path / "quality.json")
-    monkeypatch.setattr(results.save, "__kwdefaults__", {"command": "", "folder": tmp_path})
-    monkeypatch.setattr(results.load, "__defaults__", (tmp_path,))
+    keep_in(tmp_path, monkeypatch)
     monkeypatch.setattr(cold, "EPOCHS", 2)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     tiny_dataset(60, 30).save(tmp_path / "log")
@@ -100,7 +98,7 @@ def _content_is_what_an_unseen_item_is_served_by(folder: Path, held_out: set[str
     np.testing.assert_allclose(artifact.item_table[: len(folded)], folded[: len(artifact.item_table)], atol=1e-6)
 
     split = run.split(run.dataset(folder.parent / "data"))
-    ranker = engine_ranker(Engine.open(artifact.folder, device="cpu", threads=1), Decoding("beam", beam_width=5))
+    ranker = engine_ranker(Engine.open(artifact.folder, device="cpu", threads=1), cold.DECODING)
     lists = evaluate({"content": ranker}, split, samples=1).systems["content"].lists
     assert set(unseen) <= set(lists.ravel().tolist())
 

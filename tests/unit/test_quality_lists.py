@@ -26,6 +26,7 @@ from service import policies
 from service.decoding import Decoding
 from service.settings import DEFAULT_POLICIES
 from tests.data_builders import tiny_dataset
+from tests.figures import keep_in
 
 SEEDS = 2
 
@@ -34,9 +35,7 @@ SEEDS = 2
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Figures go to a folder of the test."""
     folder = tmp_path / "results"
-    monkeypatch.setattr(results, "QUALITY", folder / "quality.json")
-    monkeypatch.setattr(results.save, "__kwdefaults__", {"command": "", "folder": folder})
-    monkeypatch.setattr(results.load, "__defaults__", (folder,))
+    keep_in(folder, monkeypatch)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     return folder
 

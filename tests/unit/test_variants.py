@@ -18,6 +18,7 @@ from model.config import TrainConfig
 from model.data import Dataset
 from model.run import Run
 from tests.data_builders import tiny_dataset
+from tests.figures import keep_in
 
 
 @pytest.mark.parametrize(("events", "layers"), [(8, 1), (40, 2)], ids=["short histories", "long histories"])
@@ -32,9 +33,7 @@ def test_every_encoder_but_our_own_reads_as_many_events_as_our_own_can(events: i
 def test_one_command_measures_what_is_missing_and_draws_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "QUALITY", tmp_path / "quality.json")
-    monkeypatch.setattr(results.save, "__kwdefaults__", {"command": "", "folder": tmp_path})
-    monkeypatch.setattr(results.load, "__defaults__", (tmp_path,))
+    keep_in(tmp_path, monkeypatch)
     monkeypatch.setattr(from_run, "choose_blend", lambda *_: (1.0, {}))
     monkeypatch.setattr(variants, "TIMED", 2)
     tiny = TrainConfig(size="tiny", encoder="gru4rec", batch_tokens=500, max_epochs=1)
