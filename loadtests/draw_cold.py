@@ -11,7 +11,7 @@ from loadtests.draw_tables import by_command, markdown
 Results = Mapping[str, Any]
 
 NAMES = {"id": "ids alone", "codes": "texts in the semantic ids", "content": "texts in ids and embeddings",
-         "like": "ids, new ones by like texts"}  # fmt: skip
+         "like": "ids, new ones by like texts", "nearest": "nearest texts, no model"}  # fmt: skip
 # Questions for held-out items and for others by what is served, and for held-out ones by the generated path alone.
 PARTS = {"cold": "cold items", "path": "cold items, path alone", "warm": "warm items"}
 HEADINGS = {"recall@10": "recall@10", "recall@20": "recall@20", "ndcg@10": "NDCG@10"}
@@ -26,7 +26,8 @@ def cold(found: Results) -> str:
             f"{data}: {part['share']:.0%} of the items held out, {asked['cold']:,} questions for one of them and "
             f"{asked['warm']:,} for another; {part['seeds']} seeds of {part['minutes']:g} minutes on one core.",
             _means(part),
-            "Less `ids alone`, each question against itself, its value the mean over the seeds:",
+            "Less another, each question against itself, its value the mean over the seeds; questions for one item (the "
+            f"cold ones are for {part['items']['cold']:,}) are drawn together:",
             _gained(part),
         ]
     return "\n\n".join([*parts, by_command(found)])
@@ -37,16 +38,17 @@ def _means(part: Results) -> str:
         [NAMES[name], heading, *(mean_of_seeds(of_kind[kind][measure]) for measure in HEADINGS)]
         for name, of_kind in part["means"].items()
         for kind, heading in PARTS.items()
+        if kind in of_kind
     ]
     return markdown(["items are", "asked for", *HEADINGS.values()], rows)
 
 
 def _gained(part: Results) -> str:
-    by_row: dict[tuple[str, str], dict[str, Results]] = {}
+    by_row: dict[tuple[str, str, str], dict[str, Results]] = {}
     for row in part["gained"]:
-        by_row.setdefault((row["name"], row["part"]), {})[row["measure"]] = row
+        by_row.setdefault((row["name"], row["against"], row["part"]), {})[row["measure"]] = row
     rows = [
-        [NAMES[name], PARTS[kind], *(difference(measures[m]) for m in HEADINGS)]
-        for (name, kind), measures in by_row.items()
+        [NAMES[name], NAMES[against], PARTS[kind], *(difference(measures[m]) for m in HEADINGS)]
+        for (name, against, kind), measures in by_row.items()
     ]
-    return markdown(["items are", "asked for", *HEADINGS.values()], rows)
+    return markdown(["items are", "less", "asked for", *HEADINGS.values()], rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from loadtests.draw_intervals import difference
@@ -105,8 +105,17 @@ def fairness(found: Results) -> str:
             for one in part["groups"]
         ]  # fmt: skip
         columns = ["group by", "group", "questions", "recall@10 as served", "item-CF", "difference"]
-        parts += [f"{data}, each user's lists by the policies:", markdown(columns, rows)]
+        parts += [f"{data}, each user's lists by the policies:", markdown(columns, rows), _apart(part["apart"])]
     return "\n\n".join([*parts, by_command(found)])
+
+
+def _apart(rows: Sequence[Results]) -> str:
+    """How far groups of users lie apart, and whether groups drawn at random would."""
+    return "\n".join(
+        f"- By {row['kind']}, recall@10 lies {row['apart']:.3f} apart, from {row['lowest']} to {row['highest']}; groups "
+        f"of these sizes drawn at random lie as far apart with p = {row['p_holm']:.3g} (Holm)."
+        for row in rows
+    )
 
 
 def lists_and_fairness(found: Results) -> str:
@@ -120,20 +129,21 @@ def segments(found: Results) -> str:
         sizes = ", ".join(f"{name} {size:,}" for name, size in part["sizes"].items())
         parts += [f"### Segments of {data}", f"{part['users']:,} users, {part['seeds']} seeds: {sizes}."]
         rows = [_segment(name, one) for name, one in part["judged"].items()]
-        columns = ["segment", "objective", "floor of NDCG@10", "default", "NDCG@10", "objective's figure",
-                   "best above the floor", "NDCG@10", "objective's figure", "beaten by", "holds"]  # fmt: skip
+        columns = ["segment, users", "objective", "validation chooses", "as good", "default", "NDCG@10",
+                   "objective's figure", "NDCG@10 above the floor", "beaten by", "holds"]  # fmt: skip
         parts.append(markdown(columns, rows))
     return "\n\n".join([*parts, by_command(found)])
 
 
 def _segment(name: str, one: Results) -> list[Any]:
-    objective, own, best = one["objective"], one["points"][one["default"]], one["points"][one["best"]]
-    measure = objective["measure"]
-    floor = f"{objective['floor']:g} × the best" if objective["floor"] else "–"
+    objective, own, chosen = one["objective"], one["points"][one["default"]], one["chosen"]
+    measure, floor = objective["measure"], one["above_floor"]
+    above = f"{floor['difference']:+.3f} ({floor['low']:+.3f} … {floor['high']:+.3f})"
+    others = [rival for rival in chosen["as_good"] if rival != chosen["best"]]
     return [
-        name, f"{MEASURES[measure][0]}: {objective['why']}", floor, one["default"], f"{own['ndcg@10']:.3f}",
-        f"{own[measure]:.3f}", one["best"], f"{best['ndcg@10']:.3f}", f"{best[measure]:.3f}",
-        ", ".join(one["beaten_by"]) or "nobody", one["holds"],
+        f"{name}, {one['users']:,}", f"{MEASURES[measure][0]}: {objective['why']}", chosen["best"],
+        ", ".join(others) or "none", one["default"], f"{own['ndcg@10']:.3f}", f"{own[measure]:.3f}",
+        f"{above}, floor {objective['floor']:g} × the best" if objective["floor"] else "–", ", ".join(one["beaten_by"]) or "nobody", one["holds"],
     ]  # fmt: skip
 
 
@@ -143,13 +153,13 @@ def frontier(part: Results) -> Callable[[Any], None]:
     def draw(axes: Any) -> None:
         spread = "intra" if "intra" in part["strategies"][part["reference"]] else "inter"
         for family, colour in COLOURS.items():
-            points = [(name, one) for name, one in part["strategies"].items() if name.startswith(family)]
+            points = sorted(_of_family(part["strategies"], family), key=lambda point: point[0])
             xs = [one[spread]["mean"] for _, one in points]
             ys = [one["ndcg@10"]["mean"] for _, one in points]
             axes.plot(xs, ys, "o-", color=colour, label=family)
-            for (name, _), x, y in zip(points, xs, ys, strict=True):
+            for (setting, _), x, y in zip(points, xs, ys, strict=True):
                 if family != "beam":
-                    axes.annotate(name.removeprefix(family).strip(), (x, y), fontsize=6)
+                    axes.annotate(f"{setting:g}", (x, y), fontsize=6)
         for name in ("item-CF", "as the policies say"):
             one = part["strategies"][name]
             axes.plot([one[spread]["mean"]], [one["ndcg@10"]["mean"]], "s", label=name)
@@ -159,6 +169,16 @@ def frontier(part: Results) -> Callable[[Any], None]:
         axes.legend(fontsize=7)
 
     return draw
+
+
+def _of_family(strategies: Results, family: str) -> list[tuple[float, Results]]:
+    """The one setting of each strategy of a family, and its figures; greedy is a beam of one."""
+    return [
+        (float(setting), one)
+        for name, one in strategies.items()
+        for of, _, setting in [("beam 1" if name == "greedy" else name).partition(" ")]
+        if of == family and "," not in setting
+    ]
 
 
 def plots(found: Results) -> dict[str, Callable[[Any], None]]:

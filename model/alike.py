@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from model.data import Dataset
+from model.data import Dataset, Sequences
 from model.text import TextError, item_vectors, text_of, texts_of
 
 NEIGHBOURS = 5
@@ -31,25 +31,26 @@ class Likened:
     without_text: Sequence[str]
 
 
-def likened(dataset: Dataset, new: pl.DataFrame, data: Path, neighbours: int = NEIGHBOURS) -> Likened:
+def likened(dataset: Dataset, train: Sequences, new: pl.DataFrame, data: Path, neighbours: int = NEIGHBOURS) -> Likened:
     """A line for each item of `new` (an `item_id`, and what `model.data.ITEM_SCHEMA` has besides): what it is, and in
-    `like` the `neighbours` items with events whose texts are nearest, by the cosine of their sentence vectors.
+    `like` the `neighbours` items with events in `train` whose texts are nearest, by the cosine of their sentence
+    vectors. Of an item without any the model has learned nothing, so its embedding is nobody's to take.
 
     `data` is the data set's folder, where sentence vectors are kept. Raises TextError without the sentence encoder, and
-    where no item with events has a text.
+    where no item that was trained on has a text.
     """
-    used = dataset.events["item_id"].unique().sort().to_list()
+    used = [train.item_ids[item] for item in np.unique(train.item)]
     vectors = texts_of(dataset, used, data)
     told = np.flatnonzero(vectors.any(axis=1))
     if not len(told):
-        raise TextError(f"no item of {dataset.name} that somebody used has a text or a title")
+        raise TextError(f"no item of {dataset.name} that was trained on has a text or a title")
     ids, vectors = [used[at] for at in told.tolist()], vectors[told]
 
     known = set(dataset.items["item_id"])
     named = new.with_columns(pl.col(name).cast(pl.String) for name in _TEXTS if name in new.columns)
     named = named.filter(pl.col("item_id").str.len_chars() > 0)
     rows = named.unique("item_id", keep="last", maintain_order=True).to_dicts()
-    texts = {row["item_id"]: text_of(row.get("text"), row.get("title")).strip() for row in rows}
+    texts = {row["item_id"]: text_of(row.get("text"), row.get("title")) for row in rows}
     fresh = [row for row in rows if row["item_id"] not in known and texts[row["item_id"]]]
     alike = item_vectors([texts[row["item_id"]] for row in fresh]) @ vectors.T if fresh else np.zeros((0, len(ids)))
     nearest = np.argsort(-alike, axis=1, kind="stable")[:, :neighbours]

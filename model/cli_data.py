@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,52 +91,57 @@ def movielens_command(
 
 @app.command("like")
 def like_command(
-    data: Annotated[Path, typer.Option(metavar="DATA", help="Data set the served model was trained on.")],
+    run: Annotated[Path, typer.Option(metavar="RUN", help="Training run of the served model.")],
     items: Annotated[Path, typer.Option(metavar="FILE", help="New items: CSV, TSV, JSON lines or parquet.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Lines for GPT4REC_CATALOGUE_UPDATES.")],
+    data: Annotated[
+        Path | None, typer.Option(metavar="DATA", help="Its data set, where that has moved since the training.")
+    ] = None,
     neighbours: Annotated[int, typer.Option(min=1, max=100, help="Items that a new one is said to be like.")] = 5,
 ) -> None:
     """Describe new items by the items whose texts are like theirs, so that they are served before the next training."""
     errors = Console(stderr=True)
-    from model.run import RunError
+    from model.run import Run, RunError
 
-    try:
-        with errors.status("comparing texts"):
-            from model.alike import likened
-            from model.data import Dataset
-            from model.data_checks import Findings
-            from model.data_readers_tables import read_items
-            from service.files import write_aside
+    with _reported(errors, RunError), errors.status("comparing texts"):
+        from model.alike import likened
+        from model.data_checks import Findings
+        from model.data_readers_tables import read_items
+        from service.files import write_aside
 
-            found = likened(Dataset.load(data), read_items(items, {}, Findings())[0].rows, data, neighbours)
-            lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in found.lines]
-            write_aside(out.absolute(), "".join(lines).encode())
-    except (DataError, RunError, OSError) as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+        trained = Run.open(run)
+        dataset = trained.dataset(data)
+        rows = read_items(items, {}, Findings())[0].rows
+        where = data or Path(trained.data["path"])
+        found = likened(dataset, trained.split(dataset).train, rows, where, neighbours)
+        lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in found.lines]
+        write_aside(out.absolute(), "".join(lines).encode())
     typer.echo(f"{len(found.lines)} new items in {out}")
     for which, reason in ((found.known, "known already"), (found.without_text, "without text or title")):
         if which:
             typer.echo(f"{len(which)} left out, {reason}: {', '.join(which[:5])}{' …' if len(which) > 5 else ''}")
 
 
+@contextmanager
+def _reported(errors: Console, *others: type[Exception]) -> Iterator[None]:
+    """Exit code 1 with a message where the data or a file cannot be used, or for one of the `others`."""
+    try:
+        yield
+    except (DataError, OSError, *others) as error:
+        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
 def _run(read: Callable[[Callable[[str], None]], Dataset], out: Path, as_json: bool) -> None:
     """Read, write aside, rename, report; exit code 1 with a message where the data cannot be used."""
     errors = Console(stderr=True)
-    try:
-        with errors.status("starting") as status:
-            from model.data import check_replaceable
+    with _reported(errors), errors.status("starting") as status:
+        from model.data import check_replaceable
 
-            check_replaceable(out.absolute())
-            dataset = read(status.update)
-            status.update(f"writing {out}")
-            dataset.save(out)
-    except DataError as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-    except OSError as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+        check_replaceable(out.absolute())
+        dataset = read(status.update)
+        status.update(f"writing {out}")
+        dataset.save(out)
     if as_json:
         typer.echo(json.dumps(_summary(dataset, out), ensure_ascii=False))
     else:

@@ -119,6 +119,11 @@ class TrainConfig:
             raise ConfigError(f"item_init {self.item_init!r} is unknown; choose collaborative or random")
         if self.tokenizer not in ("atomic", "hierarchical", "semantic"):
             raise ConfigError(f"tokenizer {self.tokenizer!r} is unknown; choose atomic, hierarchical or semantic")
+        if self.text == "codes" and self.tokenizer != "semantic":
+            raise ConfigError(
+                f"text codes has no effect with the {self.tokenizer} tokenizer, whose codes are not placed by content; "
+                "choose tokenizer semantic, or text items"
+            )
         self._check_values()
 
     def _check_values(self) -> None:

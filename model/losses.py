@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -40,22 +41,19 @@ def dense_logits(q: Tensor, table: Tensor) -> Tensor:
     return q @ table[:-2].T
 
 
-def full_softmax(q: Tensor, table: Tensor, target: Tensor, smoothing: float, seen: Tensor | None = None) -> Tensor:
-    """Over the catalogue, or the items of the mask `seen` [N] alone, which every target is one of."""
+def full_softmax(q: Tensor, table: Tensor, target: Tensor, smoothing: float, among: Tensor | None = None) -> Tensor:
+    """Over the catalogue, or the items of the mask `among` [N] alone, which every target is one of."""
     logits = dense_logits(q, table)
-    if seen is not None:
-        logits, target = logits[:, seen], (torch.cumsum(seen, 0) - 1)[target]
+    if among is not None:
+        logits, target = logits[:, among], (torch.cumsum(among, 0) - 1)[target]
     return F.cross_entropy(logits, target, label_smoothing=smoothing)
 
 
-def proposal(item: IntArray, n_items: int, *, unseen: bool) -> Tensor:
-    """[n_items] log-probabilities to draw negatives with: half uniform, half by how often they are among `item`.
-
-    Without `unseen` items those are no negatives: where content stands in for them they are never a target, so they
-    would only be pushed away, and their content with them.
-    """
-    count = np.bincount(item, minlength=n_items)
-    drawn = np.ones(n_items, bool) if unseen else count > 0
+def proposal(item: IntArray, among: npt.NDArray[np.bool_]) -> Tensor:
+    """[N] log-probabilities to draw negatives with: half uniform over the mask `among` [N], half by how often items are
+    among `item`, which are all in the mask."""
+    n_items = len(among)
+    count, drawn = np.bincount(item, minlength=n_items), among
     share = 0.5 / max(drawn.sum(), 1) + 0.5 * count / max(len(item), 1)
     return torch.from_numpy(np.log(share, out=np.full(n_items, -np.inf), where=drawn)).float()
 
@@ -123,9 +121,8 @@ def joint_loss(
         positive, negative = (F.embedding(sample.place[items], table) for items in (target, sample.drawn))
         dense = sampled_softmax(q, positive, negative, log_q[target], log_q[sample.drawn])
     else:
-        # Never a target, an unseen item would only be pushed away, and with it the content that stands for it.
-        seen = None if model.of_content is None else model.of_content.seen > 0
-        dense = full_softmax(q, table, target, weights.label_smoothing, seen)
+        among = None if model.of_content is None else ~model.of_content.stood_in
+        dense = full_softmax(q, table, target, weights.label_smoothing, among)
     codes = model.codes[target]
     per_level = [
         F.cross_entropy(logits, codes[:, level], label_smoothing=weights.label_smoothing)

@@ -19,15 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from model.content import ItemContentGate
 from model.encoders import Encoder, Events, encoder_class
 from model.encoders.base import log_seconds
 
 StateDtype = Literal["float32", "float16", "int8"]
 
 PERIODS_MS = (86_400_000, 604_800_000, 2_629_746_000)  # day, week, mean month
-# Share of the items that a training step takes for unseen, so that content learns to stand in (DropoutNet, Volkovs et
-# al., 2017).
-ID_DROPOUT = 0.2
 
 
 @dataclass(frozen=True)
@@ -137,38 +135,6 @@ class Level(nn.Module):
         return out
 
 
-class ItemContentGate(nn.Module):
-    """Id and content embeddings mixed by how often an item was seen: g·id + (1 − g)·content, g = seen / (seen + κ)
-    with κ learned. An item that was never seen is its content; all of it folds into the item table."""
-
-    vectors: Tensor
-    seen: Tensor
-
-    def __init__(self, c: NetworkConfig) -> None:
-        super().__init__()
-        self.register_buffer("vectors", torch.zeros(c.n_items, c.content))
-        self.register_buffer("seen", torch.zeros(c.n_items))
-        self.project = nn.Linear(c.content, c.d_model, bias=False)
-        self.log_kappa = nn.Parameter(torch.zeros(1))
-        nn.init.normal_(self.project.weight, std=0.05)
-
-    @torch.no_grad()
-    def tell(self, vectors: Tensor, seen: Tensor) -> None:
-        """What the items are: vectors [N, content] and how often each was seen in training, [N]."""
-        self.vectors.copy_(vectors)
-        self.seen.copy_(seen)
-
-    def forward(self, ids: Tensor, rows: Tensor | None) -> Tensor:
-        """ids [R, d] of the items `rows` (all without) → [R, d]. Items without any content keep their id."""
-        vectors, seen = (self.vectors, self.seen) if rows is None else (self.vectors[rows], self.seen[rows])
-        gate = seen / (seen + self.log_kappa.exp())
-        if self.training:
-            gate = gate * (torch.rand(gate.shape, device=gate.device) >= ID_DROPOUT)
-        gate = torch.where(vectors.any(dim=1), gate, 1.0)[:, None]
-        out: Tensor = gate * ids + (1 - gate) * self.project(vectors)
-        return out
-
-
 class GPT4Rec(nn.Module):
     """The network. `codes` [n_items, levels] int64 is the fitted tokenizer's table and is saved with the weights."""
 
@@ -182,7 +148,7 @@ class GPT4Rec(nn.Module):
         self.register_buffer("codes", codes.to(torch.int64))
         # Rows n_items and n_items + 1 stand for an unknown item and for the start of a history.
         self.item = nn.Embedding(c.n_items + 2, c.d_model)
-        self.of_content = ItemContentGate(c) if c.content else None
+        self.of_content = ItemContentGate(c.n_items, c.content, c.d_model) if c.content else None
         self.token = nn.ModuleList([nn.Embedding(size, c.d_model) for size in c.code_sizes])
         self.event_type = nn.Embedding(c.n_types + 1, c.d_model)  # the last row is the start token's and unused
         self.type_scale = nn.Parameter(torch.ones(c.n_types + 1)) if c.type_scale else None

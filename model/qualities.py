@@ -79,6 +79,14 @@ def inter_list_diversity(lists: IntArray, k: int, n_items: int) -> FloatArray:
     return np.asarray(1 - shared / (k * (users - 1)), np.float64)
 
 
+def of_pairs(values: FloatArray) -> FloatArray:
+    """[users] of a measure whose mean is one over pairs of users (`inter_list_diversity`), spread twice as far about
+    that mean, so that the mean over resampled users varies as it does: a user stands on either side of the pairs, and
+    the variance of such a mean is that of twice the users' values (Hoeffding, 1948)."""
+    mean = values.mean()
+    return np.asarray(mean + 2 * (values - mean), np.float64)
+
+
 def jensen_shannon(first: IntArray, second: IntArray) -> float:
     """Jensen-Shannon divergence of the shares of two counts [items], in bits: 0 where they are alike, 1 where they have
     nothing in common (Lin, 1991). Raises ValueError where one of them is of nothing."""

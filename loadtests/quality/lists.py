@@ -39,6 +39,7 @@ from loadtests.quality.strategies import (
 )
 from model import qualities
 from model.bootstrap import paired_bootstrap
+from model.metrics import FloatArray
 from service import policies
 from service.settings import DEFAULT_POLICIES
 
@@ -48,6 +49,7 @@ COMMAND = "python -m loadtests.quality.lists --runs RUN,RUN,RUN --data DIR --wor
 REFERENCE = "beam 5"
 # Users of a group, at least: below, a recall says nothing.
 LEAST_GROUP = 40
+OF_ITEMS = "popularity of the item asked for"
 
 Rows = npt.NDArray[np.bool_]
 
@@ -90,6 +92,7 @@ def measured(asked: Asked) -> dict[str, Any]:
         },
         "compared": compared(asked, world, [name for name in (*shipped, *BASELINES) if name != REFERENCE]),
         "groups": groups(asked, world),
+        "apart": apart(asked, world),
     }
 
 
@@ -133,6 +136,39 @@ def groups(asked: Asked, world: World) -> list[dict[str, Any]]:
     return with_holm(rows)
 
 
+def apart(asked: Asked, world: World) -> list[dict[str, Any]]:
+    """For each way of telling users apart, how far the recall@10 of its groups lies apart as served, highest less
+    lowest, and the chance of as much were the same users grouped at random: the extremes of several groups differ
+    anyhow."""
+    recall = over_seeds(asked, SERVED, world, np.ones(len(asked.segment), bool))["recall@10"]
+    of_kind: dict[str, list[tuple[str, Rows]]] = {}
+    for kind, name, inside in kinds(asked, world):
+        if kind != OF_ITEMS and inside.sum() >= LEAST_GROUP:
+            of_kind.setdefault(kind, []).append((name, inside))
+    rows = []
+    for kind, members in of_kind.items():
+        if len(members) > 1:
+            values = [recall[inside] for _, inside in members]
+            far, p_value = farthest(values)
+            means = [float(value.mean()) for value in values]
+            ends = {"lowest": members[int(np.argmin(means))][0], "highest": members[int(np.argmax(means))][0]}
+            rows.append({"kind": kind, **ends, "apart": far, "p_value": p_value})
+    return with_holm(rows)
+
+
+def farthest(values: Sequence[FloatArray], draws: int = 5000) -> tuple[float, float]:
+    """Highest less lowest mean of the groups [users of each], and the chance of as much by a permutation of the users
+    over groups of these sizes."""
+    starts = np.cumsum([0, *(len(value) for value in values[:-1])])
+    sizes = np.array([len(value) for value in values])
+    everybody = np.concatenate(values)
+    rng = np.random.default_rng(0)
+    found = np.ptp(np.add.reduceat(everybody, starts) / sizes)
+    drawn = [np.ptp(np.add.reduceat(rng.permutation(everybody), starts) / sizes) for _ in range(draws)]
+    as_much = int((np.array(drawn) >= found - 1e-12).sum())
+    return float(found), (1 + as_much) / (1 + draws)
+
+
 def kinds(asked: Asked, world: World) -> Iterator[tuple[str, str, Rows]]:
     """(kind, name, [questions] who belongs): by length of the history, by what is known of the user, by how popular the
     item is that is looked for."""
@@ -148,7 +184,7 @@ def kinds(asked: Asked, world: World) -> Iterator[tuple[str, str, Rows]]:
         for value in sorted(values.drop_nulls().unique().to_list()):
             yield column, value, (values == value).fill_null(value=False).to_numpy()
     for number, name in enumerate(qualities.POPULARITY_GROUPS):
-        yield "popularity of the item asked for", name, world.group[world.target] == number
+        yield OF_ITEMS, name, world.group[world.target] == number
 
 
 def keep(data: str, found: Mapping[str, Any]) -> None:
@@ -158,13 +194,9 @@ def keep(data: str, found: Mapping[str, Any]) -> None:
         for measure, figure in found["strategies"][name].items():
             criterion = f"{data}: lists, {name}, {measure}"
             results.record(results.QUALITY, results.row(criterion, figure["mean"], "", COMMAND))
-    worst = {
-        row["group"]: row["recall@10"] for row in found["groups"] if row["kind"] != "popularity of the item asked for"
-    }
-    if worst:
-        criterion = f"{data}: recall@10, lowest group of users / highest"
-        ratio = min(worst.values()) / max(worst.values())
-        results.record(results.QUALITY, results.row(criterion, ratio, "ratio", COMMAND))
+    for row in found["apart"]:
+        criterion = f"{data}: recall@10, highest less lowest group by {row['kind']}"
+        results.record(results.QUALITY, results.row(criterion, row["apart"], "", COMMAND))
     served = found["strategies"][SERVED]
     console.print(f"{data}: {served['recall@10']} recall@10, {served['ndcg@10']} NDCG@10", highlight=False)
 

@@ -12,7 +12,9 @@ artefacts and lists lie in `--work`; what is there is not made again, and a trai
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,12 +37,14 @@ from model.run import Run
 from model.train import CHECKPOINT, Trainer
 from service.decoding import Decoding
 from service.engine import Engine
+from service.files import write_aside
 
 NAME = "quality_ranking"
+COMMAND = "python -m loadtests.quality.ranking --data DIR --work DIR"
 MEASURES = ("recall@10", "ndcg@10", "coverage@10")
 PATH_LIMIT = 0.065  # TIGER's recall@10 on Beauty (Rajput et al., 2023)
 # Data set → least recall@10 and NDCG@10 of the blend.
-LIMITS: Mapping[str, tuple[float, float]] = {"Beauty": (0.0930, 0.0535), "ml-1m": (0.315, 0.182)}
+LIMITS: Mapping[str, tuple[float, float]] = {"Beauty": (0.0930, 0.0535), "ml-1m, 30 minutes": (0.315, 0.182)}
 
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True)
@@ -62,16 +66,42 @@ def ranking(
     if ties == "shuffled":
         dataset = with_ties_shuffled(dataset)
     changed = sorted(assignments or [])
-    label = ", ".join([dataset.name, *(["ties shuffled"] if ties == "shuffled" else []), *changed])
-    name = "-".join(["ranking", dataset.name, ties, *changed])
+    if any(assignment.partition("=")[0].strip() == "seed" for assignment in changed):
+        raise typer.BadParameter("name the seeds with --seeds", param_hint="--set")
+    trial = Trial.of(dataset, ties, minutes, changed)
     for seed in (int(part) for part in seeds.split(",")):
-        settings = TrainConfig.build(None, assignments or [], seed=seed)
-        folder = work / name / str(seed)
+        settings = TrainConfig.build(None, changed, seed=seed)
+        folder = work / trial.folder / str(seed)
         kept = folder / "figures.json"
         if not kept.exists():
-            kept.write_text(json.dumps(measured(dataset, data, folder, settings, minutes)), "utf-8")
-        keep(label, str(seed), json.loads(kept.read_text("utf-8")))
-    summarise(label)
+            write_aside(kept, json.dumps(measured(dataset, data, folder, settings, minutes)).encode())
+        keep(trial.label, str(seed), json.loads(kept.read_text("utf-8")))
+    summarise(trial.label, trial.command)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is trained, told apart by all that its figures depend on: its name in the tables, its folder, and the
+    command that repeats it."""
+
+    label: str
+    folder: str
+    command: str
+
+    @classmethod
+    def of(cls, dataset: Dataset, ties: str, minutes: float | None, changed: Sequence[str]) -> Trial:
+        shown, options = [dataset.name], COMMAND.split()
+        if ties != "published":
+            shown.append(f"ties {ties}")
+            options += ["--ties", ties]
+        if minutes is not None:
+            shown.append(f"{minutes:g} minutes")
+            options += ["--minutes", f"{minutes:g}"]
+        for assignment in changed:
+            shown.append(assignment)
+            options += ["--set", assignment]
+        folder = "-".join(["ranking", dataset.name, dataset.fingerprint[:8], *shown[1:]]).replace(" ", "-")
+        return cls(", ".join(shown), folder, shlex.join(options))
 
 
 def with_ties_shuffled(dataset: Dataset) -> Dataset:
@@ -136,7 +166,7 @@ def keep(label: str, seed: str, found: Mapping[str, Any]) -> None:
     _save({**parts, label: {**parts.get(label, {}), "seeds": seeds}})
 
 
-def summarise(label: str) -> None:
+def summarise(label: str, command: str = COMMAND) -> None:
     """Means with 95 % intervals into the payload, and the rows of the criteria."""
     parts = (results.load(NAME) or {})["parts"]
     runs: Sequence[Mapping[str, Any]] = list(parts[label]["seeds"].values())
@@ -144,27 +174,28 @@ def summarise(label: str) -> None:
         way: {measure: spread([run["figures"][way][measure] for run in runs]) for measure in MEASURES}
         for way in ("blend", "path", "dense", "item_cf")
     }
-    _save({**parts, label: {**parts[label], "means": means}})
+    _save({**parts, label: {**parts[label], "means": means, "command": command}})
     limits: tuple[float | None, float | None] = LIMITS.get(label, (None, None))
     for measure, limit in zip(("recall@10", "ndcg@10"), limits, strict=True):
-        _record(f"{label}: {measure}", means["blend"][measure], limit)
-    _record(f"{label}: recall@10, path alone", means["path"]["recall@10"], PATH_LIMIT if label == "Beauty" else None)
-    _record(f"{label}: ndcg@10, path alone", means["path"]["ndcg@10"], None)
-    _record(f"{label}: recall@10, dense score over everything", means["dense"]["recall@10"], None)
+        _record(f"{label}: {measure}", means["blend"][measure], command, limit)
+    _record(
+        f"{label}: recall@10, path alone",
+        means["path"]["recall@10"],
+        command,
+        PATH_LIMIT if label == "Beauty" else None,
+    )
+    _record(f"{label}: ndcg@10, path alone", means["path"]["ndcg@10"], command)
+    _record(f"{label}: recall@10, dense score over everything", means["dense"]["recall@10"], command)
 
 
-def _record(criterion: str, mean: Mapping[str, float | None], limit: float | None) -> None:
+def _record(criterion: str, mean: Mapping[str, float | None], command: str, limit: float | None = None) -> None:
     value = mean["mean"]
     assert value is not None  # noqa: S101 - a mean of at least one seed
-    results.record(results.QUALITY, results.row(criterion, value, "", _command(), at_least=limit))
-
-
-def _command() -> str:
-    return "python -m loadtests.quality.ranking --data DIR --work DIR"
+    results.record(results.QUALITY, results.row(criterion, value, "", command, at_least=limit))
 
 
 def _save(parts: Mapping[str, Any]) -> None:
-    results.save(NAME, {"parts": parts}, command=_command())
+    results.save(NAME, {"parts": parts}, command=COMMAND)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
     python -m loadtests.quality.segments --runs RUN,RUN,RUN --data DIR --work DIR [--users 3000] [--policies FILE]
 
-Every test user is placed by the rules of the policies when asked, and each segment's users are asked by every strategy
-of a grid (`loadtests.quality.strategies`, whose lists are kept in `--work`). A default holds where no other strategy is
-better for the objective, by a paired bootstrap over users with Holm's correction, and its accuracy is above the floor.
+Every user is placed by the rules of the policies when asked, and each segment's users are asked by every strategy of a
+grid (`loadtests.quality.strategies`, whose lists are kept in `--work`). The validation questions choose: of the
+strategies that are above the floor by more than chance, the best for the objective, and those that no test tells from
+it. The test questions judge: a default holds where it is one of the chosen, no other strategy is better for the
+objective, by a paired bootstrap over users with Holm's correction, and its accuracy is above the floor.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from loadtests.quality.strategies import (
     label,
     over_seeds,
 )
-from model.bootstrap import paired_bootstrap
+from model.bootstrap import Interval, paired_bootstrap
 from model.metrics import FloatArray
 from service import policies
 from service.settings import DEFAULT_POLICIES
@@ -84,19 +86,30 @@ class Point:
 
 def main(runs: Runs, data: Data, work: Work, users: Users = 3000, policy_file: PolicyFile = DEFAULT_POLICIES) -> None:
     """Validate the defaults of the policies."""
+    shipped = policies.load(policy_file)
     with console.status("asking") as status:
         folders = [Path(run) for run in runs.split(",")]
-        asked = ask(folders, data, work, policies.load(policy_file), users, status.update)
+        valid, test = (ask(folders, data, work, shipped, users, status.update, part) for part in ("valid", "test"))
         status.update("comparing")
-        world = World.of(asked)
         found = {
-            segment.name: judged(points(asked, world, rows, objective), label(segment.decoding.build()), objective)
-            for segment in asked.policies.segments
-            if (rows := asked.segment == segment.name).sum() >= LEAST_USERS
-            and (objective := objective_of(segment.name, world)) is not None
+            segment.name: one
+            for segment in shipped.segments
+            if (one := of_segment(valid, test, segment.name, label(segment.decoding.build()))) is not None
         }
-    sizes = {name: int((asked.segment == name).sum()) for name in asked.policies.names}
-    keep(asked.dataset.name, {"users": len(asked.segment), "seeds": len(asked.lists), "sizes": sizes, "judged": found})
+    sizes = {name: int((test.segment == name).sum()) for name in shipped.names}
+    keep(test.dataset.name, {"users": len(test.segment), "seeds": len(test.lists), "sizes": sizes, "judged": found})
+
+
+def of_segment(valid: Asked, test: Asked, segment: str, default: str) -> dict[str, Any] | None:
+    """What validation chooses and how the default stands on the test; None where there are too few users on either, or
+    nobody has stated what the segment is for."""
+    worlds = [World.of(asked) for asked in (valid, test)]
+    objective = objective_of(segment, worlds[1])
+    rows = [asked.segment == segment for asked in (valid, test)]
+    if objective is None or min(inside.sum() for inside in rows) < LEAST_USERS:
+        return None
+    asked_of = (points(*one, objective) for one in zip((valid, test), worlds, rows, strict=True))
+    return judged(chosen(next(asked_of), objective), next(asked_of), default, objective)
 
 
 def objective_of(segment: str, world: World) -> Objective | None:
@@ -123,16 +136,35 @@ def frontier(at: Sequence[tuple[float, float]]) -> list[bool]:
     ]  # fmt: skip
 
 
-def judged(among: Sequence[Point], default: str, objective: Objective) -> dict[str, Any]:
-    """The points, who is on the frontier, the best for the objective above the floor, and whether the default holds."""
+def chosen(among: Sequence[Point], objective: Objective) -> dict[str, Any]:
+    """Of the strategies above the floor by more than chance, the best for the objective, and all that are `as_good`:
+    those that no test tells from it."""
+    accurate = max(among, key=lambda point: point.at[0])
+    allowed = [point for point in among if point is accurate or above_floor(point, accurate, objective).low >= 0]
+    best = max(allowed, key=lambda point: point.at[1])
+    behind = with_holm([{"name": p.name, **asdict(_difference(p.wanted, best.wanted))} for p in allowed])
+    return {
+        "best": best.name,
+        "users": len(best.accuracy),
+        "as_good": [row["name"] for row in behind if row["p_holm"] >= SIGNIFICANT],
+    }
+
+
+def above_floor(point: Point, accurate: Point, objective: Objective) -> Interval:
+    """The accuracy of a strategy less the floor, `accurate` being the segment's best."""
+    return paired_bootstrap(point.accuracy, objective.floor * accurate.accuracy)
+
+
+def judged(choice: Mapping[str, Any], among: Sequence[Point], default: str, objective: Objective) -> dict[str, Any]:
+    """The points, who is on the frontier, who beats the default, and whether it holds. `choice` is what the validation
+    questions chose."""
     at = {point.name: point.at for point in among}
-    best = max(accuracy for accuracy, _ in at.values())
     on = dict(zip(at, frontier(list(at.values())), strict=True))
     own = next(point for point in among if point.name == default)
     rivals = [point for point in among if point.name != default]
     compared = with_holm([versus(point, own, objective) for point in rivals])
     beaten = [row["name"] for row in compared if row["better"] and row["p_holm"] < SIGNIFICANT]
-    allowed = [name for name, (accuracy, _) in at.items() if accuracy >= objective.floor * best]
+    floor = above_floor(own, max(among, key=lambda point: point.at[0]), objective)
     return {
         "users": len(own.accuracy),
         "default": default,
@@ -143,9 +175,9 @@ def judged(among: Sequence[Point], default: str, objective: Objective) -> dict[s
         },
         "compared": compared,
         "beaten_by": beaten,
-        "above_floor": default in allowed,
-        "best": max(allowed, key=lambda name: at[name][1]),
-        "holds": default in allowed and not beaten,
+        "chosen": choice,
+        "above_floor": asdict(floor),
+        "holds": default in choice["as_good"] and floor.difference >= 0 and not beaten,
     }
 
 
@@ -155,8 +187,7 @@ def versus(rival: Point, own: Point, objective: Objective) -> dict[str, Any]:
     (accuracy, wanted), (own_accuracy, own_wanted) = rival.at, own.at
     tests = {"ndcg@10": paired_bootstrap(rival.accuracy, own.accuracy)}
     if objective.measure != "ndcg@10":
-        both = ~np.isnan(rival.wanted) & ~np.isnan(own.wanted)
-        tests[objective.measure] = paired_bootstrap(rival.wanted[both], own.wanted[both])
+        tests[objective.measure] = _difference(rival.wanted, own.wanted)
     better = accuracy >= own_accuracy and wanted >= own_wanted and (accuracy, wanted) != own.at
     # Either test may find it, so the smaller p counts as one of two (Bonferroni).
     p_value = min(1.0, len(tests) * min(test.p_value for test in tests.values()))
@@ -168,14 +199,23 @@ def versus(rival: Point, own: Point, objective: Objective) -> dict[str, Any]:
     }
 
 
+def _difference(ours: FloatArray, theirs: FloatArray) -> Interval:
+    """Among the users for whom both are defined."""
+    both = ~np.isnan(ours) & ~np.isnan(theirs)
+    return paired_bootstrap(ours[both], theirs[both])
+
+
 def keep(data: str, found: Mapping[str, Any]) -> None:
     parts = {**(results.load(NAME) or {}).get("parts", {}), data: found}
     results.save(NAME, {"parts": parts}, command=COMMAND)
     for name, one in found["judged"].items():
         criterion = f"{data}: the default of {name} serves its objective"
         results.record(results.QUALITY, results.row(criterion, float(one["holds"]), "of 1", COMMAND, at_least=1))
-        said = f"{name}: {one['default']}, best {one['best']}, beaten by {one['beaten_by'] or 'nobody'}"
-        console.print(f"{data}, {said}, above its floor: {one['above_floor']}", highlight=False)
+        floor, choice = one["above_floor"], one["chosen"]
+        said = f"{name}: {one['default']}, chosen {choice['best']} of {choice['as_good']}"
+        above = f"{floor['difference']:.4f} ({floor['low']:.4f} … {floor['high']:.4f})"
+        beaten = ", ".join(one["beaten_by"]) or "nobody"
+        console.print(f"{data}, {said}, beaten by {beaten}, above its floor by {above}", highlight=False)
 
 
 if __name__ == "__main__":

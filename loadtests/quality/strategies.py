@@ -19,7 +19,7 @@ from export.artifact import Artifact
 from model import metrics, qualities
 from model.data import Dataset, IntArray
 from model.data_split import Holdout, Split
-from model.evaluate import Ranker, evaluate, item_cf_ranker, popularity_ranker
+from model.evaluate import Part, Ranker, evaluate, item_cf_ranker, popularity_ranker
 from model.metrics import FloatArray
 from model.ranking import engine_ranker
 from model.run import Run
@@ -47,8 +47,9 @@ GRID: tuple[Decoding, ...] = (
 SERVED = "as the policies say"
 BASELINES = ("item-CF", "popularity")
 
-# Of each list, and of all lists together.
+# Of each list, of each list beside those of others, and of all lists together.
 OF_LISTS = ("recall@10", "ndcg@10", "novelty", "intra", "inter", "tail")
+OF_PAIRS = ("inter",)
 OF_ALL = ("coverage", "entropy", "gini", "js_asked", "js_trained", "kl_asked")
 
 
@@ -68,8 +69,9 @@ def label(decoding: Decoding) -> str:
 
 @dataclass(frozen=True)
 class Asked:
-    """The test questions of a data set, and what every seed's artefact listed for them.
+    """Questions of a data set, and what every seed's artefact listed for them.
 
+    split     its `test` are the questions, of whichever part they were asked for
     segment   [questions] name of the user's segment when asked
     lists     of each artefact: label → [questions, K], the best first, padded with -1
     """
@@ -81,8 +83,10 @@ class Asked:
     lists: Sequence[Mapping[str, IntArray]]
 
 
-def ask(runs: Sequence[Path], data: Path, work: Path, policies: Policies, users: int, say: Say) -> Asked:
-    """Every strategy of the grid and of the policies, for at most `users` test questions drawn once and for all.
+def ask(
+    runs: Sequence[Path], data: Path, work: Path, policies: Policies, users: int, say: Say, part: Part = "test"
+) -> Asked:
+    """Every strategy of the grid and of the policies, for at most `users` questions of a part drawn once and for all.
 
     Raises ValueError where the runs do not have the same split or have no artefact.
     """
@@ -91,13 +95,13 @@ def ask(runs: Sequence[Path], data: Path, work: Path, policies: Policies, users:
     whole = first.split(dataset)
     if any(not np.array_equal(whole.test.users, Run.open(run).split(dataset).test.users) for run in runs):
         raise ValueError("the runs are not of the same split; name seeds of one training")
-    split = sampled(whole, users)
+    split = sampled(whole if part == "test" else replace(whole, test=whole.valid), users)
     decodings = {label(d): d for d in (*GRID, *(segment.decoding.build() for segment in policies.segments))}
     lists, segment = [], np.zeros(0, np.str_)
     for run in runs:
         engine = Engine.open(artifact_of(run), device="cpu", threads=1)
         segment = segments(engine.artifact, split, policies) if not len(segment) else segment
-        kept = work / f"{dataset.name}-{engine.artifact.model_version}-{len(split.test)}"
+        kept = work / f"{dataset.name}-{engine.artifact.model_version}-{part}-{len(split.test)}"
         systems: dict[str, Ranker] = {name: engine_ranker(engine, d, k=K) for name, d in decodings.items()}
         systems["item-CF"] = item_cf_ranker(engine.artifact.item_cf, engine.artifact.popularity)
         systems["popularity"] = popularity_ranker(engine.artifact.popularity)
@@ -131,7 +135,9 @@ def _listed(name: str, ranker: Ranker, split: Split, folder: Path, say: Say) -> 
         say(f"{folder.name}: {name}")
         lists = evaluate({name: ranker}, split, samples=1).systems[name].lists[:, :K]
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(kept, lists)
+        aside = kept.with_suffix(".tmp.npy")
+        np.save(aside, lists)
+        aside.replace(kept)
     found: IntArray = np.load(kept, allow_pickle=False)
     return found
 
@@ -214,7 +220,9 @@ def figures(lists: IntArray, world: World) -> dict[str, float | None]:
 
 
 def over_seeds(asked: Asked, name: str, world: World, rows: npt.NDArray[np.bool_]) -> dict[str, FloatArray]:
-    """Measure → [questions of the rows] of each list, the mean over the seeds."""
+    """Measure → [questions of the rows] of each list, the mean over the seeds, to be compared by a bootstrap over
+    the questions."""
     inside = world.among(rows)
     seeds = [of_lists(lists[name][rows], inside) for lists in asked.lists]
-    return {measure: np.asarray(np.mean([one[measure] for one in seeds], axis=0), np.float64) for measure in seeds[0]}
+    found = {m: np.asarray(np.mean([one[m] for one in seeds], axis=0), np.float64) for m in seeds[0]}
+    return {m: qualities.of_pairs(values) if m in OF_PAIRS else values for m, values in found.items()}

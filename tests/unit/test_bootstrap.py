@@ -42,6 +42,22 @@ def test_interval_equals_drawing_users_one_by_one() -> None:
     assert found.high == pytest.approx(high, abs=0.01)
 
 
+def test_users_of_one_cluster_are_drawn_together() -> None:
+    rng = np.random.default_rng(4)
+    cluster = rng.integers(0, 25, 200)
+    ours = (rng.random(25)[cluster] + rng.random(200) > 1).astype(np.float64)
+    found = paired_bootstrap(ours, np.zeros(200), samples=20_000, cluster=cluster)
+    members = [np.flatnonzero(cluster == one) for one in np.unique(cluster)]
+    drawn = rng.integers(0, len(members), (20_000, len(members)))
+    means = [ours[np.concatenate([members[one] for one in row])].mean() for row in drawn]
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.015)
+    alone = paired_bootstrap(ours, np.zeros(200))
+    assert found.high - found.low > 1.3 * (alone.high - alone.low)
+    assert found.difference == alone.difference
+    assert paired_bootstrap(ours, np.zeros(200), cluster=np.arange(200)) == alone
+
+
 @given(hnp.arrays(np.float64, st.integers(1, 30), elements=st.sampled_from([0.0, 0.5, 1.0])), st.integers(0, 9))
 def test_swapping_the_systems_negates_the_difference(ours: FloatArray, seed: int) -> None:
     theirs = np.random.default_rng(seed).permutation(ours)
@@ -54,6 +70,8 @@ def test_swapping_the_systems_negates_the_difference(ours: FloatArray, seed: int
 def test_refuses_what_does_not_pair(theirs: FloatArray) -> None:
     with pytest.raises(ValueError, match=r"users|defined"):
         paired_bootstrap(np.zeros(2), theirs)
+    with pytest.raises(ValueError, match="a cluster for each user"):
+        paired_bootstrap(np.zeros(2), np.zeros(2), cluster=np.zeros(3, np.int64))
 
 
 @given(st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=8))

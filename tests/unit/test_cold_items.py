@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from loadtests.quality.cold import cold_items, cold_questions, without
+from model.content import ID_DROPOUT, ItemContentGate
 from model.data import sequences
 from model.data_errors import DataError
 from model.data_readers_office import read_office
@@ -79,22 +80,42 @@ def test_held_out_items_stay_in_the_catalogue_and_leave_every_history() -> None:
         assert not {log.item_ids[item] for item in history} & set(cold)
 
 
+def test_only_unseen_items_that_content_stands_for_are_left_alone_by_the_loss() -> None:
+    gate = ItemContentGate(4, 2, 8)
+    gate.tell(torch.tensor([[1.0, 0], [1, 0], [0, 0], [0, 0]]), torch.tensor([3, 0, 5, 0]))
+    assert gate.stood_in.tolist() == [False, True, False, False]
+
+
+def test_a_training_step_takes_a_share_of_the_items_for_unseen_and_a_served_one_none() -> None:
+    torch.manual_seed(0)
+    n = 4000
+    gate, ids = ItemContentGate(n, 2, 8), torch.ones(n, 8)
+    vectors = torch.ones(n, 2)
+    vectors[::2] = 0.0
+    gate.tell(vectors, torch.full((n,), 9))
+    content = gate.project(vectors)
+    dropped = (gate.train()(ids, None) == content).all(dim=1)
+    assert not dropped[::2].any(), "an item without content keeps its id"
+    assert dropped[1::2].float().mean().item() == pytest.approx(ID_DROPOUT, abs=0.03)
+    assert not (gate.eval()(ids, None) == content).all(dim=1).any()
+
+
 def test_unseen_items_are_pushed_away_by_neither_softmax() -> None:
     table = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    seen = torch.tensor([True, False, True, True])
+    among = torch.tensor([True, False, True, True])
     for smoothing in (0.0, 0.1):
         q = torch.ones(2, 4)
-        loss = full_softmax(q, table, torch.tensor([0, 3]), smoothing, seen)
+        loss = full_softmax(q, table, torch.tensor([0, 3]), smoothing, among)
         (slope,) = torch.autograd.grad(loss, table)
         assert not slope[1].any()
         assert slope[[0, 2, 3]].any(dim=1).all()
         kept = torch.cat([table[:1], table[2:]])
         torch.testing.assert_close(loss, full_softmax(q, kept, torch.tensor([0, 2]), smoothing))
-    log_q = proposal(np.array([0, 2, 2, 3]), 4, unseen=False)
+    log_q = proposal(np.array([0, 2, 2, 3]), among.numpy())
     assert log_q[1] == -torch.inf
     assert log_q.exp().sum().item() == pytest.approx(1)
     assert 1 not in draw_negatives(log_q, 200, torch.Generator().manual_seed(0))
-    assert torch.isfinite(proposal(np.array([0, 2, 2, 3]), 4, unseen=True)).all()
+    assert torch.isfinite(proposal(np.array([0, 2, 2, 3]), np.ones(4, bool))).all()
 
 
 def _office(folder: Path, samples: list[str]) -> Path:

@@ -66,6 +66,25 @@ def test_inter_list_diversity_compares_every_pair_of_users(lists: IntArray, k: i
     assert found.mean() == pytest.approx(sum(pairs) / len(pairs))
 
 
+def test_a_mean_over_pairs_varies_as_that_of_the_values_of_pairs() -> None:
+    """Over many draws of users, beside what the bootstrap of one draw says."""
+    rng = np.random.default_rng(0)
+    popular = 1 / np.arange(1, 31)
+    people = np.stack([rng.choice(30, 5, replace=False, p=popular / popular.sum()) for _ in range(4000)])
+    drawn = [
+        qualities.inter_list_diversity(people[rng.integers(0, 4000, 120)], 5, 30)
+        for _ in range(600)
+    ]  # fmt: skip
+    true = np.std([values.mean() for values in drawn])
+    said = {
+        how: np.mean([np.std(of(values)) / len(values) ** 0.5 for values in drawn])
+        for how, of in (("plain", np.asarray), ("of pairs", qualities.of_pairs))
+    }
+    assert said["of pairs"] == pytest.approx(true, rel=0.1)
+    assert said["plain"] < 0.6 * true
+    assert qualities.of_pairs(drawn[0]).mean() == pytest.approx(drawn[0].mean())
+
+
 def test_one_user_differs_from_nobody() -> None:
     assert np.isnan(qualities.inter_list_diversity(np.array([[1, 2]]), 2, ITEMS)).tolist() == [True]
 

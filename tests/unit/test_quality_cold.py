@@ -16,14 +16,17 @@ from loadtests.draw_cold import cold as drawn
 from loadtests.quality import cold
 from loadtests.quality.cold_live import describe, live_ranker
 from loadtests.quality.strategies import artifact_of
-from model.data import Dataset
-from model.evaluate import evaluate
+from model.data import Dataset, Sequences
+from model.evaluate import Histories, evaluate
 from model.ranking import engine_ranker
 from model.run import Run
 from model.text import TextError, find_weights
 from service.engine import Engine
 from tests.data_builders import tiny_dataset
 from tests.figures import keep_in
+
+# Of the seed 0 alone, so that it is not taken for the published measurement.
+TINY = "tiny --seeds 0"
 
 
 @pytest.fixture
@@ -42,9 +45,9 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def invoke(folder: Path) -> None:
+def invoke(folder: Path, *options: str) -> None:
     arguments = ["--data", str(folder / "log"), "--work", str(folder / "work"), "--seeds", "0", "--minutes", "1"]
-    found = CliRunner().invoke(cold.app, arguments)
+    found = CliRunner().invoke(cold.app, [*arguments, *options])
     if found.exception is not None:
         raise found.exception
 
@@ -54,19 +57,22 @@ def test_items_without_events_are_trained_without_found_by_their_texts_and_drawn
 ) -> None:
     found = results.load(cold.NAME, tmp_path)
     assert found is not None
-    part = found["parts"]["tiny"]
+    part = found["parts"][TINY]
     assert (
-        set(part["means"]) == {*cold.VARIANTS, cold.LIKE} and part["questions"]["warm"] > part["questions"]["cold"] > 0
+        set(part["means"]) == {*cold.VARIANTS, cold.LIKE, cold.NEAREST}
+        and part["questions"]["warm"] > part["questions"]["cold"] >= part["items"]["cold"] > 0
     )
-    assert len(part["gained"]) == len(cold.VARIANTS) * len(PARTS) * len(cold.MEASURES)
+    of_models, of_texts = len(cold.VARIANTS) * len(PARTS), 2
+    assert len(part["gained"]) == (of_models + of_texts) * len(cold.MEASURES)
     rows = {row["criterion"]: row for row in results.read_rows(tmp_path / "quality.json")}
     limited = {name for name, row in rows.items() if row["limit"]}
     assert limited == {
-        f"tiny: recall@10 of {asked}, {name} against id: {what}"
+        f"{TINY}: {measure} of {asked}, {name} against id: {what}"
         for name in ("content", "like")
-        for asked, what in (
-            ("cold items", "chance of as much without a gain"),
-            ("warm items", "high end of what is gained"),
+        for measure, asked, what in (
+            ("recall@10", "cold items", "chance of as much without a gain"),
+            ("recall@10", "warm items", "low end of what is gained, share of its figure"),
+            ("ndcg@10", "warm items", "low end of what is gained, share of its figure"),
         )
     }
     text = drawn(found)
@@ -99,17 +105,35 @@ def _content_is_what_an_unseen_item_is_served_by(folder: Path, held_out: set[str
 
     split = run.split(run.dataset(folder.parent / "data"))
     ranker = engine_ranker(Engine.open(artifact.folder, device="cpu", threads=1), cold.DECODING)
-    lists = evaluate({"content": ranker}, split, samples=1).systems["content"].lists
-    assert set(unseen) <= set(lists.ravel().tolist())
+    firsts = evaluate({"content": ranker}, split, samples=1).systems["content"].lists[:, :3]
+    assert set(unseen) & set(firsts.ravel().tolist()), "of 30 items everyone comes into a list of 20"
 
 
 def _new_items_come_into_lists_as_the_held_out_ones(folder: Path, whole: Dataset, held_out: set[str]) -> None:
     run, artifact = Run.open(folder), Artifact.open(artifact_of(folder))
     reduced = run.dataset(folder.parent / "data")
     engine = Engine.open(artifact.folder, device="cpu", threads=1)
-    meant = describe(engine, whole, reduced, sorted(held_out), folder.parent / "data")
+    meant = describe(engine, whole, reduced, run.split(reduced).train, sorted(held_out), folder.parent / "data")
     unseen = {artifact.vocabulary.item_index[item] for item in held_out}
     assert set(meant[artifact.catalogue.first_new :].tolist()) == unseen
     ranker = live_ranker(engine, cold.DECODING, meant)
-    lists = evaluate({"live": ranker}, run.split(reduced), samples=1).systems["live"].lists
-    assert unseen & set(lists.ravel().tolist())
+    firsts = evaluate({"live": ranker}, run.split(reduced), samples=1).systems["live"].lists[:, :3]
+    assert unseen & set(firsts.ravel().tolist())
+
+
+def test_nearest_texts_are_those_like_the_mean_of_the_history() -> None:
+    vectors = np.array([[1, 0], [0, 1], [0.8, 0.6], [0.6, 0.8], [-1, 0], [0, 0]], np.float32)
+    item, nothing = np.array([0, 0, 1]), np.zeros(3, np.int64)
+    log = Sequences(["u", "v"], [f"i{i}" for i in range(6)], np.array([0, 1, 3]), item, nothing, nothing)
+    lists = cold.nearest_ranker(vectors)(Histories(np.array([0, 1]), np.array([1, 3]), log))
+    assert lists[0, :6].tolist() == [2, 3, 1, 5, 4, -1]
+    assert lists[1, :5].tolist() == [2, 3, 5, 4, -1]  # both items of the history as near: (.5, .5)
+
+
+def test_another_share_is_another_measurement(measured: Path, tmp_path: Path) -> None:
+    before = results.load(cold.NAME, tmp_path)
+    invoke(tmp_path, "--share", "0.2")
+    found = results.load(cold.NAME, tmp_path)
+    assert before is not None and found is not None
+    assert found["parts"][TINY] == before["parts"][TINY]
+    assert set(found["parts"]) == {TINY, f"{TINY} --share 0.2"}
