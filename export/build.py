@@ -12,6 +12,7 @@ import torch
 
 from export.arrays import save_arrays
 from export.artifact import EXPLAINER, Artifact, publish, seal, staging
+from export.blend_sampler_graph import write_blend_sampler
 from export.catalogue import Catalogue
 from export.decoder_graph import write_decoder
 from export.dense_graph import dense_by_rule
@@ -86,7 +87,8 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
     else:
         write_history_encoder(model.config, weights, folder / "encoder.onnx", dtype)
     write_decoder(model.config, weights, folder / "decoder.onnx", dtype, dense=parts.dense_candidates)
-    write_sampler(model.config, weights, folder / "sampler.onnx", dtype)
+    sampler = write_blend_sampler if parts.dense_candidates else write_sampler
+    sampler(model.config, weights, folder / "sampler.onnx", dtype)
     Trie.build(parts.tokenizer.codes).save(folder / "trie.npz")
     with torch.no_grad():
         table = model.item_table().cpu().numpy().astype(np.float32)

@@ -1,4 +1,4 @@
-"""`sampler.onnx`: the decoder for sampled lists (top-p, temperature), drawn without replacement.
+"""`sampler.onnx` of large catalogues: sampled lists (top-p, temperature), paths drawn without replacement.
 
 Stochastic beam search (Kool, van Hoof and Welling, 2019): perturbed scores G whose maximum over the children equals the
 parent's G. The noise is a hash of (seed, level, node), so that it depends on neither slot nor batch.
@@ -14,23 +14,17 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-from export.decoder_graph import NEVER, Children, Choice, DecoderGraph
+from export.decoder_graph import NEVER, Children, Choice
 from export.graph import FLOAT, INT, GraphDtype
-from export.noise import PRIME, ROUND_KEYS
+from export.sampling_graph import SamplingGraph
 from model.network import NetworkConfig
-
-# A node outside the nucleus comes after every node inside: its score, below NOISE_CEILING as no Gumbel noise exceeds
-# it, becomes a huge negative one. A product keeps float32's digits, where a large difference would round them away.
-NOISE_CEILING = 32.0
-OUTSIDE = 1e6
 
 
 def write_sampler(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Inputs beside those of `export.decoder_graph.write_decoder`: inverse_temperature [B], top_p [B], seed [B]
-    (hashed), node_hash_l [n_{l+1}], cube_l = [−1, W_{l−1}, C_l], for l ≥ 1. The same outputs; items in the order they
-    were drawn in."""
+    """Inputs beside those of `export.decoder_graph.write_decoder` and `export.sampling_graph`: node_hash_l [n_{l+1}],
+    cube_l = [−1, W_{l−1}, C_l], for l ≥ 1. The same outputs; items in the order they were drawn in."""
     SamplerGraph(config, weights, dtype).write(path)
 
 
@@ -44,18 +38,10 @@ class Drawn:
     outside: ir.Value
 
 
-class SamplerGraph(DecoderGraph):
-    name = "gpt4rec_sampler"
+class SamplerGraph(SamplingGraph):
+    # Noise costs more for every place than a lookup, so paths are drawn among the children that there are.
     by_rows = False
-
-    def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
-        super().__init__(config, weights, dtype)
-        row = {
-            name: self.input(name, kind, ["batch"])
-            for name, kind in (("inverse_temperature", FLOAT), ("top_p", FLOAT), ("seed", INT))
-        }
-        self.row = {name: self.op.Unsqueeze(value, self.ints(1, 2)) for name, value in row.items()}
-        self.drawn: Drawn | None = None
+    drawn: Drawn | None = None
 
     def level_inputs(self, level: int) -> dict[str, ir.Value]:
         inputs = super().level_inputs(level)
@@ -77,8 +63,7 @@ class SamplerGraph(DecoderGraph):
             noise = self.gumbel(op.Reshape(op.Gather(inputs["node_hash"], children.node, axis=0), inputs["cube"]))
         ok = op.Greater(log_prob, self.floats(NEVER / 2))
         drawn = self.perturb(level, ok, token, noise)
-        last = op.Mul(op.Sub(drawn.perturbed, self.floats(NOISE_CEILING)), self.floats(OUTSIDE))
-        key = op.Where(op.Greater(drawn.outside, self.floats(0.5)), last, drawn.perturbed)
+        key = op.Where(op.Greater(drawn.outside, self.floats(0.5)), self.last(drawn.perturbed), drawn.perturbed)
         key = self.flat(level, op.Where(ok, key, self.floats(NEVER)))
         _, index = op.TopK(key, inputs["keep"], axis=2, _outputs=2)
 
@@ -129,36 +114,6 @@ class SamplerGraph(DecoderGraph):
     def log(self, x: ir.Value) -> ir.Value:
         """log x, with log 0 a large negative number instead of −∞."""
         value: ir.Value = self.op.Log(self.op.Max(x, self.floats(1e-30)))
-        return value
-
-    def nucleus(self, log_prob: ir.Value) -> ir.Value:
-        """Children in the smallest set whose mass reaches top-p (Holtzman et al., 2020), ties with its last
-        member included, so that the set does not depend on an order."""
-        op = self.op
-        size = op.Shape(log_prob, start=2, end=3)
-        descending, _ = op.TopK(log_prob, size, axis=2, _outputs=2)
-        before = op.CumSum(op.Exp(descending), self.scalar(2), exclusive=1)
-        within = op.Less(before, self.row["top_p"])
-        least = op.ReduceMin(op.Where(within, descending, self.floats(-NEVER)), self.ints(2), keepdims=1)
-        value: ir.Value = op.GreaterOrEqual(log_prob, least)
-        return value
-
-    def gumbel(self, node_hash: ir.Value) -> ir.Value:
-        """−log(−log u), u a hash of (seed, level, node)."""
-        op = self.op
-        x = self.fifth_power(op.Mod(op.Add(node_hash, self.row["seed"]), self.ints(PRIME)))
-        x = self.fifth_power(op.Mod(op.Add(x, self.ints(ROUND_KEYS[1])), self.ints(PRIME)))
-        # 24 bits survive the cast to float32: drop the lower ones first, so that u never rounds to 1.
-        x = op.Div(x, self.ints(2**8))
-        u = op.Div(op.Add(self.cast(x, FLOAT), self.floats(0.5)), self.floats(float(2**23)))
-        value: ir.Value = op.Neg(op.Log(op.Neg(op.Log(u))))
-        return value
-
-    def fifth_power(self, x: ir.Value) -> ir.Value:
-        op, prime = self.op, self.ints(PRIME)
-        square = op.Mod(op.Mul(x, x), prime)
-        fourth = op.Mod(op.Mul(square, square), prime)
-        value: ir.Value = op.Mod(op.Mul(fourth, x), prime)
         return value
 
     def output_lists(self, item: ir.Value, score: ir.Value, log_prob: ir.Value) -> None:

@@ -26,8 +26,8 @@ def cold(found: Results) -> str:
             f"{data}: {part['share']:.0%} of the items held out, {asked['cold']:,} questions for one of them and "
             f"{asked['warm']:,} for another; {part['seeds']} seeds of {part['minutes']:g} minutes on one core.",
             _means(part),
-            "Less another, each question against itself, its value the mean over the seeds; questions for one item (the "
-            f"cold ones are for {part['items']['cold']:,}) are drawn together:",
+            "Less another, each question against itself, its value the mean over the seeds; questions for one item ("
+            f"the cold ones are for {part['items']['cold']:,} items) are drawn together:",
             _gained(part),
         ]
     return "\n\n".join([*parts, by_command(found)])

@@ -112,8 +112,8 @@ def fairness(found: Results) -> str:
 def _apart(rows: Sequence[Results]) -> str:
     """How far groups of users lie apart, and whether groups drawn at random would."""
     return "\n".join(
-        f"- By {row['kind']}, recall@10 lies {row['apart']:.3f} apart, from {row['lowest']} to {row['highest']}; groups "
-        f"of these sizes drawn at random lie as far apart with p = {row['p_holm']:.3g} (Holm)."
+        f"- By {row['kind']}, recall@10 lies {row['apart']:.3f} apart, from {row['lowest']} to {row['highest']}; "
+        f"groups of these sizes drawn at random lie as far apart with p = {row['p_holm']:.3g} (Holm)."
         for row in rows
     )
 
@@ -143,7 +143,8 @@ def _segment(name: str, one: Results) -> list[Any]:
     return [
         f"{name}, {one['users']:,}", f"{MEASURES[measure][0]}: {objective['why']}", chosen["best"],
         ", ".join(others) or "none", one["default"], f"{own['ndcg@10']:.3f}", f"{own[measure]:.3f}",
-        f"{above}, floor {objective['floor']:g} × the best" if objective["floor"] else "–", ", ".join(one["beaten_by"]) or "nobody", one["holds"],
+        f"{above}, floor {objective['floor']:g} × the best" if objective["floor"] else "–",
+        ", ".join(one["beaten_by"]) or "nobody", one["holds"],
     ]  # fmt: skip
 
 

@@ -70,9 +70,11 @@ def _alike(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Kinds of clusters that are alike, [kinds] each: how many there are, the sum of their differences, their size."""
     _, of = np.unique(cluster, return_inverse=True)
-    whole = np.stack([np.bincount(of, differences), np.bincount(of)], axis=1)
+    whole: npt.NDArray[np.float64] = np.stack([np.bincount(of, differences), np.bincount(of)], axis=1).astype(
+        np.float64
+    )
     kind, count = np.unique(whole, axis=0, return_counts=True)
-    return count, kind[:, 0], kind[:, 1].astype(np.int64)
+    return count.astype(np.int64), kind[:, 0], kind[:, 1].astype(np.int64)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -125,9 +125,10 @@ def like_command(
 @contextmanager
 def _reported(errors: Console, *others: type[Exception]) -> Iterator[None]:
     """Exit code 1 with a message where the data or a file cannot be used, or for one of the `others`."""
+    expected: tuple[type[Exception], ...] = (DataError, OSError, *others)
     try:
         yield
-    except (DataError, OSError, *others) as error:
+    except expected as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 
@@ -16,6 +17,7 @@ from model.network import GPT4Rec
 from service.decoding import Decoding, dense_width
 
 Path = tuple[int, ...]
+Key = TypeVar("Key", Path, int)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Listed:
 
 
 class ReferenceDecoder:
-    """Constrained decoding over the model's own codes; with `dense`, the best items by q · e join the beam's."""
+    """Constrained decoding over the model's own codes; with `dense`, the best items by q · e join the beam's, and
+    sampled lists are drawn from both by the blended score instead of going down paths that are drawn."""
 
     def __init__(self, model: GPT4Rec, blend: float, *, dense: bool = False) -> None:
         self.model, self.blend, self.dense = model.eval(), blend, dense
@@ -65,17 +68,38 @@ class ReferenceDecoder:
         self, q: torch.Tensor, decoding: Decoding, k: int, width: int, allowed: Sequence[int], seed: int
     ) -> list[Listed]:
         """The list of at most k items for one query q [d], out of the `allowed` items."""
+        if not self.dense:
+            scored = self._scored(self._beam(q, decoding, width, allowed, seed), q)
+            return (scored if decoding.sampled else ranked(scored))[:k]
+        scored = self.candidates(q, decoding, k, width, allowed)
+        if not decoding.sampled:
+            return ranked(scored)[:k]
+        log_probs = drawn_with(scored, decoding)
+        inside = nucleus(log_probs, decoding.nucleus)
+        noise = dict(enumerate(gumbel(node_hash(self.model.config.levels, len(self.codes)), seed)))
+        order = sorted(log_probs, key=lambda item: (item in inside, log_probs[item] + noise[item]), reverse=True)
+        of = {one.item: one for one in scored}
+        return [of[item] for item in order[:k]]
+
+    @torch.no_grad()
+    def candidates(
+        self, q: torch.Tensor, decoding: Decoding, k: int, width: int, allowed: Sequence[int]
+    ) -> list[Listed]:
+        """What the beam and the dense score find, in no order, by the blended score."""
+        kept = self._beam(q, Decoding("beam"), width, allowed, seed=0)
+        found = {node.path for node in kept}
+        dense = self._dense_candidates(q, dense_width(k, width, sampled=decoding.sampled), allowed)
+        return self._scored([*kept, *(node for node in dense if node.path not in found)], q)
+
+    def _beam(self, q: torch.Tensor, decoding: Decoding, width: int, allowed: Sequence[int], seed: int) -> list[Node]:
+        """The kept leaves: the most probable, or where the decoding is sampled those drawn, in that order."""
         open_paths = self._open_paths(allowed)
         kept = [Node((), 0.0, 0.0, 0.0, False, self.model.begin(q))]
         for level in range(self.model.config.levels):
             children = [c for node in kept for c in self._expand(level, node, decoding, open_paths, seed)]
             children.sort(key=lambda node: node.key(decoding.sampled), reverse=True)
             kept = [self._advanced(level, node) for node in children[:width]]
-        if self.dense and not decoding.sampled:
-            found = {node.path for node in kept}
-            dense = self._dense_candidates(q, dense_width(k, width), allowed)
-            kept += [node for node in dense if node.path not in found]
-        return self._rank(kept, q, decoding)[:k]
+        return kept
 
     def _dense_candidates(self, q: torch.Tensor, n: int, allowed: Sequence[int]) -> list[Node]:
         """The n allowed items with the largest q · e, each at the end of its own path."""
@@ -129,21 +153,21 @@ class ReferenceDecoder:
             return node
         return replace(node, state=self.model.step(level, node.state, torch.tensor(node.path[-1])))
 
-    def _rank(self, kept: list[Node], q: torch.Tensor, decoding: Decoding) -> list[Listed]:
+    def _scored(self, kept: list[Node], q: torch.Tensor) -> list[Listed]:
+        """Blended scores, in the order of the nodes."""
         items = [self.item[node.path] for node in kept]
         dense = [float(self.table[item].double() @ q.double()) for item in items]
         mass = log_sum_exp([node.log_prob for node in kept])
         spread = log_sum_exp(dense)
-        listed = [
+        return [
             Listed(item, (1 - self.blend) * node.log_prob + self.blend * (d - spread + mass), node.log_prob)
             for item, node, d in zip(items, kept, dense, strict=True)
         ]
-        return listed if decoding.sampled else sorted(listed, key=lambda one: -one.score)
 
     @torch.no_grad()
     def item_probabilities(self, q: torch.Tensor, decoding: Decoding, allowed: Sequence[int]) -> dict[int, float]:
-        """Exact sampling distribution over the allowed items: the product of what each level draws from. Items
-        outside the nucleus have none of it."""
+        """Exact distribution of paths that are drawn, over the allowed items: the product of what each level draws
+        from. Items outside the nucleus have none of it."""
         open_paths = self._open_paths(allowed)
         kept = [Node((), 0.0, 0.0, 0.0, False, self.model.begin(q))]
         for level in range(self.model.config.levels):
@@ -156,17 +180,26 @@ class ReferenceDecoder:
         return {self.item[node.path]: math.exp(node.phi) for node in kept}
 
 
+def ranked(scored: list[Listed]) -> list[Listed]:
+    return sorted(scored, key=lambda one: -one.score)
+
+
+def drawn_with(scored: list[Listed], decoding: Decoding) -> dict[int, float]:
+    """Item → log-probability of being drawn first, before the nucleus."""
+    return normalise({one.item: one.score * decoding.inverse_temperature for one in scored})
+
+
 def log_sum_exp(values: Sequence[float]) -> float:
     largest = max(values)
     return largest + math.log(sum(math.exp(v - largest) for v in values))
 
 
-def normalise(log_weights: dict[Path, float]) -> dict[Path, float]:
+def normalise(log_weights: dict[Key, float]) -> dict[Key, float]:
     total = log_sum_exp(list(log_weights.values()))
     return {p: w - total for p, w in log_weights.items()}
 
 
-def nucleus(log_probs: dict[Path, float], top_p: float) -> set[Path]:
+def nucleus(log_probs: dict[Key, float], top_p: float) -> set[Key]:
     """The smallest set of most probable members whose mass reaches top_p (Holtzman et al., 2020); members that tie
     with its last one belong to it too."""
     mass, least = 0.0, math.inf

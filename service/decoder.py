@@ -84,8 +84,8 @@ class Decoder:
         def work_out() -> Mapping[str, Array]:
             nodes = closed_nodes(tables.trie, masks, [job.excluded for job in jobs])
             placed = [_by_token(tables, n, level, shape) for level, n in enumerate(nodes)]
-            dense = tables.dense_rows > 0 and not job.decoding.sampled
-            return self._closed_feeds(placed, _excluded(jobs, tables.dense_rows) if dense else None, rows)
+            joins = tables.joins(job.decoding.sampled)
+            return self._closed_feeds(placed, _excluded(jobs, tables.dense_rows) if joins else None, rows)
 
         if len(jobs) > 1:
             return work_out()

@@ -15,14 +15,19 @@ MAX_WIDTH = WIDTH_BUCKETS[-1]
 
 _ALL_MASS = 2.0
 _LEAST_DENSE = 8
+# What a list is drawn from, beside the beam: with fewer, lists are more alike; more are seldom drawn.
+_DRAWN_FROM = 112
 
 
-def dense_width(k: int, width: int) -> int:
-    """How many items by the dense score join a beam of `width` for a list of `k`, in one of two sizes a width.
+def dense_width(k: int, width: int, *, sampled: bool = False) -> int:
+    """How many items by the dense score join a beam of `width` for a list of `k`, in one of two sizes a width, and in
+    one where the list is drawn.
 
     With k of them the list holds whatever the exhaustive score would put there; more than that seldom change it, and
     each costs what a kept node costs.
     """
+    if sampled:
+        return _DRAWN_FROM
     quarter = max(_LEAST_DENSE, width // 4)
     return quarter if k <= quarter else width
 

@@ -45,7 +45,7 @@ class DeltaTable:
         if not np.isfinite(scores).all():
             return listed
         if job.decoding.sampled:
-            order = _drawn(listed.log_probs, scores, job)
+            order = _drawn(listed.scores, scores, job)
         else:
             order = np.argsort(-np.concatenate([listed.scores, scores]), kind="stable")[: job.k]
         return Listed(
@@ -55,9 +55,10 @@ class DeltaTable:
         )
 
 
-def _drawn(log_probs: FloatArray, scores: FloatArray, job: DecodeJob) -> IntArray:
-    """Places of at most k items, drawn without replacement: the list is a draw of its own already, so its next item
-    comes up with the probability that is left in the trie, a waiting item with its own.
+def _drawn(listed: FloatArray, scores: FloatArray, job: DecodeJob) -> IntArray:
+    """Places of at most k items, drawn without replacement by the scores `listed` of the list and `scores` of what
+    waits: the list is a draw of its own already, so its next item comes up with the probability that is left in the
+    trie, a waiting item with its own.
 
     The probabilities are those before temperature and nucleus: what the list was drawn from is not known item by item.
     """
@@ -67,16 +68,16 @@ def _drawn(log_probs: FloatArray, scores: FloatArray, job: DecodeJob) -> IntArra
     in_trie, taken = 1.0, 0
     order: list[int] = []
     waiting = list(range(len(scores)))
-    while len(order) < job.k and (taken < len(log_probs) or waiting):
-        left = in_trie if taken < len(log_probs) else 0.0
+    while len(order) < job.k and (taken < len(listed) or waiting):
+        left = in_trie if taken < len(listed) else 0.0
         at = rng.random() * (left + float(weight[waiting].sum())) - left
         if at < 0 or not waiting:
             order.append(taken)
-            in_trie = max(in_trie - math.exp(min(float(log_probs[taken]), 0.0)), 1e-9)
+            in_trie = max(in_trie - math.exp(min(float(listed[taken]), 0.0)), 1e-9)
             taken += 1
         else:
             chosen = min(int(np.searchsorted(np.cumsum(weight[waiting]), at)), len(waiting) - 1)
-            order.append(len(log_probs) + waiting.pop(chosen))
+            order.append(len(listed) + waiting.pop(chosen))
     return np.array(order, np.int64)
 
 

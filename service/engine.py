@@ -66,7 +66,8 @@ class Engine:
         inputs = self._graphs["decoder"].inputs
         by_rows = frozenset(level for level in range(artifact.levels) if f"row_ok_{level}" in inputs)
         dtype: np.dtype[np.floating[Any]] = np.dtype(np.float16 if half else np.float32)
-        self._tables = Tables(artifact, self.at, dtype, by_rows, dense="item_path" in inputs)
+        dense, drawn = "item_path" in inputs, "item_path" in self._graphs["sampler"].inputs
+        self._tables = Tables(artifact, self.at, dtype, by_rows, dense=dense, drawn=drawn)
         run, asks = self._run_encoder, "asked" in self._graphs["encoder"].inputs
         self._encoder: Encoder | HistoryEncoder = (
             Encoder(artifact, self.at, run) if artifact.streaming else HistoryEncoder(artifact, self.at, run, asks=asks)

@@ -20,9 +20,9 @@ def encode_key(events: int) -> int:
 
 
 def decode_key(width: int, decoding: Decoding, k: int) -> tuple[int, bool, int]:
-    """Lists of one beam width and one number of dense candidates are decoded together; sampling, which has none of
-    these, has a graph of its own."""
-    return width, decoding.sampled, 0 if decoding.sampled else dense_width(k, width)
+    """Lists of one beam width and one number of dense candidates are decoded together; sampled ones have a graph of
+    their own."""
+    return width, decoding.sampled, dense_width(k, width, sampled=decoding.sampled)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,11 +63,12 @@ class Tables:
         by_rows: frozenset[int],
         *,
         dense: bool = False,
+        drawn: bool = False,
         before: Tables | None = None,
         delta: DeltaTable | None = None,
     ) -> None:
         """`dtype` is the graphs' type of item vectors, `by_rows` the levels that the decoder looks up by rows, `dense`
-        says whether the best items by q · e join the beam's; `delta`
+        says whether the best items by q · e join the beam's, `drawn` whether sampled lists are drawn from both; `delta`
         has the items that wait outside the trie. What `before` has on the device already is not put there again, and
         filters keep its numbers."""
         self.trie, self.delta = artifact.trie, delta
@@ -75,6 +76,7 @@ class Tables:
         self._by_rows = by_rows
         # Rows of the item table that are scored with every list.
         self.dense_rows = len(artifact.item_table) if dense else 0
+        self.drawn = drawn
         self._table, self._dtype, self._at = artifact.item_table, dtype, at
         self._lock = threading.Lock()
         self._shapes: OrderedDict[Hashable, Shape] = OrderedDict()
@@ -106,13 +108,19 @@ class Tables:
             values["item_table"] = at.put(self._table.astype(dtype, copy=False))
         if dense and not (before and before.trie is self.trie and before.dense_rows == self.dense_rows):
             values["item_path"] = at.put(_item_path(self.trie, self.dense_rows))
+            # Noise by item: one level below the last, so that no node has the same.
+            values["item_hash"] = at.put(node_hash(self.trie.levels, self.dense_rows))
         self.values: Values = values
         self._everything = self._stacked([self.filters.mask(EVERYTHING)])
 
     def renewed(self, artifact: Artifact, delta: DeltaTable | None) -> Tables:
         """Tables of the same model over a catalogue that has changed."""
-        dense = self.dense_rows > 0
-        return Tables(artifact, self._at, self._dtype, self._by_rows, dense=dense, before=self, delta=delta)
+        how = {"dense": self.dense_rows > 0, "drawn": self.drawn}
+        return Tables(artifact, self._at, self._dtype, self._by_rows, **how, before=self, delta=delta)
+
+    def joins(self, sampled: bool) -> bool:
+        """Whether dense candidates join the beam of such lists."""
+        return self.drawn if sampled else self.dense_rows > 0
 
     def set_blend(self, blend: float) -> None:
         # A new mapping: bindings tell groups of values apart by identity.
@@ -127,7 +135,7 @@ class Tables:
         with self._lock:
             shape = self._shapes.get(key)
             if shape is None:
-                by_rows = frozenset[int]() if sampled else self._by_rows
+                by_rows = frozenset[int]() if sampled and not self.drawn else self._by_rows
                 shape = self._shapes[key] = self._make_shape(width, rows, by_rows, dense)
                 if len(self._shapes) > _SHAPES_MAX:
                     self._shapes.popitem(last=False)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from export.blend_sampler_graph import write_blend_sampler
 from export.catalogue import Catalogue, CatalogueItem
 from export.decoder_graph import write_decoder
 from export.encoder_graph import write_encoder
@@ -66,7 +67,8 @@ def write_graphs(model: GPT4Rec, folder: Path, dtype: GraphDtype = "float32") ->
     write_encoder(model.config, weights, folder / "encoder.onnx", dtype)
     write_decoder(model.config, weights, folder / "decoder.onnx", dtype, dense=True)
     write_decoder(model.config, weights, folder / "beam_decoder.onnx", dtype, dense=False)
-    write_sampler(model.config, weights, folder / "sampler.onnx", dtype)
+    write_blend_sampler(model.config, weights, folder / "sampler.onnx", dtype)
+    write_sampler(model.config, weights, folder / "path_sampler.onnx", dtype)
     write_explainer(model.config, weights, folder / "explainer.onnx", dtype)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,10 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from export import build
 from export.features import GAP_UNKNOWN, IntArray
 from export.noise import gumbel, node_hash, uniform
+from export.sampler_graph import write_sampler
 from model.network import GPT4Rec
-from model.reference import ReferenceDecoder
+from model.reference import ReferenceDecoder, drawn_with, normalise, nucleus
 from service.decoding import STRATEGIES, WIDTH_BUCKETS, Decoding
 from service.engine import Engine, Job, Ranking
 from service.errors import ModelError
@@ -272,16 +275,48 @@ def test_beam_finds_lists_of_higher_mean_log_probability_than_greedy(tmp_path: P
     assert means["beam"].mean() > means["greedy"].mean() + 1e-3
 
 
-def test_top_p_draws_from_the_nucleus_first_and_fills_up_outside_only_when_it_must(three: Pair) -> None:
+def exact_probabilities(pair: Pair, job: Job, ranking: Ranking) -> dict[int, float]:
+    """Of being drawn first, for the items inside the nucleus: along paths, or by the blend where that is drawn from."""
+    query, reference = pair.query(ranking, job), pair.reference
+    if not reference.dense:
+        return reference.item_probabilities(query, job.decoding, pair.allowed(job))
+    scored = reference.candidates(query, job.decoding, job.k, job.run_width, pair.allowed(job))
+    log_probs = drawn_with(scored, job.decoding)
+    inside = nucleus(log_probs, job.decoding.nucleus)
+    return {item: math.exp(p) for item, p in normalise({item: log_probs[item] for item in inside}).items()}
+
+
+@pytest.mark.parametrize("dense", [True, False], ids=["blend", "paths"])
+def test_top_p_draws_from_the_nucleus_first_and_fills_up_outside_only_when_it_must(tmp_path: Path, dense: bool) -> None:
+    three = Pair(random_network(seed=3), tmp_path, dense=dense)
     decoding = Decoding("top_p", top_p=0.5)
     for seed in range(30):
         job = three.job(decoding, k=20, seed=seed, history=seed % 6)
         ranking = three.run(job)[0]
-        probabilities = three.reference.item_probabilities(three.query(ranking, job), decoding, three.allowed(job))
+        probabilities = exact_probabilities(three, job, ranking)
         inside = [item in probabilities for item in ranking.items.tolist()]
         drawn = sum(inside)
         assert inside == [True] * drawn + [False] * (20 - drawn)
         assert drawn == min(20, len(probabilities))
+
+
+def test_an_artefact_whose_sampler_goes_down_paths_is_served_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As exported before lists were drawn by the blend: dense candidates join deterministic lists alone."""
+    monkeypatch.setattr(build, "write_blend_sampler", write_sampler)
+    pair = Pair(random_network(seed=3), tmp_path)
+    along_paths = ReferenceDecoder(pair.model, BLEND)
+    for seed in range(10):
+        assert_same_list(pair, *_asked(pair, Decoding("beam"), seed))
+        job, ranking = _asked(pair, Decoding("temperature", temperature=1.2), seed)
+        want = along_paths.decode(pair.query(ranking, job), job.decoding, job.k, job.run_width, range(40), seed)
+        assert ranking.items.tolist() == [one.item for one in want]
+
+
+def _asked(pair: Pair, decoding: Decoding, seed: int) -> tuple[Job, Ranking]:
+    job = pair.job(decoding, seed=seed)
+    return job, pair.run(job)[0]
 
 
 def test_temperature_spreads_the_first_pick(three: Pair) -> None:
@@ -295,11 +330,12 @@ def test_temperature_spreads_the_first_pick(three: Pair) -> None:
 
 
 @pytest.mark.parametrize("decoding", [Decoding("temperature", temperature=1.3), Decoding("top_p", top_p=0.8)], ids=str)
+@pytest.mark.parametrize("dense", [True, False], ids=["blend", "paths"])
 def test_sampling_frequencies_match_the_exact_probabilities_without_replacement(
-    tmp_path: Path, decoding: Decoding
+    tmp_path: Path, decoding: Decoding, dense: bool
 ) -> None:
     """Chi-square over ordered pairs: P(a, b) = p(a) · p(b) / (1 − p(a))."""
-    pair = Pair(random_network(seed=11, n_items=7, sizes=(3, 3), scale=2.0), tmp_path)
+    pair = Pair(random_network(seed=11, n_items=7, sizes=(3, 3), scale=2.0), tmp_path, dense=dense)
     base = pair.job(decoding, k=2)
     draws = 6000
     counts: Counter[tuple[int, ...]] = Counter()
@@ -307,8 +343,7 @@ def test_sampling_frequencies_match_the_exact_probabilities_without_replacement(
     for at in range(0, draws, 500):
         rankings = pair.run(*(replace(ready, seed=seed) for seed in range(at, at + 500)))
         counts.update(tuple(ranking.items.tolist()) for ranking in rankings)
-    query = pair.query(pair.run(replace(ready, k=1))[0], ready)
-    p = pair.reference.item_probabilities(query, decoding, range(7))
+    p = exact_probabilities(pair, ready, pair.run(ready)[0])
     assert sum(p.values()) == pytest.approx(1.0)
     exact = {(a, b): p[a] * p[b] / (1 - p[a]) for a, b in permutations(p, 2)}
     assert set(counts) <= set(exact)
