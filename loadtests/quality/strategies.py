@@ -42,7 +42,7 @@ K = 10
 GRID: tuple[Decoding, ...] = (
     *(Decoding("beam", beam_width=width) for width in (1, 2, 5, 10)),
     *(Decoding("top_p", top_p=mass) for mass in (0.5, 0.7, 0.8, 0.9, 0.95)),
-    *(Decoding("temperature", temperature=heat) for heat in (0.5, 0.7, 1.0, 1.2, 1.5, 2.0)),
+    *(Decoding("temperature", temperature=heat) for heat in (0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0)),
 )
 SERVED = "as the policies say"
 BASELINES = ("item-CF", "popularity")
