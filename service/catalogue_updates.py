@@ -69,10 +69,10 @@ class Likeness:
     def _of(self, new: NewItem) -> tuple[FloatArray, int]:
         catalogue, table = self._exported.catalogue, self._exported.item_table
         if new.like:
-            mean, _ = like_vector([catalogue.index[item_id] for item_id in new.like], table)
-            return mean, catalogue.index[new.like[0]]
+            vector, _ = like_vector([catalogue.index[item_id] for item_id in new.like], table, named=True)
+            return vector, catalogue.index[new.like[0]]
         known = [rows for value in new.item.category if len(rows := catalogue.with_category(value))]
-        return like_vector(min(known, key=len), table)
+        return like_vector(min(known, key=len), table, named=False)
 
 
 def build(exported: Artifact, new: Mapping[str, NewItem], likeness: Likeness) -> Build:

@@ -1,7 +1,7 @@
 """Items that came after the export, until the next build of the trie takes them in.
 
-A new item stands where its like-items stand: its vector is the mean of theirs. It is scored densely and merged into the
-list in the list's own units: q · e + offset, the decoder's offset being log Σ p(path) − logsumexp(dense) over
+A new item stands where its like-items stand: its vector is along the mean of theirs. It is scored densely and merged
+into the list in the list's own units: q · e + offset, the decoder's offset being log Σ p(path) − logsumexp(dense) over
 its survivors.
 """
 
@@ -81,13 +81,22 @@ def _drawn(listed: FloatArray, scores: FloatArray, job: DecodeJob) -> IntArray:
     return np.array(order, np.int64)
 
 
-def like_vector(rows: Sequence[int] | npt.NDArray[np.integer], item_table: FloatArray) -> tuple[FloatArray, int]:
-    """Mean vector [d] of like-items, and the one of them that is nearest to it: the first of a few, by angle among the
-    many of a category."""
+def like_vector(
+    rows: Sequence[int] | npt.NDArray[np.integer], item_table: FloatArray, *, named: bool
+) -> tuple[FloatArray, int]:
+    """Mean vector [d] of like-items, and the one of them that is nearest to it by angle.
+
+    Where they were `named` one by one the mean gets their mean length: averaging shortens it, and as scores are inner
+    products the new item would come after every item that it is like. That of a category stays short, as all it says
+    is of many.
+    """
     rows = np.asarray(rows, np.int64)
     if len(rows) > _MEAN_OF:
         rows = rows[np.linspace(0, len(rows) - 1, _MEAN_OF).astype(np.int64)]
     vectors = item_table[rows].astype(np.float32)
     mean: FloatArray = vectors.mean(axis=0)
-    similarity = vectors @ mean / np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
-    return mean, int(rows[int(similarity.argmax())])
+    lengths = np.linalg.norm(vectors, axis=1)
+    nearest = int(rows[int((vectors @ mean / np.maximum(lengths, 1e-12)).argmax())])
+    if named:
+        mean = mean * (lengths.mean() / max(float(np.linalg.norm(mean)), 1e-12))
+    return mean.astype(np.float32), nearest

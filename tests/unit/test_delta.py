@@ -87,12 +87,17 @@ def test_a_sampled_list_takes_new_items_in_by_their_share() -> None:
     assert first.count(100) / 2000 == pytest.approx(1 / 3, abs=0.04)
 
 
-def test_a_vector_is_the_mean_of_its_likes_and_the_nearest_is_one_of_them() -> None:
+def test_a_vector_is_along_the_mean_of_its_likes_and_the_nearest_is_one_of_them() -> None:
     rng = np.random.default_rng(0)
     item_table = rng.standard_normal((5000, D)).astype(np.float32)
-    mean, nearest = like_vector([3, 7], item_table)
+    mean, nearest = like_vector([3, 7], item_table, named=False)
     np.testing.assert_allclose(mean, (item_table[3] + item_table[7]) / 2, rtol=1e-6)
     assert nearest in (3, 7)
+    named, same = like_vector([3, 7], item_table, named=True)
+    assert same == nearest and named.dtype == np.float32
+    length = np.linalg.norm(item_table[[3, 7]], axis=1).mean()
+    np.testing.assert_allclose(named, mean * (length / np.linalg.norm(mean)), rtol=1e-5)
+    np.testing.assert_allclose(like_vector([5], item_table, named=True)[0], item_table[5], rtol=1e-6)
     rows = np.arange(0, 5000, 2)
-    mean, nearest = like_vector(rows, item_table)
+    mean, nearest = like_vector(rows, item_table, named=False)
     assert nearest in rows and mean.shape == (D,), "of many, an even spread is enough"

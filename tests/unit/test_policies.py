@@ -83,12 +83,12 @@ def test_a_file_that_is_absent_or_no_yaml_is_named(tmp_path: Path) -> None:
             policies.load(path)
 
 
-def test_the_defaults_are_those_of_the_design() -> None:
+def test_the_defaults_are_those_that_validation_chose() -> None:
     book = policies.load(DEFAULT_POLICIES)
     decodings = {name: book.named(name).decoding.build() for name in book.names}
-    assert (decodings["explorer"].strategy, decodings["explorer"].top_p) == ("top_p", 0.8)
+    assert (decodings["explorer"].strategy, decodings["explorer"].temperature) == ("temperature", 0.5)
     assert (decodings["conservative"].strategy, decodings["conservative"].beam_width) == ("beam", 5)
-    assert (decodings["new"].strategy, decodings["new"].temperature) == ("temperature", 0.4)
+    assert (decodings["new"].strategy, decodings["new"].temperature) == ("temperature", 1.0)
     assert decodings["active"].strategy == "greedy"
     assert book.choose(some(0)).name == "new"
     assert book.choose(some(20, repeat_share=0.5, category_entropy=0.9)).name == "conservative"
