@@ -41,6 +41,7 @@ from model.run import Run, split_of
 from model.train import Trainer
 from service.blob import Base, pack
 from service.engine import Engine
+from service.files import write_aside
 from service.state import EncoderState
 from service.versions import VERSION_LENGTH
 
@@ -73,7 +74,7 @@ def main(
                 folder = work / f"{dataset.name}-{length}-{window}-{minutes:g}-{seed}"
                 if not (folder / "found.json").exists():
                     found = one(dataset, whole, folder, length, window, minutes, seed)
-                    (folder / "found.json").write_text(json.dumps(found), "utf-8")
+                    write_aside(folder / "found.json", json.dumps(found).encode())
                 keep(work, dataset.name, folder.name, json.loads((folder / "found.json").read_text("utf-8")))
 
 
