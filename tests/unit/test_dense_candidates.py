@@ -24,6 +24,8 @@ from tests.networks import random_network
 
 N_ITEMS = 200
 GREEDY, BEAM = Decoding("greedy"), Decoding("beam")
+# So cold that drawing is ranking.
+COLD = Decoding("temperature", temperature=1e-6)
 FILTERS: tuple[dict[str, list[str]], ...] = ({}, {"category": ["a"]}, {"category": ["b", "c"], "brand": ["x"]})
 CHECKED = settings(
     max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -88,7 +90,7 @@ def allowed_items(engine: Engine, one: DecodeJob) -> IntArray:
     k=st.integers(1, 40),
     chosen=st.sampled_from(FILTERS),
     excluded=st.lists(st.integers(-2, N_ITEMS + 5), max_size=60),
-    decoding=st.sampled_from([GREEDY, BEAM]),
+    decoding=st.sampled_from([GREEDY, BEAM, COLD]),
 )
 def test_ranked_by_the_dense_score_alone_a_list_is_the_exhaustive_one(
     engine: Engine, seed: int, k: int, chosen: dict[str, list[str]], excluded: list[int], decoding: Decoding
@@ -155,16 +157,21 @@ def test_stock_and_new_items_are_candidates_as_soon_as_the_trie_has_them(folder:
         assert after.items.tolist() == best(engine, one, allowed_items(engine, one))
         assert int(before[1].items[0]) not in after.items
     assert first in listed(engine, asked[0])[0].items
+    drawn = listed(engine, *(replace(one, decoding=COLD) for one in asked))
+    assert [one.items.tolist() for one in drawn] == [one.items.tolist() for one in listed(engine, *asked)]
     engine.set_dense_candidates(False)
     assert listed(engine, *asked)
 
 
-def test_sampled_lists_are_not_changed(engine: Engine) -> None:
-    asked = [job(engine, seed, decoding=Decoding("top_p")) for seed in range(10)]
-    joined = listed(engine, *asked)
+def test_sampled_lists_have_items_that_the_beam_alone_misses(engine: Engine) -> None:
+    asked = [job(engine, row, decoding=Decoding("temperature")) for row in range(30)]
+    joined = [set(one.items.tolist()) for one in listed(engine, *asked)]
     engine.set_dense_candidates(False)
-    for one, other in zip(joined, listed(engine, *asked), strict=True):
-        np.testing.assert_array_equal(one.items, other.items)
+    beams = listed(engine, *(replace(one, k=16, width=16, decoding=GREEDY) for one in asked))
+    found = [set(one.items.tolist()) for one in beams]
+    alone = [set(one.items.tolist()) for one in listed(engine, *asked)]
+    assert all(one <= of for one, of in zip(alone, found, strict=True)), "drawn from the beam's 16"
+    assert sum(not one <= of for one, of in zip(joined, found, strict=True)) > 20
 
 
 def test_float16_graphs_list_the_same_candidates(folder: Path, tmp_path: Path) -> None:
