@@ -6,7 +6,7 @@ each node allows, item embeddings. `model/reference.py` says the same in plain l
 
 What a run costs at these sizes is its number of nodes, so everything that does not depend on the request (shapes, row
 offsets, child counts) is an input that stays on the device, and beams are rows of matrices: B rows of W beams are BW
-rows. `export.sampler_graph` adds what sampled lists need.
+rows. `export.blend_sampler_graph` and `export.sampler_graph` add what sampled lists need.
 """
 
 from __future__ import annotations
@@ -94,7 +94,6 @@ class Choice:
 
 class DecoderGraph(GraphWriter):
     name = "gpt4rec_decoder"
-    # Noise costs more for every place than a lookup, so sampled lists go through the children that there are.
     by_rows = True
     first: ir.Value  # log-probabilities [B, V_0] of the first token
 

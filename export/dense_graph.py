@@ -1,4 +1,5 @@
-"""Dense candidates of the deterministic decoder: the best items by q · e over the whole catalogue join the beam's.
+"""Dense candidates of the decoder, and of the sampler that draws from them: the best items by q · e over the whole
+catalogue join the beam's.
 
 A beam keeps what is likely at every level and may lose an item whose first tokens are unlikely, however well its
 embedding fits. Over a catalogue of moderate size the exhaustive score is one product, so its best items are ranked

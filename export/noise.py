@@ -29,7 +29,12 @@ def fifth_power(x: Any) -> Any:
 
 def node_hash(level: int, n_nodes: int) -> IntArray:
     """[n_nodes] the request-independent part, for the nodes of one level."""
-    x = (np.arange(n_nodes, dtype=np.int64) + level * _LEVEL_KEY) % PRIME
+    return hash_of(level, np.arange(n_nodes, dtype=np.int64))
+
+
+def hash_of(level: int, nodes: IntArray) -> IntArray:
+    """The same for some of them, [any] numbers of nodes. Items have the level below the last: no node shares theirs."""
+    x = (nodes + level * _LEVEL_KEY) % PRIME
     for key in ROUND_KEYS:
         x = (fifth_power(x) + key) % PRIME
     return np.asarray(x)

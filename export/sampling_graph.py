@@ -45,8 +45,8 @@ class SamplingGraph(DecoderGraph):
         return value
 
     def nucleus(self, log_prob: ir.Value) -> ir.Value:
-        """Children in the smallest set whose mass reaches top-p (Holtzman et al., 2020), ties with its last
-        member included, so that the set does not depend on an order."""
+        """Children or candidates in the smallest set whose mass reaches top-p (Holtzman et al., 2020), ties with its
+        last member included, so that the set does not depend on an order."""
         op = self.op
         size = op.Shape(log_prob, start=2, end=3)
         descending, _ = op.TopK(log_prob, size, axis=2, _outputs=2)
@@ -57,7 +57,7 @@ class SamplingGraph(DecoderGraph):
         return value
 
     def gumbel(self, node_hash: ir.Value) -> ir.Value:
-        """−log(−log u), u a hash of (seed, level, node)."""
+        """−log(−log u), u a hash of the seed and of (level, node) or the item."""
         op = self.op
         x = self.fifth_power(op.Mod(op.Add(node_hash, self.row["seed"]), self.ints(PRIME)))
         x = self.fifth_power(op.Mod(op.Add(x, self.ints(ROUND_KEYS[1])), self.ints(PRIME)))

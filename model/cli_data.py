@@ -112,8 +112,7 @@ def like_command(
         trained = Run.open(run)
         dataset = trained.dataset(data)
         rows = read_items(items, {}, Findings())[0].rows
-        where = data or Path(trained.data["path"])
-        found = likened(dataset, trained.split(dataset).train, rows, where, neighbours)
+        found = likened(dataset, trained.split(dataset).train, rows, trained.data_path(data), neighbours)
         lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in found.lines]
         write_aside(out.absolute(), "".join(lines).encode())
     typer.echo(f"{len(found.lines)} new items in {out}")

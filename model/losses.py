@@ -52,10 +52,9 @@ def full_softmax(q: Tensor, table: Tensor, target: Tensor, smoothing: float, amo
 def proposal(item: IntArray, among: npt.NDArray[np.bool_]) -> Tensor:
     """[N] log-probabilities to draw negatives with: half uniform over the mask `among` [N], half by how often items are
     among `item`, which are all in the mask."""
-    n_items = len(among)
-    count, drawn = np.bincount(item, minlength=n_items), among
-    share = 0.5 / max(drawn.sum(), 1) + 0.5 * count / max(len(item), 1)
-    return torch.from_numpy(np.log(share, out=np.full(n_items, -np.inf), where=drawn)).float()
+    count = np.bincount(item, minlength=len(among))
+    share = 0.5 / max(among.sum(), 1) + 0.5 * count / max(len(item), 1)
+    return torch.from_numpy(np.log(share, out=np.full(len(among), -np.inf), where=among)).float()
 
 
 def draw_negatives(log_q: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -115,13 +114,14 @@ def joint_loss(
     log_q: Tensor,
     sample: Sample | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, dense part, codes part) for P positions: q [P, d], target [P] item indices, log_q [N]. With a `sample`
-    the softmax is over its negatives and `table` holds its rows, otherwise over the catalogue."""
+    """(loss, dense part, codes part) for P positions: q [P, d], target [P] item indices, log_q [N], −∞ for items that
+    content stands in for (`ItemContentGate.stood_in`), which neither softmax has. With a `sample` the softmax is over
+    its negatives and `table` holds its rows, otherwise over the catalogue."""
     if sample is not None:
         positive, negative = (F.embedding(sample.place[items], table) for items in (target, sample.drawn))
         dense = sampled_softmax(q, positive, negative, log_q[target], log_q[sample.drawn])
     else:
-        among = None if model.of_content is None else ~model.of_content.stood_in
+        among = None if model.of_content is None else torch.isfinite(log_q)
         dense = full_softmax(q, table, target, weights.label_smoothing, among)
     codes = model.codes[target]
     per_level = [

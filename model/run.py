@@ -125,9 +125,13 @@ class Run:
             raise RunError(f"{self.folder}: the weights are another network's ({error}); train again") from error
         return model.eval()
 
+    def data_path(self, path: Path | None = None) -> Path:
+        """`path` where the data set has moved, else where it was."""
+        return path or Path(self.data["path"])
+
     def dataset(self, path: Path | None = None) -> Dataset:
         """The data the run was trained on. Raises RunError where it has changed since."""
-        where = path or Path(self.data["path"])
+        where = self.data_path(path)
         dataset = Dataset.load(where)
         if dataset.fingerprint != self.data["fingerprint"]:
             raise RunError(

@@ -70,8 +70,9 @@ class Decoder:
         if tables.delta is None:
             return lists
         offset = out["offset"].ravel().tolist()
+        noise_level = tables.trie.levels if tables.drawn else None
         return [
-            tables.delta.merge(listed, query, offset[row], job, mask.waiting)
+            tables.delta.merge(listed, query, offset[row], job, mask.waiting, noise_level)
             for row, (listed, query, job, mask) in enumerate(zip(lists, out["query"], jobs, masks, strict=False))
         ]
 

@@ -59,7 +59,7 @@ class Decoding:
         """Number of nodes kept at every level for a list of `k`, rounded up to a bucket.
 
         Only beam pays for more than `k`: drawing k leaves without replacement needs no more than k nodes a
-        level (Kool et al., 2019).
+        level (Kool et al., 2019), and where lists are drawn by the blend most candidates are the dense ones.
         """
         wanted = self.beam_width * k if self.strategy == "beam" else k
         wanted = min(MAX_WIDTH, wanted)

@@ -14,12 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from export.noise import gumbel, hash_of
 from export.trie import BoolArray
 from service.jobs import DecodeJob, FloatArray, IntArray, Listed
 
 MOST_WAITING = 4096
 # Items of a category that its mean is taken of: evenly spread, since more would not change it.
 _MEAN_OF = 1024
+# Of their length, at least, where the mean of like-items says anything: what is left of vectors that cancel is chance.
+_AGREE = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,9 +35,18 @@ class DeltaTable:
     def __len__(self) -> int:
         return len(self.items)
 
-    def merge(self, listed: Listed, query: FloatArray, offset: float, job: DecodeJob, allowed: BoolArray) -> Listed:
+    def merge(
+        self,
+        listed: Listed,
+        query: FloatArray,
+        offset: float,
+        job: DecodeJob,
+        allowed: BoolArray,
+        noise_level: int | None = None,
+    ) -> Listed:
         """The list of a job with the waiting items in it: `query` [d] and `offset` are the decoder's for this row,
-        `allowed` [m] says which items the job's filter admits. At most k, without repeats, none excluded."""
+        `allowed` [m] says which items the job's filter admits, `noise_level` is that of the items' noise where sampled
+        lists are drawn item by item. At most k, without repeats, none excluded."""
         open_ = np.flatnonzero(allowed & ~np.isin(self.items, job.excluded) if len(job.excluded) else allowed)
         if not len(open_):
             return listed
@@ -44,7 +56,10 @@ class DeltaTable:
         items = self.items[open_]
         if not np.isfinite(scores).all():
             return listed
-        if job.decoding.sampled:
+        if job.decoding.sampled and noise_level is not None:
+            both = np.concatenate([listed.items, items]), np.concatenate([listed.scores, scores])
+            order = _by_key(_keys(*both, job, noise_level), len(listed.items))[: job.k]
+        elif job.decoding.sampled:
             order = _drawn(listed.scores, scores, job)
         else:
             order = np.argsort(-np.concatenate([listed.scores, scores]), kind="stable")[: job.k]
@@ -55,16 +70,33 @@ class DeltaTable:
         )
 
 
+def _keys(items: IntArray, scores: FloatArray, job: DecodeJob, noise_level: int) -> npt.NDArray[np.float64]:
+    """What the sampler orders by (`export.blend_sampler_graph`), but for a constant: score ÷ temperature + noise."""
+    noise = gumbel(hash_of(noise_level, items), job.seed)
+    return scores.astype(np.float64) * job.decoding.inverse_temperature + noise
+
+
+def _by_key(keys: npt.NDArray[np.float64], n_listed: int) -> IntArray:
+    """Places in the order of their keys, the first `n_listed` in the order they have: what is outside of the nucleus is
+    last among them, whatever its key, and whether a waiting item is inside is not asked."""
+    waiting = list(n_listed + np.argsort(-keys[n_listed:], kind="stable"))
+    order: list[int] = []
+    for place in range(n_listed):
+        while waiting and keys[waiting[0]] > keys[place]:
+            order.append(waiting.pop(0))
+        order.append(place)
+    return np.array([*order, *waiting], np.int64)
+
+
 def _drawn(listed: FloatArray, scores: FloatArray, job: DecodeJob) -> IntArray:
     """Places of at most k items, drawn without replacement by the scores `listed` of the list and `scores` of what
-    waits: the list is a draw of its own already, so its next item comes up with the probability that is left in the
+    waits: the list is a draw of paths already, so its next item comes up with the probability that is left in the
     trie, a waiting item with its own.
 
-    The probabilities are those before temperature and nucleus: what the list was drawn from is not known item by item.
+    The probabilities are those before temperature and nucleus: what the paths were drawn from is not known by item.
     """
     rng = np.random.default_rng(job.seed % 2**63)
-    heat = job.decoding.inverse_temperature
-    weight = np.exp(np.minimum(scores.astype(np.float64), 0.0) * heat)
+    weight = np.exp(np.minimum(scores.astype(np.float64), 0.0))
     in_trie, taken = 1.0, 0
     order: list[int] = []
     waiting = list(range(len(scores)))
@@ -86,9 +118,9 @@ def like_vector(
 ) -> tuple[FloatArray, int]:
     """Mean vector [d] of like-items, and the one of them that is nearest to it by angle.
 
-    Where they were `named` one by one the mean gets their mean length: averaging shortens it, and as scores are inner
-    products the new item would come after every item that it is like. That of a category stays short, as all it says
-    is of many.
+    Where they were `named` one by one and agree the mean gets their mean length: averaging shortens it, and as scores
+    are inner products the new item would come after every item that it is like. That of a category stays short, as
+    all it says is of many.
     """
     rows = np.asarray(rows, np.int64)
     if len(rows) > _MEAN_OF:
@@ -97,6 +129,7 @@ def like_vector(
     mean: FloatArray = vectors.mean(axis=0)
     lengths = np.linalg.norm(vectors, axis=1)
     nearest = int(rows[int((vectors @ mean / np.maximum(lengths, 1e-12)).argmax())])
-    if named:
-        mean = mean * (lengths.mean() / max(float(np.linalg.norm(mean)), 1e-12))
+    length, left = float(lengths.mean()), float(np.linalg.norm(mean))
+    if named and left > _AGREE * length:
+        mean = mean * (length / left)
     return mean.astype(np.float32), nearest

@@ -103,7 +103,7 @@ class Engine:
 
     def set_dense_candidates(self, join: bool) -> None:
         """Whether the best items by the dense score join the beam's, where the artefact's decoder has them: they do
-        until it is set. Without them a list is what the beam alone generates."""
+        until it is set. Without them a list is what the beam alone generates, and a sampled one is drawn from that."""
         self._tables.set_dense_candidates(join)
 
     def update(self, live: LiveCatalogue) -> None:

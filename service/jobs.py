@@ -20,8 +20,8 @@ def encode_key(events: int) -> int:
 
 
 def decode_key(width: int, decoding: Decoding, k: int) -> tuple[int, bool, int]:
-    """Lists of one beam width and one number of dense candidates are decoded together; sampled ones have a graph of
-    their own."""
+    """Lists of one beam width and one number of dense candidates, where they join, are decoded together; sampled ones
+    have a graph of their own."""
     return width, decoding.sampled, dense_width(k, width, sampled=decoding.sampled)
 
 

@@ -108,8 +108,8 @@ class Tables:
             values["item_table"] = at.put(self._table.astype(dtype, copy=False))
         if dense and not (before and before.trie is self.trie and before.dense_rows == self.dense_rows):
             values["item_path"] = at.put(_item_path(self.trie, self.dense_rows))
-            # Noise by item: one level below the last, so that no node has the same.
-            values["item_hash"] = at.put(node_hash(self.trie.levels, self.dense_rows))
+            if drawn:
+                values["item_hash"] = at.put(node_hash(self.trie.levels, self.dense_rows))
         self.values: Values = values
         self._everything = self._stacked([self.filters.mask(EVERYTHING)])
 

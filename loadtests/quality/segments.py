@@ -142,12 +142,10 @@ def chosen(among: Sequence[Point], objective: Objective) -> dict[str, Any]:
     accurate = max(among, key=lambda point: point.at[0])
     allowed = [point for point in among if point is accurate or above_floor(point, accurate, objective).low >= 0]
     best = max(allowed, key=lambda point: point.at[1])
-    behind = with_holm([{"name": p.name, **asdict(_difference(p.wanted, best.wanted))} for p in allowed])
-    return {
-        "best": best.name,
-        "users": len(best.accuracy),
-        "as_good": [row["name"] for row in behind if row["p_holm"] >= SIGNIFICANT],
-    }
+    others = [point for point in allowed if point is not best]
+    behind = with_holm([{"name": p.name, **asdict(_difference(p.wanted, best.wanted))} for p in others])
+    as_good = [row["name"] for row in behind if row["p_holm"] >= SIGNIFICANT]
+    return {"best": best.name, "users": len(best.accuracy), "as_good": [best.name, *as_good]}
 
 
 def above_floor(point: Point, accurate: Point, objective: Objective) -> Interval:

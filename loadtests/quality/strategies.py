@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ from model.evaluate import Part, Ranker, evaluate, item_cf_ranker, popularity_ra
 from model.metrics import FloatArray
 from model.ranking import engine_ranker
 from model.run import Run
-from service.decoding import Decoding
+from service.decoding import Decoding, dense_width
 from service.engine import Engine
 from service.policies import Policies
 from service.segments import FACT_WINDOW, facts
@@ -38,9 +39,10 @@ Users = Annotated[int, typer.Option(min=2, help="Test users that are asked at mo
 PolicyFile = Annotated[Path, typer.Option("--policies", help="Segments and their decoding.")]
 
 K = 10
-# A beam of 10 for ten items has the greatest width there is.
+# A beam of 10 for ten items has the greatest width there is; one of 1 is greedy.
 GRID: tuple[Decoding, ...] = (
-    *(Decoding("beam", beam_width=width) for width in (1, 2, 5, 10)),
+    Decoding("greedy"),
+    *(Decoding("beam", beam_width=width) for width in (2, 5, 10)),
     *(Decoding("top_p", top_p=mass) for mass in (0.5, 0.7, 0.8, 0.9, 0.95)),
     *(Decoding("temperature", temperature=heat) for heat in (0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0)),
 )
@@ -93,7 +95,10 @@ def ask(
     first = Run.open(runs[0])
     dataset = first.dataset(data)
     whole = first.split(dataset)
-    if any(not np.array_equal(whole.test.users, Run.open(run).split(dataset).test.users) for run in runs):
+    others = [Run.open(run).split(dataset) for run in runs[1:]]
+    # Who is asked for validation as well: what that holds out of one run another may have been trained on.
+    asked_of = [(other.test.users, other.valid.users) for other in (whole, *others)]
+    if any(not np.array_equal(a, b) for users_of in zip(*asked_of, strict=True) for a, b in pairwise(users_of)):
         raise ValueError("the runs are not of the same split; name seeds of one training")
     split = sampled(whole if part == "test" else replace(whole, test=whole.valid), users)
     decodings = {label(d): d for d in (*GRID, *(segment.decoding.build() for segment in policies.segments))}
@@ -105,7 +110,10 @@ def ask(
         systems: dict[str, Ranker] = {name: engine_ranker(engine, d, k=K) for name, d in decodings.items()}
         systems["item-CF"] = item_cf_ranker(engine.artifact.item_cf, engine.artifact.popularity)
         systems["popularity"] = popularity_ranker(engine.artifact.popularity)
-        found = {name: _listed(name, ranker, split, kept, say) for name, ranker in systems.items()}
+        found = {
+            name: _listed(kept / file_name(name, decodings.get(name)), name, ranker, split, say)
+            for name, ranker in systems.items()
+        }
         chosen = {s.name: found[label(s.decoding.build())] for s in policies.segments}
         found[SERVED] = np.stack([chosen[name][row] for row, name in enumerate(segment)])
         lists.append(found)
@@ -129,12 +137,19 @@ def sampled(split: Split, users: int) -> Split:
     return replace(split, test=Holdout(t.users[rows], t.history_end[rows], t.target[rows]))
 
 
-def _listed(name: str, ranker: Ranker, split: Split, folder: Path, say: Say) -> IntArray:
-    kept = folder / f"{name}.npy"
+def file_name(name: str, decoding: Decoding | None) -> str:
+    """Where lists are kept: what they come from besides the artefact is in the name."""
+    if decoding is None:
+        return f"{name}.npy"
+    width = decoding.width(K)
+    return f"{name}, {width} and {dense_width(K, width, sampled=decoding.sampled)}.npy"
+
+
+def _listed(kept: Path, name: str, ranker: Ranker, split: Split, say: Say) -> IntArray:
     if not kept.exists():
-        say(f"{folder.name}: {name}")
+        say(f"{kept.parent.name}: {name}")
         lists = evaluate({name: ranker}, split, samples=1).systems[name].lists[:, :K]
-        folder.mkdir(parents=True, exist_ok=True)
+        kept.parent.mkdir(parents=True, exist_ok=True)
         aside = kept.with_suffix(".tmp.npy")
         np.save(aside, lists)
         aside.replace(kept)

@@ -22,7 +22,7 @@ from export.noise import gumbel, node_hash, uniform
 from export.sampler_graph import write_sampler
 from model.network import GPT4Rec
 from model.reference import ReferenceDecoder, drawn_with, normalise, nucleus
-from service.decoding import STRATEGIES, WIDTH_BUCKETS, Decoding
+from service.decoding import STRATEGIES, WIDTH_BUCKETS, Decoding, dense_width
 from service.engine import Engine, Job, Ranking
 from service.errors import ModelError
 from tests.artifacts import random_parts, write_artifact
@@ -298,6 +298,25 @@ def test_top_p_draws_from_the_nucleus_first_and_fills_up_outside_only_when_it_mu
         drawn = sum(inside)
         assert inside == [True] * drawn + [False] * (20 - drawn)
         assert drawn == min(20, len(probabilities))
+
+
+@pytest.mark.parametrize(
+    "decoding",
+    [Decoding("temperature", temperature=0.5), Decoding("temperature", temperature=1.2), Decoding("top_p", top_p=0.6)],
+    ids=str,
+)
+def test_lists_are_drawn_from_no_more_candidates_than_the_reference_has(tmp_path: Path, decoding: Decoding) -> None:
+    """In a catalogue that is larger than what is drawn from, with and without a filter."""
+    pair = Pair(random_network(seed=4, n_items=400, sizes=(8, 8, 8)), tmp_path)
+    number = pair.engine.filter_id({"brand": ["y"]})
+    assert len(pair.allowed(pair.job(decoding, allowed=number))) > dense_width(10, 16, sampled=True)
+    for seed in range(20):
+        job = pair.job(decoding, seed=seed, allowed=number if seed % 2 else 0, excluded=np.arange(seed))
+        ranking = pair.run(job)[0]
+        assert_same_list(pair, job, ranking)
+        inside = exact_probabilities(pair, job, ranking)
+        drawn = [item in inside for item in ranking.items.tolist()]
+        assert drawn == sorted(drawn, reverse=True)
 
 
 def test_an_artefact_whose_sampler_goes_down_paths_is_served_as_it_is(

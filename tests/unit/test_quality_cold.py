@@ -26,7 +26,7 @@ from tests.data_builders import tiny_dataset
 from tests.figures import keep_in
 
 # Of the seed 0 alone, so that it is not taken for the published measurement.
-TINY = "tiny --seeds 0"
+TINY = "tiny --minutes 1 --seeds 0"
 
 
 @pytest.fixture
