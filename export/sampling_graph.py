@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
 
-import numpy.typing as npt
 import onnx_ir as ir
 
 from export.decoder_graph import NEVER, DecoderGraph
-from export.graph import FLOAT, INT, GraphDtype
+from export.graph import FLOAT, INT
 from export.noise import PRIME, ROUND_KEYS
-from model.network import NetworkConfig
 
 # What is outside the nucleus comes after all that is inside: its score, below NOISE_CEILING as no Gumbel noise exceeds
 # it, becomes a huge negative one. A product keeps float32's digits, where a large difference would round them away.
@@ -24,20 +21,11 @@ class SamplingGraph(DecoderGraph):
 
     name = "gpt4rec_sampler"
 
-    def __init__(
-        self,
-        config: NetworkConfig,
-        weights: Mapping[str, npt.NDArray[Any]],
-        dtype: GraphDtype,
-        *,
-        dense: bool = False,
-    ) -> None:
-        super().__init__(config, weights, dtype, dense=dense)
-        row = {
-            name: self.input(name, kind, ["batch"])
-            for name, kind in (("inverse_temperature", FLOAT), ("top_p", FLOAT), ("seed", INT))
-        }
-        self.row = {name: self.op.Unsqueeze(value, self.ints(1, 2)) for name, value in row.items()}
+    @cached_property
+    def row(self) -> dict[str, ir.Value]:
+        """Those inputs by name, [B, 1, 1]."""
+        kinds = (("inverse_temperature", FLOAT), ("top_p", FLOAT), ("seed", INT))
+        return {name: self.op.Unsqueeze(self.input(name, kind, ["batch"]), self.ints(1, 2)) for name, kind in kinds}
 
     def last(self, key: ir.Value) -> ir.Value:
         """A key below those of all that keep theirs, in the same order."""

@@ -22,6 +22,7 @@ from scipy.special import erf
 
 from model.data import Dataset
 from model.run import RunError
+from service.files import save_aside
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -131,9 +132,7 @@ def item_vectors(texts: Sequence[str], cache: Path | None = None) -> FloatArray:
         return found
     vectors = SentenceEncoder(find_weights()).encode(texts)
     if kept is not None:
-        aside = kept.with_suffix(".tmp.npy")
-        np.save(aside, vectors, allow_pickle=False)
-        aside.replace(kept)
+        save_aside(kept, vectors)
     return vectors
 
 

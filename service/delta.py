@@ -52,22 +52,20 @@ class DeltaTable:
             return listed
         if len(listed.items) == 0:
             offset = 0.0  # no survivors to compare with
-        scores = (self.vectors @ query)[open_] + np.float32(offset)
-        items = self.items[open_]
-        if not np.isfinite(scores).all():
+        waiting = (self.vectors @ query)[open_] + np.float32(offset)
+        if not np.isfinite(waiting).all():
             return listed
-        if job.decoding.sampled and noise_level is not None:
-            both = np.concatenate([listed.items, items]), np.concatenate([listed.scores, scores])
-            order = _by_key(_keys(*both, job, noise_level), len(listed.items))[: job.k]
-        elif job.decoding.sampled:
-            order = _drawn(listed.scores, scores, job)
+        items = np.concatenate([listed.items, self.items[open_]])
+        scores = np.concatenate([listed.scores, waiting])
+        log_probs = np.concatenate([listed.log_probs, waiting])
+        if not job.decoding.sampled:
+            order = np.argsort(-scores, kind="stable")
+        elif noise_level is None:
+            order = _drawn(listed.scores, waiting, job)
         else:
-            order = np.argsort(-np.concatenate([listed.scores, scores]), kind="stable")[: job.k]
-        return Listed(
-            np.concatenate([listed.items, items])[order],
-            np.concatenate([listed.scores, scores])[order],
-            np.concatenate([listed.log_probs, scores])[order],
-        )
+            order = _by_key(_keys(items, scores, job, noise_level), len(listed.items))
+        order = order[: job.k]
+        return Listed(items[order], scores[order], log_probs[order])
 
 
 def _keys(items: IntArray, scores: FloatArray, job: DecodeJob, noise_level: int) -> npt.NDArray[np.float64]:

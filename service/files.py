@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 
 def write_aside(path: Path, content: bytes) -> None:
@@ -12,3 +17,10 @@ def write_aside(path: Path, content: bytes) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_bytes(content)
     aside.replace(path)
+
+
+def save_aside(path: Path, array: npt.NDArray[Any]) -> None:
+    """The same for an array, in numpy's own format. Raises OSError."""
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    write_aside(path, content.getvalue())

@@ -115,8 +115,10 @@ class Tables:
 
     def renewed(self, artifact: Artifact, delta: DeltaTable | None) -> Tables:
         """Tables of the same model over a catalogue that has changed."""
-        how = {"dense": self.dense_rows > 0, "drawn": self.drawn}
-        return Tables(artifact, self._at, self._dtype, self._by_rows, **how, before=self, delta=delta)
+        dense, drawn = self.dense_rows > 0, self.drawn
+        return Tables(
+            artifact, self._at, self._dtype, self._by_rows, dense=dense, drawn=drawn, before=self, delta=delta
+        )
 
     def joins(self, sampled: bool) -> bool:
         """Whether dense candidates join the beam of such lists."""

@@ -91,25 +91,24 @@ def main(runs: Runs, data: Data, work: Work, users: Users = 3000, policy_file: P
         folders = [Path(run) for run in runs.split(",")]
         valid, test = (ask(folders, data, work, shipped, users, status.update, part) for part in ("valid", "test"))
         status.update("comparing")
+        parts = [(asked, World.of(asked)) for asked in (valid, test)]
         found = {
             segment.name: one
             for segment in shipped.segments
-            if (one := of_segment(valid, test, segment.name, label(segment.decoding.build()))) is not None
+            if (one := of_segment(parts, segment.name, label(segment.decoding.build()))) is not None
         }
     sizes = {name: int((test.segment == name).sum()) for name in shipped.names}
     keep(test.dataset.name, {"users": len(test.segment), "seeds": len(test.lists), "sizes": sizes, "judged": found})
 
 
-def of_segment(valid: Asked, test: Asked, segment: str, default: str) -> dict[str, Any] | None:
-    """What validation chooses and how the default stands on the test; None where there are too few users on either, or
-    nobody has stated what the segment is for."""
-    worlds = [World.of(asked) for asked in (valid, test)]
-    objective = objective_of(segment, worlds[1])
-    rows = [asked.segment == segment for asked in (valid, test)]
-    if objective is None or min(inside.sum() for inside in rows) < LEAST_USERS:
+def of_segment(parts: Sequence[tuple[Asked, World]], segment: str, default: str) -> dict[str, Any] | None:
+    """What validation chooses and how the default stands on the test, the two `parts`; None where there are too few
+    users on either, or nobody has stated what the segment is for."""
+    objective = objective_of(segment, parts[0][1])
+    if objective is None or min((asked.segment == segment).sum() for asked, _ in parts) < LEAST_USERS:
         return None
-    asked_of = (points(*one, objective) for one in zip((valid, test), worlds, rows, strict=True))
-    return judged(chosen(next(asked_of), objective), next(asked_of), default, objective)
+    valid, test = (points(asked, world, asked.segment == segment, objective) for asked, world in parts)
+    return judged(chosen(valid, objective), test, default, objective)
 
 
 def objective_of(segment: str, world: World) -> Objective | None:

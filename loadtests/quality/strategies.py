@@ -26,6 +26,7 @@ from model.ranking import engine_ranker
 from model.run import Run
 from service.decoding import Decoding, dense_width
 from service.engine import Engine
+from service.files import save_aside
 from service.policies import Policies
 from service.segments import FACT_WINDOW, facts
 
@@ -150,9 +151,7 @@ def _listed(kept: Path, name: str, ranker: Ranker, split: Split, say: Say) -> In
         say(f"{kept.parent.name}: {name}")
         lists = evaluate({name: ranker}, split, samples=1).systems[name].lists[:, :K]
         kept.parent.mkdir(parents=True, exist_ok=True)
-        aside = kept.with_suffix(".tmp.npy")
-        np.save(aside, lists)
-        aside.replace(kept)
+        save_aside(kept, lists)
     found: IntArray = np.load(kept, allow_pickle=False)
     return found
 
