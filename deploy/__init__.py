@@ -1,0 +1,1 @@
+"""What runs the service somewhere: images, manifests, Prometheus, Grafana, and the demo."""

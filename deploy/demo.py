@@ -27,6 +27,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from service.common.settings import DEFAULT_POLICIES
+
 app = typer.Typer(add_completion=False)
 
 TRAIN_MINUTES = 2.8
@@ -116,9 +118,9 @@ def content_key(data: Path, minutes: float, seed: int) -> str:
     digest = hashlib.sha256()
     digest.update(json.loads((data / "meta.json").read_text("utf-8"))["fingerprint"].encode())
     digest.update(f"{minutes} {seed}".encode())
-    engine = [ROOT / "service" / f"{name}.py" for name in ("decoding", "engine", "filters", "sessions")]
-    for file in [*sorted((ROOT / "model").glob("*.py")), *sorted((ROOT / "export").glob("*.py")), *engine]:
-        digest.update(file.read_bytes())
+    for part in ("model", "export", "service/artifact", "service/engine"):
+        for file in sorted((ROOT / part).rglob("*.py")):
+            digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -253,7 +255,7 @@ def show(console: Console, service: Service, home: Path) -> None:
     """One user of each segment answered by the model, and the first of them once more without it."""
     step(console, 5, f"serving on {service.url}; one user of each segment")
     titles, histories = real_histories(home / "data" / "ml-100k")
-    policies = yaml.safe_load((ROOT / "deploy" / "policies.yaml").read_text("utf-8"))
+    policies = yaml.safe_load(DEFAULT_POLICIES.read_text("utf-8"))
     wanted = {segment["name"] for segment in policies["segments"]}
     seen: dict[str, tuple[str, list[str]]] = {}
     for name, history in histories:
@@ -275,7 +277,7 @@ def show(console: Console, service: Service, home: Path) -> None:
 def real_histories(data: Path) -> tuple[dict[str, str], list[tuple[str, list[dict[str, Any]]]]]:
     """Histories of users of the data set, moved in time so that they end an hour ago; some cut short, as those of
     users who have just come."""
-    from model.data import Dataset, sequences
+    from model.data.dataset import Dataset, sequences
 
     dataset = Dataset.load(data)
     titles = {row["item_id"]: row["title"] or row["item_id"] for row in dataset.items.iter_rows(named=True)}

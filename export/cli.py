@@ -29,7 +29,7 @@ def export_command(
         raise typer.BadParameter(f"{dtype!r}: choose float32, float16 or int8", param_hint="--dtype")
     console = Console(stderr=True)
     try:
-        from export.baseline import NAMES, export_baseline
+        from export.from_baseline import NAMES, export_baseline
         from export.from_run import ExportError, export_run
     except ModuleNotFoundError as error:
         console.print(f"[red]export needs the training packages[/]: pip install 'gpt4rec[train,cpu]' ({error.name})")

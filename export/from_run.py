@@ -10,23 +10,26 @@ from typing import Any
 
 import numpy as np
 
-from export.artifact import Artifact, ArtifactFileError, staging
-from export.build import ParityError, Parts, export, write
-from export.catalogue import Catalogue, CatalogueItem
-from export.features import EVENT_TYPES, EventArrays
-from export.graph import GraphDtype
-from export.history_graph import WRITERS
-from export.parity import Probe, Quality
-from model.baselines import Baselines, fit_baselines
-from model.data import Dataset
-from model.data_errors import DataError
-from model.data_split import Holdout, Split
-from model.evaluate import evaluate
-from model.ranking import engine_ranker
-from model.run import Run, RunError
-from service.decoding import Decoding
-from service.engine import Engine
-from service.errors import ServiceError
+from export.artifact_writer import ParityError, Parts, export, write
+from export.graphs.graph_writer import GraphDtype
+from export.graphs.history_encoder import WRITERS
+from export.parity_gate import Probe, Quality
+from export.publish import staging
+from model.data.dataset import Dataset
+from model.data.errors import DataError
+from model.data.split import Holdout, Split
+from model.errors import RunError
+from model.evaluation.baselines import Baselines, fit_baselines
+from model.evaluation.evaluate import evaluate
+from model.evaluation.rankers import engine_ranker
+from model.network.encoders.registry import streams
+from model.training.run_folder import Run
+from service.artifact.artifact import Artifact, ArtifactFileError
+from service.artifact.catalogue import Catalogue, CatalogueItem
+from service.artifact.features import EVENT_TYPES, EventArrays
+from service.common.errors import ServiceError
+from service.engine.decoding import Decoding
+from service.engine.engine import Engine
 
 BLENDS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25, 0.0)
 BLEND_USERS = 1500
@@ -50,7 +53,7 @@ def export_run(
     try:
         say("reading the run and its data")
         run = Run.open(folder)
-        if not run.network.streams and run.network.encoder not in WRITERS:
+        if not streams(run.network) and run.network.encoder not in WRITERS:
             raise ExportError(f"the encoder {run.network.encoder!r} has no graph: it is there to be compared in torch")
         dataset = run.dataset(data)
         split = run.split(dataset)

@@ -12,9 +12,9 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from service.app import create_app
-from service.metrics import Metrics
-from service.policies import DecodingSpec, Policies, Rule, Segment
-from service.settings import DEFAULT_POLICIES, PREFIX, Settings
+from service.common.metrics import Metrics
+from service.common.settings import DEFAULT_POLICIES, PREFIX, Settings
+from service.policies.policies import DecodingSpec, Policies, Rule, Segment
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
 
@@ -49,7 +49,7 @@ Of `/metrics`, one process each. No label ever holds a user or an item.
 _POLICIES = """\
 ## Decoding policies
 
-The file that `GPT4REC_POLICIES` names, by default `deploy/policies.yaml`. Segments are tried in order; the
+The file that `GPT4REC_POLICIES` names, by default `service/policies/default.yaml`. Segments are tried in order; the
 first whose rule holds is taken. A request may name a segment, or a decoding, itself.
 
 Facts of a history that rules may bound: `events` (how many are kept), `recency_s` (seconds since the last
@@ -120,7 +120,7 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
     if value == DEFAULT_POLICIES:
-        value = "deploy/policies.yaml"
+        value = "service/policies/default.yaml"
     return "–" if value is None or value in ("", ()) else f"`{value}`"
 
 

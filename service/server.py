@@ -23,13 +23,13 @@ from typing import Any, cast
 import uvicorn
 from fastapi import FastAPI
 
-from service import logs
+from service.api.connection import Connection
 from service.app import create_app
-from service.connections import Connection
-from service.embedded import EmbeddedValkey
-from service.errors import ServiceError, StartupError
-from service.files import write_aside
-from service.settings import Settings
+from service.common import logs
+from service.common.atomic_files import write_aside
+from service.common.errors import ServiceError, StartupError
+from service.common.settings import Settings
+from service.store.embedded_valkey import EmbeddedValkey
 
 log = logs.get(__name__)
 

@@ -1,1 +1,1 @@
-"""What Grafana shows of the service: the dashboard, its generator, and how both are provisioned."""
+"""The dashboard, written by a program from the metrics that exist."""

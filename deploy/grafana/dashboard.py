@@ -14,8 +14,8 @@ from typing import Any
 import typer
 
 from deploy.prometheus.rules import BURNS, objectives
-from service.budgets import BudgetSettings
-from service.settings import Settings
+from service.common.settings import Settings
+from service.guard.error_budgets import BudgetSettings
 
 WIDTH = 24
 _HEIGHT = 8

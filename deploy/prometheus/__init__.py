@@ -1,0 +1,1 @@
+"""The alert rules, written by a program from the objectives."""

@@ -6,7 +6,7 @@ burns faster than it may, each over a long window and still in a short one. Two 
 objective 14.4 times the allowed share is more than everything and would never fire, so thresholds end half-way between
 what is allowed and everything. And no alert fires by fewer than ten bad ones: three of them at night call nobody.
 
-What the service does by itself about a burning budget happens within seconds (`service.budgets`); this is for people.
+What the service does by itself about a burning budget happens within seconds (`service.guard.error_budgets`); this is for people.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from service.budgets import BudgetSettings, breach_share
+from service.guard.error_budgets import BudgetSettings, breach_share
 
 LEAST_BAD = 10
 RUNBOOK = "docs/runbook.md"

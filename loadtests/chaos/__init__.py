@@ -1,1 +1,1 @@
-"""Faults, tried on real services under load: `python -m loadtests.chaos all --artifact DIR`."""
+"""Faults of Redis, the model, the process, clients and clocks, injected under load."""

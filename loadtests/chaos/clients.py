@@ -15,10 +15,10 @@ from typing import TypeVar
 import numpy as np
 import orjson
 
-from export.artifact import Artifact
-from loadtests import drive
 from loadtests.chaos.scene import Fault, Scene, SceneError
-from loadtests.meanwhile import meanwhile
+from loadtests.common.meanwhile import meanwhile
+from loadtests.load import open_loop_driver
+from service.artifact.artifact import Artifact
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ _HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def _connect(url: str) -> socket.socket:
-    to = drive.target(url)
+    to = open_loop_driver.target(url)
     return socket.create_connection((to.host, to.port), timeout=10.0)
 
 
@@ -81,7 +81,7 @@ def slow_readers(scene: Scene) -> None:
     """What is asked is cheap and long: not the work for it shall be what is tried here."""
     service = scene.serve(GPT4REC_CLIENT_TIMEOUT_S=str(_PATIENCE_S))
     request = _SIMILAR % Artifact.open(scene.artifact).catalogue.item_ids[0].encode()
-    to = drive.target(service.url)
+    to = open_loop_driver.target(service.url)
     with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=_HICCUPS):
         for _ in range(_READERS):
             client = stack.enter_context(socket.socket())
@@ -107,7 +107,7 @@ def idle(scene: Scene) -> None:
     count = IDLE // 10 if scene.quick else IDLE
     _allow_files(count + _SPARE_FILES)
     service = scene.serve()
-    to, before = drive.target(service.url), service.rss_mib()
+    to, before = open_loop_driver.target(service.url), service.rss_mib()
     with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=_HICCUPS):
         # Their number would lengthen the pauses of the generator's own collector.
         gc.disable()
@@ -163,18 +163,18 @@ def flood(scene: Scene) -> None:
 def _flood(url: str, items: list[str], seconds: float, told: multiprocessing.queues.SimpleQueue[str]) -> None:
     """Thousands of events and dozens of lists of one user."""
     rng, start_ms = np.random.default_rng(0), int(time.time() * 1000) - 3_600_000
-    arrivals = [drive.Arrival(due, "/recommend", orjson.dumps({"user_id": "flood", "k": 10}))
-                for due in drive.poisson(rng, _FLOOD_LISTS, seconds)]  # fmt: skip
-    for number, due in enumerate(drive.poisson(rng, _FLOOD_BATCHES, seconds)):
+    arrivals = [open_loop_driver.Arrival(due, "/recommend", orjson.dumps({"user_id": "flood", "k": 10}))
+                for due in open_loop_driver.poisson(rng, _FLOOD_LISTS, seconds)]  # fmt: skip
+    for number, due in enumerate(open_loop_driver.poisson(rng, _FLOOD_BATCHES, seconds)):
         events = [
             {"user_id": "flood", "item_id": items[int(rng.integers(len(items)))], "type": "click",
              "timestamp": start_ms + number * _FLOOD_EVENTS + n, "event_id": f"flood-{number}-{n}"}
             for n in range(_FLOOD_EVENTS)
         ]  # fmt: skip
-        arrivals.append(drive.Arrival(due, "/events", orjson.dumps({"events": events})))
+        arrivals.append(open_loop_driver.Arrival(due, "/events", orjson.dumps({"events": events})))
     arrivals.sort(key=lambda one: one.due_s)
     try:
-        report = drive.drive_now(url, arrivals, warmup_s=0.0)
+        report = open_loop_driver.drive_now(url, arrivals, warmup_s=0.0)
         rungs = {rung: len(latencies) for rung, latencies in report.rungs.items()}
         told.put(f"{len(arrivals)} requests, lists {rungs}, errors {report.errors}")
     except Exception as error:

@@ -9,7 +9,7 @@ from functools import partial
 import httpx
 
 from loadtests.chaos.scene import Fault, Scene
-from loadtests.valkey import TcpValkey
+from loadtests.harness.valkey import TcpValkey
 
 _HOLD_S = 5.0
 _BEHIND_PROXY = 200

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from export.arrays import map_arrays, save_arrays
-from export.artifact import FILES, FORMAT_VERSION, MANIFEST, seal
-from loadtests import server
+from export.publish import seal
 from loadtests.chaos.scene import SETTINGS, Fault, Scene
+from loadtests.harness import served_process
+from service.artifact.arrays import map_arrays, save_arrays
+from service.artifact.artifact import FILES, FORMAT_VERSION, MANIFEST
 
 _DOWN_S, _HOLD_S, _EXIT_S = 1.0, 5.0, 30.0
 # A request that was due before the fault has its answer by then.
@@ -37,7 +38,7 @@ class Restartable:
     """`gpt4rec serve` on a port and data that stay the same over its processes."""
 
     def __init__(self, artifact: Path, folder: Path) -> None:
-        self.port = server.free_port()
+        self.port = served_process.free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._stack = ExitStack()
         self._log = folder / "log"
@@ -56,7 +57,7 @@ class Restartable:
     def start(self) -> None:
         """A process that is ready. Raises NotReadyError."""
         self._stack.close()
-        started = server.started(self._command, "/readyz", self._log, **SETTINGS)
+        started = served_process.started(self._command, "/readyz", self._log, **SETTINGS)
         self.process, _, _ = self._stack.enter_context(started)
 
 
@@ -90,7 +91,7 @@ def damaged(scene: Scene, damage: Callable[[Path], Sequence[str]]) -> None:
     """In place, under a service that serves it; then another is started on it."""
     folder = scene.folder / scene.artifact.resolve().name
     shutil.copytree(scene.artifact, folder)
-    with scene.load(scene.enter(server.serve(folder, **SETTINGS)).url), scene.fault(reasons=()):
+    with scene.load(scene.enter(served_process.serve(folder, **SETTINGS)).url), scene.fault(reasons=()):
         named = damage(folder)
         said = refusal(folder)
         scene.hold(_HOLD_S)

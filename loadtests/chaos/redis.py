@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from functools import partial
 
 from loadtests.chaos.scene import Fault, Scene
-from loadtests.proxy import Proxy, proxy
-from loadtests.server import Served
-from loadtests.valkey import TcpValkey
+from loadtests.harness.served_process import Served
+from loadtests.harness.tcp_proxy import Proxy, proxy
+from loadtests.harness.valkey import TcpValkey
 
 # Nobody's history can be read, or not in time; that most answers then come from below the model is what opens no
 # breaker: it counts attempts of the model only. A queue may form while states are read again.

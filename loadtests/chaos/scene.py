@@ -27,10 +27,10 @@ from typing import Any, TypeVar
 
 import httpx
 
-from export.artifact import Artifact
-from loadtests import server
 from loadtests.chaos.load import EVENTS, RECOMMEND, Load, Seen
-from loadtests.faulty import Control, faulty
+from loadtests.harness import served_process
+from loadtests.harness.faulty_model import Control, faulty
+from service.artifact.artifact import Artifact
 
 T = TypeVar("T")
 
@@ -101,11 +101,11 @@ class Scene:
     def enter(self, context: AbstractContextManager[T]) -> T:
         return self.stack.enter_context(context)
 
-    def serve(self, *arguments: str, **environment: str) -> server.Served:
+    def serve(self, *arguments: str, **environment: str) -> served_process.Served:
         """A service of the scene, ready. Raises NotReadyError."""
-        return self.enter(server.serve(self.artifact, *arguments, **{**SETTINGS, **environment}))
+        return self.enter(served_process.serve(self.artifact, *arguments, **{**SETTINGS, **environment}))
 
-    def faulty(self, *arguments: str, **environment: str) -> tuple[server.Served, Control]:
+    def faulty(self, *arguments: str, **environment: str) -> tuple[served_process.Served, Control]:
         """A service whose model and clock can be told to misbehave."""
         return self.enter(faulty(self.artifact, *arguments, **{**SETTINGS, **environment}))
 

@@ -1,1 +1,1 @@
-"""The criteria of the serving engine, each measured by one command: `python -m loadtests.criteria --help`."""
+"""The criteria of docs/performance.md, one module each."""

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from loadtests import results
+from loadtests.common import results
 from loadtests.criteria import cpu, curves, history, reflected, second, soak, start, store
-from loadtests.criteria.bench import Bench
+from loadtests.harness.bench import Bench
 
 MEASURES: dict[str, tuple[Callable[[Bench], None], bool]] = {
     "start": (start.run, False),

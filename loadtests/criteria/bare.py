@@ -16,8 +16,8 @@ import typer
 import uvicorn
 from fastapi import FastAPI
 
-from service.responses import RecommendAnswer
-from service.schemas import RecommendRequest
+from service.schemas.requests import RecommendRequest
+from service.schemas.responses import RecommendAnswer
 
 
 def create(answer: RecommendAnswer) -> FastAPI:

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from loadtests.drive import Arrival
-from loadtests.wire import Connection, encode
+from loadtests.load.http_wire import Connection, encode
+from loadtests.load.open_loop_driver import Arrival
 
 
 class Client:

@@ -18,28 +18,16 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from export.features import GAP_UNKNOWN
-from loadtests.criteria.bench import (
-    PATIENT,
-    Bench,
-    K,
-    ask,
-    batches,
-    history,
-    load,
-    median,
-    real_histories,
-    settle,
-    warm,
-)
 from loadtests.criteria.client import Client
-from loadtests.drive import Arrival
-from loadtests.replay import read, taken
-from loadtests.server import Process, Served, serve, started
-from service.decoding import Decoding
-from service.engine import Engine
-from service.filters import EVERYTHING
-from service.jobs import DecodeJob, EncodeJob
+from loadtests.harness.bench import PATIENT, Bench, K, ask, batches, history, load, median, real_histories, settle, warm
+from loadtests.harness.served_process import Process, Served, serve, started
+from loadtests.load.open_loop_driver import Arrival
+from loadtests.load.replay import read, taken
+from service.artifact.features import GAP_UNKNOWN
+from service.engine.decode.filters import EVERYTHING
+from service.engine.decoding import Decoding
+from service.engine.engine import Engine
+from service.engine.jobs import DecodeJob, EncodeJob
 
 LIMIT = 1.5
 USERS = 200

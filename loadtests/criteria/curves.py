@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from loadtests.criteria.bench import PATIENT, Bench, ask, batches, history, load, warm
+from loadtests.common.hdr import Latencies
 from loadtests.criteria.cpu import decode_jobs
-from loadtests.drive import Arrival, closed_now
-from loadtests.hdr import Latencies
-from loadtests.server import Served, serve
-from service.decoding import Decoding
-from service.engine import Engine
-from service.jobs import EncodeJob
+from loadtests.harness.bench import PATIENT, Bench, ask, batches, history, load, warm
+from loadtests.harness.served_process import Served, serve
+from loadtests.load.open_loop_driver import Arrival, closed_now
+from service.engine.decoding import Decoding
+from service.engine.engine import Engine
+from service.engine.jobs import EncodeJob
 
 HISTORIES = (50, 100, 200, 500, 1000, 2000)
 KS = (1, 5, 10, 20, 50, 100)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from export.artifact import Artifact
-from loadtests.criteria.bench import PATIENT, Bench, ask, batches, event, history, load, median, settle, tell, warm
-from loadtests.drive import closed_now
-from loadtests.server import Process, Served, serve
+from loadtests.harness.bench import PATIENT, Bench, ask, batches, event, history, load, median, settle, tell, warm
+from loadtests.harness.served_process import Process, Served, serve
+from loadtests.load.open_loop_driver import closed_now
+from service.artifact.artifact import Artifact
 
 SHORT, LONG = 50, 2000
 USERS = 100

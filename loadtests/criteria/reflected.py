@@ -18,11 +18,11 @@ from typing import Any
 
 import uvloop
 
-from loadtests.criteria.bench import MINUTE_MS, Bench, ask, batches, event, history, load, real_histories, tell, warm
+from loadtests.common.hdr import Latencies
 from loadtests.criteria.client import Client
-from loadtests.hdr import Latencies
-from loadtests.replay import read
-from loadtests.server import serve
+from loadtests.harness.bench import MINUTE_MS, Bench, ask, batches, event, history, load, real_histories, tell, warm
+from loadtests.harness.served_process import serve
+from loadtests.load.replay import read
 
 TRIALS = 10_000
 USERS = 400

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from loadtests import wrk
-from loadtests.criteria.bench import Bench
-from loadtests.replay import Replay, read
-from loadtests.server import serve
+from loadtests.harness.bench import Bench
+from loadtests.harness.served_process import serve
+from loadtests.load import wrk
+from loadtests.load.replay import Replay, read
 
 
 def run(bench: Bench) -> None:

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from loadtests.capacity import Capacity, Step, capacity
-from loadtests.criteria.bench import Bench
-from loadtests.drive import Arrival, drive_now
-from loadtests.meanwhile import meanwhile
-from loadtests.replay import Replay, read
-from loadtests.server import Served, serve
+from loadtests.common.meanwhile import meanwhile
+from loadtests.harness.bench import Bench
+from loadtests.harness.served_process import Served, serve
+from loadtests.load.capacity import Capacity, Step, capacity
+from loadtests.load.open_loop_driver import Arrival, drive_now
+from loadtests.load.replay import Replay, read
 
 SHARE = 0.7
 MINUTES = 5.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from loadtests.criteria.bench import Bench, median
-from loadtests.server import serve
+from loadtests.harness.bench import Bench, median
+from loadtests.harness.served_process import serve
 
 
 def run(bench: Bench) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import redis
 
-from export.artifact import Artifact
-from loadtests.criteria.bench import PATIENT, Bench, ask, batches, event, history, load, tell, warm
-from loadtests.drive import closed_now
-from loadtests.replay import taken
-from loadtests.server import Served, serve
+from loadtests.harness.bench import PATIENT, Bench, ask, batches, event, history, load, tell, warm
+from loadtests.harness.served_process import Served, serve
+from loadtests.load.open_loop_driver import closed_now
+from loadtests.load.replay import taken
+from service.artifact.artifact import Artifact
 
 BLOB_BYTES, LOG_BYTES = 16 * 1024, 28 * 1024
 USERS = 10_000

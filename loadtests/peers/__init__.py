@@ -35,6 +35,6 @@ threads, adaptive batching; access log and metrics off. `--tune` tries each by a
 the figures in `loadtests/results/peers_tuning.json`; the comparison takes the fastest, and the row of a system in
 `peers.json` lists all that were tried.
 
-Rates are the highest of an open loop with p99 ≤ 50 ms and no errors (`loadtests.capacity`), for gpt4rec with 99 % of
+Rates are the highest of an open loop with p99 ≤ 50 ms and no errors (`loadtests.load.capacity`), for gpt4rec with 99 % of
 the lists from the full model; `generate`, which takes longer than that, is stated one request at a time.
 """

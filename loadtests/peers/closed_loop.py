@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtests import wrk
-from loadtests.drive import Arrival
+from loadtests.load import wrk
+from loadtests.load.open_loop_driver import Arrival
 
 
 @dataclass(frozen=True, slots=True)

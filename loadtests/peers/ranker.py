@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from service.decoding import Decoding
-from service.engine import DecodeJob, EncodeJob, Engine
-from service.filters import EVERYTHING
+from service.engine.decode.filters import EVERYTHING
+from service.engine.decoding import Decoding
+from service.engine.engine import DecodeJob, EncodeJob, Engine
 
 Body = Mapping[str, Any]
 Answer = dict[str, Any]

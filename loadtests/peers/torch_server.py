@@ -23,10 +23,11 @@ import torch
 from fastapi import FastAPI
 from safetensors.torch import load_file
 
-from export.artifact import Artifact
 from loadtests.peers.plain import History, pool, serve
-from model.network import GPT4Rec, NetworkConfig
-from service.decoding import dense_width
+from model.network.config import NetworkConfig
+from model.network.gpt4rec import GPT4Rec
+from service.artifact.artifact import Artifact
+from service.engine.decoding import dense_width
 
 ARTIFACT, RUN, BEAM, THREADS = "PEER_ARTIFACT", "PEER_RUN", "PEER_BEAM", "PEER_THREADS"
 WIDTH = 64

@@ -19,8 +19,8 @@ import torch
 from fastapi import FastAPI
 from transformers import GPT2Config, GPT2LMHeadModel  # type: ignore[import-not-found]  # only in its own environment
 
-from export.artifact import Artifact
 from loadtests.peers.plain import History, pool, serve
+from service.artifact.artifact import Artifact
 
 ARTIFACT, BEAMS, THREADS = "PEER_ARTIFACT", "PEER_BEAMS", "PEER_THREADS"
 HISTORY_MAX = 50

@@ -1,1 +1,1 @@
-"""Measurements of model quality: one module a part, figures into `loadtests/results/quality.json`."""
+"""How good the lists are: ranking, list qualities, segments, variants, conditions, cold items."""

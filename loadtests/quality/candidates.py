@@ -17,21 +17,21 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from export.artifact import Artifact
-from export.build import Parts, write
+from export.artifact_writer import Parts, write
 from export.from_run import parts_of
-from loadtests import results
-from loadtests.report import table
-from loadtests.scale import STATES, Timed, jobs, paired
-from loadtests.scale_artifact import write_synthetic
-from model.baselines import fit_baselines
-from model.bootstrap import SAMPLES
-from model.data_split import Holdout, Split
-from model.evaluate import Histories, Ranker, evaluate
-from model.ranking import engine_ranker, network_ranker
-from model.run import Run
-from service.decoding import Decoding, Strategy
-from service.engine import Engine
+from loadtests.common import results
+from loadtests.common.report import table
+from loadtests.engine.scale import STATES, Timed, jobs, paired
+from loadtests.engine.synthetic_artifact import write_synthetic
+from model.data.split import Holdout, Split
+from model.evaluation.baselines import fit_baselines
+from model.evaluation.bootstrap import SAMPLES
+from model.evaluation.evaluate import Histories, Ranker, evaluate
+from model.evaluation.rankers import engine_ranker, network_ranker
+from model.training.run_folder import Run
+from service.artifact.artifact import Artifact
+from service.engine.decoding import Decoding, Strategy
+from service.engine.engine import Engine
 
 NAME = "quality_candidates"
 # Strategy and weight of the dense score; the first one's figures are the rows.

@@ -26,25 +26,25 @@ import typer
 from rich.console import Console
 
 from export.from_run import export_run
-from loadtests import results
-from loadtests.draw_cold import PARTS
+from loadtests.common import results
 from loadtests.quality.cold_live import describe, live_ranker
+from loadtests.quality.cold_parts import PARTS
 from loadtests.quality.means import spread, with_holm
 from loadtests.quality.strategies import artifact_of
-from model.bootstrap import paired_bootstrap
-from model.cli import fit
-from model.config import TrainConfig
-from model.data import Dataset, IntArray, Sequences, sequences
-from model.data_split import Holdout, Split
-from model.evaluate import DEPTH, Histories, Ranker, evaluate
-from model.metrics import FloatArray
-from model.ranking import engine_ranker
-from model.run import Run
-from model.text import texts_of
-from model.train import CHECKPOINT, Trainer
-from service.decoding import Decoding
-from service.engine import Engine
-from service.files import write_aside
+from model.cli.train_evaluate import fit
+from model.data.dataset import Dataset, IntArray, Sequences, sequences
+from model.data.split import Holdout, Split
+from model.evaluation.bootstrap import paired_bootstrap
+from model.evaluation.evaluate import DEPTH, Histories, Ranker, evaluate
+from model.evaluation.metrics import FloatArray
+from model.evaluation.rankers import engine_ranker
+from model.texts.sentence_vectors import texts_of
+from model.training.config import TrainConfig
+from model.training.run_folder import Run
+from model.training.trainer import CHECKPOINT, Trainer
+from service.common.atomic_files import write_aside
+from service.engine.decoding import Decoding
+from service.engine.engine import Engine
 
 NAME = "quality_cold"
 DECODING = Decoding("beam", beam_width=5)

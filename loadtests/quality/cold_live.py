@@ -1,6 +1,6 @@
 """Held-out items as they would come to a service between two trainings: described by the items their texts are like.
 
-The model has never seen a text. What it serves is the live catalogue that `service.catalogue_updates` makes of those
+The model has never seen a text. What it serves is the live catalogue that `service.catalogue.updates` makes of those
 descriptions, the very code that follows the file of updates.
 """
 
@@ -13,15 +13,15 @@ import numpy as np
 import orjson
 import polars as pl
 
-from model.alike import likened
-from model.data import Dataset, IntArray
-from model.data import Sequences as Log
-from model.evaluate import Histories, Ranker
-from model.ranking import engine_ranker
-from service.catalogue_file import parse
-from service.catalogue_updates import Likeness, assemble, build
-from service.decoding import Decoding
-from service.engine import Engine
+from model.data.dataset import Dataset, IntArray
+from model.data.dataset import Sequences as Log
+from model.evaluation.evaluate import Histories, Ranker
+from model.evaluation.rankers import engine_ranker
+from model.texts.alike import likened
+from service.catalogue.updates import Likeness, assemble, build
+from service.catalogue.updates_file import parse
+from service.engine.decoding import Decoding
+from service.engine.engine import Engine
 
 # The export knows the held-out items by their ids; as new items they have others.
 _AS_NEW = "new:"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from model.data import Dataset
-from model.data_errors import DataError
+from model.data.dataset import Dataset
+from model.data.errors import DataError
 
 DAY_MS = 86_400_000
 # What ratings stand for where a log has no types of its own: the best are bought, the worst only looked at.

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from loadtests.results import QUALITY, load, record, row, save
-from model import metrics
-from model.bootstrap import paired_bootstrap
-from model.data import IntArray
+from loadtests.common.results import QUALITY, load, record, row, save
+from model.data.dataset import IntArray
+from model.evaluation import metrics
+from model.evaluation.bootstrap import paired_bootstrap
 
 NAME = "quality_conditions"
 MEASURES: dict[str, Callable[[IntArray, int], metrics.FloatArray]] = {

@@ -19,21 +19,21 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from export.features import type_index
 from loadtests.quality.condition_data import journey as journey_of
 from loadtests.quality.condition_data import typed_by_rating
 from loadtests.quality.condition_rows import keep
-from model import metrics
-from model.asking import asking
-from model.baselines import fit_baselines, fit_repeat
-from model.cli import fit
-from model.config import TrainConfig
-from model.data import Dataset, IntArray
-from model.data_split import Split
-from model.evaluate import Ranker, evaluate, item_cf_ranker, popularity_ranker, repeat_ranker
-from model.ranking import network_ranker
-from model.run import Run
-from model.train import Trainer
+from model.cli.train_evaluate import fit
+from model.data.dataset import Dataset, IntArray
+from model.data.split import Split
+from model.evaluation import metrics
+from model.evaluation.baselines import fit_baselines, fit_repeat
+from model.evaluation.evaluate import Ranker, evaluate, item_cf_ranker, popularity_ranker, repeat_ranker
+from model.evaluation.question_context import asking
+from model.evaluation.rankers import network_ranker
+from model.training.config import TrainConfig
+from model.training.run_folder import Run
+from model.training.trainer import Trainer
+from service.artifact.features import type_index
 
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True)

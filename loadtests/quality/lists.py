@@ -19,7 +19,7 @@ import polars as pl
 import typer
 from rich.console import Console
 
-from loadtests import results
+from loadtests.common import results
 from loadtests.quality.means import spread, with_holm
 from loadtests.quality.strategies import (
     BASELINES,
@@ -37,11 +37,11 @@ from loadtests.quality.strategies import (
     label,
     over_seeds,
 )
-from model import qualities
-from model.bootstrap import paired_bootstrap
-from model.metrics import FloatArray
-from service import policies
-from service.settings import DEFAULT_POLICIES
+from model.evaluation import list_qualities
+from model.evaluation.bootstrap import paired_bootstrap
+from model.evaluation.metrics import FloatArray
+from service.common.settings import DEFAULT_POLICIES
+from service.policies import policies
 
 NAME = "quality_lists"
 COMMAND = "python -m loadtests.quality.lists --runs RUN,RUN,RUN --data DIR --work DIR"
@@ -174,7 +174,7 @@ def kinds(asked: Asked, world: World) -> Iterator[tuple[str, str, Rows]]:
     item is that is looked for."""
     split = asked.split
     lengths = split.test.history_end - split.sequences.offsets[split.test.users]
-    group, bounds = qualities.length_groups(lengths)
+    group, bounds = list_qualities.length_groups(lengths)
     for number, (least, most) in enumerate(bounds):
         yield "events in the history", f"{least} to {most}" if most > least else str(least), group == number
     ids = pl.DataFrame({"user_id": [split.sequences.user_ids[user] for user in split.test.users]})
@@ -183,7 +183,7 @@ def kinds(asked: Asked, world: World) -> Iterator[tuple[str, str, Rows]]:
         values = known[column].cast(pl.String)
         for value in sorted(values.drop_nulls().unique().to_list()):
             yield column, value, (values == value).fill_null(value=False).to_numpy()
-    for number, name in enumerate(qualities.POPULARITY_GROUPS):
+    for number, name in enumerate(list_qualities.POPULARITY_GROUPS):
         yield OF_ITEMS, name, world.group[world.target] == number
 
 

@@ -22,28 +22,29 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from export.artifact import Artifact, staging
-from export.build import write
+from export.artifact_writer import write
 from export.from_run import parts_of
-from export.itemcf import Popularity
-from loadtests.engine_bench import histories, next_events, time_runs
-from loadtests.results import QUALITY, load, record, row, save
-from model import metrics
-from model.baselines import Baselines, ItemCFConfig, fit_item_cf
-from model.bootstrap import paired_bootstrap
-from model.cli import fit
-from model.config import TrainConfig
-from model.data import Dataset, IntArray, sequences
-from model.data_split import Split
-from model.evaluate import evaluate
-from model.ranking import network_ranker
-from model.run import Run, split_of
-from model.train import Trainer
-from service.blob import Base, pack
-from service.engine import Engine
-from service.files import write_aside
-from service.state import EncoderState
-from service.versions import VERSION_LENGTH
+from export.publish import staging
+from loadtests.common.results import QUALITY, load, record, row, save
+from loadtests.engine.bench import histories, next_events, time_runs
+from model.cli.train_evaluate import fit
+from model.data.dataset import Dataset, IntArray, sequences
+from model.data.split import Split
+from model.evaluation import metrics
+from model.evaluation.baselines import Baselines, ItemCFConfig, fit_item_cf
+from model.evaluation.bootstrap import paired_bootstrap
+from model.evaluation.evaluate import evaluate
+from model.evaluation.rankers import network_ranker
+from model.training.config import TrainConfig
+from model.training.run_folder import Run, split_of
+from model.training.trainer import Trainer
+from service.artifact.artifact import Artifact
+from service.artifact.item_cf import Popularity
+from service.common.atomic_files import write_aside
+from service.engine.encoder_state import EncoderState
+from service.engine.engine import Engine
+from service.history.state_blob import Base, pack
+from service.store.log_version import VERSION_LENGTH
 
 NAME = "quality_long_histories"
 COMMAND = "python -m loadtests.quality.long_histories --data DIR --work DIR"

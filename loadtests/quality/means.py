@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from model.bootstrap import holm
+from model.evaluation.bootstrap import holm
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:

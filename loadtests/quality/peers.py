@@ -4,7 +4,7 @@
     python -m loadtests.quality.peers --data DIR --work DIR [--everybody] [--factors 64] [--seeds 0,1,2] [--minutes 60]
 
 `--everybody` keeps the last event but one of all users out of training, the strictest reading of leave-one-out; without
-it that of a sample of users (`model.data_split.leave_one_out`), which is what models here are trained with.
+it that of a sample of users (`model.data.split.leave_one_out`), which is what models here are trained with.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from loadtests.common.results import QUALITY, load, record, row, save
 from loadtests.peers import environments
-from loadtests.results import QUALITY, load, record, row, save
-from model.config import TrainConfig
-from model.data import Dataset, IntArray, sequences
-from model.data_split import Split
-from model.evaluate import Histories, Ranker, evaluate
-from model.run import split_of
+from model.data.dataset import Dataset, IntArray, sequences
+from model.data.split import Split
+from model.evaluation.evaluate import Histories, Ranker, evaluate
+from model.training.config import TrainConfig
+from model.training.run_folder import split_of
 
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True)

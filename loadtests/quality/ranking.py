@@ -23,21 +23,21 @@ import polars as pl
 import typer
 from rich.console import Console
 
-from export.features import Vocabulary
 from export.from_run import export_run
-from loadtests import results
+from loadtests.common import results
 from loadtests.quality.means import spread
-from model.cli import fit
-from model.config import TrainConfig
-from model.data import Dataset
-from model.data_split import Split
-from model.evaluate import Ranker, evaluate, item_cf_ranker
-from model.ranking import engine_ranker, network_ranker
-from model.run import Run
-from model.train import CHECKPOINT, Trainer
-from service.decoding import Decoding
-from service.engine import Engine
-from service.files import write_aside
+from model.cli.train_evaluate import fit
+from model.data.dataset import Dataset
+from model.data.split import Split
+from model.evaluation.evaluate import Ranker, evaluate, item_cf_ranker
+from model.evaluation.rankers import engine_ranker, network_ranker
+from model.training.config import TrainConfig
+from model.training.run_folder import Run
+from model.training.trainer import CHECKPOINT, Trainer
+from service.artifact.features import Vocabulary
+from service.common.atomic_files import write_aside
+from service.engine.decoding import Decoding
+from service.engine.engine import Engine
 
 NAME = "quality_ranking"
 COMMAND = "python -m loadtests.quality.ranking --data DIR --work DIR"

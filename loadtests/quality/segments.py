@@ -21,7 +21,7 @@ import numpy.typing as npt
 import typer
 from rich.console import Console
 
-from loadtests import results
+from loadtests.common import results
 from loadtests.quality.means import with_holm
 from loadtests.quality.strategies import (
     BASELINES,
@@ -37,10 +37,10 @@ from loadtests.quality.strategies import (
     label,
     over_seeds,
 )
-from model.bootstrap import Interval, paired_bootstrap
-from model.metrics import FloatArray
-from service import policies
-from service.settings import DEFAULT_POLICIES
+from model.evaluation.bootstrap import Interval, paired_bootstrap
+from model.evaluation.metrics import FloatArray
+from service.common.settings import DEFAULT_POLICIES
+from service.policies import policies
 
 NAME = "quality_segments"
 COMMAND = "python -m loadtests.quality.segments --runs RUN,RUN,RUN --data DIR --work DIR"

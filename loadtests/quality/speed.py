@@ -20,12 +20,12 @@ import torch
 import typer
 from rich.console import Console
 
-from loadtests import results
+from loadtests.common import results
 from loadtests.quality import peers
-from model.config import TrainConfig
-from model.data import Dataset
-from model.memory import keep_freed_memory
-from model.train import Trainer
+from model.data.dataset import Dataset
+from model.training.allocator import keep_freed_memory
+from model.training.config import TrainConfig
+from model.training.trainer import Trainer
 
 NAME = "quality_speed"
 COMMAND = "python -m loadtests.quality.speed --data DIR --work DIR"

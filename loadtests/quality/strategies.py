@@ -16,19 +16,19 @@ import numpy.typing as npt
 import typer
 from scipy import sparse
 
-from export.artifact import Artifact
-from model import metrics, qualities
-from model.data import Dataset, IntArray
-from model.data_split import Holdout, Split
-from model.evaluate import Part, Ranker, evaluate, item_cf_ranker, popularity_ranker
-from model.metrics import FloatArray
-from model.ranking import engine_ranker
-from model.run import Run
-from service.decoding import Decoding, dense_width
-from service.engine import Engine
-from service.files import save_aside
-from service.policies import Policies
-from service.segments import FACT_WINDOW, facts
+from model.data.dataset import Dataset, IntArray
+from model.data.split import Holdout, Split
+from model.evaluation import list_qualities, metrics
+from model.evaluation.evaluate import Part, Ranker, evaluate, item_cf_ranker, popularity_ranker
+from model.evaluation.metrics import FloatArray
+from model.evaluation.rankers import engine_ranker
+from model.training.run_folder import Run
+from service.artifact.artifact import Artifact
+from service.common.atomic_files import save_aside
+from service.engine.decoding import Decoding, dense_width
+from service.engine.engine import Engine
+from service.policies.policies import Policies
+from service.policies.segments import FACT_WINDOW, facts
 
 Say = Callable[[str], None]
 
@@ -191,7 +191,7 @@ class World:
             np.bincount(train, minlength=n),
             metrics.self_information(train, n),
             content if content.nnz else None,
-            qualities.popularity_group(train, n),
+            list_qualities.popularity_group(train, n),
         )
 
     def among(self, rows: npt.NDArray[np.bool_]) -> World:
@@ -207,8 +207,8 @@ def of_lists(lists: IntArray, world: World) -> dict[str, FloatArray]:
         "recall@10": metrics.recall(ranks, K),
         "ndcg@10": metrics.ndcg(ranks, K),
         "novelty": metrics.novelty(lists, K, world.information),
-        "inter": qualities.inter_list_diversity(lists, K, len(world.asked)),
-        "tail": qualities.tail_share(lists, K, world.group),
+        "inter": list_qualities.inter_list_diversity(lists, K, len(world.asked)),
+        "tail": list_qualities.tail_share(lists, K, world.group),
     }
     return found if world.content is None else found | {"intra": metrics.diversity(lists, K, world.content)}
 
@@ -216,14 +216,14 @@ def of_lists(lists: IntArray, world: World) -> dict[str, FloatArray]:
 def of_all(lists: IntArray, world: World) -> dict[str, float]:
     """Measure → the figure of all lists together; entropy in bits, divergences from the items asked for and from
     those of the training."""
-    shown = qualities.exposure(lists, K, len(world.asked))
+    shown = list_qualities.exposure(lists, K, len(world.asked))
     return {
         "coverage": metrics.coverage(lists, K, len(world.asked)),
-        "entropy": qualities.entropy(shown),
-        "gini": qualities.gini(shown),
-        "js_asked": qualities.jensen_shannon(shown, world.asked),
-        "js_trained": qualities.jensen_shannon(shown, world.trained),
-        "kl_asked": qualities.kullback_leibler(world.asked, shown),
+        "entropy": list_qualities.entropy(shown),
+        "gini": list_qualities.gini(shown),
+        "js_asked": list_qualities.jensen_shannon(shown, world.asked),
+        "js_trained": list_qualities.jensen_shannon(shown, world.trained),
+        "kl_asked": list_qualities.kullback_leibler(world.asked, shown),
     }
 
 
@@ -239,4 +239,4 @@ def over_seeds(asked: Asked, name: str, world: World, rows: npt.NDArray[np.bool_
     inside = world.among(rows)
     seeds = [of_lists(lists[name][rows], inside) for lists in asked.lists]
     found = {m: np.asarray(np.mean([one[m] for one in seeds], axis=0), np.float64) for m in seeds[0]}
-    return {m: qualities.of_pairs(values) if m in OF_PAIRS else values for m, values in found.items()}
+    return {m: list_qualities.of_pairs(values) if m in OF_PAIRS else values for m, values in found.items()}

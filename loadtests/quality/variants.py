@@ -21,26 +21,26 @@ import typer
 from rich.console import Console
 
 from export.from_run import export_run
-from loadtests import results
+from loadtests.common import results
 from loadtests.quality.means import spread, with_holm
-from model import metrics
-from model.baselines import Baselines, fit_baselines, fit_repeat
-from model.bootstrap import paired_bootstrap
-from model.cli import fit
-from model.config import TrainConfig
-from model.data import Dataset, IntArray, sequences
-from model.data_split import Split
-from model.defaults import by_rule
-from model.encoders import encoder_class
-from model.evaluate import Ranker, evaluate, item_cf_ranker, popularity_ranker, repeat_ranker
-from model.network import NetworkConfig
-from model.ranking import engine_ranker
-from model.run import Run, split_of
-from model.train import CHECKPOINT, Trainer
-from service import blob
-from service.decoding import Decoding
-from service.engine import EncodeJob, Engine
-from service.state import EncoderState
+from model.cli.train_evaluate import fit
+from model.data.dataset import Dataset, IntArray, sequences
+from model.data.split import Split
+from model.evaluation import metrics
+from model.evaluation.baselines import Baselines, fit_baselines, fit_repeat
+from model.evaluation.bootstrap import paired_bootstrap
+from model.evaluation.evaluate import Ranker, evaluate, item_cf_ranker, popularity_ranker, repeat_ranker
+from model.evaluation.rankers import engine_ranker
+from model.network.config import NetworkConfig
+from model.network.encoders.registry import encoder_class
+from model.training.config import TrainConfig
+from model.training.defaults import by_rule
+from model.training.run_folder import Run, split_of
+from model.training.trainer import CHECKPOINT, Trainer
+from service.engine.decoding import Decoding
+from service.engine.encoder_state import EncoderState
+from service.engine.engine import EncodeJob, Engine
+from service.history import state_blob
 
 NAME = "quality_variants"
 OURS = "gpt4rec"
@@ -154,8 +154,8 @@ def cost(engine: Engine) -> dict[str, float]:
         after = engine.encode([job])[0]
         seconds.append(time.perf_counter() - began)
     assert isinstance(after, EncoderState)  # noqa: S101
-    base = blob.Base.of(after, "0" * 16, 0.0)
-    return {"event_ms": 1000 * float(np.median(seconds)), "state_bytes": len(blob.pack(base, engine.state_shape))}
+    base = state_blob.Base.of(after, "0" * 16, 0.0)
+    return {"event_ms": 1000 * float(np.median(seconds)), "state_bytes": len(state_blob.pack(base, engine.state_shape))}
 
 
 def baselines(split: Split) -> dict[str, dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""The pages for people, as plain files, and the routes that serve them."""
+"""The pages: plain HTML, CSS and JavaScript. No Python lives here."""

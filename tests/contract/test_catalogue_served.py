@@ -8,12 +8,12 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from service.engine import Engine
-from service.errors import StartupError
-from tests.aio import asynchronous, eventually
-from tests.artifacts import write_artifact
-from tests.fakes import FakeEngine
-from tests.serving import Service, serving
+from service.common.errors import StartupError
+from service.engine.engine import Engine
+from tests.support.aio import asynchronous, eventually
+from tests.support.artifacts import write_artifact
+from tests.support.fakes import FakeEngine
+from tests.support.serving import Service, serving
 
 ALL = {"events": [{"item_id": "i3"}], "k": 60, "exclude_seen": False, "decoding": {"strategy": "beam"}}
 

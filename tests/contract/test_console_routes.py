@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from service.auth import Keys
-from service.console import STREAMS_MAX, EventStream
-from service.errors import TooManyStreams
-from service.runtime import RedisCheck, Runtime
-from tests.aio import asynchronous
-from tests.serving import serving
+from service.access.keys import Keys
+from service.common.errors import TooManyStreams
+from service.ops.console import STREAMS_MAX, EventStream
+from service.store.health import RedisCheck
+from tests.support.aio import asynchronous
+from tests.support.serving import serving
 
 OTHERS = Keys.parse(SecretStr("bob:another"), "tokens", rights=False)
 
@@ -48,11 +48,11 @@ async def test_a_stream_ends_with_its_token_and_with_the_process_and_there_are_o
         console, held = runtime.console, []
         inflight = runtime.metrics.inflight._value.get()
         for _ in range(STREAMS_MAX):
-            console.admit(runtime)
-            held.append(console.stream(runtime, "127.0.0.1", "test-token"))
+            console.admit()
+            held.append(console.stream("127.0.0.1", "test-token"))
             assert (await anext(held[-1])).startswith(b"event: status\n")
         with pytest.raises(TooManyStreams):
-            console.admit(runtime)
+            console.admit()
         assert (await service.client.get("/ops/stream")).status_code == 503
         assert runtime.metrics.inflight._value.get() == inflight - STREAMS_MAX
         tokens, runtime.access.ops_tokens = runtime.access.ops_tokens, OTHERS
@@ -60,26 +60,26 @@ async def test_a_stream_ends_with_its_token_and_with_the_process_and_there_are_o
         with pytest.raises(StopAsyncIteration):
             await anext(held[0])
         runtime.access.ops_tokens = tokens
-        console.release(runtime)
-        console.admit(runtime)
+        console.release()
+        console.admit()
         runtime.lifecycle.draining = True
         for stream in held[1:]:
             assert b'"draining"' in await anext(stream)
             with pytest.raises(StopAsyncIteration):
                 await anext(stream)
         for _ in range(STREAMS_MAX):
-            console.release(runtime)
+            console.release()
         assert (console.streams, runtime.metrics.inflight._value.get()) == (0, inflight)
 
 
 @asynchronous
 async def test_a_stream_counts_from_its_admission_and_no_more_when_its_response_cannot_begin() -> None:
     async with serving(operator=True) as service:
-        runtime, console = service.runtime, service.runtime.console
+        console = service.runtime.console
         for _ in range(STREAMS_MAX):
-            console.admit(runtime)
+            console.admit()
         with pytest.raises(TooManyStreams):
-            console.admit(runtime)
+            console.admit()
 
         async def nothing() -> dict[str, str]:
             return {"type": "http.disconnect"}
@@ -87,7 +87,7 @@ async def test_a_stream_counts_from_its_admission_and_no_more_when_its_response_
         async def gone(_: object) -> None:
             raise OSError("the connection is gone")
 
-        response = EventStream(runtime, console.stream(runtime, "127.0.0.1", "test-token"))
+        response = EventStream(console, console.stream("127.0.0.1", "test-token"))
         with pytest.raises(BaseException):  # noqa: B017 - which one is the framework's choice
             await response({"type": "http", "asgi": {"spec_version": "2.4"}}, nothing, gone)
         assert console.streams == STREAMS_MAX - 1
@@ -96,16 +96,16 @@ async def test_a_stream_counts_from_its_admission_and_no_more_when_its_response_
 @asynchronous
 async def test_streams_share_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(operator=True) as service:
-        runtime, console = service.runtime, service.runtime.console
+        console = service.runtime.console
         made: list[object] = []
         state = console._state
 
-        def counted(service: Runtime) -> dict[str, Any]:
-            made.append(service)
-            return state(service)
+        def counted() -> dict[str, Any]:
+            made.append(None)
+            return state()
 
         monkeypatch.setattr(console, "_state", counted)
-        streams = [console.stream(runtime, "127.0.0.1", "test-token") for _ in range(STREAMS_MAX)]
+        streams = [console.stream("127.0.0.1", "test-token") for _ in range(STREAMS_MAX)]
         await asyncio.gather(*(anext(stream) for stream in streams))
         assert len(made) == 1
 

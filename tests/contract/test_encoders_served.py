@@ -9,17 +9,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from model.data import Dataset, sequences
-from model.evaluate import Histories
-from model.ranking import engine_ranker
-from service.decoding import Decoding
-from service.engine import Engine
-from tests.aio import asynchronous
-from tests.artifacts import random_parts, write_artifact
-from tests.fakes import FakeEngine
-from tests.networks import random_network
-from tests.serving import Service, serving
-from tests.valkey import Valkey
+from model.data.dataset import Dataset, sequences
+from model.evaluation.evaluate import Histories
+from model.evaluation.rankers import engine_ranker
+from service.engine.decoding import Decoding
+from service.engine.engine import Engine
+from tests.support.aio import asynchronous
+from tests.support.artifacts import random_parts, write_artifact
+from tests.support.fakes import FakeEngine
+from tests.support.networks import random_network
+from tests.support.serving import Service, serving
+from tests.support.valkey import Valkey
 
 ENCODERS = ("gpt4rec", "bert4rec")
 START_MS = 1_500_000_000_000  # so long ago that the gap to now is unknown, as in the evaluation

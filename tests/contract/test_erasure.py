@@ -10,14 +10,14 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from service.errors import SettingsError
-from service.profile import Profile
-from service.pseudonyms import Pseudonyms
-from service.records import Subject
-from service.settings import Settings
-from tests.aio import asynchronous, eventually
-from tests.serving import Service, serving
-from tests.valkey import Valkey
+from service.common.errors import SettingsError
+from service.common.settings import Settings
+from service.history.profile import Profile
+from service.history.pseudonyms import Pseudonyms
+from service.store.records import Subject
+from tests.support.aio import asynchronous, eventually
+from tests.support.serving import Service, serving
+from tests.support.valkey import Valkey
 
 KEY = "a-key-of-more-than-sixteen-characters"
 USER, SESSION, OTHER = "user-4711", "session-4712", "user-4713"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from service.responses import EraseAnswer, EventsAnswer, MergeAnswer, SimilarAnswer, UserAnswer
-from tests.aio import asynchronous
-from tests.serving import Service, serving
-from tests.valkey import Valkey
+from service.schemas.responses import EraseAnswer, EventsAnswer, MergeAnswer, SimilarAnswer, UserAnswer
+from tests.support.aio import asynchronous
+from tests.support.serving import Service, serving
+from tests.support.valkey import Valkey
 
 
 def event(**fields: Any) -> dict[str, Any]:

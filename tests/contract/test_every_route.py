@@ -12,18 +12,18 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 from starlette.routing import Route
 
-from service import auth
-from tests.aio import asynchronous
+from service.access import keys
 from tests.contract.test_erasure import scan
-from tests.serving import Service, serving
-from tests.valkey import Valkey
+from tests.support.aio import asynchronous
+from tests.support.serving import Service, serving
+from tests.support.valkey import Valkey
 
 USER, ITEM, REASON = "user-4711", "item-4712", "reason-4713"
 SECRETS = {"shop": "shop-secret", "crm": "crm-secret", "alice": "alice-secret", "prom": "prom-secret"}
 EVERYTHING: dict[str, Any] = {
-    "api_keys": f"{auth.entry('shop', SECRETS['shop'])},{auth.entry('crm', SECRETS['crm'], users=True)}",
-    "ops_tokens": auth.entry("alice", SECRETS["alice"]),
-    "metrics_tokens": auth.entry("prom", SECRETS["prom"]),
+    "api_keys": f"{keys.entry('shop', SECRETS['shop'])},{keys.entry('crm', SECRETS['crm'], users=True)}",
+    "ops_tokens": keys.entry("alice", SECRETS["alice"]),
+    "metrics_tokens": keys.entry("prom", SECRETS["prom"]),
     "playground": True,
 }
 # What anybody may see: probes, what is running, what the API is, and pages that ask for a token themselves.
@@ -48,7 +48,7 @@ CALLERS: dict[str, dict[str, str]] = {
     "a-wrong-token": {"Authorization": "Bearer wrong"},
     "a-wrong-scheme": {"Authorization": f"Basic {SECRETS['alice']}"},
     "an-empty-token": {"Authorization": "Bearer "},
-    "a-digest": {"Authorization": f"Bearer {auth.digest(SECRETS['alice']).hex()}"},
+    "a-digest": {"Authorization": f"Bearer {keys.digest(SECRETS['alice']).hex()}"},
     "a-token-in-a-cookie": {"Cookie": f"token={SECRETS['alice']}"},
     "a-name": {"X-API-Key": "alice"},
 }

@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from service.errors import ServiceError
-from service.ingest import Ingest
-from tests.aio import asynchronous
-from tests.serving import serving
+from service.common.errors import ServiceError
+from service.history.ingest import Ingest
+from tests.support.aio import asynchronous
+from tests.support.serving import serving
 
 ORIGIN = "https://shop.example"
 BODY = {"events": [{"item_id": "1"}]}
@@ -84,7 +84,7 @@ async def test_a_named_origin_may_call_the_api_and_read_its_errors_but_not_ops()
 @pytest.mark.parametrize("origins", ["shop.example", "https://shop.example/", "https://a.example,*", "null"])
 def test_what_is_no_origin_stops_the_start(origins: str) -> None:
     from service.app import create_app
-    from service.settings import Settings
+    from service.common.settings import Settings
 
     with pytest.raises(ServiceError, match="GPT4REC_CORS_ORIGINS"):
         create_app(Settings(cors_origins=origins))

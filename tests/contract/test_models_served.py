@@ -13,16 +13,16 @@ import orjson
 import pytest
 import yaml
 
-from service.engine import Engine
-from service.guard import Outcome
-from service.records import Subject
-from service.responses import ModelsAnswer, PoliciesAnswer
-from tests.aio import asynchronous, eventually
-from tests.artifacts import random_parts, write_artifact
-from tests.fakes import FakeEngine
-from tests.networks import random_network
-from tests.serving import Service, serving
-from tests.valkey import Valkey
+from service.engine.engine import Engine
+from service.guard.guard import Outcome
+from service.schemas.responses import ModelsAnswer, PoliciesAnswer
+from service.store.records import Subject
+from tests.support.aio import asynchronous, eventually
+from tests.support.artifacts import random_parts, write_artifact
+from tests.support.fakes import FakeEngine
+from tests.support.networks import random_network
+from tests.support.serving import Service, serving
+from tests.support.valkey import Valkey
 
 ALL = {"name": "all", "when": {"min_events": 0}, "decoding": {"strategy": "greedy"}}
 ONE = {"segments": [ALL], "default": "all"}

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.features import EventArrays
-from service import explorer
-from service import responses as out
-from service.errors import ModelError
-from service.explain import Explanation
-from tests.aio import asynchronous, eventually
-from tests.fakes import FakeEngine
-from tests.serving import Service, serving
+from service.artifact.features import EventArrays
+from service.common.errors import ModelError
+from service.engine.interface import Explanation
+from service.playground import explorer
+from service.schemas import responses as out
+from tests.support.aio import asynchronous, eventually
+from tests.support.fakes import FakeEngine
+from tests.support.serving import Service, serving
 
 T = 1_700_000_000_000
 KEY = "k" * 40

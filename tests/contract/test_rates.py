@@ -7,12 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
-from service.errors import SettingsError
-from service.rates import rate_of
-from service.responses import Problem
-from tests.aio import asynchronous
-from tests.serving import serving
-from tests.valkey import Valkey
+from service.access.rate_limits import rate_of
+from service.common.errors import SettingsError
+from service.schemas.responses import Problem
+from tests.support.aio import asynchronous
+from tests.support.serving import serving
+from tests.support.valkey import Valkey
 
 BODY = {"events": [{"item_id": "1"}]}
 KEYS: dict[str, Any] = {"api_keys": "shop:k1,crm:k2:users", "ops_tokens": "alice:t1", "api_rate": "5/hour"}

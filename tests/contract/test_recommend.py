@@ -14,18 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from service.decoding import Decoding
-from service.engine import Engine
-from service.guard import Outcome
-from service.jobs import decode_key, encode_key
-from service.records import Subject
-from service.responses import RecommendAnswer
-from service.store import Store, StoreSettings
-from tests.aio import asynchronous, eventually
-from tests.artifacts import write_artifact
-from tests.fakes import CATEGORIES, N_ITEMS, FakeEngine
-from tests.serving import Service, serving
-from tests.valkey import Valkey
+from service.engine.decoding import Decoding
+from service.engine.engine import Engine
+from service.engine.jobs import decode_key, encode_key
+from service.guard.guard import Outcome
+from service.schemas.responses import RecommendAnswer
+from service.store.records import Subject
+from service.store.store import Store, StoreSettings
+from tests.support.aio import asynchronous, eventually
+from tests.support.artifacts import write_artifact
+from tests.support.fakes import CATEGORIES, N_ITEMS, FakeEngine
+from tests.support.serving import Service, serving
+from tests.support.valkey import Valkey
 
 
 def ids(answer: dict[str, Any]) -> list[str]:

@@ -16,19 +16,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service import blob
-from service.decoding import STRATEGIES, Decoding, Strategy
-from service.engine import Engine
-from service.jobs import DecodeJob, EncodeJob, Listed
-from service.profile import Profile
-from service.records import Subject, UserRecord
-from service.state import EncoderState
-from service.store import Store, StoreSettings
-from tests.artifacts import random_parts, write_artifact
-from tests.fakes import FakeEngine
-from tests.networks import random_network
-from tests.serving import Service, serving
-from tests.valkey import Valkey
+from service.engine.decoding import STRATEGIES, Decoding, Strategy
+from service.engine.encoder_state import EncoderState
+from service.engine.engine import Engine
+from service.engine.jobs import DecodeJob, EncodeJob, Listed
+from service.history import state_blob
+from service.history.profile import Profile
+from service.store.records import Subject, UserRecord
+from service.store.store import Store, StoreSettings
+from tests.support.artifacts import random_parts, write_artifact
+from tests.support.fakes import FakeEngine
+from tests.support.networks import random_network
+from tests.support.serving import Service, serving
+from tests.support.valkey import Valkey
 
 T = 1_700_000_000_000
 K = 6
@@ -140,7 +140,7 @@ class Deployment:
         for service in self.replicas:
             await service.settled()
         record = await self.store.read(self.user, self.reference.model_version)
-        base = blob.unpack(record.blob, self.reference.state_shape)
+        base = state_blob.unpack(record.blob, self.reference.state_shape)
         if base is None:
             assert not record.events
             return

@@ -13,9 +13,9 @@ import httpx
 import pytest
 import structlog
 
-from service import logs
-from service.ingest import Ingest
-from service.responses import (
+from service.common import logs
+from service.history.ingest import Ingest
+from service.schemas.responses import (
     AuditAnswer,
     FallbackAnswer,
     HealthAnswer,
@@ -24,9 +24,9 @@ from service.responses import (
     ReadyAnswer,
     VersionAnswer,
 )
-from tests.aio import asynchronous
-from tests.serving import serving
-from tests.valkey import Valkey
+from tests.support.aio import asynchronous
+from tests.support.serving import serving
+from tests.support.valkey import Valkey
 
 EVENTS = [{"item_id": "3"}]
 OPS = {"Authorization": "Bearer ops-secret"}

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from service import auth
-from tests.aio import asynchronous, eventually
-from tests.serving import serving
+from service.access import keys
+from tests.support.aio import asynchronous, eventually
+from tests.support.serving import serving
 
 
 @pytest.fixture
 def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "tokens"
-    path.write_text(auth.entry("alice", "first"))
+    path.write_text(keys.entry("alice", "first"))
     monkeypatch.setenv("GPT4REC_OPS_TOKENS_FILE", str(path))
     return path
 
@@ -29,7 +29,7 @@ async def test_a_token_is_withdrawn_from_a_running_service(tokens: Path) -> None
 
         assert (await status("first"), await status("second")) == (200, 401)
         aside = tokens.with_suffix(".new")
-        aside.write_text(f"# rotated\n{auth.entry('alice', 'second')}\n")
+        aside.write_text(f"# rotated\n{keys.entry('alice', 'second')}\n")
         aside.replace(tokens)
 
         async def rotated() -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from export.features import EventArrays
-from model.batches import collate, cut
-from model.data import Dataset, sequences
-from tests.aio import asynchronous
-from tests.fakes import ITEMS, FakeArtifact
-from tests.serving import serving
-from tests.valkey import Valkey
+from model.data.dataset import Dataset, sequences
+from model.training.batches import collate, cut
+from service.artifact.features import EventArrays
+from tests.support.aio import asynchronous
+from tests.support.fakes import ITEMS, FakeArtifact
+from tests.support.serving import serving
+from tests.support.valkey import Valkey
 
 START_MS = 1_700_000_000_000
 # (item, type, milliseconds after the start), in the order they arrive: late ones, ties, an unknown type, every kind.

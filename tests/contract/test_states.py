@@ -10,15 +10,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service import blob
-from service.cache import ProfileCache
-from service.profile import extended
-from service.records import NewEvent, Subject, UserRecord
-from service.store import Store, StoreSettings
-from tests.aio import asynchronous, eventually
-from tests.fakes import SHAPE, FakeEngine
-from tests.serving import Service, serving
-from tests.valkey import Valkey
+from service.history import state_blob
+from service.history.profile import extended
+from service.history.profile_cache import ProfileCache
+from service.store.records import NewEvent, Subject, UserRecord
+from service.store.store import Store, StoreSettings
+from tests.support.aio import asynchronous, eventually
+from tests.support.fakes import SHAPE, FakeEngine
+from tests.support.serving import Service, serving
+from tests.support.valkey import Valkey
 
 T = 1_700_000_000_000
 USER = Subject("user", "u1")
@@ -30,9 +30,9 @@ def seen(service: Service) -> tuple[float, float]:
     return float(h[0]), float(h[1])
 
 
-async def stored_blob(service: Service, subject: Subject = USER) -> blob.Base | None:
+async def stored_blob(service: Service, subject: Subject = USER) -> state_blob.Base | None:
     record = await service.runtime.store.read(subject, "fake-1")
-    return blob.unpack(record.blob, SHAPE)
+    return state_blob.unpack(record.blob, SHAPE)
 
 
 @asynchronous

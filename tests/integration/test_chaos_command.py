@@ -7,10 +7,10 @@ from pathlib import Path
 import typer
 from typer.testing import CliRunner
 
-from loadtests import results
 from loadtests.chaos.__main__ import keep, main, tried
 from loadtests.chaos.redis import FAULTS
-from tests.artifacts import write_artifact
+from loadtests.common import results
+from tests.support.artifacts import write_artifact
 
 
 def test_a_fault_is_tried_and_its_entry_and_row_are_kept(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ import httpx
 import orjson
 import pytest
 
-from tests.artifacts import write_artifact
-from tests.processes import PATIENT, Serve, T, event, history, ids, items_of, post, recommend, serve
-from tests.valkey import Valkey
+from tests.support.artifacts import write_artifact
+from tests.support.processes import PATIENT, Serve, T, event, history, ids, items_of, post, recommend, serve
+from tests.support.valkey import Valkey
 
 TIMEOUT_S = 1.0
 SHORT = {**PATIENT, "GPT4REC_CLIENT_TIMEOUT_S": str(TIMEOUT_S)}

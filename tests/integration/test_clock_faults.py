@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loadtests.faulty import Control, faulty
-from loadtests.server import Served
-from tests.artifacts import write_artifact
-from tests.processes import OPS, PATIENT, event, items_of
-from tests.valkey import Valkey
+from loadtests.harness.faulty_model import Control, faulty
+from loadtests.harness.served_process import Served
+from tests.support.artifacts import write_artifact
+from tests.support.processes import OPS, PATIENT, event, items_of
+from tests.support.valkey import Valkey
 
 SHORT = {**PATIENT, "GPT4REC_DEADLINE_MS": "1000"}
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.artifacts import write_artifact
-from tests.browser import PHONE, accessibility_faults, browser, opened, scrolls_sideways, until
-from tests.processes import OPS, PATIENT, Serve, recommend, serve
-from tests.valkey import Valkey
+from tests.support.artifacts import write_artifact
+from tests.support.browser import PHONE, accessibility_faults, browser, opened, scrolls_sideways, until
+from tests.support.processes import OPS, PATIENT, Serve, recommend, serve
+from tests.support.valkey import Valkey
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.artifacts import write_artifact
-from tests.processes import PATIENT, Serve, T, event, history, ids, items_of, recommend, serve
+from tests.support.artifacts import write_artifact
+from tests.support.processes import PATIENT, Serve, T, event, history, ids, items_of, recommend, serve
 
 WRITERS = 4
 

@@ -11,11 +11,11 @@ import pytest
 
 from deploy.grafana import dashboard
 from deploy.prometheus import rules
-from loadtests.prometheus import installed, prometheus, scaled
-from loadtests.valkey import TcpValkey
-from service.budgets import BudgetSettings
-from tests.artifacts import write_artifact
-from tests.processes import PATIENT, Serve, items_of, post, recommend, serve
+from loadtests.harness.prometheus import installed, prometheus, scaled
+from loadtests.harness.valkey import TcpValkey
+from service.guard.error_budgets import BudgetSettings
+from tests.support.artifacts import write_artifact
+from tests.support.processes import PATIENT, Serve, items_of, post, recommend, serve
 
 pytestmark = pytest.mark.skipif(not installed(), reason="prometheus is not installed (Debian: prometheus)")
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from tests.artifacts import write_artifact
-from tests.processes import PATIENT, Serve, recommend, serve
-from tests.valkey import Valkey
+from tests.support.artifacts import write_artifact
+from tests.support.processes import PATIENT, Serve, recommend, serve
+from tests.support.valkey import Valkey
 
 ASK = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 WAIT_S = 20.0

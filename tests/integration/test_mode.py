@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.proxy import proxy
-from service.errors import StoreUnavailable
-from service.guard import ModeName
-from service.mode import Mode, ModeKeeper
-from service.store import Durability, Store, StoreSettings
-from tests.aio import asynchronous, eventually
-from tests.clock import FakeClock
-from tests.valkey import TcpValkey, Valkey
+from loadtests.harness.tcp_proxy import proxy
+from service.common.errors import StoreUnavailable
+from service.coordination.forced_mode import Mode, ModeKeeper
+from service.guard.guard import ModeName
+from service.store.store import Durability, Store, StoreSettings
+from tests.support.aio import asynchronous, eventually
+from tests.support.clock import FakeClock
+from tests.support.valkey import TcpValkey, Valkey
 
 
 @contextlib.asynccontextmanager

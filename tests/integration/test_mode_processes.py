@@ -13,13 +13,13 @@ from typing import Any
 import httpx
 import pytest
 
-from loadtests.faulty import Control, faulty
-from loadtests.server import Served
-from tests.aio import asynchronous
-from tests.artifacts import write_artifact
-from tests.processes import OPS, PATIENT
-from tests.serving import serving
-from tests.valkey import Valkey
+from loadtests.harness.faulty_model import Control, faulty
+from loadtests.harness.served_process import Served
+from tests.support.aio import asynchronous
+from tests.support.artifacts import write_artifact
+from tests.support.processes import OPS, PATIENT
+from tests.support.serving import serving
+from tests.support.valkey import Valkey
 
 
 @dataclass(frozen=True)

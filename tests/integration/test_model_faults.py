@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from loadtests.faulty import Control, faulty
-from tests.artifacts import write_artifact
-from tests.processes import OPS, PATIENT, T, event, items_of
+from loadtests.harness.faulty_model import Control, faulty
+from tests.support.artifacts import write_artifact
+from tests.support.processes import OPS, PATIENT, T, event, items_of
 
 BUDGET_MS = 300.0
 # Judged by few requests, and soon.

@@ -15,11 +15,11 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from export.artifact import FORMAT_VERSION, MANIFEST
-from service.cli_ops import app
-from tests.artifacts import write_artifact
-from tests.processes import OPS, PATIENT, Serve, ids, items_of, post, recommend, serve
-from tests.valkey import Valkey
+from service.artifact.artifact import FORMAT_VERSION, MANIFEST
+from service.cli.ops import app
+from tests.support.artifacts import write_artifact
+from tests.support.processes import OPS, PATIENT, Serve, ids, items_of, post, recommend, serve
+from tests.support.valkey import Valkey
 
 QUESTION = {"user_id": "u1", "k": 8, "decoding": {"strategy": "beam"}, "segment": "active"}
 # What is let go is let go soon.

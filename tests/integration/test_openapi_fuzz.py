@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests import fuzz
-from tests.artifacts import write_artifact
-from tests.processes import items_of, post, recommend, serve
+from tests.support import fuzz
+from tests.support.artifacts import write_artifact
+from tests.support.processes import items_of, post, recommend, serve
 
 
 def test_no_server_error_and_no_undocumented_answer(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from loadtests import stress
-from loadtests.criteria.bench import Bench
-from loadtests.drive import Record, drive_now
-from loadtests.faulty import faulty
-from tests.artifacts import write_artifact
+from loadtests.harness.bench import Bench
+from loadtests.harness.faulty_model import faulty
+from loadtests.load.open_loop_driver import Record, drive_now
+from loadtests.reliability import stress
+from tests.support.artifacts import write_artifact
 
 
 @pytest.fixture(scope="module")

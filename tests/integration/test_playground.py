@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from export.catalogue import Catalogue
-from tests.artifacts import random_parts, write_artifact
-from tests.browser import DESK, PHONE, accessibility_faults, browser, scrolls_sideways  # noqa: F401 - a fixture
-from tests.processes import PATIENT, Serve, serve
+from service.artifact.catalogue import Catalogue
+from tests.support.artifacts import random_parts, write_artifact
+from tests.support.browser import DESK, PHONE, accessibility_faults, browser, scrolls_sideways  # noqa: F401 - a fixture
+from tests.support.processes import PATIENT, Serve, serve
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

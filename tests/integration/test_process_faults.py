@@ -15,10 +15,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from export.artifact import FILES, FORMAT_VERSION, MANIFEST
-from tests.artifacts import write_artifact
-from tests.processes import PATIENT, Serve, ids, items_of, post, recommend, serve
-from tests.valkey import Valkey
+from service.artifact.artifact import FILES, FORMAT_VERSION, MANIFEST
+from tests.support.artifacts import write_artifact
+from tests.support.processes import PATIENT, Serve, ids, items_of, post, recommend, serve
+from tests.support.valkey import Valkey
 
 WAIT_S = 30.0
 

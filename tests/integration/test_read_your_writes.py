@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.artifacts import write_artifact
-from tests.processes import PATIENT, Serve, T, event, ids, items_of, recommend, serve
-from tests.valkey import TcpValkey
+from tests.support.artifacts import write_artifact
+from tests.support.processes import PATIENT, Serve, T, event, ids, items_of, recommend, serve
+from tests.support.valkey import TcpValkey
 
 TRIALS = 240
 USERS = 12

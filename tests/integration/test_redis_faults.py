@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from loadtests.proxy import Proxy, proxy
-from tests.artifacts import write_artifact
-from tests.processes import (
+from loadtests.harness.tcp_proxy import Proxy, proxy
+from tests.support.artifacts import write_artifact
+from tests.support.processes import (
     OPS,
     PATIENT,
     Serve,
@@ -31,7 +31,7 @@ from tests.processes import (
     recommend,
     serve,
 )
-from tests.valkey import TcpValkey, pid_of_embedded
+from tests.support.valkey import TcpValkey, pid_of_embedded
 
 THREADS = 5
 PER_SECOND = 50

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 import hiredis
 import pytest
 
-from service.errors import StoreUnavailable
-from service.redis_lane import RedisLane
-from tests.aio import asynchronous, eventually
+from service.common.errors import StoreUnavailable
+from service.store.redis_read_lane import RedisLane
+from tests.support.aio import asynchronous, eventually
 
 
 @asynccontextmanager

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from loadtests.proxy import Proxy, proxy
-from service.store import Store, StoreSettings
-from tests.aio import eventually
-from tests.artifacts import write_artifact
-from tests.processes import PATIENT, Serve, T, event, eventually_rung, history, items_of, post, recommend, serve
-from tests.valkey import TcpValkey
+from loadtests.harness.tcp_proxy import Proxy, proxy
+from service.store.store import Store, StoreSettings
+from tests.support.aio import eventually
+from tests.support.artifacts import write_artifact
+from tests.support.processes import PATIENT, Serve, T, event, eventually_rung, history, items_of, post, recommend, serve
+from tests.support.valkey import TcpValkey
 
 # Between the two, reads are out of time and writes are not.
 READ_MS, WRITE_MS = 150, 1500

@@ -11,9 +11,21 @@ from typing import Any
 
 import pytest
 
-from tests.artifacts import write_artifact
-from tests.processes import OPS, PATIENT, Serve, T, eventually_rung, history, ids, items_of, post, recommend, serve
-from tests.valkey import TcpValkey
+from tests.support.artifacts import write_artifact
+from tests.support.processes import (
+    OPS,
+    PATIENT,
+    Serve,
+    T,
+    eventually_rung,
+    history,
+    ids,
+    items_of,
+    post,
+    recommend,
+    serve,
+)
+from tests.support.valkey import TcpValkey
 
 
 @pytest.fixture(scope="module")

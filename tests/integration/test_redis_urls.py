@@ -14,12 +14,12 @@ import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from service.errors import SettingsError
-from service.mode import Mode
-from service.records import NewEvent, Subject
-from service.redis_link import client_for
-from service.store import Store, StoreSettings
-from tests.aio import asynchronous, eventually
+from service.common.errors import SettingsError
+from service.coordination.forced_mode import Mode
+from service.store.records import NewEvent, Subject
+from service.store.redis_link import client_for
+from service.store.store import Store, StoreSettings
+from tests.support.aio import asynchronous, eventually
 
 T = 1_700_000_000_000
 

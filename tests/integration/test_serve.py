@@ -14,10 +14,10 @@ import orjson
 import pytest
 import torch
 
-from tests.artifacts import random_parts, write_artifact
-from tests.networks import random_network
-from tests.processes import OPS, PATIENT, Serve, eventually_rung, items_of, post, recommend, serve
-from tests.valkey import Valkey
+from tests.support.artifacts import random_parts, write_artifact
+from tests.support.networks import random_network
+from tests.support.processes import OPS, PATIENT, Serve, eventually_rung, items_of, post, recommend, serve
+from tests.support.valkey import Valkey
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_an_open_loop_load_is_answered(artifact: Path, tmp_path: Path, valkey: V
     file = tmp_path / "load.json"
     with serve(tmp_path, "--artifact", str(artifact), "--redis", valkey.url, **PATIENT) as service:
         command = [
-            sys.executable, "-m", "loadtests.open_loop", "--url", str(service.client.base_url), "--rate", "60",
+            sys.executable, "-m", "loadtests.load", "--url", str(service.client.base_url), "--rate", "60",
             "--seconds", "3", "--users", "20", "--history", "6", "--json", str(file),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service import store_scripts, versions
-from service.errors import SettingsError, StoreUnavailable
-from service.records import NewEvent, Subject, UserRecord, parse_events
-from service.store import Store, StoreSettings
-from tests.aio import asynchronous
-from tests.valkey import Valkey
+from service.common.errors import SettingsError, StoreUnavailable
+from service.store import log_version, lua_scripts
+from service.store.records import NewEvent, Subject, UserRecord, parse_events
+from service.store.store import Store, StoreSettings
+from tests.support.aio import asynchronous
+from tests.support.valkey import Valkey
 
 T = 1_700_000_000_000
 MODEL = "m1"
@@ -80,7 +80,7 @@ class PlainLog:
             if len(self.scores) >= self.cap and score < min(self.scores.values()):
                 continue
             self.scores[member] = score
-            self.version = versions.link(self.version, parse_events([member, repr(score).encode()])[0])
+            self.version = log_version.link(self.version, parse_events([member, repr(score).encode()])[0])
             if len(self.scores) > self.cap:
                 del self.scores[self.members()[0]]
         return accepted, duplicates
@@ -144,7 +144,7 @@ async def test_a_late_event_finds_its_place(shared_valkey: Valkey) -> None:
     await store.append(user(), [click("b", T + 10)])
     after = await store.read(user(), MODEL)
     assert items(after) == ["a", "b", "c"]
-    assert versions.tail(after, before.version, before.events[-1].score) is None
+    assert log_version.tail(after, before.version, before.events[-1].score) is None
     await store.close()
 
 
@@ -334,7 +334,7 @@ async def test_flushed_scripts_are_sent_again(shared_valkey: Valkey) -> None:
 def test_script_names_are_what_the_server_computes(shared_valkey: Valkey) -> None:
     async def check() -> None:
         store = await Store.connect(config(shared_valkey))
-        for script in store_scripts.ALL:
+        for script in lua_scripts.ALL:
             reply = await store._link.command("SCRIPT", "LOAD", script.source, timeout_s=2)
             assert reply in (script.sha, script.sha.encode())
         await store.close()

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import pytest
 
-from service.errors import StoreUnavailable
-from service.records import NewEvent, Subject
-from service.store import Store, StoreSettings
-from tests.aio import asynchronous, eventually
-from tests.valkey import Valkey
+from service.common.errors import StoreUnavailable
+from service.store.records import NewEvent, Subject
+from service.store.store import Store, StoreSettings
+from tests.support.aio import asynchronous, eventually
+from tests.support.valkey import Valkey
 
 T = 1_700_000_000_000
 MODEL = "m1"

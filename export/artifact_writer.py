@@ -1,0 +1,119 @@
+"""From a trained network to a sealed artefact folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from export.graphs.blend_sampler import write_blend_sampler
+from export.graphs.decoder import write_decoder
+from export.graphs.dense_candidates import dense_by_rule
+from export.graphs.encoder import write_encoder
+from export.graphs.explainer import write_explainer
+from export.graphs.graph_writer import OPSET, GraphDtype
+from export.graphs.history_encoder import write_history_encoder
+from export.graphs.path_sampler import write_sampler
+from export.parity_gate import GateResult, Probe, Quality, check
+from export.publish import publish, seal, staging
+from model.network.encoders.registry import receptive_field, streams
+from model.network.gpt4rec import GPT4Rec
+from model.tokenizers.tokenizer import Tokenizer
+from service.artifact.arrays import save_arrays
+from service.artifact.artifact import EXPLAINER, Artifact
+from service.artifact.catalogue import Catalogue
+from service.artifact.features import ContextVocabulary, Vocabulary
+from service.artifact.item_cf import ItemCF, Popularity
+from service.artifact.trie import Trie
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything an artefact is made of. `blend` is the weight of the dense score in the final ranking; `dense` says
+    whether the best items by that score join the beam's candidates (None: by the size of the catalogue); `about` goes
+    into the manifest as it is (data range, offline metrics, …)."""
+
+    name: str
+    model: GPT4Rec
+    tokenizer: Tokenizer
+    catalogue: Catalogue
+    context: ContextVocabulary
+    item_cf: ItemCF
+    popularity: Popularity
+    blend: float
+    about: Mapping[str, Any] = field(default_factory=dict)
+    dense: bool | None = None
+
+    @property
+    def dense_candidates(self) -> bool:
+        return dense_by_rule(len(self.catalogue)) if self.dense is None else self.dense
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        c = self.model.config
+        return Vocabulary.of(self.catalogue.item_ids, self.context, c.has_time, c.n_types)
+
+
+class ParityError(RuntimeError):
+    """The exported graphs do not agree with the network; nothing was published. The message says what differs."""
+
+
+def export(
+    parts: Parts, root: Path, dtype: GraphDtype, probes: Sequence[Probe], quality: Quality | None = None
+) -> tuple[Path, GateResult]:
+    """Write, check and publish an artefact under `root`. `quality` holds graphs that round to the float32 ones.
+
+    Raises ParityError, and publishes nothing, where the served code over the written files does not reproduce the
+    network and the reference decoder.
+    """
+    with staging(root) as folder:
+        write(parts, folder, dtype)
+        result = check(parts.model, Artifact.open(folder), probes, dtype, parts.blend, quality)
+        if result.failures:
+            raise ParityError("the exported graphs differ from the network:\n  " + "\n  ".join(result.failures))
+        seal(folder, _manifest(parts, dtype) | {"parity": result.to_json()}, parts.name)
+        return publish(folder, root), result
+
+
+def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
+    """All files of an artefact, sealed; the parity gate is the caller's."""
+    model = parts.model.eval()
+    weights = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    if streams(model.config):
+        write_encoder(model.config, weights, folder / "encoder.onnx", dtype)
+        write_explainer(model.config, weights, folder / EXPLAINER, dtype)
+    else:
+        write_history_encoder(model.config, weights, folder / "encoder.onnx", dtype)
+    write_decoder(model.config, weights, folder / "decoder.onnx", dtype, dense=parts.dense_candidates)
+    sampler = write_blend_sampler if parts.dense_candidates else write_sampler
+    sampler(model.config, weights, folder / "sampler.onnx", dtype)
+    Trie.build(parts.tokenizer.codes).save(folder / "trie.npz")
+    with torch.no_grad():
+        table = model.item_table().cpu().numpy().astype(np.float32)
+    save_arrays(folder / "items.npz", item_table=table)
+    parts.catalogue.save(folder / "catalogue.npz")
+    parts.tokenizer.save(folder)
+    parts.item_cf.save(folder / "itemcf.npz")
+    parts.popularity.save(folder / "popularity.npz")
+    seal(folder, _manifest(parts, dtype), parts.name)
+
+
+def _manifest(parts: Parts, dtype: GraphDtype) -> dict[str, Any]:
+    config = parts.model.config
+    return {
+        "streaming": streams(config),
+        "receptive_field": receptive_field(config),
+        "network": config.to_json(),
+        "context": parts.context.to_json(),
+        "has_time": config.has_time,
+        "tokenizer": parts.tokenizer.kind,
+        "dtype": dtype,
+        "opset": OPSET,
+        "blend": parts.blend,
+        "dense_candidates": parts.dense_candidates,
+        **parts.about,
+    }

@@ -1,0 +1,83 @@
+"""`gpt4rec export --baseline`: an artefact without a network, whose lists come from a named scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from export.from_run import ExportError, catalogue_of
+from export.publish import publish, seal, staging
+from model.data.dataset import Dataset, sequences
+from model.data.errors import DataError
+from model.data.split import Split
+from model.evaluation.baselines import fit_baselines, fit_repeat
+from model.tokenizers.atomic import AtomicTokenizer
+from model.training.conditions import fit_context, item_controls
+from model.training.config import TrainConfig
+from model.training.run_folder import split_of
+from service.artifact.arrays import save_arrays
+from service.artifact.features import EVENT_TYPES
+from service.artifact.trie import Trie
+
+Name = Literal["item_cf", "popularity", "repeat"]
+NAMES: tuple[str, ...] = get_args(Name)
+
+# Newest events of a history that repeat purchase counts: what is older than that weighs nothing to speak of.
+REPEAT_EVENTS = 200
+
+Say = Callable[[str], None]
+
+
+def export_baseline(name: Name, data: Path, out: Path, *, say: Say = lambda _: None) -> Path:
+    """Fit the scorer on the training part of `data`, split as a training splits it by default, and publish it under
+    `out`. Raises ExportError where the data cannot be read."""
+    try:
+        say("reading the data")
+        dataset = Dataset.load(data)
+        split = split_of(TrainConfig(), sequences(dataset))
+    except DataError as error:
+        raise ExportError(str(error)) from error
+    with staging(out) as folder:
+        say("fitting item-CF and popularity")
+        manifest = _write(name, dataset, split, folder)
+        seal(folder, manifest, f"{name}-{dataset.name}")
+        return publish(folder, out)
+
+
+def _write(name: Name, dataset: Dataset, split: Split, folder: Path) -> dict[str, Any]:
+    """All files but the manifest, which is returned."""
+    # A scorer of one's own items is only worth asking where lists may hold what the history does.
+    fitted = fit_baselines(split, exclude_history=name != "repeat")
+    repeat = fit_repeat(split) if name == "repeat" else None
+    n = split.train.n_items
+    tokenizer = AtomicTokenizer.fit(n)
+    Trie.build(tokenizer.codes).save(folder / "trie.npz")
+    save_arrays(folder / "items.npz", item_table=np.zeros((n + 2, 1), np.float32))
+    catalogue_of(dataset, split.sequences.item_ids).save(folder / "catalogue.npz")
+    tokenizer.save(folder)
+    fitted.item_cf.save(folder / "itemcf.npz")
+    fitted.popularity.save(folder / "popularity.npz")
+    context = fit_context(dataset, split.train, item_controls(dataset, split.train.item_ids))
+    reach = {"item_cf": fitted.item_cf.horizon, "popularity": 1, "repeat": REPEAT_EVENTS}[name]
+    return {
+        "baseline": {"name": name} | ({} if repeat is None else {"decay": repeat.decay}),
+        "streaming": False,
+        "receptive_field": reach,
+        "network": {
+            "n_items": n, "code_sizes": list(tokenizer.code_sizes), "n_types": len(EVENT_TYPES),
+            "n_slots": len(context.slots), "d_model": 1, "layers": 0, "heads": 0, "window": 0, "d_head": 0,
+            "state_dtype": "float16",
+        },
+        "context": context.to_json(),
+        "has_time": dataset.has_time,
+        "tokenizer": tokenizer.kind,
+        "dtype": "float32",
+        "blend": 1.0,
+        "training": asdict(TrainConfig()),
+        "item_cf": fitted.config.to_json(),
+        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "path": None},
+    }  # fmt: skip

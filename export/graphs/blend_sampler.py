@@ -1,0 +1,50 @@
+"""`sampler.onnx` where dense candidates join: sampled lists (top-p, temperature), drawn by the blend of both scores.
+
+The candidates are those of the beam and the best by q · e over the whole catalogue, as a deterministic list has them;
+the list is drawn from them without replacement, with Gumbel noise on score ÷ temperature (Gumbel-top-k, Kool, van Hoof
+and Welling, 2019; among the most probable ones alone, as Fan et al., 2018). A path says which cell an item is in and
+little about the items of a cell, so drawing by the path alone gives up far more accuracy for the same diversity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from export.graphs.graph_writer import INT, GraphDtype
+from export.graphs.sampling import SamplingGraph
+from model.network.config import NetworkConfig
+from service.artifact.graph_interface import NEVER
+
+
+def write_blend_sampler(
+    config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
+) -> None:
+    """Inputs beside those of `export.graphs.decoder.write_decoder` with `dense` and of `export.graphs.sampling`:
+    item_hash [rows]. The same outputs; items in the order they were drawn in."""
+    BlendSamplerGraph(config, weights, dtype, dense=True).write(path)
+
+
+class BlendSamplerGraph(SamplingGraph):
+    def output_lists(self, item: ir.Value, score: ir.Value, log_prob: ir.Value) -> None:
+        """Draw from all candidates [B, 1, W + D]; those outside the nucleus come last, what is none after them."""
+        op = self.op
+        item_hash = self.input("item_hash", INT, ["rows"])
+        alive = op.Greater(score, self.floats(NEVER / 2))
+        tempered = op.Where(alive, op.Mul(score, self.row["inverse_temperature"]), self.floats(NEVER))
+        phi = op.LogSoftmax(tempered, axis=-1)
+        noise = self.gumbel(op.Gather(item_hash, op.Max(item, self.ints(0)), axis=0))
+        perturbed = op.Add(phi, noise)
+        key = op.Where(self.nucleus(phi), perturbed, self.last(perturbed))
+        key = op.Where(alive, key, self.floats(NEVER))
+        _, order = op.TopK(key, self.levels[-1]["keep"], axis=2, _outputs=2)
+
+        def take(x: ir.Value) -> ir.Value:
+            value: ir.Value = op.GatherElements(x, order, axis=2)
+            return value
+
+        self.write_lists(take(item), take(score), take(log_prob))

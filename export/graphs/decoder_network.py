@@ -1,0 +1,71 @@
+"""The parts of the decoder's network that every decoding graph is built from: the query, the levels, the token scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from export.graphs.graph_writer import FLOAT, INT, GraphDtype, GraphWriter
+from model.network.config import NetworkConfig
+
+
+class DecoderNetwork(GraphWriter):
+    """A graph with the decoder's weights, and the inputs of a request.
+
+    Attributes:
+        h: [B, d] float32 hidden states.
+        context: [B, slots] int64 rows of the context table.
+        gap: [B, 2] float32, log(1 + seconds) / 10 and 1, or zeros where the gap is unknown.
+        filter: [B] int64 filter of each row.
+        table: [rows, d] item embeddings; a subclass declares this input.
+    """
+
+    table: ir.Value
+
+    def __init__(
+        self, name: str, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype
+    ) -> None:
+        super().__init__(name, weights, dtype)
+        self.config = config
+        self.h = self.input("h", FLOAT, ["batch", config.d_model])
+        self.context = self.input("context", INT, ["batch", config.n_slots])
+        self.gap = self.input("gap", FLOAT, ["batch", 2])
+        self.filter = self.input("filter", INT, ["batch"])
+
+    def query(self) -> ir.Value:
+        """q [B, d] = γ(context, gap) ⊙ norm(h) + β(context, gap)."""
+        op, c = self.op, self.config
+        table = self._weights["context.table.weight"][None] + self._weights["context.slot"].reshape(c.n_slots, 1, -1)
+        table[:, 0] = 0.0  # row 0 is "unknown" in every slot
+        rows = self.constant(table.reshape(-1, table.shape[2]).astype(np.float32), "context.rows")
+        base = self.constant(np.arange(c.n_slots, dtype=np.int64) * table.shape[1], "context.base")
+        known = op.ReduceSum(op.Gather(rows, op.Add(self.context, base), axis=0), self.ints(1), keepdims=0)
+        gap = [self._weights["context.gap.weight"].reshape(-1), self._weights["context.gap_known"].reshape(-1)]
+        mixed = op.Gemm(self.gap, self.constant(np.stack(gap).astype(np.float32), "context.gap"), known)
+        bias = self._weights["context.modulate.bias"].copy()
+        bias[: c.d_model] += 1.0
+        modulation = op.Gemm(
+            self.to_compute(self.silu(mixed)),
+            self.matrix("context.modulate.weight"),
+            self.constant(bias.astype(self.numpy_compute), "context.modulate.bias+1"),
+        )
+        gamma, beta = op.Split(modulation, axis=1, num_outputs=2, _outputs=2)
+        value: ir.Value = op.Add(op.Mul(self.norm(self.to_compute(self.h), "context.norm"), gamma), beta)
+        return value
+
+    def token_log_probs(self, level: int, state: ir.Value) -> ir.Value:
+        """[rows, tokens] float32."""
+        logits = self.gemm(self.norm(state, f"level_norm.{level}"), f"level_out.{level}")
+        value: ir.Value = self.op.LogSoftmax(self.to_float(logits), axis=-1)
+        return value
+
+    def advance(self, level: int, state: ir.Value) -> ir.Value:
+        """Decoder state that a level is asked with: s + down(silu(up(norm(s)))); level 0 begins with q."""
+        name = f"advance.{level}"
+        hidden = self.silu(self.gemm(self.norm(state, f"{name}.norm"), f"{name}.up"))
+        value: ir.Value = self.op.Add(state, self.gemm(hidden, f"{name}.down"))
+        return value

@@ -1,0 +1,73 @@
+"""What every encoder graph reads of the events: items, types and times, embedded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from export.graphs.graph_writer import FLOAT, GraphDtype, GraphWriter
+from model.network.config import NetworkConfig
+from model.network.gpt4rec import PERIODS_MS
+
+MASKED = -30_000.0  # a float16 number, and far below any score
+
+
+class EventGraph(GraphWriter):
+    """B rows of T events. A graph declares its inputs first: item / type / time / previous [B, T], where previous is
+    the time of the event before, and table [N + 2, d]."""
+
+    item: ir.Value
+    type: ir.Value
+    time: ir.Value
+    previous: ir.Value
+    table: ir.Value
+
+    def __init__(
+        self, name: str, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype
+    ) -> None:
+        super().__init__(name, weights, dtype)
+        self.config = config
+
+    def embed(self) -> ir.Value:
+        """Item + type + gap + period."""
+        value: ir.Value = self.op.Add(self.items(), self.features())
+        return value
+
+    def items(self) -> ir.Value:
+        """[B, T, d] the items, scaled by type where the network does."""
+        op = self.op
+        items: ir.Value = op.Gather(self.table, self.item, axis=0)
+        if self.config.type_scale:
+            scale = op.Gather(self.weight("type_scale"), self.type, axis=0)
+            items = op.Mul(items, op.Unsqueeze(scale, self.ints(2)))
+        return items
+
+    def features(self) -> ir.Value:
+        """[B, T, d] type + gap + period, nothing of which the start token has."""
+        op, c = self.op, self.config
+        x = op.Gather(self.weight("event_type.weight"), self.type, axis=0)
+        if c.has_time:
+            x = op.Add(x, self.times())
+        is_event = op.Less(self.type, self.ints(c.n_types))
+        value: ir.Value = op.Mul(x, op.Unsqueeze(self.cast(is_event, self.compute), self.ints(2)))
+        return value
+
+    def times(self) -> ir.Value:
+        """Embedded log(1 + gap) to the event before, and the phases of the periods."""
+        op = self.op
+        periods = np.array(PERIODS_MS, np.int64)
+        phase = op.Mod(op.Unsqueeze(self.time, self.ints(2)), self.constant(periods, "periods"))
+        turn = self.constant((2 * np.pi / periods).astype(np.float32), "turn")
+        phase = op.Mul(self.cast(phase, FLOAT), turn)
+        log_gap = op.Unsqueeze(self.log_seconds(op.Sub(self.time, self.previous)), self.ints(2))
+        log_gap = op.Mul(log_gap, self.floats(0.1))
+        both = self.to_compute(op.Concat(op.Sin(phase), op.Cos(phase), log_gap, axis=2))
+        # The network's columns are sine and cosine of each period in turn.
+        period = self._weights["period.weight"]
+        columns = np.concatenate([period[:, 0::2], period[:, 1::2], self._weights["gap.weight"]], axis=1)
+        self._weights = {**self._weights, "times.weight": columns}
+        return self.linear(both, "times", bias=False)

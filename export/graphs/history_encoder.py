@@ -1,0 +1,191 @@
+"""`encoder.onnx` of an encoder without a state: a whole history → h.
+
+The same computation as the encoder's own module in `model.network.encoders.registry`, written op by op from the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from export.graphs.event_inputs import MASKED, EventGraph
+from export.graphs.graph_writer import BOOL, FLOAT, INT, GraphDtype
+from model.network.config import NetworkConfig
+
+
+def write_history_encoder(
+    config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
+) -> None:
+    """Inputs for B rows and T events, N items, of which a graph has those that its encoder reads:
+
+    the events    item / type / time_ms [B, T] right-padded, previous_ms [B, T]: the time of the event before
+    the last one  last_row [B] = row · T + n − 1: the place whose state is asked for
+    the shape     position [T] = 0 … T − 1; valid [B, 1, T] bool: places that are not padding
+    what is asked asked [B, T, 1] bool: the hidden event, behind the others (encoders of the task "masked")
+    the catalogue item_table [N + 2, d]
+    Output: h [B, d] float32 at `last_row`. Raises KeyError for an encoder that has no graph.
+    """
+    HistoryGraph(config, weights, dtype).write(path)
+
+
+class HistoryGraph(EventGraph):
+    def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
+        super().__init__(f"{config.encoder}_encoder", config, weights, dtype)
+        self.item, self.type = (self.input(name, INT, ["batch", "events"]) for name in ("item", "type"))
+        if config.has_time:
+            self.time, self.previous = (self.input(n, INT, ["batch", "events"]) for n in ("time_ms", "previous_ms"))
+        self.last_row = self.input("last_row", INT, ["batch"])
+        self.table = self.input("item_table", self.compute, ["rows", config.d_model])
+
+    def write(self, path: Path) -> None:
+        h = WRITERS[self.config.encoder](self)
+        self.output(self.to_float(h), "h", FLOAT, ["batch", self.config.d_model])
+        self.save(path)
+
+    # -- encoders: each gives h [B, d]
+
+    def sasrec(self) -> ir.Value:
+        op = self.op
+        position = self.input("position", INT, ["events"])
+        x = op.Add(self.embed(), self.positions(position))
+        mask = self.causal(position)
+        for layer in range(self.config.layers):
+            name = f"encoder.blocks.{layer}"
+            query = self.norm(x, f"{name}.norm_attention")
+            attended = self.attention(query, x, mask, f"{name}.attention")
+            x = self.norm(op.Add(query, attended), f"{name}.norm_ff")
+            x = op.Add(x, self.linear(op.Relu(self.linear(x, f"{name}.up")), f"{name}.down"))
+        return self.norm(self.at_last(x), "encoder.norm")
+
+    def gru4rec(self) -> ir.Value:
+        x = self.recurrent("GRU", "encoder.gru")
+        return self.linear(self.at_last(x), "encoder.out")
+
+    def bert4rec(self) -> ir.Value:
+        op = self.op
+        asked = self.input("asked", BOOL, ["batch", "events", 1])
+        hidden = self.constant(self._weights["encoder.hidden"].astype(self.numpy_compute), "hidden")
+        x = op.Add(op.Where(asked, hidden, self.embed()), self.positions(self.input("position", INT, ["events"])))
+        mask = op.Unsqueeze(self.padding(), self.ints(1))
+        for layer in range(self.config.layers):
+            x = self.pre_norm(x, mask, f"encoder.blocks.{layer}")
+        return self.norm(self.at_last(x), "encoder.norm")
+
+    def lstm_attention(self) -> ir.Value:
+        """Only the last state looks back."""
+        op = self.op
+        states = self.recurrent("LSTM", "encoder.lstm")
+        last = self.at_last(states)
+        pairs = op.Add(
+            op.Unsqueeze(self.linear(last, "encoder.query"), self.ints(1)),
+            self.linear(states, "encoder.key", bias=False),
+        )
+        score = self.to_float(self.linear(op.Tanh(pairs), "encoder.score", bias=False))
+        score = op.Add(op.Transpose(score, perm=[0, 2, 1]), self.padding())
+        weight = self.to_compute(op.Softmax(score, axis=-1))
+        seen = op.Squeeze(op.MatMul(weight, states), self.ints(1))
+        return self.linear(op.Concat(last, seen, axis=1), "encoder.out")
+
+    def encoder_decoder(self) -> ir.Value:
+        op = self.op
+        place = self.input("position", INT, ["events"])
+        positions, mask = self.positions(place), self.causal(place)
+        memory = op.Add(self.features(), positions)
+        for layer in range(self.config.layers):
+            memory = self.pre_norm(memory, mask, f"encoder.reads.{layer}")
+        memory = self.norm(memory, "encoder.read_norm")
+        x = op.Add(self.items(), positions)
+        for layer in range(self.config.layers):
+            x = self.pre_norm(x, mask, f"encoder.blocks.{layer}", memory)
+        return self.norm(self.at_last(x), "encoder.norm")
+
+    # -- what they are made of
+
+    def positions(self, position: ir.Value) -> ir.Value:
+        """[T, d] the learned places."""
+        value: ir.Value = self.op.Gather(self.weight("encoder.position.weight"), position, axis=0)
+        return value
+
+    def causal(self, position: ir.Value) -> ir.Value:
+        """[1, 1, T, T] added to scores: nothing reads what came later."""
+        op = self.op
+        seen = op.GreaterOrEqual(op.Unsqueeze(position, self.ints(1)), op.Unsqueeze(position, self.ints(0)))
+        value: ir.Value = op.Unsqueeze(op.Where(seen, self.floats(0.0), self.floats(MASKED)), self.ints(0, 1))
+        return value
+
+    def padding(self) -> ir.Value:
+        """[B, 1, T] added to scores: nothing reads padding."""
+        valid = self.input("valid", BOOL, ["batch", 1, "events"])
+        value: ir.Value = self.op.Where(valid, self.floats(0.0), self.floats(MASKED))
+        return value
+
+    def at_last(self, x: ir.Value) -> ir.Value:
+        """[B, T, d] → [B, d]."""
+        rows = self.op.Reshape(x, self.ints(-1, self.config.d_model))
+        value: ir.Value = self.op.Gather(rows, self.last_row, axis=0)
+        return value
+
+    def pre_norm(self, x: ir.Value, mask: ir.Value, name: str, memory: ir.Value | None = None) -> ir.Value:
+        op = self.op
+        y = self.norm(x, f"{name}.norm_attention")
+        x = op.Add(x, self.attention(y, y, mask, f"{name}.attention"))
+        if memory is not None:
+            x = op.Add(x, self.attention(self.norm(x, f"{name}.norm_cross"), memory, mask, f"{name}.cross"))
+        hidden = op.Gelu(self.linear(self.norm(x, f"{name}.norm_ff"), f"{name}.up"))
+        value: ir.Value = op.Add(x, self.linear(hidden, f"{name}.down"))
+        return value
+
+    def attention(self, x: ir.Value, memory: ir.Value, mask: ir.Value, name: str) -> ir.Value:
+        """Scores and softmax in float32."""
+        op, c = self.op, self.config
+
+        def heads(y: ir.Value, part: str) -> ir.Value:
+            split = op.Reshape(self.linear(y, f"{name}.{part}"), self.ints(0, 0, c.heads, c.d_head))
+            found: ir.Value = op.Transpose(split, perm=[0, 2, 1, 3])
+            return found
+
+        query, key, value = heads(x, "query"), heads(memory, "key"), heads(memory, "value")
+        score = self.to_float(op.MatMul(query, op.Transpose(key, perm=[0, 1, 3, 2])))
+        weight = op.Softmax(op.Add(op.Mul(score, self.floats(c.d_head**-0.5)), mask), axis=-1)
+        mixed = op.Transpose(op.MatMul(self.to_compute(weight), value), perm=[0, 2, 1, 3])
+        return self.linear(op.Reshape(mixed, self.ints(0, 0, c.heads * c.d_head)), f"{name}.out")
+
+    def recurrent(self, kind: str, name: str) -> ir.Value:
+        """[B, T, d] states of the events. The recurrence is in float32: its errors add up along the history."""
+        op, d = self.op, self.config.d_model
+        # The operators' gates are ordered z, r, h and i, o, f, c; torch's are r, z, n and i, f, g, o.
+        order = [1, 0, 2] if kind == "GRU" else [0, 3, 1, 2]
+        x = op.Transpose(self.to_float(self.embed()), perm=[1, 0, 2])
+        for layer in range(self.config.layers):
+
+            def gates(part: str, at: int = layer) -> npt.NDArray[np.float32]:
+                array = np.asarray(self._weights[f"{name}.{part}_l{at}"], np.float32)
+                parts = array.reshape(len(order), d, *array.shape[1:])[order]
+                return parts.reshape(array.shape)
+
+            inputs, states = (
+                self.constant(gates(part)[None], f"{name}.{part}.{layer}") for part in ("weight_ih", "weight_hh")
+            )
+            both = np.concatenate([gates("bias_ih"), gates("bias_hh")])[None]
+            bias = self.constant(both, f"{name}.bias.{layer}")
+            if kind == "GRU":
+                x, _ = op.GRU(x, inputs, states, bias, hidden_size=d, linear_before_reset=1, _outputs=2)
+            else:
+                x, _, _ = op.LSTM(x, inputs, states, bias, hidden_size=d, _outputs=3)
+            x = op.Squeeze(x, self.ints(1))
+        return self.to_compute(op.Transpose(x, perm=[1, 0, 2]))
+
+
+# Encoders that read the request while they encode are compared in torch alone.
+WRITERS: dict[str, Callable[[HistoryGraph], ir.Value]] = {
+    "sasrec": HistoryGraph.sasrec,
+    "gru4rec": HistoryGraph.gru4rec,
+    "bert4rec": HistoryGraph.bert4rec,
+    "lstm_attention": HistoryGraph.lstm_attention,
+    "encoder_decoder": HistoryGraph.encoder_decoder,
+}

@@ -1,0 +1,64 @@
+"""What graphs of sampled lists share: the request's temperature, nucleus and seed, and noise that is a hash."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import onnx_ir as ir
+
+from export.graphs.decoder import DecoderGraph
+from export.graphs.graph_writer import FLOAT, INT
+from service.artifact.graph_interface import NEVER
+from service.artifact.noise import PRIME, ROUND_KEYS
+
+# What is outside the nucleus comes after all that is inside: its score, below NOISE_CEILING as no Gumbel noise exceeds
+# it, becomes a huge negative one. A product keeps float32's digits, where a large difference would round them away.
+NOISE_CEILING = 32.0
+OUTSIDE = 1e6
+
+
+class SamplingGraph(DecoderGraph):
+    """Adds the inputs inverse_temperature [B], top_p [B] and seed [B] (hashed)."""
+
+    name = "gpt4rec_sampler"
+
+    @cached_property
+    def row(self) -> dict[str, ir.Value]:
+        """Those inputs by name, [B, 1, 1]."""
+        kinds = (("inverse_temperature", FLOAT), ("top_p", FLOAT), ("seed", INT))
+        return {name: self.op.Unsqueeze(self.input(name, kind, ["batch"]), self.ints(1, 2)) for name, kind in kinds}
+
+    def last(self, key: ir.Value) -> ir.Value:
+        """A key below those of all that keep theirs, in the same order."""
+        value: ir.Value = self.op.Mul(self.op.Sub(key, self.floats(NOISE_CEILING)), self.floats(OUTSIDE))
+        return value
+
+    def nucleus(self, log_prob: ir.Value) -> ir.Value:
+        """Children or candidates in the smallest set whose mass reaches top-p (Holtzman et al., 2020), ties with its
+        last member included, so that the set does not depend on an order."""
+        op = self.op
+        size = op.Shape(log_prob, start=2, end=3)
+        descending, _ = op.TopK(log_prob, size, axis=2, _outputs=2)
+        before = op.CumSum(op.Exp(descending), self.scalar(2), exclusive=1)
+        within = op.Less(before, self.row["top_p"])
+        least = op.ReduceMin(op.Where(within, descending, self.floats(-NEVER)), self.ints(2), keepdims=1)
+        value: ir.Value = op.GreaterOrEqual(log_prob, least)
+        return value
+
+    def gumbel(self, node_hash: ir.Value) -> ir.Value:
+        """−log(−log u), u a hash of the seed and of (level, node) or the item."""
+        op = self.op
+        x = self.fifth_power(op.Mod(op.Add(node_hash, self.row["seed"]), self.ints(PRIME)))
+        x = self.fifth_power(op.Mod(op.Add(x, self.ints(ROUND_KEYS[1])), self.ints(PRIME)))
+        # 24 bits survive the cast to float32: drop the lower ones first, so that u never rounds to 1.
+        x = op.Div(x, self.ints(2**8))
+        u = op.Div(op.Add(self.cast(x, FLOAT), self.floats(0.5)), self.floats(float(2**23)))
+        value: ir.Value = op.Neg(op.Log(op.Neg(op.Log(u))))
+        return value
+
+    def fifth_power(self, x: ir.Value) -> ir.Value:
+        op, prime = self.op, self.ints(PRIME)
+        square = op.Mod(op.Mul(x, x), prime)
+        fourth = op.Mod(op.Mul(square, square), prime)
+        value: ir.Value = op.Mod(op.Mul(fourth, x), prime)
+        return value

@@ -1,0 +1,246 @@
+"""The gate every export passes: the served engine over the written files, against torch and the slow reference.
+
+float32 graphs must agree to `TOLERANCE` on log-probabilities and list the same items up to ties. float16 and int8
+graphs round, so they are held to a stated tolerance, to the overlap of their top 10 with the network's own, and to the
+NDCG@10 that the float32 graphs have on validation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from export.graphs.graph_writer import GraphDtype
+from model.network.encoders.registry import receptive_field, streams
+from model.network.gpt4rec import GPT4Rec
+from model.network.scoring import recent
+from model.reference.attention_rollout import attention_rollout
+from model.reference.decoder import Listed, ReferenceDecoder
+from service.artifact.artifact import Artifact
+from service.artifact.features import GAP_UNKNOWN, EventArrays, Vocabulary
+from service.engine.decoding import Decoding
+from service.engine.engine import Engine, Job, Ranking
+
+TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "int8": 2e-1}
+OVERLAP_AT_10 = {"float32": 1.0, "float16": 0.99, "int8": 0.99}
+# Hidden states: ten times the tolerance, or what a few stored keys do that lie between two numbers of the state's type
+# and round the other way in another order of sums. Lists of float32 graphs are compared from one and the same state.
+HIDDEN = {"float32": 0.0, "float16": 5e-3, "int8": 5e-2}
+NDCG_WITHIN = 0.005  # of the float32 graphs' NDCG@10
+STRATEGIES = (
+    Decoding("greedy"),
+    Decoding("beam", beam_width=5),
+    Decoding("top_p", top_p=0.9),
+    Decoding("temperature", temperature=1.2),
+)
+MAX_FAILURES = 8
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A real history to compare on, with the context a request might carry."""
+
+    events: EventArrays
+    context: dict[str, str] = field(default_factory=dict)
+    gap_ms: int = GAP_UNKNOWN
+
+
+@dataclass(frozen=True)
+class Quality:
+    """NDCG@10 of an engine on a sample of validation users, and what it is through the float32 graphs."""
+
+    ndcg_at_10: Callable[[Engine], float]
+    float32: float
+    users: int
+
+    @property
+    def allowed(self) -> float:
+        """The largest difference that passes: half a per cent, or, where few users are asked, what it takes that the
+        target of one of them trades the second place for the first."""
+        return max(NDCG_WITHIN * self.float32, (1.0 - 1.0 / math.log2(3.0)) / self.users)
+
+
+@dataclass
+class GateResult:
+    """Largest differences seen, the worst overlap, NDCG@10 where it was compared (graphs that round), what failed."""
+
+    dtype: str
+    probes: int
+    hidden_tolerance: float
+    hidden: float = 0.0
+    log_prob: float = 0.0
+    attention: float = 0.0
+    overlap_at_10: float = 1.0
+    ndcg_at_10: float | None = None
+    ndcg_at_10_float32: float | None = None
+    ndcg_allowed: float = 0.0
+    failures: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        tolerance = {"tolerance": TOLERANCE[self.dtype], "overlap_at_10_min": OVERLAP_AT_10[self.dtype]}
+        return {name: value for name, value in asdict(self).items() if name != "failures"} | tolerance
+
+    def fail(self, message: str) -> None:
+        if len(self.failures) < MAX_FAILURES:
+            self.failures.append(message)
+
+
+def check(
+    model: GPT4Rec,
+    artifact: Artifact,
+    probes: Sequence[Probe],
+    dtype: GraphDtype,
+    blend: float,
+    quality: Quality | None = None,
+) -> GateResult:
+    """Compare every probe's hidden state, its attention, and its lists under every strategy. The engine streams the
+    second half of each history over the state of the first, where there is one, so the state's round trip is part of
+    the comparison.
+    `quality` is for graphs that round."""
+    hidden_tolerance = max(TOLERANCE[dtype] * 10, HIDDEN[model.config.state_dtype])
+    result = GateResult(dtype, len(probes), hidden_tolerance)
+    engine = Engine(artifact, device="cpu")
+    reference = ReferenceDecoder(model, blend, dense=bool(artifact.manifest.get("dense_candidates")))
+    vocabulary = artifact.vocabulary
+    everything = range(len(artifact.catalogue))
+    overlaps = []
+    for number, probe in enumerate(probes):
+        hidden = full_encode(model, _seen(model, vocabulary, probe.events))
+        context = vocabulary.context.encode(probe.context)
+        events, whole = _kept(engine, probe.events)
+        base = Job(None, *_arrays(events), whole, context, probe.gap_ms, STRATEGIES[0], 10, 0, _NOTHING, number)
+        state = _streamed(engine, base)
+        result.hidden = max(result.hidden, float(np.abs(state.state.h - hidden.numpy()).max()))
+        _explain(result, engine, model, probe.events, hidden)
+        source = torch.from_numpy(state.state.h) if dtype == "float32" else hidden
+        with torch.no_grad():
+            q = model.query(source, torch.from_numpy(context), torch.tensor(probe.gap_ms))
+        for decoding in STRATEGIES:
+            job = replace(base, decoding=decoding, **_no_events(), state=state.state)
+            got = _run(engine, job)
+            want = reference.decode(q, decoding, job.k, job.run_width, everything, job.seed)
+            overlaps.append(_compare(result, f"probe {number}, {decoding.strategy}", got, want, dtype))
+    result.overlap_at_10 = float(np.mean(overlaps)) if overlaps else 1.0
+    if quality is not None and dtype != "float32":
+        result.ndcg_at_10, result.ndcg_at_10_float32 = quality.ndcg_at_10(engine), quality.float32
+        result.ndcg_allowed = quality.allowed
+    _judge(result)
+    return result
+
+
+_NOTHING = np.zeros(0, np.int64)
+
+
+def _no_events() -> dict[str, Any]:
+    return {"item": _NOTHING, "type": _NOTHING, "time_ms": _NOTHING, "from_start": False}
+
+
+def _kept(engine: Engine, events: EventArrays) -> tuple[EventArrays, bool]:
+    """What the service gives of a history, and whether that is all of it: a state may have seen more than is kept."""
+    start = 0 if engine.artifact.streaming else max(0, len(events) - engine.receptive_field)
+    return events.after(start), start == 0
+
+
+def _seen(model: GPT4Rec, vocabulary: Vocabulary, events: EventArrays) -> EventArrays:
+    """What the network is given of it."""
+    if streams(model.config):
+        return vocabulary.with_start(events)
+    return recent(events, receptive_field(model.config), vocabulary)
+
+
+def _arrays(events: EventArrays) -> tuple[Any, Any, Any]:
+    return events.item, events.type, events.time_ms
+
+
+@torch.no_grad()
+def full_encode(model: GPT4Rec, events: EventArrays) -> torch.Tensor:
+    """h [d] after one torch pass over the whole history."""
+    item, type_, time_ms = (torch.from_numpy(a)[None] for a in _arrays(events))
+    return model.eval().encode(item, type_, time_ms, torch.tensor([len(events)]))[0]
+
+
+def _explain(result: GateResult, engine: Engine, model: GPT4Rec, events: EventArrays, hidden: torch.Tensor) -> None:
+    """The explainer over the whole history: its shares against torch's, its hidden state against the network's."""
+    if not len(events) or not engine.explains:
+        return
+    got = engine.explain(events, from_start=True)
+    whole = engine.artifact.vocabulary.with_start(events)
+    want = attention_rollout(model, *(torch.from_numpy(a) for a in _arrays(whole))).numpy()
+    result.attention = max(result.attention, float(np.abs(np.append(got.start, got.weight) - want).max()))
+    result.hidden = max(result.hidden, float(np.abs(got.h - hidden.numpy()).max()))
+
+
+def _streamed(engine: Engine, job: Job) -> Ranking:
+    half = len(job.item) // 2
+    if half == 0 or not engine.artifact.streaming:
+        return _run(engine, replace(job, k=0))
+    first = replace(job, item=job.item[:half], type=job.type[:half], time_ms=job.time_ms[:half], k=0)
+    state = _run(engine, first).state
+    rest = replace(job, item=job.item[half:], type=job.type[half:], time_ms=job.time_ms[half:], state=state, k=0)
+    return _run(engine, rest)
+
+
+def _run(engine: Engine, job: Job) -> Ranking:
+    result = engine.run([job])[0]
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _compare(result: GateResult, where: str, got: Ranking, want: Sequence[Listed], dtype: GraphDtype) -> float:
+    """Log-probabilities of what both list; for float32, position by position up to ties. Returns the overlap."""
+    expected = {one.item: one for one in want}
+    items = got.items.tolist()
+    shared = [(index, item) for index, item in enumerate(items) if item in expected]
+    for index, item in shared:
+        difference = abs(float(got.log_probs[index]) - expected[item].log_prob)
+        result.log_prob = max(result.log_prob, difference)
+    if dtype == "float32":
+        _same_order(result, where, items, got, want)
+    return len(shared) / max(len(want), 1)
+
+
+def _same_order(result: GateResult, where: str, items: list[int], got: Ranking, want: Sequence[Listed]) -> None:
+    if len(items) != len(want):
+        result.fail(f"{where}: {len(items)} items instead of {len(want)}")
+        return
+    for rank, (item, one) in enumerate(zip(items, want, strict=True), start=1):
+        tied = abs(float(got.scores[rank - 1]) - one.score) <= TOLERANCE["float32"]
+        if item != one.item and not tied:
+            result.fail(f"{where}, rank {rank}: item {item} ({got.scores[rank - 1]:.5f}) instead of {one}")
+            return
+
+
+def _judge(result: GateResult) -> None:
+    """The figures against their limits, before the single differences."""
+    limit, least = TOLERANCE[result.dtype], OVERLAP_AT_10[result.dtype]
+    verdicts = []
+    if not result.log_prob <= limit:
+        verdicts.append(f"log-probabilities differ by up to {result.log_prob:.2e}, the tolerance is {limit:.0e}")
+    if not result.hidden <= result.hidden_tolerance:
+        verdicts.append(
+            f"hidden states differ by up to {result.hidden:.2e}, the tolerance is {result.hidden_tolerance:.0e}"
+        )
+    if not result.attention <= result.hidden_tolerance:
+        verdicts.append(
+            f"attention shares differ by up to {result.attention:.2e}, the tolerance is {result.hidden_tolerance:.0e}"
+        )
+    if result.overlap_at_10 < least and result.dtype != "float32":
+        verdicts.append(f"only {result.overlap_at_10:.2%} of the top 10 agree, at least {least:.0%} must")
+    if result.ndcg_at_10 is not None and result.ndcg_at_10_float32 is not None:
+        change = result.ndcg_at_10 - result.ndcg_at_10_float32
+        if not abs(change) <= result.ndcg_allowed:
+            verdicts.append(
+                f"NDCG@10 on validation is {result.ndcg_at_10:.4f} and {result.ndcg_at_10_float32:.4f} through the "
+                f"float32 graphs ({change / max(result.ndcg_at_10_float32, 1e-9):+.1%}); a difference of "
+                f"{result.ndcg_allowed:.4f} is allowed"
+            )
+    result.failures = verdicts + result.failures
+
+
+__all__ = ["GateResult", "Probe", "Quality", "check", "full_encode"]

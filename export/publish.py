@@ -1,0 +1,89 @@
+"""Publishes an artefact: a temporary folder is filled, sealed and renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from service.artifact.artifact import (
+    CONTENT,
+    FORMAT,
+    FORMAT_VERSION,
+    LATEST,
+    MANIFEST,
+    OPTIONAL,
+    Artifact,
+    ArtifactFileError,
+    digest,
+    required_files,
+)
+
+
+@contextmanager
+def staging(root: Path) -> Iterator[Path]:
+    """A temporary folder beside the artefacts, removed unless `publish` has renamed it."""
+    root.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=root))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def seal(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Write the manifest with every file's checksum; the version is `name` and a digest of all that is served."""
+    names = (*required_files(manifest), *(f for f in OPTIONAL if (folder / f).exists()))
+    files = {f: {"sha256": digest(folder / f), "bytes": (folder / f).stat().st_size} for f in names}
+    served = [files, *(manifest[name] for name in CONTENT), *filter(None, [manifest.get("baseline")])]
+    content = hashlib.sha256(json.dumps(served, sort_keys=True).encode()).hexdigest()
+    full = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "model_version": f"{name}-{content[:10]}",
+        **manifest,
+        "files": files,
+    }
+    (folder / MANIFEST).write_text(json.dumps(full, indent=1, ensure_ascii=False), "utf-8")
+    return full
+
+
+def publish(folder: Path, root: Path) -> Path:
+    """Rename a sealed folder to its version and point `latest` at it. Publishing the same content again is a
+    no-op, unless what stands there is damaged: then it is replaced."""
+    version = str(json.loads((folder / MANIFEST).read_text("utf-8"))["model_version"])
+    target = root / version
+    if not _is_intact(target):
+        folder.chmod(0o755)
+        _replace(target, folder)
+    pointer = root / f".{LATEST}-{os.getpid()}"
+    pointer.write_text(version + "\n", "utf-8")
+    pointer.replace(root / LATEST)
+    return target
+
+
+def _is_intact(target: Path) -> bool:
+    try:
+        Artifact.open(target)
+    except ArtifactFileError:
+        return False
+    return True
+
+
+def _replace(target: Path, new: Path) -> None:
+    """Rename `new` to `target`, taking away what is there."""
+    with tempfile.TemporaryDirectory(prefix=".damaged-", dir=target.parent) as aside:
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(Path(aside) / target.name)
+        try:
+            new.rename(target)
+        except OSError:
+            if not _is_intact(target):  # else another process has published the same in the meantime
+                raise

@@ -1,0 +1,1 @@
+"""What every measurement uses: recorded results, histograms, progress."""

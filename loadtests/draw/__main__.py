@@ -1,0 +1,182 @@
+"""`python -m loadtests.draw`: the documents of measured figures and their plots, from loadtests/results/*.json.
+
+    docs/performance.md    from loadtests/draw/templates/performance.md
+    docs/reliability.md    from loadtests/draw/templates/reliability.md
+    docs/quality.md        from loadtests/draw/templates/quality.md
+    docs/model-card.md     from loadtests/draw/templates/model-card.md
+
+The prose is in the template beside this file; `{{name}}` stands for what is drawn from the file of that name,
+`{{criteria}}` for the document's rows, `{{machine}}` for where they were measured.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from loadtests.common import results
+from loadtests.draw import plots as draw_plots
+from loadtests.draw import quality, reliability, tables, timelines
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """docs/<name>.md with plots in docs/<name>/, from the rows of one file and a file for each section.
+
+    `plots` says what can be drawn from the files that are there, and how; `shown` which plots stand under a section,
+    each with its title.
+    """
+
+    name: str
+    rows: Path
+    sections: Mapping[str, Callable[[Mapping[str, Any]], str]]
+    plots: Callable[[Mapping[str, Any]], dict[str, draw_plots.How]]
+    shown: Mapping[str, Mapping[str, str]]
+
+    @property
+    def template(self) -> Path:
+        return Path(__file__).resolve().parent / "templates" / f"{self.name}.md"
+
+    @property
+    def path(self) -> Path:
+        return DOCS / f"{self.name}.md"
+
+    @property
+    def folder(self) -> Path:
+        """Of the plots."""
+        return DOCS / self.name
+
+
+PERFORMANCE = Document(
+    "performance",
+    results.ENGINE,
+    tables.SECTIONS,
+    draw_plots.wanted,
+    {
+        "peers": {"peers": "Requests a second of each system"},
+        "scale": {"scale": "Time over the size of the catalogue"},
+        "curves": {
+            "history": "Latency over the length of the history",
+            "k": "Latency over k",
+            "beam": "Latency over the beam width",
+            "concurrency": "Latency over requests at once",
+            "batch": "Time a row over the batch",
+        },
+        "soak": {"soak": "Latency by percentile", "memory": "Resident memory over time"},
+    },
+)
+RELIABILITY = Document(
+    "reliability",
+    results.RELIABILITY,
+    reliability.SECTIONS,
+    timelines.wanted,
+    {
+        "overload": {
+            "overload": "Answers of each second by rung, at 1, 2, 5 and 10 times the capacity",
+            "overload_model": "Lists of the model in each second of the same runs",
+        },
+        "breach": {
+            "latency_breach": "Answers by rung while the model is slow, and after",
+            "error_breach": "Answers by rung while the model fails, and after",
+        },
+        "toggle": {"toggle": "How soon both replicas went by a new mode"},
+    },
+)
+QUALITY = Document(
+    "quality",
+    results.QUALITY,
+    quality.SECTIONS,
+    quality.wanted,
+    {
+        "quality_ranking": {"training": "Validation NDCG@10 over the time of training"},
+        "quality_lists": {
+            f"frontier-{data}": f"Accuracy and diversity of every strategy on {data}"
+            for data in ("movielens-100k", "Beauty")
+        },
+    },
+)
+MODEL_CARD = Document(
+    "model-card",
+    results.QUALITY,
+    quality.CARD,
+    lambda _: {},
+    {},
+)
+DOCUMENTS = (PERFORMANCE, RELIABILITY, QUALITY, MODEL_CARD)
+
+
+def read(document: Document, folder: Path = results.RESULTS) -> dict[str, Any]:
+    """Every file that a section is drawn from; None where it is not there."""
+    return {name: results.load(name, folder) for name in document.sections}
+
+
+def render(document: Document, folder: Path = results.RESULTS, template: Path | None = None) -> str:
+    """The document. Raises ValueError where the template names something that cannot be drawn."""
+    template = template or document.template
+    files, rows = read(document, folder), results.read_rows(folder / document.rows.name)
+    limited = [row for row in rows if row["limit"] is not None]
+    parts = {
+        "criteria": tables.criteria(rows),
+        "limits": tables.criteria(limited),
+        "machine": tables.machine(files, rows),
+    }
+    plots = document.plots(files)
+    for name, section in document.sections.items():
+        found, shown = files[name], document.shown.get(name, {})
+        images = [f"![{title}]({document.name}/{plot}.svg)" for plot, title in shown.items() if plot in plots]
+        parts[name] = "\n\n".join([section(found), *images]) if found else tables.NOT_YET
+
+    def fill(match: re.Match[str]) -> str:
+        if match[1] not in parts:
+            raise ValueError(f"{template}: there is nothing to draw for {match[0]}")
+        return parts[match[1]]
+
+    return re.sub(r"\{\{(\w+)\}\}", fill, template.read_text(encoding="utf-8"))
+
+
+def missing(files: Mapping[str, Any]) -> list[str]:
+    return [name for name, found in files.items() if found is None]
+
+
+def write(document: Document, *, plots: bool) -> None:
+    """Writes a document, and its plots."""
+    document.path.write_text(render(document), encoding="utf-8")
+    typer.echo(f"wrote {document.path}")
+    files = read(document)
+    if plots:
+        for path in draw_plots.draw(document.plots(files), document.folder):
+            typer.echo(f"wrote {path}")
+    if lacking := missing(files):
+        typer.echo(f"not measured yet: {', '.join(lacking)}")
+
+
+def current(document: Document) -> bool:
+    """Whether the document is what would be drawn now."""
+    return document.path.exists() and document.path.read_text(encoding="utf-8") == render(document)
+
+
+def main(
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 where a document is out of date.")
+    ] = False,
+    plots: Annotated[bool, typer.Option(help="Also draw the plots, which takes matplotlib.")] = True,
+) -> None:
+    """Draws the documents of measured figures, and their plots."""
+    if not check:
+        for document in DOCUMENTS:
+            write(document, plots=plots)
+        return
+    if old := [str(document.path) for document in DOCUMENTS if not current(document)]:
+        typer.echo(f"out of date: {', '.join(old)}: python -m loadtests.draw", err=True)
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

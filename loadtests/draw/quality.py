@@ -1,0 +1,111 @@
+"""Tables of `docs/quality.md`, from what was measured. Pure: figures in, Markdown out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from loadtests.draw import quality_candidates, quality_cold, quality_conditions, quality_lists, quality_variants
+from loadtests.draw.intervals import mean_of_seeds
+from loadtests.draw.tables import by_command, markdown
+
+Results = Mapping[str, Any]
+
+WAYS = {
+    "blend": "blend, as served",
+    "path": "path alone",
+    "dense": "dense over everything",
+    "item_cf": "item-CF, tuned",
+}
+
+
+def ranking(found: Results) -> str:
+    """A table of the means, and one of what was trained."""
+    rows, runs = [], []
+    for label, part in found["parts"].items():
+        for way, name in WAYS.items():
+            if "means" in part:
+                mean = part["means"][way]
+                rows.append([label, name, *(mean_of_seeds(mean[m]) for m in ("recall@10", "ndcg@10"))])
+        runs += [_run(label, seed, one) for seed, one in part["seeds"].items()]
+    trained = [
+        "data",
+        "seed",
+        "recall@10",
+        "NDCG@10",
+        "dense weight",
+        "epochs, best",
+        "minutes",
+        "layers",
+        "parameters",
+    ]
+    return "\n\n".join(
+        [markdown(["data", "ranked by", "recall@10", "NDCG@10"], rows), markdown(trained, runs), by_command(found)]
+    )
+
+
+def _run(label: str, seed: str, one: Results) -> list[Any]:
+    figures, epochs = one["figures"]["blend"], f"{one['epochs']}, {one['best_epoch']}"
+    accuracy = [f"{figures[measure]:.4f}" for measure in ("recall@10", "ndcg@10")]
+    shape = [one["network"]["layers"], f"{one['parameters']:,}"]
+    return [label, seed, *accuracy, f"{one['blend']:g}", epochs, f"{one['seconds'] / 60:.1f}", *shape]
+
+
+def curve(axes: Any, found: Results) -> None:
+    """Validation NDCG@10 over the minutes of training, a line a run."""
+    for label, part in found["parts"].items():
+        for seed, one in part["seeds"].items():
+            minutes = [epoch["seconds"] / 60 for epoch in one["history"]]
+            gained = [epoch["valid_ndcg@10"] for epoch in one["history"]]
+            axes.plot(minutes, gained, ".-", label=f"{label}, seed {seed}")
+    axes.set_xlabel("minutes of training on one core")
+    axes.set_ylabel("validation NDCG@10")
+    axes.legend(fontsize=7)
+
+
+def peers(found: Results) -> str:
+    """A row a training of the peer."""
+    columns = ["data", "held out", "width", "seed", "epoch, of", "recall@10", "NDCG@10", "validation NDCG@10",
+               "CPU s an epoch"]  # fmt: skip
+    rows = [
+        [one["data"], one["held_out"], one["factors"], one["seed"], f"{one['epoch']}, {one['epochs']}",
+         f"{one['test']['recall@10']:.4f}", f"{one['test']['ndcg@10']:.4f}", f"{one['valid_ndcg@10']:.4f}",
+         f"{one['cpu_seconds_an_epoch']:.1f}"]
+        for one in found["runs"].values()
+    ]  # fmt: skip
+    return markdown(columns, rows) + "\n\n" + by_command(found)
+
+
+def speed(found: Results) -> str:
+    """A row a trainer: seconds of an epoch, and how many times those of the peer fit into its own."""
+    epochs = found["epochs"]
+    peer = epochs["sasrec, RecTools"]["median"]
+    rows = [
+        [name, f"{one['median']:.1f}", f"{peer / one['median']:.1f}", len(one["seconds"])]
+        for name, one in epochs.items()
+    ]
+    columns = [f"trained on {found['data']}", "CPU s an epoch (p50)", "times as fast as RecTools", "epochs timed"]
+    return markdown(columns, rows) + "\n\n" + by_command(found)
+
+
+SECTIONS: dict[str, Callable[[Results], str]] = {
+    "quality_ranking": ranking,
+    "quality_peers": peers,
+    "quality_speed": speed,
+    "quality_variants": quality_variants.variants,
+    "quality_lists": quality_lists.lists_and_fairness,
+    "quality_segments": quality_lists.segments,
+    "quality_conditions": quality_conditions.conditions,
+    "quality_long_histories": quality_conditions.long_histories,
+    "quality_candidates": quality_candidates.candidates,
+    "quality_cold": quality_cold.cold,
+}
+# What of it the model card shows as well.
+CARD = {"quality_ranking": ranking, "quality_lists": quality_lists.fairness}
+
+
+def wanted(files: Mapping[str, Results | None]) -> dict[str, Callable[[Any], None]]:
+    """Plots that can be drawn from the files that are there."""
+    ranked, listed = files.get("quality_ranking"), files.get("quality_lists")
+    plots = {} if listed is None else quality_lists.plots(listed)
+    return plots if ranked is None else {**plots, "training": lambda axes: curve(axes, ranked)}

@@ -1,0 +1,51 @@
+"""The tables of dense candidates in `docs/quality.md`. Pure: figures in, Markdown out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from loadtests.draw.tables import by_command, markdown
+from model.evaluation.bootstrap import holm
+
+Results = Mapping[str, Any]
+
+WORTH = ("data", "lists", "beam alone, recall@10 / NDCG@10", "dense joined", "recall@10 gained", "p, Holm")
+COST = ("catalogue", "width", "beam alone, ms", "dense joined, ms", "ratio")
+
+
+def candidates(found: Results) -> str:
+    """What they are worth, with the exhaustive dense score as each data set's last row, and what a decode costs."""
+    cases = [(data, lists) for data, one in found["worth"].items() for lists in one["lists"]]
+    adjusted = iter(holm([_lead(lists)["p_value"] for _, lists in cases]))
+    rows = []
+    for data, one in found["worth"].items():
+        rows += [_worth(data, lists, next(adjusted)) for lists in one["lists"]]
+        rows.append(
+            [data, f"exhaustive dense score, {one['users']:,} users", None, _pair(one["exhaustive"]), None, None]
+        )
+    times = [
+        [label, width, *(f"{ms[name]['cpu_p50']:.2f}" for name in ("alone", "joined")), f"{ms['ratio']:.2f}"]
+        for label, one in found["cost"].items()
+        for width, ms in one.items()
+        if width != "items"
+    ]
+    said = "Milliseconds of processor time of one list, one row a run, p50:"
+    return "\n\n".join([markdown(list(WORTH), rows), said, markdown(list(COST), times), by_command(found)])
+
+
+def _worth(data: str, lists: Results, p_value: float) -> list[Any]:
+    name = f"{lists['strategy']}, width {lists['width']}, dense weight {lists['blend']:g}"
+    lead = _lead(lists)
+    gained = f"{lead['difference']:+.4f} ({lead['low']:+.4f} … {lead['high']:+.4f})"
+    return [data, name, _pair(lists["alone"]), _pair(lists["joined"]), gained, f"{p_value:.4f}"]
+
+
+def _lead(lists: Results) -> Results:
+    """In recall@10."""
+    found: Results = next(one for one in lists["lead"] if one["metric"] == "recall@10")
+    return found
+
+
+def _pair(figures: Results) -> str:
+    return f"{figures['recall@10']:.4f} / {figures['ndcg@10']:.4f}"

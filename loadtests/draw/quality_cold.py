@@ -1,0 +1,53 @@
+"""Items that nobody has used yet, in `docs/quality.md`. Pure: figures in, Markdown out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from loadtests.draw.intervals import difference, mean_of_seeds
+from loadtests.draw.tables import by_command, markdown
+from loadtests.quality.cold_parts import PARTS
+
+Results = Mapping[str, Any]
+
+NAMES = {"id": "ids alone", "codes": "texts in the semantic ids", "content": "texts in ids and embeddings",
+         "like": "ids, new ones by like texts", "nearest": "nearest texts, no model"}  # fmt: skip
+HEADINGS = {"recall@10": "recall@10", "recall@20": "recall@20", "ndcg@10": "NDCG@10"}
+
+
+def cold(found: Results) -> str:
+    """For each data set: what was held out, the means, and what texts gain."""
+    parts = []
+    for data, part in found["parts"].items():
+        asked = part["questions"]
+        parts += [
+            f"{data}: {part['share']:.0%} of the items held out, {asked['cold']:,} questions for one of them and "
+            f"{asked['warm']:,} for another; {part['seeds']} seeds of {part['minutes']:g} minutes on one core.",
+            _means(part),
+            "Less another, each question against itself, its value the mean over the seeds; questions for one item ("
+            f"the cold ones are for {part['items']['cold']:,} items) are drawn together:",
+            _gained(part),
+        ]
+    return "\n\n".join([*parts, by_command(found)])
+
+
+def _means(part: Results) -> str:
+    rows = [
+        [NAMES[name], heading, *(mean_of_seeds(of_kind[kind][measure]) for measure in HEADINGS)]
+        for name, of_kind in part["means"].items()
+        for kind, heading in PARTS.items()
+        if kind in of_kind
+    ]
+    return markdown(["items are", "asked for", *HEADINGS.values()], rows)
+
+
+def _gained(part: Results) -> str:
+    by_row: dict[tuple[str, str, str], dict[str, Results]] = {}
+    for row in part["gained"]:
+        by_row.setdefault((row["name"], row["against"], row["part"]), {})[row["measure"]] = row
+    rows = [
+        [NAMES[name], NAMES[against], PARTS[kind], *(difference(measures[m]) for m in HEADINGS)]
+        for (name, against, kind), measures in by_row.items()
+    ]
+    return markdown(["items are", "less", "asked for", *HEADINGS.values()], rows)

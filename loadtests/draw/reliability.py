@@ -1,0 +1,225 @@
+"""Tables of `docs/reliability.md`, from what was measured. Pure: figures in, Markdown out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from loadtests.draw.tables import by_command, cell, markdown
+
+Results = Mapping[str, Any]
+
+RUNGS = {"full": "full", "narrow": "narrow", "item_cf": "item-CF", "popular": "popularity"}
+GROUPS = {
+    "redis": "Redis", "model": "The model and its artefact", "process": "The process", "client": "Clients",
+    "clock": "Clocks",
+}  # fmt: skip
+
+
+def faults(found: Results) -> str:
+    """A table of what each fault cost, and a list of what was promised; broken promises stand out in both."""
+    entries: Mapping[str, Results] = found["faults"]
+    known = [*GROUPS, *sorted({one["group"] for one in entries.values()} - set(GROUPS))]
+    parts = [_verdict(entries)]
+    for group in known:
+        of_group = {name: one for name, one in entries.items() if one["group"] == group}
+        if of_group:
+            columns = ["fault", "requests", *RUNGS.values(), "late", "errors", "wrong", "events acknowledged", "lost",
+                       "twice", "recovery, s", "holds"]  # fmt: skip
+            table = markdown(columns, [_fault(name, one) for name, one in of_group.items()])
+            promised = "\n".join(_promise(name, one) for name, one in of_group.items())
+            parts.append(f"### {GROUPS.get(group, group)}\n\n{table}\n\n{promised}")
+    return "\n\n".join([*parts, by_command(found)])
+
+
+def _verdict(entries: Mapping[str, Results]) -> str:
+    broken = [name for name, one in entries.items() if not one["holds"]]
+    if not broken:
+        return f"{len(entries)} faults, and every promise held."
+    return f"{len(entries)} faults. **Promises were broken in {len(broken)} of them: {', '.join(broken)}.**"
+
+
+def _fault(name: str, one: Results) -> list[Any]:
+    answers, events = one["answers"], one["events"]
+    return [
+        name, one["requests"], *(answers.get(rung, 0) for rung in RUNGS), one["late"], sum(one["errors"].values()),
+        one["wrong"], events.get("acknowledged"), events.get("lost"), events.get("twice"), one["recovery_s"],
+        one["holds"],
+    ]  # fmt: skip
+
+
+def _promise(name: str, one: Results) -> str:
+    said = f"- *{name}*: {_sentence(one['fault'])} Promised: {_sentence(one['promise'])}"
+    if one["errors"]:
+        said += f" Errors: {counted(one['errors'])}."
+    for note in one.get("notes", ()):
+        said += f" {_sentence(note)}"
+    if one["broken"]:
+        said += f" **Broken: {_sentence('; '.join(one['broken']))}**"
+    return said
+
+
+def overload(found: Results) -> str:
+    """What was slowed and how far, and each multiple of the capacity."""
+    floor, capacity, slowed = found["floor"]["rate"], found["capacity"]["rate"], found["slowed"]
+    lead = (
+        f"With the fallback forced the service answers {cell(floor)} requests/s within the budget of "
+        f"{found['budget_ms']:g} ms. Slowed by {slowed['run_ms']:g} ms a run and {slowed['row_ms']:g} ms a row, the "
+        f"model bears {cell(capacity)} requests/s, {cell(100.0 * capacity / floor)} % of that. "
+        f"{found['users']:,} users."
+    )
+    alone = found["runs"][0]["model_rate"]
+    rows = [
+        [f"{one['times']} ×", *_answers(one), one["model_rate"], f"{cell(100.0 * one['model_rate'] / alone)} %",
+         one["attempts"].get("late", 0), len(one["changes"])]
+        for one in found["runs"]
+    ]  # fmt: skip
+    columns = ["load", *_ANSWERS, "model lists/s", "of 1 ×", "late attempts", "breaker changes"]
+    reasons = "\n".join(f"- {one['times']} ×: {counted(one['reasons']) or 'none'}." for one in found["runs"])
+    return "\n\n".join([lead, markdown(columns, rows), f"Reasons given:\n\n{reasons}", _unslowed(found)])
+
+
+_ANSWERS = [
+    "requests/s",
+    "requests",
+    "sent late",
+    "errors",
+    "within the budget",
+    "p50 ms",
+    "p99 ms",
+    "p99.9 ms",
+    *RUNGS.values(),
+]
+
+
+def _answers(one: Results) -> list[Any]:
+    latency = one["latency_ms"]
+    return [
+        one["offered_rate"], one["requests"], f"{one['generator']['late_share']:.2%}", sum(one["errors"].values()),
+        f"{one['within_budget']:.2f} %",
+        latency["p50"], latency["p99"], latency["p99.9"], *(one["rungs"].get(rung, 0) for rung in RUNGS),
+    ]  # fmt: skip
+
+
+def _unslowed(found: Results) -> str:
+    """The model at its own speed, and what gave out first."""
+    runs = found["unslowed"]
+    rows = [
+        [f"{100.0 * one['share_of_floor']:.0f} %", *_answers(one), one["service_cores"],
+         one["generator"]["cpu_share"], len(one["changes"])]
+        for one in runs
+    ]  # fmt: skip
+    columns = ["of the floor", *_ANSWERS, "cores: service", "generator", "breaker changes"]
+    reasons = "\n".join(
+        f"- {100.0 * one['share_of_floor']:.0f} %: {counted(one['reasons']) or 'none'}"
+        + (f"; errors: {counted(one['errors'])}." if one["errors"] else ".")
+        for one in runs
+    )
+    table = markdown(columns, rows)
+    return (
+        f"The model at its own speed:\n\n{table}\n\nReasons given:\n\n{reasons}\n\n{_first(runs)} {by_command(found)}"
+    )
+
+
+def _first(runs: Sequence[Results]) -> str:
+    """What gives out first, as far as the figures say."""
+    below = next((one for one in runs if _below(one) > 0.01), None)
+    burst = next((one for one in runs if not one["holds"]), None)
+    said = ""
+    if below is not None:
+        said = (
+            f"From {cell(below['offered_rate'])} requests/s on more than one list in a hundred comes from below the "
+            "model. "
+        )
+    if burst is None:
+        return said + "The service bore every rate that was tried."
+    why = counted(burst["errors"]) or f"p99 is {cell(burst['latency_ms']['p99'])} ms"
+    return said + (
+        f"The service gives out at {cell(burst['offered_rate'])} requests/s: {why}, while the service's process takes "
+        f"{cell(burst['service_cores'])} cores and the generator {cell(burst['generator']['cpu_share'])}."
+    )
+
+
+def _below(one: Results) -> float:
+    by_model = one["rungs"].get("full", 0) + one["rungs"].get("narrow", 0)
+    return float(1.0 - by_model / max(1, one["answered"]))
+
+
+def breach(found: Results) -> str:
+    """How soon traffic moved, how soon it was back, and every change of the breaker."""
+    columns = ["breach", "moved below the model after, s", "back after, s", "full after, s", "changes of side",
+               "requests", "errors", "within the budget", *RUNGS.values()]  # fmt: skip
+    rows = [
+        [name, one["moved_s"], one["back_s"], one["full_s"], one["turns"], one["requests"], sum(one["errors"].values()),
+         f"{one['within_budget']:.2f} %", *(one["rungs"].get(rung, 0) for rung in RUNGS)]
+        for name, one in found["breaches"].items()
+    ]  # fmt: skip
+    told = "\n".join(
+        f"- *{name}*: {one['fault']}, from {one['moments']['fault']:.0f} s to {one['moments']['healed']:.0f} s. "
+        f"Reasons: {counted(one['reasons'])}. Breaker: {_changes(one['changes'])}."
+        for name, one in found["breaches"].items()
+    )
+    lead = f"{cell(found['rate'])} requests/s throughout."
+    return "\n\n".join([lead, markdown(columns, rows), told, by_command(found)])
+
+
+def _changes(changes: Sequence[Results]) -> str:
+    said = ", ".join(f"{one['breaker'].replace('_', ' ')} at {one['at']:.1f} s" for one in changes)
+    return said or "closed throughout"
+
+
+def toggle(found: Results) -> str:
+    """How soon a change reached both replicas, by how it came there; a restart, and Redis frozen and away."""
+    kinds = {"sent": "by the message", "lost": "message lost: by the poll"}
+    rows = []
+    for kind, text in kinds.items():
+        trials = [one for one in found["trials"] if one["message"] == kind]
+        took = toggle_s(trials)
+        if took:
+            within = sum(s <= found["limit_s"] for s in took)
+            old = sum(one["old_afterwards"] for one in trials)
+            rows.append([text, len(trials), within, median(took), max(took), sum(math.isinf(s) for s in took), old])
+    columns = ["change", "trials", f"within {found['limit_s']:g} s", "p50, s", "max, s", "never reached",
+               "lists by the old mode afterwards"]  # fmt: skip
+    restart, frozen, away = found["restart"], found["frozen"], found["away"]
+    kept = _yes(all(restart["first_lists_forced"]))
+    said = "\n".join(
+        [
+            f"- Killed and started again: the first list of each replica went by the mode of before: {kept}.",
+            f"- Redis frozen: the change was answered after {cell(frozen['put_s'])} s, "
+            f"{'as shared' if frozen['shared'] else 'as local only'}; both replicas went by it "
+            f"{cell(frozen['agreed_s'])} s after Redis was back.",
+            "- Redis away, and a change on each replica: both agreed "
+            f"{cell(away['agreed_s'])} s after Redis was back, on the last one: "
+            f"{_yes(all(mode == away['modes'][0] for mode in away['modes']))}.",
+        ]
+    )
+    return "\n\n".join([markdown(columns, rows), said, by_command(found)])
+
+
+def toggle_s(trials: Sequence[Results]) -> list[float]:
+    """Seconds until both replicas went by the new mode; endless where one never did."""
+    return sorted(max(math.inf if s is None else s for s in one["reached_s"]) for one in trials)
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "**no**"
+
+
+def counted(kinds: Mapping[str, int]) -> str:
+    """The most frequent first."""
+    return ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items(), key=lambda one: (-one[1], one[0])))
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+SECTIONS: dict[str, Callable[[Results], str]] = {
+    "faults": faults,
+    "overload": overload,
+    "breach": breach,
+    "toggle": toggle,
+}

@@ -1,0 +1,1 @@
+"""The engine alone: decode and encode time, scaling with the catalogue, admission."""

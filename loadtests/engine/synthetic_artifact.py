@@ -1,0 +1,123 @@
+"""Artefacts of any size without training: random weights, codes shaped like those of a fitted semantic tokenizer.
+
+What is real about them is what decides speed: the levels and their sizes, how unevenly codes are used, how many
+children a node has at most, the sizes of all files. What they recommend means nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from export.artifact_writer import Parts, write
+from export.publish import publish, staging
+from model.network.config import SIZES, NetworkConfig
+from model.network.gpt4rec import GPT4Rec
+from model.tokenizers.atomic import AtomicTokenizer
+from model.tokenizers.tokenizer import MAX_BRANCHING, unique_last_tokens
+from service.artifact.catalogue import Catalogue, CatalogueItem
+from service.artifact.features import EVENT_TYPES, ContextVocabulary
+from service.artifact.item_cf import ItemCF, Popularity
+from service.artifact.trie import IntArray
+
+CODES = (256, 256, 256)
+NEIGHBOURS = 50
+N_CATEGORIES = 400
+N_BRANDS = 20_000
+_CHUNK = 100_000
+
+
+def synthetic_codes(rng: np.random.Generator, n_items: int, sizes: tuple[int, ...] = CODES) -> tuple[IntArray, int]:
+    """Token paths [N, levels + 1] and the size of the last level, which makes paths unique.
+
+    As after balanced residual k-means (`model.tokenizers.semantic`): under every node the popularity of codes follows a power law,
+    cut off at twice the mean, and each node prefers other codes.
+    """
+    parent = np.zeros(n_items, np.int64)
+    columns = []
+    for size in sizes:
+        share = 1.0 / np.arange(1, size + 1)
+        for _ in range(50):
+            share = np.minimum(share / share.sum(), 2.0 / size)
+        rank = np.minimum(np.searchsorted(np.cumsum(share), rng.random(n_items) * share.sum()), size - 1)
+        # A permutation of the codes for every node: an odd factor and a shift are one modulo a power of two.
+        mixed = (parent * 2_654_435_761 + 12_345) & 0xFFFFFFFF
+        token = (rank * (2 * (mixed % 127) + 1) + (mixed >> 8)) % size
+        columns.append(token)
+        parent = parent * size + token
+    prefix = np.stack(columns, axis=1)
+    # By one number a path, since rows of a million paths take long to compare.
+    last = unique_last_tokens(parent[:, None])
+    if last.shape[1] > 1:
+        raise ValueError(f"{n_items} items are too many for codes of {sizes}")
+    return np.concatenate([prefix, last], axis=1), int(min(MAX_BRANCHING, max(8, 2 * (last.max() + 1))))
+
+
+def synthetic_catalogue(rng: np.random.Generator, n_items: int) -> Catalogue:
+    """Ten-character ids, titles of a line, a category path of two levels and a brand, unevenly used."""
+    category = (rng.zipf(1.3, n_items) - 1) % N_CATEGORIES
+    brand = (rng.zipf(1.2, n_items) - 1) % N_BRANDS
+    paths = [(f"Top {i % 20}", f"Sub {i % 20}.{i}") for i in range(N_CATEGORIES)]
+    return Catalogue.of(
+        [
+            CatalogueItem(f"B{i:09d}", f"Title of item {i}, as long as titles are", paths[category[i]], f"Brand {b}")
+            for i, b in enumerate(brand.tolist())
+        ]
+    )
+
+
+def synthetic_item_cf(rng: np.random.Generator, n_items: int, neighbours: int = NEIGHBOURS) -> ItemCF:
+    """Random neighbours at falling similarities."""
+    neighbours = min(neighbours, n_items - 1)
+    step = rng.integers(1, n_items, (n_items, neighbours), dtype=np.int32)
+    neighbour = (np.arange(n_items, dtype=np.int32)[:, None] + step) % np.int32(n_items)
+    similarity = np.empty(neighbour.shape, np.float32)
+    for start in range(0, n_items, _CHUNK):
+        similarity[start : start + _CHUNK] = -np.sort(
+            -rng.random((min(_CHUNK, n_items - start), neighbours), np.float32)
+        )
+    return ItemCF(neighbour.astype(np.int32), similarity, decay=0.9)
+
+
+def synthetic_network(n_items: int, codes: IntArray, last_size: int, *, size: str = "small", seed: int = 0) -> GPT4Rec:
+    """A network of a size in `model.network.config.SIZES`; its distributions are far from uniform."""
+    torch.manual_seed(seed)
+    config = NetworkConfig(
+        n_items=n_items, code_sizes=(*CODES, last_size), n_types=len(EVENT_TYPES), n_context_rows=1, n_slots=2,
+        **SIZES[size],
+    )  # fmt: skip
+    model = GPT4Rec(config, torch.from_numpy(codes))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and name != "item.weight":
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model.eval()
+
+
+def write_synthetic(
+    root: Path, n_items: int, *, size: str = "small", seed: int = 0, dense: bool | None = False
+) -> Path:
+    """Write and publish an artefact of `n_items` under `root` with the exporter's own code; returns its folder.
+
+    `dense` as in `export.artifact_writer.Parts`. By default the beam is alone at every size, so that sizes compare.
+    """
+    rng = np.random.default_rng(seed)
+    codes, last_size = synthetic_codes(rng, n_items)
+    model = synthetic_network(n_items, codes, last_size, size=size, seed=seed)
+    shares = rng.zipf(1.2, n_items).clip(max=10**6).astype(np.float64)
+    parts = Parts(
+        name=f"synthetic-{n_items}",
+        model=model,
+        tokenizer=AtomicTokenizer(codes, model.config.code_sizes),
+        catalogue=synthetic_catalogue(rng, n_items),
+        context=ContextVocabulary(),
+        item_cf=synthetic_item_cf(rng, n_items),
+        popularity=Popularity.of((shares / shares.sum()).astype(np.float32)),
+        blend=0.75,
+        dense=dense,
+    )
+    with staging(root) as folder:
+        write(parts, folder, "float32")
+        return publish(folder, root)

@@ -1,0 +1,139 @@
+"""The decoder without its constraint: any code may follow any other. Two ways to be without it.
+
+`FreeDecoderGraph` has no trie: no children are looked up, nothing is masked, and a survivor's token is its place among
+the codes. Network, beam and rescoring are the same. What comes out are code paths, most of which are no item; so that
+the rescoring costs what it costs, each path is given a row of the item table by a hash.
+
+`plain_tables` are inputs of the unchanged decoder over the whole code space: every node has every code for a child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from export.graphs.decoder import Beam, Children, Choice, DecoderGraph
+from export.graphs.graph_writer import INT, GraphDtype
+from model.network.config import NetworkConfig
+from service.artifact.graph_interface import NEVER
+from service.artifact.trie import levels_by_rows
+
+Array = npt.NDArray[Any]
+
+_FACTOR = 1_000_003
+
+
+def write_free_decoder(
+    config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype = "float32"
+) -> None:
+    """Inputs: h, context, gap, blend, item_table, keep_l, row_base_l, flat_l as in `export.graphs.decoder`, where the
+    number of children is the number of codes; n_items [1]."""
+    FreeDecoderGraph(config, weights, dtype).write(path)
+
+
+def free_shape(config: NetworkConfig, width: int) -> dict[str, npt.NDArray[np.int64]]:
+    """The inputs that follow from the width, for one row."""
+    values, kept = {}, 1
+    for level, size in enumerate(config.code_sizes):
+        if level > 0:
+            values[f"flat_{level}"] = np.array([-1, 1, kept * size], np.int64)
+            values[f"row_base_{level}"] = np.zeros((1, 1, 1), np.int64)
+        kept = min(width, kept * size)
+        values[f"keep_{level}"] = np.array([kept], np.int64)
+    return values
+
+
+def plain_tables(config: NetworkConfig, width: int) -> dict[str, Array]:
+    """Inputs of `decoder.onnx` for one row: a node of a level is its last token, and every code follows it."""
+    values: dict[str, Array] = {**free_shape(config, width), "filter": np.zeros(1, np.int64)}
+    by_rows = levels_by_rows(config.code_sizes)
+    kept = 1
+    for level, size in enumerate(config.code_sizes):
+        above = config.code_sizes[level - 1] if level else 1
+        tokens = np.arange(size, dtype=np.int64)
+        values |= {f"token_{level}": tokens, f"closed_slot_{level}": np.zeros((1, 1, 1), np.int64)}
+        if level == 0:
+            values |= {"node_ok_0": np.ones((1, size), np.bool_), "closed_value_0": np.zeros((1, 1, 1), np.float32)}
+        else:
+            base = np.zeros(kept, np.int64)
+            place = np.stack([np.arange(kept), np.full(kept, NEVER)]).astype(np.float32)
+            values |= {
+                f"place_{level}": place,
+                f"closed_parent_{level}": np.full((1, 1, 1), -2, np.int64),
+                f"beam_{level}": np.array([-1, kept, 1], np.int64),
+                f"row_token_{level}": np.tile(tokens.astype(np.int32), (above, 1)),
+                f"n_slots_{level}": np.array([size], np.int64),
+                f"node_base_{level}": base if level in by_rows else base[:, None],
+                f"row_ok_{level}": np.ones((above, size), np.bool_),
+                f"row_child_{level}": np.tile(tokens, (above, 1)),
+                f"node_ok_{level}": np.ones(size, np.bool_),
+                f"first_{level}": np.zeros((above, 1), np.int64),
+                f"count_{level}": np.full((above, 1), size, np.int64),
+                f"slots_{level}": tokens,
+                f"last_node_{level}": np.array([size - 1], np.int64),
+            }
+        kept = min(width, kept * size)
+    return values | {"leaf_item": np.arange(config.code_sizes[-1], dtype=np.int64)}
+
+
+class FreeDecoderGraph(DecoderGraph):
+    name = "gpt4rec_free_decoder"
+
+    def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
+        super().__init__(config, weights, dtype)
+        self.n_items = self.input("n_items", INT, [1])
+
+    def level_inputs(self, level: int) -> dict[str, ir.Value]:
+        inputs = {"keep": self.input(f"keep_{level}", INT, [1])}
+        if level > 0:
+            inputs["flat"] = self.input(f"flat_{level}", INT, [3])
+            inputs["row_base"] = self.input(f"row_base_{level}", INT, ["batch", 1, 1])
+        return inputs
+
+    def root_children(self, q: ir.Value) -> Children:
+        self.begun = self.advance(0, q)
+        log_prob = self.token_log_probs(0, self.begun)
+        return Children(None, log_prob, self.op.Unsqueeze(log_prob, self.ints(1)))
+
+    def children(self, level_number: int, beam: Beam) -> Children:
+        self._last = beam
+        token_log_prob = self.token_log_probs(level_number, beam.state)
+        log_prob = self.op.Add(token_log_prob, beam.log_prob)
+        return Children(None, token_log_prob, self.op.Reshape(log_prob, self.levels[level_number]["flat"]))
+
+    def survivors(self, level: int, beam: Beam | None, children: Children, choice: Choice) -> Beam:  # noqa: ARG002
+        op, d = self.op, self.config.d_model
+        size, embedding = self.ints(self.config.code_sizes[level]), self.weight(f"level_token.{level}.weight")
+        log_prob = op.Reshape(choice.log_prob, self.ints(-1, 1))
+        if beam is None:
+            added = op.Gather(embedding, choice.index, axis=0)
+            state = op.Reshape(op.Add(added, op.Unsqueeze(self.begun, self.ints(1, 2))), self.ints(-1, d))
+            return Beam(op.Reshape(choice.index, self.ints(-1)), log_prob, self.advance(level + 1, state))
+        flat = op.Reshape(op.Add(choice.index, self.levels[level]["row_base"]), self.ints(-1))
+        place, token, node = self._path(beam, flat, size)
+        state = op.Add(op.Gather(beam.state, place, axis=0), op.Gather(embedding, token, axis=0))
+        return Beam(node, log_prob, self.advance(level + 1, state))
+
+    def _path(self, beam: Beam, flat: ir.Value, size: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """A survivor's place in the beam, its token, and a hash of its path below the number of items."""
+        op = self.op
+        place = op.Div(flat, size)
+        token = op.Sub(flat, op.Mul(place, size))
+        path = op.Add(op.Mul(op.Gather(beam.node, place, axis=0), self.ints(_FACTOR)), token)
+        return place, token, op.Mod(path, self.n_items)
+
+    def rank(self, children: Children, choice: Choice, q: ir.Value) -> None:  # noqa: ARG002
+        """As the constrained one's, over rows of the item table that stand in for items."""
+        op = self.op
+        path = choice.log_prob
+        flat = op.Add(choice.index, self.levels[-1]["row_base"])
+        _, _, item = self._path(self._last, flat, self.ints(self.config.code_sizes[-1]))
+        query = self.to_float(q)
+        vectors = self.to_float(op.Gather(self.table, item, axis=0))
+        dense = op.Squeeze(op.MatMul(vectors, op.Unsqueeze(query, self.ints(1, 3))), self.ints(3))
+        self.blend_and_list(item, path, dense, query)

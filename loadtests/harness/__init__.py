@@ -1,0 +1,1 @@
+"""What is measured, started and stopped: service processes, Valkey, proxies, faulty models, Prometheus."""

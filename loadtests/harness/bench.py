@@ -1,0 +1,138 @@
+"""What every criterion's command shares: where figures go, whose histories are served, and how a request looks."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from loadtests.common import results
+from loadtests.harness.served_process import Process
+from loadtests.load.open_loop_driver import Arrival
+from loadtests.load.replay import BATCH, BEAM, EVENTS, RECOMMEND, User, taken
+
+K = 10
+ROWS = results.ENGINE.name
+MINUTE_MS = 60_000
+# Long enough for what is loaded beforehand; a warm answer is never near it.
+PATIENT = {
+    "GPT4REC_DEADLINE_MS": "2000",
+    "GPT4REC_REDIS_READ_TIMEOUT_MS": "500",
+    "GPT4REC_REDIS_WRITE_TIMEOUT_MS": "2000",
+}
+_SETTLED_S = 0.004
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One command's run: what it serves, where its figures go, and how much work it does (`quick` for trying it).
+    `rows` is the file of its rows, among the results."""
+
+    artifact: Path
+    data: Path | None
+    command: str
+    console: Console
+    results: Path = results.RESULTS
+    quick: bool = False
+    rows: str = ROWS
+
+    def row(self, criterion: str, value: float, unit: str, **limit: float) -> None:
+        """Records a row and shows it."""
+        row = results.row(criterion, value, unit, self.command, **limit)
+        results.record(self.results / self.rows, row)
+        said = "" if row.holds is None else f"  ({row.limit}: {'holds' if row.holds else 'DOES NOT HOLD'})"
+        self.console.print(f"  {criterion}: {row.value:g} {unit}{said}", highlight=False)
+
+    def save(self, name: str, payload: Mapping[str, Any]) -> None:
+        results.save(name, payload, command=self.command, folder=self.results)
+
+    def some(self, many: int, few: int) -> int:
+        """How much of something: few on a quick run."""
+        return few if self.quick else many
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Any]:
+        """A bar; yields the function that advances it by one."""
+        columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda: bar.advance(task)
+
+
+def ask(name: str, *, k: int = K, beam: int = 5, **more: Any) -> Arrival:
+    """A /recommend of the policy that every row is measured with."""
+    body = {"user_id": name, "k": k, "decoding": {**BEAM, "beam_width": beam}, **more}
+    return Arrival(0.0, RECOMMEND, orjson.dumps(body))
+
+
+def tell(events: Sequence[Mapping[str, Any]]) -> Arrival:
+    return Arrival(0.0, EVENTS, orjson.dumps({"events": list(events)}))
+
+
+def event(name: str, item: str, time_ms: int, **more: Any) -> dict[str, Any]:
+    return {"user_id": name, "item_id": item, "type": "click", "timestamp": time_ms, **more}
+
+
+def history(name: str, items: Sequence[str]) -> list[dict[str, Any]]:
+    """A click on each item, a minute apart, the last an hour ago."""
+    end = int(time.time() * 1000) - 60 * MINUTE_MS
+    return [event(name, item, end - (len(items) - n) * MINUTE_MS) for n, item in enumerate(items)]
+
+
+def batches(events: Iterable[Mapping[str, Any]], size: int = BATCH) -> Iterator[Arrival]:
+    """Bodies of /events for many events."""
+    part: list[Mapping[str, Any]] = []
+    for one in events:
+        part.append(one)
+        if len(part) == size:
+            yield tell(part)
+            part = []
+    if part:
+        yield tell(part)
+
+
+def load(bench: Bench, url: str, what: str, bodies: Sequence[Arrival], at_once: int = 8) -> None:
+    """Sends what is needed beforehand, with a bar."""
+    with bench.progress(what, len(bodies)) as advance:
+        for start in range(0, len(bodies), at_once):
+            part = bodies[start : start + at_once]
+            taken(url, part)
+            for _ in part:
+                advance()
+
+
+def warm(bench: Bench, url: str, names: Sequence[str]) -> None:
+    """Asks for every user once, with time to build the state, so that it is stored."""
+    load(bench, url, "states", [ask(name, budget_ms=2000) for name in names], at_once=50)
+
+
+def real_histories(users: Sequence[User], n: int, *, least: int, longest: int) -> dict[str, list[str]]:
+    """The last events of users that have enough of them, by user."""
+    chosen = [user for user in users if len(user.item) >= least][:n]
+    if not chosen:
+        raise ValueError(f"no user of the data set has {least} events")
+    return {user.name: list(user.item[-longest:]) for user in chosen}
+
+
+def settle(*processes: Process, within_s: float = 10.0) -> None:
+    """Waits until processes have nothing left to do: what is written behind the answers is done."""
+    until = time.monotonic() + within_s
+    quiet = 0
+    before = sum(process.cpu_s() for process in processes)
+    while quiet < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+        now = sum(process.cpu_s() for process in processes)
+        quiet = quiet + 1 if now - before < _SETTLED_S else 0
+        before = now
+
+
+def median(values: Iterable[float]) -> float:
+    return float(statistics.median(values))

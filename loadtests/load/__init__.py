@@ -1,0 +1,1 @@
+"""Open-loop load: arrivals, senders, replay of a log, capacity."""

@@ -1,0 +1,319 @@
+"""Sends requests when they are due and notes what became of each: the machine room of `loadtests.load.open_loop_driver`."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from loadtests.common.hdr import Latencies
+from loadtests.load.http_wire import Alarm, Connection, encode
+from loadtests.load.run_figures import LATE_SEND_MS, Report
+
+_SWEEP_S = 0.25
+_COLLECT_FROM = 100
+_RUNG = re.compile(rb'"rung":\s*"(\w+)"')
+_REASON = re.compile(rb'"reason":\s*"(\w+)"')
+_OWN_MS = re.compile(rb'"latency_ms":\s*([0-9.]+)')
+# Epoch milliseconds, as a proxy writes them; the figure is put in when the request is sent.
+_STAMP = "X-Request-Start"
+_UNSTAMPED = b"0000000000000.000"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request: when it is due (seconds from the start), and what it is. `label` names it in figures; its path,
+    if not given."""
+
+    due_s: float
+    path: str
+    body: bytes = b""
+    method: str = "POST"
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    host: str
+    port: int
+    named: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one request: seconds from the start at which it was due, seconds from then to its answer (None
+    where none came), the status or how it failed, and of a list its rung, its reason and the service's own time."""
+
+    label: str
+    due_s: float
+    took_s: float | None
+    status: int | str
+    rung: str | None = None
+    reason: str | None = None
+    own_ms: float | None = None
+
+
+@dataclass(slots=True)
+class Record:
+    """One run, request by request. `began` is the moment of `time.perf_counter` from which requests are due."""
+
+    began: float = 0.0
+    answers: list[Answer] = field(default_factory=list)
+
+
+class Sender:
+    """One run: what was sent when, and what came back. Times are of `time.perf_counter`.
+
+    Paced requests go out when they are due; others when an answer came. Those that are `stamped` say when they were
+    due, in the header by which a proxy says when a request came.
+    """
+
+    def __init__(
+        self,
+        to: Target,
+        arrivals: Sequence[Arrival],
+        *,
+        connections: int,
+        timeout_s: float,
+        max_in_flight: int,
+        headers: Mapping[str, str] | None,
+        paced: bool,
+        stamped: bool = False,
+        keep: Callable[[bytes], None] | None = None,
+        within_s: float | None = None,
+    ) -> None:
+        n = len(arrivals)
+        self.to = to
+        self._keep, self._within_s = keep, within_s
+        self._arrivals, self._connections, self._paced = arrivals, connections, paced
+        self._timeout_s, self._max_in_flight = timeout_s, max_in_flight
+        self._stamped = stamped
+        sent = {**(headers or {}), _STAMP: _UNSTAMPED.decode()} if stamped else headers
+        self._requests = [encode(a.method, to.named, a.path, a.body, sent) for a in arrivals]
+        self._due = [a.due_s for a in arrivals]
+        self._lag = [0.0] * n
+        self._latency = [0.0] * n
+        self._status: list[int | str] = [0] * n
+        self._rung: list[bytes | None] = [None] * n
+        self._reason: list[bytes | None] = [None] * n
+        self._own_ms: list[bytes | None] = [None] * n
+        self._free: list[Connection] = []
+        self._all: set[Connection] = set()
+        self._waiting: deque[int] = deque()
+        self._dialling: set[asyncio.Task[None]] = set()
+        self._next = self._open = self._most_open = self._waited = 0
+        self._began = self._began_ms = self._took = self._cpu = 0.0
+
+    async def go(self) -> None:
+        """Raises OSError where no connection can be made at the start."""
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[None] = self._loop.create_future()
+        try:
+            await asyncio.gather(*(self._connect() for _ in range(self._connections)))
+            if self._arrivals:
+                await self._measured()
+        finally:
+            self._hang_up()
+
+    async def _measured(self) -> None:
+        # A collection in the midst of a run would be measured as latency of the service; a few requests do without.
+        if len(self._arrivals) >= _COLLECT_FROM:
+            gc.collect()
+        gc.disable()
+        self._alarm = Alarm(self._loop, self._ring)
+        sweep = self._loop.create_task(self._give_up_late())
+        cpu, self._began = time.process_time(), time.perf_counter()
+        self._began_ms = time.time() * 1000.0
+        try:
+            if self._paced:
+                self._ring()
+            else:
+                for _ in range(min(self._connections, len(self._arrivals))):
+                    self._send_next()
+            await self._done
+        finally:
+            self._cpu, self._took = time.process_time() - cpu, time.perf_counter() - self._began
+            gc.enable()
+            self._alarm.close()
+            sweep.cancel()
+
+    # -- sending
+
+    def _ring(self) -> None:
+        """Sends all that is due, and sets the alarm for the next."""
+        now = time.perf_counter() - self._began
+        while self._next < len(self._due) and self._due[self._next] <= now:
+            number, self._next = self._next, self._next + 1
+            self._lag[number] = now - self._due[number]
+            if self._open >= self._max_in_flight:
+                self._open += 1
+                self.failed(None, number, "not sent: too many are open")
+                continue
+            self._open += 1
+            self._most_open = max(self._most_open, self._open)
+            self._dispatch(number)
+        if self._next < len(self._due):
+            self._alarm.set(self._due[self._next] - (time.perf_counter() - self._began))
+
+    def _send_next(self) -> None:
+        now = time.perf_counter() - self._began
+        if self._within_s is not None and now >= self._within_s:
+            del self._due[self._next :]
+        if self._next >= len(self._due):
+            return
+        number, self._next = self._next, self._next + 1
+        self._due[number] = now
+        self._open += 1
+        self._dispatch(number)
+
+    def _dispatch(self, number: int) -> None:
+        while self._free:
+            connection = self._free.pop()
+            if connection.usable:
+                connection.send(number, self._request(number))
+                return
+            self._replace(connection)
+        self._waited += 1
+        self._waiting.append(number)
+
+    def _request(self, number: int) -> bytes:
+        request = self._requests[number]
+        if not self._stamped:
+            return request
+        return request.replace(_UNSTAMPED, b"%017.3f" % (self._began_ms + 1000.0 * self._due[number]), 1)
+
+    # -- what comes back
+
+    def answered(self, connection: Connection, number: int, status: int, body: bytes) -> None:
+        self._latency[number] = time.perf_counter() - self._began - self._due[number]
+        self._status[number] = status
+        if self._keep is not None:
+            self._keep(body)
+        if (rung := _RUNG.search(body)) is not None:
+            self._rung[number] = rung[1]
+            if (reason := _REASON.search(body)) is not None:
+                self._reason[number] = reason[1]
+            if (own := _OWN_MS.search(body)) is not None:
+                self._own_ms[number] = own[1]
+        self._ended(connection)
+
+    def failed(self, connection: Connection | None, number: int, kind: str) -> None:
+        self._status[number] = kind
+        self._ended(connection)
+
+    def _ended(self, connection: Connection | None) -> None:
+        self._open -= 1
+        if connection is not None:
+            if not connection.usable:
+                self._replace(connection)
+            elif self._waiting:
+                number = self._waiting.popleft()
+                connection.send(number, self._request(number))
+            else:
+                self._free.append(connection)
+        if not self._paced:
+            self._send_next()
+        if not self._open and self._next >= len(self._due) and not self._done.done():
+            self._done.set_result(None)
+
+    async def _give_up_late(self) -> None:
+        """Fails what waits longer than the time-out, for an answer or for a connection."""
+        while True:
+            await asyncio.sleep(min(_SWEEP_S, self._timeout_s / 4))
+            now = time.perf_counter()
+            for connection in list(self._all):
+                if connection.number >= 0 and now - connection.sent_at > self._timeout_s:
+                    connection.give_up("timeout")
+            while self._waiting and now - self._began - self._due[self._waiting[0]] > self._timeout_s:
+                self.failed(None, self._waiting.popleft(), "timeout")
+
+    # -- connections
+
+    async def _connect(self) -> None:
+        _, connection = await self._loop.create_connection(lambda: Connection(self), self.to.host, self.to.port)
+        self._all.add(connection)
+        self._free.append(connection)
+        if self._waiting:
+            self._dispatch(self._waiting.popleft())
+
+    def _replace(self, lost: Connection) -> None:
+        self._all.discard(lost)
+        task = self._loop.create_task(self._redial())
+        self._dialling.add(task)
+        task.add_done_callback(self._dialling.discard)
+
+    async def _redial(self) -> None:
+        """A refused connection is tried again: requests that wait for one fail by their time-out."""
+        while True:
+            try:
+                await self._connect()
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+    def _hang_up(self) -> None:
+        for task in list(self._dialling):
+            task.cancel()
+        for connection in self._all:
+            connection.close()
+
+    # -- figures
+
+    def report(self, warmup_s: float, skip: int = 0) -> Report:
+        kept = [n for n, arrival in enumerate(self._arrivals) if n >= skip and arrival.due_s >= warmup_s]
+        if not self._paced:
+            kept = list(range(skip, len(self._due)))
+        names = [a.label or a.path for a in self._arrivals]
+        errors = Counter(f"{names[n]} {s}" for n, s in enumerate(self._status[: len(self._due)]) if s != 200)
+        good = [n for n in kept if self._status[n] == 200]
+        start = self._due[kept[0]] if kept and not self._paced else warmup_s
+        span = max(1e-9, self._took - start)
+        sending = max(1e-9, (self._due[-1] if self._due else 0.0) - start)
+        lag_ms = [self._lag[n] * 1e3 for n in kept]
+        return Report(
+            offered_rate=len(kept) / (sending if self._paced else span),
+            answered_rate=len(good) / span,
+            seconds=span,
+            requests=len(kept),
+            errors=dict(errors.most_common()),
+            routes=self._by(good, names),
+            rungs=self._by(good, [None if r is None else r.decode() for r in self._rung]),
+            reasons=dict(Counter(r.decode() for n in good if (r := self._reason[n]) is not None)),
+            send_lag=Latencies(lag_ms),
+            late_share=sum(lag > LATE_SEND_MS for lag in lag_ms) / max(1, len(kept)),
+            waited_share=self._waited / max(1, len(self._due)),
+            most_open=self._most_open,
+            cpu_share=self._cpu / max(1e-9, self._took),
+            cpu_us=self._cpu / max(1, len(self._due)) * 1e6,
+            connections=self._connections,
+            warmup_s=warmup_s,
+        )
+
+    def fill(self, record: Record) -> None:
+        """Notes every request of the run, in order of due; nothing is left out for a warm-up."""
+        record.began = self._began
+        for n, arrival in enumerate(self._arrivals[: len(self._due)]):
+            status, rung, reason, own = self._status[n], self._rung[n], self._reason[n], self._own_ms[n]
+            record.answers.append(
+                Answer(
+                    arrival.label or arrival.path,
+                    self._due[n],
+                    self._latency[n] if isinstance(status, int) else None,
+                    status,
+                    None if rung is None else rung.decode(),
+                    None if reason is None else reason.decode(),
+                    None if own is None else float(own),
+                )
+            )
+
+    def _by(self, good: Sequence[int], names: Sequence[str | None]) -> dict[str, Latencies]:
+        parted: dict[str, list[float]] = {}
+        for n in good:
+            if (name := names[n]) is not None:
+                parted.setdefault(name, []).append(self._latency[n] * 1e3)
+        return {name: Latencies(values) for name, values in sorted(parted.items())}

@@ -1,0 +1,167 @@
+"""A second generator, in C, as a cross-check: `python -m loadtests.load.wrk --url http://127.0.0.1:8000 --data DIR`.
+
+wrk sends the requests of the same replay, as a closed loop: with so many connections, the next request when an answer
+came. So it is set beside our own driver as a closed loop of as many connections, in rounds that alternate. Where both
+find the same rate and latency, neither measures itself.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from loadtests.common.hdr import Latencies
+from loadtests.common.report import publish, table
+from loadtests.load.open_loop_driver import Arrival, LoadError, closed_now, target
+from loadtests.load.replay import Replay, read
+
+METHOD = (
+    "A closed loop of {connections} connections over the replay, {seconds:g} s, medians of {rounds} rounds that "
+    "alternate: wrk and our own driver beside each other."
+)
+# More than the service answers: at the end of the list wrk starts again, and an event sent twice costs nothing.
+MOST_RATE = 2_000
+_RATE = re.compile(r"Requests/sec:\s*([\d.]+)")
+_PERCENTILE = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)\s*$", re.MULTILINE)
+_BAD = re.compile(r"Non-2xx or 3xx responses:\s*\d+|Socket errors:\s*.+")
+_UNIT_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Requests a second, and latencies in milliseconds over all routes; `bad` is what went wrong."""
+
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    bad: str | None = None
+
+
+def available() -> bool:
+    return shutil.which("wrk") is not None
+
+
+def lua(requests: Sequence[Arrival]) -> str:
+    """A script that sends one request after the other, in order; for one thread of wrk.
+
+    wrk asks for one request more, at the beginning, which it does not send: that is the last one.
+    """
+    rows = "\n".join(f"  {{{_text(r.method)}, {_text(r.path)}, {_text(r.body.decode())}}}," for r in requests)
+    return (
+        f"local requests, encoded, n = {{\n{rows}\n}}, {{}}, -1\n"
+        "function init(args)\n"
+        '  local headers = {["Content-Type"] = "application/json"}\n'
+        "  for i, r in ipairs(requests) do encoded[i] = wrk.format(r[1], r[2], headers, r[3]) end\n"
+        "end\n"
+        "function request()\n  n = n % #encoded + 1\n  return encoded[n]\nend\n"
+    )
+
+
+def run(url: str, requests: Sequence[Arrival], *, connections: int, seconds: float) -> Figures:
+    """Raises LoadError where wrk is not installed, fails, or says what is not understood."""
+    if not available():
+        raise LoadError("wrk is not installed: apt-get install wrk, or see github.com/wg/wrk")
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "replay.lua"
+        script.write_text(lua(requests), encoding="utf-8")
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{max(1, round(seconds))}s",
+            "--latency",
+            "-s",
+            str(script),
+        ]
+        done = subprocess.run(  # noqa: S603 - no shell
+            [*command, url], capture_output=True, text=True, timeout=seconds + 60, check=False
+        )
+    if done.returncode:
+        raise LoadError(f"wrk failed: {(done.stderr or done.stdout).strip()}")
+    return parse(done.stdout)
+
+
+def parse(text: str) -> Figures:
+    """The figures in what wrk prints. Raises LoadError where they are not there."""
+    rate = _RATE.search(text)
+    at = {percent: float(value) * _UNIT_MS[unit] for percent, value, unit in _PERCENTILE.findall(text)}
+    if rate is None or not {"50", "99"} <= at.keys():
+        raise LoadError(f"wrk said something else: {text[-500:]}")
+    bad = _BAD.search(text)
+    return Figures(float(rate[1]), at["50"], at["99"], " ".join(bad[0].split()) if bad else None)
+
+
+def ours(url: str, requests: Sequence[Arrival], *, connections: int, seconds: float) -> Figures:
+    """The same by our own driver; what wrk would not have come to in the time is left out."""
+    report = closed_now(url, requests, concurrency=connections, within_s=seconds)
+    every = Latencies()
+    for found in report.routes.values():
+        every.add(found)
+    bad = ", ".join(f"{kind} ×{count}" for kind, count in report.errors.items())
+    return Figures(report.answered_rate, every.at(50) or 0.0, every.at(99) or 0.0, bad or None)
+
+
+def compare(url: str, replay: Replay, *, connections: int = 8, seconds: float = 5.0, rounds: int = 3) -> dict[str, Any]:
+    """Both generators in rounds: what `wrk.json` holds. Raises LoadError."""
+    found: dict[str, list[Figures]] = {"wrk": [], "loadtests.load.open_loop_driver": []}
+    count = int(seconds * MOST_RATE)
+    for _ in range(rounds):
+        for name, generator in (("wrk", run), ("loadtests.load.open_loop_driver", ours)):
+            replay.prepare(url, count)
+            found[name].append(generator(url, replay.take(count), connections=connections, seconds=seconds))
+    return {
+        "method": METHOD.format(connections=connections, seconds=seconds, rounds=rounds),
+        "rows": [
+            {
+                "what": name,
+                "rate": round(median(one.rate for one in figures), 1),
+                "p50_ms": round(median(one.p50_ms for one in figures), 3),
+                "p99_ms": round(median(one.p99_ms for one in figures), 3),
+                "bad": sorted({one.bad for one in figures if one.bad}),
+            }
+            for name, figures in found.items()
+        ],
+    }
+
+
+def _text(text: str) -> str:
+    """A Lua string literal; only ids with control characters would differ from JSON, and there are none."""
+    return orjson.dumps(text).decode()
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Data set folder whose sessions are replayed.")],
+    url: Annotated[str, typer.Option(help="Where the service is.")] = "http://127.0.0.1:8000",
+    connections: Annotated[int, typer.Option(min=1, max=1000, help="Connections.")] = 8,
+    seconds: Annotated[float, typer.Option(min=1.0, max=600, help="Time of each run.")] = 5.0,
+    rounds: Annotated[int, typer.Option(min=1, max=20, help="Runs of each.")] = 3,
+    seed: Annotated[int, typer.Option(help="The same seed sends the same requests.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here; - prints them.")] = None,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Also load another machine.")] = False,
+) -> None:
+    """Sets wrk and our own driver beside each other on a running service."""
+    try:
+        target(url, allow_remote=allow_remote)
+        if not available():
+            raise LoadError("wrk is not installed: apt-get install wrk, or see github.com/wg/wrk")
+        replay = Replay(read(data), seed=seed, prefix=f"wrk-{seed}-")
+        found = compare(url, replay, connections=connections, seconds=seconds, rounds=rounds)
+    except LoadError as error:
+        typer.echo(f"wrk: no run: {error}", err=True)
+        raise typer.Exit(1) from None
+    rows = [[one["what"], one["rate"], one["p50_ms"], one["p99_ms"], ", ".join(one["bad"])] for one in found["rows"]]
+    publish([table(found["method"], ["", "requests/s", "p50 ms", "p99 ms", "wrong"], rows)], found, json_file)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""Toggle, breach, overload, stress and the runbook, each measured on service processes."""

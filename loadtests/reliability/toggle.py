@@ -1,0 +1,313 @@
+"""`python -m loadtests.reliability.toggle --artifact DIR`: how long a change of the mode takes to reach every replica.
+
+Two services on one Valkey that belongs to neither, under a light load. A trial: PUT /ops/fallback on one of them, at
+random, until the lists of both come by the new mode. In a part of the trials the server takes the other one's right
+to subscribe away beforehand: its subscription is cut, and only the poll can find the change. After that: both services
+killed and started again; Redis frozen; Redis killed, the mode changed on both sides meanwhile, and Redis back. Writes
+rows of `reliability.json`, and `toggle.json`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import random
+import signal
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import orjson
+import redis
+import typer
+from rich.console import Console
+
+from loadtests.common import results
+from loadtests.harness.bench import Bench
+from loadtests.harness.served_process import Served, serve
+from loadtests.load.open_loop_driver import drive_now
+from loadtests.reliability.stress import OPS, Crowd, crowd, told
+from service.store.embedded_valkey import EmbeddedValkey
+
+LIMIT_S = 1.0
+TRIALS, LOST_SHARE = 100, 0.3
+USERS = ("one", "other")
+RATE = 20.0
+# What a replica may need beyond which a trial has failed; and how many lists of it are looked at afterwards.
+GIVE_UP_S, AFTERWARDS = 5.0, 10
+_BETWEEN_S = 0.002
+_PIECE_S = 2.0
+_BACK_S = 20.0
+
+
+class Replica:
+    """A service, and the lists it gives to one user."""
+
+    def __init__(self, served: Served, body: bytes) -> None:
+        self.served, self.url, self._body = served, served.url, body
+        self.rung = ""  # of its latest list
+        self._connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=GIVE_UP_S)
+
+    def follows(self, mode: str) -> bool:
+        """Whether its next list comes by this mode: a forced one says so, in the others the guard decides."""
+        self._connection.request("POST", "/recommend", self._body, {"Content-Type": "application/json"})
+        answer = orjson.loads(self._connection.getresponse().read())
+        forced: bool = answer["reason"] == "forced"
+        self.rung = answer["rung"]
+        return forced == (mode == "fallback")
+
+    def reached(self, mode: str, began: float) -> tuple[float | None, int]:
+        """Seconds from `began` to its first list by the mode, None where there was none in time; and how many of the
+        lists right after it came by another one."""
+        while not self.follows(mode):
+            if time.perf_counter() - began > GIVE_UP_S:
+                return None, 0
+            time.sleep(_BETWEEN_S)
+        took = time.perf_counter() - began
+        return took, sum(not self.follows(mode) for _ in range(AFTERWARDS))
+
+    def force(self, mode: str, reason: str) -> dict[str, Any]:
+        return told(self.url, "PUT", {"mode": mode, "reason": reason})
+
+    def kill9(self) -> None:
+        os.kill(self.served.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Setting:
+    """The server, the two replicas, and the folders they keep between two starts."""
+
+    def __init__(self, bench: Bench, folder: Path, server: EmbeddedValkey) -> None:
+        self.bench, self.server = bench, server
+        self._data = [folder / "one", folder / "other"]
+        self._users: Crowd | None = None
+
+    def named(self) -> list[str]:
+        """URLs with a user of the server for each replica, so that it can be told them apart."""
+        with redis.Redis.from_url(self.server.url) as client:
+            for name in USERS:
+                client.execute_command("ACL", "SETUSER", name, "on", f">{name}", "~*", "+@all", "allchannels")
+        return [self.server.url.replace("unix://", f"unix://{name}:{name}@") for name in USERS]
+
+    @contextmanager
+    def replicas(self, urls: Sequence[str], *, forget: bool = False) -> Iterator[list[Replica]]:
+        """Both replicas, ready. With `forget` the second starts with nothing but what Redis has."""
+        if forget:
+            self._data[1] = self._data[1].with_name("another")
+        with ExitStack() as stack:
+            served = [
+                stack.enter_context(serve(self.bench.artifact, "--redis", url, GPT4REC_DATA_DIR=str(data), **OPS))
+                for url, data in zip(urls, self._data, strict=True)
+            ]
+            users = self._users = self._users or crowd(self.bench, served[0].url)
+            found = [Replica(one, users.bodies[n]) for n, one in enumerate(served)]
+            for one in found:
+                stack.callback(one.close)
+            yield found
+
+    @contextmanager
+    def loaded(self, replicas: Sequence[Replica]) -> Iterator[None]:
+        """A light load on both while the body runs."""
+        assert self._users is not None  # noqa: S101 - there are replicas
+        users, stop = self._users, threading.Event()
+
+        def run(seed: int, url: str) -> None:
+            while not stop.is_set():
+                seed += len(replicas)
+                drive_now(url, users.arrivals(RATE, _PIECE_S, seed), connections=8, warmup_s=0.0)
+
+        with ThreadPoolExecutor(len(replicas)) as threads:
+            running = [threads.submit(run, n, one.url) for n, one in enumerate(replicas)]
+            try:
+                yield
+            finally:
+                stop.set()
+            for one in running:
+                one.result()
+
+
+def run(bench: Bench, trials: int) -> None:
+    """Everything, on a server of its own."""
+    with tempfile.TemporaryDirectory(prefix="gpt4rec-toggle-") as folder, EmbeddedValkey(Path(folder) / "db") as server:
+        setting = Setting(bench, Path(folder), server)
+        with setting.replicas(setting.named()) as replicas:
+            with setting.loaded(replicas):
+                found = _trials(setting, replicas, trials)
+            _report_trials(bench, found)
+            replicas[0].force("fallback", "before the restart")
+            _both(replicas, "fallback")
+            for one in replicas:
+                one.kill9()
+        with setting.replicas([server.url] * len(USERS), forget=True) as replicas:
+            restart = _kept(bench, replicas)
+            frozen = _frozen(setting, replicas)
+            away = _away(setting, replicas)
+    bench.save(
+        "toggle",
+        {"limit_s": LIMIT_S, "rate": RATE, "trials": found, "restart": restart, "frozen": frozen, "away": away},
+    )
+
+
+def _trials(setting: Setting, replicas: Sequence[Replica], trials: int) -> list[dict[str, Any]]:
+    rng = random.Random(0)  # noqa: S311 - a choice, repeatable
+    found: list[dict[str, Any]] = []
+    with (
+        redis.Redis.from_url(setting.server.url) as client,
+        ThreadPoolExecutor(len(replicas)) as threads,
+        setting.bench.progress("trials", trials) as advance,
+    ):
+        for n in range(trials):
+            mode = ("fallback", rng.choice(("auto", "model")))[n % 2]
+            lost = rng.random() < LOST_SHARE
+            _until(lambda: len(client.client_list(_type="pubsub")) == len(replicas), "both subscribe")
+            time.sleep(rng.uniform(0.0, 0.5))  # anywhere between two polls
+            via = rng.randrange(len(replicas))
+            others = [name for name in USERS if name != USERS[via]] if lost else []
+            for name in others:
+                client.execute_command("ACL", "SETUSER", name, "resetchannels")
+            began = time.perf_counter()
+            watched = [threads.submit(one.reached, mode, began) for one in replicas]
+            said = replicas[via].force(mode, f"trial {n}")
+            put_s = time.perf_counter() - began
+            reached = [one.result() for one in watched]
+            for name in others:
+                client.execute_command("ACL", "SETUSER", name, "allchannels")
+            found.append(
+                {
+                    "mode": mode, "message": "lost" if lost else "sent", "via": via, "put_s": put_s,
+                    "shared": said["shared"], "reached_s": [took for took, _ in reached],
+                    "rungs": [one.rung for one in replicas],
+                    "old_afterwards": sum(old for _, old in reached),
+                }
+            )  # fmt: skip
+            advance()
+    return found
+
+
+def _report_trials(bench: Bench, found: Sequence[dict[str, Any]]) -> None:
+    took = {kind: [_took(one) for one in found if one["message"] == kind] for kind in ("sent", "lost")}
+    every = [*took["sent"], *took["lost"]]
+    within = sum(seconds <= LIMIT_S for seconds in every)
+    bench.row("3 toggle reaches both replicas", within, f"of {len(every)} trials within 1 s", at_least=len(every))
+    bench.row("3 toggle p50", statistics.median(every), "s", at_most=LIMIT_S)
+    bench.row("3 toggle max", max(every), "s", at_most=LIMIT_S)
+    for kind, text in (("sent", "by the message"), ("lost", "message lost, by the poll")):
+        if took[kind]:
+            bench.row(f"3 toggle max, {text}", max(took[kind]), f"s in {len(took[kind])} trials", at_most=LIMIT_S)
+    old = sum(one["old_afterwards"] for one in found)
+    bench.row("3 lists by the old mode after the new one", old, f"of {2 * AFTERWARDS * len(found):,}", at_most=0)
+
+
+def _took(trial: dict[str, Any]) -> float:
+    return max(GIVE_UP_S if took is None else took for took in trial["reached_s"])
+
+
+def _kept(bench: Bench, replicas: Sequence[Replica]) -> dict[str, Any]:
+    """The first list of each replica after the restart; one of them has nothing but what Redis has."""
+    first = [one.follows("fallback") for one in replicas]
+    said = [told(one.url) for one in replicas]
+    kept = all(first) and all(one["reason"] == "before the restart" and one["actor"] == "load" for one in said)
+    bench.row("3 restart keeps the mode", int(kept), "of 1", at_least=1)
+    return {"first_lists_forced": first, "said": [_mode(one) for one in said]}
+
+
+def _frozen(setting: Setting, replicas: Sequence[Replica]) -> dict[str, Any]:
+    """A change while Redis takes everything and answers nothing."""
+    pid = setting.server.pid
+    assert pid is not None  # noqa: S101 - nothing has ended it
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        began = time.perf_counter()
+        said = replicas[0].force("auto", "frozen")
+        put_s = time.perf_counter() - began
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    thawed = time.perf_counter()
+    _both(replicas, "auto")
+    agreed_s = time.perf_counter() - thawed
+    # The write time-out is 0.25 s; the rest is HTTP and the scheduler.
+    setting.bench.row("3 change while Redis is frozen is answered", put_s, "s", at_most=0.5)
+    return {"put_s": put_s, "shared": said["shared"], "agreed_s": agreed_s}
+
+
+def _away(setting: Setting, replicas: Sequence[Replica]) -> dict[str, Any]:
+    """Changes on either side while there is no Redis: the last one wins on both, and both are in the audit."""
+    replicas[0].force("auto", "before the outage")
+    _both(replicas, "auto")
+    pid = setting.server.pid
+    assert pid is not None  # noqa: S101 - nothing has ended it
+    os.kill(pid, signal.SIGKILL)
+    said = []
+    for one, mode, reason in ((replicas[1], "model", "outage, first"), (replicas[0], "fallback", "outage, last")):
+        said.append(one.force(mode, reason))
+        time.sleep(0.2)  # clocks agree to a part of a round trip
+    apart = replicas[0].follows("fallback") and not replicas[1].follows("fallback")
+    setting.server.restart()
+    began = time.perf_counter()
+    _both(replicas, "fallback")
+    _until(lambda: all(told(one.url)["shared"] for one in replicas), "both share the mode")
+    agreed_s = time.perf_counter() - began
+    modes = [_mode(told(one.url)) for one in replicas]
+    reasons = [[entry["reason"] for entry in _audit(one.url)] for one in replicas]
+    audited = all({"outage, first", "outage, last"} <= set(found) for found in reasons)
+    local = apart and not any(one["shared"] for one in said)
+    bench = setting.bench
+    bench.row("3 change made while Redis was away holds locally, and says so", int(local), "of 1", at_least=1)
+    agreed = modes[0] == modes[1] and modes[0]["reason"] == "outage, last"
+    bench.row("3 change made while Redis was away is reconciled", int(agreed and audited), "of 1", at_least=1)
+    bench.row("3 replicas agree after Redis is back", agreed_s, "s")
+    return {"said": [_mode(one) for one in said], "agreed_s": agreed_s, "modes": modes, "audit": reasons}
+
+
+def _mode(said: dict[str, Any]) -> dict[str, Any]:
+    return {key: said[key] for key in ("mode", "reason", "actor", "version", "shared")}
+
+
+def _audit(url: str) -> list[dict[str, Any]]:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5.0)
+    try:
+        connection.request("GET", "/ops/audit?limit=20", headers={"Authorization": "Bearer load"})
+        entries: list[dict[str, Any]] = orjson.loads(connection.getresponse().read())["entries"]
+    finally:
+        connection.close()
+    return entries
+
+
+def _both(replicas: Sequence[Replica], mode: str) -> None:
+    _until(lambda: all(one.follows(mode) for one in replicas), f"both go by {mode}")
+
+
+def _until(holds: Callable[[], bool], what: str) -> None:
+    """Raises RuntimeError where it does not come to that."""
+    until = time.monotonic() + _BACK_S
+    while not holds():
+        if time.monotonic() > until:
+            raise RuntimeError(f"not in {_BACK_S:.0f} s: {what}")
+        time.sleep(0.005)
+
+
+def main(
+    artifact: Annotated[Path, typer.Option(help="Artefact folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of the figures.")] = results.RESULTS,
+    quick: Annotated[bool, typer.Option(help="Fewer trials, for trying the command: no figures.")] = False,
+    trials: Annotated[int, typer.Option(min=2, help="Changes of the mode.")] = TRIALS,
+) -> None:
+    """Changes the mode of two services again and again, and with Redis frozen and away."""
+    if quick and out == results.RESULTS:
+        raise typer.BadParameter("a quick run needs a folder of its own", param_hint="--out")
+    command = "python -m loadtests.reliability.toggle --artifact ARTIFACT"
+    bench = Bench(artifact, None, command, Console(), out, quick, results.RELIABILITY.name)
+    run(bench, bench.some(trials, min(trials, 12)))
+
+
+if __name__ == "__main__":
+    typer.run(main)

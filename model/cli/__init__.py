@@ -1,0 +1,1 @@
+"""The commands `gpt4rec data`, `train` and `evaluate`."""

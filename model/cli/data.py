@@ -1,0 +1,181 @@
+"""`gpt4rec data`: bring an event log into the form every other command reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from model.data.errors import DataError
+from model.data.formats import Format
+
+if TYPE_CHECKING:
+    from model.data.dataset import Dataset
+
+app = typer.Typer(
+    help="Import an event log, or get MovieLens-100K.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option("--out", metavar="DATA", help="Folder of the data set to be written.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+
+
+@app.command("import")
+def import_command(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="File, folder, or `completejourney`.")],
+    form: Annotated[Format, typer.Option("--format", help="How SOURCE is written.")],
+    out: Out,
+    attributes: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON: item → list of attribute ids.")] = None,
+    items: Annotated[Path | None, typer.Option(metavar="FILE", help="Items: CSV, TSV, JSON lines or parquet.")] = None,
+    users: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Users with their features: the same kinds.")
+    ] = None,
+    times: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Times of a sequence file: user_id,item_id,pos,timestamp."),
+    ] = None,
+    columns: Annotated[
+        str,
+        typer.Option(
+            "--map", metavar="ROLE=COLUMN,…", help="Columns: user, item, time, type, value, session, scene, …"
+        ),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Check an event log and write it as a data set. Gzip is read as it is; sources are never changed."""
+    from model.data.formats import ImportRequest, parse_columns
+
+    try:
+        named = parse_columns(columns)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--map") from error
+    request = ImportRequest(source, form, attributes, items, users, times, named)
+    if misuse := request.misuse():
+        raise typer.BadParameter(misuse)
+
+    def read(step: Callable[[str], None]) -> Dataset:
+        from model.data.importing import import_dataset
+
+        return import_dataset(request, step)
+
+    _run(read, out, as_json)
+
+
+@app.command("movielens-100k")
+def movielens_command(
+    out: Out,
+    wheel: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A wheel of recbole 1.2.1 that is already here.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Get MovieLens-100K from the package that carries it (pip, 2 MB) and write it as a data set."""
+
+    def read(step: Callable[[str], None]) -> Dataset:
+        from model.data.movielens import PACKAGE, movielens_100k
+
+        step(f"getting {PACKAGE.requirement} with pip" if wheel is None else f"reading {wheel}")
+        return movielens_100k(wheel)
+
+    _run(read, out, as_json)
+
+
+@app.command("like")
+def like_command(
+    run: Annotated[Path, typer.Option(metavar="RUN", help="Training run of the served model.")],
+    items: Annotated[Path, typer.Option(metavar="FILE", help="New items: CSV, TSV, JSON lines or parquet.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Lines for GPT4REC_CATALOGUE_UPDATES.")],
+    data: Annotated[
+        Path | None, typer.Option(metavar="DATA", help="Its data set, where that has moved since the training.")
+    ] = None,
+    neighbours: Annotated[int, typer.Option(min=1, max=100, help="Items that a new one is said to be like.")] = 5,
+) -> None:
+    """Describe new items by the items whose texts are like theirs, so that they are served before the next training."""
+    errors = Console(stderr=True)
+    from model.errors import RunError
+    from model.training.run_folder import Run
+
+    with _reported(errors, RunError), errors.status("comparing texts"):
+        from model.data.checks import Findings
+        from model.data.readers.tables import read_items
+        from model.texts.alike import likened
+        from service.common.atomic_files import write_aside
+
+        trained = Run.open(run)
+        dataset = trained.dataset(data)
+        rows = read_items(items, {}, Findings())[0].rows
+        found = likened(dataset, trained.split(dataset).train, rows, trained.data_path(data), neighbours)
+        lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in found.lines]
+        write_aside(out.absolute(), "".join(lines).encode())
+    typer.echo(f"{len(found.lines)} new items in {out}")
+    for which, reason in ((found.known, "known already"), (found.without_text, "without text or title")):
+        if which:
+            typer.echo(f"{len(which)} left out, {reason}: {', '.join(which[:5])}{' …' if len(which) > 5 else ''}")
+
+
+@contextmanager
+def _reported(errors: Console, *others: type[Exception]) -> Iterator[None]:
+    """Exit code 1 with a message where the data or a file cannot be used, or for one of the `others`."""
+    expected: tuple[type[Exception], ...] = (DataError, OSError, *others)
+    try:
+        yield
+    except expected as error:
+        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+def _run(read: Callable[[Callable[[str], None]], Dataset], out: Path, as_json: bool) -> None:
+    """Read, write aside, rename, report; exit code 1 with a message where the data cannot be used."""
+    errors = Console(stderr=True)
+    with _reported(errors), errors.status("starting") as status:
+        from model.data.dataset import check_replaceable
+
+        check_replaceable(out.absolute())
+        dataset = read(status.update)
+        status.update(f"writing {out}")
+        dataset.save(out)
+    if as_json:
+        typer.echo(json.dumps(_summary(dataset, out), ensure_ascii=False))
+    else:
+        Console().print(_table(dataset, out))
+
+
+def _summary(dataset: Dataset, out: Path) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "source": dataset.source,
+        "path": str(out),
+        "fingerprint": dataset.fingerprint,
+        "has_time": dataset.has_time,
+        "category_kind": dataset.category_kind,
+        "report": dataset.report,
+    }
+
+
+def _table(dataset: Dataset, out: Path) -> Table:
+    report = dataset.report
+    per_user = report["events_per_user"]
+    table = Table(title=f"{dataset.name} → {out}", show_header=False, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("users", f"{report['users']:,}")
+    table.add_row("items", f"{report['items']:,} ({report['items_with_events']:,} with events)")
+    kinds = ", ".join(f"{name} {count:,}" for name, count in report["event_types"].items())
+    table.add_row("events", f"{report['events']:,} ({kinds})")
+    table.add_row("per user", f"{per_user['min']} … {per_user['median']:g} (median) … {per_user['max']}")
+    table.add_row("time", f"{report['first_event']} … {report['last_event']}" if dataset.has_time else "none")
+    table.add_row("density", f"{report['density']:.4%}")
+    for reason, count in report["dropped"].items():
+        table.add_row("dropped", f"{count:,}: {reason}", style="yellow")
+    for note in report["notes"]:
+        table.add_row("note", note, style="dim")
+    return table

@@ -1,0 +1,205 @@
+"""`gpt4rec train` and `gpt4rec evaluate`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from model.training.trainer import Report, Tick, Trainer
+
+train_app = typer.Typer(add_completion=False)
+evaluate_app = typer.Typer(add_completion=False)
+
+
+@train_app.command(name="train")
+def train_command(
+    data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
+    out: Annotated[Path, typer.Option(help="Run folder to create, or to resume.")],
+    config: Annotated[Path | None, typer.Option(help="YAML or JSON file of hyper-parameters.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="One hyper-parameter, key=value; may repeat.")
+    ] = None,
+    max_minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after this long.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last finished epoch.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
+) -> None:
+    """Train GPT4Rec and compare it with item-CF and popularity."""
+    console = Console(stderr=True)
+    with _failures(console):
+        from model.data.dataset import Dataset
+        from model.training.config import TrainConfig
+        from model.training.trainer import Trainer
+
+        settings = TrainConfig.build(config, assignments or [], seed=seed)
+        if resume and config is None and not assignments and seed is None and (out / "config.json").exists():
+            settings = TrainConfig.load(out / "config.json")
+        dataset = Dataset.load(data)
+        trainer = Trainer(dataset, data, out, settings, resume=resume)
+        console.print(_headline(trainer), highlight=False)
+        fit(trainer, console, max_minutes)
+        evaluation = evaluate_run(out, data, "test", console)
+    (out / "metrics.json").write_text(json.dumps(evaluation.to_json(), indent=1), "utf-8")
+    if as_json:
+        typer.echo(json.dumps({"run": str(out), **evaluation.to_json()}))
+
+
+@evaluate_app.command(name="evaluate")
+def evaluate_command(
+    data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
+    artifact: Annotated[Path | None, typer.Option(help="Artefact: measure the exported graphs.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder: measure the network in torch.")] = None,
+    split: Annotated[str, typer.Option(help="test or valid.")] = "test",
+    strategy: Annotated[str, typer.Option(help="beam, greedy, top_p or temperature.")] = "beam",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+) -> None:
+    """Rank the whole catalogue for every held-out user, beside item-CF and popularity on the same users."""
+    if (artifact is None) == (run is None):
+        raise typer.BadParameter("give exactly one of --artifact and --run")
+    if split not in ("test", "valid"):
+        raise typer.BadParameter(f"{split!r}: choose test or valid", param_hint="--split")
+    if strategy not in ("beam", "greedy", "top_p", "temperature"):
+        raise typer.BadParameter(f"{strategy!r}: choose beam, greedy, top_p or temperature", param_hint="--strategy")
+    console = Console(stderr=True)
+    with _failures(console):
+        if artifact is not None:
+            evaluation = evaluate_artifact(artifact, data, split, strategy, console)
+        else:
+            assert run is not None  # noqa: S101 - one of the two, checked above
+            evaluation = evaluate_run(run, data, split, console)
+        if json_file is not None:
+            json_file.write_text(json.dumps(evaluation.to_json(), indent=1), "utf-8")
+
+
+@contextlib.contextmanager
+def _failures(console: Console) -> Iterator[None]:
+    """Errors that a user can mend end the command with their message and exit code 1, never a trace."""
+    try:
+        from model.data.errors import DataError
+        from model.errors import ConfigError, RunError
+        from service.artifact.artifact import ArtifactFileError
+        from service.common.errors import ServiceError
+    except ModuleNotFoundError as error:
+        console.print(f"[red]this needs the training packages[/]: pip install 'gpt4rec[train,cpu]' ({error.name})")
+        raise typer.Exit(1) from error
+    try:
+        yield
+    except (ConfigError, DataError, RunError, ArtifactFileError, ServiceError) as error:
+        console.print(f"[red]failed[/]: {error}", highlight=False)
+        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
+
+
+def _headline(trainer: Trainer) -> str:
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    return (
+        f"{parameters:,} parameters, codes {trainer.tokenizer.code_sizes}, window {trainer.network.window}, "
+        f"{len(trainer.plan.epoch(0))} batches an epoch, {trainer.plan.padding_share():.1%} padding, "
+        f"on {trainer.device.type}"
+    )
+
+
+def fit(trainer: Trainer, console: Console, max_minutes: float | None) -> None:
+    """Train under a progress bar. An interruption leaves the last finished epoch to resume from."""
+    columns = (
+        TextColumn("epoch {task.fields[epoch]}"),
+        BarColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}  best NDCG@10 {task.fields[ndcg]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=False) as bar:
+        task = bar.add_task("train", total=None, epoch=0, loss=float("nan"), ndcg="–")
+        try:
+            trainer.fit(max_minutes=max_minutes, report=_reporter(bar, task, trainer, max_minutes))
+        except KeyboardInterrupt:
+            console.print(f"interrupted; continue with `--out {trainer.folder} --resume`", highlight=False)
+            raise typer.Exit(1) from None
+
+
+def _reporter(bar: Progress, task: Any, trainer: Trainer, max_minutes: float | None) -> Report:
+    """Time is the measure where it is bounded, epochs otherwise."""
+
+    def report(tick: Tick) -> None:
+        best = f"{tick.progress.best_ndcg:.4f}" if tick.progress.best_epoch >= 0 else "–"
+        if max_minutes is None:
+            total = float(trainer.config.max_epochs * tick.total)
+            done = float(tick.epoch * tick.total + tick.done)
+        else:
+            total, done = max_minutes * 60, min(max_minutes * 60, bar.tasks[0].elapsed or 0.0)
+        bar.update(task, total=total, completed=done, epoch=tick.epoch + 1, loss=tick.loss, ndcg=best)
+
+    return report
+
+
+def evaluate_run(folder: Path, data: Path, part: str, console: Console) -> Any:
+    """The network in torch, ranked by its dense score over everything."""
+    from model.evaluation.baselines import fit_baselines
+    from model.evaluation.rankers import network_ranker
+    from model.training.run_folder import Run
+    from service.artifact.features import Vocabulary
+
+    run = Run.open(folder)
+    dataset = run.dataset(data)
+    split = run.split(dataset)
+    model = run.model()
+    vocabulary = Vocabulary.of(split.train.item_ids, run.context, dataset.has_time, run.network.n_types)
+    ranker = network_ranker(model, vocabulary)
+    with console.status("tuning item-CF on validation"):
+        baselines = fit_baselines(split)
+    return _side_by_side(dataset, split, ranker, baselines.item_cf, baselines.popularity, part, console)
+
+
+def evaluate_artifact(folder: Path, data: Path, part: str, strategy: Any, console: Console) -> Any:
+    """The exported graphs and the constrained decoding, and the artefact's own fallback scorers."""
+    from model.data.dataset import Dataset, sequences
+    from model.errors import RunError
+    from model.evaluation.rankers import engine_ranker
+    from model.training.config import TrainConfig
+    from model.training.run_folder import split_of
+    from service.engine.decoding import Decoding
+    from service.engine.factory import open_engine
+
+    engine = open_engine(folder)
+    dataset = Dataset.load(data)
+    log = sequences(dataset)
+    if list(log.item_ids) != list(engine.artifact.catalogue.item_ids):
+        raise RunError(f"{data} has another catalogue than the artefact; evaluate on the data it was trained on")
+    split = split_of(TrainConfig().updated(engine.artifact.manifest["training"]), log)
+    ranker = engine_ranker(engine, Decoding(strategy))
+    parts = engine.artifact
+    return _side_by_side(dataset, split, ranker, parts.item_cf, parts.popularity, part, console)
+
+
+def _side_by_side(
+    dataset: Any, split: Any, ranker: Any, item_cf: Any, popularity: Any, part: Any, console: Console
+) -> Any:
+    from model.errors import RunError
+    from model.evaluation.evaluate import evaluate, item_cf_ranker, popularity_ranker
+    from model.evaluation.metrics import item_content
+
+    if not len(split.test if part == "test" else split.valid):
+        raise RunError(f"nobody is held out in the {part} part, so there is nothing to measure")
+    systems = {
+        "gpt4rec": ranker,
+        "item_cf": item_cf_ranker(item_cf, popularity),
+        "popular": popularity_ranker(popularity),
+    }
+    content = item_content(dataset.items, split.sequences.item_ids, dataset.category_kind)
+    with Progress(console=console, transient=True) as bar:
+        tasks = {name: bar.add_task(name, total=None) for name in systems}
+        advance: Callable[[str, int, int], None] = lambda name, done, total: bar.update(  # noqa: E731
+            tasks[name], completed=done, total=total
+        )
+        result = evaluate(systems, split, part, content=content, progress=advance)
+    console.print(result.table())
+    console.print(result.comparison_table())
+    return result

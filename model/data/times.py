@@ -1,0 +1,172 @@
+"""Time columns → int64 milliseconds UTC.
+
+The unit of a numeric column is told by its magnitude and has to be the same in every row; a column that mixes
+units, or dates with and without a zone, is refused, because either reading would be a guess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import polars as pl
+
+from model.data.errors import DataError, places, quoted
+
+# From 1973 to 5138 the four units do not overlap: 1e8 s is 1973-03-03, 1e11 s is 5138.
+_UNITS: tuple[tuple[str, int, int], ...] = (
+    ("seconds", 10**8, 10**11),
+    ("milliseconds", 10**11, 10**14),
+    ("microseconds", 10**14, 10**17),
+    ("nanoseconds", 10**17, 9 * 10**18),
+)
+_TO_MS = {"seconds": (1000, 1), "milliseconds": (1, 1), "microseconds": (1, 1000), "nanoseconds": (1, 10**6)}
+DAY_MS = 86_400_000
+
+_NUMBER = r"^[+-]?\d+(\.\d+)?([eE][+-]?\d+)?$"
+_DATE = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d{1,9})?)?(Z|z|[+-]\d{2}:?\d{2})?)?$"
+_NO_TIME = "leave time out of --map to import without times"
+
+
+@dataclass(frozen=True)
+class Times:
+    """`ms` [rows] int64, null where the source had nothing; `read_as` says how the column was understood."""
+
+    ms: pl.Series
+    read_as: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a column comes from: `numbers` [rows] are the line (or row) numbers, `unit` says which."""
+
+    file: str
+    numbers: pl.Series
+    unit: str = "line"
+
+    def of(self, wrong: pl.Series) -> str:
+        return places(self.file, self.unit, self.numbers.filter(wrong).to_list())
+
+
+def parse_times(column: pl.Series, place: Place, now_ms: int) -> Times:
+    """Read a time column of any type. Raises `DataError` for values that are no time, for mixed units or
+    zones, and for times more than a day after `now_ms`."""
+    if column.dtype.is_integer() or column.dtype.is_float():
+        times = _from_numbers(column, place)
+    elif isinstance(column.dtype, pl.Datetime):
+        zone = column.dtype.time_zone
+        read_as = f"dates ({zone})" if zone else "dates without a zone, read as UTC"
+        times = Times(column.dt.timestamp("ms"), read_as)
+    elif column.dtype == pl.Date:
+        times = Times(column.cast(pl.Datetime("ms")).dt.timestamp("ms"), "days, read as UTC")
+    elif column.dtype == pl.String:
+        times = _from_text(column, place)
+    else:
+        raise DataError(f"a column of type {column.dtype} holds no times", where=place.file, mend=_NO_TIME)
+    if times.ms.null_count() == len(times.ms):
+        raise DataError("the time column holds nothing", where=f"{place.file}, column {column.name}", mend=_NO_TIME)
+    late = (times.ms > now_ms + DAY_MS).fill_null(value=False)
+    if late.any():
+        first = datetime.fromtimestamp(int(times.ms.filter(late)[0]) / 1000, UTC)
+        raise DataError(
+            f"{int(late.sum())} times lie in the future (the first is {first:%Y-%m-%d %H:%M} UTC)",
+            where=place.of(late),
+            mend="mend or remove these rows; check the unit and the clock that wrote them",
+        )
+    return times
+
+
+def _from_numbers(column: pl.Series, place: Place) -> Times:
+    numbers = column.fill_nan(None) if column.dtype.is_float() else column
+    known = numbers.is_not_null()
+    masks = {name: ((numbers >= low) & (numbers < high)).fill_null(value=False) for name, low, high in _UNITS}
+    none = known & ~_any(masks)
+    if none.any():
+        raise DataError(
+            f"{int(none.sum())} times are no epoch in seconds, milliseconds, microseconds or nanoseconds: "
+            f"{quoted(_distinct(numbers, none))}",
+            where=place.of(none),
+            mend=f"write epoch times (1973 or later) or ISO 8601 dates; {_NO_TIME}",
+        )
+    units = {name: mask for name, mask in masks.items() if mask.any()}
+    if len(units) > 1:
+        counts = ", ".join(f"{int(mask.sum())} in {name}" for name, mask in units.items())
+        rare = min(units.values(), key=lambda mask: int(mask.sum()))
+        raise DataError(
+            f"the time column mixes units: {counts}",
+            where=f"the rarer ones are in {place.of(rare)}",
+            mend="write the whole column in one unit",
+        )
+    unit = next(iter(units), "seconds")
+    times, divide = _TO_MS[unit]
+    if numbers.dtype.is_float():
+        ms = (numbers * times / divide).round(0).cast(pl.Int64)
+    else:
+        ms = numbers.cast(pl.Int64) * times // divide
+    return Times(ms, f"epoch {unit}")
+
+
+def _distinct(column: pl.Series, wrong: pl.Series) -> pl.Series:
+    return column.filter(wrong).unique(maintain_order=True)
+
+
+def _any(masks: dict[str, pl.Series]) -> pl.Series:
+    return pl.DataFrame(masks).select(pl.any_horizontal(pl.all()).alias("any"))["any"]
+
+
+def _from_text(column: pl.Series, place: Place) -> Times:
+    text = column.str.strip_chars()
+    text = text.set(text.str.to_lowercase().is_in(["", "nan", "null", "none"]).fill_null(value=False), None)
+    known = text.is_not_null()
+    number, date = (text.str.contains(pattern).fill_null(value=False) for pattern in (_NUMBER, _DATE))
+    wrong = known & ~number & ~date
+    if wrong.any():
+        raise DataError(
+            f"{int(wrong.sum())} times cannot be read: {quoted(_distinct(text, wrong))}",
+            where=place.of(wrong),
+            mend="write epoch seconds or milliseconds, or ISO 8601 (2026-01-31T12:00:00Z)",
+        )
+    if number.any() and date.any():
+        raise DataError(
+            f"the time column mixes numbers ({int(number.sum())}) and dates ({int(date.sum())})",
+            where=f"the rarer ones are in {place.of(min(number, date, key=lambda mask: int(mask.sum())))}",
+            mend="write the whole column in one way",
+        )
+    if not date.any():
+        whole = not text.str.contains(r"[.eE]").any()
+        numbers = text.cast(pl.Int64 if whole else pl.Float64, strict=False)
+        # What does not fit into 64 bits is no time either; as a float it is refused like any other.
+        return _from_numbers(numbers if numbers.null_count() == text.null_count() else text.cast(pl.Float64), place)
+    return _from_dates(text, place)
+
+
+def _from_dates(text: pl.Series, place: Place) -> Times:
+    parts = pl.DataFrame(
+        {
+            "day": text.str.extract(_DATE, 1),
+            "minute": text.str.extract(_DATE, 2).fill_null("00:00"),
+            "second": text.str.extract(_DATE, 3).fill_null(":00"),
+            "zone": text.str.extract(_DATE, 4).str.replace("(?i)^z$", "+00:00"),
+        }
+    )
+    known, aware = text.is_not_null(), parts["zone"].is_not_null()
+    naive = known & ~aware
+    if aware.any() and naive.any():
+        raise DataError(
+            f"the time column mixes dates with a zone ({int(aware.sum())}) and without ({int(naive.sum())})",
+            where=f"the rarer ones are in {place.of(min(aware, naive, key=lambda mask: int(mask.sum())))}",
+            mend="write every date with its zone (…Z or …+02:00)",
+        )
+    zone = pl.col("zone").str.replace(":", "").fill_null("+0000")
+    moment = pl.concat_str("day", pl.lit("T"), "minute", "second", zone)
+    ms = parts.select(
+        moment.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_unit="ms", strict=False).dt.timestamp("ms")
+    ).to_series()
+    wrong = known & ms.is_null()
+    if wrong.any():
+        raise DataError(
+            f"{int(wrong.sum())} dates do not exist: {quoted(_distinct(text, wrong))}",
+            where=place.of(wrong),
+            mend="mend or remove these rows",
+        )
+    return Times(ms, "dates with a zone" if aware.any() else "dates without a zone, read as UTC")

@@ -1,0 +1,256 @@
+"""The baselines every model is measured against, and the rungs below it in the service.
+
+Item-CF takes its similarities from `implicit`; their kind, the recency weight and the number of neighbours
+are chosen on the validation part, so that a model is compared with a baseline at its best. Only `Split.train`
+is fitted on.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from implicit.nearest_neighbours import (
+    BM25Recommender,
+    CosineRecommender,
+    ItemItemRecommender,
+    TFIDFRecommender,
+)
+from implicit.utils import ParameterWarning
+from scipy import sparse
+
+from model.data.dataset import Sequences
+from model.data.split import Holdout, Split
+from model.evaluation.metrics import NOT_RANKED, ndcg, target_ranks
+from service.artifact.item_cf import DEFAULT_HORIZON, IntArray, ItemCF, Popularity
+from service.artifact.repeat_purchase import Repeat
+
+Kind = Literal["cosine", "tfidf", "bm25"]
+Progress = Callable[[int, int], None]  # (candidates tried, candidates in all)
+
+KINDS: tuple[Kind, ...] = ("cosine", "tfidf", "bm25")
+DECAYS: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3)
+NEIGHBOURS: tuple[int, ...] = (50, 100, 200)
+REPEAT_DECAYS: tuple[float, ...] = (1.0, 0.999, 0.998, 0.995, 0.99, 0.98, 0.95, 0.9)
+
+# Enough questions to choose by; more would only cost time.
+MAX_QUESTIONS = 10_000
+
+# Questions scored at once: bounds the memory of the sparse product.
+_BATCH = 4096
+
+# An event that weighs less than this part of the newest one is left out of the sum.
+_LEAST_WEIGHT = 1e-3
+
+_RECOMMENDERS: dict[Kind, type[ItemItemRecommender]] = {
+    "cosine": CosineRecommender,
+    "tfidf": TFIDFRecommender,
+    "bm25": BM25Recommender,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ItemCFConfig:
+    """Kind of similarity, neighbours kept an item, weight of an event relative to the one after it."""
+
+    kind: Kind
+    neighbours: int
+    decay: float
+
+    @property
+    def horizon(self) -> int:
+        """Number of events that still weigh something, at most `DEFAULT_HORIZON`."""
+        if self.decay == 1:
+            return DEFAULT_HORIZON
+        return min(DEFAULT_HORIZON, int(np.ceil(np.log(_LEAST_WEIGHT) / np.log(self.decay))))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"horizon": self.horizon}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A configuration that was tried and the NDCG@10 it had on the validation part."""
+
+    config: ItemCFConfig
+    ndcg_at_10: float
+
+
+@dataclass(frozen=True, slots=True)
+class Baselines:
+    """The fitted scorers, how item-CF was configured, and everything that was tried to find that."""
+
+    item_cf: ItemCF
+    popularity: Popularity
+    config: ItemCFConfig
+    trials: tuple[Trial, ...]
+
+
+def fit_baselines(split: Split, progress: Progress | None = None, exclude_history: bool = True) -> Baselines:
+    """Tune item-CF on the validation part of a split, and fit both baselines on its training part.
+
+    Deterministic. The search goes along one axis after the other: kind and decay at the middle number of
+    neighbours, then the number of neighbours; of equal trials the earlier one wins.
+    """
+    most = max(NEIGHBOURS)
+    tables = {kind: fit_neighbours(split.train, kind, most) for kind in KINDS}
+    questions = _sample(split.valid, MAX_QUESTIONS)
+    middle = sorted(NEIGHBOURS)[len(NEIGHBOURS) // 2]
+    trials: list[Trial] = []
+    total = len(KINDS) * len(DECAYS) + len(NEIGHBOURS) - 1
+
+    def attempt(config: ItemCFConfig) -> None:
+        model = _item_cf(*tables[config.kind], config)
+        trials.append(Trial(config, _ndcg_at_10(model, split.sequences, questions, exclude_history)))
+        if progress is not None:
+            progress(len(trials), total)
+
+    def best() -> ItemCFConfig:
+        return max(trials, key=lambda trial: trial.ndcg_at_10).config
+
+    for kind in KINDS:
+        for decay in DECAYS:
+            attempt(ItemCFConfig(kind, middle, decay))
+    chosen = best()
+    for neighbours in NEIGHBOURS:
+        if neighbours != middle:
+            attempt(ItemCFConfig(chosen.kind, neighbours, chosen.decay))
+    chosen = best()
+    popularity = Popularity.fit(split.train.item, split.train.n_items)
+    return Baselines(_item_cf(*tables[chosen.kind], chosen), popularity, chosen, tuple(trials))
+
+
+def fit_item_cf(train: Sequences, config: ItemCFConfig) -> ItemCF:
+    """Item-CF of a given configuration over a whole log (what an export on all data uses)."""
+    return _item_cf(*fit_neighbours(train, config.kind, config.neighbours), config)
+
+
+def fit_neighbours(
+    train: Sequences, kind: Kind, neighbours: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """The most similar items of each item: (neighbour, similarity), [items, ≤ neighbours], as in `ItemCF`.
+
+    Two items are alike when the same users touched them; how often a user touched an item is not counted.
+    """
+    n_items = train.n_items
+    width = min(neighbours, n_items)
+    users = np.repeat(np.arange(train.n_users), train.lengths)
+    touched = sparse.csr_matrix((np.ones(len(users), np.float32), (users, train.item)), shape=(train.n_users, n_items))
+    touched.sum_duplicates()
+    touched.data[:] = 1
+    recommender = _RECOMMENDERS[kind](K=width + 1)  # an item is usually the nearest to itself
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        # implicit hands itself COO matrices and warns about it; an idf of 0 makes it divide by 0
+        warnings.simplefilter("ignore", ParameterWarning)
+        recommender.fit(touched, show_progress=False)
+    pairs = recommender.similarity.tocoo()
+    similarity = pairs.data.astype(np.float32)
+    useful = (pairs.row != pairs.col) & np.isfinite(similarity) & (similarity > 0)
+    row, column, similarity = pairs.row[useful], pairs.col[useful], similarity[useful]
+    order = np.lexsort((column, -similarity, row))
+    row, column, similarity = row[order], column[order], similarity[order]
+    place = np.arange(len(row)) - np.searchsorted(row, row)
+    kept = place < width
+    table = np.repeat(np.arange(n_items, dtype=np.int32)[:, None], width, axis=1)
+    values = np.zeros((n_items, width), np.float32)
+    table[row[kept], place[kept]] = column[kept]
+    values[row[kept], place[kept]] = similarity[kept]
+    return table, values
+
+
+def fit_repeat(split: Split) -> Repeat:
+    """Repeat purchase with the decay of the best NDCG@10 on the validation part; of equals the one nearer to 1."""
+    questions = _sample(split.valid, MAX_QUESTIONS)
+    found = [_repeat_ndcg(Repeat(split.train.n_items, decay), split, questions) for decay in REPEAT_DECAYS]
+    return Repeat(split.train.n_items, REPEAT_DECAYS[int(np.argmax(found))])
+
+
+def _repeat_ndcg(model: Repeat, split: Split, questions: Holdout) -> float:
+    lists = np.full((len(questions), 10), -1, np.int64)
+    for i in range(len(questions)):
+        items, _ = model.recommend(split.sequences.item[split.history(questions, i)], 10)
+        lists[i, : len(items)] = items
+    return float(ndcg(target_ranks(lists, questions.target), 10).mean()) if len(questions) else 0.0
+
+
+def _item_cf(neighbour: npt.NDArray[np.int32], similarity: npt.NDArray[np.float32], config: ItemCFConfig) -> ItemCF:
+    width = config.neighbours
+    return ItemCF(
+        np.ascontiguousarray(neighbour[:, :width]),
+        np.ascontiguousarray(similarity[:, :width]),
+        config.decay,
+        config.horizon,
+    )
+
+
+def _sample(holdout: Holdout, limit: int) -> Holdout:
+    """Up to `limit` questions, evenly spaced, so that the choice needs no seed."""
+    if len(holdout) <= limit:
+        return holdout
+    return _rows(holdout, np.linspace(0, len(holdout) - 1, limit).astype(np.int64))
+
+
+def _ndcg_at_10(model: ItemCF, seqs: Sequences, questions: Holdout, exclude_history: bool) -> float:
+    if not len(questions):
+        return 0.0
+    parts = [
+        item_cf_ranks(model, seqs, _rows(questions, slice(at, at + _BATCH)), exclude_history)
+        for at in range(0, len(questions), _BATCH)
+    ]
+    return float(ndcg(np.concatenate(parts), 10).mean())
+
+
+def _rows(holdout: Holdout, at: IntArray | slice) -> Holdout:
+    return Holdout(holdout.users[at], holdout.history_end[at], holdout.target[at])
+
+
+def item_cf_ranks(model: ItemCF, seqs: Sequences, questions: Holdout, exclude_history: bool = True) -> IntArray:
+    """[questions] 0-based ranks of the targets in item-CF's full list, items of the history removed or not.
+
+    `NOT_RANKED` where no event of the history leads to the target. The same ranks as those of
+    `ItemCF.recommend` user by user, as one sparse product: fast enough to try many configurations.
+    """
+    start = seqs.offsets[questions.users]
+    rows, items, age = _events(seqs, start, questions.history_end)
+    shape = (len(questions), model.n_items)
+    recent = age < model.horizon
+    weights = sparse.csr_array((model.decay ** age[recent], (rows[recent], items[recent])), shape=shape)
+    n_items, width = model.neighbour.shape
+    similarity = sparse.csr_array(
+        (
+            model.similarity.ravel().astype(np.float64),
+            model.neighbour.ravel(),
+            np.arange(0, n_items * width + 1, width),
+        ),
+        shape=(n_items, n_items),
+    )
+    scores = weights @ similarity
+    target = questions.target
+    wanted = np.asarray(scores[np.arange(len(target)), target]).ravel().astype(np.float32)
+    ranks = _before(scores, wanted, target)
+    if exclude_history:
+        seen = sparse.csr_array((np.ones(len(rows)), (rows, items)), shape=shape) > 0
+        ranks -= _before(scores * seen, wanted, target)
+        wanted[np.asarray(seen[np.arange(len(target)), target]).ravel()] = 0
+    return np.where(wanted > 0, ranks, NOT_RANKED)
+
+
+def _events(seqs: Sequences, start: IntArray, end: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """The events of many histories, flat: (question, item, age), the newest event of a history at age 0."""
+    length = end - start
+    rows = np.repeat(np.arange(len(start)), length)
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(length) - length, length)
+    return rows, seqs.item[start[rows] + within], length[rows] - 1 - within
+
+
+def _before(scores: sparse.csr_array, wanted: npt.NDArray[np.float32], target: IntArray) -> IntArray:
+    """[rows] how many stored items come before the target: a higher score, or the same and a lower index."""
+    scores = scores.tocsr()
+    row = np.repeat(np.arange(len(target)), np.diff(scores.indptr))
+    value = scores.data.astype(np.float32)
+    before = (value > wanted[row]) | ((value == wanted[row]) & (scores.indices < target[row]))
+    return np.bincount(row[before], minlength=len(target)).astype(np.int64)

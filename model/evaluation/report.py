@@ -1,0 +1,123 @@
+"""What an evaluation found: the figures of each system, the comparisons, as a table and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from model.data.dataset import IntArray
+from model.evaluation.bootstrap import Interval
+from model.evaluation.metrics import KS, FloatArray
+
+_FAMILIES: tuple[str, ...] = ("recall", "ndcg", "mrr", "coverage", "novelty", "diversity")
+METRICS: tuple[str, ...] = tuple(f"{family}@{k}" for family in _FAMILIES for k in KS)
+
+
+@dataclass(frozen=True, eq=False)
+class SystemResult:
+    """Figures of one system (None: not defined for any user), their values per user, and its lists.
+
+    figures:  {metric: mean over users}; coverage is one figure for all users and has no values per user
+    per_user: {metric: [users] float64}, NaN where not defined, in the order of the hold-out part
+    lists:    [users, depth] int64 item indices, padded with -1
+    """
+
+    figures: Mapping[str, float | None]
+    per_user: Mapping[str, FloatArray]
+    lists: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`system` minus `baseline` in one metric, paired by user."""
+
+    metric: str
+    system: str
+    baseline: str
+    interval: Interval
+    confidence: float
+    samples: int
+
+    @property
+    def better(self) -> bool:
+        """Whether the system is ahead by more than chance."""
+        return self.interval.low > 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "metric": self.metric,
+            "system": self.system,
+            "baseline": self.baseline,
+            "difference": self.interval.difference,
+            "low": self.interval.low,
+            "high": self.interval.high,
+            "p_value": self.interval.p_value,
+            "confidence": self.confidence,
+            "samples": self.samples,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Several systems on the same users of one part of a split."""
+
+    split: str
+    users: int
+    protocol: str
+    systems: Mapping[str, SystemResult]
+    comparisons: tuple[Comparison, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"split", "users", "protocol", "systems": {name: {metric: figure}}, "comparisons": [...]}`."""
+        return {
+            "split": self.split,
+            "users": self.users,
+            "protocol": self.protocol,
+            "systems": {
+                name: {metric: result.figures[metric] for metric in METRICS if metric in result.figures}
+                for name, result in self.systems.items()
+            },
+            "comparisons": [comparison.to_json() for comparison in self.comparisons],
+        }
+
+    def table(self) -> Table:
+        """A row for each metric, a column for each system; the best figure of a ranking metric is bold."""
+        table = Table(title=f"{self.users:,} users, {self.split} part", caption=self.protocol)
+        table.add_column("metric")
+        for name in self.systems:
+            table.add_column(name, justify="right")
+        for metric in METRICS:
+            figures = [result.figures.get(metric) for result in self.systems.values()]
+            if any(metric in result.figures for result in self.systems.values()):
+                table.add_row(metric, *_cells(metric, figures), end_section=metric.endswith(f"@{KS[-1]}"))
+        return table
+
+    def comparison_table(self) -> Table:
+        """A row for each comparison: difference, interval, p."""
+        table = Table(title="paired bootstrap over users")
+        for column in ("metric", "systems", "difference", "interval", "p"):
+            table.add_column(column, justify="left" if column in ("metric", "systems") else "right")
+        for found in self.comparisons:
+            interval = found.interval
+            table.add_row(
+                found.metric,
+                f"{found.system} - {found.baseline}",
+                f"{interval.difference:+.4f}",
+                f"{interval.low:+.4f} … {interval.high:+.4f}",
+                f"{interval.p_value:.4f}",
+                style="bold" if found.better else None,
+            )
+        return table
+
+
+def _cells(metric: str, figures: list[float | None]) -> list[str]:
+    """Figures as text. Only the accuracy metrics have a best one: more novelty is not better by itself."""
+    known = [figure for figure in figures if figure is not None]
+    best = max(known, default=None) if metric.startswith(("recall", "ndcg", "mrr")) else None
+    return [
+        "-" if figure is None else f"[bold]{figure:.4f}[/bold]" if figure == best else f"{figure:.4f}"
+        for figure in figures
+    ]

@@ -1,0 +1,1 @@
+"""GPT4Rec in torch: embeddings, context norm, code decoder, dense head."""

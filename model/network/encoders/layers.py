@@ -1,0 +1,57 @@
+"""Layers that several encoders are made of."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from model.network.config import NetworkConfig
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al., 2017) of `heads` heads of `d_head`."""
+
+    def __init__(self, c: NetworkConfig) -> None:
+        super().__init__()
+        self.heads = c.heads
+        self.query = nn.Linear(c.d_model, c.heads * c.d_head)
+        self.key = nn.Linear(c.d_model, c.heads * c.d_head)
+        self.value = nn.Linear(c.d_model, c.heads * c.d_head)
+        self.out = nn.Linear(c.heads * c.d_head, c.d_model)
+        self.drop = c.dropout
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        """x [B, T, d] reads memory [B, S, d]; mask [T, S] or [B, 1, T, S] is added to the scores."""
+        batch, n, _ = x.shape
+
+        def split(y: Tensor) -> Tensor:
+            return y.view(batch, y.shape[1], self.heads, -1).transpose(1, 2)
+
+        query, key, value = split(self.query(x)), split(self.key(memory)), split(self.value(memory))
+        drop = self.drop if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=drop)
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, n, -1))
+        return out
+
+
+class PreNormBlock(nn.Module):
+    """x + attention(norm x), then x + feed-forward(norm x); with `cross`, attention to a memory between the two."""
+
+    def __init__(self, c: NetworkConfig, *, cross: bool = False) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(c.d_model)
+        self.attention = Attention(c)
+        self.norm_cross = nn.LayerNorm(c.d_model) if cross else None
+        self.cross = Attention(c) if cross else None
+        self.norm_ff = nn.LayerNorm(c.d_model)
+        self.up = nn.Linear(c.d_model, c.d_ff)
+        self.down = nn.Linear(c.d_ff, c.d_model)
+        self.dropout = nn.Dropout(c.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor, memory: Tensor | None = None) -> Tensor:
+        y = self.norm_attention(x)
+        x = x + self.dropout(self.attention(y, y, mask))
+        if self.cross is not None and self.norm_cross is not None and memory is not None:
+            x = x + self.dropout(self.cross(self.norm_cross(x), memory, mask))
+        out: Tensor = x + self.dropout(self.down(F.gelu(self.up(self.norm_ff(x)))))
+        return out

@@ -1,0 +1,1 @@
+"""Sentence vectors of item texts, and what they say about new items."""

@@ -1,0 +1,1 @@
+"""Items as paths of tokens: atomic, hierarchical, semantic."""

@@ -1,0 +1,55 @@
+"""Category path, brand, product: tokens that people can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from model.tokenizers.item_content import ItemContent
+from model.tokenizers.tokenizer import MAX_BRANCHING, IntArray, Tokenizer, unique_last_tokens
+
+
+class HierarchicalTokenizer(Tokenizer):
+    """Category path → brand → product. Token 0 of a level stands for a missing or unseen name."""
+
+    kind = "hierarchical"
+
+    def __init__(
+        self, codes: IntArray, code_sizes: Sequence[int], names: Sequence[Mapping[str, int]], depth: int
+    ) -> None:
+        """`names[l]` numbers the names of level l: `depth` category levels, then the brand if there is one."""
+        super().__init__(codes, code_sizes)
+        self.names = [dict(level) for level in names]
+        self.depth = depth
+
+    @classmethod
+    def fit(cls, contents: Sequence[ItemContent], *, max_depth: int = 3) -> HierarchicalTokenizer:
+        """Names are numbered in sorted order, level by level."""
+        depth = min(max_depth, max((len(c.category) for c in contents), default=0))
+        columns = [[_at(c.category, level) for c in contents] for level in range(depth)]
+        if any(c.brand is not None for c in contents):
+            columns.append([c.brand for c in contents])
+        names = [
+            {name: i + 1 for i, name in enumerate(sorted({n for n in column if n is not None}))} for column in columns
+        ]
+        prefix = np.zeros((len(contents), len(columns)), np.int64)
+        for level, column in enumerate(columns):
+            prefix[:, level] = [0 if name is None else names[level][name] for name in column]
+        last = unique_last_tokens(prefix)
+        sizes = [len(level) + 1 for level in names] + [MAX_BRANCHING] * last.shape[1]
+        return cls(np.concatenate([prefix, last], axis=1), sizes, names, depth)
+
+    def prefix(self, content: ItemContent) -> list[list[int]]:
+        given = [_at(content.category, level) for level in range(self.depth)]
+        given += [content.brand] * (len(self.names) - self.depth)
+        known = [[level.get(name or "", 0)] for level, name in zip(self.names, given, strict=True)]
+        return known + self.free_levels(len(known))
+
+    def _meta(self) -> dict[str, Any]:
+        return {"names": self.names, "depth": self.depth}
+
+
+def _at(path: tuple[str, ...], level: int) -> str | None:
+    return path[level] if level < len(path) else None

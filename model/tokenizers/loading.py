@@ -1,0 +1,31 @@
+"""Reads a saved tokenizer of any kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from model.tokenizers.atomic import AtomicTokenizer
+from model.tokenizers.hierarchical import HierarchicalTokenizer
+from model.tokenizers.tokenizer import Tokenizer
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Read what `save` wrote. Raises ValueError for a kind this version does not know."""
+    from model.tokenizers.semantic import SemanticTokenizer
+
+    meta = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    with (folder / "tokenizer.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    codes, sizes = arrays.pop("codes"), meta["code_sizes"]
+    match meta["kind"]:
+        case "atomic":
+            return AtomicTokenizer(codes, sizes)
+        case "hierarchical":
+            return HierarchicalTokenizer(codes, sizes, meta["names"], meta["depth"])
+        case "semantic":
+            return SemanticTokenizer.from_parts(codes, sizes, meta, arrays)
+        case other:
+            raise ValueError(f"unknown tokenizer kind {other!r}: this file is from another version")

@@ -1,0 +1,103 @@
+"""Item tokenizers: every item is a path of K tokens, and every path is one item.
+
+Three kinds behind one interface: `atomic` (the item itself, K = 1), `hierarchical` (category path → brand → product)
+and `semantic` (residual k-means over item vectors, `model/tokenizers/semantic.py`). A fitted tokenizer is data: it is saved as
+JSON and arrays beside the weights, since codes fitted anew between training and serving would silently scramble
+every ranking.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from model.tokenizers.item_content import ItemContent
+
+IntArray = npt.NDArray[np.int64]
+
+MAX_BRANCHING = 256
+
+
+def unique_last_tokens(prefix: IntArray, size: int = MAX_BRANCHING) -> IntArray:
+    """Tokens that make rows of `prefix` [N, P] unique: [N, 1], or [N, 2] and more where a group outgrows `size`."""
+    _, group = np.unique(prefix, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], np.arange(group.max() + 1))
+    rank = np.empty(len(group), np.int64)
+    rank[order] = np.arange(len(group)) - starts[group[order]]
+    digits = [rank % size]
+    rest = rank // size
+    while rest.any():
+        digits.append(rest % size)
+        rest = rest // size
+    return np.stack(digits[::-1], axis=1)
+
+
+class Tokenizer(ABC):
+    """A fitted tokenizer. `codes` [N, K] int64 are the paths of the catalogue in index order.
+
+    Guarantee: rows of `codes` are unique, and stay unique as `encode_new` adds to them.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, codes: IntArray, code_sizes: Sequence[int]) -> None:
+        self.codes = np.ascontiguousarray(codes, dtype=np.int64)
+        self.code_sizes = tuple(int(size) for size in code_sizes)
+        if len(np.unique(self.codes, axis=0)) != len(self.codes):
+            raise ValueError("two items share a token path")
+        if self.codes.min() < 0 or (self.codes.max(axis=0) >= np.array(self.code_sizes)).any():
+            raise ValueError("a token lies outside its level's code size")
+        self._taken = {tuple(row) for row in self.codes.tolist()}
+
+    @property
+    def levels(self) -> int:
+        return len(self.code_sizes)
+
+    @abstractmethod
+    def prefix(self, content: ItemContent) -> list[list[int]]:
+        """For every level but the last, the candidate tokens of an unseen item, best first."""
+
+    def free_levels(self, first: int) -> list[list[int]]:
+        """Every token of the levels from `first` to the last but one: digits of a long uniqueness token."""
+        return [list(range(size)) for size in self.code_sizes[first:-1]]
+
+    def encode_new(self, content: ItemContent) -> tuple[int, ...]:
+        """A free path for an unseen item, without refitting; it is taken afterwards.
+
+        Raises ValueError when every path the network knows is in use near the item's content.
+        """
+        for prefix in _combinations(self.prefix(content)):
+            for last in range(self.code_sizes[-1]):
+                path = (*prefix, last)
+                if path not in self._taken:
+                    self._taken.add(path)
+                    return path
+        raise ValueError("no free token path is left near this item's content; refit the tokenizer and train again")
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json` and `tokenizer.npz` into `folder`."""
+        meta = {"kind": self.kind, "code_sizes": self.code_sizes, **self._meta()}
+        (folder / "tokenizer.json").write_text(json.dumps(meta, ensure_ascii=False, indent=1), "utf-8")
+        np.savez(folder / "tokenizer.npz", allow_pickle=False, codes=self.codes, **self._arrays())
+
+    def _meta(self) -> dict[str, Any]:
+        return {}
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        return {}
+
+
+def _combinations(levels: list[list[int]]) -> list[tuple[int, ...]]:
+    """Prefixes in the order of their last choice first, so that the nearest cell's siblings are tried early."""
+    paths: list[tuple[int, ...]] = [()]
+    for choices in levels:
+        paths = [(*path, choice) for path in paths for choice in choices]
+    return paths

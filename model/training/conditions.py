@@ -1,0 +1,177 @@
+"""What a training position knows of its request: user features, scene, control codes and gap, with context dropout.
+
+At serving any of them may be missing, so in training each is shown only some of the time; an unknown value is a value
+like any other. The scene of a request is that of the event it led to, its control codes (a category, a price band) are
+those of the item it led to. User features are also where a model could
+memorise users: dropout and coarse fields prevent it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from torch import Tensor
+
+from model.data.dataset import NO_SCENE, Dataset, Sequences
+from model.training.config import TrainConfig
+from service.artifact.features import EVENT_TYPES, GAP_UNKNOWN, SIGNAL_TYPES, ContextVocabulary
+
+FloatArray = npt.NDArray[np.float64]
+
+GAP_QUANTILE = 0.99
+CONTROL_LEVELS = 2  # of a category path
+# Of items by price, equally many in each.
+PRICE_BANDS = ("lowest", "low", "high", "highest")
+
+
+def item_controls(dataset: Dataset, item_ids: list[str]) -> list[list[str]]:
+    """Control codes an item can be asked for with: its tags, or the upper levels of its category path."""
+    rows = {row["item_id"]: row["category"] or [] for row in dataset.items.iter_rows(named=True)}
+    whole = dataset.category_kind == "tags"
+    return [list(rows.get(item, [])) if whole else list(rows.get(item, [])[:CONTROL_LEVELS]) for item in item_ids]
+
+
+def item_prices(dataset: Dataset, train: Sequences) -> FloatArray:
+    """[items] the item table's prices; where it has none at all, the median of what was paid in the training part's
+    purchases. NaN where neither is known."""
+    listed = dataset.items.filter(pl.col("price").is_not_null()).select("item_id", "price")
+    if listed.is_empty():
+        listed = _paid(dataset, train)
+    price = dict(zip(listed["item_id"], listed["price"], strict=True))
+    return np.array([price.get(item, np.nan) for item in train.item_ids], np.float64)
+
+
+def _paid(dataset: Dataset, train: Sequences) -> pl.DataFrame:
+    """item_id, price. A user's training events are the first of the log's: what was held out tells nothing."""
+    kept = pl.DataFrame({"user_id": train.user_ids, "kept": train.lengths})
+    events = dataset.events.filter(~pl.col("event_type").is_in(sorted(SIGNAL_TYPES)))
+    place = pl.int_range(pl.len()).over("user_id")
+    bought = (pl.col("event_type") == "purchase") & pl.col("value").is_not_null() & (pl.col("place") < pl.col("kept"))
+    events = events.with_columns(place=place).join(kept, on="user_id").filter(bought)
+    return events.group_by("item_id").agg(price=pl.col("value").median())
+
+
+def price_bands(dataset: Dataset, train: Sequences) -> list[str | None]:
+    """Of each item, by the quantiles of the items that were bought or seen in training; None without a price."""
+    price = item_prices(dataset, train)
+    known = np.zeros(len(price), bool)
+    known[np.unique(train.item)] = True
+    known &= ~np.isnan(price)
+    if len(np.unique(price[known])) < len(PRICE_BANDS):
+        return [None] * len(price)
+    edges = np.quantile(price[known], np.linspace(0, 1, len(PRICE_BANDS) + 1)[1:-1])
+    band = np.searchsorted(edges, price, side="left")
+    return [None if np.isnan(p) else PRICE_BANDS[b] for p, b in zip(price, band, strict=True)]
+
+
+def fit_context(dataset: Dataset, train: Sequences, controls: list[list[str]]) -> ContextVocabulary:
+    """The context vocabulary of the training part: features of its users, its scenes, categories and price bands of
+    its items, its gaps."""
+    reserved = ("user_id", ContextVocabulary.SCENE, ContextVocabulary.CONTROL, ContextVocabulary.PRICE)
+    names = [column for column in dataset.users.columns if column not in reserved]
+    trained = set(np.array(train.user_ids, object)[train.lengths > 0])
+    users = dataset.users.filter(dataset.users["user_id"].is_in(sorted(trained)))
+    fields = {name: users[name].to_list() for name in names}
+    seen = np.unique(train.item)
+    gaps = np.diff(train.time_ms)
+    inside = np.ones(len(gaps), bool)
+    borders = train.offsets[1:-1]
+    inside[borders[(borders > 0) & (borders <= len(gaps))] - 1] = False
+    gaps = gaps[inside]
+    longest = int(np.quantile(gaps, GAP_QUANTILE)) if train.has_time and len(gaps) else 0
+    scenes = [] if train.scene is None else [train.scenes[row] for row in np.unique(train.scene) if row != NO_SCENE]
+    codes = [c for item in seen for c in controls[item]]
+    return ContextVocabulary.fit(fields, scenes, codes, longest, price_bands(dataset, train))
+
+
+def type_shares(weights: Mapping[str, float]) -> Tensor:
+    """[types] how often a target of each type is asked for, 1 for the heaviest; a type without a weight weighs 1."""
+    weight = torch.tensor([float(weights.get(name, 1.0)) for name in EVENT_TYPES])
+    return weight / weight.max()
+
+
+def asked_types(target_type: Tensor, shares: Tensor) -> Tensor:
+    """Which positions carry a loss, drawn with the share of their target's type: its weight in the loss, on average."""
+    if bool((shares == 1).all()):  # nothing is drawn: seeds repeat earlier runs
+        return torch.ones_like(target_type, dtype=torch.bool)
+    return torch.rand(target_type.shape) < shares[target_type]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Context rows by user, by scene and by item: `features` [users, fields], `scenes` [scenes + 1] whose last, 0, is
+    that of `NO_SCENE`, `controls` [items, most] padded with 0, `n_controls` [items], `prices` [items]
+    or nothing."""
+
+    features: Tensor
+    scenes: Tensor
+    controls: Tensor
+    n_controls: Tensor
+    n_slots: int
+    max_gap_ms: int
+    prices: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+
+    @classmethod
+    def of(
+        cls, dataset: Dataset, log: Sequences, vocabulary: ContextVocabulary, controls: list[list[str]]
+    ) -> Conditions:
+        by_user = {row["user_id"]: row for row in dataset.users.iter_rows(named=True)}
+        features = np.zeros((log.n_users, len(vocabulary.fields)), np.int64)
+        for row, user_id in enumerate(log.user_ids):
+            features[row] = vocabulary.encode(by_user.get(user_id, {}))[: len(vocabulary.fields)]
+        learned = vocabulary.values.get(vocabulary.SCENE, {})
+        scenes = [*(learned.get(name, 0) for name in log.scenes), 0]
+        rows = vocabulary.values.get(vocabulary.CONTROL, {})
+        known = [[rows[c] for c in codes if c in rows] for codes in controls]
+        table = np.zeros((len(known), max([1, *map(len, known)])), np.int64)
+        for item, codes in enumerate(known):
+            table[item, : len(codes)] = codes
+        counts = np.array([len(codes) for codes in known], np.int64)
+        bands = vocabulary.values.get(vocabulary.PRICE, {})
+        prices = [bands.get(band or "", 0) for band in (price_bands(dataset, log) if bands else [None] * log.n_items)]
+        return cls(
+            torch.from_numpy(features),
+            torch.tensor(scenes),
+            torch.from_numpy(table),
+            torch.from_numpy(counts),
+            len(vocabulary.slots),
+            vocabulary.max_gap_ms,
+            torch.tensor(prices, dtype=torch.int64),
+        )
+
+    def of_users(self, config: TrainConfig, user: Tensor) -> Tensor:
+        """Context [B, slots] of users [B] with their features alone, with dropout as in `sample`."""
+        context = torch.zeros(len(user), self.n_slots, dtype=torch.int64)
+        fields = self.features.shape[1]
+        shown = torch.rand(len(user), fields) < config.features_known
+        context[:, :fields] = torch.where(shown, self.features[user], 0)
+        return context
+
+    def sample(
+        self, config: TrainConfig, user: Tensor, target: Tensor, gap_ms: Tensor, scene: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Context [P, slots] and gap [P] for P positions, with dropout from the global generator. `scene` [P] is the
+        target's."""
+        n, fields = len(target), self.features.shape[1]
+        context = torch.zeros(n, self.n_slots, dtype=torch.int64)
+        if fields:
+            shown = torch.rand(n, fields) < config.features_known
+            context[:, :fields] = torch.where(shown, self.features[user], 0)
+        if self.scenes.any():  # nothing is drawn for a log without scenes: its seeds repeat earlier runs
+            shown = torch.rand(n) < config.scene_known
+            context[:, -2] = torch.where(shown, self.scenes[scene], 0)
+        count = self.n_controls[target]
+        choice = (torch.rand(n) * count).long().clamp(max=self.controls.shape[1] - 1)
+        shown = (torch.rand(n) < config.control_known) & (count > 0)
+        context[:, -1] = torch.where(shown, self.controls[target, choice], 0)
+        if self.prices.any():
+            shown = torch.rand(n) < config.control_known
+            context[:, fields] = torch.where(shown, self.prices[target], 0)
+        trained = (torch.rand(n) < config.gap_known) & (gap_ms >= 0) & (gap_ms <= self.max_gap_ms)
+        trained &= self.max_gap_ms > 0  # without times every gap is unknown, as it is to the service
+        return context, torch.where(trained, gap_ms, GAP_UNKNOWN)

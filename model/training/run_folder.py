@@ -1,0 +1,137 @@
+"""A run folder: configuration, tokenizer, what the data was, and weights. Nothing in it is pickled.
+
+RUN/run.json                 data set, fingerprint, context vocabulary, network
+RUN/config.json              the training configuration
+RUN/tokenizer.json, .npz
+RUN/checkpoint.safetensors   the last finished epoch: weights, moving average, optimiser, progress
+RUN/best.safetensors         weights of the best epoch on validation
+RUN/metrics.json             what `train` measured at its end
+RUN/tensorboard/
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from model.data.dataset import Dataset, Sequences, sequences
+from model.data.split import Split, choose_validation_users, leave_one_out, time_boundaries, time_split
+from model.errors import RunError
+from model.network.config import NetworkConfig
+from model.network.gpt4rec import GPT4Rec
+from model.tokenizers.loading import load_tokenizer
+from model.tokenizers.tokenizer import Tokenizer
+from model.training.config import TrainConfig
+from service.artifact.features import ContextVocabulary
+
+FORMAT = 2
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write safetensors with JSON metadata aside, then rename: a reader never sees half a file."""
+    aside = path.with_name(path.name + ".tmp")
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, aside, metadata={"meta": json.dumps(meta)})
+    aside.replace(path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Raises RunError for a file that is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            meta = json.loads(file.metadata()["meta"])
+    except Exception as error:
+        raise RunError(f"{path} cannot be read ({error}); train again without --resume") from error
+    return tensors, meta
+
+
+def split_of(config: TrainConfig, log: Sequences) -> Split:
+    """The split a configuration names; a time split keeps the last tenths for validation and test."""
+    if config.split == "time":
+        return time_split(log, *time_boundaries(log))
+    n = config.validation_users
+    return leave_one_out(log, choose_validation_users(log.n_users) if n < 0 else n or None)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder opened for reading."""
+
+    folder: Path
+    config: TrainConfig
+    network: NetworkConfig
+    context: ContextVocabulary
+    tokenizer: Tokenizer
+    data: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Raises RunError where the folder holds no finished epoch or is of another format."""
+        try:
+            about = json.loads((folder / "run.json").read_text("utf-8"))
+            config = TrainConfig.load(folder / "config.json")
+            if about["format"] != FORMAT:
+                raise RunError(f"{folder} has run format {about['format']}, this version reads {FORMAT}")
+            network = NetworkConfig.from_json(about["network"])
+            context = ContextVocabulary.from_json(about["context"])
+            return cls(folder, config, network, context, load_tokenizer(folder), about["data"])
+        except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+            raise RunError(f"{folder} is no training run ({error}); run `gpt4rec train --out {folder}`") from error
+
+    def model(self) -> GPT4Rec:
+        """The network with the best epoch's weights. Raises RunError where they are missing or do not fit."""
+        tensors, _ = load_tensors(self.folder / "best.safetensors")
+        try:
+            model = GPT4Rec(self.network, torch.from_numpy(self.tokenizer.codes))
+            model.load_state_dict(tensors, strict=True)
+        except (RuntimeError, ValueError) as error:
+            raise RunError(f"{self.folder}: the weights are another network's ({error}); train again") from error
+        return model.eval()
+
+    def data_path(self, path: Path | None = None) -> Path:
+        """`path` where the data set has moved, else where it was."""
+        return path or Path(self.data["path"])
+
+    def dataset(self, path: Path | None = None) -> Dataset:
+        """The data the run was trained on. Raises RunError where it has changed since."""
+        where = self.data_path(path)
+        dataset = Dataset.load(where)
+        if dataset.fingerprint != self.data["fingerprint"]:
+            raise RunError(
+                f"{where} is not the data this run was trained on (fingerprints differ); train again, "
+                "or give the original with --data"
+            )
+        return dataset
+
+    def split(self, dataset: Dataset) -> Split:
+        return split_of(self.config, sequences(dataset))
+
+
+def write_about(folder: Path, dataset: Dataset, path: Path, network: NetworkConfig, context: ContextVocabulary) -> None:
+    """`run.json`: what was trained on what."""
+    times = dataset.events["timestamp"]
+    about = {
+        "format": FORMAT,
+        "network": network.to_json(),
+        "context": context.to_json(),
+        "data": {
+            "name": dataset.name,
+            "path": str(path.absolute()),
+            "fingerprint": dataset.fingerprint,
+            "users": dataset.events["user_id"].n_unique(),
+            "events": len(dataset.events),
+            "first_event_ms": times.min() if dataset.has_time else None,
+            "last_event_ms": times.max() if dataset.has_time else None,
+        },
+    }
+    (folder / "run.json").write_text(json.dumps(about, indent=1), "utf-8")

@@ -1,0 +1,84 @@
+"""Secrets that come from files are followed: a key is added, withdrawn or replaced without a restart.
+
+Files are looked at once a second by their identity (inode, size, time), which also sees the renames with which
+Kubernetes and most editors replace them. A file that is away, or that cannot be understood, changes nothing: the
+secrets that held go on to hold, and the log says why. So does an empty file of API keys, because no key would mean that
+the API is open; an empty file of tokens withdraws them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from service.common import logs
+from service.common.errors import SettingsError
+
+log = logs.get(__name__)
+
+LOOK_EVERY_S = 1.0
+# More than thousands of entries; a wrong path must not fill the memory.
+_MOST_BYTES = 1 << 20
+
+_Identity = tuple[int, ...]
+
+
+@dataclass(slots=True)
+class SecretFile:
+    """`apply` takes the text of the file, and raises SettingsError for one that is no good."""
+
+    setting: str
+    path: Path
+    apply: Callable[[SecretStr], None]
+    empty_allowed: bool
+    _applied: _Identity | None = field(default=None, init=False)
+    _cause: str = field(default="", init=False)
+
+    def look(self) -> None:
+        """Applies the file where it is not the one that was applied last. What was refused is looked at again every
+        time: it may be another file's fault, or one of rights, that is mended meanwhile."""
+        try:
+            stat = self.path.stat()
+            identity = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            if identity == self._applied:
+                return
+            text = self._read()
+            if not text and not self.empty_allowed:
+                raise SettingsError(f"{self.setting}: the file is empty")
+            self.apply(SecretStr(text))
+        except (OSError, SettingsError) as error:
+            self._refused(str(error) if isinstance(error, SettingsError) else type(error).__name__)
+            return
+        if self._applied is not None or self._cause:
+            log.info("secrets_changed", setting=self.setting)
+        self._applied, self._cause = identity, ""
+
+    def _refused(self, cause: str) -> None:
+        if cause != self._cause:
+            log.error("secrets_refused", setting=self.setting, cause=cause)
+        self._applied, self._cause = None, cause
+
+    def _read(self) -> str:
+        try:
+            with self.path.open("rb") as file:
+                raw = file.read(_MOST_BYTES + 1)
+        except OSError as error:
+            raise SettingsError(f"{self.setting}: cannot read the file ({type(error).__name__})") from error
+        if len(raw) > _MOST_BYTES:
+            raise SettingsError(f"{self.setting}: the file is larger than {_MOST_BYTES} bytes")
+        try:
+            return raw.decode().strip()
+        except UnicodeDecodeError:
+            raise SettingsError(f"{self.setting}: the file is not UTF-8") from None
+
+
+async def follow(files: Sequence[SecretFile], every_s: float = LOOK_EVERY_S) -> None:
+    """Looks at the files until cancelled."""
+    while True:
+        for file in files:
+            await asyncio.to_thread(file.look)  # a mounted file system may hang
+        await asyncio.sleep(every_s)

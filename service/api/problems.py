@@ -1,0 +1,99 @@
+"""Errors as RFC 9457 problem documents: the only shape in which the service says no."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+
+from service.common.errors import InvalidRequest, ServiceError
+from service.common.request_context import Call
+from service.schemas.requests import fault
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem(error: ServiceError, request_id: str) -> Response:
+    return _document(
+        error.status,
+        error.reason,
+        error.title,
+        error.public_detail,
+        request_id,
+        headers=error.headers,
+        errors=error.errors,
+    )
+
+
+def install(app: FastAPI, *routers: APIRouter) -> None:
+    """Every error that a route or the framework raises leaves as a problem document."""
+
+    async def http_exception(request: Request, error: Exception) -> Response:
+        """404 and 405 of the router, and bodies the framework cannot read."""
+        assert isinstance(error, HTTPException)  # noqa: S101
+        phrase = HTTPStatus(error.status_code).phrase
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_methods(request, routers))
+        reason = phrase.lower().replace(" ", "_")
+        return _document(error.status_code, reason, phrase, phrase, _call(request).request_id, headers=headers)
+
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(HTTPException, http_exception)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+
+
+def _document(
+    status: int,
+    reason: str,
+    title: str,
+    detail: str,
+    request_id: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: Any = None,
+) -> Response:
+    body = {
+        "type": f"urn:gpt4rec:problem:{reason}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
+    }
+    if errors is not None:
+        body["errors"] = errors
+    return Response(orjson.dumps(body), status, dict(headers or {}), MEDIA_TYPE)
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)  # noqa: S101 - registered for it
+    _call(request).facts.setdefault("reason", error.reason)
+    return problem(error, _call(request).request_id)
+
+
+def _methods(request: Request, routers: Sequence[APIRouter]) -> list[str]:
+    """Every method of the path. The framework names those of the first route that fits it only."""
+    found: set[str] = set()
+    for router in routers:
+        for route in router.routes:
+            if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+                found |= route.methods or set()
+    return sorted(found)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    """Path and query parameters; bodies are read by `schemas.parse`."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    faults = [fault(tuple(e["loc"]), e["msg"], e["type"]) for e in error.errors()]
+    return problem(InvalidRequest("the request does not fit", faults), _call(request).request_id)
+
+
+def _call(request: Request) -> Call:
+    call: Call = request.scope["state"]["call"]
+    return call

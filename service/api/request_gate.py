@@ -1,0 +1,201 @@
+"""What happens to every request, whatever its route: pure ASGI."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.connection import BAD_HEAD, TOO_SLOW
+from service.api.cors import Cors
+from service.api.direct_route import Direct
+from service.api.problems import problem
+from service.common import logs
+from service.common.deadline import Clock, Waits, waited
+from service.common.errors import BodyTooLarge, Draining, HeadTooLarge, ServiceError, TargetTooLong, TooSlow
+from service.common.metrics import Metrics
+from service.common.request_context import Call, header, request_id
+
+log = logs.get("service.requests")
+
+# Answered to the end of a shutdown: probes, and the one route that always answers.
+_ALWAYS = frozenset({"/recommend", "/healthz", "/readyz", "/metrics", "/version"})
+_UNMATCHED = "unmatched"
+_NONE: Direct = {}
+# On every answer. A browser must not guess a type, and must not tell others which page it was on.
+_SAFE = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+# And on those that a browser may show or keep, where the route has not said it better: POST answers are neither.
+_SHOWN = [
+    (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+]
+# A client that left before the answer began; the status nginx uses.
+_CLIENT_GONE = 499
+# In uvloop's word for a connection that ended while its last answer was made.
+_CLOSED = "handler is closed"
+
+
+class RequestGate:
+    """Gives a request its id and its beginning, bounds its body, times it, counts it and logs it, and puts the headers
+    on its answer that keep browsers from mischief. `origins` may call from other pages (`service.api.cors`).
+
+    A route of `direct` is called from here; all others are found by the application.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        max_body_bytes: int,
+        draining: Callable[[], bool],
+        direct: Direct = _NONE,
+        origins: tuple[str, ...] = (),
+        clock: Clock = time.monotonic,
+        wall_clock: Clock = time.time,
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+        self._draining = draining
+        self._direct = direct
+        self._clock, self._wall_clock = clock, wall_clock
+        self._waits = Waits()
+        self._cors = Cors(self._shared, origins) if origins else None
+        # Bound once: the lazy logger would look its configuration up for every request.
+        self._log = log.bind()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        call = self._call(scope)
+        scope.setdefault("state", {})["call"] = call
+        answer = _Answer(send, call.request_id, self._draining, shown=scope["method"] != "POST")
+        self._metrics.inflight.inc()
+        try:
+            if self._cors is None:
+                await self._answer(scope, receive, answer, answer)
+            else:
+                scope["state"]["answer"] = answer
+                await self._cors(scope, receive, answer)
+        finally:
+            self._metrics.inflight.dec()
+            self._record(scope, call, answer.status)
+
+    def _call(self, scope: Scope) -> Call:
+        now, started = self._clock(), header(scope["headers"], b"x-request-start")
+        wait = None if started is None else waited(started.decode("latin-1"), epoch_now=self._wall_clock())
+        began = now - self._waits.believed(wait)
+        known = request_id(header(scope["headers"], b"x-request-id"))
+        return Call(known, began, now, self._clock, self._waits.quickest)
+
+    async def _shared(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`_answer` behind the headers for other origins, which errors need as well."""
+        await self._answer(scope, receive, send, scope["state"]["answer"])
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
+        try:
+            self._admit(scope)
+            bounded = _Bounded(receive, self._max_body_bytes, scope)
+            route = self._direct.get((scope["method"], scope["path"]))
+            if route is None:
+                await self._app(scope, bounded, send)
+                return
+            # Everything between here and there would only find this route, and handle errors that are handled here.
+            scope["route"] = route
+            await route.handle(scope, bounded, send)
+        except ServiceError as error:
+            if answer.started:
+                raise
+            await problem(error, answer.request_id)(scope, receive, send)
+        except ClientDisconnect:
+            return  # it left before its body was here: there is nobody to answer
+        except Exception as error:
+            log.error("request_failed", request_id=answer.request_id, **logs.where(error))
+            if answer.started:
+                raise
+            await problem(ServiceError(), answer.request_id)(scope, receive, send)
+
+    def _admit(self, scope: Scope) -> None:
+        if BAD_HEAD in scope:
+            raise TargetTooLong() if scope[BAD_HEAD] == TargetTooLong.status else HeadTooLarge()
+        if self._draining() and scope["path"] not in _ALWAYS:
+            raise Draining("shutting down")
+        length = header(scope["headers"], b"content-length")
+        if length is not None and length.isdigit() and int(length) > self._max_body_bytes:
+            raise too_large(self._max_body_bytes)
+
+    def _record(self, scope: Scope, call: Call, status: int) -> None:
+        route = getattr(scope.get("route"), "path_format", _UNMATCHED)
+        took = self._clock() - call.arrived
+        self._metrics.request_duration.labels(route, str(status), call.source).observe(took)
+        self._log.info(
+            "request",
+            request_id=call.request_id,
+            method=scope["method"],
+            route=route,
+            status=status,
+            ms=round(took * 1000.0, 3),
+            **call.facts,
+        )
+
+
+class _Answer:
+    """`send`, with the request's id and the safe headers put on the answer and its status noted.
+
+    While the process stops, an answer ends its connection: the next request of that client finds another process,
+    rather than the end of this one.
+    """
+
+    def __init__(self, send: Send, request_id: str, draining: Callable[[], bool], *, shown: bool) -> None:
+        self._send, self._draining, self._shown = send, draining, shown
+        self.request_id = request_id
+        self.status = _CLIENT_GONE
+
+    @property
+    def started(self) -> bool:
+        return self.status != _CLIENT_GONE
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            given = message.get("headers", ())
+            headers = [*given, *_SAFE, (b"x-request-id", self.request_id.encode("ascii"))]
+            if self._shown:
+                names = {name for name, _ in given}
+                headers += [(name, value) for name, value in _SHOWN if name not in names]
+            message["headers"] = headers
+            if self._draining():
+                message["headers"].append((b"connection", b"close"))
+        try:
+            await self._send(message)
+        except RuntimeError as error:
+            if _CLOSED not in str(error):
+                raise
+            self.status = _CLIENT_GONE
+            raise ClientDisconnect from error
+
+
+class _Bounded:
+    """`receive` that refuses to read more than `most` bytes, for bodies without a length, and bodies given up by their
+    connection."""
+
+    def __init__(self, receive: Receive, most: int, scope: Scope) -> None:
+        self._receive, self._most, self._scope, self._read = receive, most, scope, 0
+
+    async def __call__(self) -> Message:
+        message: dict[str, Any] = dict(await self._receive())
+        if TOO_SLOW in self._scope:
+            raise TooSlow("the body did not arrive in time")
+        self._read += len(message.get("body", b""))
+        if self._read > self._most:
+            raise too_large(self._most)
+        return message
+
+
+def too_large(most: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {most} bytes")

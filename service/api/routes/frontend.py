@@ -1,0 +1,117 @@
+"""The routes of frontends and probes. Each parses, calls and shapes; the work is elsewhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from service.api.direct_route import DirectRoute
+from service.api.openapi import answers, problems_of, takes
+from service.api.request import admitted, call_of, counted, reply, runtime, secret_of
+from service.ops import worker_peers
+from service.schemas import responses as out
+from service.schemas.requests import EventsRequest, Id, MergeRequest, RecommendRequest, parse
+
+router = APIRouter(route_class=DirectRoute)
+
+PathId = Annotated[Id, Path(description="1 to 128 characters, no control characters.")]
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@router.post(
+    "/recommend",
+    responses=answers(out.RecommendAnswer, 400, 401, 408, 413, 422, 429),
+    openapi_extra=takes(RecommendRequest),
+)
+async def recommend(request: Request) -> Response:
+    """The next items for a user, a session or a few events. Always answers within the budget."""
+    service = await admitted(request)
+    body = parse(RecommendRequest, await request.body(), latest_ms=service.latest_ms())
+    return reply(request, await service.recommender.recommend(body, call_of(request)))
+
+
+@router.post(
+    "/events", responses=answers(out.EventsAnswer, 400, 401, 408, 413, 422, 429), openapi_extra=takes(EventsRequest)
+)
+async def events(request: Request) -> Response:
+    """Stores events. All or none are valid; acknowledged means written."""
+    service = await admitted(request)
+    body = service.ingest.parse(await request.body(), service.latest_ms())
+    return reply(request, await service.ingest.append(body))
+
+
+@router.post(
+    "/sessions/merge",
+    responses=answers(out.MergeAnswer, 400, 401, 408, 413, 422, 429),
+    openapi_extra=takes(MergeRequest),
+)
+async def merge(request: Request) -> Response:
+    """Moves an anonymous history to the user who logged in."""
+    service = await admitted(request)
+    body = parse(MergeRequest, await request.body())
+    return reply(request, await service.ingest.merge(body))
+
+
+@router.get("/items/{item_id:path}/similar", responses=answers(out.SimilarAnswer, 401, 404, 422, 429))
+async def similar(request: Request, item_id: PathId, k: Annotated[int, Query(ge=1, le=100)] = 10) -> Response:
+    """The nearest items by item-CF: needs neither the model nor Redis."""
+    service = await admitted(request)
+    return reply(request, service.model.similar(item_id, k))
+
+
+@router.get("/users/{user_id:path}", responses=answers(out.UserAnswer, 401, 403, 404, 422, 429))
+async def show_user(request: Request, user_id: PathId) -> Response:
+    """What is stored of a user."""
+    service = runtime(request)
+    await counted(request, service.access.users(secret_of(request)))
+    return reply(request, await service.ingest.show(user_id, service.now_ms()))
+
+
+@router.delete("/users/{user_id:path}", responses=answers(out.EraseAnswer, 401, 403, 404, 422, 429))
+async def erase_user(request: Request, user_id: PathId) -> Response:
+    """Deletes everything that is stored of a user."""
+    service = runtime(request)
+    await counted(request, service.access.users(secret_of(request)))
+    return reply(request, await service.ingest.erase(user_id))
+
+
+@router.get("/healthz", responses=answers(out.HealthAnswer))
+async def healthz(request: Request) -> Response:
+    """The event loop answers. The engine's health is only told: without it the lower rungs still serve."""
+    return reply(request, {"status": "ok", "engine": runtime(request).model.healthy})
+
+
+@router.get("/readyz", responses=answers(out.ReadyAnswer) | {503: {"model": out.ReadyAnswer}})
+async def readyz(request: Request) -> Response:
+    """Whether to send requests here. Redis away makes it `degraded`, not unready."""
+    service = runtime(request)
+    checks = service.readiness()
+    ready, redis = all(checks.values()), await service.redis.answers()
+    status = "not_ready" if not ready else "ready" if redis else "degraded"
+    return reply(request, {"status": status, "checks": {**checks, "redis": redis}}, 200 if ready else 503)
+
+
+@router.get("/version", responses=answers(out.VersionAnswer))
+async def version(request: Request) -> Response:
+    """What is running."""
+    return reply(request, runtime(request).versions())
+
+
+@router.get(
+    "/metrics",
+    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text."}, **problems_of(401, 503)},
+)
+async def metrics(request: Request) -> Response:
+    """Prometheus text exposition: of this process, or on a port that workers share, of them all."""
+    service = runtime(request)
+    presented = secret_of(request)
+    service.access.metrics(presented)
+    host, port = request.scope["server"]
+    if service.settings.workers > 1 and port == service.settings.port:
+        urls = worker_peers.worker_urls(host, port, service.settings.workers)
+        # What was presented without need is nobody's secret to pass on.
+        secret = presented if service.access.metrics_tokens else None
+        merged = await service.peers.metrics(urls, secret)
+        return Response(merged, headers={"content-type": _METRICS_TYPE})
+    return Response(service.render_metrics(), headers={"content-type": _METRICS_TYPE})

@@ -1,0 +1,80 @@
+"""The routes of the playground, where lists can be tried out. They exist only where the setting is on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service.api import static_pages
+from service.api.direct_route import DirectRoute
+from service.api.openapi import answers, takes
+from service.api.request import admitted, reply
+from service.api.runtime import Runtime
+from service.common.errors import NotFound
+from service.playground.explorer import Explorer
+from service.schemas import responses as out
+from service.schemas.requests import Id, WhyRequest, parse
+
+router = APIRouter(prefix="/playground", tags=["playground"], route_class=DirectRoute)
+
+IDS_MAX = 250
+_PROBLEMS = (401, 404, 422, 429)
+
+
+@router.get("", responses={200: {"content": {"text/html": {}}, "description": "The page."}})
+async def page(request: Request) -> Response:
+    """The page. It asks for an API key itself where one is needed."""
+    return static_pages.page("playground", request)
+
+
+@router.get("/about", responses=answers(out.PlaygroundAnswer, *_PROBLEMS))
+async def about(request: Request) -> Response:
+    """What there is to choose from: segments, categories, scenes, features, event types; and the budget."""
+    service, explorer = await _allowed(request)
+    settings = service.settings
+    pages_on = {"API": ("/docs", settings.openapi_pages), "console": ("/ops", bool(service.access.ops_tokens))}
+    here = {
+        "links": {name: path for name, (path, on) in pages_on.items() if on},
+        "budget_ms": settings.deadline_ms,
+        "budget_max_ms": settings.deadline_max_ms,
+    }
+    return reply(request, {**await explorer.about(service.policies.current), **here})
+
+
+@router.get("/items", responses=answers(out.FoundAnswer, *_PROBLEMS))
+async def items(
+    request: Request,
+    q: Annotated[str, Query(max_length=128, description="Words of the title, or an id. Empty: popular items.")] = "",
+    limit: Annotated[int, Query(ge=1, le=50)] = 12,
+    item_id: Annotated[
+        list[Id], Query(max_length=IDS_MAX, description="These items instead, those that there are.")
+    ] = [],  # noqa: B006 - FastAPI copies it
+) -> Response:
+    """Items by what they are called."""
+    _, explorer = await _allowed(request)
+    return reply(request, await explorer.named(item_id) if item_id else await explorer.items(q, limit))
+
+
+@router.get("/sample", responses=answers(out.FoundAnswer, *_PROBLEMS))
+async def sample(request: Request, seed: Annotated[int, Query(ge=0, le=2**53)] = 0) -> Response:
+    """A history to begin with: a walk from a popular item over its neighbours. The same seed gives the same one."""
+    _, explorer = await _allowed(request)
+    return reply(request, await explorer.sample(seed))
+
+
+@router.post("/why", responses=answers(out.WhyAnswer, 400, 408, 413, *_PROBLEMS), openapi_extra=takes(WhyRequest))
+async def why(request: Request) -> Response:
+    """What each of these events carries in the state that a list is decoded from, and what the start of the history
+    does: attention rolled out over the layers. All of it adds up to 1."""
+    service, explorer = await _allowed(request)
+    body = parse(WhyRequest, await request.body(), latest_ms=service.latest_ms())
+    return reply(request, await explorer.why(body.events, service.now_ms()))
+
+
+async def _allowed(request: Request) -> tuple[Runtime, Explorer]:
+    """Raises Unauthorized without a key where keys are on, and TooManyRequests beyond a key's rate."""
+    service = await admitted(request)
+    if service.explorer is None:
+        raise NotFound("the playground is off")
+    return service, service.explorer

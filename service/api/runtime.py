@@ -1,0 +1,90 @@
+"""The parts of a running service, as the routes reach them. Built by `service.app`, and nowhere else."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.access.keys import Access
+from service.access.rate_limits import Rates
+from service.common.deadline import Clock
+from service.common.metrics import BREAKER_STATES, MODES, Metrics
+from service.common.process_state import Lifecycle
+from service.common.settings import Settings
+from service.coordination.forced_mode import ModeKeeper
+from service.guard.guard import Guard
+from service.history.ingest import Ingest
+from service.history.state_keeper import StateKeeper
+from service.history.write_behind import WriteBehind
+from service.lifecycle.model_switch import Models
+from service.lifecycle.served_model import ServedModel, Serving
+from service.ops.console import Console, versions
+from service.ops.worker_peers import Peers
+from service.playground.explorer import Explorer
+from service.policies.policies import PolicyBook
+from service.policies.policy_keeper import PolicyKeeper
+from service.recommend.recommender import Recommender
+from service.store.health import RedisCheck
+from service.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    settings: Settings
+    access: Access
+    metrics: Metrics
+    lifecycle: Lifecycle
+    serving: Serving
+    store: Store
+    policies: PolicyBook
+    policy_keeper: PolicyKeeper
+    models: Models
+    guard: Guard
+    mode: ModeKeeper
+    states: StateKeeper
+    behind: WriteBehind
+    recommender: Recommender
+    ingest: Ingest
+    console: Console
+    peers: Peers
+    redis: RedisCheck
+    rates: Rates | None
+    explorer: Explorer | None = None
+    wall_clock: Clock = field(default=time.time)
+
+    @property
+    def model(self) -> ServedModel:
+        return self.serving.model
+
+    def latest_ms(self) -> int:
+        """The latest timestamp an event may carry now."""
+        return int((self.wall_clock() + self.settings.future_tolerance_s) * 1000.0)
+
+    def now_ms(self) -> int:
+        return int(self.wall_clock() * 1000.0)
+
+    def fallback_status(self) -> dict[str, Any]:
+        return {**self.mode.to_json(), **self.guard.status()}
+
+    def versions(self) -> dict[str, Any]:
+        return versions(self.settings, self.models)
+
+    def readiness(self) -> dict[str, bool]:
+        """The checks behind /readyz; all but `redis` must hold."""
+        return {
+            "started": self.lifecycle.started,
+            "engine": self.model.healthy,
+            "not_draining": not self.lifecycle.draining,
+        }
+
+    def render_metrics(self) -> bytes:
+        """The exposition text; gauges that mirror a state are set as it is read."""
+        m = self.metrics
+        m.one_hot(m.breaker_state, BREAKER_STATES, self.guard.breaker.state.value)
+        m.one_hot(m.fallback_mode, MODES, self.mode.current())
+        m.queue_depth.set(self.model.encoder.depth + self.model.decoder.depth)
+        for objective, rates in self.guard.breaker.budgets.burn_rates().items():
+            for window, rate in rates.items():
+                m.burn_rate.labels(objective, window).set(rate)
+        return m.render()

@@ -1,0 +1,291 @@
+"""The items as the service shows and filters them, in columns: a million items are arrays, not objects.
+
+A catalogue is immutable. What changes while it is served (stock, new items) makes another one over the same columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from service.artifact.arrays import Array, map_arrays, save_arrays
+from service.artifact.columns import Rows, TextIndex, Texts
+
+BoolArray = npt.NDArray[np.bool_]
+Int32Array = npt.NDArray[np.int32]
+
+FACETS = ("category", "brand", "attribute")
+# Rows of the item table that are no items: the unknown item and the start token stand behind the trained ones, so items
+# that come later take the indices after them and no index ever changes its meaning.
+RESERVED = 2
+_KEPT = 65_536  # rows of values kept decoded
+
+
+@dataclass(frozen=True)
+class CatalogueItem:
+    """One item; `category` holds its levels, top first, or its tags."""
+
+    item_id: str
+    title: str | None = None
+    category: tuple[str, ...] = ()
+    brand: str | None = None
+    attributes: tuple[str, ...] = ()
+
+    def facet(self, name: str) -> tuple[str, ...]:
+        match name:
+            case "category":
+                return self.category
+            case "brand":
+                return () if self.brand is None else (self.brand,)
+            case _:
+                return self.attributes
+
+
+class Facet:
+    """The values of every item, and the items of every value, both in CSR form: `start` [N + 1], `code` [nnz] into
+    `names`; `item_start` [values + 1], `item` [nnz], int32."""
+
+    def __init__(self, names: Texts, index: TextIndex, start: Array, code: Array, item_start: Array, item: Array):
+        """Raises ValueError where the arrays do not fit each other."""
+        if any(a.dtype != np.int32 for a in (start, code, item_start, item)) or len(code) != len(item):
+            raise ValueError("a facet is four int32 arrays")
+        if start[-1] != len(code) or item_start[-1] != len(item) or len(item_start) != len(names) + 1:
+            raise ValueError("the parts of a facet do not fit each other")
+        self.names, self.index = names, index
+        self.start, self.code, self.item_start, self.item = start, code, item_start, item
+        self._start, self._code = start.data, code.data
+        self.values = lru_cache(_KEPT)(self._values)
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[str]]) -> Facet:
+        number: dict[str, int] = {}
+        flat = [number.setdefault(value, len(number)) for values in rows for value in values]
+        code = np.array(flat, np.int32)
+        lengths = np.fromiter((len(values) for values in rows), np.int64, len(rows))
+        item = np.repeat(np.arange(len(rows), dtype=np.int32), lengths)[np.argsort(code, kind="stable")]
+        names = Texts.of(list(number))
+        counts = np.bincount(code, minlength=len(number))
+        return cls(names, TextIndex.of(names), _bounds(lengths), code, _bounds(counts), item)
+
+    def _values(self, item: int) -> tuple[str, ...]:
+        """An item's values, in the order they were given."""
+        codes = self._code[self._start[item] : self._start[item + 1]]
+        return tuple(self.names.text(code) for code in codes)
+
+    def items(self, value: str) -> Int32Array:
+        """Items that have a value, ascending; none for a value nobody has."""
+        at = self.index.get(value)
+        return self.item[:0] if at is None else self.item[self.item_start[at] : self.item_start[at + 1]]
+
+    def arrays(self, name: str) -> dict[str, Array]:
+        own = {"start": self.start, "code": self.code, "item_start": self.item_start, "item": self.item}
+        columns = {f"{name}_{part}": array for part, array in own.items()}
+        return columns | self.names.arrays(f"{name}_name") | self.index.arrays(f"{name}_name")
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array], name: str) -> Facet:
+        names = Texts.from_arrays(arrays, f"{name}_name")
+        index = TextIndex.from_arrays(names, arrays, f"{name}_name")
+        return cls(names, index, *(arrays[f"{name}_{part}"] for part in ("start", "code", "item_start", "item")))
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """The exported items."""
+
+    ids: Texts
+    index: TextIndex
+    titles: Texts
+    has_title: BoolArray
+    facets: Mapping[str, Facet]
+
+    def item(self, at: int) -> CatalogueItem:
+        brand = next(iter(self.facets["brand"].values(at)), None)
+        category, attributes = self.facets["category"].values(at), self.facets["attribute"].values(at)
+        return CatalogueItem(self.ids.text(at), self.title(at), category, brand, attributes)
+
+    def title(self, at: int) -> str | None:
+        return self.titles.text(at) if self.has_title[at] else None
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """Items by index. `more` are items that came after the export, at indices N + RESERVED and up; `in_stock` [items]
+    is None where everything is."""
+
+    columns: Columns = field(repr=False)
+    more: tuple[CatalogueItem, ...] = field(default=(), repr=False)
+    in_stock: BoolArray | None = field(default=None, repr=False)
+    index: Mapping[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        index = _Extended(self.columns.index, self.more, self.first_new) if self.more else self.columns.index
+        object.__setattr__(self, "index", index)
+
+    @classmethod
+    def of(cls, items: Sequence[CatalogueItem]) -> Catalogue:
+        """Raises ValueError where two items share an id."""
+        ids = Texts.of([item.item_id for item in items])
+        if len({item.item_id for item in items}) != len(items):
+            raise ValueError("two items of the catalogue share an id")
+        titles = Texts.of([item.title or "" for item in items])
+        has_title = np.fromiter((item.title is not None for item in items), np.bool_, len(items))
+        facets = {name: Facet.of([item.facet(name) for item in items]) for name in FACETS}
+        return cls(Columns(ids, TextIndex.of(ids), titles, has_title, facets))
+
+    # -- reading
+
+    def __len__(self) -> int:
+        return self.first_new + len(self.more) if self.more else self.n_exported
+
+    @property
+    def n_exported(self) -> int:
+        return len(self.columns.ids)
+
+    @property
+    def first_new(self) -> int:
+        """Index of the first item that came after the export."""
+        return self.n_exported + RESERVED
+
+    @property
+    def item_ids(self) -> Sequence[str]:
+        """Ids by index; "" at the reserved ones."""
+        return Rows(len(self), self.item_id) if self.more else self.columns.ids
+
+    @property
+    def items(self) -> Sequence[CatalogueItem]:
+        """Items by index, each made when it is asked for."""
+        return Rows(len(self), self.item)
+
+    @property
+    def n_categories(self) -> int:
+        known = self.columns.facets["category"].index
+        return len(known) + len({value for item in self.more for value in item.category if value not in known})
+
+    def item(self, at: int) -> CatalogueItem:
+        return self.columns.item(at) if at < self.n_exported else self._late(at)
+
+    def item_id(self, at: int) -> str:
+        return self.columns.ids.text(at) if at < self.n_exported else self._late(at).item_id
+
+    def title(self, at: int) -> str | None:
+        return self.columns.title(at) if at < self.n_exported else self._late(at).title
+
+    def categories(self, at: int) -> tuple[str, ...]:
+        """The category levels, top first, or the tags."""
+        return self.columns.facets["category"].values(at) if at < self.n_exported else self._late(at).category
+
+    def category(self, at: int) -> str | None:
+        """The first category level or tag."""
+        return next(iter(self.categories(at)), None)
+
+    def _late(self, at: int) -> CatalogueItem:
+        return self.more[at - self.first_new] if at >= self.first_new else CatalogueItem("")
+
+    def with_category(self, value: str) -> Int32Array:
+        """Exported items of a category level or tag, ascending."""
+        return self.columns.facets["category"].items(value)
+
+    def matches(self, filters: Mapping[str, Sequence[str]]) -> BoolArray | None:
+        """[items] bool, in stock or not: one of the values of every field; None where there is no field.
+
+        A value no item has matches none. Raises ValueError for a field that is no facet.
+        """
+        mask: BoolArray | None = None
+        for name, values in filters.items():
+            if name not in FACETS:
+                raise ValueError(f"unknown filter field {name!r}: items have {', '.join(FACETS)}")
+            has = np.zeros(len(self), np.bool_)
+            for value in values:
+                has[self.columns.facets[name].items(value)] = True
+            for at, item in enumerate(self.more, start=self.first_new):
+                has[at] = not set(values).isdisjoint(item.facet(name))
+            mask = has if mask is None else mask & has
+        return mask
+
+    def allowed(self, filters: Mapping[str, Sequence[str]]) -> BoolArray | None:
+        """[items] bool: what matches and is in stock; None where every item may be shown."""
+        matching = self.matches(filters)
+        if matching is None or self.in_stock is None:
+            return self.in_stock if matching is None else matching
+        return matching & self.in_stock
+
+    # -- other catalogues over the same columns
+
+    def updated(self, more: Sequence[CatalogueItem], out_of_stock: Sequence[int]) -> Catalogue:
+        """The exported items and `more`, without stock of the items named by index."""
+        changed = replace(self, more=tuple(more), in_stock=None)
+        if not len(out_of_stock):
+            return changed
+        in_stock = np.ones(len(changed), np.bool_)
+        in_stock[np.asarray(out_of_stock, np.int64)] = False
+        in_stock[self.n_exported : self.first_new] = False
+        return replace(changed, in_stock=in_stock)
+
+    # -- on disk
+
+    def save(self, path: Path) -> None:
+        """The exported items, as arrays."""
+        c = self.columns
+        arrays: dict[str, Any] = {"has_title": c.has_title, **c.titles.arrays("title"), **c.ids.arrays("id")}
+        arrays |= c.index.arrays("id")
+        for name, facet in c.facets.items():
+            arrays |= facet.arrays(name)
+        save_arrays(path, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Catalogue:
+        """Maps what `save` wrote. Raises ValueError or KeyError for anything else."""
+        arrays = map_arrays(path)
+        ids, titles = Texts.from_arrays(arrays, "id"), Texts.from_arrays(arrays, "title")
+        index = TextIndex.from_arrays(ids, arrays, "id")
+        facets = {name: Facet.from_arrays(arrays, name) for name in FACETS}
+        lengths = {len(titles), len(arrays["has_title"]), *(len(facet.start) - 1 for facet in facets.values())}
+        if lengths != {len(ids)}:
+            raise ValueError(f"the columns of {path.name} differ in length")
+        return cls(Columns(ids, index, titles, arrays["has_title"].astype(np.bool_), facets))
+
+
+class _Extended(Mapping[str, int]):
+    """Exported and later items by id."""
+
+    def __init__(self, exported: TextIndex, more: Sequence[CatalogueItem], first: int) -> None:
+        self._exported = exported
+        self._more = {item.item_id: at for at, item in enumerate(more, start=first)}
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        found = self._exported.get(key)
+        return self._more.get(key, default) if found is None else found
+
+    def __getitem__(self, key: str) -> int:
+        found = self._exported.get(key)
+        return self._more[key] if found is None else int(found)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._exported or key in self._more
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._exported
+        yield from self._more
+
+    def __len__(self) -> int:
+        return len(self._exported) + len(self._more)
+
+
+def read_item_ids(path: Path) -> list[str]:
+    """Ids of a catalogue file, or of the artefact folder that holds it: for tools that need no more than that."""
+    return list(Catalogue.load(path / "catalogue.npz" if path.is_dir() else path).item_ids)
+
+
+def _bounds(lengths: npt.NDArray[np.int64]) -> Int32Array:
+    """[n + 1] int32 ends of runs of the given lengths; raises ValueError beyond 2³¹."""
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    if ends[-1] >= 2**31:
+        raise ValueError("a column has more values than int32 can count")
+    return ends.astype(np.int32)

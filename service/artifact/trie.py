@@ -1,0 +1,204 @@
+"""The catalogue as a trie of item tokens, in CSR form.
+
+Items are sorted by their token paths, so the children of a node are contiguous and so are the leaves under any node:
+a node's mask is a range question, answered with one cumulative sum. Nodes are numbered per level, breadth first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from service.artifact.arrays import map_arrays, save_arrays
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+# Allowed leaves under nodes: int32 where there can be many, uint8 for the leaves themselves.
+Counts = npt.NDArray[np.integer]
+
+# Entries of a table by node and token up to which a level is looked up by rows.
+_ROWS_MAX = 2**18
+# Nodes of a level whose children's tokens are kept in rows, as long as the most that one of them has.
+_NODES_MAX = 2**17
+
+
+def levels_by_rows(code_sizes: Sequence[int]) -> frozenset[int]:
+    """Levels ≥ 1 whose children are found by token, in a table of all nodes and tokens: the first ones, as many as fit.
+
+    A row is one copy, where children in CSR form are gathered one by one. It depends on the sizes of the codes alone,
+    so that a graph fits whatever items come and go.
+    """
+    return frozenset(
+        level
+        for level in range(1, len(code_sizes))
+        if math.prod(int(size) for size in code_sizes[: level + 1]) <= _ROWS_MAX
+    )
+
+
+def levels_with_row_tokens(code_sizes: Sequence[int]) -> frozenset[int]:
+    """Levels ≥ 1 whose nodes are few enough to keep the tokens of all children in one table, a row a node."""
+    return frozenset(
+        level
+        for level in range(1, len(code_sizes))
+        if math.prod(int(size) for size in code_sizes[:level]) <= _NODES_MAX
+    )
+
+
+@dataclass(frozen=True)
+class Trie:
+    """K levels under one root; level 0 is the root, level K the leaves.
+
+    first_child[l] [n_l + 1]   children of node i of level l: first_child[l][i] … first_child[l][i + 1] of level l + 1
+    token[l]       [n_{l+1}]   token on the edge into each node of level l + 1
+    parent[l]      [n_{l+1}]   its parent, a node of level l
+    first_leaf[l]  [n_l + 1]   leaves under node i of level l, l = 0 … K − 1
+    leaf_item      [N]         item of each leaf
+    item_leaf      [M ≥ N]     its inverse; −1 for an index that is no leaf's item
+    """
+
+    first_child: tuple[IntArray, ...]
+    token: tuple[IntArray, ...]
+    parent: tuple[IntArray, ...]
+    first_leaf: tuple[IntArray, ...]
+    leaf_item: IntArray
+    item_leaf: IntArray
+
+    @property
+    def levels(self) -> int:
+        return len(self.token)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.leaf_item)
+
+    @property
+    def n_nodes(self) -> tuple[int, ...]:
+        """Nodes at levels 1 … K."""
+        return tuple(len(t) for t in self.token)
+
+    @cached_property
+    def branching(self) -> tuple[int, ...]:
+        """Largest number of children at levels 0 … K − 1."""
+        return tuple(int(np.diff(f).max(initial=1)) for f in self.first_child)
+
+    @classmethod
+    def build(cls, codes: IntArray, items: IntArray | None = None) -> Trie:
+        """From [N, K] token paths of `items` [N] (0 … N − 1 where they are not given).
+
+        Raises ValueError when two items share a path or a token is negative.
+        """
+        if codes.ndim != 2 or codes.size == 0:
+            raise ValueError(f"a trie needs at least one item and one level, got codes of shape {codes.shape}")
+        if codes.min() < 0:
+            raise ValueError("tokens must not be negative")
+        n, levels = codes.shape
+        order = np.lexsort(codes.T[::-1]).astype(np.int64)
+        path = codes[order]
+        is_new = np.zeros(n, np.bool_)
+        is_new[0] = True
+        first_leaf = [np.array([0, n], np.int64)]
+        first_child, token, parent = [], [], []
+        for level in range(levels):
+            is_new[1:] |= path[1:, level] != path[:-1, level]
+            starts = np.flatnonzero(is_new)
+            token.append(np.ascontiguousarray(path[starts, level], dtype=np.int64))
+            above = first_leaf[-1]
+            parent.append(np.searchsorted(above, starts, side="right") - 1)
+            first_child.append(np.searchsorted(starts, above).astype(np.int64))
+            first_leaf.append(np.append(starts, n).astype(np.int64))
+        if len(token[-1]) != n:
+            raise ValueError(f"{n - len(token[-1])} items share another item's token path")
+        leaf_item = order if items is None else items[order]
+        item_leaf = np.full(int(leaf_item.max()) + 1, -1, np.int64)
+        item_leaf[leaf_item] = np.arange(n)
+        return cls(tuple(first_child), tuple(token), tuple(parent), tuple(first_leaf[:-1]), leaf_item, item_leaf)
+
+    def node_counts(self, allowed: BoolArray) -> list[Counts]:
+        """Allowed leaves under every node of levels 1 … K, from `allowed` [≥ M] by item."""
+        leaf_ok = allowed.take(self.leaf_item)
+        total = np.zeros(self.n_items + 1, np.int32)
+        np.cumsum(leaf_ok, dtype=np.int32, out=total[1:])
+        inner: list[Counts] = [np.diff(total.take(first)) for first in self.first_leaf[1:]]
+        return [*inner, leaf_ok.view(np.uint8)]
+
+    def paths(self) -> IntArray:
+        """[N, K] token paths by leaf, in sorted order."""
+        nodes = self.ancestors(np.arange(self.n_items))
+        return np.stack([token[at] for token, at in zip(self.token, nodes, strict=True)], axis=1)
+
+    def children(self, prefix: Sequence[int]) -> IntArray:
+        """Tokens that may follow a path's beginning, ascending; none where no item begins like that."""
+        low, high = 0, int(self.first_child[0][1])
+        for level, token in enumerate(prefix):
+            node = low + int(np.searchsorted(self.token[level][low:high], token))
+            if node == high or self.token[level][node] != token:
+                return np.zeros(0, np.int64)
+            low, high = self.first_child[level + 1][node : node + 2].tolist()
+        return self.token[len(prefix)][low:high]
+
+    def ancestors(self, leaf: IntArray) -> list[IntArray]:
+        """Nodes above each leaf at levels 1 … K (the last is the leaf itself)."""
+        nodes = [leaf]
+        for level in range(self.levels - 1, 0, -1):
+            nodes.append(self.parent[level][nodes[-1]])
+        return nodes[::-1]
+
+    def closed_nodes(self, counts: Sequence[Counts], excluded: IntArray) -> list[IntArray]:
+        """Nodes of levels 1 … K whose every allowed leaf is an excluded item.
+
+        Few: at most one a level for each excluded item; indices that are no leaf's item count for nothing. `counts`
+        are `node_counts` of the filter in force.
+        """
+        leaves = np.unique(self.item_leaf[excluded[(excluded >= 0) & (excluded < len(self.item_leaf))]])
+        leaves = leaves[leaves >= 0]
+        leaves = leaves[counts[-1][leaves] > 0]
+        closed = []
+        for level, nodes in enumerate(self.ancestors(leaves)):
+            node, hidden = np.unique(nodes, return_counts=True)
+            closed.append(node[hidden == counts[level][node]])
+        return closed
+
+    def rows(self, level: int, size: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """[n_level, size] `values` [n_{level+1}] of the children by parent and token; zero where there is no child."""
+        table = np.zeros((len(self.first_child[level]) - 1, size), values.dtype)
+        table[self.parent[level], self.token[level]] = values
+        return table
+
+    def row_tokens(self, level: int) -> npt.NDArray[np.int32]:
+        """[n_level, branching] the children's tokens by parent and place; zero behind them."""
+        table = np.zeros((len(self.first_child[level]) - 1, self.branching[level]), np.int32)
+        place = np.arange(len(self.token[level])) - self.first_child[level].take(self.parent[level])
+        table[self.parent[level], place] = self.token[level]
+        return table
+
+    def save(self, path: Path) -> None:
+        levels = {
+            f"{name}_{level}": getattr(self, name)[level]
+            for level in range(self.levels)
+            for name in ("first_child", "token", "parent", "first_leaf")
+        }
+        save_arrays(path, leaf_item=self.leaf_item, item_leaf=self.item_leaf, **levels)
+
+    @classmethod
+    def load(cls, path: Path) -> Trie:
+        """Maps what `save` wrote. Raises ValueError or KeyError for anything else."""
+        arrays = map_arrays(path)
+        levels = sum(name.startswith("token_") for name in arrays)
+
+        def each(name: str) -> tuple[IntArray, ...]:
+            return tuple(arrays[f"{name}_{level}"] for level in range(levels))
+
+        trie = cls(
+            each("first_child"), each("token"), each("parent"), each("first_leaf"),
+            arrays["leaf_item"], arrays["item_leaf"],
+        )  # fmt: skip
+        if not levels or any(array.dtype != np.int64 for array in arrays.values()):
+            raise ValueError(f"{path.name} holds no trie")
+        return trie

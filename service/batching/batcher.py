@@ -1,0 +1,257 @@
+"""Turns single jobs into engine runs: one bounded queue, and the threads that run what is in it.
+
+The service has two, one before the encoder and one before the decoder, so that neither waits for the other. A run
+takes jobs of one group only (a history length, a beam width): no job pays for a longer or wider neighbour, and each
+is answered when its own run is over.
+
+The batch window opens when a thread becomes free and finds jobs waiting; a job that meets an idle thread starts at
+once. What arrives during a run forms the next batch by itself, so the window only matters between two light batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from service.batching.job_queue import Entry, JobQueue, Run
+from service.batching.run_costs import Forecast, RunCosts
+from service.common import logs
+from service.common.deadline import Clock, Deadline
+from service.common.errors import DeadlineExceeded, ModelAttemptFailed, ModelError, Overloaded
+from service.common.metrics import Metrics
+
+log = logs.get(__name__)
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+# Part of the time to spare before the earliest deadline that may be spent on filling the batch: the rest covers a
+# run that is slower than the average.
+_WINDOW_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLimits:
+    """`window_s` is the longest wait for a batch to fill; a run longer than `stall_s` counts as stuck."""
+
+    batch_max: int = 32
+    window_s: float = 0.001
+    queue_max: int = 256
+    stall_s: float = 30.0
+
+
+class Batcher(Generic[J, R]):
+    """Guarantees: every accepted job's waiter gets a result or an exception; a job whose deadline has passed
+    or whose waiter has gone never reaches the engine; no more than `queue_max` jobs wait; a bad job fails alone.
+
+    `run` gets jobs of one `group` and returns a result or an exception for each. It is called by `threads` threads.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[J]], Sequence[R | Exception]],
+        metrics: Metrics,
+        limits: BatchLimits,
+        *,
+        group: Callable[[J], Hashable] = lambda _: None,
+        name: str = "engine",
+        threads: int = 1,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._engine_run = run
+        self._group = group
+        self._batch_max, self._window_s = limits.batch_max, limits.window_s
+        self._queue_max, self._stall_s = limits.queue_max, limits.stall_s
+        self._queued = metrics.stage_duration.labels("queue").observe
+        self._clock = clock
+        self.costs = RunCosts(limits.batch_max, clock)
+        self._queue: JobQueue[J, R] = JobQueue(self.costs, clock)
+        self._changed = threading.Condition()
+        self._closing = False
+        self._dead = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._runs = [Run(self.costs, clock) for _ in range(threads)]
+        self._threads = [
+            threading.Thread(target=self._work, args=(run,), name=f"{name}-{number}", daemon=True)
+            for number, run in enumerate(self._runs)
+        ]
+
+    # -- event loop side
+
+    def start(self) -> None:
+        """Starts the threads; called on the event loop that will submit."""
+        self._loop = asyncio.get_running_loop()
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def depth(self) -> int:
+        """Jobs waiting or running: those ahead of a job that is submitted now."""
+        return len(self._queue) + sum(run.jobs for run in self._runs)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every thread lives and none is stuck in its present run."""
+        stuck = any(run.lasts() >= self._stall_s for run in self._runs)
+        return not stuck and all(thread.is_alive() for thread in self._threads)
+
+    def forecast(self, group: Hashable) -> Forecast:
+        """When a job of this group would be done if it were submitted now."""
+        with self._changed:
+            return self._queue.forecast(group, self._runs)
+
+    async def submit(self, job: J, deadline: Deadline) -> R:
+        """The engine's answer to one job.
+
+        Raises:
+            Overloaded: the queue is full, the batcher is closing, or the deadline passed because of what was ahead.
+            DeadlineExceeded: the deadline passed because of the engine: the job's run began at once, or a run took much
+                longer than runs do. Either way the job is abandoned.
+            ModelError: the engine failed, or its thread is dead.
+        """
+        entry = self._enqueue(job, deadline)
+        timer = asyncio.get_running_loop().call_later(deadline.remaining(), self._expire, entry)
+        try:
+            return await entry.future
+        finally:
+            timer.cancel()
+            entry.abandoned = True
+
+    async def close(self, timeout_s: float) -> None:
+        """Refuses new jobs, waits up to `timeout_s` for the accepted ones, fails the rest."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        until = self._clock() + timeout_s
+        for thread in self._threads:
+            if thread.is_alive():
+                await asyncio.to_thread(thread.join, max(0.0, until - self._clock()))
+        self._fail_waiting(Overloaded("shut down before the engine got to it"))
+        if any(thread.is_alive() for thread in self._threads):
+            log.error("engine_still_running_at_shutdown")
+
+    def _enqueue(self, job: J, deadline: Deadline) -> Entry[J, R]:
+        future = asyncio.get_running_loop().create_future()
+        entry: Entry[J, R] = Entry(job, self._group(job), deadline, future, self._clock())
+        with self._changed:
+            if self._closing:
+                raise Overloaded("the batcher is closing")
+            if self._dead:
+                raise ModelError("the engine thread is dead")
+            if len(self._queue) >= self._queue_max:
+                raise Overloaded("the batch queue is full")
+            self._queue.add(entry)
+            self._changed.notify()
+        return entry
+
+    def _expire(self, entry: Entry[J, R]) -> None:
+        # Where the event loop was late itself, a result may be there that it has not delivered yet.
+        if not entry.future.done() and not entry.ended:
+            entry.future.set_exception(self._too_late(entry))
+
+    def _too_late(self, entry: Entry[J, R]) -> ModelAttemptFailed:
+        """Whose fault it is: the engine's, or the load's."""
+        if entry.began_at_once or any(run.overdue for run in self._runs):
+            return DeadlineExceeded("no answer from the engine in time")
+        return Overloaded("what was ahead took too long")
+
+    def _deliver(self, batch: Sequence[Entry[J, R]], results: Sequence[R | Exception]) -> None:
+        for entry, result in zip(batch, results, strict=True):
+            if entry.future.done():
+                continue
+            if isinstance(result, Exception):
+                entry.future.set_exception(result)
+            else:
+                entry.future.set_result(result)
+
+    # -- worker side
+
+    def _work(self, run: Run) -> None:
+        """A worker thread. Whatever happens, no waiter is left behind."""
+        batch: list[Entry[J, R]] = []
+        try:
+            while batch := self._next_batch(run):
+                self._run(run, batch)
+        except BaseException as error:
+            log.critical("engine_thread_died", **logs.where(error))
+            with self._changed:
+                self._dead = True
+                run.end()
+            self._post(batch, [ModelError("the engine thread died")] * len(batch))
+            self._fail_waiting(ModelError("the engine thread died"))
+
+    def _next_batch(self, run: Run) -> list[Entry[J, R]]:
+        """The next jobs to run; empty only when closing and nothing waits. Expired jobs are answered here."""
+        while True:
+            with self._changed:
+                self._wait_for_jobs()
+                if not len(self._queue) and self._closing:
+                    return []
+                batch, expired = self._queue.take()  # nothing, where another thread took what there was
+                if batch:
+                    run.begin(batch[0].group, len(batch))
+            now = self._clock()
+            for entry in (*batch, *expired):
+                self._queued(now - entry.enqueued)
+            self._post(expired, [self._too_late(entry) for entry in expired])
+            if batch:
+                return batch
+
+    def _wait_for_jobs(self) -> None:
+        """Returns when there is something to run, the window over; holds the lock."""
+        was_idle = not len(self._queue)
+        while not len(self._queue) and not self._closing:
+            self._changed.wait()
+        if was_idle or self._closing:
+            return
+        opened = self._clock()
+        while 0 < len(self._queue) < self._batch_max and not self._closing:
+            waited = self._clock() - opened
+            spare = waited + self._queue.spare_s(self._batch_max)
+            left = min(self._window_s, spare * _WINDOW_SHARE) - waited
+            if left <= 0:
+                return
+            self._changed.wait(left)
+
+    def _run(self, run: Run, batch: Sequence[Entry[J, R]]) -> None:
+        results: Sequence[R | Exception]
+        try:
+            results = list(self._engine_run([entry.job for entry in batch]))
+            if len(results) != len(batch):
+                raise ModelError(f"{len(results)} answers to {len(batch)} jobs")
+        except Exception as error:
+            log.error("engine_run_failed", jobs=len(batch), **logs.where(error))
+            failure = error if isinstance(error, ModelAttemptFailed) else ModelError(type(error).__name__)
+            results = [failure] * len(batch)
+        with self._changed:
+            run.end()
+        for entry in batch:
+            entry.ended = True
+        self._post(batch, [_as_model_error(result) for result in results])
+
+    def _post(self, batch: Sequence[Entry[J, R]], results: Sequence[R | Exception]) -> None:
+        if batch:
+            self._call(self._deliver, batch, results)
+
+    def _call(self, function: Callable[..., None], *args: Any) -> None:
+        assert self._loop is not None  # noqa: S101 - start() ran before anything was accepted
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            log.warning("event_loop_gone")
+
+    def _fail_waiting(self, error: Exception) -> None:
+        with self._changed:
+            waiting = self._queue.clear()
+        self._post(waiting, [error] * len(waiting))
+
+
+def _as_model_error(result: R | Exception) -> R | Exception:
+    if isinstance(result, Exception) and not isinstance(result, ModelAttemptFailed):
+        log.error("job_failed", **logs.where(result))
+        return ModelError(type(result).__name__)
+    return result

@@ -1,0 +1,212 @@
+"""The catalogue while it is served: stock and new items, from the file of updates to what the engine runs on.
+
+    poll     the file has changed → stock and the delta table of new items, at once
+    rebuild  new items → token paths, a trie and an item table that hold them, in the background
+
+Either ends in a `LiveCatalogue` that is handed over as a whole. Nothing in it is changed later and an index never
+changes its meaning, so requests under way end with what they began with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from service.artifact.artifact import Artifact
+from service.catalogue.new_item_paths import Places, with_paths
+from service.catalogue.updates_file import NewItem, Updates, UpdatesFile, parse
+from service.common import logs
+from service.engine.decode.delta_table import MOST_WAITING, DeltaTable, like_vector
+from service.engine.jobs import FloatArray
+from service.engine.live_catalogue import LiveCatalogue
+
+log = logs.get(__name__)
+
+POLL_S = 2.0
+REBUILD_EVERY_S = 30.0
+_FAULTS_LOGGED = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Build:
+    """The artefact with the first new items in its trie and item table. `known` are the items as the build saw them,
+    `placed` the indices of those that found a path."""
+
+    artifact: Artifact
+    known: Mapping[str, NewItem] = field(default_factory=dict)
+    placed: frozenset[int] = frozenset()
+
+
+class Likeness:
+    """What exported items a new item is like; remembered, as the mean of a category takes a while."""
+
+    def __init__(self, exported: Artifact) -> None:
+        self._exported = exported
+        self._known: dict[NewItem, tuple[FloatArray, int]] = {}
+
+    def of(self, new: NewItem) -> tuple[FloatArray, int]:
+        """An item's vector [d] and the exported item it stands beside: by its like-items, else by its most specific
+        known category, which is the one with the fewest items."""
+        if new not in self._known:
+            self._known[new] = self._of(new)
+        return self._known[new]
+
+    def _of(self, new: NewItem) -> tuple[FloatArray, int]:
+        catalogue, table = self._exported.catalogue, self._exported.item_table
+        if new.like:
+            vector, _ = like_vector([catalogue.index[item_id] for item_id in new.like], table, named=True)
+            return vector, catalogue.index[new.like[0]]
+        known = [rows for value in new.item.category if len(rows := catalogue.with_category(value))]
+        return like_vector(min(known, key=len), table, named=False)
+
+
+def build(exported: Artifact, new: Mapping[str, NewItem], likeness: Likeness) -> Build:
+    """Give every new item a path beside its like and a row of the item table.
+
+    The items are those of the export and `new`, whatever was built before: the same items get the same paths.
+    """
+    catalogue = exported.catalogue
+    places = Places(exported.trie, exported.network["code_sizes"])
+    vectors, paths, indices = [], [], []
+    for at, item in enumerate(new.values(), start=catalogue.first_new):
+        vector, like = likeness.of(item)
+        vectors.append(vector)
+        path = places.beside(like)
+        if path is not None:
+            paths.append(path)
+            indices.append(at)
+    table = exported.item_table
+    if vectors:
+        table = np.concatenate([table, np.stack(vectors)])
+    trie = with_paths(exported.trie, paths, indices)
+    updated = catalogue.updated([item.item for item in new.values()], ())
+    return Build(exported.updated(updated, trie, table), dict(new), frozenset(indices))
+
+
+def assemble(
+    exported: Artifact, built: Build, new: Mapping[str, NewItem], out_of_stock: Sequence[str], likeness: Likeness
+) -> LiveCatalogue:
+    """What to serve: `new` begins with the items of the build, in its order; later ones wait in the delta table."""
+    items = [item.item for item in new.values()]
+    everything = exported.catalogue.updated(items, ())
+    gone = sorted(everything.index[item_id] for item_id in out_of_stock)
+    catalogue = everything.updated(items, gone)
+    like = {at: likeness.of(item) for at, item in enumerate(new.values(), start=catalogue.first_new)}
+    waiting = [at for at in like if at not in built.placed]
+    if len(waiting) > MOST_WAITING:
+        log.warning("new_items_wait_for_the_rebuild", waiting=len(waiting), served=MOST_WAITING)
+        waiting = waiting[:MOST_WAITING]
+    delta = None
+    if waiting:
+        vectors: FloatArray = np.stack([like[at][0] for at in waiting])
+        delta = DeltaTable(np.array(waiting, np.int64), vectors)
+    artifact = exported.updated(catalogue, built.artifact.trie, built.artifact.item_table)
+    return LiveCatalogue(artifact, delta, {at: nearest for at, (_, nearest) in like.items()})
+
+
+class CatalogueUpdates:
+    """Follows the file and keeps what is served up to date. `serve` takes over a LiveCatalogue; it is called from
+    worker threads, one at a time, and may take its time.
+
+    A new item keeps its index for the life of the process; one that leaves the file goes out of stock.
+    """
+
+    def __init__(
+        self,
+        exported: Artifact,
+        path: Path,
+        serve: Callable[[LiveCatalogue], None],
+        *,
+        rebuild_every_s: float = REBUILD_EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._exported, self._serve = exported, serve
+        self._file = UpdatesFile(path)
+        self._rebuild_every_s, self._clock = rebuild_every_s, clock
+        self._likeness = Likeness(exported)
+        self._lock = threading.Lock()
+        self._new: dict[str, NewItem] = {}
+        self._out_of_stock: list[str] = []
+        self._built = Build(exported)
+        self._last_build: float | None = None
+
+    def poll(self) -> bool:
+        """Serve what the file says, where it has changed; says whether it had.
+
+        Raises OSError where the file cannot be read: what is served stays.
+        """
+        content = self._file.changed()
+        if content is None:
+            return False
+        try:
+            updates = parse(content, self._exported.catalogue)
+            self._report(updates)
+            with self._lock:
+                self._new.update(updates.new)
+                left = (item_id for item_id in self._new if item_id not in updates.new)
+                self._out_of_stock = [*updates.out_of_stock, *left]
+                self._hand_over()
+        except BaseException:
+            self._file.forget()
+            raise
+        return True
+
+    @property
+    def due(self) -> bool:
+        """Whether new items wait for a build, and the last one is long enough ago."""
+        if all(self._built.known.get(item_id) == item for item_id, item in self._new.items()):
+            return False
+        return self._last_build is None or self._clock() - self._last_build >= self._rebuild_every_s
+
+    def rebuild(self) -> None:
+        """Take the new items into the trie. Takes seconds for a million items; what is served goes on meanwhile."""
+        self._last_build = self._clock()
+        with self._lock:
+            new = dict(self._new)
+        built = build(self._exported, new, self._likeness)
+        with self._lock:
+            self._built = built
+            self._hand_over()
+        log.info("catalogue_rebuilt", new_items=len(new), placed=len(built.placed))
+
+    async def run(self, poll_s: float = POLL_S) -> None:
+        """Poll for ever; builds run beside the polling. Faults of the file are logged, and tried again."""
+        building: asyncio.Task[None] | None = None
+        try:
+            while True:
+                try:
+                    await asyncio.to_thread(self.poll)
+                except Exception as error:
+                    log.error("catalogue_updates_not_served", cause=str(error), **logs.where(error))
+                if (building is None or building.done()) and self.due:
+                    building = asyncio.create_task(self._rebuild_logged())
+                await asyncio.sleep(poll_s)
+        finally:
+            if building is not None:
+                await asyncio.gather(building, return_exceptions=True)
+
+    async def _rebuild_logged(self) -> None:
+        try:
+            await asyncio.to_thread(self.rebuild)
+        except Exception as error:
+            log.error("catalogue_not_rebuilt", **logs.where(error))
+
+    def _hand_over(self) -> None:
+        live = assemble(self._exported, self._built, self._new, self._out_of_stock, self._likeness)
+        self._serve(live)
+
+    def _report(self, updates: Updates) -> None:
+        for fault in updates.faults[:_FAULTS_LOGGED]:
+            log.warning("catalogue_update_skipped", file=str(self._file.path), line=fault.line, cause=fault.message)
+        log.info(
+            "catalogue_updates_read",
+            new_items=len(updates.new),
+            out_of_stock=len(updates.out_of_stock),
+            skipped=len(updates.faults),
+        )

@@ -1,0 +1,89 @@
+"""The command `gpt4rec`: loads the one subcommand that was asked for, and nothing else.
+
+So that the service runs without the training packages, and `gpt4rec --help` without waiting for them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from service.common.errors import ServiceError
+
+GROUP = "gpt4rec.commands"
+
+# name: (one line for the list, extra that carries what it needs)
+COMMANDS = {
+    "data": ("Bring an event log into the project's format.", "train"),
+    "train": ("Train a model on a data set.", "train"),
+    "evaluate": ("Compare a model with item-CF and popularity on the whole catalogue.", "train"),
+    "export": ("Turn a trained model into an artefact to serve.", "train"),
+    "serve": ("Serve an artefact over HTTP.", "cpu"),
+    "ops": ("Look at a running service, and force its mode.", "cpu"),
+    "keys": ("Make API keys and tokens.", "cpu"),
+    "demo": ("From public data to a served model, with everything shown.", "train"),
+}
+_OWN_PACKAGES = ("service", "model", "export", "deploy", "loadtests")
+
+
+def main() -> None:
+    """Exits 0, 1 on failure, 2 on bad usage."""
+    arguments = sys.argv[1:]
+    name = arguments[0] if arguments else ""
+    if name not in COMMANDS:
+        _overview()(args=arguments, prog_name="gpt4rec")
+        return
+    try:
+        _load(name)(args=arguments[1:], prog_name=f"gpt4rec {name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in _OWN_PACKAGES:
+            raise
+        _fail(f"{error.name} is not installed: pip install 'gpt4rec[{COMMANDS[name][1]}]'")
+    except ServiceError as error:
+        _fail(str(error))
+
+
+def _load(name: str) -> Callable[..., object]:
+    for entry in metadata.entry_points(group=GROUP):
+        if entry.name == name:
+            return get_command(entry.load())
+    _fail(f"the command {name} is not installed: reinstall gpt4rec")
+    raise AssertionError  # not reached
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"gpt4rec: {message}", err=True)
+    raise SystemExit(1)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(metadata.version("gpt4rec"))
+        raise typer.Exit
+
+
+def _overview() -> Callable[..., object]:
+    """What `--help` lists. The commands in it are only names: `main` never runs them from here."""
+    app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+    @app.callback()
+    def gpt4rec(
+        version: Annotated[
+            bool,
+            typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit."),
+        ] = False,
+    ) -> None:
+        """A generative sequential recommender, from the event log to a service that always answers."""
+
+    for name, (line, _) in COMMANDS.items():
+        app.command(name, help=line)(lambda: None)
+    return get_command(app)
+
+
+if __name__ == "__main__":
+    main()

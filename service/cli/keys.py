@@ -1,0 +1,52 @@
+"""`gpt4rec keys`: makes API keys and tokens. The service keeps their digests only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from service.access import keys
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make API keys and tokens.")
+
+Name = Annotated[str, typer.Argument(help="Whose it is; shown in the audit and in the log.")]
+Users = Annotated[bool, typer.Option("--users", help="An API key that may also read and erase users.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command()
+def new(name: Name, users: Users = False, as_json: Json = False) -> None:
+    """Makes a secret of 256 random bits, shows it once, and the entry for the service.
+
+    The entry goes into GPT4REC_API_KEYS, GPT4REC_OPS_TOKENS or GPT4REC_METRICS_TOKENS, or better, into the file that
+    the same name with _FILE gives, which is followed while the service runs. It holds no secret.
+    """
+    secret = keys.new_secret()
+    _show(name, secret, users, as_json, shown=True)
+
+
+@app.command("hash")
+def hash_(name: Name, users: Users = False, as_json: Json = False) -> None:
+    """Makes the entry of a secret that exists already, read from the standard input."""
+    secret = sys.stdin.readline().strip()
+    if not secret:
+        raise typer.BadParameter("the standard input has no secret")
+    _show(name, secret, users, as_json, shown=False)
+
+
+def _show(name: str, secret: str, users: bool, as_json: bool, *, shown: bool) -> None:
+    try:
+        entry = keys.entry(name, secret, users=users)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if as_json:
+        typer.echo(json.dumps({"name": name, **({"secret": secret} if shown else {}), "entry": entry}))
+    elif shown:
+        typer.echo(f"secret  {secret}")
+        typer.echo(f"entry   {entry}")
+        typer.echo("The secret is not shown again: give it to the caller. The entry is for the service.", err=True)
+    else:
+        typer.echo(entry)

@@ -1,0 +1,58 @@
+"""`gpt4rec serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def serve(
+    artifact: Annotated[Path | None, typer.Option(help="Artefact folder to serve.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [8000].")] = None,
+    redis: Annotated[str | None, typer.Option(help="`embedded` or a URL [embedded].")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the embedded server's data.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [auto].")] = None,
+    policies: Annotated[Path | None, typer.Option(help="Decoding policies file.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes on the port, each with its engine [1].")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [info].")] = None,
+    port_file: Annotated[Path | None, typer.Option(help="Write the bound port here once ready.")] = None,
+) -> None:
+    """Serves an artefact over HTTP until a signal.
+
+    Every other setting is an environment variable GPT4REC_…: see docs/reference.md.
+    """
+    from service.common import settings as configuration
+
+    settings = configuration.load(
+        artifact=artifact,
+        host=host,
+        port=port,
+        redis_url=redis,
+        data_dir=data_dir,
+        device=device,
+        policies=policies,
+        workers=workers,
+        log_level=log_level,
+    )
+    # Not before: these take a second to load, and a misspelt setting is said at once.
+    from service import server
+    from service.common import logs
+
+    logs.configure(settings.log_level)
+
+    def announce(bound: int) -> None:
+        shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+        typer.echo(f"gpt4rec is serving on http://{shown}:{bound}")
+        if port_file is not None:
+            server.write_port(port_file, bound)
+
+    if settings.workers == 1:
+        server.serve_one(settings, [server.bind(settings.host, settings.port, shared=False)], announce)
+    else:
+        server.serve_many(settings, announce)

@@ -1,0 +1,139 @@
+"""Nodes of the trie that one request closes: those whose every allowed leaf is an excluded item.
+
+They are worked out before every decoder run, for all rows at once and with few calls: at batch 1 each call costs more
+than what it does to a few hundred numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.artifact.trie import BoolArray, Counts, IntArray, Trie
+from service.engine.decode.filters import Mask
+
+_NONE = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Closed nodes of one level, of all rows of a batch in order: their row, parent, and place among its children."""
+
+    row: IntArray
+    parent: IntArray
+    slot: IntArray
+
+    def most(self, rows: int) -> int:
+        """Of one row."""
+        if rows == 1 or len(self.row) < 2:
+            return len(self.row)
+        return int(np.bincount(self.row).max())
+
+    def padded(self, rows: int, size: int) -> tuple[IntArray, IntArray]:
+        """Parents and places [rows, 1, size] by row; behind them −2, which is no node, and 0."""
+        if rows == 1 and len(self.row) == size:
+            return self.parent.reshape(1, 1, -1), self.slot.reshape(1, 1, -1)
+        parent, slot = np.full((rows, 1, size), -2, np.int64), np.zeros((rows, 1, size), np.int64)
+        if len(self.row):
+            start = self.row.searchsorted(np.arange(rows))
+            at = np.arange(len(self.row)) - start.take(self.row)
+            parent[self.row, 0, at] = self.parent
+            slot[self.row, 0, at] = self.slot
+        return parent, slot
+
+
+NOTHING_CLOSED = Closed(_NONE, _NONE, _NONE)
+
+
+def closed_nodes(trie: Trie, masks: Sequence[Mask], excluded: Sequence[IntArray]) -> list[Closed]:
+    """For every level, `masks` and `excluded` (item indices; unknown ones count for nothing) by row of the batch.
+
+    Few: at most one a level for each excluded item. Nodes under a closed one are left out, as no beam reaches them.
+    """
+    row, node = _excluded_leaves(trie, masks, excluded)
+    if not len(node):
+        return [NOTHING_CLOSED] * trie.levels
+    hidden: Counts = np.ones(len(node), np.int64)  # excluded leaves under each node
+    levels = [_Nodes(row, node, trie.parent[-1].take(node), np.ones(len(node), np.bool_))]
+    for level in range(trie.levels - 2, -1, -1):
+        below = levels[-1]
+        # Sorted by row and node, so the children of one parent are neighbours.
+        starts = below.eldest(len(masks)).nonzero()[0]
+        hidden = np.add.reduceat(hidden, starts)
+        row, node = below.row.take(starts), below.parent.take(starts)
+        closed = hidden == _counts(masks, level, row, node)
+        levels.append(_Nodes(row, node, trie.parent[level].take(node), closed))
+    return _without_closed_parents(trie, levels[::-1], len(masks))
+
+
+@dataclass(frozen=True, slots=True)
+class _Nodes:
+    """Nodes of one level above excluded leaves, and which of them are closed."""
+
+    row: IntArray
+    node: IntArray
+    parent: IntArray
+    closed: BoolArray
+
+    def eldest(self, rows: int) -> BoolArray:
+        """Which nodes are the first of their row's and parent's."""
+        first = _changes(self.parent)
+        if rows > 1:
+            first |= _changes(self.row)
+        return first
+
+
+def _changes(values: IntArray) -> BoolArray:
+    """Where another value begins."""
+    first = np.empty(len(values), np.bool_)
+    first[:1] = True
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return first
+
+
+def _without_closed_parents(trie: Trie, levels: Sequence[_Nodes], rows: int) -> list[Closed]:
+    found = []
+    for level, nodes in enumerate(levels):
+        closed = nodes.closed
+        if level > 0 and levels[level - 1].closed.any():
+            parent_at = nodes.eldest(rows).cumsum() - 1
+            closed = closed & ~levels[level - 1].closed.take(parent_at)
+        row, node, parent = nodes.row, nodes.node, nodes.parent
+        if not closed.all():
+            row, node, parent = row[closed], node[closed], parent[closed]
+        found.append(Closed(row, parent, node - trie.first_child[level].take(parent)))
+    return found
+
+
+def _excluded_leaves(trie: Trie, masks: Sequence[Mask], excluded: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
+    """Row and leaf of every excluded item that could be listed, sorted, without repeats."""
+    items = excluded[0] if len(excluded) == 1 else np.concatenate(excluded)
+    if not len(items):
+        return _NONE, _NONE
+    leaf = trie.item_leaf.take(items, mode="clip")
+    # As unsigned numbers, indices below 0 are beyond the last.
+    known = (items.astype(np.uint64) < len(trie.item_leaf)) & (leaf >= 0)
+    key = leaf
+    if len(excluded) > 1:
+        key = leaf + np.repeat(np.arange(len(excluded)) * trie.n_items, [len(part) for part in excluded])
+    if not known.all():
+        key = key[known]
+    key.sort()
+    key = key[_changes(key)]
+    row, leaf = (np.zeros(len(key), np.int64), key) if len(excluded) == 1 else np.divmod(key, trie.n_items)
+    allowed = _counts(masks, -1, row, leaf) > 0
+    return (row, leaf) if allowed.all() else (row[allowed], leaf[allowed])
+
+
+def _counts(masks: Sequence[Mask], level: int, row: IntArray, node: IntArray) -> Counts:
+    """Allowed leaves under each node, by the mask of its row."""
+    first = masks[0]
+    if all(mask is first for mask in masks):
+        return first.counts[level].take(node)
+    counts = np.zeros(len(node), np.int64)
+    for mask in set(masks):
+        here = np.array([other is mask for other in masks])[row]
+        counts[here] = mask.counts[level][node[here]]
+    return counts

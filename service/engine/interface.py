@@ -1,0 +1,95 @@
+"""What the service asks of an engine and an artefact: the seam behind which models, scorers and fakes stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from service.artifact.catalogue import CatalogueItem
+from service.artifact.features import EventArrays, Vocabulary
+from service.artifact.item_cf import ItemCF, Popularity
+from service.engine.encoder_state import EncoderState, StateShape
+from service.engine.jobs import DecodeJob, EncodeJob, Listed
+from service.engine.live_catalogue import LiveCatalogue
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+Filters = Mapping[str, Sequence[str]]
+
+
+class Artifact(Protocol):
+    """What an artefact holds besides the graphs."""
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+    @property
+    def catalogue(self) -> Catalogue: ...
+    @property
+    def item_cf(self) -> ItemCF: ...
+    @property
+    def popularity(self) -> Popularity: ...
+
+
+class EngineLike(Protocol):
+    """The seam to the engine; `service.engine.engine.Engine` and the fake of the tests fit it. `encode` and `decode` are
+    called from different threads at the same time.
+
+    `on_graph(graph, rows, seconds)` is told of every run of the graphs "encoder" and "decoder".
+    """
+
+    on_graph: Callable[[str, int, float], None] | None
+
+    @property
+    def artifact(self) -> Artifact: ...
+    @property
+    def model_version(self) -> str: ...
+    @property
+    def receptive_field(self) -> int: ...
+    @property
+    def state_shape(self) -> StateShape: ...
+    def encode(self, jobs: Sequence[EncodeJob]) -> Sequence[EncoderState | Exception]: ...
+    def decode(self, jobs: Sequence[DecodeJob]) -> Sequence[Listed | Exception]: ...
+    def warm_up(self) -> None: ...
+    def filter_id(self, filters: Filters) -> int: ...
+    def update(self, live: LiveCatalogue) -> None: ...
+    def close(self) -> None: ...
+
+
+class Catalogue(Protocol):
+    """What is known of the items, by catalogue index."""
+
+    @property
+    def items(self) -> Sequence[CatalogueItem]: ...
+    @property
+    def item_ids(self) -> Sequence[str]: ...
+    @property
+    def n_categories(self) -> int: ...
+    def title(self, item: int) -> str | None: ...
+    def allowed(self, filters: Filters) -> BoolArray | None:
+        """[items] bool, None where every item is allowed. Raises ValueError for a field no item has."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`weight` [n] float32 share of every event in the hidden state; with `start`, the start token's share, they add
+    up to 1. `h` [d] is that state, as the encoder makes it."""
+
+    weight: FloatArray
+    start: float
+    h: FloatArray
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """An engine that can say why. `explains` is false where the artefact has no explainer."""
+
+    @property
+    def explains(self) -> bool: ...
+    def explain(self, events: EventArrays, *, from_start: bool) -> Explanation: ...

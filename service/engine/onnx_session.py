@@ -1,0 +1,347 @@
+"""onnxruntime, in one place: which device, which options, and one call to run a graph.
+
+Everything that depends on CPU or GPU is decided here; the graphs and the engine are the same on both.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from service.common import logs
+from service.common.errors import ModelError, StartupError
+
+log = logs.get(__name__)
+
+Device = Literal["auto", "cpu", "cuda"]
+Array = npt.NDArray[Any]
+Values = Mapping[str, ort.OrtValue]
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# What one graph's activations may take on a GPU; the catalogue and the weights come on top.
+ARENA_BYTES_MAX = 2**30
+# Bindings of one thread to one graph, by shape; the least recently used go first.
+_BINDINGS_MAX = 64
+_NO_CAPTURE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where graphs run, and what follows from it.
+
+    `pad`: batches are padded to the next power of two, since a GPU plans (and captures) every shape once; a CPU would
+    only compute the padding. `capture`: replay every shape as one CUDA graph. `threads`: of one run on a CPU, all
+    processors where none are given. `profile`: prefix of the files that onnxruntime writes its node times to.
+    """
+
+    device: Literal["cpu", "cuda"]
+    threads: int
+    pad: bool
+    capture: bool = False
+    profile: str | None = None
+
+    @classmethod
+    def choose(
+        cls,
+        wanted: Device,
+        threads: int | None = None,
+        *,
+        pad: bool | None = None,
+        capture: bool = False,
+        profile: str | None = None,
+    ) -> Placement:
+        """Raises StartupError where a GPU is asked for and cannot be used."""
+        device = choose_device(wanted)
+        if capture and device != "cuda":
+            raise StartupError("CUDA graphs need device cuda")
+        return cls(device, threads or usable_cores(), device == "cuda" if pad is None else pad, capture, profile)
+
+    def rows(self, n: int) -> int:
+        """The size that a batch of `n` runs at."""
+        return 1 << (n - 1).bit_length() if self.pad else n
+
+    def put(self, array: Array) -> ort.OrtValue:
+        """On the device; a CPU shares the array's memory."""
+        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, 0)
+
+    def host(self, array: Array) -> ort.OrtValue:
+        """In the host's memory, where operators read shapes and counts, whatever the device."""
+        return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), "cpu", 0)
+
+
+def choose_device(wanted: Device) -> Literal["cpu", "cuda"]:
+    """The device to run on. Raises StartupError where a GPU is asked for and onnxruntime cannot use one."""
+    available = ort.get_available_providers()
+    has_cuda = _PROVIDERS["cuda"] in available
+    if wanted == "auto":
+        return "cuda" if has_cuda and _cuda_problem() is None else "cpu"
+    if wanted == "cpu":
+        return "cpu"
+    if not has_cuda:
+        raise StartupError(
+            f"device 'cuda': onnxruntime {ort.__version__} has no CUDAExecutionProvider (it has "
+            f"{', '.join(available)}); install gpt4rec[gpu] instead of gpt4rec[cpu]"
+        )
+    if (problem := _cuda_problem()) is not None:
+        raise StartupError(f"device 'cuda' cannot be used: {problem}")
+    return "cuda"
+
+
+def _cuda_problem() -> str | None:
+    """Why CUDA does not answer, or None. The provider may be compiled in where there is no GPU or no CUDA library."""
+    missing = _missing_library()
+    if missing is not None:
+        return f"the library {missing} is missing; install CUDA 12 and cuDNN 9, or put them on LD_LIBRARY_PATH"
+    try:
+        ort.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
+    except Exception as error:  # onnxruntime raises plain RuntimeErrors
+        log.warning("cuda_does_not_answer", cause=str(error))
+        return explain(str(error))
+    return None
+
+
+def _missing_library() -> str | None:
+    """The first library that the CUDA provider needs and the loader does not find.
+
+    onnxruntime only prints its name and goes on with the CPU, so the provider is loaded here first.
+    """
+    ort.preload_dlls()  # those that pip has installed
+    folder = Path(ort.__file__).parent / "capi"
+    for name in ("libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"):
+        if not (folder / name).exists():
+            continue
+        try:
+            ctypes.CDLL(str(folder / name), ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            found = missing_library(str(error))
+            if found is not None:
+                return found
+    return None
+
+
+def missing_library(message: str) -> str | None:
+    """The library that a loader's message complains about."""
+    named = re.search(r"([\w.+-]+\.so[\d.]*): cannot open shared object file", message)
+    named = named or re.search(r'(?:depends on|Error loading) "?([\w.+\\/:-]+\.dll)"? which is missing', message)
+    return named.group(1) if named else None
+
+
+def explain(message: str) -> str:
+    """onnxruntime's message, with the missing library first where it names one."""
+    library = missing_library(message)
+    return message if library is None else f"the library {library} is missing ({message})"
+
+
+def usable_cores() -> int:
+    """Cores this process may run on: a container's share, not the host's count."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("utf-8").split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
+        pass
+    return cores
+
+
+class GraphSession:
+    """One ONNX graph on one device. Safe to call from several threads: each has its own bindings."""
+
+    def __init__(self, path: Path, placement: Placement) -> None:
+        self._placement = placement
+        device = placement.device
+        try:
+            self._session = ort.InferenceSession(str(path), _options(placement), providers=[_provider(placement)])
+        except Exception as error:
+            raise StartupError(f"{path.name} cannot be loaded on {device}: {explain(str(error))}") from error
+        if _PROVIDERS[device] not in self._session.get_providers():
+            raise StartupError(f"{path.name}: {device} was asked for, but onnxruntime went on without it")
+        self._inputs = {value.name: value.type for value in self._session.get_inputs()}
+        self._outputs = [value.name for value in self._session.get_outputs()]
+        self._bindings = _Bindings(shared=placement.capture)
+        self._graph_ids = iter(range(1, 2**31))
+        # A captured graph writes to the same memory at every replay.
+        self._replay = threading.Lock()
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """Name → onnxruntime type string of every input."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        return self._outputs
+
+    def run(self, feeds: Mapping[str, Any], fixed: Sequence[Values] = (), shape: Hashable = None) -> dict[str, Array]:
+        """Outputs by name, copied from the device.
+
+        `feeds` are arrays, or values already on the device. `fixed` are groups of values that stay between runs: a
+        group is bound again only where another object stands in its place. Runs of one `shape` (not None) have outputs
+        of one shape, which keep their memory. Inputs that the graph does not have are ignored.
+
+        Raises ModelError, whatever onnxruntime raises.
+        """
+        with self._replay if self._placement.capture else nullcontext():
+            try:
+                binding = self._binding(shape)
+                binding.fix(fixed)
+                binding.feed(feeds)
+                return binding.run()
+            except Exception as error:
+                self._bindings.mine().clear()  # a binding that failed half-way is not used again
+                raise ModelError(f"the graph did not run: {error}") from error
+
+    def forget_bindings(self) -> None:
+        """Bindings of shapes that seldom run would keep the former catalogue. Runs under way end with theirs."""
+        self._bindings = _Bindings(shared=self._placement.capture)
+
+    def end_profiling(self) -> Path:
+        """The file of node times, where the placement asked for a profile; nothing is added to it afterwards."""
+        return Path(self._session.end_profiling())
+
+    def _binding(self, shape: Hashable) -> _Binding:
+        """The thread's own binding for a shape; captured graphs, which take turns anyway, have one for all threads."""
+        bindings = self._bindings.mine()
+        if shape not in bindings:
+            graph_id = next(self._graph_ids) if self._placement.capture and shape is not None else None
+            bindings[shape] = _Binding(self._session, self._inputs, self._outputs, self._placement, graph_id)
+            if len(bindings) > _BINDINGS_MAX:
+                bindings.popitem(last=False)
+        bindings.move_to_end(shape)
+        bindings[shape].keeps_outputs = shape is not None
+        return bindings[shape]
+
+
+class _Bindings:
+    """Bindings by shape, the least recently used first: one set a thread, or one for all."""
+
+    def __init__(self, *, shared: bool) -> None:
+        self._shared: OrderedDict[Hashable, _Binding] | None = OrderedDict() if shared else None
+        self._threads = threading.local()
+
+    def mine(self) -> OrderedDict[Hashable, _Binding]:
+        if self._shared is not None:
+            return self._shared
+        found: OrderedDict[Hashable, _Binding] = self._threads.__dict__.setdefault("bindings", OrderedDict())
+        return found
+
+
+class _Binding:
+    """A graph's inputs and outputs in one thread, bound once and written again for every run."""
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        inputs: Mapping[str, str],
+        outputs: Sequence[str],
+        placement: Placement,
+        graph_id: int | None,
+    ) -> None:
+        self._session, self._inputs, self._outputs, self._placement = session, inputs, outputs, placement
+        self._io = session.io_binding()
+        self._groups: list[Values | None] = []
+        self._bound: dict[str, ort.OrtValue] = {}
+        self._buffers: dict[str, ort.OrtValue] = {}
+        self._graph_id = graph_id
+        self._captured: dict[str, ort.OrtValue] | None = None
+        self.keeps_outputs = False
+        self._bind_outputs()
+
+    def fix(self, groups: Sequence[Values]) -> None:
+        self._groups += [None] * (len(groups) - len(self._groups))
+        for place, group in enumerate(groups):
+            if group is not self._groups[place]:
+                for name, value in group.items():
+                    self._bind(name, value)
+                self._groups[place] = group
+
+    def feed(self, feeds: Mapping[str, Any]) -> None:
+        for name, value in feeds.items():
+            if isinstance(value, ort.OrtValue):
+                self._bind(name, value)
+            elif name not in self._inputs:
+                continue
+            elif self._graph_id is None:
+                # A CUDA session copies it itself.
+                self._io.bind_cpu_input(name, np.ascontiguousarray(value))
+                self._bound.pop(name, None)
+            else:
+                self._write(name, np.ascontiguousarray(value))
+
+    def run(self) -> dict[str, Array]:
+        if not self.keeps_outputs:
+            self._bind_outputs()
+        self._session.run_with_iobinding(self._io, self._run_options())
+        return dict(zip(self._outputs, self._io.copy_outputs_to_cpu(), strict=True))
+
+    def _bind(self, name: str, value: ort.OrtValue) -> None:
+        if name in self._inputs and self._bound.get(name) is not value:
+            self._io.bind_ortvalue_input(name, value)
+            self._bound[name] = value
+
+    def _write(self, name: str, array: Array) -> None:
+        """Into the input's own memory on the device, whose address a captured graph keeps."""
+        buffer = self._buffers.get(name)
+        if buffer is None or tuple(buffer.shape()) != array.shape:
+            self._buffers[name] = buffer = self._placement.put(array)
+        else:
+            buffer.update_inplace(array)
+        self._bind(name, buffer)
+
+    def _bind_outputs(self) -> None:
+        """onnxruntime keeps what it has allocated for an output, and refuses another shape."""
+        device = "cpu" if self._graph_id is None else self._placement.device
+        for name in self._outputs:
+            self._io.bind_output(name, device)
+
+    def _run_options(self) -> ort.RunOptions | None:
+        """The first set of inputs is captured; runs with others (another filter) are not replayed."""
+        if not self._placement.capture:
+            return None
+        if self._graph_id is not None and self._captured is None:
+            self._captured = dict(self._bound)
+        capture = self._graph_id is not None and self._captured == self._bound
+        options = ort.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(self._graph_id if capture else _NO_CAPTURE))
+        return options
+
+
+def _options(placement: Placement) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    # Spinning threads burn the cores that the event loop needs (onnxruntime #26847).
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.intra_op_num_threads = placement.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if placement.profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = placement.profile
+    return options
+
+
+def _provider(placement: Placement) -> str | tuple[str, dict[str, str]]:
+    name = _PROVIDERS[placement.device]
+    if placement.device == "cpu":
+        return name
+    return name, {
+        "device_id": "0",
+        "gpu_mem_limit": str(ARENA_BYTES_MAX),
+        "arena_extend_strategy": "kSameAsRequested",
+        "enable_cuda_graph": str(int(placement.capture)),
+        "use_tf32": "0",  # float32 artefacts keep to their tolerance; fast ones are float16
+    }

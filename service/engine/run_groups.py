@@ -1,0 +1,35 @@
+"""Rows of one batch in runs of like rows, where a bad row fails alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
+
+from service.common.errors import ModelError
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+def run_groups(
+    jobs: Sequence[J], key: Callable[[J], Hashable], work: Callable[[Sequence[J]], Sequence[R]]
+) -> list[R | Exception]:
+    """`work` on the jobs of equal key, results in the jobs' order; where a group fails, it is done job by job, so that
+    only the culprits fail."""
+    results: list[R | Exception] = [ModelError("not run")] * len(jobs)
+    groups: dict[Hashable, list[int]] = {}
+    for row, job in enumerate(jobs):
+        groups.setdefault(key(job), []).append(row)
+    for rows in groups.values():
+        for row, result in zip(rows, _attempt([jobs[row] for row in rows], work), strict=True):
+            results[row] = result
+    return results
+
+
+def _attempt(jobs: Sequence[J], work: Callable[[Sequence[J]], Sequence[R]]) -> Sequence[R | Exception]:
+    try:
+        return work(jobs)
+    except Exception as error:
+        if len(jobs) > 1:
+            return [result for job in jobs for result in _attempt([job], work)]
+        return [error if isinstance(error, ModelError) else ModelError(f"bad job: {error}")]

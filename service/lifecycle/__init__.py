@@ -1,0 +1,1 @@
+"""Models from folder to service: verify, open, canary, warm up, switch, roll back."""

@@ -1,0 +1,255 @@
+"""What this process did in each of the last seconds, for the console: read from the metrics, so nothing is counted
+twice and a request costs nothing more.
+
+A second holds what can be added to another worker's: counts, and the counts of the latency buckets. Rates and
+quantiles are worked out of sums (`row`, `traffic`), never averaged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+from service.common.metrics import LATENCY_BUCKETS, Metrics
+
+# Seconds that are kept, and those that the figures of "now" are made of.
+KEPT_S, RECENT_S = 600, 60
+ROUTE = "/recommend"
+MODEL = "gpt4rec"
+QUANTILES = {"p50_ms": 0.50, "p95_ms": 0.95, "p99_ms": 0.99}
+_SLOTS = len(LATENCY_BUCKETS) + 1
+# Nothing is known above the last bound; what lies there is shown as it.
+_BOUNDS_MS = [0.0, *(1000.0 * bound for bound in (*LATENCY_BUCKETS, LATENCY_BUCKETS[-1]))]
+
+Buckets = dict[int, int]
+
+
+@dataclass(slots=True)
+class Second:
+    """Counts of one second `t` (epoch). `latency` holds answers by source and place of their bucket, the empty ones
+    left out; `answers` those by (source, reason)."""
+
+    t: int
+    answers: Counter[tuple[str, str]] = field(default_factory=Counter)
+    latency: dict[str, Buckets] = field(default_factory=dict)
+    late: int = 0
+    failed: int = 0
+    events: int = 0
+    cache: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Second) -> None:
+        self.answers.update(other.answers)
+        for source, buckets in other.latency.items():
+            mine = self.latency.setdefault(source, {})
+            for place, count in buckets.items():
+                mine[place] = mine.get(place, 0) + count
+        self.late += other.late
+        self.failed += other.failed
+        self.events += other.events
+        self.cache.update(other.cache)
+
+    def to_json(self) -> list[Any]:
+        """For another worker; `parse` reads it."""
+        answers = [[source, reason, count] for (source, reason), count in self.answers.items()]
+        latency = {source: list(buckets.items()) for source, buckets in self.latency.items()}
+        return [self.t, answers, latency, self.late, self.failed, self.events, dict(self.cache)]
+
+    @classmethod
+    def parse(cls, told: Sequence[Any]) -> Second:
+        t, answers, latency, late, failed, events, cache = told
+        return cls(
+            t,
+            Counter({(source, reason): count for source, reason, count in answers}),
+            {source: {int(place): count for place, count in buckets} for source, buckets in latency.items()},
+            late,
+            failed,
+            events,
+            Counter(cache),
+        )
+
+
+class Live:
+    """The last seconds of this process. Run `run` beside the service."""
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.time) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._seconds: deque[Second] = deque(maxlen=KEPT_S)
+        self._before = self._totals()
+
+    async def run(self) -> None:
+        """Notes each second as it ends."""
+        while True:
+            await asyncio.sleep(1.0 - self._clock() % 1.0)
+            self.note()
+
+    def note(self) -> None:
+        """What happened since the note before; it is the second that just ended, or that ends now."""
+        t = int(self._clock() - 0.5)
+        now, before = self._totals(), self._before
+        self._before = now
+        second = _difference(t, now, before)
+        if self._seconds and self._seconds[-1].t >= t:  # the clock was set back, or a timer came early
+            self._seconds[-1].add(second)
+        else:
+            self._seconds.append(second)
+
+    def seconds(self, since: int = 0) -> list[Second]:
+        """Those after `since` (epoch), oldest first."""
+        return [second for second in self._seconds if second.t > since]
+
+    def _totals(self) -> _Totals:
+        """Everything counted so far. What the metrics hold is read as it lies there: their own collecting makes a
+        thousand objects, and would hold the answers up."""
+        m = self._metrics
+        latency: dict[str, list[int]] = {}
+        failed = 0
+        for (route, status, source), child in _children(m.request_duration):
+            if route != ROUTE:
+                continue
+            counts = [int(bucket.get()) for bucket in child._buckets]
+            if status == "200":
+                known = latency.setdefault(source, [0] * _SLOTS)
+                latency[source] = [one + other for one, other in zip(known, counts, strict=True)]
+            elif status.startswith("5"):
+                failed += sum(counts)
+        answers: Counter[tuple[str, str]] = Counter()
+        for (source, reason, _, _), child in _children(m.recommendations):
+            answers[source, reason] += int(child._value.get())
+        cache = Counter({":".join(labels): int(child._value.get()) for labels, child in _children(m.state_cache)})
+        late = sum(int(child._value.get()) for _, child in _children(m.deadline_missed))
+        events = sum(int(child._value.get()) for labels, child in _children(m.events) if labels == ("accepted",))
+        return _Totals(answers, latency, late, failed, events, cache)
+
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    answers: Counter[tuple[str, str]]
+    latency: dict[str, list[int]]
+    late: int
+    failed: int
+    events: int
+    cache: Counter[str]
+
+
+def _children(family: Any) -> list[tuple[tuple[str, ...], Any]]:
+    return list(family._metrics.items())
+
+
+def _difference(t: int, now: _Totals, before: _Totals) -> Second:
+    latency: dict[str, Buckets] = {}
+    for source, counts in now.latency.items():
+        known = before.latency.get(source) or [0] * _SLOTS
+        if found := {place: n - k for place, (n, k) in enumerate(zip(counts, known, strict=True)) if n > k}:
+            latency[source] = found
+    return Second(
+        t,
+        now.answers - before.answers,
+        latency,
+        now.late - before.late,
+        now.failed - before.failed,
+        now.events - before.events,
+        now.cache - before.cache,
+    )
+
+
+def together(workers: Iterable[Iterable[Second]]) -> list[Second]:
+    """The seconds of several workers, added up and in order."""
+    found: dict[int, Second] = {}
+    for seconds in workers:
+        for second in seconds:
+            found.setdefault(second.t, Second(second.t)).add(second)
+    return [found[t] for t in sorted(found)]
+
+
+def summed(seconds: Iterable[Second]) -> Second:
+    total = Second(0)
+    for second in seconds:
+        total.add(second)
+    return total
+
+
+def quantile_ms(buckets: Mapping[int, int], share: float) -> float | None:
+    """The latency that `share` of the answers stay within: interpolated inside its bucket, as Prometheus does. None
+    where there was no answer."""
+    if not buckets:
+        return None
+    places = sorted(buckets)
+    upto = list(accumulate(buckets[place] for place in places))
+    rank = share * upto[-1]
+    at = min(bisect_left(upto, rank), len(places) - 1)
+    place = places[at]
+    inside = (rank - (upto[at] - buckets[place])) / buckets[place]
+    low, high = _BOUNDS_MS[place], _BOUNDS_MS[place + 1]
+    return round(low + (high - low) * inside, 3)
+
+
+def rung(source: str, reason: str) -> str:
+    """The rung of an answer: below `full` the model gives a reason, and the others are rungs of their own."""
+    return ("narrow" if reason else "full") if source == MODEL else source
+
+
+def row(second: Second) -> dict[str, Any]:
+    """A second as the charts draw it."""
+    everything = _all_buckets(second)
+    return {
+        "t": second.t,
+        "answers": second.answers.total(),
+        "late": second.late,
+        **{name: quantile_ms(everything, share) for name, share in QUANTILES.items()},
+        **_mixes(second),
+    }
+
+
+def traffic(seconds: Sequence[Second], window_s: int = RECENT_S) -> dict[str, Any]:
+    """The last `window_s` as figures: answers a second, shares, and quantiles by source."""
+    total = summed(seconds[-window_s:])
+    answers = total.answers.total()
+    latency = {"all": _all_buckets(total), **dict(sorted(total.latency.items()))}
+    hits, asked = total.cache["memory:hit"], sum(n for name, n in total.cache.items() if name.startswith("memory:"))
+    return {
+        "window_s": window_s,
+        "answers": answers,
+        "answers_per_s": round(answers / window_s, 2),
+        "late": total.late,
+        "failed": total.failed,
+        "events_per_s": round(total.events / window_s, 2),
+        "latency": {
+            source: {
+                "answers": sum(buckets.values()),
+                **{name: quantile_ms(buckets, share) for name, share in QUANTILES.items()},
+            }
+            for source, buckets in latency.items()
+        },
+        **_mixes(total),
+        "cache": {
+            "hit_share": round(hits / asked, 4) if asked else None,
+            "outcomes": dict(sorted(total.cache.items())),
+        },
+    }
+
+
+def _all_buckets(second: Second) -> Buckets:
+    found: Counter[int] = Counter()
+    for buckets in second.latency.values():
+        found.update(buckets)
+    return dict(found)
+
+
+def _mixes(second: Second) -> dict[str, dict[str, int]]:
+    """Answers by source, rung and reason."""
+    sources: Counter[str] = Counter()
+    rungs: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for (source, reason), count in second.answers.items():
+        sources[source] += count
+        rungs[rung(source, reason)] += count
+        if reason:
+            reasons[reason] += count
+    return {"source": dict(sources), "rung": dict(rungs), "reason": dict(reasons)}

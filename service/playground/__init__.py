@@ -1,0 +1,1 @@
+"""What the playground asks for besides lists: titles, sample histories, explanations."""

@@ -1,0 +1,1 @@
+"""One answer to `/recommend`, from the request to the list."""

@@ -1,0 +1,48 @@
+"""A complete small artefact around a random network, written by the export's own code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.artifact_writer import Parts, write
+from export.graphs.graph_writer import GraphDtype
+from export.publish import publish, staging
+from model.network.gpt4rec import GPT4Rec
+from model.tokenizers.atomic import AtomicTokenizer
+from service.artifact.features import ContextVocabulary
+from service.artifact.item_cf import ItemCF, Popularity
+from tests.support.networks import random_catalogue, random_network
+
+
+def random_parts(model: GPT4Rec | None = None, *, seed: int = 0, blend: float = 0.5) -> Parts:
+    """Parts of an artefact; the model's codes become the tokenizer's."""
+    model = model or random_network(seed=seed)
+    rng = np.random.default_rng(seed)
+    n = model.config.n_items
+    context = ContextVocabulary(
+        fields=("age",), values={"age": {"old": 1, "young": 2}, "category": {"a": 3, "b": 4, "c": 5}},
+        max_gap_ms=30 * 86_400_000,
+    )  # fmt: skip
+    neighbour = np.stack([rng.permutation(np.delete(np.arange(n), i))[:8] for i in range(n)]).astype(np.int32)
+    similarity = -np.sort(-rng.uniform(0.1, 1.0, neighbour.shape)).astype(np.float32)
+    tokenizer = AtomicTokenizer(model.codes.numpy(), model.config.code_sizes)
+    return Parts(
+        name="random",
+        model=model,
+        tokenizer=tokenizer,
+        catalogue=random_catalogue(rng, n),
+        context=context,
+        item_cf=ItemCF(neighbour, similarity, 0.9),
+        popularity=Popularity.fit(rng.integers(0, n, 500), n),
+        blend=blend,
+    )
+
+
+def write_artifact(root: Path, parts: Parts | None = None, dtype: GraphDtype = "float32", **kw: Any) -> Path:
+    """Publish an artefact without the gate; returns its folder."""
+    with staging(root) as folder:
+        write(parts or random_parts(**kw), folder, dtype)
+        return publish(folder, root)

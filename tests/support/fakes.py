@@ -1,0 +1,170 @@
+"""A small model whose every part can be told to fail, and a store that is away."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from service.artifact.catalogue import CatalogueItem
+from service.artifact.features import ContextVocabulary, EventArrays, Vocabulary
+from service.artifact.item_cf import ItemCF, Popularity
+from service.engine.encoder_state import EncoderState, StateShape
+from service.engine.jobs import DecodeJob, EncodeJob, Listed
+from service.store.store import Store, StoreSettings
+
+N_ITEMS = 40
+CATEGORIES = ("Comedy", "Drama", "Sci-Fi", "War")
+ITEMS = [CatalogueItem(str(i), f"Title {i}", (CATEGORIES[i % len(CATEGORIES)],)) for i in range(N_ITEMS)]
+HIDDEN = 4
+WINDOW = 6
+SHAPE = StateShape(layers=1, window=WINDOW, head_dim=2, hidden=HIDDEN, dtype="float16")
+
+
+@dataclass(frozen=True)
+class FakeCatalogue:
+    """Items "0" … "39"; item i is of category i mod 4. `out_of_stock` is never allowed."""
+
+    out_of_stock: frozenset[int] = frozenset()
+
+    @property
+    def items(self) -> Sequence[CatalogueItem]:
+        return ITEMS
+
+    @property
+    def item_ids(self) -> Sequence[str]:
+        return [item.item_id for item in ITEMS]
+
+    @property
+    def n_categories(self) -> int:
+        return len(CATEGORIES)
+
+    def title(self, item: int) -> str | None:
+        return ITEMS[item].title
+
+    def allowed(self, filters: Mapping[str, Sequence[str]]) -> npt.NDArray[np.bool_] | None:
+        if set(filters) - {"category"}:
+            raise ValueError("items have no such field")
+        mask = np.array([i not in self.out_of_stock and self._passes(i, filters) for i in range(N_ITEMS)], np.bool_)
+        return None if mask.all() else mask
+
+    def _passes(self, item: int, filters: Mapping[str, Sequence[str]]) -> bool:
+        return "category" not in filters or ITEMS[item].category[0] in filters["category"]
+
+
+@dataclass(frozen=True)
+class FakeArtifact:
+    catalogue: FakeCatalogue = field(default_factory=FakeCatalogue)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary({str(i): i for i in range(N_ITEMS)}, ContextVocabulary(), has_time=True)
+
+    @property
+    def item_cf(self) -> ItemCF:
+        """The neighbours of item i are the two items after it."""
+        i = np.arange(N_ITEMS)
+        neighbour = np.stack([(i + 1) % N_ITEMS, (i + 2) % N_ITEMS], axis=1).astype(np.int32)
+        return ItemCF(neighbour, np.tile(np.array([0.5, 0.25], np.float32), (N_ITEMS, 1)), decay=0.9)
+
+    @property
+    def popularity(self) -> Popularity:
+        """Item 0 is the most popular, item 39 the least."""
+        weight = np.arange(N_ITEMS, 0, -1, dtype=np.float64)
+        return Popularity.of((weight / weight.sum()).astype(np.float32))
+
+
+class FakeEngine:
+    """Recommends the allowed items from the highest index down.
+
+    `h[0]` counts the encoded events and `h[1]` sums their items, so a test can see what a state has seen. `go` holds
+    the decoder, `encode_go` the encoder; `delay_s` slows the decoder down.
+    """
+
+    def __init__(self, out_of_stock: frozenset[int] = frozenset()) -> None:
+        self.artifact = FakeArtifact(FakeCatalogue(out_of_stock))
+        self.model_version = "fake-1"
+        self.receptive_field = 12
+        self.state_shape = SHAPE
+        self.encoded: list[EncodeJob] = []
+        self.jobs: list[DecodeJob] = []
+        self.batches: list[int] = []
+        self.error: BaseException | None = None
+        self.delay_s = 0.0
+        self.fail_jobs: bool = False
+        self.fail_full_width = False
+        self.fail_states = False
+        self.go = threading.Event()
+        self.go.set()
+        self.encode_go = threading.Event()
+        self.encode_go.set()
+        self.entered = threading.Event()
+        self.on_graph: Callable[[str, int, float], None] | None = None
+        self.warm = False
+        self.closed = False
+        self._filters: list[Mapping[str, Sequence[str]]] = [{}]
+
+    def warm_up(self) -> None:
+        self.warm = True
+
+    def update(self, live: object) -> None:
+        raise NotImplementedError("this catalogue does not change")
+
+    def close(self) -> None:
+        self.closed = True
+
+    def filter_id(self, filters: Mapping[str, Sequence[str]]) -> int:
+        self._filters.append(filters)
+        return len(self._filters) - 1
+
+    def encode(self, jobs: Sequence[EncodeJob]) -> list[EncoderState | Exception]:
+        self.encoded.extend(jobs)
+        self.encode_go.wait()
+        return [self._encode(job) for job in jobs]
+
+    def decode(self, jobs: Sequence[DecodeJob]) -> list[Listed | Exception]:
+        self.jobs.extend(jobs)
+        self.batches.append(len(jobs))
+        self.entered.set()
+        self.go.wait()
+        time.sleep(self.delay_s)
+        if self.error is not None:
+            raise self.error
+        if self.on_graph is not None:
+            self.on_graph("decoder", len(jobs), 0.001)
+        return [self._list(job) for job in jobs]
+
+    def _encode(self, job: EncodeJob) -> EncoderState | Exception:
+        if self.fail_states and job.state is not None:
+            return RuntimeError("this state is bad")
+        return add(job.state, EventArrays(job.item, job.type, job.time_ms))
+
+    def _list(self, job: DecodeJob) -> Listed | Exception:
+        if self.fail_jobs or (self.fail_full_width and job.width is None):
+            return RuntimeError("this job is bad")
+        if not np.isfinite(job.h).all():
+            return RuntimeError("this state is bad")
+        allowed = self.artifact.catalogue.allowed(self._filters[job.allowed])
+        mask = np.ones(N_ITEMS, np.bool_) if allowed is None else allowed.copy()
+        mask[job.excluded] = False
+        items = np.flatnonzero(mask)[::-1][: job.k].astype(np.int64)
+        scores = -np.arange(1, len(items) + 1, dtype=np.float32)
+        return Listed(items, scores, log_probs=scores)
+
+
+def add(state: EncoderState | None, events: EventArrays) -> EncoderState:
+    h = np.zeros(HIDDEN, np.float32) if state is None else state.h.copy()
+    h[0] += len(events)
+    h[1] += float(events.item.sum())
+    n = min(WINDOW, int(h[0]))
+    kv = np.zeros((1, 2, WINDOW, 2), np.float16)
+    return EncoderState(kv, np.zeros(0, np.float32), np.zeros(WINDOW, np.int64), n, h)
+
+
+def away_store() -> Store:
+    """A store whose server is not there."""
+    return Store(StoreSettings(url="unix:///nonexistent/valkey.sock"))

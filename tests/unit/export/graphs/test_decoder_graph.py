@@ -1,0 +1,434 @@
+"""The decoder graph through the engine, against the slow reference."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from export import artifact_writer
+from export.graphs.path_sampler import write_sampler
+from model.network.gpt4rec import GPT4Rec
+from model.reference.decoder import ReferenceDecoder, drawn_with, normalise, nucleus
+from service.artifact.features import GAP_UNKNOWN, IntArray
+from service.artifact.noise import gumbel, node_hash, uniform
+from service.common.errors import ModelError
+from service.engine.decoding import STRATEGIES, WIDTH_BUCKETS, Decoding, dense_width
+from service.engine.engine import Engine, Job, Ranking
+from tests.support.artifacts import random_parts, write_artifact
+from tests.support.networks import random_network
+
+BLEND = 0.5
+NOTHING = np.zeros(0, np.int64)
+SHAPES: dict[int, Sequence[int]] = {1: (64,), 2: (7, 9), 3: (5, 4, 6), 4: (3, 4, 2, 5)}
+
+CHECKED = settings(
+    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+class Pair:
+    """An engine and the network it was exported from."""
+
+    def __init__(self, model: GPT4Rec, folder: Path, *, dense: bool = True) -> None:
+        self.model = model
+        parts = replace(random_parts(model, blend=BLEND), dense=dense)
+        self.engine = Engine.open(write_artifact(folder, parts), device="cpu", threads=1)
+        self.reference = ReferenceDecoder(model, BLEND, dense=dense)
+        self.n_items = model.config.n_items
+
+    def job(self, decoding: Decoding, *, k: int = 10, seed: int = 0, history: int = 3, **changes: object) -> Job:
+        rng = np.random.default_rng([seed, history])
+        job = Job(
+            None,
+            rng.integers(0, self.n_items, history),
+            np.full(history, 2),
+            np.cumsum(rng.integers(0, 10**7, history)) + 1_600_000_000_000,
+            True,
+            np.zeros(self.model.config.n_slots, np.int64),
+            GAP_UNKNOWN,
+            decoding,
+            k,
+            0,
+            NOTHING,
+            seed,
+        )
+        return replace(job, **changes)  # type: ignore[arg-type]
+
+    def run(self, *jobs: Job) -> list[Ranking]:
+        results = self.engine.run(jobs)
+        for result in results:
+            assert isinstance(result, Ranking), result
+        return [result for result in results if isinstance(result, Ranking)]
+
+    def encoded(self, job: Job) -> Job:
+        """The same question with its history already in the state."""
+        state = self.run(replace(job, k=0))[0].state
+        return replace(job, state=state, item=NOTHING, type=NOTHING, time_ms=NOTHING, from_start=False)
+
+    def query(self, ranking: Ranking, job: Job) -> torch.Tensor:
+        """q in torch, from the engine's own state."""
+        with torch.no_grad():
+            return self.model.query(
+                torch.from_numpy(ranking.state.h), torch.from_numpy(job.context), torch.tensor(job.gap_ms)
+            )
+
+    def allowed(self, job: Job) -> list[int]:
+        mask = np.ones(self.n_items, bool)
+        if job.allowed:
+            mask = self.engine._tables.filters.mask(job.allowed).counts[-1][self.engine.artifact.trie.item_leaf] > 0
+        mask[job.excluded] = False
+        return [int(item) for item in np.flatnonzero(mask)]
+
+
+@pytest.fixture(
+    scope="module", params=[*sorted(SHAPES), -3], ids=lambda k: f"K={k}" if k > 0 else f"K={-k}, beam alone"
+)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    levels = abs(request.param)
+    model = random_network(seed=levels, n_items=40, sizes=SHAPES[levels])
+    return Pair(model, tmp_path_factory.mktemp("artifact"), dense=request.param > 0)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return Pair(random_network(seed=3), tmp_path_factory.mktemp("artifact"))
+
+
+decodings = st.builds(
+    Decoding,
+    strategy=st.sampled_from(STRATEGIES),
+    beam_width=st.integers(1, 8),
+    top_p=st.floats(0.05, 1.0),
+    temperature=st.floats(0.3, 3.0),
+)
+filters = st.sampled_from([{}, {"category": ["a"]}, {"category": ["a", "c"], "brand": ["x"]}, {"brand": ["y"]}])
+
+
+def assert_same_list(pair: Pair, job: Job, ranking: Ranking) -> None:
+    """Item by item; two items may trade places only where their scores tie."""
+    allowed = pair.allowed(job)
+    if not allowed:
+        assert len(ranking.items) == 0
+        return
+    query = pair.query(ranking, job)
+    want = pair.reference.decode(query, job.decoding, job.k, job.run_width, allowed, job.seed)
+    assert len(ranking.items) == len(want)
+    for rank, (item, score, one) in enumerate(zip(ranking.items, ranking.scores, want, strict=True)):
+        tied = abs(score - one.score) < 1e-4
+        assert item == one.item or tied, (rank, ranking.items, want)
+        if item == one.item:
+            assert abs(ranking.log_probs[rank] - one.log_prob) < 1e-4
+            assert tied
+
+
+@CHECKED
+@given(
+    decoding=decodings,
+    k=st.integers(1, 30),
+    seed=st.integers(0, 2**63 - 1),
+    history=st.integers(0, 12),
+    chosen=filters,
+    excluded=st.lists(st.integers(0, 39), max_size=38, unique=True),
+)
+def test_onnx_equals_torch_and_the_slow_reference(
+    pair: Pair,
+    decoding: Decoding,
+    k: int,
+    seed: int,
+    history: int,
+    chosen: dict[str, list[str]],
+    excluded: list[int],
+) -> None:
+    job = pair.job(
+        decoding,
+        k=k,
+        seed=seed,
+        history=history,
+        allowed=pair.engine.filter_id(chosen),
+        excluded=np.array(excluded, np.int64),
+    )
+    assert_same_list(pair, job, pair.run(job)[0])
+
+
+EXTREMES = [
+    Decoding("temperature", temperature=0.02),
+    Decoding("temperature", temperature=50.0),
+    Decoding("top_p", top_p=1.0),
+    Decoding("top_p", top_p=0.001),
+    Decoding("top_p", top_p=0.4, temperature=0.1),
+]
+
+
+@pytest.mark.parametrize("decoding", EXTREMES, ids=str)
+def test_extreme_policies_equal_the_slow_reference_in_every_place(three: Pair, decoding: Decoding) -> None:
+    """Without a nucleus no item is outside it, and items outside are ordered as exactly as those inside."""
+    jobs = [three.job(decoding, k=35, seed=seed, history=seed % 7) for seed in range(25)]
+    for job, ranking in zip(jobs, three.run(*jobs), strict=True):
+        query = three.query(ranking, job)
+        want = three.reference.decode(query, decoding, 35, job.run_width, range(40), job.seed)
+        assert ranking.items.tolist() == [one.item for one in want]
+
+
+@CHECKED
+@given(
+    decoding=decodings,
+    k=st.integers(1, 40),
+    seed=st.integers(0, 10**6),
+    chosen=filters,
+    excluded=st.lists(st.integers(0, 39), max_size=40, unique=True),
+)
+def test_every_recommended_item_is_in_the_catalogue_and_allowed_and_not_excluded(
+    pair: Pair, decoding: Decoding, k: int, seed: int, chosen: dict[str, list[str]], excluded: list[int]
+) -> None:
+    number = pair.engine.filter_id(chosen)
+    job = pair.job(decoding, k=k, seed=seed, allowed=number, excluded=np.array(excluded, np.int64))
+    items = pair.run(job)[0].items.tolist()
+    assert set(items) <= set(pair.allowed(job))
+    for item in items:
+        for field, values in chosen.items():
+            assert set(pair.engine.artifact.catalogue.items[item].facet(field)) & set(values)
+
+
+@CHECKED
+@given(
+    decoding=decodings,
+    k=st.integers(1, 40),
+    chosen=filters,
+    excluded=st.lists(st.integers(0, 39), max_size=40, unique=True),
+)
+def test_k_items_whenever_k_are_allowed_and_no_duplicates(
+    pair: Pair, decoding: Decoding, k: int, chosen: dict[str, list[str]], excluded: list[int]
+) -> None:
+    job = pair.job(decoding, k=k, allowed=pair.engine.filter_id(chosen), excluded=np.array(excluded, np.int64))
+    items = pair.run(job)[0].items.tolist()
+    assert len(items) == min(k, len(pair.allowed(job)))
+    assert len(set(items)) == len(items)
+
+
+exclusions = st.lists(st.integers(-1, 45), max_size=30).map(lambda items: np.array(items, np.int64))
+
+
+@CHECKED
+@given(
+    jobs=st.lists(
+        st.tuples(decodings, st.integers(1, 20), st.integers(0, 99), filters, exclusions), min_size=2, max_size=6
+    )
+)
+def test_same_seed_same_answer_alone_and_in_any_batch(
+    pair: Pair, jobs: list[tuple[Decoding, int, int, dict[str, list[str]], IntArray]]
+) -> None:
+    """From the same state: encoding in another batch may round a stored key the other way."""
+    rows = [
+        replace(
+            pair.encoded(pair.job(decoding, k=k, seed=seed, history=seed % 5)),
+            allowed=pair.engine.filter_id(chosen),
+            excluded=excluded,
+        )
+        for decoding, k, seed, chosen, excluded in jobs
+    ]
+    together = pair.run(*rows)
+    for row, ranking in zip(rows, together, strict=True):
+        alone = pair.run(row)[0]
+        np.testing.assert_array_equal(alone.items, ranking.items)
+        np.testing.assert_allclose(alone.scores, ranking.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "beam"])
+def test_greedy_and_beam_do_not_depend_on_the_seed(three: Pair, strategy: str) -> None:
+    decoding = Decoding(strategy)  # type: ignore[arg-type]
+    base = three.job(decoding)
+    lists = [three.run(replace(base, seed=seed))[0].items.tolist() for seed in range(5)]
+    assert all(items == lists[0] for items in lists)
+
+
+@pytest.mark.parametrize("strategy", ["top_p", "temperature"])
+def test_sampled_lists_change_with_the_seed(three: Pair, strategy: str) -> None:
+    base = three.job(Decoding(strategy, temperature=1.2))  # type: ignore[arg-type]
+    lists = {tuple(three.run(replace(base, seed=seed))[0].items.tolist()) for seed in range(20)}
+    assert len(lists) > 10
+
+
+def test_beam_finds_lists_of_higher_mean_log_probability_than_greedy(tmp_path: Path) -> None:
+    """Ranked by the path alone, so that both optimise the same thing."""
+    model = random_network(seed=5, n_items=300, sizes=(12, 12, 12), scale=6.0)
+    artifact = write_artifact(tmp_path, random_parts(model, blend=0.0))
+    engine = Engine.open(artifact, device="cpu", threads=1)
+    means = {}
+    maker = Pair.__new__(Pair)
+    maker.model, maker.engine, maker.n_items = model, engine, 300
+    for strategy in ("greedy", "beam"):
+        decoding = Decoding(strategy)
+        rankings = maker.run(*(maker.job(decoding, k=8, seed=seed) for seed in range(60)))
+        means[strategy] = np.array([ranking.log_probs.mean() for ranking in rankings])
+    assert (means["beam"] >= means["greedy"] - 1e-5).mean() > 0.95
+    assert means["beam"].mean() > means["greedy"].mean() + 1e-3
+
+
+def exact_probabilities(pair: Pair, job: Job, ranking: Ranking) -> dict[int, float]:
+    """Of being drawn first, for the items inside the nucleus: along paths, or by the blend where that is drawn from."""
+    query, reference = pair.query(ranking, job), pair.reference
+    if not reference.dense:
+        return reference.item_probabilities(query, job.decoding, pair.allowed(job))
+    scored = reference.candidates(query, job.decoding, job.k, job.run_width, pair.allowed(job))
+    log_probs = drawn_with(scored, job.decoding)
+    inside = nucleus(log_probs, job.decoding.nucleus)
+    return {item: math.exp(p) for item, p in normalise({item: log_probs[item] for item in inside}).items()}
+
+
+@pytest.mark.parametrize("dense", [True, False], ids=["blend", "paths"])
+def test_top_p_draws_from_the_nucleus_first_and_fills_up_outside_only_when_it_must(tmp_path: Path, dense: bool) -> None:
+    three = Pair(random_network(seed=3), tmp_path, dense=dense)
+    decoding = Decoding("top_p", top_p=0.5)
+    for seed in range(30):
+        job = three.job(decoding, k=20, seed=seed, history=seed % 6)
+        ranking = three.run(job)[0]
+        probabilities = exact_probabilities(three, job, ranking)
+        inside = [item in probabilities for item in ranking.items.tolist()]
+        drawn = sum(inside)
+        assert inside == [True] * drawn + [False] * (20 - drawn)
+        assert drawn == min(20, len(probabilities))
+
+
+@pytest.mark.parametrize(
+    "decoding",
+    [Decoding("temperature", temperature=0.5), Decoding("temperature", temperature=1.2), Decoding("top_p", top_p=0.6)],
+    ids=str,
+)
+def test_lists_are_drawn_from_no_more_candidates_than_the_reference_has(tmp_path: Path, decoding: Decoding) -> None:
+    """In a catalogue that is larger than what is drawn from, with and without a filter."""
+    pair = Pair(random_network(seed=4, n_items=400, sizes=(8, 8, 8)), tmp_path)
+    number = pair.engine.filter_id({"brand": ["y"]})
+    assert len(pair.allowed(pair.job(decoding, allowed=number))) > dense_width(10, 16, sampled=True)
+    for seed in range(20):
+        job = pair.job(decoding, seed=seed, allowed=number if seed % 2 else 0, excluded=np.arange(seed))
+        ranking = pair.run(job)[0]
+        assert_same_list(pair, job, ranking)
+        inside = exact_probabilities(pair, job, ranking)
+        drawn = [item in inside for item in ranking.items.tolist()]
+        assert drawn == sorted(drawn, reverse=True)
+
+
+def test_an_artefact_whose_sampler_goes_down_paths_is_served_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As exported before lists were drawn by the blend: dense candidates join deterministic lists alone."""
+    monkeypatch.setattr(artifact_writer, "write_blend_sampler", write_sampler)
+    pair = Pair(random_network(seed=3), tmp_path)
+    along_paths = ReferenceDecoder(pair.model, BLEND)
+    for seed in range(10):
+        assert_same_list(pair, *_asked(pair, Decoding("beam"), seed))
+        job, ranking = _asked(pair, Decoding("temperature", temperature=1.2), seed)
+        want = along_paths.decode(pair.query(ranking, job), job.decoding, job.k, job.run_width, range(40), seed)
+        assert ranking.items.tolist() == [one.item for one in want]
+
+
+def _asked(pair: Pair, decoding: Decoding, seed: int) -> tuple[Job, Ranking]:
+    job = pair.job(decoding, seed=seed)
+    return job, pair.run(job)[0]
+
+
+def test_temperature_spreads_the_first_pick(three: Pair) -> None:
+    spread = []
+    for temperature in (0.3, 1.0, 3.0):
+        base = three.job(Decoding("temperature", temperature=temperature), k=1)
+        rankings = three.run(*(replace(base, seed=seed) for seed in range(400)))
+        counts = Counter(int(ranking.items[0]) for ranking in rankings)
+        spread.append(stats.entropy(list(counts.values())))
+    assert spread[0] < spread[1] < spread[2]
+
+
+@pytest.mark.parametrize("decoding", [Decoding("temperature", temperature=1.3), Decoding("top_p", top_p=0.8)], ids=str)
+@pytest.mark.parametrize("dense", [True, False], ids=["blend", "paths"])
+def test_sampling_frequencies_match_the_exact_probabilities_without_replacement(
+    tmp_path: Path, decoding: Decoding, dense: bool
+) -> None:
+    """Chi-square over ordered pairs: P(a, b) = p(a) · p(b) / (1 − p(a))."""
+    pair = Pair(random_network(seed=11, n_items=7, sizes=(3, 3), scale=2.0), tmp_path, dense=dense)
+    base = pair.job(decoding, k=2)
+    draws = 6000
+    counts: Counter[tuple[int, ...]] = Counter()
+    ready = pair.encoded(base)
+    for at in range(0, draws, 500):
+        rankings = pair.run(*(replace(ready, seed=seed) for seed in range(at, at + 500)))
+        counts.update(tuple(ranking.items.tolist()) for ranking in rankings)
+    p = exact_probabilities(pair, ready, pair.run(ready)[0])
+    assert sum(p.values()) == pytest.approx(1.0)
+    exact = {(a, b): p[a] * p[b] / (1 - p[a]) for a, b in permutations(p, 2)}
+    assert set(counts) <= set(exact)
+    expected = np.array([draws * value for value in exact.values()])
+    observed = np.array([counts[pick] for pick in exact])
+    common = expected >= 5
+    expected = np.append(expected[common], expected[~common].sum())
+    observed = np.append(observed[common], observed[~common].sum())
+    statistic = ((observed - expected) ** 2 / np.maximum(expected, 1e-9)).sum()
+    assert stats.chi2.sf(statistic, len(expected) - 1) > 0.001
+
+
+def test_noise_is_uniform_and_neighbouring_nodes_do_not_share_it() -> None:
+    hashes = node_hash(1, 2000)
+    samples = np.stack([uniform(hashes, seed) for seed in range(200)])
+    assert stats.kstest(samples.ravel(), "uniform").pvalue > 0.001
+    correlation = np.corrcoef(samples[:, :-1].ravel(), samples[:, 1:].ravel())[0, 1]
+    assert abs(correlation) < 0.01
+    across_seeds = np.corrcoef(samples[:-1].ravel(), samples[1:].ravel())[0, 1]
+    assert abs(across_seeds) < 0.01
+    assert len(np.unique(hashes)) == len(hashes)
+    assert np.isfinite(gumbel(hashes, 2**63 - 1)).all()
+
+
+def test_levels_do_not_share_noise() -> None:
+    first, second = uniform(node_hash(0, 3000), 7), uniform(node_hash(1, 3000), 7)
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.06
+
+
+@pytest.mark.parametrize("width", WIDTH_BUCKETS)
+def test_a_wider_beam_never_loses_an_item_it_must_list(three: Pair, width: int) -> None:
+    k = min(width, three.n_items)
+    items = three.run(three.job(Decoding("greedy"), k=k, width=width))[0].items
+    assert len(set(items.tolist())) == k
+
+
+def test_a_list_longer_than_the_beam_is_refused_for_that_job_alone(three: Pair) -> None:
+    good = three.job(Decoding("greedy"), k=8, width=8)
+    bad = replace(good, k=9)
+    first, second, third = three.engine.run([good, bad, good])
+    assert isinstance(second, Exception)
+    assert isinstance(first, Ranking)
+    assert isinstance(third, Ranking)
+
+
+def test_a_network_that_is_not_finite_is_an_error_and_no_short_list(three: Pair) -> None:
+    good = three.encoded(three.job(Decoding("beam")))
+    assert good.state is not None
+    bad = replace(good, state=replace(good.state, h=good.state.h * np.float32(np.nan)))
+    first, second, third = three.engine.run([good, bad, good])
+    assert isinstance(second, ModelError)
+    assert isinstance(first, Ranking)
+    assert isinstance(third, Ranking)
+
+
+def test_float16_graphs_agree_within_their_tolerance(tmp_path: Path) -> None:
+    model = random_network(seed=3)
+    half = Engine.open(
+        write_artifact(tmp_path, random_parts(model, blend=BLEND), dtype="float16"), device="cpu", threads=1
+    )
+    pair = Pair(model, tmp_path / "single")
+    shared = 0
+    for seed in range(40):
+        job = pair.job(Decoding("beam"), seed=seed)
+        rough, exact = half.run([job])[0], pair.run(job)[0]
+        assert isinstance(rough, Ranking)
+        shared += len(set(rough.items.tolist()) & set(exact.items.tolist()))
+        assert rough.scores.dtype == np.float32
+    assert shared >= 0.99 * 400

@@ -1,0 +1,218 @@
+"""The artefact on disk: complete, checked, published as a whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.artifact_writer import write
+from export.publish import publish, staging
+from model.network.encoders.registry import receptive_field
+from service.artifact.artifact import FILES, LATEST, MANIFEST, OPTIONAL, Artifact, ArtifactFileError, digest
+from service.common.errors import ArtifactError
+from service.engine.engine import Engine
+from tests.support.artifacts import random_parts, write_artifact
+from tests.support.networks import random_network
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_artifact(tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / original.name))
+
+
+def edit_manifest(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
+    path = folder / MANIFEST
+    manifest = json.loads(path.read_text("utf-8"))
+    change(manifest)
+    path.write_text(json.dumps(manifest), "utf-8")
+
+
+def bless_file(manifest: dict[str, object], file: Path) -> None:
+    """Make the manifest say that this is the file that was exported."""
+    manifest["files"][file.name] = {"sha256": digest(file), "bytes": file.stat().st_size}  # type: ignore[index]
+
+
+def test_a_written_artefact_is_read_back(folder: Path) -> None:
+    artifact, parts = Artifact.open(folder), random_parts()
+    assert artifact.catalogue.item_ids == parts.catalogue.item_ids
+    assert artifact.vocabulary.context == parts.context
+    assert artifact.receptive_field == receptive_field(parts.model.config)
+    np.testing.assert_array_equal(artifact.item_table, parts.model.item_table().detach().numpy())
+    np.testing.assert_array_equal(artifact.item_cf.neighbour, parts.item_cf.neighbour)
+
+
+def test_nothing_in_an_artefact_is_pickled(folder: Path) -> None:
+    for file in folder.iterdir():
+        assert not file.read_bytes().startswith(b"\x80"), file
+        if file.suffix == ".npz":
+            with np.load(file, allow_pickle=False) as arrays:
+                assert all(arrays[name].dtype != object for name in arrays.files)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_bad_artefact_is_refused_by_the_name_of_its_file(folder: Path, name: str) -> None:
+    file = folder / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    file.write_bytes(content)
+    with pytest.raises(ArtifactFileError, match=f"{name}.*checksums differ"):
+        Artifact.open(folder)
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ArtifactFileError, match=name):
+        Artifact.open(folder)
+    file.unlink()
+    with pytest.raises(ArtifactFileError, match=f"{name} is missing"):
+        Artifact.open(folder)
+
+
+def test_files_swapped_with_another_artefacts_are_refused(folder: Path, tmp_path: Path) -> None:
+    other = write_artifact(tmp_path / "other", random_parts(seed=9))
+    shutil.copy(other / "trie.npz", folder / "trie.npz")
+    with pytest.raises(ArtifactFileError, match=r"trie\.npz"):
+        Artifact.open(folder)
+
+
+def test_parts_that_disagree_are_refused_even_with_right_checksums(folder: Path, tmp_path: Path) -> None:
+    other = write_artifact(tmp_path / "other", random_parts(random_network(n_items=30)))
+    shutil.copy(other / "catalogue.npz", folder / "catalogue.npz")
+
+    def bless(manifest: dict[str, object]) -> None:
+        bless_file(manifest, folder / "catalogue.npz")
+
+    edit_manifest(folder, bless)
+    with pytest.raises(ArtifactFileError, match="disagree on the number of items"):
+        Artifact.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(format_version=99), "format version 99"),
+        (lambda m: m.update(format_version=1), "export it again"),
+        (lambda m: m.update(format="something"), "not a gpt4rec manifest"),
+        (lambda m: m.pop("network"), "lacks network"),
+        (lambda m: m["files"].pop("encoder.onnx"), r"encoder\.onnx is missing"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(
+    folder: Path, change: Callable[[dict[str, object]], object], message: str
+) -> None:
+    edit_manifest(folder, change)
+    with pytest.raises(ArtifactFileError, match=message):
+        Artifact.open(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.update(network=[]),
+        lambda m: m.update(files=["encoder.onnx"]),
+        lambda m: m.update(blend="half"),
+        lambda m: m.update(model_version=7),
+        lambda m: m.pop("receptive_field"),
+        lambda m: m["network"].pop("window"),
+        lambda m: m["network"].update(n_slots=9),
+        lambda m: m["network"].update(n_items="forty"),
+        lambda m: m["context"].pop("fields"),
+        lambda m: m["context"].update(values=[1]),
+    ],
+)
+def test_a_damaged_manifest_is_refused_by_its_name(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
+    edit_manifest(folder, change)
+    with pytest.raises(ArtifactFileError, match=r"manifest\.json"):
+        Artifact.open(folder)
+
+
+@pytest.mark.parametrize("name", ["trie.npz", "items.npz", "itemcf.npz", "popularity.npz", "catalogue.npz"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"hello"])
+def test_a_file_that_holds_something_else_is_refused_by_its_name(folder: Path, name: str, content: bytes) -> None:
+    """Even where the manifest was made to fit."""
+    (folder / name).write_bytes(content)
+    edit_manifest(folder, lambda m: bless_file(m, folder / name))
+    with pytest.raises(ArtifactFileError, match=name):
+        Artifact.open(folder)
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"gone-0123456789", b"../elsewhere", b"."])
+def test_a_pointer_to_nothing_is_refused(original: Path, tmp_path: Path, text: bytes) -> None:
+    shutil.copytree(original, tmp_path / "root" / original.name)
+    shutil.copytree(original, tmp_path / "elsewhere")
+    (tmp_path / "root" / LATEST).write_bytes(text)
+    with pytest.raises(ArtifactFileError, match="latest names"):
+        Artifact.open(tmp_path / "root")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00\x01"])
+def test_a_manifest_of_garbage_is_refused(folder: Path, text: str) -> None:
+    (folder / MANIFEST).write_text(text, "utf-8")
+    with pytest.raises(ArtifactFileError, match=r"manifest"):
+        Artifact.open(folder)
+
+
+def test_the_engine_refuses_a_damaged_artefact_with_the_services_own_error(folder: Path) -> None:
+    (folder / "decoder.onnx").write_bytes(b"")
+    with pytest.raises(ArtifactError, match=r"decoder\.onnx"):
+        Engine.open(folder, device="cpu")
+
+
+def test_a_folder_without_an_artefact_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactFileError, match="gpt4rec export"):
+        Artifact.open(tmp_path)
+
+
+def test_latest_names_the_newest_and_publishing_again_changes_nothing(tmp_path: Path) -> None:
+    first = write_artifact(tmp_path, random_parts(seed=1))
+    second = write_artifact(tmp_path, random_parts(seed=2))
+    assert Artifact.open(tmp_path).folder == second
+    written = (first / MANIFEST).stat().st_mtime_ns
+    assert write_artifact(tmp_path, random_parts(seed=1)) == first
+    assert (first / MANIFEST).stat().st_mtime_ns == written
+    assert Artifact.open(tmp_path).folder == first
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([first.name, second.name, LATEST])
+
+
+def test_publishing_again_mends_a_damaged_artefact(tmp_path: Path) -> None:
+    """What the error of a damaged artefact tells its reader to do."""
+    folder = write_artifact(tmp_path)
+    (folder / "trie.npz").write_bytes(b"")
+    with pytest.raises(ArtifactFileError, match="export the model again"):
+        Artifact.open(tmp_path)
+    assert write_artifact(tmp_path) == folder
+    Artifact.open(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([folder.name, LATEST])
+
+
+def test_everything_that_changes_an_answer_changes_the_version(tmp_path: Path) -> None:
+    parts = random_parts()
+    context = replace(parts.context, max_gap_ms=1)
+    variants = [parts, replace(parts, blend=0.25), replace(parts, context=context), random_parts(seed=5)]
+    versions = {write_artifact(tmp_path, variant).name for variant in variants}
+    versions |= {write_artifact(tmp_path, parts, dtype).name for dtype in ("float32", "float16", "int8")}
+    assert len(versions) == 6
+    assert write_artifact(tmp_path, replace(parts, about={"note": "nothing served"})).name in versions
+
+
+def test_a_failure_while_writing_leaves_no_folder_behind(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="disk"), staging(tmp_path) as folder:
+        write(random_parts(), folder, "float32")
+        raise RuntimeError("disk full")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_published_folder_is_complete_at_once(tmp_path: Path) -> None:
+    with staging(tmp_path) as folder:
+        write(random_parts(), folder, "float32")
+        assert [entry for entry in tmp_path.iterdir() if not entry.name.startswith(".staging-")] == []
+        target = publish(folder, tmp_path)
+    assert {entry.name for entry in target.iterdir()} == {*FILES, *OPTIONAL, MANIFEST}

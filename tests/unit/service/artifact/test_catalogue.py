@@ -1,0 +1,122 @@
+"""The catalogue in columns, against the items it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.artifact import columns
+from service.artifact.catalogue import FACETS, RESERVED, Catalogue, CatalogueItem, read_item_ids
+
+words = st.text(min_size=1, max_size=6)
+names = st.sampled_from(["a", "b", "ccc", "ä", "日本", "x/y"])
+
+
+@st.composite
+def item_lists(draw: st.DrawFn) -> list[CatalogueItem]:
+    ids = draw(st.lists(words, min_size=1, max_size=20, unique=True))
+    return [
+        CatalogueItem(
+            item_id,
+            draw(st.none() | st.text(max_size=8)),
+            tuple(draw(st.lists(names, max_size=3))),
+            draw(st.none() | names),
+            tuple(draw(st.lists(names, max_size=2))),
+        )
+        for item_id in ids
+    ]
+
+
+def slow_matches(items: Sequence[CatalogueItem], filters: dict[str, list[str]]) -> list[bool]:
+    return [all(set(values) & set(item.facet(name)) for name, values in filters.items()) for item in items]
+
+
+def check(catalogue: Catalogue, items: Sequence[CatalogueItem]) -> None:
+    assert list(catalogue.items) == list(items)
+    assert list(catalogue.item_ids) == [item.item_id for item in items]
+    assert [catalogue.title(at) for at in range(len(items))] == [item.title for item in items]
+    assert [catalogue.categories(at) for at in range(len(items))] == [item.category for item in items]
+    assert [catalogue.index[item.item_id] for item in items] == list(range(len(items)))
+    assert catalogue.n_categories == len({value for item in items for value in item.category})
+
+
+@pytest.mark.parametrize("small", [10**6, 0], ids=["dictionary", "hash"])
+@given(items=item_lists(), filters=st.dictionaries(st.sampled_from(FACETS), st.lists(names, min_size=1, max_size=2)))
+@settings(max_examples=25, deadline=None)
+def test_a_catalogue_holds_its_items_before_and_after_it_is_saved(
+    tmp_path_factory: pytest.TempPathFactory, small: int, items: list[CatalogueItem], filters: dict[str, list[str]]
+) -> None:
+    path = tmp_path_factory.mktemp("catalogue") / "catalogue.npz"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "SMALL", small)
+        made = Catalogue.of(items)
+        made.save(path)
+        for catalogue in (made, Catalogue.load(path)):
+            check(catalogue, items)
+            for stranger in ("", "no such id", items[0].item_id + "!"):
+                if stranger not in {item.item_id for item in items}:
+                    assert stranger not in catalogue.index and catalogue.index.get(stranger) is None
+            mask = catalogue.allowed(filters)
+            assert (None if mask is None else mask.tolist()) == (slow_matches(items, filters) if filters else None)
+        assert read_item_ids(path) == read_item_ids(path.parent) == [item.item_id for item in items]
+
+
+def test_an_unknown_field_is_refused_and_an_unknown_value_allows_nothing() -> None:
+    catalogue = Catalogue.of([CatalogueItem("1", category=("a",))])
+    with pytest.raises(ValueError, match="colour"):
+        catalogue.allowed({"colour": ["red"]})
+    mask = catalogue.allowed({"category": ["z"]})
+    assert mask is not None and not mask.any()
+
+
+def test_two_items_with_one_id_are_refused() -> None:
+    with pytest.raises(ValueError, match="share an id"):
+        Catalogue.of([CatalogueItem("1"), CatalogueItem("1")])
+
+
+def test_a_long_list_of_ids_is_found_again_by_hash() -> None:
+    ids = columns.Texts.of([f"item-{n}" for n in range(columns.SMALL + 3)])
+    index = columns.TextIndex.of(ids)
+    assert index["item-0"] == 0 and index[f"item-{columns.SMALL}"] == columns.SMALL
+    assert [index.get(f"item-{n}") for n in range(0, len(ids), 997)] == list(range(0, len(ids), 997))
+    assert "item--1" not in index and len(index) == len(ids)
+    assert len(index._found) < 100, "only what was asked for is kept"
+
+
+def test_a_catalogue_with_new_items_keeps_every_index() -> None:
+    exported = Catalogue.of([CatalogueItem(str(n), f"T{n}", ("a" if n % 2 else "b",)) for n in range(5)])
+    new = [CatalogueItem("n0", "N0", ("a", "new")), CatalogueItem("n1", "N1", brand="x")]
+    catalogue = exported.updated(new, [1, exported.first_new + 1])
+    first = 5 + RESERVED
+    assert len(catalogue) == first + 2
+    assert catalogue.index["3"] == 3 and catalogue.index["n1"] == first + 1 and "" not in catalogue.index
+    assert [catalogue.title(at) for at in (4, 5, 6, 7, 8)] == ["T4", None, None, "N0", "N1"]
+    assert catalogue.categories(first) == ("a", "new") and catalogue.item_ids[first + 1] == "n1"
+    assert catalogue.n_categories == 3
+    in_stock = catalogue.allowed({})
+    assert in_stock is not None
+    assert np.flatnonzero(in_stock).tolist() == [0, 2, 3, 4, first]
+    matching = catalogue.matches({"category": ["a"]})
+    assert matching is not None
+    assert np.flatnonzero(matching).tolist() == [1, 3, first]
+    allowed = catalogue.allowed({"category": ["a"]})
+    assert allowed is not None
+    assert np.flatnonzero(allowed).tolist() == [3, first]
+    assert exported.allowed({}) is None, "the exported catalogue is as it was"
+
+
+@pytest.mark.parametrize("change", ["id_offsets", "title_offsets", "has_title", "brand_start", "category_code"])
+def test_columns_that_do_not_fit_each_other_are_refused(tmp_path: Path, change: str) -> None:
+    from service.artifact.arrays import map_arrays, save_arrays
+
+    path = tmp_path / "catalogue.npz"
+    Catalogue.of([CatalogueItem(str(n), "t", ("a",), "b") for n in range(5)]).save(path)
+    arrays = map_arrays(path)
+    save_arrays(tmp_path / "bad.npz", **arrays | {change: arrays[change][:-1].copy()})
+    with pytest.raises(ValueError, match=r"fit|length|int32"):
+        Catalogue.load(tmp_path / "bad.npz")

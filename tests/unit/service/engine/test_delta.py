@@ -1,0 +1,132 @@
+"""New items beside the decoded list: allowed, not excluded, in the right place, never twice."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.artifact.noise import gumbel, node_hash
+from service.engine.decode.delta_table import DeltaTable, like_vector
+from service.engine.decoding import Decoding
+from service.engine.jobs import DecodeJob, Listed
+
+D = 8
+NO_CONTEXT = np.zeros(0, np.int64)
+
+
+def job(k: int, excluded: list[int], decoding: Decoding | None = None, seed: int = 0) -> DecodeJob:
+    h = np.zeros(D, np.float32)
+    return DecodeJob(h, NO_CONTEXT, -1, decoding or Decoding("beam"), k, 0, np.array(excluded, np.int64), seed)
+
+
+def listed(scores: list[float]) -> Listed:
+    ordered = np.sort(np.array(scores, np.float32))[::-1]
+    return Listed(np.arange(len(scores)), ordered, ordered - 1)
+
+
+def table(rng: np.random.Generator, m: int) -> DeltaTable:
+    return DeltaTable(np.arange(100, 100 + m), rng.standard_normal((m, D)).astype(np.float32))
+
+
+scores = st.lists(st.floats(-9, 0, width=32), max_size=12)
+decodings = st.sampled_from([Decoding("beam"), Decoding("greedy"), Decoding("top_p"), Decoding("temperature")])
+
+
+@given(
+    scores, st.integers(1, 6), st.integers(1, 10), st.integers(0, 2**80), decodings,
+    st.sets(st.integers(100, 106)), st.sampled_from([None, 3]), st.data(),
+)  # fmt: skip
+@settings(max_examples=80, deadline=None)
+def test_merged_lists_are_allowed_not_excluded_and_without_repeats(
+    given: list[float],
+    m: int,
+    k: int,
+    seed: int,
+    decoding: Decoding,
+    excluded: set[int],
+    noise_level: int | None,
+    data: st.DataObject,
+) -> None:
+    rng = np.random.default_rng(seed)
+    given = given[:k]
+    delta, before = table(rng, m), listed(given)
+    allowed = np.array(data.draw(st.lists(st.booleans(), min_size=m, max_size=m)))
+    query, asked = rng.standard_normal(D).astype(np.float32), job(k, sorted(excluded), decoding, seed)
+    merged = delta.merge(before, query, -2.0, asked, allowed, noise_level)
+    possible = {100 + at for at in range(m) if allowed[at]} - excluded
+    items = merged.items.tolist()
+    assert len(set(items)) == len(items) == min(k, len(given) + len(possible))
+    assert set(items) <= possible | set(before.items.tolist())
+    again = delta.merge(before, query, -2.0, asked, allowed, noise_level)
+    assert again.items.tolist() == items, "the same seed gives the same list"
+    offset = -2.0 if given else 0.0  # nothing to compare with
+    expected = {100 + at: float(delta.vectors[at] @ query) + offset for at in range(m)}
+    expected |= dict(zip(before.items.tolist(), before.scores.tolist(), strict=True))
+    assert merged.scores.tolist() == pytest.approx([expected[item] for item in items], abs=1e-5)
+    kept = [item for item in items if item < 100]
+    assert kept == before.items.tolist()[: len(kept)], "the list's own order is kept"
+    if not decoding.sampled:
+        everything = sorted((possible | set(before.items.tolist())), key=lambda item: -expected[item])
+        assert [expected[i] for i in items] == pytest.approx([expected[i] for i in everything[:k]], abs=1e-5)
+
+
+def test_without_an_item_to_show_the_list_is_returned_as_it_is() -> None:
+    delta, before = table(np.random.default_rng(0), 2), listed([-1.0, -2.0])
+    query = np.ones(D, np.float32)
+    assert delta.merge(before, query, 0.0, job(5, []), np.zeros(2, np.bool_)) is before
+    assert delta.merge(before, query, 0.0, job(5, [100, 101]), np.ones(2, np.bool_)) is before
+    assert delta.merge(before, query * np.nan, 0.0, job(5, []), np.ones(2, np.bool_)) is before
+
+
+def test_a_sampled_list_takes_new_items_in_by_their_share() -> None:
+    """One waiting item of probability one half beside a trie whose items have the whole mass of 1: a third of the
+    draws begin with it."""
+    delta = DeltaTable(np.array([100]), np.zeros((1, D), np.float32))
+    before = Listed(np.array([1]), np.zeros(1, np.float32), np.array([math.log(0.9)], np.float32))
+    query = np.zeros(D, np.float32)
+    first = [
+        int(delta.merge(before, query, math.log(0.5), job(1, [], Decoding("top_p"), seed), np.ones(1, bool)).items[0])
+        for seed in range(2000)
+    ]
+    assert first.count(100) / 2000 == pytest.approx(1 / 3, abs=0.04)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_where_items_are_drawn_a_waiting_one_is_drawn_as_if_it_had_been_a_candidate(temperature: float) -> None:
+    """Beside the list that all candidates together would have given, with the noise of the graph."""
+    rng = np.random.default_rng(0)
+    score, decoding = rng.normal(-4, 1, 40).astype(np.float32), Decoding("temperature", temperature=temperature)
+    delta = DeltaTable(np.array([40, 41]), rng.normal(size=(2, D)).astype(np.float32))
+    query = rng.normal(size=D).astype(np.float32)
+    everybody = np.concatenate([score, delta.vectors @ query - 4])
+    taken = 0
+    for seed in range(300):
+        key = everybody / temperature + gumbel(node_hash(3, 42), seed)
+        alone, together = np.argsort(-key[:40])[:10], np.argsort(-key)[:10]
+        before = Listed(alone, score[alone], score[alone])
+        merged = delta.merge(before, query, -4.0, job(10, [], decoding, seed), np.ones(2, bool), noise_level=3)
+        assert merged.items.tolist() == together.tolist()
+        taken += int((together >= 40).sum())
+    assert taken > 20
+
+
+def test_a_vector_is_along_the_mean_of_its_likes_and_the_nearest_is_one_of_them() -> None:
+    rng = np.random.default_rng(0)
+    item_table = rng.standard_normal((5000, D)).astype(np.float32)
+    mean, nearest = like_vector([3, 7], item_table, named=False)
+    np.testing.assert_allclose(mean, (item_table[3] + item_table[7]) / 2, rtol=1e-6)
+    assert nearest in (3, 7)
+    named, same = like_vector([3, 7], item_table, named=True)
+    assert same == nearest and named.dtype == np.float32
+    length = np.linalg.norm(item_table[[3, 7]], axis=1).mean()
+    np.testing.assert_allclose(named, mean * (length / np.linalg.norm(mean)), rtol=1e-5)
+    np.testing.assert_allclose(like_vector([5], item_table, named=True)[0], item_table[5], rtol=1e-6)
+    opposed = np.stack([item_table[5], -item_table[5] * np.float32(0.99)])
+    assert np.linalg.norm(like_vector([0, 1], opposed, named=True)[0]) < 0.01 * length, "they say nothing together"
+    rows = np.arange(0, 5000, 2)
+    mean, nearest = like_vector(rows, item_table, named=False)
+    assert nearest in rows and mean.shape == (D,), "of many, an even spread is enough"

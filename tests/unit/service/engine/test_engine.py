@@ -1,0 +1,284 @@
+"""The engine's runs: bindings, padding, threads, masks and closed nodes give the answers of plain single runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.artifact.features import GAP_UNKNOWN
+from service.artifact.trie import Trie
+from service.engine.decode import device_tables
+from service.engine.decode.closed_nodes import closed_nodes
+from service.engine.decode.filters import FilterTable
+from service.engine.decoding import STRATEGIES, Decoding
+from service.engine.encoder_state import EncoderState
+from service.engine.engine import DecodeJob, EncodeJob, Engine, Listed
+from service.engine.onnx_session import GraphSession, Placement
+from tests.support.artifacts import random_parts, write_artifact
+from tests.support.networks import random_catalogue, random_codes, random_network
+
+N_ITEMS = 60
+FILTERS: tuple[dict[str, list[str]], ...] = ({}, {"category": ["a"]}, {"category": ["b", "c"]}, {"brand": ["x"]})
+CHECKED = settings(
+    max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = random_network(seed=4, n_items=N_ITEMS, sizes=(5, 4, 6))
+    return write_artifact(tmp_path_factory.mktemp("artifact"), random_parts(model))
+
+
+@pytest.fixture(scope="module")
+def engine(artifact: Path) -> Engine:
+    return with_filters(Engine.open(artifact, device="cpu", threads=1))
+
+
+def with_filters(engine: Engine) -> Engine:
+    """Filters are numbered as they come: the same number everywhere."""
+    assert [engine.filter_id(filters) for filters in FILTERS] == [0, 2, 3, 4]
+    return engine
+
+
+def encode_job(rng: np.random.Generator, state: EncoderState | None = None) -> EncodeJob:
+    n = int(rng.integers(0, 20))
+    time_ms = 1_600_000_000_000 + np.cumsum(rng.integers(0, 10**7, n))
+    if state is not None and state.n_valid:
+        time_ms += state.time_ms[-1] - 1_600_000_000_000
+    return EncodeJob(state, rng.integers(0, N_ITEMS, n), rng.integers(0, 6, n), time_ms, state is None)
+
+
+def decode_job(rng: np.random.Generator, engine: Engine, h: Any) -> DecodeJob:
+    return DecodeJob(
+        h,
+        rng.integers(0, 7, 3),
+        int(rng.choice([GAP_UNKNOWN, 0, 10**7])),
+        Decoding(STRATEGIES[rng.integers(len(STRATEGIES))], int(rng.integers(1, 6)), 0.8, 1.2),
+        int(rng.integers(1, 25)),
+        engine.filter_id(FILTERS[rng.integers(len(FILTERS))]),
+        rng.integers(-1, N_ITEMS + 3, int(rng.integers(0, 40))),
+        int(rng.integers(0, 2**62)),
+    )
+
+
+def decode_jobs(engine: Engine, seed: int, n: int) -> list[DecodeJob]:
+    rng = np.random.default_rng(seed)
+    states = states_of(engine.encode([encode_job(rng) for _ in range(n)]))
+    return [decode_job(rng, engine, state.h) for state in states]
+
+
+def states_of(results: Sequence[EncoderState | Exception]) -> list[EncoderState]:
+    assert not [result for result in results if isinstance(result, Exception)]
+    return [result for result in results if isinstance(result, EncoderState)]
+
+
+def assert_same_lists(found: Sequence[Listed | Exception], expected: Sequence[Listed | Exception]) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert isinstance(one, Listed), one
+        assert isinstance(other, Listed), other
+        np.testing.assert_array_equal(one.items, other.items)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
+        np.testing.assert_allclose(one.log_probs, other.log_probs, atol=1e-5)
+
+
+def assert_same_states(found: Sequence[EncoderState], expected: Sequence[EncoderState]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert one.n_valid == other.n_valid
+        valid = slice(len(one.time_ms) - one.n_valid, None)
+        np.testing.assert_array_equal(one.time_ms[valid], other.time_ms[valid])
+        np.testing.assert_allclose(one.h, other.h, atol=1e-5)
+        np.testing.assert_allclose(
+            one.kv[:, :, valid].astype(np.float32), other.kv[:, :, valid].astype(np.float32), atol=1e-2
+        )
+
+
+def on_buffers(_: object, __: object = None, **___: object) -> Placement:
+    """Padded, with inputs written into buffers that stay, as for CUDA graphs; the CPU provider replays nothing."""
+    return Placement("cpu", 1, pad=True, capture=True)
+
+
+@pytest.fixture(params=["padded", "padded, on buffers"])
+def other(request: pytest.FixtureRequest, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    if request.param == "padded, on buffers":
+        monkeypatch.setattr(Placement, "choose", on_buffers)
+    engine = Engine.open(artifact, device="cpu", threads=1, pad=True)
+    assert (engine.at.pad, engine.at.capture) == (True, "buffers" in request.param)
+    return with_filters(engine)
+
+
+@pytest.mark.parametrize("n", [1, 3, 8, 11])
+def test_padding_changes_no_list(engine: Engine, other: Engine, n: int) -> None:
+    for seed in range(4):
+        jobs = decode_jobs(engine, seed, n)
+        assert_same_lists(other.decode(jobs), engine.decode(jobs))
+
+
+@pytest.mark.parametrize("n", [1, 3, 6])
+def test_padding_changes_no_state(engine: Engine, other: Engine, n: int) -> None:
+    rng = np.random.default_rng(n)
+    first = [encode_job(rng) for _ in range(n)]
+    bases = states_of(engine.encode(first))
+    assert_same_states(states_of(other.encode(first)), bases)
+    rest = [encode_job(rng, state) for state in bases]
+    assert_same_states(states_of(other.encode(rest)), states_of(engine.encode(rest)))
+
+
+def test_every_padded_size_is_warmed_up(artifact: Path) -> None:
+    engine = Engine.open(artifact, device="cpu", threads=1, pad=True)
+    seen: set[tuple[str, int]] = set()
+    engine.on_graph = lambda graph, rows, _: seen.add((graph, rows))
+    engine.warm_up()
+    assert seen == {(graph, rows) for graph in ("encoder", "decoder") for rows in (1, 2, 4, 8, 16, 32)}
+
+
+def test_encoding_and_decoding_at_the_same_time_give_what_they_give_alone(engine: Engine) -> None:
+    rng = np.random.default_rng(0)
+    histories = [[encode_job(rng) for _ in range(1 + n % 5)] for n in range(40)]
+    lists = [decode_jobs(engine, seed, 1 + seed % 6) for seed in range(40)]
+    states_alone = [states_of(engine.encode(jobs)) for jobs in histories]
+    lists_alone = [engine.decode(jobs) for jobs in lists]
+    with ThreadPoolExecutor(4) as pool:
+        encoding = pool.map(engine.encode, histories)
+        decoding = [pool.map(engine.decode, lists) for _ in range(3)]
+        for found, expected in zip(encoding, states_alone, strict=True):
+            assert_same_states(states_of(found), expected)
+        for results in decoding:
+            for found_lists, expected_lists in zip(results, lists_alone, strict=True):
+                assert_same_lists(found_lists, expected_lists)
+
+
+def test_a_bound_run_gives_what_a_plain_run_gives(engine: Engine, artifact: Path) -> None:
+    asked: list[tuple[bool, dict[str, Any], Sequence[Any], dict[str, Any]]] = []
+    run = engine._decoder._run
+
+    def spy(sampled: bool, feeds: Any, fixed: Any, shape: Any, rows: int) -> dict[str, Any]:
+        out = run(sampled, feeds, fixed, shape, rows)
+        asked.append((sampled, dict(feeds), fixed, out))
+        return out
+
+    engine._decoder._run = spy
+    try:
+        for seed in range(6):
+            engine.decode(decode_jobs(engine, seed, 3))
+    finally:
+        engine._decoder._run = run
+    plain = {
+        sampled: ort.InferenceSession(str(artifact / f"{name}.onnx"), providers=["CPUExecutionProvider"])
+        for sampled, name in ((False, "decoder"), (True, "sampler"))
+    }
+    assert {sampled for sampled, *_ in asked} == {False, True}
+    for sampled, feeds, fixed, out in asked:
+        values = {name: value for group in (*fixed, feeds) for name, value in group.items()}
+        arrays = {name: v.numpy() if isinstance(v, ort.OrtValue) else v for name, v in values.items()}
+        wanted = {value.name for value in plain[sampled].get_inputs()}
+        names = [value.name for value in plain[sampled].get_outputs()]
+        expected = plain[sampled].run(names, {name: arrays[name] for name in wanted})
+        for name, array in zip(names, expected, strict=True):
+            np.testing.assert_array_equal(out[name], array)
+
+
+def test_query_and_offset_score_an_item_in_the_units_of_the_list(engine: Engine) -> None:
+    """With blend 1, q · e + offset is the score that the list has for its own items."""
+    outputs: list[dict[str, Any]] = []
+    run = engine._decoder._run
+    engine._decoder._run = lambda *args: outputs.append(run(*args)) or outputs[-1]  # type: ignore[func-returns-value]
+    blend = float(engine.artifact.manifest["blend"])
+    engine.set_blend(1.0)
+    try:
+        h = np.random.default_rng(1).normal(size=32).astype(np.float32)
+        for strategy in STRATEGIES:
+            job = DecodeJob(h, np.zeros(3, np.int64), GAP_UNKNOWN, Decoding(strategy), 10, 0, np.arange(5), 7)
+            listed = engine.decode([job])[0]
+            assert isinstance(listed, Listed)
+            out = outputs[-1]
+            vectors = engine.artifact.item_table[listed.items]
+            scores = vectors @ out["query"][0] + out["offset"].ravel()[0]
+            np.testing.assert_allclose(listed.scores, scores, atol=1e-4)
+    finally:
+        engine._decoder._run = run
+        engine.set_blend(blend)
+
+
+def test_a_repeated_list_is_the_first_one_again_and_knows_what_has_changed(engine: Engine) -> None:
+    h = np.random.default_rng(2).normal(size=32).astype(np.float32)
+    for strategy in STRATEGIES:
+        decoding, excluded = Decoding(strategy), np.arange(20)
+        job = DecodeJob(h, np.zeros(3, np.int64), GAP_UNKNOWN, decoding, 10, 0, excluded, 7)
+        first = engine.decode([job])
+        assert_same_lists(engine.decode([job]), first)
+        assert_same_lists(engine.decode([job, job]), [first[0], first[0]])
+        assert isinstance(first[0], Listed)
+        more = engine.decode([replace(job, excluded=np.append(excluded, first[0].items[0]))])[0]
+        filtered = engine.decode([replace(job, allowed=3)])[0]
+        assert isinstance(more, Listed)
+        assert isinstance(filtered, Listed)
+        assert first[0].items[0] not in more.items
+        for item in filtered.items.tolist():
+            assert set(engine.artifact.catalogue.items[item].facet("category")) & {"b", "c"}
+
+
+def test_masks_in_use_come_together_in_one_stack(engine: Engine) -> None:
+    masks = [engine._tables.filters.mask(engine.filter_id(filters)) for filters in FILTERS]
+    fresh = engine._tables.renewed(engine.artifact, None)
+    fresh.stack([masks[1]])
+    both = fresh.stack([masks[2], masks[3]])
+    assert set(both.row) == set(masks[1:])
+    assert fresh.stack([masks[3], masks[1]]) is both
+    values = both.values["node_ok_1"].numpy().reshape(3, -1)
+    for mask, row in both.row.items():
+        np.testing.assert_array_equal(values[row], mask.node_ok[1].view(np.bool_))
+
+
+def test_stacks_stay_within_their_memory(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_tables, "STACK_BYTES_MAX", 2 * sum(engine.artifact.trie.n_nodes))
+    masks = [engine._tables.filters.mask(engine.filter_id(filters)) for filters in FILTERS]
+    fresh = engine._tables.renewed(engine.artifact, None)
+    for mask in masks[1:] * 2:
+        assert mask in fresh.stack([mask]).row
+        assert sum(stack.nbytes for stack in fresh._stacks.values()) <= device_tables.STACK_BYTES_MAX
+
+
+@CHECKED
+@given(seed=st.integers(0, 2**32), rows=st.integers(1, 5), levels=st.integers(1, 4))
+def test_closed_nodes_of_a_batch_are_those_of_its_rows_but_for_what_no_beam_reaches(
+    seed: int, rows: int, levels: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = [60] if levels == 1 else [4] * levels if levels > 2 else [9, 9]
+    trie = Trie.build(random_codes(rng, 50, sizes))
+    filters = FilterTable(trie, random_catalogue(rng, 50))
+    masks = [filters.mask(filters.id(FILTERS[rng.integers(len(FILTERS))])) for _ in range(rows)]
+    excluded = [rng.integers(-2, 55, rng.integers(0, 60)) for _ in range(rows)]
+    found = closed_nodes(trie, masks, excluded)
+    for row, (mask, items) in enumerate(zip(masks, excluded, strict=True)):
+        all_closed = [set(nodes.tolist()) for nodes in trie.closed_nodes(mask.counts, items)]
+        for level, nodes in enumerate(found):
+            parent, slot = nodes.padded(rows, max(1, nodes.most(rows)))
+            real = parent[row, 0] >= 0
+            first = trie.first_child[level][parent[row, 0][real]]
+            expected = {
+                node
+                for node in all_closed[level]
+                if level == 0 or int(trie.parent[level][node]) not in all_closed[level - 1]
+            }
+            assert sorted((first + slot[row, 0][real]).tolist()) == sorted(expected)
+
+
+def test_a_failed_run_leaves_nothing_bound(artifact: Path) -> None:
+    session = GraphSession(artifact / "encoder.onnx", Placement("cpu", 1, pad=False))
+    feeds = {name: np.zeros((1, 1, 1, 1, 1), np.float64) for name in session.inputs}
+    with pytest.raises(Exception, match="did not run"):
+        session.run(feeds)
+    with pytest.raises(Exception, match="did not run"):
+        session.run({})

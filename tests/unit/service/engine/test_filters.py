@@ -1,0 +1,113 @@
+"""Filter masks: right, bounded, and still there when they are needed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.artifact.catalogue import CatalogueItem
+from service.artifact.trie import Trie
+from service.engine.decode.filters import EVERYTHING, NOTHING, FilterTable
+from tests.support.networks import random_catalogue, random_codes
+
+
+@pytest.fixture
+def table() -> FilterTable:
+    rng = np.random.default_rng(0)
+    return FilterTable(Trie.build(random_codes(rng, 40, (5, 4, 6))), random_catalogue(rng, 40), mask_bytes_max=2000)
+
+
+def test_the_same_filter_has_one_id_whatever_its_order(table: FilterTable) -> None:
+    assert table.id({}) == EVERYTHING
+    assert table.id({"category": ["a", "b"], "brand": ["x"]}) == table.id({"brand": ["x"], "category": ["b", "a", "a"]})
+    assert table.id({"category": ["a"]}) != table.id({"category": ["b"]})
+
+
+def test_filters_that_allow_nothing_share_an_id_and_cost_no_memory(table: FilterTable) -> None:
+    assert {table.id({"brand": [f"invented {n}"]}) for n in range(100)} == {NOTHING}
+    assert not any(count.any() for count in table.mask(NOTHING).counts)
+    assert table._bytes == 0
+
+
+def test_a_mask_that_was_dropped_for_room_is_computed_again(table: FilterTable) -> None:
+    wanted = [{"category": [a, b]} for a in "abcd" for b in "abcd" if a < b]
+    ids = [table.id(filters) for filters in wanted]
+    assert table._bytes <= 2000
+    for number, filters in zip(ids, wanted, strict=True):
+        allowed = table._catalogue.allowed(filters)
+        assert allowed is not None
+        np.testing.assert_array_equal(table.mask(number).counts[-1] > 0, allowed[table._trie.leaf_item])
+        assert table._bytes <= 2000
+
+
+def test_an_unknown_field_is_named(table: FilterTable) -> None:
+    with pytest.raises(ValueError, match="colour"):
+        table.id({"colour": ["red"]})
+
+
+def allowed_items(table: FilterTable, number: int) -> set[int]:
+    return set(np.flatnonzero(table.mask(number).counts[-1][table._trie.item_leaf] > 0).tolist())
+
+
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_values_of_a_field_are_or_ed_fields_and_stock_are_and_ed(data: st.DataObject) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 9)))
+    catalogue = random_catalogue(rng, 40)
+    gone = data.draw(st.sets(st.integers(0, 39)))
+    table = FilterTable(Trie.build(random_codes(rng, 40, (5, 4, 6))), catalogue.updated((), sorted(gone)))
+    filters = data.draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "category": st.lists(st.sampled_from("abcdz"), min_size=1, max_size=3),
+                "brand": st.lists(st.sampled_from("xyz"), min_size=1, max_size=2),
+            },
+        )
+    )
+    expected = {
+        at
+        for at, item in enumerate(catalogue.items)
+        if at not in gone and all(set(values) & set(item.facet(name)) for name, values in filters.items())
+    }
+    number = table.id(filters)
+    mask = table.mask(number)
+    assert allowed_items(table, number) == expected
+    for level, (counts, ok) in enumerate(zip(mask.counts, mask.node_ok, strict=True)):
+        nodes = table._trie.ancestors(table._trie.item_leaf[sorted(expected)])[level]
+        assert counts.tolist() == np.bincount(nodes, minlength=len(counts)).tolist()
+        assert ok.tolist() == (counts > 0).astype(int).tolist()
+
+
+def test_a_change_of_stock_is_another_table_with_the_same_numbers() -> None:
+    rng = np.random.default_rng(0)
+    trie, catalogue = Trie.build(random_codes(rng, 40, (5, 4, 6))), random_catalogue(rng, 40)
+    before = FilterTable(trie, catalogue)
+    number = before.id({"brand": ["x"]})
+    of_x = allowed_items(before, number)
+    sold_out = catalogue.updated((), sorted(of_x))
+    after = before.renewed(trie, sold_out)
+    assert after.id({"brand": ["x"]}) == number != NOTHING
+    assert number in after._masks, "computed before it is asked for"
+    assert allowed_items(after, number) == set()
+    assert allowed_items(after, EVERYTHING) == set(range(40)) - of_x
+    assert allowed_items(before, number) == of_x, "requests under way keep what they saw"
+    late = before.id({"brand": ["y"]})
+    assert allowed_items(after, late) == allowed_items(before, late), "a number given out by either is known to both"
+
+
+def test_items_that_wait_outside_the_trie_are_filtered_too() -> None:
+    rng = np.random.default_rng(0)
+    trie, exported = Trie.build(random_codes(rng, 40, (5, 4, 6))), random_catalogue(rng, 40)
+    new = (CatalogueItem("n0", brand="x"), CatalogueItem("n1", brand="y"), CatalogueItem("n2", brand="new"))
+    first = exported.first_new
+    catalogue = exported.updated(new, [first + 1])
+    table = FilterTable(trie, catalogue, waiting=np.arange(first, first + 3))
+    assert table.mask(EVERYTHING).waiting.tolist() == [True, False, True]
+    assert table.mask(table.id({"brand": ["x", "y"]})).waiting.tolist() == [True, False, False]
+    only_new = table.id({"brand": ["new"]})
+    assert only_new != NOTHING
+    assert table.mask(only_new).waiting.tolist() == [False, False, True]
+    assert not any(counts.any() for counts in table.mask(only_new).counts)

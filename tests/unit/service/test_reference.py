@@ -1,0 +1,51 @@
+"""Invariants 10 and 14: what the service imports, and what is documented."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from service import reference
+from service.common.metrics import Metrics
+from service.common.settings import Settings
+from service.policies.policies import DecodingSpec, Policies, Rule, Segment
+
+
+def test_every_setting_metric_endpoint_and_policy_field_is_documented() -> None:
+    page = reference.PAGE.read_text(encoding="utf-8")
+    assert page == reference.page(), "run: python -m service.reference"
+    for name, field in Settings.model_fields.items():
+        assert f"`GPT4REC_{name.upper()}`" in page
+        assert field.description, name
+    for model in (Policies, Segment, Rule, DecodingSpec):
+        for name, field in model.model_fields.items():
+            assert f"`{name}`" in page
+            assert field.description, name
+    for family in Metrics().registry.collect():
+        assert f"`{family.name}" in page
+        assert family.documentation
+
+
+def test_the_metric_families_are_those_of_the_contract() -> None:
+    expected = {
+        "request_duration_seconds", "deadline_missed", "event_loop_lag_seconds", "recommendations",
+        "stage_duration_seconds", "batch_size", "queue_depth", "inflight", "breaker_state", "fallback_mode",
+        "events", "state_cache", "redis_errors", "model_info", "model_reload", "error_budget_burn_rate",
+            "model_attempts", "rate_checks",
+    }  # fmt: skip
+    assert {f.name for f in Metrics().registry.collect()} == {f"gpt4rec_{name}" for name in expected}
+
+
+@pytest.mark.parametrize(
+    "module", ["service.app", "service.engine.baseline_engine", "service.cli", "service.cli.serve", "service.server"]
+)
+def test_importing_service_imports_no_torch(module: str) -> None:
+    script = (
+        f"import sys, {module}\n"
+        "heavy = {'torch', 'polars', 'implicit', 'scipy', 'sklearn', 'onnx', 'model'}\n"
+        "print(sorted(heavy & {name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
