@@ -35,9 +35,10 @@ demo: $(STAMP)  ## Train on MovieLens-100K, export, serve, and show recommendati
 test: $(STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-check: $(STAMP)  ## Format, lint and types: what CI checks
+check: $(STAMP)  ## Format, lint, types and who imports whom: what CI checks
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 format: $(STAMP)  ## Format, and mend what the linter can
@@ -72,4 +73,4 @@ audit: $(STAMP)  ## Known vulnerabilities of what is installed (asks a database 
 	$(BIN)/pip-audit --skip-editable
 
 clean:  ## Remove what was built, not the data
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
