@@ -38,6 +38,7 @@ test: $(STAMP)  ## Run the tests
 check: $(STAMP)  ## Format, lint, types and who imports whom: what CI checks
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/yamllint --strict .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 

@@ -90,8 +90,7 @@ def test_the_stop_is_waited_for() -> None:
 
 
 def test_yaml_files_are_without_faults_of_their_own() -> None:
-    rules = "{extends: relaxed, rules: {line-length: {max: 200}, octal-values: disable, braces: enable}}"
     files = [str(ROOT / "docker-compose.yml"), *map(str, sorted((ROOT / "deploy").rglob("*.y*ml")))]
-    command = [sys.executable, "-m", "yamllint", "--strict", "-d", rules, *files]
+    command = [sys.executable, "-m", "yamllint", "--strict", "-c", str(ROOT / ".yamllint.yaml"), *files]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
