@@ -1,0 +1,1 @@
+"""Event logs as tables: importing, checks, times, splits."""

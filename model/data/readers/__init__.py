@@ -1,0 +1,1 @@
+"""One module for each format that `gpt4rec data import` reads."""
