@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 import typer
 
@@ -33,6 +32,7 @@ from loadtests.engine.synthetic_artifact import synthetic_codes, write_synthetic
 from loadtests.engine.unconstrained_decoder import free_shape, plain_tables, write_free_decoder
 from model.network.config import NetworkConfig
 from model.network.gpt4rec import GPT4Rec
+from service.artifact.array_types import Array
 from service.artifact.features import GAP_UNKNOWN
 from service.artifact.trie import Trie
 from service.engine.decode.decoder import gap_input
@@ -45,7 +45,6 @@ STATES = 64
 ROUND = 40
 DECODE_LIMIT, CONSTRAINT_LIMIT = 1.5, 1.25
 
-Array = npt.NDArray[Any]
 Timed = Callable[[int], object]
 
 

@@ -20,9 +20,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from service.artifact.trie import IntArray, Trie, levels_by_rows, levels_with_row_tokens
-
-Array = npt.NDArray[Any]
+from service.artifact.array_types import Array, IntArray
+from service.artifact.trie import Trie, levels_by_rows, levels_with_row_tokens
 
 OPSET = 20
 IR_VERSION = 10

@@ -17,10 +17,10 @@ from model.network.config import SIZES, NetworkConfig
 from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.atomic import AtomicTokenizer
 from model.tokenizers.tokenizer import MAX_BRANCHING, unique_last_tokens
+from service.artifact.array_types import IntArray
 from service.artifact.catalogue import Catalogue, CatalogueItem
 from service.artifact.features import EVENT_TYPES, ContextVocabulary
 from service.artifact.item_cf import ItemCF, Popularity
-from service.artifact.trie import IntArray
 
 CODES = (256, 256, 256)
 NEIGHBOURS = 50

@@ -20,10 +20,9 @@ import onnx_ir as ir
 from export.graphs.decoder import Beam, Children, Choice, DecoderGraph
 from export.graphs.graph_writer import INT, GraphDtype
 from model.network.config import NetworkConfig
+from service.artifact.array_types import Array
 from service.artifact.graph_interface import NEVER
 from service.artifact.trie import levels_by_rows
-
-Array = npt.NDArray[Any]
 
 _FACTOR = 1_000_003
 

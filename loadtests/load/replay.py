@@ -21,12 +21,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from loadtests.load.open_loop_driver import Arrival, LoadError, closed_now, poisson
-
-IntArray = npt.NDArray[np.int64]
+from service.artifact.array_types import IntArray
 
 RECOMMEND, EVENTS = "/recommend", "/events"
 BEAM = {"strategy": "beam", "beam_width": 5}

@@ -32,16 +32,16 @@ from loadtests.quality.cold_parts import PARTS
 from loadtests.quality.means import spread, with_holm
 from loadtests.quality.strategies import artifact_of
 from model.cli.train_evaluate import fit
-from model.data.dataset import Dataset, IntArray, Sequences, sequences
+from model.data.dataset import Dataset, Sequences, sequences
 from model.data.split import Holdout, Split
 from model.evaluation.bootstrap import paired_bootstrap
 from model.evaluation.evaluate import DEPTH, Histories, Ranker, evaluate
-from model.evaluation.metrics import FloatArray
 from model.evaluation.rankers import engine_ranker
 from model.texts.sentence_vectors import texts_of
 from model.training.config import TrainConfig
 from model.training.run_folder import Run
 from model.training.trainer import CHECKPOINT, Trainer
+from service.artifact.array_types import Float64Array, IntArray
 from service.common.atomic_files import write_aside
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
@@ -275,7 +275,7 @@ def gained(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     return with_holm(rows)
 
 
-def _over_seeds(runs: Mapping[str, Any], part: str, measure: str) -> FloatArray:
+def _over_seeds(runs: Mapping[str, Any], part: str, measure: str) -> Float64Array:
     """[questions] mean over the seeds."""
     return np.asarray(np.mean([run["of_users"][part][measure] for run in runs.values()], axis=0), np.float64)
 

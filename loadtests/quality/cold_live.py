@@ -13,11 +13,12 @@ import numpy as np
 import orjson
 import polars as pl
 
-from model.data.dataset import Dataset, IntArray
+from model.data.dataset import Dataset
 from model.data.dataset import Sequences as Log
 from model.evaluation.evaluate import Histories, Ranker
 from model.evaluation.rankers import engine_ranker
 from model.texts.alike import likened
+from service.artifact.array_types import IntArray
 from service.catalogue.updates import Likeness, assemble, build
 from service.catalogue.updates_file import parse
 from service.engine.decoding import Decoding

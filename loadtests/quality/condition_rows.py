@@ -14,12 +14,12 @@ import numpy as np
 from rich.console import Console
 
 from loadtests.common.results import QUALITY, load, record, row, save
-from model.data.dataset import IntArray
 from model.evaluation import metrics
 from model.evaluation.bootstrap import paired_bootstrap
+from service.artifact.array_types import Float64Array, IntArray
 
 NAME = "quality_conditions"
-MEASURES: dict[str, Callable[[IntArray, int], metrics.FloatArray]] = {
+MEASURES: dict[str, Callable[[IntArray, int], Float64Array]] = {
     "recall@10": metrics.recall,
     "ndcg@10": metrics.ndcg,
 }

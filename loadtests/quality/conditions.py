@@ -23,7 +23,7 @@ from loadtests.quality.condition_data import journey as journey_of
 from loadtests.quality.condition_data import typed_by_rating
 from loadtests.quality.condition_rows import keep
 from model.cli.train_evaluate import fit
-from model.data.dataset import Dataset, IntArray
+from model.data.dataset import Dataset
 from model.data.split import Split
 from model.evaluation import metrics
 from model.evaluation.baselines import fit_baselines, fit_repeat
@@ -33,6 +33,7 @@ from model.evaluation.rankers import network_ranker
 from model.training.config import TrainConfig
 from model.training.run_folder import Run
 from model.training.trainer import Trainer
+from service.artifact.array_types import IntArray
 from service.artifact.features import type_index
 
 app = typer.Typer(add_completion=False)

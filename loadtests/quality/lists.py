@@ -39,7 +39,7 @@ from loadtests.quality.strategies import (
 )
 from model.evaluation import list_qualities
 from model.evaluation.bootstrap import paired_bootstrap
-from model.evaluation.metrics import FloatArray
+from service.artifact.array_types import Float64Array
 from service.common.settings import DEFAULT_POLICIES
 from service.policies import policies
 
@@ -156,7 +156,7 @@ def apart(asked: Asked, world: World) -> list[dict[str, Any]]:
     return with_holm(rows)
 
 
-def farthest(values: Sequence[FloatArray], draws: int = 5000) -> tuple[float, float]:
+def farthest(values: Sequence[Float64Array], draws: int = 5000) -> tuple[float, float]:
     """Highest less lowest mean of the groups [users of each], and the chance of as much by a permutation of the users
     over groups of these sizes."""
     starts = np.cumsum([0, *(len(value) for value in values[:-1])])

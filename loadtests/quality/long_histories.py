@@ -28,7 +28,7 @@ from export.publish import staging
 from loadtests.common.results import QUALITY, load, record, row, save
 from loadtests.engine.bench import histories, next_events, time_runs
 from model.cli.train_evaluate import fit
-from model.data.dataset import Dataset, IntArray, sequences
+from model.data.dataset import Dataset, sequences
 from model.data.split import Split
 from model.evaluation import metrics
 from model.evaluation.baselines import Baselines, ItemCFConfig, fit_item_cf
@@ -38,6 +38,7 @@ from model.evaluation.rankers import network_ranker
 from model.training.config import TrainConfig
 from model.training.run_folder import Run, split_of
 from model.training.trainer import Trainer
+from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.item_cf import Popularity
 from service.common.atomic_files import write_aside

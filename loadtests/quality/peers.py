@@ -21,11 +21,12 @@ from rich.console import Console
 
 from loadtests.common.results import QUALITY, load, record, row, save
 from loadtests.peers import environments
-from model.data.dataset import Dataset, IntArray, sequences
+from model.data.dataset import Dataset, sequences
 from model.data.split import Split
 from model.evaluation.evaluate import Histories, Ranker, evaluate
 from model.training.config import TrainConfig
 from model.training.run_folder import split_of
+from service.artifact.array_types import IntArray
 
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True)

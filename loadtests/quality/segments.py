@@ -38,7 +38,7 @@ from loadtests.quality.strategies import (
     over_seeds,
 )
 from model.evaluation.bootstrap import Interval, paired_bootstrap
-from model.evaluation.metrics import FloatArray
+from service.artifact.array_types import Float64Array
 from service.common.settings import DEFAULT_POLICIES
 from service.policies import policies
 
@@ -76,8 +76,8 @@ class Point:
     """A strategy in a segment: [users] accuracy and what the objective asks for, means over the seeds."""
 
     name: str
-    accuracy: FloatArray
-    wanted: FloatArray
+    accuracy: Float64Array
+    wanted: Float64Array
 
     @property
     def at(self) -> tuple[float, float]:
@@ -196,7 +196,7 @@ def versus(rival: Point, own: Point, objective: Objective) -> dict[str, Any]:
     }
 
 
-def _difference(ours: FloatArray, theirs: FloatArray) -> Interval:
+def _difference(ours: Float64Array, theirs: Float64Array) -> Interval:
     """Among the users for whom both are defined."""
     both = ~np.isnan(ours) & ~np.isnan(theirs)
     return paired_bootstrap(ours[both], theirs[both])

@@ -16,13 +16,13 @@ import numpy.typing as npt
 import typer
 from scipy import sparse
 
-from model.data.dataset import Dataset, IntArray
+from model.data.dataset import Dataset
 from model.data.split import Holdout, Split
 from model.evaluation import list_qualities, metrics
 from model.evaluation.evaluate import Part, Ranker, evaluate, item_cf_ranker, popularity_ranker
-from model.evaluation.metrics import FloatArray
 from model.evaluation.rankers import engine_ranker
 from model.training.run_folder import Run
+from service.artifact.array_types import Float64Array, IntArray
 from service.artifact.artifact import Artifact
 from service.common.atomic_files import save_aside
 from service.engine.decoding import Decoding, dense_width
@@ -176,7 +176,7 @@ class World:
     target: IntArray  # [questions]
     asked: IntArray  # [items] how often an item is a target
     trained: IntArray  # [items] training events
-    information: FloatArray  # [items] bits
+    information: Float64Array  # [items] bits
     content: sparse.csr_array | None  # [items, features]
     group: IntArray  # [items] head, middle, tail
 
@@ -200,7 +200,7 @@ class World:
         return replace(self, target=target, asked=np.bincount(target, minlength=len(self.asked)))
 
 
-def of_lists(lists: IntArray, world: World) -> dict[str, FloatArray]:
+def of_lists(lists: IntArray, world: World) -> dict[str, Float64Array]:
     """Measure → [questions] of each list; `intra` only where items have content."""
     ranks = metrics.target_ranks(lists, world.target)
     found = {
@@ -233,7 +233,7 @@ def figures(lists: IntArray, world: World) -> dict[str, float | None]:
     return {**each, **of_all(lists, world)}
 
 
-def over_seeds(asked: Asked, name: str, world: World, rows: npt.NDArray[np.bool_]) -> dict[str, FloatArray]:
+def over_seeds(asked: Asked, name: str, world: World, rows: npt.NDArray[np.bool_]) -> dict[str, Float64Array]:
     """Measure → [questions of the rows] of each list, the mean over the seeds, to be compared by a bootstrap over
     the questions."""
     inside = world.among(rows)

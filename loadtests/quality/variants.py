@@ -24,7 +24,7 @@ from export.from_run import export_run
 from loadtests.common import results
 from loadtests.quality.means import spread, with_holm
 from model.cli.train_evaluate import fit
-from model.data.dataset import Dataset, IntArray, sequences
+from model.data.dataset import Dataset, sequences
 from model.data.split import Split
 from model.evaluation import metrics
 from model.evaluation.baselines import Baselines, fit_baselines, fit_repeat
@@ -37,6 +37,7 @@ from model.training.config import TrainConfig
 from model.training.defaults import by_rule
 from model.training.run_folder import Run, split_of
 from model.training.trainer import CHECKPOINT, Trainer
+from service.artifact.array_types import IntArray
 from service.engine.decoding import Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import EncodeJob, Engine

@@ -10,8 +10,8 @@ from typing import Any
 
 import polars as pl
 
-from model.data.dataset import EVENT_SCHEMA, ITEM_SCHEMA, SCENE, CategoryKind, Dataset
 from model.data.checks import ROW, Findings, as_ids, as_numbers, drop_duplicates, drop_missing_ids, event_types
+from model.data.dataset import EVENT_SCHEMA, ITEM_SCHEMA, SCENE, CategoryKind, Dataset
 from model.data.errors import DataError
 from model.data.times import Place, parse_times
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from service.artifact.features import EVENT_TYPES, SIGNAL_TYPES
 from model.data.errors import DataError, quoted
 from model.data.times import Place
+from service.artifact.features import EVENT_TYPES, SIGNAL_TYPES
 
 MAX_ID_LENGTH = 128
 # Line (or row) numbers travel with the rows in a column of this name, so that messages can point at them.

@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from service.artifact.features import SIGNAL_TYPES, type_index
 from model.data.errors import DataError
+from service.artifact.array_types import IntArray
+from service.artifact.features import SIGNAL_TYPES, type_index
 
-IntArray = npt.NDArray[np.int64]
 CategoryKind = Literal["path", "tags"]
 
 FORMAT = "gpt4rec-dataset"

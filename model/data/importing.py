@@ -8,12 +8,12 @@ from pathlib import Path
 
 import polars as pl
 
-from model.data.dataset import Dataset
 from model.data.assemble import Raw, Table, assemble
 from model.data.checks import ROW
+from model.data.dataset import Dataset
 from model.data.formats import LOG_COLUMNS, Format, ImportRequest
-from model.data.readers.complete_journey import read_complete_journey
 from model.data.readers.amazon_office import read_office
+from model.data.readers.complete_journey import read_complete_journey
 from model.data.readers.recbole import read_recbole
 from model.data.readers.sequences import read_attributes, read_sequences
 from model.data.readers.tables import read_items, read_log, read_users

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import polars as pl
 
-from model.data.dataset import Dataset
 from model.data.assemble import assemble
+from model.data.dataset import Dataset
 from model.data.readers.recbole import read_recbole
 from model.data.wheels import Package, extract, fetch, verify
 

@@ -12,8 +12,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from model.data.dataset import IntArray, Sequences
+from model.data.dataset import Sequences
 from model.data.errors import DataError
+from service.artifact.array_types import IntArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,12 @@ from typing import Literal
 import numpy as np
 from scipy import sparse
 
-from model.data.dataset import IntArray
 from model.data.dataset import Sequences as Log
 from model.data.split import Split
 from model.evaluation import metrics
 from model.evaluation.bootstrap import CONFIDENCE, SAMPLES, paired_bootstrap
 from model.evaluation.report import Comparison, Evaluation, SystemResult
+from service.artifact.array_types import Float64Array, IntArray
 from service.artifact.features import EventArrays
 from service.artifact.item_cf import ItemCF, Popularity
 from service.artifact.repeat_purchase import Repeat
@@ -170,12 +170,12 @@ def _protocol(split: Split, exclude_history: bool) -> str:
 def _measure(
     lists: IntArray,
     targets: IntArray,
-    information: metrics.FloatArray,
+    information: Float64Array,
     content: sparse.csr_array | None,
     n_items: int,
 ) -> SystemResult:
     ranks = metrics.target_ranks(lists, targets)
-    per_user: dict[str, metrics.FloatArray] = {}
+    per_user: dict[str, Float64Array] = {}
     for k in metrics.KS:
         per_user[f"recall@{k}"] = metrics.recall(ranks, k)
         per_user[f"ndcg@{k}"] = metrics.ndcg(ranks, k)

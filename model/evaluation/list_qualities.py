@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from model.data.dataset import IntArray
-from model.evaluation.metrics import FloatArray
+from service.artifact.array_types import Float64Array, IntArray
 
 POPULARITY_GROUPS = ("head", "middle", "tail")
 
@@ -54,17 +53,17 @@ def popularity_group(train_items: IntArray, n_items: int) -> IntArray:
     return group
 
 
-def tail_share(lists: IntArray, k: int, group: IntArray) -> FloatArray:
+def tail_share(lists: IntArray, k: int, group: IntArray) -> Float64Array:
     """[users] share of the tail among the first k (average percentage of long tail items, Abdollahpouri et al., 2019);
     NaN for an empty list."""
     shown = lists[:, :k]
     tail = (group[np.maximum(shown, 0)] == POPULARITY_GROUPS.index("tail")) & (shown >= 0)
     size = (shown >= 0).sum(axis=1)
-    share: FloatArray = np.divide(tail.sum(axis=1), size, out=np.full(len(lists), np.nan), where=size > 0)
+    share: Float64Array = np.divide(tail.sum(axis=1), size, out=np.full(len(lists), np.nan), where=size > 0)
     return share
 
 
-def inter_list_diversity(lists: IntArray, k: int, n_items: int) -> FloatArray:
+def inter_list_diversity(lists: IntArray, k: int, n_items: int) -> Float64Array:
     """[users] mean of 1 - |A ∩ B| / k over the lists B of all others, first k each; its mean over the users is
     that over all pairs (Zhou et al., PNAS 2010). NaN for a single user.
 
@@ -79,7 +78,7 @@ def inter_list_diversity(lists: IntArray, k: int, n_items: int) -> FloatArray:
     return np.asarray(1 - shared / (k * (users - 1)), np.float64)
 
 
-def of_pairs(values: FloatArray) -> FloatArray:
+def of_pairs(values: Float64Array) -> Float64Array:
     """[users] of a measure whose mean is one over pairs of users (`inter_list_diversity`), spread twice as far about
     that mean, so that the mean over resampled users varies as it does: a user stands on either side of the pairs, and
     the variance of such a mean is that of twice the users' values (Hoeffding, 1948)."""

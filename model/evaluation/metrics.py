@@ -13,9 +13,8 @@ import numpy.typing as npt
 import polars as pl
 from scipy import sparse
 
-from model.data.dataset import CategoryKind, IntArray
-
-FloatArray = npt.NDArray[np.float64]
+from model.data.dataset import CategoryKind
+from service.artifact.array_types import Float64Array, IntArray
 
 KS: tuple[int, ...] = (5, 10, 20)
 NOT_RANKED = -1
@@ -27,17 +26,17 @@ def target_ranks(lists: IntArray, targets: IntArray) -> IntArray:
     return np.where(hit.any(axis=1), hit.argmax(axis=1), NOT_RANKED)
 
 
-def recall(ranks: IntArray, k: int) -> FloatArray:
+def recall(ranks: IntArray, k: int) -> Float64Array:
     """[users] 1 where the target is among the first k."""
     return _found(ranks, k).astype(np.float64)
 
 
-def ndcg(ranks: IntArray, k: int) -> FloatArray:
+def ndcg(ranks: IntArray, k: int) -> Float64Array:
     """[users] 1 / log2(rank + 2) for a target among the first k, else 0 (Järvelin & Kekäläinen, 2002)."""
     return np.where(_found(ranks, k), 1 / np.log2(np.maximum(ranks, 0) + 2), 0.0)
 
 
-def mrr(ranks: IntArray, k: int) -> FloatArray:
+def mrr(ranks: IntArray, k: int) -> Float64Array:
     """[users] 1 / (rank + 1) for a target among the first k, else 0."""
     return np.where(_found(ranks, k), 1 / (np.maximum(ranks, 0) + 1), 0.0)
 
@@ -48,7 +47,7 @@ def coverage(lists: IntArray, k: int, n_items: int) -> float:
     return float((shown >= 0).sum() / max(1, n_items))
 
 
-def self_information(train_items: IntArray, n_items: int) -> FloatArray:
+def self_information(train_items: IntArray, n_items: int) -> Float64Array:
     """[items] bits: -log2 of the item's share of the training events.
 
     An item without any counts as seen once: how rare it is cannot be known more closely.
@@ -58,14 +57,14 @@ def self_information(train_items: IntArray, n_items: int) -> FloatArray:
     return np.asarray(-np.log2(share), np.float64)
 
 
-def novelty(lists: IntArray, k: int, information: FloatArray) -> FloatArray:
+def novelty(lists: IntArray, k: int, information: Float64Array) -> Float64Array:
     """[users] mean self-information of the first k, in bits (Zhou et al., PNAS 2010); NaN if none."""
     shown = lists[:, :k]
     bits = np.where(shown >= 0, information[np.maximum(shown, 0)], 0.0).sum(axis=1)
     return _divide(bits, (shown >= 0).sum(axis=1))
 
 
-def diversity(lists: IntArray, k: int, content: sparse.csr_array) -> FloatArray:
+def diversity(lists: IntArray, k: int, content: sparse.csr_array) -> Float64Array:
     """[users] intra-list diversity of the first k: 1 - the mean cosine over all pairs of items of the list
     (the complement of Ziegler et al.'s intra-list similarity, WWW 2005).
 
@@ -110,7 +109,7 @@ def item_content(items: pl.DataFrame, item_ids: Sequence[str], kind: CategoryKin
     return sparse.csr_array((np.ones(len(flat)), flat, ends), shape=(len(item_ids), max(1, len(features))))
 
 
-def mean(values: FloatArray) -> float | None:
+def mean(values: Float64Array) -> float | None:
     """The mean over the users for whom the metric is defined, None where there is none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else None
@@ -120,7 +119,7 @@ def _found(ranks: IntArray, k: int) -> npt.NDArray[np.bool_]:
     return (ranks >= 0) & (ranks < k)
 
 
-def _divide(numerator: FloatArray, denominator: npt.NDArray[np.float64] | IntArray) -> FloatArray:
+def _divide(numerator: Float64Array, denominator: npt.NDArray[np.float64] | IntArray) -> Float64Array:
     """Element by element, NaN where the denominator is 0."""
     out = np.full(len(numerator), np.nan)
     np.divide(numerator, denominator, out=out, where=np.asarray(denominator) > 0)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from model.data.dataset import NO_SCENE, IntArray
+from model.data.dataset import NO_SCENE
 from model.data.split import Holdout, Split
 from model.training.conditions import Conditions
+from service.artifact.array_types import IntArray
 from service.artifact.features import GAP_UNKNOWN, ContextVocabulary
 
 # What can be known; "category" and "price_band" are those of the item that is looked for.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from model.data.dataset import IntArray
 from model.evaluation.evaluate import DEPTH, Histories, Ranker
 from model.evaluation.question_context import Asking
 from model.network.encoders.registry import receptive_field
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import BATCH, dense_scores, recent
+from service.artifact.array_types import IntArray
 from service.artifact.features import GAP_UNKNOWN, Vocabulary
 from service.engine.baseline_engine import BaselineEngine
 from service.engine.decoding import Decoding

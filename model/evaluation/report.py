@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.table import Table
 
-from model.data.dataset import IntArray
 from model.evaluation.bootstrap import Interval
-from model.evaluation.metrics import KS, FloatArray
+from model.evaluation.metrics import KS
+from service.artifact.array_types import Float64Array, IntArray
 
 _FAMILIES: tuple[str, ...] = ("recall", "ndcg", "mrr", "coverage", "novelty", "diversity")
 METRICS: tuple[str, ...] = tuple(f"{family}@{k}" for family in _FAMILIES for k in KS)
@@ -26,7 +26,7 @@ class SystemResult:
     """
 
     figures: Mapping[str, float | None]
-    per_user: Mapping[str, FloatArray]
+    per_user: Mapping[str, Float64Array]
     lists: IntArray
 
 

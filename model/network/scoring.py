@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.data.dataset import IntArray
 from model.network.gpt4rec import GPT4Rec
+from service.artifact.array_types import IntArray
 from service.artifact.features import GAP_UNKNOWN, EventArrays, Vocabulary
 
 

@@ -22,9 +22,8 @@ from scipy.special import erf
 
 from model.data.dataset import Dataset
 from model.errors import RunError
+from service.artifact.array_types import FloatArray
 from service.common.atomic_files import save_aside
-
-FloatArray = npt.NDArray[np.float32]
 
 PACKAGE = "all_minilm_l6_v2"
 DIM = 384

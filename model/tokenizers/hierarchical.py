@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from model.tokenizers.item_content import ItemContent
-from model.tokenizers.tokenizer import MAX_BRANCHING, IntArray, Tokenizer, unique_last_tokens
+from model.tokenizers.tokenizer import MAX_BRANCHING, Tokenizer, unique_last_tokens
+from service.artifact.array_types import IntArray
 
 
 class HierarchicalTokenizer(Tokenizer):

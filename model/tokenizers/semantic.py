@@ -19,9 +19,8 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.exceptions import ConvergenceWarning
 
 from model.tokenizers.item_content import ItemContent
-from model.tokenizers.tokenizer import MAX_BRANCHING, IntArray, Tokenizer, unique_last_tokens
-
-FloatArray = npt.NDArray[np.float32]
+from model.tokenizers.tokenizer import MAX_BRANCHING, Tokenizer, unique_last_tokens
+from service.artifact.array_types import FloatArray, IntArray
 
 CO_OCCURRENCE_WINDOW = 10
 VECTOR_DIM = 48

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.tokenizers.item_content import ItemContent
-
-IntArray = npt.NDArray[np.int64]
+from service.artifact.array_types import IntArray
 
 MAX_BRANCHING = 256
 

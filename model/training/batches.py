@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from model.data.dataset import NO_SCENE, Sequences
+from service.artifact.array_types import IntArray
 from service.artifact.features import GAP_UNKNOWN, START_TYPE
-
-IntArray = npt.NDArray[np.int64]
 
 NO_TARGET = -1
 

@@ -12,16 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import torch
 from torch import Tensor
 
 from model.data.dataset import NO_SCENE, Dataset, Sequences
 from model.training.config import TrainConfig
+from service.artifact.array_types import Float64Array
 from service.artifact.features import EVENT_TYPES, GAP_UNKNOWN, SIGNAL_TYPES, ContextVocabulary
-
-FloatArray = npt.NDArray[np.float64]
 
 GAP_QUANTILE = 0.99
 CONTROL_LEVELS = 2  # of a category path
@@ -36,7 +34,7 @@ def item_controls(dataset: Dataset, item_ids: list[str]) -> list[list[str]]:
     return [list(rows.get(item, [])) if whole else list(rows.get(item, [])[:CONTROL_LEVELS]) for item in item_ids]
 
 
-def item_prices(dataset: Dataset, train: Sequences) -> FloatArray:
+def item_prices(dataset: Dataset, train: Sequences) -> Float64Array:
     """[items] the item table's prices; where it has none at all, the median of what was paid in the training part's
     purchases. NaN where neither is known."""
     listed = dataset.items.filter(pl.col("price").is_not_null()).select("item_id", "price")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from model.data.dataset import IntArray
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import dense_logits
+from service.artifact.array_types import IntArray
 
 FULL_SOFTMAX_ITEMS = 5000
 SAMPLED_NEGATIVES = 512

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from model.data.dataset import IntArray
 from model.data.split import Holdout, Split
 from model.network.encoders.registry import receptive_field
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import dense_scores, recent
+from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays, Vocabulary
 
 

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from service.artifact.array_types import Array
 
 ALIGNMENT = 64
 READ_BYTES_MAX = 16 * 2**20

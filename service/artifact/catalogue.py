@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.artifact.arrays import Array, map_arrays, save_arrays
+from service.artifact.array_types import Array, BoolArray
+from service.artifact.arrays import map_arrays, save_arrays
 from service.artifact.columns import Rows, TextIndex, Texts
 
-BoolArray = npt.NDArray[np.bool_]
 Int32Array = npt.NDArray[np.int32]
 
 FACETS = ("category", "brand", "attribute")

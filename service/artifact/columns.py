@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from service.artifact.arrays import Array
+from service.artifact.array_types import Array
 
 T = TypeVar("T")
 

@@ -18,11 +18,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from service.artifact.array_types import BoolArray, FloatArray, IntArray
 from service.artifact.arrays import ArrayFileError, map_arrays, save_arrays
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 
 FORMAT_VERSION = 2
 DEFAULT_HORIZON = 50

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
+from service.artifact.array_types import IntArray
 
 PRIME = 2**31 - 1
 ROUND_KEYS = (715_827_883, 1_431_655_765)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.artifact.item_cf import BoolArray, FloatArray, IntArray
+from service.artifact.array_types import BoolArray, FloatArray, IntArray
 
 _NOTHING: IntArray = np.zeros(0, np.int64)
 

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from service.artifact.array_types import BoolArray, IntArray
 from service.artifact.arrays import map_arrays, save_arrays
 
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 # Allowed leaves under nodes: int32 where there can be many, uint8 for the leaves themselves.
 Counts = npt.NDArray[np.integer]
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.artifact.trie import IntArray, Trie
+from service.artifact.array_types import IntArray
+from service.artifact.trie import Trie
 
 Path = tuple[int, ...]
 

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from service.artifact.array_types import FloatArray
 from service.artifact.artifact import Artifact
 from service.catalogue.new_item_paths import Places, with_paths
 from service.catalogue.updates_file import NewItem, Updates, UpdatesFile, parse
 from service.common import logs
 from service.engine.decode.delta_table import MOST_WAITING, DeltaTable, like_vector
-from service.engine.jobs import FloatArray
 from service.engine.live_catalogue import LiveCatalogue
 
 log = logs.get(__name__)

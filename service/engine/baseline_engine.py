@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.repeat_purchase import Repeat
 from service.common.errors import ArtifactError, ModelError
 from service.engine.decode.filters import Filters, FilterTable
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.fallback import Constraints, Fallback, Listing
-from service.engine.jobs import DecodeJob, EncodeJob, IntArray, Job, Listed, Ranking
+from service.engine.jobs import DecodeJob, EncodeJob, Job, Listed, Ranking
 from service.engine.live_catalogue import LiveCatalogue
 from service.engine.run_groups import run_groups
 

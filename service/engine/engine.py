@@ -28,7 +28,7 @@ from service.engine.encode.explainer import Explainer
 from service.engine.encode.history_encoder import HistoryEncoder
 from service.engine.encoder_state import EncoderState
 from service.engine.interface import Explanation
-from service.engine.jobs import DecodeJob, EncodeJob, FloatArray, IntArray, Job, Listed, Ranking
+from service.engine.jobs import DecodeJob, EncodeJob, Job, Listed, Ranking
 from service.engine.live_catalogue import LiveCatalogue
 from service.engine.onnx_session import Device, GraphSession, Placement, Values
 
@@ -216,4 +216,4 @@ def _ranking(state: EncoderState, listed: Listed | Exception | None) -> Ranking 
     return Ranking(listed.items, listed.scores, state, listed.log_probs)
 
 
-__all__ = ["DecodeJob", "EncodeJob", "Engine", "FloatArray", "IntArray", "Job", "Listed", "Ranking"]
+__all__ = ["DecodeJob", "EncodeJob", "Engine", "Job", "Listed", "Ranking"]

@@ -11,13 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from service.artifact.array_types import BoolArray, FloatArray, IntArray
 from service.artifact.item_cf import ItemCF, Popularity
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 
 Source = Literal["gpt4rec", "item_cf", "popular"]
 

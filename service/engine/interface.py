@@ -6,19 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-
+from service.artifact.array_types import BoolArray, FloatArray
 from service.artifact.catalogue import CatalogueItem
 from service.artifact.features import EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF, Popularity
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.jobs import DecodeJob, EncodeJob, Listed
 from service.engine.live_catalogue import LiveCatalogue
-
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
-
 
 Filters = Mapping[str, Sequence[str]]
 

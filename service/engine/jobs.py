@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
+from service.artifact.array_types import FloatArray, IntArray
 from service.engine.decoding import Decoding, dense_width
 from service.engine.encoder_state import EncoderState
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 
 
 def encode_key(events: int) -> int:

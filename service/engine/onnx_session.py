@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
+from service.artifact.array_types import Array
 from service.common import logs
 from service.common.errors import ModelError, StartupError
 
 log = logs.get(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
-Array = npt.NDArray[Any]
 Values = Mapping[str, ort.OrtValue]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

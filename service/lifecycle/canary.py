@@ -11,12 +11,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.features import GAP_UNKNOWN, EventArrays
 from service.common.errors import ModelError
 from service.engine.decoding import Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.interface import EngineLike
-from service.engine.jobs import DecodeJob, EncodeJob, FloatArray, IntArray, Listed
+from service.engine.jobs import DecodeJob, EncodeJob, Listed
 
 _EVENTS = 9
 _K = 10

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from service.artifact.array_types import BoolArray
 from service.artifact.features import Vocabulary
 from service.batching.batcher import Batcher
 from service.common.deadline import Deadline
 from service.common.errors import FilterNotReady, InvalidRequest, ModelError, NotFound
 from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Fallback
-from service.engine.interface import BoolArray, Catalogue, EngineLike, Filters
+from service.engine.interface import Catalogue, EngineLike, Filters
 from service.engine.jobs import DecodeJob, EncodeJob, Listed
 from service.engine.live_catalogue import LiveCatalogue
 

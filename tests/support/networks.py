@@ -18,10 +18,9 @@ from export.graphs.graph_writer import GraphDtype
 from export.graphs.path_sampler import write_sampler
 from model.network.config import SIZES, NetworkConfig
 from model.network.gpt4rec import GPT4Rec
+from service.artifact.array_types import IntArray
 from service.artifact.catalogue import Catalogue, CatalogueItem
 from service.artifact.features import EVENT_TYPES
-
-IntArray = npt.NDArray[np.int64]
 
 
 def random_codes(rng: np.random.Generator, n_items: int, sizes: Sequence[int]) -> IntArray:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import polars as pl
 
-from model.data.dataset import CategoryKind
 from model.data.assemble import Raw, Table, numbered, split_tags
 from model.data.checks import ROW, Findings, require_columns
+from model.data.dataset import CategoryKind
 from model.data.errors import DataError
 from model.data.files import read_parquet, read_text
 from model.data.formats import LOG_COLUMNS

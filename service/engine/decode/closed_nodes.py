@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.artifact.trie import BoolArray, Counts, IntArray, Trie
+from service.artifact.array_types import BoolArray, IntArray
+from service.artifact.trie import Counts, Trie
 from service.engine.decode.filters import Mask
 
 _NONE = np.zeros(0, np.int64)

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from service.artifact.array_types import Array
 from service.artifact.graph_interface import NEVER
 from service.artifact.noise import seed_hash
 from service.common.errors import ModelError
@@ -20,7 +20,6 @@ from service.engine.jobs import DecodeJob, Listed
 from service.engine.onnx_session import Placement, Values
 from service.engine.run_groups import run_groups
 
-Array = npt.NDArray[Any]
 # (sampled, feeds, values that stay, shape, rows) → outputs by name
 Run = Callable[[bool, Mapping[str, Any], Sequence[Values], Hashable, int], dict[str, Array]]
 

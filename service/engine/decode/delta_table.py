@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from service.artifact.array_types import BoolArray, FloatArray, IntArray
 from service.artifact.noise import gumbel, hash_of
-from service.artifact.trie import BoolArray
-from service.engine.jobs import DecodeJob, FloatArray, IntArray, Listed
+from service.engine.jobs import DecodeJob, Listed
 
 MOST_WAITING = 4096
 # Items of a category that its mean is taken of: evenly spread, since more would not change it.

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from service.artifact.array_types import Array
 from service.artifact.artifact import Artifact
 from service.artifact.graph_interface import NEVER
 from service.artifact.noise import node_hash
 from service.artifact.trie import Trie, levels_with_row_tokens
 from service.engine.decode.delta_table import DeltaTable
 from service.engine.decode.filters import EVERYTHING, FilterTable, Mask
-from service.engine.onnx_session import Array, Placement, Values
+from service.engine.onnx_session import Placement, Values
 
 # Stacks of masks on the device, besides the one of everything.
 STACK_BYTES_MAX = 64 * 2**20

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from service.artifact.array_types import BoolArray, IntArray
 from service.artifact.catalogue import Catalogue
-from service.artifact.trie import BoolArray, Counts, IntArray, Trie
+from service.artifact.trie import Counts, Trie
 
 Filters = Mapping[str, Sequence[str]]
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from service.artifact.array_types import Array
 from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
 from service.common.errors import ModelError
 from service.engine.encode.encoder import Run
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.jobs import EncodeJob
-from service.engine.onnx_session import Array, Placement, Values
+from service.engine.onnx_session import Placement, Values
 from service.engine.run_groups import run_groups
 
 

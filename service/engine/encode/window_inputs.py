@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from service.artifact.array_types import Array, IntArray
 from service.engine.encoder_state import StateShape
-from service.engine.onnx_session import Array, Placement, Values
-
-IntArray = npt.NDArray[np.int64]
+from service.engine.onnx_session import Placement, Values
 
 
 class Windows:

@@ -18,10 +18,11 @@ from model.network.config import StateDtype
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import recent
 from model.training.batches import collate, cut
-from service.artifact.features import GAP_UNKNOWN, START_TYPE, EventArrays, IntArray, Vocabulary
+from service.artifact.array_types import FloatArray, IntArray
+from service.artifact.features import GAP_UNKNOWN, START_TYPE, EventArrays, Vocabulary
 from service.engine.decoding import Decoding
 from service.engine.encoder_state import EncoderState
-from service.engine.engine import Engine, FloatArray, Job, Ranking
+from service.engine.engine import Engine, Job, Ranking
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.data_builders import tiny_dataset
 from tests.support.networks import random_network

@@ -20,7 +20,8 @@ from export import artifact_writer
 from export.graphs.path_sampler import write_sampler
 from model.network.gpt4rec import GPT4Rec
 from model.reference.decoder import ReferenceDecoder, drawn_with, normalise, nucleus
-from service.artifact.features import GAP_UNKNOWN, IntArray
+from service.artifact.array_types import IntArray
+from service.artifact.features import GAP_UNKNOWN
 from service.artifact.noise import gumbel, node_hash, uniform
 from service.common.errors import ModelError
 from service.engine.decoding import STRATEGIES, WIDTH_BUCKETS, Decoding, dense_width

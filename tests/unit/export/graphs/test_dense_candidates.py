@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from export.graphs.dense_candidates import DENSE_ITEMS_MAX, dense_by_rule
 from export.parity_gate import Probe, check
+from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
-from service.artifact.features import GAP_UNKNOWN, EventArrays, IntArray
+from service.artifact.features import GAP_UNKNOWN, EventArrays
 from service.catalogue.updates import Likeness, assemble, build
 from service.catalogue.updates_file import parse
 from service.engine.decoding import Decoding

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.artifact.features import EVENT_TYPES
 from model.data.dataset import EVENT_SCHEMA, ITEM_SCHEMA, NO_SCENE, Dataset, fingerprint, sequences
 from model.data.errors import DataError
+from service.artifact.features import EVENT_TYPES
 from tests.support.data_builders import tiny_dataset
 
 

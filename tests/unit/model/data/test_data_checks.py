@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.data.dataset import Dataset
 from model.data.assemble import MAX_FEATURE_VALUES, Raw, Table, assemble, numbered
+from model.data.dataset import Dataset
 from model.data.errors import DataError
 from model.data.formats import Format, ImportRequest
 from model.data.importing import import_dataset

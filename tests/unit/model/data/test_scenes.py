@@ -10,14 +10,13 @@ import polars as pl
 import pytest
 import torch
 
-from service.artifact.features import GAP_UNKNOWN, ContextVocabulary, EventArrays
-from model.training.conditions import Conditions, fit_context, item_controls
-from model.training.config import TrainConfig
 from model.data.dataset import NO_SCENE, Dataset, sequences
 from model.data.split import Split, leave_one_out
-from model.network.scoring import dense_logits
-from model.network.scoring import encode_histories
+from model.network.scoring import dense_logits, encode_histories
+from model.training.conditions import Conditions, fit_context, item_controls
+from model.training.config import TrainConfig
 from model.training.trainer import Trainer
+from service.artifact.features import GAP_UNKNOWN, ContextVocabulary, EventArrays
 from tests.support.data_builders import tiny_dataset
 
 ITEMS = 10

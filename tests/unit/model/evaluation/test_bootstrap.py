@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from model.evaluation.bootstrap import holm, paired_bootstrap
-from model.evaluation.metrics import FloatArray
+from service.artifact.array_types import Float64Array
 
 
 def test_of_equal_systems_finds_no_difference() -> None:
@@ -59,7 +59,7 @@ def test_users_of_one_cluster_are_drawn_together() -> None:
 
 
 @given(hnp.arrays(np.float64, st.integers(1, 30), elements=st.sampled_from([0.0, 0.5, 1.0])), st.integers(0, 9))
-def test_swapping_the_systems_negates_the_difference(ours: FloatArray, seed: int) -> None:
+def test_swapping_the_systems_negates_the_difference(ours: Float64Array, seed: int) -> None:
     theirs = np.random.default_rng(seed).permutation(ours)
     forth = paired_bootstrap(ours, theirs, samples=200, seed=seed)
     assert paired_bootstrap(theirs, ours, samples=200, seed=seed).difference == -forth.difference
@@ -67,7 +67,7 @@ def test_swapping_the_systems_negates_the_difference(ours: FloatArray, seed: int
 
 
 @pytest.mark.parametrize("theirs", [np.zeros(3), np.zeros(0), np.array([np.nan, 0])])
-def test_refuses_what_does_not_pair(theirs: FloatArray) -> None:
+def test_refuses_what_does_not_pair(theirs: Float64Array) -> None:
     with pytest.raises(ValueError, match=r"users|defined"):
         paired_bootstrap(np.zeros(2), theirs)
     with pytest.raises(ValueError, match="a cluster for each user"):

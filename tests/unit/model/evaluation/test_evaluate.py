@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 from scipy import sparse
 
-from model.data.dataset import IntArray, Sequences
+from model.data.dataset import Sequences
 from model.data.split import Split, leave_one_out, time_split
 from model.evaluation.evaluate import DEPTH, Histories, Ranker, evaluate, item_cf_ranker, popularity_ranker
 from model.evaluation.report import METRICS, Evaluation
+from service.artifact.array_types import IntArray
 from service.artifact.item_cf import ItemCF, Popularity
 
 N_ITEMS = 40

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from model.data.dataset import ITEM_SCHEMA, IntArray
+from model.data.dataset import ITEM_SCHEMA
 from model.evaluation import metrics
+from service.artifact.array_types import IntArray
 
 LISTS = np.array([[3, 1, 2, 0], [4, 0, -1, -1], [-1, -1, -1, -1]], np.int64)
 TARGETS = np.array([2, 4, 0], np.int64)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.data.dataset import IntArray
 from model.evaluation import list_qualities
+from service.artifact.array_types import IntArray
 
 ITEMS = 12
 

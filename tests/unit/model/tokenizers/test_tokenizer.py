@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,10 +19,10 @@ from model.tokenizers.item_content import ItemContent, contents_of
 from model.tokenizers.loading import load_tokenizer
 from model.tokenizers.semantic import SemanticTokenizer, balanced_assignment, nearest_codes
 from model.tokenizers.tokenizer import MAX_BRANCHING, Tokenizer, unique_last_tokens
+from service.artifact.array_types import IntArray
 from service.artifact.trie import Trie
 from tests.support.data_builders import tiny_dataset
 
-IntArray = npt.NDArray[np.int64]
 KINDS = ("atomic", "hierarchical", "semantic")
 every_kind = pytest.mark.parametrize("kind", KINDS)
 

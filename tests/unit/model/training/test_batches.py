@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,8 +14,6 @@ from hypothesis import strategies as st
 from model.data.dataset import NO_SCENE, Sequences
 from model.training.batches import NO_TARGET, Batch, BatchPlan, Chunks, collate, cut
 from service.artifact.features import GAP_UNKNOWN, START_TYPE
-
-IntArray = npt.NDArray[np.int64]
 
 START = 10_000
 

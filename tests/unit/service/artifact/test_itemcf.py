@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.artifact import item_cf
+from service.artifact.array_types import BoolArray, FloatArray, IntArray
 from service.artifact.arrays import save_arrays
-from service.artifact.item_cf import BoolArray, FloatArray, IntArray, ItemCF, Popularity, ScorerFileError
+from service.artifact.item_cf import ItemCF, Popularity, ScorerFileError
 
 
 def ints(*values: int) -> IntArray:

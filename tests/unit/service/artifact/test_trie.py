@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.artifact.array_types import IntArray
 from service.artifact.trie import Trie
 
-IntArray = npt.NDArray[np.int64]
 Prefix = tuple[int, ...]
 
 

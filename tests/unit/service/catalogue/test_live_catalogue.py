@@ -9,11 +9,12 @@ import numpy as np
 import orjson
 import pytest
 
+from service.artifact.array_types import FloatArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN
 from service.catalogue.updates import CatalogueUpdates
 from service.engine.decoding import Decoding
-from service.engine.engine import DecodeJob, EncodeJob, Engine, FloatArray, Listed
+from service.engine.engine import DecodeJob, EncodeJob, Engine, Listed
 from tests.support.artifacts import write_artifact
 
 STRATEGIES = [Decoding("greedy"), Decoding("beam"), Decoding("top_p"), Decoding("temperature", temperature=1.2)]
