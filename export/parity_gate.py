@@ -20,11 +20,11 @@ from model.network.encoders.registry import receptive_field, streams
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import recent
 from model.reference.attention_rollout import attention_rollout
-from model.reference.decoder import Listed, ReferenceDecoder
+from model.reference.decoder import ReferenceDecoder, ScoredItem
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, EventArrays, Vocabulary
 from service.engine.decoding import Decoding
-from service.engine.engine import Engine, Job, Ranking
+from service.engine.engine import Engine, Job, JobResult
 
 TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "int8": 2e-1}
 OVERLAP_AT_10 = {"float32": 1.0, "float16": 0.99, "int8": 0.99}
@@ -175,7 +175,7 @@ def _explain(result: GateResult, engine: Engine, model: GPT4Rec, events: EventAr
     result.hidden = max(result.hidden, float(np.abs(got.h - hidden.numpy()).max()))
 
 
-def _streamed(engine: Engine, job: Job) -> Ranking:
+def _streamed(engine: Engine, job: Job) -> JobResult:
     half = len(job.item) // 2
     if half == 0 or not engine.artifact.streaming:
         return _run(engine, replace(job, k=0))
@@ -185,14 +185,14 @@ def _streamed(engine: Engine, job: Job) -> Ranking:
     return _run(engine, rest)
 
 
-def _run(engine: Engine, job: Job) -> Ranking:
+def _run(engine: Engine, job: Job) -> JobResult:
     result = engine.run([job])[0]
     if isinstance(result, Exception):
         raise result
     return result
 
 
-def _compare(result: GateResult, where: str, got: Ranking, want: Sequence[Listed], dtype: GraphDtype) -> float:
+def _compare(result: GateResult, where: str, got: JobResult, want: Sequence[ScoredItem], dtype: GraphDtype) -> float:
     """Log-probabilities of what both list; for float32, position by position up to ties. Returns the overlap."""
     expected = {one.item: one for one in want}
     items = got.items.tolist()
@@ -205,7 +205,7 @@ def _compare(result: GateResult, where: str, got: Ranking, want: Sequence[Listed
     return len(shared) / max(len(want), 1)
 
 
-def _same_order(result: GateResult, where: str, items: list[int], got: Ranking, want: Sequence[Listed]) -> None:
+def _same_order(result: GateResult, where: str, items: list[int], got: JobResult, want: Sequence[ScoredItem]) -> None:
     if len(items) != len(want):
         result.fail(f"{where}: {len(items)} items instead of {len(want)}")
         return

@@ -37,7 +37,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Listed:
+class ScoredItem:
     item: int
     score: float
     log_prob: float
@@ -66,7 +66,7 @@ class ReferenceDecoder:
     @torch.no_grad()
     def decode(
         self, q: torch.Tensor, decoding: Decoding, k: int, width: int, allowed: Sequence[int], seed: int
-    ) -> list[Listed]:
+    ) -> list[ScoredItem]:
         """The list of at most k items for one query q [d], out of the `allowed` items."""
         if not self.dense:
             scored = self._scored(self._beam(q, decoding, width, allowed, seed), q)
@@ -84,7 +84,7 @@ class ReferenceDecoder:
     @torch.no_grad()
     def candidates(
         self, q: torch.Tensor, decoding: Decoding, k: int, width: int, allowed: Sequence[int]
-    ) -> list[Listed]:
+    ) -> list[ScoredItem]:
         """What the beam and the dense score find, in no order, by the blended score."""
         kept = self._beam(q, Decoding("beam"), width, allowed, seed=0)
         found = {node.path for node in kept}
@@ -153,14 +153,14 @@ class ReferenceDecoder:
             return node
         return replace(node, state=self.model.step(level, node.state, torch.tensor(node.path[-1])))
 
-    def _scored(self, kept: list[Node], q: torch.Tensor) -> list[Listed]:
+    def _scored(self, kept: list[Node], q: torch.Tensor) -> list[ScoredItem]:
         """Blended scores, in the order of the nodes."""
         items = [self.item[node.path] for node in kept]
         dense = [float(self.table[item].double() @ q.double()) for item in items]
         mass = log_sum_exp([node.log_prob for node in kept])
         spread = log_sum_exp(dense)
         return [
-            Listed(item, (1 - self.blend) * node.log_prob + self.blend * (d - spread + mass), node.log_prob)
+            ScoredItem(item, (1 - self.blend) * node.log_prob + self.blend * (d - spread + mass), node.log_prob)
             for item, node, d in zip(items, kept, dense, strict=True)
         ]
 
@@ -180,11 +180,11 @@ class ReferenceDecoder:
         return {self.item[node.path]: math.exp(node.phi) for node in kept}
 
 
-def ranked(scored: list[Listed]) -> list[Listed]:
+def ranked(scored: list[ScoredItem]) -> list[ScoredItem]:
     return sorted(scored, key=lambda one: -one.score)
 
 
-def drawn_with(scored: list[Listed], decoding: Decoding) -> dict[int, float]:
+def drawn_with(scored: list[ScoredItem], decoding: Decoding) -> dict[int, float]:
     """Item → log-probability of being drawn first, before the nucleus."""
     return normalise({one.item: one.score * decoding.inverse_temperature for one in scored})
 

@@ -19,8 +19,8 @@ from service.artifact.repeat_purchase import Repeat
 from service.common.errors import ArtifactError, ModelError
 from service.engine.decode.filters import Filters, FilterTable
 from service.engine.encoder_state import EncoderState, StateShape
-from service.engine.fallback import Constraints, Fallback, Listing
-from service.engine.jobs import DecodeJob, EncodeJob, Job, Listed, Ranking
+from service.engine.fallback import Constraints, Fallback, RecommendationList
+from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResult
 from service.engine.live_catalogue import LiveCatalogue
 from service.engine.run_groups import run_groups
 
@@ -39,7 +39,7 @@ class BaselineEngine:
         self._fallback = Fallback(artifact.item_cf, artifact.popularity)
         self._filters = FilterTable(artifact.trie, artifact.catalogue, rows=len(artifact.catalogue))
         about: Mapping[str, Any] = artifact.baseline or {}
-        scorers: dict[str, Callable[[IntArray, int, Constraints], Listing]] = {
+        scorers: dict[str, Callable[[IntArray, int, Constraints], RecommendationList]] = {
             "item_cf": self._neighbours,
             "popularity": self._popular,
             "repeat": self._repeated,
@@ -82,15 +82,15 @@ class BaselineEngine:
             "encoder", jobs, lambda: run_groups(jobs, lambda _: 0, lambda rows: list(map(self._state, rows)))
         )
 
-    def decode(self, jobs: Sequence[DecodeJob]) -> list[Listed | Exception]:
+    def decode(self, jobs: Sequence[DecodeJob]) -> list[DecodedList | Exception]:
         """A list for every job, in order. A job that cannot be run gets its own error and harms no other."""
         return self._timed(
             "decoder", jobs, lambda: run_groups(jobs, lambda _: 0, lambda rows: list(map(self._list, rows)))
         )
 
-    def run(self, jobs: Sequence[Job]) -> list[Ranking | Exception]:
+    def run(self, jobs: Sequence[Job]) -> list[JobResult | Exception]:
         """`encode` and, where k > 0, `decode`, for every job in order."""
-        results: list[Ranking | Exception] = []
+        results: list[JobResult | Exception] = []
         for job, state in zip(jobs, self.encode([job.to_encode for job in jobs]), strict=True):
             if isinstance(state, Exception):
                 results.append(state)
@@ -99,7 +99,7 @@ class BaselineEngine:
             results.append(
                 listed
                 if isinstance(listed, Exception)
-                else Ranking(listed.items, listed.scores, state, listed.log_probs)
+                else JobResult(listed.items, listed.scores, state, listed.log_probs)
             )
         return results
 
@@ -113,22 +113,22 @@ class BaselineEngine:
         h[len(h) - len(newest) :] = newest
         return EncoderState.of_hidden(h)
 
-    def _list(self, job: DecodeJob) -> Listed:
+    def _list(self, job: DecodeJob) -> DecodedList:
         history = job.h[job.h > NO_ITEM].astype(np.int64)
         allowed = self._filters.mask(job.allowed).item_ok
         listing = self._score(history, job.k, Constraints(allowed, job.excluded))
         scores = listing.scores.astype(np.float32)
-        return Listed(listing.items, scores, scores)
+        return DecodedList(listing.items, scores, scores)
 
-    def _neighbours(self, history: IntArray, k: int, limits: Constraints) -> Listing:
+    def _neighbours(self, history: IntArray, k: int, limits: Constraints) -> RecommendationList:
         return self._fallback.by_history(history, k, limits)
 
-    def _popular(self, _: IntArray, k: int, limits: Constraints) -> Listing:
+    def _popular(self, _: IntArray, k: int, limits: Constraints) -> RecommendationList:
         return self._fallback.popular(k, limits)
 
-    def _repeated(self, history: IntArray, k: int, limits: Constraints) -> Listing:
+    def _repeated(self, history: IntArray, k: int, limits: Constraints) -> RecommendationList:
         items, scores = self._repeat.recommend(history, k, limits.allowed, limits.excluded)
-        return self._fallback.fill(Listing(items, scores, "gpt4rec"), k, limits)
+        return self._fallback.fill(RecommendationList(items, scores, "gpt4rec"), k, limits)
 
     def _timed(self, graph: str, jobs: Sequence[Any], work: Callable[[], list[Any]]) -> list[Any]:
         began = time.perf_counter()
@@ -138,4 +138,4 @@ class BaselineEngine:
         return results
 
 
-_EMPTY = Listed(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32))
+_EMPTY = DecodedList(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32))

@@ -28,7 +28,7 @@ from service.engine.encode.explainer import Explainer
 from service.engine.encode.history_encoder import HistoryEncoder
 from service.engine.encoder_state import EncoderState
 from service.engine.interface import Explanation
-from service.engine.jobs import DecodeJob, EncodeJob, Job, Listed, Ranking
+from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResult
 from service.engine.live_catalogue import LiveCatalogue
 from service.engine.onnx_session import Device, GraphSession, Placement, Values
 
@@ -148,7 +148,7 @@ class Engine:
         own error and harms no other."""
         return self._encoder.encode(jobs)
 
-    def decode(self, jobs: Sequence[DecodeJob]) -> list[Listed | Exception]:
+    def decode(self, jobs: Sequence[DecodeJob]) -> list[DecodedList | Exception]:
         """A list for every job, in order, in runs grouped by width. A job that cannot be run gets its own error and
         harms no other."""
         return self._decoder.decode(jobs)
@@ -162,7 +162,7 @@ class Engine:
         """What each event of a history carried to its hidden state. Not for the request path: it encodes all of it."""
         return self._explainer.explain(events, self._tables.values, from_start=from_start)
 
-    def run(self, jobs: Sequence[Job]) -> list[Ranking | Exception]:
+    def run(self, jobs: Sequence[Job]) -> list[JobResult | Exception]:
         """`encode` and, where k > 0, `decode`, for every job in order."""
         states = self.encode([job.to_encode for job in jobs])
         encoded = [(job, state) for job, state in zip(jobs, states, strict=True) if not isinstance(state, Exception)]
@@ -208,12 +208,12 @@ def _result(result: R | Exception) -> R:
     return result
 
 
-def _ranking(state: EncoderState, listed: Listed | Exception | None) -> Ranking | Exception:
+def _ranking(state: EncoderState, listed: DecodedList | Exception | None) -> JobResult | Exception:
     if isinstance(listed, Exception):
         return listed
     if listed is None:
-        return Ranking(_NO_ITEMS, _NO_SCORES, state, _NO_SCORES)
-    return Ranking(listed.items, listed.scores, state, listed.log_probs)
+        return JobResult(_NO_ITEMS, _NO_SCORES, state, _NO_SCORES)
+    return JobResult(listed.items, listed.scores, state, listed.log_probs)
 
 
-__all__ = ["DecodeJob", "EncodeJob", "Engine", "Job", "Listed", "Ranking"]
+__all__ = ["DecodeJob", "EncodeJob", "Engine", "Job", "DecodedList", "JobResult"]

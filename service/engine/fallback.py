@@ -27,7 +27,7 @@ class Constraints:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class RecommendationList:
     """A list and where it came from: `items` [n ≤ k] catalogue indices, `scores` [n], best first."""
 
     items: IntArray
@@ -44,7 +44,7 @@ class Fallback:
     popularity: Popularity
     stand_in: Mapping[int, int] = field(default_factory=dict)
 
-    def by_history(self, history: IntArray, k: int, limits: Constraints) -> Listing:
+    def by_history(self, history: IntArray, k: int, limits: Constraints) -> RecommendationList:
         """Item-CF, filled up with popular items; popular alone where no event of the history has a neighbour.
 
         `history` [n] item indices, oldest first; an unknown item is any index outside the catalogue.
@@ -54,7 +54,7 @@ class Fallback:
         items, scores = self.item_cf.recommend(history, k, limits.allowed, limits.excluded)
         if not len(items):
             return self.popular(k, limits)
-        return self.fill(Listing(items, scores, "item_cf"), k, limits)
+        return self.fill(RecommendationList(items, scores, "item_cf"), k, limits)
 
     def similar(self, item: int, k: int, allowed: BoolArray | None = None) -> tuple[IntArray, FloatArray]:
         """The nearest neighbours of an item, (items [≤ k], similarities [≤ k]); a new item's begin with the one it is
@@ -71,18 +71,18 @@ class Fallback:
         first = np.ones(1, np.float32) if not len(items) else similarities[:1]
         return np.concatenate([[like], items])[:k], np.concatenate([first, similarities])[:k]
 
-    def popular(self, k: int, limits: Constraints) -> Listing:
+    def popular(self, k: int, limits: Constraints) -> RecommendationList:
         items, shares = self.popularity.recommend(k, limits.allowed, limits.excluded)
-        return self._with_new(Listing(items, shares, "popular"), k, limits)
+        return self._with_new(RecommendationList(items, shares, "popular"), k, limits)
 
-    def fill(self, listing: Listing, k: int, limits: Constraints) -> Listing:
+    def fill(self, listing: RecommendationList, k: int, limits: Constraints) -> RecommendationList:
         """Completes a list with popular items; what is added scores no higher than what is there."""
         items, scores = self.popularity.fill(listing.items, listing.scores, k, limits.allowed, limits.excluded)
         if len(scores) > len(listing.scores) > 0:
             scores[len(listing.scores) :] = min(0.0, float(listing.scores.min()))
-        return self._with_new(Listing(items, scores, listing.source), k, limits)
+        return self._with_new(RecommendationList(items, scores, listing.source), k, limits)
 
-    def _with_new(self, listing: Listing, k: int, limits: Constraints) -> Listing:
+    def _with_new(self, listing: RecommendationList, k: int, limits: Constraints) -> RecommendationList:
         """New items come after all others: a list is short only where fewer are allowed."""
         if len(listing.items) >= k or not self.stand_in:
             return listing
@@ -92,4 +92,4 @@ class Fallback:
         new = np.setdiff1d(new, np.concatenate([limits.excluded, listing.items]))[: k - len(listing.items)]
         last = min(0.0, float(listing.scores.min(initial=0.0)))
         scores = np.concatenate([listing.scores, np.full(len(new), last, np.float32)])
-        return Listing(np.concatenate([listing.items, new]), scores, listing.source)
+        return RecommendationList(np.concatenate([listing.items, new]), scores, listing.source)

@@ -69,7 +69,7 @@ class DecodeJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class DecodedList:
     """`items` [n ≤ k] catalogue indices best first, with `scores` [n] (blended log-probabilities) and `log_probs` [n]
     (the paths' own). Fewer than k only where fewer are allowed."""
 
@@ -120,8 +120,8 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
-    """`Listed`, with the state after the job's events."""
+class JobResult:
+    """`DecodedList`, with the state after the job's events."""
 
     items: IntArray
     scores: FloatArray

@@ -17,7 +17,7 @@ from service.common.errors import ModelError
 from service.engine.decoding import Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.interface import EngineLike
-from service.engine.jobs import DecodeJob, EncodeJob, Listed
+from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
 
 _EVENTS = 9
 _K = 10
@@ -88,7 +88,7 @@ def _start(engine: EngineLike) -> EncoderState:
     return _result(engine.encode([EncodeJob(None, nothing, nothing, nothing, from_start=True)])[0])
 
 
-def _decoded(engine: EngineLike, jobs: Sequence[DecodeJob]) -> list[Listed]:
+def _decoded(engine: EngineLike, jobs: Sequence[DecodeJob]) -> list[DecodedList]:
     return [_result(result) for result in engine.decode(jobs)]
 
 

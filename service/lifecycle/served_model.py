@@ -21,7 +21,7 @@ from service.common.errors import FilterNotReady, InvalidRequest, ModelError, No
 from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Fallback
 from service.engine.interface import Catalogue, EngineLike, Filters
-from service.engine.jobs import DecodeJob, EncodeJob, Listed
+from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
 
 # Filters kept ready: their masks are large, and a shop uses few of them.
@@ -39,7 +39,7 @@ class ServedModel:
 
     engine: EngineLike
     encoder: Batcher[EncodeJob, EncoderState]
-    decoder: Batcher[DecodeJob, Listed]
+    decoder: Batcher[DecodeJob, DecodedList]
     start_h: npt.NDArray[np.float32]
     vocabulary: Vocabulary
     catalogue: Catalogue
@@ -55,7 +55,7 @@ class ServedModel:
         cls,
         engine: EngineLike,
         encoder: Batcher[EncodeJob, EncoderState],
-        decoder: Batcher[DecodeJob, Listed],
+        decoder: Batcher[DecodeJob, DecodedList],
         start_h: npt.NDArray[np.float32],
         filter_thread: Executor,
     ) -> ServedModel:

@@ -32,8 +32,8 @@ from service.common.errors import (
 from service.common.metrics import Metrics
 from service.common.request_context import Call
 from service.engine.decoding import Decoding
-from service.engine.fallback import Constraints, Listing
-from service.engine.jobs import DecodeJob, Listed, encode_key
+from service.engine.fallback import Constraints, RecommendationList
+from service.engine.jobs import DecodedList, DecodeJob, encode_key
 from service.guard.guard import Decision, Guard, ModelRung, Outcome, Reason, Rung
 from service.history.past import Past, past
 from service.history.profile import Profile, facts_of
@@ -169,7 +169,7 @@ class Recommender:
 
     # -- the ladder
 
-    async def _descend(self, plan: Plan, decision: Decision) -> tuple[Listing, Rung, Reason | None]:
+    async def _descend(self, plan: Plan, decision: Decision) -> tuple[RecommendationList, Rung, Reason | None]:
         rung, reason, from_state = decision.rung, decision.reason, True
         while rung == "full" or rung == "narrow":
             try:
@@ -185,7 +185,9 @@ class Recommender:
             listing = self._below_model(plan, rung)
         return listing, "popular" if listing.source == "popular" else "item_cf", reason
 
-    async def _by_model(self, plan: Plan, rung: ModelRung, decision: Decision, *, from_state: bool) -> Listing:
+    async def _by_model(
+        self, plan: Plan, rung: ModelRung, decision: Decision, *, from_state: bool
+    ) -> RecommendationList:
         """One attempt at the engine; the guard learns how it went, whatever happens.
 
         Raises:
@@ -223,7 +225,7 @@ class Recommender:
             # The second attempt belongs to the same decision, and that has been reported.
             if from_state and self._guard.observe(outcome, plan.deadline.clock() - began, decision):
                 self._metrics.attempted(outcome)
-        listing = Listing(*_known(listed, plan.model), "gpt4rec")
+        listing = RecommendationList(*_known(listed, plan.model), "gpt4rec")
         if len(listing.items) < plan.request.k:
             listing = plan.model.fallback.fill(listing, plan.request.k, plan.limits)
         return listing
@@ -273,7 +275,7 @@ class Recommender:
             width=plan.width(rung) if rung == "narrow" else None,
         )
 
-    def _below_model(self, plan: Plan, rung: Rung) -> Listing:
+    def _below_model(self, plan: Plan, rung: Rung) -> RecommendationList:
         """Plain array work, a fraction of a millisecond; popularity where even that does not fit or fails."""
         fallback, k = plan.model.fallback, plan.request.k
         if rung != "popular" and not plan.deadline.passed:
@@ -283,7 +285,7 @@ class Recommender:
                 log.error("item_cf_failed", request_id=plan.call.request_id, **logs.where(error))
         return fallback.popular(k, plan.limits)
 
-    def _count(self, plan: Plan, listing: Listing, rung: Rung, reason: Reason | None, *, late: bool) -> None:
+    def _count(self, plan: Plan, listing: RecommendationList, rung: Rung, reason: Reason | None, *, late: bool) -> None:
         strategy = plan.decoding.strategy
         self._metrics.recommendations.labels(listing.source, reason or "", plan.segment, strategy).inc()
         self._guard.answered(listing.source)
@@ -309,7 +311,7 @@ def _excluded(request: RecommendRequest, profile: Profile, events: Past) -> npt.
     return np.union1d(seen, model.indices(request.exclude)) if request.exclude else seen
 
 
-def _known(listed: Listed, model: ServedModel) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def _known(listed: DecodedList, model: ServedModel) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Items and scores of a list, without items that came into the catalogue after the request did."""
     known = listed.items < len(model.catalogue.item_ids)
     return (listed.items, listed.scores) if known.all() else (listed.items[known], listed.scores[known])

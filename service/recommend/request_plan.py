@@ -11,7 +11,7 @@ from service.batching.run_costs import Forecast
 from service.common.deadline import Deadline
 from service.common.request_context import Call
 from service.engine.decoding import Decoding
-from service.engine.fallback import Constraints, Listing
+from service.engine.fallback import Constraints, RecommendationList
 from service.engine.jobs import decode_key
 from service.guard.guard import ModelRung, Reason, Rung
 from service.history.past import Past
@@ -66,7 +66,7 @@ class Plan:
             return 0
         return int.from_bytes(blake2b(self.call.request_id.encode(), digest_size=8).digest(), "big") >> 1
 
-    def answer(self, listing: Listing, rung: Rung, reason: Reason | None) -> dict[str, Any]:
+    def answer(self, listing: RecommendationList, rung: Rung, reason: Reason | None) -> dict[str, Any]:
         """The body of the answer."""
         return {
             "request_id": self.call.request_id,

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from service.engine.decoding import STRATEGIES, Decoding, Strategy
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
-from service.engine.jobs import DecodeJob, EncodeJob, Listed
+from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
 from service.history import state_blob
 from service.history.profile import Profile
 from service.store.records import Subject, UserRecord
@@ -110,7 +110,7 @@ class Deployment:
             assert [item["item_id"] for item in answer["items"]] == list(scores)
         np.testing.assert_allclose(got, list(scores.values()), atol=TOLERANCE[dtype] * 10, rtol=1e-3)
 
-    def expected(self, record: UserRecord, service: Service, decoding: Decoding, seed: int) -> Listed:
+    def expected(self, record: UserRecord, service: Service, decoding: Decoding, seed: int) -> DecodedList:
         model = service.runtime.model
         past = Profile(self.user, model, record).past
         seen = np.unique(model.indices(past.item_ids))
@@ -118,7 +118,7 @@ class Deployment:
         context = model.vocabulary.context.encode({})
         job = DecodeJob(self.encode(record, service).h, context, gap, decoding, K, 0, seen, seed)
         listed = self.reference.decode([job])[0]
-        assert isinstance(listed, Listed), listed
+        assert isinstance(listed, DecodedList), listed
         return listed
 
     def encode(self, record: UserRecord, service: Service) -> EncoderState:

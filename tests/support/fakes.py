@@ -14,7 +14,7 @@ from service.artifact.catalogue import CatalogueItem
 from service.artifact.features import ContextVocabulary, EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF, Popularity
 from service.engine.encoder_state import EncoderState, StateShape
-from service.engine.jobs import DecodeJob, EncodeJob, Listed
+from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
 from service.store.store import Store, StoreSettings
 
 N_ITEMS = 40
@@ -126,7 +126,7 @@ class FakeEngine:
         self.encode_go.wait()
         return [self._encode(job) for job in jobs]
 
-    def decode(self, jobs: Sequence[DecodeJob]) -> list[Listed | Exception]:
+    def decode(self, jobs: Sequence[DecodeJob]) -> list[DecodedList | Exception]:
         self.jobs.extend(jobs)
         self.batches.append(len(jobs))
         self.entered.set()
@@ -143,7 +143,7 @@ class FakeEngine:
             return RuntimeError("this state is bad")
         return add(job.state, EventArrays(job.item, job.type, job.time_ms))
 
-    def _list(self, job: DecodeJob) -> Listed | Exception:
+    def _list(self, job: DecodeJob) -> DecodedList | Exception:
         if self.fail_jobs or (self.fail_full_width and job.width is None):
             return RuntimeError("this job is bad")
         if not np.isfinite(job.h).all():
@@ -153,7 +153,7 @@ class FakeEngine:
         mask[job.excluded] = False
         items = np.flatnonzero(mask)[::-1][: job.k].astype(np.int64)
         scores = -np.arange(1, len(items) + 1, dtype=np.float32)
-        return Listed(items, scores, log_probs=scores)
+        return DecodedList(items, scores, log_probs=scores)
 
 
 def add(state: EncoderState | None, events: EventArrays) -> EncoderState:

@@ -16,7 +16,7 @@ from service.common.errors import ModelError
 from service.engine.decode.closed_nodes import Closed, closed_nodes
 from service.engine.decode.device_tables import Shape, Stack, Tables
 from service.engine.decode.filters import Mask
-from service.engine.jobs import DecodeJob, Listed
+from service.engine.jobs import DecodedList, DecodeJob
 from service.engine.onnx_session import Placement, Values
 from service.engine.run_groups import run_groups
 
@@ -37,11 +37,11 @@ class Decoder:
         self.tables = tables
         self._at, self._run = at, run
 
-    def decode(self, jobs: Sequence[DecodeJob]) -> list[Listed | Exception]:
+    def decode(self, jobs: Sequence[DecodeJob]) -> list[DecodedList | Exception]:
         """A list for every job, in order. A job that cannot be run gets its own error and harms no other."""
         return run_groups(jobs, lambda job: job.run_key, self._decode)
 
-    def _decode(self, jobs: Sequence[DecodeJob]) -> list[Listed]:
+    def _decode(self, jobs: Sequence[DecodeJob]) -> list[DecodedList]:
         """One run for jobs of one width and one graph."""
         width, sampled, dense = jobs[0].run_key
         if any(job.k > width for job in jobs):
@@ -173,11 +173,11 @@ def gap_input(gap_ms: int) -> tuple[float, float]:
     return (0.1 * math.log1p(gap_ms / 1000.0), 1.0) if gap_ms >= 0 else (0.0, 0.0)
 
 
-def _lists(jobs: Sequence[DecodeJob], out: Mapping[str, Array]) -> list[Listed]:
+def _lists(jobs: Sequence[DecodeJob], out: Mapping[str, Array]) -> list[DecodedList]:
     item, score, log_prob = out["item"], out["score"], out["log_prob"]
     found = np.count_nonzero(item >= 0, axis=2).ravel().tolist()
     lists = []
     for row, job in enumerate(jobs):  # padding has no job
         n = min(job.k, found[row])
-        lists.append(Listed(item[row, 0, :n], score[row, 0, :n], log_prob[row, 0, :n]))
+        lists.append(DecodedList(item[row, 0, :n], score[row, 0, :n], log_prob[row, 0, :n]))
     return lists

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from service.artifact.array_types import BoolArray, FloatArray, IntArray
 from service.artifact.noise import gumbel, hash_of
-from service.engine.jobs import DecodeJob, Listed
+from service.engine.jobs import DecodedList, DecodeJob
 
 MOST_WAITING = 4096
 # Items of a category that its mean is taken of: evenly spread, since more would not change it.
@@ -37,13 +37,13 @@ class DeltaTable:
 
     def merge(
         self,
-        listed: Listed,
+        listed: DecodedList,
         query: FloatArray,
         offset: float,
         job: DecodeJob,
         allowed: BoolArray,
         noise_level: int | None = None,
-    ) -> Listed:
+    ) -> DecodedList:
         """The list of a job with the waiting items in it: `query` [d] and `offset` are the decoder's for this row,
         `allowed` [m] says which items the job's filter admits, `noise_level` is that of the items' noise where sampled
         lists are drawn item by item. At most k, without repeats, none excluded."""
@@ -65,7 +65,7 @@ class DeltaTable:
         else:
             order = _by_key(_keys(items, scores, job, noise_level), len(listed.items))
         order = order[: job.k]
-        return Listed(items[order], scores[order], log_probs[order])
+        return DecodedList(items[order], scores[order], log_probs[order])
 
 
 def _keys(items: IntArray, scores: FloatArray, job: DecodeJob, noise_level: int) -> npt.NDArray[np.float64]:

@@ -22,7 +22,7 @@ from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.features import GAP_UNKNOWN, START_TYPE, EventArrays, Vocabulary
 from service.engine.decoding import Decoding
 from service.engine.encoder_state import EncoderState
-from service.engine.engine import Engine, Job, Ranking
+from service.engine.engine import Engine, Job, JobResult
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.data_builders import tiny_dataset
 from tests.support.networks import random_network
@@ -63,7 +63,7 @@ class Streamer:
         ]
         states = []
         for result in self.engine.run(jobs):
-            assert isinstance(result, Ranking), result
+            assert isinstance(result, JobResult), result
             states.append(result.state)
         return states
 
@@ -189,8 +189,8 @@ def test_a_state_of_another_shape_fails_that_job_alone(streamer: Streamer) -> No
     ]
     first, second, third = streamer.engine.run(jobs)
     assert isinstance(second, Exception)
-    assert isinstance(first, Ranking)
-    assert isinstance(third, Ranking)
+    assert isinstance(first, JobResult)
+    assert isinstance(third, JobResult)
 
 
 # ── training and serving ────────────────────────────────────────────────────────────────────────────────

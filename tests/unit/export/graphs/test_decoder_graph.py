@@ -25,7 +25,7 @@ from service.artifact.features import GAP_UNKNOWN
 from service.artifact.noise import gumbel, node_hash, uniform
 from service.common.errors import ModelError
 from service.engine.decoding import STRATEGIES, WIDTH_BUCKETS, Decoding, dense_width
-from service.engine.engine import Engine, Job, Ranking
+from service.engine.engine import Engine, Job, JobResult
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.networks import random_network
 
@@ -66,18 +66,18 @@ class Pair:
         )
         return replace(job, **changes)  # type: ignore[arg-type]
 
-    def run(self, *jobs: Job) -> list[Ranking]:
+    def run(self, *jobs: Job) -> list[JobResult]:
         results = self.engine.run(jobs)
         for result in results:
-            assert isinstance(result, Ranking), result
-        return [result for result in results if isinstance(result, Ranking)]
+            assert isinstance(result, JobResult), result
+        return [result for result in results if isinstance(result, JobResult)]
 
     def encoded(self, job: Job) -> Job:
         """The same question with its history already in the state."""
         state = self.run(replace(job, k=0))[0].state
         return replace(job, state=state, item=NOTHING, type=NOTHING, time_ms=NOTHING, from_start=False)
 
-    def query(self, ranking: Ranking, job: Job) -> torch.Tensor:
+    def query(self, ranking: JobResult, job: Job) -> torch.Tensor:
         """q in torch, from the engine's own state."""
         with torch.no_grad():
             return self.model.query(
@@ -116,7 +116,7 @@ decodings = st.builds(
 filters = st.sampled_from([{}, {"category": ["a"]}, {"category": ["a", "c"], "brand": ["x"]}, {"brand": ["y"]}])
 
 
-def assert_same_list(pair: Pair, job: Job, ranking: Ranking) -> None:
+def assert_same_list(pair: Pair, job: Job, ranking: JobResult) -> None:
     """Item by item; two items may trade places only where their scores tie."""
     allowed = pair.allowed(job)
     if not allowed:
@@ -276,7 +276,7 @@ def test_beam_finds_lists_of_higher_mean_log_probability_than_greedy(tmp_path: P
     assert means["beam"].mean() > means["greedy"].mean() + 1e-3
 
 
-def exact_probabilities(pair: Pair, job: Job, ranking: Ranking) -> dict[int, float]:
+def exact_probabilities(pair: Pair, job: Job, ranking: JobResult) -> dict[int, float]:
     """Of being drawn first, for the items inside the nucleus: along paths, or by the blend where that is drawn from."""
     query, reference = pair.query(ranking, job), pair.reference
     if not reference.dense:
@@ -334,7 +334,7 @@ def test_an_artefact_whose_sampler_goes_down_paths_is_served_as_it_is(
         assert ranking.items.tolist() == [one.item for one in want]
 
 
-def _asked(pair: Pair, decoding: Decoding, seed: int) -> tuple[Job, Ranking]:
+def _asked(pair: Pair, decoding: Decoding, seed: int) -> tuple[Job, JobResult]:
     job = pair.job(decoding, seed=seed)
     return job, pair.run(job)[0]
 
@@ -405,8 +405,8 @@ def test_a_list_longer_than_the_beam_is_refused_for_that_job_alone(three: Pair) 
     bad = replace(good, k=9)
     first, second, third = three.engine.run([good, bad, good])
     assert isinstance(second, Exception)
-    assert isinstance(first, Ranking)
-    assert isinstance(third, Ranking)
+    assert isinstance(first, JobResult)
+    assert isinstance(third, JobResult)
 
 
 def test_a_network_that_is_not_finite_is_an_error_and_no_short_list(three: Pair) -> None:
@@ -415,8 +415,8 @@ def test_a_network_that_is_not_finite_is_an_error_and_no_short_list(three: Pair)
     bad = replace(good, state=replace(good.state, h=good.state.h * np.float32(np.nan)))
     first, second, third = three.engine.run([good, bad, good])
     assert isinstance(second, ModelError)
-    assert isinstance(first, Ranking)
-    assert isinstance(third, Ranking)
+    assert isinstance(first, JobResult)
+    assert isinstance(third, JobResult)
 
 
 def test_float16_graphs_agree_within_their_tolerance(tmp_path: Path) -> None:
@@ -429,7 +429,7 @@ def test_float16_graphs_agree_within_their_tolerance(tmp_path: Path) -> None:
     for seed in range(40):
         job = pair.job(Decoding("beam"), seed=seed)
         rough, exact = half.run([job])[0], pair.run(job)[0]
-        assert isinstance(rough, Ranking)
+        assert isinstance(rough, JobResult)
         shared += len(set(rough.items.tolist()) & set(exact.items.tolist()))
         assert rough.scores.dtype == np.float32
     assert shared >= 0.99 * 400

@@ -19,7 +19,7 @@ from service.artifact.features import GAP_UNKNOWN, EventArrays
 from service.catalogue.updates import Likeness, assemble, build
 from service.catalogue.updates_file import parse
 from service.engine.decoding import Decoding
-from service.engine.engine import DecodeJob, Engine, Listed
+from service.engine.engine import DecodedList, DecodeJob, Engine
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.networks import random_network
 
@@ -51,10 +51,10 @@ def job(engine: Engine, seed: int, **changes: Any) -> DecodeJob:
     return replace(base, **changes)
 
 
-def listed(engine: Engine, *jobs: DecodeJob) -> list[Listed]:
+def listed(engine: Engine, *jobs: DecodeJob) -> list[DecodedList]:
     found = engine.decode(jobs)
-    assert all(isinstance(one, Listed) for one in found), found
-    return [one for one in found if isinstance(one, Listed)]
+    assert all(isinstance(one, DecodedList) for one in found), found
+    return [one for one in found if isinstance(one, DecodedList)]
 
 
 def query(engine: Engine, one: DecodeJob) -> Any:

@@ -18,13 +18,13 @@ from service.common.deadline import Deadline
 from service.common.errors import DeadlineExceeded, ModelAttemptFailed, ModelError, Overloaded
 from service.common.metrics import Metrics
 from service.engine.decoding import Decoding
-from service.engine.jobs import DecodeJob, Listed
+from service.engine.jobs import DecodedList, DecodeJob
 from tests.support.aio import asynchronous, eventually
 from tests.support.clock import FakeClock
 from tests.support.fakes import FakeEngine
 
 _NOTHING = np.zeros(0, np.int64)
-Decoder = Batcher[DecodeJob, Listed]
+Decoder = Batcher[DecodeJob, DecodedList]
 
 
 def job(k: int = 1, width: int | None = None, *, bad: bool = False) -> DecodeJob:

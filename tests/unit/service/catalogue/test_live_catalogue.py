@@ -14,7 +14,7 @@ from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN
 from service.catalogue.updates import CatalogueUpdates
 from service.engine.decoding import Decoding
-from service.engine.engine import DecodeJob, EncodeJob, Engine, Listed
+from service.engine.engine import DecodedList, DecodeJob, EncodeJob, Engine
 from tests.support.artifacts import write_artifact
 
 STRATEGIES = [Decoding("greedy"), Decoding("beam"), Decoding("top_p"), Decoding("temperature", temperature=1.2)]
@@ -35,7 +35,7 @@ class Live:
         self.file.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
         assert self.updates.poll()
 
-    def list(self, k: int = 10, decoding: Decoding = STRATEGIES[1], **other: object) -> Listed:
+    def list(self, k: int = 10, decoding: Decoding = STRATEGIES[1], **other: object) -> DecodedList:
         given = {"allowed": 0, "excluded": NOTHING, "seed": 1, "width": 64} | other
         context = np.zeros(self.exported.network["n_slots"], np.int64)
         job = DecodeJob(self.h, context, GAP_UNKNOWN, decoding, k, **given)  # type: ignore[arg-type]

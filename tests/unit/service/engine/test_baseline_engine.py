@@ -26,7 +26,7 @@ from service.engine.baseline_engine import BaselineEngine
 from service.engine.decoding import Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.factory import open_engine
-from service.engine.jobs import DecodeJob, EncodeJob, Listed
+from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
 from service.history import state_blob
 from service.history.state_blob import Base
 from service.lifecycle import canary
@@ -100,7 +100,7 @@ def test_every_item_is_allowed_and_not_excluded_and_there_are_k_whenever_k_are_a
     for k in (1, 5, 50):
         job = DecodeJob(state.h, NOTHING, GAP_UNKNOWN, Decoding("greedy"), k, number, excluded, 0)
         [listed] = engine.decode([job])
-        assert isinstance(listed, Listed)
+        assert isinstance(listed, DecodedList)
         items = listed.items.tolist()
         assert len(items) == len(set(items)) == min(k, int(allowed.sum()) - 3)
         assert all(allowed[item] for item in items) and not set(items) & set(excluded.tolist())

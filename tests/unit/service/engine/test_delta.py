@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from service.artifact.noise import gumbel, node_hash
 from service.engine.decode.delta_table import DeltaTable, like_vector
 from service.engine.decoding import Decoding
-from service.engine.jobs import DecodeJob, Listed
+from service.engine.jobs import DecodedList, DecodeJob
 
 D = 8
 NO_CONTEXT = np.zeros(0, np.int64)
@@ -23,9 +23,9 @@ def job(k: int, excluded: list[int], decoding: Decoding | None = None, seed: int
     return DecodeJob(h, NO_CONTEXT, -1, decoding or Decoding("beam"), k, 0, np.array(excluded, np.int64), seed)
 
 
-def listed(scores: list[float]) -> Listed:
+def listed(scores: list[float]) -> DecodedList:
     ordered = np.sort(np.array(scores, np.float32))[::-1]
-    return Listed(np.arange(len(scores)), ordered, ordered - 1)
+    return DecodedList(np.arange(len(scores)), ordered, ordered - 1)
 
 
 def table(rng: np.random.Generator, m: int) -> DeltaTable:
@@ -86,7 +86,7 @@ def test_a_sampled_list_takes_new_items_in_by_their_share() -> None:
     """One waiting item of probability one half beside a trie whose items have the whole mass of 1: a third of the
     draws begin with it."""
     delta = DeltaTable(np.array([100]), np.zeros((1, D), np.float32))
-    before = Listed(np.array([1]), np.zeros(1, np.float32), np.array([math.log(0.9)], np.float32))
+    before = DecodedList(np.array([1]), np.zeros(1, np.float32), np.array([math.log(0.9)], np.float32))
     query = np.zeros(D, np.float32)
     first = [
         int(delta.merge(before, query, math.log(0.5), job(1, [], Decoding("top_p"), seed), np.ones(1, bool)).items[0])
@@ -107,7 +107,7 @@ def test_where_items_are_drawn_a_waiting_one_is_drawn_as_if_it_had_been_a_candid
     for seed in range(300):
         key = everybody / temperature + gumbel(node_hash(3, 42), seed)
         alone, together = np.argsort(-key[:40])[:10], np.argsort(-key)[:10]
-        before = Listed(alone, score[alone], score[alone])
+        before = DecodedList(alone, score[alone], score[alone])
         merged = delta.merge(before, query, -4.0, job(10, [], decoding, seed), np.ones(2, bool), noise_level=3)
         assert merged.items.tolist() == together.tolist()
         taken += int((together >= 40).sum())

@@ -21,7 +21,7 @@ from service.engine.decode.closed_nodes import closed_nodes
 from service.engine.decode.filters import FilterTable
 from service.engine.decoding import STRATEGIES, Decoding
 from service.engine.encoder_state import EncoderState
-from service.engine.engine import DecodeJob, EncodeJob, Engine, Listed
+from service.engine.engine import DecodedList, DecodeJob, EncodeJob, Engine
 from service.engine.onnx_session import GraphSession, Placement
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.networks import random_catalogue, random_codes, random_network
@@ -82,11 +82,11 @@ def states_of(results: Sequence[EncoderState | Exception]) -> list[EncoderState]
     return [result for result in results if isinstance(result, EncoderState)]
 
 
-def assert_same_lists(found: Sequence[Listed | Exception], expected: Sequence[Listed | Exception]) -> None:
+def assert_same_lists(found: Sequence[DecodedList | Exception], expected: Sequence[DecodedList | Exception]) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
-        assert isinstance(one, Listed), one
-        assert isinstance(other, Listed), other
+        assert isinstance(one, DecodedList), one
+        assert isinstance(other, DecodedList), other
         np.testing.assert_array_equal(one.items, other.items)
         np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
         np.testing.assert_allclose(one.log_probs, other.log_probs, atol=1e-5)
@@ -200,7 +200,7 @@ def test_query_and_offset_score_an_item_in_the_units_of_the_list(engine: Engine)
         for strategy in STRATEGIES:
             job = DecodeJob(h, np.zeros(3, np.int64), GAP_UNKNOWN, Decoding(strategy), 10, 0, np.arange(5), 7)
             listed = engine.decode([job])[0]
-            assert isinstance(listed, Listed)
+            assert isinstance(listed, DecodedList)
             out = outputs[-1]
             vectors = engine.artifact.item_table[listed.items]
             scores = vectors @ out["query"][0] + out["offset"].ravel()[0]
@@ -218,11 +218,11 @@ def test_a_repeated_list_is_the_first_one_again_and_knows_what_has_changed(engin
         first = engine.decode([job])
         assert_same_lists(engine.decode([job]), first)
         assert_same_lists(engine.decode([job, job]), [first[0], first[0]])
-        assert isinstance(first[0], Listed)
+        assert isinstance(first[0], DecodedList)
         more = engine.decode([replace(job, excluded=np.append(excluded, first[0].items[0]))])[0]
         filtered = engine.decode([replace(job, allowed=3)])[0]
-        assert isinstance(more, Listed)
-        assert isinstance(filtered, Listed)
+        assert isinstance(more, DecodedList)
+        assert isinstance(filtered, DecodedList)
         assert first[0].items[0] not in more.items
         for item in filtered.items.tolist():
             assert set(engine.artifact.catalogue.items[item].facet("category")) & {"b", "c"}
