@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import time
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 from service.access import credentials, secret_files
+from service.access.keys import Access
 from service.access.rate_limits import rates_for
 from service.api.runtime import Runtime
-from service.common import logs
 from service.common.background import spawn
-from service.common.errors import StartupError, StoreUnavailable
+from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics, watch_loop_lag
 from service.common.process_state import Lifecycle
 from service.common.settings import Settings
@@ -32,7 +33,7 @@ from service.history.pseudonyms import Pseudonyms
 from service.history.state_keeper import StateKeeper
 from service.history.write_behind import WriteBehind
 from service.lifecycle import model_switch
-from service.lifecycle.loader import Loader
+from service.lifecycle.loader import Loaded, Loader
 from service.lifecycle.model_folders import ModelFolders
 from service.lifecycle.model_switch import Models
 from service.lifecycle.served_model import Serving
@@ -48,12 +49,25 @@ from service.store.embedded_valkey import EmbeddedValkey
 from service.store.health import RedisCheck
 from service.store.store import Store, StoreSettings
 
-log = logs.get(__name__)
-
 _EMBEDDED = "embedded"
 
 
-_PAUSE_S = 1.0
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """What every opener takes: where to register what must be closed, how the service is set up, and what counts."""
+
+    stack: AsyncExitStack
+    settings: Settings
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """The values that operators set and every replica follows."""
+
+    mode: ModeKeeper
+    model: Shared
+    policies: Shared
 
 
 async def open_runtime(
@@ -64,77 +78,41 @@ async def open_runtime(
     engine: EngineLike | None,
     store: Store | None,
 ) -> Runtime:
-    """Opens the parts; what is cheap to check comes first."""
-    access = credentials.access(settings)
+    """Opens every room, the cheapest checks first.
+
+    Args:
+        stack: Closes the parts in reverse order; a failed start leaves nothing open.
+        settings: Of the service.
+        metrics: What every part counts with.
+        lifecycle: Whether the process has started, and whether it is draining.
+        engine: The engine to serve; opened from the settings, and closed with the rest, if None.
+        store: The store to use; opened from the settings, and closed with the rest, if None.
+
+    Raises:
+        StartupError: A setting, the policies file, the artefact or Redis cannot be used.
+    """
+    process = _Process(stack, settings, metrics)
+    access = _open_access(process)
     book = PolicyBook(policies.load(settings.policies))
     loader = Loader(settings, metrics)
-    given = engine is not None
-    if engine is None:
-        engine = await loader.open()
+    own_engine = engine is None
+    engine = engine or await loader.open()
     history_cap = max(settings.history_cap or 0, engine.receptive_field)
-    if store is None:
-        store = await _open_store(stack, settings, history_cap)
+    store = store or await _open_store(process, history_cap)
 
-    mode = ModeKeeper(store, poll_s=settings.mode_poll_ms / 1000.0, copy=_copy(settings, "mode"))
-    chosen_model = Shared(store, "model", mode, usable=model_switch.usable, copy=_copy(settings, "model"))
-    set_policies = Shared(store, "policies", mode, usable=policy_keeper.usable, copy=_copy(settings, "policies"))
-    mode.followers = [chosen_model, set_policies]
-    policy_keeping = PolicyKeeper(book, settings.policies, set_policies)
-    with contextlib.suppress(StoreUnavailable):
-        await mode.exchange()  # so that the first list goes by what is in force already
-    guard = _guard(settings, mode)
-    first = await loader.start(engine, own=not given)
-    serving = Serving(first.model)
-    first.serve(serving)
-    serve_models = Models(
-        first,
-        serving,
-        loader,
-        ModelFolders(settings.artifact),
-        chosen_model,
-        Replicas(store, mode.now),
-        mode,
-        metrics,
-        deployed=None if settings.artifact is None else settings.artifact.name,
-        history_cap=history_cap,
-        busy_s=(settings.deadline_max_ms + settings.catch_up_timeout_ms) / 1000.0,
+    shared = await _open_coordination(settings, store)
+    policy_keeper = PolicyKeeper(book, settings.policies, shared.policies)
+    guard = _open_guard(settings, shared.mode)
+    serving, models = await _open_lifecycle(
+        process, store, shared, loader, await loader.start(engine, own=own_engine), history_cap
     )
-    stack.push_async_callback(serve_models.close)
-    await serve_models.follow()  # what operators chose before a restart
-    spawn(stack, serve_models.run)
-    spawn(stack, policy_keeping.run)
-    spawn(stack, mode.run)
-    if followed := credentials.files(access):
-        spawn(stack, lambda: secret_files.follow(followed))
-    live = Live(metrics)
-    spawn(stack, live.run)
-    lag_s = settings.loop_lag_interval_ms / 1000.0
-    spawn(stack, lambda: watch_loop_lag(metrics, lag_s, guard.lagged))
+    _follow_shared_values(process, shared.mode, models, policy_keeper)
+    states, behind = _open_history(process, store, history_cap)
+    _connect(serving, models, states, guard)
 
     ids = Pseudonyms(settings.hash_user_ids)
-    states, behind = _states(stack, settings, store, metrics, history_cap)
-    serving.on_replace = states.taken_over
-    serve_models.prepare = states.prepare
-    serve_models.swapped = guard.model_changed
-    serve_models.forget = lambda: states.cache.keep_only(serving.model)
-    recommender = Recommender(
-        serving,
-        states,
-        book,
-        guard,
-        metrics,
-        ids,
-        budget_ms=settings.deadline_ms,
-        budget_max_ms=settings.deadline_max_ms,
-    )
-    rates = rates_for(settings, store, metrics)
-    ingest = Ingest(store, serving, behind, book, metrics, ids)
-    explorer = Explorer(serving) if settings.playground else None
-    if explorer is not None:
-        stack.callback(explorer.close)
-        spawn(stack, explorer.run)
-    peers = Peers()
-    stack.push_async_callback(peers.close)
+    recommender = _open_recommender(process, serving, states, book, guard, ids)
+    live, peers = _open_traffic(process, guard)
     console = Console(
         live,
         peers,
@@ -143,9 +121,9 @@ async def open_runtime(
         metrics=metrics,
         process=lifecycle,
         serving=serving,
-        models=serve_models,
+        models=models,
         guard=guard,
-        mode=mode,
+        mode=shared.mode,
     )
     return Runtime(
         settings=settings,
@@ -155,48 +133,39 @@ async def open_runtime(
         serving=serving,
         store=store,
         policies=book,
-        policy_keeper=policy_keeping,
-        models=serve_models,
+        policy_keeper=policy_keeper,
+        models=models,
         guard=guard,
-        mode=mode,
+        mode=shared.mode,
         states=states,
         behind=behind,
         recommender=recommender,
-        ingest=ingest,
+        ingest=Ingest(store, serving, behind, book, metrics, ids),
         console=console,
         peers=peers,
         redis=RedisCheck(store, metrics),
-        rates=rates,
-        explorer=explorer,
+        rates=rates_for(settings, store, metrics),
+        explorer=_open_playground(process, serving),
     )
 
 
-def _states(
-    stack: AsyncExitStack, settings: Settings, store: Store, metrics: Metrics, history_cap: int
-) -> tuple[StateKeeper, WriteBehind]:
-    """The keeper of the states, and the loop that advances them behind the answers."""
-    states = StateKeeper(
-        store,
-        metrics,
-        ProfileCache(int(settings.cache_mib * 2**20)),
-        history_cap=history_cap,
-        catch_up_s=settings.catch_up_timeout_ms / 1000.0,
-        h_only=settings.state == "h_only",
-    )
-    behind = WriteBehind(states, store, metrics, most=settings.write_behind_max)
-    stack.push_async_callback(behind.drain, settings.drain_timeout_s)
-    spawn(stack, behind.run)
-    spawn(stack, Erasures(store, behind, states).run)
-    return states, behind
+def _open_access(process: _Process) -> Access:
+    """Who may call; the files of secrets are followed."""
+    access = credentials.access(process.settings)
+    if followed := credentials.files(access):
+        spawn(process.stack, lambda: secret_files.follow(followed))
+    return access
 
 
-async def _open_store(stack: AsyncExitStack, settings: Settings, history_cap: int) -> Store:
+async def _open_store(process: _Process, history_cap: int) -> Store:
+    """The Redis of the settings, or an embedded server that is kept alive."""
+    settings, stack = process.settings, process.stack
     url = settings.redis_url.get_secret_value()
     if url == _EMBEDDED:
         server = EmbeddedValkey(settings.data_dir)
         url = await asyncio.to_thread(server.start)
         stack.push_async_callback(asyncio.to_thread, server.stop)
-        spawn(stack, lambda: _keep_alive(server))
+        spawn(stack, server.keep_alive)
     store = await Store.connect(
         StoreSettings(
             url=url,
@@ -219,22 +188,19 @@ async def _open_store(stack: AsyncExitStack, settings: Settings, history_cap: in
     return store
 
 
-async def _keep_alive(server: EmbeddedValkey) -> None:
-    """Restarts an embedded server that died; its append-only file has what was acknowledged."""
-    while True:
-        await asyncio.sleep(_PAUSE_S)
-        if server.pid is not None:
-            continue
-        log.error("embedded_server_died")
-        try:
-            await asyncio.to_thread(server.restart)
-        except StartupError as error:
-            log.error("embedded_server_not_restarted", cause=str(error))
-        else:
-            log.warning("embedded_server_restarted")
+async def _open_coordination(settings: Settings, store: Store) -> _Shared:
+    """The shared values, after a first exchange: the first answer already follows what is in force."""
+    mode = ModeKeeper(store, poll_s=settings.mode_poll_ms / 1000.0, copy=_copy(settings, "mode"))
+    model = Shared(store, "model", mode, usable=model_switch.usable, copy=_copy(settings, "model"))
+    policies = Shared(store, "policies", mode, usable=policy_keeper.usable, copy=_copy(settings, "policies"))
+    mode.followers = [model, policies]
+    with contextlib.suppress(StoreUnavailable):
+        await mode.exchange()
+    return _Shared(mode, model, policies)
 
 
-def _guard(settings: Settings, mode: ModeKeeper) -> Guard:
+def _open_guard(settings: Settings, mode: ModeKeeper) -> Guard:
+    """The breaker and the budgets that choose the rung."""
     budgets = BudgetSettings(
         late_share=settings.latency_budget_share,
         failed_share=settings.error_budget_share,
@@ -253,9 +219,104 @@ def _guard(settings: Settings, mode: ModeKeeper) -> Guard:
     return Guard(GuardSettings(breaker=breaker, reserve_ms=settings.fallback_reserve_ms), time.monotonic, mode.current)
 
 
+async def _open_lifecycle(
+    process: _Process, store: Store, shared: _Shared, loader: Loader, first: Loaded, history_cap: int
+) -> tuple[Serving, Models]:
+    """The model in service, and what switches it; a model that operators chose before a restart is served again."""
+    settings = process.settings
+    serving = Serving(first.model)
+    first.serve(serving)
+    models = Models(
+        first,
+        serving,
+        loader,
+        ModelFolders(settings.artifact),
+        shared.model,
+        Replicas(store, shared.mode.now),
+        shared.mode,
+        process.metrics,
+        deployed=None if settings.artifact is None else settings.artifact.name,
+        history_cap=history_cap,
+        busy_s=(settings.deadline_max_ms + settings.catch_up_timeout_ms) / 1000.0,
+    )
+    process.stack.push_async_callback(models.close)
+    await models.follow()
+    return serving, models
+
+
+def _follow_shared_values(process: _Process, mode: ModeKeeper, models: Models, policies: PolicyKeeper) -> None:
+    """Follows what operators set, and the policies file."""
+    for part in (models, policies, mode):
+        spawn(process.stack, part.run)
+
+
+def _open_history(process: _Process, store: Store, history_cap: int) -> tuple[StateKeeper, WriteBehind]:
+    """The keeper of the encoder states, and the loop that advances them behind the answers."""
+    settings, metrics, stack = process.settings, process.metrics, process.stack
+    states = StateKeeper(
+        store,
+        metrics,
+        ProfileCache(int(settings.cache_mib * 2**20)),
+        history_cap=history_cap,
+        catch_up_s=settings.catch_up_timeout_ms / 1000.0,
+        h_only=settings.state == "h_only",
+    )
+    behind = WriteBehind(states, store, metrics, most=settings.write_behind_max)
+    stack.push_async_callback(behind.drain, settings.drain_timeout_s)
+    spawn(stack, behind.run)
+    spawn(stack, Erasures(store, behind, states).run)
+    return states, behind
+
+
+def _connect(serving: Serving, models: Models, states: StateKeeper, guard: Guard) -> None:
+    """What a change of the model means for the rooms above it."""
+    serving.on_replace = states.taken_over
+    models.prepare = states.prepare
+    models.swapped = guard.model_changed
+    models.forget = lambda: states.cache.keep_only(serving.model)
+
+
+def _open_recommender(
+    process: _Process, serving: Serving, states: StateKeeper, book: PolicyBook, guard: Guard, ids: Pseudonyms
+) -> Recommender:
+    settings = process.settings
+    return Recommender(
+        serving,
+        states,
+        book,
+        guard,
+        process.metrics,
+        ids,
+        budget_ms=settings.deadline_ms,
+        budget_max_ms=settings.deadline_max_ms,
+    )
+
+
+def _open_traffic(process: _Process, guard: Guard) -> tuple[Live, Peers]:
+    """Recent traffic, the lag of the event loop, and the connections to the other workers."""
+    live, peers = Live(process.metrics), Peers()
+    interval_s = process.settings.loop_lag_interval_ms / 1000.0
+    spawn(process.stack, live.run)
+    spawn(process.stack, lambda: watch_loop_lag(process.metrics, interval_s, guard.lagged))
+    process.stack.push_async_callback(peers.close)
+    return live, peers
+
+
+def _open_playground(process: _Process, serving: Serving) -> Explorer | None:
+    """What the playground page needs, where it is served."""
+    if not process.settings.playground:
+        return None
+    explorer = Explorer(serving)
+    process.stack.callback(explorer.close)
+    spawn(process.stack, explorer.run)
+    return explorer
+
+
 def _copy(settings: Settings, name: str) -> Path:
-    """Where something shared is kept for a restart while Redis is away: a file for each Redis and prefix, so that two
-    deployments that share a folder do not take over each other's."""
+    """Returns the file that keeps a shared value for a restart while Redis is away.
+
+    Each Redis and prefix has files of its own, so that two deployments that share a folder do not mix.
+    """
     server = settings.redis_url.get_secret_value().rpartition("@")[2]
     digest = blake2b(f"{server} {settings.redis_prefix}".encode(), digest_size=6).hexdigest()
     return settings.data_dir / f"{name}-{digest}.json"

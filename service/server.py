@@ -193,7 +193,7 @@ def serve_many(settings: Settings, announce: Announce) -> None:
         for n in range(settings.workers)
     ]
     try:
-        _supervise(workers, ready, lambda: announce(port), lambda: _revive(embedded))
+        _supervise(workers, ready, lambda: announce(port), (lambda: None) if embedded is None else embedded.revive)
     finally:
         reserved.close()
         if embedded is not None:
@@ -225,22 +225,7 @@ def _end_with_supervisor() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _revive(embedded: EmbeddedValkey | None) -> None:
-    """Restarts the workers' server if it died; its append-only file has what was acknowledged."""
-    if embedded is None or embedded.pid is not None:
-        return
-    log.error("embedded_server_died")
-    try:
-        embedded.restart()
-    except StartupError as error:
-        log.error("embedded_server_not_restarted", cause=str(error))
-    else:
-        log.warning("embedded_server_restarted")
-
-
-def _supervise(
-    workers: Sequence[Any], ready: Any, announce: Callable[[], None], tend: Callable[[], None] = lambda: None
-) -> None:
+def _supervise(workers: Sequence[Any], ready: Any, announce: Callable[[], None], tend: Callable[[], None]) -> None:
     """Starts the workers and waits for the first to end, or for a signal; then ends all. `tend` is called now and
     then in between."""
     stopping = False

@@ -11,6 +11,7 @@ is reachable from outside and histories outlive a restart. Three things the whee
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -25,12 +26,16 @@ from types import TracebackType
 from typing import IO
 from urllib.parse import quote
 
+from service.common import logs
 from service.common.errors import StartupError
+
+log = logs.get(__name__)
 
 # A path in sockaddr_un holds 108 bytes on Linux, 104 on macOS.
 _SOCKET_PATH_BYTES = 100
 
 _POLL_S = 0.01
+_KEEP_ALIVE_S = 1.0
 
 
 class EmbeddedValkey:
@@ -91,6 +96,25 @@ class EmbeddedValkey:
         """Start a server that died, at the address it had: its clients know no other."""
         self._end(10.0)
         return self.start()
+
+    def revive(self) -> None:
+        """Restarts the server if it died; its append-only file has every acknowledged write. Logs a failed restart."""
+        if self.pid is not None:
+            return
+        log.error("embedded_server_died")
+        try:
+            self.restart()
+        except StartupError as error:
+            log.error("embedded_server_not_restarted", cause=str(error))
+        else:
+            log.warning("embedded_server_restarted")
+
+    async def keep_alive(self) -> None:
+        """Revives the server whenever it dies, until cancelled."""
+        while True:
+            await asyncio.sleep(_KEEP_ALIVE_S)
+            if self.pid is None:
+                await asyncio.to_thread(self.revive)
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Flush and end the server; kill it if it does not end in time."""
@@ -160,11 +184,11 @@ class EmbeddedValkey:
         }
         command = [str(binary), *(part for name, value in arguments.items() for part in (f"--{name}", value))]
         try:
-            with self.log_path.open("ab") as log:
+            with self.log_path.open("ab") as output:
                 self._process = subprocess.Popen(  # noqa: S603 - our own binary, no shell
                     command,
                     stdin=subprocess.DEVNULL,
-                    stdout=log,
+                    stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=self.folder,
                     start_new_session=True,
@@ -201,9 +225,9 @@ class EmbeddedValkey:
             time.sleep(_POLL_S)
 
     def _cause_of_death(self, log_start: int) -> str:
-        with self.log_path.open("rb") as log:
-            log.seek(log_start)
-            lines = log.read().decode(errors="replace").splitlines()
+        with self.log_path.open("rb") as output:
+            output.seek(log_start)
+            lines = output.read().decode(errors="replace").splitlines()
         said = " / ".join(line for line in lines[-3:] if line.strip()) or "nothing"
         if any("append only file" in line.lower() and "format" in line.lower() for line in lines):
             return (
