@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from service.common.errors import InvalidRequest, ServiceError
-from service.common.request_context import Call
+from service.common.request_context import RequestContext
 from service.schemas.requests import fault
 
 MEDIA_TYPE = "application/problem+json"
@@ -94,6 +94,6 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     return problem(InvalidRequest("the request does not fit", faults), _call(request).request_id)
 
 
-def _call(request: Request) -> Call:
-    call: Call = request.scope["state"]["call"]
+def _call(request: Request) -> RequestContext:
+    call: RequestContext = request.scope["state"]["call"]
     return call

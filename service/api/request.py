@@ -9,7 +9,7 @@ from fastapi import Request, Response
 
 from service.access.keys import Caller, presented_secret
 from service.api.runtime import Runtime
-from service.common.request_context import Call
+from service.common.request_context import RequestContext
 
 
 def runtime(request: Request) -> Runtime:
@@ -38,8 +38,8 @@ async def counted(request: Request, caller: Caller | None) -> None:
         await rates.take(caller)
 
 
-def call_of(request: Request) -> Call:
-    call: Call = request.scope["state"]["call"]
+def call_of(request: Request) -> RequestContext:
+    call: RequestContext = request.scope["state"]["call"]
     return call
 
 

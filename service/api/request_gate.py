@@ -17,7 +17,7 @@ from service.common import logs
 from service.common.deadline import Clock, Waits, waited
 from service.common.errors import BodyTooLarge, Draining, HeadTooLarge, ServiceError, TargetTooLong, TooSlow
 from service.common.metrics import Metrics
-from service.common.request_context import Call, header, request_id
+from service.common.request_context import RequestContext, header, request_id
 
 log = logs.get("service.requests")
 
@@ -86,12 +86,12 @@ class RequestGate:
             self._metrics.inflight.dec()
             self._record(scope, call, answer.status)
 
-    def _call(self, scope: Scope) -> Call:
+    def _call(self, scope: Scope) -> RequestContext:
         now, started = self._clock(), header(scope["headers"], b"x-request-start")
         wait = None if started is None else waited(started.decode("latin-1"), epoch_now=self._wall_clock())
         began = now - self._waits.believed(wait)
         known = request_id(header(scope["headers"], b"x-request-id"))
-        return Call(known, began, now, self._clock, self._waits.quickest)
+        return RequestContext(known, began, now, self._clock, self._waits.quickest)
 
     async def _shared(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`_answer` behind the headers for other origins, which errors need as well."""
@@ -129,7 +129,7 @@ class RequestGate:
         if length is not None and length.isdigit() and int(length) > self._max_body_bytes:
             raise too_large(self._max_body_bytes)
 
-    def _record(self, scope: Scope, call: Call, status: int) -> None:
+    def _record(self, scope: Scope, call: RequestContext, status: int) -> None:
         route = getattr(scope.get("route"), "path_format", _UNMATCHED)
         took = self._clock() - call.arrived
         self._metrics.request_duration.labels(route, str(status), call.source).observe(took)

@@ -77,7 +77,8 @@ class Waits:
     - nobody waits longer than a minute (nor a negative time): that wait is not believed;
     - some requests do not wait: `quickest` is the smallest of the last 32 to 63 waits (0 until there were so many), and
       a budget which even that one had overrun cannot be kept by believing it. Such a budget counts from the arrival
-      (`Call.deadline`); longer ones still from the beginning, since a queue in front of the service may be that long.
+      (`RequestContext.deadline`); longer ones still from the beginning, since a queue in front of the service may be
+      that long.
 
     What is left is a disagreement shorter than the budget: it shortens the deadline, as a wait does. So a difference of
     seconds costs at most 64 answers of a lower rung, and one of hours costs none.

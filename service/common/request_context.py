@@ -15,7 +15,7 @@ _SANE_ID = re.compile(rb"^[A-Za-z0-9._:/+=@-]{1,128}\Z")
 
 
 @dataclass(slots=True)
-class Call:
+class RequestContext:
     """One request: `began` and `arrived` are monotonic seconds, `began` never later than `arrived`.
 
     `least_wait_s` is `Waits.quickest`: a budget no longer than that counts from `arrived`, any other from `began`.

@@ -30,7 +30,7 @@ from service.common.errors import (
     StoreUnavailable,
 )
 from service.common.metrics import Metrics
-from service.common.request_context import Call
+from service.common.request_context import RequestContext
 from service.engine.decoding import Decoding
 from service.engine.fallback import Constraints, RecommendationList
 from service.engine.jobs import DecodedList, DecodeJob, encode_key
@@ -80,7 +80,7 @@ class Recommender:
         self._budget_ms, self._budget_max_ms = budget_ms, budget_max_ms
         self._wall_clock = wall_clock
 
-    async def recommend(self, request: RecommendRequest, call: Call) -> dict[str, Any]:
+    async def recommend(self, request: RecommendRequest, call: RequestContext) -> dict[str, Any]:
         """The body of the answer.
 
         Raises:
@@ -122,7 +122,7 @@ class Recommender:
     def _plan(
         self,
         request: RecommendRequest,
-        call: Call,
+        call: RequestContext,
         profile: Profile,
         allowed: npt.NDArray[np.bool_] | None,
         budget_ms: float,

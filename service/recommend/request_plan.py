@@ -9,7 +9,7 @@ from typing import Any
 
 from service.batching.run_costs import Forecast
 from service.common.deadline import Deadline
-from service.common.request_context import Call
+from service.common.request_context import RequestContext
 from service.engine.decoding import Decoding
 from service.engine.fallback import Constraints, RecommendationList
 from service.engine.jobs import decode_key
@@ -28,7 +28,7 @@ class Plan:
     request's events in it; `limits` is what it may hold."""
 
     request: RecommendRequest
-    call: Call
+    call: RequestContext
     model: ServedModel
     profile: Profile
     past: Past

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from service.access.keys import Access, Keys, presented_secret
 from service.common.deadline import Deadline, Waits, waited
 from service.common.errors import Forbidden, NotFound, SettingsError, Unauthorized
-from service.common.request_context import Call
+from service.common.request_context import RequestContext
 from service.engine.fallback import Constraints, Fallback
 from service.history.past import past
 from service.schemas.requests import InlineEvent
@@ -65,7 +65,7 @@ def test_a_start_header_of_another_hour_is_not_believed() -> None:
 def deadline_in(waits: Waits, wait: float, budget_ms: float) -> float:
     """Seconds left of a request's budget when it arrives, having waited."""
     clock = FakeClock(100.0)
-    call = Call("r", clock() - waits.believed(wait), clock(), clock, waits.quickest)
+    call = RequestContext("r", clock() - waits.believed(wait), clock(), clock, waits.quickest)
     return call.deadline(budget_ms).remaining()
 
 
