@@ -107,7 +107,7 @@ async def open_runtime(
         process, store, shared, loader, await loader.start(engine, own=own_engine), history_cap
     )
     _follow_shared_values(process, shared.mode, models, policy_keeper)
-    states, behind = _open_history(process, store, history_cap)
+    states, write_behind = _open_history(process, store, history_cap)
     _connect(serving, models, states, guard)
 
     ids = Pseudonyms(settings.hash_user_ids)
@@ -138,9 +138,9 @@ async def open_runtime(
         guard=guard,
         mode=shared.mode,
         states=states,
-        behind=behind,
+        write_behind=write_behind,
         recommender=recommender,
-        ingest=Ingest(store, serving, behind, book, metrics, ids),
+        ingest=Ingest(store, serving, write_behind, book, metrics, ids),
         console=console,
         peers=peers,
         redis=RedisCheck(store, metrics),
@@ -251,7 +251,7 @@ def _follow_shared_values(process: _Process, mode: ModeKeeper, models: Models, p
 
 
 def _open_history(process: _Process, store: Store, history_cap: int) -> tuple[StateKeeper, WriteBehind]:
-    """The keeper of the encoder states, and the loop that advances them behind the answers."""
+    """The keeper of the encoder states, and the loop that advances them in the background."""
     settings, metrics, stack = process.settings, process.metrics, process.stack
     states = StateKeeper(
         store,
@@ -261,11 +261,11 @@ def _open_history(process: _Process, store: Store, history_cap: int) -> tuple[St
         catch_up_s=settings.catch_up_timeout_ms / 1000.0,
         h_only=settings.state == "h_only",
     )
-    behind = WriteBehind(states, store, metrics, most=settings.write_behind_max)
-    stack.push_async_callback(behind.drain, settings.drain_timeout_s)
-    spawn(stack, behind.run)
-    spawn(stack, Erasures(store, behind, states).run)
-    return states, behind
+    write_behind = WriteBehind(states, store, metrics, most=settings.write_behind_max)
+    stack.push_async_callback(write_behind.drain, settings.drain_timeout_s)
+    spawn(stack, write_behind.run)
+    spawn(stack, Erasures(store, write_behind, states).run)
+    return states, write_behind
 
 
 def _connect(serving: Serving, models: Models, states: StateKeeper, guard: Guard) -> None:

@@ -44,7 +44,7 @@ from service.artifact.item_cf import Popularity
 from service.common.atomic_files import write_aside
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
-from service.history.state_blob import Base, pack
+from service.history.state_blob import VersionedState, pack
 from service.store.log_version import VERSION_LENGTH
 
 NAME = "quality_long_histories"
@@ -140,7 +140,7 @@ def costs(run: Run, dataset: Dataset, split: Split, folder: Path, length: int) -
         return {
             "encode_ms": float(np.median(time_runs(lambda: engine.encode(jobs), SECONDS))),
             "event_ms": float(np.median(time_runs(lambda: engine.encode(more), SECONDS))),
-            "state_bytes": len(pack(Base.of(state, "0" * VERSION_LENGTH, 0.0), state.shape)),
+            "state_bytes": len(pack(VersionedState.of(state, "0" * VERSION_LENGTH, 0.0), state.shape)),
         }
 
 

@@ -155,7 +155,7 @@ def cost(engine: Engine) -> dict[str, float]:
         after = engine.encode([job])[0]
         seconds.append(time.perf_counter() - began)
     assert isinstance(after, EncoderState)  # noqa: S101
-    base = state_blob.Base.of(after, "0" * 16, 0.0)
+    base = state_blob.VersionedState.of(after, "0" * 16, 0.0)
     return {"event_ms": 1000 * float(np.median(seconds)), "state_bytes": len(state_blob.pack(base, engine.state_shape))}
 
 

@@ -43,7 +43,7 @@ class Runtime:
     guard: Guard
     mode: ModeKeeper
     states: StateKeeper
-    behind: WriteBehind
+    write_behind: WriteBehind
     recommender: Recommender
     ingest: Ingest
     console: Console

@@ -1,7 +1,7 @@
-"""What was erased by another replica, or moved by it to a user who logged in, is forgotten by this one, too.
+"""Drops histories from this process that another replica has erased, or merged into a user who logged in.
 
-Erasures are published. Whoever was not listening at that moment may have missed some, so with each new subscription
-every history that is kept here is asked for: one that is gone is dropped, and so is one that is another by now.
+Erasures are published by Redis. A replica that was not subscribed at that moment misses them, so after each new
+subscription every cached history is compared with the store: those that are gone or have changed are dropped.
 """
 
 from __future__ import annotations
@@ -19,22 +19,25 @@ from service.store.store import Store
 log = logs.get(__name__)
 
 _PAUSE_S = 0.5
-# Histories of one round trip. Nothing but their versions travels where they are as they were.
-_AT_ONCE = 64
+# Histories checked in one round trip. For an unchanged history only its version is transferred.
+_BATCH = 64
 
 
 class Erasures:
-    """Run `run` beside the service."""
+    """Follows the erasures of all replicas; start `run` as a background task.
 
-    def __init__(self, store: Store, behind: WriteBehind, states: StateKeeper) -> None:
+    Attributes:
+        checked: How often the whole cache was compared with the store.
+    """
+
+    def __init__(self, store: Store, write_behind: WriteBehind, states: StateKeeper) -> None:
         self._store = store
-        self._behind = behind
+        self._write_behind = write_behind
         self._states = states
         self.checked = 0
-        """How often everything that is kept was compared with what is stored."""
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """Follows erasures until cancelled."""
         while True:
             with contextlib.suppress(StoreUnavailable):
                 async with contextlib.aclosing(self._store.erasures()) as erasures:
@@ -42,20 +45,24 @@ class Erasures:
                         if subject is None:
                             await self._check()
                         else:
-                            self._behind.forget(subject)
-                        del subject  # it would be known here until the next erasure
+                            self._write_behind.forget(subject)
+                        del subject  # else the erased id would stay in memory until the next erasure
             await asyncio.sleep(_PAUSE_S)
 
     async def _check(self) -> None:
-        """Drops what is not stored as it is kept. Raises StoreUnavailable; the next subscription checks again."""
-        kept = self._states.cache.profiles()
-        for first in range(0, len(kept), _AT_ONCE):
-            part = kept[first : first + _AT_ONCE]
-            wanted: list[tuple[Subject, str]] = [(p.subject, p.record.version) for p in part if p.subject is not None]
-            records = await self._store.read_many(wanted, part[0].model.version)
-            for (subject, _), record in zip(wanted, records, strict=True):
+        """Drops every cached history that differs from the stored one.
+
+        Raises:
+            StoreUnavailable: The check is repeated after the next subscription.
+        """
+        cached = self._states.cache.profiles()
+        for first in range(0, len(cached), _BATCH):
+            batch = cached[first : first + _BATCH]
+            known: list[tuple[Subject, str]] = [(p.subject, p.record.version) for p in batch if p.subject is not None]
+            records = await self._store.read_many(known, batch[0].model.version)
+            for (subject, _), record in zip(known, records, strict=True):
                 if record is not None and not record.version:
-                    self._behind.forget(subject)
+                    self._write_behind.forget(subject)
                 elif record is not None:
                     self._states.cache.drop(subject)
         self.checked += 1

@@ -1,4 +1,4 @@
-"""Events into the store: acknowledged means written, as durably as the settings ask."""
+"""Writes events to the store. An acknowledged event is written, as durably as the settings ask."""
 
 from __future__ import annotations
 
@@ -18,26 +18,39 @@ from service.store.store import Store
 
 
 class Ingest:
-    """What a frontend may do to histories. Every method raises StoreUnavailable and then promises nothing."""
+    """Appends, merges, shows and erases histories on behalf of a frontend.
+
+    Every method that talks to the store raises StoreUnavailable. The write may then have happened or not; repeating it
+    is safe.
+    """
 
     def __init__(
         self,
         store: Store,
         model: Callable[[], ServedModel],
-        behind: WriteBehind,
+        write_behind: WriteBehind,
         policies: PolicyBook,
         metrics: Metrics,
         ids: Pseudonyms,
     ) -> None:
         self._ids = ids
         self._store = store
-        self._behind = behind
+        self._write_behind = write_behind
         self._model = model
         self._policies = policies
         self._metrics = metrics
 
     def parse(self, raw: bytes, latest_ms: int) -> EventsRequest:
-        """A batch that is valid as a whole. Raises BadRequest or InvalidRequest with every bad event."""
+        """Parses a batch of events, all or nothing.
+
+        Args:
+            raw: The JSON body.
+            latest_ms: The latest timestamp that is accepted, in epoch milliseconds.
+
+        Raises:
+            BadRequest: The body is not JSON.
+            InvalidRequest: At least one event is invalid; every fault is listed.
+        """
         try:
             return parse(EventsRequest, raw, latest_ms=latest_ms)
         except RequestError:
@@ -45,13 +58,22 @@ class Ingest:
             raise
 
     async def append(self, request: EventsRequest) -> dict[str, Any]:
-        """Stores a batch in one round trip; unknown items are kept, because a later model may know them."""
+        """Stores a batch of events, in one round trip for every 64 subjects.
+
+        Events of unknown items are stored too, because a later model may know them.
+
+        Returns:
+            The body of the answer.
+
+        Raises:
+            StoreUnavailable: The batch was not acknowledged; some of it may be stored.
+        """
         batch: dict[Subject, list[NewEvent]] = {}
         for event in request.events:
-            who = self._ids.subject(event.user_id, event.session_id)
-            assert who is not None  # noqa: S101 - the schema asks for one of them
-            batch.setdefault(who, []).append(self._new_event(event))
-        erasures = self._behind.erasures
+            subject = self._ids.subject(event.user_id, event.session_id)
+            assert subject is not None  # noqa: S101 - the schema requires one of the two ids
+            batch.setdefault(subject, []).append(self._new_event(event))
+        epoch = self._write_behind.erasure_epoch
         try:
             results = await self._store.append_many(list(batch.items()))
         except StoreUnavailable:
@@ -59,15 +81,15 @@ class Ingest:
             self._metrics.redis_errors.labels("append").inc()
             raise
         model = self._model()
-        for (who, events), result in zip(batch.items(), results, strict=True):
-            self._behind.appended(who, model, events, result, erasures)
+        for (subject, events), result in zip(batch.items(), results, strict=True):
+            self._write_behind.appended(subject, model, events, result, epoch)
         accepted, duplicates = sum(r.accepted for r in results), sum(r.duplicates for r in results)
         self._metrics.events.labels("accepted").inc(accepted)
         self._metrics.events.labels("duplicate").inc(duplicates)
         return {"accepted": accepted, "duplicates": duplicates, "unknown_items": self._unknown(request)}
 
     async def merge(self, request: MergeRequest) -> dict[str, Any]:
-        """Moves an anonymous history to the user who logged in."""
+        """Moves the history of an anonymous session to the user who logged in."""
         session, user = self._ids.named("session", request.session_id), self._ids.named("user", request.user_id)
         try:
             return {"merged": await self._store.merge(session, user)}
@@ -75,13 +97,18 @@ class Ingest:
             self._metrics.redis_errors.labels("merge").inc()
             raise
         finally:
-            self._behind.forget(session)
+            self._write_behind.forget(session)
 
     async def show(self, user_id: str, now_ms: int) -> dict[str, Any]:
-        """A user's kept history, newest last.
+        """Returns a user's stored history, newest event last.
+
+        Args:
+            user_id: The id that the caller uses.
+            now_ms: The time at which the user's segment is evaluated, in epoch milliseconds.
 
         Raises:
-            NotFound: nothing is stored of this user.
+            NotFound: Nothing is stored for this user.
+            StoreUnavailable: Redis did not answer.
         """
         model = self._model()
         try:
@@ -90,7 +117,7 @@ class Ingest:
             self._metrics.redis_errors.labels("read").inc()
             raise
         if not record.version:
-            raise NotFound("nothing is stored of this user")
+            raise NotFound("nothing is stored for this user")
         segment = self._policies.current.choose(Profile(None, model, record).facts(now_ms))
         history = [
             {"item_id": e.item_id, "type": e.type, "timestamp_ms": e.time_ms, "event_id": e.event_id}
@@ -99,7 +126,11 @@ class Ingest:
         return {"user_id": user_id, "history": history, "segment": segment.name, "version": record.version}
 
     async def erase(self, user_id: str) -> dict[str, Any]:
-        """Deletes every key of the user, here and in the memory of every replica, and says how many there were."""
+        """Deletes a user from Redis and from the memory of every replica.
+
+        Returns:
+            The body of the answer, with the number of Redis keys deleted.
+        """
         traces = self._ids.traces(user_id)
         try:
             return {"user_id": user_id, "deleted": sum([await self._store.erase(subject) for subject in traces])}
@@ -108,7 +139,7 @@ class Ingest:
             raise
         finally:
             for subject in traces:
-                self._behind.forget(subject)
+                self._write_behind.forget(subject)
 
     def _unknown(self, request: EventsRequest) -> list[str]:
         known = self._model().known

@@ -1,4 +1,4 @@
-"""A stored history as one model sees it: what a request needs of it, worked out once a version of the log. Pure."""
+"""A stored history as one model sees it: what requests need of it, computed once per version of the log. Pure."""
 
 from __future__ import annotations
 
@@ -11,58 +11,75 @@ import numpy.typing as npt
 
 from service.artifact.features import EventArrays, is_history_event
 from service.history import state_blob
-from service.history.past import Past, past
-from service.history.state_blob import Base
+from service.history.history import History, merge_events
+from service.history.state_blob import VersionedState
 from service.lifecycle.served_model import ServedModel
 from service.policies.segments import FACT_WINDOW, Facts, facts
 from service.store import log_version
 from service.store.records import ARRIVALS, NewEvent, StoredEvent, Subject, UserRecord
 
-# What an event takes in memory with its strings: 360 bytes by tracemalloc at ids of 8 to 16 characters, rounded up.
+# Memory of one event with its strings: 360 bytes by tracemalloc with ids of 8 to 16 characters, rounded up.
 _EVENT_BYTES = 400
 _PROFILE_BYTES = 2_000
 
 
 @dataclass(eq=False)
 class Profile:
-    """`base` is the newest state known of the record; it may lie some events behind. Replaced by newer ones, never
-    by older ones: the record stays as it is."""
+    """One version of a subject's log, and what was derived from it for one model.
+
+    Attributes:
+        subject: Whose log it is, None for an anonymous request.
+        model: The model that indices, facts and states belong to.
+        record: The log as it was read. It never changes.
+        base: The newest encoder state known for the log. It may lack the latest events, and is only ever replaced by a
+            newer one.
+    """
 
     subject: Subject | None
     model: ServedModel
     record: UserRecord
-    base: Base | None = None
+    base: VersionedState | None = None
 
     @classmethod
     def of(cls, subject: Subject, model: ServedModel, record: UserRecord) -> Profile:
-        """From a record as it was read, its blob unpacked."""
+        """Builds the profile of a record that was read from the store, and unpacks its state."""
         base = state_blob.unpack(record.blob, model.engine.state_shape) if record.events else None
         return cls(subject, model, UserRecord(record.version, record.events), base)
 
     @property
-    def current(self) -> bool:
-        """Whether the base has seen the whole log."""
+    def up_to_date(self) -> bool:
+        """Whether the base covers the whole log."""
         return self.base is not None and self.base.version == self.record.version
 
     @cached_property
-    def past(self) -> Past:
-        return past(self.record.events, (), 0)
+    def history(self) -> History:
+        """The stored log alone, without events of a request."""
+        return merge_events(self.record.events, (), 0)
 
     @cached_property
     def seen(self) -> npt.NDArray[np.int64]:
-        """[m] different catalogue indices of the history, ascending."""
-        return np.unique(self.model.indices(self.past.item_ids))
+        """[m] Catalogue indices of the items in the history, unique and ascending."""
+        return np.unique(self.model.indices(self.history.item_ids))
 
     @cached_property
     def _facts(self) -> Facts:
-        return facts_of(self.past, self.model)
+        return facts_of(self.history, self.model)
 
     def facts(self, now_ms: int) -> Facts:
-        """What the segment rules ask about."""
-        return self._facts.at(self.past.last_ms, now_ms)
+        """Returns the facts that segment rules are evaluated on.
 
-    def pending(self) -> tuple[int, Base | None]:
-        """Position of the first event that the base has not seen, and the base; (0, None) where it is none."""
+        Args:
+            now_ms: The time of the request, in epoch milliseconds.
+        """
+        return self._facts.at(self.history.last_ms, now_ms)
+
+    def resume_point(self) -> tuple[int, VersionedState | None]:
+        """Finds where encoding can resume.
+
+        Returns:
+            The position of the first event that the base does not cover, and the base. (0, None) if there is no base,
+            or if it cannot be extended to this log.
+        """
         if self.base is None:
             return 0, None
         tail = log_version.tail(self.record, self.base.version, self.base.last_score)
@@ -72,54 +89,77 @@ class Profile:
 
     @property
     def nbytes(self) -> int:
-        """Estimate of the memory it holds."""
+        """Estimated memory of the profile."""
         state = None if self.base is None else self.base.state
         arrays = 0 if state is None else state.kv.nbytes + state.scale.nbytes + state.time_ms.nbytes + state.h.nbytes
         return _PROFILE_BYTES + _EVENT_BYTES * len(self.record.events) + arrays
 
 
-def facts_of(events: Past, model: ServedModel) -> Facts:
-    """Facts without a recency."""
-    recent = model.categories(events.item_ids[-FACT_WINDOW:])
-    return facts(events.item_ids, recent, None, 0, model.catalogue.n_categories)
+def facts_of(history: History, model: ServedModel) -> Facts:
+    """Returns the facts of a history, without a recency; `Facts.at` adds it for a point in time."""
+    recent = model.categories(history.item_ids[-FACT_WINDOW:])
+    return facts(history.item_ids, recent, None, 0, model.catalogue.n_categories)
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding:
-    """What the encoder must do: the state to start from, None for an empty one, and what comes after it.
+class PendingEncoding:
+    """The work left for the encoder to bring a state up to date.
 
-    from_start: the learned start token goes first.
+    Attributes:
+        base: The state to start from, None for an empty one.
+        events: The events to add to it.
+        from_start: Whether the learned start token is encoded before the events.
     """
 
-    base: Base | None
+    base: VersionedState | None
     events: EventArrays
     from_start: bool
 
 
-def encoding(profile: Profile, events: Past, *, history_cap: int, from_state: bool = True) -> Encoding | None:
-    """What is left to encode of `events`, the profile's own past or a longer one; None where nothing is.
+def pending_encoding(
+    profile: Profile, history: History, *, history_cap: int, from_state: bool = True
+) -> PendingEncoding | None:
+    """Works out which events of `history` must still be encoded, and from which state.
 
-    Starts from the base where that is one and `from_state` trusts it, else from the raw events, of which the newest
-    up to the receptive field count.
+    Starts from the profile's base if that can be extended to `history`; else from the raw events, of which only the
+    newest up to the receptive field matter.
+
+    Args:
+        profile: The stored log and its base.
+        history: The profile's own history, or one with the events of a request merged in.
+        history_cap: Events that a log keeps. A log of this length may have been trimmed, and then has no start.
+        from_state: False ignores the base and encodes the raw events.
+
+    Returns:
+        None if the base already covers `history`.
     """
     start, base = (0, None)
-    if from_state and events.stored == len(profile.record.events):
-        start, base = profile.pending()
-    if base is not None and start == len(events):
+    if from_state and history.stored == len(profile.record.events):
+        start, base = profile.resume_point()
+    if base is not None and start == len(history):
         return None
     model = profile.model
-    if base is None or base.state is None:  # from h alone nothing can be added
-        start, base = max(0, len(events) - model.engine.receptive_field), None
+    if base is None or base.state is None:  # events cannot be added to h alone
+        start, base = max(0, len(history) - model.engine.receptive_field), None
     trimmed = start > 0 or len(profile.record.events) >= history_cap
-    arrays = model.vocabulary.events(events.item_ids[start:], events.types[start:], events.times_ms[start:])
-    return Encoding(base, arrays, from_start=base is None and not trimmed)
+    arrays = model.vocabulary.events(history.item_ids[start:], history.types[start:], history.times_ms[start:])
+    return PendingEncoding(base, arrays, from_start=base is None and not trimmed)
 
 
 def extended(record: UserRecord, new: Sequence[NewEvent], subject: Subject, cap: int) -> UserRecord | None:
-    """The record after an append, without reading it again; None where that cannot be told.
+    """Predicts the record after an append, so that it need not be read again.
 
-    Repeats what `store_scripts.APPEND` does with events that are newer than the log's last one. The caller compares
-    the version with the one the append returned: equal versions mean equal logs.
+    Repeats what `lua_scripts.APPEND` does with events that are newer than the last one of the log. The caller compares
+    the version with the one that the append returned: equal versions mean equal logs.
+
+    Args:
+        record: The log before the append.
+        new: The events that were appended.
+        subject: Whose log it is.
+        cap: Events that a log keeps.
+
+    Returns:
+        None if an event is older than the log's last one, so that its place is unknown here.
     """
     events, version = list(record.events), record.version
     for event in sorted((e for e in new if is_history_event(e.type, e.item_id)), key=_time):

@@ -1,7 +1,7 @@
-"""Profiles kept in the process, the least recently used go first; bounded by bytes.
+"""An LRU cache of profiles in this process, bounded by bytes.
 
-A profile from here is only used after Redis has said, in the request's one round trip, that its version is still the
-log's. So nothing here can be stale, whichever replica wrote the log.
+A cached profile is used only after Redis has confirmed, in the request's one round trip, that its version is still the
+version of the log. So a cache hit is never stale, whichever replica wrote the log.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from service.store.records import Subject
 
 
 class ProfileCache:
-    """Not thread-safe: it lives on the event loop."""
+    """Maps subjects to profiles. Not thread-safe: use it from the event loop only.
+
+    Attributes:
+        nbytes: Estimated memory of all cached profiles.
+    """
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -25,16 +29,16 @@ class ProfileCache:
         return len(self._profiles)
 
     def get(self, subject: Subject, model: ServedModel) -> Profile | None:
-        """The subject's profile, if it is this very model's: another catalogue sees other items in a history."""
-        found = self._profiles.get(subject)
-        if found is None or found[0].model is not model:
+        """Returns the subject's profile if it belongs to this model: indices differ from catalogue to catalogue."""
+        entry = self._profiles.get(subject)
+        if entry is None or entry[0].model is not model:
             return None
         self._profiles.move_to_end(subject)
-        return found[0]
+        return entry[0]
 
     def put(self, profile: Profile) -> None:
-        """Keeps a profile in the place of its subject's former one; also to be called when it has grown."""
-        assert profile.subject is not None  # noqa: S101 - nobody's history is not kept
+        """Caches a profile in place of the subject's earlier one. Call it again when a cached profile has grown."""
+        assert profile.subject is not None  # noqa: S101 - a profile without a subject is never cached
         self.drop(profile.subject)
         size = profile.nbytes
         if not profile.record.events or size > self._bytes_max:
@@ -46,19 +50,20 @@ class ProfileCache:
             self.nbytes -= freed
 
     def profiles(self) -> list[Profile]:
-        """All of them, as they are now."""
+        """Returns all cached profiles, the least recently used first."""
         return [profile for profile, _ in self._profiles.values()]
 
     def clear(self) -> None:
-        """Another catalogue is served: what is here would only hold the old one in memory."""
+        """Drops everything, because another catalogue is served: old profiles would keep the old one in memory."""
         self._profiles.clear()
         self.nbytes = 0
 
     def keep_only(self, model: ServedModel) -> None:
-        """What requests that ended late have put here for a former model goes."""
+        """Drops the profiles of other models, which late requests may have added after a model switch."""
         for subject in [subject for subject, (profile, _) in self._profiles.items() if profile.model is not model]:
             self.drop(subject)
 
     def drop(self, subject: Subject) -> None:
+        """Removes the subject's profile, if it is cached."""
         _, freed = self._profiles.pop(subject, (None, 0))
         self.nbytes -= freed

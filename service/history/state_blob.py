@@ -1,12 +1,12 @@
-"""Encoder states as bytes.
+"""Encoder states, packed as bytes.
 
     header    magic, format, content, dtype, layers, window, head dim, hidden, valid rows, score of the last event,
               version
     body      times, scales, keys and values of the valid rows (content "full" only), h; little-endian
     checksum  blake2b over everything before it
 
-Only the valid rows travel: a history shorter than the window takes space for the events it has. A blob of content
-"h_only" holds no keys and values: it is enough to decode from, and not to add an event to.
+Only the valid rows are packed, so a history shorter than the window takes space only for the events it has. A blob with
+content "h_only" has no keys and values: a list can be decoded from it, but no event can be added.
 """
 
 from __future__ import annotations
@@ -31,10 +31,14 @@ _DTYPE_CODE = {dtype.name: code for code, dtype in enumerate(STATE_DTYPES)}
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
-    """A state, the version of the log it was made at, and the score of its newest event.
+class VersionedState:
+    """An encoder state, and the version of the log that it was computed from.
 
-    `state` is None where only `h` [d] was kept, and where the model's states are no more than that.
+    Attributes:
+        h: [d] Hidden state after the newest event.
+        state: Keys and values, for adding events. None when only `h` was kept, or when the model has no other state.
+        version: Version of the log that the state covers (`service.store.log_version`).
+        last_score: Score of the newest event of that log.
     """
 
     h: npt.NDArray[np.float32]
@@ -43,24 +47,29 @@ class Base:
     last_score: float
 
     @classmethod
-    def of(cls, state: EncoderState, version: str, last_score: float, *, h_only: bool = False) -> Base:
+    def of(cls, state: EncoderState, version: str, last_score: float, *, h_only: bool = False) -> VersionedState:
+        """Labels an encoder state with its log version; drops keys and values when `h_only` is set."""
         return cls(state.h, state if state.extends and not h_only else None, version, last_score)
 
 
-def pack(base: Base, shape: StateShape) -> bytes:
-    """Raises ValueError for a version that is none, or a state whose arrays do not fit together."""
-    state = base.state
-    if len(base.version) != VERSION_LENGTH:
-        raise ValueError(f"a version has {VERSION_LENGTH} hex digits, not {base.version!r}")
+def pack(versioned: VersionedState, shape: StateShape) -> bytes:
+    """Packs a state as bytes.
+
+    Raises:
+        ValueError: The version is malformed, or the arrays do not match `shape`.
+    """
+    state = versioned.state
+    if len(versioned.version) != VERSION_LENGTH:
+        raise ValueError(f"a log version has {VERSION_LENGTH} hex digits, got {versioned.version!r}")
     n = 0 if state is None else state.n_valid
-    if len(base.h) != shape.hidden or (state is not None and (state.shape != shape or not 0 <= n <= shape.window)):
-        raise ValueError("the state's arrays do not fit together")
+    if len(versioned.h) != shape.hidden or (state is not None and (state.shape != shape or not 0 <= n <= shape.window)):
+        raise ValueError("the state's arrays do not match the model's state shape")
     header = _HEADER.pack(
         _MAGIC, _FORMAT, _H_ONLY if state is None else _FULL, _DTYPE_CODE[shape.dtype],
         shape.layers, shape.window, shape.head_dim, shape.hidden, n,
-        base.last_score, base.version.encode(),
+        versioned.last_score, versioned.version.encode(),
     )  # fmt: skip
-    parts = [header, *(() if state is None else _rows(state, shape)), _bytes(base.h, "<f4")]
+    parts = [header, *(() if state is None else _rows(state, shape)), _bytes(versioned.h, "<f4")]
     content = b"".join(parts)
     return content + _checksum(content)
 
@@ -74,11 +83,13 @@ def _rows(state: EncoderState, shape: StateShape) -> list[bytes]:
     return parts
 
 
-def unpack(blob: bytes | None, shape: StateShape) -> Base | None:
-    """The stored state, or None when there is none, or it is damaged, or it is of another shape or format.
+def unpack(blob: bytes | None, shape: StateShape) -> VersionedState | None:
+    """Unpacks a stored state; the arrays are read-only.
 
-    Never raises: whatever is wrong with a blob, the state can be rebuilt from the log. The arrays are
-    read-only.
+    Never raises: whatever is wrong with a blob, the state can be rebuilt from the log.
+
+    Returns:
+        None when there is no blob, or when it is damaged or has another shape or format.
     """
     if blob is None or len(blob) < _HEADER.size + _CHECKSUM_BYTES:
         return None
@@ -91,10 +102,12 @@ def unpack(blob: bytes | None, shape: StateShape) -> Base | None:
         return None
     if kind not in (_FULL, _H_ONLY) or len(content) != _HEADER.size + _body_bytes(shape, n, kind == _H_ONLY):
         return None
-    h = np.frombuffer(content, "<f4", shape.hidden, len(content) - 4 * shape.hidden).astype(np.float32)  # not the blob
+    h = np.frombuffer(content, "<f4", shape.hidden, len(content) - 4 * shape.hidden).astype(
+        np.float32
+    )  # a copy, which does not keep the blob alive
     h.flags.writeable = False
     state = None if kind == _H_ONLY else _read_rows(content, shape, n, h)
-    return Base(h, state, version.decode("ascii", "replace"), last_score)
+    return VersionedState(h, state, version.decode("ascii", "replace"), last_score)
 
 
 def _read_rows(content: bytes, shape: StateShape, n: int, h: npt.NDArray[np.float32]) -> EncoderState:
@@ -108,7 +121,7 @@ def _read_rows(content: bytes, shape: StateShape, n: int, h: npt.NDArray[np.floa
         return array
 
     def padded(rows: npt.NDArray[np.generic], axis: int) -> npt.NDArray[np.generic]:
-        """The rows at the end of a full window; what lies before them is zero."""
+        """Puts the rows at the end of a full window; the slots before them are zero."""
         dims = list(rows.shape)
         dims[axis] = shape.window
         full = np.zeros(dims, rows.dtype.newbyteorder("="))

@@ -19,10 +19,10 @@ from service.common.deadline import Clock, Deadline
 from service.common.errors import ModelAttemptFailed, StateStale, StoreUnavailable
 from service.common.metrics import Metrics
 from service.engine.jobs import EncodeJob
-from service.history.past import Past
-from service.history.profile import Encoding, Profile, encoding
+from service.history.history import History
+from service.history.profile import PendingEncoding, Profile, pending_encoding
 from service.history.profile_cache import ProfileCache
-from service.history.state_blob import Base
+from service.history.state_blob import VersionedState
 from service.lifecycle.served_model import ServedModel
 from service.store.records import Subject, UserRecord
 from service.store.store import Store
@@ -56,8 +56,8 @@ class StateKeeper:
         self._catch_up_s = catch_up_s
         self._h_only = h_only
         self._clock = clock
-        self._flights: dict[_Key, asyncio.Task[Base]] = {}
-        self._erasures = 0
+        self._flights: dict[_Key, asyncio.Task[VersionedState]] = {}
+        self._erasure_epoch = 0
         self._carried: dict[Subject, Profile] = {}
 
     @property
@@ -71,7 +71,7 @@ class StateKeeper:
         Raises:
             StoreUnavailable: away, or too slow for this request.
         """
-        known, erasures = self.cache.get(subject, model), self._erasures
+        known, erasures = self.cache.get(subject, model), self._erasure_epoch
         try:
             with self._metrics.stage("state"):
                 version = "" if known is None else known.record.version
@@ -87,30 +87,30 @@ class StateKeeper:
         return self.keep(subject, model, record, erasures)
 
     @property
-    def erasures(self) -> int:
+    def erasure_epoch(self) -> int:
         """How often something was forgotten here; to be noted before a read whose record is to be kept."""
-        return self._erasures
+        return self._erasure_epoch
 
     def keep(self, subject: Subject, model: ServedModel, record: UserRecord, erasures: int) -> Profile:
         """The profile of a record, put into the cache; not where something was erased while the record was read."""
         profile = Profile.of(subject, model, record)
-        if erasures == self._erasures:
+        if erasures == self._erasure_epoch:
             self.cache.put(profile)
         return profile
 
-    def encoding(self, profile: Profile, events: Past, *, from_state: bool = True) -> Encoding | None:
+    def pending(self, profile: Profile, events: History, *, from_state: bool = True) -> PendingEncoding | None:
         """What must be encoded before a list can be decoded; None where the state is there."""
-        if from_state and profile.current and not events.inline:
+        if from_state and profile.up_to_date and not events.inline:
             work = None
         else:
-            work = encoding(profile, events, history_cap=self.history_cap, from_state=from_state)
+            work = pending_encoding(profile, events, history_cap=self.history_cap, from_state=from_state)
         if profile.record.events:
             outcome = "hit" if work is None else "rebuilt" if work.base is None else "extended"
             self._metrics.state_cache.labels("state", outcome).inc()
         return work
 
     async def hidden(
-        self, profile: Profile, events: Past, work: Encoding | None, deadline: Deadline
+        self, profile: Profile, events: History, work: PendingEncoding | None, deadline: Deadline
     ) -> npt.NDArray[np.float32]:
         """h [d] after `events`.
 
@@ -132,7 +132,7 @@ class StateKeeper:
             raise StateStale("the encoder takes too long")
         return flight.result().h
 
-    def advance(self, profile: Profile, work: Encoding) -> asyncio.Task[Base]:
+    def advance(self, profile: Profile, work: PendingEncoding) -> asyncio.Task[VersionedState]:
         """The encoding of a stored history: the one that is under way, or a new one."""
         assert profile.subject is not None  # noqa: S101 - it is stored
         key = (profile.subject, profile.record.version, profile.model.version)
@@ -143,16 +143,16 @@ class StateKeeper:
             flight.add_done_callback(lambda done: self._landed(key, done))
         return flight
 
-    def catch_up(self, profile: Profile) -> asyncio.Task[Base] | None:
+    def catch_up(self, profile: Profile) -> asyncio.Task[VersionedState] | None:
         """The encoding of a stored history that nobody waits for; None where there is nothing to encode."""
-        if profile.subject is None or not profile.record.events or profile.current:
+        if profile.subject is None or not profile.record.events or profile.up_to_date:
             return None
-        work = encoding(profile, profile.past, history_cap=self.history_cap)
+        work = pending_encoding(profile, profile.history, history_cap=self.history_cap)
         return None if work is None else self.advance(profile, work)
 
     def forget(self, subject: Subject) -> None:
         """Nothing of the subject stays in this process."""
-        self._erasures += 1
+        self._erasure_epoch += 1
         self._carried.pop(subject, None)
         self.cache.drop(subject)
 
@@ -173,16 +173,16 @@ class StateKeeper:
     async def _prepare(self, profile: Profile) -> None:
         """Where it fails, the user's next request encodes."""
         assert profile.subject is not None  # noqa: S101 - it was kept
-        erasures = self._erasures
-        work = encoding(profile, profile.past, history_cap=self.history_cap)
+        erasures = self._erasure_epoch
+        work = pending_encoding(profile, profile.history, history_cap=self.history_cap)
         if work is None:
             return
         with contextlib.suppress(ModelAttemptFailed):
             deadline = Deadline.after(self._catch_up_s, self._clock)
             state = await profile.model.encoder.submit(_job(work), deadline)
             record = profile.record
-            profile.base = Base.of(state, record.version, record.events[-1].score, h_only=self._h_only)
-            if erasures == self._erasures:
+            profile.base = VersionedState.of(state, record.version, record.events[-1].score, h_only=self._h_only)
+            if erasures == self._erasure_epoch:
                 self._carried[profile.subject] = profile
 
     def taken_over(self) -> None:
@@ -199,10 +199,10 @@ class StateKeeper:
         if self._flights:
             await asyncio.wait(set(self._flights.values()))
 
-    async def _encode(self, profile: Profile, work: Encoding) -> Base:
+    async def _encode(self, profile: Profile, work: PendingEncoding) -> VersionedState:
         state = await profile.model.encoder.submit(_job(work), Deadline.after(self._catch_up_s, self._clock))
         record = profile.record
-        base = profile.base = Base.of(state, record.version, record.events[-1].score, h_only=self._h_only)
+        base = profile.base = VersionedState.of(state, record.version, record.events[-1].score, h_only=self._h_only)
         assert profile.subject is not None  # noqa: S101
         kept = self.cache.get(profile.subject, profile.model)
         if kept is not None and kept.record.version == record.version:
@@ -212,12 +212,12 @@ class StateKeeper:
             self.encoded(profile)
         return base
 
-    def _landed(self, key: _Key, flight: asyncio.Task[Base]) -> None:
+    def _landed(self, key: _Key, flight: asyncio.Task[VersionedState]) -> None:
         del self._flights[key]
         if not flight.cancelled():
             flight.exception()  # looked at, so that a failure nobody waited for is not reported as lost
 
 
-def _job(work: Encoding) -> EncodeJob:
+def _job(work: PendingEncoding) -> EncodeJob:
     state = None if work.base is None else work.base.state
     return EncodeJob(state, work.events.item, work.events.type, work.events.time_ms, work.from_start)

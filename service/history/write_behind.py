@@ -50,9 +50,9 @@ class WriteBehind:
         return not (self._busy or self._behind or self._unwritten or self._keeper.under_way)
 
     @property
-    def erasures(self) -> int:
+    def erasure_epoch(self) -> int:
         """How often something was forgotten here; to be noted before events are written."""
-        return self._keeper.erasures
+        return self._keeper.erasure_epoch
 
     def appended(
         self,
@@ -72,7 +72,7 @@ class WriteBehind:
         if former.version == result.version:
             return
         record = extended(former, events, subject, self._keeper.history_cap)
-        if record is not None and record.version == result.version and erasures == self.erasures:
+        if record is not None and record.version == result.version and erasures == self.erasure_epoch:
             self._keeper.cache.put(Profile(subject, model, record, None if known is None else known.base))
         else:
             self._keeper.cache.drop(subject)  # it must be read again
@@ -144,7 +144,7 @@ class WriteBehind:
                 found.append(profile)
         for model in {model.version: model for _, model in unknown}.values():
             wanted = [(subject, "") for subject, its in unknown if its.version == model.version]
-            erasures = self._keeper.erasures
+            erasures = self._keeper.erasure_epoch
             try:
                 records = await self._store.read_many(wanted, model.version)
             except StoreUnavailable:

@@ -16,8 +16,8 @@ import numpy as np
 from service.common.errors import NotFound, Overloaded
 from service.engine.fallback import Constraints
 from service.engine.interface import Explaining
-from service.history.past import past
-from service.history.profile import Profile, encoding
+from service.history.history import merge_events
+from service.history.profile import Profile, pending_encoding
 from service.lifecycle.served_model import ServedModel, Serving
 from service.playground.title_index import TitleIndex
 from service.policies.policies import Policies
@@ -107,8 +107,8 @@ class Explorer:
         engine = model.engine
         if not isinstance(engine, Explaining) or not engine.explains:
             raise NotFound("this artefact has no explainer; `gpt4rec export` writes one")
-        given = past((), events, now_ms)
-        work = encoding(Profile(None, model, _NOBODY), given, history_cap=_UNBOUNDED)
+        given = merge_events((), events, now_ms)
+        work = pending_encoding(Profile(None, model, _NOBODY), given, history_cap=_UNBOUNDED)
         assert work is not None  # noqa: S101 - there is at least one event, and no state to begin with
         found = await self._run(lambda: engine.explain(work.events, from_start=work.from_start))
         shares = [0.0] * (len(given) - len(found.weight)) + found.weight.tolist()

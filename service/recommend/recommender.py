@@ -35,7 +35,7 @@ from service.engine.decoding import Decoding
 from service.engine.fallback import Constraints, RecommendationList
 from service.engine.jobs import DecodedList, DecodeJob, encode_key
 from service.guard.guard import Decision, Guard, ModelRung, Outcome, Reason, Rung
-from service.history.past import Past, past
+from service.history.history import History, merge_events
 from service.history.profile import Profile, facts_of
 from service.history.pseudonyms import Pseudonyms
 from service.history.state_keeper import StateKeeper
@@ -130,14 +130,14 @@ class Recommender:
     ) -> Plan:
         now_ms = int(self._wall_clock() * 1000.0)
         model = profile.model
-        events = past(profile.record.events, request.events, now_ms) if request.events else profile.past
+        events = merge_events(profile.record.events, request.events, now_ms) if request.events else profile.history
         segment, decoding = self._decoding(request, profile, events, now_ms)
         return Plan(
             request=request,
             call=call,
             model=model,
             profile=profile,
-            past=events,
+            history=events,
             segment=segment,
             decoding=decoding,
             limits=Constraints(allowed, _excluded(request, profile, events)),
@@ -146,11 +146,13 @@ class Recommender:
             now_ms=now_ms,
         )
 
-    def _decoding(self, request: RecommendRequest, profile: Profile, events: Past, now_ms: int) -> tuple[str, Decoding]:
+    def _decoding(
+        self, request: RecommendRequest, profile: Profile, events: History, now_ms: int
+    ) -> tuple[str, Decoding]:
         policies = self._policies.current
         if request.segment is not None:
             segment = policies.named(request.segment)
-        elif events is profile.past:
+        elif events is profile.history:
             segment = policies.choose(profile.facts(now_ms))
         else:
             segment = policies.choose(facts_of(events, profile.model).at(events.last_ms, now_ms))
@@ -162,7 +164,7 @@ class Recommender:
         decision = self._guard.decide(plan.deadline, plan.forecast)
         if trouble is None or not decision.asks_the_model:
             return decision
-        if len(plan.past):
+        if len(plan.history):
             return replace(decision, rung="narrow", reason=trouble, forecast_s=0.0)
         self._guard.observe(Outcome.UNUSED)
         return Decision("popular", trouble)
@@ -238,16 +240,16 @@ class Recommender:
         Raises:
             StateStale: not before the deadline.
         """
-        work = self._states.encoding(plan.profile, plan.past, from_state=from_state)
+        work = self._states.pending(plan.profile, plan.history, from_state=from_state)
         if work is None:
-            return await self._states.hidden(plan.profile, plan.past, None, deadline)
-        if plan.past.inline:
+            return await self._states.hidden(plan.profile, plan.history, None, deadline)
+        if plan.history.inline:
             self._states.catch_up(plan.profile)  # the state of the request's own events is not kept
         if not self._encoding_fits(plan, rung, len(work.events), deadline):
             self._states.catch_up(plan.profile)
             raise StateStale("predicted to take too long")
         try:
-            return await self._states.hidden(plan.profile, plan.past, work, deadline)
+            return await self._states.hidden(plan.profile, plan.history, work, deadline)
         except DeadlineExceeded as late:
             self._states.catch_up(plan.profile)
             raise StateStale("took too long", tried=True) from late
@@ -280,7 +282,7 @@ class Recommender:
         fallback, k = plan.model.fallback, plan.request.k
         if rung != "popular" and not plan.deadline.passed:
             try:
-                return fallback.by_history(plan.model.places(plan.past.item_ids), k, plan.limits)
+                return fallback.by_history(plan.model.places(plan.history.item_ids), k, plan.limits)
             except Exception as error:
                 log.error("item_cf_failed", request_id=plan.call.request_id, **logs.where(error))
         return fallback.popular(k, plan.limits)
@@ -302,12 +304,12 @@ class Recommender:
         )
 
 
-def _excluded(request: RecommendRequest, profile: Profile, events: Past) -> npt.NDArray[np.int64]:
+def _excluded(request: RecommendRequest, profile: Profile, events: History) -> npt.NDArray[np.int64]:
     """[m] different indices that must not be listed, ascending."""
     model = profile.model
     if not request.exclude_seen:
         return np.unique(model.indices(request.exclude))
-    seen = profile.seen if events is profile.past else np.unique(model.indices(events.item_ids))
+    seen = profile.seen if events is profile.history else np.unique(model.indices(events.item_ids))
     return np.union1d(seen, model.indices(request.exclude)) if request.exclude else seen
 
 

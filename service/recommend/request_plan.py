@@ -14,7 +14,7 @@ from service.engine.decoding import Decoding
 from service.engine.fallback import Constraints, RecommendationList
 from service.engine.jobs import decode_key
 from service.guard.guard import ModelRung, Reason, Rung
-from service.history.past import Past
+from service.history.history import History
 from service.history.profile import Profile
 from service.lifecycle.served_model import ServedModel, ranked_items
 from service.schemas.requests import RecommendRequest
@@ -31,7 +31,7 @@ class Plan:
     call: RequestContext
     model: ServedModel
     profile: Profile
-    past: Past
+    history: History
     segment: str
     decoding: Decoding
     limits: Constraints
@@ -56,7 +56,7 @@ class Plan:
     def gap_ms(self) -> int:
         """Time since the last event, as the decoder takes it."""
         vocabulary = self.model.vocabulary
-        return vocabulary.context.gap(self.past.last_ms if vocabulary.has_time else None, self.now_ms)
+        return vocabulary.context.gap(self.history.last_ms if vocabulary.has_time else None, self.now_ms)
 
     def seed(self) -> int:
         """The caller's seed; else, for a sampled list, one that another request will not have."""

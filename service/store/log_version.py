@@ -6,7 +6,7 @@ A counter would repeat after a lost second of writes or an erasure; a chain cann
 carries the version it was made at is still a valid base exactly when hashing the events after its last one
 onto that version gives the log's version: a late event, an erasure or a restored backup breaks the equality.
 
-`store_scripts.APPEND` computes the same chain inside Redis; the tests compare the two.
+`lua_scripts.APPEND` computes the same chain inside Redis; the tests compare the two.
 """
 
 from __future__ import annotations

@@ -112,9 +112,9 @@ class Deployment:
 
     def expected(self, record: UserRecord, service: Service, decoding: Decoding, seed: int) -> DecodedList:
         model = service.runtime.model
-        past = Profile(self.user, model, record).past
-        seen = np.unique(model.indices(past.item_ids))
-        gap = model.vocabulary.context.gap(past.last_ms, service.runtime.now_ms())
+        history = Profile(self.user, model, record).history
+        seen = np.unique(model.indices(history.item_ids))
+        gap = model.vocabulary.context.gap(history.last_ms, service.runtime.now_ms())
         context = model.vocabulary.context.encode({})
         job = DecodeJob(self.encode(record, service).h, context, gap, decoding, K, 0, seen, seed)
         listed = self.reference.decode([job])[0]
@@ -123,11 +123,11 @@ class Deployment:
 
     def encode(self, record: UserRecord, service: Service) -> EncoderState:
         """The state after the whole log, in one go."""
-        past = Profile(self.user, service.runtime.model, record).past
-        start = max(0, len(past) - self.reference.receptive_field)
-        trimmed = start > 0 or len(past) >= self.store.settings.history_cap
+        history = Profile(self.user, service.runtime.model, record).history
+        start = max(0, len(history) - self.reference.receptive_field)
+        trimmed = start > 0 or len(history) >= self.store.settings.history_cap
         events = service.runtime.model.vocabulary.events(
-            past.item_ids[start:], past.types[start:], past.times_ms[start:]
+            history.item_ids[start:], history.types[start:], history.times_ms[start:]
         )
         state = self.reference.encode([EncodeJob(None, events.item, events.type, events.time_ms, not trimmed)])[0]
         assert isinstance(state, EncoderState), state

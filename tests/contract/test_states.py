@@ -30,7 +30,7 @@ def seen(service: Service) -> tuple[float, float]:
     return float(h[0]), float(h[1])
 
 
-async def stored_blob(service: Service, subject: Subject = USER) -> state_blob.Base | None:
+async def stored_blob(service: Service, subject: Subject = USER) -> state_blob.VersionedState | None:
     record = await service.runtime.store.read(subject, "fake-1")
     return state_blob.unpack(record.blob, SHAPE)
 
@@ -120,7 +120,7 @@ async def test_a_state_that_cannot_be_stored_stops_nobody_elses(shared_valkey: V
         profile = service.runtime.states.cache.get(Subject("user", "bad"), service.runtime.model)
         assert profile is not None and profile.base is not None
         profile.base = replace(profile.base, version="not a version")
-        service.runtime.behind.write(profile)
+        service.runtime.write_behind.write(profile)
         await service.settled()
         await service.post_events("u1", "1", "2")
         await service.settled()

@@ -22,7 +22,7 @@ from service.engine.decoding import Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import EncodeJob, Engine, Job
 from service.history import state_blob
-from service.history.state_blob import Base
+from service.history.state_blob import VersionedState
 from service.lifecycle import canary
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.histories import random_history, recent
@@ -106,7 +106,7 @@ def test_a_stored_state_is_the_hidden_state_alone(served: tuple[GPT4Rec, Artifac
     engine = Engine(served[1], device="cpu", threads=1)
     [state] = engine.encode([job(history(3, 6))])
     assert isinstance(state, EncoderState)
-    packed = state_blob.pack(Base.of(state, "0" * 16, 5.0), engine.state_shape)
+    packed = state_blob.pack(VersionedState.of(state, "0" * 16, 5.0), engine.state_shape)
     read = state_blob.unpack(packed, engine.state_shape)
     assert read is not None and read.state is None
     assert (read.h == state.h).all()

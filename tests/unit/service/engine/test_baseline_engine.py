@@ -28,7 +28,7 @@ from service.engine.encoder_state import EncoderState
 from service.engine.factory import open_engine
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
 from service.history import state_blob
-from service.history.state_blob import Base
+from service.history.state_blob import VersionedState
 from service.lifecycle import canary
 from tests.support.aio import asynchronous
 from tests.support.data_builders import tiny_dataset
@@ -113,7 +113,9 @@ def test_its_state_is_the_newest_items_and_takes_no_event(engine: BaselineEngine
     [state] = engine.encode([EncodeJob(None, items, np.zeros_like(items), np.zeros_like(items), True)])
     assert isinstance(state, EncoderState)
     assert state.h.tolist() == items[-field:].tolist()
-    read = state_blob.unpack(state_blob.pack(Base.of(state, "0" * 16, 1.0), engine.state_shape), engine.state_shape)
+    read = state_blob.unpack(
+        state_blob.pack(VersionedState.of(state, "0" * 16, 1.0), engine.state_shape), engine.state_shape
+    )
     assert read is not None and (read.h == state.h).all()
     again, refused = engine.encode([
         EncodeJob(state, NOTHING, NOTHING, NOTHING, False), EncodeJob(state, items, items, items, False)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.engine.encoder_state import EncoderState, StateShape
-from service.history.state_blob import Base, pack, unpack
+from service.history.state_blob import VersionedState, pack, unpack
 
 SHAPE = StateShape(layers=2, window=5, head_dim=4, hidden=6, dtype="float16")
 
@@ -30,8 +30,8 @@ def state(shape: StateShape, n: int, seed: int = 0) -> EncoderState:
     return EncoderState(kv, scale, times, n, rng.normal(size=shape.hidden).astype(np.float32))
 
 
-def base(shape: StateShape = SHAPE, n: int = 3) -> Base:
-    return Base.of(state(shape, n), "0123456789abcdef", 1_700_000_000_000.0009765625)
+def base(shape: StateShape = SHAPE, n: int = 3) -> VersionedState:
+    return VersionedState.of(state(shape, n), "0123456789abcdef", 1_700_000_000_000.0009765625)
 
 
 def packed(shape: StateShape = SHAPE, n: int = 3) -> bytes:
@@ -115,7 +115,7 @@ def test_what_lies_outside_the_valid_rows_does_not_travel() -> None:
 def test_the_hidden_state_alone_comes_back_exactly(shape: StateShape, data: st.DataObject) -> None:
     full = base(shape, data.draw(st.integers(0, shape.window)))
     assert full.state is not None
-    one = Base.of(full.state, full.version, full.last_score, h_only=True)
+    one = VersionedState.of(full.state, full.version, full.last_score, h_only=True)
     blob = pack(one, shape)
     back = unpack(blob, shape)
     assert back is not None and back.state is None
@@ -127,9 +127,9 @@ def test_the_hidden_state_alone_comes_back_exactly(shape: StateShape, data: st.D
 def test_a_state_that_does_not_fit_together_is_not_packed() -> None:
     one = base()
     assert one.state is not None
-    with pytest.raises(ValueError, match="fit together"):
+    with pytest.raises(ValueError, match="state shape"):
         pack(dataclasses.replace(one, state=dataclasses.replace(one.state, n_valid=6)), SHAPE)
-    with pytest.raises(ValueError, match="fit together"):
+    with pytest.raises(ValueError, match="state shape"):
         pack(one, dataclasses.replace(SHAPE, layers=3))
     with pytest.raises(ValueError, match="16 hex digits"):
         pack(dataclasses.replace(one, version=""), SHAPE)

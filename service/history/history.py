@@ -1,4 +1,4 @@
-"""A subject's past for one request: what is stored, and what the request brought along. Pure."""
+"""The history that one request is answered from: the stored log, merged with the events in the request. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from service.store.records import StoredEvent
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """Events oldest first, as three lists of one length.
+class History:
+    """Events as three columns of equal length, oldest first.
 
-    stored: how many of them, counted from the oldest, are exactly the stored log in its order. Inline events
-        that belong between stored ones make it 0: no stored state is a base for such a past.
+    Attributes:
+        item_ids: Item of each event.
+        types: Event type of each event.
+        times_ms: Time of each event, in epoch milliseconds.
+        stored: How many of the oldest events are exactly the stored log, in its order. It is 0 when an inline event
+            belongs between stored ones: no stored state can be extended to such a history.
     """
 
     item_ids: list[str]
@@ -27,23 +31,30 @@ class Past:
 
     @property
     def inline(self) -> bool:
+        """Whether the request brought events that the stored log does not have."""
         return len(self.item_ids) > self.stored
 
     @property
     def last_ms(self) -> int | None:
+        """Time of the newest event in epoch milliseconds, None for an empty history."""
         return self.times_ms[-1] if self.times_ms else None
 
 
-def past(stored: Sequence[StoredEvent], inline: Sequence[InlineEvent], now_ms: int) -> Past:
-    """The stored log with the inline events put in by time, an inline copy of a stored event left out.
+def merge_events(stored: Sequence[StoredEvent], inline: Sequence[InlineEvent], now_ms: int) -> History:
+    """Merges the inline events of a request into the stored log by time.
 
-    An inline event without a time happened now.
+    Inline copies of stored events are dropped.
+
+    Args:
+        stored: The log, oldest first.
+        inline: The events of the request, in any order. An event without a timestamp happened at `now_ms`.
+        now_ms: The time of the request, in epoch milliseconds.
     """
     item_ids = [event.item_id for event in stored]
     types = [event.type for event in stored]
     times = [event.time_ms for event in stored]
     if not inline:
-        return Past(item_ids, types, times, len(stored))
+        return History(item_ids, types, times, len(stored))
     known = set(zip(times, item_ids, types, strict=True))
     fresh: list[tuple[int, str, str]] = []
     for event in inline:
@@ -53,14 +64,14 @@ def past(stored: Sequence[StoredEvent], inline: Sequence[InlineEvent], now_ms: i
             fresh.append(key)
     fresh.sort(key=_time)
     if not stored or not fresh or fresh[0][0] >= times[-1]:
-        return Past(
+        return History(
             item_ids + [item for _, item, _ in fresh],
             types + [kind for _, _, kind in fresh],
             times + [time for time, _, _ in fresh],
             len(stored),
         )
     merged = sorted([*zip(times, item_ids, types, strict=True), *fresh], key=_time)
-    return Past([i for _, i, _ in merged], [t for _, _, t in merged], [m for m, _, _ in merged], 0)
+    return History([i for _, i, _ in merged], [t for _, _, t in merged], [m for m, _, _ in merged], 0)
 
 
 def _time(event: tuple[int, str, str]) -> int:
