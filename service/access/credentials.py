@@ -1,4 +1,4 @@
-"""From the settings, and the files that some of them come from, to who may call."""
+"""Builds the access rules from the settings and from the files that some secrets come from."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from service.common.settings import PREFIX, Settings, secret_file
 
 Files = list[SecretFile]
 
-# Name of the setting: whether its entries may have rights, and whether an empty file withdraws all of them.
+# Setting name: (entries may carry rights, an empty file withdraws every entry).
 _SETS = {"api_keys": (True, False), "ops_tokens": (False, True), "metrics_tokens": (False, False)}
 
 
 def access(settings: Settings) -> Access:
-    """Raises SettingsError: an entry that is none, a secret in two of the sets, or API keys or metrics tokens that are
-    set, or come from a file, and have no entry: that would open what they are to close."""
-    found = Access(Keys({}), Keys({}))
+    """Reads the API keys, the ops tokens and the metrics tokens from the settings.
+
+    Raises:
+        SettingsError: an entry is malformed; a secret is in two of the sets; or API keys or metrics tokens are
+            configured, also by a file, without a single entry: that would open what they are meant to close.
+    """
+    access = Access(Keys({}), Keys({}))
     for name, (_, empty_allowed) in _SETS.items():
         text: SecretStr = getattr(settings, name)
-        _apply(found, name, text)
-        given = secret_file(name) is not None or text.get_secret_value().strip()
-        if given and not getattr(found, name) and not empty_allowed:
-            raise SettingsError(f"{_variable(name)}: there is no entry; for none at all, leave the setting out")
-    return found
+        _apply(access, name, text)
+        configured = secret_file(name) is not None or text.get_secret_value().strip()
+        if configured and not getattr(access, name) and not empty_allowed:
+            raise SettingsError(f"{_variable(name)}: there are no entries; to configure none, leave the setting out")
+    return access
 
 
 def files(access: Access) -> Files:
-    """Those to be followed."""
+    """Returns the secret files to follow; each applies its content to `access`."""
     return [
         SecretFile(f"{_variable(name)}_FILE", path, partial(_apply, access, name), empty_allowed)
         for name, (_, empty_allowed) in _SETS.items()
@@ -42,12 +46,12 @@ def files(access: Access) -> Files:
 def _apply(access: Access, name: str, text: SecretStr) -> None:
     rights, empty_allowed = _SETS[name]
     keys = Keys.parse(text, _variable(name), rights=rights)
-    former: Keys = getattr(access, name)
-    if former and not keys and not empty_allowed:
-        raise SettingsError(f"{_variable(name)}: no entry is left")
-    for other in _SETS.keys() - {name}:
-        if keys.shares(getattr(access, other)):
-            raise SettingsError(f"{_variable(name)}: a secret is also one of {_variable(other)}")
+    previous: Keys = getattr(access, name)
+    if previous and not keys and not empty_allowed:
+        raise SettingsError(f"{_variable(name)}: there are no entries left, which would open what they close")
+    for other_name in _SETS.keys() - {name}:
+        if keys.shares(getattr(access, other_name)):
+            raise SettingsError(f"{_variable(name)}: a secret is also one of {_variable(other_name)}; use each in one")
     setattr(access, name, keys)
 
 

@@ -1,7 +1,7 @@
-"""Who calls: named bearer tokens for operators, API keys for everybody else.
+"""Authenticates callers: named bearer tokens for operators, API keys for everyone else.
 
-Secrets are kept as SHA-256 digests only. That is enough for keys of 256 random bits, as `gpt4rec keys new` makes them:
-there is nothing to guess, so nothing is gained by a slow hash, and every request would pay for it.
+Secrets are kept only as SHA-256 digests. That is enough for keys of 256 random bits, which `gpt4rec keys new` makes:
+such a key cannot be guessed, so a slow hash would add nothing but time to every request.
 """
 
 from __future__ import annotations
@@ -21,41 +21,51 @@ _USERS = "users"
 _HASHED = "sha256"
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _NAME = re.compile(r"[^\x00-\x1f\x7f:,#{}]{1,64}")
-# Says in a diff, or to a secret scanner, what has leaked.
+# Lets a reviewer or a secret scanner recognise a leaked key.
 _MARK = "g4r_"
 _RANDOM_BYTES = 32
+_TOKEN_FORMS = "name:token or name:sha256:digest"
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A key's name and whether it may read and erase users."""
+    """The owner of a key.
+
+    Attributes:
+        name: Name of the key, as configured.
+        may_users: Whether the key may read and erase users.
+    """
 
     name: str
     may_users: bool
 
 
 def digest(secret: str) -> bytes:
+    """Returns the SHA-256 digest of a secret, [32] bytes."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
 def new_secret() -> str:
-    """256 bits from the operating system, to be shown once."""
+    """Makes a secret of 256 random bits from the operating system; show it once and store only its digest."""
     return _MARK + secrets.token_urlsafe(_RANDOM_BYTES)
 
 
 def entry(name: str, secret: str, *, users: bool = False) -> str:
-    """What a setting or its file holds of a secret.
+    """Returns the entry for a secret in a setting or its file: `name:sha256:digest`, with `:users` for that right.
 
     Raises:
-        ValueError: the name has one of `:,#{}` or a control character, or more than 64 characters.
+        ValueError: the name has one of `:,#{}` or a control character, or is not 1 to 64 characters long.
     """
     if name != name.strip() or not _NAME.fullmatch(name):
-        raise ValueError("a name is 1 to 64 characters, without any of :,#{}")
+        raise ValueError("a name has 1 to 64 characters and none of :,#{}")
     return ":".join([name, _HASHED, digest(secret).hex(), *([_USERS] if users else [])])
 
 
 class Keys:
-    """A set of named secrets, by digest. Every comparison looks at every one of them, in constant time."""
+    """A set of named secrets, kept by digest.
+
+    Every look-up compares with all of them in constant time, so its duration reveals nothing.
+    """
 
     def __init__(self, digests: Mapping[bytes, Caller]) -> None:
         self._digests = tuple(digests.items())
@@ -64,34 +74,41 @@ class Keys:
         return bool(self._digests)
 
     def find(self, presented: str | None) -> Caller | None:
+        """Returns the caller with this secret, or None for an absent or unknown secret."""
         if presented is None:
             return None
-        given, found = digest(presented), None
+        presented_digest, match = digest(presented), None
         for known, caller in self._digests:
-            if hmac.compare_digest(known, given):
-                found = caller
-        return found
+            if hmac.compare_digest(known, presented_digest):
+                match = caller
+        return match
 
     def shares(self, other: Keys) -> bool:
-        """Whether a secret is in both."""
+        """Returns whether the two sets have a secret in common."""
         return not {known for known, _ in self._digests}.isdisjoint(known for known, _ in other._digests)
 
     @classmethod
     def parse(cls, text: SecretStr, setting: str, *, rights: bool) -> Keys:
-        """`name:secret` or `name:sha256:<64 hex digits>`, with commas or line ends between; with `rights` a last part
-        `:users` is allowed. Lines that begin with `#` are comments.
+        """Parses entries `name:secret` or `name:sha256:<64 hex digits>`, separated by commas or line ends.
+
+        Lines that begin with `#` are comments.
+
+        Args:
+            text: The entries.
+            setting: Name of the setting, for messages.
+            rights: Whether an entry may end in `:users`.
 
         Raises:
-            SettingsError: with the position of the bad entry, never its text.
+            SettingsError: an entry is malformed or repeats a secret. The message has its position, never its text.
         """
         digests: dict[bytes, Caller] = {}
         lines = (line for line in text.get_secret_value().splitlines() if not line.lstrip().startswith("#"))
         entries = [entry.strip() for line in lines for entry in line.split(",") if entry.strip()]
-        for place, one in enumerate(entries, start=1):
-            known, caller = _parsed(one, f"{setting}: entry {place}", rights=rights)
-            if known in digests:
-                raise SettingsError(f"{setting}: entry {place} repeats a secret")
-            digests[known] = caller
+        for position, text_of_entry in enumerate(entries, start=1):
+            secret_digest, caller = _parsed(text_of_entry, f"{setting}: entry {position}", rights=rights)
+            if secret_digest in digests:
+                raise SettingsError(f"{setting}: entry {position} repeats the secret of an earlier entry; remove one")
+            digests[secret_digest] = caller
         return cls(digests)
 
 
@@ -101,8 +118,8 @@ def _parsed(text: str, where: str, *, rights: bool) -> tuple[bytes, Caller]:
     secret, right = (rest[1], rest[2:]) if hashed else (rest[0] if rest else "", rest[1:])
     allowed: tuple[list[str], ...] = ([], [_USERS]) if rights else ([],)
     if not _NAME.fullmatch(name) or not secret or right not in allowed:
-        form = "name:key or name:key:users" if rights else "name:token"
-        raise SettingsError(f"{where} is not {form}, nor the same with sha256:digest for its last part")
+        forms = "name:key, name:sha256:digest, or either with :users after it" if rights else _TOKEN_FORMS
+        raise SettingsError(f"{where} is malformed: write {forms}")
     if not hashed:
         return digest(secret), Caller(name, bool(right))
     if not _DIGEST.fullmatch(secret):
@@ -111,9 +128,14 @@ def _parsed(text: str, where: str, *, rights: bool) -> tuple[bytes, Caller]:
 
 
 class Access:
-    """Decides for a presented secret; raises 401, 403, or 404 where /ops is off.
+    """Decides who may call what.
 
-    The sets may be replaced while the service runs (`service.access.secret_files`): every decision asks them anew.
+    The sets may be replaced while the service runs (`service.access.secret_files`), so every decision reads them again.
+
+    Attributes:
+        api_keys: Keys of the frontends.
+        ops_tokens: Tokens of the operators.
+        metrics_tokens: Tokens that may read /metrics.
     """
 
     def __init__(self, api_keys: Keys, ops_tokens: Keys, metrics_tokens: Keys | None = None) -> None:
@@ -122,8 +144,17 @@ class Access:
         self.metrics_tokens = metrics_tokens or Keys({})
 
     def api(self, presented: str | None) -> Caller | None:
-        """An endpoint for frontends: open where no key is configured. The caller whose rate is limited: None for
-        operators, and where everybody may call."""
+        """Checks a call of an endpoint for frontends, which is open when no API key is configured.
+
+        Args:
+            presented: The secret of the request.
+
+        Returns:
+            The caller whose rate is limited; None for operators and when the API is open.
+
+        Raises:
+            Unauthorized: the secret is neither an API key nor an ops token.
+        """
         if not self.api_keys:
             return None
         caller = self.api_keys.find(presented)
@@ -132,8 +163,17 @@ class Access:
         return caller
 
     def users(self, presented: str | None) -> Caller | None:
-        """Reading and erasing one user: an ops token, or an API key with the right `users`. Closed where neither is
-        configured: an open API is no invitation to read and erase everybody."""
+        """Checks whether the caller may read and erase a user: an ops token, or an API key with the right `users`.
+
+        It is closed when neither is configured: an open API must not allow anyone to read and erase every user.
+
+        Returns:
+            The caller whose rate is limited; None for operators.
+
+        Raises:
+            Unauthorized: the secret is neither an API key nor an ops token.
+            Forbidden: the key lacks the right, or neither keys nor tokens are configured.
+        """
         if not self.api_keys and not self.ops_tokens:
             raise Forbidden("no ops token and no API key is configured, so users can be neither read nor erased")
         if self.ops_tokens.find(presented):
@@ -146,8 +186,16 @@ class Access:
         return caller
 
     def ops(self, presented: str | None) -> str:
-        """Name of the operator. Whoever answers for long, as a stream does, asks again now and then: a token that was
-        withdrawn meanwhile raises."""
+        """Returns the name of the operator.
+
+        A long-lived answer, such as a stream, calls this again from time to time: a token that was withdrawn in the
+        meantime raises.
+
+        Raises:
+            NotFound: no ops token is configured, so /ops is off.
+            Unauthorized: the secret is not an ops token.
+            Forbidden: the secret is an API key.
+        """
         if not self.ops_tokens:
             raise NotFound("no ops token is configured, so /ops is off")
         caller = self.ops_tokens.find(presented)
@@ -158,12 +206,16 @@ class Access:
         return caller.name
 
     def metrics(self, presented: str | None) -> None:
-        """/metrics: open where no metrics token is configured; operators may always read it."""
+        """Checks a call of /metrics, which is open when no metrics token is configured; operators may always read it.
+
+        Raises:
+            Unauthorized: the secret is neither a metrics token nor an ops token.
+        """
         if self.metrics_tokens and not (self.metrics_tokens.find(presented) or self.ops_tokens.find(presented)):
             raise Unauthorized("a valid metrics token is needed")
 
 
 def presented_secret(authorization: str | None, api_key: str | None) -> str | None:
-    """The secret of an `Authorization: Bearer …` header, else of `X-API-Key`."""
+    """Returns the secret of an `Authorization: Bearer …` header, otherwise the one of `X-API-Key`."""
     scheme, _, secret = (authorization or "").partition(" ")
     return secret.strip() if scheme.lower() == "bearer" and secret.strip() else api_key

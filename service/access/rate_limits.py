@@ -1,10 +1,10 @@
-"""How many requests an API key may make, counted in Redis for all replicas together.
+"""Limits how many requests an API key may make, counted in Redis for all replicas together.
 
-The counting is that of `limits` (a sliding window of two counters, one script a request), over the connections that the
-store has. With Redis away, or too slow, a key is not refused for it: this process counts by itself until Redis answers
-again, so that a key gets at most its rate from each process. A request waits for Redis within its own time, and no
-longer than the read time-out. When there is room again for a key that was refused is remembered: until then it is
-refused without asking.
+`limits` does the counting (a sliding window of two counters, one script per request) over the store's connections. When
+Redis is away or too slow, no key is refused because of that: this process counts on its own until Redis answers again,
+so a key gets at most its rate from each process. A request waits for Redis no longer than its deadline and the read
+time-out allow. The time at which a refused key has room again is remembered, and until then the key is refused without
+a call to Redis.
 """
 
 from __future__ import annotations
@@ -29,33 +29,37 @@ from service.store.store import Store
 _ACQUIRE = Script(RedisBridge.SCRIPT_ACQUIRE_SLIDING_WINDOW.decode())
 _LOOK = Script(RedisBridge.SCRIPT_SLIDING_WINDOW.decode())
 
-# After a failure Redis is asked again so much later: a request must not wait for it in vain, one after the other.
+# Pause after a failure before Redis is tried again, so that not every request waits for a time-out.
 _PAUSE_S = 1.0
-# Keys whose refusal is remembered.
+# Most keys whose refusal is remembered.
 _REFUSED_MAX = 10_000
 
 
 def rate_of(text: str) -> RateLimitItem:
-    """`100/second`, `5000/minute`, `10 per 2 seconds`.
+    """Parses a rate such as `100/second`, `5000/minute` or `10 per 2 seconds`.
 
     Raises:
-        SettingsError: anything else.
+        SettingsError: the text is not a rate.
     """
     try:
         return parse(text)
     except ValueError:
         raise SettingsError(
-            "GPT4REC_API_RATE: write it as a number of requests and a time, such as 100/second or 5000/minute"
+            "GPT4REC_API_RATE: write a number of requests and a period, such as 100/second or 5000/minute"
         ) from None
 
 
 def rates_for(settings: Settings, store: Store, metrics: Metrics) -> Rates | None:
-    """None where no rate is set. Raises SettingsError for one that is none."""
+    """Opens the rate limits of the settings; None when no rate is configured.
+
+    Raises:
+        SettingsError: the configured rate is malformed.
+    """
     return Rates(rate_of(settings.api_rate), store, metrics) if settings.api_rate else None
 
 
 class _Counters(Storage, SlidingWindowCounterSupport):
-    """The storage of `limits`, as far as its sliding window needs one, over the store."""
+    """The part of a `limits` storage that its sliding window needs, backed by the store."""
 
     STORAGE_SCHEME = None
 
@@ -75,38 +79,38 @@ class _Counters(Storage, SlidingWindowCounterSupport):
         return int(before or 0), max(0, int(before_ms)) / 1000, int(now or 0), max(0, int(now_ms)) / 1000
 
     async def clear_sliding_window(self, key: str, expiry: int) -> None:  # noqa: ARG002 - the library's signature
-        self._other()
+        self._unsupported()
 
     async def incr(self, key: str, expiry: int, amount: int = 1) -> int:  # noqa: ARG002
-        self._other()
+        self._unsupported()
 
     async def get(self, key: str) -> int:  # noqa: ARG002
-        self._other()
+        self._unsupported()
 
     async def get_expiry(self, key: str) -> float:  # noqa: ARG002
-        self._other()
+        self._unsupported()
 
     async def check(self) -> bool:
-        self._other()
+        self._unsupported()
 
     async def reset(self) -> int | None:
-        self._other()
+        self._unsupported()
 
     async def clear(self, key: str) -> None:  # noqa: ARG002
-        self._other()
+        self._unsupported()
 
-    def _other(self) -> NoReturn:
-        raise NotImplementedError("only the sliding window is used")
+    def _unsupported(self) -> NoReturn:
+        raise NotImplementedError("this storage supports only the sliding window")
 
 
 def _windows(key: str) -> tuple[str, str]:
-    """The key of the window before, and of this one: one hash tag, so one slot of a cluster."""
+    """Returns the keys of the previous and the current window. One hash tag puts both in one slot of a cluster."""
     tag = f"{{rate:{key}}}"
     return f"{tag}:before", f"{tag}:now"
 
 
 class Rates:
-    """`take` counts a request of a key, and raises where it is one too many."""
+    """Counts the requests of every API key and refuses those above the rate."""
 
     def __init__(self, rate: RateLimitItem, store: Store, metrics: Metrics, clock: Clock = time.monotonic) -> None:
         self._rate = rate
@@ -118,10 +122,14 @@ class Rates:
         self._refused_until: dict[str, tuple[float, str]] = {}
 
     async def take(self, caller: Caller) -> None:
-        """Raises TooManyRequests, with the time after which there is room again."""
+        """Counts one request of a key.
+
+        Raises:
+            TooManyRequests: the request is above the rate. The error has the time after which there is room again.
+        """
         until, where = self._refused_until.get(caller.name, (-math.inf, ""))
-        if (left := until - self._clock()) > 0.0:
-            self._refuse(where, left)
+        if (left_s := until - self._clock()) > 0.0:
+            self._refuse(where, left_s)
         limiter = self._own
         if self._clock() >= self._away_until:
             limiter = self._shared
@@ -136,9 +144,9 @@ class Rates:
         if room:
             self._metrics.rate_checks.labels(where, "allowed").inc()
             return
-        left = await self._wait_s(limiter, caller)
-        self._remember(caller.name, self._clock() + left, where)
-        self._refuse(where, left)
+        left_s = await self._wait_s(limiter, caller)
+        self._remember(caller.name, self._clock() + left_s, where)
+        self._refuse(where, left_s)
 
     def _remember(self, key: str, until: float, where: str) -> None:
         self._refused_until.pop(key, None)
@@ -147,12 +155,12 @@ class Rates:
         self._refused_until[key] = until, where
 
     def _refuse(self, where: str, left_s: float) -> NoReturn:
-        """Tells whole seconds, at least one."""
+        """Raises TooManyRequests with the wait in whole seconds, at least one."""
         self._metrics.rate_checks.labels(where, "refused").inc()
         raise TooManyRequests(f"more than {self._rate} requests", retry_after_s=max(1, math.ceil(left_s)))
 
     async def _wait_s(self, limiter: SlidingWindowCounterRateLimiter, caller: Caller) -> float:
-        """Until there is room for one request; no longer than the rate's own time. 0 where that is not known."""
+        """Returns the time until there is room for one request, at most the rate's period; 0 when unknown."""
         try:
             reset: float = (await limiter.get_window_stats(self._rate, caller.name)).reset_time
         except StoreUnavailable:

@@ -1,9 +1,8 @@
-"""Secrets that come from files are followed: a key is added, withdrawn or replaced without a restart.
+"""Follows the files that secrets come from, so that keys are added, withdrawn and replaced without a restart.
 
-Files are looked at once a second by their identity (inode, size, time), which also sees the renames with which
-Kubernetes and most editors replace them. A file that is away, or that cannot be understood, changes nothing: the
-secrets that held go on to hold, and the log says why. So does an empty file of API keys, because no key would mean that
-the API is open; an empty file of tokens withdraws them all.
+Every file is checked once a second by its stamp (`service.common.watched_file`). A missing or malformed file changes
+nothing: the previous secrets stay in force, and the log has the cause. An empty file of API keys changes nothing either,
+because without keys the API would be open; an empty file of ops tokens withdraws all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from service.common.errors import SettingsError
 log = logs.get(__name__)
 
 LOOK_EVERY_S = 1.0
-# More than thousands of entries; a wrong path must not fill the memory.
+# Room for thousands of entries; a wrong path must not fill the memory.
 _MOST_BYTES = 1 << 20
 
 _Identity = tuple[int, ...]
@@ -29,7 +28,14 @@ _Identity = tuple[int, ...]
 
 @dataclass(slots=True)
 class SecretFile:
-    """`apply` takes the text of the file, and raises SettingsError for one that is no good."""
+    """One file of secrets and what happens with its content.
+
+    Attributes:
+        setting: Name of the setting, for the log.
+        path: The file.
+        apply: Puts the text of the file in force; raises SettingsError for text that cannot be used.
+        empty_allowed: Whether an empty file withdraws all secrets; otherwise it is refused.
+    """
 
     setting: str
     path: Path
@@ -39,8 +45,10 @@ class SecretFile:
     _cause: str = field(default="", init=False)
 
     def look(self) -> None:
-        """Applies the file where it is not the one that was applied last. What was refused is looked at again every
-        time: it may be another file's fault, or one of rights, that is mended meanwhile."""
+        """Applies the file if it has changed since it was last applied.
+
+        A refused file is tried again every time: the cause may be another file, or permissions mended in the meantime.
+        """
         try:
             stat = self.path.stat()
             identity = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
@@ -77,7 +85,7 @@ class SecretFile:
 
 
 async def follow(files: Sequence[SecretFile], every_s: float = LOOK_EVERY_S) -> None:
-    """Looks at the files until cancelled."""
+    """Checks the files every `every_s` seconds until cancelled."""
     while True:
         for file in files:
             await asyncio.to_thread(file.look)  # a mounted file system may hang

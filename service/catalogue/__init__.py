@@ -1,4 +1,1 @@
-"""Stock and new items while a model is served.
-
-The file that is followed, and what it changes in the engine's tables.
-"""
+"""Stock and new items while a model is served: the updates file, and what it changes in the engine's tables."""

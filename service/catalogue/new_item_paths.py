@@ -1,4 +1,4 @@
-"""Token paths for new items: beside the item they are most like, where there is room."""
+"""Finds token paths for new items: next to the exported item that they resemble most, where there is room."""
 
 from __future__ import annotations
 
@@ -11,54 +11,62 @@ from service.artifact.trie import Trie
 
 Path = tuple[int, ...]
 
-_LOOKED_AT = 4096  # nodes without room before an item is given up
+_NODES_MAX = 4096  # nodes searched for a free path before an item is given up
 
 
-class Places:
-    """Hands out free paths of a trie, one item after the other. `code_sizes` [K] bound the tokens of every level: the
-    decoder has no others."""
+class FreePaths:
+    """Hands out free paths of a trie, one item at a time.
+
+    `code_sizes` [K] is the number of tokens of every level; the decoder has no others.
+    """
 
     def __init__(self, trie: Trie, code_sizes: Sequence[int]) -> None:
         self._trie, self._sizes = trie, tuple(code_sizes)
-        self._taken: dict[Path, set[int]] = {}
-        self._left = 0
+        self._used_tokens: dict[Path, set[int]] = {}
+        self._nodes_left = 0
 
     def beside(self, like: int) -> Path | None:
-        """A path for a new item that shares as long a beginning as possible with the item `like`; None where there is
-        no room. The path is taken afterwards."""
-        path = self._path(like)
-        self._left = _LOOKED_AT
+        """Takes a path for a new item that shares the longest possible prefix with an exported item.
+
+        Args:
+            like: Index of the exported item.
+
+        Returns:
+            The [K] tokens of the path, which is no longer free afterwards; None when there is no room.
+        """
+        like_path = self._path(like)
+        self._nodes_left = _NODES_MAX
         for level in range(self._trie.levels - 1, -1, -1):
-            found = self._under(path[:level], path)
-            if found is not None:
-                for at, token in enumerate(found):
-                    self._tokens(found[:at]).add(token)
-                return found
+            path = self._under(like_path[:level], like_path)
+            if path is not None:
+                for depth, token in enumerate(path):
+                    self._tokens(path[:depth]).add(token)
+                return path
         return None
 
     def _under(self, prefix: Path, like: Path) -> Path | None:
-        """A free path below a node: by a token nobody has yet, else below one of its children."""
+        """Returns a free path below a node: by a token that is still free, otherwise below one of its children."""
         level, tokens = len(prefix), self._tokens(prefix)
-        self._left -= 1
+        self._nodes_left -= 1
         if len(tokens) < self._sizes[level]:
             free = next(token for token in range(self._sizes[level]) if token not in tokens)
-            # Everything below a new node is free; the like-item's own tokens are the best guess for it.
+            # Everything below a new node is free, and the tokens of the similar item are the best guess there.
             return (*prefix, free, *like[level + 1 :])
         if level + 1 == self._trie.levels:
             return None
         for token in sorted(tokens):
-            if self._left <= 0:
+            if self._nodes_left <= 0:
                 return None
-            found = self._under((*prefix, token), like)
-            if found is not None:
-                return found
+            path = self._under((*prefix, token), like)
+            if path is not None:
+                return path
         return None
 
     def _tokens(self, prefix: Path) -> set[int]:
-        """Tokens that follow a beginning, those given out included."""
-        if prefix not in self._taken:
-            self._taken[prefix] = set(self._trie.children(prefix).tolist())
-        return self._taken[prefix]
+        """Returns the used tokens after a prefix, those handed out included."""
+        if prefix not in self._used_tokens:
+            self._used_tokens[prefix] = set(self._trie.children(prefix).tolist())
+        return self._used_tokens[prefix]
 
     def _path(self, item: int) -> Path:
         nodes = self._trie.ancestors(self._trie.item_leaf[[item]])
@@ -66,7 +74,15 @@ class Places:
 
 
 def with_paths(trie: Trie, paths: Sequence[Path], items: Sequence[int]) -> Trie:
-    """The trie with more items. Sorts them all: seconds for a million, and numpy leaves the interpreter's lock."""
+    """Returns the trie with more items, sorting all of them again.
+
+    That takes seconds for a million items, during which numpy releases the interpreter's lock.
+
+    Args:
+        trie: The trie to extend.
+        paths: [m] token paths, each of [K] tokens.
+        items: [m] catalogue indices of the items with these paths.
+    """
     if not paths:
         return trie
     codes = np.concatenate([trie.paths(), np.array(paths, np.int64)])

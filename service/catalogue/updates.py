@@ -1,10 +1,10 @@
-"""The catalogue while it is served: stock and new items, from the file of updates to what the engine runs on.
+"""Keeps the served catalogue up to date: stock and new items, from the updates file to the engine's tables.
 
-    poll     the file has changed → stock and the delta table of new items, at once
-    rebuild  new items → token paths, a trie and an item table that hold them, in the background
+    poll     the file has changed → stock and the delta table of new items, immediately
+    rebuild  new items → token paths, and a trie and an item table that contain them, in the background
 
-Either ends in a `LiveCatalogue` that is handed over as a whole. Nothing in it is changed later and an index never
-changes its meaning, so requests under way end with what they began with.
+Both end in a `LiveCatalogue` that is handed over as a whole. It is immutable and an index never changes its meaning, so
+requests in flight finish with the catalogue they began with.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from service.artifact.array_types import FloatArray
 from service.artifact.artifact import Artifact
-from service.catalogue.new_item_paths import Places, with_paths
+from service.catalogue.new_item_paths import FreePaths, with_paths
 from service.catalogue.updates_file import NewItem, Updates, UpdatesFile, parse
 from service.common import logs
 from service.engine.decode.delta_table import MOST_WAITING, DeltaTable, like_vector
@@ -35,8 +35,13 @@ _FAULTS_LOGGED = 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Build:
-    """The artefact with the first new items in its trie and item table. `known` are the items as the build saw them,
-    `placed` the indices of those that found a path."""
+    """The artefact with the new items of one build in its trie and item table.
+
+    Attributes:
+        artifact: The artefact.
+        known: The new items as the build saw them, by id.
+        placed: Indices of the items that got a path.
+    """
 
     artifact: Artifact
     known: Mapping[str, NewItem] = field(default_factory=dict)
@@ -44,15 +49,21 @@ class Build:
 
 
 class Likeness:
-    """What exported items a new item is like; remembered, as the mean of a category takes a while."""
+    """Finds the exported items that a new item resembles. Cached, because the mean of a category takes a while."""
 
     def __init__(self, exported: Artifact) -> None:
         self._exported = exported
         self._known: dict[NewItem, tuple[FloatArray, int]] = {}
 
     def of(self, new: NewItem) -> tuple[FloatArray, int]:
-        """An item's vector [d] and the exported item it stands beside: by its like-items, else by its most specific
-        known category, which is the one with the fewest items."""
+        """Returns a new item's vector and its nearest exported item.
+
+        Both come from the exported items it names in `like`, otherwise from its most specific known category, which is
+        the one with the fewest items.
+
+        Returns:
+            The vector [d] float32, and the index of the exported item.
+        """
         if new not in self._known:
             self._known[new] = self._of(new)
         return self._known[new]
@@ -67,20 +78,25 @@ class Likeness:
 
 
 def build(exported: Artifact, new: Mapping[str, NewItem], likeness: Likeness) -> Build:
-    """Give every new item a path beside its like and a row of the item table.
+    """Gives every new item a path next to the item it resembles and a row in the item table.
 
-    The items are those of the export and `new`, whatever was built before: the same items get the same paths.
+    It starts from the export every time, not from an earlier build, so the same items get the same paths.
+
+    Args:
+        exported: The artefact as exported.
+        new: The new items by id, in the order of their indices.
+        likeness: Finds the exported items that a new one resembles.
     """
     catalogue = exported.catalogue
-    places = Places(exported.trie, exported.network["code_sizes"])
+    free_paths = FreePaths(exported.trie, exported.network["code_sizes"])
     vectors, paths, indices = [], [], []
-    for at, item in enumerate(new.values(), start=catalogue.first_new):
-        vector, like = likeness.of(item)
+    for index, item in enumerate(new.values(), start=catalogue.first_new):
+        vector, nearest = likeness.of(item)
         vectors.append(vector)
-        path = places.beside(like)
+        path = free_paths.beside(nearest)
         if path is not None:
             paths.append(path)
-            indices.append(at)
+            indices.append(index)
     table = exported.item_table
     if vectors:
         table = np.concatenate([table, np.stack(vectors)])
@@ -92,29 +108,43 @@ def build(exported: Artifact, new: Mapping[str, NewItem], likeness: Likeness) ->
 def assemble(
     exported: Artifact, built: Build, new: Mapping[str, NewItem], out_of_stock: Sequence[str], likeness: Likeness
 ) -> LiveCatalogue:
-    """What to serve: `new` begins with the items of the build, in its order; later ones wait in the delta table."""
+    """Puts together the catalogue to serve.
+
+    Args:
+        exported: The artefact as exported.
+        built: The last build.
+        new: The new items by id. The items of the build come first, in its order; later ones wait in the delta table.
+        out_of_stock: Ids of the items that are out of stock.
+        likeness: Finds the exported items that a new one resembles.
+    """
     items = [item.item for item in new.values()]
     everything = exported.catalogue.updated(items, ())
     gone = sorted(everything.index[item_id] for item_id in out_of_stock)
     catalogue = everything.updated(items, gone)
-    like = {at: likeness.of(item) for at, item in enumerate(new.values(), start=catalogue.first_new)}
-    waiting = [at for at in like if at not in built.placed]
+    like = {index: likeness.of(item) for index, item in enumerate(new.values(), start=catalogue.first_new)}
+    waiting = [index for index in like if index not in built.placed]
     if len(waiting) > MOST_WAITING:
         log.warning("new_items_wait_for_the_rebuild", waiting=len(waiting), served=MOST_WAITING)
         waiting = waiting[:MOST_WAITING]
     delta = None
     if waiting:
-        vectors: FloatArray = np.stack([like[at][0] for at in waiting])
+        vectors: FloatArray = np.stack([like[index][0] for index in waiting])
         delta = DeltaTable(np.array(waiting, np.int64), vectors)
     artifact = exported.updated(catalogue, built.artifact.trie, built.artifact.item_table)
-    return LiveCatalogue(artifact, delta, {at: nearest for at, (_, nearest) in like.items()})
+    return LiveCatalogue(artifact, delta, {index: nearest for index, (_, nearest) in like.items()})
 
 
 class CatalogueUpdates:
-    """Follows the file and keeps what is served up to date. `serve` takes over a LiveCatalogue; it is called from
-    worker threads, one at a time, and may take its time.
+    """Follows the updates file and keeps the served catalogue up to date.
 
-    A new item keeps its index for the life of the process; one that leaves the file goes out of stock.
+    A new item keeps its index for the life of the process; when it leaves the file, it goes out of stock.
+
+    Args:
+        exported: The artefact as exported.
+        path: The updates file.
+        serve: Puts a LiveCatalogue in service. It is called from worker threads, one call at a time, and may be slow.
+        rebuild_every_s: Shortest time between two rebuilds.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -137,9 +167,13 @@ class CatalogueUpdates:
         self._last_build: float | None = None
 
     def poll(self) -> bool:
-        """Serve what the file says, where it has changed; says whether it had.
+        """Puts the content of the file in service if it has changed. Reads the disk: not for the event loop.
 
-        Raises OSError where the file cannot be read: what is served stays.
+        Returns:
+            Whether the file had changed.
+
+        Raises:
+            OSError: the file cannot be read. The served catalogue stays as it is.
         """
         content = self._file.changed()
         if content is None:
@@ -149,8 +183,8 @@ class CatalogueUpdates:
             self._report(updates)
             with self._lock:
                 self._new.update(updates.new)
-                left = (item_id for item_id in self._new if item_id not in updates.new)
-                self._out_of_stock = [*updates.out_of_stock, *left]
+                removed = (item_id for item_id in self._new if item_id not in updates.new)
+                self._out_of_stock = [*updates.out_of_stock, *removed]
                 self._hand_over()
         except BaseException:
             self._file.forget()
@@ -159,13 +193,13 @@ class CatalogueUpdates:
 
     @property
     def due(self) -> bool:
-        """Whether new items wait for a build, and the last one is long enough ago."""
+        """Whether new items wait for a build and the last build is long enough ago."""
         if all(self._built.known.get(item_id) == item for item_id, item in self._new.items()):
             return False
         return self._last_build is None or self._clock() - self._last_build >= self._rebuild_every_s
 
     def rebuild(self) -> None:
-        """Take the new items into the trie. Takes seconds for a million items; what is served goes on meanwhile."""
+        """Adds the new items to the trie. Takes seconds for a million items, while the service keeps answering."""
         self._last_build = self._clock()
         with self._lock:
             new = dict(self._new)
@@ -176,7 +210,7 @@ class CatalogueUpdates:
         log.info("catalogue_rebuilt", new_items=len(new), placed=len(built.placed))
 
     async def run(self, poll_s: float = POLL_S) -> None:
-        """Poll for ever; builds run beside the polling. Faults of the file are logged, and tried again."""
+        """Polls until cancelled, with rebuilds running alongside. Failures are logged and tried again."""
         building: asyncio.Task[None] | None = None
         try:
             while True:

@@ -1,10 +1,10 @@
-"""The file of catalogue updates: one JSON object a line, the last word on an item wins.
+"""Reads the catalogue updates file: one JSON object per line; the last line about an item wins.
 
     {"item_id": "50", "in_stock": false}
     {"item_id": "new-1", "title": "…", "category": ["Books", "Crime"], "like": ["50", "172"]}
 
-It is read as a whole whenever it changes: it says how the catalogue differs from the exported one. A bad line is
-reported with its number and skipped; a last line that is still being written waits for its end.
+The file describes how the catalogue differs from the exported one, and is read as a whole whenever it changes. A bad
+line is reported with its number and skipped; an incomplete last line is still being written, and is ignored until then.
 """
 
 from __future__ import annotations
@@ -28,19 +28,25 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """An item the export does not know; `like` are ids of exported items, empty where its category speaks for it."""
+    """An item that the export does not have.
+
+    Attributes:
+        item: The item.
+        like: Ids of the exported items it resembles; empty when its category decides.
+    """
 
     item: CatalogueItem
     like: tuple[str, ...] = ()
 
     @property
     def item_id(self) -> str:
+        """Id of the item."""
         return self.item.item_id
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A line that was skipped."""
+    """A line that was skipped: its number, from 1, and what is wrong with it."""
 
     line: int
     message: str
@@ -48,7 +54,13 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Updates:
-    """What the file says: new items in the order of their first line, ids that are out of stock, what was skipped."""
+    """The content of the file.
+
+    Attributes:
+        new: New items by id, in the order of their first line.
+        out_of_stock: Ids of the items that are out of stock.
+        faults: The lines that were skipped.
+    """
 
     new: Mapping[str, NewItem] = field(default_factory=dict)
     out_of_stock: frozenset[str] = frozenset()
@@ -56,7 +68,12 @@ class Updates:
 
 
 def parse(content: bytes, exported: Catalogue) -> Updates:
-    """The updates in a file's content, against the exported catalogue."""
+    """Parses the content of an updates file.
+
+    Args:
+        content: The bytes of the file.
+        exported: The exported catalogue, which the updates refer to.
+    """
     new: dict[str, NewItem] = {}
     in_stock: dict[str, bool] = {}
     faults: list[Fault] = []
@@ -68,32 +85,32 @@ def parse(content: bytes, exported: Catalogue) -> Updates:
             row = _row(line)
             _apply(row, exported, new, in_stock)
         except orjson.JSONDecodeError:
-            if number < len(lines):  # else its writer has not come to the end of it
-                faults.append(Fault(number, "is no JSON"))
+            if number < len(lines):  # the last line may still be being written
+                faults.append(Fault(number, "no JSON on this line; write one JSON object per line"))
         except ValueError as error:
             faults.append(Fault(number, str(error)))
-    gone = frozenset(item_id for item_id, there in in_stock.items() if not there)
-    return Updates(new, gone, tuple(faults[:_FAULTS_MAX]))
+    out_of_stock = frozenset(item_id for item_id, available in in_stock.items() if not available)
+    return Updates(new, out_of_stock, tuple(faults[:_FAULTS_MAX]))
 
 
 def _row(line: bytes) -> dict[str, Any]:
     row = orjson.loads(line)
     if not isinstance(row, dict):
-        raise ValueError("is no object")
+        raise ValueError("no object on this line; write one JSON object per line")
     if unknown := set(row) - _FIELDS:
-        raise ValueError(f"has unknown fields: {', '.join(sorted(unknown))}")
+        raise ValueError(f"unknown fields: {', '.join(sorted(unknown))}")
     item_id = row.get("item_id")
     if not isinstance(item_id, str) or not 0 < len(item_id) <= _ID_MAX or _CONTROL.search(item_id):
         raise ValueError(f"needs an item_id of 1 to {_ID_MAX} characters without control characters")
     if not isinstance(row.get("in_stock", True), bool):
-        raise ValueError("in_stock is true or false")
+        raise ValueError("in_stock must be true or false")
     for name in ("title", "brand"):
         if not isinstance(row.get(name), str | None) or len(row.get(name) or "") > _TEXT_MAX:
             raise ValueError(f"{name} is a text of at most {_TEXT_MAX} characters")
     for name in ("category", "attributes", "like"):
         values = row.get(name, [])
         if not isinstance(values, list) or not all(isinstance(v, str) and len(v) <= _TEXT_MAX for v in values):
-            raise ValueError(f"{name} is a list of texts")
+            raise ValueError(f"{name} is a list of texts of at most {_TEXT_MAX} characters each")
     return row
 
 
@@ -101,10 +118,10 @@ def _apply(row: Mapping[str, Any], exported: Catalogue, new: dict[str, NewItem],
     item_id, describes = row["item_id"], set(row) - {"item_id", "in_stock"}
     if describes:
         if item_id in exported.index:
-            raise ValueError("is an exported item: only its stock can be changed before the next export")
+            raise ValueError("this is an exported item: only its stock can change before the next export")
         new[item_id] = _new_item(row, exported)
     elif item_id not in exported.index and item_id not in new:
-        raise ValueError("is about an item that is neither exported nor described before")
+        raise ValueError("this item is neither exported nor described on an earlier line")
     if "in_stock" in row:
         in_stock[item_id] = row["in_stock"]
     elif describes:
@@ -114,9 +131,9 @@ def _apply(row: Mapping[str, Any], exported: Catalogue, new: dict[str, NewItem],
 def _new_item(row: Mapping[str, Any], exported: Catalogue) -> NewItem:
     category = tuple(row.get("category", ()))
     item = CatalogueItem(row["item_id"], row.get("title"), category, row.get("brand"), tuple(row.get("attributes", ())))
-    like = tuple(other for other in row.get("like", ()) if other in exported.index)
+    like = tuple(item_id for item_id in row.get("like", ()) if item_id in exported.index)
     if not like and not any(len(exported.with_category(value)) for value in category):
-        raise ValueError("says nothing known of what it is like: name exported items in `like`, or a known category")
+        raise ValueError("nothing known to place this item by: list exported items in `like`, or give a known category")
     return NewItem(item, like)
 
 

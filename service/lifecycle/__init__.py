@@ -1,1 +1,1 @@
-"""Models from folder to service: verify, open, canary, warm up, switch, roll back."""
+"""Takes models from their folder into service: verify, open, canary, warm up, switch, roll back."""

@@ -1,7 +1,7 @@
-"""What a model must be able to do on this machine before it is served.
+"""Checks a model on this machine before it is served.
 
-The export has compared the graphs with the trained network; here they run on another machine, another device and
-another onnxruntime. Each thing that answers rest on is tried once, by every strategy.
+The export has compared the graphs with the trained network, but here they run on another machine, another device and
+another version of onnxruntime. So everything that answers depend on is tried once, with every strategy.
 """
 
 from __future__ import annotations
@@ -27,35 +27,40 @@ _STRATEGIES = (
     Decoding("top_p", top_p=0.9),
     Decoding("temperature", temperature=1.2),
 )
-# Between a state in two steps and in one, as a part of the state's size: half precision on a GPU included.
+# Largest difference between a state made in two steps and one made in one, relative to the state's largest value. Wide
+# enough for half precision on a GPU.
 _TOLERANCE = 0.02
 _T0_MS, _STEP_MS = 1_700_000_000_000, 60_000
 
-R = TypeVar("R")
+_Result = TypeVar("_Result")
 
 
 def check(engine: EngineLike) -> None:
-    """Raises ModelError, whose message says what the model does wrong."""
+    """Encodes and decodes with every strategy, and checks the results.
+
+    Raises:
+        ModelError: the message says what the model does wrong.
+    """
     n = len(engine.artifact.catalogue.item_ids)
     history = np.unique(np.linspace(0, n - 1, _EVENTS).astype(np.int64))
     whole = _state(engine, None, _events(engine, history), from_start=True)
     half = len(history) // 2
-    begun = _state(engine, None, _events(engine, history[:half]), from_start=True)
-    if begun.extends:
-        stepped = _state(engine, begun, _events(engine, history[half:], half), from_start=False)
-        _same(whole.h, stepped.h)
+    first_half = _state(engine, None, _events(engine, history[:half]), from_start=True)
+    if first_half.extends:
+        stepped = _state(engine, first_half, _events(engine, history[half:], half), from_start=False)
+        _check_equal(whole.h, stepped.h)
     for h, excluded in ((whole.h, history), (_start(engine).h, history[:0])):
         for decoding in _STRATEGIES:
             _check_lists(engine, h, excluded, decoding)
 
 
 def _check_lists(engine: EngineLike, h: FloatArray, excluded: IntArray, decoding: Decoding) -> None:
-    """Of the lists that one state gives: right, complete, and the same again."""
-    allowed = engine.artifact.catalogue.allowed({})
+    """Checks that the lists of one state are complete, contain only allowed items, and are reproducible."""
+    in_stock = engine.artifact.catalogue.allowed({})
     n = len(engine.artifact.catalogue.item_ids)
-    may = np.ones(n, np.bool_) if allowed is None else allowed.copy()
-    may[excluded] = False
-    k = min(_K, int(may.sum()))
+    allowed = np.ones(n, np.bool_) if in_stock is None else in_stock.copy()
+    allowed[excluded] = False
+    k = min(_K, int(allowed.sum()))
     if k == 0:
         return
     context = engine.artifact.vocabulary.context.encode({})
@@ -63,18 +68,18 @@ def _check_lists(engine: EngineLike, h: FloatArray, excluded: IntArray, decoding
     first, again = (_decoded(engine, [job])[0] for _ in range(2))
     items = first.items
     if len(items) != k or len(np.unique(items)) != k:
-        raise ModelError(f"{decoding.strategy}: {len(np.unique(items))} different items where {k} were asked for")
-    if items.min() < 0 or items.max() >= n or not may[items].all():
-        raise ModelError(f"{decoding.strategy}: lists what is excluded, or is not in the catalogue")
+        raise ModelError(f"{decoding.strategy}: returns {len(np.unique(items))} different items instead of {k}")
+    if items.min() < 0 or items.max() >= n or not allowed[items].all():
+        raise ModelError(f"{decoding.strategy}: returns items that are excluded or not in the catalogue")
     if not np.isfinite(first.scores).all():
-        raise ModelError(f"{decoding.strategy}: the scores are not finite")
+        raise ModelError(f"{decoding.strategy}: returns scores that are not finite")
     if not np.array_equal(items, again.items):
-        raise ModelError(f"{decoding.strategy}: the same question has two answers")
+        raise ModelError(f"{decoding.strategy}: returns two different lists for the same request and seed")
 
 
 def _events(engine: EngineLike, items: IntArray, first: int = 0) -> EventArrays:
     ids = engine.artifact.catalogue.item_ids
-    times = [_T0_MS + _STEP_MS * (first + at) for at in range(len(items))]
+    times = [_T0_MS + _STEP_MS * (first + position) for position in range(len(items))]
     return engine.artifact.vocabulary.events([ids[item] for item in items.tolist()], ["view"] * len(items), times)
 
 
@@ -92,13 +97,13 @@ def _decoded(engine: EngineLike, jobs: Sequence[DecodeJob]) -> list[DecodedList]
     return [_result(result) for result in engine.decode(jobs)]
 
 
-def _same(whole: FloatArray, stepped: FloatArray) -> None:
+def _check_equal(whole: FloatArray, stepped: FloatArray) -> None:
     size = max(1.0, float(np.abs(whole).max()))
-    if not float(np.abs(whole - stepped).max()) <= _TOLERANCE * size:  # what is not a number is not the same either
-        raise ModelError("a state that was made in two steps is not the one made in one")
+    if not float(np.abs(whole - stepped).max()) <= _TOLERANCE * size:  # `not <=`, so that NaN fails too
+        raise ModelError("encoding a history in two steps gives another state than encoding it in one")
 
 
-def _result(result: R | Exception) -> R:
+def _result(result: _Result | Exception) -> _Result:
     if isinstance(result, Exception):
         raise result
     return result

@@ -1,4 +1,4 @@
-"""From an artefact to a model in service: opened, tried, warmed up, and put behind its batchers."""
+"""Takes an artefact into service: opens it, checks it, warms it up and puts it behind its batchers."""
 
 from __future__ import annotations
 
@@ -27,9 +27,16 @@ from service.lifecycle.served_model import ServedModel, Serving
 _STAGE_OF = {"encoder": "encode", "decoder": "decode", "sampler": "decode"}
 
 
-class Loaded:
-    """A warm model and what runs for it. `model` is replaced where its catalogue changes, and in the `serving` that it
-    was put into, as long as it is the one served there."""
+class LoadedModel:
+    """A warm model and the tasks that run for it.
+
+    When its catalogue changes, `model` is replaced, and so is the model in the `Serving` that it was put into, as long
+    as that still serves it.
+
+    Attributes:
+        model: The model over its current catalogue.
+        stack: Closes the engine, the batchers and the tasks of the model.
+    """
 
     def __init__(self, model: ServedModel) -> None:
         self.model = model
@@ -37,38 +44,42 @@ class Loaded:
         self._serving: Serving | None = None
 
     def serve(self, serving: Serving) -> None:
-        """New requests take this model up, in one step."""
+        """Puts this model in service: new requests use it from now on."""
         self._serving = serving
         serving.replace(self.model)
 
     def updated(self, live: LiveCatalogue) -> None:
-        """Its catalogue has changed; called on the event loop."""
+        """Takes over a changed catalogue. Call it on the event loop."""
         self.model = self.model.over(live)
         if self._serving is not None and self._serving.model.engine is self.model.engine:
             self._serving.replace(self.model)
 
     async def close(self) -> None:
-        """Ends what runs for it, and frees its memory; nothing may ask it any more."""
+        """Stops the tasks of the model and frees its memory. No request may use it any more."""
         await self.stack.aclose()
 
 
 class Loader:
-    """Opens and starts models by the settings of the service."""
+    """Opens and starts models as the settings of the service say."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
 
     async def open(self, folder: Path | None = None) -> EngineLike:
-        """The engine of an artefact, every checksum verified; `folder` where it is not the one of the settings.
+        """Opens the engine of an artefact after verifying every checksum.
 
-        Raises StartupError.
+        Args:
+            folder: Folder of the artefact; None for the one of the settings.
+
+        Raises:
+            StartupError: there is no artefact, or it cannot be opened.
         """
         from service.engine.factory import open_engine
 
         settings = self._settings
         path = folder or settings.artifact
         if path is None:
-            raise StartupError(f"no artefact to serve: set {PREFIX}ARTIFACT or give --artifact")
+            raise StartupError(f"no artefact to serve: set {PREFIX}ARTIFACT or pass --artifact")
         engine: EngineLike = await asyncio.to_thread(
             open_engine,
             path,
@@ -78,19 +89,24 @@ class Loader:
         )
         return engine
 
-    async def start(self, engine: EngineLike, *, own: bool, tried: bool = False) -> Loaded:
-        """Warms the engine up before anything is asked of it, and puts it behind its batchers; its catalogue is as the
-        file of updates says. `own`: the engine is closed with the rest. `tried`: the canary must pass first.
+    async def start(self, engine: EngineLike, *, own: bool, check_first: bool = False) -> LoadedModel:
+        """Warms an engine up and puts it behind its batchers, with the catalogue updates applied.
 
-        Raises StartupError.
+        Args:
+            engine: The engine.
+            own: Whether the engine is closed together with the model.
+            check_first: Whether the canary must pass first.
+
+        Raises:
+            StartupError: the engine fails the canary or the warm-up, or the updates file cannot be read.
         """
         async with AsyncExitStack() as stack:
             stack.callback(_release, engine, own)
-            if tried:
-                await asyncio.to_thread(_try, engine)
+            if check_first:
+                await asyncio.to_thread(_check, engine)
             start_h = await asyncio.to_thread(_warm_up, engine)
             engine.on_graph = self._on_graph
-            loaded = Loaded(self._model(stack, engine, start_h))
+            loaded = LoadedModel(self._model(stack, engine, start_h))
             if self._settings.catalogue_updates is not None:
                 updates = await _follow_catalogue(self._settings.catalogue_updates, loaded)
                 spawn(stack, updates.run)
@@ -125,8 +141,8 @@ def _release(engine: EngineLike, own: bool) -> None:
         engine.close()
 
 
-def _try(engine: EngineLike) -> None:
-    """Raises StartupError where the model does something wrong."""
+def _check(engine: EngineLike) -> None:
+    """Runs the canary. Raises StartupError when it fails."""
     try:
         canary.check(engine)
     except Exception as error:
@@ -134,7 +150,7 @@ def _try(engine: EngineLike) -> None:
 
 
 def _warm_up(engine: EngineLike) -> npt.NDArray[np.float32]:
-    """Warms every graph up, and returns the hidden state of a user without history."""
+    """Warms every graph up and returns the hidden state [d] of a user without history."""
     nothing = np.zeros(0, np.int64)
     try:
         engine.warm_up()
@@ -146,10 +162,10 @@ def _warm_up(engine: EngineLike) -> npt.NDArray[np.float32]:
     return state.h
 
 
-async def _follow_catalogue(path: Path, loaded: Loaded) -> CatalogueUpdates:
-    """Serves what the file of updates says from the first request on; `run` of the result follows it.
+async def _follow_catalogue(path: Path, loaded: LoadedModel) -> CatalogueUpdates:
+    """Applies the updates file before the first request; `run` of the result follows it from then on.
 
-    Raises StartupError where the file cannot be read.
+    Raises StartupError when the file cannot be read.
     """
     loop = asyncio.get_running_loop()
     engine = loaded.model.engine
@@ -161,9 +177,9 @@ async def _follow_catalogue(path: Path, loaded: Loaded) -> CatalogueUpdates:
     updates = CatalogueUpdates(cast("Artifact", engine.artifact), path, take_over)
     try:
         if not await asyncio.to_thread(updates.poll):
-            raise FileNotFoundError("there is no such file")
+            raise FileNotFoundError("no such file")
     except OSError as error:
         raise StartupError(
-            f"{PREFIX}CATALOGUE_UPDATES: {path} cannot be read ({error}); an empty file will do"
+            f"{PREFIX}CATALOGUE_UPDATES: {path} cannot be read ({error}); an empty file is enough to start with"
         ) from error
     return updates

@@ -1,5 +1,7 @@
-"""The model versions on this machine's disk: the artefacts beside the one that is configured, or inside the folder of
-artefacts that is. Only read, and only at a glance: what is in the files is verified when one is to be served.
+"""Lists the model versions on this machine's disk.
+
+These are the artefacts next to the configured one, or those inside the configured folder of artefacts. Only names and
+manifests are read here; the files themselves are verified when a model is loaded.
 """
 
 from __future__ import annotations
@@ -19,7 +21,16 @@ _MODELS_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """One version. `stamp` changes with any of its files; `fault` is None where it looks as if it could be served."""
+    """One model version on disk.
+
+    Attributes:
+        version: The version, as the manifest has it; the name of the folder where that cannot be read.
+        path: The folder.
+        stamp: Name, modification time in ns and size of every file; changes when any of them does.
+        created_at: When the manifest was written, ISO 8601, UTC.
+        metrics: Quality figures from the manifest.
+        fault: Why it cannot be served; None if nothing is known to be wrong.
+    """
 
     version: str
     path: Path
@@ -30,7 +41,10 @@ class ModelFolder:
 
 
 class ModelFolders:
-    """`artifact` as the setting names it; None where a model was handed over instead, and no others are known."""
+    """Finds the model versions around the configured artefact.
+
+    `artifact` is the configured path; None when the service was given an engine instead, and then there are no versions.
+    """
 
     def __init__(self, artifact: Path | None) -> None:
         self._root: Path | None = None
@@ -39,17 +53,17 @@ class ModelFolders:
             self._root = artifact.parent if (artifact / MANIFEST).is_file() else artifact
 
     def listed(self) -> dict[str, ModelFolder]:
-        """By version, in order of their names. Reads the disk: not for the event loop."""
-        found: dict[str, ModelFolder] = {}
+        """Returns the folders by version, sorted. Reads the disk: not for the event loop."""
+        by_version: dict[str, ModelFolder] = {}
         for path in self._folders():
             folder = _read(path)
-            # A folder of its version's own name is the version; another one may be a link or a copy of it.
-            if folder.version not in found or path.name == folder.version:
-                found[folder.version] = folder
-        return dict(sorted(found.items()))
+            # Two folders with one version: the one named after it counts, the other may be a link or a copy.
+            if folder.version not in by_version or path.name == folder.version:
+                by_version[folder.version] = folder
+        return dict(sorted(by_version.items()))
 
     def _folders(self) -> Iterator[Path]:
-        """Folders with a manifest; what begins with a dot is being written, or taken away."""
+        """Folders with a manifest. A name that begins with a dot is being written or removed."""
         if self._root is None:
             return
         try:
@@ -70,7 +84,7 @@ def _read(path: Path) -> ModelFolder:
         stamp = tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in entries))
         manifest = glance(path)
     except ArtifactFileError as error:
-        return ModelFolder(path.name, path, stamp, fault=said(error, path))
+        return ModelFolder(path.name, path, stamp, fault=without_path(error, path))
     except OSError as error:
         return ModelFolder(path.name, path, stamp, fault=f"cannot be read: {error.strerror}")
     written = next((mtime_ns for name, mtime_ns, _ in stamp if name == MANIFEST), 0)
@@ -78,8 +92,8 @@ def _read(path: Path) -> ModelFolder:
     return ModelFolder(str(manifest["model_version"]), path, stamp, created_at, _metrics(manifest))
 
 
-def said(error: Exception, path: Path) -> str:
-    """The message without the path, which is this machine's business."""
+def without_path(error: Exception, path: Path) -> str:
+    """Returns the message of an error without the path, because callers need not know this machine's disk."""
     return str(error).replace(f"{path}: ", "").replace(str(path), path.name)
 
 

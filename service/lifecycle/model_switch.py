@@ -22,8 +22,8 @@ from service.common.metrics import Metrics
 from service.coordination.forced_mode import ModeKeeper
 from service.coordination.replica_registry import Replicas
 from service.coordination.shared_value import Shared
-from service.lifecycle.loader import Loaded, Loader
-from service.lifecycle.model_folders import ModelFolder, ModelFolders, said
+from service.lifecycle.loader import LoadedModel, Loader
+from service.lifecycle.model_folders import ModelFolder, ModelFolders, without_path
 from service.lifecycle.served_model import ServedModel, Serving
 
 log = logs.get(__name__)
@@ -48,7 +48,7 @@ class Models:
 
     def __init__(
         self,
-        first: Loaded,
+        first: LoadedModel,
         serving: Serving,
         loader: Loader,
         folders: ModelFolders,
@@ -214,7 +214,7 @@ class Models:
                 self._swap(loaded, folder)
         self._wake.set()
 
-    async def _load(self, folder: ModelFolder) -> Loaded:
+    async def _load(self, folder: ModelFolder) -> LoadedModel:
         """Ready to answer. Raises ModelRefused, and remembers why."""
         self._loading = folder.version
         engine = None
@@ -227,14 +227,14 @@ class Models:
                     f"it reads {engine.receptive_field} events, and histories here keep {self._history_cap}: set "
                     f"GPT4REC_HISTORY_CAP to {engine.receptive_field} and restart"
                 )
-            loaded = await self._loader.start(engine, own=True, tried=True)
+            loaded = await self._loader.start(engine, own=True, check_first=True)
             engine = None
             await self._prepared(loaded)
         except Exception as error:
             if engine is not None:
                 engine.close()
             known = isinstance(error, ServiceError)
-            why = said(error, folder.path) if known else f"it cannot be loaded ({type(error).__name__})"
+            why = without_path(error, folder.path) if known else f"it cannot be loaded ({type(error).__name__})"
             self._faults[folder.version] = (folder.stamp, why)
             log.error("model_refused", model_version=folder.version, cause=why, **({} if known else logs.where(error)))
             raise ModelRefused(why) from error
@@ -243,14 +243,14 @@ class Models:
         self._faults.pop(folder.version, None)
         return loaded
 
-    async def _prepared(self, loaded: Loaded) -> None:
+    async def _prepared(self, loaded: LoadedModel) -> None:
         """Best effort: without it, the first requests do the same."""
         try:
             await self.prepare(loaded.model)
         except Exception as error:
             log.error("model_not_prepared", **logs.where(error))
 
-    def _swap(self, loaded: Loaded, folder: ModelFolder) -> None:
+    def _swap(self, loaded: LoadedModel, folder: ModelFolder) -> None:
         old, self._loaded = self._loaded, loaded
         self._replaced = self.active
         loaded.serve(self._serving)
@@ -266,7 +266,7 @@ class Models:
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    async def _retire(self, old: Loaded) -> None:
+    async def _retire(self, old: LoadedModel) -> None:
         version = old.model.version
         try:
             await asyncio.sleep(self._busy_s + _SPARE_S)

@@ -1,1 +1,1 @@
-"""Who is decoded how: segment rules, their file, and what operators put in its place."""
+"""Decoding policies: the segments of users, the file that defines them, and the policies that operators set."""

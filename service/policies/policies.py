@@ -1,4 +1,7 @@
-"""Decoding policies: which users are decoded how. Read from a YAML file, validated, replaced as a whole."""
+"""Decoding policies: which segment a user belongs to, and how its lists are decoded.
+
+They are read from a YAML file, validated, and only ever replaced as a whole.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class _Part(BaseModel):
 
 
 class DecodingSpec(_Part):
-    """How a list is decoded."""
+    """How lists of a segment are decoded."""
 
     strategy: Strategy = Field(description="beam, top_p, temperature or greedy.")
     beam_width: int = Field(5, ge=1, le=128, description="Beams for each recommended item (beam).")
@@ -33,6 +36,7 @@ class DecodingSpec(_Part):
     )
 
     def build(self) -> Decoding:
+        """Returns the same as the engine takes it."""
         return Decoding(self.strategy, self.beam_width, self.top_p, self.temperature)
 
 
@@ -42,16 +46,16 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Rule(_Part):
-    """Bounds on facts of the history; all that are given must hold. A bound on an unknown fact does not."""
+    """Bounds on facts of the history; every given bound must hold. A bound on an unknown fact never holds."""
 
-    min_events: _Count | None = Field(None, description="At least so many events.")
-    max_events: _Count | None = Field(None, description="At most so many events.")
-    min_recency_s: _Seconds | None = Field(None, description="Last event at least so long ago.")
-    max_recency_s: _Seconds | None = Field(None, description="Last event at most so long ago.")
-    min_category_entropy: _Share | None = Field(None, description="Categories at least so mixed, 0 to 1.")
-    max_category_entropy: _Share | None = Field(None, description="Categories at most so mixed, 0 to 1.")
-    min_repeat_share: _Share | None = Field(None, description="At least this share of repeated items.")
-    max_repeat_share: _Share | None = Field(None, description="At most this share of repeated items.")
+    min_events: _Count | None = Field(None, description="Minimum number of events.")
+    max_events: _Count | None = Field(None, description="Maximum number of events.")
+    min_recency_s: _Seconds | None = Field(None, description="Minimum time since the last event, in seconds.")
+    max_recency_s: _Seconds | None = Field(None, description="Maximum time since the last event, in seconds.")
+    min_category_entropy: _Share | None = Field(None, description="Minimum entropy of the categories, 0 to 1.")
+    max_category_entropy: _Share | None = Field(None, description="Maximum entropy of the categories, 0 to 1.")
+    min_repeat_share: _Share | None = Field(None, description="Minimum share of repeated items.")
+    max_repeat_share: _Share | None = Field(None, description="Maximum share of repeated items.")
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -63,7 +67,7 @@ class Rule(_Part):
 
     @cached_property
     def _given(self) -> list[tuple[str, float, float]]:
-        """(fact, low, high) of the bounds that are given."""
+        """Returns (fact, low, high) of every fact with a bound."""
         bounds = [(fact, getattr(self, f"min_{fact}"), getattr(self, f"max_{fact}")) for fact in FACTS]
         return [
             (fact, -math.inf if low is None else low, math.inf if high is None else high)
@@ -72,6 +76,7 @@ class Rule(_Part):
         ]
 
     def holds(self, facts: Facts) -> bool:
+        """Returns whether the facts are within all bounds."""
         for fact, low, high in self._given:
             value = getattr(facts, fact)
             if value is None or not low <= value <= high:
@@ -79,30 +84,31 @@ class Rule(_Part):
         return True
 
 
-def _listed(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     if isinstance(value, dict):
         return (value,)
     return tuple(value) if isinstance(value, list) else value
 
 
 class Segment(_Part):
-    """A kind of user."""
+    """A segment of users: its name, the rules of who belongs to it, and how its lists are decoded."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", description="Name, also a metric label.")
-    when: Annotated[tuple[Rule, ...], BeforeValidator(_listed)] = Field(
+    when: Annotated[tuple[Rule, ...], BeforeValidator(_as_tuple)] = Field(
         (),
-        description="One rule or a list of them, any of which may hold; none: only named or as the default.",
+        description="One rule or a list of rules, of which at least one must hold. Without a rule, the segment is used "
+        "only by name or as the default.",
     )
-    decoding: DecodingSpec = Field(description="How its lists are decoded.")
+    decoding: DecodingSpec = Field(description="How lists of this segment are decoded.")
 
 
 class Policies(_Part):
-    """The file `service/policies/default.yaml`."""
+    """The content of a policies file, such as `service/policies/default.yaml`."""
 
     segments: tuple[Segment, ...] = Field(
-        min_length=1, max_length=32, description="Tried in order; the first whose rule holds is taken."
+        min_length=1, max_length=32, description="Tried in order; the first segment whose rule holds is used."
     )
-    default: str = Field(description="Segment of a history that no rule matches.")
+    default: str = Field(description="Segment for histories that no rule matches.")
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -116,19 +122,23 @@ class Policies(_Part):
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Names of the segments, in order."""
         return tuple(segment.name for segment in self.segments)
 
     def named(self, name: str) -> Segment:
-        """Raises UnknownSegment."""
+        """Returns the segment with this name.
+
+        Raises:
+            UnknownSegment: no segment has this name.
+        """
         for segment in self.segments:
             if segment.name == name:
                 return segment
-        known = ", ".join(self.names)
-        message = f"no segment of this name; known are {known}"
+        message = f"no segment with this name; the segments are {', '.join(self.names)}"
         raise UnknownSegment(message, [{"loc": ["segment"], "message": message, "type": "unknown_segment"}])
 
     def choose(self, facts: Facts) -> Segment:
-        """The first segment whose rule holds, else the default."""
+        """Returns the first segment with a rule that holds, otherwise the default segment."""
         for segment in self.segments:
             if any(rule.holds(facts) for rule in segment.when):
                 return segment
@@ -136,7 +146,14 @@ class Policies(_Part):
 
 
 def parse(data: Any) -> Policies:
-    """Raises PolicyError that names the place, e.g. `segments[1].decoding.top_p: …`."""
+    """Validates policies.
+
+    Args:
+        data: The content of a policies file, as YAML or JSON reads it.
+
+    Raises:
+        PolicyError: the message has the place of every fault, such as `segments[1].decoding.top_p: …`.
+    """
     try:
         return Policies.model_validate(data)
     except ValidationError as error:
@@ -145,15 +162,19 @@ def parse(data: Any) -> Policies:
 
 
 def load(path: Path) -> Policies:
-    """Raises PolicyError that names the file and the place."""
+    """Reads and validates a policies file.
+
+    Raises:
+        PolicyError: the message has the file and the place of every fault.
+    """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"{path}: cannot be read ({type(error).__name__})") from error
-    except (yaml.YAMLError, ValueError) as error:  # a date that there is not is a ValueError
-        raise PolicyError(f"{path}: not YAML: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:  # an impossible date raises ValueError
+        raise PolicyError(f"{path}: is not valid YAML: {error}") from error
     except RecursionError:
-        raise PolicyError(f"{path}: not YAML: too deep") from None
+        raise PolicyError(f"{path}: is not valid YAML: it is nested too deeply") from None
     try:
         return parse(data)
     except PolicyError as error:
@@ -166,10 +187,11 @@ def _place(loc: tuple[int | str, ...]) -> str:
 
 
 class PolicyBook:
-    """The policies in force. A reader takes `current` once a request; a new file replaces it as a whole."""
+    """Holds the policies in force. A request reads `current` once, so it keeps the policies it began with."""
 
     def __init__(self, policies: Policies) -> None:
         self.current = policies
 
     def replace(self, policies: Policies) -> None:
+        """Puts other policies in force, for requests that begin from now on."""
         self.current = policies

@@ -1,4 +1,4 @@
-"""The policies in force: those that operators set for every replica, else those of the file, as it is now."""
+"""Keeps the policies in force: those that operators set for every replica, otherwise those of the policies file."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ POLL_S = 2.0
 
 
 def usable(fields: dict[str, Any]) -> bool:
-    """Whether shared policies are ones that this release understands."""
+    """Returns whether this release can use the shared value: valid policies, or none at all."""
     return _parsed(fields) is not None or fields.get("policies", ...) is None
 
 
 class PolicyKeeper:
-    """Puts into `book` what is in force. `run` follows the file; `shared` is followed by the mode's exchanges."""
+    """Puts the policies in force into `book`. `run` follows the file; the exchanges with Redis follow `shared`."""
 
     def __init__(self, book: PolicyBook, path: Path, shared: Shared) -> None:
         self._book, self._path, self._shared = book, path, shared
@@ -35,22 +35,28 @@ class PolicyKeeper:
 
     @property
     def origin(self) -> str:
-        """Who made the policies in force: `file` or `operator`."""
+        """Where the policies in force come from: `file` or `operator`."""
         return "file" if _parsed(self._shared.choice.fields) is None else "operator"
 
     def to_json(self) -> dict[str, Any]:
-        """The policies in force, where they come from, and whether every replica has been told."""
-        said = self._book.current.model_dump(mode="json", exclude_none=True)
-        return {**said, "origin": self.origin, **self._shared.choice.to_json(), "shared": self._shared.shared}
+        """Returns the policies in force, where they come from, and whether every replica can see them."""
+        in_force = self._book.current.model_dump(mode="json", exclude_none=True)
+        return {**in_force, "origin": self.origin, **self._shared.choice.to_json(), "shared": self._shared.shared}
 
     async def set(self, new: Policies | None, *, actor: str, reason: str | None) -> None:
-        """In force on every replica; None gives the choice back to each replica's file."""
-        said = None if new is None else new.model_dump(mode="json", exclude_none=True)
+        """Puts policies in force on every replica.
+
+        Args:
+            new: The policies; None returns every replica to its own file.
+            actor: Name of the operator, for the audit.
+            reason: Why, for the audit.
+        """
+        body = None if new is None else new.model_dump(mode="json", exclude_none=True)
         details = {"origin": "file" if new is None else "operator", "segments": None if new is None else new.names}
-        await self._shared.set({"policies": said}, actor=actor, reason=reason, details=details)
+        await self._shared.set({"policies": body}, actor=actor, reason=reason, details=details)
 
     async def run(self, poll_s: float = POLL_S) -> None:
-        """Follow the file until cancelled. A file that does not fit is logged, and the last one that did stays."""
+        """Follows the file until cancelled. A file that is not valid is logged, and the last valid one is kept."""
         while True:
             await asyncio.sleep(poll_s)
             stamp = await asyncio.to_thread(_stamp, self._path)
@@ -70,9 +76,9 @@ class PolicyKeeper:
 
 
 def _parsed(fields: dict[str, Any]) -> Policies | None:
-    said = fields.get("policies")
+    body = fields.get("policies")
     try:
-        return None if said is None else policies.parse(said)
+        return None if body is None else policies.parse(body)
     except PolicyError:
         return None
 

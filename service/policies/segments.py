@@ -1,4 +1,4 @@
-"""Cheap facts of a history, which the rules of `policies` ask about. Pure: the time is passed in."""
+"""Computes the facts of a history that segment rules are about. Pure: the time is passed in."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-# Facts describe what a user does lately: only this many of the newest events count for entropy and repeats.
+# Entropy and repeats describe recent behaviour: they are computed over this many of the newest events.
 FACT_WINDOW = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What segment rules may ask about.
+    """The facts of a history that segment rules may be about.
 
-    events: number of events kept in the history.
-    recency_s: seconds since the last event; None where there is none or times are unknown.
-    category_entropy: Shannon entropy of the categories of the newest events, divided by the largest it could
-        be: 0 is one category only, 1 is never the same twice. An event counts once, shared out evenly among all the
-        categories (levels or tags) of its item. None below two events with a category.
-    repeat_share: share of the newest events whose item had occurred before among them.
+    Attributes:
+        events: Number of events kept in the history.
+        recency_s: Seconds since the last event; None when there is no event or its time is unknown.
+        category_entropy: Shannon entropy of the categories of the newest events, divided by its possible maximum: 0
+            for a single category, 1 when no category occurs twice. Every event has weight 1, divided evenly among the
+            categories (levels or tags) of its item. None with fewer than two events that have a category.
+        repeat_share: Share of the newest events whose item occurs earlier among them; None without events.
     """
 
     events: int
@@ -28,7 +29,12 @@ class Facts:
     repeat_share: float | None
 
     def at(self, last_event_ms: int | None, now_ms: int) -> Facts:
-        """The same facts at another time."""
+        """Returns the same facts at another time.
+
+        Args:
+            last_event_ms: Time of the last event, epoch milliseconds; None when unknown.
+            now_ms: The other time, epoch milliseconds.
+        """
         return Facts(self.events, _recency_s(last_event_ms, now_ms), self.category_entropy, self.repeat_share)
 
 
@@ -42,12 +48,15 @@ def facts(
     now_ms: int,
     n_categories: int,
 ) -> Facts:
-    """Facts of a history given oldest first.
+    """Computes the facts of a history.
 
     Args:
-        item_ids: [n] items of the whole history.
-        categories: the categories of each of the newest items (`FACT_WINDOW` are enough), none where unknown.
-        n_categories: categories in the catalogue.
+        item_ids: [n] items of the whole history, oldest first.
+        categories: Categories of each of the newest items (`FACT_WINDOW` of them are enough), oldest first; empty for
+            an item without a known category.
+        last_event_ms: Time of the last event, epoch milliseconds; None when unknown.
+        now_ms: The present, epoch milliseconds.
+        n_categories: Number of categories in the catalogue.
     """
     recent = item_ids[-FACT_WINDOW:]
     return Facts(

@@ -73,6 +73,6 @@ async def test_item_cf_takes_events_of_new_items_for_those_they_are_like(tmp_pat
 @asynchronous
 async def test_a_missing_file_of_updates_is_said_at_the_start(tmp_path: Path) -> None:
     engine = Engine.open(write_artifact(tmp_path / "artifacts"), device="cpu", threads=1)
-    with pytest.raises(StartupError, match=r"GPT4REC_CATALOGUE_UPDATES: .*an empty file will do"):
+    with pytest.raises(StartupError, match=r"GPT4REC_CATALOGUE_UPDATES: .*an empty file is enough"):
         async with serving(cast("FakeEngine", engine), catalogue_updates=tmp_path / "none"):
             pass

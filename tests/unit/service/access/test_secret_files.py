@@ -75,7 +75,7 @@ def test_an_emptied_file_of_tokens_withdraws_them(monkeypatch: pytest.MonkeyPatc
 def test_an_empty_file_of_keys_does_not_open_the_api_at_the_start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, text: str
 ) -> None:
-    with pytest.raises(SettingsError, match="there is no entry"):
+    with pytest.raises(SettingsError, match="there are no entries"):
         followed(monkeypatch, tmp_path, **{name: text})
 
 

@@ -16,7 +16,7 @@ from service.artifact.artifact import Artifact
 from service.artifact.catalogue import Catalogue, CatalogueItem
 from service.artifact.trie import Trie
 from service.catalogue import updates as catalogue_updates
-from service.catalogue.new_item_paths import Places, with_paths
+from service.catalogue.new_item_paths import FreePaths, with_paths
 from service.catalogue.updates import CatalogueUpdates
 from service.catalogue.updates_file import UpdatesFile, parse
 from service.engine.live_catalogue import LiveCatalogue
@@ -137,7 +137,7 @@ def test_new_items_get_free_paths_and_the_rest_of_the_trie_stays(seed: int, size
     rng = np.random.default_rng(seed)
     codes = random_codes(rng, 40, sizes)
     trie = Trie.build(codes)
-    places = Places(trie, sizes)
+    places = FreePaths(trie, sizes)
     likes = rng.integers(0, 40, n_new).tolist()
     paths = [places.beside(like) for like in likes]
     given = [path for path in paths if path is not None]
@@ -154,14 +154,14 @@ def test_new_items_get_free_paths_and_the_rest_of_the_trie_stays(seed: int, size
 
 def test_a_new_item_shares_its_likes_prefix_while_there_is_room() -> None:
     codes = np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]])
-    places = Places(Trie.build(codes), (2, 3, 3))
+    places = FreePaths(Trie.build(codes), (2, 3, 3))
     assert places.beside(0) == (0, 0, 2)
     assert places.beside(0) == (0, 2, 0), "the node is full: a new one beside it"
     assert places.beside(3) == (1, 0, 1)
 
 
 def test_an_item_without_room_has_no_place() -> None:
-    places = Places(Trie.build(np.array([[0, 0], [0, 1], [1, 0]])), (2, 2))
+    places = FreePaths(Trie.build(np.array([[0, 0], [0, 1], [1, 0]])), (2, 2))
     assert places.beside(0) == (1, 1)
     assert places.beside(0) is None
 
