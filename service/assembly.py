@@ -33,9 +33,9 @@ from service.history.pseudonyms import Pseudonyms
 from service.history.state_keeper import StateKeeper
 from service.history.write_behind import WriteBehind
 from service.lifecycle import model_switch
-from service.lifecycle.loader import Loaded, Loader
+from service.lifecycle.loader import LoadedModel, Loader
 from service.lifecycle.model_folders import ModelFolders
-from service.lifecycle.model_switch import Models
+from service.lifecycle.model_switch import ModelSwitch
 from service.lifecycle.served_model import Serving
 from service.ops.console import Console
 from service.ops.recent_traffic import Live
@@ -220,13 +220,13 @@ def _open_guard(settings: Settings, mode: ModeKeeper) -> Guard:
 
 
 async def _open_lifecycle(
-    process: _Process, store: Store, shared: _Shared, loader: Loader, first: Loaded, history_cap: int
-) -> tuple[Serving, Models]:
+    process: _Process, store: Store, shared: _Shared, loader: Loader, first: LoadedModel, history_cap: int
+) -> tuple[Serving, ModelSwitch]:
     """The model in service, and what switches it; a model that operators chose before a restart is served again."""
     settings = process.settings
     serving = Serving(first.model)
     first.serve(serving)
-    models = Models(
+    models = ModelSwitch(
         first,
         serving,
         loader,
@@ -244,7 +244,7 @@ async def _open_lifecycle(
     return serving, models
 
 
-def _follow_shared_values(process: _Process, mode: ModeKeeper, models: Models, policies: PolicyKeeper) -> None:
+def _follow_shared_values(process: _Process, mode: ModeKeeper, models: ModelSwitch, policies: PolicyKeeper) -> None:
     """Follows what operators set, and the policies file."""
     for part in (models, policies, mode):
         spawn(process.stack, part.run)
@@ -268,7 +268,7 @@ def _open_history(process: _Process, store: Store, history_cap: int) -> tuple[St
     return states, write_behind
 
 
-def _connect(serving: Serving, models: Models, states: StateKeeper, guard: Guard) -> None:
+def _connect(serving: Serving, models: ModelSwitch, states: StateKeeper, guard: Guard) -> None:
     """What a change of the model means for the rooms above it."""
     serving.on_replace = states.taken_over
     models.prepare = states.prepare

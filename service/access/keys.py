@@ -24,7 +24,6 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f:,#{}]{1,64}")
 # Lets a reviewer or a secret scanner recognise a leaked key.
 _MARK = "g4r_"
 _RANDOM_BYTES = 32
-_TOKEN_FORMS = "name:token or name:sha256:digest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +117,8 @@ def _parsed(text: str, where: str, *, rights: bool) -> tuple[bytes, Caller]:
     secret, right = (rest[1], rest[2:]) if hashed else (rest[0] if rest else "", rest[1:])
     allowed: tuple[list[str], ...] = ([], [_USERS]) if rights else ([],)
     if not _NAME.fullmatch(name) or not secret or right not in allowed:
-        forms = "name:key, name:sha256:digest, or either with :users after it" if rights else _TOKEN_FORMS
-        raise SettingsError(f"{where} is malformed: write {forms}")
+        ending = ", with :users after it for that right" if rights else ""
+        raise SettingsError(f"{where} is malformed: write name:secret or name:sha256:digest{ending}")
     if not hashed:
         return digest(secret), Caller(name, bool(right))
     if not _DIGEST.fullmatch(secret):

@@ -1,8 +1,8 @@
 """Follows the files that secrets come from, so that keys are added, withdrawn and replaced without a restart.
 
 Every file is checked once a second by its stamp (`service.common.watched_file`). A missing or malformed file changes
-nothing: the previous secrets stay in force, and the log has the cause. An empty file of API keys changes nothing either,
-because without keys the API would be open; an empty file of ops tokens withdraws all of them.
+nothing: the previous secrets stay in force, and the log has the cause. An empty file of API keys changes nothing
+either, because without keys the API would be open; an empty file of ops tokens withdraws all of them.
 """
 
 from __future__ import annotations

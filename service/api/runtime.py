@@ -17,7 +17,7 @@ from service.guard.guard import Guard
 from service.history.ingest import Ingest
 from service.history.state_keeper import StateKeeper
 from service.history.write_behind import WriteBehind
-from service.lifecycle.model_switch import Models
+from service.lifecycle.model_switch import ModelSwitch
 from service.lifecycle.served_model import ServedModel, Serving
 from service.ops.console import Console, versions
 from service.ops.worker_peers import Peers
@@ -39,7 +39,7 @@ class Runtime:
     store: Store
     policies: PolicyBook
     policy_keeper: PolicyKeeper
-    models: Models
+    models: ModelSwitch
     guard: Guard
     mode: ModeKeeper
     states: StateKeeper

@@ -43,7 +43,7 @@ class ModelFolder:
 class ModelFolders:
     """Finds the model versions around the configured artefact.
 
-    `artifact` is the configured path; None when the service was given an engine instead, and then there are no versions.
+    `artifact` is the configured path; None when the service was given an engine, and then there are no versions.
     """
 
     def __init__(self, artifact: Path | None) -> None:

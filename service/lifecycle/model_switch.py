@@ -1,11 +1,11 @@
-"""Which model is served, and the way from one to another without a pause.
+"""Switches the served model without a pause.
 
-    activate   find the folder → verify every checksum → open → canary → warm up      the old model answers meanwhile
+    activate   find the folder → verify every checksum → open → canary → warm up      the old model keeps answering
                → write the choice to Redis, with its audit entry → swap in one step
-    follow     another replica's choice, in the same steps; what cannot be had here is said, and the old model stays
+    follow     the choice of another replica, in the same steps; if that fails, the old model stays and `fault` says why
 
-A request ends on the model it began with. The old one is let go when its last request must have ended. Whatever is
-wrong with a new model, the choice is not written before this replica has it ready, so no other replica hears of it.
+A request finishes with the model it began with. The old model is closed once its last request must have finished. A
+choice is written to Redis only after this replica has the model ready, so a model that fails here never spreads.
 """
 
 from __future__ import annotations
@@ -28,22 +28,34 @@ from service.lifecycle.served_model import ServedModel, Serving
 
 log = logs.get(__name__)
 
-# How often a replica says what it serves, and looks for a folder that was missing.
+# How often a replica reports what it serves, and looks again for a missing folder.
 _REPORT_S = 5.0
-# Between the last moment a request of the old model may end and its being let go.
+# Extra time before the old model is closed, after the last of its requests must have finished.
 _SPARE_S = 1.0
 
 
 def usable(fields: Mapping[str, Any]) -> bool:
-    """Whether a shared choice is one that this release understands."""
+    """Returns whether this release can use the shared choice of a model."""
     named = (fields.get("version"), fields.get("deployed"), fields.get("previous"))
     return isinstance(named[0], str) and all(name is None or isinstance(name, str) for name in named)
 
 
-class Models:
-    """`deployed` is the name of the artefact that the settings name: a choice holds for the deployment it was made in,
-    and one that names another artefact begins with that. A model that reads more events than `history_cap` is refused,
-    as is whatever the loader refuses. `busy_s` is the longest time a request may be under way.
+class ModelSwitch:
+    """Serves the model that operators choose, and goes back to the one before on request.
+
+    Args:
+        first: The model that is served at the start.
+        serving: Where requests find the model.
+        loader: Opens and starts models.
+        folders: The model versions on this machine.
+        choice: The choice that operators share.
+        replicas: What the replicas report of each other.
+        mode: Keeps the audit.
+        metrics: Counts switches.
+        deployed: Name of the configured artefact. A choice is valid only for the deployment it was made in: another
+            configured artefact starts with that artefact.
+        history_cap: Events that histories keep. A model that reads more is refused.
+        busy_s: The longest time a request may take.
     """
 
     def __init__(
@@ -65,17 +77,17 @@ class Models:
         self._choice, self._replicas, self._mode, self._metrics = choice, replicas, mode, metrics
         self._deployed, self._history_cap, self._busy_s = deployed, history_cap, busy_s
         self.prepare: Callable[[ServedModel], Awaitable[None]] = _nothing
-        """Called before a model is served: what its first requests would have to do can be done now."""
+        """Called before a model is served, to do the work that its first requests would have to do."""
         self.swapped: Callable[[], None] = lambda: None
         """Called when another model than before is served."""
         self.forget: Callable[[], None] = lambda: None
-        """Called when a model was let go: what was kept of it can go as well."""
+        """Called after a model was closed, so that what is cached for it can be dropped."""
         self.artifact = deployed
-        """Name of the folder that is served."""
+        """Name of the folder of the served model."""
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._loading: str | None = None
-        self._replaced: str | None = None  # what this process served before
+        self._replaced: str | None = None  # the version that this process served before
         self._faults: dict[str, tuple[object, str]] = {}
         self._following_fault: str | None = None
         self._counted: object = None
@@ -87,18 +99,18 @@ class Models:
 
     @property
     def active(self) -> str:
-        """The version that new requests take up."""
+        """The version that new requests use."""
         return self._serving.model.version
 
     @property
     def chosen(self) -> str | None:
-        """What operators chose for this deployment; None where they chose nothing."""
+        """The version that operators chose for this deployment; None if they chose none."""
         fields = self._choice.choice.fields
         return fields["version"] if fields and fields.get("deployed") == self._deployed else None
 
     @property
     def previous(self) -> str | None:
-        """What a rollback goes back to."""
+        """The version that a rollback would activate; None if there is none."""
         fields = self._choice.choice.fields
         if self.chosen == self.active:
             before: str | None = fields.get("previous")
@@ -106,30 +118,41 @@ class Models:
         return self._replaced
 
     async def activate(self, version: str, *, actor: str, reason: str | None) -> None:
-        """Serve this version on every replica. It is served here when this returns.
+        """Serves a version on every replica. This replica serves it when the call returns.
+
+        Args:
+            version: The model version.
+            actor: Name of the operator, for the audit.
+            reason: Why, for the audit.
 
         Raises:
-            NotFound: there is no such version here.
+            NotFound: this replica does not have the version.
             Conflict: another model is being loaded here.
-            ModelRefused: it cannot be served; the old one is.
+            ModelRefused: the version cannot be served; the old one stays.
         """
         if self._lock.locked():
-            raise Conflict(f"the model {self._loading or 'of another replica'} is being loaded; ask again in a moment")
-        # A caller that goes away does not stop it half-way.
+            raise Conflict(f"the model {self._loading or 'of another replica'} is being loaded; try again in a moment")
+        # A caller that disconnects must not stop the switch half-way.
         await asyncio.shield(asyncio.ensure_future(self._activate(version, actor, reason)))
 
     async def rollback(self, *, actor: str, reason: str | None) -> None:
-        """`activate` the version before. Raises Conflict where there is none."""
+        """Activates the previous version.
+
+        Raises:
+            Conflict: there is no previous version, or another model is being loaded here.
+            NotFound: this replica does not have the previous version.
+            ModelRefused: the previous version cannot be served any more.
+        """
         if self.previous is None:
-            raise Conflict("there is no version before this one")
+            raise Conflict("there is no previous version to roll back to")
         await self.activate(self.previous, actor=actor, reason=reason)
 
     async def to_json(self) -> dict[str, Any]:
-        """What is served, what could be, and what each replica says of itself (None while Redis is away)."""
+        """Returns the served version, the available versions, and the reports of all replicas (None without Redis)."""
         folders = await asyncio.to_thread(self._folders.listed)
         models = [self._described(folder) for folder in folders.values()]
-        if self.active not in folders:  # handed over, or taken away since
-            models.append(_entry(self.active, active=True, available=False, fault="its folder is not here any more"))
+        if self.active not in folders:  # the engine was given, or the folder was removed
+            models.append(_entry(self.active, active=True, available=False, fault="its folder no longer exists"))
         return {
             "active": self.active,
             "previous": self.previous,
@@ -139,11 +162,11 @@ class Models:
             **self._choice.choice.to_json(),
             "shared": self._choice.shared,
             "models": models,
-            "replicas": await self._told(),
+            "replicas": await self._replica_reports(),
         }
 
     async def run(self) -> None:
-        """Follow the shared choice until cancelled, and tell the other replicas what is served here."""
+        """Follows the shared choice until cancelled, and reports to the other replicas what is served here."""
         while True:
             self._wake.clear()
             await self.follow()
@@ -154,7 +177,7 @@ class Models:
                     await self._wake.wait()
 
     async def follow(self) -> None:
-        """Serve what was chosen, where that can be had here; says so in `fault` where it cannot."""
+        """Serves the chosen version if this replica can; otherwise `fault` in `to_json` says why not."""
         async with self._lock:
             wanted = self.chosen
             if wanted is None or wanted == self.active:
@@ -162,23 +185,23 @@ class Models:
                 return
             folder = (await asyncio.to_thread(self._folders.listed)).get(wanted)
             if folder is None:
-                self._following_fault = f"{wanted} was chosen, and is not here"
+                self._following_fault = f"the chosen version {wanted} is not here; copy it beside the others"
                 self._count_once("missing", wanted)
                 return
-            stamp, why = self._faults.get(wanted, (None, ""))
-            if stamp == folder.stamp:  # it was refused, perhaps when nobody had chosen it, and is what it was
-                self._following_fault = f"{wanted} was chosen, and is refused: {why}"
+            stamp, cause = self._faults.get(wanted, (None, ""))
+            if stamp == folder.stamp:  # it was refused before, and its files have not changed since
+                self._following_fault = f"the chosen version {wanted} is refused: {cause}"
                 self._count_once("refused", wanted)
                 return
             try:
                 self._swap(await self._load(folder), folder)
                 self._following_fault = None
             except ModelRefused as error:
-                self._following_fault = f"{wanted} was chosen, and is refused: {error}"
+                self._following_fault = f"the chosen version {wanted} is refused: {error}"
                 self._count_once("refused", wanted)
 
     async def close(self) -> None:
-        """Ends the model that is served, and those that were."""
+        """Closes the served model and those that still wait for their last requests."""
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
@@ -189,7 +212,7 @@ class Models:
         async with self._lock:
             folder = (await asyncio.to_thread(self._folders.listed)).get(version)
             if folder is None:
-                raise NotFound("no such model version here")
+                raise NotFound("no model with this version on this replica")
             before = self.active
             loaded = None
             if version != before:
@@ -215,7 +238,7 @@ class Models:
         self._wake.set()
 
     async def _load(self, folder: ModelFolder) -> LoadedModel:
-        """Ready to answer. Raises ModelRefused, and remembers why."""
+        """Returns the model, ready to answer. Raises ModelRefused, and remembers why."""
         self._loading = folder.version
         engine = None
         try:
@@ -224,7 +247,7 @@ class Models:
             engine = await self._loader.open(folder.path)
             if engine.receptive_field > self._history_cap:
                 raise ModelRefused(
-                    f"it reads {engine.receptive_field} events, and histories here keep {self._history_cap}: set "
+                    f"it reads {engine.receptive_field} events, but histories here keep {self._history_cap}: set "
                     f"GPT4REC_HISTORY_CAP to {engine.receptive_field} and restart"
                 )
             loaded = await self._loader.start(engine, own=True, check_first=True)
@@ -234,17 +257,18 @@ class Models:
             if engine is not None:
                 engine.close()
             known = isinstance(error, ServiceError)
-            why = without_path(error, folder.path) if known else f"it cannot be loaded ({type(error).__name__})"
-            self._faults[folder.version] = (folder.stamp, why)
-            log.error("model_refused", model_version=folder.version, cause=why, **({} if known else logs.where(error)))
-            raise ModelRefused(why) from error
+            cause = without_path(error, folder.path) if known else f"it cannot be loaded ({type(error).__name__})"
+            self._faults[folder.version] = (folder.stamp, cause)
+            where = {} if known else logs.where(error)
+            log.error("model_refused", model_version=folder.version, cause=cause, **where)
+            raise ModelRefused(cause) from error
         finally:
             self._loading = None
         self._faults.pop(folder.version, None)
         return loaded
 
     async def _prepared(self, loaded: LoadedModel) -> None:
-        """Best effort: without it, the first requests do the same."""
+        """Best effort: if it fails, the first requests do the same work."""
         try:
             await self.prepare(loaded.model)
         except Exception as error:
@@ -259,7 +283,7 @@ class Models:
         self._metrics.model_info.remove(self._replaced)
         self._metrics.model_info.labels(self.active).set(1)
         self._metrics.model_reload.labels("activated").inc()
-        # What was built for good is not walked again by every full collection (see `service.server`).
+        # Full collections need not walk what stays for good (see `service.server`).
         gc.freeze()
         log.info("model_activated", model_version=self.active, instead_of=self._replaced)
         task = asyncio.create_task(self._retire(old))
@@ -276,16 +300,16 @@ class Models:
         log.info("model_let_go", model_version=version)
 
     def _count_once(self, outcome: str, wanted: str) -> None:
-        """A choice that cannot be followed counts once, however often it is looked at."""
-        what = (outcome, wanted, self._choice.choice.age)
-        if what != self._counted:
-            self._counted = what
+        """Counts a choice that cannot be followed once, however often it is tried."""
+        failure = (outcome, wanted, self._choice.choice.age)
+        if failure != self._counted:
+            self._counted = failure
             self._metrics.model_reload.labels(outcome).inc()
             log.error("model_not_followed", model_version=wanted, outcome=outcome)
 
     def _described(self, folder: ModelFolder) -> dict[str, Any]:
-        stamp, why = self._faults.get(folder.version, (None, ""))
-        fault = folder.fault or (why if stamp == folder.stamp else None)
+        stamp, cause = self._faults.get(folder.version, (None, ""))
+        fault = folder.fault or (cause if stamp == folder.stamp else None)
         return _entry(
             folder.version,
             active=folder.version == self.active,
@@ -295,7 +319,7 @@ class Models:
             metrics=dict(folder.metrics),
         )
 
-    async def _told(self) -> list[dict[str, Any]] | None:
+    async def _replica_reports(self) -> list[dict[str, Any]] | None:
         try:
             await self._replicas.report(self.active, self._following_fault)
             return await self._replicas.listed()
@@ -304,7 +328,7 @@ class Models:
 
 
 async def _nothing(_: ServedModel) -> None:
-    """There is nothing to prepare."""
+    """Prepares nothing."""
 
 
 def _entry(

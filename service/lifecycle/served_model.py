@@ -1,4 +1,4 @@
-"""The model in service, as the request path sees it: engine and batcher, catalogue, fallback."""
+"""The served model as the request path sees it: engine, batchers, catalogue and fallback."""
 
 from __future__ import annotations
 
@@ -31,10 +31,18 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class ServedModel:
-    """Everything of one model version. Replaced as a whole, never changed.
+    """Everything that requests need of one model version. Replaced as a whole, never changed.
 
-    `start_h` [d] is the hidden state of a user without history; `in_stock` [items] bool, None where all are.
-    New filters are worked out in `filter_thread`: they wait for each other and for nothing else.
+    Attributes:
+        engine: Runs the model.
+        encoder: The batcher of encode jobs.
+        decoder: The batcher of decode jobs.
+        start_h: [d] float32 hidden state of a user without history.
+        vocabulary: Ids of items, event types and context values, by index.
+        catalogue: The items.
+        fallback: Scorers that need no model.
+        in_stock: [items] bool; None when every item is in stock.
+        filter_thread: Prepares new filters, one after the other, so that they delay nothing else.
     """
 
     engine: EngineLike
@@ -59,13 +67,14 @@ class ServedModel:
         start_h: npt.NDArray[np.float32],
         filter_thread: Executor,
     ) -> ServedModel:
+        """Puts together the model of an engine; `start_h` [d] float32 is the state of a user without history."""
         a = engine.artifact
         fallback = Fallback(a.item_cf, a.popularity)
         in_stock = a.catalogue.allowed({})
         return cls(engine, encoder, decoder, start_h, a.vocabulary, a.catalogue, fallback, in_stock, filter_thread)
 
     def over(self, live: LiveCatalogue) -> ServedModel:
-        """The same model over a catalogue that has changed."""
+        """Returns the same model over a changed catalogue."""
         a = live.artifact
         fallback = replace(self.fallback, stand_in=live.stand_in)
         return ServedModel(
@@ -75,50 +84,57 @@ class ServedModel:
 
     @property
     def healthy(self) -> bool:
-        """Whether both of the engine's threads live and neither is stuck."""
+        """Whether both of the engine's threads are alive and neither is stuck."""
         return self.encoder.healthy and self.decoder.healthy
 
     @property
     def version(self) -> str:
+        """The model version."""
         return self.engine.model_version
 
     def known(self, item_id: str) -> bool:
+        """Returns whether the item is in the catalogue."""
         return item_id in self.vocabulary.item_index
 
     def indices(self, item_ids: Sequence[str]) -> npt.NDArray[np.int64]:
-        """[m ≤ n] catalogue indices of those that are in the catalogue."""
+        """Returns the [m ≤ n] catalogue indices of those items that are in the catalogue."""
         index = self.vocabulary.item_index
-        found = [index[item_id] for item_id in item_ids if item_id in index]
-        return np.array(found, np.int64)
+        return np.array([index[item_id] for item_id in item_ids if item_id in index], np.int64)
 
     def places(self, item_ids: Sequence[str]) -> npt.NDArray[np.int64]:
-        """[n] catalogue indices, items that came after the export among them; an unknown item is outside of it."""
+        """Returns [n] catalogue indices, also of items newer than the export; an unknown item gets `unknown_item`."""
         index, unknown = self.vocabulary.item_index, self.vocabulary.unknown_item
         return np.fromiter((index.get(item_id, unknown) for item_id in item_ids), np.int64, len(item_ids))
 
     def categories(self, item_ids: Sequence[str]) -> list[Sequence[str]]:
-        """The categories (levels or tags) of each item, none of an unknown one."""
+        """Returns the categories (levels or tags) of each item; none for an unknown one."""
         index, items = self.vocabulary.item_index, self.catalogue.items
         return [items[index[item_id]].category if item_id in index else () for item_id in item_ids]
 
     def similar(self, item_id: str, k: int) -> dict[str, Any]:
-        """The item's neighbours among the items that may be shown.
+        """Returns the body of `/items/{item_id}/similar`: the k nearest items in stock, by item-CF.
 
         Raises:
             NotFound: the item is not in the catalogue.
         """
         index = self.vocabulary.item_index.get(item_id)
         if index is None:
-            raise NotFound("no such item in the catalogue")
+            raise NotFound("no item with this id in the catalogue")
         items, scores = self.fallback.similar(index, k, self.in_stock)
         ranked = ranked_items(self.catalogue, items, scores)
         return {"item_id": item_id, "items": ranked, "source": "item_cf", "model_version": self.version}
 
     async def allowed(self, filters: Filters) -> BoolArray | None:
-        """[items] bool, None where every item is allowed; a new filter is worked out off the event loop.
+        """Returns which items a filter allows. A new filter is prepared off the event loop.
+
+        Args:
+            filters: Allowed values by field; an item must match every field.
+
+        Returns:
+            [items] bool; None when every item is allowed.
 
         Raises:
-            InvalidRequest: a field that items do not have.
+            InvalidRequest: the filter has a field that items do not have.
         """
         if not filters:
             return self.in_stock
@@ -133,10 +149,15 @@ class ServedModel:
         return self._masks[key]
 
     async def filter_id(self, filters: Filters, deadline: Deadline) -> int:
-        """The engine's number for a filter; a new filter is prepared off the event loop.
+        """Returns the engine's number of a filter. A new filter is prepared off the event loop.
+
+        Args:
+            filters: Allowed values by field; an item must match every field.
+            deadline: How long to wait for a new filter.
 
         Raises:
-            FilterNotReady: it will be ready for a later request.
+            FilterNotReady: the time is up; the filter will be ready for a later request.
+            ModelError: the engine cannot prepare the filter.
         """
         if not filters:
             return 0
@@ -168,16 +189,18 @@ class ServedModel:
 
 
 class Serving:
-    """The model that requests take up now. A request keeps the one it began with."""
+    """Holds the model that new requests use. A request keeps the model it began with."""
 
     def __init__(self, model: ServedModel) -> None:
         self.model = model
         self.on_replace: Callable[[], None] = lambda: None
 
     def __call__(self) -> ServedModel:
+        """Returns the model for a request that begins now."""
         return self.model
 
     def replace(self, model: ServedModel) -> None:
+        """Puts another model, or the same over another catalogue, in service."""
         self.model = model
         self.on_replace()
 
@@ -185,7 +208,13 @@ class Serving:
 def ranked_items(
     catalogue: Catalogue, items: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]
 ) -> list[dict[str, Any]]:
-    """A list as it leaves the service, best first."""
+    """Returns a list as responses have it, best first.
+
+    Args:
+        catalogue: The items.
+        items: [n] catalogue indices, best first.
+        scores: [n] their scores.
+    """
     ids, title = catalogue.item_ids, catalogue.title
     ranked = zip(items.tolist(), scores.tolist(), strict=True)
     return [

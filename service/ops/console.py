@@ -27,7 +27,7 @@ from service.common.single_flight import Held
 from service.coordination.clock import iso
 from service.coordination.forced_mode import ModeKeeper
 from service.guard.guard import Guard
-from service.lifecycle.model_switch import Models
+from service.lifecycle.model_switch import ModelSwitch
 from service.lifecycle.served_model import Serving
 from service.ops.recent_traffic import RECENT_S, Live, Second, row, together, traffic
 from service.ops.worker_peers import Peers, bearer, own_urls
@@ -51,7 +51,7 @@ _SEVERITY = {"closed": 0, "half_open": 1, "open": 2}
 Worker = dict[str, Any]
 
 
-def versions(settings: Settings, models: Models) -> dict[str, Any]:
+def versions(settings: Settings, models: ModelSwitch) -> dict[str, Any]:
     """Returns what is running: the release, its commit, the model in service and its artefact folder."""
     return {
         "version": metadata.version("gpt4rec"),
@@ -74,7 +74,7 @@ class Console:
         metrics: Metrics,
         process: Lifecycle,
         serving: Serving,
-        models: Models,
+        models: ModelSwitch,
         guard: Guard,
         mode: ModeKeeper,
         wall_clock: Clock = time.time,

@@ -253,7 +253,7 @@ def test_the_command_line_lists_activates_and_rolls_back(service: Serve, folders
 
     assert f"* {old.name}" in ops("models", "list").stdout
     nothing = ops("models", "rollback")
-    assert nothing.exit_code == 1 and "409: there is no version before this one" in nothing.stderr
+    assert nothing.exit_code == 1 and "409: there is no previous version to roll back to" in nothing.stderr
     assert f"* {new.name}" in ops("models", "activate", new.name, "--reason", "drill").stdout
     assert f"* {old.name}" in ops("models", "rollback").stdout
     truncate(new)
