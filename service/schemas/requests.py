@@ -1,4 +1,4 @@
-"""Bodies of the HTTP interface. Unknown fields are refused, and nothing is silently converted."""
+"""Request bodies of the HTTP interface. Unknown fields are rejected, and no value is silently converted."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from service.policies.policies import Policies
 MAX_INLINE_EVENTS = 200
 MAX_EVENTS = 1000
 MAX_EXCLUDED = 1000
-# All but C0, DEL and C1: an id may hold spaces and any other letter.
+# Anything but C0, DEL and C1: an id may hold spaces and any printable character.
 _ID_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f]{1,128}$"
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_ABSURD_TIME = 1e18
+# Larger numbers are no time in any unit.
+_TIME_MAX = 1e18
 
 
 def _no_control_characters(value: str) -> str:
@@ -40,13 +41,13 @@ def _no_control_characters(value: str) -> str:
 
 
 def _time_ms(value: Any, info: ValidationInfo) -> int:
-    """Milliseconds since 1970 of an ISO 8601 time with a zone, epoch seconds or epoch milliseconds."""
+    """Converts an ISO 8601 time with a zone, epoch seconds or epoch milliseconds to epoch milliseconds."""
     ms = _iso_ms(value) if isinstance(value, str) else _epoch_ms(value)
     if ms <= 0:
-        raise ValueError("a timestamp before 1970")
+        raise ValueError("the timestamp is before 1970")
     latest = (info.context or {}).get("latest_ms")
     if latest is not None and ms > latest:
-        raise ValueError("a timestamp too far in the future")
+        raise ValueError("the timestamp is too far in the future")
     return ms
 
 
@@ -61,8 +62,8 @@ def _iso_ms(value: str) -> int:
 
 
 def _epoch_ms(value: Any) -> int:
-    # The comparison also refuses what is not finite, and integers too large for a float.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _ABSURD_TIME:
+    # The comparison also rejects infinities, NaN, and integers too large for a float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _TIME_MAX:
         raise ValueError("neither an ISO 8601 time nor a number of seconds or milliseconds")
     return math.floor(value * 1000 if abs(value) < SECONDS_BELOW else value)
 
@@ -97,43 +98,52 @@ Feature = Annotated[
 
 
 class Body(BaseModel):
+    """Base of all request bodies: strict types, no unknown fields, no input echoed in errors."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
 class InlineEvent(Body):
-    """An event of the present session, used for one answer and not stored."""
+    """An event of the current session. It is used for this answer only, and not stored."""
 
     item_id: Id
     type: Name = "view"
-    timestamp: TimeMs | None = Field(None, description="Now, if not given.")
+    timestamp: TimeMs | None = Field(None, description="Defaults to now.")
 
 
 class DecodingOverride(Body):
-    """Takes the place of the segment's decoding, for one answer."""
+    """Replaces the decoding of the segment, for one answer."""
 
     strategy: Strategy
     beam_width: int = Field(5, ge=1, le=128)
     top_p: float = Field(0.9, gt=0, le=1)
-    temperature: float | None = Field(None, ge=0.05, le=10, description="1.2 for temperature, else 1.")
+    temperature: float | None = Field(
+        None, ge=0.05, le=10, description="Defaults to 1.2 for the strategy `temperature`, else to 1."
+    )
 
     def build(self) -> Decoding:
+        """Returns the decoding that these values describe."""
         default = 1.2 if self.strategy == "temperature" else 1.0
         return Decoding(self.strategy, self.beam_width, self.top_p, self.temperature or default)
 
 
 def _any_of(*alternatives: dict[str, Any]) -> ConfigDict:
-    """Says in the JSON schema what the validators below ask for: one of these members, and not null."""
+    """Expresses in the JSON schema what the validators below check: one of these members is given, and not null."""
     return ConfigDict(
-        json_schema_extra={"anyOf": [{"required": list(one), "properties": dict(one)} for one in alternatives]}
+        json_schema_extra={
+            "anyOf": [{"required": list(members), "properties": dict(members)} for members in alternatives]
+        }
     )
 
 
 _TEXT = {"type": "string"}
-_SOMEONE = ({"user_id": _TEXT}, {"session_id": _TEXT})
+_SUBJECT_IDS = ({"user_id": _TEXT}, {"session_id": _TEXT})
 
 
 class RecommendRequest(Body):
-    model_config = _any_of(*_SOMEONE, {"events": {"type": "array", "minItems": 1}})
+    """Asks for a list of items. At least one of `user_id`, `session_id` and `events` must be given."""
+
+    model_config = _any_of(*_SUBJECT_IDS, {"events": {"type": "array", "minItems": 1}})
 
     user_id: Id | None = None
     session_id: Id | None = None
@@ -142,26 +152,34 @@ class RecommendRequest(Body):
     scene: Name | None = None
     context: dict[Name, Feature] | None = Field(None, max_length=32)
     filter: dict[Name, Annotated[list[Name], Field(min_length=1, max_length=64)]] | None = Field(
-        None, max_length=8, description='Only items with one of the values, e.g. `{"category": ["Sci-Fi"]}`.'
+        None,
+        max_length=8,
+        description='Restricts the list to items with one of the values, e.g. `{"category": ["Sci-Fi"]}`.',
     )
     exclude: list[Id] = Field(default=[], max_length=MAX_EXCLUDED)
     exclude_seen: bool = True
-    segment: Name | None = Field(None, description="Takes the place of the segment the rules would choose.")
+    segment: Name | None = Field(None, description="Overrides the segment that the rules would choose.")
     decoding: DecodingOverride | None = None
     seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Makes sampling repeatable.")
     features: dict[Name, Feature] | None = Field(None, max_length=32)
     budget_ms: float | None = Field(None, gt=0, le=1e6, allow_inf_nan=False)
 
     @model_validator(mode="after")
-    def _someone(self) -> Self:
+    def _has_subject(self) -> Self:
         if self.user_id is None and self.session_id is None and not self.events:
-            raise ValueError("one of user_id, session_id and events is needed")
+            raise ValueError("one of user_id, session_id and events is required")
         return self
 
 
 class Event(Body):
+    """An event to store. `user_id` or `session_id` must be given; only a search may lack an `item_id`."""
+
     model_config = _any_of(
-        *({**someone, **what} for someone in _SOMEONE for what in ({"item_id": _TEXT}, {"type": {"const": "search"}}))
+        *(
+            {**subject, **what}
+            for subject in _SUBJECT_IDS
+            for what in ({"item_id": _TEXT}, {"type": {"const": "search"}})
+        )
     )
 
     user_id: Id | None = None
@@ -171,32 +189,40 @@ class Event(Body):
     timestamp: TimeMs
     event_id: Id | None = None
     value: Value | None = Field(None, description="Rating, price, dwell time …")
-    query: Annotated[str, Field(max_length=512)] | None = Field(None, description="What was searched for.")
-    request_id: Id | None = Field(None, description="The /recommend answer that led here.")
+    query: Annotated[str, Field(max_length=512)] | None = Field(None, description="The search query.")
+    request_id: Id | None = Field(None, description="Id of the /recommend answer that led to the event.")
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _has_subject_and_item(self) -> Self:
         if self.user_id is None and self.session_id is None:
-            raise ValueError("user_id or session_id is needed")
+            raise ValueError("user_id or session_id is required")
         if self.item_id is None and self.type != "search":
-            raise ValueError("item_id is needed; only a search may be without")
+            raise ValueError("item_id is required; only events of type search may omit it")
         return self
 
 
 class EventsRequest(Body):
+    """A batch of events. It is accepted or rejected as a whole."""
+
     events: list[Event] = Field(min_length=1, max_length=MAX_EVENTS)
 
 
 class WhyRequest(Body):
+    """Events whose share in the encoded state is asked for."""
+
     events: list[InlineEvent] = Field(min_length=1, max_length=MAX_INLINE_EVENTS)
 
 
 class MergeRequest(Body):
+    """Moves the history of an anonymous session to the user who logged in."""
+
     session_id: Id
     user_id: Id
 
 
 class FallbackRequest(Body):
+    """Forces a mode, or returns to `auto`."""
+
     mode: Literal["auto", "fallback", "model"]
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     expires_in_s: float | None = Field(None, gt=0, le=31_536_000, allow_inf_nan=False)
@@ -206,17 +232,18 @@ Why = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class ChangeRequest(Body):
-    """What an operator says with a change."""
+    """A change by an operator, with the reason for it."""
 
-    reason: Why | None = Field(None, description="Kept in the audit.")
+    reason: Why | None = Field(None, description="Recorded in the audit log.")
 
 
 class PoliciesRequest(Policies):
-    """Policies as in the file, and why."""
+    """Policies as in the policies file, with the reason for the change."""
 
-    reason: Why | None = Field(None, description="Kept in the audit.")
+    reason: Why | None = Field(None, description="Recorded in the audit log.")
 
     def policies(self) -> Policies:
+        """Returns the policies without the reason."""
         return Policies(segments=self.segments, default=self.default)
 
 
@@ -235,22 +262,28 @@ B = TypeVar("B", bound=BaseModel)
 
 
 def parse(body: type[B], raw: bytes, *, latest_ms: int | None = None) -> B:
-    """A validated body.
+    """Parses and validates a JSON body.
+
+    Args:
+        body: The model to validate against.
+        raw: The bytes of the request.
+        latest_ms: The latest timestamp that an event may carry, in epoch milliseconds; None for no limit.
 
     Raises:
-        BadRequest: not JSON.
-        InvalidRequest: every fault, with its place.
+        BadRequest: The body is not JSON.
+        InvalidRequest: The body does not match; every fault is listed with its location.
     """
     try:
         return body.model_validate_json(raw, strict=True, context={"latest_ms": latest_ms})
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
     if faults[0]["type"] == "json_invalid":
-        raise BadRequest("the body is not JSON")
-    raise InvalidRequest("the body does not fit", [fault(f["loc"], f["msg"], f["type"]) for f in faults])
+        raise BadRequest("the body is not valid JSON")
+    raise InvalidRequest("the body is not valid; see errors", [fault(f["loc"], f["msg"], f["type"]) for f in faults])
 
 
 def fault(loc: tuple[int | str, ...], message: str, kind: str) -> dict[str, Any]:
+    """Formats one fault for the `errors` of a problem; faults of an event carry its index."""
     entry: dict[str, Any] = {"loc": list(loc), "message": message.removeprefix("Value error, "), "type": kind}
     if len(loc) > 1 and loc[0] == "events" and isinstance(loc[1], int):
         entry["index"] = loc[1]

@@ -1,6 +1,6 @@
-"""The shapes of the answers, for the OpenAPI document and for the tests that hold the answers to it.
+"""Schemas of the answers, for the OpenAPI document and for the tests that check answers against it.
 
-Answers are built as plain dictionaries and written by orjson: nothing is validated twice on the way out.
+Answers are built as plain dictionaries and serialised by orjson; they are not validated at run time.
 """
 
 from __future__ import annotations
@@ -14,18 +14,22 @@ from service.policies.policies import DecodingSpec, Policies
 
 
 class Answer(BaseModel):
+    """Base of all answers: unknown fields are rejected, so that tests notice them."""
+
     model_config = ConfigDict(extra="forbid")
 
 
 class Fault(Answer):
-    loc: list[str | int] = Field(description="Keys and indices that lead to the fault.")
+    """One fault of a request."""
+
+    loc: list[str | int] = Field(description="Path of keys and indices to the faulty value.")
     message: str
     type: str
-    index: int | None = Field(None, description="Index of the bad event.")
+    index: int | None = Field(None, description="Index of the faulty event in the batch.")
 
 
 class Problem(Answer):
-    """RFC 9457."""
+    """An error, as in RFC 9457."""
 
     type: str
     title: str
@@ -36,19 +40,23 @@ class Problem(Answer):
 
 
 class RankedItem(Answer):
+    """An item of a list."""
+
     item_id: str
     rank: int
-    score: float = Field(description="Comparable within one answer only.")
+    score: float = Field(description="Comparable only within one answer.")
     title: str | None
 
 
 class RecommendAnswer(Answer):
+    """A list of items, and how it was made."""
+
     request_id: str
     user_id: str | None
     items: list[RankedItem]
     source: Literal["gpt4rec", "item_cf", "popular"]
     rung: Rung
-    degraded: bool = Field(description="Whether a rung below `full` answered.")
+    degraded: bool = Field(description="Whether the answer came from a rung below `full`.")
     reason: Reason | None
     segment: str
     strategy: Literal["beam", "top_p", "temperature", "greedy"]
@@ -58,6 +66,8 @@ class RecommendAnswer(Answer):
 
 
 class EventsAnswer(Answer):
+    """What became of a batch of events."""
+
     accepted: int
     duplicates: int
     unknown_items: list[str]
@@ -65,11 +75,15 @@ class EventsAnswer(Answer):
 
 
 class MergeAnswer(Answer):
-    merged: int = Field(description="Events that were new to the user.")
+    """What became of a merge."""
+
+    merged: int = Field(description="Number of events that were new to the user.")
     request_id: str
 
 
 class SimilarAnswer(Answer):
+    """The neighbours of an item."""
+
     item_id: str
     items: list[RankedItem]
     source: Literal["item_cf"]
@@ -78,57 +92,73 @@ class SimilarAnswer(Answer):
 
 
 class FoundItem(Answer):
+    """An item of the catalogue."""
+
     item_id: str
     title: str | None
     category: list[str]
 
 
 class FoundAnswer(Answer):
+    """Items of the catalogue."""
+
     items: list[FoundItem]
     request_id: str
 
 
 class PlaygroundSegment(DecodingSpec):
+    """A segment and its decoding."""
+
     name: str
 
 
 class CategoryCount(Answer):
+    """A category, and how many items it has."""
+
     name: str
     items: int
 
 
 class TrainedOn(Answer):
+    """The data set that the model was trained on."""
+
     name: str
     users: int | None
     events: int | None
 
 
 class PlaygroundAnswer(Answer):
+    """What the playground offers to choose from."""
+
     request_id: str
     model_version: str
-    items: int = Field(description="Items in the catalogue.")
+    items: int = Field(description="Number of items in the catalogue.")
     trained_on: TrainedOn | None
-    explains: bool = Field(description="Whether the artefact can say which events carried the attention.")
-    event_types: list[str] = Field(description="Those that the model has seen, the most frequent first.")
-    times: bool = Field(description="Whether the model reads the times of events.")
+    explains: bool = Field(description="Whether the artefact has an explainer: `/playground/why` answers only then.")
+    event_types: list[str] = Field(description="Event types in the training data, most frequent first.")
+    times: bool = Field(description="Whether the model uses the times of events.")
     segments: list[PlaygroundSegment]
     categories: list[CategoryCount]
     scenes: list[str]
     features: dict[str, list[str]]
-    links: dict[str, str] = Field(description="Other pages that this service has, by name.")
+    links: dict[str, str] = Field(description="Other pages of this service, by name.")
     budget_ms: float
     budget_max_ms: float
 
 
 class WhyAnswer(Answer):
+    """The share of each event in the state that a list is decoded from."""
+
     request_id: str
-    weights: list[float] = Field(description="Share of every event, in the order given.")
-    start: float = Field(description="Share of the beginning of the history.")
+    weights: list[float] = Field(description="Share of each event, in the order of the request.")
+    start: float = Field(description="Share of the start token.")
     method: Literal["attention_rollout"]
     model_version: str
 
 
 class HistoryEvent(Answer):
+    """A stored event."""
+
     item_id: str
     type: str
     timestamp_ms: int
@@ -136,6 +166,8 @@ class HistoryEvent(Answer):
 
 
 class UserAnswer(Answer):
+    """What is stored for a user."""
+
     user_id: str
     history: list[HistoryEvent] = Field(description="Newest last.")
     segment: str
@@ -144,24 +176,32 @@ class UserAnswer(Answer):
 
 
 class EraseAnswer(Answer):
+    """What an erasure deleted."""
+
     user_id: str
-    deleted: int = Field(description="Redis keys deleted.")
+    deleted: int = Field(description="Number of Redis keys deleted.")
     request_id: str
 
 
 class HealthAnswer(Answer):
+    """Liveness of the process."""
+
     request_id: str
     status: Literal["ok"]
-    engine: bool = Field(description="Whether the engine thread lives and is not stuck.")
+    engine: bool = Field(description="Whether the engine threads are alive and not stuck.")
 
 
 class ReadyAnswer(Answer):
+    """Readiness of the process, check by check."""
+
     request_id: str
     status: Literal["ready", "degraded", "not_ready"]
     checks: dict[str, bool]
 
 
 class VersionAnswer(Answer):
+    """Versions of the code and of the model."""
+
     request_id: str
     version: str
     git_commit: str
@@ -170,15 +210,17 @@ class VersionAnswer(Answer):
 
 
 class FallbackAnswer(Answer):
+    """The mode in force, and the state of the breaker."""
+
     request_id: str
     mode: Literal["auto", "fallback", "model"]
     reason: str | None
     actor: str | None
     expires_at: str | None
     changed_at: str | None
-    version: int = Field(description="Counts the changes.")
+    version: int = Field(description="Number of changes so far.")
     shared: bool = Field(
-        description="Whether Redis has this mode. If not, it holds on this replica only, until Redis is back."
+        description="Whether Redis has this mode. If not, it applies to this replica only, until Redis is back."
     )
     breaker: Literal["closed", "open", "half_open"]
     budgets: dict[str, Any]
@@ -190,44 +232,60 @@ class Choice(Answer):
     actor: str | None
     reason: str | None
     changed_at: str | None
-    version: int = Field(description="Counts the changes; 0 where nobody made one.")
+    version: int = Field(description="Number of changes so far; 0 if there were none.")
     shared: bool = Field(
-        description="Whether Redis has it. If not, it holds on this replica only, until Redis is back."
+        description="Whether Redis has the change. If not, it applies to this replica only, until Redis is back."
     )
 
 
 class PoliciesAnswer(Policies, Choice):
+    """The policies in force, and the last change to them."""
+
     request_id: str
-    origin: Literal["file", "operator"] = Field(description="Whose policies are in force.")
+    origin: Literal["file", "operator"] = Field(
+        description="Whether the policies in force come from the policies file or from an operator."
+    )
 
 
 class ModelVersion(Answer):
+    """A model version in the models folder."""
+
     version: str
     created_at: str | None
-    metrics: dict[str, float] = Field(description="Of the evaluation before the export.")
+    metrics: dict[str, float] = Field(description="Metrics of the evaluation before the export.")
     active: bool
-    available: bool = Field(description="Whether it looks as if it could be served here.")
-    fault: str | None = Field(description="Why it cannot be served here.")
+    available: bool = Field(
+        description="Whether this replica can serve the version, as far as is known without loading it."
+    )
+    fault: str | None = Field(description="Why this replica cannot serve the version.")
 
 
 class Replica(Answer):
+    """A replica, and the model version that it serves."""
+
     name: str
-    active: str = Field(description="The version that it serves.")
-    fault: str | None = Field(description="Why that is not the one that was chosen.")
+    active: str = Field(description="The version that the replica serves.")
+    fault: str | None = Field(description="Why the replica does not serve the chosen version.")
 
 
 class ModelsAnswer(Choice):
+    """The model versions of the deployment, and which of them is served."""
+
     request_id: str
     active: str = Field(description="The version that this replica serves.")
-    previous: str | None = Field(description="What a rollback goes back to.")
-    chosen: str | None = Field(description="What operators chose; null: what the deployment names is served.")
-    loading: str | None = Field(description="What this replica is about to serve.")
-    fault: str | None = Field(description="Why this replica does not serve what was chosen.")
+    previous: str | None = Field(description="The version that a rollback returns to.")
+    chosen: str | None = Field(
+        description="The version that operators chose; null if none was chosen, and the deployment's is served."
+    )
+    loading: str | None = Field(description="The version that this replica is loading.")
+    fault: str | None = Field(description="Why this replica does not serve the chosen version.")
     models: list[ModelVersion]
-    replicas: list[Replica] | None = Field(description="Every replica's own word; null while Redis is away.")
+    replicas: list[Replica] | None = Field(description="What each replica reports; null while Redis is not available.")
 
 
 class Latency(Answer):
+    """Latency of the answers in the window."""
+
     answers: int
     p50_ms: float | None
     p95_ms: float | None
@@ -235,18 +293,22 @@ class Latency(Answer):
 
 
 class CacheFigures(Answer):
-    hit_share: float | None = Field(description="Histories found in memory, of those asked for.")
+    """Hits and misses of the state cache in the window."""
+
+    hit_share: float | None = Field(description="Share of the histories asked for that were in memory.")
     outcomes: dict[str, int]
 
 
 class TrafficFigures(Answer):
+    """Traffic in the window."""
+
     window_s: int
     answers: int
     answers_per_s: float
-    late: int = Field(description="Answers that left after their deadline.")
-    failed: int = Field(description="Requests answered by an error of the service.")
+    late: int = Field(description="Answers sent after their deadline.")
+    failed: int = Field(description="Requests answered with a server error.")
     events_per_s: float
-    latency: dict[str, Latency] = Field(description="By source, and of `all`.")
+    latency: dict[str, Latency] = Field(description="By source, and for `all` sources.")
     source: dict[str, int]
     rung: dict[str, int]
     reason: dict[str, int]
@@ -254,20 +316,28 @@ class TrafficFigures(Answer):
 
 
 class StatusAnswer(Answer):
+    """The figures of the console."""
+
     request_id: str
     at: str
     service: dict[str, Any]
-    mode: dict[str, Any] = Field(description="As in /ops/fallback, and `expires_in_s`.")
+    mode: dict[str, Any] = Field(description="As in /ops/fallback, plus `expires_in_s`.")
     redis: bool = Field(description="Whether Redis answers.")
     budget_ms: float
-    breaker: dict[str, Any] = Field(description="The worst of the workers'; `model_share` is of all traffic.")
-    burn_rate: dict[str, dict[str, float]] = Field(description="By objective and window, of the worst worker.")
+    breaker: dict[str, Any] = Field(
+        description="The breaker of the worst worker; `model_share` is the share of all traffic."
+    )
+    burn_rate: dict[str, dict[str, float]] = Field(
+        description="Burn rate by objective and window, of the worst worker."
+    )
     queue: dict[str, float]
     traffic: TrafficFigures
     workers: list[dict[str, Any]]
-    series: list[dict[str, Any]] = Field(description="Second by second, oldest first.")
+    series: list[dict[str, Any]] = Field(description="Figures per second, oldest first.")
 
 
 class AuditAnswer(Answer):
+    """The audit log."""
+
     request_id: str
     entries: list[dict[str, Any]] = Field(description="Newest first.")
