@@ -270,7 +270,7 @@ def _open_history(process: _Process, store: Store, history_cap: int) -> tuple[St
 
 def _connect(serving: Serving, models: ModelSwitch, states: StateKeeper, guard: Guard) -> None:
     """What a change of the model means for the rooms above it."""
-    serving.on_replace = states.taken_over
+    serving.on_replace = states.model_replaced
     models.prepare = states.prepare
     models.swapped = guard.model_changed
     models.forget = lambda: states.cache.keep_only(serving.model)

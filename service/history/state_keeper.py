@@ -1,8 +1,9 @@
 """Encoder states: read with the history, brought up to date, each version of a log encoded once.
 
-A state is a base when the version chain says so; then only the events after it are encoded, else the newest events up
-to the receptive field. Whoever needs the state of a version first starts its encoding, and everybody else who needs
-it waits for the same one. `service.history.write_behind` writes new states back, and encodes events that nobody has asked about yet.
+A state can be extended when the version chain of the log says so. Then only the events after it are encoded; otherwise
+the newest events up to the receptive field are. The first request that needs the state of a log version starts its
+encoding, and all others wait for the same one. `service.history.write_behind` stores new states, and encodes events
+before a request asks for them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.common.deadline import Clock, Deadline
-from service.common.errors import ModelAttemptFailed, StateStale, StoreUnavailable
+from service.common.errors import DeadlineExceeded, ModelAttemptFailed, StateStale, StoreUnavailable
 from service.common.metrics import Metrics
 from service.engine.jobs import EncodeJob
 from service.history.history import History
@@ -27,15 +28,22 @@ from service.lifecycle.served_model import ServedModel
 from service.store.records import Subject, UserRecord
 from service.store.store import Store
 
+# Subject, version of the log, version of the model.
 _Key = tuple[Subject, str, str]
 
-# Histories are prepared for another model in runs of so many, for so long.
-_PREPARED_AT_ONCE = 8
+# Before a model switch, cached histories are encoded in runs of this many, for at most this long.
+_PREPARE_BATCH = 8
 _PREPARE_S = 5.0
 
 
 class StateKeeper:
-    """`encoded` is told of every profile whose base is new."""
+    """Reads histories and keeps their encoder states current.
+
+    Attributes:
+        cache: The profiles kept in this process.
+        history_cap: Events that a log keeps.
+        encoded: Called with every profile that has a new state.
+    """
 
     def __init__(
         self,
@@ -56,168 +64,199 @@ class StateKeeper:
         self._catch_up_s = catch_up_s
         self._h_only = h_only
         self._clock = clock
-        self._flights: dict[_Key, asyncio.Task[VersionedState]] = {}
+        self._encodings: dict[_Key, asyncio.Task[VersionedState]] = {}
         self._erasure_epoch = 0
-        self._carried: dict[Subject, Profile] = {}
+        self._prepared: dict[Subject, Profile] = {}
 
     @property
-    def under_way(self) -> int:
-        """Encodings not yet finished."""
-        return len(self._flights)
+    def in_flight(self) -> int:
+        """Number of encodings that have not finished."""
+        return len(self._encodings)
+
+    @property
+    def erasure_epoch(self) -> int:
+        """Number of erasures seen here. Note it before a read: a record read in an earlier epoch is not cached."""
+        return self._erasure_epoch
 
     async def read(self, subject: Subject, model: ServedModel, deadline: Deadline) -> Profile:
-        """The history as it is now, in one round trip, bounded by the deadline and by the store's read time-out.
+        """Reads the current history in one round trip.
+
+        Waits until the deadline, or for the store's read time-out if that is shorter.
 
         Raises:
-            StoreUnavailable: away, or too slow for this request.
+            StoreUnavailable: Redis is not available, or did not answer in time.
         """
-        known, erasures = self.cache.get(subject, model), self._erasure_epoch
+        cached, epoch = self.cache.get(subject, model), self._erasure_epoch
         try:
             with self._metrics.stage("state"):
-                version = "" if known is None else known.record.version
+                version = "" if cached is None else cached.record.version
                 record = await self._store.read_if_changed(subject, model.version, version, deadline.remaining())
         except StoreUnavailable:
             self._metrics.redis_errors.labels("read").inc()
             raise
         if record is None:
-            assert known is not None  # noqa: S101 - only a known version can be unchanged
+            assert cached is not None  # noqa: S101 - only the version of a cached profile can be unchanged
             self._metrics.state_cache.labels("memory", "hit").inc()
-            return known
-        self._metrics.state_cache.labels("memory", "miss" if known is None else "stale").inc()
-        return self.keep(subject, model, record, erasures)
+            return cached
+        self._metrics.state_cache.labels("memory", "miss" if cached is None else "stale").inc()
+        return self.add(subject, model, record, epoch)
 
-    @property
-    def erasure_epoch(self) -> int:
-        """How often something was forgotten here; to be noted before a read whose record is to be kept."""
-        return self._erasure_epoch
-
-    def keep(self, subject: Subject, model: ServedModel, record: UserRecord, erasures: int) -> Profile:
-        """The profile of a record, put into the cache; not where something was erased while the record was read."""
+    def add(self, subject: Subject, model: ServedModel, record: UserRecord, epoch: int) -> Profile:
+        """Builds the profile of a record, and caches it unless something was erased since the `epoch` of its read."""
         profile = Profile.of(subject, model, record)
-        if erasures == self._erasure_epoch:
+        if epoch == self._erasure_epoch:
             self.cache.put(profile)
         return profile
 
-    def pending(self, profile: Profile, events: History, *, from_state: bool = True) -> PendingEncoding | None:
-        """What must be encoded before a list can be decoded; None where the state is there."""
-        if from_state and profile.up_to_date and not events.inline:
-            work = None
-        else:
-            work = pending_encoding(profile, events, history_cap=self.history_cap, from_state=from_state)
-        if profile.record.events:
-            outcome = "hit" if work is None else "rebuilt" if work.base is None else "extended"
-            self._metrics.state_cache.labels("state", outcome).inc()
-        return work
-
-    async def hidden(
-        self, profile: Profile, events: History, work: PendingEncoding | None, deadline: Deadline
+    async def bring_up_to_date(
+        self,
+        profile: Profile,
+        history: History,
+        deadline: Deadline,
+        *,
+        fits: Callable[[int], bool],
+        from_state: bool = True,
     ) -> npt.NDArray[np.float32]:
-        """h [d] after `events`.
+        """Returns the hidden state after `history`, encoding what its stored state lacks.
+
+        Whatever the request cannot wait for is encoded in the background, so that the next request finds it.
+
+        Args:
+            profile: The stored history and its newest state.
+            history: The profile's own history, or one with the events of the request merged in.
+            deadline: When the hidden state must be there; what follows the encoding is already subtracted.
+            fits: Whether this many events can be encoded in time. Called only if there is something to encode.
+            from_state: False ignores the stored state and encodes the raw events.
+
+        Returns:
+            [d] hidden state to decode from.
 
         Raises:
-            StateStale: not before the deadline; the encoding goes on behind the answer.
-            ModelAttemptFailed: the encoder failed, or is overloaded.
+            StateStale: The encoding does not fit the deadline, or did not end before it.
+            ModelAttemptFailed: The encoder failed or is overloaded.
         """
-        if work is None:
-            assert profile.base is not None  # noqa: S101 - nothing to encode means that there is a base
+        pending = self._pending(profile, history, from_state=from_state)
+        if pending is None:
+            assert profile.base is not None  # noqa: S101 - with nothing to encode there is a base
             return profile.base.h
-        if not len(events):
+        if history.inline:
+            self.catch_up(profile)  # the state after the request's own events is not kept
+        if not fits(len(pending.events)):
+            self.catch_up(profile)
+            raise StateStale("encoding is predicted to take too long")
+        if not len(history):
             return profile.model.start_h
-        if events.inline or profile.subject is None:
-            state = await profile.model.encoder.submit(_job(work), deadline)
-            return state.h
-        flight = self.advance(profile, work)
-        await asyncio.wait((flight,), timeout=deadline.remaining())
-        if not flight.done():
-            raise StateStale("the encoder takes too long")
-        return flight.result().h
-
-    def advance(self, profile: Profile, work: PendingEncoding) -> asyncio.Task[VersionedState]:
-        """The encoding of a stored history: the one that is under way, or a new one."""
-        assert profile.subject is not None  # noqa: S101 - it is stored
-        key = (profile.subject, profile.record.version, profile.model.version)
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = asyncio.get_running_loop().create_task(self._encode(profile, work))
-            self._flights[key] = flight
-            flight.add_done_callback(lambda done: self._landed(key, done))
-        return flight
+        try:
+            if history.inline or profile.subject is None:
+                return (await profile.model.encoder.submit(_job(pending), deadline)).h
+            encoding = self._start(profile, pending)
+            await asyncio.wait((encoding,), timeout=deadline.remaining())
+            if encoding.done():
+                return encoding.result().h
+        except DeadlineExceeded as late:
+            self.catch_up(profile)
+            raise StateStale("the encoder took too long", tried=True) from late
+        raise StateStale("the encoder is still running", tried=True)
 
     def catch_up(self, profile: Profile) -> asyncio.Task[VersionedState] | None:
-        """The encoding of a stored history that nobody waits for; None where there is nothing to encode."""
+        """Starts the encoding of a stored history in the background; returns None if there is nothing to encode."""
         if profile.subject is None or not profile.record.events or profile.up_to_date:
             return None
-        work = pending_encoding(profile, profile.history, history_cap=self.history_cap)
-        return None if work is None else self.advance(profile, work)
+        pending = pending_encoding(profile, profile.history, history_cap=self.history_cap)
+        return None if pending is None else self._start(profile, pending)
 
     def forget(self, subject: Subject) -> None:
-        """Nothing of the subject stays in this process."""
+        """Removes everything about the subject from this process."""
         self._erasure_epoch += 1
-        self._carried.pop(subject, None)
+        self._prepared.pop(subject, None)
         self.cache.drop(subject)
 
     async def prepare(self, model: ServedModel) -> None:
-        """Encodes the histories that are kept here for a model that is about to be served, those used last first, so
-        that its first requests do not all encode theirs. `taken_over` keeps them. Takes half of the encoder's time, and
-        no longer than _PREPARE_S."""
-        self._carried = {}
+        """Encodes the cached histories for a model that is about to be served, the most recently used first.
+
+        Its first requests then need not all encode theirs. `model_replaced` puts the result into the cache. Uses half
+        of the encoder's time, for at most `_PREPARE_S` seconds.
+        """
+        self._prepared = {}
         until = self._clock() + _PREPARE_S
-        known = [Profile(p.subject, model, p.record) for p in self.cache.profiles()[::-1] if p.record.version]
-        for first in range(0, len(known), _PREPARED_AT_ONCE):
+        profiles = [Profile(p.subject, model, p.record) for p in self.cache.profiles()[::-1] if p.record.version]
+        for first in range(0, len(profiles), _PREPARE_BATCH):
             began = self._clock()
             if began >= until:
                 break
-            await asyncio.gather(*map(self._prepare, known[first : first + _PREPARED_AT_ONCE]))
+            await asyncio.gather(*map(self._prepare, profiles[first : first + _PREPARE_BATCH]))
             await asyncio.sleep(self._clock() - began)
 
     async def _prepare(self, profile: Profile) -> None:
-        """Where it fails, the user's next request encodes."""
-        assert profile.subject is not None  # noqa: S101 - it was kept
-        erasures = self._erasure_epoch
-        work = pending_encoding(profile, profile.history, history_cap=self.history_cap)
-        if work is None:
+        """Encodes one history; if that fails, the user's next request encodes it."""
+        assert profile.subject is not None  # noqa: S101 - it was cached
+        epoch = self._erasure_epoch
+        pending = pending_encoding(profile, profile.history, history_cap=self.history_cap)
+        if pending is None:
             return
         with contextlib.suppress(ModelAttemptFailed):
-            deadline = Deadline.after(self._catch_up_s, self._clock)
-            state = await profile.model.encoder.submit(_job(work), deadline)
-            record = profile.record
-            profile.base = VersionedState.of(state, record.version, record.events[-1].score, h_only=self._h_only)
-            if erasures == self._erasure_epoch:
-                self._carried[profile.subject] = profile
+            profile.base = await self._encoded(profile, pending)
+            if epoch == self._erasure_epoch:
+                self._prepared[profile.subject] = profile
 
-    def taken_over(self) -> None:
-        """Another model, or another catalogue, is served: what was kept for the former one goes, and what was prepared
-        for this one is kept and stored."""
+    def model_replaced(self) -> None:
+        """Drops the profiles of the former model or catalogue; caches and stores those prepared for the new one."""
         self.cache.clear()
-        carried, self._carried = self._carried, {}
-        for profile in reversed(carried.values()):  # the latest used last, as the cache has them
+        prepared, self._prepared = self._prepared, {}
+        for profile in reversed(prepared.values()):  # the most recently used last, as the cache orders them
             self.cache.put(profile)
             self.encoded(profile)
 
-    async def close(self) -> None:
-        """Waits for what is under way; each encoding has its own deadline."""
-        if self._flights:
-            await asyncio.wait(set(self._flights.values()))
+    async def drain(self) -> None:
+        """Waits for the encodings in flight; each has its own deadline."""
+        if self._encodings:
+            await asyncio.wait(set(self._encodings.values()))
 
-    async def _encode(self, profile: Profile, work: PendingEncoding) -> VersionedState:
-        state = await profile.model.encoder.submit(_job(work), Deadline.after(self._catch_up_s, self._clock))
-        record = profile.record
-        base = profile.base = VersionedState.of(state, record.version, record.events[-1].score, h_only=self._h_only)
-        assert profile.subject is not None  # noqa: S101
-        kept = self.cache.get(profile.subject, profile.model)
-        if kept is not None and kept.record.version == record.version:
-            kept.base = base
-            self.cache.put(kept)  # it has grown; and one that was dropped meanwhile stays out
-        if record.version:  # a log whose version was lost cannot vouch for a state
+    def _pending(self, profile: Profile, history: History, *, from_state: bool) -> PendingEncoding | None:
+        """What must be encoded before a list can be decoded; counted as a hit or a miss of the state cache."""
+        if from_state and profile.up_to_date and not history.inline:
+            pending = None
+        else:
+            pending = pending_encoding(profile, history, history_cap=self.history_cap, from_state=from_state)
+        if profile.record.events:
+            outcome = "hit" if pending is None else "rebuilt" if pending.base is None else "extended"
+            self._metrics.state_cache.labels("state", outcome).inc()
+        return pending
+
+    def _start(self, profile: Profile, pending: PendingEncoding) -> asyncio.Task[VersionedState]:
+        """The encoding of a stored history: the one in flight, or a new one."""
+        assert profile.subject is not None  # noqa: S101 - it is stored
+        key = (profile.subject, profile.record.version, profile.model.version)
+        encoding = self._encodings.get(key)
+        if encoding is None:
+            encoding = asyncio.get_running_loop().create_task(self._encode(profile, pending))
+            self._encodings[key] = encoding
+            encoding.add_done_callback(lambda done: self._finished(key, done))
+        return encoding
+
+    async def _encode(self, profile: Profile, pending: PendingEncoding) -> VersionedState:
+        base = profile.base = await self._encoded(profile, pending)
+        assert profile.subject is not None  # noqa: S101 - it is stored
+        cached = self.cache.get(profile.subject, profile.model)
+        if cached is not None and cached.record.version == base.version:
+            cached.base = base
+            self.cache.put(cached)  # it has grown; a profile that was dropped meanwhile stays out
+        if base.version:  # a log whose version was lost cannot vouch for a state
             self.encoded(profile)
         return base
 
-    def _landed(self, key: _Key, flight: asyncio.Task[VersionedState]) -> None:
-        del self._flights[key]
-        if not flight.cancelled():
-            flight.exception()  # looked at, so that a failure nobody waited for is not reported as lost
+    async def _encoded(self, profile: Profile, pending: PendingEncoding) -> VersionedState:
+        deadline = Deadline.after(self._catch_up_s, self._clock)
+        state = await profile.model.encoder.submit(_job(pending), deadline)
+        record = profile.record
+        return VersionedState.of(state, record.version, record.events[-1].score, h_only=self._h_only)
+
+    def _finished(self, key: _Key, encoding: asyncio.Task[VersionedState]) -> None:
+        del self._encodings[key]
+        if not encoding.cancelled():
+            encoding.exception()  # retrieved, so that a failure nobody waited for is not logged as lost
 
 
-def _job(work: PendingEncoding) -> EncodeJob:
-    state = None if work.base is None else work.base.state
-    return EncodeJob(state, work.events.item, work.events.type, work.events.time_ms, work.from_start)
+def _job(pending: PendingEncoding) -> EncodeJob:
+    state = None if pending.base is None else pending.base.state
+    return EncodeJob(state, pending.events.item, pending.events.type, pending.events.time_ms, pending.from_start)

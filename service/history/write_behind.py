@@ -47,7 +47,7 @@ class WriteBehind:
     @property
     def idle(self) -> bool:
         """Whether every event it knows of is encoded and every state stored."""
-        return not (self._busy or self._behind or self._unwritten or self._keeper.under_way)
+        return not (self._busy or self._behind or self._unwritten or self._keeper.in_flight)
 
     @property
     def erasure_epoch(self) -> int:
@@ -108,7 +108,7 @@ class WriteBehind:
             async with asyncio.timeout(timeout_s):
                 while self._behind or self._unwritten:
                     await self._turn()
-                await self._keeper.close()
+                await self._keeper.drain()
                 while self._unwritten:
                     await self._turn()
         except TimeoutError:
@@ -152,7 +152,7 @@ class WriteBehind:
                 raise
             for (subject, _), record in zip(wanted, records, strict=True):
                 assert record is not None  # noqa: S101 - no version is the empty one
-                found.append(self._keeper.keep(subject, model, record, erasures))
+                found.append(self._keeper.add(subject, model, record, erasures))
         return found
 
     async def _store_states(self, profiles: Sequence[Profile]) -> None:

@@ -1,4 +1,4 @@
-"""All that is known of an answer before it is computed, and what follows from it. Pure."""
+"""The plan of an answer: everything about a request that is known before a list is computed. No I/O."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+import numpy as np
+import numpy.ma  # np.unique imports it on its first call, which must not happen while a request waits
+import numpy.typing as npt
+
 from service.batching.run_costs import Forecast
 from service.common.deadline import Deadline
 from service.common.request_context import RequestContext
@@ -14,9 +18,10 @@ from service.engine.decoding import Decoding
 from service.engine.fallback import Constraints, RecommendationList
 from service.engine.jobs import decode_key
 from service.guard.guard import ModelRung, Reason, Rung
-from service.history.history import History
-from service.history.profile import Profile
+from service.history.history import History, merge_events
+from service.history.profile import Profile, facts_of
 from service.lifecycle.served_model import ServedModel, ranked_items
+from service.policies.policies import Policies
 from service.schemas.requests import RecommendRequest
 
 _GREEDY = Decoding("greedy")
@@ -24,11 +29,24 @@ _GREEDY = Decoding("greedy")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One request, read and understood. `past` is what the answer is about, the profile's own or one with the
-    request's events in it; `limits` is what it may hold."""
+    """A request, and the choices made for its answer.
+
+    Attributes:
+        request: The validated body.
+        context: When the request began and arrived, and its id.
+        model: The model that answers.
+        profile: The stored history, empty if there is none or it could not be read.
+        history: The history to answer from: the profile's own, or one with the events of the request merged in.
+        segment: Name of the user's segment.
+        decoding: How a list is decoded at full width.
+        limits: The items that may be listed.
+        budget_ms: Time budget of the answer.
+        deadline: When the answer must have left.
+        now_ms: Time of the request, in epoch milliseconds.
+    """
 
     request: RecommendRequest
-    call: RequestContext
+    context: RequestContext
     model: ServedModel
     profile: Profile
     history: History
@@ -40,36 +58,36 @@ class Plan:
     now_ms: int
 
     def width(self, rung: ModelRung) -> int:
-        """Nodes kept at every level."""
+        """Returns the beam width at a rung: the nodes kept at each level."""
         return (_GREEDY if rung == "narrow" else self.decoding).width(self.request.k)
 
     def forecast(self, rung: ModelRung) -> Forecast:
-        """When the list would be decoded, if the decoder were asked now."""
+        """Returns when the list would be decoded if the job were submitted now."""
         return self.model.decoder.forecast(decode_key(self.width(rung), self.decoding, self.request.k))
 
-    def context(self) -> Mapping[str, Any]:
-        """Slots of the decoder's context: the scene and the control codes win over features of the same name."""
+    def decoder_context(self) -> Mapping[str, Any]:
+        """Returns the slots of the decoder's context; scene and control codes override features of the same name."""
         request = self.request
         scene = {} if request.scene is None else {"scene": request.scene}
         return {**(request.features or {}), **(request.context or {}), **scene}
 
     def gap_ms(self) -> int:
-        """Time since the last event, as the decoder takes it."""
+        """Returns the time since the last event, as the decoder takes it."""
         vocabulary = self.model.vocabulary
         return vocabulary.context.gap(self.history.last_ms if vocabulary.has_time else None, self.now_ms)
 
     def seed(self) -> int:
-        """The caller's seed; else, for a sampled list, one that another request will not have."""
+        """Returns the caller's seed; without one, a seed for sampling that is unique to the request."""
         if self.request.seed is not None:
             return self.request.seed
         if not self.decoding.sampled:
             return 0
-        return int.from_bytes(blake2b(self.call.request_id.encode(), digest_size=8).digest(), "big") >> 1
+        return int.from_bytes(blake2b(self.context.request_id.encode(), digest_size=8).digest(), "big") >> 1
 
     def answer(self, listing: RecommendationList, rung: Rung, reason: Reason | None) -> dict[str, Any]:
-        """The body of the answer."""
+        """Returns the body of the answer."""
         return {
-            "request_id": self.call.request_id,
+            "request_id": self.context.request_id,
             "user_id": self.request.user_id,
             "items": ranked_items(self.model.catalogue, listing.items, listing.scores),
             "source": listing.source,
@@ -80,5 +98,71 @@ class Plan:
             "strategy": self.decoding.strategy,
             "model_version": self.model.version,
             "budget_ms": self.budget_ms,
-            "latency_ms": round(self.call.elapsed_ms(), 3),
+            "latency_ms": round(self.context.elapsed_ms(), 3),
         }
+
+
+def make_plan(
+    request: RecommendRequest,
+    context: RequestContext,
+    profile: Profile,
+    allowed: npt.NDArray[np.bool_] | None,
+    policies: Policies,
+    *,
+    budget_ms: float,
+    deadline: Deadline,
+    now_ms: int,
+) -> Plan:
+    """Merges the events of the request into the history, and chooses the segment, the decoding and the exclusions.
+
+    Args:
+        request: The validated body.
+        context: When the request began and arrived, and its id.
+        profile: The stored history.
+        allowed: [items] bool, which items pass the filters; None if all do.
+        policies: The policies in force.
+        budget_ms: Time budget of the answer.
+        deadline: When the answer must have left.
+        now_ms: Time of the request, in epoch milliseconds.
+
+    Raises:
+        InvalidRequest: The request names a segment that does not exist.
+    """
+    history = merge_events(profile.record.events, request.events, now_ms) if request.events else profile.history
+    segment, decoding = _decoding(request, profile, history, policies, now_ms)
+    return Plan(
+        request=request,
+        context=context,
+        model=profile.model,
+        profile=profile,
+        history=history,
+        segment=segment,
+        decoding=decoding,
+        limits=Constraints(allowed, _excluded(request, profile, history)),
+        budget_ms=budget_ms,
+        deadline=deadline,
+        now_ms=now_ms,
+    )
+
+
+def _decoding(
+    request: RecommendRequest, profile: Profile, history: History, policies: Policies, now_ms: int
+) -> tuple[str, Decoding]:
+    """Name of the segment, and its decoding or the one that the request asks for."""
+    if request.segment is not None:
+        segment = policies.named(request.segment)
+    elif history is profile.history:
+        segment = policies.choose(profile.facts(now_ms))
+    else:
+        segment = policies.choose(facts_of(history, profile.model).at(history.last_ms, now_ms))
+    decoding = request.decoding.build() if request.decoding is not None else segment.decoding.build()
+    return segment.name, decoding
+
+
+def _excluded(request: RecommendRequest, profile: Profile, history: History) -> npt.NDArray[np.int64]:
+    """[m] Indices of items that must not be listed, unique and ascending."""
+    model = profile.model
+    if not request.exclude_seen:
+        return np.unique(model.indices(request.exclude))
+    seen = profile.seen if history is profile.history else np.unique(model.indices(history.item_ids))
+    return np.union1d(seen, model.indices(request.exclude)) if request.exclude else seen

@@ -180,7 +180,7 @@ async def test_histories_in_use_are_encoded_for_the_new_model_before_it_is_serve
         states, model = service.runtime.states, service.runtime.model
         await states.prepare(model)
         await service.client.delete("/users/erased")
-        states.taken_over()
+        states.model_replaced()
         assert states.cache.get(Subject("user", "erased"), model) is None
         assert states.cache.get(Subject("user", "kept"), model) is not None
 

@@ -22,7 +22,7 @@ FORBIDDEN = {
     "The house": [("service/common/deadline.py", "import model.errors"), ("model/errors.py", "import export.publish"),
                   ("export/publish.py", "import deploy.locks")],
     "The rooms of service/": [("service/artifact/trie.py", "import service.store.records"),
-                              ("service/history/past.py", "import service.recommend.recommender"),
+                              ("service/history/history.py", "import service.recommend.recommender"),
                               ("service/engine/decoding.py", "import service.batching.run_costs")],
     "The rooms of model/": [("model/data/dataset.py", "import model.network.config")],
     "The rooms of loadtests/": [("loadtests/common/report.py", "import loadtests.load.items")],
