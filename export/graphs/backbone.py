@@ -14,27 +14,26 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from export.graphs.event_inputs import EventGraph
-from export.graphs.graph_writer import FLOAT, HALF, INT8, GraphDtype
+from export.graphs.graph_writer import DATA_TYPES, FLOAT, INT8, GraphDtype
 from model.network.config import NetworkConfig
 from model.network.encoders.streaming import ROPE_BASE
-
-STATE_TYPES = {"float32": FLOAT, "float16": HALF, "int8": INT8}
+from service.artifact import graph_names as names
+from service.artifact.graph_interface import Interface
 
 
 class Backbone(EventGraph, ABC):
-    """B rows of T events that attend to S slots. A graph declares its inputs first: those of the events, and
-    slot [1, 1, S] = 0 … S − 1, scores = [−1, heads, T, S], folded = [−1, heads · T, S]
-    """
-
-    slot: ir.Value
-    scores: ir.Value
-    folded: ir.Value
+    """A graph of B rows of T events that attend to S slots."""
 
     def __init__(
-        self, name: str, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype
+        self,
+        name: str,
+        interface: Interface,
+        config: NetworkConfig,
+        weights: Mapping[str, npt.NDArray[Any]],
+        dtype: GraphDtype,
     ) -> None:
-        super().__init__(name, config, weights, dtype)
-        self.state_type = STATE_TYPES[config.state_dtype]
+        super().__init__(name, interface, config, weights, dtype)
+        self.state_type = DATA_TYPES[config.state_dtype]
         self.quantised = config.state_dtype == "int8"
 
     @abstractmethod
@@ -60,7 +59,8 @@ class Backbone(EventGraph, ABC):
 
     def elapsed(self, all_time: ir.Value) -> ir.Value:
         """[B, T, S] log(1 + Δt) between every new event and every slot."""
-        delta = self.op.Sub(self.op.Unsqueeze(self.time, self.ints(2)), self.op.Unsqueeze(all_time, self.ints(1)))
+        time = self.inputs[names.TIME_MS]
+        delta = self.op.Sub(self.op.Unsqueeze(time, self.ints(2)), self.op.Unsqueeze(all_time, self.ints(1)))
         return self.log_seconds(delta)
 
     def rope(self) -> list[ir.Value]:
@@ -68,7 +68,7 @@ class Backbone(EventGraph, ABC):
         op, d = self.op, self.config.d_head
         half = ROPE_BASE ** (-np.arange(0, d, 2, dtype=np.float32) / d)
         frequency = self.constant(np.concatenate([half, half]).astype(np.float32)[None], "rope_frequency")
-        angle = op.Mul(self.cast(op.Reshape(self.slot, self.ints(-1, 1)), FLOAT), frequency)
+        angle = op.Mul(self.cast(op.Reshape(self.inputs[names.SLOT], self.ints(-1, 1)), FLOAT), frequency)
         return [self.to_compute(op.Cos(angle)), self.to_compute(op.Sin(angle))]
 
     def rotate(self, x: ir.Value, rope: Sequence[ir.Value]) -> ir.Value:
@@ -132,10 +132,10 @@ class Backbone(EventGraph, ABC):
             decay = op.Mul(elapsed, self.constant(rate, f"decay_{layer}"))
             bias = op.Sub(bias, decay)
         # [B, heads · T, S] and [B, heads, T, S] are the same numbers; the bias knows the second shape.
-        score = op.Add(op.Reshape(score, self.scores), bias)
+        score = op.Add(op.Reshape(score, self.inputs[names.SCORES]), bias)
         weight = op.Softmax(score, axis=-1)
         self.attended(weight)
-        weight = op.Reshape(self.to_compute(weight), self.folded)
+        weight = op.Reshape(self.to_compute(weight), self.inputs[names.FOLDED])
         mixed = op.Reshape(op.MatMul(weight, value), self.ints(0, c.heads, -1, c.d_head))
         mixed = op.Reshape(op.Transpose(mixed, perm=[0, 2, 1, 3]), self.ints(0, 0, c.heads * c.d_head))
         return self.linear(mixed, f"encoder.blocks.{layer}.out", bias=False)

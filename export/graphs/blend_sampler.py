@@ -15,33 +15,34 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-from export.graphs.graph_writer import INT, GraphDtype
+from export.graphs.graph_writer import GraphDtype, graph_shape
 from export.graphs.sampling import SamplingGraph
 from model.network.config import NetworkConfig
-from service.artifact.graph_interface import NEVER
+from service.artifact import graph_interface
+from service.artifact import graph_names as names
+from service.artifact.graph_names import NEVER
 
 
 def write_blend_sampler(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Inputs beside those of `export.graphs.decoder.write_decoder` with `dense` and of `export.graphs.sampling`:
-    item_hash [rows]. The same outputs; items in the order they were drawn in."""
-    BlendSamplerGraph(config, weights, dtype, dense=True).write(path)
+    """Write the sampler; `service.artifact.graph_interface.blend_sampler` describes its inputs and outputs."""
+    interface = graph_interface.blend_sampler(graph_shape(config, dtype))
+    BlendSamplerGraph(interface, config, weights, dtype).write(path)
 
 
 class BlendSamplerGraph(SamplingGraph):
     def output_lists(self, item: ir.Value, score: ir.Value, log_prob: ir.Value) -> None:
         """Draw from all candidates [B, 1, W + D]; those outside the nucleus come last, what is none after them."""
-        op = self.op
-        item_hash = self.input("item_hash", INT, ["rows"])
+        op, keep = self.op, self.level_input(names.KEEP, self.config.levels - 1)
         alive = op.Greater(score, self.floats(NEVER / 2))
-        tempered = op.Where(alive, op.Mul(score, self.row["inverse_temperature"]), self.floats(NEVER))
+        tempered = op.Where(alive, op.Mul(score, self.row[names.INVERSE_TEMPERATURE]), self.floats(NEVER))
         phi = op.LogSoftmax(tempered, axis=-1)
-        noise = self.gumbel(op.Gather(item_hash, op.Max(item, self.ints(0)), axis=0))
+        noise = self.gumbel(op.Gather(self.inputs[names.ITEM_HASH], op.Max(item, self.ints(0)), axis=0))
         perturbed = op.Add(phi, noise)
         key = op.Where(self.nucleus(phi), perturbed, self.last(perturbed))
         key = op.Where(alive, key, self.floats(NEVER))
-        _, order = op.TopK(key, self.levels[-1]["keep"], axis=2, _outputs=2)
+        _, order = op.TopK(key, keep, axis=2, _outputs=2)
 
         def take(x: ir.Value) -> ir.Value:
             value: ir.Value = op.GatherElements(x, order, axis=2)

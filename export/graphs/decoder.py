@@ -21,10 +21,12 @@ import onnx_ir as ir
 
 from export.graphs.decoder_network import DecoderNetwork
 from export.graphs.dense_candidates import DenseCandidates
-from export.graphs.graph_writer import BOOL, FLOAT, INT, INT32, GraphDtype
+from export.graphs.graph_writer import FLOAT, INT, GraphDtype, graph_shape
 from model.network.config import NetworkConfig
-from service.artifact.graph_interface import NEVER
-from service.artifact.trie import levels_by_rows, levels_with_row_tokens
+from service.artifact import graph_interface
+from service.artifact import graph_names as names
+from service.artifact.graph_interface import Interface
+from service.artifact.graph_names import NEVER, level_input
 
 
 def write_decoder(
@@ -35,32 +37,17 @@ def write_decoder(
     *,
     dense: bool = False,
 ) -> None:
-    """Inputs for B rows, K levels, F filters, X_l exclusions, W_l nodes kept at level l (W_−1 = 1); n_l nodes at level
-    l (n_0 = 1, n_K = N leaves), C_l most children of one node:
+    """Write `decoder.onnx`; `service.artifact.graph_interface.decoder` describes its inputs and outputs.
 
-    the request   h [B, d], context [B, slots], gap [B, 2] (log(1 + seconds) / 10 and 1, or zeros), filter [B];
-                  closed_slot_0, closed_value_0 [B, 1, X_0]: children of the root to close, and NEVER (0 in padding);
-                  closed_parent_l, closed_slot_l [B, 1, X_l], l ≥ 1: nodes to close, by their parent (−2 in padding)
-                  and place among its children; node_base_l [BW_{l−1}, 1], l ≥ 1: filter · n_{l+1}
-    the shape     keep_l [1] = W_l = min(W, W_{l−1} · C_l); for l ≥ 1: flat_l = [−1, 1, W_{l−1} C_l],
-                  beam_l = [−1, W_{l−1}, 1], row_base_l [B, 1, 1] = row · W_{l−1} C_l,
-                  place_l [2, W_{l−1}]: the place in the beam, and NEVER
-    the catalogue token_l [n_{l+1}], node_ok_0 [F, n_1] and node_ok_l [F · n_{l+1}] bool; for l ≥ 1: first_l and
-                  count_l [n_l, 1] of a node's children, slots_l = 0 … C_l − 1, n_slots_l [1] = C_l,
-                  last_node_l [1] = n_{l+1} − 1; leaf_item [N], item_table [rows, d], blend [1] weight of q · e
-    Levels in `service.artifact.trie.levels_by_rows` have all their V_l tokens for children (C_l = V_l, a child's place is its
-    token) and, in the place of node_ok_l, first_l, count_l, slots_l and last_node_l: row_ok_l [F · n_l, V_l],
-    row_child_l [n_l, V_l], and node_base_l [BW_{l−1}] = filter · n_l. The others that are in
-    `service.artifact.trie.levels_with_row_tokens` have row_token_l [n_l, C_l] int32 as well, the children's tokens by place.
-    With `dense`, D items by q · e join the beam's (`export.graphs.dense_candidates`), X exclusions:
-    the request   excluded_item [B, X] and excluded_value [B, X]: items to leave out, and NEVER (0 and 0 in padding)
-    the shape     keep_dense [1] = D, dense_shape = [−1, 1, D], join [1]: 0, or NEVER where they stay away
-    the catalogue item_ok [F, rows] bool, item_path [rows, K] tokens of each item
-    Outputs: item [B, 1, W] catalogue indices best first, −1 where the catalogue has no more; score [B, 1, W] blended
-    log-probability; log_prob [B, 1, W] of the path; query [B, d] float32; offset [B, 1, 1]: log Σ p(path) − log Σ
-    exp(q · e) over the survivors, so that q · e + offset of an item outside the trie is comparable with scores.
+    Args:
+        config: The network's shape.
+        weights: The network's weights by name.
+        path: Where to write the graph.
+        dtype: The graph's precision.
+        dense: Whether dense candidates join those of the beam (`export.graphs.dense_candidates`).
     """
-    DecoderGraph(config, weights, dtype, dense=dense).write(path)
+    interface = graph_interface.decoder(graph_shape(config, dtype), dense=dense)
+    DecoderGraph(interface, config, weights, dtype).write(path)
 
 
 @dataclass(frozen=True)
@@ -92,66 +79,20 @@ class Choice:
 
 
 class DecoderGraph(DecoderNetwork):
+    """The decode, level by level. Its interface says which levels are looked up by rows and whether dense candidates join."""
+
     name = "gpt4rec_decoder"
-    by_rows = True
     first: ir.Value  # log-probabilities [B, V_0] of the first token
 
     def __init__(
         self,
+        interface: Interface,
         config: NetworkConfig,
         weights: Mapping[str, npt.NDArray[Any]],
         dtype: GraphDtype,
-        *,
-        dense: bool = False,
     ) -> None:
-        super().__init__(self.name, config, weights, dtype)
-        c = config
-        self.rows = levels_by_rows(c.code_sizes) if self.by_rows else frozenset()
-        self.row_tokens = levels_with_row_tokens(c.code_sizes)
-        self.levels = [self.level_inputs(level) for level in range(c.levels)]
-        self.blend = self.input("blend", FLOAT, [1])
-        self.leaf_item = self.input("leaf_item", INT, ["items"])
-        self.table = self.input("item_table", self.compute, ["rows", c.d_model])
-        self.dense = DenseCandidates(self) if dense else None
-
-    def level_inputs(self, level: int) -> dict[str, ir.Value]:
-        below = "items" if level == self.config.levels - 1 else f"nodes_{level + 1}"
-        shapes: dict[str, tuple[ir.DataType, list[int | str]]] = {
-            "keep": (INT, [1]),
-            "token": (INT, [below]),
-            "closed_slot": (INT, ["batch", 1, f"closed_{level}"]),
-        }
-        if level == 0:
-            shapes["node_ok"] = (BOOL, ["filters", below])
-            shapes["closed_value"] = (FLOAT, ["batch", 1, "closed_0"])
-        else:
-            shapes |= {
-                "closed_parent": (INT, ["batch", 1, f"closed_{level}"]),
-                "flat": (INT, [3]),
-                "beam": (INT, [3]),
-                "row_base": (INT, ["batch", 1, 1]),
-                "place": (FLOAT, [2, f"width_{level}"]),
-                "n_slots": (INT, [1]),
-            }
-        if level in self.rows:
-            size = self.config.code_sizes[level]
-            shapes |= {
-                "node_base": (INT, [f"beams_{level}"]),
-                "row_ok": (BOOL, [f"row_oks_{level}", size]),
-                "row_child": (INT, [f"nodes_{level}", size]),
-            }
-        elif level > 0:
-            shapes |= {
-                "node_ok": (BOOL, [f"node_oks_{level}"]),
-                "node_base": (INT, [f"beams_{level}", 1]),
-                "first": (INT, [f"nodes_{level}", 1]),
-                "count": (INT, [f"nodes_{level}", 1]),
-                "slots": (INT, [f"slots_{level}"]),
-                "last_node": (INT, [1]),
-            }
-            if level in self.row_tokens:
-                shapes["row_token"] = (INT32, [f"nodes_{level}", f"slots_{level}"])
-        return {name: self.input(f"{name}_{level}", dtype, shape) for name, (dtype, shape) in shapes.items()}
+        super().__init__(self.name, interface, config, weights, dtype)
+        self.dense = DenseCandidates(self) if names.ITEM_PATH in self.inputs else None
 
     def write(self, path: Path) -> None:
         q = self.query()
@@ -167,75 +108,85 @@ class DecoderGraph(DecoderNetwork):
 
     def root_children(self, q: ir.Value) -> Children:
         """The root's children are all nodes of level 1 in order: a child's place is its node."""
-        op, level = self.op, self.levels[0]
+        op = self.op
         self.begun = self.advance(0, q)
         self.first = self.token_log_probs(0, self.begun)
-        token_log_prob = op.Gather(self.first, level["token"], axis=1)
-        ok = op.Gather(level["node_ok"], self.filter, axis=0)
+        token_log_prob = op.Gather(self.first, self.level_input(names.TOKEN, 0), axis=1)
+        ok = op.Gather(self.level_input(names.NODE_OK, 0), self.inputs[names.FILTER], axis=0)
         log_prob = op.Unsqueeze(op.Where(ok, token_log_prob, self.floats(NEVER)), self.ints(1))
-        log_prob = op.ScatterElements(log_prob, level["closed_slot"], level["closed_value"], axis=2, reduction="add")
+        closed, value = (self.level_input(name, 0) for name in (names.CLOSED_SLOT, names.CLOSED_VALUE))
+        log_prob = op.ScatterElements(log_prob, closed, value, axis=2, reduction="add")
         return Children(None, token_log_prob, log_prob)
 
-    def children(self, level_number: int, beam: Beam) -> Children:
-        """All children of the kept nodes, of which there are up to C each."""
-        op, level = self.op, self.levels[level_number]
-        if level_number in self.rows:
-            ok = op.Gather(level["row_ok"], op.Add(beam.node, level["node_base"]), axis=0)
-            child = op.Gather(level["row_child"], beam.node, axis=0)
-            token_log_prob = self.token_log_probs(level_number, beam.state)
-            return self._children(level_number, beam, child, ok, token_log_prob)
-        exists = op.Less(level["slots"], op.Gather(level["count"], beam.node, axis=0))
-        child = op.Add(op.Gather(level["first"], beam.node, axis=0), level["slots"])
-        child = op.Min(child, level["last_node"])
-        ok = op.And(exists, op.Gather(level["node_ok"], op.Add(child, level["node_base"]), axis=0))
-        if level_number in self.row_tokens:
-            token = op.Gather(level["row_token"], beam.node, axis=0)
+    def children(self, level: int, beam: Beam) -> Children:
+        """All children of the kept nodes, up to C of each."""
+        op = self.op
+        if level_input(names.ROW_OK, level) in self.inputs:
+            at = op.Add(beam.node, self.level_input(names.NODE_BASE, level))
+            ok = op.Gather(self.level_input(names.ROW_OK, level), at, axis=0)
+            child = op.Gather(self.level_input(names.ROW_CHILD, level), beam.node, axis=0)
+            return self.scored(level, beam, child, ok, self.token_log_probs(level, beam.state))
+        child, ok = self.csr_children(level, beam)
+        if level_input(names.ROW_TOKEN, level) in self.inputs:
+            token = op.Gather(self.level_input(names.ROW_TOKEN, level), beam.node, axis=0)
         else:
-            token = op.Gather(level["token"], child, axis=0)
-        token_log_prob = op.GatherElements(self.token_log_probs(level_number, beam.state), token, axis=1)
-        return self._children(level_number, beam, child, ok, token_log_prob)
+            token = op.Gather(self.level_input(names.TOKEN, level), child, axis=0)
+        token_log_prob = op.GatherElements(self.token_log_probs(level, beam.state), token, axis=1)
+        return self.scored(level, beam, child, ok, token_log_prob)
 
-    def _children(
-        self, level_number: int, beam: Beam, child: ir.Value, ok: ir.Value, token_log_prob: ir.Value
-    ) -> Children:
-        op, level = self.op, self.levels[level_number]
+    def csr_children(self, level: int, beam: Beam) -> tuple[ir.Value, ir.Value]:
+        """Nodes [BW, C] of the children, and which of them exist and are allowed; those that do not are the last node."""
+        op, slots = self.op, self.level_input(names.SLOTS, level)
+        exists = op.Less(slots, op.Gather(self.level_input(names.COUNT, level), beam.node, axis=0))
+        child = op.Add(op.Gather(self.level_input(names.FIRST, level), beam.node, axis=0), slots)
+        child = op.Min(child, self.level_input(names.LAST_NODE, level))
+        at = op.Add(child, self.level_input(names.NODE_BASE, level))
+        ok = op.And(exists, op.Gather(self.level_input(names.NODE_OK, level), at, axis=0))
+        return child, ok
+
+    def scored(self, level: int, beam: Beam, child: ir.Value, ok: ir.Value, token_log_prob: ir.Value) -> Children:
+        """The children with the log-probabilities of their paths."""
+        op = self.op
         log_prob = op.Where(ok, op.Add(token_log_prob, beam.log_prob), self.floats(NEVER))
-        log_prob = self.close(level_number, beam, op.Reshape(log_prob, level["flat"]))
+        log_prob = self.close(level, beam, op.Reshape(log_prob, self.level_input(names.FLAT, level)))
         return Children(child, token_log_prob, log_prob)
 
-    def close(self, level_number: int, beam: Beam, log_prob: ir.Value) -> ir.Value:
+    def close(self, level: int, beam: Beam, log_prob: ir.Value) -> ir.Value:
         """`log_prob` [B, 1, WC], NEVER at the row's closed nodes.
 
         A closed node has one parent, which is kept at most once: find its place in the beam by a product with the
         match, and add NEVER where the node stands among its children. What has no parent in the beam adds 0.
         """
-        op, level = self.op, self.levels[level_number]
+        op = self.op
         alive = op.Greater(beam.log_prob, self.floats(NEVER / 2))
         kept = op.Where(alive, op.Reshape(beam.node, self.ints(-1, 1)), self.ints(-1))
-        match = self.cast(op.Equal(op.Reshape(kept, level["beam"]), level["closed_parent"]), FLOAT)
-        place, value = op.Split(op.MatMul(level["place"], match), axis=1, num_outputs=2, _outputs=2)
-        at = op.Add(op.Mul(self.cast(place, INT), level["n_slots"]), level["closed_slot"])
+        kept = op.Reshape(kept, self.level_input(names.BEAM, level))
+        match = self.cast(op.Equal(kept, self.level_input(names.CLOSED_PARENT, level)), FLOAT)
+        product = op.MatMul(self.level_input(names.PLACE, level), match)
+        place, value = op.Split(product, axis=1, num_outputs=2, _outputs=2)
+        first = op.Mul(self.cast(place, INT), self.level_input(names.N_SLOTS, level))
+        at = op.Add(first, self.level_input(names.CLOSED_SLOT, level))
         closed: ir.Value = op.ScatterElements(log_prob, at, value, axis=2, reduction="add")
         return closed
 
     def choose(self, level: int, children: Children) -> Choice:
         """The best `keep_level` of all candidates."""
-        best, index = self.op.TopK(children.log_prob, self.levels[level]["keep"], axis=2, _outputs=2)
+        best, index = self.op.TopK(children.log_prob, self.level_input(names.KEEP, level), axis=2, _outputs=2)
         return Choice(best, index)
 
     def survivors(self, level: int, beam: Beam | None, children: Children, choice: Choice) -> Beam:
         """What the next level starts from; each survivor takes its parent's state and its own token."""
-        op, inputs, d = self.op, self.levels[level], self.config.d_model
+        op, d = self.op, self.config.d_model
         log_prob = op.Reshape(choice.log_prob, self.ints(-1, 1))
-        embedding = self.weight(f"level_token.{level}.weight")
+        embedding, token = self.weight(f"level_token.{level}.weight"), self.level_input(names.TOKEN, level)
         if beam is None:
-            added = op.Gather(embedding, op.Gather(inputs["token"], choice.index, axis=0), axis=0)
+            added = op.Gather(embedding, op.Gather(token, choice.index, axis=0), axis=0)
             state = op.Reshape(op.Add(added, op.Unsqueeze(self.begun, self.ints(1, 2))), self.ints(-1, d))
             return Beam(op.Reshape(choice.index, self.ints(-1)), log_prob, self.advance(1, state))
-        flat = op.Reshape(op.Add(choice.index, inputs["row_base"]), self.ints(-1))
+        flat = op.Reshape(op.Add(choice.index, self.level_input(names.ROW_BASE, level)), self.ints(-1))
         node = op.Gather(op.Reshape(children.node, self.ints(-1)), flat, axis=0)
-        parent = op.Gather(beam.state, op.Div(flat, inputs["n_slots"]), axis=0)
-        state = op.Add(parent, op.Gather(embedding, op.Gather(inputs["token"], node, axis=0), axis=0))
+        parent = op.Gather(beam.state, op.Div(flat, self.level_input(names.N_SLOTS, level)), axis=0)
+        state = op.Add(parent, op.Gather(embedding, op.Gather(token, node, axis=0), axis=0))
         return Beam(node, log_prob, self.advance(level + 1, state))
 
     def rank(self, children: Children, choice: Choice, q: ir.Value) -> None:
@@ -247,16 +198,17 @@ class DecoderGraph(DecoderNetwork):
         op = self.op
         node, path = choice.index, choice.log_prob
         if children.node is not None:
-            flat = op.Add(node, self.levels[-1]["row_base"])
+            flat = op.Add(node, self.level_input(names.ROW_BASE, self.config.levels - 1))
             node = op.Gather(op.Reshape(children.node, self.ints(-1)), flat, axis=0)
         alive = op.Greater(path, self.floats(NEVER / 2))
-        item = op.Gather(self.leaf_item, node, axis=0)
+        item = op.Gather(self.inputs[names.LEAF_ITEM], node, axis=0)
         if self.dense is not None:
             beam = op.Where(alive, item, self.ints(-1))
-            item, path = self.dense.joined(q, self.begun, self.first, beam, path, NEVER)
+            item, path = self.dense.joined(q, self.begun, self.first, beam, path)
             alive = op.Greater(path, self.floats(NEVER / 2))
         query = self.to_float(q)
-        dense = op.MatMul(self.to_float(op.Gather(self.table, item, axis=0)), op.Unsqueeze(query, self.ints(1, 3)))
+        vectors = self.to_float(op.Gather(self.inputs[names.ITEM_TABLE], item, axis=0))
+        dense = op.MatMul(vectors, op.Unsqueeze(query, self.ints(1, 3)))
         dense = op.Where(alive, op.Squeeze(dense, self.ints(3)), self.floats(NEVER))
         self.blend_and_list(op.Where(alive, item, self.ints(-1)), path, dense, query)
 
@@ -270,18 +222,18 @@ class DecoderGraph(DecoderNetwork):
             op.Slice(sums, self.ints(0), self.ints(1), self.ints(2)), axis=1, num_outputs=2, _outputs=2
         )
         offset = op.Sub(mass, spread)
-        blended = op.Add(path, op.Mul(self.blend, op.Sub(op.Add(dense, offset), path)))
+        blended = op.Add(path, op.Mul(self.inputs[names.BLEND], op.Sub(op.Add(dense, offset), path)))
         self.output_lists(item, blended, path)
-        self.output(query, "query", FLOAT, ["batch", self.config.d_model])
-        self.output(offset, "offset", FLOAT, ["batch", 1, 1])
+        self.output(query, names.QUERY)
+        self.output(offset, names.OFFSET)
 
     def output_lists(self, item: ir.Value, score: ir.Value, log_prob: ir.Value) -> None:
         """Best blended score first. Without a node a score is below all others."""
-        op = self.op
-        score, order = op.TopK(score, self.levels[-1]["keep"], axis=2, _outputs=2)
+        op, keep = self.op, self.level_input(names.KEEP, self.config.levels - 1)
+        score, order = op.TopK(score, keep, axis=2, _outputs=2)
         self.write_lists(op.GatherElements(item, order, axis=2), score, op.GatherElements(log_prob, order, axis=2))
 
     def write_lists(self, item: ir.Value, score: ir.Value, log_prob: ir.Value) -> None:
-        self.output(item, "item", INT, ["batch", 1, "kept"])
-        self.output(score, "score", FLOAT, ["batch", 1, "kept"])
-        self.output(log_prob, "log_prob", FLOAT, ["batch", 1, "kept"])
+        self.output(item, names.ITEM)
+        self.output(score, names.SCORE)
+        self.output(log_prob, names.LOG_PROB)

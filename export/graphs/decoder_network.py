@@ -9,32 +9,25 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from export.graphs.graph_writer import FLOAT, INT, GraphDtype, GraphWriter
+from export.graphs.graph_writer import GraphDtype, GraphWriter
 from model.network.config import NetworkConfig
+from service.artifact import graph_names as names
+from service.artifact.graph_interface import Interface
 
 
 class DecoderNetwork(GraphWriter):
-    """A graph with the decoder's weights, and the inputs of a request.
-
-    Attributes:
-        h: [B, d] float32 hidden states.
-        context: [B, slots] int64 rows of the context table.
-        gap: [B, 2] float32, log(1 + seconds) / 10 and 1, or zeros where the gap is unknown.
-        filter: [B] int64 filter of each row.
-        table: [rows, d] item embeddings; a subclass declares this input.
-    """
-
-    table: ir.Value
+    """A graph with the decoder's weights and the inputs of a request."""
 
     def __init__(
-        self, name: str, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype
+        self,
+        name: str,
+        interface: Interface,
+        config: NetworkConfig,
+        weights: Mapping[str, npt.NDArray[Any]],
+        dtype: GraphDtype,
     ) -> None:
-        super().__init__(name, weights, dtype)
+        super().__init__(name, interface, weights, dtype)
         self.config = config
-        self.h = self.input("h", FLOAT, ["batch", config.d_model])
-        self.context = self.input("context", INT, ["batch", config.n_slots])
-        self.gap = self.input("gap", FLOAT, ["batch", 2])
-        self.filter = self.input("filter", INT, ["batch"])
 
     def query(self) -> ir.Value:
         """q [B, d] = γ(context, gap) ⊙ norm(h) + β(context, gap)."""
@@ -43,9 +36,11 @@ class DecoderNetwork(GraphWriter):
         table[:, 0] = 0.0  # row 0 is "unknown" in every slot
         rows = self.constant(table.reshape(-1, table.shape[2]).astype(np.float32), "context.rows")
         base = self.constant(np.arange(c.n_slots, dtype=np.int64) * table.shape[1], "context.base")
-        known = op.ReduceSum(op.Gather(rows, op.Add(self.context, base), axis=0), self.ints(1), keepdims=0)
+        known = op.ReduceSum(
+            op.Gather(rows, op.Add(self.inputs[names.CONTEXT], base), axis=0), self.ints(1), keepdims=0
+        )
         gap = [self._weights["context.gap.weight"].reshape(-1), self._weights["context.gap_known"].reshape(-1)]
-        mixed = op.Gemm(self.gap, self.constant(np.stack(gap).astype(np.float32), "context.gap"), known)
+        mixed = op.Gemm(self.inputs[names.GAP], self.constant(np.stack(gap).astype(np.float32), "context.gap"), known)
         bias = self._weights["context.modulate.bias"].copy()
         bias[: c.d_model] += 1.0
         modulation = op.Gemm(
@@ -54,7 +49,8 @@ class DecoderNetwork(GraphWriter):
             self.constant(bias.astype(self.numpy_compute), "context.modulate.bias+1"),
         )
         gamma, beta = op.Split(modulation, axis=1, num_outputs=2, _outputs=2)
-        value: ir.Value = op.Add(op.Mul(self.norm(self.to_compute(self.h), "context.norm"), gamma), beta)
+        hidden = self.norm(self.to_compute(self.inputs[names.HIDDEN]), "context.norm")
+        value: ir.Value = op.Add(op.Mul(hidden, gamma), beta)
         return value
 
     def token_log_probs(self, level: int, state: ir.Value) -> ir.Value:

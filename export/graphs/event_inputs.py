@@ -12,24 +12,24 @@ import onnx_ir as ir
 from export.graphs.graph_writer import FLOAT, GraphDtype, GraphWriter
 from model.network.config import NetworkConfig
 from model.network.gpt4rec import PERIODS_MS
+from service.artifact import graph_names as names
+from service.artifact.graph_interface import Interface
 
 MASKED = -30_000.0  # a float16 number, and far below any score
 
 
 class EventGraph(GraphWriter):
-    """B rows of T events. A graph declares its inputs first: item / type / time / previous [B, T], where previous is
-    the time of the event before, and table [N + 2, d]."""
-
-    item: ir.Value
-    type: ir.Value
-    time: ir.Value
-    previous: ir.Value
-    table: ir.Value
+    """A graph that reads B rows of T events."""
 
     def __init__(
-        self, name: str, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype
+        self,
+        name: str,
+        interface: Interface,
+        config: NetworkConfig,
+        weights: Mapping[str, npt.NDArray[Any]],
+        dtype: GraphDtype,
     ) -> None:
-        super().__init__(name, weights, dtype)
+        super().__init__(name, interface, weights, dtype)
         self.config = config
 
     def embed(self) -> ir.Value:
@@ -40,30 +40,31 @@ class EventGraph(GraphWriter):
     def items(self) -> ir.Value:
         """[B, T, d] the items, scaled by type where the network does."""
         op = self.op
-        items: ir.Value = op.Gather(self.table, self.item, axis=0)
+        items: ir.Value = op.Gather(self.inputs[names.ITEM_TABLE], self.inputs[names.ITEM], axis=0)
         if self.config.type_scale:
-            scale = op.Gather(self.weight("type_scale"), self.type, axis=0)
+            scale = op.Gather(self.weight("type_scale"), self.inputs[names.TYPE], axis=0)
             items = op.Mul(items, op.Unsqueeze(scale, self.ints(2)))
         return items
 
     def features(self) -> ir.Value:
         """[B, T, d] type + gap + period, nothing of which the start token has."""
         op, c = self.op, self.config
-        x = op.Gather(self.weight("event_type.weight"), self.type, axis=0)
+        kind = self.inputs[names.TYPE]
+        x = op.Gather(self.weight("event_type.weight"), kind, axis=0)
         if c.has_time:
             x = op.Add(x, self.times())
-        is_event = op.Less(self.type, self.ints(c.n_types))
+        is_event = op.Less(kind, self.ints(c.n_types))
         value: ir.Value = op.Mul(x, op.Unsqueeze(self.cast(is_event, self.compute), self.ints(2)))
         return value
 
     def times(self) -> ir.Value:
         """Embedded log(1 + gap) to the event before, and the phases of the periods."""
-        op = self.op
+        op, time = self.op, self.inputs[names.TIME_MS]
         periods = np.array(PERIODS_MS, np.int64)
-        phase = op.Mod(op.Unsqueeze(self.time, self.ints(2)), self.constant(periods, "periods"))
+        phase = op.Mod(op.Unsqueeze(time, self.ints(2)), self.constant(periods, "periods"))
         turn = self.constant((2 * np.pi / periods).astype(np.float32), "turn")
         phase = op.Mul(self.cast(phase, FLOAT), turn)
-        log_gap = op.Unsqueeze(self.log_seconds(op.Sub(self.time, self.previous)), self.ints(2))
+        log_gap = op.Unsqueeze(self.log_seconds(op.Sub(time, self.inputs[names.PREVIOUS_MS])), self.ints(2))
         log_gap = op.Mul(log_gap, self.floats(0.1))
         both = self.to_compute(op.Concat(op.Sin(phase), op.Cos(phase), log_gap, axis=2))
         # The network's columns are sine and cosine of each period in turn.

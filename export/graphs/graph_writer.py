@@ -7,7 +7,7 @@ need: weights in the graph's precision, layer norms and linear layers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnxscript import GraphBuilder
 
+from model.network.config import NetworkConfig
+from service.artifact.graph_interface import Compute, Dtype, GraphShape, Interface
+from service.artifact.graph_names import level_input
+
 GraphDtype = Literal["float32", "float16", "int8"]
 
 OPSET = 20
@@ -23,12 +27,28 @@ IR_VERSION = 10
 NORM_EPSILON = 1e-5
 
 INT = ir.DataType.INT64
-INT32 = ir.DataType.INT32
 FLOAT = ir.DataType.FLOAT
 HALF = ir.DataType.FLOAT16
 INT8 = ir.DataType.INT8
-UINT8 = ir.DataType.UINT8
-BOOL = ir.DataType.BOOL
+
+DATA_TYPES: Mapping[Dtype, ir.DataType] = {
+    "bool": ir.DataType.BOOL,
+    "int8": INT8,
+    "int32": ir.DataType.INT32,
+    "int64": INT,
+    "float16": HALF,
+    "float32": FLOAT,
+}
+
+
+def compute_type(dtype: GraphDtype) -> Compute:
+    """Returns the type in which a graph of this precision computes: int8 graphs have int8 weights only."""
+    return "float16" if dtype == "float16" else "float32"
+
+
+def graph_shape(config: NetworkConfig, dtype: GraphDtype) -> GraphShape:
+    """Returns what the interface of a network's graphs depends on."""
+    return GraphShape.of(config.to_json(), compute_type(dtype))
 
 
 class GraphWriter:
@@ -37,22 +57,31 @@ class GraphWriter:
     int8 graphs keep linear weights as int8 with one scale a row and compute in float32.
     """
 
-    def __init__(self, name: str, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
+    def __init__(
+        self, name: str, interface: Interface, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype
+    ) -> None:
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=name)
         self.builder = GraphBuilder(self.graph)
         self.op = self.builder.op
         self.dtype: GraphDtype = dtype
-        self.compute = HALF if dtype == "float16" else FLOAT
+        self.compute = DATA_TYPES[compute_type(dtype)]
         self.numpy_compute = np.float16 if dtype == "float16" else np.float32
+        self.inputs: Mapping[str, ir.Value] = {
+            tensor.name: self.builder.input(tensor.name, DATA_TYPES[tensor.dtype], tensor.shape)
+            for tensor in interface.inputs
+        }
+        self._outputs = {tensor.name: tensor for tensor in interface.outputs}
         self._weights = weights
         self._made: dict[str, ir.Value] = {}
 
-    def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
-        value: ir.Value = self.builder.input(name, dtype, shape)
-        return value
+    def level_input(self, name: str, level: int) -> ir.Value:
+        """The input `name` of one level."""
+        return self.inputs[level_input(name, level)]
 
-    def output(self, value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> None:
-        value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
+    def output(self, value: ir.Value, name: str) -> None:
+        """Make a value the output `name` of the interface. Raises KeyError for an output that it does not have."""
+        tensor = self._outputs[name]
+        value.type, value.shape = ir.TensorType(DATA_TYPES[tensor.dtype]), ir.Shape(tensor.shape)
         self.builder.add_output(value, name)
 
     def constant(self, array: npt.NDArray[Any], name: str) -> ir.Value:
@@ -76,11 +105,6 @@ class GraphWriter:
     def weight(self, name: str) -> ir.Value:
         """A weight of the network in the graph's compute type."""
         return self.constant(np.ascontiguousarray(self._weights[name], dtype=self.numpy_compute), name)
-
-    def weight32(self, name: str) -> ir.Value:
-        """A weight that is always float32."""
-        array = np.ascontiguousarray(self._weights[name], dtype=np.float32)
-        return self.constant(array, name + ".float32")
 
     def matrix(self, name: str) -> ir.Value:
         """A linear layer's weight, transposed to [in, out]; int8 with a scale per output in int8 graphs."""
@@ -132,9 +156,12 @@ class GraphWriter:
         return value
 
     def save(self, path: Path) -> None:
-        """Check the graph and write it."""
+        """Check the graph and write it. Raises ValueError if outputs of the interface are missing or out of order."""
         import onnx
 
+        written = [value.name for value in self.graph.outputs]
+        if written != list(self._outputs):
+            raise ValueError(f"the graph has the outputs {written}, its interface {list(self._outputs)}")
         model = ir.Model(self.graph, ir_version=IR_VERSION, producer_name="gpt4rec")
         proto = ir.to_proto(model)
         onnx.checker.check_model(proto, full_check=True)

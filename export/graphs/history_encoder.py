@@ -14,44 +14,38 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from export.graphs.event_inputs import MASKED, EventGraph
-from export.graphs.graph_writer import BOOL, FLOAT, INT, GraphDtype
+from export.graphs.graph_writer import GraphDtype, graph_shape
 from model.network.config import NetworkConfig
+from service.artifact import graph_interface
+from service.artifact import graph_names as names
 
 
 def write_history_encoder(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Inputs for B rows and T events, N items, of which a graph has those that its encoder reads:
+    """Write `encoder.onnx`; `service.artifact.graph_interface.history_encoder` describes its inputs and outputs.
 
-    the events    item / type / time_ms [B, T] right-padded, previous_ms [B, T]: the time of the event before
-    the last one  last_row [B] = row · T + n − 1: the place whose state is asked for
-    the shape     position [T] = 0 … T − 1; valid [B, 1, T] bool: places that are not padding
-    what is asked asked [B, T, 1] bool: the hidden event, behind the others (encoders of the task "masked")
-    the catalogue item_table [N + 2, d]
-    Output: h [B, d] float32 at `last_row`. Raises KeyError for an encoder that has no graph.
+    Raises:
+        KeyError: No graph is written for this encoder.
     """
     HistoryGraph(config, weights, dtype).write(path)
 
 
 class HistoryGraph(EventGraph):
     def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
-        super().__init__(f"{config.encoder}_encoder", config, weights, dtype)
-        self.item, self.type = (self.input(name, INT, ["batch", "events"]) for name in ("item", "type"))
-        if config.has_time:
-            self.time, self.previous = (self.input(n, INT, ["batch", "events"]) for n in ("time_ms", "previous_ms"))
-        self.last_row = self.input("last_row", INT, ["batch"])
-        self.table = self.input("item_table", self.compute, ["rows", config.d_model])
+        interface = graph_interface.history_encoder(graph_shape(config, dtype))
+        super().__init__(f"{config.encoder}_encoder", interface, config, weights, dtype)
 
     def write(self, path: Path) -> None:
         h = WRITERS[self.config.encoder](self)
-        self.output(self.to_float(h), "h", FLOAT, ["batch", self.config.d_model])
+        self.output(self.to_float(h), names.HIDDEN)
         self.save(path)
 
     # -- encoders: each gives h [B, d]
 
     def sasrec(self) -> ir.Value:
         op = self.op
-        position = self.input("position", INT, ["events"])
+        position = self.inputs[names.POSITION]
         x = op.Add(self.embed(), self.positions(position))
         mask = self.causal(position)
         for layer in range(self.config.layers):
@@ -68,9 +62,9 @@ class HistoryGraph(EventGraph):
 
     def bert4rec(self) -> ir.Value:
         op = self.op
-        asked = self.input("asked", BOOL, ["batch", "events", 1])
         hidden = self.constant(self._weights["encoder.hidden"].astype(self.numpy_compute), "hidden")
-        x = op.Add(op.Where(asked, hidden, self.embed()), self.positions(self.input("position", INT, ["events"])))
+        events = op.Where(self.inputs[names.ASKED], hidden, self.embed())
+        x = op.Add(events, self.positions(self.inputs[names.POSITION]))
         mask = op.Unsqueeze(self.padding(), self.ints(1))
         for layer in range(self.config.layers):
             x = self.pre_norm(x, mask, f"encoder.blocks.{layer}")
@@ -93,8 +87,8 @@ class HistoryGraph(EventGraph):
 
     def encoder_decoder(self) -> ir.Value:
         op = self.op
-        place = self.input("position", INT, ["events"])
-        positions, mask = self.positions(place), self.causal(place)
+        position = self.inputs[names.POSITION]
+        positions, mask = self.positions(position), self.causal(position)
         memory = op.Add(self.features(), positions)
         for layer in range(self.config.layers):
             memory = self.pre_norm(memory, mask, f"encoder.reads.{layer}")
@@ -120,14 +114,13 @@ class HistoryGraph(EventGraph):
 
     def padding(self) -> ir.Value:
         """[B, 1, T] added to scores: nothing reads padding."""
-        valid = self.input("valid", BOOL, ["batch", 1, "events"])
-        value: ir.Value = self.op.Where(valid, self.floats(0.0), self.floats(MASKED))
+        value: ir.Value = self.op.Where(self.inputs[names.VALID], self.floats(0.0), self.floats(MASKED))
         return value
 
     def at_last(self, x: ir.Value) -> ir.Value:
         """[B, T, d] → [B, d]."""
         rows = self.op.Reshape(x, self.ints(-1, self.config.d_model))
-        value: ir.Value = self.op.Gather(rows, self.last_row, axis=0)
+        value: ir.Value = self.op.Gather(rows, self.inputs[names.LAST_ROW], axis=0)
         return value
 
     def pre_norm(self, x: ir.Value, mask: ir.Value, name: str, memory: ir.Value | None = None) -> ir.Value:

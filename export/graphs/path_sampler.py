@@ -15,18 +15,20 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from export.graphs.decoder import Children, Choice
-from export.graphs.graph_writer import FLOAT, INT, GraphDtype
+from export.graphs.graph_writer import FLOAT, GraphDtype, graph_shape
 from export.graphs.sampling import SamplingGraph
 from model.network.config import NetworkConfig
-from service.artifact.graph_interface import NEVER
+from service.artifact import graph_interface
+from service.artifact import graph_names as names
+from service.artifact.graph_names import NEVER
 
 
 def write_sampler(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Inputs beside those of `export.graphs.decoder.write_decoder` and `export.graphs.sampling`: node_hash_l [n_{l+1}],
-    cube_l = [−1, W_{l−1}, C_l], for l ≥ 1. The same outputs; items in the order they were drawn in."""
-    SamplerGraph(config, weights, dtype).write(path)
+    """Write the sampler; `service.artifact.graph_interface.path_sampler` describes its inputs and outputs."""
+    interface = graph_interface.path_sampler(graph_shape(config, dtype))
+    SamplerGraph(interface, config, weights, dtype).write(path)
 
 
 @dataclass(frozen=True)
@@ -40,33 +42,26 @@ class Drawn:
 
 
 class SamplerGraph(SamplingGraph):
-    # Noise costs more for every place than a lookup, so paths are drawn among the children that there are.
-    by_rows = False
-    drawn: Drawn | None = None
+    """The decode with draws in the place of the best."""
 
-    def level_inputs(self, level: int) -> dict[str, ir.Value]:
-        inputs = super().level_inputs(level)
-        below = "items" if level == self.config.levels - 1 else f"nodes_{level + 1}"
-        inputs["node_hash"] = self.input(f"node_hash_{level}", INT, [below])
-        if level > 0:
-            inputs["cube"] = self.input(f"cube_{level}", INT, [3])
-        return inputs
+    drawn: Drawn | None = None
 
     def choose(self, level: int, children: Children) -> Choice:
         """Draw `keep_level` of all candidates."""
-        op, inputs = self.op, self.levels[level]
+        op, node_hash = self.op, self.level_input(names.NODE_HASH, level)
         if level == 0:
             log_prob, token = children.log_prob, op.Unsqueeze(children.token_log_prob, self.ints(1))
-            noise = self.gumbel(inputs["node_hash"])
+            noise = self.gumbel(node_hash)
         else:
-            log_prob = op.Reshape(children.log_prob, inputs["cube"])
-            token = op.Reshape(children.token_log_prob, inputs["cube"])
-            noise = self.gumbel(op.Reshape(op.Gather(inputs["node_hash"], children.node, axis=0), inputs["cube"]))
+            cube = self.level_input(names.CUBE, level)
+            log_prob = op.Reshape(children.log_prob, cube)
+            token = op.Reshape(children.token_log_prob, cube)
+            noise = self.gumbel(op.Reshape(op.Gather(node_hash, children.node, axis=0), cube))
         ok = op.Greater(log_prob, self.floats(NEVER / 2))
         drawn = self.perturb(level, ok, token, noise)
         key = op.Where(op.Greater(drawn.outside, self.floats(0.5)), self.last(drawn.perturbed), drawn.perturbed)
         key = self.flat(level, op.Where(ok, key, self.floats(NEVER)))
-        _, index = op.TopK(key, inputs["keep"], axis=2, _outputs=2)
+        _, index = op.TopK(key, self.level_input(names.KEEP, level), axis=2, _outputs=2)
 
         def take(x: ir.Value) -> ir.Value:
             value: ir.Value = op.GatherElements(self.flat(level, x), index, axis=2)
@@ -77,7 +72,7 @@ class SamplerGraph(SamplingGraph):
 
     def flat(self, level: int, x: ir.Value) -> ir.Value:
         """[B, W, C] → [B, 1, WC]."""
-        value: ir.Value = x if level == 0 else self.op.Reshape(x, self.levels[level]["flat"])
+        value: ir.Value = x if level == 0 else self.op.Reshape(x, self.level_input(names.FLAT, level))
         return value
 
     def perturb(self, level: int, ok: ir.Value, token: ir.Value, noise: ir.Value) -> Drawn:
@@ -87,7 +82,7 @@ class SamplerGraph(SamplingGraph):
         nodes come after all others anyhow.
         """
         op = self.op
-        tempered = op.Mul(token, self.row["inverse_temperature"])
+        tempered = op.Mul(token, self.row[names.INVERSE_TEMPERATURE])
         over_all = op.LogSoftmax(op.Where(ok, tempered, self.floats(NEVER)), axis=-1)
         inside = op.And(ok, self.nucleus(over_all))
         over_nucleus = op.LogSoftmax(op.Where(inside, tempered, self.floats(NEVER)), axis=-1)
@@ -95,7 +90,7 @@ class SamplerGraph(SamplingGraph):
         parent = self.floats(0.0)
         outside = op.Sub(self.floats(1.0), self.cast(inside, FLOAT))
         if self.drawn is not None:
-            beam = self.levels[level]["beam"]
+            beam = self.level_input(names.BEAM, level)
             phi = op.Add(op.Reshape(self.drawn.phi, beam), phi)
             parent = op.Reshape(self.drawn.perturbed, beam)
             outside = op.Max(op.Reshape(self.drawn.outside, beam), outside)

@@ -7,8 +7,9 @@ from functools import cached_property
 import onnx_ir as ir
 
 from export.graphs.decoder import DecoderGraph
-from export.graphs.graph_writer import FLOAT, INT
-from service.artifact.graph_interface import NEVER
+from export.graphs.graph_writer import FLOAT
+from service.artifact import graph_names as names
+from service.artifact.graph_names import NEVER
 from service.artifact.noise import PRIME, ROUND_KEYS
 
 # What is outside the nucleus comes after all that is inside: its score, below NOISE_CEILING as no Gumbel noise exceeds
@@ -18,15 +19,15 @@ OUTSIDE = 1e6
 
 
 class SamplingGraph(DecoderGraph):
-    """Adds the inputs inverse_temperature [B], top_p [B] and seed [B] (hashed)."""
+    """Reads the inputs of sampling: inverse temperature, top-p and hashed seed."""
 
     name = "gpt4rec_sampler"
 
     @cached_property
     def row(self) -> dict[str, ir.Value]:
         """Those inputs by name, [B, 1, 1]."""
-        kinds = (("inverse_temperature", FLOAT), ("top_p", FLOAT), ("seed", INT))
-        return {name: self.op.Unsqueeze(self.input(name, kind, ["batch"]), self.ints(1, 2)) for name, kind in kinds}
+        inputs = (names.INVERSE_TEMPERATURE, names.TOP_P, names.SEED)
+        return {name: self.op.Unsqueeze(self.inputs[name], self.ints(1, 2)) for name in inputs}
 
     def last(self, key: ir.Value) -> ir.Value:
         """A key below those of all that keep theirs, in the same order."""
@@ -40,7 +41,7 @@ class SamplingGraph(DecoderGraph):
         size = op.Shape(log_prob, start=2, end=3)
         descending, _ = op.TopK(log_prob, size, axis=2, _outputs=2)
         before = op.CumSum(op.Exp(descending), self.scalar(2), exclusive=1)
-        within = op.Less(before, self.row["top_p"])
+        within = op.Less(before, self.row[names.TOP_P])
         least = op.ReduceMin(op.Where(within, descending, self.floats(-NEVER)), self.ints(2), keepdims=1)
         value: ir.Value = op.GreaterOrEqual(log_prob, least)
         return value
@@ -48,7 +49,7 @@ class SamplingGraph(DecoderGraph):
     def gumbel(self, node_hash: ir.Value) -> ir.Value:
         """−log(−log u), u a hash of the seed and of (level, node) or the item."""
         op = self.op
-        x = self.fifth_power(op.Mod(op.Add(node_hash, self.row["seed"]), self.ints(PRIME)))
+        x = self.fifth_power(op.Mod(op.Add(node_hash, self.row[names.SEED]), self.ints(PRIME)))
         x = self.fifth_power(op.Mod(op.Add(x, self.ints(ROUND_KEYS[1])), self.ints(PRIME)))
         # 24 bits survive the cast to float32: drop the lower ones first, so that u never rounds to 1.
         x = op.Div(x, self.ints(2**8))

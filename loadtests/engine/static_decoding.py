@@ -21,7 +21,8 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from service.artifact.array_types import Array, IntArray
-from service.artifact.trie import Trie, levels_by_rows, levels_with_row_tokens
+from service.artifact.graph_interface import levels_by_rows, levels_with_row_tokens
+from service.artifact.trie import Trie
 
 OPSET = 20
 IR_VERSION = 10

@@ -18,11 +18,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from export.graphs.decoder import Beam, Children, Choice, DecoderGraph
-from export.graphs.graph_writer import INT, GraphDtype
+from export.graphs.graph_writer import GraphDtype, graph_shape
 from model.network.config import NetworkConfig
+from service.artifact import graph_interface
+from service.artifact import graph_names as names
 from service.artifact.array_types import Array
-from service.artifact.graph_interface import NEVER
-from service.artifact.trie import levels_by_rows
+from service.artifact.graph_interface import GraphShape, Interface, Tensor, levels_by_rows
+from service.artifact.graph_names import NEVER, level_input
 
 _FACTOR = 1_000_003
 
@@ -30,9 +32,19 @@ _FACTOR = 1_000_003
 def write_free_decoder(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype = "float32"
 ) -> None:
-    """Inputs: h, context, gap, blend, item_table, keep_l, row_base_l, flat_l as in `export.graphs.decoder`, where the
-    number of children is the number of codes; n_items [1]."""
-    FreeDecoderGraph(config, weights, dtype).write(path)
+    """Write the graph; its inputs and outputs are those of `free_interface`."""
+    FreeDecoderGraph(free_interface(graph_shape(config, dtype)), config, weights, dtype).write(path)
+
+
+def free_interface(shape: GraphShape) -> Interface:
+    """The decoder's interface without the trie's inputs, where the number of children is the number of codes; and
+    n_items [1]."""
+    kept = {names.HIDDEN, names.CONTEXT, names.GAP, names.FILTER, names.BLEND, names.LEAF_ITEM, names.ITEM_TABLE}
+    for level in range(len(shape.code_sizes)):
+        kept |= {level_input(name, level) for name in (names.KEEP, names.FLAT, names.ROW_BASE)}
+    interface = graph_interface.decoder(shape, dense=False)
+    inputs = [tensor for tensor in interface.inputs if tensor.name in kept]
+    return Interface((*inputs, Tensor("n_items", "int64", (1,))), interface.outputs)
 
 
 def free_shape(config: NetworkConfig, width: int) -> dict[str, npt.NDArray[np.int64]]:
@@ -83,27 +95,16 @@ def plain_tables(config: NetworkConfig, width: int) -> dict[str, Array]:
 class FreeDecoderGraph(DecoderGraph):
     name = "gpt4rec_free_decoder"
 
-    def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
-        super().__init__(config, weights, dtype)
-        self.n_items = self.input("n_items", INT, [1])
-
-    def level_inputs(self, level: int) -> dict[str, ir.Value]:
-        inputs = {"keep": self.input(f"keep_{level}", INT, [1])}
-        if level > 0:
-            inputs["flat"] = self.input(f"flat_{level}", INT, [3])
-            inputs["row_base"] = self.input(f"row_base_{level}", INT, ["batch", 1, 1])
-        return inputs
-
     def root_children(self, q: ir.Value) -> Children:
         self.begun = self.advance(0, q)
         log_prob = self.token_log_probs(0, self.begun)
         return Children(None, log_prob, self.op.Unsqueeze(log_prob, self.ints(1)))
 
-    def children(self, level_number: int, beam: Beam) -> Children:
+    def children(self, level: int, beam: Beam) -> Children:
         self._last = beam
-        token_log_prob = self.token_log_probs(level_number, beam.state)
+        token_log_prob = self.token_log_probs(level, beam.state)
         log_prob = self.op.Add(token_log_prob, beam.log_prob)
-        return Children(None, token_log_prob, self.op.Reshape(log_prob, self.levels[level_number]["flat"]))
+        return Children(None, token_log_prob, self.op.Reshape(log_prob, self.level_input(names.FLAT, level)))
 
     def survivors(self, level: int, beam: Beam | None, children: Children, choice: Choice) -> Beam:  # noqa: ARG002
         op, d = self.op, self.config.d_model
@@ -113,7 +114,7 @@ class FreeDecoderGraph(DecoderGraph):
             added = op.Gather(embedding, choice.index, axis=0)
             state = op.Reshape(op.Add(added, op.Unsqueeze(self.begun, self.ints(1, 2))), self.ints(-1, d))
             return Beam(op.Reshape(choice.index, self.ints(-1)), log_prob, self.advance(level + 1, state))
-        flat = op.Reshape(op.Add(choice.index, self.levels[level]["row_base"]), self.ints(-1))
+        flat = op.Reshape(op.Add(choice.index, self.level_input(names.ROW_BASE, level)), self.ints(-1))
         place, token, node = self._path(beam, flat, size)
         state = op.Add(op.Gather(beam.state, place, axis=0), op.Gather(embedding, token, axis=0))
         return Beam(node, log_prob, self.advance(level + 1, state))
@@ -124,15 +125,15 @@ class FreeDecoderGraph(DecoderGraph):
         place = op.Div(flat, size)
         token = op.Sub(flat, op.Mul(place, size))
         path = op.Add(op.Mul(op.Gather(beam.node, place, axis=0), self.ints(_FACTOR)), token)
-        return place, token, op.Mod(path, self.n_items)
+        return place, token, op.Mod(path, self.inputs["n_items"])
 
     def rank(self, children: Children, choice: Choice, q: ir.Value) -> None:  # noqa: ARG002
         """As the constrained one's, over rows of the item table that stand in for items."""
         op = self.op
         path = choice.log_prob
-        flat = op.Add(choice.index, self.levels[-1]["row_base"])
+        flat = op.Add(choice.index, self.level_input(names.ROW_BASE, self.config.levels - 1))
         _, _, item = self._path(self._last, flat, self.ints(self.config.code_sizes[-1]))
         query = self.to_float(q)
-        vectors = self.to_float(op.Gather(self.table, item, axis=0))
+        vectors = self.to_float(op.Gather(self.inputs[names.ITEM_TABLE], item, axis=0))
         dense = op.Squeeze(op.MatMul(vectors, op.Unsqueeze(query, self.ints(1, 3))), self.ints(3))
         self.blend_and_list(item, path, dense, query)

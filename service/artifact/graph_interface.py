@@ -1,5 +1,308 @@
-"""What the graphs and those who feed them agree on. Both sides import it: `export.graphs` writes, `service.engine` feeds."""
+"""The interface of each of the artefact's ONNX graphs: its inputs and outputs with types and symbolic shapes.
+
+This is the one description that the writers (`export.graphs`) declare from and that the reader (`service.engine`)
+relies on. `service.artifact.graph_names` says what each tensor holds. The order of the tensors is the order in the
+graph files, and so part of the model version.
+"""
 
 from __future__ import annotations
 
-NEVER = -1e30  # score of what must not be chosen; finite, so that no NaN can come of it
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from service.artifact import graph_names as names
+from service.artifact.graph_names import level_input
+
+Dtype = Literal["bool", "int8", "int32", "int64", "float16", "float32"]
+Compute = Literal["float16", "float32"]  # type of a graph's activations, and of its item vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or an output of a graph.
+
+    Attributes:
+        name: Its name in the graph.
+        dtype: Its element type, by numpy's name.
+        shape: A number for each fixed dimension, a name for each one that may change from run to run.
+    """
+
+    name: str
+    dtype: Dtype
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """All inputs and outputs of a graph, in the order of the file."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphShape:
+    """What the interfaces depend on.
+
+    Attributes:
+        compute: Type of the graph's activations and of its item vectors.
+        encoder: Name of the encoder's architecture.
+        code_sizes: V_l, the number of different tokens at each level.
+    """
+
+    compute: Compute
+    encoder: str
+    code_sizes: tuple[int, ...]
+    d_model: int
+    d_head: int
+    layers: int
+    window: int
+    n_slots: int
+    has_time: bool
+    state_dtype: Literal["float32", "float16", "int8"]
+
+    @classmethod
+    def of(cls, network: Mapping[str, Any], compute: Compute) -> GraphShape:
+        """From the section "network" of a manifest."""
+        others = (field.name for field in fields(cls) if field.name not in ("compute", "code_sizes"))
+        sizes = tuple(int(size) for size in network["code_sizes"])
+        return cls(compute=compute, code_sizes=sizes, **{name: network[name] for name in others})
+
+
+# Entries of a table by node and token up to which a level is looked up by rows.
+_ROWS_MAX = 2**18
+# Nodes of a level up to which the tokens of their children are kept in rows, as long as the most that one node has.
+_NODES_MAX = 2**17
+
+
+def levels_by_rows(code_sizes: Sequence[int]) -> frozenset[int]:
+    """Returns the levels ≥ 1 whose children the decoder finds by token, in a table of all nodes and tokens.
+
+    These are the first levels, as many as fit. At such a level C_l = V_l and a child's place is its token. Looking up
+    a row is one copy, where children in CSR form are gathered one by one. The choice depends on the sizes of the codes
+    alone, so that a graph fits whatever items come and go.
+    """
+    return frozenset(
+        level
+        for level in range(1, len(code_sizes))
+        if math.prod(int(size) for size in code_sizes[: level + 1]) <= _ROWS_MAX
+    )
+
+
+def levels_with_row_tokens(code_sizes: Sequence[int]) -> frozenset[int]:
+    """Returns the levels ≥ 1 with so few nodes that the children's tokens fit in one table, a row for each node."""
+    return frozenset(
+        level
+        for level in range(1, len(code_sizes))
+        if math.prod(int(size) for size in code_sizes[:level]) <= _NODES_MAX
+    )
+
+
+def encoder(shape: GraphShape) -> Interface:
+    """Returns the interface of `encoder.onnx` with a state: state and new events → next state and hidden state."""
+    keys_values = ("batch", shape.layers, 2, shape.window, shape.d_head)
+    rows, window = keys_values[:-1], ("batch", shape.window)
+    quantised = shape.state_dtype == "int8"
+    inputs = (
+        Tensor(names.KV, shape.state_dtype, keys_values),
+        *([Tensor(names.SCALE, "float32", rows)] if quantised else []),
+        Tensor(names.PAST_TIME_MS, "int64", window),
+        Tensor(names.FIRST_SLOT, "int64", ("batch", 1, 1)),
+        *_events(names.ITEM, names.TYPE, names.TIME_MS, names.PREVIOUS_MS),
+        Tensor(names.KEPT_SLOT, "int64", window),
+        Tensor(names.KEPT_ROW, "int64", rows),
+        Tensor(names.LAST_ROW, "int64", ("batch",)),
+        *_attention("all_slots"),
+        _item_table(shape),
+    )
+    outputs = (
+        Tensor(names.NEXT_KV, shape.state_dtype, keys_values),
+        *([Tensor(names.NEXT_SCALE, "float32", rows)] if quantised else []),
+        Tensor(names.NEXT_TIME_MS, "int64", window),
+        _hidden(shape),
+    )
+    return Interface(inputs, outputs)
+
+
+# What an encoder without a state reads beside the events.
+_POSITION = Tensor(names.POSITION, "int64", ("events",))
+_VALID = Tensor(names.VALID, "bool", ("batch", 1, "events"))
+_HISTORY_INPUTS: Mapping[str, tuple[Tensor, ...]] = {
+    "sasrec": (_POSITION,),
+    "gru4rec": (),
+    "bert4rec": (Tensor(names.ASKED, "bool", ("batch", "events", 1)), _POSITION, _VALID),
+    "lstm_attention": (_VALID,),
+    "encoder_decoder": (_POSITION,),
+}
+
+
+def history_encoder(shape: GraphShape) -> Interface:
+    """Returns the interface of `encoder.onnx` without a state: a whole history → hidden state.
+
+    Raises:
+        KeyError: No graph is written for this encoder.
+    """
+    inputs = (
+        *_events(names.ITEM, names.TYPE),
+        *(_events(names.TIME_MS, names.PREVIOUS_MS) if shape.has_time else []),
+        Tensor(names.LAST_ROW, "int64", ("batch",)),
+        _item_table(shape),
+        *_HISTORY_INPUTS[shape.encoder],
+    )
+    return Interface(inputs, (_hidden(shape),))
+
+
+def explainer(shape: GraphShape) -> Interface:
+    """Returns the interface of `explainer.onnx`: a whole history → attention by event, and hidden state."""
+    inputs = (
+        *_events(names.ITEM, names.TYPE, names.TIME_MS, names.PREVIOUS_MS),
+        Tensor(names.LAST_ROW, "int64", ("batch",)),
+        Tensor(names.LAST, "float32", ("batch", 1, "events")),
+        *_attention("events"),
+        _item_table(shape),
+    )
+    return Interface(inputs, (Tensor(names.WEIGHT, "float32", ("batch", "events")), _hidden(shape)))
+
+
+_SAMPLING = (
+    Tensor(names.INVERSE_TEMPERATURE, "float32", ("batch",)),
+    Tensor(names.TOP_P, "float32", ("batch",)),
+    Tensor(names.SEED, "int64", ("batch",)),
+)
+
+
+def decoder(shape: GraphShape, *, dense: bool) -> Interface:
+    """Returns the interface of `decoder.onnx`: hidden states → deterministic lists.
+
+    Args:
+        shape: The graph's shape.
+        dense: Whether dense candidates join those of the beam.
+    """
+    by_rows = levels_by_rows(shape.code_sizes)
+    levels = (_level(shape, level, by_rows) for level in range(len(shape.code_sizes)))
+    return _decoder(shape, levels, _dense(shape) if dense else [])
+
+
+def blend_sampler(shape: GraphShape) -> Interface:
+    """Returns the interface of `sampler.onnx` where dense candidates join: lists drawn by the blend of both scores."""
+    deterministic = decoder(shape, dense=True)
+    return Interface(
+        (*deterministic.inputs, Tensor(names.ITEM_HASH, "int64", ("rows",)), *_SAMPLING), deterministic.outputs
+    )
+
+
+def path_sampler(shape: GraphShape) -> Interface:
+    """Returns the interface of `sampler.onnx` without dense candidates: lists drawn path by path.
+
+    No level is looked up by rows: noise for every place costs more than the lookup saves, so paths are drawn among the
+    children that exist.
+    """
+
+    def tensors(level: int) -> Iterable[Tensor]:
+        yield from _level(shape, level, frozenset())
+        yield Tensor(level_input(names.NODE_HASH, level), "int64", (_nodes_below(shape, level),))
+        if level > 0:
+            yield Tensor(level_input(names.CUBE, level), "int64", (3,))
+
+    return _decoder(shape, map(tensors, range(len(shape.code_sizes))), _SAMPLING)
+
+
+def _decoder(shape: GraphShape, levels: Iterable[Iterable[Tensor]], more: Iterable[Tensor]) -> Interface:
+    inputs = (
+        _hidden(shape),
+        Tensor(names.CONTEXT, "int64", ("batch", shape.n_slots)),
+        Tensor(names.GAP, "float32", ("batch", 2)),
+        Tensor(names.FILTER, "int64", ("batch",)),
+        *itertools.chain.from_iterable(levels),
+        Tensor(names.BLEND, "float32", (1,)),
+        Tensor(names.LEAF_ITEM, "int64", ("items",)),
+        _item_table(shape),
+        *more,
+    )
+    outputs = (
+        Tensor(names.ITEM, "int64", ("batch", 1, "kept")),
+        Tensor(names.SCORE, "float32", ("batch", 1, "kept")),
+        Tensor(names.LOG_PROB, "float32", ("batch", 1, "kept")),
+        Tensor(names.QUERY, "float32", ("batch", shape.d_model)),
+        Tensor(names.OFFSET, "float32", ("batch", 1, 1)),
+    )
+    return Interface(inputs, outputs)
+
+
+def _level(shape: GraphShape, level: int, by_rows: frozenset[int]) -> list[Tensor]:
+    nodes, below, closed = f"nodes_{level}", _nodes_below(shape, level), ("batch", 1, f"closed_{level}")
+    found: dict[str, tuple[Dtype, tuple[int | str, ...]]] = {
+        names.KEEP: ("int64", (1,)),
+        names.TOKEN: ("int64", (below,)),
+        names.CLOSED_SLOT: ("int64", closed),
+    }
+    if level == 0:
+        found |= {names.NODE_OK: ("bool", ("filters", below)), names.CLOSED_VALUE: ("float32", closed)}
+    else:
+        found |= {
+            names.CLOSED_PARENT: ("int64", closed),
+            names.FLAT: ("int64", (3,)),
+            names.BEAM: ("int64", (3,)),
+            names.ROW_BASE: ("int64", ("batch", 1, 1)),
+            names.PLACE: ("float32", (2, f"width_{level}")),
+            names.N_SLOTS: ("int64", (1,)),
+        }
+    if level in by_rows:
+        size = shape.code_sizes[level]
+        found |= {
+            names.NODE_BASE: ("int64", (f"beams_{level}",)),
+            names.ROW_OK: ("bool", (f"row_oks_{level}", size)),
+            names.ROW_CHILD: ("int64", (nodes, size)),
+        }
+    elif level > 0:
+        found |= {
+            names.NODE_OK: ("bool", (f"node_oks_{level}",)),
+            names.NODE_BASE: ("int64", (f"beams_{level}", 1)),
+            names.FIRST: ("int64", (nodes, 1)),
+            names.COUNT: ("int64", (nodes, 1)),
+            names.SLOTS: ("int64", (f"slots_{level}",)),
+            names.LAST_NODE: ("int64", (1,)),
+        }
+        if level in levels_with_row_tokens(shape.code_sizes):
+            found[names.ROW_TOKEN] = ("int32", (nodes, f"slots_{level}"))
+    return [Tensor(level_input(name, level), dtype, size) for name, (dtype, size) in found.items()]
+
+
+def _dense(shape: GraphShape) -> list[Tensor]:
+    return [
+        Tensor(names.ITEM_OK, "bool", ("filters", "rows")),
+        Tensor(names.EXCLUDED_ITEM, "int64", ("batch", "excluded")),
+        Tensor(names.EXCLUDED_VALUE, "float32", ("batch", "excluded")),
+        Tensor(names.ITEM_PATH, "int64", ("rows", len(shape.code_sizes))),
+        Tensor(names.KEEP_DENSE, "int64", (1,)),
+        Tensor(names.DENSE_SHAPE, "int64", (3,)),
+        Tensor(names.JOIN, "float32", (1,)),
+    ]
+
+
+def _events(*wanted: str) -> list[Tensor]:
+    return [Tensor(name, "int64", ("batch", "events")) for name in wanted]
+
+
+def _attention(slots: str) -> list[Tensor]:
+    return [
+        Tensor(names.NEAR, "bool", (1, "events", slots)),
+        Tensor(names.SLOT, "int64", (1, 1, slots)),
+        Tensor(names.SCORES, "int64", (4,)),
+        Tensor(names.FOLDED, "int64", (3,)),
+    ]
+
+
+def _item_table(shape: GraphShape) -> Tensor:
+    return Tensor(names.ITEM_TABLE, shape.compute, ("rows", shape.d_model))
+
+
+def _hidden(shape: GraphShape) -> Tensor:
+    return Tensor(names.HIDDEN, "float32", ("batch", shape.d_model))
+
+
+def _nodes_below(shape: GraphShape, level: int) -> str:
+    return "items" if level == len(shape.code_sizes) - 1 else f"nodes_{level + 1}"

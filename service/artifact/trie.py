@@ -6,7 +6,6 @@ a node's mask is a range question, answered with one cumulative sum. Nodes are n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,33 +20,6 @@ from service.artifact.arrays import map_arrays, save_arrays
 
 # Allowed leaves under nodes: int32 where there can be many, uint8 for the leaves themselves.
 Counts = npt.NDArray[np.integer]
-
-# Entries of a table by node and token up to which a level is looked up by rows.
-_ROWS_MAX = 2**18
-# Nodes of a level whose children's tokens are kept in rows, as long as the most that one of them has.
-_NODES_MAX = 2**17
-
-
-def levels_by_rows(code_sizes: Sequence[int]) -> frozenset[int]:
-    """Levels ≥ 1 whose children are found by token, in a table of all nodes and tokens: the first ones, as many as fit.
-
-    A row is one copy, where children in CSR form are gathered one by one. It depends on the sizes of the codes alone,
-    so that a graph fits whatever items come and go.
-    """
-    return frozenset(
-        level
-        for level in range(1, len(code_sizes))
-        if math.prod(int(size) for size in code_sizes[: level + 1]) <= _ROWS_MAX
-    )
-
-
-def levels_with_row_tokens(code_sizes: Sequence[int]) -> frozenset[int]:
-    """Levels ≥ 1 whose nodes are few enough to keep the tokens of all children in one table, a row a node."""
-    return frozenset(
-        level
-        for level in range(1, len(code_sizes))
-        if math.prod(int(size) for size in code_sizes[:level]) <= _NODES_MAX
-    )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from service.artifact.array_types import Array
-from service.artifact.graph_interface import NEVER
+from service.artifact.graph_names import NEVER
 from service.artifact.noise import seed_hash
 from service.common.errors import ModelError
 from service.engine.decode.closed_nodes import Closed, closed_nodes

@@ -13,9 +13,10 @@ import onnxruntime as ort
 
 from service.artifact.array_types import Array
 from service.artifact.artifact import Artifact
-from service.artifact.graph_interface import NEVER
+from service.artifact.graph_interface import levels_with_row_tokens
+from service.artifact.graph_names import NEVER
 from service.artifact.noise import node_hash
-from service.artifact.trie import Trie, levels_with_row_tokens
+from service.artifact.trie import Trie
 from service.engine.decode.delta_table import DeltaTable
 from service.engine.decode.filters import EVERYTHING, FilterTable, Mask
 from service.engine.onnx_session import Placement, Values

@@ -1,0 +1,129 @@
+"""The names of the inputs and outputs of the artefact's ONNX graphs, and what each of them holds.
+
+`export.graphs` writes the graphs, `service.engine` feeds and reads them; both use these names. Types and shapes as
+they stand in the files are in `service.artifact.graph_interface`. The sizes in the comments:
+
+    B rows of a batch · T events of a history · L layers · w window of the encoder state · S = w + T slots
+    K levels of the trie, l = 0 … K − 1 · n_l nodes at level l (n_0 = 1, n_K = N leaves) · C_l most children of a node
+    W width of the beam · W_l nodes kept after level l (W_−1 = 1) · D dense candidates · F filters in use
+    X_l exclusions at level l, as many as the row with the most has · d model dimension · V_l tokens of level l
+
+An input that exists once for each level (`level_input`) is marked with _l. "By rows" means the levels that
+`service.artifact.graph_interface.levels_by_rows` names.
+"""
+
+from __future__ import annotations
+
+# Score of a candidate that must not be chosen; finite, so that no NaN can come of it.
+NEVER = -1e30
+
+# -- the events of a history, right-padded
+
+ITEM = "item"  # [B, T] rows of the item table; as an output of the decoders: the lists (see below)
+TYPE = "type"  # [B, T] event types
+TIME_MS = "time_ms"  # [B, T] times of the events
+PREVIOUS_MS = "previous_ms"  # [B, T] time of the event before each event
+LAST_ROW = "last_row"  # [B] row of [B · T] with each history's last event: row · T + n − 1
+
+# -- the encoder's state, its past right-aligned: slots w − n_valid … w − 1 hold events, the new ones follow from w on
+
+KV = "kv"  # [B, L, 2, w, d_head] keys and values, in the state's type
+SCALE = "scale"  # [B, L, 2, w] scale of each key and value (int8 states only)
+PAST_TIME_MS = "past_time_ms"  # [B, w] times of the past events
+FIRST_SLOT = "first_slot"  # [B, 1, 1] first slot that holds an event: w − n_valid
+KEPT_SLOT = "kept_slot"  # [B, w] slots of the next window: n_new + 0 … w − 1
+KEPT_ROW = "kept_row"  # [B, L, 2, w] rows of [B · L · 2 · S] that the next window keeps
+NEXT_KV = "next_kv"  # output, like KV; the next window holds min(w, n_valid + n_new) events
+NEXT_SCALE = "next_scale"  # output, like SCALE
+NEXT_TIME_MS = "next_time_ms"  # output, like PAST_TIME_MS
+
+# -- what attention needs to know of the shape; the explainer has no past, so its S is T
+
+NEAR = "near"  # [1, T, S] the slots in the window of each new event
+SLOT = "slot"  # [1, 1, S] = 0 … S − 1
+SCORES = "scores"  # [4] = −1, heads, T, S
+FOLDED = "folded"  # [3] = −1, heads · T, S
+
+# -- encoders without a state: each has those of these that its architecture reads
+
+POSITION = "position"  # [T] = 0 … T − 1
+VALID = "valid"  # [B, 1, T] positions that are not padding
+ASKED = "asked"  # [B, T, 1] the hidden event behind the history (encoders trained on the task "masked")
+
+# -- the explainer
+
+LAST = "last"  # [B, 1, T] 1 at the last event, else 0
+WEIGHT = "weight"  # output [B, T]: attention carried by each event; rows add up to 1 and are 0 in the padding
+
+# -- the hidden state: output [B, d] of every encoder and of the explainer, input of every decoder
+
+HIDDEN = "h"  # after the last event
+
+# -- the request, as the decoder and both samplers read it
+
+CONTEXT = "context"  # [B, n_slots] rows of the context table
+GAP = "gap"  # [B, 2] log(1 + seconds since the last event) / 10 and 1, or two zeros where the gap is unknown
+FILTER = "filter"  # [B] index of each row's filter among the F
+CLOSED_SLOT = "closed_slot"  # _l [B, 1, X_l] nodes to close: their place among their parent's children
+CLOSED_VALUE = "closed_value"  # _0 [B, 1, X_0] NEVER for each closed child of the root, 0 in the padding
+CLOSED_PARENT = "closed_parent"  # _l, l ≥ 1: [B, 1, X_l] parents of the nodes to close, −2 in the padding
+NODE_BASE = "node_base"  # _l, l ≥ 1: [B · W_{l−1}, 1] filter · n_{l+1}; by rows: [B · W_{l−1}] filter · n_l
+
+# -- the shape of the search: follows from the width and the batch
+
+KEEP = "keep"  # _l [1] W_l = min(W, W_{l−1} · C_l)
+FLAT = "flat"  # _l, l ≥ 1: [3] = −1, 1, W_{l−1} · C_l
+BEAM = "beam"  # _l, l ≥ 1: [3] = −1, W_{l−1}, 1
+ROW_BASE = "row_base"  # _l, l ≥ 1: [B, 1, 1] row · W_{l−1} · C_l
+PLACE = "place"  # _l, l ≥ 1: [2, W_{l−1}] the place in the beam, and NEVER
+
+# -- the catalogue: the trie in CSR form, and the items
+
+TOKEN = "token"  # noqa: S105 – _l [n_{l+1}] token of each node below level l
+NODE_OK = "node_ok"  # _0 [F, n_1]; _l, l ≥ 1: [F · n_{l+1}]: whether a filter allows an item below the node
+FIRST = "first"  # _l, l ≥ 1: [n_l, 1] first child of each node
+COUNT = "count"  # _l, l ≥ 1: [n_l, 1] number of its children
+SLOTS = "slots"  # _l, l ≥ 1: [C_l] = 0 … C_l − 1
+N_SLOTS = "n_slots"  # _l, l ≥ 1: [1] C_l
+LAST_NODE = "last_node"  # _l, l ≥ 1: [1] n_{l+1} − 1
+ROW_OK = "row_ok"  # _l, by rows: [F · n_l, V_l] NODE_OK of the children by token; false where there is no child
+ROW_CHILD = "row_child"  # _l, by rows: [n_l, V_l] the children by token
+ROW_TOKEN = "row_token"  # noqa: S105 – _l, in `levels_with_row_tokens`, not by rows: [n_l, C_l] the children's tokens
+LEAF_ITEM = "leaf_item"  # [N] item of each leaf
+ITEM_TABLE = (
+    "item_table"  # [rows, d] item vectors in the compute type; the encoders read special tokens from it as well
+)
+BLEND = "blend"  # [1] weight of q · e in the final score
+
+# -- dense candidates: the D best items by q · e join those of the beam
+
+ITEM_OK = "item_ok"  # [F, rows] whether a filter allows the item
+EXCLUDED_ITEM = "excluded_item"  # [B, X] items to leave out, 0 in the padding
+EXCLUDED_VALUE = "excluded_value"  # [B, X] NEVER for each of them, 0 in the padding
+ITEM_PATH = "item_path"  # [rows, K] tokens of each item
+KEEP_DENSE = "keep_dense"  # [1] D
+DENSE_SHAPE = "dense_shape"  # [3] = −1, 1, D
+JOIN = "join"  # [1] 0, or NEVER to keep the dense candidates out
+
+# -- samplers
+
+INVERSE_TEMPERATURE = "inverse_temperature"  # [B]
+TOP_P = "top_p"  # [B]
+SEED = "seed"  # [B] hashed seeds (`service.artifact.noise.seed_hash`)
+NODE_HASH = "node_hash"  # path sampler: _l [n_{l+1}] hash of each node (`service.artifact.noise.node_hash`)
+CUBE = "cube"  # path sampler: _l, l ≥ 1: [3] = −1, W_{l−1}, C_l
+ITEM_HASH = "item_hash"  # blend sampler: [rows] hash of each item
+
+# -- outputs of the decoder and of both samplers; ITEM [B, 1, W] holds catalogue indices, best (or drawn) first, and −1
+#    where the catalogue has no more
+
+SCORE = "score"  # [B, 1, W] blended log-probability
+LOG_PROB = "log_prob"  # [B, 1, W] log-probability of the path
+QUERY = "query"  # [B, d] q
+OFFSET = "offset"  # [B, 1, 1] log Σ p(path) − log Σ exp(q · e), both over the candidates: makes q · e + offset of an
+#                    item outside the trie comparable with SCORE
+
+
+def level_input(name: str, level: int) -> str:
+    """Returns the name that the input `name` of one level has in the graph."""
+    return f"{name}_{level}"

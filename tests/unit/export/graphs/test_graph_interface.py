@@ -1,0 +1,151 @@
+"""The written graphs have exactly the inputs and outputs that their interface describes, in its order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from export.graphs.blend_sampler import write_blend_sampler
+from export.graphs.decoder import write_decoder
+from export.graphs.encoder import write_encoder
+from export.graphs.explainer import write_explainer
+from export.graphs.graph_writer import DATA_TYPES, GraphDtype, GraphWriter, graph_shape
+from export.graphs.history_encoder import WRITERS, write_history_encoder
+from export.graphs.path_sampler import write_sampler
+from model.network.gpt4rec import GPT4Rec
+from service.artifact import graph_interface, graph_names
+from service.artifact.graph_interface import Dtype, GraphShape, Interface, Tensor
+from tests.support.networks import random_network, weights_of
+
+DTYPES: tuple[GraphDtype, ...] = ("float32", "float16", "int8")
+ONNX_DTYPES: Mapping[int, Dtype] = {int(code): name for name, code in DATA_TYPES.items()}
+
+# Depths of the trie; levels that are too large for a table by rows, and for one of tokens; states; no times.
+NETWORKS: Mapping[str, Mapping[str, Any]] = {
+    "one level": {"sizes": (64,)},
+    "two levels": {"sizes": (7, 9)},
+    "three levels": {},
+    "four levels": {"sizes": (3, 4, 2, 5)},
+    "last level in CSR": {"n_items": 200, "sizes": (64, 64, 128)},
+    "last level without row tokens": {"n_items": 200, "sizes": (64, 64, 64, 2)},
+    "float32 state": {"state_dtype": "float32"},
+    "int8 state": {"state_dtype": "int8"},
+    "without times": {"has_time": False},
+}
+
+Write = Callable[[GPT4Rec, Path, GraphDtype], None]
+GRAPHS: Mapping[str, tuple[Write, Callable[[GraphShape], Interface]]] = {
+    "encoder": (lambda m, path, dtype: write_encoder(m.config, weights_of(m), path, dtype), graph_interface.encoder),
+    "explainer": (
+        lambda m, path, dtype: write_explainer(m.config, weights_of(m), path, dtype),
+        graph_interface.explainer,
+    ),
+    "decoder": (
+        lambda m, path, dtype: write_decoder(m.config, weights_of(m), path, dtype, dense=False),
+        lambda shape: graph_interface.decoder(shape, dense=False),
+    ),
+    "decoder with dense candidates": (
+        lambda m, path, dtype: write_decoder(m.config, weights_of(m), path, dtype, dense=True),
+        lambda shape: graph_interface.decoder(shape, dense=True),
+    ),
+    "path sampler": (
+        lambda m, path, dtype: write_sampler(m.config, weights_of(m), path, dtype),
+        graph_interface.path_sampler,
+    ),
+    "blend sampler": (
+        lambda m, path, dtype: write_blend_sampler(m.config, weights_of(m), path, dtype),
+        graph_interface.blend_sampler,
+    ),
+}
+
+
+def tensors(values: Sequence[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:
+    """Inputs or outputs as they stand in a file."""
+    return tuple(
+        Tensor(
+            value.name,
+            ONNX_DTYPES[value.type.tensor_type.elem_type],
+            tuple(size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim),
+        )
+        for value in values
+    )
+
+
+def interface_of(path: Path) -> Interface:
+    graph = onnx.load(str(path)).graph
+    return Interface(tensors(graph.input), tensors(graph.output))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_graph_has_the_inputs_and_outputs_of_its_interface(graph: str, network: str, tmp_path: Path) -> None:
+    model = random_network(**NETWORKS[network])
+    write, interface = GRAPHS[graph]
+    for dtype in DTYPES:
+        write(model, tmp_path / "graph.onnx", dtype)
+        assert interface_of(tmp_path / "graph.onnx") == interface(graph_shape(model.config, dtype))
+
+
+@pytest.mark.parametrize("has_time", [True, False])
+@pytest.mark.parametrize("encoder", WRITERS)
+def test_a_history_encoder_has_the_inputs_and_outputs_of_its_interface(
+    encoder: str, has_time: bool, tmp_path: Path
+) -> None:
+    model = random_network(encoder=encoder, has_time=has_time)
+    for dtype in DTYPES:
+        write_history_encoder(model.config, weights_of(model), tmp_path / "graph.onnx", dtype)
+        wanted = graph_interface.history_encoder(graph_shape(model.config, dtype))
+        assert interface_of(tmp_path / "graph.onnx") == wanted
+
+
+def test_every_name_belongs_to_a_tensor_of_some_graph() -> None:
+    """A name that no graph has would be a description of nothing."""
+    used: set[str] = set()
+    for network in NETWORKS.values():
+        shape = graph_shape(random_network(**network).config, "float32")
+        used |= names_of(*(interface(shape) for _, interface in GRAPHS.values()))
+    for encoder in WRITERS:
+        used |= names_of(
+            graph_interface.history_encoder(graph_shape(random_network(encoder=encoder).config, "float32"))
+        )
+    described = {value for name, value in vars(graph_names).items() if name.isupper() and isinstance(value, str)}
+    assert used == described
+
+
+def names_of(*interfaces: Interface) -> set[str]:
+    """Names of all inputs and outputs, without their levels."""
+    found = {tensor.name for one in interfaces for tensor in (*one.inputs, *one.outputs)}
+    return {name.rstrip("0123456789").removesuffix("_") for name in found}
+
+
+def test_the_shape_of_a_graph_is_the_same_from_the_manifest_as_from_the_network() -> None:
+    config = random_network().config
+    shape = GraphShape.of(config.to_json(), "float16")
+    assert shape == graph_shape(config, "float16")
+    assert (shape.code_sizes, shape.d_model, shape.compute) == (config.code_sizes, config.d_model, "float16")
+
+
+def test_a_graph_cannot_have_an_output_that_its_interface_lacks() -> None:
+    writer = GraphWriter("empty", Interface((), ()), {}, "float32")
+    with pytest.raises(KeyError, match="surprise"):
+        writer.output(writer.floats(1.0), "surprise")
+
+
+def test_a_graph_that_lacks_an_output_of_its_interface_is_not_saved(tmp_path: Path) -> None:
+    writer = GraphWriter("empty", Interface((), (Tensor("promised", "float32", (1,)),)), {}, "float32")
+    with pytest.raises(ValueError, match="promised"):
+        writer.save(tmp_path / "graph.onnx")
+    assert not (tmp_path / "graph.onnx").exists()
+
+
+def test_every_type_of_an_interface_has_an_onnx_type() -> None:
+    assert {name: np.dtype(name).itemsize for name in DATA_TYPES} == {
+        name: code.itemsize for name, code in DATA_TYPES.items()
+    }
+    assert ONNX_DTYPES[TensorProto.FLOAT16] == "float16"
