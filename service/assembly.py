@@ -32,6 +32,7 @@ from service.history.profile_cache import ProfileCache
 from service.history.pseudonyms import Pseudonyms
 from service.history.state_keeper import StateKeeper
 from service.history.write_behind import WriteBehind
+from service.history.write_queue import WriteQueue
 from service.lifecycle import model_switch
 from service.lifecycle.loader import LoadedModel, Loader
 from service.lifecycle.model_folders import ModelFolders
@@ -253,15 +254,17 @@ def _follow_shared_values(process: _Process, mode: ModeKeeper, models: ModelSwit
 def _open_history(process: _Process, store: Store, history_cap: int) -> tuple[StateKeeper, WriteBehind]:
     """The keeper of the encoder states, and the loop that advances them in the background."""
     settings, metrics, stack = process.settings, process.metrics, process.stack
+    queue = WriteQueue(settings.write_behind_max)
     states = StateKeeper(
         store,
         metrics,
         ProfileCache(int(settings.cache_mib * 2**20)),
+        queue,
         history_cap=history_cap,
         catch_up_s=settings.catch_up_timeout_ms / 1000.0,
         h_only=settings.state == "h_only",
     )
-    write_behind = WriteBehind(states, store, metrics, most=settings.write_behind_max)
+    write_behind = WriteBehind(queue, states, store, metrics)
     stack.push_async_callback(write_behind.drain, settings.drain_timeout_s)
     spawn(stack, write_behind.run)
     spawn(stack, Erasures(store, write_behind, states).run)

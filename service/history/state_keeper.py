@@ -2,8 +2,8 @@
 
 A state can be extended when the version chain of the log says so. Then only the events after it are encoded; otherwise
 the newest events up to the receptive field are. The first request that needs the state of a log version starts its
-encoding, and all others wait for the same one. `service.history.write_behind` stores new states, and encodes events
-before a request asks for them.
+encoding, and all others wait for the same one. New states are queued for `service.history.write_behind`, which
+stores them, and which encodes events before a request asks for them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from service.history.history import History
 from service.history.profile import PendingEncoding, Profile, pending_encoding
 from service.history.profile_cache import ProfileCache
 from service.history.state_blob import VersionedState
+from service.history.write_queue import WriteQueue
 from service.lifecycle.served_model import ServedModel
 from service.store.records import Subject, UserRecord
 from service.store.store import Store
@@ -37,12 +38,11 @@ _PREPARE_S = 5.0
 
 
 class StateKeeper:
-    """Reads histories and keeps their encoder states current.
+    """Reads histories and keeps their encoder states current. Profiles with a new state are put into the write queue.
 
     Attributes:
         cache: The profiles kept in this process.
         history_cap: Events that a log keeps.
-        encoded: Called with every profile that has a new state.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class StateKeeper:
         store: Store,
         metrics: Metrics,
         cache: ProfileCache,
+        queue: WriteQueue,
         *,
         history_cap: int,
         catch_up_s: float,
@@ -58,9 +59,9 @@ class StateKeeper:
     ) -> None:
         self.cache = cache
         self.history_cap = history_cap
-        self.encoded: Callable[[Profile], None] = lambda _: None
         self._store = store
         self._metrics = metrics
+        self._queue = queue
         self._catch_up_s = catch_up_s
         self._h_only = h_only
         self._clock = clock
@@ -205,7 +206,7 @@ class StateKeeper:
         prepared, self._prepared = self._prepared, {}
         for profile in reversed(prepared.values()):  # the most recently used last, as the cache orders them
             self.cache.put(profile)
-            self.encoded(profile)
+            self._queue.add_state(profile)
 
     async def drain(self) -> None:
         """Waits for the encodings in flight; each has its own deadline."""
@@ -242,7 +243,7 @@ class StateKeeper:
             cached.base = base
             self.cache.put(cached)  # it has grown; a profile that was dropped meanwhile stays out
         if base.version:  # a log whose version was lost cannot vouch for a state
-            self.encoded(profile)
+            self._queue.add_state(profile)
         return base
 
     async def _encoded(self, profile: Profile, pending: PendingEncoding) -> VersionedState:

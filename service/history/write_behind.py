@@ -1,15 +1,14 @@
-"""What happens behind the acknowledgement of an event: its user's state is advanced and stored.
+"""Work behind the acknowledgement of an event: its user's state is brought up to date and stored.
 
-One loop takes the users whose events came in since its last turn, reads those histories it does not have, encodes them
-together, and writes the new states back, compare-and-set, in one round trip. Nothing waits for it: a `/recommend`
-that arrives first encodes on its own, and a user for whom there is no room is left to the next request.
+One loop takes the users whose events came in since its last turn, reads those histories that are not cached, encodes
+them together, and writes the new states to Redis with compare-and-set, in one round trip. No request waits for it: a
+`/recommend` that arrives first encodes on its own, and if the queue is full, the user's next request encodes.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeVar
 
 from service.common import logs
 from service.common.errors import StoreUnavailable
@@ -17,41 +16,38 @@ from service.common.metrics import Metrics
 from service.history import state_blob
 from service.history.profile import Profile, extended
 from service.history.state_keeper import StateKeeper
+from service.history.write_queue import WriteQueue
 from service.lifecycle.served_model import ServedModel
 from service.store.records import AppendResult, NewEvent, Subject, UserRecord
 from service.store.store import Store
 
 log = logs.get(__name__)
 
-V = TypeVar("V")
-
-# Users of one turn. Their histories and states are handled on the event loop, about 0.2 ms each.
-_TURN = 16
-_EMPTY = UserRecord("", ())
+_EMPTY_RECORD = UserRecord("", ())
 
 
 class WriteBehind:
-    """Advances states and stores them. At most `most` users wait; of those beyond, nothing is lost but time."""
+    """Encodes histories with new events, and stores new states; start `run` as a background task.
 
-    def __init__(self, keeper: StateKeeper, store: Store, metrics: Metrics, *, most: int) -> None:
+    Attributes:
+        queue: The work that waits. When it is full, further states are late but no event is lost.
+    """
+
+    def __init__(self, queue: WriteQueue, keeper: StateKeeper, store: Store, metrics: Metrics) -> None:
+        self.queue = queue
         self._keeper = keeper
         self._store = store
         self._metrics = metrics
-        self._most = most
-        self._behind: dict[Subject, ServedModel] = {}
-        self._unwritten: dict[Subject, Profile] = {}
         self._busy = False
-        self._wake = asyncio.Event()
-        keeper.encoded = self.write
 
     @property
     def idle(self) -> bool:
-        """Whether every event it knows of is encoded and every state stored."""
-        return not (self._busy or self._behind or self._unwritten or self._keeper.in_flight)
+        """Whether every known event is encoded and every state stored."""
+        return not (self._busy or len(self.queue) or self._keeper.in_flight)
 
     @property
     def erasure_epoch(self) -> int:
-        """How often something was forgotten here; to be noted before events are written."""
+        """Number of erasures seen here; note it before events are written, for `appended`."""
         return self._keeper.erasure_epoch
 
     def appended(
@@ -60,65 +56,58 @@ class WriteBehind:
         model: ServedModel,
         events: Sequence[NewEvent],
         result: AppendResult,
-        erasures: int,
+        epoch: int,
     ) -> None:
-        """Events of the subject were written, and its log is now at `result.version`.
+        """Takes note of an append: updates the cached history, and queues it to be encoded.
 
-        Where the former log is known, the new one is too, without reading it; not where something was erased since
-        `erasures` was noted, because it may have been this.
+        Args:
+            subject: Whose events they are.
+            model: The model in service.
+            events: The events that were written.
+            result: What the store answered, with the new version of the log.
+            epoch: The erasure epoch before the write. If it has changed, the cached history is dropped, because the
+                erased subject may be this one.
         """
-        known = self._keeper.cache.get(subject, model)
-        former = _EMPTY if known is None else known.record
-        if former.version == result.version:
+        cached = self._keeper.cache.get(subject, model)
+        before = _EMPTY_RECORD if cached is None else cached.record
+        if before.version == result.version:
             return
-        record = extended(former, events, subject, self._keeper.history_cap)
-        if record is not None and record.version == result.version and erasures == self.erasure_epoch:
-            self._keeper.cache.put(Profile(subject, model, record, None if known is None else known.base))
+        record = extended(before, events, subject, self._keeper.history_cap)
+        if record is not None and record.version == result.version and epoch == self.erasure_epoch:
+            self._keeper.cache.put(Profile(subject, model, record, None if cached is None else cached.base))
         else:
             self._keeper.cache.drop(subject)  # it must be read again
-        if subject not in self._behind and len(self._behind) >= self._most:
+        if not self.queue.add_history(subject, model):
             self._metrics.state_cache.labels("state", "dropped").inc()
-            return
-        self._behind[subject] = model
-        self._wake.set()
-
-    def write(self, profile: Profile) -> None:
-        """A profile's new base is to be stored."""
-        assert profile.subject is not None  # noqa: S101 - it is stored
-        self._unwritten[profile.subject] = profile
-        self._wake.set()
 
     def forget(self, subject: Subject) -> None:
-        """Nothing of the subject stays in this process."""
-        self._behind.pop(subject, None)
-        self._unwritten.pop(subject, None)
+        """Removes everything about the subject from this process."""
+        self.queue.discard(subject)
         self._keeper.forget(subject)
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """Works off the queue until cancelled."""
         while True:
-            if not (self._behind or self._unwritten):
-                await self._wake.wait()
-            self._wake.clear()
+            await self.queue.wait()
             await self._turn()
 
     async def drain(self, timeout_s: float) -> None:
-        """What is waiting is encoded and stored, as far as the time allows. The loop must have ended."""
+        """Encodes and stores what is queued, as far as the time allows. Call it after `run` has ended."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self._behind or self._unwritten:
+                while len(self.queue):
                     await self._turn()
                 await self._keeper.drain()
-                while self._unwritten:
+                while len(self.queue):
                     await self._turn()
         except TimeoutError:
-            log.warning("states_not_stored", users=len(self._behind) + len(self._unwritten))
+            log.warning("states_not_stored", users=len(self.queue))
 
     async def _turn(self) -> None:
         self._busy = True
         try:
-            await self._advance(_take(self._behind))
-            await self._store_states(list(_take(self._unwritten).values()))
+            await self._encode(self.queue.take_histories())
+            await self._store_states(self.queue.take_states())
         except StoreUnavailable as error:
             log.debug("write_behind_failed", reason=error.reason)
         except Exception as error:
@@ -126,34 +115,34 @@ class WriteBehind:
         finally:
             self._busy = False
 
-    async def _advance(self, subjects: dict[Subject, ServedModel]) -> None:
-        """Encodes the histories of the subjects; in as few runs as their lengths allow."""
-        flights = [self._keeper.catch_up(profile) for profile in await self._profiles(subjects)]
-        under_way = [flight for flight in flights if flight is not None]
-        if under_way:
-            await asyncio.wait(under_way)
+    async def _encode(self, subjects: dict[Subject, ServedModel]) -> None:
+        """Encodes the histories of the subjects, in as few runs as their lengths allow."""
+        encodings = [self._keeper.catch_up(profile) for profile in await self._profiles(subjects)]
+        in_flight = [encoding for encoding in encodings if encoding is not None]
+        if in_flight:
+            await asyncio.wait(in_flight)
 
     async def _profiles(self, subjects: dict[Subject, ServedModel]) -> list[Profile]:
-        """As far as they are known, else as they are stored."""
-        found, unknown = [], []
+        """The profiles of the subjects, from the cache, or read from the store in one round trip a model."""
+        profiles, missing = [], []
         for subject, model in subjects.items():
-            profile = self._keeper.cache.get(subject, model)
-            if profile is None:
-                unknown.append((subject, model))
+            cached = self._keeper.cache.get(subject, model)
+            if cached is None:
+                missing.append((subject, model))
             else:
-                found.append(profile)
-        for model in {model.version: model for _, model in unknown}.values():
-            wanted = [(subject, "") for subject, its in unknown if its.version == model.version]
-            erasures = self._keeper.erasure_epoch
+                profiles.append(cached)
+        for model in {model.version: model for _, model in missing}.values():
+            wanted = [(subject, "") for subject, its_model in missing if its_model.version == model.version]
+            epoch = self._keeper.erasure_epoch
             try:
                 records = await self._store.read_many(wanted, model.version)
             except StoreUnavailable:
                 self._metrics.redis_errors.labels("read").inc()
                 raise
             for (subject, _), record in zip(wanted, records, strict=True):
-                assert record is not None  # noqa: S101 - no version is the empty one
-                found.append(self._keeper.add(subject, model, record, erasures))
-        return found
+                assert record is not None  # noqa: S101 - no log has the empty version
+                profiles.append(self._keeper.add(subject, model, record, epoch))
+        return profiles
 
     async def _store_states(self, profiles: Sequence[Profile]) -> None:
         for version in {profile.model.version for profile in profiles}:
@@ -168,7 +157,7 @@ class WriteBehind:
 
 
 def _packed(profile: Profile) -> tuple[Subject, str, bytes] | None:
-    """(subject, version, blob); None for a state that does not fit together, which must not stop the others."""
+    """(subject, log version, blob); None for a malformed state, which must not stop the others."""
     base = profile.base
     if base is None or profile.subject is None:
         return None
@@ -177,11 +166,3 @@ def _packed(profile: Profile) -> tuple[Subject, str, bytes] | None:
     except ValueError as error:
         log.error("state_not_packed", **logs.where(error))
         return None
-
-
-def _take(waiting: dict[Subject, V]) -> dict[Subject, V]:
-    """Removes and returns the first users of a turn."""
-    taken = {subject: waiting[subject] for subject, _ in zip(list(waiting), range(_TURN), strict=False)}
-    for subject in taken:
-        del waiting[subject]
-    return taken

@@ -120,7 +120,7 @@ async def test_a_state_that_cannot_be_stored_stops_nobody_elses(shared_valkey: V
         profile = service.runtime.states.cache.get(Subject("user", "bad"), service.runtime.model)
         assert profile is not None and profile.base is not None
         profile.base = replace(profile.base, version="not a version")
-        service.runtime.write_behind.write(profile)
+        service.runtime.write_behind.queue.add_state(profile)
         await service.settled()
         await service.post_events("u1", "1", "2")
         await service.settled()
