@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ from model.reference.decoder import ReferenceDecoder, ScoredItem
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, EventArrays, Vocabulary
 from service.engine.decoding import Decoding
-from service.engine.engine import Engine, Job, JobResult
+from service.engine.encoder_state import EncoderState
+from service.engine.engine import Engine
+from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
 
 TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "int8": 2e-1}
 OVERLAP_AT_10 = {"float32": 1.0, "float16": 0.99, "int8": 0.99}
@@ -39,6 +41,8 @@ STRATEGIES = (
     Decoding("temperature", temperature=1.2),
 )
 MAX_FAILURES = 8
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -113,17 +117,16 @@ def check(
         hidden = full_encode(model, _seen(model, vocabulary, probe.events))
         context = vocabulary.context.encode(probe.context)
         events, whole = _kept(engine, probe.events)
-        base = Job(None, *_arrays(events), whole, context, probe.gap_ms, STRATEGIES[0], 10, 0, _NOTHING, number)
-        state = _streamed(engine, base)
-        result.hidden = max(result.hidden, float(np.abs(state.state.h - hidden.numpy()).max()))
+        h = _streamed(engine, events, from_start=whole).h
+        result.hidden = max(result.hidden, float(np.abs(h - hidden.numpy()).max()))
         _explain(result, engine, model, probe.events, hidden)
-        source = torch.from_numpy(state.state.h) if dtype == "float32" else hidden
+        source = torch.from_numpy(h) if dtype == "float32" else hidden
         with torch.no_grad():
             q = model.query(source, torch.from_numpy(context), torch.tensor(probe.gap_ms))
         for decoding in STRATEGIES:
-            job = replace(base, decoding=decoding, **_no_events(), state=state.state)
-            got = _run(engine, job)
-            want = reference.decode(q, decoding, job.k, job.run_width, everything, job.seed)
+            request = ListRequest(context=context, gap_ms=probe.gap_ms, decoding=decoding, k=10, seed=number)
+            got = _result(engine.decode([DecodeJob(h=h, request=request)])[0])
+            want = reference.decode(q, decoding, request.k, request.run_width, everything, request.seed)
             overlaps.append(_compare(result, f"probe {number}, {decoding.strategy}", got, want, dtype))
     result.overlap_at_10 = float(np.mean(overlaps)) if overlaps else 1.0
     if quality is not None and dtype != "float32":
@@ -131,13 +134,6 @@ def check(
         result.ndcg_allowed = quality.allowed
     _judge(result)
     return result
-
-
-_NOTHING = np.zeros(0, np.int64)
-
-
-def _no_events() -> dict[str, Any]:
-    return {"item": _NOTHING, "type": _NOTHING, "time_ms": _NOTHING, "from_start": False}
 
 
 def _kept(engine: Engine, events: EventArrays) -> tuple[EventArrays, bool]:
@@ -175,24 +171,22 @@ def _explain(result: GateResult, engine: Engine, model: GPT4Rec, events: EventAr
     result.hidden = max(result.hidden, float(np.abs(got.h - hidden.numpy()).max()))
 
 
-def _streamed(engine: Engine, job: Job) -> JobResult:
-    half = len(job.item) // 2
+def _streamed(engine: Engine, events: EventArrays, *, from_start: bool) -> EncoderState:
+    half = len(events) // 2
     if half == 0 or not engine.artifact.streaming:
-        return _run(engine, replace(job, k=0))
-    first = replace(job, item=job.item[:half], type=job.type[:half], time_ms=job.time_ms[:half], k=0)
-    state = _run(engine, first).state
-    rest = replace(job, item=job.item[half:], type=job.type[half:], time_ms=job.time_ms[half:], state=state, k=0)
-    return _run(engine, rest)
+        return _result(engine.encode([EncodeJob(events=events, from_start=from_start)])[0])
+    first = EventArrays(events.item[:half], events.type[:half], events.time_ms[:half])
+    state = _result(engine.encode([EncodeJob(events=first, from_start=from_start)])[0])
+    return _result(engine.encode([EncodeJob(state=state, events=events.after(half), from_start=False)])[0])
 
 
-def _run(engine: Engine, job: Job) -> JobResult:
-    result = engine.run([job])[0]
+def _result(result: R | Exception) -> R:
     if isinstance(result, Exception):
         raise result
     return result
 
 
-def _compare(result: GateResult, where: str, got: JobResult, want: Sequence[ScoredItem], dtype: GraphDtype) -> float:
+def _compare(result: GateResult, where: str, got: DecodedList, want: Sequence[ScoredItem], dtype: GraphDtype) -> float:
     """Log-probabilities of what both list; for float32, position by position up to ties. Returns the overlap."""
     expected = {one.item: one for one in want}
     items = got.items.tolist()
@@ -205,7 +199,7 @@ def _compare(result: GateResult, where: str, got: JobResult, want: Sequence[Scor
     return len(shared) / max(len(want), 1)
 
 
-def _same_order(result: GateResult, where: str, items: list[int], got: JobResult, want: Sequence[ScoredItem]) -> None:
+def _same_order(result: GateResult, where: str, items: list[int], got: DecodedList, want: Sequence[ScoredItem]) -> None:
     if len(items) != len(want):
         result.fail(f"{where}: {len(items)} items instead of {len(want)}")
         return

@@ -12,7 +12,7 @@ from loadtests.peers.ranker import Answer, Ranker
 from loadtests.peers.systems import Subject, by_history
 from model.data.dataset import Dataset, sequences
 from service.artifact.features import EVENT_TYPES
-from service.engine.engine import EncodeJob
+from service.engine.jobs import EncodeJob
 
 HISTORY = 50
 # Two scores closer than this are a tie: two float32 sums of the same terms in another order.
@@ -43,7 +43,7 @@ def users_of(data: Path, artifact: Path, count: int, seed: int = 0) -> Users:
         types = tuple(EVENT_TYPES[kind] for kind in log.type[rows])
         times = tuple(log.time_ms[rows].tolist())
         events = vocabulary.events(items, types, times)
-        state = ranker.engine.encode([EncodeJob(None, events.item, events.type, events.time_ms, True)])[0]
+        state = ranker.engine.encode([EncodeJob(events=events, from_start=True)])[0]
         if isinstance(state, Exception):
             raise state
         subjects.append(Subject(f"compared-{user}", items, types, times, state.h))

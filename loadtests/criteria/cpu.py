@@ -23,11 +23,10 @@ from loadtests.harness.bench import PATIENT, Bench, K, ask, batches, history, lo
 from loadtests.harness.served_process import Process, Served, serve, started
 from loadtests.load.open_loop_driver import Arrival
 from loadtests.load.replay import read, taken
-from service.artifact.features import GAP_UNKNOWN
-from service.engine.decode.filters import EVERYTHING
+from service.artifact.features import GAP_UNKNOWN, EventArrays
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
-from service.engine.jobs import DecodeJob, EncodeJob
+from service.engine.jobs import DecodeJob, EncodeJob, ListRequest
 
 LIMIT = 1.5
 USERS = 200
@@ -64,7 +63,10 @@ def decode_jobs(engine: Engine, histories: Sequence[Sequence[str]]) -> list[Deco
     items = [np.array([index[item] for item in one if item in index], np.int64) for one in histories]
     now = int(time.time() * 1000)
     encoding = [
-        EncodeJob(None, one, np.zeros_like(one), now - np.arange(len(one), 0, -1, dtype=np.int64) * 60_000, True)
+        EncodeJob(
+            events=EventArrays(one, np.zeros_like(one), now - np.arange(len(one), 0, -1, dtype=np.int64) * 60_000),
+            from_start=True,
+        )
         for one in items
     ]
     context = engine.artifact.vocabulary.context.encode({})
@@ -72,8 +74,10 @@ def decode_jobs(engine: Engine, histories: Sequence[Sequence[str]]) -> list[Deco
     for state, one in zip(engine.encode(encoding), items, strict=True):
         if isinstance(state, Exception):
             raise state
-        seen = np.unique(one)
-        jobs.append(DecodeJob(state.h, context, GAP_UNKNOWN, Decoding("beam", 5), K, EVERYTHING, seen, 0))
+        request = ListRequest(
+            context=context, gap_ms=GAP_UNKNOWN, decoding=Decoding("beam", 5), k=K, excluded=np.unique(one)
+        )
+        jobs.append(DecodeJob(h=state.h, request=request))
     return jobs
 
 

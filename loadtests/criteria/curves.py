@@ -15,6 +15,7 @@ from loadtests.criteria.cpu import decode_jobs
 from loadtests.harness.bench import PATIENT, Bench, ask, batches, history, load, warm
 from loadtests.harness.served_process import Served, serve
 from loadtests.load.open_loop_driver import Arrival, closed_now
+from service.artifact.features import EventArrays
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.jobs import EncodeJob
@@ -85,11 +86,14 @@ def _batches(bench: Bench, engine: Engine, items: Sequence[str]) -> list[dict[st
     rng = np.random.default_rng(1)
     seconds = bench.some(1000, 50) / 1000.0
     histories = [rng.choice(items, 50).tolist() for _ in range(max(BATCHES))]
-    decoding = [replace(job, decoding=Decoding("beam", 5)) for job in decode_jobs(engine, histories)]
-    one, kind = np.zeros(1, np.int64), np.zeros(1, np.int64)
-    now = np.array([int(time.time() * 1000)], np.int64)
-    first = engine.encode([EncodeJob(None, one, kind, now - 60_000, True)] * max(BATCHES))
-    encoding = [EncodeJob(_checked(state), one, kind, now, False) for state in first]
+    decoding = [
+        replace(job, request=replace(job.request, decoding=Decoding("beam", 5)))
+        for job in decode_jobs(engine, histories)
+    ]
+    one, now = np.zeros(1, np.int64), np.array([int(time.time() * 1000)], np.int64)
+    first, second = EventArrays(one, one, now - 60_000), EventArrays(one, one, now)
+    states = engine.encode([EncodeJob(events=first, from_start=True)] * max(BATCHES))
+    encoding = [EncodeJob(state=_checked(state), events=second, from_start=False) for state in states]
     points = []
     with bench.progress("batches", len(BATCHES)) as advance:
         for batch in BATCHES:

@@ -18,11 +18,12 @@ import typer
 
 from loadtests.common.report import publish, spread, table
 from loadtests.engine import thread_layout
-from service.artifact.features import GAP_UNKNOWN, START_TYPE
+from service.artifact.features import GAP_UNKNOWN, START_TYPE, EventArrays
 from service.common.errors import ServiceError
 from service.engine.decoding import Decoding, Strategy
 from service.engine.encoder_state import EncoderState
-from service.engine.engine import DecodeJob, EncodeJob, Engine
+from service.engine.engine import Engine
+from service.engine.jobs import DecodeJob, EncodeJob, ListRequest
 from service.engine.onnx_session import Device
 
 BATCHES = (1, 8, 32)
@@ -39,11 +40,12 @@ def histories(engine: Engine, rng: np.random.Generator, batch: int, events: int)
     n_items = engine.artifact.trie.n_items
     return [
         EncodeJob(
-            None,
-            rng.integers(0, n_items, events),
-            rng.integers(0, START_TYPE, events),
-            1_700_000_000_000 + np.arange(events, dtype=np.int64) * 86_400_000,
-            True,
+            events=EventArrays(
+                rng.integers(0, n_items, events),
+                rng.integers(0, START_TYPE, events),
+                1_700_000_000_000 + np.arange(events, dtype=np.int64) * 86_400_000,
+            ),
+            from_start=True,
         )
         for _ in range(batch)
     ]
@@ -52,7 +54,11 @@ def histories(engine: Engine, rng: np.random.Generator, batch: int, events: int)
 def next_events(rng: np.random.Generator, states: Sequence[EncoderState]) -> list[EncodeJob]:
     """One more event for each state."""
     return [
-        EncodeJob(state, rng.integers(0, 2, 1), rng.integers(0, START_TYPE, 1), state.time_ms[-1:] + 1000, False)
+        EncodeJob(
+            state=state,
+            events=EventArrays(rng.integers(0, 2, 1), rng.integers(0, START_TYPE, 1), state.time_ms[-1:] + 1000),
+            from_start=False,
+        )
         for state in states
     ]
 
@@ -63,7 +69,18 @@ def lists(
     """One list of `K` for each state, without the items of its history."""
     context = engine.artifact.vocabulary.context.encode({})
     return [
-        DecodeJob(state.h, context, GAP_UNKNOWN, Decoding(strategy), K, 0, job.item, seed, width)
+        DecodeJob(
+            h=state.h,
+            request=ListRequest(
+                context=context,
+                gap_ms=GAP_UNKNOWN,
+                decoding=Decoding(strategy),
+                k=K,
+                excluded=job.events.item,
+                seed=seed,
+                width=width,
+            ),
+        )
         for seed, (state, job) in enumerate(zip(states, jobs, strict=True))
     ]
 

@@ -20,8 +20,9 @@ from service.artifact.artifact import FILES, Artifact
 from service.artifact.features import GAP_UNKNOWN
 from service.catalogue.updates import CatalogueUpdates
 from service.engine.decoding import Decoding
-from service.engine.engine import DecodeJob, Engine
+from service.engine.engine import Engine
 from service.engine.fallback import Constraints, Fallback
+from service.engine.jobs import DecodeJob, ListRequest
 
 NEW_ITEMS = 1000
 REQUESTS = 200
@@ -68,9 +69,14 @@ def probe(folder: Path) -> dict[str, Any]:
 def decode(engine: Engine, number: int, filters: int = 0) -> None:
     network = engine.artifact.network
     h = np.random.default_rng(number).standard_normal(network["d_model"]).astype(np.float32)
-    nothing = np.zeros(0, np.int64)
-    context = np.zeros(network["n_slots"], np.int64)
-    result = engine.decode([DecodeJob(h, context, GAP_UNKNOWN, Decoding("beam"), 10, filters, nothing, 0)])[0]
+    request = ListRequest(
+        context=np.zeros(network["n_slots"], np.int64),
+        gap_ms=GAP_UNKNOWN,
+        decoding=Decoding("beam"),
+        k=10,
+        filter_id=filters,
+    )
+    result = engine.decode([DecodeJob(h=h, request=request)])[0]
     if isinstance(result, Exception):
         raise result
 

@@ -37,7 +37,8 @@ from service.artifact.features import GAP_UNKNOWN
 from service.artifact.trie import Trie
 from service.engine.decode.decoder import gap_input
 from service.engine.decoding import Decoding
-from service.engine.engine import DecodeJob, Engine
+from service.engine.engine import Engine
+from service.engine.jobs import DecodeJob, ListRequest
 
 SIZES = "10000,100000,1000000"
 K, BEAM = 10, Decoding("beam", beam_width=5)
@@ -79,9 +80,10 @@ def jobs(engine: Engine, seed: int = 0) -> list[DecodeJob]:
     """Lists to make, from hidden states in all directions."""
     rng = np.random.default_rng(seed)
     network = engine.artifact.network
-    context, nothing = np.zeros(network["n_slots"], np.int64), np.zeros(0, np.int64)
+    context = np.zeros(network["n_slots"], np.int64)
+    request = ListRequest(context=context, gap_ms=GAP_UNKNOWN, decoding=BEAM, k=K)
     h = rng.standard_normal((STATES, network["d_model"])).astype(np.float32)
-    return [DecodeJob(one, context, GAP_UNKNOWN, BEAM, K, 0, nothing, 0) for one in h]
+    return [DecodeJob(h=one, request=request) for one in h]
 
 
 def decode_case(engine: Engine) -> Timed:
@@ -138,11 +140,11 @@ def constraint_cases(engine: Engine, folder: Path) -> dict[str, Timed]:
     free = folder / f"free-{config.n_items}.onnx"
     weights = {name: tensor.numpy() for name, tensor in _random_network(config).state_dict().items()}
     write_free_decoder(config, weights, free)
-    width = asked[0].run_width
+    width = asked[0].request.run_width
     given: dict[str, Any] = {
         "h": asked[0].h[None],
-        "context": asked[0].context[None],
-        "gap": np.array([gap_input(asked[0].gap_ms)], np.float32),
+        "context": asked[0].request.context[None],
+        "gap": np.array([gap_input(asked[0].request.gap_ms)], np.float32),
         "blend": feeds["blend"],
         "item_table": feeds["item_table"],
         "n_items": np.array([config.n_items], np.int64),
@@ -237,13 +239,13 @@ def measure(root: Path, sizes: list[int], rounds: int) -> dict[str, Any]:
     trie, code_sizes = largest.artifact.trie, largest.artifact.network["code_sizes"]
     steps: dict[str, dict[str, float]] = {}
     for level in range(1, trie.levels):
-        steps |= paired(step_cases(trie, code_sizes, jobs(largest)[0].run_width, level), rounds)
+        steps |= paired(step_cases(trie, code_sizes, jobs(largest)[0].request.run_width, level), rounds)
     shape = {
         str(n): {"nodes": e.artifact.trie.n_nodes, "branching": e.artifact.trie.branching} for n, e in engines.items()
     }
     return {
         "k": K,
-        "width": jobs(largest)[0].run_width,
+        "width": jobs(largest)[0].request.run_width,
         "threads": 1,
         "network": dict(largest.artifact.network) | {"n_items": None},
         "tries": shape,

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from loadtests.common.report import spread
-from service.engine.engine import DecodeJob, Engine
+from service.engine.engine import Engine
+from service.engine.jobs import DecodeJob
 from service.engine.onnx_session import usable_cores
 
 ROUNDS = 5

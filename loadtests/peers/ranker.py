@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from service.engine.decode.filters import EVERYTHING
 from service.engine.decoding import Decoding
-from service.engine.engine import DecodeJob, EncodeJob, Engine
+from service.engine.engine import Engine
+from service.engine.jobs import DecodeJob, EncodeJob, ListRequest
 
 Body = Mapping[str, Any]
 Answer = dict[str, Any]
@@ -46,9 +46,9 @@ class Ranker:
         jobs = []
         for body in bodies:
             events = vocabulary.events(body["items"], body["types"], body["times_ms"])
-            jobs.append(EncodeJob(None, events.item, events.type, events.time_ms, from_start=True))
+            jobs.append(EncodeJob(events=events, from_start=True))
         states = [_good(state) for state in self.engine.encode(jobs)]
-        seen = [np.unique(job.item) for job in jobs]
+        seen = [np.unique(job.events.item) for job in jobs]
         last = [body["times_ms"][-1] for body in bodies]
         k = [body["k"] for body in bodies]
         return self._decode([state.h for state in states], seen, last, k)
@@ -72,13 +72,13 @@ class Ranker:
         jobs = [
             DecodeJob(
                 h=h[row],
-                context=unknown,
-                gap_ms=context.gap(last_ms[row], now_ms),
-                decoding=BEAM,
-                k=k[row],
-                allowed=EVERYTHING,
-                excluded=seen[row],
-                seed=0,
+                request=ListRequest(
+                    context=unknown,
+                    gap_ms=context.gap(last_ms[row], now_ms),
+                    decoding=BEAM,
+                    k=k[row],
+                    excluded=seen[row],
+                ),
             )
             for row in range(len(h))
         ]

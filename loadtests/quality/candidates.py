@@ -97,7 +97,7 @@ def worth(run: Run, parts: Parts, split: Split, folder: Path, say: Say) -> dict[
 
 def decoding_case(engine: Engine, width: int) -> Timed:
     """One list a run, from hidden states in all directions."""
-    asked = [replace(job, width=width) for job in jobs(engine)]
+    asked = [replace(job, request=replace(job.request, width=width)) for job in jobs(engine)]
 
     def one(number: int) -> object:
         listed = engine.decode([asked[number % STATES]])[0]

@@ -38,9 +38,11 @@ from model.training.defaults import by_rule
 from model.training.run_folder import Run, split_of
 from model.training.trainer import CHECKPOINT, Trainer
 from service.artifact.array_types import IntArray
+from service.artifact.features import EventArrays
 from service.engine.decoding import Decoding
 from service.engine.encoder_state import EncoderState
-from service.engine.engine import EncodeJob, Engine
+from service.engine.engine import Engine
+from service.engine.jobs import EncodeJob
 from service.history import state_blob
 
 NAME = "quality_variants"
@@ -138,16 +140,19 @@ def cost(engine: Engine) -> dict[str, float]:
     """Median milliseconds to bring a state of 50 events up to date after one more, and the bytes that are stored."""
     n, artifact = 50, engine.artifact
     rng = np.random.default_rng(0)
-    item = rng.integers(0, len(artifact.catalogue), n + 1)
-    time_ms = 1_700_000_000_000 + np.arange(n + 1) * 3_600_000
-    kind = np.zeros(n + 1, np.int64)
-    before = engine.encode([EncodeJob(None, item[:n], kind[:n], time_ms[:n], True)])[0]
+    events = EventArrays(
+        item=rng.integers(0, len(artifact.catalogue), n + 1),
+        type=np.zeros(n + 1, np.int64),
+        time_ms=1_700_000_000_000 + np.arange(n + 1) * 3_600_000,
+    )
+    first = EventArrays(events.item[:n], events.type[:n], events.time_ms[:n])
+    before = engine.encode([EncodeJob(events=first, from_start=True)])[0]
     if isinstance(before, Exception):
         raise before
     job = (
-        EncodeJob(before, item[n:], kind[n:], time_ms[n:], False)
+        EncodeJob(state=before, events=events.after(n), from_start=False)
         if before.extends
-        else EncodeJob(None, item, kind, time_ms, True)
+        else EncodeJob(events=events, from_start=True)
     )
     seconds = []
     for _ in range(TIMED):

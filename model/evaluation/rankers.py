@@ -11,10 +11,11 @@ from model.network.encoders.registry import receptive_field
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import BATCH, dense_scores, recent
 from service.artifact.array_types import IntArray
-from service.artifact.features import GAP_UNKNOWN, Vocabulary
+from service.artifact.features import GAP_UNKNOWN, EventArrays, Vocabulary
 from service.engine.baseline_engine import BaselineEngine
 from service.engine.decoding import Decoding
-from service.engine.engine import Engine, Job
+from service.engine.engine import Engine
+from service.engine.jobs import EncodeJob, Job, ListRequest
 
 
 def network_ranker(
@@ -57,19 +58,17 @@ def engine_ranker(engine: Engine | BaselineEngine, decoding: Decoding, k: int = 
         events = histories.events(i)
         start = max(0, len(events) - engine.receptive_field)
         kept = events.after(start)
+        known = EventArrays(kept.item, vocabulary.known_types(kept.type), kept.time_ms)
         return Job(
-            None,
-            kept.item,
-            vocabulary.known_types(kept.type),
-            kept.time_ms,
-            start == 0,
-            unknown,
-            GAP_UNKNOWN,
-            decoding,
-            k,
-            0,
-            histories.excluded(i),
-            seed + int(histories.users[i]),
+            encode=EncodeJob(events=known, from_start=start == 0),
+            request=ListRequest(
+                context=unknown,
+                gap_ms=GAP_UNKNOWN,
+                decoding=decoding,
+                k=k,
+                excluded=histories.excluded(i),
+                seed=seed + int(histories.users[i]),
+            ),
         )
 
     def rank(histories: Histories) -> IntArray:
@@ -80,7 +79,8 @@ def engine_ranker(engine: Engine | BaselineEngine, decoding: Decoding, k: int = 
             for i, result in zip(rows, engine.run([job(histories, i) for i in rows]), strict=True):
                 if isinstance(result, Exception):
                     raise result
-                lists[i, : len(result.items)] = result.items
+                items = result.decoded.items
+                lists[i, : len(items)] = items
         return lists
 
     return rank

@@ -52,6 +52,10 @@ class EventArrays:
         return EventArrays(self.item[start:], self.type[start:], self.time_ms[start:])
 
 
+_NOTHING: IntArray = np.zeros(0, np.int64)
+NO_EVENTS = EventArrays(_NOTHING, _NOTHING, _NOTHING)
+
+
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """What a model knows: its items, its context fields, whether it uses times, and how many event types.

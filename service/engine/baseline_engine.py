@@ -23,6 +23,7 @@ from service.engine.fallback import Constraints, Fallback, RecommendationList
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResult
 from service.engine.live_catalogue import LiveCatalogue
 from service.engine.run_groups import run_groups
+from service.engine.run_jobs import run_jobs
 
 NO_ITEM = -1.0
 
@@ -89,34 +90,24 @@ class BaselineEngine:
         )
 
     def run(self, jobs: Sequence[Job]) -> list[JobResult | Exception]:
-        """`encode` and, where k > 0, `decode`, for every job in order."""
-        results: list[JobResult | Exception] = []
-        for job, state in zip(jobs, self.encode([job.to_encode for job in jobs]), strict=True):
-            if isinstance(state, Exception):
-                results.append(state)
-                continue
-            listed = self.decode([job.to_decode(state)])[0] if job.k else _EMPTY
-            results.append(
-                listed
-                if isinstance(listed, Exception)
-                else JobResult(listed.items, listed.scores, state, listed.log_probs)
-            )
-        return results
+        """Encodes and decodes every job, in order. A job that cannot be run gets its own error and harms no other."""
+        return run_jobs(self, jobs)
 
     def _state(self, job: EncodeJob) -> EncoderState:
         if job.state is not None:
-            if len(job.item) or job.state.shape != self.state_shape:
+            if len(job.events) or job.state.shape != self.state_shape:
                 raise ModelError("a baseline reads histories whole: an event cannot be added to a state")
             return job.state
         h = np.full(self.receptive_field, NO_ITEM, np.float32)
-        newest = job.item[-len(h) :]
+        newest = job.events.item[-len(h) :]
         h[len(h) - len(newest) :] = newest
         return EncoderState.of_hidden(h)
 
     def _list(self, job: DecodeJob) -> DecodedList:
         history = job.h[job.h > NO_ITEM].astype(np.int64)
-        allowed = self._filters.mask(job.allowed).item_ok
-        listing = self._score(history, job.k, Constraints(allowed, job.excluded))
+        request = job.request
+        allowed = self._filters.mask(request.filter_id).item_ok
+        listing = self._score(history, request.k, Constraints(allowed, request.excluded))
         scores = listing.scores.astype(np.float32)
         return DecodedList(listing.items, scores, scores)
 
@@ -136,6 +127,3 @@ class BaselineEngine:
         if self.on_graph is not None:
             self.on_graph(graph, len(jobs), time.perf_counter() - began)
         return results
-
-
-_EMPTY = DecodedList(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32))

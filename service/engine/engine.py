@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -17,23 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 from service.artifact.artifact import Artifact, ArtifactFileError
-from service.artifact.features import GAP_UNKNOWN, EventArrays
+from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
 from service.common.errors import ArtifactError
 from service.engine.decode.decoder import CLOSED_BUCKETS, Decoder
 from service.engine.decode.device_tables import Tables
-from service.engine.decode.filters import EVERYTHING, Filters
+from service.engine.decode.filters import Filters
 from service.engine.decoding import WIDTH_BUCKETS, Decoding, Strategy
 from service.engine.encode.encoder import CHUNK, Encoder
 from service.engine.encode.explainer import Explainer
 from service.engine.encode.history_encoder import HistoryEncoder
 from service.engine.encoder_state import EncoderState
 from service.engine.interface import Explanation
-from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResult
+from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResult, ListRequest
 from service.engine.live_catalogue import LiveCatalogue
 from service.engine.onnx_session import Device, GraphSession, Placement, Values
-
-_NO_ITEMS = np.zeros(0, np.int64)
-_NO_SCORES = np.zeros(0, np.float32)
+from service.engine.run_jobs import run_jobs
 
 # The largest batch that is warmed up where batches are padded.
 WARM_ROWS = 32
@@ -131,17 +128,29 @@ class Engine:
         longest = CHUNK if self.artifact.streaming else self.receptive_field
         padded = [2**i for i in range((longest - 1).bit_length() + 1)]
         lengths = padded if self.at.pad else [self.receptive_field]
-        state = _result(self.encode([EncodeJob(None, _NO_ITEMS, _NO_ITEMS, _NO_ITEMS, True)])[0])
+        state = _result(self.encode([EncodeJob(events=NO_EVENTS, from_start=True)])[0])
         for length, rows in itertools.product(lengths, sizes):
-            events = np.full(length, self.artifact.vocabulary.unknown_item, np.int64)
-            _warm(self.encode, EncodeJob(None, events, np.zeros_like(events), np.zeros_like(events), False), rows)
+            item = np.full(length, self.artifact.vocabulary.unknown_item, np.int64)
+            events = EventArrays(item, np.zeros_like(item), np.zeros_like(item))
+            _warm(self.encode, EncodeJob(events=events, from_start=False), rows)
         context = np.zeros(self.artifact.network["n_slots"], np.int64)
-        excluded = [np.arange(n) for n in (0, *CLOSED_BUCKETS[:-1])] if self.at.capture else [_NO_ITEMS]
-        for width, strategy, out, rows in itertools.product(WIDTH_BUCKETS, _STRATEGIES, excluded, sizes):
-            job = DecodeJob(state.h, context, GAP_UNKNOWN, Decoding(strategy), 1, EVERYTHING, out, 0, width)
+        exclusions = (0, *CLOSED_BUCKETS[:-1]) if self.at.capture else (0,)
+        for width, strategy, n, rows in itertools.product(WIDTH_BUCKETS, _STRATEGIES, exclusions, sizes):
             # A long list may run in another shape than a short one.
-            for one in {job.run_key: job, replace(job, k=width).run_key: replace(job, k=width)}.values():
-                _warm(self.decode, one, rows)
+            requests = [
+                ListRequest(
+                    context=context,
+                    gap_ms=GAP_UNKNOWN,
+                    decoding=Decoding(strategy),
+                    k=k,
+                    excluded=np.arange(n),
+                    width=width,
+                )
+                for k in (1, width)
+            ]
+            jobs = [DecodeJob(h=state.h, request=request) for request in requests]
+            for job in {job.run_key: job for job in jobs}.values():
+                _warm(self.decode, job, rows)
 
     def encode(self, jobs: Sequence[EncodeJob]) -> list[EncoderState | Exception]:
         """The state after every job's events, in order, in runs grouped by length. A job that cannot be run gets its
@@ -163,14 +172,8 @@ class Engine:
         return self._explainer.explain(events, self._tables.values, from_start=from_start)
 
     def run(self, jobs: Sequence[Job]) -> list[JobResult | Exception]:
-        """`encode` and, where k > 0, `decode`, for every job in order."""
-        states = self.encode([job.to_encode for job in jobs])
-        encoded = [(job, state) for job, state in zip(jobs, states, strict=True) if not isinstance(state, Exception)]
-        lists = iter(self.decode([job.to_decode(state) for job, state in encoded if job.k]))
-        return [
-            state if isinstance(state, Exception) else _ranking(state, next(lists) if job.k else None)
-            for job, state in zip(jobs, states, strict=True)
-        ]
+        """Encodes and decodes every job, in order. A job that cannot be run gets its own error and harms no other."""
+        return run_jobs(self, jobs)
 
     def _run_encoder(
         self, feeds: Mapping[str, Any], fixed: Values, shape: Hashable, rows: int
@@ -206,14 +209,3 @@ def _result(result: R | Exception) -> R:
     if isinstance(result, Exception):
         raise result
     return result
-
-
-def _ranking(state: EncoderState, listed: DecodedList | Exception | None) -> JobResult | Exception:
-    if isinstance(listed, Exception):
-        return listed
-    if listed is None:
-        return JobResult(_NO_ITEMS, _NO_SCORES, state, _NO_SCORES)
-    return JobResult(listed.items, listed.scores, state, listed.log_probs)
-
-
-__all__ = ["DecodeJob", "EncodeJob", "Engine", "Job", "DecodedList", "JobResult"]

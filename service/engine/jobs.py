@@ -1,129 +1,131 @@
-"""What the engine is asked and what it answers: rows of work in, states and lists out."""
+"""What goes into the engine and what comes out: jobs in, states and lists out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from service.artifact.array_types import FloatArray, IntArray
+from service.artifact.features import EventArrays
 from service.engine.decoding import Decoding, dense_width
 from service.engine.encoder_state import EncoderState
 
+EVERYTHING = 0  # the filter id that allows every item in stock
+
+_NO_ITEMS: IntArray = np.zeros(0, np.int64)
+
 
 def encode_key(events: int) -> int:
-    """Jobs whose event counts share a power of two are encoded together; 0 needs no run."""
+    """Returns the key of the run that encodes this many events.
+
+    Event counts with the same number of binary digits share a run (1, 2–3, 4–7, …). Key 0 needs no run.
+    """
     return events.bit_length()
 
 
 def decode_key(width: int, decoding: Decoding, k: int) -> tuple[int, bool, int]:
-    """Lists of one beam width and one number of dense candidates, where they join, are decoded together; sampled ones
-    have a graph of their own."""
+    """Returns the key of the run that decodes such a list: beam width, sampled or not, number of dense candidates.
+
+    Sampled lists have a graph of their own; the number of dense candidates matters only where they join the beam.
+    """
     return width, decoding.sampled, dense_width(k, width, sampled=decoding.sampled)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeJob:
-    """Bring a state up to date.
+    """Brings an encoder state up to date.
 
-    `state` is the base, None where nothing was encoded yet (the state of an empty history is none: the start token
-    takes the first event's time); `item`, `type`, `time_ms` [n] are the events after it; `from_start` puts the start
-    token before them (only without a base). Without a base and without events the result is the state after the
-    start token alone: what a user without history has.
+    Without a base state and without events, the result is the state after the start token alone: the state of a user
+    without history.
+
+    Attributes:
+        state: The base state. None if nothing has been encoded yet; an empty history has no state either, because the
+            start token takes the time of the first event.
+        events: The events after the base state, oldest first.
+        from_start: Whether the start token goes before the events. Only valid without a base state.
     """
 
-    state: EncoderState | None
-    item: IntArray
-    type: IntArray
-    time_ms: IntArray
+    state: EncoderState | None = None
+    events: EventArrays
     from_start: bool
 
     @property
     def run_key(self) -> int:
-        return encode_key(len(self.item))
+        """Jobs with equal keys can share one encoder run."""
+        return encode_key(len(self.events))
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeJob:
-    """Decode one list from a hidden state.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListRequest:
+    """The list to decode, whatever the hidden state.
 
-    `h` [d] float32; `context` [slots] and `gap_ms` come from `service.artifact.features`; `k` ≥ 1 items are wanted. `allowed` is
-    a number from `Engine.filter_id`, `excluded` [m] item indices. `width` overrides the decoding's own width.
+    Attributes:
+        context: [slots] int64, from `service.artifact.features`.
+        gap_ms: Milliseconds since the last event, or `GAP_UNKNOWN`.
+        decoding: Strategy and parameters.
+        k: Number of items, at least 1.
+        filter_id: A number from `Engine.filter_id`.
+        excluded: [m] int64 item indices that must not be in the list; unknown indices are ignored.
+        seed: Seed of the sampled strategies.
+        width: Beam width; None leaves it to `decoding`.
     """
 
-    h: FloatArray
     context: IntArray
     gap_ms: int
     decoding: Decoding
     k: int
-    allowed: int
-    excluded: IntArray
-    seed: int
+    filter_id: int = EVERYTHING
+    excluded: IntArray = field(default_factory=lambda: _NO_ITEMS)
+    seed: int = 0
     width: int | None = None
 
     @property
     def run_width(self) -> int:
+        """Number of nodes kept at every level."""
         return self.decoding.width(self.k) if self.width is None else self.width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeJob:
+    """Decodes one list from a hidden state `h` [d] float32."""
+
+    h: FloatArray
+    request: ListRequest
 
     @property
     def run_key(self) -> tuple[int, bool, int]:
-        return decode_key(self.run_width, self.decoding, self.k)
+        """Jobs with equal keys can share one decoder run."""
+        request = self.request
+        return decode_key(request.run_width, request.decoding, request.k)
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedList:
-    """`items` [n ≤ k] catalogue indices best first, with `scores` [n] (blended log-probabilities) and `log_probs` [n]
-    (the paths' own). Fewer than k only where fewer are allowed."""
+    """A list of the engine, best first. It is shorter than k only if fewer items are allowed.
+
+    Attributes:
+        items: [n ≤ k] int64 catalogue indices.
+        scores: [n] float32 blended log-probabilities.
+        log_probs: [n] float32 log-probabilities of the items' token paths.
+    """
 
     items: IntArray
     scores: FloatArray
     log_probs: FloatArray
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One row of work from events to a list: an `EncodeJob` and the `DecodeJob` from its state. `k` = 0 encodes
-    without decoding."""
+    """Goes from events to a list in one step: an `EncodeJob`, then a `DecodeJob` from its state."""
 
-    state: EncoderState | None
-    item: IntArray
-    type: IntArray
-    time_ms: IntArray
-    from_start: bool
-    context: IntArray
-    gap_ms: int
-    decoding: Decoding
-    k: int
-    allowed: int
-    excluded: IntArray
-    seed: int
-    width: int | None = None
-
-    @property
-    def run_width(self) -> int:
-        return self.decoding.width(self.k) if self.width is None else self.width
-
-    @property
-    def to_encode(self) -> EncodeJob:
-        return EncodeJob(self.state, self.item, self.type, self.time_ms, self.from_start)
-
-    def to_decode(self, state: EncoderState) -> DecodeJob:
-        return DecodeJob(
-            state.h,
-            self.context,
-            self.gap_ms,
-            self.decoding,
-            self.k,
-            self.allowed,
-            self.excluded,
-            self.seed,
-            self.width,
-        )
+    encode: EncodeJob
+    request: ListRequest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
-    """`DecodedList`, with the state after the job's events."""
+    """The state after the events of a `Job`, and the list decoded from it."""
 
-    items: IntArray
-    scores: FloatArray
     state: EncoderState
-    log_probs: FloatArray
+    decoded: DecodedList

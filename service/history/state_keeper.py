@@ -260,4 +260,4 @@ class StateKeeper:
 
 def _job(pending: PendingEncoding) -> EncodeJob:
     state = None if pending.base is None else pending.base.state
-    return EncodeJob(state, pending.events.item, pending.events.type, pending.events.time_ms, pending.from_start)
+    return EncodeJob(state=state, events=pending.events, from_start=pending.from_start)

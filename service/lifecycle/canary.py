@@ -12,12 +12,12 @@ from typing import TypeVar
 import numpy as np
 
 from service.artifact.array_types import FloatArray, IntArray
-from service.artifact.features import GAP_UNKNOWN, EventArrays
+from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
 from service.common.errors import ModelError
 from service.engine.decoding import Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.interface import EngineLike
-from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
+from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
 
 _EVENTS = 9
 _K = 10
@@ -64,7 +64,8 @@ def _check_lists(engine: EngineLike, h: FloatArray, excluded: IntArray, decoding
     if k == 0:
         return
     context = engine.artifact.vocabulary.context.encode({})
-    job = DecodeJob(h, context, GAP_UNKNOWN, decoding, k, 0, excluded, 7)
+    request = ListRequest(context=context, gap_ms=GAP_UNKNOWN, decoding=decoding, k=k, excluded=excluded, seed=7)
+    job = DecodeJob(h=h, request=request)
     first, again = (_decoded(engine, [job])[0] for _ in range(2))
     items = first.items
     if len(items) != k or len(np.unique(items)) != k:
@@ -84,13 +85,12 @@ def _events(engine: EngineLike, items: IntArray, first: int = 0) -> EventArrays:
 
 
 def _state(engine: EngineLike, base: EncoderState | None, events: EventArrays, *, from_start: bool) -> EncoderState:
-    job = EncodeJob(base, events.item, events.type, events.time_ms, from_start and len(events) > 0)
+    job = EncodeJob(state=base, events=events, from_start=from_start and len(events) > 0)
     return _result(engine.encode([job])[0])
 
 
 def _start(engine: EngineLike) -> EncoderState:
-    nothing = np.zeros(0, np.int64)
-    return _result(engine.encode([EncodeJob(None, nothing, nothing, nothing, from_start=True)])[0])
+    return _result(engine.encode([EncodeJob(events=NO_EVENTS, from_start=True)])[0])
 
 
 def _decoded(engine: EngineLike, jobs: Sequence[DecodeJob]) -> list[DecodedList]:

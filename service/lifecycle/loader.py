@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.artifact.artifact import Artifact
+from service.artifact.features import NO_EVENTS
 from service.batching.batcher import Batcher, BatchLimits
 from service.catalogue.updates import CatalogueUpdates
 from service.common.background import spawn
@@ -151,10 +152,9 @@ def _check(engine: EngineLike) -> None:
 
 def _warm_up(engine: EngineLike) -> npt.NDArray[np.float32]:
     """Warms every graph up and returns the hidden state [d] of a user without history."""
-    nothing = np.zeros(0, np.int64)
     try:
         engine.warm_up()
-        state = engine.encode([EncodeJob(None, nothing, nothing, nothing, from_start=True)])[0]
+        state = engine.encode([EncodeJob(events=NO_EVENTS, from_start=True)])[0]
         if isinstance(state, Exception):
             raise state
     except Exception as error:

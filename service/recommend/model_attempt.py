@@ -17,7 +17,7 @@ from service.common.errors import (
 )
 from service.common.metrics import Metrics
 from service.engine.fallback import RecommendationList
-from service.engine.jobs import DecodedList, DecodeJob, encode_key
+from service.engine.jobs import DecodedList, DecodeJob, ListRequest, encode_key
 from service.guard.guard import Decision, Guard, ModelRung, Outcome
 from service.history.state_keeper import StateKeeper
 from service.lifecycle.served_model import ServedModel
@@ -101,17 +101,17 @@ class ModelAttempts:
 
 
 async def _decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32], deadline: Deadline) -> DecodeJob:
-    return DecodeJob(
-        h=h,
+    request = ListRequest(
         context=plan.model.vocabulary.context.encode(plan.decoder_context()),
         gap_ms=plan.gap_ms(),
         decoding=plan.decoding,
         k=plan.request.k,
-        allowed=await plan.model.filter_id(plan.request.filter or {}, deadline),
+        filter_id=await plan.model.filter_id(plan.request.filter or {}, deadline),
         excluded=plan.limits.excluded,
         seed=plan.seed(),
         width=plan.width(rung) if rung == "narrow" else None,
     )
+    return DecodeJob(h=h, request=request)
 
 
 def _known(listed: DecodedList, model: ServedModel) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

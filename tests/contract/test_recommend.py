@@ -79,7 +79,7 @@ async def test_only_the_tail_is_encoded_once_a_state_is_stored(shared_valkey: Va
         await service.post_events("u1", "4", start_ms=1_700_000_100_000)
         await service.recommend(user_id="u1")
         encoded = service.engine.encoded[1:]  # the first is the start token's
-    assert [len(job.item) for job in encoded] == [3, 1]
+    assert [len(job.events) for job in encoded] == [3, 1]
     assert [job.from_start for job in encoded] == [True, False]
 
 
@@ -93,7 +93,7 @@ async def test_a_late_event_makes_the_state_be_rebuilt(shared_valkey: Valkey) ->
         await service.recommend(user_id="u1")
     work = service.engine.encoded[-1]
     assert work.state is None
-    assert work.item.tolist() == [9, 1, 2, 3]
+    assert work.events.item.tolist() == [9, 1, 2, 3]
     assert float(service.engine.jobs[-1].h[1]) == 15.0
 
 
@@ -125,7 +125,7 @@ async def test_a_segment_or_a_decoding_may_be_named() -> None:
         unknown = await service.client.post("/recommend", json={"events": event, "segment": "nope"})
     assert (conservative["segment"], conservative["strategy"]) == ("conservative", "beam")
     assert mine["strategy"] == "top_p"
-    assert (service.engine.jobs[-1].decoding.top_p, service.engine.jobs[-1].seed) == (0.5, 7)
+    assert (service.engine.jobs[-1].request.decoding.top_p, service.engine.jobs[-1].request.seed) == (0.5, 7)
     assert unknown.status_code == 422
     assert unknown.json()["errors"][0]["loc"] == ["segment"]
 
@@ -136,7 +136,7 @@ async def test_a_sampled_list_gets_another_seed_for_every_request_id() -> None:
         for request_id in ("a", "b", "a"):
             body = {"events": [{"item_id": "3"}]}
             await service.client.post("/recommend", json=body, headers={"X-Request-Id": request_id})
-    first, second, again = (job.seed for job in service.engine.jobs)
+    first, second, again = (job.request.seed for job in service.engine.jobs)
     assert first == again != second
 
 
@@ -444,7 +444,7 @@ async def test_a_history_too_long_for_the_budget_is_encoded_behind_the_answer(sh
         await service.settled()
         await service.recommend(user_id="u1")
     assert float(service.engine.jobs[-1].h[0]) == 4.0
-    assert [len(work.item) for work in service.engine.encoded] == [0, 4]
+    assert [len(work.events) for work in service.engine.encoded] == [0, 4]
 
 
 @asynchronous
@@ -461,7 +461,7 @@ async def test_a_state_too_far_behind_is_stale_and_item_cf_answers(shared_valkey
         assert ids(answer)[:2] == ["10", "11"]
         service.engine.encode_go.set()
         await service.settled()
-        assert [len(work.item) for work in service.engine.encoded] == [0, 10]
+        assert [len(work.events) for work in service.engine.encoded] == [0, 10]
         assert not service.engine.jobs
         again = await service.recommend(user_id="u1", budget_ms=400)
         attempts = service.runtime.guard.status()["budgets"]["attempts"]["total"]
@@ -507,7 +507,7 @@ async def test_a_stored_state_that_breaks_the_model_is_rebuilt_from_the_log(shar
         profile.base = replace(profile.base, h=profile.base.h * np.float32(np.nan))
         answer = await service.recommend(user_id="u1")
         assert (answer["source"], answer["rung"], answer["reason"]) == ("gpt4rec", "narrow", "model_error")
-        assert len(service.engine.encoded[-1].item) == 3
+        assert len(service.engine.encoded[-1].events.item) == 3
         await service.settled()
         again = await service.recommend(user_id="u1")
         assert (again["rung"], again["reason"]) == ("full", None)
@@ -515,7 +515,7 @@ async def test_a_stored_state_that_breaks_the_model_is_rebuilt_from_the_log(shar
         await service.post_events("u1", "4", start_ms=1_700_000_100_000)
         answer = await service.recommend(user_id="u1")
         assert (answer["source"], answer["rung"], answer["reason"]) == ("gpt4rec", "narrow", "model_error")
-        assert service.engine.encoded[-1].item.tolist() == [1, 2, 3, 4]
+        assert service.engine.encoded[-1].events.item.tolist() == [1, 2, 3, 4]
 
 
 @asynchronous

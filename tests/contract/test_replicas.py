@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from service.engine.decoding import STRATEGIES, Decoding, Strategy
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
-from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
+from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
 from service.history import state_blob
 from service.history.profile import Profile
 from service.store.records import Subject, UserRecord
@@ -116,7 +116,8 @@ class Deployment:
         seen = np.unique(model.indices(history.item_ids))
         gap = model.vocabulary.context.gap(history.last_ms, service.runtime.now_ms())
         context = model.vocabulary.context.encode({})
-        job = DecodeJob(self.encode(record, service).h, context, gap, decoding, K, 0, seen, seed)
+        request = ListRequest(context=context, gap_ms=gap, decoding=decoding, k=K, excluded=seen, seed=seed)
+        job = DecodeJob(h=self.encode(record, service).h, request=request)
         listed = self.reference.decode([job])[0]
         assert isinstance(listed, DecodedList), listed
         return listed
@@ -129,7 +130,7 @@ class Deployment:
         events = service.runtime.model.vocabulary.events(
             history.item_ids[start:], history.types[start:], history.times_ms[start:]
         )
-        state = self.reference.encode([EncodeJob(None, events.item, events.type, events.time_ms, not trimmed)])[0]
+        state = self.reference.encode([EncodeJob(events=events, from_start=not trimmed)])[0]
         assert isinstance(state, EncoderState), state
         return state
 

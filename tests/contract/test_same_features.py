@@ -55,6 +55,6 @@ async def test_training_and_serving_see_the_same_features(shared_valkey: Valkey)
         job = service.engine.encoded[-1]
     assert job.state is None
     assert job.from_start
-    served = FakeArtifact().vocabulary.with_start(EventArrays(job.item, job.type, job.time_ms))
+    served = FakeArtifact().vocabulary.with_start(job.events)
     for name in ("item", "type", "time_ms"):
         np.testing.assert_array_equal(getattr(served, name), getattr(trainers_input(), name), err_msg=name)

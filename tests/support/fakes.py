@@ -141,17 +141,18 @@ class FakeEngine:
     def _encode(self, job: EncodeJob) -> EncoderState | Exception:
         if self.fail_states and job.state is not None:
             return RuntimeError("this state is bad")
-        return add(job.state, EventArrays(job.item, job.type, job.time_ms))
+        return add(job.state, job.events)
 
     def _list(self, job: DecodeJob) -> DecodedList | Exception:
-        if self.fail_jobs or (self.fail_full_width and job.width is None):
+        request = job.request
+        if self.fail_jobs or (self.fail_full_width and request.width is None):
             return RuntimeError("this job is bad")
         if not np.isfinite(job.h).all():
             return RuntimeError("this state is bad")
-        allowed = self.artifact.catalogue.allowed(self._filters[job.allowed])
+        allowed = self.artifact.catalogue.allowed(self._filters[request.filter_id])
         mask = np.ones(N_ITEMS, np.bool_) if allowed is None else allowed.copy()
-        mask[job.excluded] = False
-        items = np.flatnonzero(mask)[::-1][: job.k].astype(np.int64)
+        mask[request.excluded] = False
+        items = np.flatnonzero(mask)[::-1][: request.k].astype(np.int64)
         scores = -np.arange(1, len(items) + 1, dtype=np.float32)
         return DecodedList(items, scores, log_probs=scores)
 

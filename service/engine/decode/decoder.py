@@ -16,7 +16,7 @@ from service.common.errors import ModelError
 from service.engine.decode.closed_nodes import Closed, closed_nodes
 from service.engine.decode.device_tables import Shape, Stack, Tables
 from service.engine.decode.filters import Mask
-from service.engine.jobs import DecodedList, DecodeJob
+from service.engine.jobs import DecodedList, DecodeJob, ListRequest
 from service.engine.onnx_session import Placement, Values
 from service.engine.run_groups import run_groups
 
@@ -44,20 +44,22 @@ class Decoder:
     def _decode(self, jobs: Sequence[DecodeJob]) -> list[DecodedList]:
         """One run for jobs of one width and one graph."""
         width, sampled, dense = jobs[0].run_key
-        if any(job.k > width for job in jobs):
-            raise ModelError(f"a beam of {width} cannot hold the {max(job.k for job in jobs)} items asked for")
+        requests = [job.request for job in jobs]
+        longest = max(request.k for request in requests)
+        if longest > width:
+            raise ModelError(f"a beam of {width} cannot hold the {longest} items asked for")
         tables, rows = self.tables, self._at.rows(len(jobs))
         shape = tables.shape(width, rows, sampled, dense)
-        masks = [tables.filters.mask(job.allowed) for job in jobs]
+        masks = [tables.filters.mask(request.filter_id) for request in requests]
         stack = tables.stack(masks)
-        closed = self._closed(tables, jobs, masks, shape, rows)
+        closed = self._closed(tables, requests, masks, shape, rows)
         feeds = {
             **_request_feeds(jobs, rows),
             **_filter_feeds(tables, stack, masks, shape, rows),
             **closed,
         }
         if sampled:
-            feeds |= _sampling_feeds(jobs, rows)
+            feeds |= _sampling_feeds(requests, rows)
         # Where shapes are padded, they are also all that a captured graph depends on.
         sizes = tuple(values.shape for values in closed.values()) if self._at.pad else ()
         key = (shape.kept, dense, rows, sizes)
@@ -66,31 +68,34 @@ class Decoder:
         # A node whose score is not a number is never listed: the list would only look too short.
         if not all(np.isfinite(out[name]).all() for name in ("score", "log_prob", "query")):
             raise ModelError("the decoder's scores are not finite")
-        lists = _lists(jobs, out)
+        lists = _lists(requests, out)
         if tables.delta is None:
             return lists
         offset = out["offset"].ravel().tolist()
         noise_level = tables.trie.levels if tables.drawn else None
         return [
-            tables.delta.merge(listed, query, offset[row], job, mask.waiting, noise_level)
-            for row, (listed, query, job, mask) in enumerate(zip(lists, out["query"], jobs, masks, strict=False))
+            tables.delta.merge(listed, query, offset[row], request, mask.waiting, noise_level)
+            for row, (listed, query, request, mask) in enumerate(
+                zip(lists, out["query"], requests, masks, strict=False)
+            )
         ]
 
     def _closed(
-        self, tables: Tables, jobs: Sequence[DecodeJob], masks: Sequence[Mask], shape: Shape, rows: int
+        self, tables: Tables, requests: Sequence[ListRequest], masks: Sequence[Mask], shape: Shape, rows: int
     ) -> Mapping[str, Array]:
         """Who asks again without an event in between excludes the same items: single lists remember theirs."""
-        job = jobs[0]
+        request = requests[0]
 
         def work_out() -> Mapping[str, Array]:
-            nodes = closed_nodes(tables.trie, masks, [job.excluded for job in jobs])
+            nodes = closed_nodes(tables.trie, masks, [request.excluded for request in requests])
             placed = [_by_token(tables, n, level, shape) for level, n in enumerate(nodes)]
-            joins = tables.joins(job.decoding.sampled)
-            return self._closed_feeds(placed, _excluded(jobs, tables.dense_rows) if joins else None, rows)
+            joins = tables.joins(request.decoding.sampled)
+            return self._closed_feeds(placed, _excluded(requests, tables.dense_rows) if joins else None, rows)
 
-        if len(jobs) > 1:
+        if len(requests) > 1:
             return work_out()
-        return tables.remembered((job.allowed, job.decoding.sampled, job.excluded.tobytes()), work_out)
+        key = (request.filter_id, request.decoding.sampled, request.excluded.tobytes())
+        return tables.remembered(key, work_out)
 
     def _closed_feeds(self, closed: Sequence[Closed], excluded: Sequence[Array] | None, rows: int) -> dict[str, Array]:
         """`excluded` items by row, where the graph scores the whole catalogue; None where it does not."""
@@ -110,10 +115,10 @@ class Decoder:
         return feeds if excluded is None else feeds | _excluded_feeds(excluded, rows, items)
 
 
-def _excluded(jobs: Sequence[DecodeJob], rows: int) -> list[Array]:
-    """Each job's excluded items among the first `rows`; unknown ones count for nothing."""
+def _excluded(requests: Sequence[ListRequest], rows: int) -> list[Array]:
+    """Each request's excluded items among the first `rows`; unknown ones count for nothing."""
     # As unsigned numbers, indices below 0 are beyond the last.
-    return [job.excluded[job.excluded.astype(np.uint64) < rows] for job in jobs]
+    return [request.excluded[request.excluded.astype(np.uint64) < rows] for request in requests]
 
 
 def _excluded_feeds(excluded: Sequence[Array], rows: int, size: int) -> dict[str, Array]:
@@ -127,16 +132,16 @@ def _excluded_feeds(excluded: Sequence[Array], rows: int, size: int) -> dict[str
 def _request_feeds(jobs: Sequence[DecodeJob], rows: int) -> dict[str, Array]:
     return {
         "h": _padded(np.array([job.h for job in jobs], np.float32), rows),
-        "context": _padded(np.array([job.context for job in jobs], np.int64), rows),
-        "gap": _padded(np.array([gap_input(job.gap_ms) for job in jobs], np.float32), rows),
+        "context": _padded(np.array([job.request.context for job in jobs], np.int64), rows),
+        "gap": _padded(np.array([gap_input(job.request.gap_ms) for job in jobs], np.float32), rows),
     }
 
 
-def _sampling_feeds(jobs: Sequence[DecodeJob], rows: int) -> dict[str, Array]:
+def _sampling_feeds(requests: Sequence[ListRequest], rows: int) -> dict[str, Array]:
     return {
-        "inverse_temperature": _padded(np.array([j.decoding.inverse_temperature for j in jobs], np.float32), rows),
-        "top_p": _padded(np.array([job.decoding.nucleus for job in jobs], np.float32), rows),
-        "seed": _padded(np.array([seed_hash(job.seed) for job in jobs], np.int64), rows),
+        "inverse_temperature": _padded(np.array([r.decoding.inverse_temperature for r in requests], np.float32), rows),
+        "top_p": _padded(np.array([request.decoding.nucleus for request in requests], np.float32), rows),
+        "seed": _padded(np.array([seed_hash(request.seed) for request in requests], np.int64), rows),
     }
 
 
@@ -173,11 +178,11 @@ def gap_input(gap_ms: int) -> tuple[float, float]:
     return (0.1 * math.log1p(gap_ms / 1000.0), 1.0) if gap_ms >= 0 else (0.0, 0.0)
 
 
-def _lists(jobs: Sequence[DecodeJob], out: Mapping[str, Array]) -> list[DecodedList]:
+def _lists(requests: Sequence[ListRequest], out: Mapping[str, Array]) -> list[DecodedList]:
     item, score, log_prob = out["item"], out["score"], out["log_prob"]
     found = np.count_nonzero(item >= 0, axis=2).ravel().tolist()
     lists = []
-    for row, job in enumerate(jobs):  # padding has no job
-        n = min(job.k, found[row])
+    for row, request in enumerate(requests):  # padding has no request
+        n = min(request.k, found[row])
         lists.append(DecodedList(item[row, 0, :n], score[row, 0, :n], log_prob[row, 0, :n]))
     return lists

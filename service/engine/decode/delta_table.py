@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from service.artifact.array_types import BoolArray, FloatArray, IntArray
 from service.artifact.noise import gumbel, hash_of
-from service.engine.jobs import DecodedList, DecodeJob
+from service.engine.jobs import DecodedList, ListRequest
 
 MOST_WAITING = 4096
 # Items of a category that its mean is taken of: evenly spread, since more would not change it.
@@ -40,14 +40,14 @@ class DeltaTable:
         listed: DecodedList,
         query: FloatArray,
         offset: float,
-        job: DecodeJob,
+        request: ListRequest,
         allowed: BoolArray,
         noise_level: int | None = None,
     ) -> DecodedList:
-        """The list of a job with the waiting items in it: `query` [d] and `offset` are the decoder's for this row,
-        `allowed` [m] says which items the job's filter admits, `noise_level` is that of the items' noise where sampled
+        """The requested list with the waiting items in it: `query` [d] and `offset` are the decoder's for this row,
+        `allowed` [m] says which items the filter admits, `noise_level` is that of the items' noise where sampled
         lists are drawn item by item. At most k, without repeats, none excluded."""
-        open_ = np.flatnonzero(allowed & ~np.isin(self.items, job.excluded) if len(job.excluded) else allowed)
+        open_ = np.flatnonzero(allowed & ~np.isin(self.items, request.excluded) if len(request.excluded) else allowed)
         if not len(open_):
             return listed
         if len(listed.items) == 0:
@@ -58,20 +58,20 @@ class DeltaTable:
         items = np.concatenate([listed.items, self.items[open_]])
         scores = np.concatenate([listed.scores, waiting])
         log_probs = np.concatenate([listed.log_probs, waiting])
-        if not job.decoding.sampled:
+        if not request.decoding.sampled:
             order = np.argsort(-scores, kind="stable")
         elif noise_level is None:
-            order = _drawn(listed.scores, waiting, job)
+            order = _drawn(listed.scores, waiting, request)
         else:
-            order = _by_key(_keys(items, scores, job, noise_level), len(listed.items))
-        order = order[: job.k]
+            order = _by_key(_keys(items, scores, request, noise_level), len(listed.items))
+        order = order[: request.k]
         return DecodedList(items[order], scores[order], log_probs[order])
 
 
-def _keys(items: IntArray, scores: FloatArray, job: DecodeJob, noise_level: int) -> npt.NDArray[np.float64]:
+def _keys(items: IntArray, scores: FloatArray, request: ListRequest, noise_level: int) -> npt.NDArray[np.float64]:
     """What the sampler orders by (`export.graphs.blend_sampler`), but for a constant: score ÷ temperature + noise."""
-    noise = gumbel(hash_of(noise_level, items), job.seed)
-    return scores.astype(np.float64) * job.decoding.inverse_temperature + noise
+    noise = gumbel(hash_of(noise_level, items), request.seed)
+    return scores.astype(np.float64) * request.decoding.inverse_temperature + noise
 
 
 def _by_key(keys: npt.NDArray[np.float64], n_listed: int) -> IntArray:
@@ -86,19 +86,19 @@ def _by_key(keys: npt.NDArray[np.float64], n_listed: int) -> IntArray:
     return np.array([*order, *waiting], np.int64)
 
 
-def _drawn(listed: FloatArray, scores: FloatArray, job: DecodeJob) -> IntArray:
+def _drawn(listed: FloatArray, scores: FloatArray, request: ListRequest) -> IntArray:
     """Places of at most k items, drawn without replacement by the scores `listed` of the list and `scores` of what
     waits: the list is a draw of paths already, so its next item comes up with the probability that is left in the
     trie, a waiting item with its own.
 
     The probabilities are those before temperature and nucleus: what the paths were drawn from is not known by item.
     """
-    rng = np.random.default_rng(job.seed % 2**63)
+    rng = np.random.default_rng(request.seed % 2**63)
     weight = np.exp(np.minimum(scores.astype(np.float64), 0.0))
     in_trie, taken = 1.0, 0
     order: list[int] = []
     waiting = list(range(len(scores)))
-    while len(order) < job.k and (taken < len(listed) or waiting):
+    while len(order) < request.k and (taken < len(listed) or waiting):
         left = in_trie if taken < len(listed) else 0.0
         at = rng.random() * (left + float(weight[waiting].sum())) - left
         if at < 0 or not waiting:

@@ -18,7 +18,8 @@ from service.artifact.graph_names import NEVER
 from service.artifact.noise import node_hash
 from service.artifact.trie import Trie
 from service.engine.decode.delta_table import DeltaTable
-from service.engine.decode.filters import EVERYTHING, FilterTable, Mask
+from service.engine.decode.filters import FilterTable, Mask
+from service.engine.jobs import EVERYTHING
 from service.engine.onnx_session import Placement, Values
 
 # Stacks of masks on the device, besides the one of everything.

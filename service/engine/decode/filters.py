@@ -18,10 +18,10 @@ import numpy.typing as npt
 from service.artifact.array_types import BoolArray, IntArray
 from service.artifact.catalogue import Catalogue
 from service.artifact.trie import Counts, Trie
+from service.engine.jobs import EVERYTHING
 
 Filters = Mapping[str, Sequence[str]]
 
-EVERYTHING = 0  # everything in stock
 NOTHING = 1  # every filter that no item matches: callers can invent as many of those as they like
 _IDS_MAX = 10_000
 _MASK_BYTES_MAX = 256 * 2**20

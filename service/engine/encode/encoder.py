@@ -55,7 +55,7 @@ class Encoder:
 
     def _events(self, job: EncodeJob) -> EventArrays:
         """New events of a job, the start token included where one is due."""
-        events = EventArrays(job.item, job.type, job.time_ms)
+        events = job.events
         if job.state is not None:
             if job.state.shape != self.shape:
                 raise ModelError("the state is another model's")

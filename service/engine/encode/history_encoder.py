@@ -49,12 +49,12 @@ class HistoryEncoder:
     def _known(self, job: EncodeJob) -> EncoderState | None:
         if job.state is None:
             return None
-        if len(job.item) or job.state.shape != self.shape:
+        if len(job.events) or job.state.shape != self.shape:
             raise ModelError("this model encodes histories whole: an event cannot be added to a state")
         return job.state
 
     def _events(self, job: EncodeJob) -> EventArrays:
-        events = EventArrays(job.item, job.type, job.time_ms)
+        events = job.events
         if job.from_start or not len(events):
             events = self._vocabulary.with_start(events)
         return events.after(max(0, len(events) - self.longest))

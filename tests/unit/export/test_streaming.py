@@ -22,7 +22,8 @@ from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.features import GAP_UNKNOWN, START_TYPE, EventArrays, Vocabulary
 from service.engine.decoding import Decoding
 from service.engine.encoder_state import EncoderState
-from service.engine.engine import Engine, Job, JobResult
+from service.engine.engine import Engine
+from service.engine.jobs import EncodeJob, Job, JobResult, ListRequest
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.data_builders import tiny_dataset
 from tests.support.networks import random_network
@@ -44,27 +45,11 @@ class Streamer:
         self.dtype: StateDtype = model.config.state_dtype
 
     def advance(self, rows: Sequence[tuple[EncoderState | None, EventArrays, bool]]) -> list[EncoderState]:
-        jobs = [
-            Job(
-                state,
-                events.item,
-                events.type,
-                events.time_ms,
-                from_start,
-                np.zeros(self.model.config.n_slots, np.int64),
-                GAP_UNKNOWN,
-                Decoding("greedy"),
-                0,
-                0,
-                NOTHING,
-                0,
-            )
-            for state, events, from_start in rows
-        ]
+        jobs = [EncodeJob(state=state, events=events, from_start=from_start) for state, events, from_start in rows]
         states = []
-        for result in self.engine.run(jobs):
-            assert isinstance(result, JobResult), result
-            states.append(result.state)
+        for result in self.engine.encode(jobs):
+            assert isinstance(result, EncoderState), result
+            states.append(result)
         return states
 
     def stream(self, events: EventArrays, splits: Sequence[int]) -> EncoderState:
@@ -183,9 +168,9 @@ def test_a_state_of_another_shape_fails_that_job_alone(streamer: Streamer) -> No
     foreign = replace(good, h=np.zeros(7, np.float32))
     events = history(np.random.default_rng(4), 2)
     context = np.zeros(streamer.model.config.n_slots, np.int64)
+    request = ListRequest(context=context, gap_ms=GAP_UNKNOWN, decoding=Decoding("greedy"), k=3)
     jobs = [
-        Job(s, *arrays(events), False, context, GAP_UNKNOWN, Decoding("greedy"), 3, 0, NOTHING, 0)
-        for s in (good, foreign, good)
+        Job(encode=EncodeJob(state=s, events=events, from_start=False), request=request) for s in (good, foreign, good)
     ]
     first, second, third = streamer.engine.run(jobs)
     assert isinstance(second, Exception)

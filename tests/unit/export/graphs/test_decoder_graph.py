@@ -21,12 +21,15 @@ from export.graphs.path_sampler import write_sampler
 from model.network.gpt4rec import GPT4Rec
 from model.reference.decoder import ReferenceDecoder, drawn_with, normalise, nucleus
 from service.artifact.array_types import IntArray
-from service.artifact.features import GAP_UNKNOWN
+from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
 from service.artifact.noise import gumbel, node_hash, uniform
 from service.common.errors import ModelError
 from service.engine.decoding import STRATEGIES, WIDTH_BUCKETS, Decoding, dense_width
-from service.engine.engine import Engine, Job, JobResult
+from service.engine.encoder_state import EncoderState
+from service.engine.engine import Engine
+from service.engine.jobs import EncodeJob, Job, JobResult, ListRequest
 from tests.support.artifacts import random_parts, write_artifact
+from tests.support.engine_jobs import requesting
 from tests.support.networks import random_network
 
 BLEND = 0.5
@@ -50,21 +53,14 @@ class Pair:
 
     def job(self, decoding: Decoding, *, k: int = 10, seed: int = 0, history: int = 3, **changes: object) -> Job:
         rng = np.random.default_rng([seed, history])
-        job = Job(
-            None,
-            rng.integers(0, self.n_items, history),
-            np.full(history, 2),
-            np.cumsum(rng.integers(0, 10**7, history)) + 1_600_000_000_000,
-            True,
-            np.zeros(self.model.config.n_slots, np.int64),
-            GAP_UNKNOWN,
-            decoding,
-            k,
-            0,
-            NOTHING,
-            seed,
+        events = EventArrays(
+            item=rng.integers(0, self.n_items, history),
+            type=np.full(history, 2),
+            time_ms=np.cumsum(rng.integers(0, 10**7, history)) + 1_600_000_000_000,
         )
-        return replace(job, **changes)  # type: ignore[arg-type]
+        context = np.zeros(self.model.config.n_slots, np.int64)
+        request = ListRequest(context=context, gap_ms=GAP_UNKNOWN, decoding=decoding, k=k, seed=seed)
+        return requesting(Job(encode=EncodeJob(events=events, from_start=True), request=request), **changes)
 
     def run(self, *jobs: Job) -> list[JobResult]:
         results = self.engine.run(jobs)
@@ -74,21 +70,26 @@ class Pair:
 
     def encoded(self, job: Job) -> Job:
         """The same question with its history already in the state."""
-        state = self.run(replace(job, k=0))[0].state
-        return replace(job, state=state, item=NOTHING, type=NOTHING, time_ms=NOTHING, from_start=False)
+        state = self.engine.encode([job.encode])[0]
+        assert isinstance(state, EncoderState), state
+        return replace(job, encode=EncodeJob(state=state, events=NO_EVENTS, from_start=False))
 
     def query(self, ranking: JobResult, job: Job) -> torch.Tensor:
         """q in torch, from the engine's own state."""
         with torch.no_grad():
             return self.model.query(
-                torch.from_numpy(ranking.state.h), torch.from_numpy(job.context), torch.tensor(job.gap_ms)
+                torch.from_numpy(ranking.state.h),
+                torch.from_numpy(job.request.context),
+                torch.tensor(job.request.gap_ms),
             )
 
     def allowed(self, job: Job) -> list[int]:
         mask = np.ones(self.n_items, bool)
-        if job.allowed:
-            mask = self.engine._tables.filters.mask(job.allowed).counts[-1][self.engine.artifact.trie.item_leaf] > 0
-        mask[job.excluded] = False
+        request = job.request
+        if request.filter_id:
+            counts = self.engine._tables.filters.mask(request.filter_id).counts
+            mask = counts[-1][self.engine.artifact.trie.item_leaf] > 0
+        mask[request.excluded] = False
         return [int(item) for item in np.flatnonzero(mask)]
 
 
@@ -120,16 +121,18 @@ def assert_same_list(pair: Pair, job: Job, ranking: JobResult) -> None:
     """Item by item; two items may trade places only where their scores tie."""
     allowed = pair.allowed(job)
     if not allowed:
-        assert len(ranking.items) == 0
+        assert len(ranking.decoded.items) == 0
         return
     query = pair.query(ranking, job)
-    want = pair.reference.decode(query, job.decoding, job.k, job.run_width, allowed, job.seed)
-    assert len(ranking.items) == len(want)
-    for rank, (item, score, one) in enumerate(zip(ranking.items, ranking.scores, want, strict=True)):
+    want = pair.reference.decode(
+        query, job.request.decoding, job.request.k, job.request.run_width, allowed, job.request.seed
+    )
+    assert len(ranking.decoded.items) == len(want)
+    for rank, (item, score, one) in enumerate(zip(ranking.decoded.items, ranking.decoded.scores, want, strict=True)):
         tied = abs(score - one.score) < 1e-4
-        assert item == one.item or tied, (rank, ranking.items, want)
+        assert item == one.item or tied, (rank, ranking.decoded.items, want)
         if item == one.item:
-            assert abs(ranking.log_probs[rank] - one.log_prob) < 1e-4
+            assert abs(ranking.decoded.log_probs[rank] - one.log_prob) < 1e-4
             assert tied
 
 
@@ -156,7 +159,7 @@ def test_onnx_equals_torch_and_the_slow_reference(
         k=k,
         seed=seed,
         history=history,
-        allowed=pair.engine.filter_id(chosen),
+        filter_id=pair.engine.filter_id(chosen),
         excluded=np.array(excluded, np.int64),
     )
     assert_same_list(pair, job, pair.run(job)[0])
@@ -177,8 +180,8 @@ def test_extreme_policies_equal_the_slow_reference_in_every_place(three: Pair, d
     jobs = [three.job(decoding, k=35, seed=seed, history=seed % 7) for seed in range(25)]
     for job, ranking in zip(jobs, three.run(*jobs), strict=True):
         query = three.query(ranking, job)
-        want = three.reference.decode(query, decoding, 35, job.run_width, range(40), job.seed)
-        assert ranking.items.tolist() == [one.item for one in want]
+        want = three.reference.decode(query, decoding, 35, job.request.run_width, range(40), job.request.seed)
+        assert ranking.decoded.items.tolist() == [one.item for one in want]
 
 
 @CHECKED
@@ -193,8 +196,8 @@ def test_every_recommended_item_is_in_the_catalogue_and_allowed_and_not_excluded
     pair: Pair, decoding: Decoding, k: int, seed: int, chosen: dict[str, list[str]], excluded: list[int]
 ) -> None:
     number = pair.engine.filter_id(chosen)
-    job = pair.job(decoding, k=k, seed=seed, allowed=number, excluded=np.array(excluded, np.int64))
-    items = pair.run(job)[0].items.tolist()
+    job = pair.job(decoding, k=k, seed=seed, filter_id=number, excluded=np.array(excluded, np.int64))
+    items = pair.run(job)[0].decoded.items.tolist()
     assert set(items) <= set(pair.allowed(job))
     for item in items:
         for field, values in chosen.items():
@@ -211,8 +214,8 @@ def test_every_recommended_item_is_in_the_catalogue_and_allowed_and_not_excluded
 def test_k_items_whenever_k_are_allowed_and_no_duplicates(
     pair: Pair, decoding: Decoding, k: int, chosen: dict[str, list[str]], excluded: list[int]
 ) -> None:
-    job = pair.job(decoding, k=k, allowed=pair.engine.filter_id(chosen), excluded=np.array(excluded, np.int64))
-    items = pair.run(job)[0].items.tolist()
+    job = pair.job(decoding, k=k, filter_id=pair.engine.filter_id(chosen), excluded=np.array(excluded, np.int64))
+    items = pair.run(job)[0].decoded.items.tolist()
     assert len(items) == min(k, len(pair.allowed(job)))
     assert len(set(items)) == len(items)
 
@@ -231,9 +234,9 @@ def test_same_seed_same_answer_alone_and_in_any_batch(
 ) -> None:
     """From the same state: encoding in another batch may round a stored key the other way."""
     rows = [
-        replace(
+        requesting(
             pair.encoded(pair.job(decoding, k=k, seed=seed, history=seed % 5)),
-            allowed=pair.engine.filter_id(chosen),
+            filter_id=pair.engine.filter_id(chosen),
             excluded=excluded,
         )
         for decoding, k, seed, chosen, excluded in jobs
@@ -241,22 +244,22 @@ def test_same_seed_same_answer_alone_and_in_any_batch(
     together = pair.run(*rows)
     for row, ranking in zip(rows, together, strict=True):
         alone = pair.run(row)[0]
-        np.testing.assert_array_equal(alone.items, ranking.items)
-        np.testing.assert_allclose(alone.scores, ranking.scores, atol=1e-5)
+        np.testing.assert_array_equal(alone.decoded.items, ranking.decoded.items)
+        np.testing.assert_allclose(alone.decoded.scores, ranking.decoded.scores, atol=1e-5)
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "beam"])
 def test_greedy_and_beam_do_not_depend_on_the_seed(three: Pair, strategy: str) -> None:
     decoding = Decoding(strategy)  # type: ignore[arg-type]
     base = three.job(decoding)
-    lists = [three.run(replace(base, seed=seed))[0].items.tolist() for seed in range(5)]
+    lists = [three.run(requesting(base, seed=seed))[0].decoded.items.tolist() for seed in range(5)]
     assert all(items == lists[0] for items in lists)
 
 
 @pytest.mark.parametrize("strategy", ["top_p", "temperature"])
 def test_sampled_lists_change_with_the_seed(three: Pair, strategy: str) -> None:
     base = three.job(Decoding(strategy, temperature=1.2))  # type: ignore[arg-type]
-    lists = {tuple(three.run(replace(base, seed=seed))[0].items.tolist()) for seed in range(20)}
+    lists = {tuple(three.run(requesting(base, seed=seed))[0].decoded.items.tolist()) for seed in range(20)}
     assert len(lists) > 10
 
 
@@ -271,19 +274,19 @@ def test_beam_finds_lists_of_higher_mean_log_probability_than_greedy(tmp_path: P
     for strategy in ("greedy", "beam"):
         decoding = Decoding(strategy)
         rankings = maker.run(*(maker.job(decoding, k=8, seed=seed) for seed in range(60)))
-        means[strategy] = np.array([ranking.log_probs.mean() for ranking in rankings])
+        means[strategy] = np.array([ranking.decoded.log_probs.mean() for ranking in rankings])
     assert (means["beam"] >= means["greedy"] - 1e-5).mean() > 0.95
     assert means["beam"].mean() > means["greedy"].mean() + 1e-3
 
 
 def exact_probabilities(pair: Pair, job: Job, ranking: JobResult) -> dict[int, float]:
     """Of being drawn first, for the items inside the nucleus: along paths, or by the blend where that is drawn from."""
-    query, reference = pair.query(ranking, job), pair.reference
+    query, reference, request = pair.query(ranking, job), pair.reference, job.request
     if not reference.dense:
-        return reference.item_probabilities(query, job.decoding, pair.allowed(job))
-    scored = reference.candidates(query, job.decoding, job.k, job.run_width, pair.allowed(job))
-    log_probs = drawn_with(scored, job.decoding)
-    inside = nucleus(log_probs, job.decoding.nucleus)
+        return reference.item_probabilities(query, request.decoding, pair.allowed(job))
+    scored = reference.candidates(query, request.decoding, request.k, request.run_width, pair.allowed(job))
+    log_probs = drawn_with(scored, request.decoding)
+    inside = nucleus(log_probs, request.decoding.nucleus)
     return {item: math.exp(p) for item, p in normalise({item: log_probs[item] for item in inside}).items()}
 
 
@@ -295,7 +298,7 @@ def test_top_p_draws_from_the_nucleus_first_and_fills_up_outside_only_when_it_mu
         job = three.job(decoding, k=20, seed=seed, history=seed % 6)
         ranking = three.run(job)[0]
         probabilities = exact_probabilities(three, job, ranking)
-        inside = [item in probabilities for item in ranking.items.tolist()]
+        inside = [item in probabilities for item in ranking.decoded.items.tolist()]
         drawn = sum(inside)
         assert inside == [True] * drawn + [False] * (20 - drawn)
         assert drawn == min(20, len(probabilities))
@@ -310,13 +313,13 @@ def test_lists_are_drawn_from_no_more_candidates_than_the_reference_has(tmp_path
     """In a catalogue that is larger than what is drawn from, with and without a filter."""
     pair = Pair(random_network(seed=4, n_items=400, sizes=(8, 8, 8)), tmp_path)
     number = pair.engine.filter_id({"brand": ["y"]})
-    assert len(pair.allowed(pair.job(decoding, allowed=number))) > dense_width(10, 16, sampled=True)
+    assert len(pair.allowed(pair.job(decoding, filter_id=number))) > dense_width(10, 16, sampled=True)
     for seed in range(20):
-        job = pair.job(decoding, seed=seed, allowed=number if seed % 2 else 0, excluded=np.arange(seed))
+        job = pair.job(decoding, seed=seed, filter_id=number if seed % 2 else 0, excluded=np.arange(seed))
         ranking = pair.run(job)[0]
         assert_same_list(pair, job, ranking)
         inside = exact_probabilities(pair, job, ranking)
-        drawn = [item in inside for item in ranking.items.tolist()]
+        drawn = [item in inside for item in ranking.decoded.items.tolist()]
         assert drawn == sorted(drawn, reverse=True)
 
 
@@ -330,8 +333,9 @@ def test_an_artefact_whose_sampler_goes_down_paths_is_served_as_it_is(
     for seed in range(10):
         assert_same_list(pair, *_asked(pair, Decoding("beam"), seed))
         job, ranking = _asked(pair, Decoding("temperature", temperature=1.2), seed)
-        want = along_paths.decode(pair.query(ranking, job), job.decoding, job.k, job.run_width, range(40), seed)
-        assert ranking.items.tolist() == [one.item for one in want]
+        query, request = pair.query(ranking, job), job.request
+        want = along_paths.decode(query, request.decoding, request.k, request.run_width, range(40), seed)
+        assert ranking.decoded.items.tolist() == [one.item for one in want]
 
 
 def _asked(pair: Pair, decoding: Decoding, seed: int) -> tuple[Job, JobResult]:
@@ -343,8 +347,8 @@ def test_temperature_spreads_the_first_pick(three: Pair) -> None:
     spread = []
     for temperature in (0.3, 1.0, 3.0):
         base = three.job(Decoding("temperature", temperature=temperature), k=1)
-        rankings = three.run(*(replace(base, seed=seed) for seed in range(400)))
-        counts = Counter(int(ranking.items[0]) for ranking in rankings)
+        rankings = three.run(*(requesting(base, seed=seed) for seed in range(400)))
+        counts = Counter(int(ranking.decoded.items[0]) for ranking in rankings)
         spread.append(stats.entropy(list(counts.values())))
     assert spread[0] < spread[1] < spread[2]
 
@@ -361,8 +365,8 @@ def test_sampling_frequencies_match_the_exact_probabilities_without_replacement(
     counts: Counter[tuple[int, ...]] = Counter()
     ready = pair.encoded(base)
     for at in range(0, draws, 500):
-        rankings = pair.run(*(replace(ready, seed=seed) for seed in range(at, at + 500)))
-        counts.update(tuple(ranking.items.tolist()) for ranking in rankings)
+        rankings = pair.run(*(requesting(ready, seed=seed) for seed in range(at, at + 500)))
+        counts.update(tuple(ranking.decoded.items.tolist()) for ranking in rankings)
     p = exact_probabilities(pair, ready, pair.run(ready)[0])
     assert sum(p.values()) == pytest.approx(1.0)
     exact = {(a, b): p[a] * p[b] / (1 - p[a]) for a, b in permutations(p, 2)}
@@ -396,13 +400,13 @@ def test_levels_do_not_share_noise() -> None:
 @pytest.mark.parametrize("width", WIDTH_BUCKETS)
 def test_a_wider_beam_never_loses_an_item_it_must_list(three: Pair, width: int) -> None:
     k = min(width, three.n_items)
-    items = three.run(three.job(Decoding("greedy"), k=k, width=width))[0].items
+    items = three.run(three.job(Decoding("greedy"), k=k, width=width))[0].decoded.items
     assert len(set(items.tolist())) == k
 
 
 def test_a_list_longer_than_the_beam_is_refused_for_that_job_alone(three: Pair) -> None:
     good = three.job(Decoding("greedy"), k=8, width=8)
-    bad = replace(good, k=9)
+    bad = requesting(good, k=9)
     first, second, third = three.engine.run([good, bad, good])
     assert isinstance(second, Exception)
     assert isinstance(first, JobResult)
@@ -411,8 +415,9 @@ def test_a_list_longer_than_the_beam_is_refused_for_that_job_alone(three: Pair) 
 
 def test_a_network_that_is_not_finite_is_an_error_and_no_short_list(three: Pair) -> None:
     good = three.encoded(three.job(Decoding("beam")))
-    assert good.state is not None
-    bad = replace(good, state=replace(good.state, h=good.state.h * np.float32(np.nan)))
+    state = good.encode.state
+    assert state is not None
+    bad = replace(good, encode=replace(good.encode, state=replace(state, h=state.h * np.float32(np.nan))))
     first, second, third = three.engine.run([good, bad, good])
     assert isinstance(second, ModelError)
     assert isinstance(first, JobResult)
@@ -430,6 +435,6 @@ def test_float16_graphs_agree_within_their_tolerance(tmp_path: Path) -> None:
         job = pair.job(Decoding("beam"), seed=seed)
         rough, exact = half.run([job])[0], pair.run(job)[0]
         assert isinstance(rough, JobResult)
-        shared += len(set(rough.items.tolist()) & set(exact.items.tolist()))
-        assert rough.scores.dtype == np.float32
+        shared += len(set(rough.decoded.items.tolist()) & set(exact.decoded.items.tolist()))
+        assert rough.decoded.scores.dtype == np.float32
     assert shared >= 0.99 * 400

@@ -19,8 +19,10 @@ from service.artifact.features import GAP_UNKNOWN, EventArrays
 from service.catalogue.updates import Likeness, assemble, build
 from service.catalogue.updates_file import parse
 from service.engine.decoding import Decoding
-from service.engine.engine import DecodedList, DecodeJob, Engine
+from service.engine.engine import Engine
+from service.engine.jobs import DecodedList, DecodeJob, ListRequest
 from tests.support.artifacts import random_parts, write_artifact
+from tests.support.engine_jobs import requesting
 from tests.support.networks import random_network
 
 N_ITEMS = 200
@@ -46,9 +48,8 @@ def engine(folder: Path) -> Engine:
 
 def job(engine: Engine, seed: int, **changes: Any) -> DecodeJob:
     h = np.random.default_rng(seed).standard_normal(engine.artifact.network["d_model"]).astype(np.float32)
-    nothing = np.zeros(0, np.int64)
-    base = DecodeJob(h, np.zeros(3, np.int64), GAP_UNKNOWN, GREEDY, 10, 0, nothing, 0)
-    return replace(base, **changes)
+    request = ListRequest(context=np.zeros(3, np.int64), gap_ms=GAP_UNKNOWN, decoding=GREEDY, k=10)
+    return requesting(DecodeJob(h=h, request=request), **changes)
 
 
 def listed(engine: Engine, *jobs: DecodeJob) -> list[DecodedList]:
@@ -75,14 +76,14 @@ def query(engine: Engine, one: DecodeJob) -> Any:
 def best(engine: Engine, one: DecodeJob, allowed: IntArray) -> list[int]:
     """The allowed items with the largest q · e, one after the other."""
     score = engine.artifact.item_table[allowed] @ query(engine, one)
-    return [int(item) for item in allowed[np.argsort(-score, kind="stable")][: one.k]]
+    return [int(item) for item in allowed[np.argsort(-score, kind="stable")][: one.request.k]]
 
 
 def allowed_items(engine: Engine, one: DecodeJob) -> IntArray:
-    mask = engine._tables.filters.mask(one.allowed)
+    mask = engine._tables.filters.mask(one.request.filter_id)
     trie = engine.artifact.trie
     items = np.sort(trie.leaf_item[mask.counts[-1] > 0])
-    return items[~np.isin(items, one.excluded)]
+    return items[~np.isin(items, one.request.excluded)]
 
 
 @CHECKED
@@ -98,7 +99,7 @@ def test_ranked_by_the_dense_score_alone_a_list_is_the_exhaustive_one(
 ) -> None:
     engine.set_blend(1.0)
     out = np.array(excluded, np.int64)
-    asked = job(engine, seed, k=k, allowed=engine.filter_id(chosen), excluded=out, decoding=decoding)
+    asked = job(engine, seed, k=k, filter_id=engine.filter_id(chosen), excluded=out, decoding=decoding)
     assert listed(engine, asked)[0].items.tolist() == best(engine, asked, allowed_items(engine, asked))
 
 
@@ -158,7 +159,7 @@ def test_stock_and_new_items_are_candidates_as_soon_as_the_trie_has_them(folder:
         assert after.items.tolist() == best(engine, one, allowed_items(engine, one))
         assert int(before[1].items[0]) not in after.items
     assert first in listed(engine, asked[0])[0].items
-    drawn = listed(engine, *(replace(one, decoding=COLD) for one in asked))
+    drawn = listed(engine, *(requesting(one, decoding=COLD) for one in asked))
     assert [one.items.tolist() for one in drawn] == [one.items.tolist() for one in listed(engine, *asked)]
     engine.set_dense_candidates(False)
     assert listed(engine, *asked)
@@ -168,7 +169,7 @@ def test_sampled_lists_have_items_that_the_beam_alone_misses(engine: Engine) -> 
     asked = [job(engine, row, decoding=Decoding("temperature")) for row in range(30)]
     joined = [set(one.items.tolist()) for one in listed(engine, *asked)]
     engine.set_dense_candidates(False)
-    beams = listed(engine, *(replace(one, k=16, width=16, decoding=GREEDY) for one in asked))
+    beams = listed(engine, *(requesting(one, k=16, width=16, decoding=GREEDY) for one in asked))
     found = [set(one.items.tolist()) for one in beams]
     alone = [set(one.items.tolist()) for one in listed(engine, *asked)]
     assert all(one <= of for one, of in zip(alone, found, strict=True)), "drawn from the beam's 16"

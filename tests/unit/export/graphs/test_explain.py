@@ -23,8 +23,9 @@ from service.artifact.artifact import EXPLAINER, Artifact, ArtifactFileError
 from service.artifact.features import EventArrays
 from service.common.errors import ModelError
 from service.engine.encoder_state import EncoderState
-from service.engine.engine import EncodeJob, Engine
+from service.engine.engine import Engine
 from service.engine.interface import Explaining
+from service.engine.jobs import EncodeJob
 from service.engine.onnx_session import Placement
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.fakes import FakeEngine
@@ -69,7 +70,7 @@ def test_shares_add_up_to_one_and_the_hidden_state_is_the_encoders(tmp_path: Pat
         assert why.start + why.weight.sum() == pytest.approx(1.0, abs=1e-4)
         assert why.weight.min() >= 0.0
         assert len(why.weight) == n
-        state = engine.encode([EncodeJob(None, events.item, events.type, events.time_ms, True)])[0]
+        state = engine.encode([EncodeJob(events=events, from_start=True)])[0]
         assert isinstance(state, EncoderState)
         np.testing.assert_allclose(why.h, state.h, atol=2e-2)
 

@@ -20,7 +20,8 @@ from service.artifact.features import GAP_UNKNOWN, EventArrays
 from service.common.errors import ModelError
 from service.engine.decoding import Decoding
 from service.engine.encoder_state import EncoderState
-from service.engine.engine import EncodeJob, Engine, Job
+from service.engine.engine import Engine
+from service.engine.jobs import EncodeJob, Job, ListRequest
 from service.history import state_blob
 from service.history.state_blob import VersionedState
 from service.lifecycle import canary
@@ -45,7 +46,7 @@ def history(seed: int, n: int) -> EventArrays:
 def job(events: EventArrays, state: EncoderState | None = None) -> EncodeJob:
     """As the service asks for a history."""
     kept = events.after(max(0, len(events) - WINDOW))
-    return EncodeJob(state, kept.item, kept.type, kept.time_ms, len(events) <= WINDOW and state is None)
+    return EncodeJob(state=state, events=kept, from_start=len(events) <= WINDOW and state is None)
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -117,15 +118,11 @@ def test_the_engine_warms_up_and_lists_for_nobody_and_for_long_histories(served:
     engine = Engine(served[1], device="cpu", threads=1)
     engine.warm_up()
     unknown = engine.artifact.vocabulary.context.encode({})
-    nothing = np.zeros(0, np.int64)
     for n in (0, 1, WINDOW, 3 * WINDOW):
-        e = job(history(n, n))
-        row = Job(
-            None, e.item, e.type, e.time_ms, e.from_start, unknown, GAP_UNKNOWN, Decoding("beam"), 10, 0, nothing, 0
-        )
-        [listed] = engine.run([row])
-        assert not isinstance(listed, Exception)
-        assert len(set(listed.items.tolist())) == 10
+        request = ListRequest(context=unknown, gap_ms=GAP_UNKNOWN, decoding=Decoding("beam"), k=10)
+        [result] = engine.run([Job(encode=job(history(n, n)), request=request)])
+        assert not isinstance(result, Exception)
+        assert len(set(result.decoded.items.tolist())) == 10
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

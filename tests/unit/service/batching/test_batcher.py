@@ -18,7 +18,7 @@ from service.common.deadline import Deadline
 from service.common.errors import DeadlineExceeded, ModelAttemptFailed, ModelError, Overloaded
 from service.common.metrics import Metrics
 from service.engine.decoding import Decoding
-from service.engine.jobs import DecodedList, DecodeJob
+from service.engine.jobs import DecodedList, DecodeJob, ListRequest
 from tests.support.aio import asynchronous, eventually
 from tests.support.clock import FakeClock
 from tests.support.fakes import FakeEngine
@@ -28,11 +28,8 @@ Decoder = Batcher[DecodeJob, DecodedList]
 
 
 def job(k: int = 1, width: int | None = None, *, bad: bool = False) -> DecodeJob:
-    return DecodeJob(
-        h=np.full(4, np.nan if bad else 0.0, np.float32), context=_NOTHING, gap_ms=-1,
-        decoding=Decoding("greedy"), k=k, allowed=0,
-        excluded=_NOTHING, seed=0, width=width,
-    )  # fmt: skip
+    request = ListRequest(context=_NOTHING, gap_ms=-1, decoding=Decoding("greedy"), k=k, width=width)
+    return DecodeJob(h=np.full(4, np.nan if bad else 0.0, np.float32), request=request)
 
 
 def soon(seconds: float = 20.0) -> Deadline:
@@ -42,7 +39,12 @@ def soon(seconds: float = 20.0) -> Deadline:
 @asynccontextmanager
 async def batching(engine: FakeEngine, threads: int = 1, **limits: Any) -> AsyncIterator[Decoder]:
     batcher = Batcher(
-        engine.decode, Metrics(), BatchLimits(**limits), group=lambda job: job.width, name="decode", threads=threads
+        engine.decode,
+        Metrics(),
+        BatchLimits(**limits),
+        group=lambda job: job.request.width,
+        name="decode",
+        threads=threads,
     )
     batcher.start()
     try:
@@ -126,7 +128,7 @@ async def test_a_job_that_would_be_late_even_alone_gives_way_to_those_behind_it(
             await late
         await asyncio.gather(held, after)
         assert len((await batcher.submit(job(k=3), soon(3.0))).items) == 3  # nobody is behind it: it is tried
-    assert [j.k for j in engine.jobs] == [1, 2, 3]
+    assert [j.request.k for j in engine.jobs] == [1, 2, 3]
 
 
 @asynchronous
@@ -136,7 +138,7 @@ async def test_a_forecast_counts_the_run_under_way_and_every_group_that_waits() 
         engine.decode,
         Metrics(),
         BatchLimits(batch_max=2, window_s=0.0),
-        group=lambda job: job.width,
+        group=lambda job: job.request.width,
         name="decode",
         clock=clock,
     )
@@ -176,7 +178,7 @@ async def test_an_expired_job_never_reaches_the_engine() -> None:
             engine.go.set()
         await held
         await batcher.submit(job(k=2), soon())
-    assert [j.k for j in engine.jobs] == [1, 2]
+    assert [j.request.k for j in engine.jobs] == [1, 2]
 
 
 @asynchronous
@@ -191,7 +193,7 @@ async def test_a_job_whose_caller_went_away_never_reaches_the_engine() -> None:
             engine.go.set()
         await held
         await batcher.submit(job(k=2), soon())
-    assert [j.k for j in engine.jobs] == [1, 2]
+    assert [j.request.k for j in engine.jobs] == [1, 2]
 
 
 @asynchronous
@@ -300,7 +302,7 @@ async def test_a_run_takes_jobs_of_one_group_and_the_others_keep_their_order() -
             engine.go.set()
         await asyncio.gather(held, *rest)
     assert engine.batches == [1, 3, 3]
-    assert [job.width for job in engine.jobs[1:]] == [8, 8, 8, 64, 64, 64]
+    assert [job.request.width for job in engine.jobs[1:]] == [8, 8, 8, 64, 64, 64]
 
 
 @asynchronous

@@ -14,7 +14,8 @@ from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN
 from service.catalogue.updates import CatalogueUpdates
 from service.engine.decoding import Decoding
-from service.engine.engine import DecodedList, DecodeJob, EncodeJob, Engine
+from service.engine.engine import Engine
+from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
 from tests.support.artifacts import write_artifact
 
 STRATEGIES = [Decoding("greedy"), Decoding("beam"), Decoding("top_p"), Decoding("temperature", temperature=1.2)]
@@ -36,10 +37,14 @@ class Live:
         assert self.updates.poll()
 
     def list(self, k: int = 10, decoding: Decoding = STRATEGIES[1], **other: object) -> DecodedList:
-        given = {"allowed": 0, "excluded": NOTHING, "seed": 1, "width": 64} | other
-        context = np.zeros(self.exported.network["n_slots"], np.int64)
-        job = DecodeJob(self.h, context, GAP_UNKNOWN, decoding, k, **given)  # type: ignore[arg-type]
-        found = self.engine.decode([job])[0]
+        request = ListRequest(
+            context=np.zeros(self.exported.network["n_slots"], np.int64),
+            gap_ms=GAP_UNKNOWN,
+            decoding=decoding,
+            k=k,
+            **{"seed": 1, "width": 64} | other,  # type: ignore[arg-type]
+        )
+        found = self.engine.decode([DecodeJob(h=self.h, request=request)])[0]
         if isinstance(found, Exception):
             raise found
         return found
@@ -84,8 +89,8 @@ def test_a_new_item_is_found_by_its_filter_and_by_no_other(live: Live) -> None:
             ({"category": ["brand new"], "brand": ["x"]}, False),
         ):
             number = live.engine.filter_id(filters)
-            assert (first in live.list(k=60, allowed=number).items) is there, filters
-        assert live.list(k=60, allowed=live.engine.filter_id({"category": ["brand new"]})).items.tolist() == [first]
+            assert (first in live.list(k=60, filter_id=number).items) is there, filters
+        assert live.list(k=60, filter_id=live.engine.filter_id({"category": ["brand new"]})).items.tolist() == [first]
         live.updates.rebuild()
 
 
@@ -102,13 +107,13 @@ def test_a_new_item_scores_as_its_like_does_in_dense_terms(live: Live) -> None:
 
 def test_out_of_stock_holds_for_filters_that_were_asked_for_before(live: Live) -> None:
     number = live.engine.filter_id({"brand": ["x"]})
-    before = set(live.list(k=60, allowed=number).items.tolist())
+    before = set(live.list(k=60, filter_id=number).items.tolist())
     gone = sorted(before)[:3]
     live.write(*({"item_id": live.exported.catalogue.item_id(item), "in_stock": False} for item in gone))
     assert live.engine.filter_id({"brand": ["x"]}) == number
-    assert set(live.list(k=60, allowed=number).items.tolist()) == before - set(gone)
+    assert set(live.list(k=60, filter_id=number).items.tolist()) == before - set(gone)
     live.write({"item_id": live.exported.catalogue.item_id(gone[0]), "in_stock": True})
-    assert set(live.list(k=60, allowed=number).items.tolist()) == before
+    assert set(live.list(k=60, filter_id=number).items.tolist()) == before
 
 
 def test_events_of_a_new_item_are_unknown_before_the_rebuild_and_its_own_after(live: Live) -> None:
@@ -116,7 +121,7 @@ def test_events_of_a_new_item_are_unknown_before_the_rebuild_and_its_own_after(l
 
     def encode(item_id: str) -> FloatArray:
         events = live.engine.artifact.vocabulary.events([item_id], ["click"], [1])
-        state = live.engine.encode([EncodeJob(None, events.item, events.type, events.time_ms, True)])[0]
+        state = live.engine.encode([EncodeJob(events=events, from_start=True)])[0]
         assert not isinstance(state, Exception)
         return state.h
 

@@ -19,14 +19,14 @@ from model.evaluation.rankers import engine_ranker
 from model.training.config import TrainConfig
 from model.training.run_folder import split_of
 from service.artifact.artifact import Artifact, ArtifactFileError
-from service.artifact.features import GAP_UNKNOWN
+from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
 from service.artifact.repeat_purchase import Repeat
 from service.common.errors import ModelError
 from service.engine.baseline_engine import BaselineEngine
 from service.engine.decoding import Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.factory import open_engine
-from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
+from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
 from service.history import state_blob
 from service.history.state_blob import VersionedState
 from service.lifecycle import canary
@@ -95,11 +95,18 @@ def test_every_item_is_allowed_and_not_excluded_and_there_are_k_whenever_k_are_a
     number, allowed = engine.filter_id(filters), catalogue.allowed(filters)
     assert allowed is not None
     excluded = np.flatnonzero(allowed)[:3].astype(np.int64)
-    [state] = engine.encode([EncodeJob(None, np.arange(6), NOTHING, NOTHING, True)])
+    [state] = engine.encode([EncodeJob(events=EventArrays(np.arange(6), NOTHING, NOTHING), from_start=True)])
     assert isinstance(state, EncoderState)
     for k in (1, 5, 50):
-        job = DecodeJob(state.h, NOTHING, GAP_UNKNOWN, Decoding("greedy"), k, number, excluded, 0)
-        [listed] = engine.decode([job])
+        request = ListRequest(
+            context=NOTHING,
+            gap_ms=GAP_UNKNOWN,
+            decoding=Decoding("greedy"),
+            k=k,
+            filter_id=number,
+            excluded=excluded,
+        )
+        [listed] = engine.decode([DecodeJob(h=state.h, request=request)])
         assert isinstance(listed, DecodedList)
         items = listed.items.tolist()
         assert len(items) == len(set(items)) == min(k, int(allowed.sum()) - 3)
@@ -110,7 +117,8 @@ def test_every_item_is_allowed_and_not_excluded_and_there_are_k_whenever_k_are_a
 def test_its_state_is_the_newest_items_and_takes_no_event(engine: BaselineEngine) -> None:
     field = engine.receptive_field
     items = np.arange(field + 5) % 30
-    [state] = engine.encode([EncodeJob(None, items, np.zeros_like(items), np.zeros_like(items), True)])
+    events = EventArrays(items, np.zeros_like(items), np.zeros_like(items))
+    [state] = engine.encode([EncodeJob(events=events, from_start=True)])
     assert isinstance(state, EncoderState)
     assert state.h.tolist() == items[-field:].tolist()
     read = state_blob.unpack(
@@ -118,7 +126,8 @@ def test_its_state_is_the_newest_items_and_takes_no_event(engine: BaselineEngine
     )
     assert read is not None and (read.h == state.h).all()
     again, refused = engine.encode([
-        EncodeJob(state, NOTHING, NOTHING, NOTHING, False), EncodeJob(state, items, items, items, False)
+        EncodeJob(state=state, events=NO_EVENTS, from_start=False),
+        EncodeJob(state=state, events=events, from_start=False),
     ])  # fmt: skip
     assert again is state and isinstance(refused, ModelError)
 

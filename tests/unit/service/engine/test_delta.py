@@ -12,15 +12,21 @@ from hypothesis import strategies as st
 from service.artifact.noise import gumbel, node_hash
 from service.engine.decode.delta_table import DeltaTable, like_vector
 from service.engine.decoding import Decoding
-from service.engine.jobs import DecodedList, DecodeJob
+from service.engine.jobs import DecodedList, ListRequest
 
 D = 8
 NO_CONTEXT = np.zeros(0, np.int64)
 
 
-def job(k: int, excluded: list[int], decoding: Decoding | None = None, seed: int = 0) -> DecodeJob:
-    h = np.zeros(D, np.float32)
-    return DecodeJob(h, NO_CONTEXT, -1, decoding or Decoding("beam"), k, 0, np.array(excluded, np.int64), seed)
+def asking(k: int, excluded: list[int], decoding: Decoding | None = None, seed: int = 0) -> ListRequest:
+    return ListRequest(
+        context=NO_CONTEXT,
+        gap_ms=-1,
+        decoding=decoding or Decoding("beam"),
+        k=k,
+        excluded=np.array(excluded, np.int64),
+        seed=seed,
+    )
 
 
 def listed(scores: list[float]) -> DecodedList:
@@ -55,13 +61,13 @@ def test_merged_lists_are_allowed_not_excluded_and_without_repeats(
     given = given[:k]
     delta, before = table(rng, m), listed(given)
     allowed = np.array(data.draw(st.lists(st.booleans(), min_size=m, max_size=m)))
-    query, asked = rng.standard_normal(D).astype(np.float32), job(k, sorted(excluded), decoding, seed)
-    merged = delta.merge(before, query, -2.0, asked, allowed, noise_level)
+    query, request = rng.standard_normal(D).astype(np.float32), asking(k, sorted(excluded), decoding, seed)
+    merged = delta.merge(before, query, -2.0, request, allowed, noise_level)
     possible = {100 + at for at in range(m) if allowed[at]} - excluded
     items = merged.items.tolist()
     assert len(set(items)) == len(items) == min(k, len(given) + len(possible))
     assert set(items) <= possible | set(before.items.tolist())
-    again = delta.merge(before, query, -2.0, asked, allowed, noise_level)
+    again = delta.merge(before, query, -2.0, request, allowed, noise_level)
     assert again.items.tolist() == items, "the same seed gives the same list"
     offset = -2.0 if given else 0.0  # nothing to compare with
     expected = {100 + at: float(delta.vectors[at] @ query) + offset for at in range(m)}
@@ -77,9 +83,9 @@ def test_merged_lists_are_allowed_not_excluded_and_without_repeats(
 def test_without_an_item_to_show_the_list_is_returned_as_it_is() -> None:
     delta, before = table(np.random.default_rng(0), 2), listed([-1.0, -2.0])
     query = np.ones(D, np.float32)
-    assert delta.merge(before, query, 0.0, job(5, []), np.zeros(2, np.bool_)) is before
-    assert delta.merge(before, query, 0.0, job(5, [100, 101]), np.ones(2, np.bool_)) is before
-    assert delta.merge(before, query * np.nan, 0.0, job(5, []), np.ones(2, np.bool_)) is before
+    assert delta.merge(before, query, 0.0, asking(5, []), np.zeros(2, np.bool_)) is before
+    assert delta.merge(before, query, 0.0, asking(5, [100, 101]), np.ones(2, np.bool_)) is before
+    assert delta.merge(before, query * np.nan, 0.0, asking(5, []), np.ones(2, np.bool_)) is before
 
 
 def test_a_sampled_list_takes_new_items_in_by_their_share() -> None:
@@ -89,7 +95,9 @@ def test_a_sampled_list_takes_new_items_in_by_their_share() -> None:
     before = DecodedList(np.array([1]), np.zeros(1, np.float32), np.array([math.log(0.9)], np.float32))
     query = np.zeros(D, np.float32)
     first = [
-        int(delta.merge(before, query, math.log(0.5), job(1, [], Decoding("top_p"), seed), np.ones(1, bool)).items[0])
+        int(
+            delta.merge(before, query, math.log(0.5), asking(1, [], Decoding("top_p"), seed), np.ones(1, bool)).items[0]
+        )
         for seed in range(2000)
     ]
     assert first.count(100) / 2000 == pytest.approx(1 / 3, abs=0.04)
@@ -108,7 +116,7 @@ def test_where_items_are_drawn_a_waiting_one_is_drawn_as_if_it_had_been_a_candid
         key = everybody / temperature + gumbel(node_hash(3, 42), seed)
         alone, together = np.argsort(-key[:40])[:10], np.argsort(-key)[:10]
         before = DecodedList(alone, score[alone], score[alone])
-        merged = delta.merge(before, query, -4.0, job(10, [], decoding, seed), np.ones(2, bool), noise_level=3)
+        merged = delta.merge(before, query, -4.0, asking(10, [], decoding, seed), np.ones(2, bool), noise_level=3)
         assert merged.items.tolist() == together.tolist()
         taken += int((together >= 40).sum())
     assert taken > 20

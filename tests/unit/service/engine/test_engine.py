@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.artifact.features import GAP_UNKNOWN
+from service.artifact.features import GAP_UNKNOWN, EventArrays
 from service.artifact.trie import Trie
 from service.engine.decode import device_tables
 from service.engine.decode.closed_nodes import closed_nodes
 from service.engine.decode.filters import FilterTable
 from service.engine.decoding import STRATEGIES, Decoding
 from service.engine.encoder_state import EncoderState
-from service.engine.engine import DecodedList, DecodeJob, EncodeJob, Engine
+from service.engine.engine import Engine
+from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
 from service.engine.onnx_session import GraphSession, Placement
 from tests.support.artifacts import random_parts, write_artifact
+from tests.support.engine_jobs import requesting
 from tests.support.networks import random_catalogue, random_codes, random_network
 
 N_ITEMS = 60
@@ -55,20 +56,27 @@ def encode_job(rng: np.random.Generator, state: EncoderState | None = None) -> E
     time_ms = 1_600_000_000_000 + np.cumsum(rng.integers(0, 10**7, n))
     if state is not None and state.n_valid:
         time_ms += state.time_ms[-1] - 1_600_000_000_000
-    return EncodeJob(state, rng.integers(0, N_ITEMS, n), rng.integers(0, 6, n), time_ms, state is None)
+    events = EventArrays(rng.integers(0, N_ITEMS, n), rng.integers(0, 6, n), time_ms)
+    return EncodeJob(state=state, events=events, from_start=state is None)
 
 
 def decode_job(rng: np.random.Generator, engine: Engine, h: Any) -> DecodeJob:
-    return DecodeJob(
-        h,
-        rng.integers(0, 7, 3),
-        int(rng.choice([GAP_UNKNOWN, 0, 10**7])),
-        Decoding(STRATEGIES[rng.integers(len(STRATEGIES))], int(rng.integers(1, 6)), 0.8, 1.2),
-        int(rng.integers(1, 25)),
-        engine.filter_id(FILTERS[rng.integers(len(FILTERS))]),
-        rng.integers(-1, N_ITEMS + 3, int(rng.integers(0, 40))),
-        int(rng.integers(0, 2**62)),
+    request = ListRequest(
+        context=rng.integers(0, 7, 3),
+        gap_ms=int(rng.choice([GAP_UNKNOWN, 0, 10**7])),
+        decoding=Decoding(STRATEGIES[rng.integers(len(STRATEGIES))], int(rng.integers(1, 6)), 0.8, 1.2),
+        k=int(rng.integers(1, 25)),
+        filter_id=engine.filter_id(FILTERS[rng.integers(len(FILTERS))]),
+        excluded=rng.integers(-1, N_ITEMS + 3, int(rng.integers(0, 40))),
+        seed=int(rng.integers(0, 2**62)),
     )
+    return DecodeJob(h=h, request=request)
+
+
+def list_job(h: Any, decoding: Decoding, excluded: Any) -> DecodeJob:
+    context = np.zeros(3, np.int64)
+    request = ListRequest(context=context, gap_ms=GAP_UNKNOWN, decoding=decoding, k=10, excluded=excluded, seed=7)
+    return DecodeJob(h=h, request=request)
 
 
 def decode_jobs(engine: Engine, seed: int, n: int) -> list[DecodeJob]:
@@ -198,7 +206,7 @@ def test_query_and_offset_score_an_item_in_the_units_of_the_list(engine: Engine)
     try:
         h = np.random.default_rng(1).normal(size=32).astype(np.float32)
         for strategy in STRATEGIES:
-            job = DecodeJob(h, np.zeros(3, np.int64), GAP_UNKNOWN, Decoding(strategy), 10, 0, np.arange(5), 7)
+            job = list_job(h, Decoding(strategy), np.arange(5))
             listed = engine.decode([job])[0]
             assert isinstance(listed, DecodedList)
             out = outputs[-1]
@@ -214,13 +222,13 @@ def test_a_repeated_list_is_the_first_one_again_and_knows_what_has_changed(engin
     h = np.random.default_rng(2).normal(size=32).astype(np.float32)
     for strategy in STRATEGIES:
         decoding, excluded = Decoding(strategy), np.arange(20)
-        job = DecodeJob(h, np.zeros(3, np.int64), GAP_UNKNOWN, decoding, 10, 0, excluded, 7)
+        job = list_job(h, decoding, excluded)
         first = engine.decode([job])
         assert_same_lists(engine.decode([job]), first)
         assert_same_lists(engine.decode([job, job]), [first[0], first[0]])
         assert isinstance(first[0], DecodedList)
-        more = engine.decode([replace(job, excluded=np.append(excluded, first[0].items[0]))])[0]
-        filtered = engine.decode([replace(job, allowed=3)])[0]
+        more = engine.decode([requesting(job, excluded=np.append(excluded, first[0].items[0]))])[0]
+        filtered = engine.decode([requesting(job, filter_id=3)])[0]
         assert isinstance(more, DecodedList)
         assert isinstance(filtered, DecodedList)
         assert first[0].items[0] not in more.items

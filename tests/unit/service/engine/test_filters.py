@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from service.artifact.catalogue import CatalogueItem
 from service.artifact.trie import Trie
-from service.engine.decode.filters import EVERYTHING, NOTHING, FilterTable
+from service.engine.decode.filters import NOTHING, FilterTable
+from service.engine.jobs import EVERYTHING
 from tests.support.networks import random_catalogue, random_codes
 
 
