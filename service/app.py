@@ -1,7 +1,7 @@
-"""The composition root: `create_app` is the only place where the parts of the service meet.
+"""The FastAPI application.
 
-Nothing is built at import, and nothing at `create_app` but the routes: the parts are opened in the lifespan,
-in the order in which they need each other, and closed in reverse.
+Nothing is built at import, and `create_app` builds only the routes. The lifespan opens the parts of the service
+(`service.assembly`) in the order in which they need each other, and closes them in reverse.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from service.assembly import open_runtime
 from service.common import logs
 from service.common.errors import StartupError
 from service.common.metrics import Metrics
-from service.common.process_state import Lifecycle
+from service.common.process_state import ProcessState
 from service.common.settings import Settings
 from service.engine.interface import EngineLike
 from service.store.store import Store
@@ -34,19 +34,24 @@ def create_app(
     store: Store | None = None,
     metrics: Metrics | None = None,
 ) -> FastAPI:
-    """The ASGI application. `engine` and `store` are opened from the settings where they are not given; what
-    is given is not closed.
+    """Returns the ASGI application.
 
-    The lifespan raises StartupError with the cause: a bad policies file, artefact, key list or Redis URL.
+    Its lifespan raises StartupError with the cause: a bad policies file, artefact, key list or Redis URL.
+
+    Args:
+        settings: Of the service.
+        engine: The engine to serve; it is not closed. None opens the one of the settings.
+        store: The store to use; it is not closed. None opens the one of the settings.
+        metrics: The metrics of the process; None creates them.
     """
     metrics = metrics or Metrics()
-    lifecycle = Lifecycle()
+    process_state = ProcessState()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             try:
-                app.state.runtime = await open_runtime(stack, settings, metrics, lifecycle, engine, store)
+                app.state.runtime = await open_runtime(stack, settings, metrics, process_state, engine, store)
             except StartupError as error:
                 app.state.startup_error = error
                 log.critical("startup_failed", reason=error.reason, cause=str(error))
@@ -54,10 +59,10 @@ def create_app(
             except Exception as error:
                 log.critical("startup_broke", cause=str(error), **logs.where(error))
                 raise
-            lifecycle.started = True
+            process_state.started = True
             log.info("started", model_version=app.state.runtime.model.version)
             yield
-            lifecycle.draining = True
+            process_state.draining = True
             log.info("stopping")
 
     app = FastAPI(
@@ -66,11 +71,11 @@ def create_app(
         description="Next-item recommendations that always answer, and say how.",
         lifespan=lifespan,
         openapi_url="/openapi.json" if settings.openapi_pages else None,
-        # Those of the framework load scripts from elsewhere.
+        # The framework's own pages load scripts from other origins.
         docs_url=None,
         redoc_url=None,
     )
-    app.state.lifecycle = lifecycle
+    app.state.process_state = process_state
     routers = [
         frontend.router,
         ops.router,
@@ -91,7 +96,7 @@ def create_app(
         RequestGate,
         metrics=metrics,
         max_body_bytes=settings.max_body_bytes,
-        draining=lambda: lifecycle.draining,
+        draining=lambda: process_state.draining,
         origins=cors.origins_of(settings.cors_origins),
         direct=direct_route.direct(*routers),
     )

@@ -1,4 +1,4 @@
-"""Opens the parts of the service in the order in which they need each other, and wires them."""
+"""Opens the parts of the service in the order in which they need each other, and connects them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.api.runtime import Runtime
 from service.common.background import spawn
 from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics, watch_loop_lag
-from service.common.process_state import Lifecycle
+from service.common.process_state import ProcessState
 from service.common.settings import Settings
 from service.coordination.forced_mode import ModeKeeper
 from service.coordination.replica_registry import Replicas
@@ -39,7 +39,7 @@ from service.lifecycle.model_folders import ModelFolders
 from service.lifecycle.model_switch import ModelSwitch
 from service.lifecycle.served_model import Serving
 from service.ops.console import Console
-from service.ops.recent_traffic import Live
+from service.ops.recent_traffic import RecentTraffic
 from service.ops.worker_peers import Peers
 from service.playground.explorer import Explorer
 from service.policies import policies, policy_keeper
@@ -55,7 +55,7 @@ _EMBEDDED = "embedded"
 
 @dataclass(frozen=True, slots=True)
 class _Process:
-    """What every opener takes: where to register what must be closed, how the service is set up, and what counts."""
+    """What every opener needs: the stack that closes the parts, the settings and the metrics."""
 
     stack: AsyncExitStack
     settings: Settings
@@ -64,7 +64,7 @@ class _Process:
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """The values that operators set and every replica follows."""
+    """The values that operators set and all replicas share."""
 
     mode: ModeKeeper
     model: Shared
@@ -75,17 +75,17 @@ async def open_runtime(
     stack: AsyncExitStack,
     settings: Settings,
     metrics: Metrics,
-    lifecycle: Lifecycle,
+    process_state: ProcessState,
     engine: EngineLike | None,
     store: Store | None,
 ) -> Runtime:
     """Opens every room, the cheapest checks first.
 
     Args:
-        stack: Closes the parts in reverse order; a failed start leaves nothing open.
+        stack: Closes the parts in reverse order, also after a failed start.
         settings: Of the service.
-        metrics: What every part counts with.
-        lifecycle: Whether the process has started, and whether it is draining.
+        metrics: Of the process.
+        process_state: Of the process; the caller keeps it up to date.
         engine: The engine to serve; opened from the settings, and closed with the rest, if None.
         store: The store to use; opened from the settings, and closed with the rest, if None.
 
@@ -113,14 +113,14 @@ async def open_runtime(
 
     ids = Pseudonyms(settings.hash_user_ids)
     recommender = _open_recommender(process, serving, states, book, guard, ids)
-    live, peers = _open_traffic(process, guard)
+    recent, peers = _open_traffic(process, guard)
     console = Console(
-        live,
+        recent,
         peers,
         settings=settings,
         access=access,
         metrics=metrics,
-        process=lifecycle,
+        process=process_state,
         serving=serving,
         models=models,
         guard=guard,
@@ -130,7 +130,7 @@ async def open_runtime(
         settings=settings,
         access=access,
         metrics=metrics,
-        lifecycle=lifecycle,
+        process_state=process_state,
         serving=serving,
         store=store,
         policies=book,
@@ -151,7 +151,7 @@ async def open_runtime(
 
 
 def _open_access(process: _Process) -> Access:
-    """Who may call; the files of secrets are followed."""
+    """Returns who may call; follows the files of secrets."""
     access = credentials.access(process.settings)
     if followed := credentials.files(access):
         spawn(process.stack, lambda: secret_files.follow(followed))
@@ -159,7 +159,7 @@ def _open_access(process: _Process) -> Access:
 
 
 async def _open_store(process: _Process, history_cap: int) -> Store:
-    """The Redis of the settings, or an embedded server that is kept alive."""
+    """Returns the store in the Redis of the settings, or in an embedded server that is kept alive."""
     settings, stack = process.settings, process.stack
     url = settings.redis_url.get_secret_value()
     if url == _EMBEDDED:
@@ -190,7 +190,7 @@ async def _open_store(process: _Process, history_cap: int) -> Store:
 
 
 async def _open_coordination(settings: Settings, store: Store) -> _Shared:
-    """The shared values, after a first exchange: the first answer already follows what is in force."""
+    """Returns the shared values after a first exchange, so that the first answer already follows them."""
     mode = ModeKeeper(store, poll_s=settings.mode_poll_ms / 1000.0, copy=_copy(settings, "mode"))
     model = Shared(store, "model", mode, usable=model_switch.usable, copy=_copy(settings, "model"))
     policies = Shared(store, "policies", mode, usable=policy_keeper.usable, copy=_copy(settings, "policies"))
@@ -201,7 +201,7 @@ async def _open_coordination(settings: Settings, store: Store) -> _Shared:
 
 
 def _open_guard(settings: Settings, mode: ModeKeeper) -> Guard:
-    """The breaker and the budgets that choose the rung."""
+    """Returns the guard that chooses the rung: the breaker and the budgets."""
     budgets = BudgetSettings(
         late_share=settings.latency_budget_share,
         failed_share=settings.error_budget_share,
@@ -223,7 +223,7 @@ def _open_guard(settings: Settings, mode: ModeKeeper) -> Guard:
 async def _open_lifecycle(
     process: _Process, store: Store, shared: _Shared, loader: Loader, first: LoadedModel, history_cap: int
 ) -> tuple[Serving, ModelSwitch]:
-    """The model in service, and what switches it; a model that operators chose before a restart is served again."""
+    """Returns the model in service and its switch; a model that operators chose before a restart is loaded again."""
     settings = process.settings
     serving = Serving(first.model)
     first.serve(serving)
@@ -252,7 +252,7 @@ def _follow_shared_values(process: _Process, mode: ModeKeeper, models: ModelSwit
 
 
 def _open_history(process: _Process, store: Store, history_cap: int) -> tuple[StateKeeper, WriteBehind]:
-    """The keeper of the encoder states, and the loop that advances them in the background."""
+    """Returns the keeper of the encoder states, and the loop that brings them up to date in the background."""
     settings, metrics, stack = process.settings, process.metrics, process.stack
     queue = WriteQueue(settings.write_behind_max)
     states = StateKeeper(
@@ -272,7 +272,7 @@ def _open_history(process: _Process, store: Store, history_cap: int) -> tuple[St
 
 
 def _connect(serving: Serving, models: ModelSwitch, states: StateKeeper, guard: Guard) -> None:
-    """What a change of the model means for the rooms above it."""
+    """Tells the states and the guard about a change of the model."""
     serving.on_replace = states.model_replaced
     models.prepare = states.prepare
     models.swapped = guard.model_changed
@@ -295,18 +295,18 @@ def _open_recommender(
     )
 
 
-def _open_traffic(process: _Process, guard: Guard) -> tuple[Live, Peers]:
-    """Recent traffic, the lag of the event loop, and the connections to the other workers."""
-    live, peers = Live(process.metrics), Peers()
+def _open_traffic(process: _Process, guard: Guard) -> tuple[RecentTraffic, Peers]:
+    """Returns recent traffic and the calls to the other workers; measures the lag of the event loop."""
+    recent, peers = RecentTraffic(process.metrics), Peers()
     interval_s = process.settings.loop_lag_interval_ms / 1000.0
-    spawn(process.stack, live.run)
+    spawn(process.stack, recent.run)
     spawn(process.stack, lambda: watch_loop_lag(process.metrics, interval_s, guard.lagged))
     process.stack.push_async_callback(peers.close)
-    return live, peers
+    return recent, peers
 
 
 def _open_playground(process: _Process, serving: Serving) -> Explorer | None:
-    """What the playground page needs, where it is served."""
+    """Returns what the playground page needs, None if it is off."""
     if not process.settings.playground:
         return None
     explorer = Explorer(serving)

@@ -1,4 +1,4 @@
-"""Writes `docs/reference.md` from the code: `python -m service.reference`. A test keeps it up to date."""
+"""Writes `docs/reference.md` from the code: `python -m service.reference`. A test checks that it is up to date."""
 
 from __future__ import annotations
 
@@ -31,35 +31,35 @@ Written by `python -m service.reference`; do not edit by hand.
 _SETTINGS = """\
 ## Settings
 
-Environment variables of `gpt4rec serve`; its flags win over them. A secret may also come from a file, whose
-path is given under the same name with `_FILE`. An unknown `GPT4REC_…` variable stops the start; in Kubernetes
-set `enableServiceLinks: false`, or a Service called `gpt4rec` adds variables of that kind to every pod.
+Environment variables of `gpt4rec serve`; its flags take precedence. A secret may also come from a file: give its path
+in the variable with the suffix `_FILE`. The service does not start if there is an unknown `GPT4REC_…` variable. In
+Kubernetes set `enableServiceLinks: false`: otherwise a Service named `gpt4rec` adds such variables to every pod.
 """
 _ENDPOINTS = """\
 ## Endpoints
 
-Bodies, answers and problem documents are described in the OpenAPI document, `/openapi.json` (page: `/docs`).
-Where keys are configured they are sent as `Authorization: Bearer …` or `X-API-Key: …`.
+The OpenAPI document, `/openapi.json` (page: `/docs`), describes bodies, answers and problem documents. Keys are sent
+as `Authorization: Bearer …` or `X-API-Key: …`.
 """
 _METRICS = """\
 ## Metrics
 
-Of `/metrics`, one process each. No label ever holds a user or an item.
+The metrics of `/metrics`, for each process. No label ever contains a user or an item.
 """
 _POLICIES = """\
 ## Decoding policies
 
 The file that `GPT4REC_POLICIES` names, by default `service/policies/default.yaml`. Segments are tried in order; the
-first whose rule holds is taken. A request may name a segment, or a decoding, itself.
+first one whose rule holds is used. A request may name a segment or a decoding itself.
 
-Facts of a history that rules may bound: `events` (how many are kept), `recency_s` (seconds since the last
-one), `category_entropy` (0: one category only; 1: never the same twice; all levels or tags of an item count) and
-`repeat_share` (share of repeated items), the last two over the newest 50 events.
+Rules may bound these facts of a history: `events` (how many are kept), `recency_s` (seconds since the last one),
+`category_entropy` (0: only one category; 1: never the same category twice; all levels or tags of an item count) and
+`repeat_share` (share of repeated items). The last two use the newest 50 events.
 """
 
 
 def page() -> str:
-    """The whole page."""
+    """Returns the whole page."""
     parts = [
         _INTRODUCTION,
         _SETTINGS,

@@ -1,4 +1,4 @@
-"""uvicorn around the application: listens only when warm, says where, drains before it stops."""
+"""uvicorn around the application: listens once everything is warm, announces the port, drains before it stops."""
 
 from __future__ import annotations
 
@@ -37,12 +37,18 @@ Announce = Callable[[int], None]
 
 _PORT_TRIES = 20
 _LAST_PORT = 65_535
-# Enough for the event loop to accept what has connected.
+# Enough time for the event loop to accept the connections in the listener's queue.
 _LAST_CONNECTIONS_S = 0.02
 
 
 class Server(uvicorn.Server):
-    """Tells the application of the first signal to stop, so that /readyz fails while it still answers."""
+    """uvicorn's server. The first signal to stop makes /readyz fail while requests are still answered.
+
+    Args:
+        app: The application.
+        settings: Of the service.
+        announce: Called with the port once requests are accepted.
+    """
 
     def __init__(self, app: FastAPI, settings: Settings, announce: Announce) -> None:
         config = uvicorn.Config(
@@ -54,7 +60,7 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            # Longer than load balancers keep an idle connection (60 s as a rule), so that it is they who close it.
+            # Longer than load balancers keep an idle connection (usually 60 s), so that they close it.
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, math.ceil(settings.drain_timeout_s)),
         )
@@ -64,14 +70,15 @@ class Server(uvicorn.Server):
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Opens the application, then listens and announces the port."""
         chatter = logging.getLogger("uvicorn.error")
         chatter.setLevel(logging.CRITICAL)
         opened = self.lifespan.startup
 
         async def settled() -> None:
             await opened()
-            # What was built for good is not walked again by every full collection, which would stop all answers
-            # meanwhile. This one is made before there is a listener: whoever connected would wait for it.
+            # Later full collections skip the objects that live as long as the process; walking them would stop all
+            # answers. This collection runs before the listener exists, so that no client waits for it.
             gc.collect()
             gc.freeze()
 
@@ -82,42 +89,53 @@ class Server(uvicorn.Server):
             self._announce(sockets[0].getsockname()[1])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Cuts nothing off: closing a listener resets the connections that it has not accepted yet, so its queue is
-        emptied first. Connections end after a last call (`Connection.shutdown`)."""
+        """Stops without losing a request.
+
+        Closing a listener resets the connections it has not accepted yet, so its queue is emptied first. Open
+        connections end as `Connection.shutdown` says.
+        """
         for sock in sockets or ():
             with contextlib.suppress(OSError):
                 sock.listen(0)
         await asyncio.sleep(_LAST_CONNECTIONS_S)
         await super().shutdown(sockets)
-        # uvicorn would raise the signal once more, and a clean stop would look like a death by SIGTERM.
+        # uvicorn would raise the signal again, and a clean stop would look like a death by SIGTERM.
         self._captured_signals.clear()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        lifecycle = self._application.state.lifecycle
-        if self._delay_s and not lifecycle.draining:
+        """Starts draining, and stops after the delay of the settings."""
+        process_state = self._application.state.process_state
+        if self._delay_s and not process_state.draining:
             loop = asyncio.get_running_loop()
             loop.call_later(self._delay_s, super().handle_exit, sig, frame)
         else:
             super().handle_exit(sig, frame)
-        lifecycle.draining = True
+        process_state.draining = True
 
 
 def allow_connections() -> None:
-    """As many open files as the system lets this process have: each connection is one, and where none is left, new ones
-    are dropped. What processes are given at first (1,024 as a rule) is meant for programs that use `select`."""
+    """Raises the limit of open files as far as the system allows: each connection needs one.
+
+    The initial limit (usually 1,024) is meant for programs that use `select`; above it new connections are dropped.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # less will do
+    with contextlib.suppress(OSError, ValueError):  # the initial limit still works
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def bind(host: str, port: int, *, shared: bool) -> socket.socket:
-    """A bound socket that does not listen yet.
+    """Returns a bound socket that does not listen yet.
+
+    Args:
+        host: The address.
+        port: The port; 0 chooses a free one.
+        shared: Whether other processes may bind the same port (SO_REUSEPORT).
 
     Raises:
-        StartupError: the address is taken or is none of this machine's.
+        StartupError: The address is taken, or does not belong to this machine.
     """
-    if port > _LAST_PORT:  # getaddrinfo would take it for another one
-        raise StartupError(f"cannot listen on {host}:{port}: there is no such port")
+    if port > _LAST_PORT:  # getaddrinfo would use another port
+        raise StartupError(f"cannot listen on {host}:{port}: ports end at {_LAST_PORT}")
     with contextlib.ExitStack() as stack:
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(
@@ -135,10 +153,15 @@ def bind(host: str, port: int, *, shared: bool) -> socket.socket:
 
 
 def reserve(host: str, port: int, workers: int) -> socket.socket:
-    """The port that workers share, bound; those above it, one for each of them, were free a moment ago.
+    """Returns a socket bound to the port that the workers share; the next ports, one for each worker, are free.
+
+    Args:
+        host: The address.
+        port: The shared port; 0 chooses one.
+        workers: How many ports above the shared one must be free.
 
     Raises:
-        StartupError: one of them is taken; where any will do (port 0), after several tries.
+        StartupError: One of the ports is taken; with port 0, after several tries.
     """
     for attempt in range(_PORT_TRIES):
         shared = bind(host, port, shared=True)
@@ -155,19 +178,24 @@ def reserve(host: str, port: int, workers: int) -> socket.socket:
 
 
 def serve_one(settings: Settings, sockets: Sequence[socket.socket], announce: Announce) -> None:
-    """Serves until a signal.
+    """Serves in this process until a signal to stop.
+
+    Args:
+        settings: Of the service.
+        sockets: Bound sockets to listen on.
+        announce: Called with the port once requests are accepted.
 
     Raises:
-        StartupError: the cause, where it did not come up.
+        StartupError: The service did not start; the message names the cause.
     """
     serve_app(create_app(settings), settings, sockets, announce)
 
 
 def serve_app(app: FastAPI, settings: Settings, sockets: Sequence[socket.socket], announce: Announce) -> None:
-    """`serve_one` for an application that is already made."""
+    """Serves an existing application; otherwise as `serve_one`."""
     allow_connections()
     server = Server(app, settings, announce)
-    # uvicorn exits the process where the lifespan failed; the cause is worth more than its traceback.
+    # uvicorn exits the process if the lifespan failed; the cause is raised below.
     with contextlib.suppress(SystemExit):
         server.run(sockets=list(sockets))
     if not server.started:
@@ -175,10 +203,17 @@ def serve_app(app: FastAPI, settings: Settings, sockets: Sequence[socket.socket]
 
 
 def serve_many(settings: Settings, announce: Announce) -> None:
-    """One process for each worker, all on one port (SO_REUSEPORT), each with its own engine.
+    """Serves in one process for each worker, all on one port (SO_REUSEPORT), each with its own engine.
 
-    Every worker also listens on a port of its own above the shared one, where its /metrics are its own; those of the
-    shared port are all workers' together. When one worker ends, all do, and whoever supervises the service restarts it.
+    Every worker also listens on its own port above the shared one, where /metrics are its own; /metrics of the shared
+    port are the sum of all workers. If one worker ends, all of them end, so that a supervisor restarts the service.
+
+    Args:
+        settings: Of the service.
+        announce: Called with the shared port once every worker accepts requests.
+
+    Raises:
+        StartupError: A port is taken, the embedded server does not start, or a worker ended.
     """
     reserved = reserve(settings.host, settings.port, settings.workers)
     port = reserved.getsockname()[1]
@@ -201,7 +236,7 @@ def serve_many(settings: Settings, announce: Announce) -> None:
 
 
 def _worker(settings: Settings, port: int, number: int, ready: Any) -> None:
-    """Entry of a worker process."""
+    """Runs a worker process."""
     logs.configure(settings.log_level)
     threading.Thread(target=_end_with_supervisor, name="supervisor-watch", daemon=True).start()
     try:
@@ -217,7 +252,7 @@ def _worker(settings: Settings, port: int, number: int, ready: Any) -> None:
 
 
 def _end_with_supervisor() -> None:
-    """A supervisor that is killed tells nobody, and workers without one would hold the port until someone ends them."""
+    """Ends this worker when its supervisor dies; a killed supervisor could not stop it, and it would keep the port."""
     supervisor = multiprocessing.parent_process()
     if supervisor is not None:
         supervisor.join()
@@ -226,8 +261,10 @@ def _end_with_supervisor() -> None:
 
 
 def _supervise(workers: Sequence[Any], ready: Any, announce: Callable[[], None], tend: Callable[[], None]) -> None:
-    """Starts the workers and waits for the first to end, or for a signal; then ends all. `tend` is called now and
-    then in between."""
+    """Starts the workers, waits until one of them ends or a signal arrives, then stops all.
+
+    `tend` is called about once a second while they run.
+    """
     stopping = False
 
     def stop(_sig: int, _frame: FrameType | None) -> None:
@@ -262,5 +299,9 @@ def _supervise(workers: Sequence[Any], ready: Any, announce: Callable[[], None],
 
 
 def write_port(path: Path, port: int) -> None:
-    """The bound port as one line; a reader never sees half of it."""
+    """Writes the bound port as one line. A reader never sees half of it.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     write_aside(path, b"%d\n" % port)

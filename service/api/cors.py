@@ -1,4 +1,4 @@
-"""Which pages of other origins may call the API from a browser. None, where the setting names none."""
+"""CORS: which pages of other origins may call the API from a browser. By default none."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ _METHODS = ("GET", "POST")
 _HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-Request-Id", "X-Request-Start")
 _EXPOSED = ("Retry-After", "X-Request-Id")
 _REMEMBERED_S = 600
-# What operators do, and what erases or shows a user, is no business of another page.
+# Never open to other origins: the routes of operators, and those that show or erase a user.
 _OWN = ("/ops", "/users", "/metrics")
 
 
 def origins_of(text: str) -> tuple[str, ...]:
-    """`https://shop.example,https://m.shop.example:8443`; `*` alone for all.
+    """Parses the setting: `https://shop.example,https://m.shop.example:8443`, or `*` for all origins.
 
     Raises:
-        SettingsError: what is no origin.
+        SettingsError: An entry is not an origin.
     """
     found = tuple(origin.strip() for origin in text.split(",") if origin.strip())
     if found == ("*",):
         return found
     for origin in found:
         if not _ORIGIN.fullmatch(origin):
-            raise SettingsError(f"GPT4REC_CORS_ORIGINS: {origin} is no origin; write it as https://shop.example")
+            raise SettingsError(f"GPT4REC_CORS_ORIGINS: {origin} is not an origin; write it as https://shop.example")
     return found
 
 
 class Cors:
-    """Answers preflights and adds the headers, but for the paths that are nobody else's. No cookies are in use, so
-    credentials are never allowed."""
+    """Answers preflights and adds the CORS headers, except on the paths that other origins may never call.
+
+    The service uses no cookies, so credentials are never allowed.
+    """
 
     def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
         self._app = app
@@ -49,5 +51,6 @@ class Cors:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on, with or without the CORS headers."""
         own = scope["path"].startswith(_OWN)
         await (self._app if own else self._shared)(scope, receive, send)

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond the signatures of the routes, which read and write bodies by hand."""
+"""Parts of the OpenAPI document that the signatures of the routes do not give: bodies, links, security."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ _SCHEMES: dict[str, dict[str, str]] = {
     "MetricsToken": {"type": "http", "scheme": "bearer", "description": "A token of GPT4REC_METRICS_TOKENS."},
     "OpsToken": {"type": "http", "scheme": "bearer", "description": "A token of GPT4REC_OPS_TOKENS."},
 }
-# One of them is enough. Who may do what is decided by `service.access.keys`.
+# Any one of them is enough. `service.access.keys` decides who may do what.
 _KEYS = ("ApiKey", "ApiKeyBearer", "OpsToken")
 _OPERATORS = ("OpsToken",)
 _ANY = (414, 431, 500, 503)
 _MEANING = {
     400: "The body is not JSON.",
     401: "A key or token is missing or unknown.",
-    403: "The key may not do this, or no key that may is configured.",
-    404: "There is no such thing.",
+    403: "The key lacks the right, or no key with the right is configured.",
+    404: "Not found.",
     408: "The body took too long to arrive.",
-    409: "Not in the present state of things; `detail` says why.",
+    409: "Not possible in the present state; `detail` says why.",
     413: "The body is too large.",
     414: "The path and query are too long.",
-    422: "The request does not fit; `errors` says where.",
-    429: "More requests than the rate of the API key; see Retry-After.",
+    422: "The request is not valid; `errors` says where.",
+    429: "The rate of the API key is used up; see Retry-After.",
     431: "Too many headers, or too large ones.",
-    500: "A fault of the service.",
-    503: "Cannot be done now; see Retry-After.",
+    500: "An error in the service.",
+    503: "Not possible right now; see Retry-After.",
 }
 
 
 _USER_OF_EVENTS = "$request.body#/events/0/user_id"
-# By path: name of the link, and the path, method, and parameters or body of what it leads to.
+# By path: the name of each link, and the path, method, and parameters or body of its target.
 _LINKS: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
     "/events": {
         "history": ("/users/{user_id}", "get", {"user_id": _USER_OF_EVENTS}),
@@ -59,13 +59,24 @@ _LINKS: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
 
 
 def takes(body: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
-    """`openapi_extra` of a route that reads its own body."""
+    """Returns `openapi_extra` of a route that reads its own body.
+
+    Args:
+        body: The schema of the body.
+        required: Whether the body may be left out.
+    """
     schema = {"$ref": _REF.format(model=body.__name__)}
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
 def guarded(path: str, *, keys_needed: bool, metrics_guarded: bool = False) -> list[dict[str, list[str]]]:
-    """The `security` of a path; empty where everybody may call it."""
+    """Returns the `security` of a path; empty for an open one.
+
+    Args:
+        path: The path of the route.
+        keys_needed: Whether the routes of frontends require a key.
+        metrics_guarded: Whether /metrics requires a token.
+    """
     if path.startswith("/ops"):
         return [{name: []} for name in _OPERATORS]
     if path == "/metrics" and metrics_guarded:
@@ -78,11 +89,17 @@ def guarded(path: str, *, keys_needed: bool, metrics_guarded: bool = False) -> l
 
 
 def answers(model: type[BaseModel], *problems: int) -> dict[int | str, dict[str, Any]]:
-    """`responses` of a route: its answer, and the problems it may answer with; those of any request always are."""
+    """Returns `responses` of a route.
+
+    Args:
+        model: The schema of the answer.
+        problems: The statuses of its problem documents; those that every route may answer with are added.
+    """
     return {200: {"model": model, "description": "The answer."}, **problems_of(*problems, *_ANY)}
 
 
 def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Returns `responses` for problem documents of these statuses."""
     schema = {"$ref": _REF.format(model=Problem.__name__)}
     return {
         status: {"description": _MEANING[status], "content": {MEDIA_TYPE: {"schema": schema}}}
@@ -91,9 +108,13 @@ def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI, *, keys_needed: bool, metrics_guarded: bool) -> None:
-    """Adds the schemas that only this module refers to, and who may call what: `keys_needed` says whether the
-    routes of frontends ask for a key, `metrics_guarded` whether /metrics asks for a token. Neither changes while the
-    service runs."""
+    """Adds schemas, links and security to the OpenAPI document of an application.
+
+    Args:
+        app: The application.
+        keys_needed: Whether the routes of frontends require a key. It does not change while the service runs.
+        metrics_guarded: Whether /metrics requires a token. It does not change either.
+    """
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -112,7 +133,7 @@ def install(app: FastAPI, *, keys_needed: bool, metrics_guarded: bool) -> None:
 
 
 def _link(document: dict[str, Any], path: str, operation: dict[str, Any]) -> None:
-    """What may be called with what an operation took or gave."""
+    """Adds the operations that can be called with values of this one."""
     links = {
         name: {
             "operationId": document["paths"][target][method]["operationId"],

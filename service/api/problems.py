@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents: the only shape in which the service says no."""
+"""Errors as problem documents (RFC 9457), the only format of errors."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 def problem(error: ServiceError, request_id: str) -> Response:
+    """Returns the problem document of an error."""
     return _document(
         error.status,
         error.reason,
@@ -32,10 +33,10 @@ def problem(error: ServiceError, request_id: str) -> Response:
 
 
 def install(app: FastAPI, *routers: APIRouter) -> None:
-    """Every error that a route or the framework raises leaves as a problem document."""
+    """Answers every error of a route or of the framework with a problem document."""
 
     async def http_exception(request: Request, error: Exception) -> Response:
-        """404 and 405 of the router, and bodies the framework cannot read."""
+        """Answers 404 and 405 of the router, and bodies that the framework cannot read."""
         assert isinstance(error, HTTPException)  # noqa: S101
         phrase = HTTPStatus(error.status_code).phrase
         headers = dict(error.headers or {})
@@ -78,7 +79,7 @@ async def _service_error(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request, routers: Sequence[APIRouter]) -> list[str]:
-    """Every method of the path. The framework names those of the first route that fits it only."""
+    """Returns every method of the path; the framework names only those of the first route that matches."""
     found: set[str] = set()
     for router in routers:
         for route in router.routes:
@@ -88,10 +89,10 @@ def _methods(request: Request, routers: Sequence[APIRouter]) -> list[str]:
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
-    """Path and query parameters; bodies are read by `schemas.parse`."""
+    """Answers bad path and query parameters; bodies are checked by `schemas.parse`."""
     assert isinstance(error, RequestValidationError)  # noqa: S101
     faults = [fault(tuple(e["loc"]), e["msg"], e["type"]) for e in error.errors()]
-    return problem(InvalidRequest("the request does not fit", faults), _call(request).request_id)
+    return problem(InvalidRequest("the request is not valid", faults), _call(request).request_id)
 
 
 def _call(request: Request) -> RequestContext:

@@ -1,4 +1,4 @@
-"""What every route does with a request: who calls, the parts of the service, a JSON reply."""
+"""What every route does with a request: check the caller, find the parts of the service, reply with JSON."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from service.common.request_context import RequestContext
 
 
 def runtime(request: Request) -> Runtime:
-    found: Runtime = request.app.state.runtime
-    return found
+    """Returns the parts of the service."""
+    parts: Runtime = request.app.state.runtime
+    return parts
 
 
 async def admitted(request: Request) -> Runtime:
-    """The service, for a request of a frontend that has a key where one is needed, and is within its rate.
+    """Admits a request of a frontend, and returns the parts of the service.
 
     Raises:
-        Unauthorized, TooManyRequests.
+        Unauthorized: Keys are configured, and the request has none of them.
+        TooManyRequests: The key has used up its rate.
     """
     service = runtime(request)
     await counted(request, service.access.api(secret_of(request)))
@@ -29,7 +31,11 @@ async def admitted(request: Request) -> Runtime:
 
 
 async def counted(request: Request, caller: Caller | None) -> None:
-    """Notes who calls, and counts it where keys have a rate. Raises TooManyRequests."""
+    """Logs the caller's name, and counts the request if keys have a rate.
+
+    Raises:
+        TooManyRequests: The key has used up its rate.
+    """
     if caller is None:
         return
     call_of(request).facts["caller"] = caller.name
@@ -39,17 +45,25 @@ async def counted(request: Request, caller: Caller | None) -> None:
 
 
 def call_of(request: Request) -> RequestContext:
+    """Returns the request's id, times and log facts."""
     call: RequestContext = request.scope["state"]["call"]
     return call
 
 
 def secret_of(request: Request) -> str | None:
+    """Returns the key or token that the request presents, None if it has none."""
     headers = request.headers
     return presented_secret(headers.get("authorization"), headers.get("x-api-key"))
 
 
 def reply(request: Request, body: dict[str, Any], status: int = 200) -> Response:
-    """JSON with the request's id in it."""
+    """Returns a JSON answer, with the request's id added.
+
+    Args:
+        request: The request.
+        body: The answer.
+        status: Its HTTP status.
+    """
     body.setdefault("request_id", call_of(request).request_id)
     with runtime(request).metrics.stage("serialize"):
         content = orjson.dumps(body)

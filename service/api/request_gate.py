@@ -1,4 +1,4 @@
-"""What happens to every request, whatever its route: pure ASGI."""
+"""The request gate: what happens to every request, whatever its route. Pure ASGI."""
 
 from __future__ import annotations
 
@@ -21,28 +21,35 @@ from service.common.request_context import RequestContext, header, request_id
 
 log = logs.get("service.requests")
 
-# Answered to the end of a shutdown: probes, and the one route that always answers.
+# Answered until the end of a shutdown: probes, and the route that always answers.
 _ALWAYS = frozenset({"/recommend", "/healthz", "/readyz", "/metrics", "/version"})
 _UNMATCHED = "unmatched"
 _NONE: Direct = {}
-# On every answer. A browser must not guess a type, and must not tell others which page it was on.
+# On every answer: a browser must not guess a content type, nor send the address of the page to other sites.
 _SAFE = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
-# And on those that a browser may show or keep, where the route has not said it better: POST answers are neither.
+# On answers that a browser may show or cache, unless the route sets its own. POST answers are neither.
 _SHOWN = [
     (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 ]
-# A client that left before the answer began; the status nginx uses.
+# Status of a request whose client left before the answer began, as in nginx.
 _CLIENT_GONE = 499
-# In uvloop's word for a connection that ended while its last answer was made.
+# Part of uvloop's message for a connection that closed while its answer was made.
 _CLOSED = "handler is closed"
 
 
 class RequestGate:
-    """Gives a request its id and its beginning, bounds its body, times it, counts it and logs it, and puts the headers
-    on its answer that keep browsers from mischief. `origins` may call from other pages (`service.api.cors`).
+    """Gives each request its id and its beginning, bounds its body, measures, counts and logs it, adds safe headers.
 
-    A route of `direct` is called from here; all others are found by the application.
+    Args:
+        app: The application behind the gate.
+        metrics: Counts the requests.
+        max_body_bytes: Largest body.
+        draining: Whether the process is shutting down.
+        direct: Routes that are called from here; the application finds all others.
+        origins: Origins whose pages may call the API (`service.api.cors`).
+        clock: The monotonic clock, in seconds.
+        wall_clock: The wall clock, in epoch seconds.
     """
 
     def __init__(
@@ -65,10 +72,11 @@ class RequestGate:
         self._clock, self._wall_clock = clock, wall_clock
         self._waits = Waits()
         self._cors = Cors(self._shared, origins) if origins else None
-        # Bound once: the lazy logger would look its configuration up for every request.
+        # Bound once: the lazy logger would look up its configuration for every request.
         self._log = log.bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request; other kinds of scope are passed on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -94,7 +102,7 @@ class RequestGate:
         return RequestContext(known, began, now, self._clock, self._waits.quickest)
 
     async def _shared(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """`_answer` behind the headers for other origins, which errors need as well."""
+        """Calls `_answer` inside the CORS middleware, since errors need its headers too."""
         await self._answer(scope, receive, send, scope["state"]["answer"])
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, answer: _Answer) -> None:
@@ -105,7 +113,7 @@ class RequestGate:
             if route is None:
                 await self._app(scope, bounded, send)
                 return
-            # Everything between here and there would only find this route, and handle errors that are handled here.
+            # The application would only find this route, and handle errors that are handled here.
             scope["route"] = route
             await route.handle(scope, bounded, send)
         except ServiceError as error:
@@ -113,7 +121,7 @@ class RequestGate:
                 raise
             await problem(error, answer.request_id)(scope, receive, send)
         except ClientDisconnect:
-            return  # it left before its body was here: there is nobody to answer
+            return  # the client left before its body arrived
         except Exception as error:
             log.error("request_failed", request_id=answer.request_id, **logs.where(error))
             if answer.started:
@@ -145,10 +153,10 @@ class RequestGate:
 
 
 class _Answer:
-    """`send`, with the request's id and the safe headers put on the answer and its status noted.
+    """The `send` of a request: adds the request's id and the safe headers to the answer, and notes its status.
 
-    While the process stops, an answer ends its connection: the next request of that client finds another process,
-    rather than the end of this one.
+    While the process shuts down, an answer ends its connection, so that the client's next request goes to another
+    process.
     """
 
     def __init__(self, send: Send, request_id: str, draining: Callable[[], bool], *, shown: bool) -> None:
@@ -181,8 +189,7 @@ class _Answer:
 
 
 class _Bounded:
-    """`receive` that refuses to read more than `most` bytes, for bodies without a length, and bodies given up by their
-    connection."""
+    """The `receive` of a request: refuses to read more than `most` bytes, and bodies that arrive too slowly."""
 
     def __init__(self, receive: Receive, most: int, scope: Scope) -> None:
         self._receive, self._most, self._scope, self._read = receive, most, scope, 0
@@ -198,4 +205,5 @@ class _Bounded:
 
 
 def too_large(most: int) -> BodyTooLarge:
+    """Returns the error for a body of more than `most` bytes."""
     return BodyTooLarge(f"the body is larger than {most} bytes")

@@ -1,4 +1,4 @@
-"""The parts of a running service, as the routes reach them. Built by `service.app`, and nowhere else."""
+"""The parts of a running service, as the routes use them. Only `service.assembly` builds it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.access.keys import Access
 from service.access.rate_limits import Rates
 from service.common.deadline import Clock
 from service.common.metrics import BREAKER_STATES, MODES, Metrics
-from service.common.process_state import Lifecycle
+from service.common.process_state import ProcessState
 from service.common.settings import Settings
 from service.coordination.forced_mode import ModeKeeper
 from service.guard.guard import Guard
@@ -31,10 +31,12 @@ from service.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
+    """Every part that a route may call."""
+
     settings: Settings
     access: Access
     metrics: Metrics
-    lifecycle: Lifecycle
+    process_state: ProcessState
     serving: Serving
     store: Store
     policies: PolicyBook
@@ -55,31 +57,35 @@ class Runtime:
 
     @property
     def model(self) -> ServedModel:
+        """The model in service."""
         return self.serving.model
 
     def latest_ms(self) -> int:
-        """The latest timestamp an event may carry now."""
+        """Returns the latest timestamp that an event may have now, in epoch milliseconds."""
         return int((self.wall_clock() + self.settings.future_tolerance_s) * 1000.0)
 
     def now_ms(self) -> int:
+        """Returns the wall clock, in epoch milliseconds."""
         return int(self.wall_clock() * 1000.0)
 
     def fallback_status(self) -> dict[str, Any]:
+        """Returns the answer of /ops/fallback: the mode, the breaker and the budgets."""
         return {**self.mode.to_json(), **self.guard.status()}
 
     def versions(self) -> dict[str, Any]:
+        """Returns the answer of /version."""
         return versions(self.settings, self.models)
 
     def readiness(self) -> dict[str, bool]:
-        """The checks behind /readyz; all but `redis` must hold."""
+        """Returns the checks of /readyz that must all hold."""
         return {
-            "started": self.lifecycle.started,
+            "started": self.process_state.started,
             "engine": self.model.healthy,
-            "not_draining": not self.lifecycle.draining,
+            "not_draining": not self.process_state.draining,
         }
 
     def render_metrics(self) -> bytes:
-        """The exposition text; gauges that mirror a state are set as it is read."""
+        """Returns the metrics as text; sets the gauges that mirror a state first."""
         m = self.metrics
         m.one_hot(m.breaker_state, BREAKER_STATES, self.guard.breaker.state.value)
         m.one_hot(m.fallback_mode, MODES, self.mode.current())

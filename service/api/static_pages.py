@@ -1,7 +1,7 @@
-"""Pages and what they load: plain files beside this module, and nothing else of the disk.
+"""The pages and their assets: plain files of `service/web`, and nothing else on the disk.
 
-A page is `<name>.html`; it loads `/assets/<file>`. No page has a script or a style inside, so that its policy can
-forbid both, and none loads anything from elsewhere.
+A page is `<name>.html`; it loads `/assets/<file>`. No page has inline scripts or styles, so that its policy can forbid
+both, and none loads anything from another origin.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ _PAGES = ".html"
 
 @dataclass(frozen=True, slots=True)
 class File:
+    """A file as it is served."""
+
     content: bytes
     media_type: str
     etag: str
@@ -41,22 +43,30 @@ class File:
 
 @cache
 def files() -> dict[str, File]:
-    """What may be served, by name: read once, so a name can lead nowhere else."""
+    """Returns the files that may be served, by name. They are read once, so that no name can lead elsewhere."""
     return {path.name: _read(path) for path in sorted(FOLDER.iterdir()) if path.suffix in _TYPES}
 
 
 def page(name: str, request: Request) -> Response:
-    """The page `<name>.html`, or 304 where the browser has it. Raises KeyError for a name that no page has."""
+    """Returns the page `<name>.html`, or 304 if the browser has it.
+
+    Args:
+        name: Of the page, without its suffix.
+        request: Its `If-None-Match` header is read.
+
+    Raises:
+        KeyError: No page has this name.
+    """
     return _answer(files()[name + _PAGES], request, {"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
 
 @router.get("/assets/{name}")
 async def asset(request: Request, name: str) -> Response:
-    """A file that pages load. Open to everybody: there is nothing in it but what the repository has."""
-    found = files().get(name)
-    if found is None or name.endswith(_PAGES):
-        raise NotFound("there is no such file")
-    return _answer(found, request, {})
+    """Returns a file that pages load. It is open to everybody: the repository has the same content."""
+    file = files().get(name)
+    if file is None or name.endswith(_PAGES):
+        raise NotFound("no asset with this name")
+    return _answer(file, request, {})
 
 
 def _read(path: Path) -> File:
@@ -65,7 +75,7 @@ def _read(path: Path) -> File:
 
 
 def _answer(file: File, request: Request, headers: dict[str, str]) -> Response:
-    # A page and its files must be of one release: browsers keep them, and ask whether they still hold.
+    # A page and its assets must be of one release: browsers cache them, and revalidate them each time.
     headers = {**headers, "ETag": file.etag, "Cache-Control": "no-cache"}
     if file.etag in (request.headers.get("if-none-match") or ""):
         return Response(status_code=304, headers=headers)

@@ -1,6 +1,6 @@
-"""The command `gpt4rec`: loads the one subcommand that was asked for, and nothing else.
+"""The command `gpt4rec`: loads only the subcommand that is run.
 
-So that the service runs without the training packages, and `gpt4rec --help` without waiting for them.
+So the service runs without the training packages, and `gpt4rec --help` does not wait for them.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from service.common.errors import ServiceError
 
 GROUP = "gpt4rec.commands"
 
-# name: (one line for the list, extra that carries what it needs)
+# Name: (one line for the list, extra that installs its packages).
 COMMANDS = {
-    "data": ("Bring an event log into the project's format.", "train"),
+    "data": ("Import an event log into the project's format.", "train"),
     "train": ("Train a model on a data set.", "train"),
     "evaluate": ("Compare a model with item-CF and popularity on the whole catalogue.", "train"),
     "export": ("Turn a trained model into an artefact to serve.", "train"),
     "serve": ("Serve an artefact over HTTP.", "cpu"),
-    "ops": ("Look at a running service, and force its mode.", "cpu"),
-    "keys": ("Make API keys and tokens.", "cpu"),
-    "demo": ("From public data to a served model, with everything shown.", "train"),
+    "ops": ("Inspect and control a running service.", "cpu"),
+    "keys": ("Create API keys and tokens.", "cpu"),
+    "demo": ("Run everything from public data to a served model, step by step.", "train"),
 }
 _OWN_PACKAGES = ("service", "model", "export", "deploy", "loadtests")
 
 
 def main() -> None:
-    """Exits 0, 1 on failure, 2 on bad usage."""
+    """Runs a subcommand. Exits with 0, with 1 on failure, with 2 on bad usage."""
     arguments = sys.argv[1:]
     name = arguments[0] if arguments else ""
     if name not in COMMANDS:
@@ -68,7 +68,7 @@ def _version(asked: bool) -> None:
 
 
 def _overview() -> Callable[..., object]:
-    """What `--help` lists. The commands in it are only names: `main` never runs them from here."""
+    """Returns the application behind `--help`. Its commands are only names; `main` runs the real ones."""
     app = typer.Typer(no_args_is_help=True, add_completion=False)
 
     @app.callback()

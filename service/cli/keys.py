@@ -1,4 +1,4 @@
-"""`gpt4rec keys`: makes API keys and tokens. The service keeps their digests only."""
+"""`gpt4rec keys`: creates API keys and tokens. The service keeps only their digests."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import typer
 
 from service.access import keys
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make API keys and tokens.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create API keys and tokens.")
 
-Name = Annotated[str, typer.Argument(help="Whose it is; shown in the audit and in the log.")]
-Users = Annotated[bool, typer.Option("--users", help="An API key that may also read and erase users.")]
+Name = Annotated[str, typer.Argument(help="The name of its owner; shown in the audit and in the log.")]
+Users = Annotated[bool, typer.Option("--users", help="Allow the API key to read and erase users.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command()
 def new(name: Name, users: Users = False, as_json: Json = False) -> None:
-    """Makes a secret of 256 random bits, shows it once, and the entry for the service.
+    """Creates a secret of 256 random bits, and shows it once, with the entry for the service.
 
     The entry goes into GPT4REC_API_KEYS, GPT4REC_OPS_TOKENS or GPT4REC_METRICS_TOKENS, or better, into the file that
-    the same name with _FILE gives, which is followed while the service runs. It holds no secret.
+    the variable with the suffix _FILE names: the service follows changes of the file. The entry contains no secret.
     """
     secret = keys.new_secret()
     _show(name, secret, users, as_json, shown=True)
@@ -30,10 +30,10 @@ def new(name: Name, users: Users = False, as_json: Json = False) -> None:
 
 @app.command("hash")
 def hash_(name: Name, users: Users = False, as_json: Json = False) -> None:
-    """Makes the entry of a secret that exists already, read from the standard input."""
+    """Creates the entry of an existing secret, which is read from the standard input."""
     secret = sys.stdin.readline().strip()
     if not secret:
-        raise typer.BadParameter("the standard input has no secret")
+        raise typer.BadParameter("the standard input contains no secret")
     _show(name, secret, users, as_json, shown=False)
 
 

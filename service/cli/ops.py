@@ -1,4 +1,4 @@
-"""`gpt4rec ops`: what operators do with a running service, from a shell."""
+"""`gpt4rec ops`: operating a running service from a shell."""
 
 from __future__ import annotations
 
@@ -9,46 +9,47 @@ from urllib.parse import quote
 
 import typer
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at a running service, and force its mode.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Inspect and control a running service.")
 fallback = typer.Typer(no_args_is_help=True, help="The mode: auto, fallback or model.")
 policies = typer.Typer(no_args_is_help=True, help="The decoding policies.")
-models = typer.Typer(no_args_is_help=True, help="The models: which there are, and which is served.")
+models = typer.Typer(no_args_is_help=True, help="The models: list, activate, roll back.")
 app.add_typer(models, name="models")
 app.add_typer(fallback, name="fallback")
 app.add_typer(policies, name="policies")
 
-Url = Annotated[str, typer.Option("--url", envvar="GPT4REC_OPS_URL", help="Where the service is.")]
+Url = Annotated[str, typer.Option("--url", envvar="GPT4REC_OPS_URL", help="URL of the service.")]
 Token = Annotated[str, typer.Option("--token", envvar="GPT4REC_OPS_TOKEN", help="An ops token.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the service's answer as it is.")]
-Reason = Annotated[str | None, typer.Option("--reason", help="Why; kept in the audit.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer of the service as JSON.")]
+Reason = Annotated[str | None, typer.Option("--reason", help="The reason; kept in the audit.")]
 _LOCAL = "http://127.0.0.1:8000"
 # A model is verified, opened and warmed up before the answer comes.
 _ACTIVATE_S = 600.0
 _FIGURES = ("recall@10", "ndcg@10")
-_SAID_WITH_POLICIES = ("request_id", "origin", "actor", "reason", "changed_at", "version", "shared")
+# Fields of the answer that are not part of the policies.
+_ANSWER_FIELDS = ("request_id", "origin", "actor", "reason", "changed_at", "version", "shared")
 _QUANTILES = ("p50_ms", "p95_ms", "p99_ms")
 
 
 @fallback.command("get")
 def get_fallback(url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
     """Shows the mode in force, the breaker and the budgets."""
-    _show(_told(_call("GET", "/ops/fallback", url, token)), as_json)
+    _show(_warned(_call("GET", "/ops/fallback", url, token)), as_json)
 
 
 @fallback.command("set")
 def set_fallback(
     mode: Annotated[str, typer.Argument(help="auto, fallback or model.")],
-    reason: Annotated[str, typer.Option(help="Why; kept in the audit.")],
-    expires_in_s: Annotated[float | None, typer.Option(help="Back to auto after so long.")] = None,
+    reason: Annotated[str, typer.Option(help="The reason; kept in the audit.")],
+    expires_in_s: Annotated[float | None, typer.Option(help="Seconds after which the mode is auto again.")] = None,
     url: Url = _LOCAL,
     token: Token = "",
     as_json: Json = False,
 ) -> None:
-    """Forces a mode on every replica, or gives the choice back with `auto`."""
+    """Forces a mode on every replica; `auto` lets the service choose again."""
     if mode not in ("auto", "fallback", "model"):
-        raise typer.BadParameter("the mode is auto, fallback or model")
+        raise typer.BadParameter("the mode must be auto, fallback or model")
     body = {"mode": mode, "reason": reason, "expires_in_s": expires_in_s}
-    _show(_told(_call("PUT", "/ops/fallback", url, token, body)), as_json)
+    _show(_warned(_call("PUT", "/ops/fallback", url, token, body)), as_json)
 
 
 @policies.command("get")
@@ -59,12 +60,12 @@ def get_policies(url: Url = _LOCAL, token: Token = "", as_json: Json = False) ->
 
 @app.command()
 def status(url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
-    """Shows what the console shows: traffic, latency, breaker, budgets, queue and mode."""
+    """Shows the figures of the console: traffic, latency, breaker, budgets, queue and mode."""
     answer = _call("GET", "/ops/status", url, token)
     if as_json:
         _show(answer, as_json)
         return
-    _told(answer["mode"])
+    _warned(answer["mode"])
     for line in status_lines(answer):
         typer.echo(line)
 
@@ -72,70 +73,70 @@ def status(url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
 @policies.command("set")
 def set_policies(
     file: Annotated[
-        Path, typer.Argument(help="The policies, as in service/policies/default.yaml.", exists=True, dir_okay=False)
+        Path,
+        typer.Argument(help="The policies, written as in service/policies/default.yaml.", exists=True, dir_okay=False),
     ],
     reason: Reason = None,
     url: Url = _LOCAL,
     token: Token = "",
     as_json: Json = False,
 ) -> None:
-    """Decodes by the policies of a file on every replica. What `policies get --json` printed may be one."""
+    """Sets the policies of a file on every replica. The output of `policies get --json` is such a file."""
     import yaml
 
     try:
-        said = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         _fail(f"{file} cannot be read as YAML ({type(error).__name__})")
-    if not isinstance(said, dict):
-        _fail(f"{file} holds no policies")
-    # The service's answer says more than the file.
-    body = {name: value for name, value in said.items() if name not in _SAID_WITH_POLICIES}
+    if not isinstance(content, dict):
+        _fail(f"{file} contains no policies")
+    body = {name: value for name, value in content.items() if name not in _ANSWER_FIELDS}
     if reason is not None:
         body["reason"] = reason
-    _show(_told(_call("PUT", "/ops/policies", url, token, body), "these policies hold"), as_json)
+    _show(_warned(_call("PUT", "/ops/policies", url, token, body), "these policies apply"), as_json)
 
 
 @policies.command("reset")
 def reset_policies(url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
-    """Every replica decodes by the policies of its own file again."""
-    _show(_told(_call("DELETE", "/ops/policies", url, token), "the file's policies hold"), as_json)
+    """Returns every replica to the policies of its own file."""
+    _show(_warned(_call("DELETE", "/ops/policies", url, token), "the policies of the file apply"), as_json)
 
 
 @models.command("list")
 def list_models(url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
-    """Shows the versions there are, which one is served, and what every replica serves."""
+    """Lists the versions, and shows which of them is served here and on every replica."""
     _show_models(_call("GET", "/ops/models", url, token), as_json)
 
 
 @models.command("activate")
 def activate_model(
-    version: Annotated[str, typer.Argument(help="As `models list` names it.")],
+    version: Annotated[str, typer.Argument(help="The version, as in `models list`.")],
     reason: Reason = None,
     url: Url = _LOCAL,
     token: Token = "",
     as_json: Json = False,
 ) -> None:
-    """Serves a version on every replica; where anything is wrong with it, the old one stays, and this fails."""
+    """Activates a version on every replica. If anything is wrong with it, the old one stays and the command fails."""
     path = f"/ops/models/{quote(version, safe='')}/activate"
     answer = _call("POST", path, url, token, {"reason": reason}, timeout_s=_ACTIVATE_S)
-    _show_models(_told(answer, "this model is served"), as_json)
+    _show_models(_warned(answer, "this model is served"), as_json)
 
 
 @models.command("rollback")
 def rollback_model(reason: Reason = None, url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
-    """Serves the version that was served before; again: the one it came from."""
+    """Activates the previous version. A second rollback returns to the version before the first one."""
     answer = _call("POST", "/ops/models/rollback", url, token, {"reason": reason}, timeout_s=_ACTIVATE_S)
-    _show_models(_told(answer, "this model is served"), as_json)
+    _show_models(_warned(answer, "this model is served"), as_json)
 
 
 @app.command()
 def audit(
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Most entries shown.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Most entries to show.")] = 20,
     url: Url = _LOCAL,
     token: Token = "",
     as_json: Json = False,
 ) -> None:
-    """Shows who changed what, when and why; newest first."""
+    """Lists who changed what, when and why; newest first."""
     answer = _call("GET", f"/ops/audit?limit={limit}", url, token)
     if as_json:
         _show(answer, as_json)
@@ -148,7 +149,7 @@ def audit(
 def _call(
     method: str, path: str, url: str, token: str, body: dict[str, Any] | None = None, *, timeout_s: float = 10.0
 ) -> Any:
-    """The service's answer; ends the program with 1 where there is none or it is a refusal."""
+    """Returns the answer of the service; exits with 1 if there is none, or if it is an error."""
     import httpx
 
     headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -161,14 +162,16 @@ def _call(
     try:
         detail = answer.json()["detail"]
     except (ValueError, KeyError, TypeError):
-        detail = "not an answer of gpt4rec"
+        detail = "this is not an answer of gpt4rec"
     return _fail(f"{answer.status_code}: {detail}")
 
 
-def _told(answer: Any, what: str = "this mode holds") -> Any:
-    """Says it, where a change does not hold everywhere."""
+def _warned(answer: Any, what: str = "this mode applies") -> Any:
+    """Returns the answer; warns first if its change is not shared yet."""
     if not answer.get("shared", True):
-        typer.echo(f"gpt4rec: Redis is away; {what} on one replica, and on the others when it is back", err=True)
+        typer.echo(
+            f"gpt4rec: Redis is unavailable; {what} on one replica only, and on the others once Redis is back", err=True
+        )
     return answer
 
 
@@ -180,7 +183,7 @@ def _show_models(answer: Any, as_json: bool) -> None:
         sign = "*" if model["active"] else " "
         figures = "  ".join(f"{name} {model['metrics'][name]:.4f}" for name in _FIGURES if name in model["metrics"])
         typer.echo(f"{sign} {model['version']:40} {model['created_at'] or '':26} {model['fault'] or figures}")
-    typer.echo(f"a rollback goes back to {answer['previous'] or 'nothing: no version was served before'}")
+    typer.echo(f"a rollback activates {answer['previous'] or 'nothing: there is no previous version'}")
     for replica in answer["replicas"] or []:
         typer.echo(f"replica {replica['name']} serves {replica['active']}  {replica['fault'] or ''}".rstrip())
 
@@ -199,16 +202,17 @@ def _show(answer: Any, as_json: bool) -> None:
             typer.echo(f"{name:12} {value if isinstance(value, str) else json.dumps(value)}")
 
 
-def status_lines(told: dict[str, Any]) -> list[str]:
-    """The snapshot of /ops/status for a terminal, the most urgent first."""
-    mode, breaker, service, traffic = told["mode"], told["breaker"], told["service"], told["traffic"]
+def status_lines(snapshot: dict[str, Any]) -> list[str]:
+    """Returns a snapshot of /ops/status as lines for a terminal, the most urgent first."""
+    mode, breaker, service = snapshot["mode"], snapshot["breaker"], snapshot["service"]
+    traffic, queue = snapshot["traffic"], snapshot["queue"]
     by = f" by {mode['actor']}: {mode['reason']}" if mode["actor"] else ""
     ends = f", {mode['expires_in_s']:.0f} s left" if mode["expires_in_s"] is not None else ""
     cause = f", {breaker['cause']}" if breaker["cause"] else ""
     rows = {
         "mode": f"{mode['mode']}{by}{ends}{'' if mode['shared'] else ' (not shared)'}",
         "breaker": f"{breaker['state']}, the model gets {breaker['model_share']:.0%}{cause}",
-        "redis": "answers" if told["redis"] else "away",
+        "redis": "answers" if snapshot["redis"] else "unavailable",
         "model": f"{service['model_version']}{'' if service['engine'] else ' (engine stuck)'}",
         "workers": f"{service['workers_answering']} of {service['workers']} answer",
         "traffic": f"{traffic['answers_per_s']:g} answers/s over {traffic['window_s']} s, {traffic['late']} late, "
@@ -217,13 +221,13 @@ def status_lines(told: dict[str, Any]) -> list[str]:
     for source, figures in traffic["latency"].items():
         if figures["answers"]:
             ms = "  ".join(f"{name.removesuffix('_ms')} {figures[name]:.1f} ms" for name in _QUANTILES)
-            rows[f"  {source}"] = f"{ms}  (budget {told['budget_ms']:g} ms)"
+            rows[f"  {source}"] = f"{ms}  (budget {snapshot['budget_ms']:g} ms)"
     for kind in ("rung", "reason"):
         rows[kind] = ", ".join(f"{name} {count}" for name, count in traffic[kind].items()) or "–"
-    for objective, rates in told["burn_rate"].items():
+    for objective, rates in snapshot["burn_rate"].items():
         rows[f"burn {objective}"] = "  ".join(f"{window} {rate:g}" for window, rate in rates.items())
-    queue, hits = told["queue"], traffic["cache"]["hit_share"]
-    waiting = f"{queue['depth']:g} waiting, {queue['inflight']:g} under way"
+    hits = traffic["cache"]["hit_share"]
+    waiting = f"{queue['depth']:g} waiting, {queue['inflight']:g} in progress"
     rows["queue"] = f"{waiting}, loop {queue['loop_lag_ms']:g} ms late"
     rows["cache hits"] = "–" if hits is None else f"{hits:.1%}"
     return [f"{name:14} {value}" for name, value in rows.items()]

@@ -14,14 +14,14 @@ app = typer.Typer(add_completion=False)
 def serve(
     artifact: Annotated[Path | None, typer.Option(help="Artefact folder to serve.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [8000].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 chooses a free one [8000].")] = None,
     redis: Annotated[str | None, typer.Option(help="`embedded` or a URL [embedded].")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the embedded server's data.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [auto].")] = None,
     policies: Annotated[Path | None, typer.Option(help="Decoding policies file.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes on the port, each with its engine [1].")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes on the port, each with its own engine [1].")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [info].")] = None,
-    port_file: Annotated[Path | None, typer.Option(help="Write the bound port here once ready.")] = None,
+    port_file: Annotated[Path | None, typer.Option(help="File to write the bound port to once ready.")] = None,
 ) -> None:
     """Serves an artefact over HTTP until a signal.
 
@@ -40,7 +40,7 @@ def serve(
         workers=workers,
         log_level=log_level,
     )
-    # Not before: these take a second to load, and a misspelt setting is said at once.
+    # Imported here: they take a second to load, and a misspelt setting should fail at once.
     from service import server
     from service.common import logs
 

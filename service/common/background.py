@@ -1,4 +1,4 @@
-"""Tasks that live as long as what they work for, whatever happens in them."""
+"""Background tasks that are restarted when they fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 def spawn(stack: AsyncExitStack, work: Work) -> None:
-    """A task until the stack is closed; if it breaks, the log says so and it starts anew."""
+    """Runs `work` as a task until the stack is closed. If it raises, the error is logged and it is started again.
+
+    Args:
+        stack: Cancels the task when it is closed.
+        work: Returns the coroutine to run.
+    """
     task = asyncio.create_task(_watched(work))
 
     async def stop() -> None:

@@ -1,4 +1,4 @@
-"""One absolute point in time that travels with a request."""
+"""The deadline of a request: one absolute point in time that travels with it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 Clock = Callable[[], float]
 
-# Proxies give a request up by then (nginx and most load balancers: 60 s): a longer wait is a clock that is wrong.
+# nginx and most load balancers give up after 60 s, so a longer wait means that a clock is wrong.
 _LONGEST_WAIT_S = 60.0
-# Requests of which the quickest shows whether waits can be measured at all.
-_JUDGED_BY = 32
+# Requests in one window; the shortest wait of a window shows whether waits can be measured at all.
+_WINDOW = 32
 # The year 5138 in seconds and 1973 in milliseconds; the year 5138 in milliseconds and 1973 in microseconds.
 SECONDS_BELOW = 1e11
 _MICROSECONDS_ABOVE = 1e14
@@ -20,9 +20,13 @@ _MICROSECONDS_ABOVE = 1e14
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The monotonic time `at` (seconds) by which an answer must have left.
+    """The monotonic time by which an answer must have left.
 
-    Every stage asks `remaining()`; no stage has a time-out of its own.
+    Every stage uses `remaining()`; no stage has a time-out of its own.
+
+    Attributes:
+        at: The deadline, in seconds of `clock`.
+        clock: Returns the present time, in seconds.
     """
 
     at: float
@@ -30,28 +34,35 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float, clock: Clock = time.monotonic, *, began: float | None = None) -> Deadline:
-        """A deadline `seconds` after `began` (monotonic; now, if not given)."""
+        """Returns a deadline `seconds` after `began` (monotonic seconds; now if None)."""
         return cls((clock() if began is None else began) + seconds, clock)
 
     def remaining(self) -> float:
-        """Seconds left, never negative."""
+        """Returns the seconds left, never negative."""
         return max(0.0, self.at - self.clock())
 
     @property
     def passed(self) -> bool:
+        """Whether no time is left."""
         return self.clock() >= self.at
 
     def keeping(self, seconds: float) -> Deadline:
-        """The same deadline with `seconds` kept back for what must still happen afterwards."""
+        """Returns a deadline earlier by `seconds`, which are kept for the work that follows."""
         return Deadline(self.at - seconds, self.clock)
 
 
 def waited(header: str | None, *, epoch_now: float) -> float | None:
-    """Seconds since the moment of an `X-Request-Start` header (epoch milliseconds), by the wall clock `epoch_now`
-    (seconds); negative where that moment is still to come, None where the header is no time.
+    """Returns how long a request waited before it arrived, by its `X-Request-Start` header.
 
-    Proxies that write seconds or microseconds (nginx: `t=1700000000.123`) are understood: read as milliseconds, theirs
-    would take all the time from every request.
+    The header holds epoch milliseconds. Proxies that write seconds or microseconds (nginx: `t=1700000000.123`) are
+    understood: read as milliseconds, such a value would use up the budget of every request.
+
+    Args:
+        header: The value of the header.
+        epoch_now: The wall clock, in seconds.
+
+    Returns:
+        Seconds; negative if the time lies in the future, None if the header is not a time.
     """
     if header is None:
         return None
@@ -68,20 +79,19 @@ def waited(header: str | None, *, epoch_now: float) -> float | None:
 
 
 class Waits:
-    """How long requests had waited when they arrived, as far as the clocks can be trusted.
+    """Measures how long requests waited before they arrived, as far as the clocks can be trusted.
 
-    The header's moment is of another machine's wall clock. Where the two disagree, or one of them jumps, every request
-    seems to have waited for as long as they differ, and would be answered with what fits no time at all. Two things
-    tell such a wait from a real one:
+    The time in the header comes from another machine's wall clock. If the two clocks disagree, or one of them jumps,
+    every request seems to have waited for as long as they differ, and its budget seems to be used up. Two rules tell
+    such a wait from a real one:
 
-    - nobody waits longer than a minute (nor a negative time): that wait is not believed;
-    - some requests do not wait: `quickest` is the smallest of the last 32 to 63 waits (0 until there were so many), and
-      a budget which even that one had overrun cannot be kept by believing it. Such a budget counts from the arrival
-      (`RequestContext.deadline`); longer ones still from the beginning, since a queue in front of the service may be
-      that long.
+    - No request waits for more than a minute, or for a negative time: such a wait is ignored.
+    - Some requests do not wait. `quickest` is the smallest of the last 32 to 63 waits (0 until there are that many).
+      If even that wait is longer than a budget, the budget counts from the arrival (`RequestContext.deadline`).
+      Longer budgets still count from the beginning, since a queue in front of the service may be that long.
 
-    What is left is a disagreement shorter than the budget: it shortens the deadline, as a wait does. So a difference of
-    seconds costs at most 64 answers of a lower rung, and one of hours costs none.
+    A disagreement shorter than the budget remains: it shortens the deadline as a wait does. So a difference of seconds
+    costs at most 64 answers from a lower rung, and one of hours costs none.
     """
 
     def __init__(self) -> None:
@@ -89,12 +99,16 @@ class Waits:
         self._before, self._least, self._count = 0.0, math.inf, 0
 
     def believed(self, wait: float | None) -> float:
-        """The part of a wait, in seconds, by which a request's beginning lies before its arrival."""
+        """Returns the seconds by which a request began before it arrived: `wait` if it is plausible, else 0.
+
+        Args:
+            wait: What `waited` returned for the request.
+        """
         if wait is None:
             return 0.0
         self._least = min(self._least, wait)
         self._count += 1
-        if self._count == _JUDGED_BY:
+        if self._count == _WINDOW:
             self._before, self._least, self._count = self._least, math.inf, 0
         self.quickest = max(0.0, min(self._before, self._least))
         return wait if 0.0 < wait < _LONGEST_WAIT_S else 0.0

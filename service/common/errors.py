@@ -1,37 +1,37 @@
 """Every error of the service, in one tree.
 
     ServiceError
-    ├── RequestError               the caller can mend it
+    ├── RequestError               the caller can correct it
     │   ├── BadRequest             400  bad_request
     │   ├── Unauthorized           401  unauthorized
     │   ├── Forbidden              403  forbidden
     │   ├── NotFound               404  not_found
     │   ├── TooSlow                408  too_slow           its body took too long to arrive
-    │   ├── Conflict               409  conflict           not in the present state of things
+    │   ├── Conflict               409  conflict           not possible in the present state
     │   ├── BodyTooLarge           413  body_too_large
     │   ├── TargetTooLong          414  target_too_long
     │   ├── HeadTooLarge           431  head_too_large
-    │   ├── TooManyRequests        429  too_many_requests  more than the rate of its API key
-    │   └── InvalidRequest         422  invalid_request    carries `errors`, one entry per fault
+    │   ├── TooManyRequests        429  too_many_requests  above the rate of the API key
+    │   └── InvalidRequest         422  invalid_request    carries `errors`, one entry for each fault
     │       ├── UnknownSegment     422  unknown_segment
-    │       └── ModelRefused       422  model_refused      the artefact cannot be served; the old model is
-    ├── StoreUnavailable           503  state_unavailable  Redis is away, slow, or acknowledged too few copies
-    ├── TooManyStreams             503  too_many_streams   as many consoles are open as may be
-    ├── WorkerAway                 503  worker_away        the metrics of all workers cannot be added up
+    │       └── ModelRefused       422  model_refused      the artefact cannot be served; the old model stays
+    ├── StoreUnavailable           503  state_unavailable  Redis is unavailable, slow, or acknowledged too few copies
+    ├── TooManyStreams             503  too_many_streams   the limit of open console streams is reached
+    ├── WorkerAway                 503  worker_away        a worker did not report its metrics
     ├── Draining                   503  draining           the process is shutting down
     ├── ModelAttemptFailed         503  model_error        a rung failed: /recommend goes one rung down
     │   ├── ModelError             503  model_error        the engine or its session broke
     │   ├── Overloaded             503  overload           the queue is full, or the wait would be too long
-    │   └── DeadlineExceeded       503  deadline           the answer would come, or came, too late
-    │       ├── StateStale         503  state_stale        because there is too much history to encode
-    │       └── FilterNotReady     503  deadline           because a new filter is still being worked out
+    │   └── DeadlineExceeded       503  deadline           the answer came, or would come, too late
+    │       ├── StateStale         503  state_stale        there is too much history to encode
+    │       └── FilterNotReady     503  deadline           a new filter is still being computed
     └── StartupError               –    the service cannot start; the message names the cause
         ├── SettingsError          –    a setting is unknown or has a bad value
-        ├── PolicyError            –    the policies file does not fit
+        ├── PolicyError            –    the policies file is not valid
         └── ArtifactError          –    the artefact is missing, damaged or of another format
 
-`status` and `reason` are stable: clients and dashboards may rely on them. `str(error)` of a RequestError is
-shown to the caller; of any other class it is only logged.
+`status` and `reason` are stable: clients and dashboards may rely on them. The caller sees `str(error)` of a
+RequestError; that of any other class is only logged.
 """
 
 # ruff: noqa: N818 - the names say what happened
@@ -42,7 +42,13 @@ from typing import Any, ClassVar
 
 
 class ServiceError(Exception):
-    """Root of the tree."""
+    """Root of the tree.
+
+    Attributes:
+        status: The HTTP status of the answer.
+        reason: A stable code for clients, metrics and logs.
+        title: The title of the problem document.
+    """
 
     status: ClassVar[int] = 500
     reason: ClassVar[str] = "internal"
@@ -50,86 +56,109 @@ class ServiceError(Exception):
 
     @property
     def public_detail(self) -> str:
-        """What the caller may read."""
+        """The detail that the caller may read."""
         return self.title
 
     @property
     def headers(self) -> dict[str, str]:
+        """Additional headers of the answer."""
         return {}
 
     @property
     def errors(self) -> Sequence[Mapping[str, Any]] | None:
-        """The `errors` member of the problem document."""
+        """The `errors` member of the problem document; None leaves it out."""
         return None
 
 
 class RequestError(ServiceError):
-    """The caller can mend it."""
+    """An error that the caller can correct; its text is shown to the caller."""
 
     @property
     def public_detail(self) -> str:
+        """The text of the error."""
         return str(self) or self.title
 
 
 class BadRequest(RequestError):
+    """The body is not JSON."""
+
     status = 400
     reason = "bad_request"
     title = "Bad request"
 
 
 class Unauthorized(RequestError):
+    """The key or token is missing or unknown."""
+
     status = 401
     reason = "unauthorized"
     title = "Authentication required"
 
     @property
     def headers(self) -> dict[str, str]:
+        """The scheme to authenticate with."""
         return {"WWW-Authenticate": "Bearer"}
 
 
 class Forbidden(RequestError):
+    """The key or token lacks the right."""
+
     status = 403
     reason = "forbidden"
     title = "Not allowed"
 
 
 class NotFound(RequestError):
+    """The resource does not exist."""
+
     status = 404
     reason = "not_found"
     title = "Not found"
 
 
 class TooSlow(RequestError):
+    """The body did not arrive in time."""
+
     status = 408
     reason = "too_slow"
     title = "The request took too long to arrive"
 
 
 class Conflict(RequestError):
+    """The change is not possible in the present state."""
+
     status = 409
     reason = "conflict"
     title = "Not possible now"
 
 
 class BodyTooLarge(RequestError):
+    """The body is larger than the setting allows."""
+
     status = 413
     reason = "body_too_large"
     title = "Body too large"
 
 
 class TargetTooLong(RequestError):
+    """The path and query are longer than a connection accepts."""
+
     status = 414
     reason = "target_too_long"
     title = "The path and query are too long"
 
 
 class HeadTooLarge(RequestError):
+    """The headers are more, or larger, than a connection accepts."""
+
     status = 431
     reason = "head_too_large"
     title = "Too many headers, or too large ones"
 
 
 class TooManyRequests(RequestError):
+    """The API key has used up its rate; room is left again after `retry_after_s`."""
+
     status = 429
     reason = "too_many_requests"
     title = "Too many requests"
@@ -140,11 +169,15 @@ class TooManyRequests(RequestError):
 
     @property
     def headers(self) -> dict[str, str]:
+        """The seconds to wait."""
         return {"Retry-After": str(self._retry_after_s)}
 
 
 class InvalidRequest(RequestError):
-    """`errors` holds one mapping per fault: `loc` (list of keys and indices), `message`, `type`."""
+    """The request is not valid.
+
+    `errors` holds one mapping for each fault: `loc` (list of keys and indices), `message` and `type`.
+    """
 
     status = 422
     reason = "invalid_request"
@@ -156,16 +189,19 @@ class InvalidRequest(RequestError):
 
     @property
     def errors(self) -> Sequence[Mapping[str, Any]]:
+        """The faults, in the order in which they were found."""
         return self._errors
 
 
 class UnknownSegment(InvalidRequest):
+    """The request names a segment that the policies do not have."""
+
     reason = "unknown_segment"
     title = "Unknown segment"
 
 
 class ModelRefused(InvalidRequest):
-    """The model is damaged, does not fit, or fails its check. What was served before still is."""
+    """The model is damaged, is not compatible, or fails its check. The model in service stays."""
 
     reason = "model_refused"
     title = "The model cannot be served"
@@ -177,42 +213,47 @@ class _TryLater(ServiceError):
 
     @property
     def headers(self) -> dict[str, str]:
+        """The seconds to wait."""
         return {"Retry-After": str(self.retry_after_s)}
 
 
 class StoreUnavailable(_TryLater):
-    """Redis is away, too slow, or fewer copies than the durability setting asks for were acknowledged."""
+    """Redis is unavailable, too slow, or acknowledged fewer copies than the durability setting requires."""
 
     reason = "state_unavailable"
     title = "The event store is unavailable"
 
 
 class WorkerAway(_TryLater):
-    """Another worker of this service does not answer, so what all of them counted cannot be added up."""
+    """Another worker of this service does not answer, so the counts of all workers cannot be summed."""
 
     reason = "worker_away"
     title = "A worker does not answer"
 
 
 class TooManyStreams(_TryLater):
-    """As many consoles watch this process as may."""
+    """The limit of open console streams is reached."""
 
     reason = "too_many_streams"
     title = "Too many streams are open"
 
 
 class Draining(_TryLater):
+    """The process is shutting down."""
+
     reason = "draining"
     title = "Shutting down"
 
 
 class ModelAttemptFailed(_TryLater):
+    """A model rung gave no answer; `/recommend` goes one rung down."""
+
     reason = "model_error"
     title = "The model is unavailable"
 
 
 class ModelError(ModelAttemptFailed):
-    """The engine, or its session, broke."""
+    """The engine, or one of its sessions, failed."""
 
 
 class Overloaded(ModelAttemptFailed):
@@ -223,13 +264,19 @@ class Overloaded(ModelAttemptFailed):
 
 
 class DeadlineExceeded(ModelAttemptFailed):
+    """The answer came, or would come, after the deadline."""
+
     reason = "deadline"
     title = "The deadline has passed"
 
 
 class StateStale(DeadlineExceeded):
-    """The encoder state is behind the log, and bringing it up to date does not fit the deadline. `tried`: the encoder
-    was asked, and did not answer in time."""
+    """The encoder state is older than the history, and it cannot be brought up to date before the deadline.
+
+    Args:
+        message: What the deadline did not allow.
+        tried: Whether the encoder was started; False if the forecast already ruled it out.
+    """
 
     reason = "state_stale"
     title = "The history cannot be encoded in time"
@@ -240,24 +287,30 @@ class StateStale(DeadlineExceeded):
 
 
 class FilterNotReady(DeadlineExceeded):
-    """A filter that was not used before is still being worked out: no fault of the model."""
+    """A filter that is used for the first time is still being computed; the model is not to blame."""
 
     title = "The filter is not ready in time"
 
 
 class StartupError(ServiceError):
-    """The service cannot start; the message names the cause and, where it is known, the remedy."""
+    """The service cannot start; the message names the cause and, if it is known, the remedy."""
 
     reason = "startup"
 
 
 class SettingsError(StartupError):
+    """A setting is unknown or has a bad value."""
+
     reason = "settings"
 
 
 class PolicyError(StartupError):
+    """The policies are not valid."""
+
     reason = "policies"
 
 
 class ArtifactError(StartupError):
+    """The artefact is missing, damaged or of another format."""
+
     reason = "artifact"

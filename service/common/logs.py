@@ -1,6 +1,6 @@
 """Structured logs: one JSON object a line on stderr.
 
-A record never carries a secret, and no user, session or item id below the level `debug`.
+A record never contains a secret. Ids of users, sessions and items are logged at the level `debug` only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ _CHAIN: list[Any] = [
 
 
 def configure(level: str = "info", stream: TextIO | None = None) -> None:
-    """Routes structlog and the standard library's loggers (uvicorn's, redis') to one JSON stream."""
+    """Routes structlog and the standard library's loggers (uvicorn's, redis') to one JSON stream.
+
+    Args:
+        level: The lowest level logged: debug, info, warning or error.
+        stream: Where to write; stderr if None.
+    """
     target = stream or sys.stderr
     structlog.configure(
         processors=[*_CHAIN, structlog.processors.JSONRenderer(_json)],
@@ -51,12 +56,12 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
 
 
 def get(name: str) -> structlog.typing.FilteringBoundLogger:
-    """A logger that takes the configuration in force when it is used, not when the module was imported."""
+    """Returns a logger that uses the configuration in force when it is called, not when its module was imported."""
     return cast("structlog.typing.FilteringBoundLogger", structlog.get_logger(module=name))
 
 
 def where(error: BaseException) -> dict[str, Any]:
-    """Type and code locations of an exception, without its text, which may quote a request."""
+    """Returns the type and the code locations of an exception, without its text, which may quote a request."""
     frames = traceback.extract_tb(error.__traceback__)
     return {
         "error": type(error).__name__,

@@ -1,4 +1,4 @@
-"""The Prometheus families of the service. No label ever carries a user or an item."""
+"""The Prometheus metrics of the service. No label ever contains a user or an item."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODES = ("auto", "fallback", "model")
 
 
 class Metrics:
-    """Passed in wherever something is measured; one registry a process."""
+    """All metrics of one process, on one registry."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = r = registry or CollectorRegistry()
@@ -39,7 +39,7 @@ class Metrics:
         )
         self.deadline_missed = Counter(
             "gpt4rec_deadline_missed",
-            "Answers that left after their deadline, by rung.",
+            "Answers sent after their deadline, by rung.",
             ["rung"],
             registry=r,
         )
@@ -48,13 +48,13 @@ class Metrics:
         )
         self.recommendations = Counter(
             "gpt4rec_recommendations",
-            "Answers of /recommend; reason is empty when not degraded.",
+            "Answers of /recommend; the reason is empty for an answer that is not degraded.",
             ["source", "reason", "segment", "strategy"],
             registry=r,
         )
         self.stage_duration = Histogram(
             "gpt4rec_stage_duration_seconds",
-            "Time in one stage, failures included: " + ", ".join(STAGES) + ".",
+            "Time spent in one stage, failures included: " + ", ".join(STAGES) + ".",
             ["stage"],
             buckets=STAGE_BUCKETS,
             registry=r,
@@ -63,8 +63,10 @@ class Metrics:
             "gpt4rec_batch_size", "Rows of one graph run.", ["graph"], buckets=BATCH_BUCKETS, registry=r
         )
         self.queue_depth = Gauge("gpt4rec_queue_depth", "Jobs waiting for the engine.", registry=r)
-        self.inflight = Gauge("gpt4rec_inflight", "Requests being answered.", registry=r)
-        self.breaker_state = Gauge("gpt4rec_breaker_state", "1 for the breaker's present state.", ["state"], registry=r)
+        self.inflight = Gauge("gpt4rec_inflight", "Requests in progress.", registry=r)
+        self.breaker_state = Gauge(
+            "gpt4rec_breaker_state", "1 for the present state of the breaker.", ["state"], registry=r
+        )
         self.fallback_mode = Gauge("gpt4rec_fallback_mode", "1 for the mode in force.", ["mode"], registry=r)
         self.events = Counter(
             "gpt4rec_events",
@@ -74,59 +76,62 @@ class Metrics:
         )
         self.rate_checks = Counter(
             "gpt4rec_rate_checks",
-            "Requests of API keys, counted in Redis (where shared) or, while it is away, by this process (own): "
+            "Rate checks of API keys, counted in Redis (shared) or, while it is unavailable, by this process (own): "
             "allowed, refused.",
             ["where", "outcome"],
             registry=r,
         )
         self.model_attempts = Counter(
             "gpt4rec_model_attempts",
-            "Attempts at the model that ended: ok, late (no answer before the deadline), failed.",
+            "Finished model attempts: ok, late (no answer before the deadline), failed.",
             ["outcome"],
             registry=r,
         )
         self.state_cache = Counter(
             "gpt4rec_state_cache",
-            "Histories in the process (level memory: hit, stale, miss) and encoder states (level state: hit, "
-            "extended, rebuilt, stored, lost, dropped).",
+            "Lookups of histories in the process (level memory: hit, stale, miss) and uses of encoder states (level "
+            "state: hit, extended, rebuilt, stored, lost, dropped).",
             ["level", "outcome"],
             registry=r,
         )
         self.redis_errors = Counter(
-            "gpt4rec_redis_errors", "Redis commands that failed or took too long.", ["operation"], registry=r
+            "gpt4rec_redis_errors", "Redis commands that failed or timed out.", ["operation"], registry=r
         )
-        self.model_info = Gauge("gpt4rec_model_info", "1 for the model being served.", ["version"], registry=r)
+        self.model_info = Gauge("gpt4rec_model_info", "1 for the model in service.", ["version"], registry=r)
         self.model_reload = Counter(
             "gpt4rec_model_reload",
-            "Changes of the served model, by outcome: activated, refused (something is wrong with it; the old one "
-            "stays), missing (chosen, and not on this replica's disk).",
+            "Switches of the model, by outcome: activated, refused (the new model failed; the old one stays), "
+            "missing (an operator chose it, but it is not on the disk of this replica).",
             ["outcome"],
             registry=r,
         )
         self.burn_rate = Gauge(
             "gpt4rec_error_budget_burn_rate",
-            "How many times faster than allowed model attempts are late (latency) or fail (errors), and answers come "
-            "from below the model (served), over 1m, 5m, 1h.",
+            "How many times faster than allowed an error budget is used, over 1m, 5m, 1h: late model attempts "
+            "(latency), failed ones (errors), answers from below the model (served).",
             ["objective", "window"],
             registry=r,
         )
 
-        # Looking a child up by its labels takes longer than what is done with it.
+        # Looking a child up by its labels takes longer than updating it.
         self._stages = {name: self.stage_duration.labels(name) for name in STAGES}
         self._attempts = {name: self.model_attempts.labels(name) for name in ATTEMPTS}
 
     def render(self) -> bytes:
-        """The text exposition format."""
+        """Returns the metrics in the text exposition format."""
         return generate_latest(self.registry)
 
     def attempted(self, outcome: str) -> None:
-        """A model attempt ended; one that was never made, or whose caller went away, is none."""
+        """Counts a model attempt that ended; outcomes other than `ATTEMPTS` are not counted.
+
+        An attempt that was never made, or whose caller went away, has such an outcome.
+        """
         if outcome in self._attempts:
             self._attempts[outcome].inc()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times a stage, also when it fails."""
+        """Measures the time of a stage, also when it fails."""
         began = time.perf_counter()
         try:
             yield
@@ -134,12 +139,19 @@ class Metrics:
             self._stages[name].observe(time.perf_counter() - began)
 
     def one_hot(self, gauge: Gauge, names: Iterable[str], present: str) -> None:
+        """Sets a gauge to 1 for the label `present`, and to 0 for the other names."""
         for name in names:
             gauge.labels(name).set(1.0 if name == present else 0.0)
 
 
 async def watch_loop_lag(metrics: Metrics, interval_s: float, tell: Callable[[float], None]) -> None:
-    """Runs until cancelled; keeps the lag of the last interval, which `tell` hears too."""
+    """Measures how late the event loop runs its timers, until cancelled.
+
+    Args:
+        metrics: Keeps the last lag.
+        interval_s: Seconds between two measurements.
+        tell: Called with each lag, in seconds.
+    """
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + interval_s

@@ -1,4 +1,4 @@
-"""Where the process is in its life."""
+"""The state of the process: starting, serving or draining."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class Lifecycle:
-    """Where the process is: started once everything is warm, draining from the first signal to stop."""
+class ProcessState:
+    """The state of the process.
+
+    Attributes:
+        started: Everything is open and warm.
+        draining: A signal to stop has arrived.
+    """
 
     started: bool = False
     draining: bool = False

@@ -1,4 +1,4 @@
-"""What the service knows of a request before it has read the body."""
+"""What the service knows about a request before it has read the body."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from typing import Any
 
 from service.common.deadline import Clock, Deadline
 
-# Sane: may stand in a log and in a header. Anything else is replaced, not refused.
-_SANE_ID = re.compile(rb"^[A-Za-z0-9._:/+=@-]{1,128}\Z")
+# Ids that are safe in a log and in a header. Any other id is replaced, not refused.
+_SAFE_ID = re.compile(rb"^[A-Za-z0-9._:/+=@-]{1,128}\Z")
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request: `began` and `arrived` are monotonic seconds, `began` never later than `arrived`.
+    """One request, from its arrival to its answer.
 
-    `least_wait_s` is `Waits.quickest`: a budget no longer than that counts from `arrived`, any other from `began`.
-    `facts` are for the log line, `source` for the metric; whoever answers fills them in.
+    Attributes:
+        request_id: The caller's id, or a new one.
+        began: When the request reached the first proxy, in monotonic seconds; never later than `arrived`.
+        arrived: When it reached this process, in monotonic seconds.
+        clock: The monotonic clock.
+        least_wait_s: `Waits.quickest`. A budget no longer than this counts from `arrived`, any other from `began`.
+        source: Label of the metric, set by the route.
+        facts: Fields of the log line, set by the route.
     """
 
     request_id: str
@@ -31,21 +37,22 @@ class RequestContext:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def deadline(self, budget_ms: float) -> Deadline:
+        """Returns the deadline for a budget in milliseconds."""
         budget_s = budget_ms / 1000.0
         return Deadline.after(budget_s, self.clock, began=self.began if self.least_wait_s < budget_s else self.arrived)
 
     def elapsed_ms(self) -> float:
-        """Since it arrived: what this service took, without what the caller had spent before."""
+        """Returns the milliseconds since the arrival: the time spent in this service, not in front of it."""
         return (self.clock() - self.arrived) * 1000.0
 
 
 def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    """The first value of an ASGI header; `name` in lower case."""
+    """Returns the first value of an ASGI header, None if it is missing; `name` is in lower case."""
     return next((value for key, value in headers if key == name), None)
 
 
 def request_id(given: bytes | None) -> str:
-    """The caller's id if it is a sane one, else a new one."""
-    if given is not None and _SANE_ID.match(given):
+    """Returns the caller's id if it is safe to log and to send, else a new one."""
+    if given is not None and _SAFE_ID.match(given):
         return given.decode("ascii")
     return os.urandom(16).hex()

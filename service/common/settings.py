@@ -1,7 +1,7 @@
 """Every setting of the service: one frozen class, read once at start-up.
 
-A setting `deadline_ms` is read from `GPT4REC_DEADLINE_MS`, or given as a flag of `gpt4rec serve`; a secret is
-also read from the file that `GPT4REC_…_FILE` names. An unknown `GPT4REC_…` variable is an error: a misspelt
+The setting `deadline_ms` is read from the variable `GPT4REC_DEADLINE_MS`, or from a flag of `gpt4rec serve`; a secret
+may also come from the file that `GPT4REC_…_FILE` names. An unknown `GPT4REC_…` variable is an error: a misspelt
 setting must not be silently ignored.
 """
 
@@ -19,13 +19,13 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from service.common.errors import SettingsError
 
 PREFIX = "GPT4REC_"
-# Read by `gpt4rec ops`, not by the service; both may run in one environment.
+# Read by `gpt4rec ops`, not by the service. Both may run in one environment.
 CLIENT_VARIABLES = ("GPT4REC_OPS_URL", "GPT4REC_OPS_TOKEN")
 DEFAULT_POLICIES = Path(__file__).resolve().parent.parent / "policies" / "default.yaml"
 
 
 class Settings(BaseSettings):
-    """Read with `load()`; constructed directly only in tests."""
+    """The settings of one process. `load` reads them; only tests construct them directly."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True, env_ignore_empty=True
@@ -34,104 +34,108 @@ class Settings(BaseSettings):
     # -- what is served, and where
     artifact: Path | None = Field(
         None,
-        description="Artefact folder (`…/<model_version>/`) to serve, or a folder of them, whose `latest` is. "
-        "Those beside it can be activated while it runs: see /ops/models.",
+        description="Artefact folder (`…/<model_version>/`) to serve, or a folder of artefacts, of which `latest` is "
+        "served. The artefacts beside it can be activated while the service runs: see /ops/models.",
     )
     policies: Path = Field(
         DEFAULT_POLICIES,
-        description="Decoding policies file, followed while it changes. What operators set by "
-        "PUT /ops/policies holds instead of it.",
+        description="Decoding policies file; changes are followed. Policies set by PUT /ops/policies take precedence.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 chooses a free one.")
     workers: int = Field(
         1,
         ge=1,
         le=256,
-        description="Processes on the same port, each with its own engine "
-        "and a port of its own above it. /metrics of the shared port adds them up.",
+        description="Worker processes on the same port. Each has its own engine, and a port of its own above the "
+        "shared one. /metrics on the shared port sums them.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
-    git_commit: str = Field("unknown", description="Commit the image was built from, shown by /version.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
+    git_commit: str = Field("unknown", description="Commit from which the image was built; shown by /version.")
 
     # -- who may call
     api_keys: SecretStr = Field(
         SecretStr(""),
-        description="Entries of API keys, with commas or line ends between: `name:key`, or `name:sha256:digest` as "
-        "`gpt4rec keys new` prints it; with `:users` after it the key may also read and erase users. Its file is "
-        "followed. Empty: the API is open, but for /users, which then takes an ops token.",
+        description="API keys, separated by commas or line breaks: `name:key`, or `name:sha256:digest` as "
+        "`gpt4rec keys new` prints it. With `:users` appended, the key may also read and erase users. Changes of the "
+        "file are followed. Empty: the API is open, except /users, which requires an ops token.",
     )
     ops_tokens: SecretStr = Field(
         SecretStr(""),
-        description="Entries of operators' tokens, `name:token` or `name:sha256:digest`. Its file is followed. Empty: "
-        "/ops is off.",
+        description="Tokens of operators: `name:token` or `name:sha256:digest`. Changes of the file are followed. "
+        "Empty: /ops is off.",
     )
     metrics_tokens: SecretStr = Field(
         SecretStr(""),
-        description="Entries of tokens that may read /metrics, as of `ops_tokens`; operators may, too. Its file is "
-        "followed. Empty: /metrics is open.",
+        description="Tokens that may read /metrics, written as those of `ops_tokens`, which may read it too. Changes "
+        "of the file are followed. Empty: /metrics is open.",
     )
 
     hash_user_ids: SecretStr = Field(
         SecretStr(""),
-        description="Key with which user and session ids are hashed in Redis. Empty: they are stored as sent.",
+        description="Key that hashes user and session ids in Redis. Empty: they are stored as sent.",
     )
     api_rate: str = Field(
         "",
-        description="Requests each API key may make, on all replicas together, as `100/second` or `5000/minute`; then "
-        "429. While Redis is away each process counts by itself. Empty: as many as it likes.",
+        description="Rate limit of each API key over all replicas, as `100/second` or `5000/minute`; requests above it "
+        "get 429. While Redis is unavailable, each process counts by itself. Empty: no limit.",
     )
     cors_origins: str = Field(
         "",
-        description="Origins whose pages may call the API from a browser, comma separated: `https://shop.example`; "
-        "never /ops, /users and /metrics. Empty: none.",
+        description="Origins whose pages may call the API from a browser, separated by commas: `https://shop.example`. "
+        "They can never call /ops, /users and /metrics. Empty: none.",
     )
 
     # -- pages
-    playground: bool = Field(False, description="Serve /playground, where lists can be tried out.")
+    playground: bool = Field(False, description="Serve /playground, a page to try out recommendations.")
     openapi_pages: bool = Field(True, description="Serve /docs and /openapi.json.")
 
     # -- time
-    deadline_ms: float = Field(80.0, gt=0, description="Time an answer may take where the request names none.")
-    deadline_max_ms: float = Field(2000.0, gt=0, description="Longest budget a request may ask for.")
+    deadline_ms: float = Field(80.0, gt=0, description="Budget of an answer if the request does not name one.")
+    deadline_max_ms: float = Field(2000.0, gt=0, description="Longest budget that a request may ask for.")
     fallback_reserve_ms: float = Field(
-        10.0, ge=0, description="Kept back from every deadline for the item-CF and popularity rungs."
+        10.0, ge=0, description="Part of every deadline that is reserved for the item-CF and popularity rungs."
     )
-    future_tolerance_s: float = Field(300.0, ge=0, description="How far in the future an event's timestamp may lie.")
+    future_tolerance_s: float = Field(
+        300.0, ge=0, description="How far in the future the timestamp of an event may lie."
+    )
     shutdown_delay_s: float = Field(
-        0.0, ge=0, description="Time between /readyz failing and the listener closing, for load balancers."
+        0.0, ge=0, description="Time between the failure of /readyz and the close of the listener, for load balancers."
     )
     drain_timeout_s: float = Field(10.0, ge=0, description="Longest wait for open requests at shutdown.")
-    loop_lag_interval_ms: float = Field(20.0, gt=0, description="How often the event loop's lag is measured.")
+    loop_lag_interval_ms: float = Field(20.0, gt=0, description="How often the lag of the event loop is measured.")
 
     # -- limits
-    max_body_bytes: int = Field(1_048_576, ge=1024, description="Larger request bodies are refused with 413.")
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body; larger ones get 413.")
     client_timeout_s: float = Field(
         10.0,
         gt=0,
-        description="Time a client may take to send a request, from its first byte to its last (then 408), or to take "
-        "an answer (then it is cut off).",
+        description="Time a client has to send a request, from its first byte to its last (then 408), and to read an "
+        "answer (then the connection is closed).",
     )
     write_behind_max: int = Field(
-        4096, ge=1, description="Users whose events wait to be encoded behind the answers; more wait for a request."
+        4096,
+        ge=1,
+        description="Most users whose new events wait to be encoded in the background; the rest wait for a request.",
     )
-    catch_up_timeout_ms: float = Field(2000.0, gt=0, description="Time a history may take to be encoded.")
+    catch_up_timeout_ms: float = Field(2000.0, gt=0, description="Longest time to encode a history.")
     cache_mib: float = Field(
-        64.0, ge=0, description="Memory of the histories and states kept in each process; 0 keeps none."
+        64.0, ge=0, description="Memory for cached histories and states in each process; 0 disables the cache."
     )
     state: Literal["full", "h_only"] = Field(
         "full",
-        description="What is stored of an encoded history: all that adding an event needs, or only the vector to "
-        "decode from. `h_only` takes a tenth of the memory, and each event encodes the history anew.",
+        description="What is stored of an encoded history: everything needed to add an event, or only the vector to "
+        "decode from. `h_only` takes a tenth of the memory, but every event encodes the whole history again.",
     )
 
     # -- catalogue
     catalogue_updates: Path | None = Field(
         None,
-        description="File of stock and new items, one JSON object a line, followed while it changes: "
+        description="File of stock changes and new items, one JSON object a line: "
         '`{"item_id": "7", "in_stock": false}`, or a new item: `{"item_id": "n1", "title": "…", "category": ["…"], '
-        '"like": ["50"]}`. Replace it by renaming: a file that is being written is read as it is.',
+        '"like": ["50"]}`. Changes are followed. Replace the file by renaming: one that is being written may be read '
+        "half.",
     )
 
     # -- batching
@@ -139,18 +143,20 @@ class Settings(BaseSettings):
     batch_window_ms: float = Field(
         1.0,
         ge=0,
-        description="Longest wait for a batch to fill while the engine is busy; none when it is idle.",
+        description="Longest wait for a batch to fill while the engine is busy; an idle engine does not wait.",
     )
     engine_threads: int = Field(
         1,
         ge=0,
-        description="Threads of one engine run on a CPU; 0 takes all processors. One is best for small models, whose "
-        "operators take less time than waking a thread; more workers use more processors.",
+        description="Threads of one engine run on a CPU; 0 uses all processors. One is best for small models, whose "
+        "operators take less time than waking a thread. Use more workers to use more processors.",
     )
     cuda_graphs: bool = Field(
-        False, description="Replay each padded batch size as one CUDA graph; needs device cuda. See docs/gpu.md."
+        False, description="Replay each padded batch size as one CUDA graph; requires device cuda. See docs/gpu.md."
     )
-    queue_max: int = Field(256, ge=1, description="Jobs that may wait; one more is refused and served one rung lower.")
+    queue_max: int = Field(
+        256, ge=1, description="Most waiting jobs; a further one is refused and its request is answered one rung lower."
+    )
     engine_stall_s: float = Field(30.0, gt=0, description="An engine run longer than this makes /readyz fail.")
 
     # -- Redis
@@ -159,48 +165,54 @@ class Settings(BaseSettings):
         description="`embedded` (a local Valkey server), `redis://…`, `rediss://…`, `redis+sentinel://…`, "
         "`redis+cluster://…` or `unix://…`.",
     )
-    redis_prefix: str = Field("gpt4rec:", min_length=1, max_length=64, description="First part of every key.")
-    redis_read_timeout_ms: float = Field(25.0, gt=0, description="Time a read may take on the hot path.")
-    redis_write_timeout_ms: float = Field(250.0, gt=0, description="Time a write may take.")
+    redis_prefix: str = Field("gpt4rec:", min_length=1, max_length=64, description="Prefix of every key.")
+    redis_read_timeout_ms: float = Field(25.0, gt=0, description="Time-out of a read on the hot path.")
+    redis_write_timeout_ms: float = Field(250.0, gt=0, description="Time-out of a write.")
     redis_durability: Literal["memory", "aof", "replica"] = Field(
         "memory",
-        description="What an acknowledged event has reached: memory, the local append-only file, replicas.",
+        description="Where an event is stored before it is acknowledged: memory, the local append-only file, replicas.",
     )
-    redis_replicas: int = Field(1, ge=1, description="Replicas that must acknowledge with `replica` durability.")
+    redis_replicas: int = Field(
+        1, ge=1, description="Replicas that must acknowledge a write with durability `replica`."
+    )
     redis_durability_timeout_ms: int = Field(
-        1500, gt=0, description="Longest wait for that acknowledgement; after it /events answers 503."
+        1500, gt=0, description="Longest wait for that acknowledgement; then /events answers 503."
     )
     redis_connections_max: int = Field(16, ge=1, description="Most connections to Redis.")
     data_dir: Path = Field(
         Path("data/valkey"),
-        description="Folder of the embedded server's append-only file, and of the copies of what operators set "
-        "(mode, model, policies), which outlive a restart while Redis is away.",
+        description="Folder of the append-only file of the embedded server, and of local copies of the shared values "
+        "(mode, model, policies), which are used if the service restarts while Redis is unavailable.",
     )
     history_cap: int | None = Field(
         None,
         ge=1,
-        description="Events kept of each history; never below the model's receptive field, the default.",
+        description="Events kept of each history; at least the receptive field of the model, which is the default.",
     )
-    history_ttl_s: int = Field(7_776_000, ge=60, description="A history nobody adds to is forgotten after this.")
-    state_ttl_s: int = Field(604_800, ge=60, description="An encoder state nobody renews is forgotten then.")
-    signals_ttl_s: int = Field(2_592_000, ge=60, description="Searches and impressions are forgotten after this.")
-    audit_cap: int = Field(1000, ge=1, description="Entries kept of the audit of /ops.")
-    signals_cap: int = Field(1000, ge=1, description="Searches and impressions kept of each user.")
+    history_ttl_s: int = Field(7_776_000, ge=60, description="A history without new events is deleted after this time.")
+    state_ttl_s: int = Field(
+        604_800, ge=60, description="An encoder state that is not renewed is deleted after this time."
+    )
+    signals_ttl_s: int = Field(2_592_000, ge=60, description="Searches and impressions are deleted after this time.")
+    audit_cap: int = Field(1000, ge=1, description="Entries kept in the audit of /ops.")
+    signals_cap: int = Field(1000, ge=1, description="Searches and impressions kept for each user.")
 
     # -- guard
-    breaker_window_s: float = Field(5.0, gt=0, description="Model attempts younger than this are counted.")
+    breaker_window_s: float = Field(
+        5.0, gt=0, description="Length of the window over which model attempts are counted."
+    )
     breaker_min_attempts: int = Field(
-        50, ge=1, description="Attempts needed in a window before the breaker or a budget is judged by it."
+        50, ge=1, description="Attempts a window must hold before the breaker or a budget acts on it."
     )
     breaker_failure_ratio: float = Field(
         0.5, gt=0, le=1, description="Share of late or failed attempts that opens the breaker."
     )
-    breaker_open_s: float = Field(5.0, gt=0, description="How long the breaker stays open before it probes.")
+    breaker_open_s: float = Field(5.0, gt=0, description="How long the breaker stays open before it sends probes.")
     breaker_half_open_probes: int = Field(
         20, ge=1, description="Attempts that decide whether the model gets the next larger share of the traffic."
     )
     breaker_hold_max_s: float = Field(
-        300.0, gt=0, description="Longest wait before a share that failed again and again is tried once more."
+        300.0, gt=0, description="Longest wait before a share of the traffic that failed repeatedly is tried again."
     )
     latency_budget_share: float = Field(
         0.01, gt=0, le=1, description="Share of model attempts that may be late in the long run."
@@ -212,10 +224,10 @@ class Settings(BaseSettings):
         0.05,
         gt=0,
         le=1,
-        description="Share of answers that may come from below the model; people are told, nothing is switched.",
+        description="Share of answers that may come from below the model. It raises an alert, but switches nothing.",
     )
     mode_poll_ms: float = Field(
-        500.0, gt=0, description="How often the mode is read where a published change was missed."
+        500.0, gt=0, description="How often the mode is read, in case a published change was missed."
     )
 
     @classmethod
@@ -227,30 +239,32 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the hook's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Returns the sources, the first of which wins: flags, the environment, files of secrets."""
         return init_settings, env_settings, SecretFiles(settings_cls)
 
 
 def secret_names() -> list[str]:
-    """Settings whose value is never printed and may come from a file."""
+    """Returns the settings whose value is never printed and may come from a file."""
     return [name for name, field in Settings.model_fields.items() if field.annotation is SecretStr]
 
 
 def secret_file(name: str) -> Path | None:
-    """The file a secret setting is read from; None where it is none."""
+    """Returns the file that a secret setting is read from, None if it does not come from a file."""
     path = os.environ.get(f"{PREFIX}{name.upper()}_FILE")
     return Path(path) if path and name in secret_names() else None
 
 
 def variable_names() -> list[str]:
-    """Every environment variable the service reads."""
+    """Returns every environment variable that the service reads."""
     plain = [PREFIX + name.upper() for name in Settings.model_fields]
     return [*plain, *(PREFIX + name.upper() + "_FILE" for name in secret_names()), *CLIENT_VARIABLES]
 
 
 class SecretFiles(PydanticBaseSettingsSource):
-    """Reads `GPT4REC_<SECRET>_FILE`: the way Docker and Kubernetes mount secrets."""
+    """Reads `GPT4REC_<SECRET>_FILE`: Docker and Kubernetes mount secrets as files."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        """Returns the content of the file of one setting, None if it does not come from a file."""
         path = secret_file(field_name)
         if path is None:
             return None, field_name, False
@@ -260,16 +274,20 @@ class SecretFiles(PydanticBaseSettingsSource):
             raise SettingsError(f"{PREFIX}{field_name.upper()}_FILE: cannot read {path}") from error
 
     def __call__(self) -> dict[str, Any]:
+        """Returns the settings that come from files."""
         values = {n: self.get_field_value(f, n)[0] for n, f in self.settings_cls.model_fields.items()}
         return {name: value for name, value in values.items() if value is not None}
 
 
 def load(**flags: Any) -> Settings:
-    """The settings from the environment, with `flags` (those that are not None) above them.
+    """Reads the settings from the environment.
+
+    Args:
+        flags: Values that take precedence, by name; those that are None are left out.
 
     Raises:
-        SettingsError: an unknown variable, a bad value or an unreadable secret file; names the setting, never
-            a secret's value.
+        SettingsError: A variable is unknown, a value is bad or the file of a secret cannot be read. The message names
+            the setting, and never contains the value of a secret.
     """
     _reject_unknown(os.environ)
     try:

@@ -1,4 +1,4 @@
-"""One answer for all who ask at the same time."""
+"""One call for all concurrent callers."""
 
 from __future__ import annotations
 
@@ -13,27 +13,32 @@ from service.common.deadline import Clock
 T = TypeVar("T")
 
 
-class Held(Generic[T]):
-    """Whoever asks while an answer is being made, or for `hold_s` after it was, gets that one. A failure is everybody's
-    who waited for it, and is not held."""
+class SingleFlight(Generic[T]):
+    """Shares one call between concurrent callers, and its result for `hold_s` seconds afterwards.
+
+    If the call fails, every waiter gets the same exception; it is not kept.
+    """
 
     def __init__(self, hold_s: float = 0.0, clock: Clock = time.monotonic) -> None:
         self._hold_s, self._clock = hold_s, clock
-        self._made: asyncio.Task[T] | None = None
-        self._holds_until = -math.inf
+        self._task: asyncio.Task[T] | None = None
+        self._valid_until = -math.inf
 
     async def get(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The answer; `make` makes it where there is none. A caller that goes away does not stop it for the others."""
-        if self._made is None or (self._made.done() and self._clock() >= self._holds_until):
-            self._made = asyncio.create_task(self._make(make))
-        return await asyncio.shield(self._made)
+        """Returns the result; calls `make` if no call is running and no result is kept.
+
+        A caller that is cancelled does not stop the call for the others.
+        """
+        if self._task is None or (self._task.done() and self._clock() >= self._valid_until):
+            self._task = asyncio.create_task(self._run(make))
+        return await asyncio.shield(self._task)
 
     def cancel(self) -> None:
-        """Nobody waits any more."""
-        if self._made is not None:
-            self._made.cancel()
+        """Cancels the running call, if there is one."""
+        if self._task is not None:
+            self._task.cancel()
 
-    async def _make(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        made = await make()
-        self._holds_until = self._clock() + self._hold_s
-        return made
+    async def _run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        result = await make()
+        self._valid_until = self._clock() + self._hold_s
+        return result

@@ -1,1 +1,1 @@
-"""What operators see: the console's snapshots, recent traffic, and the workers beside this one."""
+"""What operators see: snapshots for the console, recent traffic, and the figures of the other workers."""

@@ -1,7 +1,7 @@
-"""What operators see: one snapshot of the service, and the stream of such snapshots, a second apart.
+"""The console: one snapshot of the service, and a stream of snapshots, one a second.
 
-Several workers are shown as one service: each tells what it counted (`Worker`), at the port it has for itself, and
-whoever was asked adds up. A worker that does not answer is missed, and the snapshot says how many are in it.
+Several workers are shown as one service. Each reports its own figures (`Worker`) on its own port, and the worker that
+got the request sums them. A worker that does not answer is left out; the snapshot says how many workers are in it.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from service.access.keys import Access
 from service.common.deadline import Clock
 from service.common.errors import ServiceError, TooManyStreams
 from service.common.metrics import Metrics
-from service.common.process_state import Lifecycle
+from service.common.process_state import ProcessState
 from service.common.settings import Settings
-from service.common.single_flight import Held
+from service.common.single_flight import SingleFlight
 from service.coordination.clock import iso
 from service.coordination.forced_mode import ModeKeeper
 from service.guard.guard import Guard
 from service.lifecycle.model_switch import ModelSwitch
 from service.lifecycle.served_model import Serving
-from service.ops.recent_traffic import RECENT_S, Live, Second, row, together, traffic
+from service.ops.recent_traffic import RECENT_S, RecentTraffic, Second, row, together, traffic
 from service.ops.worker_peers import Peers, bearer, own_urls
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 STREAMS_MAX = 16
-# Of a stream's first snapshot: what the charts show.
+# Seconds in the first snapshot of a stream: those that the charts show.
 SERIES_S = 300
 _TICK_S = 1.0
-# So long streams show the same snapshot: less than a tick, or a stream alone would show each twice.
+# How long streams share one snapshot. Less than a tick, otherwise a single stream would show each snapshot twice.
 _SHARED_S = 0.9
-# Times a second at which a stream looks whether the process stops.
-_LOOKS = 8
+# How often in a second a stream checks whether the process is shutting down.
+_CHECKS = 8
 _PEER_TIMEOUT_S = 1.0
-# Proxies must pass each event on as it comes.
+# Proxies must not buffer the events.
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _SEVERITY = {"closed": 0, "half_open": 1, "open": 2}
 
@@ -52,7 +52,7 @@ Worker = dict[str, Any]
 
 
 def versions(settings: Settings, models: ModelSwitch) -> dict[str, Any]:
-    """Returns what is running: the release, its commit, the model in service and its artefact folder."""
+    """Returns the release, its commit, the model in service and its artefact folder."""
     return {
         "version": metadata.version("gpt4rec"),
         "git_commit": settings.git_commit,
@@ -62,24 +62,24 @@ def versions(settings: Settings, models: ModelSwitch) -> dict[str, Any]:
 
 
 class Console:
-    """Makes the snapshots. `figures` may be asked of any worker; `status` is of them all."""
+    """Makes the snapshots: `figures` of this worker, `status` of all workers."""
 
     def __init__(
         self,
-        live: Live,
+        recent: RecentTraffic,
         peers: Peers,
         *,
         settings: Settings,
         access: Access,
         metrics: Metrics,
-        process: Lifecycle,
+        process: ProcessState,
         serving: Serving,
         models: ModelSwitch,
         guard: Guard,
         mode: ModeKeeper,
         wall_clock: Clock = time.time,
     ) -> None:
-        self.live = live
+        self.recent = recent
         self._settings = settings
         self._access = access
         self._metrics = metrics
@@ -91,20 +91,20 @@ class Console:
         self._wall_clock = wall_clock
         self._peers = peers
         self._known: dict[str, dict[int, Second]] = {}
-        self._shared: Held[_Snapshot] = Held(_SHARED_S)
+        self._shared: SingleFlight[_Snapshot] = SingleFlight(_SHARED_S)
         self.streams = 0
         self._began = time.monotonic()
 
     def figures(self, since: int = 0) -> Worker:
-        """Of this process alone: its seconds after `since`, and its state now."""
-        return {"seconds": [second.to_json() for second in self.live.seconds(since)], **self._state()}
+        """Returns what this worker reports: its seconds after `since` (epoch seconds), and its present state."""
+        return {"seconds": [second.to_json() for second in self.recent.seconds(since)], **self._state()}
 
     def _state(self) -> Worker:
-        told = self._guard.status()
+        guard = self._guard.status()
         model = self._serving.model
         return {
-            "breaker": told["breaker"],
-            "budgets": told["budgets"],
+            "breaker": guard["breaker"],
+            "budgets": guard["budgets"],
             "shared": self._mode.shared,
             "redis": self._mode.in_sync,
             "mode": self._mode.current(),
@@ -117,59 +117,65 @@ class Console:
         }
 
     async def status(self, host: str, secret: str | None, *, series_s: int = 0, since: int = 0) -> dict[str, Any]:
-        """The snapshot, with the rows of the last `series_s` seconds, of those after `since`."""
+        """Returns a snapshot of all workers.
+
+        Args:
+            host: The address on which the workers listen.
+            secret: The ops token of the request, passed on to the other workers.
+            series_s: How many of the last seconds to list one by one.
+            since: Only seconds after this one (epoch seconds) are listed.
+        """
         snapshot = await self._snapshot_now(host, secret)
-        return snapshot.told | {"series": snapshot.series(series_s, since)}
+        return snapshot.figures | {"series": snapshot.series(series_s, since)}
 
     async def _snapshot_now(self, host: str, secret: str | None) -> _Snapshot:
         settings = self._settings
-        # A second is shown when every worker has noted it.
+        # The present second is not shown: not every worker has noted it.
         now = int(self._wall_clock())
         if settings.workers > 1:
             urls = own_urls(host, settings.port, settings.workers, "/ops/figures")
-            found, noted = await self._ask_workers(urls, secret, now)
+            workers, noted = await self._ask_workers(urls, secret, now)
         else:
-            found, noted = [self._state()], [self.live.seconds(now - SERIES_S - 1)]
+            workers, noted = [self._state()], [self.recent.seconds(now - SERIES_S - 1)]
         seconds = [second for second in together(noted) if now - SERIES_S <= second.t < now]
         mode = self._mode.mode
         left = None if mode.expires_at is None else max(0.0, round(mode.expires_at - self._mode.now(), 1))
-        told = {
+        figures = {
             "at": iso(self._mode.now()),
             "service": {
                 **versions(self._settings, self._models),
-                "uptime_s": min((worker["uptime_s"] for worker in found), default=0.0),
+                "uptime_s": min((worker["uptime_s"] for worker in workers), default=0.0),
                 "workers": settings.workers,
-                "workers_answering": len(found),
+                "workers_answering": len(workers),
                 "draining": self._process.draining,
-                "engine": all(worker["engine"] for worker in found),
+                "engine": all(worker["engine"] for worker in workers),
             },
             "mode": {
                 **self._mode.to_json(),
                 "expires_in_s": left,
-                "shared": all(worker["shared"] for worker in found),
+                "shared": all(worker["shared"] for worker in workers),
             },
-            "redis": all(worker["redis"] for worker in found),
+            "redis": all(worker["redis"] for worker in workers),
             "budget_ms": settings.deadline_ms,
-            "breaker": _breaker(found),
-            "burn_rate": _worst_burn([worker["budgets"]["burn_rate"] for worker in found]),
+            "breaker": _breaker(workers),
+            "burn_rate": _worst_burn([worker["budgets"]["burn_rate"] for worker in workers]),
             "queue": {
-                "depth": sum(worker["queue"] for worker in found),
-                "inflight": sum(worker["inflight"] for worker in found),
-                "loop_lag_ms": max((worker["loop_lag_ms"] for worker in found), default=0.0),
+                "depth": sum(worker["queue"] for worker in workers),
+                "inflight": sum(worker["inflight"] for worker in workers),
+                "loop_lag_ms": max((worker["loop_lag_ms"] for worker in workers), default=0.0),
             },
-            # Seconds without anything are in no worker's way: the window is one of time.
+            # The window is one of time: a second in which nothing happened counts too.
             "traffic": traffic([second for second in seconds if second.t >= now - RECENT_S]),
-            "workers": [_worker(worker) for worker in found],
+            "workers": [_worker(worker) for worker in workers],
         }
-        return _Snapshot(told, seconds)
+        return _Snapshot(figures, seconds)
 
     async def _ask_workers(
         self, urls: Sequence[str], secret: str | None, now: int
     ) -> tuple[list[Worker], list[list[Second]]]:
-        """What each worker tells, and its seconds; the ones that do not answer are left out. Only what is new since the
-        last answer is asked for."""
+        """Returns the state and the seconds of each worker that answers; asks only for seconds that are not known."""
         answers = await asyncio.gather(*(self._ask(url, secret) for url in urls), return_exceptions=True)
-        found, noted = [], []
+        workers, noted = [], []
         for url, answer in zip(urls, answers, strict=True):
             if not isinstance(answer, httpx.Response) or not answer.is_success:
                 continue
@@ -177,19 +183,25 @@ class Console:
             new = {second.t: second for second in map(Second.parse, worker["seconds"])}
             known = {t: second for t, second in self._known.get(url, {}).items() if t >= now - SERIES_S} | new
             self._known[url] = known
-            found.append(worker)
+            workers.append(worker)
             noted.append(list(known.values()))
-        return found, noted
+        return workers, noted
 
     async def _ask(self, url: str, secret: str | None) -> httpx.Response:
-        # The last second that is known may have grown.
+        # The last known second may have got more counts.
         since = max(self._known.get(url, ()), default=1) - 1
         params = {"since": max(0, since)}
         return await self._peers.client.get(url, params=params, headers=bearer(secret), timeout=_PEER_TIMEOUT_S)
 
     async def stream(self, host: str, secret: str | None) -> AsyncIterator[bytes]:
-        """Server-sent events: a `status` a second, the first with the series so far, the others with what came since;
-        and an `end` that says why, where it is the service that ends."""
+        """Yields server-sent events: a `status` every second, and an `end` with the reason if the service ends it.
+
+        The first `status` has the whole series, later ones the seconds since the one before.
+
+        Args:
+            host: The address on which the workers listen.
+            secret: The ops token of the request; the stream ends when it is withdrawn.
+        """
         since = 0
         while True:
             if self._process.draining:
@@ -201,35 +213,40 @@ class Console:
             except ServiceError as error:
                 yield event("end", {"reason": error.reason})
                 return
-            told = snapshot.told | {"series": snapshot.series(SERIES_S, since)}
-            if told["series"]:
-                since = told["series"][-1]["t"]
-            yield event("status", told)
-            for _ in range(_LOOKS):
+            status = snapshot.figures | {"series": snapshot.series(SERIES_S, since)}
+            if status["series"]:
+                since = status["series"][-1]["t"]
+            yield event("status", status)
+            for _ in range(_CHECKS):
                 if not self._process.draining:
-                    await asyncio.sleep(_TICK_S / _LOOKS)
+                    await asyncio.sleep(_TICK_S / _CHECKS)
 
     def admit(self) -> None:
-        """Counts a stream until `release`. Somebody who looks on is no load: it does not count among the requests under
-        way. Raises TooManyStreams where no more may be opened."""
+        """Counts a stream until `release`. A stream is not load: it is taken out of the requests in progress.
+
+        Raises:
+            TooManyStreams: The limit is reached.
+        """
         if self.streams >= STREAMS_MAX:
             raise TooManyStreams(f"{STREAMS_MAX} streams are open")
         self.streams += 1
         self._metrics.inflight.dec()
 
     def release(self) -> None:
+        """Ends a stream that was admitted."""
         self.streams -= 1
         self._metrics.inflight.inc()
 
 
 class EventStream(StreamingResponse):
-    """A stream that was admitted, and is released when its response ends, also where it never begins."""
+    """The response of an admitted stream; releases it when the response ends, even if it never began."""
 
     def __init__(self, console: Console, events: AsyncIterator[bytes]) -> None:
         super().__init__(events, media_type="text/event-stream", headers=_HEADERS)
         self._console = console
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the events."""
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -238,7 +255,7 @@ class EventStream(StreamingResponse):
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
-    told: dict[str, Any]
+    figures: dict[str, Any]
     seconds: list[Second]
 
     def series(self, last_s: int, since: int) -> list[dict[str, Any]]:
@@ -247,11 +264,12 @@ class _Snapshot:
 
 
 def event(name: str, data: Mapping[str, Any]) -> bytes:
+    """Returns one server-sent event."""
     return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
 
 
 def _breaker(workers: Sequence[Worker]) -> dict[str, Any]:
-    """Each worker has one; the worst state is shown, and the part of all traffic that the model gets."""
+    """Returns the worst breaker of the workers, and the model's share of all traffic."""
     if not workers:
         return {"state": "open", "model_share": 0.0, "cause": None, "attempts": None}
     worst = max(workers, key=lambda worker: _SEVERITY[worker["breaker"]])
@@ -265,16 +283,16 @@ def _breaker(workers: Sequence[Worker]) -> dict[str, Any]:
 
 
 def _worst_burn(rates: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """By objective and window, of the worker that burns fastest."""
-    found: dict[str, dict[str, float]] = {}
-    for one in rates:
-        for objective, windows in one.items():
-            mine = found.setdefault(objective, {})
+    """Returns the highest rate of any worker, by objective and window."""
+    worst: dict[str, dict[str, float]] = {}
+    for worker in rates:
+        for objective, windows in worker.items():
+            highest = worst.setdefault(objective, {})
             for window, rate in windows.items():
-                mine[window] = round(max(rate, mine.get(window, 0.0)), 3)
-    return found
+                highest[window] = round(max(rate, highest.get(window, 0.0)), 3)
+    return worst
 
 
-def _worker(told: Worker) -> dict[str, Any]:
+def _worker(worker: Worker) -> dict[str, Any]:
     names = ("breaker", "mode", "shared", "redis", "queue", "inflight", "loop_lag_ms", "model_version", "engine")
-    return {**{name: told[name] for name in names}, "model_share": told["budgets"]["model_share"]}
+    return {**{name: worker[name] for name in names}, "model_share": worker["budgets"]["model_share"]}

@@ -1,8 +1,7 @@
-"""What this process did in each of the last seconds, for the console: read from the metrics, so nothing is counted
-twice and a request costs nothing more.
+"""What this process did in each of the last seconds, for the console.
 
-A second holds what can be added to another worker's: counts, and the counts of the latency buckets. Rates and
-quantiles are worked out of sums (`row`, `traffic`), never averaged.
+A second holds values that can be summed over workers: counts, and the counts of the latency buckets. Rates and
+quantiles are computed from sums (`row`, `traffic`), never averaged.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from typing import Any
 
 from service.common.metrics import LATENCY_BUCKETS, Metrics
 
-# Seconds that are kept, and those that the figures of "now" are made of.
+# Seconds that are kept, and the window of the present figures.
 KEPT_S, RECENT_S = 600, 60
 ROUTE = "/recommend"
 MODEL = "gpt4rec"
 QUANTILES = {"p50_ms": 0.50, "p95_ms": 0.95, "p99_ms": 0.99}
 _SLOTS = len(LATENCY_BUCKETS) + 1
-# Nothing is known above the last bound; what lies there is shown as it.
+# Latencies above the last bound are shown as that bound.
 _BOUNDS_MS = [0.0, *(1000.0 * bound for bound in (*LATENCY_BUCKETS, LATENCY_BUCKETS[-1]))]
 
 Buckets = dict[int, int]
@@ -32,8 +31,17 @@ Buckets = dict[int, int]
 
 @dataclass(slots=True)
 class Second:
-    """Counts of one second `t` (epoch). `latency` holds answers by source and place of their bucket, the empty ones
-    left out; `answers` those by (source, reason)."""
+    """The counts of one second.
+
+    Attributes:
+        t: The second, in epoch seconds.
+        answers: Answers to /recommend, by (source, reason).
+        latency: Answers by source and index of the latency bucket, without empty buckets.
+        late: Answers after their deadline.
+        failed: Answers with a 5xx status.
+        events: Accepted events.
+        cache: Cache lookups by `level:outcome`.
+    """
 
     t: int
     answers: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -44,6 +52,7 @@ class Second:
     cache: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Second) -> None:
+        """Adds the counts of another second, or of another worker."""
         self.answers.update(other.answers)
         for source, buckets in other.latency.items():
             mine = self.latency.setdefault(source, {})
@@ -55,14 +64,15 @@ class Second:
         self.cache.update(other.cache)
 
     def to_json(self) -> list[Any]:
-        """For another worker; `parse` reads it."""
+        """Returns the form in which one worker sends it to another; `parse` reads it."""
         answers = [[source, reason, count] for (source, reason), count in self.answers.items()]
         latency = {source: list(buckets.items()) for source, buckets in self.latency.items()}
         return [self.t, answers, latency, self.late, self.failed, self.events, dict(self.cache)]
 
     @classmethod
-    def parse(cls, told: Sequence[Any]) -> Second:
-        t, answers, latency, late, failed, events, cache = told
+    def parse(cls, fields: Sequence[Any]) -> Second:
+        """Reads what `to_json` returned."""
+        t, answers, latency, late, failed, events, cache = fields
         return cls(
             t,
             Counter({(source, reason): count for source, reason, count in answers}),
@@ -74,8 +84,8 @@ class Second:
         )
 
 
-class Live:
-    """The last seconds of this process. Run `run` beside the service."""
+class RecentTraffic:
+    """The last seconds of this process. `run` must run in the background."""
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.time) -> None:
         self._metrics = metrics
@@ -84,24 +94,24 @@ class Live:
         self._before = self._totals()
 
     async def run(self) -> None:
-        """Notes each second as it ends."""
+        """Notes each second as it ends, until cancelled."""
         while True:
             await asyncio.sleep(1.0 - self._clock() % 1.0)
             self.note()
 
     def note(self) -> None:
-        """What happened since the note before; it is the second that just ended, or that ends now."""
+        """Notes what happened since the last note, as the second that just ended or ends now."""
         t = int(self._clock() - 0.5)
         now, before = self._totals(), self._before
         self._before = now
         second = _difference(t, now, before)
-        if self._seconds and self._seconds[-1].t >= t:  # the clock was set back, or a timer came early
+        if self._seconds and self._seconds[-1].t >= t:  # the clock was set back, or the timer came early
             self._seconds[-1].add(second)
         else:
             self._seconds.append(second)
 
     def seconds(self, since: int = 0) -> list[Second]:
-        """Those after `since` (epoch), oldest first."""
+        """Returns the seconds after `since` (epoch seconds), oldest first."""
         return [second for second in self._seconds if second.t > since]
 
     def _totals(self) -> _Totals:
@@ -160,15 +170,16 @@ def _difference(t: int, now: _Totals, before: _Totals) -> Second:
 
 
 def together(workers: Iterable[Iterable[Second]]) -> list[Second]:
-    """The seconds of several workers, added up and in order."""
-    found: dict[int, Second] = {}
+    """Returns the seconds of several workers, summed and in order of time."""
+    by_time: dict[int, Second] = {}
     for seconds in workers:
         for second in seconds:
-            found.setdefault(second.t, Second(second.t)).add(second)
-    return [found[t] for t in sorted(found)]
+            by_time.setdefault(second.t, Second(second.t)).add(second)
+    return [by_time[t] for t in sorted(by_time)]
 
 
 def summed(seconds: Iterable[Second]) -> Second:
+    """Returns the sum of some seconds; its time is 0."""
     total = Second(0)
     for second in seconds:
         total.add(second)
@@ -176,43 +187,50 @@ def summed(seconds: Iterable[Second]) -> Second:
 
 
 def quantile_ms(buckets: Mapping[int, int], share: float) -> float | None:
-    """The latency that `share` of the answers stay within: interpolated inside its bucket, as Prometheus does. None
-    where there was no answer."""
+    """Returns a quantile of the latency in ms, interpolated inside its bucket as Prometheus does.
+
+    Args:
+        buckets: Answers by index of their bucket in `LATENCY_BUCKETS`.
+        share: The quantile, e.g. 0.95.
+
+    Returns:
+        The latency that this share of the answers does not exceed; None without answers.
+    """
     if not buckets:
         return None
     places = sorted(buckets)
     upto = list(accumulate(buckets[place] for place in places))
     rank = share * upto[-1]
-    at = min(bisect_left(upto, rank), len(places) - 1)
-    place = places[at]
-    inside = (rank - (upto[at] - buckets[place])) / buckets[place]
+    index = min(bisect_left(upto, rank), len(places) - 1)
+    place = places[index]
+    inside = (rank - (upto[index] - buckets[place])) / buckets[place]
     low, high = _BOUNDS_MS[place], _BOUNDS_MS[place + 1]
     return round(low + (high - low) * inside, 3)
 
 
 def rung(source: str, reason: str) -> str:
-    """The rung of an answer: below `full` the model gives a reason, and the others are rungs of their own."""
+    """Returns the rung of an answer: the model answers `full` without a reason; item_cf and popular are rungs too."""
     return ("narrow" if reason else "full") if source == MODEL else source
 
 
 def row(second: Second) -> dict[str, Any]:
-    """A second as the charts draw it."""
-    everything = _all_buckets(second)
+    """Returns a second as the charts of the console draw it."""
+    buckets = _all_buckets(second)
     return {
         "t": second.t,
         "answers": second.answers.total(),
         "late": second.late,
-        **{name: quantile_ms(everything, share) for name, share in QUANTILES.items()},
+        **{name: quantile_ms(buckets, share) for name, share in QUANTILES.items()},
         **_mixes(second),
     }
 
 
 def traffic(seconds: Sequence[Second], window_s: int = RECENT_S) -> dict[str, Any]:
-    """The last `window_s` as figures: answers a second, shares, and quantiles by source."""
+    """Returns the figures of the last `window_s` seconds: rates, shares, and quantiles by source."""
     total = summed(seconds[-window_s:])
     answers = total.answers.total()
     latency = {"all": _all_buckets(total), **dict(sorted(total.latency.items()))}
-    hits, asked = total.cache["memory:hit"], sum(n for name, n in total.cache.items() if name.startswith("memory:"))
+    hits, lookups = total.cache["memory:hit"], sum(n for name, n in total.cache.items() if name.startswith("memory:"))
     return {
         "window_s": window_s,
         "answers": answers,
@@ -229,7 +247,7 @@ def traffic(seconds: Sequence[Second], window_s: int = RECENT_S) -> dict[str, An
         },
         **_mixes(total),
         "cache": {
-            "hit_share": round(hits / asked, 4) if asked else None,
+            "hit_share": round(hits / lookups, 4) if lookups else None,
             "outcomes": dict(sorted(total.cache.items())),
         },
     }
@@ -243,7 +261,7 @@ def _all_buckets(second: Second) -> Buckets:
 
 
 def _mixes(second: Second) -> dict[str, dict[str, int]]:
-    """Answers by source, rung and reason."""
+    """Returns the answers by source, by rung and by reason."""
     sources: Counter[str] = Counter()
     rungs: Counter[str] = Counter()
     reasons: Counter[str] = Counter()

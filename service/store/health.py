@@ -7,7 +7,7 @@ import time
 from service.common.deadline import Clock
 from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics
-from service.common.single_flight import Held
+from service.common.single_flight import SingleFlight
 from service.store.store import Store
 
 _PING_S = 1.0
@@ -19,7 +19,7 @@ class RedisCheck:
     def __init__(self, store: Store, metrics: Metrics, clock: Clock = time.monotonic) -> None:
         self._store = store
         self._metrics = metrics
-        self._held: Held[bool] = Held(_PING_S, clock)
+        self._held: SingleFlight[bool] = SingleFlight(_PING_S, clock)
 
     async def answers(self) -> bool:
         return await self._held.get(self._ask)

@@ -62,7 +62,7 @@ async def test_a_stream_ends_with_its_token_and_with_the_process_and_there_are_o
         runtime.access.ops_tokens = tokens
         console.release()
         console.admit()
-        runtime.lifecycle.draining = True
+        runtime.process_state.draining = True
         for stream in held[1:]:
             assert b'"draining"' in await anext(stream)
             with pytest.raises(StopAsyncIteration):

@@ -249,7 +249,7 @@ async def test_probes_and_version_have_the_documented_shape(shared_valkey: Valke
 @asynchronous
 async def test_draining_refuses_new_work_but_still_recommends() -> None:
     async with serving() as service:
-        service.runtime.lifecycle.draining = True
+        service.runtime.process_state.draining = True
         ready = await service.client.get("/readyz")
         events = await service.client.post("/events", json={"events": []})
         answer = await service.recommend(events=EVENTS)

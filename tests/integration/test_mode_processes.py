@@ -134,7 +134,7 @@ def test_changes_made_apart_come_to_the_last_one_and_both_are_audited(pair: Pair
         ]  # fmt: skip
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         assert "shared       false" in done.stdout
-        assert "Redis is away" in done.stderr
+        assert "Redis is unavailable" in done.stderr
         assert (pair.one.told()["mode"], pair.other.told()["mode"]) == ("fallback", "model")
     finally:
         pair.valkey.restart()

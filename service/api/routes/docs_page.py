@@ -1,5 +1,8 @@
-"""`/docs`: the OpenAPI document as one page. Made here, so that it needs no script at all and nothing from elsewhere: a
-page that loads code of others could read what operators typed into the console of the same origin."""
+"""`/docs`: the OpenAPI document as one page.
+
+It is rendered here, so that it needs no script, and nothing from another origin: a page that loads foreign code could
+read what operators type into the console, which has the same origin.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +36,14 @@ _FOOT = "</main></body></html>\n"
 
 @router.get("/docs")
 async def docs(request: Request) -> Response:
-    """The page."""
+    """Returns the page."""
     app: FastAPI = request.app
     headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
     return Response(page(app.openapi()), headers=headers, media_type="text/html")
 
 
 def page(document: Mapping[str, Any]) -> str:
-    """HTML of an OpenAPI document. Every text in it is escaped."""
+    """Returns an OpenAPI document as HTML. Every text in it is escaped."""
     schemas = document["components"]["schemas"]
     parts = [_HEAD, f"<h1>{escape(document['info']['title'])} {escape(document['info']['version'])}</h1>"]
     parts.append(f"<p>{escape(document['info'].get('description', ''))}</p>")
@@ -54,7 +57,7 @@ def _operation(path: str, method: str, operation: Mapping[str, Any], schemas: _S
     who = sorted({name for one in operation.get("security", []) for name in one})
     yield f'<section class="panel"><h2><code>{method.upper()} {escape(path)}</code></h2>'
     yield f"<p>{escape(operation.get('description', ''))}</p>"
-    yield f'<p class="quiet small">{"Takes one of: " + escape(", ".join(who)) if who else "Open to everybody."}</p>'
+    yield f'<p class="quiet small">{"Requires one of: " + escape(", ".join(who)) if who else "Open to everybody."}</p>'
     if parameters := operation.get("parameters"):
         rows = [(p["name"], f"{p['in']}, {_type(p['schema'])}", p.get("description", "")) for p in parameters]
         yield from _table("Parameters", rows)
@@ -62,8 +65,8 @@ def _operation(path: str, method: str, operation: Mapping[str, Any], schemas: _S
         yield from _body("Body", content["schema"], schemas)
     for content in operation["responses"].get("200", {}).get("content", {}).values():
         yield from _body("Answer", content.get("schema", {}), schemas)
-    said = [(s, HTTPStatus(int(s)).phrase, r["description"]) for s, r in operation["responses"].items() if s != "200"]
-    yield from _table("Other answers", said)
+    others = [(s, HTTPStatus(int(s)).phrase, r["description"]) for s, r in operation["responses"].items() if s != "200"]
+    yield from _table("Other answers", others)
     yield "</section>"
 
 
@@ -79,7 +82,7 @@ def _body(title: str, schema: _Schema, schemas: _Schema) -> Iterable[str]:
     ]
     yield from _table(f"{title}: {name}", rows)
     for nested in sorted({n for its in fields.values() for n in _nested(its)} - {name}):
-        yield from _body("Within", {"$ref": nested}, schemas)
+        yield from _body("Nested", {"$ref": nested}, schemas)
 
 
 def _table(title: str, rows: Iterable[tuple[str, str, str]]) -> Iterable[str]:
@@ -93,7 +96,7 @@ def _table(title: str, rows: Iterable[tuple[str, str, str]]) -> Iterable[str]:
 
 
 def _type(schema: _Schema) -> str:
-    """A few words for a schema."""
+    """Returns a short text for a schema."""
     if name := _name(schema):
         return name
     for key in ("anyOf", "oneOf", "allOf"):
@@ -119,7 +122,7 @@ def _name(schema: _Schema) -> str | None:
 
 
 def _nested(schema: Any) -> Iterable[str]:
-    """Names of the schemas that one refers to."""
+    """Yields the names of the schemas that this one refers to."""
     if isinstance(schema, Mapping):
         if name := _name(schema):
             yield name

@@ -1,4 +1,4 @@
-"""The routes of frontends and probes. Each parses, calls and shapes; the work is elsewhere."""
+"""The routes of frontends and probes. Each parses the request, calls a part of the service and shapes the answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
     openapi_extra=takes(RecommendRequest),
 )
 async def recommend(request: Request) -> Response:
-    """The next items for a user, a session or a few events. Always answers within the budget."""
+    """Recommends the next items for a user, a session or a few events. Always answers within the budget."""
     service = await admitted(request)
     body = parse(RecommendRequest, await request.body(), latest_ms=service.latest_ms())
     return reply(request, await service.recommender.recommend(body, call_of(request)))
@@ -35,7 +35,7 @@ async def recommend(request: Request) -> Response:
     "/events", responses=answers(out.EventsAnswer, 400, 401, 408, 413, 422, 429), openapi_extra=takes(EventsRequest)
 )
 async def events(request: Request) -> Response:
-    """Stores events. All or none are valid; acknowledged means written."""
+    """Stores a batch of events. One invalid event rejects the batch; an acknowledged batch is written."""
     service = await admitted(request)
     body = service.ingest.parse(await request.body(), service.latest_ms())
     return reply(request, await service.ingest.append(body))
@@ -55,14 +55,14 @@ async def merge(request: Request) -> Response:
 
 @router.get("/items/{item_id:path}/similar", responses=answers(out.SimilarAnswer, 401, 404, 422, 429))
 async def similar(request: Request, item_id: PathId, k: Annotated[int, Query(ge=1, le=100)] = 10) -> Response:
-    """The nearest items by item-CF: needs neither the model nor Redis."""
+    """Lists the nearest items by item-CF. It needs neither the model nor Redis."""
     service = await admitted(request)
     return reply(request, service.model.similar(item_id, k))
 
 
 @router.get("/users/{user_id:path}", responses=answers(out.UserAnswer, 401, 403, 404, 422, 429))
 async def show_user(request: Request, user_id: PathId) -> Response:
-    """What is stored of a user."""
+    """Shows everything that is stored about a user."""
     service = runtime(request)
     await counted(request, service.access.users(secret_of(request)))
     return reply(request, await service.ingest.show(user_id, service.now_ms()))
@@ -70,7 +70,7 @@ async def show_user(request: Request, user_id: PathId) -> Response:
 
 @router.delete("/users/{user_id:path}", responses=answers(out.EraseAnswer, 401, 403, 404, 422, 429))
 async def erase_user(request: Request, user_id: PathId) -> Response:
-    """Deletes everything that is stored of a user."""
+    """Deletes everything that is stored about a user."""
     service = runtime(request)
     await counted(request, service.access.users(secret_of(request)))
     return reply(request, await service.ingest.erase(user_id))
@@ -78,13 +78,13 @@ async def erase_user(request: Request, user_id: PathId) -> Response:
 
 @router.get("/healthz", responses=answers(out.HealthAnswer))
 async def healthz(request: Request) -> Response:
-    """The event loop answers. The engine's health is only told: without it the lower rungs still serve."""
+    """Liveness: answers as long as the event loop runs. `engine` is informative: without it the lower rungs answer."""
     return reply(request, {"status": "ok", "engine": runtime(request).model.healthy})
 
 
 @router.get("/readyz", responses=answers(out.ReadyAnswer) | {503: {"model": out.ReadyAnswer}})
 async def readyz(request: Request) -> Response:
-    """Whether to send requests here. Redis away makes it `degraded`, not unready."""
+    """Readiness: whether to send requests here. Without Redis the status is `degraded`, which is still ready."""
     service = runtime(request)
     checks = service.readiness()
     ready, redis = all(checks.values()), await service.redis.answers()
@@ -94,7 +94,7 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/version", responses=answers(out.VersionAnswer))
 async def version(request: Request) -> Response:
-    """What is running."""
+    """Shows the release, its commit and the model in service."""
     return reply(request, runtime(request).versions())
 
 
@@ -103,14 +103,14 @@ async def version(request: Request) -> Response:
     responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text."}, **problems_of(401, 503)},
 )
 async def metrics(request: Request) -> Response:
-    """Prometheus text exposition: of this process, or on a port that workers share, of them all."""
+    """The metrics of this process in Prometheus text format; on a port shared by workers, those of all workers."""
     service = runtime(request)
     presented = secret_of(request)
     service.access.metrics(presented)
     host, port = request.scope["server"]
     if service.settings.workers > 1 and port == service.settings.port:
         urls = worker_peers.worker_urls(host, port, service.settings.workers)
-        # What was presented without need is nobody's secret to pass on.
+        # A secret that was not required is not passed on.
         secret = presented if service.access.metrics_tokens else None
         merged = await service.peers.metrics(urls, secret)
         return Response(merged, headers={"content-type": _METRICS_TYPE})

@@ -1,4 +1,4 @@
-"""The routes of operators. The token's name is the actor in the audit; without tokens none of this exists."""
+"""The routes of operators. The name of the token is the actor in the audit; without tokens these routes are off."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PROBLEMS = (401, 403, 404)
 
 @router.get("", include_in_schema=False)
 async def page(request: Request) -> Response:
-    """The console. It asks for the token itself: there is nothing in the page."""
+    """Returns the console page. It contains no data, and asks for the token itself."""
     if not runtime(request).access.ops_tokens:
         raise NotFound("no ops token is configured, so /ops is off")
     return static_pages.page("console", request)
@@ -30,8 +30,10 @@ async def page(request: Request) -> Response:
 
 @router.get("/status", responses=answers(out.StatusAnswer, 422, *_PROBLEMS))
 async def status(request: Request, series_s: Annotated[int, Query(ge=0, le=SERIES_S)] = 0) -> Response:
-    """What the console shows: traffic, latency, breaker, budgets, queue, caches and mode, of all workers together; and
-    the last `series_s` seconds one by one."""
+    """Shows what the console shows, for all workers: traffic, latency, breaker, budgets, queue, caches and mode.
+
+    `series_s` adds the figures of each of the last seconds.
+    """
     service, secret = runtime(request), secret_of(request)
     service.access.ops(secret)
     return reply(request, await service.console.status(_host(request), secret, series_s=series_s))
@@ -39,7 +41,7 @@ async def status(request: Request, series_s: Annotated[int, Query(ge=0, le=SERIE
 
 @router.get("/stream", include_in_schema=False)
 async def stream(request: Request) -> Response:
-    """`/ops/status` a second as server-sent events, until the token is withdrawn or the process stops."""
+    """Streams `/ops/status` once a second as server-sent events, until the token is withdrawn or the process stops."""
     service, secret = runtime(request), secret_of(request)
     service.access.ops(secret)
     service.console.admit()
@@ -48,7 +50,7 @@ async def stream(request: Request) -> Response:
 
 @router.get("/figures", include_in_schema=False)
 async def figures(request: Request, since: Annotated[int, Query(ge=0)] = 0) -> Response:
-    """What one worker tells another: its state, and its seconds after `since`."""
+    """Returns what one worker reports to another: its state, and the figures of the seconds after `since`."""
     service = runtime(request)
     service.access.ops(secret_of(request))
     return reply(request, service.console.figures(since))
@@ -56,7 +58,7 @@ async def figures(request: Request, since: Annotated[int, Query(ge=0)] = 0) -> R
 
 @router.get("/fallback", responses=answers(out.FallbackAnswer, *_PROBLEMS))
 async def get_fallback(request: Request) -> Response:
-    """The mode in force and whether every replica has it (`shared`), the breaker and the budgets."""
+    """Shows the mode in force, whether every replica has it (`shared`), the breaker and the budgets."""
     service = runtime(request)
     service.access.ops(secret_of(request))
     return reply(request, service.fallback_status())
@@ -68,8 +70,11 @@ async def get_fallback(request: Request) -> Response:
     openapi_extra=takes(FallbackRequest),
 )
 async def put_fallback(request: Request) -> Response:
-    """Forces a mode on every replica, or gives the choice back with `auto`; with Redis away (`shared` is false) on this
-    one, and on the others when Redis is back."""
+    """Forces a mode on every replica; `auto` lets the service choose again.
+
+    While Redis is unavailable the mode holds on this replica only (`shared` is false), and on the others once Redis is
+    back.
+    """
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
     body = parse(FallbackRequest, await request.body())
@@ -79,13 +84,13 @@ async def put_fallback(request: Request) -> Response:
 
 @router.get("/audit", responses=answers(out.AuditAnswer, 422, *_PROBLEMS))
 async def get_audit(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
-    """Who changed what, when and why; newest first."""
+    """Lists who changed what, when and why; newest first."""
     service = runtime(request)
     service.access.ops(secret_of(request))
     return reply(request, {"entries": await service.mode.audit(limit)})
 
 
 def _host(request: Request) -> str:
-    """Where the workers of this process listen."""
+    """Returns the address on which the workers of this service listen."""
     host: str = request.scope["server"][0]
     return host

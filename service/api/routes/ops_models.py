@@ -1,4 +1,4 @@
-"""Routes of operators: which model is served, and which policies. Like the mode, both hold on every replica."""
+"""The routes of operators for the model and the policies. Like the mode, both are shared by every replica."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CHANGE = (400, 409, 413, 422, *_PROBLEMS)
 
 @router.get("/models", responses=answers(out.ModelsAnswer, *_PROBLEMS))
 async def get_models(request: Request) -> Response:
-    """The model in service, those that could be, and what every replica serves."""
+    """Lists the model in service, the models that can be activated, and what each replica serves."""
     service = runtime(request)
     service.access.ops(secret_of(request))
     return reply(request, await service.models.to_json())
@@ -33,7 +33,7 @@ async def get_models(request: Request) -> Response:
     openapi_extra=takes(ChangeRequest, required=False),
 )
 async def rollback_model(request: Request) -> Response:
-    """Activates the version that was served before, on every replica."""
+    """Activates the previous version on every replica."""
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
     body = parse(ChangeRequest, await request.body() or b"{}")
@@ -47,8 +47,11 @@ async def rollback_model(request: Request) -> Response:
     openapi_extra=takes(ChangeRequest, required=False),
 )
 async def activate_model(request: Request, version: str) -> Response:
-    """Serves this version on every replica: verified, tried and warmed up first, while the old one answers; with
-    anything wrong (422) the old one stays. Served here when this is answered, elsewhere as soon as it is ready."""
+    """Activates a version on every replica.
+
+    The new model is verified, checked and warmed up while the old one answers. If anything is wrong with it (422), the
+    old one stays. This replica serves the new model when the answer arrives, the others as soon as they are ready.
+    """
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
     body = parse(ChangeRequest, await request.body() or b"{}")
@@ -58,7 +61,7 @@ async def activate_model(request: Request, version: str) -> Response:
 
 @router.get("/policies", responses=answers(out.PoliciesAnswer, *_PROBLEMS))
 async def get_policies(request: Request) -> Response:
-    """The decoding policies in force, and whether they are the file's or an operator's."""
+    """Shows the decoding policies in force, and whether they come from the file or from an operator."""
     service = runtime(request)
     service.access.ops(secret_of(request))
     return reply(request, service.policy_keeper.to_json())
@@ -70,8 +73,11 @@ async def get_policies(request: Request) -> Response:
     openapi_extra=takes(PoliciesRequest),
 )
 async def put_policies(request: Request) -> Response:
-    """Decodes by these policies on every replica, instead of by the file's; with Redis away (`shared` is false) on this
-    one, and on the others when Redis is back."""
+    """Replaces the policies of the file on every replica.
+
+    While Redis is unavailable the policies hold on this replica only (`shared` is false), and on the others once Redis
+    is back.
+    """
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
     body = parse(PoliciesRequest, await request.body())
@@ -81,7 +87,7 @@ async def put_policies(request: Request) -> Response:
 
 @router.delete("/policies", responses=answers(out.PoliciesAnswer, 422, *_PROBLEMS))
 async def delete_policies(request: Request, reason: Reason = None) -> Response:
-    """Every replica decodes by the policies of its file again."""
+    """Returns every replica to the policies of its file."""
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
     await service.policy_keeper.set(None, actor=actor, reason=reason)

@@ -1,4 +1,4 @@
-"""The routes of the playground, where lists can be tried out. They exist only where the setting is on."""
+"""The routes of the playground, a page to try out recommendations. A setting switches them on."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _PROBLEMS = (401, 404, 422, 429)
 
 @router.get("", responses={200: {"content": {"text/html": {}}, "description": "The page."}})
 async def page(request: Request) -> Response:
-    """The page. It asks for an API key itself where one is needed."""
+    """Returns the page. It asks for an API key itself if one is required."""
     return static_pages.page("playground", request)
 
 
 @router.get("/about", responses=answers(out.PlaygroundAnswer, *_PROBLEMS))
 async def about(request: Request) -> Response:
-    """What there is to choose from: segments, categories, scenes, features, event types; and the budget."""
+    """Lists the choices of the page: segments, categories, scenes, features, event types; and the budget."""
     service, explorer = await _allowed(request)
     settings = service.settings
     pages_on = {"API": ("/docs", settings.openapi_pages), "console": ("/ops", bool(service.access.ops_tokens))}
@@ -48,32 +48,34 @@ async def items(
     q: Annotated[str, Query(max_length=128, description="Words of the title, or an id. Empty: popular items.")] = "",
     limit: Annotated[int, Query(ge=1, le=50)] = 12,
     item_id: Annotated[
-        list[Id], Query(max_length=IDS_MAX, description="These items instead, those that there are.")
+        list[Id], Query(max_length=IDS_MAX, description="Return these items instead; unknown ids are left out.")
     ] = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
-    """Items by what they are called."""
+    """Finds items by title or id."""
     _, explorer = await _allowed(request)
     return reply(request, await explorer.named(item_id) if item_id else await explorer.items(q, limit))
 
 
 @router.get("/sample", responses=answers(out.FoundAnswer, *_PROBLEMS))
 async def sample(request: Request, seed: Annotated[int, Query(ge=0, le=2**53)] = 0) -> Response:
-    """A history to begin with: a walk from a popular item over its neighbours. The same seed gives the same one."""
+    """Returns an example history: a walk from a popular item over its neighbours. A seed always gives the same one."""
     _, explorer = await _allowed(request)
     return reply(request, await explorer.sample(seed))
 
 
 @router.post("/why", responses=answers(out.WhyAnswer, 400, 408, 413, *_PROBLEMS), openapi_extra=takes(WhyRequest))
 async def why(request: Request) -> Response:
-    """What each of these events carries in the state that a list is decoded from, and what the start of the history
-    does: attention rolled out over the layers. All of it adds up to 1."""
+    """Explains a list: the share of each event, and of the start of the history, in the state it is decoded from.
+
+    The shares are attention rolled out over the layers; they sum to 1.
+    """
     service, explorer = await _allowed(request)
     body = parse(WhyRequest, await request.body(), latest_ms=service.latest_ms())
     return reply(request, await explorer.why(body.events, service.now_ms()))
 
 
 async def _allowed(request: Request) -> tuple[Runtime, Explorer]:
-    """Raises Unauthorized without a key where keys are on, and TooManyRequests beyond a key's rate."""
+    """Admits the request, as `admitted` does; raises NotFound if the playground is off."""
     service = await admitted(request)
     if service.explorer is None:
         raise NotFound("the playground is off")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.common.metrics import LATENCY_BUCKETS, Metrics
-from service.ops.recent_traffic import KEPT_S, Live, Second, quantile_ms, row, rung, summed, together, traffic
+from service.ops.recent_traffic import KEPT_S, RecentTraffic, Second, quantile_ms, row, rung, summed, together, traffic
 from tests.support.clock import FakeClock
 
 
@@ -22,7 +22,7 @@ def answered(metrics: Metrics, seconds: float, source: str = "gpt4rec", reason: 
 def test_a_second_holds_what_was_counted_in_it_and_nothing_of_before() -> None:
     metrics, clock = Metrics(), FakeClock(1000.0)
     answered(metrics, 0.004)
-    live = Live(metrics, clock)
+    live = RecentTraffic(metrics, clock)
     answered(metrics, 0.004)
     answered(metrics, 0.2, "popular", "deadline")
     metrics.deadline_missed.labels("popular").inc()
@@ -43,7 +43,7 @@ def test_a_second_holds_what_was_counted_in_it_and_nothing_of_before() -> None:
 
 def test_what_is_kept_is_bounded_and_a_clock_that_is_set_back_loses_nothing() -> None:
     metrics, clock = Metrics(), FakeClock(1000.0)
-    live = Live(metrics, clock)
+    live = RecentTraffic(metrics, clock)
     for _ in range(KEPT_S + 5):
         clock.advance(1.0)
         live.note()
@@ -68,7 +68,7 @@ def test_a_quantile_lies_in_the_bucket_of_its_answer() -> None:
 @given(st.lists(st.floats(0.0001, 4.9), min_size=1, max_size=200), st.sampled_from([0.5, 0.95, 0.99]))
 def test_a_quantile_is_within_a_bucket_of_the_exact_one(took: list[float], share: float) -> None:
     metrics, clock = Metrics(), FakeClock(1000.0)
-    live = Live(metrics, clock)
+    live = RecentTraffic(metrics, clock)
     for seconds in took:
         answered(metrics, seconds)
     clock.advance(1.0)
