@@ -1,5 +1,8 @@
-"""What the playground page asks beyond `/recommend`: what there is to choose from, items by title, a history to begin
-with, and why. Nothing is stored, and none of it shares a thread with the answers to `/recommend`."""
+"""What the playground page needs beyond `/recommend`.
+
+That is the available choices, items by title, a sample history, and the explanation of a list. Nothing is stored, and no
+work here runs on a thread that answers to `/recommend` need.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +29,23 @@ from service.store.records import UserRecord
 
 T = TypeVar("T")
 
-VALUES_MAX = 200  # of one feature or category field
+VALUES_MAX = 200  # values shown of one feature or category field
 METHOD = "attention_rollout"
-_WAITING_MAX = 32  # questions of one process that may wait
-_COUNTED_MAX = 200_000  # items whose categories are counted
-_SAMPLE_FROM = 120  # of the most popular items, where histories begin
-_NEAREST = 12
-_LOOK_S = 1.0
-_NOBODY = UserRecord("", ())
+_WAITING_MAX = 32  # tasks that may wait for the playground's thread
+_COUNTED_MAX = 200_000  # items among which categories are counted
+_SAMPLE_FROM = 120  # a sample history starts at one of so many most popular items
+_NEAREST = 12  # neighbours from which the next item of a sample history is drawn
+_POLL_S = 1.0  # how often a change of the catalogue is looked for
+_EMPTY_RECORD = UserRecord("", ())
 _UNBOUNDED = 2**31
 
 
 class Explorer:
-    """Answers for one process, about the model in service. One thread does what takes long."""
+    """Answers the playground's questions about the model in service. Slow work runs on a thread of its own.
+
+    Attributes:
+        waiting: Tasks that wait for that thread, or run on it.
+    """
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
@@ -48,18 +55,19 @@ class Explorer:
         self._categories: tuple[object, list[dict[str, Any]]] | None = None
 
     def close(self) -> None:
+        """Cancels the waiting tasks and ends the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def run(self) -> None:
-        """Indexes the titles of each catalogue as it comes into service, so that nobody's question waits for it."""
+        """Indexes the titles of each catalogue when it comes into service, so that no request waits for that."""
         while True:
             model = self._serving.model
             if not self._indexed(model):
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._titles, model)
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
 
     async def about(self, policies: Policies) -> dict[str, Any]:
-        """What there is to choose from."""
+        """Returns the choices that the page offers: segments, scenes, features, categories and event types."""
         model = self._serving.model
         context = model.vocabulary.context
         engine = model.engine
@@ -79,50 +87,55 @@ class Explorer:
         }
 
     async def items(self, query: str, limit: int) -> dict[str, Any]:
-        """Items by title, the most popular first; an item's id finds it too."""
+        """Returns up to `limit` items whose title or id matches the query, the most popular first."""
         model = self._serving.model
-        found = (await self._run(self._titles, model)).find(query, limit)
+        items = (await self._run(self._titles, model)).find(query, limit)
         exact = model.vocabulary.item_index.get(query.strip())
         if exact is not None:
-            found = [exact, *(item for item in found if item != exact)][:limit]
-        return {"items": [_shown(model, item) for item in found]}
+            items = [exact, *(item for item in items if item != exact)][:limit]
+        return {"items": [_shown(model, item) for item in items]}
 
     async def named(self, item_ids: Sequence[str]) -> dict[str, Any]:
-        """The items of these ids, those that there are."""
+        """Returns the items with these ids; unknown ids are left out."""
         return await self._run(self._named, self._serving.model, item_ids)
 
     async def sample(self, seed: int) -> dict[str, Any]:
-        """A history that might be somebody's: a walk from a popular item over its neighbours."""
+        """Returns a plausible history: a random walk from a popular item over item-CF neighbours."""
         return await self._run(self._sample, self._serving.model, seed)
 
     async def why(self, events: Sequence[InlineEvent], now_ms: int) -> dict[str, Any]:
-        """The share of every event, in the order given, in the state that a list is decoded from.
+        """Returns the share of each event in the state that a list is decoded from.
+
+        Args:
+            events: The history, in any order; the shares come in the same order.
+            now_ms: Time of events without a timestamp, in epoch milliseconds.
 
         Raises:
-            NotFound: the artefact has no explainer.
-            Overloaded: too many wait already.
-            ModelError: the graph did not run.
+            NotFound: The artefact has no explainer.
+            Overloaded: Too many tasks are waiting.
+            ModelError: The explainer failed.
         """
         model = self._serving.model
         engine = model.engine
         if not isinstance(engine, Explaining) or not engine.explains:
-            raise NotFound("this artefact has no explainer; `gpt4rec export` writes one")
-        given = merge_events((), events, now_ms)
-        work = pending_encoding(Profile(None, model, _NOBODY), given, history_cap=_UNBOUNDED)
-        assert work is not None  # noqa: S101 - there is at least one event, and no state to begin with
-        found = await self._run(lambda: engine.explain(work.events, from_start=work.from_start))
-        shares = [0.0] * (len(given) - len(found.weight)) + found.weight.tolist()
-        by_event = dict(zip(zip(given.times_ms, given.item_ids, given.types, strict=True), shares, strict=True))
+            raise NotFound("this artefact has no explainer; export the model again with `gpt4rec export`")
+        history = merge_events((), events, now_ms)
+        pending = pending_encoding(Profile(None, model, _EMPTY_RECORD), history, history_cap=_UNBOUNDED)
+        assert pending is not None  # noqa: S101 - there is at least one event, and no state to start from
+        explanation = await self._run(lambda: engine.explain(pending.events, from_start=pending.from_start))
+        shares = [0.0] * (len(history) - len(explanation.weight)) + explanation.weight.tolist()
+        by_event = dict(zip(zip(history.times_ms, history.item_ids, history.types, strict=True), shares, strict=True))
         keys = [(now_ms if e.timestamp is None else e.timestamp, e.item_id, e.type) for e in events]
-        # A repeated event is one event: the first of them has its share.
+        # Duplicates of an event are merged into one, so the first of them gets the share.
         weights = [round(by_event.pop(key, 0.0), 6) for key in keys]
-        return {"weights": weights, "start": round(found.start, 6), "method": METHOD, "model_version": model.version}
+        start = round(explanation.start, 6)
+        return {"weights": weights, "start": start, "method": METHOD, "model_version": model.version}
 
-    # -- in the playground's own thread
+    # On the playground's own thread
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
         if self.waiting >= _WAITING_MAX:
-            raise Overloaded("the playground has enough to do")
+            raise Overloaded("too many playground requests are waiting; try again in a moment")
         self.waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
@@ -133,20 +146,20 @@ class Explorer:
         return {"items": [_shown(model, int(item)) for item in model.indices(item_ids)]}
 
     def _sample(self, model: ServedModel, seed: int) -> dict[str, Any]:
-        dice = random.Random(seed)  # noqa: S311 - nothing is kept secret with it
+        rng = random.Random(seed)  # noqa: S311 - not used for secrets
         nothing = np.zeros(0, np.int64)
         popular = model.fallback.popular(_SAMPLE_FROM, Constraints(model.in_stock, nothing)).items.tolist()
-        walk = [dice.choice(popular)]
-        for _ in range(dice.randint(3, 7)):
+        walk = [rng.choice(popular)]
+        for _ in range(rng.randint(3, 7)):
             near = [int(i) for i in model.fallback.similar(walk[-1], _NEAREST, model.in_stock)[0] if i not in walk]
-            walk.append(dice.choice(near or [item for item in popular if item not in walk] or walk))
+            walk.append(rng.choice(near or [item for item in popular if item not in walk] or walk))
         return {"items": [_shown(model, item) for item in dict.fromkeys(walk)]}
 
     def _indexed(self, model: ServedModel) -> bool:
         return self._index is not None and self._index[0] is model.catalogue
 
     def _titles(self, model: ServedModel) -> TitleIndex:
-        """The index of the catalogue in service."""
+        """The title index of the catalogue in service."""
         catalogue = model.catalogue
         if self._index is None or self._index[0] is not catalogue:
             ids, trained = catalogue.item_ids, model.fallback.popularity.order.tolist()
@@ -155,7 +168,7 @@ class Explorer:
         return self._index[1]
 
     def _counted(self, model: ServedModel) -> list[dict[str, Any]]:
-        """Categories and how many items have them, the largest first."""
+        """Categories and the number of their items, the largest first."""
         catalogue = model.catalogue
         if self._categories is None or self._categories[0] is not catalogue:
             count = Counter(name for item in islice(catalogue.items, _COUNTED_MAX) for name in set(item.category))
@@ -172,6 +185,5 @@ def _trained_on(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _shown(model: ServedModel, item: int) -> dict[str, Any]:
-    catalogue = model.catalogue
-    at = catalogue.items[item]
-    return {"item_id": at.item_id, "title": at.title, "category": list(at.category)}
+    entry = model.catalogue.items[item]
+    return {"item_id": entry.item_id, "title": entry.title, "category": list(entry.category)}

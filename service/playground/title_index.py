@@ -1,4 +1,4 @@
-"""Items found by what they are called: one string of all titles, the most popular first, searched line by line."""
+"""Search for items by title: one string of all titles, most popular first, scanned line by line."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
-# Lines looked at for one question. They come by popularity, so what is beyond would not be shown either.
-LOOKED_AT = 4_000
+# Matching lines examined for one query. They are sorted by popularity, so the rest would rarely be shown.
+SCANNED_MAX = 4_000
 
 
 class TitleIndex:
-    """Immutable; safe to use from several threads. Building it reads every title once."""
+    """Finds items by the words of their titles. Immutable, so safe to use from several threads."""
 
     def __init__(self, items: Sequence[int], titles: Iterable[str]) -> None:
-        """`items` [n] by falling popularity, and what each is called."""
+        """Builds the index; reads every title once.
+
+        Args:
+            items: [n] Catalogue indices, the most popular first.
+            titles: [n] Title of each item.
+
+        Raises:
+            ValueError: The numbers of items and titles differ.
+        """
         self._items = list(items)
         lines = [fold(title) for title in titles]
         self._text = "\n".join(lines) + "\n"
@@ -24,31 +32,38 @@ class TitleIndex:
             raise ValueError(f"{len(lines)} titles for {len(self._items)} items")
 
     def find(self, query: str, limit: int) -> list[int]:
-        """Items that have every word of `query` in their title, whole beginnings first, then by popularity; the most
-        popular ones where it has no word."""
-        asked = fold(query)
-        words = asked.split()
+        """Finds items whose title contains every word of the query, also inside other words.
+
+        Returns:
+            At most `limit` catalogue indices: matches at the start of words first, then titles that begin with the
+            query, then by popularity. For a query without words, the most popular items.
+        """
+        folded = fold(query)
+        words = folded.split()
         if not words:
             return self._items[:limit]
-        found = []
+        matches = []
         for place in self._lines_with(max(words, key=len)):
             line = self._text[self._starts[place] : self._starts[place + 1] - 1]
             if all(word in line for word in words):
                 inside = sum(f" {word}" not in line for word in words)
-                found.append((inside, not line.startswith(asked), place))
-        return [self._items[place] for _, _, place in sorted(found)[:limit]]
+                matches.append((inside, not line.startswith(folded), place))
+        return [self._items[place] for _, _, place in sorted(matches)[:limit]]
 
     def _lines_with(self, needle: str) -> Iterable[int]:
-        at, seen = self._text.find(needle), 0
-        while at >= 0 and seen < LOOKED_AT:
-            place = bisect_right(self._starts, at) - 1
+        position, seen = self._text.find(needle), 0
+        while position >= 0 and seen < SCANNED_MAX:
+            place = bisect_right(self._starts, position) - 1
             yield place
             seen += 1
-            at = self._text.find(needle, self._starts[place + 1])
+            position = self._text.find(needle, self._starts[place + 1])
 
 
 def fold(text: str) -> str:
-    """Lower case, without accents and punctuation, with a space before every word: ` schindlers list 1993`."""
+    """Folds a title for search: lower case, no accents or punctuation, a space before each word.
+
+    "Schindler's List (1993)" becomes ` schindlers list 1993`.
+    """
     plain = unicodedata.normalize("NFKD", text.casefold())
     kept = (
         "" if unicodedata.category(letter) == "Mn" or letter in "'’" else letter if letter.isalnum() else " "
