@@ -1,7 +1,7 @@
 """What the playground page needs beyond `/recommend`.
 
-That is the available choices, items by title, a sample history, and the explanation of a list. Nothing is stored, and no
-work here runs on a thread that answers to `/recommend` need.
+That is the available choices, items by title, a sample history, and the explanation of a list. Nothing is stored, and
+nothing here runs on a thread that answers to `/recommend` need.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def test_a_title_of_signs_alone_harms_no_other_and_lines_do_not_run_together() -
 
 
 def test_a_question_that_fits_everything_looks_at_the_popular_ones_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(title_index, "LOOKED_AT", 3)
+    monkeypatch.setattr(title_index, "SCANNED_MAX", 3)
     index = TitleIndex(range(100), [f"thing {n}" for n in range(100)])
     assert index.find("thing", 10) == [0, 1, 2]
 
