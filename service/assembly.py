@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from service.access import credentials, secret_files
 from service.access.keys import Access
@@ -19,9 +21,12 @@ from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics, watch_loop_lag
 from service.common.process_state import ProcessState
 from service.common.settings import Settings
-from service.coordination.forced_mode import ModeKeeper
-from service.coordination.replica_registry import Replicas
-from service.coordination.shared_value import Shared
+from service.coordination.audit import Audit
+from service.coordination.clock import SharedClock
+from service.coordination.exchange import Exchange
+from service.coordination.forced_mode import ForcedMode
+from service.coordination.replica_registry import ReplicaRegistry
+from service.coordination.shared_choice import SharedChoice
 from service.engine.interface import EngineLike
 from service.guard.breaker import BreakerSettings
 from service.guard.error_budgets import BudgetSettings
@@ -66,9 +71,12 @@ class _Process:
 class _Shared:
     """The values that operators set and all replicas share."""
 
-    mode: ModeKeeper
-    model: Shared
-    policies: Shared
+    clock: SharedClock
+    audit: Audit
+    mode: ForcedMode
+    model: SharedChoice
+    policies: SharedChoice
+    exchange: Exchange
 
 
 async def open_runtime(
@@ -107,7 +115,7 @@ async def open_runtime(
     serving, models = await _open_lifecycle(
         process, store, shared, loader, await loader.start(engine, own=own_engine), history_cap
     )
-    _follow_shared_values(process, shared.mode, models, policy_keeper)
+    _follow_shared_values(process, shared.exchange, models, policy_keeper)
     states, write_behind = _open_history(process, store, history_cap)
     _connect(serving, models, states, guard)
 
@@ -138,6 +146,7 @@ async def open_runtime(
         models=models,
         guard=guard,
         mode=shared.mode,
+        audit=shared.audit,
         states=states,
         write_behind=write_behind,
         recommender=recommender,
@@ -191,16 +200,21 @@ async def _open_store(process: _Process, history_cap: int) -> Store:
 
 async def _open_coordination(settings: Settings, store: Store) -> _Shared:
     """Returns the shared values after a first exchange, so that the first answer already follows them."""
-    mode = ModeKeeper(store, poll_s=settings.mode_poll_ms / 1000.0, copy=_copy(settings, "mode"))
-    model = Shared(store, "model", mode, usable=model_switch.usable, copy=_copy(settings, "model"))
-    policies = Shared(store, "policies", mode, usable=policy_keeper.usable, copy=_copy(settings, "policies"))
-    mode.followers = [model, policies]
+    clock = SharedClock()
+    audit = Audit(store, clock)
+
+    def choice(name: str, usable: Callable[[dict[str, Any]], bool]) -> SharedChoice:
+        return SharedChoice(store, name, clock, audit, usable=usable, copy=_copy(settings, name))
+
+    mode = ForcedMode(store, clock, audit, copy=_copy(settings, "mode"))
+    model, policies = choice("model", model_switch.usable), choice("policies", policy_keeper.usable)
+    exchange = Exchange(store, (mode, model, policies), audit, poll_s=settings.mode_poll_ms / 1000.0)
     with contextlib.suppress(StoreUnavailable):
-        await mode.exchange()
-    return _Shared(mode, model, policies)
+        await exchange.once()
+    return _Shared(clock, audit, mode, model, policies, exchange)
 
 
-def _open_guard(settings: Settings, mode: ModeKeeper) -> Guard:
+def _open_guard(settings: Settings, mode: ForcedMode) -> Guard:
     """Returns the guard that chooses the rung: the breaker and the budgets."""
     budgets = BudgetSettings(
         late_share=settings.latency_budget_share,
@@ -233,8 +247,8 @@ async def _open_lifecycle(
         loader,
         ModelFolders(settings.artifact),
         shared.model,
-        Replicas(store, shared.mode.now),
-        shared.mode,
+        ReplicaRegistry(store, shared.clock),
+        shared.audit,
         process.metrics,
         deployed=None if settings.artifact is None else settings.artifact.name,
         history_cap=history_cap,
@@ -245,9 +259,9 @@ async def _open_lifecycle(
     return serving, models
 
 
-def _follow_shared_values(process: _Process, mode: ModeKeeper, models: ModelSwitch, policies: PolicyKeeper) -> None:
+def _follow_shared_values(process: _Process, exchange: Exchange, models: ModelSwitch, policies: PolicyKeeper) -> None:
     """Follows what operators set, and the policies file."""
-    for part in (models, policies, mode):
+    for part in (models, policies, exchange):
         spawn(process.stack, part.run)
 
 

@@ -12,7 +12,8 @@ from service.common.deadline import Clock
 from service.common.metrics import BREAKER_STATES, MODES, Metrics
 from service.common.process_state import ProcessState
 from service.common.settings import Settings
-from service.coordination.forced_mode import ModeKeeper
+from service.coordination.audit import Audit
+from service.coordination.forced_mode import ForcedMode
 from service.guard.guard import Guard
 from service.history.ingest import Ingest
 from service.history.state_keeper import StateKeeper
@@ -43,7 +44,8 @@ class Runtime:
     policy_keeper: PolicyKeeper
     models: ModelSwitch
     guard: Guard
-    mode: ModeKeeper
+    mode: ForcedMode
+    audit: Audit
     states: StateKeeper
     write_behind: WriteBehind
     recommender: Recommender

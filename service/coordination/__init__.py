@@ -1,4 +1,4 @@
-"""Values that operators set and every replica goes by.
+"""Values that operators set and every replica follows: the forced mode, the served model and the policies.
 
-The forced mode, the model in service and the policies, with the audit and the clock that they share.
+With the clock and the audit that these values share, and the exchanges with Redis that keep them current.
 """

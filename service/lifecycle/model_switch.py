@@ -19,9 +19,10 @@ from typing import Any
 from service.common import logs
 from service.common.errors import Conflict, ModelRefused, NotFound, ServiceError, StoreUnavailable
 from service.common.metrics import Metrics
-from service.coordination.forced_mode import ModeKeeper
-from service.coordination.replica_registry import Replicas
-from service.coordination.shared_value import Shared
+from service.coordination.audit import Audit
+from service.coordination.replica_registry import ReplicaRegistry
+from service.coordination.shared_choice import SharedChoice
+from service.coordination.shared_value import age_of
 from service.lifecycle.loader import LoadedModel, Loader
 from service.lifecycle.model_folders import ModelFolder, ModelFolders, without_path
 from service.lifecycle.served_model import ServedModel, Serving
@@ -50,7 +51,7 @@ class ModelSwitch:
         folders: The model versions on this machine.
         choice: The choice that operators share.
         replicas: What the replicas report of each other.
-        mode: Keeps the audit.
+        audit: Where refused models are recorded.
         metrics: Counts switches.
         deployed: Name of the configured artefact. A choice is valid only for the deployment it was made in: another
             configured artefact starts with that artefact.
@@ -64,9 +65,9 @@ class ModelSwitch:
         serving: Serving,
         loader: Loader,
         folders: ModelFolders,
-        choice: Shared,
-        replicas: Replicas,
-        mode: ModeKeeper,
+        choice: SharedChoice,
+        replicas: ReplicaRegistry,
+        audit: Audit,
         metrics: Metrics,
         *,
         deployed: str | None,
@@ -74,7 +75,7 @@ class ModelSwitch:
         busy_s: float,
     ) -> None:
         self._loaded, self._serving, self._loader, self._folders = first, serving, loader, folders
-        self._choice, self._replicas, self._mode, self._metrics = choice, replicas, mode, metrics
+        self._choice, self._replicas, self._audit, self._metrics = choice, replicas, audit, metrics
         self._deployed, self._history_cap, self._busy_s = deployed, history_cap, busy_s
         self.prepare: Callable[[ServedModel], Awaitable[None]] = _nothing
         """Called before a model is served, to do the work that its first requests would have to do."""
@@ -92,7 +93,7 @@ class ModelSwitch:
         self._following_fault: str | None = None
         self._counted: object = None
         self._retiring: set[asyncio.Task[None]] = set()
-        choice.adopted = self._wake.set
+        choice.subscribe(self._wake.set)
         for outcome in ("activated", "refused", "missing"):
             metrics.model_reload.labels(outcome)
         metrics.model_info.labels(self.active).set(1)
@@ -221,7 +222,7 @@ class ModelSwitch:
                 except ModelRefused as error:
                     self._metrics.model_reload.labels("refused").inc()
                     details = {"model": version, "instead": before, "reason": reason, "cause": str(error)}
-                    await self._mode.record(actor, "model_refused", details)
+                    await self._audit.record(actor, "model_refused", details)
                     raise
             try:
                 previous = before if version != before else self.previous
@@ -301,7 +302,7 @@ class ModelSwitch:
 
     def _count_once(self, outcome: str, wanted: str) -> None:
         """Counts a choice that cannot be followed once, however often it is tried."""
-        failure = (outcome, wanted, self._choice.choice.age)
+        failure = (outcome, wanted, age_of(self._choice.choice))
         if failure != self._counted:
             self._counted = failure
             self._metrics.model_reload.labels(outcome).inc()
@@ -322,7 +323,7 @@ class ModelSwitch:
     async def _replica_reports(self) -> list[dict[str, Any]] | None:
         try:
             await self._replicas.report(self.active, self._following_fault)
-            return await self._replicas.listed()
+            return await self._replicas.reports()
         except StoreUnavailable:
             return None
 

@@ -25,7 +25,7 @@ from service.common.process_state import ProcessState
 from service.common.settings import Settings
 from service.common.single_flight import SingleFlight
 from service.coordination.clock import iso
-from service.coordination.forced_mode import ModeKeeper
+from service.coordination.forced_mode import ForcedMode
 from service.guard.guard import Guard
 from service.lifecycle.model_switch import ModelSwitch
 from service.lifecycle.served_model import Serving
@@ -76,7 +76,7 @@ class Console:
         serving: Serving,
         models: ModelSwitch,
         guard: Guard,
-        mode: ModeKeeper,
+        mode: ForcedMode,
         wall_clock: Clock = time.time,
     ) -> None:
         self.recent = recent

@@ -8,7 +8,7 @@ from typing import Any
 
 from service.common import logs
 from service.common.errors import PolicyError
-from service.coordination.shared_value import Shared
+from service.coordination.shared_choice import SharedChoice
 from service.policies import policies
 from service.policies.policies import Policies, PolicyBook
 
@@ -25,12 +25,12 @@ def usable(fields: dict[str, Any]) -> bool:
 class PolicyKeeper:
     """Puts the policies in force into `book`. `run` follows the file; the exchanges with Redis follow `shared`."""
 
-    def __init__(self, book: PolicyBook, path: Path, shared: Shared) -> None:
+    def __init__(self, book: PolicyBook, path: Path, shared: SharedChoice) -> None:
         self._book, self._path, self._shared = book, path, shared
         self._file = book.current
         self.stamp = _stamp(path)
         """Of the file as it was read last, whatever came of it."""
-        shared.adopted = self._take_over
+        shared.subscribe(self._take_over)
         self._take_over()
 
     @property

@@ -7,17 +7,42 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from loadtests.harness.tcp_proxy import proxy
 from service.common.errors import StoreUnavailable
-from service.coordination.forced_mode import Mode, ModeKeeper
+from service.coordination.audit import Audit
+from service.coordination.clock import SharedClock
+from service.coordination.exchange import Exchange
+from service.coordination.forced_mode import ForcedMode, Mode
 from service.guard.guard import ModeName
 from service.store.store import Durability, Store, StoreSettings
 from tests.support.aio import asynchronous, eventually
 from tests.support.clock import FakeClock
 from tests.support.valkey import TcpValkey, Valkey
+
+
+class ModeKeeper(ForcedMode):
+    """A replica's mode with its audit and its exchanges, wired as in the service."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        poll_s: float = 0.5,
+        copy: Path | None = None,
+        wall_clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        clock = SharedClock(wall_clock, monotonic)
+        self.entries = Audit(store, clock)
+        super().__init__(store, clock, self.entries, copy=copy)
+        self.exchange = Exchange(store, [self], self.entries, poll_s=poll_s)
+
+    async def audit(self, limit: int = 100) -> list[dict[str, Any]]:
+        return await self.entries.read(limit)
 
 
 @contextlib.asynccontextmanager
@@ -35,7 +60,7 @@ async def replica(
     url = server if isinstance(server, str) else server.url
     store = await Store.connect(StoreSettings(url=url, write_timeout_ms=write_timeout_ms, durability=durability))
     keeper = ModeKeeper(store, poll_s=poll_s, copy=copy, wall_clock=clock, monotonic=monotonic)
-    task = asyncio.create_task(keeper.run())
+    task = asyncio.create_task(keeper.exchange.run())
     try:
         yield keeper
     finally:
@@ -292,7 +317,7 @@ async def test_a_forced_mode_outlives_a_restart_without_redis(valkey: Valkey, tm
 async def test_every_change_is_audited_with_who_when_and_why(valkey: Valkey) -> None:
     async with replica(valkey) as one:
         await one.set("fallback", reason="p99", actor="alice", expires_in_s=60)
-        await one.record("bob", "policies", {"sha256": "abc"})
+        await one.entries.record("bob", "policies", {"sha256": "abc"})
         entries = await one.audit()
         assert [(e["actor"], e["action"]) for e in entries] == [("bob", "policies"), ("alice", "fallback")]
         assert entries[1]["mode"] == "fallback" and entries[1]["reason"] == "p99" and entries[1]["expires_at"]

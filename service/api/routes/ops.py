@@ -87,7 +87,7 @@ async def get_audit(request: Request, limit: Annotated[int, Query(ge=1, le=1000)
     """Lists who changed what, when and why; newest first."""
     service = runtime(request)
     service.access.ops(secret_of(request))
-    return reply(request, {"entries": await service.mode.audit(limit)})
+    return reply(request, {"entries": await service.audit.read(limit)})
 
 
 def _host(request: Request) -> str:

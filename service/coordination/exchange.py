@@ -1,0 +1,81 @@
+"""Keeps the shared values current: a subscription for quick news, and a poll for what it missed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Protocol
+
+from service.common.errors import StoreUnavailable
+from service.coordination.audit import Audit
+from service.coordination.shared_value import SharedValue
+
+# After a failed exchange the next one comes sooner, after this share of the pause.
+_RETRY_SHARE = 0.25
+
+
+class ChangesStore(Protocol):
+    """The part of `service.store.store.Store` that the exchanges need."""
+
+    def mode_changes(self) -> AsyncGenerator[bytes, None]:
+        """Yields a message after every published change; may miss some. Raises StoreUnavailable."""
+        ...
+
+
+class Exchange:
+    """Exchanges all shared values and the pending audit entries with Redis.
+
+    Args:
+        store: Redis.
+        values: The shared values; every exchange hears Redis's clock with them.
+        audit: The audit, whose pending entries are written.
+        poll_s: Pause between two exchanges without news, in seconds.
+    """
+
+    def __init__(
+        self, store: ChangesStore, values: Sequence[SharedValue[Any]], audit: Audit, *, poll_s: float = 0.5
+    ) -> None:
+        self._store, self._values, self._audit, self._poll_s = store, values, audit, poll_s
+        self._changed = asyncio.Event()
+
+    async def once(self) -> None:
+        """Exchanges everything once.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+        """
+        try:
+            await self._audit.write_pending()
+            for value in self._values:
+                await value.refresh()
+        except StoreUnavailable:
+            for value in self._values:
+                value.away()
+            raise
+
+    async def run(self) -> None:
+        """Keeps the values current until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._poll())
+            group.create_task(self._listen())
+
+    async def _poll(self) -> None:
+        while True:
+            self._changed.clear()
+            pause_s = self._poll_s
+            try:
+                await self.once()
+            except StoreUnavailable:
+                pause_s *= _RETRY_SHARE
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._changed.wait()
+
+    async def _listen(self) -> None:
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                async with contextlib.aclosing(self._store.mode_changes()) as changes:
+                    async for _ in changes:
+                        self._changed.set()
+            await asyncio.sleep(self._poll_s)
