@@ -20,6 +20,7 @@ from service.common.errors import ArtifactError, ModelError
 from service.engine.decode.filters import Filters, FilterTable
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.fallback import Constraints, Fallback, RecommendationList
+from service.engine.interface import RunObserver, Stage
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResult
 from service.engine.live_catalogue import LiveCatalogue
 from service.engine.run_groups import run_groups
@@ -35,7 +36,7 @@ class BaselineEngine:
     def __init__(self, artifact: Artifact) -> None:
         """Raises ArtifactError for a baseline that this version does not know."""
         self.artifact = artifact
-        self.on_graph: Callable[[str, int, float], None] | None = None
+        self._observer: RunObserver | None = None
         self.state_shape = StateShape(0, 0, 0, artifact.receptive_field, "float16")
         self._fallback = Fallback(artifact.item_cf, artifact.popularity)
         self._filters = FilterTable(artifact.trie, artifact.catalogue, rows=len(artifact.catalogue))
@@ -71,6 +72,10 @@ class BaselineEngine:
         self._filters = self._filters.renewed(a.trie, a.catalogue, rows=len(a.catalogue))
         self.artifact = a
 
+    def observe(self, observer: RunObserver | None) -> None:
+        """Reports every call of `encode` and `decode` to `observer` from now on; None ends the reports."""
+        self._observer = observer
+
     def warm_up(self) -> None:
         """There is nothing to warm."""
 
@@ -80,13 +85,13 @@ class BaselineEngine:
     def encode(self, jobs: Sequence[EncodeJob]) -> list[EncoderState | Exception]:
         """A state for every job, in order. A job that cannot be run gets its own error and harms no other."""
         return self._timed(
-            "encoder", jobs, lambda: run_groups(jobs, lambda _: 0, lambda rows: list(map(self._state, rows)))
+            "encode", jobs, lambda: run_groups(jobs, lambda _: 0, lambda rows: list(map(self._state, rows)))
         )
 
     def decode(self, jobs: Sequence[DecodeJob]) -> list[DecodedList | Exception]:
         """A list for every job, in order. A job that cannot be run gets its own error and harms no other."""
         return self._timed(
-            "decoder", jobs, lambda: run_groups(jobs, lambda _: 0, lambda rows: list(map(self._list, rows)))
+            "decode", jobs, lambda: run_groups(jobs, lambda _: 0, lambda rows: list(map(self._list, rows)))
         )
 
     def run(self, jobs: Sequence[Job]) -> list[JobResult | Exception]:
@@ -121,9 +126,9 @@ class BaselineEngine:
         items, scores = self._repeat.recommend(history, k, limits.allowed, limits.excluded)
         return self._fallback.fill(RecommendationList(items, scores, "gpt4rec"), k, limits)
 
-    def _timed(self, graph: str, jobs: Sequence[Any], work: Callable[[], list[Any]]) -> list[Any]:
+    def _timed(self, stage: Stage, jobs: Sequence[Any], work: Callable[[], list[Any]]) -> list[Any]:
         began = time.perf_counter()
         results = work()
-        if self.on_graph is not None:
-            self.on_graph(graph, len(jobs), time.perf_counter() - began)
+        if self._observer is not None:
+            self._observer.ran(stage, len(jobs), time.perf_counter() - began)
         return results

@@ -26,7 +26,7 @@ from service.engine.encode.encoder import CHUNK, Encoder
 from service.engine.encode.explainer import Explainer
 from service.engine.encode.history_encoder import HistoryEncoder
 from service.engine.encoder_state import EncoderState
-from service.engine.interface import Explanation
+from service.engine.interface import Explanation, RunObserver
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResult, ListRequest
 from service.engine.live_catalogue import LiveCatalogue
 from service.engine.onnx_session import Device, GraphSession, Placement, Values
@@ -38,7 +38,7 @@ _STRATEGIES: tuple[Strategy, Strategy] = ("greedy", "temperature")  # one for ea
 
 
 class Engine:
-    """An artefact on a device. `on_graph`, where it is set, is told of every run: graph, rows, seconds.
+    """An artefact on a device.
 
     Raises ArtifactError for an artefact that does not fit, StartupError where the device cannot be used.
     """
@@ -72,7 +72,7 @@ class Engine:
         self._decoder = Decoder(self._tables, self.at, self._run_decoder)
         self._explainer = Explainer(artifact, self.at)
         self.state_shape = self._encoder.shape
-        self.on_graph: Callable[[str, int, float], None] | None = None
+        self._observer: RunObserver | None = None
 
     @classmethod
     def open(cls, path: Path | str, **placement: Any) -> Self:
@@ -110,6 +110,10 @@ class Engine:
         self.artifact = live.artifact
         for graph in self._graphs.values():
             graph.forget_bindings()
+
+    def observe(self, observer: RunObserver | None) -> None:
+        """Reports every run to `observer` from now on; None ends the reports."""
+        self._observer = observer
 
     def end_profiling(self) -> dict[str, Path]:
         """The file of node times of every graph, where a profile was asked for."""
@@ -190,9 +194,8 @@ class Engine:
     ) -> dict[str, npt.NDArray[Any]]:
         started = time.perf_counter()
         out = self._graphs[graph].run(feeds, fixed, shape)
-        if self.on_graph is not None:
-            # Lists are one stage of a request, whichever graph made them.
-            self.on_graph("encoder" if graph == "encoder" else "decoder", rows, time.perf_counter() - started)
+        if self._observer is not None:
+            self._observer.ran("encode" if graph == "encoder" else "decode", rows, time.perf_counter() - started)
         return out
 
 

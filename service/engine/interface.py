@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from service.artifact.array_types import BoolArray, FloatArray
 from service.artifact.catalogue import CatalogueItem
@@ -15,6 +15,7 @@ from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
 
 Filters = Mapping[str, Sequence[str]]
+Stage = Literal["encode", "decode"]
 
 
 class Artifact(Protocol):
@@ -30,14 +31,20 @@ class Artifact(Protocol):
     def popularity(self) -> Popularity: ...
 
 
+class RunObserver(Protocol):
+    """Gets a report of every graph run, on the thread that made the run."""
+
+    def ran(self, stage: Stage, rows: int, seconds: float) -> None:
+        """Called after a run of `rows` rows (padding not counted) that took `seconds`."""
+        ...
+
+
 class EngineLike(Protocol):
-    """The seam to the engine; `service.engine.engine.Engine` and the fake of the tests fit it. `encode` and `decode` are
-    called from different threads at the same time.
+    """The seam between the service and its engines.
 
-    `on_graph(graph, rows, seconds)` is told of every run of the graphs "encoder" and "decoder".
+    `service.engine.engine.Engine`, `service.engine.baseline_engine.BaselineEngine` and the fake of the tests implement
+    it. `encode` and `decode` are called from different threads at the same time.
     """
-
-    on_graph: Callable[[str, int, float], None] | None
 
     @property
     def artifact(self) -> Artifact: ...
@@ -52,6 +59,7 @@ class EngineLike(Protocol):
     def warm_up(self) -> None: ...
     def filter_id(self, filters: Filters) -> int: ...
     def update(self, live: LiveCatalogue) -> None: ...
+    def observe(self, observer: RunObserver | None) -> None: ...
     def close(self) -> None: ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -19,13 +20,13 @@ from service.common.background import spawn
 from service.common.errors import StartupError
 from service.common.metrics import Metrics
 from service.common.settings import PREFIX, Settings
-from service.engine.interface import EngineLike
+from service.engine.interface import EngineLike, Stage
 from service.engine.jobs import EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
 from service.lifecycle import canary
 from service.lifecycle.served_model import ServedModel, Serving
 
-_STAGE_OF = {"encoder": "encode", "decoder": "decode", "sampler": "decode"}
+_GRAPH_OF: Mapping[Stage, str] = {"encode": "encoder", "decode": "decoder"}
 
 
 class LoadedModel:
@@ -106,7 +107,7 @@ class Loader:
             if check_first:
                 await asyncio.to_thread(_check, engine)
             start_h = await asyncio.to_thread(_warm_up, engine)
-            engine.on_graph = self._on_graph
+            engine.observe(_RunMetrics(self._metrics))
             loaded = LoadedModel(self._model(stack, engine, start_h))
             if self._settings.catalogue_updates is not None:
                 updates = await _follow_catalogue(self._settings.catalogue_updates, loaded)
@@ -131,13 +132,20 @@ class Loader:
         stack.callback(filter_thread.shutdown, wait=False, cancel_futures=True)
         return ServedModel.of(engine, encoder, decoder, start_h, filter_thread)
 
-    def _on_graph(self, graph: str, rows: int, seconds: float) -> None:
-        self._metrics.batch_size.labels(graph).observe(rows)
-        self._metrics.stage_duration.labels(_STAGE_OF[graph]).observe(seconds)
+
+class _RunMetrics:
+    """Batch sizes and durations of an engine's runs; lists are one stage, whichever graph makes them."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def ran(self, stage: Stage, rows: int, seconds: float) -> None:
+        self._metrics.batch_size.labels(_GRAPH_OF[stage]).observe(rows)
+        self._metrics.stage_duration.labels(stage).observe(seconds)
 
 
 def _release(engine: EngineLike, own: bool) -> None:
-    engine.on_graph = None
+    engine.observe(None)
     if own:
         engine.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ from service.artifact.catalogue import CatalogueItem
 from service.artifact.features import ContextVocabulary, EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF, Popularity
 from service.engine.encoder_state import EncoderState, StateShape
+from service.engine.interface import RunObserver
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
 from service.store.store import Store, StoreSettings
 
@@ -103,10 +104,13 @@ class FakeEngine:
         self.encode_go = threading.Event()
         self.encode_go.set()
         self.entered = threading.Event()
-        self.on_graph: Callable[[str, int, float], None] | None = None
+        self.observer: RunObserver | None = None
         self.warm = False
         self.closed = False
         self._filters: list[Mapping[str, Sequence[str]]] = [{}]
+
+    def observe(self, observer: RunObserver | None) -> None:
+        self.observer = observer
 
     def warm_up(self) -> None:
         self.warm = True
@@ -134,8 +138,8 @@ class FakeEngine:
         time.sleep(self.delay_s)
         if self.error is not None:
             raise self.error
-        if self.on_graph is not None:
-            self.on_graph("decoder", len(jobs), 0.001)
+        if self.observer is not None:
+            self.observer.ran("decode", len(jobs), 0.001)
         return [self._list(job) for job in jobs]
 
     def _encode(self, job: EncodeJob) -> EncoderState | Exception:

@@ -21,6 +21,7 @@ from service.engine.decode.filters import FilterTable
 from service.engine.decoding import STRATEGIES, Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
+from service.engine.interface import Stage
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
 from service.engine.onnx_session import GraphSession, Placement
 from tests.support.artifacts import random_parts, write_artifact
@@ -144,10 +145,20 @@ def test_padding_changes_no_state(engine: Engine, other: Engine, n: int) -> None
 
 def test_every_padded_size_is_warmed_up(artifact: Path) -> None:
     engine = Engine.open(artifact, device="cpu", threads=1, pad=True)
-    seen: set[tuple[str, int]] = set()
-    engine.on_graph = lambda graph, rows, _: seen.add((graph, rows))
+    runs = Runs()
+    engine.observe(runs)
     engine.warm_up()
-    assert seen == {(graph, rows) for graph in ("encoder", "decoder") for rows in (1, 2, 4, 8, 16, 32)}
+    assert runs.seen == {(stage, rows) for stage in ("encode", "decode") for rows in (1, 2, 4, 8, 16, 32)}
+
+
+class Runs:
+    """The sizes that each stage ran at."""
+
+    def __init__(self) -> None:
+        self.seen: set[tuple[str, int]] = set()
+
+    def ran(self, stage: Stage, rows: int, seconds: float) -> None:
+        self.seen.add((stage, rows))
 
 
 def test_encoding_and_decoding_at_the_same_time_give_what_they_give_alone(engine: Engine) -> None:
