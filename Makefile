@@ -13,7 +13,7 @@ ONCE   ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format texts load bench reliability fuzz audit clean
+.PHONY: help install demo test check coverage format texts load bench reliability fuzz audit clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ check: $(STAMP)  ## Format, lint, types and who imports whom: what CI checks
 	$(BIN)/yamllint --strict .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+coverage: $(STAMP)  ## Unit and contract tests with branch coverage; fails below the floor in pyproject.toml
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal --cov --cov-report=term tests/unit tests/contract
 
 format: $(STAMP)  ## Format, and mend what the linter can
 	$(BIN)/ruff format .
@@ -74,4 +77,4 @@ audit: $(STAMP)  ## Known vulnerabilities of what is installed (asks a database 
 	$(BIN)/pip-audit --skip-editable
 
 clean:  ## Remove what was built, not the data
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .pytest_cache .coverage .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
