@@ -18,7 +18,7 @@ import torch
 from export.graphs.graph_writer import GraphDtype
 from model.network.encoders.registry import receptive_field, streams
 from model.network.gpt4rec import GPT4Rec
-from model.network.scoring import recent
+from model.network.scoring import encoder_input
 from model.reference.attention_rollout import attention_rollout
 from model.reference.decoder import ReferenceDecoder, ScoredItem
 from service.artifact.artifact import Artifact
@@ -65,7 +65,8 @@ class Quality:
     @property
     def allowed(self) -> float:
         """The largest difference that passes: half a per cent, or, where few users are asked, what it takes that the
-        target of one of them trades the second place for the first."""
+        target of one of them trades the second place for the first.
+        """
         return max(NDCG_WITHIN * self.float32, (1.0 - 1.0 / math.log2(3.0)) / self.users)
 
 
@@ -105,7 +106,8 @@ def check(
     """Compare every probe's hidden state, its attention, and its lists under every strategy. The engine streams the
     second half of each history over the state of the first, where there is one, so the state's round trip is part of
     the comparison.
-    `quality` is for graphs that round."""
+    `quality` is for graphs that round.
+    """
     hidden_tolerance = max(TOLERANCE[dtype] * 10, HIDDEN[model.config.state_dtype])
     result = GateResult(dtype, len(probes), hidden_tolerance)
     engine = Engine(artifact, device="cpu")
@@ -146,7 +148,7 @@ def _seen(model: GPT4Rec, vocabulary: Vocabulary, events: EventArrays) -> EventA
     """What the network is given of it."""
     if streams(model.config):
         return vocabulary.with_start(events)
-    return recent(events, receptive_field(model.config), vocabulary)
+    return encoder_input(events, receptive_field(model.config), vocabulary)
 
 
 def _arrays(events: EventArrays) -> tuple[Any, Any, Any]:
@@ -155,7 +157,7 @@ def _arrays(events: EventArrays) -> tuple[Any, Any, Any]:
 
 @torch.no_grad()
 def full_encode(model: GPT4Rec, events: EventArrays) -> torch.Tensor:
-    """h [d] after one torch pass over the whole history."""
+    """H [d] after one torch pass over the whole history."""
     item, type_, time_ms = (torch.from_numpy(a)[None] for a in _arrays(events))
     return model.eval().encode(item, type_, time_ms, torch.tensor([len(events)]))[0]
 

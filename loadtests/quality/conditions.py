@@ -28,7 +28,7 @@ from model.data.split import Split
 from model.evaluation import metrics
 from model.evaluation.baselines import fit_baselines, fit_repeat
 from model.evaluation.evaluate import Ranker, evaluate, item_cf_ranker, popularity_ranker, repeat_ranker
-from model.evaluation.question_context import asking
+from model.evaluation.question_context import question_context
 from model.evaluation.rankers import network_ranker
 from model.training.config import TrainConfig
 from model.training.run_folder import Run
@@ -180,7 +180,7 @@ def asked_of(trainer: Trainer, run: Run, variant: Variant) -> dict[str, Ranker]:
         name: network_ranker(
             model,
             trainer.vocabulary,
-            asked=asking(split, split.test, trainer.context, trainer.conditions, known, within=within),
+            questions=question_context(split, split.test, trainer.context, trainer.conditions, known, within=within),
         )
         for name, (known, within) in variant.asked.items()
     }

@@ -239,4 +239,4 @@ def over_seeds(asked: Asked, name: str, world: World, rows: npt.NDArray[np.bool_
     inside = world.among(rows)
     seeds = [of_lists(lists[name][rows], inside) for lists in asked.lists]
     found = {m: np.asarray(np.mean([one[m] for one in seeds], axis=0), np.float64) for m in seeds[0]}
-    return {m: list_qualities.of_pairs(values) if m in OF_PAIRS else values for m, values in found.items()}
+    return {m: list_qualities.widened_for_pairs(values) if m in OF_PAIRS else values for m, values in found.items()}

@@ -34,7 +34,7 @@ from model.evaluation.rankers import engine_ranker
 from model.network.config import NetworkConfig
 from model.network.encoders.registry import encoder_class
 from model.training.config import TrainConfig
-from model.training.defaults import by_rule
+from model.training.defaults import resolve_defaults
 from model.training.run_folder import Run, split_of
 from model.training.trainer import CHECKPOINT, Trainer
 from service.artifact.array_types import IntArray
@@ -62,7 +62,7 @@ def settings(encoder: str, seed: int, dataset: Dataset) -> TrainConfig:
     config = TrainConfig(seed=seed, max_epochs=1000, patience=1000)
     if encoder == OURS:
         return config
-    ours = by_rule(config, split_of(config, sequences(dataset)).train)
+    ours = resolve_defaults(config, split_of(config, sequences(dataset)).train)
     shape = NetworkConfig(1, (1,), 1, 1, 1, **ours.network_values())
     reach = encoder_class(OURS).receptive_field(shape)
     return config.updated({"encoder": encoder, "network.window": reach})

@@ -1,1 +1,11 @@
-"""How good lists are: metrics, baselines, intervals, reports."""
+"""Measures ranked lists: rankers in, figures with intervals out.
+
+evaluate.py          the protocol: every system, the same users, the whole catalogue; start here
+rankers.py           GPT4Rec as a ranker: the network in torch, or the exported graphs
+baselines.py         item-CF and repeat purchase, tuned on the validation part
+metrics.py           recall, NDCG, MRR, coverage, novelty, diversity
+list_qualities.py    exposure, inequality, divergence
+bootstrap.py         paired bootstrap and Holm's correction
+question_context.py  questions with more than a history: features, scene, gap, category, price band
+report.py            the result as a table and as JSON
+"""

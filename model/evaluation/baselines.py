@@ -1,8 +1,8 @@
-"""The baselines every model is measured against, and the rungs below it in the service.
+"""The baselines that models are compared with, which are also the fallback rungs of the service.
 
-Item-CF takes its similarities from `implicit`; their kind, the recency weight and the number of neighbours
-are chosen on the validation part, so that a model is compared with a baseline at its best. Only `Split.train`
-is fitted on.
+Item-CF takes its similarities from `implicit`. The kind of similarity, the recency weight and the number of neighbours
+are chosen on the validation part, so that a model is compared with a baseline at its best. Only `Split.train` is
+fitted on.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ DECAYS: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3)
 NEIGHBOURS: tuple[int, ...] = (50, 100, 200)
 REPEAT_DECAYS: tuple[float, ...] = (1.0, 0.999, 0.998, 0.995, 0.99, 0.98, 0.95, 0.9)
 
-# Enough questions to choose by; more would only cost time.
+# Validation questions; more would only cost time.
 MAX_QUESTIONS = 10_000
 
-# Questions scored at once: bounds the memory of the sparse product.
+# Questions scored at once; bounds the memory of the sparse product.
 _BATCH = 4096
 
-# An event that weighs less than this part of the newest one is left out of the sum.
+# An event whose weight relative to the newest one is smaller is left out of the sum.
 _LEAST_WEIGHT = 1e-3
 
 _RECOMMENDERS: dict[Kind, type[ItemItemRecommender]] = {
@@ -56,7 +56,13 @@ _RECOMMENDERS: dict[Kind, type[ItemItemRecommender]] = {
 
 @dataclass(frozen=True, slots=True)
 class ItemCFConfig:
-    """Kind of similarity, neighbours kept an item, weight of an event relative to the one after it."""
+    """Hyper-parameters of item-CF.
+
+    Attributes:
+        kind: Kind of similarity.
+        neighbours: Neighbours kept for each item.
+        decay: Weight of an event relative to the one after it.
+    """
 
     kind: Kind
     neighbours: int
@@ -64,18 +70,19 @@ class ItemCFConfig:
 
     @property
     def horizon(self) -> int:
-        """Number of events that still weigh something, at most `DEFAULT_HORIZON`."""
+        """Number of newest events that have any weight, at most `DEFAULT_HORIZON`."""
         if self.decay == 1:
             return DEFAULT_HORIZON
         return min(DEFAULT_HORIZON, int(np.ceil(np.log(_LEAST_WEIGHT) / np.log(self.decay))))
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the fields and the horizon, for the artefact's manifest."""
         return asdict(self) | {"horizon": self.horizon}
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A configuration that was tried and the NDCG@10 it had on the validation part."""
+    """A configuration that was tried, with its NDCG@10 on the validation part."""
 
     config: ItemCFConfig
     ndcg_at_10: float
@@ -83,7 +90,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Baselines:
-    """The fitted scorers, how item-CF was configured, and everything that was tried to find that."""
+    """The fitted scorers, the chosen configuration of item-CF, and every configuration that was tried."""
 
     item_cf: ItemCF
     popularity: Popularity
@@ -92,10 +99,15 @@ class Baselines:
 
 
 def fit_baselines(split: Split, progress: Progress | None = None, exclude_history: bool = True) -> Baselines:
-    """Tune item-CF on the validation part of a split, and fit both baselines on its training part.
+    """Tunes item-CF on the validation part of a split and fits item-CF and popularity on its training part.
 
-    Deterministic. The search goes along one axis after the other: kind and decay at the middle number of
-    neighbours, then the number of neighbours; of equal trials the earlier one wins.
+    Deterministic. The search goes along one axis after the other: kind and decay at the middle number of neighbours,
+    then the number of neighbours. Among equal trials the earlier one wins.
+
+    Args:
+        split: Training and validation part.
+        progress: Called with (candidates tried, candidates in all) after each trial.
+        exclude_history: Whether items of a user's history are left out of the ranking.
     """
     most = max(NEIGHBOURS)
     tables = {kind: fit_neighbours(split.train, kind, most) for kind in KINDS}
@@ -126,16 +138,20 @@ def fit_baselines(split: Split, progress: Progress | None = None, exclude_histor
 
 
 def fit_item_cf(train: Sequences, config: ItemCFConfig) -> ItemCF:
-    """Item-CF of a given configuration over a whole log (what an export on all data uses)."""
+    """Fits item-CF with a given configuration."""
     return _item_cf(*fit_neighbours(train, config.kind, config.neighbours), config)
 
 
 def fit_neighbours(
     train: Sequences, kind: Kind, neighbours: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """The most similar items of each item: (neighbour, similarity), [items, ≤ neighbours], as in `ItemCF`.
+    """Finds the most similar items of each item.
 
-    Two items are alike when the same users touched them; how often a user touched an item is not counted.
+    Two items are similar when the same users have events with them; how many events a user has with an item does not
+    count.
+
+    Returns:
+        Neighbours and similarities, [items, ≤ neighbours] each, as `ItemCF` stores them.
     """
     n_items = train.n_items
     width = min(neighbours, n_items)
@@ -145,7 +161,7 @@ def fit_neighbours(
     touched.data[:] = 1
     recommender = _RECOMMENDERS[kind](K=width + 1)  # an item is usually the nearest to itself
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-        # implicit hands itself COO matrices and warns about it; an idf of 0 makes it divide by 0
+        # implicit passes COO matrices to itself and warns about it; an idf of 0 makes it divide by 0
         warnings.simplefilter("ignore", ParameterWarning)
         recommender.fit(touched, show_progress=False)
     pairs = recommender.similarity.tocoo()
@@ -164,10 +180,10 @@ def fit_neighbours(
 
 
 def fit_repeat(split: Split) -> Repeat:
-    """Repeat purchase with the decay of the best NDCG@10 on the validation part; of equals the one nearer to 1."""
+    """Fits repeat purchase: the decay with the best validation NDCG@10, on a tie the one nearer to 1."""
     questions = _sample(split.valid, MAX_QUESTIONS)
-    found = [_repeat_ndcg(Repeat(split.train.n_items, decay), split, questions) for decay in REPEAT_DECAYS]
-    return Repeat(split.train.n_items, REPEAT_DECAYS[int(np.argmax(found))])
+    ndcgs = [_repeat_ndcg(Repeat(split.train.n_items, decay), split, questions) for decay in REPEAT_DECAYS]
+    return Repeat(split.train.n_items, REPEAT_DECAYS[int(np.argmax(ndcgs))])
 
 
 def _repeat_ndcg(model: Repeat, split: Split, questions: Holdout) -> float:
@@ -189,7 +205,7 @@ def _item_cf(neighbour: npt.NDArray[np.int32], similarity: npt.NDArray[np.float3
 
 
 def _sample(holdout: Holdout, limit: int) -> Holdout:
-    """Up to `limit` questions, evenly spaced, so that the choice needs no seed."""
+    """Returns at most `limit` questions, evenly spaced, so that the sample needs no seed."""
     if len(holdout) <= limit:
         return holdout
     return _rows(holdout, np.linspace(0, len(holdout) - 1, limit).astype(np.int64))
@@ -199,21 +215,21 @@ def _ndcg_at_10(model: ItemCF, seqs: Sequences, questions: Holdout, exclude_hist
     if not len(questions):
         return 0.0
     parts = [
-        item_cf_ranks(model, seqs, _rows(questions, slice(at, at + _BATCH)), exclude_history)
-        for at in range(0, len(questions), _BATCH)
+        item_cf_ranks(model, seqs, _rows(questions, slice(start, start + _BATCH)), exclude_history)
+        for start in range(0, len(questions), _BATCH)
     ]
     return float(ndcg(np.concatenate(parts), 10).mean())
 
 
-def _rows(holdout: Holdout, at: IntArray | slice) -> Holdout:
-    return Holdout(holdout.users[at], holdout.history_end[at], holdout.target[at])
+def _rows(holdout: Holdout, rows: IntArray | slice) -> Holdout:
+    return Holdout(holdout.users[rows], holdout.history_end[rows], holdout.target[rows])
 
 
 def item_cf_ranks(model: ItemCF, seqs: Sequences, questions: Holdout, exclude_history: bool = True) -> IntArray:
-    """[questions] 0-based ranks of the targets in item-CF's full list, items of the history removed or not.
+    """Returns the 0-based ranks [questions] of the targets in item-CF's full lists.
 
-    `NOT_RANKED` where no event of the history leads to the target. The same ranks as those of
-    `ItemCF.recommend` user by user, as one sparse product: fast enough to try many configurations.
+    `NOT_RANKED` where no event of the history leads to the target. The ranks equal those of `ItemCF.recommend` user by
+    user; one sparse product computes them fast enough to try many configurations.
     """
     start = seqs.offsets[questions.users]
     rows, items, age = _events(seqs, start, questions.history_end)
@@ -231,27 +247,27 @@ def item_cf_ranks(model: ItemCF, seqs: Sequences, questions: Holdout, exclude_hi
     )
     scores = weights @ similarity
     target = questions.target
-    wanted = np.asarray(scores[np.arange(len(target)), target]).ravel().astype(np.float32)
-    ranks = _before(scores, wanted, target)
+    target_score = np.asarray(scores[np.arange(len(target)), target]).ravel().astype(np.float32)
+    ranks = _before(scores, target_score, target)
     if exclude_history:
         seen = sparse.csr_array((np.ones(len(rows)), (rows, items)), shape=shape) > 0
-        ranks -= _before(scores * seen, wanted, target)
-        wanted[np.asarray(seen[np.arange(len(target)), target]).ravel()] = 0
-    return np.where(wanted > 0, ranks, NOT_RANKED)
+        ranks -= _before(scores * seen, target_score, target)
+        target_score[np.asarray(seen[np.arange(len(target)), target]).ravel()] = 0
+    return np.where(target_score > 0, ranks, NOT_RANKED)
 
 
 def _events(seqs: Sequences, start: IntArray, end: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """The events of many histories, flat: (question, item, age), the newest event of a history at age 0."""
+    """Returns the events of many histories, flat: (question, item, age); the newest event of a history has age 0."""
     length = end - start
     rows = np.repeat(np.arange(len(start)), length)
     within = np.arange(len(rows)) - np.repeat(np.cumsum(length) - length, length)
     return rows, seqs.item[start[rows] + within], length[rows] - 1 - within
 
 
-def _before(scores: sparse.csr_array, wanted: npt.NDArray[np.float32], target: IntArray) -> IntArray:
-    """[rows] how many stored items come before the target: a higher score, or the same and a lower index."""
+def _before(scores: sparse.csr_array, target_score: npt.NDArray[np.float32], target: IntArray) -> IntArray:
+    """Counts the stored items [rows] that rank before the target: a higher score, or the same and a lower index."""
     scores = scores.tocsr()
     row = np.repeat(np.arange(len(target)), np.diff(scores.indptr))
     value = scores.data.astype(np.float32)
-    before = (value > wanted[row]) | ((value == wanted[row]) & (scores.indices < target[row]))
+    before = (value > target_score[row]) | ((value == target_score[row]) & (scores.indices < target[row]))
     return np.bincount(row[before], minlength=len(target)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Whether a difference between two systems is more than chance: the paired bootstrap over users."""
+"""The paired bootstrap over users, and Holm's correction: is a difference between two systems more than chance?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Mean difference, its percentile interval, and the two-sided p-value of "there is no difference"."""
+    """A mean difference, its percentile interval, and the two-sided p-value of the null hypothesis of no difference."""
 
     difference: float
     low: float
@@ -33,31 +33,42 @@ def paired_bootstrap(
     confidence: float = CONFIDENCE,
     cluster: npt.NDArray[np.int64] | None = None,
 ) -> Interval:
-    """Resample users with replacement and look at the mean of `ours - theirs`, both [users] of one metric.
+    """Resamples users with replacement and returns the interval of the mean of `ours - theirs`.
 
-    Users with one number in `cluster` [users] are drawn together, as they err together: those that are asked for one
-    item are right or wrong with what is known of it (the cluster bootstrap, Davison and Hinkley, 1997, ch. 3.8).
+    p = 2 · min(P(mean ≤ 0), P(mean ≥ 0)) over the resampled means, each with one added to count and total (Efron &
+    Tibshirani, 1993, ch. 15-16), so it is never 0.
 
-    p = 2 · min(P(mean ≤ 0), P(mean ≥ 0)) over the resampled means, each with one added to count and total
-    (Efron & Tibshirani, 1993, ch. 15-16), so it is never 0. Users with the same difference are alike: how
-    many of each are drawn is multinomial, which gives the same distribution as drawing users one by one, at
-    the cost of the few values a ranking metric takes. Raises ValueError for arrays that do not pair.
+    Users with the same difference are interchangeable, so the number drawn of each kind is multinomial. That gives the
+    same distribution as drawing users one by one, at the cost of the few values that a ranking metric takes.
+
+    Args:
+        ours: [users] one metric of one system.
+        theirs: [users] the same metric of the other system.
+        samples: Number of resamplings.
+        seed: Seed of the resampling.
+        confidence: Coverage of the interval.
+        cluster: [users] users with the same number are drawn together, because their errors depend on each other: users
+            with the same target item succeed or fail with what is known of it (the cluster bootstrap, Davison and
+            Hinkley, 1997, ch. 3.8). None draws users independently.
+
+    Raises:
+        ValueError: The arrays do not pair, or the metric is not defined for every user.
     """
     if ours.shape != theirs.shape or ours.ndim != 1 or not len(ours):
-        raise ValueError(f"not the same users: {ours.shape} and {theirs.shape}")
+        raise ValueError(f"the two systems were not measured on the same users: {ours.shape} and {theirs.shape}")
     if cluster is not None and cluster.shape != ours.shape:
-        raise ValueError(f"a cluster for each user is needed: {cluster.shape} and {ours.shape}")
+        raise ValueError(f"cluster must hold a cluster for each user: {cluster.shape} and {ours.shape}")
     differences = ours - theirs
     if not np.isfinite(differences).all():
         raise ValueError("a metric that is not defined for every user cannot be paired")
-    drawn_together, sums, sizes = _alike(differences, np.arange(len(ours)) if cluster is None else cluster)
-    groups = int(drawn_together.sum())
+    kinds, sums, sizes = _cluster_kinds(differences, np.arange(len(ours)) if cluster is None else cluster)
+    clusters = int(kinds.sum())
     rng = np.random.default_rng(seed)
     means = np.empty(samples)
     step = max(1, _CHUNK // len(sums))
-    for at in range(0, samples, step):
-        drawn = rng.multinomial(groups, drawn_together / groups, size=min(step, samples - at))
-        means[at : at + len(drawn)] = drawn @ sums / (drawn @ sizes)
+    for start in range(0, samples, step):
+        drawn = rng.multinomial(clusters, kinds / clusters, size=min(step, samples - start))
+        means[start : start + len(drawn)] = drawn @ sums / (drawn @ sizes)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     below, above = int((means <= 0).sum()), int((means >= 0).sum())
@@ -65,10 +76,10 @@ def paired_bootstrap(
     return Interval(float(differences.mean()), float(low), float(high), p_value)
 
 
-def _alike(
+def _cluster_kinds(
     differences: npt.NDArray[np.float64], cluster: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Kinds of clusters that are alike, [kinds] each: how many there are, the sum of their differences, their size."""
+    """Groups interchangeable clusters. Returns, [kinds] each: number of clusters, sum of differences, size."""
     _, of = np.unique(cluster, return_inverse=True)
     whole: npt.NDArray[np.float64] = np.stack([np.bincount(of, differences), np.bincount(of)], axis=1).astype(
         np.float64
@@ -78,10 +89,13 @@ def _alike(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for how many they are (Holm, 1979): the i-th smallest of m times m - i + 1, never below those
-    before it, at most 1."""
+    """Corrects p-values for their number (Holm, 1979).
+
+    The i-th smallest of m is multiplied by m - i + 1; it is never below those before it, and at most 1. The result
+    keeps the order of `p_values`.
+    """
     adjusted, largest = [0.0] * len(p_values), 0.0
-    for place, at in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[at]))
-        adjusted[at] = largest
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
     return adjusted

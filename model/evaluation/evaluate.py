@@ -1,7 +1,7 @@
 """Full-catalogue evaluation of several systems on the same users.
 
-The protocol is that of the published tables: every item of the catalogue is ranked, the items of the user's
-own history are taken out, one held-out item is looked for, and no system knows the time of that event.
+The protocol is that of the published tables: every item of the catalogue is ranked, the items of the user's own history
+are taken out, one held-out item is the target, and no system knows the time of that event.
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ COMPARED: tuple[str, ...] = ("recall@10", "ndcg@10", "mrr@10")
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """A batch of questions: whose next item is asked for, and what they did so far.
+    """A batch of questions: users whose next item is predicted, and their histories.
 
-    `users` [batch] are rows of the log's users, `_end` [batch] the rows of its flat arrays where the
-    histories stop. The log holds the answers too, so it is reached through the methods alone, oldest event
-    first. With `exclude_history` no item of its history belongs in a list.
+    The log also holds the answers, so rankers reach it only through the methods, which return the oldest event first.
+
+    Attributes:
+        users: [batch] rows of the log's users.
+        exclude_history: Whether lists must not contain items of the user's history.
     """
 
     users: IntArray
-    _end: IntArray
+    _end: IntArray  # [batch] index in the log's flat arrays where each history stops
     _log: Log
     exclude_history: bool = True
 
@@ -48,41 +50,43 @@ class Histories:
 
     @property
     def n_items(self) -> int:
+        """Size of the catalogue."""
         return self._log.n_items
 
     def user_id(self, i: int) -> str:
+        """Returns the id of user i."""
         return self._log.user_ids[int(self.users[i])]
 
     def items(self, i: int) -> IntArray:
-        """[events] item indices of history i."""
+        """Returns the item indices [events] of history i."""
         return self._log.item[self._rows(i)]
 
     def events(self, i: int) -> EventArrays:
-        """History i as the encoder takes it."""
+        """Returns history i as event arrays."""
         rows = self._rows(i)
         return EventArrays(self._log.item[rows], self._log.type[rows], self._log.time_ms[rows])
 
     def excluded(self, i: int) -> IntArray:
-        """The distinct items that may not be in list i."""
+        """Returns the distinct items that must not be in list i."""
         return np.unique(self.items(i)) if self.exclude_history else np.zeros(0, np.int64)
 
     def _rows(self, i: int) -> slice:
         return slice(int(self._log.offsets[self.users[i]]), int(self._end[i]))
 
 
-# Gives [batch, DEPTH] int64 item indices, the best first, padded with -1 at the end.
+# Returns item indices [batch, DEPTH] int64, the best first, padded with -1 at the end.
 Ranker = Callable[[Histories], IntArray]
 
 
 def item_cf_ranker(item_cf: ItemCF, popularity: Popularity, depth: int = DEPTH) -> Ranker:
-    """Item-CF completed with popularity: the very call the service makes, one history after the other."""
+    """Returns a ranker by item-CF, filled up with popularity: the same call as the service's fallback."""
 
     def rank(histories: Histories) -> IntArray:
         lists = np.full((len(histories), depth), -1, np.int64)
         for i in range(len(histories)):
             excluded = histories.excluded(i)
-            found = item_cf.recommend(histories.items(i), depth, None, excluded)
-            items, _ = popularity.fill(*found, depth, None, excluded)
+            ranked = item_cf.recommend(histories.items(i), depth, None, excluded)
+            items, _ = popularity.fill(*ranked, depth, None, excluded)
             lists[i, : len(items)] = items
         return lists
 
@@ -90,7 +94,7 @@ def item_cf_ranker(item_cf: ItemCF, popularity: Popularity, depth: int = DEPTH) 
 
 
 def popularity_ranker(popularity: Popularity, depth: int = DEPTH) -> Ranker:
-    """The most popular items outside the history."""
+    """Returns a ranker by popularity alone."""
 
     def rank(histories: Histories) -> IntArray:
         lists = np.full((len(histories), depth), -1, np.int64)
@@ -103,14 +107,14 @@ def popularity_ranker(popularity: Popularity, depth: int = DEPTH) -> Ranker:
 
 
 def repeat_ranker(repeat: Repeat, popularity: Popularity, depth: int = DEPTH) -> Ranker:
-    """The user's own items again, completed with popularity: a question for lists that keep the history's items."""
+    """Returns a ranker of the user's own items, filled up with popularity; for lists that may repeat the history."""
 
     def rank(histories: Histories) -> IntArray:
         lists = np.full((len(histories), depth), -1, np.int64)
         for i in range(len(histories)):
             excluded = histories.excluded(i)
-            found = repeat.recommend(histories.items(i), depth, None, excluded)
-            items, _ = popularity.fill(*found, depth, None, excluded)
+            ranked = repeat.recommend(histories.items(i), depth, None, excluded)
+            items, _ = popularity.fill(*ranked, depth, None, excluded)
             lists[i, : len(items)] = items
         return lists
 
@@ -129,26 +133,36 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
-    """Ask every system for the lists of every user of a hold-out part and measure them.
+    """Ranks the catalogue with every system for every user of a hold-out part, and measures the lists.
 
-    content:  [items, features] as `metrics.item_content` makes it, for the diversity; None leaves that out
-    progress: called with (system, users done, users in all) after each batch
+    The first system is compared with each of the others by a paired bootstrap.
 
-    The first system is compared with each of the others by a paired bootstrap of `samples` resamplings.
-    Raises ValueError where a system returns a list that breaks the protocol, or where there is nobody to ask.
+    Args:
+        systems: Rankers by name.
+        split: The split that every system was fitted on.
+        part: The hold-out part.
+        content: [items, features] of `metrics.item_content`, for the diversity; None leaves diversity out.
+        exclude_history: Whether items of a user's history are left out of the lists.
+        batch: Users ranked at once.
+        samples: Resamplings of the bootstrap.
+        seed: Seed of the bootstrap.
+        progress: Called with (system, users done, users in all) after each batch.
+
+    Raises:
+        ValueError: A system returned a list that breaks the protocol, or the part holds no user.
     """
     questions = split.test if part == "test" else split.valid
     log = split.sequences
     if not len(questions):
-        raise ValueError(f"the {part} part holds no user")
+        raise ValueError(f"the {part} part holds no user to evaluate")
     information = metrics.self_information(split.train.item, log.n_items)
     results: dict[str, SystemResult] = {}
     for name, ranker in systems.items():
         lists = np.full((len(questions), DEPTH), -1, np.int64)
-        for at in range(0, len(questions), batch):
-            rows = slice(at, min(at + batch, len(questions)))
-            asked = Histories(questions.users[rows], questions.history_end[rows], log, exclude_history)
-            lists[rows] = _checked(name, ranker(asked), asked)
+        for start in range(0, len(questions), batch):
+            rows = slice(start, min(start + batch, len(questions)))
+            histories = Histories(questions.users[rows], questions.history_end[rows], log, exclude_history)
+            lists[rows] = _checked(name, ranker(histories), histories)
             if progress is not None:
                 progress(name, rows.stop, len(questions))
         results[name] = _measure(lists, questions.target, information, content, log.n_items)
@@ -206,20 +220,19 @@ def _compare(results: Mapping[str, SystemResult], samples: int, seed: int) -> tu
     )
 
 
-def _checked(name: str, lists: IntArray, asked: Histories) -> IntArray:
-    """The lists, or ValueError where they are not what a `Ranker` promises: a metric over a broken list would
-    be a wrong figure without an error."""
-    if lists.shape != (len(asked), DEPTH) or not np.issubdtype(lists.dtype, np.integer):
-        raise ValueError(f"{name} returned {lists.dtype} {lists.shape}, not integers {(len(asked), DEPTH)}")
-    if ((lists < -1) | (lists >= asked.n_items)).any():
+def _checked(name: str, lists: IntArray, histories: Histories) -> IntArray:
+    """Returns the lists of a `Ranker`; ValueError where they are malformed, which metrics would not notice."""
+    if lists.shape != (len(histories), DEPTH) or not np.issubdtype(lists.dtype, np.integer):
+        raise ValueError(f"{name} returned {lists.dtype} {lists.shape}, not integers {(len(histories), DEPTH)}")
+    if ((lists < -1) | (lists >= histories.n_items)).any():
         raise ValueError(f"{name} returned an item outside the catalogue")
     if ((lists[:, 1:] >= 0) & (lists[:, :-1] < 0)).any():
         raise ValueError(f"{name} returned a list with a hole")
     ordered = np.sort(lists, axis=1)
     if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
         raise ValueError(f"{name} returned an item twice in one list")
-    if asked.exclude_history:
+    if histories.exclude_history:
         for i, row in enumerate(lists):
-            if np.isin(row, asked.items(i)).any():
+            if np.isin(row, histories.items(i)).any():
                 raise ValueError(f"{name} returned an item of the user's own history")
     return lists.astype(np.int64)

@@ -1,9 +1,8 @@
-"""Questions asked with more than their history: what an evaluation may let a model know of the moment it asks about.
+"""Questions with more than a history: what an evaluation tells a model about the request.
 
-The published protocol knows nothing of that moment. A service does: it knows the user, the time and the scene, and its
-caller may ask for a category or a price band. Those two are taken from the item that is looked for, as an oracle of a
-user who asked for just that; so figures with them stand beside others that were given the same, never beside the
-published ones.
+The published protocol tells nothing. A service knows the user, the time and the scene, and its caller may name a
+category or a price band. Those two are taken from the target item, like an oracle of a user who asks for just that.
+Compare figures with them only with figures of systems that knew the same, never with published ones.
 """
 
 from __future__ import annotations
@@ -19,27 +18,32 @@ from model.training.conditions import Conditions
 from service.artifact.array_types import IntArray
 from service.artifact.features import GAP_UNKNOWN, ContextVocabulary
 
-# What can be known; "category" and "price_band" are those of the item that is looked for.
+# What a question can know; "category" and "price_band" are those of the target.
 KNOWN: tuple[str, ...] = ("features", "scene", "gap", "category", "price_band")
 
 
 @dataclass(frozen=True, eq=False)
-class Asking:
-    """Of the question of each user (a row of the log's users): `context` [users, slots] and `gap_ms` [users] as the
-    network takes them, and `allowed` [values, items], the items with each asked value, `wanted` [users] its row there.
+class QuestionContext:
+    """What the question of each user knows. Users are rows of the log.
+
+    Attributes:
+        context: [users, slots] context rows.
+        gap_ms: [users] milliseconds between the last event and the target, `GAP_UNKNOWN` where unknown.
+        allowed: [categories, items] bool, the items of each category that lists are restricted to; None without limits.
+        allowed_row: [users] row of `allowed` of each user.
     """
 
     context: IntArray
     gap_ms: IntArray
     allowed: npt.NDArray[np.bool_] | None = None
-    wanted: IntArray | None = None
+    allowed_row: IntArray | None = None
 
     def mask(self, users: IntArray) -> npt.NDArray[np.bool_] | None:
-        """[users, items] what may be listed for each of them; None where that is everything."""
-        return None if self.allowed is None or self.wanted is None else self.allowed[self.wanted[users]]
+        """Returns the items that may be listed for each of the users [users, items]; None without limits."""
+        return None if self.allowed is None or self.allowed_row is None else self.allowed[self.allowed_row[users]]
 
 
-def asking(
+def question_context(
     split: Split,
     holdout: Holdout,
     vocabulary: ContextVocabulary,
@@ -48,30 +52,41 @@ def asking(
     *,
     within: bool = False,
     seed: int = 0,
-) -> Asking:
-    """The questions of a hold-out with what is `known`; `within` lists only items of the target's category, whether
-    the model was told it or not.
+) -> QuestionContext:
+    """Returns what the questions of a hold-out part know.
 
-    A target that has several categories is asked for by one of them, drawn with `seed`: the same one whatever else is
-    known. Raises ValueError for something that cannot be known.
+    For a target with several categories one is drawn, the same one whatever else is known.
+
+    Args:
+        split: The split.
+        holdout: Its part with the questions.
+        vocabulary: The model's context vocabulary.
+        conditions: Context rows of the log's users, scenes and items.
+        known: Which of `KNOWN` the model gets.
+        within: Whether lists contain only items of the target's category, even if the model does not get it.
+        seed: Seed of the drawn categories.
+
+    Raises:
+        ValueError: `known` names something else.
     """
     if not known <= set(KNOWN):
-        raise ValueError(f"{', '.join(sorted(known - set(KNOWN)))}: what can be known is {', '.join(KNOWN)}")
+        raise ValueError(f"unknown: {', '.join(sorted(known - set(KNOWN)))}; choose from {', '.join(KNOWN)}")
     log, users = split.sequences, holdout.users
     context = np.zeros((log.n_users, len(vocabulary.slots)), np.int64)
     gap_ms = np.full(log.n_users, GAP_UNKNOWN, np.int64)
     n_fields = len(vocabulary.fields)
-    at = holdout.history_end  # the target's row
+    target_event = holdout.history_end  # index in the flat arrays
     if "features" in known:
         context[users, :n_fields] = conditions.features.numpy()[users]
     if "scene" in known:
-        scene = np.full(len(users), NO_SCENE) if log.scene is None else log.scene[at]
+        scene = np.full(len(users), NO_SCENE) if log.scene is None else log.scene[target_event]
         context[users, vocabulary.slots.index(vocabulary.SCENE)] = conditions.scenes.numpy()[scene]
     if "price_band" in known and vocabulary.PRICE in vocabulary.slots:
         context[users, vocabulary.slots.index(vocabulary.PRICE)] = conditions.prices.numpy()[holdout.target]
     if "gap" in known:
-        gaps = log.time_ms[at] - log.time_ms[at - 1]
-        inside = (at > log.offsets[users]) & (gaps >= 0) & (gaps <= vocabulary.max_gap_ms) & (vocabulary.max_gap_ms > 0)
+        gaps = log.time_ms[target_event] - log.time_ms[target_event - 1]
+        has_history = target_event > log.offsets[users]
+        inside = has_history & (gaps >= 0) & (gaps <= vocabulary.max_gap_ms) & (vocabulary.max_gap_ms > 0)
         gap_ms[users] = np.where(inside, gaps, GAP_UNKNOWN)
     controls, count = conditions.controls.numpy(), conditions.n_controls.numpy()[holdout.target]
     drawn = (np.random.default_rng(seed).random(len(users)) * count).astype(np.int64)
@@ -79,9 +94,9 @@ def asking(
     if "category" in known:
         context[users, vocabulary.slots.index(vocabulary.CONTROL)] = code
     if not within:
-        return Asking(context, gap_ms)
+        return QuestionContext(context, gap_ms)
     values, row = np.unique(code, return_inverse=True)
     allowed = np.stack([(controls == value).any(axis=1) if value else np.ones(len(controls), bool) for value in values])
-    wanted = np.zeros(log.n_users, np.int64)
-    wanted[users] = row
-    return Asking(context, gap_ms, allowed, wanted)
+    allowed_row = np.zeros(log.n_users, np.int64)
+    allowed_row[users] = row
+    return QuestionContext(context, gap_ms, allowed, allowed_row)

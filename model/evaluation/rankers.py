@@ -1,4 +1,4 @@
-"""Rankers of GPT4Rec for the evaluation: the network itself, and the artefact through the served engine."""
+"""GPT4Rec as a ranker: the network in torch, and the artefact through the engine of the service."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from model.evaluation.evaluate import DEPTH, Histories, Ranker
-from model.evaluation.question_context import Asking
+from model.evaluation.question_context import QuestionContext
 from model.network.encoders.registry import receptive_field
 from model.network.gpt4rec import GPT4Rec
-from model.network.scoring import BATCH, dense_scores, recent
+from model.network.scoring import BATCH, dense_scores, encoder_input
 from service.artifact.array_types import IntArray
 from service.artifact.features import GAP_UNKNOWN, EventArrays, Vocabulary
 from service.engine.baseline_engine import BaselineEngine
@@ -19,24 +19,33 @@ from service.engine.jobs import EncodeJob, Job, ListRequest
 
 
 def network_ranker(
-    model: GPT4Rec, vocabulary: Vocabulary, depth: int = DEPTH, asked: Asking | None = None, newest: int | None = None
+    model: GPT4Rec,
+    vocabulary: Vocabulary,
+    depth: int = DEPTH,
+    questions: QuestionContext | None = None,
+    newest: int | None = None,
 ) -> Ranker:
-    """Exhaustive ranking by the dense score in torch: what the decoder's candidates are measured against.
+    """Returns a ranker of the whole catalogue by the dense score in torch, the reference for the decoder's candidates.
 
-    With `asked` the model knows that of each question, otherwise nothing but the history; of that it reads all, or the
-    `newest` so many events.
+    Args:
+        model: The network.
+        vocabulary: The event types that the model knows.
+        depth: Length of the lists.
+        questions: What the model knows of each question besides the history; None for nothing.
+        newest: How many of the newest events the model reads; None for all.
     """
 
     def rank(histories: Histories) -> IntArray:
         events = [histories.events(i) for i in range(len(histories))]
         if newest is not None:
             events = [e.after(max(0, len(e) - newest)) for e in events]
-        seen = [recent(e, receptive_field(model.config), vocabulary) for e in events]
-        if asked is None:
-            score, allowed = dense_scores(model, seen), None
+        inputs = [encoder_input(e, receptive_field(model.config), vocabulary) for e in events]
+        if questions is None:
+            score, allowed = dense_scores(model, inputs), None
         else:
-            score = dense_scores(model, seen, asked.context[histories.users], asked.gap_ms[histories.users])
-            allowed = asked.mask(histories.users)
+            users = histories.users
+            score = dense_scores(model, inputs, questions.context[users], questions.gap_ms[users])
+            allowed = questions.mask(users)
         if allowed is not None:
             score[~torch.from_numpy(allowed).to(score.device)] = -torch.inf
         for i in range(len(histories)):
@@ -50,7 +59,16 @@ def network_ranker(
 
 
 def engine_ranker(engine: Engine | BaselineEngine, decoding: Decoding, k: int = DEPTH, seed: int = 0) -> Ranker:
-    """Lists of `k` through the exported graphs: the very jobs the service makes, with gap and context unknown."""
+    """Returns a ranker through the exported graphs, with the same jobs as the service.
+
+    Gap and context are unknown.
+
+    Args:
+        engine: The opened artefact.
+        decoding: The decoding strategy.
+        k: Length of the lists, at most `DEPTH`.
+        seed: Seed of sampled lists; the user's row is added to it.
+    """
     vocabulary = engine.artifact.vocabulary
     unknown = vocabulary.context.encode({})
 
@@ -74,8 +92,8 @@ def engine_ranker(engine: Engine | BaselineEngine, decoding: Decoding, k: int = 
     def rank(histories: Histories) -> IntArray:
         lists = np.full((len(histories), DEPTH), -1, np.int64)
         order = sorted(range(len(histories)), key=lambda i: len(histories.items(i)))
-        for at in range(0, len(order), BATCH):
-            rows = order[at : at + BATCH]
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
             for i, result in zip(rows, engine.run([job(histories, i) for i in rows]), strict=True):
                 if isinstance(result, Exception):
                     raise result

@@ -1,4 +1,4 @@
-"""What an evaluation found: the figures of each system, the comparisons, as a table and as JSON."""
+"""The result of an evaluation: figures of each system and comparisons, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ METRICS: tuple[str, ...] = tuple(f"{family}@{k}" for family in _FAMILIES for k i
 
 @dataclass(frozen=True, eq=False)
 class SystemResult:
-    """Figures of one system (None: not defined for any user), their values per user, and its lists.
+    """Figures and lists of one system.
 
-    figures:  {metric: mean over users}; coverage is one figure for all users and has no values per user
-    per_user: {metric: [users] float64}, NaN where not defined, in the order of the hold-out part
-    lists:    [users, depth] int64 item indices, padded with -1
+    Attributes:
+        figures: {metric: mean over users}; None where it is not defined for any user. Coverage is one figure for all
+            users and has no values per user.
+        per_user: {metric: [users] float64}, NaN where not defined, in the order of the hold-out part.
+        lists: [users, depth] int64 item indices, padded with -1.
     """
 
     figures: Mapping[str, float | None]
@@ -43,10 +45,11 @@ class Comparison:
 
     @property
     def better(self) -> bool:
-        """Whether the system is ahead by more than chance."""
+        """Whether the whole interval is above 0."""
         return self.interval.low > 0
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the comparison as one flat object."""
         return {
             "metric": self.metric,
             "system": self.system,
@@ -71,7 +74,7 @@ class Evaluation:
     comparisons: tuple[Comparison, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """`{"split", "users", "protocol", "systems": {name: {metric: figure}}, "comparisons": [...]}`."""
+        """Returns `{"split", "users", "protocol", "systems": {name: {metric: figure}}, "comparisons": [...]}`."""
         return {
             "split": self.split,
             "users": self.users,
@@ -84,7 +87,7 @@ class Evaluation:
         }
 
     def table(self) -> Table:
-        """A row for each metric, a column for each system; the best figure of a ranking metric is bold."""
+        """Returns a table of metrics by systems, with the best accuracy figures in bold."""
         table = Table(title=f"{self.users:,} users, {self.split} part", caption=self.protocol)
         table.add_column("metric")
         for name in self.systems:
@@ -96,25 +99,25 @@ class Evaluation:
         return table
 
     def comparison_table(self) -> Table:
-        """A row for each comparison: difference, interval, p."""
+        """Returns a table with a row for each comparison: difference, interval and p-value."""
         table = Table(title="paired bootstrap over users")
         for column in ("metric", "systems", "difference", "interval", "p"):
             table.add_column(column, justify="left" if column in ("metric", "systems") else "right")
-        for found in self.comparisons:
-            interval = found.interval
+        for comparison in self.comparisons:
+            interval = comparison.interval
             table.add_row(
-                found.metric,
-                f"{found.system} - {found.baseline}",
+                comparison.metric,
+                f"{comparison.system} - {comparison.baseline}",
                 f"{interval.difference:+.4f}",
                 f"{interval.low:+.4f} … {interval.high:+.4f}",
                 f"{interval.p_value:.4f}",
-                style="bold" if found.better else None,
+                style="bold" if comparison.better else None,
             )
         return table
 
 
 def _cells(metric: str, figures: list[float | None]) -> list[str]:
-    """Figures as text. Only the accuracy metrics have a best one: more novelty is not better by itself."""
+    """Formats figures. Only accuracy metrics have a best one: more novelty is not better by itself."""
     known = [figure for figure in figures if figure is not None]
     best = max(known, default=None) if metric.startswith(("recall", "ndcg", "mrr")) else None
     return [

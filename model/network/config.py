@@ -1,4 +1,8 @@
-"""The shape of a network, as plain data."""
+"""The shape of a network, as plain data.
+
+The fields that a user may override (`network.<field>` in a training configuration) carry their description as field
+metadata: `python -m model.training.reference` writes docs/training.md from it.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +32,26 @@ class NetworkConfig:
     dropout: float = 0.3
     state_dtype: StateDtype = "float16"
     encoder: str = "gpt4rec"
-    type_scale: bool = False  # how much an event's item weighs is learned for its type
-    n_fields: int = 0  # slots of user features, the first ones
+    type_scale: bool = False  # learn, for each event type, how much the item of an event weighs
+    n_fields: int = 0  # slots of user features; they come first
     content: int = 0  # dimensions of the items' content vectors; 0: items are their ids and tokens
 
     @property
     def levels(self) -> int:
+        """Number of tokens that name an item."""
         return len(self.code_sizes)
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON values, for `run.json`."""
         return asdict(self) | {"code_sizes": list(self.code_sizes)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> NetworkConfig:
-        """Strict: an unknown or missing field is a TypeError, never a silent default."""
+        """Reads what `to_json` wrote.
+
+        Raises:
+            TypeError: A field is unknown or missing. Nothing is filled in silently.
+        """
         return cls(**(data | {"code_sizes": tuple(data["code_sizes"])}))
 
 

@@ -1,18 +1,21 @@
-"""What stands in for items that training has seen seldom or never: content in the place of an id embedding."""
+"""Embeddings of items that training has seen rarely or never: their content stands in for the id embedding."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-# Share of the items that a training step takes for unseen, so that content learns to stand in (DropoutNet, Volkovs et
+# Share of the items that a training step treats as unseen, so that content learns to stand in (DropoutNet, Volkovs et
 # al., 2017).
 ID_DROPOUT = 0.2
 
 
 class ItemContentGate(nn.Module):
-    """Id and content embeddings mixed by how often an item was seen: g·id + (1 − g)·content, g = seen / (seen + κ)
-    with κ learned. An item that was never seen is its content; all of it folds into the item table."""
+    """Mixes id and content embeddings by how often an item was seen: g·id + (1 − g)·content.
+
+    g = seen / (seen + κ) with κ learned, so an item that was never seen is its content. The result folds into the item
+    table: inference needs neither the gate nor the content.
+    """
 
     vectors: Tensor
     seen: Tensor
@@ -26,20 +29,31 @@ class ItemContentGate(nn.Module):
         nn.init.normal_(self.project.weight, std=0.05)
 
     @torch.no_grad()
-    def tell(self, vectors: Tensor, seen: Tensor) -> None:
-        """What the items are: vectors [N, content] and how often each was seen in training, [N]."""
+    def set_content(self, vectors: Tensor, seen: Tensor) -> None:
+        """Stores the content vectors [N, content] and how often training saw each item [N]."""
         self.vectors.copy_(vectors)
         self.seen.copy_(seen)
 
     @property
-    def stood_in(self) -> Tensor:
-        """[N] items that were never seen and have content. Never a target, they would only be pushed away by a loss,
-        and the content that stands for them with them. One without content is pushed like any other: nothing is lost,
-        and its random start would be ranked otherwise."""
+    def unseen_with_content(self) -> Tensor:
+        """[N] bool, the items that training never saw and whose content stands in for them.
+
+        They must not be candidates of the loss. They are never a target, so it would only push them away, and with
+        them the content that stands in for them. An unseen item without content stays a candidate: pushing it away
+        loses nothing, and otherwise its random start would be ranked.
+        """
         return (self.seen == 0) & self.vectors.any(dim=1)
 
     def forward(self, ids: Tensor, rows: Tensor | None) -> Tensor:
-        """ids [R, d] of the items `rows` (all without) → [R, d]. Items without any content keep their id."""
+        """Returns the mixed embeddings. An item without content keeps its id embedding.
+
+        Args:
+            ids: [R, d] id embeddings of the items `rows`.
+            rows: [R] item indices; None for the whole catalogue.
+
+        Returns:
+            [R, d].
+        """
         vectors, seen = (self.vectors, self.seen) if rows is None else (self.vectors[rows], self.seen[rows])
         gate = seen / (seen + self.log_kappa.exp())
         if self.training:

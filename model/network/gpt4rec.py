@@ -1,12 +1,18 @@
 """GPT4Rec: a streamable causal backbone and a K-level decoder over item tokens.
 
-The backbone sees events only: nothing in it depends on "now", on user features or on the absolute position, so a
-state can be carried from event to event (`export/graphs/encoder.py` writes the same computation as an ONNX graph with
-that state). Everything that belongs to a request enters in the decoder, through a conditional layer norm.
-
-    events → item + type + gap + period → [attention, feed-forward] × layers → h
+    events → item + type + gap + period → encoder ([attention, feed-forward] × layers) → h
     h, context → q → token 1 → … → token K        p(item) = ∏ p(token_l | q, tokens before l)
                  q · e_item                        dense score of the same item
+
+The encoder sees events only. Nothing in the default one depends on the time of the request, on user features or on the
+absolute position, so its state can be carried from event to event (`export/graphs/encoder.py` writes the same
+computation as an ONNX graph with that state). Everything that belongs to a request enters in the decoder, through a
+conditional layer norm.
+
+Where to look: another backbone is a class in `model/network/encoders/`, registered in `registry.py`; the loss is in
+`model/training/losses.py`; the training loop is in `model/training/trainer.py`.
+
+Letters in shapes: B rows of a batch, T positions, P positions that carry a loss, N items, d = `d_model`.
 """
 
 from __future__ import annotations
@@ -26,13 +32,17 @@ PERIODS_MS = (86_400_000, 604_800_000, 2_629_746_000)  # day, week, mean month
 
 
 def periodic(time_ms: Tensor) -> Tensor:
-    """[…, 6] sine and cosine of the time within a day, a week and a month."""
+    """Returns sine and cosine [..., 6] of the time within a day, a week and a month."""
     phases = [(time_ms % period).to(torch.float32) * (2 * math.pi / period) for period in PERIODS_MS]
     return torch.stack([f(phase) for phase in phases for f in (torch.sin, torch.cos)], dim=-1)
 
 
 class ContextNorm(nn.Module):
-    """Conditional layer norm: q = γ(context) ⊙ norm(h) + β(context), over slots and the gap to now."""
+    """Conditional layer norm: q = (1 + γ(context)) ⊙ norm(h) + β(context).
+
+    The context is the sum of one embedding a slot and of the gap between the last event and the request. γ and β start
+    at 0, at a plain layer norm.
+    """
 
     def __init__(self, c: NetworkConfig) -> None:
         super().__init__()
@@ -47,7 +57,13 @@ class ContextNorm(nn.Module):
         nn.init.zeros_(self.modulate.bias)
 
     def forward(self, h: Tensor, context: Tensor, gap_ms: Tensor) -> Tensor:
-        """h […, d], context […, slots] int64 (0 unknown), gap_ms […] int64 (−1 unknown) → q […, d]."""
+        """Returns the query q [..., d].
+
+        Args:
+            h: [..., d] hidden states.
+            context: [..., slots] int64 context rows, 0 where unknown.
+            gap_ms: [...] int64 milliseconds between the last event and the request, −1 where unknown.
+        """
         mixed = self.mixed(context)
         gap_is_known = (gap_ms >= 0).to(h.dtype)[..., None]
         mixed = mixed + gap_is_known * (self.gap(log_seconds(gap_ms)[..., None] * 0.1) + self.gap_known)
@@ -56,14 +72,14 @@ class ContextNorm(nn.Module):
         return out
 
     def mixed(self, context: Tensor) -> Tensor:
-        """[…, d_context] the sum of what is known."""
+        """Returns the sum [..., d_context] of the known slots' embeddings."""
         known = (context > 0).to(self.slot.dtype)[..., None]
         out: Tensor = ((self.table(context) + self.slot) * known).sum(dim=-2)
         return out
 
 
 class Level(nn.Module):
-    """Makes a level's state ready to be asked: s ← s + down(silu(up(norm(s))))."""
+    """Residual feed-forward layer before each level's logits: s ← s + down(silu(up(norm(s))))."""
 
     def __init__(self, c: NetworkConfig) -> None:
         super().__init__()
@@ -73,12 +89,22 @@ class Level(nn.Module):
         self.dropout = nn.Dropout(c.dropout)
 
     def forward(self, s: Tensor) -> Tensor:
+        """Returns the updated decoder state; s and the result are [..., d]."""
         out: Tensor = s + self.down(self.dropout(F.silu(self.up(self.norm(s)))))
         return out
 
 
 class GPT4Rec(nn.Module):
-    """The network. `codes` [n_items, levels] int64 is the fitted tokenizer's table and is saved with the weights."""
+    """The network.
+
+    `forward` and `encode` turn events into hidden states, `query` adds the request's context, `path_logits` scores
+    token paths for the loss, and `begin`, `level_logits` and `step` decode token by token.
+
+    Attributes:
+        codes: [n_items, levels] int64, the fitted tokenizer's table; saved with the weights.
+        encoder: The backbone, by the name in `config.encoder`.
+        of_content: Content embeddings for rarely seen items; None without item texts.
+    """
 
     codes: Tensor
 
@@ -86,13 +112,13 @@ class GPT4Rec(nn.Module):
         super().__init__()
         c = self.config = config
         if codes.shape != (c.n_items, c.levels):
-            raise ValueError(f"codes are {tuple(codes.shape)}, the configuration needs {(c.n_items, c.levels)}")
+            raise ValueError(f"codes are {tuple(codes.shape)}, but the configuration needs {(c.n_items, c.levels)}")
         self.register_buffer("codes", codes.to(torch.int64))
-        # Rows n_items and n_items + 1 stand for an unknown item and for the start of a history.
+        # Row n_items is the unknown item, row n_items + 1 the start token of a history.
         self.item = nn.Embedding(c.n_items + 2, c.d_model)
         self.of_content = ItemContentGate(c.n_items, c.content, c.d_model) if c.content else None
         self.token = nn.ModuleList([nn.Embedding(size, c.d_model) for size in c.code_sizes])
-        self.event_type = nn.Embedding(c.n_types + 1, c.d_model)  # the last row is the start token's and unused
+        self.event_type = nn.Embedding(c.n_types + 1, c.d_model)  # the last row is the start token's; unused
         self.type_scale = nn.Parameter(torch.ones(c.n_types + 1)) if c.type_scale else None
         self.gap = nn.Linear(1, c.d_model, bias=False)
         self.period = nn.Linear(2 * len(PERIODS_MS), c.d_model, bias=False)
@@ -100,7 +126,7 @@ class GPT4Rec(nn.Module):
         self.encoder: Encoder = encoder_class(c.encoder)(c)
         self.describe = nn.Linear(c.d_context, c.d_model, bias=False) if self.encoder.reads_context else None
         self.context = ContextNorm(c)
-        # The path has tables of its own: those in the item table say what items are like, these which tokens follow.
+        # The decoder has token tables of its own: those in the item table describe items, these predict the next token.
         self.advance = nn.ModuleList([Level(c) for _ in range(c.levels)])
         self.level_norm = nn.ModuleList([nn.LayerNorm(c.d_model) for _ in range(c.levels)])
         self.level_token = nn.ModuleList([nn.Embedding(size, c.d_model) for size in c.code_sizes[:-1]])
@@ -111,16 +137,27 @@ class GPT4Rec(nn.Module):
             nn.init.normal_(linear.weight, std=0.01)
 
     @torch.no_grad()
-    def start_items_from(self, vectors: Tensor) -> None:
-        """Put item vectors [n_items, ≤ d] of unit mean length in the place of the random start, at its length. Rows
-        that are zero keep theirs."""
+    def init_item_embeddings(self, vectors: Tensor) -> None:
+        """Starts the id embeddings from given vectors instead of random ones.
+
+        Args:
+            vectors: [n_items, ≤ d] of unit mean length; they are scaled to the length of the random start. Rows of
+                zeros keep their random start.
+        """
         known = vectors.abs().sum(dim=1) > 0
         length = self.item.weight.norm(dim=1).mean()
         self.item.weight[:-2][known, : vectors.shape[1]] = vectors[known].to(self.item.weight) * length
 
     def item_table(self, rows: Tensor | None = None) -> Tensor:
-        """[n_items + 2, d] e_item = id embedding + token embeddings; the last two rows have no tokens. With `rows` [R]
-        of items only theirs and the last two: [R + 2, d]."""
+        """Returns the item table: e_item = id embedding + token embeddings.
+
+        Args:
+            rows: [R] item indices, ascending; None for the whole catalogue.
+
+        Returns:
+            [n_items + 2, d], or [R + 2, d] with `rows`. The last two rows are the unknown item and the start token;
+            they have no token embeddings.
+        """
         known = self.item.weight[:-2] if rows is None else self.item(rows)
         if self.of_content is not None:
             known = self.of_content(known, rows)
@@ -129,8 +166,17 @@ class GPT4Rec(nn.Module):
         return torch.cat([torch.stack([known, *tokens]).sum(0), self.item.weight[-2:]])
 
     def embed(self, table: Tensor, item: Tensor, type_: Tensor, time_ms: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoder input in two parts [B, T, d]: the item, scaled by the event's type where that is learned; and type,
-        gap and period, which the start token is without. The first event's gap is 0."""
+        """Returns the two parts of the encoder's input, [B, T, d] each.
+
+        The first is the embedded item, scaled by the event's type where that is learned. The second is type, gap to
+        the event before (0 for the first) and period; it is zero for the start token.
+
+        Args:
+            table: [N + 2, d] item table.
+            item: [B, T] rows of the table.
+            type_: [B, T] event types.
+            time_ms: [B, T] milliseconds since the epoch.
+        """
         features = self.event_type(type_)
         if self.config.has_time:
             gap = torch.cat([torch.zeros_like(time_ms[:, :1]), time_ms[:, 1:] - time_ms[:, :-1]], dim=1)
@@ -148,17 +194,25 @@ class GPT4Rec(nn.Module):
         time_ms: Tensor,
         table: Tensor | None = None,
         *,
-        asked: Tensor | None = None,
+        masked: Tensor | None = None,
         length: Tensor | None = None,
         context: Tensor | None = None,
     ) -> Tensor:
-        """Full pass over [B, T] right-padded events → h [B, T, d]. Padding cannot be seen from the left.
+        """Encodes every position of right-padded histories. No event sees the padding after it.
 
-        A start token, where there is one, carries the first event's time. `asked` [B, T] bool, the hidden places, and
-        `length` [B] are for encoders that are trained with them; `context` [B, slots] for encoders that read the
-        users' features.
+        Args:
+            item: [B, T] rows of the item table.
+            type_: [B, T] event types.
+            time_ms: [B, T] milliseconds since the epoch. A start token carries the time of the first event.
+            table: [N + 2, d] item table; None computes it.
+            masked: [B, T] bool, the masked positions, for encoders of the task "masked".
+            length: [B] events of each row, for encoders of the task "masked".
+            context: [B, slots] context rows, for encoders that read user features.
+
+        Returns:
+            [B, T, d] hidden states.
         """
-        x, events = self._events(item, type_, time_ms, table, length=length, asked=asked)
+        x, events = self._events(item, type_, time_ms, table, length=length, masked=masked)
         h: Tensor = self.encoder(x, events, self._user(context))
         return h
 
@@ -172,12 +226,15 @@ class GPT4Rec(nn.Module):
         *,
         context: Tensor | None = None,
     ) -> Tensor:
-        """h [B, d] that the item after the first `length` [B] events of each row is asked with."""
+        """Returns the hidden state h [B, d] after the first `length` [B] events of each row.
+
+        The arguments are those of `forward`.
+        """
         x, events = self._events(item, type_, time_ms, table, length=length)
         return self.encoder.last(x, events, self._user(context))
 
     def _user(self, context: Tensor | None) -> Tensor | None:
-        """[B, d] what the encoder is told of the users with context rows [B, slots]; None where it reads none."""
+        """Returns the users' features [B, d] for the encoder; None where it reads none or none are given."""
         if self.describe is None or context is None:
             return None
         of_user = torch.arange(context.shape[1], device=context.device) < self.config.n_fields
@@ -192,36 +249,52 @@ class GPT4Rec(nn.Module):
         table: Tensor | None,
         *,
         length: Tensor | None = None,
-        asked: Tensor | None = None,
+        masked: Tensor | None = None,
     ) -> tuple[Tensor, Events]:
         items, features = self.embed(self.item_table() if table is None else table, item, type_, time_ms)
-        return self.dropout(items + features), Events(type_, time_ms, items, features, length, asked)
+        return self.dropout(items + features), Events(type_, time_ms, items, features, length, masked)
 
     def query(self, h: Tensor, context: Tensor, gap_ms: Tensor) -> Tensor:
-        """q […, d] = conditional layer norm of h. What the encoder has been told is not told again."""
+        """Returns the query q [..., d], the conditional layer norm of h.
+
+        Where the encoder reads the user features, they are left out here.
+
+        Args:
+            h: [..., d] hidden states.
+            context: [..., slots] int64 context rows, 0 where unknown.
+            gap_ms: [...] int64 milliseconds between the last event and the request, −1 where unknown.
+        """
         if self.describe is not None:
-            told = torch.arange(context.shape[-1], device=context.device) < self.config.n_fields
-            context = torch.where(told, 0, context)
+            read_by_encoder = torch.arange(context.shape[-1], device=context.device) < self.config.n_fields
+            context = torch.where(read_by_encoder, 0, context)
         q: Tensor = self.context(h, context, gap_ms)
         return q
 
     def level_logits(self, level: int, s: Tensor) -> Tensor:
-        """[…, code_sizes[level]] logits of the level's token, given the state after the tokens before it."""
+        """Returns the logits [..., code_sizes[level]] of the level's token, given the decoder state s [..., d]."""
         out: Tensor = self.level_out[level](self.level_norm[level](s))
         return out
 
     def begin(self, q: Tensor) -> Tensor:
-        """Decoder state that the first token is chosen from."""
+        """Returns the decoder state [..., d] from which the first token is chosen."""
         out: Tensor = self.advance[0](q)
         return out
 
     def step(self, level: int, s: Tensor, token: Tensor) -> Tensor:
-        """Decoder state after choosing `token` at `level`."""
+        """Returns the decoder state [..., d] after choosing `token` [...] at `level`."""
         out: Tensor = self.advance[level + 1](s + self.level_token[level](token))
         return out
 
     def path_logits(self, q: Tensor, codes: Tensor) -> list[Tensor]:
-        """Teacher forcing: logits of every level for paths `codes` […, levels]."""
+        """Returns the logits of every level with teacher forcing.
+
+        Args:
+            q: [..., d] queries.
+            codes: [..., levels] token paths.
+
+        Returns:
+            One [..., code_sizes[l]] tensor for each level l.
+        """
         logits, s = [], self.begin(q)
         for level in range(self.config.levels):
             logits.append(self.level_logits(level, s))

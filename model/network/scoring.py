@@ -12,18 +12,28 @@ from model.network.gpt4rec import GPT4Rec
 from service.artifact.array_types import IntArray
 from service.artifact.features import GAP_UNKNOWN, EventArrays, Vocabulary
 
-
-def dense_logits(q: Tensor, table: Tensor) -> Tensor:
-    """[P, N] scores q · e_item over the catalogue. They are not divided by √d: q is normalised, so an item that is seen
-    a few times would have to grow √d times as long before it could stand out."""
-    return q @ table[:-2].T
-
-
 BATCH = 64
 
 
-def recent(events: EventArrays, receptive_field: int, vocabulary: Vocabulary) -> EventArrays:
-    """What the encoder is given of a history: all of it behind the start token, or as much as it can see."""
+def dense_logits(q: Tensor, table: Tensor) -> Tensor:
+    """Returns the scores q · e_item [P, N] of P queries over the catalogue.
+
+    They are not divided by √d: q is normalised, so the embedding of an item that is seen a few times would have to
+    grow √d times as long before it could stand out.
+
+    Args:
+        q: [P, d] queries.
+        table: [N + 2, d] item table of `GPT4Rec.item_table`; its last two rows are no items.
+    """
+    return q @ table[:-2].T
+
+
+def encoder_input(events: EventArrays, receptive_field: int, vocabulary: Vocabulary) -> EventArrays:
+    """Returns the part of a history that the encoder reads.
+
+    That is the whole history after the start token, or the newest `receptive_field` events where it is longer. Event
+    types that the model does not know become `other`.
+    """
     events = replace(events, type=vocabulary.known_types(events.type))
     if len(events) < receptive_field:
         return vocabulary.with_start(events)
@@ -34,12 +44,22 @@ def recent(events: EventArrays, receptive_field: int, vocabulary: Vocabulary) ->
 def encode_histories(
     model: GPT4Rec, histories: list[EventArrays], table: Tensor, context: Tensor | None = None
 ) -> Tensor:
-    """[B, d] h after each history, in batches of like length; context [B, slots] for encoders that read it."""
+    """Encodes histories in batches of similar length.
+
+    Args:
+        model: The network, on the device of `table`.
+        histories: Encoder inputs, each as `encoder_input` returns it.
+        table: [N + 2, d] item table.
+        context: [B, slots] context rows, for encoders that read user features.
+
+    Returns:
+        [B, d] the hidden state after each history.
+    """
     device = table.device
     out = torch.zeros(len(histories), model.config.d_model, device=device)
     order = sorted(range(len(histories)), key=lambda row: len(histories[row]))
-    for at in range(0, len(order), BATCH):
-        rows = order[at : at + BATCH]
+    for start in range(0, len(order), BATCH):
+        rows = order[start : start + BATCH]
         longest = max(len(histories[row]) for row in rows)
         padded = np.zeros((3, len(rows), longest), np.int64)
         for i, row in enumerate(rows):
@@ -48,8 +68,9 @@ def encode_histories(
                 padded[channel, i, : len(e)] = values
         item, type_, time_ms = torch.from_numpy(padded).to(device)
         length = torch.tensor([len(histories[row]) for row in rows], device=device)
-        given = None if context is None else context[rows]
-        out[torch.tensor(rows, device=device)] = model.encode(item, type_, time_ms, length, table, context=given)
+        batch_context = None if context is None else context[rows]
+        h = model.encode(item, type_, time_ms, length, table, context=batch_context)
+        out[torch.tensor(rows, device=device)] = h
     return out
 
 
@@ -57,10 +78,17 @@ def encode_histories(
 def dense_scores(
     model: GPT4Rec, histories: list[EventArrays], context: IntArray | None = None, gap_ms: IntArray | None = None
 ) -> Tensor:
-    """[B, N] q · e_item. What is not given of the request, context [B, slots] and gap [B], is unknown."""
+    """Returns the dense scores q · e_item [B, N] of every item after each history.
+
+    Args:
+        model: The network.
+        histories: Encoder inputs, each as `encoder_input` returns it.
+        context: [B, slots] context rows of the requests; None where nothing is known.
+        gap_ms: [B] milliseconds between the last event and the request; None where unknown.
+    """
     table = model.item_table()
     slots = np.zeros((len(histories), model.config.n_slots), np.int64) if context is None else context
     gaps = np.full(len(histories), GAP_UNKNOWN, np.int64) if gap_ms is None else gap_ms
-    known = torch.from_numpy(slots).to(table.device)
-    h = encode_histories(model, histories, table, known)
-    return dense_logits(model.query(h, known, torch.from_numpy(gaps).to(h.device)), table)
+    rows = torch.from_numpy(slots).to(table.device)
+    h = encode_histories(model, histories, table, rows)
+    return dense_logits(model.query(h, rows, torch.from_numpy(gaps).to(h.device)), table)

@@ -1,1 +1,1 @@
-"""Slow and obvious versions of the fast paths, which tests and the parity gate compare with."""
+"""Slow, obvious versions of the fast paths; tests and the parity gate of the export compare with them."""

@@ -1,4 +1,4 @@
-"""What the events of a history carried to its hidden state, in torch: the plain computation beside the graph."""
+"""Attention rollout in torch: how much each event of a history contributes to its hidden state."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ from model.network.gpt4rec import GPT4Rec
 
 @torch.no_grad()
 def attention_rollout(model: GPT4Rec, item: Tensor, type_: Tensor, time_ms: Tensor) -> Tensor:
-    """[T] share of every event in h after the last one, from [T] events; they add up to 1.
+    """Returns the share [T] of every event in h after the last one; the shares add up to 1.
 
-    Attention rollout (Abnar & Zuidema, 2020): of every layer the mean over the heads, half of it the residual
-    connection, multiplied through the layers.
+    Attention rollout (Abnar & Zuidema, 2020): each layer's attention is averaged over the heads, then with the identity
+    for the residual connection, and multiplied through the layers.
+
+    Args:
+        model: A network with the streaming encoder; it is set to evaluation mode.
+        item: [T] rows of the item table.
+        type_: [T] event types.
+        time_ms: [T] milliseconds since the epoch.
     """
     model.eval()
     c, n = model.config, len(item)
@@ -36,7 +42,7 @@ def attention_rollout(model: GPT4Rec, item: Tensor, type_: Tensor, time_ms: Tens
 
 
 def attention(block: Block, x: Tensor, mask: Tensor, elapsed: Tensor | None, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """[T, T] attention of a layer, the mean over its heads."""
+    """Returns a layer's attention [T, T], averaged over its heads."""
     c = block.c
     y = block.norm_attention(x)
     query = block.query(y).view(1, -1, c.heads, c.d_head).transpose(1, 2)

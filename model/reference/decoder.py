@@ -1,6 +1,6 @@
-"""The slow, obvious decoder: loops and dictionaries, one user at a time, straight from the definitions.
+"""The reference decoder: loops and dictionaries, one user at a time, straight from the definitions.
 
-It is what the ONNX graph must agree with. Where the two differ, this one is right until shown otherwise.
+The ONNX graph must agree with it. Where the two differ, this one is right until shown otherwise.
 """
 
 from __future__ import annotations
@@ -22,7 +22,16 @@ Key = TypeVar("Key", Path, int)
 
 @dataclass(frozen=True)
 class Node:
-    """A kept node: its path, log p(path), log of the sampling distribution, perturbed score G, nucleus flag."""
+    """A kept node of the token tree.
+
+    Attributes:
+        path: Tokens so far.
+        log_prob: log p(path).
+        phi: Logarithm of the distribution that the path is sampled from.
+        perturbed: Perturbed score G, phi with Gumbel noise.
+        outside: Whether the path left the nucleus.
+        state: [d] decoder state.
+    """
 
     path: Path
     log_prob: float
@@ -32,20 +41,25 @@ class Node:
     state: torch.Tensor
 
     def key(self, sampled: bool) -> tuple[bool, float]:
-        """What the beam is ordered by, the largest first: sampled nodes outside the nucleus come last."""
+        """Returns the sort key of the beam, largest first: sampled nodes outside the nucleus come last."""
         return (not self.outside, self.perturbed) if sampled else (True, self.log_prob)
 
 
 @dataclass(frozen=True)
 class ScoredItem:
+    """An item of a list, with its blended score and log p(path)."""
+
     item: int
     score: float
     log_prob: float
 
 
 class ReferenceDecoder:
-    """Constrained decoding over the model's own codes; with `dense`, the best items by q · e join the beam's, and
-    sampled lists are drawn from both by the blended score instead of going down paths that are drawn."""
+    """Constrained decoding over the model's own codes.
+
+    With `dense` the best items by q · e join the candidates of the beam, and a sampled list is drawn from both by the
+    blended score instead of by sampling paths.
+    """
 
     def __init__(self, model: GPT4Rec, blend: float, *, dense: bool = False) -> None:
         self.model, self.blend, self.dense = model.eval(), blend, dense
@@ -67,32 +81,41 @@ class ReferenceDecoder:
     def decode(
         self, q: torch.Tensor, decoding: Decoding, k: int, width: int, allowed: Sequence[int], seed: int
     ) -> list[ScoredItem]:
-        """The list of at most k items for one query q [d], out of the `allowed` items."""
+        """Decodes a list for one query.
+
+        Args:
+            q: [d] query.
+            decoding: The decoding strategy.
+            k: Largest length of the list.
+            width: Beam width.
+            allowed: Item indices that the list may contain.
+            seed: Seed of the Gumbel noise.
+        """
         if not self.dense:
             scored = self._scored(self._beam(q, decoding, width, allowed, seed), q)
             return (scored if decoding.sampled else ranked(scored))[:k]
         scored = self.candidates(q, decoding, k, width, allowed)
         if not decoding.sampled:
             return ranked(scored)[:k]
-        log_probs = drawn_with(scored, decoding)
+        log_probs = sampling_log_probs(scored, decoding)
         inside = nucleus(log_probs, decoding.nucleus)
         noise = dict(enumerate(gumbel(node_hash(self.model.config.levels, len(self.codes)), seed)))
         order = sorted(log_probs, key=lambda item: (item in inside, log_probs[item] + noise[item]), reverse=True)
-        of = {one.item: one for one in scored}
-        return [of[item] for item in order[:k]]
+        by_item = {candidate.item: candidate for candidate in scored}
+        return [by_item[item] for item in order[:k]]
 
     @torch.no_grad()
     def candidates(
         self, q: torch.Tensor, decoding: Decoding, k: int, width: int, allowed: Sequence[int]
     ) -> list[ScoredItem]:
-        """What the beam and the dense score find, in no order, by the blended score."""
+        """Returns the candidates of the beam and of the dense score, with blended scores, in no particular order."""
         kept = self._beam(q, Decoding("beam"), width, allowed, seed=0)
-        found = {node.path for node in kept}
+        beam_paths = {node.path for node in kept}
         dense = self._dense_candidates(q, dense_width(k, width, sampled=decoding.sampled), allowed)
-        return self._scored([*kept, *(node for node in dense if node.path not in found)], q)
+        return self._scored([*kept, *(node for node in dense if node.path not in beam_paths)], q)
 
     def _beam(self, q: torch.Tensor, decoding: Decoding, width: int, allowed: Sequence[int], seed: int) -> list[Node]:
-        """The kept leaves: the most probable, or where the decoding is sampled those drawn, in that order."""
+        """Returns the kept leaves in order: the most probable ones, or the drawn ones of a sampled decoding."""
         open_paths = self._open_paths(allowed)
         kept = [Node((), 0.0, 0.0, 0.0, False, self.model.begin(q))]
         for level in range(self.model.config.levels):
@@ -102,7 +125,7 @@ class ReferenceDecoder:
         return kept
 
     def _dense_candidates(self, q: torch.Tensor, n: int, allowed: Sequence[int]) -> list[Node]:
-        """The n allowed items with the largest q · e, each at the end of its own path."""
+        """Returns the leaves of the n allowed items with the largest q · e."""
         best = sorted(allowed, key=lambda item: -float(self.table[item].double() @ q.double()))[:n]
         nodes = []
         for item in best:
@@ -114,13 +137,13 @@ class ReferenceDecoder:
         return nodes
 
     def _open_paths(self, allowed: Sequence[int]) -> set[Path]:
-        """Paths and beginnings of paths that lead to an allowed item."""
+        """Returns the paths to allowed items and all their prefixes."""
         if len(allowed) == len(self.codes):
             return self.every_path
         return {self.codes[item][:n] for item in allowed for n in range(1, len(self.codes[item]) + 1)}
 
     def token_log_probs(self, level: int, node: Node) -> list[float]:
-        """log p(token | q, path so far) over all of the level's tokens."""
+        """Returns log p(token | q, path so far) for every token of the level."""
         logits = self.model.level_logits(level, node.state).double()
         return [float(x) for x in torch.log_softmax(logits, dim=-1)]
 
@@ -148,13 +171,13 @@ class ReferenceDecoder:
         ]
 
     def _advanced(self, level: int, node: Node) -> Node:
-        """The node with its own decoder state in the place of its parent's; after the last token there is none."""
+        """Returns the node with its own decoder state instead of its parent's; leaves keep their parent's."""
         if level + 1 == self.model.config.levels:
             return node
         return replace(node, state=self.model.step(level, node.state, torch.tensor(node.path[-1])))
 
     def _scored(self, kept: list[Node], q: torch.Tensor) -> list[ScoredItem]:
-        """Blended scores, in the order of the nodes."""
+        """Returns the items of the nodes with blended scores, in the order of the nodes."""
         items = [self.item[node.path] for node in kept]
         dense = [float(self.table[item].double() @ q.double()) for item in items]
         mass = log_sum_exp([node.log_prob for node in kept])
@@ -166,8 +189,10 @@ class ReferenceDecoder:
 
     @torch.no_grad()
     def item_probabilities(self, q: torch.Tensor, decoding: Decoding, allowed: Sequence[int]) -> dict[int, float]:
-        """Exact distribution of paths that are drawn, over the allowed items: the product of what each level draws
-        from. Items outside the nucleus have none of it."""
+        """Returns the exact probability with which each allowed item is drawn first when paths are sampled.
+
+        It is the product of the distributions that each level draws from. Items outside the nucleus are left out.
+        """
         open_paths = self._open_paths(allowed)
         kept = [Node((), 0.0, 0.0, 0.0, False, self.model.begin(q))]
         for level in range(self.model.config.levels):
@@ -181,27 +206,32 @@ class ReferenceDecoder:
 
 
 def ranked(scored: list[ScoredItem]) -> list[ScoredItem]:
-    return sorted(scored, key=lambda one: -one.score)
+    """Returns the items by descending score; ties keep their order."""
+    return sorted(scored, key=lambda item: -item.score)
 
 
-def drawn_with(scored: list[ScoredItem], decoding: Decoding) -> dict[int, float]:
-    """Item → log-probability of being drawn first, before the nucleus."""
-    return normalise({one.item: one.score * decoding.inverse_temperature for one in scored})
+def sampling_log_probs(scored: list[ScoredItem], decoding: Decoding) -> dict[int, float]:
+    """Returns {item: log-probability of being drawn first}, before the nucleus is taken."""
+    return normalise({candidate.item: candidate.score * decoding.inverse_temperature for candidate in scored})
 
 
 def log_sum_exp(values: Sequence[float]) -> float:
+    """Returns log Σ exp(value), without overflow."""
     largest = max(values)
     return largest + math.log(sum(math.exp(v - largest) for v in values))
 
 
 def normalise(log_weights: dict[Key, float]) -> dict[Key, float]:
+    """Returns the log-probabilities of log-weights."""
     total = log_sum_exp(list(log_weights.values()))
     return {p: w - total for p, w in log_weights.items()}
 
 
 def nucleus(log_probs: dict[Key, float], top_p: float) -> set[Key]:
-    """The smallest set of most probable members whose mass reaches top_p (Holtzman et al., 2020); members that tie
-    with its last one belong to it too."""
+    """Returns the smallest set of most probable members whose mass reaches top_p (Holtzman et al., 2020).
+
+    Members that tie with its last one belong to it too.
+    """
     mass, least = 0.0, math.inf
     for value in sorted(log_probs.values(), reverse=True):
         if mass >= top_p:
@@ -211,7 +241,7 @@ def nucleus(log_probs: dict[Key, float], top_p: float) -> set[Key]:
 
 
 def condition(noisy: float, top: float, parent: float) -> float:
-    """−log(exp(−parent) − exp(−top) + exp(−noisy)): Kool et al. (2019), appendix B.3, with its stable form."""
+    """Returns −log(exp(−parent) − exp(−top) + exp(−noisy)) in the stable form of Kool et al. (2019), appendix B.3."""
     gap = 1.0 - math.exp(min(noisy - top, 0.0))
     v = parent - noisy + (math.log(gap) if gap > 1e-30 else math.log(1e-30))
     return parent - max(0.0, v) - math.log1p(math.exp(-abs(v)))

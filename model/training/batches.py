@@ -1,7 +1,7 @@
-"""Training batches: sequences cut into chunks, grouped by length, padded little.
+"""Training batches: sequences are cut into chunks, grouped by length and padded.
 
-A chunk is a run of one user's events with the inputs the backbone would see if it streamed over them. Long histories
-are cut with `window` events of context before each cut, and context positions carry no loss.
+A chunk holds consecutive events of one user, with the inputs that the encoder would see if it streamed over them. A
+long history is cut into several; each starts with context events from before the cut, which carry no loss.
 """
 
 from __future__ import annotations
@@ -22,9 +22,20 @@ NO_TARGET = -1
 
 @dataclass(frozen=True)
 class Batch:
-    """[B, T] int64 each. `target` is the next item or −1, `target_type` the type of that event; `gap_ms` the time to
-    it, `scene` where it happened or −1; `user` [B] rows of the data set. Where the targets are events that are hidden
-    (`model.training.masking`), `asked` marks them and `length` [B] counts the events."""
+    """Right-padded chunks, all int64.
+
+    Attributes:
+        item: [B, T] input items; `n_items` + 1 is the start token.
+        type: [B, T] their event types.
+        time_ms: [B, T] their times.
+        target: [B, T] the next item, `NO_TARGET` where the position carries no loss.
+        gap_ms: [B, T] milliseconds to the target, `GAP_UNKNOWN` before a user's first event.
+        scene: [B, T] the target's scene, `NO_SCENE` where unknown.
+        user: [B] row of the user in the data set.
+        target_type: [B, T] the target's event type.
+        masked: [B, T] bool, the masked positions, whose target is their own item (`model.training.masking`).
+        length: [B] events of each row; set together with `masked`.
+    """
 
     item: Tensor
     type: Tensor
@@ -34,21 +45,26 @@ class Batch:
     scene: Tensor
     user: Tensor
     target_type: Tensor
-    asked: Tensor | None = None
+    masked: Tensor | None = None
     length: Tensor | None = None
 
     @property
-    def places(self) -> dict[str, Tensor]:
-        """What an encoder of hidden events needs besides the events."""
-        given = {"asked": self.asked, "length": self.length}
-        return {name: value for name, value in given.items() if value is not None}
+    def masking(self) -> dict[str, Tensor]:
+        """Keyword arguments of `GPT4Rec.forward` for encoders of the task "masked"; empty for the others."""
+        arguments = {"masked": self.masked, "length": self.length}
+        return {name: value for name, value in arguments.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """Cuts of the training sequences: events `start` … `end` of the flat arrays, loss from `loss_from` on.
+    """Chunks of the training sequences.
 
-    `first` marks chunks that begin a history: they get the start token.
+    Attributes:
+        sequences: The sequences that are cut.
+        user: [chunks] row of the user.
+        start: [chunks] first event, as an index of the flat arrays.
+        loss_from: [chunks] first event that is a target; those before it are context.
+        end: [chunks] index after the last event.
     """
 
     sequences: Sequences
@@ -59,11 +75,12 @@ class Chunks:
 
     @property
     def length(self) -> IntArray:
-        """Input positions: the start token and every event but the last, which is only a target."""
+        """[chunks] input positions: the start token and every event but the last, which is only a target."""
         return np.asarray(self.end - self.start - 1 + self.first)
 
     @property
     def first(self) -> IntArray:
+        """[chunks] 1 for chunks that begin a history, which get the start token; else 0."""
         return np.asarray(self.start == self.sequences.offsets[self.user], np.int64)
 
     def __len__(self) -> int:
@@ -71,9 +88,17 @@ class Chunks:
 
 
 def cut(sequences: Sequences, max_length: int, context: int) -> Chunks:
-    """Cut every user's events into chunks of at most `max_length` inputs with `context` events before each cut.
+    """Cuts every user's events into chunks.
 
     The first chunk of a history has nothing before it, so all of it carries a loss.
+
+    Args:
+        sequences: The training sequences.
+        max_length: Largest number of inputs of a chunk.
+        context: Events before each cut that a chunk repeats without a loss.
+
+    Raises:
+        ValueError: `max_length` leaves no room after the context.
     """
     rows = []
     if max_length <= context:
@@ -91,19 +116,20 @@ def cut(sequences: Sequences, max_length: int, context: int) -> Chunks:
 
 
 class BatchPlan:
-    """Order of one epoch: chunks of like length share a batch of at most `max_tokens` padded positions.
+    """The batches of every epoch: chunks of similar length share at most `max_tokens` padded positions.
 
-    The order is a function of (seed, epoch) alone, so a resumed run sees the batches an unbroken one would.
+    Batches and their order are a function of (seed, epoch) alone, so a resumed run sees the same batches as an
+    uninterrupted one.
     """
 
     def __init__(self, chunks: Chunks, max_tokens: int, seed: int) -> None:
         self.chunks, self.max_tokens, self.seed = chunks, max_tokens, seed
 
     def epoch(self, epoch: int) -> list[IntArray]:
-        """Rows of `chunks` for every batch of the epoch."""
+        """Returns the rows of `chunks` in each batch of the epoch."""
         rng = np.random.default_rng([self.seed, epoch])
         length = self.chunks.length
-        # A little noise on the length changes who shares a batch from epoch to epoch.
+        # Noise on the length changes which chunks share a batch from epoch to epoch.
         order = np.argsort(length * rng.uniform(0.95, 1.05, len(length)), kind="stable")
         batches: list[IntArray] = []
         current: list[int] = []
@@ -119,18 +145,19 @@ class BatchPlan:
         return [batches[i] for i in rng.permutation(len(batches))]
 
     def padding_share(self) -> float:
-        """Share of padded positions in an epoch."""
+        """Returns the share of padded positions in an epoch."""
         length = self.chunks.length
         padded = sum(len(rows) * int(length[rows].max()) for rows in self.epoch(0))
         return 1.0 - float(length.sum()) / padded
 
     def batches(self, epoch: int, start_item: int) -> Iterator[Batch]:
+        """Yields the batches of the epoch; `start_item` is the item index of the start token."""
         for rows in self.epoch(epoch):
             yield collate(self.chunks, rows, start_item)
 
 
 def collate(chunks: Chunks, rows: IntArray, start_item: int) -> Batch:
-    """Right-padded tensors for some chunks. The start token takes the first event's time and no type."""
+    """Returns the chunks `rows` as one batch. The start token takes the time of the first event."""
     s = chunks.sequences
     size = (len(rows), int(chunks.length[rows].max()))
     item, kind, time, gap, target_kind = (np.zeros(size, np.int64) for _ in range(5))
@@ -152,6 +179,6 @@ def collate(chunks: Chunks, rows: IntArray, start_item: int) -> Batch:
             scene[i, :n] = s.scene[first_target:high]
         gap[i, :n] = s.time_ms[first_target:high] - time[i, :n]
         if lead:
-            gap[i, 0] = GAP_UNKNOWN  # nothing came before the first event
+            gap[i, 0] = GAP_UNKNOWN  # no event comes before the first
         target[i, : int(chunks.loss_from[row]) - first_target] = NO_TARGET
     return Batch(*(torch.from_numpy(a) for a in (item, kind, time, target, gap, scene, chunks.user[rows], target_kind)))

@@ -1,9 +1,8 @@
 """What a training position knows of its request: user features, scene, control codes and gap, with context dropout.
 
-At serving any of them may be missing, so in training each is shown only some of the time; an unknown value is a value
-like any other. The scene of a request is that of the event it led to, its control codes (a category, a price band) are
-those of the item it led to. User features are also where a model could
-memorise users: dropout and coarse fields prevent it.
+A request may lack any of them, so training shows each only some of the time. The scene of a training position is that
+of its target event; its control codes (a category, a price band) are those of its target item. A model could memorise
+users by their features; dropout and coarse fields prevent that.
 """
 
 from __future__ import annotations
@@ -22,21 +21,23 @@ from service.artifact.array_types import Float64Array
 from service.artifact.features import EVENT_TYPES, GAP_UNKNOWN, SIGNAL_TYPES, ContextVocabulary
 
 GAP_QUANTILE = 0.99
-CONTROL_LEVELS = 2  # of a category path
-# Of items by price, equally many in each.
+CONTROL_LEVELS = 2  # upper levels of a category path that are control codes
+# Quarters of the items by price.
 PRICE_BANDS = ("lowest", "low", "high", "highest")
 
 
 def item_controls(dataset: Dataset, item_ids: list[str]) -> list[list[str]]:
-    """Control codes an item can be asked for with: its tags, or the upper levels of its category path."""
+    """Returns the categories of each item that a request can name: its tags, or the upper levels of its path."""
     rows = {row["item_id"]: row["category"] or [] for row in dataset.items.iter_rows(named=True)}
     whole = dataset.category_kind == "tags"
     return [list(rows.get(item, [])) if whole else list(rows.get(item, [])[:CONTROL_LEVELS]) for item in item_ids]
 
 
 def item_prices(dataset: Dataset, train: Sequences) -> Float64Array:
-    """[items] the item table's prices; where it has none at all, the median of what was paid in the training part's
-    purchases. NaN where neither is known."""
+    """Returns the price of each item [items], NaN where unknown.
+
+    Where the item table has no prices at all, the median `value` of the training part's purchases stands in.
+    """
     listed = dataset.items.filter(pl.col("price").is_not_null()).select("item_id", "price")
     if listed.is_empty():
         listed = _paid(dataset, train)
@@ -45,17 +46,18 @@ def item_prices(dataset: Dataset, train: Sequences) -> Float64Array:
 
 
 def _paid(dataset: Dataset, train: Sequences) -> pl.DataFrame:
-    """item_id, price. A user's training events are the first of the log's: what was held out tells nothing."""
+    """Returns item_id and price from the purchases of the training part, which are the first events of each user."""
     kept = pl.DataFrame({"user_id": train.user_ids, "kept": train.lengths})
     events = dataset.events.filter(~pl.col("event_type").is_in(sorted(SIGNAL_TYPES)))
-    place = pl.int_range(pl.len()).over("user_id")
-    bought = (pl.col("event_type") == "purchase") & pl.col("value").is_not_null() & (pl.col("place") < pl.col("kept"))
-    events = events.with_columns(place=place).join(kept, on="user_id").filter(bought)
+    position = pl.int_range(pl.len()).over("user_id")
+    trained = pl.col("position") < pl.col("kept")
+    bought = (pl.col("event_type") == "purchase") & pl.col("value").is_not_null() & trained
+    events = events.with_columns(position=position).join(kept, on="user_id").filter(bought)
     return events.group_by("item_id").agg(price=pl.col("value").median())
 
 
 def price_bands(dataset: Dataset, train: Sequences) -> list[str | None]:
-    """Of each item, by the quantiles of the items that were bought or seen in training; None without a price."""
+    """Returns the price band of each item, by the quartiles of the items in the training part; None without a price."""
     price = item_prices(dataset, train)
     known = np.zeros(len(price), bool)
     known[np.unique(train.item)] = True
@@ -68,8 +70,13 @@ def price_bands(dataset: Dataset, train: Sequences) -> list[str | None]:
 
 
 def fit_context(dataset: Dataset, train: Sequences, controls: list[list[str]]) -> ContextVocabulary:
-    """The context vocabulary of the training part: features of its users, its scenes, categories and price bands of
-    its items, its gaps."""
+    """Fits the context vocabulary on the training part.
+
+    Args:
+        dataset: Provides users and prices.
+        train: The training part; only its users, items, scenes and gaps enter the vocabulary.
+        controls: Categories of each item, from `item_controls`.
+    """
     reserved = ("user_id", ContextVocabulary.SCENE, ContextVocabulary.CONTROL, ContextVocabulary.PRICE)
     names = [column for column in dataset.users.columns if column not in reserved]
     trained = set(np.array(train.user_ids, object)[train.lengths > 0])
@@ -88,23 +95,41 @@ def fit_context(dataset: Dataset, train: Sequences, controls: list[list[str]]) -
 
 
 def type_shares(weights: Mapping[str, float]) -> Tensor:
-    """[types] how often a target of each type is asked for, 1 for the heaviest; a type without a weight weighs 1."""
+    """Returns the share [types] of each type's targets that carry a loss: its weight (1 if unset) over the largest."""
     weight = torch.tensor([float(weights.get(name, 1.0)) for name in EVENT_TYPES])
     return weight / weight.max()
 
 
-def asked_types(target_type: Tensor, shares: Tensor) -> Tensor:
-    """Which positions carry a loss, drawn with the share of their target's type: its weight in the loss, on average."""
-    if bool((shares == 1).all()):  # nothing is drawn: seeds repeat earlier runs
+def draw_loss_mask(target_type: Tensor, shares: Tensor) -> Tensor:
+    """Draws which positions carry a loss, with the share of their target's type.
+
+    On average a type then counts in the loss by its weight.
+
+    Args:
+        target_type: Event types, of any shape.
+        shares: [types] shares of `type_shares`.
+
+    Returns:
+        A bool mask in the shape of `target_type`.
+    """
+    if bool((shares == 1).all()):  # draws nothing, so that seeds reproduce runs from before the weights existed
         return torch.ones_like(target_type, dtype=torch.bool)
     return torch.rand(target_type.shape) < shares[target_type]
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Context rows by user, by scene and by item: `features` [users, fields], `scenes` [scenes + 1] whose last, 0, is
-    that of `NO_SCENE`, `controls` [items, most] padded with 0, `n_controls` [items], `prices` [items]
-    or nothing."""
+    """Context rows by user, by scene and by item. Row 0 means unknown.
+
+    Attributes:
+        features: [users, fields] rows of the user features.
+        scenes: [scenes + 1] rows of the scenes; the last one is that of `NO_SCENE`, 0.
+        controls: [items, most] rows of the items' categories, padded with 0.
+        n_controls: [items] number of categories of each item.
+        n_slots: Slots of a context.
+        max_gap_ms: Longest gap that is trained; a longer one counts as unknown.
+        prices: [items] rows of the items' price bands; empty without prices.
+    """
 
     features: Tensor
     scenes: Tensor
@@ -118,6 +143,14 @@ class Conditions:
     def of(
         cls, dataset: Dataset, log: Sequences, vocabulary: ContextVocabulary, controls: list[list[str]]
     ) -> Conditions:
+        """Looks up the context rows of the users and scenes of a log and of all items.
+
+        Args:
+            dataset: Provides user features and prices.
+            log: The sequences whose positions are trained.
+            vocabulary: The context vocabulary, from `fit_context`.
+            controls: Categories of each item, from `item_controls`.
+        """
         by_user = {row["user_id"]: row for row in dataset.users.iter_rows(named=True)}
         features = np.zeros((log.n_users, len(vocabulary.fields)), np.int64)
         for row, user_id in enumerate(log.user_ids):
@@ -142,8 +175,8 @@ class Conditions:
             torch.tensor(prices, dtype=torch.int64),
         )
 
-    def of_users(self, config: TrainConfig, user: Tensor) -> Tensor:
-        """Context [B, slots] of users [B] with their features alone, with dropout as in `sample`."""
+    def sample_features(self, config: TrainConfig, user: Tensor) -> Tensor:
+        """Returns the context rows [B, slots] of users [B] with their features only, with dropout as in `sample`."""
         context = torch.zeros(len(user), self.n_slots, dtype=torch.int64)
         fields = self.features.shape[1]
         shown = torch.rand(len(user), fields) < config.features_known
@@ -153,14 +186,24 @@ class Conditions:
     def sample(
         self, config: TrainConfig, user: Tensor, target: Tensor, gap_ms: Tensor, scene: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Context [P, slots] and gap [P] for P positions, with dropout from the global generator. `scene` [P] is the
-        target's."""
+        """Draws what P positions know of their requests, with torch's global generator.
+
+        Args:
+            config: The shares `features_known`, `scene_known`, `control_known` and `gap_known`.
+            user: [P] rows of the users.
+            target: [P] target items.
+            gap_ms: [P] milliseconds between the last event and the target, `GAP_UNKNOWN` where there is none.
+            scene: [P] scenes of the targets, `NO_SCENE` where unknown.
+
+        Returns:
+            Context rows [P, slots], 0 where unknown, and gaps [P], `GAP_UNKNOWN` where unknown.
+        """
         n, fields = len(target), self.features.shape[1]
         context = torch.zeros(n, self.n_slots, dtype=torch.int64)
         if fields:
             shown = torch.rand(n, fields) < config.features_known
             context[:, :fields] = torch.where(shown, self.features[user], 0)
-        if self.scenes.any():  # nothing is drawn for a log without scenes: its seeds repeat earlier runs
+        if self.scenes.any():  # draws nothing for a log without scenes, so that its seeds reproduce earlier runs
             shown = torch.rand(n) < config.scene_known
             context[:, -2] = torch.where(shown, self.scenes[scene], 0)
         count = self.n_controls[target]
@@ -171,5 +214,5 @@ class Conditions:
             shown = torch.rand(n) < config.control_known
             context[:, fields] = torch.where(shown, self.prices[target], 0)
         trained = (torch.rand(n) < config.gap_known) & (gap_ms >= 0) & (gap_ms <= self.max_gap_ms)
-        trained &= self.max_gap_ms > 0  # without times every gap is unknown, as it is to the service
+        trained &= self.max_gap_ms > 0  # without times every gap is unknown, as in the service
         return context, torch.where(trained, gap_ms, GAP_UNKNOWN)

@@ -156,10 +156,12 @@ class TrainConfig:
         return SIZES[self.size] | dict(self.network)
 
     def save(self, path: Path) -> None:
+        """Writes the configuration as JSON."""
         path.write_text(json.dumps(asdict(self), indent=1), "utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Self:
+        """Reads what `save` wrote. A key that the file lacks has its default; an unknown one is a ConfigError."""
         return cls().updated(json.loads(path.read_text("utf-8")))
 
     @classmethod

@@ -1,11 +1,12 @@
-"""What a configuration leaves open is chosen from the training data, by rules that hold for data of its kind.
+"""Settings that a configuration leaves open are chosen from the training data.
 
-    layers    one where users have few events: with nothing far back to look at, a second one only overfits
-    dropout   less where items are seen often, and every embedding has been told many times what it should be
-    negatives the full softmax where the catalogue is small (`model.training.losses.choose_negatives`)
-    codes     as many as the catalogue needs (`model.tokenizers.semantic.default_code_size`)
+    network.layers     1 where users have few events: nothing lies far back, so a second layer only overfits
+    network.dropout    less where items are seen often, because each embedding then has many training examples
+    negatives          the full softmax for small catalogues (`model.training.losses.choose_negatives`)
+    code_size          by the size of the catalogue (`model.tokenizers.semantic.default_code_size`)
+    validation_users   by the number of users (`model.data.split.choose_validation_users`)
 
-Figures behind the thresholds are in docs/experiments.md.
+This module decides the first two, for the default size. docs/experiments.md has the figures behind the thresholds.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ from dataclasses import replace
 from model.data.dataset import Sequences
 from model.training.config import TrainConfig
 
-SHORT_HISTORY = 20  # mean events a user
-OFTEN_SEEN = 200  # mean events an item
+SHORT_HISTORY = 20  # mean events of a user; below it one layer is enough
+OFTEN_SEEN = 200  # mean events of an item; from there on less dropout is enough
+LESS_DROPOUT = 0.2
 
 
-def by_rule(config: TrainConfig, train: Sequences) -> TrainConfig:
-    """The configuration with what the user has not set, where it is of the default size, chosen from `train`."""
+def resolve_defaults(config: TrainConfig, train: Sequences) -> TrainConfig:
+    """Returns the configuration with the network fields that the user left open chosen from `train`.
+
+    Fields that the user has set stay, and so do configurations of another size than the default.
+    """
     if config.size != "small":
         return config
     chosen: dict[str, float] = {}
     if train.n_events < SHORT_HISTORY * train.n_users:
         chosen["layers"] = 1
     if train.n_events >= OFTEN_SEEN * train.n_items:
-        chosen["dropout"] = 0.2
+        chosen["dropout"] = LESS_DROPOUT
     return replace(config, network={**chosen, **config.network})

@@ -1,4 +1,4 @@
-"""The tokenizer that a configuration asks for, fitted on a training part."""
+"""Fits the tokenizer that a configuration names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from model.training.config import TrainConfig
 def fit_tokenizer(
     config: TrainConfig, dataset: Dataset, train: Sequences, texts: npt.NDArray[np.float32] | None
 ) -> Tokenizer:
-    """Codes for every item of the catalogue; `texts` [N, dim] are the items' sentence vectors, where they are used."""
+    """Fits a tokenizer: a token path for every item of the catalogue.
+
+    Args:
+        config: Names the tokenizer and its settings.
+        dataset: Provides categories, brands and attributes.
+        train: The training part; nothing else is read of the log.
+        texts: [N, dim] sentence vectors of the item texts; None where they are not used.
+    """
     match config.tokenizer:
         case "atomic":
             return AtomicTokenizer.fit(train.n_items, spare=max(8, train.n_items // 20))

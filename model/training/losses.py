@@ -1,4 +1,7 @@
-"""The joint loss: token cross-entropy of every level, and a softmax over next items."""
+"""The joint loss: cross-entropy of the tokens of every level, and a softmax over next items.
+
+`joint_loss` is what the trainer calls; another loss is added there, with its weight in `LossWeights`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ SAMPLED_NEGATIVES = 512
 
 
 def choose_negatives(configured: int, n_items: int) -> int:
-    """0 for the full softmax; −1 leaves the choice to the size of the catalogue."""
+    """Returns the number of negatives, 0 for the full softmax; `configured` = −1 decides by the catalogue's size."""
     if configured >= 0:
         return configured
     return 0 if n_items <= FULL_SOFTMAX_ITEMS else SAMPLED_NEGATIVES
@@ -28,7 +31,14 @@ def choose_negatives(configured: int, n_items: int) -> int:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """`negatives` = 0 takes the full softmax; otherwise that many sampled items, shared by the batch."""
+    """What the joint loss is made of.
+
+    Attributes:
+        codes: Weight of the token cross-entropy.
+        dense: Weight of the softmax over items.
+        negatives: Sampled items that a batch shares; 0 for the full softmax.
+        label_smoothing: Of both parts; the sampled softmax has none.
+    """
 
     codes: float = 0.5
     dense: float = 1.0
@@ -36,51 +46,73 @@ class LossWeights:
     label_smoothing: float = 0.0
 
 
-def full_softmax(q: Tensor, table: Tensor, target: Tensor, smoothing: float, among: Tensor | None = None) -> Tensor:
-    """Over the catalogue, or the items of the mask `among` [N] alone, which every target is one of."""
+def full_softmax(
+    q: Tensor, table: Tensor, target: Tensor, smoothing: float, candidates: Tensor | None = None
+) -> Tensor:
+    """Returns the mean cross-entropy of the targets over the catalogue.
+
+    Args:
+        q: [P, d] queries.
+        table: [N + 2, d] item table.
+        target: [P] item indices.
+        smoothing: Label smoothing.
+        candidates: [N] bool, the items of the softmax, with every target among them; None for all items.
+    """
     logits = dense_logits(q, table)
-    if among is not None:
-        logits, target = logits[:, among], (torch.cumsum(among, 0) - 1)[target]
+    if candidates is not None:
+        logits, target = logits[:, candidates], (torch.cumsum(candidates, 0) - 1)[target]
     return F.cross_entropy(logits, target, label_smoothing=smoothing)
 
 
-def proposal(item: IntArray, among: npt.NDArray[np.bool_]) -> Tensor:
-    """[N] log-probabilities to draw negatives with: half uniform over the mask `among` [N], half by how often items are
-    among `item`, which are all in the mask."""
-    count = np.bincount(item, minlength=len(among))
-    share = 0.5 / max(among.sum(), 1) + 0.5 * count / max(len(item), 1)
-    return torch.from_numpy(np.log(share, out=np.full(len(among), -np.inf), where=among)).float()
+def proposal(item: IntArray, candidates: npt.NDArray[np.bool_]) -> Tensor:
+    """Returns the log-probabilities [N] with which negatives are drawn: half uniform, half by frequency.
+
+    Args:
+        item: [events] item indices of the training events, all of them candidates.
+        candidates: [N] bool, the items that may be drawn; the others get −∞.
+    """
+    count = np.bincount(item, minlength=len(candidates))
+    share = 0.5 / max(candidates.sum(), 1) + 0.5 * count / max(len(item), 1)
+    return torch.from_numpy(np.log(share, out=np.full(len(candidates), -np.inf), where=candidates)).float()
 
 
 def draw_negatives(log_q: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
-    """[n] items drawn from exp(log_q) [N], with replacement."""
+    """Draws n items from exp(log_q) [N], with replacement."""
     return torch.multinomial(log_q.exp(), n, replacement=True, generator=generator)
 
 
 def sampled_softmax(
     q: Tensor, positive: Tensor, negative: Tensor, log_q_positive: Tensor, log_q_negative: Tensor
 ) -> Tensor:
-    """Softmax of q [P, d] over the targets' embeddings [P, d] and n drawn ones [n, d], each weighed by 1 / its
-    probability of being drawn, exp(log_q) [P] and [n].
+    """Returns the mean softmax loss of the targets over themselves and n sampled negatives.
 
-    Noise contrastive estimation by ranking (Ma and Collins, 2018): consistent for any number of negatives, and it
-    becomes the full softmax, value and gradient, as they grow. So the target is weighed like the rest, and a
-    negative that happens to be a row's target stays: without it the scores of popular items would only rise.
+    This is noise contrastive estimation by ranking (Ma and Collins, 2018). It is consistent for any number of
+    negatives, and value and gradient approach the full softmax as their number grows. Every item is therefore weighted
+    by 1 / (its probability of being drawn), the target as well, and a negative that is also a row's target stays:
+    without it the scores of popular items would only rise.
+
+    Args:
+        q: [P, d] queries.
+        positive: [P, d] embeddings of the targets.
+        negative: [n, d] embeddings of the negatives, shared by all positions.
+        log_q_positive: [P] log-probabilities of the targets under the proposal.
+        log_q_negative: [n] log-probabilities of the negatives under the proposal.
     """
-    wanted = (q * positive).sum(-1)
-    logits = torch.cat([(wanted - log_q_positive)[:, None], q @ negative.T - log_q_negative], dim=1)
+    score = (q * positive).sum(-1)
+    logits = torch.cat([(score - log_q_positive)[:, None], q @ negative.T - log_q_negative], dim=1)
     normaliser = torch.logsumexp(logits, dim=1) - math.log(len(negative) + 1)
-    loss: Tensor = (normaliser - wanted).mean()
+    loss: Tensor = (normaliser - score).mean()
     return loss
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The rows of the item table that a batch needs, so that a step does not depend on the size of the catalogue.
+    """The rows of the item table that a batch needs, so that the cost of a step does not grow with the catalogue.
 
-    rows   [R] items, ascending: those of the batch and the drawn ones
-    place  [N + 2] row of an item in that table; the unknown item and the start token follow its items
-    drawn  [n] the negatives
+    Attributes:
+        rows: [R] item indices, ascending: inputs, targets and negatives of the batch.
+        place: [N + 2] row of each item in the table of `rows`; the unknown item and the start token come last.
+        drawn: [n] item indices of the negatives.
     """
 
     rows: Tensor
@@ -89,7 +121,7 @@ class Sample:
 
     @classmethod
     def of(cls, item: Tensor, target: Tensor, drawn: Tensor, n_items: int) -> Sample:
-        """For inputs `item` (any shape, up to n_items + 1), targets [P] and negatives [n]."""
+        """Collects the rows for inputs `item` (any shape, up to n_items + 1), targets [P] and negatives `drawn` [n]."""
         needed = torch.zeros(n_items + 2, dtype=torch.bool, device=item.device)
         for used in (item.reshape(-1), target, drawn):
             needed[used] = True
@@ -109,15 +141,24 @@ def joint_loss(
     log_q: Tensor,
     sample: Sample | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, dense part, codes part) for P positions: q [P, d], target [P] item indices, log_q [N], −∞ for items that
-    content stands in for (`ItemContentGate.stood_in`), which neither softmax has. With a `sample` the softmax is over
-    its negatives and `table` holds its rows, otherwise over the catalogue."""
+    """Returns the weighted loss of P positions and its two parts: (loss, dense part, codes part).
+
+    Args:
+        model: The network, for its decoder and codes.
+        q: [P, d] queries.
+        table: [N + 2, d] item table; with a `sample` [R + 2, d], the rows of the sample.
+        target: [P] item indices.
+        weights: Weights of the parts, label smoothing.
+        log_q: [N] log-probabilities of the proposal; −∞ for items that no softmax may contain
+            (`ItemContentGate.unseen_with_content`).
+        sample: Rows and negatives of the sampled softmax; None for the softmax over the catalogue.
+    """
     if sample is not None:
         positive, negative = (F.embedding(sample.place[items], table) for items in (target, sample.drawn))
         dense = sampled_softmax(q, positive, negative, log_q[target], log_q[sample.drawn])
     else:
-        among = None if model.of_content is None else torch.isfinite(log_q)
-        dense = full_softmax(q, table, target, weights.label_smoothing, among)
+        candidates = None if model.of_content is None else torch.isfinite(log_q)
+        dense = full_softmax(q, table, target, weights.label_smoothing, candidates)
     codes = model.codes[target]
     per_level = [
         F.cross_entropy(logits, codes[:, level], label_smoothing=weights.label_smoothing)

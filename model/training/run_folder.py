@@ -1,12 +1,14 @@
-"""A run folder: configuration, tokenizer, what the data was, and weights. Nothing in it is pickled.
+"""A run folder: everything that a training leaves behind. Nothing in it is pickled.
 
-RUN/run.json                 data set, fingerprint, context vocabulary, network
-RUN/config.json              the training configuration
-RUN/tokenizer.json, .npz
-RUN/checkpoint.safetensors   the last finished epoch: weights, moving average, optimiser, progress
-RUN/best.safetensors         weights of the best epoch on validation
-RUN/metrics.json             what `train` measured at its end
-RUN/tensorboard/
+    RUN/run.json                 data set, fingerprint, context vocabulary, network
+    RUN/config.json              the training configuration
+    RUN/tokenizer.json, .npz     token paths of the items
+    RUN/checkpoint.safetensors   the last finished epoch: weights, moving average, optimiser, progress
+    RUN/best.safetensors         moving-average weights of the best epoch on validation
+    RUN/metrics.json             what `gpt4rec train` measured at its end
+    RUN/tensorboard/             losses and validation NDCG@10 of every epoch
+
+`model.training.trainer` writes it; evaluation and export read it through `Run`.
 """
 
 from __future__ import annotations
@@ -37,7 +39,13 @@ FORMAT = 2
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write safetensors with JSON metadata aside, then rename: a reader never sees half a file."""
+    """Writes tensors with JSON metadata. The file is renamed into place, so a reader never sees half of it.
+
+    Args:
+        path: The file to write or replace.
+        tensors: Tensors by name, on any device.
+        meta: Metadata that JSON can hold.
+    """
     aside = path.with_name(path.name + ".tmp")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, aside, metadata={"meta": json.dumps(meta)})
@@ -45,7 +53,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Raises RunError for a file that is missing or damaged."""
+    """Reads what `save_tensors` wrote: the tensors, on the CPU, and the metadata.
+
+    Raises:
+        RunError: The file is missing or damaged.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
@@ -56,7 +68,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def split_of(config: TrainConfig, log: Sequences) -> Split:
-    """The split a configuration names; a time split keeps the last tenths for validation and test."""
+    """Returns the split that a configuration names; a time split holds out the last two tenths of the events."""
     if config.split == "time":
         return time_split(log, *time_boundaries(log))
     n = config.validation_users
@@ -65,7 +77,16 @@ def split_of(config: TrainConfig, log: Sequences) -> Split:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder opened for reading."""
+    """The folder of a finished or interrupted training, opened for reading.
+
+    Attributes:
+        folder: The run folder.
+        config: The training configuration, with the defaults that followed from the data.
+        network: Shape of the network.
+        context: The context vocabulary.
+        tokenizer: Token paths of the items.
+        data: `data` of `run.json`: name, path, fingerprint and size of the data set.
+    """
 
     folder: Path
     config: TrainConfig
@@ -76,7 +97,11 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Raises RunError where the folder holds no finished epoch or is of another format."""
+        """Opens a run folder.
+
+        Raises:
+            RunError: The folder is not a run folder, is damaged, or has another format.
+        """
         try:
             about = json.loads((folder / "run.json").read_text("utf-8"))
             config = TrainConfig.load(folder / "config.json")
@@ -89,21 +114,32 @@ class Run:
             raise RunError(f"{folder} is no training run ({error}); run `gpt4rec train --out {folder}`") from error
 
     def model(self) -> GPT4Rec:
-        """The network with the best epoch's weights. Raises RunError where they are missing or do not fit."""
+        """Returns the network with the weights of the best epoch, in evaluation mode.
+
+        Raises:
+            RunError: The weights are missing, damaged or of another network.
+        """
         tensors, _ = load_tensors(self.folder / "best.safetensors")
         try:
             model = GPT4Rec(self.network, torch.from_numpy(self.tokenizer.codes))
             model.load_state_dict(tensors, strict=True)
         except (RuntimeError, ValueError) as error:
-            raise RunError(f"{self.folder}: the weights are another network's ({error}); train again") from error
+            raise RunError(f"{self.folder}: the weights belong to another network ({error}); train again") from error
         return model.eval()
 
     def data_path(self, path: Path | None = None) -> Path:
-        """`path` where the data set has moved, else where it was."""
+        """Returns where the data set lies: `path` if it has moved, else where the training found it."""
         return path or Path(self.data["path"])
 
     def dataset(self, path: Path | None = None) -> Dataset:
-        """The data the run was trained on. Raises RunError where it has changed since."""
+        """Returns the data set that the run was trained on.
+
+        Args:
+            path: Where it lies now, if it has moved.
+
+        Raises:
+            RunError: The data has changed since the training.
+        """
         where = self.data_path(path)
         dataset = Dataset.load(where)
         if dataset.fingerprint != self.data["fingerprint"]:
@@ -114,11 +150,14 @@ class Run:
         return dataset
 
     def split(self, dataset: Dataset) -> Split:
+        """Returns the split that the run was trained with."""
         return split_of(self.config, sequences(dataset))
 
 
-def write_about(folder: Path, dataset: Dataset, path: Path, network: NetworkConfig, context: ContextVocabulary) -> None:
-    """`run.json`: what was trained on what."""
+def write_run_json(
+    folder: Path, dataset: Dataset, path: Path, network: NetworkConfig, context: ContextVocabulary
+) -> None:
+    """Writes `run.json`: the network, the context vocabulary and which data set was trained on."""
     times = dataset.events["timestamp"]
     about = {
         "format": FORMAT,

@@ -28,13 +28,13 @@ from model.tokenizers.loading import load_tokenizer
 from model.tokenizers.semantic import collaborative_vectors
 from model.training.allocator import keep_freed_memory
 from model.training.batches import Batch, BatchPlan, cut
-from model.training.conditions import Conditions, asked_types, fit_context, item_controls, type_shares
+from model.training.conditions import Conditions, draw_loss_mask, fit_context, item_controls, type_shares
 from model.training.config import TrainConfig
-from model.training.defaults import by_rule
+from model.training.defaults import resolve_defaults
 from model.training.fit_tokenizer import fit_tokenizer
 from model.training.losses import LossWeights, Sample, choose_negatives, draw_negatives, joint_loss, proposal
-from model.training.masking import hide
-from model.training.run_folder import Run, load_tensors, save_tensors, split_of, write_about
+from model.training.masking import mask_events
+from model.training.run_folder import Run, load_tensors, save_tensors, split_of, write_run_json
 from model.training.validation import validation_ndcg
 from service.artifact.features import EVENT_TYPES, ContextVocabulary, Vocabulary
 
@@ -79,11 +79,14 @@ class Trainer:
     def __init__(
         self, dataset: Dataset, data_path: Path, folder: Path, config: TrainConfig, *, resume: bool = False
     ) -> None:
-        """Raises RunError where the folder holds another run, none to resume, or a damaged one, and where nobody is
-        held out to stop by."""
+        """Prepares the run.
+
+        Raises:
+            RunError: The folder holds another run, none to resume, or a damaged one; or no user is held out.
+        """
         self.folder = folder
         self.split: Split = split_of(config, sequences(dataset))
-        config = self.config = by_rule(config, self.split.train)
+        config = self.config = resolve_defaults(config, self.split.train)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if not len(self.split.valid):
             raise RunError(
@@ -115,10 +118,10 @@ class Trainer:
         self.model = GPT4Rec(self.network, torch.from_numpy(self.tokenizer.codes)).to(self.device)
         if self.model.of_content is not None and self.texts is not None:
             seen = torch.from_numpy(np.bincount(train.item, minlength=train.n_items))
-            self.model.of_content.tell(torch.from_numpy(self.texts), seen)
+            self.model.of_content.set_content(torch.from_numpy(self.texts), seen)
         if config.item_init == "collaborative":
             vectors = collaborative_vectors(train.item, train.offsets, train.n_items, self.network.d_model, config.seed)
-            self.model.start_items_from(torch.from_numpy(vectors))
+            self.model.init_item_embeddings(torch.from_numpy(vectors))
         self.average = copy.deepcopy(self.model).eval()
         self.optimiser = self._optimiser()
         cuts = type(self.model.encoder).cuts(self.network, config.max_length)
@@ -138,9 +141,9 @@ class Trainer:
         else:
             self.tokenizer.save(folder)
             config.save(folder / "config.json")
-            write_about(folder, dataset, data_path, self.network, self.context)
+            write_run_json(folder, dataset, data_path, self.network, self.context)
         gate = self.model.of_content
-        among = np.ones(train.n_items, bool) if gate is None else ~gate.stood_in.cpu().numpy()
+        among = np.ones(train.n_items, bool) if gate is None else ~gate.unseen_with_content.cpu().numpy()
         self.log_q = proposal(train.item, among).to(self.device)
 
     def fit(self, *, max_minutes: float | None = None, report: Report | None = None) -> Progress:
@@ -219,17 +222,19 @@ class Trainer:
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         config, model = self.config, self.model
         if model.encoder.task == "masked":
-            batch = hide(batch)
+            batch = mask_events(batch)
         item = batch.item
         if config.item_dropout > 0:
             hidden = (torch.rand(item.shape) < config.item_dropout) & (item < self.network.n_items)
             item = torch.where(hidden, self.network.n_items, item)
-        has_target = (batch.target >= 0) & asked_types(batch.target_type, self.type_shares)
+        has_target = (batch.target >= 0) & draw_loss_mask(batch.target_type, self.type_shares)
         target = batch.target[has_target]
         user = batch.user[:, None].expand_as(item)[has_target]
         gap_ms, scene = batch.gap_ms[has_target], batch.scene[has_target]
         context, gap = self.conditions.sample(config, user, target, gap_ms, scene)
-        of_users = self.conditions.of_users(config, batch.user).to(self.device) if model.encoder.reads_context else None
+        of_users = (
+            self.conditions.sample_features(config, batch.user).to(self.device) if model.encoder.reads_context else None
+        )
         move = self.device
         item, target = item.to(move), target.to(move)
         sample = None
@@ -238,7 +243,7 @@ class Trainer:
             item = sample.place[item]
         with torch.autocast(move.type, torch.bfloat16, enabled=move.type == "cuda"):
             table = model.item_table(None if sample is None else sample.rows)
-            places = {name: value.to(move) for name, value in batch.places.items()}
+            places = {name: value.to(move) for name, value in batch.masking.items()}
             h = model(item, batch.type.to(move), batch.time_ms.to(move), table, context=of_users, **places)
             q = model.query(h[has_target.to(move)], context.to(move), gap.to(move))
             return joint_loss(model, q, table, target, self.weights, self.log_q, sample)

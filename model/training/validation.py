@@ -1,4 +1,4 @@
-"""NDCG on the validation questions, by which epochs and settings are chosen."""
+"""NDCG@10 on the validation part, by which the trainer chooses the best epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from model.data.split import Holdout, Split
 from model.network.encoders.registry import receptive_field
 from model.network.gpt4rec import GPT4Rec
-from model.network.scoring import dense_scores, recent
+from model.network.scoring import dense_scores, encoder_input
 from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays, Vocabulary
 
@@ -17,12 +17,19 @@ from service.artifact.features import EventArrays, Vocabulary
 def validation_ndcg(
     model: GPT4Rec, split: Split, vocabulary: Vocabulary, limit: int, *, exclude_history: bool = True
 ) -> float:
-    """NDCG@10 of the dense score over the whole catalogue on at most `limit` users, without their history's items
-    unless it is kept."""
+    """Returns the mean NDCG@10 of the dense scores over the whole catalogue.
+
+    Args:
+        model: The network.
+        split: Its validation part is measured.
+        vocabulary: The event types that the model knows.
+        limit: Largest number of users; above it a fixed random sample is taken.
+        exclude_history: Whether items of a user's history are left out of the ranking.
+    """
     rows = np.arange(len(split.valid))
     if len(rows) > limit:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:limit])
-    parts = [rows[at : at + 1024] for at in range(0, len(rows), 1024)]
+    parts = [rows[start : start + 1024] for start in range(0, len(rows), 1024)]
     gains = [_gains(model, split, split.valid, part, vocabulary, exclude_history) for part in parts]
     return float(np.concatenate(gains).mean()) if gains else 0.0
 
@@ -30,21 +37,21 @@ def validation_ndcg(
 def _gains(
     model: GPT4Rec, split: Split, holdout: Holdout, rows: IntArray, vocabulary: Vocabulary, exclude_history: bool = True
 ) -> npt.NDArray[np.float64]:
-    """[rows] 1 / log2(rank + 1) of the target where it is among the first ten.
+    """Returns 1 / log2(rank + 1) [rows] of the targets among the first ten, else 0.
 
-    Of equal scores the target comes last, and a score that is no number ranks nothing: a network that has collapsed
-    or diverged gains nothing. A target of the history is not in the list where those are excluded, as in the
+    The target ranks last among equal scores and a score that is not finite is not ranked, so a network that has
+    collapsed or diverged scores 0. A target from the history is not ranked where the history is excluded, as in the
     evaluation.
     """
     log = split.sequences
     slices = [split.history(holdout, int(row)) for row in rows]
     histories = [EventArrays(log.item[s], log.type[s], log.time_ms[s]) for s in slices]
-    seen = [recent(events, receptive_field(model.config), vocabulary) for events in histories]
-    score = dense_scores(model, seen)
-    wanted = torch.from_numpy(holdout.target[rows]).to(score.device)
+    inputs = [encoder_input(events, receptive_field(model.config), vocabulary) for events in histories]
+    score = dense_scores(model, inputs)
+    targets = torch.from_numpy(holdout.target[rows]).to(score.device)
     for row, events in enumerate(histories if exclude_history else []):
         score[row, torch.from_numpy(events.item).to(score.device)] = -torch.inf
-    target = score.gather(1, wanted[:, None])
+    target = score.gather(1, targets[:, None])
     rank = (~(score < target)).sum(dim=1).cpu().numpy() - 1
     listed = torch.isfinite(target[:, 0]).cpu().numpy() & (rank < 10)
     return np.asarray(np.where(listed, 1.0 / np.log2(rank + 2.0), 0.0))

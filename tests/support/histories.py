@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from model.network.gpt4rec import GPT4Rec
-from model.network.scoring import recent
+from model.network.scoring import encoder_input
 from service.artifact.features import EVENT_TYPES, EventArrays, Vocabulary
 
 NOW_MS = 1_767_225_600_000
@@ -37,4 +37,4 @@ def full_encode(
     return h
 
 
-__all__ = ["DAY_MS", "NOW_MS", "full_encode", "random_history", "recent", "torch_states"]
+__all__ = ["DAY_MS", "NOW_MS", "encoder_input", "full_encode", "random_history", "torch_states"]

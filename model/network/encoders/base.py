@@ -1,4 +1,4 @@
-"""What the network asks of an encoder: embedded events in, hidden states out."""
+"""The interface between the network and an encoder: embedded events in, hidden states out."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from model.network.config import NetworkConfig
 
 Task = Literal["next", "masked"]
 
-MASKED = -1e9  # added to the score of what must not be attended to
+MASK_SCORE = -1e9  # added to attention scores of positions that must not be attended to
 
 
 @dataclass(frozen=True)
 class Events:
-    """What else there is to know of the events [B, T] that are encoded, right-padded.
+    """The events [B, T] that are encoded, right-padded, besides their summed embeddings.
 
-    `type` and `time_ms` are int64; `items` and `features` [B, T, d] are the two parts of the input: the embedded item,
-    and type, gap and period. `length` [B] counts the events of each row where it is known. `asked` [B, T] marks the
-    places whose event is hidden and looked for: for encoders of the task "masked" alone.
+    Attributes:
+        type: [B, T] int64 event types.
+        time_ms: [B, T] int64 milliseconds since the epoch.
+        items: [B, T, d] first part of the input: the embedded items.
+        features: [B, T, d] second part of the input: type, gap and period.
+        length: [B] events of each row; None where the encoder does not need it.
+        masked: [B, T] bool, positions whose event is masked and to be predicted; only for the task "masked".
     """
 
     type: Tensor
@@ -30,17 +34,18 @@ class Events:
     items: Tensor
     features: Tensor
     length: Tensor | None = None
-    asked: Tensor | None = None
+    masked: Tensor | None = None
 
 
 class Encoder(nn.Module, ABC):
     """Turns events into hidden states.
 
-    streams: a state can be carried from event to event; the export then has a graph with a state, and otherwise one
-             that encodes whole histories
-    task:    what it is trained for: the item that follows each event, which takes a causal encoder, or items that
-             were hidden, with the last one as the one asked for
-    reads_context: whether h depends on the user's features; the decoder is then not told of them
+    Attributes:
+        streams: Whether a state can be carried from event to event. If so, the export writes a graph with a state;
+            otherwise it writes one that encodes whole histories.
+        reads_context: Whether h depends on the user's features. The decoder then leaves them out.
+        task: What the encoder is trained for. "next" predicts the item after each event and needs a causal encoder.
+            "masked" predicts masked items; at inference the item after the history is the masked one.
     """
 
     streams: ClassVar[bool] = False
@@ -49,38 +54,48 @@ class Encoder(nn.Module, ABC):
 
     @classmethod
     def receptive_field(cls, c: NetworkConfig) -> int:
-        """How many of the newest events h may depend on."""
+        """Returns how many of the newest events h may depend on."""
         return c.window
 
     @classmethod
     def cuts(cls, c: NetworkConfig, max_length: int) -> tuple[int, int]:
-        """Length of the training chunks of long histories, and how many events before each cut they begin with.
+        """Returns how training cuts long histories: the length of a chunk, and the context events at its start.
 
-        An encoder that re-encodes a history is never given more than its receptive field, in training as well.
+        An encoder that re-encodes a history never reads more than its receptive field, in training as well.
         """
         longest = min(max_length, cls.receptive_field(c))
         return longest, longest // 2
 
     @abstractmethod
     def forward(self, x: Tensor, events: Events, context: Tensor | None) -> Tensor:
-        """x [B, T, d] embedded events; context [B, d] of the request, or None → h [B, T, d].
+        """Encodes every position.
 
-        h[t] is the state after event t for the task "next", and of the hidden event t for "masked".
+        Args:
+            x: [B, T, d] embedded events, the sum of `events.items` and `events.features` after dropout.
+            events: The same events in parts.
+            context: [B, d] embedded user features; None where there are none.
+
+        Returns:
+            [B, T, d] hidden states. h[t] is the state after event t for the task "next", and the state of the masked
+            event t for the task "masked".
         """
 
     def last(self, x: Tensor, events: Events, context: Tensor | None) -> Tensor:
-        """h [B, d] that the next item is asked with. Needs `events.length`."""
-        assert events.length is not None  # noqa: S101 - said above
+        """Returns the hidden state [B, d] that predicts the item after each history. Needs `events.length`."""
+        assert events.length is not None  # noqa: S101 - documented above
         rows = torch.arange(len(x), device=x.device)
         h: Tensor = self(x, events, context)[rows, events.length - 1]
         return h
 
 
 def log_seconds(delta_ms: Tensor) -> Tensor:
-    """log(1 + Δt in seconds). The difference is taken in int64: float32 epoch seconds resolve only 128 s."""
+    """Returns log(1 + Δt in seconds) of int64 milliseconds.
+
+    Take the difference of two times in int64 before the call: float32 epoch seconds resolve only 128 s.
+    """
     return torch.log1p(delta_ms.clamp(min=0).to(torch.float32) / 1000.0)
 
 
 def causal(n: int, x: Tensor) -> Tensor:
-    """[n, n] additive mask: nothing reads what came later."""
-    return torch.full((n, n), MASKED, device=x.device, dtype=x.dtype).triu(1)
+    """Returns an additive mask [n, n] that hides later positions, in the dtype and on the device of x."""
+    return torch.full((n, n), MASK_SCORE, device=x.device, dtype=x.dtype).triu(1)

@@ -1,7 +1,7 @@
-"""BERT4Rec: attention in both directions, trained on hidden items.
+"""BERT4Rec: bidirectional attention, trained on masked items.
 
-Sun et al., "BERT4Rec: sequential recommendation with bidirectional encoder representations from Transformer", 2019. The
-next item is asked for with a hidden event behind the history. What is hidden has neither type nor time.
+Sun et al., "BERT4Rec: sequential recommendation with bidirectional encoder representations from Transformer", 2019. At
+inference a masked event after the history predicts the next item. A masked event has neither type nor time.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from model.network.config import NetworkConfig
-from model.network.encoders.base import MASKED, Encoder, Events, Task
+from model.network.encoders.base import MASK_SCORE, Encoder, Events, Task
 from model.network.encoders.layers import PreNormBlock
 
 
 class BERT4Rec(Encoder):
+    """Pre-norm Transformer blocks over learned positions, without a causal mask."""
+
     task: ClassVar[Task] = "masked"
 
     def __init__(self, c: NetworkConfig) -> None:
@@ -29,21 +31,23 @@ class BERT4Rec(Encoder):
         self.norm = nn.LayerNorm(c.d_model)
 
     def forward(self, x: Tensor, events: Events, context: Tensor | None) -> Tensor:
-        """Needs `events.length` and `events.asked`."""
-        assert events.length is not None and events.asked is not None  # noqa: S101 - said above
-        place = torch.arange(x.shape[1], device=x.device)
-        x = torch.where(events.asked[..., None], self.hidden.to(x.dtype), x) + self.position(place)
-        padding = place >= events.length[:, None]
-        mask = torch.zeros(padding.shape, device=x.device, dtype=x.dtype).masked_fill(padding, MASKED)[:, None, None]
+        """Returns the hidden states [B, T, d]. Needs `events.length` and `events.masked`."""
+        assert events.length is not None  # noqa: S101 - documented above
+        assert events.masked is not None  # noqa: S101 - documented above
+        position = torch.arange(x.shape[1], device=x.device)
+        x = torch.where(events.masked[..., None], self.hidden.to(x.dtype), x) + self.position(position)
+        padding = position >= events.length[:, None]
+        mask = torch.zeros(padding.shape, device=x.device, dtype=x.dtype).masked_fill(padding, MASK_SCORE)
+        mask = mask[:, None, None]
         for block in self.blocks:
             x = block(x, mask)
         h: Tensor = self.norm(x)
         return h
 
     def last(self, x: Tensor, events: Events, context: Tensor | None) -> Tensor:
-        """One more event is hidden behind each history."""
-        assert events.length is not None  # noqa: S101 - as the base says
+        """Returns the hidden state [B, d] of a masked event appended to each history."""
+        assert events.length is not None  # noqa: S101 - documented in the base class
         longer = torch.cat([x, torch.zeros_like(x[:, :1])], dim=1)
-        asked = torch.arange(longer.shape[1], device=x.device) == events.length[:, None]
-        h: Tensor = self(longer, replace(events, length=events.length + 1, asked=asked), context)
-        return h[asked]
+        masked = torch.arange(longer.shape[1], device=x.device) == events.length[:, None]
+        h: Tensor = self(longer, replace(events, length=events.length + 1, masked=masked), context)
+        return h[masked]

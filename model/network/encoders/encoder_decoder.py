@@ -1,8 +1,8 @@
-"""A Transformer encoder–decoder: the decoder reads the items, and asks the encoder what happened when.
+"""A Transformer encoder–decoder: the decoder reads the items and attends to what happened when.
 
-The encoder reads what is known of the events besides their items (type, gap, day, week and month), the decoder items
-(id and codes) with attention to the encoder's output. Both are causal, so every position can be trained (Vaswani et
-al., 2017).
+The encoder reads what is known of the events besides their items: type, gap, day, week and month. The decoder reads the
+items (id and codes) with attention to the encoder's output. Both are causal, so every position can be trained (Vaswani
+et al., 2017).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from model.network.encoders.layers import PreNormBlock
 
 
 class EncoderDecoder(Encoder):
+    """`layers` blocks over the event features, then `layers` blocks over the items with cross-attention."""
+
     def __init__(self, c: NetworkConfig) -> None:
         super().__init__()
         self.position = nn.Embedding(self.receptive_field(c), c.d_model)
@@ -27,6 +29,7 @@ class EncoderDecoder(Encoder):
         self.norm = nn.LayerNorm(c.d_model)
 
     def forward(self, x: Tensor, events: Events, context: Tensor | None) -> Tensor:
+        """Returns the hidden states [B, T, d]; see `Encoder.forward`."""
         n = x.shape[1]
         mask, position = causal(n, x), self.position(torch.arange(n, device=x.device))
         memory = self.dropout(events.features + position)

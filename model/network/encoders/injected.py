@@ -1,6 +1,6 @@
-"""GPT4Rec's backbone with the user added before every layer: h + α·u, α learned for each layer.
+"""GPT4Rec's backbone with the user added before every layer: h + α·u, with α learned for each layer.
 
-u is made of the user's features, so the state depends on what may change and cannot be carried on.
+u embeds the user's features. They may change, so the state cannot be carried from event to event.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from model.network.encoders.streaming import Streaming
 
 
 class Injected(Streaming):
+    """The streaming blocks with α·u added to each block's input."""
+
     streams: ClassVar[bool] = False
     reads_context: ClassVar[bool] = True
 
@@ -24,6 +26,7 @@ class Injected(Streaming):
         self.alpha = nn.Parameter(torch.full((c.layers,), 0.1))
 
     def forward(self, x: Tensor, events: Events, context: Tensor | None) -> Tensor:
+        """Returns the hidden states [B, T, d]; see `Encoder.forward`."""
         mask, elapsed, rope = self.geometry(events.time_ms, x)
         for alpha, block in zip(self.alpha, self.blocks, strict=True):
             if context is not None:

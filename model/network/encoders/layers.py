@@ -1,4 +1,4 @@
-"""Layers that several encoders are made of."""
+"""Layers that several encoders share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from model.network.config import NetworkConfig
 
 
 class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al., 2017) of `heads` heads of `d_head`."""
+    """Multi-head attention (Vaswani et al., 2017) with `heads` heads of `d_head` dimensions."""
 
     def __init__(self, c: NetworkConfig) -> None:
         super().__init__()
@@ -21,7 +21,13 @@ class Attention(nn.Module):
         self.drop = c.dropout
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        """x [B, T, d] reads memory [B, S, d]; mask [T, S] or [B, 1, T, S] is added to the scores."""
+        """Returns what each position of x reads from `memory`, [B, T, d].
+
+        Args:
+            x: [B, T, d] positions that read.
+            memory: [B, S, d] positions that are read.
+            mask: [T, S] or [B, 1, T, S], added to the scores.
+        """
         batch, n, _ = x.shape
 
         def split(y: Tensor) -> Tensor:
@@ -35,7 +41,7 @@ class Attention(nn.Module):
 
 
 class PreNormBlock(nn.Module):
-    """x + attention(norm x), then x + feed-forward(norm x); with `cross`, attention to a memory between the two."""
+    """x + attention(norm x), then x + feed-forward(norm x). `cross` puts attention to a memory between the two."""
 
     def __init__(self, c: NetworkConfig, *, cross: bool = False) -> None:
         super().__init__()
@@ -49,6 +55,7 @@ class PreNormBlock(nn.Module):
         self.dropout = nn.Dropout(c.dropout)
 
     def forward(self, x: Tensor, mask: Tensor, memory: Tensor | None = None) -> Tensor:
+        """Returns the block's output [B, T, d]; `mask` is added to the scores of both attentions."""
         y = self.norm_attention(x)
         x = x + self.dropout(self.attention(y, y, mask))
         if self.cross is not None and self.norm_cross is not None and memory is not None:

@@ -1,4 +1,4 @@
-"""Encoders by name: GPT4Rec's own backbone, and those it is compared with."""
+"""Encoders by name: GPT4Rec's own backbone, and the ones it is compared with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 from model.network.config import NetworkConfig
 from model.network.encoders.base import Encoder
 
-# Module and class of each. A module is imported when its encoder is first asked for.
+# Name → module and class. `encoder_class` imports the module on first use.
 ENCODERS: dict[str, tuple[str, str]] = {
     "gpt4rec": ("streaming", "Streaming"),
     "prefix": ("prefix", "Prefix"),
@@ -27,12 +27,12 @@ def encoder_class(name: str) -> type[Encoder]:
         KeyError: No encoder has this name.
     """
     module, cls = ENCODERS[name]
-    found: type[Encoder] = getattr(importlib.import_module(f"model.network.encoders.{module}"), cls)
-    return found
+    encoder: type[Encoder] = getattr(importlib.import_module(f"model.network.encoders.{module}"), cls)
+    return encoder
 
 
 def receptive_field(config: NetworkConfig) -> int:
-    """Returns how many of the newest events can influence h."""
+    """Returns how many of the newest events can influence the hidden state."""
     return encoder_class(config.encoder).receptive_field(config)
 
 

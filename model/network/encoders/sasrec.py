@@ -1,7 +1,7 @@
 """SASRec: causal self-attention over learned absolute positions.
 
-Kang & McAuley, "Self-attentive sequential recommendation", 2018. The block is that of its public implementations: the
-normalised query is what the residual carries on, keys and values are read as they are.
+Kang & McAuley, "Self-attentive sequential recommendation", 2018. The block follows the public implementations: only the
+query is normalised, and the residual connection adds to the normalised query.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from model.network.encoders.layers import Attention
 
 
 class SASRecBlock(nn.Module):
+    """Attention and a feed-forward layer, each with a residual connection."""
+
     def __init__(self, c: NetworkConfig) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(c.d_model)
@@ -26,6 +28,7 @@ class SASRecBlock(nn.Module):
         self.dropout = nn.Dropout(c.dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Returns the block's output [B, T, d]; `mask` [T, T] is added to the scores."""
         query = self.norm_attention(x)
         x = self.norm_ff(query + self.dropout(self.attention(query, x, mask)))
         out: Tensor = x + self.dropout(self.down(self.dropout(F.relu(self.up(x)))))
@@ -33,7 +36,7 @@ class SASRecBlock(nn.Module):
 
 
 class SASRec(Encoder):
-    """Positions count from the oldest event that is read."""
+    """SASRec blocks over learned positions, which count from the oldest event of the window."""
 
     def __init__(self, c: NetworkConfig) -> None:
         super().__init__()
@@ -43,6 +46,7 @@ class SASRec(Encoder):
         self.norm = nn.LayerNorm(c.d_model)
 
     def forward(self, x: Tensor, events: Events, context: Tensor | None) -> Tensor:
+        """Returns the hidden states [B, T, d]; see `Encoder.forward`."""
         n = x.shape[1]
         x = x + self.position(torch.arange(n, device=x.device))
         mask = causal(n, x)

@@ -1,7 +1,7 @@
 """GPT4Rec's own backbone: causal attention in a window, rotary positions, decay over time.
 
-Nothing in it depends on what belongs to a request or on how long a history is, so a state can be carried from event to
-event: `export/graphs/encoder.py` writes the same computation with that state.
+Nothing in it depends on the request or on the length of the history, so a state can be carried from event to event.
+`export/graphs/encoder.py` writes the same computation as a graph with that state.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from model.network.config import NetworkConfig, StateDtype
-from model.network.encoders.base import MASKED, Encoder, Events, log_seconds
+from model.network.encoders.base import MASK_SCORE, Encoder, Events, log_seconds
 
 ROPE_BASE = 10_000.0
 
 
 def quantise(x: Tensor, dtype: StateDtype) -> Tensor:
-    """What is left of keys or values after a round trip through the stored state.
+    """Returns keys or values after a round trip through the stored state.
 
-    Attention reads quantised keys and values in the full pass too, so that streaming equals it. Gradients pass
-    through unchanged. int8 has one scale a vector: max|x| / 127.
+    Attention reads quantised keys and values in the full pass too, so that streaming gives the same result. Gradients
+    pass through unchanged (straight-through). int8 has one scale a vector: max|x| / 127.
+
+    Args:
+        x: [..., d_head] keys or values.
+        dtype: How the state is stored.
     """
     if dtype == "float32":
         return x
@@ -33,7 +37,7 @@ def quantise(x: Tensor, dtype: StateDtype) -> Tensor:
 
 
 def rotary(n: int, d_head: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [n, d_head] of rotary positions 0…n−1 (Su et al., 2021), halves layout."""
+    """Returns cosine and sine [n, d_head] of the rotary positions 0 to n − 1 (Su et al., 2021), halves layout."""
     frequency = ROPE_BASE ** (-torch.arange(0, d_head, 2, dtype=torch.float32, device=device) / d_head)
     angle = torch.arange(n, dtype=torch.float32, device=device)[:, None] * frequency
     angle = torch.cat([angle, angle], dim=-1)
@@ -41,7 +45,7 @@ def rotary(n: int, d_head: int, device: torch.device | None = None) -> tuple[Ten
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the last dimension: (x1, x2) → (x1·cos − x2·sin, x2·cos + x1·sin)."""
+    """Rotates the last dimension: (x1, x2) → (x1·cos − x2·sin, x2·cos + x1·sin)."""
     half = x.shape[-1] // 2
     turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
     return x * cos + turned * sin
@@ -65,7 +69,14 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(c.dropout)
 
     def forward(self, x: Tensor, mask: Tensor, elapsed: Tensor | None, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """x [B, T, d]; mask [B, T, T] additive; elapsed [B, T, T] log(1+Δt) or None."""
+        """Returns the block's output [B, T, d].
+
+        Args:
+            x: [B, T, d] inputs.
+            mask: [B, T, T], added to the scores.
+            elapsed: [B, T, T] log(1 + Δt in seconds) between events; None for data without times.
+            rope: Cosine and sine of the positions, from `rotary`.
+        """
         c = self.c
         batch, n, _ = x.shape
         y = self.norm_attention(x)
@@ -90,7 +101,7 @@ class Block(nn.Module):
 
 
 class Streaming(Encoder):
-    """[attention, feed-forward] × layers."""
+    """The streaming encoder: [attention, feed-forward] × layers."""
 
     streams: ClassVar[bool] = True
 
@@ -101,26 +112,36 @@ class Streaming(Encoder):
 
     @classmethod
     def receptive_field(cls, c: NetworkConfig) -> int:
-        """Events that can influence h: the last one, `window` more a layer, and one for the oldest one's gap."""
+        """Returns how many events can influence h: the last one, `window` more a layer, and one for the oldest gap."""
         return c.layers * c.window + 2
 
     @classmethod
     def cuts(cls, c: NetworkConfig, max_length: int) -> tuple[int, int]:
+        """Returns `max_length` and the window: a chunk needs no more context to compute the states after its cut."""
         return max_length, c.window
 
     def forward(self, x: Tensor, events: Events, context: Tensor | None) -> Tensor:
+        """Returns the hidden states [B, T, d]; see `Encoder.forward`."""
         mask, elapsed, rope = self.geometry(events.time_ms, x)
         for block in self.blocks:
             x = block(x, mask[None], elapsed, rope)
         return x
 
     def geometry(self, time_ms: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
-        """Of events at `time_ms` [B, T]: additive mask [T, T] in the type of x, log(1+Δt) [B, T, T] where times are
-        used, rotary positions."""
+        """Returns what attention needs to know of the positions.
+
+        Args:
+            time_ms: [B, T] times of the events.
+            x: The input, for its dtype and device.
+
+        Returns:
+            The additive mask [T, T] of the causal window, log(1 + Δt in seconds) [B, T, T] (None for data without
+            times), and the rotary positions.
+        """
         n = time_ms.shape[1]
         position = torch.arange(n, device=x.device)
         distance = position[:, None] - position[None, :]
         allowed = (distance >= 0) & (distance <= self.c.window)
-        mask = torch.zeros(n, n, device=x.device, dtype=x.dtype).masked_fill(~allowed, MASKED)
+        mask = torch.zeros(n, n, device=x.device, dtype=x.dtype).masked_fill(~allowed, MASK_SCORE)
         elapsed = log_seconds(time_ms[:, :, None] - time_ms[:, None, :]) if self.c.has_time else None
         return mask, elapsed, rotary(n, self.c.d_head, x.device)

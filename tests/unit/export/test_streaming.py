@@ -16,7 +16,7 @@ from model.data.dataset import Sequences, sequences
 from model.data.split import leave_one_out
 from model.network.config import StateDtype
 from model.network.gpt4rec import GPT4Rec
-from model.network.scoring import recent
+from model.network.scoring import encoder_input
 from model.training.batches import collate, cut
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.features import GAP_UNKNOWN, START_TYPE, EventArrays, Vocabulary
@@ -215,8 +215,8 @@ def test_evaluation_gives_the_encoder_what_the_service_gives_it() -> None:
     vocabulary = Vocabulary.of(log.item_ids, random_parts().context, has_time=True)
     rows = split.history(split.test, 0)
     events = EventArrays(log.item[rows], log.type[rows], log.time_ms[rows])
-    whole = recent(events, 10_000, vocabulary)
+    whole = encoder_input(events, 10_000, vocabulary)
     assert whole.item[0] == vocabulary.start_item
     np.testing.assert_array_equal(whole.item[1:], events.item)
-    trimmed = recent(events, 3, vocabulary)
+    trimmed = encoder_input(events, 3, vocabulary)
     np.testing.assert_array_equal(trimmed.item, events.item[-3:])

@@ -19,7 +19,7 @@ from scipy import stats
 from export import artifact_writer
 from export.graphs.path_sampler import write_sampler
 from model.network.gpt4rec import GPT4Rec
-from model.reference.decoder import ReferenceDecoder, drawn_with, normalise, nucleus
+from model.reference.decoder import ReferenceDecoder, normalise, nucleus, sampling_log_probs
 from service.artifact.array_types import IntArray
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
 from service.artifact.noise import gumbel, node_hash, uniform
@@ -285,7 +285,7 @@ def exact_probabilities(pair: Pair, job: Job, ranking: JobResult) -> dict[int, f
     if not reference.dense:
         return reference.item_probabilities(query, request.decoding, pair.allowed(job))
     scored = reference.candidates(query, request.decoding, request.k, request.run_width, pair.allowed(job))
-    log_probs = drawn_with(scored, request.decoding)
+    log_probs = sampling_log_probs(scored, request.decoding)
     inside = nucleus(log_probs, request.decoding.nucleus)
     return {item: math.exp(p) for item, p in normalise({item: log_probs[item] for item in inside}).items()}
 

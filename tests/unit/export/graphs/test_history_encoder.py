@@ -26,7 +26,7 @@ from service.history import state_blob
 from service.history.state_blob import VersionedState
 from service.lifecycle import canary
 from tests.support.artifacts import random_parts, write_artifact
-from tests.support.histories import random_history, recent
+from tests.support.histories import encoder_input, random_history
 from tests.support.networks import random_network, weights_of
 from tests.unit.export.graphs.test_graph_kernels import missing_kernels, value_types
 
@@ -74,7 +74,7 @@ def test_onnx_equals_torch_at_every_length_alone_in_a_batch_and_padded(served: t
 
 
 def _torch_h(model: GPT4Rec, artifact: Artifact, events: EventArrays) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    seen = recent(events, WINDOW, artifact.vocabulary)
+    seen = encoder_input(events, WINDOW, artifact.vocabulary)
     item, kind, time_ms = (torch.from_numpy(a)[None] for a in (seen.item, seen.type, seen.time_ms))
     with torch.no_grad():
         h: np.ndarray[tuple[int], np.dtype[np.float32]] = model.encode(item, kind, time_ms, torch.tensor([len(seen)]))[

@@ -78,11 +78,11 @@ def test_a_mean_over_pairs_varies_as_that_of_the_values_of_pairs() -> None:
     true = np.std([values.mean() for values in drawn])
     said = {
         how: np.mean([np.std(of(values)) / len(values) ** 0.5 for values in drawn])
-        for how, of in (("plain", np.asarray), ("of pairs", list_qualities.of_pairs))
+        for how, of in (("plain", np.asarray), ("of pairs", list_qualities.widened_for_pairs))
     }
     assert said["of pairs"] == pytest.approx(true, rel=0.1)
     assert said["plain"] < 0.6 * true
-    assert list_qualities.of_pairs(drawn[0]).mean() == pytest.approx(drawn[0].mean())
+    assert list_qualities.widened_for_pairs(drawn[0]).mean() == pytest.approx(drawn[0].mean())
 
 
 def test_one_user_differs_from_nobody() -> None:

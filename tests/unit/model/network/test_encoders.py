@@ -17,7 +17,7 @@ from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import encode_histories
 from model.training.batches import BatchPlan, cut
 from model.training.config import TrainConfig
-from model.training.masking import hide
+from model.training.masking import mask_events
 from model.training.run_folder import Run
 from model.training.trainer import Trainer
 from service.artifact.features import EventArrays
@@ -82,18 +82,20 @@ def test_hidden_events_are_what_is_asked_for_and_nothing_of_them_is_read() -> No
     model = a_network("bert4rec")
     for batch in plan.batches(0, 31):
         torch.manual_seed(1)
-        asking = hide(batch, 0.3)
-        assert asking.asked is not None and asking.length is not None
-        real = torch.arange(asking.item.shape[1]) < asking.length[:, None]
-        assert ((asking.target >= 0) == asking.asked).all() and (asking.asked <= real).all()
-        assert (asking.target[asking.asked] == asking.item[asking.asked]).all()
+        prepared = mask_events(batch, 0.3)
+        assert prepared.masked is not None and prepared.length is not None
+        real = torch.arange(prepared.item.shape[1]) < prepared.length[:, None]
+        assert ((prepared.target >= 0) == prepared.masked).all() and (prepared.masked <= real).all()
+        assert (prepared.target[prepared.masked] == prepared.item[prepared.masked]).all()
         rows = torch.arange(len(batch.item))
-        last = asking.length - 1
-        assert asking.asked[rows, last].all()
-        assert (asking.item[rows, last] == batch.target[rows, last - 1]).all()
-        assert (asking.item[:, :-1][real[:, 1:]] == batch.item[real[:, 1:]]).all()
-        assert not (asking.asked[:, 1:] & (batch.target < 0)).any() and not asking.asked[:, 0].any()
-        others = [torch.where(asking.asked, value, found) for value, found in ((3, asking.item), (1, asking.type))]
+        last = prepared.length - 1
+        assert prepared.masked[rows, last].all()
+        assert (prepared.item[rows, last] == batch.target[rows, last - 1]).all()
+        assert (prepared.item[:, :-1][real[:, 1:]] == batch.item[real[:, 1:]]).all()
+        assert not (prepared.masked[:, 1:] & (batch.target < 0)).any() and not prepared.masked[:, 0].any()
+        others = [
+            torch.where(prepared.masked, value, found) for value, found in ((3, prepared.item), (1, prepared.type))
+        ]
         with torch.no_grad():
-            h = model(asking.item, asking.type, asking.time_ms, **asking.places)
-            assert torch.allclose(h, model(*others, asking.time_ms, **asking.places), atol=1e-6)
+            h = model(prepared.item, prepared.type, prepared.time_ms, **prepared.masking)
+            assert torch.allclose(h, model(*others, prepared.time_ms, **prepared.masking), atol=1e-6)

@@ -27,7 +27,7 @@ def test_an_unseen_item_is_its_content_and_a_seen_one_mixes_by_its_count() -> No
     gate = model.of_content
     assert gate is not None
     vectors = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]])
-    gate.tell(vectors, torch.tensor([0, 1, 99, 0]))
+    gate.set_content(vectors, torch.tensor([0, 1, 99, 0]))
     ids, content = model.item.weight[:-2], gate.project(vectors)
     tokens = sum(table(model.codes[:, level]) for level, table in enumerate(model.token))
     got = model.item_table()[:-2] - tokens
@@ -83,8 +83,8 @@ def test_held_out_items_stay_in_the_catalogue_and_leave_every_history() -> None:
 
 def test_only_unseen_items_that_content_stands_for_are_left_alone_by_the_loss() -> None:
     gate = ItemContentGate(4, 2, 8)
-    gate.tell(torch.tensor([[1.0, 0], [1, 0], [0, 0], [0, 0]]), torch.tensor([3, 0, 5, 0]))
-    assert gate.stood_in.tolist() == [False, True, False, False]
+    gate.set_content(torch.tensor([[1.0, 0], [1, 0], [0, 0], [0, 0]]), torch.tensor([3, 0, 5, 0]))
+    assert gate.unseen_with_content.tolist() == [False, True, False, False]
 
 
 def test_a_training_step_takes_a_share_of_the_items_for_unseen_and_a_served_one_none() -> None:
@@ -93,7 +93,7 @@ def test_a_training_step_takes_a_share_of_the_items_for_unseen_and_a_served_one_
     gate, ids = ItemContentGate(n, 2, 8), torch.ones(n, 8)
     vectors = torch.ones(n, 2)
     vectors[::2] = 0.0
-    gate.tell(vectors, torch.full((n,), 9))
+    gate.set_content(vectors, torch.full((n,), 9))
     content = gate.project(vectors)
     dropped = (gate.train()(ids, None) == content).all(dim=1)
     assert not dropped[::2].any(), "an item without content keeps its id"

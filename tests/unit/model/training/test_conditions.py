@@ -13,7 +13,7 @@ import torch
 from model.data.dataset import Dataset, sequences
 from model.data.split import Split, leave_one_out
 from model.evaluation.evaluate import evaluate
-from model.evaluation.question_context import KNOWN, asking
+from model.evaluation.question_context import KNOWN, question_context
 from model.evaluation.rankers import network_ranker
 from model.training.conditions import PRICE_BANDS, Conditions, fit_context, item_controls, item_prices, price_bands
 from model.training.config import TrainConfig
@@ -100,12 +100,12 @@ def test_a_question_knows_what_is_named_and_nothing_else() -> None:
         "price_band": [slots.index("price_band")],
     }
     for name in KNOWN:
-        asked = asking(split, holdout, vocabulary, conditions, frozenset({name}))
+        asked = question_context(split, holdout, vocabulary, conditions, frozenset({name}))
         others = np.delete(asked.context, columns.get(name, []), axis=1)
         assert not others.any()
         assert (asked.gap_ms != GAP_UNKNOWN).any() == (name == "gap")
         assert name == "gap" or asked.context[holdout.users][:, columns[name]].any()
-    asked = asking(split, holdout, vocabulary, conditions, frozenset(KNOWN))
+    asked = question_context(split, holdout, vocabulary, conditions, frozenset(KNOWN))
     for user, end, target in zip(holdout.users, holdout.history_end, holdout.target, strict=True):
         row = dict(zip(slots, asked.context[user].tolist(), strict=True))
         item = dataset.items.row(int(target), named=True)
@@ -115,13 +115,13 @@ def test_a_question_knows_what_is_named_and_nothing_else() -> None:
         gap = int(log.time_ms[end] - log.time_ms[end - 1])
         assert asked.gap_ms[user] == (gap if gap <= vocabulary.max_gap_ms else GAP_UNKNOWN)
     with pytest.raises(ValueError, match="weather"):
-        asking(split, holdout, vocabulary, conditions, frozenset({"weather"}))
+        question_context(split, holdout, vocabulary, conditions, frozenset({"weather"}))
 
 
 def test_within_a_category_lists_hold_its_items_alone_and_the_target_is_one_of_them() -> None:
     split, vocabulary, conditions = fitted(tiny_dataset(20, 15))
-    told = asking(split, split.test, vocabulary, conditions, frozenset({"category"}), within=True)
-    untold = asking(split, split.test, vocabulary, conditions, within=True)
+    told = question_context(split, split.test, vocabulary, conditions, frozenset({"category"}), within=True)
+    untold = question_context(split, split.test, vocabulary, conditions, within=True)
     mask, same = told.mask(split.test.users), untold.mask(split.test.users)
     assert mask is not None and same is not None
     assert (mask == same).all(), "what the model is told does not change what may be listed"
@@ -154,7 +154,7 @@ def test_a_category_that_is_asked_for_moves_the_ranking_to_it(trained: Trainer) 
         name: network_ranker(
             trained.average,
             trained.vocabulary,
-            asked=asking(trained.split, part, trained.context, trained.conditions, known),
+            questions=question_context(trained.split, part, trained.context, trained.conditions, known),
         )
         for name, known in (("told", frozenset({"category"})), ("untold", frozenset()))
     }

@@ -8,7 +8,7 @@ import pytest
 
 from model.data.dataset import Sequences, sequences
 from model.training.config import TrainConfig
-from model.training.defaults import by_rule
+from model.training.defaults import resolve_defaults
 from tests.support.data_builders import tiny_dataset
 
 
@@ -30,10 +30,10 @@ def log(users: int, events: int, items: int) -> Sequences:
 def test_layers_and_dropout_follow_the_histories_and_the_items(
     users: int, events: int, items: int, chosen: dict[str, float]
 ) -> None:
-    assert by_rule(TrainConfig(), log(users, events, items)).network == chosen
+    assert resolve_defaults(TrainConfig(), log(users, events, items)).network == chosen
 
 
 def test_what_is_set_by_hand_stays() -> None:
     given = TrainConfig(network={"layers": 3, "dropout": 0.0})
-    assert by_rule(given, log(60, 10, 3)) == given
-    assert by_rule(TrainConfig(size="tiny"), log(60, 10, 3)) == TrainConfig(size="tiny")
+    assert resolve_defaults(given, log(60, 10, 3)) == given
+    assert resolve_defaults(TrainConfig(size="tiny"), log(60, 10, 3)) == TrainConfig(size="tiny")

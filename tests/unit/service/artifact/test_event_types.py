@@ -12,8 +12,8 @@ from export import artifact_writer
 from export.graphs.graph_writer import GraphDtype
 from export.parity_gate import Probe
 from model.errors import ConfigError
-from model.network.scoring import recent
-from model.training.conditions import asked_types, type_shares
+from model.network.scoring import encoder_input
+from model.training.conditions import draw_loss_mask, type_shares
 from model.training.config import TrainConfig
 from service.artifact.features import EVENT_TYPES, START_TYPE, ContextVocabulary, EventArrays, Vocabulary, type_index
 from tests.support.artifacts import random_parts
@@ -43,9 +43,9 @@ def test_a_type_that_came_after_the_model_is_other_and_its_start_token_stays_whe
 
 def test_a_log_with_newer_types_is_asked_of_an_older_model_as_it_is_served() -> None:
     events = EventArrays(np.array([0, 1]), np.array([6, 1]), np.array([1, 2]))
-    assert recent(events, 8, vocabulary(OLDER)).type.tolist() == [OLDER, 0, 1]
-    assert recent(events, 1, vocabulary(OLDER)).type.tolist() == [1]
-    assert recent(events, 2, vocabulary(OLDER)).type.tolist() == [0, 1]
+    assert encoder_input(events, 8, vocabulary(OLDER)).type.tolist() == [OLDER, 0, 1]
+    assert encoder_input(events, 1, vocabulary(OLDER)).type.tolist() == [1]
+    assert encoder_input(events, 2, vocabulary(OLDER)).type.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -72,7 +72,7 @@ def test_a_learned_scale_weighs_an_event_s_item_by_its_type_in_the_graphs_too(
 def test_a_type_that_weighs_half_is_a_target_half_of_the_time() -> None:
     torch.manual_seed(0)
     target_type = torch.tensor([1, 4]).repeat(5000)
-    kept = asked_types(target_type, type_shares({"view": 0.5, "purchase": 1.0}))
+    kept = draw_loss_mask(target_type, type_shares({"view": 0.5, "purchase": 1.0}))
     assert bool(kept[target_type == 4].all())
     assert float(kept[target_type == 1].float().mean()) == pytest.approx(0.5, abs=0.03)
     assert type_shares({"view": 1.0, "purchase": 4.0})[[1, 4]].tolist() == [0.25, 1.0], "the heaviest is always asked"
@@ -82,7 +82,7 @@ def test_a_type_that_weighs_half_is_a_target_half_of_the_time() -> None:
 def test_without_weights_every_target_is_asked_and_no_random_number_is_drawn() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    assert bool(asked_types(torch.arange(len(EVENT_TYPES)), type_shares({})).all())
+    assert bool(draw_loss_mask(torch.arange(len(EVENT_TYPES)), type_shares({})).all())
     assert torch.equal(before, torch.get_rng_state())
 
 
