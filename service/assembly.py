@@ -112,12 +112,13 @@ async def open_runtime(
     shared = await _open_coordination(settings, store)
     policy_keeper = PolicyKeeper(book, settings.policies, shared.policies)
     guard = _open_guard(settings, shared.mode)
+    queue = WriteQueue(settings.write_behind_max)
+    states = _state_keeper(process, store, queue, history_cap)
     serving, models = await _open_lifecycle(
-        process, store, shared, loader, await loader.start(engine, own=own_engine), history_cap
+        process, store, shared, loader, await loader.start(engine, own=own_engine), states, guard
     )
     _follow_shared_values(process, shared.exchange, models, policy_keeper)
-    states, write_behind = _open_history(process, store, history_cap)
-    _connect(serving, models, states, guard)
+    write_behind = _open_write_behind(process, store, queue, states)
 
     ids = Pseudonyms(settings.hash_user_ids)
     recommender = _open_recommender(process, serving, states, book, guard, ids)
@@ -235,11 +236,17 @@ def _open_guard(settings: Settings, mode: ForcedMode) -> Guard:
 
 
 async def _open_lifecycle(
-    process: _Process, store: Store, shared: _Shared, loader: Loader, first: LoadedModel, history_cap: int
+    process: _Process,
+    store: Store,
+    shared: _Shared,
+    loader: Loader,
+    first: LoadedModel,
+    states: StateKeeper,
+    guard: Guard,
 ) -> tuple[Serving, ModelSwitch]:
     """Returns the model in service and its switch; a model that operators chose before a restart is loaded again."""
     settings = process.settings
-    serving = Serving(first.model)
+    serving = Serving(first.model, on_replace=states.model_replaced)
     first.serve(serving)
     models = ModelSwitch(
         first,
@@ -250,8 +257,11 @@ async def _open_lifecycle(
         ReplicaRegistry(store, shared.clock),
         shared.audit,
         process.metrics,
+        prepare=states.prepare,
+        on_swap=guard.model_changed,
+        on_close=lambda: states.cache.keep_only(serving.model),
         deployed=None if settings.artifact is None else settings.artifact.name,
-        history_cap=history_cap,
+        history_cap=states.history_cap,
         busy_s=(settings.deadline_max_ms + settings.catch_up_timeout_ms) / 1000.0,
     )
     process.stack.push_async_callback(models.close)
@@ -265,32 +275,28 @@ def _follow_shared_values(process: _Process, exchange: Exchange, models: ModelSw
         spawn(process.stack, part.run)
 
 
-def _open_history(process: _Process, store: Store, history_cap: int) -> tuple[StateKeeper, WriteBehind]:
-    """Returns the keeper of the encoder states, and the loop that brings them up to date in the background."""
-    settings, metrics, stack = process.settings, process.metrics, process.stack
-    queue = WriteQueue(settings.write_behind_max)
-    states = StateKeeper(
+def _state_keeper(process: _Process, store: Store, queue: WriteQueue, history_cap: int) -> StateKeeper:
+    """Returns the keeper of the encoder states; what it cannot store at once goes to the queue."""
+    settings = process.settings
+    return StateKeeper(
         store,
-        metrics,
+        process.metrics,
         ProfileCache(int(settings.cache_mib * 2**20)),
         queue,
         history_cap=history_cap,
         catch_up_s=settings.catch_up_timeout_ms / 1000.0,
         h_only=settings.state == "h_only",
     )
-    write_behind = WriteBehind(queue, states, store, metrics)
-    stack.push_async_callback(write_behind.drain, settings.drain_timeout_s)
+
+
+def _open_write_behind(process: _Process, store: Store, queue: WriteQueue, states: StateKeeper) -> WriteBehind:
+    """Returns the loop that brings the states up to date in the background, and follows erasures."""
+    stack = process.stack
+    write_behind = WriteBehind(queue, states, store, process.metrics)
+    stack.push_async_callback(write_behind.drain, process.settings.drain_timeout_s)
     spawn(stack, write_behind.run)
     spawn(stack, Erasures(store, write_behind, states).run)
-    return states, write_behind
-
-
-def _connect(serving: Serving, models: ModelSwitch, states: StateKeeper, guard: Guard) -> None:
-    """Tells the states and the guard about a change of the model."""
-    serving.on_replace = states.model_replaced
-    models.prepare = states.prepare
-    models.swapped = guard.model_changed
-    models.forget = lambda: states.cache.keep_only(serving.model)
+    return write_behind
 
 
 def _open_recommender(

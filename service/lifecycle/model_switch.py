@@ -53,6 +53,9 @@ class ModelSwitch:
         replicas: What the replicas report of each other.
         audit: Where refused models are recorded.
         metrics: Counts switches.
+        prepare: Awaited before a model is served, to do the work that its first requests would have to do.
+        on_swap: Called when another model than before is served.
+        on_close: Called after an old model was closed, so that what is cached for it can be dropped.
         deployed: Name of the configured artefact. A choice is valid only for the deployment it was made in: another
             configured artefact starts with that artefact.
         history_cap: Events that histories keep. A model that reads more is refused.
@@ -70,6 +73,9 @@ class ModelSwitch:
         audit: Audit,
         metrics: Metrics,
         *,
+        prepare: Callable[[ServedModel], Awaitable[None]],
+        on_swap: Callable[[], None],
+        on_close: Callable[[], None],
         deployed: str | None,
         history_cap: int,
         busy_s: float,
@@ -77,12 +83,7 @@ class ModelSwitch:
         self._loaded, self._serving, self._loader, self._folders = first, serving, loader, folders
         self._choice, self._replicas, self._audit, self._metrics = choice, replicas, audit, metrics
         self._deployed, self._history_cap, self._busy_s = deployed, history_cap, busy_s
-        self.prepare: Callable[[ServedModel], Awaitable[None]] = _nothing
-        """Called before a model is served, to do the work that its first requests would have to do."""
-        self.swapped: Callable[[], None] = lambda: None
-        """Called when another model than before is served."""
-        self.forget: Callable[[], None] = lambda: None
-        """Called after a model was closed, so that what is cached for it can be dropped."""
+        self._prepare, self._on_swap, self._on_close = prepare, on_swap, on_close
         self.artifact = deployed
         """Name of the folder of the served model."""
         self._lock = asyncio.Lock()
@@ -271,7 +272,7 @@ class ModelSwitch:
     async def _prepared(self, loaded: LoadedModel) -> None:
         """Best effort: if it fails, the first requests do the same work."""
         try:
-            await self.prepare(loaded.model)
+            await self._prepare(loaded.model)
         except Exception as error:
             log.error("model_not_prepared", **logs.where(error))
 
@@ -279,7 +280,7 @@ class ModelSwitch:
         old, self._loaded = self._loaded, loaded
         self._replaced = self.active
         loaded.serve(self._serving)
-        self.swapped()
+        self._on_swap()
         self.artifact = folder.path.name
         self._metrics.model_info.remove(self._replaced)
         self._metrics.model_info.labels(self.active).set(1)
@@ -297,7 +298,7 @@ class ModelSwitch:
             await asyncio.sleep(self._busy_s + _SPARE_S)
         finally:
             await old.close()
-            self.forget()
+            self._on_close()
         log.info("model_let_go", model_version=version)
 
     def _count_once(self, outcome: str, wanted: str) -> None:
@@ -326,10 +327,6 @@ class ModelSwitch:
             return await self._replicas.reports()
         except StoreUnavailable:
             return None
-
-
-async def _nothing(_: ServedModel) -> None:
-    """Prepares nothing."""
 
 
 def _entry(

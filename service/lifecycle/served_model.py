@@ -189,11 +189,16 @@ class ServedModel:
 
 
 class Serving:
-    """Holds the model that new requests use. A request keeps the model it began with."""
+    """Holds the model that new requests use. A request keeps the model it began with.
 
-    def __init__(self, model: ServedModel) -> None:
+    Args:
+        model: The first model.
+        on_replace: Called whenever another model, or the same over another catalogue, is in service.
+    """
+
+    def __init__(self, model: ServedModel, on_replace: Callable[[], None] = lambda: None) -> None:
         self.model = model
-        self.on_replace: Callable[[], None] = lambda: None
+        self._on_replace = on_replace
 
     def __call__(self) -> ServedModel:
         """Returns the model for a request that begins now."""
@@ -202,7 +207,7 @@ class Serving:
     def replace(self, model: ServedModel) -> None:
         """Puts another model, or the same over another catalogue, in service."""
         self.model = model
-        self.on_replace()
+        self._on_replace()
 
 
 def ranked_items(
