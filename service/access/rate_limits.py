@@ -72,10 +72,10 @@ class _Counters(Storage, SlidingWindowCounterSupport):
         return StoreUnavailable
 
     async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        return bool(await self._store.count(_ACQUIRE, _windows(key), (limit, expiry, amount)))
+        return bool(await self._store.run_script(_ACQUIRE, _windows(key), (limit, expiry, amount)))
 
     async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
-        before, before_ms, now, now_ms = await self._store.count(_LOOK, _windows(key), (expiry,))
+        before, before_ms, now, now_ms = await self._store.run_script(_LOOK, _windows(key), (expiry,))
         return int(before or 0), max(0, int(before_ms)) / 1000, int(now or 0), max(0, int(now_ms)) / 1000
 
     async def clear_sliding_window(self, key: str, expiry: int) -> None:  # noqa: ARG002 - the library's signature

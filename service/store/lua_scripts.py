@@ -1,6 +1,6 @@
-"""The Lua of the store. Every script touches the keys of one hash tag only, so it runs on a Redis Cluster.
+"""The Lua scripts of the store. Each touches the keys of one hash tag only, so that it runs on a Redis Cluster.
 
-Times and versions travel as text: Lua has doubles only, and 64 bits of hash do not fit one.
+Times and versions are passed as text: Lua has only doubles, which cannot hold 64 bits of a hash.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Script:
+    """A Lua script, and the SHA-1 by which EVALSHA calls it."""
+
     source: str
     sha: str = field(init=False)
 
@@ -24,8 +26,8 @@ class Script:
 #      first; then (event id, body) for each signal
 # → accepted, duplicates, version
 #
-# A full log does not take an event older than all it keeps: it would be trimmed at once. It counts as
-# accepted, and the version stays, because what the log says did not change.
+# A full log does not take an event that is older than all it keeps, because it would be trimmed at once. Such an event
+# counts as accepted, and the version stays, because the log did not change.
 APPEND = Script("""
 local cap, ttl, events = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[5])
 local version = redis.call('GET', KEYS[2]) or ''
@@ -91,7 +93,7 @@ return {accepted, duplicates, version}
 """)
 
 # KEYS events, version, state   ARGV known version, "" for none
-# → version, members with scores (oldest first), state blob; the version alone where it is the known one
+# → version, members with scores (oldest first), state blob; the version alone if it is the known one
 READ = Script("""
 local version = redis.call('GET', KEYS[2])
 if version and version == ARGV[1] then
@@ -119,9 +121,9 @@ return {redis.call('GET', KEYS[2]), redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSC
 
 # KEYS events, version, signals, states
 # ARGV prefix of the state keys, channel, message [, expected version, expected signals]
-# → number of keys deleted; -1 when the log is not the expected one any more
+# → number of keys deleted; -1 if the log has changed since
 #
-# The state keys are not declared: they are found in the registry, and share the hash tag of those that are.
+# The state keys are not declared in KEYS: they are listed in `states`, and share the hash tag of the declared keys.
 ERASE = Script("""
 if ARGV[4] then
   if (redis.call('GET', KEYS[2]) or '') ~= ARGV[4] or redis.call('XLEN', KEYS[3]) ~= tonumber(ARGV[5]) then
@@ -137,20 +139,20 @@ redis.call('PUBLISH', ARGV[2], ARGV[3])
 return deleted
 """)
 
-# KEYS mode   → the server's clock (s, µs), then version, changed at, body of the stored mode
-READ_MODE = Script("""
+# KEYS value   → the server's clock (s, µs), then version, changed at, body of the stored value
+READ_SHARED = Script("""
 local stored = redis.call('HMGET', KEYS[1], 'version', 'changed_at', 'body')
 local now = redis.call('TIME')
 return {now[1], now[2], stored[1], stored[2], stored[3]}
 """)
 
-# KEYS mode, audit   ARGV version, changed at (ms), body, channel, audit cap, audit entry or ""
-# → the server's clock (s, µs), then version, changed at, body of the mode that holds now
+# KEYS value, audit   ARGV version, changed at (ms), body, channel, audit cap, audit entry or ""
+# → the server's clock (s, µs), then version, changed at, body of the value in force now
 #
-# Only what is newer than the stored mode is written: a change that was given up by its sender, and is read from a
-# socket when the server goes on, overrides nothing that was decided meanwhile. A change (it has an audit entry) takes a
-# version of its own; without one a replica shares what it has, and of two that were made apart the later is newer.
-WRITE_MODE = Script("""
+# Only a newer value replaces the stored one: a write that is executed late, when its sender has given up, must not
+# override what was decided meanwhile. A change comes with an audit entry, and needs a higher version. Without an entry,
+# a replica shares the value that it has: of two values with the same version, made apart, the later is newer.
+WRITE_SHARED = Script("""
 local stored = redis.call('HMGET', KEYS[1], 'version', 'changed_at', 'body')
 local version, changed_at = tonumber(ARGV[1]), tonumber(ARGV[2])
 local stored_version, stored_at = tonumber(stored[1] or '0') or 0, tonumber(stored[2] or '0') or 0
@@ -158,9 +160,9 @@ local newer = version > stored_version
 if ARGV[6] == '' then
   newer = newer or (version == stored_version and changed_at > stored_at)
 end
-local holds = stored
+local in_force = stored
 if newer or not stored[3] then
-  holds = {ARGV[1], ARGV[2], ARGV[3]}
+  in_force = {ARGV[1], ARGV[2], ARGV[3]}
   redis.call('HSET', KEYS[1], 'version', ARGV[1], 'changed_at', ARGV[2], 'body', ARGV[3])
   if ARGV[6] ~= '' then
     redis.call('LPUSH', KEYS[2], ARGV[6])
@@ -169,7 +171,7 @@ if newer or not stored[3] then
   redis.call('PUBLISH', ARGV[4], ARGV[1])
 end
 local now = redis.call('TIME')
-return {now[1], now[2], holds[1], holds[2], holds[3]}
+return {now[1], now[2], in_force[1], in_force[2], in_force[3]}
 """)
 
-ALL = (APPEND, READ, WRITE_STATE, READ_LOG, ERASE, READ_MODE, WRITE_MODE)
+ALL = (APPEND, READ, WRITE_STATE, READ_LOG, ERASE, READ_SHARED, WRITE_SHARED)

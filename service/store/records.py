@@ -1,4 +1,4 @@
-"""What the store keeps about a user: events, the version of the log, and whose they are."""
+"""What the store keeps about a user: subjects, events, and the version of the log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 SEPARATOR = "\x1f"
 _MARKS = ("\x1e", SEPARATOR)
 
-# A score holds milliseconds and 10 bits of arrival order in one double (53 bits of mantissa).
+# A score holds milliseconds and 10 bits of arrival order in one double, which has 53 bits of mantissa.
 MAX_TIME_MS = 2**43
 ARRIVALS = 1024
 
@@ -23,19 +23,24 @@ _KINDS: dict[str, Kind] = {"u": "user", "s": "session"}
 
 @dataclass(frozen=True)
 class Subject:
-    """Whose history it is: a known user, or an anonymous session. Made by `service.history.pseudonyms`: `id` may be a hash."""
+    """The owner of a history: a known user, or an anonymous session.
+
+    Attributes:
+        kind: Which of the two.
+        id: The caller's id, or a hash of it (`service.history.pseudonyms`).
+    """
 
     kind: Kind
     id: str
 
     @cached_property
     def tag(self) -> str:
-        """Hash tag of every key of the subject: one subject, one Redis Cluster slot."""
+        """Hash tag of all keys of the subject: they share one slot of a Redis Cluster."""
         return f"{{{self.kind[0]}:{quote(self.id, safe='')}}}"
 
     @classmethod
     def of_tag(cls, tag: str) -> Subject | None:
-        """The inverse of `tag`; None for what is none."""
+        """Returns the subject of a tag, None if the text is not a tag."""
         letter, colon, quoted = tag.removeprefix("{").removesuffix("}").partition(":")
         kind = _KINDS.get(letter)
         if kind is None or not colon or not quoted:
@@ -46,9 +51,10 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event to append. `item_id` is None only for signals (a search without an item).
+    """An event to append. `item_id` is None only for signals, such as a search without an item.
 
-    Raises ValueError for a time the log cannot order exactly, or for a separator inside a text.
+    Raises:
+        ValueError: The log cannot order the time exactly, or a text contains a separator.
     """
 
     item_id: str | None
@@ -61,28 +67,27 @@ class NewEvent:
 
     def __post_init__(self) -> None:
         if not 0 <= self.time_ms < MAX_TIME_MS:
-            raise ValueError(f"time_ms must lie between 0 and {MAX_TIME_MS}")
+            raise ValueError(f"time_ms must be at least 0 and less than {MAX_TIME_MS}, got {self.time_ms}")
         texts = (self.item_id, self.type, self.event_id)
         if any(mark in text for text in texts if text for mark in _MARKS):
             raise ValueError("control characters are not allowed in an event")
 
     def identity(self, subject: Subject) -> str:
-        """The caller's event id, or a digest of what makes the event itself."""
+        """Returns the caller's event id, or a digest of the fields that identify the event."""
         if self.event_id:
             return self.event_id
         parts = (subject.tag, self.item_id or "", self.type, str(self.time_ms), self.query or "")
         return hashlib.blake2b(SEPARATOR.join(parts).encode(), digest_size=8).hexdigest()
 
     def member(self, subject: Subject) -> str:
-        """The event's text in the log."""
+        """Returns the member that stands for the event in the log."""
         return SEPARATOR.join((self.identity(subject), self.item_id or "", self.type))
 
 
 class StoredEvent(NamedTuple):
-    """One event of the log. A tuple: two hundred of them are built for every read.
+    """One event of the log. A tuple, because up to two hundred are built for every read.
 
-    `score` orders the log: `time_ms` + arrival/1024, so that events of one millisecond keep the order they
-    arrived in.
+    `score` orders the log: `time_ms` + arrival/1024, so that events of one millisecond keep the order of their arrival.
     """
 
     item_id: str
@@ -94,10 +99,12 @@ class StoredEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UserRecord:
-    """One consistent look at a subject.
+    """A consistent snapshot of a subject.
 
-    `version` is 16 hex digits, or "" when nothing was ever logged; `events` are oldest first; `blob` is the
-    packed encoder state of the model that was asked for.
+    Attributes:
+        version: Version of the log, 16 hex digits; "" if nothing was ever logged.
+        events: The log, oldest first.
+        blob: The packed encoder state of one model (`service.history.state_blob`), None if none is stored.
     """
 
     version: str
@@ -107,8 +114,13 @@ class UserRecord:
 
 @dataclass(frozen=True, slots=True)
 class AppendResult:
-    """`accepted` are in the store now, or are older than everything a full log keeps; `duplicates` were
-    there before. `version` is the log's after the call."""
+    """What became of appended events.
+
+    Attributes:
+        accepted: Events that are in the store now, or are older than everything that a full log keeps.
+        duplicates: Events that were in the store before.
+        version: Version of the log after the call.
+    """
 
     accepted: int
     duplicates: int
@@ -116,8 +128,12 @@ class AppendResult:
 
 
 def parse_events(flat: Sequence[bytes]) -> tuple[StoredEvent, ...]:
-    """Events from a reply of alternating members and scores."""
-    # One decode for all: this runs for every read, over up to a full log.
+    """Parses a reply of alternating members and scores.
+
+    Raises:
+        ValueError: A member was not written by this service.
+    """
+    # One decode for all: this runs on every read, over up to a full log.
     if not flat:
         return ()
     members = b"\x1e".join(flat[::2]).decode().split("\x1e")

@@ -1,145 +1,57 @@
-"""The way to Redis: URL → client, bounded waiting, and the one translation of foreign exceptions.
+"""Commands to Redis, each with a time-out. The only place where the exceptions of redis-py are translated.
 
-A command in flight is never cancelled. redis-py hands connections from one command to the next, and a
-command that is cancelled between its request and its reply can leave that reply to the next caller (redis-py
-#2624, #2665). So each command runs in a task of its own: a caller that runs out of time, or is cancelled,
-stops waiting, and the task reads its reply to the end.
+A command in flight is never cancelled. redis-py hands a connection from one command to the next, and a command that is
+cancelled between its request and its reply can leave that reply to the next caller (redis-py #2624, #2665). So each
+command runs in a task of its own: a caller that times out or is cancelled stops waiting, while the task reads its reply
+to the end.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import hiredis
-from redis.asyncio import Connection, ConnectionPool, Redis, RedisCluster, UnixDomainSocketConnection
-from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
+from redis.asyncio import Connection, ConnectionPool, RedisCluster, UnixDomainSocketConnection
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
-from service.common.errors import SettingsError, StoreUnavailable
+from service.common.errors import StoreUnavailable
 from service.store.lua_scripts import Script
+from service.store.redis_client import Client, client_for
 from service.store.redis_read_lane import RedisLane
 
 T = TypeVar("T")
-Client = Redis | RedisCluster
 
-# RuntimeError is uvloop's word for a connection that is closed already.
+# uvloop raises RuntimeError on a connection that is already closed.
 _FOREIGN = (RedisError, RedisClusterException, OSError, TimeoutError, RuntimeError)
 
-# A peer that is gone without a word is noticed within 15 s on connections that nobody waits on: those that lie in the
-# pool, and the subscription.
-_KEEP_ALIVE_S = {"TCP_KEEPIDLE": 6, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3}
-_KEPT_ALIVE = {
-    "socket_keepalive": True,
-    "socket_keepalive_options": {
-        getattr(socket, name): value for name, value in _KEEP_ALIVE_S.items() if hasattr(socket, name)
-    },
-}
-
-# Turns of the event loop a reply may still need after its bytes have arrived.
-_LAST_CHANCE = 8
-# A subscription that was asked for a sign of life and gave none for so long is made anew.
+# Turns of the event loop granted to an overdue reply: its bytes may have arrived without having been read.
+_GRACE_TURNS = 8
+# A subscription that has received nothing for this long, although it was pinged, is replaced.
 _SILENT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptCall:
+    """A call of a Lua script, with its keys and arguments."""
+
     script: Script
     keys: tuple[str, ...]
     args: tuple[str | bytes | int, ...]
 
     def evalsha(self) -> tuple[Any, ...]:
+        """Returns the command that names the script by its SHA-1."""
         return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
 
     def eval(self) -> tuple[Any, ...]:
+        """Returns the command that sends the source, for a server that does not know the script."""
         return ("EVAL", self.script.source, len(self.keys), *self.keys, *self.args)
 
 
-def client_for(url: str, *, socket_timeout_s: float, max_connections: int) -> Client:
-    """The client of a URL. Nothing connects yet.
-
-        redis://[[user]:password@]host:port/db       rediss:// with TLS        unix:///path?db=0
-        redis+cluster://host:port[,host:port…]       rediss+cluster:// with TLS
-        redis+sentinel://[[user]:password@]host:port[,host:port…]/service[/db]
-
-    Raises SettingsError for anything else. No client retries: on the hot path a second attempt comes too
-    late, and elsewhere the caller decides.
-    """
-    scheme, _, rest = url.partition("://")
-    options: dict[str, Any] = {
-        **({} if scheme == "unix" else _KEPT_ALIVE),
-        "socket_timeout": socket_timeout_s,
-        "socket_connect_timeout": socket_timeout_s,
-        "protocol": 2,  # RESP3 would add a HELLO round trip to each connection and gives nothing here
-        "retry": Retry(NoBackoff(), 0),
-        "max_connections": max_connections,
-    }
-    try:
-        if scheme in ("redis", "rediss", "unix"):
-            plain: Client = Redis.from_url(url, **options)
-            return plain
-        if scheme in ("redis+cluster", "rediss+cluster"):
-            return _cluster(url, tls=scheme.startswith("rediss"), options=options)
-        if scheme in ("redis+sentinel", "rediss+sentinel"):
-            return _sentinel(url, tls=scheme.startswith("rediss"), options=options)
-    except (ValueError, RedisClusterException):
-        # The parser's own message may quote a part of the password.
-        raise SettingsError(
-            "the Redis URL cannot be used: write it as redis://user:password@host:port/0, with special characters of "
-            "the password percent-encoded"
-        ) from None
-    shown = scheme if rest else "(none)"
-    raise SettingsError(
-        f"unknown scheme {shown} in the Redis URL: use redis, rediss, unix, redis+cluster or redis+sentinel"
-    )
-
-
-def _addresses(netloc: str, default_port: int) -> tuple[list[tuple[str, int]], dict[str, Any]]:
-    """The hosts of `user:password@host:port,host:port`, and the credentials."""
-    login, _, hosts = netloc.rpartition("@")
-    user, _, password = login.partition(":")
-    credentials: dict[str, Any] = {
-        name: unquote(text) for name, text in (("username", user), ("password", password)) if text
-    }
-    addresses = []
-    for address in hosts.split(","):
-        parts = urlsplit(f"//{address}")
-        if not parts.hostname:
-            raise ValueError("a host name is missing")
-        addresses.append((parts.hostname, parts.port or default_port))
-    return addresses, credentials
-
-
-def _cluster(url: str, *, tls: bool, options: dict[str, Any]) -> Client:
-    addresses, credentials = _addresses(urlsplit(url).netloc, 6379)
-    nodes = [ClusterNode(host, port) for host, port in addresses]
-    return RedisCluster(startup_nodes=nodes, ssl=tls, **credentials, **options)
-
-
-def _sentinel(url: str, *, tls: bool, options: dict[str, Any]) -> Client:
-    parts = urlsplit(url)
-    addresses, credentials = _addresses(parts.netloc, 26379)
-    service, _, db = parts.path.strip("/").partition("/")
-    if not service:
-        raise ValueError("the name of the monitored service is missing: redis+sentinel://host:port/SERVICE")
-    if tls:
-        options["ssl"] = True
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        addresses, sentinel_kwargs=dict(options), db=int(db or 0), **credentials, **options
-    )
-    master: Client = sentinel.master_for(service)
-    return master
-
-
 def _lane(client: Client, slowest_s: float) -> RedisLane | None:
-    """A connection for reads, where the server is one plain address."""
+    """A connection for reads; None unless the server is one plain TCP address or Unix socket."""
     pool = getattr(client, "connection_pool", None)
     if type(pool) is not ConnectionPool or pool.connection_class not in (Connection, UnixDomainSocketConnection):
         return None
@@ -147,17 +59,27 @@ def _lane(client: Client, slowest_s: float) -> RedisLane | None:
 
 
 class RedisLink:
-    """One client, used by many requests at once.
+    """One client, shared by all requests.
 
-    At most `max_commands` run at a time; a command waits for its turn within its own time-out. Raises
+    At most `max_commands` run at a time; a command waits for its turn within its own time-out. Every method raises
     StoreUnavailable and nothing else.
     """
 
     def __init__(
         self, url: str, *, slowest_s: float, slowest_read_s: float | None = None, max_commands: int = 16
     ) -> None:
-        """A connection is given up where a reply takes `slowest_s`; the one of `read_script` after `slowest_read_s`."""
-        # Three connections more than commands: two for the subscriptions, one to spare.
+        """Creates the client, without connecting.
+
+        Args:
+            url: See `client_for`.
+            slowest_s: A connection is dropped if a reply takes longer.
+            slowest_read_s: The same for the connection of `read_script`; defaults to `slowest_s`.
+            max_commands: Commands that run at the same time.
+
+        Raises:
+            SettingsError: The URL cannot be used.
+        """
+        # Three more connections than commands: two for subscriptions, and one to spare.
         self._client = client_for(url, socket_timeout_s=slowest_s, max_connections=max_commands + 3)
         self._lane = _lane(self._client, slowest_read_s or slowest_s)
         self._turn = asyncio.Semaphore(max_commands)
@@ -165,13 +87,15 @@ class RedisLink:
 
     @property
     def is_cluster(self) -> bool:
+        """Whether the URL is that of a Redis Cluster."""
         return isinstance(self._client, RedisCluster)
 
     async def command(self, *args: str | bytes | int, timeout_s: float) -> Any:
+        """Runs one command and returns its reply."""
         return await self._bounded(str(args[0]), lambda: self._client.execute_command(*args), timeout_s)
 
     async def script(self, call: ScriptCall, *, timeout_s: float) -> Any:
-        """One EVALSHA; the source is sent only when the server does not know the script."""
+        """Runs a script with EVALSHA, and sends its source only if the server does not know it."""
 
         async def run() -> Any:
             try:
@@ -182,16 +106,16 @@ class RedisLink:
         return await self._bounded("EVALSHA", run, timeout_s)
 
     async def read_script(self, call: ScriptCall, *, timeout_s: float) -> Any:
-        """`script` for a script that only reads, on the connection that all reads share, where there is one."""
+        """Runs a script that only reads, on the connection shared by all reads if there is one."""
         if self._lane is None:
             return await self.script(call, timeout_s=timeout_s)
         deadline = asyncio.get_running_loop().time() + timeout_s
         if not self._lane.open:
             await _in_time("connect", self._lane.connect(), deadline)
-        answer = self._lane.ask(call.evalsha())
-        timer = asyncio.get_running_loop().call_at(deadline, _overdue, answer, _LAST_CHANCE)
+        future = self._lane.ask(call.evalsha())
+        timer = asyncio.get_running_loop().call_at(deadline, _overdue, future, _GRACE_TURNS)
         try:
-            reply = await answer
+            reply = await future
         finally:
             timer.cancel()
         if not isinstance(reply, hiredis.ReplyError):
@@ -203,10 +127,16 @@ class RedisLink:
     async def scripts(
         self, calls: Sequence[ScriptCall], *, barrier: tuple[str | int, ...] | None, timeout_s: float
     ) -> tuple[list[Any], Any]:
-        """The replies of many scripts in one round trip, and the reply of `barrier`.
+        """Runs many scripts in one round trip.
 
-        The barrier is a WAIT or WAITAOF: it speaks for the writes of its own connection only, so it goes
-        down the same pipeline.
+        Args:
+            calls: The scripts.
+            barrier: A WAIT or WAITAOF command, or None. It covers only the writes of its own connection, so it is sent
+                in the same pipeline.
+            timeout_s: Time for all of them together.
+
+        Returns:
+            The replies of the scripts, and the reply of the barrier.
         """
 
         async def run() -> tuple[list[Any], Any]:
@@ -235,29 +165,33 @@ class RedisLink:
         return list(replies[: len(commands)]), replies[-1] if barrier is not None else None
 
     async def messages(self, channel: str, *, greeting: bool = False) -> AsyncGenerator[bytes, None]:
-        """The messages of a channel, on a connection of its own. Ends only by StoreUnavailable. With `greeting` an
-        empty one comes whenever a subscription begins to hold: nothing that is published later is missed.
+        """Yields the messages of a channel, on a connection of its own, until StoreUnavailable is raised.
 
-        A connection whose other end is gone without a word would be silent for ever: it is asked for a sign of life.
+        The connection is pinged when it is silent, because one whose peer has vanished would stay silent for ever.
+
+        Args:
+            channel: The channel to subscribe to.
+            greeting: Whether to yield an empty message once the subscription is active. From then on, nothing that is
+                published is missed.
         """
         pubsub: Any = self._client.pubsub()
         loop = asyncio.get_running_loop()
         try:
             await pubsub.subscribe(channel)
-            heard = asked = loop.time()
+            received = pinged = loop.time()
             while not _being_cancelled():
                 message = await pubsub.get_message(ignore_subscribe_messages=not greeting, timeout=0.5)
                 if message is not None:
-                    heard = loop.time()
+                    received = loop.time()
                     if message["type"] == "message":
                         yield message["data"]
                     elif message["type"] == "subscribe":
                         yield b""
-                elif loop.time() - heard > _SILENT_S:
-                    raise StoreUnavailable(f"SUBSCRIBE: no sign of life in {_SILENT_S:.0f} s")
-                elif loop.time() - max(heard, asked) > _SILENT_S / 3:
+                elif loop.time() - received > _SILENT_S:
+                    raise StoreUnavailable(f"SUBSCRIBE: no message and no reply to PING in {_SILENT_S:.0f} s")
+                elif loop.time() - max(received, pinged) > _SILENT_S / 3:
                     await pubsub.ping()
-                    asked = loop.time()
+                    pinged = loop.time()
             raise asyncio.CancelledError
         except _FOREIGN as error:
             raise _unavailable("SUBSCRIBE", error) from error
@@ -265,7 +199,7 @@ class RedisLink:
             await pubsub.aclose()
 
     async def _bounded(self, name: str, run: Callable[[], Awaitable[T]], timeout_s: float) -> T:
-        """Wait for `run` at most `timeout_s`; it goes on alone if the caller cannot."""
+        """Waits for `run` for at most `timeout_s`; after that, it goes on in the background."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         if self._turn.locked():
@@ -273,7 +207,7 @@ class RedisLink:
                 async with asyncio.timeout_at(deadline):
                     await self._turn.acquire()
             except TimeoutError:
-                raise StoreUnavailable(f"{name}: no connection became free in {timeout_s:.3f} s") from None
+                raise StoreUnavailable(f"{name}: no connection became free within {timeout_s:.3f} s") from None
         else:
             await self._turn.acquire()  # does not wait
         task = loop.create_task(self._to_the_end(run))
@@ -289,54 +223,56 @@ class RedisLink:
         try:
             return await run()
         except RuntimeError:
-            # The connection was reset while it lay in the pool, which sees an end of file only. Nothing was sent, and
-            # the pool connects it anew.
+            # The connection was reset while it was in the pool, which notices an end of file only. Nothing was sent,
+            # and the pool reconnects.
             return await run()
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._in_flight.discard(task)
         self._turn.release()
         if not task.cancelled():
-            task.exception()  # looked at, so that a failure nobody waited for is not reported as lost
+            task.exception()  # retrieved, so that a failure nobody waited for is not logged as lost
 
     async def close(self) -> None:
-        """Let the commands in flight end (their socket time-out bounds that), then disconnect."""
+        """Waits for the commands in flight, at most for their socket time-out, and disconnects."""
         if self._in_flight:
             await asyncio.wait(set(self._in_flight))
         if self._lane is not None:
             await self._lane.close()
         await self._client.aclose()
-        # The client of a Sentinel's master does not own the clients that ask the Sentinels.
+        # The client of a Sentinel's master does not own the clients that query the Sentinels.
         pool = getattr(self._client, "connection_pool", None)
         for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
             await sentinel.aclose()
 
 
-def _overdue(answer: asyncio.Future[Any], turns: int) -> None:
-    """Fails an answer that did not come in time."""
-    if answer.done():
+def _overdue(reply: asyncio.Future[Any], turns: int) -> None:
+    """Fails a reply that did not arrive in time."""
+    if reply.done():
         return
-    if turns:  # a loop that lags fires its timers before it has read what is already there
-        answer.get_loop().call_soon(_overdue, answer, turns - 1)
+    if turns:  # a loop that lags fires its timers before it reads the sockets
+        reply.get_loop().call_soon(_overdue, reply, turns - 1)
     else:
-        answer.set_exception(StoreUnavailable("EVALSHA: no reply in time"))
+        reply.set_exception(StoreUnavailable("EVALSHA: no reply in time"))
 
 
 async def _in_time(name: str, awaited: asyncio.Future[Any], deadline: float) -> None:
-    """Waits until it is done, without cancelling it. Raises StoreUnavailable where that is not before the deadline."""
+    """Waits until a future is done, without cancelling it; raises StoreUnavailable at the deadline."""
     await asyncio.wait((awaited,), timeout=deadline - asyncio.get_running_loop().time())
-    for _ in range(_LAST_CHANCE):
+    for _ in range(_GRACE_TURNS):
         if awaited.done():
             return
-        # A loop that lags fires its timers before it has read what is already there.
+        # A loop that lags fires its timers before it reads the sockets.
         await asyncio.sleep(0)
     if not awaited.done():
         raise StoreUnavailable(f"{name}: no reply in time")
 
 
 def _being_cancelled() -> bool:
-    """Whether this task was told to end. redis-py waits with `asyncio.wait_for`, which before Python 3.12 may
-    swallow the CancelledError (cpython #86296)."""
+    """Whether this task is being cancelled.
+
+    redis-py waits with `asyncio.wait_for`, which before Python 3.12 may swallow the CancelledError (cpython #86296).
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -1,9 +1,9 @@
 """One pipelined connection for the read that every `/recommend` makes.
 
-redis-py lends a connection to each command and takes it back, which costs more than the command. Here all commands of
-the process share one connection: what is asked in one turn of the event loop leaves in one write, replies are handed
-out in order, and a caller that has stopped waiting simply does not look at its own. Plain and Unix sockets only; with
-TLS, Sentinel or Cluster the reads go through redis-py like everything else.
+redis-py lends a connection to each command and takes it back, which costs more than the command itself. Here all reads
+of the process share one connection: commands of one turn of the event loop leave in one write, replies are handed out
+in order, and the reply of a caller that has stopped waiting is discarded. Plain TCP and Unix sockets only; with TLS,
+Sentinel or Cluster, reads go through redis-py like everything else.
 """
 
 from __future__ import annotations
@@ -17,89 +17,105 @@ import hiredis
 
 from service.common.errors import StoreUnavailable
 
-# Replies waited for at once; a server that falls further behind than this is as good as away.
+# Outstanding replies at a time; a server that falls further behind counts as unavailable.
 _UNANSWERED_MAX = 2048
 
-# Turns of the event loop an overdue reply may still need.
-_LAST_CHANCE = 8
+# Turns of the event loop granted to an overdue reply: its bytes may have arrived without having been read.
+_GRACE_TURNS = 8
 
 Part = str | bytes | int
 
 
 class RedisLane:
-    """`ask` sends a command and returns the reply's future; `connect` comes before it where the lane is not `open`.
-
-    A connection whose oldest reply is overdue by `slowest_s` is given up: all its callers get StoreUnavailable. At
-    most one attempt to connect every `retry_s`.
-    """
+    """Sends commands with `ask`; `connect` comes first if the lane is not `open`."""
 
     def __init__(self, options: Mapping[str, Any], *, slowest_s: float, retry_s: float = 0.05) -> None:
+        """Creates the lane, without connecting.
+
+        Args:
+            options: Of a redis-py connection: `host` and `port`, or `path`; `username`, `password` and `db`.
+            slowest_s: The connection is dropped when its oldest reply takes longer. All callers then get
+                StoreUnavailable.
+            retry_s: Shortest time between two attempts to connect.
+        """
         self._options = options
         self._slowest_s, self._retry_s = slowest_s, retry_s
-        self._line: _Line | None = None
-        self._connecting: asyncio.Task[_Line] | None = None
+        self._connection: _Connection | None = None
+        self._connecting: asyncio.Task[_Connection] | None = None
         self._next_try = 0.0
 
     @property
     def open(self) -> bool:
-        return self._line is not None and self._line.open
+        """Whether there is a connection."""
+        return self._connection is not None and self._connection.open
 
     def ask(self, parts: Sequence[Part]) -> asyncio.Future[Any]:
-        """The reply's future: StoreUnavailable where the connection is lost, and an error of the server as the result,
-        a `hiredis.ReplyError`. Raises StoreUnavailable where there is no connection."""
-        if self._line is None:
+        """Sends a command.
+
+        Returns:
+            The future of the reply. An error reply of the server is its result, a `hiredis.ReplyError`; a lost
+            connection is its exception, StoreUnavailable.
+
+        Raises:
+            StoreUnavailable: There is no connection.
+        """
+        if self._connection is None:
             raise StoreUnavailable("no connection for reads")
-        return self._line.ask(parts)
+        return self._connection.ask(parts)
 
-    def connect(self) -> asyncio.Task[_Line]:
-        """The attempt under way, or a new one; to be waited for, not cancelled. Its failure shows in `ask`.
+    def connect(self) -> asyncio.Task[_Connection]:
+        """Returns the attempt to connect that is in flight, or starts one. Wait for it, but do not cancel it.
 
-        Raises StoreUnavailable right after a failed attempt.
+        If it fails, the next `ask` raises StoreUnavailable.
+
+        Raises:
+            StoreUnavailable: The last attempt failed less than `retry_s` ago.
         """
         loop = asyncio.get_running_loop()
         if self._connecting is None:
             if loop.time() < self._next_try:
-                raise StoreUnavailable("no connection for reads a moment ago")
+                raise StoreUnavailable("connecting for reads failed a moment ago")
             self._connecting = loop.create_task(self._open())
             self._connecting.add_done_callback(self._connected)
         return self._connecting
 
-    def _connected(self, attempt: asyncio.Task[_Line]) -> None:
+    def _connected(self, attempt: asyncio.Task[_Connection]) -> None:
         self._connecting = None
         if attempt.cancelled() or attempt.exception() is not None:
             self._next_try = asyncio.get_running_loop().time() + self._retry_s
         else:
-            self._line = attempt.result()
+            self._connection = attempt.result()
 
-    async def _open(self) -> _Line:
+    async def _open(self) -> _Connection:
         loop, options = asyncio.get_running_loop(), self._options
         async with asyncio.timeout(self._slowest_s):
             if options.get("path"):
-                _, protocol = await loop.create_unix_connection(lambda: _Line(self._slowest_s), options["path"])
+                _, protocol = await loop.create_unix_connection(lambda: _Connection(self._slowest_s), options["path"])
             else:
                 host, port = options.get("host", "localhost"), options.get("port", 6379)
-                _, protocol = await loop.create_connection(lambda: _Line(self._slowest_s), host, port)
-            line = protocol
+                _, protocol = await loop.create_connection(lambda: _Connection(self._slowest_s), host, port)
+            connection = protocol
             try:
                 for command in _greeting(options):
-                    reply = await line.ask(command)
+                    reply = await connection.ask(command)
                     if isinstance(reply, hiredis.ReplyError):
                         raise StoreUnavailable(f"{command[0]!s} was refused: {reply}")
             except BaseException:
-                line.close()
+                connection.close()
                 raise
-        return line
+        return connection
 
     async def close(self) -> None:
+        """Closes the connection; its callers get StoreUnavailable."""
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait((self._connecting,))
-        if self._line is not None:
-            self._line.close()
+        if self._connection is not None:
+            self._connection.close()
 
 
 def _greeting(options: Mapping[str, Any]) -> list[tuple[Part, ...]]:
-    """AUTH and SELECT, as far as they are needed."""
+    """The AUTH and SELECT commands that the options require."""
     commands: list[tuple[Part, ...]] = []
     if options.get("password"):
         user = (options["username"],) if options.get("username") else ()
@@ -109,8 +125,8 @@ def _greeting(options: Mapping[str, Any]) -> list[tuple[Part, ...]]:
     return commands
 
 
-class _Line(asyncio.Protocol):
-    """One connection."""
+class _Connection(asyncio.Protocol):
+    """One connection: commands out, replies handed to their futures in order."""
 
     def __init__(self, slowest_s: float) -> None:
         self._slowest_s = slowest_s
@@ -127,8 +143,8 @@ class _Line(asyncio.Protocol):
 
     def ask(self, parts: Sequence[Part]) -> asyncio.Future[Any]:
         if not self.open or len(self._waiting) >= _UNANSWERED_MAX:
-            raise StoreUnavailable("no connection, or too many replies are outstanding")
-        # First, since a reply that is waited for and never comes would shift all others.
+            raise StoreUnavailable("no connection, or too many outstanding replies")
+        # First: if packing failed after the future was queued, every later reply would go to the wrong caller.
         packed = hiredis.pack_command(tuple(parts))  # type: ignore[arg-type]
         future = self._loop.create_future()
         self._waiting.append((self._loop.time(), future))
@@ -148,15 +164,15 @@ class _Line(asyncio.Protocol):
         if self._transport is not None and self.open:
             self._transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
 
-    def _check(self, turns: int = _LAST_CHANCE) -> None:
-        """Runs while anything is waited for; one timer serves all replies."""
+    def _check(self, turns: int = _GRACE_TURNS) -> None:
+        """Drops the connection if the oldest reply is overdue. One timer serves all replies."""
         self._watch = None
         if not self._waiting:
             return
         overdue = self._waiting[0][0] + self._slowest_s - self._loop.time()
         if overdue > 0:
             self._watch = self._loop.call_later(overdue, self._check)
-        elif turns:  # a loop that lags fires its timers before it has read what is already there
+        elif turns:  # a loop that lags fires its timers before it reads the sockets
             self._loop.call_soon(self._check, turns - 1)
         else:
             self.close()
@@ -172,7 +188,7 @@ class _Line(asyncio.Protocol):
                 if not future.done():
                     future.set_result(reply)
         except (hiredis.ProtocolError, IndexError):
-            self.close()  # whatever is at the other end, it does not speak the protocol
+            self.close()  # the peer does not speak the protocol
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._watch is not None:
@@ -181,4 +197,4 @@ class _Line(asyncio.Protocol):
         for _, future in waiting:
             if not future.done():
                 future.set_exception(StoreUnavailable(f"the connection was lost: {exc}"))
-                future.exception()  # looked at: its caller may have stopped waiting
+                future.exception()  # retrieved: the caller may have stopped waiting

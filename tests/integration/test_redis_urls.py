@@ -17,7 +17,7 @@ from redis.asyncio import Redis as AsyncRedis
 from service.common.errors import SettingsError
 from service.coordination.forced_mode import Mode
 from service.store.records import NewEvent, Subject
-from service.store.redis_link import client_for
+from service.store.redis_client import client_for
 from service.store.store import Store, StoreSettings
 from tests.support.aio import asynchronous, eventually
 
