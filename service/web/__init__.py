@@ -1,1 +1,1 @@
-"""The pages: plain HTML, CSS and JavaScript. No Python lives here."""
+"""The files of the pages, served by `service.api.static_pages`."""

@@ -1,4 +1,4 @@
-// What the pages share: building elements, asking the service, keeping a secret for this tab only.
+// Shared by the pages: elements, calls to the service, a secret kept for this tab only.
 
 /** An element with properties, attributes (names with a dash, or role) and children; strings become text, never HTML. */
 export function el(tag, properties = {}, ...children) {
@@ -14,13 +14,13 @@ export function el(tag, properties = {}, ...children) {
   return made;
 }
 
-/** Sets text only where it differs, so that nothing is redrawn or read out again for nothing. */
+/** Sets the text only if it differs, so that nothing is redrawn or read out needlessly. */
 export function text(node, value) {
   const shown = String(value);
   if (node.textContent !== shown) node.textContent = shown;
 }
 
-/** The service said no, or nothing: `status` 0 where there was no answer. */
+/** An error of the service; `status` is 0 if there was no answer. */
 export class Refusal extends Error {
   constructor(status, detail, problem = {}) {
     super(detail);
@@ -29,20 +29,20 @@ export class Refusal extends Error {
   }
 }
 
-/** The refusal that a response tells of. */
+/** Returns the Refusal of a response. */
 export async function refusal(response) {
   let problem = {};
   try {
     problem = await response.json();
   } catch {
-    // not a problem document: the status has to do
+    // not a problem document: only the status is known
   }
   const faults = (problem.errors || []).map((fault) => `${fault.loc.join(".")}: ${fault.message}`);
   const detail = faults.length ? faults.join("; ") : problem.detail || `the service answered ${response.status}`;
   return new Refusal(response.status, detail, problem);
 }
 
-/** JSON of the service. `secret` goes into a header, never into the address. Throws Refusal. */
+/** Returns JSON of the service. `secret` is sent in a header, never in the address. Throws Refusal. */
 export async function ask(method, path, { body, secret, signal } = {}) {
   const headers = {};
   if (secret) headers.Authorization = `Bearer ${secret}`;
@@ -76,11 +76,11 @@ export function keeper(name) {
         if (secret) sessionStorage.setItem(key, secret);
         else sessionStorage.removeItem(key);
       } catch {
-        // storage is off: it is asked for again
+        // storage is off: the page will ask for it again
       }
     },
   };
 }
 
-/** Whether the reader asked for less movement. */
+/** Whether the reader prefers less motion. */
 export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

@@ -1,4 +1,4 @@
-// Two small charts of the last minutes, drawn as SVG. The scales change seldom, so that nothing jumps.
+// Two small charts of the last minutes, drawn as SVG. Their scales change rarely, so that nothing jumps.
 import { el, text } from "./base.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -12,14 +12,14 @@ const svg = (tag, attributes = {}) => {
   return made;
 };
 
-/** The next round number above. */
+/** Returns the next larger round number. */
 export function nice(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
   return STEPS.map((step) => step * power).find((step) => step >= value * 0.999) || 10 * power;
 }
 
-/** A scale that grows at once, and shrinks only when it is far too large. */
+/** A scale that grows at once, but shrinks only when it is far too large. */
 function scale() {
   let top = 0;
   return (needed) => {
@@ -64,7 +64,7 @@ class Chart {
     this.read();
   }
 
-  /** What the legend tells: of the second under the pointer, else of the latest one. */
+  /** The second shown in the legend: the one under the pointer, else the latest. */
   shown() {
     if (this.at !== null) return this.rows[this.at] || null;
     for (let place = this.rows.length - 1; place >= 0; place -= 1) if (this.rows[place]) return this.rows[place];
@@ -84,7 +84,7 @@ class Chart {
   }
 }
 
-/** p50, p95 and p99 against the budget. */
+/** p50, p95 and p99, with the budget. */
 export class Latency extends Chart {
   constructor(box, legend) {
     super(box, legend, "ms");
@@ -111,7 +111,7 @@ export class Latency extends Chart {
       let last = -9;
       rows.forEach((row, x) => {
         if (!row || row[name] === null) return;
-        // A point alone is a short line; a gap of a few seconds without traffic is bridged.
+        // A single point is drawn as a short line; gaps of a few seconds without traffic are bridged.
         path += `${x - last <= 3 ? "L" : "M"}${x + 0.5} ${y(row[name])}${x - last <= 3 ? "" : "h0.01"}`;
         last = x;
       });

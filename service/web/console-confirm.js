@@ -1,10 +1,10 @@
-// The one dialog in which a change is given a reason, perhaps an end, and confirmed.
+// The dialog that asks for the reason of a change, and for its end, and confirms it.
 import { text } from "./base.js";
 
 const $ = (id) => document.getElementById(id);
 
 export class Confirm {
-  /** `send(method, path, body)` makes the change, or throws a Refusal, which the dialog shows. */
+  /** `send(method, path, body)` makes the change; the dialog shows the Refusal that it throws. */
   constructor(send) {
     this.send = send;
     this.box = $("confirm");
@@ -21,7 +21,7 @@ export class Confirm {
     });
   }
 
-  /** Whether it was confirmed and done. */
+  /** Resolves to whether the change was confirmed and made. */
   ask(change) {
     this.change = change;
     this.changed = false;
@@ -56,7 +56,7 @@ export class Confirm {
   async go() {
     const body = { ...this.change.body, reason: $("reason").value.trim() };
     if (!body.reason) {
-      this.refuse("A reason is needed: whoever reads the audit will want to know.");
+      this.refuse("Enter a reason; it is kept in the audit.");
       $("reason").focus();
       return;
     }

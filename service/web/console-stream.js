@@ -1,7 +1,7 @@
-// Server-sent events, read by fetch: an EventSource could send the token only in its address.
+// Server-sent events, read with fetch: an EventSource can send the token only in the address.
 import { refusal, Refusal } from "./base.js";
 
-const QUIET_MS = 6000; // a stream that says nothing for so long is dead
+const QUIET_MS = 6000; // a stream that is silent for this long is dead
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 15000;
 const FINAL = [401, 403, 404];
@@ -25,7 +25,7 @@ export class Stream {
     this.hurry?.();
   }
 
-  /** Tries now, where it waits. */
+  /** Connects now instead of waiting. */
   now() {
     this.hurry?.();
   }
@@ -89,7 +89,7 @@ export class Stream {
     }
   }
 
-  /** Waits longer after each failure, a little at random so that many consoles do not come back together. */
+  /** Waits longer after each failure, with some jitter, so that many consoles do not reconnect together. */
   async pause() {
     const until = Date.now() + this.wait * (0.8 + 0.4 * Math.random());
     this.wait = Math.min(2 * this.wait, LONGEST_WAIT_MS);

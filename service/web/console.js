@@ -1,4 +1,4 @@
-// The operators' console: a token, a stream of snapshots, and the switch.
+// The operators' console: the login, a stream of snapshots, and the controls.
 import { ask, el, keeper, text } from "./base.js";
 import { Latency, Mix } from "./console-charts.js";
 import { Confirm } from "./console-confirm.js";
@@ -51,7 +51,7 @@ function enter(token) {
       show();
     },
     link: showLink,
-    refused: (error) => leave(error.status === 401 ? (told ? error.message : "This is no ops token of this service.") : error.message),
+    refused: (error) => leave(error.status === 401 ? (told ? error.message : "This is not an ops token of this service.") : error.message),
   });
 }
 
@@ -86,15 +86,15 @@ document.addEventListener("visibilitychange", () => {
 function showLink(state, left) {
   const says = { live: "Live", connecting: told ? "Reconnecting …" : "Connecting …", waiting: `Reconnecting in ${left} s`, none: "Not connected" };
   $("link").className = `tag ${{ live: "good", waiting: "bad", connecting: told ? "warn" : "" }[state] || ""}`;
-  // Seconds that count down are not read out one by one.
+  // A countdown is not read out second by second.
   $("link").setAttribute("aria-live", state === "waiting" ? "off" : "polite");
   text($("link"), says[state]);
   $("link-now").hidden = state !== "waiting";
   $("board").classList.toggle("stale", state === "waiting" || state === "connecting");
-  if (state === "waiting" && told) showVerdict(["bad", "No connection:", `the service does not answer this console. Figures are of ${span((Date.now() - heardAt) / 1000)} ago.`]);
+  if (state === "waiting" && told) showVerdict(["bad", "No connection:", `the service does not answer this console. The figures are ${span((Date.now() - heardAt) / 1000)} old.`]);
   if (state === "waiting" && !told && stream) {
     $("login-fault").hidden = false;
-    text($("login-fault"), "The service does not answer. Trying again.");
+    text($("login-fault"), "The service does not answer. Retrying.");
   }
 }
 
@@ -149,11 +149,11 @@ function showTiles(rows) {
   }
   const byModel = traffic.answers ? (traffic.source.gpt4rec || 0) / traffic.answers : null;
   figure("model", share(byModel), traffic.late ? `${traffic.late} late` : "none late", byModel !== null && byModel < 0.95 ? "warn" : "");
-  figure("queue", queue.depth, `${queue.inflight} under way`);
+  figure("queue", queue.depth, `${queue.inflight} in progress`);
   figure("cache", share(traffic.cache.hit_share), `${traffic.events_per_s} events/s`);
 }
 
-/** Keeps the rows of a table that are still wanted: only their text changes. */
+/** Fills a table; existing rows are kept, and only their text changes. */
 function fill(body, rows) {
   while (body.rows.length > rows.length) body.deleteRow(-1);
   rows.forEach((cells, place) => {
@@ -175,7 +175,7 @@ function showSources() {
     return [[name], [one.answers], hot(one.p50_ms), hot(one.p95_ms), hot(one.p99_ms)];
   }));
   const reasons = Object.entries(reason).sort((one, other) => other[1] - one[1]).map(([name, count]) => `${name} ${count}`);
-  text($("reasons"), reasons.length ? `Below the top rung: ${reasons.join(", ")}` : "Nothing below the top rung.");
+  text($("reasons"), reasons.length ? `Below the top rung: ${reasons.join(", ")}` : "No answers below the top rung.");
 }
 
 function showBurn() {
@@ -191,7 +191,7 @@ function showMode() {
   text($("mode-name"), { auto: "Auto", fallback: "Fallback forced", model: "Model forced" }[mode.mode]);
   $("mode-name").className = mode.mode === "auto" ? "" : "warn-ink";
   showLeft();
-  const by = mode.actor ? `${mode.actor}: ${mode.reason}` : "The guard chooses for every request, by time and by the model's health.";
+  const by = mode.actor ? `${mode.actor}: ${mode.reason}` : "The guard chooses a rung for each request, by its deadline and the health of the model.";
   text($("mode-why"), by);
   $("mode-shared").className = `tag ${mode.shared ? "good" : "bad"}`;
   text($("mode-shared"), mode.shared ? "on every replica" : "here only");
@@ -216,16 +216,16 @@ function showBreaker() {
   $("breaker-meter").style.width = `${100 * breaker.model_share}%`;
   $("breaker-meter").className = breaker.model_share < 1 ? "part" : "";
   const seen = breaker.attempts;
-  text($("breaker-attempts"), seen ? `${seen.late_or_failed} of ${seen.total} attempts late or failed in ${seen.window_s} s; it opens at ${share(seen.limit)}` : "");
+  text($("breaker-attempts"), seen ? `${seen.late_or_failed} of ${seen.total} attempts late or failed in ${seen.window_s} s; the breaker opens at ${share(seen.limit)}` : "");
 }
 
 function showParts() {
   const { service, queue } = told;
   const facts = [
-    ["Redis", told.redis ? "answers" : "away", told.redis ? "good-ink" : "bad-ink"],
+    ["Redis", told.redis ? "answers" : "unavailable", told.redis ? "good-ink" : "bad-ink"],
     ["Engine", service.engine ? "answers" : "stuck", service.engine ? "good-ink" : "bad-ink"],
     ["Workers", `${service.workers_answering} of ${service.workers}`, service.workers_answering < service.workers ? "bad-ink" : ""],
-    ["Event loop late", ms(queue.loop_lag_ms), queue.loop_lag_ms > 50 ? "warn-ink" : ""],
+    ["Event loop lag", ms(queue.loop_lag_ms), queue.loop_lag_ms > 50 ? "warn-ink" : ""],
     ["Up for", span(service.uptime_s), ""],
     ["Release", `${service.version} (${service.git_commit.slice(0, 7)})`, ""],
   ];
@@ -238,7 +238,7 @@ function showParts() {
   });
 }
 
-// -- audit, models, policies: read now and then, and after every change
+// -- audit, models, policies: read from time to time, and after every change
 
 async function rereadRest() {
   reread = Date.now();
@@ -257,7 +257,7 @@ async function rereadRest() {
 
 const IN_HEAD = ["id", "at", "actor", "action", "mode", "reason", "version", "changed_at", "expires_at"];
 
-/** Redraws a list only where it says something else, so that nobody loses the place. */
+/** Redraws a list only if its data changed, so that the reader does not lose the place. */
 function redraw(list, data, make) {
   const now = JSON.stringify(data);
   if (list.dataset.shown === now) return;
@@ -280,7 +280,7 @@ function showAudit(entries) {
 
 function showModels(models) {
   $("rollback").disabled = !models.previous;
-  $("rollback").title = models.previous ? `Back to ${models.previous}` : "No version before this one is known";
+  $("rollback").title = models.previous ? `Back to ${models.previous}` : "There is no previous version";
   const faults = [models.fault, ...(models.replicas || []).filter((one) => one.fault).map((one) => `${one.name}: ${one.fault}`)].filter(Boolean);
   $("models-fault").hidden = !faults.length;
   text($("models-fault"), [...new Set(faults)].join("; "));
@@ -292,7 +292,7 @@ function showModels(models) {
 }
 
 function describe(model) {
-  const made = model.created_at ? `made ${when(model.created_at)}` : "";
+  const made = model.created_at ? `created ${when(model.created_at)}` : "";
   const ndcg = Object.entries(model.metrics || {}).find(([name]) => name.toLowerCase().includes("ndcg"));
   return [made, ndcg ? `${ndcg[0]} ${Number(ndcg[1]).toFixed(4)}` : ""].filter(Boolean).join(", ");
 }
@@ -305,9 +305,9 @@ async function changed(done) {
 }
 
 const MODES = {
-  auto: ["Give the choice back?", "Every request is served by the model again, as far as time and its health allow.", "Back to auto", "main"],
-  fallback: ["Force the fallback?", "Every replica answers from item-CF and popularity; the model is not asked.", "Force the fallback", "danger"],
-  model: ["Force the model?", "Every replica asks the model, whatever the breaker and the budgets say. Answers may be late.", "Force the model", "danger"],
+  auto: ["Return to auto?", "The model answers again, as far as deadlines and its health allow.", "Back to auto", "main"],
+  fallback: ["Force the fallback?", "Every replica answers from item-CF and popularity, without the model.", "Force the fallback", "danger"],
+  model: ["Force the model?", "Every replica uses the model, whatever the breaker and the budgets say. Answers may be late.", "Force the model", "danger"],
 };
 for (const button of document.querySelectorAll("[data-mode]")) {
   button.addEventListener("click", async () => {
@@ -318,7 +318,7 @@ for (const button of document.querySelectorAll("[data-mode]")) {
 }
 
 async function activate(version) {
-  const what = `${version} is verified and warmed up first, and then serves on every replica. If anything is wrong with it, the present model stays.`;
+  const what = `${version} is verified and warmed up, then served by every replica. If anything is wrong with it, the present model stays.`;
   changed(await confirm.ask({ title: "Activate this model?", what, go: "Activate", look: "main", method: "POST", path: `/ops/models/${encodeURIComponent(version)}/activate`, body: {} }));
 }
 $("rollback").addEventListener("click", async () => {

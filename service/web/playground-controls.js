@@ -1,4 +1,4 @@
-// Everything that may be chosen about a list, but the history.
+// The controls: everything that can be chosen except the history.
 
 import { el } from "/assets/base.js";
 import { SPACINGS } from "/assets/playground-state.js";
@@ -9,7 +9,7 @@ const FIRST = 14; // categories shown before "all"
 const at = (id) => document.getElementById(id);
 
 export class Controls {
-  /** `change(part)` is called with what was chosen. */
+  /** `change(part)` is called with each choice. */
   constructor(about, change) {
     Object.assign(this, { about, change, all: false });
     this.budgets = [...new Set([...BUDGETS.filter((ms) => ms <= about.budget_max_ms), about.budget_ms])]
@@ -24,7 +24,7 @@ export class Controls {
   segments() {
     const options = this.about.segments.map((one) =>
       el("option", { value: one.name }, `${one.name} (${STRATEGIES[one.strategy]})`));
-    at("segment").replaceChildren(el("option", { value: "" }, "chosen by the history"), ...options);
+    at("segment").replaceChildren(el("option", { value: "" }, "chosen from the history"), ...options);
     at("segment").addEventListener("change", (event) => this.change({ segment: event.target.value }));
   }
 
@@ -72,13 +72,13 @@ export class Controls {
     if (about.event_types.length > 1) {
       const pick = el("select", { id: "type", onchange: (event) => this.change({ type: event.target.value }) },
         ...about.event_types.map((value) => el("option", { value }, value)));
-      fields.push(el("div", { class: "field" }, el("label", { htmlFor: "type" }, "events are"), pick));
+      fields.push(el("div", { class: "field" }, el("label", { htmlFor: "type" }, "event type"), pick));
     }
     at("features").replaceChildren(...fields);
     at("field-features").hidden = !fields.length;
   }
 
-  /** Shows what is chosen. */
+  /** Shows the present choices. */
   show(state) {
     this.state = state;
     const set = (id, value) => {

@@ -1,10 +1,10 @@
-// The history: what was done, oldest first, with what each of it carried.
+// The history: its events, oldest first, with the share of each.
 
 import { el } from "/assets/base.js";
 import { category, label, named, percent } from "/assets/playground-text.js";
 
 export class History {
-  /** `change(ids, said)` is called with the new history and what to read out. */
+  /** `change(ids, said)` is called with the new history and the text to read out. */
   constructor(node, change, about) {
     Object.assign(this, { node, change, about, ids: [], weights: null });
     node.addEventListener("dragover", (event) => this.over(event));
@@ -26,7 +26,7 @@ export class History {
     this.weigh(null);
   }
 
-  /** Which button of which row has the focus, so that it keeps it. */
+  /** Notes which button of which row has the focus, so that it can be restored. */
   focused() {
     const button = document.activeElement;
     const row = this.node.contains(button) && button.closest("li");
@@ -90,7 +90,7 @@ export class History {
     this.change(ids, "moved");
   }
 
-  /** What each event carried; null while it is not known. */
+  /** Shows the share of each event; null if it is not known. */
   weigh(weights) {
     const known = weights && weights.length === this.ids.length;
     const most = known ? Math.max(...weights, 1e-9) : 1;
@@ -101,7 +101,7 @@ export class History {
     });
   }
 
-  /** Marks the events of these items: what an item that is looked at is like. */
+  /** Marks the events of these items, the neighbours of the item that is looked at. */
   mark(ids) {
     for (const row of this.node.children) row.classList.toggle("related", ids.includes(row.dataset.item));
   }

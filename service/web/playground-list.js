@@ -6,7 +6,7 @@ import { category, figure, label, named } from "/assets/playground-text.js";
 const MOVE_MS = 320;
 const HOVER_MS = 350;
 
-/** Length of each score's bar, 0 to 1: of the model the probability against the best one's, else the share of it. */
+/** The length of each score's bar, 0 to 1: relative to the best probability of the model, or to the best score. */
 export function bars(items, source) {
   const best = Math.max(...items.map((item) => item.score));
   if (source === "gpt4rec") return items.map((item) => Math.exp(item.score - best));
@@ -24,7 +24,7 @@ function change(rank, before) {
 }
 
 export class List {
-  /** `add(item)` is called for the item that was taken into the history, `similar` is a `Similar`. */
+  /** `add(item)` is called for an item to add to the history; `similar` is a `Similar`. */
   constructor(node, add, similar) {
     Object.assign(this, { node, add, similar, ranks: null });
     this.known = () => ({});
@@ -71,7 +71,7 @@ export class List {
     return row;
   }
 
-  /** What was here slides from where it was; what is new fades in. */
+  /** Rows that stay slide from their old places; new ones fade in. */
   move(places) {
     if (calm() || !places.size) return;
     for (const row of this.node.children) {
@@ -89,9 +89,9 @@ export class List {
   }
 }
 
-/** A card of what is near an item: by pointing at it for a moment, or by its button. */
+/** A card of similar items, opened by pointing at an item for a moment, or by its button. */
 export class Similar {
-  /** `find(itemId, signal)` gives its neighbours; `mark(ids)` shows which of them the history has. */
+  /** `find(itemId, signal)` returns the neighbours; `mark(ids)` marks those that are in the history. */
   constructor(card, find, add, mark) {
     Object.assign(this, { card, find, add, mark, kept: new Map(), opener: null });
     card.addEventListener("pointerenter", () => clearTimeout(this.timer));
@@ -130,7 +130,7 @@ export class Similar {
     try {
       near = near || (await this.find(item.item_id, this.asked.signal));
     } catch {
-      return; // the page says elsewhere what is wrong
+      return; // the page shows the error elsewhere
     }
     this.kept.set(item.item_id, near);
     if (!beside.isConnected) return;

@@ -6,14 +6,14 @@ import { category, label } from "/assets/playground-text.js";
 const PAUSE_MS = 90;
 
 export class Search {
-  /** `find(words, signal)` gives items; `add(item)` is called for the one that was chosen. */
+  /** `find(words, signal)` returns items; `add(item)` is called for the chosen one. */
   constructor(input, list, find, add) {
     Object.assign(this, { input, list, find, add, items: [], at: -1 });
     input.addEventListener("input", () => this.later());
     input.addEventListener("focus", () => input.value.trim() && this.later());
     input.addEventListener("blur", () => this.close());
     input.addEventListener("keydown", (event) => this.key(event));
-    // The choice is made before the field loses the focus.
+    // Choose before the field loses the focus.
     list.addEventListener("pointerdown", (event) => event.preventDefault());
     list.addEventListener("click", (event) => {
       const option = event.target.closest("[role=option]");
@@ -47,7 +47,7 @@ export class Search {
     const options = items.map((item, at) =>
       el("li", { role: "option", id: `found-${at}`, "data-at": String(at), "aria-selected": "false" },
         label(item), el("span", { class: "quiet small" }, category(item))));
-    if (!items.length) options.push(el("li", { class: "quiet none" }, "Nothing is called that."));
+    if (!items.length) options.push(el("li", { class: "quiet none" }, "No item with this title."));
     this.list.replaceChildren(...options);
     this.list.hidden = false;
     this.input.setAttribute("aria-expanded", "true");
@@ -96,7 +96,7 @@ export class Search {
       this.mark();
     } else if (key === "Enter") {
       event.preventDefault();
-      // Whoever types and confirms at once means the first that is found.
+      // Enter right after typing chooses the first match.
       if (this.fresh || !this.input.value.trim()) this.choose(this.at);
       else this.hurried = true;
     } else if (key === "Escape") {

@@ -1,17 +1,17 @@
-// What is being tried: its default, its place in the address, and the request that it is.
+// The state of the page: its defaults, its form in the address, and its request.
 
 export const SECONDS = { second: 1, minute: 60, day: 86_400, week: 604_800 };
 export const SPACINGS = [
-  ["second", "a second apart"],
-  ["minute", "a minute apart"],
-  ["day", "a day apart"],
-  ["week", "a week apart"],
+  ["second", "a second"],
+  ["minute", "a minute"],
+  ["day", "a day"],
+  ["week", "a week"],
 ];
 export const EVENTS_MAX = 200;
-// A session without events: somebody who has just come. Each tab has its own, so that nobody can give it a history.
+// A session without events: a new visitor. Each tab has its own id, so that no one else can give it a history.
 const NOBODY = `playground-${[...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 
-/** Nothing chosen: the service decides. */
+/** The defaults: the service decides. */
 export function fresh(about) {
   return {
     history: [],
@@ -37,7 +37,7 @@ const PLAIN = [
   ["budget", "budget", Number], ["spacing", "spacing", String], ["scene", "scene", String],
 ];
 
-/** The part behind # that brings this state back. What is as by default is left out. */
+/** Returns the fragment (the part behind #) that restores this state. Defaults are left out. */
 export function toFragment(state, about) {
   const usual = fresh(about);
   const parts = new URLSearchParams();
@@ -50,7 +50,7 @@ export function toFragment(state, about) {
   return parts.toString();
 }
 
-/** The state of a fragment; what it does not say, or says wrongly, is as by default. Null where it says nothing. */
+/** Returns the state of a fragment, null if it is empty. Missing and bad values get their defaults. */
 export function fromFragment(fragment, about) {
   const parts = new URLSearchParams(fragment.replace(/^#/, ""));
   if (![...parts.keys()].length) return null;
@@ -83,7 +83,7 @@ export function fromFragment(fragment, about) {
   return state;
 }
 
-/** The history as inline events, the last of them now. */
+/** The history as inline events; the last one happens now. */
 export function events(state, now = Date.now()) {
   const step = SECONDS[state.spacing];
   const last = Math.floor(now / 1000);
@@ -93,7 +93,7 @@ export function events(state, now = Date.now()) {
   }));
 }
 
-/** The strategy's own parameters. */
+/** The parameters of the strategy. */
 export function decoding(state) {
   const { strategy } = state;
   if (strategy === "beam") return { strategy, beam_width: state.beam };
@@ -116,7 +116,7 @@ export function body(state, about, now = Date.now()) {
   return asked;
 }
 
-/** The same request for a shell. The key is named, not shown. */
+/** The same request for a shell. The key is a variable, not its value. */
 export function curl(asked, origin, needsKey) {
   const json = JSON.stringify(asked).replaceAll("'", "'\\''");
   const key = needsKey ? " \\\n  -H \"X-API-Key: $GPT4REC_API_KEY\"" : "";

@@ -1,8 +1,8 @@
-// How things are called on the page.
+// The names and formats of the page.
 
 import { el } from "/assets/base.js";
 
-/** A title as it is spoken: "Godfather, The (1972)" is filed under G. */
+/** Moves an article to the front: "Godfather, The (1972)" is filed under G. */
 export function spoken(title) {
   return title.replace(/^(.+), (The|A|An|Der|Die|Das|Le|La|Les|L'|Il|El)( \([^()]*\))?$/u, (_, name, article, rest) =>
     `${article}${article.endsWith("'") ? "" : " "}${name}${rest || ""}`);
@@ -10,13 +10,13 @@ export function spoken(title) {
 
 export const named = (item) => (item.title ? spoken(item.title) : item.item_id);
 
-/** The name as it stands in a row, its year set back. */
+/** The name as it appears in a row, with a muted year. */
 export function label(item) {
   const [, name, year] = named(item).match(/^(.*\S)\s*(\(\d{4}\))$/u) || [null, named(item), ""];
   return el("span", { class: "name" }, name, year ? el("span", { class: "year" }, ` ${year.slice(1, -1)}`) : null);
 }
 
-/** A score in at most five signs. */
+/** Formats a score in at most five characters. */
 export function figure(score) {
   const size = Math.abs(score);
   const shown = size >= 100 ? String(Math.round(size)) : size.toFixed(size < 0.095 ? 3 : 2);
@@ -29,26 +29,26 @@ export const percent = (share) => `${share > 0 && share < 0.005 ? "<1" : Math.ro
 
 export const ms = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 
-export const STRATEGIES = { "": "as the segment says", greedy: "greedy", beam: "beam", top_p: "top-p", temperature: "temperature" };
+export const STRATEGIES = { "": "as in the segment", greedy: "greedy", beam: "beam", top_p: "top-p", temperature: "temperature" };
 
 export const RUNGS = [
-  ["full", "full", "the model, searched as asked"],
-  ["narrow", "narrow", "the model, searched narrowly"],
+  ["full", "full", "the full model with the requested decoding"],
+  ["narrow", "narrow", "the model with a narrow search"],
   ["item_cf", "item-CF", "neighbours of the history, without the model"],
-  ["popular", "popular", "what everybody likes"],
+  ["popular", "popular", "the most popular items"],
 ];
 
 const REASONS = {
   forced: "an operator has forced the fallback",
-  breaker_open: "the model fails too often, so its breaker is open",
-  latency_budget: "the model has been late too often",
-  error_budget: "the model has failed too often",
-  overload: "there is more to do than fits the budget",
-  deadline: "the model does not fit the budget",
+  breaker_open: "the model failed too often and its breaker is open",
+  latency_budget: "the model was late too often",
+  error_budget: "the model failed too often",
+  overload: "too many requests are waiting",
+  deadline: "the model would exceed the budget",
   model_error: "the model failed",
   state_unavailable: "the stored history cannot be read",
   state_stale: "the history cannot be encoded in time",
-  not_enough_items: "no more items are allowed",
+  not_enough_items: "too few items are allowed",
 };
 
 export const reason = (name) => REASONS[name] || name;

@@ -1,4 +1,4 @@
-// The playground: a history and a few choices in, a list out, again with every click.
+// The playground: from a history and a few choices to a list, updated with every click.
 
 import { Refusal, ask, el, keeper, text } from "/assets/base.js";
 import { Controls } from "/assets/playground-controls.js";
@@ -8,7 +8,7 @@ import { Search } from "/assets/playground-search.js";
 import { EVENTS_MAX, body, curl, events, fresh, fromFragment, toFragment } from "/assets/playground-state.js";
 import { RUNGS, STRATEGIES, ms, named, percent, reason } from "/assets/playground-text.js";
 
-const PAUSE_MS = 70; // a slider that is drawn asks once, not at every step
+const PAUSE_MS = 70; // a dragged slider sends one request, not one for each step
 const FIRST_SAMPLE = 4;
 const NEAREST = 12;
 
@@ -30,7 +30,7 @@ function learn(found) {
 
 const known = (id) => items.get(id) || { item_id: id, title: null, category: [] };
 
-/** Fetches what is not known yet of these items. */
+/** Fetches the titles and categories of items that are not known yet. */
 async function meet(ids, signal) {
   const strange = [...new Set(ids.filter((id) => !items.get(id)?.category))];
   if (!strange.length) return false;
@@ -43,7 +43,7 @@ function say(message) {
   text(at("said"), message);
 }
 
-// -- what is tried
+// -- the request
 
 function change(part, said) {
   state = { ...state, ...part };
@@ -74,7 +74,7 @@ async function surprise(seed) {
   change({ history: found.map((item) => item.item_id) }, `a history of ${found.length}`);
 }
 
-// -- what comes of it
+// -- the answer
 
 function later() {
   document.body.dataset.asking = "true";
@@ -125,24 +125,24 @@ function show(answer) {
   list.show(answer, known);
   const first = answer.items[0];
   say(`${answer.items.length} items by ${answer.source} in ${ms(answer.latency_ms)}${first ? `, first ${named(known(first.item_id))}` : ""}`);
-  if (!answer.items.length) at("items").replaceChildren(el("li", { class: "quiet none" }, "Nothing is left that is allowed."));
+  if (!answer.items.length) at("items").replaceChildren(el("li", { class: "quiet none" }, "No allowed items are left."));
 }
 
 /** The attention of each event, under the history. */
 async function explain(signal) {
   if (!state.history.length) return;
   if (!about.explains) {
-    text(at("why"), "This artefact cannot say which events mattered; exporting the model again adds it.");
+    text(at("why"), "This artefact cannot explain its lists; exporting the model again adds the explainer.");
     return;
   }
   try {
     const { weights, start } = await post("/playground/why", { events: events(state) }, signal);
     history.weigh(weights);
-    text(at("why"), `Bars: share of the model's attention, rolled out over its layers; the start of the history has ${percent(start)}.`);
+    text(at("why"), `Bars: the share of the model's attention, rolled out over its layers; the start of the history has ${percent(start)}.`);
   } catch (error) {
     if (error.name === "AbortError") return;
     history.weigh(null);
-    text(at("why"), "Why cannot be told just now.");
+    text(at("why"), "The explanation is not available right now.");
   }
 }
 
@@ -211,7 +211,7 @@ function wire() {
     change({ history: [] }, "the history is empty");
     search.input.focus();
   });
-  at("reset").addEventListener("click", () => change({ ...fresh(about), history: state.history }, "as the service decides"));
+  at("reset").addEventListener("click", () => change({ ...fresh(about), history: state.history }, "all choices are reset"));
   at("link").addEventListener("click", () => copy(at("link"), location.href));
   at("curl").addEventListener("click", () =>
     copy(at("curl"), curl(body(state, about), location.origin, Boolean(secret()))));
@@ -224,7 +224,7 @@ function wire() {
   });
 }
 
-/** What the address says; a sample where it says nothing. */
+/** Restores the state from the address, or starts with a sample. */
 async function restore() {
   const found = fromFragment(location.hash, about);
   state = found || fresh(about);

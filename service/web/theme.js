@@ -30,7 +30,7 @@
         try {
           localStorage.setItem(KEY, next);
         } catch {
-          // it holds for this page only
+          // the theme applies to this page only
         }
         show(next);
       });

@@ -93,7 +93,7 @@ def auto(service: Serve) -> Iterator[Serve]:
 def test_a_wrong_token_shows_nothing_and_a_right_one_stays_out_of_the_address(browser: Browser, service: Serve) -> None:
     with opened(browser, address(service), faults=REFUSED) as page:
         log_in(page, "wrong")
-        says(page, "#login-fault", "no ops token of this service")
+        says(page, "#login-fault", "not an ops token of this service")
         assert page.locator("#board").is_hidden()
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
@@ -143,10 +143,10 @@ def test_redis_away_is_shown_and_the_switch_works_and_says_that_it_holds_here_on
         says(page, "#mode-shared", "on every replica")
         store.sigstop()
         try:
-            says(page, "#verdict", "Redis is away")
+            says(page, "#verdict", "Redis is unavailable")
             force(page, "Fallback", "no Redis")
             says(page, "#mode-shared", "here only")
-            says(page, "#verdict", "holds on this replica only")
+            says(page, "#verdict", "applies on this replica only")
             assert rung(auto) == "popular"
             assert recommend(auto, user_id="nobody")["reason"] == "forced"
         finally:
