@@ -88,11 +88,12 @@ def _endpoints() -> Iterable[Sequence[str]]:
 
 
 def _metrics() -> Iterable[Sequence[str]]:
-    for value in vars(Metrics()).values():
+    metrics = Metrics()
+    for value in vars(metrics).values():
         if isinstance(value, MetricWrapperBase):
             family = next(iter(value.describe()))
             name = family.name + ("_total" if family.type == "counter" else "")
-            labels = ", ".join(f"`{label}`" for label in value._labelnames)
+            labels = ", ".join(f"`{label}`" for label in metrics.label_names[family.name])
             yield f"`{name}`", family.type, labels, family.documentation
 
 

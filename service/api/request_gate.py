@@ -140,7 +140,7 @@ class RequestGate:
     def _record(self, scope: Scope, call: RequestContext, status: int) -> None:
         route = getattr(scope.get("route"), "path_format", _UNMATCHED)
         took = self._clock() - call.arrived
-        self._metrics.request_duration.labels(route, str(status), call.source).observe(took)
+        self._metrics.answered(route, status, call.source, took)
         self._log.info(
             "request",
             request_id=call.request_id,

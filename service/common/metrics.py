@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_left
+from collections import Counter as Totals
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -19,107 +23,173 @@ STAGE_BUCKETS = (
 )  # fmt: skip
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
+RECOMMEND = "/recommend"
 STAGES = ("state", "queue", "encode", "decode", "fallback", "serialize")
 ATTEMPTS = ("ok", "late", "failed")
 BREAKER_STATES = ("closed", "open", "half_open")
 MODES = ("auto", "fallback", "model")
 
 
+@dataclass(frozen=True, slots=True)
+class MetricsSnapshot:
+    """Totals since the start of the process.
+
+    Attributes:
+        answers: Answers to /recommend, by (source, reason).
+        latency: Answers to /recommend with status 200, by source and latency bucket (`LATENCY_BUCKETS`, and one above).
+        late: Answers sent after their deadline.
+        failed: Answers to /recommend with a 5xx status.
+        events: Accepted events.
+        cache: Uses of histories and states, by `level:outcome`.
+    """
+
+    answers: Totals[tuple[str, str]]
+    latency: Mapping[str, Sequence[int]]
+    late: int
+    failed: int
+    events: int
+    cache: Totals[str]
+
+
 class Metrics:
     """All metrics of one process, on one registry."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = r = registry or CollectorRegistry()
-        self.request_duration = Histogram(
+        self.registry = registry or CollectorRegistry()
+        self.label_names: dict[str, tuple[str, ...]] = {}
+        """The labels of each family, by its name."""
+        self.request_duration = self._histogram(
             "gpt4rec_request_duration_seconds",
             "Time from the arrival of a request to its last byte, whatever its outcome.",
-            ["route", "status", "source"],
+            "route",
+            "status",
+            "source",
             buckets=LATENCY_BUCKETS,
-            registry=r,
         )
-        self.deadline_missed = Counter(
-            "gpt4rec_deadline_missed",
-            "Answers sent after their deadline, by rung.",
-            ["rung"],
-            registry=r,
+        self.deadline_missed = self._counter(
+            "gpt4rec_deadline_missed", "Answers sent after their deadline, by rung.", "rung"
         )
-        self.loop_lag = Gauge(
-            "gpt4rec_event_loop_lag_seconds", "How late the event loop ran its last timer.", registry=r
-        )
-        self.recommendations = Counter(
+        self.loop_lag = self._gauge("gpt4rec_event_loop_lag_seconds", "How late the event loop ran its last timer.")
+        self.recommendations = self._counter(
             "gpt4rec_recommendations",
             "Answers of /recommend; the reason is empty for an answer that is not degraded.",
-            ["source", "reason", "segment", "strategy"],
-            registry=r,
+            "source",
+            "reason",
+            "segment",
+            "strategy",
         )
-        self.stage_duration = Histogram(
+        self.stage_duration = self._histogram(
             "gpt4rec_stage_duration_seconds",
             "Time spent in one stage, failures included: " + ", ".join(STAGES) + ".",
-            ["stage"],
+            "stage",
             buckets=STAGE_BUCKETS,
-            registry=r,
         )
-        self.batch_size = Histogram(
-            "gpt4rec_batch_size", "Rows of one graph run.", ["graph"], buckets=BATCH_BUCKETS, registry=r
+        self.batch_size = self._histogram(
+            "gpt4rec_batch_size", "Rows of one graph run.", "graph", buckets=BATCH_BUCKETS
         )
-        self.queue_depth = Gauge("gpt4rec_queue_depth", "Jobs waiting for the engine.", registry=r)
-        self.inflight = Gauge("gpt4rec_inflight", "Requests in progress.", registry=r)
-        self.breaker_state = Gauge(
-            "gpt4rec_breaker_state", "1 for the present state of the breaker.", ["state"], registry=r
-        )
-        self.fallback_mode = Gauge("gpt4rec_fallback_mode", "1 for the mode in force.", ["mode"], registry=r)
-        self.events = Counter(
+        self.queue_depth = self._gauge("gpt4rec_queue_depth", "Jobs waiting for the engine.")
+        self.inflight = self._gauge("gpt4rec_inflight", "Requests in progress.")
+        self.breaker_state = self._gauge("gpt4rec_breaker_state", "1 for the present state of the breaker.", "state")
+        self.fallback_mode = self._gauge("gpt4rec_fallback_mode", "1 for the mode in force.", "mode")
+        self.events = self._counter(
             "gpt4rec_events",
             "Events by outcome: accepted, duplicate, failed; rejected counts whole batches.",
-            ["outcome"],
-            registry=r,
+            "outcome",
         )
-        self.rate_checks = Counter(
+        self.rate_checks = self._counter(
             "gpt4rec_rate_checks",
             "Rate checks of API keys, counted in Redis (shared) or, while it is unavailable, by this process (own): "
             "allowed, refused.",
-            ["where", "outcome"],
-            registry=r,
+            "where",
+            "outcome",
         )
-        self.model_attempts = Counter(
+        self.model_attempts = self._counter(
             "gpt4rec_model_attempts",
             "Finished model attempts: ok, late (no answer before the deadline), failed.",
-            ["outcome"],
-            registry=r,
+            "outcome",
         )
-        self.state_cache = Counter(
+        self.state_cache = self._counter(
             "gpt4rec_state_cache",
             "Lookups of histories in the process (level memory: hit, stale, miss) and uses of encoder states (level "
             "state: hit, extended, rebuilt, stored, lost, dropped).",
-            ["level", "outcome"],
-            registry=r,
+            "level",
+            "outcome",
         )
-        self.redis_errors = Counter(
-            "gpt4rec_redis_errors", "Redis commands that failed or timed out.", ["operation"], registry=r
+        self.redis_errors = self._counter(
+            "gpt4rec_redis_errors", "Redis commands that failed or timed out.", "operation"
         )
-        self.model_info = Gauge("gpt4rec_model_info", "1 for the model in service.", ["version"], registry=r)
-        self.model_reload = Counter(
+        self.model_info = self._gauge("gpt4rec_model_info", "1 for the model in service.", "version")
+        self.model_reload = self._counter(
             "gpt4rec_model_reload",
             "Switches of the model, by outcome: activated, refused (the new model failed; the old one stays), "
             "missing (an operator chose it, but it is not on the disk of this replica).",
-            ["outcome"],
-            registry=r,
+            "outcome",
         )
-        self.burn_rate = Gauge(
+        self.burn_rate = self._gauge(
             "gpt4rec_error_budget_burn_rate",
             "How many times faster than allowed an error budget is used, over 1m, 5m, 1h: late model attempts "
             "(latency), failed ones (errors), answers from below the model (served).",
-            ["objective", "window"],
-            registry=r,
+            "objective",
+            "window",
         )
 
         # Looking a child up by its labels takes longer than updating it.
         self._stages = {name: self.stage_duration.labels(name) for name in STAGES}
         self._attempts = {name: self.model_attempts.labels(name) for name in ATTEMPTS}
+        self._requests: dict[tuple[str, int, str], Histogram] = {}
+        # Counts of /recommend beside the histogram: collecting that makes a thousand objects, which takes milliseconds.
+        self._latency: dict[str, list[int]] = {}
+        self._failed = 0
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        self.label_names[name] = labels
+        return Counter(name, meaning, labels, registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        self.label_names[name] = labels
+        return Gauge(name, meaning, labels, registry=self.registry)
+
+    def _histogram(self, name: str, meaning: str, *labels: str, buckets: Sequence[float]) -> Histogram:
+        self.label_names[name] = labels
+        return Histogram(name, meaning, labels, buckets=buckets, registry=self.registry)
 
     def render(self) -> bytes:
         """Returns the metrics in the text exposition format."""
         return generate_latest(self.registry)
+
+    def snapshot(self) -> MetricsSnapshot:
+        """Returns what was counted so far, for the console. Cheap enough to be called every second."""
+        answers: Totals[tuple[str, str]] = Totals()
+        for labels, count in _counts(self.recommendations):
+            answers[labels["source"], labels["reason"]] += count
+        return MetricsSnapshot(
+            answers=answers,
+            latency={source: tuple(counts) for source, counts in self._latency.items()},
+            late=sum(count for _, count in _counts(self.deadline_missed)),
+            failed=self._failed,
+            events=sum(count for labels, count in _counts(self.events) if labels["outcome"] == "accepted"),
+            cache=Totals({f"{labels['level']}:{labels['outcome']}": n for labels, n in _counts(self.state_cache)}),
+        )
+
+    def answered(self, route: str, status: int, source: str, seconds: float) -> None:
+        """Counts an answered request.
+
+        Args:
+            route: The path of its route, with placeholders.
+            status: The HTTP status of the answer.
+            source: What made the list: gpt4rec, item_cf or popular; empty for other routes.
+            seconds: From its arrival to the last byte of the answer.
+        """
+        child = self._requests.get((route, status, source))
+        if child is None:
+            child = self._requests[route, status, source] = self.request_duration.labels(route, str(status), source)
+        child.observe(seconds)
+        if route == RECOMMEND and status == HTTPStatus.OK:
+            if source not in self._latency:
+                self._latency[source] = [0] * (len(LATENCY_BUCKETS) + 1)
+            self._latency[source][bisect_left(LATENCY_BUCKETS, seconds)] += 1
+        elif route == RECOMMEND and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._failed += 1
 
     def attempted(self, outcome: str) -> None:
         """Counts a model attempt that ended; outcomes other than `ATTEMPTS` are not counted.
@@ -142,6 +212,20 @@ class Metrics:
         """Sets a gauge to 1 for the label `present`, and to 0 for the other names."""
         for name in names:
             gauge.labels(name).set(1.0 if name == present else 0.0)
+
+
+def value_of(metric: Counter | Gauge, *labels: str) -> float:
+    """Returns the present value of a counter or gauge, or of its child with these labels."""
+    child = metric.labels(*labels) if labels else metric
+    return next(iter(child.collect())).samples[0].value
+
+
+def _counts(counter: Counter) -> Iterator[tuple[Mapping[str, str], int]]:
+    """Yields the labels and the count of each child."""
+    for family in counter.collect():
+        for sample in family.samples:
+            if sample.name.endswith("_total"):
+                yield sample.labels, int(sample.value)
 
 
 async def watch_loop_lag(metrics: Metrics, interval_s: float, tell: Callable[[float], None]) -> None:

@@ -20,7 +20,7 @@ from fastapi.responses import StreamingResponse
 from service.access.keys import Access
 from service.common.deadline import Clock
 from service.common.errors import ServiceError, TooManyStreams
-from service.common.metrics import Metrics
+from service.common.metrics import Metrics, value_of
 from service.common.process_state import ProcessState
 from service.common.settings import Settings
 from service.common.single_flight import SingleFlight
@@ -109,8 +109,8 @@ class Console:
             "redis": self._mode.in_sync,
             "mode": self._mode.current(),
             "queue": model.encoder.depth + model.decoder.depth,
-            "inflight": int(self._metrics.inflight._value.get()),
-            "loop_lag_ms": round(self._metrics.loop_lag._value.get() * 1000.0, 2),
+            "inflight": int(value_of(self._metrics.inflight)),
+            "loop_lag_ms": round(value_of(self._metrics.loop_lag) * 1000.0, 2),
             "model_version": model.version,
             "engine": model.healthy,
             "uptime_s": round(time.monotonic() - self._began, 1),

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from service.common.metrics import LATENCY_BUCKETS, Metrics
+from service.common.metrics import LATENCY_BUCKETS, Metrics, MetricsSnapshot
 
 # Seconds that are kept, and the window of the present figures.
 KEPT_S, RECENT_S = 600, 60
-ROUTE = "/recommend"
 MODEL = "gpt4rec"
 QUANTILES = {"p50_ms": 0.50, "p95_ms": 0.95, "p99_ms": 0.99}
 _SLOTS = len(LATENCY_BUCKETS) + 1
@@ -91,7 +90,7 @@ class RecentTraffic:
         self._metrics = metrics
         self._clock = clock
         self._seconds: deque[Second] = deque(maxlen=KEPT_S)
-        self._before = self._totals()
+        self._before = metrics.snapshot()
 
     async def run(self) -> None:
         """Notes each second as it ends, until cancelled."""
@@ -102,7 +101,7 @@ class RecentTraffic:
     def note(self) -> None:
         """Notes what happened since the last note, as the second that just ended or ends now."""
         t = int(self._clock() - 0.5)
-        now, before = self._totals(), self._before
+        now, before = self._metrics.snapshot(), self._before
         self._before = now
         second = _difference(t, now, before)
         if self._seconds and self._seconds[-1].t >= t:  # the clock was set back, or the timer came early
@@ -114,50 +113,13 @@ class RecentTraffic:
         """Returns the seconds after `since` (epoch seconds), oldest first."""
         return [second for second in self._seconds if second.t > since]
 
-    def _totals(self) -> _Totals:
-        """Everything counted so far. What the metrics hold is read as it lies there: their own collecting makes a
-        thousand objects, and would hold the answers up."""
-        m = self._metrics
-        latency: dict[str, list[int]] = {}
-        failed = 0
-        for (route, status, source), child in _children(m.request_duration):
-            if route != ROUTE:
-                continue
-            counts = [int(bucket.get()) for bucket in child._buckets]
-            if status == "200":
-                known = latency.setdefault(source, [0] * _SLOTS)
-                latency[source] = [one + other for one, other in zip(known, counts, strict=True)]
-            elif status.startswith("5"):
-                failed += sum(counts)
-        answers: Counter[tuple[str, str]] = Counter()
-        for (source, reason, _, _), child in _children(m.recommendations):
-            answers[source, reason] += int(child._value.get())
-        cache = Counter({":".join(labels): int(child._value.get()) for labels, child in _children(m.state_cache)})
-        late = sum(int(child._value.get()) for _, child in _children(m.deadline_missed))
-        events = sum(int(child._value.get()) for labels, child in _children(m.events) if labels == ("accepted",))
-        return _Totals(answers, latency, late, failed, events, cache)
 
-
-@dataclass(frozen=True, slots=True)
-class _Totals:
-    answers: Counter[tuple[str, str]]
-    latency: dict[str, list[int]]
-    late: int
-    failed: int
-    events: int
-    cache: Counter[str]
-
-
-def _children(family: Any) -> list[tuple[tuple[str, ...], Any]]:
-    return list(family._metrics.items())
-
-
-def _difference(t: int, now: _Totals, before: _Totals) -> Second:
+def _difference(t: int, now: MetricsSnapshot, before: MetricsSnapshot) -> Second:
     latency: dict[str, Buckets] = {}
     for source, counts in now.latency.items():
         known = before.latency.get(source) or [0] * _SLOTS
-        if found := {place: n - k for place, (n, k) in enumerate(zip(counts, known, strict=True)) if n > k}:
-            latency[source] = found
+        if buckets := {place: n - k for place, (n, k) in enumerate(zip(counts, known, strict=True)) if n > k}:
+            latency[source] = buckets
     return Second(
         t,
         now.answers - before.answers,
@@ -254,10 +216,10 @@ def traffic(seconds: Sequence[Second], window_s: int = RECENT_S) -> dict[str, An
 
 
 def _all_buckets(second: Second) -> Buckets:
-    found: Counter[int] = Counter()
+    total: Counter[int] = Counter()
     for buckets in second.latency.values():
-        found.update(buckets)
-    return dict(found)
+        total.update(buckets)
+    return dict(total)
 
 
 def _mixes(second: Second) -> dict[str, dict[str, int]]:

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from service.access.keys import Keys
 from service.common.errors import TooManyStreams
+from service.common.metrics import value_of
 from service.ops.console import STREAMS_MAX, EventStream
 from service.store.health import RedisCheck
 from tests.support.aio import asynchronous
@@ -46,7 +47,7 @@ async def test_a_stream_ends_with_its_token_and_with_the_process_and_there_are_o
     async with serving(operator=True) as service:
         runtime = service.runtime
         console, held = runtime.console, []
-        inflight = runtime.metrics.inflight._value.get()
+        inflight = value_of(runtime.metrics.inflight)
         for _ in range(STREAMS_MAX):
             console.admit()
             held.append(console.stream("127.0.0.1", "test-token"))
@@ -54,7 +55,7 @@ async def test_a_stream_ends_with_its_token_and_with_the_process_and_there_are_o
         with pytest.raises(TooManyStreams):
             console.admit()
         assert (await service.client.get("/ops/stream")).status_code == 503
-        assert runtime.metrics.inflight._value.get() == inflight - STREAMS_MAX
+        assert value_of(runtime.metrics.inflight) == inflight - STREAMS_MAX
         tokens, runtime.access.ops_tokens = runtime.access.ops_tokens, OTHERS
         assert b'"unauthorized"' in await anext(held[0])
         with pytest.raises(StopAsyncIteration):
@@ -69,7 +70,7 @@ async def test_a_stream_ends_with_its_token_and_with_the_process_and_there_are_o
                 await anext(stream)
         for _ in range(STREAMS_MAX):
             console.release()
-        assert (console.streams, runtime.metrics.inflight._value.get()) == (0, inflight)
+        assert (console.streams, value_of(runtime.metrics.inflight)) == (0, inflight)
 
 
 @asynchronous

@@ -13,6 +13,7 @@ import orjson
 import pytest
 import yaml
 
+from service.common.metrics import value_of
 from service.engine.engine import Engine
 from service.guard.guard import Outcome
 from service.schemas.responses import ModelsAnswer, PoliciesAnswer
@@ -169,10 +170,10 @@ async def test_histories_in_use_are_encoded_for_the_new_model_before_it_is_serve
             await service.recommend(user_id=user)
         await activate(service, new.name)
         count = service.runtime.metrics.state_cache
-        hits = count.labels("state", "hit")._value.get()
+        hits = value_of(count, "state", "hit")
         answer = await service.recommend(user_id="kept", seed=1)
         assert (answer["model_version"], answer["rung"]) == (new.name, "full")
-        assert count.labels("state", "hit")._value.get() == hits + 1
+        assert value_of(count, "state", "hit") == hits + 1
         await service.settled()
         service.runtime.states.cache.clear()
         assert (await service.recommend(user_id="kept", seed=1))["items"] == answer["items"]

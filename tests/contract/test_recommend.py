@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from service.common.metrics import value_of
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.jobs import decode_key, encode_key
@@ -326,7 +327,7 @@ async def test_a_request_that_arrives_too_late_is_still_answered() -> None:
         answer = await service.client.post(
             "/recommend", json={"events": [{"item_id": "3"}]}, headers={"X-Request-Start": start}
         )
-        missed = service.runtime.metrics.deadline_missed.labels("popular")._value.get()
+        missed = value_of(service.runtime.metrics.deadline_missed, "popular")
     assert answer.status_code == 200
     assert (answer.json()["source"], answer.json()["reason"]) == ("popular", "deadline")
     assert missed == 1

@@ -14,6 +14,7 @@ import pytest
 import structlog
 
 from service.common import logs
+from service.common.metrics import value_of
 from service.history.ingest import Ingest
 from service.schemas.responses import (
     AuditAnswer,
@@ -349,7 +350,7 @@ async def test_one_client_may_send_many_requests_at_once(shared_valkey: Valkey) 
         await service.post_events("u1", "1", "2")
         answers = await asyncio.gather(*(service.recommend(user_id="u1") for _ in range(50)))
         assert {answer["rung"] for answer in answers} == {"full"}
-        inflight = service.runtime.metrics.inflight._value.get()
+        inflight = value_of(service.runtime.metrics.inflight)
     assert inflight == 0
     assert isinstance(service.client, httpx.AsyncClient)
 

@@ -10,6 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.common.metrics import value_of
 from service.history import state_blob
 from service.history.profile import extended
 from service.history.profile_cache import ProfileCache
@@ -81,7 +82,7 @@ async def test_requests_for_one_user_share_one_encoding(shared_valkey: Valkey) -
         asking = [asyncio.ensure_future(service.recommend(user_id="u1")) for _ in range(8)]
 
         async def all_wait() -> bool:
-            return bool(service.runtime.metrics.inflight._value.get() == 8)
+            return bool(value_of(service.runtime.metrics.inflight) == 8)
 
         await eventually(all_wait, within_s=10.0)
         service.engine.encode_go.set()

@@ -55,7 +55,7 @@ def test_every_metric_and_label_named_in_a_rule_is_one_of_the_service() -> None:
     families = {
         family.name + ("_total" if family.type == "counter" else ""): family for family in Metrics().registry.collect()
     }
-    labels = {metric._name: metric._labelnames for metric in vars(Metrics()).values() if hasattr(metric, "_labelnames")}
+    labels = Metrics().label_names
     values = {"outcome": (*ATTEMPTS, "accepted", "failed"), "mode": MODES, "state": BREAKER_STATES}
     named = 0
     for rule in ALL:

@@ -15,7 +15,7 @@ from tests.support.clock import FakeClock
 
 
 def answered(metrics: Metrics, seconds: float, source: str = "gpt4rec", reason: str = "", status: str = "200") -> None:
-    metrics.request_duration.labels("/recommend", status, source).observe(seconds)
+    metrics.answered("/recommend", int(status), source, seconds)
     metrics.recommendations.labels(source, reason, "active", "beam").inc()
 
 
@@ -28,7 +28,7 @@ def test_a_second_holds_what_was_counted_in_it_and_nothing_of_before() -> None:
     metrics.deadline_missed.labels("popular").inc()
     metrics.events.labels("accepted").inc(3)
     metrics.events.labels("duplicate").inc()
-    metrics.request_duration.labels("/healthz", "200", "").observe(9.0)
+    metrics.answered("/healthz", 200, "", 9.0)
     clock.advance(1.0)
     live.note()
     clock.advance(1.0)
