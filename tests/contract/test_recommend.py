@@ -25,12 +25,9 @@ from service.store.store import Store, StoreSettings
 from tests.support.aio import asynchronous, eventually
 from tests.support.artifacts import write_artifact
 from tests.support.fakes import CATEGORIES, N_ITEMS, FakeEngine
+from tests.support.processes import ids
 from tests.support.serving import Service, serving
 from tests.support.valkey import Valkey
-
-
-def ids(answer: dict[str, Any]) -> list[str]:
-    return [item["item_id"] for item in answer["items"]]
 
 
 @asynchronous
