@@ -16,14 +16,13 @@ from pydantic import SecretStr
 
 from service.common import logs
 from service.common.errors import SettingsError
+from service.common.watched_file import WatchedFile
 
 log = logs.get(__name__)
 
 LOOK_EVERY_S = 1.0
 # Room for thousands of entries; a wrong path must not fill the memory.
 _MOST_BYTES = 1 << 20
-
-_Identity = tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -41,34 +40,38 @@ class SecretFile:
     path: Path
     apply: Callable[[SecretStr], None]
     empty_allowed: bool
-    _applied: _Identity | None = field(default=None, init=False)
+    _watched: WatchedFile = field(init=False)
+    _applied_once: bool = field(default=False, init=False)
     _cause: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        self._watched = WatchedFile(self.path)
 
     def look(self) -> None:
         """Applies the file if it has changed since it was last applied.
 
         A refused file is tried again every time: the cause may be another file, or permissions mended in the meantime.
         """
+        if not self._watched.changed():
+            return
         try:
-            stat = self.path.stat()
-            identity = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-            if identity == self._applied:
-                return
             text = self._read()
             if not text and not self.empty_allowed:
                 raise SettingsError(f"{self.setting}: the file is empty")
             self.apply(SecretStr(text))
-        except (OSError, SettingsError) as error:
-            self._refused(str(error) if isinstance(error, SettingsError) else type(error).__name__)
+        except SettingsError as error:
+            self._refused(str(error))
             return
-        if self._applied is not None or self._cause:
+        if self._applied_once or self._cause:
             log.info("secrets_changed", setting=self.setting)
-        self._applied, self._cause = identity, ""
+        self._watched.accept()
+        self._applied_once, self._cause = True, ""
 
     def _refused(self, cause: str) -> None:
         if cause != self._cause:
             log.error("secrets_refused", setting=self.setting, cause=cause)
-        self._applied, self._cause = None, cause
+        self._watched.forget()
+        self._cause = cause
 
     def _read(self) -> str:
         try:

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from service.artifact.catalogue import Catalogue, CatalogueItem
+from service.common.watched_file import WatchedFile
 
 _ID_MAX = 128
 _TEXT_MAX = 4096
@@ -138,29 +139,27 @@ def _new_item(row: Mapping[str, Any], exported: Catalogue) -> NewItem:
 
 
 class UpdatesFile:
-    """Follows the file by its size and time of change."""
+    """Reads the file whenever it has changed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stamp: tuple[int, int, int] | None = None
+        self._watched = WatchedFile(path)
 
     def changed(self) -> bytes | None:
-        """The content, where it is another than at the last call; None too where there is no file.
+        """Returns the content if it has changed since the last call; None if not, or if there is no file.
 
-        Raises OSError where it cannot be read; the next call tries again.
+        Raises:
+            OSError: the file cannot be read. The next call tries again.
         """
+        if not self._watched.changed():
+            return None
         try:
-            stat = self.path.stat()
+            content = self.path.read_bytes()
         except FileNotFoundError:
             return None
-        stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        if stamp == self._stamp:
-            return None
-        # The stamp is older than the content: what is written in between is read again.
-        content = self.path.read_bytes()
-        self._stamp = stamp
+        self._watched.accept()
         return content
 
     def forget(self) -> None:
-        """The content could not be used: it is given again at the next call."""
-        self._stamp = None
+        """The content could not be used: the next call returns it again."""
+        self._watched.forget()

@@ -8,6 +8,7 @@ from typing import Any
 
 from service.common import logs
 from service.common.errors import PolicyError
+from service.common.watched_file import WatchedFile
 from service.coordination.shared_choice import SharedChoice
 from service.policies import policies
 from service.policies.policies import Policies, PolicyBook
@@ -28,8 +29,10 @@ class PolicyKeeper:
     def __init__(self, book: PolicyBook, path: Path, shared: SharedChoice) -> None:
         self._book, self._path, self._shared = book, path, shared
         self._file = book.current
-        self.stamp = _stamp(path)
-        """Of the file as it was read last, whatever came of it."""
+        self.watched = WatchedFile(path)
+        """The file; the version in use is the one that was read last, whatever came of it."""
+        self.watched.changed()
+        self.watched.accept()
         shared.subscribe(self._take_over)
         self._take_over()
 
@@ -59,10 +62,9 @@ class PolicyKeeper:
         """Follows the file until cancelled. A file that is not valid is logged, and the last valid one is kept."""
         while True:
             await asyncio.sleep(poll_s)
-            stamp = await asyncio.to_thread(_stamp, self._path)
-            if stamp == self.stamp:
+            if not await asyncio.to_thread(self.watched.changed):
                 continue
-            self.stamp = stamp
+            self.watched.accept()
             try:
                 self._file = await asyncio.to_thread(policies.load, self._path)
             except PolicyError as error:
@@ -81,12 +83,3 @@ def _parsed(fields: dict[str, Any]) -> Policies | None:
         return None if body is None else policies.parse(body)
     except PolicyError:
         return None
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Changes with the file, also where it is replaced behind a link."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
