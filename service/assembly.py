@@ -53,7 +53,8 @@ from service.policies.policy_keeper import PolicyKeeper
 from service.recommend.recommender import Recommender
 from service.store.embedded_valkey import EmbeddedValkey
 from service.store.health import RedisCheck
-from service.store.store import Store, StoreSettings
+from service.store.store import Store
+from service.store.store_settings import StoreSettings
 
 _EMBEDDED = "embedded"
 

@@ -106,7 +106,7 @@ class Keys:
         for position, text_of_entry in enumerate(entries, start=1):
             secret_digest, caller = _parsed(text_of_entry, f"{setting}: entry {position}", rights=rights)
             if secret_digest in digests:
-                raise SettingsError(f"{setting}: entry {position} repeats the secret of an earlier entry; remove one")
+                raise SettingsError(f"{setting}: entry {position} repeats a secret of an earlier entry; remove one")
             digests[secret_digest] = caller
         return cls(digests)
 
@@ -118,7 +118,7 @@ def _parsed(text: str, where: str, *, rights: bool) -> tuple[bytes, Caller]:
     allowed: tuple[list[str], ...] = ([], [_USERS]) if rights else ([],)
     if not _NAME.fullmatch(name) or not secret or right not in allowed:
         ending = ", with :users after it for that right" if rights else ""
-        raise SettingsError(f"{where} is malformed: write name:secret or name:sha256:digest{ending}")
+        raise SettingsError(f"{where} is malformed: write NAME:SECRET or NAME:sha256:DIGEST{ending}")
     if not hashed:
         return digest(secret), Caller(name, bool(right))
     if not _DIGEST.fullmatch(secret):

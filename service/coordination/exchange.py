@@ -18,7 +18,7 @@ _RETRY_SHARE = 0.25
 class ChangesStore(Protocol):
     """The part of `service.store.store.Store` that the exchanges need."""
 
-    def mode_changes(self) -> AsyncGenerator[bytes, None]:
+    def shared_changes(self) -> AsyncGenerator[bytes, None]:
         """Yields a message after every published change; may miss some. Raises StoreUnavailable."""
         ...
 
@@ -75,7 +75,7 @@ class Exchange:
     async def _listen(self) -> None:
         while True:
             with contextlib.suppress(StoreUnavailable):
-                async with contextlib.aclosing(self._store.mode_changes()) as changes:
+                async with contextlib.aclosing(self._store.shared_changes()) as changes:
                     async for _ in changes:
                         self._changed.set()
             await asyncio.sleep(self._poll_s)

@@ -188,7 +188,7 @@ class RedisLink:
                     elif message["type"] == "subscribe":
                         yield b""
                 elif loop.time() - received > _SILENT_S:
-                    raise StoreUnavailable(f"SUBSCRIBE: no message and no reply to PING in {_SILENT_S:.0f} s")
+                    raise StoreUnavailable(f"SUBSCRIBE: no sign of life in {_SILENT_S:.0f} s")
                 elif loop.time() - max(received, pinged) > _SILENT_S / 3:
                     await pubsub.ping()
                     pinged = loop.time()

@@ -66,17 +66,7 @@ class SharedValues:
             raise StoreUnavailable(f"the stored {name} is damaged")
         return now, stored
 
-    async def read_mode(self) -> tuple[float, StoredValue | None]:
-        """Reads the shared value `mode`."""
-        return await self.read_shared("mode")
-
-    async def write_mode(
-        self, version: int, changed_at_ms: int, body: bytes, *, audit: bytes = b""
-    ) -> tuple[float, StoredValue]:
-        """Writes the shared value `mode`."""
-        return await self.write_shared("mode", version, changed_at_ms, body, audit=audit)
-
-    def mode_changes(self) -> AsyncGenerator[bytes, None]:
+    def shared_changes(self) -> AsyncGenerator[bytes, None]:
         """Yields a message whenever a shared value changes. Messages can be lost, so poll as well."""
         return self._link.messages(self._channel)
 

@@ -21,7 +21,8 @@ from service.engine.jobs import decode_key, encode_key
 from service.guard.guard import Outcome
 from service.schemas.responses import RecommendAnswer
 from service.store.records import Subject
-from service.store.store import Store, StoreSettings
+from service.store.store import Store
+from service.store.store_settings import StoreSettings
 from tests.support.aio import asynchronous, eventually
 from tests.support.artifacts import write_artifact
 from tests.support.fakes import CATEGORIES, N_ITEMS, FakeEngine

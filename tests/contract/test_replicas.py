@@ -23,7 +23,8 @@ from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
 from service.history import state_blob
 from service.history.profile import Profile
 from service.store.records import Subject, UserRecord
-from service.store.store import Store, StoreSettings
+from service.store.store import Store
+from service.store.store_settings import StoreSettings
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.fakes import FakeEngine
 from tests.support.networks import random_network

@@ -15,7 +15,8 @@ from service.history import state_blob
 from service.history.profile import extended
 from service.history.profile_cache import ProfileCache
 from service.store.records import NewEvent, Subject, UserRecord
-from service.store.store import Store, StoreSettings
+from service.store.store import Store
+from service.store.store_settings import StoreSettings
 from tests.support.aio import asynchronous, eventually
 from tests.support.fakes import SHAPE, FakeEngine
 from tests.support.serving import Service, serving

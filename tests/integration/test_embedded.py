@@ -16,7 +16,8 @@ import pytest
 from service.common.errors import StartupError
 from service.store.embedded_valkey import EmbeddedValkey
 from service.store.records import NewEvent, Subject, UserRecord
-from service.store.store import Store, StoreSettings
+from service.store.store import Store
+from service.store.store_settings import StoreSettings
 
 U = Subject("user", "u")
 

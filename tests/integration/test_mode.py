@@ -18,7 +18,8 @@ from service.coordination.clock import SharedClock
 from service.coordination.exchange import Exchange
 from service.coordination.forced_mode import ForcedMode, Mode
 from service.guard.guard import ModeName
-from service.store.store import Durability, Store, StoreSettings
+from service.store.store import Store
+from service.store.store_settings import Durability, StoreSettings
 from tests.support.aio import asynchronous, eventually
 from tests.support.clock import FakeClock
 from tests.support.valkey import TcpValkey, Valkey
@@ -231,7 +232,7 @@ async def test_an_emptied_server_learns_the_mode_from_its_replicas(valkey: Valke
         await store._link.command("FLUSHALL", timeout_s=1)
 
         async def stored() -> bool:
-            return (await store.read_mode())[1] is not None
+            return (await store.read_shared("mode"))[1] is not None
 
         await eventually(stored, 5)
         assert one.current() == "fallback"
@@ -329,7 +330,7 @@ async def test_every_change_is_audited_with_who_when_and_why(valkey: Valkey) -> 
 async def test_a_damaged_stored_mode_is_ignored_and_can_be_replaced(valkey: Valkey) -> None:
     store = await Store.connect(StoreSettings(url=valkey.url))
     keeper = ModeKeeper(store)
-    await store.write_mode(5, 1, b'{"mode": "sideways"}')
+    await store.write_shared("mode", 5, 1, b'{"mode": "sideways"}')
     await keeper.refresh()
     assert keeper.current() == "auto"
     assert (await keeper.set("fallback", reason=None, actor="ops")).version == 6
@@ -391,7 +392,7 @@ async def test_connections_that_fall_silent_hide_no_change_for_more_than_a_secon
 async def test_a_subscription_that_fell_silent_is_made_anew(tmp_path: Path) -> None:
     with TcpValkey(tmp_path / "valkey") as server, proxy(server.port) as between:
         store = await Store.connect(StoreSettings(url=server.url.replace(str(server.port), str(between.port))))
-        changes = store.mode_changes()
+        changes = store.shared_changes()
         task = asyncio.ensure_future(anext(changes))
         await store.ping()
         between.silent = True

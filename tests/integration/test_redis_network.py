@@ -13,7 +13,8 @@ import pytest
 import uvloop
 
 from loadtests.harness.tcp_proxy import Proxy, proxy
-from service.store.store import Store, StoreSettings
+from service.store.store import Store
+from service.store.store_settings import StoreSettings
 from tests.support.aio import eventually
 from tests.support.artifacts import write_artifact
 from tests.support.processes import PATIENT, Serve, T, event, eventually_rung, history, items_of, post, recommend, serve

@@ -18,7 +18,8 @@ from service.common.errors import SettingsError
 from service.coordination.forced_mode import Mode
 from service.store.records import NewEvent, Subject
 from service.store.redis_client import client_for
-from service.store.store import Store, StoreSettings
+from service.store.store import Store
+from service.store.store_settings import StoreSettings
 from tests.support.aio import asynchronous, eventually
 
 T = 1_700_000_000_000
@@ -75,13 +76,13 @@ async def exercise(url: str) -> None:
     assert await store.merge(session, people[0]) == 1
     assert [e.item_id for e in (await store.read(people[0], "m")).events] == ["a", "b"]
     assert await store.erase(people[0]) == 4
-    changes = store.mode_changes()
+    changes = store.shared_changes()
     heard = asyncio.create_task(anext(changes))
 
     versions = itertools.count(1)
 
     async def change() -> bool:
-        await store.write_mode(next(versions), 1, Mode("fallback").body(), audit=b"{}")
+        await store.write_shared("mode", next(versions), 1, Mode("fallback").body(), audit=b"{}")
         return heard.done()
 
     await eventually(change, 10)

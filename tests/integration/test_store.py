@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from service.common.errors import SettingsError, StoreUnavailable
 from service.store import log_version, lua_scripts
 from service.store.records import NewEvent, Subject, UserRecord, parse_events
-from service.store.store import Store, StoreSettings
+from service.store.store import Store
+from service.store.store_settings import StoreSettings
 from tests.support.aio import asynchronous
 from tests.support.valkey import Valkey
 

@@ -12,7 +12,8 @@ import pytest
 
 from service.common.errors import StoreUnavailable
 from service.store.records import NewEvent, Subject
-from service.store.store import Store, StoreSettings
+from service.store.store import Store
+from service.store.store_settings import StoreSettings
 from tests.support.aio import asynchronous, eventually
 from tests.support.valkey import Valkey
 

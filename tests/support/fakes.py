@@ -16,7 +16,8 @@ from service.artifact.item_cf import ItemCF, Popularity
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.interface import RunObserver
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
-from service.store.store import Store, StoreSettings
+from service.store.store import Store
+from service.store.store_settings import StoreSettings
 
 N_ITEMS = 40
 CATEGORIES = ("Comedy", "Drama", "Sci-Fi", "War")
