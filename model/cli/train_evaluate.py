@@ -23,9 +23,9 @@ evaluate_app = typer.Typer(add_completion=False)
 def train_command(
     data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
     out: Annotated[Path, typer.Option(help="Run folder to create, or to resume.")],
-    config: Annotated[Path | None, typer.Option(help="YAML or JSON file of hyper-parameters.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML or JSON file of settings; see docs/training.md.")] = None,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="One hyper-parameter, key=value; may repeat.")
+        list[str] | None, typer.Option("--set", help="One setting of docs/training.md, key=value; may repeat.")
     ] = None,
     max_minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after this long.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,

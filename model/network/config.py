@@ -1,15 +1,63 @@
 """The shape of a network, as plain data.
 
-The fields that a user may override (`network.<field>` in a training configuration) carry their description as field
-metadata: `python -m model.training.reference` writes docs/training.md from it.
+Fields declared with `setting` can be set by a user, as `network.<field>` of a training configuration. The others follow
+from the data.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+import math
+from dataclasses import Field, asdict, dataclass, field
+from typing import Any, Literal, TypeVar
 
 StateDtype = Literal["float32", "float16", "int8"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is documented and checked of a field that a user may set.
+
+    `python -m model.training.reference` writes docs/training.md from it.
+
+    Attributes:
+        meaning: What the setting does.
+        change: When to change it.
+        least: Smallest allowed number.
+        most: Largest allowed number.
+        choices: Names that a text may have, where its type does not list them.
+    """
+
+    meaning: str
+    change: str
+    least: float = -math.inf
+    most: float = math.inf
+    choices: tuple[str, ...] = ()
+
+
+def setting(
+    default: T,
+    meaning: str,
+    change: str,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    choices: tuple[str, ...] = (),
+) -> T:
+    """Declares a dataclass field with its default, its description and its bounds; see `Setting`."""
+    metadata = {"setting": Setting(meaning, change, least, most, choices)}
+    made: Any = field(default=default, metadata=metadata)
+    if isinstance(default, dict):  # a new one for each instance
+        made = field(default_factory=default.copy, metadata=metadata)
+    declared: T = made
+    return declared
+
+
+def setting_of(declared: Field[Any]) -> Setting | None:
+    """Returns the `Setting` of a dataclass field; None where it was not declared with `setting`."""
+    found: Setting | None = declared.metadata.get("setting")
+    return found
 
 
 @dataclass(frozen=True)
@@ -22,17 +70,60 @@ class NetworkConfig:
     n_context_rows: int
     n_slots: int
     has_time: bool = True
-    d_model: int = 128
-    layers: int = 2
-    heads: int = 4
-    d_head: int = 32
-    d_ff: int = 256
-    d_context: int = 32
-    window: int = 50
-    dropout: float = 0.3
-    state_dtype: StateDtype = "float16"
+    d_model: int = setting(
+        128,
+        "Width of item embeddings, hidden states and queries.",
+        "More for large catalogues with many events; cost and artefact grow with it. Prefer another `size`.",
+        least=1,
+    )
+    layers: int = setting(
+        2,
+        "Layers of the encoder.",
+        "More for long histories. Each layer adds keys and values to the state in Redis.",
+        least=1,
+    )
+    heads: int = setting(4, "Query heads of the attention.", "Rarely; encoders that are recurrent ignore it.", least=1)
+    d_head: int = setting(
+        32,
+        "Width of an attention head; even, for rotary positions.",
+        "Less for a smaller state: `gpt4rec` stores one key and one value of this width for each event and layer.",
+        least=2,
+    )
+    d_ff: int = setting(
+        256, "Width of the feed-forward layers.", "With `network.d_model`; twice to four times as much.", least=1
+    )
+    d_context: int = setting(
+        32,
+        "Width of the embeddings of user features, scenes, categories and price bands.",
+        "More for many features.",
+        least=1,
+    )
+    window: int = setting(
+        50,
+        "Events that attention looks back over, in each layer. The streaming encoder sees `layers` windows; the others "
+        "see one.",
+        "More for histories whose older events still matter. State size and encode time grow with it, and `max_length` "
+        "must exceed it.",
+        least=1,
+    )
+    dropout: float = setting(
+        0.3,
+        "Dropout of the inputs and of every layer's output.",
+        "More if validation NDCG@10 peaks after a few epochs, less if it still rises at the last one.",
+        least=0,
+        most=0.99,
+    )
+    state_dtype: StateDtype = setting(  # noqa: RUF009 - a dataclass field
+        "float16",
+        "How keys and values are stored in a state. Training rounds them the same way.",
+        "`int8` where Redis memory counts (0.6 × the bytes), `float32` for exact states (2 ×).",
+    )
     encoder: str = "gpt4rec"
-    type_scale: bool = False  # learn, for each event type, how much the item of an event weighs
+    type_scale: bool = setting(
+        False,
+        "Learn, for each event type, how much the item of an event weighs in the input.",
+        "`true` for logs with several event types, such as views beside purchases.",
+    )
     n_fields: int = 0  # slots of user features; they come first
     content: int = 0  # dimensions of the items' content vectors; 0: items are their ids and tokens
 

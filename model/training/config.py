@@ -1,129 +1,229 @@
-"""What a training run is: one frozen configuration, saved beside the weights and read back strictly."""
+"""The settings of a training: one frozen configuration, saved beside the weights and read back strictly.
+
+To add a setting, declare a field here with `setting` (or in `model/network/config.py` for the network), use it, and run
+`python -m model.training.reference`. A default that follows from the data is a rule in `model/training/defaults.py`.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
-
-import yaml
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from model.errors import ConfigError
-from model.network.config import SIZES, NetworkConfig, StateDtype
+from model.network.config import SIZES, NetworkConfig, StateDtype, setting, setting_of
 from model.network.encoders.registry import ENCODERS
+from model.training.config_values import flattened, parse_assignments, read_file, typed, unknown_key
 from service.artifact.features import EVENT_TYPES
 
 STATE_DTYPES: tuple[str, ...] = get_args(StateDtype)
 
-NETWORK_KEYS = {f.name for f in fields(NetworkConfig)} - {
-    "n_items", "code_sizes", "n_types", "n_context_rows", "n_slots", "has_time", "encoder", "n_fields",
-    "content",
-}  # fmt: skip
-
+NETWORK_SETTINGS = {f.name: declared for f in fields(NetworkConfig) if (declared := setting_of(f)) is not None}
+NETWORK_KEYS = set(NETWORK_SETTINGS)
 NETWORK_DEFAULTS = {f.name: f.default for f in fields(NetworkConfig) if f.name in NETWORK_KEYS}
-
-# Smallest and largest allowed value.
-LIMITS: dict[str, tuple[float, float]] = {
-    "code_levels": (1, 8),
-    "code_size": (0, 65_536),
-    "content_weight": (0, math.inf),
-    "max_length": (2, math.inf),
-    "batch_tokens": (1, math.inf),
-    "learning_rate": (0, math.inf),
-    "weight_decay": (0, math.inf),
-    "warmup_steps": (0, math.inf),
-    "clip_norm": (1e-6, math.inf),
-    "ema": (0, 1),
-    "codes_weight": (0, math.inf),
-    "dense_weight": (0, math.inf),
-    "negatives": (-1, math.inf),
-    "label_smoothing": (0, 1),
-    "item_dropout": (0, 1),
-    "gap_known": (0, 1),
-    "features_known": (0, 1),
-    "scene_known": (0, 1),
-    "control_known": (0, 1),
-    "max_epochs": (1, math.inf),
-    "threads": (0, 1024),
-    "patience": (0, math.inf),
-    "validation_users": (-1, math.inf),
-    "seed": (0, 2**63 - 1),
-    "network.dropout": (0, 0.99),
-    **{f"network.{name}": (1, math.inf) for name in ("d_model", "layers", "heads", "d_ff", "d_context", "window")},
-    "network.d_head": (2, math.inf),
-}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Hyper-parameters of a run. `network` overrides single fields of the chosen `size`."""
+    """Settings of a training, each with its description. `network` overrides single fields of the chosen `size`."""
 
-    size: str = "small"
-    encoder: str = "gpt4rec"
-    network: Mapping[str, Any] = field(default_factory=dict)
-    split: Literal["leave_one_out", "time"] = "leave_one_out"
-    tokenizer: Literal["atomic", "hierarchical", "semantic"] = "semantic"
-    code_levels: int = 2
-    code_size: int = 0  # 0: chosen from the number of items
-    content_weight: float = 0.5
-    text: Literal["none", "codes", "items"] = "none"  # item texts place the codes; items: and stand in for the unseen
-    item_init: Literal["collaborative", "random"] = "collaborative"
-    max_length: int = 200
-    batch_tokens: int = 1024
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    warmup_steps: int = 100
-    decay: Literal["linear", "none"] = "linear"  # of the learning rate, over the epochs or the minutes there are
-    clip_norm: float = 1.0
-    ema: float = 0.98
-    codes_weight: float = 0.25
-    dense_weight: float = 1.0
-    negatives: int = -1  # 0: the full softmax; −1: the full one for small catalogues, else a sampled one
-    label_smoothing: float = 0.0
-    item_dropout: float = 0.02  # inputs replaced by the unknown item
-    gap_known: float = 0.5
-    features_known: float = 0.5
-    scene_known: float = 0.5
-    control_known: float = 0.1
-    type_weights: Mapping[str, float] = field(default_factory=dict)  # of targets by event type in the loss; 1 without
-    max_epochs: int = 20
-    patience: int = 8
-    repeats: bool = False  # people take the same items again: validation lists may hold those of the history
-    validation_users: int = -1  # of a leave-one-out split; 0: everybody; −1: by the number of users (`data_split`)
-    threads: int = 1  # on a CPU; 0: one a core, and a resumed run is then equal but for rounding
-    seed: int = 0
+    size: str = setting(
+        "small",
+        "Shape of the network; see [Sizes](#sizes).",
+        "`tiny` to try things out, `base` and `large` for millions of events and a GPU. The rules that follow from the "
+        "data hold for `small` alone.",
+        choices=tuple(SIZES),
+    )
+    encoder: str = setting(
+        "gpt4rec",
+        "What turns a history into a hidden state.",
+        "To compare. Only `gpt4rec` carries its state from event to event; the others encode a history anew for each "
+        "list.",
+        choices=tuple(ENCODERS),
+    )
+    network: Mapping[str, Any] = setting(
+        {},
+        "Single fields of the network's shape, as `network.<field>`; they win over `size`.",
+        "See [Network](#network).",
+    )
+    split: Literal["leave_one_out", "time"] = setting(
+        "leave_one_out",
+        "What is held out: the last two events of each user, or the last two tenths of the events by time.",
+        "`time` to measure as a service meets its users. It needs times.",
+    )
+    tokenizer: Literal["atomic", "hierarchical", "semantic"] = setting(
+        "semantic",
+        "How an item becomes a path of tokens: its own token; its categories; or codes of who is used near whom and of "
+        "content.",
+        "`atomic` for a few thousand items at most, `hierarchical` where categories describe the items well.",
+    )
+    code_levels: int = setting(
+        2,
+        "Levels of codes of the semantic tokenizer, before the tokens that make a path unique.",
+        "3 for catalogues of more than about 100,000 items.",
+        least=1,
+        most=8,
+    )
+    code_size: int = setting(
+        0, "Codes of a level of the semantic tokenizer; 0: by rule.", "Rarely.", least=0, most=65_536
+    )
+    content_weight: float = setting(
+        0.5,
+        "Weight of categories, brands, attributes and texts in the codes, against who is used near whom.",
+        "More where items have few events, 0 where their descriptions are poor.",
+        least=0,
+    )
+    text: Literal["none", "codes", "items"] = setting(
+        "none",
+        "Use of item texts. `codes`: they place the codes. `items`: they also stand in for the embeddings of items "
+        "that training rarely saw.",
+        "`items` where items that come new have texts; it needs the sentence encoder (`make texts`).",
+    )
+    item_init: Literal["collaborative", "random"] = setting(
+        "collaborative",
+        "What item embeddings start from: vectors of who is used near whom, or random ones.",
+        "`random` to compare.",
+    )
+    max_length: int = setting(
+        200,
+        "Events of a training chunk; longer histories are cut.",
+        "Less if memory is short. For `gpt4rec` it must exceed `network.window`.",
+        least=2,
+    )
+    batch_tokens: int = setting(
+        1024,
+        "Positions of a batch, padding included.",
+        "More on a GPU, together with `learning_rate`; less for small logs, which then take more steps an epoch.",
+        least=1,
+    )
+    learning_rate: float = setting(
+        2e-3, "Peak learning rate of AdamW.", "Less if the loss is not finite or jumps.", least=0
+    )
+    weight_decay: float = setting(
+        0.05, "Weight decay of AdamW; of matrices only.", "More against overfitting.", least=0
+    )
+    warmup_steps: int = setting(
+        100, "Steps over which the learning rate rises from 0.", "More for large networks.", least=0
+    )
+    decay: Literal["linear", "none"] = setting(
+        "linear",
+        "The learning rate's way down: linear over `max_epochs` or `--max-minutes`, whichever ends first, or none.",
+        "`none` to train on with `--resume` for longer than planned.",
+    )
+    clip_norm: float = setting(
+        1.0,
+        "Largest norm of the gradient of a step; a larger one is scaled down.",
+        "Less if the loss jumps.",
+        least=1e-6,
+    )
+    ema: float = setting(
+        0.98,
+        "Moving average of the weights, which is what is validated and exported: the share that a step keeps.",
+        "More for small batches, 0 for the last weights as they are.",
+        least=0,
+        most=1,
+    )
+    codes_weight: float = setting(
+        0.25,
+        "Weight of the tokens' cross-entropy in the loss.",
+        "More if the beam misses items that the dense score ranks first.",
+        least=0,
+    )
+    dense_weight: float = setting(
+        1.0, "Weight of the softmax over items in the loss.", "Rarely; `codes_weight` is relative to it.", least=0
+    )
+    negatives: int = setting(
+        -1,
+        "Items sampled for the softmax, shared by a batch. 0: the full softmax; −1: by rule.",
+        "More for better estimates on large catalogues, 0 if the full softmax fits into memory and time.",
+        least=-1,
+    )
+    label_smoothing: float = setting(
+        0.0,
+        "Label smoothing of the tokens' cross-entropy and of the full softmax.",
+        "0.1 if the model is overconfident.",
+        least=0,
+        most=1,
+    )
+    item_dropout: float = setting(
+        0.02,
+        "Share of input items that training replaces by the unknown item.",
+        "More if many items of a history are new when it is served.",
+        least=0,
+        most=1,
+    )
+    gap_known: float = setting(
+        0.5,
+        "Share of positions that know the time between the last event and the target.",
+        "0 if requests come without a time.",
+        least=0,
+        most=1,
+    )
+    features_known: float = setting(
+        0.5, "Share of positions that know each user feature.", "As often as requests carry them.", least=0, most=1
+    )
+    scene_known: float = setting(
+        0.5, "Share of positions that know the scene.", "As often as requests carry it.", least=0, most=1
+    )
+    control_known: float = setting(
+        0.1,
+        "Share of positions that know the target's category, and its price band.",
+        "More if callers often ask for a category or a price band.",
+        least=0,
+        most=1,
+    )
+    type_weights: Mapping[str, float] = setting(
+        {},
+        "Weights of targets in the loss by event type; 1 for a type that is not named.",
+        "Where some events matter less: `type_weights={purchase: 1, view: 0.25}`.",
+    )
+    max_epochs: int = setting(
+        20, "Largest number of epochs.", "More if validation NDCG@10 still rises at the last epoch.", least=1
+    )
+    patience: int = setting(
+        8, "Epochs without a better validation NDCG@10 after which training stops.", "Less to save time.", least=0
+    )
+    repeats: bool = setting(
+        False,
+        "Whether validation lists may hold items of the history.",
+        "`true` where people take the same items again, such as groceries.",
+    )
+    validation_users: int = setting(
+        -1,
+        "Users whose second to last event is held out for validation, in a leave-one-out split. 0: all; −1: by rule.",
+        "0 to follow the protocol of published tables.",
+        least=-1,
+    )
+    threads: int = setting(
+        1,
+        "Threads on a CPU; 0: one for each core.",
+        "More for large networks. A resumed run then equals an uninterrupted one except for rounding.",
+        least=0,
+        most=1024,
+    )
+    seed: int = setting(0, "Seed of everything random.", "To measure how much figures vary.", least=0, most=2**63 - 1)
 
     def __post_init__(self) -> None:
-        if self.size not in SIZES:
-            raise ConfigError(f"size {self.size!r} is unknown; choose one of {', '.join(SIZES)}")
-        if self.encoder not in ENCODERS:
-            raise ConfigError(f"encoder {self.encoder!r} is unknown; choose one of {', '.join(ENCODERS)}")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(f"{name} {value!r} is unknown; choose {_either(choices)}")
         for key in self.network:
             if key not in NETWORK_KEYS:
-                raise ConfigError(_unknown(f"network.{key}", [f"network.{name}" for name in NETWORK_KEYS]))
-        if self.split not in ("leave_one_out", "time"):
-            raise ConfigError(f"split {self.split!r} is unknown; choose leave_one_out or time")
-        if self.decay not in ("linear", "none"):
-            raise ConfigError(f"decay {self.decay!r} is unknown; choose linear or none")
-        if self.text not in ("none", "codes", "items"):
-            raise ConfigError(f"text {self.text!r} is unknown; choose none, codes or items")
-        if self.item_init not in ("collaborative", "random"):
-            raise ConfigError(f"item_init {self.item_init!r} is unknown; choose collaborative or random")
-        if self.tokenizer not in ("atomic", "hierarchical", "semantic"):
-            raise ConfigError(f"tokenizer {self.tokenizer!r} is unknown; choose atomic, hierarchical or semantic")
+                raise ConfigError(unknown_key(f"network.{key}", [f"network.{name}" for name in NETWORK_KEYS]))
         if self.text == "codes" and self.tokenizer != "semantic":
             raise ConfigError(
                 f"text codes has no effect with the {self.tokenizer} tokenizer, whose codes are not placed by content; "
                 "choose tokenizer semantic, or text items"
             )
-        self._check_values()
+        self._check_numbers()
+        self._check_type_weights()
+        self._check_network()
 
-    def _check_values(self) -> None:
+    def _check_numbers(self) -> None:
         network = self.network_values()
         for key, (least, most) in LIMITS.items():
             name = key.removeprefix("network.")
@@ -131,7 +231,18 @@ class TrainConfig:
             if not least <= value <= most:
                 allowed = f"at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
                 raise ConfigError(f"{key} must be {allowed}, got {value!r}")
-        self._check_type_weights()
+
+    def _check_type_weights(self) -> None:
+        for name, weight in self.type_weights.items():
+            if name not in EVENT_TYPES:
+                raise ConfigError(f"type_weights.{name} is unknown; choose from {', '.join(EVENT_TYPES)}")
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+                raise ConfigError(f"type_weights.{name} must be a number, 0 or more, got {weight!r}")
+        if all(self.type_weights.get(name, 1) == 0 for name in EVENT_TYPES):
+            raise ConfigError("type_weights must give at least one event type a weight above 0")
+
+    def _check_network(self) -> None:
+        network = self.network_values()
         if network["d_head"] % 2:
             raise ConfigError(f"network.d_head must be even for rotary positions, got {network['d_head']}")
         if network.get("state_dtype", "float16") not in STATE_DTYPES:
@@ -142,17 +253,8 @@ class TrainConfig:
                 "with a window of events before each cut; raise max_length or lower network.window"
             )
 
-    def _check_type_weights(self) -> None:
-        for name, weight in self.type_weights.items():
-            if name not in EVENT_TYPES:
-                raise ConfigError(f"type_weights.{name} is unknown; choose from {', '.join(EVENT_TYPES)}")
-            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
-                raise ConfigError(f"type_weights.{name} must be a number, 0 or more, got {weight!r}")
-        if all(self.type_weights.get(name, 1) == 0 for name in EVENT_TYPES):
-            raise ConfigError("type_weights must leave a type to learn from")
-
     def network_values(self) -> dict[str, Any]:
-        """Fields of the size with the overrides applied."""
+        """Returns the network fields of the chosen size with the overrides applied."""
         return SIZES[self.size] | dict(self.network)
 
     def save(self, path: Path) -> None:
@@ -165,69 +267,57 @@ class TrainConfig:
         return cls().updated(json.loads(path.read_text("utf-8")))
 
     @classmethod
-    def build(cls, file: Path | None, assignments: Sequence[str], **given: Any) -> Self:
-        """Defaults, then a YAML or JSON file, then `key=value` assignments, then what the command line gave.
+    def build(cls, file: Path | None, assignments: Sequence[str], **flags: Any) -> Self:
+        """Builds a configuration from what the command line gave. Later sources win.
 
-        Raises ConfigError for an unknown key, a malformed assignment or a value of the wrong type.
+        Args:
+            file: YAML or JSON file of settings; None for the defaults.
+            assignments: `key=value` of each `--set`; the value is YAML.
+            **flags: Settings with a flag of their own; None where the flag was not given.
+
+        Raises:
+            ConfigError: A key is unknown, an assignment is malformed, or a value has the wrong type or is out of
+                bounds.
         """
-        config = cls()
-        if file is not None:
-            try:
-                values = yaml.safe_load(file.read_text("utf-8")) or {}
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-                raise ConfigError(f"{file}: {error}") from error
-            if not isinstance(values, Mapping):
-                raise ConfigError(f"{file} must hold `key: value` pairs, not a {type(values).__name__}")
-            config = config.updated(values)
-        values = {}
-        for assignment in assignments:
-            key, equals, value = assignment.partition("=")
-            if not equals:
-                raise ConfigError(f"--set {assignment!r} is not key=value")
-            try:
-                values[key.strip()] = yaml.safe_load(value)
-            except yaml.YAMLError as error:
-                raise ConfigError(f"--set {assignment!r}: {value!r} is not a value") from error
-        return config.updated(values).updated({k: v for k, v in given.items() if v is not None})
+        config = cls() if file is None else cls().updated(read_file(file))
+        config = config.updated(parse_assignments(assignments))
+        return config.updated({key: value for key, value in flags.items() if value is not None})
 
     def updated(self, values: Mapping[str, Any]) -> Self:
-        """A copy with some keys changed; `network.<field>` reaches into the network."""
+        """Returns a copy with some settings changed; `network.<field>` reaches into the network."""
         own = {f.name: f for f in fields(self)}
         changed: dict[str, Any] = {}
         network = dict(self.network)
-        for key, value in _flat(values).items():
+        for key, value in flattened(values).items():
             name = key.removeprefix("network.")
             if name != key and name in NETWORK_DEFAULTS:
-                network[name] = _typed(key, value, NETWORK_DEFAULTS[name])
+                network[name] = typed(key, value, NETWORK_DEFAULTS[name])
             elif key not in own:
-                raise ConfigError(_unknown(key, [*own, *(f"network.{name}" for name in NETWORK_KEYS)]))
+                raise ConfigError(unknown_key(key, [*own, *(f"network.{name}" for name in NETWORK_KEYS)]))
             else:
-                changed[key] = _typed(key, value, getattr(self, key))
+                changed[key] = typed(key, value, getattr(self, key))
         return replace(self, **changed, network=network)
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`network: {window: 8}` and `network.window: 8` are the same."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if key == "network" and isinstance(value, Mapping):
-            flat |= {f"network.{name}": inner for name, inner in value.items()}
-        else:
-            flat[str(key)] = value
-    return flat
+SETTINGS = {f.name: declared for f in fields(TrainConfig) if (declared := setting_of(f)) is not None}
+
+# Setting → its names, for settings that are one of several.
+CHOICES: dict[str, tuple[str, ...]] = {
+    name: declared.choices or get_args(get_type_hints(TrainConfig)[name])
+    for name, declared in SETTINGS.items()
+    if declared.choices or get_origin(get_type_hints(TrainConfig)[name]) is Literal
+}
+
+# Setting → smallest and largest allowed number.
+LIMITS: dict[str, tuple[float, float]] = {
+    name: (declared.least, declared.most)
+    for name, declared in [*SETTINGS.items(), *((f"network.{name}", s) for name, s in NETWORK_SETTINGS.items())]
+    if declared.least > -math.inf or declared.most < math.inf
+}
 
 
-def _typed(key: str, value: Any, default: Any) -> Any:
-    wanted = type(default)
-    if wanted is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):  # YAML reads 1e-3 as a string
-            return float(value)
-    if not isinstance(value, wanted) or isinstance(value, bool) is not isinstance(default, bool):
-        raise ConfigError(f"{key} must be {wanted.__name__}, got {value!r}")
-    return value
-
-
-def _unknown(key: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"unknown configuration key {key!r}{hint}"
+def _either(choices: Sequence[str]) -> str:
+    """Returns "one of a, b, c, d", or "a, b or c" for few."""
+    if len(choices) > 3:
+        return f"one of {', '.join(choices)}"
+    return f"{', '.join(choices[:-1])} or {choices[-1]}"

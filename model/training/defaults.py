@@ -1,12 +1,7 @@
 """Settings that a configuration leaves open are chosen from the training data.
 
-    network.layers     1 where users have few events: nothing lies far back, so a second layer only overfits
-    network.dropout    less where items are seen often, because each embedding then has many training examples
-    negatives          the full softmax for small catalogues (`model.training.losses.choose_negatives`)
-    code_size          by the size of the catalogue (`model.tokenizers.semantic.default_code_size`)
-    validation_users   by the number of users (`model.data.split.choose_validation_users`)
-
-This module decides the first two, for the default size. docs/experiments.md has the figures behind the thresholds.
+`resolve_defaults` decides the network's fields; `RULES` describes these rules and those that live elsewhere, for
+docs/training.md. docs/experiments.md has the figures behind the thresholds.
 """
 
 from __future__ import annotations
@@ -14,11 +9,28 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model.data.dataset import Sequences
+from model.data.split import LEAST_VALIDATION_USERS, MOST_VALIDATION_USERS
 from model.training.config import TrainConfig
+from model.training.losses import FULL_SOFTMAX_ITEMS, SAMPLED_NEGATIVES
 
 SHORT_HISTORY = 20  # mean events of a user; below it one layer is enough
 OFTEN_SEEN = 200  # mean events of an item; from there on less dropout is enough
 LESS_DROPOUT = 0.2
+
+# Setting → the rule that decides it where it is left open, and why.
+RULES: dict[str, str] = {
+    "network.layers": f"for size `small`, 1 where users have fewer than {SHORT_HISTORY} training events on average: "
+    "nothing lies far back, so a second layer only overfits",
+    "network.dropout": f"for size `small`, {LESS_DROPOUT:g} where items have {OFTEN_SEEN} training events or more on "
+    "average: each embedding then has many examples",
+    # model.training.losses.choose_negatives
+    "negatives": f"the full softmax for at most {FULL_SOFTMAX_ITEMS} items, else {SAMPLED_NEGATIVES} negatives",
+    # model.tokenizers.semantic.default_code_size
+    "code_size": "the power of two nearest to the number of items to the power of 1 / `code_levels`, from 8 to 256",
+    # model.data.split.choose_validation_users
+    "validation_users": f"a tenth of the users, from {LEAST_VALIDATION_USERS} to {MOST_VALIDATION_USERS}: enough to "
+    "choose an epoch by, while the others are trained on their newest events",
+}
 
 
 def resolve_defaults(config: TrainConfig, train: Sequences) -> TrainConfig:

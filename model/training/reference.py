@@ -1,0 +1,134 @@
+"""Writes docs/training.md from the code: `python -m model.training.reference`. A test checks that it is up to date."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from model.network.config import SIZES, NetworkConfig, Setting, setting_of
+from model.training.config import CHOICES, TrainConfig
+from model.training.defaults import RULES
+
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "training.md"
+
+# Heading → settings, in the order of the page. A test checks that every setting is in one of them.
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Model": ("size", "encoder", "network"),
+    "Data": ("split", "validation_users", "repeats", "max_length"),
+    "Items": ("tokenizer", "code_levels", "code_size", "content_weight", "text", "item_init"),
+    "Loss": ("codes_weight", "dense_weight", "negatives", "label_smoothing", "type_weights"),
+    "Optimiser": (
+        "learning_rate", "warmup_steps", "decay", "batch_tokens", "weight_decay", "clip_norm", "ema", "item_dropout",
+    ),
+    "Context": ("features_known", "scene_known", "control_known", "gap_known"),
+    "Length and repeatability": ("max_epochs", "patience", "seed", "threads"),
+}  # fmt: skip
+
+_INTRODUCTION = """\
+# Training settings
+
+Written by `python -m model.training.reference`; do not edit by hand.
+
+`gpt4rec train --data DATA --out RUN` needs none of these: the defaults are chosen so that a first training works, and
+some follow from the data. Give a setting on the command line or in a file. `--set` wins over the file, `--seed` over
+both:
+
+```sh
+gpt4rec train --data DATA --out RUN --set max_epochs=40 --set network.window=100
+gpt4rec train --data DATA --out RUN --config settings.yaml
+```
+
+`settings.yaml`:
+
+```yaml
+max_epochs: 40
+network:
+  window: 100
+```
+
+An unknown setting, a value of the wrong type or a number out of bounds ends the command with exit code 2, before the
+data is read. `RUN/config.json` keeps the settings of a run, with those that followed from the data; `--resume` continues with
+them. What a training reads of a data set is in [data.md](data.md#what-a-training-reads).
+"""
+_NETWORK = """\
+## Network
+
+Set as `network.<field>`. A default marked *size* is that of `small`; the other sizes are [below](#sizes).
+"""
+_SIZES = """\
+## Sizes
+
+What `size` sets. A field that is not listed keeps its default.
+"""
+_HEAD = ("Setting", "Type", "Default", "Bounds", "Meaning", "When to change it")
+
+
+def page() -> str:
+    """Returns the whole page."""
+    parts = [_INTRODUCTION]
+    own = {f.name: f for f in fields(TrainConfig)}
+    hints = get_type_hints(TrainConfig)
+    for title, names in SECTIONS.items():
+        parts += [f"## {title}\n", _table(_HEAD, (_row(name, own[name], hints[name]) for name in names))]
+    hints = get_type_hints(NetworkConfig)
+    network = [f for f in fields(NetworkConfig) if setting_of(f) is not None]
+    parts += [_NETWORK, _table(_HEAD, (_row(f"network.{f.name}", f, hints[f.name]) for f in network))]
+    parts += [_SIZES, _table(("Field", *(f"`{size}`" for size in SIZES)), _sizes())]
+    return "\n".join(parts)
+
+
+def _row(name: str, declared: Field[Any], hint: Any) -> Sequence[str]:
+    setting = setting_of(declared)
+    if setting is None:
+        raise ValueError(f"{name} has no description; declare it with model.network.config.setting")
+    return f"`{name}`", _type(name, hint), _default(name, declared), _bounds(setting), setting.meaning, setting.change
+
+
+def _type(name: str, hint: Any) -> str:
+    choices = CHOICES.get(name) or (get_args(hint) if get_origin(hint) is not Mapping else ())
+    if choices:
+        return ", ".join(f"`{choice}`" for choice in choices)
+    return "mapping" if get_origin(hint) is Mapping else str(hint.__name__)
+
+
+def _default(name: str, declared: Field[Any]) -> str:
+    if declared.default is MISSING:
+        return "–"
+    value = str(declared.default).lower() if isinstance(declared.default, bool) else declared.default
+    by_size = " (*size*)" if name.removeprefix("network.") in SIZES["small"] and name.startswith("network.") else ""
+    rule = f"; {RULES[name]}" if name in RULES else ""
+    return f"`{value}`{by_size}{rule}"
+
+
+def _bounds(setting: Setting) -> str:
+    if setting.most < math.inf:
+        return f"{_number(setting.least)} to {_number(setting.most)}"
+    return f"≥ {_number(setting.least)}" if setting.least > -math.inf else "–"
+
+
+def _number(value: float) -> str:
+    return "2⁶³ − 1" if value == 2**63 - 1 else f"{value:g}"
+
+
+def _sizes() -> Iterable[Sequence[str]]:
+    names = list(dict.fromkeys(name for size in SIZES.values() for name in size))
+    defaults = {f.name: f.default for f in fields(NetworkConfig)}
+    for name in names:
+        yield f"`network.{name}`", *(str(size.get(name, defaults[name])) for size in SIZES.values())
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
