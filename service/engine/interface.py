@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -10,21 +10,21 @@ from service.artifact.array_types import BoolArray, FloatArray
 from service.artifact.catalogue import CatalogueItem
 from service.artifact.features import EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF, Popularity
+from service.artifact.item_filters import Filters
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
 
-Filters = Mapping[str, Sequence[str]]
 Stage = Literal["encode", "decode"]
 
 
-class Artifact(Protocol):
+class ArtifactParts(Protocol):
     """What an artefact holds besides the graphs."""
 
     @property
     def vocabulary(self) -> Vocabulary: ...
     @property
-    def catalogue(self) -> Catalogue: ...
+    def catalogue(self) -> CatalogueView: ...
     @property
     def item_cf(self) -> ItemCF: ...
     @property
@@ -47,7 +47,7 @@ class EngineLike(Protocol):
     """
 
     @property
-    def artifact(self) -> Artifact: ...
+    def artifact(self) -> ArtifactParts: ...
     @property
     def model_version(self) -> str: ...
     @property
@@ -63,7 +63,7 @@ class EngineLike(Protocol):
     def close(self) -> None: ...
 
 
-class Catalogue(Protocol):
+class CatalogueView(Protocol):
     """What is known of the items, by catalogue index."""
 
     @property

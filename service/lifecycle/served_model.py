@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from service.artifact.array_types import BoolArray
 from service.artifact.features import Vocabulary
+from service.artifact.item_filters import Filters
 from service.batching.batcher import Batcher
 from service.common.deadline import Deadline
 from service.common.errors import FilterNotReady, InvalidRequest, ModelError, NotFound
 from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Fallback
-from service.engine.interface import Catalogue, EngineLike, Filters
-from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
+from service.engine.interface import CatalogueView, EngineLike
+from service.engine.jobs import EVERYTHING, DecodedList, DecodeJob, EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
-
-# Filters kept ready: their masks are large, and a shop uses few of them.
-_FILTERS_MAX = 128
-_T = TypeVar("_T")
+from service.lifecycle.filter_cache import FilterCache
 
 
 @dataclass(slots=True)
@@ -42,7 +37,7 @@ class ServedModel:
         catalogue: The items.
         fallback: Scorers that need no model.
         in_stock: [items] bool; None when every item is in stock.
-        filter_thread: Prepares new filters, one after the other, so that they delay nothing else.
+        filters: The filters over this catalogue.
     """
 
     engine: EngineLike
@@ -50,13 +45,10 @@ class ServedModel:
     decoder: Batcher[DecodeJob, DecodedList]
     start_h: npt.NDArray[np.float32]
     vocabulary: Vocabulary
-    catalogue: Catalogue
+    catalogue: CatalogueView
     fallback: Fallback
     in_stock: BoolArray | None
-    filter_thread: Executor
-    _masks: OrderedDict[bytes, BoolArray | None] = field(default_factory=OrderedDict)
-    _filter_ids: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
-    _preparing: dict[tuple[str, bytes], asyncio.Future[Any]] = field(default_factory=dict)
+    filters: FilterCache
 
     @classmethod
     def of(
@@ -67,20 +59,33 @@ class ServedModel:
         start_h: npt.NDArray[np.float32],
         filter_thread: Executor,
     ) -> ServedModel:
-        """Puts together the model of an engine; `start_h` [d] float32 is the state of a user without history."""
-        a = engine.artifact
-        fallback = Fallback(a.item_cf, a.popularity)
-        in_stock = a.catalogue.allowed({})
-        return cls(engine, encoder, decoder, start_h, a.vocabulary, a.catalogue, fallback, in_stock, filter_thread)
+        """Puts together the model of an engine.
+
+        Args:
+            engine: Runs the model.
+            encoder: The batcher of encode jobs.
+            decoder: The batcher of decode jobs.
+            start_h: [d] float32 hidden state of a user without history.
+            filter_thread: Where new filters are prepared.
+        """
+        parts = engine.artifact
+        catalogue = parts.catalogue
+        return cls(
+            engine, encoder, decoder, start_h, parts.vocabulary, catalogue, Fallback(parts.item_cf, parts.popularity),
+            catalogue.allowed({}), FilterCache(catalogue.allowed, engine.filter_id, filter_thread),
+        )  # fmt: skip
 
     def over(self, live: LiveCatalogue) -> ServedModel:
         """Returns the same model over a changed catalogue."""
-        a = live.artifact
-        fallback = replace(self.fallback, stand_in=live.stand_in)
-        return ServedModel(
-            self.engine, self.encoder, self.decoder, self.start_h, a.vocabulary, a.catalogue, fallback,
-            a.catalogue.allowed({}), self.filter_thread,
-        )  # fmt: skip
+        catalogue = live.artifact.catalogue
+        return replace(
+            self,
+            vocabulary=live.artifact.vocabulary,
+            catalogue=catalogue,
+            fallback=replace(self.fallback, stand_in=live.stand_in),
+            in_stock=catalogue.allowed({}),
+            filters=self.filters.over(catalogue.allowed),
+        )
 
     @property
     def healthy(self) -> bool:
@@ -138,15 +143,11 @@ class ServedModel:
         """
         if not filters:
             return self.in_stock
-        key = _key(filters)
-        if key not in self._masks:
-            try:
-                mask = await asyncio.shield(self._prepare("mask", key, self.catalogue.allowed, filters))
-            except ValueError as error:
-                fault = {"loc": ["filter"], "message": str(error), "type": "unknown_filter"}
-                raise InvalidRequest("items have no such field", [fault]) from error
-            _remember(self._masks, key, mask)
-        return self._masks[key]
+        try:
+            return await self.filters.mask(filters)
+        except ValueError as error:
+            fault = {"loc": ["filter"], "message": str(error), "type": "unknown_filter"}
+            raise InvalidRequest("items have no such field", [fault]) from error
 
     async def filter_id(self, filters: Filters, deadline: Deadline) -> int:
         """Returns the engine's number of a filter. A new filter is prepared off the event loop.
@@ -160,32 +161,13 @@ class ServedModel:
             ModelError: the engine cannot prepare the filter.
         """
         if not filters:
-            return 0
-        key = _key(filters)
-        if key not in self._filter_ids:
-            preparing = self._prepare("id", key, self.engine.filter_id, filters)
-            await asyncio.wait({preparing}, timeout=deadline.remaining())
-            if not preparing.done():
-                raise FilterNotReady("the filter is not ready in time")
-            try:
-                _remember(self._filter_ids, key, preparing.result())
-            except Exception as error:
-                raise ModelError("the filter cannot be prepared") from error
-        return self._filter_ids[key]
-
-    def _prepare(self, what: str, key: bytes, work: Callable[[Filters], Any], filters: Filters) -> asyncio.Future[Any]:
-        """The work on a filter: once, whoever asks for it meanwhile, in a thread of its own."""
-        found = self._preparing.get((what, key))
-        if found is None:
-            found = asyncio.get_running_loop().run_in_executor(self.filter_thread, work, filters)
-            self._preparing[what, key] = found
-            found.add_done_callback(lambda done: self._prepared(what, key, done))
-        return found
-
-    def _prepared(self, what: str, key: bytes, done: asyncio.Future[Any]) -> None:
-        del self._preparing[what, key]
-        if not done.cancelled():
-            done.exception()  # looked at: whoever asked may have stopped waiting
+            return EVERYTHING
+        try:
+            return await self.filters.engine_id(filters, deadline.remaining())
+        except TimeoutError:
+            raise FilterNotReady("the filter is not ready in time") from None
+        except Exception as error:
+            raise ModelError("the filter cannot be prepared") from error
 
 
 class Serving:
@@ -211,7 +193,7 @@ class Serving:
 
 
 def ranked_items(
-    catalogue: Catalogue, items: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]
+    catalogue: CatalogueView, items: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]
 ) -> list[dict[str, Any]]:
     """Returns a list as responses have it, best first.
 
@@ -226,13 +208,3 @@ def ranked_items(
         {"item_id": ids[item], "rank": rank, "score": score, "title": title(item)}
         for rank, (item, score) in enumerate(ranked, start=1)
     ]
-
-
-def _key(filters: Filters) -> bytes:
-    return orjson.dumps({name: sorted(set(values)) for name, values in sorted(filters.items())})
-
-
-def _remember(cache: OrderedDict[bytes, _T], key: bytes, value: _T) -> None:
-    cache[key] = value
-    if len(cache) > _FILTERS_MAX:
-        cache.popitem(last=False)
