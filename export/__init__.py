@@ -1,1 +1,1 @@
-"""A trained run becomes an artefact: graphs, catalogue, scorers, and the gate that compares them with torch."""
+"""Turns a trained run into an artefact: graphs, catalogue, scorers, and the gate that compares them with torch."""

@@ -27,15 +27,21 @@ from service.artifact.arrays import save_arrays
 from service.artifact.artifact import EXPLAINER, Artifact
 from service.artifact.catalogue import Catalogue
 from service.artifact.features import ContextVocabulary, Vocabulary
-from service.artifact.item_cf import ItemCF, Popularity
+from service.artifact.item_cf import ItemCF
+from service.artifact.popularity import Popularity
 from service.artifact.trie import Trie
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Everything an artefact is made of. `blend` is the weight of the dense score in the final ranking; `dense` says
-    whether the best items by that score join the beam's candidates (None: by the size of the catalogue); `about` goes
-    into the manifest as it is (data range, offline metrics, …)."""
+    """Everything an artefact is made of.
+
+    Attributes:
+        name: The first part of the model version.
+        blend: Weight of the dense score in the final ranking, 0 … 1.
+        about: Further entries of the manifest (data range, offline metrics, …).
+        dense: Whether the best items by the dense score join the beam's candidates; None: by the catalogue's size.
+    """
 
     name: str
     model: GPT4Rec
@@ -50,10 +56,12 @@ class Parts:
 
     @property
     def dense_candidates(self) -> bool:
+        """Whether dense candidates join the beam."""
         return dense_by_rule(len(self.catalogue)) if self.dense is None else self.dense
 
     @property
     def vocabulary(self) -> Vocabulary:
+        """The vocabulary that the artefact's reader will build."""
         c = self.model.config
         return Vocabulary.of(self.catalogue.item_ids, self.context, c.has_time, c.n_types)
 
@@ -65,10 +73,21 @@ class ParityError(RuntimeError):
 def export(
     parts: Parts, root: Path, dtype: GraphDtype, probes: Sequence[Probe], quality: Quality | None = None
 ) -> tuple[Path, GateResult]:
-    """Write, check and publish an artefact under `root`. `quality` holds graphs that round to the float32 ones.
+    """Writes, checks and publishes an artefact.
 
-    Raises ParityError, and publishes nothing, where the served code over the written files does not reproduce the
-    network and the reference decoder.
+    Args:
+        parts: What the artefact is made of.
+        root: Folder of artefacts.
+        dtype: Precision of the graphs.
+        probes: Histories that the parity gate compares on.
+        quality: NDCG@10 that graphs which round must keep.
+
+    Returns:
+        The artefact's folder and the gate's result.
+
+    Raises:
+        ParityError: The engine over the written files does not reproduce the network and the reference decoder.
+            Nothing is published.
     """
     with staging(root) as folder:
         write(parts, folder, dtype)
@@ -80,7 +99,7 @@ def export(
 
 
 def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
-    """All files of an artefact, sealed; the parity gate is the caller's."""
+    """Writes and seals all files of an artefact in `folder`; the parity gate is left to the caller."""
     model = parts.model.eval()
     weights = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
     if streams(model.config):

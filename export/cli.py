@@ -1,4 +1,4 @@
-"""`gpt4rec export`: a training run → an artefact that passed the parity gate."""
+"""`gpt4rec export`: turns a training run into an artefact that has passed the parity gate."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ app = typer.Typer(add_completion=False)
 
 @app.command(name="export")
 def export_command(
-    out: Annotated[Path, typer.Option(help="Folder of artefacts; the new one is published under its version.")],
-    run: Annotated[Path | None, typer.Option(help="Run folder of `gpt4rec train`.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of artefacts; the new one is published there under its version.")],
+    run: Annotated[Path | None, typer.Option(help="Run folder written by `gpt4rec train`.")] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="In the place of a run: item_cf, popularity or repeat, fitted on --data.")
+        str | None, typer.Option(help="Instead of a run: item_cf, popularity or repeat, fitted on --data.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 (for GPUs) or int8 (small weights).")] = "float32",
-    data: Annotated[Path | None, typer.Option(help="Data set, where it moved since training.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Data set, if it has moved since training.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Write the ONNX graphs, the catalogue and the fallback of a trained model, and check them against it."""
+    """Write a trained model's ONNX graphs, catalogue and fallback, and check them against the model."""
     from rich.console import Console
 
     if dtype not in ("float32", "float16", "int8"):

@@ -1,4 +1,4 @@
-"""`gpt4rec export --baseline`: an artefact without a network, whose lists come from a named scorer."""
+"""`gpt4rec export --baseline`: writes an artefact without a network, whose lists come from a named scorer."""
 
 from __future__ import annotations
 
@@ -26,15 +26,27 @@ from service.artifact.trie import Trie
 Name = Literal["item_cf", "popularity", "repeat"]
 NAMES: tuple[str, ...] = get_args(Name)
 
-# Newest events of a history that repeat purchase counts: what is older than that weighs nothing to speak of.
+# Newest events of a history that repeat purchase counts; older ones weigh next to nothing.
 REPEAT_EVENTS = 200
 
 Say = Callable[[str], None]
 
 
 def export_baseline(name: Name, data: Path, out: Path, *, say: Say = lambda _: None) -> Path:
-    """Fit the scorer on the training part of `data`, split as a training splits it by default, and publish it under
-    `out`. Raises ExportError where the data cannot be read."""
+    """Fits a scorer on the training part of a data set and publishes it.
+
+    Args:
+        name: The scorer.
+        data: Folder of the data set, which is split as a training splits it by default.
+        out: Folder of artefacts.
+        say: Receives the name of each step.
+
+    Returns:
+        The artefact's folder.
+
+    Raises:
+        ExportError: The data cannot be read.
+    """
     try:
         say("reading the data")
         dataset = Dataset.load(data)
@@ -49,8 +61,8 @@ def export_baseline(name: Name, data: Path, out: Path, *, say: Say = lambda _: N
 
 
 def _write(name: Name, dataset: Dataset, split: Split, folder: Path) -> dict[str, Any]:
-    """All files but the manifest, which is returned."""
-    # A scorer of one's own items is only worth asking where lists may hold what the history does.
+    """Writes all files except the manifest, and returns that."""
+    # Repeat purchase recommends items of the history, so lists must be allowed to contain them.
     fitted = fit_baselines(split, exclude_history=name != "repeat")
     repeat = fit_repeat(split) if name == "repeat" else None
     n = split.train.n_items

@@ -1,4 +1,4 @@
-"""From a run folder to a published artefact: fallback scorers, blend, graphs, parity gate."""
+"""Exports a run folder as a published artefact: fallback scorers, blend, graphs, parity gate."""
 
 from __future__ import annotations
 
@@ -40,21 +40,34 @@ Say = Callable[[str], None]
 
 
 class ExportError(RuntimeError):
-    """The artefact was not published; the message says why."""
+    """The artefact was not published; the message gives the reason."""
 
 
 def export_run(
     folder: Path, out: Path, dtype: GraphDtype, data: Path | None = None, *, say: Say = lambda _: None
 ) -> tuple[Path, dict[str, Any]]:
-    """Export the run in `folder` under `out`. Returns the artefact's folder and a report.
+    """Exports a training run.
 
-    Raises ExportError where the run, its data or the gate is at fault.
+    Args:
+        folder: The run folder.
+        out: Folder of artefacts.
+        dtype: Precision of the graphs.
+        data: Folder of the data set; None: where the training read it.
+        say: Receives the name of each step.
+
+    Returns:
+        The artefact's folder and a report.
+
+    Raises:
+        ExportError: The run or its data cannot be used, or the gate found differences.
     """
     try:
         say("reading the run and its data")
         run = Run.open(folder)
         if not streams(run.network) and run.network.encoder not in WRITERS:
-            raise ExportError(f"the encoder {run.network.encoder!r} has no graph: it is there to be compared in torch")
+            raise ExportError(
+                f"the encoder {run.network.encoder!r} cannot be exported: it exists only in torch, for comparison"
+            )
         dataset = run.dataset(data)
         split = run.split(dataset)
         say("fitting item-CF and popularity")
@@ -72,7 +85,7 @@ def export_run(
 
 
 def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines) -> Parts:
-    """All parts of the artefact, with the dense score alone as the ranking until a blend is chosen."""
+    """Returns all parts of the artefact; until a blend is chosen, the dense score alone ranks."""
     metrics = run.folder / "metrics.json"
     about = {
         "data": dict(run.data) | {"path": None},
@@ -95,13 +108,14 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines) -> 
 
 
 def _event_types(split: Split) -> dict[str, int]:
-    """Events of each type in the log, the most frequent first: what the model has seen of them."""
+    """Returns the number of events of each type that the model was trained on, the most frequent type first."""
     count = np.bincount(split.sequences.type, minlength=len(EVENT_TYPES))
     order = np.argsort(-count, kind="stable")
-    return {EVENT_TYPES[at]: int(count[at]) for at in order if count[at]}
+    return {EVENT_TYPES[kind]: int(count[kind]) for kind in order if count[kind]}
 
 
 def catalogue_of(dataset: Dataset, item_ids: list[str]) -> Catalogue:
+    """Returns the catalogue of the items given in index order."""
     rows = {row["item_id"]: row for row in dataset.items.iter_rows(named=True)}
     items = []
     for item_id in item_ids:
@@ -112,7 +126,10 @@ def catalogue_of(dataset: Dataset, item_ids: list[str]) -> Catalogue:
 
 
 def choose_blend(parts: Parts, split: Split, out: Path) -> tuple[float, dict[str, float]]:
-    """Weight of the dense score with the best validation NDCG@10 under the served beam; ties go to the larger."""
+    """Chooses the weight of the dense score: the best validation NDCG@10 under the served beam.
+
+    Ties go to the larger weight. Returns the weight and the NDCG@10 of each weight tried.
+    """
     sample = _sampled(split, BLEND_USERS)
     with staging(out) as folder:
         write(parts, folder, "float32")
@@ -126,7 +143,7 @@ def choose_blend(parts: Parts, split: Split, out: Path) -> tuple[float, dict[str
 
 
 def quality_of(parts: Parts, split: Split, out: Path, dtype: GraphDtype) -> Quality | None:
-    """What graphs that round are measured against; None where nothing rounds."""
+    """Returns what graphs that round are measured against; None for float32, which does not round."""
     if dtype == "float32":
         return None
     sample = _sampled(split, QUALITY_USERS)
@@ -137,7 +154,7 @@ def quality_of(parts: Parts, split: Split, out: Path, dtype: GraphDtype) -> Qual
 
 
 def _ndcg_at_10(engine: Engine, split: Split) -> float:
-    """Of the served beam's lists, on the validation part."""
+    """Returns NDCG@10 of the served beam's lists on the validation part."""
     result = evaluate({"gpt4rec": engine_ranker(engine, Decoding("beam"), k=10)}, split, "valid", samples=1)
     return float(result.systems["gpt4rec"].figures["ndcg@10"] or 0.0)
 
@@ -152,7 +169,7 @@ def _sampled(split: Split, limit: int) -> Split:
 
 
 def probes(split: Split, run: Run) -> list[Probe]:
-    """Histories for the parity gate: none, the shortest, the longest, and a spread of lengths between."""
+    """Returns histories for the parity gate: an empty one, the shortest, the longest, and a spread of lengths."""
     log = split.sequences
     order = np.argsort(log.lengths, kind="stable")
     users = np.unique(order[np.linspace(0, len(order) - 1, min(PROBES, len(order))).astype(int)])

@@ -1,8 +1,8 @@
-"""The gate every export passes: the served engine over the written files, against torch and the slow reference.
+"""The parity gate: compares the engine over the written files with torch and with the slow reference.
 
-float32 graphs must agree to `TOLERANCE` on log-probabilities and list the same items up to ties. float16 and int8
-graphs round, so they are held to a stated tolerance, to the overlap of their top 10 with the network's own, and to the
-NDCG@10 that the float32 graphs have on validation.
+Every export has to pass it. float32 graphs must agree to `TOLERANCE` on log-probabilities and list the same items up to
+ties. float16 and int8 graphs round, so they are held to a stated tolerance, to the overlap of their top 10 with the
+network's own, and to the NDCG@10 that the float32 graphs reach on validation.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
 
 TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "int8": 2e-1}
 OVERLAP_AT_10 = {"float32": 1.0, "float16": 0.99, "int8": 0.99}
-# Hidden states: ten times the tolerance, or what a few stored keys do that lie between two numbers of the state's type
-# and round the other way in another order of sums. Lists of float32 graphs are compared from one and the same state.
+# Hidden states may differ by ten times the tolerance, or by this much: a few stored keys lie half-way between two
+# numbers of the state's type, and another order of summation rounds them the other way. Lists of float32 graphs are
+# compared from the same state.
 HIDDEN = {"float32": 0.0, "float16": 5e-3, "int8": 5e-2}
 NDCG_WITHIN = 0.005  # of the float32 graphs' NDCG@10
 STRATEGIES = (
@@ -47,7 +48,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Probe:
-    """A real history to compare on, with the context a request might carry."""
+    """A real history to compare on, with a context that a request might carry."""
 
     events: EventArrays
     context: dict[str, str] = field(default_factory=dict)
@@ -56,7 +57,13 @@ class Probe:
 
 @dataclass(frozen=True)
 class Quality:
-    """NDCG@10 of an engine on a sample of validation users, and what it is through the float32 graphs."""
+    """Measures NDCG@10 on a sample of validation users.
+
+    Attributes:
+        ndcg_at_10: Returns the NDCG@10 of an engine.
+        float32: NDCG@10 of the float32 graphs.
+        users: Size of the sample.
+    """
 
     ndcg_at_10: Callable[[Engine], float]
     float32: float
@@ -64,15 +71,17 @@ class Quality:
 
     @property
     def allowed(self) -> float:
-        """The largest difference that passes: half a per cent, or, where few users are asked, what it takes that the
-        target of one of them trades the second place for the first.
+        """The largest difference that passes.
+
+        This is half a per cent or, for small samples, the difference that arises when the target of one user moves
+        from the second place to the first.
         """
         return max(NDCG_WITHIN * self.float32, (1.0 - 1.0 / math.log2(3.0)) / self.users)
 
 
 @dataclass
 class GateResult:
-    """Largest differences seen, the worst overlap, NDCG@10 where it was compared (graphs that round), what failed."""
+    """The largest differences seen, the mean overlap, NDCG@10 if it was compared (graphs that round), and failures."""
 
     dtype: str
     probes: int
@@ -87,10 +96,12 @@ class GateResult:
     failures: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
+        """Returns the figures and their limits, as the manifest keeps them."""
         tolerance = {"tolerance": TOLERANCE[self.dtype], "overlap_at_10_min": OVERLAP_AT_10[self.dtype]}
         return {name: value for name, value in asdict(self).items() if name != "failures"} | tolerance
 
     def fail(self, message: str) -> None:
+        """Adds a failure, up to `MAX_FAILURES` of them."""
         if len(self.failures) < MAX_FAILURES:
             self.failures.append(message)
 
@@ -103,10 +114,21 @@ def check(
     blend: float,
     quality: Quality | None = None,
 ) -> GateResult:
-    """Compare every probe's hidden state, its attention, and its lists under every strategy. The engine streams the
-    second half of each history over the state of the first, where there is one, so the state's round trip is part of
-    the comparison.
-    `quality` is for graphs that round.
+    """Compares the hidden state, the attention and the lists of every probe, under every strategy.
+
+    If the encoder has a state, the engine encodes the second half of each history from the state of the first, so that
+    the state's round trip is part of the comparison.
+
+    Args:
+        model: The network.
+        artifact: The written artefact.
+        probes: Histories to compare on.
+        dtype: Precision of the graphs.
+        blend: Weight of the dense score.
+        quality: NDCG@10 to keep, for graphs that round.
+
+    Returns:
+        The differences; its `failures` are empty if the artefact passes.
     """
     hidden_tolerance = max(TOLERANCE[dtype] * 10, HIDDEN[model.config.state_dtype])
     result = GateResult(dtype, len(probes), hidden_tolerance)
@@ -139,13 +161,13 @@ def check(
 
 
 def _kept(engine: Engine, events: EventArrays) -> tuple[EventArrays, bool]:
-    """What the service gives of a history, and whether that is all of it: a state may have seen more than is kept."""
+    """Returns the events that the service would pass on, and whether they are the whole history."""
     start = 0 if engine.artifact.streaming else max(0, len(events) - engine.receptive_field)
     return events.after(start), start == 0
 
 
 def _seen(model: GPT4Rec, vocabulary: Vocabulary, events: EventArrays) -> EventArrays:
-    """What the network is given of it."""
+    """Returns the events that the network is given."""
     if streams(model.config):
         return vocabulary.with_start(events)
     return encoder_input(events, receptive_field(model.config), vocabulary)
@@ -157,13 +179,13 @@ def _arrays(events: EventArrays) -> tuple[Any, Any, Any]:
 
 @torch.no_grad()
 def full_encode(model: GPT4Rec, events: EventArrays) -> torch.Tensor:
-    """H [d] after one torch pass over the whole history."""
+    """Returns h [d] after one torch pass over the whole history."""
     item, type_, time_ms = (torch.from_numpy(a)[None] for a in _arrays(events))
     return model.eval().encode(item, type_, time_ms, torch.tensor([len(events)]))[0]
 
 
 def _explain(result: GateResult, engine: Engine, model: GPT4Rec, events: EventArrays, hidden: torch.Tensor) -> None:
-    """The explainer over the whole history: its shares against torch's, its hidden state against the network's."""
+    """Compares the explainer's shares and hidden state over the whole history with torch's."""
     if not len(events) or not engine.explains:
         return
     got = engine.explain(events, from_start=True)
@@ -189,7 +211,10 @@ def _result(result: R | Exception) -> R:
 
 
 def _compare(result: GateResult, where: str, got: DecodedList, want: Sequence[ScoredItem], dtype: GraphDtype) -> float:
-    """Log-probabilities of what both list; for float32, position by position up to ties. Returns the overlap."""
+    """Compares the log-probabilities of items on both lists and, for float32, the order up to ties.
+
+    Returns the overlap.
+    """
     expected = {one.item: one for one in want}
     items = got.items.tolist()
     shared = [(index, item) for index, item in enumerate(items) if item in expected]
@@ -213,7 +238,7 @@ def _same_order(result: GateResult, where: str, items: list[int], got: DecodedLi
 
 
 def _judge(result: GateResult) -> None:
-    """The figures against their limits, before the single differences."""
+    """Compares the figures with their limits, and puts the verdicts before the single differences."""
     limit, least = TOLERANCE[result.dtype], OVERLAP_AT_10[result.dtype]
     verdicts = []
     if not result.log_prob <= limit:

@@ -1,4 +1,4 @@
-"""Publishes an artefact: a temporary folder is filled, sealed and renamed."""
+"""Publishes an artefact: fills a temporary folder, seals it and renames it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from service.artifact.artifact import (
 
 @contextmanager
 def staging(root: Path) -> Iterator[Path]:
-    """A temporary folder beside the artefacts, removed unless `publish` has renamed it."""
+    """Yields a temporary folder beside the artefacts, which is removed at the end unless `publish` has renamed it."""
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=root))
     try:
@@ -39,7 +39,16 @@ def staging(root: Path) -> Iterator[Path]:
 
 
 def seal(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Write the manifest with every file's checksum; the version is `name` and a digest of all that is served."""
+    """Writes the manifest with the checksum of every file.
+
+    Args:
+        folder: The artefact's folder, with all its files.
+        manifest: Entries of the manifest.
+        name: The first part of the model version, which a digest of everything served completes.
+
+    Returns:
+        The complete manifest.
+    """
     names = (*required_files(manifest), *(f for f in OPTIONAL if (folder / f).exists()))
     files = {f: {"sha256": digest(folder / f), "bytes": (folder / f).stat().st_size} for f in names}
     served = [files, *(manifest[name] for name in CONTENT), *filter(None, [manifest.get("baseline")])]
@@ -56,8 +65,10 @@ def seal(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Any]
 
 
 def publish(folder: Path, root: Path) -> Path:
-    """Rename a sealed folder to its version and point `latest` at it. Publishing the same content again is a
-    no-op, unless what stands there is damaged: then it is replaced."""
+    """Renames a sealed folder to its version under `root` and points `latest` at it.
+
+    If the same content is published already, nothing is renamed, unless that folder is damaged: then it is replaced.
+    """
     version = str(json.loads((folder / MANIFEST).read_text("utf-8"))["model_version"])
     target = root / version
     if not _is_intact(target):
@@ -78,12 +89,12 @@ def _is_intact(target: Path) -> bool:
 
 
 def _replace(target: Path, new: Path) -> None:
-    """Rename `new` to `target`, taking away what is there."""
+    """Renames `new` to `target` and removes what was there."""
     with tempfile.TemporaryDirectory(prefix=".damaged-", dir=target.parent) as aside:
         with contextlib.suppress(FileNotFoundError):
             target.rename(Path(aside) / target.name)
         try:
             new.rename(target)
         except OSError:
-            if not _is_intact(target):  # else another process has published the same in the meantime
+            if not _is_intact(target):  # otherwise another process has published the same content in the meantime
                 raise

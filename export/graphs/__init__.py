@@ -1,1 +1,1 @@
-"""The ONNX graphs, written node by node: encoders, decoder, samplers, explainer."""
+"""Writers of the ONNX graphs, node by node: encoders, decoder, samplers and explainer."""

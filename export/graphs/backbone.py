@@ -1,6 +1,6 @@
-"""The network's backbone, op by op, as the encoder and the explainer both write it.
+"""The network's backbone, op by op, shared by the encoder and the explainer.
 
-What differs between them is where keys and values come from: the encoder has a past, the explainer reads all at once.
+They differ in where keys and values come from: the encoder has a past, the explainer reads the whole history at once.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Backbone(EventGraph, ABC):
 
     @abstractmethod
     def keys_values(self, y: ir.Value, layer: int) -> tuple[ir.Value, ir.Value | None]:
-        """Keys and values of a layer for all slots as they are stored, [B, 2, S, d_head], and their scales."""
+        """Returns a layer's keys and values for all slots as stored, [B, 2, S, d_head], and their scales."""
 
     @abstractmethod
     def attended(self, weight: ir.Value) -> None:
-        """Told of every layer's attention in turn, [B, heads, T, S] float32, rows add up to 1."""
+        """Receives each layer's attention weights in turn: [B, heads, T, S] float32, whose rows add up to 1."""
 
     def new_keys_values(self, y: ir.Value, layer: int) -> tuple[ir.Value, ir.Value | None]:
-        """Those of the events themselves, [B, 2, T, d_head], and their scales [B, 2, T]."""
+        """Returns the keys and values of the new events, [B, 2, T, d_head], and their scales [B, 2, T]."""
         op, c = self.op, self.config
         both = self.linear(y, f"encoder.blocks.{layer}.key_value", bias=False)
         both = op.Reshape(both, self.ints(0, 0, 2, c.d_head))
@@ -58,13 +58,13 @@ class Backbone(EventGraph, ABC):
         return self.cast(op.Round(op.Div(new, scale)), INT8), op.Squeeze(scale, self.ints(3))
 
     def elapsed(self, all_time: ir.Value) -> ir.Value:
-        """[B, T, S] log(1 + Δt) between every new event and every slot."""
+        """Returns [B, T, S] log(1 + Δt) between every new event and every slot."""
         time = self.inputs[names.TIME_MS]
         delta = self.op.Sub(self.op.Unsqueeze(time, self.ints(2)), self.op.Unsqueeze(all_time, self.ints(1)))
         return self.log_seconds(delta)
 
     def rope(self) -> list[ir.Value]:
-        """Cosine and sine [S, d_head] of every slot."""
+        """Returns cosine and sine of every slot's rotation, [S, d_head] each (RoPE, Su et al., 2021)."""
         op, d = self.op, self.config.d_head
         half = ROPE_BASE ** (-np.arange(0, d, 2, dtype=np.float32) / d)
         frequency = self.constant(np.concatenate([half, half]).astype(np.float32)[None], "rope_frequency")
@@ -72,7 +72,7 @@ class Backbone(EventGraph, ABC):
         return [self.to_compute(op.Cos(angle)), self.to_compute(op.Sin(angle))]
 
     def rotate(self, x: ir.Value, rope: Sequence[ir.Value]) -> ir.Value:
-        """x ⊙ cos + turned(x) ⊙ sin; turning is a product with a matrix of 0 and ±1."""
+        """Returns x ⊙ cos + turned(x) ⊙ sin, where turning is a product with a matrix of 0 and ±1."""
         op, half = self.op, self.config.d_head // 2
         turn = np.zeros((2 * half, 2 * half), self.numpy_compute)
         turn[np.arange(half) + half, np.arange(half)] = -1
@@ -90,7 +90,11 @@ class Backbone(EventGraph, ABC):
         rope: Sequence[ir.Value],
         query_rope: Sequence[ir.Value],
     ) -> tuple[ir.Value, ir.Value, ir.Value | None]:
-        """One layer → its output, keys and values of all slots [B, 2, S, d_head] as stored, and their scales."""
+        """Writes one layer.
+
+        Returns:
+            The layer's output [B, T, d], keys and values of all slots [B, 2, S, d_head] as stored, and their scales.
+        """
         op, name = self.op, f"encoder.blocks.{layer}"
         y = self.norm(x, f"{name}.norm_attention")
         stored, scale = self.keys_values(y, layer)
@@ -101,6 +105,7 @@ class Backbone(EventGraph, ABC):
         return op.Add(x, self.linear(hidden, f"{name}.down")), stored, scale
 
     def dequantise(self, stored: ir.Value, scale: ir.Value | None) -> ir.Value:
+        """Returns stored keys and values in the compute type."""
         if scale is None:
             return stored if self.state_type == self.compute else self.cast(stored, self.compute)
         full = self.op.Mul(self.cast(stored, FLOAT), self.op.Unsqueeze(scale, self.ints(3)))
@@ -116,12 +121,12 @@ class Backbone(EventGraph, ABC):
         elapsed: ir.Value | None,
         rope: Sequence[ir.Value],
     ) -> ir.Value:
-        """Attention of the new events over all slots; scores and softmax in float32."""
+        """Returns the new events' attention over all slots; scores and softmax are in float32."""
         op, c = self.op, self.config
         query = self.linear(y, f"encoder.blocks.{layer}.query", bias=False)
         query = op.Reshape(query, self.ints(0, 0, c.heads, c.d_head))
         query = self.rotate(op.Transpose(query, perm=[0, 2, 1, 3]), rope)
-        # One key/value head: the query heads fold into rows of one matrix product.
+        # There is one key/value head, so the query heads fold into rows of one matrix product.
         rows = op.Reshape(query, self.ints(0, -1, c.d_head))
         score = self.to_float(op.MatMul(rows, op.Transpose(key, perm=[0, 2, 1])))
         score = op.Mul(score, self.floats(c.d_head**-0.5))
@@ -131,7 +136,7 @@ class Backbone(EventGraph, ABC):
             rate = np.log1p(np.exp(raw)).astype(np.float32).reshape(1, -1, 1, 1)
             decay = op.Mul(elapsed, self.constant(rate, f"decay_{layer}"))
             bias = op.Sub(bias, decay)
-        # [B, heads · T, S] and [B, heads, T, S] are the same numbers; the bias knows the second shape.
+        # [B, heads · T, S] and [B, heads, T, S] hold the same numbers; the bias has the second shape.
         score = op.Add(op.Reshape(score, self.inputs[names.SCORES]), bias)
         weight = op.Softmax(score, axis=-1)
         self.attended(weight)

@@ -1,9 +1,9 @@
 """`sampler.onnx` where dense candidates join: sampled lists (top-p, temperature), drawn by the blend of both scores.
 
-The candidates are those of the beam and the best by q · e over the whole catalogue, as a deterministic list has them;
-the list is drawn from them without replacement, with Gumbel noise on score ÷ temperature (Gumbel-top-k, Kool, van Hoof
-and Welling, 2019; among the most probable ones alone, as Fan et al., 2018). A path says which cell an item is in and
-little about the items of a cell, so drawing by the path alone gives up far more accuracy for the same diversity.
+The candidates are those of a deterministic list: the beam's and the best by q · e over the whole catalogue. The list is
+drawn from them without replacement, with Gumbel noise on score ÷ temperature (Gumbel-top-k, Kool, van Hoof and Welling,
+2019; restricted to the most probable candidates, as in Fan et al., 2018). A path says which cell an item is in, but
+little about the items of a cell, so drawing by the path alone loses far more accuracy for the same diversity.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ from service.artifact.graph_names import NEVER
 def write_blend_sampler(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Write the sampler; `service.artifact.graph_interface.blend_sampler` describes its inputs and outputs."""
+    """Writes the sampler; `service.artifact.graph_interface.blend_sampler` describes its inputs and outputs."""
     interface = graph_interface.blend_sampler(graph_shape(config, dtype))
     BlendSamplerGraph(interface, config, weights, dtype).write(path)
 
 
 class BlendSamplerGraph(SamplingGraph):
+    """The decode with dense candidates, from which the list is drawn at the end."""
+
     def output_lists(self, item: ir.Value, score: ir.Value, log_prob: ir.Value) -> None:
-        """Draw from all candidates [B, 1, W + D]; those outside the nucleus come last, what is none after them."""
+        """Draws from all candidates [B, 1, W + D]; those outside the nucleus come next, empty places last."""
         op, keep = self.op, self.level_input(names.KEEP, self.config.levels - 1)
         alive = op.Greater(score, self.floats(NEVER / 2))
         tempered = op.Where(alive, op.Mul(score, self.row[names.INVERSE_TEMPERATURE]), self.floats(NEVER))

@@ -1,10 +1,10 @@
 """`decoder.onnx`: the complete constrained decode of a batch of deterministic lists (beam, greedy) in one run.
 
-The K levels are unrolled. Each level scores the children of the nodes it kept, masks what is not allowed, and keeps the
-best `keep_l`; after the last one the survivors get a dense score. The catalogue is an input: children in CSR form, what
-each node allows, item embeddings. `model/reference/decoder.py` says the same in plain loops.
+The K levels are unrolled. Each level scores the children of the nodes it kept, masks those that are not allowed, and
+keeps the best `keep_l`; after the last level the survivors get a dense score. The catalogue is an input: children in
+CSR form, the nodes that each filter allows, item embeddings. `model/reference/decoder.py` does the same in plain loops.
 
-What a run costs at these sizes is its number of nodes, so everything that does not depend on the request (shapes, row
+At these sizes the cost of a run is its number of nodes. So everything that does not depend on the request (shapes, row
 offsets, child counts) is an input that stays on the device, and beams are rows of matrices: B rows of W beams are BW
 rows. `export.graphs.blend_sampler` and `export.graphs.path_sampler` add what sampled lists need.
 """
@@ -37,7 +37,7 @@ def write_decoder(
     *,
     dense: bool = False,
 ) -> None:
-    """Write `decoder.onnx`; `service.artifact.graph_interface.decoder` describes its inputs and outputs.
+    """Writes `decoder.onnx`; `service.artifact.graph_interface.decoder` describes its inputs and outputs.
 
     Args:
         config: The network's shape.
@@ -52,8 +52,13 @@ def write_decoder(
 
 @dataclass(frozen=True)
 class Beam:
-    """What is kept between levels: node [BW], log-probability [BW, 1] (NEVER where there is no node), and the decoder
-    state [BW, d]."""
+    """What is kept between levels.
+
+    Attributes:
+        node: [BW] nodes.
+        log_prob: [BW, 1] log-probabilities of their paths, NEVER where there is no node.
+        state: [BW, d] decoder states.
+    """
 
     node: ir.Value
     log_prob: ir.Value
@@ -62,10 +67,15 @@ class Beam:
 
 @dataclass(frozen=True)
 class Children:
-    """Candidates of a level: `node` [BW, C], log-probability of the token [BW, C] and of the path [B, 1, WC], the
-    latter NEVER where there is no such child, or it may not be listed."""
+    """Candidates of a level.
 
-    node: ir.Value | None  # None at the root: a child's node is its place
+    Attributes:
+        node: [BW, C] nodes; None at the root, where a child's node is its place.
+        token_log_prob: [BW, C] log-probabilities of the tokens.
+        log_prob: [B, 1, WC] log-probabilities of the paths, NEVER where there is no such child or it may not be listed.
+    """
+
+    node: ir.Value | None
     token_log_prob: ir.Value
     log_prob: ir.Value
 
@@ -79,7 +89,10 @@ class Choice:
 
 
 class DecoderGraph(DecoderNetwork):
-    """The decode, level by level. Its interface says which levels are looked up by rows and whether dense candidates join."""
+    """The decode, level by level.
+
+    The interface determines which levels are looked up by rows, and whether dense candidates join.
+    """
 
     name = "gpt4rec_decoder"
     first: ir.Value  # log-probabilities [B, V_0] of the first token
@@ -95,6 +108,7 @@ class DecoderGraph(DecoderNetwork):
         self.dense = DenseCandidates(self) if names.ITEM_PATH in self.inputs else None
 
     def write(self, path: Path) -> None:
+        """Writes the graph to `path`."""
         q = self.query()
         children = self.root_children(q)
         choice = self.choose(0, children)
@@ -107,7 +121,7 @@ class DecoderGraph(DecoderNetwork):
         self.save(path)
 
     def root_children(self, q: ir.Value) -> Children:
-        """The root's children are all nodes of level 1 in order: a child's place is its node."""
+        """Returns the root's children: all nodes of level 1 in order, so that a child's place is its node."""
         op = self.op
         self.begun = self.advance(0, q)
         self.first = self.token_log_probs(0, self.begun)
@@ -119,7 +133,7 @@ class DecoderGraph(DecoderNetwork):
         return Children(None, token_log_prob, log_prob)
 
     def children(self, level: int, beam: Beam) -> Children:
-        """All children of the kept nodes, up to C of each."""
+        """Returns all children of the kept nodes, up to C of each."""
         op = self.op
         if level_input(names.ROW_OK, level) in self.inputs:
             at = op.Add(beam.node, self.level_input(names.NODE_BASE, level))
@@ -135,7 +149,10 @@ class DecoderGraph(DecoderNetwork):
         return self.scored(level, beam, child, ok, token_log_prob)
 
     def csr_children(self, level: int, beam: Beam) -> tuple[ir.Value, ir.Value]:
-        """Nodes [BW, C] of the children, and which of them exist and are allowed; those that do not are the last node."""
+        """Returns the children's nodes [BW, C], and which of them exist and are allowed.
+
+        A child that does not exist has the number of the level's last node.
+        """
         op, slots = self.op, self.level_input(names.SLOTS, level)
         exists = op.Less(slots, op.Gather(self.level_input(names.COUNT, level), beam.node, axis=0))
         child = op.Add(op.Gather(self.level_input(names.FIRST, level), beam.node, axis=0), slots)
@@ -145,17 +162,18 @@ class DecoderGraph(DecoderNetwork):
         return child, ok
 
     def scored(self, level: int, beam: Beam, child: ir.Value, ok: ir.Value, token_log_prob: ir.Value) -> Children:
-        """The children with the log-probabilities of their paths."""
+        """Returns the children with the log-probabilities of their paths."""
         op = self.op
         log_prob = op.Where(ok, op.Add(token_log_prob, beam.log_prob), self.floats(NEVER))
         log_prob = self.close(level, beam, op.Reshape(log_prob, self.level_input(names.FLAT, level)))
         return Children(child, token_log_prob, log_prob)
 
     def close(self, level: int, beam: Beam, log_prob: ir.Value) -> ir.Value:
-        """`log_prob` [B, 1, WC], NEVER at the row's closed nodes.
+        """Returns `log_prob` [B, 1, WC] with NEVER at the row's closed nodes.
 
-        A closed node has one parent, which is kept at most once: find its place in the beam by a product with the
-        match, and add NEVER where the node stands among its children. What has no parent in the beam adds 0.
+        A closed node has one parent, which the beam holds at most once. A product with the match gives the parent's
+        place in the beam, and NEVER is added at the node's place among its children. A node whose parent is not in the
+        beam adds 0.
         """
         op = self.op
         alive = op.Greater(beam.log_prob, self.floats(NEVER / 2))
@@ -170,12 +188,12 @@ class DecoderGraph(DecoderNetwork):
         return closed
 
     def choose(self, level: int, children: Children) -> Choice:
-        """The best `keep_level` of all candidates."""
+        """Returns the best `keep_l` of all candidates."""
         best, index = self.op.TopK(children.log_prob, self.level_input(names.KEEP, level), axis=2, _outputs=2)
         return Choice(best, index)
 
     def survivors(self, level: int, beam: Beam | None, children: Children, choice: Choice) -> Beam:
-        """What the next level starts from; each survivor takes its parent's state and its own token."""
+        """Returns the beam that the next level starts from: each survivor adds its token to its parent's state."""
         op, d = self.op, self.config.d_model
         log_prob = op.Reshape(choice.log_prob, self.ints(-1, 1))
         embedding, token = self.weight(f"level_token.{level}.weight"), self.level_input(names.TOKEN, level)
@@ -190,7 +208,7 @@ class DecoderGraph(DecoderNetwork):
         return Beam(node, log_prob, self.advance(level + 1, state))
 
     def rank(self, children: Children, choice: Choice, q: ir.Value) -> None:
-        """Rescore the survivors, and the dense candidates among them, with q · e_item and order them.
+        """Rescores the survivors, and the dense candidates among them, with q · e_item, and orders them.
 
         The dense scores are spread over the survivors so that both parts of the blend carry the same mass:
         log softmax(q · e) + log Σ p(path).
@@ -213,9 +231,9 @@ class DecoderGraph(DecoderNetwork):
         self.blend_and_list(op.Where(alive, item, self.ints(-1)), path, dense, query)
 
     def blend_and_list(self, item: ir.Value, path: ir.Value, dense: ir.Value, query: ir.Value) -> None:
-        """The lists by the blend of both scores [B, 1, W], and what an item outside of them is scored with."""
+        """Outputs the lists by the blend of both scores [B, 1, W], and q and offset for items outside the trie."""
         op = self.op
-        # log-sum-exp of both, as the difference to the log-softmax of the first survivor, which is there if any is.
+        # log-sum-exp of both: the difference to the log-softmax of the first survivor, which exists if any does.
         both = op.Concat(path, dense, axis=1)
         sums = op.Sub(both, op.LogSoftmax(both, axis=-1))
         mass, spread = op.Split(
@@ -228,12 +246,13 @@ class DecoderGraph(DecoderNetwork):
         self.output(offset, names.OFFSET)
 
     def output_lists(self, item: ir.Value, score: ir.Value, log_prob: ir.Value) -> None:
-        """Best blended score first. Without a node a score is below all others."""
+        """Outputs the lists, best blended score first. Places without a node come last."""
         op, keep = self.op, self.level_input(names.KEEP, self.config.levels - 1)
         score, order = op.TopK(score, keep, axis=2, _outputs=2)
         self.write_lists(op.GatherElements(item, order, axis=2), score, op.GatherElements(log_prob, order, axis=2))
 
     def write_lists(self, item: ir.Value, score: ir.Value, log_prob: ir.Value) -> None:
+        """Outputs lists [B, 1, W] that are in order."""
         self.output(item, names.ITEM)
         self.output(score, names.SCORE)
         self.output(log_prob, names.LOG_PROB)

@@ -1,4 +1,4 @@
-"""The parts of the decoder's network that every decoding graph is built from: the query, the levels, the token scores."""
+"""The parts of the decoder's network shared by all decoding graphs: the query, the levels and the token scores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DecoderNetwork(GraphWriter):
         self.config = config
 
     def query(self) -> ir.Value:
-        """q [B, d] = γ(context, gap) ⊙ norm(h) + β(context, gap)."""
+        """Returns q [B, d] = γ(context, gap) ⊙ norm(h) + β(context, gap)."""
         op, c = self.op, self.config
         table = self._weights["context.table.weight"][None] + self._weights["context.slot"].reshape(c.n_slots, 1, -1)
         table[:, 0] = 0.0  # row 0 is "unknown" in every slot
@@ -54,13 +54,13 @@ class DecoderNetwork(GraphWriter):
         return value
 
     def token_log_probs(self, level: int, state: ir.Value) -> ir.Value:
-        """[rows, tokens] float32."""
+        """Returns [rows, V_l] float32 log-probabilities of the tokens of a level."""
         logits = self.gemm(self.norm(state, f"level_norm.{level}"), f"level_out.{level}")
         value: ir.Value = self.op.LogSoftmax(self.to_float(logits), axis=-1)
         return value
 
     def advance(self, level: int, state: ir.Value) -> ir.Value:
-        """Decoder state that a level is asked with: s + down(silu(up(norm(s)))); level 0 begins with q."""
+        """Returns the decoder state before a level: s + down(silu(up(norm(s)))). Level 0 starts from q."""
         name = f"advance.{level}"
         hidden = self.silu(self.gemm(self.norm(state, f"{name}.norm"), f"{name}.up"))
         value: ir.Value = self.op.Add(state, self.gemm(hidden, f"{name}.down"))

@@ -1,9 +1,9 @@
-"""Dense candidates of the decoder, and of the sampler that draws from them: the best items by q · e over the whole
-catalogue join the beam's.
+"""Dense candidates: the best items by q · e over the whole catalogue, which join those of the beam.
 
-A beam keeps what is likely at every level and may lose an item whose first tokens are unlikely, however well its
-embedding fits. Over a catalogue of moderate size the exhaustive score is one product, so its best items are ranked
-together with the beam's, by the same blend; their path log-probability is found by teacher forcing in the same run.
+A beam keeps what is likely at every level, so it may lose an item whose first tokens are unlikely, however well its
+embedding fits. In a catalogue of moderate size the exhaustive score is one product. Its best items are ranked together
+with the beam's, by the same blend; teacher forcing gives their path log-probabilities in the same run. The decoder and
+the blend sampler have these candidates.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from export.graphs.graph_writer import FLOAT
 from service.artifact import graph_names as names
 from service.artifact.graph_names import NEVER
 
-# Above this many items the product over the catalogue would cost more than the beam: time and memory traffic grow with
-# the catalogue, where those of the beam do not.
+# Above this many items the product over the catalogue would cost more than the beam: its time and memory traffic grow
+# with the catalogue, the beam's do not.
 DENSE_ITEMS_MAX = 100_000
 
 
 def dense_by_rule(n_items: int) -> bool:
-    """Whether dense candidates join the beam in a catalogue of this size."""
+    """Returns whether dense candidates join the beam in a catalogue of `n_items`, unless the export says otherwise."""
     return n_items <= DENSE_ITEMS_MAX
 
 
@@ -35,10 +35,18 @@ class DenseCandidates:
     def joined(
         self, q: ir.Value, begun: ir.Value, first: ir.Value, item: ir.Value, log_prob: ir.Value
     ) -> tuple[ir.Value, ir.Value]:
-        """Items [B, 1, W] and path log-probabilities of the beam, with the D dense ones behind them: [B, 1, W + D].
+        """Appends the dense candidates to those of the beam.
 
-        `item` is −1 where the beam has none; `begun` [B, d] is the state that the first token is chosen from, `first`
-        [B, V_0] are its log-probabilities. An item that the beam has already is NEVER in the second place.
+        Args:
+            q: [B, d] query.
+            begun: [B, d] decoder state from which the first token is chosen.
+            first: [B, V_0] log-probabilities of the first token.
+            item: [B, 1, W] items of the beam, −1 where it has none.
+            log_prob: [B, 1, W] log-probabilities of their paths.
+
+        Returns:
+            Items and path log-probabilities, [B, 1, W + D] each. A dense candidate that the beam already has gets the
+            log-probability NEVER.
         """
         graph = self._graph
         op = graph.op
@@ -53,7 +61,7 @@ class DenseCandidates:
         return items, op.Concat(log_prob, path, axis=2)
 
     def _best(self, q: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Scores and indices [B, D] of the items with the largest q · e that the row's filter and exclusions leave."""
+        """Returns scores and indices [B, D] of the best items by q · e that the row's filter and exclusions allow."""
         graph, inputs = self._graph, self._inputs
         op = graph.op
         score = graph.to_float(op.Gemm(q, inputs[names.ITEM_TABLE], transB=1))
@@ -65,7 +73,7 @@ class DenseCandidates:
         return best, found
 
     def _path_log_prob(self, begun: ir.Value, first: ir.Value, found: ir.Value) -> ir.Value:
-        """log p(path) [B, 1, D] by teacher forcing: each state goes down its item's own tokens."""
+        """Returns log p(path) [B, 1, D] by teacher forcing: each state follows the tokens of its item."""
         graph = self._graph
         op, levels, d = graph.op, graph.config.levels, graph.config.d_model
         tokens = self._tokens(found)
@@ -83,7 +91,7 @@ class DenseCandidates:
         return value
 
     def _tokens(self, found: ir.Value) -> list[ir.Value]:
-        """The tokens [B, D] of each level."""
+        """Returns the tokens [B, D] of each level."""
         graph, levels = self._graph, self._graph.config.levels
         path = graph.op.Gather(self._inputs[names.ITEM_PATH], found, axis=0)
         columns = [path] if levels == 1 else graph.op.Split(path, axis=2, num_outputs=levels, _outputs=levels)

@@ -1,9 +1,10 @@
 """`encoder.onnx`: state + new events → state and h.
 
-The same computation as `model.network.gpt4rec.GPT4Rec.forward`, over the last `window` keys and values instead of the whole
-history. The past is right-aligned: valid slots are w − n_valid … w − 1, new events follow from slot w on, and the next
-window is one gather at n_new + 0…w−1, padded rows included. Keys are stored unrotated and rotated by the slot they are
-read in, so positions never grow. What follows from the numbers of events alone is an input (`service.engine.encode.window_inputs`).
+The computation is that of `model.network.gpt4rec.GPT4Rec.forward`, over the last `window` keys and values instead of
+the whole history. The past is right-aligned: valid slots are w − n_valid … w − 1, new events follow from slot w on, and
+the next window is one gather at n_new + 0…w−1, padded rows included. Keys are stored unrotated and are rotated by the
+slot they are read in, so positions never grow. Everything that follows from the numbers of events alone is an input
+(`service.engine.encode.window_inputs`).
 """
 
 from __future__ import annotations
@@ -26,16 +27,19 @@ from service.artifact import graph_names as names
 def write_encoder(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Write `encoder.onnx`; `service.artifact.graph_interface.encoder` describes its inputs and outputs."""
+    """Writes `encoder.onnx`; `service.artifact.graph_interface.encoder` describes its inputs and outputs."""
     EncoderGraph(config, weights, dtype).write(path)
 
 
 class EncoderGraph(Backbone):
+    """The streaming encoder: the backbone over the past of the state and the new events."""
+
     def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
         interface = graph_interface.encoder(graph_shape(config, dtype))
         super().__init__("gpt4rec_encoder", interface, config, weights, dtype)
 
     def write(self, path: Path) -> None:
+        """Writes the graph to `path`."""
         op, c = self.op, self.config
         all_time = op.Concat(self.inputs[names.PAST_TIME_MS], self.inputs[names.TIME_MS], axis=1)
         x = self.embed()
@@ -56,7 +60,7 @@ class EncoderGraph(Backbone):
         self.save(path)
 
     def keys_values(self, y: ir.Value, layer: int) -> tuple[ir.Value, ir.Value | None]:
-        """Past and new."""
+        """Returns the keys and values of the past, followed by those of the new events."""
         op = self.op
         new, new_scale = self.new_keys_values(y, layer)
         past = op.Gather(self.inputs[names.KV], self.scalar(layer), axis=1)
@@ -66,10 +70,10 @@ class EncoderGraph(Backbone):
         return op.Concat(past, new, axis=2), op.Concat(past_scale, new_scale, axis=2)
 
     def attended(self, weight: ir.Value) -> None:
-        """Nothing of it leaves the graph."""
+        """Does nothing: the encoder has no use for attention weights."""
 
     def write_state(self, keys_values: list[ir.Value], scales: list[ir.Value | None], all_time: ir.Value) -> None:
-        """The next window: slots n_new … n_new + w − 1 of every layer."""
+        """Outputs the next window: slots n_new … n_new + w − 1 of every layer."""
         op, kept_row = self.op, self.inputs[names.KEPT_ROW]
         stacked = op.Concat(*[op.Unsqueeze(kv, self.ints(1)) for kv in keys_values], axis=1)
         rows = op.Reshape(stacked, self.ints(-1, self.config.d_head))

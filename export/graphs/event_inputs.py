@@ -1,4 +1,4 @@
-"""What every encoder graph reads of the events: items, types and times, embedded."""
+"""Embeds the events that every encoder graph reads: their items, types and times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from model.network.gpt4rec import PERIODS_MS
 from service.artifact import graph_names as names
 from service.artifact.graph_interface import Interface
 
-MASKED = -30_000.0  # a float16 number, and far below any score
+MASKED = -30_000.0  # representable in float16, and far below any score
 
 
 class EventGraph(GraphWriter):
@@ -33,12 +33,12 @@ class EventGraph(GraphWriter):
         self.config = config
 
     def embed(self) -> ir.Value:
-        """Item + type + gap + period."""
+        """Returns [B, T, d] item + type + gap + period."""
         value: ir.Value = self.op.Add(self.items(), self.features())
         return value
 
     def items(self) -> ir.Value:
-        """[B, T, d] the items, scaled by type where the network does."""
+        """Returns [B, T, d] item embeddings, scaled by event type if the network learned to."""
         op = self.op
         items: ir.Value = op.Gather(self.inputs[names.ITEM_TABLE], self.inputs[names.ITEM], axis=0)
         if self.config.type_scale:
@@ -47,7 +47,7 @@ class EventGraph(GraphWriter):
         return items
 
     def features(self) -> ir.Value:
-        """[B, T, d] type + gap + period, nothing of which the start token has."""
+        """Returns [B, T, d] type + gap + period; zeros for the start token."""
         op, c = self.op, self.config
         kind = self.inputs[names.TYPE]
         x = op.Gather(self.weight("event_type.weight"), kind, axis=0)
@@ -58,7 +58,7 @@ class EventGraph(GraphWriter):
         return value
 
     def times(self) -> ir.Value:
-        """Embedded log(1 + gap) to the event before, and the phases of the periods."""
+        """Returns [B, T, d] embeddings of log(1 + gap to the event before) and of the phases of the periods."""
         op, time = self.op, self.inputs[names.TIME_MS]
         periods = np.array(PERIODS_MS, np.int64)
         phase = op.Mod(op.Unsqueeze(time, self.ints(2)), self.constant(periods, "periods"))
@@ -67,7 +67,7 @@ class EventGraph(GraphWriter):
         log_gap = op.Unsqueeze(self.log_seconds(op.Sub(time, self.inputs[names.PREVIOUS_MS])), self.ints(2))
         log_gap = op.Mul(log_gap, self.floats(0.1))
         both = self.to_compute(op.Concat(op.Sin(phase), op.Cos(phase), log_gap, axis=2))
-        # The network's columns are sine and cosine of each period in turn.
+        # The network's columns alternate between sine and cosine of each period.
         period = self._weights["period.weight"]
         columns = np.concatenate([period[:, 0::2], period[:, 1::2], self._weights["gap.weight"]], axis=1)
         self._weights = {**self._weights, "times.weight": columns}

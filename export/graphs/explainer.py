@@ -1,8 +1,8 @@
-"""`explainer.onnx`: a whole history → what each of its events carried to h.
+"""`explainer.onnx`: a whole history → how much each of its events contributed to h.
 
-The encoder's computation over all events at once, with the attention rolled out over the layers (Abnar & Zuidema,
-"Quantifying attention flow in transformers", 2020): heads are averaged, the residual connection counts as half of a
-layer, and layers are multiplied. Only the last event's row is needed, so each layer is one product with a vector.
+This is the encoder's computation over all events at once, with the attention rolled out over the layers (Abnar &
+Zuidema, "Quantifying attention flow in transformers", 2020): heads are averaged, the residual connection counts as half
+of a layer, and layers are multiplied. Only the last event's row is needed, so each layer is one product with a vector.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ from service.artifact import graph_names as names
 def write_explainer(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Write `explainer.onnx`; `service.artifact.graph_interface.explainer` describes its inputs and outputs."""
+    """Writes `explainer.onnx`; `service.artifact.graph_interface.explainer` describes its inputs and outputs."""
     ExplainerGraph(config, weights, dtype).write(path)
 
 
 class ExplainerGraph(Backbone):
+    """The backbone over a whole history, which keeps the attention of every layer."""
+
     def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
         interface = graph_interface.explainer(graph_shape(config, dtype))
         super().__init__("gpt4rec_explainer", interface, config, weights, dtype)
         self.attention: list[ir.Value] = []
 
     def write(self, path: Path) -> None:
+        """Writes the graph to `path`."""
         op, c = self.op, self.config
         x = self.embed()
         mask = op.Unsqueeze(op.Where(self.inputs[names.NEAR], self.floats(0.0), self.floats(MASKED)), self.ints(1))
@@ -49,14 +52,15 @@ class ExplainerGraph(Backbone):
         self.save(path)
 
     def keys_values(self, y: ir.Value, layer: int) -> tuple[ir.Value, ir.Value | None]:
-        """Of the events: nothing is before them."""
+        """Returns the keys and values of the events: there is no past."""
         return self.new_keys_values(y, layer)
 
     def attended(self, weight: ir.Value) -> None:
+        """Keeps a layer's attention for the rollout."""
         self.attention.append(weight)
 
     def rollout(self) -> ir.Value:
-        """[B, 1, T] the last event's row of ∏ (A + I) / 2, from the last layer to the first."""
+        """Returns [B, 1, T], the last event's row of ∏ (A + I) / 2, from the last layer to the first."""
         op = self.op
         row = self.inputs[names.LAST]
         for weight in reversed(self.attention):

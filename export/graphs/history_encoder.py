@@ -1,6 +1,6 @@
-"""`encoder.onnx` of an encoder without a state: a whole history → h.
+"""`encoder.onnx` for encoders without a state: a whole history → h.
 
-The same computation as the encoder's own module in `model.network.encoders.registry`, written op by op from the same weights.
+The computation is that of the encoder's own module in `model.network.encoders`, op by op from the same weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from service.artifact import graph_names as names
 def write_history_encoder(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Write `encoder.onnx`; `service.artifact.graph_interface.history_encoder` describes its inputs and outputs.
+    """Writes `encoder.onnx`; `service.artifact.graph_interface.history_encoder` describes its inputs and outputs.
 
     Raises:
         KeyError: No graph is written for this encoder.
@@ -32,18 +32,22 @@ def write_history_encoder(
 
 
 class HistoryGraph(EventGraph):
+    """One encoder over whole histories, chosen by the network's configuration."""
+
     def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
         interface = graph_interface.history_encoder(graph_shape(config, dtype))
         super().__init__(f"{config.encoder}_encoder", interface, config, weights, dtype)
 
     def write(self, path: Path) -> None:
+        """Writes the graph to `path`."""
         h = WRITERS[self.config.encoder](self)
         self.output(self.to_float(h), names.HIDDEN)
         self.save(path)
 
-    # -- encoders: each gives h [B, d]
+    # -- encoders: each returns h [B, d]
 
     def sasrec(self) -> ir.Value:
+        """SASRec (Kang and McAuley, 2018): causal self-attention."""
         op = self.op
         position = self.inputs[names.POSITION]
         x = op.Add(self.embed(), self.positions(position))
@@ -57,10 +61,12 @@ class HistoryGraph(EventGraph):
         return self.norm(self.at_last(x), "encoder.norm")
 
     def gru4rec(self) -> ir.Value:
+        """GRU4Rec (Hidasi et al., 2016): the last state of a GRU."""
         x = self.recurrent("GRU", "encoder.gru")
         return self.linear(self.at_last(x), "encoder.out")
 
     def bert4rec(self) -> ir.Value:
+        """BERT4Rec (Sun et al., 2019): bidirectional attention, with a hidden event behind the history."""
         op = self.op
         hidden = self.constant(self._weights["encoder.hidden"].astype(self.numpy_compute), "hidden")
         events = op.Where(self.inputs[names.ASKED], hidden, self.embed())
@@ -71,7 +77,7 @@ class HistoryGraph(EventGraph):
         return self.norm(self.at_last(x), "encoder.norm")
 
     def lstm_attention(self) -> ir.Value:
-        """Only the last state looks back."""
+        """An LSTM whose last state attends to all states (Bahdanau et al., 2015)."""
         op = self.op
         states = self.recurrent("LSTM", "encoder.lstm")
         last = self.at_last(states)
@@ -86,6 +92,7 @@ class HistoryGraph(EventGraph):
         return self.linear(op.Concat(last, seen, axis=1), "encoder.out")
 
     def encoder_decoder(self) -> ir.Value:
+        """A transformer encoder over types and times, and a decoder over items that attends to it."""
         op = self.op
         position = self.inputs[names.POSITION]
         positions, mask = self.positions(position), self.causal(position)
@@ -98,32 +105,33 @@ class HistoryGraph(EventGraph):
             x = self.pre_norm(x, mask, f"encoder.blocks.{layer}", memory)
         return self.norm(self.at_last(x), "encoder.norm")
 
-    # -- what they are made of
+    # -- parts of the encoders
 
     def positions(self, position: ir.Value) -> ir.Value:
-        """[T, d] the learned places."""
+        """Returns [T, d] learned position embeddings."""
         value: ir.Value = self.op.Gather(self.weight("encoder.position.weight"), position, axis=0)
         return value
 
     def causal(self, position: ir.Value) -> ir.Value:
-        """[1, 1, T, T] added to scores: nothing reads what came later."""
+        """Returns [1, 1, T, T], to be added to scores so that no event attends to a later one."""
         op = self.op
         seen = op.GreaterOrEqual(op.Unsqueeze(position, self.ints(1)), op.Unsqueeze(position, self.ints(0)))
         value: ir.Value = op.Unsqueeze(op.Where(seen, self.floats(0.0), self.floats(MASKED)), self.ints(0, 1))
         return value
 
     def padding(self) -> ir.Value:
-        """[B, 1, T] added to scores: nothing reads padding."""
+        """Returns [B, 1, T], to be added to scores so that no event attends to padding."""
         value: ir.Value = self.op.Where(self.inputs[names.VALID], self.floats(0.0), self.floats(MASKED))
         return value
 
     def at_last(self, x: ir.Value) -> ir.Value:
-        """[B, T, d] → [B, d]."""
+        """Picks the last event of each history: [B, T, d] → [B, d]."""
         rows = self.op.Reshape(x, self.ints(-1, self.config.d_model))
         value: ir.Value = self.op.Gather(rows, self.inputs[names.LAST_ROW], axis=0)
         return value
 
     def pre_norm(self, x: ir.Value, mask: ir.Value, name: str, memory: ir.Value | None = None) -> ir.Value:
+        """Writes one pre-norm transformer layer, with cross-attention if there is a `memory` to attend to."""
         op = self.op
         y = self.norm(x, f"{name}.norm_attention")
         x = op.Add(x, self.attention(y, y, mask, f"{name}.attention"))
@@ -134,13 +142,13 @@ class HistoryGraph(EventGraph):
         return value
 
     def attention(self, x: ir.Value, memory: ir.Value, mask: ir.Value, name: str) -> ir.Value:
-        """Scores and softmax in float32."""
+        """Returns multi-head attention of x over `memory`; scores and softmax are in float32."""
         op, c = self.op, self.config
 
         def heads(y: ir.Value, part: str) -> ir.Value:
             split = op.Reshape(self.linear(y, f"{name}.{part}"), self.ints(0, 0, c.heads, c.d_head))
-            found: ir.Value = op.Transpose(split, perm=[0, 2, 1, 3])
-            return found
+            transposed: ir.Value = op.Transpose(split, perm=[0, 2, 1, 3])
+            return transposed
 
         query, key, value = heads(x, "query"), heads(memory, "key"), heads(memory, "value")
         score = self.to_float(op.MatMul(query, op.Transpose(key, perm=[0, 1, 3, 2])))
@@ -149,15 +157,18 @@ class HistoryGraph(EventGraph):
         return self.linear(op.Reshape(mixed, self.ints(0, 0, c.heads * c.d_head)), f"{name}.out")
 
     def recurrent(self, kind: str, name: str) -> ir.Value:
-        """[B, T, d] states of the events. The recurrence is in float32: its errors add up along the history."""
+        """Returns the states [B, T, d] of the events.
+
+        The recurrence is in float32, because its rounding errors add up along the history.
+        """
         op, d = self.op, self.config.d_model
-        # The operators' gates are ordered z, r, h and i, o, f, c; torch's are r, z, n and i, f, g, o.
+        # ONNX orders the gates z, r, h and i, o, f, c; torch orders them r, z, n and i, f, g, o.
         order = [1, 0, 2] if kind == "GRU" else [0, 3, 1, 2]
         x = op.Transpose(self.to_float(self.embed()), perm=[1, 0, 2])
         for layer in range(self.config.layers):
 
-            def gates(part: str, at: int = layer) -> npt.NDArray[np.float32]:
-                array = np.asarray(self._weights[f"{name}.{part}_l{at}"], np.float32)
+            def gates(part: str, layer: int = layer) -> npt.NDArray[np.float32]:
+                array = np.asarray(self._weights[f"{name}.{part}_l{layer}"], np.float32)
                 parts = array.reshape(len(order), d, *array.shape[1:])[order]
                 return parts.reshape(array.shape)
 
@@ -174,7 +185,7 @@ class HistoryGraph(EventGraph):
         return self.to_compute(op.Transpose(x, perm=[1, 0, 2]))
 
 
-# Encoders that read the request while they encode are compared in torch alone.
+# Encoders that read the request while they encode have no graph: they are compared in torch alone.
 WRITERS: dict[str, Callable[[HistoryGraph], ir.Value]] = {
     "sasrec": HistoryGraph.sasrec,
     "gru4rec": HistoryGraph.gru4rec,

@@ -1,7 +1,7 @@
-"""`sampler.onnx` of large catalogues: sampled lists (top-p, temperature), paths drawn without replacement.
+"""`sampler.onnx` for large catalogues: sampled lists (top-p, temperature), from paths drawn without replacement.
 
-Stochastic beam search (Kool, van Hoof and Welling, 2019): perturbed scores G whose maximum over the children equals the
-parent's G. The noise is a hash of (seed, level, node), so that it depends on neither slot nor batch.
+This is stochastic beam search (Kool, van Hoof and Welling, 2019): perturbed scores G, whose maximum over the children
+equals the parent's G. The noise is a hash of (seed, level, node), so it depends on neither slot nor batch.
 """
 
 from __future__ import annotations
@@ -26,15 +26,20 @@ from service.artifact.graph_names import NEVER
 def write_sampler(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
-    """Write the sampler; `service.artifact.graph_interface.path_sampler` describes its inputs and outputs."""
+    """Writes the sampler; `service.artifact.graph_interface.path_sampler` describes its inputs and outputs."""
     interface = graph_interface.path_sampler(graph_shape(config, dtype))
     SamplerGraph(interface, config, weights, dtype).write(path)
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What sampling keeps between levels, [B, 1, W] each: log-probability of the sampling distribution, perturbed
-    score, 1 outside the nucleus."""
+    """What sampling keeps between levels, [B, 1, W] each.
+
+    Attributes:
+        phi: Log-probability under the sampling distribution.
+        perturbed: Perturbed score G.
+        outside: 1 outside the nucleus, else 0.
+    """
 
     phi: ir.Value
     perturbed: ir.Value
@@ -42,12 +47,12 @@ class Drawn:
 
 
 class SamplerGraph(SamplingGraph):
-    """The decode with draws in the place of the best."""
+    """The decode, which draws candidates at every level instead of keeping the best."""
 
     drawn: Drawn | None = None
 
     def choose(self, level: int, children: Children) -> Choice:
-        """Draw `keep_level` of all candidates."""
+        """Draws `keep_l` of all candidates."""
         op, node_hash = self.op, self.level_input(names.NODE_HASH, level)
         if level == 0:
             log_prob, token = children.log_prob, op.Unsqueeze(children.token_log_prob, self.ints(1))
@@ -71,15 +76,15 @@ class SamplerGraph(SamplingGraph):
         return Choice(take(log_prob), index)
 
     def flat(self, level: int, x: ir.Value) -> ir.Value:
-        """[B, W, C] → [B, 1, WC]."""
+        """Reshapes [B, W, C] to [B, 1, WC]."""
         value: ir.Value = x if level == 0 else self.op.Reshape(x, self.level_input(names.FLAT, level))
         return value
 
     def perturb(self, level: int, ok: ir.Value, token: ir.Value, noise: ir.Value) -> Drawn:
-        """Sampling log-probability, perturbed score and nucleus flag of every child, [B, W, C].
+        """Returns sampling log-probability, perturbed score and nucleus flag of every child, [B, W, C] each.
 
-        Inside the nucleus G is conditioned on its maximum being the parent's G; outside it is plain, since those
-        nodes come after all others anyhow.
+        Inside the nucleus, G is conditioned on its maximum being the parent's G. Outside it is not, since those nodes
+        come after all others anyway.
         """
         op = self.op
         tempered = op.Mul(token, self.row[names.INVERSE_TEMPERATURE])
@@ -108,10 +113,10 @@ class SamplerGraph(SamplingGraph):
         return Drawn(phi, op.Where(inside, conditioned, noisy), outside)
 
     def log(self, x: ir.Value) -> ir.Value:
-        """log x, with log 0 a large negative number instead of −∞."""
+        """Returns log x, with a large negative number instead of −∞ for log 0."""
         value: ir.Value = self.op.Log(self.op.Max(x, self.floats(1e-30)))
         return value
 
     def output_lists(self, item: ir.Value, score: ir.Value, log_prob: ir.Value) -> None:
-        """In the order of the draw, which the last choice is in; candidates that are none are last."""
+        """Outputs the lists in the order of the draw, which the last choice already has; empty places are last."""
         self.write_lists(item, score, log_prob)

@@ -1,4 +1,4 @@
-"""What graphs of sampled lists share: the request's temperature, nucleus and seed, and noise that is a hash."""
+"""Shared by both samplers: the request's temperature, nucleus and seed, and noise from a hash."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ from service.artifact import graph_names as names
 from service.artifact.graph_names import NEVER
 from service.artifact.noise import PRIME, ROUND_KEYS
 
-# What is outside the nucleus comes after all that is inside: its score, below NOISE_CEILING as no Gumbel noise exceeds
-# it, becomes a huge negative one. A product keeps float32's digits, where a large difference would round them away.
+# Candidates outside the nucleus come after all that are inside. Their scores, which lie below NOISE_CEILING because no
+# Gumbel noise exceeds it, become hugely negative. A product keeps float32's digits; subtracting a large number would
+# round them away.
 NOISE_CEILING = 32.0
 OUTSIDE = 1e6
 
 
 class SamplingGraph(DecoderGraph):
-    """Reads the inputs of sampling: inverse temperature, top-p and hashed seed."""
+    """A decoder graph that reads the inputs of sampling: inverse temperature, top-p and hashed seed."""
 
     name = "gpt4rec_sampler"
 
     @cached_property
     def row(self) -> dict[str, ir.Value]:
-        """Those inputs by name, [B, 1, 1]."""
+        """The inputs of sampling by name, [B, 1, 1] each."""
         inputs = (names.INVERSE_TEMPERATURE, names.TOP_P, names.SEED)
         return {name: self.op.Unsqueeze(self.inputs[name], self.ints(1, 2)) for name in inputs}
 
     def last(self, key: ir.Value) -> ir.Value:
-        """A key below those of all that keep theirs, in the same order."""
+        """Moves keys below all others; their order stays the same."""
         value: ir.Value = self.op.Mul(self.op.Sub(key, self.floats(NOISE_CEILING)), self.floats(OUTSIDE))
         return value
 
     def nucleus(self, log_prob: ir.Value) -> ir.Value:
-        """Children or candidates in the smallest set whose mass reaches top-p (Holtzman et al., 2020), ties with its
-        last member included, so that the set does not depend on an order."""
+        """Returns which candidates are in the smallest set whose mass reaches top-p (Holtzman et al., 2020).
+
+        Ties with its last member are included, so that the set does not depend on an order.
+        """
         op = self.op
         size = op.Shape(log_prob, start=2, end=3)
         descending, _ = op.TopK(log_prob, size, axis=2, _outputs=2)
@@ -47,7 +50,7 @@ class SamplingGraph(DecoderGraph):
         return value
 
     def gumbel(self, node_hash: ir.Value) -> ir.Value:
-        """−log(−log u), u a hash of the seed and of (level, node) or the item."""
+        """Returns −log(−log u), where u is a hash of the seed and of (level, node) or the item."""
         op = self.op
         x = self.fifth_power(op.Mod(op.Add(node_hash, self.row[names.SEED]), self.ints(PRIME)))
         x = self.fifth_power(op.Mod(op.Add(x, self.ints(ROUND_KEYS[1])), self.ints(PRIME)))
@@ -58,6 +61,7 @@ class SamplingGraph(DecoderGraph):
         return value
 
     def fifth_power(self, x: ir.Value) -> ir.Value:
+        """Returns x⁵ mod p, like `service.artifact.noise.fifth_power`."""
         op, prime = self.op, self.ints(PRIME)
         square = op.Mod(op.Mul(x, x), prime)
         fourth = op.Mod(op.Mul(square, square), prime)

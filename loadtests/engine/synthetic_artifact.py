@@ -20,7 +20,8 @@ from model.tokenizers.tokenizer import MAX_BRANCHING, unique_last_tokens
 from service.artifact.array_types import IntArray
 from service.artifact.catalogue import Catalogue, CatalogueItem
 from service.artifact.features import EVENT_TYPES, ContextVocabulary
-from service.artifact.item_cf import ItemCF, Popularity
+from service.artifact.item_cf import ItemCF
+from service.artifact.popularity import Popularity
 
 CODES = (256, 256, 256)
 NEIGHBOURS = 50

@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from loadtests.peers.plain import History, pool, serve
 from model.network.config import NetworkConfig
 from model.network.gpt4rec import GPT4Rec
+from model.reference.closed_nodes import closed_nodes
 from service.artifact.artifact import Artifact
 from service.engine.decoding import dense_width
 
@@ -63,7 +64,7 @@ class Notebook:
         h = self.model(item, type_, time_ms, self.table)[0, -1]
         gap = vocabulary.context.gap(body.times_ms[-1], int(time.time() * 1000.0))
         q = self.model.query(h[None], torch.from_numpy(vocabulary.context.encode({}))[None], torch.tensor([gap]))[0]
-        closed = [set(nodes.tolist()) for nodes in self.trie.closed_nodes(self.counts, np.unique(events.item))]
+        closed = [set(nodes.tolist()) for nodes in closed_nodes(self.trie, self.counts, np.unique(events.item))]
         beam = [(score, self.leaf_item[leaf]) for score, leaf in self._search(q, closed)]
         if self.dense:
             beam += self._dense(q, events.item, dense_width(body.k, WIDTH), {item for _, item in beam})

@@ -40,7 +40,7 @@ from model.training.run_folder import Run, split_of
 from model.training.trainer import Trainer
 from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
-from service.artifact.item_cf import Popularity
+from service.artifact.popularity import Popularity
 from service.common.atomic_files import write_aside
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine

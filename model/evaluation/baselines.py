@@ -27,7 +27,8 @@ from model.data.dataset import Sequences
 from model.data.split import Holdout, Split
 from model.evaluation.metrics import NOT_RANKED, ndcg, target_ranks
 from service.artifact.array_types import IntArray
-from service.artifact.item_cf import DEFAULT_HORIZON, ItemCF, Popularity
+from service.artifact.item_cf import DEFAULT_HORIZON, ItemCF
+from service.artifact.popularity import Popularity
 from service.artifact.repeat_purchase import Repeat
 
 Kind = Literal["cosine", "tfidf", "bm25"]

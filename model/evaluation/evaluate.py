@@ -20,7 +20,8 @@ from model.evaluation.bootstrap import CONFIDENCE, SAMPLES, paired_bootstrap
 from model.evaluation.report import Comparison, Evaluation, SystemResult
 from service.artifact.array_types import Float64Array, IntArray
 from service.artifact.features import EventArrays
-from service.artifact.item_cf import ItemCF, Popularity
+from service.artifact.item_cf import ItemCF
+from service.artifact.popularity import Popularity
 from service.artifact.repeat_purchase import Repeat
 
 Part = Literal["test", "valid"]

@@ -1,4 +1,4 @@
-"""The artefact's format, and its reader.
+"""The artefact's format and its reader.
 
-Whoever writes artefacts imports this room; torch and onnxruntime stay out of it.
+Code that writes artefacts imports this package; it needs neither torch nor onnxruntime.
 """

@@ -1,12 +1,13 @@
-"""Arrays on disk that are used where they lie.
+"""Files of arrays that are mapped into memory instead of read.
 
-A file is an uncompressed `.npz` whose members start at multiples of 64 bytes, so the arrays of a large catalogue are
-mapped instead of read: loading costs no time, pages come in when they are touched, and several processes share them.
-`numpy.load` reads the same files.
+A file is an uncompressed `.npz` whose members start at multiples of 64 bytes, so the arrays of a large catalogue can be
+mapped: loading takes no time, pages are read when they are touched, and several processes share them. `numpy.load`
+reads the same files.
 
-What is mapped is the file itself. Renamed over or deleted, it stays whole for those who have it open; written to in
-place, it changes under them, and shortened in place, the next touch of what is gone ends the process (SIGBUS). So
-files up to `READ_BYTES_MAX` are read after all: they cost little, and then nothing that happens to them matters.
+The mapping is of the file itself. If the file is replaced by a rename or deleted, processes that have it open keep the
+old content. If it is written to in place, they see the change; if it is shortened in place, touching the missing part
+ends the process (SIGBUS). So files up to `READ_BYTES_MAX` are read instead: that costs little, and later changes to the
+file cannot do harm.
 """
 
 from __future__ import annotations
@@ -27,17 +28,21 @@ ALIGNMENT = 64
 READ_BYTES_MAX = 16 * 2**20
 
 _LOCAL_HEADER = 30
-_ZIP64_EXTRA = 20  # what zipfile adds to the local header of a member that may be large
+_ZIP64_EXTRA = 20  # bytes that zipfile adds to the local header of a member that may be large
 _PADDING_ID = 0x4750  # an extra field of our own, which other readers skip
-_LENGTHS_AT = 26  # of name and extra field, in a local header
+_LENGTHS_AT = 26  # offset, in a local header, of the lengths of name and extra field
 
 
 class ArrayFileError(ValueError):
-    """The file is not what `save_arrays` writes."""
+    """The file was not written by `save_arrays`, or is damaged."""
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:
-    """Write named arrays; the same arrays give the same bytes. Raises ValueError for arrays of objects."""
+    """Writes named arrays; the same arrays give the same bytes.
+
+    Raises:
+        ValueError: An array holds objects.
+    """
     with path.open("wb") as raw, zipfile.ZipFile(raw, "w", zipfile.ZIP_STORED) as file:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy")
@@ -49,14 +54,14 @@ def save_arrays(path: Path, **arrays: Any) -> None:
 
 
 def map_arrays(path: Path) -> dict[str, Array]:
-    """Every array of a file, read-only; one of more than `READ_BYTES_MAX` is mapped, and must not be changed in place
-    afterwards.
+    """Returns all arrays of a file, read-only.
 
-    Checksums are the caller's: only the structure is verified here.
+    A file of more than `READ_BYTES_MAX` is mapped and must not be changed in place afterwards. Only the structure is
+    verified; verifying checksums is left to the caller.
 
     Raises:
-        ArrayFileError: damaged, compressed, or of something else than plain arrays.
-        OSError: the file cannot be read.
+        ArrayFileError: The file is damaged, compressed, or holds something other than plain arrays.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as raw:
         try:
@@ -69,14 +74,14 @@ def map_arrays(path: Path) -> dict[str, Array]:
 
 
 def _whole(raw: io.BufferedReader) -> memoryview:
-    """Read-only, and at a page's beginning either way. Raises ValueError for an empty file."""
+    """Returns the file's bytes, read-only and page-aligned. Raises ValueError if the file is empty."""
     size = os.fstat(raw.fileno()).st_size
     if size > READ_BYTES_MAX:
         return memoryview(mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ))
     own = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     raw.seek(0)
     if raw.readinto(own) != size:
-        raise ValueError("it was shortened while it was read")
+        raise ValueError("the file was shortened while it was read")
     return memoryview(own).toreadonly()
 
 
@@ -85,19 +90,19 @@ def _mapped(whole: memoryview, member: zipfile.ZipInfo) -> Array:
         raise ValueError(f"{member.filename} is not a stored array")
     at = member.header_offset
     if bytes(whole[at : at + 4]) != b"PK\x03\x04":
-        raise ValueError(f"{member.filename} has no header where the directory says")
+        raise ValueError(f"{member.filename} has no header at the place that the directory gives")
     name, extra = struct.unpack_from("<HH", whole, at + _LENGTHS_AT)
     start = at + _LOCAL_HEADER + name + extra
     head = io.BytesIO(whole[start : start + 4096])
     version = np.lib.format.read_magic(head)
     if version != (1, 0):
-        raise ValueError(f"{member.filename} has an array header of version {version}")
+        raise ValueError(f"{member.filename} has an array header of version {version}; this version reads (1, 0)")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
     if dtype.hasobject or (fortran and len(shape) > 1):
         raise ValueError(f"{member.filename} is not a plain array in row order")
     count = int(np.prod(shape, dtype=np.int64))
     if head.tell() + count * dtype.itemsize != member.file_size:
-        raise ValueError(f"{member.filename} has another size than its header says")
+        raise ValueError(f"the size of {member.filename} differs from its header")
     if count == 0:
         return np.zeros(shape, dtype)
     return np.frombuffer(whole, dtype, count, start + head.tell()).reshape(shape)

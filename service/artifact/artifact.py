@@ -1,20 +1,20 @@
 """The artefact: everything the service needs of a trained model, in one folder of checked files.
 
     <model_version>/
-      manifest.json                   what this is, and the sha256 of every other file
+      manifest.json                   the description of the model, and the sha256 of every other file
       encoder.onnx  decoder.onnx  sampler.onnx      the graphs: states, deterministic lists, sampled lists
-      explainer.onnx                  what each event carried to the state; not of encoders without a state
+      explainer.onnx                  how much each event contributed to the state; absent for encoders without a state
       trie.npz  items.npz             the catalogue as tensors: token paths, item embeddings
       catalogue.npz                   the catalogue for people: ids, titles, categories
       tokenizer.json  tokenizer.npz   the fitted tokenizer
-      itemcf.npz  popularity.npz      what answers when the model cannot
+      itemcf.npz  popularity.npz      the scorers that answer when the model cannot
 
-An artefact whose manifest names a `baseline` has no graphs: the scorer's lists are what it serves.
+An artefact whose manifest names a `baseline` has no graphs: it serves the lists of that scorer.
 
 A writer fills a temporary folder and renames it, so a reader sees all of it or nothing. Nothing is pickled. Arrays of
-many items are mapped (`service.artifact.arrays`): what they need is paid for when it is touched, and once for all processes. An
-artefact in use may be deleted or renamed over, but not be written to in place. Reading needs neither torch nor
-onnxruntime.
+many items are mapped (`service.artifact.arrays`): their pages are read when they are touched, once for all processes.
+An artefact in use may be deleted or replaced by a rename, but must not be written to in place. Reading needs neither
+torch nor onnxruntime.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ import numpy.typing as npt
 from service.artifact.arrays import map_arrays
 from service.artifact.catalogue import Catalogue
 from service.artifact.features import ContextVocabulary, Vocabulary
-from service.artifact.item_cf import ItemCF, Popularity
+from service.artifact.item_cf import ItemCF
+from service.artifact.popularity import Popularity
 from service.artifact.trie import Trie
 
 FORMAT = "gpt4rec-artifact"
@@ -54,10 +55,10 @@ FILES = (
     "itemcf.npz",
     "popularity.npz",
 )
-# What an artefact without a network, whose lists come from a scorer, is without.
+# An artefact that serves a scorer instead of a network lacks these files.
 GRAPHS = ("encoder.onnx", "decoder.onnx", "sampler.onnx")
 EXPLAINER = "explainer.onnx"
-# Served where they are there, and then checked like the others.
+# Files that may be absent; if the manifest names them, they are checked like the others.
 OPTIONAL = (EXPLAINER,)
 REQUIRED: dict[str, type | tuple[type, ...]] = {
     "model_version": str,
@@ -70,37 +71,43 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
     "streaming": bool,
     "receptive_field": int,
 }
-# What the engine is built from, besides the files.
+# Entries of the manifest's "network" that the engine is built from.
 NETWORK_KEYS = ("n_items", "code_sizes", "n_slots", "d_model", "layers", "heads", "window", "d_head", "state_dtype")
-# Two artefacts that differ in any of these are two versions.
+# Entries of the manifest that are part of the model version.
 CONTENT = ("network", "context", "has_time", "dtype", "blend")
 _OTHER_FILE = "is not the file that was exported (checksums differ); export the model again"
 _UNREADABLE = (ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, zipfile.BadZipFile)
 
 
 class ArtifactFileError(ValueError):
-    """The folder is not an artefact this version can serve; the message says which file and why."""
+    """The folder is not an artefact that this version can serve; the message names the file and the reason."""
 
 
 def digest(path: Path) -> str:
+    """Returns the sha256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A verified artefact. Its parts are read on first use."""
+    """A verified artefact, whose parts are read on first use."""
 
     folder: Path
     manifest: Mapping[str, Any]
 
     @classmethod
     def open(cls, path: Path | str, *, checksums: bool = True) -> Artifact:
-        """Read and verify `path`: an artefact, or a folder of artefacts whose `latest` names one.
+        """Reads and verifies an artefact.
 
-        Without `checksums` only sizes and structure are verified: for a folder that was verified before, as they cost
-        a pass over all bytes. Raises ArtifactFileError when a file is missing, differs from its checksum, or the
-        format is another one.
+        Args:
+            path: An artefact, or a folder of artefacts whose file `latest` names one.
+            checksums: Whether to verify the content of the files, which takes a pass over all bytes. Without it only
+                sizes and structure are verified, which suffices for a folder that was verified before.
+
+        Raises:
+            ArtifactFileError: A file is missing or differs from its checksum, the parts do not fit each other, or the
+                format is another one.
         """
         folder = resolve(Path(path))
         manifest = glance(folder)
@@ -112,6 +119,7 @@ class Artifact:
 
     @property
     def model_version(self) -> str:
+        """Name and digest of the model: the same for two artefacts only if they serve the same lists."""
         return str(self.manifest["model_version"])
 
     @property
@@ -122,34 +130,38 @@ class Artifact:
 
     @property
     def levels(self) -> int:
+        """Number of the trie's levels."""
         return len(self.network["code_sizes"])
 
     @property
     def receptive_field(self) -> int:
+        """Number of newest events of a history that can affect the hidden state."""
         return int(self.manifest["receptive_field"])
 
     @property
     def baseline(self) -> Mapping[str, Any] | None:
-        """Name and parameters of the scorer that is served in the place of a network; None where there is one."""
-        found: Mapping[str, Any] | None = self.manifest.get("baseline")
-        return found
+        """Name and parameters of the scorer that is served instead of a network; None if there is a network."""
+        baseline: Mapping[str, Any] | None = self.manifest.get("baseline")
+        return baseline
 
     @property
     def streaming(self) -> bool:
-        """Whether a state can be carried from event to event, or histories are encoded whole."""
+        """Whether the encoder carries a state from event to event; if not, it encodes whole histories."""
         return bool(self.manifest["streaming"])
 
     @property
     def explains(self) -> bool:
-        """Whether it says which events carried the attention."""
+        """Whether the artefact can attribute a list to the events of the history."""
         return EXPLAINER in self.manifest["files"]
 
     @cached_property
     def catalogue(self) -> Catalogue:
+        """The items with their ids, titles and facets."""
         return Catalogue.load(self.folder / "catalogue.npz")
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
+        """The items, context values and event types that the model knows."""
         context = ContextVocabulary.from_json(self.manifest["context"])
         exported = self.catalogue.n_exported
         n_types = int(self.network["n_types"])
@@ -157,11 +169,12 @@ class Artifact:
 
     @cached_property
     def trie(self) -> Trie:
+        """The items by their tokens."""
         return Trie.load(self.folder / "trie.npz")
 
     @cached_property
     def item_table(self) -> npt.NDArray[np.float32]:
-        """[N + 2, d] e_item, then the unknown item and the start token; items that came later follow."""
+        """[N + 2, d] item embeddings, then the unknown item and the start token; later items follow after those."""
         table: npt.NDArray[np.float32] = map_arrays(self.folder / "items.npz")["item_table"]
         if table.dtype != np.float32 or table.ndim != 2:
             raise ValueError("the item table is not float32 [items, d]")
@@ -169,25 +182,27 @@ class Artifact:
 
     @cached_property
     def item_cf(self) -> ItemCF:
+        """The item-CF scorer, the first fallback."""
         return ItemCF.load(self.folder / "itemcf.npz", check_values=False)
 
     @cached_property
     def popularity(self) -> Popularity:
+        """The popularity scorer, the last fallback."""
         return Popularity.load(self.folder / "popularity.npz", check_values=False)
 
     def updated(self, catalogue: Catalogue, trie: Trie, item_table: npt.NDArray[np.float32]) -> Artifact:
-        """The same model over a catalogue that has changed since the export."""
+        """Returns the same model over a catalogue that has changed since the export."""
         other = Artifact(self.folder, self.manifest)
         vocabulary = replace(self.vocabulary, item_index=catalogue.index, rows=len(item_table))
         for name, part in (
             ("catalogue", catalogue), ("trie", trie), ("item_table", item_table), ("vocabulary", vocabulary),
             ("item_cf", self.item_cf), ("popularity", self.popularity),
         ):  # fmt: skip
-            other.__dict__[name] = part  # where `cached_property` keeps what it has read
+            other.__dict__[name] = part  # where `cached_property` keeps its value
         return other
 
     def _check(self) -> None:
-        """The parts must agree with each other: a swapped file may have a right checksum in a wrong manifest."""
+        """Verifies that the parts fit each other: a swapped file may have the checksum that a wrong manifest names."""
         readers: dict[str, Callable[[], int]] = {
             "catalogue.npz": lambda: len(self.catalogue),
             "trie.npz": lambda: self.trie.n_items,
@@ -208,7 +223,7 @@ class Artifact:
             raise ArtifactFileError(f"{self.folder}: trie.npz or items.npz does not fit the network")
 
     def _n_items(self) -> int:
-        """What the manifest says; raises where it lacks what the engine will ask it for."""
+        """Returns the manifest's number of items. Raises ValueError if it lacks something that the engine needs."""
         missing = [key for key in NETWORK_KEYS if key not in self.network]
         if missing:
             raise ValueError(f"network lacks {', '.join(missing)}")
@@ -218,9 +233,10 @@ class Artifact:
 
 
 def glance(folder: Path) -> dict[str, Any]:
-    """The manifest of an artefact's folder whose files are there and of the right size; their content is not read.
+    """Returns the manifest of an artefact's folder, without reading the content of the other files.
 
-    Raises ArtifactFileError.
+    Raises:
+        ArtifactFileError: A file is missing or has the wrong size, or the manifest cannot be used.
     """
     manifest = _read_manifest(folder)
     for name in _listed(manifest):
@@ -234,26 +250,33 @@ def glance(folder: Path) -> dict[str, Any]:
 
 
 def _verify(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raises ArtifactFileError for the first file whose content is another. Hashing leaves the interpreter's lock, so
-    large files are read side by side."""
+    """Raises ArtifactFileError for the first file whose content differs from its checksum.
+
+    Hashing releases the interpreter's lock, so large files are read in parallel.
+    """
     names, files = _listed(manifest), manifest["files"]
     with ThreadPoolExecutor(len(names), "checksum") as pool:
-        for name, found in zip(names, pool.map(digest, [folder / name for name in names]), strict=True):
-            if found != files[name].get("sha256"):
+        for name, checksum in zip(names, pool.map(digest, [folder / name for name in names]), strict=True):
+            if checksum != files[name].get("sha256"):
                 raise ArtifactFileError(f"{folder}: {name} {_OTHER_FILE}")
 
 
 def _listed(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    """What must be there: every file of the format, and the optional ones that the manifest names."""
+    """Returns the files that must exist: those of the format, and the optional ones that the manifest names."""
     return (*required_files(manifest), *(name for name in OPTIONAL if name in manifest["files"]))
 
 
 def required_files(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the files that an artefact with this manifest must have."""
     return FILES if manifest.get("baseline") is None else tuple(name for name in FILES if name not in GRAPHS)
 
 
 def resolve(path: Path) -> Path:
-    """The artefact folder meant by `path`. Raises ArtifactFileError where there is none."""
+    """Returns the artefact folder that `path` is or points to.
+
+    Raises:
+        ArtifactFileError: There is none.
+    """
     if (path / MANIFEST).is_file():
         return path
     pointer = path / LATEST
@@ -261,8 +284,10 @@ def resolve(path: Path) -> Path:
         version = pointer.read_text("utf-8", errors="replace").strip()
         if version and Path(version).name == version and (path / version).is_dir():
             return path / version
-        raise ArtifactFileError(f"{path}: {LATEST} names {version!r}, which is not there; export the model again")
-    raise ArtifactFileError(f"{path} is no artefact: neither {MANIFEST} nor {LATEST} is in it; run `gpt4rec export`")
+        raise ArtifactFileError(f"{path}: {LATEST} names {version!r}, which does not exist; export the model again")
+    raise ArtifactFileError(
+        f"{path} is not an artefact: it contains neither {MANIFEST} nor {LATEST}; run `gpt4rec export`"
+    )
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -275,13 +300,14 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("format_version") != FORMAT_VERSION:
         raise ArtifactFileError(
             f"{folder}: {MANIFEST} is of format version {manifest.get('format_version')}, this service reads "
-            f"{FORMAT_VERSION}; "
-            "export it again: gpt4rec export --run RUN --out ARTIFACTS"
+            f"{FORMAT_VERSION}; export it again: gpt4rec export --run RUN --out ARTIFACTS"
         )
     missing = [name for name in REQUIRED if name not in manifest]
     if missing:
-        raise ArtifactFileError(f"{folder}: {MANIFEST} lacks {', '.join(missing)}")
+        raise ArtifactFileError(f"{folder}: {MANIFEST} lacks {', '.join(missing)}; export the model again")
     wrong = [name for name, kind in REQUIRED.items() if not isinstance(manifest[name], kind)]
     if wrong:
-        raise ArtifactFileError(f"{folder}: {MANIFEST} is damaged in {', '.join(wrong)}")
+        raise ArtifactFileError(
+            f"{folder}: {MANIFEST} has a value of the wrong type in {', '.join(wrong)}; export the model again"
+        )
     return manifest

@@ -1,6 +1,6 @@
 """The items as the service shows and filters them, in columns: a million items are arrays, not objects.
 
-A catalogue is immutable. What changes while it is served (stock, new items) makes another one over the same columns.
+A catalogue is immutable. A change while it is served (stock, new items) makes another catalogue over the same columns.
 """
 
 from __future__ import annotations
@@ -21,15 +21,19 @@ from service.artifact.columns import Rows, TextIndex, Texts
 Int32Array = npt.NDArray[np.int32]
 
 FACETS = ("category", "brand", "attribute")
-# Rows of the item table that are no items: the unknown item and the start token stand behind the trained ones, so items
-# that come later take the indices after them and no index ever changes its meaning.
+# Rows of the item table that are no items: the unknown item and the start token, which follow the trained items. Later
+# items take the indices after them, so that no index ever changes its meaning.
 RESERVED = 2
-_KEPT = 65_536  # rows of values kept decoded
+_KEPT = 65_536  # items whose decoded values are cached, by facet
 
 
 @dataclass(frozen=True)
 class CatalogueItem:
-    """One item; `category` holds its levels, top first, or its tags."""
+    """One item.
+
+    Attributes:
+        category: The levels of its category, top first, or its tags.
+    """
 
     item_id: str
     title: str | None = None
@@ -38,6 +42,7 @@ class CatalogueItem:
     attributes: tuple[str, ...] = ()
 
     def facet(self, name: str) -> tuple[str, ...]:
+        """Returns the item's values of one of `FACETS`."""
         match name:
             case "category":
                 return self.category
@@ -48,11 +53,19 @@ class CatalogueItem:
 
 
 class Facet:
-    """The values of every item, and the items of every value, both in CSR form: `start` [N + 1], `code` [nnz] into
-    `names`; `item_start` [values + 1], `item` [nnz], int32."""
+    """The values of every item and the items of every value, both in CSR form (int32).
+
+    Attributes:
+        names: The values.
+        index: Place of each value in `names`.
+        start: [N + 1] bounds of each item's values in `code`.
+        code: [nnz] places in `names`.
+        item_start: [values + 1] bounds of each value's items in `item`.
+        item: [nnz] items.
+    """
 
     def __init__(self, names: Texts, index: TextIndex, start: Array, code: Array, item_start: Array, item: Array):
-        """Raises ValueError where the arrays do not fit each other."""
+        """Raises ValueError if the arrays do not fit each other."""
         if any(a.dtype != np.int32 for a in (start, code, item_start, item)) or len(code) != len(item):
             raise ValueError("a facet is four int32 arrays")
         if start[-1] != len(code) or item_start[-1] != len(item) or len(item_start) != len(names) + 1:
@@ -64,6 +77,7 @@ class Facet:
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[str]]) -> Facet:
+        """Builds the facet from the values of each item."""
         number: dict[str, int] = {}
         flat = [number.setdefault(value, len(number)) for values in rows for value in values]
         code = np.array(flat, np.int32)
@@ -74,22 +88,24 @@ class Facet:
         return cls(names, TextIndex.of(names), _bounds(lengths), code, _bounds(counts), item)
 
     def _values(self, item: int) -> tuple[str, ...]:
-        """An item's values, in the order they were given."""
+        """Returns an item's values, in the order in which they were given."""
         codes = self._code[self._start[item] : self._start[item + 1]]
         return tuple(self.names.text(code) for code in codes)
 
     def items(self, value: str) -> Int32Array:
-        """Items that have a value, ascending; none for a value nobody has."""
-        at = self.index.get(value)
-        return self.item[:0] if at is None else self.item[self.item_start[at] : self.item_start[at + 1]]
+        """Returns the items that have a value, ascending."""
+        place = self.index.get(value)
+        return self.item[:0] if place is None else self.item[self.item_start[place] : self.item_start[place + 1]]
 
     def arrays(self, name: str) -> dict[str, Array]:
+        """Returns the facet as arrays, whose names begin with `name`."""
         own = {"start": self.start, "code": self.code, "item_start": self.item_start, "item": self.item}
         columns = {f"{name}_{part}": array for part, array in own.items()}
         return columns | self.names.arrays(f"{name}_name") | self.index.arrays(f"{name}_name")
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], name: str) -> Facet:
+        """Reads what `arrays` returned. Raises KeyError or ValueError for anything else."""
         names = Texts.from_arrays(arrays, f"{name}_name")
         index = TextIndex.from_arrays(names, arrays, f"{name}_name")
         return cls(names, index, *(arrays[f"{name}_{part}"] for part in ("start", "code", "item_start", "item")))
@@ -105,19 +121,27 @@ class Columns:
     has_title: BoolArray
     facets: Mapping[str, Facet]
 
-    def item(self, at: int) -> CatalogueItem:
-        brand = next(iter(self.facets["brand"].values(at)), None)
-        category, attributes = self.facets["category"].values(at), self.facets["attribute"].values(at)
-        return CatalogueItem(self.ids.text(at), self.title(at), category, brand, attributes)
+    def item(self, index: int) -> CatalogueItem:
+        """Returns one item."""
+        brand = next(iter(self.facets["brand"].values(index)), None)
+        category, attributes = self.facets["category"].values(index), self.facets["attribute"].values(index)
+        return CatalogueItem(self.ids.text(index), self.title(index), category, brand, attributes)
 
-    def title(self, at: int) -> str | None:
-        return self.titles.text(at) if self.has_title[at] else None
+    def title(self, index: int) -> str | None:
+        """Returns an item's title, None if it has none."""
+        return self.titles.text(index) if self.has_title[index] else None
 
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """Items by index. `more` are items that came after the export, at indices N + RESERVED and up; `in_stock` [items]
-    is None where everything is."""
+    """Items by index.
+
+    Attributes:
+        columns: The N exported items.
+        more: Items that came after the export; their indices start at N + RESERVED.
+        in_stock: [items] whether an item is in stock; None if all are.
+        index: Index of each item by its id.
+    """
 
     columns: Columns = field(repr=False)
     more: tuple[CatalogueItem, ...] = field(default=(), repr=False)
@@ -130,7 +154,11 @@ class Catalogue:
 
     @classmethod
     def of(cls, items: Sequence[CatalogueItem]) -> Catalogue:
-        """Raises ValueError where two items share an id."""
+        """Builds a catalogue of items in index order.
+
+        Raises:
+            ValueError: Two items share an id.
+        """
         ids = Texts.of([item.item_id for item in items])
         if len({item.item_id for item in items}) != len(items):
             raise ValueError("two items of the catalogue share an id")
@@ -146,6 +174,7 @@ class Catalogue:
 
     @property
     def n_exported(self) -> int:
+        """Number of exported items."""
         return len(self.columns.ids)
 
     @property
@@ -160,42 +189,53 @@ class Catalogue:
 
     @property
     def items(self) -> Sequence[CatalogueItem]:
-        """Items by index, each made when it is asked for."""
+        """Items by index; each is built when it is accessed."""
         return Rows(len(self), self.item)
 
     @property
     def n_categories(self) -> int:
+        """Number of different category levels and tags."""
         known = self.columns.facets["category"].index
         return len(known) + len({value for item in self.more for value in item.category if value not in known})
 
-    def item(self, at: int) -> CatalogueItem:
-        return self.columns.item(at) if at < self.n_exported else self._late(at)
+    def item(self, index: int) -> CatalogueItem:
+        """Returns the item with this index; an empty one for a reserved index."""
+        return self.columns.item(index) if index < self.n_exported else self._late(index)
 
-    def item_id(self, at: int) -> str:
-        return self.columns.ids.text(at) if at < self.n_exported else self._late(at).item_id
+    def item_id(self, index: int) -> str:
+        """Returns the id of an item."""
+        return self.columns.ids.text(index) if index < self.n_exported else self._late(index).item_id
 
-    def title(self, at: int) -> str | None:
-        return self.columns.title(at) if at < self.n_exported else self._late(at).title
+    def title(self, index: int) -> str | None:
+        """Returns the title of an item, None if it has none."""
+        return self.columns.title(index) if index < self.n_exported else self._late(index).title
 
-    def categories(self, at: int) -> tuple[str, ...]:
-        """The category levels, top first, or the tags."""
-        return self.columns.facets["category"].values(at) if at < self.n_exported else self._late(at).category
+    def categories(self, index: int) -> tuple[str, ...]:
+        """Returns an item's category levels, top first, or its tags."""
+        return self.columns.facets["category"].values(index) if index < self.n_exported else self._late(index).category
 
-    def category(self, at: int) -> str | None:
-        """The first category level or tag."""
-        return next(iter(self.categories(at)), None)
+    def category(self, index: int) -> str | None:
+        """Returns an item's first category level or tag."""
+        return next(iter(self.categories(index)), None)
 
-    def _late(self, at: int) -> CatalogueItem:
-        return self.more[at - self.first_new] if at >= self.first_new else CatalogueItem("")
+    def _late(self, index: int) -> CatalogueItem:
+        return self.more[index - self.first_new] if index >= self.first_new else CatalogueItem("")
 
     def with_category(self, value: str) -> Int32Array:
-        """Exported items of a category level or tag, ascending."""
+        """Returns the exported items with a category level or tag, ascending."""
         return self.columns.facets["category"].items(value)
 
     def matches(self, filters: Mapping[str, Sequence[str]]) -> BoolArray | None:
-        """[items] bool, in stock or not: one of the values of every field; None where there is no field.
+        """Returns which items have, for every field, one of its values; whether they are in stock does not matter.
 
-        A value no item has matches none. Raises ValueError for a field that is no facet.
+        Args:
+            filters: Values by field; a value that no item has matches none.
+
+        Returns:
+            [items] bool; None if there are no filters.
+
+        Raises:
+            ValueError: A field is not one of `FACETS`.
         """
         mask: BoolArray | None = None
         for name, values in filters.items():
@@ -204,22 +244,22 @@ class Catalogue:
             has = np.zeros(len(self), np.bool_)
             for value in values:
                 has[self.columns.facets[name].items(value)] = True
-            for at, item in enumerate(self.more, start=self.first_new):
-                has[at] = not set(values).isdisjoint(item.facet(name))
+            for index, item in enumerate(self.more, start=self.first_new):
+                has[index] = not set(values).isdisjoint(item.facet(name))
             mask = has if mask is None else mask & has
         return mask
 
     def allowed(self, filters: Mapping[str, Sequence[str]]) -> BoolArray | None:
-        """[items] bool: what matches and is in stock; None where every item may be shown."""
+        """Returns [items] bool, which items match the filters and are in stock; None if all items do."""
         matching = self.matches(filters)
         if matching is None or self.in_stock is None:
             return self.in_stock if matching is None else matching
         return matching & self.in_stock
 
-    # -- other catalogues over the same columns
+    # -- another catalogue over the same columns
 
     def updated(self, more: Sequence[CatalogueItem], out_of_stock: Sequence[int]) -> Catalogue:
-        """The exported items and `more`, without stock of the items named by index."""
+        """Returns a catalogue of the exported items and `more`, with `out_of_stock` (indices) out of stock."""
         changed = replace(self, more=tuple(more), in_stock=None)
         if not len(out_of_stock):
             return changed
@@ -231,7 +271,7 @@ class Catalogue:
     # -- on disk
 
     def save(self, path: Path) -> None:
-        """The exported items, as arrays."""
+        """Writes the exported items."""
         c = self.columns
         arrays: dict[str, Any] = {"has_title": c.has_title, **c.titles.arrays("title"), **c.ids.arrays("id")}
         arrays |= c.index.arrays("id")
@@ -241,7 +281,7 @@ class Catalogue:
 
     @classmethod
     def load(cls, path: Path) -> Catalogue:
-        """Maps what `save` wrote. Raises ValueError or KeyError for anything else."""
+        """Maps a file that `save` wrote. Raises ValueError or KeyError for anything else."""
         arrays = map_arrays(path)
         ids, titles = Texts.from_arrays(arrays, "id"), Texts.from_arrays(arrays, "title")
         index = TextIndex.from_arrays(ids, arrays, "id")
@@ -253,19 +293,20 @@ class Catalogue:
 
 
 class _Extended(Mapping[str, int]):
-    """Exported and later items by id."""
+    """Indices of exported and later items by id."""
 
     def __init__(self, exported: TextIndex, more: Sequence[CatalogueItem], first: int) -> None:
         self._exported = exported
-        self._more = {item.item_id: at for at, item in enumerate(more, start=first)}
+        self._more = {item.item_id: index for index, item in enumerate(more, start=first)}
 
     def get(self, key: Any, default: Any = None) -> Any:
-        found = self._exported.get(key)
-        return self._more.get(key, default) if found is None else found
+        """Returns the index of an item, or `default`."""
+        index = self._exported.get(key)
+        return self._more.get(key, default) if index is None else index
 
     def __getitem__(self, key: str) -> int:
-        found = self._exported.get(key)
-        return self._more[key] if found is None else int(found)
+        index = self._exported.get(key)
+        return self._more[key] if index is None else int(index)
 
     def __contains__(self, key: object) -> bool:
         return key in self._exported or key in self._more
@@ -278,13 +319,8 @@ class _Extended(Mapping[str, int]):
         return len(self._exported) + len(self._more)
 
 
-def read_item_ids(path: Path) -> list[str]:
-    """Ids of a catalogue file, or of the artefact folder that holds it: for tools that need no more than that."""
-    return list(Catalogue.load(path / "catalogue.npz" if path.is_dir() else path).item_ids)
-
-
 def _bounds(lengths: npt.NDArray[np.int64]) -> Int32Array:
-    """[n + 1] int32 ends of runs of the given lengths; raises ValueError beyond 2³¹."""
+    """Returns [n + 1] int32 bounds of consecutive runs of the given lengths. Raises ValueError beyond 2³¹."""
     ends = np.concatenate([[0], np.cumsum(lengths)])
     if ends[-1] >= 2**31:
         raise ValueError("a column has more values than int32 can count")

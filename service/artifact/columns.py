@@ -1,6 +1,6 @@
 """Strings of a large catalogue without an object for each: a UTF-8 buffer with offsets, and a lookup by hash.
 
-Everything is arrays, so it is mapped from a file and shared between processes.
+Everything is held in arrays, so it can be mapped from a file and shared between processes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from service.artifact.array_types import Array
 
 T = TypeVar("T")
 
-# Up to this many strings a dictionary costs little to build and is the faster lookup.
+# Up to this many strings, a dictionary costs little to build and is the faster lookup.
 SMALL = 65_536
 _ENCODING = ("utf-8", "surrogatepass")
 
 
 class Rows(Sequence[T]):
-    """`length` values that are made when they are asked for."""
+    """A sequence of `length` values, each of which is built when it is accessed."""
 
     def __init__(self, length: int, value: Callable[[int], T]) -> None:
         self._length, self._value = length, value
@@ -38,7 +38,7 @@ class Rows(Sequence[T]):
         if isinstance(at, slice):
             return [self._value(i) for i in range(*at.indices(self._length))]
         if not -self._length <= at < self._length:
-            raise IndexError(f"no row {at} among {self._length}")
+            raise IndexError(f"row {at} is out of range: there are {self._length}")
         return self._value(at % self._length)
 
     def __eq__(self, other: object) -> bool:
@@ -50,10 +50,15 @@ class Rows(Sequence[T]):
 
 
 class Texts(Rows[str]):
-    """[n] strings: `data` [bytes] uint8 and `offsets` [n + 1] int64 into it."""
+    """A column of n strings.
+
+    Attributes:
+        data: [bytes] uint8, the strings in UTF-8 one after the other.
+        offsets: [n + 1] int64 bounds of each string in `data`.
+    """
 
     def __init__(self, data: Array, offsets: Array) -> None:
-        """Raises ValueError where the arrays are not such a column."""
+        """Raises ValueError if the arrays are not such a column."""
         if data.dtype != np.uint8 or offsets.dtype != np.int64 or data.ndim != 1 or offsets.ndim != 1:
             raise ValueError("texts are uint8 bytes and int64 offsets")
         if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(data):
@@ -64,35 +69,39 @@ class Texts(Rows[str]):
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Texts:
+        """Builds a column of these strings."""
         encoded = [text.encode(*_ENCODING) for text in texts]
         offsets = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum(np.fromiter((len(raw) for raw in encoded), np.int64, len(encoded)), out=offsets[1:])
         return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
 
     def raw(self, at: int) -> bytes:
+        """Returns the string at place `at`, in UTF-8."""
         return self._bytes[self._at[at] : self._at[at + 1]].tobytes()
 
     def text(self, at: int) -> str:
+        """Returns the string at place `at`."""
         return str(self._bytes[self._at[at] : self._at[at + 1]], *_ENCODING)
 
     def __iter__(self) -> Iterator[str]:
         return (self.text(at) for at in range(len(self)))
 
     def arrays(self, name: str) -> dict[str, Array]:
+        """Returns the column as arrays, whose names begin with `name`."""
         return {f"{name}_bytes": self.data, f"{name}_offsets": self.offsets}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], name: str) -> Texts:
-        """Raises KeyError or ValueError for arrays that `arrays` did not make."""
+        """Reads what `arrays` returned. Raises KeyError or ValueError for anything else."""
         return cls(arrays[f"{name}_bytes"], arrays[f"{name}_offsets"])
 
 
 class TextIndex(Mapping[str, int]):
-    """String → its place in a column.
+    """Maps each string of a column to its place.
 
-    Few strings are a dictionary. Many are looked up by hash: `start` [2^b + 1] int32 bounds the bucket of
-    crc32(string) mod 2^b in `place` [n] int32; what was found is kept in a bounded dictionary, as a few items
-    have most of the events.
+    A few strings are held in a dictionary. Many are looked up by hash: `start` [2^b + 1] int32 bounds the bucket of
+    crc32(string) mod 2^b in `place` [n] int32. The places found last are cached in a bounded dictionary, because a few
+    items have most of the events.
     """
 
     def __init__(self, texts: Texts, start: npt.NDArray[np.int32], place: npt.NDArray[np.int32]) -> None:
@@ -110,6 +119,7 @@ class TextIndex(Mapping[str, int]):
 
     @classmethod
     def of(cls, texts: Texts) -> TextIndex:
+        """Builds the index of a column."""
         none = np.zeros(0, np.int32)
         if len(texts) <= SMALL:
             return cls(texts, none, none)
@@ -121,11 +131,11 @@ class TextIndex(Mapping[str, int]):
         return cls(texts, start, np.argsort(bucket, kind="stable").astype(np.int32))
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """The place of a string, or `default`."""
-        found = self._found.get(key)
-        if found is None and not self._small:
-            found = self._find(key)
-        return default if found is None else found
+        """Returns the place of a string, or `default`."""
+        place = self._found.get(key)
+        if place is None and not self._small:
+            place = self._find(key)
+        return default if place is None else place
 
     def _find(self, key: str) -> int | None:
         raw = key.encode(*_ENCODING)
@@ -140,10 +150,10 @@ class TextIndex(Mapping[str, int]):
         return None
 
     def __getitem__(self, key: str) -> int:
-        found: int | None = self.get(key)
-        if found is None:
+        place: int | None = self.get(key)
+        if place is None:
             raise KeyError(key)
-        return found
+        return place
 
     def __contains__(self, key: object) -> bool:
         return self.get(key) is not None
@@ -155,11 +165,12 @@ class TextIndex(Mapping[str, int]):
         return len(self._texts)
 
     def arrays(self, name: str) -> dict[str, Array]:
+        """Returns the index as arrays, whose names begin with `name`; none for a dictionary, which is built anew."""
         return {} if self._small else {f"{name}_start": self.start, f"{name}_place": self.place}
 
     @classmethod
     def from_arrays(cls, texts: Texts, arrays: Mapping[str, Array], name: str) -> TextIndex:
-        """Raises KeyError or ValueError for arrays that `arrays` did not make."""
+        """Reads what `arrays` returned. Raises KeyError or ValueError for anything else."""
         if len(texts) <= SMALL:
             return cls.of(texts)
         return cls(texts, arrays[f"{name}_start"], arrays[f"{name}_place"])

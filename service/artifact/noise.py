@@ -1,9 +1,9 @@
 """Repeatable noise for sampling: a hash of (seed, level, node) in modular arithmetic.
 
 x → x⁵ mod p is a permutation for p = 2³¹ − 1 (5 does not divide p − 1), and every product stays below 2⁶², so the
-rounds can run in int64 Mul and Mod, which onnxruntime has on every device. The rounds are those of the block cipher
-MiMC (Albrecht et al., 2016), with few of them: this is noise, not secrecy. What does not depend on the request
-(level, node) is hashed once a catalogue; the graph mixes in the seed.
+rounds run in int64 Mul and Mod, which onnxruntime has on every device. They are the rounds of the block cipher MiMC
+(Albrecht et al., 2016), but only a few of them: the purpose is noise, not secrecy. The part that does not depend on the
+request (level, node) is hashed once for each catalogue; the graph mixes in the seed.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ _LEVEL_KEY = 362_436_069
 
 
 def fifth_power(x: Any) -> Any:
-    """x⁵ mod p for 0 ≤ x < p."""
+    """Returns x⁵ mod p for 0 ≤ x < p."""
     square = x * x % PRIME
     fourth = square * square % PRIME
     return fourth * x % PRIME
 
 
 def node_hash(level: int, n_nodes: int) -> IntArray:
-    """[n_nodes] the request-independent part, for the nodes of one level."""
+    """Returns [n_nodes] hashes of all nodes of one level: the part that does not depend on the request."""
     return hash_of(level, np.arange(n_nodes, dtype=np.int64))
 
 
 def hash_of(level: int, nodes: IntArray) -> IntArray:
-    """The same for some of them, [any] numbers of nodes. Items have the level below the last: no node shares theirs."""
+    """Returns the hashes of some nodes, of any shape.
+
+    Items are hashed with the number of levels as their level, which no node has.
+    """
     x = (nodes + level * _LEVEL_KEY) % PRIME
     for key in ROUND_KEYS:
         x = (fifth_power(x) + key) % PRIME
@@ -41,19 +44,19 @@ def hash_of(level: int, nodes: IntArray) -> IntArray:
 
 
 def seed_hash(seed: int) -> int:
-    """A seed of any size (int64 and beyond) → 0 … p − 1."""
+    """Returns the hash, 0 … p − 1, of a seed of any size (int64 and beyond)."""
     low, high = seed % PRIME, (seed // PRIME) % PRIME
     return int(fifth_power((fifth_power(low) + high + ROUND_KEYS[0]) % PRIME))
 
 
 def uniform(nodes: IntArray, seed: int) -> npt.NDArray[np.float64]:
-    """The reference for what the graph computes: numbers in (0, 1) for hashed nodes."""
+    """Returns numbers in (0, 1) for hashed nodes, of the same shape: the reference for the graph."""
     x = fifth_power((nodes + seed_hash(seed)) % PRIME)
     x = fifth_power((x + ROUND_KEYS[1]) % PRIME)
-    # 23 bits are what float32 can tell apart from 1; the graph drops the same ones.
+    # float32 can tell 23 bits apart from 1; the graph drops the same ones.
     return (np.asarray(x // 2**8, np.float64) + 0.5) / 2**23
 
 
 def gumbel(nodes: IntArray, seed: int) -> npt.NDArray[np.float64]:
-    """−log(−log u): standard Gumbel noise."""
+    """Returns −log(−log u) for hashed nodes: standard Gumbel noise."""
     return np.asarray(-np.log(-np.log(uniform(nodes, seed))))

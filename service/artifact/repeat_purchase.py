@@ -1,7 +1,6 @@
-"""Repeat purchase: the user's own items again, the lately and often bought first.
+"""Repeat purchase: recommends a user's own items again, the recently and frequently bought first.
 
-The baseline of every log in which people buy the same things again; it needs numpy only, as the scorers of
-`service.artifact.item_cf` do.
+It is the baseline for every log in which people buy the same things again. Like the other scorers it needs numpy only.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ _NOTHING: IntArray = np.zeros(0, np.int64)
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """`score(i) = Σ_j decay^age(j)` over the events j of item i in the history, the newest event at age 0.
+    """Scores `score(i) = Σ_j decay^age(j)` over the events j of item i in the history; the newest event has age 0.
 
-    n_items: items of the catalogue; an event of any other scores nothing but keeps its age
-    decay:   weight of an event relative to the one after it, in (0, 1]; 1 counts how often alone
+    Attributes:
+        n_items: Number of items in the catalogue; events of other items score nothing but count for the age.
+        decay: Weight of an event relative to the one after it, in (0, 1]; 1 counts events alone.
     """
 
     n_items: int
@@ -34,10 +34,16 @@ class Repeat:
     def recommend(
         self, history: IntArray, k: int, allowed: BoolArray | None = None, excluded: IntArray = _NOTHING
     ) -> tuple[IntArray, FloatArray]:
-        """The best items of a history given oldest first: (items [≤ k], scores [≤ k] > 0), ties to the later bought.
+        """Returns the best items of a history; ties go to the item bought later.
 
-        `allowed` is [items] bool (None: everything); no item of `excluded` is returned. `Popularity.fill` completes
-        the list.
+        Args:
+            history: [events] item indices, oldest first.
+            k: Number of items wanted.
+            allowed: [items] whether an item may be returned; None: all may.
+            excluded: Items that are not returned.
+
+        Returns:
+            Items [≤ k] and their scores [≤ k] > 0, best first. `Popularity.fill` completes a list that is too short.
         """
         weight = self.decay ** np.arange(len(history) - 1, -1, -1, dtype=np.float64)
         known = (history >= 0) & (history < self.n_items)
@@ -51,6 +57,6 @@ class Repeat:
 
 
 def _distinct(items: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """The different items, the last place of each, and the row of every event's item among them."""
+    """Returns the different items, the last place of each, and the place of every event's item among them."""
     found, first_from_the_end, slot = np.unique(items[::-1], return_index=True, return_inverse=True)
     return found.astype(np.int64), len(items) - 1 - first_from_the_end, slot[::-1]

@@ -1,7 +1,7 @@
 """The catalogue as a trie of item tokens, in CSR form.
 
-Items are sorted by their token paths, so the children of a node are contiguous and so are the leaves under any node:
-a node's mask is a range question, answered with one cumulative sum. Nodes are numbered per level, breadth first.
+Items are sorted by their token paths, so the children of a node are contiguous, and so are the leaves under any node:
+one cumulative sum gives the masks of all nodes. Nodes are numbered by level, breadth first.
 """
 
 from __future__ import annotations
@@ -43,15 +43,17 @@ class Trie:
 
     @property
     def levels(self) -> int:
+        """K, the number of tokens of an item."""
         return len(self.token)
 
     @property
     def n_items(self) -> int:
+        """N, the number of leaves."""
         return len(self.leaf_item)
 
     @property
     def n_nodes(self) -> tuple[int, ...]:
-        """Nodes at levels 1 … K."""
+        """Number of nodes at levels 1 … K."""
         return tuple(len(t) for t in self.token)
 
     @cached_property
@@ -61,9 +63,14 @@ class Trie:
 
     @classmethod
     def build(cls, codes: IntArray, items: IntArray | None = None) -> Trie:
-        """From [N, K] token paths of `items` [N] (0 … N − 1 where they are not given).
+        """Builds the trie.
 
-        Raises ValueError when two items share a path or a token is negative.
+        Args:
+            codes: [N, K] token paths.
+            items: [N] items of the paths; None: 0 … N − 1.
+
+        Raises:
+            ValueError: Two items share a path, a token is negative, or there is no item.
         """
         if codes.ndim != 2 or codes.size == 0:
             raise ValueError(f"a trie needs at least one item and one level, got codes of shape {codes.shape}")
@@ -92,7 +99,7 @@ class Trie:
         return cls(tuple(first_child), tuple(token), tuple(parent), tuple(first_leaf[:-1]), leaf_item, item_leaf)
 
     def node_counts(self, allowed: BoolArray) -> list[Counts]:
-        """Allowed leaves under every node of levels 1 … K, from `allowed` [≥ M] by item."""
+        """Returns the number of allowed leaves under every node of levels 1 … K, for `allowed` [≥ M] by item."""
         leaf_ok = allowed.take(self.leaf_item)
         total = np.zeros(self.n_items + 1, np.int32)
         np.cumsum(leaf_ok, dtype=np.int32, out=total[1:])
@@ -100,12 +107,12 @@ class Trie:
         return [*inner, leaf_ok.view(np.uint8)]
 
     def paths(self) -> IntArray:
-        """[N, K] token paths by leaf, in sorted order."""
+        """Returns [N, K] token paths by leaf, in sorted order."""
         nodes = self.ancestors(np.arange(self.n_items))
         return np.stack([token[at] for token, at in zip(self.token, nodes, strict=True)], axis=1)
 
     def children(self, prefix: Sequence[int]) -> IntArray:
-        """Tokens that may follow a path's beginning, ascending; none where no item begins like that."""
+        """Returns the tokens that may follow a prefix, ascending; none if no item begins with it."""
         low, high = 0, int(self.first_child[0][1])
         for level, token in enumerate(prefix):
             node = low + int(np.searchsorted(self.token[level][low:high], token))
@@ -115,41 +122,27 @@ class Trie:
         return self.token[len(prefix)][low:high]
 
     def ancestors(self, leaf: IntArray) -> list[IntArray]:
-        """Nodes above each leaf at levels 1 … K (the last is the leaf itself)."""
+        """Returns the nodes above each leaf at levels 1 … K; the last is the leaf itself."""
         nodes = [leaf]
         for level in range(self.levels - 1, 0, -1):
             nodes.append(self.parent[level][nodes[-1]])
         return nodes[::-1]
 
-    def closed_nodes(self, counts: Sequence[Counts], excluded: IntArray) -> list[IntArray]:
-        """Nodes of levels 1 … K whose every allowed leaf is an excluded item.
-
-        Few: at most one a level for each excluded item; indices that are no leaf's item count for nothing. `counts`
-        are `node_counts` of the filter in force.
-        """
-        leaves = np.unique(self.item_leaf[excluded[(excluded >= 0) & (excluded < len(self.item_leaf))]])
-        leaves = leaves[leaves >= 0]
-        leaves = leaves[counts[-1][leaves] > 0]
-        closed = []
-        for level, nodes in enumerate(self.ancestors(leaves)):
-            node, hidden = np.unique(nodes, return_counts=True)
-            closed.append(node[hidden == counts[level][node]])
-        return closed
-
     def rows(self, level: int, size: int, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """[n_level, size] `values` [n_{level+1}] of the children by parent and token; zero where there is no child."""
+        """Returns [n_level, size] `values` [n_{level+1}] of the children by parent and token; zero without a child."""
         table = np.zeros((len(self.first_child[level]) - 1, size), values.dtype)
         table[self.parent[level], self.token[level]] = values
         return table
 
     def row_tokens(self, level: int) -> npt.NDArray[np.int32]:
-        """[n_level, branching] the children's tokens by parent and place; zero behind them."""
+        """Returns [n_level, branching] the children's tokens by parent and place, padded with zeros."""
         table = np.zeros((len(self.first_child[level]) - 1, self.branching[level]), np.int32)
         place = np.arange(len(self.token[level])) - self.first_child[level].take(self.parent[level])
         table[self.parent[level], place] = self.token[level]
         return table
 
     def save(self, path: Path) -> None:
+        """Writes the trie."""
         levels = {
             f"{name}_{level}": getattr(self, name)[level]
             for level in range(self.levels)
@@ -159,7 +152,7 @@ class Trie:
 
     @classmethod
     def load(cls, path: Path) -> Trie:
-        """Maps what `save` wrote. Raises ValueError or KeyError for anything else."""
+        """Maps a file that `save` wrote. Raises ValueError or KeyError for anything else."""
         arrays = map_arrays(path)
         levels = sum(name.startswith("token_") for name in arrays)
 
@@ -171,5 +164,5 @@ class Trie:
             arrays["leaf_item"], arrays["item_leaf"],
         )  # fmt: skip
         if not levels or any(array.dtype != np.int64 for array in arrays.values()):
-            raise ValueError(f"{path.name} holds no trie")
+            raise ValueError(f"{path.name} does not hold a trie")
         return trie

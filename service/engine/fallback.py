@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 
 from service.artifact.array_types import BoolArray, FloatArray, IntArray
-from service.artifact.item_cf import ItemCF, Popularity
+from service.artifact.item_cf import ItemCF
+from service.artifact.popularity import Popularity
 
 Source = Literal["gpt4rec", "item_cf", "popular"]
 

@@ -9,8 +9,9 @@ from typing import Literal, Protocol, runtime_checkable
 from service.artifact.array_types import BoolArray, FloatArray
 from service.artifact.catalogue import CatalogueItem
 from service.artifact.features import EventArrays, Vocabulary
-from service.artifact.item_cf import ItemCF, Popularity
+from service.artifact.item_cf import ItemCF
 from service.artifact.item_filters import Filters
+from service.artifact.popularity import Popularity
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
 from service.engine.live_catalogue import LiveCatalogue

@@ -13,7 +13,8 @@ from export.publish import publish, staging
 from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.atomic import AtomicTokenizer
 from service.artifact.features import ContextVocabulary
-from service.artifact.item_cf import ItemCF, Popularity
+from service.artifact.item_cf import ItemCF
+from service.artifact.popularity import Popularity
 from tests.support.networks import random_catalogue, random_network
 
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from service.artifact.catalogue import CatalogueItem
 from service.artifact.features import ContextVocabulary, EventArrays, Vocabulary
-from service.artifact.item_cf import ItemCF, Popularity
+from service.artifact.item_cf import ItemCF
+from service.artifact.popularity import Popularity
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.interface import RunObserver
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob

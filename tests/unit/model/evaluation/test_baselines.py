@@ -13,7 +13,8 @@ from model.evaluation import baselines
 from model.evaluation.baselines import ItemCFConfig, fit_baselines, fit_item_cf, fit_neighbours, item_cf_ranks
 from model.evaluation.metrics import NOT_RANKED, ndcg
 from service.artifact.array_types import IntArray
-from service.artifact.item_cf import ItemCF, Popularity
+from service.artifact.item_cf import ItemCF
+from service.artifact.popularity import Popularity
 
 
 def log(histories: list[list[int]], n_items: int) -> Sequences:

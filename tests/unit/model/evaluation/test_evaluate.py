@@ -15,7 +15,8 @@ from model.data.split import Split, leave_one_out, time_split
 from model.evaluation.evaluate import DEPTH, Histories, Ranker, evaluate, item_cf_ranker, popularity_ranker
 from model.evaluation.report import METRICS, Evaluation
 from service.artifact.array_types import IntArray
-from service.artifact.item_cf import ItemCF, Popularity
+from service.artifact.item_cf import ItemCF
+from service.artifact.popularity import Popularity
 
 N_ITEMS = 40
 

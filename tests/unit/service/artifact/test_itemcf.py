@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from service.artifact import item_cf
 from service.artifact.array_types import BoolArray, FloatArray, IntArray
 from service.artifact.arrays import save_arrays
-from service.artifact.item_cf import ItemCF, Popularity, ScorerFileError
+from service.artifact.item_cf import ItemCF
+from service.artifact.popularity import Popularity
+from service.artifact.scorer_files import ScorerFileError
 
 
 def ints(*values: int) -> IntArray:
@@ -168,7 +170,7 @@ def test_similar_returns_the_allowed_neighbours_without_padding() -> None:
 
 @pytest.mark.parametrize("item", [-1, 4])
 def test_similar_refuses_an_item_outside_the_catalogue(item: int) -> None:
-    with pytest.raises(IndexError, match="no item"):
+    with pytest.raises(IndexError, match="out of range"):
         example().similar(item, 3)
 
 

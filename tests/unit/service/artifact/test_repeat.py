@@ -16,7 +16,7 @@ from model.evaluation.baselines import fit_repeat
 from model.evaluation.evaluate import evaluate, repeat_ranker
 from model.training.validation import validation_ndcg
 from service.artifact.features import ContextVocabulary, Vocabulary
-from service.artifact.item_cf import Popularity
+from service.artifact.popularity import Popularity
 from service.artifact.repeat_purchase import Repeat
 from tests.support.data_builders import tiny_dataset
 from tests.support.networks import random_network

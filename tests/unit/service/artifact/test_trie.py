@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.reference.closed_nodes import closed_nodes
 from service.artifact.array_types import IntArray
 from service.artifact.trie import Trie
 
@@ -100,7 +101,7 @@ def test_closed_nodes_are_those_whose_every_allowed_item_is_excluded(codes: IntA
     n = len(codes)
     allowed = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
     excluded = np.array(data.draw(st.lists(st.integers(0, n - 1), max_size=2 * n)), np.int64)
-    closed = trie.closed_nodes(trie.node_counts(allowed), excluded)
+    closed = closed_nodes(trie, trie.node_counts(allowed), excluded)
     gone = set(excluded.tolist())
     for level in range(1, trie.levels + 1):
         expected = []
@@ -157,7 +158,7 @@ def test_a_trie_over_chosen_indices_is_the_same_trie(codes: IntArray, data: st.D
     for ours, theirs in zip(chosen.node_counts(allowed), plain.node_counts(allowed[items]), strict=True):
         assert ours.tolist() == theirs.tolist()
     everything = np.ones(2 * n, np.bool_)
-    closed = chosen.closed_nodes(chosen.node_counts(everything), np.arange(-1, 3 * n))
+    closed = closed_nodes(chosen, chosen.node_counts(everything), np.arange(-1, 3 * n))
     assert [len(nodes) for nodes in closed] == list(chosen.n_nodes)
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from model.reference import closed_nodes as reference
 from service.artifact.features import GAP_UNKNOWN, EventArrays
 from service.artifact.trie import Trie
 from service.engine.decode import device_tables
@@ -281,7 +282,7 @@ def test_closed_nodes_of_a_batch_are_those_of_its_rows_but_for_what_no_beam_reac
     excluded = [rng.integers(-2, 55, rng.integers(0, 60)) for _ in range(rows)]
     found = closed_nodes(trie, masks, excluded)
     for row, (mask, items) in enumerate(zip(masks, excluded, strict=True)):
-        all_closed = [set(nodes.tolist()) for nodes in trie.closed_nodes(mask.counts, items)]
+        all_closed = [set(nodes.tolist()) for nodes in reference.closed_nodes(trie, mask.counts, items)]
         for level, nodes in enumerate(found):
             parent, slot = nodes.padded(rows, max(1, nodes.most(rows)))
             real = parent[row, 0] >= 0
