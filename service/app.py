@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from service.api import cors, direct_route, openapi, problems, static_pages
 from service.api.request_gate import RequestGate
 from service.api.routes import docs_page, frontend, ops, ops_models, playground
-from service.assembly import open_runtime
+from service.assembly.process import open_runtime
 from service.common import logs
 from service.common.errors import StartupError
 from service.common.metrics import Metrics
@@ -60,7 +60,7 @@ def create_app(
                 log.critical("startup_broke", cause=str(error), **logs.where(error))
                 raise
             process_state.started = True
-            log.info("started", model_version=app.state.runtime.model.version)
+            log.info("started", model_version=app.state.runtime.space.model.version)
             yield
             process_state.draining = True
             log.info("stopping")

@@ -39,7 +39,7 @@ async def counted(request: Request, caller: Caller | None) -> None:
     if caller is None:
         return
     call_of(request).facts["caller"] = caller.name
-    rates = runtime(request).rates
+    rates = runtime(request).space.rates
     if rates is not None:
         await rates.take(caller)
 

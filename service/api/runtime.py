@@ -1,4 +1,4 @@
-"""The parts of a running service, as the routes use them. Only `service.assembly` builds it."""
+"""The parts of a running service, as the routes use them. Only `service.assembly` builds them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from service.common.deadline import Clock
 from service.common.metrics import BREAKER_STATES, MODES, Metrics
 from service.common.process_state import ProcessState
 from service.common.settings import Settings
+from service.common.space import Space
 from service.coordination.audit import Audit
 from service.coordination.forced_mode import ForcedMode
 from service.guard.guard import Guard
@@ -30,14 +31,11 @@ from service.store.health import RedisCheck
 from service.store.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """Every part that a route may call."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceRuntime:
+    """The parts of one space."""
 
-    settings: Settings
-    access: Access
-    metrics: Metrics
-    process_state: ProcessState
+    space: Space
     serving: Serving
     store: Store
     policies: PolicyBook
@@ -50,17 +48,32 @@ class Runtime:
     write_behind: WriteBehind
     recommender: Recommender
     ingest: Ingest
-    console: Console
-    peers: Peers
     redis: RedisCheck
     rates: Rates | None
-    explorer: Explorer | None = None
-    wall_clock: Clock = field(default=time.time)
+    explorer: Explorer | None
 
     @property
     def model(self) -> ServedModel:
         """The model in service."""
         return self.serving.model
+
+    def fallback_status(self) -> dict[str, Any]:
+        """Returns the answer of /ops/fallback: the mode, the breaker and the budgets."""
+        return {**self.mode.to_json(), **self.guard.status()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """The parts that a process has once, and its space."""
+
+    settings: Settings
+    access: Access
+    metrics: Metrics
+    process_state: ProcessState
+    space: SpaceRuntime
+    console: Console
+    peers: Peers
+    wall_clock: Clock = field(default=time.time)
 
     def latest_ms(self) -> int:
         """Returns the latest timestamp that an event may have now, in epoch milliseconds."""
@@ -70,29 +83,25 @@ class Runtime:
         """Returns the wall clock, in epoch milliseconds."""
         return int(self.wall_clock() * 1000.0)
 
-    def fallback_status(self) -> dict[str, Any]:
-        """Returns the answer of /ops/fallback: the mode, the breaker and the budgets."""
-        return {**self.mode.to_json(), **self.guard.status()}
-
     def versions(self) -> dict[str, Any]:
         """Returns the answer of /version."""
-        return versions(self.settings, self.models)
+        return versions(self.settings, self.space.models)
 
     def readiness(self) -> dict[str, bool]:
         """Returns the checks of /readyz that must all hold."""
         return {
             "started": self.process_state.started,
-            "engine": self.model.healthy,
+            "engine": self.space.model.healthy,
             "not_draining": not self.process_state.draining,
         }
 
     def render_metrics(self) -> bytes:
         """Returns the metrics as text; sets the gauges that mirror a state first."""
-        m = self.metrics
-        m.one_hot(m.breaker_state, BREAKER_STATES, self.guard.breaker.state.value)
-        m.one_hot(m.fallback_mode, MODES, self.mode.current())
-        m.queue_depth.set(self.model.encoder.depth + self.model.decoder.depth)
-        for objective, rates in self.guard.breaker.budgets.burn_rates().items():
+        m, space = self.metrics, self.space
+        m.one_hot(m.breaker_state, BREAKER_STATES, space.guard.breaker.state.value)
+        m.one_hot(m.fallback_mode, MODES, space.mode.current())
+        m.queue_depth.set(space.model.encoder.depth + space.model.decoder.depth)
+        for objective, rates in space.guard.breaker.budgets.burn_rates().items():
             for window, rate in rates.items():
                 m.burn_rate.labels(objective, window).set(rate)
         return m.render()

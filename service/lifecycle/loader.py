@@ -19,7 +19,8 @@ from service.catalogue.updates import CatalogueUpdates
 from service.common.background import spawn
 from service.common.errors import StartupError
 from service.common.metrics import Metrics
-from service.common.settings import PREFIX, Settings
+from service.common.settings import PREFIX
+from service.common.space import Space
 from service.engine.interface import EngineLike, Stage
 from service.engine.jobs import EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
@@ -62,16 +63,16 @@ class LoadedModel:
 
 
 class Loader:
-    """Opens and starts models as the settings of the service say."""
+    """Opens and starts models as the settings of a space say."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings, self._metrics = settings, metrics
+    def __init__(self, space: Space, metrics: Metrics) -> None:
+        self._space, self._settings, self._metrics = space, space.settings, metrics
 
     async def open(self, folder: Path | None = None) -> EngineLike:
         """Opens the engine of an artefact after verifying every checksum.
 
         Args:
-            folder: Folder of the artefact; None for the one of the settings.
+            folder: Folder of the artefact; None for the one of the space.
 
         Raises:
             StartupError: there is no artefact, or it cannot be opened.
@@ -79,7 +80,7 @@ class Loader:
         from service.engine.factory import open_engine
 
         settings = self._settings
-        path = folder or settings.artifact
+        path = folder or self._space.artifact
         if path is None:
             raise StartupError(f"no artefact to serve: set {PREFIX}ARTIFACT or pass --artifact")
         engine: EngineLike = await asyncio.to_thread(
@@ -109,8 +110,8 @@ class Loader:
             start_h = await asyncio.to_thread(_warm_up, engine)
             engine.observe(_RunMetrics(self._metrics))
             loaded = LoadedModel(self._model(stack, engine, start_h))
-            if self._settings.catalogue_updates is not None:
-                updates = await _follow_catalogue(self._settings.catalogue_updates, loaded)
+            if self._space.catalogue_updates is not None:
+                updates = await _follow_catalogue(self._space.catalogue_updates, loaded)
                 spawn(stack, updates.run)
             loaded.stack = stack.pop_all()
         return loaded

@@ -43,7 +43,7 @@ async def test_stock_and_new_items_reach_the_lists_without_a_restart(tmp_path: P
             return "fresh" in await listed(service)
 
         await eventually(arrived, within_s=20.0)
-        assert len(service.runtime.states.cache) == 0
+        assert len(service.runtime.space.states.cache) == 0
         after = await listed(service)
         assert "i8" not in after and "i7" in after and len(after) == len(set(after)) == 40
         assert "fresh" not in await listed(service, exclude=["fresh"])

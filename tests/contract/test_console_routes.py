@@ -121,7 +121,7 @@ async def test_redis_is_asked_once_however_many_want_to_know_whether_it_answers(
         async def ping() -> None:
             asked.append(None)
 
-        store, now = service.runtime.store, [0.0]
+        store, now = service.runtime.space.store, [0.0]
         monkeypatch.setattr(store, "ping", ping)
         check = RedisCheck(store, service.runtime.metrics, lambda: now[0])
         assert all(await asyncio.gather(*(check.answers() for _ in range(20))))

@@ -77,7 +77,7 @@ async def live(one: Service, two: Service) -> None:
     for service in (one, two):
         await service.recommend(user_id=USER)
         await service.settled()
-        assert len(service.runtime.states.cache) == 2
+        assert len(service.runtime.space.states.cache) == 2
 
 
 @pytest.mark.parametrize("key", ["", KEY], ids=["plain", "hashed"])
@@ -98,7 +98,7 @@ async def test_an_erasure_leaves_nothing_in_any_key_value_or_cache_of_two_replic
         assert answer.json()["deleted"] >= 4
 
         async def forgotten() -> bool:
-            return len(two.runtime.states.cache) == 1
+            return len(two.runtime.space.states.cache) == 1
 
         await eventually(forgotten, within_s=10.0)
         for service in (one, two):
@@ -159,15 +159,15 @@ async def test_an_erasure_that_a_replica_did_not_hear_of_is_made_up_for(valkey: 
         await service.settled()
         keys = [key async for key in redis.scan_iter(match=f"missed:{{u:{USER}}}*")]
         await redis.delete(*keys)  # as an erasure that nobody was told of
-        assert len(service.runtime.states.cache) == 2
+        assert len(service.runtime.space.states.cache) == 2
         await redis.client_kill_filter(_type="pubsub")
 
         async def forgotten() -> bool:
-            return len(service.runtime.states.cache) == 1
+            return len(service.runtime.space.states.cache) == 1
 
         await eventually(forgotten, within_s=10.0)
         assert not traces(USER)
-        assert [p.subject for p in service.runtime.states.cache.profiles()] == [Subject("user", OTHER)]
+        assert [p.subject for p in service.runtime.space.states.cache.profiles()] == [Subject("user", OTHER)]
     await redis.aclose()
 
 

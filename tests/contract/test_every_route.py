@@ -80,7 +80,7 @@ async def seen(service: Service, redis: Redis, prefix: str) -> list[object]:
     runtime = service.runtime
     # Replicas give signs of life there, whoever calls.
     kept = await scan(redis, prefix, but=b"{ops}:replicas")
-    return [kept, runtime.mode.mode, runtime.policies.current, runtime.model, runtime.access]
+    return [kept, runtime.space.mode.mode, runtime.space.policies.current, runtime.space.model, runtime.access]
 
 
 async def filled(service: Service) -> None:

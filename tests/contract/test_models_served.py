@@ -59,7 +59,7 @@ async def test_an_old_model_leaves_the_memory_after_its_last_request(
         gc.collect()
         gc.freeze()  # as a running service does: what is frozen goes by its last reference only
         try:
-            model = service.runtime.model
+            model = service.runtime.space.model
             artifact = cast("Any", model.engine).artifact
             parts = (
                 model.catalogue,
@@ -84,8 +84,8 @@ async def test_an_old_model_leaves_the_memory_after_its_last_request(
 async def test_a_new_model_does_not_wait_for_what_the_former_one_broke(made: tuple[Path, Path]) -> None:
     old, new = made
     async with served(old, None, "breaker:", breaker_min_attempts=1) as service:
-        assert service.runtime.guard.breaker.allow()
-        service.runtime.guard.observe(Outcome.FAILED)
+        assert service.runtime.space.guard.breaker.allow()
+        service.runtime.space.guard.observe(Outcome.FAILED)
         before = (await service.client.get("/ops/fallback")).json()["breaker"]
         await activate(service, new.name)
         answer = await service.recommend(events=[{"item_id": "i1"}])
@@ -175,10 +175,10 @@ async def test_histories_in_use_are_encoded_for_the_new_model_before_it_is_serve
         assert (answer["model_version"], answer["rung"]) == (new.name, "full")
         assert value_of(count, "state", "hit") == hits + 1
         await service.settled()
-        service.runtime.states.cache.clear()
+        service.runtime.space.states.cache.clear()
         assert (await service.recommend(user_id="kept", seed=1))["items"] == answer["items"]
 
-        states, model = service.runtime.states, service.runtime.model
+        states, model = service.runtime.space.states, service.runtime.space.model
         await states.prepare(model)
         await service.client.delete("/users/erased")
         states.model_replaced()
@@ -252,7 +252,7 @@ async def test_the_policies_file_is_followed_and_a_broken_one_changes_nothing(tm
         other.write_text(yaml.safe_dump({**ONE, "segments": [{**ALL, "name": "some"}], "default": "some"}))
 
         async def looked() -> bool:
-            return not service.runtime.policy_keeper.watched.changed()
+            return not service.runtime.space.policy_keeper.watched.changed()
 
         await eventually(looked, within_s=20.0)
         assert (await service.recommend(events=[{"item_id": "1"}]))["segment"] == "all"

@@ -215,8 +215,8 @@ async def test_questions_that_wait_are_bounded_and_recommend_does_not_wait_for_t
         try:
 
             async def full() -> bool:
-                assert service.runtime.explorer is not None
-                return service.runtime.explorer.waiting == 2
+                assert service.runtime.space.explorer is not None
+                return service.runtime.space.explorer.waiting == 2
 
             await eventually(full, within_s=10.0)
             await why(service, event("1"), status=503)

@@ -52,7 +52,7 @@ async def test_a_key_that_was_refused_is_refused_without_asking_redis_until_ther
             asked.append(arguments)
             return 1
 
-        monkeypatch.setattr(service.runtime.store, "run_script", count)
+        monkeypatch.setattr(service.runtime.space.store, "run_script", count)
         again = [await ask(service.client, "k1") for _ in range(3)]
         assert asked == []
         other = await ask(service.client, "k2")

@@ -206,7 +206,7 @@ def test_every_recommended_item_is_in_the_catalogue_and_allowed_and_not_excluded
 
 
 async def _break_model(fault: str, service: Service) -> None:
-    engine, guard = service.engine, service.runtime.guard
+    engine, guard = service.engine, service.runtime.space.guard
     match fault:
         case "model broken":
             engine.error = RuntimeError("session gone")
@@ -390,7 +390,7 @@ async def test_a_full_queue_is_answered_by_item_cf_with_overload() -> None:
         second = asyncio.ensure_future(service.recommend(events=[{"item_id": "3"}], budget_ms=20_000))
 
         async def queued() -> bool:
-            return service.runtime.model.decoder.depth == 2
+            return service.runtime.space.model.decoder.depth == 2
 
         await eventually(queued, within_s=10.0)
         third = await service.recommend(events=[{"item_id": "3"}], budget_ms=20_000)
@@ -417,13 +417,13 @@ async def test_an_open_breaker_spares_the_model() -> None:
 async def test_a_cancelled_request_is_no_model_failure() -> None:
     async with serving() as service:
         outcomes: list[Outcome] = []
-        observe = service.runtime.guard.observe
+        observe = service.runtime.space.guard.observe
 
         def spy(outcome: Outcome, *more: Any) -> None:
             outcomes.append(outcome)
             observe(outcome, *more)
 
-        service.runtime.guard.observe = spy  # type: ignore[method-assign,assignment]
+        service.runtime.space.guard.observe = spy  # type: ignore[method-assign,assignment]
         service.engine.go.clear()
         asking = asyncio.ensure_future(service.recommend(events=[{"item_id": "3"}], budget_ms=20_000))
         await asyncio.to_thread(service.engine.entered.wait, 10.0)
@@ -453,7 +453,7 @@ async def test_a_state_too_far_behind_is_stale_and_item_cf_answers(shared_valkey
     async with serving(redis_url=shared_valkey.url, prefix="stale:") as service:
         service.engine.encode_go.clear()
         await service.post_events("u1", *map(str, range(10)))
-        service.runtime.model.encoder.costs.ran(encode_key(10), 1, 1.0)
+        service.runtime.space.model.encoder.costs.ran(encode_key(10), 1, 1.0)
         answer = await service.recommend(user_id="u1", budget_ms=400)
         assert (answer["source"], answer["rung"], answer["reason"]) == ("item_cf", "item_cf", "state_stale")
         assert answer["degraded"] and answer["latency_ms"] < 400
@@ -463,7 +463,7 @@ async def test_a_state_too_far_behind_is_stale_and_item_cf_answers(shared_valkey
         assert [len(work.events) for work in service.engine.encoded] == [0, 10]
         assert not service.engine.jobs
         again = await service.recommend(user_id="u1", budget_ms=400)
-        attempts = service.runtime.guard.status()["budgets"]["attempts"]["total"]
+        attempts = service.runtime.space.guard.status()["budgets"]["attempts"]["total"]
     assert (again["rung"], again["reason"]) == ("full", None)
     assert attempts == 1  # what was not tried is no late attempt
 
@@ -473,7 +473,7 @@ async def test_a_slow_decoder_is_not_blamed_on_the_state(shared_valkey: Valkey) 
     """A user without history has nothing to encode, whatever became of the forecast since the decision."""
     async with serving(redis_url=shared_valkey.url, prefix="nothing:") as service:
         for _ in range(15):
-            service.runtime.model.decoder.costs.ran(decode_key(8, Decoding("temperature"), 5), 1, 9.0)
+            service.runtime.space.model.decoder.costs.ran(decode_key(8, Decoding("temperature"), 5), 1, 9.0)
         reasons = []
 
         async def tried() -> bool:
@@ -491,7 +491,7 @@ async def test_a_run_that_a_long_history_makes_late_is_stale_and_counts_as_late(
         service.engine.encode_go.clear()
         await service.post_events("u1", *map(str, range(10)))
         answer = await service.recommend(user_id="u1", budget_ms=200)
-        attempts = service.runtime.guard.status()["budgets"]["attempts"]
+        attempts = service.runtime.space.guard.status()["budgets"]["attempts"]
     assert (answer["source"], answer["reason"]) == ("item_cf", "state_stale")
     assert (attempts["total"], attempts["late_or_failed"]) == (1, 1)
 
@@ -501,7 +501,7 @@ async def test_a_stored_state_that_breaks_the_model_is_rebuilt_from_the_log(shar
     async with serving(redis_url=shared_valkey.url, prefix="poison:") as service:
         await service.post_events("u1", "1", "2", "3")
         await service.settled()
-        profile = service.runtime.states.cache.get(Subject("user", "u1"), service.runtime.model)
+        profile = service.runtime.space.states.cache.get(Subject("user", "u1"), service.runtime.space.model)
         assert profile is not None and profile.base is not None
         profile.base = replace(profile.base, h=profile.base.h * np.float32(np.nan))
         answer = await service.recommend(user_id="u1")

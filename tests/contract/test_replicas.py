@@ -112,7 +112,7 @@ class Deployment:
         np.testing.assert_allclose(got, list(scores.values()), atol=TOLERANCE[dtype] * 10, rtol=1e-3)
 
     def expected(self, record: UserRecord, service: Service, decoding: Decoding, seed: int) -> DecodedList:
-        model = service.runtime.model
+        model = service.runtime.space.model
         history = Profile(self.user, model, record).history
         seen = np.unique(model.indices(history.item_ids))
         gap = model.vocabulary.context.gap(history.last_ms, service.runtime.now_ms())
@@ -125,10 +125,10 @@ class Deployment:
 
     def encode(self, record: UserRecord, service: Service) -> EncoderState:
         """The state after the whole log, in one go."""
-        history = Profile(self.user, service.runtime.model, record).history
+        history = Profile(self.user, service.runtime.space.model, record).history
         start = max(0, len(history) - self.reference.receptive_field)
         trimmed = start > 0 or len(history) >= self.store.settings.history_cap
-        events = service.runtime.model.vocabulary.events(
+        events = service.runtime.space.model.vocabulary.events(
             history.item_ids[start:], history.types[start:], history.times_ms[start:]
         )
         state = self.reference.encode([EncodeJob(events=events, from_start=not trimmed)])[0]

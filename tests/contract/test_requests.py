@@ -224,7 +224,7 @@ async def test_the_mode_can_be_forced_while_redis_is_away() -> None:
 async def test_an_audit_with_what_is_no_entry_shows_the_rest(shared_valkey: Valkey) -> None:
     async with serving(redis_url=shared_valkey.url, prefix="audit:", ops_tokens=TOKENS) as service:
         for foreign in (b"not json", b"[]", b"{}"):
-            await service.runtime.store.append_audit(foreign)
+            await service.runtime.space.store.append_audit(foreign)
         await service.client.put("/ops/fallback", headers=OPS, json={"mode": "auto", "reason": "drill"})
         audit = await service.client.get("/ops/audit", headers=OPS)
     assert audit.status_code == 200

@@ -33,7 +33,7 @@ def seen(service: Service) -> tuple[float, float]:
 
 
 async def stored_blob(service: Service, subject: Subject = USER) -> state_blob.VersionedState | None:
-    record = await service.runtime.store.read(subject, "fake-1")
+    record = await service.runtime.space.store.read(subject, "fake-1")
     return state_blob.unpack(record.blob, SHAPE)
 
 
@@ -61,13 +61,13 @@ async def test_users_whose_events_come_together_are_encoded_together(shared_valk
 
         await eventually(encoding, within_s=10.0)
         batches: list[int] = []
-        encode = service.runtime.model.encoder._engine_run
+        encode = service.runtime.space.model.encoder._engine_run
 
         def counted(jobs: object) -> object:
             batches.append(len(jobs))  # type: ignore[arg-type]
             return encode(jobs)  # type: ignore[arg-type]
 
-        service.runtime.model.encoder._engine_run = counted  # type: ignore[assignment]
+        service.runtime.space.model.encoder._engine_run = counted  # type: ignore[assignment]
         events = [{"user_id": f"u{n}", "item_id": "3", "type": "view", "timestamp": T} for n in range(12)]
         assert (await service.client.post("/events", json={"events": events})).status_code == 200
         service.engine.encode_go.set()
@@ -119,10 +119,10 @@ async def test_a_state_that_cannot_be_stored_stops_nobody_elses(shared_valkey: V
     async with serving(redis_url=shared_valkey.url, prefix="unstorable:") as service:
         await service.post_events("bad", "1")
         await service.settled()
-        profile = service.runtime.states.cache.get(Subject("user", "bad"), service.runtime.model)
+        profile = service.runtime.space.states.cache.get(Subject("user", "bad"), service.runtime.space.model)
         assert profile is not None and profile.base is not None
         profile.base = replace(profile.base, version="not a version")
-        service.runtime.write_behind.queue.add_state(profile)
+        service.runtime.space.write_behind.queue.add_state(profile)
         await service.settled()
         await service.post_events("u1", "1", "2")
         await service.settled()
@@ -147,7 +147,7 @@ async def test_a_repeat_visitor_moves_a_few_hundred_bytes(shared_valkey: Valkey)
 
 
 async def _output_bytes(service: Service) -> int:
-    found: dict[str, int] = await service.runtime.store._link.command("INFO", "stats", timeout_s=5)
+    found: dict[str, int] = await service.runtime.space.store._link.command("INFO", "stats", timeout_s=5)
     return found["total_net_output_bytes"]
 
 
@@ -177,7 +177,7 @@ async def test_an_erased_history_is_not_remembered(shared_valkey: Valkey) -> Non
             await service.recommend(user_id="u1")
             await service.settled()
         assert (await one.client.delete("/users/u1")).status_code == 200
-        assert len(one.runtime.states.cache) == 0
+        assert len(one.runtime.space.states.cache) == 0
         for service in (one, other):
             await service.recommend(user_id="u1")
             assert seen(service) == (0.0, 0.0)
@@ -277,16 +277,16 @@ def test_a_record_extended_here_is_the_record_the_store_has_where_the_versions_a
 @asynchronous
 async def test_the_cache_is_bounded_by_bytes_and_forgets_the_least_recently_used(shared_valkey: Valkey) -> None:
     async with serving(redis_url=shared_valkey.url, prefix="lru:", cache_mib=0.05) as service:
-        cache = service.runtime.states.cache
+        cache = service.runtime.space.states.cache
         for n in range(60):
             await service.post_events(f"u{n}", "1", "2", "3", "4")
             await service.recommend(user_id="u0")
             assert cache.nbytes <= 0.05 * 2**20
         await service.settled()
         assert 3 < len(cache) < 60
-        assert cache.get(Subject("user", "u0"), service.runtime.model) is not None
-        assert cache.get(Subject("user", "u1"), service.runtime.model) is None
-        assert cache.get(Subject("user", "u0"), replace(service.runtime.model)) is None
+        assert cache.get(Subject("user", "u0"), service.runtime.space.model) is not None
+        assert cache.get(Subject("user", "u1"), service.runtime.space.model) is None
+        assert cache.get(Subject("user", "u0"), replace(service.runtime.space.model)) is None
         await service.recommend(user_id="u1")
         assert seen(service) == (4.0, 10.0)
 
@@ -298,6 +298,6 @@ async def test_a_cache_of_no_bytes_keeps_nothing(shared_valkey: Valkey) -> None:
         await service.settled()
         await service.recommend(user_id="u1")
         assert seen(service) == (2.0, 3.0)
-        assert len(service.runtime.states.cache) == 0
-        assert isinstance(service.runtime.states.cache, ProfileCache)
+        assert len(service.runtime.space.states.cache) == 0
+        assert isinstance(service.runtime.space.states.cache, ProfileCache)
         assert np.isfinite(service.engine.jobs[-1].h).all()

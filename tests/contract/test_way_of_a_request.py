@@ -79,7 +79,7 @@ async def test_a_recommend_takes_the_way_that_the_architecture_shows(shared_valk
                 await served.post_events("u", "1", "2")
                 await served.settled()
                 # A new request, whose history no process has in memory yet.
-                served.runtime.states.cache.clear()
+                served.runtime.space.states.cache.clear()
                 FOLLOWED.set(True)
                 answer = await served.recommend(user_id="u", k=3)
                 FOLLOWED.set(False)

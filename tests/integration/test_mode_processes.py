@@ -147,6 +147,6 @@ def test_changes_made_apart_come_to_the_last_one_and_both_are_audited(pair: Pair
 @asynchronous
 async def test_a_replica_goes_by_the_mode_in_force_from_its_start(valkey: Valkey) -> None:
     async with serving(redis_url=valkey.url) as service:
-        await service.runtime.mode.set("fallback", reason="drill", actor="ops")
+        await service.runtime.space.mode.set("fallback", reason="drill", actor="ops")
     async with serving(redis_url=valkey.url, mode_poll_ms=60_000) as service:
-        assert service.runtime.mode.current() == "fallback"
+        assert service.runtime.space.mode.current() == "fallback"

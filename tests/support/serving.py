@@ -52,7 +52,7 @@ class Service:
         """Waits for the work behind the answers."""
 
         async def idle() -> bool:
-            return self.runtime.write_behind.idle
+            return self.runtime.space.write_behind.idle
 
         await eventually(idle, within_s=10.0)
 

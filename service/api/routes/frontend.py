@@ -28,7 +28,7 @@ async def recommend(request: Request) -> Response:
     """Recommends the next items for a user, a session or a few events. Always answers within the budget."""
     service = await admitted(request)
     body = parse(RecommendRequest, await request.body(), latest_ms=service.latest_ms())
-    return reply(request, await service.recommender.recommend(body, call_of(request)))
+    return reply(request, await service.space.recommender.recommend(body, call_of(request)))
 
 
 @router.post(
@@ -37,8 +37,8 @@ async def recommend(request: Request) -> Response:
 async def events(request: Request) -> Response:
     """Stores a batch of events. One invalid event rejects the batch; an acknowledged batch is written."""
     service = await admitted(request)
-    body = service.ingest.parse(await request.body(), service.latest_ms())
-    return reply(request, await service.ingest.append(body))
+    body = service.space.ingest.parse(await request.body(), service.latest_ms())
+    return reply(request, await service.space.ingest.append(body))
 
 
 @router.post(
@@ -50,14 +50,14 @@ async def merge(request: Request) -> Response:
     """Moves an anonymous history to the user who logged in."""
     service = await admitted(request)
     body = parse(MergeRequest, await request.body())
-    return reply(request, await service.ingest.merge(body))
+    return reply(request, await service.space.ingest.merge(body))
 
 
 @router.get("/items/{item_id:path}/similar", responses=answers(out.SimilarAnswer, 401, 404, 422, 429))
 async def similar(request: Request, item_id: PathId, k: Annotated[int, Query(ge=1, le=100)] = 10) -> Response:
     """Lists the nearest items by item-CF. It needs neither the model nor Redis."""
     service = await admitted(request)
-    return reply(request, service.model.similar(item_id, k))
+    return reply(request, service.space.model.similar(item_id, k))
 
 
 @router.get("/users/{user_id:path}", responses=answers(out.UserAnswer, 401, 403, 404, 422, 429))
@@ -65,7 +65,7 @@ async def show_user(request: Request, user_id: PathId) -> Response:
     """Shows everything that is stored about a user."""
     service = runtime(request)
     await counted(request, service.access.users(secret_of(request)))
-    return reply(request, await service.ingest.show(user_id, service.now_ms()))
+    return reply(request, await service.space.ingest.show(user_id, service.now_ms()))
 
 
 @router.delete("/users/{user_id:path}", responses=answers(out.EraseAnswer, 401, 403, 404, 422, 429))
@@ -73,13 +73,13 @@ async def erase_user(request: Request, user_id: PathId) -> Response:
     """Deletes everything that is stored about a user."""
     service = runtime(request)
     await counted(request, service.access.users(secret_of(request)))
-    return reply(request, await service.ingest.erase(user_id))
+    return reply(request, await service.space.ingest.erase(user_id))
 
 
 @router.get("/healthz", responses=answers(out.HealthAnswer))
 async def healthz(request: Request) -> Response:
     """Liveness: answers as long as the event loop runs. `engine` is informative: without it the lower rungs answer."""
-    return reply(request, {"status": "ok", "engine": runtime(request).model.healthy})
+    return reply(request, {"status": "ok", "engine": runtime(request).space.model.healthy})
 
 
 @router.get("/readyz", responses=answers(out.ReadyAnswer) | {503: {"model": out.ReadyAnswer}})
@@ -87,7 +87,7 @@ async def readyz(request: Request) -> Response:
     """Readiness: whether to send requests here. Without Redis the status is `degraded`, which is still ready."""
     service = runtime(request)
     checks = service.readiness()
-    ready, redis = all(checks.values()), await service.redis.answers()
+    ready, redis = all(checks.values()), await service.space.redis.answers()
     status = "not_ready" if not ready else "ready" if redis else "degraded"
     return reply(request, {"status": status, "checks": {**checks, "redis": redis}}, 200 if ready else 503)
 

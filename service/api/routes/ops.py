@@ -61,7 +61,7 @@ async def get_fallback(request: Request) -> Response:
     """Shows the mode in force, whether every replica has it (`shared`), the breaker and the budgets."""
     service = runtime(request)
     service.access.ops(secret_of(request))
-    return reply(request, service.fallback_status())
+    return reply(request, service.space.fallback_status())
 
 
 @router.put(
@@ -78,8 +78,8 @@ async def put_fallback(request: Request) -> Response:
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
     body = parse(FallbackRequest, await request.body())
-    await service.mode.set(body.mode, reason=body.reason, actor=actor, expires_in_s=body.expires_in_s)
-    return reply(request, service.fallback_status())
+    await service.space.mode.set(body.mode, reason=body.reason, actor=actor, expires_in_s=body.expires_in_s)
+    return reply(request, service.space.fallback_status())
 
 
 @router.get("/audit", responses=answers(out.AuditAnswer, 422, *_PROBLEMS))
@@ -87,7 +87,7 @@ async def get_audit(request: Request, limit: Annotated[int, Query(ge=1, le=1000)
     """Lists who changed what, when and why; newest first."""
     service = runtime(request)
     service.access.ops(secret_of(request))
-    return reply(request, {"entries": await service.audit.read(limit)})
+    return reply(request, {"entries": await service.space.audit.read(limit)})
 
 
 def _host(request: Request) -> str:

@@ -24,7 +24,7 @@ async def get_models(request: Request) -> Response:
     """Lists the model in service, the models that can be activated, and what each replica serves."""
     service = runtime(request)
     service.access.ops(secret_of(request))
-    return reply(request, await service.models.to_json())
+    return reply(request, await service.space.models.to_json())
 
 
 @router.post(
@@ -37,8 +37,8 @@ async def rollback_model(request: Request) -> Response:
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
     body = parse(ChangeRequest, await request.body() or b"{}")
-    await service.models.rollback(actor=actor, reason=body.reason)
-    return reply(request, await service.models.to_json())
+    await service.space.models.rollback(actor=actor, reason=body.reason)
+    return reply(request, await service.space.models.to_json())
 
 
 @router.post(
@@ -55,8 +55,8 @@ async def activate_model(request: Request, version: str) -> Response:
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
     body = parse(ChangeRequest, await request.body() or b"{}")
-    await service.models.activate(version, actor=actor, reason=body.reason)
-    return reply(request, await service.models.to_json())
+    await service.space.models.activate(version, actor=actor, reason=body.reason)
+    return reply(request, await service.space.models.to_json())
 
 
 @router.get("/policies", responses=answers(out.PoliciesAnswer, *_PROBLEMS))
@@ -64,7 +64,7 @@ async def get_policies(request: Request) -> Response:
     """Shows the decoding policies in force, and whether they come from the file or from an operator."""
     service = runtime(request)
     service.access.ops(secret_of(request))
-    return reply(request, service.policy_keeper.to_json())
+    return reply(request, service.space.policy_keeper.to_json())
 
 
 @router.put(
@@ -81,8 +81,8 @@ async def put_policies(request: Request) -> Response:
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
     body = parse(PoliciesRequest, await request.body())
-    await service.policy_keeper.set(body.policies(), actor=actor, reason=body.reason)
-    return reply(request, service.policy_keeper.to_json())
+    await service.space.policy_keeper.set(body.policies(), actor=actor, reason=body.reason)
+    return reply(request, service.space.policy_keeper.to_json())
 
 
 @router.delete("/policies", responses=answers(out.PoliciesAnswer, 422, *_PROBLEMS))
@@ -90,5 +90,5 @@ async def delete_policies(request: Request, reason: Reason = None) -> Response:
     """Returns every replica to the policies of its file."""
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
-    await service.policy_keeper.set(None, actor=actor, reason=reason)
-    return reply(request, service.policy_keeper.to_json())
+    await service.space.policy_keeper.set(None, actor=actor, reason=reason)
+    return reply(request, service.space.policy_keeper.to_json())

@@ -39,7 +39,7 @@ async def about(request: Request) -> Response:
         "budget_ms": settings.deadline_ms,
         "budget_max_ms": settings.deadline_max_ms,
     }
-    return reply(request, {**await explorer.about(service.policies.current), **here})
+    return reply(request, {**await explorer.about(service.space.policies.current), **here})
 
 
 @router.get("/items", responses=answers(out.FoundAnswer, *_PROBLEMS))
@@ -77,6 +77,6 @@ async def why(request: Request) -> Response:
 async def _allowed(request: Request) -> tuple[Runtime, Explorer]:
     """Admits the request, as `admitted` does; raises NotFound if the playground is off."""
     service = await admitted(request)
-    if service.explorer is None:
+    if service.space.explorer is None:
         raise NotFound("the playground is off")
-    return service, service.explorer
+    return service, service.space.explorer
