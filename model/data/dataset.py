@@ -1,19 +1,18 @@
-"""The data set every stage reads: three tables in a folder, and the same log as flat arrays.
+"""The data set that every stage reads: three tables in a folder, and the same log as flat arrays.
 
     DATA/events.parquet   user_id, item_id, timestamp (int64 ms UTC), event_type, value, session_id, maybe scene
     DATA/items.parquet    item_id, title, category, brand, attributes, text, price
     DATA/users.parquet    user_id, then one categorical string column per feature
     DATA/meta.json        name, source, has_time, category_kind, fingerprint, report
 
-Events are grouped by user in order of first appearance and sorted by time within a user; ties keep the order
-of the source. `items` and `users` have a row for every id of the log. `scene` is where the user was: only a log that
-knows it has the column.
+Events are grouped by user in order of first appearance and sorted by time within a user; ties keep the order of the
+source. `items` and `users` have a row for every id of the log. `scene` is where in the shop the user was; a log without
+scenes has no such column.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 import tempfile
@@ -25,6 +24,7 @@ import numpy as np
 import polars as pl
 
 from model.data.errors import DataError
+from model.data.fingerprint import fingerprint
 from service.artifact.array_types import IntArray
 from service.artifact.features import SIGNAL_TYPES, type_index
 
@@ -50,7 +50,7 @@ ITEM_SCHEMA: dict[str, pl.DataType] = {
     "text": pl.String(),
     "price": pl.Float64(),
 }
-# A column of `events` that is absent rather than empty, so that a log without scenes keeps its fingerprint.
+# Absent from `events` rather than empty in a log without scenes, so that the fingerprint of such a log stays the same.
 SCENE = "scene"
 NO_SCENE = -1
 _TABLES = ("events", "items", "users")
@@ -58,10 +58,19 @@ _TABLES = ("events", "items", "users")
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """An interaction log with its items and users. Equal content has an equal `fingerprint`.
+    """An interaction log with its items and users.
 
-    `category_kind` says how to read `items.category`: "path" is ordered levels (department → type), "tags" an
-    unordered set (genres). `timestamp` is null everywhere when `has_time` is false.
+    Attributes:
+        name: Name of the data set.
+        events: The log, with the columns of `EVENT_SCHEMA` and maybe `SCENE`.
+        items: The catalogue, with the columns of `ITEM_SCHEMA`.
+        users: `user_id`, then a text column for each feature.
+        has_time: The log has times; otherwise `timestamp` is null everywhere.
+        category_kind: How to read `items.category`: "path" has ordered levels (department → type), "tags" is an
+            unordered set (genres).
+        fingerprint: sha256 of the content; equal content has an equal fingerprint.
+        report: What the import counted, dropped and noted.
+        source: Where the data came from, such as `csv:events.csv`.
     """
 
     name: str
@@ -87,36 +96,43 @@ class Dataset:
         report: dict[str, Any] | None = None,
         source: str = "",
     ) -> Dataset:
-        """A data set over tables that have the columns above; computes the fingerprint."""
-        mark = fingerprint(events, items, users, category_kind)
-        return cls(name, events, items, users, has_time, category_kind, mark, report or {}, source)
+        """Makes a data set of tables that have the columns above, and computes its fingerprint."""
+        digest = fingerprint(events, items, users, category_kind)
+        return cls(name, events, items, users, has_time, category_kind, digest, report or {}, source)
 
     @classmethod
     def load(cls, path: Path | str) -> Dataset:
-        """Read a data set folder. Raises `DataError` where it is missing, damaged or of another format."""
+        """Reads a data set folder.
+
+        Raises:
+            DataError: The folder is missing, damaged or of another format version.
+        """
         folder = Path(path)
         meta = _read_meta(folder)
         try:
             tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in _TABLES}
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise DataError(f"the data set is damaged: {error}", where=str(folder), mend="import it again") from error
-        kind: CategoryKind = "path" if meta["category_kind"] == "path" else "tags"
-        mark = fingerprint(tables["events"], tables["items"], tables["users"], kind)
-        if mark != meta["fingerprint"]:
             raise DataError(
-                "the tables are not those the data set was written with (fingerprints differ)",
+                f"the data set is damaged: {error}", where=str(folder), fix="import the data again"
+            ) from error
+        kind: CategoryKind = "path" if meta["category_kind"] == "path" else "tags"
+        digest = fingerprint(tables["events"], tables["items"], tables["users"], kind)
+        if digest != meta["fingerprint"]:
+            raise DataError(
+                "the tables were changed after the data set was written (fingerprints differ)",
                 where=str(folder),
-                mend="import it again",
+                fix="import the data again",
             )
         return cls(
-            meta["name"], **tables, has_time=bool(meta["has_time"]), category_kind=kind, fingerprint=mark,
+            meta["name"], **tables, has_time=bool(meta["has_time"]), category_kind=kind, fingerprint=digest,
             report=meta["report"], source=meta["source"],
         )  # fmt: skip
 
     def save(self, path: Path | str) -> None:
-        """Write the folder aside, then rename it into place; an earlier data set there is replaced.
+        """Writes the folder under a temporary name and renames it into place; replaces an earlier data set.
 
-        Raises `DataError` when something that is not a data set stands at `path`: it is left untouched.
+        Raises:
+            DataError: Something that is not a data set is at `path`; it is left untouched.
         """
         target = Path(path).absolute()
         check_replaceable(target)
@@ -156,7 +172,11 @@ class Dataset:
 
 
 def check_replaceable(target: Path) -> None:
-    """Raise `DataError` unless `target` is free, an empty folder, or a data set that may be replaced."""
+    """Checks that a data set may be written to a path.
+
+    Raises:
+        DataError: Something is there other than an empty folder or a data set.
+    """
     if not target.exists() and not target.is_symlink():
         return
     if target.is_dir() and not target.is_symlink():
@@ -166,9 +186,9 @@ def check_replaceable(target: Path) -> None:
             _read_meta(target)
             return
     raise DataError(
-        "something that is not a data set is already there; it is left as it is",
+        "something that is not a data set is already there; it is left unchanged",
         where=str(target),
-        mend="choose another --out, or move it away",
+        fix="choose another --out, or move it away",
     )
 
 
@@ -180,68 +200,48 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         raise DataError(
             "this is not a data set folder: it has no meta.json",
             where=str(folder),
-            mend="make one with `gpt4rec data import …` or `gpt4rec data movielens-100k`",
+            fix="make one with `gpt4rec data import …` or `gpt4rec data movielens-100k`",
         ) from error
     except (OSError, ValueError) as error:
-        raise DataError(f"meta.json cannot be read: {error}", where=where, mend="import it again") from error
+        raise DataError(f"meta.json cannot be read: {error}", where=where, fix="import the data again") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise DataError("meta.json is not that of a data set", where=where, mend="import the data again")
+        raise DataError("meta.json is not that of a data set", where=where, fix="import the data again")
     if meta.get("format_version") != FORMAT_VERSION:
         raise DataError(
-            f"data set format {meta.get('format_version')}, this program reads {FORMAT_VERSION}",
+            f"the data set has format {meta.get('format_version')}, but this program reads {FORMAT_VERSION}",
             where=where,
-            mend="import the data again",
+            fix="import the data again",
         )
     missing = {"name", "source", "has_time", "category_kind", "fingerprint", "report"} - meta.keys()
     if missing:
-        raise DataError(f"meta.json lacks {', '.join(sorted(missing))}", where=where, mend="import it again")
+        raise DataError(f"meta.json lacks {', '.join(sorted(missing))}", where=where, fix="import the data again")
     return meta
-
-
-def fingerprint(events: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame, category_kind: CategoryKind) -> str:
-    """sha256 over names, types and values of the three tables: the same for the same content, whichever
-    version of which library wrote the files."""
-    digest = hashlib.sha256(category_kind.encode())
-    for table in (events, items, users):
-        digest.update(f"|{table.width}x{table.height}|".encode())
-        for column in table.iter_columns():
-            digest.update(f"{column.name}:{column.dtype}|".encode())
-            _feed(digest, column)
-    return digest.hexdigest()
-
-
-def _feed(digest: hashlib._Hash, column: pl.Series) -> None:
-    digest.update(np.packbits(column.is_null().to_numpy()).tobytes())
-    if isinstance(column.dtype, pl.List):
-        rows = column.fill_null([]).to_list()
-        digest.update(np.fromiter(map(len, rows), np.int64, len(rows)).tobytes())
-        _feed(digest, pl.Series("", [value for row in rows for value in row], column.dtype.inner))
-    elif column.dtype == pl.String:
-        text = column.fill_null("")
-        digest.update(text.str.len_bytes().cast(pl.Int64).to_numpy().tobytes())
-        digest.update("".join(text.to_list()).encode())
-    else:
-        digest.update(np.ascontiguousarray(column.fill_null(0).to_numpy()).tobytes())
 
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """Every user's history as flat arrays, oldest event first.
+    """The histories of all users as flat arrays, oldest event first.
 
-    User `u` owns rows `offsets[u]:offsets[u + 1]` of `item`, `type` and `time_ms`. `item` holds indices into
-    `item_ids` (the whole catalogue: items without any event included), `type` indices into
-    `service.artifact.features.EVENT_TYPES`, `time_ms` UTC milliseconds (all 0 when `has_time` is false). `scene` holds indices
-    into `scenes`, or `NO_SCENE`; it is None where the log has no scenes at all.
+    Attributes:
+        user_ids: [users] id of each user.
+        item_ids: [items] the whole catalogue, including items without an event.
+        offsets: [users + 1] user `u` owns rows `offsets[u]:offsets[u + 1]` of the arrays below.
+        item: [events] indices into `item_ids`.
+        type: [events] indices into `service.artifact.features.EVENT_TYPES`.
+        time_ms: [events] UTC milliseconds, 0 everywhere in a log without times.
+        has_time: The log has times.
+        scene: [events] indices into `scenes`, or `NO_SCENE`; None in a log without scenes.
+        scenes: The scenes of the log.
     """
 
     user_ids: list[str]
     item_ids: list[str]
-    offsets: IntArray  # [users + 1]
-    item: IntArray  # [events]
-    type: IntArray  # [events]
-    time_ms: IntArray  # [events]
+    offsets: IntArray
+    item: IntArray
+    type: IntArray
+    time_ms: IntArray
     has_time: bool = True
-    scene: IntArray | None = None  # [events]
+    scene: IntArray | None = None
     scenes: tuple[str, ...] = ()
 
     def user(self, u: int) -> slice:
@@ -255,20 +255,26 @@ class Sequences:
 
     @property
     def n_users(self) -> int:
+        """Number of users."""
         return len(self.user_ids)
 
     @property
     def n_items(self) -> int:
+        """Number of items of the catalogue."""
         return len(self.item_ids)
 
     @property
     def n_events(self) -> int:
+        """Number of events of all users."""
         return len(self.item)
 
 
 def sequences(dataset: Dataset) -> Sequences:
-    """The histories of a data set. Signals that belong to no history (impressions) are left out, as the
-    service leaves them out; a user who has nothing else is left out too."""
+    """Returns the histories of a data set.
+
+    Signals that belong to no history (impressions) are left out, as the service does; so are users who have nothing
+    else.
+    """
     events = dataset.events.filter(~pl.col("event_type").is_in(sorted(SIGNAL_TYPES)))
     catalogue = pl.concat([dataset.items["item_id"], events["item_id"]]).unique(maintain_order=True)
     users = events["user_id"].unique(maintain_order=True)
@@ -282,17 +288,17 @@ def sequences(dataset: Dataset) -> Sequences:
         user_ids=users.to_list(),
         item_ids=catalogue.to_list(),
         offsets=offsets,
-        item=_rows_of(events["item_id"], catalogue),
+        item=_positions(events["item_id"], catalogue),
         type=events["event_type"].replace_strict(types, return_dtype=pl.Int64).to_numpy().copy(),
         time_ms=time.to_numpy().astype(np.int64),
         has_time=dataset.has_time,
-        scene=_rows_of(events[SCENE], scenes) if len(scenes) else None,
+        scene=_positions(events[SCENE], scenes) if len(scenes) else None,
         scenes=tuple(scenes),
     )
 
 
-def _rows_of(values: pl.Series, among: pl.Series) -> IntArray:
-    """[values] the position of each value in `among` (which holds all of them, once each), −1 for a missing one."""
-    index = pl.DataFrame({"id": among}).with_row_index("at")
+def _positions(values: pl.Series, within: pl.Series) -> IntArray:
+    """[values] position of each value in `within`, which holds each of them once; −1 for a missing value."""
+    index = pl.DataFrame({"id": within}).with_row_index("position")
     joined = pl.DataFrame({"id": values}).join(index, on="id", how="left", maintain_order="left")
-    return joined["at"].cast(pl.Int64).fill_null(-1).to_numpy().copy()
+    return joined["position"].cast(pl.Int64).fill_null(-1).to_numpy().copy()

@@ -1,38 +1,48 @@
-"""What can be wrong with a data set, said so that a reader can mend it."""
+"""Errors in input data, worded so that the reader can fix the data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from model.errors import error_text
+
 
 class DataError(ValueError):
-    """Bad input data: what is wrong, where (file, line or row numbers), and how to mend it."""
+    """The input data cannot be used.
 
-    def __init__(self, what: str, *, where: str | None = None, mend: str | None = None) -> None:
-        self.what, self.where, self.mend = what, where, mend
-        lines = [what]
-        if where:
-            lines.append(f"  where: {where}")
-        if mend:
-            lines.append(f"  mend:  {mend}")
-        super().__init__("\n".join(lines))
+    Attributes:
+        what: What is wrong.
+        where: The file, with the line (or row) numbers or the column.
+        fix: How to fix it.
+    """
+
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(error_text(what, where, fix))
 
 
 class DownloadError(DataError):
-    """A package that carries a data set could not be fetched, or is not the expected one."""
+    """A package that carries a data set could not be downloaded, or its content is not the published one."""
 
 
 def places(file: str, unit: str, numbers: Iterable[int], shown: int = 5) -> str:
-    """`log.csv, lines 3, 17 and 2 more` from the line (or row) numbers of the rows that are wrong."""
-    found = list(numbers)
-    text = ", ".join(str(n) for n in found[:shown])
-    more = f" and {len(found) - shown} more" if len(found) > shown else ""
-    plural = "" if len(found) == 1 else "s"
+    """Names the rows that are wrong, such as `log.csv, lines 3, 17 and 2 more`.
+
+    Args:
+        file: Name of the file.
+        unit: What the numbers count: "line", "row" or "entry".
+        numbers: Numbers of the wrong rows, counted from 1.
+        shown: The most numbers to list.
+    """
+    listed = list(numbers)
+    text = ", ".join(str(n) for n in listed[:shown])
+    more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
+    plural = "" if len(listed) == 1 else "s"
     return f"{file}, {unit}{plural} {text}{more}"
 
 
 def quoted(values: Iterable[object], shown: int = 3) -> str:
-    """A few offending values for a message, shortened and with control characters escaped."""
-    found = list(values)
-    text = ", ".join(repr(v if len(str(v)) <= 40 else f"{str(v)[:37]}...") for v in found[:shown])
-    return text + (", …" if len(found) > shown else "")
+    """Quotes a few wrong values for a message, shortened and with control characters escaped."""
+    listed = list(values)
+    text = ", ".join(repr(v if len(str(v)) <= 40 else f"{str(v)[:37]}...") for v in listed[:shown])
+    return text + (", …" if len(listed) > shown else "")

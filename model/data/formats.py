@@ -1,4 +1,7 @@
-"""What `gpt4rec data import` can be asked for. Light: it loads no data library."""
+"""Formats, column roles and options of `gpt4rec data import`.
+
+The command line imports this module before anything else, so it must not import a data library.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-# What a column of a log is for → its name in `events`.
+# Roles of log columns → names in `events`.
 LOG_COLUMNS = {
     "user": "user_id",
     "item": "item_id",
@@ -21,18 +24,37 @@ ITEM_ROLES = ("title", "category", "brand", "attributes", "text", "price")
 
 
 class Format(StrEnum):
+    """Values of `--format`.
+
+    To add a format:
+
+    1. Add a member here.
+    2. Write `model/data/readers/<format>.py`, with a function that returns a `RawDataset`.
+    3. Call that function in `model.data.importing.read_source`.
+    4. Describe the format in docs/data.md with an example, which a test runs.
+    """
+
     RECBOLE = "recbole"
     SEQUENCES = "sequences"
     CSV = "csv"
     PARQUET = "parquet"
     COMPLETE_JOURNEY = "complete-journey"
-    OFFICE = "amazon-office"
+    AMAZON_OFFICE = "amazon-office"
 
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What to import. `columns` maps roles (user, item, time, …; title, category, … of items) to column
-    names."""
+    """The options of one import.
+
+    Attributes:
+        source: File, folder, or name of a package that carries a data set.
+        format: How the source is written.
+        attributes: JSON file, item → list of attribute ids.
+        items: Table of items.
+        users: Table of users.
+        times: Times of a sequence file.
+        columns: Role → column name; the roles are those of `LOG_COLUMNS` and `ITEM_ROLES`.
+    """
 
     source: str
     format: Format
@@ -43,18 +65,31 @@ class ImportRequest:
     columns: Mapping[str, str] = field(default_factory=dict)
 
     def misuse(self) -> str | None:
-        """Why the options do not go together, or None."""
+        """Says why the options cannot be combined, or returns None if they can."""
         if self.times and self.format is not Format.SEQUENCES:
-            return "--times goes with --format sequences; elsewhere times are a column (--map time=COLUMN)"
+            return "--times needs --format sequences; other formats have a time column (--map time=COLUMN)"
         if self.format is Format.COMPLETE_JOURNEY and (self.attributes or self.items or self.users or self.columns):
-            return "complete-journey brings its own items, users and column names"
+            return (
+                "complete-journey has its own items, users and column names: "
+                "leave out --items, --users, --attributes and --map"
+            )
         if self.format is Format.SEQUENCES and self.columns and not (self.items or self.users):
-            return "a sequence file has no columns to --map (only --items and --users have)"
+            return "a sequence file has no columns: use --map only together with --items or --users"
         return None
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """`user=uid,item=sku` → roles to column names. Raises `ValueError` that says what is wrong."""
+    """Parses the value of `--map`.
+
+    Args:
+        text: `ROLE=COLUMN` parts with commas between them, such as `user=uid,item=sku`.
+
+    Returns:
+        Role → column name.
+
+    Raises:
+        ValueError: A part is malformed, or a role is unknown or given twice.
+    """
     columns: dict[str, str] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         role, equals, column = (p.strip() for p in part.partition("="))
@@ -62,7 +97,7 @@ def parse_columns(text: str) -> dict[str, str]:
         if not equals or not column:
             raise ValueError(f"{part!r} is not ROLE=COLUMN")
         if role not in roles:
-            raise ValueError(f"{role!r} is no role; roles are {', '.join(roles)}")
+            raise ValueError(f"{role!r} is not a role; choose from {', '.join(roles)}")
         if role in columns:
             raise ValueError(f"{role!r} is given twice")
         columns[role] = column

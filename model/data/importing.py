@@ -1,4 +1,4 @@
-"""Every way to import a data set behind one function."""
+"""Imports a data set of any format: calls the reader of the format, adds the side tables, and checks the result."""
 
 from __future__ import annotations
 
@@ -8,24 +8,38 @@ from pathlib import Path
 
 import polars as pl
 
-from model.data.assemble import Raw, Table, assemble
+from model.data.assemble import assemble
 from model.data.checks import ROW
 from model.data.dataset import Dataset
 from model.data.formats import LOG_COLUMNS, Format, ImportRequest
-from model.data.readers.amazon_office import read_office
+from model.data.raw_dataset import RawDataset, SourceTable
+from model.data.readers.amazon_office import read_amazon_office
 from model.data.readers.complete_journey import read_complete_journey
+from model.data.readers.csv_parquet import read_log
 from model.data.readers.recbole import read_recbole
-from model.data.readers.sequences import read_attributes, read_sequences
-from model.data.readers.tables import read_items, read_log, read_users
+from model.data.readers.sequences import read_sequences
+from model.data.readers.side_tables import read_attributes, read_items, read_users
 
 
 def import_dataset(
     request: ImportRequest, step: Callable[[str], None] = lambda _: None, now_ms: int | None = None
 ) -> Dataset:
-    """Read, check and complete a data set; `step` is told what is being done. Raises `DataError`."""
+    """Reads, checks and completes a data set.
+
+    Args:
+        request: The source, its format and the side tables.
+        step: Called with a few words before each step, for a progress display.
+        now_ms: The time of the import in UTC milliseconds, by default the clock's; later times are refused.
+
+    Returns:
+        The data set with its report; nothing is written.
+
+    Raises:
+        DataError: A file is missing, damaged or cannot be used.
+    """
     now_ms = now_ms if now_ms is not None else time.time_ns() // 1_000_000
     step(f"reading {request.source}")
-    raw = _read(request, now_ms)
+    raw = read_source(request, now_ms)
     if request.items:
         step(f"reading {request.items}")
         raw.items, raw.category_kind = read_items(request.items, request.columns, raw.findings)
@@ -39,26 +53,31 @@ def import_dataset(
     return assemble(raw, now_ms)
 
 
-def _read(request: ImportRequest, now_ms: int) -> Raw:
+def read_source(request: ImportRequest, now_ms: int) -> RawDataset:
+    """Calls the reader of the request's format; side tables are read elsewhere.
+
+    Raises:
+        DataError: The source is missing, damaged or not of this format.
+    """
     source, columns = Path(request.source), request.columns
     match request.format:
         case Format.RECBOLE:
-            return read_recbole(source, {r: c for r, c in columns.items() if r in LOG_COLUMNS})
+            return read_recbole(source, {role: column for role, column in columns.items() if role in LOG_COLUMNS})
         case Format.SEQUENCES:
             return read_sequences(source, request.times, now_ms=now_ms)
         case Format.CSV | Format.PARQUET:
             return read_log(source, columns, parquet=request.format is Format.PARQUET)
         case Format.COMPLETE_JOURNEY:
             return read_complete_journey(request.source)
-        case Format.OFFICE:
-            return read_office(source)
+        case Format.AMAZON_OFFICE:
+            return read_amazon_office(source)
 
 
-def _with_attributes(items: Table | None, attributes: Table) -> Table:
-    """The item table with the attributes joined on; items only the attributes know are put behind it."""
+def _with_attributes(items: SourceTable | None, attributes: SourceTable) -> SourceTable:
+    """Joins the attributes to the item table; items that only the attributes name come last."""
     if items is None:
         return attributes
     rows = items.rows.with_columns(pl.col("item_id").cast(pl.String))
     rows = rows.drop("attributes", strict=False)
     joined = rows.join(attributes.rows.drop(ROW), on="item_id", how="full", coalesce=True, maintain_order="left_right")
-    return Table(joined.with_columns(pl.col(ROW).fill_null(0)), items.file, items.unit)
+    return SourceTable(joined.with_columns(pl.col(ROW).fill_null(0)), items.file, items.unit)

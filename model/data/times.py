@@ -1,7 +1,7 @@
-"""Time columns → int64 milliseconds UTC.
+"""Parses time columns into int64 UTC milliseconds.
 
-The unit of a numeric column is told by its magnitude and has to be the same in every row; a column that mixes
-units, or dates with and without a zone, is refused, because either reading would be a guess.
+The magnitude of the numbers gives their unit, which has to be the same in every row. A column that mixes units, or
+dates with and without a zone, is refused, because either reading would be a guess.
 """
 
 from __future__ import annotations
@@ -25,12 +25,17 @@ DAY_MS = 86_400_000
 
 _NUMBER = r"^[+-]?\d+(\.\d+)?([eE][+-]?\d+)?$"
 _DATE = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d{1,9})?)?(Z|z|[+-]\d{2}:?\d{2})?)?$"
-_NO_TIME = "leave time out of --map to import without times"
+_WITHOUT_TIMES = "to import without times, leave time out of --map and call the column anything but timestamp"
 
 
 @dataclass(frozen=True)
 class Times:
-    """`ms` [rows] int64, null where the source had nothing; `read_as` says how the column was understood."""
+    """A parsed time column.
+
+    Attributes:
+        ms: [rows] int64 UTC milliseconds, null where the source has no time.
+        read_as: How the column was understood, for the report.
+    """
 
     ms: pl.Series
     read_as: str
@@ -38,19 +43,39 @@ class Times:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a column comes from: `numbers` [rows] are the line (or row) numbers, `unit` says which."""
+    """Where a column comes from.
+
+    Attributes:
+        file: Name of the file.
+        numbers: [rows] line (or row) numbers.
+        unit: What `numbers` counts: "line", "row" or "entry".
+    """
 
     file: str
     numbers: pl.Series
     unit: str = "line"
 
-    def of(self, wrong: pl.Series) -> str:
+    def locate(self, wrong: pl.Series) -> str:
+        """Names the first rows that the mask `wrong` [rows] selects."""
         return places(self.file, self.unit, self.numbers.filter(wrong).to_list())
 
 
+def iso_utc(ms: int) -> str:
+    """Formats UTC milliseconds as a date with seconds, such as `2026-01-31T12:00:00Z`."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
 def parse_times(column: pl.Series, place: Place, now_ms: int) -> Times:
-    """Read a time column of any type. Raises `DataError` for values that are no time, for mixed units or
-    zones, and for times more than a day after `now_ms`."""
+    """Parses a time column of any type.
+
+    Args:
+        column: [rows] numbers, text, dates or datetimes.
+        place: Where the column comes from.
+        now_ms: The time of the import in UTC milliseconds.
+
+    Raises:
+        DataError: A value is not a time, the column mixes units or zones, or a time is more than a day after `now_ms`.
+    """
     if column.dtype.is_integer() or column.dtype.is_float():
         times = _from_numbers(column, place)
     elif isinstance(column.dtype, pl.Datetime):
@@ -62,16 +87,22 @@ def parse_times(column: pl.Series, place: Place, now_ms: int) -> Times:
     elif column.dtype == pl.String:
         times = _from_text(column, place)
     else:
-        raise DataError(f"a column of type {column.dtype} holds no times", where=place.file, mend=_NO_TIME)
+        raise DataError(
+            f"a column of type {column.dtype} holds no times",
+            where=f"{place.file}, column {column.name}",
+            fix=f"convert it to numbers, text, dates or datetimes; {_WITHOUT_TIMES}",
+        )
     if times.ms.null_count() == len(times.ms):
-        raise DataError("the time column holds nothing", where=f"{place.file}, column {column.name}", mend=_NO_TIME)
+        raise DataError(
+            "the time column holds nothing", where=f"{place.file}, column {column.name}", fix=_WITHOUT_TIMES
+        )
     late = (times.ms > now_ms + DAY_MS).fill_null(value=False)
     if late.any():
         first = datetime.fromtimestamp(int(times.ms.filter(late)[0]) / 1000, UTC)
         raise DataError(
             f"{int(late.sum())} times lie in the future (the first is {first:%Y-%m-%d %H:%M} UTC)",
-            where=place.of(late),
-            mend="mend or remove these rows; check the unit and the clock that wrote them",
+            where=place.locate(late),
+            fix="correct or remove these rows; check the unit and the clock that wrote them",
         )
     return times
 
@@ -80,13 +111,13 @@ def _from_numbers(column: pl.Series, place: Place) -> Times:
     numbers = column.fill_nan(None) if column.dtype.is_float() else column
     known = numbers.is_not_null()
     masks = {name: ((numbers >= low) & (numbers < high)).fill_null(value=False) for name, low, high in _UNITS}
-    none = known & ~_any(masks)
-    if none.any():
+    outside = known & ~_any(masks)
+    if outside.any():
         raise DataError(
-            f"{int(none.sum())} times are no epoch in seconds, milliseconds, microseconds or nanoseconds: "
-            f"{quoted(_distinct(numbers, none))}",
-            where=place.of(none),
-            mend=f"write epoch times (1973 or later) or ISO 8601 dates; {_NO_TIME}",
+            f"{int(outside.sum())} times are not an epoch in seconds, milliseconds, microseconds or nanoseconds: "
+            f"{quoted(_distinct(numbers, outside))}",
+            where=place.locate(outside),
+            fix=f"write epoch times (March 1973 or later) or ISO 8601 dates; {_WITHOUT_TIMES}",
         )
     units = {name: mask for name, mask in masks.items() if mask.any()}
     if len(units) > 1:
@@ -94,15 +125,15 @@ def _from_numbers(column: pl.Series, place: Place) -> Times:
         rare = min(units.values(), key=lambda mask: int(mask.sum()))
         raise DataError(
             f"the time column mixes units: {counts}",
-            where=f"the rarer ones are in {place.of(rare)}",
-            mend="write the whole column in one unit",
+            where=f"the less frequent ones are in {place.locate(rare)}",
+            fix="write the whole column in one unit",
         )
     unit = next(iter(units), "seconds")
-    times, divide = _TO_MS[unit]
+    factor, divisor = _TO_MS[unit]
     if numbers.dtype.is_float():
-        ms = (numbers * times / divide).round(0).cast(pl.Int64)
+        ms = (numbers * factor / divisor).round(0).cast(pl.Int64)
     else:
-        ms = numbers.cast(pl.Int64) * times // divide
+        ms = numbers.cast(pl.Int64) * factor // divisor
     return Times(ms, f"epoch {unit}")
 
 
@@ -123,19 +154,19 @@ def _from_text(column: pl.Series, place: Place) -> Times:
     if wrong.any():
         raise DataError(
             f"{int(wrong.sum())} times cannot be read: {quoted(_distinct(text, wrong))}",
-            where=place.of(wrong),
-            mend="write epoch seconds or milliseconds, or ISO 8601 (2026-01-31T12:00:00Z)",
+            where=place.locate(wrong),
+            fix="write epoch seconds or milliseconds, or ISO 8601 (2026-01-31T12:00:00Z)",
         )
     if number.any() and date.any():
         raise DataError(
             f"the time column mixes numbers ({int(number.sum())}) and dates ({int(date.sum())})",
-            where=f"the rarer ones are in {place.of(min(number, date, key=lambda mask: int(mask.sum())))}",
-            mend="write the whole column in one way",
+            where=f"the less frequent ones are in {place.locate(min(number, date, key=lambda mask: int(mask.sum())))}",
+            fix="write the whole column as numbers or as dates",
         )
     if not date.any():
         whole = not text.str.contains(r"[.eE]").any()
         numbers = text.cast(pl.Int64 if whole else pl.Float64, strict=False)
-        # What does not fit into 64 bits is no time either; as a float it is refused like any other.
+        # A number that does not fit into 64 bits is not a time either; as a float it is refused like any other.
         return _from_numbers(numbers if numbers.null_count() == text.null_count() else text.cast(pl.Float64), place)
     return _from_dates(text, place)
 
@@ -154,8 +185,8 @@ def _from_dates(text: pl.Series, place: Place) -> Times:
     if aware.any() and naive.any():
         raise DataError(
             f"the time column mixes dates with a zone ({int(aware.sum())}) and without ({int(naive.sum())})",
-            where=f"the rarer ones are in {place.of(min(aware, naive, key=lambda mask: int(mask.sum())))}",
-            mend="write every date with its zone (…Z or …+02:00)",
+            where=f"the less frequent ones are in {place.locate(min(aware, naive, key=lambda mask: int(mask.sum())))}",
+            fix="write every date with its zone (…Z or …+02:00)",
         )
     zone = pl.col("zone").str.replace(":", "").fill_null("+0000")
     moment = pl.concat_str("day", pl.lit("T"), "minute", "second", zone)
@@ -166,7 +197,7 @@ def _from_dates(text: pl.Series, place: Place) -> Times:
     if wrong.any():
         raise DataError(
             f"{int(wrong.sum())} dates do not exist: {quoted(_distinct(text, wrong))}",
-            where=place.of(wrong),
-            mend="mend or remove these rows",
+            where=place.locate(wrong),
+            fix="correct or remove these rows",
         )
     return Times(ms, "dates with a zone" if aware.any() else "dates without a zone, read as UTC")

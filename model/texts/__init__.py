@@ -1,1 +1,1 @@
-"""Sentence vectors of item texts, and what they say about new items."""
+"""Sentence vectors of item texts, and the items that new items resemble."""

@@ -23,7 +23,7 @@ from model.data.split import Split
 from model.errors import RunError
 from model.network.config import NetworkConfig
 from model.network.gpt4rec import GPT4Rec
-from model.texts.sentence_vectors import DIM, texts_of
+from model.texts.sentence_vectors import DIM, item_text_vectors
 from model.tokenizers.loading import load_tokenizer
 from model.tokenizers.semantic import collaborative_vectors
 from model.training.allocator import keep_freed_memory
@@ -100,7 +100,7 @@ class Trainer:
         self.vocabulary = Vocabulary.of(train.item_ids, self.context, dataset.has_time)
         self.conditions = Conditions.of(dataset, train, self.context, controls)
         # A run that goes on has its texts in the tokenizer and in the weights.
-        self.texts = None if config.text == "none" or resume else texts_of(dataset, train.item_ids, data_path)
+        self.texts = None if config.text == "none" or resume else item_text_vectors(dataset, train.item_ids, data_path)
         self.tokenizer = load_tokenizer(folder) if resume else fit_tokenizer(config, dataset, train, self.texts)
         self.network = NetworkConfig(
             n_items=train.n_items,

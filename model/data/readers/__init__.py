@@ -1,1 +1,1 @@
-"""One module for each format that `gpt4rec data import` reads."""
+"""Readers of `gpt4rec data import`: a module for each format, and `side_tables` for items, users and attributes."""

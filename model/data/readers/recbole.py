@@ -1,4 +1,4 @@
-"""RecBole's atomic files: tab-separated, a header of `name:type` fields."""
+"""The format `recbole`: RecBole's atomic files, tab-separated with a header of `name:type` fields."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
-from model.data.assemble import Raw, Table, split_tags
 from model.data.checks import ROW, require_columns
 from model.data.errors import DataError
 from model.data.formats import LOG_COLUMNS
+from model.data.raw_dataset import RawDataset, SourceTable, split_tags
 from model.data.readers.delimited import read_delimited
 
 _DEFAULT = {"user": "user_id", "item": "item_id"}
@@ -20,16 +20,20 @@ _TITLES = ("title", "movie_title", "item_name", "name")
 _TAGS = ("class", "genre", "genres", "category", "categories", "tags")
 _TEXTS = ("description", "text")
 
-# Age groups of MovieLens-1M, so that both data sets speak of the same ones.
+# The age groups of MovieLens-1M, so that MovieLens-100K has the same ones.
 _AGE_GROUPS = ((18, "under 18"), (25, "18-24"), (35, "25-34"), (45, "35-44"), (50, "45-49"), (56, "50-55"))
 _AGE_OLDEST = "56+"
 
 
-def read_recbole(source: Path, columns: Mapping[str, str] | None = None) -> Raw:
-    """Read `X.inter` and, where they stand beside it, `X.item` and `X.user`.
+def read_recbole(source: Path, columns: Mapping[str, str] | None = None) -> RawDataset:
+    """Reads `X.inter`, and `X.item` and `X.user` if they are in the same folder.
 
-    `source` is the folder or the `.inter` file; `columns` maps roles (user, item, time, type, value,
-    session, scene) to other column names. Raises `DataError`.
+    Args:
+        source: The folder, or the `.inter` file.
+        columns: Role (user, item, time, type, value, session, scene) → column name, where it is not the default.
+
+    Raises:
+        DataError: A file cannot be read, is not in RecBole's format, or lacks a column.
     """
     log_file = _log_file(source)
     log = _read(log_file)
@@ -37,7 +41,7 @@ def read_recbole(source: Path, columns: Mapping[str, str] | None = None) -> Raw:
     require_columns(log.rows.columns[:-1], wanted, str(log_file), ["user", "item"])
     events = log.rows.select([pl.col(c).alias(LOG_COLUMNS[r]) for r, c in wanted.items()] + [pl.col(ROW)])
     rated = "type" not in wanted and wanted.get("value") == "rating"
-    raw = Raw(
+    raw = RawDataset(
         name=log_file.stem,
         source=f"recbole:{log_file.name}",
         log=replace(log, rows=events),
@@ -54,51 +58,55 @@ def _log_file(source: Path) -> Path:
     if source.suffix == ".inter" or not source.is_dir():
         if source.exists() and source.suffix != ".inter":
             raise DataError(
-                "the recbole format reads a folder or its .inter file",
+                "the recbole format expects a folder or its .inter file",
                 where=str(source),
-                mend="name one of them",
+                fix="name the folder, or its .inter file",
             )
         return source
-    found = sorted(source.glob("*.inter"))
-    if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
+    logs = sorted(source.glob("*.inter"))
+    if len(logs) != 1:
+        names = ", ".join(file.name for file in logs) or "none"
         raise DataError(
-            f"the folder holds {len(found)} .inter files where one is expected ({names})",
+            f"the folder holds {len(logs)} .inter files, but one is expected ({names})",
             where=str(source),
-            mend="name the .inter file itself",
+            fix="name the .inter file itself",
         )
-    return found[0]
+    return logs[0]
 
 
-def _read(path: Path) -> Table:
-    """A typed table: names without their types; numbers stay text, each role is read as what it is for."""
+def _read(path: Path) -> SourceTable:
+    """Reads a table and removes the types from its column names; every value stays text until its role is known."""
     table = read_delimited(path, separator="\t", quote=None)
     header = table.rows.columns[:-1]
     untyped = [name for name in header if ":" not in name]
     if untyped:
         raise DataError(
-            f"a RecBole header is `name:type` fields between tabs; without a type: {', '.join(untyped)}",
+            f"a RecBole header has `name:type` fields with tabs between; fields without a type: {', '.join(untyped)}",
             where=f"{path}, line 1",
-            mend="choose --format csv for a plain table",
+            fix="use --format csv for a plain table",
         )
     lists = [name for name in header if name.endswith("_seq") and name.startswith("item_id_list")]
     if lists:
         raise DataError(
-            f"{lists[0]} holds whole histories, one row for each of their ends",
+            f"the column {lists[0]} holds whole histories, a row for each event",
             where=f"{path}, line 1",
-            mend="give the plain interactions, or one line a user with --format sequences",
+            fix="give one interaction a row, or use --format sequences with one line a user",
         )
     return replace(table, rows=table.rows.rename({name: name.split(":", 1)[0] for name in header}))
 
 
-def _items(table: Table, key: str) -> Table:
+def _same_name(key: str) -> str:
+    return f"call the column {key}, as in the .inter file"
+
+
+def _items(table: SourceTable, key: str) -> SourceTable:
     rows = table.rows
-    require_columns(rows.columns[:-1], {"item": key}, table.file, ["item"])
+    require_columns(rows.columns[:-1], {"item": key}, table.file, ["item"], _same_name(key))
     columns = [rows[key].alias("item_id"), rows[ROW]]
     for role, names in (("title", _TITLES), ("text", _TEXTS), ("brand", ("brand",)), ("price", ("price",))):
-        found = next((name for name in names if name in rows.columns), None)
-        if found:
-            columns.append(rows[found].alias(role))
+        column = next((name for name in names if name in rows.columns), None)
+        if column:
+            columns.append(rows[column].alias(role))
     tags = next((name for name in _TAGS if name in rows.columns), None)
     if tags:
         columns.append(split_tags(rows[tags], " ", drop=["unknown"]).alias("category"))
@@ -111,9 +119,9 @@ def _items(table: Table, key: str) -> Table:
     return replace(table, rows=items)
 
 
-def _users(table: Table, key: str) -> Table:
+def _users(table: SourceTable, key: str) -> SourceTable:
     rows = table.rows
-    require_columns(rows.columns[:-1], {"user": key}, table.file, ["user"])
+    require_columns(rows.columns[:-1], {"user": key}, table.file, ["user"], _same_name(key))
     rows = rows.with_columns(pl.col(key).alias("user_id"))
     rows = rows if key == "user_id" else rows.drop(key)
     if "age" in rows.columns:

@@ -46,7 +46,7 @@ def test_bad_input_exits_with_1_says_why_and_keeps_the_earlier_data_set(log: Pat
     assert result.exit_code == 1
     assert "mixes units" in result.stderr
     assert "line 5" in result.stderr
-    assert "mend:" in result.stderr
+    assert "fix:" in result.stderr
     assert result.stdout == ""
     assert Dataset.load(out).fingerprint == tiny_dataset().fingerprint
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "log.csv"]

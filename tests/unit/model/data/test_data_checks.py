@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.data.assemble import MAX_FEATURE_VALUES, Raw, Table, assemble, numbered
+from model.data.assemble import MAX_FEATURE_VALUES, assemble
 from model.data.dataset import Dataset
 from model.data.errors import DataError
 from model.data.formats import Format, ImportRequest
 from model.data.importing import import_dataset
+from model.data.raw_dataset import RawDataset, SourceTable, numbered
 
 NOW = 1_800_000_000_000
 T = 1_700_000_000
@@ -32,7 +33,7 @@ def _import(folder: Path, log: str, **files: str) -> Dataset:
 def _refusal(folder: Path, log: str, **files: str) -> DataError:
     with pytest.raises(DataError) as caught:
         _import(folder, log, **files)
-    assert caught.value.mend
+    assert caught.value.fix
     return caught.value
 
 
@@ -44,7 +45,7 @@ def test_missing_columns_are_named_with_those_found_and_the_way_to_map_them(tmp_
     error = _refusal(tmp_path, "uid,item_id,when\n1,2,3\n")
     assert "user (looked for 'user_id')" in error.what
     assert "columns found: uid, item_id, when" in (error.where or "")
-    assert "--map user=" in (error.mend or "")
+    assert "--map user=" in (error.fix or "")
 
 
 def test_exact_duplicates_are_dropped_and_counted(tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_event_types_are_lower_case_and_unknown_ones_kept_and_reported(tmp_path:
 def test_values_that_are_no_number_are_left_empty_and_counted(tmp_path: Path) -> None:
     data = _import(tmp_path, "user_id,item_id,value\nu,a,4.5\nu,b,good\nu,c,inf\nu,d,\n")
     assert data.events["value"].to_list() == [4.5, None, None, None]
-    assert "2 values are no finite number" in _notes(data)
+    assert "2 values are not finite numbers" in _notes(data)
 
 
 def test_items_the_item_table_lacks_are_kept_and_reported(tmp_path: Path) -> None:
@@ -184,8 +185,8 @@ def test_the_report_counts_what_is_there(tmp_path: Path) -> None:
     assert report["event_types"] == {"view": 4}
 
 
-def _table(columns: dict[str, pl.Series]) -> Raw:
-    return Raw("t", "t", Table(numbered(pl.DataFrame(columns), first=1), "log.parquet", "row"))
+def _table(columns: dict[str, pl.Series]) -> RawDataset:
+    return RawDataset("t", "t", SourceTable(numbered(pl.DataFrame(columns), first=1), "log.parquet", "row"))
 
 
 def test_whole_ids_stored_as_floats_are_whole_again() -> None:
@@ -198,8 +199,8 @@ def test_whole_ids_stored_as_floats_are_whole_again() -> None:
 @pytest.mark.parametrize(
     ("ids", "what"),
     [
-        (pl.Series([1.0, 2.5]), "no whole numbers: 2.5"),
-        (pl.Series([1.0, float("inf")]), "no whole numbers: inf"),
+        pytest.param(pl.Series([1.0, 2.5]), "not whole numbers: 2.5", id="ids0-no whole numbers: 2.5"),
+        pytest.param(pl.Series([1.0, float("inf")]), "not whole numbers: inf", id="ids1-no whole numbers: inf"),
         (pl.Series([1.0, 2.0**54]), "stored as floats and lost digits: 1.80"),
         (pl.Series([["a"], ["b"]]), "cannot be used"),
     ],
@@ -219,7 +220,7 @@ rows = st.lists(
 @given(rows)
 def test_whatever_the_log_users_are_grouped_and_times_ascend(told: list[tuple[str, str, int]]) -> None:
     frame = pl.DataFrame(told, schema=["user_id", "item_id", "timestamp"], orient="row")
-    data = assemble(Raw("t", "t", Table(numbered(frame), "log.csv")), NOW)
+    data = assemble(RawDataset("t", "t", SourceTable(numbered(frame), "log.csv")), NOW)
     events = data.events
     assert sorted(events.select("user_id", "item_id", pl.col("timestamp") // 1000).rows()) == sorted(set(told))
     assert events["user_id"].rle().len() == events["user_id"].n_unique()
@@ -234,5 +235,5 @@ def test_whatever_the_log_users_are_grouped_and_times_ascend(told: list[tuple[st
 @given(rows)
 def test_importing_twice_gives_the_same_fingerprint(told: list[tuple[str, str, int]]) -> None:
     frame = pl.DataFrame(told, schema=["user_id", "item_id", "timestamp"], orient="row")
-    marks = {assemble(Raw("t", "t", Table(numbered(frame), "log.csv")), NOW).fingerprint for _ in range(2)}
+    marks = {assemble(RawDataset("t", "t", SourceTable(numbered(frame), "log.csv")), NOW).fingerprint for _ in range(2)}
     assert len(marks) == 1

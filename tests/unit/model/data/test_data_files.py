@@ -63,7 +63,7 @@ def test_a_text_file_that_is_something_else_is_refused_with_a_way_out(
     with pytest.raises(DataError, match=what) as caught:
         read_text(_write(tmp_path / name, content))
     assert str(tmp_path / name) in (caught.value.where or "")
-    assert any(part in (caught.value.mend or "") for part in mend.split("|"))
+    assert any(part in (caught.value.fix or "") for part in mend.split("|"))
 
 
 def test_the_line_of_a_wrong_byte_is_named(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_the_line_of_a_wrong_byte_is_named(tmp_path: Path) -> None:
 def test_a_parquet_file_that_is_something_else_is_refused(tmp_path: Path, content: bytes, what: str, mend: str) -> None:
     with pytest.raises(DataError, match=what) as caught:
         read_parquet(_write(tmp_path / "log.parquet", content))
-    assert mend in (caught.value.mend or "")
+    assert mend in (caught.value.fix or "")
 
 
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:

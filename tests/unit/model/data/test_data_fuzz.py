@@ -68,7 +68,7 @@ def test_any_file_is_read_or_refused_with_a_message(told: tuple[Format, bytes], 
             data = import_dataset(ImportRequest(str(path), form), now_ms=NOW)
         except DataError as error:
             assert error.where
-            assert error.mend
+            assert error.fix
             return
         data.save(Path(folder) / "data")
         loaded = Dataset.load(Path(folder) / "data")

@@ -190,7 +190,7 @@ def test_a_split_by_time_refuses_a_log_without_times() -> None:
 
 
 def test_a_split_by_time_refuses_boundaries_in_the_wrong_order() -> None:
-    with pytest.raises(DataError, match="earlier boundary first"):
+    with pytest.raises(DataError, match="not before the test part"):
         time_split(_sequences([[(1, 1)]]), 2, 2)
 
 

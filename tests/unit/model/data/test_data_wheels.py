@@ -91,8 +91,8 @@ def test_a_wheel_that_cannot_be_had_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "index").mkdir()
     with pytest.raises(DownloadError, match=r"pip could not get recbole==1\.2\.1") as caught:
         fetch(PACKAGE, tmp_path)
-    assert "check the network" in (caught.value.mend or "")
-    assert "pip download --no-deps recbole==1.2.1" in (caught.value.mend or "")
+    assert "check the network" in (caught.value.fix or "")
+    assert "pip download --no-deps recbole==1.2.1" in (caught.value.fix or "")
 
 
 @pytest.mark.usefixtures("_pip_without_network")
@@ -129,7 +129,7 @@ def test_a_python_without_pip_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(DownloadError, match="has no pip") as caught:
         fetch(PACKAGE, tmp_path)
-    assert "ensurepip" in (caught.value.mend or "")
+    assert "ensurepip" in (caught.value.fix or "")
 
 
 @pytest.mark.network
@@ -211,7 +211,7 @@ def test_complete_journey_is_fetched_with_pip_and_says_that_it_is_simulated(tmp_
 def test_complete_journey_from_nowhere_is_refused() -> None:
     with pytest.raises(DataError, match="no such wheel or folder") as caught:
         read_complete_journey("/nowhere")
-    assert "completejourney" in (caught.value.mend or "")
+    assert "completejourney" in (caught.value.fix or "")
 
 
 def test_a_journey_folder_without_its_columns_is_refused(tmp_path: Path) -> None:

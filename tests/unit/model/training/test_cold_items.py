@@ -11,7 +11,7 @@ import torch
 from loadtests.quality.cold import cold_items, cold_questions, without
 from model.data.dataset import sequences
 from model.data.errors import DataError
-from model.data.readers.amazon_office import read_office
+from model.data.readers.amazon_office import read_amazon_office
 from model.network.content_gate import ID_DROPOUT, ItemContentGate
 from model.texts.sentence_vectors import SentenceEncoder, TextError, find_weights
 from model.tokenizers.item_content import ItemContent
@@ -130,7 +130,7 @@ def _office(folder: Path, samples: list[str]) -> Path:
 
 
 def test_office_questions_laid_over_each_other_give_the_events_back(tmp_path: Path) -> None:
-    raw = read_office(_office(tmp_path, ["train,u,a,b", "test,u,a b,c", "train,v,c,a"]))
+    raw = read_amazon_office(_office(tmp_path, ["train,u,a,b", "test,u,a b,c", "train,v,c,a"]))
     assert raw.log.rows.select("user_id", "item_id").rows() == [
         ("u", "a"), ("u", "b"), ("u", "c"), ("v", "c"), ("v", "a"),
     ]  # fmt: skip
@@ -140,7 +140,7 @@ def test_office_questions_laid_over_each_other_give_the_events_back(tmp_path: Pa
 
 def test_an_office_question_that_does_not_follow_is_named_by_its_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="line 3"):
-        read_office(_office(tmp_path, ["train,u,a,b", "test,u,c c,a"]))
+        read_amazon_office(_office(tmp_path, ["train,u,a,b", "test,u,c c,a"]))
 
 
 def test_sentences_that_say_alike_have_alike_vectors() -> None:

@@ -88,6 +88,6 @@ def test_codes_that_content_does_not_place_cannot_be_placed_by_texts(tokenizer: 
 
 
 def test_blank_texts_hide_no_title() -> None:
-    assert sentence_vectors.text_of("  ", " Pens ") == "Pens"
-    assert sentence_vectors.text_of("Blue", "Pens") == "Blue"
-    assert sentence_vectors.text_of(None, None) == ""
+    assert sentence_vectors.item_text("  ", " Pens ") == "Pens"
+    assert sentence_vectors.item_text("Blue", "Pens") == "Blue"
+    assert sentence_vectors.item_text(None, None) == ""

@@ -32,7 +32,7 @@ def _import(source: Path | str, form: Format, **options: Any) -> Dataset:
 def _refusal(source: Path | str, form: Format, **options: Any) -> DataError:
     with pytest.raises(DataError) as caught:
         _import(source, form, **options)
-    assert caught.value.mend
+    assert caught.value.fix
     return caught.value
 
 
@@ -89,7 +89,12 @@ def test_recbole_without_times_or_item_files_is_fine(tmp_path: Path) -> None:
         ("x.inter", "user_id\titem_id\nu\ta\n", "without a type: user_id, item_id"),
         ("x.inter", "user:token\titem_id:token\nu\ta\n", "columns are missing: user"),
         ("x.inter", "user_id:token\titem_id_list:token_seq\nu\ta b\n", "whole histories"),
-        ("x.inter", "user_id:token\titem_id:token\nu\ta\textra\n", "3 fields, the header 2"),
+        pytest.param(
+            "x.inter",
+            "user_id:token\titem_id:token\nu\ta\textra\n",
+            "3 fields, but the header has 2",
+            id="x.inter-user_id:token\titem_id:token\nu\ta\textra\n-3 fields, the header 2",
+        ),
         ("x.inter", "user_id:token\titem_id:token\n", "no row"),
         ("x.txt", "user_id:token\titem_id:token\nu\ta\n", "a folder or its .inter file"),
     ],
@@ -102,7 +107,7 @@ def test_a_recbole_item_file_in_latin_1_names_line_and_encoding(recbole: Path) -
     _file(recbole / "tiny.item", ITEM.replace("Unreleased", "Misérables").encode("latin-1"))
     error = _refusal(recbole, Format.RECBOLE)
     assert "line 3" in (error.where or "")
-    assert "iconv" in (error.mend or "")
+    assert "iconv" in (error.fix or "")
 
 
 def test_a_folder_with_none_or_several_logs_is_refused(recbole: Path, tmp_path: Path) -> None:
@@ -152,7 +157,9 @@ def test_a_time_before_its_predecessor_is_raised_and_reported(tmp_path: Path) ->
         ((f"u1,a,2,{T}", "u1,a,2,"), "1 events have no time", "s.txt, line 1"),
         (("u2,b,0", "u2,c,0"), "1 times are those of another item", "t.csv, line 6"),
         (("u1,a,2", "u1,a,1"), "2 times share user and place", "t.csv, lines 3, 4"),
-        (("u1,a,2", "u1,a,two"), "no whole numbers", "t.csv, line 4"),
+        pytest.param(
+            ("u1,a,2", "u1,a,two"), "not whole numbers", "t.csv, line 4", id="change4-no whole numbers-t.csv, line 4"
+        ),
         (("pos,", "position,"), "columns are missing: pos", "columns found: user_id, item_id, position"),
         ((f"u2,b,0,{T}", f"u2,b,0,{T}000"), "mixes units", "t.csv, line 6"),
     ],
@@ -185,11 +192,11 @@ def test_a_file_that_holds_no_sequences_is_refused(tmp_path: Path, content: str,
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        ("{", "no JSON"),
-        ("[1]", "an object item → list"),
-        ('{"a": 1}', "an object item → list"),
-        ('{"a": [{}]}', "an object item → list"),
-        ("{}", "name no item"),
+        pytest.param("{", "not valid JSON", id="{-no JSON"),
+        pytest.param("[1]", "not an object, item → list", id="[1]-an object item → list"),
+        pytest.param('{"a": 1}', "not an object, item → list", id='{"a": 1}-an object item → list'),
+        pytest.param('{"a": [{}]}', "not an object, item → list", id='{"a": [{}]}-an object item → list'),
+        pytest.param("{}", "do not name any item", id="{}-name no item"),
     ],
 )
 def test_attributes_that_are_no_attributes_are_refused(tmp_path: Path, content: str, what: str) -> None:
@@ -243,7 +250,7 @@ def test_parquet_keeps_typed_ids_and_times(tmp_path: Path) -> None:
 
 def test_a_csv_row_with_too_many_fields_is_refused_by_line(tmp_path: Path) -> None:
     error = _refusal(_file(tmp_path / "l.csv", "user_id,item_id\nu,a\nu,b,c\n"), Format.CSV)
-    assert "3 fields, the header 2" in error.what
+    assert "3 fields, but the header has 2" in error.what
     assert "line 3" in (error.where or "")
 
 
@@ -346,8 +353,15 @@ def test_attributes_join_an_item_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "what", "where"),
     [
-        ('{"item_id": "a"}\n{"item_id": \n', "no JSON", "line 2"),
-        ('{"item_id": "a"}\n[1]\n', "no JSON object", "line 2"),
+        pytest.param(
+            '{"item_id": "a"}\n{"item_id": \n',
+            "not valid JSON",
+            "line 2",
+            id='{"item_id": "a"}\n{"item_id": \n-no JSON-line 2',
+        ),
+        pytest.param(
+            '{"item_id": "a"}\n[1]\n', "not a JSON object", "line 2", id='{"item_id": "a"}\n[1]\n-no JSON object-line 2'
+        ),
         ('{"sku": "a"}\n', "columns are missing: item", "columns found: sku"),
         ('{"item_id": "a", "price": {"eur": 1}}\n', "cannot be used", "column price"),
         ('{"item_id": "a", "title": ["x"]}\n', "cannot be used", "column title"),
@@ -374,7 +388,7 @@ def test_users_bring_their_features(tmp_path: Path) -> None:
 def test_a_mapping_is_read_or_refused_as_a_whole() -> None:
     assert parse_columns("") == {}
     assert parse_columns("user=a b, item=c") == {"user": "a b", "item": "c"}
-    for text, message in (("user", "not ROLE=COLUMN"), ("who=x", "no role"), ("user=a,user=b", "twice")):
+    for text, message in (("user", "not ROLE=COLUMN"), ("who=x", "not a role"), ("user=a,user=b", "twice")):
         with pytest.raises(ValueError, match=message):
             parse_columns(text)
 

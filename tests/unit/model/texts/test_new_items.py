@@ -73,7 +73,11 @@ def test_a_new_item_is_like_used_items_that_say_the_same(shop: Path) -> None:
     ]
     code, said = like(shop, "\n".join(["item_id,title,category", *rows, ""]), "--neighbours", "3")
     assert code == 0, said
-    assert "2 new items" in said and "1 left out, known already: i3" in said and "without text or title: n2" in said
+    assert (
+        "2 new items" in said
+        and "1 left out, already in the data set: i3" in said
+        and "without text and title: n2" in said
+    )
     lines = [json.loads(line) for line in (shop / "new.jsonl").read_text("utf-8").splitlines()]
     assert [line["item_id"] for line in lines] == ["n1", "n3"]
     groups = [{int(other[1:]) % 6 for other in line["like"]} for line in lines]
