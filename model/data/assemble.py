@@ -89,7 +89,7 @@ def _timestamps(raw: RawDataset, has_time: bool, now_ms: int) -> pl.Series:
     """[rows] UTC milliseconds, null everywhere in a log without times."""
     rows, findings = raw.log.rows, raw.findings
     if not has_time:
-        findings.note("no times: the order of the rows is the order of the history, and time features are off")
+        findings.note("no times: the order of the rows is the order of the history; time features are off")
         return pl.Series([None], dtype=pl.Int64).new_from_index(0, rows.height)
     times = parse_times(rows["timestamp"], raw.log.place(), now_ms)
     if not raw.in_order:  # otherwise the reader parsed the times itself and made this note
@@ -149,8 +149,7 @@ def _items(raw: RawDataset, events: pl.DataFrame) -> pl.DataFrame:
     if len(unknown):
         affected = events["item_id"].is_in(unknown.implode()).sum()
         raw.findings.note(
-            f"{len(unknown)} items of the log ({affected} events) are not in the item table; "
-            "they are kept without a title"
+            f"{len(unknown)} items of the log ({affected} events) are not in the item table; they have no title"
         )
     idle = table.height + len(unknown) - len(seen)
     if idle:

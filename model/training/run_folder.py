@@ -106,12 +106,20 @@ class Run:
             about = json.loads((folder / "run.json").read_text("utf-8"))
             config = TrainConfig.load(folder / "config.json")
             if about["format"] != FORMAT:
-                raise RunError(f"{folder} has run format {about['format']}, this version reads {FORMAT}")
+                raise RunError(
+                    f"the run has run format {about['format']}, this version reads {FORMAT}",
+                    where=str(folder),
+                    fix="train again with this version",
+                )
             network = NetworkConfig.from_json(about["network"])
             context = ContextVocabulary.from_json(about["context"])
             return cls(folder, config, network, context, load_tokenizer(folder), about["data"])
         except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise RunError(f"{folder} is no training run ({error}); run `gpt4rec train --out {folder}`") from error
+            raise RunError(
+                f"this is not a training run: {error}",
+                where=str(folder),
+                fix=f"name the folder of a training, or make one with `gpt4rec train --out {folder}`",
+            ) from error
 
     def model(self) -> GPT4Rec:
         """Returns the network with the weights of the best epoch, in evaluation mode.
@@ -144,8 +152,9 @@ class Run:
         dataset = Dataset.load(where)
         if dataset.fingerprint != self.data["fingerprint"]:
             raise RunError(
-                f"{where} is not the data this run was trained on (fingerprints differ); train again, "
-                "or give the original with --data"
+                "this is not the data that the run was trained on (fingerprints differ)",
+                where=f"{where}, for the run {self.folder}",
+                fix="give the original data with --data, or train again",
             )
         return dataset
 

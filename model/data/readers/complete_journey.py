@@ -69,7 +69,7 @@ def read_complete_journey(source: str, package: Package = PACKAGE) -> RawDataset
 def _read(folder: Path, source: str) -> RawDataset:
     findings = Findings()
     findings.note("the publishers call these data simulated")
-    findings.note(f"rows were shuffled within baskets (seed {_SHUFFLE_SEED}), because they come sorted by product id")
+    findings.note(f"rows were shuffled within baskets (seed {_SHUFFLE_SEED}), as they come sorted by product id")
     return RawDataset(
         name="complete-journey",
         source=f"complete-journey:{source}",

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.data.dataset import EVENT_SCHEMA, ITEM_SCHEMA, NO_SCENE, Dataset, fingerprint, sequences
+from model.data.dataset import EVENT_SCHEMA, ITEM_SCHEMA, NO_SCENE, Dataset, sequences
 from model.data.errors import DataError
+from model.data.fingerprint import fingerprint
 from service.artifact.features import EVENT_TYPES
 from tests.support.data_builders import tiny_dataset
 

@@ -105,10 +105,22 @@ def test_missing_times_stay_missing() -> None:
         ),
         (["2024-01-01", "2023-02-29"], "1 dates do not exist: '2023-02-29'", "line 3"),
         (["2024-01-01T25:00:00"], "do not exist", "line 2"),
-        pytest.param([0, 1, 2], "3 times are not an epoch", "lines 2, 3, 4", id="values8-3 times are no epoch-lines 2, 3, 4"),
-        pytest.param([1_700_000_000, -5], "1 times are not an epoch", "line 3", id="values9-1 times are no epoch-line 3"),
-        pytest.param([float("inf"), 1.7e9], "1 times are not an epoch", "line 2", id="values10-1 times are no epoch-line 2"),
-        pytest.param(["9" * 30], "1 times are not an epoch", "line 2", id="values11-1 times are no epoch-line 2"),
+        pytest.param(
+            [0, 1, 2], "3 times are not an epoch", "lines 2, 3, 4",
+            id="values8-3 times are no epoch-lines 2, 3, 4",
+        ),
+        pytest.param(
+            [1_700_000_000, -5], "1 times are not an epoch", "line 3",
+            id="values9-1 times are no epoch-line 3",
+        ),
+        pytest.param(
+            [float("inf"), 1.7e9], "1 times are not an epoch", "line 2",
+            id="values10-1 times are no epoch-line 2",
+        ),
+        pytest.param(
+            ["9" * 30], "1 times are not an epoch", "line 2",
+            id="values11-1 times are no epoch-line 2",
+        ),
         ([1_700_000_000, 1_900_000_000], "1 times lie in the future (the first is 2030-03-17", "line 3"),
         (["2099-01-01T00:00:00Z"], "lie in the future", "line 2"),
     ],

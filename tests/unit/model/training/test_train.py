@@ -188,7 +188,7 @@ def test_resume_refuses_another_configuration_other_data_and_a_damaged_run(
     about = (folder / "run.json").read_text("utf-8")
     try:
         (folder / "run.json").write_text(about[: len(about) // 2], "utf-8")
-        with pytest.raises(RunError, match="is no training run"):
+        with pytest.raises(RunError, match="is not a training run"):
             resume(dataset, settings)
     finally:
         (folder / "run.json").write_text(about, "utf-8")
@@ -377,12 +377,22 @@ def test_a_run_refuses_data_that_has_changed_since(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("run.json", b"{", "is no training run"),
+        pytest.param("run.json", b"{", "is not a training run", id="run.json-{-is no training run"),
         ("run.json", b'{"format": 99}', "run format 99, this version reads 2"),
-        ("run.json", b'{"format": 2, "network": {}}', "is no training run"),
-        ("run.json", b"[]", "is no training run"),
+        pytest.param(
+            "run.json",
+            b'{"format": 2, "network": {}}',
+            "is not a training run",
+            id='run.json-{"format": 2, "network": {}}-is no training run',
+        ),
+        pytest.param("run.json", b"[]", "is not a training run", id="run.json-[]-is no training run"),
         ("config.json", b'{"colour": 1}', "unknown configuration key 'colour'"),
-        ("tokenizer.npz", b"PK\x03\x04broken", "is no training run"),
+        pytest.param(
+            "tokenizer.npz",
+            b"PK\x03\x04broken",
+            "is not a training run",
+            id="tokenizer.npz-PK\x03\x04broken-is no training run",
+        ),
         ("best.safetensors", b"broken", "best.safetensors cannot be read"),
         ("best.safetensors", None, "best.safetensors cannot be read"),
     ],
@@ -425,4 +435,4 @@ def test_train_and_evaluate_as_commands(dataset: Dataset, tmp_path: Path) -> Non
     assert runner.invoke(evaluate_app, ["--data", str(data)]).exit_code == 2
     missing = runner.invoke(evaluate_app, ["--run", str(tmp_path / "none"), "--data", str(data)])
     assert missing.exit_code == 1
-    assert "is no training run" in " ".join(missing.stderr.split())
+    assert "is not a training run" in " ".join(missing.stderr.split())
