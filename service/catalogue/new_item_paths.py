@@ -1,4 +1,4 @@
-"""Finds token paths for new items: next to the exported item that they resemble most, where there is room."""
+"""Finds token paths for new items: next to the exported item that they resemble most, if there is room."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class SharedValue(Generic[V]):
         return self.in_sync and (not self._value.version or self._in_redis == self._value)
 
     def subscribe(self, observer: Callable[[], None]) -> None:
-        """Calls `observer` after every change of the value, whoever made it."""
+        """Calls `observer` after every change of the value, on this replica or another."""
         self._observers.append(observer)
 
     async def refresh(self) -> None:

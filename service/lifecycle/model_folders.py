@@ -98,7 +98,7 @@ def without_path(error: Exception, path: Path) -> str:
 
 
 def _metrics(manifest: Mapping[str, Any]) -> dict[str, float]:
-    """What the evaluation before the export said of the model, e.g. `recall@10`; empty where it said nothing."""
+    """Returns the quality figures in the manifest, such as `recall@10`; empty if there are none."""
     try:
         figures = manifest["metrics"]["systems"]["gpt4rec"]
         return {

@@ -30,7 +30,7 @@ class PolicyKeeper:
         self._book, self._path, self._shared = book, path, shared
         self._file = book.current
         self.watched = WatchedFile(path)
-        """The file; the version in use is the one that was read last, whatever came of it."""
+        """The file. The version in use is the one that was read last, even if it was not valid."""
         self.watched.changed()
         self.watched.accept()
         shared.subscribe(self._take_over)
