@@ -1,1 +1,1 @@
-"""One queue in front of each graph: admission, forecasts of what runs take, batches."""
+"""One queue in front of each graph: admission, forecasts of run times, batches."""

@@ -1,11 +1,11 @@
-"""Turns single jobs into engine runs: one bounded queue, and the threads that run what is in it.
+"""Turns single jobs into engine runs: one bounded queue, and the threads that run its jobs.
 
-The service has two, one before the encoder and one before the decoder, so that neither waits for the other. A run
-takes jobs of one group only (a history length, a beam width): no job pays for a longer or wider neighbour, and each
-is answered when its own run is over.
+The service has two, one in front of the encoder and one in front of the decoder, so that neither waits for the other. A
+run takes jobs of one group only (a history length, a beam width). So no job pays for a longer or wider neighbour, and
+each gets its result when its own run ends.
 
 The batch window opens when a thread becomes free and finds jobs waiting; a job that meets an idle thread starts at
-once. What arrives during a run forms the next batch by itself, so the window only matters between two light batches.
+once. Jobs that arrive during a run form the next batch by themselves, so the window only matters between light batches.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from service.batching.job_queue import Entry, JobQueue, Run
+from service.batching.job_queue import Entry, JobQueue, ThreadRun
 from service.batching.run_costs import Forecast, RunCosts
 from service.common import logs
 from service.common.deadline import Clock, Deadline
@@ -29,14 +29,21 @@ log = logs.get(__name__)
 J = TypeVar("J")
 R = TypeVar("R")
 
-# Part of the time to spare before the earliest deadline that may be spent on filling the batch: the rest covers a
-# run that is slower than the average.
+# Part of the spare time before the earliest deadline that may be spent on filling the batch: the rest covers a run that
+# is slower than the average.
 _WINDOW_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
-    """`window_s` is the longest wait for a batch to fill; a run longer than `stall_s` counts as stuck."""
+    """Limits of a batcher.
+
+    Attributes:
+        batch_max: Jobs of one run.
+        window_s: The longest wait for a batch to fill.
+        queue_max: Jobs that may wait.
+        stall_s: A run that takes longer counts as stuck.
+    """
 
     batch_max: int = 32
     window_s: float = 0.001
@@ -45,10 +52,17 @@ class BatchLimits:
 
 
 class Batcher(Generic[J, R]):
-    """Guarantees: every accepted job's waiter gets a result or an exception; a job whose deadline has passed
-    or whose waiter has gone never reaches the engine; no more than `queue_max` jobs wait; a bad job fails alone.
+    """A queue of jobs and the threads that run them in batches.
 
-    `run` gets jobs of one `group` and returns a result or an exception for each. It is called by `threads` threads.
+    It guarantees that:
+
+    - every accepted job's waiter gets a result or an exception;
+    - a job whose deadline has passed, or whose waiter is gone, never reaches the engine;
+    - no more than `queue_max` jobs wait;
+    - a bad job fails alone.
+
+    Attributes:
+        costs: Measured run times.
     """
 
     def __init__(
@@ -62,6 +76,17 @@ class Batcher(Generic[J, R]):
         threads: int = 1,
         clock: Clock = time.monotonic,
     ) -> None:
+        """Prepares the queue; `start` starts the threads.
+
+        Args:
+            run: Runs jobs of one group and returns a result or an exception for each. Called by several threads.
+            metrics: Where times in the queue are reported.
+            limits: Sizes and times.
+            group: Jobs of one group can share a run.
+            name: Prefix of the threads' names.
+            threads: Number of threads.
+            clock: Monotonic seconds.
+        """
         self._engine_run = run
         self._group = group
         self._batch_max, self._window_s = limits.batch_max, limits.window_s
@@ -74,7 +99,7 @@ class Batcher(Generic[J, R]):
         self._closing = False
         self._dead = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._runs = [Run(self.costs, clock) for _ in range(threads)]
+        self._runs = [ThreadRun(self.costs, clock) for _ in range(threads)]
         self._threads = [
             threading.Thread(target=self._work, args=(run,), name=f"{name}-{number}", daemon=True)
             for number, run in enumerate(self._runs)
@@ -83,35 +108,42 @@ class Batcher(Generic[J, R]):
     # -- event loop side
 
     def start(self) -> None:
-        """Starts the threads; called on the event loop that will submit."""
+        """Starts the threads. Call it on the event loop that submits jobs."""
         self._loop = asyncio.get_running_loop()
         for thread in self._threads:
             thread.start()
 
     @property
     def depth(self) -> int:
-        """Jobs waiting or running: those ahead of a job that is submitted now."""
+        """Jobs waiting or running, all ahead of a job that is submitted now."""
         return len(self._queue) + sum(run.jobs for run in self._runs)
 
     @property
     def healthy(self) -> bool:
-        """Whether every thread lives and none is stuck in its present run."""
+        """Whether every thread is alive and none is stuck in its present run."""
         stuck = any(run.lasts() >= self._stall_s for run in self._runs)
         return not stuck and all(thread.is_alive() for thread in self._threads)
 
     def forecast(self, group: Hashable) -> Forecast:
-        """When a job of this group would be done if it were submitted now."""
+        """Forecasts when a job of this group would be done if it were submitted now."""
         with self._changed:
             return self._queue.forecast(group, self._runs)
 
     async def submit(self, job: J, deadline: Deadline) -> R:
-        """The engine's answer to one job.
+        """Runs one job.
+
+        Args:
+            job: The job.
+            deadline: When the result is needed; the job is abandoned when it passes.
+
+        Returns:
+            The engine's result.
 
         Raises:
-            Overloaded: the queue is full, the batcher is closing, or the deadline passed because of what was ahead.
-            DeadlineExceeded: the deadline passed because of the engine: the job's run began at once, or a run took much
-                longer than runs do. Either way the job is abandoned.
-            ModelError: the engine failed, or its thread is dead.
+            Overloaded: The queue is full, the batcher is closing, or the deadline passed because of the jobs ahead.
+            DeadlineExceeded: The deadline passed because of the engine: the job's run began at once, or a run took much
+                longer than usual.
+            ModelError: The engine failed, or its thread is dead.
         """
         entry = self._enqueue(job, deadline)
         timer = asyncio.get_running_loop().call_later(deadline.remaining(), self._expire, entry)
@@ -122,7 +154,7 @@ class Batcher(Generic[J, R]):
             entry.abandoned = True
 
     async def close(self, timeout_s: float) -> None:
-        """Refuses new jobs, waits up to `timeout_s` for the accepted ones, fails the rest."""
+        """Refuses new jobs, waits up to `timeout_s` seconds for the accepted ones, and fails the rest."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -130,7 +162,7 @@ class Batcher(Generic[J, R]):
         for thread in self._threads:
             if thread.is_alive():
                 await asyncio.to_thread(thread.join, max(0.0, until - self._clock()))
-        self._fail_waiting(Overloaded("shut down before the engine got to it"))
+        self._fail_waiting(Overloaded("the service shut down before the job was run"))
         if any(thread.is_alive() for thread in self._threads):
             log.error("engine_still_running_at_shutdown")
 
@@ -149,15 +181,15 @@ class Batcher(Generic[J, R]):
         return entry
 
     def _expire(self, entry: Entry[J, R]) -> None:
-        # Where the event loop was late itself, a result may be there that it has not delivered yet.
+        # If the event loop itself was late, the result may be there but not delivered yet.
         if not entry.future.done() and not entry.ended:
             entry.future.set_exception(self._too_late(entry))
 
     def _too_late(self, entry: Entry[J, R]) -> ModelAttemptFailed:
-        """Whose fault it is: the engine's, or the load's."""
+        """The exception of a job that is late: it says whether the engine or the load is to blame."""
         if entry.began_at_once or any(run.overdue for run in self._runs):
-            return DeadlineExceeded("no answer from the engine in time")
-        return Overloaded("what was ahead took too long")
+            return DeadlineExceeded("no result from the engine in time")
+        return Overloaded("the jobs ahead took too long")
 
     def _deliver(self, batch: Sequence[Entry[J, R]], results: Sequence[R | Exception]) -> None:
         for entry, result in zip(batch, results, strict=True):
@@ -170,8 +202,8 @@ class Batcher(Generic[J, R]):
 
     # -- worker side
 
-    def _work(self, run: Run) -> None:
-        """A worker thread. Whatever happens, no waiter is left behind."""
+    def _work(self, run: ThreadRun) -> None:
+        """Runs batches until the batcher closes. Whatever happens, every waiter gets an answer."""
         batch: list[Entry[J, R]] = []
         try:
             while batch := self._next_batch(run):
@@ -184,14 +216,14 @@ class Batcher(Generic[J, R]):
             self._post(batch, [ModelError("the engine thread died")] * len(batch))
             self._fail_waiting(ModelError("the engine thread died"))
 
-    def _next_batch(self, run: Run) -> list[Entry[J, R]]:
-        """The next jobs to run; empty only when closing and nothing waits. Expired jobs are answered here."""
+    def _next_batch(self, run: ThreadRun) -> list[Entry[J, R]]:
+        """The next jobs to run; empty only if the batcher is closing and no job waits. Fails expired jobs."""
         while True:
             with self._changed:
                 self._wait_for_jobs()
                 if not len(self._queue) and self._closing:
                     return []
-                batch, expired = self._queue.take()  # nothing, where another thread took what there was
+                batch, expired = self._queue.take()  # empty if another thread was faster
                 if batch:
                     run.begin(batch[0].group, len(batch))
             now = self._clock()
@@ -202,7 +234,7 @@ class Batcher(Generic[J, R]):
                 return batch
 
     def _wait_for_jobs(self) -> None:
-        """Returns when there is something to run, the window over; holds the lock."""
+        """Returns when jobs wait and their window is over. The caller holds the lock."""
         was_idle = not len(self._queue)
         while not len(self._queue) and not self._closing:
             self._changed.wait()
@@ -217,12 +249,12 @@ class Batcher(Generic[J, R]):
                 return
             self._changed.wait(left)
 
-    def _run(self, run: Run, batch: Sequence[Entry[J, R]]) -> None:
+    def _run(self, run: ThreadRun, batch: Sequence[Entry[J, R]]) -> None:
         results: Sequence[R | Exception]
         try:
             results = list(self._engine_run([entry.job for entry in batch]))
             if len(results) != len(batch):
-                raise ModelError(f"{len(results)} answers to {len(batch)} jobs")
+                raise ModelError(f"{len(results)} results for {len(batch)} jobs")
         except Exception as error:
             log.error("engine_run_failed", jobs=len(batch), **logs.where(error))
             failure = error if isinstance(error, ModelAttemptFailed) else ModelError(type(error).__name__)

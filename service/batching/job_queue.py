@@ -1,7 +1,8 @@
-"""The jobs before an engine, and the runs they become. Pure: no threads, the clock is passed in.
+"""The jobs that wait for an engine, and the runs they become. Pure: no threads, the clock is passed in.
 
-`JobQueue.take` forms the next run, `JobQueue.forecast` predicts what `take` will do, and `Run` knows how its present
-run compares with what runs take (`service.batching.run_costs`). `service.batching.batcher` adds the threads.
+`JobQueue.take` forms the next run, `JobQueue.forecast` predicts what `take` will do, and `ThreadRun` compares a
+thread's present run with what runs usually take (`service.batching.run_costs`). `service.batching.batcher` adds the
+threads.
 """
 
 from __future__ import annotations
@@ -19,16 +20,26 @@ from service.common.deadline import Clock, Deadline
 J = TypeVar("J")
 R = TypeVar("R")
 
-# A run that takes so many times what runs take is too long, and not only unlucky.
+# A run that takes this many times the usual is too slow, and not only unlucky.
 _OVERRUN = 2.0
-# Part of its time that a job may wait and still be said to have begun at once.
+# Part of its time that a job may wait and still count as begun at once.
 _AT_ONCE = 0.1
 
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[J, R]):
-    """A job and who waits for it; `begun` when its run did, `ended` when its result is on its way, `abandoned` where
-    nobody waits any more."""
+    """A job in the queue.
+
+    Attributes:
+        job: The job.
+        group: Jobs of one group can share a run.
+        deadline: When the result is needed.
+        future: Gets the result, on the event loop.
+        enqueued: Clock time at which the job was accepted.
+        begun: Clock time at which its run began.
+        ended: Whether its result is on its way.
+        abandoned: Whether its waiter is gone.
+    """
 
     job: J
     group: Hashable
@@ -41,13 +52,22 @@ class Entry(Generic[J, R]):
 
     @property
     def began_at_once(self) -> bool:
-        """Whether its run had nearly all of the time it was given."""
+        """Whether its run had nearly all of the job's time."""
         return self.begun is not None and self.begun - self.enqueued <= _AT_ONCE * (self.deadline.at - self.enqueued)
 
 
 @dataclass(slots=True, eq=False)
-class Run:
-    """The run of one thread: `jobs` of a group under way `since` then; or none, and whether the last one overran."""
+class ThreadRun:
+    """The present run of one thread, if there is one.
+
+    Attributes:
+        costs: Measured run times.
+        clock: Monotonic seconds.
+        jobs: Jobs of the present run; 0 between runs.
+        group: Their group.
+        since: Clock time at which the run began; None between runs.
+        overran: Whether the last run took too long.
+    """
 
     costs: RunCosts
     clock: Clock
@@ -57,32 +77,32 @@ class Run:
     overran: bool = False
 
     def begin(self, group: Hashable, jobs: int) -> None:
+        """Notes that a run begins."""
         self.group, self.jobs, self.since = group, jobs, self.clock()
 
     def end(self) -> None:
-        """Its time is measured, whatever came of it."""
+        """Notes that the run has ended, and measures its time whatever its outcome."""
         seconds, group, jobs = self.lasts(), self.group, self.jobs
         self.overran = self.overdue
         self.since, self.jobs = None, 0
         self.costs.ran(group, jobs, seconds)
 
     def lasts(self) -> float:
-        """Seconds so far; 0 where there is no run."""
+        """Returns the seconds so far; 0 between runs."""
         since = self.since
         return 0.0 if since is None else self.clock() - since
 
     @property
     def overdue(self) -> bool:
-        """Whether the present run takes too long, or the last one did."""
+        """Whether the present run takes too long; between runs, whether the last one did."""
         if self.since is None:
             return self.overran
         return self.lasts() > _OVERRUN * self._expected()
 
     def left(self) -> float:
-        """What is left of the present run.
+        """Forecasts the seconds left of the present run; 0 between runs.
 
-        One that takes longer than runs do is taken to last as long again as it is over its time: one that hangs lets
-        nobody in behind it.
+        A run that is over its time is expected to take as long again as it is over: a run that hangs admits no jobs.
         """
         return 0.0 if self.since is None else abs(self.lasts() - self._expected())
 
@@ -99,7 +119,7 @@ class _Waiting:
 
 
 class JobQueue(Generic[J, R]):
-    """In order of arrival; runs are of one group. Not thread-safe: whoever shares it holds a lock."""
+    """Jobs in order of arrival, taken in runs of one group. Not thread-safe: callers that share it hold a lock."""
 
     def __init__(self, costs: RunCosts, clock: Clock) -> None:
         self._costs = costs
@@ -111,28 +131,32 @@ class JobQueue(Generic[J, R]):
         return len(self._entries)
 
     def add(self, entry: Entry[J, R]) -> None:
+        """Appends a job."""
         self._entries.append(entry)
         self._note(entry)
 
     def clear(self) -> list[Entry[J, R]]:
-        """Empties the queue; returns what was in it."""
+        """Empties the queue and returns its jobs."""
         left = list(self._entries)
         self._entries.clear()
         self._waiting.clear()
         return left
 
     def spare_s(self, batch_max: int) -> float:
-        """Seconds until the next run must begin, if the earliest deadline is to be met."""
+        """Returns the seconds until the next run must begin to meet the earliest deadline."""
         group = self._entries[0].group
         run_s = self._costs.run_s(group, min(batch_max, self._waiting[group].jobs))
         return min(entry.deadline.at for entry in self._entries) - run_s - self._clock()
 
     def take(self) -> tuple[list[Entry[J, R]], list[Entry[J, R]]]:
-        """The next run: the first job and those of its group, as many as are done before the deadline of each; and
-        those for whom it is too late.
+        """Takes the next run out of the queue.
 
-        A job that would be late even alone gives way to those behind it. Where there are none it is run: somebody has
-        to find out whether runs still take so long.
+        A run is the first job and as many others of its group as can be done before the deadline of each. A job that
+        would be late even alone gives way to the jobs behind it. If there are none it is run after all: only a run
+        shows whether runs still take so long.
+
+        Returns:
+            The jobs of the run, and the jobs for which it is too late.
         """
         now = self._clock()
         expired = [entry for entry in self._entries if entry.deadline.at <= now and not entry.abandoned]
@@ -154,13 +178,19 @@ class JobQueue(Generic[J, R]):
             self._note(entry)
         return batch, expired
 
-    def forecast(self, group: Hashable, runs: Sequence[Run]) -> Forecast:
-        """When a job of this group would be done if it were added now: after the runs under way, and one run or more
-        for each group that waits."""
+    def forecast(self, group: Hashable, runs: Sequence[ThreadRun]) -> Forecast:
+        """Forecasts when a job of this group would be done if it were added now.
+
+        It waits for the runs under way, and for one or more runs of each group in the queue.
+
+        Args:
+            group: The job's group.
+            runs: The threads' present runs.
+        """
         alone = self._costs.run_s(group, 1)
         if not self._entries and all(run.since is None for run in runs):
             if not self._costs.known(group):
-                return Forecast()  # a guess is no reason to refuse what nobody has to wait for
+                return Forecast()  # nothing is ahead, and a guess is no reason to refuse
             return Forecast(alone, alone, idle=True, measured=self._costs.measured(group))
         under_way = min(run.left() for run in runs)
         begins = self._clock() + under_way

@@ -1,7 +1,7 @@
-"""What engine runs take: running medians of measured times, by kind of run and number of rows. Pure.
+"""Run times of the engine: running medians of measured times, by kind of run and number of rows. Pure.
 
-The median, because the question is whether a run *typically* fits. Runs that are slow now and then are not for a
-prediction to avoid but for the error budgets to count (`service.guard.breaker`): two judges of the same thing would fight.
+They are medians because the question is whether a run *typically* fits. Runs that are slow now and then are for the
+error budgets to count (`service.guard.breaker`), not for a forecast to avoid: two judges of one thing would fight.
 """
 
 from __future__ import annotations
@@ -13,21 +13,27 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from itertools import repeat
 
-# A change shows after half of so many runs.
+# Length of the running median: a change shows after half as many runs.
 _RUNS = 15
-# Part of a prediction that is added to it before it is compared with a deadline: half of the runs take longer than
-# their median, and jobs that come later may join the runs ahead.
+# Part of a forecast that is added to it before it is compared with a deadline: half of the runs take longer than their
+# median, and jobs that arrive later may join the runs ahead.
 _HEADROOM = 0.25
-# What a group that was never run is taken to cost, of the cheapest that was.
+# Assumed cost of a group that was never run, as a part of the cheapest group that was.
 _NEW = 0.5
-# Sizes that were not run for so long are forgotten, and tried again.
+# Measurements older than this are forgotten, and the size is tried again.
 _FORGET_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Seconds until a job submitted now would be done: behind what is ahead of it, and if it were `alone`. `idle` says
-    that nothing is ahead, `measured` when a run of its kind last ended. What was never measured takes 0."""
+    """When a job would be done if it were submitted now.
+
+    Attributes:
+        seconds: Seconds until then, the jobs ahead included; 0 if no such run was measured.
+        alone: The same if no job were ahead.
+        idle: Whether no job is ahead.
+        measured: Clock time at which a run of its kind last ended.
+    """
 
     seconds: float = 0.0
     alone: float = 0.0
@@ -36,16 +42,28 @@ class Forecast:
 
 
 def with_headroom(seconds: float) -> float:
-    """A prediction as it is compared with the time that is left."""
+    """Returns a forecast with the headroom that it needs before it is compared with a deadline."""
     return seconds * (1.0 + _HEADROOM)
 
 
 class RunningQuantile:
-    """The value that `share` of the latest `most` values do not exceed (nearest rank), `first` ones among them."""
+    """A quantile of the latest values, by nearest rank.
+
+    Attributes:
+        value: The quantile; 0 before the first value.
+        updated: Clock time of the latest value.
+    """
 
     __slots__ = ("_latest", "_ranked", "_share", "updated", "value")
 
     def __init__(self, share: float = 0.5, most: int = _RUNS, first: Iterable[float] = ()) -> None:
+        """Starts with the values `first`.
+
+        Args:
+            share: The quantile, 0 … 1.
+            most: Number of latest values that count.
+            first: Values to begin with.
+        """
         self._latest: deque[float] = deque(first, maxlen=most)
         self._ranked: list[float] = sorted(self._latest)
         self._share = share
@@ -53,6 +71,7 @@ class RunningQuantile:
         self.updated = -math.inf
 
     def add(self, value: float, now: float) -> None:
+        """Adds a value, measured at `now`."""
         ranked, latest = self._ranked, self._latest
         if len(latest) == latest.maxlen:
             del ranked[bisect_left(ranked, latest[0])]
@@ -62,9 +81,9 @@ class RunningQuantile:
 
 
 class RunCosts:
-    """Seconds of runs of each group (a beam width, a history length), by the number of their rows.
+    """Run times in seconds of each group (a beam width, a history length), by the number of rows.
 
-    Written by the threads that run, read by the event loop: what is there is only ever replaced.
+    Written by the threads that run jobs and read by the event loop, without a lock: entries are only ever replaced.
     """
 
     def __init__(self, batch_max: int, clock: Callable[[], float]) -> None:
@@ -74,7 +93,7 @@ class RunCosts:
         self._groups: dict[Hashable, list[RunningQuantile]] = {}
 
     def ran(self, group: Hashable, rows: int, seconds: float) -> None:
-        """A run of so many rows took so long, whatever came of it."""
+        """Adds the time of a run of `rows` rows, whatever its outcome."""
         sizes = self._groups.get(group)
         if sizes is None:
             sizes = self._groups[group] = [RunningQuantile() for _ in range(self._places[-1] + 1)]
@@ -84,11 +103,11 @@ class RunCosts:
         sizes[place].add(seconds, now)
 
     def run_s(self, group: Hashable, rows: int) -> float:
-        """What a run of so many rows takes; 0 where nothing was measured yet.
+        """Returns the seconds that a run of `rows` rows takes; 0 if nothing was measured yet.
 
-        A size that was never run may cost no more than one half as large, and beyond that in proportion: batches grow
-        into what they cost instead of being refused for what they might. A group that was never run may cost half of
-        the cheapest one that was: enough that a slow model is not asked for a whole batch of something new.
+        A size that was never run is assumed to cost no more than one half as large, and beyond that in proportion:
+        batches grow and are measured, instead of being refused for what they might cost. A group that was never run is
+        assumed to cost half of the cheapest one that was: enough to keep a slow model from a whole batch of a new kind.
         """
         known = self._known_s(group, rows)
         if known is None:
@@ -97,11 +116,11 @@ class RunCosts:
         return known
 
     def known(self, group: Hashable) -> bool:
-        """Whether a run of the group was measured lately."""
+        """Returns whether a run of the group was measured lately."""
         return self._known_s(group, 1) is not None
 
     def measured(self, group: Hashable) -> float:
-        """When a run of the group last ended."""
+        """Returns the clock time at which a run of the group last ended; −∞ if never."""
         return max((size.updated for size in self._groups.get(group, ())), default=-math.inf)
 
     def _known_s(self, group: Hashable, rows: int) -> float | None:
@@ -117,15 +136,27 @@ class RunCosts:
         return min((size.value for size in sizes[place:] if size.updated > since), default=None)
 
     def drain_s(self, group: Hashable, jobs: int, left_s: float = math.inf) -> float:
-        """What so many jobs of a group take, in as few runs as possible: as many to a run as are in time for the first
-        of them, who has `left_s`."""
+        """Returns the seconds that `jobs` jobs of a group take, in as few runs as possible.
+
+        Args:
+            group: Their group.
+            jobs: Their number.
+            left_s: Seconds until the first deadline among them, which limits the size of the runs.
+        """
         rows = max(1, self.rows_within(group, repeat(left_s, jobs)))
         runs, rest = divmod(jobs, rows)
         return runs * self.run_s(group, rows) + (self.run_s(group, rest) if rest else 0.0)
 
     def rows_within(self, group: Hashable, spare: Iterable[float]) -> int:
-        """How many of the first jobs can share a run that none of them is late for; `spare` are their seconds left, in
-        order. 0 where the first is too late already, even alone."""
+        """Returns how many of the first jobs can share a run without any of them being late.
+
+        Args:
+            group: Their group.
+            spare: Their seconds left, in order of arrival.
+
+        Returns:
+            The number of jobs; 0 if the first would be late even alone.
+        """
         rows, tightest = 0, math.inf
         for left in spare:
             tightest = min(tightest, left)
@@ -136,5 +167,5 @@ class RunCosts:
 
 
 def _place(rows: int) -> int:
-    """Sizes whose costs are taken together: two to each doubling (1, 2, 3, 4, 5–6, 7–9, …)."""
+    """Numbers of rows whose costs are measured together: two classes to each doubling (1, 2, 3, 4, 5–6, 7–9, …)."""
     return round(2.0 * math.log2(max(1, rows)))

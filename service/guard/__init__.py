@@ -1,4 +1,4 @@
-"""Which rung of the ladder a request starts on.
+"""Decides the rung of the ladder that a request starts on: forecasts against the deadline, breaker, error budgets.
 
-Forecasts against the deadline, the breaker, the error budgets. Pure: no I/O, the clock is passed in.
+Pure: no I/O, the clock is passed in.
 """

@@ -1,18 +1,18 @@
-"""The one controller of how much traffic the model gets: CLOSED → OPEN → HALF_OPEN → CLOSED. Pure.
+"""The one controller of the model's share of the traffic: CLOSED → OPEN → HALF_OPEN → CLOSED. Pure.
 
     share of the traffic   0      .05    .1    .2    .4    .8     1
     state                 OPEN   ├──────── HALF_OPEN ────────┤  CLOSED
 
-    CLOSED     a rule over the model attempts breaks (half of them bad; a budget that burns too fast)   → 0
-    OPEN       the time is over                                                                         → .05
-    HALF_OPEN  enough attempts of this step were good                                                   → the next
-               too many were bad                                                                        → the one before
+    CLOSED     a rule over the model attempts is broken (half are bad, or a budget burns too fast)      → 0
+    OPEN       the waiting time is over                                                                 → .05
+    HALF_OPEN  enough attempts of this step were good                                                   → next step
+               too many were bad                                                                        → step before
 
-A step that fails again and again is tried again four times as late each time: a model that is broken is probed with a
-few per cent, one that bears only a part of the traffic keeps that part, and neither makes lists flap.
+Each time a step fails, the wait before its next trial grows fourfold. So a broken model is probed with a few per cent
+of the traffic, a model that can carry only a part of it keeps that part, and neither makes lists flap.
 
-Late counts like failed: to the caller a list that misses its deadline is no list. The states are resilience4j's,
-without its slow-call time (60 s): lateness is judged by each request's own deadline.
+Late attempts count like failed ones: to the caller, a list that misses its deadline is no list. The states are those of
+resilience4j, without its slow-call time (60 s): lateness is judged by each request's own deadline.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ from service.guard.error_budgets import BudgetSettings, Cause, ErrorBudgets, Rul
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 _CLOSED = len(SHARES) - 1
-# At least so often an attempt is let through while half open, however thin the traffic.
+# Longest time between two attempts while half open, however thin the traffic.
 _PROBE_S = 0.5
-# What a share of the traffic does to the model shows after a while: its queue must have had time to grow.
+# Shortest step: the effect of a share of the traffic shows only after the queue has had time to grow.
 _STEP_S = 2.0
-# How many times longer a step waits when it has failed again: a model that comes and goes is soon left to go.
+# Factor of a step's wait each time it fails again: a model that comes and goes is soon left alone.
 _PATIENCE = 4.0
-# Part of `failure_ratio` up to which attempts, late and failed together, may be bad on the way back.
+# Part of `failure_ratio` up to which attempts (late and failed together) may be bad on the way back.
 _RETURN_RATIO = 0.7
 
 
 class BreakerState(StrEnum):
+    """The states of the breaker."""
+
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
@@ -43,8 +45,17 @@ class BreakerState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerSettings:
-    """`half_open_probes` attempts decide a step; a step that failed is tried again after `open_s`, four times as
-    long each time, up to its share of `hold_max_s`."""
+    """Settings of the breaker.
+
+    Attributes:
+        window_s: Window of the rule on bad attempts.
+        min_attempts: Attempts that the window must hold before the rule applies.
+        failure_ratio: Share of bad attempts that opens the breaker.
+        open_s: Time until a step that failed is tried again; four times as long each further time.
+        hold_max_s: Limit of that time, multiplied by the step's share of the traffic.
+        half_open_probes: Attempts that decide a step.
+        budgets: The error budgets.
+    """
 
     window_s: float = 5.0
     min_attempts: int = 50
@@ -55,13 +66,14 @@ class BreakerSettings:
     budgets: BudgetSettings = field(default_factory=BudgetSettings)
 
     def rules(self) -> list[Rule]:
+        """Returns the rules that open the breaker."""
         half_bad = Rule("breaker_open", self.window_s, self.window_s, self.failure_ratio, self.min_attempts)
         return [half_bad, *budget_rules(self.budgets)]
 
 
 @dataclass(slots=True)
 class _Step:
-    """Attempts of the present step: let through, under way, and how they ended."""
+    """The attempts of the present step."""
 
     since: float
     credit: float = 0.0
@@ -73,7 +85,15 @@ class _Step:
 
 
 class Breaker:
-    """Ask `allow` before a model attempt; report how it ended with `record`, or `release` it if it says nothing."""
+    """Decides which model attempts may be made.
+
+    Call `allow` before an attempt, and `record` with its outcome afterwards; or `release` if the outcome says nothing
+    about the model.
+
+    Attributes:
+        budgets: The error budgets.
+        cause: Why the model's traffic is, or was last, reduced.
+    """
 
     def __init__(self, settings: BreakerSettings, clock: Callable[[], float]) -> None:
         self._settings = settings
@@ -85,10 +105,10 @@ class Breaker:
         self._shut_until = [0.0] * len(SHARES)
         self.budgets = ErrorBudgets(settings.budgets, clock)
         self.cause: Cause = "breaker_open"
-        """What the model is, or was last, spared for."""
 
     @property
     def state(self) -> BreakerState:
+        """The present state."""
         self._advance()
         if self._place == 0:
             return BreakerState.OPEN
@@ -96,17 +116,17 @@ class Breaker:
 
     @property
     def share(self) -> float:
-        """The part of the traffic that the model gets."""
+        """The model's share of the traffic, 0 … 1."""
         self._advance()
         return SHARES[self._place]
 
     def allow(self) -> bool:
-        """Whether an attempt may be made now."""
+        """Returns whether an attempt may be made now, and counts it if so."""
         self._advance()
         step, now = self._step, self._clock()
         if 0 < self._place < _CLOSED:
             step.credit = min(1.0 + SHARES[self._place], step.credit + SHARES[self._place])
-            # Of the first step no more are on their way than decide it: a model that hangs gets no others.
+            # The first step has no more attempts under way than decide it: a model that hangs gets no others.
             if self._place == 1 and step.under_way >= self._settings.half_open_probes:
                 return False
             if step.credit < 1.0 and now - step.allowed_at < _PROBE_S:
@@ -119,30 +139,36 @@ class Breaker:
         return True
 
     def release(self) -> None:
-        """An allowed attempt was not made, or says nothing about the model."""
+        """Takes back an allowed attempt that was not made, or that says nothing about the model."""
         self._step.under_way = max(0, self._step.under_way - 1)
         self._step.credit = min(1.0, self._step.credit + 1.0)
 
     def record(self, *, late: bool, failed: bool, seconds: float = 0.0) -> None:
-        """How an allowed attempt ended, so many seconds after it was allowed."""
+        """Records the outcome of an allowed attempt.
+
+        Args:
+            late: Whether its result missed the deadline.
+            failed: Whether it failed.
+            seconds: How long ago it was allowed.
+        """
         self.budgets.attempt(late=late, failed=failed)
         step, now = self._step, self._clock()
         if now - seconds < step.since:
-            return  # it belongs to an earlier step, and that has been judged
+            return  # it belongs to an earlier step, which has been judged
         step.under_way = max(0, step.under_way - 1)
         step.ended += 1
         step.late += late
         step.failed += failed
-        # What is good breaks no rule. Half open they judge too: a share that is held for minutes may turn bad at once.
+        # A good attempt breaks no rule. Rules apply half open as well: a share held for minutes may turn bad at once.
         if (late or failed) and self._place and self._rule_breaks():
             self._fall(to=0 if self._place == _CLOSED else self._place - 1)
         elif 0 < self._place < _CLOSED:
             self._judge_step(now)
 
-    # -- the transitions
+    # -- transitions
 
     def _advance(self) -> None:
-        """What time alone changes: an open breaker begins to probe, and old failures are forgotten."""
+        """Makes the transitions that time alone causes: an open breaker begins to probe, old failures are forgotten."""
         now = self._clock()
         if self._place == 0 and now - self._step.since >= self._settings.open_s and now >= self._shut_until[1]:
             self._enter(1)
@@ -150,7 +176,7 @@ class Breaker:
             self._holds = [self._settings.open_s] * len(SHARES)
 
     def _rule_breaks(self) -> bool:
-        """Whether one does, in this step; it is the cause then."""
+        """Whether a rule is broken in this step; sets the cause."""
         broken = next((r for r in self._rules if r.broken(lambda s: self.budgets.counts(s, self._step.since))), None)
         if broken is not None:
             self.cause = broken.cause
@@ -158,14 +184,14 @@ class Breaker:
 
     def _judge_step(self, now: float) -> None:
         step, budgets, probes = self._step, self._settings.budgets, self._settings.half_open_probes
-        # One more than the share makes of so few attempts: a single bad one is no verdict.
+        # One more than the share of so few attempts: a single bad one is no verdict.
         judged = max(probes, step.ended)
         if step.late > 1.0 + return_share(budgets.late_share) * judged:
             self.cause = "latency_budget"
         elif step.failed > 1.0 + return_share(budgets.failed_share) * judged:
             self.cause = "error_budget"
         elif step.late + step.failed > 1.0 + _RETURN_RATIO * self._settings.failure_ratio * judged:
-            self.cause = "breaker_open"  # loose objectives would let back what opens the breaker
+            self.cause = "breaker_open"  # loose objectives would let traffic back that opens the breaker
         else:
             in_time = now - step.since >= _STEP_S and now >= self._shut_until[self._place + 1]
             if step.ended >= probes and in_time:
@@ -174,7 +200,7 @@ class Breaker:
         self._fall(to=self._place - 1)
 
     def _fall(self, *, to: int) -> None:
-        """The present step has failed. The more traffic it took along, the longer it may have to wait."""
+        """Ends a failed step. The larger its share of the traffic, the longer its next trial may have to wait."""
         place = self._place
         hold = min(self._holds[place], self._settings.hold_max_s * SHARES[place])
         self._shut_until[place] = self._clock() + hold

@@ -1,14 +1,14 @@
-"""Error budgets: what may go wrong in the long run, how fast it does, and when that is a breach. Pure.
+"""Error budgets: how much may go wrong in the long run, how fast it does, and when that is a breach. Pure.
 
-Three objectives, each with the share that may miss it:
+There are three objectives. Each allows a share of
 
-    latency   model attempts that are late: the answer came, or would have come, after its deadline
+    latency   model attempts that are late: the result came, or would have come, after the deadline
     errors    model attempts that fail
-    served    answers that come from below the model; nothing is switched by it, people are told
+    served    answers from below the model; it switches nothing and is there for alerts
 
-HTTP statuses would never burn: the ladder hides every failure. The burn rate is the share that missed within a window
-divided by the allowed one: at 1 the budget lasts as long as planned, at 14.4 it is gone in a fourteenth of that
-(Beyer et al., The Site Reliability Workbook, 2018, chapter 5).
+Budgets on HTTP statuses would never burn, because the ladder hides every failure. The burn rate is the share that
+missed the objective within a window, divided by the allowed share: at 1 the budget lasts as long as planned, at 14.4 it
+is gone in a fourteenth of that time (Beyer et al., The Site Reliability Workbook, 2018, chapter 5).
 """
 
 from __future__ import annotations
@@ -21,19 +21,26 @@ from typing import Literal
 Objective = Literal["latency", "errors", "served"]
 Cause = Literal["breaker_open", "latency_budget", "error_budget"]
 
-# Of the gauges; `deploy/prometheus` has the workbook's windows, of hours and days, for people.
+# Windows of the gauges. Alerts use the workbook's windows of hours and days (`deploy/prometheus`).
 WINDOWS_S: dict[str, float] = {"1m": 60.0, "5m": 300.0, "1h": 3600.0}
-# (window, the short one in which it must still burn, factor): the workbook's pairs, in seconds instead of hours.
+# (window, short window in which it must still burn, factor): the workbook's pairs, in seconds instead of hours.
 _FAST = (20.0, 2.0, 14.4)
 _SLOW = (300.0, 30.0, 6.0)
-# A slow burn is judged by more attempts: fewer of them would be chance.
+# Factor of the attempts that judge a slow burn: fewer would be chance.
 _SLOW_VOLUME = 4
 _SLICE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetSettings:
-    """Allowed shares, each in (0, 1]; `least` attempts must lie in a window before it is judged."""
+    """The budgets, as allowed shares in (0, 1].
+
+    Attributes:
+        late_share: Model attempts that may be late.
+        failed_share: Model attempts that may fail.
+        below_share: Answers that may come from below the model.
+        least: Attempts that a window must hold before it is judged.
+    """
 
     late_share: float = 0.01
     failed_share: float = 0.01
@@ -43,7 +50,15 @@ class BudgetSettings:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Model attempts that ended, how many of them late or failed; answers given, how many from below the model."""
+    """What happened in a window.
+
+    Attributes:
+        attempts: Model attempts that ended.
+        late: Those that were late.
+        failed: Those that failed.
+        answers: Answers given.
+        below: Those from below the model.
+    """
 
     attempts: int = 0
     late: int = 0
@@ -54,7 +69,15 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Broken where, in `window_s` and still in the last `short_s`, at least `share` of the attempts were bad."""
+    """A limit on bad attempts. It is broken if the share is reached in the window and still in its last seconds.
+
+    Attributes:
+        cause: Why the model's traffic is reduced then; it decides which attempts are bad.
+        window_s: Length of the window in seconds.
+        short_s: Length of its end in which the share must still be reached.
+        share: Share of bad attempts, 0 … 1.
+        least: Attempts that the window must hold.
+    """
 
     cause: Cause
     window_s: float
@@ -63,6 +86,7 @@ class Rule:
     least: int
 
     def broken(self, counts: Callable[[float], Counts]) -> bool:
+        """Returns whether the rule is broken; `counts` gives the counts of the last seconds."""
         long = counts(self.window_s)
         if long.attempts < self.least or self._bad(long) < self.share * long.attempts:
             return False
@@ -75,21 +99,21 @@ class Rule:
 
 
 def breach_share(allowed: float, factor: float) -> float:
-    """The bad share at which a budget burns too fast.
+    """Returns the bad share at which a budget burns too fast.
 
-    `factor` times the allowed share; for loose objectives that would be more than everything and never fire, so it
-    ends half-way between what is allowed and everything.
+    It is `factor` times the allowed share, but at most half-way between the allowed share and 1: for loose objectives
+    the product would exceed 1 and never be reached.
     """
     return min(factor * allowed, (1.0 + allowed) / 2.0)
 
 
 def return_share(allowed: float) -> float:
-    """The bad share up to which traffic comes back: well below what the slow rule sends away, so that it can stay."""
+    """Returns the bad share up to which traffic comes back: well below the slow rule's limit, so that it can stay."""
     return (allowed + breach_share(allowed, _SLOW[2])) / 2.0
 
 
 def budget_rules(settings: BudgetSettings) -> list[Rule]:
-    """When the model is spared for its budgets: fast burns within seconds, slow ones within minutes."""
+    """Returns the rules of the budgets: fast burns show within seconds, slow ones within minutes."""
     allowed: dict[Cause, float] = {"error_budget": settings.failed_share, "latency_budget": settings.late_share}
     return [
         Rule(cause, window, short, breach_share(share, factor), settings.least * volume)
@@ -109,7 +133,7 @@ class _Slice:
 
 
 class ErrorBudgets:
-    """Counts attempts and answers for as long as the longest window, half a second at a time."""
+    """Counts attempts and answers over the longest window, in slices of half a second."""
 
     def __init__(self, settings: BudgetSettings, clock: Callable[[], float]) -> None:
         self._settings = settings
@@ -117,34 +141,34 @@ class ErrorBudgets:
         self._slices: deque[_Slice] = deque()
 
     def attempt(self, *, late: bool, failed: bool) -> None:
-        """A model attempt ended."""
+        """Counts a model attempt that has ended."""
         now = self._slice()
         now.attempts += 1
         now.late += late
         now.failed += failed
 
     def answered(self, *, below: bool) -> None:
-        """An answer was given; `below` where it is not the model's."""
+        """Counts an answer; `below` if it comes from below the model."""
         now = self._slice()
         now.answers += 1
         now.below += below
 
     def counts(self, window_s: float, since: float = 0.0) -> Counts:
-        """Of the last `window_s`, but of nothing before `since`."""
+        """Returns the counts of the last `window_s` seconds, but of nothing before the clock time `since`."""
         horizon = max(self._clock() - window_s, since)
         attempts = late = failed = answers = below = 0
-        for one in reversed(self._slices):
-            if one.began < horizon:
+        for past in reversed(self._slices):
+            if past.began < horizon:
                 break
-            attempts += one.attempts
-            late += one.late
-            failed += one.failed
-            answers += one.answers
-            below += one.below
+            attempts += past.attempts
+            late += past.late
+            failed += past.failed
+            answers += past.answers
+            below += past.below
         return Counts(attempts, late, failed, answers, below)
 
     def burn_rates(self) -> dict[Objective, dict[str, float]]:
-        """By objective and window; `WINDOWS_S` names the windows. Where nothing happened nothing burns."""
+        """Returns the burn rates by objective and window (`WINDOWS_S`); 0 if nothing happened in a window."""
         rates: dict[Objective, dict[str, float]] = {"latency": {}, "errors": {}, "served": {}}
         for name, length in WINDOWS_S.items():
             seen = self.counts(length)

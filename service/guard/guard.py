@@ -1,11 +1,12 @@
-"""Which rung of the ladder a request starts on. Pure: no I/O, the clock is passed in.
+"""Decides the rung of the ladder that a request starts on. Pure: no I/O, the clock is passed in.
 
     forced by an operator?     `fallback` → below the model          `model` → full
-    would it be done in time?  forecast of full, then of narrow, against what is left   no → below, overload | deadline
-    is the model to be asked?  the breaker's share of the traffic                       no → below, the breaker's cause
+    done in time?              forecast of full, then of narrow, against the time left  no → below, overload | deadline
+    let through?               the breaker's share of the traffic                       no → below, the breaker's cause
 
-A forecast asks what runs typically take (`service.batching.run_costs`), and refuses what cannot be done. The breaker counts what
-then came of the attempts (`service.guard.breaker`), and refuses what should not be tried. Nothing else decides.
+A forecast knows what runs typically take (`service.batching.run_costs`) and refuses what cannot be done in time. The
+breaker counts the outcomes of the attempts (`service.guard.breaker`) and refuses what should not be tried. Nothing else
+decides.
 """
 
 from __future__ import annotations
@@ -32,14 +33,15 @@ Forecasts = Callable[[ModelRung], Forecast]
 
 MODEL_RUNGS: tuple[ModelRung, ...] = ("full", "narrow")
 
-# Latest lags of the event loop that count as its present one; and those of which the tail is kept back, up to a part of
-# the time that is left: what follows a model run waits for the loop, for the machine and for the network as they are.
+# Number of latest lags whose median is the present lag of the event loop.
 _LAGS = 5
+# Time kept back for what follows a model run, which waits for the loop, the machine and the network as they are: this
+# quantile of so many latest lags, up to a part of the time left.
 _TAIL_SHARE, _TAIL_LAGS, _TAIL_MOST = 0.995, 500, 0.4
-# What forecasts fell short of lately, up to a part of the time that is left: more than that is not a busy machine but a
-# model that is slow now and then, and the breaker's business.
+# By how much forecasts were too low lately: this quantile of so many latest attempts, up to a part of the time left.
+# More than that is not a busy machine but a model that is slow now and then, which is the breaker's to judge.
 _SHORT_SHARE, _SHORT_ATTEMPTS, _SHORT_MOST = 0.95, 60, 0.25
-# Trials of a slow engine are never further apart.
+# Longest time between trials of a slow engine.
 _TRIAL_MOST_S = 15.0
 
 
@@ -47,22 +49,30 @@ class Outcome(StrEnum):
     """How a model attempt ended."""
 
     OK = "ok"
-    LATE = "late"  # the answer came, or would have come, after its deadline
+    LATE = "late"  # the result came, or would have come, after the deadline
     FAILED = "failed"
-    WAITED = "waited"  # what was ahead took its time: the forecast was short, and the model is not to blame
-    UNUSED = "unused"  # never made, or its caller went away: says nothing about the model
+    WAITED = "waited"  # the jobs ahead took too long: the forecast was too low, and the model is not to blame
+    UNUSED = "unused"  # never made, or its caller went away: it says nothing about the model
 
 
 class TimeLeft(Protocol):
+    """A deadline."""
+
     def remaining(self) -> float:
-        """Seconds."""
+        """Returns the seconds left."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Where to start, and why not higher (None on "full"); and when the model was forecast to be done, which a `trial`
-    doubts."""
+    """Where a request starts on the ladder.
+
+    Attributes:
+        rung: The rung.
+        reason: Why it is not a higher one; None for "full".
+        forecast_s: Forecast of the model run in seconds; 0 if there was none.
+        trial: Whether the attempt tests a forecast that would have refused it.
+    """
 
     rung: Rung
     reason: Reason | None = None
@@ -71,6 +81,7 @@ class Decision:
 
     @property
     def asks_the_model(self) -> bool:
+        """Whether the model is attempted."""
         return self.rung in MODEL_RUNGS
 
 
@@ -79,9 +90,14 @@ _UNDOUBTED = Decision("full")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardSettings:
-    """`reserve_ms` is the least that is kept for what follows the model run, a fall to the next rung included; an idle
-    engine that is
-    forecast to be too slow is tried after `trial_s`, and half as often after each trial that is late."""
+    """Settings of the guard.
+
+    Attributes:
+        breaker: The breaker's.
+        reserve_ms: Least time kept for what follows the model run, a fall to the next rung included.
+        item_cf_ms: Time that item-CF needs; with less, a request starts on the popular items.
+        trial_s: Time until an idle engine that is forecast to be too slow is tried; doubled by each late trial.
+    """
 
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
     reserve_ms: float = 5.0
@@ -90,7 +106,11 @@ class GuardSettings:
 
 
 class Guard:
-    """`decide` before a request, `observe` after each model attempt."""
+    """Call `decide` before a request and `observe` after each model attempt.
+
+    Attributes:
+        breaker: The breaker of the served model.
+    """
 
     def __init__(
         self,
@@ -111,9 +131,11 @@ class Guard:
         self.breaker = Breaker(settings.breaker, clock)
 
     def decide(self, deadline: TimeLeft, forecast: Forecasts) -> Decision:
-        """`forecast` says when a job of a rung would be done, if it were submitted now.
+        """Decides where a request starts. A decision that asks the model must be followed by one `observe`.
 
-        A decision that asks the model must be answered by one `observe`.
+        Args:
+            deadline: The request's deadline.
+            forecast: Forecasts when a job of a rung would be done if it were submitted now.
         """
         mode = self._mode()
         remaining = deadline.remaining()
@@ -139,10 +161,19 @@ class Guard:
         return chosen
 
     def observe(self, outcome: Outcome, seconds: float = 0.0, decision: Decision = _UNDOUBTED) -> bool:
-        """How a model attempt ended, and how long it took from the decision to the answer. Whether it counts."""
+        """Reports the outcome of a model attempt.
+
+        Args:
+            outcome: How it ended.
+            seconds: Time from the decision to the result.
+            decision: The decision that led to it.
+
+        Returns:
+            Whether the attempt counts for the breaker.
+        """
         if decision.forecast_s and outcome is not Outcome.UNUSED:
             self._short.add(seconds - with_headroom(decision.forecast_s), self._clock())
-        # A trial that is late was forecast to be.
+        # A late trial was forecast to be late.
         late_trial = decision.trial and outcome is Outcome.LATE
         if decision.trial:
             self._trial_s = min(2.0 * self._trial_s, _TRIAL_MOST_S) if late_trial else self._settings.trial_s
@@ -154,40 +185,47 @@ class Guard:
         return True
 
     def model_changed(self) -> None:
-        """Another model is served: what came of the attempts at the one before says nothing about it."""
+        """Starts afresh for another model: the attempts at the former one say nothing about it."""
         self.breaker = Breaker(self._settings.breaker, self._clock)
         self._typical, self._short = RunningQuantile(), RunningQuantile(_SHORT_SHARE, _SHORT_ATTEMPTS)
         self._tried, self._trial_s = -math.inf, self._settings.trial_s
 
     def answered(self, source: str) -> None:
-        """An answer was given, by the model or from below it."""
+        """Counts an answer by its source."""
         self.breaker.budgets.answered(below=source != "gpt4rec")
 
     def reserve_s(self, remaining: float) -> float:
-        """What of the time that remains is kept for what follows the model run: on a machine that is late more often,
-        more."""
+        """Returns the seconds kept for what follows the model run: more on a machine that is late more often.
+
+        Args:
+            remaining: Seconds left of the request.
+        """
         return max(self._settings.reserve_ms / 1000.0, min(self._tail.value, _TAIL_MOST * remaining))
 
     def fits(self, seconds: float, deadline: TimeLeft) -> bool:
-        """Whether work of so long can still be begun; what follows it is already taken off `deadline`.
+        """Returns whether work of this many seconds can still be begun.
 
-        Asked after `decide`, where it shows only later how much there is to do.
+        For work that becomes known after `decide`.
+
+        Args:
+            seconds: Forecast of the work.
+            deadline: The deadline, less the time for what follows the work.
         """
         return self._mode() == "model" or self._in_time(seconds, deadline.remaining() - self._lag_s)
 
     def lagged(self, seconds: float) -> None:
-        """The event loop ran a timer so much too late.
+        """Reports that the event loop ran a timer this many seconds late.
 
-        The median of the latest times counts: a loop that is late again and again is seen soon, and one long stall,
-        which is over, takes no time from the requests after it. Stalls that come again and again, each of them short,
-        show in the tail, which `reserve_s` keeps.
+        The present lag is the median of the latest ones: a loop that is late repeatedly shows soon, and one long stall
+        that is over takes no time from the requests after it. Short stalls that recur show in the tail, which
+        `reserve_s` keeps back.
         """
         self._lags.append(max(0.0, seconds))
         self._tail.add(self._lags[-1], self._clock())
         self._lag_s = median(self._lags)
 
     def status(self) -> dict[str, Any]:
-        """What operators see: the breaker, its attempts, and the budgets it judges by."""
+        """Returns what operators see: the breaker, its attempts, and its budgets."""
         settings = self._settings.breaker
         seen = self.breaker.budgets.counts(settings.window_s)
         state = self.breaker.state
@@ -208,10 +246,10 @@ class Guard:
         }
 
     def _admit(self, left: float, full: Forecast, forecast: Forecasts) -> Decision:
-        """The first rung that would be done in time, and why not a higher one."""
+        """The first rung that would be done in time, and why it is not a higher one."""
         if self._in_time(full.seconds, left):
             return Decision("full", None, full.seconds)
-        # Would it be if nobody were ahead? Then the queue is the cause.
+        # If it would be in time with no job ahead, the queue is the cause.
         reason: Reason = "overload" if self._in_time(full.alone, left) else "deadline"
         narrow = forecast("narrow").seconds
         return Decision("narrow" if self._in_time(narrow, left) else "item_cf", reason, narrow)
@@ -221,6 +259,6 @@ class Guard:
         return with_headroom(forecast_s) + short <= left
 
     def _trial_due(self, full: Forecast) -> bool:
-        """What was slow must not be refused for good: an idle engine that was not asked lately is asked again."""
+        """A slow model must not be refused for good: an idle engine is tried again after a while."""
         latest = max(self._tried, full.measured)
         return full.idle and self._clock() - latest >= self._trial_s

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching.job_queue import Entry, JobQueue, Run
+from service.batching.job_queue import Entry, JobQueue, ThreadRun
 from service.batching.run_costs import RunCosts
 from service.common.deadline import Deadline
 from tests.support.clock import FakeClock
@@ -25,7 +25,7 @@ class Bench:
         self.clock = FakeClock()
         self.costs = RunCosts(BATCH_MAX, self.clock)
         self.queue: JobQueue[str, None] = JobQueue(self.costs, self.clock)
-        self.run = Run(self.costs, self.clock)
+        self.run = ThreadRun(self.costs, self.clock)
         self.loop = asyncio.new_event_loop()
         for group in SECONDS:
             for rows in range(1, BATCH_MAX + 1):
