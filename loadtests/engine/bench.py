@@ -188,14 +188,14 @@ def main(
     report = {
         "model_version": engine.model_version,
         "onnxruntime": onnxruntime.__version__,
-        "device": engine.at.device,
-        "cuda_graphs": engine.at.capture,
+        "device": engine.placement.device,
+        "cuda_graphs": engine.placement.capture,
         "processors": os.cpu_count(),
-        "threads": engine.at.threads,
+        "threads": engine.placement.threads,
         "k": K,
         "cases": cases,
     }
-    made = f"lists of {K}, onnxruntime {onnxruntime.__version__} on {engine.at.device}"
+    made = f"lists of {K}, onnxruntime {onnxruntime.__version__} on {engine.placement.device}"
     if layout:
         columns = ["threads a run", "callers", "engines", "batch", "lists/s", "CPU ms a list", "p50 ms", "p99 ms"]
         names = ("threads", "callers", "engines", "batch", "lists_per_s", "cpu_ms_per_list")
@@ -204,7 +204,7 @@ def main(
     else:
         columns = ["what", "width", "batch", "p50 ms", "p95 ms", "p99 ms", "max ms", "p50 ms a row"]
         rows = [[c["what"], c["width"], c["batch"], *c["ms"].values(), c["ms_per_row"]] for c in cases]
-        title = f"{engine.model_version}: {engine.at.threads} threads, {made}"
+        title = f"{engine.model_version}: {engine.placement.threads} threads, {made}"
     tables = [table(title, columns, rows)]
     if profile is not None:
         report["nodes"] = nodes_by_device(engine.end_profiling())

@@ -1,8 +1,8 @@
-"""An artefact without a network: item-CF, popularity or repeat purchase, served by name as any model is.
+"""The engine of an artefact without a network: item-CF, popularity or repeat purchase, served like any model.
 
-The hidden state of a history is its newest items: their indices as float32, which is exact up to 2²⁴ items, the newest
-last, −1 where there are fewer. So states are stored, replaced and rebuilt as those of a model that encodes histories
-whole, and a list is what the scorer says of the items in them.
+The hidden state of a history is its newest items: their indices as float32 (exact up to 2²⁴ items), the newest last, −1
+in front if there are fewer. So states are stored, replaced and rebuilt like those of a model that encodes whole
+histories, and a list is what the scorer makes of the items in the state.
 """
 
 from __future__ import annotations
@@ -30,66 +30,79 @@ NO_ITEM = -1.0
 
 
 class BaselineEngine:
-    """The same seam as `service.engine.engine.Engine`. Decoding strategies and seeds make no difference: a scorer has one
-    list. Lists are filled with popular items, so that they are complete whenever enough items are allowed."""
+    """Implements `service.engine.interface.EngineLike` over a scorer.
+
+    Decoding strategies and seeds make no difference: a scorer has one list. Lists are filled up with popular items, so
+    they are complete whenever enough items are allowed.
+    """
 
     def __init__(self, artifact: Artifact) -> None:
-        """Raises ArtifactError for a baseline that this version does not know."""
+        """Chooses the scorer.
+
+        Raises:
+            ArtifactError: This version does not know the artefact's baseline.
+        """
         self.artifact = artifact
         self._observer: RunObserver | None = None
         self.state_shape = StateShape(0, 0, 0, artifact.receptive_field, "float16")
         self._fallback = Fallback(artifact.item_cf, artifact.popularity)
         self._filters = FilterTable(artifact.trie, artifact.catalogue, rows=len(artifact.catalogue))
-        about: Mapping[str, Any] = artifact.baseline or {}
+        baseline: Mapping[str, Any] = artifact.baseline or {}
         scorers: dict[str, Callable[[IntArray, int, Constraints], RecommendationList]] = {
             "item_cf": self._neighbours,
             "popularity": self._popular,
             "repeat": self._repeated,
         }
-        if about.get("name") not in scorers:
+        if baseline.get("name") not in scorers:
             raise ArtifactError(
-                f"the artefact holds the baseline {about.get('name')!r}, which this version cannot serve"
+                f"the artefact holds the baseline {baseline.get('name')!r}, which this version cannot serve"
             )
-        self._score = scorers[about["name"]]
-        self._repeat = Repeat(len(artifact.popularity.share), float(about.get("decay", 1.0)))
+        self._score = scorers[baseline["name"]]
+        self._repeat = Repeat(len(artifact.popularity.share), float(baseline.get("decay", 1.0)))
 
     @property
     def model_version(self) -> str:
+        """Identifies the scorer and its data."""
         return self.artifact.model_version
 
     @property
     def receptive_field(self) -> int:
+        """The largest number of events that a list depends on."""
         return self.artifact.receptive_field
 
     def filter_id(self, filters: Filters) -> int:
-        """The number of a filter. Thread-safe. Raises ValueError for a field items do not have."""
+        """Returns the id of a filter. Safe to call from several threads.
+
+        Raises:
+            ValueError: No item has such a field.
+        """
         return self._filters.id(filters)
 
     def update(self, live: LiveCatalogue) -> None:
-        """Another catalogue from the next list on. Items that came after the export are in no list of a scorer."""
-        a = live.artifact
-        self._fallback = Fallback(a.item_cf, a.popularity, live.stand_in)
-        self._filters = self._filters.renewed(a.trie, a.catalogue, rows=len(a.catalogue))
-        self.artifact = a
+        """Serves another catalogue from the next list on. New items are in no scorer, so they only fill lists up."""
+        artifact = live.artifact
+        self._fallback = Fallback(artifact.item_cf, artifact.popularity, live.stand_in)
+        self._filters = self._filters.renewed(artifact.trie, artifact.catalogue, rows=len(artifact.catalogue))
+        self.artifact = artifact
 
     def observe(self, observer: RunObserver | None) -> None:
         """Reports every call of `encode` and `decode` to `observer` from now on; None ends the reports."""
         self._observer = observer
 
     def warm_up(self) -> None:
-        """There is nothing to warm."""
+        """Does nothing: a scorer needs no warm-up."""
 
     def close(self) -> None:
-        """There is nothing to free before the object itself goes."""
+        """Does nothing: the memory goes with the object."""
 
     def encode(self, jobs: Sequence[EncodeJob]) -> list[EncoderState | Exception]:
-        """A state for every job, in order. A job that cannot be run gets its own error and harms no other."""
+        """Returns a state for every job, in order. A job that cannot be run gets its own error and harms no other."""
         return self._timed(
             "encode", jobs, lambda: run_groups(jobs, lambda _: 0, lambda rows: list(map(self._state, rows)))
         )
 
     def decode(self, jobs: Sequence[DecodeJob]) -> list[DecodedList | Exception]:
-        """A list for every job, in order. A job that cannot be run gets its own error and harms no other."""
+        """Returns a list for every job, in order. A job that cannot be run gets its own error and harms no other."""
         return self._timed(
             "decode", jobs, lambda: run_groups(jobs, lambda _: 0, lambda rows: list(map(self._list, rows)))
         )
@@ -101,7 +114,7 @@ class BaselineEngine:
     def _state(self, job: EncodeJob) -> EncoderState:
         if job.state is not None:
             if len(job.events) or job.state.shape != self.state_shape:
-                raise ModelError("a baseline reads histories whole: an event cannot be added to a state")
+                raise ModelError("a baseline reads whole histories: no event can be added to a state")
             return job.state
         h = np.full(self.receptive_field, NO_ITEM, np.float32)
         newest = job.events.item[-len(h) :]
@@ -112,9 +125,9 @@ class BaselineEngine:
         history = job.h[job.h > NO_ITEM].astype(np.int64)
         request = job.request
         allowed = self._filters.mask(request.filter_id).item_ok
-        listing = self._score(history, request.k, Constraints(allowed, request.excluded))
-        scores = listing.scores.astype(np.float32)
-        return DecodedList(listing.items, scores, scores)
+        recommended = self._score(history, request.k, Constraints(allowed, request.excluded))
+        scores = recommended.scores.astype(np.float32)
+        return DecodedList(recommended.items, scores, scores)
 
     def _neighbours(self, history: IntArray, k: int, limits: Constraints) -> RecommendationList:
         return self._fallback.by_history(history, k, limits)

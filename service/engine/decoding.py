@@ -1,4 +1,4 @@
-"""How one list is decoded: the strategy and its parameters, and the beam's width."""
+"""How a list is decoded: the strategy, its parameters, and the width of the beam."""
 
 from __future__ import annotations
 
@@ -9,32 +9,43 @@ Strategy = Literal["beam", "top_p", "temperature", "greedy"]
 
 STRATEGIES: tuple[Strategy, ...] = ("beam", "top_p", "temperature", "greedy")
 
-# A batch runs at one width, so widths come in few sizes.
+# A batch runs at one width, so there are only a few of them.
 WIDTH_BUCKETS: tuple[int, ...] = (8, 16, 32, 64, 128)
 MAX_WIDTH = WIDTH_BUCKETS[-1]
 
 _ALL_MASS = 2.0
 _LEAST_DENSE = 8
-# What a list is drawn from, beside the beam: with fewer, lists are more alike; more are seldom drawn.
-_DRAWN_FROM = 112
+# Dense candidates of a sampled list: with fewer, lists look more alike; more are seldom drawn.
+_DENSE_SAMPLED = 112
 
 
 def dense_width(k: int, width: int, *, sampled: bool = False) -> int:
-    """How many items by the dense score join a beam of `width` for a list of `k`, in one of two sizes a width, and in
-    one where the list is drawn.
+    """Returns how many of the best items by the dense score join a beam.
 
-    With k of them the list holds whatever the exhaustive score would put there; more than that seldom change it, and
-    each costs what a kept node costs.
+    With k of them the list holds whatever the exhaustive score would put there. More seldom change it, and each costs
+    as much as a kept node. There are two sizes for each width, and one for all sampled lists.
+
+    Args:
+        k: Length of the list.
+        width: Width of the beam.
+        sampled: Whether the list is sampled.
     """
     if sampled:
-        return _DRAWN_FROM
+        return _DENSE_SAMPLED
     quarter = max(_LEAST_DENSE, width // 4)
     return quarter if k <= quarter else width
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """A decoding policy. Greedy is a beam of width 1; the sampled strategies draw without replacement."""
+    """How to decode one list. The sampled strategies draw without replacement.
+
+    Attributes:
+        strategy: `greedy` is `beam` with a beam width of 1.
+        beam_width: Kept nodes for each item of the list; only for `beam`.
+        top_p: Probability mass of the nucleus, 0 … 1; only for `top_p`.
+        temperature: Divides the scores before sampling; only for the sampled strategies.
+    """
 
     strategy: Strategy
     beam_width: int = 5
@@ -43,23 +54,28 @@ class Decoding:
 
     @property
     def sampled(self) -> bool:
+        """Whether lists depend on a seed."""
         return self.strategy in ("top_p", "temperature")
 
     @property
     def nucleus(self) -> float:
-        """The probability mass to draw from. Without a nucleus it is more than there is: a sum of float32 reaches 1
-        before its last terms, and they belong to the whole as well."""
+        """The probability mass to draw from.
+
+        Without a nucleus it is more than 1: a sum of float32 reaches 1 before its last terms, and they must be in too.
+        """
         return self.top_p if self.strategy == "top_p" and self.top_p < 1.0 else _ALL_MASS
 
     @property
     def inverse_temperature(self) -> float:
+        """1 ÷ temperature; 1 if the list is not sampled."""
         return 1.0 / self.temperature if self.sampled else 1.0
 
     def width(self, k: int) -> int:
-        """Number of nodes kept at every level for a list of `k`, rounded up to a bucket.
+        """Returns the number of nodes kept at every level for a list of `k`, rounded up to a bucket.
 
-        Only beam pays for more than `k`: drawing k leaves without replacement needs no more than k nodes a
-        level (Kool et al., 2019), and where lists are drawn by the blend most candidates are the dense ones.
+        Only `beam` keeps more than `k`. Drawing k leaves without replacement needs no more than k nodes a level (Kool
+        et al., Stochastic Beams and Where to Find Them, 2019), and where lists are drawn by the blend most candidates
+        are the dense ones.
         """
         wanted = self.beam_width * k if self.strategy == "beam" else k
         wanted = min(MAX_WIDTH, wanted)

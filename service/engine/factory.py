@@ -1,4 +1,4 @@
-"""Opens the engine that an artefact asks for."""
+"""Opens the engine that an artefact needs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from service.engine.engine import Engine
 
 
 def open_engine(path: Path | str, **placement: Any) -> Engine | BaselineEngine:
-    """The engine that the artefact at `path` asks for; `placement` as for `service.engine.engine.Engine`.
+    """Opens the engine of an artefact: a model, or a baseline.
 
-    Raises ArtifactError for an artefact that is damaged or does not fit, StartupError where the device cannot be used.
+    Args:
+        path: The artefact's folder.
+        placement: As for `service.engine.engine.Engine`; a baseline ignores it.
+
+    Raises:
+        ArtifactError: The artefact is damaged or does not fit.
+        StartupError: The device cannot be used.
     """
     try:
         artifact = Artifact.open(path)

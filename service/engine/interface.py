@@ -1,4 +1,4 @@
-"""What the service asks of an engine and an artefact: the seam behind which models, scorers and fakes stand."""
+"""The seam between the service and its engines: models, scorers and the fakes of the tests implement it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,24 @@ class ArtifactParts(Protocol):
     """What an artefact holds besides the graphs."""
 
     @property
-    def vocabulary(self) -> Vocabulary: ...
+    def vocabulary(self) -> Vocabulary:
+        """The indices of items, event types and context values."""
+        ...
+
     @property
-    def catalogue(self) -> CatalogueView: ...
+    def catalogue(self) -> CatalogueView:
+        """The items and their fields."""
+        ...
+
     @property
-    def item_cf(self) -> ItemCF: ...
+    def item_cf(self) -> ItemCF:
+        """The neighbours of every item."""
+        ...
+
     @property
-    def popularity(self) -> Popularity: ...
+    def popularity(self) -> Popularity:
+        """The items by popularity."""
+        ...
 
 
 class RunObserver(Protocol):
@@ -41,48 +52,115 @@ class RunObserver(Protocol):
 
 
 class EngineLike(Protocol):
-    """The seam between the service and its engines.
+    """The model behind the service.
 
-    `service.engine.engine.Engine`, `service.engine.baseline_engine.BaselineEngine` and the fake of the tests implement
-    it. `encode` and `decode` are called from different threads at the same time.
+    `encode` and `decode` are called from different threads at the same time, and both while `update` runs.
     """
 
     @property
-    def artifact(self) -> ArtifactParts: ...
+    def artifact(self) -> ArtifactParts:
+        """What the engine serves, in its present state."""
+        ...
+
     @property
-    def model_version(self) -> str: ...
+    def model_version(self) -> str:
+        """Identifies the weights."""
+        ...
+
     @property
-    def receptive_field(self) -> int: ...
+    def receptive_field(self) -> int:
+        """The largest number of events that a hidden state depends on."""
+        ...
+
     @property
-    def state_shape(self) -> StateShape: ...
-    def encode(self, jobs: Sequence[EncodeJob]) -> Sequence[EncoderState | Exception]: ...
-    def decode(self, jobs: Sequence[DecodeJob]) -> Sequence[DecodedList | Exception]: ...
-    def warm_up(self) -> None: ...
-    def filter_id(self, filters: Filters) -> int: ...
-    def update(self, live: LiveCatalogue) -> None: ...
-    def observe(self, observer: RunObserver | None) -> None: ...
-    def close(self) -> None: ...
+    def state_shape(self) -> StateShape:
+        """The shape of the encoder's states."""
+        ...
+
+    def encode(self, jobs: Sequence[EncodeJob]) -> Sequence[EncoderState | Exception]:
+        """Encodes every job.
+
+        Returns:
+            A state for each job, in order. A job that cannot be run gets its own error and harms no other.
+        """
+        ...
+
+    def decode(self, jobs: Sequence[DecodeJob]) -> Sequence[DecodedList | Exception]:
+        """Decodes a list for every job.
+
+        Returns:
+            A list for each job, in order. A job that cannot be run gets its own error and harms no other.
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Runs every graph once at every size that it is planned for. Raises whatever a run raises."""
+        ...
+
+    def filter_id(self, filters: Filters) -> int:
+        """Returns the id of a filter, for `ListRequest.filter_id`. Safe to call from several threads.
+
+        Raises:
+            ValueError: No item has such a field.
+        """
+        ...
+
+    def update(self, live: LiveCatalogue) -> None:
+        """Serves another catalogue from the next run on. May take long: do not call it on the event loop."""
+        ...
+
+    def observe(self, observer: RunObserver | None) -> None:
+        """Reports every run to `observer` from now on; None ends the reports."""
+        ...
+
+    def close(self) -> None:
+        """Frees what the engine holds. It cannot run any more."""
+        ...
 
 
 class CatalogueView(Protocol):
     """What is known of the items, by catalogue index."""
 
     @property
-    def items(self) -> Sequence[CatalogueItem]: ...
+    def items(self) -> Sequence[CatalogueItem]:
+        """The items."""
+        ...
+
     @property
-    def item_ids(self) -> Sequence[str]: ...
+    def item_ids(self) -> Sequence[str]:
+        """Their ids."""
+        ...
+
     @property
-    def n_categories(self) -> int: ...
-    def title(self, item: int) -> str | None: ...
+    def n_categories(self) -> int:
+        """Number of different categories."""
+        ...
+
+    def title(self, item: int) -> str | None:
+        """Returns an item's title, None if it has none."""
+        ...
+
     def allowed(self, filters: Filters) -> BoolArray | None:
-        """[items] bool, None where every item is allowed. Raises ValueError for a field no item has."""
+        """Returns which items are in stock and match the filters.
+
+        Returns:
+            [items] bool; None if every item is allowed.
+
+        Raises:
+            ValueError: No item has such a field.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`weight` [n] float32 share of every event in the hidden state; with `start`, the start token's share, they add
-    up to 1. `h` [d] is that state, as the encoder makes it."""
+    """How much attention each event of a history carried to the hidden state.
+
+    Attributes:
+        weight: [n] float32 share of every event; with `start`, the shares add up to 1.
+        start: The share of the start token.
+        h: [d] float32 the hidden state, as the encoder makes it.
+    """
 
     weight: FloatArray
     start: float
@@ -91,8 +169,21 @@ class Explanation:
 
 @runtime_checkable
 class Explaining(Protocol):
-    """An engine that can say why. `explains` is false where the artefact has no explainer."""
+    """An engine that can explain its hidden states."""
 
     @property
-    def explains(self) -> bool: ...
-    def explain(self, events: EventArrays, *, from_start: bool) -> Explanation: ...
+    def explains(self) -> bool:
+        """Whether the artefact has an explainer."""
+        ...
+
+    def explain(self, events: EventArrays, *, from_start: bool) -> Explanation:
+        """Explains the hidden state of a history.
+
+        Args:
+            events: The history, oldest first.
+            from_start: Whether the start token goes before it.
+
+        Raises:
+            ModelError: There is no explainer, or it does not run.
+        """
+        ...

@@ -1,4 +1,4 @@
-"""A catalogue that changes while a model is served, as the engine takes it."""
+"""A catalogue that has changed while a model is served."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from service.engine.decode.delta_table import DeltaTable
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LiveCatalogue:
-    """What is served from now on: the artefact's parts with stock and new items in them, the new items that no trie
-    holds yet, and for every new item the exported one it is most like."""
+    """What the engine serves from now on.
+
+    Attributes:
+        artifact: The artefact's parts, with the present stock and new items.
+        delta: The new items that no trie holds yet, if there are any.
+        stand_in: The exported item that each new item is most like, by catalogue index.
+    """
 
     artifact: Artifact
     delta: DeltaTable | None = None

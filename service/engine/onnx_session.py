@@ -1,4 +1,4 @@
-"""onnxruntime, in one place: which device, which options, and one call to run a graph.
+"""onnxruntime in one place: the device, the options, and one call to run a graph.
 
 Everything that depends on CPU or GPU is decided here; the graphs and the engine are the same on both.
 """
@@ -29,20 +29,24 @@ Device = Literal["auto", "cpu", "cuda"]
 Values = Mapping[str, ort.OrtValue]
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-# What one graph's activations may take on a GPU; the catalogue and the weights come on top.
+# Memory limit of one graph's activations on a GPU; the catalogue and the weights come on top.
 ARENA_BYTES_MAX = 2**30
-# Bindings of one thread to one graph, by shape; the least recently used go first.
+# Bindings of one thread to one graph, by shape; the least recently used are dropped first.
 _BINDINGS_MAX = 64
 _NO_CAPTURE = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where graphs run, and what follows from it.
+    """Where graphs run, and how.
 
-    `pad`: batches are padded to the next power of two, since a GPU plans (and captures) every shape once; a CPU would
-    only compute the padding. `capture`: replay every shape as one CUDA graph. `threads`: of one run on a CPU, all
-    processors where none are given. `profile`: prefix of the files that onnxruntime writes its node times to.
+    Attributes:
+        device: CPU or GPU.
+        threads: Threads of one run on a CPU.
+        pad: Whether batches are padded to the next power of two. A GPU plans (and captures) every shape once; a CPU
+            would only compute the padding.
+        capture: Whether every shape is captured and replayed as one CUDA graph.
+        profile: Prefix of the files that onnxruntime writes its node times to; None for no profile.
     """
 
     device: Literal["cpu", "cuda"]
@@ -61,27 +65,42 @@ class Placement:
         capture: bool = False,
         profile: str | None = None,
     ) -> Placement:
-        """Raises StartupError where a GPU is asked for and cannot be used."""
+        """Chooses a device and its defaults.
+
+        Args:
+            wanted: "auto" takes a GPU if it can be used.
+            threads: Threads of one run; by default all processors that this process may use.
+            pad: Whether batches are padded; by default on a GPU only.
+            capture: Whether shapes are captured as CUDA graphs.
+            profile: Prefix of the profile's files.
+
+        Raises:
+            StartupError: A GPU is required and cannot be used.
+        """
         device = choose_device(wanted)
         if capture and device != "cuda":
             raise StartupError("CUDA graphs need device cuda")
         return cls(device, threads or usable_cores(), device == "cuda" if pad is None else pad, capture, profile)
 
     def rows(self, n: int) -> int:
-        """The size that a batch of `n` runs at."""
+        """Returns the size that a batch of `n` rows runs at."""
         return 1 << (n - 1).bit_length() if self.pad else n
 
     def put(self, array: Array) -> ort.OrtValue:
-        """On the device; a CPU shares the array's memory."""
+        """Puts an array on the device; a CPU shares the array's memory."""
         return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, 0)
 
     def host(self, array: Array) -> ort.OrtValue:
-        """In the host's memory, where operators read shapes and counts, whatever the device."""
+        """Puts an array in the host's memory, where operators read shapes and counts on every device."""
         return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), "cpu", 0)
 
 
 def choose_device(wanted: Device) -> Literal["cpu", "cuda"]:
-    """The device to run on. Raises StartupError where a GPU is asked for and onnxruntime cannot use one."""
+    """Returns the device to run on.
+
+    Raises:
+        StartupError: A GPU is required and onnxruntime cannot use one.
+    """
     available = ort.get_available_providers()
     has_cuda = _PROVIDERS["cuda"] in available
     if wanted == "auto":
@@ -99,7 +118,7 @@ def choose_device(wanted: Device) -> Literal["cpu", "cuda"]:
 
 
 def _cuda_problem() -> str | None:
-    """Why CUDA does not answer, or None. The provider may be compiled in where there is no GPU or no CUDA library."""
+    """Why CUDA does not work, or None. The provider may be compiled in without a GPU or a CUDA library being there."""
     missing = _missing_library()
     if missing is not None:
         return f"the library {missing} is missing; install CUDA 12 and cuDNN 9, or put them on LD_LIBRARY_PATH"
@@ -114,9 +133,9 @@ def _cuda_problem() -> str | None:
 def _missing_library() -> str | None:
     """The first library that the CUDA provider needs and the loader does not find.
 
-    onnxruntime only prints its name and goes on with the CPU, so the provider is loaded here first.
+    onnxruntime only prints its name and continues on the CPU, so the provider is loaded here first.
     """
-    ort.preload_dlls()  # those that pip has installed
+    ort.preload_dlls()  # the libraries that pip has installed
     folder = Path(ort.__file__).parent / "capi"
     for name in ("libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"):
         if not (folder / name).exists():
@@ -124,27 +143,27 @@ def _missing_library() -> str | None:
         try:
             ctypes.CDLL(str(folder / name), ctypes.RTLD_GLOBAL)
         except OSError as error:
-            found = missing_library(str(error))
-            if found is not None:
-                return found
+            library = missing_library(str(error))
+            if library is not None:
+                return library
     return None
 
 
 def missing_library(message: str) -> str | None:
-    """The library that a loader's message complains about."""
-    named = re.search(r"([\w.+-]+\.so[\d.]*): cannot open shared object file", message)
-    named = named or re.search(r'(?:depends on|Error loading) "?([\w.+\\/:-]+\.dll)"? which is missing', message)
-    return named.group(1) if named else None
+    """Returns the library that a loader's error message names, or None."""
+    match = re.search(r"([\w.+-]+\.so[\d.]*): cannot open shared object file", message)
+    match = match or re.search(r'(?:depends on|Error loading) "?([\w.+\\/:-]+\.dll)"? which is missing', message)
+    return match.group(1) if match else None
 
 
 def explain(message: str) -> str:
-    """onnxruntime's message, with the missing library first where it names one."""
+    """Returns onnxruntime's message, led by the missing library if it names one."""
     library = missing_library(message)
     return message if library is None else f"the library {library} is missing ({message})"
 
 
 def usable_cores() -> int:
-    """Cores this process may run on: a container's share, not the host's count."""
+    """Returns the number of cores this process may use: a container's share, not the host's count."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
@@ -161,6 +180,11 @@ class GraphSession:
     """One ONNX graph on one device. Safe to call from several threads: each has its own bindings."""
 
     def __init__(self, path: Path, placement: Placement) -> None:
+        """Loads a graph.
+
+        Raises:
+            StartupError: The graph cannot be loaded, or not on this device.
+        """
         self._placement = placement
         device = placement.device
         try:
@@ -168,7 +192,7 @@ class GraphSession:
         except Exception as error:
             raise StartupError(f"{path.name} cannot be loaded on {device}: {explain(str(error))}") from error
         if _PROVIDERS[device] not in self._session.get_providers():
-            raise StartupError(f"{path.name}: {device} was asked for, but onnxruntime went on without it")
+            raise StartupError(f"{path.name}: onnxruntime could not use device '{device}' and continued without it")
         self._inputs = {value.name: value.type for value in self._session.get_inputs()}
         self._outputs = [value.name for value in self._session.get_outputs()]
         self._bindings = _Bindings(shared=placement.capture)
@@ -178,21 +202,28 @@ class GraphSession:
 
     @property
     def inputs(self) -> Mapping[str, str]:
-        """Name → onnxruntime type string of every input."""
+        """The onnxruntime type of every input, by name."""
         return self._inputs
 
     @property
     def outputs(self) -> Sequence[str]:
+        """The names of the outputs."""
         return self._outputs
 
     def run(self, feeds: Mapping[str, Any], fixed: Sequence[Values] = (), shape: Hashable = None) -> dict[str, Array]:
-        """Outputs by name, copied from the device.
+        """Runs the graph. Inputs that the graph does not have are ignored.
 
-        `feeds` are arrays, or values already on the device. `fixed` are groups of values that stay between runs: a
-        group is bound again only where another object stands in its place. Runs of one `shape` (not None) have outputs
-        of one shape, which keep their memory. Inputs that the graph does not have are ignored.
+        Args:
+            feeds: Arrays, or values on the device, by input name.
+            fixed: Groups of values that stay between runs. A group is bound again only if it is another object than
+                the last time.
+            shape: Runs of one shape have outputs of one shape, whose memory is kept; None keeps none.
 
-        Raises ModelError, whatever onnxruntime raises.
+        Returns:
+            The outputs by name, copied from the device.
+
+        Raises:
+            ModelError: onnxruntime raised an error.
         """
         with self._replay if self._placement.capture else nullcontext():
             try:
@@ -201,19 +232,19 @@ class GraphSession:
                 binding.feed(feeds)
                 return binding.run()
             except Exception as error:
-                self._bindings.mine().clear()  # a binding that failed half-way is not used again
+                self._bindings.mine().clear()  # a half-made binding must not be used again
                 raise ModelError(f"the graph did not run: {error}") from error
 
     def forget_bindings(self) -> None:
-        """Bindings of shapes that seldom run would keep the former catalogue. Runs under way end with theirs."""
+        """Drops all bindings: those of rare shapes would keep the former catalogue. Runs under way keep theirs."""
         self._bindings = _Bindings(shared=self._placement.capture)
 
     def end_profiling(self) -> Path:
-        """The file of node times, where the placement asked for a profile; nothing is added to it afterwards."""
+        """Ends the profile that the placement asked for and returns its file of node times."""
         return Path(self._session.end_profiling())
 
     def _binding(self, shape: Hashable) -> _Binding:
-        """The thread's own binding for a shape; captured graphs, which take turns anyway, have one for all threads."""
+        """The thread's own binding for a shape. Captured graphs take turns anyway and have one for all threads."""
         bindings = self._bindings.mine()
         if shape not in bindings:
             graph_id = next(self._graph_ids) if self._placement.capture and shape is not None else None
@@ -226,7 +257,7 @@ class GraphSession:
 
 
 class _Bindings:
-    """Bindings by shape, the least recently used first: one set a thread, or one for all."""
+    """Bindings by shape, the least recently used first: one set for each thread, or one for all."""
 
     def __init__(self, *, shared: bool) -> None:
         self._shared: OrderedDict[Hashable, _Binding] | None = OrderedDict() if shared else None
@@ -235,12 +266,12 @@ class _Bindings:
     def mine(self) -> OrderedDict[Hashable, _Binding]:
         if self._shared is not None:
             return self._shared
-        found: OrderedDict[Hashable, _Binding] = self._threads.__dict__.setdefault("bindings", OrderedDict())
-        return found
+        own: OrderedDict[Hashable, _Binding] = self._threads.__dict__.setdefault("bindings", OrderedDict())
+        return own
 
 
 class _Binding:
-    """A graph's inputs and outputs in one thread, bound once and written again for every run."""
+    """A graph's inputs and outputs in one thread: bound once, written again for every run."""
 
     def __init__(
         self,
@@ -293,7 +324,7 @@ class _Binding:
             self._bound[name] = value
 
     def _write(self, name: str, array: Array) -> None:
-        """Into the input's own memory on the device, whose address a captured graph keeps."""
+        """Writes to the input's own memory on the device: a captured graph keeps its address."""
         buffer = self._buffers.get(name)
         if buffer is None or tuple(buffer.shape()) != array.shape:
             self._buffers[name] = buffer = self._placement.put(array)
@@ -302,13 +333,13 @@ class _Binding:
         self._bind(name, buffer)
 
     def _bind_outputs(self) -> None:
-        """onnxruntime keeps what it has allocated for an output, and refuses another shape."""
+        """Lets onnxruntime allocate the outputs anew: it keeps what it has allocated, and refuses another shape."""
         device = "cpu" if self._graph_id is None else self._placement.device
         for name in self._outputs:
             self._io.bind_output(name, device)
 
     def _run_options(self) -> ort.RunOptions | None:
-        """The first set of inputs is captured; runs with others (another filter) are not replayed."""
+        """The first set of inputs is captured. Runs with other inputs (another filter) are not replayed."""
         if not self._placement.capture:
             return None
         if self._graph_id is not None and self._captured is None:
@@ -321,7 +352,7 @@ class _Binding:
 
 def _options(placement: Placement) -> ort.SessionOptions:
     options = ort.SessionOptions()
-    # Spinning threads burn the cores that the event loop needs (onnxruntime #26847).
+    # Spinning threads take the cores that the event loop needs (onnxruntime #26847).
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.intra_op_num_threads = placement.threads
@@ -342,5 +373,5 @@ def _provider(placement: Placement) -> str | tuple[str, dict[str, str]]:
         "gpu_mem_limit": str(ARENA_BYTES_MAX),
         "arena_extend_strategy": "kSameAsRequested",
         "enable_cuda_graph": str(int(placement.capture)),
-        "use_tf32": "0",  # float32 artefacts keep to their tolerance; fast ones are float16
+        "use_tf32": "0",  # TF32 would exceed the tolerance of float32 artefacts
     }

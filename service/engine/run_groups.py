@@ -1,4 +1,4 @@
-"""Rows of one batch in runs of like rows, where a bad row fails alone."""
+"""Splits a batch into runs of equal rows, in which a bad row fails alone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,18 @@ R = TypeVar("R")
 def run_groups(
     jobs: Sequence[J], key: Callable[[J], Hashable], work: Callable[[Sequence[J]], Sequence[R]]
 ) -> list[R | Exception]:
-    """`work` on the jobs of equal key, results in the jobs' order; where a group fails, it is done job by job, so that
-    only the culprits fail."""
+    """Runs the jobs of each key together.
+
+    If a group fails, its jobs are run one by one, so that only the culprits fail.
+
+    Args:
+        jobs: The jobs of a batch.
+        key: Jobs with equal keys can share a run.
+        work: Makes one run; returns a result for each of its jobs.
+
+    Returns:
+        A result, or a ModelError, for each job in order.
+    """
     results: list[R | Exception] = [ModelError("not run")] * len(jobs)
     groups: dict[Hashable, list[int]] = {}
     for row, job in enumerate(jobs):

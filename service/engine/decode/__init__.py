@@ -1,1 +1,1 @@
-"""Lists from hidden states: the decoder's and the sampler's inputs, tables on the device, filters, waiting items."""
+"""From hidden states to lists: inputs of the decoder and the sampler, tables on the device, filters, new items."""

@@ -1,6 +1,6 @@
-"""Nodes of the trie that one request closes: those whose every allowed leaf is an excluded item.
+"""The trie nodes that a request closes: those whose every allowed leaf is an excluded item.
 
-They are worked out before every decoder run, for all rows at once and with few calls: at batch 1 each call costs more
+They are computed before every decoder run, for all rows at once and with few calls: at batch 1 each call costs more
 than what it does to a few hundred numbers.
 """
 
@@ -16,42 +16,58 @@ from service.artifact.trie import Counts, Trie
 from service.engine.decode.filters import Mask
 
 _NONE = np.zeros(0, np.int64)
+_NO_NODE = -2
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
-    """Closed nodes of one level, of all rows of a batch in order: their row, parent, and place among its children."""
+class ClosedNodes:
+    """The closed nodes of one level, for all rows of a batch in order.
+
+    Attributes:
+        row: [n] row of the batch.
+        parent: [n] parent node.
+        slot: [n] place among the parent's children.
+    """
 
     row: IntArray
     parent: IntArray
     slot: IntArray
 
     def most(self, rows: int) -> int:
-        """Of one row."""
+        """Returns the largest number of closed nodes of one row."""
         if rows == 1 or len(self.row) < 2:
             return len(self.row)
         return int(np.bincount(self.row).max())
 
     def padded(self, rows: int, size: int) -> tuple[IntArray, IntArray]:
-        """Parents and places [rows, 1, size] by row; behind them −2, which is no node, and 0."""
+        """Returns parents and places [rows, 1, size] by row; the padding is −2, which is no node, and 0."""
         if rows == 1 and len(self.row) == size:
             return self.parent.reshape(1, 1, -1), self.slot.reshape(1, 1, -1)
-        parent, slot = np.full((rows, 1, size), -2, np.int64), np.zeros((rows, 1, size), np.int64)
+        parent, slot = np.full((rows, 1, size), _NO_NODE, np.int64), np.zeros((rows, 1, size), np.int64)
         if len(self.row):
             start = self.row.searchsorted(np.arange(rows))
-            at = np.arange(len(self.row)) - start.take(self.row)
-            parent[self.row, 0, at] = self.parent
-            slot[self.row, 0, at] = self.slot
+            column = np.arange(len(self.row)) - start.take(self.row)
+            parent[self.row, 0, column] = self.parent
+            slot[self.row, 0, column] = self.slot
         return parent, slot
 
 
-NOTHING_CLOSED = Closed(_NONE, _NONE, _NONE)
+NOTHING_CLOSED = ClosedNodes(_NONE, _NONE, _NONE)
 
 
-def closed_nodes(trie: Trie, masks: Sequence[Mask], excluded: Sequence[IntArray]) -> list[Closed]:
-    """For every level, `masks` and `excluded` (item indices; unknown ones count for nothing) by row of the batch.
+def closed_nodes(trie: Trie, masks: Sequence[Mask], excluded: Sequence[IntArray]) -> list[ClosedNodes]:
+    """Finds the nodes that each row of a batch closes.
 
-    Few: at most one a level for each excluded item. Nodes under a closed one are left out, as no beam reaches them.
+    They are few: at most one a level for each excluded item. Nodes under a closed one are left out, since no beam
+    reaches them.
+
+    Args:
+        trie: The catalogue.
+        masks: The filter of each row.
+        excluded: [m] item indices to exclude, for each row; unknown ones are ignored.
+
+    Returns:
+        The closed nodes of levels 1 … K.
     """
     row, node = _excluded_leaves(trie, masks, excluded)
     if not len(node):
@@ -61,7 +77,7 @@ def closed_nodes(trie: Trie, masks: Sequence[Mask], excluded: Sequence[IntArray]
     for level in range(trie.levels - 2, -1, -1):
         below = levels[-1]
         # Sorted by row and node, so the children of one parent are neighbours.
-        starts = below.eldest(len(masks)).nonzero()[0]
+        starts = below.first_children(len(masks)).nonzero()[0]
         hidden = np.add.reduceat(hidden, starts)
         row, node = below.row.take(starts), below.parent.take(starts)
         closed = hidden == _counts(masks, level, row, node)
@@ -71,15 +87,15 @@ def closed_nodes(trie: Trie, masks: Sequence[Mask], excluded: Sequence[IntArray]
 
 @dataclass(frozen=True, slots=True)
 class _Nodes:
-    """Nodes of one level above excluded leaves, and which of them are closed."""
+    """The nodes of one level above excluded leaves, and which of them are closed."""
 
     row: IntArray
     node: IntArray
     parent: IntArray
     closed: BoolArray
 
-    def eldest(self, rows: int) -> BoolArray:
-        """Which nodes are the first of their row's and parent's."""
+    def first_children(self, rows: int) -> BoolArray:
+        """Marks the first node of each row and parent."""
         first = _changes(self.parent)
         if rows > 1:
             first |= _changes(self.row)
@@ -87,25 +103,25 @@ class _Nodes:
 
 
 def _changes(values: IntArray) -> BoolArray:
-    """Where another value begins."""
+    """Marks where a new value begins."""
     first = np.empty(len(values), np.bool_)
     first[:1] = True
     np.not_equal(values[1:], values[:-1], out=first[1:])
     return first
 
 
-def _without_closed_parents(trie: Trie, levels: Sequence[_Nodes], rows: int) -> list[Closed]:
-    found = []
+def _without_closed_parents(trie: Trie, levels: Sequence[_Nodes], rows: int) -> list[ClosedNodes]:
+    reachable = []
     for level, nodes in enumerate(levels):
         closed = nodes.closed
         if level > 0 and levels[level - 1].closed.any():
-            parent_at = nodes.eldest(rows).cumsum() - 1
-            closed = closed & ~levels[level - 1].closed.take(parent_at)
+            parent_index = nodes.first_children(rows).cumsum() - 1
+            closed = closed & ~levels[level - 1].closed.take(parent_index)
         row, node, parent = nodes.row, nodes.node, nodes.parent
         if not closed.all():
             row, node, parent = row[closed], node[closed], parent[closed]
-        found.append(Closed(row, parent, node - trie.first_child[level].take(parent)))
-    return found
+        reachable.append(ClosedNodes(row, parent, node - trie.first_child[level].take(parent)))
+    return reachable
 
 
 def _excluded_leaves(trie: Trie, masks: Sequence[Mask], excluded: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
@@ -114,7 +130,7 @@ def _excluded_leaves(trie: Trie, masks: Sequence[Mask], excluded: Sequence[IntAr
     if not len(items):
         return _NONE, _NONE
     leaf = trie.item_leaf.take(items, mode="clip")
-    # As unsigned numbers, indices below 0 are beyond the last.
+    # As unsigned numbers, indices below 0 lie beyond the last.
     known = (items.astype(np.uint64) < len(trie.item_leaf)) & (leaf >= 0)
     key = leaf
     if len(excluded) > 1:
@@ -135,6 +151,6 @@ def _counts(masks: Sequence[Mask], level: int, row: IntArray, node: IntArray) ->
         return first.counts[level].take(node)
     counts = np.zeros(len(node), np.int64)
     for mask in set(masks):
-        here = np.array([other is mask for other in masks])[row]
-        counts[here] = mask.counts[level][node[here]]
+        has_mask = np.array([other is mask for other in masks])[row]
+        counts[has_mask] = mask.counts[level][node[has_mask]]
     return counts

@@ -1,167 +1,199 @@
-"""One catalogue on the device: what every decoder run reads and no request changes."""
+"""One catalogue on the device: the inputs of the decoder graphs that stay between runs."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
+from service.artifact import graph_names as names
 from service.artifact.array_types import Array
 from service.artifact.artifact import Artifact
 from service.artifact.graph_interface import levels_with_row_tokens
-from service.artifact.graph_names import NEVER
+from service.artifact.graph_names import NEVER, level_input
 from service.artifact.noise import node_hash
 from service.artifact.trie import Trie
 from service.engine.decode.delta_table import DeltaTable
 from service.engine.decode.filters import FilterTable, Mask
+from service.engine.decode.search_shape import SearchShape, search_shape
 from service.engine.jobs import EVERYTHING
 from service.engine.onnx_session import Placement, Values
 
-# Stacks of masks on the device, besides the one of everything.
+# Stacks of masks on the device, besides the one that allows everything.
 STACK_BYTES_MAX = 64 * 2**20
 _SHAPES_MAX = 256
 # A few KB each, for a history of a few hundred items.
-_REMEMBERED_MAX = 1024
+_EXCLUSIONS_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderTraits:
+    """What distinguishes the decoder graphs of one artefact from those of another.
+
+    Attributes:
+        code_sizes: V_l, the number of different tokens at each level.
+        by_rows: Levels at which the decoder looks children up by token.
+        item_dtype: Type of the item vectors in the graphs.
+        dense: Whether dense candidates join those of the beam.
+        dense_sampled: The same for sampled lists: whether the sampler is a blend sampler.
+    """
+
+    code_sizes: tuple[int, ...]
+    by_rows: frozenset[int]
+    item_dtype: np.dtype[np.floating[Any]]
+    dense: bool
+    dense_sampled: bool
+
+    @classmethod
+    def of(cls, code_sizes: Sequence[int], decoder: Mapping[str, str], sampler: Collection[str]) -> DecoderTraits:
+        """Reads the traits off the graphs.
+
+        Args:
+            code_sizes: From the manifest.
+            decoder: The onnxruntime type of the decoder's inputs, by name.
+            sampler: The names of the sampler's inputs.
+        """
+        half = decoder[names.ITEM_TABLE] == "tensor(float16)"
+        levels = range(len(code_sizes))
+        return cls(
+            code_sizes=tuple(int(size) for size in code_sizes),
+            by_rows=frozenset(level for level in levels if level_input(names.ROW_OK, level) in decoder),
+            item_dtype=np.dtype(np.float16 if half else np.float32),
+            dense=names.ITEM_PATH in decoder,
+            dense_sampled=names.ITEM_PATH in sampler,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stack:
-    """The masks of some filters as one input a level, and each one's row in it."""
+class MaskStack:
+    """The masks of some filters, stacked to one input a level, and the row of each mask in the stack."""
 
     values: Values
     row: dict[Mask, int]
 
     @property
     def nbytes(self) -> int:
+        """Bytes on the device, without the tables by rows."""
         return sum(sum(len(ok) for ok in mask.node_ok) + len(mask.item_ok) for mask in self.row)
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What follows from the width, the size of a batch and the graph. `kept` [levels] nodes at each level; `node_base`
-    rows of zeros, for batches with one mask; `by_rows` the levels where a child's place is its token."""
-
-    values: Values
-    node_base: Values
-    kept: tuple[int, ...]
-    by_rows: frozenset[int]
-
-
 class Tables:
-    """`values` are shared by all graphs; `delta` has the items that no trie holds yet.
+    """The catalogue's inputs on the device, and the caches of what is computed from them. Safe for several threads.
 
-    Safe to use from several threads.
+    Attributes:
+        traits: What the graphs read.
+        trie: The catalogue's trie.
+        delta: The items that no trie holds yet, if there are any.
+        filters: The masks of the filters.
+        dense_rows: Rows of the item table that are scored with every list; 0 without dense candidates.
+        values: Inputs that all graphs share.
     """
 
     def __init__(
         self,
         artifact: Artifact,
-        at: Placement,
-        dtype: np.dtype[np.floating[Any]],
-        by_rows: frozenset[int],
-        *,
-        dense: bool = False,
-        drawn: bool = False,
-        before: Tables | None = None,
+        placement: Placement,
+        traits: DecoderTraits,
+        filters: FilterTable,
+        values: Values,
         delta: DeltaTable | None = None,
     ) -> None:
-        """`dtype` is the graphs' type of item vectors, `by_rows` the levels that the decoder looks up by rows, `dense`
-        says whether the best items by q · e join the beam's, `drawn` whether sampled lists are drawn from both; `delta`
-        has the items that wait outside the trie. What `before` has on the device already is not put there again, and
-        filters keep its numbers."""
+        """Use `of` for an artefact as it was exported, and `renewed` for a catalogue that has changed."""
+        self.traits = traits
         self.trie, self.delta = artifact.trie, delta
-        self._sizes = tuple(int(size) for size in artifact.network["code_sizes"])
-        self._by_rows = by_rows
-        # Rows of the item table that are scored with every list.
-        self.dense_rows = len(artifact.item_table) if dense else 0
-        self.drawn = drawn
-        self._table, self._dtype, self._at = artifact.item_table, dtype, at
+        self.filters = filters
+        self.dense_rows = _dense_rows(artifact, traits)
+        self.values = values
+        self._item_table, self._placement = artifact.item_table, placement
         self._lock = threading.Lock()
-        self._shapes: OrderedDict[Hashable, Shape] = OrderedDict()
-        self._stacks: OrderedDict[frozenset[Mask], Stack] = OrderedDict()
-        self._remembered: OrderedDict[Hashable, Mapping[str, Array]] = OrderedDict()
-        values: dict[str, ort.OrtValue] = {}
-        if before is None:
-            self.filters = FilterTable(self.trie, artifact.catalogue, rows=self.dense_rows)
-            values["join"] = at.put(np.zeros(1, np.float32))
-            values["blend"] = at.put(np.array([artifact.manifest["blend"]], np.float32))
-        else:
-            waiting = None if delta is None else delta.items
-            self.filters = before.filters.renewed(self.trie, artifact.catalogue, waiting, self.dense_rows)
-            values |= {name: before.values[name] for name in ("blend", "join")}
-        if before is not None and before.trie is self.trie:
-            values = {**before.values, **values}
-        else:
-            for level in range(self.trie.levels):
-                values |= {name: at.put(array) for name, array in _level_inputs(self.trie, level).items()}
-            for level in self._by_rows:
-                nodes = np.arange(self.trie.n_nodes[level], dtype=np.int64)
-                values[f"row_child_{level}"] = at.put(self.trie.rows(level, self._sizes[level], nodes))
-            for level in levels_with_row_tokens(self._sizes):
-                values[f"row_token_{level}"] = at.put(self.trie.row_tokens(level))
-            values["leaf_item"] = at.put(self.trie.leaf_item)
-        if before is not None and before._table is self._table:
-            values["item_table"] = before.values["item_table"]
-        else:
-            values["item_table"] = at.put(self._table.astype(dtype, copy=False))
-        if dense and not (before and before.trie is self.trie and before.dense_rows == self.dense_rows):
-            values["item_path"] = at.put(_item_path(self.trie, self.dense_rows))
-            if drawn:
-                values["item_hash"] = at.put(node_hash(self.trie.levels, self.dense_rows))
-        self.values: Values = values
-        self._everything = self._stacked([self.filters.mask(EVERYTHING)])
+        self._shapes: OrderedDict[Hashable, SearchShape] = OrderedDict()
+        self._stacks: OrderedDict[frozenset[Mask], MaskStack] = OrderedDict()
+        self._exclusions: OrderedDict[Hashable, Mapping[str, Array]] = OrderedDict()
+        self._everything = self._stacked([filters.mask(EVERYTHING)])
+
+    @classmethod
+    def of(cls, artifact: Artifact, placement: Placement, traits: DecoderTraits) -> Tables:
+        """Puts an artefact's catalogue on the device."""
+        filters = FilterTable(artifact.trie, artifact.catalogue, rows=_dense_rows(artifact, traits))
+        values = {
+            names.JOIN: placement.put(np.zeros(1, np.float32)),
+            names.BLEND: placement.put(np.array([artifact.manifest["blend"]], np.float32)),
+            names.ITEM_TABLE: placement.put(artifact.item_table.astype(traits.item_dtype, copy=False)),
+            **_trie_inputs(artifact.trie, placement, traits),
+            **_dense_inputs(artifact, placement, traits),
+        }
+        return cls(artifact, placement, traits, filters, values)
 
     def renewed(self, artifact: Artifact, delta: DeltaTable | None) -> Tables:
-        """Tables of the same model over a catalogue that has changed."""
-        dense, drawn = self.dense_rows > 0, self.drawn
-        return Tables(
-            artifact, self._at, self._dtype, self._by_rows, dense=dense, drawn=drawn, before=self, delta=delta
-        )
+        """Returns the tables of the same model over a catalogue that has changed.
 
-    def joins(self, sampled: bool) -> bool:
-        """Whether dense candidates join the beam of such lists."""
-        return self.drawn if sampled else self.dense_rows > 0
+        What is on the device already is not put there again, and filters keep their ids.
+        """
+        placement, traits = self._placement, self.traits
+        waiting = None if delta is None else delta.items
+        rows = _dense_rows(artifact, traits)
+        filters = self.filters.renewed(artifact.trie, artifact.catalogue, waiting, rows)
+        values = dict(self.values)
+        if artifact.trie is not self.trie:
+            values |= _trie_inputs(artifact.trie, placement, traits)
+        if artifact.item_table is not self._item_table:
+            values[names.ITEM_TABLE] = placement.put(artifact.item_table.astype(traits.item_dtype, copy=False))
+        if artifact.trie is not self.trie or rows != self.dense_rows:
+            values |= _dense_inputs(artifact, placement, traits)
+        return Tables(artifact, placement, traits, filters, values, delta)
+
+    def dense_joins(self, sampled: bool) -> bool:
+        """Returns whether dense candidates join the beam of such lists."""
+        return self.traits.dense_sampled if sampled else self.traits.dense
 
     def set_blend(self, blend: float) -> None:
+        """Sets the weight of the dense score, 0 … 1."""
         # A new mapping: bindings tell groups of values apart by identity.
-        self.values = {**self.values, "blend": self._at.put(np.array([blend], np.float32))}
+        self.values = {**self.values, names.BLEND: self._placement.put(np.array([blend], np.float32))}
 
     def set_dense_candidates(self, join: bool) -> None:
-        self.values = {**self.values, "join": self._at.put(np.full(1, 0.0 if join else NEVER, np.float32))}
+        """Sets whether dense candidates join the beam, where the graphs have them."""
+        value = np.full(1, 0.0 if join else NEVER, np.float32)
+        self.values = {**self.values, names.JOIN: self._placement.put(value)}
 
-    def shape(self, width: int, rows: int, sampled: bool, dense: int) -> Shape:
-        """For `dense` candidates beside the beam, where the graph has them."""
+    def shape(self, width: int, rows: int, sampled: bool, dense: int) -> SearchShape:
+        """Returns the inputs that follow from the width, the rows of the batch and the number of dense candidates."""
         key = (width, rows, sampled, dense)
         with self._lock:
             shape = self._shapes.get(key)
             if shape is None:
-                by_rows = frozenset[int]() if sampled and not self.drawn else self._by_rows
-                shape = self._shapes[key] = self._make_shape(width, rows, by_rows, dense)
+                shape = self._shapes[key] = self._make_shape(width, rows, sampled, dense)
                 if len(self._shapes) > _SHAPES_MAX:
                     self._shapes.popitem(last=False)
             return shape
 
-    def remembered(self, key: Hashable, work_out: Callable[[], Mapping[str, Array]]) -> Mapping[str, Array]:
-        """Inputs that were worked out for `key` under this catalogue and stock; they must not be changed."""
-        with self._lock:
-            if key in self._remembered:
-                self._remembered.move_to_end(key)
-                return self._remembered[key]
-        found = work_out()
-        with self._lock:
-            self._remembered[key] = found
-            if len(self._remembered) > _REMEMBERED_MAX:
-                self._remembered.popitem(last=False)
-        return found
+    def exclusions(self, key: Hashable, compute: Callable[[], Mapping[str, Array]]) -> Mapping[str, Array]:
+        """Returns the inputs that `compute` gives for a request's exclusions, from the cache if they are there.
 
-    def stack(self, masks: Sequence[Mask]) -> Stack:
-        """A stack that has all of `masks`. The one of an earlier batch serves where it has them; a new one takes the
-        latest with it as far as memory allows, so filters in use come together instead of being stacked per batch."""
+        They are valid for this catalogue and stock, and must not be changed.
+        """
+        with self._lock:
+            if key in self._exclusions:
+                self._exclusions.move_to_end(key)
+                return self._exclusions[key]
+        inputs = compute()
+        with self._lock:
+            self._exclusions[key] = inputs
+            if len(self._exclusions) > _EXCLUSIONS_MAX:
+                self._exclusions.popitem(last=False)
+        return inputs
+
+    def stack(self, masks: Sequence[Mask]) -> MaskStack:
+        """Returns a stack that holds all of `masks`.
+
+        The stack of an earlier batch is used again if it holds them. A new stack takes over masks of the latest one, as
+        far as memory allows, so that filters in use come together instead of being stacked for every batch.
+        """
         if all(mask in self._everything.row for mask in masks):
             return self._everything
         wanted = frozenset(masks)
@@ -181,64 +213,71 @@ class Tables:
                 self._stacks.popitem(last=False)
             return stack
 
-    def _stacked(self, masks: Sequence[Mask]) -> Stack:
+    def _stacked(self, masks: Sequence[Mask]) -> MaskStack:
         values = {}
+        put = self._placement.put
         for level in range(self.trie.levels):
-            # One mask is used where it lies.
+            # A single mask is used where it lies.
             parts = [mask.node_ok[level].view(np.bool_) for mask in masks]
             flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            values[f"node_ok_{level}"] = self._at.put(flat.reshape(len(masks), -1) if level == 0 else flat)
-            if level in self._by_rows:
-                tables = [self.trie.rows(level, self._sizes[level], part) for part in parts]
-                values[f"row_ok_{level}"] = self._at.put(np.concatenate(tables))
+            values[level_input(names.NODE_OK, level)] = put(flat.reshape(len(masks), -1) if level == 0 else flat)
+            if level in self.traits.by_rows:
+                tables = [self.trie.rows(level, self.traits.code_sizes[level], part) for part in parts]
+                values[level_input(names.ROW_OK, level)] = put(np.concatenate(tables))
         if self.dense_rows:
-            values["item_ok"] = self._at.put(np.stack([mask.item_ok for mask in masks]))
-        return Stack(values, {mask: row for row, mask in enumerate(masks)})
+            values[names.ITEM_OK] = put(np.stack([mask.item_ok for mask in masks]))
+        return MaskStack(values, {mask: row for row, mask in enumerate(masks)})
 
-    def _make_shape(self, width: int, rows: int, by_rows: frozenset[int], dense: int) -> Shape:
-        values: dict[str, ort.OrtValue] = {}
-        node_base: dict[str, ort.OrtValue] = {}
-        host, put = self._at.host, self._at.put
-        kept = 1
-        counts = []
-        for level, most in enumerate(self.trie.branching):
-            branching = self._sizes[level] if level in by_rows else most
-            if level > 0:
-                values[f"flat_{level}"] = host(np.array([-1, 1, kept * branching], np.int64))
-                values[f"beam_{level}"] = host(np.array([-1, kept, 1], np.int64))
-                values[f"cube_{level}"] = host(np.array([-1, kept, branching], np.int64))
-                row_base = np.arange(rows, dtype=np.int64).reshape(-1, 1, 1) * (kept * branching)
-                values[f"row_base_{level}"] = put(row_base)
-                place = np.stack([np.arange(kept), np.full(kept, NEVER)]).astype(np.float32)
-                values[f"place_{level}"] = put(place)
-                values[f"n_slots_{level}"] = put(np.array([branching], np.int64))
-                base = np.zeros(rows * kept, np.int64)
-                node_base[f"node_base_{level}"] = put(base if level in by_rows else base[:, None])
-            kept = min(width, kept * branching)
-            counts.append(kept)
-            values[f"keep_{level}"] = host(np.array([kept], np.int64))
+    def _make_shape(self, width: int, rows: int, sampled: bool, dense: int) -> SearchShape:
+        # A path sampler looks no level up by rows.
+        by_rows = frozenset[int]() if sampled and not self.traits.dense_sampled else self.traits.by_rows
+        places = [
+            self.traits.code_sizes[level] if level in by_rows else most
+            for level, most in enumerate(self.trie.branching)
+        ]
         dense = min(dense, self.dense_rows)
-        values["keep_dense"] = host(np.array([dense], np.int64))
-        values["dense_shape"] = host(np.array([-1, 1, dense], np.int64))
-        return Shape(values, node_base, tuple(counts), by_rows)
+        return search_shape(self._placement, places, width=width, rows=rows, by_rows=by_rows, dense=dense)
 
 
-def _item_path(trie: Trie, rows: int) -> Array:
-    """[rows, K] tokens by item; zeros for what is no item of the trie."""
-    path = np.zeros((rows, trie.levels), np.int64)
-    path[trie.leaf_item] = trie.paths()
-    return path
+def _dense_rows(artifact: Artifact, traits: DecoderTraits) -> int:
+    return len(artifact.item_table) if traits.dense else 0
 
 
-def _level_inputs(trie: Trie, level: int) -> dict[str, Array]:
+def _trie_inputs(trie: Trie, placement: Placement, traits: DecoderTraits) -> dict[str, ort.OrtValue]:
+    """The trie in CSR form, and the tables of the levels that have them."""
+    arrays: dict[str, Array] = {names.LEAF_ITEM: trie.leaf_item}
+    for level in range(trie.levels):
+        arrays |= {level_input(name, level): array for name, array in _level_arrays(trie, level).items()}
+    for level in traits.by_rows:
+        nodes = np.arange(trie.n_nodes[level], dtype=np.int64)
+        arrays[level_input(names.ROW_CHILD, level)] = trie.rows(level, traits.code_sizes[level], nodes)
+    for level in levels_with_row_tokens(traits.code_sizes):
+        arrays[level_input(names.ROW_TOKEN, level)] = trie.row_tokens(level)
+    return {name: placement.put(array) for name, array in arrays.items()}
+
+
+def _level_arrays(trie: Trie, level: int) -> dict[str, Array]:
     n_nodes = trie.n_nodes[level]
-    arrays: dict[str, Array] = {f"token_{level}": trie.token[level], f"node_hash_{level}": node_hash(level, n_nodes)}
+    arrays: dict[str, Array] = {names.TOKEN: trie.token[level], names.NODE_HASH: node_hash(level, n_nodes)}
     if level > 0:
         first = trie.first_child[level]
         arrays |= {
-            f"first_{level}": first[:-1, None],
-            f"count_{level}": np.diff(first)[:, None],
-            f"slots_{level}": np.arange(trie.branching[level], dtype=np.int64),
-            f"last_node_{level}": np.array([n_nodes - 1], np.int64),
+            names.FIRST: first[:-1, None],
+            names.COUNT: np.diff(first)[:, None],
+            names.SLOTS: np.arange(trie.branching[level], dtype=np.int64),
+            names.LAST_NODE: np.array([n_nodes - 1], np.int64),
         }
     return arrays
+
+
+def _dense_inputs(artifact: Artifact, placement: Placement, traits: DecoderTraits) -> dict[str, ort.OrtValue]:
+    """What dense candidates need: the tokens of every item, and its noise where sampled lists have candidates too."""
+    if not traits.dense:
+        return {}
+    trie, rows = artifact.trie, _dense_rows(artifact, traits)
+    path = np.zeros((rows, trie.levels), np.int64)  # zeros for rows that are no item of the trie
+    path[trie.leaf_item] = trie.paths()
+    values = {names.ITEM_PATH: placement.put(path)}
+    if traits.dense_sampled:
+        values[names.ITEM_HASH] = placement.put(node_hash(trie.levels, rows))
+    return values

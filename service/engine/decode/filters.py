@@ -1,7 +1,7 @@
-"""What may be recommended, as node masks of the trie: one row a filter, computed from the leaves, kept by filter.
+"""The items that filters allow, as masks over the nodes of the trie.
 
-Values of one field are OR-ed, fields are AND-ed, and stock is AND-ed to all of it, item by item: an AND of two node
-masks would leave dead ends, so every mask is counted from its leaves.
+Values of one field are OR-ed, fields are AND-ed, and stock is AND-ed to the result, item by item. Every mask is counted
+from the leaves: an AND of two node masks would leave dead ends.
 """
 
 from __future__ import annotations
@@ -22,16 +22,21 @@ from service.engine.jobs import EVERYTHING
 
 Filters = Mapping[str, Sequence[str]]
 
-NOTHING = 1  # every filter that no item matches: callers can invent as many of those as they like
+NOTHING = 1  # shared by all filters that no item matches: callers can invent any number of those
 _IDS_MAX = 10_000
 _MASK_BYTES_MAX = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mask:
-    """Allowed leaves under every node of levels 1 … K, the same as bytes for the graph, whether each of the [m]
-    items that wait outside the trie (`service.engine.decode.delta_table`) is allowed, and each [rows] row of the item table: none where
-    no graph asks."""
+    """What one filter allows.
+
+    Attributes:
+        counts: Allowed leaves under every node, for levels 1 … K.
+        node_ok: The same as bytes for the graph: 1 if there are any.
+        waiting: [m] whether each item that waits outside the trie (`service.engine.decode.delta_table`) is allowed.
+        item_ok: [rows] whether each row of the item table is allowed; empty if no graph scores the whole table.
+    """
 
     counts: list[Counts]
     node_ok: list[npt.NDArray[np.uint8]]
@@ -40,49 +45,49 @@ class Mask:
 
     @property
     def nbytes(self) -> int:
+        """Bytes in memory."""
         # The last level's counts are its bytes.
         nodes = sum(a.nbytes for a in self.counts) + sum(a.nbytes for a in self.node_ok[:-1])
         return nodes + self.waiting.nbytes + self.item_ok.nbytes
 
 
-class _Names:
-    """Numbers of filters. They outlive a change of stock or of the catalogue: a request keeps its number."""
+class _FilterIds:
+    """The ids of filters. They outlive a change of stock or catalogue, so that a request keeps its id."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self._numbers: OrderedDict[str, int] = OrderedDict()
+        self._ids: OrderedDict[str, int] = OrderedDict()
         self._filters: dict[int, Filters] = {}
         self._next = itertools.count(NOTHING + 1)
 
-    def number(self, filters: Filters) -> int | None:
+    def get(self, filters: Filters) -> int | None:
         with self.lock:
             key = _key(filters)
-            if key in self._numbers:
-                self._numbers.move_to_end(key)
-            return self._numbers.get(key)
+            if key in self._ids:
+                self._ids.move_to_end(key)
+            return self._ids.get(key)
 
     def add(self, filters: Filters) -> int:
         with self.lock:
             key = _key(filters)
-            if key not in self._numbers:
-                self._numbers[key] = number = next(self._next)
-                self._filters[number] = {name: tuple(values) for name, values in filters.items()}
-            if len(self._numbers) > _IDS_MAX:
-                _, forgotten = self._numbers.popitem(last=False)
+            if key not in self._ids:
+                self._ids[key] = filter_id = next(self._next)
+                self._filters[filter_id] = {name: tuple(values) for name, values in filters.items()}
+            if len(self._ids) > _IDS_MAX:
+                _, forgotten = self._ids.popitem(last=False)
                 del self._filters[forgotten]
-            return self._numbers[key]
+            return self._ids[key]
 
-    def filters(self, number: int) -> Filters:
+    def filters(self, filter_id: int) -> Filters:
         with self.lock:
-            return self._filters[number]
+            return self._filters[filter_id]
 
 
 class FilterTable:
-    """Masks by filter number over one trie and one catalogue. Number 0 allows everything in stock. Safe to call from
-    several threads.
+    """Masks by filter id, over one trie and one catalogue. Safe to call from several threads.
 
-    Masks are kept by bytes, the least recently used go first and are computed again when they are asked for. A mask
-    is never changed: it may be kept, and told apart, by identity.
+    A cache limited by bytes: the least recently used masks are dropped, and computed again when they are needed. A mask
+    is never changed, so callers may keep it and compare it by identity.
     """
 
     def __init__(
@@ -93,14 +98,23 @@ class FilterTable:
         waiting: IntArray | None = None,
         rows: int = 0,
         mask_bytes_max: int = _MASK_BYTES_MAX,
-        names: _Names | None = None,
+        ids: _FilterIds | None = None,
     ) -> None:
-        """`waiting` [m] are the items that are not in the trie yet; `rows` of the item table are masked as well."""
+        """Computes the masks of the two fixed ids.
+
+        Args:
+            trie: The trie of the items.
+            catalogue: The items' fields and stock.
+            waiting: [m] the items that are not in the trie yet.
+            rows: Rows of the item table to mask as well.
+            mask_bytes_max: Size of the cache.
+            ids: The ids given out so far, from the table that this one replaces.
+        """
         self._trie, self._catalogue = trie, catalogue
         self._waiting = np.zeros(0, np.int64) if waiting is None else waiting
         self._in_trie = _in_trie(trie, rows)
         self._mask_bytes_max = mask_bytes_max
-        self._names = names or _Names()
+        self._ids = ids or _FilterIds()
         self._lock = threading.Lock()
         self._masks: OrderedDict[int, Mask] = OrderedDict()
         self._bytes = 0
@@ -108,51 +122,61 @@ class FilterTable:
         self._fixed = {EVERYTHING: self._mask(catalogue.allowed({})), NOTHING: self._mask(nothing)}
 
     def renewed(self, trie: Trie, catalogue: Catalogue, waiting: IntArray | None = None, rows: int = 0) -> FilterTable:
-        """The same numbers over a changed catalogue or stock, with the masks in use computed already. Takes long where
-        there are many: not for the event loop."""
+        """Returns a table with the same ids over a changed catalogue or stock.
+
+        The masks in use are computed at once, which takes long if there are many: do not call it on the event loop.
+        """
         table = FilterTable(
-            trie, catalogue, waiting=waiting, rows=rows, mask_bytes_max=self._mask_bytes_max, names=self._names
+            trie, catalogue, waiting=waiting, rows=rows, mask_bytes_max=self._mask_bytes_max, ids=self._ids
         )
         with self._lock:
             in_use = list(self._masks)
-        for number in in_use:
+        for filter_id in in_use:
             try:
-                table.mask(number)
+                table.mask(filter_id)
             except KeyError:  # forgotten in the meantime
                 continue
         return table
 
     def id(self, filters: Filters) -> int:
-        """The number of a filter; its mask is computed at its first use. Raises ValueError for an unknown field."""
-        number = self._names.number(filters)
-        if number is not None:
-            return number
+        """Returns the id of a filter; a new filter's mask is computed now.
+
+        Raises:
+            ValueError: No item has such a field.
+        """
+        known = self._ids.get(filters)
+        if known is not None:
+            return known
         matching = self._catalogue.matches(filters)
         if matching is None:
             return EVERYTHING
         if not matching.any():
             return NOTHING
-        number = self._names.add(filters)
-        self._keep(number, self._mask(self._catalogue.allowed(filters)))
-        return number
+        filter_id = self._ids.add(filters)
+        self._keep(filter_id, self._mask(self._catalogue.allowed(filters)))
+        return filter_id
 
-    def mask(self, number: int) -> Mask:
-        """Raises KeyError for a number that was never given out, or is long unused."""
-        if number in self._fixed:
-            return self._fixed[number]
-        with self._lock:
-            if number in self._masks:
-                self._masks.move_to_end(number)
-                return self._masks[number]
-        return self._keep(number, self._mask(self._catalogue.allowed(self._names.filters(number))))
+    def mask(self, filter_id: int) -> Mask:
+        """Returns the mask of a filter.
 
-    def _keep(self, number: int, mask: Mask) -> Mask:
-        """The mask that is kept: another thread's, where it was first."""
+        Raises:
+            KeyError: The id was never given out, or has been unused for long.
+        """
+        if filter_id in self._fixed:
+            return self._fixed[filter_id]
         with self._lock:
-            if number not in self._masks:
-                self._masks[number] = mask
+            if filter_id in self._masks:
+                self._masks.move_to_end(filter_id)
+                return self._masks[filter_id]
+        return self._keep(filter_id, self._mask(self._catalogue.allowed(self._ids.filters(filter_id))))
+
+    def _keep(self, filter_id: int, mask: Mask) -> Mask:
+        """Returns the mask in the cache: another thread's, if that was first."""
+        with self._lock:
+            if filter_id not in self._masks:
+                self._masks[filter_id] = mask
                 self._bytes += mask.nbytes
-            kept = self._masks[number]
+            kept = self._masks[filter_id]
             while self._bytes > self._mask_bytes_max and len(self._masks) > 1:
                 _, dropped = self._masks.popitem(last=False)
                 self._bytes -= dropped.nbytes
@@ -170,11 +194,11 @@ class FilterTable:
 
 
 def _in_trie(trie: Trie, rows: int) -> BoolArray:
-    """Which of the first `rows` indices are items with a leaf."""
-    found = np.zeros(rows, np.bool_)
+    """Marks the items with a leaf among the first `rows` indices."""
+    in_trie = np.zeros(rows, np.bool_)
     leaf = trie.item_leaf[:rows]
-    found[: len(leaf)] = leaf >= 0
-    return found
+    in_trie[: len(leaf)] = leaf >= 0
+    return in_trie
 
 
 def _key(filters: Filters) -> str:

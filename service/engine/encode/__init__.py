@@ -1,1 +1,1 @@
-"""Hidden states from events: the streaming encoder, the encoder of whole histories, the explainer."""
+"""From events to hidden states: the streaming encoder, the encoder of whole histories, the explainer."""

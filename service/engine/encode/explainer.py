@@ -1,4 +1,4 @@
-"""Which events of a history carried the attention: the artefact's extra graph, opened when it is first asked."""
+"""How much attention each event of a history carried: the artefact's extra graph, opened when it is first needed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import threading
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from service.artifact import graph_names as names
+from service.artifact.array_types import IntArray
 from service.artifact.artifact import EXPLAINER, Artifact
 from service.artifact.features import EventArrays
 from service.common.errors import ModelError
@@ -16,21 +17,28 @@ from service.engine.onnx_session import GraphSession, Placement, Values
 
 
 class Explainer:
-    """Safe to call from several threads."""
+    """Explains hidden states. Safe to call from several threads."""
 
-    def __init__(self, artifact: Artifact, at: Placement) -> None:
-        self._artifact, self._at = artifact, at
+    def __init__(self, artifact: Artifact, placement: Placement) -> None:
+        self._artifact, self._placement = artifact, placement
         self._lock = threading.Lock()
         self._graph: GraphSession | None = None
 
     @property
-    def there(self) -> bool:
+    def available(self) -> bool:
+        """Whether the artefact has an explainer."""
         return self._artifact.explains
 
     def explain(self, events: EventArrays, values: Values, *, from_start: bool) -> Explanation:
-        """Of a history, oldest first; `values` hold the item table, `from_start` puts the start token before it.
+        """Explains the hidden state of a history.
 
-        Raises ModelError where the artefact has no explainer, or the graph does not run.
+        Args:
+            events: The history, oldest first.
+            values: Inputs on the device, with the item table among them.
+            from_start: Whether the start token goes before the history.
+
+        Raises:
+            ModelError: The artefact has no explainer, or the graph does not run.
         """
         n = len(events)
         if not n:
@@ -38,39 +46,39 @@ class Explainer:
         if from_start:
             events = self._artifact.vocabulary.with_start(events)
         out = self._opened().run(self._feeds(events), (values,))
-        weight = out["weight"][0, : len(events)]
-        if not (np.isfinite(weight).all() and np.isfinite(out["h"]).all()):
+        weight, h = out[names.WEIGHT][0, : len(events)], out[names.HIDDEN]
+        if not (np.isfinite(weight).all() and np.isfinite(h).all()):
             raise ModelError("the explainer's output is not finite")
-        return Explanation(weight[-n:].copy(), float(weight[0]) if from_start else 0.0, out["h"][0].copy())
+        return Explanation(weight[-n:].copy(), float(weight[0]) if from_start else 0.0, h[0].copy())
 
     def _opened(self) -> GraphSession:
         with self._lock:
             if self._graph is None:
-                if not self.there:
+                if not self.available:
                     raise ModelError("this artefact has no explainer; export the model again")
-                self._graph = GraphSession(self._artifact.folder / EXPLAINER, self._at)
+                self._graph = GraphSession(self._artifact.folder / EXPLAINER, self._placement)
             return self._graph
 
     def _feeds(self, events: EventArrays) -> dict[str, Any]:
-        """One row, padded where the device pads."""
+        """One row, padded where the placement pads."""
         n, heads, window = len(events), self._artifact.network["heads"], self._artifact.network["window"]
-        size = self._at.rows(n)
+        size = self._placement.rows(n)
 
-        def row(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        def row(values: IntArray) -> IntArray:
             return np.pad(values, (0, size - n))[None]
 
         slot = np.arange(size)
         distance = slot[:, None] - slot
         previous = np.concatenate([events.time_ms[:1], events.time_ms[:-1]])
         return {
-            "item": row(events.item),
-            "type": row(events.type),
-            "time_ms": row(events.time_ms),
-            "previous_ms": row(previous),
-            "last_row": np.array([n - 1]),
-            "last": (slot == n - 1).astype(np.float32).reshape(1, 1, -1),
-            "near": ((distance >= 0) & (distance <= window))[None],
-            "slot": slot.reshape(1, 1, -1),
-            "scores": self._at.host(np.array([-1, heads, size, size], np.int64)),
-            "folded": self._at.host(np.array([-1, heads * size, size], np.int64)),
+            names.ITEM: row(events.item),
+            names.TYPE: row(events.type),
+            names.TIME_MS: row(events.time_ms),
+            names.PREVIOUS_MS: row(previous),
+            names.LAST_ROW: np.array([n - 1]),
+            names.LAST: (slot == n - 1).astype(np.float32).reshape(1, 1, -1),
+            names.NEAR: ((distance >= 0) & (distance <= window))[None],
+            names.SLOT: slot.reshape(1, 1, -1),
+            names.SCORES: self._placement.host(np.array([-1, heads, size, size], np.int64)),
+            names.FOLDED: self._placement.host(np.array([-1, heads * size, size], np.int64)),
         }

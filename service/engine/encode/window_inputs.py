@@ -1,38 +1,49 @@
-"""What the encoder graph reads that follows from numbers of events alone: slots, windows, shapes."""
+"""The encoder's inputs that follow from numbers of events alone: slots, windows, shapes."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from service.artifact import graph_names as names
 from service.artifact.array_types import Array, IntArray
 from service.engine.encoder_state import StateShape
 from service.engine.onnx_session import Placement, Values
 
 
 class Windows:
-    """Inputs of `export.graphs.encoder` for states of one shape. Safe to use from several threads."""
+    """Makes these inputs of `graph_interface.encoder` for states of one shape. Safe for several threads."""
 
-    def __init__(self, shape: StateShape, heads: int, at: Placement) -> None:
-        self._shape, self._heads, self._at = shape, heads, at
-        self._fixed: dict[int, Values] = {}  # a run has few events, so there are few of them
+    def __init__(self, shape: StateShape, heads: int, placement: Placement) -> None:
+        self._shape, self._heads, self._placement = shape, heads, placement
+        self._fixed: dict[int, Values] = {}  # by number of events; a run has few, so there are few entries
 
     def fixed(self, events: int) -> Values:
-        """What depends on the number of new events only. Two threads may make it twice: it is the same."""
+        """Returns the inputs that depend on the number of new events alone."""
         values = self._fixed.get(events)
-        if values is None:
-            w, at = self._shape.window, self._at
+        if values is None:  # two threads may both make them: they are equal
+            w, placement = self._shape.window, self._placement
             slot = np.arange(w + events)
             distance = slot[w:, None] - slot
             values = self._fixed[events] = {
-                "near": at.put(((distance >= 0) & (distance <= w))[None]),
-                "slot": at.put(slot.reshape(1, 1, -1)),
-                "scores": at.host(np.array([-1, self._heads, events, w + events], np.int64)),
-                "folded": at.host(np.array([-1, self._heads * events, w + events], np.int64)),
+                names.NEAR: placement.put(((distance >= 0) & (distance <= w))[None]),
+                names.SLOT: placement.put(slot.reshape(1, 1, -1)),
+                names.SCORES: placement.host(np.array([-1, self._heads, events, w + events], np.int64)),
+                names.FOLDED: placement.host(np.array([-1, self._heads * events, w + events], np.int64)),
             }
         return values
 
     def feeds(self, past_ms: IntArray, n_valid: IntArray, time_ms: IntArray, n_new: IntArray) -> dict[str, Array]:
-        """Where each row's past begins, what came before its events, and what of all slots is its next window."""
+        """Returns the inputs that depend on the rows.
+
+        Args:
+            past_ms: [B, w] times of each state's events, right-aligned.
+            n_valid: [B] number of each state's events.
+            time_ms: [B, T] times of the new events, right-padded.
+            n_new: [B] number of new events.
+
+        Returns:
+            First valid slot, times of the previous events, and the slots of the next window.
+        """
         s = self._shape
         rows, events = time_ms.shape
         previous = np.empty_like(time_ms)
@@ -41,9 +52,9 @@ class Windows:
         kept = n_new[:, None] + np.arange(s.window)
         matrices = np.arange(rows * s.layers * 2).reshape(rows, s.layers, 2, 1) * (s.window + events)
         return {
-            "first_slot": (s.window - n_valid).reshape(-1, 1, 1),
-            "previous_ms": previous,
-            "kept_slot": kept,
-            "kept_row": matrices + kept[:, None, None],
-            "last_row": np.arange(rows) * events + n_new - 1,
+            names.FIRST_SLOT: (s.window - n_valid).reshape(-1, 1, 1),
+            names.PREVIOUS_MS: previous,
+            names.KEPT_SLOT: kept,
+            names.KEPT_ROW: matrices + kept[:, None, None],
+            names.LAST_ROW: np.arange(rows) * events + n_new - 1,
         }

@@ -123,7 +123,7 @@ def other(request: pytest.FixtureRequest, artifact: Path, monkeypatch: pytest.Mo
     if request.param == "padded, on buffers":
         monkeypatch.setattr(Placement, "choose", on_buffers)
     engine = Engine.open(artifact, device="cpu", threads=1, pad=True)
-    assert (engine.at.pad, engine.at.capture) == (True, "buffers" in request.param)
+    assert (engine.placement.pad, engine.placement.capture) == (True, "buffers" in request.param)
     return with_filters(engine)
 
 
@@ -158,7 +158,7 @@ class Runs:
     def __init__(self) -> None:
         self.seen: set[tuple[str, int]] = set()
 
-    def ran(self, stage: Stage, rows: int, seconds: float) -> None:
+    def ran(self, stage: Stage, rows: int, seconds: float) -> None:  # noqa: ARG002
         self.seen.add((stage, rows))
 
 

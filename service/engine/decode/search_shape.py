@@ -1,0 +1,71 @@
+"""The inputs of a decoder run that follow from the width of the beam and the size of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+
+from service.artifact import graph_names as names
+from service.artifact.graph_names import NEVER, level_input
+from service.engine.onnx_session import Placement, Values
+
+
+@dataclass(frozen=True, slots=True)
+class SearchShape:
+    """The shape of one beam search.
+
+    Attributes:
+        values: Inputs on the device.
+        node_base: The inputs `NODE_BASE` of a batch whose rows all have the first mask of the stack: zeros.
+        kept: [K] number of nodes kept after each level.
+        by_rows: The levels at which a child's place is its token.
+    """
+
+    values: Values
+    node_base: Values
+    kept: tuple[int, ...]
+    by_rows: frozenset[int]
+
+
+def search_shape(
+    placement: Placement, places: Sequence[int], *, width: int, rows: int, by_rows: frozenset[int], dense: int
+) -> SearchShape:
+    """Returns the shape of a search.
+
+    Args:
+        placement: Where the inputs go.
+        places: [K] places that a node's children have at each level: most children, or the number of tokens by rows.
+        width: Width of the beam.
+        rows: Rows of the batch, padding included.
+        by_rows: The levels that the graph looks up by rows.
+        dense: Number of dense candidates, 0 if the graph has none.
+    """
+    values: dict[str, ort.OrtValue] = {}
+    node_base: dict[str, ort.OrtValue] = {}
+    host, put = placement.host, placement.put
+    kept = 1
+    counts = []
+    for level, n_places in enumerate(places):
+        if level > 0:
+            row_base = np.arange(rows, dtype=np.int64).reshape(-1, 1, 1) * (kept * n_places)
+            place = np.stack([np.arange(kept), np.full(kept, NEVER)]).astype(np.float32)
+            inputs = {
+                names.FLAT: host(np.array([-1, 1, kept * n_places], np.int64)),
+                names.BEAM: host(np.array([-1, kept, 1], np.int64)),
+                names.CUBE: host(np.array([-1, kept, n_places], np.int64)),
+                names.ROW_BASE: put(row_base),
+                names.PLACE: put(place),
+                names.N_SLOTS: put(np.array([n_places], np.int64)),
+            }
+            values |= {level_input(name, level): value for name, value in inputs.items()}
+            base = np.zeros(rows * kept, np.int64)
+            node_base[level_input(names.NODE_BASE, level)] = put(base if level in by_rows else base[:, None])
+        kept = min(width, kept * n_places)
+        counts.append(kept)
+        values[level_input(names.KEEP, level)] = host(np.array([kept], np.int64))
+    values[names.KEEP_DENSE] = host(np.array([dense], np.int64))
+    values[names.DENSE_SHAPE] = host(np.array([-1, 1, dense], np.int64))
+    return SearchShape(values, node_base, tuple(counts), by_rows)
