@@ -39,8 +39,8 @@ from model.evaluation.evaluate import DEPTH, Histories, Ranker, evaluate
 from model.evaluation.rankers import engine_ranker
 from model.texts.sentence_vectors import item_text_vectors
 from model.training.config import TrainConfig
-from model.training.run_folder import Run
-from model.training.trainer import CHECKPOINT, Trainer
+from model.training.run_folder import CHECKPOINT, Run
+from model.training.trainer import Trainer
 from service.artifact.array_types import Float64Array, IntArray
 from service.common.atomic_files import write_aside
 from service.engine.decoding import Decoding

@@ -32,8 +32,8 @@ from model.data.split import Split
 from model.evaluation.evaluate import Ranker, evaluate, item_cf_ranker
 from model.evaluation.rankers import engine_ranker, network_ranker
 from model.training.config import TrainConfig
-from model.training.run_folder import Run
-from model.training.trainer import CHECKPOINT, Trainer
+from model.training.run_folder import CHECKPOINT, Run
+from model.training.trainer import Trainer
 from service.artifact.features import Vocabulary
 from service.common.atomic_files import write_aside
 from service.engine.decoding import Decoding

@@ -35,8 +35,8 @@ from model.network.config import NetworkConfig
 from model.network.encoders.registry import encoder_class
 from model.training.config import TrainConfig
 from model.training.defaults import resolve_defaults
-from model.training.run_folder import Run, split_of
-from model.training.trainer import CHECKPOINT, Trainer
+from model.training.run_folder import CHECKPOINT, Run, split_of
+from model.training.trainer import Trainer
 from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays
 from service.engine.decoding import Decoding

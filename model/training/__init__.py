@@ -3,11 +3,12 @@
 In the order in which a training uses them (`trainer.py` is the story):
 
     config.py, defaults.py  the settings, and those that follow from the data
-    run_folder.py           what is written, and how it is read again
-    conditions.py           user features, scenes, control codes and gaps of training positions
-    fit_tokenizer.py        item ids → token paths
+    fitted_parts.py         what is fitted before the network: conditions.py, fit_tokenizer.py
     batches.py, masking.py  sequences → chunks → batches, with masked events for encoders that need them
-    losses.py               the joint loss
-    validation.py           NDCG by which epochs are chosen
+    batch_loss.py           from a batch to its loss; losses.py has the joint loss
+    optimiser.py            AdamW, learning rate, moving average
+    validation.py           NDCG@10, by which the best epoch is chosen
+    checkpoint.py           progress and checkpoints of a run
+    run_folder.py           the files of a run, and how they are read again
     reference.py            writes docs/training.md
 """

@@ -51,8 +51,8 @@ network:
 ```
 
 An unknown setting, a value of the wrong type or a number out of bounds ends the command with exit code 2, before the
-data is read. `RUN/config.json` keeps the settings of a run, with those that followed from the data; `--resume` continues with
-them. What a training reads of a data set is in [data.md](data.md#what-a-training-reads).
+data is read. `RUN/config.json` keeps the settings of a run, with those that followed from the data; `--resume` goes on
+with them. What a training reads of a data set is in [data.md](data.md#what-a-training-reads).
 """
 _NETWORK = """\
 ## Network

@@ -37,6 +37,9 @@ from service.artifact.features import ContextVocabulary
 
 FORMAT = 2
 
+CHECKPOINT = "checkpoint.safetensors"
+BEST = "best.safetensors"
+
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Writes tensors with JSON metadata. The file is renamed into place, so a reader never sees half of it.
@@ -63,7 +66,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             meta = json.loads(file.metadata()["meta"])
     except Exception as error:
-        raise RunError(f"{path} cannot be read ({error}); train again without --resume") from error
+        raise RunError(
+            f"{path.name} cannot be read: {error}", where=str(path), fix="train again without --resume"
+        ) from error
     return tensors, meta
 
 
@@ -127,12 +132,14 @@ class Run:
         Raises:
             RunError: The weights are missing, damaged or of another network.
         """
-        tensors, _ = load_tensors(self.folder / "best.safetensors")
+        tensors, _ = load_tensors(self.folder / BEST)
         try:
             model = GPT4Rec(self.network, torch.from_numpy(self.tokenizer.codes))
             model.load_state_dict(tensors, strict=True)
         except (RuntimeError, ValueError) as error:
-            raise RunError(f"{self.folder}: the weights belong to another network ({error}); train again") from error
+            raise RunError(
+                f"the weights belong to another network: {error}", where=str(self.folder), fix="train again"
+            ) from error
         return model.eval()
 
     def data_path(self, path: Path | None = None) -> Path:

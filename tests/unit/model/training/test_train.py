@@ -21,10 +21,11 @@ from model.errors import RunError
 from model.evaluation.baselines import fit_baselines
 from model.evaluation.evaluate import Histories, evaluate, popularity_ranker
 from model.evaluation.rankers import network_ranker
+from model.training.checkpoint import Progress
 from model.training.conditions import Conditions, fit_context, item_controls
 from model.training.config import TrainConfig
-from model.training.run_folder import Run, load_tensors
-from model.training.trainer import BEST, CHECKPOINT, Progress, Tick, Trainer
+from model.training.run_folder import BEST, CHECKPOINT, Run, load_tensors
+from model.training.trainer import Tick, Trainer
 from model.training.validation import validation_ndcg
 from service.artifact.features import GAP_UNKNOWN, ContextVocabulary
 from tests.support.data_builders import tiny_dataset
@@ -197,7 +198,7 @@ def test_resume_refuses_another_configuration_other_data_and_a_damaged_run(
 def test_a_folder_with_a_run_is_not_trained_over_and_one_without_is_not_resumed(
     unbroken: tuple[Path, TrainConfig], dataset: Dataset, tmp_path: Path
 ) -> None:
-    with pytest.raises(RunError, match="already holds a run; add --resume"):
+    with pytest.raises(RunError, match=r"already holds a run(?s:.*)add --resume"):
         Trainer(dataset, Path("data"), *unbroken)
     with pytest.raises(RunError, match="no finished epoch to resume"):
         Trainer(dataset, Path("data"), tmp_path / "new", config(), resume=True)
@@ -205,7 +206,7 @@ def test_a_folder_with_a_run_is_not_trained_over_and_one_without_is_not_resumed(
 
 def test_a_log_that_leaves_nobody_to_validate_on_is_refused(tmp_path: Path) -> None:
     short = tiny_dataset(users=20, min_events=2, max_events=2)
-    with pytest.raises(RunError, match=r"nobody is held out .* three events or more"):
+    with pytest.raises(RunError, match=r"no user is held out(?s:.*)three events or more"):
         Trainer(short, Path("data"), tmp_path / "run", config())
     assert not (tmp_path / "run").exists()
 
@@ -227,7 +228,7 @@ def test_training_stops_when_validation_no_longer_improves(dataset: Dataset, tmp
 
 
 def test_a_diverging_loss_ends_the_run_and_says_what_to_lower(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"loss is not finite in epoch 1, batch .* lower learning_rate"):
+    with pytest.raises(RunError, match=r"loss is not finite\n.*epoch 1, batch(?s:.*)lower learning_rate"):
         train(tmp_path, dataset, config(learning_rate=1e30, warmup_steps=0))
 
 

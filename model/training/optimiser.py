@@ -1,0 +1,44 @@
+"""The optimiser, its learning rate and the moving average of the weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from model.training.config import TrainConfig
+
+# Linear decay never takes the learning rate below this share of its peak.
+LEAST_RATE = 0.02
+
+
+def build_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """Returns AdamW with weight decay on matrices only, not on norms, biases and decay rates."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def learning_rate(config: TrainConfig, step: int, done: float) -> float:
+    """Returns the learning rate of a step: linear warm-up, then linear decay if the configuration asks for it.
+
+    Args:
+        config: Peak rate, warm-up and decay.
+        step: Number of the step, from 1.
+        done: Share of the training that is over.
+    """
+    left = 1.0 if config.decay == "none" else max(LEAST_RATE, 1.0 - done)
+    return config.learning_rate * min(1.0, step / max(config.warmup_steps, 1)) * left
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, ema: float, step: int) -> None:
+    """Moves the averaged weights towards those of the model.
+
+    Early on the average follows closely, so that it does not carry the initial weights along.
+    """
+    keep = min(ema, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
