@@ -23,7 +23,7 @@ from service.engine.onnx_session import Placement, Values
 from service.engine.run_groups import run_groups
 
 # (sampled, feeds, values that stay, shape, rows) → outputs by name
-Run = Callable[[bool, Mapping[str, Any], Sequence[Values], Hashable, int], dict[str, Array]]
+RunDecoder = Callable[[bool, Mapping[str, Any], Sequence[Values], Hashable, int], dict[str, Array]]
 
 # Numbers of exclusions that runs are padded to where shapes are padded: one number for all levels.
 CLOSED_BUCKETS = (16, 256, 1024)
@@ -36,7 +36,7 @@ class Decoder:
         tables: The catalogue on the device; may be replaced between runs.
     """
 
-    def __init__(self, tables: Tables, placement: Placement, run: Run) -> None:
+    def __init__(self, tables: Tables, placement: Placement, run: RunDecoder) -> None:
         """`run` makes one run of the decoder, or of the sampler."""
         self.tables = tables
         self._placement, self._run = placement, run

@@ -20,7 +20,7 @@ from service.engine.onnx_session import Placement, Values
 from service.engine.run_groups import run_groups
 
 # (feeds, values that stay between runs, shape, rows) → outputs by name
-Run = Callable[[Mapping[str, Any], Values, Hashable, int], dict[str, npt.NDArray[Any]]]
+RunEncoder = Callable[[Mapping[str, Any], Values, Hashable, int], dict[str, npt.NDArray[Any]]]
 
 CHUNK = 64  # longer runs of events are encoded in pieces, so that the cost stays linear
 
@@ -28,7 +28,7 @@ CHUNK = 64  # longer runs of events are encoded in pieces, so that the cost stay
 class Encoder:
     """Brings encoder states up to date, event by event. Safe to call from several threads."""
 
-    def __init__(self, artifact: Artifact, placement: Placement, run: Run) -> None:
+    def __init__(self, artifact: Artifact, placement: Placement, run: RunEncoder) -> None:
         """`run` makes one run of the encoder graph."""
         n = artifact.network
         self.shape = StateShape(n["layers"], n["window"], n["d_head"], n["d_model"], n["state_dtype"])

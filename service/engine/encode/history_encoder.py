@@ -11,7 +11,7 @@ from service.artifact.array_types import Array
 from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
 from service.common.errors import ModelError
-from service.engine.encode.encoder import Run
+from service.engine.encode.encoder import RunEncoder
 from service.engine.encode.padded_events import padded_events
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.jobs import EncodeJob
@@ -25,7 +25,7 @@ class HistoryEncoder:
     Its states hold a hidden state and nothing else, so that no event can be added to them.
     """
 
-    def __init__(self, artifact: Artifact, placement: Placement, run: Run, *, masked: bool) -> None:
+    def __init__(self, artifact: Artifact, placement: Placement, run: RunEncoder, *, masked: bool) -> None:
         """Prepares the inputs.
 
         Args:
