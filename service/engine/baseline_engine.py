@@ -15,9 +15,10 @@ import numpy as np
 
 from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
+from service.artifact.item_filters import Filters
 from service.artifact.repeat_purchase import Repeat
 from service.common.errors import ArtifactError, ModelError
-from service.engine.decode.filters import Filters, FilterTable
+from service.engine.decode.filters import FilterTable
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.fallback import Constraints, Fallback, RecommendationList
 from service.engine.interface import RunObserver, Stage

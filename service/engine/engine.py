@@ -18,10 +18,10 @@ from service.artifact import graph_names as names
 from service.artifact.array_types import Array
 from service.artifact.artifact import Artifact, ArtifactFileError
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
+from service.artifact.item_filters import Filters
 from service.common.errors import ArtifactError
 from service.engine.decode.decoder import CLOSED_BUCKETS, Decoder
 from service.engine.decode.device_tables import DecoderTraits, Tables
-from service.engine.decode.filters import Filters
 from service.engine.decoding import WIDTH_BUCKETS, Decoding, Strategy
 from service.engine.encode.encoder import CHUNK, Encoder
 from service.engine.encode.explainer import Explainer

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +16,9 @@ import numpy.typing as npt
 
 from service.artifact.array_types import BoolArray, IntArray
 from service.artifact.catalogue import Catalogue
+from service.artifact.item_filters import Filters, filter_key
 from service.artifact.trie import Counts, Trie
 from service.engine.jobs import EVERYTHING
-
-Filters = Mapping[str, Sequence[str]]
 
 NOTHING = 1  # shared by all filters that no item matches: callers can invent any number of those
 _IDS_MAX = 10_000
@@ -56,20 +54,20 @@ class _FilterIds:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self._ids: OrderedDict[str, int] = OrderedDict()
+        self._ids: OrderedDict[bytes, int] = OrderedDict()
         self._filters: dict[int, Filters] = {}
         self._next = itertools.count(NOTHING + 1)
 
     def get(self, filters: Filters) -> int | None:
         with self.lock:
-            key = _key(filters)
+            key = filter_key(filters)
             if key in self._ids:
                 self._ids.move_to_end(key)
             return self._ids.get(key)
 
     def add(self, filters: Filters) -> int:
         with self.lock:
-            key = _key(filters)
+            key = filter_key(filters)
             if key not in self._ids:
                 self._ids[key] = filter_id = next(self._next)
                 self._filters[filter_id] = {name: tuple(values) for name, values in filters.items()}
@@ -199,7 +197,3 @@ def _in_trie(trie: Trie, rows: int) -> BoolArray:
     leaf = trie.item_leaf[:rows]
     in_trie[: len(leaf)] = leaf >= 0
     return in_trie
-
-
-def _key(filters: Filters) -> str:
-    return repr(sorted((name, sorted(set(values))) for name, values in filters.items()))
