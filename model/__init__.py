@@ -1,4 +1,16 @@
-"""Data, tokenizers, network, training and evaluation: what happens before an artefact exists. Torch lives here."""
+"""From an event log to a trained network: what happens before an artefact exists. Torch lives here.
+
+In the order of a training:
+
+    data/        event logs → data sets → splits
+    texts/       item texts → sentence vectors
+    tokenizers/  items → token paths
+    network/     the network and its encoders
+    training/    data set → run folder; training/trainer.py is the loop
+    evaluation/  how good the lists are, beside baselines
+    reference/   slow, obvious versions of the fast paths, for tests and the parity gate
+    cli/         the commands `gpt4rec data`, `train` and `evaluate`
+"""
 
 import os
 

@@ -56,8 +56,8 @@ def setting(
 
 def setting_of(declared: Field[Any]) -> Setting | None:
     """Returns the `Setting` of a dataclass field; None where it was not declared with `setting`."""
-    found: Setting | None = declared.metadata.get("setting")
-    return found
+    described: Setting | None = declared.metadata.get("setting")
+    return described
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class NetworkConfig:
     d_model: int = setting(
         128,
         "Width of item embeddings, hidden states and queries.",
-        "More for large catalogues with many events; cost and artefact grow with it. Prefer another `size`.",
+        "More for large catalogues with many events, best with another `size`. Cost and artefact grow with it.",
         least=1,
     )
     layers: int = setting(
@@ -82,7 +82,7 @@ class NetworkConfig:
         "More for long histories. Each layer adds keys and values to the state in Redis.",
         least=1,
     )
-    heads: int = setting(4, "Query heads of the attention.", "Rarely; encoders that are recurrent ignore it.", least=1)
+    heads: int = setting(4, "Query heads of the attention.", "Rarely. Recurrent encoders ignore it.", least=1)
     d_head: int = setting(
         32,
         "Width of an attention head; even, for rotary positions.",
@@ -100,8 +100,8 @@ class NetworkConfig:
     )
     window: int = setting(
         50,
-        "Events that attention looks back over, in each layer. The streaming encoder sees `layers` windows; the others "
-        "see one.",
+        "How many events attention looks back over in each layer. `gpt4rec` and its variants see as many windows as "
+        "they have layers, the other encoders see one.",
         "More for histories whose older events still matter. State size and encode time grow with it, and `max_length` "
         "must exceed it.",
         least=1,
@@ -121,7 +121,7 @@ class NetworkConfig:
     encoder: str = "gpt4rec"
     type_scale: bool = setting(
         False,
-        "Learn, for each event type, how much the item of an event weighs in the input.",
+        "Whether to learn, for each event type, how much the item of an event weighs in the input.",
         "`true` for logs with several event types, such as views beside purchases.",
     )
     n_fields: int = 0  # slots of user features; they come first

@@ -39,7 +39,7 @@ class TrainConfig:
     )
     encoder: str = setting(
         "gpt4rec",
-        "What turns a history into a hidden state.",
+        "The part of the network that turns a history into a hidden state.",
         "To compare. Only `gpt4rec` carries its state from event to event; the others encode a history anew for each "
         "list.",
         choices=tuple(ENCODERS),
@@ -52,12 +52,12 @@ class TrainConfig:
     split: Literal["leave_one_out", "time"] = setting(
         "leave_one_out",
         "What is held out: the last two events of each user, or the last two tenths of the events by time.",
-        "`time` to measure as a service meets its users. It needs times.",
+        "`time` to measure what a service would have served at one moment. It needs timestamps.",
     )
     tokenizer: Literal["atomic", "hierarchical", "semantic"] = setting(
         "semantic",
-        "How an item becomes a path of tokens: its own token; its categories; or codes of who is used near whom and of "
-        "content.",
+        "How an item becomes a path of tokens. `atomic`: a token of its own. `hierarchical`: its categories. "
+        "`semantic`: codes from co-occurrence in histories and from content.",
         "`atomic` for a few thousand items at most, `hierarchical` where categories describe the items well.",
     )
     code_levels: int = setting(
@@ -68,11 +68,11 @@ class TrainConfig:
         most=8,
     )
     code_size: int = setting(
-        0, "Codes of a level of the semantic tokenizer; 0: by rule.", "Rarely.", least=0, most=65_536
+        0, "Codes in each level of the semantic tokenizer; 0: by rule.", "Rarely.", least=0, most=65_536
     )
     content_weight: float = setting(
         0.5,
-        "Weight of categories, brands, attributes and texts in the codes, against who is used near whom.",
+        "Weight of content (categories, brands, attributes, texts) against co-occurrence in the semantic codes.",
         "More where items have few events, 0 where their descriptions are poor.",
         least=0,
     )
@@ -80,11 +80,11 @@ class TrainConfig:
         "none",
         "Use of item texts. `codes`: they place the codes. `items`: they also stand in for the embeddings of items "
         "that training rarely saw.",
-        "`items` where items that come new have texts; it needs the sentence encoder (`make texts`).",
+        "`items` if new items come with texts. It needs the sentence encoder (`make texts`).",
     )
     item_init: Literal["collaborative", "random"] = setting(
         "collaborative",
-        "What item embeddings start from: vectors of who is used near whom, or random ones.",
+        "What item embeddings start from: co-occurrence vectors, or random ones.",
         "`random` to compare.",
     )
     max_length: int = setting(
@@ -96,7 +96,7 @@ class TrainConfig:
     batch_tokens: int = setting(
         1024,
         "Positions of a batch, padding included.",
-        "More on a GPU, together with `learning_rate`; less for small logs, which then take more steps an epoch.",
+        "More on a GPU, together with `learning_rate`. Less for small logs, to take more steps in an epoch.",
         least=1,
     )
     learning_rate: float = setting(
@@ -110,7 +110,7 @@ class TrainConfig:
     )
     decay: Literal["linear", "none"] = setting(
         "linear",
-        "The learning rate's way down: linear over `max_epochs` or `--max-minutes`, whichever ends first, or none.",
+        "How the learning rate falls: linearly, over `max_epochs` or `--max-minutes`, whichever ends first, or not.",
         "`none` to train on with `--resume` for longer than planned.",
     )
     clip_norm: float = setting(
@@ -121,7 +121,7 @@ class TrainConfig:
     )
     ema: float = setting(
         0.98,
-        "Moving average of the weights, which is what is validated and exported: the share that a step keeps.",
+        "Share of the averaged weights that each step keeps. The average is validated and exported.",
         "More for small batches, 0 for the last weights as they are.",
         least=0,
         most=1,
@@ -151,7 +151,7 @@ class TrainConfig:
     item_dropout: float = setting(
         0.02,
         "Share of input items that training replaces by the unknown item.",
-        "More if many items of a history are new when it is served.",
+        "More if histories contain many items that are newer than the model.",
         least=0,
         most=1,
     )

@@ -100,8 +100,10 @@ def _default(name: str, declared: Field[Any]) -> str:
         return "–"
     value = str(declared.default).lower() if isinstance(declared.default, bool) else declared.default
     by_size = " (*size*)" if name.removeprefix("network.") in SIZES["small"] and name.startswith("network.") else ""
-    rule = f"; {RULES[name]}" if name in RULES else ""
-    return f"`{value}`{by_size}{rule}"
+    if name not in RULES:
+        return f"`{value}`{by_size}"
+    is_open = declared.default in (-1, 0)  # stands for the rule, and for no value of its own
+    return f"`{value}`{by_size}{':' if is_open else ';'} {RULES[name]}"
 
 
 def _bounds(setting: Setting) -> str:

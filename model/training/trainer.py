@@ -236,8 +236,8 @@ def _split(config: TrainConfig, dataset: Dataset) -> Split:
         raise RunError(
             "no user is held out for validation",
             where=f"split {config.split} of {dataset.name}",
-            fix="import a longer log: leave_one_out needs users with three events or more, time needs users with events "
-            "after the boundary",
+            fix="import a longer log: leave_one_out needs users with three events or more, time needs users with "
+            "events after the boundary",
         )
     return split
 
