@@ -1,1 +1,1 @@
-"""Event logs as tables: importing, checks, times, splits."""
+"""Data sets: importing event logs (`importing`, `readers`), checking them, storing them (`dataset`), splitting them."""

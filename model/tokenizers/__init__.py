@@ -1,1 +1,1 @@
-"""Items as paths of tokens: atomic, hierarchical, semantic."""
+"""Tokenizers, which turn items into paths of tokens: atomic, hierarchical, semantic."""

@@ -1,4 +1,4 @@
-"""The item itself is its token."""
+"""The atomic tokenizer: every item is a token of its own."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from model.tokenizers.tokenizer import Tokenizer
 
 
 class AtomicTokenizer(Tokenizer):
-    """One token an item. Spare tokens are kept for items that arrive after training."""
+    """One token for each item, with spare tokens for items that arrive after the training."""
 
     kind = "atomic"
 
     @classmethod
     def fit(cls, n_items: int, *, spare: int = 0) -> AtomicTokenizer:
+        """Numbers the items in index order and adds `spare` free tokens."""
         return cls(np.arange(n_items, dtype=np.int64)[:, None], [n_items + spare])
 
     def prefix(self, content: ItemContent) -> list[list[int]]:  # noqa: ARG002
+        """Returns no candidates: the only level is the last one."""
         return []

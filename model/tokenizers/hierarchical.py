@@ -1,4 +1,4 @@
-"""Category path, brand, product: tokens that people can read."""
+"""The hierarchical tokenizer: category path, brand, product, with levels that people can read."""
 
 from __future__ import annotations
 
@@ -13,23 +13,34 @@ from service.artifact.array_types import IntArray
 
 
 class HierarchicalTokenizer(Tokenizer):
-    """Category path → brand → product. Token 0 of a level stands for a missing or unseen name."""
+    """Tokens for the category path, then the brand, then the product. Token 0 stands for a missing or unseen name.
+
+    Args:
+        codes: [items, levels] paths of the catalogue.
+        code_sizes: [levels] number of tokens of each level.
+        names: For each level that has names, name → token: `depth` category levels, then the brand if items have one.
+        depth: Number of category levels.
+    """
 
     kind = "hierarchical"
 
     def __init__(
         self, codes: IntArray, code_sizes: Sequence[int], names: Sequence[Mapping[str, int]], depth: int
     ) -> None:
-        """`names[l]` numbers the names of level l: `depth` category levels, then the brand if there is one."""
         super().__init__(codes, code_sizes)
         self.names = [dict(level) for level in names]
         self.depth = depth
 
     @classmethod
     def fit(cls, contents: Sequence[ItemContent], *, max_depth: int = 3) -> HierarchicalTokenizer:
-        """Names are numbered in sorted order, level by level."""
+        """Numbers the names of each level in sorted order.
+
+        Args:
+            contents: [items] contents in index order.
+            max_depth: The most category levels.
+        """
         depth = min(max_depth, max((len(c.category) for c in contents), default=0))
-        columns = [[_at(c.category, level) for c in contents] for level in range(depth)]
+        columns = [[_name_at(c.category, level) for c in contents] for level in range(depth)]
         if any(c.brand is not None for c in contents):
             columns.append([c.brand for c in contents])
         names = [
@@ -43,7 +54,8 @@ class HierarchicalTokenizer(Tokenizer):
         return cls(np.concatenate([prefix, last], axis=1), sizes, names, depth)
 
     def prefix(self, content: ItemContent) -> list[list[int]]:
-        given = [_at(content.category, level) for level in range(self.depth)]
+        """Returns the token of each category level and of the brand; 0 for an unknown name."""
+        given = [_name_at(content.category, level) for level in range(self.depth)]
         given += [content.brand] * (len(self.names) - self.depth)
         known = [[level.get(name or "", 0)] for level, name in zip(self.names, given, strict=True)]
         return known + self.free_levels(len(known))
@@ -52,5 +64,5 @@ class HierarchicalTokenizer(Tokenizer):
         return {"names": self.names, "depth": self.depth}
 
 
-def _at(path: tuple[str, ...], level: int) -> str | None:
+def _name_at(path: tuple[str, ...], level: int) -> str | None:
     return path[level] if level < len(path) else None

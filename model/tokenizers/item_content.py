@@ -1,4 +1,4 @@
-"""What is known of an item besides who used it."""
+"""Item content: what is known of an item apart from its events."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ from model.data.dataset import Dataset
 
 @dataclass(frozen=True, slots=True)
 class ItemContent:
-    """What is known of an item besides who used it. Order within `category` is the path's, top level first."""
+    """What is known of an item apart from its events.
+
+    Attributes:
+        category: Category path, top level first.
+        brand: Brand, if known.
+        attributes: Unordered attributes.
+        text: Sentence vector of the item's text; empty if texts are not used or the item has none.
+    """
 
     category: tuple[str, ...] = ()
     brand: str | None = None
     attributes: tuple[str, ...] = ()
-    text: tuple[float, ...] = ()  # the sentence vector of its text, where texts are used
+    text: tuple[float, ...] = ()
 
     def features(self) -> list[str]:
-        """Names of the item's content features; a deeper category carries the path that leads to it."""
+        """Returns the sorted names of the content features; each category level counts alone and as its path."""
         path = ["/".join(self.category[: depth + 1]) for depth in range(len(self.category))]
         names = {f"category:{name}" for name in (*self.category, *path)}
         names |= {f"attribute:{name}" for name in self.attributes}
@@ -32,8 +39,18 @@ class ItemContent:
 def contents_of(
     dataset: Dataset, item_ids: list[str], texts: npt.NDArray[np.float32] | None = None
 ) -> list[ItemContent]:
-    """Content of every item of the catalogue, in index order. Tags have no order, so they count as attributes. `texts`
-    [items, dim] are sentence vectors, zero for an item without a text."""
+    """Returns the content of every item of the catalogue.
+
+    Tags have no order: the first one is the category, and all of them count as attributes.
+
+    Args:
+        dataset: The data set with the item table.
+        item_ids: [items] the catalogue in index order.
+        texts: [items, dim] sentence vectors, zero for an item without a text.
+
+    Returns:
+        [items] contents in index order.
+    """
     rows = {row["item_id"]: row for row in dataset.items.iter_rows(named=True)}
     path = dataset.category_kind == "path"
     contents = []

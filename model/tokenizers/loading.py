@@ -1,4 +1,4 @@
-"""Reads a saved tokenizer of any kind."""
+"""Loads a saved tokenizer of any kind. A new kind of tokenizer is added here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from model.tokenizers.tokenizer import Tokenizer
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Read what `save` wrote. Raises ValueError for a kind this version does not know."""
+    """Loads a tokenizer that `Tokenizer.save` wrote.
+
+    Args:
+        folder: The folder with `tokenizer.json` and `tokenizer.npz`.
+
+    Raises:
+        ValueError: The kind is unknown to this version, or the paths are inconsistent.
+        OSError: A file is missing.
+    """
     from model.tokenizers.semantic import SemanticTokenizer
 
     meta = json.loads((folder / "tokenizer.json").read_text("utf-8"))
@@ -27,5 +35,5 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             return HierarchicalTokenizer(codes, sizes, meta["names"], meta["depth"])
         case "semantic":
             return SemanticTokenizer.from_parts(codes, sizes, meta, arrays)
-        case other:
-            raise ValueError(f"unknown tokenizer kind {other!r}: this file is from another version")
+        case kind:
+            raise ValueError(f"unknown tokenizer kind {kind!r}: another version of the program wrote {folder}")

@@ -1,8 +1,8 @@
-"""Item tokenizers: every item is a path of K tokens, and every path is one item.
+"""The interface of item tokenizers: every item is a path of K tokens, and no two items share a path.
 
-Three kinds behind one interface: `atomic` (the item itself, K = 1), `hierarchical` (category path → brand → product)
-and `semantic` (residual k-means over item vectors, `model/tokenizers/semantic.py`). A fitted tokenizer is data: it is saved as
-JSON and arrays beside the weights, since codes fitted anew between training and serving would silently scramble
+There are three kinds: `atomic` (the item itself, K = 1), `hierarchical` (category path → brand → product) and
+`semantic` (residual k-means over item vectors, `model/tokenizers/semantic.py`). A fitted tokenizer is saved as JSON and
+arrays beside the weights, because codes that were fitted again between training and serving would silently scramble
 every ranking.
 """
 
@@ -24,7 +24,15 @@ MAX_BRANCHING = 256
 
 
 def unique_last_tokens(prefix: IntArray, size: int = MAX_BRANCHING) -> IntArray:
-    """Tokens that make rows of `prefix` [N, P] unique: [N, 1], or [N, 2] and more where a group outgrows `size`."""
+    """Returns last tokens that make paths unique.
+
+    Args:
+        prefix: [items, levels] tokens that items may share.
+        size: Number of tokens of a level.
+
+    Returns:
+        [items, 1] tokens, or more columns if more than `size` items share a prefix.
+    """
     _, group = np.unique(prefix, axis=0, return_inverse=True)
     group = group.reshape(-1)
     order = np.argsort(group, kind="stable")
@@ -40,9 +48,14 @@ def unique_last_tokens(prefix: IntArray, size: int = MAX_BRANCHING) -> IntArray:
 
 
 class Tokenizer(ABC):
-    """A fitted tokenizer. `codes` [N, K] int64 are the paths of the catalogue in index order.
+    """A fitted tokenizer. Paths are unique, and stay unique as `encode_new` adds to them.
 
-    Guarantee: rows of `codes` are unique, and stay unique as `encode_new` adds to them.
+    Args:
+        codes: [items, K] int64, paths of the catalogue in index order.
+        code_sizes: [K] number of tokens of each level.
+
+    Raises:
+        ValueError: Two items share a path, or a token is outside its level.
     """
 
     kind: ClassVar[str]
@@ -58,20 +71,28 @@ class Tokenizer(ABC):
 
     @property
     def levels(self) -> int:
+        """K, the number of tokens of a path."""
         return len(self.code_sizes)
 
     @abstractmethod
     def prefix(self, content: ItemContent) -> list[list[int]]:
-        """For every level but the last, the candidate tokens of an unseen item, best first."""
+        """Returns candidate tokens of an unseen item, best first, for every level but the last."""
 
     def free_levels(self, first: int) -> list[list[int]]:
-        """Every token of the levels from `first` to the last but one: digits of a long uniqueness token."""
+        """Returns all tokens of the levels from `first` to the last but one, the digits of a long uniqueness token."""
         return [list(range(size)) for size in self.code_sizes[first:-1]]
 
     def encode_new(self, content: ItemContent) -> tuple[int, ...]:
-        """A free path for an unseen item, without refitting; it is taken afterwards.
+        """Takes a free path for an unseen item, without fitting the codes again.
 
-        Raises ValueError when every path the network knows is in use near the item's content.
+        Args:
+            content: What is known of the item; similar items get nearby paths.
+
+        Returns:
+            The path, K tokens, which no later call returns.
+
+        Raises:
+            ValueError: No path is free near the item's content.
         """
         for prefix in _combinations(self.prefix(content)):
             for last in range(self.code_sizes[-1]):
@@ -82,7 +103,7 @@ class Tokenizer(ABC):
         raise ValueError("no free token path is left near this item's content; refit the tokenizer and train again")
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` and `tokenizer.npz` into `folder`."""
+        """Writes `tokenizer.json` and `tokenizer.npz` into a folder."""
         meta = {"kind": self.kind, "code_sizes": self.code_sizes, **self._meta()}
         (folder / "tokenizer.json").write_text(json.dumps(meta, ensure_ascii=False, indent=1), "utf-8")
         np.savez(folder / "tokenizer.npz", allow_pickle=False, codes=self.codes, **self._arrays())
@@ -95,7 +116,7 @@ class Tokenizer(ABC):
 
 
 def _combinations(levels: list[list[int]]) -> list[tuple[int, ...]]:
-    """Prefixes in the order of their last choice first, so that the nearest cell's siblings are tried early."""
+    """All prefixes; the last level varies first, so that siblings of the nearest cell are tried early."""
     paths: list[tuple[int, ...]] = [()]
     for choices in levels:
         paths = [(*path, choice) for path in paths for choice in choices]
