@@ -24,6 +24,7 @@ def export_command(
 ) -> None:
     """Write a trained model's ONNX graphs, catalogue and fallback, and check them against the model."""
     from rich.console import Console
+    from rich.markup import escape
 
     if dtype not in ("float32", "float16", "int8"):
         raise typer.BadParameter(f"{dtype!r}: choose float32, float16 or int8", param_hint="--dtype")
@@ -32,7 +33,7 @@ def export_command(
         from export.from_baseline import NAMES, export_baseline
         from export.from_run import ExportError, export_run
     except ModuleNotFoundError as error:
-        console.print(f"[red]export needs the training packages[/]: pip install 'gpt4rec[train,cpu]' ({error.name})")
+        console.print(f"[red]export needs the training packages[/]: pip install 'gpt4rec\\[train,cpu]' ({error.name})")
         raise typer.Exit(1) from error
     if (run is None) == (baseline is None) or (baseline is not None and (data is None or baseline not in NAMES)):
         raise typer.BadParameter(f"give --run, or --data and --baseline with one of {', '.join(NAMES)}")
@@ -43,7 +44,7 @@ def export_command(
             else:
                 folder, report = export_baseline(baseline, data, out, say=status.update), {"parity": None}  # type: ignore[arg-type]
     except ExportError as error:
-        console.print(f"[red]export failed[/]: {error}", highlight=False)
+        console.print(f"[red]export failed[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     if as_json:
         typer.echo(json.dumps({"artifact": str(folder), **report}))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
@@ -92,12 +93,12 @@ def _failures(console: Console) -> Iterator[None]:
         from service.artifact.artifact import ArtifactFileError
         from service.common.errors import ServiceError
     except ModuleNotFoundError as error:
-        console.print(f"[red]the training packages are missing[/]: pip install 'gpt4rec[train,cpu]' ({error.name})")
+        console.print(f"[red]the training packages are missing[/]: pip install 'gpt4rec\\[train,cpu]' ({error.name})")
         raise typer.Exit(1) from error
     try:
         yield
     except (ConfigError, DataError, RunError, ArtifactFileError, ServiceError) as error:
-        console.print(f"[red]failed[/]: {error}", highlight=False)
+        console.print(f"[red]failed[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
 
 

@@ -12,8 +12,8 @@ from model.data.dataset import Dataset, Sequences
 from model.network.config import NetworkConfig
 from model.network.gpt4rec import GPT4Rec
 from model.texts.sentence_vectors import DIM, item_text_vectors
-from model.tokenizers.loading import load_tokenizer
 from model.tokenizers.item_vectors import collaborative_vectors
+from model.tokenizers.loading import load_tokenizer
 from model.tokenizers.tokenizer import Tokenizer
 from model.training.conditions import Conditions, fit_context, item_controls
 from model.training.config import TrainConfig
