@@ -8,6 +8,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from service.artifact.array_types import FloatArray, IntArray
+
 STATE_DTYPES: tuple[np.dtype[np.generic], ...] = tuple(np.dtype(n) for n in ("float16", "float32", "int8"))
 
 
@@ -44,13 +46,13 @@ class EncoderState:
     """
 
     kv: npt.NDArray[np.generic]
-    scale: npt.NDArray[np.float32]
-    time_ms: npt.NDArray[np.int64]
+    scale: FloatArray
+    time_ms: IntArray
     n_valid: int
-    h: npt.NDArray[np.float32]
+    h: FloatArray
 
     @classmethod
-    def of_hidden(cls, h: npt.NDArray[np.float32]) -> Self:
+    def of_hidden(cls, h: FloatArray) -> Self:
         """Makes the state of a model that encodes whole histories: no keys and values."""
         nothing = np.zeros((0, 2, 0, 0), np.float16)
         return cls(nothing, np.zeros(0, np.float32), np.zeros(0, np.int64), 0, h)
