@@ -1,1 +1,1 @@
-"""What runs the service somewhere: images, manifests, Prometheus, Grafana, and the demo."""
+"""Everything to run the service: images, manifests, Prometheus, Grafana, and the demo."""

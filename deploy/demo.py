@@ -1,7 +1,7 @@
 """`gpt4rec demo`: data → train → compare → export → serve → recommend, on MovieLens-100K.
 
-Each step is kept under a key of what went into it (data, configuration, code), so a second run starts where the first
-one ended and an edit to the model trains again.
+The results of each step are kept under a key of its inputs (data, configuration, code). So a second run continues where
+the first one ended, and after a change to the code the model is trained again.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class DemoError(RuntimeError):
-    """A step failed; the message says which and why."""
+    """A step failed; the message names the step and the reason."""
 
 
 @app.command(name="demo")
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="Exit after the recommendations are shown.")] = False,
-    home: Annotated[Path, typer.Option(help="Where data, runs and artefacts are kept.")] = Path(".demo"),
-    port: Annotated[int, typer.Option(help="Port of the service; 0 takes a free one.")] = 0,
-    minutes: Annotated[float, typer.Option(min=0.05, help="Longest time to train.")] = TRAIN_MINUTES,
+    once: Annotated[bool, typer.Option("--once", help="Exit after showing the recommendations.")] = False,
+    home: Annotated[Path, typer.Option(help="Folder for data, runs and artefacts.")] = Path(".demo"),
+    port: Annotated[int, typer.Option(help="Port of the service; 0 picks a free one.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0.05, help="Limit for the training, in minutes.")] = TRAIN_MINUTES,
     seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
 ) -> None:
-    """Train GPT4Rec on MovieLens-100K, serve it, and show what it recommends."""
+    """Train GPT4Rec on MovieLens-100K, serve it, and show its recommendations."""
     console = Console()
     started = time.monotonic()
     try:
@@ -60,13 +60,13 @@ def demo(
             show(console, service, home)
             took = time.monotonic() - started
             console.print(f"\nready after {took:.0f} s\n\n[bold]open {service.url}/playground[/]", highlight=False)
-            console.print(f"  click things, and watch the list follow\n\n{service.urls()}", highlight=False)
+            console.print(f"  click on items and watch the list change\n\n{service.urls()}", highlight=False)
             if not once:
-                console.print("serving until Ctrl-C …")
+                console.print("\nserving; press Ctrl-C to stop")
                 with contextlib.suppress(KeyboardInterrupt):
                     service.process.wait()
     except KeyboardInterrupt:
-        console.print("interrupted; run it again to continue")
+        console.print("interrupted; run the demo again to continue")
         raise typer.Exit(1) from None
     except (DemoError, httpx.HTTPError) as error:
         console.print(f"[red]demo failed[/]: {error}", highlight=False)
@@ -77,44 +77,44 @@ def demo(
 
 
 def prepare(console: Console, home: Path, minutes: float, seed: int) -> Path:
-    """The artefact of the demo's model, made where it is not there yet."""
+    """Returns the folder of the demo's artefact, after training and exporting the model if necessary."""
     data = home / "data" / "ml-100k"
     if not (data / "meta.json").exists():
-        step(console, 1, "data: MovieLens-100K")
+        step(console, 1, "data: downloading MovieLens-100K")
         run("data", "movielens-100k", "--out", str(data))
     else:
-        step(console, 1, "data: MovieLens-100K is here")
+        step(console, 1, "data: MovieLens-100K is here already")
     key = content_key(data, minutes, seed)
     folder, artifacts = home / "runs" / key, home / "artifacts" / key
     report = artifacts / "evaluation.json"
     if not report.exists():
         train(console, data, folder, minutes, seed)
-        step(console, 3, "export: ONNX graphs, fallback, parity gate")
+        step(console, 3, "export: writing the ONNX graphs and the fallback, and checking them against the model")
         run("export", "--run", str(folder), "--out", str(artifacts))
-        step(console, 4, "evaluation of the exported graphs on the test part")
+        step(console, 4, "evaluation: comparing the exported model with the baselines on the test users")
         aside = artifacts / ".evaluation.json"
         run("evaluate", "--artifact", str(artifacts), "--data", str(data), "--json", str(aside), quiet=True)
         aside.replace(report)
     else:
-        step(console, 2, f"model: trained before ({key})")
+        step(console, 2, f"model: trained before (run {key})")
     console.print(comparison(json.loads(report.read_text("utf-8"))))
     return artifacts
 
 
 def train(console: Console, data: Path, folder: Path, minutes: float, seed: int) -> None:
-    """Train, or continue a training that was interrupted."""
+    """Trains the model, or continues a training that was interrupted."""
     if (folder / "metrics.json").exists():
         return
     step(console, 2, f"training: at most {minutes:g} minutes")
     resume = ["--resume"] if (folder / "checkpoint.safetensors").exists() else []
     if not resume:
-        shutil.rmtree(folder, ignore_errors=True)  # nothing finished in it
+        shutil.rmtree(folder, ignore_errors=True)  # it holds no checkpoint
     chosen = [] if resume else ["--seed", str(seed)]
     run("train", "--data", str(data), "--out", str(folder), "--max-minutes", str(minutes), *chosen, *resume)
 
 
 def content_key(data: Path, minutes: float, seed: int) -> str:
-    """Names what the model depends on: the data's fingerprint, the time to train, the seed, and the code."""
+    """Returns a key of everything the model depends on: data, limit for the training, seed and code."""
     digest = hashlib.sha256()
     digest.update(json.loads((data / "meta.json").read_text("utf-8"))["fingerprint"].encode())
     digest.update(f"{minutes} {seed}".encode())
@@ -125,21 +125,22 @@ def content_key(data: Path, minutes: float, seed: int) -> str:
 
 
 def step(console: Console, number: int, text: str) -> None:
+    """Announces one of the five steps."""
     console.print(f"[bold]{number}/5[/] {text}", highlight=False)
 
 
 def run(*arguments: str, quiet: bool = False) -> None:
-    """One `gpt4rec` command in its own process. Raises DemoError where it fails."""
+    """Runs a `gpt4rec` command in a process of its own. Raises DemoError if it fails."""
     command = [sys.executable, "-m", "service.cli", *arguments]
     done = subprocess.run(command, check=False, stderr=subprocess.PIPE if quiet else None, text=True)  # noqa: S603
     if done.returncode:
-        said = f":\n{done.stderr}" if quiet else ""
-        raise DemoError(f"`gpt4rec {' '.join(arguments)}` ended with exit code {done.returncode}{said}")
+        output = f":\n{done.stderr}" if quiet else ""
+        raise DemoError(f"`gpt4rec {' '.join(arguments)}` ended with exit code {done.returncode}{output}")
 
 
 def comparison(report: dict[str, Any]) -> Table:
-    """Figures of all systems, and whether the model's lead is more than chance."""
-    table = Table(title=f"test part, {report['users']} users: {report['protocol']}")
+    """Returns the figures of all systems, and whether the model's lead is more than chance."""
+    table = Table(title=f"{report['users']} test users, {report['protocol']}")
     table.add_column("metric")
     for system in report["systems"]:
         table.add_column(system, justify="right")
@@ -160,7 +161,7 @@ def comparison(report: dict[str, Any]) -> Table:
 
 @dataclass
 class Service:
-    """`gpt4rec serve` as a process of its own, with an embedded Valkey, on loopback."""
+    """Runs `gpt4rec serve` in a process of its own on the loopback interface, with an embedded Valkey."""
 
     artifact: Path
     home: Path
@@ -193,7 +194,7 @@ class Service:
                 self.process.kill()
 
     def wait_until_ready(self) -> None:
-        """Raises DemoError with the end of the service's log where it does not come up."""
+        """Waits for /readyz. Raises DemoError with the end of the service's log if the service does not get ready."""
         deadline = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(OSError, ValueError, httpx.HTTPError):
@@ -202,24 +203,26 @@ class Service:
                     return
             time.sleep(0.05)
         tail = self.log.read_text("utf-8", "replace")[-2000:]
-        raise DemoError(f"the service did not become ready; the end of {self.log}:\n{tail}")
+        raise DemoError(f"the service did not get ready; {self.log} ends with:\n{tail}")
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Posts a body and returns the answer's. Raises httpx.HTTPError if the service refuses it."""
         answer = httpx.post(self.url + path, json=body, timeout=5.0).raise_for_status()
         result: dict[str, Any] = answer.json()
         return result
 
     def replace_history(self, user: str, events: list[dict[str, Any]]) -> None:
-        """A second demo starts from the same history instead of adding to it."""
+        """Erases a user and sends the events, so that a second demo does not add to the history of the first."""
         httpx.delete(f"{self.url}/users/{user}", headers=self.operator, timeout=5.0).raise_for_status()
         self.post("/events", {"events": [event | {"user_id": user} for event in events]})
 
     def recommend(self, user: str) -> dict[str, Any]:
+        """Returns the answer of /recommend for a user."""
         return self.post("/recommend", {"user_id": user, "k": SHOWN, "seed": 7, "budget_ms": 1000})
 
     @contextlib.contextmanager
     def fallback_forced(self) -> Iterator[None]:
-        """What an operator does when the model misbehaves; undone at the end."""
+        """Forces the fallback as an operator would if the model misbehaved, and undoes it at the end."""
         self._set_mode("fallback")
         try:
             yield
@@ -235,6 +238,7 @@ class Service:
         ).raise_for_status()
 
     def urls(self) -> str:
+        """Returns the addresses to try while the service runs."""
         return "\n".join(
             [
                 f"  recommend  curl -s {self.url}/recommend -H 'content-type: application/json' "
@@ -242,7 +246,7 @@ class Service:
                 f"  console    {self.url}/ops    token {self.token}",
                 f"  metrics    {self.url}/metrics",
                 f"  API        {self.url}/docs",
-                f"  toggle     GPT4REC_OPS_TOKEN={self.token} .venv/bin/gpt4rec ops fallback set fallback "
+                f"  fallback   GPT4REC_OPS_TOKEN={self.token} .venv/bin/gpt4rec ops fallback set fallback "
                 f"--reason 'trying it' --url {self.url}",
             ]
         )
@@ -252,8 +256,8 @@ class Service:
 
 
 def show(console: Console, service: Service, home: Path) -> None:
-    """One user of each segment answered by the model, and the first of them once more without it."""
-    step(console, 5, f"serving on {service.url}; one user of each segment")
+    """Shows the model's list for one user of each segment, and the fallback's list for the first of them."""
+    step(console, 5, f"serving on {service.url}: the lists of one user of each segment")
     titles, histories = real_histories(home / "data" / "ml-100k")
     policies = yaml.safe_load(DEFAULT_POLICIES.read_text("utf-8"))
     wanted = {segment["name"] for segment in policies["segments"]}
@@ -270,13 +274,15 @@ def show(console: Console, service: Service, home: Path) -> None:
     user, watched = next(iter(seen.values()))
     with service.fallback_forced():
         answer = service.recommend(user)
-    console.print("the fallback forced by an operator, the first user again:")
+    console.print("the first user again, while an operator forces the fallback:")
     console.print(answer_table(answer, watched))
 
 
 def real_histories(data: Path) -> tuple[dict[str, str], list[tuple[str, list[dict[str, Any]]]]]:
-    """Histories of users of the data set, moved in time so that they end an hour ago; some cut short, as those of
-    users who have just come."""
+    """Returns the titles of all items, and histories of some users of the data set.
+
+    Histories are moved in time so that they end an hour ago. One is cut short, like that of a new user.
+    """
     from model.data.dataset import Dataset, sequences
 
     dataset = Dataset.load(data)
@@ -301,12 +307,13 @@ def real_histories(data: Path) -> tuple[dict[str, str], list[tuple[str, list[dic
 
 
 def answer_table(answer: dict[str, Any], history: list[str]) -> Table:
+    """Returns the newest items of a history beside the recommended ones."""
     caption = (
         f"segment {answer['segment']} · {answer['strategy']} · source {answer['source']} "
         f"({answer['reason'] or answer['rung']}) · {answer['latency_ms']:.1f} ms"
     )
     table = Table(title=caption, title_justify="left", title_style="bold")
-    table.add_column(f"history, the last of {len(history)}", min_width=34)
+    table.add_column(f"history, newest first ({len(history)} in all)", min_width=34)
     table.add_column("recommended", min_width=34)
     table.add_column("score", justify="right")
     recent = history[-SHOWN:][::-1]

@@ -1,9 +1,9 @@
-"""Writes the packages of the images, by version and hash: `python -m deploy.locks`.
+"""Locks the packages of the images by version and hash: `python -m deploy.locks`.
 
-One file for each image, `deploy/requirements/{cpu,gpu}.txt`, resolved by uv (extra `dev`) for Linux on x86-64 and the
-Python of that image. `--check` installs a lock as its Dockerfile does, into a clean environment, and starts `gpt4rec
-serve --help` there; a lock for another Python than this one is installed into a folder, and nothing started. The
-size of what was installed is written into `docs/deployment.md`.
+There is one lock for each image, `deploy/requirements/{cpu,gpu}.txt`, resolved by uv (extra `dev`) for Linux on x86-64
+and the Python of that image. `--check` installs a lock into a clean environment as its Dockerfile does, and runs
+`gpt4rec serve --help` there; a lock for a different Python is only installed into a folder. The size of the installed
+tree is written to `docs/deployment.md`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import typer
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOCKS = REPOSITORY / "deploy" / "requirements"
 DOCUMENT = REPOSITORY / "docs" / "deployment.md"
-# The Python of each image.
+# Python version of each image.
 IMAGES = {"cpu": "3.11", "gpu": "3.12"}
 _PLATFORM = "x86_64-manylinux_2_28"
 _INSTALL = ("--no-cache-dir", "--no-deps", "--only-binary=:all:", "--require-hashes")
 
 
 def lock(name: str) -> None:
-    """Resolves the newest packages that pyproject.toml allows. Raises CalledProcessError where there are none."""
+    """Locks the newest packages that pyproject.toml allows. Raises CalledProcessError if they cannot be resolved."""
     command = [
         sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--extra", name, "--generate-hashes",
         "--python-version", IMAGES[name], "--python-platform", _PLATFORM, "--no-header", "--no-annotate",
@@ -37,9 +37,9 @@ def lock(name: str) -> None:
 
 
 def check(name: str) -> int:
-    """Installs a lock in a clean place; the installed tree in bytes.
+    """Installs a lock in a clean place, and returns the size of the installed tree in bytes.
 
-    Raises CalledProcessError where a command fails, or torch got in.
+    Raises CalledProcessError if a command fails, or if a training package was installed.
     """
     own = ".".join(map(str, sys.version_info[:2]))
     with tempfile.TemporaryDirectory(prefix="gpt4rec-image-") as folder:
@@ -49,16 +49,16 @@ def check(name: str) -> int:
 
 
 def state(name: str, size: int) -> None:
-    """Writes the size into the document's line about the image. Raises ValueError where there is none."""
+    """Writes the size to the image's line of the document. Raises ValueError if there is no such line."""
     text = DOCUMENT.read_text(encoding="utf-8")
     changed, count = re.subn(rf"(?m)^(\| {name} \|.*\| )\S+ MiB \|$", rf"\g<1>{round(size / 2**20)} MiB |", text)
     if count != 1:
-        raise ValueError(f"{DOCUMENT} has no line about {name}")
+        raise ValueError(f"{DOCUMENT} has no table line for the image {name}")
     DOCUMENT.write_text(changed, encoding="utf-8")
 
 
 def _environment(name: str, folder: Path) -> Path:
-    """The Dockerfile's commands, one by one."""
+    """Runs the commands of the Dockerfile, and returns the environment."""
     venv, wheels = folder / "venv", folder / "wheels"
     python = str(venv / "bin" / "python")
     _run(sys.executable, "-m", "venv", str(venv))
@@ -73,7 +73,7 @@ def _environment(name: str, folder: Path) -> Path:
 
 
 def _folder(name: str, folder: Path) -> Path:
-    """The packages of another Python, by the same hashes."""
+    """Installs the packages for another Python by the same hashes, and returns the folder."""
     tree = folder / "tree"
     _run(
         sys.executable, "-m", "uv", "pip", "install", "--no-cache", "--no-deps", "--only-binary=:all:",
@@ -88,13 +88,15 @@ def _run(*command: str, cwd: Path | None = None) -> None:
 
 
 def main(
-    only: Annotated[str, typer.Option(help="cpu or gpu; both without.")] = "",
-    try_it: Annotated[bool, typer.Option("--check", help="Install the locks as they are instead.")] = False,
+    only: Annotated[str, typer.Option(help="cpu or gpu; without it, both.")] = "",
+    try_it: Annotated[
+        bool, typer.Option("--check", help="Install the present locks instead of updating them.")
+    ] = False,
 ) -> None:
-    """Writes the locks of the images, or tries them."""
+    """Updates the locks of the images, or checks them."""
     names = [only] if only else list(IMAGES)
     if not set(names) <= set(IMAGES):
-        raise typer.BadParameter("cpu or gpu", param_hint="--only")
+        raise typer.BadParameter("choose cpu or gpu", param_hint="--only")
     for name in names:
         if try_it:
             state(name, check(name))

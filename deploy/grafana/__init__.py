@@ -1,1 +1,1 @@
-"""The dashboard, written by a program from the metrics that exist."""
+"""The Grafana dashboard, generated from the metrics that exist."""

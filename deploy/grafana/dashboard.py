@@ -1,8 +1,8 @@
-"""Writes the dashboard: `python -m deploy.grafana.dashboard > deploy/grafana/dashboards/gpt4rec.json`.
+"""Generates the dashboard: `python -m deploy.grafana.dashboard > deploy/grafana/dashboards/gpt4rec.json`.
 
-Rows of panels from what callers get, by what spends the budgets, to what goes on inside. Every expression takes the
-dashboard's `job` and `instance`; the shares of hours are those that the alerts go by
-(`deploy.prometheus.rules`).
+Its rows of panels lead from the answers that callers get, through the budgets, to the inside of the service. Every
+expression selects by the dashboard's variables `job` and `instance`. The hourly shares are the recorded ones that the
+alerts use (`deploy.prometheus.rules`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _BUDGET_S = Settings.model_fields["deadline_ms"].default / 1000.0
 
 @dataclass(frozen=True, slots=True)
 class Query:
+    """One query of a panel; `heat` asks for the buckets of a heatmap."""
+
     expr: str
     legend: str = ""
     heat: bool = False
@@ -33,7 +35,14 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """`limit` draws a line; `kind` is Grafana's name of the panel."""
+    """One panel.
+
+    Attributes:
+        text: Shown as the panel's description.
+        unit: Grafana's name of the unit.
+        kind: Grafana's name of the panel type.
+        limit: Where to draw a line.
+    """
 
     title: str
     text: str
@@ -68,32 +77,33 @@ _ANSWERS = (
     ),
     Panel(
         "Latency of /recommend",
-        "From the arrival to the last byte, whatever the outcome; the line is the default budget.",
+        "From arrival to the last byte, whatever the outcome; the line is the default budget.",
         tuple(Query(_quantile(share, _DURATION, **_LISTS), f"p{share * 100:g}") for share in (0.5, 0.95, 0.99)),
         "s", limit=_BUDGET_S,
     ),
     Panel(
-        "Lists by source", "Who made them: the model, item-CF or popularity.",
+        "Lists by source", "The scorer that made them: the model, item-CF or popularity.",
         (Query(_rate("recommendations_total", "source"), "{{source}}"),), "reqps", stacked=True,
     ),
     Panel(
-        "Why lists are not the model's best", "The reason of each degraded list.",
+        "Degraded lists by reason", "Why a list is not the model's best.",
         (Query(_rate("recommendations_total", "reason"), "{{reason}}"),), "reqps", stacked=True,
     ),
     Panel(
-        "p99 of /recommend by source", "A list from below must be in time as well.",
+        "p99 of /recommend by source", "Lists of the fallback must be in time as well.",
         (Query(_quantile(0.99, _DURATION, "le, source", **_LISTS), "{{source}}"),), "s", limit=_BUDGET_S,
     ),
     Panel(
-        "Latency of /recommend, all of it", "Each column is how many took so long.",
+        "Distribution of the latency of /recommend", "Each column shows how many requests took how long.",
         (Query(_rate(f"{_DURATION}_bucket", "le", **_LISTS), "{{le}}", heat=True),), "s", kind="heatmap",
     ),
     Panel(
-        "Lists after their deadline", "By rung. The ladder begins no rung that cannot finish: here the process waits.",
+        "Lists that missed their deadline",
+        "By rung. No rung is started that cannot finish in time, so here the process was held up.",
         (Query(f"{_rate('deadline_missed_total', 'rung')} or vector(0)", "{{rung}}"),), "reqps",
     ),
     Panel(
-        "Answers by status", "Of every route; the service degrades instead of answering 5xx.",
+        "Answers by status", "All routes; the service degrades instead of answering 5xx.",
         (Query(_rate(f"{_DURATION}_count", "status"), "{{status}}"),), "reqps", stacked=True,
     ),
 )  # fmt: skip
@@ -104,16 +114,16 @@ def _budgets(settings: BudgetSettings) -> tuple[Panel, ...]:
     shares = [Query(f'{one.share(BURNS[0].long)}{{job=~"$job"}}', one.name) for one in named]
     return (
         Panel(
-            "Burn rate", "How many times too fast each budget burns, by the service's own windows. 1 is allowed.",
+            "Burn rate", "How many times too fast each budget burns, in the service's own windows. 1 is allowed.",
             (Query(_gauge("error_budget_burn_rate", "max", "objective, window"), "{{objective}} {{window}}"),),
             limit=1.0,
         ),
         Panel(
-            f"Bad share over {BURNS[0].long}", "Recorded by the rules; what the page alerts go by.",
+            f"Bad share over {BURNS[0].long}", "Recorded by the rules; the page alerts use it.",
             tuple(shares), "percentunit",
         ),
         Panel(
-            "Model attempts", "How they ended.", (Query(_rate("model_attempts_total", "outcome"), "{{outcome}}"),),
+            "Model attempts", "By outcome.", (Query(_rate("model_attempts_total", "outcome"), "{{outcome}}"),),
             "reqps", stacked=True,
         ),
         Panel(
@@ -128,7 +138,7 @@ def _budgets(settings: BudgetSettings) -> tuple[Panel, ...]:
             (Query(_gauge("model_info", "sum", "version"), "{{version}}"),), stacked=True,
         ),
         Panel(
-            "Changes of the model", "By outcome, in an hour.",
+            "Model changes", "By outcome, per hour.",
             (Query(f"sum by (outcome) (increase(gpt4rec_model_reload_total{{{_CHOSEN}}}[1h])) or vector(0)",
                    "{{outcome}}"),),
         ),
@@ -141,41 +151,41 @@ _INSIDE = (
         (Query(_quantile(0.95, "stage_duration_seconds", "le, stage"), "{{stage}}"),), "s",
     ),
     Panel(
-        "Rows of a graph run", "The mean: how full batches are.",
+        "Rows per graph run", "The mean: how full batches are.",
         (Query(f"{_rate('batch_size_sum', 'graph')} / {_rate('batch_size_count', 'graph')}", "{{graph}}"),),
     ),
     Panel(
-        "Under way", "Requests being answered, and jobs that wait for the engine.",
+        "In flight", "Requests being answered, and jobs that wait for the engine.",
         (Query(_gauge("inflight", "sum"), "in flight"), Query(_gauge("queue_depth", "sum"), "queue")),
     ),
     Panel(
-        "Lag of the event loop", "The worst replica.", (Query(_gauge("event_loop_lag_seconds", "max"), "lag"),), "s"
+        "Event loop lag", "The worst replica.", (Query(_gauge("event_loop_lag_seconds", "max"), "lag"),), "s"
     ),
 )  # fmt: skip
 _REDIS = (
     Panel(
-        "Events", "By outcome; failed ones were refused with 503.",
+        "Events", "By outcome; failed events were refused with 503.",
         (Query(_rate("events_total", "outcome"), "{{outcome}}"),), "reqps", stacked=True,
     ),
     Panel(
-        "Redis commands that failed", "Or took too long.",
+        "Failed Redis commands", "Including those that took too long.",
         (Query(f"{_rate('redis_errors_total', 'operation')} or vector(0)", "{{operation}}"),), "reqps",
     ),
     Panel(
-        "Checks of the keys' rates", "Where keys have rates: what Redis, or the replica alone, said.",
+        "Rate limit checks", "For keys with a rate: the verdict of Redis, or of the replica alone.",
         (Query(f"{_rate('rate_checks_total', 'outcome')} or vector(0)", "{{outcome}}"),), "reqps", stacked=True,
     ),
     Panel(
-        "Histories and states found", "In the process (memory) and in Redis (state).",
+        "History and state cache", "By level and outcome: in the process (memory) and in Redis (state).",
         (Query(_rate("state_cache_total", "level, outcome"), "{{level}} {{outcome}}"),), "reqps", stacked=True,
     ),
 )  # fmt: skip
 
 
 def dashboard(settings: BudgetSettings) -> dict[str, Any]:
-    """The dashboard as Grafana reads it."""
+    """Returns the dashboard as Grafana reads it."""
     rows = (
-        ("What callers get", _ANSWERS), ("Budgets, breaker and mode", _budgets(settings)),
+        ("Answers", _ANSWERS), ("Budgets, breaker and mode", _budgets(settings)),
         ("Inside the service", _INSIDE), ("Events and Redis", _REDIS),
     )  # fmt: skip
     panels: list[dict[str, Any]] = []
@@ -196,6 +206,7 @@ def dashboard(settings: BudgetSettings) -> dict[str, Any]:
 
 
 def text(settings: BudgetSettings) -> str:
+    """Returns the dashboard as JSON."""
     return json.dumps(dashboard(settings), indent=2) + "\n"
 
 

@@ -1,1 +1,1 @@
-"""The alert rules, written by a program from the objectives."""
+"""The alert rules, generated from the objectives."""

@@ -1,12 +1,13 @@
-"""Writes the rules for Prometheus: `python -m deploy.prometheus.rules > deploy/prometheus/rules.yml`.
+"""Generates the rules for Prometheus: `python -m deploy.prometheus.rules > deploy/prometheus/rules.yml`.
 
-For each error budget of the service the SRE workbook's burn-rate alerts (Beyer et al., The Site Reliability Workbook,
-2018, chapter 5): somebody is called where the budget burns 14.4 or 6 times too fast, and a ticket is filed where it
-burns faster than it may, each over a long window and still in a short one. Two things differ from the book. For a loose
-objective 14.4 times the allowed share is more than everything and would never fire, so thresholds end half-way between
-what is allowed and everything. And no alert fires by fewer than ten bad ones: three of them at night call nobody.
+Each error budget of the service gets the burn-rate alerts of the SRE workbook (Beyer et al., The Site Reliability
+Workbook, 2018, chapter 5): a page if the budget burns 14.4 or 6 times too fast, a ticket if it burns faster than
+allowed, each over a long window and still in a short one. Two things differ from the book. With a loose objective, 14.4
+times the allowed share would exceed 100 % and never fire, so thresholds are capped half-way between the allowed share
+and 100 %. And no alert fires on fewer than ten bad events: three failures at night page nobody.
 
-What the service does by itself about a burning budget happens within seconds (`service.guard.error_budgets`); this is for people.
+The service itself reacts to a burning budget within seconds (`service.guard.error_budgets`); these alerts are for
+people.
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ _DEFAULT = BudgetSettings()
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """`bad` and `all` are selectors of counters."""
+    """An objective and its error budget.
+
+    Attributes:
+        allowed: Share of bad events that is allowed.
+        bad: Selector of the counter of bad events.
+        all: Selector of the counter of all events.
+    """
 
     name: str
     allowed: float
@@ -38,20 +45,21 @@ class Objective:
 
     @property
     def alert(self) -> str:
+        """Name of the alert."""
         return f"Gpt4rec{self.name.capitalize()}BudgetBurns"
 
     def share(self, window: str) -> str:
-        """Name of the recorded share of bad ones."""
+        """Returns the name of the recorded share of bad events."""
         return f"job:gpt4rec_{self.name}_bad:ratio_rate{window}"
 
     def volume(self, window: str) -> str:
-        """Name of the recorded number of all."""
+        """Returns the name of the recorded number of all events."""
         return f"job:gpt4rec_{self.name}:increase{window}"
 
 
 @dataclass(frozen=True, slots=True)
 class Burn:
-    """How many times too fast a budget burns, over a long window and still in a short one."""
+    """A burn rate (how many times too fast a budget burns), over a long window and still in a short one."""
 
     factor: float
     long: str
@@ -62,36 +70,40 @@ class Burn:
 BURNS = (Burn(14.4, "1h", "5m", "page"), Burn(6.0, "6h", "30m", "page"), Burn(1.0, "3d", "6h", "ticket"))
 _ATTEMPTS = "gpt4rec_model_attempts_total"
 _ANSWERS = "gpt4rec_recommendations_total"
-# What an operator forced is nobody's budget, neither while it lasts nor in the windows after it.
+# Lists that an operator forced count against no budget, neither while it lasts nor in later windows.
 _CHOSEN = f'{_ANSWERS}{{reason!="forced"}}'
 
 
 def objectives(settings: BudgetSettings) -> list[Objective]:
-    """The three objectives with the allowed shares of the settings."""
+    """Returns the three objectives with the allowed shares of the settings."""
     return [
         Objective(
             "latency", settings.late_share, f'{_ATTEMPTS}{{outcome="late"}}', _ATTEMPTS,
-            "Model attempts come too late",
-            "Lists come from lower rungs in their place. Is the model slower, are there more requests, or is the "
-            "machine busy? See gpt4rec_stage_duration_seconds and gpt4rec_queue_depth.",
+            "Model attempts are late",
+            "Lists come from lower rungs instead. Is the model slower, is there more traffic, or is the machine busy? "
+            "See gpt4rec_stage_duration_seconds and gpt4rec_queue_depth.",
         ),
         Objective(
             "errors", settings.failed_share, f'{_ATTEMPTS}{{outcome="failed"}}', _ATTEMPTS,
             "Model attempts fail",
-            "Lists come from lower rungs in their place. The log names the errors; was a model or a catalogue changed?",
+            "Lists come from lower rungs instead. The log has the errors. Was the model or the catalogue changed?",
         ),
         Objective(
             "served", settings.below_share, f'{_ANSWERS}{{reason!="forced",source!="gpt4rec"}}', _CHOSEN,
             "Too few lists come from the model",
-            "Everyone is answered, with simpler lists. The reason label of gpt4rec_recommendations_total says why.",
+            "Every request is answered, but with simpler lists. The label reason of gpt4rec_recommendations_total "
+            "says why.",
         ),
     ]  # fmt: skip
 
 
 def rules(settings: BudgetSettings, runbook: str = RUNBOOK) -> dict[str, Any]:
-    """The rules file: recorded shares and burn-rate alerts of each objective, and alerts of single parts.
+    """Returns the rules file: recorded shares and burn-rate alerts of each objective, and alerts of single parts.
 
-    `runbook` is where the runbook is read; each alert names its entry there."""
+    Args:
+        settings: The allowed shares.
+        runbook: URL of the runbook; each alert links to its entry there.
+    """
     budgets: list[dict[str, Any]] = [
         {"name": f"gpt4rec_{one.name}_budget", "rules": [*_recordings(one), *(_burn_alert(one, b) for b in BURNS)]}
         for one in objectives(settings)
@@ -103,24 +115,24 @@ def rules(settings: BudgetSettings, runbook: str = RUNBOOK) -> dict[str, Any]:
 
 
 def text(settings: BudgetSettings, runbook: str = RUNBOOK) -> str:
-    """The rules file as YAML."""
+    """Returns the rules file as YAML."""
     shares = f"{settings.late_share:g}, {settings.failed_share:g}, {settings.below_share:g}"
     head = (
-        "# Written by `python -m deploy.prometheus.rules`; do not edit by hand.\n"
-        f"# Allowed shares of late and of failed model attempts, and of answers from below the model: {shares}.\n"
-        "# For a service with others (GPT4REC_LATENCY_BUDGET_SHARE, GPT4REC_ERROR_BUDGET_SHARE,\n"
-        "# GPT4REC_SERVED_BUDGET_SHARE) write them anew, see --help.\n"
+        "# Generated by `python -m deploy.prometheus.rules`; do not edit by hand.\n"
+        f"# Allowed shares of late and of failed model attempts, and of lists from below the model: {shares}.\n"
+        "# If the service has others (GPT4REC_LATENCY_BUDGET_SHARE, GPT4REC_ERROR_BUDGET_SHARE,\n"
+        "# GPT4REC_SERVED_BUDGET_SHARE), generate the rules again; see --help.\n"
     )
     return head + yaml.dump(rules(settings, runbook), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
 def threshold(allowed: float, burn: Burn) -> float:
-    """The bad share at which an alert fires."""
+    """Returns the share of bad events at which an alert fires."""
     return round(breach_share(allowed, burn.factor), 6)
 
 
 def least(share: float) -> int:
-    """How many there must have been for that share of them to be `LEAST_BAD`."""
+    """Returns the number of events of which this share is `LEAST_BAD`."""
     return math.ceil(round(LEAST_BAD / share, 6))
 
 
@@ -163,40 +175,40 @@ def _operation() -> list[dict[str, Any]]:
     return [
         _alert(
             "Gpt4recModeForced", "max by (job, mode) (gpt4rec_fallback_mode{mode!=\"auto\"}) > 0", "1h", "ticket",
-            "The mode {{ $labels.mode }} is forced for an hour",
-            "While it is, nothing adapts to load and faults. `gpt4rec ops fallback get` says who forced it, and why.",
+            "The mode {{ $labels.mode }} has been forced for an hour",
+            "Meanwhile nothing adapts to load and faults. `gpt4rec ops fallback get` shows who forced it, and why.",
         ),
         _alert(
             "Gpt4recReplicasDisagree",
             "count by (job) (count by (job, mode) (gpt4rec_fallback_mode > 0)) > 1", "1m", "page",
-            "Replicas go by different modes",
-            "A change of the mode takes a second at most where Redis is there. Do all replicas reach the same Redis?",
+            "Replicas have different modes",
+            "With Redis a change of the mode reaches all replicas within a second. Do they all reach the same Redis?",
         ),
         _alert(
             "Gpt4recBreakerNotClosed", 'max by (job) (gpt4rec_breaker_state{state!="closed"}) > 0', "15m", "ticket",
-            "The model has not had all of the traffic for a quarter of an hour",
-            "`gpt4rec ops fallback get` says what it fell for, and what share of the traffic it has.",
+            "The breaker has kept traffic from the model for 15 minutes",
+            "`gpt4rec ops fallback get` shows why, and which share of the traffic the model gets.",
         ),
         _alert(
             "Gpt4recRedisFails",
             "sum by (job) (rate(gpt4rec_redis_errors_total[5m])) > 0.2\n"
             f"and sum by (job) (rate(gpt4rec_redis_errors_total[5m])) > 0.05 * {answered}", "2m", "page",
             "Redis does not answer: {{ $value | humanize }} failed commands a second",
-            "Lists are made without histories, and /events refuses what it cannot keep.",
+            "Lists are made without histories, and /events refuses events that it cannot keep.",
         ),
         _alert(
             "Gpt4recEventsRefused",
             'sum by (job) (increase(gpt4rec_events_total{outcome="failed"}[5m])) >= 10', "5m", "page",
             "Events are refused: {{ $value | humanize }} in 5 minutes",
-            "Clients were told 503 and have to send them again. Redis is away, full, or cannot write.",
+            "Clients got 503 and have to send the events again. Redis is unreachable, full, or cannot write.",
         ),
         _alert(
             "Gpt4recDeadlineMissed",
             f"sum by (job) (rate(gpt4rec_deadline_missed_total[5m])) > 0.01 * {answered}\n"
             f"and sum by (job) (increase({_ANSWERS}[5m])) >= {least(0.01)}", "10m", "ticket",
-            "More than 1% of the lists leave after their deadline",
-            "The ladder begins no rung that cannot finish, so the process itself waits: is the machine overloaded? See "
-            "gpt4rec_event_loop_lag_seconds.",
+            "More than 1% of the lists miss their deadline",
+            "No rung is started that cannot finish in time, so the process itself is held up. Is the machine "
+            "overloaded? See gpt4rec_event_loop_lag_seconds.",
         ),
     ]  # fmt: skip
 
@@ -212,7 +224,7 @@ def _alert(name: str, expr: str, lasts: str, severity: str, summary: str, descri
 
 
 class _Dumper(yaml.SafeDumper):
-    """Expressions of several lines as blocks; the lists of rules indented."""
+    """Writes expressions of several lines as blocks, and indents the lists of rules."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
         super().increase_indent(flow, False)
@@ -233,12 +245,12 @@ def main(
     served_share: Annotated[
         float, typer.Option(help="Share of lists that may come from below the model.")
     ] = _DEFAULT.below_share,
-    runbook: Annotated[str, typer.Option(help="Where the runbook is read: its URL.")] = RUNBOOK,
+    runbook: Annotated[str, typer.Option(help="URL of the runbook.")] = RUNBOOK,
 ) -> None:
-    """Prints the rules; the allowed shares should be those of the service."""
+    """Prints the rules. The allowed shares should be those of the service."""
     for name, share in (("latency", latency_share), ("error", error_share), ("served", served_share)):
         if not 0.0 < share <= 1.0:
-            raise typer.BadParameter("a share lies in (0, 1]", param_hint=f"--{name}-share")
+            raise typer.BadParameter("must be above 0 and at most 1", param_hint=f"--{name}-share")
     settings = BudgetSettings(late_share=latency_share, failed_share=error_share, below_share=served_share)
     typer.echo(text(settings, runbook), nl=False)
 

@@ -49,7 +49,7 @@ def test_demo_goes_from_raw_data_to_served_lists_and_reuses_what_is_still_valid(
     second = demo(home)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "trained before" in second.stdout
-    assert "1/5 data: MovieLens-100K is here" in second.stdout
+    assert "1/5 data: MovieLens-100K is here already" in second.stdout
     assert [run.stat().st_mtime_ns for run in runs] == written
 
     third = demo(home, "--seed", "x")
