@@ -8,7 +8,9 @@ tree is written to `docs/deployment.md`.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,8 @@ LOCKS = REPOSITORY / "deploy" / "requirements"
 DOCUMENT = REPOSITORY / "docs" / "deployment.md"
 # Python version of each image.
 IMAGES = {"cpu": "3.11", "gpu": "3.12"}
+# What the Dockerfiles copy to build the wheel.
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "service")
 _PLATFORM = "x86_64-manylinux_2_28"
 _INSTALL = ("--no-cache-dir", "--no-deps", "--only-binary=:all:", "--require-hashes")
 
@@ -59,15 +63,19 @@ def state(name: str, size: int) -> None:
 
 def _environment(name: str, folder: Path) -> Path:
     """Runs the commands of the Dockerfile, and returns the environment."""
-    venv, wheels = folder / "venv", folder / "wheels"
+    venv, wheels, source = folder / "venv", folder / "wheels", folder / "src"
+    source.mkdir()
+    for part in SOURCES:
+        copy = shutil.copytree if (REPOSITORY / part).is_dir() else shutil.copy
+        copy(REPOSITORY / part, source / part)
     python = str(venv / "bin" / "python")
     _run(sys.executable, "-m", "venv", str(venv))
     _run(python, "-m", "pip", "install", *_INSTALL, "-r", str(LOCKS / f"{name}.txt"))
-    _run(python, "-m", "pip", "wheel", "--no-cache-dir", "--no-deps", "--wheel-dir", str(wheels), str(REPOSITORY))
+    _run(python, "-m", "pip", "wheel", "--no-cache-dir", "--no-deps", "--wheel-dir", str(wheels), str(source))
     _run(python, "-m", "pip", "install", "--no-cache-dir", "--no-deps", *map(str, wheels.glob("*.whl")))
     _run(python, "-m", "pip", "uninstall", "--yes", "pip", "setuptools")
     _run(str(venv / "bin" / "gpt4rec"), "serve", "--help", cwd=folder)
-    absent = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ('torch', 'onnx', 'polars'))))"
+    absent = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ('model', 'torch', 'onnx', 'polars'))))"
     _run(python, "-c", absent, cwd=folder)
     return venv
 
@@ -84,7 +92,8 @@ def _folder(name: str, folder: Path) -> Path:
 
 
 def _run(*command: str, cwd: Path | None = None) -> None:
-    subprocess.run(command, check=True, cwd=cwd, stdout=subprocess.DEVNULL)  # noqa: S603 - our own commands
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # a clean one
+    subprocess.run(command, check=True, cwd=cwd, env=environment, stdout=subprocess.DEVNULL)  # noqa: S603 - our own
 
 
 def main(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import metadata
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -51,6 +52,11 @@ def main() -> None:
 def _load(name: str) -> Callable[..., object]:
     for entry in metadata.entry_points(group=GROUP):
         if entry.name == name:
+            if find_spec(entry.module.partition(".")[0]) is None:
+                _fail(
+                    f"this installation holds the service alone, without the command {name}: install the complete "
+                    f"project, pip install 'gpt4rec[{COMMANDS[name][1]}]'"
+                )
             return get_command(entry.load())
     _fail(f"the command {name} is not installed: reinstall gpt4rec")
     raise AssertionError  # not reached

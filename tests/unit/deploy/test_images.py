@@ -1,4 +1,7 @@
-"""The images: linted, in stages, not run by root, installed by hash from locks that fit the project, without torch."""
+"""The images: linted, in stages, not run by root, installed by hash from locks that fit the project, without torch.
+
+They hold service/ alone, so that must work without the other packages.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -14,11 +18,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from deploy import locks
-from service.common.settings import variable_names
+from service.common.settings import DEFAULT_POLICIES, variable_names
 
 ROOT = locks.REPOSITORY
 FILES = {"cpu": ROOT / "deploy" / "Dockerfile", "gpu": ROOT / "deploy" / "Dockerfile.gpu"}
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 _TRAINING = {"torch", "onnx", "onnxscript", "polars", "scipy", "scikit-learn", "implicit"}
 
 
@@ -81,6 +86,57 @@ def test_what_the_build_copies_is_not_ignored(name: str) -> None:
         for source in line.split()[:-1]:
             assert (ROOT / source).exists(), source
             assert source.split("/")[0] not in ignored
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_image_is_built_from_service_alone(name: str) -> None:
+    text = FILES[name].read_text(encoding="utf-8")
+    copied = {source for line in re.findall(r"(?m)^COPY (?!--from)(.+)", text) for source in line.split()[:-1]}
+    assert copied - {"service/policies/default.yaml"} == {f"deploy/requirements/{name}.txt", *locks.SOURCES}
+    assert [source for source in locks.SOURCES if (ROOT / source).is_dir()] == ["service"]
+
+
+def test_every_file_of_the_service_is_in_the_wheel() -> None:
+    """Modules are; any other file has to match the package data of its package."""
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]
+    for file in (ROOT / "service").rglob("*.*"):
+        if file.suffix not in (".py", ".pyc"):
+            package = ".".join(file.relative_to(ROOT).parent.parts)
+            assert any(file.match(pattern) for pattern in patterns.get(package, ())), file
+    assert DEFAULT_POLICIES.is_relative_to(ROOT / "service")
+
+
+def without_other_packages(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Runs code where service/ can be imported and the project's other packages cannot, as in the image."""
+    (folder / "service").symlink_to(ROOT / "service", target_is_directory=True)
+    # Without `site` no .pth file adds the project's folder to the path.
+    path = [str(folder), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path += {path}\n{code}"]
+    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder)
+
+
+def test_every_module_of_the_service_imports_without_the_other_packages(tmp_path: Path) -> None:
+    code = """
+import importlib, pkgutil, service
+for module in pkgutil.walk_packages(service.__path__, "service."):
+    importlib.import_module(module.name)
+assert importlib.util.find_spec("service") and not importlib.util.find_spec("model")
+loaded = {name.partition(".")[0] for name in sys.modules}
+print(sorted(loaded & {"torch", "onnx", "polars", "model", "export", "deploy", "loadtests"}))
+"""
+    done = without_other_packages(tmp_path, code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["data", "train", "evaluate", "export", "demo"])
+def test_a_command_that_the_image_lacks_ends_with_a_sentence(command: str, tmp_path: Path) -> None:
+    code = f"sys.argv = ['gpt4rec', {command!r}]\nfrom service.cli.__main__ import main\nmain()"
+    done = without_other_packages(tmp_path, code)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"gpt4rec: this installation holds the service alone, without the command {command}:")
+    assert "gpt4rec[train]" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_document_states_the_size_of_each_installed_tree() -> None:
