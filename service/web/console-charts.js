@@ -127,8 +127,8 @@ export class Latency extends Chart {
     for (const [name, [entry]] of Object.entries(this.entries)) {
       text(entry.querySelector("b"), row && row[name] !== null ? this.ms(row[name]) : "–");
     }
-    const said = row ? ["p50", "p95", "p99"].map((name) => `${name} ${this.ms ? this.ms(row[`${name}_ms`]) : "–"}`).join(", ") : "no answers";
-    this.svg.setAttribute("aria-label", `Latency of the last five minutes; latest second: ${said}`);
+    const summary = row ? ["p50", "p95", "p99"].map((name) => `${name} ${this.ms ? this.ms(row[`${name}_ms`]) : "–"}`).join(", ") : "no answers";
+    this.svg.setAttribute("aria-label", `Latency of the last five minutes; latest second: ${summary}`);
   }
 }
 
@@ -175,12 +175,12 @@ export class Mix extends Chart {
   }
 
   tell(row) {
-    const said = [];
+    const summary = [];
     for (const [name, { entry }] of this.areas) {
       const value = row ? row[this.kind][name] || 0 : 0;
       text(entry.querySelector("b"), value);
-      said.push(`${name} ${value}`);
+      summary.push(`${name} ${value}`);
     }
-    this.svg.setAttribute("aria-label", `Answers a second by ${this.kind}; latest second: ${said.join(", ") || "none"}`);
+    this.svg.setAttribute("aria-label", `Answers a second by ${this.kind}; latest second: ${summary.join(", ") || "none"}`);
   }
 }

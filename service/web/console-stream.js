@@ -7,7 +7,7 @@ const LONGEST_WAIT_MS = 15000;
 const FINAL = [401, 403, 404];
 
 /**
- * Stays connected until `close()`. Calls `on.status(told)`, `on.link(state, seconds)` with "live", "waiting" (seconds
+ * Stays connected until `close()`. Calls `on.status(snapshot)`, `on.link(state, seconds)` with "live", "waiting" (seconds
  * until the next try) or "connecting", and `on.refused(error)` once, when no further try makes sense.
  */
 export class Stream {

@@ -23,7 +23,7 @@ const seconds = new Map();
 
 let secret = "";
 let stream = null;
-let told = null;
+let snapshot = null;
 let heardAt = 0;
 let kind = "rung";
 let seenVersion = null;
@@ -39,25 +39,25 @@ function enter(token) {
   seconds.clear();
   seenVersion = null;
   stream = new Stream(token, {
-    status: (snapshot) => {
-      if (!told) {
+    status: (arrived) => {
+      if (!snapshot) {
         $("login").hidden = true;
         $("board").hidden = false;
         $("leave").hidden = false;
         $("main").focus({ preventScroll: true });
       }
       heardAt = Date.now();
-      told = snapshot;
+      snapshot = arrived;
       show();
     },
     link: showLink,
-    refused: (error) => leave(error.status === 401 ? (told ? error.message : "This is not an ops token of this service.") : error.message),
+    refused: (error) => leave(error.status === 401 ? (snapshot ? error.message : "This is not an ops token of this service.") : error.message),
   });
 }
 
 function leave(why = "") {
   stream?.close();
-  stream = told = null;
+  stream = snapshot = null;
   secret = "";
   kept.set("");
   confirm.close();
@@ -84,15 +84,15 @@ document.addEventListener("visibilitychange", () => {
 });
 
 function showLink(state, left) {
-  const says = { live: "Live", connecting: told ? "Reconnecting …" : "Connecting …", waiting: `Reconnecting in ${left} s`, none: "Not connected" };
-  $("link").className = `tag ${{ live: "good", waiting: "bad", connecting: told ? "warn" : "" }[state] || ""}`;
+  const says = { live: "Live", connecting: snapshot ? "Reconnecting …" : "Connecting …", waiting: `Reconnecting in ${left} s`, none: "Not connected" };
+  $("link").className = `tag ${{ live: "good", waiting: "bad", connecting: snapshot ? "warn" : "" }[state] || ""}`;
   // A countdown is not read out second by second.
   $("link").setAttribute("aria-live", state === "waiting" ? "off" : "polite");
   text($("link"), says[state]);
   $("link-now").hidden = state !== "waiting";
   $("board").classList.toggle("stale", state === "waiting" || state === "connecting");
-  if (state === "waiting" && told) showVerdict(["bad", "No connection:", `the service does not answer this console. The figures are ${span((Date.now() - heardAt) / 1000)} old.`]);
-  if (state === "waiting" && !told && stream) {
+  if (state === "waiting" && snapshot) showVerdict(["bad", "No connection:", `the service does not answer this console. The figures are ${span((Date.now() - heardAt) / 1000)} old.`]);
+  if (state === "waiting" && !snapshot && stream) {
     $("login-fault").hidden = false;
     text($("login-fault"), "The service does not answer. Retrying.");
   }
@@ -101,23 +101,23 @@ function showLink(state, left) {
 // -- the figures
 
 function show() {
-  for (const row of told.series) seconds.set(row.t, row);
+  for (const row of snapshot.series) seconds.set(row.t, row);
   const latest = Math.max(0, ...seconds.keys());
-  const now = Math.max(latest, Math.floor(Date.parse(told.at) / 1000) - 1);
+  const now = Math.max(latest, Math.floor(Date.parse(snapshot.at) / 1000) - 1);
   for (const t of seconds.keys()) if (t <= now - SECONDS) seconds.delete(t);
   const rows = Array.from({ length: SECONDS }, (_, place) => seconds.get(now - SECONDS + 1 + place) || null);
-  latency.draw(rows, told.budget_ms, ms);
+  latency.draw(rows, snapshot.budget_ms, ms);
   mix.draw(rows, kind, ORDERS[kind]);
-  showVerdict(verdict(told));
+  showVerdict(verdict(snapshot));
   showTiles(rows);
   showSources();
   showBurn();
   showMode();
   showBreaker();
   showParts();
-  text($("model"), told.service.model_version);
-  $("model").parentNode.title = `Model ${told.service.model_version}`;
-  const version = [told.mode.version, told.mode.mode, told.mode.shared, told.redis, told.service.model_version].join();
+  text($("model"), snapshot.service.model_version);
+  $("model").parentNode.title = `Model ${snapshot.service.model_version}`;
+  const version = [snapshot.mode.version, snapshot.mode.mode, snapshot.mode.shared, snapshot.redis, snapshot.service.model_version].join();
   if (version !== seenVersion || Date.now() - reread > REREAD_MS) {
     seenVersion = version;
     rereadRest();
@@ -138,7 +138,7 @@ function figure(name, value, note, level = "") {
 
 function showTiles(rows) {
   const lately = rows.slice(-10).filter(Boolean);
-  const { traffic, queue, budget_ms: budget } = told;
+  const { traffic, queue, budget_ms: budget } = snapshot;
   const all = traffic.latency.all;
   const rate = lately.reduce((sum, row) => sum + row.answers, 0) / 10;
   figure("rate", rate >= 100 ? rate.toFixed(0) : rate.toFixed(1), `${traffic.answers} in the last minute`);
@@ -167,11 +167,11 @@ function fill(body, rows) {
 }
 
 function showSources() {
-  const { latency: by, reason } = told.traffic;
+  const { latency: by, reason } = snapshot.traffic;
   const names = ["all", "gpt4rec", "item_cf", "popular"];
   fill($("sources"), names.map((name) => {
     const one = by[name] || { answers: 0, p50_ms: null, p95_ms: null, p99_ms: null };
-    const hot = (value) => [ms(value), value !== null && value > told.budget_ms ? "hot" : ""];
+    const hot = (value) => [ms(value), value !== null && value > snapshot.budget_ms ? "hot" : ""];
     return [[name], [one.answers], hot(one.p50_ms), hot(one.p95_ms), hot(one.p99_ms)];
   }));
   const reasons = Object.entries(reason).sort((one, other) => other[1] - one[1]).map(([name, count]) => `${name} ${count}`);
@@ -180,14 +180,14 @@ function showSources() {
 
 function showBurn() {
   const says = { latency: "Late", errors: "Failed", served: "Below the model" };
-  fill($("burn"), Object.entries(told.burn_rate).map(([objective, rates]) => [
+  fill($("burn"), Object.entries(snapshot.burn_rate).map(([objective, rates]) => [
     [says[objective] || objective],
     ...["1m", "5m", "1h"].map((window) => [rates[window].toFixed(rates[window] < 10 ? 2 : 0), rates[window] >= 14.4 ? "hot" : rates[window] > 1 ? "warm" : ""]),
   ]));
 }
 
 function showMode() {
-  const { mode } = told;
+  const { mode } = snapshot;
   text($("mode-name"), { auto: "Auto", fallback: "Fallback forced", model: "Model forced" }[mode.mode]);
   $("mode-name").className = mode.mode === "auto" ? "" : "warn-ink";
   showLeft();
@@ -201,14 +201,14 @@ function showMode() {
 }
 
 function showLeft() {
-  const left = told?.mode.expires_in_s;
+  const left = snapshot?.mode.expires_in_s;
   const now = left === null || left === undefined ? null : Math.max(0, left - (Date.now() - heardAt) / 1000);
   text($("mode-left"), now === null ? "" : `${span(now)} left`);
 }
 setInterval(showLeft, 250);
 
 function showBreaker() {
-  const { breaker } = told;
+  const { breaker } = snapshot;
   const level = { closed: "good", half_open: "warn", open: "bad" }[breaker.state];
   $("breaker-state").className = `tag ${level}`;
   text($("breaker-state"), breaker.state.replace("_", " ") + (breaker.cause ? `: ${breaker.cause}` : ""));
@@ -220,9 +220,9 @@ function showBreaker() {
 }
 
 function showParts() {
-  const { service, queue } = told;
+  const { service, queue } = snapshot;
   const facts = [
-    ["Redis", told.redis ? "answers" : "unavailable", told.redis ? "good-ink" : "bad-ink"],
+    ["Redis", snapshot.redis ? "answers" : "unavailable", snapshot.redis ? "good-ink" : "bad-ink"],
     ["Engine", service.engine ? "answers" : "stuck", service.engine ? "good-ink" : "bad-ink"],
     ["Workers", `${service.workers_answering} of ${service.workers}`, service.workers_answering < service.workers ? "bad-ink" : ""],
     ["Event loop lag", ms(queue.loop_lag_ms), queue.loop_lag_ms > 50 ? "warn-ink" : ""],
@@ -299,8 +299,8 @@ function describe(model) {
 
 async function changed(done) {
   if (!done) return;
-  const told = await ask("GET", "/ops/fallback", { secret }).catch(() => null);
-  if (told && !told.shared) text($("mode-shared"), "here only");
+  const snapshot = await ask("GET", "/ops/fallback", { secret }).catch(() => null);
+  if (snapshot && !snapshot.shared) text($("mode-shared"), "here only");
   rereadRest();
 }
 
@@ -330,7 +330,7 @@ for (const button of document.querySelectorAll("[data-mix]")) {
   button.addEventListener("click", () => {
     kind = button.dataset.mix;
     for (const other of document.querySelectorAll("[data-mix]")) other.setAttribute("aria-pressed", String(other === button));
-    if (told) show();
+    if (snapshot) show();
   });
 }
 

@@ -124,11 +124,11 @@ export class Similar {
   }
 
   async show(item, beside) {
-    this.asked?.abort();
-    this.asked = new AbortController();
+    this.request?.abort();
+    this.request = new AbortController();
     let near = this.kept.get(item.item_id);
     try {
-      near = near || (await this.find(item.item_id, this.asked.signal));
+      near = near || (await this.find(item.item_id, this.request.signal));
     } catch {
       return; // the page shows the error elsewhere
     }
@@ -160,7 +160,7 @@ export class Similar {
 
   close(back = false) {
     clearTimeout(this.timer);
-    this.asked?.abort();
+    this.request?.abort();
     if (!this.card.hidden && back) this.opener?.focus({ preventScroll: true });
     this.opener = null;
     this.card.hidden = true;

@@ -23,17 +23,17 @@ export class Search {
 
   later() {
     clearTimeout(this.timer);
-    this.asked?.abort();
+    this.request?.abort();
     this.fresh = false;
     this.timer = setTimeout(() => this.look(), PAUSE_MS);
   }
 
   async look() {
-    this.asked?.abort();
-    this.asked = new AbortController();
+    this.request?.abort();
+    this.request = new AbortController();
     const words = this.input.value;
     try {
-      const items = await this.find(words, this.asked.signal);
+      const items = await this.find(words, this.request.signal);
       if (words === this.input.value && document.activeElement === this.input) this.show(items);
     } catch (error) {
       if (error.name !== "AbortError") this.close();
@@ -69,7 +69,7 @@ export class Search {
     clearTimeout(this.timer);
     this.timer = null;
     this.hurried = false;
-    this.asked?.abort();
+    this.request?.abort();
     this.list.hidden = true;
     this.items = [];
     this.at = -1;

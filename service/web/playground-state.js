@@ -104,21 +104,21 @@ export function decoding(state) {
 
 /** The body of `POST /recommend`. */
 export function body(state, about, now = Date.now()) {
-  const asked = state.history.length ? { events: events(state, now) } : { session_id: NOBODY };
-  asked.k = state.k;
-  asked.seed = state.seed;
-  if (state.segment) asked.segment = state.segment;
-  if (state.strategy) asked.decoding = decoding(state);
-  if (state.categories.length) asked.filter = { category: state.categories };
-  if (state.scene) asked.scene = state.scene;
-  if (Object.keys(state.features).length) asked.features = state.features;
-  if (state.budget !== about.budget_ms) asked.budget_ms = state.budget;
-  return asked;
+  const request = state.history.length ? { events: events(state, now) } : { session_id: NOBODY };
+  request.k = state.k;
+  request.seed = state.seed;
+  if (state.segment) request.segment = state.segment;
+  if (state.strategy) request.decoding = decoding(state);
+  if (state.categories.length) request.filter = { category: state.categories };
+  if (state.scene) request.scene = state.scene;
+  if (Object.keys(state.features).length) request.features = state.features;
+  if (state.budget !== about.budget_ms) request.budget_ms = state.budget;
+  return request;
 }
 
 /** The same request for a shell. The key is a variable, not its value. */
-export function curl(asked, origin, needsKey) {
-  const json = JSON.stringify(asked).replaceAll("'", "'\\''");
+export function curl(request, origin, needsKey) {
+  const json = JSON.stringify(request).replaceAll("'", "'\\''");
   const key = needsKey ? " \\\n  -H \"X-API-Key: $GPT4REC_API_KEY\"" : "";
   return `curl -s ${origin}/recommend \\\n  -H 'Content-Type: application/json'${key} \\\n  -d '${json}'`;
 }

@@ -16,7 +16,7 @@ const at = (id) => document.getElementById(id);
 const key = keeper("api-key");
 const items = new Map();
 let about, state, controls, history, list, search;
-let asked = null;
+let request = null;
 let timer = null;
 
 const secret = () => key.get();
@@ -78,15 +78,15 @@ async function surprise(seed) {
 
 function later() {
   document.body.dataset.asking = "true";
-  asked?.abort();
+  request?.abort();
   clearTimeout(timer);
   timer = setTimeout(refresh, PAUSE_MS);
 }
 
 async function refresh() {
-  asked?.abort();
-  asked = new AbortController();
-  const { signal } = asked;
+  request?.abort();
+  request = new AbortController();
+  const { signal } = request;
   const slow = setTimeout(() => at("next").setAttribute("aria-busy", "true"), 250);
   try {
     const why = explain(signal);
