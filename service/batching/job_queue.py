@@ -153,7 +153,7 @@ class JobQueue(Generic[J, R]):
 
         A run is the first job and as many others of its group as can be done before the deadline of each. A job that
         would be late even alone gives way to the jobs behind it. If there are none it is run after all: only a run
-        shows whether runs still take so long.
+        shows whether runs are still that slow.
 
         Returns:
             The jobs of the run, and the jobs for which it is too late.

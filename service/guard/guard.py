@@ -36,9 +36,9 @@ MODEL_RUNGS: tuple[ModelRung, ...] = ("full", "narrow")
 # Number of latest lags whose median is the present lag of the event loop.
 _LAGS = 5
 # Time kept back for what follows a model run, which waits for the loop, the machine and the network as they are: this
-# quantile of so many latest lags, up to a part of the time left.
+# quantile of this many latest lags, up to a part of the time left.
 _TAIL_SHARE, _TAIL_LAGS, _TAIL_MOST = 0.995, 500, 0.4
-# By how much forecasts were too low lately: this quantile of so many latest attempts, up to a part of the time left.
+# By how much forecasts were too low lately: a quantile over the latest attempts, up to a part of the time left.
 # More than that is not a busy machine but a model that is slow now and then, which is the breaker's to judge.
 _SHORT_SHARE, _SHORT_ATTEMPTS, _SHORT_MOST = 0.95, 60, 0.25
 # Longest time between trials of a slow engine.

@@ -13,7 +13,7 @@ from service.artifact.features import EventArrays
 
 def padded_events(events: Sequence[EventArrays], rows: int, length: int) -> dict[str, IntArray]:
     """Returns items, types and times [rows, length] by input name, with zeros behind the events."""
-    item, type_, time_ms = (np.zeros((rows, length), np.int64) for _ in range(3))
+    item, type_, time_ms = np.zeros((3, rows, length), np.int64)
     for row, e in enumerate(events):
         n = len(e)
         item[row, :n] = e.item
