@@ -1,4 +1,6 @@
-"""Thousands of requests that the OpenAPI document allows, and that it does not: `python -m tests.support.fuzz --cases 10000`.
+"""Sends thousands of requests, those that the OpenAPI document allows and others.
+
+Run it as `python -m tests.support.fuzz --cases 10000`.
 
 schemathesis sends them to a service of its own process with everything on (keys, tokens, playground, hashed ids), one
 after the other and along the links of the document, in rounds of different seeds, by an operator, by a frontend with a

@@ -1,4 +1,6 @@
-"""Pictures of the pages for the documentation: `python -m tests.support.screenshots --artifact DIR [--out docs/screens]`.
+"""Takes the pictures of the pages for the documentation.
+
+Run it as `python -m tests.support.screenshots --artifact DIR [--out docs/screens]`.
 
 A real service answers a little load meanwhile; each page is shown in light, in dark, and on a phone.
 """
