@@ -24,10 +24,11 @@ from model.network.encoders.registry import receptive_field, streams
 from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.tokenizer import Tokenizer
 from service.artifact.arrays import save_arrays
-from service.artifact.artifact import EXPLAINER, Artifact
+from service.artifact.artifact import Artifact
 from service.artifact.catalogue import Catalogue
 from service.artifact.features import ContextVocabulary, Vocabulary
 from service.artifact.item_cf import ItemCF
+from service.artifact.manifest import EXPLAINER
 from service.artifact.popularity import Popularity
 from service.artifact.trie import Trie
 

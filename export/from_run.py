@@ -24,9 +24,10 @@ from model.evaluation.evaluate import evaluate
 from model.evaluation.rankers import engine_ranker
 from model.network.encoders.registry import streams
 from model.training.run_folder import Run
-from service.artifact.artifact import Artifact, ArtifactFileError
+from service.artifact.artifact import Artifact
 from service.artifact.catalogue import Catalogue, CatalogueItem
 from service.artifact.features import EVENT_TYPES, EventArrays
+from service.artifact.manifest import ArtifactFileError
 from service.common.errors import ServiceError
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine

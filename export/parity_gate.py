@@ -134,30 +134,41 @@ def check(
     result = GateResult(dtype, len(probes), hidden_tolerance)
     engine = Engine(artifact, device="cpu")
     reference = ReferenceDecoder(model, blend, dense=bool(artifact.manifest.get("dense_candidates")))
-    vocabulary = artifact.vocabulary
-    everything = range(len(artifact.catalogue))
-    overlaps = []
-    for number, probe in enumerate(probes):
-        hidden = full_encode(model, _seen(model, vocabulary, probe.events))
-        context = vocabulary.context.encode(probe.context)
-        events, whole = _kept(engine, probe.events)
-        h = _streamed(engine, events, from_start=whole).h
-        result.hidden = max(result.hidden, float(np.abs(h - hidden.numpy()).max()))
-        _explain(result, engine, model, probe.events, hidden)
-        source = torch.from_numpy(h) if dtype == "float32" else hidden
-        with torch.no_grad():
-            q = model.query(source, torch.from_numpy(context), torch.tensor(probe.gap_ms))
-        for decoding in STRATEGIES:
-            request = ListRequest(context=context, gap_ms=probe.gap_ms, decoding=decoding, k=10, seed=number)
-            got = _result(engine.decode([DecodeJob(h=h, request=request)])[0])
-            want = reference.decode(q, decoding, request.k, request.run_width, everything, request.seed)
-            overlaps.append(_compare(result, f"probe {number}, {decoding.strategy}", got, want, dtype))
+    overlaps = [
+        overlap
+        for number, probe in enumerate(probes)
+        for overlap in _compare_probe(result, engine, reference, probe, number)
+    ]
     result.overlap_at_10 = float(np.mean(overlaps)) if overlaps else 1.0
     if quality is not None and dtype != "float32":
         result.ndcg_at_10, result.ndcg_at_10_float32 = quality.ndcg_at_10(engine), quality.float32
         result.ndcg_allowed = quality.allowed
     _judge(result)
     return result
+
+
+def _compare_probe(
+    result: GateResult, engine: Engine, reference: ReferenceDecoder, probe: Probe, number: int
+) -> list[float]:
+    """Compares one history, whose number is also the seed of its lists. Returns the overlap of every strategy."""
+    model, vocabulary = reference.model, engine.artifact.vocabulary
+    everything = range(len(engine.artifact.catalogue))
+    hidden = full_encode(model, _seen(model, vocabulary, probe.events))
+    context = vocabulary.context.encode(probe.context)
+    events, whole = _kept(engine, probe.events)
+    h = _streamed(engine, events, from_start=whole).h
+    result.hidden = max(result.hidden, float(np.abs(h - hidden.numpy()).max()))
+    _explain(result, engine, model, probe.events, hidden)
+    source = torch.from_numpy(h) if result.dtype == "float32" else hidden
+    with torch.no_grad():
+        q = model.query(source, torch.from_numpy(context), torch.tensor(probe.gap_ms))
+    overlaps = []
+    for decoding in STRATEGIES:
+        request = ListRequest(context=context, gap_ms=probe.gap_ms, decoding=decoding, k=10, seed=number)
+        got = _result(engine.decode([DecodeJob(h=h, request=request)])[0])
+        want = reference.decode(q, decoding, request.k, request.run_width, everything, request.seed)
+        overlaps.append(_compare(result, f"probe {number}, {decoding.strategy}", got, want))
+    return overlaps
 
 
 def _kept(engine: Engine, events: EventArrays) -> tuple[EventArrays, bool]:
@@ -210,7 +221,7 @@ def _result(result: R | Exception) -> R:
     return result
 
 
-def _compare(result: GateResult, where: str, got: DecodedList, want: Sequence[ScoredItem], dtype: GraphDtype) -> float:
+def _compare(result: GateResult, where: str, got: DecodedList, want: Sequence[ScoredItem]) -> float:
     """Compares the log-probabilities of items on both lists and, for float32, the order up to ties.
 
     Returns the overlap.
@@ -221,7 +232,7 @@ def _compare(result: GateResult, where: str, got: DecodedList, want: Sequence[Sc
     for index, item in shared:
         difference = abs(float(got.log_probs[index]) - expected[item].log_prob)
         result.log_prob = max(result.log_prob, difference)
-    if dtype == "float32":
+    if result.dtype == "float32":
         _same_order(result, where, items, got, want)
     return len(shared) / max(len(want), 1)
 

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from service.artifact.artifact import (
+from service.artifact.artifact import Artifact
+from service.artifact.manifest import (
     CONTENT,
     FORMAT,
     FORMAT_VERSION,
     LATEST,
     MANIFEST,
     OPTIONAL,
-    Artifact,
     ArtifactFileError,
     digest,
     required_files,

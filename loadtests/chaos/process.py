@@ -19,7 +19,7 @@ from export.publish import seal
 from loadtests.chaos.scene import SETTINGS, Fault, Scene
 from loadtests.harness import served_process
 from service.artifact.arrays import map_arrays, save_arrays
-from service.artifact.artifact import FILES, FORMAT_VERSION, MANIFEST
+from service.artifact.manifest import FILES, FORMAT_VERSION, MANIFEST
 
 _DOWN_S, _HOLD_S, _EXIT_S = 1.0, 5.0, 30.0
 # A request that was due before the fault has its answer by then.

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from service.artifact.artifact import FILES, Artifact
+from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN
+from service.artifact.manifest import FILES
 from service.catalogue.updates import CatalogueUpdates
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine

@@ -38,7 +38,8 @@ from loadtests.harness.faulty_model import Control, faulty
 from loadtests.harness.prometheus import Prometheus, prometheus, scaled
 from loadtests.harness.served_process import REPOSITORY, Served
 from loadtests.harness.valkey import TcpValkey
-from service.artifact.artifact import MANIFEST, Artifact
+from service.artifact.artifact import Artifact
+from service.artifact.manifest import MANIFEST
 from service.guard.error_budgets import BudgetSettings
 
 T = TypeVar("T")

@@ -90,7 +90,7 @@ def _failures(console: Console) -> Iterator[None]:
     try:
         from model.data.errors import DataError
         from model.errors import ConfigError, RunError
-        from service.artifact.artifact import ArtifactFileError
+        from service.artifact.manifest import ArtifactFileError
         from service.common.errors import ServiceError
     except ModuleNotFoundError as error:
         console.print(f"[red]the training packages are missing[/]: pip install 'gpt4rec\\[train,cpu]' ({error.name})")

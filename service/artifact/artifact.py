@@ -19,11 +19,8 @@ torch nor onnxruntime.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import zipfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,57 +33,13 @@ from service.artifact.arrays import map_arrays
 from service.artifact.catalogue import Catalogue
 from service.artifact.features import ContextVocabulary, Vocabulary
 from service.artifact.item_cf import ItemCF
+from service.artifact.manifest import EXPLAINER, MANIFEST, ArtifactFileError, read_manifest, resolve, verify_checksums
 from service.artifact.popularity import Popularity
 from service.artifact.trie import Trie
 
-FORMAT = "gpt4rec-artifact"
-FORMAT_VERSION = 3
-MANIFEST = "manifest.json"
-LATEST = "latest"
-FILES = (
-    "encoder.onnx",
-    "decoder.onnx",
-    "sampler.onnx",
-    "trie.npz",
-    "items.npz",
-    "catalogue.npz",
-    "tokenizer.json",
-    "tokenizer.npz",
-    "itemcf.npz",
-    "popularity.npz",
-)
-# An artefact that serves a scorer instead of a network lacks these files.
-GRAPHS = ("encoder.onnx", "decoder.onnx", "sampler.onnx")
-EXPLAINER = "explainer.onnx"
-# Files that may be absent; if the manifest names them, they are checked like the others.
-OPTIONAL = (EXPLAINER,)
-REQUIRED: dict[str, type | tuple[type, ...]] = {
-    "model_version": str,
-    "network": dict,
-    "context": dict,
-    "has_time": bool,
-    "dtype": str,
-    "blend": (int, float),
-    "files": dict,
-    "streaming": bool,
-    "receptive_field": int,
-}
 # Entries of the manifest's "network" that the engine is built from.
 NETWORK_KEYS = ("n_items", "code_sizes", "n_slots", "d_model", "layers", "heads", "window", "d_head", "state_dtype")
-# Entries of the manifest that are part of the model version.
-CONTENT = ("network", "context", "has_time", "dtype", "blend")
-_OTHER_FILE = "is not the file that was exported (checksums differ); export the model again"
 _UNREADABLE = (ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, zipfile.BadZipFile)
-
-
-class ArtifactFileError(ValueError):
-    """The folder is not an artefact that this version can serve; the message names the file and the reason."""
-
-
-def digest(path: Path) -> str:
-    """Returns the sha256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -110,9 +63,9 @@ class Artifact:
                 format is another one.
         """
         folder = resolve(Path(path))
-        manifest = glance(folder)
+        manifest = read_manifest(folder)
         if checksums:
-            _verify(folder, manifest)
+            verify_checksums(folder, manifest)
         artifact = cls(folder, manifest)
         artifact._check()
         return artifact
@@ -230,84 +183,3 @@ class Artifact:
         if len(self.vocabulary.context.slots) != self.network["n_slots"]:
             raise ValueError("the context vocabulary does not fit the network")
         return int(self.network["n_items"])
-
-
-def glance(folder: Path) -> dict[str, Any]:
-    """Returns the manifest of an artefact's folder, without reading the content of the other files.
-
-    Raises:
-        ArtifactFileError: A file is missing or has the wrong size, or the manifest cannot be used.
-    """
-    manifest = _read_manifest(folder)
-    for name in _listed(manifest):
-        expected = manifest["files"].get(name)
-        file = folder / name
-        if not isinstance(expected, dict) or not file.is_file():
-            raise ArtifactFileError(f"{folder}: {name} is missing; export the model again")
-        if file.stat().st_size != expected.get("bytes"):
-            raise ArtifactFileError(f"{folder}: {name} {_OTHER_FILE}")
-    return manifest
-
-
-def _verify(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raises ArtifactFileError for the first file whose content differs from its checksum.
-
-    Hashing releases the interpreter's lock, so large files are read in parallel.
-    """
-    names, files = _listed(manifest), manifest["files"]
-    with ThreadPoolExecutor(len(names), "checksum") as pool:
-        for name, checksum in zip(names, pool.map(digest, [folder / name for name in names]), strict=True):
-            if checksum != files[name].get("sha256"):
-                raise ArtifactFileError(f"{folder}: {name} {_OTHER_FILE}")
-
-
-def _listed(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the files that must exist: those of the format, and the optional ones that the manifest names."""
-    return (*required_files(manifest), *(name for name in OPTIONAL if name in manifest["files"]))
-
-
-def required_files(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the files that an artefact with this manifest must have."""
-    return FILES if manifest.get("baseline") is None else tuple(name for name in FILES if name not in GRAPHS)
-
-
-def resolve(path: Path) -> Path:
-    """Returns the artefact folder that `path` is or points to.
-
-    Raises:
-        ArtifactFileError: There is none.
-    """
-    if (path / MANIFEST).is_file():
-        return path
-    pointer = path / LATEST
-    if pointer.is_file():
-        version = pointer.read_text("utf-8", errors="replace").strip()
-        if version and Path(version).name == version and (path / version).is_dir():
-            return path / version
-        raise ArtifactFileError(f"{path}: {LATEST} names {version!r}, which does not exist; export the model again")
-    raise ArtifactFileError(
-        f"{path} is not an artefact: it contains neither {MANIFEST} nor {LATEST}; run `gpt4rec export`"
-    )
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactFileError(f"{folder}: {MANIFEST} cannot be read: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ArtifactFileError(f"{folder}: {MANIFEST} is not a gpt4rec manifest")
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise ArtifactFileError(
-            f"{folder}: {MANIFEST} is of format version {manifest.get('format_version')}, this service reads "
-            f"{FORMAT_VERSION}; export it again: gpt4rec export --run RUN --out ARTIFACTS"
-        )
-    missing = [name for name in REQUIRED if name not in manifest]
-    if missing:
-        raise ArtifactFileError(f"{folder}: {MANIFEST} lacks {', '.join(missing)}; export the model again")
-    wrong = [name for name, kind in REQUIRED.items() if not isinstance(manifest[name], kind)]
-    if wrong:
-        raise ArtifactFileError(
-            f"{folder}: {MANIFEST} has a value of the wrong type in {', '.join(wrong)}; export the model again"
-        )
-    return manifest

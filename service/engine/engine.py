@@ -16,9 +16,10 @@ import numpy as np
 
 from service.artifact import graph_names as names
 from service.artifact.array_types import Array
-from service.artifact.artifact import Artifact, ArtifactFileError
+from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
 from service.artifact.item_filters import Filters
+from service.artifact.manifest import ArtifactFileError
 from service.common.errors import ArtifactError
 from service.engine.decode.decoder import CLOSED_BUCKETS, Decoder
 from service.engine.decode.device_tables import DecoderTraits, Tables

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from service.artifact.artifact import Artifact, ArtifactFileError
+from service.artifact.artifact import Artifact
+from service.artifact.manifest import ArtifactFileError
 from service.common.errors import ArtifactError
 from service.engine.baseline_engine import BaselineEngine
 from service.engine.engine import Engine

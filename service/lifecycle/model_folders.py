@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from service.artifact.artifact import MANIFEST, ArtifactFileError, glance
+from service.artifact.manifest import MANIFEST, ArtifactFileError, read_manifest
 
 _MODELS_MAX = 200
 
@@ -82,7 +82,7 @@ def _read(path: Path) -> ModelFolder:
     try:
         entries = ((entry.name, entry.stat()) for entry in os.scandir(path))
         stamp = tuple(sorted((name, stat.st_mtime_ns, stat.st_size) for name, stat in entries))
-        manifest = glance(path)
+        manifest = read_manifest(path)
     except ArtifactFileError as error:
         return ModelFolder(path.name, path, stamp, fault=without_path(error, path))
     except OSError as error:

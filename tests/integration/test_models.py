@@ -15,7 +15,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from service.artifact.artifact import FORMAT_VERSION, MANIFEST
+from service.artifact.manifest import FORMAT_VERSION, MANIFEST
 from service.cli.ops import app
 from tests.support.artifacts import write_artifact
 from tests.support.processes import OPS, PATIENT, Serve, ids, items_of, post, recommend, serve

@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from service.artifact.artifact import FILES, FORMAT_VERSION, MANIFEST
+from service.artifact.manifest import FILES, FORMAT_VERSION, MANIFEST
 from tests.support.artifacts import write_artifact
 from tests.support.processes import PATIENT, Serve, ids, items_of, post, recommend, serve
 from tests.support.valkey import Valkey

@@ -9,8 +9,9 @@ import numpy as np
 
 from service.artifact import graph_names as names
 from service.artifact.array_types import IntArray
-from service.artifact.artifact import EXPLAINER, Artifact
+from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
+from service.artifact.manifest import EXPLAINER
 from service.common.errors import ModelError
 from service.engine.interface import Explanation
 from service.engine.onnx_session import GraphSession, Placement, Values

@@ -24,8 +24,9 @@ from export.publish import seal
 from model.cli.train_evaluate import evaluate_app
 from model.training.config import TrainConfig
 from model.training.trainer import Trainer
-from service.artifact.artifact import LATEST, Artifact
+from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, EventArrays
+from service.artifact.manifest import LATEST
 from tests.support.artifacts import random_parts
 from tests.support.data_builders import tiny_dataset
 from tests.support.histories import random_history

@@ -19,8 +19,9 @@ from export.publish import seal
 from model.network.config import StateDtype
 from model.network.gpt4rec import GPT4Rec
 from model.reference.attention_rollout import attention_rollout
-from service.artifact.artifact import EXPLAINER, Artifact, ArtifactFileError
+from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
+from service.artifact.manifest import EXPLAINER, ArtifactFileError
 from service.common.errors import ModelError
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine

@@ -14,7 +14,8 @@ import pytest
 from export.artifact_writer import write
 from export.publish import publish, staging
 from model.network.encoders.registry import receptive_field
-from service.artifact.artifact import FILES, LATEST, MANIFEST, OPTIONAL, Artifact, ArtifactFileError, digest
+from service.artifact.artifact import Artifact
+from service.artifact.manifest import FILES, LATEST, MANIFEST, OPTIONAL, ArtifactFileError, digest
 from service.common.errors import ArtifactError
 from service.engine.engine import Engine
 from tests.support.artifacts import random_parts, write_artifact

@@ -18,8 +18,9 @@ from model.evaluation.evaluate import Histories, Ranker, item_cf_ranker, popular
 from model.evaluation.rankers import engine_ranker
 from model.training.config import TrainConfig
 from model.training.run_folder import split_of
-from service.artifact.artifact import Artifact, ArtifactFileError
+from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
+from service.artifact.manifest import ArtifactFileError
 from service.artifact.repeat_purchase import Repeat
 from service.common.errors import ModelError
 from service.engine.baseline_engine import BaselineEngine
