@@ -24,7 +24,7 @@ from service.engine.decoding import Decoding, Strategy
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.jobs import DecodeJob, EncodeJob, ListRequest
-from service.engine.onnx_session import Device
+from service.engine.placement import Device
 
 BATCHES = (1, 8, 32)
 WIDTHS = (16, 64, 128)

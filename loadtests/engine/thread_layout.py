@@ -15,7 +15,7 @@ import numpy as np
 from loadtests.common.report import spread
 from service.engine.engine import Engine
 from service.engine.jobs import DecodeJob
-from service.engine.onnx_session import usable_cores
+from service.engine.placement import usable_cores
 
 ROUNDS = 5
 

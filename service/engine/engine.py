@@ -31,7 +31,8 @@ from service.engine.encoder_state import EncoderState
 from service.engine.interface import Explanation, RunObserver
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResult, ListRequest
 from service.engine.live_catalogue import LiveCatalogue
-from service.engine.onnx_session import Device, GraphSession, Placement, Values
+from service.engine.onnx_session import GraphSession, Values
+from service.engine.placement import Device, Placement
 from service.engine.run_jobs import run_jobs
 
 # The largest batch that is warmed up where batches are padded.
@@ -57,7 +58,7 @@ class Engine:
         Args:
             artifact: What to serve.
             device: Where to run.
-            threads: Threads of one run, see `service.engine.onnx_session.Placement`; likewise the rest.
+            threads: Threads of one run, see `service.engine.placement.Placement`; likewise the rest.
             pad: Whether batches are padded to powers of two; by default on a GPU only.
             cuda_graphs: Whether every shape is captured and replayed as a CUDA graph.
             profile: Prefix of the files with the times of the graphs' nodes.

@@ -19,7 +19,8 @@ from service.engine.decode.device_tables import MaskStack, Tables
 from service.engine.decode.filters import Mask
 from service.engine.decode.search_shape import SearchShape
 from service.engine.jobs import DecodedList, DecodeJob, ListRequest
-from service.engine.onnx_session import Placement, Values
+from service.engine.onnx_session import Values
+from service.engine.placement import Placement
 from service.engine.run_groups import run_groups
 
 # (sampled, feeds, values that stay, shape, rows) → outputs by name

@@ -22,7 +22,8 @@ from service.engine.decode.delta_table import DeltaTable
 from service.engine.decode.filters import FilterTable, Mask
 from service.engine.decode.search_shape import SearchShape, search_shape
 from service.engine.jobs import EVERYTHING
-from service.engine.onnx_session import Placement, Values
+from service.engine.onnx_session import Values
+from service.engine.placement import Placement
 
 # Stacks of masks on the device, besides the one that allows everything.
 STACK_BYTES_MAX = 64 * 2**20

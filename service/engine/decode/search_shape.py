@@ -10,7 +10,8 @@ import onnxruntime as ort
 
 from service.artifact import graph_names as names
 from service.artifact.graph_names import NEVER, level_input
-from service.engine.onnx_session import Placement, Values
+from service.engine.onnx_session import Values
+from service.engine.placement import Placement
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from service.artifact.features import EventArrays
 from service.artifact.manifest import EXPLAINER
 from service.common.errors import ModelError
 from service.engine.interface import Explanation
-from service.engine.onnx_session import GraphSession, Placement, Values
+from service.engine.onnx_session import GraphSession, Values
+from service.engine.placement import Placement
 
 
 class Explainer:

@@ -15,7 +15,8 @@ from service.engine.encode.encoder import RunEncoder
 from service.engine.encode.padded_events import padded_events
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.jobs import EncodeJob
-from service.engine.onnx_session import Placement, Values
+from service.engine.onnx_session import Values
+from service.engine.placement import Placement
 from service.engine.run_groups import run_groups
 
 

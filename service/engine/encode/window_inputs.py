@@ -7,7 +7,8 @@ import numpy as np
 from service.artifact import graph_names as names
 from service.artifact.array_types import Array, IntArray
 from service.engine.encoder_state import StateShape
-from service.engine.onnx_session import Placement, Values
+from service.engine.onnx_session import Values
+from service.engine.placement import Placement
 
 
 class Windows:

@@ -27,7 +27,7 @@ from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.interface import Explaining
 from service.engine.jobs import EncodeJob
-from service.engine.onnx_session import Placement
+from service.engine.placement import Placement
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.fakes import FakeEngine
 from tests.support.histories import random_history

@@ -14,8 +14,9 @@ from onnx import TensorProto, defs, helper, shape_inference
 from export.graphs.graph_writer import GraphDtype
 from model.network.config import StateDtype
 from service.common.errors import ModelError, StartupError
-from service.engine import onnx_session
-from service.engine.onnx_session import GraphSession, Placement, choose_device
+from service.engine import placement
+from service.engine.onnx_session import GraphSession
+from service.engine.placement import Placement, choose_device
 from tests.support.cuda_kernels import CUDA_KERNELS, Kernel
 from tests.support.networks import random_network, write_graphs
 
@@ -147,8 +148,8 @@ LOADER_MESSAGES = [
 
 @pytest.mark.parametrize(("message", "library"), LOADER_MESSAGES, ids=lambda value: str(value)[:20])
 def test_a_missing_library_is_found_in_the_loaders_message(message: str, library: str | None) -> None:
-    assert onnx_session.missing_library(message) == library
-    assert (onnx_session.explain(message) == message) is (library is None)
+    assert placement.missing_library(message) == library
+    assert (placement.explain(message) == message) is (library is None)
 
 
 def with_cuda(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -24,7 +24,8 @@ from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.interface import Stage
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
-from service.engine.onnx_session import GraphSession, Placement
+from service.engine.onnx_session import GraphSession
+from service.engine.placement import Placement
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.engine_jobs import requesting
 from tests.support.networks import random_catalogue, random_codes, random_network
