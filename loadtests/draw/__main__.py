@@ -12,16 +12,16 @@ The prose is in the template beside this file; `{{name}}` stands for what is dra
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from loadtests.common import results
+from loadtests.draw import performance_summary, quality, quality_summary, reliability, tables, timelines
 from loadtests.draw import plots as draw_plots
-from loadtests.draw import quality, reliability, tables, timelines
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -30,8 +30,13 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 class Document:
     """docs/<name>.md with plots in docs/<name>/, from the rows of one file and a file for each section.
 
-    `plots` says what can be drawn from the files that are there, and how; `shown` which plots stand under a section,
-    each with its title.
+    Attributes:
+        name: Name of the page, of its template and of the folder of its plots.
+        rows: The file of its criteria.
+        sections: Name of a results file → what draws the section from its content.
+        plots: Given the files that exist, the plots that can be drawn from them: name → function of the axes.
+        shown: Section → the plots below it, each with its title.
+        summary: Placeholder at the top of the page → what draws it from the criteria and all files.
     """
 
     name: str
@@ -39,6 +44,7 @@ class Document:
     sections: Mapping[str, Callable[[Mapping[str, Any]], str]]
     plots: Callable[[Mapping[str, Any]], dict[str, draw_plots.How]]
     shown: Mapping[str, Mapping[str, str]]
+    summary: Mapping[str, Callable[[Sequence[Mapping[str, Any]], Mapping[str, Any]], str]] = field(default_factory=dict)
 
     @property
     def template(self) -> Path:
@@ -71,6 +77,7 @@ PERFORMANCE = Document(
         },
         "soak": {"soak": "Latency by percentile", "memory": "Resident memory over time"},
     },
+    performance_summary.SUMMARY,
 )
 RELIABILITY = Document(
     "reliability",
@@ -101,6 +108,7 @@ QUALITY = Document(
             for data in ("movielens-100k", "Beauty")
         },
     },
+    quality_summary.SUMMARY,
 )
 MODEL_CARD = Document(
     "model-card",
@@ -126,6 +134,7 @@ def render(document: Document, folder: Path = results.RESULTS, template: Path | 
         "criteria": tables.criteria(rows),
         "limits": tables.criteria(limited),
         "machine": tables.machine(files, rows),
+        **{name: draw(rows, files) for name, draw in document.summary.items()},
     }
     plots = document.plots(files)
     for name, section in document.sections.items():

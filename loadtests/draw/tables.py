@@ -66,6 +66,19 @@ def criteria(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{table}\n\n*By* is the command:\n\n{listed}"
 
 
+def limits(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Says how many of the criteria with a limit hold, and lists the others; empty where no row has a limit."""
+    limited = [row for row in rows if row["limit"] is not None]
+    if not limited:
+        return ""
+    failed = [row for row in limited if not row["holds"]]
+    if not failed:
+        return f"All {len(limited)} criteria with a limit hold."
+    lines = [f"- {row['criterion']}: {cell(row['value'])} {row['unit']}, limit {row['limit']}." for row in failed]
+    lead = f"{len(limited) - len(failed)} of {len(limited)} criteria with a limit hold. Missed:"
+    return "\n".join([lead, "", *lines])
+
+
 def machine(files: Mapping[str, Results | None], rows: Sequence[Mapping[str, Any]]) -> str:
     """On what, and with which versions; every machine that a figure comes from."""
     machines = sorted({str(row["machine"]) for row in rows} | {str(f["machine"]) for f in files.values() if f})

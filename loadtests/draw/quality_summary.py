@@ -1,0 +1,161 @@
+"""The summary at the top of `docs/quality.md`, from the recorded figures. Pure: figures in, Markdown out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from loadtests.draw.intervals import SIGNIFICANT, difference
+from loadtests.draw.quality_cold import NAMES
+from loadtests.draw.quality_lists import MEASURES
+from loadtests.draw.tables import NOT_YET, limits, markdown
+
+Rows = Sequence[Mapping[str, Any]]
+Files = Mapping[str, Mapping[str, Any] | None]
+
+ACCURACY = {"recall@10": "recall@10", "ndcg@10": "NDCG@10"}
+# Parts of the ranking that repeat a data set under another protocol: the tables below show them, the summary does not.
+OTHER_PROTOCOLS = ("ties shuffled", "validation_users=0")
+# How the peer was trained (`held_out` of its runs) → what the label of our part adds to the name of the data set.
+SPLITS = {"sample": "", "everybody": ", validation_users=0"}
+POLICIES = "as the policies say"
+SHOWN = ("ndcg@10", "intra", "inter", "novelty", "tail")
+
+
+def ranking(_: Rows, files: Files) -> str:
+    """Draws the served lists beside tuned item-CF, a line for each data set."""
+    lines = []
+    for label, means in _main_parts(files):
+        served, item_cf = means["blend"], means["item_cf"]
+        cells = [
+            [f"{served[m]['mean']:.4f}", f"{item_cf[m]['mean']:.4f}", _ratio(served, item_cf, m)] for m in ACCURACY
+        ]
+        lines.append([label, *cells[0], *cells[1]])
+    columns = ["data", "recall@10", "item-CF", "ratio", "NDCG@10", "item-CF", "ratio"]
+    return markdown(columns, lines) if lines else NOT_YET
+
+
+def _main_parts(files: Files) -> list[tuple[str, Mapping[str, Any]]]:
+    parts = (files.get("quality_ranking") or {"parts": {}})["parts"]
+    return [
+        (label, part["means"])
+        for label, part in parts.items()
+        if "means" in part and not any(other in label for other in OTHER_PROTOCOLS)
+    ]
+
+
+def _ratio(ours: Mapping[str, Any], theirs: Mapping[str, Any], measure: str) -> str:
+    return f"{ours[measure]['mean'] / theirs[measure]['mean']:.2f}" if theirs[measure]["mean"] else "–"
+
+
+def peers(_: Rows, files: Files) -> str:
+    """Draws the served lists beside RecTools' SASRec on the same data and split, and the speed of both trainings."""
+    ranked, trained, speed = (files.get(f"quality_{name}") for name in ("ranking", "peers", "speed"))
+    if ranked is None or trained is None:
+        return NOT_YET
+    lines = []
+    for data, held_out in dict.fromkeys((run["data"], run["held_out"]) for run in trained["runs"].values()):
+        part = ranked["parts"].get(data + SPLITS[held_out])
+        if part is None or "means" not in part:
+            continue
+        tests = [run["test"] for run in trained["runs"].values() if (run["data"], run["held_out"]) == (data, held_out)]
+        cells = []
+        for measure in ACCURACY:
+            ours, theirs = part["means"]["blend"][measure]["mean"], fmean(test[measure] for test in tests)
+            cells += [f"{ours:.4f}", f"{theirs:.4f}", f"{ours / theirs:.2f}"]
+        lines.append([f"{data}, held out: {held_out}", *cells])
+    table = markdown(["data, split", "recall@10", "RecTools", "ratio", "NDCG@10", "RecTools", "ratio"], lines)
+    if speed is None:
+        return table
+    seconds = {name: epoch["median"] for name, epoch in speed["epochs"].items()}
+    times = seconds["sasrec, RecTools"] / seconds["gpt4rec"]
+    return (
+        f"{table}\n\nAn epoch takes gpt4rec {seconds['gpt4rec']:.1f} s of processor time on one thread and RecTools' "
+        f"SASRec {seconds['sasrec, RecTools']:.1f} s: {times:.1f} times as fast."
+    )
+
+
+def policies(_: Rows, files: Files) -> str:
+    """Draws what the shipped policies give up and gain against the reference strategy, a line for each data set."""
+    lines, reference = [], ""
+    for data, part in (files.get("quality_lists") or {"parts": {}})["parts"].items():
+        reference = part["reference"]
+        by_measure = {row["measure"]: row for row in part["compared"] if row["name"] == POLICIES}
+        lines.append([data, *(difference(by_measure[m], 3) if m in by_measure else "–" for m in SHOWN)])
+    if not lines:
+        return NOT_YET
+    return markdown([f"shipped policies less `{reference}`", *(MEASURES[measure][0] for measure in SHOWN)], lines)
+
+
+def cold(_: Rows, files: Files) -> str:
+    """Draws recall@10 of cold and warm items, a line for each way to know an item."""
+    lines = [
+        [f"{data}: {NAMES[name]}", *(f"{kinds[kind]['recall@10']['mean']:.4f}" for kind in ("cold", "warm"))]
+        for data, part in (files.get("quality_cold") or {"parts": {}})["parts"].items()
+        for name, kinds in part["means"].items()
+    ]
+    return markdown(["items known by", "recall@10, cold items", "recall@10, warm items"], lines) if lines else NOT_YET
+
+
+def missed(rows: Rows, files: Files) -> str:
+    """Draws how many criteria hold, every one that does not, and where a simpler method is ahead."""
+    behind = [*_behind_item_cf(files), *_behind_repeat_purchase(files), *_groups_behind(files), *_not_told_apart(files)]
+    parts = [limits(rows), "\n".join(f"- {text}" for text in behind)]
+    return "\n\n".join(part for part in parts if part) or NOT_YET
+
+
+def _behind_item_cf(files: Files) -> list[str]:
+    return [
+        f"*{label}*: tuned item-CF has the higher {name}, {means['item_cf'][measure]['mean']:.4f} against "
+        f"{means['blend'][measure]['mean']:.4f}."
+        for label, means in _main_parts(files)
+        for measure, name in ACCURACY.items()
+        if means["item_cf"][measure]["mean"] > means["blend"][measure]["mean"]
+    ]
+
+
+def _behind_repeat_purchase(files: Files) -> list[str]:
+    ablations = (files.get("quality_conditions") or {"ablations": {}})["ablations"]
+    return [
+        f"*complete-journey*, items of the history kept in the lists: repeat purchase has the higher recall@10, "
+        f"{row['recall@10']['without']:.4f} against {row['recall@10']['with']:.4f}."
+        for row in ablations.get("journey", [])
+        if row["label"] == "against repeat purchase, nothing known" and row["recall@10"]["high"] < 0
+    ]
+
+
+def _groups_behind(files: Files) -> list[str]:
+    return [
+        f"*{data}*, {group['kind']}: {group['group']}: tuned item-CF has the higher recall@10, "
+        f"{group['item_cf']:.3f} against {group['recall@10']:.3f}."
+        for data, part in (files.get("quality_lists") or {"parts": {}})["parts"].items()
+        for group in part["groups"]
+        if group["difference"] < 0 and group.get("p_holm", 1.0) < SIGNIFICANT
+    ]
+
+
+def _not_told_apart(files: Files) -> list[str]:
+    """Names the systems from which the table of encoders cannot tell the model."""
+    told = []
+    for part in (files.get("quality_variants") or {"parts": {}})["parts"].values():
+        close = [
+            line["system"]
+            for line in part.get("table") or []
+            if line["system"] != "gpt4rec" and line["behind"]["ndcg@10"].get("p_holm", 1.0) >= SIGNIFICANT
+        ]
+        if close:
+            told.append(
+                f"*{part['data']}*, {part['minutes']:g} min of training: NDCG@10 does not tell gpt4rec from "
+                f"{', '.join(close)} (paired bootstrap, Holm)."
+            )
+    return told
+
+
+SUMMARY: dict[str, Callable[[Rows, Files], str]] = {
+    "summary_ranking": ranking,
+    "summary_peers": peers,
+    "summary_policies": policies,
+    "summary_cold": cold,
+    "summary_missed": missed,
+}

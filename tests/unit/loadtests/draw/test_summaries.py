@@ -1,0 +1,82 @@
+"""The summaries at the top of docs/performance.md and docs/quality.md: every figure in them is a recorded one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loadtests.draw import performance_summary, quality_summary
+from loadtests.draw.tables import NOT_YET, limits
+
+
+def criterion(name: str, value: float, unit: str = "ratio", **more: Any) -> dict[str, Any]:
+    return {"criterion": name, "value": value, "unit": unit, "limit": None, "holds": None, **more}
+
+
+def means(**recall: float) -> dict[str, Any]:
+    return {system: {"recall@10": {"mean": value}, "ndcg@10": {"mean": value / 2}} for system, value in recall.items()}
+
+
+RANKING = {
+    "parts": {
+        "Beauty": {"means": means(blend=0.12, item_cf=0.10)},
+        "office": {"means": means(blend=0.09, item_cf=0.10)},
+        "Beauty, validation_users=0": {"means": means(blend=0.06, item_cf=0.05)},
+    }
+}
+
+
+def test_only_criteria_that_were_measured_are_headlines() -> None:
+    text = performance_summary.figures([criterion("1 cpu", 1.4, "×", limit="≤ 1.5", holds=True)], {})
+    assert len(text.splitlines()) == 3
+    assert text.endswith("| 1.4 × | ≤ 1.5 | yes |")
+
+
+def test_a_peer_that_is_faster_in_a_closed_loop_is_named() -> None:
+    systems = [
+        {"name": "gpt4rec", "variant": "workers 2", "wrk": {"rps": 1000.0}},
+        {"name": "fastapi", "variant": "decode only", "wrk": {"rps": 1400.0}},
+        {"name": "litserve", "variant": "decode only", "wrk": None},
+    ]
+    rows = [criterion("2 rps / HF generate", 63.1)]
+    assert "faster there: fastapi, decode only (1,400)." in performance_summary.peers(
+        rows, {"peers": {"systems": systems}}
+    )
+    assert "no peer is faster" in performance_summary.peers(rows, {"peers": {"systems": systems[:1]}})
+
+
+def test_a_criterion_that_does_not_hold_is_listed_as_missed() -> None:
+    rows = [
+        criterion("fine", 1.0, limit="≤ 1.5", holds=True),
+        criterion("torch", 9.19, limit="≥ 50", holds=False),
+        criterion("unlimited", 3.0),
+    ]
+    assert limits(rows) == "1 of 2 criteria with a limit hold. Missed:\n\n- torch: 9.19 ratio, limit ≥ 50."
+    assert limits(rows[:1]) == "All 1 criteria with a limit hold."
+    assert limits(rows[2:]) == ""
+
+
+def test_the_ranking_summary_leaves_other_protocols_out() -> None:
+    text = quality_summary.ranking([], {"quality_ranking": RANKING})
+    assert "| Beauty | 0.1200 | 0.1000 | 1.20 | 0.0600 | 0.0500 | 1.20 |" in text
+    assert "validation_users" not in text
+
+
+def test_the_peer_is_compared_on_its_own_split() -> None:
+    runs = {
+        "a": {"data": "Beauty", "held_out": "sample", "test": {"recall@10": 0.1, "ndcg@10": 0.05}},
+        "b": {"data": "Beauty", "held_out": "everybody", "test": {"recall@10": 0.05, "ndcg@10": 0.025}},
+    }
+    text = quality_summary.peers([], {"quality_ranking": RANKING, "quality_peers": {"runs": runs}})
+    assert "| Beauty, held out: sample | 0.1200 | 0.1000 | 1.20 |" in text
+    assert "| Beauty, held out: everybody | 0.0600 | 0.0500 | 1.20 |" in text
+
+
+def test_a_baseline_that_is_ahead_is_listed_as_missed() -> None:
+    text = quality_summary.missed([], {"quality_ranking": RANKING})
+    assert "*office*: tuned item-CF has the higher recall@10, 0.1000 against 0.0900." in text
+    assert "Beauty" not in text
+
+
+def test_without_figures_every_part_says_so() -> None:
+    parts = [*performance_summary.SUMMARY.values(), *quality_summary.SUMMARY.values()]
+    assert {draw([], {}) for draw in parts} == {NOT_YET}
