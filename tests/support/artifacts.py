@@ -43,7 +43,7 @@ def random_parts(model: GPT4Rec | None = None, *, seed: int = 0, blend: float = 
 
 
 def write_artifact(root: Path, parts: Parts | None = None, dtype: GraphDtype = "float32", **kw: Any) -> Path:
-    """Publish an artefact without the gate; returns its folder."""
+    """Publishes an artefact without the parity gate, and returns its folder."""
     with staging(root) as folder:
         write(parts or random_parts(**kw), folder, dtype)
         return publish(folder, root)

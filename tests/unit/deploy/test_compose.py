@@ -1,4 +1,4 @@
-"""docker-compose.yml and the YAML of deploy/: valid by the Compose specification, and everything they name exists."""
+"""docker-compose.yml and the YAML of deploy/: valid, and everything they name exists."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from service.common.settings import variable_names
 ROOT = Path(__file__).resolve().parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-# What the operator puts there before the first start.
+# Files that the operator creates before the first start.
 _OWN = ("./artifacts", "./secrets/")
 
 
 def parsed(compose: dict[str, Any]) -> PyCompose:
-    """By the Compose specification, anchors resolved. Raises ValueError."""
+    """Parses by the Compose specification, anchors resolved. Raises ValueError."""
     return PyCompose.from_yaml(yaml.safe_dump({key: one for key, one in compose.items() if not key.startswith("x-")}))
 
 

@@ -1,6 +1,6 @@
-"""The images: linted, in stages, not run by root, installed by hash from locks that fit the project, without torch.
+"""The images: linted, built in stages, not run as root, installed by hash from locks that fit, without torch.
 
-They hold service/ alone, so that must work without the other packages.
+They hold service/ alone, which therefore has to work without the other packages.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TRAINING = {"torch", "onnx", "onnxscript", "polars", "scipy", "scikit-learn", "
 
 
 def locked(name: str) -> dict[str, str]:
-    """Package → version."""
+    """Version of each package."""
     text = (locks.LOCKS / f"{name}.txt").read_text(encoding="utf-8")
     return {canonicalize_name(n): v for n, v in re.findall(r"(?m)^([\w.-]+)(?:\[[^]]*\])?==(\S+)", text)}
 
@@ -97,7 +97,7 @@ def test_the_image_is_built_from_service_alone(name: str) -> None:
 
 
 def test_every_file_of_the_service_is_in_the_wheel() -> None:
-    """Modules are; any other file has to match the package data of its package."""
+    """setuptools adds the modules; every other file has to match the package data of its package."""
     patterns = PYPROJECT["tool"]["setuptools"]["package-data"]
     for file in (ROOT / "service").rglob("*.*"):
         if file.suffix not in (".py", ".pyc"):

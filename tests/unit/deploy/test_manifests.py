@@ -1,4 +1,4 @@
-"""The manifests: valid by the Kubernetes API's schemas, rendered by kustomize, and of one mind with the service."""
+"""The manifests: valid by the Kubernetes API's schemas, rendered by kustomize, and consistent with the service."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from service.common.settings import Settings, variable_names
 FOLDER = Path(__file__).resolve().parents[3] / "deploy" / "kubernetes"
 OVERLAYS = ("base", "overlays/gpu")
 VERSION = "1.32"
-# Of an operator's own kind, which the API's schemas do not have.
+# A kind of the Prometheus operator, for which the API has no schema.
 _FOREIGN = "ServiceMonitor"
 
 
 def rendered(overlay: str) -> dict[str, dict[str, Any]]:
-    """The overlay's objects by kind; skips the test where there is no kustomize that knows components."""
+    """The overlay's objects by kind; skips the test without a kustomize that supports components."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
     done = subprocess.run(["kubectl", "kustomize", str(FOLDER / overlay)], check=False, capture_output=True, text=True)
@@ -34,7 +34,7 @@ def rendered(overlay: str) -> dict[str, dict[str, Any]]:
 
 
 def written() -> dict[str, dict[str, Any]]:
-    """The objects of the base as they are written."""
+    """The objects of the base as they stand in the files."""
     files = [path for path in (FOLDER / "base").glob("*.yaml") if path.name != "kustomization.yaml"]
     return {(one := yaml.safe_load(path.read_text(encoding="utf-8")))["kind"]: one for path in files}
 

@@ -28,7 +28,7 @@ from tests.support.artifacts import random_parts, write_artifact
 from tests.support.data_builders import tiny_dataset
 from tests.support.networks import random_network
 
-# A stored key may round the other way where two computations differ in the last bit.
+# A stored key may round the other way if two computations differ in the last bit.
 TOLERANCE: dict[StateDtype, float] = {"float32": 2e-5, "float16": 5e-3, "int8": 1e-1}
 NOTHING = np.zeros(0, np.int64)
 
@@ -119,7 +119,7 @@ def test_users_of_one_run_do_not_touch_each_other(streamer: Streamer, lengths: l
 def test_a_rebuild_from_the_receptive_field_alone_is_exact_and_carries_on(
     streamer: Streamer, n: int, seed: int
 ) -> None:
-    """What the service does with a log that was trimmed: no start token, only the newest events."""
+    """How the service encodes a trimmed log: the newest events only, without the start token."""
     field = streamer.engine.receptive_field
     events = history(np.random.default_rng(seed), field + n)
     kept = part(events, n, field + n)
@@ -182,7 +182,7 @@ def test_a_state_of_another_shape_fails_that_job_alone(streamer: Streamer) -> No
 
 
 def trained_on(log: Sequences, user: int, vocabulary_start: int) -> EventArrays:
-    """The encoder input of a user's whole history as the trainer's batches make it."""
+    """The encoder's input for a user's whole history, as the trainer's batches build it."""
     chunks = cut(log, max_length=500, context=8)
     row = int(np.flatnonzero(chunks.user == user)[0])
     batch = collate(chunks, np.array([row]), vocabulary_start)

@@ -1,4 +1,4 @@
-"""The dashboard's file: what its generator writes, panels that lie beside each other, metrics and labels that exist."""
+"""The dashboard's file: up to date, its panels do not overlap, its metrics and labels exist."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.guard.error_budgets import BudgetSettings
 FOLDER = Path(written.__file__).parent
 BOARD: dict[str, Any] = json.loads((FOLDER / "dashboards" / "gpt4rec.json").read_text(encoding="utf-8"))
 EXPRS = [target["expr"] for panel in BOARD["panels"] for target in panel.get("targets", ())]
-# Told by where it is scraped, not by the service.
+# Labels that Prometheus adds when it scrapes, not the service.
 _SCRAPED = {"job", "instance", "le"}
 
 

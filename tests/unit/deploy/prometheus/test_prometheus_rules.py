@@ -1,4 +1,4 @@
-"""The rules for Prometheus: thresholds by the workbook, metrics that exist, and promtool's own tests where it is."""
+"""The rules for Prometheus: the workbook's thresholds, metrics that exist, and promtool's tests if it is installed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def burn(objective: str, window: str, rules: list[dict[str, Any]] = ALL) -> str:
 
 
 def thresholds(expr: str) -> tuple[float, float, int]:
-    """Of the long window, of the short one, and the least volume."""
+    """Thresholds of the long and the short window, and the least volume."""
     long, short, volume = re.findall(r">= ([\d.]+)", expr)
     return float(long), float(short), int(volume)
 

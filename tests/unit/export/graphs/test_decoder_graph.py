@@ -69,7 +69,7 @@ class Pair:
         return [result for result in results if isinstance(result, JobResult)]
 
     def encoded(self, job: Job) -> Job:
-        """The same question with its history already in the state."""
+        """The same job with its history already in the state."""
         state = self.engine.encode([job.encode])[0]
         assert isinstance(state, EncoderState), state
         return replace(job, encode=EncodeJob(state=state, events=NO_EVENTS, from_start=False))
@@ -118,7 +118,7 @@ filters = st.sampled_from([{}, {"category": ["a"]}, {"category": ["a", "c"], "br
 
 
 def assert_same_list(pair: Pair, job: Job, ranking: JobResult) -> None:
-    """Item by item; two items may trade places only where their scores tie."""
+    """Compares item by item; two items may trade places only if their scores tie."""
     allowed = pair.allowed(job)
     if not allowed:
         assert len(ranking.decoded.items) == 0
@@ -280,7 +280,7 @@ def test_beam_finds_lists_of_higher_mean_log_probability_than_greedy(tmp_path: P
 
 
 def exact_probabilities(pair: Pair, job: Job, ranking: JobResult) -> dict[int, float]:
-    """Of being drawn first, for the items inside the nucleus: along paths, or by the blend where that is drawn from."""
+    """Probability of being drawn first, for the items inside the nucleus: along paths or by the blend."""
     query, reference, request = pair.query(ranking, job), pair.reference, job.request
     if not reference.dense:
         return reference.item_probabilities(query, request.decoding, pair.allowed(job))
@@ -310,7 +310,7 @@ def test_top_p_draws_from_the_nucleus_first_and_fills_up_outside_only_when_it_mu
     ids=str,
 )
 def test_lists_are_drawn_from_no_more_candidates_than_the_reference_has(tmp_path: Path, decoding: Decoding) -> None:
-    """In a catalogue that is larger than what is drawn from, with and without a filter."""
+    """In a catalogue with more items than candidates, with and without a filter."""
     pair = Pair(random_network(seed=4, n_items=400, sizes=(8, 8, 8)), tmp_path)
     number = pair.engine.filter_id({"brand": ["y"]})
     assert len(pair.allowed(pair.job(decoding, filter_id=number))) > dense_width(10, 16, sampled=True)
@@ -326,7 +326,7 @@ def test_lists_are_drawn_from_no_more_candidates_than_the_reference_has(tmp_path
 def test_an_artefact_whose_sampler_goes_down_paths_is_served_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As exported before lists were drawn by the blend: dense candidates join deterministic lists alone."""
+    """Older artefacts draw lists by path: dense candidates join deterministic lists alone."""
     monkeypatch.setattr(artifact_writer, "write_blend_sampler", write_sampler)
     pair = Pair(random_network(seed=3), tmp_path)
     along_paths = ReferenceDecoder(pair.model, BLEND)

@@ -1,4 +1,4 @@
-"""Dense candidates beside the beam: what joins, what never does, and when there are none."""
+"""Dense candidates beside the beam: which items join, which never do, and when there are none."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.networks import random_network
 
 N_ITEMS = 200
 GREEDY, BEAM = Decoding("greedy"), Decoding("beam")
-# So cold that drawing is ranking.
+# A temperature so low that drawing is the same as ranking.
 COLD = Decoding("temperature", temperature=1e-6)
 FILTERS: tuple[dict[str, list[str]], ...] = ({}, {"category": ["a"]}, {"category": ["b", "c"], "brand": ["x"]})
 CHECKED = settings(
@@ -59,7 +59,7 @@ def listed(engine: Engine, *jobs: DecodeJob) -> list[DecodedList]:
 
 
 def query(engine: Engine, one: DecodeJob) -> Any:
-    """q [d] as the decoder's run gives it."""
+    """q [d] as the decoder graph outputs it."""
     seen: dict[str, Any] = {}
     run = engine._decoder._run
 
@@ -128,7 +128,7 @@ def test_switched_off_the_lists_are_those_of_a_graph_without_dense_candidates(en
 
 
 def test_a_candidates_log_probability_is_its_paths_own(engine: Engine) -> None:
-    """The wide beam over everything finds the same items; what they are worth must not depend on who found them."""
+    """A beam over the whole catalogue finds the same items; their scores must not depend on how they were found."""
     engine.set_blend(1.0)
     narrow = listed(engine, *(job(engine, seed) for seed in range(10)))
     wide = listed(engine, *(job(engine, seed, k=128, width=128, decoding=BEAM) for seed in range(10)))

@@ -1,4 +1,4 @@
-"""Why: the shares of a history's events in its hidden state, through the artefact's extra graph."""
+"""The explainer: the shares of a history's events in its hidden state."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from tests.support.networks import random_network, weights_of
 DTYPES: tuple[GraphDtype, ...] = ("float32", "float16", "int8")
 ONNX_DTYPES: Mapping[int, Dtype] = {int(code): name for name, code in DATA_TYPES.items()}
 
-# Depths of the trie; levels that are too large for a table by rows, and for one of tokens; states; no times.
+# Depths of the trie; levels too large for a table by rows, or for one of tokens; types of the state; no times.
 NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "one level": {"sizes": (64,)},
     "two levels": {"sizes": (7, 9)},
@@ -105,7 +105,7 @@ def test_a_history_encoder_has_the_inputs_and_outputs_of_its_interface(
 
 
 def test_every_name_belongs_to_a_tensor_of_some_graph() -> None:
-    """A name that no graph has would be a description of nothing."""
+    """A name that no graph has would describe nothing."""
     used: set[str] = set()
     for network in NETWORKS.values():
         shape = graph_shape(random_network(**network).config, "float32")

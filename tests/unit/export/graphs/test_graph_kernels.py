@@ -24,7 +24,7 @@ CPU = Placement("cpu", 1, pad=False)
 GPU_DTYPES: tuple[GraphDtype, ...] = ("float32", "float16")
 STATE_DTYPES: tuple[StateDtype, ...] = ("float32", "float16", "int8")
 
-# In onnxruntime's spelling.
+# Names of types as onnxruntime spells them.
 TYPE_NAMES = {
     TensorProto.FLOAT: "float",
     TensorProto.FLOAT16: "float16",
@@ -60,7 +60,7 @@ def missing_kernels(model: onnx.ModelProto) -> list[str]:
 
 
 def used_types(node: onnx.NodeProto, opset: int, types: dict[str, str]) -> dict[str, str]:
-    """Type parameter of the operator's schema → the type this node binds it to."""
+    """Type that the node binds each type parameter of the operator's schema to."""
     schema = defs.get_schema(node.op_type, opset, node.domain)
     used: dict[str, str] = {}
     for formal, actual in ((schema.inputs, node.input), (schema.outputs, node.output)):
@@ -105,7 +105,7 @@ def test_no_value_is_double(graphs: dict[str, onnx.ModelProto]) -> None:
     [("Where", TensorProto.BOOL, True), ("CumSum", TensorProto.INT64, False), ("Where", TensorProto.INT64, False)],
 )
 def test_the_walk_finds_the_known_traps(op: str, dtype: int, trap: bool) -> None:
-    """Where on bool has no CUDA kernel; the walk must say so, or it proves nothing."""
+    """`Where` on bool has no CUDA kernel; a check that did not find this would prove nothing."""
     kind = helper.make_tensor_value_info
     if op == "Where":
         inputs = [kind("c", TensorProto.BOOL, [2]), kind("a", dtype, [2]), kind("b", dtype, [2])]
@@ -153,7 +153,7 @@ def test_a_missing_library_is_found_in_the_loaders_message(message: str, library
 
 
 def with_cuda(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """onnxruntime as it is with CUDA compiled in: its provider's library lies in `folder`/capi."""
+    """Simulates an onnxruntime with CUDA, whose provider library lies in `folder`/capi."""
     (folder / "capi").mkdir()
     (folder / "capi" / "libonnxruntime_providers_cuda.so").touch()
     monkeypatch.setattr(ort, "__file__", str(folder / "__init__.py"))

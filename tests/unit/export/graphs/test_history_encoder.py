@@ -1,4 +1,4 @@
-"""Encoders without a state: their graphs are the network, and the engine encodes whole histories with them."""
+"""Encoders without a state: their graphs equal the network, and the engine encodes whole histories with them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def history(seed: int, n: int) -> EventArrays:
 
 
 def job(events: EventArrays, state: EncoderState | None = None) -> EncodeJob:
-    """As the service asks for a history."""
+    """A job as the service builds it for a history."""
     kept = events.after(max(0, len(events) - WINDOW))
     return EncodeJob(state=state, events=kept, from_start=len(events) <= WINDOW and state is None)
 

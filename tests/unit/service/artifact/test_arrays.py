@@ -1,4 +1,4 @@
-"""Array files: mapped where they lie, aligned, refused where they are damaged."""
+"""Array files: mapped, aligned, and refused if damaged."""
 
 from __future__ import annotations
 

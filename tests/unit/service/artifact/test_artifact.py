@@ -40,7 +40,7 @@ def edit_manifest(folder: Path, change: Callable[[dict[str, object]], object]) -
 
 
 def bless_file(manifest: dict[str, object], file: Path) -> None:
-    """Make the manifest say that this is the file that was exported."""
+    """Makes the manifest fit a changed file."""
     manifest["files"][file.name] = {"sha256": digest(file), "bytes": file.stat().st_size}  # type: ignore[index]
 
 
@@ -138,7 +138,7 @@ def test_a_damaged_manifest_is_refused_by_its_name(folder: Path, change: Callabl
 @pytest.mark.parametrize("name", ["trie.npz", "items.npz", "itemcf.npz", "popularity.npz", "catalogue.npz"])
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"hello"])
 def test_a_file_that_holds_something_else_is_refused_by_its_name(folder: Path, name: str, content: bytes) -> None:
-    """Even where the manifest was made to fit."""
+    """Even if the manifest was changed to fit."""
     (folder / name).write_bytes(content)
     edit_manifest(folder, lambda m: bless_file(m, folder / name))
     with pytest.raises(ArtifactFileError, match=name):
@@ -184,7 +184,7 @@ def test_latest_names_the_newest_and_publishing_again_changes_nothing(tmp_path: 
 
 
 def test_publishing_again_mends_a_damaged_artefact(tmp_path: Path) -> None:
-    """What the error of a damaged artefact tells its reader to do."""
+    """The remedy that the error of a damaged artefact names."""
     folder = write_artifact(tmp_path)
     (folder / "trie.npz").write_bytes(b"")
     with pytest.raises(ArtifactFileError, match="export the model again"):

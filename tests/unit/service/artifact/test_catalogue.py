@@ -1,4 +1,4 @@
-"""The catalogue in columns, against the items it was made of."""
+"""The catalogue in columns, against the items it was built from."""
 
 from __future__ import annotations
 

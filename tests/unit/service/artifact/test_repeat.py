@@ -55,7 +55,7 @@ def test_it_is_the_plain_sum_over_the_user_s_own_items(
 
 
 def test_the_decay_is_chosen_on_validation_and_what_is_bought_again_is_found() -> None:
-    """Everybody repeats the last item all the time, after much of another."""
+    """Every user repeats the last item, after many events of another."""
     log = sequences(tiny_dataset(30, 20, min_events=9, max_events=9))
     item = log.item.reshape(30, 9).copy()
     item[:, :5] = item[:, :1]
