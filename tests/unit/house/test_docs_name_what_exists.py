@@ -74,11 +74,8 @@ def broken_links(text: str, page: Path) -> list[str]:
         if re.match(r"\w+:", link):
             continue
         target, _, anchor = link.partition("#")
-        file = page.parent / target if target else page
-        headings = (
-            anchors(file.read_text("utf-8") if target else text) if file.suffix == ".md" and file.exists() else set()
-        )
-        if not file.exists() or (anchor and anchor not in headings):
+        file = page.parent / target
+        if not file.exists() or (anchor and anchor not in anchors(file.read_text("utf-8") if target else text)):
             broken.append(link)
     return broken
 
