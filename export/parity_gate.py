@@ -23,7 +23,7 @@ from model.reference.attention_rollout import attention_rollout
 from model.reference.decoder import ReferenceDecoder, ScoredItem
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, EventArrays, Vocabulary
-from service.engine.decoding import Decoding
+from service.engine.decoding import ONE_OF_EACH
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
@@ -35,12 +35,6 @@ OVERLAP_AT_10 = {"float32": 1.0, "float16": 0.99, "int8": 0.99}
 # compared from the same state.
 HIDDEN = {"float32": 0.0, "float16": 5e-3, "int8": 5e-2}
 NDCG_WITHIN = 0.005  # of the float32 graphs' NDCG@10
-STRATEGIES = (
-    Decoding("greedy"),
-    Decoding("beam", beam_width=5),
-    Decoding("top_p", top_p=0.9),
-    Decoding("temperature", temperature=1.2),
-)
 MAX_FAILURES = 8
 
 R = TypeVar("R")
@@ -163,7 +157,7 @@ def _compare_probe(
     with torch.no_grad():
         q = model.query(source, torch.from_numpy(context), torch.tensor(probe.gap_ms))
     overlaps = []
-    for decoding in STRATEGIES:
+    for decoding in ONE_OF_EACH:
         request = ListRequest(context=context, gap_ms=probe.gap_ms, decoding=decoding, k=10, seed=number)
         got = _result(engine.decode([DecodeJob(h=h, request=request)])[0])
         want = reference.decode(q, decoding, request.k, request.run_width, everything, request.seed)

@@ -149,7 +149,7 @@ class TargetTooLong(RequestError):
 
 
 class HeadTooLarge(RequestError):
-    """The headers are more, or larger, than a connection accepts."""
+    """There are too many headers, or they are too large."""
 
     status = 431
     reason = "head_too_large"

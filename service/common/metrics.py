@@ -194,7 +194,7 @@ class Metrics:
     def attempted(self, outcome: str) -> None:
         """Counts a model attempt that ended; outcomes other than `ATTEMPTS` are not counted.
 
-        An attempt that was never made, or whose caller went away, has such an outcome.
+        Attempts that were never made, or whose caller went away, have such an outcome.
         """
         if outcome in self._attempts:
             self._attempts[outcome].inc()

@@ -117,7 +117,8 @@ class Settings(BaseSettings):
     write_behind_max: int = Field(
         4096,
         ge=1,
-        description="Most users whose new events wait to be encoded in the background; the rest wait for a request.",
+        description="Maximum number of users whose new events wait to be encoded in the background; the rest wait for "
+        "a request.",
     )
     catch_up_timeout_ms: float = Field(2000.0, gt=0, description="Longest time to encode a history.")
     cache_mib: float = Field(
@@ -134,12 +135,12 @@ class Settings(BaseSettings):
         None,
         description="File of stock changes and new items, one JSON object a line: "
         '`{"item_id": "7", "in_stock": false}`, or a new item: `{"item_id": "n1", "title": "…", "category": ["…"], '
-        '"like": ["50"]}`. Changes are followed. Replace the file by renaming: one that is being written may be read '
-        "half.",
+        '"like": ["50"]}`. Changes are followed. Replace the file by renaming: a file that is being written '
+        "may be read half-written.",
     )
 
     # -- batching
-    batch_max: int = Field(32, ge=1, description="Most jobs in one engine run.")
+    batch_max: int = Field(32, ge=1, description="Maximum number of jobs in one engine run.")
     batch_window_ms: float = Field(
         1.0,
         ge=0,
@@ -155,7 +156,10 @@ class Settings(BaseSettings):
         False, description="Replay each padded batch size as one CUDA graph; requires device cuda. See docs/gpu.md."
     )
     queue_max: int = Field(
-        256, ge=1, description="Most waiting jobs; a further one is refused and its request is answered one rung lower."
+        256,
+        ge=1,
+        description="Maximum number of waiting jobs; a further one is refused, and its request is answered one rung "
+        "lower.",
     )
     engine_stall_s: float = Field(30.0, gt=0, description="An engine run longer than this makes /readyz fail.")
 

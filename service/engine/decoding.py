@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Strategy = Literal["beam", "top_p", "temperature", "greedy"]
 
-STRATEGIES: tuple[Strategy, ...] = ("beam", "top_p", "temperature", "greedy")
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 # A batch runs at one width, so there are only a few of them.
 WIDTH_BUCKETS: tuple[int, ...] = (8, 16, 32, 64, 128)
@@ -80,3 +80,12 @@ class Decoding:
         wanted = self.beam_width * k if self.strategy == "beam" else k
         wanted = min(MAX_WIDTH, wanted)
         return next(bucket for bucket in WIDTH_BUCKETS if bucket >= wanted)
+
+
+# One decoding of each strategy: the canary and the parity gate run them all.
+ONE_OF_EACH = (
+    Decoding("greedy"),
+    Decoding("beam", beam_width=5),
+    Decoding("top_p", top_p=0.9),
+    Decoding("temperature", temperature=1.2),
+)

@@ -184,7 +184,7 @@ class Breaker:
 
     def _judge_step(self, now: float) -> None:
         step, budgets, probes = self._step, self._settings.budgets, self._settings.half_open_probes
-        # One more than the share of so few attempts: a single bad one is no verdict.
+        # One more than the share of so few attempts: a single bad one proves nothing.
         judged = max(probes, step.ended)
         if step.late > 1.0 + return_share(budgets.late_share) * judged:
             self.cause = "latency_budget"

@@ -26,7 +26,7 @@ WINDOWS_S: dict[str, float] = {"1m": 60.0, "5m": 300.0, "1h": 3600.0}
 # (window, short window in which it must still burn, factor): the workbook's pairs, in seconds instead of hours.
 _FAST = (20.0, 2.0, 14.4)
 _SLOW = (300.0, 30.0, 6.0)
-# Factor of the attempts that judge a slow burn: fewer would be chance.
+# Factor of the attempts that judge a slow burn: with fewer, chance would decide.
 _SLOW_VOLUME = 4
 _SLICE_S = 0.5
 

@@ -41,7 +41,7 @@ class Recommender:
     """Answers `/recommend`.
 
     Guarantees an answer before the deadline, unless the event loop itself is late. Every item is in the catalogue,
-    allowed and not excluded. A list of the model has seen every acknowledged event, unless its reason says that the log
+    allowed and not excluded. A list of the model reflects every acknowledged event, unless its reason says that the log
     could not be read and the request brought events of its own.
     """
 

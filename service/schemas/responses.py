@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.engine.decoding import Strategy
+from service.engine.fallback import Source
 from service.guard.guard import Reason, Rung
 from service.policies.policies import DecodingSpec, Policies
 
@@ -54,12 +56,12 @@ class RecommendAnswer(Answer):
     request_id: str
     user_id: str | None
     items: list[RankedItem]
-    source: Literal["gpt4rec", "item_cf", "popular"]
+    source: Source
     rung: Rung
     degraded: bool = Field(description="Whether the answer came from a rung below `full`.")
     reason: Reason | None
     segment: str
-    strategy: Literal["beam", "top_p", "temperature", "greedy"]
+    strategy: Strategy
     model_version: str
     budget_ms: float
     latency_ms: float

@@ -139,7 +139,7 @@ export class Similar {
     title.textContent = `Similar to ${named(item)}`;
     const rows = near.slice(0, 6).map((one) => el("li", {},
       el("button", { type: "button", class: "plain", onclick: () => this.taken(one) }, named(one))));
-    list.replaceChildren(...(rows.length ? rows : [el("li", { class: "quiet" }, "nothing that is known")]));
+    list.replaceChildren(...(rows.length ? rows : [el("li", { class: "quiet" }, "no similar items are known")]));
     this.card.hidden = false;
     this.place(beside.getBoundingClientRect());
   }

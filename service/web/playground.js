@@ -109,7 +109,7 @@ async function refresh() {
 
 function show(answer) {
   at("how").hidden = false;
-  const [, , meaning] = RUNGS.find(([rung]) => rung === answer.rung);
+  const [, , meaning] = RUNGS.find(([rung]) => rung === answer.rung) ?? [answer.rung, answer.rung, answer.rung];
   at("ladder").replaceChildren(...RUNGS.map(([rung, label, what]) =>
     el("li", { title: what, "aria-current": rung === answer.rung ? "true" : null }, label)));
   at("ladder").dataset.rung = answer.rung;

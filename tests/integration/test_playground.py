@@ -223,7 +223,7 @@ def test_events_are_moved_and_removed_and_the_focus_stays(sure: Visit) -> None:
     sure.settled()
     assert sure.history == []
     assert sure.bodies[-1]["session_id"]
-    assert "somebody without a history" in sure.text("#empty")
+    assert "for a new user" in sure.text("#empty")
     page.click("#starters button >> nth=0")
     assert len(sure.settled().history) == 1
 

@@ -121,7 +121,7 @@ def _refuse_disagreements(rows: pl.DataFrame, log: SourceTable, place: Place) ->
     other = rows.filter(pl.col("item_id") != pl.col("timed_item"))
     if other.height:
         raise DataError(
-            f"{other.height} times are those of another item than the sequence file has at their place",
+            f"{other.height} times belong to another item than the one at their place in the sequence file",
             where=places(place.file, "line", other["time_row"]),
             fix="take both files from the same version of the data set",
         )

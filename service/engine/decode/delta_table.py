@@ -94,8 +94,8 @@ def _keys(items: IntArray, scores: FloatArray, request: ListRequest, noise_level
 def _by_key(keys: Float64Array, n_decoded: int) -> IntArray:
     """Positions sorted by key, descending, with the first `n_decoded` kept in their own order.
 
-    The decoder lists items outside the nucleus last whatever their keys, so those keys are no order. Waiting items are
-    not tested against the nucleus.
+    The decoder lists items outside the nucleus last whatever their keys, so those keys do not give an order.
+    Waiting items are not tested against the nucleus.
     """
     waiting = list(n_decoded + np.argsort(-keys[n_decoded:], kind="stable"))
     order: list[int] = []
@@ -110,8 +110,8 @@ def _drawn(decoded: FloatArray, waiting_scores: FloatArray, request: ListRequest
     """Positions of at most k items, drawn without replacement.
 
     The list is a draw of paths already. Its next item comes up with the probability that is left in the trie, a
-    waiting item with its own. Both are probabilities before temperature and nucleus: what the paths were drawn from is
-    not known by item.
+    waiting item with its own. Both are probabilities before temperature and nucleus, because the
+    distribution that the paths were drawn from is not known for each item.
     """
     rng = np.random.default_rng(request.seed % 2**63)
     weight = np.exp(np.minimum(waiting_scores.astype(np.float64), 0.0))

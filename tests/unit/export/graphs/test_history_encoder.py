@@ -11,7 +11,7 @@ import torch
 
 from export import artifact_writer
 from export.graphs.graph_writer import GraphDtype
-from export.graphs.history_encoder import write_history_encoder
+from export.graphs.history_encoder import WRITERS, write_history_encoder
 from export.parity_gate import TOLERANCE, Probe
 from model.network.encoders.registry import receptive_field
 from model.network.gpt4rec import GPT4Rec
@@ -30,7 +30,7 @@ from tests.support.histories import encoder_input, random_history
 from tests.support.networks import random_network, weights_of
 from tests.unit.export.graphs.test_graph_kernels import missing_kernels, value_types
 
-NAMES = ("sasrec", "gru4rec", "bert4rec", "lstm_attention", "encoder_decoder")
+NAMES = tuple(WRITERS)
 WINDOW = 12
 N_ITEMS = 40
 
