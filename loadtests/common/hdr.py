@@ -12,7 +12,7 @@ _LONGEST_US = 600_000_000
 
 
 class Latencies:
-    """Latencies in milliseconds, kept as an HDR histogram; mergeable and encodable in HdrHistogram's own format."""
+    """Latencies in milliseconds as an HDR histogram; can be merged and encoded in the format of HdrHistogram."""
 
     def __init__(self, milliseconds: Iterable[float] = ()) -> None:
         self._histogram = HdrHistogram(1, _LONGEST_US, 3)
@@ -23,18 +23,19 @@ class Latencies:
         return int(self._histogram.get_total_count())
 
     def at(self, percentile: float) -> float | None:
-        """Milliseconds at a percentile (0–100); None where nothing was recorded."""
+        """Returns the milliseconds at a percentile (0–100); None if nothing was recorded."""
         if not len(self):
             return None
         return float(round(self._histogram.get_value_at_percentile(percentile) / 1000.0, 3))
 
     def add(self, other: Latencies) -> None:
+        """Merges another histogram into this one."""
         self._histogram.add(other._histogram)
 
     def figures(self) -> dict[str, float | None]:
-        """p50, p95, p99, p99.9 and max in milliseconds, None where nothing was recorded."""
+        """Returns p50, p95, p99, p99.9 and max in milliseconds, None if nothing was recorded."""
         return {name: self.at(percentile) for name, percentile in PERCENTILES}
 
     def report(self) -> dict[str, Any]:
-        """The figures, their count, and the whole histogram (`hdr`: base64, in microseconds)."""
+        """Returns the figures, the count, and the whole histogram (`hdr`: base64, in microseconds)."""
         return {"count": len(self), **self.figures(), "hdr": self._histogram.encode().decode()}

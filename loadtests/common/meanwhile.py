@@ -1,4 +1,4 @@
-"""with meanwhile(work): work(over) runs in a thread while the body does; `over` is set when the body ends."""
+"""Runs work in a thread while the body of a `with` statement runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """The body goes on when `work` has begun, and ends when that has ended too."""
+    """Runs `work(over)` in a thread while the body runs.
+
+    `over` is set when the body ends; the context ends when `work` has ended too.
+    """
     over = threading.Event()
     thread = threading.Thread(target=work, args=(over,))
     thread.start()

@@ -1,4 +1,4 @@
-"""Latencies to figures, figures to a table."""
+"""Quantiles of latencies, and tables for the terminal."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ QUANTILES = (("p50", 50.0), ("p95", 95.0), ("p99", 99.0), ("max", 100.0))
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Quantiles by name, in the unit of the values; None where there are none. p99 is an observed value, not an
-    interpolation between two."""
+    """Returns quantiles by name, in the unit of the values; None without values.
+
+    They are observed values, not interpolated between two.
+    """
     if not len(values):
         return {name: None for name, _ in QUANTILES}
     array = np.asarray(values, np.float64)
@@ -24,6 +26,7 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    """Returns a table; the first column is text, the others are figures."""
     made = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
         made.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
@@ -35,7 +38,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 
 def publish(tables: Sequence[Table], report: dict[str, Any], json_file: Path | None) -> None:
-    """Prints the tables, and writes the report where a file is asked for (`-`: to standard output, alone)."""
+    """Prints the tables; writes the report to a file if one is given (`-`: to standard output, without tables)."""
     if json_file is not None and str(json_file) == "-":
         Console().out(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode(), highlight=False)
         return

@@ -1,11 +1,11 @@
-"""Where measured figures are kept: rows of criteria, and payloads behind tables and curves.
+"""Stores measured figures: rows of criteria, and payloads behind tables and curves.
 
     loadtests/results/engine.json         one row for each criterion of docs/performance.md, replaced by its name
     loadtests/results/reliability.json    the same for docs/reliability.md
     loadtests/results/quality.json        the same for docs/quality.md
     loadtests/results/<name>.json         everything else, written with `save`
 
-What the documents show is drawn from these files only.
+The documents are drawn from these files only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PACKAGES = ("fastapi", "numpy", "onnxruntime", "orjson", "pydantic", "redis", "u
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure of one criterion. `limit` reads like "≤ 1.5", and is None where a figure is only stated."""
+    """One figure of one criterion. `limit` reads like "≤ 1.5", and is None for a figure without a limit."""
 
     criterion: str
     value: float
@@ -55,7 +55,11 @@ def row(
     at_most: float | None = None,
     at_least: float | None = None,
 ) -> Row:
-    """A row of today on this machine; whether it holds follows from the limit (one of the two, or none)."""
+    """Returns a row with today's date and this machine; `holds` follows from the limit (at most one of the two).
+
+    Raises:
+        ValueError: If both limits are given.
+    """
     if at_most is not None and at_least is not None:
         raise ValueError("a row has one limit")
     limit, holds = None, None
@@ -70,7 +74,7 @@ def row(
 def record(file: Path, row: Row) -> None:
     """Writes a row into a file of rows, in place of the one with the same criterion; sorted by criterion.
 
-    Several processes may record at once: none loses another's row, and a reader never sees half a file.
+    Several processes may record at once: no row is lost, and a reader never sees half a file.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with _locked():
@@ -80,7 +84,7 @@ def record(file: Path, row: Row) -> None:
 
 
 def read_rows(file: Path = ENGINE) -> list[dict[str, Any]]:
-    """The rows of a file; none where there is no such file."""
+    """Returns the rows of a file; none if the file does not exist."""
     if not file.exists():
         return []
     rows: list[dict[str, Any]] = orjson.loads(file.read_bytes())
@@ -88,7 +92,7 @@ def read_rows(file: Path = ENGINE) -> list[dict[str, Any]]:
 
 
 def save(name: str, payload: Mapping[str, Any], *, command: str = "", folder: Path = RESULTS) -> Path:
-    """Writes `<name>.json`: the payload, and when, where and by which versions it was measured."""
+    """Writes `<name>.json`: the payload with the date, the machine, the versions and the command."""
     file = folder / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     head = {"date": today(), "machine": machine(), "versions": versions(), "command": command}
@@ -97,7 +101,7 @@ def save(name: str, payload: Mapping[str, Any], *, command: str = "", folder: Pa
 
 
 def load(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
-    """What `save` wrote; None where nothing was."""
+    """Returns what `save` wrote; None if the file does not exist."""
     file = folder / f"{name}.json"
     if not file.exists():
         return None
@@ -106,16 +110,17 @@ def load(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
 
 
 def today() -> str:
+    """Returns the date in UTC."""
     return datetime.now(UTC).date().isoformat()
 
 
 def machine() -> str:
-    """The processor, how many of its cores this process may use, and the operating system."""
+    """Describes the processor, how many of its cores this process may use, and the operating system."""
     return f"{_processor()}, {_cores()} cores, {_system()}"
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of what the service is built on, where installed."""
+    """Returns the versions of Python and of the packages that the service is built on, if installed."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -151,13 +156,13 @@ def _system() -> str:
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
-    """Numbers before letters, and 10 after 9."""
+    """Sorts numbers before letters, and 10 after 9."""
     return [(int(part), "") if part.isdigit() else (1 << 31, part) for part in re.split(r"(\d+)", text) if part]
 
 
 @contextmanager
 def _locked() -> Iterator[None]:
-    """Held by one process at a time; the lock file lies outside the tree."""
+    """Lets one process at a time in; the lock file lies outside the tree."""
     with Path(tempfile.gettempdir(), f"gpt4rec-results-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

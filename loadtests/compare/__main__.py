@@ -1,12 +1,12 @@
-"""The same artefact behind this service and behind what people would use instead.
+"""Compares this service with what people would use instead, on the same artefact.
 
     python -m loadtests.peers install
     python -m loadtests.compare --artifact DIR --run RUN --data DATA --tune      the settings of every peer, first
     python -m loadtests.compare --artifact DIR --run RUN --data DATA
 
-Every system gets the machine to itself, in rounds (A B C … A B C …), so that a slow minute of the machine meets all of
+Every system has the machine to itself, in rounds (A B C … A B C …), so that a slow minute of the machine affects all of
 them; ratios are taken within a round. What it writes: `loadtests/results/peers.json` (and `peers_tuning.json`), and the
-rows of criterion 2 in `loadtests/results/engine.json`. How each peer is built is told in `loadtests.peers`.
+rows of criterion 2 in `loadtests/results/engine.json`. `loadtests.peers` describes how each peer is built.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ app = typer.Typer(add_completion=False)
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What one call compares, with what effort; `tried` are the settings tried before, by system."""
+    """What one call compares and with what effort; `tried` are the settings measured before, by system."""
 
     chosen: Sequence[System]
     users: Users
@@ -53,18 +53,21 @@ class Comparison:
     tried: Mapping[str, list[dict[str, Any]]]
 
     def settings(self, system: System) -> Settings:
+        """Returns the fastest measured settings of a system, or its first ones."""
         return fastest(self.tried.get(system.key, [])) or system.tried[0]
 
 
 def fastest(tried: Sequence[Mapping[str, Any]]) -> Settings | None:
-    """The settings with the highest rate among those whose p99 is within the limit, where any is; None where nothing
-    was tried."""
+    """Returns the settings with the highest rate among those whose p99 is within the limit (among all if none is).
+
+    None if nothing was tried.
+    """
     in_time = [one for one in tried if one["p99_ms"] <= LIMIT_MS] or tried
     return max(in_time, key=lambda one: one["rps"])["settings"] if tried else None
 
 
 def tune(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
-    """Every setting of every system, by a short closed loop. A setting that does not work is kept with its error."""
+    """Tries every setting of every system in a short closed loop; a setting that fails is kept with its error."""
     found: dict[str, list[dict[str, Any]]] = {}
     runs = [(system, settings) for system in comparison.chosen for settings in system.tried]
     with _progress() as bar:
@@ -82,7 +85,7 @@ def tune(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
 
 
 def compare(comparison: Comparison, rounds: int) -> list[dict[str, Measured]]:
-    """Rounds over all systems. A system that fails is left out of its round, and said; ours must not fail."""
+    """Measures all systems in rounds; a peer that fails is reported and left out of its round, ours must not fail."""
     done: list[dict[str, Measured]] = []
     with _progress() as bar:
         task = bar.add_task("", total=rounds * len(comparison.chosen))

@@ -1,4 +1,4 @@
-"""What the comparison writes, from what was measured. Pure."""
+"""Rows and criteria of the comparison, from its measurements. Pure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Round = Mapping[str, Measured]
 def system_row(
     system: System, settings: Mapping[str, Any], tried: Sequence[Mapping[str, Any]], rounds: Sequence[Round]
 ) -> dict[str, Any] | None:
-    """A row of the table: medians over the rounds; None where the system was not measured."""
+    """Returns the row of a system: medians over the rounds; None if it was not measured."""
     measured = [one[system.key] for one in rounds if system.key in one]
     if not measured:
         return None
@@ -76,12 +76,12 @@ def system_row(
 
 
 def round_json(one: Round) -> dict[str, Any]:
-    """A round as it is kept beside the medians."""
+    """Returns a round as it is recorded beside the medians."""
     return {key: asdict(measured) for key, measured in one.items()}
 
 
 def best(one: Round, names: Sequence[str], variant: str | None = None) -> float | None:
-    """The highest rate of a round among systems of these names; None where one of the names is missing."""
+    """Returns the highest rate of a round among systems of these names; None if one of the names is missing."""
     rates: dict[str, float] = {}
     for key, measured in one.items():
         name, _, found = key.partition(", ")
@@ -91,7 +91,7 @@ def best(one: Round, names: Sequence[str], variant: str | None = None) -> float 
 
 
 def ratio(rounds: Sequence[Round], names: Sequence[str], variant: str | None = None) -> float | None:
-    """Ours over the best of `names`, paired by round; the median. None where no round has both."""
+    """Returns the median over the rounds of our rate ÷ the best of `names`; None if no round has both."""
     pairs = [(best(one, (OURS,)), best(one, names, variant)) for one in rounds]
     ratios = [ours / theirs for ours, theirs in pairs if ours and theirs]
     return median(ratios) if ratios else None
@@ -112,7 +112,7 @@ _CRITERIA: tuple[tuple[str, tuple[str, ...], str | None, float | None], ...] = (
 
 
 def criteria(rounds: Sequence[Round], command: str) -> list[Row]:
-    """The rows of criterion 2 that these rounds give; against `generate` its faster variant counts."""
+    """Returns the rows of criterion 2; for `generate` its faster variant counts."""
     rows = []
     for name, systems, variant, least in _CRITERIA:
         value = ratio(rounds, systems, variant)

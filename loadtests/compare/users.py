@@ -1,4 +1,4 @@
-"""Users of a real data set for the comparison, with the encoder's output for each and the list to expect."""
+"""Users of a real data set for the comparison, each with the encoder's output and the expected list."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ SCORE_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Users:
-    """`expected[n]` is the answer of the exported graphs for `subjects[n]`."""
+    """Users to compare with; `expected[n]` is the answer of the exported graphs for `subjects[n]`."""
 
     subjects: Sequence[Subject]
     expected: Sequence[Answer]
 
 
 def users_of(data: Path, artifact: Path, count: int, seed: int = 0) -> Users:
-    """`count` users with at least 50 events, each with the last 50. Raises ValueError where there are none."""
+    """Chooses `count` users with at least 50 events, each with the last 50.
+
+    Raises:
+        ValueError: If there is no such user.
+    """
     log = sequences(Dataset.load(data))
     able = np.flatnonzero(log.lengths >= HISTORY)
     if not len(able):
@@ -51,7 +55,7 @@ def users_of(data: Path, artifact: Path, count: int, seed: int = 0) -> Users:
 
 
 def same_list(expected: Answer, given: Sequence[str], scores: Sequence[float]) -> bool:
-    """Whether two lists hold the same items in the same order; items whose scores tie may change places."""
+    """Returns whether two lists hold the same items in the same order; items with tied scores may change places."""
     wanted = expected["items"]
     return len(wanted) == len(given) and all(
         one["item_id"] == item or abs(one["score"] - score) <= SCORE_TOLERANCE

@@ -45,8 +45,8 @@ def run(bench: Bench) -> None:
     engine = Engine.open(bench.artifact, threads=1)
     jobs = decode_jobs(engine, list(histories.values()))
     with tempfile.TemporaryDirectory() as folder, serve(bench.artifact, **PATIENT) as service:
-        told = [one for name, items in histories.items() for one in history(name, items)]
-        load(bench, service.url, "histories", list(batches(told)))
+        earlier = [one for name, items in histories.items() for one in history(name, items)]
+        load(bench, service.url, "histories", list(batches(earlier)))
         warm(bench, service.url, names)
         answer = Path(folder) / "answer.json"
         answer.write_bytes(taken(service.url, [ask(names[0])])[0])

@@ -35,13 +35,13 @@ def run(bench: Bench) -> None:
     lengths = HISTORIES[:2] if bench.quick else HISTORIES
     with serve(bench.artifact, **PATIENT) as service:
         rng = np.random.default_rng(0)
-        told = [
+        earlier = [
             one
             for length in lengths
             for n in range(USERS)
             for one in history(f"h{length}-{n}", rng.choice(items, length).tolist())
         ]
-        load(bench, service.url, "histories", list(batches(told)))
+        load(bench, service.url, "histories", list(batches(earlier)))
         warm(bench, service.url, [f"h{length}-{n}" for length in lengths for n in range(USERS)])
         curves = _served(bench, service, lengths)
     curves["batch"] = _batches(bench, engine, items)

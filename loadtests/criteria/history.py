@@ -27,8 +27,8 @@ def run(bench: Bench) -> None:
     with serve(bench.artifact, **PATIENT) as service:
         for length, names in groups.items():
             chosen = (rng.choice(items, length).tolist() for _ in names)
-            told = [one for name, own in zip(names, chosen, strict=True) for one in history(name, own)]
-            load(bench, service.url, f"histories of {length}", list(batches(told)))
+            earlier = [one for name, own in zip(names, chosen, strict=True) for one in history(name, own)]
+            load(bench, service.url, f"histories of {length}", list(batches(earlier)))
             warm(bench, service.url, names)
         lists = _lists(bench, service, list(groups.values()))
         events = _events(bench, service, list(groups.values()), items)

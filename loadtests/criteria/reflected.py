@@ -49,8 +49,8 @@ def run(bench: Bench) -> None:
     trials = bench.some(TRIALS, 200)
     histories = real_histories(read(bench.data), bench.some(USERS, 20), least=20, longest=100)
     with serve(bench.artifact) as one, serve(bench.artifact, "--redis", one.redis_url) as two:
-        told = [each for name, items in histories.items() for each in history(name, items)]
-        load(bench, one.url, "histories", list(batches(told)))
+        earlier = [each for name, items in histories.items() for each in history(name, items)]
+        load(bench, one.url, "histories", list(batches(earlier)))
         warm(bench, two.url, list(histories))
         found = Outcome()
         with bench.progress("trials", trials) as advance:

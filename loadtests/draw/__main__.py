@@ -1,12 +1,13 @@
-"""`python -m loadtests.draw`: the documents of measured figures and their plots, from loadtests/results/*.json.
+"""Draws the documents of measured figures and their plots from loadtests/results/*.json: `python -m loadtests.draw`.
 
     docs/performance.md    from loadtests/draw/templates/performance.md
     docs/reliability.md    from loadtests/draw/templates/reliability.md
     docs/quality.md        from loadtests/draw/templates/quality.md
     docs/model-card.md     from loadtests/draw/templates/model-card.md
 
-The prose is in the template beside this file; `{{name}}` stands for what is drawn from the file of that name,
-`{{criteria}}` for the document's rows, `{{machine}}` for where they were measured.
+A template holds the prose of a page. `{{name}}` in it stands for the section drawn from the results file of that name,
+`{{criteria}}` for the criteria of the page, `{{limits}}` for those with a limit, `{{machine}}` for the machines and
+versions, and `{{summary_…}}` for parts of the summary.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """docs/<name>.md with plots in docs/<name>/, from the rows of one file and a file for each section.
+    """The page docs/<name>.md with its plots in docs/<name>/.
 
     Attributes:
         name: Name of the page, of its template and of the folder of its plots.
@@ -48,15 +49,17 @@ class Document:
 
     @property
     def template(self) -> Path:
+        """Template of the page."""
         return Path(__file__).resolve().parent / "templates" / f"{self.name}.md"
 
     @property
     def path(self) -> Path:
+        """Where the page is written."""
         return DOCS / f"{self.name}.md"
 
     @property
     def folder(self) -> Path:
-        """Of the plots."""
+        """Folder of the plots."""
         return DOCS / self.name
 
 
@@ -93,7 +96,7 @@ RELIABILITY = Document(
             "latency_breach": "Answers by rung while the model is slow, and after",
             "error_breach": "Answers by rung while the model fails, and after",
         },
-        "toggle": {"toggle": "How soon both replicas went by a new mode"},
+        "toggle": {"toggle": "How soon both replicas followed a new mode"},
     },
 )
 QUALITY = Document(
@@ -121,12 +124,16 @@ DOCUMENTS = (PERFORMANCE, RELIABILITY, QUALITY, MODEL_CARD)
 
 
 def read(document: Document, folder: Path = results.RESULTS) -> dict[str, Any]:
-    """Every file that a section is drawn from; None where it is not there."""
+    """Reads the results file of every section; None for a file that does not exist."""
     return {name: results.load(name, folder) for name in document.sections}
 
 
 def render(document: Document, folder: Path = results.RESULTS, template: Path | None = None) -> str:
-    """The document. Raises ValueError where the template names something that cannot be drawn."""
+    """Returns the text of the page.
+
+    Raises:
+        ValueError: If the template has a placeholder that nothing fills.
+    """
     template = template or document.template
     files, rows = read(document, folder), results.read_rows(folder / document.rows.name)
     limited = [row for row in rows if row["limit"] is not None]
@@ -144,18 +151,19 @@ def render(document: Document, folder: Path = results.RESULTS, template: Path | 
 
     def fill(match: re.Match[str]) -> str:
         if match[1] not in parts:
-            raise ValueError(f"{template}: there is nothing to draw for {match[0]}")
+            raise ValueError(f"{template}: nothing fills the placeholder {match[0]}")
         return parts[match[1]]
 
     return re.sub(r"\{\{(\w+)\}\}", fill, template.read_text(encoding="utf-8"))
 
 
 def missing(files: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the results files that do not exist."""
     return [name for name, found in files.items() if found is None]
 
 
 def write(document: Document, *, plots: bool) -> None:
-    """Writes a document, and its plots."""
+    """Writes a document and, if `plots` is true, its plots."""
     document.path.write_text(render(document), encoding="utf-8")
     typer.echo(f"wrote {document.path}")
     files = read(document)
@@ -167,17 +175,17 @@ def write(document: Document, *, plots: bool) -> None:
 
 
 def current(document: Document) -> bool:
-    """Whether the document is what would be drawn now."""
+    """Returns whether the document is what would be drawn now."""
     return document.path.exists() and document.path.read_text(encoding="utf-8") == render(document)
 
 
 def main(
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit 1 where a document is out of date.")
+        bool, typer.Option("--check", help="Write nothing; exit with 1 if a document is out of date.")
     ] = False,
-    plots: Annotated[bool, typer.Option(help="Also draw the plots, which takes matplotlib.")] = True,
+    plots: Annotated[bool, typer.Option(help="Draw the plots too (needs matplotlib).")] = True,
 ) -> None:
-    """Draws the documents of measured figures, and their plots."""
+    """Draws the documents of measured figures and their plots."""
     if not check:
         for document in DOCUMENTS:
             write(document, plots=plots)

@@ -1,4 +1,4 @@
-"""How means over seeds and paired differences are written. Pure."""
+"""Formats means over seeds and paired differences. Pure."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ SIGNIFICANT = 0.05
 
 
 def mean_of_seeds(figure: Mapping[str, Any]) -> str:
-    """A mean over seeds, and half the width of its interval where it has one."""
+    """Formats a mean over seeds, with half the width of its interval if it has one."""
     half = figure["half_width"]
     return f"{figure['mean']:.4f}" + ("" if half is None else f" ± {half:.4f}")
 
 
 def difference(row: Mapping[str, Any], digits: int = 4) -> str:
-    """With the interval of the paired bootstrap; a star where Holm's correction leaves it at 5 %."""
+    """Formats a difference with its bootstrap interval; a star if Holm's correction leaves it significant at 5 %."""
     each = (f"{row[name]:+.{digits}f}" for name in ("difference", "low", "high"))
     star = " *" if row.get("p_holm", 1.0) < SIGNIFICANT else ""
     return "{} ({} … {})".format(*each) + star

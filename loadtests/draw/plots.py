@@ -1,5 +1,7 @@
-"""Plots as SVG, those of `docs/performance.md` among them. The same figures give the same bytes: no date, no random
-ids."""
+"""Plots as SVG, among them those of `docs/performance.md`.
+
+The same figures give the same bytes: no date, no random ids.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ _INK, _SOFT = "#1f4e79", "#b06a2c"
 
 
 def peers(axes: Any, found: Results) -> None:
+    """Plots requests a second of each system."""
     systems = sorted((one for one in found["systems"] if one["rps"] > 0), key=lambda one: one["rps"])
     names = [f"{one['name']}, {one['variant']}" for one in systems]
     axes.barh(names, [one["rps"] for one in systems], color=_INK)
@@ -22,6 +25,7 @@ def peers(axes: Any, found: Results) -> None:
 
 
 def curve(axes: Any, points: Sequence[Mapping[str, Any]], axis: str, label: str) -> None:
+    """Plots p50 and p99 over one axis."""
     xs = [point[axis] for point in points]
     axes.plot(xs, [point["ms"]["p50"] for point in points], "o-", color=_INK, label="p50")
     axes.plot(xs, [point["ms"]["p99"] for point in points], "o--", color=_SOFT, label="p99")
@@ -32,6 +36,7 @@ def curve(axes: Any, points: Sequence[Mapping[str, Any]], axis: str, label: str)
 
 
 def batch(axes: Any, points: Sequence[Mapping[str, Any]]) -> None:
+    """Plots the time of a row over the rows of a batch."""
     xs = [point["batch"] for point in points]
     axes.plot(xs, [point["decode_ms_a_row"] for point in points], "o-", color=_INK, label="decode, W 64")
     axes.plot(xs, [point["encode_ms_a_row"] for point in points], "o--", color=_SOFT, label="encode of one event")
@@ -43,6 +48,7 @@ def batch(axes: Any, points: Sequence[Mapping[str, Any]]) -> None:
 
 
 def memory(axes: Any, found: Results) -> None:
+    """Plots resident memory over time."""
     samples = found["resident_mib"]
     axes.plot([n * found["sample_s"] / 60.0 for n in range(len(samples))], samples, color=_INK)
     axes.set_xlabel("minutes")
@@ -51,11 +57,11 @@ def memory(axes: Any, found: Results) -> None:
 
 
 def latencies(axes: Any, found: Results) -> None:
-    """Latency by percentile, from the HDR histograms."""
+    """Plots latency by percentile, from the HDR histograms."""
     from hdrh.histogram import HdrHistogram
 
-    for (route, told), color in zip(found["run"]["routes"].items(), (_SOFT, _INK), strict=False):
-        histogram = HdrHistogram.decode(told["hdr"])
+    for (route, latency), color in zip(found["run"]["routes"].items(), (_SOFT, _INK), strict=False):
+        histogram = HdrHistogram.decode(latency["hdr"])
         nines = [n / 20 for n in range(61)]
         ms = [histogram.get_value_at_percentile(100 - 100 / 10**n) / 1000.0 for n in nines]
         axes.plot(nines, ms, color=color, label=route)
@@ -66,7 +72,7 @@ def latencies(axes: Any, found: Results) -> None:
 
 
 def scale(axes: Any, found: Results) -> None:
-    """Decoding over the size of the catalogue, and its graph with and without the constraint."""
+    """Plots decoding over the size of the catalogue, and its graph with and without the constraint."""
     sizes = list(found["decode_ms"])
     xs = [int(size) for size in sizes]
     axes.plot(xs, [found["decode_ms"][size]["p50"] for size in sizes], "o-", color=_INK, label="decode p50")
@@ -82,7 +88,7 @@ def scale(axes: Any, found: Results) -> None:
 
 
 def wanted(files: Mapping[str, Results | None]) -> dict[str, How]:
-    """What can be drawn from the files that are there: name of the plot → how."""
+    """Returns the plots that can be drawn from the existing files: name → function of the axes."""
     found: dict[str, How] = {}
     if (compared := files.get("peers")) and compared["systems"]:
         found["peers"] = lambda axes: peers(axes, compared)
@@ -104,7 +110,7 @@ def wanted(files: Mapping[str, Results | None]) -> dict[str, How]:
 
 
 def draw(plots: Mapping[str, How], folder: Path) -> list[Path]:
-    """Writes `<name>.svg` for every plot, and removes those of nothing. Needs matplotlib."""
+    """Writes `<name>.svg` for every plot and removes all other SVGs of the folder. Needs matplotlib."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Tables of `docs/quality.md`, from what was measured. Pure: figures in, Markdown out."""
+"""Tables of `docs/quality.md`, from the recorded figures. Pure: figures in, Markdown out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WAYS = {
 
 
 def ranking(found: Results) -> str:
-    """A table of the means, and one of what was trained."""
+    """Draws a table of means over seeds, and one of the trainings."""
     rows, runs = [], []
     for label, part in found["parts"].items():
         for way, name in WAYS.items():
@@ -52,7 +52,7 @@ def _run(label: str, seed: str, one: Results) -> list[Any]:
 
 
 def curve(axes: Any, found: Results) -> None:
-    """Validation NDCG@10 over the minutes of training, a line a run."""
+    """Plots validation NDCG@10 over the minutes of training, a line for each run."""
     for label, part in found["parts"].items():
         for seed, one in part["seeds"].items():
             minutes = [epoch["seconds"] / 60 for epoch in one["history"]]
@@ -64,7 +64,7 @@ def curve(axes: Any, found: Results) -> None:
 
 
 def peers(found: Results) -> str:
-    """A row a training of the peer."""
+    """Draws a row for each training of the peer."""
     columns = ["data", "held out", "width", "seed", "epoch, of", "recall@10", "NDCG@10", "validation NDCG@10",
                "CPU s an epoch"]  # fmt: skip
     rows = [
@@ -77,7 +77,7 @@ def peers(found: Results) -> str:
 
 
 def speed(found: Results) -> str:
-    """A row a trainer: seconds of an epoch, and how many times those of the peer fit into its own."""
+    """Draws a row for each trainer: seconds of an epoch, and its speed relative to the peer."""
     epochs = found["epochs"]
     peer = epochs["sasrec, RecTools"]["median"]
     rows = [
@@ -100,12 +100,12 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "quality_candidates": quality_candidates.candidates,
     "quality_cold": quality_cold.cold,
 }
-# What of it the model card shows as well.
+# The parts that the model card shows too.
 CARD = {"quality_ranking": ranking, "quality_lists": quality_lists.fairness}
 
 
 def wanted(files: Mapping[str, Results | None]) -> dict[str, Callable[[Any], None]]:
-    """Plots that can be drawn from the files that are there."""
+    """Returns the plots that can be drawn from the existing files."""
     ranked, listed = files.get("quality_ranking"), files.get("quality_lists")
     plots = {} if listed is None else quality_lists.plots(listed)
     return plots if ranked is None else {**plots, "training": lambda axes: curve(axes, ranked)}

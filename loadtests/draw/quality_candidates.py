@@ -15,7 +15,7 @@ COST = ("catalogue", "width", "beam alone, ms", "dense joined, ms", "ratio")
 
 
 def candidates(found: Results) -> str:
-    """What they are worth, with the exhaustive dense score as each data set's last row, and what a decode costs."""
+    """Draws the gain of dense candidates beside the exhaustive dense score, and their cost."""
     cases = [(data, lists) for data, one in found["worth"].items() for lists in one["lists"]]
     adjusted = iter(holm([_lead(lists)["p_value"] for _, lists in cases]))
     rows = []
@@ -30,7 +30,7 @@ def candidates(found: Results) -> str:
         for width, ms in one.items()
         if width != "items"
     ]
-    said = "Milliseconds of processor time of one list, one row a run, p50:"
+    said = "Milliseconds of processor time of one list, at batch 1, p50:"
     return "\n\n".join([markdown(list(WORTH), rows), said, markdown(list(COST), times), by_command(found)])
 
 
@@ -42,7 +42,7 @@ def _worth(data: str, lists: Results, p_value: float) -> list[Any]:
 
 
 def _lead(lists: Results) -> Results:
-    """In recall@10."""
+    """Returns the gain in recall@10."""
     found: Results = next(one for one in lists["lead"] if one["metric"] == "recall@10")
     return found
 

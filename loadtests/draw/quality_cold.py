@@ -1,4 +1,4 @@
-"""Items that nobody has used yet, in `docs/quality.md`. Pure: figures in, Markdown out."""
+"""Tables of cold items in `docs/quality.md`. Pure: figures in, Markdown out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEADINGS = {"recall@10": "recall@10", "recall@20": "recall@20", "ndcg@10": "NDCG
 
 
 def cold(found: Results) -> str:
-    """For each data set: what was held out, the means, and what texts gain."""
+    """Draws, for each data set, what was held out, the means, and the gain of texts."""
     parts = []
     for data, part in found["parts"].items():
         asked = part["questions"]
@@ -25,8 +25,8 @@ def cold(found: Results) -> str:
             f"{data}: {part['share']:.0%} of the items held out, {asked['cold']:,} questions for one of them and "
             f"{asked['warm']:,} for another; {part['seeds']} seeds of {part['minutes']:g} minutes on one core.",
             _means(part),
-            "Less another, each question against itself, its value the mean over the seeds; questions for one item ("
-            f"the cold ones are for {part['items']['cold']:,} items) are drawn together:",
+            "Differences between two rows, question by question, each value the mean over the seeds. Questions for the "
+            f"same item are resampled together (the cold ones ask for {part['items']['cold']:,} items):",
             _gained(part),
         ]
     return "\n\n".join([*parts, by_command(found)])

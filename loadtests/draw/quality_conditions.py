@@ -18,7 +18,7 @@ LENGTHS = ("events kept", "window", "seeds", "recall@10", "NDCG@10", "recall@10 
 
 
 def conditions(found: Results) -> str:
-    """For each part the ablations, and below them every way of asking every training."""
+    """Draws the ablations of each part, and below them every training with every set of known conditions."""
     parts = []
     for part, rows in found["ablations"].items():
         runs = [run for run in found["runs"].values() if run["part"] == part]
@@ -41,7 +41,7 @@ def _ablation(row: Results) -> list[Any]:
 
 
 def _asked(runs: Sequence[Results]) -> list[list[Any]]:
-    """Means over the seeds."""
+    """Returns rows of means over the seeds."""
     figures: dict[tuple[str, str], list[Results]] = {}
     for run in runs:
         for how, one in run["figures"].items():
@@ -53,11 +53,12 @@ def _asked(runs: Sequence[Results]) -> list[list[Any]]:
 
 
 def mean(seeds: Sequence[Results], measure: str) -> float:
+    """Returns the mean of a measure over the seeds."""
     return sum(float(one[measure]) for one in seeds) / len(seeds)
 
 
 def long_histories(found: Results) -> str:
-    """A row for each data set, length and window; figures are means over the seeds."""
+    """Draws a row for each data set, length and window; figures are means over the seeds."""
     groups: dict[tuple[str, float, int, int], list[Results]] = {}
     for run in found["runs"].values():
         groups.setdefault((run["data"], run["minutes"], run["length"], run["window"]), []).append(run)

@@ -1,4 +1,4 @@
-"""What lists feel like, and segments, in docs/quality.md and the model card. Pure: figures in, Markdown or axes out."""
+"""List qualities, fairness and segments in docs/quality.md and the model card. Pure: figures in, Markdown out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loadtests.draw.tables import by_command, markdown
 
 Results = Mapping[str, Any]
 
-# Measure → its heading and how it is written.
+# Measure → its heading and its number format.
 MEASURES: Mapping[str, tuple[str, str]] = {
     "recall@10": ("recall@10", ".3f"),
     "ndcg@10": ("NDCG@10", ".3f"),
@@ -29,17 +29,17 @@ COLOURS = {"beam": "#1f4e79", "top-p": "#b06a2c", "temperature": "#3c7d3c"}
 
 
 def lists(found: Results) -> str:
-    """For each data set: every strategy, those of the policies against the reference, and each segment."""
+    """Draws, for each data set, every strategy, the shipped ones against the reference, and each segment."""
     parts = []
     for data, part in found["parts"].items():
         parts += [
             f"### {data}",
-            f"{part['users']:,} users, {part['items']:,} items, {part['seeds']} seeds; means over the seeds, and half "
-            "the width of the 95 % interval of NDCG@10 over them.",
+            f"{part['users']:,} users, {part['items']:,} items, {part['seeds']} seeds: means over the seeds, for "
+            "NDCG@10 with half the width of the 95 % interval.",
             _strategies(part),
-            f"Less `{part['reference']}`, each list against that of the same user:",
+            f"Difference to `{part['reference']}`, each list compared with that of the same user:",
             _compared(part),
-            "By segment: its own strategy, the reference and item-CF on its users alone.",
+            "By segment: the segment's own strategy, the reference and item-CF, for the users of the segment.",
             _segments(part),
         ]
     return "\n\n".join([*parts, by_command(found)])
@@ -72,7 +72,7 @@ def _strategies(part: Results) -> str:
 
 
 def _compared(part: Results) -> str:
-    """A row a strategy; a star where Holm's correction leaves the difference at 5 %."""
+    """Draws a row for each strategy; a star marks what Holm's correction leaves significant at 5 %."""
     by_name: dict[str, dict[str, Results]] = {}
     for row in part["compared"]:
         by_name.setdefault(row["name"], {})[row["measure"]] = row
@@ -96,7 +96,7 @@ def _segments(part: Results) -> str:
 
 
 def fairness(found: Results) -> str:
-    """Recall of groups of users and of items, what is served beside item-CF."""
+    """Draws recall by group of users and of items: the served lists beside item-CF."""
     parts = []
     for data, part in found["parts"].items():
         rows = [
@@ -105,31 +105,32 @@ def fairness(found: Results) -> str:
             for one in part["groups"]
         ]  # fmt: skip
         columns = ["group by", "group", "questions", "recall@10 as served", "item-CF", "difference"]
-        parts += [f"{data}, each user's lists by the policies:", markdown(columns, rows), _apart(part["apart"])]
+        parts += [f"{data}, lists by the shipped policies:", markdown(columns, rows), _apart(part["apart"])]
     return "\n\n".join([*parts, by_command(found)])
 
 
 def _apart(rows: Sequence[Results]) -> str:
-    """How far groups of users lie apart, and whether groups drawn at random would."""
+    """Says how far apart groups of users lie, and how often random groups lie as far apart."""
     return "\n".join(
-        f"- By {row['kind']}, recall@10 lies {row['apart']:.3f} apart, from {row['lowest']} to {row['highest']}; "
-        f"groups of these sizes drawn at random lie as far apart with p = {row['p_holm']:.3g} (Holm)."
+        f"- By {row['kind']}, recall@10 differs by {row['apart']:.3f}, lowest for {row['lowest']} and highest for "
+        f"{row['highest']}; random groups of these sizes differ as much with p = {row['p_holm']:.3g} (Holm)."
         for row in rows
     )
 
 
 def lists_and_fairness(found: Results) -> str:
+    """Draws the section of docs/quality.md on list qualities, with fairness below."""
     return f"{lists(found)}\n\n### By group of users and of items\n\n{fairness(found)}"
 
 
 def segments(found: Results) -> str:
-    """For each data set and segment: the default, what it is for, and how it stands."""
+    """Draws, for each data set and segment, the default strategy, its objective and the verdict."""
     parts = []
     for data, part in found["parts"].items():
         sizes = ", ".join(f"{name} {size:,}" for name, size in part["sizes"].items())
         parts += [f"### Segments of {data}", f"{part['users']:,} users, {part['seeds']} seeds: {sizes}."]
         rows = [_segment(name, one) for name, one in part["judged"].items()]
-        columns = ["segment, users", "objective", "validation chooses", "as good", "default", "NDCG@10",
+        columns = ["segment, users", "objective", "chosen on validation", "as good", "default", "NDCG@10",
                    "objective's figure", "NDCG@10 above the floor", "beaten by", "holds"]  # fmt: skip
         parts.append(markdown(columns, rows))
     return "\n\n".join([*parts, by_command(found)])
@@ -144,12 +145,12 @@ def _segment(name: str, one: Results) -> list[Any]:
         f"{name}, {one['users']:,}", f"{MEASURES[measure][0]}: {objective['why']}", chosen["best"],
         ", ".join(others) or "none", one["default"], f"{own['ndcg@10']:.3f}", f"{own[measure]:.3f}",
         f"{above}, floor {objective['floor']:g} × the best" if objective["floor"] else "–",
-        ", ".join(one["beaten_by"]) or "nobody", one["holds"],
+        ", ".join(one["beaten_by"]) or "none", one["holds"],
     ]  # fmt: skip
 
 
 def frontier(part: Results) -> Callable[[Any], None]:
-    """NDCG@10 over what lists gain by giving it up: a line a strategy."""
+    """Returns what plots NDCG@10 over diversity, a line for each family of strategies."""
 
     def draw(axes: Any) -> None:
         spread = "intra" if "intra" in part["strategies"][part["reference"]] else "inter"
@@ -173,7 +174,7 @@ def frontier(part: Results) -> Callable[[Any], None]:
 
 
 def _of_family(strategies: Results, family: str) -> list[tuple[float, Results]]:
-    """The one setting of each strategy of a family, and its figures; greedy is a beam of one."""
+    """Returns the setting and the figures of each strategy of a family with one setting; greedy is a beam of one."""
     return [
         (float(setting), one)
         for name, one in strategies.items()
@@ -183,5 +184,5 @@ def _of_family(strategies: Results, family: str) -> list[tuple[float, Results]]:
 
 
 def plots(found: Results) -> dict[str, Callable[[Any], None]]:
-    """Name → what draws it: a frontier for each data set."""
+    """Returns the frontier plot of each data set, by its name."""
     return {f"frontier-{data}": frontier(part) for data, part in found["parts"].items()}

@@ -137,7 +137,7 @@ def _groups_behind(files: Files) -> list[str]:
 
 def _not_told_apart(files: Files) -> list[str]:
     """Names the systems from which the table of encoders cannot tell the model."""
-    told = []
+    lines = []
     for part in (files.get("quality_variants") or {"parts": {}})["parts"].values():
         close = [
             line["system"]
@@ -145,11 +145,11 @@ def _not_told_apart(files: Files) -> list[str]:
             if line["system"] != "gpt4rec" and line["behind"]["ndcg@10"].get("p_holm", 1.0) >= SIGNIFICANT
         ]
         if close:
-            told.append(
+            lines.append(
                 f"*{part['data']}*, {part['minutes']:g} min of training: NDCG@10 does not tell gpt4rec from "
                 f"{', '.join(close)} (paired bootstrap, Holm)."
             )
-    return told
+    return lines
 
 
 SUMMARY: dict[str, Callable[[Rows, Files], str]] = {

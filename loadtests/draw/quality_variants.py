@@ -17,7 +17,7 @@ COLUMNS = (
 
 
 def variants(found: Results) -> str:
-    """A table for each data set and budget."""
+    """Draws a table for each data set and budget."""
     parts = [
         f"{part['data']}, {part['minutes']:g} minutes of training on one core each:\n\n"
         + markdown(list(COLUMNS), [_line(line) for line in part["table"]])

@@ -1,4 +1,4 @@
-"""Tables of `docs/reliability.md`, from what was measured. Pure: figures in, Markdown out."""
+"""Tables of `docs/reliability.md`, from the recorded figures. Pure: figures in, Markdown out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GROUPS = {
 
 
 def faults(found: Results) -> str:
-    """A table of what each fault cost, and a list of what was promised; broken promises stand out in both."""
+    """Draws a table of the cost of each fault and a list of the promises; broken promises are bold in both."""
     entries: Mapping[str, Results] = found["faults"]
     known = [*GROUPS, *sorted({one["group"] for one in entries.values()} - set(GROUPS))]
     parts = [_verdict(entries)]
@@ -62,12 +62,12 @@ def _promise(name: str, one: Results) -> str:
 
 
 def overload(found: Results) -> str:
-    """What was slowed and how far, and each multiple of the capacity."""
+    """Draws how far the model was slowed, and the run at each multiple of its capacity."""
     floor, capacity, slowed = found["floor"]["rate"], found["capacity"]["rate"], found["slowed"]
     lead = (
-        f"With the fallback forced the service answers {cell(floor)} requests/s within the budget of "
-        f"{found['budget_ms']:g} ms. Slowed by {slowed['run_ms']:g} ms a run and {slowed['row_ms']:g} ms a row, the "
-        f"model bears {cell(capacity)} requests/s, {cell(100.0 * capacity / floor)} % of that. "
+        f"With the fallback forced, the service answers {cell(floor)} requests/s within the budget "
+        f"of {found['budget_ms']:g} ms. Slowed by {slowed['run_ms']:g} ms a run and {slowed['row_ms']:g} ms a row, "
+        f"the model has a capacity of {cell(capacity)} requests/s, {cell(100.0 * capacity / floor)} % of that. "
         f"{found['users']:,} users."
     )
     alone = found["runs"][0]["model_rate"]
@@ -104,7 +104,7 @@ def _answers(one: Results) -> list[Any]:
 
 
 def _unslowed(found: Results) -> str:
-    """The model at its own speed, and what gave out first."""
+    """Draws the model at its own speed, and what failed first."""
     runs = found["unslowed"]
     rows = [
         [f"{100.0 * one['share_of_floor']:.0f} %", *_answers(one), one["service_cores"],
@@ -124,20 +124,20 @@ def _unslowed(found: Results) -> str:
 
 
 def _first(runs: Sequence[Results]) -> str:
-    """What gives out first, as far as the figures say."""
+    """Says what fails first, as far as the figures show it."""
     below = next((one for one in runs if _below(one) > 0.01), None)
     burst = next((one for one in runs if not one["holds"]), None)
     said = ""
     if below is not None:
         said = (
-            f"From {cell(below['offered_rate'])} requests/s on more than one list in a hundred comes from below the "
-            "model. "
+            f"From {cell(below['offered_rate'])} requests/s on, more than one list in a hundred comes from a rung "
+            "below the model. "
         )
     if burst is None:
-        return said + "The service bore every rate that was tried."
+        return said + "The service sustained every rate that was tried."
     why = counted(burst["errors"]) or f"p99 is {cell(burst['latency_ms']['p99'])} ms"
     return said + (
-        f"The service gives out at {cell(burst['offered_rate'])} requests/s: {why}, while the service's process takes "
+        f"The service fails at {cell(burst['offered_rate'])} requests/s: {why}, while its process uses "
         f"{cell(burst['service_cores'])} cores and the generator {cell(burst['generator']['cpu_share'])}."
     )
 
@@ -148,7 +148,7 @@ def _below(one: Results) -> float:
 
 
 def breach(found: Results) -> str:
-    """How soon traffic moved, how soon it was back, and every change of the breaker."""
+    """Draws how soon traffic moved, how soon it was back, and every change of the breaker."""
     columns = ["breach", "moved below the model after, s", "back after, s", "full after, s", "changes of side",
                "requests", "errors", "within the budget", *RUNGS.values()]  # fmt: skip
     rows = [
@@ -156,13 +156,13 @@ def breach(found: Results) -> str:
          f"{one['within_budget']:.2f} %", *(one["rungs"].get(rung, 0) for rung in RUNGS)]
         for name, one in found["breaches"].items()
     ]  # fmt: skip
-    told = "\n".join(
+    runs = "\n".join(
         f"- *{name}*: {one['fault']}, from {one['moments']['fault']:.0f} s to {one['moments']['healed']:.0f} s. "
         f"Reasons: {counted(one['reasons'])}. Breaker: {_changes(one['changes'])}."
         for name, one in found["breaches"].items()
     )
     lead = f"{cell(found['rate'])} requests/s throughout."
-    return "\n\n".join([lead, markdown(columns, rows), told, by_command(found)])
+    return "\n\n".join([lead, markdown(columns, rows), runs, by_command(found)])
 
 
 def _changes(changes: Sequence[Results]) -> str:
@@ -171,7 +171,7 @@ def _changes(changes: Sequence[Results]) -> str:
 
 
 def toggle(found: Results) -> str:
-    """How soon a change reached both replicas, by how it came there; a restart, and Redis frozen and away."""
+    """Draws how soon a change reached both replicas, by message or by poll; a restart; Redis frozen and down."""
     kinds = {"sent": "by the message", "lost": "message lost: by the poll"}
     rows = []
     for kind, text in kinds.items():
@@ -182,17 +182,17 @@ def toggle(found: Results) -> str:
             old = sum(one["old_afterwards"] for one in trials)
             rows.append([text, len(trials), within, median(took), max(took), sum(math.isinf(s) for s in took), old])
     columns = ["change", "trials", f"within {found['limit_s']:g} s", "p50, s", "max, s", "never reached",
-               "lists by the old mode afterwards"]  # fmt: skip
+               "lists by the old mode after that"]  # fmt: skip
     restart, frozen, away = found["restart"], found["frozen"], found["away"]
     kept = _yes(all(restart["first_lists_forced"]))
     said = "\n".join(
         [
-            f"- Killed and started again: the first list of each replica went by the mode of before: {kept}.",
+            f"- Killed and restarted: the first list of each replica followed the mode set before: {kept}.",
             f"- Redis frozen: the change was answered after {cell(frozen['put_s'])} s, "
-            f"{'as shared' if frozen['shared'] else 'as local only'}; both replicas went by it "
+            f"{'as shared' if frozen['shared'] else 'as local only'}; both replicas followed it "
             f"{cell(frozen['agreed_s'])} s after Redis was back.",
-            "- Redis away, and a change on each replica: both agreed "
-            f"{cell(away['agreed_s'])} s after Redis was back, on the last one: "
+            "- Redis down, and a change on each replica: both agreed "
+            f"{cell(away['agreed_s'])} s after Redis was back, on the later change: "
             f"{_yes(all(mode == away['modes'][0] for mode in away['modes']))}.",
         ]
     )
@@ -200,7 +200,7 @@ def toggle(found: Results) -> str:
 
 
 def toggle_s(trials: Sequence[Results]) -> list[float]:
-    """Seconds until both replicas went by the new mode; endless where one never did."""
+    """Returns, sorted, the seconds until both replicas followed the new mode; infinite if one never did."""
     return sorted(max(math.inf if s is None else s for s in one["reached_s"]) for one in trials)
 
 
@@ -209,7 +209,7 @@ def _yes(holds: bool) -> str:
 
 
 def counted(kinds: Mapping[str, int]) -> str:
-    """The most frequent first."""
+    """Formats counts, the most frequent first."""
     return ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items(), key=lambda one: (-one[1], one[0])))
 
 

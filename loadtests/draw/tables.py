@@ -1,4 +1,4 @@
-"""Tables of `docs/performance.md`, from what was measured. Pure: figures in, Markdown out."""
+"""Tables of `docs/performance.md`, from the recorded figures. Pure: figures in, Markdown out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 Results = Mapping[str, Any]
 
 NOT_YET = "*Not measured yet.*"
-# What a criterion's name stands for; another criterion's name stands for itself.
+# Texts of the criteria whose names do not explain themselves.
 MEANING = {
     "1 cpu": "Processor time of a warm /recommend, store included ÷ (bare typed FastAPI route + one decoder run)",
     "1 cpu without Valkey": "The same, the service's own processor time only",
@@ -31,14 +31,14 @@ MEANING = {
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table; the first column is text, the others are figures."""
+    """Formats a table; the first column is text, the others are figures."""
     head = f"| {' | '.join(columns)} |"
     line = f"|---{'|---:' * (len(columns) - 1)}|"
     return "\n".join([head, line, *(f"| {' | '.join(cell(value) for value in row)} |" for row in rows)])
 
 
 def cell(value: Any) -> str:
-    """A value as people read it: three significant digits, thousands apart; a dash for none."""
+    """Formats a value for readers: three significant digits, thousands separators, a dash for None."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -51,7 +51,7 @@ def cell(value: Any) -> str:
 
 
 def criteria(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Every row, its limit, whether it holds, and the number of the command that wrote it, listed below."""
+    """Draws every row with its limit, whether it holds, and the number of its command in the list below."""
     if not rows:
         return NOT_YET
     commands = {command: number for number, command in enumerate(dict.fromkeys(row["command"] for row in rows), 1)}
@@ -80,7 +80,7 @@ def limits(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def machine(files: Mapping[str, Results | None], rows: Sequence[Mapping[str, Any]]) -> str:
-    """On what, and with which versions; every machine that a figure comes from."""
+    """Names every machine that a figure comes from, and the versions of the packages."""
     machines = sorted({str(row["machine"]) for row in rows} | {str(f["machine"]) for f in files.values() if f})
     if not machines:
         return NOT_YET
@@ -93,6 +93,7 @@ def machine(files: Mapping[str, Results | None], rows: Sequence[Mapping[str, Any
 
 
 def cpu(found: Results) -> str:
+    """Draws the processor time of a warm request and of its parts."""
     parts = found["median"]
     names = {"service": "the service", "valkey": "its Valkey", "bare_route": "bare typed FastAPI route",
              "decoder_run": "one decoder run, batch 1"}  # fmt: skip
@@ -104,7 +105,7 @@ def cpu(found: Results) -> str:
 
 
 def peers(found: Results) -> str:
-    """One line a system and variant, and what each cannot do."""
+    """Draws a line for each system and variant, and what each of them cannot do."""
     systems = found["systems"]
     best = max((one["rps"] for one in systems), default=0.0)
     columns = ["system", "variant", "requests/s", "fastest ÷ this", "p50 ms", "p99 ms", "CPU ms a request", "wrk"]
@@ -115,8 +116,8 @@ def peers(found: Results) -> str:
         figures = (one["rps"], times, one["p50_ms"], one["p99_ms"], one.get("cpu_ms_a_request"), wrk_rate)
         rows.append([one["name"], one["variant"], *figures])
     lead = (
-        "Requests a second at p99 ≤ 50 ms, medians over the rounds. *Decode only* has the user's state at hand, as "
-        "this service has; *encode + decode* computes it from the history at every request. *wrk* is the rate of a "
+        "Requests a second at p99 ≤ 50 ms, medians over the rounds. *Decode only* receives the user's state, which "
+        "this service keeps; *encode + decode* computes it from the history for every request. *wrk* is the rate of a "
         "closed loop."
     )
     notes = [f"- {one['name']}, {one['variant']}: {'; '.join(said)}." for one in systems if (said := _said(one))]
@@ -124,17 +125,18 @@ def peers(found: Results) -> str:
 
 
 def _said(system: Results) -> list[str]:
-    """What must be known of a system beside its figures."""
+    """Returns the notes that belong to the figures of a system."""
     method = system.get("method", "")
     return [
         *([method] if method and not method.startswith("highest") else []),
-        *(["the generator was the limit: it bears at least this"] if system.get("generator_bound") else []),
+        *(["limited by the generator: the real rate is at least this"] if system.get("generator_bound") else []),
         *(f"cannot: {what}" for what in system.get("cannot", [])),
         *system.get("notes", []),
     ]
 
 
 def history(found: Results) -> str:
+    """Draws latency and event cost by the length of the history."""
     rows = [
         [f"{length:,} events", found["recommend_p50_ms"][n], found["event_cpu_us"][n]]
         for n, length in enumerate(found["lengths"])
@@ -143,7 +145,8 @@ def history(found: Results) -> str:
 
 
 def curves(found: Results) -> str:
-    made = ["One request at a time, but for the table over concurrency; batches without HTTP and store."]
+    """Draws a table for each curve."""
+    made = ["One request at a time, except in the table over concurrency. Batches run without HTTP and store."]
     titles = {"history": "events of the history", "beam": "beam width", "concurrency": "requests at once"}
     for name, points in found["curves"].items():
         axis = next(iter(points[0]))
@@ -161,6 +164,7 @@ def curves(found: Results) -> str:
 
 
 def redis(found: Results) -> str:
+    """Draws the bytes of a user in Redis, and memory by the number of users."""
     rows = [[name, sizes["users"], sizes["p50"], sizes["mean"], sizes["max"]]
             for name, sizes in (("encoder state", found["blob_bytes"]), ("event log", found["log_bytes"]),
                                 *found["other_keys_bytes"].items()) if sizes]  # fmt: skip
@@ -178,17 +182,19 @@ def redis(found: Results) -> str:
 
 
 def reflected(found: Results) -> str:
+    """Draws how soon an acknowledged event reaches the lists of another replica."""
     ms, missed = found["ack_to_reflected_ms"], sum(found["missed"].values())
     rungs = ", ".join(f"{rung} {count:,}" for rung, count in sorted(found["rungs"].items()))
     return (
-        f"{found['trials']:,} clicks of {found['users']:,} users through one replica, each followed at once by a "
-        f"/recommend of the other: {missed:,} did not reflect it. {found['compared']:,} lists were compared with one "
-        f"asked for later. Rungs: {rungs}. From the acknowledgement to the answer: p50 {cell(ms['p50'])} ms, "
+        f"{found['trials']:,} clicks of {found['users']:,} users through one replica, each followed immediately by a "
+        f"/recommend at the other: {missed:,} lists did not reflect it. {found['compared']:,} lists were compared with "
+        f"a later one. Rungs: {rungs}. From the acknowledgement to the answer: p50 {cell(ms['p50'])} ms, "
         f"p99 {cell(ms['p99'])} ms."
     )
 
 
 def start(found: Results) -> str:
+    """Draws start-up time and memory."""
     rows = [["ready, s", _middle(found["ready_s"]), _range(found["ready_s"])],
             ["resident memory, MiB", _middle(found["resident_mib"]), _range(found["resident_mib"])],
             ["of it private, MiB", _middle(found["private_mib"]), _range(found["private_mib"])]]  # fmt: skip
@@ -196,6 +202,7 @@ def start(found: Results) -> str:
 
 
 def soak(found: Results) -> str:
+    """Draws the run of several minutes: latency by route and by rung."""
     run = found["run"]
     percentiles = ("p50", "p95", "p99", "p99.9", "max")
     routes = [[route, one["count"], *(one[p] for p in percentiles)] for route, one in run["routes"].items()]
@@ -219,12 +226,13 @@ def soak(found: Results) -> str:
 
 
 def wrk(found: Results) -> str:
+    """Draws wrk and our own driver beside each other."""
     rows = [[one["what"], one["rate"], one["p50_ms"], one["p99_ms"]] for one in found["rows"]]
     return "\n\n".join([found["method"], markdown(["", "requests/s", "p50 ms", "p99 ms"], rows), by_command(found)])
 
 
 def scale(found: Results) -> str:
-    """By catalogue size: decoding, its constraint, the trie, and what a process of its own says of the artefact."""
+    """Draws, by catalogue size, decoding, its constraint, the trie, and the figures of opening the artefact."""
     sizes = list(found["decode_ms"])
     probes = found.get("probes", {})
     probed = list(dict.fromkeys(name for size in sizes for name in probes.get(size, {})))
@@ -241,10 +249,10 @@ def scale(found: Results) -> str:
     steps = [[name, ms["p50"] * 1000.0, ms["p95"] * 1000.0] for name, ms in found["step_ms"].items()]
     return "\n\n".join(
         [
-            f"Lists of {found['k']} at W {found['width']}, one thread; synthetic codes, shaped like real ones.",
+            f"Lists of {found['k']} at W = {found['width']}, one thread; synthetic codes, distributed like real ones.",
             markdown(["items", *(f"{int(size):,}" for size in sizes)], rows),
-            "One constrained step over the largest catalogue, beside the published method of "
-            "youtube/static-constraint-decoding written as a reference:",
+            "One constrained step over the largest catalogue, beside a reference implementation of the published "
+            "method of youtube/static-constraint-decoding:",
             markdown(["step", "p50 µs", "p95 µs"], steps),
             by_command(found),
         ]
@@ -259,7 +267,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
 
 
 def by_command(found: Results) -> str:
-    """How and when a file was measured."""
+    """Returns the command and the date of a measurement."""
     return f"`{found['command']}`, {found['date']}" if found.get("command") else str(found.get("date", ""))
 
 

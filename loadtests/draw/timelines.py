@@ -1,4 +1,4 @@
-"""Plots of `docs/reliability.md`: which rung answered, second by second; how soon a change of the mode was there."""
+"""Plots of `docs/reliability.md`: which rung answered, second by second; how soon a change of the mode arrived."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BAD, _LINE = "#a4262c", "#333333"
 
 
 def overload(axes: Any, found: Results) -> None:
-    """Answers a second by rung, run after run."""
+    """Plots answers a second by rung, run after run."""
     seconds = [second for run in found["runs"] for second in run["each_second"]]
     _stack(axes, list(range(len(seconds))), [second["rungs"] for second in seconds])
     _runs(axes, found["runs"])
@@ -25,7 +25,7 @@ def overload(axes: Any, found: Results) -> None:
 
 
 def overload_model(axes: Any, found: Results) -> None:
-    """Lists of the model a second, and four fifths of what it gives alone."""
+    """Plots lists of the model a second, and 80 % of its rate at 1 ×."""
     counts = [_model(second) for run in found["runs"] for second in run["each_second"]]
     axes.step(range(len(counts)), counts, where="post", color=COLORS["full"], linewidth=0.8)
     alone = found["runs"][0]["model_rate"]
@@ -37,7 +37,7 @@ def overload_model(axes: Any, found: Results) -> None:
 
 
 def breach(axes: Any, found: Results, step_s: float) -> None:
-    """Shares of the rungs over time, the share that the guard gave the model, and the moments of the fault."""
+    """Plots shares of the rungs over time, the share that the guard gave the model, and the moments of the fault."""
     steps = found["each_step"]
     shares = []
     for step in steps:
@@ -58,7 +58,7 @@ def breach(axes: Any, found: Results, step_s: float) -> None:
 
 
 def toggle(axes: Any, found: Results) -> None:
-    """The part of the trials in which both replicas went by the new mode, over time."""
+    """Plots, over time, the share of trials in which both replicas follow the new mode."""
     for kind, text, color in (("sent", "by the message", COLORS["full"]), ("lost", "by the poll", COLORS["item_cf"])):
         trials = [one for one in found["trials"] if one["message"] == kind]
         reached = [1000.0 * s for s in toggle_s(trials) if math.isfinite(s)]
@@ -72,7 +72,7 @@ def toggle(axes: Any, found: Results) -> None:
 
 
 def wanted(files: Mapping[str, Results | None]) -> dict[str, How]:
-    """What can be drawn from the files that are there: name of the plot → how."""
+    """Returns the plots that can be drawn from the existing files: name → function of the axes."""
     found: dict[str, How] = {}
     if loaded := files.get("overload"):
         found["overload"] = lambda axes: overload(axes, loaded)
@@ -94,7 +94,7 @@ def _stack(axes: Any, xs: Sequence[float], counts: Sequence[Mapping[str, float]]
 
 
 def _runs(axes: Any, runs: Sequence[Results]) -> None:
-    """Where one run ends and the next begins."""
+    """Marks where one run ends and the next begins."""
     begins, at = [], 0
     for run in runs:
         begins.append(at)

@@ -1,1 +1,1 @@
-"""What is measured, started and stopped: service processes, Valkey, proxies, faulty models, Prometheus."""
+"""Starts and stops what is measured: service processes, Valkey, proxies, faulty models, Prometheus."""

@@ -1,4 +1,4 @@
-"""What every criterion's command shares: where figures go, whose histories are served, and how a request looks."""
+"""What the commands of the criteria share: where figures go, the requests, histories and warm-up."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from loadtests.load.replay import BATCH, BEAM, EVENTS, RECOMMEND, User, taken
 K = 10
 ROWS = results.ENGINE.name
 MINUTE_MS = 60_000
-# Long enough for what is loaded beforehand; a warm answer is never near it.
+# Long enough for the loading beforehand; a warm answer never comes near it.
 PATIENT = {
     "GPT4REC_DEADLINE_MS": "2000",
     "GPT4REC_REDIS_READ_TIMEOUT_MS": "500",
@@ -33,8 +33,17 @@ _SETTLED_S = 0.004
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One command's run: what it serves, where its figures go, and how much work it does (`quick` for trying it).
-    `rows` is the file of its rows, among the results."""
+    """One run of a command.
+
+    Attributes:
+        artifact: Artefact folder to serve.
+        data: Data set folder; None if the command needs none.
+        command: The command as the documents show it.
+        console: Where progress is printed.
+        results: Folder of the figures.
+        quick: Do little work, to try the command.
+        rows: Name of the file of its rows, in `results`.
+    """
 
     artifact: Path
     data: Path | None
@@ -45,22 +54,23 @@ class Bench:
     rows: str = ROWS
 
     def row(self, criterion: str, value: float, unit: str, **limit: float) -> None:
-        """Records a row and shows it."""
+        """Records a row and prints it."""
         row = results.row(criterion, value, unit, self.command, **limit)
         results.record(self.results / self.rows, row)
         said = "" if row.holds is None else f"  ({row.limit}: {'holds' if row.holds else 'DOES NOT HOLD'})"
         self.console.print(f"  {criterion}: {row.value:g} {unit}{said}", highlight=False)
 
     def save(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Writes a payload, with the command."""
         results.save(name, payload, command=self.command, folder=self.results)
 
     def some(self, many: int, few: int) -> int:
-        """How much of something: few on a quick run."""
+        """Returns `many`, or `few` on a quick run."""
         return few if self.quick else many
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Any]:
-        """A bar; yields the function that advances it by one."""
+        """Shows a bar; yields the function that advances it by one."""
         columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(what, total=total)
@@ -68,27 +78,29 @@ class Bench:
 
 
 def ask(name: str, *, k: int = K, beam: int = 5, **more: Any) -> Arrival:
-    """A /recommend of the policy that every row is measured with."""
+    """Returns a /recommend with the policy that every row is measured with."""
     body = {"user_id": name, "k": k, "decoding": {**BEAM, "beam_width": beam}, **more}
     return Arrival(0.0, RECOMMEND, orjson.dumps(body))
 
 
 def tell(events: Sequence[Mapping[str, Any]]) -> Arrival:
+    """Returns a /events request."""
     return Arrival(0.0, EVENTS, orjson.dumps({"events": list(events)}))
 
 
 def event(name: str, item: str, time_ms: int, **more: Any) -> dict[str, Any]:
+    """Returns a click in the body of /events."""
     return {"user_id": name, "item_id": item, "type": "click", "timestamp": time_ms, **more}
 
 
 def history(name: str, items: Sequence[str]) -> list[dict[str, Any]]:
-    """A click on each item, a minute apart, the last an hour ago."""
+    """Returns a click on each item, a minute apart, the last an hour ago."""
     end = int(time.time() * 1000) - 60 * MINUTE_MS
     return [event(name, item, end - (len(items) - n) * MINUTE_MS) for n, item in enumerate(items)]
 
 
 def batches(events: Iterable[Mapping[str, Any]], size: int = BATCH) -> Iterator[Arrival]:
-    """Bodies of /events for many events."""
+    """Yields /events requests for many events."""
     part: list[Mapping[str, Any]] = []
     for one in events:
         part.append(one)
@@ -100,7 +112,7 @@ def batches(events: Iterable[Mapping[str, Any]], size: int = BATCH) -> Iterator[
 
 
 def load(bench: Bench, url: str, what: str, bodies: Sequence[Arrival], at_once: int = 8) -> None:
-    """Sends what is needed beforehand, with a bar."""
+    """Sends requests that a run needs beforehand, with a progress bar."""
     with bench.progress(what, len(bodies)) as advance:
         for start in range(0, len(bodies), at_once):
             part = bodies[start : start + at_once]
@@ -110,12 +122,16 @@ def load(bench: Bench, url: str, what: str, bodies: Sequence[Arrival], at_once: 
 
 
 def warm(bench: Bench, url: str, names: Sequence[str]) -> None:
-    """Asks for every user once, with time to build the state, so that it is stored."""
+    """Asks once for every user, with time to compute the state, so that it is stored."""
     load(bench, url, "states", [ask(name, budget_ms=2000) for name in names], at_once=50)
 
 
 def real_histories(users: Sequence[User], n: int, *, least: int, longest: int) -> dict[str, list[str]]:
-    """The last events of users that have enough of them, by user."""
+    """Returns the last events of the first `n` users with at least `least` of them, by user.
+
+    Raises:
+        ValueError: If there is no such user.
+    """
     chosen = [user for user in users if len(user.item) >= least][:n]
     if not chosen:
         raise ValueError(f"no user of the data set has {least} events")
@@ -123,7 +139,7 @@ def real_histories(users: Sequence[User], n: int, *, least: int, longest: int) -
 
 
 def settle(*processes: Process, within_s: float = 10.0) -> None:
-    """Waits until processes have nothing left to do: what is written behind the answers is done."""
+    """Waits until the processes are idle, so that work behind the answers is done."""
     until = time.monotonic() + within_s
     quiet = 0
     before = sum(process.cpu_s() for process in processes)
@@ -135,4 +151,5 @@ def settle(*processes: Process, within_s: float = 10.0) -> None:
 
 
 def median(values: Iterable[float]) -> float:
+    """Returns the median."""
     return float(statistics.median(values))

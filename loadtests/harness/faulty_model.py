@@ -1,13 +1,14 @@
-"""`gpt4rec serve` around a model that can be told to misbehave while it runs.
+"""`gpt4rec serve` around a model that misbehaves on command.
 
-    python -m loadtests.harness.faulty_model --control FILE --artifact DIR [--redis URL] [--data-dir DIR] --port P [--port-file FILE]
+    python -m loadtests.harness.faulty_model --control FILE --artifact DIR [--redis URL] [--data-dir DIR]
+        --port P [--port-file FILE]
 
-    with faulty(artifact) as (service, control):     such a process, ready; `service` is a loadtests.harness.served_process.Served
-    with misbehaving(artifact, {"run_ms": 8}) as …   the same, so from its start on
+    with faulty(artifact) as (service, control):     such a process, ready
+    with misbehaving(artifact, {"run_ms": 8}) as …   the same, with the fault from its start on
         control.set(run_ms=300)                      until the next `set`; `set()` alone ends every fault
 
 The model, its graphs and the service around it are the real ones: a fault adds to what they do. The control file is one
-JSON object of `Faults`, read again whenever it changed. Settings are the environment variables of the service.
+JSON object of `Faults`, read again whenever it has changed. Settings are the environment variables of the service.
 """
 
 from __future__ import annotations
@@ -35,11 +36,16 @@ _SYSTEM_TIME = time.time
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """What a run of the decoder meets; a share is the part of the runs.
+    """What a run of the decoder meets.
 
-    `run_ms` and `row_ms` slow a run down, of a batch and for each of its rows, in `slow_share` of the runs.
-    `raise_share` of them raise, `nan_share` decode from a state that is not a number. `hang` holds every run until it
-    is taken back. `clock_s` moves this process's wall clock.
+    Attributes:
+        run_ms: Delay of a run.
+        row_ms: Delay of a run for each row of its batch.
+        slow_share: Share of the runs that are delayed.
+        raise_share: Share of the runs that raise.
+        nan_share: Share of the runs that decode from a state of NaNs.
+        hang: Blocks every run until it is false again.
+        clock_s: Shift of this process's wall clock.
     """
 
     run_ms: float = 0.0
@@ -52,27 +58,28 @@ class Faults:
 
 
 class Control:
-    """The side of whoever injects the faults."""
+    """Sets the faults from outside the process."""
 
     def __init__(self, path: Path, **faults: Any) -> None:
         self.path = path
         self.set(**faults)
 
     def set(self, **faults: Any) -> None:
-        """These faults and no others, from the next run on."""
+        """Sets these faults and no others, from the next run on."""
         aside = self.path.with_name(self.path.name + ".new")
         aside.write_bytes(orjson.dumps(asdict(Faults(**faults))))
         aside.replace(self.path)
 
 
 class Followed:
-    """The side of the process: the faults in force."""
+    """The faults in force, as the process reads them."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._read, self._faults = path, (0, 0), Faults()
 
     @property
     def faults(self) -> Faults:
+        """The faults in force; the file is read again if it has changed."""
         found = self._path.stat()
         stamp = (found.st_mtime_ns, found.st_ino)
         if stamp != self._read:
@@ -81,11 +88,11 @@ class Followed:
 
 
 class FaultyEngine:
-    """An engine whose decoder meets the faults; all else is the engine's own."""
+    """An engine whose decoder meets the faults; everything else is the engine itself."""
 
     def __init__(self, engine: Any, control: Followed) -> None:
         self._engine, self._control = engine, control
-        self._random = random.Random(0)  # noqa: S311 - which runs meet a fault, repeatably
+        self._random = random.Random(0)  # noqa: S311 - chooses the runs that meet a fault, repeatably
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -97,6 +104,7 @@ class FaultyEngine:
             setattr(self._engine, name, value)
 
     def decode(self, jobs: Sequence[Any]) -> Any:
+        """Decodes a batch, after its faults."""
         faults = self._control.faults
         while faults.hang:
             time.sleep(_TICK_S)
@@ -104,14 +112,14 @@ class FaultyEngine:
         if self._random.random() < faults.slow_share:
             time.sleep((faults.run_ms + faults.row_ms * len(jobs)) / 1000.0)
         if self._random.random() < faults.raise_share:
-            raise RuntimeError("a fault that was asked for")
+            raise RuntimeError("an injected fault")
         if self._random.random() < faults.nan_share:
             jobs = [replace(job, h=np.full_like(job.h, np.nan)) for job in jobs]
         return self._engine.decode(jobs)
 
 
 def _open_ill(engines: Any, version: str, followed: Followed) -> None:
-    """From now on that version is opened as one that meets the faults."""
+    """Makes the engine of that version meet the faults when it is opened."""
     opened = engines.open
 
     def faulty_or_not(path: Path, **placement: Any) -> Any:
@@ -125,9 +133,12 @@ def _open_ill(engines: Any, version: str, followed: Followed) -> None:
 def misbehaving(
     artifact: Path, faults: Mapping[str, Any], /, *arguments: str, **environment: str
 ) -> Iterator[tuple[Served, Control]]:
-    """Such a service, ready, on an empty embedded store unless `--redis` is among the arguments; cleared away after.
+    """Runs such a service on an empty embedded store, unless `--redis` is among the arguments.
 
-    The faults are in force from its start on. Raises NotReadyError.
+    The faults are in force from its start on.
+
+    Raises:
+        NotReadyError: If the service does not become ready.
     """
     with tempfile.TemporaryDirectory(prefix="gpt4rec-faulty-") as folder:
         data, control = Path(folder) / "data", Control(Path(folder) / "control.json", **faults)
@@ -139,7 +150,7 @@ def misbehaving(
 
 
 def faulty(artifact: Path, *arguments: str, **environment: str) -> AbstractContextManager[tuple[Served, Control]]:
-    """The same, well at first."""
+    """Runs such a service, healthy at first."""
     return misbehaving(artifact, {}, *arguments, **environment)
 
 
@@ -153,12 +164,12 @@ def main(
     port_file: Annotated[Path | None, typer.Option(help="Write the bound port here once ready.")] = None,
     ill: Annotated[
         str | None,
-        typer.Option(help="The model version that meets the faults; others, and that of --artifact, are well."),
+        typer.Option(help="The only model version that meets the faults; by default every run does."),
     ] = None,
 ) -> None:
     """Serves until a signal."""
     followed = Followed(control)
-    # Before the service is imported: its parts take the clock as they find it.
+    # Before the service is imported: its modules keep the clock that they find.
     time.time = lambda: _SYSTEM_TIME() + followed.faults.clock_s
     from service import server
     from service.app import create_app

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes services: Debian's binary on a port and in a folder of its own.
+"""A real Prometheus that scrapes services: Debian's binary, on its own port and in its own folder.
 
 with prometheus([service.url], rules=scaled(text, 120.0)) as server:
     server.query('sum(rate(gpt4rec_recommendations_total[5s]))')    [({labels}, value), …]
@@ -28,21 +28,25 @@ _BRACKETED = re.compile(r"\[(\d+)(ms|s|m|h|d)\]")
 
 
 class Prometheus:
-    """One that runs at `url`."""
+    """A running Prometheus at `url`."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._client = httpx.Client(base_url=url, timeout=10.0, trust_env=False)
 
     def query(self, expr: str) -> list[tuple[dict[str, str], float]]:
-        """The samples of an instant query, now. Raises ValueError where Prometheus refuses the expression."""
+        """Returns the samples of an instant query, now.
+
+        Raises:
+            ValueError: If Prometheus rejects the expression.
+        """
         answer = self._client.get("/api/v1/query", params={"query": expr}).json()
         if answer["status"] != "success":
             raise ValueError(f"{answer['error']}: {expr}")
         return [(one["metric"], float(one["value"][1])) for one in answer["data"]["result"]]
 
     def firing(self) -> dict[str, list[dict[str, str]]]:
-        """Labels of the alerts that fire, by their name."""
+        """Returns the labels of the firing alerts, by name."""
         found: dict[str, list[dict[str, str]]] = {}
         for one in self._client.get("/api/v1/alerts").json()["data"]["alerts"]:
             if one["state"] == "firing":
@@ -50,21 +54,25 @@ class Prometheus:
         return found
 
     def targets(self) -> list[dict[str, Any]]:
-        """What it scrapes, and how that went."""
+        """Returns the scraped targets and their health."""
         found: list[dict[str, Any]] = self._client.get("/api/v1/targets").json()["data"]["activeTargets"]
         return found
 
     def close(self) -> None:
+        """Closes the client."""
         self._client.close()
 
 
 def installed() -> bool:
+    """Returns whether Prometheus is installed."""
     return shutil.which("prometheus") is not None
 
 
 def scaled(text: str, times: float) -> str:
-    """Rules whose windows, and times that an alert must last, are so many times shorter, and the least counts within a
-    window so many times smaller. Names and shares stay."""
+    """Returns rules with windows and durations `times` times shorter, and minimum counts `times` times smaller.
+
+    Names and shares stay.
+    """
     rules = yaml.safe_load(text)
     for rule in (rule for group in rules["groups"] for rule in group["rules"]):
         expr = _COUNTED.sub(lambda found: f"{found[1]}{max(1.0, int(found[2]) / times):g}", rule["expr"])
@@ -80,9 +88,11 @@ def scaled(text: str, times: float) -> str:
 def prometheus(
     urls: Sequence[str], *, rules: str | None = None, interval_s: float = 0.5, token: str | None = None
 ) -> Iterator[Prometheus]:
-    """It is ready, and ended and cleared away after. `token` is presented to the services.
+    """Runs Prometheus until the body ends. `token` is presented to the services.
 
-    Raises NotReadyError where it does not start (bad rules), FileNotFoundError where it is not installed.
+    Raises:
+        NotReadyError: If it does not start, for instance because of bad rules.
+        FileNotFoundError: If it is not installed.
     """
     if not installed():
         raise FileNotFoundError("prometheus is not installed (Debian: prometheus)")

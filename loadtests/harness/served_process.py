@@ -1,4 +1,4 @@
-"""`gpt4rec serve` as a process of its own, and what the kernel says of it: processor time, memory, mapped files."""
+"""`gpt4rec serve` as a process, and its processor time, memory and mapped files as the kernel counts them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OWN_THREADS = {"OMP_NUM_THREADS": "1"}
 
 
 class NotReadyError(Exception):
-    """The process ended, or did not answer in time; the message holds the end of its log."""
+    """Raised if the process ended or did not answer in time; the message holds the end of its log."""
 
 
 class Process:
@@ -31,8 +31,10 @@ class Process:
         self.pid = pid
 
     def cpu_s(self) -> float:
-        """Processor seconds of all its living threads so far, to a nanosecond where the kernel counts them (else to a
-        tick, and with the ended ones)."""
+        """Returns the processor seconds of all its living threads, in nanoseconds where the kernel counts them.
+
+        Otherwise to a tick, with ended threads included.
+        """
         seconds = 0.0
         try:
             for thread in Path(f"/proc/{self.pid}/task").iterdir():
@@ -43,22 +45,22 @@ class Process:
         return seconds
 
     def rss_mib(self) -> float:
-        """Resident memory."""
+        """Returns resident memory."""
         return int(Path(f"/proc/{self.pid}/statm").read_text(encoding="utf-8").split()[1]) * _PAGE / 2**20
 
     def private_mib(self) -> float:
-        """Resident memory that no other process shares, nor a file on disk backs unchanged."""
+        """Returns resident memory that is neither shared nor an unchanged page of a file."""
         lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
         private = (line.split() for line in lines if line.startswith("Private_"))
         return sum(int(words[1]) for words in private) / 1024
 
     def maps(self, word: str) -> list[str]:
-        """Mapped files whose path holds the word."""
+        """Returns mapped files whose path contains the word."""
         lines = Path(f"/proc/{self.pid}/maps").read_text(encoding="utf-8").splitlines()
         return sorted({path for line in lines if word in (path := line.split(maxsplit=5)[-1])})
 
     def child(self, name: str) -> Process | None:
-        """Its child process whose name begins so."""
+        """Returns its child process whose name begins with `name`."""
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit():
                 with suppress(OSError):
@@ -79,10 +81,12 @@ class Served(Process):
         self.redis_url = f"unix://{data / 'valkey.sock'}"
 
     def alive(self) -> bool:
+        """Returns whether the process still runs."""
         return self._process.poll() is None
 
 
 def free_port() -> int:
+    """Returns a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -90,7 +94,11 @@ def free_port() -> int:
 
 @contextmanager
 def serve(artifact: Path, *arguments: str, **environment: str) -> Iterator[Served]:
-    """The service on an empty embedded store, ready; ended and cleared away at the end. Raises NotReadyError."""
+    """Runs the service on an empty embedded store until the body ends.
+
+    Raises:
+        NotReadyError: If it does not become ready.
+    """
     with tempfile.TemporaryDirectory(prefix="gpt4rec-load-") as folder:
         data = Path(folder) / "data"
         redis = () if "--redis" in arguments else ("--redis", "embedded", "--data-dir", str(data))
@@ -104,8 +112,13 @@ def serve(artifact: Path, *arguments: str, **environment: str) -> Iterator[Serve
 def started(
     command: Sequence[str], path: str, log: Path, **environment: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], str, float]]:
-    """A command that listens on the port given by `--port` (a free one, if it names none), once `path` answers 200: the
-    process, its URL, and the seconds from exec to that answer."""
+    """Runs a command that listens on its `--port` (a free one by default) until the body ends.
+
+    Yields, when `path` answers 200, the process, its URL, and the seconds from exec to that answer.
+
+    Raises:
+        NotReadyError: If it does not answer in time.
+    """
     if "--port" not in command:
         command = [*command, "--port", str(free_port())]
     port = int(command[command.index("--port") + 1])
@@ -117,7 +130,7 @@ def started(
 def listening(
     command: Sequence[str], port: int, path: str, log: Path, environment: Mapping[str, str]
 ) -> Iterator[tuple[subprocess.Popen[bytes], str, float]]:
-    """The same for a command that is told its port in another way."""
+    """Does the same for a command that gets its port in another way."""
     with log.open("ab") as out:
         began = time.perf_counter()
         process = subprocess.Popen(  # noqa: S603 - our own commands

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server: a network between the two that can be made to fail under open connections."""
+"""A TCP proxy in front of a server: a network that can be made to fail under open connections."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ _Pieces = queue.SimpleQueue[tuple[float, bytes]]
 
 
 class Proxy:
-    """Forwards to a port on this machine.
+    """Forwards to a port of this machine.
 
-    `delay_s` holds every piece of a reply back for so long, without holding up what comes after it. While `silent`,
-    nothing passes in either direction and connections stay open, the new ones too; what lost a piece so stays silent.
-    While `cutting`, half of a reply passes, and then the connection is closed.
+    Attributes:
+        delay_s: Delay of every piece of a reply; later pieces are not delayed twice.
+        silent: Nothing passes in either direction and connections stay open, new ones included; a connection that lost
+            a piece stays silent.
+        cutting: Half of a reply passes, and then the connection is closed.
     """
 
     def __init__(self, target: int) -> None:
@@ -38,20 +40,21 @@ class Proxy:
 
     @property
     def open(self) -> int:
-        """Ends of connections that are forwarded."""
+        """Number of forwarded connection ends."""
         return len(self._open)
 
     def refuse(self) -> None:
-        """Ends what is open and everything that comes."""
+        """Closes open connections and refuses new ones."""
         self._refusing = True
         for connection in list(self._open):
             _end(connection)
 
     def accept(self) -> None:
+        """Accepts connections again."""
         self._refusing = False
 
     def reset(self) -> None:
-        """Resets what is open, as a firewall would; what comes is forwarded."""
+        """Resets open connections, as a firewall would; new ones are forwarded."""
         connections = list(self._open)
         for connection in connections:
             with contextlib.suppress(OSError):
@@ -60,11 +63,14 @@ class Proxy:
             _end(connection, socket.SHUT_RD)  # a FIN to the peer would come before the reset
 
     def abandon(self) -> None:
-        """Nothing passes any more on what is open, which stays so; what comes is forwarded. As where an address has
-        moved to another machine without a word."""
+        """Forwards nothing more on open connections, which stay open; new ones are forwarded.
+
+        This is what happens when an address moves to another machine without notice.
+        """
         self._abandoned |= self._open
 
     def close(self) -> None:
+        """Closes the proxy and its connections."""
         self._listener.close()
         self.refuse()
 
@@ -127,6 +133,7 @@ def _is_reset(connection: socket.socket) -> bool:
 
 @contextlib.contextmanager
 def proxy(target: int) -> Iterator[Proxy]:
+    """Runs a proxy until the body ends."""
     running = Proxy(target)
     try:
         yield running

@@ -1,7 +1,7 @@
 """Open-loop load on a running service: `python -m loadtests.load --url http://127.0.0.1:8000 [--data DIR]`.
 
-With a data set it replays real sessions (`loadtests.load.replay`); without one it makes users up. How requests are sent and
-what a latency counts from: `loadtests.load.open_loop_driver`.
+With a data set it replays real sessions (`loadtests.load.replay`); without one it invents users. How requests are sent,
+and from when latency counts: `loadtests.load.open_loop_driver`.
 """
 
 from __future__ import annotations
@@ -36,8 +36,18 @@ def schedule(
     k: int,
     now_ms: int,
 ) -> list[Arrival]:
-    """Poisson arrivals at `rate` a second for `seconds`, of made-up users at random items; the same generator gives the
-    same requests."""
+    """Returns Poisson arrivals of invented users at random items; the same generator gives the same requests.
+
+    Args:
+        rng: Source of all random choices.
+        rate: Requests a second.
+        seconds: Length of the schedule.
+        users: Names of the users.
+        items: Item ids of the events.
+        events_share: Share of the requests that are /events; the others are /recommend.
+        k: Items of a list.
+        now_ms: Time of the first event, epoch milliseconds.
+    """
     arrivals = []
     for number, due in enumerate(poisson(rng, rate, seconds).tolist()):
         user = users[int(rng.integers(len(users)))]
@@ -51,7 +61,7 @@ def schedule(
 
 
 def histories(rng: np.random.Generator, users: Sequence[str], items: Sequence[str], each: int) -> list[Arrival]:
-    """Bodies of /events that give every made-up user a history, so that lists are more than popularity."""
+    """Returns bodies of /events that give every invented user a history, so that lists are more than popularity."""
     start_ms = int(time.time() * 1000) - 86_400_000
     events = [
         {"user_id": user, "item_id": items[int(item)], "type": "click", "timestamp": start_ms + n * 60_000}
@@ -63,13 +73,14 @@ def histories(rng: np.random.Generator, users: Sequence[str], items: Sequence[st
 
 
 def discover(url: str, **options: Any) -> list[str]:
-    """Item ids that the service itself recommends to a stranger."""
+    """Returns item ids that the service itself recommends to an unknown session."""
     body = {"session_id": "load-discovery", "k": 100, "budget_ms": 2000}
     bodies = taken(url, [Arrival(0.0, RECOMMEND, orjson.dumps(body))], **options)
     return [item["item_id"] for item in orjson.loads(bodies[0])["items"]]
 
 
 def tables(report: Report) -> list[Any]:
+    """Returns the tables of a report for the terminal."""
     columns = [f"{name} ms" for name, _ in PERCENTILES]
     title = (
         f"{report.answered_rate:.1f} answered a second of {report.offered_rate:.1f} offered, "
@@ -93,33 +104,38 @@ def tables(report: Report) -> list[Any]:
 
 
 def main(
-    url: Annotated[str, typer.Option(help="Where the service is.")] = "http://127.0.0.1:8000",
+    url: Annotated[str, typer.Option(help="URL of the service.")] = "http://127.0.0.1:8000",
     data: Annotated[
-        Path | None, typer.Option(help="Data set folder: replays its sessions, instead of made-up users.")
+        Path | None, typer.Option(help="Data set folder: replay its sessions instead of inventing users.")
     ] = None,
     rate: Annotated[float, typer.Option(min=0.1, max=100_000, help="Requests a second.")] = 100.0,
-    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long, after the warm-up.")] = 20.0,
-    warmup_s: Annotated[float, typer.Option(min=0.0, max=600, help="Load that counts in no figure.")] = 2.0,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Length of the run after the warm-up.")] = 20.0,
+    warmup_s: Annotated[float, typer.Option(min=0.0, max=600, help="Seconds of load before the figures begin.")] = 2.0,
     seed: Annotated[int, typer.Option(help="The same seed sends the same requests.")] = 0,
     connections: Annotated[int, typer.Option(min=1, max=1000, help="Connections.")] = 32,
     k: Annotated[int, typer.Option(min=1, max=100, help="Items of a list.")] = 10,
-    recommends: Annotated[float, typer.Option(min=0, max=100, help="Replay: lists asked for after each event.")] = 1.0,
-    active: Annotated[int, typer.Option(min=1, help="Replay: sessions that run at once.")] = 200,
+    recommends: Annotated[
+        float, typer.Option(min=0, max=100, help="Replay: /recommend requests after each event, on average.")
+    ] = 1.0,
+    active: Annotated[int, typer.Option(min=1, help="Replay: concurrent sessions.")] = 200,
     beam: Annotated[int, typer.Option(min=0, max=128, help="Replay: beam width; 0 leaves it to the policies.")] = 5,
-    events_share: Annotated[float, typer.Option(min=0, max=1, help="Made up: share of /events.")] = 0.3,
-    users: Annotated[int, typer.Option(min=1, help="Made up: how many users.")] = 500,
-    history: Annotated[int, typer.Option(min=0, max=1000, help="Made up: events given to each first.")] = 20,
+    events_share: Annotated[float, typer.Option(min=0, max=1, help="Invented users: share of /events.")] = 0.3,
+    users: Annotated[int, typer.Option(min=1, help="Invented users: their number.")] = 500,
+    history: Annotated[
+        int, typer.Option(min=0, max=1000, help="Invented users: events loaded for each beforehand.")
+    ] = 20,
     catalogue: Annotated[
-        Path | None, typer.Option(help="Made up: artefact, or file of item ids; else the service is asked.")
+        Path | None,
+        typer.Option(help="Invented users: artefact, or file of item ids; by default the service is asked."),
     ] = None,
-    api_key: Annotated[str, typer.Option(envvar="LOAD_API_KEY", help="API key, where the service asks for one.")] = "",
-    timeout_s: Annotated[float, typer.Option(min=0.1, help="After so long a request has failed.")] = 10.0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here; - prints them.")] = None,
-    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Also load another machine.")] = False,
+    api_key: Annotated[str, typer.Option(envvar="LOAD_API_KEY", help="API key, if the service requires one.")] = "",
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="Time-out of a request.")] = 10.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="File for the figures; - prints them.")] = None,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Allow a URL of another machine.")] = False,
 ) -> None:
-    """Open-loop load with Poisson arrivals; latencies count from when a request was due.
+    """Sends open-loop load with Poisson arrivals; latency counts from when a request was due.
 
-    Writes events into the service's store, of users named `load-<seed>-…`. Exits 1 where a request failed.
+    Writes events of users named `load-<seed>-…` into the service's store. Exits with 1 if a request failed.
     """
     if rate * (seconds + warmup_s) > MAX_ARRIVALS:
         raise typer.BadParameter(f"more than {MAX_ARRIVALS:,} requests", param_hint="--rate")
@@ -156,7 +172,7 @@ def main(
     publish(tables(report), report.json(), json_file)
     if report.late_share > 0.01:
         typer.echo(f"load: {report.late_share:.1%} of the requests were sent more than {LATE_SEND_MS:g} ms late: the "
-                   "machine is short of processors, and part of the latency is the generator's", err=True)  # fmt: skip
+                   "generator lacks processor time, and part of the latency is its own", err=True)  # fmt: skip
     if report.errors:
         raise typer.Exit(1)
 

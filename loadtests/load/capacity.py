@@ -1,15 +1,11 @@
-"""The highest offered rate that a service bears.
+"""The highest offered rate that a service sustains.
 
-    make(rate, seconds, seed) -> Sequence[Arrival]     the load at a rate; seconds include the warm-up
-    capacity(url, make, *, p99_ms=50.0, route=None, full_share=None, low=50.0, seconds=4.0, warmup_s=1.0,
-             precision=0.05, confirm_s=8.0, seed=0, on_step=None, settle_s=0.5, **options of drive) -> Capacity
-
-A rate holds where a run of `seconds` has no errors, p99 ≤ `p99_ms` (of every route, or of one) and, where asked, at
-least `full_share` of the lists from the rung "full": a service that answers from something cheaper has not borne the
-load. The rate is doubled from `low` until it does not hold, then bisected until the borders are `precision` apart, and
-confirmed by a run of `confirm_s` with another seed, stepping down by `precision` until one holds. A run that fails is
-repeated once with another seed, and counts as failed only if that one fails too: another process's burst must not end
-the search.
+A rate holds if a run has no errors, p99 ≤ `p99_ms` (of every route, or of one) and, if required, at least `full_share`
+of the lists from the rung "full": a service that answers from a cheaper rung has not sustained the load. The rate is
+doubled from `low` until it does not hold, then bisected until the bounds are within `precision`, and
+confirmed by a run of `confirm_s` with another seed, stepping down by `precision` until one holds. A failed run is
+repeated once with another seed, and counts as failed only if the repetition fails too: a burst of another process must
+not end the search.
 """
 
 from __future__ import annotations
@@ -32,7 +28,7 @@ _OPEN_BEYOND = 8.0
 
 @dataclass(slots=True)
 class Step:
-    """One run of the search, and why it does not hold; None where it does."""
+    """One run of the search; `fault` says why it does not hold, and is None if it does."""
 
     rate: float
     seconds: float
@@ -40,6 +36,7 @@ class Step:
     fault: str | None
 
     def json(self) -> dict[str, Any]:
+        """Returns the step as it is recorded."""
         return {
             "rate": round(self.rate, 2),
             "seconds": self.seconds,
@@ -52,9 +49,9 @@ class Step:
 
 @dataclass(slots=True)
 class Capacity:
-    """The highest confirmed rate (requests a second; 0 where none held), its run, and every run of the search.
+    """The highest confirmed rate (requests a second; 0 if none held), its run, and every run of the search.
 
-    `generator_bound` says that the generator itself ran out of processor time at the first rate that did not hold.
+    `generator_bound` is true if the generator itself ran out of processor time at the first rate that did not hold.
     """
 
     rate: float
@@ -63,6 +60,7 @@ class Capacity:
     generator_bound: bool = False
 
     def json(self) -> dict[str, Any]:
+        """Returns the result as it is recorded."""
         return {
             "rate": round(self.rate, 2),
             "generator_bound": self.generator_bound,
@@ -88,12 +86,32 @@ def capacity(
     on_step: Callable[[Step], None] | None = None,
     **options: Any,
 ) -> Capacity:
-    """See the module. Raises LoadError where there is nobody to load."""
+    """Searches the highest rate that holds.
+
+    Args:
+        url: URL of the service.
+        make: Returns the arrivals for a rate, a length in seconds (warm-up included) and a seed.
+        p99_ms: Limit of p99.
+        route: The route to which the limit applies; all routes if None.
+        full_share: Least share of lists from the rung "full"; no such condition if None.
+        low: First rate, requests a second.
+        seconds: Length of a run, without the warm-up.
+        warmup_s: Warm-up of each run.
+        precision: Ratio of the bounds, less 1, at which the search ends.
+        confirm_s: Length of the confirming run.
+        settle_s: Pause after each run.
+        seed: Seed of the first run.
+        on_step: Called after each run.
+        options: Further options of `drive`.
+
+    Raises:
+        LoadError: If no service listens at the URL.
+    """
     found = Capacity(0.0, None)
 
     def once(rate: float, length: float, salt: int) -> Step:
         arrivals = make(rate, warmup_s + length, seed + 7919 * salt)
-        # By Little's law so many open requests mean that the bound is long broken: the rest need not be queued as well.
+        # By Little's law, so many open requests mean that the limit is far exceeded: the rest need not be queued too.
         most = max(64, math.ceil(rate * p99_ms / 1000.0 * _OPEN_BEYOND))
         report = drive_now(url, arrivals, **{"warmup_s": warmup_s, "max_in_flight": most, **options})
         step = Step(rate, length, report, fault(report, p99_ms=p99_ms, route=route, full_share=full_share))
@@ -102,7 +120,7 @@ def capacity(
             on_step(step)
         del arrivals
         gc.collect()
-        # What the last run left in queues must not be the next one's latency.
+        # What this run left in queues must not become latency of the next one.
         time.sleep(settle_s)
         return step
 
@@ -112,7 +130,7 @@ def capacity(
             if step.fault is None:
                 found.report = step.report
                 return True
-        # Where the generator eats a core and sends late, the failure says nothing of the service.
+        # If the generator uses a whole core and sends late, the failure says nothing about the service.
         found.generator_bound = step.report.cpu_share > 0.9 and step.report.late_share > 0.01
         return False
 
@@ -133,7 +151,7 @@ def capacity(
 
 
 def fault(report: Report, *, p99_ms: float, route: str | None, full_share: float | None) -> str | None:
-    """Why a run does not hold; None where it does."""
+    """Says why a run does not hold; None if it does."""
     if report.errors:
         return "errors: " + ", ".join(f"{kind} ×{count}" for kind, count in list(report.errors.items())[:3])
     for label, found in report.routes.items():
@@ -145,8 +163,7 @@ def fault(report: Report, *, p99_ms: float, route: str | None, full_share: float
 
 
 def _border(holds: Callable[[float, float, int], bool], low: float, seconds: float) -> tuple[float, float]:
-    """The last rate of a doubling that held, and the first that did not; (0, …) where even a sixteenth of `low`
-    failed."""
+    """Doubles the rate; returns the last that held and the first that did not, (0, …) if even `low` / 16 failed."""
     rate = low
     while not holds(rate, seconds, 0):
         rate /= 4.0

@@ -1,6 +1,6 @@
-"""HTTP/1.1 on the wire for load: raw keep-alive connections, requests that were encoded before, a precise clock.
+"""HTTP/1.1 for load: raw keep-alive connections, requests encoded beforehand, a precise clock.
 
-One request at a time on each connection. What a request costs the generator is a write, a read and a parse in C, so
+Each connection carries one request at a time. A request costs the generator a write, a read and a parse in C, so
 that a generator on the same machine measures the service and not itself.
 """
 
@@ -20,14 +20,14 @@ _CLOCK_MONOTONIC = 1
 
 
 def encode(method: str, host: str, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
-    """One request, ready to be written. `host` is what the Host header says."""
+    """Encodes one request, ready to be written. `host` is the value of the Host header."""
     lines = {"Host": host, "Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
 class Owner(Protocol):
-    """Whom a connection tells what became of its request."""
+    """Receives the outcome of each request of a connection."""
 
     def answered(self, connection: Connection, number: int, status: int, body: bytes) -> None: ...
 
@@ -35,7 +35,7 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """A keep-alive connection; `number` is the request it carries, -1 where it is free."""
+    """A keep-alive connection; `number` is the request it carries, -1 if it is free."""
 
     __slots__ = ("_keep", "_owner", "_parser", "_pieces", "_transport", "number", "sent_at")
 
@@ -50,20 +50,22 @@ class Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
+        """Whether a request can be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
     def send(self, number: int, request: bytes) -> None:
-        """Only where it is usable."""
+        """Sends a request; the connection must be usable and free."""
         self.number = number
         self.sent_at = perf_counter()
         cast("asyncio.Transport", self._transport).write(request)
 
     def close(self) -> None:
+        """Closes the connection after what was written."""
         if self._transport is not None:
             self._transport.close()
 
     def give_up(self, kind: str) -> None:
-        """Ends the request under way, and the connection with it: its late answer must not meet another request."""
+        """Fails the current request and closes the connection: its late answer must not meet another request."""
         number, self.number = self.number, -1
         if self._transport is not None:
             self._transport.abort()
@@ -106,9 +108,9 @@ class Connection(asyncio.Protocol):
 class Alarm:
     """Calls `ring` when it is due, to about 0.1 ms on Linux.
 
-    An event loop's own timers tick in whole milliseconds, which a latency that counts from when a request was due would
-    carry. A timerfd of the kernel does not; where there is none (or Python < 3.13 cannot reach it), the loop's timer is
-    taken.
+    The timers of an event loop tick in whole milliseconds, which would become part of a latency that counts from when a
+    request was due. A timerfd of the kernel does not; without one (or where Python < 3.13 cannot reach it), the loop's
+    timer is used.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
@@ -121,7 +123,7 @@ class Alarm:
             loop.add_reader(self._fd, self._rang)
 
     def set(self, delay_s: float) -> None:
-        """Rings once, after so many seconds (at once where that is past); a later `set` takes its place."""
+        """Rings once after so many seconds (immediately if that is past); a later `set` replaces it."""
         if self._fd < 0:
             self._handle = self._loop.call_later(max(0.0, delay_s), self._ring)
             return
@@ -131,6 +133,7 @@ class Alarm:
         self._libc.timerfd_settime(self._fd, 0, ctypes.byref(spec), None)
 
     def close(self) -> None:
+        """Releases the timer."""
         if self._handle is not None:
             self._handle.cancel()
         if self._fd >= 0:

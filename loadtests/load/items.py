@@ -1,4 +1,4 @@
-"""Item ids of a running service."""
+"""Item ids for load."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def read_items(catalogue: Path) -> list[str]:
-    """Item ids of an artefact, or of a file with one id a line."""
+    """Returns the item ids of an artefact, or of a file with one id per line."""
     if catalogue.is_dir():
         from service.artifact.artifact import Artifact
 

@@ -1,16 +1,16 @@
-"""The replay as a Locust scenario, for environments of one's own:
+"""The replay as a Locust scenario, for your own environments.
 
     LOAD_DATA=DATA locust -f loadtests/load/locustfile.py --host http://service:8000 --users 200 --spawn-rate 20
 
-Every Locust user runs one session of the data set after another (`loadtests.load.replay`): what its user did earlier is
-sent first, then the session's steps with a pause of LOAD_PAUSE_S seconds on average between them. Locust is a closed
-loop: a slow service is asked less often, so its latencies flatter; `make load` measures in an open one. Lists of a rung
-below `full` are counted under their own name.
+Every Locust user runs one session of the data set after another (`loadtests.load.replay`): the earlier events of its
+user are sent first, then the steps of the session, with pauses of LOAD_PAUSE_S seconds on average. Locust is a closed
+loop: a slow service gets fewer requests, so the latencies look better than they are; `make load` measures in an open
+loop. Lists of a rung below `full` are counted under a name of their own.
 
     LOAD_DATA        data set folder of `gpt4rec data`
     LOAD_PAUSE_S     mean pause of a user between two steps, 1
     LOAD_SEED        which stream of sessions, 0
-    LOAD_API_KEY     where the service asks for one
+    LOAD_API_KEY     API key, if the service requires one
 """
 
 from __future__ import annotations
@@ -36,19 +36,20 @@ def open_log(environment: Any, **_: Any) -> None:
     """Reads the log once for all users of this process. A worker of a distributed run has a stream of its own."""
     folder = os.environ.get("LOAD_DATA")
     if folder is None:
-        raise SystemExit("LOAD_DATA names the data set folder that is replayed")
+        raise SystemExit("LOAD_DATA must name the data set folder to replay")
     environment.replay = Replay(read(Path(folder)), seed=SEED, prefix=f"locust-{SEED}-{os.getpid()}-")
 
 
 class Visitor(FastHttpUser):  # type: ignore[misc, unused-ignore]
     """Runs sessions of the log, one after another."""
 
-    # An exponential pause, so that users do not march in step.
     def wait_time(self) -> float:
+        """Returns an exponentially distributed pause, so that users do not act in step."""
         return random.expovariate(1.0 / PAUSE_S) if PAUSE_S > 0 else 0.0
 
     @task  # type: ignore[untyped-decorator, unused-ignore]
     def session(self) -> None:
+        """Runs the next session of the log."""
         earlier, steps = self.environment.replay.session()
         for body in earlier:
             self._send(EVENTS, body, f"{EVENTS} (earlier)")

@@ -2,11 +2,10 @@
 
     poisson(rng, rate, seconds) -> float64 [n]                       arrival times, seconds from the start
     Arrival(due_s, path, body, method="POST", label="")              one request; body is encoded JSON
-    await drive(url, arrivals, *, connections=32, warmup_s=1.0, timeout_s=10.0, max_in_flight=5000, headers=None,
-                allow_remote=False, stamped=False, record=None) -> Report   a Record is filled with every request
+    await drive(url, arrivals, …) -> Report                          sends each arrival when it is due
     drive_now(url, arrivals, **the same) -> Report                   from synchronous code, on uvloop
-    await closed(url, requests, *, concurrency=1, …) -> Report       as fast as answers come, for costs at concurrency 1
-    loadtests.load.capacity: capacity(url, make, *, p99_ms=50.0, …)       the highest rate that holds, by bisection
+    await closed(url, requests, *, concurrency=1, …) -> Report       closed loop, for costs at a given concurrency
+    loadtests.load.capacity: capacity(url, make, *, p99_ms=50.0, …)  the highest rate that holds, by bisection
 
     Report.offered_rate, .answered_rate  requests a second, after the warm-up
     Report.errors                        {"/recommend 503": 2, "/recommend timeout": 1, …}; empty is good
@@ -15,10 +14,10 @@
     Report.late_share, .cpu_share        requests sent > 5 ms late; processor time of the generator / wall time
     Report.json() -> dict                all of it, histograms encoded
 
-Requests are sent when they are due (Poisson arrivals), whether or not earlier ones were answered, and a latency counts
+Requests are sent when they are due (Poisson arrivals), whether or not earlier ones were answered, and latency counts
 from the moment a request was due. A closed loop would wait with the service and hide exactly the slow answers
-("coordinated omission"). What was due during the warm-up is sent, and counts in no figure but the errors.
-The driver runs in the process that calls it, which must not be the one under test.
+("coordinated omission"). Requests of the warm-up are sent, but count only if they fail.
+The driver runs in the process that calls it, which must not be the process under test.
 """
 
 from __future__ import annotations
@@ -56,28 +55,32 @@ MAX_IN_FLIGHT = 5_000
 
 
 class LoadError(RuntimeError):
-    """There was no run: not loopback, not http, or nobody listens."""
+    """Raised if there was no run: not loopback, not http, or no service listens."""
 
 
 def poisson(rng: np.random.Generator, rate: float, seconds: float) -> npt.NDArray[np.float64]:
-    """Arrival times of a Poisson process, ascending, in [0, seconds): about rate × seconds of them."""
+    """Returns arrival times of a Poisson process, ascending, in [0, seconds): about rate × seconds of them."""
     expected = rate * seconds
     dues = np.cumsum(rng.exponential(1.0 / rate, int(expected * 1.2 + 20 * expected**0.5 + 20)))
     return dues[dues < seconds]
 
 
 def target(url: str, *, allow_remote: bool = False) -> Target:
-    """Where an http:// URL points to. Raises LoadError where it is another machine and that was not allowed."""
+    """Resolves an http:// URL.
+
+    Raises:
+        LoadError: If it names another machine and `allow_remote` is false.
+    """
     parts = urlsplit(url)
     if parts.scheme != "http" or parts.hostname is None:
-        raise LoadError(f"{url}: an http:// URL is needed")
+        raise LoadError(f"{url}: not an http:// URL")
     if not allow_remote and not is_loopback(parts.hostname):
-        raise LoadError(f"{parts.hostname} is not this machine; give --allow-remote")
+        raise LoadError(f"{parts.hostname} is not this machine; to load it, give --allow-remote")
     return Target(parts.hostname, parts.port or 80, parts.netloc)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether every address of a host is this machine's own."""
+    """Returns whether every address of a host belongs to this machine."""
     try:
         found = {info[4][0] for info in socket.getaddrinfo(host, None)}
     except socket.gaierror:
@@ -98,10 +101,22 @@ async def drive(
     stamped: bool = False,
     record: Record | None = None,
 ) -> Report:
-    """Sends every arrival when it is due. Beyond `max_in_flight` open requests one is not sent, and is an error.
-    `record` is filled with what became of each request. `stamped` ones carry an X-Request-Start: when they were due.
+    """Sends every arrival when it is due.
 
-    Raises LoadError where nobody listens at the URL, or it is not this machine's and `allow_remote` is false.
+    Args:
+        url: URL of the service.
+        arrivals: Requests, ascending by `due_s`.
+        connections: Connections, opened at the start.
+        warmup_s: Requests due before this count only if they fail.
+        timeout_s: Time after which a request has failed.
+        max_in_flight: With more open requests, further ones are not sent and count as errors.
+        headers: Further headers of each request.
+        allow_remote: Allow a URL of another machine.
+        stamped: Send X-Request-Start with the moment at which the request was due.
+        record: Filled with the outcome of each request.
+
+    Raises:
+        LoadError: If no service listens at the URL, or it is another machine's and `allow_remote` is false.
     """
     sender = Sender(
         target(url, allow_remote=allow_remote),
@@ -131,10 +146,23 @@ async def closed(
     headers: Mapping[str, str] | None = None,
     allow_remote: bool = False,
 ) -> Report:
-    """Sends the next request when an answer came, `concurrency` at a time; the first `skip` count in no figure.
+    """Sends the next request when an answer has come, `concurrency` at a time.
 
-    Latencies count from the moment of sending: for what an answer costs, not for how a service bears load. `keep` is
-    given the body of every answer, as it comes; after `within_s` no further request is sent.
+    Latency counts from the moment of sending: for the cost of an answer, not for how a service sustains load.
+
+    Args:
+        url: URL of the service.
+        requests: Requests, in order.
+        concurrency: Requests at once.
+        skip: So many first requests count in no figure.
+        within_s: No further request is sent after so many seconds.
+        keep: Called with the body of every answer.
+        timeout_s: Time after which a request has failed.
+        headers: Further headers of each request.
+        allow_remote: Allow a URL of another machine.
+
+    Raises:
+        LoadError: If no service listens at the URL, or it is another machine's and `allow_remote` is false.
     """
     sender = Sender(
         target(url, allow_remote=allow_remote),

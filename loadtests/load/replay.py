@@ -1,13 +1,15 @@
-"""Real sessions, replayed: events and recommends interleaved as in a data set, at the rate that is asked for.
+"""Replays real sessions: /events and /recommend interleaved as in a data set, at a chosen rate.
 
 The log (a folder of `gpt4rec data`) is cut for each user: the earlier part of a history is loaded first, the later part
 is replayed. Sessions (`session_id`, or 30 minutes without an event) start in the order of the log, and a number of them
-runs at once: at every arrival one of those, drawn at random, takes its next step. A session opens with a /recommend and
-goes on with one /events for each event, followed by `recommends` /recommend on average. So the order within a session
-is that of the log, and its pace is compressed: at 500 requests a second with 200 sessions a user acts every 0.4 s.
+is active at once: at every arrival, one of these, drawn at random, takes its next step. A session opens with a
+/recommend and goes on with one /events for each event, followed by `recommends` /recommend on average. The order within
+a session is that of the log, and its pace is compressed: at 500 requests a second with 200 sessions, a user acts every
+0.4 s.
 
-Times are moved by one constant, so that the log ends when the replay begins: gaps within a history stay what they were.
-Where the log is used up, its users come again under other names (`<user>~2` …), their earlier histories loaded first.
+All times are shifted by one constant, so that the log ends when the replay begins: gaps within a history stay as they
+were. When the log is used up, its users return under other names (`<user>~2` …), with their earlier histories loaded
+first.
 """
 
 from __future__ import annotations
@@ -46,16 +48,19 @@ class User:
 
 
 def read(folder: Path) -> list[User]:
-    """The users of a data set folder. Raises LoadError where it is none.
+    """Reads the users of a data set folder.
 
-    A log without times gets a minute between events, and one session of ten events after another.
+    A log without times gets one minute between events, and sessions of ten events.
+
+    Raises:
+        LoadError: If the folder is not a data set.
     """
     import polars as pl
 
     try:
         events = pl.read_parquet(folder / "events.parquet")
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise LoadError(f"{folder} is no data set folder: {error}") from error
+        raise LoadError(f"{folder} is not a data set folder: {error}") from error
     events = events.filter(pl.col("item_id").is_not_null())
     users = []
     for (name,), rows in events.group_by("user_id", maintain_order=True):
@@ -90,7 +95,17 @@ class _Session(NamedTuple):
 class Replay:
     """An endless stream of requests over a log; the same seed gives the same stream.
 
-    `earlier` is the part of every history that is loaded first, at most its last `longest` events.
+    Attributes:
+        users: Histories to replay.
+        seed: Seed of all random choices.
+        earlier: Share of every history that is loaded first.
+        longest: At most so many of these events are loaded.
+        recommends: /recommend requests after each event, on average.
+        active: Concurrent sessions.
+        k: Items of a list.
+        decoding: Decoding of each /recommend; None leaves it to the policies.
+        now_ms: Time at which the shifted log ends, epoch milliseconds.
+        prefix: Put before each user's name.
     """
 
     users: Sequence[User]
@@ -114,9 +129,16 @@ class Replay:
         self._shift = self.now_ms - last - 1000
 
     def prepare(self, url: str, steps: int, *, each: Any = None, **options: Any) -> int:
-        """Loads earlier histories until so many requests are there to be replayed; returns how many users were
-        loaded. Every user is asked for once, so that no state is left to be computed. Raises LoadError where the
-        service does not take them."""
+        """Loads earlier histories until at least `steps` requests can be replayed.
+
+        Every loaded user gets one /recommend, so that no state is left to compute.
+
+        Returns:
+            How many users were loaded.
+
+        Raises:
+            LoadError: If the service does not accept them.
+        """
         loaded = 0
         while self._left < steps:
             names = self._more()
@@ -128,21 +150,34 @@ class Replay:
         return loaded
 
     def arrivals(self, rate: float, seconds: float, seed: int) -> list[Arrival]:
-        """The next requests of the stream, with Poisson arrivals. Raises LoadError where too few were prepared."""
+        """Returns the next requests of the stream as Poisson arrivals.
+
+        Raises:
+            LoadError: If too few were prepared.
+        """
         dues = poisson(np.random.default_rng(seed), rate, seconds).tolist()
         if len(dues) > self._left:
-            raise LoadError(f"{len(dues)} requests are due, {self._left} were prepared")
+            raise LoadError(f"{len(dues)} requests are due, but only {self._left} were prepared")
         return [Arrival(due, *self._step()) for due in dues]
 
     def take(self, count: int) -> list[Arrival]:
-        """The next requests of the stream, due at once. Raises LoadError where too few were prepared."""
+        """Returns the next `count` requests of the stream, due immediately.
+
+        Raises:
+            LoadError: If too few were prepared.
+        """
         if count > self._left:
-            raise LoadError(f"{count} requests are wanted, {self._left} were prepared")
+            raise LoadError(f"{count} requests were asked for, but only {self._left} were prepared")
         return [Arrival(0.0, *self._step()) for _ in range(count)]
 
     def session(self) -> tuple[list[bytes], list[tuple[str, bytes]]]:
-        """The next session of the stream, whole, for a driver that runs one user at a time: bodies of /events that
-        load what its user did earlier, and its steps (path, body). At the end of the log its users come again."""
+        """Returns the next whole session, for a driver that runs one user at a time.
+
+        At the end of the log its users return.
+
+        Returns:
+            Bodies of /events that load the earlier events of the user, and the steps (path, body) of the session.
+        """
         if not self._waiting:
             self._more()
             self._round += 1
@@ -153,7 +188,7 @@ class Replay:
         return [orjson.dumps({"events": part}) for part in (earlier[:BATCH], earlier[BATCH:]) if part], steps
 
     def names(self) -> list[str]:
-        """Users of the rounds so far."""
+        """Returns the users of the rounds so far."""
         return [self._named(user, number) for number in range(self._round) for user in self.users]
 
     # -- the stream
@@ -232,13 +267,18 @@ class Replay:
 
 
 def taken(url: str, requests: Sequence[Arrival], **options: Any) -> list[bytes]:
-    """Sends requests two at a time, for what a run needs beforehand; returns the answers' bodies, in no order. Where
-    some fail, all are sent again, a few times: events are idempotent. Raises LoadError where that does not help."""
+    """Sends requests that a run needs beforehand, two at a time, and returns the bodies of the answers, in no order.
+
+    If some fail, all are sent again, a few times: events are idempotent.
+
+    Raises:
+        LoadError: If the service still does not accept them.
+    """
     for attempt in range(_ATTEMPTS):
         bodies: list[bytes] = []
         report = closed_now(url, requests, concurrency=2, timeout_s=30.0, keep=bodies.append, **options)
         if not report.errors:
             return bodies
-        # A store that is behind needs a pause, not more of the same.
+        # A store that lags behind needs a pause, not more requests.
         time.sleep(_PAUSE_S * 2**attempt)
-    raise LoadError(f"what is needed beforehand was not taken: {report.errors}")
+    raise LoadError(f"the service did not accept the requests that the run needs beforehand: {report.errors}")

@@ -1,4 +1,4 @@
-"""What a run of the driver found."""
+"""Figures of a run of the driver."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from loadtests.common.hdr import Latencies
 
-# A generator that sends later than this is short of processor time, and its figures are its own.
+# A generator that sends later than this lacks processor time: its figures measure itself.
 LATE_SEND_MS = 5.0
 
 
 @dataclass(slots=True)
 class Report:
-    """What a run found; rates are requests a second after the warm-up, latencies in milliseconds."""
+    """Figures of a run; rates are requests a second after the warm-up, latencies in milliseconds."""
 
     offered_rate: float
     answered_rate: float
@@ -34,14 +34,16 @@ class Report:
 
     @property
     def clean(self) -> bool:
+        """Whether no request failed."""
         return not self.errors
 
     def share(self, rung: str) -> float:
-        """The part of the answers with a rung that named this one; 0 where none named any."""
+        """Returns the share of lists from this rung; 0 if no answer named any rung."""
         lists = sum(len(one) for one in self.rungs.values())
         return len(self.rungs[rung]) / lists if lists and rung in self.rungs else 0.0
 
     def json(self) -> dict[str, Any]:
+        """Returns all figures, with the histograms encoded."""
         shares = {rung: round(self.share(rung), 5) for rung in self.rungs}
         return {
             "offered_rate": round(self.offered_rate, 2),

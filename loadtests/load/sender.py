@@ -1,4 +1,4 @@
-"""Sends requests when they are due and notes what became of each: the machine room of `loadtests.load.open_loop_driver`."""
+"""Sends requests when they are due and notes the outcome of each, for `loadtests.load.open_loop_driver`."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ _COLLECT_FROM = 100
 _RUNG = re.compile(rb'"rung":\s*"(\w+)"')
 _REASON = re.compile(rb'"reason":\s*"(\w+)"')
 _OWN_MS = re.compile(rb'"latency_ms":\s*([0-9.]+)')
-# Epoch milliseconds, as a proxy writes them; the figure is put in when the request is sent.
+# Epoch milliseconds, as a proxy writes them; the value is filled in when the request is sent.
 _STAMP = "X-Request-Start"
 _UNSTAMPED = b"0000000000000.000"
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One request: when it is due (seconds from the start), and what it is. `label` names it in figures; its path,
-    if not given."""
+    """One request, due `due_s` seconds from the start; `label` names it in figures (by default its path)."""
 
     due_s: float
     path: str
@@ -38,6 +37,8 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Target:
+    """Where requests go; `named` is the value of the Host header."""
+
     host: str
     port: int
     named: str
@@ -45,8 +46,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one request: seconds from the start at which it was due, seconds from then to its answer (None
-    where none came), the status or how it failed, and of a list its rung, its reason and the service's own time."""
+    """The outcome of one request.
+
+    Attributes:
+        label: Name of the request in figures.
+        due_s: Seconds from the start at which it was due.
+        took_s: Seconds from then to its answer; None without an answer.
+        status: HTTP status, or how the request failed.
+        rung: Rung of a list.
+        reason: Reason of a list.
+        own_ms: Latency that the service itself reported.
+    """
 
     label: str
     due_s: float
@@ -59,17 +69,17 @@ class Answer:
 
 @dataclass(slots=True)
 class Record:
-    """One run, request by request. `began` is the moment of `time.perf_counter` from which requests are due."""
+    """One run, request by request. `began` is the `time.perf_counter` value from which due times count."""
 
     began: float = 0.0
     answers: list[Answer] = field(default_factory=list)
 
 
 class Sender:
-    """One run: what was sent when, and what came back. Times are of `time.perf_counter`.
+    """One run: when requests were sent, and what came back. Times are of `time.perf_counter`.
 
-    Paced requests go out when they are due; others when an answer came. Those that are `stamped` say when they were
-    due, in the header by which a proxy says when a request came.
+    Paced requests are sent when they are due, others when an answer has come. With `stamped`, each request carries the
+    time at which it was due in the header in which a proxy states when a request arrived.
     """
 
     def __init__(
@@ -109,7 +119,11 @@ class Sender:
         self._began = self._began_ms = self._took = self._cpu = 0.0
 
     async def go(self) -> None:
-        """Raises OSError where no connection can be made at the start."""
+        """Runs to the end.
+
+        Raises:
+            OSError: If no connection can be opened at the start.
+        """
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
         try:
@@ -120,7 +134,7 @@ class Sender:
             self._hang_up()
 
     async def _measured(self) -> None:
-        # A collection in the midst of a run would be measured as latency of the service; a few requests do without.
+        # A garbage collection during a run would count as latency of the service; short runs need none.
         if len(self._arrivals) >= _COLLECT_FROM:
             gc.collect()
         gc.disable()
@@ -189,6 +203,7 @@ class Sender:
     # -- what comes back
 
     def answered(self, connection: Connection, number: int, status: int, body: bytes) -> None:
+        """Notes an answer."""
         self._latency[number] = time.perf_counter() - self._began - self._due[number]
         self._status[number] = status
         if self._keep is not None:
@@ -202,6 +217,7 @@ class Sender:
         self._ended(connection)
 
     def failed(self, connection: Connection | None, number: int, kind: str) -> None:
+        """Notes a request without an answer."""
         self._status[number] = kind
         self._ended(connection)
 
@@ -221,7 +237,7 @@ class Sender:
             self._done.set_result(None)
 
     async def _give_up_late(self) -> None:
-        """Fails what waits longer than the time-out, for an answer or for a connection."""
+        """Fails requests that wait longer than the time-out, for an answer or for a connection."""
         while True:
             await asyncio.sleep(min(_SWEEP_S, self._timeout_s / 4))
             now = time.perf_counter()
@@ -247,7 +263,7 @@ class Sender:
         task.add_done_callback(self._dialling.discard)
 
     async def _redial(self) -> None:
-        """A refused connection is tried again: requests that wait for one fail by their time-out."""
+        """Reconnects until it succeeds: requests that wait meanwhile fail by their time-out."""
         while True:
             try:
                 await self._connect()
@@ -265,6 +281,7 @@ class Sender:
     # -- figures
 
     def report(self, warmup_s: float, skip: int = 0) -> Report:
+        """Returns the figures; requests due before `warmup_s` and the first `skip` count only if they failed."""
         kept = [n for n, arrival in enumerate(self._arrivals) if n >= skip and arrival.due_s >= warmup_s]
         if not self._paced:
             kept = list(range(skip, len(self._due)))
@@ -295,7 +312,7 @@ class Sender:
         )
 
     def fill(self, record: Record) -> None:
-        """Notes every request of the run, in order of due; nothing is left out for a warm-up."""
+        """Adds every request of the run to a record, in order of due time, the warm-up included."""
         record.began = self._began
         for n, arrival in enumerate(self._arrivals[: len(self._due)]):
             status, rung, reason, own = self._status[n], self._rung[n], self._reason[n], self._own_ms[n]

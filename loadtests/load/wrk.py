@@ -1,7 +1,7 @@
 """A second generator, in C, as a cross-check: `python -m loadtests.load.wrk --url http://127.0.0.1:8000 --data DIR`.
 
-wrk sends the requests of the same replay, as a closed loop: with so many connections, the next request when an answer
-came. So it is set beside our own driver as a closed loop of as many connections, in rounds that alternate. Where both
+wrk sends the requests of the same replay as a closed loop: each connection sends its next request when an answer has
+come. It is compared with our own driver as a closed loop of as many connections, in rounds that alternate. If both
 find the same rate and latency, neither measures itself.
 """
 
@@ -29,7 +29,7 @@ METHOD = (
     "A closed loop of {connections} connections over the replay, {seconds:g} s, medians of {rounds} rounds that "
     "alternate: wrk and our own driver beside each other."
 )
-# More than the service answers: at the end of the list wrk starts again, and an event sent twice costs nothing.
+# More than the service answers. At the end of the list wrk starts again; an event sent twice is idempotent.
 MOST_RATE = 2_000
 _RATE = re.compile(r"Requests/sec:\s*([\d.]+)")
 _PERCENTILE = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)\s*$", re.MULTILINE)
@@ -39,7 +39,7 @@ _UNIT_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Requests a second, and latencies in milliseconds over all routes; `bad` is what went wrong."""
+    """Requests a second, and latencies in milliseconds over all routes; `bad` lists failures."""
 
     rate: float
     p50_ms: float
@@ -48,13 +48,14 @@ class Figures:
 
 
 def available() -> bool:
+    """Returns whether wrk is installed."""
     return shutil.which("wrk") is not None
 
 
 def lua(requests: Sequence[Arrival]) -> str:
-    """A script that sends one request after the other, in order; for one thread of wrk.
+    """Returns a script that sends one request after the other, in order, for one thread of wrk.
 
-    wrk asks for one request more, at the beginning, which it does not send: that is the last one.
+    wrk asks for one extra request at the beginning, which it does not send: that is the last one.
     """
     rows = "\n".join(f"  {{{_text(r.method)}, {_text(r.path)}, {_text(r.body.decode())}}}," for r in requests)
     return (
@@ -68,7 +69,11 @@ def lua(requests: Sequence[Arrival]) -> str:
 
 
 def run(url: str, requests: Sequence[Arrival], *, connections: int, seconds: float) -> Figures:
-    """Raises LoadError where wrk is not installed, fails, or says what is not understood."""
+    """Runs wrk.
+
+    Raises:
+        LoadError: If wrk is not installed, fails, or prints something unexpected.
+    """
     if not available():
         raise LoadError("wrk is not installed: apt-get install wrk, or see github.com/wg/wrk")
     with tempfile.TemporaryDirectory() as folder:
@@ -92,17 +97,21 @@ def run(url: str, requests: Sequence[Arrival], *, connections: int, seconds: flo
 
 
 def parse(text: str) -> Figures:
-    """The figures in what wrk prints. Raises LoadError where they are not there."""
+    """Reads the figures from the output of wrk.
+
+    Raises:
+        LoadError: If they are missing.
+    """
     rate = _RATE.search(text)
     at = {percent: float(value) * _UNIT_MS[unit] for percent, value, unit in _PERCENTILE.findall(text)}
     if rate is None or not {"50", "99"} <= at.keys():
-        raise LoadError(f"wrk said something else: {text[-500:]}")
+        raise LoadError(f"unexpected output of wrk: {text[-500:]}")
     bad = _BAD.search(text)
     return Figures(float(rate[1]), at["50"], at["99"], " ".join(bad[0].split()) if bad else None)
 
 
 def ours(url: str, requests: Sequence[Arrival], *, connections: int, seconds: float) -> Figures:
-    """The same by our own driver; what wrk would not have come to in the time is left out."""
+    """Runs our own driver; requests that wrk would not have reached in the time are left out."""
     report = closed_now(url, requests, concurrency=connections, within_s=seconds)
     every = Latencies()
     for found in report.routes.values():
@@ -112,7 +121,11 @@ def ours(url: str, requests: Sequence[Arrival], *, connections: int, seconds: fl
 
 
 def compare(url: str, replay: Replay, *, connections: int = 8, seconds: float = 5.0, rounds: int = 3) -> dict[str, Any]:
-    """Both generators in rounds: what `wrk.json` holds. Raises LoadError."""
+    """Runs both generators in rounds; returns the content of `wrk.json`.
+
+    Raises:
+        LoadError: If one of them fails.
+    """
     found: dict[str, list[Figures]] = {"wrk": [], "loadtests.load.open_loop_driver": []}
     count = int(seconds * MOST_RATE)
     for _ in range(rounds):
@@ -135,21 +148,21 @@ def compare(url: str, replay: Replay, *, connections: int = 8, seconds: float = 
 
 
 def _text(text: str) -> str:
-    """A Lua string literal; only ids with control characters would differ from JSON, and there are none."""
+    """Returns a Lua string literal; it differs from JSON only for control characters, which ids do not have."""
     return orjson.dumps(text).decode()
 
 
 def main(
     data: Annotated[Path, typer.Option(help="Data set folder whose sessions are replayed.")],
-    url: Annotated[str, typer.Option(help="Where the service is.")] = "http://127.0.0.1:8000",
+    url: Annotated[str, typer.Option(help="URL of the service.")] = "http://127.0.0.1:8000",
     connections: Annotated[int, typer.Option(min=1, max=1000, help="Connections.")] = 8,
     seconds: Annotated[float, typer.Option(min=1.0, max=600, help="Time of each run.")] = 5.0,
     rounds: Annotated[int, typer.Option(min=1, max=20, help="Runs of each.")] = 3,
     seed: Annotated[int, typer.Option(help="The same seed sends the same requests.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here; - prints them.")] = None,
-    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Also load another machine.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="File for the figures; - prints them.")] = None,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Allow a URL of another machine.")] = False,
 ) -> None:
-    """Sets wrk and our own driver beside each other on a running service."""
+    """Compares wrk with our own driver on a running service."""
     try:
         target(url, allow_remote=allow_remote)
         if not available():

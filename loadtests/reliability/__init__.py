@@ -1,1 +1,1 @@
-"""Toggle, breach, overload, stress and the runbook, each measured on service processes."""
+"""Reliability on real service processes: mode changes, error budgets, overload and the runbook."""

@@ -1,7 +1,8 @@
-"""`python -m loadtests.reliability.breach --artifact DIR`: a model that becomes slow, and one that fails, under steady load.
+"""Breaches of the error budgets under steady load: `python -m loadtests.reliability.breach --artifact DIR`.
 
-Each on a service of its own: a healthy stretch, the fault, and the time after its end, under one open-loop load. Writes
-rows of `reliability.json`, and `breach.json` with what was answered in each half second and what the guard said.
+The model becomes slow, or fails. Each fault meets a fresh service under one open-loop load: a healthy phase, the fault,
+and the time after its end. Writes rows of `reliability.json`, and `breach.json` with the answers of each half second
+and the state of the guard.
 """
 
 from __future__ import annotations
@@ -25,14 +26,21 @@ from loadtests.reliability.stress import CONNECTIONS, MODEL_RUNGS
 RATE = 120.0
 HEALTHY_S, BROKEN_S, AFTER_S = 20, 40, 90
 STEP_S = 0.5
-# Moved, and back, when so large a part of the answers of a step and of the stretch that it begins comes from there.
+# Traffic has moved, or is back, when this share of the answers of a step and of the stretch it begins comes from there.
 BELOW, BACK, STRETCH_S = 0.9, 0.95, 5.0
 MOVED_WITHIN_S, BACK_WITHIN_S = 15.0, 90.0
 
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """A fault of the model, in the words of `loadtests.harness.faulty_model`, and the reason that the answers must give."""
+    """A fault of the model and its expected effect.
+
+    Attributes:
+        name: Name of the breach in the rows.
+        text: What happens, for the document.
+        faults: Fields of `loadtests.harness.faulty_model.Faults`.
+        reason: Reason that the answers must give.
+    """
 
     name: str
     text: str
@@ -48,7 +56,7 @@ BREACHES = (
 
 
 def run(bench: Bench) -> None:
-    """Both breaches."""
+    """Measures both breaches and saves them."""
     found = {breach.name: _breach(bench, breach) for breach in BREACHES}
     bench.save("breach", {"budget_ms": stress.BUDGET_MS, "rate": RATE, "step_s": STEP_S, "breaches": found})
 
@@ -81,11 +89,14 @@ def _breach(bench: Bench, breach: Breach) -> dict[str, Any]:
 
 
 def rows(bench: Bench, breach: Breach, found: Mapping[str, Any]) -> None:
-    """A row for each promise. What never came is said as the length of the stretch that it was waited for."""
+    """Records a row for each promise.
+
+    What never happened is recorded as the length of the run, so that the row does not hold.
+    """
     name = f"4 {breach.name}"
-    told = {"moved below the model": ("moved_s", MOVED_WITHIN_S), "back by itself": ("back_s", BACK_WITHIN_S),
+    promises = {"moved below the model": ("moved_s", MOVED_WITHIN_S), "back by itself": ("back_s", BACK_WITHIN_S),
             "full lists again": ("full_s", BACK_WITHIN_S)}  # fmt: skip
-    for what, (key, limit) in told.items():
+    for what, (key, limit) in promises.items():
         after = found["seconds"] if found[key] is None else found[key]
         bench.row(f"{name}: {what}", after, "s", at_most=limit)
     bench.row(f"{name}: changes of side", found["turns"], "once there, once back", at_most=2)
@@ -97,14 +108,23 @@ def rows(bench: Bench, breach: Breach, found: Mapping[str, Any]) -> None:
 
 
 def judged(steps: Sequence[Mapping[str, Any]], fault_s: float, healed_s: float) -> dict[str, Any]:
-    """Seconds from the fault until traffic had moved below the model, from its end until it was back, and until it was
-    back on the rung "full" (None where it never was); how often the greater part of the answers changed sides, from the
-    fault on."""
+    """Measures how traffic moved below the model and back.
+
+    Args:
+        steps: Answers of each step of `STEP_S` seconds, by rung.
+        fault_s: Begin of the fault, seconds from the start.
+        healed_s: End of the fault, seconds from the start.
+
+    Returns:
+        `moved_s`: seconds from the fault until traffic was below the model. `back_s` and `full_s`: seconds from the end
+        of the fault until traffic was back on the model, and back on the rung "full" (None if never). `turns`: how
+        often the majority of the answers changed sides, from the fault on.
+    """
     wide = round(STRETCH_S / STEP_S)
     fault, healed = int(fault_s / STEP_S), int(healed_s / STEP_S)
 
     def first(start: int, end: int, holds: Callable[[float], bool], rungs: Collection[str]) -> int | None:
-        """The first step that holds, and the stretch that it begins as well; the end of the run may not cut it off."""
+        """Finds the first step that holds, as does the whole stretch that it begins."""
         for n in range(start, min(end, len(steps) - wide + 1)):
             if all(holds(_share(steps[n : n + length], rungs) or 0.0) for length in (1, wide)):
                 return n
@@ -113,7 +133,7 @@ def judged(steps: Sequence[Mapping[str, Any]], fault_s: float, healed_s: float) 
     moved = first(fault, healed, lambda share: share <= 1.0 - BELOW, MODEL_RUNGS)
     back = first(healed, len(steps), lambda share: share >= BACK, MODEL_RUNGS)
     whole = first(healed, len(steps), lambda share: share >= BACK, ("full",))
-    # From the last healthy step on: the way there is a change too.
+    # From the last healthy step on: the first move counts as a change too.
     shares = [_share([step], MODEL_RUNGS) for step in steps[max(0, fault - 1) :]]
     sides = [share >= 0.5 for share in shares if share is not None]
     return {
@@ -129,7 +149,7 @@ def _after(step: int | None, moment_s: float) -> float | None:
 
 
 def _share(steps: Sequence[Mapping[str, Any]], rungs: Collection[str]) -> float | None:
-    """The part of the answers that these rungs gave; None where there were none."""
+    """Returns the share of the answers that came from these rungs; None without answers."""
     counted: Counter[str] = Counter()
     for step in steps:
         counted.update(step["rungs"])
@@ -139,9 +159,9 @@ def _share(steps: Sequence[Mapping[str, Any]], rungs: Collection[str]) -> float 
 def main(
     artifact: Annotated[Path, typer.Option(help="Artefact folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the figures.")] = results.RESULTS,
-    quick: Annotated[bool, typer.Option(help="Shorter stretches, for trying the command: no figures.")] = False,
+    quick: Annotated[bool, typer.Option(help="Shorter phases, to try the command; records no figures.")] = False,
 ) -> None:
-    """Breaches the latency budget and the error budget of services of its own, and heals them."""
+    """Breaches the latency budget and the error budget of fresh services, and ends the faults."""
     run(stress.bench_of("breach", artifact, out, quick=quick))
 
 

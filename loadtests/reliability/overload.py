@@ -1,12 +1,12 @@
-"""`python -m loadtests.reliability.overload --artifact DIR`: more load than the model bears, and than HTTP bears.
+"""More load than the model, and than HTTP, can sustain: `python -m loadtests.reliability.overload --artifact DIR`.
 
 1. the floor: the highest rate with the fallback forced, no errors and p99 within the budget
-2. a model slowed, until what it bears (99 % full lists within the budget) is at most a twentieth of that, so that in
-   what follows neither the generator nor HTTP is what is tested
-3. 1, 2, 5 and 10 times that, each for a minute
-4. the model at its own speed, and rates that rise until HTTP itself gives out
+2. a model slowed down until its capacity (99 % full lists within the budget) is at most a twentieth of the floor, so
+   that neither the generator nor HTTP limits what follows
+3. 1, 2, 5 and 10 times that capacity, a minute each
+4. the model at its own speed, with rates that rise until HTTP itself fails
 
-The slowed model sleeps, for a time by run and a time by row. Writes rows of `reliability.json`, and `overload.json`.
+The slowed model sleeps for a time by run and a time by row. Writes rows of `reliability.json`, and `overload.json`.
 """
 
 from __future__ import annotations
@@ -32,23 +32,26 @@ TIMES = (1, 2, 5, 10)
 SECONDS = 60
 SHARE_OF_FLOOR = 0.05
 FULL_SHARE = 0.99
-# A slow-down is good enough where capacity comes to this part of what it may be: much slower would say less.
+# A slow-down is good enough if the capacity reaches this share of the limit; a slower model would show less.
 _CLOSE = 0.5
 _FIRST_MS = 8.0
 _TRIES = 6
-# The last ones are meant to be too much.
+# The last rates are meant to be too high.
 RISING = (0.25, 0.5, 0.7, 0.85, 1.0, 1.15, 1.4)
 
 
 def run(bench: Bench) -> None:
-    """All four parts. Each overload and each rising rate meets a service of its own, slowed from its start on: neither
-    what the one before left in its guard nor a model that just became slow is what is measured."""
+    """Runs all four parts.
+
+    Each overload and each rising rate meets a fresh service that is slowed from its start, so that neither the guard's
+    memory of the previous run nor a model that just became slow is measured.
+    """
     with _served(bench) as (service, users):
         stress.force(service.url, "fallback")
         floor = _capacity(bench, service, users, low=200.0, seconds=bench.some(4, 1))
         stress.force(service.url, "auto")
         if floor.rate <= 0.0:
-            raise RuntimeError("the service bears no load with the fallback forced")
+            raise RuntimeError("the service sustains no load with the fallback forced")
     slowed, alone = slow_down(bench, SHARE_OF_FLOOR * floor.rate)
     bench.row("1 overload floor", floor.rate, "requests/s with the fallback forced")
     bench.row("1 overload capacity", alone.rate, "requests/s of the slowed model")
@@ -78,9 +81,13 @@ def _served(bench: Bench, **slowed: float) -> Iterator[tuple[Served, Crowd]]:
 
 
 def slow_down(bench: Bench, most: float) -> tuple[dict[str, float], Capacity]:
-    """How slow the model was made, and the capacity that it has then: at most `most` requests a second.
+    """Slows the model down until its capacity is at most `most` requests a second.
 
-    Raises RuntimeError where no slow-down of those tried gives such a capacity.
+    Returns:
+        The faults that slow the model, and the capacity measured with them.
+
+    Raises:
+        RuntimeError: If none of the tried slow-downs gives such a capacity.
     """
     each = _FIRST_MS
     for _ in range(_TRIES):
@@ -95,18 +102,18 @@ def slow_down(bench: Bench, most: float) -> tuple[dict[str, float], Capacity]:
 
 
 def overloaded(bench: Bench, slowed: dict[str, float], times: int, alone: float) -> dict[str, Any]:
-    """One run at so many times the capacity, out of a quiet stretch at half of it."""
+    """Runs one overload of `times` × the capacity, after a quiet phase at half of it."""
     with _served(bench, **slowed) as (service, users):
         drive_now(service.url, users.arrivals(alone / 2, bench.some(10, 3), 1), warmup_s=0.0)
         found, watch, began = _driven(service, users, times * alone, bench.some(SECONDS, 6), seed=100 + times)
     found |= {"times": times, "changes": watch.changes(began), "guard": watch.since(began)}
-    told = [f"{times} ×", found["rungs"], found["reasons"], found["attempts"], found["changes"]]
-    bench.console.print(f"  {', '.join(map(str, told))}", highlight=False)
+    summary = [f"{times} ×", found["rungs"], found["reasons"], found["attempts"], found["changes"]]
+    bench.console.print(f"  {', '.join(map(str, summary))}", highlight=False)
     return found
 
 
 def judge(bench: Bench, runs: Sequence[dict[str, Any]]) -> None:
-    """A row for each promise and each multiple."""
+    """Records a row for each promise and each multiple of the capacity."""
     alone = runs[0]["model_rate"]
     for one in runs:
         name = f"1 overload {one['times']} ×"
@@ -120,19 +127,20 @@ def judge(bench: Bench, runs: Sequence[dict[str, Any]]) -> None:
 
 
 def risen(bench: Bench, floor: float, share: float) -> dict[str, Any]:
-    """One run of the unslowed service at a part of the floor."""
+    """Runs the unslowed service once, at a share of the floor."""
     with _served(bench) as (service, users):
         drive_now(service.url, users.arrivals(floor / 10, bench.some(5, 2), 1), warmup_s=0.0)
         found, watch, began = _driven(service, users, share * floor, bench.some(20, 3), seed=int(1000 * share))
     found |= {"share_of_floor": share, "changes": watch.changes(began), "holds": _holds(found)}
     cores = f"cores: service {found['service_cores']:.2f}, generator {found['generator']['cpu_share']:.2f}"
-    told = [f"unslowed, {share:.0%} of the floor", found["rungs"], found["reasons"], found["errors"],
+    summary = [f"unslowed, {share:.0%} of the floor", found["rungs"], found["reasons"], found["errors"],
             f"p99 {found['latency_ms']['p99']} ms", cores]  # fmt: skip
-    bench.console.print(f"  {', '.join(map(str, told))}", highlight=False)
+    bench.console.print(f"  {', '.join(map(str, summary))}", highlight=False)
     return found
 
 
 def judge_rising(bench: Bench, rising: Sequence[dict[str, Any]]) -> None:
+    """Records the highest rate that held, the server errors, and the first rate that failed."""
     held = [one for one in rising if one["holds"]]
     best = max((one["offered_rate"] for one in held), default=0.0)
     bench.row("1 unslowed highest rate", best, "requests/s with p99 within the budget and no errors")
@@ -151,7 +159,7 @@ def _holds(found: dict[str, Any]) -> bool:
 def _driven(
     service: Served, users: Crowd, rate: float, seconds: float, seed: int
 ) -> tuple[dict[str, Any], stress.Watch, float]:
-    """One open-loop run, of which every request counts: no warm-up is left out."""
+    """Drives one open-loop run; every request counts, there is no warm-up."""
     record = Record()
     arrivals = users.arrivals(rate, seconds, seed)
     before, cpu, clock = stress.attempts(service.url), service.cpu_s(), time.perf_counter()
@@ -191,9 +199,11 @@ def _capacity(
 def main(
     artifact: Annotated[Path, typer.Option(help="Artefact folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the figures.")] = results.RESULTS,
-    quick: Annotated[bool, typer.Option(help="Seconds for everything, for trying the command: no figures.")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="A few seconds for everything, to try the command; records no figures.")
+    ] = False,
 ) -> None:
-    """Measures what becomes of more load than the service bears, on a service of its own."""
+    """Measures how a service of its own answers more load than it can sustain."""
     run(stress.bench_of("overload", artifact, out, quick=quick))
 
 

@@ -1,12 +1,12 @@
-"""`python -m loadtests.reliability.runbook --artifact DIR`: every entry of docs/runbook.md, tried against the fault it is about.
+"""Tries every entry of docs/runbook.md against its fault: `python -m loadtests.reliability.runbook --artifact DIR`.
 
-A trial: a service under load, with a real Prometheus that evaluates the alert rules as they are, but for their windows
-and least counts, which are `SCALE` times smaller, so that hours are half-minutes. The fault is injected, the alert has
-to fire, the entry's commands are run as an operator would (`gpt4rec ops …` as processes), and then the alert has to
-fall silent and lists have to come whole and in time again. Writes `runbook.json`.
+A trial runs a service under load, with a real Prometheus that evaluates the alert rules; only their windows
+and minimum counts are `SCALE` times smaller, so that hours become half-minutes. The fault is injected and the alert has
+to fire. The commands of the entry are run as an operator would (`gpt4rec ops …` as processes). Then the alert has to
+stop, and lists have to be whole and in time again. Writes `runbook.json`.
 
-What an operator of the service cannot do is done by the trial at the place where the entry says who does it: thawing
-Redis, ending the noise beside the process.
+The trial itself does what an operator of the service cannot, at the point where the entry names who does it: thawing
+Redis, or stopping the other work on the machine.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ _TOLD = ("mode", "reason", "actor", "shared", "breaker")
 
 
 class TrialError(RuntimeError):
-    """What was waited for did not come; the message says what."""
+    """Raised if the trial did not reach a state in time; the message names the state."""
 
 
 @dataclass(slots=True)
 class Stage:
-    """What a trial works with, and what it has seen so far."""
+    """The means of a trial and what it has observed so far."""
 
     artifact: Path
     alert: str
@@ -75,10 +75,15 @@ class Stage:
     _load: Load | None = None
 
     def enter(self, context: AbstractContextManager[T]) -> T:
+        """Enters a context that ends with the trial."""
         return self.stack.enter_context(context)
 
     def serve(self, *arguments: str, count: int = 1, **settings: str) -> Control:
-        """Services under load with Prometheus beside them, answering well; the control of the first one's faults."""
+        """Starts healthy services under load, with Prometheus beside them.
+
+        Returns:
+            The control of the first service's faults.
+        """
         for number in range(count):
             own = {**_SETTINGS, "GPT4REC_DATA_DIR": str(self.folder / f"data-{number}"), **settings}
             if "--redis" in arguments:
@@ -97,13 +102,17 @@ class Stage:
     # -- the trial, in its order
 
     def fires(self) -> None:
-        """The alert comes."""
+        """Waits until the alert fires."""
         self.began = self.began or time.perf_counter()
         self._until(self._firing, f"{self.alert} fires")
         self._note("fired_after_s")
 
     def ops(self, *command: str, at: int = 0) -> dict[str, Any]:
-        """A step of the entry: `gpt4rec ops …`, run as a process against one of the services. Its answer."""
+        """Runs a step of the entry, `gpt4rec ops …`, as a process against one of the services; returns its answer.
+
+        Raises:
+            TrialError: If the command fails.
+        """
         line = [sys.executable, "-m", "service.cli", "ops", *command]
         url = self.services[at][0].url
         done = subprocess.run(  # noqa: S603 - our own command
@@ -118,11 +127,15 @@ class Stage:
         return said
 
     def elsewhere(self, who: str) -> None:
-        """A step that is not the operator's of the service."""
+        """Notes a step that is not up to the operator of the service."""
         self.steps.append({"elsewhere": who})
 
     def spared(self) -> None:
-        """With the fallback forced every list of a second comes from below the model, in time."""
+        """Checks that, with the fallback forced, every list of a second comes from below the model and in time.
+
+        Raises:
+            TrialError: If one does not.
+        """
         since = time.perf_counter() + 0.5
         time.sleep(1.5)
         lists = [one for one in self._lists() if one.due >= since]
@@ -131,18 +144,18 @@ class Stage:
             raise TrialError(f"not spared: {len(late)} of {len(lists)} late, {Counter(one.reason for one in lists)}")
 
     def silent(self) -> None:
-        """The alert is over."""
+        """Waits until the alert has stopped."""
         self._until(lambda: not self._firing(), f"{self.alert} is over")
         self._note("silent_after_s")
 
     def well(self) -> None:
-        """Lists are whole and in time again."""
+        """Waits until lists are whole and in time again."""
         since = time.perf_counter()
         self._until(lambda: self._whole(since), "lists are whole again")
         self._note("well_after_s")
 
     def tally(self) -> dict[str, Any]:
-        """Lists of the trial by what they were."""
+        """Counts the lists of the trial by outcome."""
         lists = self._lists()
         late = sum(one.took_s is None or one.took_s * 1e3 > BUDGET_MS for one in lists)
         return {
@@ -161,7 +174,7 @@ class Stage:
 
     def _firing(self) -> bool:
         assert self._prometheus is not None  # noqa: S101 - the services run
-        # The windows of hours and days go on for as long as they are.
+        # The windows of hours and days keep firing for their whole length.
         return any(one.get("window", _WINDOW) == _WINDOW for one in self._prometheus.firing().get(self.alert, ()))
 
     def _note(self, name: str) -> None:
@@ -177,6 +190,8 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
+    """An alert, the fault that causes it, and the steps of its entry."""
+
     alert: str
     fault: str
     run: Callable[[Stage], None]
@@ -203,7 +218,7 @@ def _failing(stage: Stage) -> None:
 
 
 def _two_versions(stage: Stage) -> str:
-    """The stage's artefact gets a folder of its own, beside the same under another version, which is returned."""
+    """Copies the artefact to a folder of its own, beside a copy with another version; returns that version."""
     root, served = stage.folder / "artifacts", Artifact.open(stage.artifact).model_version
     newer = f"{served}-newer"
     for version in (served, newer):
@@ -320,7 +335,7 @@ def _starved(stage: Stage) -> None:
 
 @contextmanager
 def _pauses(pid: int, stop_s: float = 0.15, run_s: float = 0.05) -> Iterator[None]:
-    """The process gets the processor a quarter of the time, in pieces."""
+    """Stops the process three quarters of the time, in pieces."""
 
     def pause(over: threading.Event) -> None:
         while not over.wait(run_s):
@@ -346,7 +361,7 @@ TRIALS = (
 
 
 def tried(trial: Trial, artifact: Path) -> dict[str, Any]:
-    """The trial's row: whether it holds, what was pressed, and when what came."""
+    """Runs a trial and returns its row: whether it holds, the steps, and when each state was reached."""
     with tempfile.TemporaryDirectory(prefix="gpt4rec-runbook-") as folder, ExitStack() as stack:
         stage = Stage(artifact, trial.alert, Path(folder), stack)
         fault = ""
@@ -367,9 +382,11 @@ def _quoted(word: str) -> str:
 def main(
     artifact: Annotated[Path, typer.Option(help="Artefact folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the figures.")] = results.RESULTS,
-    only: Annotated[str, typer.Option(help="Trials of alerts whose name holds this; the others' rows stay.")] = "",
+    only: Annotated[
+        str, typer.Option(help="Only trials of alerts whose name contains this; the rows of the others stay.")
+    ] = "",
 ) -> None:
-    """Tries the entries of the runbook; exits with 1 where one does not lead to a mended service."""
+    """Tries the entries of the runbook; exits with 1 if one does not lead to a healthy service."""
     console = Console()
     file = out / "runbook.json"
     kept = {row["alert"]: row for row in orjson.loads(file.read_bytes())["trials"]} if file.exists() else {}

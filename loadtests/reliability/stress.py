@@ -1,11 +1,11 @@
-"""What overload and breaches share: users with histories, what became of each second, what the guard said.
+"""What the measurements of overload and breaches share: users with histories, answers by second, samples of the guard.
 
 bench_of(name, artifact, out, …)     the bench of a command that writes rows of reliability.json
 crowd(bench, url) -> Crowd           many users with stored histories; .arrivals(rate, seconds, seed)
-told(url) -> dict                    GET /ops/fallback, on a service that was started with OPS
-with watched(url) as watch:          the same twice a second while the body runs; and actions at given moments
+ops_fallback(url) -> dict            GET or PUT /ops/fallback, of a service that was started with OPS
+with watched(url) as watch:          samples it while the body runs, and takes actions at given moments
 seconds_of(answers, …) -> list       answers of each second by rung and reason
-tally(answers, …) -> dict            and of a whole run
+tally(answers, …) -> dict            the same for a whole run
 """
 
 from __future__ import annotations
@@ -46,9 +46,15 @@ _CLOSED_WITHIN_S = 300.0
 
 
 def bench_of(name: str, artifact: Path, out: Path, *, quick: bool) -> Bench:
-    """The bench of `python -m loadtests.<name>`. Raises typer.BadParameter where a quick run would write figures."""
+    """Returns the bench of `python -m loadtests.<name>`.
+
+    Raises:
+        typer.BadParameter: If a quick run would overwrite the recorded figures.
+    """
     if quick and out == results.RESULTS:
-        raise typer.BadParameter("a quick run needs a folder of its own", param_hint="--out")
+        raise typer.BadParameter(
+            "a quick run needs a folder of its own, so that it overwrites no figures", param_hint="--out"
+        )
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     command = f"python -m loadtests.{name} --artifact ARTIFACT"
     return Bench(artifact, None, command, Console(), out, quick, results.RELIABILITY.name)
@@ -56,13 +62,15 @@ def bench_of(name: str, artifact: Path, out: Path, *, quick: bool) -> Bench:
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """Users whose histories and states are stored, and what each of them asks: lists of 10, a beam of 5, in the time
-    that the service gives an answer by default."""
+    """Users with stored histories and states, and the body of each one's /recommend.
+
+    Every user asks for a list of 10 with a beam of 5, within the service's default budget.
+    """
 
     bodies: Sequence[bytes]
 
     def arrivals(self, rate: float, seconds: float, seed: int) -> list[Arrival]:
-        """Poisson arrivals of users drawn at random."""
+        """Returns Poisson arrivals at `rate` a second, of users drawn at random."""
         rng = np.random.default_rng(seed)
         dues = poisson(rng, rate, seconds)
         who = rng.integers(len(self.bodies), size=len(dues))
@@ -70,7 +78,11 @@ class Crowd:
 
 
 def crowd(bench: Bench, url: str) -> Crowd:
-    """Loads histories of random items. Raises LoadError where the service does not take them."""
+    """Loads histories of random items.
+
+    Raises:
+        LoadError: If the service does not accept them.
+    """
     rng = np.random.default_rng(0)
     items = read_items(bench.artifact)
     names = [f"user-{n}" for n in range(bench.some(USERS, 60))]
@@ -84,8 +96,13 @@ def crowd(bench: Bench, url: str) -> Crowd:
 # -- the guard
 
 
-def told(url: str, method: str = "GET", body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What /ops/fallback answers. Raises OSError where nobody does, RuntimeError where it is refused."""
+def ops_fallback(url: str, method: str = "GET", body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Calls /ops/fallback and returns the answer.
+
+    Raises:
+        OSError: If the service does not answer.
+        RuntimeError: If it refuses the request.
+    """
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5.0)
     try:
         content = None if body is None else orjson.dumps(body)
@@ -104,17 +121,18 @@ def told(url: str, method: str = "GET", body: Mapping[str, Any] | None = None) -
 
 
 def force(url: str, mode: str) -> None:
-    """Forces a mode, or gives the choice back with "auto"."""
-    told(url, "PUT", {"mode": mode, "reason": "load test"})
+    """Forces a mode; "auto" returns the choice to the guard."""
+    ops_fallback(url, "PUT", {"mode": mode, "reason": "load test"})
 
 
 def close_breaker(url: str, users: Crowd, rate: float) -> None:
-    """Gentle load until the breaker is closed: what one run left behind must not be in the next one's figures.
+    """Sends a gentle load until the breaker is closed, so that one run does not affect the figures of the next.
 
-    Raises RuntimeError where it does not close.
+    Raises:
+        RuntimeError: If the breaker does not close in time.
     """
     until = time.monotonic() + _CLOSED_WITHIN_S
-    while told(url)["breaker"] != "closed":
+    while ops_fallback(url)["breaker"] != "closed":
         if time.monotonic() > until:
             raise RuntimeError("the breaker does not close under gentle load")
         drive_now(url, users.arrivals(rate, 1.0, 0), warmup_s=0.0)
@@ -122,17 +140,20 @@ def close_breaker(url: str, users: Crowd, rate: float) -> None:
 
 @dataclass(slots=True)
 class Watch:
-    """Samples of the guard, oldest first, and the moments at which actions were taken; times of `perf_counter`, or
-    seconds from another moment with `since`."""
+    """Samples of the guard, oldest first, and the moments of the actions.
+
+    Times are of `time.perf_counter`; `since` and `changes` return seconds from another moment.
+    """
 
     samples: list[dict[str, Any]] = field(default_factory=list)
     done: list[tuple[float, str]] = field(default_factory=list)
 
     def since(self, began: float) -> list[dict[str, Any]]:
+        """Returns the samples with times in seconds from `began`."""
         return [{**one, "at": round(one["at"] - began, 3)} for one in self.samples]
 
     def changes(self, began: float) -> list[dict[str, Any]]:
-        """Each change of the breaker's state, and the share of the traffic that it gave the model then."""
+        """Returns each change of the breaker, with the share of the traffic that it gave the model then."""
         found, last = [], "closed"
         for one in self.since(began):
             if one["breaker"] != last:
@@ -145,9 +166,14 @@ class Watch:
 def watched(
     url: str, actions: Sequence[tuple[float, str, Callable[[], None]]] = (), *, every_s: float = 0.5
 ) -> Iterator[Watch]:
-    """Samples /ops/fallback while the body runs, and takes the actions (seconds from now, name, what) in their order.
+    """Samples /ops/fallback while the body runs, and takes the actions in their order.
 
-    The samples say nothing where the service did not answer in time: its answers to others are what is measured.
+    A sample is left out if the service did not answer in time: the measurement is about its answers to others.
+
+    Args:
+        url: URL of the service.
+        actions: Seconds from now, name and function of each action, in order of time.
+        every_s: Seconds between samples.
     """
     watch, left = Watch(), list(actions)
     began = time.perf_counter()
@@ -162,7 +188,7 @@ def watched(
             if time.perf_counter() >= following:
                 following += every_s
                 with suppress(OSError, RuntimeError):
-                    watch.samples.append({"at": time.perf_counter(), **_sample(told(url))})
+                    watch.samples.append({"at": time.perf_counter(), **_sample(ops_fallback(url))})
             due = min(following, began + left[0][0]) if left else following
             stop.wait(max(0.0, due - time.perf_counter()))
 
@@ -178,7 +204,7 @@ def _sample(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def attempts(url: str) -> Counter[str]:
-    """Model attempts so far, by outcome, from /metrics."""
+    """Returns the number of model attempts so far by outcome, from /metrics."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10.0)
     try:
         connection.request("GET", "/metrics")
@@ -197,7 +223,7 @@ def attempts(url: str) -> Counter[str]:
 
 
 def seconds_of(answers: Iterable[Answer], length_s: float, *, step_s: float = 1.0) -> list[dict[str, Any]]:
-    """What was due in each step of a run: answers by rung and reason, how many were late or failed."""
+    """Counts the requests due in each step of a run: answers by rung and reason, late ones and errors."""
     steps: list[list[Answer]] = [[] for _ in range(max(1, round(length_s / step_s)))]
     for answer in answers:
         steps[min(len(steps) - 1, int(answer.due_s / step_s))].append(answer)
@@ -213,7 +239,7 @@ def seconds_of(answers: Iterable[Answer], length_s: float, *, step_s: float = 1.
 
 
 def tally(answers: Sequence[Answer], length_s: float) -> dict[str, Any]:
-    """A run: its requests, what became of them, and how many were within the budget (per cent of those sent)."""
+    """Counts the requests of a run by outcome; `within_budget` is in per cent of those sent."""
     good = [answer for answer in answers if answer.status == 200]
     rungs = _rungs(good)
     took = Latencies((answer.took_s or 0.0) * 1e3 for answer in good)
@@ -237,7 +263,7 @@ def tally(answers: Sequence[Answer], length_s: float) -> dict[str, Any]:
 
 
 def in_time(answer: Answer) -> bool:
-    """Whether it came within the budget, counted from when its request was due."""
+    """Returns whether the answer came within the budget, counted from when its request was due."""
     return answer.took_s is not None and answer.took_s * 1e3 <= BUDGET_MS
 
 

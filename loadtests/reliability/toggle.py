@@ -1,10 +1,10 @@
-"""`python -m loadtests.reliability.toggle --artifact DIR`: how long a change of the mode takes to reach every replica.
+"""How long a change of the mode takes to reach every replica: `python -m loadtests.reliability.toggle --artifact DIR`.
 
-Two services on one Valkey that belongs to neither, under a light load. A trial: PUT /ops/fallback on one of them, at
-random, until the lists of both come by the new mode. In a part of the trials the server takes the other one's right
-to subscribe away beforehand: its subscription is cut, and only the poll can find the change. After that: both services
-killed and started again; Redis frozen; Redis killed, the mode changed on both sides meanwhile, and Redis back. Writes
-rows of `reliability.json`, and `toggle.json`.
+Two services share a Valkey that belongs to neither, under a light load. A trial is a PUT /ops/fallback on one of them,
+at random, until the lists of both follow the new mode. In a share of the trials the server first revokes the other
+replica's right to subscribe: its subscription is cut, and only the poll can find the change. After the trials, both
+services are killed and restarted; Redis is frozen; Redis is killed, the mode changed on both sides meanwhile, and Redis
+restarted. Writes rows of `reliability.json`, and `toggle.json`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from loadtests.common import results
 from loadtests.harness.bench import Bench
 from loadtests.harness.served_process import Served, serve
 from loadtests.load.open_loop_driver import drive_now
-from loadtests.reliability.stress import OPS, Crowd, crowd, told
+from loadtests.reliability.stress import OPS, Crowd, crowd, ops_fallback
 from service.store.embedded_valkey import EmbeddedValkey
 
 LIMIT_S = 1.0
 TRIALS, LOST_SHARE = 100, 0.3
 USERS = ("one", "other")
 RATE = 20.0
-# What a replica may need beyond which a trial has failed; and how many lists of it are looked at afterwards.
+# A trial fails after so many seconds; so many lists of each replica are checked after it.
 GIVE_UP_S, AFTERWARDS = 5.0, 10
 _BETWEEN_S = 0.002
 _PIECE_S = 2.0
@@ -56,7 +56,7 @@ class Replica:
         self._connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=GIVE_UP_S)
 
     def follows(self, mode: str) -> bool:
-        """Whether its next list comes by this mode: a forced one says so, in the others the guard decides."""
+        """Returns whether the next list follows this mode: a forced mode is named as the reason."""
         self._connection.request("POST", "/recommend", self._body, {"Content-Type": "application/json"})
         answer = orjson.loads(self._connection.getresponse().read())
         forced: bool = answer["reason"] == "forced"
@@ -64,8 +64,12 @@ class Replica:
         return forced == (mode == "fallback")
 
     def reached(self, mode: str, began: float) -> tuple[float | None, int]:
-        """Seconds from `began` to its first list by the mode, None where there was none in time; and how many of the
-        lists right after it came by another one."""
+        """Waits for the first list that follows the mode.
+
+        Returns:
+            Seconds from `began` to that list (None if there was none in time), and how many of the lists right after it
+            followed another mode.
+        """
         while not self.follows(mode):
             if time.perf_counter() - began > GIVE_UP_S:
                 return None, 0
@@ -74,17 +78,20 @@ class Replica:
         return took, sum(not self.follows(mode) for _ in range(AFTERWARDS))
 
     def force(self, mode: str, reason: str) -> dict[str, Any]:
-        return told(self.url, "PUT", {"mode": mode, "reason": reason})
+        """Changes the mode at this replica and returns the answer."""
+        return ops_fallback(self.url, "PUT", {"mode": mode, "reason": reason})
 
     def kill9(self) -> None:
+        """Kills the process of the replica."""
         os.kill(self.served.pid, signal.SIGKILL)
 
     def close(self) -> None:
+        """Closes the connection."""
         self._connection.close()
 
 
 class Setting:
-    """The server, the two replicas, and the folders they keep between two starts."""
+    """The server, the two replicas, and the data folders they keep over a restart."""
 
     def __init__(self, bench: Bench, folder: Path, server: EmbeddedValkey) -> None:
         self.bench, self.server = bench, server
@@ -92,7 +99,7 @@ class Setting:
         self._users: Crowd | None = None
 
     def named(self) -> list[str]:
-        """URLs with a user of the server for each replica, so that it can be told them apart."""
+        """Returns a URL for each replica, with its own user so that the server can treat them differently."""
         with redis.Redis.from_url(self.server.url) as client:
             for name in USERS:
                 client.execute_command("ACL", "SETUSER", name, "on", f">{name}", "~*", "+@all", "allchannels")
@@ -100,7 +107,7 @@ class Setting:
 
     @contextmanager
     def replicas(self, urls: Sequence[str], *, forget: bool = False) -> Iterator[list[Replica]]:
-        """Both replicas, ready. With `forget` the second starts with nothing but what Redis has."""
+        """Starts both replicas and yields them when ready. With `forget`, the second one knows only what Redis has."""
         if forget:
             self._data[1] = self._data[1].with_name("another")
         with ExitStack() as stack:
@@ -116,7 +123,7 @@ class Setting:
 
     @contextmanager
     def loaded(self, replicas: Sequence[Replica]) -> Iterator[None]:
-        """A light load on both while the body runs."""
+        """Keeps a light load on both replicas while the body runs."""
         assert self._users is not None  # noqa: S101 - there are replicas
         users, stop = self._users, threading.Event()
 
@@ -136,7 +143,7 @@ class Setting:
 
 
 def run(bench: Bench, trials: int) -> None:
-    """Everything, on a server of its own."""
+    """Runs the trials, the restart and both failures of Redis on a server of its own."""
     with tempfile.TemporaryDirectory(prefix="gpt4rec-toggle-") as folder, EmbeddedValkey(Path(folder) / "db") as server:
         setting = Setting(bench, Path(folder), server)
         with setting.replicas(setting.named()) as replicas:
@@ -212,16 +219,16 @@ def _took(trial: dict[str, Any]) -> float:
 
 
 def _kept(bench: Bench, replicas: Sequence[Replica]) -> dict[str, Any]:
-    """The first list of each replica after the restart; one of them has nothing but what Redis has."""
+    """Checks the first list of each replica after the restart; the second one knows only what Redis has."""
     first = [one.follows("fallback") for one in replicas]
-    said = [told(one.url) for one in replicas]
-    kept = all(first) and all(one["reason"] == "before the restart" and one["actor"] == "load" for one in said)
+    answers = [ops_fallback(one.url) for one in replicas]
+    kept = all(first) and all(one["reason"] == "before the restart" and one["actor"] == "load" for one in answers)
     bench.row("3 restart keeps the mode", int(kept), "of 1", at_least=1)
-    return {"first_lists_forced": first, "said": [_mode(one) for one in said]}
+    return {"first_lists_forced": first, "said": [_mode(one) for one in answers]}
 
 
 def _frozen(setting: Setting, replicas: Sequence[Replica]) -> dict[str, Any]:
-    """A change while Redis takes everything and answers nothing."""
+    """Changes the mode while Redis accepts everything and answers nothing."""
     pid = setting.server.pid
     assert pid is not None  # noqa: S101 - nothing has ended it
     os.kill(pid, signal.SIGSTOP)
@@ -240,7 +247,7 @@ def _frozen(setting: Setting, replicas: Sequence[Replica]) -> dict[str, Any]:
 
 
 def _away(setting: Setting, replicas: Sequence[Replica]) -> dict[str, Any]:
-    """Changes on either side while there is no Redis: the last one wins on both, and both are in the audit."""
+    """Changes the mode on both sides while Redis is down: the later change wins, and both are audited."""
     replicas[0].force("auto", "before the outage")
     _both(replicas, "auto")
     pid = setting.server.pid
@@ -254,9 +261,9 @@ def _away(setting: Setting, replicas: Sequence[Replica]) -> dict[str, Any]:
     setting.server.restart()
     began = time.perf_counter()
     _both(replicas, "fallback")
-    _until(lambda: all(told(one.url)["shared"] for one in replicas), "both share the mode")
+    _until(lambda: all(ops_fallback(one.url)["shared"] for one in replicas), "both share the mode")
     agreed_s = time.perf_counter() - began
-    modes = [_mode(told(one.url)) for one in replicas]
+    modes = [_mode(ops_fallback(one.url)) for one in replicas]
     reasons = [[entry["reason"] for entry in _audit(one.url)] for one in replicas]
     audited = all({"outage, first", "outage, last"} <= set(found) for found in reasons)
     local = apart and not any(one["shared"] for one in said)
@@ -287,7 +294,7 @@ def _both(replicas: Sequence[Replica], mode: str) -> None:
 
 
 def _until(holds: Callable[[], bool], what: str) -> None:
-    """Raises RuntimeError where it does not come to that."""
+    """Waits until the condition holds. Raises RuntimeError if it does not in time."""
     until = time.monotonic() + _BACK_S
     while not holds():
         if time.monotonic() > until:
@@ -298,12 +305,14 @@ def _until(holds: Callable[[], bool], what: str) -> None:
 def main(
     artifact: Annotated[Path, typer.Option(help="Artefact folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the figures.")] = results.RESULTS,
-    quick: Annotated[bool, typer.Option(help="Fewer trials, for trying the command: no figures.")] = False,
+    quick: Annotated[bool, typer.Option(help="Fewer trials, to try the command; records no figures.")] = False,
     trials: Annotated[int, typer.Option(min=2, help="Changes of the mode.")] = TRIALS,
 ) -> None:
-    """Changes the mode of two services again and again, and with Redis frozen and away."""
+    """Changes the mode of two services many times, then with Redis frozen and down."""
     if quick and out == results.RESULTS:
-        raise typer.BadParameter("a quick run needs a folder of its own", param_hint="--out")
+        raise typer.BadParameter(
+            "a quick run needs a folder of its own, so that it overwrites no figures", param_hint="--out"
+        )
     command = "python -m loadtests.reliability.toggle --artifact ARTIFACT"
     bench = Bench(artifact, None, command, Console(), out, quick, results.RELIABILITY.name)
     run(bench, bench.some(trials, min(trials, 12)))

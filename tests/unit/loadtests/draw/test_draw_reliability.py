@@ -80,10 +80,10 @@ def test_every_section_is_drawn_from_its_file(tmp_path: Path) -> None:
         "| redis stopped | 1,200 | 900 | 0 | 0 | 300 | 2 | 0 | 0 | 500 | 0 | 0 | 0.25 | yes |", "### sky",
         "*redis stopped*: it is stopped. Promised: popularity answers.", "4.5 % of that", "| 10 × |",
         "| 90 % | 3 | 1 |",
-        "- 10 ×: overload 60, deadline 1.", "The service gives out at 50 requests/s: p99 is 400 ms", "takes 0.9 cores",
+        "- 10 ×: overload 60, deadline 1.", "The service fails at 50 requests/s: p99 is 400 ms", "uses 0.9 cores",
         "| latency breach | 2.5 | 3.5 | – | 2 |", "half open at 1.5 s",
         "| by the message | 2 | 2 | 0.03 | 0.04 | 0 | 0 |",
-        "| message lost: by the poll | 1 | 0 | inf | inf | 1 | 0 |", "the mode of before: **no**", "as local only",
+        "| message lost: by the poll | 1 | 0 | inf | inf | 1 | 0 |", "the mode set before: **no**", "as local only",
         "(reliability/overload.svg)", "(reliability/error_breach.svg)",
     ):  # fmt: skip
         assert expected in text, expected
@@ -105,7 +105,7 @@ def test_where_every_promise_held_nothing_is_bold() -> None:
 
 def test_what_bore_every_rate_did_not_give_out() -> None:
     found = {**FOUND["overload"], "unslowed": [load(share_of_floor=0.5, holds=True, rungs={"full": 100})]}
-    assert "The service bore every rate" in reliability.overload(found)
+    assert "The service sustained every rate" in reliability.overload(found)
 
 
 def test_timelines_are_the_same_bytes_each_time(tmp_path: Path) -> None:

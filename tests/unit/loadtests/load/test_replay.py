@@ -114,5 +114,5 @@ def test_a_session_begins_after_a_gap_or_where_the_log_says_so(
 
 
 def test_a_folder_that_is_no_data_set_is_said(tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match="no data set"):
+    with pytest.raises(LoadError, match="not a data set"):
         read(tmp_path)

@@ -40,7 +40,7 @@ def test_figures_are_read_in_milliseconds(bad: str, expected: str | None) -> Non
 
 
 def test_output_that_is_not_understood_is_an_error() -> None:
-    with pytest.raises(LoadError, match="something else"):
+    with pytest.raises(LoadError, match="unexpected output"):
         wrk.parse("wrk: usage")
 
 
