@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 _FOLDERS = "service|model|export|deploy|loadtests|tests|docs"
 _PATH = re.compile(rf"`((?:{_FOLDERS})/[\w./*<>-]*)(?:::[\w\[\]-]+)?`")
 _BARE_PAGE = re.compile(r"(?<![\w./`-])(docs/[\w-]+\.md)")
-_FILE_NAME = re.compile(r"`(\w+\.py)`")
+_FILE_NAME = re.compile(r"`([\w-]+\.(?:py|js|css))`")
 # Pages that show a file for the reader to write begin it with this comment.
 _SHOWN_FILE = re.compile(r"<!-- file: (\S+) -->")
 _MODULE = re.compile(rf"python -m ((?:{_FOLDERS})(?:\.\w+)*)(\.<)?")
@@ -30,7 +30,7 @@ def page_name(page: Path) -> str:
 
 
 def missing_paths(text: str) -> list[str]:
-    """Returns the paths of the repository, and the bare names of modules, that no file or folder has.
+    """Returns the paths of the repository, and the bare names of code files, that no file or folder has.
 
     `*` and `<name>` stand for any name.
     """
@@ -42,7 +42,7 @@ def missing_paths(text: str) -> list[str]:
 
 @functools.cache
 def _file_names() -> set[str]:
-    return {file.name for folder in _FOLDERS.split("|") for file in (ROOT / folder).rglob("*.py")}
+    return {file.name for folder in _FOLDERS.split("|") for file in (ROOT / folder).rglob("*.*")}
 
 
 def missing_modules(text: str) -> list[str]:
