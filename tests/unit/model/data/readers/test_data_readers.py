@@ -155,7 +155,12 @@ def test_a_time_before_its_predecessor_is_raised_and_reported(tmp_path: Path) ->
     [
         ((f"u1,a,2,{T}\n", ""), "1 events have no time", "s.txt, line 1"),
         ((f"u1,a,2,{T}", "u1,a,2,"), "1 events have no time", "s.txt, line 1"),
-        (("u2,b,0", "u2,c,0"), "1 times belong to another item", "t.csv, line 6"),
+        pytest.param(
+            ("u2,b,0", "u2,c,0"),
+            "1 times belong to another item",
+            "t.csv, line 6",
+            id="change2-1 times are those of another item-t.csv, line 6",
+        ),
         (("u1,a,2", "u1,a,1"), "2 times share user and place", "t.csv, lines 3, 4"),
         pytest.param(
             ("u1,a,2", "u1,a,two"), "not whole numbers", "t.csv, line 4", id="change4-no whole numbers-t.csv, line 4"
