@@ -1,4 +1,4 @@
-"""`python -m loadtests.chaos all --artifact DIR`: every fault in turn, into loadtests/results/faults.json."""
+"""Tries every fault in turn, into loadtests/results/faults.json: `python -m loadtests.chaos all --artifact DIR`."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ def main(
     what: Annotated[str, typer.Argument(help=f"all, a group ({', '.join(GROUPS)}) or the name of a fault.")],
     artifact: Annotated[Path, typer.Option(help="Artefact folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the figures.")] = results.RESULTS,
-    quick: Annotated[bool, typer.Option(help="Shorter, for trying the commands: no figures.")] = False,
+    quick: Annotated[bool, typer.Option(help="Shorter, to try the commands; records no figures.")] = False,
 ) -> None:
-    """Tries faults on services of their own, under load, and writes what answered meanwhile and what came of it.
+    """Tries faults on services of their own, under load, and records the answers and the broken promises.
 
-    A fault tried again replaces its own entry. Exits 1 where a fault could not be tried; a promise that was not kept is
+    A repeated fault replaces its own entry. Exits with 1 if a fault could not be tried; a broken promise is
     a figure like any other.
     """
     chosen = [fault for fault in FAULTS if what in ("all", fault.group, fault.name)]
     if not chosen:
         raise typer.BadParameter(f"all, one of {', '.join(GROUPS)}, or one of {', '.join(NAMES)}", param_hint="WHAT")
-    # On a quick run nothing is committed by mistake.
+    # A quick run must not overwrite recorded figures.
     if quick and out == results.RESULTS:
-        raise typer.BadParameter("a quick run needs a folder of its own", param_hint="--out")
+        raise typer.BadParameter(
+            "a quick run needs a folder of its own, so that it overwrites no figures", param_hint="--out"
+        )
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     console, failed = Console(), []
     for fault in chosen:
@@ -47,7 +49,7 @@ def main(
         try:
             entry = tried(fault, artifact, quick=quick)
         except KeyboardInterrupt:
-            console.print("interrupted: what was tried before is written")
+            console.print("interrupted: the faults tried before are written")
             raise typer.Exit(130) from None
         except (RuntimeError, OSError, LoadError, NotReadyError) as error:
             failed.append(fault.name)
@@ -56,12 +58,12 @@ def main(
         keep(fault, entry, out)
         _show(console, entry)
     if failed:
-        typer.echo(f"chaos: not tried: {', '.join(failed)}", err=True)
+        typer.echo(f"chaos: could not try: {', '.join(failed)}", err=True)
         raise typer.Exit(1)
 
 
 def tried(fault: Fault, artifact: Path, *, quick: bool = False) -> dict[str, Any]:
-    """One fault on a stage of its own; its entry."""
+    """Runs one fault on a fresh scene and returns its entry."""
     with tempfile.TemporaryDirectory(prefix="gpt4rec-chaos-") as folder:
         scene = Scene(artifact, Path(folder), quick)
         with scene.stack:
@@ -70,7 +72,7 @@ def tried(fault: Fault, artifact: Path, *, quick: bool = False) -> dict[str, Any
 
 
 def keep(fault: Fault, entry: dict[str, Any], out: Path) -> None:
-    """Writes the entry, in place of the fault's former one, and its row."""
+    """Writes the entry and its row, in place of former ones."""
     faults = (results.load(NAME, out) or {}).get("faults", {})
     command = "python -m loadtests.chaos all --artifact ARTIFACT"
     results.save(NAME, {"faults": {**faults, fault.name: entry}}, command=command, folder=out)
@@ -84,9 +86,9 @@ def _show(console: Console, entry: dict[str, Any]) -> None:
     lines = [
         f"{entry['seconds']:g} s, {entry['requests']} requests; lists: {answers or 'none'}; events: {events or 'none'}",
         f"reasons {entry['reasons']}, errors {entry['errors']}",
-        f"late {entry['late']}, p99 {entry['p99_ms']} ms, wrong {entry['wrong']}, well after {entry['recovery_s']} s",
+        f"late {entry['late']}, p99 {entry['p99_ms']} ms, wrong {entry['wrong']}, recovery {entry['recovery_s']} s",
         *entry["notes"],
-        *(f"NOT KEPT: {text}" for text in (*entry["broken"], *entry["wrong_examples"])),
+        *(f"BROKEN: {text}" for text in (*entry["broken"], *entry["wrong_examples"])),
     ]
     for line in lines:
         console.print(f"  {line}", highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""What clients may do to the service while others are served."""
+"""Faults of clients: what some may do to the service while others are served."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _connect(url: str) -> socket.socket:
 
 
 def _ended(connection: socket.socket) -> bool:
-    """Whether the service has ended the connection; reads what is there."""
+    """Returns whether the service has closed the connection; reads pending data."""
     connection.setblocking(False)
     try:
         while connection.recv(1 << 20):
@@ -55,7 +55,7 @@ def _ended(connection: socket.socket) -> bool:
 
 @contextmanager
 def _trickling(connections: list[socket.socket], piece: bytes) -> Iterator[None]:
-    """A piece now and then on each of them."""
+    """Sends a piece from time to time on each connection."""
 
     def trickle(over: threading.Event) -> None:
         while not over.wait(0.25):
@@ -78,7 +78,7 @@ def slow_senders(scene: Scene, head: bytes, piece: bytes) -> None:
 
 
 def slow_readers(scene: Scene) -> None:
-    """What is asked is cheap and long: not the work for it shall be what is tried here."""
+    """Asks for long answers that are cheap to make, so that the reading and not the work is tested."""
     service = scene.serve(GPT4REC_CLIENT_TIMEOUT_S=str(_PATIENCE_S))
     request = _SIMILAR % Artifact.open(scene.artifact).catalogue.item_ids[0].encode()
     to = open_loop_driver.target(service.url)
@@ -94,7 +94,7 @@ def slow_readers(scene: Scene) -> None:
 
 
 def _until_ended(scene: Scene, clients: list[socket.socket]) -> None:
-    """All are given up within the time that a client may take, and some."""
+    """Checks that all connections are closed within the time that a client may take."""
     began, open_ = time.perf_counter(), list(clients)
     while open_ and time.perf_counter() - began < _PATIENCE_S + _LAST_S:
         time.sleep(0.1)
@@ -128,7 +128,7 @@ def idle(scene: Scene) -> None:
 
 
 def _paced(many: Iterable[T]) -> Iterator[T]:
-    """2,000 a second: that they come and go all at once is another fault than that they are there."""
+    """Opens 2,000 connections a second: a burst of connects would be another fault than the open connections."""
     for number, one in enumerate(many):
         yield one
         if number % 20 == 19:
@@ -136,15 +136,15 @@ def _paced(many: Iterable[T]) -> Iterator[T]:
 
 
 def _allow_files(wanted: int) -> None:
-    """The service raises its own limit; this is the generator's."""
+    """Raises the limit of the generator; the service raises its own."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < wanted:
-        raise SceneError(f"{wanted} open files are needed, and the system allows {hard}")
+        raise SceneError(f"{wanted} open files are needed, but the system allows {hard}: raise `ulimit -n`")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 def flood(scene: Scene) -> None:
-    """From a process of its own: the generator of the load must not wait with it."""
+    """Runs in a process of its own, so that the generator of the load does not wait with it."""
     # With the history cap of the product, which is what bounds such a user. The others have few events.
     service = scene.serve(GPT4REC_HISTORY_CAP="")
     items = list(Artifact.open(scene.artifact).catalogue.item_ids)
@@ -161,7 +161,7 @@ def flood(scene: Scene) -> None:
 
 
 def _flood(url: str, items: list[str], seconds: float, told: multiprocessing.queues.SimpleQueue[str]) -> None:
-    """Thousands of events and dozens of lists of one user."""
+    """Sends thousands of events and dozens of lists of one user."""
     rng, start_ms = np.random.default_rng(0), int(time.time() * 1000) - 3_600_000
     arrivals = [open_loop_driver.Arrival(due, "/recommend", orjson.dumps({"user_id": "flood", "k": 10}))
                 for due in open_loop_driver.poisson(rng, _FLOOD_LISTS, seconds)]  # fmt: skip

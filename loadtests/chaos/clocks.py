@@ -1,4 +1,4 @@
-"""What may happen to the clocks."""
+"""Faults of clocks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HICCUPS = frozenset({"deadline", "overload", "state_stale"})
 
 
 def jumped(scene: Scene, jumps: tuple[float, ...], lost_to_clock: int) -> None:
-    """Every second request behind a proxy whose clock stays right."""
+    """Sends every second request through a proxy whose clock stays right."""
     service, control = scene.faulty()
     with scene.load(service.url), scene.fault(reasons=_HICCUPS):
         for seconds in jumps:
@@ -36,7 +36,7 @@ def jumped(scene: Scene, jumps: tuple[float, ...], lost_to_clock: int) -> None:
 
 
 def behind_a_proxy(url: str) -> Counter[str]:
-    """Reasons of the lists below full, of requests that carry the true moment of their sending."""
+    """Returns the reasons of lists below full, for requests that carry the true moment of sending."""
     reasons = Counter[str]()
     with httpx.Client(base_url=url, timeout=10.0) as client:
         for n in range(_BEHIND_PROXY):

@@ -1,7 +1,7 @@
-"""The load that goes on while something fails: lists and events in turn, each answer checked as it comes.
+"""The load during a fault: lists and events alternate, and every answer is checked on arrival.
 
-Requests are sent when they are due, whatever became of earlier ones; what was refused is sent again, as a client would,
-with the id and the time it had.
+Requests are sent when they are due, whatever happened to earlier ones. A refused event is sent again, as a client
+would, with its original id and time.
 """
 
 from __future__ import annotations
@@ -31,8 +31,16 @@ _BEFORE = 5  # events of each user, before anything is asked
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What became of one request. `due` is of `time.perf_counter`; `took_s` counts from it, and is None where no answer
-    came: then `status` says why ("refused", "cut off", "timeout", the name of an OSError)."""
+    """The outcome of one request.
+
+    Attributes:
+        path: Route.
+        due: When it was due, of `time.perf_counter`.
+        took_s: Seconds from then to the answer; None without an answer.
+        status: HTTP status, or why no answer came ("refused", "cut off", "timeout", the name of an OSError).
+        rung: Rung of a list.
+        reason: Reason of a list.
+    """
 
     path: str
     due: float
@@ -62,11 +70,15 @@ class _Request:
 
 
 class Load:
-    """`rate` requests a second to services at `urls` in turn, from entering to leaving; `stamped` ones say when they
-    were due, as a proxy in front of the service would.
+    """Sends `rate` requests a second to the services at `urls` in turn, while the context is open.
 
-    `seen` is what became of each request, `acknowledged` user → event id → (item, when), `wrong` the lists that no
-    fault excuses, in words. An event that was refused, or whose answer was lost, is sent again.
+    With `stamped`, each request says when it was due, as a proxy in front of the service would. A refused event, or one
+    whose answer was lost, is sent again.
+
+    Attributes:
+        seen: The outcome of each request.
+        acknowledged: User → event id → (item, when).
+        wrong: Descriptions of lists that no fault excuses.
     """
 
     def __init__(
@@ -213,9 +225,9 @@ class Load:
 
 
 def wrong(answer: dict[str, Any], excluded: Collection[str], catalogue: Collection[str], k: int = K) -> str | None:
-    """What is wrong with a list, whatever rung made it; None where nothing is.
+    """Says what is wrong with a list, whatever rung made it; None if nothing is.
 
-    Popularity, and any list of the reason state_unavailable, speak without the history: they may name what was seen.
+    Popularity, and any list with the reason state_unavailable, do not know the history: they may contain seen items.
     """
     ids = [item["item_id"] for item in answer["items"]]
     if strange := [one for one in ids if one not in catalogue]:

@@ -1,4 +1,4 @@
-"""What may happen to the model."""
+"""Faults of the model."""
 
 from __future__ import annotations
 

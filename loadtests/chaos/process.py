@@ -1,4 +1,4 @@
-"""What may happen to the service's process and to the artefact it serves."""
+"""Faults of the service process and of its artefact."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _REFUSED = ("/recommend refused", "/events refused")
 
 
 class Restartable:
-    """`gpt4rec serve` on a port and data that stay the same over its processes."""
+    """`gpt4rec serve` with a port and data that survive restarts."""
 
     def __init__(self, artifact: Path, folder: Path) -> None:
         self.port = served_process.free_port()
@@ -74,7 +74,7 @@ def killed(scene: Scene) -> None:
 
 
 def stopped(scene: Scene) -> None:
-    """What is refused was not accepted; anything else that is lost was cut off."""
+    """Stops the process: refused requests were not accepted, other lost ones were cut off."""
     service = scene.enter(Restartable(scene.artifact, scene.folder))
     with scene.load(service.url), scene.fault(reasons=_COLD, refused=True, errors=_REFUSED):
         for _ in range(3):
@@ -88,19 +88,19 @@ def stopped(scene: Scene) -> None:
 
 
 def damaged(scene: Scene, damage: Callable[[Path], Sequence[str]]) -> None:
-    """In place, under a service that serves it; then another is started on it."""
+    """Damages the artefact in place under a running service, then starts another service on it."""
     folder = scene.folder / scene.artifact.resolve().name
     shutil.copytree(scene.artifact, folder)
     with scene.load(scene.enter(served_process.serve(folder, **SETTINGS)).url), scene.fault(reasons=()):
         named = damage(folder)
-        said = refusal(folder)
+        message = refusal(folder)
         scene.hold(_HOLD_S)
-    scene.promise(any(name in said for name in named), f"a start on it said: {said}")
-    scene.notes.append(f"a start on it: {said.partition(folder.name + ': ')[2]}")
+    scene.promise(any(name in message for name in named), f"a start on it failed with: {message}")
+    scene.notes.append(f"a start on it: {message.partition(folder.name + ': ')[2]}")
 
 
 def refusal(folder: Path) -> str:
-    """The last line of a start on an artefact, or what was wrong with that start. It takes no time from the load."""
+    """Returns the last line of a start on an artefact, or what was wrong with that start, without delaying the load."""
     command = [
         "nice",
         "-n",
@@ -125,7 +125,7 @@ def refusal(folder: Path) -> str:
 
 
 def corrupt(folder: Path) -> Sequence[str]:
-    """The middle of every file is zeros."""
+    """Fills the middle of every file with zeros."""
     for name in FILES:
         with (folder / name).open("r+b") as file:
             size = os.fstat(file.fileno()).st_size
@@ -135,14 +135,14 @@ def corrupt(folder: Path) -> Sequence[str]:
 
 
 def truncated(folder: Path) -> Sequence[str]:
-    """Every file ends in its middle."""
+    """Cuts every file in half."""
     for name in FILES:
         os.truncate(folder / name, (folder / name).stat().st_size // 2)
     return FILES
 
 
 def swapped(folder: Path) -> Sequence[str]:
-    """One file is that of another good artefact, of the same sizes."""
+    """Replaces one file by that of another valid artefact of the same sizes."""
     other = folder.parent / "other"
     shutil.copytree(folder, other)
     name = "popularity.npz"
@@ -158,7 +158,7 @@ def swapped(folder: Path) -> Sequence[str]:
 
 
 def newer(folder: Path) -> Sequence[str]:
-    """Its format is of a release to come."""
+    """Declares a format of a future release."""
     manifest = orjson.loads((folder / MANIFEST).read_bytes())
     (folder / MANIFEST).write_bytes(orjson.dumps(manifest | {"format_version": FORMAT_VERSION + 1}))
     return (MANIFEST,)

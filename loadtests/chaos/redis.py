@@ -1,4 +1,4 @@
-"""What may happen to Redis, and to the way there."""
+"""Faults of Redis and of the network in front of it."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def restored(scene: Scene) -> None:
 
 
 def _behind(scene: Scene) -> tuple[Proxy, Served]:
-    """A service, and the proxy between it and its server."""
+    """Starts a service, and the proxy between it and its server."""
     redis = scene.enter(TcpValkey(scene.folder / "redis"))
     between = scene.enter(proxy(redis.port))
     return between, scene.serve("--redis", redis.url_at(between.port))

@@ -1,17 +1,17 @@
-"""One fault on a stage of its own: services, load, the fault, the way back, and what was promised of it.
+"""One fault on a scene of its own: services, load, the fault, the recovery, and the promises.
 
     def run(scene: Scene) -> None:
         service = scene.serve()                               or scene.faulty(), with settings by name
         with scene.load(service.url):                         healthy first: ≥ 2 s of full answers
-            with scene.fault(reasons={"deadline"}):           what answers may say until it has recovered
+            with scene.fault(reasons={"deadline"}):           reasons that answers may give until recovery
                 …                                             begin the fault
                 scene.hold(5.0)
                 …                                             end it
-        scene.promise(ok, "…")                                anything else that was promised
+        scene.promise(ok, "…")                                any further promise
 
-Leaving `load` waits until the service has recovered, ends the load, and compares what is stored with what was
-acknowledged. A fault without load (an artefact that must be refused) only calls `promise`. What must be cleared away is
-entered with `scene.enter(context manager)`; `scene.folder` is empty and goes away too.
+Leaving `load` waits until the service has recovered, ends the load, and compares the stored events with the
+acknowledged ones. A fault without load (an artefact that must be refused) only calls `promise`. Resources are entered
+with `scene.enter(context manager)` and released at the end; `scene.folder` is empty and is removed too.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ T = TypeVar("T")
 
 BUDGET_MS = 80.0
 LATE_SHARE = 0.01
-# Answers in a row that show that a service is well.
+# So many whole answers in a row show that a service has recovered.
 WELL = 20
 HEALTHY_S, AFTER_S, RECOVER_S = 2.0, 2.0, 60.0
 TOKEN = {"Authorization": "Bearer chaos-token"}
-# Nothing that was acknowledged may be trimmed before it is looked for.
+# No acknowledged event may be trimmed before it is compared.
 SETTINGS = {"GPT4REC_OPS_TOKENS": "chaos:chaos-token", "GPT4REC_HISTORY_CAP": "100000"}
 
 
 class SceneError(RuntimeError):
-    """The fault could not be tried: a service was not well to begin with, or the means are missing here."""
+    """Raised if the fault could not be tried: a service was not healthy at first, or this machine lacks the means."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`text` says what is done to the service, `promise` what it promises of itself meanwhile."""
+    """A fault; `text` says what is done to the service, `promise` what the service promises meanwhile."""
 
     name: str
     group: str
@@ -61,10 +61,12 @@ class Fault:
 
 @dataclass(slots=True)
 class Allowed:
-    """What may be seen from the begin of a fault until the service is well again; nothing of it may at other times.
+    """What may happen from the begin of a fault until the service has recovered, and at no other time.
 
-    `reasons` of answers (None: any), but for the share that may be late; `refused` whether /events may answer 503,
-    `errors` failures such as "/recommend refused" that are the fault's own and not the service's.
+    Attributes:
+        reasons: Reasons of answers (None: any), apart from a small share that may be late.
+        refused: Whether /events may answer 503.
+        errors: Failures such as "/recommend refused" that the fault causes and the service cannot avoid.
     """
 
     reasons: Collection[str] | None = None
@@ -83,6 +85,8 @@ class _Timeline:
 
 @dataclass(slots=True)
 class Scene:
+    """The services, the load and the promises of one fault."""
+
     artifact: Path
     folder: Path
     quick: bool = False
@@ -99,19 +103,24 @@ class Scene:
     # -- for the faults
 
     def enter(self, context: AbstractContextManager[T]) -> T:
+        """Enters a context that ends with the scene."""
         return self.stack.enter_context(context)
 
     def serve(self, *arguments: str, **environment: str) -> served_process.Served:
-        """A service of the scene, ready. Raises NotReadyError."""
+        """Starts a service of the scene.
+
+        Raises:
+            NotReadyError: If it does not become ready.
+        """
         return self.enter(served_process.serve(self.artifact, *arguments, **{**SETTINGS, **environment}))
 
     def faulty(self, *arguments: str, **environment: str) -> tuple[served_process.Served, Control]:
-        """A service whose model and clock can be told to misbehave."""
+        """Starts a service whose model and clock can misbehave on command."""
         return self.enter(faulty(self.artifact, *arguments, **{**SETTINGS, **environment}))
 
     @contextmanager
     def load(self, *urls: str, rate: float = 100.0, stored_at: str = "", stamped: bool = False) -> Iterator[Load]:
-        """Load on the services; afterwards the events that `stored_at` (the first, if not given) has are compared."""
+        """Runs load on the services, then compares the events that `stored_at` (by default the first) has stored."""
         items = list(Artifact.open(self.artifact).catalogue.item_ids)
         with Load(urls, items, rate=rate, stamped=stamped) as load:
             self.running = load
@@ -126,7 +135,7 @@ class Scene:
     def fault(
         self, *, reasons: Collection[str] | None = None, refused: bool = False, errors: Collection[str] = ()
     ) -> Iterator[None]:
-        """From the begin of the fault to its end; see `Allowed`."""
+        """Marks the begin and the end of the fault; see `Allowed` for the arguments."""
         self.allowed = Allowed(reasons, refused, errors)
         self._times.began = time.perf_counter()
         try:
@@ -135,18 +144,18 @@ class Scene:
             self._times.ended = time.perf_counter()
 
     def hold(self, seconds: float) -> None:
-        """Lets it go on; shorter on a quick run."""
+        """Waits; a quarter of the time on a quick run."""
         time.sleep(seconds / 4 if self.quick else seconds)
 
     def promise(self, kept: bool, text: str) -> None:
-        """Another thing promised, and whether it was kept."""
+        """Records a further promise if it was broken."""
         if not kept:
             self.broken.append(text)
 
     # -- what was found
 
     def entry(self, fault: Fault) -> dict[str, Any]:
-        """The fault's row of the table. Adds the promises that its requests broke."""
+        """Returns the row of the fault, after adding the promises that its requests broke."""
         seen = self.running.seen if self.running else []
         lists = [one for one in seen if one.path == RECOMMEND]
         events = [one for one in seen if one.path == EVENTS]
@@ -185,10 +194,10 @@ class Scene:
             self.broken.append(f"{count} times {name} without a fault")
         strange = Counter(one.reason for one in meant if one.reason is not None)
         names = set() if allowed.reasons is None else set(strange) - set(allowed.reasons)
-        # A hiccup of the machine is no broken promise; it is in the table all the same.
+        # A hiccup of the machine is not a broken promise; the table shows it anyway.
         if sum(strange[name] for name in names) > self.late_share * sum(one.path == RECOMMEND for one in meant):
-            told = ", ".join(f"{strange[name]} × {name}" for name in sorted(names))
-            self.broken.append(f"answers for other reasons than the fault's: {told}")
+            unexpected = ", ".join(f"{strange[name]} × {name}" for name in sorted(names))
+            self.broken.append(f"answers for other reasons than the fault's: {unexpected}")
         lists = sum(one.path == RECOMMEND for one in seen)
         self.promise(late <= self.late_share * lists, f"{late} of {lists} lists late")
         self.promise(not wrong, f"{len(wrong)} lists wrong")
@@ -197,7 +206,7 @@ class Scene:
         self.promise(not math.isinf(times.well), f"not well again within {RECOVER_S:.0f} s")
 
     def _until_well(self, since: float, when: str) -> float:
-        """The answer that begins the first run of whole ones due since then; infinity where none came in time."""
+        """Returns when the first series of whole answers since then began; infinity if none came in time."""
         assert self.running is not None  # noqa: S101 - there is load
         until = time.perf_counter() + RECOVER_S
         while time.perf_counter() < until:
@@ -212,7 +221,7 @@ class Scene:
         return math.inf
 
     def _compare(self, url: str) -> None:
-        """What is stored against what was acknowledged."""
+        """Compares the stored events with the acknowledged ones."""
         assert self.running is not None  # noqa: S101 - there was load
         with httpx.Client(base_url=url, headers=TOKEN, timeout=30.0) as client:
             for user, events in self.running.acknowledged.items():

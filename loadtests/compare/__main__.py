@@ -153,25 +153,27 @@ def _chosen(only: Sequence[str], run: Path | None) -> list[System]:
     """Systems whose key begins with one of `only` (all where there is none). Raises PeerError where one cannot run."""
     chosen = [one for one in systems() if not only or any(one.key.startswith(name) for name in only)]
     if not chosen:
-        raise PeerError("no such system; there are: " + "; ".join(one.key for one in systems()))
+        raise PeerError("no such system; the systems are: " + "; ".join(one.key for one in systems()))
     for system in chosen:
         if system.environment is not None:
             environments.python(system.environment)
         if system.needs_run and run is None:
-            raise PeerError(f"{system.key}: --run is needed, the training run of the artefact")
+            raise PeerError(f"{system.key} needs --run, the training run of the artefact")
     return chosen
 
 
 @app.command()
 def main(
-    artifact: Annotated[Path, typer.Option(help="The artefact every system serves.")],
-    data: Annotated[Path, typer.Option(help="The data set whose users are asked for.")],
-    run: Annotated[Path | None, typer.Option(help="The run it was exported from, for torch eager.")] = None,
+    artifact: Annotated[Path, typer.Option(help="Artefact folder that every system serves.")],
+    data: Annotated[Path, typer.Option(help="Data set folder with the users.")],
+    run: Annotated[Path | None, typer.Option(help="Run folder of the artefact; needed by torch eager.")] = None,
     rounds: Annotated[int, typer.Option(min=1, max=10, help="Rounds over all systems.")] = 2,
-    users: Annotated[int, typer.Option(min=20, help="Users that are asked for.")] = 200,
-    only: Annotated[list[str] | None, typer.Option(help="Only systems that begin so; may be repeated.")] = None,
-    tune_: Annotated[bool, typer.Option("--tune", help="Try every setting, keep the figures, and end.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Short runs, nothing is written: a trial.")] = False,
+    users: Annotated[int, typer.Option(min=20, help="Number of users.")] = 200,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only systems whose name begins with this; repeatable.")
+    ] = None,
+    tune_: Annotated[bool, typer.Option("--tune", help="Only try every setting and record the figures.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Short runs to try the command; records no figures.")] = False,
 ) -> None:
     """Compare; exits 1 where a system could not be compared."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every server is ended

@@ -1,4 +1,4 @@
-"""One system under load: started, checked, warmed up, measured, ended."""
+"""Measures one system under load: starts, checks, warms up, measures and stops it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from loadtests.peers.processes import Running, free_port, running
 from loadtests.peers.systems import K, Place, Settings, System, listed_items, request_body, stored_events
 
 CHECKED = 20
-# About what is in flight at 400 requests/s of 20 ms: more would only queue.
+# About as many as are in flight at 400 requests/s of 20 ms: more would only queue.
 CONCURRENCY = 8
 EVENTS_AT_ONCE = 500
 TIMEOUT_S = 30.0
@@ -33,7 +33,7 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long is measured; seconds. `precision` is how far apart the borders of the search may end."""
+    """Lengths of the measurement in seconds; `precision` is how far apart the bounds of the search may end."""
 
     step_s: float = 1.5
     confirm_s: float = 4.0
@@ -48,11 +48,11 @@ QUICK = Effort(1.5, 2.0, 0.5, 1.0, 2.0, 0.2, 20.0)
 
 
 class WrongAnswerError(PeerError):
-    """A system does not answer what it should: its speed is worth nothing."""
+    """Raised if a system gives wrong answers: its speed is then worthless."""
 
 
 class OutOfTimeError(Exception):
-    """The search for a rate has used its time."""
+    """Raised if the search for a rate has used up its time."""
 
 
 class Subjects:
@@ -63,7 +63,7 @@ class Subjects:
         self.bodies = [orjson.dumps(request_body(system, subject, settings)) for subject in users.subjects]
 
     def arrivals(self, rate: float, seconds: float, seed: int) -> list[Arrival]:
-        """Poisson arrivals, users drawn at random."""
+        """Returns Poisson arrivals of users drawn at random."""
         rng = np.random.default_rng(seed)
         dues = poisson(rng, rate, seconds)
         chosen = rng.integers(len(self.bodies), size=len(dues))
@@ -73,14 +73,18 @@ class Subjects:
         ]
 
     def requests(self, count: int) -> list[Arrival]:
-        """The users in turn, for a closed loop."""
+        """Returns requests of the users in turn, for a closed loop."""
         return [Arrival(0.0, self.system.path, body) for body in itertools.islice(itertools.cycle(self.bodies), count)]
 
 
 @contextmanager
 def started(system: System, settings: Settings, users: Users, place: Place) -> Iterator[tuple[Running, Subjects]]:
-    """The system on a free port, its answers checked. Raises PeerError where it does not come up, WrongAnswerError
-    where a list is not the expected one."""
+    """Starts the system on a free port and checks its answers.
+
+    Raises:
+        PeerError: If it does not come up.
+        WrongAnswerError: If a list differs from the expected one.
+    """
     port, asked = free_port(), Subjects(system, settings, users)
 
     def ready(url: str) -> bool:
@@ -99,7 +103,11 @@ def started(system: System, settings: Settings, users: Users, place: Place) -> I
 
 
 def check(url: str, asked: Subjects) -> int:
-    """Asks for the first users' lists; returns how many. Raises WrongAnswerError."""
+    """Compares the lists of the first users with the expected ones; returns how many.
+
+    Raises:
+        WrongAnswerError: If one differs.
+    """
     system, users = asked.system, asked.users
     with httpx.Client(timeout=TIMEOUT_S) as client:
         for row, body in enumerate(asked.bodies[:CHECKED]):
@@ -117,14 +125,15 @@ def check(url: str, asked: Subjects) -> int:
                 right = len(set(items)) == K
             if not right or (system.is_ours and given["rung"] != "full"):
                 expected = listed_items(users.expected[row]) if system.check == "same items" else "k different items"
-                raise WrongAnswerError(f"{system.key}: user {row} was given {items}, not {expected}")
+                raise WrongAnswerError(f"{system.key}: user {row} got {items} instead of {expected}")
     return min(CHECKED, len(asked.bodies))
 
 
 def measure(system: System, settings: Settings, users: Users, place: Place, effort: Effort) -> Measured:
-    """The system's rate at p99 ≤ 50 ms, or what it does one request at a time where there is none.
+    """Measures the rate of a system at p99 ≤ 50 ms, or one request at a time if no rate is within the limit.
 
-    Raises PeerError.
+    Raises:
+        PeerError: If the system fails.
     """
     with started(system, settings, users, place) as (server, asked):
         _warm_up(server.url, asked, effort)
@@ -138,7 +147,7 @@ def measure(system: System, settings: Settings, users: Users, place: Place, effo
 
 
 def try_settings(system: System, settings: Settings, users: Users, place: Place, effort: Effort) -> dict[str, Any]:
-    """A closed loop with these settings: rate and latencies."""
+    """Measures rate and latencies of these settings in a closed loop."""
     with started(system, settings, users, place) as (server, asked):
         _warm_up(server.url, asked, effort)
         concurrency = 1 if system.slow else CONCURRENCY
@@ -157,7 +166,7 @@ def try_settings(system: System, settings: Settings, users: Users, place: Place,
 
 
 def _at_limit(server: Running, asked: Subjects, cross: ClosedLoop | None, effort: Effort) -> Measured | None:
-    """None where no rate is within the limit. A search that is out of time gives the highest rate that held."""
+    """Searches the rate; None if none is within the limit. Out of time, it returns the highest rate that held."""
     system = asked.system
     usage = Usage(server)
     give_up = time.monotonic() + effort.search_s
@@ -227,7 +236,7 @@ def _measured(
 
 
 class Usage:
-    """Cores a server used during each run of the driver."""
+    """Cores that a server used during each run of the driver."""
 
     def __init__(self, server: Running) -> None:
         self._server = server
@@ -261,7 +270,7 @@ def _wrk(url: str, asked: Subjects, concurrency: int, effort: Effort) -> ClosedL
 
 
 def _store(url: str, users: Users) -> None:
-    """Gives our service the histories, and asks for every list once: after that the states are stored."""
+    """Loads the histories into our service and asks for every list once, so that the states are stored."""
     events = [event for subject in users.subjects for event in stored_events(subject)]
     with httpx.Client(timeout=TIMEOUT_S) as client:
         for at in range(0, len(events), EVENTS_AT_ONCE):

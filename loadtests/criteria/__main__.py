@@ -1,4 +1,4 @@
-"""`python -m loadtests.criteria all --artifact DIR --data DIR`: measures, and writes loadtests/results/*.json."""
+"""Measures the criteria into loadtests/results/*.json: `python -m loadtests.criteria all --artifact DIR --data DIR`."""
 
 from __future__ import annotations
 
@@ -30,25 +30,29 @@ MEASURES: dict[str, tuple[Callable[[Bench], None], bool]] = {
 def main(
     what: Annotated[str, typer.Argument(help=f"all, or one of: {', '.join(MEASURES)}.")],
     artifact: Annotated[Path, typer.Option(help="Artefact folder.")],
-    data: Annotated[Path | None, typer.Option(help="Data set folder; cpu and soak take histories from it.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data set folder with the histories; needed by cpu, reflected, wrk and soak.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the figures.")] = results.RESULTS,
-    quick: Annotated[bool, typer.Option(help="A minute for everything, for trying the commands: no figures.")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="A minute for everything, to try the commands; records no figures.")
+    ] = False,
 ) -> None:
     """Measures criteria of the serving engine on services of its own, each on an empty embedded store.
 
-    Writes rows of `engine.json` and files for curves. Exits 1 where a measure failed to run; a criterion that does
+    Writes rows of `engine.json` and files for curves. Exits with 1 if a measurement failed to run; a criterion that does
     not hold is a figure like any other.
     """
     if what != "all" and what not in MEASURES:
         raise typer.BadParameter(f"all, or one of {', '.join(MEASURES)}", param_hint="WHAT")
-    # On a quick run nothing is committed by mistake.
+    # A quick run must not overwrite recorded figures.
     if quick and out == results.RESULTS:
         raise typer.BadParameter("a quick run needs a folder of its own", param_hint="--out")
     chosen = list(MEASURES) if what == "all" else [what]
     if data is None and any(MEASURES[name][1] for name in chosen):
         raise typer.BadParameter("is needed", param_hint="--data")
     console = Console()
-    # One thread an operator: several would fight for the cores with what is measured.
+    # One thread: more would compete with the measured service for the cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     failed = []
     for name in chosen:
@@ -58,7 +62,7 @@ def main(
         try:
             MEASURES[name][0](bench)
         except KeyboardInterrupt:
-            console.print("interrupted: what was measured before is written")
+            console.print("interrupted: the figures measured before are written")
             raise typer.Exit(130) from None
         except Exception as error:
             failed.append(name)
@@ -70,7 +74,7 @@ def main(
 
 
 def command(name: str) -> str:
-    """The command as documents show it: whatever folders it was run with, anyone's are meant."""
+    """Returns the command as the documents show it, with placeholders for the folders."""
     data = " --data DATA" if MEASURES[name][1] else ""
     return f"python -m loadtests.criteria {name} --artifact ARTIFACT{data}"
 

@@ -1,9 +1,9 @@
-"""The least a typed FastAPI route costs: the service's own request and answer models, and nothing behind them.
+"""The least that a typed FastAPI route costs: the service's own request and response models, and nothing behind them.
 
     python -m loadtests.criteria.bare --answer FILE --port P
 
-uvicorn runs it with the settings of `service.server`. The answer is one that the service gave, held as a model:
-FastAPI validates the body, and validates and writes the answer, as it does for every typed route.
+uvicorn runs it with the settings of `service.server`. The answer is one that the service gave, kept as a model:
+FastAPI validates the body, and validates and serialises the answer, as it does for every typed route.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def create(answer: RecommendAnswer) -> FastAPI:
 
 
 def main(answer: Annotated[Path, typer.Option()], port: Annotated[int, typer.Option()]) -> None:
-    """Serves the same answer to everybody."""
+    """Serves the same answer to every request."""
     app = create(RecommendAnswer.model_validate(orjson.loads(answer.read_bytes())))
     uvicorn.run(
         app, port=port, loop="uvloop", http="httptools", lifespan="on", log_config=None, access_log=False,

@@ -1,4 +1,4 @@
-"""One request after another on one connection, for measures that decide what to send by what came back."""
+"""One request after another on one connection, for measurements that choose a request by the previous answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ class Client:
         return self
 
     async def send(self, request: Arrival) -> Any:
-        """The answer's body. Raises RuntimeError for any but a 200."""
+        """Returns the body of the answer.
+
+        Raises:
+            RuntimeError: If the status is not 200.
+        """
         self._reply = asyncio.get_running_loop().create_future()
         self._connection.send(0, encode(request.method, self._at.netloc, request.path, request.body))
         return orjson.loads(await self._reply)

@@ -1,8 +1,8 @@
-"""Criterion 1: processor time of a warm /recommend, as a multiple of what cannot be saved.
+"""Criterion 1: processor time of a warm /recommend, relative to its unavoidable part.
 
-What cannot be saved is a bare typed FastAPI route of the same models and sizes, and one decoder run at batch 1. The
-three take turns, request by request, so that a slow moment of the machine, and cold caches, are everybody's. What each
-takes in a loop of its own is stated beside it.
+The unavoidable part is a bare typed FastAPI route with the same models and sizes, and one decoder run at batch 1. The
+three take turns, request by request, so that slow moments of the machine and cold caches affect all of them. The cost
+of each in a loop of its own is recorded too.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ How = Callable[[str, str, Sequence[Arrival], Callable[[int], None]], Coroutine[A
 
 
 def run(bench: Bench) -> None:
-    """Records `1 cpu` (Valkey's time included, as the store is part of the service), `1 cpu without Valkey`, and
-    `1 cpu in loops`."""
+    """Records `1 cpu`, `1 cpu without Valkey` and `1 cpu in loops`.
+
+    `1 cpu` includes Valkey's time, since the store is part of the service.
+    """
     if bench.data is None:
         raise ValueError("criterion cpu needs --data")
     histories = real_histories(read(bench.data), USERS, least=LEAST, longest=LONGEST)
@@ -58,7 +60,7 @@ def run(bench: Bench) -> None:
 
 
 def decode_jobs(engine: Engine, histories: Sequence[Sequence[str]]) -> list[DecodeJob]:
-    """One decoder row for each history, as the service would ask for it: seen items excluded, beam 5, k 10."""
+    """Returns one decoder row for each history, as the service would build it: seen items excluded, beam 5, k 10."""
     index = {item: n for n, item in enumerate(engine.artifact.catalogue.item_ids)}
     items = [np.array([index[item] for item in one if item in index], np.int64) for one in histories]
     now = int(time.time() * 1000)
@@ -82,7 +84,7 @@ def decode_jobs(engine: Engine, histories: Sequence[Sequence[str]]) -> list[Deco
 
 
 def _decode(engine: Engine, jobs: Sequence[DecodeJob], number: int) -> None:
-    """One decoder run at batch 1."""
+    """Runs the decoder once at batch 1."""
     (listed,) = engine.decode([jobs[number % len(jobs)]])
     if isinstance(listed, Exception):
         raise listed
@@ -97,7 +99,7 @@ def _rounds(
     decode: Callable[[int], None],
     how: How,
 ) -> list[dict[str, float]]:
-    """Processor microseconds of each part, one entry a round; the first round warms up and is dropped."""
+    """Measures processor microseconds of each part, an entry per round; the first round is a warm-up and dropped."""
     requests, rounds = bench.some(600, 60), bench.some(11, 2)
     processes = {"service": service, "bare_route": bare, **({"valkey": service.valkey} if service.valkey else {})}
     asked = [ask(names[n % len(names)]) for n in range(requests)]
@@ -116,8 +118,10 @@ def _rounds(
 
 
 async def _in_turns(url: str, bare_url: str, asked: Sequence[Arrival], decode: Callable[[int], None]) -> float:
-    """For every request: the service, the bare route, one decoder run. None has the caches to itself, as in a loop
-    of its own it would. Returns the processor seconds of the decoder runs."""
+    """Alternates, for every request, the service, the bare route and one decoder run.
+
+    None of them has the caches to itself, as it would in a loop of its own. Returns the processor seconds of the decoder.
+    """
     service, bare = await Client(url).open(), await Client(bare_url).open()
     spent = 0.0
     for number, request in enumerate(asked):
@@ -134,7 +138,7 @@ async def _in_turns(url: str, bare_url: str, asked: Sequence[Arrival], decode: C
 
 
 async def _in_loops(url: str, bare_url: str, asked: Sequence[Arrival], decode: Callable[[int], None]) -> float:
-    """Every request to the service, then every request to the bare route, then every decoder run."""
+    """Sends every request to the service, then every request to the bare route, then runs the decoder."""
     for where in (url, bare_url):
         client = await Client(where).open()
         for request in asked:

@@ -1,4 +1,4 @@
-"""How the engine's costs grow: with the history, with k, with the beam, with concurrency, with the batch."""
+"""How the engine's costs grow with the history, k, the beam, concurrency and the batch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ USERS = 20
 
 
 def run(bench: Bench) -> None:
-    """Saves `curves.json`: one list of points for each curve."""
+    """Saves `curves.json`: a list of points for each curve."""
     engine = Engine.open(bench.artifact, threads=1)
     items = list(engine.artifact.catalogue.item_ids)
     lengths = HISTORIES[:2] if bench.quick else HISTORIES
@@ -49,7 +49,7 @@ def run(bench: Bench) -> None:
 
 
 def _served(bench: Bench, service: Served, lengths: Sequence[int]) -> dict[str, Any]:
-    """/recommend at concurrency 1, but for the curve over concurrency; users take turns."""
+    """Measures /recommend at concurrency 1, except for the curve over concurrency; users take turns."""
     n = bench.some(400, 40)
 
     def point(asked: Callable[[str], Arrival], length: int, concurrency: int = 1) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _policy(**policy: int) -> Callable[[str], Arrival]:
 
 
 def _batches(bench: Bench, engine: Engine, items: Sequence[str]) -> list[dict[str, Any]]:
-    """Engine runs without HTTP and Redis, one thread: a decode of W 64, and one new event for every row."""
+    """Runs the engine without HTTP and Redis on one thread: a decode of W 64, and one new event for every row."""
     rng = np.random.default_rng(1)
     seconds = bench.some(1000, 50) / 1000.0
     histories = [rng.choice(items, 50).tolist() for _ in range(max(BATCHES))]

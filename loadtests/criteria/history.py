@@ -1,4 +1,4 @@
-"""Criterion 4: what a long history costs, when a list is asked for and when an event arrives."""
+"""Criterion 4: the cost of a long history for a list and for an event."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ USERS = 100
 
 
 def run(bench: Bench) -> None:
-    """Records `4 history p50` and `4 history event`: figures of long histories over those of short ones, measured in
-    rounds that alternate in one run."""
+    """Records `4 history p50` and `4 history event`.
+
+    Both are figures of long histories ÷ those of short ones, measured in rounds that alternate in one run.
+    """
     rng = np.random.default_rng(0)
     items = list(Artifact.open(bench.artifact).catalogue.item_ids)
     users = bench.some(USERS, 10)
@@ -47,7 +49,7 @@ def run(bench: Bench) -> None:
 
 
 def _lists(bench: Bench, service: Served, groups: Sequence[Sequence[str]]) -> list[tuple[float, float]]:
-    """p50 of /recommend in milliseconds at concurrency 1, for short and for long histories, one pair a round."""
+    """Measures p50 of /recommend in milliseconds at concurrency 1, for short and long histories, a pair per round."""
     rounds, requests = bench.some(11, 2), bench.some(300, 30)
     found = []
     with bench.progress("/recommend", rounds) as advance:
@@ -57,7 +59,7 @@ def _lists(bench: Bench, service: Served, groups: Sequence[Sequence[str]]) -> li
                 asked = [ask(names[n % len(names)]) for n in range(requests)]
                 report = closed_now(service.url, asked, concurrency=1, skip=10)
                 if report.errors or report.share("full") < 1.0:
-                    raise RuntimeError(f"answers other than full lists: {report.errors} {report.reasons}")
+                    raise RuntimeError(f"some answers were not full lists: {report.errors} {report.reasons}")
                 pair.append(report.routes["/recommend"].at(50) or 0.0)
             found.append((pair[0], pair[1]))
             advance()
@@ -67,7 +69,7 @@ def _lists(bench: Bench, service: Served, groups: Sequence[Sequence[str]]) -> li
 def _events(
     bench: Bench, service: Served, groups: Sequence[Sequence[str]], items: Sequence[str]
 ) -> list[tuple[float, float]]:
-    """Processor microseconds of an event, one a request, until its user's state is written; store included."""
+    """Measures processor microseconds of an event, one per request, until its state is written; store included."""
     rounds, requests = bench.some(9, 2), bench.some(200, 20)
     processes: list[Process] = [service, *([service.valkey] if service.valkey else [])]
     rng = np.random.default_rng(1)
@@ -85,7 +87,7 @@ def _events(
                 before = sum(process.cpu_s() for process in processes)
                 report = closed_now(service.url, bodies, concurrency=1)
                 if report.errors:
-                    raise RuntimeError(f"events were not taken: {report.errors}")
+                    raise RuntimeError(f"the service did not accept all events: {report.errors}")
                 settle(*processes)
                 pair.append((sum(process.cpu_s() for process in processes) - before) / requests * 1e6)
             found.append((pair[0], pair[1]))

@@ -1,10 +1,10 @@
-"""Criterion 6: an acknowledged event is reflected in the next /recommend, on whichever replica.
+"""Criterion 6: an acknowledged event is reflected in the next /recommend, on every replica.
 
 Two services share one store. A trial clicks on the first item of the user's last list through one of them, and asks the
-other one as soon as the click is acknowledged. Its answer reflects the click where the item is gone from the list (what
-was seen is excluded), and where a list from the model is the list that the first service gives afterwards, with all the
-time it wants: a list from an older state would be another one. The click is dated half an hour back: the model reads
-how long ago the last event was, and between the two answers that must be as good as nothing.
+other one as soon as the click is acknowledged. The answer reflects the click if the item is gone from the list (seen
+items are excluded), and if a list from the model equals the list that the first service gives afterwards, with plenty
+of time: a list from an older state would differ. The click is dated half an hour back: the model reads
+how long ago the last event was, and the time between the two answers must be negligible against that.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ async def _client(urls: tuple[str, str], names: Sequence[str], trials: int, foun
 
 
 async def _trial(writer: Client, reader: Client, name: str, item: str, found: Outcome) -> list[str]:
-    """One trial; returns the list that the next one clicks on."""
+    """Runs one trial; returns the list that the next one clicks on."""
     await writer.send(tell([event(name, item, int(time.time() * 1000) - 30 * MINUTE_MS)]))
     acknowledged = time.perf_counter()
     answer = await reader.send(ask(name))
@@ -106,7 +106,7 @@ async def _trial(writer: Client, reader: Client, name: str, item: str, found: Ou
 
 
 def _same(one: Any, other: Any) -> bool:
-    """The same items in the same order, up to scores that are as good as equal."""
+    """Returns whether two lists have the same items in the same order, up to practically equal scores."""
     pairs = list(zip(one["items"], other["items"], strict=False))
     return len(one["items"]) == len(other["items"]) and all(
         a["item_id"] == b["item_id"] or abs(a["score"] - b["score"]) < _TIE for a, b in pairs

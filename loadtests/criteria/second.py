@@ -1,4 +1,4 @@
-"""The cross-check of our own driver by wrk."""
+"""Cross-check of our own driver with wrk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from loadtests.load.replay import Replay, read
 
 
 def run(bench: Bench) -> None:
-    """Saves `wrk.json`. Raises LoadError where wrk is not installed."""
+    """Saves `wrk.json`.
+
+    Raises:
+        LoadError: If wrk is not installed.
+    """
     if bench.data is None:
         raise ValueError("wrk needs --data")
     replay = Replay(read(bench.data))

@@ -1,4 +1,4 @@
-"""Criterion 8: real sessions for minutes, at a part of what the service bears."""
+"""Criterion 8: real sessions for minutes, at a share of the capacity."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(bench: Bench, minutes: float = MINUTES) -> None:
         found = measure_capacity(bench, service, replay)
         rate = found.rate * SHARE
         if rate <= 0.0:
-            raise RuntimeError("the service bears no load: no rate of the search holds")
+            raise RuntimeError("the service sustains no load: no rate of the search holds")
         seconds = minutes * 60.0
         bench.console.print(
             f"  capacity {found.rate:.0f} requests/s; {minutes:g} minutes at {rate:.0f}", highlight=False
@@ -70,7 +70,7 @@ def run(bench: Bench, minutes: float = MINUTES) -> None:
 
 
 def measure_capacity(bench: Bench, service: Served, replay: Replay, *, low: float = 100.0) -> Capacity:
-    """The highest rate of the replay with p99 ≤ 50 ms, no errors and full lists; every step is shown."""
+    """Finds the highest rate of the replay with p99 ≤ 50 ms, no errors and full lists; prints every step."""
 
     def make(rate: float, seconds: float, seed: int) -> Sequence[Arrival]:
         _prepare(bench, service, replay, rate * seconds)
@@ -94,7 +94,7 @@ def _prepare(bench: Bench, service: Served, replay: Replay, requests: float) -> 
 
 @contextmanager
 def sampled(service: Served) -> Iterator[list[float]]:
-    """Resident memory in MiB, sampled while the body runs."""
+    """Samples resident memory in MiB while the body runs."""
     samples: list[float] = []
 
     def watch(stop: threading.Event) -> None:
@@ -107,7 +107,7 @@ def sampled(service: Served) -> Iterator[list[float]]:
 
 
 def growth(samples: Sequence[float]) -> float:
-    """How much a straight line through the second half of the samples rises, as a part of its beginning."""
+    """Returns the rise of a straight line through the second half of the samples, relative to its beginning."""
     half = np.asarray(samples[len(samples) // 2 :], np.float64)
     if len(half) < 3:
         return 0.0

@@ -1,4 +1,4 @@
-"""Criterion 7: how soon a service is ready, and what it has in memory."""
+"""Criterion 7: start-up time, and the memory of a ready service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Criterion 5: what a user takes in Redis, and that no flood takes more."""
+"""Criterion 5: the memory of a user in Redis, and its bound under a flood."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _PART = 500
 
 
 def run(bench: Bench) -> None:
-    """Records the largest blob and the largest log over all users, and what a flooded user takes.
+    """Records the largest blob and the largest log over all users, and the memory of a flooded user.
 
-    The users have as many events as the model can see, of 16-character ids. No catalogue knows them, so a few more
-    users have known items: their blobs count as well.
+    The users have as many events as the model can see, with 16-character ids. No catalogue contains these ids, so a few
+    more users have known items: their blobs count too.
     """
     artifact = Artifact.open(bench.artifact)
     users, field = bench.some(USERS, 200), artifact.receptive_field
@@ -76,7 +76,7 @@ def _record(
 
 
 def measure(store: redis.Redis) -> dict[str, dict[str, list[int]]]:
-    """Bytes of every key by MEMORY USAGE over all its elements, by kind of key and by user."""
+    """Returns the bytes of every key by MEMORY USAGE over all its elements, by kind of key and by user."""
     sizes: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     keys = list(store.scan_iter(count=5000))
     for start in range(0, len(keys), _PART):
@@ -102,7 +102,7 @@ def _known(names: Sequence[str], artifact: Artifact, field: int) -> Iterator[dic
 
 
 def _full_logs(users: Sequence[int], field: int) -> Iterator[dict[str, Any]]:
-    """As many events as the model can see; the ids of items and events have 16 characters, as has the user's."""
+    """Loads as many events as the model can see; ids of items, events and users have 16 characters."""
     now = int(time.time() * 1000) - 3_600_000
     for user in users:
         for n in range(field):
@@ -112,7 +112,7 @@ def _full_logs(users: Sequence[int], field: int) -> Iterator[dict[str, Any]]:
 
 
 def _flood(bench: Bench, service: Served) -> None:
-    """Thousands of events of one user, of 16-character ids; lists are asked for in between."""
+    """Sends thousands of events of one user with 16-character ids, and asks for lists in between."""
     now = int(time.time() * 1000) - 3_600_000
     total = bench.some(FLOOD, 2000)
     bodies = []
@@ -125,7 +125,7 @@ def _flood(bench: Bench, service: Served) -> None:
 
 
 def _point(service: Served, store: redis.Redis, users: int) -> dict[str, Any]:
-    """One point of the curve over users: latency over users at random, memory of the store and of the service."""
+    """Measures one point of the curve over users: latency over random users, memory of the store and of the service."""
     rng = np.random.default_rng(users)
     asked = [ask(_name(int(n))) for n in rng.integers(0, users, 400)]
     report = closed_now(service.url, asked, concurrency=1, skip=20)

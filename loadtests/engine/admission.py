@@ -1,9 +1,9 @@
-"""The guard and the batcher alone before a model that sleeps: what admission makes of an overload, without HTTP.
+"""The guard and the batcher in front of a model that sleeps: admission under overload, without HTTP.
 
     python -m loadtests.engine.admission [--run-ms 10] [--row-ms 12] [--rates 40,80,160,400] [--seconds 6]
 
-A run of n rows takes run_ms + n · row_ms. For each rate (requests a second, Poisson, 80 ms each): model answers a
-second, and what became of the attempts.
+A run of n rows takes run_ms + n · row_ms. Prints, for each rate (requests a second, Poisson, 80 ms each), the model
+answers a second and the outcomes of the attempts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BUDGET_S, RESERVE_S = 0.080, 0.008
 
 
 async def attempt(guard: Guard, batcher: Batcher[int, int]) -> str:
-    """One request; what became of it: an outcome of the attempt, or the reason why there was none."""
+    """Makes one request; returns the outcome of the attempt, or the reason why there was none."""
     deadline = Deadline.after(BUDGET_S)
     decision = guard.decide(deadline, lambda _: batcher.forecast(None))
     if not decision.asks_the_model:
@@ -48,7 +48,7 @@ async def attempt(guard: Guard, batcher: Batcher[int, int]) -> str:
 
 
 async def load(guard: Guard, batcher: Batcher[int, int], rate: float, seconds: float) -> Counter[str]:
-    """What became of the requests of a Poisson process."""
+    """Counts the outcomes of the requests of a Poisson process."""
     began, tasks = time.monotonic(), []
     for due in poisson(np.random.default_rng(0), rate, seconds):
         if (wait := began + due - time.monotonic()) > 0:
@@ -74,8 +74,8 @@ async def measure(
 
 
 def main(
-    run_ms: Annotated[float, typer.Option(help="What a run costs, whatever its size.")] = 10.0,
-    row_ms: Annotated[float, typer.Option(help="What each of its rows adds.")] = 12.0,
+    run_ms: Annotated[float, typer.Option(help="Fixed cost of a run.")] = 10.0,
+    row_ms: Annotated[float, typer.Option(help="Cost of each row.")] = 12.0,
     rates: Annotated[str, typer.Option(help="Requests a second, comma separated.")] = "40,80,160,400",
     seconds: Annotated[float, typer.Option(help="Length of each.")] = 6.0,
 ) -> None:

@@ -1,6 +1,6 @@
-"""How long the engine takes, without HTTP and Redis: `python -m loadtests.engine.bench --artifact DIR`.
+"""Times the engine without HTTP and Redis: `python -m loadtests.engine.bench --artifact DIR`.
 
-With `--layout`, how many lists a second it makes with 1 … n threads in a run and 1 … n callers at once.
+With `--layout`, it measures lists a second with 1 … n threads in a run and 1 … n concurrent callers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LAYOUT_WIDTH = 64
 
 
 def histories(engine: Engine, rng: np.random.Generator, batch: int, events: int) -> list[EncodeJob]:
-    """Jobs of `events` events each, at random items, a day apart."""
+    """Returns jobs of `events` events each, at random items, a day apart."""
     n_items = engine.artifact.trie.n_items
     return [
         EncodeJob(
@@ -52,7 +52,7 @@ def histories(engine: Engine, rng: np.random.Generator, batch: int, events: int)
 
 
 def next_events(rng: np.random.Generator, states: Sequence[EncoderState]) -> list[EncodeJob]:
-    """One more event for each state."""
+    """Returns one more event for each state."""
     return [
         EncodeJob(
             state=state,
@@ -66,7 +66,7 @@ def next_events(rng: np.random.Generator, states: Sequence[EncoderState]) -> lis
 def lists(
     engine: Engine, states: Sequence[EncoderState], jobs: Sequence[EncodeJob], width: int, strategy: Strategy = "beam"
 ) -> list[DecodeJob]:
-    """One list of `K` for each state, without the items of its history."""
+    """Returns a list of `K` for each state, without the items of its history."""
     context = engine.artifact.vocabulary.context.encode({})
     return [
         DecodeJob(
@@ -86,7 +86,7 @@ def lists(
 
 
 def time_runs(run: Callable[[], Sequence[Any]], seconds: float) -> list[float]:
-    """Milliseconds of each run, for about `seconds`; the first run does not count."""
+    """Returns milliseconds of each run, for about `seconds`; the first run does not count."""
     taken: list[float] = []
     for result in run():
         _checked(result)
@@ -99,7 +99,7 @@ def time_runs(run: Callable[[], Sequence[Any]], seconds: float) -> list[float]:
 
 
 def measure(engine: Engine, *, seconds: float, seed: int = 0) -> list[dict[str, Any]]:
-    """One entry for each case: what, width, batch, runs, ms (p50 …), ms_per_row."""
+    """Returns an entry for each case: what, width, batch, runs, ms (p50 …), ms_per_row."""
     rng = np.random.default_rng(seed)
     cases: list[tuple[str, int | None, int, Callable[[], Sequence[Any]]]] = []
 
@@ -129,7 +129,7 @@ def measure(engine: Engine, *, seconds: float, seed: int = 0) -> list[dict[str, 
 
 
 def nodes_by_device(files: Mapping[str, Path]) -> list[tuple[str, str, int, int]]:
-    """(graph, provider, nodes, copies between host and device) of onnxruntime's profiles, each node once."""
+    """Reads (graph, provider, nodes, copies between host and device) from onnxruntime's profiles, each node once."""
     found = []
     for graph, file in files.items():
         nodes = {

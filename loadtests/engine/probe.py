@@ -1,7 +1,7 @@
 """One artefact in a fresh process, as JSON: `python -m loadtests.engine.probe DIR`.
 
-Seconds to open it, memory, the first use of filters, a change of stock, new items, the rungs below the model. Memory is
-the process's own pages (anonymous) and the mapped ones it has touched, which processes share.
+Measures seconds to open it, memory, the first use of filters, a change of stock, new items, and the rungs below the
+model. Memory is the process's own pages (anonymous), and the mapped pages it has touched, which processes share.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MIB = 2**20
 
 
 def memory_mib() -> dict[str, float]:
-    """Resident memory: own pages and mapped files."""
+    """Returns resident memory: own pages and mapped files."""
     found = {}
     for line in Path("/proc/self/status").read_text("utf-8").splitlines():
         name, _, value = line.partition(":")
@@ -83,7 +83,7 @@ def decode(engine: Engine, number: int, filters: int = 0) -> None:
 
 
 def filters(engine: Engine) -> dict[str, float]:
-    """The worst first use of several filters, and a list through a filter that is ready."""
+    """Measures the slowest first use of several filters, and a list through a filter that is ready."""
     catalogue = engine.artifact.catalogue
     asked = [
         {"category": [catalogue.categories(0)[0]]},
@@ -119,7 +119,7 @@ def below_the_model(artifact: Artifact) -> dict[str, float]:
 
 
 def updates(engine: Engine) -> dict[str, float]:
-    """A change of stock with four filters in use, new items in the delta table, and their way into the trie."""
+    """Measures a change of stock with four filters in use, new items in the delta table, and their trie."""
     catalogue = engine.artifact.catalogue
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "updates.jsonl"
@@ -134,7 +134,7 @@ def updates(engine: Engine) -> dict[str, float]:
         with_delta = [seconds(lambda n=n: decode(engine, n)) for n in range(REQUESTS)]  # type: ignore[misc]
         rebuilt = seconds(follower.rebuild)
     if len(engine.artifact.trie.leaf_item) != catalogue.n_exported + NEW_ITEMS:
-        raise RuntimeError("not every new item found its place in the trie")
+        raise RuntimeError("some new items are missing from the trie")
     return {
         "100 items out of stock, s": stock,
         "1,000 new items served, s": arrived,

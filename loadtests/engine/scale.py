@@ -1,7 +1,7 @@
-"""How the engine grows with the catalogue: `python -m loadtests.engine.scale --out DIR [--sizes 10000,100000,1000000]`.
+"""How the engine scales with the catalogue: `python -m loadtests.engine.scale --out DIR [--sizes 10000,100000]`.
 
-Artefacts of these sizes are made where they are not there yet (`loadtests.engine.synthetic_artifact`), then measured in one run,
-every figure of a comparison in turns, so that what else the machine does falls on all of them alike:
+Missing artefacts of these sizes are made first (`loadtests.engine.synthetic_artifact`). All are measured in one run,
+and the cases of a comparison take turns, so that other work of the machine affects all of them alike:
 
 - a list from a hidden state (`Engine.decode`, beam 5, k 10, so 64 nodes a level; one row a run), by size
 - the constraint on against off: a run of `decoder.onnx`, of the decoder without a trie, and of `decoder.onnx` over all
@@ -50,8 +50,11 @@ Timed = Callable[[int], object]
 
 
 def paired(cases: Mapping[str, Timed], rounds: int, per_round: int = ROUND) -> dict[str, dict[str, float]]:
-    """Milliseconds of each case, in turns: `per_round` calls of each, `rounds` times over; p50 and p95 of all calls,
-    and p50 of the thread's processor time, which leaves out what other processes took."""
+    """Times each case in turns: `per_round` calls of each, `rounds` times.
+
+    Returns:
+        Milliseconds: p50 and p95 of all calls, and p50 of the thread's processor time, which excludes other processes.
+    """
     taken: dict[str, list[float]] = {name: [] for name in cases}
     cpu: dict[str, list[float]] = {name: [] for name in cases}
     for call in cases.values():
@@ -60,7 +63,7 @@ def paired(cases: Mapping[str, Timed], rounds: int, per_round: int = ROUND) -> d
     for round_ in range(rounds):
         order = list(cases.items())
         for name, call in order if round_ % 2 else order[::-1]:
-            call(0)  # what the others left in the caches is not this one's time
+            call(0)  # the others have displaced this case from the caches; that is not its time
             for number in range(per_round):
                 began, began_cpu = time.perf_counter(), time.thread_time()
                 call(number)
@@ -77,7 +80,7 @@ def paired(cases: Mapping[str, Timed], rounds: int, per_round: int = ROUND) -> d
 
 
 def jobs(engine: Engine, seed: int = 0) -> list[DecodeJob]:
-    """Lists to make, from hidden states in all directions."""
+    """Returns lists to make, from random hidden states."""
     rng = np.random.default_rng(seed)
     network = engine.artifact.network
     context = np.zeros(network["n_slots"], np.int64)
@@ -87,6 +90,7 @@ def jobs(engine: Engine, seed: int = 0) -> list[DecodeJob]:
 
 
 def decode_case(engine: Engine) -> Timed:
+    """Returns a case that decodes one list."""
     asked = jobs(engine)
 
     def one(number: int) -> object:
@@ -122,7 +126,7 @@ class Graph:
             self._binding.bind_output(name, "cpu")
 
     def __call__(self, h: Array) -> dict[str, Array]:
-        """Outputs by name."""
+        """Returns the outputs by name."""
         value = ort.OrtValue.ortvalue_from_numpy(h, "cpu", 0)
         self._binding.bind_ortvalue_input("h", value)
         self._session.run_with_iobinding(self._binding)
@@ -130,7 +134,7 @@ class Graph:
 
 
 def constraint_cases(engine: Engine, folder: Path) -> dict[str, Timed]:
-    """Runs of the decoder with and without the trie over the same states: graphs only, without what is around them.
+    """Returns runs of the decoder graph with and without the trie over the same states.
 
     "off" has no trie in its graph; "plain tables" is the served graph over the whole code space.
     """
@@ -161,7 +165,7 @@ def constraint_cases(engine: Engine, folder: Path) -> dict[str, Timed]:
 
 
 def _random_network(config: NetworkConfig) -> GPT4Rec:
-    """Only the decoder's weights are used: a small item table will do."""
+    """Builds a random network; only its decoder is used, so a small item table suffices."""
     import torch
 
     small = NetworkConfig.from_json(config.to_json() | {"n_items": 2})
@@ -169,7 +173,7 @@ def _random_network(config: NetworkConfig) -> GPT4Rec:
 
 
 def _feeds_of(engine: Engine, job: DecodeJob) -> dict[str, Any]:
-    """Everything the engine's decoder feeds the graph with for a job."""
+    """Records everything that the engine's decoder feeds to the graph for a job."""
     seen: dict[str, Any] = {}
     decoder = engine._decoder
     run = decoder._run
@@ -189,7 +193,7 @@ def _feeds_of(engine: Engine, job: DecodeJob) -> dict[str, Any]:
 
 
 def step_cases(trie: Trie, code_sizes: Sequence[int], width: int, level: int) -> dict[str, Timed]:
-    """One step from nodes of `level`, this decoder's and STATIC's, over the same beams."""
+    """Returns one step from nodes of `level`, this decoder's and STATIC's, over the same beams."""
     rng = np.random.default_rng(level)
     vocabulary = max(code_sizes)
     index = StaticIndex.of(trie, vocabulary)
@@ -204,7 +208,7 @@ def step_cases(trie: Trie, code_sizes: Sequence[int], width: int, level: int) ->
 
 
 def trie_build_s(n_items: int) -> float:
-    """Seconds to sort the codes of a catalogue into a trie, on one core; the best of three."""
+    """Returns seconds to build the trie of a catalogue on one core; the best of three."""
     codes, _ = synthetic_codes(np.random.default_rng(0), n_items)
     taken = []
     for _ in range(3):
@@ -215,7 +219,7 @@ def trie_build_s(n_items: int) -> float:
 
 
 def probed(folder: Path) -> dict[str, Any]:
-    """What `loadtests.engine.probe` says of an artefact, in a process of its own."""
+    """Runs `loadtests.engine.probe` on an artefact, in a process of its own."""
     done = subprocess.run(  # noqa: S603 - our own module
         [sys.executable, "-m", "loadtests.engine.probe", str(folder)], check=True, capture_output=True, text=True
     )
@@ -224,12 +228,13 @@ def probed(folder: Path) -> dict[str, Any]:
 
 
 def made(root: Path, n_items: int) -> Path:
-    """The artefact of a size under `root`, written where it is not there yet."""
+    """Returns the artefact of a size under `root`, made if it is missing."""
     found = sorted(root.glob(f"synthetic-{n_items}-*"))
     return found[0] if found else write_synthetic(root, n_items)
 
 
 def measure(root: Path, sizes: list[int], rounds: int) -> dict[str, Any]:
+    """Measures everything; returns the content of `scale.json`."""
     folders = {n: made(root, n) for n in sizes}
     probes = {n: probed(folder) for n, folder in folders.items()}
     engines = {n: Engine.open(folder, device="cpu", threads=1) for n, folder in folders.items()}
@@ -258,7 +263,7 @@ def measure(root: Path, sizes: list[int], rounds: int) -> dict[str, Any]:
 
 
 def ratios(found: Mapping[str, Any], sizes: list[int]) -> tuple[float, float]:
-    """Decode p50 at the largest size by that at the smallest; constraint on by off at the largest."""
+    """Returns decode p50 at the largest size ÷ at the smallest, and constraint on ÷ off at the largest."""
     decode, last = found["decode_ms"], str(sizes[-1])
     constraint = found["constraint_ms"][last]
     return decode[last]["p50"] / decode[str(sizes[0])]["p50"], constraint["on"]["p50"] / constraint["off"]["p50"]
@@ -266,7 +271,7 @@ def ratios(found: Mapping[str, Any], sizes: list[int]) -> tuple[float, float]:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the artefacts: about 1.2 GB for a million items.")],
-    sizes: Annotated[str, typer.Option(help="Items of each, ascending.")] = SIZES,
+    sizes: Annotated[str, typer.Option(help="Numbers of items, ascending.")] = SIZES,
     rounds: Annotated[int, typer.Option(min=1, help=f"Rounds of {ROUND} calls of each case.")] = 15,
     record: Annotated[bool, typer.Option(help="Write the rows and scale.json to loadtests/results.")] = True,
 ) -> None:

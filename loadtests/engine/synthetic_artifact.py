@@ -1,7 +1,7 @@
-"""Artefacts of any size without training: random weights, codes shaped like those of a fitted semantic tokenizer.
+"""Artefacts of any size without training: random weights, codes distributed like those of a fitted semantic tokenizer.
 
-What is real about them is what decides speed: the levels and their sizes, how unevenly codes are used, how many
-children a node has at most, the sizes of all files. What they recommend means nothing.
+Everything that decides speed is realistic: the levels and their sizes, how unevenly codes are used, the largest number
+of children of a node, the sizes of all files. The recommendations are meaningless.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _CHUNK = 100_000
 
 
 def synthetic_codes(rng: np.random.Generator, n_items: int, sizes: tuple[int, ...] = CODES) -> tuple[IntArray, int]:
-    """Token paths [N, levels + 1] and the size of the last level, which makes paths unique.
+    """Returns token paths [N, levels + 1] and the size of the last level, which makes paths unique.
 
-    As after balanced residual k-means (`model.tokenizers.semantic`): under every node the popularity of codes follows a power law,
-    cut off at twice the mean, and each node prefers other codes.
+    As after balanced residual k-means (`model.tokenizers.semantic`): under every node the popularity of codes follows a
+    power law, cut off at twice the mean, and each node prefers other codes.
     """
     parent = np.zeros(n_items, np.int64)
     columns = []
@@ -52,12 +52,12 @@ def synthetic_codes(rng: np.random.Generator, n_items: int, sizes: tuple[int, ..
     # By one number a path, since rows of a million paths take long to compare.
     last = unique_last_tokens(parent[:, None])
     if last.shape[1] > 1:
-        raise ValueError(f"{n_items} items are too many for codes of {sizes}")
+        raise ValueError(f"{n_items} items do not fit into codes of {sizes}")
     return np.concatenate([prefix, last], axis=1), int(min(MAX_BRANCHING, max(8, 2 * (last.max() + 1))))
 
 
 def synthetic_catalogue(rng: np.random.Generator, n_items: int) -> Catalogue:
-    """Ten-character ids, titles of a line, a category path of two levels and a brand, unevenly used."""
+    """Returns ten-character ids, titles, category paths of two levels and brands, unevenly used."""
     category = (rng.zipf(1.3, n_items) - 1) % N_CATEGORIES
     brand = (rng.zipf(1.2, n_items) - 1) % N_BRANDS
     paths = [(f"Top {i % 20}", f"Sub {i % 20}.{i}") for i in range(N_CATEGORIES)]
@@ -70,7 +70,7 @@ def synthetic_catalogue(rng: np.random.Generator, n_items: int) -> Catalogue:
 
 
 def synthetic_item_cf(rng: np.random.Generator, n_items: int, neighbours: int = NEIGHBOURS) -> ItemCF:
-    """Random neighbours at falling similarities."""
+    """Returns random neighbours with falling similarities."""
     neighbours = min(neighbours, n_items - 1)
     step = rng.integers(1, n_items, (n_items, neighbours), dtype=np.int32)
     neighbour = (np.arange(n_items, dtype=np.int32)[:, None] + step) % np.int32(n_items)
@@ -83,7 +83,7 @@ def synthetic_item_cf(rng: np.random.Generator, n_items: int, neighbours: int = 
 
 
 def synthetic_network(n_items: int, codes: IntArray, last_size: int, *, size: str = "small", seed: int = 0) -> GPT4Rec:
-    """A network of a size in `model.network.config.SIZES`; its distributions are far from uniform."""
+    """Returns a network of a size in `model.network.config.SIZES`; its distributions are far from uniform."""
     torch.manual_seed(seed)
     config = NetworkConfig(
         n_items=n_items, code_sizes=(*CODES, last_size), n_types=len(EVENT_TYPES), n_context_rows=1, n_slots=2,
@@ -100,9 +100,9 @@ def synthetic_network(n_items: int, codes: IntArray, last_size: int, *, size: st
 def write_synthetic(
     root: Path, n_items: int, *, size: str = "small", seed: int = 0, dense: bool | None = False
 ) -> Path:
-    """Write and publish an artefact of `n_items` under `root` with the exporter's own code; returns its folder.
+    """Writes and publishes an artefact of `n_items` under `root` with the exporter's own code; returns its folder.
 
-    `dense` as in `export.artifact_writer.Parts`. By default the beam is alone at every size, so that sizes compare.
+    `dense` as in `export.artifact_writer.Parts`. By default no size has dense candidates, so that sizes compare.
     """
     rng = np.random.default_rng(seed)
     codes, last_size = synthetic_codes(rng, n_items)

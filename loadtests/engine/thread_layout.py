@@ -1,4 +1,4 @@
-"""How to lay threads out on a CPU: threads in a run × callers at once, with one session or one each."""
+"""Thread layouts on a CPU: threads in a run × concurrent callers, with one shared session or one each."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Layout:
 
 
 def measure(artifact: Path, batches: Mapping[int, Sequence[DecodeJob]], seconds: float) -> list[dict[str, Any]]:
-    """Every layout in turn, round after round, so that what else the machine does falls on all of them alike."""
+    """Measures every layout in turn, round after round, so that other work of the machine affects all of them alike."""
     cores = max(2, usable_cores())
     shapes = [(1, 1, 1), (cores, 1, 1), (1, cores, 1), (cores, cores, 1), (1, cores, cores)]
     layouts = [

@@ -1,4 +1,4 @@
-"""A Valkey like one that runs elsewhere, and the ways in which one fails."""
+"""A Valkey as it would run elsewhere, and the ways in which it can fail."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MIB = 1 << 20
 
 
 class TcpValkey:
-    """A server on a TCP port that it keeps over a restart, behind a password, with an append-only file in `folder`.
+    """A server with a password on a TCP port that it keeps over a restart, with an append-only file in `folder`.
 
     With `fsync` "always" every write is on disk before it is acknowledged. With `disk_mib` its data are on a file
-    system of that size, which no other process sees and which ends with the server. `options` are the server's own.
+    system of that size, which no other process sees and which ends with the server. `options` are passed to the server.
     """
 
     PASSWORD = "redis-secret"  # noqa: S105 - of a server that only this process's children talk to
@@ -37,7 +37,7 @@ class TcpValkey:
         return self.url_at(self.port)
 
     def url_at(self, port: int) -> str:
-        """Its URL by way of a proxy."""
+        """Returns its URL through a proxy."""
         return f"redis://:{self.PASSWORD}@127.0.0.1:{port}/0"
 
     def start(self) -> None:
@@ -60,7 +60,7 @@ class TcpValkey:
             time.sleep(0.01)
 
     def say(self, command: str) -> bytes:
-        """The first line of the reply to an inline command; nothing where there is none."""
+        """Returns the first line of the reply to an inline command; empty without a reply."""
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1.0) as connection:
             connection.sendall(f"AUTH {self.PASSWORD}\r\n{command}\r\n".encode())
             replies = connection.makefile("rb")
@@ -78,14 +78,14 @@ class TcpValkey:
         self._process = None
 
     def freeze(self) -> None:
-        """Connections stay open and nothing is answered."""
+        """Freezes the process: connections stay open and get no answer."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
     def fill_memory(self) -> None:
-        """No write that takes memory is accepted any more, and nothing is evicted for one."""
+        """Makes it refuse every write that needs memory, without evicting anything."""
         self.say("CONFIG SET maxmemory-policy noeviction")
         self.say("CONFIG SET maxmemory 1mb")
 
@@ -93,7 +93,7 @@ class TcpValkey:
         self.say("CONFIG SET maxmemory 0")
 
     def fill_disk(self) -> None:
-        """Takes all that is left of its own file system."""
+        """Fills its own file system."""
         with self._ballast().open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while file.write(bytes(_MIB // 16)):
                 pass
@@ -109,7 +109,7 @@ class TcpValkey:
         shutil.copytree(self.folder, to)
 
     def restore(self, copy: Path) -> None:
-        """Puts a copy in the place of its data; it must not be running."""
+        """Replaces its data by a copy; the server must not be running."""
         shutil.rmtree(self.folder)
         shutil.copytree(copy, self.folder)
 

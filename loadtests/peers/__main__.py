@@ -1,4 +1,4 @@
-"""`python -m loadtests.peers install [NAME …]` and `python -m loadtests.peers list`."""
+"""Environments of the peers: `python -m loadtests.peers install [NAME …]` and `python -m loadtests.peers list`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ console = Console()
 
 @app.command()
 def install(
-    names: Annotated[list[str] | None, typer.Argument(help="Environments to make; all where none is named.")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Also those that are up to date.")] = False,
+    names: Annotated[list[str] | None, typer.Argument(help="Environments to create; all by default.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Recreate those that are up to date, too.")] = False,
 ) -> None:
-    """Make the peers' environments under `.peers/`."""
+    """Creates the environments of the peers under `.peers/`."""
     for name in names or environments.names():
         if environments.is_current(name) and not again:
             console.print(f"{name}: up to date")
@@ -34,7 +34,7 @@ def install(
 
 @app.command("list")
 def list_() -> None:
-    """Say which environments are ready."""
+    """Lists the environments and whether they are ready."""
     for name in environments.names():
         console.print(f"{name}: {'ready' if environments.is_current(name) else 'not installed'}")
 

@@ -1,4 +1,4 @@
-"""A closed loop by wrk over prepared bodies, as a cross-check and for choosing settings."""
+"""A closed loop by wrk over prepared bodies, to choose settings and as a cross-check."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loadtests.load.open_loop_driver import Arrival
 
 @dataclass(frozen=True, slots=True)
 class ClosedLoop:
-    """Requests a second with `concurrency` connections, and its latencies in milliseconds."""
+    """Requests a second with `concurrency` connections, and latencies in milliseconds."""
 
     rps: float
     p50_ms: float
@@ -21,7 +21,11 @@ class ClosedLoop:
 
 
 def measure(url: str, path: str, bodies: Sequence[bytes], concurrency: int, seconds: float) -> ClosedLoop:
-    """Raises LoadError where wrk fails, or what it prints is not understood."""
+    """Runs wrk.
+
+    Raises:
+        LoadError: If wrk fails or prints something unexpected.
+    """
     arrivals = [Arrival(0.0, path, body) for body in bodies]
     found = wrk.run(url, arrivals, connections=concurrency, seconds=seconds)
     return ClosedLoop(found.rate, found.p50_ms, found.p99_ms, concurrency, found.bad)

@@ -1,7 +1,7 @@
 """Environments of the peers: one virtual environment each, from a file of pinned requirements.
 
-The repository itself is not installed into them; its modules are found by PYTHONPATH (`environment`), so that a peer
-runs the very engine of this working tree with nothing of the service's other dependencies around it.
+The repository itself is not installed in them; PYTHONPATH leads to its modules (`environment`), so that a peer
+runs the engine of this working tree without the service's other dependencies.
 """
 
 from __future__ import annotations
@@ -21,32 +21,42 @@ _STAMP = "requirements.sha256"
 
 
 class PeerError(RuntimeError):
-    """A peer that cannot be installed or started; the message says what to do."""
+    """Raised if a peer cannot be installed or started; the message says what to do."""
 
 
 def names() -> list[str]:
-    """Every environment there is a file of requirements for."""
+    """Returns the names of all environments."""
     return sorted(file.stem for file in REQUIREMENTS.glob("*.txt"))
 
 
 def python(name: str) -> Path:
-    """The interpreter of an environment. Raises PeerError where it is not installed, or from other requirements."""
+    """Returns the interpreter of an environment.
+
+    Raises:
+        PeerError: If it is missing, or was created from other requirements.
+    """
     interpreter = FOLDER / name / "bin" / "python"
     if not is_current(name):
-        raise PeerError(f"the environment of {name} is missing or old: run `python -m loadtests.peers install {name}`")
+        raise PeerError(
+            f"the environment of {name} is missing or out of date: run `python -m loadtests.peers install {name}`"
+        )
     return interpreter
 
 
 def is_current(name: str) -> bool:
-    """Whether an environment was made from the requirements as they are now."""
+    """Returns whether an environment was created from the current requirements."""
     stamp = FOLDER / name / _STAMP
     return stamp.is_file() and stamp.read_text("utf-8") == _digest(name)
 
 
 def install(name: str) -> None:
-    """Make the environment anew. Raises PeerError with the end of pip's output where that fails."""
+    """Recreates the environment.
+
+    Raises:
+        PeerError: If pip fails; the message holds the end of its output.
+    """
     if name not in names():
-        raise PeerError(f"there is no peer {name!r}; there are {', '.join(names())}")
+        raise PeerError(f"no peer is named {name!r}; the peers are {', '.join(names())}")
     folder = FOLDER / name
     shutil.rmtree(folder, ignore_errors=True)
     interpreter = folder / "bin" / "python"
@@ -64,7 +74,7 @@ def install(name: str) -> None:
 
 
 def installed_versions(name: str) -> dict[str, str]:
-    """Versions of the packages that the environment's requirements name."""
+    """Returns the versions of the packages in the environment's requirements."""
     wanted = [line.split("==")[0] for line in _file(name).read_text("utf-8").split()]
     code = f"from importlib.metadata import version; print(*(version(p) for p in {wanted!r}))"
     done = subprocess.run([str(python(name)), "-c", code], capture_output=True, text=True, timeout=60, check=True)  # noqa: S603
@@ -72,7 +82,7 @@ def installed_versions(name: str) -> dict[str, str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Environment variables of a peer's process: this working tree on the path, no thread pools beside the engine's."""
+    """Returns environment variables of a peer: this working tree on the path, no thread pools beside the engine's."""
     return {
         **os.environ,
         "PYTHONPATH": str(ROOT),

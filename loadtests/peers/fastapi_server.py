@@ -1,4 +1,4 @@
-"""Peer: a plain FastAPI route that runs the graphs in a thread: no batching, no state, no ladder.
+"""Peer: a plain FastAPI route that runs the graphs in a thread, without batching, state or fallback.
 
 python -m loadtests.peers.fastapi_server --artifact DIR --port P [--workers N] [--threads T] [--pool P]
 """

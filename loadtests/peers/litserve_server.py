@@ -17,7 +17,7 @@ from loadtests.peers.ranker import Ranker
 
 
 class Recommend(litserve.LitAPI):  # type: ignore[misc]  # untyped base
-    """One model process; requests reach it through LitServe's queue, as the dictionaries they are."""
+    """One model process; LitServe's queue passes requests on as plain dictionaries."""
 
     artifact: str
     threads: int

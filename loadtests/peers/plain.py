@@ -1,4 +1,4 @@
-"""Bodies of the plain FastAPI peers, and how uvicorn runs them: its fastest settings."""
+"""Request bodies of the plain FastAPI peers, and their fastest uvicorn settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class History(BaseModel):
 
 
 class Prepared(BaseModel):
-    """What an encoder had made of a history: base64 of float32 [d]."""
+    """The output of the encoder for a history: base64 of float32 [d]."""
 
     h: str
     seen: list[str]
@@ -35,7 +35,7 @@ class Prepared(BaseModel):
 
 @asynccontextmanager
 async def pool(_: FastAPI) -> AsyncIterator[None]:
-    """The threads that `asyncio.to_thread` takes: as many as asked for, or asyncio's own choice where that is 0."""
+    """Returns the threads of `asyncio.to_thread`: as many as requested, or asyncio's default for 0."""
     size = int(os.environ[POOL])
     if size:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(size))
@@ -43,7 +43,7 @@ async def pool(_: FastAPI) -> AsyncIterator[None]:
 
 
 def serve(factory: str, port: int, workers: int, pool_size: int) -> None:
-    """`factory` names the function that makes the app; every worker process calls it."""
+    """Runs uvicorn; every worker process calls the `factory` to make the app."""
     os.environ[POOL] = str(pool_size)
     uvicorn.run(
         factory,

@@ -1,4 +1,4 @@
-"""Servers under comparison as processes of their own: started, watched, and ended with all their children."""
+"""Servers of the comparison as processes: started, watched, and ended with all their children."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _POLL_S = 0.05
 
 
 def free_port() -> int:
-    """A port nobody listens on."""
+    """Returns a free port."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
@@ -36,7 +36,7 @@ class Running:
     url: str
 
     def cpu_seconds(self) -> float:
-        """Processor time so far of the server, its children and theirs, the ended ones included."""
+        """Returns the processor time so far of the server and all its descendants, ended ones included."""
         return sum(_cpu(pid) for pid in family(self.pid))
 
 
@@ -44,9 +44,10 @@ class Running:
 def running(
     command: Sequence[str], port: int, environment: Mapping[str, str], log: Path, ready: Callable[[str], bool]
 ) -> Iterator[Running]:
-    """A server that answers; ended, and killed where that takes too long, however the block ends.
+    """Runs a server until the body ends, however it ends.
 
-    Raises PeerError with the end of its log where it does not come up.
+    Raises:
+        PeerError: If it does not come up; the message holds the end of its log.
     """
     with log.open("wb") as file:
         process = subprocess.Popen(  # noqa: S603 - our own commands, no shell
@@ -71,7 +72,7 @@ def running(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Asks the leader to end, kills whatever of its family is left, and waits until all of it is gone."""
+    """Terminates the leader, kills the rest of its family, and waits until all are gone."""
     members = {pid: started for pid in family(process.pid) if (started := _started(pid)) is not None}
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)
@@ -90,7 +91,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def family(root: int) -> set[int]:
-    """Living processes of the session that `root` leads, and every descendant of one of them."""
+    """Returns the living processes of the session that `root` leads, and all their descendants."""
     parents: dict[int, int] = {}
     members = set()
     for entry in Path("/proc").iterdir():
@@ -112,7 +113,7 @@ def family(root: int) -> set[int]:
 
 
 def _started(pid: int) -> str | None:
-    """When a process was started, in ticks; None where it has ended."""
+    """Returns when a process was started, in ticks; None if it has ended."""
     fields = _stat(pid)
     return None if fields is None or fields[0] == "Z" else fields[19]
 
@@ -123,7 +124,7 @@ def _cpu(pid: int) -> float:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """/proc/PID/stat from the state on (field 3 of proc(5)); None where the process is gone."""
+    """Returns /proc/PID/stat from the state on (field 3 of proc(5)); None if the process is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace")
     except OSError:

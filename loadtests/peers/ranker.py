@@ -1,7 +1,7 @@
 """The artefact as a peer serves it: bodies in, answers out, through the engine of this repository.
 
-Every peer with the exported graphs calls these functions and nothing else, so that what differs between them is the
-server around the same two runs: same graphs, same onnxruntime options, same beam, same constraints.
+Every peer with the exported graphs calls only these functions, so that the peers differ in nothing but the server
+around the same two runs: same graphs, same onnxruntime options, same beam, same constraints.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Ranker:
 
     @classmethod
     def open(cls, artifact: str, threads: int) -> Ranker:
-        """Load and warm up an artefact on the CPU; `threads` of one engine run."""
+        """Loads and warms up an artefact on the CPU; `threads` of one engine run."""
         engine = Engine.open(artifact, device="cpu", threads=threads)
         engine.warm_up()
         return cls(engine)
 
     def from_history(self, bodies: Sequence[Body]) -> list[Answer]:
-        """Encode and decode: `items`, `types` (names) and `times_ms` [n] of each body, oldest first."""
+        """Encodes and decodes: `items`, `types` (names) and `times_ms` [n] of each body, oldest first."""
         vocabulary = self.engine.artifact.vocabulary
         jobs = []
         for body in bodies:
@@ -54,7 +54,7 @@ class Ranker:
         return self._decode([state.h for state in states], seen, last, k)
 
     def from_h(self, bodies: Sequence[Body]) -> list[Answer]:
-        """Decode only: `h` (base64 of float32 [d]), `seen` [n] item ids and `last_ms` of each body."""
+        """Decodes: `h` (base64 of float32 [d]), `seen` [n] item ids and `last_ms` of each body."""
         index = self.engine.artifact.vocabulary.item_index
         h = [np.frombuffer(base64.b64decode(body["h"]), np.float32) for body in bodies]
         seen = [np.unique([index[item] for item in body["seen"]]) for body in bodies]

@@ -1,17 +1,17 @@
-"""SASRec of RecTools with a sampled softmax, as its authors' benchmark sets it, run by its own environment.
+"""RecTools' SASRec with a sampled softmax, with the settings of its authors' benchmark, run in its own environment.
 
     python -m loadtests.peers.rectools_sasrec JOB.npz OUT --factors 64 --seed 0 --minutes 60
 
 Settings (github.com/blondered/transformer_benchmark): one block, one head, dropout .2, 256 negatives a position, length
 50, learning rate 1e-3, batches of 128 users, up to 200 epochs, stopped after 50 without a better validation.
 
-What is not RecTools' own: logits are computed for the positions that have a target only (padded ones carry no loss,
-so the loss is the same, at an eighth of the time), and validation is NDCG@10 in the place of the loss.
+Two changes to RecTools: logits are computed only for positions that have a target (padded ones carry no loss,
+so the loss is the same, in an eighth of the time), and validation uses NDCG@10 instead of the loss.
 
-JOB.npz   offsets [U + 1], item [E]: what may be seen of each user before the test question, oldest first;
-          asked [V]: users whose last of these events is their validation question, not to be trained on
-OUT.json  the figures of every epoch that was validated; OUT.npz lists [U, 20] of the best one, items of the history
-          taken out, −1 in the place of nothing
+JOB.npz   offsets [U + 1], item [E]: the visible events of each user before the test question, oldest first;
+          asked [V]: users whose last of these events is their validation question, excluded from training
+OUT.json  the figures of every validated epoch; OUT.npz lists [U, 20] of the best one, items of the history
+          removed, padded with −1
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class TargetsOnly(TransformerLightningModule):  # type: ignore[misc]
         return torch.nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64))
 
     def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
-        """Validation is the callback's."""
+        """Does nothing: the callback validates."""
 
 
 class Keeper(Callback):  # type: ignore[misc]
@@ -66,7 +66,7 @@ class Keeper(Callback):  # type: ignore[misc]
         self.began = time.monotonic()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Keeper:
-        """RecTools trains by a copy of the trainer; what is kept is kept here."""
+        """Returns itself: RecTools trains with a copy of the trainer, but the lists are kept here."""
         return self
 
     def on_train_epoch_start(self, *_: Any) -> None:
@@ -98,7 +98,7 @@ class Keeper(Callback):  # type: ignore[misc]
         network.train()
 
     def lists(self, network: Any, histories: list[np.ndarray]) -> np.ndarray:
-        """[histories, 20] items by score, those of the history taken out."""
+        """Returns [histories, 20] items by score, without those of the history."""
         outside = list(self.model.data_preparator.item_id_map.external_ids)
         inside = {item: row for row, item in enumerate(outside) if not isinstance(item, str)}
         name = np.array([-1 if isinstance(item, str) else int(item) for item in outside])
@@ -131,7 +131,7 @@ class Job:
         return np.asarray(self.item[self.offsets[u] : self.offsets[u + 1]])
 
     def training(self) -> pd.DataFrame:
-        """Interactions without the validation targets. Times are places: they only say the order."""
+        """Returns interactions without the validation targets; times are positions, which only give the order."""
         user = np.repeat(np.arange(self.users), np.diff(self.offsets))
         place = np.arange(len(self.item)) - self.offsets[user]
         kept = np.ones(len(self.item), bool)

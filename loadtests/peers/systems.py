@@ -1,4 +1,4 @@
-"""The systems that are compared: how each is started, what it is asked, which settings are tried, what it cannot do."""
+"""The compared systems: how each is started, its requests, the settings to try, and what it cannot do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Check = Literal["same items", "valid items"]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A user with the events of their history, oldest first; `h` [d] is what the encoder makes of them."""
+    """A user with the events of the history, oldest first; `h` [d] is the output of the encoder for them."""
 
     user_id: str
     items: tuple[str, ...]
@@ -39,7 +39,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a server is started with."""
+    """What a server is started with: artefact, training run and scratch folder."""
 
     artifact: Path
     run: Path | None
@@ -48,7 +48,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One row of the comparison. `tried` are the settings of which the fastest is taken; the first is the default."""
+    """One row of the comparison. The fastest of the settings `tried` is used; the first is the default."""
 
     name: str
     variant: str
@@ -95,7 +95,7 @@ def by_h(subject: Subject) -> dict[str, Any]:
 
 
 def stored_events(subject: Subject) -> list[dict[str, Any]]:
-    """The history as `/events` takes it."""
+    """Returns the history as `/events` accepts it."""
     rows = zip(subject.items, subject.types, subject.times_ms, strict=True)
     return [{"user_id": subject.user_id, "item_id": i, "type": t, "timestamp": ms} for i, t, ms in rows]
 
@@ -125,7 +125,7 @@ def _peer(module: str, *more: str) -> Callable[[str, Place, int, Settings], list
 
 
 def _batched(body: Callable[[Subject], dict[str, Any]]) -> Callable[[Subject], dict[str, Any]]:
-    """BentoML's batchable routes take a list; a request brings a list of one."""
+    """Wraps a body in a list of one: BentoML's batchable routes take a list."""
     return lambda subject: {"bodies": [body(subject)]}
 
 
@@ -166,7 +166,7 @@ _FASTAPI = (
 
 
 def systems() -> list[System]:
-    """Every row, ours first."""
+    """Returns every row, ours first."""
     rows = [_ours_with(workers) for workers in (1, 2)]
     for name, module, tried in (
         ("litserve", "litserve_server", _LITSERVE),
@@ -236,12 +236,17 @@ def _generate(beams: int) -> System:
 
 
 def request_body(system: System, subject: Subject, settings: Settings) -> dict[str, Any]:
-    """What a system is asked with these settings."""
+    """Returns the request of a system with these settings."""
     batched = system.name == "bentoml" and settings.get("batch", 1) > 1
     return (_batched(system.body) if batched else system.body)(subject)
 
 
 def listed_items(answer: Any) -> list[str]:
-    """Item ids of an answer, best first. Raises LookupError or TypeError for something else."""
+    """Returns the item ids of an answer, best first.
+
+    Raises:
+        LookupError: If the answer lacks a field.
+        TypeError: If the answer has another shape.
+    """
     one = answer[0] if isinstance(answer, list) else answer
     return [str(item["item_id"]) for item in one["items"]]

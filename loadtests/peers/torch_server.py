@@ -45,7 +45,7 @@ class Notebook:
         self.model.eval()
         self.artifact, self.trie, self.batched = artifact, artifact.trie, batched
         if not np.array_equal(self._paths(), weights["codes"].numpy()[self.trie.leaf_item]):
-            raise ValueError(f"{run} is not the run that {artifact.folder} was exported from")
+            raise ValueError(f"{artifact.folder} was not exported from the run {run}")
         self.dense = bool(artifact.manifest.get("dense_candidates"))
         self.blend = float(artifact.manifest["blend"])
         self.table = self.model.item_table().detach()
@@ -56,7 +56,7 @@ class Notebook:
 
     @torch.inference_mode()
     def recommend(self, body: History) -> dict[str, Any]:
-        """One list, from the raw events."""
+        """Returns one list from the raw events."""
         vocabulary = self.artifact.vocabulary
         events = vocabulary.events(body.items, body.types, body.times_ms)
         started = vocabulary.with_start(events)
@@ -73,7 +73,7 @@ class Notebook:
         return {"items": [{"item_id": ids[item], "score": score} for item, score in ranked]}
 
     def _search(self, q: torch.Tensor, closed: list[set[int]]) -> list[tuple[float, int]]:
-        """(log p, leaf) of the best `WIDTH` leaves that are open."""
+        """Returns (log p, leaf) of the best `WIDTH` permitted leaves."""
         beam = [(0.0, 0)]
         state = self.model.begin(q[None])
         for level in range(self.trie.levels):
@@ -93,14 +93,14 @@ class Notebook:
         return beam
 
     def _log_p(self, level: int, state: torch.Tensor) -> list[list[float]]:
-        """Log-probabilities of the level's tokens, for every hypothesis."""
+        """Returns log-probabilities of the level's tokens for every hypothesis."""
         if self.batched:
             rows: list[list[float]] = torch.log_softmax(self.model.level_logits(level, state), dim=-1).tolist()
             return rows
         return [torch.log_softmax(self.model.level_logits(level, one), dim=-1).tolist() for one in state]
 
     def _advanced(self, level: int, state: torch.Tensor, parents: list[int], tokens: list[int]) -> torch.Tensor:
-        """The states of the kept hypotheses, after their tokens."""
+        """Returns the states of the kept hypotheses after their tokens."""
         if self.batched:
             return self.model.step(level, state[parents], torch.tensor(tokens))
         pairs = zip(parents, tokens, strict=True)
@@ -109,7 +109,7 @@ class Notebook:
     def _dense(
         self, q: torch.Tensor, seen: np.ndarray[Any, np.dtype[np.int64]], n: int, have: set[int]
     ) -> list[tuple[float, int]]:
-        """(log p, item) of the `n` open items with the greatest dense score, without those that the beam has."""
+        """Returns (log p, item) of the `n` permitted items with the highest dense score that the beam lacks."""
         score = self.table[: self.trie.n_items] @ q
         score[torch.from_numpy(seen[seen < self.trie.n_items])] = -torch.inf
         items = [item for item in torch.topk(score, n).indices.tolist() if item not in have]
@@ -117,7 +117,7 @@ class Notebook:
         return [pair for group in groups if group for pair in zip(self._path(q, group), group, strict=True)]
 
     def _path(self, q: torch.Tensor, items: list[int]) -> list[float]:
-        """log p of the items' own paths, one token after the other."""
+        """Returns log p of the items' own paths, token by token."""
         tokens = self.model.codes[items]
         state = self.model.begin(q[None]).expand(len(items), -1)
         log_p = torch.zeros(len(items))
@@ -130,7 +130,7 @@ class Notebook:
         return paths
 
     def _rank(self, q: torch.Tensor, beam: list[tuple[float, int]]) -> list[tuple[int, float]]:
-        """Candidates by path and dense score, as the artefact blends them."""
+        """Ranks candidates by path and dense score, blended as the artefact does."""
         items = [item for _, item in beam]
         path = torch.tensor([score for score, _ in beam])
         dense = self.table[items] @ q
@@ -139,7 +139,7 @@ class Notebook:
         return sorted(zip(items, blended, strict=True), key=lambda pair: -pair[1])
 
     def _paths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """[N, K] token paths of the leaves, in their order."""
+        """Returns the token paths [N, K] of the leaves, in their order."""
         nodes = self.trie.ancestors(np.arange(self.trie.n_items))
         return np.stack([token[node] for token, node in zip(self.trie.token, nodes, strict=True)], axis=1)
 

@@ -27,7 +27,7 @@ HISTORY_MAX = 50
 
 
 class Generator:
-    """The model, and the trie as a dictionary: tokens so far → tokens allowed next."""
+    """The model, and the trie as a dictionary: tokens so far → permitted next tokens."""
 
     def __init__(self, artifact: Artifact, beams: int) -> None:
         network, trie = artifact.network, artifact.trie
@@ -63,7 +63,7 @@ class Generator:
 
     @torch.inference_mode()
     def recommend(self, body: History) -> dict[str, Any]:
-        """One list, from the raw events; k is at most the beams."""
+        """Returns one list from the raw events; k is at most the number of beams."""
         index = self.vocabulary.item_index
         tokens = [self.start]
         for item in body.items[-HISTORY_MAX:]:

@@ -1,8 +1,9 @@
-"""What dense candidates are worth, and what they cost: `python -m loadtests.quality.candidates --run RUN --data DIR
---out DIR [--sizes 12000,100000]`.
+"""The gain and the cost of dense candidates.
+
+    python -m loadtests.quality.candidates --run RUN --data DIR --out DIR [--sizes 12000,100000]
 
 - worth: recall@10 and NDCG@10 on test through the served graphs, with and without the dense candidates, by strategy and
-  blend, beside the exhaustive dense score in torch; paired tests of the one against the other
+  blend, beside the exhaustive dense score in torch, with paired tests of the difference
 - cost: a decode with and without them, in turns, on the run's catalogue and on synthetic ones
 """
 
@@ -48,14 +49,14 @@ Say = Callable[[str], None]
 
 
 def thinned(split: Split, every: int) -> Split:
-    """Every n-th test user."""
+    """Keeps every n-th test user."""
     rows = np.arange(0, len(split.test), every)
     t = split.test
     return replace(split, test=Holdout(t.users[rows], t.history_end[rows], t.target[rows]))
 
 
 def served(engine: Engine, decoding: Decoding, *, join: bool) -> Ranker:
-    """Lists of the engine with or without the dense candidates."""
+    """Returns lists of the engine, with or without the dense candidates."""
     ask = engine_ranker(engine, decoding, k=K)
 
     def rank(histories: Histories) -> Any:
@@ -66,7 +67,7 @@ def served(engine: Engine, decoding: Decoding, *, join: bool) -> Ranker:
 
 
 def worth(run: Run, parts: Parts, split: Split, folder: Path, say: Say) -> dict[str, Any]:
-    """Figures of every strategy and blend, with dense candidates (`joined`) and without (`alone`)."""
+    """Measures every strategy and blend, with dense candidates (`joined`) and without (`alone`)."""
     write(replace(parts, dense=True), folder, "float32")
     engine = Engine(Artifact.open(folder), device="cpu", threads=1)
     say("the exhaustive dense score")
@@ -96,7 +97,7 @@ def worth(run: Run, parts: Parts, split: Split, folder: Path, say: Say) -> dict[
 
 
 def decoding_case(engine: Engine, width: int) -> Timed:
-    """One list a run, from hidden states in all directions."""
+    """Returns a case that decodes one list per run from random hidden states."""
     asked = [replace(job, request=replace(job.request, width=width)) for job in jobs(engine)]
 
     def one(number: int) -> object:
@@ -109,7 +110,7 @@ def decoding_case(engine: Engine, width: int) -> Timed:
 
 
 def cost(alone: Path, joined: Path, rounds: int) -> dict[str, Any]:
-    """Milliseconds of a decode by width, and the ratio of the processor time with dense candidates to that without."""
+    """Measures milliseconds of a decode by width, and the ratio of processor time with dense candidates ÷ without."""
     engines = {"alone": alone, "joined": joined}
     opened = {name: Engine.open(folder, device="cpu", threads=1) for name, folder in engines.items()}
     found: dict[str, Any] = {"items": opened["alone"].artifact.trie.n_items}
@@ -120,7 +121,7 @@ def cost(alone: Path, joined: Path, rounds: int) -> dict[str, Any]:
 
 
 def synthetic(root: Path, n_items: int, *, dense: bool) -> Path:
-    """An artefact of this size, written where it is not there yet."""
+    """Returns a synthetic artefact of this size, made if it is missing."""
     folder = root / ("joined" if dense else "alone")
     made = sorted(folder.glob(f"synthetic-{n_items}-*"))
     return made[0] if made else write_synthetic(folder, n_items, dense=dense)
@@ -128,14 +129,16 @@ def synthetic(root: Path, n_items: int, *, dense: bool) -> Path:
 
 def main(
     run: Annotated[Path, typer.Option(help="Folder of a trained run.")],
-    data: Annotated[Path, typer.Option(help="Its data.")],
+    data: Annotated[Path, typer.Option(help="Data set folder of the run.")],
     out: Annotated[Path, typer.Option(help="Folder for the artefacts.")],
-    every: Annotated[int, typer.Option(min=1, help="Ask every n-th test user.")] = 1,
-    sizes: Annotated[str, typer.Option(help="Items of synthetic catalogues to time as well; empty for none.")] = "",
+    every: Annotated[int, typer.Option(min=1, help="Use every n-th test user only.")] = 1,
+    sizes: Annotated[
+        str, typer.Option(help="Sizes of synthetic catalogues to time as well, separated by commas.")
+    ] = "",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of 20 lists of each case.")] = 10,
     record: Annotated[bool, typer.Option(help="Write the rows and the payload to loadtests/results.")] = True,
 ) -> None:
-    """Measures lists and decode times with dense candidates and without."""
+    """Measures lists and decode times with and without dense candidates."""
     console = Console(width=120)
     opened = Run.open(run)
     dataset = opened.dataset(data)
@@ -159,7 +162,7 @@ def main(
 
 
 def keep(name: str, quality: Mapping[str, Any], times: Mapping[str, Any], command: str) -> None:
-    """Into the payload, beside those of other data sets, and the rows of the data set's beam at blend 1."""
+    """Records the figures beside those of other data sets, and the rows of the data set's beam at blend 1."""
     before = results.load(NAME) or {}
     payload = {
         "worth": {**before.get("worth", {}), name: quality},

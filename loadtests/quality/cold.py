@@ -71,9 +71,9 @@ def cold(
     work: Annotated[Path, typer.Option(help="Folder of the runs.")],
     seeds: Annotated[str, typer.Option(help="Separated by commas.")] = SEEDS,
     minutes: Annotated[float, typer.Option(min=0.01, help="Longest training.")] = MINUTES,
-    share: Annotated[float, typer.Option(min=0.01, max=0.5, help="Of the items, held out.")] = SHARE,
+    share: Annotated[float, typer.Option(min=0.01, max=0.5, help="Share of the items that is held out.")] = SHARE,
 ) -> None:
-    """Train, rank cold and warm questions, and record the means over the seeds."""
+    """Trains, ranks cold and warm questions, and records the means over the seeds."""
     dataset = Dataset.load(data)
     held_out = cold_items(dataset, share)
     folder = work / f"cold-{dataset.name}-{dataset.fingerprint[:8]}-{minutes:g}m-{share:g}"
@@ -103,14 +103,14 @@ def cold(
 
 
 def cold_items(dataset: Dataset, share: float) -> list[str]:
-    """A share of the items with events, drawn once and for all."""
+    """Draws a share of the items with events, always the same."""
     seen = dataset.events["item_id"].unique().sort().to_numpy()
     drawn = np.random.default_rng(0).permutation(len(seen))[: max(1, round(share * len(seen)))]
     return [str(item) for item in seen[np.sort(drawn)]]
 
 
 def without(dataset: Dataset, items: Sequence[str]) -> Dataset:
-    """The data set without any event of `items`; the catalogue keeps them, and all users their rows."""
+    """Returns the data set without any event of `items`; the catalogue keeps them, and all users their rows."""
     events = dataset.events.filter(~pl.col("item_id").is_in(list(items)))
     return Dataset.of(
         dataset.name,
@@ -123,7 +123,7 @@ def without(dataset: Dataset, items: Sequence[str]) -> Dataset:
 
 
 def cold_questions(dataset: Dataset, reduced: Dataset, train: Sequences, items: Sequence[str]) -> Split:
-    """Users whose last event is one of `items`, asked after all their other events but those of `items`."""
+    """Returns users whose last event is one of `items`, asked after all their other events except those of `items`."""
     log = sequences(reduced)
     index = {item: i for i, item in enumerate(log.item_ids)}
     row = {user: u for u, user in enumerate(log.user_ids)}
@@ -137,7 +137,7 @@ def cold_questions(dataset: Dataset, reduced: Dataset, train: Sequences, items: 
 def measured(
     dataset: Dataset, reduced: Path, folder: Path, settings: TrainConfig, minutes: float, items: Sequence[str]
 ) -> dict[str, Any]:
-    """One training, and both kinds of questions."""
+    """Trains once and asks both kinds of questions."""
     log = Dataset.load(reduced)
     trainer = Trainer(log, reduced, folder, settings, resume=(folder / CHECKPOINT).exists())
     fit(trainer, console, minutes)
@@ -155,7 +155,7 @@ def measured(
 
 
 def described(dataset: Dataset, reduced: Path, folder: Path, items: Sequence[str]) -> dict[str, Any]:
-    """Both kinds of questions to a model without texts that serves the held-out items as new ones."""
+    """Asks both kinds of questions of a model without texts that serves the held-out items as new ones."""
     log = Dataset.load(reduced)
     split = Run.open(folder).split(log)
     engine = Engine.open(artifact_of(folder), device="cpu", threads=1)
@@ -165,7 +165,7 @@ def described(dataset: Dataset, reduced: Path, folder: Path, items: Sequence[str
 
 
 def by_texts(dataset: Dataset, reduced: Path, folder: Path, items: Sequence[str]) -> dict[str, Any]:
-    """Both kinds of questions to the texts alone; the split is that of the run in `folder`."""
+    """Asks both kinds of questions of the texts alone; the split is that of the run in `folder`."""
     log = Dataset.load(reduced)
     split = Run.open(folder).split(log)
     ranker = nearest_ranker(item_text_vectors(log, split.sequences.item_ids, reduced))
@@ -173,7 +173,7 @@ def by_texts(dataset: Dataset, reduced: Path, folder: Path, items: Sequence[str]
 
 
 def nearest_ranker(vectors: npt.NDArray[np.float32]) -> Ranker:
-    """Items in the order of the cosine of their texts, [items, dim] of length 1 or 0, to the mean of the history's."""
+    """Ranks items by the cosine of their texts, [items, dim] of length 1 or 0, with the mean of the history's."""
 
     def rank(histories: Histories) -> IntArray:
         lists = np.full((len(histories), DEPTH), -1, np.int64)
@@ -189,7 +189,7 @@ def nearest_ranker(vectors: npt.NDArray[np.float32]) -> Ranker:
 
 
 def asked(engine: Engine, ranker: Ranker, warm: Split, cold: Split) -> dict[str, Any]:
-    """Means, numbers of questions and each user's values of every part; `ranker` asks the engine."""
+    """Returns means, numbers of questions and each user's values of every part; `ranker` asks the engine."""
     found = told({"warm": (ranker, warm), "cold": (ranker, cold)})
     engine.set_blend(0.0)
     engine.set_dense_candidates(False)
@@ -212,7 +212,7 @@ def told(parts: Mapping[str, tuple[Ranker, Split]]) -> dict[str, Any]:
 
 
 def summarise(label: str, found: dict[str, dict[str, Any]], minutes: float, share: float, command: str) -> None:
-    """Means with 95 % intervals over the seeds, paired differences, and the rows of the criteria."""
+    """Records means with 95 % intervals over the seeds, paired differences, and the rows of the criteria."""
     means = {
         name: {
             part: {measure: spread([run["figures"][part][measure] for run in runs.values()]) for measure in MEASURES}
@@ -276,7 +276,7 @@ def gained(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _over_seeds(runs: Mapping[str, Any], part: str, measure: str) -> Float64Array:
-    """[questions] mean over the seeds."""
+    """Returns the mean over the seeds, [questions]."""
     return np.asarray(np.mean([run["of_users"][part][measure] for run in runs.values()], axis=0), np.float64)
 
 

@@ -1,7 +1,7 @@
-"""Held-out items as they would come to a service between two trainings: described by the items their texts are like.
+"""Held-out items as a service would get them between two trainings: described by the items their texts are like.
 
-The model has never seen a text. What it serves is the live catalogue that `service.catalogue.updates` makes of those
-descriptions, the very code that follows the file of updates.
+The model has never seen a text. It serves the live catalogue that `service.catalogue.updates` makes of those
+descriptions, with the same code that follows the file of updates.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Data sets that conditions are measured on, made from imported ones by stated rules."""
+"""Data sets for the conditions, derived from imported ones by stated rules."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def journey(dataset: Dataset, days: int, least: int, households: int) -> Dataset
 
 
 def day_part(timestamp: pl.Expr) -> pl.Expr:
-    """Of a time in ms: weekday or weekend, morning (till 11), midday (till 16), evening."""
+    """Maps a time in ms to weekday or weekend, and morning (till 11), midday (till 16) or evening."""
     time = pl.from_epoch(timestamp, time_unit="ms")
     day = pl.when(time.dt.weekday() >= 6).then(pl.lit("weekend ")).otherwise(pl.lit("weekday "))
     hour = time.dt.hour()

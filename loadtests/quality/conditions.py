@@ -44,10 +44,10 @@ EVERYTHING = frozenset({"features", "scene", "gap", "category", "price_band"})
 SHOWN = {"features_known": 0.0, "scene_known": 0.0, "gap_known": 0.0, "control_known": 0.0}
 
 Data = Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")]
-Work = Annotated[Path, typer.Option(help="Folder of the runs; what is there is not trained again.")]
+Work = Annotated[Path, typer.Option(help="Folder of the runs; existing ones are reused.")]
 Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas.")]
-Epochs = Annotated[int, typer.Option(min=1, help="Of every training.")]
-Only = Annotated[str, typer.Option(help="Names of trainings, separated by commas; all without.")]
+Epochs = Annotated[int, typer.Option(min=1, help="Epochs of every training.")]
+Only = Annotated[str, typer.Option(help="Names of trainings, separated by commas; all by default.")]
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,9 @@ def journey(
     seeds: Seeds = "0",
     epochs: Epochs = 8,
     only: Only = "",
-    days: Annotated[int, typer.Option(min=1, help="Newest days of the log that are taken.")] = 90,
-    least: Annotated[int, typer.Option(min=1, help="Items bought less often are left out.")] = 100,
-    households: Annotated[int, typer.Option(min=1, help="One in so many users is taken.")] = 1,
+    days: Annotated[int, typer.Option(min=1, help="Use the newest days of the log.")] = 90,
+    least: Annotated[int, typer.Option(min=1, help="Leave out items bought less often.")] = 100,
+    households: Annotated[int, typer.Option(min=1, help="Use every n-th user.")] = 1,
 ) -> None:
     """User features, scene, gap, category and price band on a log of purchases."""
     dataset = journey_of(Dataset.load(data), days, least, households)

@@ -1,9 +1,9 @@
-"""What the lists feel like: diversity, novelty, coverage, long tail and fairness, by strategy and by segment.
+"""List qualities by strategy and segment: diversity, novelty, coverage, long tail and fairness.
 
     python -m loadtests.quality.lists --runs RUN,RUN,RUN --data DIR --work DIR [--users 3000] [--policies FILE]
 
 Runs are the seeds of one training, each with its artefact below `artifacts`. Every strategy of a grid is asked through
-the served graphs; what was listed is kept in `--work` and is not made again.
+the served graphs; existing lists in `--work` are reused.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ console = Console(stderr=True)
 
 
 def main(runs: Runs, data: Data, work: Work, users: Users = 3000, policy_file: PolicyFile = DEFAULT_POLICIES) -> None:
-    """Ask every strategy and record what its lists are like."""
+    """Asks every strategy and records the qualities of its lists."""
     with console.status("asking") as status:
         folders = [Path(run) for run in runs.split(",")]
         asked = ask(folders, data, work, policies.load(policy_file), users, status.update)
@@ -67,7 +67,7 @@ def main(runs: Runs, data: Data, work: Work, users: Users = 3000, policy_file: P
 
 
 def measured(asked: Asked) -> dict[str, Any]:
-    """Everything about one data set."""
+    """Measures everything about one data set."""
     world = World.of(asked)
     everybody = np.ones(len(asked.segment), bool)
     shipped = list(dict.fromkeys([*(label(s.decoding.build()) for s in asked.policies.segments), SERVED]))
@@ -97,7 +97,7 @@ def measured(asked: Asked) -> dict[str, Any]:
 
 
 def means(asked: Asked, name: str, world: World, rows: Rows) -> dict[str, Any]:
-    """Measure → mean over the seeds and its interval, of the lists of some questions."""
+    """Returns measure → mean over the seeds and its interval, for the lists of some questions."""
     inside = world.among(rows)
     seeds = [figures(lists[name][rows], inside) for lists in asked.lists]
     return {
@@ -108,8 +108,10 @@ def means(asked: Asked, name: str, world: World, rows: Rows) -> dict[str, Any]:
 
 
 def compared(asked: Asked, world: World, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Each of the names less the reference, in every measure that a list has: paired bootstrap over the users, Holm's
-    correction over all rows."""
+    """Compares each of the names with the reference, in every measure of a single list.
+
+    Paired bootstrap over the users, Holm's correction over all rows.
+    """
     everybody = np.ones(len(asked.segment), bool)
     values = {name: over_seeds(asked, name, world, everybody) for name in (REFERENCE, *names)}
     rows = []
@@ -123,8 +125,10 @@ def compared(asked: Asked, world: World, names: Sequence[str]) -> list[dict[str,
 
 
 def groups(asked: Asked, world: World) -> list[dict[str, Any]]:
-    """Recall@10 as served and that of item-CF for users and questions of a kind; what is served is better or worse by
-    a paired bootstrap with Holm's correction over all groups."""
+    """Compares recall@10 as served with that of item-CF, by group of users and of questions.
+
+    Paired bootstrap with Holm's correction over all groups.
+    """
     rows = []
     for kind, name, inside in kinds(asked, world):
         if inside.sum() < LEAST_GROUP:
@@ -137,9 +141,11 @@ def groups(asked: Asked, world: World) -> list[dict[str, Any]]:
 
 
 def apart(asked: Asked, world: World) -> list[dict[str, Any]]:
-    """For each way of telling users apart, how far the recall@10 of its groups lies apart as served, highest less
-    lowest, and the chance of as much were the same users grouped at random: the extremes of several groups differ
-    anyhow."""
+    """Measures, for each way to group users, how far the recall@10 of its groups lies apart as served.
+
+    Returns the highest less the lowest, and the probability of as much if the same users were grouped at random: the
+    extremes of several groups always differ.
+    """
     recall = over_seeds(asked, SERVED, world, np.ones(len(asked.segment), bool))["recall@10"]
     of_kind: dict[str, list[tuple[str, Rows]]] = {}
     for kind, name, inside in kinds(asked, world):
@@ -157,8 +163,10 @@ def apart(asked: Asked, world: World) -> list[dict[str, Any]]:
 
 
 def farthest(values: Sequence[Float64Array], draws: int = 5000) -> tuple[float, float]:
-    """Highest less lowest mean of the groups [users of each], and the chance of as much by a permutation of the users
-    over groups of these sizes."""
+    """Returns the highest less the lowest mean of the groups [users of each], and the probability of as much.
+
+    The probability comes from permutations of the users over groups of these sizes.
+    """
     starts = np.cumsum([0, *(len(value) for value in values[:-1])])
     sizes = np.array([len(value) for value in values])
     everybody = np.concatenate(values)
@@ -170,8 +178,10 @@ def farthest(values: Sequence[Float64Array], draws: int = 5000) -> tuple[float, 
 
 
 def kinds(asked: Asked, world: World) -> Iterator[tuple[str, str, Rows]]:
-    """(kind, name, [questions] who belongs): by length of the history, by what is known of the user, by how popular the
-    item is that is looked for."""
+    """Returns (kind, name, [questions] membership) of all groups.
+
+    By length of the history, by features of the user, and by popularity of the item asked for.
+    """
     split = asked.split
     lengths = split.test.history_end - split.sequences.offsets[split.test.users]
     group, bounds = list_qualities.length_groups(lengths)

@@ -59,15 +59,13 @@ console = Console(stderr=True)
 
 def main(
     data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
-    work: Annotated[Path, typer.Option(help="Folder of the runs; what is there is not trained again.")],
-    lengths: Annotated[
-        str, typer.Option(help="Events that are kept of a history, separated by commas.")
-    ] = "50,200,1000",
+    work: Annotated[Path, typer.Option(help="Folder of the runs; existing ones are reused.")],
+    lengths: Annotated[str, typer.Option(help="Events kept of a history, separated by commas.")] = "50,200,1000",
     windows: Annotated[str, typer.Option(help="Windows, separated by commas; full attention is added.")] = "50,200",
-    minutes: Annotated[float, typer.Option(min=0.01, help="Of every training.")] = 10.0,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Length of every training.")] = 10.0,
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
 ) -> None:
-    """Trains, asks and times every length and window, and compares each with full attention."""
+    """Trains, evaluates and times every length and window, and compares each with full attention."""
     dataset = Dataset.load(data)
     whole = split_of(TrainConfig(), sequences(dataset))
     for seed in _numbers(seeds):
@@ -102,7 +100,7 @@ def settings_of(length: int, window: int, seed: int) -> TrainConfig:
 def one(
     dataset: Dataset, whole: Split, folder: Path, length: int, window: int, minutes: float, seed: int
 ) -> dict[str, Any]:
-    """Everything about one training."""
+    """Returns everything about one training."""
     cut = cut_to(dataset, length)
     settings = settings_of(length, window, seed)
     resume = (folder / "checkpoint.safetensors").exists()
@@ -145,7 +143,7 @@ def costs(run: Run, dataset: Dataset, split: Split, folder: Path, length: int) -
 
 
 def keep(work: Path, data: str, name: str, found: Mapping[str, Any]) -> None:
-    """Into the payload, and the differences to full attention that it completes, over the seeds both have."""
+    """Records a training, and the differences to full attention that it completes, over the seeds both have."""
     runs = {**(load(NAME) or {}).get("runs", {}), name: dict(found)}
     ours = [run for run in runs.values() if run["data"] == data]
     differences = [d for run in ours if (d := against_full(work, data, run, ours)) is not None]

@@ -1,4 +1,4 @@
-"""Means over seeds, and differences corrected for how many of them are looked at."""
+"""Means over seeds, and correction for multiple comparisons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model.evaluation.bootstrap import holm
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean, and half the width of Student's 95 % interval; None for a single value."""
+    """Returns the mean, and half the width of Student's 95 % interval; None for a single value."""
     half = None
     if len(values) > 1:
         half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
@@ -20,5 +20,5 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def with_holm(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with `p_holm` beside their `p_value`: Holm's correction over all of them."""
+    """Adds `p_holm` to the rows: Holm's correction over all of them."""
     return [row | {"p_holm": p} for row, p in zip(rows, holm([row["p_value"] for row in rows]), strict=True)]

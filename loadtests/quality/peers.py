@@ -1,10 +1,10 @@
-"""SASRec as RecTools trains it, on the same data, the same split and by the same evaluation as everything here.
+"""RecTools' SASRec on the same data and split, with the same evaluation as everything here.
 
     python -m loadtests.peers install rectools
     python -m loadtests.quality.peers --data DIR --work DIR [--everybody] [--factors 64] [--seeds 0,1,2] [--minutes 60]
 
 `--everybody` keeps the last event but one of all users out of training, the strictest reading of leave-one-out; without
-it that of a sample of users (`model.data.split.leave_one_out`), which is what models here are trained with.
+it only that of a sample of users (`model.data.split.leave_one_out`), the split on which the models here are trained.
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ LEAST = 1.05
 @app.command()
 def peers(
     data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
-    work: Annotated[Path, typer.Option(help="Folder of what was trained; what is there is not trained again.")],
-    everybody: Annotated[bool, typer.Option("--everybody", help="Nobody's last event but one is trained on.")] = False,
+    work: Annotated[Path, typer.Option(help="Folder of the runs; existing ones are reused.")],
+    everybody: Annotated[
+        bool, typer.Option("--everybody", help="Keep the last event but one of all users out of training.")
+    ] = False,
     factors: Annotated[int, typer.Option(help="Width of the embeddings.")] = 64,
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
     minutes: Annotated[float, typer.Option(help="Longest time to train a seed.")] = 60.0,
 ) -> None:
-    """Train RecTools' SASRec, evaluate its lists, and record them beside the seconds an epoch takes."""
+    """Trains RecTools' SASRec, evaluates its lists, and records them with the seconds of an epoch."""
     dataset = Dataset.load(data)
     split = split_of(TrainConfig(validation_users=0 if everybody else -1), sequences(dataset))
     for seed in (int(part) for part in seeds.split(",")):
@@ -58,7 +60,11 @@ def peers(
 
 
 def train(split: Split, out: Path, factors: int, seed: int, minutes: float, epochs: int = 200) -> None:
-    """One training in the peer's own environment. Raises PeerError where that is missing or the training fails."""
+    """Trains once in the peer's own environment.
+
+    Raises:
+        PeerError: If the environment is missing or the training fails.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     job = out.with_suffix(".job.npz")
     np.savez(job, allow_pickle=False, **questions(split))
@@ -77,7 +83,7 @@ def train(split: Split, out: Path, factors: int, seed: int, minutes: float, epoc
 
 
 def questions(split: Split) -> dict[str, IntArray]:
-    """What may be seen of each user with a test question, and who is asked for validation, as rows of those users."""
+    """Returns the visible events of each user with a test question, and the rows of the users asked for validation."""
     log, test = split.sequences, split.test
     parts = [log.item[split.history(test, row)] for row in range(len(test))]
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
@@ -86,7 +92,7 @@ def questions(split: Split) -> dict[str, IntArray]:
 
 
 def listed(split: Split, lists: IntArray) -> Ranker:
-    """The ranker that gives the lists [test questions, depth] back."""
+    """Returns a ranker that answers with the lists [test questions, depth]."""
     row = {int(user): number for number, user in enumerate(split.test.users)}
 
     def rank(histories: Histories) -> IntArray:
@@ -96,7 +102,7 @@ def listed(split: Split, lists: IntArray) -> Ranker:
 
 
 def measure(split: Split, out: Path) -> dict[str, Any]:
-    """Figures on the test part, those of the epoch chosen on validation, and processor seconds of an epoch."""
+    """Returns figures on the test part, of the epoch chosen on validation, and processor seconds of an epoch."""
     about = json.loads(out.with_suffix(".json").read_text("utf-8"))
     with np.load(out.with_suffix(".npz"), allow_pickle=False) as arrays:
         ranker = listed(split, arrays["lists"].astype(np.int64))
@@ -113,7 +119,7 @@ def measure(split: Split, out: Path) -> dict[str, Any]:
 
 
 def keep(name: str, found: dict[str, Any], data: str, everybody: bool, factors: int, seed: int) -> None:
-    """Into `quality_peers.json`, beside the other trainings."""
+    """Records a training in `quality_peers.json`, beside the others."""
     about = {"data": data, "held_out": "everybody" if everybody else "sample", "factors": factors, "seed": seed}
     runs = {**((load(NAME) or {}).get("runs", {})), name: {**about, **found}}
     command = "python -m loadtests.quality.peers --data DIR --work DIR"
@@ -123,8 +129,10 @@ def keep(name: str, found: dict[str, Any], data: str, everybody: bool, factors: 
 
 
 def beside(data: str, runs: Sequence[Mapping[str, Any]], ranked: Mapping[str, Any], command: str) -> None:
-    """A row for each split and measure: our mean through the served graphs by the peer's, where both were trained on
-    the split. Ours is the part of `loadtests.quality.ranking`."""
+    """Records a row for each split and measure: our mean through the served graphs ÷ that of the peer.
+
+    Only for splits on which both were trained. Our part comes from `loadtests.quality.ranking`.
+    """
     for held_out, changed in OURS.items():
         ours = ranked.get(", ".join([data, *changed]), {}).get("means")
         theirs = [run["test"] for run in runs if run["data"] == data and run["held_out"] == held_out]

@@ -1,12 +1,12 @@
-"""The ranking through the graphs that serve, over seeds, by the published protocol.
+"""Ranking through the served graphs, over seeds, by the published protocol.
 
     python -m loadtests.quality.ranking --data DIR --work DIR [--seeds 0,1,2] [--minutes M] [--set key=value]
     python -m loadtests.quality.ranking --data DIR --work DIR --ties shuffled
 
-For each seed a training with the defaults, its export, and lists of every test user: by the blend that validation
-chose, by the path alone (generation without the dense score: no dense candidates, blend 0), and, to see what the
-decoder costs, by the dense score over the whole catalogue in torch. What --set changes is named with the figures. Runs,
-artefacts and lists lie in `--work`; what is there is not made again, and a training that was interrupted goes on.
+For each seed: a training with the defaults, its export, and lists of every test user by the blend that validation
+chose, by the path alone (generation without the dense score: no dense candidates, blend 0), and, to show the loss of
+the decoder, by the dense score over the whole catalogue in torch. Changes by --set are part of the name of the figures.
+Runs, artefacts and lists are kept in `--work` and reused; an interrupted training is resumed.
 """
 
 from __future__ import annotations
@@ -54,12 +54,16 @@ console = Console(stderr=True)
 def ranking(
     data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
     work: Annotated[Path, typer.Option(help="Folder of runs and artefacts.")],
-    seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="Longest training; all epochs without.")] = None,
-    ties: Annotated[str, typer.Option(help="published: the order of the file; shuffled: by chance.")] = "published",
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Longest training of a seed; by default all epochs.")
+    ] = None,
+    ties: Annotated[
+        str, typer.Option(help="Order of events at the same time: published (as in the file) or shuffled.")
+    ] = "published",
     assignments: Annotated[list[str] | None, typer.Option("--set", help="A hyper-parameter, key=value.")] = None,
 ) -> None:
-    """Train, export and evaluate, and record the mean over the seeds."""
+    """Trains, exports and evaluates, and records the mean over the seeds."""
     if ties not in ("published", "shuffled"):
         raise typer.BadParameter(f"{ties!r}: choose published or shuffled", param_hint="--ties")
     dataset = Dataset.load(data)
@@ -81,8 +85,7 @@ def ranking(
 
 @dataclass(frozen=True)
 class Trial:
-    """What is trained, told apart by all that its figures depend on: its name in the tables, its folder, and the
-    command that repeats it."""
+    """One setting of the training: its name in the tables, its folder, and the command that repeats it."""
 
     label: str
     folder: str
@@ -105,7 +108,7 @@ class Trial:
 
 
 def with_ties_shuffled(dataset: Dataset) -> Dataset:
-    """The data set with events of one user and one time in another order, drawn once and for all."""
+    """Returns the data set with events of one user at one time in another, fixed order."""
     chance = pl.Series("chance", np.random.default_rng(0).permutation(dataset.events.height))
     users = dataset.events.select("user_id").unique(maintain_order=True).with_row_index("place")
     events = dataset.events.with_columns(chance).join(users, on="user_id").sort("place", "timestamp", "chance")
@@ -116,7 +119,7 @@ def with_ties_shuffled(dataset: Dataset) -> Dataset:
 def measured(
     dataset: Dataset, data: Path, folder: Path, settings: TrainConfig, minutes: float | None
 ) -> dict[str, Any]:
-    """One training through to the figures of its artefact."""
+    """Trains and exports once; returns the figures of the artefact."""
     trainer = Trainer(dataset, data, folder, settings, resume=(folder / CHECKPOINT).exists())
     fit(trainer, console, minutes)
     where = folder / "data"
@@ -140,7 +143,7 @@ def measured(
 
 
 def listed(engine: Engine, run: Run, split: Split, blend: float, has_time: bool) -> dict[str, dict[str, Any]]:
-    """Figures on the test part by each way of ranking, item-CF of the same artefact beside them."""
+    """Returns figures on the test part by each way of ranking, with item-CF of the same artefact."""
     beam = engine_ranker(engine, Decoding("beam", beam_width=5))
     parts = engine.artifact
     vocabulary = Vocabulary.of(split.train.item_ids, run.context, has_time)
@@ -167,7 +170,7 @@ def keep(label: str, seed: str, found: Mapping[str, Any]) -> None:
 
 
 def summarise(label: str, command: str = COMMAND) -> None:
-    """Means with 95 % intervals into the payload, and the rows of the criteria."""
+    """Records means with 95 % intervals, and the rows of the criteria."""
     parts = (results.load(NAME) or {})["parts"]
     runs: Sequence[Mapping[str, Any]] = list(parts[label]["seeds"].values())
     means = {

@@ -85,7 +85,7 @@ class Point:
 
 
 def main(runs: Runs, data: Data, work: Work, users: Users = 3000, policy_file: PolicyFile = DEFAULT_POLICIES) -> None:
-    """Validate the defaults of the policies."""
+    """Validates the policies' defaults."""
     shipped = policies.load(policy_file)
     with console.status("asking") as status:
         folders = [Path(run) for run in runs.split(",")]
@@ -112,7 +112,7 @@ def of_segment(parts: Sequence[tuple[Asked, World]], segment: str, default: str)
 
 
 def objective_of(segment: str, world: World) -> Objective | None:
-    """None for a segment whose objective nobody has stated."""
+    """Returns the objective of a segment; None if it has none."""
     objective = OBJECTIVES.get(segment)
     if objective is not None and objective.measure == "intra" and world.content is None:
         return Objective(
@@ -122,13 +122,13 @@ def objective_of(segment: str, world: World) -> Objective | None:
 
 
 def points(asked: Asked, world: World, rows: npt.NDArray[np.bool_], objective: Objective) -> list[Point]:
-    """Every strategy that the policies could name, for the users of a segment."""
+    """Returns every strategy that the policies may name, for the users of a segment."""
     values = {name: over_seeds(asked, name, world, rows) for name in asked.lists[0] if name not in (*BASELINES, SERVED)}
     return [Point(name, one["ndcg@10"], one[objective.measure]) for name, one in values.items()]
 
 
 def frontier(at: Sequence[tuple[float, float]]) -> list[bool]:
-    """Whether no other point is as good in both and better in one."""
+    """Returns whether no other point is as good in both figures and better in one."""
     return [
         not any(x >= own[0] and y >= own[1] and (x, y) != own for x, y in at)
         for own in at

@@ -38,10 +38,10 @@ console = Console(stderr=True)
 @app.command()
 def speed(
     data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
-    work: Annotated[Path, typer.Option(help="Folder for what is trained; it is removed again.")],
-    rounds: Annotated[int, typer.Option(min=1, help="Epochs of each that count.")] = 3,
+    work: Annotated[Path, typer.Option(help="Folder for the runs; it is removed at the end.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Timed epochs of each.")] = 3,
 ) -> None:
-    """Time both, and record the ratio."""
+    """Times both trainers and records the ratio."""
     dataset = Dataset.load(data)
     settings = TrainConfig(encoder="sasrec", negatives=256, network=SIZE)
     gpt4rec = TrainConfig(negatives=256)
@@ -63,7 +63,7 @@ def speed(
 
 
 def ours(trainer: Trainer) -> float:
-    """Seconds of an epoch of one of our trainers, validation left out."""
+    """Returns seconds of an epoch of one of our trainers, without validation."""
     torch.set_num_threads(1)
     keep_freed_memory()
     began = time.process_time()
@@ -72,7 +72,7 @@ def ours(trainer: Trainer) -> float:
 
 
 def theirs(trainer: Trainer, out: Path) -> float:
-    """Seconds of the first epoch of RecTools' training in its own process, start and validation left out."""
+    """Returns seconds of the first epoch of RecTools' training in its own process, without start-up and validation."""
     peers.train(trainer.split, out, 64, 0, 60.0, epochs=1)
     return float(json.loads(out.with_suffix(".json").read_text("utf-8"))["history"][-1]["cpu_seconds"])
 

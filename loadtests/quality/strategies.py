@@ -35,8 +35,8 @@ Say = Callable[[str], None]
 # Options of the commands that ask every strategy.
 Runs = Annotated[str, typer.Option(help="Run folders, seeds of one training, separated by commas.")]
 Data = Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")]
-Work = Annotated[Path, typer.Option(help="Folder of the lists; what is there is not made again.")]
-Users = Annotated[int, typer.Option(min=2, help="Test users that are asked at most, drawn once and for all.")]
+Work = Annotated[Path, typer.Option(help="Folder of the lists; existing ones are reused.")]
+Users = Annotated[int, typer.Option(min=2, help="Test users at most, drawn once and for all.")]
 PolicyFile = Annotated[Path, typer.Option("--policies", help="Segments and their decoding.")]
 
 K = 10
@@ -57,7 +57,7 @@ OF_ALL = ("coverage", "entropy", "gini", "js_asked", "js_trained", "kl_asked")
 
 
 def label(decoding: Decoding) -> str:
-    """How a decoding is called in tables."""
+    """Returns the name of a decoding in tables."""
     match decoding.strategy:
         case "beam":
             return f"beam {decoding.beam_width}"
@@ -100,7 +100,7 @@ def ask(
     # Who is asked for validation as well: what that holds out of one run another may have been trained on.
     asked_of = [(other.test.users, other.valid.users) for other in (whole, *others)]
     if any(not np.array_equal(a, b) for users_of in zip(*asked_of, strict=True) for a, b in pairwise(users_of)):
-        raise ValueError("the runs are not of the same split; name seeds of one training")
+        raise ValueError("the runs have different splits; name the seeds of one training")
     split = sampled(whole if part == "test" else replace(whole, test=whole.valid), users)
     decodings = {label(d): d for d in (*GRID, *(segment.decoding.build() for segment in policies.segments))}
     lists, segment = [], np.zeros(0, np.str_)
@@ -122,15 +122,19 @@ def ask(
 
 
 def artifact_of(run: Path) -> Path:
-    """The newest artefact beside a run. Raises ValueError where there is none."""
+    """Returns the newest artefact of a run.
+
+    Raises:
+        ValueError: If there is none.
+    """
     made = sorted((run / "artifacts").glob("*/manifest.json"), key=lambda file: file.stat().st_mtime)
     if not made:
-        raise ValueError(f"{run / 'artifacts'} holds no artefact; export the run into it")
+        raise ValueError(f"no artefact in {run / 'artifacts'}; export the run into it")
     return made[-1].parent
 
 
 def sampled(split: Split, users: int) -> Split:
-    """The same split with at most `users` test questions, drawn once and for all."""
+    """Returns the same split with at most `users` test questions, drawn once and for all."""
     t = split.test
     if len(t) <= users:
         return split
@@ -139,7 +143,7 @@ def sampled(split: Split, users: int) -> Split:
 
 
 def file_name(name: str, decoding: Decoding | None) -> str:
-    """Where lists are kept: what they come from besides the artefact is in the name."""
+    """Returns the file of the lists; its name holds everything they depend on besides the artefact."""
     if decoding is None:
         return f"{name}.npy"
     width = decoding.width(K)
@@ -201,7 +205,7 @@ class World:
 
 
 def of_lists(lists: IntArray, world: World) -> dict[str, Float64Array]:
-    """Measure → [questions] of each list; `intra` only where items have content."""
+    """Returns measure → [questions] of each list; `intra` only if items have content."""
     ranks = metrics.target_ranks(lists, world.target)
     found = {
         "recall@10": metrics.recall(ranks, K),
@@ -228,7 +232,7 @@ def of_all(lists: IntArray, world: World) -> dict[str, float]:
 
 
 def figures(lists: IntArray, world: World) -> dict[str, float | None]:
-    """Every measure; a mean over the lists where it is one of a list."""
+    """Returns every measure; those of single lists as means."""
     each = {name: metrics.mean(values) for name, values in of_lists(lists, world).items()}
     return {**each, **of_all(lists, world)}
 

@@ -72,11 +72,11 @@ def settings(encoder: str, seed: int, dataset: Dataset) -> TrainConfig:
 def variants(
     data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
     work: Annotated[Path, typer.Option(help="Folder of runs and artefacts.")],
-    minutes: Annotated[float, typer.Option(min=0.01, help="Of every training.")] = 10.0,
-    seeds: Annotated[str, typer.Option(help="Separated by commas.")] = "0,1,2",
-    only: Annotated[str, typer.Option(help="Encoders, separated by commas; all without.")] = "",
+    minutes: Annotated[float, typer.Option(min=0.01, help="Length of every training.")] = 10.0,
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
+    only: Annotated[str, typer.Option(help="Encoders, separated by commas; all by default.")] = "",
 ) -> None:
-    """Train, export and evaluate every encoder, beside item-CF, popularity and repeat purchase."""
+    """Trains, exports and evaluates every encoder, beside item-CF, popularity and repeat purchase."""
     dataset = Dataset.load(data)
     names = [name for name in only.split(",") if name] or list(ENCODERS)
     if unknown := sorted(set(names) - set(ENCODERS)):
@@ -97,7 +97,7 @@ def variants(
 
 
 def measured(dataset: Dataset, data: Path, folder: Path, config: TrainConfig, minutes: float) -> dict[str, Any]:
-    """One training through to the figures of its artefact."""
+    """Trains and exports once; returns the figures of the artefact."""
     trainer = Trainer(dataset, data, folder, config, resume=(folder / CHECKPOINT).exists())
     console.print(f"training {folder.name}", highlight=False)
     fit(trainer, console, minutes)
@@ -126,7 +126,7 @@ def measured(dataset: Dataset, data: Path, folder: Path, config: TrainConfig, mi
 def asked(
     systems: Mapping[str, Ranker], split: Split, *, exclude_history: bool = True
 ) -> dict[str, tuple[dict[str, Any], IntArray]]:
-    """Figures at 10 on the test part, and the rank of every question's target among the first ten."""
+    """Returns figures at 10 on the test part, and the rank of every question's target among the first ten."""
     found = evaluate(systems, split, samples=1, exclude_history=exclude_history)
     out = {}
     for name, system in found.systems.items():
@@ -137,7 +137,7 @@ def asked(
 
 
 def cost(engine: Engine) -> dict[str, float]:
-    """Median milliseconds to bring a state of 50 events up to date after one more, and the bytes that are stored."""
+    """Returns median milliseconds to update a state of 50 events after one more, and the stored bytes."""
     n, artifact = 50, engine.artifact
     rng = np.random.default_rng(0)
     events = EventArrays(
@@ -227,7 +227,7 @@ def _part(key: str) -> dict[str, Any]:
 
 
 def _keep(key: str, minutes: float, dataset: Dataset, kind: str, place: Path, found: Mapping[str, Any]) -> None:
-    """The figures into the payload, the ranks beside `place`."""
+    """Records the figures, and the ranks beside `place`."""
     place.parent.mkdir(parents=True, exist_ok=True)
     np.save(_ranks_of(place), found["ranks"])
     part = _part(key) | {"data": dataset.name, "minutes": minutes}
@@ -250,7 +250,7 @@ def _command(part: Mapping[str, Any]) -> str:
 
 
 def _summarise(key: str, folder: Path) -> None:
-    """The table, and a row of each of its means."""
+    """Records the table, and a row for each of its means."""
     part = _part(key)
     names = [*part["runs"], *part["baselines"]]
     part["table"] = table(part, {name: np.load(_ranks_of(folder / name), allow_pickle=False) for name in names})

@@ -190,7 +190,7 @@ def test_an_environment_that_is_not_installed_says_how_to_install_it(
     monkeypatch.setattr(environments, "FOLDER", tmp_path)
     with pytest.raises(PeerError, match=r"python -m loadtests\.peers install litserve"):
         environments.python("litserve")
-    with pytest.raises(PeerError, match="there is no peer"):
+    with pytest.raises(PeerError, match="no peer is named"):
         environments.install("nothing")
 
 
