@@ -18,9 +18,9 @@ from typing import Any
 import orjson
 import uvloop
 
+from loadtests.load.arrivals import Target
 from loadtests.load.http_wire import Connection, encode
 from loadtests.load.open_loop_driver import target
-from loadtests.load.sender import Target
 
 RECOMMEND, EVENTS = "/recommend", "/events"
 USERS = 40

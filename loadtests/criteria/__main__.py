@@ -40,8 +40,8 @@ def main(
 ) -> None:
     """Measures criteria of the serving engine on services of its own, each on an empty embedded store.
 
-    Writes rows of `engine.json` and files for curves. Exits with 1 if a measurement failed to run; a criterion that does
-    not hold is a figure like any other.
+    Writes rows of `engine.json` and files for curves. Exits with 1 if a measurement failed to run; a criterion that
+    does not hold is a figure like any other.
     """
     if what != "all" and what not in MEASURES:
         raise typer.BadParameter(f"all, or one of {', '.join(MEASURES)}", param_hint="WHAT")

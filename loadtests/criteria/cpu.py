@@ -118,9 +118,12 @@ def _rounds(
 
 
 async def _in_turns(url: str, bare_url: str, asked: Sequence[Arrival], decode: Callable[[int], None]) -> float:
-    """Alternates, for every request, the service, the bare route and one decoder run.
+    """Alternates the service, the bare route and one decoder run for every request.
 
-    None of them has the caches to itself, as it would in a loop of its own. Returns the processor seconds of the decoder.
+    None of them has the caches to itself, as it would in a loop of its own.
+
+    Returns:
+        The processor seconds of the decoder.
     """
     service, bare = await Client(url).open(), await Client(bare_url).open()
     spent = 0.0

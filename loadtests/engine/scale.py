@@ -17,194 +17,23 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import onnxruntime as ort
 import typer
 
 from loadtests.common import results
 from loadtests.common.report import table
-from loadtests.engine.static_decoding import StaticIndex, our_step, static_step
+from loadtests.engine.decoder_cases import K, constraint_cases, decode_case, jobs, step_cases
+from loadtests.engine.paired_timing import ROUND, paired
 from loadtests.engine.synthetic_artifact import synthetic_codes, write_synthetic
-from loadtests.engine.unconstrained_decoder import free_shape, plain_tables, write_free_decoder
-from model.network.config import NetworkConfig
-from model.network.gpt4rec import GPT4Rec
-from service.artifact.array_types import Array
-from service.artifact.features import GAP_UNKNOWN
 from service.artifact.trie import Trie
-from service.engine.decode.decoder import gap_input
-from service.engine.decoding import Decoding
 from service.engine.engine import Engine
-from service.engine.jobs import DecodeJob, ListRequest
 
 SIZES = "10000,100000,1000000"
-K, BEAM = 10, Decoding("beam", beam_width=5)
-STATES = 64
-ROUND = 40
 DECODE_LIMIT, CONSTRAINT_LIMIT = 1.5, 1.25
-
-Timed = Callable[[int], object]
-
-
-def paired(cases: Mapping[str, Timed], rounds: int, per_round: int = ROUND) -> dict[str, dict[str, float]]:
-    """Times each case in turns: `per_round` calls of each, `rounds` times.
-
-    Returns:
-        Milliseconds: p50 and p95 of all calls, and p50 of the thread's processor time, which excludes other processes.
-    """
-    taken: dict[str, list[float]] = {name: [] for name in cases}
-    cpu: dict[str, list[float]] = {name: [] for name in cases}
-    for call in cases.values():
-        for number in range(per_round):
-            call(number)
-    for round_ in range(rounds):
-        order = list(cases.items())
-        for name, call in order if round_ % 2 else order[::-1]:
-            call(0)  # the others have displaced this case from the caches; that is not its time
-            for number in range(per_round):
-                began, began_cpu = time.perf_counter(), time.thread_time()
-                call(number)
-                cpu[name].append((time.thread_time() - began_cpu) * 1000.0)
-                taken[name].append((time.perf_counter() - began) * 1000.0)
-    return {
-        name: {
-            "p50": round(float(np.percentile(ms, 50)), 4),
-            "p95": round(float(np.percentile(ms, 95)), 4),
-            "cpu_p50": round(float(np.percentile(cpu[name], 50)), 4),
-        }
-        for name, ms in taken.items()
-    }
-
-
-def jobs(engine: Engine, seed: int = 0) -> list[DecodeJob]:
-    """Returns lists to make, from random hidden states."""
-    rng = np.random.default_rng(seed)
-    network = engine.artifact.network
-    context = np.zeros(network["n_slots"], np.int64)
-    request = ListRequest(context=context, gap_ms=GAP_UNKNOWN, decoding=BEAM, k=K)
-    h = rng.standard_normal((STATES, network["d_model"])).astype(np.float32)
-    return [DecodeJob(h=one, request=request) for one in h]
-
-
-def decode_case(engine: Engine) -> Timed:
-    """Returns a case that decodes one list."""
-    asked = jobs(engine)
-
-    def one(number: int) -> object:
-        listed = engine.decode([asked[number % STATES]])[0]
-        if isinstance(listed, Exception):
-            raise listed
-        return listed
-
-    return one
-
-
-class Graph:
-    """A graph on one thread with everything but the hidden state bound."""
-
-    def __init__(self, path: Path, feeds: Mapping[str, Any]) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self._binding = self._session.io_binding()
-        names = {value.name for value in self._session.get_inputs()}
-        self._kept = {}
-        for name, value in feeds.items():
-            if name in names:
-                on_cpu = isinstance(value, ort.OrtValue)
-                self._kept[name] = (
-                    value if on_cpu else ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), "cpu", 0)
-                )
-                self._binding.bind_ortvalue_input(name, self._kept[name])
-        self._outputs = [output.name for output in self._session.get_outputs()]
-        for name in self._outputs:
-            self._binding.bind_output(name, "cpu")
-
-    def __call__(self, h: Array) -> dict[str, Array]:
-        """Returns the outputs by name."""
-        value = ort.OrtValue.ortvalue_from_numpy(h, "cpu", 0)
-        self._binding.bind_ortvalue_input("h", value)
-        self._session.run_with_iobinding(self._binding)
-        return {name: out.numpy() for name, out in zip(self._outputs, self._binding.get_outputs(), strict=True)}
-
-
-def constraint_cases(engine: Engine, folder: Path) -> dict[str, Timed]:
-    """Returns runs of the decoder graph with and without the trie over the same states.
-
-    "off" has no trie in its graph; "plain tables" is the served graph over the whole code space.
-    """
-    asked = jobs(engine)
-    feeds = _feeds_of(engine, asked[0])
-    config = NetworkConfig.from_json(dict(engine.artifact.network))
-    free = folder / f"free-{config.n_items}.onnx"
-    weights = {name: tensor.numpy() for name, tensor in _random_network(config).state_dict().items()}
-    write_free_decoder(config, weights, free)
-    width = asked[0].request.run_width
-    given: dict[str, Any] = {
-        "h": asked[0].h[None],
-        "context": asked[0].request.context[None],
-        "gap": np.array([gap_input(asked[0].request.gap_ms)], np.float32),
-        "blend": feeds["blend"],
-        "item_table": feeds["item_table"],
-        "n_items": np.array([config.n_items], np.int64),
-        **free_shape(config, width),
-    }
-    served = engine.artifact.folder / "decoder.onnx"
-    graphs = {
-        "on": Graph(served, feeds),
-        "off": Graph(free, given),
-        "plain tables": Graph(served, given | plain_tables(config, width)),
-    }
-    rows = [job.h[None].copy() for job in asked]
-    return {name: lambda number, run=graph: run(rows[number % STATES]) for name, graph in graphs.items()}  # type: ignore[misc]
-
-
-def _random_network(config: NetworkConfig) -> GPT4Rec:
-    """Builds a random network; only its decoder is used, so a small item table suffices."""
-    import torch
-
-    small = NetworkConfig.from_json(config.to_json() | {"n_items": 2})
-    return GPT4Rec(small, torch.zeros((2, config.levels), dtype=torch.int64)).eval()
-
-
-def _feeds_of(engine: Engine, job: DecodeJob) -> dict[str, Any]:
-    """Records everything that the engine's decoder feeds to the graph for a job."""
-    seen: dict[str, Any] = {}
-    decoder = engine._decoder
-    run = decoder._run
-
-    def watch(sampled: bool, feeds: Any, fixed: Any, shape: Any, rows: int) -> Any:
-        for group in fixed:
-            seen.update(group)
-        seen.update(feeds)
-        return run(sampled, feeds, fixed, shape, rows)
-
-    decoder._run = watch
-    try:
-        engine.decode([job])
-    finally:
-        decoder._run = run
-    return seen
-
-
-def step_cases(trie: Trie, code_sizes: Sequence[int], width: int, level: int) -> dict[str, Timed]:
-    """Returns one step from nodes of `level`, this decoder's and STATIC's, over the same beams."""
-    rng = np.random.default_rng(level)
-    vocabulary = max(code_sizes)
-    index = StaticIndex.of(trie, vocabulary)
-    ours, theirs = our_step(trie, level, code_sizes), static_step(index, level)
-    nodes = [rng.integers(0, trie.n_nodes[level - 1], width) for _ in range(STATES)]
-    states = [index.state(trie, level, node) for node in nodes]
-    log_prob = rng.standard_normal((width, vocabulary)).astype(np.float32)
-    return {
-        f"ours, level {level}": lambda number: ours(log_prob, nodes[number % STATES]),
-        f"STATIC, level {level}": lambda number: theirs(log_prob, states[number % STATES]),
-    }
 
 
 def trie_build_s(n_items: int) -> float:

@@ -32,8 +32,9 @@ import numpy as np
 import numpy.typing as npt
 import uvloop
 
+from loadtests.load.arrivals import Answer, Arrival, Record, Target
 from loadtests.load.run_figures import LATE_SEND_MS, Report
-from loadtests.load.sender import Answer, Arrival, Record, Sender, Target
+from loadtests.load.sender import Sender
 
 __all__ = [
     "LATE_SEND_MS",
@@ -130,8 +131,8 @@ async def drive(
     )
     await _sent(sender)
     if record is not None:
-        sender.fill(record)
-    return sender.report(warmup_s)
+        sender.outcomes.fill(record)
+    return sender.outcomes.report(warmup_s)
 
 
 async def closed(
@@ -175,7 +176,7 @@ async def closed(
         keep=keep,
         within_s=within_s,
     )
-    return (await _sent(sender)).report(0.0, skip)
+    return (await _sent(sender)).outcomes.report(0.0, skip)
 
 
 def drive_now(url: str, arrivals: Sequence[Arrival], **options: Any) -> Report:

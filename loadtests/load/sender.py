@@ -6,13 +6,12 @@ import asyncio
 import gc
 import re
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
-from loadtests.common.hdr import Latencies
+from loadtests.load.arrivals import Arrival, Target
 from loadtests.load.http_wire import Alarm, Connection, encode
-from loadtests.load.run_figures import LATE_SEND_MS, Report
+from loadtests.load.outcomes import Outcomes
 
 _SWEEP_S = 0.25
 _COLLECT_FROM = 100
@@ -22,57 +21,6 @@ _OWN_MS = re.compile(rb'"latency_ms":\s*([0-9.]+)')
 # Epoch milliseconds, as a proxy writes them; the value is filled in when the request is sent.
 _STAMP = "X-Request-Start"
 _UNSTAMPED = b"0000000000000.000"
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """One request, due `due_s` seconds from the start; `label` names it in figures (by default its path)."""
-
-    due_s: float
-    path: str
-    body: bytes = b""
-    method: str = "POST"
-    label: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where requests go; `named` is the value of the Host header."""
-
-    host: str
-    port: int
-    named: str
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The outcome of one request.
-
-    Attributes:
-        label: Name of the request in figures.
-        due_s: Seconds from the start at which it was due.
-        took_s: Seconds from then to its answer; None without an answer.
-        status: HTTP status, or how the request failed.
-        rung: Rung of a list.
-        reason: Reason of a list.
-        own_ms: Latency that the service itself reported.
-    """
-
-    label: str
-    due_s: float
-    took_s: float | None
-    status: int | str
-    rung: str | None = None
-    reason: str | None = None
-    own_ms: float | None = None
-
-
-@dataclass(slots=True)
-class Record:
-    """One run, request by request. `began` is the `time.perf_counter` value from which due times count."""
-
-    began: float = 0.0
-    answers: list[Answer] = field(default_factory=list)
 
 
 class Sender:
@@ -96,27 +44,21 @@ class Sender:
         keep: Callable[[bytes], None] | None = None,
         within_s: float | None = None,
     ) -> None:
-        n = len(arrivals)
         self.to = to
+        self.outcomes = Outcomes(arrivals, paced=paced, connections=connections)
+        self._due = self.outcomes.due
         self._keep, self._within_s = keep, within_s
-        self._arrivals, self._connections, self._paced = arrivals, connections, paced
+        self._connections, self._paced = connections, paced
         self._timeout_s, self._max_in_flight = timeout_s, max_in_flight
         self._stamped = stamped
         sent = {**(headers or {}), _STAMP: _UNSTAMPED.decode()} if stamped else headers
         self._requests = [encode(a.method, to.named, a.path, a.body, sent) for a in arrivals]
-        self._due = [a.due_s for a in arrivals]
-        self._lag = [0.0] * n
-        self._latency = [0.0] * n
-        self._status: list[int | str] = [0] * n
-        self._rung: list[bytes | None] = [None] * n
-        self._reason: list[bytes | None] = [None] * n
-        self._own_ms: list[bytes | None] = [None] * n
         self._free: list[Connection] = []
         self._all: set[Connection] = set()
         self._waiting: deque[int] = deque()
         self._dialling: set[asyncio.Task[None]] = set()
-        self._next = self._open = self._most_open = self._waited = 0
-        self._began = self._began_ms = self._took = self._cpu = 0.0
+        self._next = self._open = 0
+        self._began = self._began_ms = 0.0
 
     async def go(self) -> None:
         """Runs to the end.
@@ -128,29 +70,30 @@ class Sender:
         self._done: asyncio.Future[None] = self._loop.create_future()
         try:
             await asyncio.gather(*(self._connect() for _ in range(self._connections)))
-            if self._arrivals:
+            if self._requests:
                 await self._measured()
         finally:
             self._hang_up()
 
     async def _measured(self) -> None:
         # A garbage collection during a run would count as latency of the service; short runs need none.
-        if len(self._arrivals) >= _COLLECT_FROM:
+        if len(self._requests) >= _COLLECT_FROM:
             gc.collect()
         gc.disable()
         self._alarm = Alarm(self._loop, self._ring)
         sweep = self._loop.create_task(self._give_up_late())
         cpu, self._began = time.process_time(), time.perf_counter()
+        self.outcomes.began = self._began
         self._began_ms = time.time() * 1000.0
         try:
             if self._paced:
                 self._ring()
             else:
-                for _ in range(min(self._connections, len(self._arrivals))):
+                for _ in range(min(self._connections, len(self._requests))):
                     self._send_next()
             await self._done
         finally:
-            self._cpu, self._took = time.process_time() - cpu, time.perf_counter() - self._began
+            self.outcomes.cpu, self.outcomes.took = time.process_time() - cpu, time.perf_counter() - self._began
             gc.enable()
             self._alarm.close()
             sweep.cancel()
@@ -162,13 +105,13 @@ class Sender:
         now = time.perf_counter() - self._began
         while self._next < len(self._due) and self._due[self._next] <= now:
             number, self._next = self._next, self._next + 1
-            self._lag[number] = now - self._due[number]
+            self.outcomes.lag[number] = now - self._due[number]
             if self._open >= self._max_in_flight:
                 self._open += 1
                 self.failed(None, number, "not sent: too many are open")
                 continue
             self._open += 1
-            self._most_open = max(self._most_open, self._open)
+            self.outcomes.most_open = max(self.outcomes.most_open, self._open)
             self._dispatch(number)
         if self._next < len(self._due):
             self._alarm.set(self._due[self._next] - (time.perf_counter() - self._began))
@@ -191,7 +134,7 @@ class Sender:
                 connection.send(number, self._request(number))
                 return
             self._replace(connection)
-        self._waited += 1
+        self.outcomes.waited += 1
         self._waiting.append(number)
 
     def _request(self, number: int) -> bytes:
@@ -204,21 +147,21 @@ class Sender:
 
     def answered(self, connection: Connection, number: int, status: int, body: bytes) -> None:
         """Notes an answer."""
-        self._latency[number] = time.perf_counter() - self._began - self._due[number]
-        self._status[number] = status
+        self.outcomes.latency[number] = time.perf_counter() - self._began - self._due[number]
+        self.outcomes.status[number] = status
         if self._keep is not None:
             self._keep(body)
         if (rung := _RUNG.search(body)) is not None:
-            self._rung[number] = rung[1]
+            self.outcomes.rung[number] = rung[1]
             if (reason := _REASON.search(body)) is not None:
-                self._reason[number] = reason[1]
+                self.outcomes.reason[number] = reason[1]
             if (own := _OWN_MS.search(body)) is not None:
-                self._own_ms[number] = own[1]
+                self.outcomes.own_ms[number] = own[1]
         self._ended(connection)
 
     def failed(self, connection: Connection | None, number: int, kind: str) -> None:
         """Notes a request without an answer."""
-        self._status[number] = kind
+        self.outcomes.status[number] = kind
         self._ended(connection)
 
     def _ended(self, connection: Connection | None) -> None:
@@ -277,60 +220,3 @@ class Sender:
             task.cancel()
         for connection in self._all:
             connection.close()
-
-    # -- figures
-
-    def report(self, warmup_s: float, skip: int = 0) -> Report:
-        """Returns the figures; requests due before `warmup_s` and the first `skip` count only if they failed."""
-        kept = [n for n, arrival in enumerate(self._arrivals) if n >= skip and arrival.due_s >= warmup_s]
-        if not self._paced:
-            kept = list(range(skip, len(self._due)))
-        names = [a.label or a.path for a in self._arrivals]
-        errors = Counter(f"{names[n]} {s}" for n, s in enumerate(self._status[: len(self._due)]) if s != 200)
-        good = [n for n in kept if self._status[n] == 200]
-        start = self._due[kept[0]] if kept and not self._paced else warmup_s
-        span = max(1e-9, self._took - start)
-        sending = max(1e-9, (self._due[-1] if self._due else 0.0) - start)
-        lag_ms = [self._lag[n] * 1e3 for n in kept]
-        return Report(
-            offered_rate=len(kept) / (sending if self._paced else span),
-            answered_rate=len(good) / span,
-            seconds=span,
-            requests=len(kept),
-            errors=dict(errors.most_common()),
-            routes=self._by(good, names),
-            rungs=self._by(good, [None if r is None else r.decode() for r in self._rung]),
-            reasons=dict(Counter(r.decode() for n in good if (r := self._reason[n]) is not None)),
-            send_lag=Latencies(lag_ms),
-            late_share=sum(lag > LATE_SEND_MS for lag in lag_ms) / max(1, len(kept)),
-            waited_share=self._waited / max(1, len(self._due)),
-            most_open=self._most_open,
-            cpu_share=self._cpu / max(1e-9, self._took),
-            cpu_us=self._cpu / max(1, len(self._due)) * 1e6,
-            connections=self._connections,
-            warmup_s=warmup_s,
-        )
-
-    def fill(self, record: Record) -> None:
-        """Adds every request of the run to a record, in order of due time, the warm-up included."""
-        record.began = self._began
-        for n, arrival in enumerate(self._arrivals[: len(self._due)]):
-            status, rung, reason, own = self._status[n], self._rung[n], self._reason[n], self._own_ms[n]
-            record.answers.append(
-                Answer(
-                    arrival.label or arrival.path,
-                    self._due[n],
-                    self._latency[n] if isinstance(status, int) else None,
-                    status,
-                    None if rung is None else rung.decode(),
-                    None if reason is None else reason.decode(),
-                    None if own is None else float(own),
-                )
-            )
-
-    def _by(self, good: Sequence[int], names: Sequence[str | None]) -> dict[str, Latencies]:
-        parted: dict[str, list[float]] = {}
-        for n in good:
-            if (name := names[n]) is not None:
-                parted.setdefault(name, []).append(self._latency[n] * 1e3)
-        return {name: Latencies(values) for name, values in sorted(parted.items())}

@@ -22,7 +22,8 @@ from export.artifact_writer import Parts, write
 from export.from_run import parts_of
 from loadtests.common import results
 from loadtests.common.report import table
-from loadtests.engine.scale import STATES, Timed, jobs, paired
+from loadtests.engine.decoder_cases import STATES, jobs
+from loadtests.engine.paired_timing import Timed, paired
 from loadtests.engine.synthetic_artifact import write_synthetic
 from model.data.split import Holdout, Split
 from model.evaluation.baselines import fit_baselines

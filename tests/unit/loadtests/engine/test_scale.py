@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from export.graphs.decoder import write_decoder
-from loadtests.engine.scale import Graph, measure, ratios
+from loadtests.engine.decoder_cases import Graph
+from loadtests.engine.scale import measure, ratios
 from loadtests.engine.synthetic_artifact import write_synthetic
 from loadtests.engine.unconstrained_decoder import free_shape, plain_tables, write_free_decoder
 from service.artifact.artifact import Artifact

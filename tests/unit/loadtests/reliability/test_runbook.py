@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from loadtests.common import results
 from loadtests.harness.prometheus import scaled
-from loadtests.reliability.runbook import SCALE, TRIALS
+from loadtests.reliability.runbook_stage import SCALE
+from loadtests.reliability.runbook_trials import TRIALS
 from service.cli.ops import app
 
 ROOT = Path(__file__).resolve().parents[4]
