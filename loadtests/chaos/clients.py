@@ -68,6 +68,7 @@ def _trickling(connections: list[socket.socket], piece: bytes) -> Iterator[None]
 
 
 def slow_senders(scene: Scene, head: bytes, piece: bytes) -> None:
+    """Opens connections that send heads or bodies very slowly."""
     service = scene.serve(GPT4REC_CLIENT_TIMEOUT_S=str(_PATIENCE_S))
     with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=_HICCUPS):
         clients = [stack.enter_context(_connect(service.url)) for _ in range(_SLOW)]
@@ -104,6 +105,7 @@ def _until_ended(scene: Scene, clients: list[socket.socket]) -> None:
 
 
 def idle(scene: Scene) -> None:
+    """Opens many connections that send nothing."""
     count = IDLE // 10 if scene.quick else IDLE
     _allow_files(count + _SPARE_FILES)
     service = scene.serve()

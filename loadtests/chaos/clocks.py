@@ -48,6 +48,7 @@ def behind_a_proxy(url: str) -> Counter[str]:
 
 
 def disagreeing(scene: Scene) -> None:
+    """Runs two replicas whose clocks differ."""
     redis = scene.enter(TcpValkey(scene.folder / "redis"))
     one, _ = scene.faulty("--redis", redis.url)
     two, control = scene.faulty("--redis", redis.url)

@@ -51,6 +51,7 @@ class Seen:
 
     @property
     def answered_at(self) -> float:
+        """When the answer came."""
         return self.due + (self.took_s or 0.0)
 
     @property
@@ -112,8 +113,10 @@ class Load:
         self._thread.join()
 
     def undo(self, since: float) -> int:
-        """Events acknowledged since then (`time.perf_counter`) are gone by no fault of the service, as by a restore:
-        they are neither expected nor missed from now on. Returns how many these are."""
+        """Forgets events acknowledged since then (`time.perf_counter`), for a fault that removes them, like a restore.
+
+        They are neither expected nor missed from now on. Returns their number.
+        """
         with self._lock:
             before = sum(map(len, self.acknowledged.values()))
             for user, events in self.acknowledged.items():
@@ -196,9 +199,11 @@ class Load:
     # -- what comes back
 
     def answered(self, connection: Connection, number: int, status: int, body: bytes) -> None:  # noqa: ARG002
+        """Passes an answer on to its request."""
         self._waiting.pop(number).set_result((status, body))
 
     def failed(self, connection: Connection, number: int, kind: str) -> None:  # noqa: ARG002
+        """Passes a failure on to its request."""
         self._waiting.pop(number).set_result((kind, b""))
 
     def _note(self, request: _Request, status: int | str, body: bytes) -> None:

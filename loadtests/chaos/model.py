@@ -15,6 +15,7 @@ _PROMISE = "every list comes in time, from item-CF where the model fails; events
 
 
 def misbehaving(scene: Scene, reasons: Collection[str], **faults: Any) -> None:
+    """Makes the model misbehave for a while."""
     service, control = scene.faulty()
     with scene.load(service.url), scene.fault(reasons=reasons):
         control.set(**faults)

@@ -62,6 +62,7 @@ class Restartable:
 
 
 def killed(scene: Scene) -> None:
+    """Kills the process and starts it again."""
     service = scene.enter(Restartable(scene.artifact, scene.folder))
     with scene.load(service.url), scene.fault(reasons=_COLD, errors=_GONE):
         time.sleep(_IN_FLIGHT_S)

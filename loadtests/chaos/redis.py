@@ -24,6 +24,7 @@ _HOLD_S = 6.0
 
 
 def killed(scene: Scene) -> None:
+    """Kills Redis and starts it again."""
     redis = scene.enter(TcpValkey(scene.folder / "redis"))
     with _outage(scene, scene.serve("--redis", redis.url)):
         redis.kill9()
@@ -32,6 +33,7 @@ def killed(scene: Scene) -> None:
 
 
 def embedded_killed(scene: Scene) -> None:
+    """Kills the embedded server."""
     service = scene.serve()
     assert service.valkey is not None  # noqa: S101 - it embeds one
     with _outage(scene, service):
@@ -39,6 +41,7 @@ def embedded_killed(scene: Scene) -> None:
 
 
 def frozen(scene: Scene) -> None:
+    """Stops the process of Redis for a while."""
     redis = scene.enter(TcpValkey(scene.folder / "redis"))
     with _outage(scene, scene.serve("--redis", redis.url)):
         redis.freeze()
@@ -47,6 +50,7 @@ def frozen(scene: Scene) -> None:
 
 
 def slow(scene: Scene, delay_s: float, reasons: Collection[str], refused: bool) -> None:
+    """Delays every reply of Redis."""
     between, service = _behind(scene)
     with scene.load(service.url), scene.fault(reasons=reasons, refused=refused):
         between.delay_s = delay_s
@@ -55,12 +59,14 @@ def slow(scene: Scene, delay_s: float, reasons: Collection[str], refused: bool) 
 
 
 def reset(scene: Scene) -> None:
+    """Resets all connections to Redis repeatedly."""
     between, service = _behind(scene)
     with _outage(scene, service):
         _again_and_again(scene, between.reset)
 
 
 def silent(scene: Scene) -> None:
+    """Lets nothing pass to or from Redis."""
     between, service = _behind(scene)
     with _outage(scene, service):
         between.silent = True
@@ -69,6 +75,7 @@ def silent(scene: Scene) -> None:
 
 
 def abandoned(scene: Scene) -> None:
+    """Abandons all open connections; new ones reach the server."""
     between, service = _behind(scene)
     with _outage(scene, service):
         between.abandon()
@@ -76,6 +83,7 @@ def abandoned(scene: Scene) -> None:
 
 
 def cut(scene: Scene) -> None:
+    """Cuts every reply of Redis in half, and its connection with it."""
     between, service = _behind(scene)
     with _outage(scene, service):
         between.cutting = True
@@ -84,6 +92,7 @@ def cut(scene: Scene) -> None:
 
 
 def out_of_memory(scene: Scene) -> None:
+    """Leaves Redis no memory for writes."""
     redis = scene.enter(TcpValkey(scene.folder / "redis"))
     service = scene.serve("--redis", redis.url)
     with scene.load(service.url), scene.fault(reasons=CATCHING_UP, refused=True):
@@ -93,6 +102,7 @@ def out_of_memory(scene: Scene) -> None:
 
 
 def out_of_disk(scene: Scene) -> None:
+    """Fills the disk below the append-only file."""
     redis = scene.enter(TcpValkey(scene.folder / "redis", fsync="everysec", disk_mib=4))
     scene.notes.append("the disk is a tmpfs of 4 MiB, filled by another file")
     service = scene.serve("--redis", redis.url)
@@ -104,6 +114,7 @@ def out_of_disk(scene: Scene) -> None:
 
 
 def restored(scene: Scene) -> None:
+    """Replaces Redis by an older copy of itself."""
     redis = scene.enter(TcpValkey(scene.folder / "redis"))
     service = scene.serve("--redis", redis.url)
     with scene.load(service.url) as load:

@@ -244,15 +244,19 @@ class Usage:
         self._by_report: dict[int, float] = {}
 
     def start(self) -> None:
+        """Begins to measure."""
         self._cpu, self._time = self._server.cpu_seconds(), time.perf_counter()
 
     def so_far(self) -> float:
+        """Returns the cores used since `start`."""
         return (self._server.cpu_seconds() - self._cpu) / max(1e-9, time.perf_counter() - self._time)
 
     def stop(self, step: Step) -> None:
+        """Notes the cores used in a step of the search."""
         self._by_report[id(step.report)] = self.so_far()
 
     def cores(self, report: Report) -> float:
+        """Returns the cores used in the run of a report."""
         return self._by_report[id(report)]
 
 

@@ -21,6 +21,7 @@ from service.schemas.responses import RecommendAnswer
 
 
 def create(answer: RecommendAnswer) -> FastAPI:
+    """Returns an app whose only route answers with `answer`."""
     app = FastAPI()
 
     @app.post("/recommend")

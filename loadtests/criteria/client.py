@@ -20,6 +20,7 @@ class Client:
         self._reply: asyncio.Future[bytes]
 
     async def open(self) -> Client:
+        """Connects."""
         loop = asyncio.get_running_loop()
         where = (self._at.hostname or "", self._at.port or 80)
         _, self._connection = await loop.create_connection(lambda: Connection(self), *where)
@@ -36,13 +37,16 @@ class Client:
         return orjson.loads(await self._reply)
 
     def answered(self, _connection: Connection, _number: int, status: int, body: bytes) -> None:
+        """Completes the request under way."""
         if status == 200:
             self._reply.set_result(body)
         else:
             self._reply.set_exception(RuntimeError(f"{status}: {body[:300]!r}"))
 
     def failed(self, _connection: Connection, _number: int, kind: str) -> None:
+        """Fails the request under way."""
         self._reply.set_exception(RuntimeError(kind))
 
     def close(self) -> None:
+        """Closes the connection."""
         self._connection.close()

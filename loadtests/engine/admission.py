@@ -60,6 +60,8 @@ async def load(guard: Guard, batcher: Batcher[int, int], rate: float, seconds: f
 async def measure(
     run_ms: float, row_ms: float, rates: Sequence[float], seconds: float
 ) -> list[tuple[float, Counter[str]]]:
+    """Returns each rate with the outcomes of its requests."""
+
     def sleep(jobs: Sequence[int]) -> Sequence[int]:
         time.sleep((run_ms + row_ms * len(jobs)) / 1000.0)
         return jobs

@@ -144,6 +144,7 @@ def nodes_by_device(files: Mapping[str, Path]) -> list[tuple[str, str, int, int]
 
 
 def measure_layouts(engine: Engine, artifact: Path, seconds: float) -> list[dict[str, Any]]:
+    """Measures the thread layouts with random histories."""
     rng = np.random.default_rng(0)
     batches = {}
     for batch in BATCHES:

@@ -122,8 +122,9 @@ def _random_network(config: NetworkConfig) -> GPT4Rec:
 def _feeds_of(engine: Engine, job: DecodeJob) -> dict[str, Any]:
     """Records everything that the engine's decoder feeds to the graph for a job."""
     seen: dict[str, Any] = {}
-    decoder = engine._decoder
-    run = decoder._run
+    # No public method shows the feeds of a run.
+    decoder = engine._decoder  # noqa: SLF001
+    run = decoder._run  # noqa: SLF001
 
     def watch(sampled: bool, feeds: Any, fixed: Any, shape: Any, rows: int) -> Any:
         for group in fixed:
@@ -131,11 +132,11 @@ def _feeds_of(engine: Engine, job: DecodeJob) -> dict[str, Any]:
         seen.update(feeds)
         return run(sampled, feeds, fixed, shape, rows)
 
-    decoder._run = watch
+    decoder._run = watch  # noqa: SLF001
     try:
         engine.decode([job])
     finally:
-        decoder._run = run
+        decoder._run = run  # noqa: SLF001
     return seen
 
 

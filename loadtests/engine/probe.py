@@ -41,12 +41,14 @@ def memory_mib() -> dict[str, float]:
 
 
 def seconds(work: Callable[[], object]) -> float:
+    """Returns the seconds that the work takes."""
     began = time.perf_counter()
     work()
     return round(time.perf_counter() - began, 4)
 
 
 def probe(folder: Path) -> dict[str, Any]:
+    """Measures one artefact."""
     for name in FILES:  # from the page cache: what a disk takes is the disk's
         (folder / name).read_bytes()
     found: dict[str, Any] = {"artefact MiB": round(sum((folder / n).stat().st_size for n in FILES) / _MIB, 1)}
@@ -68,6 +70,7 @@ def probe(folder: Path) -> dict[str, Any]:
 
 
 def decode(engine: Engine, number: int, filters: int = 0) -> None:
+    """Decodes one list from a random state."""
     network = engine.artifact.network
     h = np.random.default_rng(number).standard_normal(network["d_model"]).astype(np.float32)
     request = ListRequest(
@@ -101,6 +104,7 @@ def filters(engine: Engine) -> dict[str, float]:
 
 
 def below_the_model(artifact: Artifact) -> dict[str, float]:
+    """Times the fallback rungs."""
     fallback = Fallback(artifact.item_cf, artifact.popularity)
     rng = np.random.default_rng(0)
     n = artifact.trie.n_items

@@ -32,10 +32,16 @@ DENSE_LEVELS = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StaticIndex:
-    """`pairs` [transitions + V, 2] (token, next state) in state order, `start` [states + 1]; `dense_ok` [V, V] and
-    `dense_state` [V, V] by the first and second token; `branching` [levels] most transitions of a level's state.
+    """The trie as a sparse transition matrix with dense tables for the first two tokens.
 
     States are 1 + token after the first token, then the nodes of the deeper levels; 0 is the end.
+
+    Attributes:
+        pairs: [transitions + V, 2] (token, next state) in state order.
+        start: [states + 1] first pair of each state.
+        dense_ok: [V, V] whether the second token may follow the first.
+        dense_state: [V, V] state after the first and second token.
+        branching: [levels] most transitions of a level's state.
     """
 
     vocabulary: int
@@ -166,8 +172,10 @@ def sparse_step(index: StaticIndex, level: int) -> Step:
 
 
 def our_step(trie: Trie, level: int, code_sizes: Sequence[int]) -> Step:
-    """This decoder's step from nodes of `level` ≥ 1 (`export.graphs.decoder`, `children`): by rows of all tokens, by
-    rows of the children's tokens, or in CSR form, whichever the sizes of the codes call for."""
+    """Returns this decoder's step from nodes of `level` ≥ 1 (`export.graphs.decoder`, `children`).
+
+    It uses rows of all tokens, rows of the children's tokens, or CSR form, depending on the sizes of the codes.
+    """
     n = helper.make_node
     if level in levels_by_rows(code_sizes):
         nodes = [

@@ -56,6 +56,7 @@ class Layout:
         self.taken_ms += [ms for _, taken in results for ms in taken]
 
     def figures(self, batch: int) -> dict[str, Any]:
+        """Returns the figures of the layout."""
         return {
             "threads": self.threads,
             "callers": self.callers,

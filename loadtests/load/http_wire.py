@@ -29,9 +29,11 @@ def encode(method: str, host: str, path: str, body: bytes, headers: Mapping[str,
 class Owner(Protocol):
     """Receives the outcome of each request of a connection."""
 
-    def answered(self, connection: Connection, number: int, status: int, body: bytes) -> None: ...
+    def answered(self, connection: Connection, number: int, status: int, body: bytes) -> None:
+        """Called with the answer of a request."""
 
-    def failed(self, connection: Connection, number: int, kind: str) -> None: ...
+    def failed(self, connection: Connection, number: int, kind: str) -> None:
+        """Called with the kind of failure of a request."""
 
 
 class Connection(asyncio.Protocol):
@@ -75,15 +77,18 @@ class Connection(asyncio.Protocol):
     # -- what the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keeps the transport."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        """Parses what has arrived."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self.give_up("not HTTP")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Fails the request under way."""
         self._transport = None
         number, self.number = self.number, -1
         if number >= 0:
@@ -92,9 +97,11 @@ class Connection(asyncio.Protocol):
     # -- what the parser calls
 
     def on_body(self, body: bytes) -> None:
+        """Collects a piece of the body."""
         self._pieces.append(body)
 
     def on_message_complete(self) -> None:
+        """Passes the answer on."""
         number, self.number = self.number, -1
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces = []

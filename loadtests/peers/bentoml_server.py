@@ -63,6 +63,7 @@ else:
 
 
 def main() -> None:
+    """Serves until a signal."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--artifact", required=True)
     parser.add_argument("--port", type=int, required=True)

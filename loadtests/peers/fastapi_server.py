@@ -19,6 +19,7 @@ ARTIFACT, THREADS = "PEER_ARTIFACT", "PEER_THREADS"
 
 
 def create_app() -> FastAPI:
+    """Returns the app of a worker process."""
     ranker = Ranker.open(os.environ[ARTIFACT], int(os.environ[THREADS]))
     app = FastAPI(lifespan=pool)
 
@@ -34,6 +35,7 @@ def create_app() -> FastAPI:
 
 
 def main() -> None:
+    """Serves until a signal."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--artifact", required=True)
     parser.add_argument("--port", type=int, required=True)

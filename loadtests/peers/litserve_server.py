@@ -24,14 +24,17 @@ class Recommend(litserve.LitAPI):  # type: ignore[misc]  # untyped base
     kind: str
 
     def setup(self, device: Any) -> None:  # noqa: ARG002 - LitServe's signature
+        """Opens the artefact in a worker process."""
         ranker = Ranker.open(self.artifact, self.threads)
         self.rank = ranker.from_history if self.kind == "history" else ranker.from_h
 
     def predict(self, x: Any) -> Any:
+        """Answers one body, or a batch of them."""
         return self.rank(x) if self.max_batch_size > 1 else self.rank([x])[0]
 
 
 def main() -> None:
+    """Serves until a signal."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--artifact", required=True)
     parser.add_argument("--port", type=int, required=True)

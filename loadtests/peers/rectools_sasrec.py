@@ -39,6 +39,7 @@ class TargetsOnly(TransformerLightningModule):  # type: ignore[misc]
     """Logits of the positions with a target: [P, 1 + negatives], the target's first."""
 
     def get_batch_logits(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Returns the logits of the positions with a target."""
         wanted = batch["y"] != 0
         table = self.torch_model.item_model.get_all_embeddings()
         h = self.torch_model.encode_sessions(batch, table)[wanted]
@@ -47,6 +48,7 @@ class TargetsOnly(TransformerLightningModule):  # type: ignore[misc]
         return torch.bmm(embedded, h[:, :, None])[:, :, 0]
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:  # noqa: ARG002
+        """Returns the loss of a batch."""
         logits = self.get_batch_logits(batch)
         return torch.nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64))
 
@@ -70,9 +72,11 @@ class Keeper(Callback):  # type: ignore[misc]
         return self
 
     def on_train_epoch_start(self, *_: Any) -> None:
+        """Starts the clock."""
         self.epoch_began = time.process_time()
 
     def on_train_epoch_end(self, trainer: Trainer, module: TargetsOnly) -> None:
+        """Stops the clock and validates."""
         self.seconds += time.process_time() - self.epoch_began
         epoch = trainer.current_epoch + 1
         late = time.monotonic() - self.began > self.minutes * 60
@@ -82,6 +86,7 @@ class Keeper(Callback):  # type: ignore[misc]
 
     @torch.no_grad()
     def validate(self, epoch: int, network: Any) -> None:
+        """Validates an epoch, and keeps its lists if it is the best."""
         network.eval()
         job = self.job
         lists = self.lists(network, [job.user(u)[:-1] for u in job.asked])
@@ -119,15 +124,19 @@ class Keeper(Callback):  # type: ignore[misc]
 
 
 class Job:
+    """The events and questions of a job file."""
+
     def __init__(self, file: Path) -> None:
         with np.load(file, allow_pickle=False) as arrays:
             self.offsets, self.item, self.asked = arrays["offsets"], arrays["item"], arrays["asked"]
 
     @property
     def users(self) -> int:
+        """Number of users."""
         return len(self.offsets) - 1
 
     def user(self, u: int) -> np.ndarray:
+        """Returns the events of a user."""
         return np.asarray(self.item[self.offsets[u] : self.offsets[u + 1]])
 
     def training(self) -> pd.DataFrame:
@@ -142,6 +151,7 @@ class Job:
 
 
 def main() -> None:
+    """Trains and writes the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("job", type=Path)
     parser.add_argument("out", type=Path)

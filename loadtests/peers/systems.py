@@ -65,16 +65,20 @@ class System:
 
     @property
     def key(self) -> str:
+        """Name of the row."""
         return f"{self.name}, {self.variant}"
 
     @property
     def is_ours(self) -> bool:
+        """Whether the row is this service."""
         return self.name == OURS
 
     def python(self) -> str:
+        """Returns the interpreter of the system."""
         return sys.executable if self.environment is None else str(environments.python(self.environment))
 
     def environ(self, place: Place) -> dict[str, str]:
+        """Returns the environment variables of its process."""
         if not self.is_ours:
             return environments.environment(BENTOML_HOME=str(place.scratch / "bentoml"), BENTOML_DO_NOT_TRACK="true")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("GPT4REC_")}
@@ -82,14 +86,17 @@ class System:
 
 
 def by_user(subject: Subject) -> dict[str, Any]:
+    """Returns the body that names a user."""
     return {"user_id": subject.user_id, "k": K, "decoding": {"strategy": "beam", "beam_width": 5}}
 
 
 def by_history(subject: Subject) -> dict[str, Any]:
+    """Returns the body with the events of a user."""
     return {"items": subject.items, "types": subject.types, "times_ms": subject.times_ms, "k": K}
 
 
 def by_h(subject: Subject) -> dict[str, Any]:
+    """Returns the body with the prepared state of a user."""
     h = base64.b64encode(subject.h.astype(np.float32).tobytes()).decode()
     return {"h": h, "seen": subject.items, "last_ms": subject.times_ms[-1], "k": K}
 

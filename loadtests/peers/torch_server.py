@@ -145,6 +145,7 @@ class Notebook:
 
 
 def create_app() -> FastAPI:
+    """Returns the app of a worker process."""
     torch.set_num_threads(int(os.environ[THREADS]))
     notebook = Notebook(
         Artifact.open(os.environ[ARTIFACT]), Path(os.environ[RUN]), batched=os.environ[BEAM] == "batched"
@@ -159,6 +160,7 @@ def create_app() -> FastAPI:
 
 
 def main() -> None:
+    """Serves until a signal."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--artifact", required=True)
     parser.add_argument("--run", required=True)

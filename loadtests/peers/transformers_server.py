@@ -92,6 +92,7 @@ class Generator:
 
 
 def create_app() -> FastAPI:
+    """Returns the app of a worker process."""
     torch.set_num_threads(int(os.environ[THREADS]))
     generator = Generator(Artifact.open(os.environ[ARTIFACT]), int(os.environ[BEAMS]))
     app = FastAPI(lifespan=pool)
@@ -104,6 +105,7 @@ def create_app() -> FastAPI:
 
 
 def main() -> None:
+    """Serves until a signal."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--artifact", required=True)
     parser.add_argument("--port", type=int, required=True)

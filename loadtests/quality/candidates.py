@@ -185,6 +185,7 @@ def keep(name: str, quality: Mapping[str, Any], times: Mapping[str, Any], comman
 
 
 def show(console: Console, name: str, quality: Mapping[str, Any], times: Mapping[str, Any]) -> None:
+    """Prints the figures."""
     dense = quality["exhaustive"]
     console.print(f"{name}, {quality['users']} users: exhaustive {dense['recall@10']:.4f} / {dense['ndcg@10']:.4f}")
     rows = [

@@ -238,8 +238,10 @@ def summarise(label: str, found: dict[str, dict[str, Any]], minutes: float, shar
 
 
 def record(label: str, part: Mapping[str, Any], command: str) -> None:
-    """The rows: every mean; texts find cold items that ids cannot, by more than chance, and lose no more than a margin
-    of the warm ones."""
+    """Records every mean, and the two criteria.
+
+    Texts must find cold items that ids cannot, by more than chance, and lose no more than a margin of the warm ones.
+    """
     for name, means in part["means"].items():
         for kind in means:
             for measure in ("recall@10", "recall@20"):
@@ -261,8 +263,11 @@ def record(label: str, part: Mapping[str, Any], command: str) -> None:
 
 
 def gained(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each variant less `id`, and of cold items less `nearest`: each question's value is the mean over the seeds,
-    questions for one item are drawn together, Holm's correction over all rows."""
+    """Compares each variant with `id`, and for cold items with `nearest`.
+
+    Each question's value is the mean over the seeds, questions for one item are resampled together, and Holm's
+    correction covers all rows.
+    """
     pairs = [(name, "id", part) for name in (*VARIANTS, LIKE) if name != "id" for part in PARTS]
     pairs += [(name, NEAREST, "cold") for name in ("content", LIKE)]
     rows = []

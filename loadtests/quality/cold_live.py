@@ -31,8 +31,12 @@ _AS_NEW = "new:"
 def describe(
     engine: Engine, dataset: Dataset, reduced: Dataset, train: Log, items: Sequence[str], data: Path
 ) -> IntArray:
-    """Serve `items` as new ones from now on; `train` is what the model was trained on. Returns [catalogue] what an
-    index of the engine's lists stands for: a new item's is that of the held-out item it describes."""
+    """Serves `items` as new ones from now on; `train` is the data the model was trained on.
+
+    Returns:
+        [catalogue] the item that each index of the engine's lists stands for: for a new item, the held-out item it
+        describes.
+    """
     exported = engine.artifact
     rows = dataset.items.filter(pl.col("item_id").is_in(list(items)))
     new = rows.with_columns(pl.concat_str(pl.lit(_AS_NEW), "item_id").alias("item_id"))

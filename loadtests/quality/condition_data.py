@@ -13,10 +13,16 @@ TYPE_OF_RATING = {5: "purchase", 4: "cart", 3: "click", 2: "view", 1: "view"}
 
 
 def journey(dataset: Dataset, days: int, least: int, households: int) -> Dataset:
-    """The newest `days` of a log of purchases, items bought `least` times or more in all of it, each
-    `households`-th user, by order of first appearance; with the part of the day as the scene of an event.
+    """Returns the newest part of a log of purchases, with the part of the day as the scene of an event.
 
-    Raises DataError for a log without times, or where nothing is left.
+    Args:
+        dataset: The log.
+        days: Keep the newest days.
+        least: Keep items bought at least so often in the whole log.
+        households: Keep every n-th user, by order of first appearance.
+
+    Raises:
+        DataError: If the log has no times, or nothing is left.
     """
     events = dataset.events
     if not dataset.has_time:

@@ -113,8 +113,10 @@ def keep(
 def compared(
     work: Path, name: str, one: Ablation, seeds: Sequence[int], masks: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """An ablation's row: both values, their difference and its interval over users, each user's value the mean over
-    the seeds that both sides were trained with; None where there is no such seed."""
+    """Returns an ablation's row: both values, their difference and its interval over users.
+
+    Each user's value is the mean over the seeds on which both sides were trained. None if there is no such seed.
+    """
     pairs = [(ours, theirs) for seed in seeds if (ours := _ranks(work, name, one.ours, seed)) is not None
              and (theirs := _ranks(work, name, one.theirs, seed)) is not None]  # fmt: skip
     if not pairs or (one.among and one.among not in masks):

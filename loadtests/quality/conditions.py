@@ -187,6 +187,7 @@ def asked_of(trainer: Trainer, run: Run, variant: Variant) -> dict[str, Ranker]:
 
 
 def baselines(split: Split) -> dict[str, Ranker]:
+    """Returns repeat purchase, item-CF and popularity, with items of the history kept."""
     fitted = fit_baselines(split, exclude_history=False)
     return {
         "item-CF": item_cf_ranker(fitted.item_cf, fitted.popularity),

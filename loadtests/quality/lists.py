@@ -198,6 +198,7 @@ def kinds(asked: Asked, world: World) -> Iterator[tuple[str, str, Rows]]:
 
 
 def keep(data: str, found: Mapping[str, Any]) -> None:
+    """Records the figures and the rows."""
     parts = {**(results.load(NAME) or {}).get("parts", {}), data: found}
     results.save(NAME, {"parts": parts}, command=COMMAND)
     for name in dict.fromkeys((REFERENCE, *found["shipped"])):

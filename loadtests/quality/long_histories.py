@@ -156,8 +156,11 @@ def keep(work: Path, data: str, name: str, found: Mapping[str, Any]) -> None:
 
 
 def against_full(work: Path, data: str, run: Mapping[str, Any], runs: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """A window's row beside full attention at the same length: each user's value is the mean over the seeds that both
-    were trained with. None for full attention itself, and where the other side is not there."""
+    """Compares a window's row with full attention at the same length.
+
+    Each user's value is the mean over the seeds on which both were trained. None for full attention itself, and if the
+    other side is missing.
+    """
     if run["window"] == run["length"]:
         return None
     alike = [one for one in runs if one["length"] == run["length"] and one["minutes"] == run["minutes"]]

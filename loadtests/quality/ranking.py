@@ -93,6 +93,7 @@ class Trial:
 
     @classmethod
     def of(cls, dataset: Dataset, ties: str, minutes: float | None, changed: Sequence[str]) -> Trial:
+        """Returns the trial of these options."""
         shown, options = [dataset.name], COMMAND.split()
         if ties != "published":
             shown.append(f"ties {ties}")
@@ -164,6 +165,7 @@ def listed(engine: Engine, run: Run, split: Split, blend: float, has_time: bool)
 
 
 def keep(label: str, seed: str, found: Mapping[str, Any]) -> None:
+    """Records the figures of one seed."""
     parts = (results.load(NAME) or {}).get("parts", {})
     seeds = {**parts.get(label, {}).get("seeds", {}), seed: found}
     _save({**parts, label: {**parts.get(label, {}), "seeds": seeds}})

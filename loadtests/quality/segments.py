@@ -81,6 +81,7 @@ class Point:
 
     @property
     def at(self) -> tuple[float, float]:
+        """Mean accuracy and mean figure of the objective."""
         return float(self.accuracy.mean()), float(np.nanmean(self.wanted))
 
 
@@ -102,8 +103,10 @@ def main(runs: Runs, data: Data, work: Work, users: Users = 3000, policy_file: P
 
 
 def of_segment(parts: Sequence[tuple[Asked, World]], segment: str, default: str) -> dict[str, Any] | None:
-    """What validation chooses and how the default stands on the test, the two `parts`; None where there are too few
-    users on either, or nobody has stated what the segment is for."""
+    """Chooses on validation and judges the default on test, the two `parts`.
+
+    None if either has too few users, or the segment has no objective.
+    """
     objective = objective_of(segment, parts[0][1])
     if objective is None or min((asked.segment == segment).sum() for asked, _ in parts) < LEAST_USERS:
         return None
@@ -136,8 +139,10 @@ def frontier(at: Sequence[tuple[float, float]]) -> list[bool]:
 
 
 def chosen(among: Sequence[Point], objective: Objective) -> dict[str, Any]:
-    """Of the strategies above the floor by more than chance, the best for the objective, and all that are `as_good`:
-    those that no test tells from it."""
+    """Chooses, among the strategies significantly above the floor, the best for the objective.
+
+    `as_good` are all that no test tells from it.
+    """
     accurate = max(among, key=lambda point: point.at[0])
     allowed = [point for point in among if point is accurate or above_floor(point, accurate, objective).low >= 0]
     best = max(allowed, key=lambda point: point.at[1])
@@ -153,8 +158,10 @@ def above_floor(point: Point, accurate: Point, objective: Objective) -> Interval
 
 
 def judged(choice: Mapping[str, Any], among: Sequence[Point], default: str, objective: Objective) -> dict[str, Any]:
-    """The points, who is on the frontier, who beats the default, and whether it holds. `choice` is what the validation
-    questions chose."""
+    """Returns the points, the frontier, the strategies that beat the default, and whether the default holds.
+
+    `choice` is what the validation questions chose.
+    """
     at = {point.name: point.at for point in among}
     on = dict(zip(at, frontier(list(at.values())), strict=True))
     own = next(point for point in among if point.name == default)
@@ -179,8 +186,11 @@ def judged(choice: Mapping[str, Any], among: Sequence[Point], default: str, obje
 
 
 def versus(rival: Point, own: Point, objective: Objective) -> dict[str, Any]:
-    """A rival less the default. It is better where it is as good in both on the mean and better by a test in one of
-    them, whose p is taken; where the objective is accuracy there is only that one."""
+    """Compares a rival with the default.
+
+    The rival is better if its means are as good in both figures and a test finds it better in one of them, whose p is
+    returned; if the objective is accuracy, there is only that figure.
+    """
     (accuracy, wanted), (own_accuracy, own_wanted) = rival.at, own.at
     tests = {"ndcg@10": paired_bootstrap(rival.accuracy, own.accuracy)}
     if objective.measure != "ndcg@10":
@@ -203,6 +213,7 @@ def _difference(ours: Float64Array, theirs: Float64Array) -> Interval:
 
 
 def keep(data: str, found: Mapping[str, Any]) -> None:
+    """Records the figures and the rows."""
     parts = {**(results.load(NAME) or {}).get("parts", {}), data: found}
     results.save(NAME, {"parts": parts}, command=COMMAND)
     for name, one in found["judged"].items():

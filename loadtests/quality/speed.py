@@ -78,6 +78,7 @@ def theirs(trainer: Trainer, out: Path) -> float:
 
 
 def keep(data: str, taken: dict[str, list[float]]) -> None:
+    """Records the figures and the rows."""
     found: dict[str, dict[str, Any]] = {
         name: {"seconds": seconds, "median": median(seconds)} for name, seconds in taken.items()
     }

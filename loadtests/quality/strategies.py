@@ -161,8 +161,10 @@ def _listed(kept: Path, name: str, ranker: Ranker, split: Split, say: Say) -> In
 
 
 def segments(artifact: Artifact, split: Split, policies: Policies) -> npt.NDArray[np.str_]:
-    """[questions] segment of each history, by the service's own facts and rules. Recency is unknown, as the gap to now
-    is in the protocol."""
+    """Returns the segment of each history [questions], by the service's own facts and rules.
+
+    Recency is unknown, as the gap to now is in the protocol.
+    """
     catalogue, log = artifact.catalogue, split.sequences
     index = artifact.vocabulary.item_index
     names = []
@@ -186,6 +188,7 @@ class World:
 
     @classmethod
     def of(cls, asked: Asked) -> World:
+        """Collects the references of a data set."""
         split, dataset = asked.split, asked.dataset
         train, n = split.train.item, split.sequences.n_items
         content = metrics.item_content(dataset.items, split.sequences.item_ids, dataset.category_kind)
@@ -218,8 +221,10 @@ def of_lists(lists: IntArray, world: World) -> dict[str, Float64Array]:
 
 
 def of_all(lists: IntArray, world: World) -> dict[str, float]:
-    """Measure → the figure of all lists together; entropy in bits, divergences from the items asked for and from
-    those of the training."""
+    """Returns measure → figure of all lists together.
+
+    Entropy is in bits; divergences are from the items asked for and from those of the training.
+    """
     shown = list_qualities.exposure(lists, K, len(world.asked))
     return {
         "coverage": metrics.coverage(lists, K, len(world.asked)),
@@ -238,8 +243,10 @@ def figures(lists: IntArray, world: World) -> dict[str, float | None]:
 
 
 def over_seeds(asked: Asked, name: str, world: World, rows: npt.NDArray[np.bool_]) -> dict[str, Float64Array]:
-    """Measure → [questions of the rows] of each list, the mean over the seeds, to be compared by a bootstrap over
-    the questions."""
+    """Returns measure → [questions of the rows] of each list, as the mean over the seeds.
+
+    The values can be compared by a bootstrap over the questions.
+    """
     inside = world.among(rows)
     seeds = [of_lists(lists[name][rows], inside) for lists in asked.lists]
     found = {m: np.asarray(np.mean([one[m] for one in seeds], axis=0), np.float64) for m in seeds[0]}

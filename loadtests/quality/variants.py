@@ -57,8 +57,10 @@ console = Console(stderr=True)
 
 
 def settings(encoder: str, seed: int, dataset: Dataset) -> TrainConfig:
-    """The defaults, for as long as the minutes last; an encoder without a state is given the events that GPT4Rec's
-    layers and windows reach, as many layers as it has by rule."""
+    """Returns the defaults, for as long as the minutes last.
+
+    An encoder without a state gets the events that GPT4Rec's layers and windows reach, with its default layers.
+    """
     config = TrainConfig(seed=seed, max_epochs=1000, patience=1000)
     if encoder == OURS:
         return config

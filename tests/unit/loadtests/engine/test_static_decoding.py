@@ -62,7 +62,8 @@ def test_both_steps_allow_the_same_tokens(trie: Trie, level: int, sizes: tuple[i
 def test_synthetic_codes_are_unique_balanced_and_unevenly_used() -> None:
     codes, last_size = synthetic_codes(np.random.default_rng(0), 20_000)
     trie = Trie.build(codes)
-    assert trie.n_items == 20_000 and max(trie.branching) <= 256
+    assert trie.n_items == 20_000
+    assert max(trie.branching) <= 256
     assert (codes.max(axis=0) < (256, 256, 256, last_size)).all()
     used = np.sort(np.bincount(codes[:, 0], minlength=256))[::-1]
     assert used[0] <= 2.5 * used.mean(), "balanced"

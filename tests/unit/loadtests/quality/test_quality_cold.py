@@ -58,10 +58,8 @@ def test_items_without_events_are_trained_without_found_by_their_texts_and_drawn
     found = results.load(cold.NAME, tmp_path)
     assert found is not None
     part = found["parts"][TINY]
-    assert (
-        set(part["means"]) == {*cold.VARIANTS, cold.LIKE, cold.NEAREST}
-        and part["questions"]["warm"] > part["questions"]["cold"] >= part["items"]["cold"] > 0
-    )
+    assert set(part["means"]) == {*cold.VARIANTS, cold.LIKE, cold.NEAREST}
+    assert part["questions"]["warm"] > part["questions"]["cold"] >= part["items"]["cold"] > 0
     of_models, of_texts = len(cold.VARIANTS) * len(PARTS), 2
     assert len(part["gained"]) == (of_models + of_texts) * len(cold.MEASURES)
     rows = {row["criterion"]: row for row in results.read_rows(tmp_path / "quality.json")}
@@ -76,11 +74,13 @@ def test_items_without_events_are_trained_without_found_by_their_texts_and_drawn
         )
     }
     text = drawn(found)
-    assert "| texts in ids and embeddings | cold items |" in text and "| ids alone | warm items |" in text
+    assert "| texts in ids and embeddings | cold items |" in text
+    assert "| ids alone | warm items |" in text
     assert "| ids, new ones by like texts | cold items |" in text
 
     held_out = set(cold.cold_items(Dataset.load(tmp_path / "log"), 0.1))
-    assert held_out and not held_out & set(Dataset.load(measured / "data").events["item_id"])
+    assert held_out
+    assert not held_out & set(Dataset.load(measured / "data").events["item_id"])
     _content_is_what_an_unseen_item_is_served_by(measured / "content-0", held_out)
     _new_items_come_into_lists_as_the_held_out_ones(measured / "id-0", Dataset.load(tmp_path / "log"), held_out)
 
@@ -134,6 +134,7 @@ def test_another_share_is_another_measurement(measured: Path, tmp_path: Path) ->
     before = results.load(cold.NAME, tmp_path)
     invoke(tmp_path, "--share", "0.2")
     found = results.load(cold.NAME, tmp_path)
-    assert before is not None and found is not None
+    assert before is not None
+    assert found is not None
     assert found["parts"][TINY] == before["parts"][TINY]
     assert set(found["parts"]) == {TINY, f"{TINY} --share 0.2"}

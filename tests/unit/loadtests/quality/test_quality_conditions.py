@@ -85,7 +85,8 @@ def test_a_difference_is_between_the_same_questions_and_the_seeds_both_sides_hav
     assert (recall["with"], recall["without"]) == (0.5, 0.25)
     assert recall["difference"] == pytest.approx(0.25)
     half = compared(tmp_path, "x", Ablation("a or b", one.ours, one.theirs, "few"), [0, 1], {"few": np.arange(4) > 1})
-    assert half is not None and half["questions"] == 2
+    assert half is not None
+    assert half["questions"] == 2
     assert half["recall@10"]["difference"] == 0.0
     assert compared(tmp_path, "x", Ablation("none", ("a", "known"), ("c", "known")), [0, 1], {}) is None
 

@@ -62,7 +62,8 @@ def test_seeds_are_trained_listed_judged_and_drawn(kept: Path, tmp_path: Path, m
     assert ranked is not None
     # Never taken for the defaults' figures.
     label = ", ".join(["tiny", *tiny])
-    assert set(ranked["parts"]) == {label} and f"| {label} | blend, as served |" in drawn_ranking(ranked)
+    assert set(ranked["parts"]) == {label}
+    assert f"| {label} | blend, as served |" in drawn_ranking(ranked)
 
     [folder] = tmp_path.glob("ranking-tiny-*")
     assert ranked["parts"][label]["command"].endswith(" ".join(f"--set {one}" for one in tiny))
@@ -85,7 +86,8 @@ def test_seeds_are_trained_listed_judged_and_drawn(kept: Path, tmp_path: Path, m
     assert len(written) > 4 * SEEDS
     invoke(segments.main, *options)
     judged = results.load(segments.NAME, kept)
-    assert judged is not None and "| active, 14 |" in drawn_segments(judged)
+    assert judged is not None
+    assert "| active, 14 |" in drawn_segments(judged)
     after = {file: file.stat().st_mtime_ns for file in (tmp_path / "lists").rglob("*.npy")}
     assert written.items() < after.items(), "what was listed is not made again; validation was asked as well"
 
@@ -117,8 +119,10 @@ def test_each_list_is_compared_with_that_of_the_same_user(asked: Asked) -> None:
 def test_recall_is_that_of_the_group_alone(asked: Asked) -> None:
     swapped = replace(asked, lists=[{**asked.lists[0], SERVED: asked.lists[0]["beam 5"]}])
     by = {(row["kind"], row["group"]): row for row in lists.groups(swapped, World.of(swapped))}
-    assert by["gender", "F"]["recall@10"] == 1.0 and by["gender", "M"]["recall@10"] == 0.0
-    assert by["gender", "F"]["difference"] == 0.0 and by["gender", "M"]["difference"] == -1.0
+    assert by["gender", "F"]["recall@10"] == 1.0
+    assert by["gender", "M"]["recall@10"] == 0.0
+    assert by["gender", "F"]["difference"] == 0.0
+    assert by["gender", "M"]["difference"] == -1.0
     assert by["gender", "F"]["questions"] + by["gender", "M"]["questions"] == len(asked.segment)
 
 
@@ -126,7 +130,8 @@ def test_groups_lie_apart_by_more_than_chance_only_where_they_do(asked: Asked) -
     swapped = replace(asked, lists=[{**asked.lists[0], SERVED: asked.lists[0]["beam 5"]}])
     world = World.of(swapped)
     by = {row["kind"]: row for row in lists.apart(swapped, world)}
-    assert by["gender"]["apart"] == 1.0 and (by["gender"]["lowest"], by["gender"]["highest"]) == ("M", "F")
+    assert by["gender"]["apart"] == 1.0
+    assert (by["gender"]["lowest"], by["gender"]["highest"]) == ("M", "F")
     assert by["gender"]["p_holm"] < 0.01
     assert lists.OF_ITEMS not in by, "not a way of telling users apart"
 
