@@ -19,10 +19,22 @@ import numpy as np
 import uvloop
 
 from loadtests.criteria.client import Client
-from loadtests.harness.bench import PATIENT, Bench, K, ask, batches, history, load, median, real_histories, settle, warm
+from loadtests.harness.bench import (
+    PATIENT,
+    Bench,
+    K,
+    batches,
+    history,
+    load,
+    median,
+    real_histories,
+    recommend_request,
+    settle,
+    warm,
+)
 from loadtests.harness.served_process import Process, Served, serve, started
 from loadtests.load.open_loop_driver import Arrival
-from loadtests.load.replay import read, taken
+from loadtests.load.replay import read, send_beforehand
 from service.artifact.features import GAP_UNKNOWN, EventArrays
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
@@ -51,7 +63,7 @@ def run(bench: Bench) -> None:
         load(bench, service.url, "histories", list(batches(earlier)))
         warm(bench, service.url, names)
         answer = Path(folder) / "answer.json"
-        answer.write_bytes(taken(service.url, [ask(names[0])])[0])
+        answer.write_bytes(send_beforehand(service.url, [recommend_request(names[0])])[0])
         command = [sys.executable, "-m", "loadtests.criteria.bare", "--answer", str(answer)]
         with started(command, "/readyz", Path(folder) / "log") as (bare, bare_url, _):
             parts = (bench, service, Process(bare.pid), bare_url, names, partial(_decode, engine, jobs))
@@ -102,7 +114,7 @@ def _rounds(
     """Measures processor microseconds of each part, an entry per round; the first round is a warm-up and dropped."""
     requests, rounds = bench.some(600, 60), bench.some(11, 2)
     processes = {"service": service, "bare_route": bare, **({"valkey": service.valkey} if service.valkey else {})}
-    asked = [ask(names[n % len(names)]) for n in range(requests)]
+    asked = [recommend_request(names[n % len(names)]) for n in range(requests)]
     found = []
     with bench.progress("rounds", rounds + 1) as advance:
         for _ in range(rounds + 1):

@@ -12,7 +12,7 @@ import numpy as np
 
 from loadtests.common.hdr import Latencies
 from loadtests.criteria.cpu import decode_jobs
-from loadtests.harness.bench import PATIENT, Bench, ask, batches, history, load, warm
+from loadtests.harness.bench import PATIENT, Bench, batches, history, load, recommend_request, warm
 from loadtests.harness.served_process import Served, serve
 from loadtests.load.open_loop_driver import Arrival, closed_now
 from service.artifact.features import EventArrays
@@ -64,10 +64,13 @@ def _served(bench: Bench, service: Served, lengths: Sequence[int]) -> dict[str, 
 
     base = lengths[0]
     cases: list[tuple[str, str, int, Callable[[], dict[str, Any]]]] = [
-        *(("history", "events", length, partial(point, ask, length)) for length in lengths),
+        *(("history", "events", length, partial(point, recommend_request, length)) for length in lengths),
         *(("k", "k", k, partial(point, _policy(k=k), base)) for k in KS),
         *(("beam", "beam_width", beam, partial(point, _policy(beam=beam), base)) for beam in BEAMS),
-        *(("concurrency", "concurrency", at_once, partial(point, ask, base, at_once)) for at_once in CONCURRENCIES),
+        *(
+            ("concurrency", "concurrency", at_once, partial(point, recommend_request, base, at_once))
+            for at_once in CONCURRENCIES
+        ),
     ]
     curves: dict[str, Any] = {}
     with bench.progress("curves", len(cases)) as advance:
@@ -78,7 +81,7 @@ def _served(bench: Bench, service: Served, lengths: Sequence[int]) -> dict[str, 
 
 
 def _policy(**policy: int) -> Callable[[str], Arrival]:
-    return lambda name: ask(name, **policy)
+    return lambda name: recommend_request(name, **policy)
 
 
 def _batches(bench: Bench, engine: Engine, items: Sequence[str]) -> list[dict[str, Any]]:

@@ -7,7 +7,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from loadtests.harness.bench import PATIENT, Bench, ask, batches, event, history, load, median, settle, tell, warm
+from loadtests.harness.bench import (
+    PATIENT,
+    Bench,
+    batches,
+    event,
+    events_request,
+    history,
+    load,
+    median,
+    recommend_request,
+    settle,
+    warm,
+)
 from loadtests.harness.served_process import Process, Served, serve
 from loadtests.load.open_loop_driver import closed_now
 from service.artifact.artifact import Artifact
@@ -56,7 +68,7 @@ def _lists(bench: Bench, service: Served, groups: Sequence[Sequence[str]]) -> li
         for _ in range(rounds):
             pair = []
             for names in groups:
-                asked = [ask(names[n % len(names)]) for n in range(requests)]
+                asked = [recommend_request(names[n % len(names)]) for n in range(requests)]
                 report = closed_now(service.url, asked, concurrency=1, skip=10)
                 if report.errors or report.share("full") < 1.0:
                     raise RuntimeError(f"some answers were not full lists: {report.errors} {report.reasons}")
@@ -80,7 +92,7 @@ def _events(
             for names in groups:
                 now = int(time.time() * 1000)
                 bodies = [
-                    tell([event(names[n % len(names)], items[int(rng.integers(len(items)))], now + n)])
+                    events_request([event(names[n % len(names)], items[int(rng.integers(len(items)))], now + n)])
                     for n in range(requests)
                 ]
                 settle(*processes)

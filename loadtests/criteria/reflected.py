@@ -20,7 +20,18 @@ import uvloop
 
 from loadtests.common.hdr import Latencies
 from loadtests.criteria.client import Client
-from loadtests.harness.bench import MINUTE_MS, Bench, ask, batches, event, history, load, real_histories, tell, warm
+from loadtests.harness.bench import (
+    MINUTE_MS,
+    Bench,
+    batches,
+    event,
+    events_request,
+    history,
+    load,
+    real_histories,
+    recommend_request,
+    warm,
+)
 from loadtests.harness.served_process import serve
 from loadtests.load.replay import read
 
@@ -74,7 +85,7 @@ async def _all(urls: tuple[str, str], names: Sequence[str], trials: int, found: 
 
 async def _client(urls: tuple[str, str], names: Sequence[str], trials: int, found: Outcome, advance: Any) -> None:
     replicas = [await Client(url).open() for url in urls]
-    lists = {name: _ids(await replicas[0].send(ask(name, budget_ms=2000))) for name in names}
+    lists = {name: _ids(await replicas[0].send(recommend_request(name, budget_ms=2000))) for name in names}
     try:
         for number in range(trials):
             name = names[number % len(names)]
@@ -89,11 +100,11 @@ async def _client(urls: tuple[str, str], names: Sequence[str], trials: int, foun
 
 async def _trial(writer: Client, reader: Client, name: str, item: str, found: Outcome) -> list[str]:
     """Runs one trial; returns the list that the next one clicks on."""
-    await writer.send(tell([event(name, item, int(time.time() * 1000) - 30 * MINUTE_MS)]))
+    await writer.send(events_request([event(name, item, int(time.time() * 1000) - 30 * MINUTE_MS)]))
     acknowledged = time.perf_counter()
-    answer = await reader.send(ask(name))
+    answer = await reader.send(recommend_request(name))
     found.reflected_ms.append((time.perf_counter() - acknowledged) * 1000.0)
-    expected = await writer.send(ask(name, budget_ms=2000))
+    expected = await writer.send(recommend_request(name, budget_ms=2000))
     found.trials += 1
     found.rungs[answer["rung"]] += 1
     if item in _ids(answer):

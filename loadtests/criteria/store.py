@@ -11,10 +11,20 @@ from typing import Any
 import numpy as np
 import redis
 
-from loadtests.harness.bench import PATIENT, Bench, ask, batches, event, history, load, tell, warm
+from loadtests.harness.bench import (
+    PATIENT,
+    Bench,
+    batches,
+    event,
+    events_request,
+    history,
+    load,
+    recommend_request,
+    warm,
+)
 from loadtests.harness.served_process import Served, serve
 from loadtests.load.open_loop_driver import closed_now
-from loadtests.load.replay import taken
+from loadtests.load.replay import send_beforehand
 from service.artifact.artifact import Artifact
 
 BLOB_BYTES, LOG_BYTES = 16 * 1024, 28 * 1024
@@ -119,15 +129,15 @@ def _flood(bench: Bench, service: Served) -> None:
     for start in range(0, total, _PART):
         numbers = range(start, start + _PART)
         clicks = [event(FLOODED, f"item{n:012d}", now + n, event_id=f"event{n:011d}") for n in numbers]
-        bodies += [tell(clicks), ask(FLOODED, budget_ms=2000)]
+        bodies += [events_request(clicks), recommend_request(FLOODED, budget_ms=2000)]
     load(bench, service.url, "a flood of one user", bodies, 2)
-    taken(service.url, [ask(FLOODED, budget_ms=2000)])
+    send_beforehand(service.url, [recommend_request(FLOODED, budget_ms=2000)])
 
 
 def _point(service: Served, store: redis.Redis, users: int) -> dict[str, Any]:
     """Measures one point of the curve over users: latency over random users, memory of the store and of the service."""
     rng = np.random.default_rng(users)
-    asked = [ask(_name(int(n))) for n in rng.integers(0, users, 400)]
+    asked = [recommend_request(_name(int(n))) for n in rng.integers(0, users, 400)]
     report = closed_now(service.url, asked, concurrency=1, skip=20)
     return {
         "users": users,

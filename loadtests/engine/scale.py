@@ -47,7 +47,7 @@ def trie_build_s(n_items: int) -> float:
     return min(taken)
 
 
-def probed(folder: Path) -> dict[str, Any]:
+def probe_in_process(folder: Path) -> dict[str, Any]:
     """Runs `loadtests.engine.probe` on an artefact, in a process of its own."""
     done = subprocess.run(  # noqa: S603 - our own module
         [sys.executable, "-m", "loadtests.engine.probe", str(folder)], check=True, capture_output=True, text=True
@@ -56,7 +56,7 @@ def probed(folder: Path) -> dict[str, Any]:
     return found
 
 
-def made(root: Path, n_items: int) -> Path:
+def artifact_of_size(root: Path, n_items: int) -> Path:
     """Returns the artefact of a size under `root`, made if it is missing."""
     found = sorted(root.glob(f"synthetic-{n_items}-*"))
     return found[0] if found else write_synthetic(root, n_items)
@@ -64,8 +64,8 @@ def made(root: Path, n_items: int) -> Path:
 
 def measure(root: Path, sizes: list[int], rounds: int) -> dict[str, Any]:
     """Measures everything; returns the content of `scale.json`."""
-    folders = {n: made(root, n) for n in sizes}
-    probes = {n: probed(folder) for n, folder in folders.items()}
+    folders = {n: artifact_of_size(root, n) for n in sizes}
+    probes = {n: probe_in_process(folder) for n, folder in folders.items()}
     engines = {n: Engine.open(folder, device="cpu", threads=1) for n, folder in folders.items()}
     decode = paired({str(n): decode_case(engine) for n, engine in engines.items()}, rounds)
     largest = engines[sizes[-1]]

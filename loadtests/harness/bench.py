@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from loadtests.common import results
 from loadtests.harness.served_process import Process
 from loadtests.load.open_loop_driver import Arrival
-from loadtests.load.replay import BATCH, BEAM, EVENTS, RECOMMEND, User, taken
+from loadtests.load.replay import BATCH, BEAM, EVENTS, RECOMMEND, User, send_beforehand
 
 K = 10
 ROWS = results.ENGINE.name
@@ -77,13 +77,13 @@ class Bench:
             yield lambda: bar.advance(task)
 
 
-def ask(name: str, *, k: int = K, beam: int = 5, **more: Any) -> Arrival:
+def recommend_request(name: str, *, k: int = K, beam: int = 5, **more: Any) -> Arrival:
     """Returns a /recommend with the policy that every row is measured with."""
     body = {"user_id": name, "k": k, "decoding": {**BEAM, "beam_width": beam}, **more}
     return Arrival(0.0, RECOMMEND, orjson.dumps(body))
 
 
-def tell(events: Sequence[Mapping[str, Any]]) -> Arrival:
+def events_request(events: Sequence[Mapping[str, Any]]) -> Arrival:
     """Returns a /events request."""
     return Arrival(0.0, EVENTS, orjson.dumps({"events": list(events)}))
 
@@ -105,10 +105,10 @@ def batches(events: Iterable[Mapping[str, Any]], size: int = BATCH) -> Iterator[
     for one in events:
         part.append(one)
         if len(part) == size:
-            yield tell(part)
+            yield events_request(part)
             part = []
     if part:
-        yield tell(part)
+        yield events_request(part)
 
 
 def load(bench: Bench, url: str, what: str, bodies: Sequence[Arrival], at_once: int = 8) -> None:
@@ -116,14 +116,14 @@ def load(bench: Bench, url: str, what: str, bodies: Sequence[Arrival], at_once: 
     with bench.progress(what, len(bodies)) as advance:
         for start in range(0, len(bodies), at_once):
             part = bodies[start : start + at_once]
-            taken(url, part)
+            send_beforehand(url, part)
             for _ in part:
                 advance()
 
 
 def warm(bench: Bench, url: str, names: Sequence[str]) -> None:
     """Asks once for every user, with time to compute the state, so that it is stored."""
-    load(bench, url, "states", [ask(name, budget_ms=2000) for name in names], at_once=50)
+    load(bench, url, "states", [recommend_request(name, budget_ms=2000) for name in names], at_once=50)
 
 
 def real_histories(users: Sequence[User], n: int, *, least: int, longest: int) -> dict[str, list[str]]:

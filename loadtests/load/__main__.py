@@ -19,7 +19,7 @@ from loadtests.common.hdr import PERCENTILES
 from loadtests.common.report import publish, table
 from loadtests.load.items import read_items
 from loadtests.load.open_loop_driver import LATE_SEND_MS, Arrival, LoadError, Report, drive_now, poisson, target
-from loadtests.load.replay import BEAM, EVENTS, RECOMMEND, Replay, read, taken
+from loadtests.load.replay import BEAM, EVENTS, RECOMMEND, Replay, read, send_beforehand
 
 MAX_ARRIVALS = 2_000_000
 BATCH = 500
@@ -75,7 +75,7 @@ def histories(rng: np.random.Generator, users: Sequence[str], items: Sequence[st
 def discover(url: str, **options: Any) -> list[str]:
     """Returns item ids that the service itself recommends to an unknown session."""
     body = {"session_id": "load-discovery", "k": 100, "budget_ms": 2000}
-    bodies = taken(url, [Arrival(0.0, RECOMMEND, orjson.dumps(body))], **options)
+    bodies = send_beforehand(url, [Arrival(0.0, RECOMMEND, orjson.dumps(body))], **options)
     return [item["item_id"] for item in orjson.loads(bodies[0])["items"]]
 
 
@@ -158,7 +158,7 @@ def main(
             rng = np.random.default_rng(seed)
             names = [f"load-{seed}-{n}" for n in range(users)]
             items = read_items(catalogue) if catalogue else discover(url, **options)
-            taken(url, histories(rng, names, items, history), **options)
+            send_beforehand(url, histories(rng, names, items, history), **options)
             arrivals = schedule(
                 rng, rate=rate, seconds=took, users=names, items=items, events_share=events_share, k=k,
                 now_ms=int(time.time() * 1000),

@@ -144,7 +144,7 @@ class Replay:
             names = self._more()
             self._load(url, self._earlier(), each, options)
             asked = [Arrival(0.0, RECOMMEND, self._recommend(name, budget_ms=_PATIENCE_MS)) for name in names]
-            taken(url, asked, **options)
+            send_beforehand(url, asked, **options)
             loaded += len(names)
             self._round += 1
         return loaded
@@ -247,7 +247,7 @@ class Replay:
         if batch:
             bodies.append(Arrival(0.0, EVENTS, orjson.dumps({"events": batch})))
         for start in range(0, len(bodies), 16):
-            taken(url, bodies[start : start + 16], **options)
+            send_beforehand(url, bodies[start : start + 16], **options)
             if each is not None:
                 each(min(len(bodies), start + 16) / len(bodies))
 
@@ -266,7 +266,7 @@ class Replay:
         return orjson.dumps(body)
 
 
-def taken(url: str, requests: Sequence[Arrival], **options: Any) -> list[bytes]:
+def send_beforehand(url: str, requests: Sequence[Arrival], **options: Any) -> list[bytes]:
     """Sends requests that a run needs beforehand, two at a time, and returns the bodies of the answers, in no order.
 
     If some fail, all are sent again, a few times: events are idempotent.

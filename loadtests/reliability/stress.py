@@ -30,7 +30,7 @@ from rich.console import Console
 from loadtests.common import results
 from loadtests.common.hdr import Latencies
 from loadtests.common.meanwhile import meanwhile
-from loadtests.harness.bench import Bench, ask, batches, history, load, warm
+from loadtests.harness.bench import Bench, batches, history, load, recommend_request, warm
 from loadtests.load.items import read_items
 from loadtests.load.open_loop_driver import Answer, Arrival, drive_now, poisson
 from loadtests.load.replay import RECOMMEND
@@ -90,7 +90,7 @@ def crowd(bench: Bench, url: str) -> Crowd:
     events = (one for name in names for one in history(name, rng.choice(items, length, replace=False).tolist()))
     load(bench, url, "histories", list(batches(events)))
     warm(bench, url, names)
-    return Crowd([ask(name).body for name in names])
+    return Crowd([recommend_request(name).body for name in names])
 
 
 # -- the guard

@@ -49,6 +49,6 @@ def test_a_forced_fallback_asks_the_model_for_nothing(bench: Bench) -> None:
         report = drive_now(service.url, users.arrivals(50.0, 0.5, 0), warmup_s=0.0)
         assert stress.attempts(service.url) == before
         stress.force(service.url, "auto")
-        assert stress.told(service.url)["mode"] == "auto"
+        assert stress.ops_fallback(service.url)["mode"] == "auto"
     assert set(report.rungs) == {"item_cf"}
     assert set(report.reasons) == {"forced"}

@@ -30,7 +30,7 @@ def replay(users: list[User], monkeypatch: pytest.MonkeyPatch, **more: Any) -> t
         sent.extend(requests)
         return []
 
-    monkeypatch.setattr("loadtests.load.replay.taken", taken)
+    monkeypatch.setattr("loadtests.load.replay.send_beforehand", taken)
     return Replay(users, now_ms=NOW, **more), sent
 
 
