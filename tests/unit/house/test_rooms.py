@@ -88,3 +88,9 @@ def test_unit_tests_mirror_the_rooms() -> None:
     tests = [path.relative_to(unit).parent for path in unit.rglob("test_*.py") if "house" not in path.parts]
     assert tests
     assert not [str(folder) for folder in set(tests) if not (ROOT / folder / "__init__.py").is_file()]
+
+
+def test_test_modules_have_different_names() -> None:
+    """pytest imports test modules by their file name alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
