@@ -16,6 +16,7 @@ from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics
 from service.common.settings import Settings
 from service.common.space import Space
+from service.common.watched_file import WatchedFile
 from service.coordination.audit import Audit
 from service.coordination.clock import SharedClock
 from service.coordination.exchange import Exchange
@@ -91,7 +92,10 @@ async def open_space(
         StartupError: A setting, the policies file, the artefact or Redis cannot be used.
     """
     opening, settings = _Opening(stack, metrics, space), space.settings
+    policies_file = WatchedFile(space.policies)
+    policies_file.changed()  # before the file is read, so that no later change of it is missed
     book = PolicyBook(policies.load(space.policies))
+    policies_file.accept()
     loader = Loader(space, metrics)
     own_engine = engine is None
     engine = engine or await loader.open()
@@ -99,7 +103,7 @@ async def open_space(
     store = store or await _open_store(opening, await redis_url(), history_cap)
 
     shared = await _open_coordination(space, store)
-    keeper = PolicyKeeper(book, space.policies, shared.policies)
+    keeper = PolicyKeeper(book, policies_file, shared.policies)
     guard = _open_guard(settings, shared.mode)
     queue = WriteQueue(settings.write_behind_max)
     states = _state_keeper(opening, store, queue, history_cap)

@@ -40,19 +40,21 @@ class Exchange:
         self._changed = asyncio.Event()
 
     async def once(self) -> None:
-        """Exchanges everything once.
+        """Exchanges everything once, the audit last: a Redis that is full still says what other replicas changed.
 
         Raises:
-            StoreUnavailable: Redis does not answer.
+            StoreUnavailable: Redis does not answer, or does not accept an entry of the audit.
         """
+        refreshed = 0
         try:
-            await self._audit.write_pending()
             for value in self._values:
                 await value.refresh()
+                refreshed += 1
         except StoreUnavailable:
-            for value in self._values:
+            for value in self._values[refreshed:]:
                 value.away()
             raise
+        await self._audit.write_pending()
 
     async def run(self) -> None:
         """Keeps the values current until cancelled."""

@@ -143,7 +143,7 @@ class SharedValue(Generic[V]):
             if theirs is not None and age_of(theirs) < age_of(self._value):
                 theirs = self._parse(await self._write(self._value))
         except StoreUnavailable:
-            self.in_sync = False
+            self.away()
             raise
         self.in_sync = True
         if theirs is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 from service.common import logs
@@ -24,15 +23,16 @@ def usable(fields: dict[str, Any]) -> bool:
 
 
 class PolicyKeeper:
-    """Puts the policies in force into `book`. `run` follows the file; the exchanges with Redis follow `shared`."""
+    """Puts the policies in force into `book`. `run` follows the file; the exchanges with Redis follow `shared`.
 
-    def __init__(self, book: PolicyBook, path: Path, shared: SharedChoice) -> None:
-        self._book, self._path, self._shared = book, path, shared
+    Attributes:
+        watched: The policies file. The version in use is the one that was read last, even if it was not valid.
+    """
+
+    def __init__(self, book: PolicyBook, watched: WatchedFile, shared: SharedChoice) -> None:
+        self._book, self._shared = book, shared
         self._file = book.current
-        self.watched = WatchedFile(path)
-        """The file. The version in use is the one that was read last, even if it was not valid."""
-        self.watched.changed()
-        self.watched.accept()
+        self.watched = watched
         shared.subscribe(self._take_over)
         self._take_over()
 
@@ -66,7 +66,7 @@ class PolicyKeeper:
                 continue
             self.watched.accept()
             try:
-                self._file = await asyncio.to_thread(policies.load, self._path)
+                self._file = await asyncio.to_thread(policies.load, self.watched.path)
             except PolicyError as error:
                 log.error("policies_not_read", cause=str(error))
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from service.common.errors import StoreUnavailable
 from service.coordination.audit import Audit
 from service.coordination.clock import SharedClock
+from service.coordination.exchange import Exchange
 from service.coordination.forced_mode import ForcedMode
 from service.coordination.shared_choice import SharedChoice
 from service.coordination.shared_value import Stored
@@ -27,9 +29,13 @@ class Redis:
         self.values: dict[str, Stored] = {}
         self.audit: list[bytes] = []
         self.away = False
+        self.full = False
+        self.refused: set[str] = set()
 
     async def read_shared(self, name: str) -> tuple[float, Stored | None]:
         self._check()
+        if name in self.refused:
+            raise StoreUnavailable("WRONGTYPE")
         return NOW_S, self.values.get(name)
 
     async def write_shared(
@@ -45,6 +51,8 @@ class Redis:
 
     async def append_audit(self, entry: bytes) -> None:
         self._check()
+        if self.full:
+            raise StoreUnavailable("OOM")
         self.audit.append(entry)
 
     async def read_audit(self, limit: int) -> list[bytes]:
@@ -161,3 +169,54 @@ def test_a_damaged_copy_is_ignored(content: bytes, tmp_path: Path) -> None:
     copy.write_bytes(content)
     assert chosen(Redis(), copy).choice.version == 0
     assert forced(Redis(), copy).current() == "auto"
+
+
+class Changes:
+    """A subscription that never hears anything."""
+
+    async def shared_changes(self) -> AsyncGenerator[bytes, None]:
+        return
+        yield b""
+
+
+@asynchronous
+async def test_a_full_redis_still_says_what_other_replicas_changed() -> None:
+    redis = Redis()
+    redis.away = True
+    clock = SharedClock(FakeClock(NOW_S), FakeClock(0.0))
+    audit = Audit(redis, clock)
+    ours, theirs = ForcedMode(redis, clock, audit), forced(redis)
+    await audit.record("ops", "drill", {})
+    redis.away = False
+    await theirs.set("fallback", reason=None, actor="other")
+    redis.full = True
+    exchange = Exchange(Changes(), [ours], audit)
+    with pytest.raises(StoreUnavailable):
+        await exchange.once()
+    assert ours.current() == "fallback" and ours.shared and len(audit.pending) == 1
+    redis.full = False
+    await exchange.once()
+    assert not audit.pending
+
+
+@asynchronous
+async def test_a_value_that_cannot_be_read_leaves_those_before_it_in_sync() -> None:
+    redis = Redis()
+    clock = SharedClock(FakeClock(NOW_S), FakeClock(0.0))
+    audit = Audit(redis, clock)
+    mode = ForcedMode(redis, clock, audit)
+    model = SharedChoice(redis, "model", clock, audit, usable=known_to_this_release, copy=None)
+    redis.refused.add("model")
+    with pytest.raises(StoreUnavailable):
+        await Exchange(Changes(), [mode, model], audit).once()
+    assert mode.in_sync and not model.in_sync
+
+
+@asynchronous
+async def test_a_change_without_redis_follows_the_one_of_another_worker_with_the_same_copy(tmp_path: Path) -> None:
+    redis, copy = Redis(), tmp_path / "mode.json"
+    redis.away = True
+    one, other = forced(redis, copy), forced(redis, copy)
+    await one.set("fallback", reason=None, actor="one")
+    await other.set("model", reason=None, actor="other")
+    assert (one.mode.version, other.mode.version) == (1, 2)
