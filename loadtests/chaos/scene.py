@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -225,10 +226,26 @@ class Scene:
         assert self.running is not None  # noqa: S101 - there was load
         with httpx.Client(base_url=url, headers=TOKEN, timeout=30.0) as client:
             for user, events in self.running.acknowledged.items():
-                answer = client.get(f"/users/{user}")
-                stored = Counter(one["event_id"] for one in answer.json().get("history", []))
+                stored = Counter(one["event_id"] for one in _history(client, user))
                 self._lost += len(events.keys() - stored.keys())
                 self._twice += sum(count > 1 for count in stored.values())
+
+
+def _history(client: httpx.Client, user: str) -> list[dict[str, Any]]:
+    """Returns the stored events of a user. An answer that is refused says nothing about them: it is asked for again.
+
+    Raises:
+        SceneError: The history cannot be read.
+    """
+    until = time.perf_counter() + RECOVER_S
+    while True:
+        answer = client.get(f"/users/{user}")
+        if answer.status_code in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
+            history: list[dict[str, Any]] = answer.json().get("history", [])
+            return history
+        if time.perf_counter() > until:
+            raise SceneError(f"the history of {user} cannot be read: {answer.status_code} {answer.text}")
+        time.sleep(0.1)
 
 
 def _errors(seen: Sequence[Seen]) -> Counter[str]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import httpx
 import pytest
 
 from loadtests.chaos.__main__ import FAULTS
 from loadtests.chaos.load import EVENTS, RECOMMEND, Load, Seen, wrong
-from loadtests.chaos.scene import Allowed, Fault, Scene, _Timeline
+from loadtests.chaos.scene import Allowed, Fault, Scene, _history, _Timeline
 
 CATALOGUE = frozenset("abcdef")
 FAULT = Fault("a fault", "redis", "what is done", "what is promised", lambda _: None)
@@ -83,3 +84,12 @@ def test_every_fault_has_a_name_of_its_own() -> None:
     for one, other in itertools.combinations(FAULTS, 2):
         assert one.name != other.name
     assert not {fault.name for fault in FAULTS} & {fault.group for fault in FAULTS}
+
+
+def test_a_refused_history_is_asked_for_again_and_counts_no_event_as_lost() -> None:
+    answers = iter(
+        [httpx.Response(503, json={"title": "busy"}), httpx.Response(200, json={"history": [{"event_id": "e"}]})]
+    )
+    transport = httpx.MockTransport(lambda _: next(answers))
+    with httpx.Client(transport=transport, base_url="http://test") as client:
+        assert _history(client, "u") == [{"event_id": "e"}]
