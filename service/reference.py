@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from service.app import create_app
+from service.common.markdown import markdown_table
 from service.common.metrics import Metrics
 from service.common.settings import DEFAULT_POLICIES, PREFIX, Settings
 from service.policies.policies import DecodingSpec, Policies, Rule, Segment
@@ -63,11 +63,11 @@ def page() -> str:
     parts = [
         _INTRODUCTION,
         _SETTINGS,
-        _table(("Variable", "Default", "Meaning"), _settings()),
+        markdown_table(("Variable", "Default", "Meaning"), _settings()),
         _ENDPOINTS,
-        _table(("Endpoint", "Answers", "Meaning"), _endpoints()),
+        markdown_table(("Endpoint", "Answers", "Meaning"), _endpoints()),
         _METRICS,
-        _table(("Metric", "Type", "Labels", "Meaning"), _metrics()),
+        markdown_table(("Metric", "Type", "Labels", "Meaning"), _metrics()),
         _POLICIES,
         *_policies(),
     ]
@@ -106,7 +106,7 @@ def _policies() -> Iterable[str]:
     }
     for model, title in titles.items():
         yield f"### {title}\n"
-        yield _table(("Field", "Default", "Meaning"), _fields(model))
+        yield markdown_table(("Field", "Default", "Meaning"), _fields(model))
 
 
 def _fields(model: type[BaseModel]) -> Iterable[Sequence[str]]:
@@ -123,15 +123,6 @@ def _default(field: FieldInfo) -> str:
     if value == DEFAULT_POLICIES:
         value = "service/policies/default.yaml"
     return "–" if value is None or value in ("", ()) else f"`{value}`"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
 
 
 if __name__ == "__main__":

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
-from export.graphs.graph_writer import GraphDtype, GraphWriter
-from model.network.config import NetworkConfig
+from export.graphs.graph_writer import NetworkGraph
 from service.artifact import graph_names as names
-from service.artifact.graph_interface import Interface
 
 
-class DecoderNetwork(GraphWriter):
+class DecoderNetwork(NetworkGraph):
     """A graph with the decoder's weights and the inputs of a request."""
-
-    def __init__(
-        self,
-        name: str,
-        interface: Interface,
-        config: NetworkConfig,
-        weights: Mapping[str, npt.NDArray[Any]],
-        dtype: GraphDtype,
-    ) -> None:
-        super().__init__(name, interface, weights, dtype)
-        self.config = config
 
     def query(self) -> ir.Value:
         """Returns q [B, d] = γ(context, gap) ⊙ norm(h) + β(context, gap)."""

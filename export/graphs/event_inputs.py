@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
-from export.graphs.graph_writer import FLOAT, GraphDtype, GraphWriter
-from model.network.config import NetworkConfig
+from export.graphs.graph_writer import FLOAT, NetworkGraph
 from model.network.gpt4rec import PERIODS_MS
 from service.artifact import graph_names as names
-from service.artifact.graph_interface import Interface
 
 MASKED = -30_000.0  # representable in float16, and far below any score
 
 
-class EventGraph(GraphWriter):
+class EventGraph(NetworkGraph):
     """A graph that reads B rows of T events."""
-
-    def __init__(
-        self,
-        name: str,
-        interface: Interface,
-        config: NetworkConfig,
-        weights: Mapping[str, npt.NDArray[Any]],
-        dtype: GraphDtype,
-    ) -> None:
-        super().__init__(name, interface, weights, dtype)
-        self.config = config
 
     def embed(self) -> ir.Value:
         """Returns [B, T, d] item + type + gap + period."""

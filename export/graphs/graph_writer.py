@@ -182,3 +182,22 @@ class GraphWriter:
         proto = ir.to_proto(model)
         onnx.checker.check_model(proto, full_check=True)
         path.write_bytes(proto.SerializeToString())
+
+
+class NetworkGraph(GraphWriter):
+    """A graph under construction that is written from a network.
+
+    Attributes:
+        config: The shape of the network.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        interface: Interface,
+        config: NetworkConfig,
+        weights: Mapping[str, npt.NDArray[Any]],
+        dtype: GraphDtype,
+    ) -> None:
+        super().__init__(name, interface, weights, dtype)
+        self.config = config

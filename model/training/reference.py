@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from model.network.config import SIZES, NetworkConfig, Setting, setting_of
 from model.training.config import CHOICES, TrainConfig
 from model.training.defaults import RULES
+from service.common.markdown import markdown_table
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "training.md"
 
@@ -73,11 +73,11 @@ def page() -> str:
     own = {f.name: f for f in fields(TrainConfig)}
     hints = get_type_hints(TrainConfig)
     for title, names in SECTIONS.items():
-        parts += [f"## {title}\n", _table(_HEAD, (_row(name, own[name], hints[name]) for name in names))]
+        parts += [f"## {title}\n", markdown_table(_HEAD, (_row(name, own[name], hints[name]) for name in names))]
     hints = get_type_hints(NetworkConfig)
     network = [f for f in fields(NetworkConfig) if setting_of(f) is not None]
-    parts += [_NETWORK, _table(_HEAD, (_row(f"network.{f.name}", f, hints[f.name]) for f in network))]
-    parts += [_SIZES, _table(("Field", *(f"`{size}`" for size in SIZES)), _sizes())]
+    parts += [_NETWORK, markdown_table(_HEAD, (_row(f"network.{f.name}", f, hints[f.name]) for f in network))]
+    parts += [_SIZES, markdown_table(("Field", *(f"`{size}`" for size in SIZES)), _sizes())]
     return "\n".join(parts)
 
 
@@ -121,15 +121,6 @@ def _sizes() -> Iterable[Sequence[str]]:
     defaults = {f.name: f.default for f in fields(NetworkConfig)}
     for name in names:
         yield f"`network.{name}`", *(str(size.get(name, defaults[name])) for size in SIZES.values())
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
 
 
 if __name__ == "__main__":
