@@ -31,6 +31,11 @@ def type_index(event_type: str) -> int:
     return _TYPE_INDEX.get(event_type, 0)
 
 
+def known_type(event_type: str) -> bool:
+    """Returns whether events of this type have a meaning of their own: the type is not read as "other"."""
+    return event_type in _TYPE_INDEX or event_type in SIGNAL_TYPES
+
+
 def is_history_event(event_type: str, item_id: str | None) -> bool:
     """Returns whether an event is part of the history; a search without an item and an impression are not."""
     return item_id is not None and event_type not in SIGNAL_TYPES

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from service.artifact.features import known_type
+from service.common.answer_warnings import Warnings
 from service.common.errors import NotFound, RequestError, StoreUnavailable
 from service.common.metrics import Metrics
 from service.history.profile import Profile
@@ -86,7 +88,12 @@ class Ingest:
         accepted, duplicates = sum(r.accepted for r in results), sum(r.duplicates for r in results)
         self._metrics.events.labels("accepted").inc(accepted)
         self._metrics.events.labels("duplicate").inc(duplicates)
-        return {"accepted": accepted, "duplicates": duplicates, "unknown_items": self._unknown(request)}
+        return {
+            "accepted": accepted,
+            "duplicates": duplicates,
+            "unknown_items": self._unknown(request),
+            **self._warnings(request, [name for result in results for name in result.reused]),
+        }
 
     async def merge(self, request: MergeRequest) -> dict[str, Any]:
         """Moves the history of an anonymous session to the user who logged in."""
@@ -145,6 +152,26 @@ class Ingest:
         known = self._model().known
         ids = {event.item_id: None for event in request.events if event.item_id is not None}
         return [item_id for item_id in ids if not known(item_id)]
+
+    def _warnings(self, request: EventsRequest, reused: list[str]) -> dict[str, Any]:
+        """The warnings of the answer, where there are any.
+
+        Args:
+            request: The batch.
+            reused: Stored ids of the duplicates that came before with another item or type.
+        """
+        warnings = Warnings()
+        warnings.unless_empty(
+            'stored, but the model reads these event types as "other"',
+            (event.type for event in request.events if not known_type(event.type)),
+        )
+        if reused:
+            given = {self._ids.event_id(event.event_id): event.event_id for event in request.events if event.event_id}
+            warnings.unless_empty(
+                "not stored, because these event ids came before with another item or type; give each event its own id",
+                (given.get(name) or name for name in reused),
+            )
+        return warnings.to_json()
 
     def _new_event(self, event: Event) -> NewEvent:
         return NewEvent(

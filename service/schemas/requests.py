@@ -30,8 +30,11 @@ MAX_EXCLUDED = 1000
 # Anything but C0, DEL and C1: an id may hold spaces and any printable character.
 _ID_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f]{1,128}$"
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Of numbers from here on up: the unit that makes them a time between 1973 and 5138.
+_FINER_UNITS = ((1e17, "nanoseconds"), (1e14, "microseconds"))
 # Larger numbers are no time in any unit.
-_TIME_MAX = 1e18
+_TIME_MAX = 1e20
+_NO_TIME = "neither an ISO 8601 time nor a number of seconds or milliseconds"
 
 
 def _no_control_characters(value: str) -> str:
@@ -55,7 +58,7 @@ def _iso_ms(value: str) -> int:
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
-        raise ValueError("neither an ISO 8601 time nor a number of seconds or milliseconds") from None
+        raise ValueError(f"{_NO_TIME}; send a number without quotes" if value.isdigit() else _NO_TIME) from None
     if moment.tzinfo is None:
         raise ValueError("a time without a zone; append Z or an offset such as +02:00")
     return math.floor(moment.timestamp() * 1000)
@@ -64,7 +67,10 @@ def _iso_ms(value: str) -> int:
 def _epoch_ms(value: Any) -> int:
     # The comparison also rejects infinities, NaN, and integers too large for a float.
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _TIME_MAX:
-        raise ValueError("neither an ISO 8601 time nor a number of seconds or milliseconds")
+        raise ValueError(_NO_TIME)
+    for least, unit in _FINER_UNITS:
+        if abs(value) >= least:
+            raise ValueError(f"looks like {unit}; send seconds or milliseconds")
     return math.floor(value * 1000 if abs(value) < SECONDS_BELOW else value)
 
 
@@ -187,7 +193,11 @@ class Event(Body):
     item_id: Id | None = None
     type: Name
     timestamp: TimeMs
-    event_id: Id | None = None
+    event_id: Id | None = Field(
+        None,
+        description="Names one event of this user or session. An event whose id is among the newest 256 events, or the "
+        "newest 256 searches and impressions, that are kept is a duplicate, whatever its time, item and type.",
+    )
     value: Value | None = Field(None, description="Rating, price, dwell time …")
     query: Annotated[str, Field(max_length=512)] | None = Field(None, description="The search query.")
     request_id: Id | None = Field(None, description="Id of the /recommend answer that led to the event.")

@@ -5,7 +5,7 @@ Answers are built as plain dictionaries and serialised by orjson; they are not v
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,6 +41,15 @@ class Problem(Answer):
     errors: list[Fault] | None = None
 
 
+Warned = Annotated[
+    list[str] | None,
+    Field(
+        description="What in the request had no effect, or not the one that its sender may expect. Left out if there "
+        "is nothing to say."
+    ),
+]
+
+
 class RankedItem(Answer):
     """An item of a list."""
 
@@ -70,9 +79,10 @@ class RecommendAnswer(Answer):
 class EventsAnswer(Answer):
     """What became of a batch of events."""
 
-    accepted: int
-    duplicates: int
+    accepted: int = Field(description="Number of events that are stored now.")
+    duplicates: int = Field(description="Number of events that were stored before, by their `event_id`.")
     unknown_items: list[str]
+    warnings: Warned = None
     request_id: str
 
 

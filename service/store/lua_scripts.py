@@ -21,27 +21,52 @@ class Script:
         object.__setattr__(self, "sha", digest)
 
 
+# The newest events, and signals, of a subject among which an event id is looked for.
+IDS_KNOWN = 256
+
 # KEYS events, version, signals
-# ARGV history cap, TTL ms, signals cap, signals TTL ms, number of events, then (time ms, member) each, oldest
-#      first; then (event id, body) for each signal
-# → accepted, duplicates, version
+# ARGV history cap, TTL ms, signals cap, signals TTL ms, number of events, how many of the newest events an id is
+#      looked for in (0: only whole members are compared), then (time ms, member) each, oldest first; then
+#      (event id, body) for each signal
+# → accepted, duplicates, version, ids of the duplicates whose item or type is another
+#
+# An event id names one event, whatever its time, item and type. A member starts with the id, and a sorted set cannot be
+# searched by the start of a member, so the newest events are read once for a call with ids.
 #
 # A full log does not take an event that is older than all it keeps, because it would be trimmed at once. Such an event
 # counts as accepted, and the version stays, because the log did not change.
-APPEND = Script("""
+APPEND = Script(
+    """
 local cap, ttl, events = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[5])
 local version = redis.call('GET', KEYS[2]) or ''
 local before = version
 local kept = redis.call('ZCARD', KEYS[1])
 local accepted, duplicates = 0, 0
 local sep = '\\31'
+local known, reused, looked = {}, {}, tonumber(ARGV[6])
+local function id_of(member)
+  return string.sub(member, 1, (string.find(member, sep, 1, true) or 0) - 1)
+end
 
-for i = 6, 4 + 2 * events, 2 do
+if events > 0 and looked > 0 then
+  for _, member in ipairs(redis.call('ZREVRANGE', KEYS[1], 0, looked - 1)) do
+    known[id_of(member)] = member
+  end
+end
+for i = 7, 5 + 2 * events, 2 do
   local ms, member = ARGV[i], ARGV[i + 1]
-  if redis.call('ZSCORE', KEYS[1], member) then
+  local id = looked > 0 and id_of(member)
+  local same = id and known[id]
+  if same or redis.call('ZSCORE', KEYS[1], member) then
     duplicates = duplicates + 1
+    if same and same ~= member then
+      reused[#reused + 1] = id
+    end
   else
     accepted = accepted + 1
+    if id then
+      known[id] = member
+    end
     local time = tonumber(ms)
     local upper = '(' .. string.format('%.0f', time + 1)
     local tie = redis.call('ZREVRANGEBYSCORE', KEYS[1], upper, ms, 'WITHSCORES', 'LIMIT', 0, 1)
@@ -64,11 +89,11 @@ for i = 6, 4 + 2 * events, 2 do
   end
 end
 
-local first = 6 + 2 * events
+local first = 7 + 2 * events
 if ARGV[first] then
   -- A stream has no notion of identity: a repeated batch is recognised among the latest entries.
   local seen = {}
-  for _, entry in ipairs(redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 256)) do
+  for _, entry in ipairs(redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', @KNOWN@)) do
     seen[entry[2][2]] = true
   end
   for i = first, #ARGV, 2 do
@@ -89,8 +114,9 @@ else
   redis.call('PEXPIRE', KEYS[2], ttl)
 end
 redis.call('PEXPIRE', KEYS[1], ttl)
-return {accepted, duplicates, version}
-""")
+return {accepted, duplicates, version, reused}
+""".replace("@KNOWN@", str(IDS_KNOWN))
+)
 
 # KEYS events, version, state   ARGV known version, "" for none
 # → version, members with scores (oldest first), state blob; the version alone if it is the known one

@@ -120,11 +120,13 @@ class AppendResult:
         accepted: Events that are in the store now, or are older than everything that a full log keeps.
         duplicates: Events that were in the store before.
         version: Version of the log after the call.
+        reused: Ids of the duplicates that came before with another item or type.
     """
 
     accepted: int
     duplicates: int
     version: str
+    reused: tuple[str, ...] = ()
 
 
 def parse_events(flat: Sequence[bytes]) -> tuple[StoredEvent, ...]:

@@ -118,7 +118,10 @@ class Store(SharedValues):
             for first in range(0, len(calls), _BATCH):
                 part = calls[first : first + _BATCH]
                 replies += (await self._link.scripts(part, barrier=None, timeout_s=self._append_s))[0]
-        return [AppendResult(int(a), int(d), version.decode()) for a, d, version in replies]
+        return [
+            AppendResult(int(accepted), int(duplicates), version.decode(), tuple(name.decode() for name in reused))
+            for accepted, duplicates, version, reused in replies
+        ]
 
     async def read(self, subject: Subject, model_version: str, timeout_s: float | None = None) -> UserRecord:
         """Reads the log, its version and the state for a model, as one consistent snapshot in one round trip.
@@ -166,7 +169,8 @@ class Store(SharedValues):
             version, flat, signals = await self._link.script(log, timeout_s=self._write_s)
             events = [NewEvent(e.item_id, e.type, e.time_ms, e.event_id) for e in _events(flat)]
             bodies = [(fields[1].decode(), fields[3]) for _, fields in signals]
-            call = self._append_call(user, events, bodies)
+            # A client may count the events of each session from 1, so here an equal id alone is no duplicate.
+            call = self._append_call(user, events, bodies, by_id=False)
             if events or bodies:
                 reply = await self._settled(call)
                 moved += int(reply[0])
@@ -233,6 +237,8 @@ class Store(SharedValues):
         subject: Subject,
         events: Sequence[NewEvent],
         signals: Sequence[tuple[str, bytes]] = (),
+        *,
+        by_id: bool = True,
     ) -> ScriptCall:
         history = sorted((e for e in events if is_history_event(e.type, e.item_id)), key=_time)
         others = [e for e in events if not is_history_event(e.type, e.item_id)]
@@ -240,6 +246,7 @@ class Store(SharedValues):
         args: list[str | bytes | int] = [
             settings.history_cap, settings.ttl_s * 1000, settings.signals_cap,
             settings.signals_ttl_s * 1000, len(history),
+            scripts.IDS_KNOWN if by_id and any(event.event_id for event in history) else 0,
         ]  # fmt: skip
         for event in history:
             args += (event.time_ms, event.member(subject))

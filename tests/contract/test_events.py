@@ -34,6 +34,44 @@ async def test_events_are_stored_once_and_unknown_items_listed(shared_valkey: Va
 
 
 @asynchronous
+async def test_an_event_id_sent_again_is_stored_once_and_named_if_it_names_another_event(
+    shared_valkey: Valkey,
+) -> None:
+    key = "a key of at least sixteen characters"
+    async with serving(redis_url=shared_valkey.url, prefix="ids:", operator=True, hash_user_ids=key) as service:
+        await post(service, event(event_id="e1"))
+        later = (await post(service, event(event_id="e1", timestamp=1_700_000_500))).json()
+        other = (await post(service, event(event_id="e1", item_id="2"))).json()
+        user = (await service.client.get("/users/u1")).json()
+    assert (later["accepted"], later["duplicates"]) == (0, 1)
+    assert "warnings" not in later
+    assert (other["accepted"], other["duplicates"]) == (0, 1)
+    assert other["warnings"] == [
+        "not stored, because these event ids came before with another item or type; give each event its own id: e1"
+    ]
+    EventsAnswer.model_validate(other)
+    assert [(e["item_id"], e["timestamp_ms"]) for e in user["history"]] == [("1", 1_700_000_000_000)]
+
+
+@asynchronous
+async def test_unknown_event_types_are_stored_and_named(shared_valkey: Valkey) -> None:
+    types = ["view", "hover", "hover", "impression", *(f"{n}{'x' * 60}" for n in range(100, 300))]
+    async with serving(redis_url=shared_valkey.url, prefix="types:", operator=True) as service:
+        answer = (await post(service, *(event(type=kind, item_id=str(n)) for n, kind in enumerate(types)))).json()
+        one = (await post(service, event(type="zoom", user_id="u2"))).json()
+        user = (await service.client.get("/users/u2")).json()
+    EventsAnswer.model_validate(answer)
+    assert answer["accepted"] == len(types)
+    (warning,) = answer["warnings"]
+    assert warning.startswith('stored, but the model reads these event types as "other": hover, 100x')
+    assert warning.endswith(" and 191 more") and len(warning) < 1000
+    assert (one["accepted"], one["warnings"]) == (
+        1, ['stored, but the model reads these event types as "other": zoom'],
+    )  # fmt: skip
+    assert [e["type"] for e in user["history"]] == ["zoom"]
+
+
+@asynchronous
 async def test_the_same_moment_may_be_written_in_four_ways(shared_valkey: Valkey) -> None:
     async with serving(redis_url=shared_valkey.url, prefix="time:") as service:
         moments = ["2023-11-14T22:13:20Z", "2023-11-14T23:13:20+01:00", 1_700_000_000, 1_700_000_000_000]

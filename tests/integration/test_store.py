@@ -70,11 +70,13 @@ class PlainLog:
 
     def append(self, subject: Subject, events: Sequence[NewEvent]) -> tuple[int, int]:
         accepted = duplicates = 0
+        known = {member.partition(b"\x1f")[0] for member in self.scores}
         for event in sorted(events, key=lambda e: e.time_ms):
             member = event.member(subject).encode()
-            if member in self.scores:
+            if event.identity(subject).encode() in known:
                 duplicates += 1
                 continue
+            known.add(event.identity(subject).encode())
             accepted += 1
             ties = [s for s in self.scores.values() if int(s) == event.time_ms]
             score = min(max(ties) + 1 / 1024, event.time_ms + 1023 / 1024) if ties else float(event.time_ms)
@@ -161,10 +163,40 @@ async def test_a_repeated_batch_changes_nothing(shared_valkey: Valkey) -> None:
 
 
 @asynchronous
-async def test_an_event_id_is_recognised_at_another_time(shared_valkey: Valkey) -> None:
+async def test_an_event_id_is_one_event_whatever_else_is_said_of_it(shared_valkey: Valkey) -> None:
     store = await Store.connect(config(shared_valkey))
-    await store.append(user(), [click("a", T, "e1")])
-    assert (await store.append(user(), [click("a", T + 500, "e1")])).duplicates == 1
+    first = await store.append(user(), [click("a", T, "e1")])
+    later = await store.append(user(), [click("a", T + 500, "e1")])
+    assert (later.accepted, later.duplicates, later.version, later.reused) == (0, 1, first.version, ())
+    for other in (click("b", T + 500, "e1"), NewEvent("a", "view", T, "e1"), NewEvent("b", "purchase", T - 9, "e1")):
+        again = await store.append(user(), [other])
+        assert (again.accepted, again.duplicates, again.version, again.reused) == (0, 1, first.version, ("e1",))
+    within = await store.append(user(), [click("c", T + 1, "e2"), click("c", T + 2, "e2"), click("d", T + 3, "e3")])
+    assert (within.accepted, within.duplicates) == (2, 1)
+    assert (await store.append(user("other"), [click("a", T, "e1")])).accepted == 1
+    assert items(await store.read(user(), MODEL)) == ["a", "c", "d"]
+    await store.close()
+
+
+@asynchronous
+async def test_of_copies_sent_at_once_with_other_times_one_is_stored(shared_valkey: Valkey) -> None:
+    settings = config(shared_valkey)
+    stores = [await Store.connect(settings) for _ in range(3)]
+    results = await asyncio.gather(*(stores[n % 3].append(user(), [click("a", T + n, "e1")]) for n in range(60)))
+    assert (sum(r.accepted for r in results), sum(r.duplicates for r in results)) == (1, 59)
+    assert len((await stores[0].read(user(), MODEL)).events) == 1
+    for store in stores:
+        await store.close()
+
+
+@asynchronous
+async def test_a_merge_keeps_the_events_of_two_sessions_that_count_from_one(shared_valkey: Valkey) -> None:
+    store = await Store.connect(config(shared_valkey))
+    await store.append(user(), [click("a", T, "1")])
+    session = Subject("session", "s")
+    await store.append(session, [click("b", T + 1, "1"), click("c", T + 2, "2")])
+    assert await store.merge(session, user()) == 2
+    assert items(await store.read(user(), MODEL)) == ["a", "b", "c"]
     await store.close()
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.common.errors import BadRequest, InvalidRequest
-from service.schemas.requests import EventsRequest, RecommendRequest, parse
+from service.schemas.requests import EventsRequest, RecommendRequest, WhyRequest, parse
 
 NOW_MS = 1_800_000_000_000
 
@@ -51,12 +51,25 @@ def test_a_moment_is_the_same_however_it_is_written(naive: datetime, offset: int
         (NOW_MS + 1, "future"),
         ("9999-12-31T23:59:59Z", "future"),
         (10**400, "neither"),
+        ("1700000000", "without quotes"),
+        (1_700_000_000_000_000, "looks like microseconds; send seconds or milliseconds"),
+        (1.7e15, "looks like microseconds"),
+        (1_700_000_000_000_000_000, "looks like nanoseconds; send seconds or milliseconds"),
+        (-1_700_000_000_000_000, "looks like microseconds"),
     ],
 )
 def test_a_bad_timestamp_is_refused_with_a_reason(moment: Any, message: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         one(timestamp=moment)
     assert message in caught.value.errors[0]["message"]
+
+
+@pytest.mark.parametrize("body", [RecommendRequest, WhyRequest])
+def test_every_body_with_events_names_the_unit_of_a_time(body: type[RecommendRequest | WhyRequest]) -> None:
+    raw = json.dumps({"events": [{"item_id": "i", "timestamp": 1_700_000_000_000_000}]}).encode()
+    with pytest.raises(InvalidRequest) as caught:
+        parse(body, raw, latest_ms=NOW_MS)
+    assert "looks like microseconds" in caught.value.errors[0]["message"]
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", '"4.0"', "true"])
