@@ -21,6 +21,7 @@ import uvloop
 from loadtests.load.arrivals import Target
 from loadtests.load.http_wire import Connection, encode
 from loadtests.load.open_loop_driver import target
+from service.recommend.request_plan import HISTORY_NOT_READ
 
 RECOMMEND, EVENTS = "/recommend", "/events"
 USERS = 40
@@ -232,7 +233,7 @@ class Load:
 def wrong(answer: dict[str, Any], excluded: Collection[str], catalogue: Collection[str], k: int = K) -> str | None:
     """Says what is wrong with a list, whatever rung made it; None if nothing is.
 
-    Popularity, and any list with the reason state_unavailable, do not know the history: they may contain seen items.
+    A list may contain seen items only if it warns that the history could not be read.
     """
     ids = [item["item_id"] for item in answer["items"]]
     if strange := [one for one in ids if one not in catalogue]:
@@ -241,7 +242,6 @@ def wrong(answer: dict[str, Any], excluded: Collection[str], catalogue: Collecti
         return "an item twice"
     if len(ids) < k and answer["reason"] is None:
         return f"{len(ids)} items of {k}, without a reason"
-    knows = answer["source"] != "popular" and answer["reason"] != "state_unavailable"
-    if knows and (seen := [one for one in ids if one in excluded]):
+    if HISTORY_NOT_READ not in answer["warnings"] and (seen := [one for one in ids if one in excluded]):
         return f"{seen[0]} was seen by an event acknowledged before"
     return None

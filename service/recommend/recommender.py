@@ -86,6 +86,7 @@ class Recommender:
         allowed = await model.allowed(request.filter or {})
         plan = make_plan(
             request, context, profile, allowed, self._policies.current,
+            history_read=read_failure is None,
             budget_ms=budget_ms, deadline=deadline, now_ms=int(self._wall_clock() * 1000.0),
         )  # fmt: skip
         decision = self._decide(plan, read_failure)

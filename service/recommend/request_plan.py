@@ -26,6 +26,9 @@ from service.schemas.requests import RecommendRequest
 
 _GREEDY = Decoding("greedy")
 
+# The warning of an answer that was made without the stored history.
+HISTORY_NOT_READ = "the stored history could not be read: the list may contain items that were seen before"
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -40,6 +43,7 @@ class Plan:
         segment: Name of the user's segment.
         decoding: How a list is decoded at full width.
         limits: The items that may be listed.
+        warnings: What the caller must know about the answer, in sentences.
         budget_ms: Time budget of the answer.
         deadline: When the answer must have left.
         now_ms: Time of the request, in epoch milliseconds.
@@ -53,6 +57,7 @@ class Plan:
     segment: str
     decoding: Decoding
     limits: Constraints
+    warnings: tuple[str, ...]
     budget_ms: float
     deadline: Deadline
     now_ms: int
@@ -94,6 +99,7 @@ class Plan:
             "rung": rung,
             "degraded": rung != "full",
             "reason": reason,
+            "warnings": list(self.warnings),
             "segment": self.segment,
             "strategy": self.decoding.strategy,
             "model_version": self.model.version,
@@ -109,6 +115,7 @@ def make_plan(
     allowed: npt.NDArray[np.bool_] | None,
     policies: Policies,
     *,
+    history_read: bool,
     budget_ms: float,
     deadline: Deadline,
     now_ms: int,
@@ -121,6 +128,7 @@ def make_plan(
         profile: The stored history.
         allowed: [items] bool, which items pass the filters; None if all do.
         policies: The policies in force.
+        history_read: Whether `profile` is what is stored; False if the store could not be read.
         budget_ms: Time budget of the answer.
         deadline: When the answer must have left.
         now_ms: Time of the request, in epoch milliseconds.
@@ -139,6 +147,7 @@ def make_plan(
         segment=segment,
         decoding=decoding,
         limits=Constraints(allowed, _excluded(request, profile, history)),
+        warnings=() if history_read or not request.exclude_seen else (HISTORY_NOT_READ,),
         budget_ms=budget_ms,
         deadline=deadline,
         now_ms=now_ms,

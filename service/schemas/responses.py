@@ -69,6 +69,10 @@ class RecommendAnswer(Answer):
     rung: Rung
     degraded: bool = Field(description="Whether the answer came from a rung below `full`.")
     reason: Reason | None
+    warnings: list[str] = Field(
+        description="What the caller must know about this answer, in sentences: above all, that the stored history "
+        "could not be read, so that items seen before may be listed. Empty if there is nothing."
+    )
     segment: str
     strategy: Strategy
     model_version: str

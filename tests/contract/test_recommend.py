@@ -19,6 +19,7 @@ from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.jobs import decode_key, encode_key
 from service.guard.guard import Outcome
+from service.recommend.request_plan import HISTORY_NOT_READ
 from service.schemas.responses import RecommendAnswer
 from service.store.records import Subject
 from service.store.store import Store
@@ -360,6 +361,24 @@ async def test_redis_away_gives_popular_items_or_the_inline_events() -> None:
     assert (with_events["source"], with_events["rung"]) == ("gpt4rec", "narrow")
     assert with_events["reason"] == "state_unavailable"
     assert (broken_too["source"], broken_too["reason"]) == ("item_cf", "state_unavailable")
+
+
+@asynchronous
+async def test_a_list_that_may_hold_seen_items_says_so(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix="unread:") as service:
+        await service.post_events("u1", "0", "1")
+        unread = await service.recommend(user_id="u1", budget_ms=1)
+        wanted = await service.recommend(user_id="u1", budget_ms=1, exclude_seen=False)
+        unknown = await service.recommend(events=[{"item_id": "3"}], budget_ms=1)
+        read = await service.recommend(user_id="u1")
+    async with serving() as service:  # Redis is away
+        away = await service.recommend(user_id="u1")
+        with_events = await service.recommend(user_id="u1", events=[{"item_id": "3"}])
+    assert (unread["rung"], unread["reason"], ids(unread)[:2]) == ("popular", "deadline", ["0", "1"])
+    for answer in (unread, away, with_events):
+        assert answer["warnings"] == [HISTORY_NOT_READ]
+    for answer in (wanted, unknown, read):
+        assert answer["warnings"] == []
 
 
 @asynchronous

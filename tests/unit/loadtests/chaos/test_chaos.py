@@ -13,13 +13,14 @@ import pytest
 from loadtests.chaos.__main__ import FAULTS
 from loadtests.chaos.load import EVENTS, RECOMMEND, Load, Seen, wrong
 from loadtests.chaos.scene import Allowed, Fault, Scene, _history, _Timeline
+from service.recommend.request_plan import HISTORY_NOT_READ
 
 CATALOGUE = frozenset("abcdef")
 FAULT = Fault("a fault", "redis", "what is done", "what is promised", lambda _: None)
 
 
-def answer(ids: str, source: str = "gpt4rec", reason: str | None = None) -> dict[str, Any]:
-    return {"items": [{"item_id": one} for one in ids], "source": source, "reason": reason}
+def answer(ids: str, reason: str | None = None, *warnings: str) -> dict[str, Any]:
+    return {"items": [{"item_id": one} for one in ids], "reason": reason, "warnings": warnings}
 
 
 @pytest.mark.parametrize(
@@ -29,13 +30,12 @@ def answer(ids: str, source: str = "gpt4rec", reason: str | None = None) -> dict
         (answer("abx"), "x is not in the catalogue"),
         (answer("aba"), "an item twice"),
         (answer("ab"), "2 items of 3, without a reason"),
-        (answer("ab", reason="not_enough_items"), None),
+        (answer("ab", "not_enough_items"), None),
         (answer("fab"), "f was seen by an event acknowledged before"),
-        (answer("fab", source="item_cf", reason="state_stale"), "f was seen by an event acknowledged before"),
-        (answer("fab", source="popular", reason="overload"), None),
-        (answer("fab", reason="state_unavailable"), None),
+        (answer("fab", "overload"), "f was seen by an event acknowledged before"),
+        (answer("fab", "state_unavailable", HISTORY_NOT_READ), None),
     ],
-    ids=["right", "unknown", "double", "short", "short with a reason", "seen", "seen by item-CF", "popular", "no past"],
+    ids=["right", "unknown", "double", "short", "short with a reason", "seen", "seen below the model", "no history"],
 )
 def test_a_wrong_list_is_told_from_one_that_knows_less(found: dict[str, Any], fault: str | None) -> None:
     assert wrong(found, {"f"}, CATALOGUE, k=3) == fault
