@@ -34,7 +34,7 @@ from service.history.pseudonyms import Pseudonyms
 from service.history.state_keeper import StateKeeper
 from service.history.write_behind import WriteBehind
 from service.history.write_queue import WriteQueue
-from service.lifecycle import model_switch
+from service.lifecycle import model_choice
 from service.lifecycle.loader import LoadedModel, Loader
 from service.lifecycle.model_folders import ModelFolders
 from service.lifecycle.model_switch import ModelSwitch
@@ -168,7 +168,7 @@ async def _open_coordination(space: Space, store: Store) -> _Shared:
         return SharedChoice(store, name, clock, audit, usable=usable, copy=space.copy_of(name))
 
     mode = ForcedMode(store, clock, audit, copy=space.copy_of("mode"))
-    model, policies = choice("model", model_switch.usable), choice("policies", policy_keeper.usable)
+    model, policies = choice("model", model_choice.usable), choice("policies", policy_keeper.usable)
     exchange = Exchange(store, (mode, model, policies), audit, poll_s=space.settings.mode_poll_ms / 1000.0)
     with contextlib.suppress(StoreUnavailable):
         await exchange.once()

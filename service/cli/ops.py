@@ -124,7 +124,7 @@ def activate_model(
 
 @models.command("rollback")
 def rollback_model(reason: Reason = None, url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
-    """Activates the previous version. A second rollback returns to the version before the first one."""
+    """Activates the previous version. Each further rollback goes one version further back."""
     answer = _call("POST", "/ops/models/rollback", url, token, {"reason": reason}, timeout_s=_ACTIVATE_S)
     _show_models(_warned(answer, "this model is served"), as_json)
 

@@ -90,12 +90,20 @@ class Breaker:
     Call `allow` before an attempt, and `record` with its outcome afterwards; or `release` if the outcome says nothing
     about the model.
 
+    Args:
+        settings: The rules and the times.
+        clock: Monotonic seconds.
+        budgets: The error budgets of an earlier breaker, whose windows go on; None for new ones. What they counted
+            before now breaks no rule.
+
     Attributes:
         budgets: The error budgets.
         cause: Why the model's traffic is, or was last, reduced.
     """
 
-    def __init__(self, settings: BreakerSettings, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, settings: BreakerSettings, clock: Callable[[], float], budgets: ErrorBudgets | None = None
+    ) -> None:
         self._settings = settings
         self._clock = clock
         self._rules = settings.rules()
@@ -103,7 +111,7 @@ class Breaker:
         self._step = _Step(clock())
         self._holds = [settings.open_s] * len(SHARES)
         self._shut_until = [0.0] * len(SHARES)
-        self.budgets = ErrorBudgets(settings.budgets, clock)
+        self.budgets = budgets or ErrorBudgets(settings.budgets, clock)
         self.cause: Cause = "breaker_open"
 
     @property

@@ -185,14 +185,23 @@ class Guard:
         return True
 
     def model_changed(self) -> None:
-        """Starts afresh for another model: the attempts at the former one say nothing about it."""
-        self.breaker = Breaker(self._settings.breaker, self._clock)
+        """Judges another model afresh: the attempts at the former one say nothing about it.
+
+        The windows of the budgets stay: they count what callers got, whichever model it came from.
+        """
+        self.breaker = Breaker(self._settings.breaker, self._clock, self.breaker.budgets)
         self._typical, self._short = RunningQuantile(), RunningQuantile(_SHORT_SHARE, _SHORT_ATTEMPTS)
         self._tried, self._trial_s = -math.inf, self._settings.trial_s
 
-    def answered(self, source: str) -> None:
-        """Counts an answer by its source."""
-        self.breaker.budgets.answered(below=source != "gpt4rec")
+    def answered(self, source: str, reason: Reason | None = None) -> None:
+        """Counts an answer. One that an operator forced counts against no budget.
+
+        Args:
+            source: What made the list.
+            reason: Why it does not come from a higher rung.
+        """
+        if reason != "forced":
+            self.breaker.budgets.answered(below=source != "gpt4rec")
 
     def reserve_s(self, remaining: float) -> float:
         """Returns the seconds kept for what follows the model run: more on a machine that is late more often.
@@ -239,7 +248,7 @@ class Guard:
                     "total": seen.attempts,
                     "late_or_failed": seen.late + seen.failed,
                     "limit": settings.failure_ratio,
-                    "typical_ms": round(self._typical.value * 1000, 3) if seen.attempts else None,
+                    "typical_ms": round(self._typical.value * 1000, 3) if self._typical.value else None,
                 },
                 "burn_rate": self.breaker.budgets.burn_rates(),
             },

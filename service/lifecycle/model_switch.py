@@ -24,6 +24,7 @@ from service.coordination.replica_registry import ReplicaRegistry
 from service.coordination.shared_choice import SharedChoice
 from service.coordination.shared_value import age_of
 from service.lifecycle.loader import LoadedModel, Loader
+from service.lifecycle.model_choice import after_activation, after_rollback, chosen_fields, earlier_versions
 from service.lifecycle.model_folders import ModelFolder, ModelFolders, without_path
 from service.lifecycle.served_model import ServedModel, Serving
 
@@ -33,12 +34,6 @@ log = logs.get(__name__)
 _REPORT_S = 5.0
 # Extra time before the old model is closed, after the last of its requests must have finished.
 _SPARE_S = 1.0
-
-
-def usable(fields: Mapping[str, Any]) -> bool:
-    """Returns whether this release can use the shared choice of a model."""
-    named = (fields.get("version"), fields.get("deployed"), fields.get("previous"))
-    return isinstance(named[0], str) and all(name is None or isinstance(name, str) for name in named)
 
 
 class ModelSwitch:
@@ -113,11 +108,7 @@ class ModelSwitch:
     @property
     def previous(self) -> str | None:
         """The version that a rollback would activate; None if there is none."""
-        fields = self._choice.choice.fields
-        if self.chosen == self.active:
-            before: str | None = fields.get("previous")
-            return before
-        return self._replaced
+        return next(iter(self._earlier()), None)
 
     async def activate(self, version: str, *, actor: str, reason: str | None) -> None:
         """Serves a version on every replica. This replica serves it when the call returns.
@@ -132,13 +123,11 @@ class ModelSwitch:
             Conflict: another model is being loaded here.
             ModelRefused: the version cannot be served; the old one stays.
         """
-        if self._lock.locked():
-            raise Conflict(f"the model {self._loading or 'of another replica'} is being loaded; try again in a moment")
-        # A caller that disconnects must not stop the switch half-way.
-        await asyncio.shield(asyncio.ensure_future(self._activate(version, actor, reason)))
+        self._refuse_while_loading()
+        await self._shielded(version, actor, reason, back=False)
 
     async def rollback(self, *, actor: str, reason: str | None) -> None:
-        """Activates the previous version.
+        """Activates the previous version. The next rollback goes one further back, never to the version left here.
 
         Raises:
             Conflict: there is no previous version, or another model is being loaded here.
@@ -147,7 +136,8 @@ class ModelSwitch:
         """
         if self.previous is None:
             raise Conflict("there is no previous version to roll back to")
-        await self.activate(self.previous, actor=actor, reason=reason)
+        self._refuse_while_loading()
+        await self._shielded(self.previous, actor, reason, back=True)
 
     async def to_json(self) -> dict[str, Any]:
         """Returns the served version, the available versions, and the reports of all replicas (None without Redis)."""
@@ -210,7 +200,22 @@ class ModelSwitch:
         await self._loaded.close()
         await self._replicas.leave()
 
-    async def _activate(self, version: str, actor: str, reason: str | None) -> None:
+    def _refuse_while_loading(self) -> None:
+        if self._lock.locked():
+            raise Conflict(f"the model {self._loading or 'of another replica'} is being loaded; try again in a moment")
+
+    def _earlier(self) -> list[str]:
+        """The versions that rollbacks go back to, the nearest first."""
+        fields = self._choice.choice.fields
+        if self.chosen is not None:
+            return earlier_versions(self._choice.choice.fields)
+        return [self._replaced] if self._replaced else []
+
+    async def _shielded(self, version: str, actor: str, reason: str | None, *, back: bool) -> None:
+        """A caller that disconnects must not stop the switch half-way."""
+        await asyncio.shield(asyncio.ensure_future(self._activate(version, actor, reason, back=back)))
+
+    async def _activate(self, version: str, actor: str, reason: str | None, *, back: bool) -> None:
         async with self._lock:
             folder = (await asyncio.to_thread(self._folders.listed)).get(version)
             if folder is None:
@@ -226,8 +231,9 @@ class ModelSwitch:
                     await self._audit.record(actor, "model_refused", details)
                     raise
             try:
-                previous = before if version != before else self.previous
-                fields = {"version": version, "previous": previous, "deployed": self._deployed}
+                left = self.chosen or before  # a replica that lacks the chosen version serves another one
+                earlier = (after_rollback if back else after_activation)(version, left, self._earlier())
+                fields = chosen_fields(version, earlier, self._deployed)
                 details = {"model": version, "instead_of": before}
                 await self._choice.set(fields, actor=actor, reason=reason, details=details)
             except BaseException:

@@ -155,7 +155,7 @@ class Recommender:
         """Reports the answer to the metrics, the guard and the request's log line."""
         strategy = plan.decoding.strategy
         self._metrics.recommendations.labels(listing.source, reason or "", plan.segment, strategy).inc()
-        self._guard.answered(listing.source)
+        self._guard.answered(listing.source, reason)
         if late:
             self._metrics.deadline_missed.labels(rung).inc()
         plan.context.source = listing.source

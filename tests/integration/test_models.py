@@ -215,7 +215,8 @@ def test_a_choice_reaches_every_replica_and_one_without_the_folder_says_so_and_g
         eventually(lambda: models(lacking)["active"] == new.name)
         assert ids(recommend(one, **QUESTION)) == ids(recommend(lacking, **QUESTION))
         rolled = lacking.client.post("/ops/models/rollback", headers=OPS).json()
-        assert (rolled["active"], rolled["previous"]) == (old.name, new.name)
+        assert (rolled["active"], rolled["previous"]) == (old.name, None)
+        assert lacking.client.post("/ops/models/rollback", headers=OPS).status_code == 409
         eventually(lambda: {r["active"] for r in models(one)["replicas"]} == {old.name})
 
 

@@ -135,6 +135,31 @@ def test_another_model_does_not_inherit_the_breaker() -> None:
     assert bench.decide(80) == Decision("full")
 
 
+def test_the_windows_of_the_budgets_outlive_a_change_of_the_model() -> None:
+    bench = Bench().opened()
+    bench.guard.answered("item_cf", "breaker_open")
+    bench.clock.advance(1)
+    before = bench.guard.status()["budgets"]["burn_rate"]
+    bench.guard.model_changed()
+    after = bench.guard.status()["budgets"]
+    assert after["burn_rate"] == before and before["served"]["1h"] > 0
+    # Nobody has attempted the new model yet.
+    assert after["attempts"]["total"] > 0 and after["attempts"]["typical_ms"] is None
+    for _ in range(3):  # one less than opens the breaker
+        bench.guard.observe(Outcome.FAILED)
+    assert bench.guard.status()["breaker"] == "closed"  # what the former model did breaks no rule for this one
+
+
+def test_lists_that_an_operator_forced_burn_no_budget() -> None:
+    bench = Bench()
+    for _ in range(20):
+        bench.guard.answered("item_cf", "forced")
+    assert set(bench.guard.status()["budgets"]["burn_rate"]["served"].values()) == {0.0}
+    bench.guard.answered("popular", "deadline")
+    bench.guard.answered("gpt4rec")
+    assert bench.guard.status()["budgets"]["burn_rate"]["served"]["1m"] == pytest.approx(0.5 / 0.05)
+
+
 def test_a_slow_model_is_asked_again_now_and_then() -> None:
     bench = Bench()
     bench.runs(full_ms=900, narrow_ms=900)
