@@ -21,7 +21,7 @@ import numpy as np
 from service.artifact.array_types import FloatArray
 from service.artifact.artifact import Artifact
 from service.catalogue.new_item_paths import FreePaths, with_paths
-from service.catalogue.updates_file import NewItem, Updates, UpdatesFile, parse
+from service.catalogue.updates_file import NOTHING, NewItem, Updates, UpdatesFile, parse
 from service.common import logs
 from service.engine.decode.delta_table import MOST_WAITING, DeltaTable, like_vector
 from service.engine.live_catalogue import LiveCatalogue
@@ -163,6 +163,7 @@ class CatalogueUpdates:
         self._lock = threading.Lock()
         self._new: dict[str, NewItem] = {}
         self._out_of_stock: list[str] = []
+        self._updates = NOTHING
         self._built = Build(exported)
         self._last_build: float | None = None
 
@@ -179,13 +180,14 @@ class CatalogueUpdates:
         if content is None:
             return False
         try:
-            updates = parse(content, self._exported.catalogue)
+            updates = parse(content, self._exported.catalogue, self._updates)
             self._report(updates)
             with self._lock:
                 self._new.update(updates.new)
                 removed = (item_id for item_id in self._new if item_id not in updates.new)
                 self._out_of_stock = [*updates.out_of_stock, *removed]
                 self._hand_over()
+                self._updates = updates
         except BaseException:
             self._file.forget()
             raise

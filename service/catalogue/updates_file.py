@@ -4,7 +4,9 @@
     {"item_id": "new-1", "title": "…", "category": ["Books", "Crime"], "like": ["50", "172"]}
 
 The file describes how the catalogue differs from the exported one, and is read as a whole whenever it changes. A bad
-line is reported with its number and skipped; an incomplete last line is still being written, and is ignored until then.
+line is reported with its number. The item it names stays as it was, unless another line says more about it. If nobody
+can tell which item a line is about, every item that the file no longer names stays as it was. An incomplete last line
+is still being written: it is treated in the same way, but is no fault.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ _ID_MAX = 128
 _TEXT_MAX = 4096
 _FIELDS = {"item_id", "in_stock", "title", "category", "brand", "attributes", "like"}
 _FAULTS_MAX = 1000
+_NAMED = re.compile(rb'"item_id"\s*:\s*("(?:[^"\\]|\\.){1,%d}")' % (4 * _ID_MAX))
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -68,16 +71,21 @@ class Updates:
     faults: tuple[Fault, ...] = ()
 
 
-def parse(content: bytes, exported: Catalogue) -> Updates:
+NOTHING = Updates()
+
+
+def parse(content: bytes, exported: Catalogue, before: Updates = NOTHING) -> Updates:
     """Parses the content of an updates file.
 
     Args:
         content: The bytes of the file.
         exported: The exported catalogue, which the updates refer to.
+        before: What the file said when it was last read; items of bad lines stay as they were then.
     """
     new: dict[str, NewItem] = {}
     in_stock: dict[str, bool] = {}
     faults: list[Fault] = []
+    unclear: set[str | None] = set()  # items of bad lines; None for a line that names none
     lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -85,13 +93,37 @@ def parse(content: bytes, exported: Catalogue) -> Updates:
         try:
             row = _row(line)
             _apply(row, exported, new, in_stock)
+            unclear.discard(row["item_id"])
         except orjson.JSONDecodeError:
-            if number < len(lines):  # the last line may still be being written
+            # An incomplete last line is still being written, and so is what follows it.
+            unclear.add(_named(line) if number < len(lines) else None)
+            if number < len(lines):
                 faults.append(Fault(number, "no JSON on this line; write one JSON object per line"))
         except ValueError as error:
+            unclear.add(_named(line))
             faults.append(Fault(number, str(error)))
+    _keep(before, unclear, new, in_stock)
     out_of_stock = frozenset(item_id for item_id, available in in_stock.items() if not available)
     return Updates(new, out_of_stock, tuple(faults[:_FAULTS_MAX]))
+
+
+def _named(line: bytes) -> str | None:
+    """The item that a bad line names, if one can tell."""
+    found = _NAMED.search(line)
+    try:
+        return str(orjson.loads(found.group(1))) if found else None
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _keep(before: Updates, unclear: set[str | None], new: dict[str, NewItem], in_stock: dict[str, bool]) -> None:
+    """Leaves items of bad lines as they were, where the file says nothing else about them."""
+    said = {*new, *in_stock}
+    for item_id in dict.fromkeys((*before.new, *before.out_of_stock)):
+        if item_id not in said and (None in unclear or item_id in unclear):
+            if item_id in before.new:
+                new[item_id] = before.new[item_id]
+            in_stock[item_id] = item_id not in before.out_of_stock
 
 
 def _row(line: bytes) -> dict[str, Any]:

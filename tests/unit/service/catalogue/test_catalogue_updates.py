@@ -105,6 +105,61 @@ def test_a_line_that_is_still_being_written_is_no_fault() -> None:
     assert found.out_of_stock == {"3"} and not found.faults
 
 
+BEFORE = lines(
+    {"item_id": "3", "in_stock": False},
+    {"item_id": "n1", "title": "New", "like": ["5"], "in_stock": False},
+    {"item_id": "n2", "like": ["6"]},
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "out_of_stock", "new"),
+    [
+        ({"item_id": "3", "in_stock": "no"}, {"3"}, []),  # the lines of the new items are gone
+        (b'{"item_id": "3", "in_stock": fal', {"3"}, []),
+        ({"item_id": "n1", "title": 3, "like": ["1"]}, {"n1"}, ["n1"]),
+        ({"item_id": "n2", "like": "1"}, set(), ["n2"]),
+        ({"item_id": "5", "in_stock": 0}, set(), []),  # it was in stock, and stays so
+        (b"}{", {"3", "n1"}, ["n1", "n2"]),  # nobody can tell which item this is about
+        (b'{"item_id": 3, "in_stock": false}', {"3", "n1"}, ["n1", "n2"]),
+    ],
+)
+def test_a_bad_line_leaves_its_item_as_it_was(line: object, out_of_stock: set[str], new: list[str]) -> None:
+    before = parse(BEFORE, EXPORTED)
+    found = parse(lines(line), EXPORTED, before)
+    assert len(found.faults) == 1
+    assert found.out_of_stock == out_of_stock and list(found.new) == new
+    again = parse(lines(line), EXPORTED, found)  # nor does reading the bad line a second time change it
+    assert again == found
+    # Another line about the item counts, before or after the bad one.
+    for both in (lines(line, {"item_id": "3", "in_stock": True}), lines({"item_id": "3", "in_stock": True}, line)):
+        assert "3" not in parse(both, EXPORTED, before).out_of_stock
+
+
+def test_a_file_that_is_being_written_puts_nothing_back_in_stock() -> None:
+    before = parse(BEFORE, EXPORTED)
+    for size in range(1, len(BEFORE)):
+        if BEFORE[size - 1 : size] not in b"\n}":  # a file may end after a whole line
+            found = parse(BEFORE[:size], EXPORTED, before)
+            assert found.out_of_stock == before.out_of_stock and found.new == before.new and not found.faults
+
+
+def test_the_service_remembers_what_a_bad_line_said_before(exported: Artifact, tmp_path: Path) -> None:
+    served, path = Served(), tmp_path / "updates.jsonl"
+    updates = CatalogueUpdates(exported, path, served)
+    one, other = exported.catalogue.item_ids[3:5]
+    gone = {"item_id": other, "in_stock": False}
+    for row, expected in (
+        ({"item_id": one, "in_stock": False}, False),
+        ({"item_id": one, "in_stock": "sold out"}, False),
+        (gone, True),
+    ):
+        path.write_bytes(lines(row, gone))
+        updates.poll()
+        allowed = served.now.artifact.catalogue.allowed({})
+        assert allowed is not None and allowed[exported.catalogue.index[one]] == expected
+
+
 @given(st.lists(st.binary(max_size=40) | st.builds(lambda n: lines({"item_id": str(n)}), st.integers(0, 50))))
 @settings(max_examples=40, deadline=None)
 def test_no_file_breaks_the_parser(parts: list[bytes]) -> None:
