@@ -90,7 +90,7 @@ def prepare(console: Console, home: Path, minutes: float, seed: int) -> Path:
     if not report.exists():
         train(console, data, folder, minutes, seed)
         step(console, 3, "export: writing the ONNX graphs and the fallback, and checking them against the model")
-        run("export", "--run", str(folder), "--out", str(artifacts))
+        run("export", "--run", str(folder), "--out", str(artifacts), "--latest")
         step(console, 4, "evaluation: comparing the exported model with the baselines on the test users")
         aside = artifacts / ".evaluation.json"
         run("evaluate", "--artifact", str(artifacts), "--data", str(data), "--json", str(aside), quiet=True)

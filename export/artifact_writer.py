@@ -72,7 +72,13 @@ class ParityError(RuntimeError):
 
 
 def export(
-    parts: Parts, root: Path, dtype: GraphDtype, probes: Sequence[Probe], quality: Quality | None = None
+    parts: Parts,
+    root: Path,
+    dtype: GraphDtype,
+    probes: Sequence[Probe],
+    quality: Quality | None = None,
+    *,
+    latest: bool = False,
 ) -> tuple[Path, GateResult]:
     """Writes, checks and publishes an artefact.
 
@@ -82,6 +88,7 @@ def export(
         dtype: Precision of the graphs.
         probes: Histories that the parity gate compares on.
         quality: NDCG@10 that graphs which round must keep.
+        latest: Whether to point `latest` at the artefact although it names another one.
 
     Returns:
         The artefact's folder and the gate's result.
@@ -96,7 +103,7 @@ def export(
         if result.failures:
             raise ParityError("the exported graphs differ from the network:\n  " + "\n  ".join(result.failures))
         seal(folder, _manifest(parts, dtype) | {"parity": result.to_json()}, parts.name)
-        return publish(folder, root), result
+        return publish(folder, root, latest=latest), result
 
 
 def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:

@@ -20,6 +20,9 @@ def export_command(
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 (for GPUs) or int8 (small weights).")] = "float32",
     data: Annotated[Path | None, typer.Option(help="Data set, if it has moved since training.")] = None,
+    latest: Annotated[
+        bool, typer.Option("--latest", help="Let a service that is started on --out serve this artefact from now on.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Write a trained model's ONNX graphs, catalogue and fallback, and check them against the model."""
@@ -32,6 +35,7 @@ def export_command(
     try:
         from export.from_baseline import NAMES, export_baseline
         from export.from_run import ExportError, export_run
+        from export.publish import latest_of
     except ModuleNotFoundError as error:
         console.print(f"[red]export needs the training packages[/]: pip install 'gpt4rec\\[train,cpu]' ({error.name})")
         raise typer.Exit(1) from error
@@ -40,14 +44,22 @@ def export_command(
     try:
         with console.status("exporting") as status:
             if run is not None:
-                folder, report = export_run(run, out, dtype, data, say=status.update)  # type: ignore[arg-type]
+                folder, report = export_run(run, out, dtype, data, latest=latest, say=status.update)  # type: ignore[arg-type]
             else:
-                folder, report = export_baseline(baseline, data, out, say=status.update), {"parity": None}  # type: ignore[arg-type]
+                folder = export_baseline(baseline, data, out, latest=latest, say=status.update)  # type: ignore[arg-type]
+                report = {"parity": None}
     except ExportError as error:
         console.print(f"[red]export failed[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     if as_json:
-        typer.echo(json.dumps({"artifact": str(folder), **report}))
+        typer.echo(json.dumps({"artifact": str(folder), "latest": latest_of(out), **report}))
         return
     console.print(f"published {folder}", highlight=False)
     console.print(f"parity: {report['parity']}", highlight=False)
+    if (served := latest_of(out)) != folder.name:
+        console.print(
+            f"latest is still {served}: serve the new one with `gpt4rec ops models activate {folder.name}`, or export "
+            "with --latest",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -32,13 +32,14 @@ REPEAT_EVENTS = 200
 Say = Callable[[str], None]
 
 
-def export_baseline(name: Name, data: Path, out: Path, *, say: Say = lambda _: None) -> Path:
+def export_baseline(name: Name, data: Path, out: Path, *, latest: bool = False, say: Say = lambda _: None) -> Path:
     """Fits a scorer on the training part of a data set and publishes it.
 
     Args:
         name: The scorer.
         data: Folder of the data set, which is split as a training splits it by default.
         out: Folder of artefacts.
+        latest: Whether to point `latest` at the artefact although it names another one.
         say: Receives the name of each step.
 
     Returns:
@@ -57,7 +58,7 @@ def export_baseline(name: Name, data: Path, out: Path, *, say: Say = lambda _: N
         say("fitting item-CF and popularity")
         manifest = _write(name, dataset, split, folder)
         seal(folder, manifest, f"{name}-{dataset.name}")
-        return publish(folder, out)
+        return publish(folder, out, latest=latest)
 
 
 def _write(name: Name, dataset: Dataset, split: Split, folder: Path) -> dict[str, Any]:

@@ -45,7 +45,13 @@ class ExportError(RuntimeError):
 
 
 def export_run(
-    folder: Path, out: Path, dtype: GraphDtype, data: Path | None = None, *, say: Say = lambda _: None
+    folder: Path,
+    out: Path,
+    dtype: GraphDtype,
+    data: Path | None = None,
+    *,
+    latest: bool = False,
+    say: Say = lambda _: None,
 ) -> tuple[Path, dict[str, Any]]:
     """Exports a training run.
 
@@ -54,6 +60,7 @@ def export_run(
         out: Folder of artefacts.
         dtype: Precision of the graphs.
         data: Folder of the data set; None: where the training read it.
+        latest: Whether to point `latest` at the artefact although it names another one.
         say: Receives the name of each step.
 
     Returns:
@@ -79,7 +86,8 @@ def export_run(
         about = {**parts.about, "blend_trials": tried}
         parts = replace(parts, blend=blend, about=about)
         say("writing and checking the graphs")
-        published, result = export(parts, out, dtype, probes(split, run), quality_of(parts, split, out, dtype))
+        quality = quality_of(parts, split, out, dtype)
+        published, result = export(parts, out, dtype, probes(split, run), quality, latest=latest)
     except (RunError, DataError, ParityError, ArtifactFileError, ServiceError) as error:
         raise ExportError(str(error)) from error
     return published, {"parity": result.to_json(), "blend": blend, "model_version": published.name}

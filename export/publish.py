@@ -64,20 +64,39 @@ def seal(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Any]
     return full
 
 
-def publish(folder: Path, root: Path) -> Path:
-    """Renames a sealed folder to its version under `root` and points `latest` at it.
+def publish(folder: Path, root: Path, *, latest: bool = False) -> Path:
+    """Renames a sealed folder to its version under `root`.
 
     If the same content is published already, nothing is renamed, unless that folder is damaged: then it is replaced.
+    A service that is started on `root` serves what `latest` names, so that is changed only on request; the first
+    artefact of a root gets it.
+
+    Args:
+        folder: The sealed folder.
+        root: Folder of artefacts.
+        latest: Whether to point `latest` at the artefact although it names another one.
+
+    Returns:
+        The published folder.
     """
     version = str(json.loads((folder / MANIFEST).read_text("utf-8"))["model_version"])
     target = root / version
     if not _is_intact(target):
         folder.chmod(0o755)
         _replace(target, folder)
-    pointer = root / f".{LATEST}-{os.getpid()}"
-    pointer.write_text(version + "\n", "utf-8")
-    pointer.replace(root / LATEST)
+    if latest or not (root / LATEST).exists():
+        pointer = root / f".{LATEST}-{os.getpid()}"
+        pointer.write_text(version + "\n", "utf-8")
+        pointer.replace(root / LATEST)
     return target
+
+
+def latest_of(root: Path) -> str | None:
+    """Returns the version that `latest` names in a folder of artefacts; None without a pointer."""
+    try:
+        return (root / LATEST).read_text("utf-8", errors="replace").strip() or None
+    except FileNotFoundError:
+        return None
 
 
 def _is_intact(target: Path) -> bool:

@@ -46,4 +46,4 @@ def write_artifact(root: Path, parts: Parts | None = None, dtype: GraphDtype = "
     """Publishes an artefact without the parity gate, and returns its folder."""
     with staging(root) as folder:
         write(parts or random_parts(**kw), folder, dtype)
-        return publish(folder, root)
+        return publish(folder, root, latest=True)

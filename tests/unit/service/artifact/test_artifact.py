@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from export.artifact_writer import write
-from export.publish import publish, staging
+from export.publish import latest_of, publish, staging
 from model.network.encoders.registry import receptive_field
 from service.artifact.artifact import Artifact
 from service.artifact.manifest import FILES, LATEST, MANIFEST, OPTIONAL, ArtifactFileError, digest
@@ -181,6 +181,24 @@ def test_latest_names_the_newest_and_publishing_again_changes_nothing(tmp_path: 
     assert (first / MANIFEST).stat().st_mtime_ns == written
     assert Artifact.open(tmp_path).folder == first
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([first.name, second.name, LATEST])
+
+
+def test_an_export_moves_latest_only_when_it_is_asked_to(tmp_path: Path) -> None:
+    """Otherwise the next restart of a service would serve a model that nobody chose."""
+
+    def published(seed: int, *, latest: bool) -> Path:
+        with staging(tmp_path) as folder:
+            write(random_parts(seed=seed), folder, "float32")
+            return publish(folder, tmp_path, latest=latest)
+
+    first = published(1, latest=False)
+    assert Artifact.open(tmp_path).folder == first, "without another one there is nothing to move"
+    second = published(2, latest=False)
+    assert Artifact.open(tmp_path).folder == first and latest_of(tmp_path) == first.name
+    assert published(2, latest=True) == second
+    assert Artifact.open(tmp_path).folder == second
+    published(1, latest=False)
+    assert latest_of(tmp_path) == second.name
 
 
 def test_publishing_again_mends_a_damaged_artefact(tmp_path: Path) -> None:
