@@ -111,7 +111,9 @@ def resolve(path: Path) -> Path:
         version = pointer.read_text("utf-8", errors="replace").strip()
         if version and Path(version).name == version and (path / version).is_dir():
             return path / version
-        raise ArtifactFileError(f"{path}: {LATEST} names {version!r}, which does not exist; export the model with --latest")
+        raise ArtifactFileError(
+            f"{path}: {LATEST} names {version!r}, which does not exist; export the model with --latest"
+        )
     raise ArtifactFileError(
         f"{path} is not an artefact: it contains neither {MANIFEST} nor {LATEST}; run `gpt4rec export`"
     )
