@@ -206,7 +206,6 @@ class ModelSwitch:
 
     def _earlier(self) -> list[str]:
         """The versions that rollbacks go back to, the nearest first."""
-        fields = self._choice.choice.fields
         if self.chosen is not None:
             return earlier_versions(self._choice.choice.fields)
         return [self._replaced] if self._replaced else []
