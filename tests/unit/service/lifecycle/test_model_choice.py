@@ -20,7 +20,7 @@ VERSIONS = st.sampled_from([f"v{n}" for n in range(4)])
 @given(st.lists(st.one_of(VERSIONS, st.none()), max_size=30))
 def test_no_row_of_rollbacks_returns_to_a_version_that_it_left(steps: list[str | None]) -> None:
     """A step is the activation of a version, or, as None, a rollback."""
-    active, earlier, left = "v0", [], set[str]()
+    active, earlier, left = "v0", list[str](), set[str]()
     for version in steps:
         if version is None and not earlier:
             continue
