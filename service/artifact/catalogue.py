@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,18 @@ class Catalogue:
     def with_category(self, value: str) -> Int32Array:
         """Returns the exported items with a category level or tag, ascending."""
         return self.columns.facets["category"].items(value)
+
+    def has_value(self, field: str, value: str) -> bool:
+        """Returns whether an item, in stock or not, has a value of one of `FACETS`."""
+        facet = self.columns.facets.get(field)
+        return (facet is not None and value in facet.index) or value in self._new_values.get(field, ())
+
+    @cached_property
+    def _new_values(self) -> Mapping[str, frozenset[str]]:
+        """The values of the items that came after the export, by field."""
+        if not self.more:
+            return {}
+        return {name: frozenset(value for item in self.more for value in item.facet(name)) for name in FACETS}
 
     def matches(self, filters: Mapping[str, Sequence[str]]) -> BoolArray | None:
         """Returns which items have, for every field, one of its values; whether they are in stock does not matter.

@@ -140,6 +140,10 @@ class CatalogueView(Protocol):
         """Returns an item's title, None if it has none."""
         ...
 
+    def has_value(self, field: str, value: str) -> bool:
+        """Returns whether an item, in stock or not, has this value of a field that filters can name."""
+        ...
+
     def allowed(self, filters: Filters) -> BoolArray | None:
         """Returns which items are in stock and match the filters.
 

@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from service.common.answer_warnings import Warnings
 from service.common.errors import NotFound, Overloaded
 from service.engine.fallback import Constraints
 from service.engine.interface import Explaining
+from service.history.event_warnings import event_warnings
 from service.history.history import merge_events
 from service.history.profile import Profile, pending_encoding
 from service.lifecycle.served_model import ServedModel, Serving
@@ -96,7 +98,7 @@ class Explorer:
         return {"items": [_shown(model, item) for item in items]}
 
     async def named(self, item_ids: Sequence[str]) -> dict[str, Any]:
-        """Returns the items with these ids; unknown ids are left out."""
+        """Returns the items with these ids; unknown ids are left out, and named."""
         return await self._run(self._named, self._serving.model, item_ids)
 
     async def sample(self, seed: int) -> dict[str, Any]:
@@ -129,7 +131,13 @@ class Explorer:
         # Duplicates of an event are merged into one, so the first of them gets the share.
         weights = [round(by_event.pop(key, 0.0), 6) for key in keys]
         start = round(explanation.start, 6)
-        return {"weights": weights, "start": start, "method": METHOD, "model_version": model.version}
+        return {
+            "weights": weights,
+            "start": start,
+            "method": METHOD,
+            "model_version": model.version,
+            **event_warnings(events, model).to_json(),
+        }
 
     # On the playground's own thread
 
@@ -143,7 +151,9 @@ class Explorer:
             self.waiting -= 1
 
     def _named(self, model: ServedModel, item_ids: Sequence[str]) -> dict[str, Any]:
-        return {"items": [_shown(model, int(item)) for item in model.indices(item_ids)]}
+        warnings = Warnings()
+        warnings.unless_empty("the catalogue does not have these items", (i for i in item_ids if not model.known(i)))
+        return {"items": [_shown(model, int(item)) for item in model.indices(item_ids)], **warnings.to_json()}
 
     def _sample(self, model: ServedModel, seed: int) -> dict[str, Any]:
         rng = random.Random(seed)  # noqa: S311 - not used for secrets

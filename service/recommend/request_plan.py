@@ -22,6 +22,7 @@ from service.history.history import History, merge_events
 from service.history.profile import Profile, facts_of
 from service.lifecycle.served_model import ServedModel, ranked_items
 from service.policies.policies import Policies
+from service.recommend.list_warnings import list_warnings
 from service.schemas.requests import RecommendRequest
 
 _GREEDY = Decoding("greedy")
@@ -104,6 +105,7 @@ class Plan:
             "strategy": self.decoding.strategy,
             "model_version": self.model.version,
             "budget_ms": self.budget_ms,
+            **list_warnings(self.request, self.model).to_json(),
             "latency_ms": round(self.context.elapsed_ms(), 3),
         }
 

@@ -78,6 +78,7 @@ class RecommendAnswer(Answer):
     model_version: str
     budget_ms: float
     latency_ms: float
+    warnings: Warned = None
 
 
 class EventsAnswer(Answer):
@@ -119,6 +120,7 @@ class FoundAnswer(Answer):
     """Items of the catalogue."""
 
     items: list[FoundItem]
+    warnings: Warned = None
     request_id: str
 
 
@@ -170,6 +172,7 @@ class WhyAnswer(Answer):
     start: float = Field(description="Share of the start token.")
     method: Literal["attention_rollout"]
     model_version: str
+    warnings: Warned = None
 
 
 class HistoryEvent(Answer):

@@ -121,6 +121,7 @@ function show(answer) {
     el("span", { class: answer.source === "gpt4rec" ? "tag good" : "tag warn" }, answer.source),
     el("span", {}, `segment ${answer.segment}`), el("span", {}, STRATEGIES[answer.strategy]), el("span", {}, meaning)];
   if (answer.reason) facts.push(el("span", { class: "because" }, `because ${reason(answer.reason)}`));
+  for (const warning of answer.warnings ?? []) facts.push(el("span", { class: "because" }, warning));
   at("facts").replaceChildren(...facts);
   list.show(answer, known);
   const first = answer.items[0];

@@ -561,3 +561,48 @@ async def test_a_dead_engine_thread_still_leaves_every_answer(shared_valkey: Val
     assert {answer["source"] for answer in answers} == {"item_cf"}
     assert (health.status_code, health.json()["engine"]) == (200, False)
     assert (ready.status_code, ready.json()["status"]) == (503, "not_ready")
+
+
+# -- warnings
+
+
+@asynchronous
+async def test_what_nobody_knows_is_answered_and_named() -> None:
+    async with serving(playground=True) as service:
+        answer = await service.recommend(
+            events=[{"item_id": "3"}, {"item_id": "no-item", "type": "zoom"}],
+            filter={"category": ["Drama", "Dramma"]},
+            scene="moon",
+            context={"category": "Westren", "weather": "rain"},
+            features={"age": 30},
+        )
+        known = await service.recommend(events=[{"item_id": "3", "type": "purchase"}], filter={"category": ["Drama"]})
+        found = (await service.client.get("/playground/items", params={"item_id": ["3", "no-item"]})).json()
+    RecommendAnswer.model_validate(answer)
+    assert (answer["source"], len(answer["items"])) == ("gpt4rec", 10)
+    assert answer["warnings"] == [
+        'the model reads these types of events as "other": zoom',
+        "the catalogue does not have these items of events: no-item",
+        "no item of the catalogue has these values of the filter: category=Dramma",
+        "features: the model does not use these names: age",
+        "context: the model does not use these names: weather",
+        "context: the model does not know these values: category=Westren",
+        "scene: the model does not know these values: scene=moon",
+    ]
+    assert "warnings" not in known
+    assert [item["item_id"] for item in found["items"]] == ["3"]
+    assert found["warnings"] == ["the catalogue does not have these items: no-item"]
+
+
+@asynchronous
+async def test_warnings_are_bounded_whatever_a_request_says() -> None:
+    long = [f"{n:03}{'x' * 61}" for n in range(64)]
+    async with serving() as service:
+        answer = await service.recommend(
+            events=[{"item_id": f"i{n}{'y' * 120}", "type": name} for n, name in enumerate(long)],
+            filter={"category": long},
+            context={f"c{n}": "v" for n in range(32)},
+            features={f"f{n}": "v" * 256 for n in range(32)},
+        )
+    assert len(answer["warnings"]) == 5
+    assert all(len(warning) < 1000 and " more" in warning for warning in answer["warnings"])

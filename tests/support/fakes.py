@@ -49,6 +49,9 @@ class FakeCatalogue:
     def title(self, item: int) -> str | None:
         return ITEMS[item].title
 
+    def has_value(self, field: str, value: str) -> bool:
+        return field == "category" and value in CATEGORIES
+
     def allowed(self, filters: Mapping[str, Sequence[str]]) -> npt.NDArray[np.bool_] | None:
         if set(filters) - {"category"}:
             raise ValueError("items have no such field")

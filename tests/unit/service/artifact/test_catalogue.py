@@ -74,6 +74,15 @@ def test_an_unknown_field_is_refused_and_an_unknown_value_allows_nothing() -> No
     assert mask is not None and not mask.any()
 
 
+def test_a_value_is_known_if_an_exported_or_a_new_item_has_it() -> None:
+    catalogue = Catalogue.of([CatalogueItem("a", None, ("Drama",), "acme", ("red",))])
+    late = catalogue.updated([CatalogueItem("b", None, ("War",))], [0])
+    known = {("category", "Drama"), ("brand", "acme"), ("attribute", "red"), ("category", "War"), ("brand", "red")}
+    assert {pair for pair in known if catalogue.has_value(*pair)} == known - {("category", "War"), ("brand", "red")}
+    assert {pair for pair in known if late.has_value(*pair)} == known - {("brand", "red")}
+    assert not late.has_value("colour", "red")
+
+
 def test_two_items_with_one_id_are_refused() -> None:
     with pytest.raises(ValueError, match="share an id"):
         Catalogue.of([CatalogueItem("1"), CatalogueItem("1")])
