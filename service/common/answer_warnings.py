@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 # Values that one warning names, and characters of a value that it shows.
 NAMED_MAX = 10
@@ -14,10 +13,13 @@ class Warnings:
     """Collects the warnings of one answer.
 
     Their number and size are bounded: there is one for each kind, and each names a few of the values it is about.
+
+    Attributes:
+        texts: The warnings, in the order in which they were added.
     """
 
     def __init__(self) -> None:
-        self._texts: list[str] = []
+        self.texts: list[str] = []
 
     def add(self, text: str, values: Iterable[str] = ()) -> None:
         """Adds a warning.
@@ -29,16 +31,12 @@ class Warnings:
         named = list(values)
         shown = ", ".join(_short(value) for value in named[:NAMED_MAX])
         more = f" and {len(named) - NAMED_MAX} more" if len(named) > NAMED_MAX else ""
-        self._texts.append(f"{text}: {shown}{more}" if named else text)
+        self.texts.append(f"{text}: {shown}{more}" if named else text)
 
     def unless_empty(self, text: str, values: Iterable[str]) -> None:
         """Adds a warning about some values, if there are any; a value given twice is named once."""
         if found := list(dict.fromkeys(values)):
             self.add(text, found)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the member `warnings` of an answer; nothing if there are none."""
-        return {"warnings": self._texts} if self._texts else {}
 
 
 def _short(value: str) -> str:

@@ -92,7 +92,7 @@ class Ingest:
             "accepted": accepted,
             "duplicates": duplicates,
             "unknown_items": self._unknown(request),
-            **self._warnings(request, [name for result in results for name in result.reused]),
+            "warnings": self._warnings(request, [name for result in results for name in result.reused]),
         }
 
     async def merge(self, request: MergeRequest) -> dict[str, Any]:
@@ -153,8 +153,8 @@ class Ingest:
         ids = {event.item_id: None for event in request.events if event.item_id is not None}
         return [item_id for item_id in ids if not known(item_id)]
 
-    def _warnings(self, request: EventsRequest, reused: list[str]) -> dict[str, Any]:
-        """The warnings of the answer, where there are any.
+    def _warnings(self, request: EventsRequest, reused: list[str]) -> list[str]:
+        """The warnings of the answer.
 
         Args:
             request: The batch.
@@ -171,7 +171,7 @@ class Ingest:
                 "not stored, because these event ids came before with another item or type; give each event its own id",
                 (given.get(name) or name for name in reused),
             )
-        return warnings.to_json()
+        return warnings.texts
 
     def _new_event(self, event: Event) -> NewEvent:
         return NewEvent(

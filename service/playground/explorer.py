@@ -95,7 +95,7 @@ class Explorer:
         exact = model.vocabulary.item_index.get(query.strip())
         if exact is not None:
             items = [exact, *(item for item in items if item != exact)][:limit]
-        return {"items": [_shown(model, item) for item in items]}
+        return {"items": [_shown(model, item) for item in items], "warnings": []}
 
     async def named(self, item_ids: Sequence[str]) -> dict[str, Any]:
         """Returns the items with these ids; unknown ids are left out, and named."""
@@ -136,7 +136,7 @@ class Explorer:
             "start": start,
             "method": METHOD,
             "model_version": model.version,
-            **event_warnings(events, model).to_json(),
+            "warnings": event_warnings(events, model).texts,
         }
 
     # On the playground's own thread
@@ -153,7 +153,7 @@ class Explorer:
     def _named(self, model: ServedModel, item_ids: Sequence[str]) -> dict[str, Any]:
         warnings = Warnings()
         warnings.unless_empty("the catalogue does not have these items", (i for i in item_ids if not model.known(i)))
-        return {"items": [_shown(model, int(item)) for item in model.indices(item_ids)], **warnings.to_json()}
+        return {"items": [_shown(model, int(item)) for item in model.indices(item_ids)], "warnings": warnings.texts}
 
     def _sample(self, model: ServedModel, seed: int) -> dict[str, Any]:
         rng = random.Random(seed)  # noqa: S311 - not used for secrets
@@ -163,7 +163,7 @@ class Explorer:
         for _ in range(rng.randint(3, 7)):
             near = [int(i) for i in model.fallback.similar(walk[-1], _NEAREST, model.in_stock)[0] if i not in walk]
             walk.append(rng.choice(near or [item for item in popular if item not in walk] or walk))
-        return {"items": [_shown(model, item) for item in dict.fromkeys(walk)]}
+        return {"items": [_shown(model, item) for item in dict.fromkeys(walk)], "warnings": []}
 
     def _indexed(self, model: ServedModel) -> bool:
         return self._index is not None and self._index[0] is model.catalogue

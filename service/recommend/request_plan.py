@@ -105,7 +105,6 @@ class Plan:
             "strategy": self.decoding.strategy,
             "model_version": self.model.version,
             "budget_ms": self.budget_ms,
-            **list_warnings(self.request, self.model).to_json(),
             "latency_ms": round(self.context.elapsed_ms(), 3),
         }
 
@@ -149,7 +148,10 @@ def make_plan(
         segment=segment,
         decoding=decoding,
         limits=Constraints(allowed, _excluded(request, profile, history)),
-        warnings=() if history_read or not request.exclude_seen else (HISTORY_NOT_READ,),
+        warnings=(
+            *(() if history_read or not request.exclude_seen else (HISTORY_NOT_READ,)),
+            *list_warnings(request, profile.model).texts,
+        ),
         budget_ms=budget_ms,
         deadline=deadline,
         now_ms=now_ms,

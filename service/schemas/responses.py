@@ -42,10 +42,10 @@ class Problem(Answer):
 
 
 Warned = Annotated[
-    list[str] | None,
+    list[str],
     Field(
-        description="What in the request had no effect, or not the one that its sender may expect. Left out if there "
-        "is nothing to say."
+        description="What in the request had no effect, or not the one that its sender may expect, in sentences. Empty "
+        "if there is nothing."
     ),
 ]
 
@@ -71,14 +71,14 @@ class RecommendAnswer(Answer):
     reason: Reason | None
     warnings: list[str] = Field(
         description="What the caller must know about this answer, in sentences: above all, that the stored history "
-        "could not be read, so that items seen before may be listed. Empty if there is nothing."
+        "could not be read, so that items seen before may be listed; and what in the request the model or the "
+        "catalogue does not know. Empty if there is nothing."
     )
     segment: str
     strategy: Strategy
     model_version: str
     budget_ms: float
     latency_ms: float
-    warnings: Warned = None
 
 
 class EventsAnswer(Answer):
@@ -87,7 +87,7 @@ class EventsAnswer(Answer):
     accepted: int = Field(description="Number of events that are stored now.")
     duplicates: int = Field(description="Number of events that were stored before, by their `event_id`.")
     unknown_items: list[str]
-    warnings: Warned = None
+    warnings: Warned
     request_id: str
 
 
@@ -120,7 +120,7 @@ class FoundAnswer(Answer):
     """Items of the catalogue."""
 
     items: list[FoundItem]
-    warnings: Warned = None
+    warnings: Warned
     request_id: str
 
 
@@ -172,7 +172,7 @@ class WhyAnswer(Answer):
     start: float = Field(description="Share of the start token.")
     method: Literal["attention_rollout"]
     model_version: str
-    warnings: Warned = None
+    warnings: Warned
 
 
 class HistoryEvent(Answer):
