@@ -14,9 +14,11 @@ from starlette.routing import Match, Route
 
 from service.common.errors import InvalidRequest, ServiceError
 from service.common.request_context import RequestContext
-from service.schemas.requests import fault
+from service.schemas.body_bounds import cut, listed
 
 MEDIA_TYPE = "application/problem+json"
+# A detail may name what the caller sent: an id, a version, a path.
+_DETAIL_MAX = 1000
 
 
 def problem(error: ServiceError, request_id: str) -> Response:
@@ -25,7 +27,7 @@ def problem(error: ServiceError, request_id: str) -> Response:
         error.status,
         error.reason,
         error.title,
-        error.public_detail,
+        cut(error.public_detail, _DETAIL_MAX),
         request_id,
         headers=error.headers,
         errors=error.errors,
@@ -91,8 +93,7 @@ def _methods(request: Request, routers: Sequence[APIRouter]) -> list[str]:
 async def _validation_error(request: Request, error: Exception) -> Response:
     """Answers bad path and query parameters; bodies are checked by `schemas.parse`."""
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    faults = [fault(tuple(e["loc"]), e["msg"], e["type"]) for e in error.errors()]
-    return problem(InvalidRequest("the request is not valid", faults), _call(request).request_id)
+    return problem(InvalidRequest("the request is not valid", listed(error.errors())), _call(request).request_id)
 
 
 def _call(request: Request) -> RequestContext:

@@ -51,7 +51,7 @@ class Ingest:
 
         Raises:
             BadRequest: The body is not JSON.
-            InvalidRequest: At least one event is invalid; every fault is listed.
+            InvalidRequest: At least one event is invalid; every such event is listed.
         """
         try:
             return parse(EventsRequest, raw, latest_ms=latest_ms)

@@ -96,6 +96,7 @@ class Segment(_Part):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", description="Name, also a metric label.")
     when: Annotated[tuple[Rule, ...], BeforeValidator(_as_tuple)] = Field(
         (),
+        max_length=64,
         description="One rule or a list of rules, of which at least one must hold. Without a rule, the segment is used "
         "only by name or as the default.",
     )

@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
@@ -23,6 +24,7 @@ from service.common.deadline import SECONDS_BELOW
 from service.common.errors import BadRequest, InvalidRequest
 from service.engine.decoding import Decoding, Strategy
 from service.policies.policies import Policies
+from service.schemas.body_bounds import check_nodes, listed, most_nodes
 
 MAX_INLINE_EVENTS = 200
 MAX_EVENTS = 1000
@@ -35,6 +37,8 @@ _FINER_UNITS = ((1e17, "nanoseconds"), (1e14, "microseconds"))
 # Larger numbers are no time in any unit.
 _TIME_MAX = 1e20
 _NO_TIME = "neither an ISO 8601 time nor a number of seconds or milliseconds"
+_FEATURE_LENGTH_MAX = 256
+_INTEGER_BELOW = 2**63
 
 
 def _no_control_characters(value: str) -> str:
@@ -74,6 +78,20 @@ def _epoch_ms(value: Any) -> int:
     return math.floor(value * 1000 if abs(value) < SECONDS_BELOW else value)
 
 
+def _feature(value: Any) -> str | int | float | bool:
+    """Returns a value that a feature or a context may have, as it is."""
+    match value:
+        case bool():
+            return value
+        case str() if len(value) <= _FEATURE_LENGTH_MAX:
+            return value
+        case int() if -_INTEGER_BELOW <= value < _INTEGER_BELOW:
+            return value
+        case float() if math.isfinite(value):
+            return value
+    raise ValueError(f"neither a text of at most {_FEATURE_LENGTH_MAX} characters, a finite number, true nor false")
+
+
 Id = Annotated[
     str,
     Field(min_length=1, max_length=128),
@@ -97,9 +115,20 @@ TimeMs = Annotated[
     ),
 ]
 Value = Annotated[float, Field(allow_inf_nan=False)]
+# One function, not a union: a union reports a fault for each of its types.
 Feature = Annotated[
-    Annotated[str, Field(max_length=256)] | Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | Value | bool,
-    Field(union_mode="left_to_right"),
+    str | int | float | bool,
+    PlainValidator(_feature),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "maxLength": _FEATURE_LENGTH_MAX},
+                {"type": "integer", "minimum": -_INTEGER_BELOW, "maximum": _INTEGER_BELOW - 1},
+                {"type": "number"},
+                {"type": "boolean"},
+            ]
+        }
+    ),
 ]
 
 
@@ -266,6 +295,8 @@ REQUEST_BODIES: tuple[type[BaseModel], ...] = (
     ChangeRequest,
     PoliciesRequest,
 )
+for _body in REQUEST_BODIES:  # now, and not during the first request
+    most_nodes(_body)
 
 
 B = TypeVar("B", bound=BaseModel)
@@ -281,20 +312,14 @@ def parse(body: type[B], raw: bytes, *, latest_ms: int | None = None) -> B:
 
     Raises:
         BadRequest: The body is not JSON.
-        InvalidRequest: The body does not match; every fault is listed with its location.
+        InvalidRequest: The body does not match, or holds more than any valid one; the faults are listed with their
+            locations (`body_bounds.listed`).
     """
+    check_nodes(raw, most_nodes(body))
     try:
         return body.model_validate_json(raw, strict=True, context={"latest_ms": latest_ms})
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
     if faults[0]["type"] == "json_invalid":
         raise BadRequest("the body is not valid JSON")
-    raise InvalidRequest("the body is not valid; see errors", [fault(f["loc"], f["msg"], f["type"]) for f in faults])
-
-
-def fault(loc: tuple[int | str, ...], message: str, kind: str) -> dict[str, Any]:
-    """Formats one fault for the `errors` of a problem; faults of an event carry its index."""
-    entry: dict[str, Any] = {"loc": list(loc), "message": message.removeprefix("Value error, "), "type": kind}
-    if len(loc) > 1 and loc[0] == "events" and isinstance(loc[1], int):
-        entry["index"] = loc[1]
-    return entry
+    raise InvalidRequest("the body is not valid; see errors", listed(faults))
