@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from urllib.parse import quote
 
 import typer
+
+from service.cli.ops_text import (
+    POLICIES_ANSWER_FIELDS,
+    audit_lines,
+    fallback_lines,
+    models_lines,
+    policies_lines,
+    status_lines,
+)
+from service.common.printable import printable
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Inspect and control a running service.")
 fallback = typer.Typer(no_args_is_help=True, help="The mode: auto, fallback or model.")
@@ -24,16 +35,12 @@ Reason = Annotated[str | None, typer.Option("--reason", help="The reason; kept i
 _LOCAL = "http://127.0.0.1:8000"
 # A model is verified, opened and warmed up before the answer comes.
 _ACTIVATE_S = 600.0
-_FIGURES = ("recall@10", "ndcg@10")
-# Fields of the answer that are not part of the policies.
-_ANSWER_FIELDS = ("request_id", "origin", "actor", "reason", "changed_at", "version", "shared")
-_QUANTILES = ("p50_ms", "p95_ms", "p99_ms")
 
 
 @fallback.command("get")
 def get_fallback(url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
     """Shows the mode in force, the breaker and the budgets."""
-    _show(_warned(_call("GET", "/ops/fallback", url, token)), as_json)
+    _show(_warned(_call("GET", "/ops/fallback", url, token)), as_json, fallback_lines)
 
 
 @fallback.command("set")
@@ -49,25 +56,21 @@ def set_fallback(
     if mode not in ("auto", "fallback", "model"):
         raise typer.BadParameter("the mode must be auto, fallback or model")
     body = {"mode": mode, "reason": reason, "expires_in_s": expires_in_s}
-    _show(_warned(_call("PUT", "/ops/fallback", url, token, body)), as_json)
+    _show(_warned(_call("PUT", "/ops/fallback", url, token, body)), as_json, fallback_lines)
 
 
 @policies.command("get")
 def get_policies(url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
     """Shows the decoding policies in force."""
-    _show(_call("GET", "/ops/policies", url, token), as_json)
+    _show(_call("GET", "/ops/policies", url, token), as_json, policies_lines)
 
 
 @app.command()
 def status(url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
     """Shows the figures of the console: traffic, latency, breaker, budgets, queue and mode."""
     answer = _call("GET", "/ops/status", url, token)
-    if as_json:
-        _show(answer, as_json)
-        return
     _warned(answer["mode"])
-    for line in status_lines(answer):
-        typer.echo(line)
+    _show(answer, as_json, status_lines)
 
 
 @policies.command("set")
@@ -90,22 +93,24 @@ def set_policies(
         _fail(f"{file} cannot be read as YAML ({type(error).__name__})")
     if not isinstance(content, dict):
         _fail(f"{file} contains no policies")
-    body = {name: value for name, value in content.items() if name not in _ANSWER_FIELDS}
+    body = {name: value for name, value in content.items() if name not in POLICIES_ANSWER_FIELDS}
     if reason is not None:
         body["reason"] = reason
-    _show(_warned(_call("PUT", "/ops/policies", url, token, body), "these policies apply"), as_json)
+    _show(_warned(_call("PUT", "/ops/policies", url, token, body), "these policies apply"), as_json, policies_lines)
 
 
 @policies.command("reset")
 def reset_policies(url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
     """Returns every replica to the policies of its own file."""
-    _show(_warned(_call("DELETE", "/ops/policies", url, token), "the policies of the file apply"), as_json)
+    _show(
+        _warned(_call("DELETE", "/ops/policies", url, token), "the policies of the file apply"), as_json, policies_lines
+    )
 
 
 @models.command("list")
 def list_models(url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
     """Lists the versions, and shows which of them is served here and on every replica."""
-    _show_models(_call("GET", "/ops/models", url, token), as_json)
+    _show(_call("GET", "/ops/models", url, token), as_json, models_lines)
 
 
 @models.command("activate")
@@ -119,14 +124,14 @@ def activate_model(
     """Activates a version on every replica. If anything is wrong with it, the old one stays and the command fails."""
     path = f"/ops/models/{quote(version, safe='')}/activate"
     answer = _call("POST", path, url, token, {"reason": reason}, timeout_s=_ACTIVATE_S)
-    _show_models(_warned(answer, "this model is served"), as_json)
+    _show(_warned(answer, "this model is served"), as_json, models_lines)
 
 
 @models.command("rollback")
 def rollback_model(reason: Reason = None, url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
     """Activates the previous version. Each further rollback goes one version further back."""
     answer = _call("POST", "/ops/models/rollback", url, token, {"reason": reason}, timeout_s=_ACTIVATE_S)
-    _show_models(_warned(answer, "this model is served"), as_json)
+    _show(_warned(answer, "this model is served"), as_json, models_lines)
 
 
 @app.command()
@@ -138,12 +143,7 @@ def audit(
 ) -> None:
     """Lists who changed what, when and why; newest first."""
     answer = _call("GET", f"/ops/audit?limit={limit}", url, token)
-    if as_json:
-        _show(answer, as_json)
-        return
-    for entry in answer["entries"]:
-        rest = {k: v for k, v in entry.items() if k not in ("id", "at", "actor", "action") and v is not None}
-        typer.echo(f"{entry['at']}  {entry['actor']}  {entry['action']}  {json.dumps(rest)}")
+    _show(answer, as_json, lambda told: audit_lines(told["entries"]))
 
 
 def _call(
@@ -175,59 +175,11 @@ def _warned(answer: Any, what: str = "this mode applies") -> Any:
     return answer
 
 
-def _show_models(answer: Any, as_json: bool) -> None:
-    if as_json:
-        _show(answer, as_json)
-        return
-    for model in answer["models"]:
-        sign = "*" if model["active"] else " "
-        figures = "  ".join(f"{name} {model['metrics'][name]:.4f}" for name in _FIGURES if name in model["metrics"])
-        typer.echo(f"{sign} {model['version']:40} {model['created_at'] or '':26} {model['fault'] or figures}")
-    typer.echo(f"a rollback activates {answer['previous'] or 'nothing: there is no previous version'}")
-    for replica in answer["replicas"] or []:
-        typer.echo(f"replica {replica['name']} serves {replica['active']}  {replica['fault'] or ''}".rstrip())
-
-
 def _fail(message: str) -> NoReturn:
-    typer.echo(f"gpt4rec: {message}", err=True)
+    typer.echo(f"gpt4rec: {printable(message)}", err=True)
     raise typer.Exit(1)
 
 
-def _show(answer: Any, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(answer))
-        return
-    for name, value in answer.items():
-        if name != "request_id":
-            typer.echo(f"{name:12} {value if isinstance(value, str) else json.dumps(value)}")
-
-
-def status_lines(snapshot: dict[str, Any]) -> list[str]:
-    """Returns a snapshot of /ops/status as lines for a terminal, the most urgent first."""
-    mode, breaker, service = snapshot["mode"], snapshot["breaker"], snapshot["service"]
-    traffic, queue = snapshot["traffic"], snapshot["queue"]
-    by = f" by {mode['actor']}: {mode['reason']}" if mode["actor"] else ""
-    ends = f", {mode['expires_in_s']:.0f} s left" if mode["expires_in_s"] is not None else ""
-    cause = f", {breaker['cause']}" if breaker["cause"] else ""
-    rows = {
-        "mode": f"{mode['mode']}{by}{ends}{'' if mode['shared'] else ' (not shared)'}",
-        "breaker": f"{breaker['state']}, the model gets {breaker['model_share']:.0%}{cause}",
-        "redis": "answers" if snapshot["redis"] else "unavailable",
-        "model": f"{service['model_version']}{'' if service['engine'] else ' (engine stuck)'}",
-        "workers": f"{service['workers_answering']} of {service['workers']} answer",
-        "traffic": f"{traffic['answers_per_s']:g} answers/s over {traffic['window_s']} s, {traffic['late']} late, "
-        f"{traffic['failed']} failed",
-    }
-    for source, figures in traffic["latency"].items():
-        if figures["answers"]:
-            ms = "  ".join(f"{name.removesuffix('_ms')} {figures[name]:.1f} ms" for name in _QUANTILES)
-            rows[f"  {source}"] = f"{ms}  (budget {snapshot['budget_ms']:g} ms)"
-    for kind in ("rung", "reason"):
-        rows[kind] = ", ".join(f"{name} {count}" for name, count in traffic[kind].items()) or "–"
-    for objective, rates in snapshot["burn_rate"].items():
-        rows[f"burn {objective}"] = "  ".join(f"{window} {rate:g}" for window, rate in rates.items())
-    hits = traffic["cache"]["hit_share"]
-    waiting = f"{queue['depth']:g} waiting, {queue['inflight']:g} in progress"
-    rows["queue"] = f"{waiting}, loop {queue['loop_lag_ms']:g} ms late"
-    rows["cache hits"] = "–" if hits is None else f"{hits:.1%}"
-    return [f"{name:14} {value}" for name, value in rows.items()]
+def _show(answer: Any, as_json: bool, lines: Callable[[Any], list[str]]) -> None:
+    """Prints an answer: one JSON object, or the lines that put it in words."""
+    typer.echo(json.dumps(answer) if as_json else "\n".join(lines(answer)))

@@ -359,4 +359,4 @@ class AuditAnswer(Answer):
     """The audit log."""
 
     request_id: str
-    entries: list[dict[str, Any]] = Field(description="Newest first.")
+    entries: list[dict[str, Any]] = Field(description="Newest first; `text` is the change in a sentence.")

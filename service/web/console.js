@@ -255,8 +255,6 @@ async function rereadRest() {
   }
 }
 
-const IN_HEAD = ["id", "at", "actor", "action", "mode", "reason", "version", "changed_at", "expires_at"];
-
 /** Redraws a list only if its data changed, so that the reader does not lose the place. */
 function redraw(list, data, make) {
   const now = JSON.stringify(data);
@@ -268,13 +266,10 @@ function redraw(list, data, make) {
 function showAudit(entries) {
   $("audit-none").hidden = entries.length > 0;
   redraw($("audit"), entries, (entry) => {
-    const rest = Object.entries(entry).filter(([name, value]) => !IN_HEAD.includes(name) && value !== null && typeof value !== "object");
-    const until = entry.expires_at ? `, until ${when(entry.expires_at)}` : "";
-    const what = `${entry.action}${entry.mode ? ` → ${entry.mode}` : ""}${rest.map(([name, value]) => ` ${name} ${value}`).join("")}${until}`;
     return el("li", {},
       el("time", { datetime: entry.at, class: "quiet" }, when(entry.at)),
       el("strong", {}, entry.actor),
-      el("span", {}, `${what}${entry.reason ? `: ${entry.reason}` : ""}`));
+      el("span", {}, entry.text));
   });
 }
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 import structlog
 
+from service.cli.ops_text import audit_lines, fallback_lines, models_lines, policies_lines, status_lines
 from service.common import logs
 from service.common.metrics import value_of
 from service.history.ingest import Ingest
@@ -208,6 +209,35 @@ async def test_a_forced_fallback_names_its_actor_and_is_audited(shared_valkey: V
     assert 'gpt4rec_fallback_mode{mode="fallback"} 1.0' in metrics
     assert back["rung"] == "full"
     assert [entry["actor"] for entry in audit.json()["entries"]] == ["bob", "alice"]
+
+
+@asynchronous
+async def test_what_operators_are_told_in_a_shell_holds_no_escape_sequence(shared_valkey: Valkey) -> None:
+    """Reasons come from whoever has a token, and are shown to everybody who asks."""
+    nasty = "\x1b]0;owned\x07\x9b2J\nthe mode is auto"
+    async with serving(redis_url=shared_valkey.url, prefix="words:", ops_tokens=TOKENS) as service:
+        policies = (await service.client.get("/ops/policies", headers=OPS)).json()
+        body = {"segments": policies["segments"], "default": policies["default"], "reason": nasty}
+        await service.client.put("/ops/policies", headers=OPS, json=body)
+        forced = {"mode": "fallback", "reason": nasty, "expires_in_s": 600}
+        await service.client.put("/ops/fallback", headers=OPS, json=forced)
+        told = {
+            path: (await service.client.get(f"/ops/{path}", headers=OPS)).json()
+            for path in ("fallback", "policies", "models", "audit", "status")
+        }
+    lines = [
+        *fallback_lines(told["fallback"]), *policies_lines(told["policies"]), *models_lines(told["models"]),
+        *audit_lines(told["audit"]["entries"]), *status_lines(told["status"]),
+    ]  # fmt: skip
+    assert all(character.isprintable() for line in lines for character in line)
+    shown = "\n".join(lines)
+    reason = r"\x1b]0;owned\x07\x9b2J\nthe mode is auto"
+    assert shown.count(reason) == 5  # the mode, the policies, the status, and two entries of the audit
+    assert f"The mode is fallback, set by alice at {told['fallback']['changed_at']} ({reason})." in lines
+    assert [entry["text"] for entry in told["audit"]["entries"]] == [
+        f"forced the mode fallback until {told['fallback']['expires_at']}: {nasty}",
+        f"set the policies of the segments {', '.join(s['name'] for s in policies['segments'])}: {nasty}",
+    ]
 
 
 @asynchronous

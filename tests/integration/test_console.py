@@ -126,7 +126,7 @@ def test_the_switch_is_felt_by_the_next_request_and_ends_by_itself(browser: Brow
             page, "s => document.querySelector('#mode-left').textContent < s", page.locator("#mode-left").text_content()
         )
         says(page, "#verdict", "fallback is forced by alice")
-        says(page, "#audit", "fallback → fallback")
+        says(page, "#audit", "forced the mode fallback")
         says(page, "#audit", "<b>drill</b>")  # shown as it was typed
         force(page, "Fallback", "soon over", minutes=0.05)
         says(page, "#audit", "soon over")

@@ -11,6 +11,7 @@ from service.api.direct_route import DirectRoute
 from service.api.openapi import answers, takes
 from service.api.request import reply, runtime, secret_of
 from service.common.errors import NotFound
+from service.coordination.audit_sentences import sentence
 from service.ops.console import SERIES_S, EventStream
 from service.schemas import responses as out
 from service.schemas.requests import FallbackRequest, parse
@@ -84,10 +85,11 @@ async def put_fallback(request: Request) -> Response:
 
 @router.get("/audit", responses=answers(out.AuditAnswer, 422, *_PROBLEMS))
 async def get_audit(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
-    """Lists who changed what, when and why; newest first."""
+    """Lists who changed what, when and why; newest first. `text` is the change in a sentence."""
     service = runtime(request)
     service.access.ops(secret_of(request))
-    return reply(request, {"entries": await service.space.audit.read(limit)})
+    entries = await service.space.audit.read(limit)
+    return reply(request, {"entries": [{**entry, "text": sentence(entry)} for entry in entries]})
 
 
 def _host(request: Request) -> str:
