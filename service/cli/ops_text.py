@@ -24,6 +24,8 @@ def fallback_lines(answer: Mapping[str, Any]) -> list[str]:
     cause = f" because of {budgets['cause']}" if budgets["cause"] else ""
     return [
         f"The mode is {answer['mode']}{_by(answer)}.",
+        f"It is change {answer['version']}. It is "
+        + ("shared with every replica." if answer["shared"] else "not shared: it holds on this replica only."),
         *([f"It ends at {printable(str(answer['expires_at']))}."] if answer["expires_at"] else []),
         f"The breaker is {answer['breaker'].replace('_', ' ')}: the model gets {budgets['model_share']:.0%} of the "
         f"traffic{cause}.",
