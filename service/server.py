@@ -7,14 +7,10 @@ import contextlib
 import gc
 import logging
 import math
-import multiprocessing
-import multiprocessing.connection
-import os
-import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -24,21 +20,29 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.connection import Connection
+from service.api.listeners import SharedListener, allow_connections
 from service.app import create_app
-from service.common import logs
 from service.common.atomic_files import write_aside
-from service.common.errors import ServiceError, StartupError
+from service.common.errors import StartupError
+from service.common.process_end import end_within
 from service.common.settings import Settings
-from service.store.embedded_valkey import EmbeddedValkey
-
-log = logs.get(__name__)
 
 Announce = Callable[[int], None]
 
-_PORT_TRIES = 20
-_LAST_PORT = 65_535
+# How often a worker shows its supervisor that its event loop runs.
+BEAT_S = 0.25
 # Enough time for the event loop to accept the connections in the listener's queue.
 _LAST_CONNECTIONS_S = 0.02
+# What an orderly stop may take beside the settings: the embedded store writes its file.
+_STOP_SPARE_S = 10.0
+
+
+def longest_stop_s(settings: Settings) -> float:
+    """Returns the seconds after which a process that was asked to stop is ended by force.
+
+    They cover the delay, open requests, and states that wait to be written.
+    """
+    return settings.shutdown_delay_s + 2.0 * settings.drain_timeout_s + _STOP_SPARE_S
 
 
 class Server(uvicorn.Server):
@@ -48,9 +52,18 @@ class Server(uvicorn.Server):
         app: The application.
         settings: Of the service.
         announce: Called with the port once requests are accepted.
+        shared: A bound socket that other workers accept from too; None if there is none.
+        beat: Called again and again while the event loop runs, from the start on.
     """
 
-    def __init__(self, app: FastAPI, settings: Settings, announce: Announce) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        settings: Settings,
+        announce: Announce,
+        shared: socket.socket | None = None,
+        beat: Callable[[], None] | None = None,
+    ) -> None:
         config = uvicorn.Config(
             app,
             loop="uvloop",
@@ -66,11 +79,15 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._application = app
-        self._delay_s = settings.shutdown_delay_s
+        self._delay_s, self._longest_stop_s = settings.shutdown_delay_s, longest_stop_s(settings)
         self._announce = announce
+        self._shared = shared
+        self._listener: SharedListener | None = None
+        self._beat = beat
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Opens the application, then listens and announces the port."""
+        self._go_on_beating()
         chatter = logging.getLogger("uvicorn.error")
         chatter.setLevel(logging.CRITICAL)
         opened = self.lifespan.startup
@@ -85,6 +102,10 @@ class Server(uvicorn.Server):
         self.lifespan.startup = settled
         await super().startup(sockets)
         chatter.setLevel(logging.NOTSET)
+        if self.started and self._shared is not None:
+            self._listener = SharedListener(self._shared, self._protocol)
+            self._listener.start()
+            self.servers.append(cast("asyncio.Server", self._listener))
         if self.started and sockets:
             self._announce(sockets[0].getsockname()[1])
 
@@ -94,17 +115,34 @@ class Server(uvicorn.Server):
         Closing a listener resets the connections it has not accepted yet, so its queue is emptied first. Open
         connections end as `Connection.shutdown` says.
         """
-        for sock in sockets or ():
+        for sock in (*(sockets or ()), *((self._shared,) if self._shared else ())):
             with contextlib.suppress(OSError):
                 sock.listen(0)
+        if self._listener is not None:
+            self._listener.drain()
         await asyncio.sleep(_LAST_CONNECTIONS_S)
         await super().shutdown(sockets)
         # uvicorn would raise the signal again, and a clean stop would look like a death by SIGTERM.
         self._captured_signals.clear()
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Handles SIGHUP as SIGTERM too, unless it is ignored (`nohup`): a closed terminal cuts no answer off."""
+        hang_up = threading.current_thread() is threading.main_thread() and drains_at(signal.SIGHUP)
+        if hang_up:
+            signal.signal(signal.SIGHUP, self.handle_exit)
+        try:
+            with super().capture_signals():
+                yield
+        finally:
+            if hang_up:
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Starts draining, and stops after the delay of the settings."""
         process_state = self._application.state.process_state
+        if not process_state.draining:
+            end_within(self._longest_stop_s)
         if self._delay_s and not process_state.draining:
             loop = asyncio.get_running_loop()
             loop.call_later(self._delay_s, super().handle_exit, sig, frame)
@@ -112,69 +150,20 @@ class Server(uvicorn.Server):
             super().handle_exit(sig, frame)
         process_state.draining = True
 
+    def _go_on_beating(self) -> None:
+        if self._beat is not None:
+            self._beat()
+            asyncio.get_running_loop().call_later(BEAT_S, self._go_on_beating)
 
-def allow_connections() -> None:
-    """Raises the limit of open files as far as the system allows: each connection needs one.
-
-    The initial limit (usually 1,024) is meant for programs that use `select`; above it new connections are dropped.
-    """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # the initial limit still works
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def bind(host: str, port: int, *, shared: bool) -> socket.socket:
-    """Returns a bound socket that does not listen yet.
-
-    Args:
-        host: The address.
-        port: The port; 0 chooses a free one.
-        shared: Whether other processes may bind the same port (SO_REUSEPORT).
-
-    Raises:
-        StartupError: The address is taken, or does not belong to this machine.
-    """
-    if port > _LAST_PORT:  # getaddrinfo would use another port
-        raise StartupError(f"cannot listen on {host}:{port}: ports end at {_LAST_PORT}")
-    with contextlib.ExitStack() as stack:
-        try:
-            family, kind, protocol, _, address = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            sock = stack.enter_context(socket.socket(family, kind, protocol))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if shared:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.bind(address)
-        except OSError as error:
-            raise StartupError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-        stack.pop_all()
-    return sock
+    def _protocol(self) -> asyncio.Protocol:
+        """Returns the protocol of a new connection, as uvicorn makes it."""
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=None)
 
 
-def reserve(host: str, port: int, workers: int) -> socket.socket:
-    """Returns a socket bound to the port that the workers share; the next ports, one for each worker, are free.
-
-    Args:
-        host: The address.
-        port: The shared port; 0 chooses one.
-        workers: How many ports above the shared one must be free.
-
-    Raises:
-        StartupError: One of the ports is taken; with port 0, after several tries.
-    """
-    for attempt in range(_PORT_TRIES):
-        shared = bind(host, port, shared=True)
-        try:
-            for number in range(workers):
-                bind(host, shared.getsockname()[1] + 1 + number, shared=False).close()
-        except StartupError:
-            shared.close()
-            if port or attempt == _PORT_TRIES - 1:
-                raise
-        else:
-            break
-    return shared
+def drains_at(sig: signal.Signals) -> bool:
+    """Returns whether the signal has its usual effect, and is not ignored since before the start."""
+    return signal.getsignal(sig) is signal.SIG_DFL
 
 
 def serve_one(settings: Settings, sockets: Sequence[socket.socket], announce: Announce) -> None:
@@ -191,111 +180,17 @@ def serve_one(settings: Settings, sockets: Sequence[socket.socket], announce: An
     serve_app(create_app(settings), settings, sockets, announce)
 
 
-def serve_app(app: FastAPI, settings: Settings, sockets: Sequence[socket.socket], announce: Announce) -> None:
-    """Serves an existing application; otherwise as `serve_one`."""
+def serve_app(
+    app: FastAPI, settings: Settings, sockets: Sequence[socket.socket], announce: Announce, **more: Any
+) -> None:
+    """Serves an existing application; `more` goes to `Server`; otherwise as `serve_one`."""
     allow_connections()
-    server = Server(app, settings, announce)
+    server = Server(app, settings, announce, **more)
     # uvicorn exits the process if the lifespan failed; the cause is raised below.
     with contextlib.suppress(SystemExit):
         server.run(sockets=list(sockets))
     if not server.started:
         raise getattr(app.state, "startup_error", StartupError("the service did not start; see the log"))
-
-
-def serve_many(settings: Settings, announce: Announce) -> None:
-    """Serves in one process for each worker, all on one port (SO_REUSEPORT), each with its own engine.
-
-    Every worker also listens on its own port above the shared one, where /metrics are its own; /metrics of the shared
-    port are the sum of all workers. If one worker ends, all of them end, so that a supervisor restarts the service.
-
-    Args:
-        settings: Of the service.
-        announce: Called with the shared port once every worker accepts requests.
-
-    Raises:
-        StartupError: A port is taken, the embedded server does not start, or a worker ended.
-    """
-    reserved = reserve(settings.host, settings.port, settings.workers)
-    port = reserved.getsockname()[1]
-    embedded = None
-    if settings.redis_url.get_secret_value() == "embedded":
-        embedded = EmbeddedValkey(settings.data_dir)
-        settings = settings.model_copy(update={"redis_url": type(settings.redis_url)(embedded.start())})
-    context = multiprocessing.get_context("spawn")
-    ready = context.Semaphore(0)
-    workers = [
-        context.Process(target=_worker, args=(settings, port, n, ready), name=f"worker-{n}")
-        for n in range(settings.workers)
-    ]
-    try:
-        _supervise(workers, ready, lambda: announce(port), (lambda: None) if embedded is None else embedded.revive)
-    finally:
-        reserved.close()
-        if embedded is not None:
-            embedded.stop()
-
-
-def _worker(settings: Settings, port: int, number: int, ready: Any) -> None:
-    """Runs a worker process."""
-    logs.configure(settings.log_level)
-    threading.Thread(target=_end_with_supervisor, name="supervisor-watch", daemon=True).start()
-    try:
-        sockets = [
-            bind(settings.host, port, shared=True),
-            bind(settings.host, port + 1 + number, shared=False),
-        ]
-        settings = settings.model_copy(update={"port": port})
-        serve_one(settings, sockets, lambda _: ready.release())
-    except ServiceError as error:
-        log.critical("worker_failed", worker=number, cause=str(error))
-        raise SystemExit(1) from None
-
-
-def _end_with_supervisor() -> None:
-    """Ends this worker when its supervisor dies; a killed supervisor could not stop it, and it would keep the port."""
-    supervisor = multiprocessing.parent_process()
-    if supervisor is not None:
-        supervisor.join()
-        log.error("supervisor_died")
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _supervise(workers: Sequence[Any], ready: Any, announce: Callable[[], None], tend: Callable[[], None]) -> None:
-    """Starts the workers, waits until one of them ends or a signal arrives, then stops all.
-
-    `tend` is called about once a second while they run.
-    """
-    stopping = False
-
-    def stop(_sig: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-        for worker in workers:
-            if worker.is_alive():
-                os.kill(worker.pid, signal.SIGTERM)
-
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for worker in workers:
-            worker.start()
-        waiting = len(workers)
-        while all(worker.is_alive() for worker in workers):
-            if waiting and ready.acquire(timeout=0.1):
-                waiting -= 1
-                if not waiting:
-                    announce()
-            elif not waiting:
-                multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=1.0)
-            tend()
-        failed = not stopping
-        stop(signal.SIGTERM, None)
-        for worker in workers:
-            worker.join()
-    finally:
-        for sig, handler in before.items():
-            signal.signal(sig, handler)
-    if failed:
-        raise StartupError("a worker ended; see the log")
 
 
 def write_port(path: Path, port: int) -> None:

@@ -59,6 +59,10 @@ def _rate(metric: str, by: str = "", **labels: str) -> str:
     return f"sum{grouped} (rate(gpt4rec_{metric}{{{chosen}}}[$__rate_interval]))"
 
 
+def _hourly(metric: str) -> str:
+    return f"sum (increase(gpt4rec_{metric}_total{{{_CHOSEN}}}[1h])) or vector(0)"
+
+
 def _quantile(share: float, metric: str, by: str = "le", **labels: str) -> str:
     return f"histogram_quantile({share:g}, {_rate(metric + '_bucket', by, **labels)})"
 
@@ -160,6 +164,14 @@ _INSIDE = (
     ),
     Panel(
         "Event loop lag", "The worst replica.", (Query(_gauge("event_loop_lag_seconds", "max"), "lag"),), "s"
+    ),
+    Panel(
+        "Workers replaced, log lines lost", "Per hour. Log lines are lost when their reader stalls or is gone.",
+        (Query(_hourly("worker_replaced"), "workers"), Query(_hourly("log_lines_dropped"), "log lines")),
+    ),
+    Panel(
+        "Files that hang", "Replicas that cannot read a file they follow.",
+        (Query(f"{_gauge('file_hangs', 'sum', 'file')} or vector(0)", "{{file}}"),), stacked=True,
     ),
 )  # fmt: skip
 _REDIS = (

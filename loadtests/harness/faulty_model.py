@@ -172,6 +172,7 @@ def main(
     # Before the service is imported: its modules keep the clock that they find.
     time.time = lambda: _SYSTEM_TIME() + followed.faults.clock_s
     from service import server
+    from service.api.listeners import bind
     from service.app import create_app
     from service.common import logs
     from service.common import settings as configuration
@@ -190,7 +191,7 @@ def main(
         if port_file is not None:
             server.write_port(port_file, bound)
 
-    server.serve_app(app, settings, [server.bind(settings.host, settings.port, shared=False)], announce)
+    server.serve_app(app, settings, [bind(settings.host, settings.port)], announce)
 
 
 if __name__ == "__main__":

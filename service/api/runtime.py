@@ -8,6 +8,7 @@ from typing import Any
 
 from service.access.keys import Access
 from service.access.rate_limits import Rates
+from service.common import output
 from service.common.deadline import Clock
 from service.common.metrics import BREAKER_STATES, MODES, Metrics
 from service.common.process_state import ProcessState
@@ -98,6 +99,7 @@ class Runtime:
     def render_metrics(self) -> bytes:
         """Returns the metrics as text; sets the gauges that mirror a state first."""
         m, space = self.metrics, self.space
+        m.count_up_to(m.log_lines_dropped, output.dropped())
         m.one_hot(m.breaker_state, BREAKER_STATES, space.guard.breaker.state.value)
         m.one_hot(m.fallback_mode, MODES, space.mode.current())
         m.queue_depth.set(space.model.encoder.depth + space.model.decoder.depth)

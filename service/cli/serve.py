@@ -42,8 +42,11 @@ def serve(
     )
     # Imported here: they take a second to load, and a misspelt setting should fail at once.
     from service import server
-    from service.common import logs
+    from service import workers as processes
+    from service.api.listeners import bind
+    from service.common import logs, output
 
+    output.take_over(logs.dropped_notice)
     logs.configure(settings.log_level)
 
     def announce(bound: int) -> None:
@@ -53,6 +56,6 @@ def serve(
             server.write_port(port_file, bound)
 
     if settings.workers == 1:
-        server.serve_one(settings, [server.bind(settings.host, settings.port, shared=False)], announce)
+        server.serve_one(settings, [bind(settings.host, settings.port)], announce)
     else:
-        server.serve_many(settings, announce)
+        processes.serve_many(settings, announce)

@@ -40,4 +40,11 @@ async def _watched(work: Work) -> None:
             await work()
         except Exception as error:
             log.critical("background_loop_broke", **logs.where(error))
+            if _is_cancelled():  # it failed while it was stopped: it must not begin anew
+                return
         await asyncio.sleep(_PAUSE_S)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

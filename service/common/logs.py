@@ -1,13 +1,16 @@
 """Structured logs: one JSON object a line on stderr.
 
-A record never contains a secret. Ids of users, sessions and items are logged at the level `debug` only.
+A record never contains a secret. Ids of users, sessions and items are logged at the level `debug` only. A log line
+never holds its caller up and never raises: see `service.common.output`.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import traceback
+from datetime import UTC, datetime
 from typing import Any, TextIO, cast
 
 import orjson
@@ -17,7 +20,11 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 
 def _json(record: Any, **options: Any) -> str:
-    return orjson.dumps(record, default=options.get("default")).decode()
+    try:
+        return orjson.dumps(record, default=options.get("default")).decode()
+    except TypeError:
+        # A lone surrogate, as in a file name that is no UTF-8, or a number of more than 64 bits.
+        return json.dumps(record, default=repr, skipkeys=True)
 
 
 _CHAIN: list[Any] = [
@@ -53,6 +60,13 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(_LEVELS[level], logging.WARNING))
+
+
+def dropped_notice(lines: int) -> bytes:
+    """Returns the line that says how many lines could not be written before it."""
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    record = {"event": "log_lines_dropped", "lines": lines, "level": "warning", "timestamp": now}
+    return orjson.dumps(record) + b"\n"
 
 
 def get(name: str) -> structlog.typing.FilteringBoundLogger:

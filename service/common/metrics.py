@@ -118,6 +118,16 @@ class Metrics:
         self.redis_errors = self._counter(
             "gpt4rec_redis_errors", "Redis commands that failed or timed out.", "operation"
         )
+        self.log_lines_dropped = self._counter(
+            "gpt4rec_log_lines_dropped",
+            "Lines of the log that were not written: the reader of stderr stalls or is gone, or the disk is full.",
+        )
+        self.worker_replaced = self._counter(
+            "gpt4rec_worker_replaced", "Worker processes that ended or hung and were replaced by another one."
+        )
+        self.file_hangs = self._gauge(
+            "gpt4rec_file_hangs", "1 while a file that the service follows cannot be read: its disk hangs.", "file"
+        )
         self.model_info = self._gauge("gpt4rec_model_info", "1 for the model in service.", "version")
         self.model_reload = self._counter(
             "gpt4rec_model_reload",
@@ -207,6 +217,10 @@ class Metrics:
             yield
         finally:
             self._stages[name].observe(time.perf_counter() - began)
+
+    def count_up_to(self, counter: Counter, total: float) -> None:
+        """Raises a counter without labels to a total that is counted elsewhere."""
+        counter.inc(max(0.0, total - value_of(counter)))
 
     def one_hot(self, gauge: Gauge, names: Iterable[str], present: str) -> None:
         """Sets a gauge to 1 for the label `present`, and to 0 for the other names."""

@@ -51,6 +51,11 @@ class Settings(BaseSettings):
         description="Worker processes on the same port. Each has its own engine, and a port of its own above the "
         "shared one. /metrics on the shared port sums them.",
     )
+    worker_timeout_s: float = Field(
+        10.0,
+        ge=1,
+        description="With several workers, one whose event loop stands still for this long is killed and replaced.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
     git_commit: str = Field("unknown", description="Commit from which the image was built; shown by /version.")
 
@@ -72,6 +77,13 @@ class Settings(BaseSettings):
         "of the file are followed. Empty: /metrics is open.",
     )
 
+    secret_trust_s: float = Field(
+        300.0,
+        gt=0,
+        description="How long the secrets of a followed file stay in force when the file cannot be read any more (its "
+        "disk hangs, it is missing). After that, until it is read again, its ops tokens open nothing and its API keys "
+        "can neither read nor erase users; lists and events are answered as ever.",
+    )
     hash_user_ids: SecretStr = Field(
         SecretStr(""),
         description="Key that hashes user and session ids in Redis. Empty: they are stored as sent.",

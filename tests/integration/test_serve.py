@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -130,15 +132,26 @@ def test_several_workers_share_one_port(artifact: Path, tmp_path: Path) -> None:
             counts = [line for line in together.splitlines() if line.startswith("gpt4rec_recommendations_total")]
             assert sum(float(line.rpartition(" ")[2]) for line in counts) == 2.0
             assert together.count("# TYPE gpt4rec_model_info gauge") == 1
-        assert service.stop() == 0
+        assert service.stop(signal.SIGHUP) == 0
 
 
-def test_workers_end_with_a_supervisor_that_was_killed(artifact: Path, tmp_path: Path, valkey: Valkey) -> None:
+def test_a_worker_that_hangs_is_replaced_and_workers_end_with_a_killed_supervisor(
+    artifact: Path, tmp_path: Path, valkey: Valkey
+) -> None:
     where = ("--artifact", str(artifact), "--redis", valkey.url, "--workers", "2")
-    with serve(tmp_path, *where, **PATIENT) as service:
-        supervisor = service.process.pid
-        started = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text("utf-8").split()
-        assert len(started) >= 2
+    with serve(tmp_path, *where, GPT4REC_WORKER_TIMEOUT_S="3", **PATIENT) as service:
+        first = _workers(service)
+        os.kill(int(first[0]), signal.SIGSTOP)
+        while Path(f"/proc/{first[0]}").exists():  # every new connection is answered meanwhile
+            assert httpx.post(f"{service.client.base_url}/recommend", json={"user_id": "u"}, timeout=30.0).is_success
+        until = time.monotonic() + 60.0
+        while "gpt4rec_worker_replaced_total 1.0" not in service.client.get("/metrics").text:
+            assert time.monotonic() < until, service.log
+            time.sleep(0.05)
+        assert "worker_hangs" in service.log
+        started = _workers(service)
+        assert len(started) == 2
+        assert set(started) != set(first)
         service.kill9()
         until = time.monotonic() + 30.0
         while left := [pid for pid in started if Path(f"/proc/{pid}").exists()]:
@@ -147,6 +160,13 @@ def test_workers_end_with_a_supervisor_that_was_killed(artifact: Path, tmp_path:
         with pytest.raises(httpx.ConnectError):
             service.client.get("/healthz")
     assert "supervisor_died" in service.log
+
+
+def _workers(service: Serve) -> list[str]:
+    """The process ids of the workers."""
+    supervisor = service.process.pid
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text("utf-8").split()
+    return [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_an_open_loop_load_is_answered(artifact: Path, tmp_path: Path, valkey: Valkey) -> None:

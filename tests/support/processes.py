@@ -30,9 +30,9 @@ PATIENT = {
 
 
 class Serve:
-    """A running service; `log` holds what it wrote so far."""
+    """A running service; `log` holds what it wrote so far, unless it writes to another `output`."""
 
-    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, output: int | None = None, **environment: str) -> None:
         self._port_file = folder / f"port-{time.monotonic_ns()}"
         self._log = folder / "serve.log"
         command = [
@@ -42,7 +42,7 @@ class Serve:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
-                stdout=log,
+                stdout=log if output is None else output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "GPT4REC_DATA_DIR": str(folder / "data"), **environment},
             )
@@ -57,9 +57,9 @@ class Serve:
         self.process.kill()
         self.process.wait(30.0)
 
-    def stop(self) -> int:
+    def stop(self, sig: signal.Signals = signal.SIGTERM) -> int:
         """Asks it to stop; returns its exit status."""
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(sig)
         return self.process.wait(30.0)
 
     def _wait_for_port(self) -> int:
@@ -72,8 +72,8 @@ class Serve:
 
 
 @contextmanager
-def serve(folder: Path, *arguments: str, **environment: str) -> Iterator[Serve]:
-    running = Serve(folder, *arguments, **environment)
+def serve(folder: Path, *arguments: str, output: int | None = None, **environment: str) -> Iterator[Serve]:
+    running = Serve(folder, *arguments, output=output, **environment)
     try:
         yield running
     finally:

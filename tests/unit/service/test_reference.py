@@ -33,13 +33,13 @@ def test_the_metric_families_are_those_of_the_contract() -> None:
         "request_duration_seconds", "deadline_missed", "event_loop_lag_seconds", "recommendations",
         "stage_duration_seconds", "batch_size", "queue_depth", "inflight", "breaker_state", "fallback_mode",
         "events", "state_cache", "redis_errors", "model_info", "model_reload", "error_budget_burn_rate",
-            "model_attempts", "rate_checks",
+            "model_attempts", "rate_checks", "log_lines_dropped", "worker_replaced", "file_hangs",
     }  # fmt: skip
     assert {f.name for f in Metrics().registry.collect()} == {f"gpt4rec_{name}" for name in expected}
 
 
 @pytest.mark.parametrize(
-    "module", ["service.app", "service.engine.baseline_engine", "service.cli", "service.cli.serve", "service.server"]
+    "module", ["service.app", "service.engine.baseline_engine", "service.cli", "service.cli.serve", "service.workers"]
 )
 def test_importing_service_imports_no_torch(module: str) -> None:
     script = (

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from service import server
+from service.api import listeners
 from service.common import background
 from service.common.errors import StartupError
 from tests.support.aio import asynchronous
@@ -17,25 +17,25 @@ HOST = "127.0.0.1"
 
 
 def test_the_ports_of_all_workers_are_free_when_the_shared_one_is_taken() -> None:
-    with server.reserve(HOST, 0, 3) as shared:
+    with listeners.reserve(HOST, 0, 3) as shared:
         port = shared.getsockname()[1]
         for number in range(3):
-            server.bind(HOST, port + 1 + number, shared=False).close()
+            listeners.bind(HOST, port + 1 + number).close()
 
 
 def test_a_port_of_a_worker_that_is_taken_is_named() -> None:
-    with server.reserve(HOST, 0, 1) as shared:
+    with listeners.reserve(HOST, 0, 1) as shared:
         port = shared.getsockname()[1]
         with socket.socket() as taken:
             taken.bind((HOST, port + 1))
             taken.listen()
             with pytest.raises(StartupError, match=rf"cannot listen on {HOST}:{port + 1}"):
-                server.reserve(HOST, port, 1)
+                listeners.reserve(HOST, port, 1)
 
 
 def test_workers_beyond_the_last_port_are_refused() -> None:
     with pytest.raises(StartupError, match="65536"):
-        server.reserve(HOST, 65535, 1)
+        listeners.reserve(HOST, 65535, 1)
 
 
 @asynchronous

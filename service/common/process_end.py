@@ -1,0 +1,45 @@
+"""Ends the process when it does not end by itself after a signal to stop."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+
+from service.common import logs, output
+
+log = logs.get(__name__)
+
+_THREADS_MAX, _FRAMES_MAX = 20, 3
+
+
+def end_within(seconds: float) -> None:
+    """Ends the process by force, with status 1, if it still runs after that time.
+
+    A disk that hangs may hold a thread for which the end of the process would wait for ever. The log then says where
+    each thread was.
+
+    Args:
+        seconds: Longer than an orderly stop takes.
+    """
+
+    def watch() -> None:
+        time.sleep(seconds)
+        log.critical("stop_overdue", after_s=seconds, threads=_threads())
+        output.flush()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="stop-watch", daemon=True).start()
+
+
+def _threads() -> dict[str, list[str]]:
+    """Returns the innermost code locations of each thread."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return {
+        f"{names.get(ident, 'unknown')} {ident}": [
+            f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_stack(top)[-_FRAMES_MAX:]
+        ]
+        for ident, top in list(sys._current_frames().items())[:_THREADS_MAX]  # noqa: SLF001 - the documented way
+    }

@@ -1,0 +1,43 @@
+"""The reader of the service's log stalls, and goes away."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from tests.support.artifacts import write_artifact
+from tests.support.processes import PATIENT, items_of, post, recommend, serve
+from tests.support.valkey import Valkey
+
+
+def fill(pipe: int) -> None:
+    """Leaves no room in a pipe, and makes its writers wait."""
+    os.set_blocking(pipe, False)
+    for size in (1 << 16, 1):
+        try:
+            while True:
+                os.write(pipe, b"." * size)
+        except BlockingIOError:
+            pass
+    os.set_blocking(pipe, True)
+
+
+def test_a_reader_of_the_log_that_stalls_or_is_gone_holds_nothing_up(tmp_path: Path, valkey: Valkey) -> None:
+    artifact = write_artifact(tmp_path / "artifacts")
+    items = items_of(artifact)
+    read, write = os.pipe()
+    fill(write)
+    where = ("--artifact", str(artifact), "--redis", valkey.url)
+    with serve(tmp_path, *where, output=write, **PATIENT) as service:
+        os.close(write)
+        assert post(service, "u1", *items[:3]).status_code == 200
+        for _ in range(20):
+            assert recommend(service, user_id="u1")["rung"] == "full"
+        os.close(read)
+        for _ in range(20):
+            assert recommend(service, user_id="u1")["rung"] == "full"
+        found = service.client.get("/metrics").text
+        assert "gpt4rec_log_lines_dropped_total 0.0" not in found
+        assert "gpt4rec_log_lines_dropped_total" in found
+        assert service.stop(signal.SIGHUP) == 0
