@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from tests.support.artifacts import write_artifact
-from tests.support.processes import PATIENT, items_of, post, recommend, serve
+from tests.support.processes import PATIENT, Serve, items_of, kept, post, recommend
 from tests.support.valkey import Valkey
 
 
@@ -28,8 +28,12 @@ def test_a_reader_of_the_log_that_stalls_or_is_gone_holds_nothing_up(tmp_path: P
     items = items_of(artifact)
     read, write = os.pipe()
     fill(write)
+
+    class Muted(Serve):
+        output = write
+
     where = ("--artifact", str(artifact), "--redis", valkey.url)
-    with serve(tmp_path, *where, output=write, **PATIENT) as service:
+    with kept(Muted(tmp_path, *where, **PATIENT)) as service:
         os.close(write)
         assert post(service, "u1", *items[:3]).status_code == 200
         for _ in range(20):

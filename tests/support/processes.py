@@ -30,9 +30,11 @@ PATIENT = {
 
 
 class Serve:
-    """A running service; `log` holds what it wrote so far, unless it writes to another `output`."""
+    """A running service; `log` holds what it wrote so far, unless a subclass has another `output`."""
 
-    def __init__(self, folder: Path, *arguments: str, output: int | None = None, **environment: str) -> None:
+    output: int | None = None
+
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self._port_file = folder / f"port-{time.monotonic_ns()}"
         self._log = folder / "serve.log"
         command = [
@@ -42,7 +44,7 @@ class Serve:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
-                stdout=log if output is None else output,
+                stdout=log if self.output is None else self.output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "GPT4REC_DATA_DIR": str(folder / "data"), **environment},
             )
@@ -72,8 +74,14 @@ class Serve:
 
 
 @contextmanager
-def serve(folder: Path, *arguments: str, output: int | None = None, **environment: str) -> Iterator[Serve]:
-    running = Serve(folder, *arguments, output=output, **environment)
+def serve(folder: Path, *arguments: str, **environment: str) -> Iterator[Serve]:
+    with kept(Serve(folder, *arguments, **environment)) as running:
+        yield running
+
+
+@contextmanager
+def kept(running: Serve) -> Iterator[Serve]:
+    """Ends the service with the body."""
     try:
         yield running
     finally:
