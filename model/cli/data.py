@@ -53,16 +53,21 @@ def import_command(
             help="Column of each role: user, item, time, type, value, session, scene, …",
         ),
     ] = "",
+    allow_loss: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Import although values of COLUMN cannot be read; may be repeated."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check an event log and write it as a data set. Files may be gzipped; sources are never changed."""
     from model.data.formats import ImportRequest, parse_columns
+    from model.data.rules import Rules
 
     try:
         named = parse_columns(columns)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--map") from error
-    request = ImportRequest(source, form, attributes, items, users, times, named)
+    request = ImportRequest(source, form, attributes, items, users, times, named, Rules(frozenset(allow_loss or ())))
     if misuse := request.misuse():
         raise typer.BadParameter(misuse)
 
@@ -112,13 +117,18 @@ def like_command(
 
     with _reported(errors, RunError), errors.status("comparing texts"):
         from model.data.checks import Findings
+        from model.data.items_users import checked_items
         from model.data.readers.side_tables import read_items
+        from model.data.rules import Rules
         from model.texts.new_items import describe_new_items
         from service.common.atomic_files import write_aside
 
         trained = Run.open(run)
         dataset = trained.dataset(data)
-        rows = read_items(items, {}, Findings())[0].rows
+        findings = Findings()
+        rows = checked_items(read_items(items, {}, findings)[0], findings, Rules())
+        for note in findings.notes:
+            errors.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
         new = describe_new_items(dataset, trained.split(dataset).train, rows, trained.data_path(data), neighbours)
         lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in new.lines]
         write_aside(out.absolute(), "".join(lines).encode())

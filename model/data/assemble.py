@@ -7,14 +7,22 @@ from typing import Any
 
 import polars as pl
 
-from model.data.checks import ROW, Findings, as_ids, as_numbers, drop_duplicates, drop_missing_ids, event_types
-from model.data.dataset import EVENT_SCHEMA, ITEM_SCHEMA, SCENE, Dataset
+from model.data.checks import ROW, Findings, drop_duplicates, drop_missing_ids
+from model.data.dataset import EVENT_SCHEMA, SCENE, Dataset
 from model.data.errors import DataError
+from model.data.event_names import event_types
+from model.data.ids import as_ids
+from model.data.items_users import MAX_FEATURE_VALUES, complete_items, complete_users, conform
+from model.data.missing import without_words
+from model.data.orders import as_order
+from model.data.plausibility import drop_returns, note_dominant_ids
+from model.data.quantities import as_numbers
 from model.data.raw_dataset import RawDataset, SourceTable
 from model.data.times import iso_utc, parse_times
 
-# User features and scenes are small sets of groups. A column with more values (a zip code) identifies people instead.
-MAX_FEATURE_VALUES = 100
+# The place of an event in a log that counts its events instead of dating them.
+_ORDER = "#order"
+_COLUMNS = EVENT_SCHEMA | {SCENE: pl.String(), "quantity": pl.Float64(), _ORDER: pl.Int64()}
 
 
 def assemble(raw: RawDataset, now_ms: int | None = None) -> Dataset:
@@ -33,8 +41,10 @@ def assemble(raw: RawDataset, now_ms: int | None = None) -> Dataset:
     findings, now_ms = raw.findings, now_ms if now_ms is not None else time.time_ns() // 1_000_000
     if raw.log.rows.is_empty():
         raise DataError("there are no events", where=raw.log.file, fix="give a log with at least one event")
-    has_time = "timestamp" in raw.log.rows.columns
-    events = _events(raw, has_time, now_ms)
+    for table in filter(None, (raw.log, raw.items, raw.users)):
+        _empty_what_is_missing(table, raw)
+    events = _events(raw, now_ms)
+    has_time = events["timestamp"].null_count() < events.height
     if events.is_empty():
         reasons = ", ".join(f"{reason}: {count}" for reason, count in findings.dropped.items())
         raise DataError(
@@ -43,8 +53,9 @@ def assemble(raw: RawDataset, now_ms: int | None = None) -> Dataset:
             fix="fill in what is missing, or check --map",
         )
     events = _order(events, raw, has_time)
-    items = _items(raw, events)
-    users = _users(raw, events)
+    note_dominant_ids(events, findings)
+    items = complete_items(raw, events)
+    users = complete_users(raw, events)
     events = events.select(*EVENT_SCHEMA, *_scene_column(events, findings))
     return Dataset.of(
         raw.name,
@@ -58,60 +69,77 @@ def assemble(raw: RawDataset, now_ms: int | None = None) -> Dataset:
     )
 
 
-def _events(raw: RawDataset, has_time: bool, now_ms: int) -> pl.DataFrame:
+def _empty_what_is_missing(table: SourceTable, raw: RawDataset) -> None:
+    """Empties fields with a word for a missing value; a column that then holds nothing is as if it were not there."""
+    rows = without_words(table.rows, table.names, raw.rules.null_words, raw.findings)
+    empty = [c.name for c in rows if c.null_count() == rows.height and c.name not in ("user_id", "item_id", ROW)]
+    if empty:
+        names = ", ".join(table.name(name) for name in empty)
+        raw.findings.note(f"columns that hold nothing count as absent: {names}")
+    table.rows = rows.drop(empty)
+
+
+def _events(raw: RawDataset, now_ms: int) -> pl.DataFrame:
     """The columns of the log in their final types, without rows that lack an id or, in a log with times, a time."""
     columns = _id_columns(raw)
-    columns["timestamp"] = _timestamps(raw, has_time, now_ms)
+    columns |= _times(raw, columns["user_id"], now_ms)
     columns |= _optional_columns(raw)
-    schema = EVENT_SCHEMA | {SCENE: pl.String()}
-    events = _conform(pl.DataFrame([column.alias(name) for name, column in columns.items()]), schema)
-    events = drop_missing_ids(events.with_columns(raw.log.rows[ROW]), raw.findings)
-    if has_time:
+    events = conform(pl.DataFrame([column.alias(name) for name, column in columns.items()]), _COLUMNS)
+    events = events.with_columns(raw.log.rows[ROW])
+    events = drop_missing_ids(events, raw.findings)
+    if "timestamp" in columns:
         raw.findings.drop("no time", events["timestamp"].null_count())
         events = events.filter(pl.col("timestamp").is_not_null())
-    return events
+    return drop_returns(events, raw.findings)
 
 
 def _id_columns(raw: RawDataset) -> dict[str, pl.Series]:
-    rows, place = raw.log.rows, raw.log.place()
-    columns = {
-        "user_id": as_ids(rows["user_id"], place, "user"),
-        "item_id": as_ids(rows["item_id"], place, "item"),
-    }
-    for name, ids in columns.items():
+    columns = {}
+    for name, what in (("user_id", "user"), ("item_id", "item")):
+        ids = as_ids(raw.log.rows[name], raw.log.place(name), what, raw.findings)
         padded = int((ids != ids.str.strip_chars()).sum())
         if padded:
             raw.findings.note(f"{padded} values of {name} begin or end with a blank; they are kept as they are")
+        columns[name] = ids
     return columns
 
 
-def _timestamps(raw: RawDataset, has_time: bool, now_ms: int) -> pl.Series:
-    """[rows] UTC milliseconds, null everywhere in a log without times."""
+def _times(raw: RawDataset, users: pl.Series, now_ms: int) -> dict[str, pl.Series]:
+    """`timestamp` in UTC milliseconds, or the order of events that are counted, or neither."""
     rows, findings = raw.log.rows, raw.findings
-    if not has_time:
-        findings.note("no times: the order of the rows is the order of the history; time features are off")
-        return pl.Series([None], dtype=pl.Int64).new_from_index(0, rows.height)
-    times = parse_times(rows["timestamp"], raw.log.place(), now_ms)
+    untimed = "no times: the order of the rows is the order of the history; time features are off"
+    if "timestamp" not in rows.columns:
+        findings.note(untimed)
+        return {}
+    order = None if raw.in_order else as_order(rows["timestamp"], users)
+    if order is not None:
+        name = raw.log.name("timestamp")
+        findings.note(f"column {name!r} counts the events: it is read as their order; time features are off")
+        return {_ORDER: order}
+    times = parse_times(rows["timestamp"], raw.log.place("timestamp"), now_ms)
     if not raw.in_order:  # otherwise the reader parsed the times itself and made this note
         findings.note(f"times read as {times.read_as}")
-    return times.ms
+    return {"timestamp": times.ms}
 
 
 def _optional_columns(raw: RawDataset) -> dict[str, pl.Series]:
-    """Event types, and those of values, sessions and scenes that the log has."""
-    rows, place, findings = raw.log.rows, raw.log.place(), raw.findings
+    """Event types, and those of values, quantities, sessions and scenes that the log has."""
+    rows, place, findings, rules = raw.log.rows, raw.log.place, raw.findings, raw.rules
     columns = {}
     if "event_type" in rows.columns:
-        columns["event_type"] = event_types(rows["event_type"], raw.default_type, findings)
+        types = event_types(rows["event_type"], raw.default_type, place("event_type"), findings, rules)
+        columns["event_type"] = types
     else:
         findings.note(f"no event types: every event is a {raw.default_type!r}")
         columns["event_type"] = pl.Series([raw.default_type]).new_from_index(0, rows.height)
     if "value" in rows.columns:
-        columns["value"] = as_numbers(rows["value"], "values", findings)
+        columns["value"] = as_numbers(rows["value"], "values", place("value"), findings, rules)
+    if "quantity" in rows.columns:
+        columns["quantity"] = as_numbers(rows["quantity"], "quantities", place("quantity"), findings, rules)
     if "session_id" in rows.columns:
-        columns["session_id"] = as_ids(rows["session_id"], place, "session")
+        columns["session_id"] = as_ids(rows["session_id"], place("session_id"), "session", findings)
     if SCENE in rows.columns:
-        columns[SCENE] = as_ids(rows[SCENE], place, "scene").str.strip_chars()
+        columns[SCENE] = as_ids(rows[SCENE], place(SCENE), "scene", findings).str.strip_chars()
     return columns
 
 
@@ -133,72 +161,8 @@ def _order(events: pl.DataFrame, raw: RawDataset, has_time: bool) -> pl.DataFram
         if late:
             findings.note(f"{late} rows came after a later event of the same user; they are sorted by time")
     first = events.group_by("user_id", maintain_order=True).len().drop("len").with_row_index("user_row")
-    keys = ["user_row", "timestamp"] if has_time and not raw.in_order else ["user_row"]
+    keys = ["user_row", _ORDER, *(["timestamp"] if has_time and not raw.in_order else [])]
     return events.join(first, on="user_id", maintain_order="left").sort(keys, maintain_order=True)
-
-
-def _items(raw: RawDataset, events: pl.DataFrame) -> pl.DataFrame:
-    seen = events["item_id"].unique(maintain_order=True)
-    if raw.items is None:
-        return _conform(pl.DataFrame({"item_id": seen}), ITEM_SCHEMA)
-    table = _unique_by(raw.items, "item_id", "item", raw.findings)
-    if "price" in table.columns:
-        table = table.with_columns(as_numbers(table["price"], "prices", raw.findings))
-    table = _conform(table, ITEM_SCHEMA)
-    unknown = seen.filter(~seen.is_in(table["item_id"].implode()))
-    if len(unknown):
-        affected = events["item_id"].is_in(unknown.implode()).sum()
-        raw.findings.note(
-            f"{len(unknown)} items of the log ({affected} events) are not in the item table; they have no title"
-        )
-    idle = table.height + len(unknown) - len(seen)
-    if idle:
-        raw.findings.note(f"{idle} items of the item table have no event; they are kept in the catalogue")
-    return pl.concat([table, _conform(pl.DataFrame({"item_id": unknown}), ITEM_SCHEMA)])
-
-
-def _users(raw: RawDataset, events: pl.DataFrame) -> pl.DataFrame:
-    seen = pl.DataFrame({"user_id": events["user_id"].unique(maintain_order=True)})
-    if raw.users is None:
-        return seen
-    table = _unique_by(raw.users, "user_id", "user", raw.findings)
-    without_events = table.join(seen, on="user_id", how="anti").height
-    raw.findings.drop("users of the user table without any event", without_events)
-    features = [pl.col("user_id")]
-    for name in table.columns:
-        if name == "user_id":
-            continue
-        values = table[name].n_unique()
-        if values > MAX_FEATURE_VALUES:
-            raw.findings.note(f"user column {name!r} has {values} values, too many for a feature; it is left out")
-            continue
-        text = pl.col(name).cast(pl.String).str.strip_chars()
-        features.append(pl.when(text != "").then(text).alias(name))
-    joined = seen.join(table.select(features), on="user_id", how="left", maintain_order="left")
-    missing = seen.join(table, on="user_id", how="anti").height
-    if missing:
-        raw.findings.note(f"{missing} users of the log are not in the user table; their features are unknown")
-    return joined
-
-
-def _unique_by(table: SourceTable, key: str, what: str, findings: Findings) -> pl.DataFrame:
-    """Keeps one row for each id; rows without an id and repeats are dropped and counted."""
-    rows = table.rows.with_columns(as_ids(table.rows[key], table.place(), what).alias(key)).drop(ROW)
-    known = rows.filter(pl.col(key).is_not_null())
-    findings.drop(f"{what} rows without an id", rows.height - known.height)
-    once = known.unique(subset=[key], keep="first", maintain_order=True)
-    findings.drop(f"repeated {what} rows (the first is kept)", known.height - once.height)
-    return once
-
-
-def _conform(table: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
-    """Selects the columns of a schema in its order; absent columns are null, absent lists empty."""
-    columns = []
-    for name, dtype in schema.items():
-        column = pl.col(name) if name in table.columns else pl.lit(None)
-        column = column.cast(dtype)
-        columns.append((column.fill_null([]) if isinstance(dtype, pl.List) else column).alias(name))
-    return table.select(columns) if table.height else pl.DataFrame(schema=schema)
 
 
 def _report(

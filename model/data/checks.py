@@ -1,4 +1,4 @@
-"""Checks the tables of a reader: ids, event types, values, duplicates.
+"""What every check of an import needs: findings and refusals; and the checks of whole rows.
 
 A check either raises `DataError`, which refuses the whole import, or drops rows and counts them in `Findings`.
 """
@@ -12,13 +12,9 @@ import polars as pl
 
 from model.data.errors import DataError, quoted
 from model.data.times import Place
-from service.artifact.features import EVENT_TYPES, SIGNAL_TYPES
 
-MAX_ID_LENGTH = 128
 # This column carries the line (or row) number of each row, so that messages can name it.
 ROW = "#row"
-_MISSING_IDS = ["", "nan", "NaN", "null", "NULL", "None"]
-_KNOWN_TYPES = frozenset(EVENT_TYPES) | SIGNAL_TYPES | {"search"}
 
 
 @dataclass
@@ -44,7 +40,7 @@ class Findings:
             self.notes.append(text)
 
 
-NAME_LOG_COLUMNS = "name the columns with --map user=…,item=…,time=…,type=…,value=…,session=…,scene=…"
+NAME_LOG_COLUMNS = "name the columns with --map user=…,item=…,time=…,type=…,value=…,quantity=…,session=…,scene=…"
 RENAME_COLUMNS = "rename the columns in the file; --map does not apply to it"
 
 
@@ -80,50 +76,19 @@ def require_columns(
     )
 
 
-def as_ids(column: pl.Series, place: Place, what: str) -> pl.Series:
-    """Converts ids to text.
+def refuse(values: pl.Series, wrong: pl.Series, place: Place, what: str, fix: str) -> None:
+    """Raises `DataError` with examples if the mask `wrong` [rows] selects a value.
 
     Args:
-        column: [rows] text, whole numbers, categories, or floats that hold whole numbers.
-        place: Where the column comes from.
-        what: What the ids name: "user", "item", "session" or "scene".
-
-    Returns:
-        [rows] text, null where the id is missing.
-
-    Raises:
-        DataError: An id is of another type, or no request to the service could hold it.
+        values: [rows] the values, for the examples.
+        wrong: [rows] the values to refuse; null is no.
+        place: Where they come from.
+        what: What is wrong with them, as it goes behind their number.
+        fix: How to fix it.
     """
-    if column.dtype.is_float():
-        column = _whole(column.fill_nan(None), place, what)
-    elif not (column.dtype == pl.String or column.dtype.is_integer() or column.dtype == pl.Categorical):
-        raise DataError(
-            f"{what} ids of type {column.dtype} cannot be used",
-            where=f"{place.file}, column {column.name}",
-            fix="write them as text or as whole numbers",
-        )
-    ids = column.cast(pl.String)
-    ids = ids.set(ids.str.strip_chars(" ").is_in(_MISSING_IDS).fill_null(value=False), None)
-    control = ids.str.contains(r"\p{Cc}").fill_null(value=False)
-    _refuse(ids, control, place, f"{what} ids hold control characters", "remove them (tabs, line ends, NUL)")
-    long = (ids.str.len_chars() > MAX_ID_LENGTH).fill_null(value=False)
-    _refuse(ids, long, place, f"{what} ids are longer than {MAX_ID_LENGTH} characters", "shorten or hash them")
-    return ids
-
-
-def _whole(column: pl.Series, place: Place, what: str) -> pl.Series:
-    """Converts floats to integers; a column of whole numbers with gaps is often stored as floats."""
-    fraction = ((column != column.round(0)) | ~column.is_finite()).fill_null(value=False)
-    _refuse(column, fraction, place, f"{what} ids are not whole numbers", "write ids as text or as whole numbers")
-    inexact = (column.abs() > 2**53).fill_null(value=False)
-    _refuse(column, inexact, place, f"{what} ids were stored as floats and lost digits", "write ids as text")
-    return column.cast(pl.Int64)
-
-
-def _refuse(column: pl.Series, wrong: pl.Series, place: Place, what: str, mend: str) -> None:
     if wrong.any():
-        bad = quoted(column.filter(wrong).unique(maintain_order=True))
-        raise DataError(f"{int(wrong.sum())} {what}: {bad}", where=place.locate(wrong), fix=mend)
+        bad = quoted(values.filter(wrong).unique(maintain_order=True))
+        raise DataError(f"{int(wrong.sum())} {what}: {bad}", where=place.locate(wrong), fix=fix)
 
 
 def drop_missing_ids(events: pl.DataFrame, findings: Findings) -> pl.DataFrame:
@@ -143,50 +108,3 @@ def drop_duplicates(events: pl.DataFrame, findings: Findings) -> pl.DataFrame:
     once = events.unique(subset=columns, keep="first", maintain_order=True)
     findings.drop("exact duplicates", events.height - once.height)
     return once
-
-
-def event_types(column: pl.Series, default: str, findings: Findings) -> pl.Series:
-    """Normalises event types to lower case.
-
-    Args:
-        column: [rows] event types.
-        default: The type of events without one.
-        findings: Receives notes on missing types and on types that no model knows.
-
-    Returns:
-        [rows] text without nulls; unknown types are kept.
-    """
-    types = column.cast(pl.String).str.strip_chars().str.to_lowercase()
-    types = types.set((types == "").fill_null(value=False), None)
-    if types.null_count():
-        findings.note(f"{types.null_count()} events without a type are taken as {default!r}")
-        types = types.fill_null(default)
-    unknown = types.filter(~types.is_in(sorted(_KNOWN_TYPES)))
-    if len(unknown):
-        counts = unknown.value_counts(sort=True)
-        listed = ", ".join(f"{name!r} ({count})" for name, count in counts.head(5).iter_rows())
-        listed += "" if counts.height <= 5 else ", …"
-        findings.note(f"{counts.height} unknown event types, kept and read as 'other': {listed}")
-    return types
-
-
-def as_numbers(column: pl.Series, what: str, findings: Findings) -> pl.Series:
-    """Converts a column to floats.
-
-    Args:
-        column: [rows] numbers or text.
-        what: What the column holds, in the plural, for the note.
-        findings: Receives a note on values that were lost.
-
-    Returns:
-        [rows] float64, null where the value is not a finite number.
-    """
-    numbers = column.cast(pl.Float64, strict=False)
-    numbers = numbers.set((~numbers.is_finite()).fill_null(value=False), None)
-    given = column.is_not_null()
-    if column.dtype == pl.String:
-        given &= (column.str.strip_chars() != "").fill_null(value=False)
-    lost = int((given & numbers.is_null()).sum())
-    if lost:
-        findings.note(f"{lost} {what} are not finite numbers and were left empty")
-    return numbers

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from model.data.rules import Rules
+
 # Roles of log columns → names in `events`.
 LOG_COLUMNS = {
     "user": "user_id",
@@ -17,6 +19,7 @@ LOG_COLUMNS = {
     "time": "timestamp",
     "type": "event_type",
     "value": "value",
+    "quantity": "quantity",
     "session": "session_id",
     "scene": "scene",
 }
@@ -42,6 +45,10 @@ class Format(StrEnum):
     AMAZON_OFFICE = "amazon-office"
 
 
+# Formats whose log has columns that `--map` can name.
+_NAMED_COLUMNS = (Format.RECBOLE, Format.CSV, Format.PARQUET)
+
+
 @dataclass(frozen=True)
 class ImportRequest:
     """The options of one import.
@@ -54,6 +61,7 @@ class ImportRequest:
         users: Table of users.
         times: Times of a sequence file.
         columns: Role → column name; the roles are those of `LOG_COLUMNS` and `ITEM_ROLES`.
+        rules: How to read the values.
     """
 
     source: str
@@ -63,6 +71,7 @@ class ImportRequest:
     users: Path | None = None
     times: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    rules: Rules = field(default_factory=Rules)
 
     def misuse(self) -> str | None:
         """Says why the options cannot be combined, or returns None if they can."""
@@ -76,6 +85,19 @@ class ImportRequest:
         if self.format is Format.SEQUENCES and self.columns and not (self.items or self.users):
             return "a sequence file has no columns: use --map only together with --items or --users"
         return None
+
+    def unused_roles(self) -> dict[str, str]:
+        """Returns the roles of `columns` that no table of this import has, and why."""
+        keys = {role for role, table in (("user", self.users), ("item", self.items)) if table}
+        unused = {}
+        for role in self.columns:
+            if role in ITEM_ROLES and not self.items:
+                unused[role] = "there is no --items"
+            elif role in LOG_COLUMNS and self.format not in _NAMED_COLUMNS and role not in keys:
+                unused[role] = f"the log of {self.format} has no columns to name"
+            elif role == "attributes" and self.attributes:
+                unused[role] = "--attributes goes before it"
+        return unused
 
 
 def parse_columns(text: str) -> dict[str, str]:

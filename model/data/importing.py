@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from model.data.assemble import assemble
-from model.data.checks import ROW
+from model.data.checks import ROW, Findings
 from model.data.dataset import Dataset
 from model.data.formats import LOG_COLUMNS, Format, ImportRequest
+from model.data.ids import as_ids
 from model.data.raw_dataset import RawDataset, SourceTable
 from model.data.readers.amazon_office import read_amazon_office
 from model.data.readers.complete_journey import read_complete_journey
@@ -40,6 +42,9 @@ def import_dataset(
     now_ms = now_ms if now_ms is not None else time.time_ns() // 1_000_000
     step(f"reading {request.source}")
     raw = read_source(request, now_ms)
+    raw.rules = request.rules
+    for role, why in request.unused_roles().items():
+        raw.findings.note(f"--map {role}={request.columns[role]} is not used: {why}")
     if request.items:
         step(f"reading {request.items}")
         raw.items, raw.category_kind = read_items(request.items, request.columns, raw.findings)
@@ -48,7 +53,7 @@ def import_dataset(
         raw.users = read_users(request.users, request.columns)
     if request.attributes:
         step(f"reading {request.attributes}")
-        raw.items = _with_attributes(raw.items, read_attributes(request.attributes))
+        raw.items = _with_attributes(raw.items, read_attributes(request.attributes), raw.findings)
     step("checking")
     return assemble(raw, now_ms)
 
@@ -73,11 +78,13 @@ def read_source(request: ImportRequest, now_ms: int) -> RawDataset:
             return read_amazon_office(source)
 
 
-def _with_attributes(items: SourceTable | None, attributes: SourceTable) -> SourceTable:
+def _with_attributes(items: SourceTable | None, attributes: SourceTable, findings: Findings) -> SourceTable:
     """Joins the attributes to the item table; items that only the attributes name come last."""
     if items is None:
         return attributes
-    rows = items.rows.with_columns(pl.col("item_id").cast(pl.String))
-    rows = rows.drop("attributes", strict=False)
+    ids = as_ids(items.rows["item_id"], items.place("item_id"), "item", findings)
+    if "attributes" in items.rows.columns:
+        findings.note(f"column {items.name('attributes')!r} of the item table is not used: --attributes replaces it")
+    rows = items.rows.with_columns(ids.alias("item_id")).drop("attributes", strict=False)
     joined = rows.join(attributes.rows.drop(ROW), on="item_id", how="full", coalesce=True, maintain_order="left_right")
-    return SourceTable(joined.with_columns(pl.col(ROW).fill_null(0)), items.file, items.unit)
+    return replace(items, rows=joined.with_columns(pl.col(ROW).fill_null(0)))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
 from model.data.checks import ROW, Findings
+from model.data.column_types import plain
 from model.data.dataset import CategoryKind
+from model.data.rules import Rules
 from model.data.times import Place
 
 
@@ -20,15 +22,26 @@ class SourceTable:
         rows: The columns, and in column `ROW` the line (or row) number of each row.
         file: Name of the file, for messages.
         unit: What `ROW` counts: "line", "row" or "entry".
+        names: Name in `rows` → name in the file, of the columns that were renamed.
+
+    Columns are converted to plain types when the table is made (`model.data.column_types.plain`).
     """
 
     rows: pl.DataFrame
     file: str
     unit: str = "line"
+    names: Mapping[str, str] = field(default_factory=dict)
 
-    def place(self) -> Place:
-        """Where the rows come from, for messages."""
-        return Place(self.file, self.rows[ROW], self.unit)
+    def __post_init__(self) -> None:
+        self.rows = plain(self.rows)
+
+    def place(self, column: str | None = None) -> Place:
+        """Where the rows, or one of their columns, come from, for messages."""
+        return Place(self.file, self.rows[ROW], self.unit, column=self.name(column) if column else None)
+
+    def name(self, column: str) -> str:
+        """The name of a column in the file."""
+        return self.names.get(column, column)
 
 
 @dataclass
@@ -38,8 +51,8 @@ class RawDataset:
     Attributes:
         name: Name of the data set.
         source: Format and file, such as `csv:events.csv`.
-        log: `user_id` and `item_id`, and optionally `timestamp`, `event_type`, `value`, `session_id` and `scene`, of
-            any type.
+        log: `user_id` and `item_id`, and optionally `timestamp`, `event_type`, `value`, `quantity`, `session_id` and
+            `scene`, of any type.
         items: `item_id` and some of the columns of `ITEM_SCHEMA`, if the source has items.
         users: `user_id` and one column for each feature, if the source has users.
         category_kind: How to read `items.category`.
@@ -47,6 +60,7 @@ class RawDataset:
         in_order: The order of the source is the order of the history (a sequence file). Rows are then not sorted, and
             repeated rows are not duplicates.
         findings: What the reader dropped and noted.
+        rules: What the caller says about the values.
     """
 
     name: str
@@ -58,6 +72,7 @@ class RawDataset:
     default_type: str = "view"
     in_order: bool = False
     findings: Findings = field(default_factory=Findings)
+    rules: Rules = field(default_factory=Rules)
 
 
 def numbered(rows: pl.DataFrame, first: int = 2) -> pl.DataFrame:

@@ -22,9 +22,15 @@ _UNITS: tuple[tuple[str, int, int], ...] = (
 )
 _TO_MS = {"seconds": (1000, 1), "milliseconds": (1, 1), "microseconds": (1, 1000), "nanoseconds": (1, 10**6)}
 DAY_MS = 86_400_000
+_YEAR_1900_MS = -2_208_988_800_000
+_YEAR_10000_MS = 253_402_300_800_000
+
+# From here on, a float in 32 bits stands for several seconds, in 16 bits for none.
+_COARSE = (pl.Float16, pl.Float32)
 
 _NUMBER = r"^[+-]?\d+(\.\d+)?([eE][+-]?\d+)?$"
-_DATE = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d{1,9})?)?(Z|z|[+-]\d{2}:?\d{2})?)?$"
+_ZONE = r"\s?(Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)"  # PostgreSQL writes +00, BigQuery UTC behind a blank
+_DATE = rf"^(\d{{4}}-\d{{2}}-\d{{2}})(?:[T ](\d{{2}}:\d{{2}})(:\d{{2}}(?:\.\d{{1,9}})?)?{_ZONE}?)?$"
 _WITHOUT_TIMES = "to import without times, leave time out of --map and call the column anything but timestamp"
 
 
@@ -49,15 +55,22 @@ class Place:
         file: Name of the file.
         numbers: [rows] line (or row) numbers.
         unit: What `numbers` counts: "line", "row" or "entry".
+        column: Name of the column in the file, if the place is one column.
     """
 
     file: str
     numbers: pl.Series
     unit: str = "line"
+    column: str | None = None
 
     def locate(self, wrong: pl.Series) -> str:
         """Names the first rows that the mask `wrong` [rows] selects."""
-        return places(self.file, self.unit, self.numbers.filter(wrong).to_list())
+        rows = places(self.file, self.unit, self.numbers.filter(wrong).to_list())
+        return f"{rows}, column {self.column}" if self.column else rows
+
+    def whole(self, values: pl.Series) -> str:
+        """Names the column of these values, without a row."""
+        return f"{self.file}, column {self.column or values.name}"
 
 
 def iso_utc(ms: int) -> str:
@@ -76,6 +89,12 @@ def parse_times(column: pl.Series, place: Place, now_ms: int) -> Times:
     Raises:
         DataError: A value is not a time, the column mixes units or zones, or a time is more than a day after `now_ms`.
     """
+    if column.dtype in _COARSE and not column.fill_nan(None).is_null().all():
+        raise DataError(
+            f"times of type {column.dtype} have lost digits: events minutes apart have the same time",
+            where=place.whole(column),
+            fix="write them again from their source, as 64-bit numbers or as datetimes",
+        )
     if column.dtype.is_integer() or column.dtype.is_float():
         times = _from_numbers(column, place)
     elif isinstance(column.dtype, pl.Datetime):
@@ -89,26 +108,36 @@ def parse_times(column: pl.Series, place: Place, now_ms: int) -> Times:
     else:
         raise DataError(
             f"a column of type {column.dtype} holds no times",
-            where=f"{place.file}, column {column.name}",
+            where=place.whole(column),
             fix=f"convert it to numbers, text, dates or datetimes; {_WITHOUT_TIMES}",
         )
     if times.ms.null_count() == len(times.ms):
-        raise DataError(
-            "the time column holds nothing", where=f"{place.file}, column {column.name}", fix=_WITHOUT_TIMES
-        )
-    late = (times.ms > now_ms + DAY_MS).fill_null(value=False)
-    if late.any():
-        first = datetime.fromtimestamp(int(times.ms.filter(late)[0]) / 1000, UTC)
-        raise DataError(
-            f"{int(late.sum())} times lie in the future (the first is {first:%Y-%m-%d %H:%M} UTC)",
-            where=place.locate(late),
-            fix="correct or remove these rows; check the unit and the clock that wrote them",
-        )
+        raise DataError("the time column holds nothing", where=place.whole(column), fix=_WITHOUT_TIMES)
+    _refuse_impossible(times.ms, place, now_ms)
     return times
 
 
+def _refuse_impossible(ms: pl.Series, place: Place, now_ms: int) -> None:
+    late = (ms > now_ms + DAY_MS).fill_null(value=False)
+    if late.any():
+        first = int(ms.filter(late)[0])
+        moment = "after the year 9999" if first >= _YEAR_10000_MS else f"{iso_utc(first)[:16].replace('T', ' ')} UTC"
+        raise DataError(
+            f"{int(late.sum())} times lie in the future (the first is {moment})",
+            where=place.locate(late),
+            fix="correct or remove these rows; check the unit and the clock that wrote them",
+        )
+    early = (ms < _YEAR_1900_MS).fill_null(value=False)
+    if early.any():
+        raise DataError(
+            f"{int(early.sum())} times lie before the year 1900",
+            where=place.locate(early),
+            fix="correct these rows, or leave their time empty",
+        )
+
+
 def _from_numbers(column: pl.Series, place: Place) -> Times:
-    numbers = column.fill_nan(None) if column.dtype.is_float() else column
+    numbers = column.fill_nan(None) if column.dtype.is_float() else column.cast(pl.Int64)
     known = numbers.is_not_null()
     masks = {name: ((numbers >= low) & (numbers < high)).fill_null(value=False) for name, low, high in _UNITS}
     outside = known & ~_any(masks)
@@ -147,7 +176,7 @@ def _any(masks: dict[str, pl.Series]) -> pl.Series:
 
 def _from_text(column: pl.Series, place: Place) -> Times:
     text = column.str.strip_chars()
-    text = text.set(text.str.to_lowercase().is_in(["", "nan", "null", "none"]).fill_null(value=False), None)
+    text = text.set(text.str.to_lowercase().is_in(["", "nan", "nat", "null", "none"]).fill_null(value=False), None)
     known = text.is_not_null()
     number, date = (text.str.contains(pattern).fill_null(value=False) for pattern in (_NUMBER, _DATE))
     wrong = known & ~number & ~date
@@ -177,7 +206,9 @@ def _from_dates(text: pl.Series, place: Place) -> Times:
             "day": text.str.extract(_DATE, 1),
             "minute": text.str.extract(_DATE, 2).fill_null("00:00"),
             "second": text.str.extract(_DATE, 3).fill_null(":00"),
-            "zone": text.str.extract(_DATE, 4).str.replace("(?i)^z$", "+00:00"),
+            "zone": text.str.extract(_DATE, 4)
+            .str.replace("(?i)^(z|utc|gmt)$", "+0000")
+            .str.replace(r"^(.\d\d)$", "${1}00"),
         }
     )
     known, aware = text.is_not_null(), parts["zone"].is_not_null()

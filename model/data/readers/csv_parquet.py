@@ -37,6 +37,7 @@ def read_log(path: Path, columns: Mapping[str, str], *, parquet: bool) -> RawDat
     unused = [name for name in present if name not in wanted.values()]
     if unused:
         findings.note(f"columns that are not used: {', '.join(unused)}")
+    names = {LOG_COLUMNS[role]: column for role, column in wanted.items()}
     name = path.name.removesuffix(".gz").rsplit(".", 1)[0]
     kind = "parquet" if parquet else "csv"
-    return RawDataset(name, f"{kind}:{path.name}", replace(table, rows=rows), findings=findings)
+    return RawDataset(name, f"{kind}:{path.name}", replace(table, rows=rows, names=names), findings=findings)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
-from model.data.checks import ROW, require_columns
+from model.data.checks import ROW, Findings, require_columns
+from model.data.dataset import CategoryKind
 from model.data.errors import DataError
 from model.data.formats import LOG_COLUMNS
+from model.data.missing import WORDS
 from model.data.raw_dataset import RawDataset, SourceTable, split_tags
+from model.data.readers.categories import read_categories
 from model.data.readers.delimited import read_delimited
 
 _DEFAULT = {"user": "user_id", "item": "item_id"}
@@ -44,11 +47,12 @@ def read_recbole(source: Path, columns: Mapping[str, str] | None = None) -> RawD
     raw = RawDataset(
         name=log_file.stem,
         source=f"recbole:{log_file.name}",
-        log=replace(log, rows=events),
+        log=replace(log, rows=events, names={LOG_COLUMNS[role]: column for role, column in wanted.items()}),
         default_type="rating" if rated else "view",
     )
+    _note_unused(log, wanted.values(), raw.findings)
     if (item_file := log_file.with_suffix(".item")).exists():
-        raw.items = _items(_read(item_file), wanted["item"])
+        raw.items, raw.category_kind = _items(_read(item_file), wanted["item"], raw.findings)
     if (user_file := log_file.with_suffix(".user")).exists():
         raw.users = _users(_read(user_file), wanted["user"])
     return raw
@@ -99,24 +103,37 @@ def _same_name(key: str) -> str:
     return f"call the column {key}, as in the .inter file"
 
 
-def _items(table: SourceTable, key: str) -> SourceTable:
+def _note_unused(table: SourceTable, used: Collection[str], findings: Findings) -> None:
+    unused = [name for name in table.rows.columns if name not in (*used, ROW)]
+    if unused:
+        findings.note(f"columns of {Path(table.file).name} that are not used: {', '.join(unused)}")
+
+
+def _items(table: SourceTable, key: str, findings: Findings) -> tuple[SourceTable, CategoryKind]:
     rows = table.rows
     require_columns(rows.columns[:-1], {"item": key}, table.file, ["item"], _same_name(key))
-    columns = [rows[key].alias("item_id"), rows[ROW]]
-    for role, names in (("title", _TITLES), ("text", _TEXTS), ("brand", ("brand",)), ("price", ("price",))):
-        column = next((name for name in names if name in rows.columns), None)
-        if column:
-            columns.append(rows[column].alias(role))
+    names = {"item_id": key}
+    for role, known in (("title", _TITLES), ("text", _TEXTS), ("brand", ("brand",)), ("price", ("price",))):
+        if column := next((name for name in known if name in rows.columns), None):
+            names[role] = column
+    kind: CategoryKind = "tags"
+    columns = [*(rows[column].alias(role) for role, column in names.items()), rows[ROW]]
     tags = next((name for name in _TAGS if name in rows.columns), None)
     if tags:
-        columns.append(split_tags(rows[tags], " ", drop=["unknown"]).alias("category"))
+        names["category"] = tags
+        if rows[tags].str.contains(">", literal=True).any():
+            lists, kind = read_categories(rows[tags], table.place(tags), findings)
+        else:
+            lists = split_tags(rows[tags], " ", drop=["unknown"])
+        columns.append(lists.alias("category"))
+    _note_unused(table, (*names.values(), "release_year"), findings)
     items = pl.DataFrame(columns)
     if "release_year" in rows.columns and "title" in items.columns:
         year = rows["release_year"]
         dated = year.str.contains(r"^\d{4}$").fill_null(value=False)
         title = pl.when(dated).then(pl.format("{} ({})", "title", year)).otherwise("title")
         items = items.with_columns(title.alias("title"))
-    return replace(table, rows=items)
+    return replace(table, rows=items, names=names), kind
 
 
 def _users(table: SourceTable, key: str) -> SourceTable:
@@ -125,8 +142,12 @@ def _users(table: SourceTable, key: str) -> SourceTable:
     rows = rows.with_columns(pl.col(key).alias("user_id"))
     rows = rows if key == "user_id" else rows.drop(key)
     if "age" in rows.columns:
-        age = pl.col("age").cast(pl.Float64, strict=False)
-        younger = [pl.when(age < below).then(pl.lit(group)) for below, group in _AGE_GROUPS]
-        group = pl.coalesce(*younger, pl.when(age.is_not_null()).then(pl.lit(_AGE_OLDEST)))
-        rows = rows.with_columns(group.alias("age")).rename({"age": "age_group"})
-    return replace(table, rows=rows)
+        given = rows["age"].set(rows["age"].str.strip_chars().is_in(sorted(WORDS)).fill_null(value=False), None)
+        numbers = given.cast(pl.Float64, strict=False)
+        if numbers.null_count() == given.null_count():  # else these are groups already
+            age = pl.lit(numbers)
+            younger = [pl.when(age < below).then(pl.lit(group)) for below, group in _AGE_GROUPS]
+            group = pl.coalesce(*younger, pl.when(age.is_not_null()).then(pl.lit(_AGE_OLDEST)))
+            rows = rows.with_columns(group.alias("age"))
+        rows = rows.rename({"age": "age_group"})
+    return replace(table, rows=rows, names={"user_id": key, "age_group": "age"})

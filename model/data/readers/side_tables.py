@@ -13,18 +13,18 @@ from model.data.checks import ROW, Findings, require_columns
 from model.data.dataset import CategoryKind
 from model.data.errors import DataError
 from model.data.files import read_parquet, read_text
-from model.data.raw_dataset import SourceTable, numbered, split_tags
+from model.data.raw_dataset import SourceTable, numbered
+from model.data.readers.categories import read_categories
 from model.data.readers.delimited import read_delimited
 
 _ITEM_COLUMNS: dict[str, tuple[str, ...]] = {
     "title": ("title", "name"),
-    "category": ("category", "category_path", "categories", "genres", "genre", "tags"),
+    "category": ("category_path", "category", "categories", "genres", "genre", "tags"),
     "brand": ("brand",),
     "attributes": ("attributes",),
     "text": ("text", "description"),
     "price": ("price",),
 }
-_TAG_NAMES = ("genres", "genre", "tags")
 _NAME_ITEM_COLUMNS = (
     "call the column of ids item_id, or name the columns with "
     "--map item=…,title=…,category=…,brand=…,attributes=…,text=…,price=…"
@@ -92,51 +92,22 @@ def read_items(path: Path, columns: Mapping[str, str], findings: Findings) -> tu
     table = read_table(path)
     present = [name for name in table.rows.columns if name != ROW]
     wanted = {"item": _key(present, columns, "item", "item_id")}
-    for role, names in _ITEM_COLUMNS.items():
-        name = columns.get(role) or next((name for name in names if name in present), None)
+    for role, known in _ITEM_COLUMNS.items():
+        name = columns.get(role) or next((name for name in known if name in present), None)
         if name:
             wanted[role] = name
     require_columns(present, wanted, table.file, ["item"], _NAME_ITEM_COLUMNS)
-    rows = table.rows
-    for role, name in wanted.items():
-        _refuse_nested(rows[name], table.file, lists=role in ("category", "attributes"))
-    selected = [rows[wanted["item"]].alias("item_id"), rows[ROW]]
-    selected += [rows[wanted[role]].alias(role) for role in ("title", "brand", "text", "price") if role in wanted]
+    rows, names = table.rows, {"item_id" if role == "item" else role: name for role, name in wanted.items()}
+    selected = [rows[column].alias(name) for name, column in names.items()]
     kind: CategoryKind = "path"
-    if "category" in wanted:
-        column = rows[wanted["category"]].alias("category")
-        lists, kind = _categories(column, wanted["category"], findings)
-        selected.append(lists)
-    if "attributes" in wanted:
-        column = rows[wanted["attributes"]].alias("attributes")
-        selected.append(column if isinstance(column.dtype, pl.List) else split_tags(column, "|"))
-    return replace(table, rows=pl.DataFrame(selected)), kind
-
-
-def _refuse_nested(column: pl.Series, file: str, *, lists: bool) -> None:
-    """Raises `DataError` for objects, and for lists where a single value belongs."""
-    inner = column.dtype.inner if lists and isinstance(column.dtype, pl.List) else column.dtype
-    if inner is not None and inner.is_nested():
-        raise DataError(
-            f"values of type {column.dtype} cannot be used",
-            where=f"{file}, column {column.name}",
-            fix="write text, numbers or lists of text" if lists else "write text or numbers",
-        )
-
-
-def _categories(column: pl.Series, name: str, findings: Findings) -> tuple[pl.Series, CategoryKind]:
-    tags = name.lower() in _TAG_NAMES
-    if isinstance(column.dtype, pl.List):
-        separator, lists = "", column.cast(pl.List(pl.String)).list.drop_nulls()
-    else:
-        text = column.cast(pl.String)
-        path = not tags and bool(text.str.contains(">", literal=True).any())
-        tags = tags or (not path and bool(text.str.contains("|", literal=True).any()))
-        separator = ">" if path else "|"
-        lists = split_tags(text, separator)
-    what = "tags" if tags else "levels of a path"
-    findings.note(f"column {name!r} read as {what}{f' between {separator!r}' if separator else ''}")
-    return lists, "tags" if tags else "path"
+    items = replace(table, rows=pl.DataFrame([*selected, rows[ROW]]), names=names)
+    if "category" in names:
+        lists, kind = read_categories(items.rows["category"], items.place("category"), findings)
+        items.rows = items.rows.with_columns(lists.alias("category"))
+    unused = [name for name in present if name not in wanted.values()]
+    if unused:
+        findings.note(f"columns of the item table that are not used: {', '.join(unused)}")
+    return items, kind
 
 
 def read_users(path: Path, columns: Mapping[str, str]) -> SourceTable:
@@ -153,9 +124,9 @@ def read_users(path: Path, columns: Mapping[str, str]) -> SourceTable:
     present = [name for name in table.rows.columns if name != ROW]
     key = _key(present, columns, "user", "user_id")
     require_columns(present, {"user": key}, table.file, ["user"], _NAME_USER_COLUMN)
-    _refuse_nested(table.rows[key], table.file, lists=False)
-    plain = [name for name in present if not table.rows[name].dtype.is_nested() and name not in (key, "user_id")]
-    return replace(table, rows=table.rows.select(ROW, pl.col(key).alias("user_id"), *plain))
+    features = [name for name in present if name not in (key, "user_id")]
+    rows = table.rows.select(ROW, pl.col(key).alias("user_id"), *features)
+    return replace(table, rows=rows, names={"user_id": key})
 
 
 def _key(present: list[str], columns: Mapping[str, str], role: str, default: str) -> str:

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.data.assemble import MAX_FEATURE_VALUES, assemble
+from model.data.assemble import assemble
 from model.data.dataset import Dataset
 from model.data.errors import DataError
 from model.data.formats import Format, ImportRequest
 from model.data.importing import import_dataset
+from model.data.items_users import MAX_FEATURE_VALUES
 from model.data.raw_dataset import RawDataset, SourceTable, numbered
 
 NOW = 1_800_000_000_000
@@ -128,10 +129,11 @@ def test_event_types_are_lower_case_and_unknown_ones_kept_and_reported(tmp_path:
     assert "1 events without a type are taken as 'view'" in _notes(data)
 
 
-def test_values_that_are_no_number_are_left_empty_and_counted(tmp_path: Path) -> None:
-    data = _import(tmp_path, "user_id,item_id,value\nu,a,4.5\nu,b,good\nu,c,inf\nu,d,\n")
-    assert data.events["value"].to_list() == [4.5, None, None, None]
-    assert "2 values are not finite numbers" in _notes(data)
+def test_a_few_values_that_are_no_number_are_left_empty_and_named(tmp_path: Path) -> None:
+    rows = "".join(f"u,i{n},{n}.5\n" for n in range(38))
+    data = _import(tmp_path, f"user_id,item_id,value\n{rows}u,b,good\nu,c,inf\nu,d,\n")
+    assert data.events["value"].to_list()[-4:] == [37.5, None, None, None]
+    assert "2 values are not finite numbers and were left empty: 'good', 'inf'" in _notes(data)
 
 
 def test_items_the_item_table_lacks_are_kept_and_reported(tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ SAY = {
     "note": 0,
     "drop": 0,
     "echo": 0,
-    "_refuse": 3,
+    "refuse": 3,
+    "report_losses": 4,
 }
 MODULES = ("cli/data.py", "data/**/*.py", "texts/*.py")
 
