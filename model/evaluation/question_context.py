@@ -16,7 +16,7 @@ from model.data.dataset import NO_SCENE
 from model.data.split import Holdout, Split
 from model.training.conditions import Conditions
 from service.artifact.array_types import IntArray
-from service.artifact.features import GAP_UNKNOWN, ContextVocabulary
+from service.artifact.features import GAP_UNKNOWN, ContextVocabulary, quantised_gap_ms
 
 # What a question can know; "category" and "price_band" are those of the target.
 KNOWN: tuple[str, ...] = ("features", "scene", "gap", "category", "price_band")
@@ -87,7 +87,7 @@ def question_context(
         gaps = log.time_ms[target_event] - log.time_ms[target_event - 1]
         has_history = target_event > log.offsets[users]
         inside = has_history & (gaps >= 0) & (gaps <= vocabulary.max_gap_ms) & (vocabulary.max_gap_ms > 0)
-        gap_ms[users] = np.where(inside, gaps, GAP_UNKNOWN)
+        gap_ms[users] = np.where(inside, quantised_gap_ms(gaps), GAP_UNKNOWN)  # as the service reads it
     controls, count = conditions.controls.numpy(), conditions.n_controls.numpy()[holdout.target]
     drawn = (np.random.default_rng(seed).random(len(users)) * count).astype(np.int64)
     code = np.where(count > 0, controls[holdout.target, np.minimum(drawn, controls.shape[1] - 1)], 0)

@@ -6,6 +6,7 @@ numpy only.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -143,6 +144,25 @@ class Vocabulary:
         )
 
 
+# The time since the last event is read in steps, so that the same question gets the same list a moment later. The first
+# minute is one step; each later step is 41 % longer than the one before.
+GAP_EDGES_MS: list[int] = [round(60_000 * 2 ** (step / 2)) for step in range(48)]
+# What the model reads in each step: 0 in the first, then the geometric mean of the step's edges.
+GAP_VALUES_MS: list[int] = [0, *(round(edge * 2**0.25) for edge in GAP_EDGES_MS)]
+
+
+def quantised_gap_ms(gap_ms: IntArray) -> IntArray:
+    """Returns what the model reads of gaps between the last event and the request.
+
+    Args:
+        gap_ms: [n] milliseconds, not negative.
+
+    Returns:
+        [n] milliseconds, equal for all gaps of a step.
+    """
+    return np.array(GAP_VALUES_MS, np.int64)[np.searchsorted(GAP_EDGES_MS, gap_ms, side="right")]
+
+
 @dataclass(frozen=True, slots=True)
 class ContextVocabulary:
     """The slots of the decoder's context: user features, the price band if items have prices, the scene, one category.
@@ -184,11 +204,14 @@ class ContextVocabulary:
         return np.fromiter(rows, np.int64, len(self.slots))
 
     def gap(self, last_event_ms: int | None, now_ms: int | None) -> int:
-        """Returns the milliseconds since the last event, or `GAP_UNKNOWN` if unknown or beyond `max_gap_ms`."""
+        """Returns the milliseconds since the last event, quantised (see `quantised_gap_ms`).
+
+        `GAP_UNKNOWN` if it is unknown or beyond `max_gap_ms`.
+        """
         if last_event_ms is None or now_ms is None or self.max_gap_ms <= 0:
             return GAP_UNKNOWN
         gap = max(0, now_ms - last_event_ms)
-        return gap if gap <= self.max_gap_ms else GAP_UNKNOWN
+        return GAP_VALUES_MS[bisect_right(GAP_EDGES_MS, gap)] if gap <= self.max_gap_ms else GAP_UNKNOWN
 
     def to_json(self) -> dict[str, Any]:
         """Returns the vocabulary as the manifest keeps it."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from service.schemas.requests import InlineEvent
 from service.store.records import StoredEvent
 
+_MINUTE_MS = 60_000
+
 
 @dataclass(frozen=True, slots=True)
 class History:
@@ -47,7 +49,8 @@ def merge_events(stored: Sequence[StoredEvent], inline: Sequence[InlineEvent], n
 
     Args:
         stored: The log, oldest first.
-        inline: The events of the request, in any order. An event without a timestamp happened at `now_ms`.
+        inline: The events of the request, in any order. An event without a timestamp happened in this minute: its exact
+            moment would change the list from one request to the next.
         now_ms: The time of the request, in epoch milliseconds.
     """
     item_ids = [event.item_id for event in stored]
@@ -55,10 +58,11 @@ def merge_events(stored: Sequence[StoredEvent], inline: Sequence[InlineEvent], n
     times = [event.time_ms for event in stored]
     if not inline:
         return History(item_ids, types, times, len(stored))
+    undated_ms = _undated_ms(times, inline, now_ms)
     known = set(zip(times, item_ids, types, strict=True))
     fresh: list[tuple[int, str, str]] = []
-    for event in inline:
-        key = (now_ms if event.timestamp is None else event.timestamp, event.item_id, event.type)
+    for event in sorted(inline, key=_is_undated):  # of events of one moment, those without a timestamp are the newest
+        key = (undated_ms if event.timestamp is None else event.timestamp, event.item_id, event.type)
         if key not in known:
             known.add(key)
             fresh.append(key)
@@ -72,6 +76,17 @@ def merge_events(stored: Sequence[StoredEvent], inline: Sequence[InlineEvent], n
         )
     merged = sorted([*zip(times, item_ids, types, strict=True), *fresh], key=_time)
     return History([i for _, i, _ in merged], [t for _, _, t in merged], [m for m, _, _ in merged], 0)
+
+
+def _undated_ms(times_ms: Sequence[int], inline: Sequence[InlineEvent], now_ms: int) -> int:
+    """The time of events without a timestamp: the start of the minute, but after everything that happened before."""
+    dated = (event.timestamp for event in inline if event.timestamp is not None)
+    past = [time for time in (*times_ms[-1:], *dated) if time <= now_ms]
+    return max(now_ms - now_ms % _MINUTE_MS, *past) if past else now_ms - now_ms % _MINUTE_MS
+
+
+def _is_undated(event: InlineEvent) -> bool:
+    return event.timestamp is None
 
 
 def _time(event: tuple[int, str, str]) -> int:

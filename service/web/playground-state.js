@@ -11,10 +11,16 @@ export const EVENTS_MAX = 200;
 // A session without events: a new visitor. Each tab has its own id, so that no one else can give it a history.
 const NOBODY = `playground-${[...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 
-/** The defaults: the service decides. */
+/** The time in epoch seconds. */
+export function seconds() {
+  return Math.floor(Date.now() / 1000);
+}
+
+/** The defaults: the service decides. `at` is when the last event happens: the same address means the same events. */
 export function fresh(about) {
   return {
     history: [],
+    at: seconds(),
     type: about.event_types[0],
     segment: "",
     strategy: "",
@@ -42,6 +48,7 @@ export function toFragment(state, about) {
   const usual = fresh(about);
   const parts = new URLSearchParams();
   for (const item of state.history) parts.append("h", item);
+  if (state.history.length) parts.set("at", state.at);
   for (const [field, name] of PLAIN) {
     if (state[field] !== usual[field]) parts.set(name, state[field]);
   }
@@ -60,6 +67,8 @@ export function fromFragment(fragment, about) {
     const value = parts.has(name) ? kind(parts.get(name)) : state[field];
     if (kind !== Number || Number.isFinite(value)) state[field] = value;
   }
+  const at = Number(parts.get("at"));
+  if (Number.isInteger(at) && at > 0 && at < state.at) state.at = at;
   const among = (value, known, otherwise) => (known.includes(value) ? value : otherwise);
   const within = (value, low, high) => Math.min(high, Math.max(low, value));
   state.segment = among(state.segment, about.segments.map((segment) => segment.name), "");
@@ -83,13 +92,12 @@ export function fromFragment(fragment, about) {
   return state;
 }
 
-/** The history as inline events; the last one happens now. */
-export function events(state, now = Date.now()) {
+/** The history as inline events; the last one happens at `state.at`. */
+export function events(state) {
   const step = SECONDS[state.spacing];
-  const last = Math.floor(now / 1000);
   const { length } = state.history;
   return state.history.map((item, place) => ({
-    item_id: item, type: state.type, timestamp: last - (length - 1 - place) * step,
+    item_id: item, type: state.type, timestamp: state.at - (length - 1 - place) * step,
   }));
 }
 
@@ -103,8 +111,8 @@ export function decoding(state) {
 }
 
 /** The body of `POST /recommend`. */
-export function body(state, about, now = Date.now()) {
-  const request = state.history.length ? { events: events(state, now) } : { session_id: NOBODY };
+export function body(state, about) {
+  const request = state.history.length ? { events: events(state) } : { session_id: NOBODY };
   request.k = state.k;
   request.seed = state.seed;
   if (state.segment) request.segment = state.segment;

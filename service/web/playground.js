@@ -5,7 +5,7 @@ import { Controls } from "/assets/playground-controls.js";
 import { History } from "/assets/playground-history.js";
 import { List, Similar } from "/assets/playground-list.js";
 import { Search } from "/assets/playground-search.js";
-import { EVENTS_MAX, body, curl, events, fresh, fromFragment, toFragment } from "/assets/playground-state.js";
+import { EVENTS_MAX, body, curl, events, fresh, fromFragment, seconds, toFragment } from "/assets/playground-state.js";
 import { RUNGS, STRATEGIES, ms, named, percent, reason } from "/assets/playground-text.js";
 
 const PAUSE_MS = 70; // a dragged slider sends one request, not one for each step
@@ -46,7 +46,7 @@ function say(message) {
 // -- the request
 
 function change(part, said) {
-  state = { ...state, ...part };
+  state = { ...state, ...part, ...("history" in part && { at: seconds() }) };
   window.history.replaceState(null, "", `#${toFragment(state, about)}`);
   draw();
   later();

@@ -26,6 +26,7 @@ from service.store.store import Store
 from service.store.store_settings import StoreSettings
 from tests.support.aio import asynchronous, eventually
 from tests.support.artifacts import write_artifact
+from tests.support.clock import FakeClock
 from tests.support.fakes import CATEGORIES, N_ITEMS, FakeEngine
 from tests.support.processes import ids
 from tests.support.serving import Service, serving
@@ -271,6 +272,27 @@ async def test_recommend_always_answers(fault: str, valkey: Valkey) -> None:
         if fault == "redis frozen":
             valkey.sigcont()
     await store.close()
+
+
+@asynchronous
+async def test_the_same_question_gets_the_same_list_a_moment_later(
+    tmp_path: Path, shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With and without a stored history: nearly equal scores must not trade places as the seconds pass."""
+    engine = cast("FakeEngine", Engine.open(write_artifact(tmp_path), device="cpu", threads=1))
+    question: dict[str, Any] = {"user_id": "u", "k": 6, "decoding": {"strategy": "beam"}}
+    inline = {"events": [{"item_id": "i3"}, {"item_id": "i5"}], "k": 6, "decoding": {"strategy": "beam"}}
+    async with serving(engine, redis_url=shared_valkey.url, prefix="again:", history_cap=None) as service:
+        clock = FakeClock(1_700_000_040.0)  # the start of a minute
+        monkeypatch.setattr(service.runtime.space.recommender, "_wall_clock", clock)
+        events = [{"user_id": "u", "item_id": f"i{n}", "type": "view", "timestamp": clock() - 1} for n in (1, 2)]
+        await service.client.post("/events", json={"events": events})
+        answers: list[tuple[Any, Any]] = []
+        for _ in range(6):
+            both = [(await service.recommend(**body))["items"] for body in (question, inline)]
+            answers.append((both[0], both[1]))
+            clock.advance(9.7)
+    assert answers == [answers[0]] * 6
 
 
 @asynchronous

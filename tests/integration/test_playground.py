@@ -270,6 +270,7 @@ def test_the_address_brings_back_all_of_it(sure: Visit, visit: Open) -> None:
     history, items = sure.history, sure.items
     other = visit("#" + sure.page.url.partition("#")[2])
     assert (other.history, other.items) == (history, items)
+    assert other.bodies[-1] == sure.bodies[-1], "the times of the events are part of the address"
     assert other.page.get_attribute("#categories [data-name=b]", "aria-pressed") == "true"
     other.page.evaluate("location.hash = 'h=i7&k=nonsense&strategy=sideways&only=none&seed=-4&h=nowhere'")
     other.page.wait_for_function("() => document.querySelectorAll('#events li').length === 2")

@@ -23,7 +23,7 @@ def inline(item: str, time_ms: int | None = None) -> InlineEvent:
 def test_newer_inline_events_follow_the_stored_ones() -> None:
     events = merge_events(stored("a", "b"), [inline("d"), inline("c", T + 5000)], T + 9000)
     assert events.item_ids == ["a", "b", "c", "d"]
-    assert (events.stored, events.inline, events.last_ms) == (2, True, T + 9000)
+    assert (events.stored, events.inline, events.last_ms) == (2, True, T + 5000)
 
 
 def test_an_inline_event_between_stored_ones_takes_its_place_and_no_state_fits() -> None:
@@ -34,6 +34,24 @@ def test_an_inline_event_between_stored_ones_takes_its_place_and_no_state_fits()
 def test_an_inline_copy_of_a_stored_event_is_left_out() -> None:
     events = merge_events(stored("a", "b"), [inline("b", T + 1000), inline("a", T)], T + 9000)
     assert (events.item_ids, events.stored, events.inline) == (["a", "b"], 2, False)
+
+
+@given(
+    st.lists(st.integers(0, 120_000)),
+    st.lists(st.none() | st.integers(0, 120_000), max_size=6),
+    st.integers(0, 59_999),
+    st.integers(0, 59_999),
+)
+def test_a_question_is_about_the_same_history_as_long_as_the_minute_lasts(
+    before: list[int], given_inline: list[int | None], one_ms: int, other_ms: int
+) -> None:
+    minute = T - T % 60_000 + 180_000  # all dated events lie before it
+    log = [StoredEvent(str(n), "view", T + t, f"e{n}", float(T + t)) for n, t in enumerate(sorted(before))]
+    asked = [inline(f"i{n}", None if t is None else T + t) for n, t in enumerate(given_inline)]
+    once = merge_events(log, asked, minute + one_ms)
+    assert once == merge_events(log, asked, minute + other_ms)
+    undated = [f"i{n}" for n, t in enumerate(given_inline) if t is None]
+    assert once.item_ids[len(once) - len(undated) :] == undated, "what has no timestamp is the newest"
 
 
 @given(st.lists(st.integers(0, 20)), st.lists(st.integers(0, 20)))
