@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from service.common.markdown import markdown_table
 from service.common.metrics import Metrics
 from service.common.settings import DEFAULT_POLICIES, PREFIX, Settings
 from service.policies.policies import DecodingSpec, Policies, Rule, Segment
+from service.schemas.requests import DecodingOverride, Event, EventsRequest, InlineEvent, RecommendRequest
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
 
@@ -25,6 +26,7 @@ Written by `python -m service.reference`; do not edit by hand.
 
 - [Settings](#settings)
 - [Endpoints](#endpoints)
+- [Requests](#requests)
 - [Metrics](#metrics)
 - [Decoding policies](#decoding-policies)
 """
@@ -41,6 +43,12 @@ _ENDPOINTS = """\
 The OpenAPI document, `/openapi.json` (page: `/docs`), describes bodies, answers and problem documents. Keys are sent
 as `Authorization: Bearer …` or `X-API-Key: …`.
 """
+_REQUESTS = """\
+## Requests
+
+What the bodies of the two requests that frontends send may contain; all others are in the OpenAPI document. A policy
+has defaults of its own: see [a decoding](#a-decoding-decoding).
+"""
 _METRICS = """\
 ## Metrics
 
@@ -56,6 +64,19 @@ Rules may bound these facts of a history: `events` (how many are kept), `recency
 `category_entropy` (0: only one category; 1: never the same category twice; all levels or tags of an item count) and
 `repeat_share` (share of repeated items). The last two use the newest 50 events.
 """
+_REQUEST_TITLES: dict[type[BaseModel], str] = {
+    RecommendRequest: "`POST /recommend`",
+    InlineEvent: "An event of the session (`events[…]` of `/recommend`)",
+    DecodingOverride: "A decoding for one answer (`decoding` of `/recommend`)",
+    EventsRequest: "`POST /events`",
+    Event: "An event to store (`events[…]` of `/events`)",
+}
+_POLICY_TITLES: dict[type[BaseModel], str] = {
+    Policies: "The file",
+    Segment: "A segment (`segments[…]`)",
+    Rule: "A rule (`when`)",
+    DecodingSpec: "A decoding (`decoding`)",
+}
 
 
 def page() -> str:
@@ -66,10 +87,12 @@ def page() -> str:
         markdown_table(("Variable", "Default", "Meaning"), _settings()),
         _ENDPOINTS,
         markdown_table(("Endpoint", "Answers", "Meaning"), _endpoints()),
+        _REQUESTS,
+        *_tables(_REQUEST_TITLES),
         _METRICS,
         markdown_table(("Metric", "Type", "Labels", "Meaning"), _metrics()),
         _POLICIES,
-        *_policies(),
+        *_tables(_POLICY_TITLES),
     ]
     return "\n".join(parts)
 
@@ -97,13 +120,7 @@ def _metrics() -> Iterable[Sequence[str]]:
             yield f"`{name}`", family.type, labels, family.documentation
 
 
-def _policies() -> Iterable[str]:
-    titles: dict[type[BaseModel], str] = {
-        Policies: "The file",
-        Segment: "A segment (`segments[…]`)",
-        Rule: "A rule (`when`)",
-        DecodingSpec: "A decoding (`decoding`)",
-    }
+def _tables(titles: Mapping[type[BaseModel], str]) -> Iterable[str]:
     for model, title in titles.items():
         yield f"### {title}\n"
         yield markdown_table(("Field", "Default", "Meaning"), _fields(model))
@@ -122,7 +139,7 @@ def _default(field: FieldInfo) -> str:
         value = value.get_secret_value()
     if value == DEFAULT_POLICIES:
         value = "service/policies/default.yaml"
-    return "–" if value is None or value in ("", ()) else f"`{value}`"
+    return "–" if value is None or value in ("", (), []) else f"`{value}`"
 
 
 if __name__ == "__main__":

@@ -141,19 +141,25 @@ class Body(BaseModel):
 class InlineEvent(Body):
     """An event of the current session. It is used for this answer only, and not stored."""
 
-    item_id: Id
-    type: Name = "view"
-    timestamp: TimeMs | None = Field(None, description="Defaults to now.")
+    item_id: Id = Field(description="The item.")
+    type: Name = Field("view", description="What happened; a type that the model does not know counts as `other`.")
+    timestamp: TimeMs | None = Field(
+        None, description="When it happened. Without one: in this minute, after all events that have one."
+    )
 
 
 class DecodingOverride(Body):
     """Replaces the decoding of the segment, for one answer."""
 
-    strategy: Strategy
-    beam_width: int = Field(5, ge=1, le=128)
-    top_p: float = Field(0.9, gt=0, le=1)
+    strategy: Strategy = Field(description="beam, top_p, temperature or greedy.")
+    beam_width: int = Field(5, ge=1, le=128, description="Beams for each recommended item (beam).")
+    top_p: float = Field(0.9, gt=0, le=1, description="Probability mass of the nucleus (top_p).")
     temperature: float | None = Field(
-        None, ge=0.05, le=10, description="Defaults to 1.2 for the strategy `temperature`, else to 1."
+        None,
+        ge=0.05,
+        le=10,
+        description="Above 1 spreads the distribution, below 1 sharpens it (top_p, temperature). Defaults to 1.2 for "
+        "the strategy `temperature`, else to 1.",
     )
 
     def build(self) -> Decoding:
@@ -180,24 +186,38 @@ class RecommendRequest(Body):
 
     model_config = _any_of(*_SUBJECT_IDS, {"events": {"type": "array", "minItems": 1}})
 
-    user_id: Id | None = None
-    session_id: Id | None = None
-    events: list[InlineEvent] = Field(default=[], max_length=MAX_INLINE_EVENTS)
-    k: int = Field(10, ge=1, le=100)
-    scene: Name | None = None
-    context: dict[Name, Feature] | None = Field(None, max_length=32)
+    user_id: Id | None = Field(None, description="The user whose stored history the list is made from.")
+    session_id: Id | None = Field(None, description="The anonymous session whose stored history the list is made from.")
+    events: list[InlineEvent] = Field(
+        default=[],
+        max_length=MAX_INLINE_EVENTS,
+        description="Events of the current session, for this answer only. They join the stored history.",
+    )
+    k: int = Field(10, ge=1, le=100, description="Number of items to list.")
+    scene: Name | None = Field(None, description="Where the list is shown, as in the training data.")
+    context: dict[Name, Feature] | None = Field(
+        None, max_length=32, description="Control codes of the list: a category, a price band."
+    )
     filter: dict[Name, Annotated[list[Name], Field(min_length=1, max_length=64)]] | None = Field(
         None,
         max_length=8,
-        description='Restricts the list to items with one of the values, e.g. `{"category": ["Sci-Fi"]}`.',
+        description='Restricts the list to items with a value of each field, e.g. `{"category": ["Sci-Fi"]}`.',
     )
-    exclude: list[Id] = Field(default=[], max_length=MAX_EXCLUDED)
-    exclude_seen: bool = True
+    exclude: list[Id] = Field(default=[], max_length=MAX_EXCLUDED, description="Items that must not be listed.")
+    exclude_seen: bool = Field(True, description="Whether items of the history are left out.")
     segment: Name | None = Field(None, description="Overrides the segment that the rules would choose.")
-    decoding: DecodingOverride | None = None
-    seed: int | None = Field(None, ge=0, le=2**63 - 1, description="Makes sampling repeatable.")
-    features: dict[Name, Feature] | None = Field(None, max_length=32)
-    budget_ms: float | None = Field(None, gt=0, le=1e6, allow_inf_nan=False)
+    decoding: DecodingOverride | None = Field(None, description="Replaces the decoding of the segment.")
+    seed: int | None = Field(
+        None, ge=0, le=2**63 - 1, description="Makes sampling repeatable. Without one, each sampled list is drawn anew."
+    )
+    features: dict[Name, Feature] | None = Field(None, max_length=32, description="Features of the user.")
+    budget_ms: float | None = Field(
+        None,
+        gt=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="Time budget of the answer; `GPT4REC_DEADLINE_MS` without one, at most `GPT4REC_DEADLINE_MAX_MS`.",
+    )
 
     @model_validator(mode="after")
     def _has_subject(self) -> Self:
@@ -217,11 +237,11 @@ class Event(Body):
         )
     )
 
-    user_id: Id | None = None
-    session_id: Id | None = None
-    item_id: Id | None = None
-    type: Name
-    timestamp: TimeMs
+    user_id: Id | None = Field(None, description="The user who did it.")
+    session_id: Id | None = Field(None, description="The anonymous session in which it happened.")
+    item_id: Id | None = Field(None, description="The item.")
+    type: Name = Field(description="What happened: view, click, cart, purchase, rating, search, impression, or other.")
+    timestamp: TimeMs = Field(description="When it happened: epoch seconds or milliseconds, or ISO 8601.")
     event_id: Id | None = Field(
         None,
         description="Names one event of this user or session. An event whose id is among the newest 256 events, or the "
@@ -243,7 +263,7 @@ class Event(Body):
 class EventsRequest(Body):
     """A batch of events. It is accepted or rejected as a whole."""
 
-    events: list[Event] = Field(min_length=1, max_length=MAX_EVENTS)
+    events: list[Event] = Field(min_length=1, max_length=MAX_EVENTS, description="The events, in any order.")
 
 
 class WhyRequest(Body):

@@ -11,6 +11,7 @@ from service import reference
 from service.common.metrics import Metrics
 from service.common.settings import Settings
 from service.policies.policies import DecodingSpec, Policies, Rule, Segment
+from service.schemas.requests import DecodingOverride, Event, EventsRequest, InlineEvent, RecommendRequest
 
 
 def test_every_setting_metric_endpoint_and_policy_field_is_documented() -> None:
@@ -19,7 +20,8 @@ def test_every_setting_metric_endpoint_and_policy_field_is_documented() -> None:
     for name, field in Settings.model_fields.items():
         assert f"`GPT4REC_{name.upper()}`" in page
         assert field.description, name
-    for model in (Policies, Segment, Rule, DecodingSpec):
+    requests = (RecommendRequest, InlineEvent, DecodingOverride, EventsRequest, Event)
+    for model in (Policies, Segment, Rule, DecodingSpec, *requests):
         for name, field in model.model_fields.items():
             assert f"`{name}`" in page
             assert field.description, name
