@@ -34,7 +34,9 @@ BEAT_S = 0.25
 # Enough time for the event loop to accept the connections in the listener's queue.
 _LAST_CONNECTIONS_S = 0.02
 # What an orderly stop may take beside the settings: the embedded store writes its file.
-_STOP_SPARE_S = 10.0
+_STOP_SPARE_S = 5.0
+# Before it has started, a process has nothing to lose.
+_START_STOP_S = 5.0
 
 
 def longest_stop_s(settings: Settings) -> float:
@@ -142,7 +144,7 @@ class Server(uvicorn.Server):
         """Starts draining, and stops after the delay of the settings."""
         process_state = self._application.state.process_state
         if not process_state.draining:
-            end_within(self._longest_stop_s)
+            end_within(self._longest_stop_s if self.started else _START_STOP_S)
         if self._delay_s and not process_state.draining:
             loop = asyncio.get_running_loop()
             loop.call_later(self._delay_s, super().handle_exit, sig, frame)

@@ -34,10 +34,22 @@ def access(settings: Settings) -> Access:
     return access
 
 
-def files(access: Access) -> Files:
-    """Returns the secret files to follow; each applies its content to `access`."""
+def files(access: Access, trust_s: float) -> Files:
+    """Returns the secret files to follow; each applies its content to `access`.
+
+    Args:
+        access: The access rules.
+        trust_s: How long the secrets of a file that cannot be read are trusted.
+    """
     return [
-        SecretFile(f"{_variable(name)}_FILE", path, partial(_apply, access, name), empty_allowed)
+        SecretFile(
+            f"{_variable(name)}_FILE",
+            path,
+            partial(_apply, access, name),
+            empty_allowed,
+            trust=partial(access.trust, name),
+            trust_s=trust_s,
+        )
         for name, (_, empty_allowed) in _SETS.items()
         if (path := secret_file(name)) is not None
     ]

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from service.common.errors import Forbidden, NotFound, SettingsError, Unauthorized
 
 _USERS = "users"
+_UNREAD = "has not been readable for too long"
 _HASHED = "sha256"
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _NAME = re.compile(r"[^\x00-\x1f\x7f:,#{}]{1,64}")
@@ -135,12 +136,21 @@ class Access:
         api_keys: Keys of the frontends.
         ops_tokens: Tokens of the operators.
         metrics_tokens: Tokens that may read /metrics.
+
+    While the file of a set has been unread for long, a secret that was withdrawn in it would keep working. So what
+    protects changes and personal data closes: its ops tokens open nothing, and its API keys lose the right `users`.
+    Lists, events and metrics stay open to the keys and tokens that are known.
     """
 
     def __init__(self, api_keys: Keys, ops_tokens: Keys, metrics_tokens: Keys | None = None) -> None:
         self.api_keys = api_keys
         self.ops_tokens = ops_tokens
         self.metrics_tokens = metrics_tokens or Keys({})
+        self._distrusted: frozenset[str] = frozenset()
+
+    def trust(self, name: str, trusted: bool) -> None:
+        """Takes over whether the file of a set (`ops_tokens`, …) was read lately."""
+        self._distrusted = self._distrusted - {name} if trusted else self._distrusted | {name}
 
     def api(self, presented: str | None) -> Caller | None:
         """Checks a call of an endpoint for frontends, which is open when no API key is configured.
@@ -157,7 +167,7 @@ class Access:
         if not self.api_keys:
             return None
         caller = self.api_keys.find(presented)
-        if caller is None and not self.ops_tokens.find(presented):
+        if caller is None and not self._operator(presented):
             raise Unauthorized("a valid API key is needed")
         return caller
 
@@ -175,11 +185,13 @@ class Access:
         """
         if not self.api_keys and not self.ops_tokens:
             raise Forbidden("no ops token and no API key is configured, so users can be neither read nor erased")
-        if self.ops_tokens.find(presented):
+        if self._operator(presented):
             return None
         caller = self.api_keys.find(presented)
         if caller is None:
             raise Unauthorized("an ops token, or an API key with the right `users`, is needed")
+        if "api_keys" in self._distrusted:
+            raise Forbidden(f"the file of API keys {_UNREAD}; until it is read, they can neither read nor erase users")
         if not caller.may_users:
             raise Forbidden("this API key may not read or erase users")
         return caller
@@ -197,8 +209,10 @@ class Access:
         """
         if not self.ops_tokens:
             raise NotFound("no ops token is configured, so /ops is off")
-        caller = self.ops_tokens.find(presented)
+        caller = self._operator(presented)
         if caller is None:
+            if self.ops_tokens.find(presented):
+                raise Unauthorized(f"the file of ops tokens {_UNREAD}; until it is read, they open nothing")
             if self.api_keys.find(presented):
                 raise Forbidden("an API key is not an ops token")
             raise Unauthorized("a valid ops token is needed")
@@ -210,8 +224,11 @@ class Access:
         Raises:
             Unauthorized: the secret is neither a metrics token nor an ops token.
         """
-        if self.metrics_tokens and not (self.metrics_tokens.find(presented) or self.ops_tokens.find(presented)):
+        if self.metrics_tokens and not (self.metrics_tokens.find(presented) or self._operator(presented)):
             raise Unauthorized("a valid metrics token is needed")
+
+    def _operator(self, presented: str | None) -> Caller | None:
+        return None if "ops_tokens" in self._distrusted else self.ops_tokens.find(presented)
 
 
 def presented_secret(authorization: str | None, api_key: str | None) -> str | None:

@@ -3,11 +3,17 @@
 Every file is checked once a second by its stamp (`service.common.watched_file`). A missing or malformed file changes
 nothing: the previous secrets stay in force, and the log has the cause. An empty file of API keys changes nothing
 either, because without keys the API would be open; an empty file of ops tokens withdraws all of them.
+
+Files that cannot be read (missing, or on a disk that hangs) may withdraw a secret without our knowing it. So the
+secrets of such a file are trusted for a while only (`GPT4REC_SECRET_TRUST_S`); see `service.access.keys`. Each file is
+followed by itself: one that hangs does not hold up the others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +21,10 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from service.common import logs
+from service.common.deadline import Clock
+from service.common.disk_lane import DiskLane, HungFileError
 from service.common.errors import SettingsError
+from service.common.metrics import Metrics
 from service.common.watched_file import WatchedFile
 
 log = logs.get(__name__)
@@ -34,18 +43,27 @@ class SecretFile:
         path: The file.
         apply: Puts the text of the file in force; raises SettingsError for text that cannot be used.
         empty_allowed: Whether an empty file withdraws all secrets; otherwise it is refused.
+        trust: Told whether the secrets can be trusted, again and again.
+        trust_s: How long they are trusted when the file cannot be read.
+        clock: Monotonic seconds.
     """
 
     setting: str
     path: Path
     apply: Callable[[SecretStr], None]
     empty_allowed: bool
+    trust: Callable[[bool], None] = lambda _: None
+    trust_s: float = 300.0
+    clock: Clock = time.monotonic
+    _known_at: float = field(init=False)
+    _trusted: bool = field(default=True, init=False)
     _watched: WatchedFile = field(init=False)
     _applied_once: bool = field(default=False, init=False)
     _cause: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         self._watched = WatchedFile(self.path)
+        self._known_at = self.clock()
 
     def look(self) -> None:
         """Applies the file if it has changed since it was last applied.
@@ -53,6 +71,7 @@ class SecretFile:
         A refused file is tried again every time: the cause may be another file, or permissions mended in the meantime.
         """
         if not self._watched.changed():
+            self._known_at = self.clock()
             return
         try:
             text = self._read()
@@ -67,6 +86,16 @@ class SecretFile:
         self._watched.accept()
         self._applied_once, self._cause = True, ""
 
+    def judge(self) -> None:
+        """Says whether the secrets in force can be trusted: their file was read, or is unread for a short time only."""
+        unread_s = self.clock() - self._known_at
+        trusted = unread_s <= self.trust_s
+        if trusted != self._trusted:
+            event = "secrets_trusted" if trusted else "secrets_not_trusted"
+            log.warning(event, setting=self.setting, unread_s=round(unread_s, 1))
+        self._trusted = trusted
+        self.trust(trusted)
+
     def _refused(self, cause: str) -> None:
         if cause != self._cause:
             log.error("secrets_refused", setting=self.setting, cause=cause)
@@ -79,6 +108,7 @@ class SecretFile:
                 raw = file.read(_MOST_BYTES + 1)
         except OSError as error:
             raise SettingsError(f"{self.setting}: cannot read the file ({type(error).__name__})") from error
+        self._known_at = self.clock()
         if len(raw) > _MOST_BYTES:
             raise SettingsError(f"{self.setting}: the file is larger than {_MOST_BYTES} bytes")
         try:
@@ -87,9 +117,16 @@ class SecretFile:
             raise SettingsError(f"{self.setting}: the file is not UTF-8") from None
 
 
-async def follow(files: Sequence[SecretFile], every_s: float = LOOK_EVERY_S) -> None:
+async def follow(files: Sequence[SecretFile], metrics: Metrics, every_s: float = LOOK_EVERY_S) -> None:
     """Checks the files every `every_s` seconds until cancelled."""
-    while True:
+    async with asyncio.TaskGroup() as group:
         for file in files:
-            await asyncio.to_thread(file.look)  # a mounted file system may hang
+            group.create_task(_follow(file, metrics.file_lane(file.setting), every_s))
+
+
+async def _follow(file: SecretFile, lane: DiskLane, every_s: float) -> None:
+    while True:
+        with contextlib.suppress(HungFileError):
+            await lane.run(file.look)
+        file.judge()
         await asyncio.sleep(every_s)

@@ -46,7 +46,7 @@ async def open_runtime(
     Raises:
         StartupError: A setting, the policies file, the artefact or Redis cannot be used.
     """
-    access = _open_access(stack, settings)
+    access = _open_access(stack, settings, metrics)
     redis = RedisServer(stack, settings)
     space = await open_space(stack, metrics, Space.default(settings), redis.url, engine, store)
     recent, peers = _open_traffic(stack, settings, metrics, space.guard)
@@ -94,11 +94,11 @@ class RedisServer:
         return self._url
 
 
-def _open_access(stack: AsyncExitStack, settings: Settings) -> Access:
+def _open_access(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> Access:
     """Returns who may call; follows the files of secrets."""
     access = credentials.access(settings)
-    if followed := credentials.files(access):
-        spawn(stack, lambda: secret_files.follow(followed))
+    if followed := credentials.files(access, settings.secret_trust_s):
+        spawn(stack, lambda: secret_files.follow(followed, metrics))
     return access
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from service.access.rate_limits import rates_for
 from service.api.runtime import SpaceRuntime
 from service.common.background import spawn
-from service.common.errors import StoreUnavailable
+from service.common.disk_lane import DiskLane, HungFileError
+from service.common.errors import StartupError, StoreUnavailable
 from service.common.metrics import Metrics
 from service.common.settings import Settings
 from service.common.space import Space
@@ -41,7 +42,7 @@ from service.lifecycle.model_switch import ModelSwitch
 from service.lifecycle.served_model import Serving
 from service.playground.explorer import Explorer
 from service.policies import policies, policy_keeper
-from service.policies.policies import PolicyBook
+from service.policies.policies import Policies, PolicyBook
 from service.policies.policy_keeper import PolicyKeeper
 from service.recommend.recommender import Recommender
 from service.store.health import RedisCheck
@@ -92,10 +93,8 @@ async def open_space(
         StartupError: A setting, the policies file, the artefact or Redis cannot be used.
     """
     opening, settings = _Opening(stack, metrics, space), space.settings
-    policies_file = WatchedFile(space.policies)
-    policies_file.changed()  # before the file is read, so that no later change of it is missed
-    book = PolicyBook(policies.load(space.policies))
-    policies_file.accept()
+    policies_file, policies_lane = WatchedFile(space.policies), metrics.file_lane("policies")
+    book = PolicyBook(await _first_policies(policies_file, policies_lane))
     loader = Loader(space, metrics)
     own_engine = engine is None
     engine = engine or await loader.open()
@@ -103,7 +102,7 @@ async def open_space(
     store = store or await _open_store(opening, await redis_url(), history_cap)
 
     shared = await _open_coordination(space, store)
-    keeper = PolicyKeeper(book, policies_file, shared.policies)
+    keeper = PolicyKeeper(book, policies_file, policies_lane, shared.policies)
     guard = _open_guard(settings, shared.mode)
     queue = WriteQueue(settings.write_behind_max)
     states = _state_keeper(opening, store, queue, history_cap)
@@ -132,6 +131,21 @@ async def open_space(
         rates=rates_for(settings, store, metrics),
         explorer=_open_playground(opening, serving),
     )
+
+
+async def _first_policies(file: WatchedFile, lane: DiskLane) -> Policies:
+    """Reads the policies file. Raises StartupError if it is not valid, or hangs."""
+
+    def read() -> Policies:
+        file.changed()  # before the file is read, so that no later change of it is missed
+        return policies.load(file.path)
+
+    try:
+        first = await lane.run(read)
+    except HungFileError:
+        raise StartupError(f"{file.path}: the policies file does not answer; does its disk hang?") from None
+    file.accept()
+    return first
 
 
 async def _open_store(opening: _Opening, url: str, history_cap: int) -> Store:
@@ -226,7 +240,7 @@ async def _open_lifecycle(
         first,
         serving,
         loader,
-        ModelFolders(space.artifact),
+        ModelFolders(space.artifact, opening.metrics.file_lane("models")),
         shared.model,
         ReplicaRegistry(store, shared.clock),
         shared.audit,

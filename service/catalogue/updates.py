@@ -23,12 +23,16 @@ from service.artifact.artifact import Artifact
 from service.catalogue.new_item_paths import FreePaths, with_paths
 from service.catalogue.updates_file import NOTHING, NewItem, Updates, UpdatesFile, parse
 from service.common import logs
+from service.common.disk_lane import HungFileError
+from service.common.metrics import Metrics
 from service.engine.decode.delta_table import MOST_WAITING, DeltaTable, like_vector
 from service.engine.live_catalogue import LiveCatalogue
 
 log = logs.get(__name__)
 
 POLL_S = 2.0
+# A large file is read, parsed and put in service within this time.
+_PATIENCE_S = 60.0
 REBUILD_EVERY_S = 30.0
 _FAULTS_LOGGED = 20
 
@@ -143,6 +147,7 @@ class CatalogueUpdates:
         exported: The artefact as exported.
         path: The updates file.
         serve: Puts a LiveCatalogue in service. It is called from worker threads, one call at a time, and may be slow.
+        metrics: Shows whether the file hangs.
         rebuild_every_s: Shortest time between two rebuilds.
         clock: Monotonic seconds.
     """
@@ -153,11 +158,13 @@ class CatalogueUpdates:
         path: Path,
         serve: Callable[[LiveCatalogue], None],
         *,
+        metrics: Metrics | None = None,
         rebuild_every_s: float = REBUILD_EVERY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._exported, self._serve = exported, serve
         self._file = UpdatesFile(path)
+        self._lane = (metrics or Metrics()).file_lane("catalogue_updates", _PATIENCE_S)
         self._rebuild_every_s, self._clock = rebuild_every_s, clock
         self._likeness = Likeness(exported)
         self._lock = threading.Lock()
@@ -193,6 +200,10 @@ class CatalogueUpdates:
             raise
         return True
 
+    async def look(self) -> bool:
+        """Polls in a thread. Raises HungFileError, which is an OSError, if the file does not answer."""
+        return await self._lane.run(self.poll)
+
     @property
     def due(self) -> bool:
         """Whether new items wait for a build and the last build is long enough ago."""
@@ -217,7 +228,9 @@ class CatalogueUpdates:
         try:
             while True:
                 try:
-                    await asyncio.to_thread(self.poll)
+                    await self.look()
+                except HungFileError:
+                    pass  # the lane has said so
                 except Exception as error:
                     log.error("catalogue_updates_not_served", cause=str(error), **logs.where(error))
                 if (building is None or building.done()) and self.due:

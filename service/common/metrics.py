@@ -13,6 +13,8 @@ from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from service.common.disk_lane import PATIENCE_S, DiskLane
+
 # The default budget is 80 ms: buckets lie close on both sides of it and reach down to a popularity list.
 LATENCY_BUCKETS = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09,
@@ -217,6 +219,21 @@ class Metrics:
             yield
         finally:
             self._stages[name].observe(time.perf_counter() - began)
+
+    def file_lane(self, file: str, patience_s: float = PATIENCE_S) -> DiskLane:
+        """Returns a lane that shows whether the file hangs.
+
+        Args:
+            file: What is read: a fixed name, not a path.
+            patience_s: How long a call may take.
+        """
+        gauge = self.file_hangs.labels(file)
+        return DiskLane(file, gauge.set, patience_s)
+
+    def hanging_files(self) -> list[str]:
+        """Returns the files that the service follows and cannot read, because their disk hangs."""
+        samples = (sample for family in self.file_hangs.collect() for sample in family.samples)
+        return [sample.labels["file"] for sample in samples if sample.value]
 
     def count_up_to(self, counter: Counter, total: float) -> None:
         """Raises a counter without labels to a total that is counted elsewhere."""

@@ -16,11 +16,13 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from service.common.disk_lane import DiskLane
 from service.common.errors import SettingsError
 
 PREFIX = "GPT4REC_"
 # Read by `gpt4rec ops`, not by the service. Both may run in one environment.
 CLIENT_VARIABLES = ("GPT4REC_OPS_URL", "GPT4REC_OPS_TOKEN")
+_SECRET_PATIENCE_S = 10.0
 DEFAULT_POLICIES = Path(__file__).resolve().parent.parent / "policies" / "default.yaml"
 
 
@@ -285,7 +287,9 @@ class SecretFiles(PydanticBaseSettingsSource):
         if path is None:
             return None, field_name, False
         try:
-            return path.read_text(encoding="utf-8").strip(), field_name, False
+            # A disk that hangs must not hold the start up without a word.
+            content = DiskLane(field_name, patience_s=_SECRET_PATIENCE_S).run_now(path.read_bytes)
+            return content.decode("utf-8").strip(), field_name, False
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{PREFIX}{field_name.upper()}_FILE: cannot read {path}") from error
 

@@ -14,12 +14,14 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
 
 from service.common.atomic_files import write_aside
+from service.common.disk_lane import DiskLane
 from service.common.errors import StoreUnavailable
 from service.coordination.audit import Audit
 from service.coordination.clock import SharedClock
@@ -72,6 +74,9 @@ class SharedStore(Protocol):
 
 V = TypeVar("V", bound=Versioned)
 
+# The event loop waits for the disk of the copies, but no longer than this, and not again while it hangs.
+_COPY_PATIENCE_S = 0.25
+
 
 def age_of(value: Versioned) -> tuple[int, int]:
     """Returns the sort key by which the newer of two values is the greater."""
@@ -113,7 +118,7 @@ class SharedValue(Generic[V]):
     ) -> None:
         self._store, self._name, self._clock, self._audit = store, name, clock, audit
         self._action, self._initial, self._parse, self._usable = action, initial, parse, usable
-        self._copy = copy
+        self._copy, self._lane = copy, DiskLane(f"copy of {name}", patience_s=_COPY_PATIENCE_S)
         self._observers: list[Callable[[], None]] = []
         self._in_redis: V | None = None  # at the last exchange; None if it was damaged
         self.in_sync = False
@@ -234,8 +239,7 @@ class SharedValue(Generic[V]):
         """Best effort: a full disk must not keep an operator from changing something."""
         if self._copy is not None:
             with contextlib.suppress(OSError):
-                self._copy.parent.mkdir(parents=True, exist_ok=True)
-                write_aside(self._copy, orjson.dumps(self._copy_fields()))
+                self._lane.run_now(partial(_written, self._copy, orjson.dumps(self._copy_fields())))
 
     def _load(self) -> V | None:
         try:
@@ -248,7 +252,12 @@ class SharedValue(Generic[V]):
     def _read_copy(self) -> list[Any]:
         """Returns the fields of the copy file; empty if there is no such file, or it cannot be read."""
         try:
-            fields = None if self._copy is None else orjson.loads(self._copy.read_bytes())
+            fields = None if self._copy is None else orjson.loads(self._lane.run_now(self._copy.read_bytes))
         except (OSError, ValueError):
             return []
         return fields if isinstance(fields, list) else []
+
+
+def _written(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(path, content)

@@ -111,7 +111,7 @@ class Loader:
             engine.observe(_RunMetrics(self._metrics))
             loaded = LoadedModel(self._model(stack, engine, start_h))
             if self._space.catalogue_updates is not None:
-                updates = await _follow_catalogue(self._space.catalogue_updates, loaded)
+                updates = await _follow_catalogue(self._space.catalogue_updates, loaded, self._metrics)
                 spawn(stack, updates.run)
             loaded.stack = stack.pop_all()
         return loaded
@@ -171,7 +171,7 @@ def _warm_up(engine: EngineLike) -> npt.NDArray[np.float32]:
     return state.h
 
 
-async def _follow_catalogue(path: Path, loaded: LoadedModel) -> CatalogueUpdates:
+async def _follow_catalogue(path: Path, loaded: LoadedModel, metrics: Metrics) -> CatalogueUpdates:
     """Applies the updates file before the first request; `run` of the result follows it from then on.
 
     Raises StartupError when the file cannot be read.
@@ -183,9 +183,9 @@ async def _follow_catalogue(path: Path, loaded: LoadedModel) -> CatalogueUpdates
         engine.update(live)
         loop.call_soon_threadsafe(loaded.updated, live)
 
-    updates = CatalogueUpdates(cast("Artifact", engine.artifact), path, take_over)
+    updates = CatalogueUpdates(cast("Artifact", engine.artifact), path, take_over, metrics=metrics)
     try:
-        if not await asyncio.to_thread(updates.poll):
+        if not await updates.look():
             raise FileNotFoundError("no such file")
     except OSError as error:
         raise StartupError(

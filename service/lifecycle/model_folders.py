@@ -6,6 +6,7 @@ manifests are read here; the files themselves are verified when a model is loade
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from service.artifact.manifest import MANIFEST, ArtifactFileError, read_manifest
+from service.common.disk_lane import DiskLane, HungFileError
 
 _MODELS_MAX = 200
 
@@ -39,21 +41,48 @@ class ModelFolder:
     metrics: Mapping[str, float] = field(default_factory=dict)
     fault: str | None = None
 
+    def to_json(self, *, active: bool, refused: str | None = None) -> dict[str, Any]:
+        """Returns the entry of the version in /ops/models.
+
+        Args:
+            active: Whether it is served.
+            refused: Why it could not be loaded; None if it could, or was not tried.
+        """
+        fault = self.fault or refused
+        return {
+            "version": self.version, "created_at": self.created_at, "metrics": dict(self.metrics), "active": active,
+            "available": fault is None, "fault": fault,
+        }  # fmt: skip
+
 
 class ModelFolders:
     """Finds the model versions around the configured artefact.
 
-    `artifact` is the configured path; None when the service was given an engine, and then there are no versions.
+    `artifact` is the configured path; None when the service was given an engine, and then there are no versions. `lane`
+    is the way to its disk.
     """
 
-    def __init__(self, artifact: Path | None) -> None:
+    def __init__(self, artifact: Path | None, lane: DiskLane) -> None:
+        self._lane = lane
+        self._known: Mapping[str, ModelFolder] = {}
         self._root: Path | None = None
         if artifact is not None:
             artifact = artifact.absolute()
             self._root = artifact.parent if (artifact / MANIFEST).is_file() else artifact
 
+    async def list(self) -> Mapping[str, ModelFolder]:
+        """Returns the folders by version, sorted. Raises HungFileError if the disk does not answer."""
+        self._known = await self._lane.run(self.listed)
+        return self._known
+
+    async def list_or_known(self) -> Mapping[str, ModelFolder]:
+        """Does the same, but returns what was found before if the disk does not answer."""
+        with contextlib.suppress(HungFileError):
+            await self.list()
+        return self._known
+
     def listed(self) -> dict[str, ModelFolder]:
-        """Returns the folders by version, sorted. Reads the disk: not for the event loop."""
+        """Reads the disk: not for the event loop. Otherwise as `list`."""
         by_version: dict[str, ModelFolder] = {}
         for path in self._folders():
             folder = _read(path)

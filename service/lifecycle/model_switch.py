@@ -13,10 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from service.common import logs
+from service.common.disk_lane import HungFileError
 from service.common.errors import Conflict, ModelRefused, NotFound, ServiceError, StoreUnavailable
 from service.common.metrics import Metrics
 from service.coordination.audit import Audit
@@ -34,6 +36,7 @@ log = logs.get(__name__)
 _REPORT_S = 5.0
 # Extra time before the old model is closed, after the last of its requests must have finished.
 _SPARE_S = 1.0
+_HANGS = "the folder of the models does not answer; does its disk hang?"
 
 
 class ModelSwitch:
@@ -141,10 +144,11 @@ class ModelSwitch:
 
     async def to_json(self) -> dict[str, Any]:
         """Returns the served version, the available versions, and the reports of all replicas (None without Redis)."""
-        folders = await asyncio.to_thread(self._folders.listed)
+        folders = await self._folders.list_or_known()
         models = [self._described(folder) for folder in folders.values()]
         if self.active not in folders:  # the engine was given, or the folder was removed
-            models.append(_entry(self.active, active=True, available=False, fault="its folder no longer exists"))
+            gone = ModelFolder(self.active, Path(), (), fault="its folder no longer exists")
+            models.append(gone.to_json(active=True))
         return {
             "active": self.active,
             "previous": self.previous,
@@ -175,7 +179,11 @@ class ModelSwitch:
             if wanted is None or wanted == self.active:
                 self._following_fault = None
                 return
-            folder = (await asyncio.to_thread(self._folders.listed)).get(wanted)
+            try:
+                folder = (await self._folders.list()).get(wanted)
+            except HungFileError:
+                self._following_fault = f"the chosen version {wanted} cannot be looked for: {_HANGS}"
+                return
             if folder is None:
                 self._following_fault = f"the chosen version {wanted} is not here; copy it beside the others"
                 self._count_once("missing", wanted)
@@ -216,7 +224,10 @@ class ModelSwitch:
 
     async def _activate(self, version: str, actor: str, reason: str | None, *, back: bool) -> None:
         async with self._lock:
-            folder = (await asyncio.to_thread(self._folders.listed)).get(version)
+            try:
+                folder = (await self._folders.list()).get(version)
+            except HungFileError:
+                raise ModelRefused(_HANGS) from None
             if folder is None:
                 raise NotFound("no model with this version on this replica")
             before = self.active
@@ -316,15 +327,7 @@ class ModelSwitch:
 
     def _described(self, folder: ModelFolder) -> dict[str, Any]:
         stamp, cause = self._faults.get(folder.version, (None, ""))
-        fault = folder.fault or (cause if stamp == folder.stamp else None)
-        return _entry(
-            folder.version,
-            active=folder.version == self.active,
-            available=fault is None,
-            fault=fault,
-            created_at=folder.created_at,
-            metrics=dict(folder.metrics),
-        )
+        return folder.to_json(active=folder.version == self.active, refused=cause if stamp == folder.stamp else None)
 
     async def _replica_reports(self) -> list[dict[str, Any]] | None:
         try:
@@ -332,18 +335,3 @@ class ModelSwitch:
             return await self._replicas.reports()
         except StoreUnavailable:
             return None
-
-
-def _entry(
-    version: str,
-    *,
-    active: bool,
-    available: bool,
-    fault: str | None,
-    created_at: str | None = None,
-    metrics: Mapping[str, float] | None = None,
-) -> dict[str, Any]:
-    return {
-        "version": version, "created_at": created_at, "metrics": dict(metrics or {}), "active": active,
-        "available": available, "fault": fault,
-    }  # fmt: skip

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 from service.common import logs
+from service.common.disk_lane import DiskLane, HungFileError
 from service.common.errors import PolicyError
 from service.common.watched_file import WatchedFile
 from service.coordination.shared_choice import SharedChoice
@@ -29,8 +31,8 @@ class PolicyKeeper:
         watched: The policies file. The version in use is the one that was read last, even if it was not valid.
     """
 
-    def __init__(self, book: PolicyBook, watched: WatchedFile, shared: SharedChoice) -> None:
-        self._book, self._shared = book, shared
+    def __init__(self, book: PolicyBook, watched: WatchedFile, lane: DiskLane, shared: SharedChoice) -> None:
+        self._book, self._lane, self._shared = book, lane, shared
         self._file = book.current
         self.watched = watched
         shared.subscribe(self._take_over)
@@ -59,19 +61,24 @@ class PolicyKeeper:
         await self._shared.set({"policies": body}, actor=actor, reason=reason, details=details)
 
     async def run(self, poll_s: float = POLL_S) -> None:
-        """Follows the file until cancelled. A file that is not valid is logged, and the last valid one is kept."""
+        """Follows the file until cancelled. While it is not valid, or hangs, the last valid one is kept."""
         while True:
             await asyncio.sleep(poll_s)
-            if not await asyncio.to_thread(self.watched.changed):
-                continue
+            with contextlib.suppress(HungFileError):
+                await self._look()
+
+    async def _look(self) -> None:
+        if not await self._lane.run(self.watched.changed):
+            return
+        try:
+            self._file = await self._lane.run(lambda: policies.load(self.watched.path))
+        except PolicyError as error:
             self.watched.accept()
-            try:
-                self._file = await asyncio.to_thread(policies.load, self.watched.path)
-            except PolicyError as error:
-                log.error("policies_not_read", cause=str(error))
-                continue
-            self._take_over()
-            log.info("policies_read", segments=self._file.names, in_force=self.origin == "file")
+            log.error("policies_not_read", cause=str(error))
+            return
+        self.watched.accept()
+        self._take_over()
+        log.info("policies_read", segments=self._file.names, in_force=self.origin == "file")
 
     def _take_over(self) -> None:
         self._book.replace(_parsed(self._shared.choice.fields) or self._file)

@@ -1,4 +1,4 @@
-"""The reader of the service's log stalls, and goes away."""
+"""The reader of the service's log stalls, and goes away; a file that the service follows hangs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import signal
 from pathlib import Path
 
+from service.common.settings import DEFAULT_POLICIES
 from tests.support.artifacts import write_artifact
+from tests.support.hung_file import hang, held
 from tests.support.processes import PATIENT, Serve, items_of, kept, post, recommend
 from tests.support.valkey import Valkey
 
@@ -23,7 +25,9 @@ def fill(pipe: int) -> None:
     os.set_blocking(pipe, True)
 
 
-def test_a_reader_of_the_log_that_stalls_or_is_gone_holds_nothing_up(tmp_path: Path, valkey: Valkey) -> None:
+def test_a_log_reader_that_stalls_or_is_gone_and_a_file_that_hangs_hold_nothing_up(
+    tmp_path: Path, valkey: Valkey
+) -> None:
     artifact = write_artifact(tmp_path / "artifacts")
     items = items_of(artifact)
     read, write = os.pipe()
@@ -32,7 +36,9 @@ def test_a_reader_of_the_log_that_stalls_or_is_gone_holds_nothing_up(tmp_path: P
     class Muted(Serve):
         output = write
 
-    where = ("--artifact", str(artifact), "--redis", valkey.url)
+    policies = tmp_path / "policies.yaml"
+    policies.write_bytes(DEFAULT_POLICIES.read_bytes())
+    where = ("--artifact", str(artifact), "--redis", valkey.url, "--policies", str(policies))
     with kept(Muted(tmp_path, *where, **PATIENT)) as service:
         os.close(write)
         assert post(service, "u1", *items[:3]).status_code == 200
@@ -44,4 +50,6 @@ def test_a_reader_of_the_log_that_stalls_or_is_gone_holds_nothing_up(tmp_path: P
         found = service.client.get("/metrics").text
         assert "gpt4rec_log_lines_dropped_total 0.0" not in found
         assert "gpt4rec_log_lines_dropped_total" in found
-        assert service.stop(signal.SIGHUP) == 0
+        hang(policies)
+        with held(policies):
+            assert service.stop(signal.SIGHUP) == 0

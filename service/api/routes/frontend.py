@@ -84,12 +84,17 @@ async def healthz(request: Request) -> Response:
 
 @router.get("/readyz", responses=answers(out.ReadyAnswer) | {503: {"model": out.ReadyAnswer}})
 async def readyz(request: Request) -> Response:
-    """Readiness: whether to send requests here. Without Redis the status is `degraded`, which is still ready."""
+    """Readiness: whether to send requests here.
+
+    Without Redis, and while a file that the service follows hangs, the status is `degraded`, which is still ready.
+    """
     service = runtime(request)
     checks = service.readiness()
     ready, redis = all(checks.values()), await service.space.redis.answers()
-    status = "not_ready" if not ready else "ready" if redis else "degraded"
-    return reply(request, {"status": status, "checks": {**checks, "redis": redis}}, 200 if ready else 503)
+    files = not service.metrics.hanging_files()
+    status = "not_ready" if not ready else "ready" if redis and files else "degraded"
+    checks |= {"redis": redis, "files": files}
+    return reply(request, {"status": status, "checks": checks}, 200 if ready else 503)
 
 
 @router.get("/version", responses=answers(out.VersionAnswer))

@@ -8,7 +8,7 @@ import pytest
 
 from service.access import credentials, keys
 from service.access.keys import Access
-from service.common.errors import SettingsError, Unauthorized
+from service.common.errors import Forbidden, SettingsError, Unauthorized
 from service.common.settings import load
 
 
@@ -17,7 +17,7 @@ def followed(monkeypatch: pytest.MonkeyPatch, folder: Path, **texts: str) -> tup
         (folder / name).write_text(text)
         monkeypatch.setenv(f"GPT4REC_{name.upper()}_FILE", str(folder / name))
     access = credentials.access(load())
-    return access, credentials.files(access)
+    return access, credentials.files(access, 300.0)
 
 
 def write(path: Path, text: str) -> None:
@@ -98,3 +98,37 @@ def test_a_secret_in_two_sets_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pa
     with pytest.raises(SettingsError, match="also one of") as caught:
         followed(monkeypatch, tmp_path, api_keys="shop:same-secret", ops_tokens="alice:same-secret")
     assert "same-secret" not in str(caught.value)
+
+
+def test_secrets_of_a_file_that_is_unread_for_long_change_nothing_and_reveal_nobody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    access, files = followed(monkeypatch, tmp_path, api_keys="crm:k1:users", ops_tokens="alice:t1")
+    now = 0.0
+    for file in files:
+        file.clock, file._known_at = lambda: now, now
+        file.look()
+        file.path.rename(file.path.with_suffix(".away"))
+
+    def later() -> None:
+        for file in files:
+            file.look()
+            file.judge()
+
+    now = 299.0
+    later()
+    assert access.ops("t1") == "alice"
+    assert access.users("k1")
+    now = 301.0
+    later()
+    for refused in (access.ops, access.users, access.api):
+        with pytest.raises(Unauthorized):
+            refused("t1")
+    with pytest.raises(Forbidden, match="has not been readable"):
+        access.users("k1")
+    assert access.api("k1")
+    for file in files:
+        file.path.with_suffix(".away").rename(file.path)
+    later()
+    assert access.ops("t1") == "alice"
+    assert access.users("k1")
