@@ -188,6 +188,14 @@ _REDIS = (
         (Query(f"{_rate('rate_checks_total', 'outcome')} or vector(0)", "{{outcome}}"),), "reqps", stacked=True,
     ),
     Panel(
+        "New filters", "By outcome; refused: the ration of a caller, or of all, is spent.",
+        (Query(f"{_rate('filter_builds_total', 'outcome')} or vector(0)", "{{outcome}}"),), "reqps", stacked=True,
+    ),
+    Panel(
+        "Filters held", "Masks of filters in the memory of all replicas.",
+        (Query(_gauge("filters_held", "sum"), "filters"), Query(_gauge("filter_bytes", "sum"), "bytes")),
+    ),
+    Panel(
         "History and state cache", "By level and outcome: in the process (memory) and in Redis (state).",
         (Query(_rate("state_cache_total", "level, outcome"), "{{level}} {{outcome}}"),), "reqps", stacked=True,
     ),

@@ -11,13 +11,20 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from loadtests.chaos import clients, clocks, model, process, redis
+from loadtests.chaos import clients, clocks, filters, model, process, redis
 from loadtests.chaos.scene import Fault, Scene
 from loadtests.common import results
 from loadtests.harness.served_process import NotReadyError
 from loadtests.load.open_loop_driver import LoadError
 
-FAULTS: Sequence[Fault] = (*redis.FAULTS, *model.FAULTS, *process.FAULTS, *clients.FAULTS, *clocks.FAULTS)
+FAULTS: Sequence[Fault] = (
+    *redis.FAULTS,
+    *model.FAULTS,
+    *process.FAULTS,
+    *clients.FAULTS,
+    *filters.FAULTS,
+    *clocks.FAULTS,
+)
 NAMES = {fault.name: fault for fault in FAULTS}
 GROUPS = tuple(dict.fromkeys(fault.group for fault in FAULTS))
 NAME = "faults"

@@ -38,7 +38,9 @@ async def counted(request: Request, caller: Caller | None) -> None:
     """
     if caller is None:
         return
-    call_of(request).facts["caller"] = caller.name
+    call = call_of(request)
+    call.facts["caller"] = caller.name
+    call.caller = f"key:{caller.name}"
     rates = runtime(request).space.rates
     if rates is not None:
         await rates.take(caller)

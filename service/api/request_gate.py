@@ -99,7 +99,9 @@ class RequestGate:
         wait = None if started is None else waited(started.decode("latin-1"), epoch_now=self._wall_clock())
         began = now - self._waits.believed(wait)
         known = request_id(header(scope["headers"], b"x-request-id"))
-        return RequestContext(known, began, now, self._clock, self._waits.quickest)
+        client = scope.get("client")
+        caller = f"address:{client[0]}" if client else ""
+        return RequestContext(known, began, now, self._clock, self._waits.quickest, caller)
 
     async def _shared(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Calls `_answer` inside the CORS middleware, since errors need its headers too."""

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from service.artifact.array_types import BoolArray
+from service.artifact.array_types import BoolArray, IntArray
 from service.artifact.arrays import map_arrays, save_arrays
 from service.artifact.columns import Rows, TextIndex, Texts
 from service.artifact.facet import Facet, Int32Array
+from service.artifact.item_filters import FilteredField, Filters, ItemFilter, filter_key
 
 FACETS = ("category", "brand", "attribute")
 # Rows of the item table that are no items: the unknown item and the start token, which follow the trained items. Later
@@ -85,10 +85,12 @@ class Catalogue:
     more: tuple[CatalogueItem, ...] = field(default=(), repr=False)
     in_stock: BoolArray | None = field(default=None, repr=False)
     index: Mapping[str, int] = field(init=False, repr=False)
+    _late_items: Mapping[str, Mapping[str, IntArray]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         index = _Extended(self.columns.index, self.more, self.first_new) if self.more else self.columns.index
         object.__setattr__(self, "index", index)
+        object.__setattr__(self, "_late_items", {name: _by_value(self.more, name, self.first_new) for name in FACETS})
 
     @classmethod
     def of(cls, items: Sequence[CatalogueItem]) -> Catalogue:
@@ -134,7 +136,7 @@ class Catalogue:
     def n_categories(self) -> int:
         """Number of different category levels and tags."""
         known = self.columns.facets["category"].index
-        return len(known) + len({value for item in self.more for value in item.category if value not in known})
+        return len(known) + sum(value not in known for value in self._late_items["category"])
 
     def item(self, index: int) -> CatalogueItem:
         """Returns the item with this index; an empty one for a reserved index."""
@@ -166,16 +168,35 @@ class Catalogue:
     def has_value(self, field: str, value: str) -> bool:
         """Returns whether an item, in stock or not, has a value of one of `FACETS`."""
         facet = self.columns.facets.get(field)
-        return (facet is not None and value in facet.index) or value in self._new_values.get(field, ())
+        return (facet is not None and value in facet.index) or value in self._late_items.get(field, ())
 
-    @cached_property
-    def _new_values(self) -> Mapping[str, frozenset[str]]:
-        """The values of the items that came after the export, by field."""
-        if not self.more:
-            return {}
-        return {name: frozenset(value for item in self.more for value in item.facet(name)) for name in FACETS}
+    def filter(self, filters: Filters) -> ItemFilter:
+        """Returns a filter without the values that no item has. It takes a few look-ups, whatever the catalogue's size.
 
-    def matches(self, filters: Mapping[str, Sequence[str]]) -> BoolArray | None:
+        Raises:
+            ValueError: A field is not one of `FACETS`.
+        """
+        known: dict[str, tuple[str, ...]] = {}
+        for name, values in filters.items():
+            self._facet(name)
+            if has := {value for value in values if self.has_value(name, value)}:
+                known[name] = tuple(sorted(has))
+        fields = tuple(self._filtered(name, values) for name, values in known.items())
+        nothing = len(known) < len(filters)
+        return ItemFilter(known, nothing, fields, self.in_stock, filter_key(known))
+
+    def _facet(self, name: str) -> Facet:
+        if name not in FACETS:
+            raise ValueError(f"unknown filter field {name!r}: items have {', '.join(FACETS)}")
+        return self.columns.facets[name]
+
+    def _filtered(self, name: str, values: Sequence[str]) -> FilteredField:
+        facet, late = self.columns.facets[name], self._late_items[name]
+        codes = np.array([facet.index[value] for value in values if value in facet.index], np.int64)
+        parts = [late[value] for value in values if value in late]
+        return FilteredField(facet, codes, np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64))
+
+    def matches(self, filters: Filters) -> BoolArray | None:
         """Returns which items have, for every field, one of its values; whether they are in stock does not matter.
 
         Args:
@@ -189,17 +210,16 @@ class Catalogue:
         """
         mask: BoolArray | None = None
         for name, values in filters.items():
-            if name not in FACETS:
-                raise ValueError(f"unknown filter field {name!r}: items have {', '.join(FACETS)}")
+            facet, late = self._facet(name), self._late_items[name]
             has = np.zeros(len(self), np.bool_)
             for value in values:
-                has[self.columns.facets[name].items(value)] = True
-            for index, item in enumerate(self.more, start=self.first_new):
-                has[index] = not set(values).isdisjoint(item.facet(name))
+                has[facet.items(value)] = True
+                if value in late:
+                    has[late[value]] = True
             mask = has if mask is None else mask & has
         return mask
 
-    def allowed(self, filters: Mapping[str, Sequence[str]]) -> BoolArray | None:
+    def allowed(self, filters: Filters) -> BoolArray | None:
         """Returns [items] bool, which items match the filters and are in stock; None if all items do."""
         matching = self.matches(filters)
         if matching is None or self.in_stock is None:
@@ -240,6 +260,15 @@ class Catalogue:
         if lengths != {len(ids)}:
             raise ValueError(f"the columns of {path.name} differ in length")
         return cls(Columns(ids, index, titles, arrays["has_title"].astype(np.bool_), facets))
+
+
+def _by_value(items: Sequence[CatalogueItem], name: str, first: int) -> dict[str, IntArray]:
+    """The indices of items, counted from `first`, by their values of one facet."""
+    found: dict[str, list[int]] = {}
+    for index, item in enumerate(items, start=first):
+        for value in set(item.facet(name)):
+            found.setdefault(value, []).append(index)
+    return {value: np.array(indices, np.int64) for value, indices in found.items()}
 
 
 class _Extended(Mapping[str, int]):

@@ -61,6 +61,14 @@ class Facet:
         place = self.index.get(value)
         return self.item[:0] if place is None else self.item[self.item_start[place] : self.item_start[place + 1]]
 
+    def any_of(self, items: npt.NDArray[np.int64], codes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Returns [n] bool, whether each of the items [n] has a value whose place in `names` is one of `codes`."""
+        first = self.start[items].astype(np.int64)
+        count = self.start[items + 1] - first
+        owner = np.repeat(np.arange(len(items)), count)
+        place = np.arange(len(owner)) + np.repeat(first - (np.cumsum(count) - count), count)
+        return np.bincount(owner[np.isin(self.code[place], codes)], minlength=len(items)) > 0
+
     def arrays(self, name: str) -> dict[str, Array]:
         """Returns the facet as arrays, whose names begin with `name`."""
         own = {"start": self.start, "code": self.code, "item_start": self.item_start, "item": self.item}

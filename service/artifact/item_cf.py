@@ -16,7 +16,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from service.artifact.array_types import BoolArray, FloatArray, IntArray
+from service.artifact.array_types import FloatArray, IntArray
+from service.artifact.item_filters import Allowed
 from service.artifact.scorer_files import ScorerFileError, load_scorer, require, save_scorer
 
 DEFAULT_HORIZON = 50
@@ -86,7 +87,7 @@ class ItemCF:
         self,
         history: IntArray,
         k: int,
-        allowed: BoolArray | None = None,
+        allowed: Allowed | None = None,
         excluded: IntArray = _NOTHING,
     ) -> tuple[IntArray, FloatArray]:
         """Returns the best items for a history.
@@ -94,7 +95,7 @@ class ItemCF:
         Args:
             history: [events] item indices, oldest first.
             k: Number of items wanted.
-            allowed: [items] whether an item may be returned; None: all may.
+            allowed: Whether an item may be returned; None: all may.
             excluded: Items that are not returned. Items of the history are returned unless they are excluded.
 
         Returns:
@@ -110,13 +111,13 @@ class ItemCF:
             keep[place[items[place] == excluded]] = False
         return _best(items[keep], scores[keep], k)
 
-    def similar(self, item: int, k: int, allowed: BoolArray | None = None) -> tuple[IntArray, FloatArray]:
+    def similar(self, item: int, k: int, allowed: Allowed | None = None) -> tuple[IntArray, FloatArray]:
         """Returns the nearest neighbours of one item.
 
         Args:
             item: Index of the item.
             k: Number of neighbours wanted.
-            allowed: [items] whether an item may be returned; None: all may.
+            allowed: Whether an item may be returned; None: all may.
 
         Returns:
             Items [≤ k] and their similarities [≤ k] > 0, the most similar first.

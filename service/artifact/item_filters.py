@@ -1,14 +1,102 @@
-"""Filters of items: the allowed values by field. Values of one field are OR-ed, fields are AND-ed."""
+"""Filters of items: the allowed values by field. Values of one field are OR-ed, fields are AND-ed.
+
+Callers choose the values, so the values that no item has are dropped before a filter becomes a key or costs anything:
+a filter is what is left of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 
+import numpy as np
 import orjson
+
+from service.artifact.array_types import BoolArray, IntArray
+from service.artifact.facet import Facet
 
 Filters = Mapping[str, Sequence[str]]
 
+# Matching items that are listed one by one where no mask is at hand.
+_FEW = 4096
+
 
 def filter_key(filters: Filters) -> bytes:
-    """Returns a cache key: the same for equal filters, whatever the order of their fields and values."""
-    return orjson.dumps({name: sorted(set(values)) for name, values in sorted(filters.items())})
+    """Returns a cache key [16 bytes]: the same for equal filters, whatever the order of their fields and values."""
+    text = orjson.dumps({name: sorted(set(values)) for name, values in sorted(filters.items())})
+    return blake2b(text, digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FilteredField:
+    """One field of a filter.
+
+    Attributes:
+        facet: The values of the exported items.
+        codes: [v] places of the filter's values in the facet.
+        late: [m] items that came after the export and have one of the values, ascending.
+    """
+
+    facet: Facet
+    codes: IntArray
+    late: IntArray
+
+    @property
+    def size(self) -> int:
+        """Number of items with one of the values; those with several count as often."""
+        bounds = self.facet.item_start
+        return int((bounds[self.codes + 1] - bounds[self.codes]).sum()) + len(self.late)
+
+    def items(self) -> IntArray:
+        """Returns the items with one of the values, unique and ascending."""
+        bounds, item = self.facet.item_start, self.facet.item
+        return np.unique(np.concatenate([self.late, *(item[bounds[code] : bounds[code + 1]] for code in self.codes)]))
+
+    def has(self, items: IntArray) -> BoolArray:
+        """Returns [n] bool, whether each of the items [n] has one of the values."""
+        has: BoolArray = np.isin(items, self.late) if len(self.late) else np.zeros(len(items), np.bool_)
+        exported = np.flatnonzero(items < len(self.facet.start) - 1)
+        has[exported] |= self.facet.any_of(items[exported], self.codes)
+        return has
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemFilter:
+    """A filter over one catalogue, without the values that no item has. It costs nothing until items are tested.
+
+    Attributes:
+        values: The known values by field. A field without any is left out: see `nothing`.
+        nothing: Whether a field has no known value, so that no item can match.
+        fields: The known values as places in the catalogue.
+        in_stock: [items] bool; None when every item is in stock.
+        key: `filter_key` of the values.
+    """
+
+    values: Filters
+    nothing: bool
+    fields: tuple[FilteredField, ...]
+    in_stock: BoolArray | None
+    key: bytes
+
+    def __getitem__(self, items: IntArray, /) -> BoolArray:
+        """Returns [n] bool, whether each of the items [n] matches and is in stock; the time grows with n alone."""
+        items = np.asarray(items, np.int64)
+        allowed = np.full(len(items), not self.nothing, np.bool_) if self.in_stock is None else self.in_stock[items]
+        if self.nothing:
+            return np.zeros(len(items), np.bool_)
+        for field in self.fields:
+            allowed = allowed & field.has(items)
+        return allowed
+
+    def few(self) -> IntArray | None:
+        """Returns all items that match and are in stock, ascending; None if that takes thousands of tests."""
+        smallest = min(self.fields, key=lambda field: field.size, default=None)
+        if self.nothing or smallest is None or smallest.size > _FEW:
+            return np.zeros(0, np.int64) if self.nothing else None
+        items = smallest.items()
+        return items[self[items]]
+
+
+# Which items may be listed, by catalogue index: a mask [items] bool, or a filter that tests each item.
+Allowed = BoolArray | ItemFilter

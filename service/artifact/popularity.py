@@ -12,10 +12,13 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from service.artifact.array_types import BoolArray, FloatArray, IntArray
+from service.artifact.array_types import FloatArray, IntArray
+from service.artifact.item_filters import Allowed, ItemFilter
 from service.artifact.scorer_files import ScorerFileError, load_scorer, require, save_scorer
 
 _NOTHING: IntArray = np.zeros(0, np.int64)
+# Popular items that are tested one by one where no mask is at hand.
+_LOOKED_AT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,13 @@ class Popularity:
         return len(self.share)
 
     def recommend(
-        self, k: int, allowed: BoolArray | None = None, excluded: IntArray = _NOTHING
+        self, k: int, allowed: Allowed | None = None, excluded: IntArray = _NOTHING
     ) -> tuple[IntArray, FloatArray]:
         """Returns the most popular items.
 
         Args:
             k: Number of items wanted.
-            allowed: [items] whether an item may be returned; None: all may.
+            allowed: Whether an item may be returned; None: all may.
             excluded: Items that are not returned.
 
         Returns:
@@ -83,7 +86,7 @@ class Popularity:
         items: IntArray,
         scores: FloatArray,
         k: int,
-        allowed: BoolArray | None = None,
+        allowed: Allowed | None = None,
         excluded: IntArray = _NOTHING,
     ) -> tuple[IntArray, FloatArray]:
         """Completes a list to k items with the most popular other items that are allowed and not excluded.
@@ -94,7 +97,7 @@ class Popularity:
             items: [n] items of the list.
             scores: [n] their scores.
             k: Number of items wanted.
-            allowed: [items] whether an item may be added; None: all may.
+            allowed: Whether an item may be added; None: all may.
             excluded: Items that are not added.
 
         Returns:
@@ -138,7 +141,7 @@ class Popularity:
             raise ScorerFileError(f"{path.name}: {error}") from error
         return scorer
 
-    def _first(self, n: int, k: int, allowed: BoolArray | None, excluded: IntArray) -> IntArray:
+    def _first(self, n: int, k: int, allowed: Allowed | None, excluded: IntArray) -> IntArray:
         """Returns up to k items among the n most popular."""
         head = self.order[:n].astype(np.int64)
         keep = np.ones(n, np.bool_) if allowed is None else allowed[head]
@@ -146,8 +149,10 @@ class Popularity:
         keep[rank[rank < n]] = False
         return head[keep][:k]
 
-    def _among(self, k: int, allowed: BoolArray | None, excluded: IntArray) -> IntArray:
+    def _among(self, k: int, allowed: Allowed | None, excluded: IntArray) -> IntArray:
         """Returns the same from the whole catalogue, starting from the allowed items, which are few by then."""
+        if isinstance(allowed, ItemFilter):
+            return self._among_few(k, allowed, excluded)
         n = self.n_items
         keep = np.ones(n, np.bool_) if allowed is None else allowed[:n].copy()
         keep[self._known(excluded)] = False
@@ -155,6 +160,17 @@ class Popularity:
         if len(rank) > k:
             rank = np.partition(rank, k)[:k] if k else rank[:0]
         return self.order[np.sort(rank)].astype(np.int64)
+
+    def _among_few(self, k: int, allowed: ItemFilter, excluded: IntArray) -> IntArray:
+        """Returns the same without a mask: from the matching items where they are few, else from the popular ones.
+
+        Work is bounded, so a list can be short where many items match the filter but few popular ones do.
+        """
+        few = allowed.few()
+        if few is None:
+            return self._first(min(self.n_items, _LOOKED_AT), k, allowed, excluded)
+        rank = self.rank[np.setdiff1d(self._known(few), excluded)]
+        return self.order[np.sort(rank)[:k]].astype(np.int64)
 
     def _known(self, items: IntArray) -> IntArray:
         """Returns the items that were in the log's catalogue; the others came later."""

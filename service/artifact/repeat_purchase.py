@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.artifact.array_types import BoolArray, FloatArray, IntArray
+from service.artifact.array_types import FloatArray, IntArray
+from service.artifact.item_filters import Allowed
 
 _NOTHING: IntArray = np.zeros(0, np.int64)
 
@@ -32,14 +33,14 @@ class Repeat:
             raise ValueError("decay must be in (0, 1]")
 
     def recommend(
-        self, history: IntArray, k: int, allowed: BoolArray | None = None, excluded: IntArray = _NOTHING
+        self, history: IntArray, k: int, allowed: Allowed | None = None, excluded: IntArray = _NOTHING
     ) -> tuple[IntArray, FloatArray]:
         """Returns the best items of a history; ties go to the item bought later.
 
         Args:
             history: [events] item indices, oldest first.
             k: Number of items wanted.
-            allowed: [items] whether an item may be returned; None: all may.
+            allowed: Whether an item may be returned; None: all may.
             excluded: Items that are not returned.
 
         Returns:

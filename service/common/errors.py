@@ -22,9 +22,9 @@
     ├── ModelAttemptFailed         503  model_error        a rung failed: /recommend goes one rung down
     │   ├── ModelError             503  model_error        the engine or its session broke
     │   ├── Overloaded             503  overload           the queue is full, or the wait would be too long
+    │   ├── FilterNotReady         503  filter_not_ready   a new filter is not built, or not any more
     │   └── DeadlineExceeded       503  deadline           the answer came, or would come, too late
-    │       ├── StateStale         503  state_stale        there is too much history to encode
-    │       └── FilterNotReady     503  deadline           a new filter is still being computed
+    │       └── StateStale         503  state_stale        there is too much history to encode
     └── StartupError               –    the service cannot start; the message names the cause
         ├── SettingsError          –    a setting is unknown or has a bad value
         ├── PolicyError            –    the policies file is not valid
@@ -286,9 +286,13 @@ class StateStale(DeadlineExceeded):
         self.tried = tried
 
 
-class FilterNotReady(DeadlineExceeded):
-    """A filter that is used for the first time is still being computed; the model is not to blame."""
+class FilterNotReady(ModelAttemptFailed):
+    """The engine does not hold the filter: it is not built in time, its caller's ration is spent, or it was dropped.
 
+    The model is not to blame.
+    """
+
+    reason = "filter_not_ready"
     title = "The filter is not ready in time"
 
 

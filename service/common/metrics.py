@@ -110,6 +110,14 @@ class Metrics:
             "Finished model attempts: ok, late (no answer before the deadline), failed.",
             "outcome",
         )
+        self.filters_held = self._gauge("gpt4rec_filters_held", "Filters whose masks the engine holds.")
+        self.filter_bytes = self._gauge("gpt4rec_filter_bytes", "Bytes of the masks of filters, in host memory.")
+        self.filter_builds = self._counter(
+            "gpt4rec_filter_builds",
+            "New filters by outcome: built, failed, evicted (dropped to make room for others), late (a request did not "
+            "wait to the end), refused_caller and refused_total (the ration of the caller, or of all, is spent).",
+            "outcome",
+        )
         self.state_cache = self._counter(
             "gpt4rec_state_cache",
             "Lookups of histories in the process (level memory: hit, stale, miss) and uses of encoder states (level "

@@ -24,6 +24,7 @@ class RequestContext:
         arrived: When it reached this process, in monotonic seconds.
         clock: The monotonic clock.
         least_wait_s: `Waits.quickest`. A budget no longer than this counts from `arrived`, any other from `began`.
+        caller: Who asks, to share out what callers can use up: the name of the key, else the client's address.
         source: Label of the metric, set by the route.
         facts: Fields of the log line, set by the route.
     """
@@ -33,6 +34,7 @@ class RequestContext:
     arrived: float
     clock: Clock
     least_wait_s: float = 0.0
+    caller: str = ""
     source: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 

@@ -175,6 +175,20 @@ class Settings(BaseSettings):
         description="Maximum number of waiting jobs; a further one is refused, and its request is answered one rung "
         "lower.",
     )
+    filters_mib: float = Field(
+        128.0,
+        gt=0,
+        description="Memory for the masks of filters, for each model in each process; the least recently used are "
+        "dropped, and built again when they are needed. One takes about 4 bytes an item.",
+    )
+    filter_build_share: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="Share of one processor that may go into new filters, half of it for one caller (an API key, or an "
+        "address where the API is open). Beyond it, requests with a new filter are answered by item-CF with the reason "
+        "`filter_not_ready`.",
+    )
     engine_stall_s: float = Field(30.0, gt=0, description="An engine run longer than this makes /readyz fail.")
 
     # -- Redis

@@ -18,9 +18,10 @@ from service.artifact.artifact import Artifact
 from service.artifact.item_filters import Filters
 from service.artifact.repeat_purchase import Repeat
 from service.common.errors import ArtifactError, ModelError
-from service.engine.decode.filters import FilterTable
+from service.engine.decode.filters import MASK_BYTES_MAX, FilterTable
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.fallback import Constraints, Fallback, RecommendationList
+from service.engine.held_filters import FilterMasks
 from service.engine.interface import RunObserver, Stage
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResult
 from service.engine.live_catalogue import LiveCatalogue
@@ -37,8 +38,12 @@ class BaselineEngine:
     they are complete whenever enough items are allowed.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, filter_bytes_max: int = MASK_BYTES_MAX) -> None:
         """Chooses the scorer.
+
+        Args:
+            artifact: What to serve.
+            filter_bytes_max: Memory of the masks of filters.
 
         Raises:
             ArtifactError: This version does not know the artefact's baseline.
@@ -47,7 +52,9 @@ class BaselineEngine:
         self._observer: RunObserver | None = None
         self.state_shape = StateShape(0, 0, 0, artifact.receptive_field, "float16")
         self._fallback = Fallback(artifact.item_cf, artifact.popularity)
-        self._filters = FilterTable(artifact.trie, artifact.catalogue, rows=len(artifact.catalogue))
+        self._filters = FilterTable(
+            artifact.trie, artifact.catalogue, rows=len(artifact.catalogue), bytes_max=filter_bytes_max
+        )
         baseline: Mapping[str, Any] = artifact.baseline or {}
         scorers: dict[str, Callable[[IntArray, int, Constraints], RecommendationList]] = {
             "item_cf": self._neighbours,
@@ -71,8 +78,13 @@ class BaselineEngine:
         """The largest number of events that a list depends on."""
         return self.artifact.receptive_field
 
+    @property
+    def filters(self) -> FilterMasks:
+        """The filters it can list with, over its present catalogue."""
+        return self._filters
+
     def filter_id(self, filters: Filters) -> int:
-        """Returns the id of a filter. Safe to call from several threads.
+        """Returns the id of a filter, and builds its mask if it is new. Safe to call from several threads.
 
         Raises:
             ValueError: No item has such a field.
@@ -125,8 +137,8 @@ class BaselineEngine:
     def _list(self, job: DecodeJob) -> DecodedList:
         history = job.h[job.h > NO_ITEM].astype(np.int64)
         request = job.request
-        allowed = self._filters.mask(request.filter_id).item_ok
-        recommended = self._score(history, request.k, Constraints(allowed, request.excluded))
+        with self._filters.pinned([request.filter_id]) as masks:
+            recommended = self._score(history, request.k, Constraints(masks[0].item_ok, request.excluded))
         scores = recommended.scores.astype(np.float32)
         return DecodedList(recommended.items, scores, scores)
 

@@ -23,11 +23,13 @@ from service.artifact.manifest import ArtifactFileError
 from service.common.errors import ArtifactError
 from service.engine.decode.decoder import CLOSED_BUCKETS, Decoder
 from service.engine.decode.device_tables import DecoderTraits, Tables
+from service.engine.decode.filters import MASK_BYTES_MAX
 from service.engine.decoding import WIDTH_BUCKETS, Decoding, Strategy
 from service.engine.encode.encoder import CHUNK, Encoder
 from service.engine.encode.explainer import Explainer
 from service.engine.encode.history_encoder import HistoryEncoder
 from service.engine.encoder_state import EncoderState
+from service.engine.held_filters import FilterMasks
 from service.engine.interface import Explanation, RunObserver
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResult, ListRequest
 from service.engine.live_catalogue import LiveCatalogue
@@ -52,6 +54,7 @@ class Engine:
         pad: bool | None = None,
         cuda_graphs: bool = False,
         profile: str | None = None,
+        filter_bytes_max: int = MASK_BYTES_MAX,
     ) -> None:
         """Loads the graphs and puts the catalogue on the device.
 
@@ -62,6 +65,7 @@ class Engine:
             pad: Whether batches are padded to powers of two; by default on a GPU only.
             cuda_graphs: Whether every shape is captured and replayed as a CUDA graph.
             profile: Prefix of the files with the times of the graphs' nodes.
+            filter_bytes_max: Memory of the masks of filters.
 
         Raises:
             ArtifactError: The artefact does not fit.
@@ -76,7 +80,7 @@ class Engine:
         traits = DecoderTraits.of(
             artifact.network["code_sizes"], self._graphs["decoder"].inputs, self._graphs["sampler"].inputs
         )
-        self._tables = Tables.of(artifact, self.placement, traits)
+        self._tables = Tables.of(artifact, self.placement, traits, filter_bytes_max)
         self._encoder = self._make_encoder()
         self._decoder = Decoder(self._tables, self.placement, self._run_decoder)
         self._explainer = Explainer(artifact, self.placement)
@@ -110,8 +114,13 @@ class Engine:
         """The largest number of events that a hidden state depends on."""
         return self.artifact.receptive_field
 
+    @property
+    def filters(self) -> FilterMasks:
+        """The filters it can decode with, over its present catalogue."""
+        return self._tables.filters
+
     def filter_id(self, filters: Filters) -> int:
-        """Returns the id of a filter. Safe to call from several threads.
+        """Returns the id of a filter, and builds its mask if it is new. Safe to call from several threads.
 
         Raises:
             ValueError: No item has such a field.

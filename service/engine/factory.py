@@ -17,7 +17,7 @@ def open_engine(path: Path | str, **placement: Any) -> Engine | BaselineEngine:
 
     Args:
         path: The artefact's folder.
-        placement: As for `service.engine.engine.Engine`; a baseline ignores it.
+        placement: As for `service.engine.engine.Engine`; a baseline needs `filter_bytes_max` alone.
 
     Raises:
         ArtifactError: The artefact is damaged or does not fit.
@@ -27,4 +27,7 @@ def open_engine(path: Path | str, **placement: Any) -> Engine | BaselineEngine:
         artifact = Artifact.open(path)
     except ArtifactFileError as error:
         raise ArtifactError(str(error)) from error
-    return Engine(artifact, **placement) if artifact.baseline is None else BaselineEngine(artifact)
+    if artifact.baseline is None:
+        return Engine(artifact, **placement)
+    own = {name: value for name, value in placement.items() if name == "filter_bytes_max"}
+    return BaselineEngine(artifact, **own)

@@ -14,6 +14,7 @@ import numpy as np
 
 from service.artifact.array_types import BoolArray, FloatArray, IntArray
 from service.artifact.item_cf import ItemCF
+from service.artifact.item_filters import Allowed
 from service.artifact.popularity import Popularity
 
 Source = Literal["gpt4rec", "item_cf", "popular"]
@@ -24,11 +25,11 @@ class Constraints:
     """What a list may hold.
 
     Attributes:
-        allowed: [items] bool; None allows every item.
+        allowed: Whether an item may be in the list; None allows every item.
         excluded: [m] item indices that must not be in the list.
     """
 
-    allowed: BoolArray | None
+    allowed: Allowed | None
     excluded: IntArray
 
 
@@ -45,6 +46,11 @@ class RecommendationList:
     items: IntArray
     scores: FloatArray
     source: Source
+
+
+def empty_list(source: Source) -> RecommendationList:
+    """Returns the list of a source under a filter that allows nothing."""
+    return RecommendationList(np.zeros(0, np.int64), np.zeros(0, np.float32), source)
 
 
 @dataclass(frozen=True, slots=True)

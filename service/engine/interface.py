@@ -10,9 +10,10 @@ from service.artifact.array_types import BoolArray, FloatArray
 from service.artifact.catalogue import CatalogueItem
 from service.artifact.features import EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF
-from service.artifact.item_filters import Filters
+from service.artifact.item_filters import Filters, ItemFilter
 from service.artifact.popularity import Popularity
 from service.engine.encoder_state import EncoderState, StateShape
+from service.engine.held_filters import FilterMasks
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
 
@@ -97,12 +98,9 @@ class EngineLike(Protocol):
         """Runs every graph once at every size that it is planned for. Raises whatever a run raises."""
         ...
 
-    def filter_id(self, filters: Filters) -> int:
-        """Returns the id of a filter, for `ListRequest.filter_id`. Safe to call from several threads.
-
-        Raises:
-            ValueError: No item has such a field.
-        """
+    @property
+    def filters(self) -> FilterMasks:
+        """The filters it can decode with, over its present catalogue."""
         ...
 
     def update(self, live: LiveCatalogue) -> None:
@@ -142,6 +140,14 @@ class CatalogueView(Protocol):
 
     def has_value(self, field: str, value: str) -> bool:
         """Returns whether an item, in stock or not, has this value of a field that filters can name."""
+        ...
+
+    def filter(self, filters: Filters) -> ItemFilter:
+        """Returns a filter without the values that no item has. It is cheap.
+
+        Raises:
+            ValueError: No item has such a field.
+        """
         ...
 
     def allowed(self, filters: Filters) -> BoolArray | None:

@@ -11,7 +11,8 @@ from service.artifact.features import EventArrays
 from service.engine.decoding import Decoding, dense_width
 from service.engine.encoder_state import EncoderState
 
-EVERYTHING = 0  # the filter id that allows every item in stock
+# Fixed filter ids: every item in stock, and no item, which all filters share that no item matches.
+EVERYTHING, NOTHING = 0, 1
 
 _NO_ITEMS: IntArray = np.zeros(0, np.int64)
 

@@ -77,6 +77,11 @@ class Placement:
         """Puts an array on the device; a CPU shares the array's memory."""
         return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, 0)
 
+    def refresh(self, value: ort.OrtValue, array: Array) -> None:
+        """Writes to a value what has changed in the array it was put from, which a CPU does not need."""
+        if self.device != "cpu":
+            value.update_inplace(np.ascontiguousarray(array))
+
     def host(self, array: Array) -> ort.OrtValue:
         """Puts an array in the host's memory, where operators read shapes and counts on every device."""
         return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), "cpu", 0)

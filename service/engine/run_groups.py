@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
-from service.common.errors import ModelError
+from service.common.errors import ModelAttemptFailed, ModelError
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -42,4 +42,4 @@ def _attempt(jobs: Sequence[J], work: Callable[[Sequence[J]], Sequence[R]]) -> S
     except Exception as error:
         if len(jobs) > 1:
             return [result for job in jobs for result in _attempt([job], work)]
-        return [error if isinstance(error, ModelError) else ModelError(f"bad job: {error}")]
+        return [error if isinstance(error, ModelAttemptFailed) else ModelError(f"bad job: {error}")]

@@ -4,7 +4,8 @@ There are three objectives. Each allows a share of
 
     latency   model attempts that are late: the result came, or would have come, after the deadline
     errors    model attempts that fail
-    served    answers from below the model that no operator forced; it switches nothing and is there for alerts
+    served    answers from below the model, but for what an operator forced or a new filter caused; it switches
+              nothing and is there for alerts
 
 Budgets on HTTP statuses would never burn, because the ladder hides every failure. The burn rate is the share that
 missed the objective within a window, divided by the allowed share: at 1 the budget lasts as long as planned, at 14.4 it

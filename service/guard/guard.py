@@ -26,7 +26,7 @@ ModeName = Literal["auto", "fallback", "model"]
 Rung = Literal["full", "narrow", "item_cf", "popular"]
 Reason = Literal[
     "forced", "breaker_open", "latency_budget", "error_budget", "overload", "deadline", "model_error",
-    "state_unavailable", "state_stale", "not_enough_items",
+    "state_unavailable", "state_stale", "filter_not_ready", "not_enough_items",
 ]  # fmt: skip
 ModelRung = Literal["full", "narrow"]
 Forecasts = Callable[[ModelRung], Forecast]
@@ -86,6 +86,8 @@ class Decision:
 
 
 _UNDOUBTED = Decision("full")
+# Reasons that lie with an operator, or with a caller who chooses the filters.
+_OUTSIDE_BUDGETS = frozenset({"forced", "filter_not_ready"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,13 +196,13 @@ class Guard:
         self._tried, self._trial_s = -math.inf, self._settings.trial_s
 
     def answered(self, source: str, reason: Reason | None = None) -> None:
-        """Counts an answer. One that an operator forced counts against no budget.
+        """Counts an answer. One that an operator forced, or whose filter was not ready, counts against no budget.
 
         Args:
             source: What made the list.
             reason: Why it does not come from a higher rung.
         """
-        if reason != "forced":
+        if reason not in _OUTSIDE_BUDGETS:
             self.breaker.budgets.answered(below=source != "gpt4rec")
 
     def reserve_s(self, remaining: float) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import cast
@@ -25,6 +24,8 @@ from service.engine.interface import EngineLike, Stage
 from service.engine.jobs import EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
 from service.lifecycle import canary
+from service.lifecycle.filter_builds import FilterBuilds, builder_thread
+from service.lifecycle.filter_ration import FilterRation
 from service.lifecycle.served_model import ServedModel, Serving
 
 _GRAPH_OF: Mapping[Stage, str] = {"encode": "encoder", "decode": "decoder"}
@@ -67,6 +68,7 @@ class Loader:
 
     def __init__(self, space: Space, metrics: Metrics) -> None:
         self._space, self._settings, self._metrics = space, space.settings, metrics
+        self._filter_ration = FilterRation(space.settings.filter_build_share)
 
     async def open(self, folder: Path | None = None) -> EngineLike:
         """Opens the engine of an artefact after verifying every checksum.
@@ -89,6 +91,7 @@ class Loader:
             device=settings.device,
             threads=settings.engine_threads or None,
             cuda_graphs=settings.cuda_graphs,
+            filter_bytes_max=int(settings.filters_mib * 2**20),
         )
         return engine
 
@@ -129,9 +132,10 @@ class Loader:
         for batcher in (encoder, decoder):
             batcher.start()
             stack.push_async_callback(batcher.close, settings.drain_timeout_s)
-        filter_thread = ThreadPoolExecutor(1, thread_name_prefix="filters")
-        stack.callback(filter_thread.shutdown, wait=False, cancel_futures=True)
-        return ServedModel.of(engine, encoder, decoder, start_h, filter_thread)
+        builder = builder_thread()
+        stack.callback(builder.shutdown, wait=False, cancel_futures=True)
+        filters = FilterBuilds(lambda: engine.filters, self._filter_ration, metrics, builder)
+        return ServedModel.of(engine, encoder, decoder, start_h, filters)
 
 
 class _RunMetrics:

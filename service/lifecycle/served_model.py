@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,16 +11,34 @@ import numpy.typing as npt
 
 from service.artifact.array_types import BoolArray
 from service.artifact.features import Vocabulary
-from service.artifact.item_filters import Filters
+from service.artifact.item_filters import Allowed, Filters, ItemFilter
 from service.batching.batcher import Batcher
 from service.common.deadline import Deadline
-from service.common.errors import FilterNotReady, InvalidRequest, ModelError, NotFound
+from service.common.errors import FilterNotReady, InvalidRequest, NotFound
 from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Fallback
 from service.engine.interface import CatalogueView, EngineLike
-from service.engine.jobs import EVERYTHING, DecodedList, DecodeJob, EncodeJob
+from service.engine.jobs import EVERYTHING, NOTHING, DecodedList, DecodeJob, EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
-from service.lifecycle.filter_cache import FilterCache
+from service.lifecycle.filter_builds import FilterBuilds
+
+
+@dataclass(frozen=True, slots=True)
+class ListFilter:
+    """A filter as one answer uses it.
+
+    Attributes:
+        id: The engine's number of it; None if the engine does not hold it, so that only the lower rungs can list.
+        allowed: Which items it allows; None for all.
+    """
+
+    id: int | None
+    allowed: Allowed | None
+
+    @property
+    def allows_nothing(self) -> bool:
+        """Whether it is known that no item matches, so that the list is empty whatever makes it."""
+        return self.id == NOTHING
 
 
 @dataclass(slots=True)
@@ -37,7 +54,7 @@ class ServedModel:
         catalogue: The items.
         fallback: Scorers that need no model.
         in_stock: [items] bool; None when every item is in stock.
-        filters: The filters over this catalogue.
+        filters: Builds new filters.
     """
 
     engine: EngineLike
@@ -48,7 +65,7 @@ class ServedModel:
     catalogue: CatalogueView
     fallback: Fallback
     in_stock: BoolArray | None
-    filters: FilterCache
+    filters: FilterBuilds
 
     @classmethod
     def of(
@@ -57,7 +74,7 @@ class ServedModel:
         encoder: Batcher[EncodeJob, EncoderState],
         decoder: Batcher[DecodeJob, DecodedList],
         start_h: npt.NDArray[np.float32],
-        filter_thread: Executor,
+        filters: FilterBuilds,
     ) -> ServedModel:
         """Puts together the model of an engine.
 
@@ -66,13 +83,13 @@ class ServedModel:
             encoder: The batcher of encode jobs.
             decoder: The batcher of decode jobs.
             start_h: [d] float32 hidden state of a user without history.
-            filter_thread: Where new filters are prepared.
+            filters: Builds new filters for the engine.
         """
         parts = engine.artifact
         catalogue = parts.catalogue
         return cls(
             engine, encoder, decoder, start_h, parts.vocabulary, catalogue, Fallback(parts.item_cf, parts.popularity),
-            catalogue.allowed({}), FilterCache(catalogue.allowed, engine.filter_id, filter_thread),
+            catalogue.allowed({}), filters,
         )  # fmt: skip
 
     def over(self, live: LiveCatalogue) -> ServedModel:
@@ -84,7 +101,6 @@ class ServedModel:
             catalogue=catalogue,
             fallback=replace(self.fallback, stand_in=live.stand_in),
             in_stock=catalogue.allowed({}),
-            filters=self.filters.over(catalogue.allowed),
         )
 
     @property
@@ -129,45 +145,38 @@ class ServedModel:
         ranked = ranked_items(self.catalogue, items, scores)
         return {"item_id": item_id, "items": ranked, "source": "item_cf", "model_version": self.version}
 
-    async def allowed(self, filters: Filters) -> BoolArray | None:
-        """Returns which items a filter allows. A new filter is prepared off the event loop.
+    def filter(self, filters: Filters) -> ItemFilter:
+        """Returns a filter of this catalogue. Values that no item has are no part of it, and cost nothing.
 
         Args:
             filters: Allowed values by field; an item must match every field.
-
-        Returns:
-            [items] bool; None when every item is allowed.
 
         Raises:
             InvalidRequest: the filter has a field that items do not have.
         """
-        if not filters:
-            return self.in_stock
         try:
-            return await self.filters.mask(filters)
+            return self.catalogue.filter(filters)
         except ValueError as error:
             fault = {"loc": ["filter"], "message": str(error), "type": "unknown_filter"}
             raise InvalidRequest("items have no such field", [fault]) from error
 
-    async def filter_id(self, filters: Filters, deadline: Deadline) -> int:
-        """Returns the engine's number of a filter. A new filter is prepared off the event loop.
+    async def prepared(self, wanted: ItemFilter, caller: str, deadline: Deadline) -> ListFilter:
+        """Returns what an answer needs of a filter. A new one is built off the event loop, as far as there is time.
 
         Args:
-            filters: Allowed values by field; an item must match every field.
+            wanted: The filter.
+            caller: Who asks.
             deadline: How long to wait for a new filter.
-
-        Raises:
-            FilterNotReady: the time is up; the filter will be ready for a later request.
-            ModelError: the engine cannot prepare the filter.
         """
-        if not filters:
-            return EVERYTHING
+        if wanted.nothing:
+            return ListFilter(NOTHING, wanted)
+        if not wanted.fields:
+            return ListFilter(EVERYTHING, self.in_stock)
         try:
-            return await self.filters.engine_id(filters, deadline.remaining())
-        except TimeoutError:
-            raise FilterNotReady("the filter is not ready in time") from None
-        except Exception as error:
-            raise ModelError("the filter cannot be prepared") from error
+            held = await self.filters.ready(wanted, caller, deadline)
+        except FilterNotReady:
+            return ListFilter(None, wanted)
+        return ListFilter(held.id, held.allowed)
 
 
 class Serving:

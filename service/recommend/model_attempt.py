@@ -57,7 +57,7 @@ class ModelAttempts:
                 fits=lambda events: self._encoding_fits(plan, rung, events, deadline),
                 from_state=from_state,
             )
-            job = await _decode_job(plan, rung, h, deadline)
+            job = _decode_job(plan, rung, h)
             listed = await plan.model.decoder.submit(job, deadline)
             outcome = Outcome.OK
         except StateStale as stale:
@@ -100,13 +100,16 @@ class ModelAttempts:
         return self._guard.fits(plan.model.encoder.forecast(encode_key(events)).seconds + decoding_s, deadline)
 
 
-async def _decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32], deadline: Deadline) -> DecodeJob:
+def _decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> DecodeJob:
+    filter_id = plan.filtered.id
+    if filter_id is None:
+        raise FilterNotReady("the engine does not hold the filter")
     request = ListRequest(
         context=plan.model.vocabulary.context.encode(plan.decoder_context()),
         gap_ms=plan.gap_ms(),
         decoding=plan.decoding,
         k=plan.request.k,
-        filter_id=await plan.model.filter_id(plan.request.filter or {}, deadline),
+        filter_id=filter_id,
         excluded=plan.limits.excluded,
         seed=plan.seed(),
         width=plan.width(rung) if rung == "narrow" else None,

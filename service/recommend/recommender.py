@@ -18,7 +18,7 @@ from service.common.deadline import Clock, Deadline
 from service.common.errors import ModelAttemptFailed, ModelError, StoreUnavailable
 from service.common.metrics import Metrics
 from service.common.request_context import RequestContext
-from service.engine.fallback import RecommendationList
+from service.engine.fallback import RecommendationList, Source, empty_list
 from service.guard.guard import Decision, Guard, Outcome, Reason, Rung
 from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
@@ -81,11 +81,13 @@ class Recommender:
         budget_ms = min(request.budget_ms or self._budget_ms, self._budget_max_ms)
         deadline = context.deadline(budget_ms)
         model = self._model()
+        wanted = model.filter(request.filter or {})
         subject = self._ids.subject(request.user_id, request.session_id)
         profile, read_failure = await self._read_history(subject, model, deadline)
-        allowed = await model.allowed(request.filter or {})
+        waits = deadline.keeping(self._guard.reserve_s(deadline.remaining()))
+        filtered = await model.prepared(wanted, context.caller, waits)
         plan = make_plan(
-            request, context, profile, allowed, self._policies.current,
+            request, context, profile, filtered, self._policies.current,
             history_read=read_failure is None,
             budget_ms=budget_ms, deadline=deadline, now_ms=int(self._wall_clock() * 1000.0),
         )  # fmt: skip
@@ -117,15 +119,33 @@ class Recommender:
     def _decide(self, plan: Plan, read_failure: Reason | None) -> Decision:
         """The rung to start on. Without the stored history, the model may use only the request's own events."""
         decision = self._guard.decide(plan.deadline, plan.forecast)
-        if read_failure is None or not decision.asks_the_model:
+        if plan.filtered.id is None and decision.reason in (None, "deadline"):
+            # The wait for the filter is what took the time.
+            decision = replace(self._not_asked(decision), reason="filter_not_ready")
+        if not decision.asks_the_model:
+            return decision
+        if plan.filtered.allows_nothing:
+            self._not_asked(decision)
+            return Decision("full")  # the list is known to be empty without a run
+        if read_failure is None:
             return decision
         if len(plan.history):
             return replace(decision, rung="narrow", reason=read_failure, forecast_s=0.0)
-        self._guard.observe(Outcome.UNUSED)
+        self._not_asked(decision)
         return Decision("popular", read_failure)
+
+    def _not_asked(self, decision: Decision) -> Decision:
+        """Takes back a decision that asks the model; returns one that does not."""
+        if not decision.asks_the_model:
+            return decision
+        self._guard.observe(Outcome.UNUSED)
+        return Decision("item_cf")
 
     async def _descend(self, plan: Plan, decision: Decision) -> tuple[RecommendationList, Rung, Reason | None]:
         """Goes down the rungs from the decided one until one gives a list."""
+        if plan.filtered.allows_nothing:
+            source = "gpt4rec" if decision.asks_the_model else decision.rung
+            return empty_list(cast("Source", source)), decision.rung, decision.reason
         rung, reason, from_state = decision.rung, decision.reason, True
         while rung == "full" or rung == "narrow":
             try:

@@ -20,7 +20,7 @@ from service.engine.jobs import decode_key
 from service.guard.guard import ModelRung, Reason, Rung
 from service.history.history import History, merge_events
 from service.history.profile import Profile, facts_of
-from service.lifecycle.served_model import ServedModel, ranked_items
+from service.lifecycle.served_model import ListFilter, ServedModel, ranked_items
 from service.policies.policies import Policies
 from service.recommend.list_warnings import list_warnings
 from service.schemas.requests import RecommendRequest
@@ -43,6 +43,7 @@ class Plan:
         history: The history to answer from: the profile's own, or one with the events of the request merged in.
         segment: Name of the user's segment.
         decoding: How a list is decoded at full width.
+        filtered: The filter of the request.
         limits: The items that may be listed.
         warnings: What the caller must know about the answer, in sentences.
         budget_ms: Time budget of the answer.
@@ -57,6 +58,7 @@ class Plan:
     history: History
     segment: str
     decoding: Decoding
+    filtered: ListFilter
     limits: Constraints
     warnings: tuple[str, ...]
     budget_ms: float
@@ -113,7 +115,7 @@ def make_plan(
     request: RecommendRequest,
     context: RequestContext,
     profile: Profile,
-    allowed: npt.NDArray[np.bool_] | None,
+    filtered: ListFilter,
     policies: Policies,
     *,
     history_read: bool,
@@ -127,7 +129,7 @@ def make_plan(
         request: The validated body.
         context: When the request began and arrived, and its id.
         profile: The stored history.
-        allowed: [items] bool, which items pass the filters; None if all do.
+        filtered: The filter of the request.
         policies: The policies in force.
         history_read: Whether `profile` is what is stored; False if the store could not be read.
         budget_ms: Time budget of the answer.
@@ -147,7 +149,8 @@ def make_plan(
         history=history,
         segment=segment,
         decoding=decoding,
-        limits=Constraints(allowed, _excluded(request, profile, history)),
+        filtered=filtered,
+        limits=Constraints(filtered.allowed, _excluded(request, profile, history)),
         warnings=(
             *(() if history_read or not request.exclude_seen else (HISTORY_NOT_READ,)),
             *list_warnings(request, profile.model).texts,

@@ -48,6 +48,7 @@ const REASONS = {
   model_error: "the model failed",
   state_unavailable: "the stored history cannot be read",
   state_stale: "the history cannot be encoded in time",
+  filter_not_ready: "the filter is new and not ready yet",
   not_enough_items: "too few items are allowed",
 };
 

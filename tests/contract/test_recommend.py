@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -192,7 +194,10 @@ def test_every_recommended_item_is_in_the_catalogue_and_allowed_and_not_excluded
         assert len(got) == len(set(got)) == min(k, len(allowed))
         assert set(got) <= set(allowed)
         assert answer["degraded"] == (answer["rung"] != "full")
-        if rung in ("full", "narrow"):
+        if categories is not None and not set(categories) & set(CATEGORIES):
+            assert (answer["rung"], answer["reason"]) == ("full", "not_enough_items")
+            assert not service.engine.jobs, "a list that is known to be empty needs no run"
+        elif rung in ("full", "narrow"):
             assert answer["rung"] == rung
             short = len(allowed) < k
             expected = "model_error" if rung == "narrow" else "not_enough_items" if short else None
@@ -202,6 +207,68 @@ def test_every_recommended_item_is_in_the_catalogue_and_allowed_and_not_excluded
             assert answer["reason"] == "model_error"
 
     asyncio.run(scenario())
+
+
+# -- filters
+
+
+def _hold_builder(service: Service) -> Callable[[], None]:
+    """Holds the thread that builds filters, by a job of its own, until the result is called."""
+    go = threading.Event()
+    service.runtime.space.model.filters._thread.submit(go.wait, 30.0)
+    return go.set
+
+
+@asynchronous
+async def test_a_filter_that_is_not_ready_costs_its_caller_the_model_and_nobody_else_anything() -> None:
+    """Item-CF answers in time, under the same filter and complete; the breaker and the budgets do not count it."""
+    async with serving() as service:
+        guard = service.runtime.space.guard
+        free = _hold_builder(service)
+        body: dict[str, Any] = {"events": [{"item_id": "3"}], "filter": {"category": ["War", "z"]}, "k": 6}
+        late = [await service.recommend(**body, budget_ms=300) for _ in range(3)]
+        others = await service.recommend(events=[{"item_id": "3"}])
+        status = guard.status()["budgets"]
+        free()
+
+        async def ready() -> bool:
+            return bool((await service.recommend(**body))["rung"] == "full")
+
+        await eventually(ready, within_s=10.0)
+        again = await service.recommend(**{**body, "filter": {"category": ["War"]}})
+    for answer in late:
+        RecommendAnswer.model_validate(answer)
+        assert (answer["source"], answer["reason"]) == ("popular", "filter_not_ready")
+        assert ids(answer) == ["7", "11", "15", "19", "23", "27"]
+        assert answer["latency_ms"] < 300
+    assert (others["rung"], again["rung"]) == ("full", "full")
+    assert (status["attempts"]["total"], status["burn_rate"]["served"]["1m"]) == (1, 0)
+
+
+@asynchronous
+async def test_invented_filters_take_nothing_from_others() -> None:
+    """A caller that invents filters spends its own ration: it gets item-CF lists, and others get new filters built."""
+    async with serving(api_keys="greedy:a,modest:b", filter_build_share=1e-9) as service:
+        greedy, modest = ({"Authorization": f"Bearer {key}"} for key in "ab")
+        ration = service.runtime.space.model.filters._ration
+        while ration.refusal("key:greedy") is None:
+            ration.begin("key:greedy")
+        values = [*CATEGORIES, "z1", "z2"]
+        reasons = set()
+        for n in range(40):
+            wanted = {"category": [values[n % 4], values[(n + 1) % 6], f"z{n}"]}
+            body = {"events": [{"item_id": "3"}], "filter": wanted}
+            answer = (await service.client.post("/recommend", json=body, headers=greedy)).json()
+            reasons.add(answer["reason"])
+            known = {CATEGORIES.index(name) for name in wanted["category"] if name in CATEGORIES}
+            assert {int(item) % 4 for item in ids(answer)} <= known
+            assert len(ids(answer)) == min(10, 10 * len(known) - (3 in known))
+        other = {"events": [{"item_id": "3"}], "filter": {"category": ["Drama"]}, "k": 5}
+        answer = (await service.client.post("/recommend", json=other, headers=modest)).json()
+        metrics = service.runtime.metrics
+    assert reasons == {"filter_not_ready"}
+    assert answer["rung"] == "full"
+    assert value_of(metrics.filter_builds, "built") == value_of(metrics.filters_held) == 1
 
 
 # -- the ladder

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from service.artifact.catalogue import CatalogueItem
+from service.artifact.catalogue import Catalogue, CatalogueItem
 from service.artifact.features import ContextVocabulary, EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.popularity import Popularity
+from service.artifact.trie import Trie
+from service.engine.decode.filters import FilterTable
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.interface import RunObserver
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
@@ -29,42 +30,10 @@ SHAPE = StateShape(layers=1, window=WINDOW, head_dim=2, hidden=HIDDEN, dtype="fl
 
 
 @dataclass(frozen=True)
-class FakeCatalogue:
-    """Items "0" … "39"; item i is of category i mod 4. `out_of_stock` is never allowed."""
-
-    out_of_stock: frozenset[int] = frozenset()
-
-    @property
-    def items(self) -> Sequence[CatalogueItem]:
-        return ITEMS
-
-    @property
-    def item_ids(self) -> Sequence[str]:
-        return [item.item_id for item in ITEMS]
-
-    @property
-    def n_categories(self) -> int:
-        return len(CATEGORIES)
-
-    def title(self, item: int) -> str | None:
-        return ITEMS[item].title
-
-    def has_value(self, field: str, value: str) -> bool:
-        return field == "category" and value in CATEGORIES
-
-    def allowed(self, filters: Mapping[str, Sequence[str]]) -> npt.NDArray[np.bool_] | None:
-        if set(filters) - {"category"}:
-            raise ValueError("items have no such field")
-        mask = np.array([i not in self.out_of_stock and self._passes(i, filters) for i in range(N_ITEMS)], np.bool_)
-        return None if mask.all() else mask
-
-    def _passes(self, item: int, filters: Mapping[str, Sequence[str]]) -> bool:
-        return "category" not in filters or ITEMS[item].category[0] in filters["category"]
-
-
-@dataclass(frozen=True)
 class FakeArtifact:
-    catalogue: FakeCatalogue = field(default_factory=FakeCatalogue)
+    """Items "0" … "39"; item i is of category i mod 4."""
+
+    catalogue: Catalogue = field(default_factory=lambda: Catalogue.of(ITEMS))
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -92,7 +61,9 @@ class FakeEngine:
     """
 
     def __init__(self, out_of_stock: frozenset[int] = frozenset()) -> None:
-        self.artifact = FakeArtifact(FakeCatalogue(out_of_stock))
+        catalogue = Catalogue.of(ITEMS).updated((), sorted(out_of_stock))
+        self.artifact = FakeArtifact(catalogue)
+        self.filters = FilterTable(Trie.build(np.arange(N_ITEMS)[:, None]), catalogue)
         self.model_version = "fake-1"
         self.receptive_field = 12
         self.state_shape = SHAPE
@@ -112,7 +83,6 @@ class FakeEngine:
         self.observer: RunObserver | None = None
         self.warm = False
         self.closed = False
-        self._filters: list[Mapping[str, Sequence[str]]] = [{}]
 
     def observe(self, observer: RunObserver | None) -> None:
         self.observer = observer
@@ -125,10 +95,6 @@ class FakeEngine:
 
     def close(self) -> None:
         self.closed = True
-
-    def filter_id(self, filters: Mapping[str, Sequence[str]]) -> int:
-        self._filters.append(filters)
-        return len(self._filters) - 1
 
     def encode(self, jobs: Sequence[EncodeJob]) -> list[EncoderState | Exception]:
         self.encoded.extend(jobs)
@@ -158,8 +124,7 @@ class FakeEngine:
             return RuntimeError("this job is bad")
         if not np.isfinite(job.h).all():
             return RuntimeError("this state is bad")
-        allowed = self.artifact.catalogue.allowed(self._filters[request.filter_id])
-        mask = np.ones(N_ITEMS, np.bool_) if allowed is None else allowed.copy()
+        mask = self.filters.mask(request.filter_id).allowed.copy()
         mask[request.excluded] = False
         items = np.flatnonzero(mask)[::-1][: request.k].astype(np.int64)
         scores = -np.arange(1, len(items) + 1, dtype=np.float32)

@@ -15,7 +15,7 @@ from service.artifact.graph_names import NEVER, level_input
 from service.artifact.noise import seed_hash
 from service.common.errors import ModelError
 from service.engine.decode.closed_nodes import ClosedNodes, closed_nodes
-from service.engine.decode.device_tables import MaskStack, Tables
+from service.engine.decode.device_tables import Tables
 from service.engine.decode.filters import Mask
 from service.engine.decode.search_shape import SearchShape
 from service.engine.jobs import DecodedList, DecodeJob, ListRequest
@@ -44,23 +44,28 @@ class Decoder:
 
     def decode(self, jobs: Sequence[DecodeJob]) -> list[DecodedList | Exception]:
         """Decodes a list for every job, in order. A job that cannot be run gets its own error and harms no other."""
-        return run_groups(jobs, lambda job: job.run_key, self._decode)
+        held = self.tables.filters
+        # A job whose filter was dropped meanwhile fails, and must not take the others of its group along.
+        return run_groups(jobs, lambda job: (job.run_key, job.request.filter_id in held), self._decode)
 
     def _decode(self, jobs: Sequence[DecodeJob]) -> list[DecodedList]:
+        tables = self.tables
+        with tables.filters.pinned([job.request.filter_id for job in jobs]) as masks:
+            return self._run_of(jobs, tables, masks)
+
+    def _run_of(self, jobs: Sequence[DecodeJob], tables: Tables, masks: Sequence[Mask]) -> list[DecodedList]:
         """One run, for jobs of one width and one graph."""
         width, sampled, dense = jobs[0].run_key
         requests = [job.request for job in jobs]
         longest = max(request.k for request in requests)
         if longest > width:
             raise ModelError(f"a beam of width {width} cannot hold the {longest} items requested")
-        tables, rows = self.tables, self._placement.rows(len(jobs))
+        rows = self._placement.rows(len(jobs))
         shape = tables.shape(width, rows, sampled, dense)
-        masks = [tables.filters.mask(request.filter_id) for request in requests]
-        stack = tables.stack(masks)
         exclusions = self._exclusions(tables, requests, masks, shape, rows)
         feeds = {
             **_request_feeds(jobs, rows),
-            **_filter_feeds(tables, stack, masks, shape, rows),
+            **_filter_feeds(tables, masks, shape, rows),
             **exclusions,
         }
         if sampled:
@@ -68,7 +73,7 @@ class Decoder:
         # Where shapes are padded, these sizes are all else that a captured graph depends on.
         sizes = tuple(values.shape for values in exclusions.values()) if self._placement.pad else ()
         key = (shape.kept, dense, rows, sizes)
-        fixed = (tables.values, stack.values, shape.values)
+        fixed = (tables.values, tables.arena.values, shape.values)
         out = self._run(sampled, feeds, fixed, key, len(jobs))
         # A node whose score is not a number is never listed: the list would only look too short.
         if not all(np.isfinite(out[name]).all() for name in (names.SCORE, names.LOG_PROB, names.QUERY)):
@@ -162,11 +167,9 @@ def _sampling_feeds(requests: Sequence[ListRequest], rows: int) -> dict[str, Arr
     }
 
 
-def _filter_feeds(
-    tables: Tables, stack: MaskStack, masks: Sequence[Mask], shape: SearchShape, rows: int
-) -> dict[str, Any]:
-    """The place of every row's mask in the stack, and what it adds to the place of a node at deeper levels."""
-    row = _padded(np.array([stack.row[mask] for mask in masks], np.int64), rows)
+def _filter_feeds(tables: Tables, masks: Sequence[Mask], shape: SearchShape, rows: int) -> dict[str, Any]:
+    """The place of every row's mask in the arena, and what it adds to the place of a node at deeper levels."""
+    row = _padded(np.array([mask.place for mask in masks], np.int64), rows)
     if not row.any():
         return {names.FILTER: row, **shape.node_base}
     feeds = {names.FILTER: row}

@@ -19,17 +19,16 @@ from service.artifact.graph_names import NEVER, level_input
 from service.artifact.noise import node_hash
 from service.artifact.trie import Trie
 from service.engine.decode.delta_table import DeltaTable
-from service.engine.decode.filters import FilterTable, Mask
+from service.engine.decode.filters import FilterTable
+from service.engine.decode.mask_arena import MaskArena
 from service.engine.decode.search_shape import SearchShape, search_shape
-from service.engine.jobs import EVERYTHING
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
 
-# Stacks of masks on the device, besides the one that allows everything.
-STACK_BYTES_MAX = 64 * 2**20
 _SHAPES_MAX = 256
-# A few KB each, for a history of a few hundred items.
+# A few KB each for a history of a few hundred items, but callers choose what they exclude.
 _EXCLUSIONS_MAX = 1024
+_EXCLUSION_BYTES_MAX = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +69,6 @@ class DecoderTraits:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MaskStack:
-    """The masks of some filters, stacked to one input a level, and the row of each mask in the stack."""
-
-    values: Values
-    row: dict[Mask, int]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes on the device, without the tables by rows."""
-        return sum(sum(len(ok) for ok in mask.node_ok) + len(mask.item_ok) for mask in self.row)
-
-
 class Tables:
     """The catalogue's inputs on the device, and the caches of what is computed from them. Safe for several threads.
 
@@ -91,6 +77,7 @@ class Tables:
         trie: The catalogue's trie.
         delta: The items that no trie holds yet, if there are any.
         filters: The masks of the filters.
+        arena: Where these masks lie on the device.
         dense_rows: Rows of the item table that are scored with every list; 0 without dense candidates.
         values: Inputs that all graphs share.
     """
@@ -101,26 +88,27 @@ class Tables:
         placement: Placement,
         traits: DecoderTraits,
         filters: FilterTable,
+        arena: MaskArena,
         values: Values,
         delta: DeltaTable | None = None,
     ) -> None:
         """Use `of` for an artefact as it was exported, and `renewed` for a catalogue that has changed."""
         self.traits = traits
         self.trie, self.delta = artifact.trie, delta
-        self.filters = filters
+        self.filters, self.arena = filters, arena
         self.dense_rows = _dense_rows(artifact, traits)
         self.values = values
         self._item_table, self._placement = artifact.item_table, placement
         self._lock = threading.Lock()
         self._shapes: OrderedDict[Hashable, SearchShape] = OrderedDict()
-        self._stacks: OrderedDict[frozenset[Mask], MaskStack] = OrderedDict()
         self._exclusions: OrderedDict[Hashable, Mapping[str, Array]] = OrderedDict()
-        self._everything = self._stacked([filters.mask(EVERYTHING)])
+        self._exclusion_bytes = 0
 
     @classmethod
-    def of(cls, artifact: Artifact, placement: Placement, traits: DecoderTraits) -> Tables:
-        """Puts an artefact's catalogue on the device."""
-        filters = FilterTable(artifact.trie, artifact.catalogue, rows=_dense_rows(artifact, traits))
+    def of(cls, artifact: Artifact, placement: Placement, traits: DecoderTraits, filter_bytes_max: int) -> Tables:
+        """Puts an artefact's catalogue on the device; masks of filters take up to `filter_bytes_max` there."""
+        rows, arena = _dense_rows(artifact, traits), _arena(artifact, placement, traits)
+        filters = FilterTable(artifact.trie, artifact.catalogue, rows=rows, bytes_max=filter_bytes_max, places=arena)
         values = {
             names.JOIN: placement.put(np.zeros(1, np.float32)),
             names.BLEND: placement.put(np.array([artifact.manifest["blend"]], np.float32)),
@@ -128,7 +116,7 @@ class Tables:
             **_trie_inputs(artifact.trie, placement, traits),
             **_dense_inputs(artifact, placement, traits),
         }
-        return cls(artifact, placement, traits, filters, values)
+        return cls(artifact, placement, traits, filters, arena, values)
 
     def renewed(self, artifact: Artifact, delta: DeltaTable | None) -> Tables:
         """Returns the tables of the same model over a catalogue that has changed.
@@ -137,8 +125,8 @@ class Tables:
         """
         placement, traits = self._placement, self.traits
         waiting = None if delta is None else delta.items
-        rows = _dense_rows(artifact, traits)
-        filters = self.filters.renewed(artifact.trie, artifact.catalogue, waiting, rows)
+        rows, arena = _dense_rows(artifact, traits), _arena(artifact, placement, traits)
+        filters = self.filters.renewed(artifact.trie, artifact.catalogue, waiting, rows, arena)
         values = dict(self.values)
         if artifact.trie is not self.trie:
             values |= _trie_inputs(artifact.trie, placement, traits)
@@ -146,7 +134,7 @@ class Tables:
             values[names.ITEM_TABLE] = placement.put(artifact.item_table.astype(traits.item_dtype, copy=False))
         if artifact.trie is not self.trie or rows != self.dense_rows:
             values |= _dense_inputs(artifact, placement, traits)
-        return Tables(artifact, placement, traits, filters, values, delta)
+        return Tables(artifact, placement, traits, filters, arena, values, delta)
 
     def dense_joins(self, sampled: bool) -> bool:
         """Returns whether dense candidates join the beam of such lists."""
@@ -184,50 +172,12 @@ class Tables:
                 return self._exclusions[key]
         inputs = compute()
         with self._lock:
+            if key not in self._exclusions:
+                self._exclusion_bytes += _nbytes(inputs)
             self._exclusions[key] = inputs
-            if len(self._exclusions) > _EXCLUSIONS_MAX:
-                self._exclusions.popitem(last=False)
+            while len(self._exclusions) > _EXCLUSIONS_MAX or self._exclusion_bytes > _EXCLUSION_BYTES_MAX:
+                self._exclusion_bytes -= _nbytes(self._exclusions.popitem(last=False)[1])
         return inputs
-
-    def stack(self, masks: Sequence[Mask]) -> MaskStack:
-        """Returns a stack that holds all of `masks`.
-
-        The stack of an earlier batch is used again if it holds them. A new stack takes over masks of the latest one, as
-        far as memory allows, so that filters in use come together instead of being stacked for every batch.
-        """
-        if all(mask in self._everything.row for mask in masks):
-            return self._everything
-        wanted = frozenset(masks)
-        with self._lock:
-            for key in reversed(self._stacks):
-                if wanted <= key:
-                    self._stacks.move_to_end(key)
-                    return self._stacks[key]
-            members = dict.fromkeys(masks)
-            latest = next(reversed(self._stacks.values()), None)
-            room = STACK_BYTES_MAX // 2 // max(1, sum(self.trie.n_nodes) + self.dense_rows) - len(members)
-            if latest is not None and room > 0:
-                members |= dict.fromkeys([mask for mask in latest.row if mask not in members][:room])
-            stack = self._stacked(list(members))
-            self._stacks[frozenset(members)] = stack
-            while sum(s.nbytes for s in self._stacks.values()) > STACK_BYTES_MAX and len(self._stacks) > 1:
-                self._stacks.popitem(last=False)
-            return stack
-
-    def _stacked(self, masks: Sequence[Mask]) -> MaskStack:
-        values = {}
-        put = self._placement.put
-        for level in range(self.trie.levels):
-            # A single mask is used where it lies.
-            parts = [mask.node_ok[level].view(np.bool_) for mask in masks]
-            flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            values[level_input(names.NODE_OK, level)] = put(flat.reshape(len(masks), -1) if level == 0 else flat)
-            if level in self.traits.by_rows:
-                tables = [self.trie.rows(level, self.traits.code_sizes[level], part) for part in parts]
-                values[level_input(names.ROW_OK, level)] = put(np.concatenate(tables))
-        if self.dense_rows:
-            values[names.ITEM_OK] = put(np.stack([mask.item_ok for mask in masks]))
-        return MaskStack(values, {mask: row for row, mask in enumerate(masks)})
 
     def _make_shape(self, width: int, rows: int, sampled: bool, dense: int) -> SearchShape:
         # A path sampler looks no level up by rows.
@@ -238,6 +188,15 @@ class Tables:
         ]
         dense = min(dense, self.dense_rows)
         return search_shape(self._placement, places, width=width, rows=rows, by_rows=by_rows, dense=dense)
+
+
+def _nbytes(inputs: Mapping[str, Array]) -> int:
+    return sum(array.nbytes for array in inputs.values())
+
+
+def _arena(artifact: Artifact, placement: Placement, traits: DecoderTraits) -> MaskArena:
+    tables = {level: traits.code_sizes[level] for level in sorted(traits.by_rows)}
+    return MaskArena(artifact.trie, tables, _dense_rows(artifact, traits), placement)
 
 
 def _dense_rows(artifact: Artifact, traits: DecoderTraits) -> int:

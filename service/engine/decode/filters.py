@@ -1,28 +1,41 @@
-"""The items that filters allow, as masks over the nodes of the trie.
+"""The masks of filters: which items, and which nodes of the trie, a filter allows.
 
 Values of one field are OR-ed, fields are AND-ed, and stock is AND-ed to the result, item by item. Every mask is counted
 from the leaves: an AND of two node masks would leave dead ends.
+
+A mask is built once, by whoever calls `FilterTable.build`, and has a place until it is the least recently used. The
+decoder never builds: it pins the masks of its run, so that no place is written to while a run reads it.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from service.artifact.array_types import BoolArray, IntArray
 from service.artifact.catalogue import Catalogue
 from service.artifact.item_filters import Filters, filter_key
 from service.artifact.trie import Counts, Trie
-from service.engine.jobs import EVERYTHING
+from service.common.errors import FilterNotReady
+from service.engine.held_filters import FilterUsage
+from service.engine.jobs import EVERYTHING, NOTHING
 
-NOTHING = 1  # shared by all filters that no item matches: callers can invent any number of those
-_IDS_MAX = 10_000
-_MASK_BYTES_MAX = 256 * 2**20
+MASK_BYTES_MAX = 128 * 2**20
+PLACES_MAX = 1024
+# Filters that no item matches are remembered by their key alone.
+_NOTHING_MAX = 4096
+# What the values of one filter may take.
+_VALUES_BYTES = 16 * 2**10
+_FIXED = 2
+# A place is pinned for one run of the decoder. A run that takes longer than this is stuck.
+_PINNED_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,62 +43,55 @@ class Mask:
     """What one filter allows.
 
     Attributes:
+        id: The filter's id, for `ListRequest.filter_id`.
+        place: The place of its node masks on the device.
+        values: The filter.
+        allowed: [items] whether each item is allowed.
         counts: Allowed leaves under every node, for levels 1 … K.
-        node_ok: The same as bytes for the graph: 1 if there are any.
         waiting: [m] whether each item that waits outside the trie (`service.engine.decode.delta_table`) is allowed.
         item_ok: [rows] whether each row of the item table is allowed; empty if no graph scores the whole table.
     """
 
+    id: int
+    place: int
+    values: Filters
+    allowed: BoolArray
     counts: list[Counts]
-    node_ok: list[npt.NDArray[np.uint8]]
     waiting: BoolArray
     item_ok: BoolArray
 
+    def node_ok(self, level: int) -> BoolArray:
+        """Returns [n_{level+1}] whether each node allows an item below it."""
+        ok: BoolArray = self.counts[level] > 0
+        return ok
+
     @property
     def nbytes(self) -> int:
-        """Bytes in memory."""
-        # The last level's counts are its bytes.
-        nodes = sum(a.nbytes for a in self.counts) + sum(a.nbytes for a in self.node_ok[:-1])
-        return nodes + self.waiting.nbytes + self.item_ok.nbytes
+        """Bytes in the host's memory."""
+        return sum(a.nbytes for a in (self.allowed, *self.counts, self.waiting, self.item_ok))
 
 
-class _FilterIds:
-    """The ids of filters. They outlive a change of stock or catalogue, so that a request keeps its id."""
+class MaskPlaces(Protocol):
+    """Where masks lie for the graphs (`service.engine.decode.mask_arena`)."""
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self._ids: OrderedDict[bytes, int] = OrderedDict()
-        self._filters: dict[int, Filters] = {}
-        self._next = itertools.count(NOTHING + 1)
+    @property
+    def place_bytes(self) -> int:
+        """Bytes of one place."""
+        ...
 
-    def get(self, filters: Filters) -> int | None:
-        with self.lock:
-            key = filter_key(filters)
-            if key in self._ids:
-                self._ids.move_to_end(key)
-            return self._ids.get(key)
+    def open(self, places: int) -> None:
+        """Makes the places, once, before the first mask is written."""
+        ...
 
-    def add(self, filters: Filters) -> int:
-        with self.lock:
-            key = filter_key(filters)
-            if key not in self._ids:
-                self._ids[key] = filter_id = next(self._next)
-                self._filters[filter_id] = {name: tuple(values) for name, values in filters.items()}
-            if len(self._ids) > _IDS_MAX:
-                _, forgotten = self._ids.popitem(last=False)
-                del self._filters[forgotten]
-            return self._ids[key]
-
-    def filters(self, filter_id: int) -> Filters:
-        with self.lock:
-            return self._filters[filter_id]
+    def write(self, masks: Sequence[Mask]) -> None:
+        """Writes masks to their places. No run may read these places meanwhile."""
+        ...
 
 
 class FilterTable:
-    """Masks by filter id, over one trie and one catalogue. Safe to call from several threads.
+    """Masks of filters over one trie and one catalogue. Safe to call from several threads.
 
-    A cache limited by bytes: the least recently used masks are dropped, and computed again when they are needed. A mask
-    is never changed, so callers may keep it and compare it by identity.
+    A cache limited by bytes. A mask is never changed, so callers may keep it; its place may be another's after a while.
     """
 
     def __init__(
@@ -95,8 +101,9 @@ class FilterTable:
         *,
         waiting: IntArray | None = None,
         rows: int = 0,
-        mask_bytes_max: int = _MASK_BYTES_MAX,
-        ids: _FilterIds | None = None,
+        bytes_max: int = MASK_BYTES_MAX,
+        places: MaskPlaces | None = None,
+        ids: Iterator[int] | None = None,
     ) -> None:
         """Computes the masks of the two fixed ids.
 
@@ -105,90 +112,186 @@ class FilterTable:
             catalogue: The items' fields and stock.
             waiting: [m] the items that are not in the trie yet.
             rows: Rows of the item table to mask as well.
-            mask_bytes_max: Size of the cache.
-            ids: The ids given out so far, from the table that this one replaces.
+            bytes_max: Size of the cache, its places included.
+            places: Where masks lie for the graphs; None if no graph reads them.
+            ids: Ids that no table before this one has given out.
         """
         self._trie, self._catalogue = trie, catalogue
         self._waiting = np.zeros(0, np.int64) if waiting is None else waiting
         self._in_trie = _in_trie(trie, rows)
-        self._mask_bytes_max = mask_bytes_max
-        self._ids = ids or _FilterIds()
-        self._lock = threading.Lock()
-        self._masks: OrderedDict[int, Mask] = OrderedDict()
-        self._bytes = 0
-        nothing = np.zeros(len(catalogue), np.bool_)
-        self._fixed = {EVERYTHING: self._mask(catalogue.allowed({})), NOTHING: self._mask(nothing)}
+        self._bytes_max, self._places = bytes_max, places
+        self._ids = itertools.count(_FIXED) if ids is None else ids
+        self._changed = threading.Condition()
+        self._masks: OrderedDict[bytes, Mask] = OrderedDict()
+        self._nothing: OrderedDict[bytes, None] = OrderedDict()
+        self._pins: Counter[int] = Counter()
+        self._evicted = 0
+        everything = self._mask(EVERYTHING, EVERYTHING, {}, catalogue.allowed({}))
+        nothing = self._mask(NOTHING, NOTHING, {}, np.zeros(len(catalogue), np.bool_))
+        self._by_id = {EVERYTHING: everything, NOTHING: nothing}
+        self._mask_bytes = everything.nbytes + _VALUES_BYTES + (places.place_bytes if places else 0)
+        most = max(1, min(bytes_max // self._mask_bytes, PLACES_MAX))
+        self._free = list(range(_FIXED, _FIXED + most))
+        if places is not None:
+            places.open(_FIXED + most)
+            places.write([everything, nothing])
 
-    def renewed(self, trie: Trie, catalogue: Catalogue, waiting: IntArray | None = None, rows: int = 0) -> FilterTable:
-        """Returns a table with the same ids over a changed catalogue or stock.
+    def renewed(
+        self,
+        trie: Trie,
+        catalogue: Catalogue,
+        waiting: IntArray | None = None,
+        rows: int = 0,
+        places: MaskPlaces | None = None,
+    ) -> FilterTable:
+        """Returns a table over a changed catalogue or stock, in which filters keep their ids.
 
         The masks in use are computed at once, which takes long if there are many: do not call it on the event loop.
         """
         table = FilterTable(
-            trie, catalogue, waiting=waiting, rows=rows, mask_bytes_max=self._mask_bytes_max, ids=self._ids
+            trie, catalogue, waiting=waiting, rows=rows, bytes_max=self._bytes_max, places=places, ids=self._ids
         )
-        with self._lock:
-            in_use = list(self._masks)
-        for filter_id in in_use:
-            try:
-                table.mask(filter_id)
-            except KeyError:  # forgotten in the meantime
-                continue
+        with self._changed:
+            in_use = list(self._masks.items())[-len(table._free) :]
+        masks = {
+            key: table._mask(old.id, table._free.pop(0), old.values, catalogue.allowed(old.values))
+            for key, old in in_use
+        }
+        table._masks.update(masks)
+        table._by_id |= {mask.id: mask for mask in masks.values()}
+        if places is not None and masks:
+            places.write(list(masks.values()))
         return table
 
+    def held(self, values: Filters) -> Mask | None:
+        """Returns the mask of a filter if there is one; it is the most recently used now."""
+        if not values:
+            return self._by_id[EVERYTHING]
+        key = filter_key(values)
+        with self._changed:
+            if key in self._masks:
+                self._masks.move_to_end(key)
+                return self._masks[key]
+            return self._by_id[NOTHING] if key in self._nothing else None
+
+    def build(self, values: Filters) -> Mask:
+        """Returns the mask of a filter, and computes it if it is new. Takes long: do not call it on the event loop.
+
+        Raises:
+            ValueError: No item has such a field.
+            FilterNotReady: Runs of the decoder hold every place.
+        """
+        wanted = self._catalogue.filter(values)
+        held = self._by_id[NOTHING] if wanted.nothing else self.held(wanted.values)
+        if held is not None:
+            return held
+        allowed = self._catalogue.matches(wanted.values)
+        if allowed is None or not allowed.any():
+            self._remember_nothing(wanted.key)
+            return self._by_id[NOTHING]
+        if self._catalogue.in_stock is not None:
+            allowed &= self._catalogue.in_stock
+        place = self._take_place()
+        try:
+            mask = self._mask(next(self._ids), place, wanted.values, allowed)
+            if self._places is not None:
+                self._places.write([mask])
+        except BaseException:
+            self._give_back(place)
+            raise
+        return self._keep(wanted.key, mask)
+
     def id(self, filters: Filters) -> int:
-        """Returns the id of a filter; a new filter's mask is computed now.
+        """Returns the id of a filter, whose mask is built now if it is new.
 
         Raises:
             ValueError: No item has such a field.
         """
-        known = self._ids.get(filters)
-        if known is not None:
-            return known
-        matching = self._catalogue.matches(filters)
-        if matching is None:
-            return EVERYTHING
-        if not matching.any():
-            return NOTHING
-        filter_id = self._ids.add(filters)
-        self._keep(filter_id, self._mask(self._catalogue.allowed(filters)))
-        return filter_id
+        return self.build(filters).id
 
     def mask(self, filter_id: int) -> Mask:
-        """Returns the mask of a filter.
+        """Returns the mask with an id.
 
         Raises:
-            KeyError: The id was never given out, or has been unused for long.
+            KeyError: The filter is not held any more.
         """
-        if filter_id in self._fixed:
-            return self._fixed[filter_id]
-        with self._lock:
-            if filter_id in self._masks:
-                self._masks.move_to_end(filter_id)
-                return self._masks[filter_id]
-        return self._keep(filter_id, self._mask(self._catalogue.allowed(self._ids.filters(filter_id))))
+        with self._changed:
+            return self._by_id[filter_id]
 
-    def _keep(self, filter_id: int, mask: Mask) -> Mask:
+    def __contains__(self, filter_id: object) -> bool:
+        """Returns whether the mask with an id is held."""
+        return filter_id in self._by_id
+
+    @contextmanager
+    def pinned(self, ids: Sequence[int]) -> Iterator[list[Mask]]:
+        """Yields the masks with these ids, whose places stay theirs meanwhile.
+
+        Raises:
+            FilterNotReady: One of them is not held any more.
+        """
+        with self._changed:
+            if any(number not in self._by_id for number in ids):
+                raise FilterNotReady("the filter was dropped before its list was decoded")
+            masks = [self._by_id[number] for number in ids]
+            self._pins.update(mask.place for mask in masks)
+        try:
+            yield masks
+        finally:
+            with self._changed:
+                self._pins.subtract(mask.place for mask in masks)
+                self._changed.notify_all()
+
+    @property
+    def usage(self) -> FilterUsage:
+        """What the cache holds."""
+        with self._changed:
+            return FilterUsage(len(self._masks), len(self._masks) * self._mask_bytes, self._evicted)
+
+    def _take_place(self) -> int:
+        """A free place, or that of the least recently used mask that no run reads."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._free or self._unpinned() is not None, _PINNED_S):
+                raise FilterNotReady("runs of the decoder hold the places of all filters")
+            if self._free:
+                return self._free.pop()
+            key = self._unpinned()
+            assert key is not None  # noqa: S101 - waited for above
+            dropped = self._masks.pop(key)
+            del self._by_id[dropped.id]
+            self._evicted += 1
+            return dropped.place
+
+    def _unpinned(self) -> bytes | None:
+        return next((key for key, mask in self._masks.items() if not self._pins[mask.place]), None)
+
+    def _give_back(self, place: int) -> None:
+        with self._changed:
+            self._free.append(place)
+            self._changed.notify_all()
+
+    def _keep(self, key: bytes, mask: Mask) -> Mask:
         """Returns the mask in the cache: another thread's, if that was first."""
-        with self._lock:
-            if filter_id not in self._masks:
-                self._masks[filter_id] = mask
-                self._bytes += mask.nbytes
-            kept = self._masks[filter_id]
-            while self._bytes > self._mask_bytes_max and len(self._masks) > 1:
-                _, dropped = self._masks.popitem(last=False)
-                self._bytes -= dropped.nbytes
-            return kept
+        with self._changed:
+            kept = self._masks.setdefault(key, mask)
+            if kept is mask:
+                self._by_id[mask.id] = mask
+        if kept is not mask:
+            self._give_back(mask.place)
+        return kept
 
-    def _mask(self, allowed: BoolArray | None) -> Mask:
+    def _remember_nothing(self, key: bytes) -> None:
+        with self._changed:
+            self._nothing[key] = None
+            if len(self._nothing) > _NOTHING_MAX:
+                self._nothing.popitem(last=False)
+
+    def _mask(self, number: int, place: int, values: Filters, allowed: BoolArray | None) -> Mask:
         if allowed is None:
             allowed = np.ones(len(self._catalogue), np.bool_)
-        counts = self._trie.node_counts(allowed)
-        node_ok = [(count > 0).view(np.uint8) for count in counts[:-1]]
         item_ok = self._in_trie.copy()
         known = min(len(item_ok), len(allowed))
         item_ok[:known] &= allowed[:known]
-        return Mask(counts, [*node_ok, np.asarray(counts[-1], np.uint8)], allowed[self._waiting], item_ok)
+        return Mask(number, place, values, allowed, self._trie.node_counts(allowed), allowed[self._waiting], item_ok)
 
 
 def _in_trie(trie: Trie, rows: int) -> BoolArray:

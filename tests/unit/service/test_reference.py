@@ -36,6 +36,7 @@ def test_the_metric_families_are_those_of_the_contract() -> None:
         "stage_duration_seconds", "batch_size", "queue_depth", "inflight", "breaker_state", "fallback_mode",
         "events", "state_cache", "redis_errors", "model_info", "model_reload", "error_budget_burn_rate",
             "model_attempts", "rate_checks", "log_lines_dropped", "worker_replaced", "file_hangs",
+            "filters_held", "filter_bytes", "filter_builds",
     }  # fmt: skip
     assert {f.name for f in Metrics().registry.collect()} == {f"gpt4rec_{name}" for name in expected}
 

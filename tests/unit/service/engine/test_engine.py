@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from model.reference import closed_nodes as reference
 from service.artifact.features import GAP_UNKNOWN, EventArrays
 from service.artifact.trie import Trie
-from service.engine.decode import device_tables
+from service.common.errors import FilterNotReady
 from service.engine.decode.closed_nodes import closed_nodes
 from service.engine.decode.filters import FilterTable
 from service.engine.decoding import STRATEGIES, Decoding
@@ -249,25 +249,40 @@ def test_a_repeated_list_is_the_first_one_again_and_knows_what_has_changed(engin
             assert set(engine.artifact.catalogue.items[item].facet("category")) & {"b", "c"}
 
 
-def test_masks_in_use_come_together_in_one_stack(engine: Engine) -> None:
-    masks = [engine._tables.filters.mask(engine.filter_id(filters)) for filters in FILTERS]
+def test_a_mask_is_written_to_its_own_place_and_nothing_else_moves(engine: Engine) -> None:
     fresh = engine._tables.renewed(engine.artifact, None)
-    fresh.stack([masks[1]])
-    both = fresh.stack([masks[2], masks[3]])
-    assert set(both.row) == set(masks[1:])
-    assert fresh.stack([masks[3], masks[1]]) is both
-    values = both.values["node_ok_1"].numpy().reshape(3, -1)
-    for mask, row in both.row.items():
-        np.testing.assert_array_equal(values[row], mask.node_ok[1].view(np.bool_))
+    before = dict(fresh.arena.values)
+    others = {name: value.numpy().copy() for name, value in before.items()}
+    mask = fresh.filters.build({"category": ["a"], "brand": ["y"]})
+    assert all(fresh.arena.values[name] is value for name, value in before.items())
+    inner = fresh.arena.values["node_ok_1"].numpy().reshape(-1, len(mask.counts[1]))
+    np.testing.assert_array_equal(inner[mask.place], mask.counts[1] > 0)
+    for name, value in before.items():
+        if "row_ok" not in name and name != "node_ok_1":
+            places = len(inner)
+            changed = (value.numpy() != others[name]).reshape(places, -1).any(axis=1)
+            assert set(np.flatnonzero(changed)) <= {mask.place}
 
 
-def test_stacks_stay_within_their_memory(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_tables, "STACK_BYTES_MAX", 2 * sum(engine.artifact.trie.n_nodes))
-    masks = [engine._tables.filters.mask(engine.filter_id(filters)) for filters in FILTERS]
-    fresh = engine._tables.renewed(engine.artifact, None)
-    for mask in masks[1:] * 2:
-        assert mask in fresh.stack([mask]).row
-        assert sum(stack.nbytes for stack in fresh._stacks.values()) <= device_tables.STACK_BYTES_MAX
+def test_lists_under_more_filters_than_there_are_places_are_those_of_an_engine_with_room(artifact: Path) -> None:
+    """Every mask is dropped and built again many times; a list is of its filter, or its job says that it is gone."""
+    roomy, tight = (
+        Engine.open(artifact, device="cpu", threads=1),
+        Engine.open(artifact, device="cpu", threads=1, filter_bytes_max=1),
+    )
+    rng = np.random.default_rng(3)
+    wanted = [{"category": [a], "brand": [b]} for a in "abc" for b in "xyz"]
+    dropped = tight.filter_id(wanted[0])
+    for _ in range(20):
+        filters = wanted[rng.integers(len(wanted))]
+        job = list_job(rng.normal(size=32).astype(np.float32), Decoding("beam"), rng.integers(0, N_ITEMS, 5))
+        expected = roomy.decode([requesting(job, filter_id=roomy.filter_id(filters))])
+        assert_same_lists(tight.decode([requesting(job, filter_id=tight.filter_id(filters))]), expected)
+        assert tight.filters.usage.held == 1
+    ids = [dropped, 0]
+    gone, everything = tight.decode([requesting(job, filter_id=number) for number in ids])
+    assert isinstance(gone, FilterNotReady)
+    assert_same_lists([everything], roomy.decode([requesting(job, filter_id=0)]))
 
 
 @CHECKED
@@ -279,7 +294,7 @@ def test_closed_nodes_of_a_batch_are_those_of_its_rows_but_for_what_no_beam_reac
     sizes = [60] if levels == 1 else [4] * levels if levels > 2 else [9, 9]
     trie = Trie.build(random_codes(rng, 50, sizes))
     filters = FilterTable(trie, random_catalogue(rng, 50))
-    masks = [filters.mask(filters.id(FILTERS[rng.integers(len(FILTERS))])) for _ in range(rows)]
+    masks = [filters.build(FILTERS[rng.integers(len(FILTERS))]) for _ in range(rows)]
     excluded = [rng.integers(-2, 55, rng.integers(0, 60)) for _ in range(rows)]
     found = closed_nodes(trie, masks, excluded)
     for row, (mask, items) in enumerate(zip(masks, excluded, strict=True)):

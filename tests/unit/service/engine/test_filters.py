@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,15 +11,17 @@ from hypothesis import strategies as st
 
 from service.artifact.catalogue import CatalogueItem
 from service.artifact.trie import Trie
-from service.engine.decode.filters import NOTHING, FilterTable
-from service.engine.jobs import EVERYTHING
+from service.common.errors import FilterNotReady
+from service.engine.decode.filters import FilterTable
+from service.engine.held_filters import FilterUsage
+from service.engine.jobs import EVERYTHING, NOTHING
 from tests.support.networks import random_catalogue, random_codes
 
 
 @pytest.fixture
 def table() -> FilterTable:
     rng = np.random.default_rng(0)
-    return FilterTable(Trie.build(random_codes(rng, 40, (5, 4, 6))), random_catalogue(rng, 40), mask_bytes_max=2000)
+    return FilterTable(Trie.build(random_codes(rng, 40, (5, 4, 6))), random_catalogue(rng, 40), bytes_max=100_000)
 
 
 def test_the_same_filter_has_one_id_whatever_its_order(table: FilterTable) -> None:
@@ -29,18 +33,45 @@ def test_the_same_filter_has_one_id_whatever_its_order(table: FilterTable) -> No
 def test_filters_that_allow_nothing_share_an_id_and_cost_no_memory(table: FilterTable) -> None:
     assert {table.id({"brand": [f"invented {n}"]}) for n in range(100)} == {NOTHING}
     assert not any(count.any() for count in table.mask(NOTHING).counts)
-    assert table._bytes == 0
+    assert table.usage == FilterUsage(0, 0, 0)
 
 
-def test_a_mask_that_was_dropped_for_room_is_computed_again(table: FilterTable) -> None:
-    wanted = [{"category": [a, b]} for a in "abcd" for b in "abcd" if a < b]
-    ids = [table.id(filters) for filters in wanted]
-    assert table._bytes <= 2000
-    for number, filters in zip(ids, wanted, strict=True):
-        allowed = table._catalogue.allowed(filters)
+def test_unknown_values_are_no_part_of_a_filter(table: FilterTable) -> None:
+    drama = table.build({"category": ["a"]})
+    for number in range(50):
+        values = {"category": ["a", f"z{number}"]}
+        assert table.build(values) is drama
+        wanted = table._catalogue.filter(values)
+        assert (wanted.values, wanted.nothing) == ({"category": ("a",)}, False)
+        assert table.held(wanted.values) is drama
+    assert table.usage.held == 1
+
+
+def test_the_least_recently_used_mask_goes_and_is_built_again_when_it_is_wanted(table: FilterTable) -> None:
+    wanted: list[dict[str, list[str]]] = [{"category": [a], "brand": [b]} for a in "abcd" for b in "xyz"]
+    used = table.build(wanted[0])
+    for filters in wanted * 2:
+        mask, allowed = table.build(filters), table._catalogue.allowed(filters)
+        assert table.held(wanted[0]) is used
         assert allowed is not None
-        np.testing.assert_array_equal(table.mask(number).counts[-1] > 0, allowed[table._trie.leaf_item])
-        assert table._bytes <= 2000
+        np.testing.assert_array_equal(mask.counts[-1] > 0, allowed[table._trie.leaf_item])
+        assert table.usage.bytes <= 100_000
+    assert 0 < table.usage.held < len(wanted)
+    assert table.usage.evicted > 0
+
+
+def test_a_place_that_a_run_reads_is_not_given_away() -> None:
+    rng = np.random.default_rng(0)
+    table = FilterTable(Trie.build(random_codes(rng, 40, (5, 4, 6))), random_catalogue(rng, 40), bytes_max=1)
+    first = table.id({"brand": ["x"]})
+    with ThreadPoolExecutor(1) as builder:
+        with table.pinned([first]):
+            building = builder.submit(table.build, {"brand": ["y"]})
+            assert not wait([building], timeout=0.05).done
+            assert table.mask(first).id == first
+        assert building.result(10.0).id != first
+    with pytest.raises(FilterNotReady), table.pinned([first]):
+        pass
 
 
 def test_an_unknown_field_is_named(table: FilterTable) -> None:
@@ -76,10 +107,15 @@ def test_values_of_a_field_are_or_ed_fields_and_stock_are_and_ed(data: st.DataOb
     number = table.id(filters)
     mask = table.mask(number)
     assert allowed_items(table, number) == expected
-    for level, (counts, ok) in enumerate(zip(mask.counts, mask.node_ok, strict=True)):
+    without_mask = table._catalogue.filter(filters)
+    assert set(np.flatnonzero(without_mask[np.arange(40)]).tolist()) == expected
+    if filters:
+        few = without_mask.few()
+        assert few is not None and few.tolist() == sorted(expected)
+    for level, counts in enumerate(mask.counts):
         nodes = table._trie.ancestors(table._trie.item_leaf[sorted(expected)])[level]
         assert counts.tolist() == np.bincount(nodes, minlength=len(counts)).tolist()
-        assert ok.tolist() == (counts > 0).astype(int).tolist()
+        assert mask.node_ok(level).tolist() == (counts > 0).tolist()
 
 
 def test_a_change_of_stock_is_another_table_with_the_same_numbers() -> None:
@@ -91,12 +127,13 @@ def test_a_change_of_stock_is_another_table_with_the_same_numbers() -> None:
     sold_out = catalogue.updated((), sorted(of_x))
     after = before.renewed(trie, sold_out)
     assert after.id({"brand": ["x"]}) == number != NOTHING
-    assert number in after._masks, "computed before it is asked for"
+    assert number in after, "computed before it is asked for"
     assert allowed_items(after, number) == set()
     assert allowed_items(after, EVERYTHING) == set(range(40)) - of_x
     assert allowed_items(before, number) == of_x, "requests under way keep what they saw"
     late = before.id({"brand": ["y"]})
-    assert allowed_items(after, late) == allowed_items(before, late), "a number given out by either is known to both"
+    assert late not in after, "and no number has two meanings"
+    assert after.id({"brand": ["y"]}) not in (late, number)
 
 
 def test_items_that_wait_outside_the_trie_are_filtered_too() -> None:

@@ -1,0 +1,88 @@
+"""A caller that invents filters: each takes a mask over the whole catalogue, if it is built."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import orjson
+
+from loadtests.chaos.scene import Fault, Scene
+from loadtests.load import open_loop_driver
+from service.artifact.artifact import Artifact
+from service.artifact.catalogue import FACETS, Catalogue
+
+_RATE, _SECONDS = 100.0, 10.0
+_MEMORY_MIB = 256
+# Sharing two processors with a flood costs a list its time now and then.
+_HICCUPS = frozenset({"deadline", "overload", "state_stale", "state_unavailable"})
+_COUNTS = ("built", "evicted", "refused_caller", "refused_total", "late", "failed")
+
+
+def invented(scene: Scene) -> None:
+    """Sends a new filter with every request: a set of values that items have, and one that none has."""
+    service = scene.serve()
+    catalogue = Artifact.open(scene.artifact).catalogue
+    seconds = _SECONDS / 5 if scene.quick else _SECONDS
+    filters = list(itertools.islice(_filters(catalogue), int(2 * _RATE * seconds)))
+    context = multiprocessing.get_context("spawn")
+    told = context.SimpleQueue()
+    flooding = context.Process(target=_flood, args=(service.url, filters, seconds, told))
+    with scene.load(service.url, stamped=True), scene.fault(reasons=_HICCUPS):
+        before = service.rss_mib()
+        flooding.start()
+        answered = told.get()
+        flooding.join()
+        grown = service.rss_mib() - before
+    counts = _builds(service.url)
+    scene.notes.append(f"of the flood: {answered}; filters {counts}; memory grew by {grown:.0f} MiB")
+    scene.promise("errors {}" in answered, "the flood itself was not answered")
+    scene.promise(grown < _MEMORY_MIB, f"memory grew by {grown:.0f} MiB, more than {_MEMORY_MIB}")
+    scene.promise(not counts.get("failed"), "a filter could not be built")
+
+
+def _filters(catalogue: Catalogue) -> Iterator[dict[str, list[str]]]:
+    """Different sets of values of one field, each with a value that no item has."""
+    number = itertools.count()
+    for size in (2, 3, 4):
+        for facet in FACETS:
+            values = list(itertools.islice(catalogue.columns.facets[facet].names, 40))
+            for chosen in itertools.combinations(values, size):
+                yield {facet: [*chosen, f"z{next(number)}"]}
+
+
+def _flood(
+    url: str, filters: list[dict[str, list[str]]], seconds: float, told: multiprocessing.queues.SimpleQueue[str]
+) -> None:
+    arrivals = [
+        open_loop_driver.Arrival(
+            due, "/recommend", orjson.dumps({"user_id": "filters", "k": 10, "filter": filters[number % len(filters)]})
+        )
+        for number, due in enumerate(open_loop_driver.poisson(np.random.default_rng(0), _RATE, seconds))
+    ]
+    try:
+        report = open_loop_driver.drive_now(url, arrivals, warmup_s=0.0)
+        rungs = {rung: len(latencies) for rung, latencies in report.rungs.items()}
+        told.put(f"{len(arrivals)} requests, lists {rungs}, errors {report.errors}")
+    except Exception as error:
+        told.put(f"failed: {error!r}")
+
+
+def _builds(url: str) -> dict[str, int]:
+    """What became of new filters, by outcome."""
+    text = httpx.get(f"{url}/metrics", timeout=10.0).text
+    found = {}
+    for outcome in _COUNTS:
+        line = next((one for one in text.splitlines() if f'filter_builds_total{{outcome="{outcome}"}}' in one), "")
+        if line:
+            found[outcome] = int(float(line.rpartition(" ")[2]))
+    return found
+
+
+FAULTS = (
+    Fault("clients filters", "client", f"one caller asks {_RATE:.0f} times a second for {_SECONDS:.0f} s, with a new "
+          "filter each time", "others are served as if nothing were; memory grows within its bound", invented),
+)  # fmt: skip
