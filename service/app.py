@@ -12,9 +12,9 @@ from importlib import metadata
 
 from fastapi import FastAPI
 
-from service.api import cors, direct_route, openapi, problems, static_pages
+from service.api import cors, direct_route, openapi, problems, senders, static_pages
 from service.api.request_gate import RequestGate
-from service.api.routes import docs_page, frontend, ops, ops_models, playground
+from service.api.routes import docs_page, frontend, index, ops, ops_models, playground
 from service.assembly.process import open_runtime
 from service.common import logs
 from service.common.errors import StartupError
@@ -70,13 +70,16 @@ def create_app(
         version=metadata.version("gpt4rec"),
         description="Next-item recommendations that always answer, and say how.",
         lifespan=lifespan,
-        openapi_url="/openapi.json" if settings.openapi_pages else None,
-        # The framework's own pages load scripts from other origins.
+        # The framework's own pages load scripts from other origins. `docs_page` has both the page and the document.
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        # It would redirect to http:// behind a proxy that terminates TLS, and out of its path prefix.
+        redirect_slashes=False,
     )
     app.state.process_state = process_state
     routers = [
+        index.router,
         frontend.router,
         ops.router,
         ops_models.router,
@@ -99,5 +102,7 @@ def create_app(
         draining=lambda: process_state.draining,
         origins=cors.origins_of(settings.cors_origins),
         direct=direct_route.direct(*routers),
+        senders=senders.Senders(senders.networks_of(settings.trusted_proxies)),
+        root_path=senders.root_path_of(settings.root_path),
     )
     return app

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.common.errors import SettingsError
+from service.api.problems import problem
+from service.common.errors import PreflightRefused, SettingsError
 
 _ORIGIN = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?")
-_METHODS = ("GET", "POST")
+_METHODS = ("GET", "HEAD", "POST")
+_REFUSED = 400
 _HEADERS = ("Authorization", "Content-Type", "X-API-Key", "X-Request-Id", "X-Request-Start")
 _EXPOSED = ("Retry-After", "X-Request-Id")
 _REMEMBERED_S = 600
@@ -51,6 +55,26 @@ class Cors:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on, with or without the CORS headers."""
-        own = scope["path"].startswith(_OWN)
-        await (self._app if own else self._shared)(scope, receive, send)
+        """Passes the request on, with or without the CORS headers; answers a preflight."""
+        if scope["path"].startswith(_OWN):
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if scope["method"] == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers:
+            await self._preflight(scope, headers)(scope, receive, send)
+            return
+        await self._shared(scope, receive, send)
+
+    def _preflight(self, scope: Scope, headers: Headers) -> Response:
+        """Returns the answer to a preflight; a refusal is a problem document that says what is refused."""
+        answer = self._shared.preflight_response(headers)
+        if answer.status_code < _REFUSED:
+            return answer
+        what = bytes(answer.body).decode().removeprefix("Disallowed CORS ")
+        error = PreflightRefused(f"GPT4REC_CORS_ORIGINS does not let a page of another origin send this: {what}")
+        refusal = problem(error, scope["state"]["call"].request_id)
+        if "vary" in answer.headers:
+            refusal.headers["Vary"] = answer.headers["vary"]
+        if "access-control-allow-origin" in answer.headers:
+            refusal.headers["Access-Control-Allow-Origin"] = answer.headers["access-control-allow-origin"]
+        return refusal

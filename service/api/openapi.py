@@ -33,6 +33,7 @@ _MEANING = {
     409: "Not possible in the present state; `detail` says why.",
     413: "The body is too large.",
     414: "The path and query are too long.",
+    415: "The body has a content encoding, such as gzip; send it without.",
     422: "The request is not valid; `errors` says where.",
     429: "The rate of the API key is used up; see Retry-After.",
     431: "Too many headers, or too large ones.",
@@ -95,7 +96,9 @@ def answers(model: type[BaseModel], *problems: int) -> dict[int | str, dict[str,
         model: The schema of the answer.
         problems: The statuses of its problem documents; those that every route may answer with are added.
     """
-    return {200: {"model": model, "description": "The answer."}, **problems_of(*problems, *_ANY)}
+    # What can be too large can also be encoded.
+    encoded = (415,) if 413 in problems else ()
+    return {200: {"model": model, "description": "The answer."}, **problems_of(*problems, *encoded, *_ANY)}
 
 
 def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:

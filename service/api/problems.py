@@ -17,6 +17,11 @@ from service.common.request_context import RequestContext
 from service.schemas.body_bounds import cut, listed
 
 MEDIA_TYPE = "application/problem+json"
+# What helps with an error of the router.
+_HINTS = {
+    404: "nothing is at this path, which must match exactly, without a slash at the end; GET / lists what is here",
+    405: "the path does not take this method; Allow names those that it takes",
+}
 # A detail may name what the caller sent: an id, a version, a path.
 _DETAIL_MAX = 1000
 
@@ -45,7 +50,8 @@ def install(app: FastAPI, *routers: APIRouter) -> None:
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             headers["Allow"] = ", ".join(_methods(request, routers))
         reason = phrase.lower().replace(" ", "_")
-        return _document(error.status_code, reason, phrase, phrase, _call(request).request_id, headers=headers)
+        detail = _HINTS.get(error.status_code, phrase)
+        return _document(error.status_code, reason, phrase, detail, _call(request).request_id, headers=headers)
 
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, http_exception)
@@ -87,7 +93,7 @@ def _methods(request: Request, routers: Sequence[APIRouter]) -> list[str]:
         for route in router.routes:
             if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
                 found |= route.methods or set()
-    return sorted(found)
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

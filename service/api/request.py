@@ -52,6 +52,11 @@ def call_of(request: Request) -> RequestContext:
     return call
 
 
+def below_prefix(request: Request, path: str) -> str:
+    """Returns the address of a path of this service, below the prefix under which the caller reaches it."""
+    return f"{call_of(request).prefix}{path}"
+
+
 def secret_of(request: Request) -> str | None:
     """Returns the key or token that the request presents, None if it has none."""
     headers = request.headers

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.answer_body import AnswerBody, accepts_gzip
 from service.api.connection import BAD_HEAD, TOO_SLOW
 from service.api.cors import Cors
 from service.api.direct_route import Direct
 from service.api.problems import problem
+from service.api.senders import Senders, path_prefix
 from service.common import logs
-from service.common.deadline import Clock, Waits, waited
-from service.common.errors import BodyTooLarge, Draining, HeadTooLarge, ServiceError, TargetTooLong, TooSlow
+from service.common.deadline import Clock, waited
+from service.common.errors import (
+    BodyTooLarge,
+    Draining,
+    EncodedBody,
+    HeadTooLarge,
+    ServiceError,
+    TargetTooLong,
+    TooSlow,
+)
 from service.common.metrics import Metrics
 from service.common.request_context import RequestContext, header, request_id
 
@@ -24,6 +34,7 @@ log = logs.get("service.requests")
 # Answered until the end of a shutdown: probes, and the route that always answers.
 _ALWAYS = frozenset({"/recommend", "/healthz", "/readyz", "/metrics", "/version"})
 _UNMATCHED = "unmatched"
+_WITHOUT_BODY = frozenset({"GET", "OPTIONS"})
 _NONE: Direct = {}
 # On every answer: a browser must not guess a content type, nor send the address of the page to other sites.
 _SAFE = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
@@ -34,6 +45,8 @@ _SHOWN = [
 ]
 # Status of a request whose client left before the answer began, as in nginx.
 _CLIENT_GONE = 499
+# Characters of a header that an error shows.
+_SHOWN_MAX = 40
 # Part of uvloop's message for a connection that closed while its answer was made.
 _CLOSED = "handler is closed"
 
@@ -48,6 +61,8 @@ class RequestGate:
         draining: Whether the process is shutting down.
         direct: Routes that are called from here; the application finds all others.
         origins: Origins whose pages may call the API (`service.api.cors`).
+        senders: Judges the peers that send requests; None trusts none.
+        root_path: Path prefix under which the service is reached; requests may come with it or without.
         clock: The monotonic clock, in seconds.
         wall_clock: The wall clock, in epoch seconds.
     """
@@ -61,6 +76,8 @@ class RequestGate:
         draining: Callable[[], bool],
         direct: Direct = _NONE,
         origins: tuple[str, ...] = (),
+        senders: Senders | None = None,
+        root_path: str = "",
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
     ) -> None:
@@ -70,7 +87,8 @@ class RequestGate:
         self._draining = draining
         self._direct = direct
         self._clock, self._wall_clock = clock, wall_clock
-        self._waits = Waits()
+        self._senders = senders or Senders()
+        self._root_path = root_path
         self._cors = Cors(self._shared, origins) if origins else None
         # Bound once: the lazy logger would look up its configuration for every request.
         self._log = log.bind()
@@ -80,28 +98,41 @@ class RequestGate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        call = self._call(scope)
+        call, method = self._call(scope), scope["method"]
         scope.setdefault("state", {})["call"] = call
-        answer = _Answer(send, call.request_id, self._draining, shown=scope["method"] != "POST")
+        if self._root_path and f"{scope['path']}/".startswith(f"{self._root_path}/"):
+            scope["path"] = scope["path"].removeprefix(self._root_path) or "/"
+        if method == "HEAD":
+            # Answered as a GET. uvicorn reads the method of its own scope while it sends.
+            scope = {**scope, "method": "GET"}
+        answer = _Answer(send, call.request_id, self._draining, shown=method != "POST")
         self._metrics.inflight.inc()
+        body = AnswerBody(answer, head=method == "HEAD", gzip=accepts_gzip(scope["headers"]))
         try:
             if self._cors is None:
-                await self._answer(scope, receive, answer, answer)
+                await self._answer(scope, receive, body, answer)
             else:
                 scope["state"]["answer"] = answer
-                await self._cors(scope, receive, answer)
+                await self._cors(scope, receive, body)
         finally:
             self._metrics.inflight.dec()
-            self._record(scope, call, answer.status)
+            self._record(scope, method, call, answer.status)
 
     def _call(self, scope: Scope) -> RequestContext:
-        now, started = self._clock(), header(scope["headers"], b"x-request-start")
-        wait = None if started is None else waited(started.decode("latin-1"), epoch_now=self._wall_clock())
-        began = now - self._waits.believed(wait)
-        known = request_id(header(scope["headers"], b"x-request-id"))
+        now, headers = self._clock(), scope["headers"]
+        wait_s, least_wait_s, prefix = 0.0, 0.0, self._root_path
+        started, forwarded = header(headers, b"x-request-start"), header(headers, b"x-forwarded-prefix")
+        if started is not None or forwarded is not None:
+            sender = self._senders.of(scope)
+            if started is not None and self._senders.tells_times(sender):
+                wait = waited(started.decode("latin-1"), epoch_now=self._wall_clock())
+                wait_s, least_wait_s = sender.waits.believed(wait), sender.waits.quickest
+            if forwarded is not None and sender.trusted:
+                prefix = path_prefix(forwarded.decode("latin-1")) or prefix
+        known = request_id(header(headers, b"x-request-id"))
         client = scope.get("client")
         caller = f"address:{client[0]}" if client else ""
-        return RequestContext(known, began, now, self._clock, self._waits.quickest, caller)
+        return RequestContext(known, now - wait_s, now, self._clock, least_wait_s, caller, prefix)
 
     async def _shared(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Calls `_answer` inside the CORS middleware, since errors need its headers too."""
@@ -138,15 +169,17 @@ class RequestGate:
         length = header(scope["headers"], b"content-length")
         if length is not None and length.isdigit() and int(length) > self._max_body_bytes:
             raise too_large(self._max_body_bytes)
+        if scope["method"] not in _WITHOUT_BODY:
+            refuse_encoded(scope["headers"])
 
-    def _record(self, scope: Scope, call: RequestContext, status: int) -> None:
+    def _record(self, scope: Scope, method: str, call: RequestContext, status: int) -> None:
         route = getattr(scope.get("route"), "path_format", _UNMATCHED)
         took = self._clock() - call.arrived
         self._metrics.answered(route, status, call.source, took)
         self._log.info(
             "request",
             request_id=call.request_id,
-            method=scope["method"],
+            method=method,
             route=route,
             status=status,
             ms=round(took * 1000.0, 3),
@@ -209,3 +242,11 @@ class _Bounded:
 def too_large(most: int) -> BodyTooLarge:
     """Returns the error for a body of more than `most` bytes."""
     return BodyTooLarge(f"the body is larger than {most} bytes")
+
+
+def refuse_encoded(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raises EncodedBody if a request says that its body is encoded."""
+    for name, value in headers:
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            shown = value[:_SHOWN_MAX].decode("ascii", "replace")
+            raise EncodedBody(f"Content-Encoding: {shown} is not read; send the body as plain JSON, without the header")

@@ -1,7 +1,7 @@
 """The pages and their assets: plain files of `service/web`, and nothing else on the disk.
 
-A page is `<name>.html`; it loads `/assets/<file>`. No page has inline scripts or styles, so that its policy can forbid
-both, and none loads anything from another origin.
+A page is `<name>.html`; it loads `assets/<file>`. Its addresses are relative, so that it works below any path prefix.
+No page has inline scripts or styles, so that its policy can forbid both, and none loads anything from another origin.
 """
 
 from __future__ import annotations

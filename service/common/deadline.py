@@ -11,6 +11,8 @@ Clock = Callable[[], float]
 
 # nginx and most load balancers give up after 60 s, so a longer wait means that a clock is wrong.
 _LONGEST_WAIT_S = 60.0
+# Clocks that are kept in step differ by less. A start further in the future is that of a wrong clock.
+_CLOCKS_APART_S = 0.05
 # Requests in one window; the shortest wait of a window shows whether waits can be measured at all.
 _WINDOW = 32
 # The year 5138 in seconds and 1973 in milliseconds; the year 5138 in milliseconds and 1973 in microseconds.
@@ -79,19 +81,21 @@ def waited(header: str | None, *, epoch_now: float) -> float | None:
 
 
 class Waits:
-    """Measures how long requests waited before they arrived, as far as the clocks can be trusted.
+    """Measures how long the requests of one sender waited before they arrived, as far as its clock can be trusted.
 
     The time in the header comes from another machine's wall clock. If the two clocks disagree, or one of them jumps,
     every request seems to have waited for as long as they differ, and its budget seems to be used up. Two rules tell
     such a wait from a real one:
 
-    - No request waits for more than a minute, or for a negative time: such a wait is ignored.
+    - No request waits for more than a minute, or for a negative time: such a wait is ignored. A start that lies in the
+      future by no more than clocks differ counts as no wait.
     - Some requests do not wait. `quickest` is the smallest of the last 32 to 63 waits (0 until there are that many).
       If even that wait is longer than a budget, the budget counts from the arrival (`RequestContext.deadline`).
       Longer budgets still count from the beginning, since a queue in front of the service may be that long.
 
     A disagreement shorter than the budget remains: it shortens the deadline as a wait does. So a difference of seconds
-    costs at most 64 answers from a lower rung, and one of hours costs none.
+    costs at most 64 answers from a lower rung, and one of hours costs none. Each sender has waits of its own
+    (`service.api.senders`): among several, the one with the right clock would vouch for the others.
     """
 
     def __init__(self) -> None:
@@ -104,11 +108,12 @@ class Waits:
         Args:
             wait: What `waited` returned for the request.
         """
-        if wait is None:
+        if wait is None or not -_CLOCKS_APART_S <= wait < _LONGEST_WAIT_S:
             return 0.0
+        wait = max(0.0, wait)
         self._least = min(self._least, wait)
         self._count += 1
         if self._count == _WINDOW:
             self._before, self._least, self._count = self._least, math.inf, 0
-        self.quickest = max(0.0, min(self._before, self._least))
-        return wait if 0.0 < wait < _LONGEST_WAIT_S else 0.0
+        self.quickest = min(self._before, self._least)
+        return wait

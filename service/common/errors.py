@@ -148,6 +148,27 @@ class TargetTooLong(RequestError):
     title = "The path and query are too long"
 
 
+class EncodedBody(RequestError):
+    """The body has a content encoding, such as gzip."""
+
+    status = 415
+    reason = "unsupported_content_encoding"
+    title = "The body is encoded"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The encoding that is accepted."""
+        return {"Accept-Encoding": "identity"}
+
+
+class PreflightRefused(RequestError):
+    """A page of another origin may not send this request."""
+
+    status = 400
+    reason = "preflight_refused"
+    title = "Refused for pages of other origins"
+
+
 class HeadTooLarge(RequestError):
     """There are too many headers, or they are too large."""
 

@@ -101,7 +101,19 @@ class Settings(BaseSettings):
         "They can never call /ops, /users and /metrics. Empty: none.",
     )
 
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses and networks of the proxies in front of the service, separated by commas: "
+        "`10.0.0.0/8,::1`. Only from them is `X-Forwarded-Prefix` taken and, where any are named, `X-Request-Start`. "
+        "Empty: `X-Request-Start` is taken from every peer, `X-Forwarded-Prefix` from none.",
+    )
+
     # -- pages
+    root_path: str = Field(
+        "",
+        description="Path prefix under which a proxy publishes the service, as `/shop/rec`; pages and documents link "
+        "to each other below it. The proxy may remove it or leave it. Empty: none.",
+    )
     playground: bool = Field(False, description="Serve /playground, a page to try out recommendations.")
     openapi_pages: bool = Field(True, description="Serve /docs and /openapi.json.")
 

@@ -25,6 +25,7 @@ from service.common.errors import BadRequest, InvalidRequest
 from service.engine.decoding import Decoding, Strategy
 from service.policies.policies import Policies
 from service.schemas.body_bounds import check_nodes, listed, most_nodes
+from service.schemas.not_json import what_it_is
 
 MAX_INLINE_EVENTS = 200
 MAX_EVENTS = 1000
@@ -341,5 +342,5 @@ def parse(body: type[B], raw: bytes, *, latest_ms: int | None = None) -> B:
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
     if faults[0]["type"] == "json_invalid":
-        raise BadRequest("the body is not valid JSON")
+        raise BadRequest(what_it_is(raw, faults[0]["msg"]))
     raise InvalidRequest("the body is not valid; see errors", listed(faults))

@@ -202,6 +202,16 @@ class EraseAnswer(Answer):
     request_id: str
 
 
+class IndexAnswer(Answer):
+    """What is here."""
+
+    request_id: str
+    name: str
+    version: str
+    description: str
+    links: dict[str, str] = Field(description="Paths by name; those of pages that are switched off are left out.")
+
+
 class HealthAnswer(Answer):
     """Liveness of the process."""
 

@@ -60,9 +60,13 @@ export async function ask(method, path, { body, secret, signal } = {}) {
   return response.json();
 }
 
-/** A secret kept for this tab, until it is closed. */
+/** Where the service is: all its addresses are relative to this one, so that a proxy may add a path prefix. */
+export const here = () => new URL(".", location.href);
+
+/** A secret kept for this tab, until it is closed. Another service of the same origin, below another path, has its own. */
 export function keeper(name) {
-  const key = `gpt4rec.${name}`;
+  const below = here().pathname;
+  const key = `gpt4rec.${name}${below === "/" ? "" : `@${below}`}`;
   return {
     get: () => {
       try {

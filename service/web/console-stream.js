@@ -56,7 +56,7 @@ export class Stream {
     };
     alive();
     try {
-      const response = await fetch("/ops/stream", {
+      const response = await fetch("ops/stream", {
         headers: { Authorization: `Bearer ${this.secret}` }, cache: "no-store", signal: this.abort.signal,
       });
       if (!response.ok) throw await refusal(response);

@@ -244,7 +244,7 @@ async function rereadRest() {
   reread = Date.now();
   const now = secret;
   const read = (path) => ask("GET", path, { secret: now }).catch(() => null);
-  const [audit, models, policies] = await Promise.all([read("/ops/audit?limit=50"), read("/ops/models"), read("/ops/policies")]);
+  const [audit, models, policies] = await Promise.all([read("ops/audit?limit=50"), read("ops/models"), read("ops/policies")]);
   if (secret !== now) return;
   if (audit) showAudit(audit.entries);
   $("models-panel").hidden = !models;
@@ -294,7 +294,7 @@ function describe(model) {
 
 async function changed(done) {
   if (!done) return;
-  const snapshot = await ask("GET", "/ops/fallback", { secret }).catch(() => null);
+  const snapshot = await ask("GET", "ops/fallback", { secret }).catch(() => null);
   if (snapshot && !snapshot.shared) text($("mode-shared"), "here only");
   rereadRest();
 }
@@ -308,17 +308,17 @@ for (const button of document.querySelectorAll("[data-mode]")) {
   button.addEventListener("click", async () => {
     const mode = button.dataset.mode;
     const [title, what, go, look] = MODES[mode];
-    changed(await confirm.ask({ title, what, go, look, expires: mode !== "auto", method: "PUT", path: "/ops/fallback", body: { mode } }));
+    changed(await confirm.ask({ title, what, go, look, expires: mode !== "auto", method: "PUT", path: "ops/fallback", body: { mode } }));
   });
 }
 
 async function activate(version) {
   const what = `${version} is verified and warmed up, then served by every replica. If anything is wrong with it, the present model stays.`;
-  changed(await confirm.ask({ title: "Activate this model?", what, go: "Activate", look: "main", method: "POST", path: `/ops/models/${encodeURIComponent(version)}/activate`, body: {} }));
+  changed(await confirm.ask({ title: "Activate this model?", what, go: "Activate", look: "main", method: "POST", path: `ops/models/${encodeURIComponent(version)}/activate`, body: {} }));
 }
 $("rollback").addEventListener("click", async () => {
   const what = `${$("rollback").title}, on every replica.`;
-  changed(await confirm.ask({ title: "Roll back?", what, go: "Roll back", look: "danger", method: "POST", path: "/ops/models/rollback", body: {} }));
+  changed(await confirm.ask({ title: "Roll back?", what, go: "Roll back", look: "danger", method: "POST", path: "ops/models/rollback", body: {} }));
 });
 
 for (const button of document.querySelectorAll("[data-mix]")) {

@@ -1,8 +1,8 @@
 // The controls: everything that can be chosen except the history.
 
-import { el } from "/assets/base.js";
-import { SPACINGS } from "/assets/playground-state.js";
-import { STRATEGIES, ms } from "/assets/playground-text.js";
+import { el } from "./base.js";
+import { SPACINGS } from "./playground-state.js";
+import { STRATEGIES, ms } from "./playground-text.js";
 
 const BUDGETS = [1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 400, 800, 1500, 3000];
 const FIRST = 14; // categories shown before "all"

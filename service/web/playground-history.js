@@ -1,7 +1,7 @@
 // The history: its events, oldest first, with the share of each.
 
-import { el } from "/assets/base.js";
-import { category, label, named, percent } from "/assets/playground-text.js";
+import { el } from "./base.js";
+import { category, label, named, percent } from "./playground-text.js";
 
 export class History {
   /** `change(ids, said)` is called with the new history and the text to read out. */

@@ -1,7 +1,7 @@
 // The recommended items: rank, score, what changed, and a card of similar ones beside the pointer.
 
-import { calm, el } from "/assets/base.js";
-import { category, figure, label, named } from "/assets/playground-text.js";
+import { calm, el } from "./base.js";
+import { category, figure, label, named } from "./playground-text.js";
 
 const MOVE_MS = 320;
 const HOVER_MS = 350;

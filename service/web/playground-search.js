@@ -1,7 +1,7 @@
 // Finding items by title: a combobox that works by keyboard alone.
 
-import { el } from "/assets/base.js";
-import { category, label } from "/assets/playground-text.js";
+import { el } from "./base.js";
+import { category, label } from "./playground-text.js";
 
 const PAUSE_MS = 90;
 

@@ -124,9 +124,9 @@ export function body(state, about) {
   return request;
 }
 
-/** The same request for a shell. The key is a variable, not its value. */
-export function curl(request, origin, needsKey) {
+/** The same request for a shell; `service` is the address of the service, with its last slash. The key is a variable, not its value. */
+export function curl(request, service, needsKey) {
   const json = JSON.stringify(request).replaceAll("'", "'\\''");
   const key = needsKey ? " \\\n  -H \"X-API-Key: $GPT4REC_API_KEY\"" : "";
-  return `curl -s ${origin}/recommend \\\n  -H 'Content-Type: application/json'${key} \\\n  -d '${json}'`;
+  return `curl -s ${service}recommend \\\n  -H 'Content-Type: application/json'${key} \\\n  -d '${json}'`;
 }

@@ -1,6 +1,6 @@
 // The names and formats of the page.
 
-import { el } from "/assets/base.js";
+import { el } from "./base.js";
 
 /** Moves an article to the front: "Godfather, The (1972)" is filed under G. */
 export function spoken(title) {

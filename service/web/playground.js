@@ -1,12 +1,12 @@
 // The playground: from a history and a few choices to a list, updated with every click.
 
-import { Refusal, ask, el, keeper, text } from "/assets/base.js";
-import { Controls } from "/assets/playground-controls.js";
-import { History } from "/assets/playground-history.js";
-import { List, Similar } from "/assets/playground-list.js";
-import { Search } from "/assets/playground-search.js";
-import { EVENTS_MAX, body, curl, events, fresh, fromFragment, seconds, toFragment } from "/assets/playground-state.js";
-import { RUNGS, STRATEGIES, ms, named, percent, reason } from "/assets/playground-text.js";
+import { Refusal, ask, el, here, keeper, text } from "./base.js";
+import { Controls } from "./playground-controls.js";
+import { History } from "./playground-history.js";
+import { List, Similar } from "./playground-list.js";
+import { Search } from "./playground-search.js";
+import { EVENTS_MAX, body, curl, events, fresh, fromFragment, seconds, toFragment } from "./playground-state.js";
+import { RUNGS, STRATEGIES, ms, named, percent, reason } from "./playground-text.js";
 
 const PAUSE_MS = 70; // a dragged slider sends one request, not one for each step
 const FIRST_SAMPLE = 4;
@@ -35,7 +35,7 @@ async function meet(ids, signal) {
   const strange = [...new Set(ids.filter((id) => !items.get(id)?.category))];
   if (!strange.length) return false;
   const query = new URLSearchParams(strange.slice(0, 250).map((id) => ["item_id", id]));
-  learn((await get(`/playground/items?${query}`, signal)).items);
+  learn((await get(`playground/items?${query}`, signal)).items);
   return true;
 }
 
@@ -70,7 +70,7 @@ function draw() {
 }
 
 async function surprise(seed) {
-  const found = learn((await get(`/playground/sample?seed=${seed}`)).items);
+  const found = learn((await get(`playground/sample?seed=${seed}`)).items);
   change({ history: found.map((item) => item.item_id) }, `a history of ${found.length}`);
 }
 
@@ -90,7 +90,7 @@ async function refresh() {
   const slow = setTimeout(() => at("next").setAttribute("aria-busy", "true"), 250);
   try {
     const why = explain(signal);
-    const answer = await post("/recommend", body(state, about), signal);
+    const answer = await post("recommend", body(state, about), signal);
     await meet(answer.items.map((item) => item.item_id), signal);
     learn(answer.items.map(({ item_id, title }) => ({ item_id, title })));
     show(answer);
@@ -137,7 +137,7 @@ async function explain(signal) {
     return;
   }
   try {
-    const { weights, start } = await post("/playground/why", { events: events(state) }, signal);
+    const { weights, start } = await post("playground/why", { events: events(state) }, signal);
     history.weigh(weights);
     text(at("why"), `Bars: the share of the model's attention, rolled out over its layers; the start of the history has ${percent(start)}.`);
   } catch (error) {
@@ -198,14 +198,14 @@ async function copy(button, what) {
 function wire() {
   const similar = new Similar(at("similar"),
     async (id, signal) => {
-      const near = (await get(`/items/${encodeURIComponent(id)}/similar?k=${NEAREST}`, signal)).items;
+      const near = (await get(`items/${encodeURIComponent(id)}/similar?k=${NEAREST}`, signal)).items;
       return learn(near.map(({ item_id, title }) => ({ item_id, title })));
     }, take, (ids) => history.mark(ids));
   list = new List(at("items"), take, similar);
   history = new History(at("events"), (ids, said) => change({ history: ids }, said), known);
   controls = new Controls(about, (part) => change(part));
   search = new Search(at("search"), at("found"), async (words, signal) =>
-    learn((await get(`/playground/items?${new URLSearchParams({ q: words, limit: "10" })}`, signal)).items), take);
+    learn((await get(`playground/items?${new URLSearchParams({ q: words, limit: "10" })}`, signal)).items), take);
   const guarded = (work) => () => work().catch(trouble);
   at("surprise").addEventListener("click", guarded(() => surprise(Math.floor(Math.random() * 1_000_000))));
   at("clear").addEventListener("click", () => {
@@ -215,7 +215,7 @@ function wire() {
   at("reset").addEventListener("click", () => change({ ...fresh(about), history: state.history }, "all choices are reset"));
   at("link").addEventListener("click", () => copy(at("link"), location.href));
   at("curl").addEventListener("click", () =>
-    copy(at("curl"), curl(body(state, about), location.origin, Boolean(secret()))));
+    copy(at("curl"), curl(body(state, about), here(), Boolean(secret()))));
   addEventListener("hashchange", guarded(restore));
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest("input, select, textarea, dialog");
@@ -240,13 +240,13 @@ async function restore() {
 
 async function begin() {
   try {
-    about = await get("/playground/about");
+    about = await get("playground/about");
     const from = about.trained_on;
     text(at("model"), [about.model_version, `${about.items.toLocaleString("en")} items`,
       from?.events ? `trained on ${from.events.toLocaleString("en")} events` : null].filter(Boolean).join(" · "));
     at("links").replaceChildren(...Object.entries(about.links).map(([name, href]) => el("a", { href }, name)));
     if (!controls) wire();
-    const popular = learn((await get("/playground/items?limit=8")).items);
+    const popular = learn((await get("playground/items?limit=8")).items);
     at("starters").replaceChildren(...popular.map((item) =>
       el("button", { type: "button", class: "chip", onclick: () => take(item) }, named(item))));
     await restore();

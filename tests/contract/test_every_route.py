@@ -27,7 +27,7 @@ EVERYTHING: dict[str, Any] = {
     "playground": True,
 }
 # What anybody may see: probes, what is running, what the API is, and pages that ask for a token themselves.
-OPEN = {"/healthz", "/readyz", "/version", "/docs", "/openapi.json", "/assets/{name}", "/ops", "/playground"}
+OPEN = {"/", "/healthz", "/readyz", "/version", "/docs", "/openapi.json", "/assets/{name}", "/ops", "/playground"}
 FOR_KEYS = {"/recommend", "/events", "/sessions/merge", "/items/{item_id:path}/similar", "/playground/about",
             "/playground/items", "/playground/sample", "/playground/why"}  # fmt: skip
 FOR_USERS = {"/users/{user_id:path}"}

@@ -1,7 +1,7 @@
-"""`/docs`: the OpenAPI document as one page.
+"""`/openapi.json`, the OpenAPI document, and `/docs`, the same as one page.
 
-It is rendered here, so that it needs no script, and nothing from another origin: a page that loads foreign code could
-read what operators type into the console, which has the same origin.
+The page is rendered here, so that it needs no script, and nothing from another origin: a page that loads foreign code
+could read what operators type into the console, which has the same origin.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from html import escape
 from http import HTTPStatus
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from service.api.direct_route import DirectRoute
+from service.api.request import below_prefix
 
 router = APIRouter(route_class=DirectRoute, include_in_schema=False)
 
@@ -24,14 +26,23 @@ _POLICY = (
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>API · gpt4rec</title>
-<link rel="icon" href="/assets/icon.svg" type="image/svg+xml">
-<link rel="stylesheet" href="/assets/base.css"><link rel="stylesheet" href="/assets/api.css"></head>
+<link rel="icon" href="assets/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="assets/base.css"><link rel="stylesheet" href="assets/api.css"></head>
 <body><a class="skip" href="#operations">Skip to the operations</a>
 <header class="bar"><p><strong>gpt4rec</strong> <span class="quiet">API</span></p>
-<a class="push" href="/openapi.json">OpenAPI document</a></header>
+<a class="push" href="openapi.json">OpenAPI document</a></header>
 <main id="operations">
 """
 _FOOT = "</main></body></html>\n"
+
+
+@router.get("/openapi.json")
+async def document(request: Request) -> Response:
+    """Returns the document. Its server is the path prefix, where the caller reaches the service below one."""
+    app: FastAPI = request.app
+    prefix = below_prefix(request, "")
+    servers = {"servers": [{"url": prefix}]} if prefix else {}
+    return Response(orjson.dumps({**app.openapi(), **servers}), media_type="application/json")
 
 
 @router.get("/docs")

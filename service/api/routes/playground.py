@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from service.api import static_pages
 from service.api.direct_route import DirectRoute
 from service.api.openapi import answers, takes
-from service.api.request import admitted, reply
+from service.api.request import admitted, below_prefix, reply
 from service.api.runtime import Runtime
 from service.common.errors import NotFound
 from service.playground.explorer import Explorer
@@ -35,7 +35,7 @@ async def about(request: Request) -> Response:
     settings = service.settings
     pages_on = {"API": ("/docs", settings.openapi_pages), "console": ("/ops", bool(service.access.ops_tokens))}
     here = {
-        "links": {name: path for name, (path, on) in pages_on.items() if on},
+        "links": {name: below_prefix(request, path) for name, (path, on) in pages_on.items() if on},
         "budget_ms": settings.deadline_ms,
         "budget_max_ms": settings.deadline_max_ms,
     }

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from service.access.keys import Access, Keys, presented_secret
+from service.api.senders import SENDERS_MAX, Senders
 from service.common.deadline import Deadline, Waits, waited
 from service.common.errors import Forbidden, NotFound, SettingsError, Unauthorized
 from service.common.request_context import RequestContext
@@ -88,6 +89,31 @@ def test_clocks_that_agree_again_are_believed_again_at_once() -> None:
         deadline_in(waits, 5.0, 80.0)
     assert deadline_in(waits, 0.03, 80.0) == pytest.approx(0.05)
     assert deadline_in(waits, 5.0, 80.0) == 0.0
+
+
+def test_a_start_in_the_future_says_nothing_of_how_long_others_waited() -> None:
+    waits = Waits()
+    for n in range(200):
+        wait = deadline_in(waits, 5.0, 80.0)
+        assert wait == pytest.approx(0.08) or n < 64
+        assert deadline_in(waits, -3.0, 80.0) == pytest.approx(0.08)
+
+
+def test_a_clock_that_is_hardly_ahead_still_shows_which_requests_wait() -> None:
+    waits = Waits()
+    for n in range(200):
+        wait = 0.2 if n % 8 else -0.002
+        assert deadline_in(waits, wait, 80.0) == pytest.approx(0.0 if n % 8 else 0.08)
+
+
+def test_the_table_of_senders_is_bounded_and_keeps_those_who_still_send() -> None:
+    senders = Senders()
+    proxy = senders.of({"client": ("10.0.0.1", 1)})
+    for n in range(3 * SENDERS_MAX):
+        senders.of({"client": (f"2001:db8::{n:x}", n)})
+        assert senders.of({"client": ("10.0.0.1", n)}) is proxy
+    assert len(senders._known) == SENDERS_MAX
+    assert not senders.of({}).trusted
 
 
 # -- keys

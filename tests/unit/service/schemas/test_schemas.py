@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.common.errors import BadRequest, InvalidRequest
-from service.schemas.requests import EventsRequest, RecommendRequest, WhyRequest, parse
+from service.schemas.requests import REQUEST_BODIES, EventsRequest, RecommendRequest, WhyRequest, parse
 
 NOW_MS = 1_800_000_000_000
 
@@ -77,6 +77,26 @@ def test_a_value_is_a_finite_number(value: str) -> None:
     body = f'{{"events": [{{"user_id":"u","item_id":"i","type":"t","timestamp":1,"value":{value}}}]}}'
     with pytest.raises((InvalidRequest, BadRequest)):
         parse(EventsRequest, body.encode(), latest_ms=NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"", "the body is empty; send a JSON object"),
+        (b" \r\n", "the body is empty; send a JSON object"),
+        (b'\xef\xbb\xbf{"user_id":"u","k":1}', "the body begins with a byte order mark; send UTF-8 without one"),
+        ('{"user_id":"u"}'.encode("utf-16"), "the body is UTF-16 or UTF-32; send UTF-8"),
+        (b"\x1f\x8b\x08\x00", "the body is compressed by gzip; send it uncompressed"),
+        (b'{"user_id":"\xff"}', "the body is not UTF-8, from byte 12 on"),
+        (b'{"user_id":"u4711",}', "the body is not valid JSON: trailing comma at line 1 column 20"),
+        (b"user_id=u4711", "the body is not valid JSON: expected value at line 1 column 1"),
+    ],
+)
+@pytest.mark.parametrize("body", REQUEST_BODIES)
+def test_a_body_that_is_no_json_is_said_to_be_what_it_is(body: type[Any], raw: bytes, said: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        parse(body, raw)
+    assert str(caught.value) == said
 
 
 @given(st.text(max_size=140))
