@@ -156,6 +156,7 @@ async def _open_store(opening: _Opening, url: str, history_cap: int) -> Store:
             url=url,
             prefix=opening.space.key_prefix,
             history_cap=history_cap,
+            seen_max=settings.seen_max,
             signals_cap=settings.signals_cap,
             ttl_s=settings.history_ttl_s,
             signals_ttl_s=settings.signals_ttl_s,

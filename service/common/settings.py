@@ -233,6 +233,13 @@ class Settings(BaseSettings):
         ge=1,
         description="Events kept of each history; at least the receptive field of the model, which is the default.",
     )
+    seen_max: int = Field(
+        1000,
+        ge=0,
+        le=10_000,
+        description="Items remembered of each user beyond the history, so that they stay out of lists: the most "
+        "recently seen ones. Redis keeps up to a quarter more, each with its id and 9 bytes. 0 remembers none.",
+    )
     history_ttl_s: int = Field(7_776_000, ge=60, description="A history without new events is deleted after this time.")
     state_ttl_s: int = Field(
         604_800, ge=60, description="An encoder state that is not renewed is deleted after this time."

@@ -13,13 +13,13 @@ from service.common import logs
 from service.common.errors import StoreUnavailable
 from service.history.state_keeper import StateKeeper
 from service.history.write_behind import WriteBehind
-from service.store.records import Subject
+from service.store.records import Subject, UserRecord
 from service.store.store import Store
 
 log = logs.get(__name__)
 
 _PAUSE_S = 0.5
-# Histories checked in one round trip. For an unchanged history only its version is transferred.
+# Histories checked in one round trip. Of an unchanged history only the version is transferred.
 _BATCH = 64
 
 
@@ -58,7 +58,9 @@ class Erasures:
         cached = self._states.cache.profiles()
         for first in range(0, len(cached), _BATCH):
             batch = cached[first : first + _BATCH]
-            known: list[tuple[Subject, str]] = [(p.subject, p.record.version) for p in batch if p.subject is not None]
+            known: list[tuple[Subject, UserRecord | None]] = [
+                (profile.subject, profile.record) for profile in batch if profile.subject is not None
+            ]
             records = await self._store.read_many(known, batch[0].model.version)
             for (subject, _), record in zip(known, records, strict=True):
                 if record is not None and not record.version:

@@ -130,7 +130,13 @@ class Ingest:
             {"item_id": e.item_id, "type": e.type, "timestamp_ms": e.time_ms, "event_id": e.event_id}
             for e in record.events
         ]
-        return {"user_id": user_id, "history": history, "segment": segment.name, "version": record.version}
+        return {
+            "user_id": user_id,
+            "history": history,
+            "seen_before": list(dict.fromkeys(record.seen.item_ids())),
+            "segment": segment.name,
+            "version": record.version,
+        }
 
     async def erase(self, user_id: str) -> dict[str, Any]:
         """Deletes a user from Redis and from the memory of every replica.

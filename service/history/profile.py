@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -44,7 +44,7 @@ class Profile:
     def of(cls, subject: Subject, model: ServedModel, record: UserRecord) -> Profile:
         """Builds the profile of a record that was read from the store, and unpacks its state."""
         base = state_blob.unpack(record.blob, model.engine.state_shape) if record.events else None
-        return cls(subject, model, UserRecord(record.version, record.events), base)
+        return cls(subject, model, replace(record, blob=None), base)
 
     @property
     def up_to_date(self) -> bool:
@@ -58,8 +58,8 @@ class Profile:
 
     @cached_property
     def seen(self) -> npt.NDArray[np.int64]:
-        """[m] Catalogue indices of the items in the history, unique and ascending."""
-        return np.unique(self.model.indices(self.history.item_ids))
+        """[m] Catalogue indices of all items known to have been seen, also before the log, unique and ascending."""
+        return np.unique(self.model.indices([*self.history.item_ids, *self.record.seen.item_ids()]))
 
     @cached_property
     def _facts(self) -> Facts:
@@ -91,8 +91,9 @@ class Profile:
     def nbytes(self) -> int:
         """Estimated memory of the profile."""
         state = None if self.base is None else self.base.state
+        seen = len(self.record.seen.entries) + 8 * self.record.seen.count
         arrays = 0 if state is None else state.kv.nbytes + state.scale.nbytes + state.time_ms.nbytes + state.h.nbytes
-        return _PROFILE_BYTES + _EVENT_BYTES * len(self.record.events) + arrays
+        return _PROFILE_BYTES + _EVENT_BYTES * len(self.record.events) + seen + arrays
 
 
 def facts_of(history: History, model: ServedModel) -> Facts:
@@ -146,20 +147,24 @@ def pending_encoding(
     return PendingEncoding(base, arrays, from_start=base is None and not trimmed)
 
 
-def extended(record: UserRecord, new: Sequence[NewEvent], subject: Subject, cap: int) -> UserRecord | None:
+def extended(
+    record: UserRecord, new: Sequence[NewEvent], subject: Subject, cap: int, seen_max: int
+) -> UserRecord | None:
     """Predicts the record after an append, so that it need not be read again.
 
     Repeats what `lua_scripts.APPEND` does with events that are newer than the last one of the log. The caller compares
-    the version with the one that the append returned: equal versions mean equal logs.
+    the version and the stamp with those that the append returned: if they are equal, so are the records.
 
     Args:
         record: The log before the append.
         new: The events that were appended.
         subject: Whose log it is.
         cap: Events that a log keeps.
+        seen_max: Items remembered beyond the log.
 
     Returns:
-        None if an event is older than the log's last one, so that its place is unknown here.
+        None if an event is older than the log's last one, so that its place is unknown here, or if Redis had to merge
+        what it remembers.
     """
     events, version = list(record.events), record.version
     for event in sorted((e for e in new if is_history_event(e.type, e.item_id)), key=_time):
@@ -175,7 +180,9 @@ def extended(record: UserRecord, new: Sequence[NewEvent], subject: Subject, cap:
         stored = StoredEvent(event.item_id, event.type, event.time_ms, event.identity(subject), score)
         version = log_version.link(version, stored)
         events.append(stored)
-    return UserRecord(version, tuple(events[-cap:]))
+    left = [(event.item_id, event.time_ms) for event in events[:-cap]]
+    seen = record.seen.after(left, seen_max)
+    return None if seen is None else UserRecord(version, tuple(events[-cap:]), seen=seen)
 
 
 def _time(event: NewEvent) -> int:

@@ -90,13 +90,13 @@ class StateKeeper:
         cached, epoch = self.cache.get(subject, model), self._erasure_epoch
         try:
             with self._metrics.stage("state"):
-                version = "" if cached is None else cached.record.version
-                record = await self._store.read_if_changed(subject, model.version, version, deadline.remaining())
+                known = None if cached is None else cached.record
+                record = await self._store.read_if_changed(subject, model.version, known, deadline.remaining())
         except StoreUnavailable:
             self._metrics.redis_errors.labels("read").inc()
             raise
         if record is None:
-            assert cached is not None  # noqa: S101 - only the version of a cached profile can be unchanged
+            assert cached is not None  # noqa: S101 - only a cached profile can be unchanged
             self._metrics.state_cache.labels("memory", "hit").inc()
             return cached
         self._metrics.state_cache.labels("memory", "miss" if cached is None else "stale").inc()

@@ -70,10 +70,11 @@ class WriteBehind:
         """
         cached = self._keeper.cache.get(subject, model)
         before = _EMPTY_RECORD if cached is None else cached.record
-        if before.version == result.version:
+        stored = (result.version, result.seen_stamp)
+        if before.same_as(*stored):
             return
-        record = extended(before, events, subject, self._keeper.history_cap)
-        if record is not None and record.version == result.version and epoch == self.erasure_epoch:
+        record = extended(before, events, subject, self._keeper.history_cap, self._store.settings.seen_max)
+        if record is not None and record.same_as(*stored) and epoch == self.erasure_epoch:
             self._keeper.cache.put(Profile(subject, model, record, None if cached is None else cached.base))
         else:
             self._keeper.cache.drop(subject)  # it must be read again
@@ -132,7 +133,7 @@ class WriteBehind:
             else:
                 profiles.append(cached)
         for model in {model.version: model for _, model in missing}.values():
-            wanted = [(subject, "") for subject, its_model in missing if its_model.version == model.version]
+            wanted = [(subject, None) for subject, its_model in missing if its_model.version == model.version]
             epoch = self._keeper.erasure_epoch
             try:
                 records = await self._store.read_many(wanted, model.version)
@@ -140,7 +141,7 @@ class WriteBehind:
                 self._metrics.redis_errors.labels("read").inc()
                 raise
             for (subject, _), record in zip(wanted, records, strict=True):
-                assert record is not None  # noqa: S101 - no log has the empty version
+                assert record is not None  # noqa: S101 - nothing was known
                 profiles.append(self._keeper.add(subject, model, record, epoch))
         return profiles
 

@@ -150,7 +150,7 @@ def make_plan(
         segment=segment,
         decoding=decoding,
         filtered=filtered,
-        limits=Constraints(filtered.allowed, _excluded(request, profile, history)),
+        limits=Constraints(filtered.allowed, _excluded(request, profile)),
         warnings=(
             *(() if history_read or not request.exclude_seen else (HISTORY_NOT_READ,)),
             *list_warnings(request, profile.model).texts,
@@ -175,10 +175,10 @@ def _decoding(
     return segment.name, decoding
 
 
-def _excluded(request: RecommendRequest, profile: Profile, history: History) -> npt.NDArray[np.int64]:
+def _excluded(request: RecommendRequest, profile: Profile) -> npt.NDArray[np.int64]:
     """[m] Indices of items that must not be listed, unique and ascending."""
     model = profile.model
     if not request.exclude_seen:
         return np.unique(model.indices(request.exclude))
-    seen = profile.seen if history is profile.history else np.unique(model.indices(history.item_ids))
-    return np.union1d(seen, model.indices(request.exclude)) if request.exclude else seen
+    more = [*request.exclude, *(event.item_id for event in request.events)]
+    return np.union1d(profile.seen, model.indices(more)) if more else profile.seen

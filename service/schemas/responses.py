@@ -189,6 +189,9 @@ class UserAnswer(Answer):
 
     user_id: str
     history: list[HistoryEvent] = Field(description="Newest last.")
+    seen_before: list[str] = Field(
+        description="Items of events that the history no longer keeps; they stay out of lists too."
+    )
     segment: str
     version: str
     request_id: str

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
+from service.store.seen_items import REMEMBER
+
 
 @dataclass(frozen=True)
 class Script:
@@ -24,25 +26,27 @@ class Script:
 # The newest events, and signals, of a subject among which an event id is looked for.
 IDS_KNOWN = 256
 
-# KEYS events, version, signals
+# KEYS events, version, signals, seen
 # ARGV history cap, TTL ms, signals cap, signals TTL ms, number of events, how many of the newest events an id is
-#      looked for in (0: only whole members are compared), then (time ms, member) each, oldest first; then
-#      (event id, body) for each signal
-# → accepted, duplicates, version, ids of the duplicates whose item or type is another
+#      looked for in (0: only whole members are compared), items to remember beyond the log, entries of seen items to
+#      add and their number, then (time ms, member) each, oldest first; then (event id, body) for each signal
+# → accepted, duplicates, version, ids of the duplicates whose item or type is another, stamp of the seen items
 #
 # An event id names one event, whatever its time, item and type. A member starts with the id, and a sorted set cannot be
 # searched by the start of a member, so the newest events are read once for a call with ids.
 #
 # A full log does not take an event that is older than all it keeps, because it would be trimmed at once. Such an event
-# counts as accepted, and the version stays, because the log did not change.
+# counts as accepted, and the version stays, because the log did not change. Its item was seen, as was the item of every
+# event that is trimmed (`service.store.seen_items`).
 APPEND = Script(
     """
+local sep = '\\31'
+@REMEMBER@
 local cap, ttl, events = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[5])
 local version = redis.call('GET', KEYS[2]) or ''
 local before = version
 local kept = redis.call('ZCARD', KEYS[1])
 local accepted, duplicates = 0, 0
-local sep = '\\31'
 local known, reused, looked = {}, {}, tonumber(ARGV[6])
 local function id_of(member)
   return string.sub(member, 1, (string.find(member, sep, 1, true) or 0) - 1)
@@ -53,7 +57,7 @@ if events > 0 and looked > 0 then
     known[id_of(member)] = member
   end
 end
-for i = 7, 5 + 2 * events, 2 do
+for i = 10, 8 + 2 * events, 2 do
   local ms, member = ARGV[i], ARGV[i + 1]
   local id = looked > 0 and id_of(member)
   local same = id and known[id]
@@ -82,14 +86,20 @@ for i = 7, 5 + 2 * events, 2 do
       version = string.sub(redis.sha1hex(text), 1, 16)
       kept = kept + 1
       if kept > cap then
+        local trimmed = redis.call('ZRANGE', KEYS[1], 0, kept - cap - 1, 'WITHSCORES')
+        for n = 1, #trimmed, 2 do
+          leave(trimmed[n], trimmed[n + 1])
+        end
         redis.call('ZREMRANGEBYRANK', KEYS[1], 0, kept - cap - 1)
         kept = cap
       end
+    else
+      leave(member, score)
     end
   end
 end
 
-local first = 7 + 2 * events
+local first = 10 + 2 * events
 if ARGV[first] then
   -- A stream has no notion of identity: a repeated batch is recognised among the latest entries.
   local seen = {}
@@ -114,18 +124,20 @@ else
   redis.call('PEXPIRE', KEYS[2], ttl)
 end
 redis.call('PEXPIRE', KEYS[1], ttl)
-return {accepted, duplicates, version, reused}
-""".replace("@KNOWN@", str(IDS_KNOWN))
+local stamp = remember(KEYS[4], tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9]), ttl)
+return {accepted, duplicates, version, reused, stamp}
+""".replace("@KNOWN@", str(IDS_KNOWN)).replace("@REMEMBER@", REMEMBER)
 )
 
-# KEYS events, version, state   ARGV known version, "" for none
-# → version, members with scores (oldest first), state blob; the version alone if it is the known one
+# KEYS events, version, state, seen   ARGV known version, "" for none, and known stamp of the seen items
+# → version, members with scores (oldest first), state blob, seen items; the version alone if both are known
 READ = Script("""
 local version = redis.call('GET', KEYS[2])
-if version and version == ARGV[1] then
+if version and version == ARGV[1] and redis.call('GETRANGE', KEYS[4], 1, 16) == ARGV[2] then
   return {version}
 end
-return {version, redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), redis.call('GET', KEYS[3])}
+return {version, redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), redis.call('GET', KEYS[3]),
+        redis.call('GET', KEYS[4])}
 """)
 
 # KEYS version, state, states   ARGV expected version, blob, TTL ms, model version   → 1 written, 0 outdated
@@ -139,20 +151,22 @@ redis.call('PEXPIRE', KEYS[3], ARGV[3])
 return 1
 """)
 
-# KEYS events, version, signals   → version, members with scores (oldest first), signals (oldest first)
+# KEYS events, version, signals, seen
+# → version, members with scores (oldest first), signals (oldest first), seen items
 READ_LOG = Script("""
 return {redis.call('GET', KEYS[2]), redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'),
-        redis.call('XRANGE', KEYS[3], '-', '+')}
+        redis.call('XRANGE', KEYS[3], '-', '+'), redis.call('GET', KEYS[4])}
 """)
 
-# KEYS events, version, signals, states
-# ARGV prefix of the state keys, channel, message [, expected version, expected signals]
+# KEYS events, version, signals, states, seen
+# ARGV prefix of the state keys, channel, message [, expected version, expected signals, expected stamp of the seen]
 # → number of keys deleted; -1 if the log has changed since
 #
 # The state keys are not declared in KEYS: they are listed in `states`, and share the hash tag of the declared keys.
 ERASE = Script("""
 if ARGV[4] then
-  if (redis.call('GET', KEYS[2]) or '') ~= ARGV[4] or redis.call('XLEN', KEYS[3]) ~= tonumber(ARGV[5]) then
+  if (redis.call('GET', KEYS[2]) or '') ~= ARGV[4] or redis.call('XLEN', KEYS[3]) ~= tonumber(ARGV[5])
+    or redis.call('GETRANGE', KEYS[5], 1, 16) ~= ARGV[6] then
     return -1
   end
 end

@@ -9,6 +9,8 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 from urllib.parse import quote, unquote
 
+from service.store.seen_items import NOTHING_SEEN, SeenItems
+
 SEPARATOR = "\x1f"
 _MARKS = ("\x1e", SEPARATOR)
 
@@ -105,11 +107,17 @@ class UserRecord:
         version: Version of the log, 16 hex digits; "" if nothing was ever logged.
         events: The log, oldest first.
         blob: The packed encoder state of one model (`service.history.state_blob`), None if none is stored.
+        seen: Items of events that the log no longer keeps.
     """
 
     version: str
     events: tuple[StoredEvent, ...]
     blob: bytes | None = None
+    seen: SeenItems = NOTHING_SEEN
+
+    def same_as(self, version: str, seen_stamp: str) -> bool:
+        """Returns whether the log has this version, and the seen items have this stamp."""
+        return self.version == version and self.seen.stamp == seen_stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +129,14 @@ class AppendResult:
         duplicates: Events that were in the store before.
         version: Version of the log after the call.
         reused: Ids of the duplicates that came before with another item or type.
+        seen_stamp: Stamp of the items seen before the log begins, after the call.
     """
 
     accepted: int
     duplicates: int
     version: str
     reused: tuple[str, ...] = ()
+    seen_stamp: str = ""
 
 
 def parse_events(flat: Sequence[bytes]) -> tuple[StoredEvent, ...]:

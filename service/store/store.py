@@ -5,6 +5,7 @@ Keys of one subject, `gpt4rec:{u:<user>}:…` (`s:` for sessions), all in one ha
     events             sorted set: score = time in ms + arrival/1024, member = event id, item id, type
     version            hash chain over the events in the order of their arrival (`service.store.log_version`)
     signals            capped stream: impressions, searches without an item
+    seen               items of events that the log no longer keeps (`service.store.seen_items`)
     state:<model>      packed encoder state of one model version
     states             the model versions that have a state, so that an erasure finds them all
 
@@ -27,6 +28,7 @@ from service.store import lua_scripts as scripts
 from service.store.lua_scripts import Script
 from service.store.records import AppendResult, NewEvent, StoredEvent, Subject, UserRecord, parse_events
 from service.store.redis_link import RedisLink, ScriptCall
+from service.store.seen_items import NOTHING_SEEN, SeenItems
 from service.store.shared_values import SharedValues
 from service.store.store_settings import StoreSettings
 
@@ -119,31 +121,42 @@ class Store(SharedValues):
                 part = calls[first : first + _BATCH]
                 replies += (await self._link.scripts(part, barrier=None, timeout_s=self._append_s))[0]
         return [
-            AppendResult(int(accepted), int(duplicates), version.decode(), tuple(name.decode() for name in reused))
-            for accepted, duplicates, version, reused in replies
+            AppendResult(
+                int(accepted),
+                int(duplicates),
+                version.decode(),
+                tuple(name.decode() for name in reused),
+                stamp.decode(),
+            )
+            for accepted, duplicates, version, reused, stamp in replies
         ]
 
     async def read(self, subject: Subject, model_version: str, timeout_s: float | None = None) -> UserRecord:
-        """Reads the log, its version and the state for a model, as one consistent snapshot in one round trip.
+        """Reads the log, its version, the items seen before it and the state for a model: one snapshot, one round trip.
 
         Args:
             subject: Whose log it is.
             model_version: The model whose state is read.
             timeout_s: Time to wait, if that is shorter than the read time-out.
         """
-        record = await self.read_if_changed(subject, model_version, "", timeout_s)
-        assert record is not None  # noqa: S101 - no log has the empty version
+        record = await self.read_if_changed(subject, model_version, None, timeout_s)
+        assert record is not None  # noqa: S101 - nothing was known
         return record
 
     async def read_if_changed(
-        self, subject: Subject, model_version: str, known: str, timeout_s: float | None = None
+        self, subject: Subject, model_version: str, known: UserRecord | None, timeout_s: float | None = None
     ) -> UserRecord | None:
-        """Reads like `read`, but returns None, after transferring only a few bytes, if the version is still `known`."""
+        """Reads like `read`, but returns None, after transferring only a few bytes, if `known` is still what is stored.
+
+        `known` is a record that was read before, of any model; its state is not compared.
+        """
         limit = self._read_s if timeout_s is None else min(self._read_s, timeout_s)
         return _record(await self._link.read_script(self._read_call(subject, model_version, known), timeout_s=limit))
 
-    async def read_many(self, wanted: Sequence[tuple[Subject, str]], model_version: str) -> list[UserRecord | None]:
-        """Does `read_if_changed` for many (subject, known version) in one round trip, within the write time-out."""
+    async def read_many(
+        self, wanted: Sequence[tuple[Subject, UserRecord | None]], model_version: str
+    ) -> list[UserRecord | None]:
+        """Does `read_if_changed` for many (subject, known record) in one round trip, within the write time-out."""
         calls = [self._read_call(subject, model_version, known) for subject, known in wanted]
         return [_record(reply) for reply in await self._scripts(calls)]
 
@@ -164,17 +177,17 @@ class Store(SharedValues):
         """
         moved = 0
         while True:
-            keys = self._keys(session, "events", "version", "signals")
+            keys = self._keys(session, "events", "version", "signals", "seen")
             log = ScriptCall(scripts.READ_LOG, keys, ())
-            version, flat, signals = await self._link.script(log, timeout_s=self._write_s)
+            version, flat, signals, packed = await self._link.script(log, timeout_s=self._write_s)
             events = [NewEvent(e.item_id, e.type, e.time_ms, e.event_id) for e in _events(flat)]
-            bodies = [(fields[1].decode(), fields[3]) for _, fields in signals]
+            bodies, seen = [(fields[1].decode(), fields[3]) for _, fields in signals], SeenItems.unpack(packed)
             # A client may count the events of each session from 1, so here an equal id alone is no duplicate.
-            call = self._append_call(user, events, bodies, by_id=False)
-            if events or bodies:
+            call = self._append_call(user, events, bodies, seen, by_id=False)
+            if events or bodies or seen.count:
                 reply = await self._settled(call)
                 moved += int(reply[0])
-            if await self._erase(session, version or b"", len(bodies)) >= 0:
+            if await self._erase(session, version or b"", len(bodies), seen.stamp) >= 0:
                 return moved
 
     async def erase(self, subject: Subject) -> int:
@@ -208,9 +221,10 @@ class Store(SharedValues):
         keys = tuple(f"{self.settings.prefix}{name}" for name in names)
         return await self._link.read_script(ScriptCall(script, keys, tuple(args)), timeout_s=self._read_s)
 
-    def _read_call(self, subject: Subject, model_version: str, known: str) -> ScriptCall:
-        keys = (*self._keys(subject, "events", "version"), self._state_key(subject, model_version))
-        return ScriptCall(scripts.READ, keys, (known,))
+    def _read_call(self, subject: Subject, model_version: str, known: UserRecord | None) -> ScriptCall:
+        events, version, seen = self._keys(subject, "events", "version", "seen")
+        args = ("", "") if known is None else (known.version, known.seen.stamp)
+        return ScriptCall(scripts.READ, (events, version, self._state_key(subject, model_version), seen), args)
 
     def _write_call(self, subject: Subject, model_version: str, expected_version: str, blob: bytes) -> ScriptCall:
         version, states = self._keys(subject, "version", "states")
@@ -237,6 +251,7 @@ class Store(SharedValues):
         subject: Subject,
         events: Sequence[NewEvent],
         signals: Sequence[tuple[str, bytes]] = (),
+        seen: SeenItems = NOTHING_SEEN,
         *,
         by_id: bool = True,
     ) -> ScriptCall:
@@ -247,6 +262,7 @@ class Store(SharedValues):
             settings.history_cap, settings.ttl_s * 1000, settings.signals_cap,
             settings.signals_ttl_s * 1000, len(history),
             scripts.IDS_KNOWN if by_id and any(event.event_id for event in history) else 0,
+            settings.seen_max, seen.entries, seen.count,
         ]  # fmt: skip
         for event in history:
             args += (event.time_ms, event.member(subject))
@@ -254,7 +270,7 @@ class Store(SharedValues):
             args += (event.identity(subject), _signal_body(event))
         for identity, body in signals:
             args += (identity, body)
-        return ScriptCall(scripts.APPEND, self._keys(subject, "events", "version", "signals"), tuple(args))
+        return ScriptCall(scripts.APPEND, self._keys(subject, "events", "version", "signals", "seen"), tuple(args))
 
     async def _settled(self, call: ScriptCall) -> Any:
         if self.settings.durability == "memory":
@@ -281,18 +297,18 @@ class Store(SharedValues):
             raise StoreUnavailable(f"{barrier[0]}: {copies} of {wanted} copies were written within the time-out")
         return replies
 
-    async def _erase(self, subject: Subject, *expected: bytes | int) -> int:
-        keys = self._keys(subject, "events", "version", "signals", "states")
+    async def _erase(self, subject: Subject, *expected: str | bytes | int) -> int:
+        keys = self._keys(subject, "events", "version", "signals", "states", "seen")
         args = (self._state_key(subject, ""), self._erased, subject.tag, *expected)
         return int(await self._settled(ScriptCall(scripts.ERASE, keys, args)))
 
 
 def _record(reply: Sequence[Any]) -> UserRecord | None:
-    """The record of a reply; None if the log has not changed."""
+    """The record of a reply; None if nothing has changed."""
     if len(reply) == 1:
         return None
-    version, flat, blob = reply
-    return UserRecord(version.decode() if version else "", _events(flat), blob)
+    version, flat, blob, seen = reply
+    return UserRecord(version.decode() if version else "", _events(flat), blob, SeenItems.unpack(seen))
 
 
 def _events(flat: Sequence[bytes]) -> tuple[StoredEvent, ...]:

@@ -18,6 +18,7 @@ class StoreSettings:
         url: See `service.store.redis_client`.
         prefix: Prefix of every key.
         history_cap: Events kept for each subject; at least the receptive field of every model that is served.
+        seen_max: Items remembered beyond the log of each subject, so that they stay out of its lists.
         signals_cap: Signals kept for each subject, approximately.
         ttl_s: Lifetime of a log after its last event.
         state_ttl_s: Lifetime of an encoder state. It may be shorter, because states can be recomputed from the log.
@@ -35,6 +36,7 @@ class StoreSettings:
     url: str
     prefix: str = "gpt4rec:"
     history_cap: int = 256
+    seen_max: int = 1000
     signals_cap: int = 1000
     ttl_s: int = 90 * DAY_S
     state_ttl_s: int = 7 * DAY_S

@@ -114,7 +114,7 @@ class Deployment:
     def expected(self, record: UserRecord, service: Service, decoding: Decoding, seed: int) -> DecodedList:
         model = service.runtime.space.model
         history = Profile(self.user, model, record).history
-        seen = np.unique(model.indices(history.item_ids))
+        seen = np.unique(model.indices([*history.item_ids, *record.seen.item_ids()]))
         gap = model.vocabulary.context.gap(history.last_ms, service.runtime.now_ms())
         context = model.vocabulary.context.encode({})
         request = ListRequest(context=context, gap_ms=gap, decoding=decoding, k=K, excluded=seen, seed=seed)

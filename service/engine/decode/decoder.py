@@ -26,7 +26,8 @@ from service.engine.run_groups import run_groups
 # (sampled, feeds, values that stay, shape, rows) → outputs by name
 RunDecoder = Callable[[bool, Mapping[str, Any], Sequence[Values], Hashable, int], dict[str, Array]]
 
-# Numbers of exclusions that runs are padded to where shapes are padded: one number for all levels.
+# Numbers of exclusions that runs are padded to where shapes are padded: one number for all levels. More exclusions than
+# the last are padded to a multiple of it, so that the shapes stay few.
 CLOSED_BUCKETS = (16, 256, 1024)
 
 
@@ -124,7 +125,7 @@ class Decoder:
         items = max(1, *map(len, excluded)) if excluded else 1
         if self._placement.pad:
             most = max(*sizes, items)
-            items = next((bucket for bucket in CLOSED_BUCKETS if bucket >= most), most)
+            items = _bucket(most)
             sizes = [items] * len(sizes)
         for level, (closed, size) in enumerate(zip(levels, sizes, strict=True)):
             parent, slot = closed.padded(rows, size)
@@ -134,6 +135,12 @@ class Decoder:
             else:
                 feeds[level_input(names.CLOSED_PARENT, level)] = parent
         return feeds if excluded is None else feeds | _excluded_feeds(excluded, rows, items)
+
+
+def _bucket(exclusions: int) -> int:
+    """The number of exclusions that a run with this many is padded to."""
+    last = CLOSED_BUCKETS[-1]
+    return next((bucket for bucket in CLOSED_BUCKETS if bucket >= exclusions), math.ceil(exclusions / last) * last)
 
 
 def _excluded(requests: Sequence[ListRequest], rows: int) -> list[Array]:

@@ -1,0 +1,179 @@
+"""What the store remembers of events that the log no longer keeps, against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.history.profile import extended
+from service.store.records import NewEvent, Subject, UserRecord
+from service.store.seen_items import NOTHING_SEEN, SeenItems, entries_max
+from service.store.store import Store
+from service.store.store_settings import StoreSettings
+from tests.support.aio import asynchronous
+from tests.support.valkey import Valkey
+
+T = 1_700_000_000_000
+MODEL = "m1"
+USER, SESSION = Subject("user", "u"), Subject("session", "s")
+
+
+def config(server: Valkey, *, seen_max: int = 4, ttl_s: int = 1000) -> StoreSettings:
+    """A log of three events and a memory of four items, under a prefix nobody else has."""
+    return StoreSettings(
+        url=server.url, prefix=f"t{uuid.uuid4().hex}:", history_cap=3, seen_max=seen_max, ttl_s=ttl_s,
+        read_timeout_ms=2000, write_timeout_ms=2000,
+    )  # fmt: skip
+
+
+def view(item: str, second: int) -> NewEvent:
+    return NewEvent(item, "view", T + 1000 * second)
+
+
+def kept(record: UserRecord) -> list[str]:
+    return [event.item_id for event in record.events]
+
+
+class PlainMemory:
+    """Every event ever posted; what of it must be remembered, and what may be."""
+
+    def __init__(self) -> None:
+        self.posted: set[tuple[str, str, int]] = set()
+
+    def post(self, subject: Subject, events: Sequence[NewEvent]) -> None:
+        self.posted |= {(event.identity(subject), event.item_id or "", event.time_ms) for event in events}
+
+    def check(self, record: UserRecord, limit: int) -> None:
+        left = self.posted - {(event.event_id, event.item_id, event.time_ms) for event in record.events}
+        oldest = record.events[0].time_ms if record.events else 0
+        # Of events in the same millisecond as the log's oldest, each may have been in the log or not.
+        may = _last_seconds(event for event in self.posted if event[2] <= oldest)
+        for item, second in _last_seconds(left).items():
+            if sum(other >= second for other in may.values()) <= limit:
+                assert item in record.seen.item_ids()
+        assert set(record.seen.item_ids()) <= set(may)
+        assert record.seen.count == len(record.seen.item_ids()) <= entries_max(limit)
+
+
+def _last_seconds(events: Iterable[tuple[str, str, int]]) -> dict[str, int]:
+    """The time of each item's newest event, in the unit in which it is remembered."""
+    last: dict[str, int] = {}
+    for _, item, time_ms in events:
+        last[item] = max(last.get(item, 0), time_ms // 1000)
+    return last
+
+
+posted = st.lists(st.builds(view, st.sampled_from("abcdefЖ "), st.integers(0, 30)), max_size=6)
+
+
+def test_the_newest_items_are_remembered_whatever_the_order_of_events(shared_valkey: Valkey) -> None:
+    with asyncio.Runner() as runner:
+        store = runner.run(Store.connect(config(shared_valkey)))
+
+        @settings(max_examples=60, deadline=None)
+        @given(st.lists(st.tuples(st.booleans(), posted), max_size=8))
+        def check(batches: list[tuple[bool, list[NewEvent]]]) -> None:
+            name = uuid.uuid4().hex
+            user, session = Subject("user", name), Subject("session", name)
+            plain, record = PlainMemory(), UserRecord("", ())
+            for by_session, batch in batches:
+                subject = session if by_session else user
+                foreseen = extended(record, batch, user, 3, 4)
+                result = runner.run(store.append(subject, batch))
+                if by_session:
+                    runner.run(store.merge(session, user))
+                plain.post(subject, batch)
+                record = runner.run(store.read(user, MODEL))
+                plain.check(record, limit=4)
+                if foreseen is not None and not by_session and foreseen.same_as(result.version, result.seen_stamp):
+                    assert foreseen == record
+                known = runner.run(store.read_if_changed(user, MODEL, record))
+                assert known is None or not record.version
+
+        check()
+        runner.run(store.close())
+
+
+@asynchronous
+async def test_a_value_is_bounded_however_many_items_are_seen(shared_valkey: Valkey) -> None:
+    store = await Store.connect(config(shared_valkey, seen_max=100))
+    foreseen = 0
+    record = UserRecord("", ())
+    for first in range(0, 2000, 10):
+        batch = [view(str(n), n) for n in range(first, first + 10)]
+        here = extended(record, batch, USER, 3, 100)
+        await store.append(USER, batch)
+        record = await store.read(USER, MODEL)
+        assert record.seen.count <= 125
+        assert here in (None, record)
+        foreseen += here is not None
+    assert set(record.seen.item_ids()) >= {str(n) for n in range(2000 - 3 - 100, 2000 - 3)}
+    assert foreseen > 100, "a full memory is merged now and then, not at every event"
+    await store.close()
+
+
+@asynchronous
+async def test_an_event_too_old_for_a_full_log_is_remembered_and_changes_the_stamp_alone(shared_valkey: Valkey) -> None:
+    store = await Store.connect(config(shared_valkey))
+    await store.append(USER, [view(item, n) for n, item in enumerate("abc")])
+    before = await store.read(USER, MODEL)
+    result = await store.append(USER, [view("old", -5)])
+    after = await store.read_if_changed(USER, MODEL, before)
+    assert before.seen == NOTHING_SEEN
+    assert after is not None and (after.version, kept(after)) == (before.version, ["a", "b", "c"])
+    assert after.seen.item_ids() == ["old"] and after.seen.stamp == result.seen_stamp != ""
+    assert await store.read_if_changed(USER, MODEL, after) is None
+    await store.close()
+
+
+@asynchronous
+async def test_a_merge_takes_what_the_session_remembers_along(shared_valkey: Valkey) -> None:
+    store = await Store.connect(config(shared_valkey, seen_max=10))
+    await store.append(USER, [view(item, n) for n, item in enumerate("abcd")])
+    await store.append(SESSION, [view(item, 10 + n) for n, item in enumerate("efghi")])
+    assert await store.merge(SESSION, USER) == 3
+    record = await store.read(USER, MODEL)
+    assert kept(record) == ["g", "h", "i"]
+    assert set(record.seen.item_ids()) == set("abcdef")
+    assert (await store.read(SESSION, MODEL)) == UserRecord("", ())
+    await store.close()
+
+
+@asynchronous
+async def test_what_is_remembered_is_erased_and_expires_with_the_log(shared_valkey: Valkey) -> None:
+    store = await Store.connect(config(shared_valkey))
+    await store.append(USER, [view(item, n) for n, item in enumerate("abcde")])
+    (key,) = store._keys(USER, "seen")
+    await store._link.command("EXPIRE", key, 10, timeout_s=2)
+    await store.append(USER, [view("e", 4)])  # a duplicate, and still a sign of life
+    assert await store._link.command("TTL", key, timeout_s=2) > 900
+    assert await store.erase(USER) == 3  # log, version, seen items
+    assert await store.read(USER, MODEL) == UserRecord("", ())
+    await store.close()
+
+
+@pytest.mark.parametrize("value", ["2" + "0" * 40, "", "1", "1" + "f" * 16 + "abcdef", "nonsense"])
+@asynchronous
+async def test_a_value_of_another_format_counts_as_empty_and_is_replaced(shared_valkey: Valkey, value: str) -> None:
+    store = await Store.connect(config(shared_valkey))
+    await store.append(USER, [view(item, n) for n, item in enumerate("abc")])
+    await store._link.command("SET", *store._keys(USER, "seen"), value, timeout_s=2)
+    record = await store.read(USER, MODEL)
+    assert (record.seen.item_ids(), kept(record)) == ([], ["a", "b", "c"])
+    await store.append(USER, [view("d", 5)])
+    assert (await store.read(USER, MODEL)).seen.item_ids() == ["a"]
+    await store.close()
+
+
+@asynchronous
+async def test_nothing_is_remembered_where_the_limit_is_0(shared_valkey: Valkey) -> None:
+    store = await Store.connect(config(shared_valkey, seen_max=0))
+    await store.append(USER, [view(item, n) for n, item in enumerate("abcde")])
+    record = await store.read(USER, MODEL)
+    assert (kept(record), record.seen) == (["c", "d", "e"], SeenItems())
+    await store.close()
