@@ -12,8 +12,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from model.data.columns import parse_columns, parse_items_columns, parse_type_map
 from model.data.errors import DataError
-from model.data.formats import Format
+from model.data.formats import Format, ImportRequest, ItemsFormat, TextOptions
+from model.data.rules import Rules
 
 if TYPE_CHECKING:
     from model.data.dataset import Dataset
@@ -31,12 +33,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON."
 
 @app.command("import")
 def import_command(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="File, folder, or `completejourney`.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE…", help="Files, folders, patterns (`logs/*.csv`), `-`, or `completejourney`."),
+    ],
     form: Annotated[Format, typer.Option("--format", help="How SOURCE is written.")],
     out: Out,
     attributes: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON: item → list of attribute ids.")] = None,
     items: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Table of items: CSV, TSV, JSON lines or parquet.")
+        Path | None, typer.Option(metavar="FILE", help="Table of items: CSV, TSV, JSON or parquet.")
     ] = None,
     users: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Table of users with their features, in the same formats.")
@@ -50,24 +55,61 @@ def import_command(
         typer.Option(
             "--map",
             metavar="ROLE=COLUMN,…",
-            help="Column of each role: user, item, time, type, value, session, scene, …",
+            help="Column of each role: user, item, time, type, value, session, scene, …; `time=` for none.",
         ),
     ] = "",
+    items_columns: Annotated[
+        str, typer.Option("--items-map", metavar="ROLE=COLUMN,…", help="The same for the table of items.")
+    ] = "",
+    items_format: Annotated[
+        ItemsFormat, typer.Option("--items-format", help="How the table of items is written.")
+    ] = ItemsFormat.TABLE,
+    type_map: Annotated[
+        str,
+        typer.Option("--type-map", metavar="TYPE=TYPE,…", help="Event types: view_item=view,add_to_cart=cart,…"),
+    ] = "",
+    separator: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Separator of a csv log: `,`, `;`, `::`, tab, …")
+    ] = None,
+    header: Annotated[
+        bool, typer.Option("--header/--no-header", help="Whether the first line of a csv log names the columns.")
+    ] = True,
+    quote: Annotated[
+        str | None, typer.Option(metavar="CHARACTER", help="Quote character of a csv log; empty for none.")
+    ] = None,
+    nulls: Annotated[
+        list[str] | None, typer.Option("--null", metavar="WORD", help="A word for a missing value; repeatable.")
+    ] = None,
+    decimal: Annotated[
+        str | None, typer.Option(metavar="CHARACTER", help="Decimal sign of values and prices: `.` or `,`.")
+    ] = None,
+    date_format: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="How times are written: %d.%m.%Y %H:%M:%S, …")
+    ] = None,
     allow_loss: Annotated[
         list[str] | None,
         typer.Option(metavar="COLUMN", help="Import although values of COLUMN cannot be read; may be repeated."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check an event log and write it as a data set. Files may be gzipped; sources are never changed."""
-    from model.data.formats import ImportRequest, parse_columns
-    from model.data.rules import Rules
-
-    try:
-        named = parse_columns(columns)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--map") from error
-    request = ImportRequest(source, form, attributes, items, users, times, named, Rules(frozenset(allow_loss or ())))
+    """Check an event log and write it as a data set. Files may be compressed; sources are never changed."""
+    types = _parsed("--type-map", type_map, parse_type_map)
+    rules = Rules(frozenset(allow_loss or ()), decimal, types, frozenset(nulls or ()))
+    request = ImportRequest(
+        sources[0],
+        form,
+        attributes,
+        items,
+        users,
+        times,
+        _parsed("--map", columns, parse_columns),
+        rules,
+        tuple(sources[1:]),
+        _parsed("--items-map", items_columns, parse_items_columns),
+        items_format,
+        _text_options(separator, header, quote),
+        date_format,
+    )
     if misuse := request.misuse():
         raise typer.BadParameter(misuse)
 
@@ -77,6 +119,22 @@ def import_command(
         return import_dataset(request, step)
 
     _run(read, out, as_json)
+
+
+def _parsed(flag: str, text: str, parse: Callable[[str], dict[str, str]]) -> dict[str, str]:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=flag) from error
+
+
+def _text_options(separator: str | None, header: bool, quote: str | None) -> TextOptions:
+    separator = {"tab": "\t", "\\t": "\t"}.get(separator or "", separator)
+    if separator is not None and (not separator or any(character in separator for character in '\r\n"')):
+        raise typer.BadParameter("give one character, `::` or tab", param_hint="--separator")
+    if quote and (len(quote) > 1 or not quote.isascii()):
+        raise typer.BadParameter('give one character, or "" for none', param_hint="--quote")
+    return TextOptions(separator, header, quote)
 
 
 @app.command("movielens-100k")
@@ -119,7 +177,6 @@ def like_command(
         from model.data.checks import Findings
         from model.data.items_users import checked_items
         from model.data.readers.side_tables import read_items
-        from model.data.rules import Rules
         from model.texts.new_items import describe_new_items
         from service.common.atomic_files import write_aside
 

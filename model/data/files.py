@@ -5,21 +5,19 @@ Files are read whole, so that a bad file is refused before any of it is used.
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from pathlib import Path
 
 import polars as pl
 
+from model.data.compression import DAMAGED, Compression, compression_in, compression_of
 from model.data.errors import DataError
 
-GZIP_MAGIC = b"\x1f\x8b"
 ZIP_MAGIC = b"PK\x03\x04"
 PARQUET_MAGIC = b"PAR1"
 
 
 def read_bytes(path: Path) -> bytes:
-    """Returns the content of a file, decompressed if its name ends in .gz.
+    """Returns the content of a file, decompressed if the ending of its name says so.
 
     Raises:
         DataError: The file is missing, empty or damaged, or its name does not say that it is compressed.
@@ -36,48 +34,61 @@ def read_bytes(path: Path) -> bytes:
         ) from error
     if not content:
         raise DataError("the file is empty", where=str(path), fix="write it again; the last copy may have failed")
-    if path.suffix.lower() == ".gz":
-        return _gunzip(path, content)
-    if content.startswith(GZIP_MAGIC):
+    if kind := compression_of(path.name):
+        return _decompress(path, content, kind)
+    if kind := compression_in(content):
         raise DataError(
-            "the file is compressed with gzip, but its name does not end in .gz",
+            f"the file is compressed with {kind.name}, but its name does not end in {kind.endings[0]}",
             where=str(path),
-            fix=f"rename it: mv {path.name} {path.name}.gz",
+            fix=f"rename it: mv {path.name} {path.name}{kind.endings[0]}",
         )
     return content
 
 
-def _gunzip(path: Path, content: bytes) -> bytes:
-    if not content.startswith(GZIP_MAGIC):
+def _decompress(path: Path, content: bytes, kind: Compression) -> bytes:
+    ending = path.suffix
+    if not content.startswith(kind.magic):
         raise DataError(
-            f"the name ends in .gz but the file is not gzip: {_looks_like(content)}",
+            f"the name ends in {ending} but the file is not {kind.name}: {looks_like(content)}",
             where=str(path),
-            fix="take the .gz off its name, or download the file again",
+            fix=f"take the {ending} off its name, or download the file again",
         )
     try:
-        plain = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
+        plain = kind.decompress(content)
+    except ModuleNotFoundError as error:
         raise DataError(
-            f"the gzip file is damaged: {error}", where=str(path), fix="download or copy it again"
+            f"{error.name} is not installed, which reads {kind.name} files",
+            where=str(path),
+            fix=f"pip install {error.name}, or unpack the file",
+        ) from error
+    except DAMAGED as error:
+        raise DataError(
+            f"the {kind.name} file is damaged: {error}", where=str(path), fix="download or copy it again"
         ) from error
     if not plain:
-        raise DataError("the gzip file holds nothing", where=str(path), fix="write it again")
+        raise DataError(f"the {kind.name} file holds nothing", where=str(path), fix="write it again")
     return plain
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, otherwise: str | None = None) -> str:
     """Returns the content of a UTF-8 text file without its byte order mark.
+
+    Args:
+        path: The file.
+        otherwise: The encoding of a file that is not UTF-8, where its publisher is known to use it.
 
     Raises:
         DataError: The file is missing, empty, damaged, blank or anything other than UTF-8 text.
     """
     content = read_bytes(path)
-    kind = _looks_like(content)
+    kind = looks_like(content)
     if kind != "text":
         raise DataError(f"expected a text file, but this is {kind}", where=str(path), fix=_FIX_BY_KIND[kind])
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if otherwise is not None:
+            return content.decode(otherwise)
         # The decoder counts the position from behind the byte order mark.
         start = error.start + (3 if content.startswith(b"\xef\xbb\xbf") else 0)
         line = content.count(b"\n", 0, start) + 1
@@ -93,23 +104,27 @@ def read_text(path: Path) -> str:
 
 
 def read_parquet(path: Path) -> pl.DataFrame:
-    """Reads a parquet file.
+    """Reads a parquet file, which may be compressed once more as a whole.
 
     Raises:
         DataError: The file is missing, empty, damaged or not parquet.
     """
     content = read_bytes(path)
     if not content.startswith(PARQUET_MAGIC):
-        kind = _looks_like(content)
+        kind = looks_like(content)
         raise DataError(
             f"this is not a parquet file: it looks like {kind}",
             where=str(path),
-            fix="use --format csv" if kind == "text" else "download the file again",
+            fix=_INSTEAD_OF_PARQUET.get(kind, "download the file again"),
         )
     if not content.endswith(PARQUET_MAGIC):
         raise DataError("the parquet file is cut off", where=str(path), fix="download or copy it again")
     try:
         return pl.read_parquet(content)
+    except pl.exceptions.DuplicateError as error:
+        raise DataError(
+            f"column names are repeated: {error}", where=str(path), fix="give every column its own name"
+        ) from error
     except pl.exceptions.PolarsError as error:
         raise DataError(
             f"the parquet file is damaged: {error}", where=str(path), fix="download or copy it again"
@@ -119,14 +134,20 @@ def read_parquet(path: Path) -> pl.DataFrame:
 _FIX_BY_KIND = {
     "a zip archive": "unpack it first (an .xlsx file is a zip archive too: save it as CSV)",
     "a parquet file": "use --format parquet for a log; give any other table a name that ends in .parquet",
+    "a Git LFS pointer": "it names a file that was not downloaded: git lfs pull",
     "an HTML page": "the download returned an error or log-in page; download the file itself",
     "UTF-16 text": "convert it to UTF-8: iconv -f utf-16 -t utf-8 IN > OUT",
-    "binary data": "give a UTF-8 text file",
+    "binary data": "give a UTF-8 text file, or download it again",
+}
+
+_INSTEAD_OF_PARQUET = {
+    "text": "use --format csv, or jsonl for JSON",
+    "a Git LFS pointer": _FIX_BY_KIND["a Git LFS pointer"],
 }
 
 
-def _looks_like(content: bytes) -> str:
-    """Guesses what a file holds from its first bytes; the result is "text" or a key of `_FIX_BY_KIND`."""
+def looks_like(content: bytes) -> str:
+    """Guesses what a file holds from its first bytes; the result is "text" or what else it is, as in `_FIX_BY_KIND`."""
     head = content[:4096]
     if head.startswith(ZIP_MAGIC):
         return "a zip archive"
@@ -136,6 +157,8 @@ def _looks_like(content: bytes) -> str:
         return "UTF-16 text"
     if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
         return "an HTML page"
+    if head.startswith(b"version https://git-lfs.github.com/"):
+        return "a Git LFS pointer"
     if b"\x00" in head:
         return "binary data"
     return "text"

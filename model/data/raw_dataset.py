@@ -20,9 +20,12 @@ class SourceTable:
 
     Attributes:
         rows: The columns, and in column `ROW` the line (or row) number of each row.
-        file: Name of the file, for messages.
+        file: Name of the file, for messages; of several files, the first and their number.
         unit: What `ROW` counts: "line", "row" or "entry".
         names: Name in `rows` → name in the file, of the columns that were renamed.
+        files: Names of the files, where they are several; `ROW` then holds `FILE_STEP` times the position of the file
+            in them, plus the line.
+        notes: What the reader of the file noted.
 
     Columns are converted to plain types when the table is made (`model.data.column_types.plain`).
     """
@@ -31,13 +34,16 @@ class SourceTable:
     file: str
     unit: str = "line"
     names: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rows = plain(self.rows)
 
     def place(self, column: str | None = None) -> Place:
         """Where the rows, or one of their columns, come from, for messages."""
-        return Place(self.file, self.rows[ROW], self.unit, column=self.name(column) if column else None)
+        name = self.name(column) if column else None
+        return Place(self.file, self.rows[ROW], self.unit, name, self.files)
 
     def name(self, column: str) -> str:
         """The name of a column in the file."""
@@ -61,6 +67,7 @@ class RawDataset:
             repeated rows are not duplicates.
         findings: What the reader dropped and noted.
         rules: What the caller says about the values.
+        types: Event type of the format, in lower case → event type of this program.
     """
 
     name: str
@@ -73,6 +80,7 @@ class RawDataset:
     in_order: bool = False
     findings: Findings = field(default_factory=Findings)
     rules: Rules = field(default_factory=Rules)
+    types: Mapping[str, str] = field(default_factory=dict)
 
 
 def numbered(rows: pl.DataFrame, first: int = 2) -> pl.DataFrame:

@@ -31,7 +31,7 @@ _COARSE = (pl.Float16, pl.Float32)
 _NUMBER = r"^[+-]?\d+(\.\d+)?([eE][+-]?\d+)?$"
 _ZONE = r"\s?(Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)"  # PostgreSQL writes +00, BigQuery UTC behind a blank
 _DATE = rf"^(\d{{4}}-\d{{2}}-\d{{2}})(?:[T ](\d{{2}}:\d{{2}})(:\d{{2}}(?:\.\d{{1,9}})?)?{_ZONE}?)?$"
-_WITHOUT_TIMES = "to import without times, leave time out of --map and call the column anything but timestamp"
+_WITHOUT_TIMES = "to import without times, add --map time="
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,18 @@ class Place:
         numbers: [rows] line (or row) numbers.
         unit: What `numbers` counts: "line", "row" or "entry".
         column: Name of the column in the file, if the place is one column.
+        files: Names of the files, where they are several, as in `SourceTable`.
     """
 
     file: str
     numbers: pl.Series
     unit: str = "line"
     column: str | None = None
+    files: tuple[str, ...] = ()
 
     def locate(self, wrong: pl.Series) -> str:
         """Names the first rows that the mask `wrong` [rows] selects."""
-        rows = places(self.file, self.unit, self.numbers.filter(wrong).to_list())
+        rows = places(self.files or self.file, self.unit, self.numbers.filter(wrong).to_list())
         return f"{rows}, column {self.column}" if self.column else rows
 
     def whole(self, values: pl.Series) -> str:

@@ -1,45 +1,152 @@
-"""Reads delimited text (CSV, TSV) into a table of strings with line numbers."""
+"""Reads delimited text (CSV, TSV and others) into a table of strings with line numbers."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
+from model.data.checks import ROW
 from model.data.errors import DataError
 from model.data.files import read_text
-from model.data.raw_dataset import SourceTable, numbered
+from model.data.formats import TextOptions
+from model.data.raw_dataset import SourceTable
 
-_SEPARATORS = (",", "\t", ";", "|")
+_SEPARATORS = (",", "\t", ";", "|", "::")
+# Stands for a separator of several characters while polars reads, which knows single ones only.
+_UNIT_SEPARATOR = "\x1f"
+_QUOTE_HINT = 'check the quotes and separators; if quotes are part of the text, add --quote ""'
 
 
-def read_delimited(path: Path, separator: str | None = None, quote: str | None = '"') -> SourceTable:
-    """Reads a file with a header; every column is text.
+@dataclass(frozen=True)
+class _Layout:
+    """What is known of a text before its rows are read; `separator` is one character."""
+
+    text: str
+    separator: str
+    quote: str | None
+    has_header: bool
+    header: list[str]
+    header_lines: int
+    path: Path
+
+
+def read_delimited(path: Path, options: TextOptions | None = None, otherwise: str | None = None) -> SourceTable:
+    """Reads a text file; every column is text.
 
     Args:
         path: The file.
-        separator: The separator, by default the one of `,`, tab, `;` and `|` that the header holds most often.
-        quote: The quote character, or None if fields are never quoted.
+        options: How the text is written.
+        otherwise: The encoding of a file that is not UTF-8, where its publisher is known to use it.
 
     Raises:
-        DataError: The file cannot be read, a row has more fields than the header, a column name is repeated or
+        DataError: The file cannot be read, a row has more fields than the first line, a column name is repeated or
             empty twice, or there are no rows.
     """
-    text = read_text(path)
-    header_line = text.split("\n", 1)[0].rstrip("\r")
-    separator = separator or max(_SEPARATORS, key=header_line.count)
-    header = _header(header_line, separator, quote, path)
-    _refuse_repeated_names(header, path)
+    options = options or TextOptions()
+    text = read_text(path, otherwise)
+    if options.quote is not None:
+        return _read(_layout(text, options, options.quote or None, path))
+    layout = _layout(text, options, '"', path)
     try:
-        rows = pl.read_csv(text.encode(), separator=separator, quote_char=quote, infer_schema=False, null_values=[""])
+        return _read(layout)
+    except DataError as error:
+        if layout.separator != "\t":
+            raise
+        try:  # programs that write tabs often do not quote
+            table = _read(_layout(text, options, None, path))
+        except DataError:
+            raise error from None
+    table.notes.append(f"{path.name} read without quoting: its quotes are part of the text")
+    return table
+
+
+def _read(layout: _Layout) -> SourceTable:
+    try:
+        rows = pl.read_csv(
+            layout.text.encode(),
+            separator=layout.separator,
+            quote_char=layout.quote,
+            has_header=layout.has_header,
+            infer_schema=False,
+            null_values=[""],
+        )
     except pl.exceptions.PolarsError as error:
-        raise _explain(text, separator, quote, header, path, error) from error
+        raise _explain(layout, error) from error
     if rows.is_empty():
-        raise DataError("there is a header but no row", where=str(path), fix="write the file again, with its rows")
-    return SourceTable(numbered(rows), str(path))
+        raise DataError(
+            "there is a header but no row", where=str(layout.path), fix="write the file again, with its rows"
+        )
+    if not layout.has_header:
+        rows = rows.rename({name: str(number) for number, name in enumerate(rows.columns, 1)})
+    return SourceTable(rows.with_columns(_line_numbers(rows, layout)), str(layout.path))
+
+
+def _line_numbers(rows: pl.DataFrame, layout: _Layout) -> pl.Series:
+    """[rows] the line on which each row begins; quoted fields may hold line ends."""
+    first = layout.header_lines + 1
+    numbers = pl.Series(ROW, range(first, first + rows.height), dtype=pl.Int64)
+    if layout.quote is None or layout.text.count("\n") <= rows.height + layout.header_lines:
+        return numbers
+    inside = rows.select(pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True).fill_null(0))).to_series()
+    return (numbers + inside.cast(pl.Int64).cum_sum().shift(1, fill_value=0)).alias(ROW)
+
+
+def _layout(text: str, options: TextOptions, quote: str | None, path: Path) -> _Layout:
+    first = text.split("\n", 1)[0].rstrip("\r")
+    if "\r" in first:
+        raise DataError(
+            "the lines end in carriage returns only",
+            where=f"{path}, line 1",
+            fix=f"convert the line ends: tr '\\r' '\\n' < {path.name} > lines-{path.name}",
+        )
+    separator = options.separator or likeliest_separator(first, quote)
+    if len(separator) > 1:
+        text, separator = text.replace(separator, _UNIT_SEPARATOR), _UNIT_SEPARATOR
+        quote = quote if options.quote else None
+    if quote and f"\\{quote}" in text:
+        text = _double_escaped_quotes(text, separator, quote)
+    try:
+        header, header_lines = next(_records(text, separator, quote))
+    except (csv.Error, StopIteration) as error:
+        raise DataError(f"the first line cannot be read: {error}", where=f"{path}, line 1", fix=_QUOTE_HINT) from error
+    if options.header:
+        _refuse_repeated_names(header, path)
+    return _Layout(text, separator, quote, options.header, header, header_lines if options.header else 0, path)
+
+
+def likeliest_separator(line: str, quote: str | None = '"') -> str:
+    """Returns the one of `,`, tab, `;`, `|` and `::` that a line holds most often outside quotes."""
+    bare = re.sub(f"{quote}[^{quote}]*{quote}", "", line) if quote else line
+    return max(_SEPARATORS, key=bare.count)
+
+
+def _double_escaped_quotes(text: str, separator: str, quote: str) -> str:
+    """Rewrites quotes behind a backslash (as MySQL writes them) as doubled ones, which is what the parser reads.
+
+    Only where a quoted field goes on behind such a quote: elsewhere the backslash ends the field, like a folder's name.
+    """
+    end = re.escape(separator)
+    escaped = rf"\\{quote}(?!{end}|\r?\n|\Z|{quote})"
+    if not re.search(escaped, text):
+        return text
+    field = re.compile(
+        rf"(?:(?<={end})|^){quote}((?:[^{quote}\\]|{quote}{quote}|\\.)*){quote}(?={end}|\r?$)", re.MULTILINE | re.DOTALL
+    )
+
+    def doubled(match: re.Match[str]) -> str:
+        inside = match.group(1)
+        if "\\" not in inside:
+            return match.group(0)
+        return quote + re.sub(r"\\(.)", lambda m: m.group(1) * 2 if m.group(1) == quote else m.group(0), inside) + quote
+
+    return field.sub(doubled, text)
 
 
 def _refuse_repeated_names(header: list[str], path: Path) -> None:
@@ -51,7 +158,7 @@ def _refuse_repeated_names(header: list[str], path: Path) -> None:
         raise DataError(
             f"column names are repeated in the header: {', '.join(named)}",
             where=f"{path}, line 1",
-            fix="give every column its own name",
+            fix="give every column its own name; if the first line is a row already, add --no-header",
         )
     unnamed = [str(position) for position, name in enumerate(header, 1) if not name]
     raise DataError(
@@ -61,32 +168,26 @@ def _refuse_repeated_names(header: list[str], path: Path) -> None:
     )
 
 
-def _header(line: str, separator: str, quote: str | None, path: Path) -> list[str]:
-    if "\r" in line:
-        raise DataError(
-            "the lines end in carriage returns only",
-            where=f"{path}, line 1",
-            fix=f"convert the line ends: tr '\\r' '\\n' < {path.name} > lines-{path.name}",
-        )
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
-    return next(csv.reader([line], delimiter=separator, quotechar=quote, quoting=quoting))
-
-
-def _explain(
-    text: str, separator: str, quote: str | None, header: list[str], path: Path, error: Exception
-) -> DataError:
-    """Finds the first line that does not fit with the slow parser of the standard library."""
+def _records(text: str, separator: str, quote: str | None) -> Iterator[tuple[list[str], int]]:
+    """Yields the fields of each record and its last line, with the slow parser of the standard library."""
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
     lines = csv.reader(io.StringIO(text), delimiter=separator, quotechar=quote, quoting=quoting)
+    for fields in lines:
+        yield fields, lines.line_num
+
+
+def _explain(layout: _Layout, error: Exception) -> DataError:
+    """Finds the first line that does not fit."""
+    named = "header" if layout.has_header else "first line"
     try:
-        for fields in lines:
-            if len(fields) > len(header):
+        for fields, line in _records(layout.text, layout.separator, layout.quote):
+            if len(fields) > len(layout.header):
                 return DataError(
-                    f"a row has {len(fields)} fields, but the header has {len(header)}",
-                    where=f"{path}, line {lines.line_num}",
-                    fix=f"quote fields that hold the separator {separator!r}",
+                    f"a row has {len(fields)} fields, but the {named} has {len(layout.header)}",
+                    where=f"{layout.path}, line {line}",
+                    fix=f"quote fields that hold the separator {layout.separator!r}, and name every column",
                 )
     except csv.Error as problem:
         error = problem
     summary = (str(error).splitlines() or ["unreadable"])[0]
-    return DataError(f"the rows cannot be read: {summary}", where=str(path), fix="check the quotes and separators")
+    return DataError(f"the rows cannot be read: {summary}", where=str(layout.path), fix=_QUOTE_HINT)

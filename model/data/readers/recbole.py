@@ -9,9 +9,10 @@ from pathlib import Path
 import polars as pl
 
 from model.data.checks import ROW, Findings, require_columns
+from model.data.columns import LOG_COLUMNS
 from model.data.dataset import CategoryKind
 from model.data.errors import DataError
-from model.data.formats import LOG_COLUMNS
+from model.data.formats import TextOptions
 from model.data.missing import WORDS
 from model.data.raw_dataset import RawDataset, SourceTable, split_tags
 from model.data.readers.categories import read_categories
@@ -80,7 +81,7 @@ def _log_file(source: Path) -> Path:
 
 def _read(path: Path) -> SourceTable:
     """Reads a table and removes the types from its column names; every value stays text until its role is known."""
-    table = read_delimited(path, separator="\t", quote=None)
+    table = read_delimited(path, TextOptions(separator="\t", quote=""))
     header = table.rows.columns[:-1]
     untyped = [name for name in header if ":" not in name]
     if untyped:

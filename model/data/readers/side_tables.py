@@ -1,4 +1,4 @@
-"""Tables beside the log: items and users in CSV, parquet or JSON lines, and attributes in JSON."""
+"""Tables beside the log: items and users in CSV, parquet or JSON, and attributes in JSON."""
 
 from __future__ import annotations
 
@@ -10,67 +10,20 @@ from pathlib import Path
 import polars as pl
 
 from model.data.checks import ROW, Findings, require_columns
+from model.data.columns import ITEM_ALIASES, ITEM_ROLES, USER_ALIASES, find_columns, found_by_alias
 from model.data.dataset import CategoryKind
 from model.data.errors import DataError
-from model.data.files import read_parquet, read_text
-from model.data.raw_dataset import SourceTable, numbered
+from model.data.files import read_text
+from model.data.raw_dataset import SourceTable
 from model.data.readers.categories import read_categories
-from model.data.readers.delimited import read_delimited
+from model.data.readers.tables import read_table
 
-_ITEM_COLUMNS: dict[str, tuple[str, ...]] = {
-    "title": ("title", "name"),
-    "category": ("category_path", "category", "categories", "genres", "genre", "tags"),
-    "brand": ("brand",),
-    "attributes": ("attributes",),
-    "text": ("text", "description"),
-    "price": ("price",),
-}
+_ITEM_COLUMNS = {"item": "item_id", **{role: role for role in ITEM_ROLES}}
 _NAME_ITEM_COLUMNS = (
     "call the column of ids item_id, or name the columns with "
-    "--map item=…,title=…,category=…,brand=…,attributes=…,text=…,price=…"
+    "--items-map item=…,title=…,category=…,brand=…,attributes=…,text=…,price=…"
 )
 _NAME_USER_COLUMN = "call the column of ids user_id, or name it with --map user=…"
-
-
-def read_table(path: Path) -> SourceTable:
-    """Reads a table by the ending of its name: .parquet, .jsonl or .ndjson (also .gz), else delimited text."""
-    ending = path.name.lower().removesuffix(".gz")
-    if ending.endswith((".parquet", ".pq")):
-        return SourceTable(numbered(read_parquet(path), first=1), str(path), "row")
-    if ending.endswith((".jsonl", ".ndjson")):
-        return _read_json_lines(path)
-    return read_delimited(path)
-
-
-def _read_json_lines(path: Path) -> SourceTable:
-    rows: list[dict[str, object]] = []
-    numbers: list[int] = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"a line is not valid JSON: {error.msg}",
-                where=f"{path}, line {number}, column {error.colno}",
-                fix="write one JSON object on each line",
-            ) from error
-        if not isinstance(row, dict):
-            raise DataError(
-                "a line is not a JSON object",
-                where=f"{path}, line {number}",
-                fix="write one JSON object on each line",
-            )
-        rows.append(row)
-        numbers.append(number)
-    try:
-        table = pl.DataFrame(rows, infer_schema_length=None, strict=False)
-    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
-        raise DataError(
-            f"the lines do not form a table: {error}", where=str(path), fix="give a field the same type on every line"
-        ) from error
-    return SourceTable(table.with_columns(pl.Series(ROW, numbers, pl.Int64)), str(path))
 
 
 def read_items(path: Path, columns: Mapping[str, str], findings: Findings) -> tuple[SourceTable, CategoryKind]:
@@ -80,7 +33,7 @@ def read_items(path: Path, columns: Mapping[str, str], findings: Findings) -> tu
 
     Args:
         path: The file.
-        columns: Role → column name; other roles are looked for under their default names.
+        columns: Role → column name; other roles are looked for under their default names and aliases.
         findings: Receives a note on how the categories were read.
 
     Returns:
@@ -91,11 +44,15 @@ def read_items(path: Path, columns: Mapping[str, str], findings: Findings) -> tu
     """
     table = read_table(path)
     present = [name for name in table.rows.columns if name != ROW]
-    wanted = {"item": _key(present, columns, "item", "item_id")}
-    for role, known in _ITEM_COLUMNS.items():
-        name = columns.get(role) or next((name for name in known if name in present), None)
-        if name:
-            wanted[role] = name
+    named = {role: column for role, column in columns.items() if role in _ITEM_COLUMNS}
+    if named.get("item") not in present:  # it may be the name of the log's column alone
+        named.pop("item", None)
+    found = find_columns(present, named, _ITEM_COLUMNS, ITEM_ALIASES, table.file)
+    for note in table.notes:
+        findings.note(note)
+    if guessed := found_by_alias(found, named, _ITEM_COLUMNS):
+        findings.note(f"columns of items found by their names: {guessed}")
+    wanted = {"item": "item_id"} | found
     require_columns(present, wanted, table.file, ["item"], _NAME_ITEM_COLUMNS)
     rows, names = table.rows, {"item_id" if role == "item" else role: name for role, name in wanted.items()}
     selected = [rows[column].alias(name) for name, column in names.items()]
@@ -122,16 +79,12 @@ def read_users(path: Path, columns: Mapping[str, str]) -> SourceTable:
     """
     table = read_table(path)
     present = [name for name in table.rows.columns if name != ROW]
-    key = _key(present, columns, "user", "user_id")
+    named = {"user": columns["user"]} if columns.get("user") in present else {}
+    key = find_columns(present, named, {"user": "user_id"}, USER_ALIASES, table.file).get("user", "user_id")
     require_columns(present, {"user": key}, table.file, ["user"], _NAME_USER_COLUMN)
     features = [name for name in present if name not in (key, "user_id")]
     rows = table.rows.select(ROW, pl.col(key).alias("user_id"), *features)
     return replace(table, rows=rows, names={"user_id": key})
-
-
-def _key(present: list[str], columns: Mapping[str, str], role: str, default: str) -> str:
-    named = columns.get(role, default)
-    return named if named in present else default
 
 
 def read_attributes(path: Path) -> SourceTable:

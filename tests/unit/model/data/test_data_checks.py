@@ -43,9 +43,9 @@ def _notes(data: Dataset) -> str:
 
 
 def test_missing_columns_are_named_with_those_found_and_the_way_to_map_them(tmp_path: Path) -> None:
-    error = _refusal(tmp_path, "uid,item_id,when\n1,2,3\n")
+    error = _refusal(tmp_path, "who,item_id,when\n1,2,3\n")
     assert "user (looked for 'user_id')" in error.what
-    assert "columns found: uid, item_id, when" in (error.where or "")
+    assert "columns found: who, item_id, when" in (error.where or "")
     assert "--map user=" in (error.fix or "")
 
 

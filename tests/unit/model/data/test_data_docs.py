@@ -19,7 +19,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from model.cli.data import app
-from model.data.formats import ITEM_ROLES, LOG_COLUMNS, Format
+from model.data.columns import ITEM_ROLES, LOG_COLUMNS
+from model.data.formats import Format
 
 ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").exists())
 PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
@@ -67,7 +68,7 @@ def test_the_examples_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.Monk
     for kind, named, body in BLOCKS:
         if kind == "file":
             path = tmp_path / named
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(exist_ok=True, parents=True)
             assert not path.exists(), f"{named} is shown twice"
             path.write_bytes(gzip.compress(body.encode()) if named.endswith(".gz") else body.encode())
         elif kind == "run":

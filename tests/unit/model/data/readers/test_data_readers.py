@@ -8,9 +8,10 @@ from typing import Any
 import polars as pl
 import pytest
 
+from model.data.columns import parse_columns
 from model.data.dataset import Dataset, sequences
 from model.data.errors import DataError
-from model.data.formats import Format, ImportRequest, parse_columns
+from model.data.formats import Format, ImportRequest
 from model.data.importing import import_dataset
 
 NOW = 1_800_000_000_000
@@ -367,7 +368,7 @@ def test_attributes_join_an_item_table(tmp_path: Path) -> None:
         pytest.param(
             '{"item_id": "a"}\n[1]\n', "not a JSON object", "line 2", id='{"item_id": "a"}\n[1]\n-no JSON object-line 2'
         ),
-        ('{"sku": "a"}\n', "columns are missing: item", "columns found: sku"),
+        ('{"thing": "a"}\n', "columns are missing: item", "columns found: thing"),
         ('{"item_id": "a", "price": {"eur": 1}}\n', "cannot be used", "column price"),
         ('{"item_id": "a", "title": ["x"]}\n', "cannot be used", "column title"),
         ('{"item_id": "a", "category": [["x"]]}\n', "cannot be used", "column category"),
