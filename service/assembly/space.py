@@ -40,6 +40,7 @@ from service.lifecycle.loader import LoadedModel, Loader
 from service.lifecycle.model_folders import ModelFolders
 from service.lifecycle.model_switch import ModelSwitch
 from service.lifecycle.served_model import Serving
+from service.ops.state_changes import StateChanges
 from service.playground.explorer import Explorer
 from service.policies import policies, policy_keeper
 from service.policies.policies import Policies, PolicyBook
@@ -108,8 +109,9 @@ async def open_space(
     states = _state_keeper(opening, store, queue, history_cap)
     first = await loader.start(engine, own=own_engine)
     serving, models = await _open_lifecycle(opening, store, shared, loader, first, states, guard)
-    for part in (models, keeper, shared.exchange):
-        spawn(stack, part.run)  # follow what operators set, and the policies file
+    # They follow what operators set, and the policies file; the last one logs what changes.
+    for part in (models, keeper, shared.exchange, StateChanges(guard, shared.mode, serving)):
+        spawn(stack, part.run)
     write_behind = _open_write_behind(opening, store, queue, states)
 
     ids = Pseudonyms(settings.hash_user_ids)

@@ -30,6 +30,8 @@ _SLOW = (300.0, 30.0, 6.0)
 # Factor of the attempts that judge a slow burn: with fewer, chance would decide.
 _SLOW_VOLUME = 4
 _SLICE_S = 0.5
+# Window of the log lines about budgets.
+_NOW_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +180,27 @@ class ErrorBudgets:
             rates["errors"][name] = seen.failed / attempts / self._settings.failed_share
             rates["served"][name] = seen.below / answers / self._settings.below_share
         return rates
+
+    def burn_now(self) -> dict[Objective, float]:
+        """Returns the burn rates of the last minute; 0 while there are too few attempts or answers to judge."""
+        seen, settings = self.counts(_NOW_S), self._settings
+        shares: dict[Objective, tuple[int, int, float]] = {
+            "latency": (seen.late, seen.attempts, settings.late_share),
+            "errors": (seen.failed, seen.attempts, settings.failed_share),
+            "served": (seen.below, seen.answers, settings.below_share),
+        }
+        return {
+            name: bad / total / allowed if total >= settings.least else 0.0
+            for name, (bad, total, allowed) in shares.items()
+        }
+
+    def too_fast(self, objective: Objective, rate: float) -> bool:
+        """Returns whether a budget that burns at this rate is about to be gone (the workbook's fast burn)."""
+        settings = self._settings
+        allowed = {
+            "latency": settings.late_share, "errors": settings.failed_share, "served": settings.below_share,
+        }[objective]  # fmt: skip
+        return rate * allowed >= breach_share(allowed, _FAST[2])
 
     def _slice(self) -> _Slice:
         now = self._clock()

@@ -9,6 +9,7 @@ from typing import Any
 from service.common import logs
 from service.common.disk_lane import DiskLane, HungFileError
 from service.common.errors import PolicyError
+from service.common.state_log import StateLog
 from service.common.watched_file import WatchedFile
 from service.coordination.shared_choice import SharedChoice
 from service.policies import policies
@@ -35,6 +36,7 @@ class PolicyKeeper:
         self._book, self._lane, self._shared = book, lane, shared
         self._file = book.current
         self.watched = watched
+        self._state = StateLog("policies", "file")
         shared.subscribe(self._take_over)
         self._take_over()
 
@@ -81,7 +83,11 @@ class PolicyKeeper:
         log.info("policies_read", segments=self._file.names, in_force=self.origin == "file")
 
     def _take_over(self) -> None:
-        self._book.replace(_parsed(self._shared.choice.fields) or self._file)
+        choice = self._shared.choice
+        set_by_operator = _parsed(choice.fields)
+        self._book.replace(set_by_operator or self._file)
+        state = "file" if set_by_operator is None else f"operator, version {choice.version}"
+        self._state.saw(state, actor=choice.actor)
 
 
 def _parsed(fields: dict[str, Any]) -> Policies | None:
