@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 
 import httpx
@@ -15,6 +17,8 @@ _HOLD_S = 5.0
 _BEHIND_PROXY = 200
 # Answers after which a clock that is wrong by more than their budget is no longer believed.
 _UNTIL_KNOWN = 64
+# Answers that a busy machine may cost.
+_LOST_TO_LOAD = 2
 # A new gap to the last event is a new context; that is all a clock says to the model.
 _HICCUPS = frozenset({"deadline", "overload", "state_stale"})
 
@@ -35,15 +39,44 @@ def jumped(scene: Scene, jumps: tuple[float, ...], lost_to_clock: int) -> None:
         control.set()
 
 
+def apart(scene: Scene, seconds: float) -> None:
+    """Sends lists in turn through a proxy whose clock is right, one that is behind, and one that is ahead."""
+    service, _ = scene.faulty()
+    clocks = {"127.0.0.1": 0.0, "127.0.0.2": -seconds, "127.0.0.3": seconds}
+    with scene.load(service.url), scene.fault(reasons=_HICCUPS):
+        for address, below in behind_proxies(service.url, clocks).items():
+            allowed = _UNTIL_KNOWN if clocks[address] < 0 else _LOST_TO_LOAD
+            count = sum(below.values())
+            scene.promise(count <= allowed, f"clock {clocks[address]:+g} s: {count} answers below the model: {below}")
+            scene.notes.append(f"proxy at {clocks[address]:+g} s: {count} of {_BEHIND_PROXY} lists below full")
+
+
 def behind_a_proxy(url: str) -> Counter[str]:
     """Returns the reasons of lists below full, for requests that carry the true moment of sending."""
-    reasons = Counter[str]()
-    with httpx.Client(base_url=url, timeout=10.0) as client:
+    return behind_proxies(url, {"127.0.0.1": 0.0})["127.0.0.1"]
+
+
+def behind_proxies(url: str, clocks: Mapping[str, float]) -> dict[str, Counter[str]]:
+    """Returns the reasons of lists below full, by proxy.
+
+    Args:
+        url: Where the service is.
+        clocks: By the address of each proxy, how far its clock is ahead, in seconds.
+    """
+    reasons = {address: Counter[str]() for address in clocks}
+    with ExitStack() as stack:
+        proxies = {
+            address: stack.enter_context(
+                httpx.Client(base_url=url, timeout=10.0, transport=httpx.HTTPTransport(local_address=address))
+            )
+            for address in clocks
+        }
         for n in range(_BEHIND_PROXY):
-            headers = {"X-Request-Start": f"{time.time() * 1000:.0f}"}
-            answer = client.post("/recommend", json={"user_id": f"chaos-{n % 40}"}, headers=headers).json()
-            if answer["rung"] != "full":
-                reasons[str(answer["reason"])] += 1
+            for address, client in proxies.items():
+                headers = {"X-Request-Start": f"{(time.time() + clocks[address]) * 1000:.0f}"}
+                answer = client.post("/recommend", json={"user_id": f"chaos-{n % 40}"}, headers=headers).json()
+                if answer["rung"] != "full":
+                    reasons[address][str(answer["reason"])] += 1
     return reasons
 
 
@@ -62,10 +95,13 @@ def disagreeing(scene: Scene) -> None:
 FAULTS = (
     Fault("clock jumps", "clock", "The wall clock of the service jumps an hour ahead, and two hours back",
           "as if nothing were: deadlines know no wall clock, and no header of a proxy is believed that says an hour",
-          partial(jumped, jumps=(3600.0, -3600.0), lost_to_clock=2)),
+          partial(jumped, jumps=(3600.0, -3600.0), lost_to_clock=_LOST_TO_LOAD)),
     Fault("clock ahead of the proxy's", "clock", "The wall clock of the service is 5 s ahead of that of the proxy",
           f"at most {_UNTIL_KNOWN} answers believe the header, and are from below the model",
           partial(jumped, jumps=(5.0,), lost_to_clock=_UNTIL_KNOWN)),
+    Fault("clocks of proxies", "clock", "Of three proxies, one has the right clock, one is 5 s behind, one 5 s ahead",
+          f"at most {_UNTIL_KNOWN} answers through the one behind are from below the model; the others as usual",
+          partial(apart, seconds=5.0)),
     Fault("clocks of replicas", "clock", "Of two replicas on one Redis, one is 4 minutes ahead, then 4 behind",
           "each sees what the other has acknowledged; no event lost or twice", disagreeing),
 )  # fmt: skip

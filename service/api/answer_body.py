@@ -40,11 +40,11 @@ class AnswerBody:
     Args:
         send: Where to send the answer.
         head: Whether the request was a HEAD, which gets the headers of a GET and no body.
-        gzip: Whether the client accepts gzip.
+        asked: Headers of the request, which say whether the client accepts gzip.
     """
 
-    def __init__(self, send: Send, *, head: bool, gzip: bool) -> None:
-        self._send, self._head, self._gzip = send, head, gzip
+    def __init__(self, send: Send, *, head: bool, asked: Headers) -> None:
+        self._send, self._head, self._asked = send, head, asked
         self._start: Message | None = None
 
     async def __call__(self, message: Message) -> None:
@@ -59,7 +59,7 @@ class AnswerBody:
                 await self._send(message)
                 return
             message["headers"] = [*headers, (b"vary", b"accept-encoding")]
-            if not self._gzip:
+            if not accepts_gzip(self._asked):
                 await self._send(message)
                 return
             self._start = message  # its headers depend on the body

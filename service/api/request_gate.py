@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.answer_body import AnswerBody, accepts_gzip
+from service.api.answer_body import AnswerBody
 from service.api.connection import BAD_HEAD, TOO_SLOW
 from service.api.cors import Cors
 from service.api.direct_route import Direct
@@ -107,7 +107,7 @@ class RequestGate:
             scope = {**scope, "method": "GET"}
         answer = _Answer(send, call.request_id, self._draining, shown=method != "POST")
         self._metrics.inflight.inc()
-        body = AnswerBody(answer, head=method == "HEAD", gzip=accepts_gzip(scope["headers"]))
+        body = AnswerBody(answer, head=method == "HEAD", asked=scope["headers"])
         try:
             if self._cors is None:
                 await self._answer(scope, receive, body, answer)

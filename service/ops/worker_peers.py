@@ -67,7 +67,11 @@ class Peers:
             # No call uses TLS, and reading the certificates of the system would block the event loop.
             empty = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             limits = httpx.Limits(keepalive_expiry=_KEEPALIVE_S)
-            self._client = httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, verify=empty, limits=limits)
+            # On one machine, compression would cost more than it saves.
+            plain = {"Accept-Encoding": "identity"}
+            self._client = httpx.AsyncClient(
+                timeout=_TIMEOUT_S, trust_env=False, verify=empty, limits=limits, headers=plain
+            )
         return self._client
 
     async def metrics(self, urls: Sequence[str], secret: str | None = None) -> bytes:
