@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from service.api import cors, direct_route, openapi, problems, senders, static_pages
 from service.api.request_gate import RequestGate
 from service.api.routes import docs_page, frontend, index, ops, ops_models, playground
+from service.api.unanswered_bytes import UnansweredBytes
 from service.assembly.process import open_runtime
 from service.common import logs
 from service.common.errors import StartupError
@@ -78,6 +79,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.process_state = process_state
+    app.state.unanswered_bytes = UnansweredBytes(int(settings.receiving_mib * 2**20), metrics)
     routers = [
         index.router,
         frontend.router,

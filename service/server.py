@@ -66,10 +66,12 @@ class Server(uvicorn.Server):
         shared: socket.socket | None = None,
         beat: Callable[[], None] | None = None,
     ) -> None:
+        connection = partial(Connection, patience_s=settings.client_timeout_s, unanswered=app.state.unanswered_bytes)
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http=cast("type[asyncio.Protocol]", partial(Connection, patience_s=settings.client_timeout_s)),
+            http=cast("type[asyncio.Protocol]", connection),
+            ws="none",
             lifespan="on",
             log_config=None,
             access_log=False,

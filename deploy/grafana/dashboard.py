@@ -163,6 +163,11 @@ _INSIDE = (
         (Query(_gauge("inflight", "sum"), "in flight"), Query(_gauge("queue_depth", "sum"), "queue")),
     ),
     Panel(
+        "Requests on their way", "Bytes held of requests that are not answered yet; requests ended because of them.",
+        (Query(_gauge("unanswered_bytes", "sum"), "bytes"),
+         Query(f"{_rate('bodies_refused_total', 'reason')} or vector(0)", "{{reason}}")),
+    ),
+    Panel(
         "Event loop lag", "The worst replica.", (Query(_gauge("event_loop_lag_seconds", "max"), "lag"),), "s"
     ),
     Panel(

@@ -1,13 +1,16 @@
 """The connection of one client: uvicorn's, with bounds on what a slow or silent client can hold.
 
     first byte of a request ──► last byte: `patience_s`, then 408        (slow heads, slow bodies)
+    bytes of all unanswered requests of the process: a bound, then 408 or 503   (`unanswered_bytes`)
     answer that cannot be sent ──► sent:   `patience_s`, then closed     (clients that do not read)
     requests sent ahead of answers:        `AHEAD_MAX`, then closed      (floods through one connection)
     idle:                                  uvicorn's keep-alive, also before the first request
     head of a request: `HEAD_MAX` bytes, `HEADERS_MAX` headers, a target of `TARGET_MAX` bytes, else 431 or 414
     framing of a body (chunk sizes, trailers): `FRAMING_MAX` bytes, then closed
+    bytes that are no request, or could be read as another one: 400, then closed
 
-Nearly all requests arrive in one segment and cost two flags; only the others need a timer.
+Nearly all requests arrive in one segment and cost a few flags and sums; only the others need a timer. What cannot be
+answered as it should takes its place behind the requests before it, so that no client mistakes one answer for another.
 """
 
 from __future__ import annotations
@@ -15,20 +18,19 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# Key of the ASGI scope: the body did not arrive in time, and the request gate answers 408.
-TOO_SLOW = "gpt4rec.too_slow"
+from service.api.request_head import HEAD_MAX, HEADERS_MAX, TARGET_MAX, framing_error, size_error, without_upgrade
+from service.api.unanswered_bytes import UnansweredBytes
+from service.common.errors import BadRequest, HeadTooLarge, ServiceError, TooSlow
+
+# Key of the ASGI scope: the error with which the request gate answers the request instead of the application.
+REFUSED = "gpt4rec.refused"
 
 # A segment can hold a thousand requests. uvicorn parses and keeps all of them before any other connection has its turn.
 # Proxies do not send requests ahead, and clients send a few.
 AHEAD_MAX = 64
-
-# Key of the ASGI scope: the status for a head that is too large. The request gate answers with it.
-BAD_HEAD = "gpt4rec.bad_head"
-HEAD_MAX = 32_768
-HEADERS_MAX = 100
-TARGET_MAX = 8_192
 
 # Trailers are kept, and a long one is copied again with every segment.
 FRAMING_MAX = 65_536
@@ -38,8 +40,8 @@ _FRAMING = 8
 # How long an idle connection stays open when the process begins to stop: a request may be on its way.
 LAST_CALL_S = 0.25
 
-_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+# Target under which bytes that are no request are counted.
+_NO_TARGET = b"/"
 
 
 class Connection(HttpToolsProtocol):
@@ -48,18 +50,21 @@ class Connection(HttpToolsProtocol):
     Args:
         args: Of uvicorn's protocol.
         patience_s: Seconds a client may take to send a request, or to read an answer.
+        unanswered: Counts the bytes of all connections.
         kwargs: Of uvicorn's protocol.
     """
 
-    def __init__(self, *args: Any, patience_s: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, patience_s: float, unanswered: UnansweredBytes, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._patience_s = patience_s
+        self._held = unanswered.connection(self._give_up)
         self._whole = self._last_call = False
         # Bytes of the present segment, and of the head in earlier segments.
         self._segment = self._head = 0
         # Bytes after the head beyond what the body and its chunks need.
         self._framing = 0
-        self._heading = self._mixed = False
+        # Where the parser is: in a head, in a body. After `_ended` nothing is parsed any more.
+        self._heading = self._in_body = self._mixed = self._ended = False
         self._receiving: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
 
@@ -75,6 +80,8 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._received()
         self._sent()
+        self._held.close()
+        self._ended = True
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -98,24 +105,65 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parses a segment, and bounds the size of the head and the framing and the time of the request."""
+        if self._ended:
+            return
         self._whole = self._mixed = False
         self._segment = len(data)
         self._framing += len(data)
-        super().data_received(data)
-        if self._framing > FRAMING_MAX and not (self._whole or self._heading or self.transport.is_closing()):
+        self._unset_keepalive_if_required()
+        self._parse(data)
+        if self._ended or self.transport.is_closing():
+            return
+        if self._framing > FRAMING_MAX and not (self._whole or self._heading):
             self.transport.abort()
             return
-        if self._heading and self._head_too_large():
+        if self._heading:
+            if not self._mixed:  # otherwise most of the segment belongs to the request before
+                self._head += self._segment
+            if self._head > HEAD_MAX:
+                self._refuse(HeadTooLarge())
+                return
+        self._time()
+        self._count()
+
+    def _parse(self, data: bytes) -> None:
+        while not self._ended:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self._ended:
+                    data = self._without_upgrade() + data[upgrade.args[0] :]
+                    continue
+            except httptools.HttpParserError:
+                if not self._ended and not self.transport.is_closing():
+                    self._refuse(BadRequest("these bytes are no HTTP request"))
             return
+
+    def _without_upgrade(self) -> bytes:
+        """Returns the head that was parsed, without its upgrade, for a parser that has not seen it."""
+        head = without_upgrade(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        return head
+
+    def _time(self) -> None:
+        """Gives a request that is not here completely its time."""
         if self._whole:
             if self._receiving is not None:
                 self._received()
-        elif self._receiving is None and not self.transport.is_closing():
+        elif self._receiving is None:
             self._receiving = self.loop.call_later(self._patience_s, self._too_slow)
+
+    def _count(self) -> None:
+        """Counts the segment, as long as something of it is held."""
+        if self._heading or (self.cycle is not None and not self.cycle.response_complete):
+            self._held.add(self._segment, partial=not self._whole)
+        else:
+            self._held.release()
 
     def on_message_begin(self) -> None:
         """Begins a request."""
-        self._whole = False
+        self._whole = self._in_body = False
         self._heading = True
         self._framing = 0
         super().on_message_begin()
@@ -127,41 +175,70 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Checks the head, and the number of requests that wait for an answer."""
+        method = self.parser.get_method()
+        if self.parser.should_upgrade() and method != b"CONNECT":
+            return  # the head is parsed again
         self._heading = False
+        error = framing_error(self.parser.get_http_version(), self.headers)
+        if method == b"CONNECT":
+            error = BadRequest("this is no proxy: it connects to no other server")
+        if error is not None:
+            self._refuse(error)
+            raise ConnectionAbortedError("the head was refused")  # ends the parser's work
         if len(self.headers) > HEADERS_MAX or len(self.url) > TARGET_MAX or self._head + self._segment > HEAD_MAX:
-            self._judge_head()
+            error = size_error(self.url, self.headers)
+            if error is not None:
+                cast("dict[str, Any]", self.scope)[REFUSED] = error
         self._head = 0
         if len(self.pipeline) >= AHEAD_MAX:
             self.transport.abort()
             raise ConnectionAbortedError("too many requests were sent ahead")
         super().on_headers_complete()
+        self._in_body = True
 
     def on_message_complete(self) -> None:
         """Ends a request."""
+        if self._ended or self.parser.should_upgrade():
+            return
         self._whole = self._mixed = True
+        self._in_body = False
         super().on_message_complete()
 
-    def _judge_head(self) -> None:
-        scope = cast("dict[str, Any]", self.scope)
-        if len(self.url) > TARGET_MAX:
-            scope[BAD_HEAD] = 414
-        elif len(self.headers) > HEADERS_MAX or sum(len(name) + len(value) for name, value in self.headers) > HEAD_MAX:
-            scope[BAD_HEAD] = 431
+    # -- requests that are refused
 
-    def _head_too_large(self) -> bool:
-        """Whether an incomplete head is too large already. If so, answers and closes: there is no request yet."""
-        if not self._mixed:  # otherwise most of the segment belongs to the request before
-            self._head += self._segment
-        if self._head <= HEAD_MAX or self.transport.is_closing():
-            return False
+    def _refuse(self, error: ServiceError) -> None:
+        """Ends the request that is being parsed, or the bytes that are none, with an error."""
+        if self._ended or self.transport.is_closing():
+            return
+        if not self._in_body:
+            # There is no request yet. One is made, which waits behind those before it.
+            super().on_message_begin()
+            self.url = _NO_TARGET
+            super().on_headers_complete()
+        self._answer_with(error)
+
+    def _give_up(self, error: ServiceError) -> None:
+        """Ends the newest request with an error, whether it is here completely or not."""
+        if self._heading or self._ended:
+            self._refuse(error)
+        else:
+            self._answer_with(error)
+
+    def _answer_with(self, error: ServiceError) -> None:
+        """Ends the newest request with an error, and parses nothing that follows: where that begins is not known."""
+        self._ended = True
         self._received()
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.abort()  # an answer is being written
-            return True
-        self.transport.write(_TOO_LARGE)
-        self.transport.close()
-        self._drop_later()
-        return True
+        self._held.release()
+        cycle = self.cycle
+        cycle.keep_alive = False
+        if cycle.response_complete:
+            self.transport.close()
+            self._drop_later()
+            return
+        cast("dict[str, Any]", cycle.scope)[REFUSED] = error
+        cycle.body.clear()
+        cycle.more_body = False
+        cycle.message_event.set()
 
     def _received(self) -> None:
         if self._receiving is not None:
@@ -169,25 +246,23 @@ class Connection(HttpToolsProtocol):
             self._receiving = None
 
     def _too_slow(self) -> None:
-        """Ends a request that took too long; the application answers if it waits for the body, else this does."""
         self._receiving = None
-        if self.transport.is_closing():
-            return
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            cycle.keep_alive = False
-            cast("dict[str, Any]", cycle.scope)[TOO_SLOW] = True
-            cycle.message_event.set()
-        else:
-            self.transport.write(_TOO_SLOW)
-            self.transport.close()
-        self._drop_later()
+        self._refuse(TooSlow("the request did not arrive in time"))
 
     # -- answers
+
+    def on_response_complete(self) -> None:
+        """Forgets the bytes of an answered request, and begins the next one."""
+        if not self.pipeline and not self._heading:
+            self._held.release()
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._drop_later()
 
     def pause_writing(self) -> None:
         """Starts the time-out of a client that does not read."""
         super().pause_writing()
+        self._sent()
         self._sending = self.loop.call_later(self._patience_s, self.transport.abort)
 
     def resume_writing(self) -> None:

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from copy import copy
 from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.answer_body import AnswerBody
-from service.api.connection import BAD_HEAD, TOO_SLOW
+from service.api.connection import REFUSED
 from service.api.cors import Cors
 from service.api.direct_route import Direct
 from service.api.problems import problem
 from service.api.senders import Senders, path_prefix
 from service.common import logs
 from service.common.deadline import Clock, waited
-from service.common.errors import (
-    BodyTooLarge,
-    Draining,
-    EncodedBody,
-    HeadTooLarge,
-    ServiceError,
-    TargetTooLong,
-    TooSlow,
-)
+from service.common.errors import BodyTooLarge, Draining, EncodedBody, ServiceError
 from service.common.metrics import Metrics
 from service.common.request_context import RequestContext, header, request_id
 
@@ -43,6 +36,8 @@ _SHOWN = [
     (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 ]
+# Digits of a length that are read: more than any limit has.
+_DIGITS = 20
 # Status of a request whose client left before the answer began, as in nginx.
 _CLIENT_GONE = 499
 # Characters of a header that an error shows.
@@ -162,12 +157,12 @@ class RequestGate:
             await problem(ServiceError(), answer.request_id)(scope, receive, send)
 
     def _admit(self, scope: Scope) -> None:
-        if BAD_HEAD in scope:
-            raise TargetTooLong() if scope[BAD_HEAD] == TargetTooLong.status else HeadTooLarge()
+        _raise_refusal(scope)
         if self._draining() and scope["path"] not in _ALWAYS:
             raise Draining("shutting down")
         length = header(scope["headers"], b"content-length")
-        if length is not None and length.isdigit() and int(length) > self._max_body_bytes:
+        # Python refuses to convert thousands of digits.
+        if length is not None and length.isdigit() and int(length.lstrip(b"0")[:_DIGITS] or 0) > self._max_body_bytes:
             raise too_large(self._max_body_bytes)
         if scope["method"] not in _WITHOUT_BODY:
             refuse_encoded(scope["headers"])
@@ -224,19 +219,27 @@ class _Answer:
 
 
 class _Bounded:
-    """The `receive` of a request: refuses to read more than `most` bytes, and bodies that arrive too slowly."""
+    """The `receive` of a request: refuses to read more than `most` bytes, and what its connection refuses."""
 
     def __init__(self, receive: Receive, most: int, scope: Scope) -> None:
         self._receive, self._most, self._scope, self._read = receive, most, scope, 0
 
     async def __call__(self) -> Message:
         message: dict[str, Any] = dict(await self._receive())
-        if TOO_SLOW in self._scope:
-            raise TooSlow("the body did not arrive in time")
+        _raise_refusal(self._scope)
         self._read += len(message.get("body", b""))
         if self._read > self._most:
             raise too_large(self._most)
         return message
+
+
+def _raise_refusal(scope: Scope) -> None:
+    """Raises the error with which the connection refuses the request, if it does.
+
+    It raises a copy: an error that was raised keeps its frames, and with them the body, as long as the scope is kept.
+    """
+    if REFUSED in scope:
+        raise copy(scope[REFUSED])
 
 
 def too_large(most: int) -> BodyTooLarge:

@@ -16,6 +16,7 @@
     │       ├── UnknownSegment     422  unknown_segment
     │       └── ModelRefused       422  model_refused      the artefact cannot be served; the old model stays
     ├── StoreUnavailable           503  state_unavailable  Redis is unavailable, slow, or acknowledged too few copies
+    ├── TooManyBodies              503  too_many_bodies    more bytes of bodies are on their way than the service holds
     ├── TooManyStreams             503  too_many_streams   the limit of open console streams is reached
     ├── WorkerAway                 503  worker_away        a worker did not report its metrics
     ├── Draining                   503  draining           the process is shutting down
@@ -80,7 +81,7 @@ class RequestError(ServiceError):
 
 
 class BadRequest(RequestError):
-    """The body is not JSON."""
+    """The body is not JSON, or the bytes are no HTTP request."""
 
     status = 400
     reason = "bad_request"
@@ -250,6 +251,13 @@ class WorkerAway(_TryLater):
 
     reason = "worker_away"
     title = "A worker does not answer"
+
+
+class TooManyBodies(_TryLater):
+    """More bytes of unanswered requests are held than the setting allows."""
+
+    reason = "too_many_bodies"
+    title = "Too many bodies are being received"
 
 
 class TooManyStreams(_TryLater):

@@ -91,6 +91,14 @@ class Metrics:
         )
         self.queue_depth = self._gauge("gpt4rec_queue_depth", "Jobs waiting for the engine.")
         self.inflight = self._gauge("gpt4rec_inflight", "Requests in progress.")
+        self.unanswered_bytes = self._gauge(
+            "gpt4rec_unanswered_bytes", "Bytes held of requests that are not answered yet."
+        )
+        self.bodies_refused = self._counter(
+            "gpt4rec_bodies_refused",
+            "Requests ended on their way because too many bytes were held: too_slow, too_many_bodies.",
+            "reason",
+        )
         self.breaker_state = self._gauge("gpt4rec_breaker_state", "1 for the present state of the breaker.", "state")
         self.fallback_mode = self._gauge("gpt4rec_fallback_mode", "1 for the mode in force.", "mode")
         self.events = self._counter(

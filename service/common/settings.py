@@ -134,6 +134,12 @@ class Settings(BaseSettings):
 
     # -- limits
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body; larger ones get 413.")
+    receiving_mib: float = Field(
+        64.0,
+        gt=0,
+        description="Most that each process holds of requests which are not answered yet, all connections together. "
+        "Beyond it the requests that came slowest are ended (408), and if none is slow, the newest (503).",
+    )
     client_timeout_s: float = Field(
         10.0,
         gt=0,
@@ -350,6 +356,8 @@ def load(**flags: Any) -> Settings:
         raise SettingsError("; ".join(faults)) from None
     if settings.deadline_ms > settings.deadline_max_ms:
         raise SettingsError(f"{PREFIX}DEADLINE_MS is above {PREFIX}DEADLINE_MAX_MS")
+    if settings.receiving_mib * 2**20 < 2 * settings.max_body_bytes:
+        raise SettingsError(f"{PREFIX}RECEIVING_MIB holds less than two bodies of {PREFIX}MAX_BODY_BYTES")
     return settings
 
 

@@ -23,7 +23,9 @@ from service.common.errors import WorkerAway
 from service.common.single_flight import SingleFlight
 
 # Gauges that count something are summed; of the others (a state, a version, a lag, a rate) the largest value is taken.
-_SUMMED_GAUGES = frozenset({"gpt4rec_inflight", "gpt4rec_queue_depth", "gpt4rec_filters_held", "gpt4rec_filter_bytes"})
+_SUMMED_GAUGES = frozenset(
+    f"gpt4rec_{name}" for name in ("inflight", "queue_depth", "filters_held", "filter_bytes", "unanswered_bytes")
+)
 _TIMEOUT_S = 2.0
 # Shorter than the servers keep an idle connection, so that none is used while it closes.
 _KEEPALIVE_S = 2.0

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import orjson
 import pytest
@@ -15,13 +19,16 @@ from tests.support.valkey import Valkey
 
 ASK = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 WAIT_S = 20.0
+MIB = 2**20
+RECEIVING_MIB = 8
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, shared_valkey: Valkey) -> Iterator[Serve]:
     folder = tmp_path_factory.mktemp("limits")
     artifact = write_artifact(folder / "artifacts")
-    with serve(folder, "--artifact", str(artifact), "--redis", shared_valkey.url, **PATIENT) as running:
+    settings = {**PATIENT, "GPT4REC_RECEIVING_MIB": str(RECEIVING_MIB)}
+    with serve(folder, "--artifact", str(artifact), "--redis", shared_valkey.url, **settings) as running:
         yield running
 
 
@@ -125,6 +132,21 @@ def test_a_client_that_leaves_before_its_second_answer_is_no_error(service: Serv
         b"CONNECT l:80 HTTP/1.1\r\nHost: l\r\n\r\n",
         b"GET http://[::1 HTTP/1.1\r\nHost: l\r\n\r\n",
         b"GET /\xff\xfe HTTP/1.1\r\nHost: l\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: l\r\nHost: m\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nX-A: b\r\n\r\n",
+        *(
+            b"POST /recommend HTTP/1.%d\r\nHost: l\r\n%s\r\n\r\n0\r\n\r\n" % (minor, coding)
+            for minor, coding in [
+                (1, b"Transfer-Encoding: gzip, chunked"),
+                (1, b"Transfer-Encoding: chunked, identity"),
+                (1, b"Transfer-Encoding: identity"),
+                (1, b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"),
+                (0, b"Transfer-Encoding: chunked"),
+            ]
+        ),
+        b"CONNECT /healthz HTTP/1.1\r\nHost: l\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
     ],
     ids=[
         "both-lengths",
@@ -137,6 +159,16 @@ def test_a_client_that_leaves_before_its_second_answer_is_no_error(service: Serv
         "connect",
         "host",
         "bytes",
+        "two-hosts",
+        "no-host",
+        "coding",
+        "coding-after",
+        "identity",
+        "two-codings",
+        "coding-1.0",
+        "connect-path",
+        "http2",
+        "tls",
     ],
 )
 def test_ambiguous_http_is_refused_and_ends_the_connection(service: Serve, request_: bytes) -> None:
@@ -144,7 +176,97 @@ def test_ambiguous_http_is_refused_and_ends_the_connection(service: Serve, reque
     answer = said(service, request_ + b"GET /version HTTP/1.1\r\nHost: l\r\n\r\n")
     assert b"model_version" not in answer
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 ", b"HTTP/1.1 422 "))
+    if answer.startswith(b"HTTP/1.1 400 "):
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b"connection: close" in head
+        assert orjson.loads(body)["type"] == "urn:gpt4rec:problem:bad_request"
     assert b"Traceback" not in answer
+
+
+def sample(service: Serve, name: str) -> float:
+    """The sum of a metric over its labels."""
+    lines = service.client.get("/metrics").text.splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith(f"gpt4rec_{name}"))
+
+
+def resident_mib(service: Serve) -> float:
+    pages = int(Path(f"/proc/{service.process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / MIB
+
+
+def test_bodies_held_open_share_one_bound_and_others_are_served(service: Serve) -> None:
+    """100 MB of bodies without an end: most are told to come again, and the memory does not grow with their number."""
+    part = b"POST /events HTTP/1.1\r\nHost: l\r\nContent-Length: 1000000\r\n\r\n" + b" " * 999_000
+    before = resident_mib(service)
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(100):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=WAIT_S))
+            with suppress(ConnectionError):
+                client.sendall(part)
+            clients.append(client)
+        assert recommend(service, user_id="u1")["rung"] == "full"
+        events = [{"user_id": "u1", "item_id": "1", "type": "view", "timestamp": 1, "query": "q" * 500}] * 500
+        assert service.client.post("/events", json={"events": events}).status_code == 200
+        until = time.monotonic() + WAIT_S
+        while len(clients) - sample(service, "bodies_refused_total") > RECEIVING_MIB + 1:
+            assert time.monotonic() < until
+            assert sample(service, "unanswered_bytes") <= RECEIVING_MIB * MIB
+        assert resident_mib(service) - before < 5 * RECEIVING_MIB
+
+
+UPGRADES = {
+    "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",
+    "websocket": b"Connection: keep-alive, upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+    "tls": b"Connection: Upgrade\r\nUpgrade: TLS/1.3, h2c\r\n",
+    "two": b"Connection: upgrade\r\nUpgrade: h2c\r\nConnection: upgrade\r\nUpgrade: websocket\r\n",
+}
+ASKED = b'{"user_id":"u","k":1}'
+INNER = b"GET /version HTTP/1.1\r\nHost: l\r\n\r\n"
+
+
+def pieces_of(request_: bytes, cut: int) -> list[bytes]:
+    """The bytes in segments: after the head, in the middle of it, or all at once."""
+    return [request_] if cut == 0 else [request_[:cut], request_[cut:]]
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
+def test_an_upgrade_is_ignored_and_its_body_is_a_body(service: Serve, upgrade: bytes) -> None:
+    """As the JDK's client asks for it with every first POST. What the body holds never runs as a request."""
+    head = b"POST /recommend HTTP/1.1\r\nHost: l\r\n" + upgrade
+    sized = head + b"Content-Length: %d\r\n\r\n"
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
+    last = b"GET /healthz HTTP/1.1\r\nHost: l\r\n" + upgrade + b"Connection: close\r\n\r\n"
+    for body, status in ((ASKED, b"200"), (INNER, b"400")):
+        for request_ in (sized % len(body) + body, chunked % (len(body), body)):
+            for cut in (0, 10, request_.index(b"\r\n\r\n") + 4, len(request_) - 5):
+                answer = said(service, *pieces_of(request_, cut), request_ + last, end=False)
+                statuses = [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]]
+                assert statuses == [status, status, b"200"], (cut, answer)
+                assert b'model_version":' not in answer.split(b'"status":"ok"')[1]
+                assert b"101 Switching" not in answer
+
+
+def test_an_upgrade_hides_no_ambiguity(service: Serve) -> None:
+    both = b"POST /recommend HTTP/1.1\r\nHost: l\r\n" + UPGRADES["h2c"] + b"%s\r\n\r\n0\r\n\r\n" + INNER
+    for framing in (
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked",
+        b"Content-Length: 5\r\nContent-Length: 5",
+        b"Transfer-Encoding: gzip, chunked",
+    ):
+        answer = said(service, both % framing)
+        assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1 ") == 1, framing
+
+
+def test_bytes_that_are_no_request_are_answered_after_the_requests_before_them(service: Serve) -> None:
+    answer = said(service, INNER + b"NO REQUEST\r\n\r\n" + INNER, end=False)
+    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400"]
+
+
+def test_a_length_of_thousands_of_digits_is_a_length(service: Serve) -> None:
+    zeros = b"Content-Length: " + b"0" * 5000 + b"%d\r\nConnection: close\r\n\r\n" % len(ASKED) + ASKED
+    answer = said(service, b"POST /recommend HTTP/1.1\r\nHost: l\r\n" + zeros, end=False)
+    assert answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 400 ")), answer
 
 
 def test_arbitrary_bytes_break_nothing(service: Serve) -> None:
