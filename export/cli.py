@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from service.cli.json_report import AsJson
+
 app = typer.Typer(add_completion=False)
 
 
@@ -23,7 +25,7 @@ def export_command(
     latest: Annotated[
         bool, typer.Option("--latest", help="Let a service that is started on --out serve this artefact from now on.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a trained model's ONNX graphs, catalogue and fallback, and check them against the model."""
     from rich.console import Console

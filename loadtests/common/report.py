@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from rich.console import Console
 from rich.table import Table
+
+from service.cli.json_report import to_stdout, write_report
 
 QUANTILES = (("p50", 50.0), ("p95", 95.0), ("p99", 99.0), ("max", 100.0))
 
@@ -37,13 +38,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     return made
 
 
-def publish(tables: Sequence[Table], report: dict[str, Any], json_file: Path | None) -> None:
-    """Prints the tables; writes the report to a file if one is given (`-`: to standard output, without tables)."""
-    if json_file is not None and str(json_file) == "-":
-        Console().out(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode(), highlight=False)
-        return
-    console = Console(width=max(100, Console().width))
-    for made in tables:
-        console.print(made)
-    if json_file is not None:
-        json_file.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n")
+def publish(tables: Sequence[Table], report: dict[str, Any], as_json: bool, json_file: Path | None) -> None:
+    """Prints the tables, unless the report is printed as JSON; writes it as `--json` asks for."""
+    if not to_stdout(as_json, json_file):
+        console = Console(width=max(100, Console().width))
+        for made in tables:
+            console.print(made)
+    write_report(report, as_json, json_file)

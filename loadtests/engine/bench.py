@@ -19,6 +19,7 @@ import typer
 from loadtests.common.report import publish, spread, table
 from loadtests.engine import thread_layout
 from service.artifact.features import GAP_UNKNOWN, START_TYPE, EventArrays
+from service.cli.json_report import AsJson, JsonFile, check_target
 from service.common.errors import ServiceError
 from service.engine.decoding import Decoding, Strategy
 from service.engine.encoder_state import EncoderState
@@ -172,9 +173,11 @@ def main(
     ] = None,
     layout: Annotated[bool, typer.Option("--layout", help="Threads in a run × callers at once, on the CPU.")] = False,
     seconds: Annotated[float, typer.Option(min=0.0, max=60.0, help="Time for each case.")] = 0.5,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here; - prints them.")] = None,
+    as_json: AsJson = False,
+    json_file: JsonFile = None,
 ) -> None:
     """Times encoding and decoding of an artefact at several batch sizes and beam widths."""
+    check_target(as_json, json_file)
     if device not in ("auto", "cpu", "cuda"):
         raise typer.BadParameter("auto, cpu or cuda", param_hint="--device")
     chosen: Device = device  # type: ignore[assignment]
@@ -210,7 +213,7 @@ def main(
     if profile is not None:
         report["nodes"] = nodes_by_device(engine.end_profiling())
         tables.append(table("Where nodes ran", ["graph", "provider", "nodes", "copies"], report["nodes"]))
-    publish(tables, report, json_file)
+    publish(tables, report, as_json, json_file)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from loadtests.common.report import publish, table
 from loadtests.load.items import read_items
 from loadtests.load.open_loop_driver import LATE_SEND_MS, Arrival, LoadError, Report, drive_now, poisson, target
 from loadtests.load.replay import BEAM, EVENTS, RECOMMEND, Replay, read, send_beforehand
+from service.cli.json_report import AsJson, JsonFile, check_target
 
 MAX_ARRIVALS = 2_000_000
 BATCH = 500
@@ -130,13 +131,15 @@ def main(
     ] = None,
     api_key: Annotated[str, typer.Option(envvar="LOAD_API_KEY", help="API key, if the service requires one.")] = "",
     timeout_s: Annotated[float, typer.Option(min=0.1, help="Time-out of a request.")] = 10.0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="File for the figures; - prints them.")] = None,
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Allow a URL of another machine.")] = False,
+    as_json: AsJson = False,
+    json_file: JsonFile = None,
 ) -> None:
     """Sends open-loop load with Poisson arrivals; latency counts from when a request was due.
 
     Writes events of users named `load-<seed>-…` into the service's store. Exits with 1 if a request failed.
     """
+    check_target(as_json, json_file)
     if rate * (seconds + warmup_s) > MAX_ARRIVALS:
         raise typer.BadParameter(f"more than {MAX_ARRIVALS:,} requests", param_hint="--rate")
     try:
@@ -169,7 +172,7 @@ def main(
     except (LoadError, OSError, ValueError, KeyError) as error:
         typer.echo(f"load: no run: {error}", err=True)
         raise typer.Exit(1) from None
-    publish(tables(report), report.json(), json_file)
+    publish(tables(report), report.json(), as_json, json_file)
     if report.late_share > 0.01:
         typer.echo(f"load: {report.late_share:.1%} of the requests were sent more than {LATE_SEND_MS:g} ms late: the "
                    "generator lacks processor time, and part of the latency is its own", err=True)  # fmt: skip

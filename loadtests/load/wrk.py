@@ -24,6 +24,7 @@ from loadtests.common.hdr import Latencies
 from loadtests.common.report import publish, table
 from loadtests.load.open_loop_driver import Arrival, LoadError, closed_now, target
 from loadtests.load.replay import Replay, read
+from service.cli.json_report import AsJson, JsonFile, check_target
 
 METHOD = (
     "A closed loop of {connections} connections over the replay, {seconds:g} s, medians of {rounds} rounds that "
@@ -159,10 +160,12 @@ def main(
     seconds: Annotated[float, typer.Option(min=1.0, max=600, help="Time of each run.")] = 5.0,
     rounds: Annotated[int, typer.Option(min=1, max=20, help="Runs of each.")] = 3,
     seed: Annotated[int, typer.Option(help="The same seed sends the same requests.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="File for the figures; - prints them.")] = None,
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Allow a URL of another machine.")] = False,
+    as_json: AsJson = False,
+    json_file: JsonFile = None,
 ) -> None:
     """Compares wrk with our own driver on a running service."""
+    check_target(as_json, json_file)
     try:
         target(url, allow_remote=allow_remote)
         if not available():
@@ -173,7 +176,7 @@ def main(
         typer.echo(f"wrk: no run: {error}", err=True)
         raise typer.Exit(1) from None
     rows = [[one["what"], one["rate"], one["p50_ms"], one["p99_ms"], ", ".join(one["bad"])] for one in found["rows"]]
-    publish([table(found["method"], ["", "requests/s", "p50 ms", "p99 ms", "wrong"], rows)], found, json_file)
+    publish([table(found["method"], ["", "requests/s", "p50 ms", "p99 ms", "wrong"], rows)], found, as_json, json_file)
 
 
 if __name__ == "__main__":

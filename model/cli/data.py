@@ -16,6 +16,7 @@ from model.data.columns import parse_columns, parse_items_columns, parse_type_ma
 from model.data.errors import DataError
 from model.data.formats import Format, ImportRequest, ItemsFormat, TextOptions
 from model.data.rules import Rules
+from service.cli.json_report import AsJson
 
 if TYPE_CHECKING:
     from model.data.dataset import Dataset
@@ -28,7 +29,6 @@ app = typer.Typer(
 )
 
 Out = Annotated[Path, typer.Option("--out", metavar="DATA", help="Folder of the data set to write.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
 @app.command("import")

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from service.cli.json_report import AsJson, JsonFile, check_target, write_report
+
 if TYPE_CHECKING:
     from model.training.trainer import Report, Tick, Trainer
 
@@ -31,7 +33,7 @@ def train_command(
     max_minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after this many minutes.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last finished epoch.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train GPT4Rec and compare it with item-CF and popularity."""
     console = Console(stderr=True)
@@ -60,9 +62,11 @@ def evaluate_command(
     run: Annotated[Path | None, typer.Option(help="Run folder: evaluate the network in torch.")] = None,
     split: Annotated[str, typer.Option(help="Part to evaluate: test or valid.")] = "test",
     strategy: Annotated[str, typer.Option(help="Decoding: beam, greedy, top_p or temperature.")] = "beam",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    as_json: AsJson = False,
+    json_file: JsonFile = None,
 ) -> None:
     """Rank the whole catalogue for every held-out user, and compare with item-CF and popularity on the same users."""
+    check_target(as_json, json_file)
     if (artifact is None) == (run is None):
         raise typer.BadParameter("give exactly one of --artifact and --run")
     if split not in ("test", "valid"):
@@ -76,8 +80,7 @@ def evaluate_command(
         else:
             assert run is not None  # noqa: S101 - one of the two, checked above
             evaluation = evaluate_run(run, data, split, console)
-        if json_file is not None:
-            json_file.write_text(json.dumps(evaluation.to_json(), indent=1), "utf-8")
+        write_report(evaluation.to_json(), as_json, json_file)
 
 
 @contextlib.contextmanager

@@ -5,11 +5,13 @@ So the service runs without the training packages, and `gpt4rec --help` does not
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Callable
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
@@ -29,11 +31,15 @@ COMMANDS = {
     "keys": ("Create API keys and tokens.", "cpu"),
     "demo": ("Run everything from public data to a served model, step by step.", "train"),
 }
+# Set by the shell when it asks what could follow the words typed so far.
+_COMPLETION, _WORDS = "_GPT4REC_COMPLETE", ("_TYPER_COMPLETE_ARGS", "COMP_WORDS")
 _OWN_PACKAGES = ("service", "model", "export", "deploy", "loadtests")
 
 
 def main() -> None:
     """Runs a subcommand. Exits with 0, with 1 on failure, with 2 on bad usage."""
+    if _COMPLETION in os.environ:
+        _complete()
     arguments = sys.argv[1:]
     name = arguments[0] if arguments else ""
     if name not in COMMANDS:
@@ -62,6 +68,16 @@ def _load(name: str) -> Callable[..., object]:
     raise AssertionError  # not reached
 
 
+def _complete() -> None:
+    """Answers the shell's completion. The subcommand is loaded only if its name has been typed."""
+    overview: Any = _overview()
+    typed = next(filter(None, map(os.environ.get, _WORDS)), "").split()[1:]
+    if typed and typed[0] in COMMANDS:
+        with contextlib.suppress(ModuleNotFoundError, SystemExit):  # its packages are not installed
+            overview.commands[typed[0]] = _load(typed[0])
+    overview(args=[], prog_name="gpt4rec")
+
+
 def _fail(message: str) -> None:
     typer.echo(f"gpt4rec: {message}", err=True)
     raise SystemExit(1)
@@ -75,7 +91,7 @@ def _version(asked: bool) -> None:
 
 def _overview() -> Callable[..., object]:
     """Returns the application behind `--help`. Its commands are only names; `main` runs the real ones."""
-    app = typer.Typer(no_args_is_help=True, add_completion=False)
+    app = typer.Typer(no_args_is_help=True)
 
     @app.callback()
     def gpt4rec(

@@ -9,16 +9,16 @@ from typing import Annotated
 import typer
 
 from service.access import keys
+from service.cli.json_report import AsJson
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Create API keys and tokens.")
 
 Name = Annotated[str, typer.Argument(help="The name of its owner; shown in the audit and in the log.")]
 Users = Annotated[bool, typer.Option("--users", help="Allow the API key to read and erase users.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command()
-def new(name: Name, users: Users = False, as_json: Json = False) -> None:
+def new(name: Name, users: Users = False, as_json: AsJson = False) -> None:
     """Creates a secret of 256 random bits, and shows it once, with the entry for the service.
 
     The entry goes into GPT4REC_API_KEYS, GPT4REC_OPS_TOKENS or GPT4REC_METRICS_TOKENS, or better, into the file that
@@ -29,7 +29,7 @@ def new(name: Name, users: Users = False, as_json: Json = False) -> None:
 
 
 @app.command("hash")
-def hash_(name: Name, users: Users = False, as_json: Json = False) -> None:
+def hash_(name: Name, users: Users = False, as_json: AsJson = False) -> None:
     """Creates the entry of an existing secret, which is read from the standard input."""
     secret = sys.stdin.readline().strip()
     if not secret:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import typer
 
+from service.cli.json_report import AsJson
 from service.cli.ops_text import (
     POLICIES_ANSWER_FIELDS,
     audit_lines,
@@ -30,7 +31,6 @@ app.add_typer(policies, name="policies")
 
 Url = Annotated[str, typer.Option("--url", envvar="GPT4REC_OPS_URL", help="URL of the service.")]
 Token = Annotated[str, typer.Option("--token", envvar="GPT4REC_OPS_TOKEN", help="An ops token.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the answer of the service as JSON.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="The reason; kept in the audit.")]
 _LOCAL = "http://127.0.0.1:8000"
 # A model is verified, opened and warmed up before the answer comes.
@@ -38,7 +38,7 @@ _ACTIVATE_S = 600.0
 
 
 @fallback.command("get")
-def get_fallback(url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
+def get_fallback(url: Url = _LOCAL, token: Token = "", as_json: AsJson = False) -> None:
     """Shows the mode in force, the breaker and the budgets."""
     _show(_warned(_call("GET", "/ops/fallback", url, token)), as_json, fallback_lines)
 
@@ -50,7 +50,7 @@ def set_fallback(
     expires_in_s: Annotated[float | None, typer.Option(help="Seconds after which the mode is auto again.")] = None,
     url: Url = _LOCAL,
     token: Token = "",
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Forces a mode on every replica; `auto` lets the service choose again."""
     if mode not in ("auto", "fallback", "model"):
@@ -60,13 +60,13 @@ def set_fallback(
 
 
 @policies.command("get")
-def get_policies(url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
+def get_policies(url: Url = _LOCAL, token: Token = "", as_json: AsJson = False) -> None:
     """Shows the decoding policies in force."""
     _show(_call("GET", "/ops/policies", url, token), as_json, policies_lines)
 
 
 @app.command()
-def status(url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
+def status(url: Url = _LOCAL, token: Token = "", as_json: AsJson = False) -> None:
     """Shows the figures of the console: traffic, latency, breaker, budgets, queue and mode."""
     answer = _call("GET", "/ops/status", url, token)
     _warned(answer["mode"])
@@ -82,7 +82,7 @@ def set_policies(
     reason: Reason = None,
     url: Url = _LOCAL,
     token: Token = "",
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Sets the policies of a file on every replica. The output of `policies get --json` is such a file."""
     import yaml
@@ -100,7 +100,7 @@ def set_policies(
 
 
 @policies.command("reset")
-def reset_policies(url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
+def reset_policies(url: Url = _LOCAL, token: Token = "", as_json: AsJson = False) -> None:
     """Returns every replica to the policies of its own file."""
     _show(
         _warned(_call("DELETE", "/ops/policies", url, token), "the policies of the file apply"), as_json, policies_lines
@@ -108,7 +108,7 @@ def reset_policies(url: Url = _LOCAL, token: Token = "", as_json: Json = False) 
 
 
 @models.command("list")
-def list_models(url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
+def list_models(url: Url = _LOCAL, token: Token = "", as_json: AsJson = False) -> None:
     """Lists the versions, and shows which of them is served here and on every replica."""
     _show(_call("GET", "/ops/models", url, token), as_json, models_lines)
 
@@ -119,7 +119,7 @@ def activate_model(
     reason: Reason = None,
     url: Url = _LOCAL,
     token: Token = "",
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Activates a version on every replica. If anything is wrong with it, the old one stays and the command fails."""
     path = f"/ops/models/{quote(version, safe='')}/activate"
@@ -128,7 +128,7 @@ def activate_model(
 
 
 @models.command("rollback")
-def rollback_model(reason: Reason = None, url: Url = _LOCAL, token: Token = "", as_json: Json = False) -> None:
+def rollback_model(reason: Reason = None, url: Url = _LOCAL, token: Token = "", as_json: AsJson = False) -> None:
     """Activates the previous version. Each further rollback goes one version further back."""
     answer = _call("POST", "/ops/models/rollback", url, token, {"reason": reason}, timeout_s=_ACTIVATE_S)
     _show(_warned(answer, "this model is served"), as_json, models_lines)
@@ -139,7 +139,7 @@ def audit(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most entries to show.")] = 20,
     url: Url = _LOCAL,
     token: Token = "",
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Lists who changed what, when and why; newest first."""
     answer = _call("GET", f"/ops/audit?limit={limit}", url, token)

@@ -35,6 +35,22 @@ def test_the_version_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
+    ("shell", "typed", "follows"),
+    [
+        ("bash", "gpt4rec tr", "train"),
+        ("bash", "gpt4rec ops models roll", "rollback"),
+        ("zsh", "gpt4rec ops fallback ", "get"),
+        ("fish", "gpt4rec keys new --us", "--users"),
+    ],
+)
+def test_a_shell_completes_commands_and_options(shell: str, typed: str, follows: str) -> None:
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - (not typed.endswith(" ")))}
+    asked = words if shell == "bash" else {"_TYPER_COMPLETE_ARGS": typed, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    done = gpt4rec(_GPT4REC_COMPLETE=f"complete_{shell}", **asked)
+    assert done.returncode == 0 and follows in done.stdout
+
+
+@pytest.mark.parametrize(
     "arguments",
     [("nope",), ("--nope",), ("serve", "--nope"), ("ops", "fallback", "set", "sideways", "--reason", "x")],
 )
