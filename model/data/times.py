@@ -22,6 +22,8 @@ _UNITS: tuple[tuple[str, int, int], ...] = (
 )
 _TO_MS = {"seconds": (1000, 1), "milliseconds": (1, 1), "microseconds": (1, 1000), "nanoseconds": (1, 10**6)}
 DAY_MS = 86_400_000
+# Dates of digits alone → what a year counts for in them.
+_DIGITS = {"%Y%m%d": 10**4, "%Y%m%d%H%M": 10**8, "%Y%m%d%H%M%S": 10**10}
 _YEAR_1900_MS = -2_208_988_800_000
 _YEAR_10000_MS = 253_402_300_800_000
 
@@ -141,6 +143,7 @@ def _refuse_impossible(ms: pl.Series, place: Place, now_ms: int) -> None:
 def _from_numbers(column: pl.Series, place: Place) -> Times:
     numbers = column.fill_nan(None) if column.dtype.is_float() else column.cast(pl.Int64)
     known = numbers.is_not_null()
+    _refuse_digits(numbers, known, place)
     masks = {name: ((numbers >= low) & (numbers < high)).fill_null(value=False) for name, low, high in _UNITS}
     outside = known & ~_any(masks)
     if outside.any():
@@ -166,6 +169,21 @@ def _from_numbers(column: pl.Series, place: Place) -> Times:
     else:
         ms = numbers.cast(pl.Int64) * factor // divisor
     return Times(ms, f"epoch {unit}")
+
+
+def _refuse_digits(numbers: pl.Series, known: pl.Series, place: Place) -> None:
+    """Raises `DataError` for dates such as 20240131 and 202401311200; the latter would be milliseconds of 1976."""
+    low, high = (float(bound) if isinstance(bound, int | float) else 0.0 for bound in (numbers.min(), numbers.max()))
+    for form, scale in _DIGITS.items():
+        if not 1900 * scale <= low <= high < 2100 * scale:
+            continue
+        digits = numbers.cast(pl.Int64, strict=False).cast(pl.String)
+        if digits.str.to_datetime(form, strict=False).null_count() == digits.null_count():
+            raise DataError(
+                f"{int(known.sum())} times are dates without signs between: {quoted(_distinct(digits, known))}",
+                where=place.locate(known),
+                fix=f"say how they are written: --date-format {form}",
+            )
 
 
 def _distinct(column: pl.Series, wrong: pl.Series) -> pl.Series:
