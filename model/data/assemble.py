@@ -42,6 +42,8 @@ def assemble(raw: RawDataset, now_ms: int | None = None) -> Dataset:
     if raw.log.rows.is_empty():
         raise DataError("there are no events", where=raw.log.file, fix="give a log with at least one event")
     for table in filter(None, (raw.log, raw.items, raw.users)):
+        for note in table.notes:
+            findings.note(note)
         _empty_what_is_missing(table, raw)
     events = _events(raw, now_ms)
     has_time = events["timestamp"].null_count() < events.height
@@ -136,6 +138,8 @@ def _optional_columns(raw: RawDataset) -> dict[str, pl.Series]:
         columns["value"] = as_numbers(rows["value"], "values", place("value"), findings, rules)
     if "quantity" in rows.columns:
         columns["quantity"] = as_numbers(rows["quantity"], "quantities", place("quantity"), findings, rules)
+        if raw.unit_prices and "value" in columns:
+            columns["value"] *= columns["quantity"].fill_null(1.0)
     if "session_id" in rows.columns:
         columns["session_id"] = as_ids(rows["session_id"], place("session_id"), "session", findings)
     if SCENE in rows.columns:

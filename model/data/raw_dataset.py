@@ -66,6 +66,7 @@ class RawDataset:
         in_order: The order of the source is the order of the history (a sequence file). Rows are then not sorted, and
             repeated rows are not duplicates.
         findings: What the reader dropped and noted.
+        unit_prices: The value of an event is the price of one piece; it is multiplied by the quantity.
         rules: What the caller says about the values.
         types: Event type of the format, in lower case → event type of this program.
     """
@@ -79,6 +80,7 @@ class RawDataset:
     default_type: str = "view"
     in_order: bool = False
     findings: Findings = field(default_factory=Findings)
+    unit_prices: bool = False
     rules: Rules = field(default_factory=Rules)
     types: Mapping[str, str] = field(default_factory=dict)
 

@@ -56,8 +56,6 @@ def log_of(table: SourceTable, columns: Mapping[str, str]) -> RawDataset:
     require_columns(present, wanted, table.file, ["user", "item"], fix)
     rows = table.rows.select([pl.col(c).alias(LOG_COLUMNS[r]) for r, c in wanted.items()] + [pl.col(ROW)])
     findings = Findings()
-    for note in table.notes:
-        findings.note(note)
     if guessed := found_by_alias(found, named, LOG_COLUMNS):
         findings.note(f"columns found by their names: {guessed}")
     unused = [name for name in present if name not in wanted.values()]

@@ -58,6 +58,7 @@ def read_ga4(files: Sequence[SourceFile]) -> RawDataset:
         category_kind="path",
         findings=findings,
         types=_TYPES,
+        unit_prices=True,
     )
 
 
@@ -72,13 +73,13 @@ def _events(rows: pl.DataFrame) -> pl.DataFrame:
     user = pl.col("user_pseudo_id").cast(pl.String)
     if "user_id" in rows.columns:
         user = pl.coalesce(pl.col("user_id").cast(pl.String), user)
-    quantity = _item(rows, "quantity").cast(pl.Float64, strict=False).fill_null(1.0)
     columns = {
         "user_id": user,
         "item_id": _item(rows, "item_id"),
         "timestamp": pl.col("event_timestamp"),
         "event_type": pl.col("event_name"),
-        "value": _item(rows, "price").cast(pl.Float64, strict=False) * quantity,
+        "value": _item(rows, "price"),
+        "quantity": _item(rows, "quantity"),
     }
     if (session := _session(rows)) is not None:
         columns["session_id"] = session

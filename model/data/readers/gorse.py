@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from model.data.raw_dataset import RawDataset, split_tags
-from model.data.readers.tables import beside, log_file, picked, read_table, zone_joined
+from model.data.raw_dataset import RawDataset
+from model.data.readers.tables import beside, log_file, picked, read_table, tags_of, zone_joined
 
 _FEEDBACK = {
     "user_id": ("userid",),
@@ -39,7 +39,7 @@ def read_gorse(source: Path) -> RawDataset:
         return raw
     if items := beside(source, "items.csv", "items.jsonl"):
         table = picked(read_table(items), _ITEMS, ["item_id"])
-        lists = [split_tags(table.rows[name], "|") for name in ("category", "attributes") if name in table.rows.columns]
+        lists = [tags_of(table, name, "|") for name in ("category", "attributes") if name in table.rows.columns]
         raw.items = replace(table, rows=table.rows.with_columns(lists))
     if users := beside(source, "users.csv", "users.jsonl"):
         raw.users = picked(read_table(users), _USERS, ["user_id"])

@@ -13,8 +13,8 @@ from model.data.compression import plain_name
 from model.data.dataset import CategoryKind
 from model.data.errors import DataError
 from model.data.files import read_bytes
-from model.data.raw_dataset import SourceTable, split_tags
-from model.data.readers.tables import picked, read_table
+from model.data.raw_dataset import SourceTable
+from model.data.readers.tables import picked, read_table, tags_of
 
 _COLUMNS = {
     "item_id": ("id",),
@@ -46,7 +46,7 @@ def read_merchant_feed(path: Path) -> tuple[SourceTable, CategoryKind]:
     table = picked(table, _COLUMNS, ["item_id"])
     rows = table.rows
     if "category" in rows.columns:
-        rows = rows.with_columns(split_tags(rows["category"], ">"))
+        rows = rows.with_columns(tags_of(table, "category", ">"))
     named = [name for name in _ATTRIBUTES if name in rows.columns]
     if named:
         known = pl.concat_list(pl.when(pl.col(n).is_not_null()).then(pl.format(n + " {}", n)) for n in named)

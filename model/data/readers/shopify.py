@@ -80,14 +80,14 @@ def _read_orders(files: Sequence[SourceFile]) -> RawDataset:
     nameless = int(kept["sku"].is_null().sum())
     if nameless:
         findings.note(f"{nameless} lines without a SKU are named by the product's name")
-    quantity = pl.col("quantity").cast(pl.Float64, strict=False).fill_null(1.0)
     log = kept.select(
         ROW,
         user_id="user_id",
         item_id=pl.coalesce("sku", "line"),
         timestamp=zone_joined("timestamp"),
         event_type=pl.lit("purchase"),
-        value=pl.col("price").cast(pl.Float64, strict=False) * quantity,
+        value="price",
+        quantity="quantity",
         session_id="order",
     )
     named = kept.select(ROW, item_id=pl.coalesce("sku", "line"), title="line")
@@ -95,9 +95,10 @@ def _read_orders(files: Sequence[SourceFile]) -> RawDataset:
     return RawDataset(
         name=files[0].path.name.split(".")[0],
         source=f"shopify:{files[0].path.name}",
-        log=replace(table, rows=log),
+        log=replace(table, rows=log, names={**table.names, "value": table.name("price")}),
         items=replace(table, rows=items, notes=[]),
         default_type="purchase",
+        unit_prices=True,
         findings=findings,
     )
 

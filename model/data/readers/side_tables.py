@@ -47,9 +47,9 @@ def read_items(path: Path, columns: Mapping[str, str], findings: Findings) -> tu
     named = {role: column for role, column in columns.items() if role in _ITEM_COLUMNS}
     if named.get("item") not in present:  # it may be the name of the log's column alone
         named.pop("item", None)
-    found = find_columns(present, named, _ITEM_COLUMNS, ITEM_ALIASES, table.file)
-    for note in table.notes:
-        findings.note(note)
+    # A path goes before the column `category`, which then holds its last name.
+    defaults = {role: name for role, name in _ITEM_COLUMNS.items() if role != "category"}
+    found = find_columns(present, named, defaults, ITEM_ALIASES, table.file)
     if guessed := found_by_alias(found, named, _ITEM_COLUMNS):
         findings.note(f"columns of items found by their names: {guessed}")
     wanted = {"item": "item_id"} | found

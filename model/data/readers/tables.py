@@ -10,16 +10,19 @@ from pathlib import Path
 import polars as pl
 
 from model.data.checks import RENAME_COLUMNS, ROW, require_columns
+from model.data.column_types import LIST_KINDS, TEXT_KINDS, as_text, as_text_lists, kind, require
 from model.data.columns import spelled
 from model.data.compression import plain_name
 from model.data.errors import FILE_STEP, DataError
 from model.data.files import read_parquet
 from model.data.formats import Format, TextOptions
-from model.data.raw_dataset import SourceTable, numbered
+from model.data.raw_dataset import SourceTable, numbered, split_tags
 from model.data.readers.delimited import read_delimited
 from model.data.readers.json_tables import read_json_table
 from model.data.sources import SourceFile
 
+# Columns of `picked` that may hold lists.
+_LISTS = ("category", "attributes", "tags")
 _PARQUET = (".parquet", ".pq", ".parq")
 _JSON = (".jsonl", ".ndjson", ".json")
 
@@ -116,14 +119,37 @@ def picked(table: SourceTable, wanted: Mapping[str, Sequence[str]], needed: Sequ
         The table with our columns alone; those that it lacks and that are not needed are left out.
 
     Raises:
-        DataError: A column that is needed is absent.
+        DataError: A column that is needed is absent, or holds objects, or lists where one value is meant.
     """
     spellings = {spelled(name.removeprefix("g:")): name for name in table.rows.columns if name != ROW}
     found = {ours: spellings[name] for ours, names in wanted.items() for name in names[::-1] if name in spellings}
     looked_for = {ours: found.get(ours, names[0]) for ours, names in wanted.items() if ours in found or ours in needed}
     require_columns(list(spellings.values()), looked_for, table.file, needed, RENAME_COLUMNS)
     rows = table.rows.select(ROW, *(pl.col(name).alias(ours) for ours, name in found.items()))
-    return replace(table, rows=rows, names=found)
+    chosen = replace(table, rows=rows, names=found, notes=[*table.notes])
+    for ours in found:
+        require(rows[ours], chosen.place(ours), "values", LIST_KINDS if ours in _LISTS else TEXT_KINDS)
+    unused = [name for name in table.rows.columns if name not in (*found.values(), ROW)]
+    if unused:
+        chosen.notes.append(f"columns of {Path(table.file).name} that are not used: {', '.join(unused)}")
+    return chosen
+
+
+def tags_of(table: SourceTable, column: str, separator: str) -> pl.Series:
+    """Reads a column of tags: lists, or text with a separator.
+
+    Args:
+        table: The table, after `picked`.
+        column: Our name of the column.
+        separator: The text between two tags.
+
+    Raises:
+        DataError: A list holds bytes that are not UTF-8 text.
+    """
+    values = table.rows[column]
+    if kind(values.dtype) == "list":
+        return as_text_lists(values, table.place(column), "values").alias(column)
+    return split_tags(as_text(values), separator)
 
 
 def beside(source: Path, *names: str) -> Path | None:

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing.parametric import series
 
+from model.data.columns import ITEM_ROLES, LOG_COLUMNS
 from model.data.dataset import Dataset
 from model.data.errors import DataError
-from model.data.formats import ITEM_ROLES, LOG_COLUMNS, Format, ImportRequest
+from model.data.formats import Format, ImportRequest
 from model.data.importing import import_dataset
 
 NOW = 1_800_000_000_000
@@ -35,7 +36,11 @@ ROLES += ["users user_id", "users plan"]
 def _import(folder: Path, role: str, values: pl.Series) -> Dataset:
     """Imports a log, and a table of items or users, with `values` as one of the columns."""
     table, column = role.split()
-    tables: dict[str, dict[str, Any]] = {"log": dict(COLUMNS), "items": {"item_id": ["a", "b", "c"]}, "users": {"user_id": ["u", "v", "w"]}}
+    tables: dict[str, dict[str, Any]] = {
+        "log": dict(COLUMNS),
+        "items": {"item_id": ["a", "b", "c"]},
+        "users": {"user_id": ["u", "v", "w"]},
+    }
     paths: dict[str, Path] = {}
     for name, columns in tables.items():
         frame = pl.DataFrame(columns)

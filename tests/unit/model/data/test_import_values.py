@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from model.data.columns import parse_columns
 from model.data.dataset import Dataset
 from model.data.errors import DataError
 from model.data.event_names import ALIASES, KNOWN_TYPES
-from model.data.formats import Format, ImportRequest, parse_columns
+from model.data.formats import Format, ImportRequest
 from model.data.importing import import_dataset
 from model.data.rules import Rules
 
