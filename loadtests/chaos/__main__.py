@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from loadtests.chaos import clients, clocks, filters, model, process, redis
+from loadtests.chaos import clients, clocks, filters, host, model, process, redis
 from loadtests.chaos.scene import Fault, Scene
 from loadtests.common import results
 from loadtests.harness.served_process import NotReadyError
@@ -21,6 +21,7 @@ FAULTS: Sequence[Fault] = (
     *redis.FAULTS,
     *model.FAULTS,
     *process.FAULTS,
+    *host.FAULTS,
     *clients.FAULTS,
     *filters.FAULTS,
     *clocks.FAULTS,
