@@ -189,6 +189,14 @@ _REDIS = (
         (Query(f"{_rate('redis_errors_total', 'operation')} or vector(0)", "{{operation}}"),), "reqps",
     ),
     Panel(
+        "Redis", "Replicas by what the latest probe of Redis found: ok, or why it cannot be used.",
+        (Query(f"{_gauge('redis_state', 'sum', 'cause')} > 0", "{{cause}}"),), stacked=True,
+    ),
+    Panel(
+        "Histories gone", "Reads that found a part of a history missing: Redis evicts keys, or somebody deletes them.",
+        (Query(f"{_rate('histories_missing_total', 'part')} or vector(0)", "{{part}}"),), "reqps", stacked=True,
+    ),
+    Panel(
         "Rate limit checks", "For keys with a rate: the verdict of Redis, or of the replica alone.",
         (Query(f"{_rate('rate_checks_total', 'outcome')} or vector(0)", "{{outcome}}"),), "reqps", stacked=True,
     ),

@@ -69,6 +69,10 @@ class Proxy:
         """
         self._abandoned |= self._open
 
+    def lead_to(self, target: int) -> None:
+        """Forwards new connections to another port, as when a name gets a new address; open ones stay."""
+        self._target = target
+
     def close(self) -> None:
         """Closes the proxy and its connections."""
         self._listener.close()

@@ -23,11 +23,13 @@ from service.common.deadline import Clock
 from service.common.errors import SettingsError, StoreUnavailable, TooManyRequests
 from service.common.metrics import Metrics
 from service.common.settings import Settings
-from service.store.lua_scripts import Script
+from service.store.lua_script import Script
 from service.store.store import Store
 
 _ACQUIRE = Script(RedisBridge.SCRIPT_ACQUIRE_SLIDING_WINDOW.decode())
 _LOOK = Script(RedisBridge.SCRIPT_SLIDING_WINDOW.decode())
+
+SCRIPTS = (_ACQUIRE, _LOOK)
 
 # Pause after a failure before Redis is tried again, so that not every request waits for a time-out.
 _PAUSE_S = 1.0
@@ -114,6 +116,7 @@ class Rates:
 
     def __init__(self, rate: RateLimitItem, store: Store, metrics: Metrics, clock: Clock = time.monotonic) -> None:
         self._rate = rate
+        store.server.expect(*SCRIPTS)
         self._shared = SlidingWindowCounterRateLimiter(_Counters(store))
         self._own = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._metrics = metrics

@@ -61,6 +61,7 @@ async def open_runtime(
         models=space.models,
         guard=space.guard,
         mode=space.mode,
+        redis=space.redis,
     )
     return Runtime(
         settings=settings,

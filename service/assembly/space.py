@@ -101,6 +101,11 @@ async def open_space(
     engine = engine or await loader.open()
     history_cap = max(settings.history_cap or 0, engine.receptive_field)
     store = store or await _open_store(opening, await redis_url(), history_cap)
+    rates = rates_for(settings, store, metrics)
+    redis = RedisCheck(store, metrics)
+    await redis.answers()  # before the first write: a user of Redis without all rights must not half write
+    for follow in (redis.run, store.follow):
+        spawn(stack, follow)
 
     shared = await _open_coordination(space, store)
     keeper = PolicyKeeper(book, policies_file, policies_lane, shared.policies)
@@ -129,8 +134,8 @@ async def open_space(
         write_behind=write_behind,
         recommender=_open_recommender(opening, serving, states, book, guard, ids),
         ingest=Ingest(store, serving, write_behind, book, metrics, ids),
-        redis=RedisCheck(store, metrics),
-        rates=rates_for(settings, store, metrics),
+        redis=redis,
+        rates=rates,
         explorer=_open_playground(opening, serving),
     )
 

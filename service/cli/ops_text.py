@@ -93,7 +93,7 @@ def status_lines(snapshot: Mapping[str, Any]) -> list[str]:
     rows = {
         "mode": f"{mode['mode']}{by}{ends}{'' if mode['shared'] else ' (not shared)'}",
         "breaker": f"{breaker['state']}, the model gets {breaker['model_share']:.0%}{cause}",
-        "redis": "answers" if snapshot["redis"] else "unavailable",
+        "redis": "works" if snapshot["redis"] else f"unusable: {snapshot.get('redis_meaning') or 'unknown'}",
         "model": f"{service['model_version']}{'' if service['engine'] else ' (engine stuck)'}",
         "workers": f"{service['workers_answering']} of {service['workers']} answer",
         "traffic": f"{traffic['answers_per_s']:g} answers/s over {traffic['window_s']} s, {traffic['late']} late, "

@@ -240,10 +240,18 @@ class _TryLater(ServiceError):
 
 
 class StoreUnavailable(_TryLater):
-    """Redis is unavailable, too slow, or acknowledged fewer copies than the durability setting requires."""
+    """Redis is unavailable, too slow, or acknowledged fewer copies than the durability setting requires.
+
+    Attributes:
+        cause: One of `service.store.redis_causes.CAUSES`.
+    """
 
     reason = "state_unavailable"
     title = "The event store is unavailable"
+
+    def __init__(self, detail: str = "", *, cause: str = "other") -> None:
+        super().__init__(detail)
+        self.cause = cause
 
 
 class WorkerAway(_TryLater):

@@ -146,6 +146,15 @@ class Metrics:
         self.file_hangs = self._gauge(
             "gpt4rec_file_hangs", "1 while a file that the service follows cannot be read: its disk hangs.", "file"
         )
+        self.redis_state = self._gauge(
+            "gpt4rec_redis_state", "1 for what the latest probe of Redis found: ok, or why it cannot be used.", "cause"
+        )
+        self.histories_missing = self._counter(
+            "gpt4rec_histories_missing",
+            "Reads that found a part of a history gone, as after an eviction: the log (the version is there), the "
+            "version (the log is there), or both (an encoder state is there).",
+            "part",
+        )
         self.model_info = self._gauge("gpt4rec_model_info", "1 for the model in service.", "version")
         self.model_reload = self._counter(
             "gpt4rec_model_reload",

@@ -1,7 +1,8 @@
 """Drops histories from this process that another replica has erased, or merged into a user who logged in.
 
 Erasures are published by Redis. A replica that was not subscribed at that moment misses them, so after each new
-subscription every cached history is compared with the store: those that are gone or have changed are dropped.
+subscription every cached history is compared with the store: those that are gone or have changed are dropped. Where
+Redis does not let this user subscribe, the same is done every few seconds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from service.store.store import Store
 log = logs.get(__name__)
 
 _PAUSE_S = 0.5
+# How often the cached histories are compared with the store where the user of Redis may not subscribe.
+_POLL_S = 5.0
 # Histories checked in one round trip. Of an unchanged history only the version is transferred.
 _BATCH = 64
 
@@ -39,7 +42,8 @@ class Erasures:
     async def run(self) -> None:
         """Follows erasures until cancelled."""
         while True:
-            with contextlib.suppress(StoreUnavailable):
+            pause_s = _PAUSE_S
+            try:
                 async with contextlib.aclosing(self._store.erasures()) as erasures:
                     async for subject in erasures:
                         if subject is None:
@@ -47,7 +51,12 @@ class Erasures:
                         else:
                             self._write_behind.forget(subject)
                         del subject  # else the erased id would stay in memory until the next erasure
-            await asyncio.sleep(_PAUSE_S)
+            except StoreUnavailable as error:
+                if error.cause == "no_permission":
+                    pause_s = _POLL_S
+                    with contextlib.suppress(StoreUnavailable):
+                        await self._check()
+            await asyncio.sleep(pause_s)
 
     async def _check(self) -> None:
         """Drops every cached history that differs from the stored one.

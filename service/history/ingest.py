@@ -123,7 +123,9 @@ class Ingest:
         except StoreUnavailable:
             self._metrics.redis_errors.labels("read").inc()
             raise
-        if not record.version:
+        if record.missing is not None:
+            self._metrics.histories_missing.labels(record.missing).inc()
+        if not record.version and not record.events:
             raise NotFound("nothing is stored for this user")
         segment = self._policies.current.choose(Profile(None, model, record).facts(now_ms))
         history = [

@@ -104,6 +104,8 @@ class StateKeeper:
 
     def add(self, subject: Subject, model: ServedModel, record: UserRecord, epoch: int) -> Profile:
         """Builds the profile of a record, and caches it unless something was erased since the `epoch` of its read."""
+        if record.missing is not None:
+            self._metrics.histories_missing.labels(record.missing).inc()
         profile = Profile.of(subject, model, record)
         if epoch == self._erasure_epoch:
             self.cache.put(profile)

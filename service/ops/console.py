@@ -31,6 +31,8 @@ from service.lifecycle.model_switch import ModelSwitch
 from service.lifecycle.served_model import Serving
 from service.ops.recent_traffic import RECENT_S, RecentTraffic, Second, row, together, traffic
 from service.ops.worker_peers import Peers, bearer, own_urls
+from service.store.health import RedisCheck
+from service.store.redis_causes import MEANINGS
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -77,6 +79,7 @@ class Console:
         models: ModelSwitch,
         guard: Guard,
         mode: ForcedMode,
+        redis: RedisCheck,
         wall_clock: Clock = time.time,
     ) -> None:
         self.recent = recent
@@ -88,6 +91,7 @@ class Console:
         self._models = models
         self._guard = guard
         self._mode = mode
+        self._redis = redis
         self._wall_clock = wall_clock
         self._peers = peers
         self._known: dict[str, dict[int, Second]] = {}
@@ -106,7 +110,8 @@ class Console:
             "breaker": guard["breaker"],
             "budgets": guard["budgets"],
             "shared": self._mode.shared,
-            "redis": self._mode.in_sync,
+            "redis": self._redis.usable,
+            "redis_cause": self._redis.cause,
             "mode": self._mode.current(),
             "queue": model.encoder.depth + model.decoder.depth,
             "inflight": int(value_of(self._metrics.inflight)),
@@ -156,6 +161,8 @@ class Console:
                 "shared": all(worker["shared"] for worker in workers),
             },
             "redis": all(worker["redis"] for worker in workers),
+            "redis_cause": (cause := next((worker["redis_cause"] for worker in workers if not worker["redis"]), None)),
+            "redis_meaning": MEANINGS.get(cause) if cause else None,
             "budget_ms": settings.deadline_ms,
             "breaker": _breaker(workers),
             "burn_rate": _worst_burn([worker["budgets"]["burn_rate"] for worker in workers]),
@@ -294,5 +301,16 @@ def _worst_burn(rates: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str,
 
 
 def _worker(worker: Worker) -> dict[str, Any]:
-    names = ("breaker", "mode", "shared", "redis", "queue", "inflight", "loop_lag_ms", "model_version", "engine")
+    names = (
+        "breaker",
+        "mode",
+        "shared",
+        "redis",
+        "redis_cause",
+        "queue",
+        "inflight",
+        "loop_lag_ms",
+        "model_version",
+        "engine",
+    )
     return {**{name: worker[name] for name in names}, "model_share": worker["budgets"]["model_share"]}

@@ -228,7 +228,8 @@ class ReadyAnswer(Answer):
 
     request_id: str
     status: Literal["ready", "degraded", "not_ready"]
-    checks: dict[str, bool]
+    checks: dict[str, bool] = Field(description="`redis` is true if a write and a script work.")
+    redis_cause: str | None = Field(description="Why Redis cannot be used; null if it can.")
 
 
 class VersionAnswer(Answer):
@@ -354,7 +355,9 @@ class StatusAnswer(Answer):
     at: str
     service: dict[str, Any]
     mode: dict[str, Any] = Field(description="As in /ops/fallback, plus `expires_in_s`.")
-    redis: bool = Field(description="Whether Redis answers.")
+    redis: bool = Field(description="Whether a write and a script work in Redis, for every worker.")
+    redis_cause: str | None = Field(description="Why not, of the first worker that cannot use Redis; null if all can.")
+    redis_meaning: str | None = Field(description="The cause in words.")
     budget_ms: float
     breaker: dict[str, Any] = Field(
         description="The breaker of the worst worker; `model_share` is the share of all traffic."

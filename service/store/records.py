@@ -119,6 +119,13 @@ class UserRecord:
         """Returns whether the log has this version, and the seen items have this stamp."""
         return self.version == version and self.seen.stamp == seen_stamp
 
+    @property
+    def missing(self) -> Literal["log", "version", "both"] | None:
+        """The part that is gone although another part says that it was written; None if all is there, or nothing."""
+        if self.version:
+            return None if self.events else "log"
+        return "version" if self.events else "both" if self.blob else None
+
 
 @dataclass(frozen=True, slots=True)
 class AppendResult:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import socket
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import ConnectionPool, Redis, RedisCluster, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException
+from redis.exceptions import RedisClusterException, RedisError
 
 from service.common.errors import SettingsError
+from service.store.redis_url import RedisUrl, parse_url
 
 Client = Redis | RedisCluster
 
@@ -31,25 +31,19 @@ _KEEP_ALIVE = {
 def client_for(url: str, *, socket_timeout_s: float, max_connections: int) -> Client:
     """Creates the client of a URL, without connecting.
 
-    The URL is one of
-
-        redis://[[user]:password@]host:port/db       rediss:// with TLS        unix:///path?db=0
-        redis+cluster://host:port[,host:port…]       rediss+cluster:// with TLS
-        redis+sentinel://[[user]:password@]host:port[,host:port…]/service[/db]
-
     No client retries: on the hot path a second attempt comes too late, and elsewhere the caller decides.
 
     Args:
-        url: The URL.
+        url: See `service.store.redis_url`.
         socket_timeout_s: A connection is dropped if connecting or a reply takes longer.
         max_connections: Connections in the pool.
 
     Raises:
-        SettingsError: The URL has another form.
+        SettingsError: The URL cannot be used.
     """
-    scheme, _, rest = url.partition("://")
+    where = parse_url(url)
     options: dict[str, Any] = {
-        **({} if scheme == "unix" else _KEEP_ALIVE),
+        **({} if where.kind == "unix" else _KEEP_ALIVE),
         "socket_timeout": socket_timeout_s,
         "socket_connect_timeout": socket_timeout_s,
         "protocol": 2,  # RESP3 would add a HELLO round trip to each connection, for nothing
@@ -57,57 +51,62 @@ def client_for(url: str, *, socket_timeout_s: float, max_connections: int) -> Cl
         "max_connections": max_connections,
     }
     try:
-        if scheme in ("redis", "rediss", "unix"):
-            plain: Client = Redis.from_url(url, **options)
-            return plain
-        if scheme in ("redis+cluster", "rediss+cluster"):
-            return _cluster(url, tls=scheme.startswith("rediss"), options=options)
-        if scheme in ("redis+sentinel", "rediss+sentinel"):
-            return _sentinel(url, tls=scheme.startswith("rediss"), options=options)
-    except (ValueError, RedisClusterException):
-        # The parser's own message may contain a part of the password.
-        raise SettingsError(
-            "the Redis URL cannot be used: write it as redis://user:password@host:port/0, with special characters of "
-            "the password percent-encoded"
-        ) from None
-    shown = scheme if rest else "(none)"
-    raise SettingsError(
-        f"unknown scheme {shown} in the Redis URL: use redis, rediss, unix, redis+cluster or redis+sentinel"
+        if where.kind == "cluster":
+            nodes = [ClusterNode(host, port) for host, port in where.addresses]
+            return RedisCluster(startup_nodes=nodes, ssl=where.tls, **where.options, **options)
+        if where.kind == "sentinel":
+            return _sentinel(where, options)
+        return _single(where, options)
+    except (ValueError, RedisError, RedisClusterException) as error:
+        raise SettingsError(f"the options of the Redis URL cannot be used: {error}") from None
+
+
+def _single(where: RedisUrl, options: dict[str, Any]) -> Client:
+    if where.kind == "unix":
+        kind: dict[str, Any] = {"connection_class": UnixDomainSocketConnection, "path": where.path}
+    else:
+        ((host, port),) = where.addresses
+        kind = {"host": host, "port": port, **({"connection_class": SSLConnection} if where.tls else {})}
+    return Redis.from_pool(ConnectionPool(**kind, **where.options, **options))
+
+
+def _sentinel(where: RedisUrl, options: dict[str, Any]) -> Client:
+    tls = {"ssl": True} if where.tls else {}
+    sentinel = FollowedSentinel(  # type: ignore[no-untyped-call]
+        where.addresses, sentinel_kwargs={**options, **where.sentinel, **tls}, **where.options, **options, **tls
     )
-
-
-def _addresses(netloc: str, default_port: int) -> tuple[list[tuple[str, int]], dict[str, Any]]:
-    """Splits `user:password@host:port,host:port` into addresses and credentials."""
-    login, _, hosts = netloc.rpartition("@")
-    user, _, password = login.partition(":")
-    credentials: dict[str, Any] = {
-        name: unquote(text) for name, text in (("username", user), ("password", password)) if text
-    }
-    addresses = []
-    for address in hosts.split(","):
-        parts = urlsplit(f"//{address}")
-        if not parts.hostname:
-            raise ValueError("a host name is missing")
-        addresses.append((parts.hostname, parts.port or default_port))
-    return addresses, credentials
-
-
-def _cluster(url: str, *, tls: bool, options: dict[str, Any]) -> Client:
-    addresses, credentials = _addresses(urlsplit(url).netloc, 6379)
-    nodes = [ClusterNode(host, port) for host, port in addresses]
-    return RedisCluster(startup_nodes=nodes, ssl=tls, **credentials, **options)
-
-
-def _sentinel(url: str, *, tls: bool, options: dict[str, Any]) -> Client:
-    parts = urlsplit(url)
-    addresses, credentials = _addresses(parts.netloc, 26379)
-    service, _, db = parts.path.strip("/").partition("/")
-    if not service:
-        raise ValueError("the name of the monitored service is missing: redis+sentinel://host:port/SERVICE")
-    if tls:
-        options["ssl"] = True
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        addresses, sentinel_kwargs=dict(options), db=int(db or 0), **credentials, **options
-    )
-    master: Client = sentinel.master_for(service)
+    master: Client = sentinel.master_for(where.service)
     return master
+
+
+class FollowedSentinel(Sentinel):
+    """Sentinels that name the promoted replica during a fail-over, and not only after it.
+
+    The base class asks for SENTINEL MASTERS, which names the old master until the fail-over has ended. Until then the
+    old master goes on accepting writes, and they are lost. SENTINEL GET-MASTER-ADDR-BY-NAME names the new one as soon
+    as it is promoted.
+    """
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Returns the address to write to, from the first Sentinel that knows one.
+
+        Raises:
+            MasterNotFoundError: No Sentinel answers with a master that is up.
+        """
+        failures = []
+        for place, sentinel in enumerate(self.sentinels):
+            try:
+                masters: Any = await sentinel.sentinel_masters()
+                found: Any = await sentinel.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", service_name)  # type: ignore[no-untyped-call]
+            except (RedisError, OSError, TimeoutError) as error:
+                failures.append(f"{type(error).__name__}: {error}")
+                continue
+            state = masters.get(service_name)
+            if not found or not state:
+                continue
+            host, port = found
+            address = host.decode() if isinstance(host, bytes) else str(host), int(port)
+            if address != (state["ip"], state["port"]) or self.check_master_state(state, service_name):
+                self.sentinels[0], self.sentinels[place] = sentinel, self.sentinels[0]
+                return address
+        raise MasterNotFoundError(f"No master found for {service_name!r}: {'; '.join(failures) or 'unknown'}")

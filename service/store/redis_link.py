@@ -11,26 +11,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import hiredis
 from redis.asyncio import Connection, ConnectionPool, RedisCluster, UnixDomainSocketConnection
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+from redis.exceptions import NoScriptError
 
 from service.common.errors import StoreUnavailable
-from service.store.lua_scripts import Script
+from service.store.lua_script import Script
+from service.store.redis_causes import Cause, cause_of
 from service.store.redis_client import Client, client_for
 from service.store.redis_read_lane import RedisLane
+from service.store.role_changes import RoleChanges
+from service.store.subscription import messages
 
 T = TypeVar("T")
 
-# uvloop raises RuntimeError on a connection that is already closed.
-_FOREIGN = (RedisError, RedisClusterException, OSError, TimeoutError, RuntimeError)
-
 # Turns of the event loop granted to an overdue reply: its bytes may have arrived without having been read.
 _GRACE_TURNS = 8
-# A subscription that has received nothing for this long, although it was pinged, is replaced.
-_SILENT_S = 3.0
+_SLOTS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ class RedisLink:
         """Creates the client, without connecting.
 
         Args:
-            url: See `client_for`.
+            url: See `service.store.redis_url`.
             slowest_s: A connection is dropped if a reply takes longer.
             slowest_read_s: The same for the connection of `read_script`; defaults to `slowest_s`.
             max_commands: Commands that run at the same time.
@@ -82,13 +81,28 @@ class RedisLink:
         # Three more connections than commands: two for subscriptions, and one to spare.
         self._client = client_for(url, socket_timeout_s=slowest_s, max_connections=max_commands + 3)
         self._lane = _lane(self._client, slowest_read_s or slowest_s)
+        self._roles = RoleChanges(self._client, self._leave_reads)
         self._turn = asyncio.Semaphore(max_commands)
         self._in_flight: set[asyncio.Task[Any]] = set()
+        self.denied: frozenset[str] = frozenset()
+        """Commands that the server does not let this user run. A script that needs one is not sent at all."""
 
     @property
     def is_cluster(self) -> bool:
         """Whether the URL is that of a Redis Cluster."""
         return isinstance(self._client, RedisCluster)
+
+    @property
+    def uncovered_slots(self) -> int:
+        """Number of slots of the cluster that no server is known for; 0 without a cluster, or before it was asked."""
+        known = len(self._client.nodes_manager.slots_cache) if isinstance(self._client, RedisCluster) else 0
+        return _SLOTS - known if known else 0
+
+    async def refresh_slots(self, *, timeout_s: float) -> None:
+        """Asks the cluster again which server has which slot."""
+        client = self._client
+        if isinstance(client, RedisCluster):
+            await self._bounded("CLUSTER SLOTS", client.nodes_manager.initialize, timeout_s)
 
     async def command(self, *args: str | bytes | int, timeout_s: float) -> Any:
         """Runs one command and returns its reply."""
@@ -96,6 +110,7 @@ class RedisLink:
 
     async def script(self, call: ScriptCall, *, timeout_s: float) -> Any:
         """Runs a script with EVALSHA, and sends its source only if the server does not know it."""
+        self._admit(call)
 
         async def run() -> Any:
             try:
@@ -109,6 +124,7 @@ class RedisLink:
         """Runs a script that only reads, on the connection shared by all reads if there is one."""
         if self._lane is None:
             return await self.script(call, timeout_s=timeout_s)
+        self._admit(call)
         deadline = asyncio.get_running_loop().time() + timeout_s
         if not self._lane.open:
             await _in_time("connect", self._lane.connect(), deadline)
@@ -122,7 +138,7 @@ class RedisLink:
             return reply
         if str(reply).startswith("NOSCRIPT"):
             return await self.script(call, timeout_s=deadline - asyncio.get_running_loop().time())
-        raise StoreUnavailable(f"EVALSHA: {reply}")
+        raise self._failed("EVALSHA", reply)
 
     async def scripts(
         self, calls: Sequence[ScriptCall], *, barrier: tuple[str | int, ...] | None, timeout_s: float
@@ -138,6 +154,7 @@ class RedisLink:
         Returns:
             The replies of the scripts, and the reply of the barrier.
         """
+        self._admit(*calls)
 
         async def run() -> tuple[list[Any], Any]:
             replies, barrier_reply = await self._pipeline([c.evalsha() for c in calls], barrier)
@@ -164,39 +181,17 @@ class RedisLink:
         replies = await pipe.execute(raise_on_error=False)
         return list(replies[: len(commands)]), replies[-1] if barrier is not None else None
 
-    async def messages(self, channel: str, *, greeting: bool = False) -> AsyncGenerator[bytes, None]:
+    def messages(self, channel: str, *, greeting: bool = False) -> AsyncGenerator[bytes, None]:
         """Yields the messages of a channel, on a connection of its own, until StoreUnavailable is raised.
 
-        The connection is pinged when it is silent, because one whose peer has vanished would stay silent for ever.
-
-        Args:
-            channel: The channel to subscribe to.
-            greeting: Whether to yield an empty message once the subscription is active. From then on, nothing that is
-                published is missed.
+        See `service.store.subscription.messages`.
         """
-        pubsub: Any = self._client.pubsub()
-        loop = asyncio.get_running_loop()
-        try:
-            await pubsub.subscribe(channel)
-            received = pinged = loop.time()
-            while not _being_cancelled():
-                message = await pubsub.get_message(ignore_subscribe_messages=not greeting, timeout=0.5)
-                if message is not None:
-                    received = loop.time()
-                    if message["type"] == "message":
-                        yield message["data"]
-                    elif message["type"] == "subscribe":
-                        yield b""
-                elif loop.time() - received > _SILENT_S:
-                    raise StoreUnavailable(f"SUBSCRIBE: no sign of life in {_SILENT_S:.0f} s")
-                elif loop.time() - max(received, pinged) > _SILENT_S / 3:
-                    await pubsub.ping()
-                    pinged = loop.time()
-            raise asyncio.CancelledError
-        except _FOREIGN as error:
-            raise _unavailable("SUBSCRIBE", error) from error
-        finally:
-            await pubsub.aclose()
+        count = self._roles.count
+        return messages(self._client, channel, greeting=greeting, still_valid=lambda: count == self._roles.count)
+
+    async def follow(self) -> None:
+        """Follows fail-overs that Sentinels announce, until cancelled."""
+        await self._roles.follow()
 
     async def _bounded(self, name: str, run: Callable[[], Awaitable[T]], timeout_s: float) -> T:
         """Waits for `run` for at most `timeout_s`; after that, it goes on in the background."""
@@ -207,7 +202,9 @@ class RedisLink:
                 async with asyncio.timeout_at(deadline):
                     await self._turn.acquire()
             except TimeoutError:
-                raise StoreUnavailable(f"{name}: no connection became free within {timeout_s:.3f} s") from None
+                raise StoreUnavailable(
+                    f"{name}: no connection became free within {timeout_s:.3f} s", cause="timeout"
+                ) from None
         else:
             await self._turn.acquire()  # does not wait
         task = loop.create_task(self._to_the_end(run))
@@ -216,15 +213,31 @@ class RedisLink:
         await _in_time(name, task, deadline)
         try:
             return task.result()
-        except _FOREIGN as error:
-            raise _unavailable(name, error) from error
+        except Exception as error:  # whatever redis-py raises, also a failure inside it
+            raise self._failed(name, error) from error
+
+    def _failed(self, name: str, error: BaseException) -> StoreUnavailable:
+        """Translates an error."""
+        found = _unavailable(name, error)
+        self._roles.failed(cast("Cause", found.cause))
+        return found
+
+    def _admit(self, *calls: ScriptCall) -> None:
+        """Refuses a script that would fail in the middle, after some of its writes."""
+        for call in calls:
+            if missing := call.script.commands & self.denied:
+                raise StoreUnavailable(f"the user lacks rights: {', '.join(sorted(missing))}", cause="no_permission")
+
+    def _leave_reads(self) -> None:
+        if self._lane is not None:
+            self._lane.leave()
 
     async def _to_the_end(self, run: Callable[[], Awaitable[T]]) -> T:
         try:
             return await run()
         except RuntimeError:
-            # The connection was reset while it was in the pool, which notices an end of file only. Nothing was sent,
-            # and the pool reconnects.
+            # uvloop says so of a connection that was reset while it was in the pool, which notices an end of file only.
+            # Nothing was sent, and the pool reconnects.
             return await run()
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
@@ -237,6 +250,7 @@ class RedisLink:
         """Waits for the commands in flight, at most for their socket time-out, and disconnects."""
         if self._in_flight:
             await asyncio.wait(set(self._in_flight))
+        await self._roles.close()
         if self._lane is not None:
             await self._lane.close()
         await self._client.aclose()
@@ -253,7 +267,7 @@ def _overdue(reply: asyncio.Future[Any], turns: int) -> None:
     if turns:  # a loop that lags fires its timers before it reads the sockets
         reply.get_loop().call_soon(_overdue, reply, turns - 1)
     else:
-        reply.set_exception(StoreUnavailable("EVALSHA: no reply in time"))
+        reply.set_exception(StoreUnavailable("EVALSHA: no reply in time", cause="timeout"))
 
 
 async def _in_time(name: str, awaited: asyncio.Future[Any], deadline: float) -> None:
@@ -265,17 +279,8 @@ async def _in_time(name: str, awaited: asyncio.Future[Any], deadline: float) -> 
         # A loop that lags fires its timers before it reads the sockets.
         await asyncio.sleep(0)
     if not awaited.done():
-        raise StoreUnavailable(f"{name}: no reply in time")
-
-
-def _being_cancelled() -> bool:
-    """Whether this task is being cancelled.
-
-    redis-py waits with `asyncio.wait_for`, which before Python 3.12 may swallow the CancelledError (cpython #86296).
-    """
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+        raise StoreUnavailable(f"{name}: no reply in time", cause="timeout")
 
 
 def _unavailable(name: str, error: BaseException) -> StoreUnavailable:
-    return StoreUnavailable(f"{name}: {type(error).__name__}: {error}")
+    return StoreUnavailable(f"{name}: {type(error).__name__}: {error}", cause=cause_of(error))

@@ -16,6 +16,7 @@ from typing import Any, cast
 import hiredis
 
 from service.common.errors import StoreUnavailable
+from service.store.redis_causes import cause_of
 
 # Outstanding replies at a time; a server that falls further behind counts as unavailable.
 _UNANSWERED_MAX = 2048
@@ -43,6 +44,7 @@ class RedisLane:
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[_Connection] | None = None
         self._next_try = 0.0
+        self._failure: BaseException | None = None  # of the latest attempt to connect
 
     @property
     def open(self) -> bool:
@@ -60,8 +62,17 @@ class RedisLane:
             StoreUnavailable: There is no connection.
         """
         if self._connection is None:
-            raise StoreUnavailable("no connection for reads")
+            raise self._unavailable("no connection for reads")
         return self._connection.ask(parts)
+
+    def leave(self) -> None:
+        """Makes the next read connect anew, because another server may be behind the address.
+
+        Replies that are outstanding still arrive.
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.open:
+            asyncio.get_running_loop().call_later(self._slowest_s, connection.close)
 
     def connect(self) -> asyncio.Task[_Connection]:
         """Returns the attempt to connect that is in flight, or starts one. Wait for it, but do not cancel it.
@@ -74,17 +85,23 @@ class RedisLane:
         loop = asyncio.get_running_loop()
         if self._connecting is None:
             if loop.time() < self._next_try:
-                raise StoreUnavailable("connecting for reads failed a moment ago")
+                raise self._unavailable("connecting for reads failed a moment ago")
             self._connecting = loop.create_task(self._open())
             self._connecting.add_done_callback(self._connected)
         return self._connecting
 
     def _connected(self, attempt: asyncio.Task[_Connection]) -> None:
         self._connecting = None
-        if attempt.cancelled() or attempt.exception() is not None:
+        self._failure = None if attempt.cancelled() else attempt.exception()
+        if attempt.cancelled() or self._failure is not None:
             self._next_try = asyncio.get_running_loop().time() + self._retry_s
         else:
             self._connection = attempt.result()
+
+    def _unavailable(self, what: str) -> StoreUnavailable:
+        if self._failure is None:
+            return StoreUnavailable(what, cause="disconnected")
+        return StoreUnavailable(f"{what}: {self._failure!r}", cause=cause_of(self._failure))
 
     async def _open(self) -> _Connection:
         loop, options = asyncio.get_running_loop(), self._options
@@ -99,7 +116,7 @@ class RedisLane:
                 for command in _greeting(options):
                     reply = await connection.ask(command)
                     if isinstance(reply, hiredis.ReplyError):
-                        raise StoreUnavailable(f"{command[0]!s} was refused: {reply}")
+                        raise StoreUnavailable(f"{command[0]!s} was refused: {reply}", cause=cause_of(reply))
             except BaseException:
                 connection.close()
                 raise
@@ -115,13 +132,15 @@ class RedisLane:
 
 
 def _greeting(options: Mapping[str, Any]) -> list[tuple[Part, ...]]:
-    """The AUTH and SELECT commands that the options require."""
+    """The AUTH, SELECT and CLIENT SETNAME commands that the options require."""
     commands: list[tuple[Part, ...]] = []
     if options.get("password"):
         user = (options["username"],) if options.get("username") else ()
         commands.append(("AUTH", *user, options["password"]))
     if options.get("db"):
         commands.append(("SELECT", int(options["db"])))
+    if options.get("client_name"):
+        commands.append(("CLIENT", "SETNAME", str(options["client_name"])))
     return commands
 
 
@@ -143,7 +162,7 @@ class _Connection(asyncio.Protocol):
 
     def ask(self, parts: Sequence[Part]) -> asyncio.Future[Any]:
         if not self.open or len(self._waiting) >= _UNANSWERED_MAX:
-            raise StoreUnavailable("no connection, or too many outstanding replies")
+            raise StoreUnavailable("no connection, or too many outstanding replies", cause="disconnected")
         # First: if packing failed after the future was queued, every later reply would go to the wrong caller.
         packed = hiredis.pack_command(tuple(parts))  # type: ignore[arg-type]
         future = self._loop.create_future()
@@ -196,5 +215,5 @@ class _Connection(asyncio.Protocol):
         waiting, self._waiting = self._waiting, deque()
         for _, future in waiting:
             if not future.done():
-                future.set_exception(StoreUnavailable(f"the connection was lost: {exc}"))
+                future.set_exception(StoreUnavailable(f"the connection was lost: {exc}", cause="disconnected"))
                 future.exception()  # retrieved: the caller may have stopped waiting

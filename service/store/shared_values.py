@@ -10,9 +10,10 @@ Keys of the deployment, `gpt4rec:{ops}:…`, all in one hash slot:
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 from service.common.errors import StoreUnavailable
-from service.store import lua_scripts as scripts
+from service.store import lua_shared as scripts
 from service.store.redis_link import RedisLink, ScriptCall
 
 # Version, time of the change in epoch milliseconds, body.
@@ -72,31 +73,38 @@ class SharedValues:
 
     async def append_audit(self, entry: bytes) -> None:
         """Adds an entry to the audit log."""
-        await self._link.command("LPUSH", self._audit_key, entry, timeout_s=self._write_s)
-        await self._link.command("LTRIM", self._audit_key, 0, self._audit_cap - 1, timeout_s=self._write_s)
+        call = ScriptCall(scripts.APPEND_AUDIT, (self._audit_key,), (self._audit_cap, entry))
+        await self._link.script(call, timeout_s=self._write_s)
 
     async def read_audit(self, limit: int) -> list[bytes]:
         """Returns the latest entries of the audit log, newest first."""
-        entries: list[bytes] = await self._link.command(
-            "LRANGE", self._audit_key, 0, limit - 1, timeout_s=self._write_s
-        )
+        entries: list[bytes] = await self._unless_strange([], "LRANGE", self._audit_key, 0, limit - 1)
         return entries
 
     async def report_replica(self, replica: str, body: bytes) -> None:
         """Stores what a replica reports about itself. All reports expire an hour after the latest one."""
-        await self._link.command("HSET", self._ops_key("replicas"), replica, body, timeout_s=self._write_s)
-        await self._link.command("EXPIRE", self._ops_key("replicas"), _REPLICAS_S, timeout_s=self._write_s)
+        call = ScriptCall(scripts.REPORT_REPLICA, (self._ops_key("replicas"),), (_REPLICAS_S, replica, body))
+        await self._link.script(call, timeout_s=self._write_s)
 
     async def read_replicas(self) -> dict[str, bytes]:
         """Returns the latest report of each replica, by name."""
-        flat = await self._link.command("HGETALL", self._ops_key("replicas"), timeout_s=self._write_s)
+        flat = await self._unless_strange([], "HGETALL", self._ops_key("replicas"))
         pairs = list(flat.items()) if isinstance(flat, dict) else list(zip(flat[::2], flat[1::2], strict=True))
         return {name.decode(errors="replace"): body for name, body in pairs}
 
     async def forget_replicas(self, *replicas: str) -> None:
         """Deletes the reports of some replicas."""
         if replicas:
-            await self._link.command("HDEL", self._ops_key("replicas"), *replicas, timeout_s=self._write_s)
+            await self._unless_strange(0, "HDEL", self._ops_key("replicas"), *replicas)
+
+    async def _unless_strange(self, instead: Any, *command: str | int) -> Any:
+        """Runs a command; returns `instead` if its key has another type. The next write replaces such a key."""
+        try:
+            return await self._link.command(*command, timeout_s=self._write_s)
+        except StoreUnavailable as error:
+            if error.cause != "wrong_type":
+                raise
+            return instead
 
     def _ops_key(self, name: str) -> str:
         return f"{self._prefix}{{ops}}:{name}"

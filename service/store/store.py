@@ -20,17 +20,18 @@ import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-import orjson
-
-from service.artifact.features import is_history_event
+from service.common import logs
 from service.common.errors import SettingsError, StoreUnavailable
-from service.store import lua_scripts as scripts
-from service.store.lua_scripts import Script
-from service.store.records import AppendResult, NewEvent, StoredEvent, Subject, UserRecord, parse_events
+from service.store.history_calls import HistoryCalls, appended_of, events_of, record_of, replaced_by
+from service.store.lua_script import Script
+from service.store.records import AppendResult, NewEvent, Subject, UserRecord
 from service.store.redis_link import RedisLink, ScriptCall
-from service.store.seen_items import NOTHING_SEEN, SeenItems
+from service.store.seen_items import SeenItems
+from service.store.server_probe import ServerProbe
 from service.store.shared_values import SharedValues
 from service.store.store_settings import StoreSettings
+
+log = logs.get(__name__)
 
 # Subjects written in one round trip. A larger batch could take longer than the time-out of one write.
 _BATCH = 64
@@ -65,6 +66,15 @@ class Store(SharedValues):
                 "not provide: use durability memory, and min-replicas-to-write on the servers"
             )
         self._erased = self._ops_key("erased")
+        self._calls = HistoryCalls(settings, self._erased)
+        self.server = ServerProbe(
+            self._link,
+            # To wait for a disk takes up to a second, and a server that cannot write to it refuses the write.
+            self._durable if settings.durability == "replica" else self._scripts,
+            prefix=settings.prefix,
+            channel=self._erased,
+            timeout_s=write_s,
+        )
 
     @classmethod
     async def connect(cls, settings: StoreSettings) -> Store:
@@ -73,7 +83,7 @@ class Store(SharedValues):
         A server that does not answer is no error: the service starts degraded, and recovers when the server is back.
 
         Raises:
-            SettingsError: The server does not support the durability of the settings.
+            SettingsError: The server does not support the durability of the settings, or lacks the database.
         """
         store = cls(settings)
         try:
@@ -82,9 +92,14 @@ class Store(SharedValues):
             if settings.durability != "memory":
                 await store._durable([])
         except StoreUnavailable as error:
-            if "appendonly is disabled" in str(error) or "unknown command" in str(error):
+            wrong = None
+            if error.cause == "bad_database":
+                wrong = "the database of the Redis URL cannot be used"
+            elif "appendonly is disabled" in str(error) or "unknown command 'WAIT" in str(error):
+                wrong = f"durability {settings.durability} cannot be had"
+            if wrong is not None:
                 await store.close()
-                raise SettingsError(f"durability {settings.durability} cannot be had: {error}") from error
+                raise SettingsError(f"{wrong}: {error}") from error
         return store
 
     async def close(self) -> None:
@@ -108,7 +123,7 @@ class Store(SharedValues):
         durable. This is no transaction: after a StoreUnavailable some events may be written, and repeating the batch
         writes the rest.
         """
-        calls = [self._append_call(subject, events) for subject, events in batch]
+        calls = [self._calls.append(subject, events) for subject, events in batch]
         if not calls:
             return []
         if self.settings.durability != "memory":
@@ -120,16 +135,9 @@ class Store(SharedValues):
             for first in range(0, len(calls), _BATCH):
                 part = calls[first : first + _BATCH]
                 replies += (await self._link.scripts(part, barrier=None, timeout_s=self._append_s))[0]
-        return [
-            AppendResult(
-                int(accepted),
-                int(duplicates),
-                version.decode(),
-                tuple(name.decode() for name in reused),
-                stamp.decode(),
-            )
-            for accepted, duplicates, version, reused, stamp in replies
-        ]
+        if replaced := sum(map(replaced_by, replies)):
+            log.warning("redis_keys_replaced", count=replaced, detail="they had a type that this service did not write")
+        return [appended_of(reply) for reply in replies]
 
     async def read(self, subject: Subject, model_version: str, timeout_s: float | None = None) -> UserRecord:
         """Reads the log, its version, the items seen before it and the state for a model: one snapshot, one round trip.
@@ -151,14 +159,14 @@ class Store(SharedValues):
         `known` is a record that was read before, of any model; its state is not compared.
         """
         limit = self._read_s if timeout_s is None else min(self._read_s, timeout_s)
-        return _record(await self._link.read_script(self._read_call(subject, model_version, known), timeout_s=limit))
+        return record_of(await self._link.read_script(self._calls.read(subject, model_version, known), timeout_s=limit))
 
     async def read_many(
         self, wanted: Sequence[tuple[Subject, UserRecord | None]], model_version: str
     ) -> list[UserRecord | None]:
         """Does `read_if_changed` for many (subject, known record) in one round trip, within the write time-out."""
-        calls = [self._read_call(subject, model_version, known) for subject, known in wanted]
-        return [_record(reply) for reply in await self._scripts(calls)]
+        calls = [self._calls.read(subject, model_version, known) for subject, known in wanted]
+        return [record_of(reply) for reply in await self._scripts(calls)]
 
     async def write_state(self, subject: Subject, model_version: str, expected_version: str, blob: bytes) -> bool:
         """Stores a state computed from `expected_version` of the log; returns False if the log has changed since."""
@@ -166,7 +174,7 @@ class Store(SharedValues):
 
     async def write_states(self, batch: Sequence[tuple[Subject, str, bytes]], model_version: str) -> list[bool]:
         """Does `write_state` for many (subject, expected version, blob) in one round trip."""
-        calls = [self._write_call(subject, model_version, expected, blob) for subject, expected, blob in batch]
+        calls = [self._calls.write_state(subject, model_version, expected, blob) for subject, expected, blob in batch]
         return [bool(reply) for reply in await self._scripts(calls)]
 
     async def merge(self, session: Subject, user: Subject) -> int:
@@ -177,17 +185,16 @@ class Store(SharedValues):
         """
         moved = 0
         while True:
-            keys = self._keys(session, "events", "version", "signals", "seen")
-            log = ScriptCall(scripts.READ_LOG, keys, ())
-            version, flat, signals, packed = await self._link.script(log, timeout_s=self._write_s)
-            events = [NewEvent(e.item_id, e.type, e.time_ms, e.event_id) for e in _events(flat)]
+            log_call = self._calls.read_log(session)
+            version, flat, signals, packed = await self._link.script(log_call, timeout_s=self._write_s)
+            events = [NewEvent(e.item_id, e.type, e.time_ms, e.event_id) for e in events_of(flat)]
             bodies, seen = [(fields[1].decode(), fields[3]) for _, fields in signals], SeenItems.unpack(packed)
             # A client may count the events of each session from 1, so here an equal id alone is no duplicate.
-            call = self._append_call(user, events, bodies, seen, by_id=False)
+            call = self._calls.append(user, events, bodies, seen, by_id=False)
             if events or bodies or seen.count:
                 reply = await self._settled(call)
                 moved += int(reply[0])
-            if await self._erase(session, version or b"", len(bodies), seen.stamp) >= 0:
+            if await self._erase(session, (version or b"", len(bodies), seen.stamp)) >= 0:
                 return moved
 
     async def erase(self, subject: Subject) -> int:
@@ -221,16 +228,9 @@ class Store(SharedValues):
         keys = tuple(f"{self.settings.prefix}{name}" for name in names)
         return await self._link.read_script(ScriptCall(script, keys, tuple(args)), timeout_s=self._read_s)
 
-    def _read_call(self, subject: Subject, model_version: str, known: UserRecord | None) -> ScriptCall:
-        events, version, seen = self._keys(subject, "events", "version", "seen")
-        args = ("", "") if known is None else (known.version, known.seen.stamp)
-        return ScriptCall(scripts.READ, (events, version, self._state_key(subject, model_version), seen), args)
-
-    def _write_call(self, subject: Subject, model_version: str, expected_version: str, blob: bytes) -> ScriptCall:
-        version, states = self._keys(subject, "version", "states")
-        keys = (version, self._state_key(subject, model_version), states)
-        args = (expected_version, blob, self.settings.state_ttl_s * 1000, model_version)
-        return ScriptCall(scripts.WRITE_STATE, keys, args)
+    async def follow(self) -> None:
+        """Follows fail-overs that Sentinels announce, until cancelled."""
+        await self._link.follow()
 
     async def _scripts(self, calls: Sequence[ScriptCall]) -> list[Any]:
         if not calls:
@@ -239,38 +239,6 @@ class Store(SharedValues):
             return [await self._link.script(calls[0], timeout_s=self._write_s)]
         replies, _ = await self._link.scripts(calls, barrier=None, timeout_s=self._write_s)
         return replies
-
-    def _keys(self, subject: Subject, *names: str) -> tuple[str, ...]:
-        return tuple(f"{self.settings.prefix}{subject.tag}:{name}" for name in names)
-
-    def _state_key(self, subject: Subject, model_version: str) -> str:
-        return f"{self.settings.prefix}{subject.tag}:state:{model_version}"
-
-    def _append_call(
-        self,
-        subject: Subject,
-        events: Sequence[NewEvent],
-        signals: Sequence[tuple[str, bytes]] = (),
-        seen: SeenItems = NOTHING_SEEN,
-        *,
-        by_id: bool = True,
-    ) -> ScriptCall:
-        history = sorted((e for e in events if is_history_event(e.type, e.item_id)), key=_time)
-        others = [e for e in events if not is_history_event(e.type, e.item_id)]
-        settings = self.settings
-        args: list[str | bytes | int] = [
-            settings.history_cap, settings.ttl_s * 1000, settings.signals_cap,
-            settings.signals_ttl_s * 1000, len(history),
-            scripts.IDS_KNOWN if by_id and any(event.event_id for event in history) else 0,
-            settings.seen_max, seen.entries, seen.count,
-        ]  # fmt: skip
-        for event in history:
-            args += (event.time_ms, event.member(subject))
-        for event in others:
-            args += (event.identity(subject), _signal_body(event))
-        for identity, body in signals:
-            args += (identity, body)
-        return ScriptCall(scripts.APPEND, self._keys(subject, "events", "version", "signals", "seen"), tuple(args))
 
     async def _settled(self, call: ScriptCall) -> Any:
         if self.settings.durability == "memory":
@@ -294,37 +262,11 @@ class Store(SharedValues):
         replies, reached = await self._link.scripts(calls, barrier=barrier, timeout_s=self._append_s)
         copies = reached[0] if isinstance(reached, list) else reached
         if copies < wanted:
-            raise StoreUnavailable(f"{barrier[0]}: {copies} of {wanted} copies were written within the time-out")
+            raise StoreUnavailable(
+                f"{barrier[0]}: {copies} of {wanted} copies were written within the time-out",
+                cause="disk" if settings.durability == "aof" else "too_few_replicas",
+            )
         return replies
 
-    async def _erase(self, subject: Subject, *expected: str | bytes | int) -> int:
-        keys = self._keys(subject, "events", "version", "signals", "states", "seen")
-        args = (self._state_key(subject, ""), self._erased, subject.tag, *expected)
-        return int(await self._settled(ScriptCall(scripts.ERASE, keys, args)))
-
-
-def _record(reply: Sequence[Any]) -> UserRecord | None:
-    """The record of a reply; None if nothing has changed."""
-    if len(reply) == 1:
-        return None
-    version, flat, blob, seen = reply
-    return UserRecord(version.decode() if version else "", _events(flat), blob, SeenItems.unpack(seen))
-
-
-def _events(flat: Sequence[bytes]) -> tuple[StoredEvent, ...]:
-    try:
-        return parse_events(flat)
-    except (ValueError, OverflowError) as error:
-        raise StoreUnavailable("a log contains members that this service did not write") from error
-
-
-def _time(event: NewEvent) -> int:
-    return event.time_ms
-
-
-def _signal_body(event: NewEvent) -> bytes:
-    fields = {
-        "type": event.type, "item_id": event.item_id, "time_ms": event.time_ms, "query": event.query,
-        "value": event.value, "request_id": event.request_id,
-    }  # fmt: skip
-    return orjson.dumps({name: value for name, value in fields.items() if value is not None})
+    async def _erase(self, subject: Subject, expected: tuple[bytes, int, str] | None = None) -> int:
+        return int(await self._settled(self._calls.erase(subject, expected)))

@@ -222,7 +222,7 @@ function showBreaker() {
 function showParts() {
   const { service, queue } = snapshot;
   const facts = [
-    ["Redis", snapshot.redis ? "answers" : "unavailable", snapshot.redis ? "good-ink" : "bad-ink"],
+    ["Redis", snapshot.redis ? "works" : `unusable: ${snapshot.redis_meaning ?? "unknown"}`, snapshot.redis ? "good-ink" : "bad-ink"],
     ["Engine", service.engine ? "answers" : "stuck", service.engine ? "good-ink" : "bad-ink"],
     ["Workers", `${service.workers_answering} of ${service.workers}`, service.workers_answering < service.workers ? "bad-ink" : ""],
     ["Event loop lag", ms(queue.loop_lag_ms), queue.loop_lag_ms > 50 ? "warn-ink" : ""],

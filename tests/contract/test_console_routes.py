@@ -118,11 +118,12 @@ async def test_redis_is_asked_once_however_many_want_to_know_whether_it_answers(
     async with serving() as service:
         asked: list[None] = []
 
-        async def ping() -> None:
+        async def write() -> frozenset[str]:
             asked.append(None)
+            return frozenset({"SUBSCRIBE"})
 
         store, now = service.runtime.space.store, [0.0]
-        monkeypatch.setattr(store, "ping", ping)
+        monkeypatch.setattr(store.server, "write", write)
         check = RedisCheck(store, service.runtime.metrics, lambda: now[0])
         assert all(await asyncio.gather(*(check.answers() for _ in range(20))))
         assert await check.answers()

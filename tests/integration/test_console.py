@@ -143,7 +143,7 @@ def test_redis_away_is_shown_and_the_switch_works_and_says_that_it_holds_here_on
         says(page, "#mode-shared", "on every replica")
         store.sigstop()
         try:
-            says(page, "#verdict", "Redis is unavailable")
+            says(page, "#verdict", "Redis cannot be used (there was no reply in time")
             force(page, "Fallback", "no Redis")
             says(page, "#mode-shared", "here only")
             says(page, "#verdict", "applies on this replica only")

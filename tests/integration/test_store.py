@@ -239,13 +239,13 @@ async def test_every_key_expires_and_every_append_puts_that_off(shared_valkey: V
     await store.write_state(user(), MODEL, version, b"blob")
 
     async def ttl(name: str) -> int:
-        key = store._keys(user(), name)[0]
+        key = store._calls.keys(user(), name)[0]
         return int(await store._link.command("TTL", key, timeout_s=2))
 
     for name, seconds in {"events": 1000, "version": 1000, "signals": 300, f"state:{MODEL}": 500}.items():
         assert seconds - 5 <= await ttl(name) <= seconds, name
-    await store._link.command("EXPIRE", store._keys(user(), "events")[0], 10, timeout_s=2)
-    await store._link.command("EXPIRE", store._keys(user(), "version")[0], 10, timeout_s=2)
+    await store._link.command("EXPIRE", store._calls.keys(user(), "events")[0], 10, timeout_s=2)
+    await store._link.command("EXPIRE", store._calls.keys(user(), "version")[0], 10, timeout_s=2)
     await store.append(user(), [click("a")])  # a duplicate, and still a sign of life
     assert await ttl("events") > 900 and await ttl("version") > 900
     await store.close()
@@ -260,7 +260,7 @@ async def test_signals_are_logged_but_are_no_history(shared_valkey: Valkey) -> N
     )
     assert result.accepted == 3
     assert items(await store.read(user(), MODEL)) == ["b"]
-    assert await store._link.command("XLEN", store._keys(user(), "signals")[0], timeout_s=2) == 2
+    assert await store._link.command("XLEN", store._calls.keys(user(), "signals")[0], timeout_s=2) == 2
     await store.close()
 
 
@@ -269,7 +269,7 @@ async def test_signals_are_capped(shared_valkey: Valkey) -> None:
     store = await Store.connect(replace(config(shared_valkey), signals_cap=100))
     for start in range(0, 600, 200):
         await store.append(user(), [NewEvent(str(i), "impression", T + i) for i in range(start, start + 200)])
-    assert await store._link.command("XLEN", store._keys(user(), "signals")[0], timeout_s=2) <= 200
+    assert await store._link.command("XLEN", store._calls.keys(user(), "signals")[0], timeout_s=2) <= 200
     await store.close()
 
 

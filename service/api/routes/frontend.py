@@ -94,7 +94,8 @@ async def readyz(request: Request) -> Response:
     files = not service.metrics.hanging_files()
     status = "not_ready" if not ready else "ready" if redis and files else "degraded"
     checks |= {"redis": redis, "files": files}
-    return reply(request, {"status": status, "checks": checks}, 200 if ready else 503)
+    found = {"status": status, "checks": checks, "redis_cause": service.space.redis.cause}
+    return reply(request, found, 200 if ready else 503)
 
 
 @router.get("/version", responses=answers(out.VersionAnswer))

@@ -20,8 +20,8 @@ from service.common.settings import DEFAULT_POLICIES
 from service.coordination.forced_mode import Mode
 from service.policies import policies
 from service.schemas.requests import REQUEST_BODIES, parse
+from service.store.history_calls import events_of
 from service.store.records import parse_events
-from service.store.store import _events
 
 SANE = set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:/+=@-")
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
@@ -121,7 +121,7 @@ def test_any_origins_are_some_or_refused(text: str) -> None:
 @given(st.lists(st.binary(max_size=30), max_size=6))
 def test_any_log_is_read_or_unavailable(flat: list[bytes]) -> None:
     try:
-        found = _events(flat)
+        found = events_of(flat)
     except StoreUnavailable:
         return
     assert found == parse_events(flat)

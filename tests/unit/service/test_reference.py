@@ -37,7 +37,7 @@ def test_the_metric_families_are_those_of_the_contract() -> None:
         "events", "state_cache", "redis_errors", "model_info", "model_reload", "error_budget_burn_rate",
             "model_attempts", "rate_checks", "log_lines_dropped", "worker_replaced", "file_hangs",
             "filters_held", "filter_bytes", "filter_builds",
-            "unanswered_bytes", "bodies_refused",
+            "bodies_refused", "histories_missing", "redis_state", "unanswered_bytes",
     }  # fmt: skip
     assert {f.name for f in Metrics().registry.collect()} == {f"gpt4rec_{name}" for name in expected}
 

@@ -1,0 +1,152 @@
+"""The scripts of a subject's history with their keys and arguments, and what their replies mean. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from service.artifact.features import is_history_event
+from service.common.errors import StoreUnavailable
+from service.store import lua_scripts as scripts
+from service.store.records import AppendResult, NewEvent, StoredEvent, Subject, UserRecord, parse_events
+from service.store.redis_link import ScriptCall
+from service.store.seen_items import NOTHING_SEEN, SeenItems
+from service.store.store_settings import StoreSettings
+
+_MODELS_MAX = 16
+
+
+class HistoryCalls:
+    """Makes the calls of the scripts that read and write histories."""
+
+    def __init__(self, settings: StoreSettings, erased: str) -> None:
+        """Makes calls for these settings; erasures are published on the channel `erased`."""
+        self._settings = settings
+        self._erased = erased
+        # The models of late, oldest first: an erasure deletes their states even if the list of states is lost.
+        self._models: dict[str, None] = {}
+
+    def read(self, subject: Subject, model_version: str, known: UserRecord | None) -> ScriptCall:
+        """Reads what has changed since `known`, with the state for a model."""
+        events, version, seen = self.keys(subject, "events", "version", "seen")
+        args = ("", "") if known is None else (known.version, known.seen.stamp)
+        return ScriptCall(scripts.READ, (events, version, self._state_key(subject, model_version), seen), args)
+
+    def read_log(self, subject: Subject) -> ScriptCall:
+        """Reads everything that a merge moves."""
+        return ScriptCall(scripts.READ_LOG, self.keys(subject, "events", "version", "signals", "seen"), ())
+
+    def write_state(self, subject: Subject, model_version: str, expected_version: str, blob: bytes) -> ScriptCall:
+        """Writes a state that was computed from `expected_version` of the log."""
+        version, states = self.keys(subject, "version", "states")
+        keys = (version, self._state_key(subject, model_version), states)
+        args = (expected_version, blob, self._settings.state_ttl_s * 1000, model_version)
+        return ScriptCall(scripts.WRITE_STATE, keys, args)
+
+    def append(
+        self,
+        subject: Subject,
+        events: Sequence[NewEvent],
+        signals: Sequence[tuple[str, bytes]] = (),
+        seen: SeenItems = NOTHING_SEEN,
+        *,
+        by_id: bool = True,
+    ) -> ScriptCall:
+        """Appends events, and signals and seen items of another subject.
+
+        Args:
+            subject: Whose log it is.
+            events: New events, in any order.
+            signals: Identity and body of each signal, as they were stored.
+            seen: Items seen before the log.
+            by_id: Whether an event with an id that is in the log is a duplicate, whatever else it says.
+        """
+        history = sorted((e for e in events if is_history_event(e.type, e.item_id)), key=_time)
+        others = [e for e in events if not is_history_event(e.type, e.item_id)]
+        settings = self._settings
+        args: list[str | bytes | int] = [
+            settings.history_cap, settings.ttl_s * 1000, settings.signals_cap,
+            settings.signals_ttl_s * 1000, len(history),
+            scripts.IDS_KNOWN if by_id and any(event.event_id for event in history) else 0,
+            settings.seen_max, seen.entries, seen.count,
+        ]  # fmt: skip
+        for event in history:
+            args += (event.time_ms, event.member(subject))
+        for event in others:
+            args += (event.identity(subject), _signal_body(event))
+        for identity, body in signals:
+            args += (identity, body)
+        return ScriptCall(scripts.APPEND, self.keys(subject, "events", "version", "signals", "seen"), tuple(args))
+
+    def erase(self, subject: Subject, expected: tuple[bytes, int, str] | None = None) -> ScriptCall:
+        """Deletes every key of the subject.
+
+        Args:
+            subject: Who is erased.
+            expected: Version of the log, number of signals and stamp of the seen items that must still be there.
+        """
+        keys = self.keys(subject, "events", "version", "signals", "states", "seen")
+        unchanged = (0, "", 0, "") if expected is None else (1, *expected)
+        args = (self._state_key(subject, ""), self._erased, subject.tag, *unchanged, *self._models)
+        return ScriptCall(scripts.ERASE, keys, args)
+
+    def keys(self, subject: Subject, *names: str) -> tuple[str, ...]:
+        """Returns the keys of a subject with these names."""
+        return tuple(f"{self._settings.prefix}{subject.tag}:{name}" for name in names)
+
+    def _state_key(self, subject: Subject, model_version: str) -> str:
+        if model_version and model_version not in self._models:
+            self._models[model_version] = None
+            while len(self._models) > _MODELS_MAX:
+                del self._models[next(iter(self._models))]
+        return f"{self._settings.prefix}{subject.tag}:state:{model_version}"
+
+
+def record_of(reply: Sequence[Any]) -> UserRecord | None:
+    """Returns the record of a reply to `read`; None if nothing has changed.
+
+    Raises:
+        StoreUnavailable: The log contains members that this service did not write.
+    """
+    if len(reply) == 1:
+        return None
+    version, flat, blob, seen = reply
+    return UserRecord(version.decode() if version else "", events_of(flat), blob, SeenItems.unpack(seen))
+
+
+def events_of(flat: Sequence[bytes]) -> tuple[StoredEvent, ...]:
+    """Returns the events of alternating members and scores.
+
+    Raises:
+        StoreUnavailable: The log contains members that this service did not write.
+    """
+    try:
+        return parse_events(flat)
+    except (ValueError, OverflowError) as error:
+        raise StoreUnavailable("a log contains members that this service did not write") from error
+
+
+def appended_of(reply: Sequence[Any]) -> AppendResult:
+    """Returns the result of a reply to `append`."""
+    accepted, duplicates, version, reused, stamp, _ = reply
+    names = tuple(name.decode() for name in reused)
+    return AppendResult(int(accepted), int(duplicates), version.decode(), names, stamp.decode())
+
+
+def replaced_by(reply: Sequence[Any]) -> int:
+    """Returns how many keys of another type an `append` replaced."""
+    return int(reply[-1])
+
+
+def _time(event: NewEvent) -> int:
+    return event.time_ms
+
+
+def _signal_body(event: NewEvent) -> bytes:
+    fields = {
+        "type": event.type, "item_id": event.item_id, "time_ms": event.time_ms, "query": event.query,
+        "value": event.value, "request_id": event.request_id,
+    }  # fmt: skip
+    return orjson.dumps({name: value for name, value in fields.items() if value is not None})

@@ -1,0 +1,97 @@
+"""Notices that another server has become the one to write to, and leaves the connections to the old one.
+
+An open connection stays with its server when that one is demoted to a replica: it refuses every write until somebody
+closes it. So when a server says that it is a replica, or when the Sentinels name another master, all connections are
+left, and new ones look the address up again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from redis.asyncio import ConnectionPool
+from redis.asyncio.sentinel import SentinelConnectionPool
+
+from service.common import logs
+from service.store.redis_causes import Cause
+
+log = logs.get(__name__)
+
+# Where the address still leads to a replica, connections are not renewed more often than this.
+_PAUSE_S = 0.5
+# How often the Sentinels are asked for the master. While it is the old one, acknowledged events can be lost.
+_ASK_S = 0.2
+_DOUBTFUL: frozenset[Cause] = frozenset({"read_only", "disconnected", "refused", "timeout"})
+
+
+class RoleChanges:
+    """Follows which server to write to.
+
+    Attributes:
+        count: How often the connections were left. A subscription from before belongs to the old server.
+    """
+
+    def __init__(self, client: Any, leave_reads: Callable[[], None]) -> None:
+        """Follows the servers of a client.
+
+        Args:
+            client: A redis-py client. That of a cluster follows by itself.
+            leave_reads: Makes the next read connect anew.
+        """
+        pool = getattr(client, "connection_pool", None)
+        self._pool: ConnectionPool | None = pool if isinstance(pool, ConnectionPool) else None
+        self._leave_reads = leave_reads
+        self._doubt = asyncio.Event()
+        self._next_try = 0.0
+        self._leaving: asyncio.Task[None] | None = None
+        self.count = 0
+
+    def failed(self, cause: Cause) -> None:
+        """Takes note of a failed command."""
+        if cause in _DOUBTFUL:
+            self._doubt.set()
+        loop = asyncio.get_running_loop()
+        if cause == "read_only" and self._pool is not None and loop.time() >= self._next_try:
+            self._next_try = loop.time() + _PAUSE_S
+            self._leave()
+
+    async def follow(self) -> None:
+        """Asks the Sentinels again and again which server is the master, until cancelled."""
+        pool = self._pool
+        if not isinstance(pool, SentinelConnectionPool):
+            await asyncio.Event().wait()  # nothing to follow
+            raise AssertionError
+        known = pool.master_address
+        while True:
+            self._doubt.clear()
+            with contextlib.suppress(Exception):  # no Sentinel answers: the commands tell
+                await pool.get_master_address()  # type: ignore[no-untyped-call]
+            if pool.master_address != known:
+                if known is not None and pool.master_address is not None:
+                    log.warning("redis_master_changed", host=pool.master_address[0], port=pool.master_address[1])
+                    self._leave()
+                known = pool.master_address
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ASK_S):
+                    await self._doubt.wait()
+                await asyncio.sleep(_ASK_S / 4)
+
+    async def close(self) -> None:
+        """Waits until the connections that are being left are closed."""
+        if self._leaving is not None:
+            await asyncio.wait((self._leaving,))
+
+    def _leave(self) -> None:
+        self.count += 1
+        self._leave_reads()
+        if self._pool is not None and (self._leaving is None or self._leaving.done()):
+            self._leaving = asyncio.create_task(self._renew(self._pool))
+
+    async def _renew(self, pool: ConnectionPool) -> None:
+        """Closes idle connections at once, and the others when their command has ended."""
+        with contextlib.suppress(Exception):
+            await pool.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]
+            await pool.disconnect(inuse_connections=False)
