@@ -309,7 +309,7 @@ def real_histories(data: Path) -> tuple[dict[str, str], list[tuple[str, list[dic
 def answer_table(answer: dict[str, Any], history: list[str]) -> Table:
     """Returns the newest items of a history beside the recommended ones."""
     caption = (
-        f"segment {answer['segment']} · {answer['strategy']} · source {answer['source']} "
+        f"segment {answer['segment']} · {answer['strategy'] or 'no decoding'} · source {answer['source']} "
         f"({answer['reason'] or answer['rung']}) · {answer['latency_ms']:.1f} ms"
     )
     table = Table(title=caption, title_justify="left", title_style="bold")

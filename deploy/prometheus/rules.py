@@ -70,8 +70,9 @@ class Burn:
 BURNS = (Burn(14.4, "1h", "5m", "page"), Burn(6.0, "6h", "30m", "page"), Burn(1.0, "3d", "6h", "ticket"))
 _ATTEMPTS = "gpt4rec_model_attempts_total"
 _ANSWERS = "gpt4rec_recommendations_total"
-# Lists that an operator forced count against no budget, neither while it lasts nor in later windows.
-_CHOSEN = f'{_ANSWERS}{{reason!="forced"}}'
+# Lists that an operator forced, or whose filter was new, count against no budget, neither now nor in later windows.
+_COUNTED = 'reason!~"forced|filter_not_ready"'
+_CHOSEN = f"{_ANSWERS}{{{_COUNTED}}}"
 
 
 def objectives(settings: BudgetSettings) -> list[Objective]:
@@ -89,7 +90,7 @@ def objectives(settings: BudgetSettings) -> list[Objective]:
             "Lists come from lower rungs instead. The log has the errors. Was the model or the catalogue changed?",
         ),
         Objective(
-            "served", settings.below_share, f'{_ANSWERS}{{reason!="forced",source!="gpt4rec"}}', _CHOSEN,
+            "served", settings.below_share, f'{_ANSWERS}{{{_COUNTED},rung=~"item_cf|popular"}}', _CHOSEN,
             "Too few lists come from the model",
             "Every request is answered, but with simpler lists. The label reason of gpt4rec_recommendations_total "
             "says why.",

@@ -37,7 +37,7 @@ class MetricsSnapshot:
     """Totals since the start of the process.
 
     Attributes:
-        answers: Answers to /recommend, by (source, reason).
+        answers: Answers to /recommend, by (source, rung, reason).
         latency: Answers to /recommend with status 200, by source and latency bucket (`LATENCY_BUCKETS`, and one above).
         late: Answers sent after their deadline.
         failed: Answers to /recommend with a 5xx status.
@@ -45,7 +45,7 @@ class MetricsSnapshot:
         cache: Uses of histories and states, by `level:outcome`.
     """
 
-    answers: Totals[tuple[str, str]]
+    answers: Totals[tuple[str, str, str]]
     latency: Mapping[str, Sequence[int]]
     late: int
     failed: int
@@ -74,8 +74,10 @@ class Metrics:
         self.loop_lag = self._gauge("gpt4rec_event_loop_lag_seconds", "How late the event loop ran its last timer.")
         self.recommendations = self._counter(
             "gpt4rec_recommendations",
-            "Answers of /recommend; the reason is empty for an answer that is not degraded.",
+            "Answers of /recommend by what made them. The reason is empty for a whole list of the rung full, the "
+            "strategy for a list that no model decoded.",
             "source",
+            "rung",
             "reason",
             "segment",
             "strategy",
@@ -196,9 +198,9 @@ class Metrics:
 
     def snapshot(self) -> MetricsSnapshot:
         """Returns what was counted so far, for the console. Cheap enough to be called every second."""
-        answers: Totals[tuple[str, str]] = Totals()
+        answers: Totals[tuple[str, str, str]] = Totals()
         for labels, count in _counts(self.recommendations):
-            answers[labels["source"], labels["reason"]] += count
+            answers[labels["source"], labels["rung"], labels["reason"]] += count
         return MetricsSnapshot(
             answers=answers,
             latency={source: tuple(counts) for source, counts in self._latency.items()},
@@ -214,7 +216,7 @@ class Metrics:
         Args:
             route: The path of its route, with placeholders.
             status: The HTTP status of the answer.
-            source: What made the list: gpt4rec, item_cf or popular; empty for other routes.
+            source: What made the list: gpt4rec, item_cf, popular or repeat; empty for other routes.
             seconds: From its arrival to the last byte of the answer.
         """
         child = self._requests.get((route, status, source))

@@ -20,7 +20,7 @@ from service.artifact.repeat_purchase import Repeat
 from service.common.errors import ArtifactError, ModelError
 from service.engine.decode.filters import MASK_BYTES_MAX, FilterTable
 from service.engine.encoder_state import EncoderState, StateShape
-from service.engine.fallback import Constraints, Fallback, RecommendationList
+from service.engine.fallback import Constraints, Fallback, RecommendationList, Source
 from service.engine.held_filters import FilterMasks
 from service.engine.interface import RunObserver, Stage
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResult
@@ -29,6 +29,7 @@ from service.engine.run_groups import run_groups
 from service.engine.run_jobs import run_jobs
 
 NO_ITEM = -1.0
+_SOURCES: Mapping[str, Source] = {"item_cf": "item_cf", "popularity": "popular", "repeat": "repeat"}
 
 
 class BaselineEngine:
@@ -65,8 +66,13 @@ class BaselineEngine:
             raise ArtifactError(
                 f"the artefact holds the baseline {baseline.get('name')!r}, which this version cannot serve"
             )
-        self._score = scorers[baseline["name"]]
+        self._score, self._source = scorers[baseline["name"]], _SOURCES[baseline["name"]]
         self._repeat = Repeat(len(artifact.popularity.share), float(baseline.get("decay", 1.0)))
+
+    @property
+    def source(self) -> Source:
+        """What makes its lists; popular items stand in for a history that the scorer has nothing for."""
+        return self._source
 
     @property
     def model_version(self) -> str:
@@ -140,7 +146,7 @@ class BaselineEngine:
         with self._filters.pinned([request.filter_id]) as masks:
             recommended = self._score(history, request.k, Constraints(masks[0].item_ok, request.excluded))
         scores = recommended.scores.astype(np.float32)
-        return DecodedList(recommended.items, scores, scores)
+        return DecodedList(recommended.items, scores, scores, recommended.source)
 
     def _neighbours(self, history: IntArray, k: int, limits: Constraints) -> RecommendationList:
         return self._fallback.by_history(history, k, limits)
@@ -150,7 +156,9 @@ class BaselineEngine:
 
     def _repeated(self, history: IntArray, k: int, limits: Constraints) -> RecommendationList:
         items, scores = self._repeat.recommend(history, k, limits.allowed, limits.excluded)
-        return self._fallback.fill(RecommendationList(items, scores, "gpt4rec"), k, limits)
+        if not len(items):
+            return self._fallback.popular(k, limits)
+        return self._fallback.fill(RecommendationList(items, scores, "repeat"), k, limits)
 
     def _timed(self, stage: Stage, jobs: Sequence[Any], work: Callable[[], list[Any]]) -> list[Any]:
         began = time.perf_counter()

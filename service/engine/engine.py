@@ -29,6 +29,7 @@ from service.engine.encode.encoder import CHUNK, Encoder
 from service.engine.encode.explainer import Explainer
 from service.engine.encode.history_encoder import HistoryEncoder
 from service.engine.encoder_state import EncoderState
+from service.engine.fallback import Source
 from service.engine.held_filters import FilterMasks
 from service.engine.interface import Explanation, RunObserver
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResult, ListRequest
@@ -103,6 +104,11 @@ class Engine:
             return cls(Artifact.open(path), **placement)
         except ArtifactFileError as error:
             raise ArtifactError(str(error)) from error
+
+    @property
+    def source(self) -> Source:
+        """What makes its lists."""
+        return "gpt4rec"
 
     @property
     def model_version(self) -> str:

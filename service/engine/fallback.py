@@ -17,7 +17,7 @@ from service.artifact.item_cf import ItemCF
 from service.artifact.item_filters import Allowed
 from service.artifact.popularity import Popularity
 
-Source = Literal["gpt4rec", "item_cf", "popular"]
+Source = Literal["gpt4rec", "item_cf", "popular", "repeat"]
 
 
 @dataclass(frozen=True, slots=True)

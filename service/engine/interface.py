@@ -13,6 +13,7 @@ from service.artifact.item_cf import ItemCF
 from service.artifact.item_filters import Filters, ItemFilter
 from service.artifact.popularity import Popularity
 from service.engine.encoder_state import EncoderState, StateShape
+from service.engine.fallback import Source
 from service.engine.held_filters import FilterMasks
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
@@ -66,6 +67,11 @@ class EngineLike(Protocol):
     @property
     def model_version(self) -> str:
         """Identifies the weights."""
+        ...
+
+    @property
+    def source(self) -> Source:
+        """What makes its lists, unless a list says otherwise."""
         ...
 
     @property

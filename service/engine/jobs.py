@@ -10,6 +10,7 @@ from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.features import EventArrays
 from service.engine.decoding import Decoding, dense_width
 from service.engine.encoder_state import EncoderState
+from service.engine.fallback import Source
 
 # Fixed filter ids: every item in stock, and no item, which all filters share that no item matches.
 EVERYTHING, NOTHING = 0, 1
@@ -109,11 +110,13 @@ class DecodedList:
         items: [n ≤ k] int64 catalogue indices.
         scores: [n] float32 blended log-probabilities.
         log_probs: [n] float32 log-probabilities of the items' token paths.
+        source: What made the list.
     """
 
     items: IntArray
     scores: FloatArray
     log_probs: FloatArray
+    source: Source = "gpt4rec"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,15 +195,15 @@ class Guard:
         self._typical, self._short = RunningQuantile(), RunningQuantile(_SHORT_SHARE, _SHORT_ATTEMPTS)
         self._tried, self._trial_s = -math.inf, self._settings.trial_s
 
-    def answered(self, source: str, reason: Reason | None = None) -> None:
+    def answered(self, rung: Rung, reason: Reason | None = None) -> None:
         """Counts an answer. One that an operator forced, or whose filter was not ready, counts against no budget.
 
         Args:
-            source: What made the list.
+            rung: Where the list was made.
             reason: Why it does not come from a higher rung.
         """
         if reason not in _OUTSIDE_BUDGETS:
-            self.breaker.budgets.answered(below=source != "gpt4rec")
+            self.breaker.budgets.answered(below=rung not in MODEL_RUNGS)
 
     def reserve_s(self, remaining: float) -> float:
         """Returns the seconds kept for what follows the model run: more on a machine that is late more often.

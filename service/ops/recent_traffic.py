@@ -19,7 +19,6 @@ from service.common.metrics import LATENCY_BUCKETS, Metrics, MetricsSnapshot
 
 # Seconds that are kept, and the window of the present figures.
 KEPT_S, RECENT_S = 600, 60
-MODEL = "gpt4rec"
 QUANTILES = {"p50_ms": 0.50, "p95_ms": 0.95, "p99_ms": 0.99}
 _SLOTS = len(LATENCY_BUCKETS) + 1
 # Latencies above the last bound are shown as that bound.
@@ -34,7 +33,7 @@ class Second:
 
     Attributes:
         t: The second, in epoch seconds.
-        answers: Answers to /recommend, by (source, reason).
+        answers: Answers to /recommend, by (source, rung, reason).
         latency: Answers by source and index of the latency bucket, without empty buckets.
         late: Answers after their deadline.
         failed: Answers with a 5xx status.
@@ -43,7 +42,7 @@ class Second:
     """
 
     t: int
-    answers: Counter[tuple[str, str]] = field(default_factory=Counter)
+    answers: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     latency: dict[str, Buckets] = field(default_factory=dict)
     late: int = 0
     failed: int = 0
@@ -64,7 +63,7 @@ class Second:
 
     def to_json(self) -> list[Any]:
         """Returns the form in which one worker sends it to another; `parse` reads it."""
-        answers = [[source, reason, count] for (source, reason), count in self.answers.items()]
+        answers = [[*made, count] for made, count in self.answers.items()]
         latency = {source: list(buckets.items()) for source, buckets in self.latency.items()}
         return [self.t, answers, latency, self.late, self.failed, self.events, dict(self.cache)]
 
@@ -74,7 +73,7 @@ class Second:
         t, answers, latency, late, failed, events, cache = fields
         return cls(
             t,
-            Counter({(source, reason): count for source, reason, count in answers}),
+            Counter({(source, rung, reason): count for source, rung, reason, count in answers}),
             {source: {int(place): count for place, count in buckets} for source, buckets in latency.items()},
             late,
             failed,
@@ -170,11 +169,6 @@ def quantile_ms(buckets: Mapping[int, int], share: float) -> float | None:
     return round(low + (high - low) * inside, 3)
 
 
-def rung(source: str, reason: str) -> str:
-    """Returns the rung of an answer: the model answers `full` without a reason; item_cf and popular are rungs too."""
-    return ("narrow" if reason else "full") if source == MODEL else source
-
-
 def row(second: Second) -> dict[str, Any]:
     """Returns a second as the charts of the console draw it."""
     buckets = _all_buckets(second)
@@ -227,9 +221,9 @@ def _mixes(second: Second) -> dict[str, dict[str, int]]:
     sources: Counter[str] = Counter()
     rungs: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    for (source, reason), count in second.answers.items():
+    for (source, rung, reason), count in second.answers.items():
         sources[source] += count
-        rungs[rung(source, reason)] += count
+        rungs[rung] += count
         if reason:
             reasons[reason] += count
     return {"source": dict(sources), "rung": dict(rungs), "reason": dict(reasons)}

@@ -84,7 +84,7 @@ class ModelAttempts:
             # A second attempt belongs to the same decision, which the first one has already reported.
             if from_state and self._guard.observe(outcome, plan.deadline.clock() - began, decision):
                 self._metrics.attempted(outcome)
-        listing = RecommendationList(*_known(listed, plan.model), "gpt4rec")
+        listing = RecommendationList(*_known(listed, plan.model), listed.source)
         if len(listing.items) < plan.request.k:
             listing = plan.model.fallback.fill(listing, plan.request.k, plan.limits)
         return listing

@@ -25,6 +25,7 @@ from service.history.pseudonyms import Pseudonyms
 from service.history.state_keeper import StateKeeper
 from service.lifecycle.served_model import ServedModel
 from service.policies.policies import PolicyBook
+from service.recommend.made import Made
 from service.recommend.model_attempt import ModelAttempts
 from service.recommend.request_plan import Plan, make_plan
 from service.schemas.requests import RecommendRequest
@@ -92,11 +93,9 @@ class Recommender:
             budget_ms=budget_ms, deadline=deadline, now_ms=int(self._wall_clock() * 1000.0),
         )  # fmt: skip
         decision = self._decide(plan, read_failure)
-        listing, rung, reason = await self._descend(plan, decision)
-        if len(listing.items) < request.k and reason is None:
-            reason = "not_enough_items"
-        self._count(plan, listing, rung, reason, late=deadline.passed)
-        return plan.answer(listing, rung, reason)
+        made = Made.of(*await self._descend(plan, decision), wanted=plan.decoding, k=request.k)
+        self._count(plan, made, late=deadline.passed)
+        return plan.answer(made)
 
     async def _read_history(
         self, subject: Subject | None, model: ServedModel, deadline: Deadline
@@ -144,7 +143,7 @@ class Recommender:
     async def _descend(self, plan: Plan, decision: Decision) -> tuple[RecommendationList, Rung, Reason | None]:
         """Goes down the rungs from the decided one until one gives a list."""
         if plan.filtered.allows_nothing:
-            source = "gpt4rec" if decision.asks_the_model else decision.rung
+            source = plan.model.engine.source if decision.asks_the_model else decision.rung
             return empty_list(cast("Source", source)), decision.rung, decision.reason
         rung, reason, from_state = decision.rung, decision.reason, True
         while rung == "full" or rung == "narrow":
@@ -171,19 +170,12 @@ class Recommender:
                 log.error("item_cf_failed", request_id=plan.context.request_id, **logs.where(error))
         return fallback.popular(k, plan.limits)
 
-    def _count(self, plan: Plan, listing: RecommendationList, rung: Rung, reason: Reason | None, *, late: bool) -> None:
+    def _count(self, plan: Plan, made: Made, *, late: bool) -> None:
         """Reports the answer to the metrics, the guard and the request's log line."""
-        strategy = plan.decoding.strategy
-        self._metrics.recommendations.labels(listing.source, reason or "", plan.segment, strategy).inc()
-        self._guard.answered(listing.source, reason)
+        labels = {**made.labels(), "segment": plan.segment}
+        self._metrics.recommendations.labels(**{name: value or "" for name, value in labels.items()}).inc()
+        self._guard.answered(made.rung, made.reason)
         if late:
-            self._metrics.deadline_missed.labels(rung).inc()
-        plan.context.source = listing.source
-        plan.context.facts.update(
-            source=listing.source,
-            rung=rung,
-            reason=reason,
-            segment=plan.segment,
-            strategy=strategy,
-            k=plan.request.k,
-        )
+            self._metrics.deadline_missed.labels(made.rung).inc()
+        plan.context.source = made.source
+        plan.context.facts.update(labels, k=plan.request.k)

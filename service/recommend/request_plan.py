@@ -15,14 +15,15 @@ from service.batching.run_costs import Forecast
 from service.common.deadline import Deadline
 from service.common.request_context import RequestContext
 from service.engine.decoding import Decoding
-from service.engine.fallback import Constraints, RecommendationList
+from service.engine.fallback import Constraints
 from service.engine.jobs import decode_key
-from service.guard.guard import ModelRung, Reason, Rung
+from service.guard.guard import ModelRung
 from service.history.history import History, merge_events
 from service.history.profile import Profile, facts_of
 from service.lifecycle.served_model import ListFilter, ServedModel, ranked_items
 from service.policies.policies import Policies
 from service.recommend.list_warnings import list_warnings
+from service.recommend.made import Made
 from service.schemas.requests import RecommendRequest
 
 _GREEDY = Decoding("greedy")
@@ -92,19 +93,20 @@ class Plan:
             return 0
         return int.from_bytes(blake2b(self.context.request_id.encode(), digest_size=8).digest(), "big") >> 1
 
-    def answer(self, listing: RecommendationList, rung: Rung, reason: Reason | None) -> dict[str, Any]:
+    def answer(self, made: Made) -> dict[str, Any]:
         """Returns the body of the answer."""
+        listing = made.listing
         return {
             "request_id": self.context.request_id,
             "user_id": self.request.user_id,
             "items": ranked_items(self.model.catalogue, listing.items, listing.scores),
-            "source": listing.source,
-            "rung": rung,
-            "degraded": rung != "full",
-            "reason": reason,
+            "source": made.source,
+            "rung": made.rung,
+            "degraded": made.rung != "full",
+            "reason": made.reason,
             "warnings": list(self.warnings),
             "segment": self.segment,
-            "strategy": self.decoding.strategy,
+            "strategy": made.strategy,
             "model_version": self.model.version,
             "budget_ms": self.budget_ms,
             "latency_ms": round(self.context.elapsed_ms(), 3),

@@ -75,7 +75,7 @@ class RecommendAnswer(Answer):
         "catalogue does not know. Empty if there is nothing."
     )
     segment: str
-    strategy: Strategy
+    strategy: Strategy | None = Field(description="How the model decoded the list; null if no model did.")
     model_version: str
     budget_ms: float
     latency_ms: float

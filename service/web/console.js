@@ -10,7 +10,7 @@ const SECONDS = 300;
 const REREAD_MS = 10000;
 const ORDERS = {
   rung: [["full", "c1"], ["narrow", "c2"], ["item_cf", "c3"], ["popular", "c4"]],
-  source: [["gpt4rec", "c1"], ["item_cf", "c3"], ["popular", "c4"]],
+  source: [["gpt4rec", "c1"], ["repeat", "c2"], ["item_cf", "c3"], ["popular", "c4"]],
   reason: [
     ["forced", "c1"], ["overload", "c2"], ["deadline", "c3"], ["latency_budget", "c4"], ["breaker_open", "c6"],
     ["error_budget", "c6"], ["model_error", "c6"],
@@ -147,7 +147,8 @@ function showTiles(rows) {
     const level = value === null ? "" : value > budget ? "bad" : value > 0.75 * budget ? "warn" : "";
     figure(name, ms(value), value === null ? "no answers" : `${share(Math.round((100 * value) / budget) / 100)} of budget`, level);
   }
-  const byModel = traffic.answers ? (traffic.source.gpt4rec || 0) / traffic.answers : null;
+  const { full = 0, narrow = 0 } = traffic.rung;
+  const byModel = traffic.answers ? (full + narrow) / traffic.answers : null;
   figure("model", share(byModel), traffic.late ? `${traffic.late} late` : "none late", byModel !== null && byModel < 0.95 ? "warn" : "");
   figure("queue", queue.depth, `${queue.inflight} in progress`);
   figure("cache", share(traffic.cache.hit_share), `${traffic.events_per_s} events/s`);
@@ -168,7 +169,7 @@ function fill(body, rows) {
 
 function showSources() {
   const { latency: by, reason } = snapshot.traffic;
-  const names = ["all", "gpt4rec", "item_cf", "popular"];
+  const names = ["all", "gpt4rec", "item_cf", "popular", ...(by.repeat ? ["repeat"] : [])];
   fill($("sources"), names.map((name) => {
     const one = by[name] || { answers: 0, p50_ms: null, p95_ms: null, p99_ms: null };
     const hot = (value) => [ms(value), value !== null && value > snapshot.budget_ms ? "hot" : ""];

@@ -31,12 +31,20 @@ export const ms = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value
 
 export const STRATEGIES = { "": "as in the segment", greedy: "greedy", beam: "beam", top_p: "top-p", temperature: "temperature" };
 
+export const SOURCES = { gpt4rec: "the model", item_cf: "item-CF", popular: "popularity", repeat: "repeat purchase" };
+
 export const RUNGS = [
   ["full", "full", "the full model with the requested decoding"],
   ["narrow", "narrow", "the model with a narrow search"],
   ["item_cf", "item-CF", "neighbours of the history, without the model"],
   ["popular", "popular", "the most popular items"],
 ];
+
+/** What made an answer: an artefact without a network answers on the top rung too, by its scorer. */
+export function made(answer) {
+  if (answer.rung === "full" && answer.source !== "gpt4rec") return `the artefact's own scorer, ${SOURCES[answer.source] ?? answer.source}`;
+  return RUNGS.find(([rung]) => rung === answer.rung)?.[2] ?? answer.rung;
+}
 
 const REASONS = {
   forced: "an operator has forced the fallback",

@@ -6,7 +6,7 @@ import { History } from "./playground-history.js";
 import { List, Similar } from "./playground-list.js";
 import { Search } from "./playground-search.js";
 import { EVENTS_MAX, body, curl, events, fresh, fromFragment, seconds, toFragment } from "./playground-state.js";
-import { RUNGS, STRATEGIES, ms, named, percent, reason } from "./playground-text.js";
+import { RUNGS, SOURCES, STRATEGIES, made, ms, named, percent, reason } from "./playground-text.js";
 
 const PAUSE_MS = 70; // a dragged slider sends one request, not one for each step
 const FIRST_SAMPLE = 4;
@@ -90,11 +90,12 @@ async function refresh() {
   const slow = setTimeout(() => at("next").setAttribute("aria-busy", "true"), 250);
   try {
     const why = explain(signal);
+    why.catch(() => {}); // awaited below, unless the list itself fails
     const answer = await post("recommend", body(state, about), signal);
     await meet(answer.items.map((item) => item.item_id), signal);
     learn(answer.items.map(({ item_id, title }) => ({ item_id, title })));
     show(answer);
-    await why;
+    weigh(answer, await why);
     at("notice").hidden = true;
   } catch (error) {
     trouble(error);
@@ -109,7 +110,6 @@ async function refresh() {
 
 function show(answer) {
   at("how").hidden = false;
-  const [, , meaning] = RUNGS.find(([rung]) => rung === answer.rung) ?? [answer.rung, answer.rung, answer.rung];
   at("ladder").replaceChildren(...RUNGS.map(([rung, label, what]) =>
     el("li", { title: what, "aria-current": rung === answer.rung ? "true" : null }, label)));
   at("ladder").dataset.rung = answer.rung;
@@ -118,8 +118,10 @@ function show(answer) {
   at("latency-bar").classList.toggle("late", answer.latency_ms > answer.budget_ms);
   text(at("latency"), `${ms(answer.latency_ms)} of ${ms(answer.budget_ms)}`);
   const facts = [
-    el("span", { class: answer.source === "gpt4rec" ? "tag good" : "tag warn" }, answer.source),
-    el("span", {}, `segment ${answer.segment}`), el("span", {}, STRATEGIES[answer.strategy]), el("span", {}, meaning)];
+    el("span", { class: answer.degraded ? "tag warn" : "tag good" }, answer.source),
+    el("span", {}, `segment ${answer.segment}`)];
+  if (answer.strategy) facts.push(el("span", {}, STRATEGIES[answer.strategy]));
+  facts.push(el("span", {}, made(answer)));
   if (answer.reason) facts.push(el("span", { class: "because" }, `because ${reason(answer.reason)}`));
   for (const warning of answer.warnings ?? []) facts.push(el("span", { class: "because" }, warning));
   at("facts").replaceChildren(...facts);
@@ -129,22 +131,26 @@ function show(answer) {
   if (!answer.items.length) at("items").replaceChildren(el("li", { class: "quiet none" }, "No allowed items are left."));
 }
 
-/** The attention of each event, under the history. */
+/** Asks for the attention of each event; null if there is none to ask for, or it is not available. */
 async function explain(signal) {
-  if (!state.history.length) return;
-  if (!about.explains) {
-    text(at("why"), "This artefact cannot explain its lists; exporting the model again adds the explainer.");
-    return;
-  }
+  if (!state.history.length || !about.explains) return null;
   try {
-    const { weights, start } = await post("playground/why", { events: events(state) }, signal);
-    history.weigh(weights);
-    text(at("why"), `Bars: the share of the model's attention, rolled out over its layers; the start of the history has ${percent(start)}.`);
+    return await post("playground/why", { events: events(state) }, signal);
   } catch (error) {
-    if (error.name === "AbortError") return;
-    history.weigh(null);
-    text(at("why"), "The explanation is not available right now.");
+    if (error.name === "AbortError") throw error;
+    return null;
   }
+}
+
+/** Shows the attention of each event under the history, if it is what made the list. */
+function weigh(answer, why) {
+  const byModel = answer.source === "gpt4rec";
+  history.weigh(byModel && why ? why.weights : null);
+  if (!state.history.length) text(at("why"), "");
+  else if (!byModel) text(at("why"), `No attention to show: ${SOURCES[answer.source] ?? answer.source} made this list.`);
+  else if (!about.explains) text(at("why"), "This artefact cannot explain its lists; exporting the model again adds the explainer.");
+  else if (!why) text(at("why"), "The explanation is not available right now.");
+  else text(at("why"), `Bars: the share of the model's attention, rolled out over its layers; the start of the history has ${percent(why.start)}.`);
 }
 
 function trouble(error) {

@@ -284,6 +284,11 @@ def test_with_no_time_left_a_lower_rung_answers_and_says_why(sure: Visit) -> Non
     assert sure.bodies[-1]["budget_ms"] == 1
     assert sure.text("#ladder li[aria-current]") in ("item-CF", "popular")
     assert "because" in sure.text("#facts")
+    assert not any(name in sure.text("#facts") for name in ("beam", "greedy", "top-p", "temperature")), (
+        "nothing decoded it"
+    )
+    assert "No attention to show" in sure.text("#why")
+    assert not "".join(sure.page.locator("#events .share .number").all_inner_texts()).strip()
     assert len(sure.items) == 10
 
 

@@ -16,6 +16,7 @@ from service.artifact.popularity import Popularity
 from service.artifact.trie import Trie
 from service.engine.decode.filters import FilterTable
 from service.engine.encoder_state import EncoderState, StateShape
+from service.engine.fallback import Source
 from service.engine.interface import RunObserver
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
 from service.store.store import Store
@@ -65,6 +66,7 @@ class FakeEngine:
         self.artifact = FakeArtifact(catalogue)
         self.filters = FilterTable(Trie.build(np.arange(N_ITEMS)[:, None]), catalogue)
         self.model_version = "fake-1"
+        self.source: Source = "gpt4rec"
         self.receptive_field = 12
         self.state_shape = SHAPE
         self.encoded: list[EncodeJob] = []

@@ -37,12 +37,12 @@ def test_a_snapshot_counts_failures_late_answers_and_accepted_events() -> None:
     metrics.deadline_missed.labels("popular").inc()
     metrics.events.labels("accepted").inc(2)
     metrics.events.labels("duplicate").inc()
-    metrics.recommendations.labels("popular", "forced", "active", "beam").inc()
-    metrics.recommendations.labels("popular", "forced", "new", "greedy").inc()
+    metrics.recommendations.labels("popular", "popular", "forced", "active", "beam").inc()
+    metrics.recommendations.labels("popular", "popular", "forced", "new", "greedy").inc()
     metrics.state_cache.labels("memory", "hit").inc()
     snapshot = metrics.snapshot()
     assert (snapshot.failed, snapshot.late, snapshot.events) == (1, 1, 2)
-    assert snapshot.answers == {("popular", "forced"): 2}
+    assert snapshot.answers == {("popular", "popular", "forced"): 2}
     assert snapshot.cache == {"memory:hit": 1}
     assert value_of(metrics.events, "duplicate") == 1.0
 

@@ -156,7 +156,7 @@ def test_lists_that_an_operator_forced_burn_no_budget() -> None:
         bench.guard.answered("item_cf", "forced")
     assert set(bench.guard.status()["budgets"]["burn_rate"]["served"].values()) == {0.0}
     bench.guard.answered("popular", "deadline")
-    bench.guard.answered("gpt4rec")
+    bench.guard.answered("full")
     assert bench.guard.status()["budgets"]["burn_rate"]["served"]["1m"] == pytest.approx(0.5 / 0.05)
 
 
@@ -283,7 +283,7 @@ def test_budgets_burn_by_late_and_failed_attempts_only() -> None:
     bench.guard = Guard(GuardSettings(breaker=BreakerSettings(min_attempts=1000)), bench.clock)
     for outcome in (*[Outcome.OK] * 97, *[Outcome.LATE] * 2, Outcome.FAILED, *[Outcome.UNUSED] * 50):
         bench.guard.observe(outcome)
-    bench.guard.answered("gpt4rec")
+    bench.guard.answered("full")
     bench.guard.answered("popular")
     rates = bench.guard.status()["budgets"]["burn_rate"]
     assert rates["latency"]["5m"] == pytest.approx(2.0)

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.common.metrics import LATENCY_BUCKETS, Metrics
-from service.ops.recent_traffic import KEPT_S, RecentTraffic, Second, quantile_ms, row, rung, summed, together, traffic
+from service.ops.recent_traffic import KEPT_S, RecentTraffic, Second, quantile_ms, row, summed, together, traffic
 from tests.support.clock import FakeClock
 
 
 def answered(metrics: Metrics, seconds: float, source: str = "gpt4rec", reason: str = "", status: str = "200") -> None:
     metrics.answered("/recommend", int(status), source, seconds)
-    metrics.recommendations.labels(source, reason, "active", "beam").inc()
+    metrics.recommendations.labels(source, "full" if source == "gpt4rec" else source, reason, "active", "beam").inc()
 
 
 def test_a_second_holds_what_was_counted_in_it_and_nothing_of_before() -> None:
@@ -34,7 +34,7 @@ def test_a_second_holds_what_was_counted_in_it_and_nothing_of_before() -> None:
     clock.advance(1.0)
     live.note()
     first, second = live.seconds()
-    assert first.answers == {("gpt4rec", ""): 1, ("popular", "deadline"): 1}
+    assert first.answers == {("gpt4rec", "full", ""): 1, ("popular", "popular", "deadline"): 1}
     assert (first.late, first.events) == (1, 3)
     assert {source: sum(buckets.values()) for source, buckets in first.latency.items()} == {"gpt4rec": 1, "popular": 1}
     assert second == Second(1001)
@@ -87,7 +87,12 @@ seconds = st.builds(
     Second,
     st.integers(1, 4),
     st.dictionaries(
-        st.tuples(st.sampled_from(["gpt4rec", "popular"]), st.sampled_from(["", "forced"])), st.integers(1, 9)
+        st.tuples(
+            st.sampled_from(["gpt4rec", "popular"]),
+            st.sampled_from(["full", "popular"]),
+            st.sampled_from(["", "forced"]),
+        ),
+        st.integers(1, 9),
     ).map(Counter),
     st.dictionaries(
         st.sampled_from(["gpt4rec", "popular"]),
@@ -113,17 +118,23 @@ def test_workers_add_up_also_over_the_wire(workers: list[list[Second]]) -> None:
 
 def test_rows_and_figures_tell_sources_rungs_and_reasons() -> None:
     place = LATENCY_BUCKETS.index(0.01)
-    answers = Counter({("gpt4rec", ""): 6, ("gpt4rec", "overload"): 1, ("item_cf", "deadline"): 2, ("popular", ""): 1})
+    answers = Counter(
+        {
+            ("gpt4rec", "full", "not_enough_items"): 6,
+            ("gpt4rec", "narrow", "overload"): 1,
+            ("item_cf", "item_cf", "deadline"): 2,
+            ("popular", "full", ""): 1,
+        }
+    )
     second = Second(7, answers, {"gpt4rec": {place: 7}}, late=1, cache=Counter({"memory:hit": 3, "memory:miss": 1}))
     drawn = row(second)
     assert drawn["answers"] == 10
     assert drawn["source"] == {"gpt4rec": 7, "item_cf": 2, "popular": 1}
-    assert drawn["rung"] == {"full": 6, "narrow": 1, "item_cf": 2, "popular": 1}
-    assert drawn["reason"] == {"overload": 1, "deadline": 2}
+    assert drawn["rung"] == {"full": 7, "narrow": 1, "item_cf": 2}
+    assert drawn["reason"] == {"not_enough_items": 6, "overload": 1, "deadline": 2}
     figures = traffic([second], window_s=5)
     assert (figures["answers_per_s"], figures["late"], figures["cache"]["hit_share"]) == (2.0, 1, 0.75)
     assert set(figures["latency"]) == {"all", "gpt4rec"}
-    assert rung("gpt4rec", "") == "full"
 
 
 def test_nothing_happened_is_told_as_nothing() -> None:

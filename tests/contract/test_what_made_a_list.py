@@ -1,0 +1,110 @@
+"""Source, rung and strategy say what made a list: in the answer, the metrics, the console and the log line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from export.from_baseline import NAMES, export_baseline
+from service.common.request_context import RequestContext
+from service.engine.factory import open_engine
+from service.guard.guard import MODEL_RUNGS
+from service.ops.recent_traffic import RecentTraffic, row
+from service.schemas.requests import RecommendRequest
+from service.schemas.responses import RecommendAnswer
+from tests.support.aio import asynchronous
+from tests.support.data_builders import tiny_dataset
+from tests.support.fakes import FakeEngine
+from tests.support.serving import Service, serving
+
+OWN = {"model": "gpt4rec", "item_cf": "item_cf", "popularity": "popular", "repeat": "repeat"}
+LATE_S = 30.0
+
+
+@pytest.fixture(scope="module", params=["model", *NAMES])
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
+    name = str(request.param)
+    if name == "model":
+        return name, FakeEngine()
+    folder: Path = tmp_path_factory.mktemp(name)
+    tiny_dataset(users=30).save(folder / "data")
+    return name, open_engine(export_baseline(cast("Any", name), folder / "data", folder / "out"), device="cpu")
+
+
+def expected(name: str, rung: str) -> dict[str, str | None]:
+    """Who makes the list of a rung, and how; reasons are those of `_asked`."""
+    reasons = {"full": None, "narrow": "state_unavailable", "item_cf": "forced", "popular": "deadline"}
+    strategies = {"full": "beam", "narrow": "greedy"} if name == "model" else {}
+    source = OWN[name] if rung in MODEL_RUNGS else rung
+    return {"source": source, "rung": rung, "reason": reasons[rung], "strategy": strategies.get(rung)}
+
+
+async def _asked(service: Service, rung: str, item: str) -> tuple[dict[str, Any], RequestContext]:
+    """An answer from a rung. Redis is away, so a stored history cannot be read."""
+    body: dict[str, Any] = {
+        "events": [{"item_id": item}],
+        "k": 3,
+        "exclude_seen": False,
+        "decoding": {"strategy": "beam"},
+    }
+    if rung == "narrow":
+        body["user_id"] = "u"
+    now = time.monotonic()
+    began = now - LATE_S if rung == "popular" else now
+    context = RequestContext("id", began, now, time.monotonic)
+    space = service.runtime.space
+    if rung == "item_cf":
+        space.guard._mode = lambda: "fallback"
+    answer = await space.recommender.recommend(RecommendRequest.model_validate(body), context)
+    space.guard._mode = lambda: "auto"
+    return answer, context
+
+
+def _said(of: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: of[name] or None for name in ("source", "rung", "reason", "strategy")}
+
+
+@asynchronous
+async def test_every_place_names_what_made_the_list_of_every_rung(served: tuple[str, Any]) -> None:
+    name, engine = served
+    item = engine.artifact.catalogue.item_ids[1]
+    async with serving(cast("FakeEngine", engine), deadline_ms=2000.0) as service:
+        metrics, guard = service.runtime.metrics, service.runtime.space.guard
+        recent, rungs = RecentTraffic(metrics), ("full", "narrow", "item_cf", "popular")
+        for rung in rungs:
+            answer, context = await _asked(service, rung, item)
+            RecommendAnswer.model_validate(answer)
+            assert _said(answer) == _said(context.facts) == expected(name, rung)
+            assert answer["degraded"] == (rung != "full")
+            assert context.source == answer["source"]
+        counted = [
+            _said(sample.labels)
+            for family in metrics.recommendations.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total") and sample.value
+        ]
+        assert counted == [expected(name, rung) for rung in rungs]
+        recent.note()
+        drawn = row(recent.seconds()[-1])
+        assert drawn["rung"] == dict.fromkeys(rungs, 1)
+        sources = [expected(name, rung)["source"] for rung in rungs]
+        assert drawn["source"] == {source: sources.count(source) for source in sources}
+        # Of four lists, one was forced and one came from below the artefact's own.
+        below = guard.status()["budgets"]["burn_rate"]["served"]["1m"] * 0.05
+        assert below == pytest.approx(1 / 3, abs=0.01)
+
+
+@asynchronous
+async def test_a_list_that_a_filter_leaves_nothing_of_has_the_source_of_what_is_served(served: tuple[str, Any]) -> None:
+    name, engine = served
+    async with serving(cast("FakeEngine", engine)) as service:
+        answer = await service.recommend(
+            events=[{"item_id": engine.artifact.catalogue.item_ids[1]}], filter={"category": ["none has this"]}
+        )
+    assert (answer["items"], answer["rung"], answer["reason"]) == ([], "full", "not_enough_items")
+    assert answer["source"] == OWN[name]
+    assert (answer["strategy"] is None) == (name != "model")
