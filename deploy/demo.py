@@ -34,6 +34,7 @@ app = typer.Typer(add_completion=False)
 TRAIN_MINUTES = 2.8
 READY_TIMEOUT_S = 60.0
 SHOWN = 5
+SCORE_WIDTH = 6
 METRICS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "mrr@10", "coverage@10", "novelty@10")
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,7 +61,8 @@ def demo(
             show(console, service, home)
             took = time.monotonic() - started
             console.print(f"\nready after {took:.0f} s\n\n[bold]open {service.url}/playground[/]", highlight=False)
-            console.print(f"  click on items and watch the list change\n\n{service.urls()}", highlight=False)
+            console.print("  click on items and watch the list change\n", highlight=False)
+            console.out(service.urls(), highlight=False)  # as it is: commands must survive being copied
             if not once:
                 console.print("\nserving; press Ctrl-C to stop")
                 with contextlib.suppress(KeyboardInterrupt):
@@ -312,10 +314,11 @@ def answer_table(answer: dict[str, Any], history: list[str]) -> Table:
         f"segment {answer['segment']} · {answer['strategy'] or 'no decoding'} · source {answer['source']} "
         f"({answer['reason'] or answer['rung']}) · {answer['latency_ms']:.1f} ms"
     )
-    table = Table(title=caption, title_justify="left", title_style="bold")
-    table.add_column(f"history, newest first ({len(history)} in all)", min_width=34)
-    table.add_column("recommended", min_width=34)
-    table.add_column("score", justify="right")
+    table = Table(title=caption, title_justify="left", title_style="bold", expand=True)
+    # Long titles are shortened, scores never.
+    table.add_column(f"history, newest first ({len(history)} in all)", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("recommended", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("score", justify="right", no_wrap=True, min_width=SCORE_WIDTH)
     recent = history[-SHOWN:][::-1]
     for row in range(SHOWN):
         item = answer["items"][row] if row < len(answer["items"]) else None

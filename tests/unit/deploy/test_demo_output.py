@@ -1,0 +1,52 @@
+"""What the demo prints, on a terminal of 80 columns and without one."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from deploy.demo import Service, answer_table
+
+TITLE = "Monty Python's Life of Brian, a very long title of a film that nobody could ever print in one line"
+ANSWER: dict[str, Any] = {
+    "segment": "conservative", "strategy": "temperature", "source": "gpt4rec", "reason": None, "rung": "full",
+    "latency_ms": 12.3, "items": [{"title": TITLE, "score": -10.25 - n} for n in range(5)],
+}  # fmt: skip
+
+
+def printed(width: int, what: Any, *, terminal: bool) -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=terminal, color_system=None)
+    if isinstance(what, str):
+        console.out(what, highlight=False)
+    else:
+        console.print(what)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("width", [40, 80])
+def test_every_command_can_be_copied(tmp_path: Path, width: int, terminal: bool) -> None:
+    service = Service(tmp_path, tmp_path, 0)
+    service.url, service.token = "http://127.0.0.1:54321", "t" * 22
+    lines = printed(width, service.urls(), terminal=terminal).splitlines()
+    said = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
+    assert list(said) == ["recommend", "console", "metrics", "API", "fallback"]
+    command = shlex.split(said["recommend"])
+    assert command[:3] == ["curl", "-s", "http://127.0.0.1:54321/recommend"]
+    assert json.loads(command[command.index("-d") + 1]) == {"user_id": "demo-new", "k": 5}
+    assert shlex.split(said["fallback"])[-4:] == ["--reason", "trying it", "--url", service.url]
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_scores_are_never_cut(width: int) -> None:
+    shown = printed(width, answer_table(ANSWER, [TITLE] * 7), terminal=False)
+    for item in ANSWER["items"]:
+        assert f"{item['score']:.2f}" in shown
+    assert max(map(len, shown.splitlines())) <= width
