@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from model.cli.steps import steps
 from service.cli.json_report import AsJson
 
 app = typer.Typer(add_completion=False)
@@ -44,11 +45,11 @@ def export_command(
     if (run is None) == (baseline is None) or (baseline is not None and (data is None or baseline not in NAMES)):
         raise typer.BadParameter(f"give --run, or --data and --baseline with one of {', '.join(NAMES)}")
     try:
-        with console.status("exporting") as status:
+        with steps(console, "exporting") as say:
             if run is not None:
-                folder, report = export_run(run, out, dtype, data, latest=latest, say=status.update)  # type: ignore[arg-type]
+                folder, report = export_run(run, out, dtype, data, latest=latest, say=say)  # type: ignore[arg-type]
             else:
-                folder = export_baseline(baseline, data, out, latest=latest, say=status.update)  # type: ignore[arg-type]
+                folder = export_baseline(baseline, data, out, latest=latest, say=say)  # type: ignore[arg-type]
                 report = {"parity": None}
     except ExportError as error:
         console.print(f"[red]export failed[/]: {escape(str(error))}", highlight=False, soft_wrap=True)

@@ -31,7 +31,7 @@ from loadtests.quality.cold_live import describe, live_ranker
 from loadtests.quality.cold_parts import PARTS
 from loadtests.quality.means import spread, with_holm
 from loadtests.quality.strategies import artifact_of
-from model.cli.train_evaluate import fit
+from model.cli.training_progress import fit
 from model.data.dataset import Dataset, Sequences, sequences
 from model.data.split import Holdout, Split
 from model.evaluation.bootstrap import paired_bootstrap

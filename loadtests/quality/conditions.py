@@ -22,7 +22,7 @@ from rich.console import Console
 from loadtests.quality.condition_data import journey as journey_of
 from loadtests.quality.condition_data import typed_by_rating
 from loadtests.quality.condition_rows import keep
-from model.cli.train_evaluate import fit
+from model.cli.training_progress import fit
 from model.data.dataset import Dataset
 from model.data.split import Split
 from model.evaluation import metrics

@@ -27,7 +27,7 @@ from export.from_run import parts_of
 from export.publish import staging
 from loadtests.common.results import QUALITY, load, record, row, save
 from loadtests.engine.bench import histories, next_events, time_runs
-from model.cli.train_evaluate import fit
+from model.cli.training_progress import fit
 from model.data.dataset import Dataset, sequences
 from model.data.split import Split
 from model.evaluation import metrics

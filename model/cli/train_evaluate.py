@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from model.cli.steps import counts, steps
+from model.cli.training_progress import fit
 from service.cli.json_report import AsJson, JsonFile, check_target, write_report
 
 if TYPE_CHECKING:
-    from model.training.trainer import Report, Tick, Trainer
+    from model.training.trainer import Trainer
 
 train_app = typer.Typer(add_completion=False)
 evaluate_app = typer.Typer(add_completion=False)
@@ -114,49 +115,6 @@ def _headline(trainer: Trainer) -> str:
     )
 
 
-def fit(trainer: Trainer, console: Console, max_minutes: float | None) -> None:
-    """Trains under a progress bar.
-
-    Args:
-        trainer: The trainer, ready to start or to resume.
-        console: Where the progress bar is drawn.
-        max_minutes: Stops after this many minutes.
-
-    Raises:
-        typer.Exit: The training was interrupted; it can be resumed from the last finished epoch.
-    """
-    columns = (
-        TextColumn("epoch {task.fields[epoch]}"),
-        BarColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}  best NDCG@10 {task.fields[ndcg]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=False) as bar:
-        task = bar.add_task("train", total=None, epoch=0, loss=float("nan"), ndcg="–")
-        try:
-            trainer.fit(max_minutes=max_minutes, report=_reporter(bar, task, trainer, max_minutes))
-        except KeyboardInterrupt:
-            console.print(f"interrupted; continue with `--out {trainer.folder} --resume`", highlight=False)
-            raise typer.Exit(1) from None
-
-
-def _reporter(bar: Progress, task: Any, trainer: Trainer, max_minutes: float | None) -> Report:
-    """Updates the progress bar, which measures time if the time is limited, else epochs."""
-
-    def report(tick: Tick) -> None:
-        best = f"{tick.progress.best_ndcg:.4f}" if tick.progress.best_epoch >= 0 else "–"
-        if max_minutes is None:
-            total = float(trainer.config.max_epochs * tick.total)
-            done = float(tick.epoch * tick.total + tick.done)
-        else:
-            total, done = max_minutes * 60, min(max_minutes * 60, bar.tasks[0].elapsed or 0.0)
-        bar.update(task, total=total, completed=done, epoch=tick.epoch + 1, loss=tick.loss, ndcg=best)
-
-    return report
-
-
 def evaluate_run(folder: Path, data: Path, part: str, console: Console) -> Any:
     """Evaluates the network of a run in torch, ranking the whole catalogue by its dense score.
 
@@ -181,7 +139,7 @@ def evaluate_run(folder: Path, data: Path, part: str, console: Console) -> Any:
     model = run.model()
     vocabulary = Vocabulary.of(split.train.item_ids, run.context, dataset.has_time, run.network.n_types)
     ranker = network_ranker(model, vocabulary)
-    with console.status("tuning item-CF on validation"):
+    with steps(console, "tuning item-CF on validation"):
         baselines = fit_baselines(split)
     return _side_by_side(dataset, split, ranker, baselines.item_cf, baselines.popularity, part, console)
 
@@ -241,11 +199,7 @@ def _side_by_side(
         "popular": popularity_ranker(popularity),
     }
     content = item_content(dataset.items, split.sequences.item_ids, dataset.category_kind)
-    with Progress(console=console, transient=True) as bar:
-        tasks = {name: bar.add_task(name, total=None) for name in systems}
-        advance: Callable[[str, int, int], None] = lambda name, done, total: bar.update(  # noqa: E731
-            tasks[name], completed=done, total=total
-        )
+    with counts(console, systems) as advance:
         result = evaluate(systems, split, part, content=content, progress=advance)
     console.print(result.table())
     console.print(result.comparison_table())

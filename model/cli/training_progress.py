@@ -1,0 +1,148 @@
+"""Shows how far a training is: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from model.cli.steps import LINE_S
+
+if TYPE_CHECKING:
+    from model.training.trainer import Tick, Trainer
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLeft:
+    """When a training will end: by its epochs or by its time, whichever is nearer.
+
+    Attributes:
+        steps: Steps that all epochs have.
+        first_step: Steps that were made before this process resumed the training.
+        cap_s: Time that the training may take, in seconds; None without a limit.
+        before_s: Part of that time which was used before.
+    """
+
+    steps: int
+    first_step: int = 0
+    cap_s: float | None = None
+    before_s: float = 0.0
+
+    def of(self, step: int, elapsed_s: float) -> float:
+        """Returns the seconds left.
+
+        Args:
+            step: Steps made, those before included.
+            elapsed_s: Seconds since this process began to train.
+        """
+        made = max(1, step - self.first_step)
+        by_epochs = (self.steps - step) * elapsed_s / made
+        if self.cap_s is None:
+            return max(0.0, by_epochs)
+        return max(0.0, min(by_epochs, self.cap_s - self.before_s - elapsed_s))
+
+    def share(self, step: int, elapsed_s: float) -> float:
+        """Returns the share of the training that is over, 0 … 1."""
+        used = self.before_s + elapsed_s
+        left = self.of(step, elapsed_s)
+        return used / (used + left) if used + left > 0 else 0.0
+
+
+def fit(trainer: Trainer, console: Console, max_minutes: float | None) -> None:
+    """Trains, and shows how far it is.
+
+    Args:
+        trainer: The trainer, ready to start or to resume.
+        console: Where progress is shown.
+        max_minutes: Stops after this many minutes, resumed parts included.
+
+    Raises:
+        typer.Exit: The training was interrupted; it can be resumed from the last finished epoch.
+    """
+    try:
+        if console.is_terminal:
+            with _bar(console) as bar:
+                trainer.fit(max_minutes=max_minutes, report=_Progress(trainer, max_minutes, _on_bar(bar)))
+        else:
+            trainer.fit(max_minutes=max_minutes, report=_Progress(trainer, max_minutes, _as_lines(console)))
+    except KeyboardInterrupt:
+        console.print(f"interrupted; continue with `--out {trainer.folder} --resume`", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    share: float
+    words: str
+    elapsed_s: float
+    left_s: float
+
+
+class _Progress:
+    """Turns the trainer's ticks into what is shown."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        max_minutes: float | None,
+        show: Callable[[_Shown], None],
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._trainer, self._show, self._clock = trainer, show, clock
+        self._cap_s = None if max_minutes is None else max_minutes * 60.0
+        self._began = clock()
+        self._first_epoch, self._before_s = trainer.progress.epoch, trainer.progress.seconds
+
+    def __call__(self, tick: Tick) -> None:
+        left = TimeLeft(
+            self._trainer.config.max_epochs * tick.total, self._first_epoch * tick.total, self._cap_s, self._before_s
+        )
+        step, elapsed_s = tick.epoch * tick.total + tick.done, self._clock() - self._began
+        best = f"{tick.progress.best_ndcg:.4f}" if tick.progress.best_epoch >= 0 else "–"
+        words = f"epoch {tick.epoch + 1}  loss {tick.loss:.3f}  best NDCG@10 {best}"
+        self._show(_Shown(left.share(step, elapsed_s), words, self._before_s + elapsed_s, left.of(step, elapsed_s)))
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[times]}"), console=console
+    )  # fmt: skip
+
+
+def _on_bar(bar: Progress) -> Callable[[_Shown], None]:
+    task = bar.add_task("training", total=1.0, times="")
+
+    def show(now: _Shown) -> None:
+        bar.update(task, completed=now.share, description=now.words, times=_times(now))
+
+    return show
+
+
+def _as_lines(console: Console, clock: Clock = time.monotonic) -> Callable[[_Shown], None]:
+    latest = -LINE_S
+
+    def show(now: _Shown) -> None:
+        nonlocal latest
+        if clock() - latest >= LINE_S:
+            latest = clock()
+            console.print(f"{now.share:4.0%}  {now.words}  {_times(now)}", highlight=False, soft_wrap=True)
+
+    return show
+
+
+def _times(now: _Shown) -> str:
+    return f"{duration(now.elapsed_s)} elapsed, {duration(now.left_s)} left"
+
+
+def duration(seconds: float) -> str:
+    """Returns a time as `1:05` (minutes and seconds) or `2:01:05`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
