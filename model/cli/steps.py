@@ -23,7 +23,7 @@ def steps(console: Console, first: str) -> Iterator[Callable[[str], None]]:
     """
     if console.is_terminal:
         with console.status(first) as status:
-            yield lambda text: status.update(text)
+            yield status.update
         return
 
     def say(text: str) -> None:
