@@ -23,7 +23,7 @@ from rich.console import Console
 from export.from_run import export_run
 from loadtests.common import results
 from loadtests.quality.means import spread, with_holm
-from model.cli.train_evaluate import fit
+from model.cli.training_progress import fit
 from model.data.dataset import Dataset, sequences
 from model.data.split import Split
 from model.evaluation import metrics
