@@ -49,8 +49,10 @@ def export_command(
             if run is not None:
                 folder, report = export_run(run, out, dtype, data, latest=latest, say=say)  # type: ignore[arg-type]
             else:
-                folder = export_baseline(baseline, data, out, latest=latest, say=say)  # type: ignore[arg-type]
-                report = {"parity": None}
+                notes: list[str] = []
+                note = notes.append
+                folder = export_baseline(baseline, data, out, latest=latest, say=say, note=note)  # type: ignore[arg-type]
+                report = {"parity": None, "notes": notes}
     except ExportError as error:
         console.print(f"[red]export failed[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
@@ -58,6 +60,8 @@ def export_command(
         typer.echo(json.dumps({"artifact": str(folder), "latest": latest_of(out), **report}))
         return
     console.print(f"published {folder}", highlight=False)
+    for sentence in report["notes"]:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     console.print(f"parity: {report['parity']}", highlight=False)
     if (served := latest_of(out)) != folder.name:
         console.print(

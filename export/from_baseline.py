@@ -13,6 +13,7 @@ from export.from_run import ExportError, catalogue_of
 from export.publish import publish, seal, staging
 from model.data.dataset import Dataset, sequences
 from model.data.errors import DataError
+from model.data.long_histories import ITEM_CF_EVENTS, REPEAT_EVENTS, note_on_long
 from model.data.split import Split
 from model.evaluation.baselines import fit_baselines, fit_repeat
 from model.tokenizers.atomic import AtomicTokenizer
@@ -26,13 +27,18 @@ from service.artifact.trie import Trie
 Name = Literal["item_cf", "popularity", "repeat"]
 NAMES: tuple[str, ...] = get_args(Name)
 
-# Newest events of a history that repeat purchase counts; older ones weigh next to nothing.
-REPEAT_EVENTS = 200
-
 Say = Callable[[str], None]
 
 
-def export_baseline(name: Name, data: Path, out: Path, *, latest: bool = False, say: Say = lambda _: None) -> Path:
+def export_baseline(
+    name: Name,
+    data: Path,
+    out: Path,
+    *,
+    latest: bool = False,
+    say: Say = lambda _: None,
+    note: Say = lambda _: None,
+) -> Path:
     """Fits a scorer on the training part of a data set and publishes it.
 
     Args:
@@ -41,6 +47,7 @@ def export_baseline(name: Name, data: Path, out: Path, *, latest: bool = False, 
         out: Folder of artefacts.
         latest: Whether to point `latest` at the artefact although it names another one.
         say: Receives the name of each step.
+        note: Receives what the user should know about the result.
 
     Returns:
         The artefact's folder.
@@ -54,6 +61,8 @@ def export_baseline(name: Name, data: Path, out: Path, *, latest: bool = False, 
         split = split_of(TrainConfig(), sequences(dataset))
     except DataError as error:
         raise ExportError(str(error)) from error
+    if long := note_on_long(split.train, ITEM_CF_EVENTS, "item-CF counts"):
+        note(long)
     with staging(out) as folder:
         say("fitting item-CF and popularity")
         manifest = _write(name, dataset, split, folder)

@@ -13,10 +13,11 @@ import numpy as np
 from export.artifact_writer import ParityError, Parts, export, write
 from export.graphs.graph_writer import GraphDtype
 from export.graphs.history_encoder import WRITERS
-from export.parity_gate import Probe, Quality
+from export.parity_gate import GateResult, Probe, Quality
 from export.publish import staging
 from model.data.dataset import Dataset
 from model.data.errors import DataError
+from model.data.long_histories import ITEM_CF_EVENTS, note_on_long
 from model.data.split import Holdout, Split
 from model.errors import RunError
 from model.evaluation.baselines import Baselines, fit_baselines
@@ -90,7 +91,18 @@ def export_run(
         published, result = export(parts, out, dtype, probes(split, run), quality, latest=latest)
     except (RunError, DataError, ParityError, ArtifactFileError, ServiceError) as error:
         raise ExportError(str(error)) from error
-    return published, {"parity": result.to_json(), "blend": blend, "model_version": published.name}
+    notes = [note for note in (note_on_long(split.train, ITEM_CF_EVENTS, "item-CF counts"), _cut(result)) if note]
+    return published, {"parity": result.to_json(), "blend": blend, "model_version": published.name, "notes": notes}
+
+
+def _cut(result: GateResult) -> str | None:
+    """Says what the parity gate left out, if anything."""
+    if not result.probes_cut:
+        return None
+    return (
+        f"{result.probes_cut} of the {result.probes} histories that the parity gate compares are longer than "
+        f"{result.probe_events_max:,} events: their newest were compared"
+    )
 
 
 def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines) -> Parts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,6 +34,9 @@ OVERLAP_AT_10 = {"float32": 1.0, "float16": 0.99, "int8": 0.99}
 # numbers of the state's type, and another order of summation rounds them the other way. Lists of float32 graphs are
 # compared from the same state.
 HIDDEN = {"float32": 0.0, "float16": 5e-3, "int8": 5e-2}
+# A probe is compared on its newest events, this many times what the encoder reads. Torch compares every pair of them,
+# so the memory grows with the square of their number.
+PROBE_READS = 2
 NDCG_WITHIN = 0.005  # of the float32 graphs' NDCG@10
 MAX_FAILURES = 8
 
@@ -75,11 +78,16 @@ class Quality:
 
 @dataclass
 class GateResult:
-    """The largest differences seen, the mean overlap, NDCG@10 if it was compared (graphs that round), and failures."""
+    """The largest differences seen, the mean overlap, NDCG@10 if it was compared (graphs that round), and failures.
+
+    `probes_cut` probes were longer than `probe_events_max` events, and compared on their newest ones.
+    """
 
     dtype: str
     probes: int
     hidden_tolerance: float
+    probe_events_max: int = 0
+    probes_cut: int = 0
     hidden: float = 0.0
     log_prob: float = 0.0
     attention: float = 0.0
@@ -116,7 +124,7 @@ def check(
     Args:
         model: The network.
         artifact: The written artefact.
-        probes: Histories to compare on.
+        probes: Histories to compare on; of longer ones the newest `PROBE_READS` × the receptive field.
         dtype: Precision of the graphs.
         blend: Weight of the dense score.
         quality: NDCG@10 to keep, for graphs that round.
@@ -125,7 +133,9 @@ def check(
         The differences; its `failures` are empty if the artefact passes.
     """
     hidden_tolerance = max(TOLERANCE[dtype] * 10, HIDDEN[model.config.state_dtype])
-    result = GateResult(dtype, len(probes), hidden_tolerance)
+    most = PROBE_READS * receptive_field(model.config)
+    result = GateResult(dtype, len(probes), hidden_tolerance, most, sum(len(probe.events) > most for probe in probes))
+    probes = [replace(probe, events=probe.events.after(max(0, len(probe.events) - most))) for probe in probes]
     engine = Engine(artifact, device="cpu")
     reference = ReferenceDecoder(model, blend, dense=bool(artifact.manifest.get("dense_candidates")))
     overlaps = [

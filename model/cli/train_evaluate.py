@@ -40,6 +40,7 @@ def train_command(
     console = Console(stderr=True)
     with _failures(console):
         from model.data.dataset import Dataset
+        from model.data.long_histories import ITEM_CF_EVENTS, note_on_long
         from model.training.config import TrainConfig
         from model.training.trainer import Trainer
 
@@ -49,6 +50,8 @@ def train_command(
         dataset = Dataset.load(data)
         trainer = Trainer(dataset, data, out, settings, resume=resume)
         console.print(_headline(trainer), highlight=False)
+        if long := note_on_long(trainer.split.train, ITEM_CF_EVENTS, "item-CF counts"):
+            console.print(long, highlight=False, markup=False, soft_wrap=True)
         fit(trainer, console, max_minutes)
         evaluation = evaluate_run(out, data, "test", console)
     (out / "metrics.json").write_text(json.dumps(evaluation.to_json(), indent=1), "utf-8")

@@ -24,6 +24,7 @@ from implicit.utils import ParameterWarning
 from scipy import sparse
 
 from model.data.dataset import Sequences
+from model.data.long_histories import ITEM_CF_EVENTS, REPEAT_EVENTS, newest
 from model.data.split import Holdout, Split
 from model.evaluation.metrics import NOT_RANKED, ndcg, target_ranks
 from service.artifact.array_types import IntArray
@@ -149,11 +150,12 @@ def fit_neighbours(
     """Finds the most similar items of each item.
 
     Two items are similar when the same users have events with them; how many events a user has with an item does not
-    count.
+    count. Of a user with more than `ITEM_CF_EVENTS` events the newest are counted.
 
     Returns:
         Neighbours and similarities, [items, ≤ neighbours] each, as `ItemCF` stores them.
     """
+    train = newest(train, ITEM_CF_EVENTS)
     n_items = train.n_items
     width = min(neighbours, n_items)
     users = np.repeat(np.arange(train.n_users), train.lengths)
@@ -190,7 +192,7 @@ def fit_repeat(split: Split) -> Repeat:
 def _repeat_ndcg(model: Repeat, split: Split, questions: Holdout) -> float:
     lists = np.full((len(questions), 10), -1, np.int64)
     for i in range(len(questions)):
-        items, _ = model.recommend(split.sequences.item[split.history(questions, i)], 10)
+        items, _ = model.recommend(split.sequences.item[split.history(questions, i)][-REPEAT_EVENTS:], 10)
         lists[i, : len(items)] = items
     return float(ndcg(target_ranks(lists, questions.target), 10).mean()) if len(questions) else 0.0
 

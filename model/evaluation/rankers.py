@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 
@@ -16,6 +18,9 @@ from service.engine.baseline_engine import BaselineEngine
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.jobs import EncodeJob, Job, ListRequest
+
+# Excluded items of all lists that are decoded at once, padding included; bounds the memory of a decoder run.
+EXCLUDED_AT_ONCE = 1 << 17
 
 
 def network_ranker(
@@ -91,9 +96,7 @@ def engine_ranker(engine: Engine | BaselineEngine, decoding: Decoding, k: int = 
 
     def rank(histories: Histories) -> IntArray:
         lists = np.full((len(histories), DEPTH), -1, np.int64)
-        order = sorted(range(len(histories)), key=lambda i: len(histories.items(i)))
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
+        for rows in _batches([len(histories.items(i)) for i in range(len(histories))]):
             for i, result in zip(rows, engine.run([job(histories, i) for i in rows]), strict=True):
                 if isinstance(result, Exception):
                     raise result
@@ -102,3 +105,15 @@ def engine_ranker(engine: Engine | BaselineEngine, decoding: Decoding, k: int = 
         return lists
 
     return rank
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yields rows of similar length, few of them where they are long: the decoder compares each with its exclusions."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) == BATCH or (len(batch) + 1) * lengths[row] > EXCLUDED_AT_ONCE):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

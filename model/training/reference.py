@@ -8,6 +8,7 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from model.data.long_histories import ITEM_CF_EVENTS, REPEAT_EVENTS
 from model.network.config import SIZES, NetworkConfig, Setting, setting_of
 from model.training.config import CHOICES, TrainConfig
 from model.training.defaults import RULES
@@ -54,6 +55,19 @@ An unknown setting, a value of the wrong type or a number out of bounds ends the
 data is read. `RUN/config.json` keeps the settings of a run, with those that followed from the data; `--resume` goes on
 with them. What a training reads of a data set is in [data.md](data.md#what-a-training-reads).
 """
+_LONG = f"""\
+## Long histories
+
+A robot can have as many events as all other users together. No step needs memory or time for pairs of all of them:
+
+- Training cuts a history into chunks of `max_length`, and the encoder reads no more than its receptive field.
+- Item-CF counts the newest {ITEM_CF_EVENTS:,} events of a user, repeat purchase the newest {REPEAT_EVENTS}.
+- The parity gate of `gpt4rec export` compares a history on its newest events, twice as many as the encoder reads.
+- Lists with many exclusions are decoded few at a time.
+
+`train` and `export` say how many histories were cut, and how long the longest is. All other figures count every event,
+popularity too: leave a robot out of the import with `--null`.
+"""
 _NETWORK = """\
 ## Network
 
@@ -69,7 +83,7 @@ _HEAD = ("Setting", "Type", "Default", "Bounds", "Meaning", "When to change it")
 
 def page() -> str:
     """Returns the whole page."""
-    parts = [_INTRODUCTION]
+    parts = [_INTRODUCTION, _LONG]
     own = {f.name: f for f in fields(TrainConfig)}
     hints = get_type_hints(TrainConfig)
     for title, names in SECTIONS.items():

@@ -13,6 +13,9 @@ from model.network.scoring import dense_scores, encoder_input
 from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays, Vocabulary
 
+# Scores held at once: a quarter of a GiB.
+SCORES_AT_ONCE = 1 << 26
+
 
 def validation_ndcg(
     model: GPT4Rec, split: Split, vocabulary: Vocabulary, limit: int, *, exclude_history: bool = True
@@ -29,7 +32,8 @@ def validation_ndcg(
     rows = np.arange(len(split.valid))
     if len(rows) > limit:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:limit])
-    parts = [rows[start : start + 1024] for start in range(0, len(rows), 1024)]
+    at_once = max(1, min(1024, SCORES_AT_ONCE // split.sequences.n_items))
+    parts = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
     gains = [_gains(model, split, split.valid, part, vocabulary, exclude_history) for part in parts]
     return float(np.concatenate(gains).mean()) if gains else 0.0
 
