@@ -12,6 +12,7 @@ from typing import Literal
 
 import polars as pl
 
+from model.data.columns import ITEM_ROLES
 from model.data.errors import DataError
 from model.data.times import Place
 
@@ -22,12 +23,22 @@ NUMBER_KINDS: tuple[Kind, ...] = ("text", "number", "bool")
 TEXT_KINDS: tuple[Kind, ...] = ("text", "number", "bool", "date")
 LIST_KINDS: tuple[Kind, ...] = (*TEXT_KINDS, "list")
 
-_INT64 = 2**63
 _FIXES = {
     ID_KINDS: "write them as text or as whole numbers",
     NUMBER_KINDS: "write text or numbers",
     TEXT_KINDS: "write text or numbers",
     LIST_KINDS: "write text, numbers or lists of text",
+}
+# Column of a data set → the flag that names another column for it, or none.
+_FLAGS = {
+    "user_id": "or name another column: --map user=COLUMN",
+    "item_id": "or name another column: --map item=COLUMN",
+    "event_type": "or import without it: --map type=",
+    "value": "or import without it: --map value=",
+    "quantity": "or import without it: --map quantity=",
+    "session_id": "or import without it: --map session=",
+    "scene": "or import without it: --map scene=",
+    **{name: f"or import without it: --items-map {name}=" for name in ITEM_ROLES},
 }
 
 
@@ -89,7 +100,7 @@ def require(column: pl.Series, place: Place, what: str, kinds: Collection[Kind])
     """Checks the type of a column that a role reads.
 
     Args:
-        column: [rows] a column of `plain`.
+        column: [rows] a column of `plain`, under its name in the data set.
         place: Where it comes from.
         what: What it holds, in the plural: "user ids", "values".
         kinds: The kinds that the role can read, one of `ID_KINDS`, `NUMBER_KINDS`, `TEXT_KINDS` and `LIST_KINDS`.
@@ -103,7 +114,7 @@ def require(column: pl.Series, place: Place, what: str, kinds: Collection[Kind])
     raise DataError(
         f"{what} of type {column.dtype}{bytes_} cannot be used",
         where=place.whole(column),
-        fix=_FIXES.get(tuple(kinds), "write text or numbers"),
+        fix=", ".join(filter(None, (_FIXES.get(tuple(kinds), "write text or numbers"), _FLAGS.get(column.name)))),
     )
 
 
@@ -124,7 +135,7 @@ def as_text_lists(column: pl.Series, place: Place, what: str) -> pl.Series:
         DataError: A list holds bytes that are not UTF-8 text.
     """
     lists = column if isinstance(column.dtype, pl.List) else column.arr.to_list()
-    words = plain(pl.DataFrame({"words": lists.explode()}))["words"]
+    words = plain(pl.DataFrame({column.name: lists.explode()}))[column.name]
     require(words, place, f"{what} inside of lists", TEXT_KINDS)
     if words.dtype.is_float() and as_text(words).str.contains(".", literal=True).sum() == 0:
         lists = lists.cast(pl.List(pl.Int64), strict=False)

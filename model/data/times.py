@@ -97,7 +97,7 @@ def parse_times(column: pl.Series, place: Place, now_ms: int) -> Times:
         raise DataError(
             f"times of type {column.dtype} have lost digits: events minutes apart have the same time",
             where=place.whole(column),
-            fix="write them again from their source, as 64-bit numbers or as datetimes",
+            fix=f"write them again from their source, as 64-bit numbers or as datetimes; {_WITHOUT_TIMES}",
         )
     if column.dtype.is_integer() or column.dtype.is_float():
         times = _from_numbers(column, place)
@@ -204,7 +204,8 @@ def _from_text(column: pl.Series, place: Place) -> Times:
         raise DataError(
             f"{int(wrong.sum())} times cannot be read: {quoted(_distinct(text, wrong))}",
             where=place.locate(wrong),
-            fix="write epoch seconds or milliseconds, or ISO 8601 (2026-01-31T12:00:00Z)",
+            fix="write epoch seconds or milliseconds, or ISO 8601 (2026-01-31T12:00:00Z), or say how they are written: "
+            "--date-format %d.%m.%Y",
         )
     if number.any() and date.any():
         raise DataError(

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from model.data.checks import RENAME_COLUMNS, ROW, Findings, require_columns
+from model.data.column_types import TEXT_KINDS, require
 from model.data.errors import DataError
 from model.data.files import read_parquet
 from model.data.raw_dataset import RawDataset, SourceTable, numbered
@@ -83,9 +84,11 @@ def _read(folder: Path, source: str) -> RawDataset:
 
 
 def _table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    rows = read_parquet(path)
-    require_columns(rows.columns, {name: name for name in columns}, str(path), columns, RENAME_COLUMNS)
-    return numbered(rows, first=1)
+    table = SourceTable(numbered(read_parquet(path), first=1), str(path), "row")
+    require_columns(table.rows.columns, {name: name for name in columns}, table.file, columns, RENAME_COLUMNS)
+    for name in columns:
+        require(table.rows[name], table.place(name), "values", TEXT_KINDS)
+    return table.rows
 
 
 def _purchases(path: Path) -> SourceTable:

@@ -61,7 +61,10 @@ def log_of(table: SourceTable, columns: Mapping[str, str]) -> RawDataset:
     unused = [name for name in present if name not in wanted.values()]
     if unused:
         findings.note(f"columns that are not used: {', '.join(unused)}")
-    rated = "type" not in wanted and spelled(wanted.get("value", "")) in RATINGS
+    default_type = "view"
+    if spelled(wanted.get("value", "")) in RATINGS and "type" not in wanted:
+        default_type = "rating"
+    elif "quantity" in wanted:
+        default_type = "purchase"
     log = replace(table, rows=rows, names={LOG_COLUMNS[role]: column for role, column in wanted.items()})
-    default_type = "rating" if rated else "view"
     return RawDataset(Path(table.file).stem, table.file, log, default_type=default_type, findings=findings)

@@ -11,10 +11,12 @@ from dataclasses import replace
 import polars as pl
 
 from model.data.checks import ROW, Findings, require_columns
+from model.data.column_types import TEXT_KINDS, plain, require
 from model.data.errors import DataError
 from model.data.raw_dataset import RawDataset, SourceTable
 from model.data.readers.tables import kind_of, read_files
 from model.data.sources import SourceFile
+from model.data.times import Place
 
 _TYPES = {
     "view_item": "view",
@@ -31,6 +33,8 @@ _TYPES = {
 }
 _NEEDED = {"user": "user_pseudo_id", "type": "event_name", "time": "event_timestamp", "item": "items"}
 _LEVELS = ("item_category", "item_category2", "item_category3", "item_category4", "item_category5")
+_FIELDS = ("user_pseudo_id", "user_id", "event_name", "event_timestamp")
+_ITEM_FIELDS = ("item_id", "item_name", "item_brand", "price", "quantity", *_LEVELS)
 _FLAT = "export events with their repeated field `items`; a flattened table goes with --format csv and --type-map"
 
 
@@ -46,6 +50,7 @@ def read_ga4(files: Sequence[SourceFile]) -> RawDataset:
     require_columns(table.rows.columns, _NEEDED, table.file, list(_NEEDED), _FLAT)
     if not isinstance(table.rows["items"].dtype, pl.List) or not isinstance(table.rows["items"].dtype.inner, pl.Struct):
         raise DataError("the field items does not list objects", where=f"{table.file}, column items", fix=_FLAT)
+    _check_types(table)
     findings = Findings()
     exploded = table.rows.filter(pl.col("items").list.len() > 0).explode("items")
     findings.drop("events that name no item", int((table.rows["items"].list.len().fill_null(0) == 0).sum()))
@@ -60,6 +65,16 @@ def read_ga4(files: Sequence[SourceFile]) -> RawDataset:
         types=_TYPES,
         unit_prices=True,
     )
+
+
+def _check_types(table: SourceTable) -> None:
+    inner = table.rows["items"].explode().struct
+    fields = {f"items.{name}": inner.field(name) for name in inner.fields if name in _ITEM_FIELDS}
+    fields |= {name: table.rows[name] for name in _FIELDS if name in table.rows.columns}
+    for name, values in fields.items():
+        require(
+            plain(values.to_frame()).to_series(), Place(table.file, table.rows[ROW], column=name), "values", TEXT_KINDS
+        )
 
 
 def _item(rows: pl.DataFrame, field: str) -> pl.Expr:

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from model.cli.data import app
 from model.data.columns import ITEM_ROLES, LOG_COLUMNS
+from model.data.event_names import ALIASES
 from model.data.formats import Format
 
 ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").exists())
@@ -55,6 +56,12 @@ def test_every_format_is_named_explained_and_has_an_example_that_is_run() -> Non
 def test_every_role_of_map_is_explained() -> None:
     rows = set(re.findall(r"^\| `(\w+)` \|", _section("## Name the columns"), re.MULTILINE))
     assert rows == {*LOG_COLUMNS, *ITEM_ROLES}
+
+
+def test_every_name_of_an_event_type_is_listed() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (`.*`) \|$", _section("## Event types"), re.MULTILINE))
+    listed = {alias: event_type for event_type, names in rows.items() for alias in re.findall(r"`(\w+)`", names)}
+    assert listed == ALIASES
 
 
 def _commands(body: str) -> list[list[str]]:

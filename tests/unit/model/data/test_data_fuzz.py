@@ -17,7 +17,23 @@ from model.data.importing import import_dataset
 
 NOW = 1_800_000_000_000
 
-words = ["", "u", "a", "NaN", "1700000000", "1700000000000", "2024-01-01", "1e400", '"', "a\x00b", "é"]
+words = [
+    "",
+    "u",
+    "a",
+    "NaN",
+    "1700000000",
+    "1700000000000",
+    "2024-01-01",
+    "1e400",
+    '"',
+    "a\x00b",
+    "é",
+    "\\N",
+    "1.0",
+    "4,5",
+    "5 EUR",
+]
 cells = st.one_of(st.sampled_from(words), st.text(max_size=6))
 headers = {
     Format.CSV: ["user_id", "item_id", "timestamp", "event_type", "value"],
