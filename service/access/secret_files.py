@@ -12,7 +12,6 @@ followed by itself: one that hangs does not hold up the others.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -126,7 +125,12 @@ async def follow(files: Sequence[SecretFile], metrics: Metrics, every_s: float =
 
 async def _follow(file: SecretFile, lane: DiskLane, every_s: float) -> None:
     while True:
-        with contextlib.suppress(HungFileError):
+        try:
             await lane.run(file.look)
+        except HungFileError:
+            pass  # the lane has said so
+        except Exception as error:
+            # One file must not end the loops of the others.
+            log.error("secrets_not_read", setting=file.setting, **logs.where(error))
         file.judge()
         await asyncio.sleep(every_s)

@@ -27,8 +27,10 @@ def serve(
 
     Every other setting is an environment variable GPT4REC_…: see docs/reference.md.
     """
+    from service.common import logs
     from service.common import settings as configuration
 
+    logs.configure()  # until its level is known
     settings = configuration.load(
         artifact=artifact,
         host=host,
@@ -44,7 +46,7 @@ def serve(
     from service import server
     from service import workers as processes
     from service.api.listeners import bind
-    from service.common import logs, output
+    from service.common import output
 
     output.take_over(logs.dropped_notice)
     logs.configure(settings.log_level)

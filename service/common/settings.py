@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from service.common.disk_lane import DiskLane
+from service.common.disk_lane import DiskLane, HungFileError
 from service.common.errors import SettingsError
 
 PREFIX = "GPT4REC_"
@@ -329,6 +329,10 @@ class SecretFiles(PydanticBaseSettingsSource):
             # A disk that hangs must not hold the start up without a word.
             content = DiskLane(field_name, patience_s=_SECRET_PATIENCE_S).run_now(path.read_bytes)
             return content.decode("utf-8").strip(), field_name, False
+        except HungFileError as error:
+            raise SettingsError(
+                f"{PREFIX}{field_name.upper()}_FILE: {path} does not answer; does its disk hang?"
+            ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{PREFIX}{field_name.upper()}_FILE: cannot read {path}") from error
 
