@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -9,6 +10,8 @@ from itertools import accumulate
 
 # Matching lines examined for one query. They are sorted by popularity, so the rest would rarely be shown.
 SCANNED_MAX = 4_000
+# Characters that are searched at a time: a search holds the interpreter's lock, which answers to others need too.
+BLOCK = 1 << 18
 
 
 class TitleIndex:
@@ -51,12 +54,18 @@ class TitleIndex:
         return [self._items[place] for _, _, place in sorted(matches)[:limit]]
 
     def _lines_with(self, needle: str) -> Iterable[int]:
-        position, seen = self._text.find(needle), 0
-        while position >= 0 and seen < SCANNED_MAX:
+        begin, seen = 0, 0
+        while begin < len(self._text) and seen < SCANNED_MAX:
+            # A needle that begins in the block may end behind it.
+            position = self._text.find(needle, begin, begin + BLOCK + len(needle) - 1)
+            if position < 0:
+                begin += BLOCK
+                time.sleep(0)  # lets go of the lock
+                continue
             place = bisect_right(self._starts, position) - 1
             yield place
             seen += 1
-            position = self._text.find(needle, self._starts[place + 1])
+            begin = self._starts[place + 1]
 
 
 def fold(text: str) -> str:

@@ -28,7 +28,7 @@ from service.engine.placement import Placement
 _SHAPES_MAX = 256
 # A few KB each for a history of a few hundred items, but callers choose what they exclude.
 _EXCLUSIONS_MAX = 1024
-_EXCLUSION_BYTES_MAX = 16 * 2**20
+EXCLUSION_BYTES_MAX = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Tables:
         self._item_table, self._placement = artifact.item_table, placement
         self._lock = threading.Lock()
         self._shapes: OrderedDict[Hashable, SearchShape] = OrderedDict()
-        self._exclusions: OrderedDict[Hashable, Mapping[str, Array]] = OrderedDict()
+        self._exclusions: OrderedDict[tuple[int, bool, bytes], Mapping[str, Array]] = OrderedDict()
         self._exclusion_bytes = 0
 
     @classmethod
@@ -161,10 +161,16 @@ class Tables:
                     self._shapes.popitem(last=False)
             return shape
 
-    def exclusions(self, key: Hashable, compute: Callable[[], Mapping[str, Array]]) -> Mapping[str, Array]:
+    def exclusions(
+        self, key: tuple[int, bool, bytes], compute: Callable[[], Mapping[str, Array]]
+    ) -> Mapping[str, Array]:
         """Returns the inputs that `compute` gives for a request's exclusions, from the cache if they are there.
 
         They are valid for this catalogue and stock, and must not be changed.
+
+        Args:
+            key: Filter, whether the list is sampled, and the excluded items.
+            compute: Makes the inputs.
         """
         with self._lock:
             if key in self._exclusions:
@@ -173,10 +179,10 @@ class Tables:
         inputs = compute()
         with self._lock:
             if key not in self._exclusions:
-                self._exclusion_bytes += _nbytes(inputs)
-            self._exclusions[key] = inputs
-            while len(self._exclusions) > _EXCLUSIONS_MAX or self._exclusion_bytes > _EXCLUSION_BYTES_MAX:
-                self._exclusion_bytes -= _nbytes(self._exclusions.popitem(last=False)[1])
+                self._exclusion_bytes += _nbytes(key, inputs)
+                self._exclusions[key] = inputs
+            while len(self._exclusions) > _EXCLUSIONS_MAX or self._exclusion_bytes > EXCLUSION_BYTES_MAX:
+                self._exclusion_bytes -= _nbytes(*self._exclusions.popitem(last=False))
         return inputs
 
     def _make_shape(self, width: int, rows: int, sampled: bool, dense: int) -> SearchShape:
@@ -190,8 +196,8 @@ class Tables:
         return search_shape(self._placement, places, width=width, rows=rows, by_rows=by_rows, dense=dense)
 
 
-def _nbytes(inputs: Mapping[str, Array]) -> int:
-    return sum(array.nbytes for array in inputs.values())
+def _nbytes(key: tuple[int, bool, bytes], inputs: Mapping[str, Array]) -> int:
+    return len(key[2]) + sum(array.nbytes for array in inputs.values())
 
 
 def _arena(artifact: Artifact, placement: Placement, traits: DecoderTraits) -> MaskArena:

@@ -17,6 +17,7 @@ from model.reference import closed_nodes as reference
 from service.artifact.features import GAP_UNKNOWN, EventArrays
 from service.artifact.trie import Trie
 from service.common.errors import FilterNotReady
+from service.engine.decode import device_tables
 from service.engine.decode.closed_nodes import closed_nodes
 from service.engine.decode.filters import FilterTable
 from service.engine.decoding import STRATEGIES, Decoding
@@ -283,6 +284,15 @@ def test_lists_under_more_filters_than_there_are_places_are_those_of_an_engine_w
     gone, everything = tight.decode([requesting(job, filter_id=number) for number in ids])
     assert isinstance(gone, FilterNotReady)
     assert_same_lists([everything], roomy.decode([requesting(job, filter_id=0)]))
+
+
+def test_what_callers_exclude_is_kept_within_its_memory(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_tables, "EXCLUSION_BYTES_MAX", 20_000)
+    tables = engine._tables.renewed(engine.artifact, None)
+    for n in range(50):
+        inputs = tables.exclusions((0, False, bytes([n])), lambda n=n: {"closed": np.full(100, n)})  # type: ignore[misc]
+        assert inputs["closed"][0] == n
+    assert 0 < len(tables._exclusions) * 800 <= tables._exclusion_bytes <= 20_000
 
 
 @CHECKED

@@ -60,6 +60,16 @@ def test_a_question_that_fits_everything_looks_at_the_popular_ones_only(monkeypa
     assert index.find("thing", 10) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("block", [1, 2, 7, 64])
+def test_a_search_in_blocks_finds_what_a_search_of_the_whole_finds(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = [f"thing {n} of {n * n}" for n in range(40)]
+    whole = TitleIndex(range(40), titles)
+    asked = ("thing", "9", "of 16", "thing 3", "nothing", "g 1")
+    expected = [whole.find(query, 40) for query in asked]
+    monkeypatch.setattr(title_index, "BLOCK", block)
+    assert [whole.find(query, 40) for query in asked] == expected
+
+
 def test_folding_keeps_words_of_any_script() -> None:
     assert fold("Привет, МИР!") == " привет мир"
     assert fold("東京 (Tokyo)") == " 東京 tokyo"
