@@ -26,6 +26,8 @@ MOST_BYTES = 1 << 20
 # One write takes the lines that have gathered, up to what a pipe takes as a whole: processes that share it (several
 # workers) do not cut each other's lines.
 _BATCH_BYTES = select.PIPE_BUF
+# Lines gather for this long, which wakes the thread less often.
+_GATHER_S = 0.005
 # A line without an end is handed over at this length.
 _LINE_BYTES = 1 << 16
 # How long the end of the process waits for a reader.
@@ -81,6 +83,8 @@ class LineWriter:
         following = b""
         while True:
             batch = following or self._queue.get()
+            if not following:
+                time.sleep(_GATHER_S)
             following = b""
             while not self._queue.empty() and not following:
                 line = self._queue.get()
