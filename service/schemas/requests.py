@@ -249,8 +249,9 @@ class Event(Body):
     timestamp: TimeMs = Field(description="When it happened: epoch seconds or milliseconds, or ISO 8601.")
     event_id: Id | None = Field(
         None,
-        description="Names one event of this user or session. An event whose id is among the newest 256 events, or the "
-        "newest 256 searches and impressions, that are kept is a duplicate, whatever its time, item and type.",
+        description="Names one event of this user or session: an event whose id came before is a duplicate, whatever "
+        "its time, item and type. Ids are remembered for the events of the history (with another item or type, the "
+        "newest 256 of them), for the 1,024 that left it last, and for the newest 256 searches and impressions.",
     )
     value: Value | None = Field(None, description="Rating, price, dwell time …")
     query: Annotated[str, Field(max_length=512)] | None = Field(None, description="The search query.")

@@ -10,6 +10,7 @@ import orjson
 from service.artifact.features import is_history_event
 from service.common.errors import StoreUnavailable
 from service.store import lua_scripts as scripts
+from service.store.left_ids import LEFT_IDS
 from service.store.records import AppendResult, NewEvent, StoredEvent, Subject, UserRecord, parse_events
 from service.store.redis_link import ScriptCall
 from service.store.seen_items import NOTHING_SEEN, SeenItems
@@ -61,16 +62,18 @@ class HistoryCalls:
             events: New events, in any order.
             signals: Identity and body of each signal, as they were stored.
             seen: Items seen before the log.
-            by_id: Whether an event with an id that is in the log is a duplicate, whatever else it says.
+            by_id: Whether an event with an id that is in the log, or has left it, is a duplicate, whatever else it
+                says.
         """
         history = sorted((e for e in events if is_history_event(e.type, e.item_id)), key=_time)
         others = [e for e in events if not is_history_event(e.type, e.item_id)]
-        settings = self._settings
+        settings, named = self._settings, any(event.event_id for event in history)
         args: list[str | bytes | int] = [
             settings.history_cap, settings.ttl_s * 1000, settings.signals_cap,
             settings.signals_ttl_s * 1000, len(history),
-            scripts.IDS_KNOWN if by_id and any(event.event_id for event in history) else 0,
+            scripts.IDS_KNOWN if by_id and named else 0,
             settings.seen_max, seen.entries, seen.count,
+            LEFT_IDS if named else 0,
         ]  # fmt: skip
         for event in history:
             args += (event.time_ms, event.member(subject))
@@ -78,7 +81,8 @@ class HistoryCalls:
             args += (event.identity(subject), _signal_body(event))
         for identity, body in signals:
             args += (identity, body)
-        return ScriptCall(scripts.APPEND, self.keys(subject, "events", "version", "signals", "seen"), tuple(args))
+        keys = self.keys(subject, "events", "version", "signals", "seen", "ids")
+        return ScriptCall(scripts.APPEND, keys, tuple(args))
 
     def erase(self, subject: Subject, expected: tuple[bytes, int, str] | None = None) -> ScriptCall:
         """Deletes every key of the subject.
@@ -87,7 +91,7 @@ class HistoryCalls:
             subject: Who is erased.
             expected: Version of the log, number of signals and stamp of the seen items that must still be there.
         """
-        keys = self.keys(subject, "events", "version", "signals", "states", "seen")
+        keys = self.keys(subject, "events", "version", "signals", "states", "seen", "ids")
         unchanged = (0, "", 0, "") if expected is None else (1, *expected)
         args = (self._state_key(subject, ""), self._erased, subject.tag, *unchanged, *self._models)
         return ScriptCall(scripts.ERASE, keys, args)

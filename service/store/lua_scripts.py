@@ -10,21 +10,25 @@ what is not published is found by polling. A script for which the user lacks a r
 from __future__ import annotations
 
 from service.store import lua_shared
+from service.store.left_ids import REMEMBER_IDS
 from service.store.lua_script import CLEAN, READS, TYPED, Script
 from service.store.seen_items import REMEMBER
 
-# The newest events, and signals, of a subject among which an event id is looked for.
+# The newest events of a log, and the newest signals, among which an event id alone is looked for. A copy with the same
+# item and type is found in the whole log.
 IDS_KNOWN = 256
 
-# KEYS events, version, signals, seen
+# KEYS events, version, signals, seen, ids
 # ARGV history cap, TTL ms, signals cap, signals TTL ms, number of events, how many of the newest events an id is
 #      looked for in (0: only whole members are compared), items to remember beyond the log, entries of seen items to
-#      add and their number, then (time ms, member) each, oldest first; then (event id, body) for each signal
+#      add and their number, ids to remember beyond the log (0: none are added), then (time ms, member) each, oldest
+#      first; then (event id, body) for each signal
 # → accepted, duplicates, version, ids of the duplicates whose item or type is another, stamp of the seen items, keys
 #   of another type that were replaced
 #
 # An event id names one event, whatever its time, item and type. A member starts with the id, and a sorted set cannot be
-# searched by the start of a member, so the newest events are read once for a call with ids.
+# searched by the start of a member, so the newest events are read once for a call with ids. Digests of ids whose events
+# have left the log are kept beside it (`service.store.left_ids`).
 #
 # A full log does not take an event that is older than all it keeps, because it would be trimmed at once. Such an event
 # counts as accepted, and the version stays, because the log did not change. Its item was seen, as was the item of every
@@ -34,15 +38,24 @@ APPEND = Script(
     + """
 local sep = '\\31'
 @REMEMBER@
+@REMEMBER_IDS@
 local replaced = clean(KEYS[1], 'zset') + clean(KEYS[2], 'string') + clean(KEYS[3], 'stream') + clean(KEYS[4], 'string')
+  + clean(KEYS[5], 'string')
 local cap, ttl, events = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[5])
 local version = redis.call('GET', KEYS[2]) or ''
 local before = version
 local kept = redis.call('ZCARD', KEYS[1])
 local accepted, duplicates = 0, 0
-local known, reused, looked = {}, {}, tonumber(ARGV[6])
+local known, reused, looked, ids_kept = {}, {}, tonumber(ARGV[6]), tonumber(ARGV[10])
+local ids = (looked > 0 or ids_kept > 0) and ids_left(KEYS[5]) or '1'
 local function id_of(member)
   return string.sub(member, 1, (string.find(member, sep, 1, true) or 0) - 1)
+end
+local function leaves(member, score)
+  leave(member, score)
+  if ids_kept > 0 then
+    gone[#gone + 1] = digest(id_of(member))
+  end
 end
 
 if events > 0 and looked > 0 then
@@ -50,11 +63,11 @@ if events > 0 and looked > 0 then
     known[id_of(member)] = member
   end
 end
-for i = 10, 8 + 2 * events, 2 do
+for i = 11, 9 + 2 * events, 2 do
   local ms, member = ARGV[i], ARGV[i + 1]
   local id = looked > 0 and id_of(member)
   local same = id and known[id]
-  if same or redis.call('ZSCORE', KEYS[1], member) then
+  if same or (id and has_left(ids, id)) or redis.call('ZSCORE', KEYS[1], member) then
     duplicates = duplicates + 1
     if same and same ~= member then
       reused[#reused + 1] = id
@@ -81,18 +94,18 @@ for i = 10, 8 + 2 * events, 2 do
       if kept > cap then
         local trimmed = redis.call('ZRANGE', KEYS[1], 0, kept - cap - 1, 'WITHSCORES')
         for n = 1, #trimmed, 2 do
-          leave(trimmed[n], trimmed[n + 1])
+          leaves(trimmed[n], trimmed[n + 1])
         end
         redis.call('ZREMRANGEBYRANK', KEYS[1], 0, kept - cap - 1)
         kept = cap
       end
     else
-      leave(member, score)
+      leaves(member, score)
     end
   end
 end
 
-local first = 10 + 2 * events
+local first = 11 + 2 * events
 if ARGV[first] then
   -- A stream has no notion of identity: a repeated batch is recognised among the latest entries.
   local seen = {}
@@ -117,9 +130,12 @@ else
   redis.call('PEXPIRE', KEYS[2], ttl)
 end
 redis.call('PEXPIRE', KEYS[1], ttl)
+remember_ids(KEYS[5], ids, ids_kept, ttl)
 local stamp = remember(KEYS[4], tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9]), ttl)
 return {accepted, duplicates, version, reused, stamp, replaced}
-""".replace("@KNOWN@", str(IDS_KNOWN)).replace("@REMEMBER@", REMEMBER)
+""".replace("@KNOWN@", str(IDS_KNOWN))
+    .replace("@REMEMBER@", REMEMBER)
+    .replace("@REMEMBER_IDS@", REMEMBER_IDS)
 )
 
 # KEYS events, version, state, seen   ARGV known version, "" for none, and known stamp of the seen items
@@ -164,7 +180,7 @@ return {typed(false, 'GET', KEYS[2]), typed({}, 'ZRANGE', KEYS[1], 0, -1, 'WITHS
 """
 )
 
-# KEYS events, version, signals, states, seen
+# KEYS events, version, signals, states, seen, ids
 # ARGV prefix of the state keys, channel, message, 1 if the log must be unchanged, then expected version, signals and
 #      stamp of the seen items, then versions of models
 # → number of keys deleted; -1 if the log has changed since

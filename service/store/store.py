@@ -6,6 +6,7 @@ Keys of one subject, `gpt4rec:{u:<user>}:…` (`s:` for sessions), all in one ha
     version            hash chain over the events in the order of their arrival (`service.store.log_version`)
     signals            capped stream: impressions, searches without an item
     seen               items of events that the log no longer keeps (`service.store.seen_items`)
+    ids                digests of the ids of such events (`service.store.left_ids`)
     state:<model>      packed encoder state of one model version
     states             the model versions that have a state, so that an erasure finds them all
 

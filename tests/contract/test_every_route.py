@@ -161,9 +161,7 @@ async def test_no_spelling_of_a_path_and_no_other_method_goes_around_a_token(sha
             for method in METHODS:
                 raw = httpx.URL("http://test").copy_with(raw_path=path.encode())
                 answer = await service.client.request(method, raw, json=BODIES["/ops/fallback"])
-                assert answer.status_code in (307, 401, 404, 405, 422), (method, path)
-                if answer.status_code == 307:
-                    assert answer.headers["location"].startswith(("http://test/", "/"))
+                assert answer.status_code in (401, 404, 405, 422), (method, path)
                 assert "alice" not in answer.text.replace("alice-secret", "")
                 assert REASON not in answer.text
                 assert "import " not in answer.text

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from service.common.errors import SettingsError, StoreUnavailable
 from service.store import log_version, lua_scripts
+from service.store.left_ids import LEFT_IDS
 from service.store.records import NewEvent, Subject, UserRecord, parse_events
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
@@ -67,10 +68,12 @@ class PlainLog:
         self.cap = cap
         self.version = ""
         self.scores: dict[bytes, float] = {}
+        self.left: set[bytes] = set()
 
     def append(self, subject: Subject, events: Sequence[NewEvent]) -> tuple[int, int]:
         accepted = duplicates = 0
-        known = {member.partition(b"\x1f")[0] for member in self.scores}
+        with_ids = any(event.event_id for event in events)
+        known = {member.partition(b"\x1f")[0] for member in self.scores} | (self.left if with_ids else set())
         for event in sorted(events, key=lambda e: e.time_ms):
             member = event.member(subject).encode()
             if event.identity(subject).encode() in known:
@@ -81,11 +84,14 @@ class PlainLog:
             ties = [s for s in self.scores.values() if int(s) == event.time_ms]
             score = min(max(ties) + 1 / 1024, event.time_ms + 1023 / 1024) if ties else float(event.time_ms)
             if len(self.scores) >= self.cap and score < min(self.scores.values()):
+                self.left |= {event.identity(subject).encode()} if with_ids else set()
                 continue
             self.scores[member] = score
             self.version = log_version.link(self.version, parse_events([member, repr(score).encode()])[0])
             if len(self.scores) > self.cap:
-                del self.scores[self.members()[0]]
+                oldest = self.members()[0]
+                self.left |= {oldest.partition(b"\x1f")[0]} if with_ids else set()
+                del self.scores[oldest]
         return accepted, duplicates
 
     def members(self) -> list[bytes]:
@@ -175,6 +181,50 @@ async def test_an_event_id_is_one_event_whatever_else_is_said_of_it(shared_valke
     assert (within.accepted, within.duplicates) == (2, 1)
     assert (await store.append(user("other"), [click("a", T, "e1")])).accepted == 1
     assert items(await store.read(user(), MODEL)) == ["a", "c", "d"]
+    await store.close()
+
+
+@asynchronous
+async def test_an_event_id_is_known_after_its_event_has_left_the_log(shared_valkey: Valkey) -> None:
+    store = await Store.connect(replace(config(shared_valkey), history_cap=5))
+    sent = [click(str(n), T + n, f"e{n}") for n in range(300)]
+    await store.append(user(), sent)
+    again = await store.append(user(), [replace(event, time_ms=event.time_ms + 86_400_000) for event in sent])
+    assert (again.accepted, again.duplicates) == (0, 300)
+    assert items(await store.read(user(), MODEL)) == [str(n) for n in range(295, 300)]
+    await store.append(user(), [click("early", T - 9, "early")])
+    assert (await store.append(user(), [click("early", T + 999, "early")])).duplicates == 1
+    await store.append(user("plain"), [click(str(n), T + n) for n in range(20)])
+    assert [key for key in await keys(store) if key.endswith(b"}:ids")] == [
+        store._calls.keys(user(), "ids")[0].encode()
+    ]
+    await store.erase(user())
+    assert (await store.append(user(), sent[:1])).accepted == 1
+    await store.close()
+
+
+@asynchronous
+async def test_the_ids_that_are_remembered_are_bounded_and_the_newest(shared_valkey: Valkey) -> None:
+    store = await Store.connect(replace(config(shared_valkey), history_cap=2))
+    total = 3 * LEFT_IDS
+    for first in range(0, total, 500):
+        await store.append(user(), [click("a", T + n, f"e{n}") for n in range(first, min(first + 500, total))])
+        length = await store._link.command("STRLEN", *store._calls.keys(user(), "ids"), timeout_s=2)
+        assert length <= 1 + 15 * LEFT_IDS
+    newest = [click("b", T + n, f"e{n}") for n in range(total - LEFT_IDS, total)]
+    assert (await store.append(user(), newest)).duplicates == LEFT_IDS
+    assert (await store.append(user(), [click("b", T + total, "e0")])).accepted == 1
+    await store.close()
+
+
+@asynchronous
+async def test_ids_of_a_foreign_format_count_as_none(shared_valkey: Valkey) -> None:
+    store = await Store.connect(replace(config(shared_valkey), history_cap=1))
+    (key,) = store._calls.keys(user(), "ids")
+    await store._link.command("SET", key, b"9" + b"f" * 40, timeout_s=2)
+    await store.append(user(), [click("a", T, "e1"), click("b", T + 1, "e2")])
+    assert (await store.append(user(), [click("a", T + 2, "e1")])).duplicates == 1
+    assert await store._link.command("GETRANGE", key, 0, 0, timeout_s=2) == b"1"
     await store.close()
 
 
