@@ -63,10 +63,11 @@ bench: $(STAMP) $(LOAD)  ## All figures of docs/performance.md, an hour: make be
 	$(BIN)/python -m loadtests.engine.scale --out $(or $(OUT),.bench)
 	$(BIN)/python -m loadtests.draw
 
-reliability: $(STAMP) $(LOAD)  ## All figures of docs/reliability.md, half an hour: make reliability ARTIFACT=DIR
+reliability: $(STAMP) $(LOAD)  ## All figures of docs/reliability.md, an hour: make reliability ARTIFACT=DIR
 	$(BIN)/python -m loadtests.reliability.toggle --artifact $(ARTIFACT)
 	$(BIN)/python -m loadtests.reliability.breach --artifact $(ARTIFACT)
 	$(BIN)/python -m loadtests.reliability.overload --artifact $(ARTIFACT)
+	$(BIN)/python -m loadtests.reliability.hostile --artifact $(ARTIFACT)
 	$(BIN)/python -m loadtests.chaos all --artifact $(ARTIFACT)
 	$(BIN)/python -m loadtests.draw
 

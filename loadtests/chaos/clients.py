@@ -26,6 +26,9 @@ IDLE = 10_000
 _SPARE_FILES = 500
 _SLOW, _PATIENCE_S = 300, 2.0
 _HOLD_S, _LAST_S = 6.0, 10.0
+_HELD, _HELD_BYTES = 400, 1_000_000
+# What the service may hold of requests that are on their way (`receiving_mib`), and what the allocator keeps of others.
+_HELD_MIB = 64.0 + 32.0
 _FLOOD_BATCHES, _FLOOD_EVENTS, _FLOOD_LISTS = 20.0, 100, 50.0
 # Sharing a processor with a flood costs a list its time now and then.
 _HICCUPS = frozenset({"deadline", "overload", "state_stale", "state_unavailable"})
@@ -76,6 +79,24 @@ def slow_senders(scene: Scene, head: bytes, piece: bytes) -> None:
             client.sendall(head)
         with _trickling(clients, piece):
             _until_ended(scene, clients)
+
+
+def held_bodies(scene: Scene) -> None:
+    """Opens connections that send all of a large body but its last byte."""
+    service = scene.serve()
+    part = _HEAD.replace(b"9999", b"%d" % _HELD_BYTES) + b"\r\n" + b" " * (_HELD_BYTES - 1)
+    with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=_HICCUPS):
+        before = peak = service.rss_mib()
+        for _ in range(_HELD // 4 if scene.quick else _HELD):
+            client = stack.enter_context(_connect(service.url))
+            with suppress(OSError):  # ended to make room for others
+                client.sendall(part)
+            time.sleep(0.02)  # their number is the fault, not their rate
+            peak = max(peak, service.rss_mib())
+        scene.hold(_HOLD_S)
+        peak = max(peak, service.rss_mib())
+    scene.promise(peak - before <= _HELD_MIB, f"the memory grew by {peak - before:.0f} MiB")
+    scene.notes.append(f"the memory grew by {peak - before:.0f} MiB")
 
 
 def slow_readers(scene: Scene) -> None:
@@ -192,6 +213,8 @@ FAULTS = (
     Fault("clients slow bodies", "client", f"{_SLOW} connections send the body of a request, a byte now and then",
           f"{_HARMLESS}; each is ended with 408 in the time a client may take",
           lambda scene: slow_senders(scene, _HEAD + b"\r\n", b" ")),
+    Fault("clients bodies held open", "client", f"{_HELD} connections send all of a body of 1 MB but its last byte",
+          f"{_HARMLESS}; the memory grows by less than {_HELD_MIB:.0f} MiB", held_bodies),
     Fault("clients slow readers", "client", f"{_READERS} connections ask for {_ASKED} long answers each, and read none",
           _HARMLESS, slow_readers),
     Fault("clients idle", "client", f"{IDLE:,} idle connections", f"{_HARMLESS}; so are these, when they ask", idle),

@@ -170,6 +170,27 @@ def _changes(changes: Sequence[Results]) -> str:
     return said or "closed throughout"
 
 
+def hostile(found: Results) -> str:
+    """Draws what the lists of others cost beside each kind of hostile request, and what became of these."""
+    rows = [
+        [name, one["sent"], one["calm"]["latency_ms"]["p99"], one["hostile"]["latency_ms"]["p99"], one["ratio"],
+         sum(one["hostile"]["errors"].values()), *(one["hostile"]["rungs"].get(rung, 0) for rung in RUNGS),
+         one["before_mib"], one["peak_mib"], one["grows_max_mib"]]
+        for name, one in found["kinds"].items()
+    ]  # fmt: skip
+    columns = ["hostile requests", "sent", "others' p99 without, ms", "with, ms", "ratio", "errors", *RUNGS.values(),
+               "memory before, MiB", "at most, MiB", "may grow by, MiB"]  # fmt: skip
+    said = "\n".join(
+        f"- *{name}*: {_sentence(one['text'])} Answered: {_sentence(counted(one['outcomes']) or 'none')}"
+        for name, one in found["kinds"].items()
+    )
+    lead = (
+        f"{found['others_rate']:g} lists/s of others throughout, {found['hostile_rate']:g} hostile requests a second. "
+        f"The others' p99 may be {found['ratio_max']:g} times theirs without."
+    )
+    return "\n\n".join([lead, markdown(columns, rows), said, by_command(found)])
+
+
 def toggle(found: Results) -> str:
     """Draws how soon a change reached both replicas, by message or by poll; a restart; Redis frozen and down."""
     kinds = {"sent": "by the message", "lost": "message lost: by the poll"}
@@ -221,5 +242,6 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "faults": faults,
     "overload": overload,
     "breach": breach,
+    "hostile": hostile,
     "toggle": toggle,
 }

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
 import random
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import orjson
 import pytest
 
+from loadtests.load.arrivals import Target
+from loadtests.reliability.hostile_requests import KINDS, Kind, send_all
 from tests.support.artifacts import write_artifact
 from tests.support.processes import PATIENT, Serve, recommend, serve
 from tests.support.valkey import Valkey
@@ -20,13 +26,17 @@ from tests.support.valkey import Valkey
 ASK = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 WAIT_S = 20.0
 MIB = 2**20
-RECEIVING_MIB = 8
+RECEIVING_MIB = 16
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, shared_valkey: Valkey) -> Iterator[Serve]:
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_artifact(tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture(scope="module")
+def service(artifact: Path, tmp_path_factory: pytest.TempPathFactory, shared_valkey: Valkey) -> Iterator[Serve]:
     folder = tmp_path_factory.mktemp("limits")
-    artifact = write_artifact(folder / "artifacts")
     settings = {**PATIENT, "GPT4REC_RECEIVING_MIB": str(RECEIVING_MIB)}
     with serve(folder, "--artifact", str(artifact), "--redis", shared_valkey.url, **settings) as running:
         yield running
@@ -212,7 +222,31 @@ def test_bodies_held_open_share_one_bound_and_others_are_served(service: Serve) 
         while len(clients) - sample(service, "bodies_refused_total") > RECEIVING_MIB + 1:
             assert time.monotonic() < until
             assert sample(service, "unanswered_bytes") <= RECEIVING_MIB * MIB
-        assert resident_mib(service) - before < 5 * RECEIVING_MIB
+        assert resident_mib(service) - before < 3 * RECEIVING_MIB
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_hostile_requests_are_refused_and_others_get_their_lists(service: Serve, artifact: Path, kind: Kind) -> None:
+    """The short form of `python -m loadtests.reliability.hostile`."""
+    requests = list(itertools.islice(kind.make(artifact), 12))
+    to = Target("127.0.0.1", service.port, "localhost")
+
+    async def send() -> Counter[str]:
+        return await send_all(to, requests, begins_at=0.0, rate=100.0, answer_s=1.0)
+
+    before = resident_mib(service)
+    with ThreadPoolExecutor(1) as pool:
+        outcomes = pool.submit(asyncio.run, send())
+        while not outcomes.done():
+            assert recommend(service, user_id="u1")["rung"] == "full"
+    expected = {
+        "error reports": {"422"},
+        "filters": {"200"},
+        "bodies held open": {"503", "408", "no answer"},
+        "upgrades": {"400"},
+    }
+    assert set(outcomes.result()) <= expected[kind.name]
+    assert resident_mib(service) - before < kind.grows_mib
 
 
 UPGRADES = {

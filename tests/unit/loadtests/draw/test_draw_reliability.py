@@ -54,6 +54,15 @@ FOUND: dict[str, dict[str, Any]] = {
                      load(share_of_floor=1.0, holds=False, latency_ms={"p50": 50.0, "p99": 400.0, "p99.9": 500.0})],
     },
     "breach": {"rate": 120.0, "step_s": 0.5, "breaches": {"latency breach": BREACH, "error breach": BREACH}},
+    "hostile": {
+        "others_rate": 40.0, "hostile_rate": 10.0, "ratio_max": 1.5,
+        "kinds": {"filters": {
+            "text": "filters that are new each time", "sent": 1_000, "outcomes": {"200": 990, "422": 10},
+            "calm": {"latency_ms": {"p99": 10.0}}, "ratio": 1.2, "before_mib": 150.0, "peak_mib": 180.0,
+            "grows_max_mib": 160.0,
+            "hostile": {"latency_ms": {"p99": 12.0}, "errors": {"/recommend 503": 2}, "rungs": {"full": 3_900}},
+        }},
+    },
     "toggle": {
         "limit_s": 1.0,
         "trials": [{"message": message, "reached_s": reached, "old_afterwards": 0}
@@ -84,6 +93,7 @@ def test_every_section_is_drawn_from_its_file(tmp_path: Path) -> None:
         "| latency breach | 2.5 | 3.5 | – | 2 |", "half open at 1.5 s",
         "| by the message | 2 | 2 | 0.03 | 0.04 | 0 | 0 |",
         "| message lost: by the poll | 1 | 0 | inf | inf | 1 | 0 |", "the mode set before: **no**", "as local only",
+        "| filters | 1,000 | 10 | 12 | 1.2 | 2 | 3,900 | 0 | 0 | 0 | 150 | 180 | 160 |", "Answered: 200 990, 422 10.",
         "(reliability/overload.svg)", "(reliability/error_breach.svg)",
     ):  # fmt: skip
         assert expected in text, expected
