@@ -226,7 +226,7 @@ async def test_a_filter_that_is_not_ready_costs_its_caller_the_model_and_nobody_
         guard = service.runtime.space.guard
         free = _hold_builder(service)
         body: dict[str, Any] = {"events": [{"item_id": "3"}], "filter": {"category": ["War", "z"]}, "k": 6}
-        late = [await service.recommend(**body, budget_ms=300) for _ in range(3)]
+        late = await asyncio.gather(*(service.recommend(**body, budget_ms=800) for _ in range(3)))
         others = await service.recommend(events=[{"item_id": "3"}])
         status = guard.status()["budgets"]
         free()
@@ -240,7 +240,7 @@ async def test_a_filter_that_is_not_ready_costs_its_caller_the_model_and_nobody_
         RecommendAnswer.model_validate(answer)
         assert (answer["source"], answer["reason"]) == ("popular", "filter_not_ready")
         assert ids(answer) == ["7", "11", "15", "19", "23", "27"]
-        assert answer["latency_ms"] < 300
+        assert answer["latency_ms"] < 800
     assert (others["rung"], again["rung"]) == ("full", "full")
     assert (status["attempts"]["total"], status["burn_rate"]["served"]["1m"]) == (1, 0)
 

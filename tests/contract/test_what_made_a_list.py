@@ -72,7 +72,7 @@ def _said(of: Mapping[str, Any]) -> dict[str, Any]:
 async def test_every_place_names_what_made_the_list_of_every_rung(served: tuple[str, Any]) -> None:
     name, engine = served
     item = engine.artifact.catalogue.item_ids[1]
-    async with serving(cast("FakeEngine", engine), deadline_ms=2000.0) as service:
+    async with serving(cast("FakeEngine", engine), deadline_ms=20_000.0) as service:
         metrics, guard = service.runtime.metrics, service.runtime.space.guard
         recent, rungs = RecentTraffic(metrics), ("full", "narrow", "item_cf", "popular")
         for rung in rungs:

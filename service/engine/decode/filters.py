@@ -35,7 +35,7 @@ _NOTHING_MAX = 4096
 _VALUES_BYTES = 16 * 2**10
 _FIXED = 2
 # A place is pinned for one run of the decoder. A run that takes longer than this is stuck.
-_PINNED_S = 1.0
+PINNED_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -250,7 +250,7 @@ class FilterTable:
     def _take_place(self) -> int:
         """A free place, or that of the least recently used mask that no run reads."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._free or self._unpinned() is not None, _PINNED_S):
+            if not self._changed.wait_for(lambda: self._free or self._unpinned() is not None, PINNED_S):
                 raise FilterNotReady("runs of the decoder hold the places of all filters")
             if self._free:
                 return self._free.pop()

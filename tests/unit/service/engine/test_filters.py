@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from service.artifact.catalogue import CatalogueItem
 from service.artifact.trie import Trie
 from service.common.errors import FilterNotReady
+from service.engine.decode import filters as filters_module
 from service.engine.decode.filters import FilterTable
 from service.engine.held_filters import FilterUsage
 from service.engine.jobs import EVERYTHING, NOTHING
@@ -60,7 +61,8 @@ def test_the_least_recently_used_mask_goes_and_is_built_again_when_it_is_wanted(
     assert table.usage.evicted > 0
 
 
-def test_a_place_that_a_run_reads_is_not_given_away() -> None:
+def test_a_place_that_a_run_reads_is_not_given_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filters_module, "PINNED_S", 20.0)
     rng = np.random.default_rng(0)
     table = FilterTable(Trie.build(random_codes(rng, 40, (5, 4, 6))), random_catalogue(rng, 40), bytes_max=1)
     first = table.id({"brand": ["x"]})
