@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -41,10 +42,7 @@ def assemble(raw: RawDataset, now_ms: int | None = None) -> Dataset:
     findings, now_ms = raw.findings, now_ms if now_ms is not None else time.time_ns() // 1_000_000
     if raw.log.rows.is_empty():
         raise DataError("there are no events", where=raw.log.file, fix="give a log with at least one event")
-    for table in filter(None, (raw.log, raw.items, raw.users)):
-        for note in table.notes:
-            findings.note(note)
-        _empty_what_is_missing(table, raw)
+    _prepare([table for table in (raw.log, raw.items, raw.users) if table], raw)
     events = _events(raw, now_ms)
     has_time = events["timestamp"].null_count() < events.height
     if events.is_empty():
@@ -71,14 +69,32 @@ def assemble(raw: RawDataset, now_ms: int | None = None) -> Dataset:
     )
 
 
-def _empty_what_is_missing(table: SourceTable, raw: RawDataset) -> None:
-    """Empties fields with a word for a missing value; a column that then holds nothing is as if it were not there."""
-    rows = without_words(table.rows, table.names, raw.rules.null_words, raw.findings)
+def _prepare(tables: Sequence[SourceTable], raw: RawDataset) -> None:
+    """Empties fields with a word for a missing value, and says what the caller named and no table has."""
+    findings, rules = raw.findings, raw.rules
+    words, columns = set(), set()
+    for table in tables:
+        for note in table.notes:
+            findings.note(note)
+        columns |= {table.name(name) for name in table.rows.columns}
+        words |= _empty_what_is_missing(table, raw)
+    for word in sorted(rules.null_words - words):
+        findings.note(f"--null {word}: no field holds it")
+    for name in sorted(rules.allow_loss - columns):
+        findings.note(f"--allow-loss {name}: no column that is read has this name")
+    if rules.types and "event_type" not in raw.log.rows.columns:
+        findings.note("--type-map is not used: the log has no event types")
+
+
+def _empty_what_is_missing(table: SourceTable, raw: RawDataset) -> set[str]:
+    """Empties fields and drops columns that then hold nothing; returns the words that fields held."""
+    rows, words = without_words(table.rows, table.names, raw.rules.null_words, raw.findings)
     empty = [c.name for c in rows if c.null_count() == rows.height and c.name not in ("user_id", "item_id", ROW)]
     if empty:
         names = ", ".join(table.name(name) for name in empty)
         raw.findings.note(f"columns that hold nothing count as absent: {names}")
     table.rows = rows.drop(empty)
+    return words
 
 
 def _events(raw: RawDataset, now_ms: int) -> pl.DataFrame:
@@ -121,6 +137,9 @@ def _times(raw: RawDataset, users: pl.Series, now_ms: int) -> dict[str, pl.Serie
     times = parse_times(rows["timestamp"], raw.log.place("timestamp"), now_ms)
     if not raw.in_order:  # otherwise the reader parsed the times itself and made this note
         findings.note(f"times read as {times.read_as}")
+    zero = int((times.ms == 0).sum())
+    if zero:
+        findings.note(f"{zero} events are dated 1970-01-01T00:00:00Z; if that stands for no time, name it with --null")
     return {"timestamp": times.ms}
 
 

@@ -23,6 +23,7 @@ NUMBER_KINDS: tuple[Kind, ...] = ("text", "number", "bool")
 TEXT_KINDS: tuple[Kind, ...] = ("text", "number", "bool", "date")
 LIST_KINDS: tuple[Kind, ...] = (*TEXT_KINDS, "list")
 
+POINT_ZERO = r"^-?\d+\.0+$"
 _FIXES = {
     ID_KINDS: "write them as text or as whole numbers",
     NUMBER_KINDS: "write text or numbers",
@@ -126,6 +127,17 @@ def as_text(column: pl.Series) -> pl.Series:
             return numbers.cast(pl.Int64).cast(pl.String)
         return numbers.cast(pl.String)
     return column.cast(pl.String)
+
+
+def whole_again(text: pl.Series) -> pl.Series | None:
+    """Takes the `.0` off whole numbers that another program wrote as floats.
+
+    Returns:
+        [rows] the text without it, if every value is a whole number and one has a `.0`; else None.
+    """
+    if not text.str.contains(POINT_ZERO).any() or not text.str.contains(r"^-?\d+(\.0+)?$").fill_null(value=True).all():
+        return None
+    return text.str.replace(r"\.0+$", "")
 
 
 def as_text_lists(column: pl.Series, place: Place, what: str) -> pl.Series:

@@ -147,12 +147,14 @@ class ImportRequest:
         return None
 
     def unused_roles(self) -> dict[str, str]:
-        """Returns the roles of `columns` that no table of this import has, and why."""
+        """Returns the roles of `columns` and `items_columns` that no table of this import has, and why."""
         keys = {role for role, table in (("user", self.users), ("item", self.items)) if table}
         unused = {}
-        for role in self.columns:
+        for role in {**self.columns, **self.items_columns}:
             if role in ITEM_ROLES and not self.items:
                 unused[role] = "there is no --items"
+            elif (role in ITEM_ROLES or role in self.items_columns) and self.items_format is not ItemsFormat.TABLE:
+                unused[role] = f"a {self.items_format} has column names of its own"
             elif role in LOG_COLUMNS and self.format not in _NAMED_COLUMNS and role not in keys:
                 unused[role] = f"the log of {self.format} has no columns to name"
             elif role == "attributes" and self.attributes:

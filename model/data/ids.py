@@ -5,14 +5,12 @@ from __future__ import annotations
 import polars as pl
 
 from model.data.checks import Findings, refuse
-from model.data.column_types import ID_KINDS, require
+from model.data.column_types import ID_KINDS, POINT_ZERO, require, whole_again
 from model.data.times import Place
 
 MAX_ID_LENGTH = 128
 # From these numbers on, a float stands for several whole numbers.
 _EXACT: dict[type[pl.DataType], int] = {pl.Float16: 2**11, pl.Float32: 2**24, pl.Float64: 2**53}
-_POINT_ZERO = r"^-?\d+\.0+$"
-_WHOLE = r"^-?\d+(\.0+)?$"
 # Spreadsheets and pandas write large numbers like this. The sign keeps out ids in hexadecimal, such as 12e45.
 _SCIENTIFIC = r"^-?\d(\.\d+)?[eE]\+\d+$"
 _LOST_DIGITS = "ids were stored as floats and lost digits"
@@ -57,12 +55,10 @@ def _from_floats(column: pl.Series, place: Place, what: str) -> pl.Series:
 def _whole_again(ids: pl.Series, place: Place, what: str, findings: Findings) -> pl.Series:
     """Takes the `.0` off whole numbers that were written as floats, if every id of the column is a whole number."""
     refuse(ids, ids.str.contains(_SCIENTIFIC), place, f"{what} {_LOST_DIGITS}", "write ids as text")
-    pointed = ids.str.contains(_POINT_ZERO).fill_null(value=False)
-    if not pointed.any():
-        return ids
-    bare = ids.str.replace(r"\.0+$", "")
-    if not ids.str.contains(_WHOLE).fill_null(value=True).all():
-        twins = int(bare.filter(pointed).unique().is_in(ids.implode()).sum())
+    pointed = ids.str.contains(POINT_ZERO).fill_null(value=False)
+    bare = whole_again(ids)
+    if bare is None:
+        twins = int(ids.filter(pointed).str.replace(r"\.0+$", "").unique().is_in(ids.implode()).sum())
         if twins:
             findings.note(f"{twins} {what} ids are there with and without '.0'; they are kept as different ids")
         return ids

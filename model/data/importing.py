@@ -64,7 +64,7 @@ def read_everything(request: ImportRequest, step: Callable[[str], None], now_ms:
         raw = read_source(replace(request, source=source, more=tuple(more)), now_ms)
     raw.rules = replace(request.rules, types={**_present(raw), **request.rules.types})
     for role, why in request.unused_roles().items():
-        raw.findings.note(f"--map {role}={request.columns[role]} is not used: {why}")
+        raw.findings.note(f"the mapping of {role} is not used: {why}")
     if request.items:
         step(f"reading {request.items}")
         raw.items, raw.category_kind = _items(request, request.items, raw.findings)

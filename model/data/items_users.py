@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from model.data.checks import ROW, Findings
-from model.data.column_types import LIST_KINDS, TEXT_KINDS, as_text, as_text_lists, kind, require
+from model.data.column_types import LIST_KINDS, TEXT_KINDS, as_text, as_text_lists, kind, require, whole_again
 from model.data.dataset import ITEM_SCHEMA
 from model.data.ids import as_ids
 from model.data.plausibility import refuse_strangers
@@ -117,7 +117,11 @@ def _feature(table: SourceTable, name: str, findings: Findings) -> pl.Series | N
         findings.note(f"user column {name!r} of type {column.dtype} cannot be a feature; it is left out")
         return None
     text = as_text(column).str.strip_chars()
-    return text.set((text == "").fill_null(value=False), None)
+    text = text.set((text == "").fill_null(value=False), None)
+    bare = whole_again(text)
+    if bare is not None:
+        findings.note(f"values of user column {name!r} end in '.0'; they are read as whole numbers, 10.0 as 10")
+    return text if bare is None else bare
 
 
 def _unique_by(rows: pl.DataFrame, key: str, what: str, findings: Findings) -> pl.DataFrame:

@@ -151,7 +151,8 @@ def _from_numbers(column: pl.Series, place: Place) -> Times:
             f"{int(outside.sum())} times are not an epoch in seconds, milliseconds, microseconds or nanoseconds: "
             f"{quoted(_distinct(numbers, outside))}",
             where=place.locate(outside),
-            fix=f"write epoch times (March 1973 or later) or ISO 8601 dates; {_WITHOUT_TIMES}",
+            fix=f"write epoch times (March 1973 or later) or ISO 8601 dates; if such a number stands for no time, add "
+            f"--null {_distinct(numbers, outside)[0]}; {_WITHOUT_TIMES}",
         )
     units = {name: mask for name, mask in masks.items() if mask.any()}
     if len(units) > 1:
@@ -250,6 +251,6 @@ def _from_dates(text: pl.Series, place: Place) -> Times:
         raise DataError(
             f"{int(wrong.sum())} dates do not exist: {quoted(_distinct(text, wrong))}",
             where=place.locate(wrong),
-            fix="correct or remove these rows",
+            fix=f"correct or remove these rows; if such a date is no time, add --null '{text.filter(wrong)[0]}'",
         )
     return Times(ms, "dates with a zone" if aware.any() else "dates without a zone, read as UTC")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from model.data.columns import parse_columns
 from model.data.dataset import Dataset
 from model.data.errors import DataError
 from model.data.event_names import ALIASES, KNOWN_TYPES
-from model.data.formats import Format, ImportRequest
+from model.data.formats import Format, ImportRequest, ItemsFormat
 from model.data.importing import import_dataset
 from model.data.rules import Rules
 
@@ -80,6 +81,22 @@ def test_words_for_nothing_are_no_features_but_a_region_may_be_called_na(tmp_pat
 def test_a_word_of_the_caller_stands_for_nothing_too(tmp_path: Path) -> None:
     data = _import(tmp_path, "user_id,item_id\n0,a\nu,a\n", rules=Rules(null_words=frozenset({"0"})))
     assert data.events["user_id"].to_list() == ["u"]
+
+
+def test_a_number_of_the_caller_stands_for_nothing_in_columns_of_numbers_and_lines_keep_theirs(tmp_path: Path) -> None:
+    log = tmp_path / "log.parquet"
+    columns = {"user_id": [0, 1, 2], "item_id": ["a", "b", "c"], "timestamp": [T, T, 0], "value": [0.0, 0.5, 2.0]}
+    pl.DataFrame(columns).write_parquet(log)
+    rules = Rules(null_words=frozenset({"0", "-1"}))
+    data = import_dataset(ImportRequest(str(log), Format.PARQUET, rules=rules), now_ms=NOW)
+    assert data.events.select("user_id", "value").rows() == [("1", 0.5)]
+    assert "--null -1: no field holds it" in _notes(data)
+    pl.DataFrame({**columns, "timestamp": [T, T, 5]}).write_parquet(log)
+    with pytest.raises(DataError) as caught:
+        rules = Rules(null_words=frozenset({"1", "2", "3"}))
+        import_dataset(ImportRequest(str(log), Format.PARQUET, rules=rules), now_ms=NOW)
+    assert "row 3, column timestamp" in (caught.value.where or "")
+    assert "--null 5" in (caught.value.fix or "")
 
 
 @pytest.mark.parametrize(
@@ -252,11 +269,36 @@ def test_columns_and_mappings_that_nothing_uses_are_said(tmp_path: Path) -> None
     data = _import(tmp_path, "user_id,item_id,page\nu,a,home\n", items=feed)
     assert "columns that are not used: page" in _notes(data)
     assert "columns of the item table that are not used: availability, image_link" in _notes(data)
-    assert "--map brand=maker is not used: there is no --items" in _notes(
+    assert "the mapping of brand is not used: there is no --items" in _notes(
         _import(tmp_path, "user_id,item_id\nu,a\n", "brand=maker")
     )
     recbole = _import(tmp_path, "user_id:token\titem_id:token\tlabel:float\nu\ta\t1\n", form=Format.RECBOLE)
     assert "columns of log.inter that are not used: label" in _notes(recbole)
+
+
+def test_flags_that_have_nothing_to_do_are_said(tmp_path: Path) -> None:
+    rules = Rules(allow_loss=frozenset({"paid"}), types={"pv": "view"}, null_words=frozenset({"?"}))
+    notes = _notes(_import(tmp_path, "user_id,item_id\nu,a\n", rules=rules))
+    assert "--allow-loss paid: no column that is read has this name" in notes
+    assert "--type-map is not used: the log has no event types" in notes
+    assert "--null ?: no field holds it" in notes
+    feed = ImportRequest(
+        "l.csv", Format.CSV, items=Path("i"), items_columns={"title": "name"}, items_format=ItemsFormat.MERCHANT_FEED
+    )
+    assert feed.unused_roles() == {"title": "a merchant-feed has column names of its own"}
+
+
+def test_features_that_pandas_made_floats_are_what_a_request_says(tmp_path: Path) -> None:
+    data = _import(tmp_path, "user_id,item_id\nu,a\nv,a\n", users="user_id,level\nu,3.0\nv,\n")
+    assert data.users["level"].to_list() == ["3", None]
+    assert "values of user column 'level' end in '.0'" in _notes(data)
+
+
+def test_dates_that_stand_for_no_time_are_named(tmp_path: Path) -> None:
+    log = "user_id,item_id,timestamp\nu,a,{}\nu,b,2024-01-01 00:00:00\n"
+    notes = _notes(_import(tmp_path, log.format("1970-01-01 00:00:00")))
+    assert "1 events are dated 1970-01-01T00:00:00Z" in notes
+    assert "--null '0000-00-00 00:00:00'" in (_refusal(tmp_path, log.format("0000-00-00 00:00:00")).fix or "")
 
 
 def test_roles_of_a_log_without_named_columns_are_said() -> None:
