@@ -198,6 +198,12 @@ def _operation() -> list[dict[str, Any]]:
             "Lists are made without histories, and /events refuses events that it cannot keep.",
         ),
         _alert(
+            "Gpt4recFilesHang", "max by (job, file) (gpt4rec_file_hangs) > 0", "1m", "page",
+            "{{ $labels.file }} cannot be read: its disk hangs",
+            "What was read last stays in force. If the file holds secrets, ops tokens stop working after "
+            "GPT4REC_SECRET_TRUST_S.",
+        ),
+        _alert(
             "Gpt4recEventsRefused",
             'sum by (job) (increase(gpt4rec_events_total{outcome="failed"}[5m])) >= 10', "5m", "page",
             "Events are refused: {{ $value | humanize }} in 5 minutes",

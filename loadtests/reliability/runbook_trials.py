@@ -18,6 +18,7 @@ from loadtests.harness.valkey import TcpValkey
 from loadtests.reliability.runbook_stage import Stage, TrialError
 from service.artifact.artifact import Artifact
 from service.artifact.manifest import MANIFEST
+from service.common.settings import DEFAULT_POLICIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,23 @@ def _pauses(pid: int, stop_s: float = 0.15, run_s: float = 0.05) -> Iterator[Non
         yield
 
 
+def _hung(stage: Stage) -> None:
+    policies = stage.folder / "policies.yaml"
+    policies.write_bytes(DEFAULT_POLICIES.read_bytes())
+    stage.serve(GPT4REC_POLICIES=str(policies))
+    hung = stage.folder / "hung"
+    os.mkfifo(hung)
+    held = os.open(hung, os.O_RDWR)  # whoever reads it waits until this is closed
+    hung.replace(policies)
+    stage.fires()
+    stage.ops("status")
+    stage.ops("policies", "set", str(DEFAULT_POLICIES), "--reason", "the file cannot be read")
+    os.close(held)
+    stage.elsewhere("the disk answers again")
+    stage.silent()
+    stage.well()
+
+
 TRIALS = (
     Trial("Gpt4recLatencyBudgetBurns", "three decoder runs in ten take 200 ms longer", _late),
     Trial("Gpt4recErrorsBudgetBurns", "a new model is activated, and half of its decoder runs raise", _failing),
@@ -187,6 +205,7 @@ TRIALS = (
     Trial("Gpt4recReplicasDisagree", "Redis is killed, and the mode of one of two replicas changed", _apart),
     Trial("Gpt4recBreakerNotClosed", "every decoder run raises", _held),
     Trial("Gpt4recRedisFails", "Redis is stopped (SIGSTOP)", _redis_frozen),
+    Trial("Gpt4recFilesHang", "the policies file hangs", _hung),
     Trial("Gpt4recEventsRefused", "Redis is full", _redis_full),
     Trial("Gpt4recDeadlineMissed", "the process gets the processor a quarter of the time", _starved),
 )

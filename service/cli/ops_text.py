@@ -94,6 +94,7 @@ def status_lines(snapshot: Mapping[str, Any]) -> list[str]:
         "mode": f"{mode['mode']}{by}{ends}{'' if mode['shared'] else ' (not shared)'}",
         "breaker": f"{breaker['state']}, the model gets {breaker['model_share']:.0%}{cause}",
         "redis": "works" if snapshot["redis"] else f"unusable: {snapshot.get('redis_meaning') or 'unknown'}",
+        **({"files": f"hang: {', '.join(hung)}"} if (hung := snapshot.get("files_hang")) else {}),
         "model": f"{service['model_version']}{'' if service['engine'] else ' (engine stuck)'}",
         "workers": f"{service['workers_answering']} of {service['workers']} answer",
         "traffic": f"{traffic['answers_per_s']:g} answers/s over {traffic['window_s']} s, {traffic['late']} late, "

@@ -358,6 +358,7 @@ class StatusAnswer(Answer):
     redis: bool = Field(description="Whether a write and a script work in Redis, for every worker.")
     redis_cause: str | None = Field(description="Why not, of the first worker that cannot use Redis; null if all can.")
     redis_meaning: str | None = Field(description="The cause in words.")
+    files_hang: list[str] = Field(description="Followed files that a worker cannot read, because their disk hangs.")
     budget_ms: float
     breaker: dict[str, Any] = Field(
         description="The breaker of the worst worker; `model_share` is the share of all traffic."

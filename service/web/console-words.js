@@ -33,6 +33,7 @@ export function verdict(snapshot) {
   if (!service.engine) add("bad", "the engine is stuck");
   if (service.workers_answering < service.workers) add("bad", `${service.workers - service.workers_answering} of ${service.workers} workers do not answer`);
   if (!snapshot.redis) add("bad", `Redis cannot be used (${snapshot.redis_meaning ?? "unknown"}): events are refused`);
+  if (snapshot.files_hang?.length) add("bad", `files hang: ${snapshot.files_hang.join(", ")}`);
   if (breaker.state === "open") add("bad", `the breaker is open (${breaker.cause})`);
   if (breaker.state === "half_open") add("warn", `the breaker is half-open, the model gets ${share(breaker.model_share)}`);
   if (!mode.shared && mode.version) add("bad", `the mode ${mode.mode} applies on this replica only until Redis is back`);

@@ -66,6 +66,9 @@ async def test_a_file_that_hangs_holds_up_no_other_and_is_named(
 
         await eventually(named, within_s=20.0)
         assert (await service.client.get("/readyz")).status_code == 200
+        operator = {"Authorization": "Bearer first"}
+        status = (await service.client.get("/ops/status", headers=operator)).json()
+        assert status["files_hang"] == ["GPT4REC_API_KEYS_FILE", "policies"]
         aside.replace(tokens)  # the other file of secrets is followed as ever
 
         async def rotated() -> bool:
