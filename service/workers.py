@@ -40,6 +40,7 @@ log = logs.get(__name__)
 
 _ROUND_S = 0.5
 _FIRST_ROUND_S = 0.1
+_PASSED_MOST_S = 2.0 * _ROUND_S
 # A process that has just been started loads its modules before its event loop runs.
 _LOADING_S = 120.0
 # Pause before a worker is started again; doubled each time one ends before it is ready.
@@ -89,6 +90,15 @@ class Place:
     silent_s: float = 0.0
     pause_s: float = _PAUSE_S
     due: float = field(default=0.0)
+
+    def hears(self, beats: int, passed_s: float) -> None:
+        """Takes over the present count of beats, `passed_s` seconds after the count before.
+
+        Longer pauses count as `_PASSED_MOST_S`: a supervisor that was stopped itself, with the whole machine perhaps,
+        has not listened, and must not take that for silence.
+        """
+        self.silent_s = self.silent_s + min(passed_s, _PASSED_MOST_S) if beats == self.seen else 0.0
+        self.seen = beats
 
 
 def serve_many(settings: Settings, announce: Announce) -> None:
@@ -155,8 +165,7 @@ class Supervisor:
             alive = [place.process.sentinel for place in self._places if place.process is not None]
             multiprocessing.connection.wait(alive, timeout=_ROUND_S if self._announced else _FIRST_ROUND_S)
             now = time.monotonic()
-            # Not longer than a round: a supervisor that was stopped itself has not seen the workers be silent.
-            passed, looked = min(now - looked, 2.0 * _ROUND_S), now
+            passed, looked = now - looked, now
             for place in self._places:
                 if not self._look_at(place, passed) and not self._stopping:
                     return False
@@ -186,10 +195,8 @@ class Supervisor:
         return True
 
     def _hangs(self, place: Place, passed_s: float) -> bool:
-        beats = self._board.beats[place.number]
-        place.silent_s = place.silent_s + passed_s if beats == place.seen else 0.0
-        place.seen = beats
-        return place.silent_s > (self._settings.worker_timeout_s if beats else _LOADING_S)
+        place.hears(self._board.beats[place.number], passed_s)
+        return place.silent_s > (self._settings.worker_timeout_s if place.seen else _LOADING_S)
 
     def _start(self, place: Place) -> None:
         place.seen = self._board.beats[place.number] = self._board.ready[place.number] = 0
@@ -231,7 +238,7 @@ class Supervisor:
         while running := [p for p in self._places if p.process is not None and p.process.is_alive()]:
             multiprocessing.connection.wait([p.process.sentinel for p in running if p.process], timeout=_ROUND_S)
             now = time.monotonic()
-            passed, looked = min(now - looked, 2.0 * _ROUND_S), now
+            passed, looked = now - looked, now
             for place in running:
                 if place.process is not None and (self._hangs(place, passed) or now >= give_up):
                     log.error("worker_killed", worker=place.number)

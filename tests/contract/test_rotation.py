@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from service.access import keys
+from service.common.disk_lane import DiskLane
 from service.common.metrics import Metrics
 from service.common.settings import DEFAULT_POLICIES
+from service.engine.engine import Engine
 from tests.support.aio import asynchronous, eventually
+from tests.support.artifacts import write_artifact
+from tests.support.fakes import FakeEngine
 from tests.support.hung_file import hang, held
 from tests.support.serving import serving
 
@@ -45,30 +50,31 @@ async def test_a_token_is_withdrawn_from_a_running_service(tokens: Path) -> None
 async def test_a_file_that_hangs_holds_up_no_other_and_is_named(
     tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    aside, api_keys, policies = tmp_path / "aside", tmp_path / "api_keys", tmp_path / "policies.yaml"
+    engine = Engine.open(write_artifact(tmp_path / "artifacts"), device="cpu", threads=1)
+    api_keys, policies, updates, aside = (tmp_path / name for name in ("api_keys", "policies", "updates", "aside"))
     api_keys.write_text("shop:key")
+    policies.write_bytes(DEFAULT_POLICIES.read_bytes())
+    updates.touch()
     aside.write_text(keys.entry("alice", "second"))
     monkeypatch.setenv("GPT4REC_API_KEYS_FILE", str(api_keys))
-    policies.write_bytes(DEFAULT_POLICIES.read_bytes())
-    lane = Metrics.file_lane
-    monkeypatch.setattr(Metrics, "file_lane", lambda self, file, _patience_s=0.0: lane(self, file, 0.2))
-    async with serving(policies=policies) as service:
-        for file in (api_keys, policies):
+    lanes = made(monkeypatch)
+    async with serving(cast("FakeEngine", engine), policies=policies, catalogue_updates=updates) as service:
+        for lane in lanes:
+            lane._patience_s = 0.2
+        followed = {"GPT4REC_API_KEYS_FILE": api_keys, "catalogue_updates": updates, "policies": policies}
+        for file in followed.values():
             hang(file)
+        operator = {"Authorization": "Bearer first"}
 
         async def named() -> bool:
-            answer = await service.client.get("/readyz")
-            found = await service.client.get("/metrics")
-            hanging = ("GPT4REC_API_KEYS_FILE", "policies")
-            return answer.json()["checks"]["files"] is False and all(
-                f'gpt4rec_file_hangs{{file="{one}"}} 1.0' in found.text for one in hanging
-            )
+            answer = await service.client.get("/ops/status", headers=operator)
+            return bool(answer.json()["files_hang"] == sorted(followed))
 
         await eventually(named, within_s=20.0)
-        assert (await service.client.get("/readyz")).status_code == 200
-        operator = {"Authorization": "Bearer first"}
-        status = (await service.client.get("/ops/status", headers=operator)).json()
-        assert status["files_hang"] == ["GPT4REC_API_KEYS_FILE", "policies"]
+        ready = await service.client.get("/readyz")
+        assert (ready.status_code, ready.json()["status"], ready.json()["checks"]["files"]) == (200, "degraded", False)
+        found = await service.client.get("/metrics")
+        assert all(f'gpt4rec_file_hangs{{file="{name}"}} 1.0' in found.text for name in followed)
         aside.replace(tokens)  # the other file of secrets is followed as ever
 
         async def rotated() -> bool:
@@ -76,6 +82,19 @@ async def test_a_file_that_hangs_holds_up_no_other_and_is_named(
             return answer.status_code == 200
 
         await eventually(rotated, within_s=20.0)
-        for file in (api_keys, policies):
+        for file in followed.values():
             with held(file):
                 pass
+
+
+def made(monkeypatch: pytest.MonkeyPatch) -> list[DiskLane]:
+    """The lanes that will be made."""
+    lanes: list[DiskLane] = []
+    make = Metrics.file_lane
+
+    def noted(metrics: Metrics, *args: Any) -> DiskLane:
+        lanes.append(make(metrics, *args))
+        return lanes[-1]
+
+    monkeypatch.setattr(Metrics, "file_lane", noted)
+    return lanes

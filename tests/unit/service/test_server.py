@@ -11,6 +11,7 @@ import pytest
 from service.api import listeners
 from service.common import background
 from service.common.errors import StartupError
+from service.workers import Place
 from tests.support.aio import asynchronous
 
 HOST = "127.0.0.1"
@@ -58,3 +59,14 @@ async def test_a_loop_that_breaks_starts_anew(monkeypatch: pytest.MonkeyPatch) -
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert (runs, task.cancelled()) == (3, True)
+
+
+def test_a_worker_is_silent_while_its_beats_stand_still_and_its_supervisor_listens() -> None:
+    place = Place(0)
+    for beats in (1, 2, 2, 2):
+        place.hears(beats, 0.5)
+    assert place.silent_s == 1.0
+    place.hears(2, 3600.0)  # the machine was asleep
+    assert place.silent_s == 2.0
+    place.hears(3, 0.5)
+    assert place.silent_s == 0.0

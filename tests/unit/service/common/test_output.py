@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +80,29 @@ def test_a_full_disk_costs_the_lines_alone() -> None:
         assert writer.flush(WAIT_S)
     finally:
         os.close(full)
+
+
+SCRIPT = """
+import resource, sys, time
+from service.common import logs, output
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50, most))  # as a disk with room for two lines and a half
+output.take_over(logs.dropped_notice)
+sys.stderr.write(f"{'x' * 19}\\n" * 5)
+while output.dropped() < 3:
+    time.sleep(0.005)
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+raise RuntimeError("at the end")
+"""
+
+
+def test_a_disk_that_is_full_for_a_while_costs_the_lines_meanwhile(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        done = subprocess.run([sys.executable, "-c", SCRIPT], stdout=log, stderr=log, check=False, timeout=60)
+    whole, again, torn, told, *traceback = (tmp_path / "log").read_text().splitlines()
+    assert (whole, again, torn) == ("x" * 19, "x" * 19, "x" * 10)
+    assert json.loads(told)["lines"] == 3
+    assert (done.returncode, traceback[-1]) == (1, "RuntimeError: at the end")
 
 
 def test_a_line_arrives_whole_and_in_order(tmp_path: Path) -> None:
