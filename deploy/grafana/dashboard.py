@@ -163,7 +163,8 @@ _INSIDE = (
         (Query(_gauge("inflight", "sum"), "in flight"), Query(_gauge("queue_depth", "sum"), "queue")),
     ),
     Panel(
-        "Requests on their way", "Bytes held of requests that are not answered yet; requests ended because of them.",
+        "Requests on their way",
+        "Bytes of requests not answered yet and of answers not read yet; how many were ended because of them.",
         (Query(_gauge("unanswered_bytes", "sum"), "bytes"),
          Query(f"{_rate('bodies_refused_total', 'reason')} or vector(0)", "{{reason}}")),
     ),

@@ -1,7 +1,7 @@
 """The connection of one client: uvicorn's, with bounds on what a slow or silent client can hold.
 
     first byte of a request ──► last byte: `patience_s`, then 408        (slow heads, slow bodies)
-    bytes of all unanswered requests of the process: a bound, then 408 or 503   (`unanswered_bytes`)
+    unanswered requests and unread answers of all connections: a bound, then 408, 503 or closed (`unanswered_bytes`)
     answer that cannot be sent ──► sent:   `patience_s`, then closed     (clients that do not read)
     requests sent ahead of answers:        `AHEAD_MAX`, then closed      (floods through one connection)
     idle:                                  uvicorn's keep-alive, also before the first request
@@ -218,8 +218,10 @@ class Connection(HttpToolsProtocol):
         self._answer_with(error)
 
     def _give_up(self, error: ServiceError) -> None:
-        """Ends the newest request with an error, whether it is here completely or not."""
-        if self._heading or self._ended:
+        """Ends the newest request with an error, whether it is here completely or not; drops an unread answer."""
+        if self._held.unread:
+            self.transport.abort()
+        elif self._heading or self._ended:
             self._refuse(error)
         else:
             self._answer_with(error)
@@ -264,10 +266,12 @@ class Connection(HttpToolsProtocol):
         super().pause_writing()
         self._sent()
         self._sending = self.loop.call_later(self._patience_s, self.transport.abort)
+        self._held.wait_for_reader(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """Stops the time-out: the client reads again."""
         self._sent()
+        self._held.read()
         super().resume_writing()
 
     def _sent(self) -> None:

@@ -1,8 +1,9 @@
-"""Bounds what all clients of a process can make it hold together: the bytes of requests that are not answered yet.
+"""Bounds what all clients of a process can make it hold together: requests not answered yet, and answers not read yet.
 
-One connection is bounded by the largest body. Many of them are not, and a client that never sends its last byte holds
-what it sent until its time is up. So the bytes are summed. When the sum passes its bound, requests that are still on
-their way are ended, those first that have held most for longest, until a quarter of the bound is free.
+One connection is bounded by the largest body. Many of them are not, and a client that never sends its last byte, or
+never reads its answer, makes the process hold it until its time is up. So the bytes are summed. When the sum passes its
+bound, requests that are still on their way and answers that are not read are ended, those first that have held most for
+longest, until a quarter of the bound is free.
 """
 
 from __future__ import annotations
@@ -30,42 +31,67 @@ class Held:
     """The bytes of one connection.
 
     Attributes:
-        size: Bytes held.
+        size: Bytes held, of the request and of an answer that is not read.
+        unread: Those of the answer.
         since: When the first of them arrived, in monotonic seconds.
         partial: Whether more of the request is to come.
     """
 
-    __slots__ = ("_all", "partial", "refuse", "since", "size")
+    __slots__ = ("_all", "partial", "refuse", "since", "size", "unread")
 
     def __init__(self, everything: UnansweredBytes, refuse: Refuse) -> None:
         self._all, self.refuse = everything, refuse
-        self.size, self.since, self.partial = 0, 0.0, False
+        self.size, self.unread, self.since, self.partial = 0, 0, 0.0, False
+
+    @property
+    def waits(self) -> bool:
+        """Whether the service waits for the client: to send more, or to read."""
+        return self.partial or self.unread > 0
 
     def add(self, size: int, *, partial: bool) -> None:
-        """Counts a segment.
+        """Counts a segment of a request.
 
         Args:
             size: Its bytes.
             partial: Whether more of the request is to come.
         """
-        everything = self._all
-        if not self.size:
-            self.since = everything.clock()
-        self.size += size + _SEGMENT
         self.partial = partial
-        everything.total += size + _SEGMENT
-        if everything.total > everything.most:
-            everything.make_room(self)
+        self._hold(size + _SEGMENT)
+
+    def wait_for_reader(self, size: int) -> None:
+        """Counts the bytes of an answer that the client does not read at present."""
+        self.read()
+        self.unread = size
+        self._hold(size)
+
+    def read(self) -> None:
+        """Forgets the bytes of an answer: the client has read them."""
+        self._forget(self.unread)
+        self.unread = 0
 
     def release(self) -> None:
-        """Forgets the bytes: the request was answered, or ended."""
-        self._all.total -= self.size
-        self.size, self.partial = 0, False
+        """Forgets the bytes of a request: it was answered, or ended."""
+        self._forget(self.size - self.unread)
+        self.partial = False
 
     def close(self) -> None:
         """Forgets the bytes and the connection."""
+        self.read()
         self.release()
         self._all.discard(self)
+
+    def _hold(self, size: int) -> None:
+        everything = self._all
+        if not self.size:
+            self.since = everything.clock()
+        self.size += size
+        everything.total += size
+        if everything.total > everything.most:
+            everything.make_room(self)
+
+    def _forget(self, size: int) -> None:
+        self.size -= size
+        self._all.total -= size
 
 
 class UnansweredBytes:
@@ -105,7 +131,7 @@ class UnansweredBytes:
             age = now - held.since
             return age > _SLOW_S, age * held.size
 
-        for held in sorted((held for held in self._connections if held.partial), key=burden, reverse=True):
+        for held in sorted((held for held in self._connections if held.waits), key=burden, reverse=True):
             self._end(held, slow=burden(held)[0])
             if self.total <= _FILLED * self.most:
                 return
@@ -114,6 +140,7 @@ class UnansweredBytes:
 
     def _end(self, held: Held, *, slow: bool) -> None:
         error = TooSlow("the body came too slowly while many others came") if slow else TooManyBodies()
-        held.release()
         self._metrics.bodies_refused.labels(error.reason).inc()
         held.refuse(error)
+        held.read()
+        held.release()

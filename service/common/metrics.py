@@ -94,11 +94,12 @@ class Metrics:
         self.queue_depth = self._gauge("gpt4rec_queue_depth", "Jobs waiting for the engine.")
         self.inflight = self._gauge("gpt4rec_inflight", "Requests in progress.")
         self.unanswered_bytes = self._gauge(
-            "gpt4rec_unanswered_bytes", "Bytes held of requests that are not answered yet."
+            "gpt4rec_unanswered_bytes",
+            "Bytes held of requests that are not answered yet, and of answers that are not read.",
         )
         self.bodies_refused = self._counter(
             "gpt4rec_bodies_refused",
-            "Requests ended on their way because too many bytes were held: too_slow, too_many_bodies.",
+            "Requests and unread answers ended because too many bytes were held: too_slow, too_many_bodies.",
             "reason",
         )
         self.breaker_state = self._gauge("gpt4rec_breaker_state", "1 for the present state of the breaker.", "state")

@@ -137,8 +137,9 @@ class Settings(BaseSettings):
     receiving_mib: float = Field(
         64.0,
         gt=0,
-        description="Most that each process holds of requests which are not answered yet, all connections together. "
-        "Beyond it the requests that came slowest are ended (408), and if none is slow, the newest (503).",
+        description="Most that each process holds of requests which are not answered yet and of answers which are not "
+        "read, all connections together. Beyond it the slowest are ended (408, or closed), and if none is slow, the "
+        "largest (503).",
     )
     client_timeout_s: float = Field(
         10.0,

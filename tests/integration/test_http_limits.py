@@ -9,7 +9,7 @@ import random
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -223,6 +223,23 @@ def test_bodies_held_open_share_one_bound_and_others_are_served(service: Serve) 
             assert time.monotonic() < until
             assert sample(service, "unanswered_bytes") <= RECEIVING_MIB * MIB
         assert resident_mib(service) - before < 3 * RECEIVING_MIB
+
+
+def test_answers_that_are_not_read_are_counted_until_the_client_is_gone(service: Serve) -> None:
+    at_rest = sample(service, "unanswered_bytes")
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", service.port))
+        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: l\r\n\r\n" * 60)
+        eventually(lambda: sample(service, "unanswered_bytes") > at_rest + 20_000)
+    eventually(lambda: sample(service, "unanswered_bytes") <= at_rest)
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

@@ -43,6 +43,10 @@ def test_the_sum_never_stays_above_its_bound_whatever_is_sent() -> None:
         match chance.randrange(10):
             case 0:
                 held.release()
+            case 2:
+                held.wait_for_reader(chance.randrange(100_000))
+            case 3:
+                held.read()
             case 1:
                 held.close()
                 open_[open_.index(held)] = senders.connect("new")
@@ -62,6 +66,22 @@ def test_who_held_most_for_longest_goes_first_and_others_stay() -> None:
     fresh.add(150_000, partial=True)
     assert senders.ended == {"large": 408}
     assert senders.all.total < 0.75 * MOST
+
+
+def test_an_answer_that_nobody_reads_is_held_too_and_ended() -> None:
+    senders = Senders()
+    held = senders.send("deaf", 1_000, partial=False)
+    held.wait_for_reader(900_000)
+    held.release()
+    assert senders.all.total == 900_000
+    senders.clock.advance(2.0)
+    senders.send("other", 200_000)
+    assert senders.ended == {"deaf": 408}
+    again = senders.send("reads", 0, partial=False)
+    again.wait_for_reader(500_000)
+    again.read()
+    again.release()
+    assert again.size == 0
 
 
 def test_without_slow_senders_the_newest_that_holds_much_is_told_to_come_again() -> None:
