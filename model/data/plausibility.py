@@ -47,8 +47,8 @@ def note_dominant_ids(events: pl.DataFrame, findings: Findings) -> None:
         share = count / events.height
         if share >= DOMINANT_SHARE and count >= _TIMES_MEDIAN * counts["count"][1:].median():  # type: ignore[operator]
             findings.note(
-                f"{what} {name!r} has {share:.0%} of the events ({count}); if the id stands for nobody, for a robot "
-                f"or for a missing value, leave it out with --null {name}"
+                f"{what} {name!r} has {share:.0%} of the events ({count}); if that is a default value, a till or a "
+                f"robot, leave it out with --null {name}"
             )
 
 

@@ -97,7 +97,8 @@ def _decimal_sign(body: pl.Series, text: pl.Series, place: Place, what: str) -> 
         raise DataError(
             f"{what} have decimal commas ({int(sure[','].sum())}) and decimal points ({int(sure['.'].sum())})",
             where=f"the less frequent ones are in {place.locate(rare)}",
-            fix="write every number with a decimal point",
+            fix="write every number with one decimal sign, or name it with --decimal and accept the loss of the others "
+            f"with --allow-loss {place.column or body.name}",
         )
     if sure[","].any():
         return ","

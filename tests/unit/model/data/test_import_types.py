@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing.parametric import series
 
@@ -50,7 +50,7 @@ def _import(folder: Path, role: str, values: pl.Series) -> Dataset:
     return import_dataset(request, now_ms=NOW)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.sampled_from(ROLES), series(allowed_dtypes=TYPES, min_size=ROWS, max_size=ROWS, allow_null=True))
 def test_any_type_in_any_role_gives_data_or_a_message(role: str, values: pl.Series) -> None:
     with tempfile.TemporaryDirectory() as folder:
