@@ -8,13 +8,14 @@ from pathlib import Path
 
 import polars as pl
 
-from model.data.checks import ROW
+from model.data.checks import ROW, Findings
 from model.data.compression import plain_name
 from model.data.dataset import CategoryKind
 from model.data.errors import DataError
 from model.data.files import read_bytes
 from model.data.raw_dataset import SourceTable
-from model.data.readers.tables import picked, read_table, tags_of
+from model.data.readers.categories import read_categories
+from model.data.readers.tables import picked, read_table
 
 _COLUMNS = {
     "item_id": ("id",),
@@ -46,7 +47,10 @@ def read_merchant_feed(path: Path) -> tuple[SourceTable, CategoryKind]:
     table = picked(table, _COLUMNS, ["item_id"])
     rows = table.rows
     if "category" in rows.columns:
-        rows = rows.with_columns(tags_of(table, "category", ">"))
+        findings = Findings()
+        lists, _ = read_categories(rows["category"], table.place("category"), findings)
+        table.notes.extend(findings.notes)
+        rows = rows.with_columns(lists.alias("category"))
     named = [name for name in _ATTRIBUTES if name in rows.columns]
     if named:
         known = pl.concat_list(pl.when(pl.col(n).is_not_null()).then(pl.format(n + " {}", n)) for n in named)

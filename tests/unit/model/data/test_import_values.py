@@ -257,6 +257,20 @@ def test_categories_keep_their_levels(tmp_path: Path, name: str, category: str, 
     assert data.category_kind == kind
 
 
+def test_a_feed_keeps_the_levels_of_its_paths(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id\nu,a\n")
+    (tmp_path / "feed.tsv").write_text("id\ttitle\tproduct_type\tlink\na\tAy\tHome &gt; Kitchen\tx\n")
+    request = ImportRequest(
+        str(tmp_path / "log.csv"),
+        Format.CSV,
+        items=tmp_path / "feed.tsv",
+        items_format=ItemsFormat.MERCHANT_FEED,
+    )
+    data = import_dataset(request, now_ms=NOW)
+    assert data.items["category"].to_list() == [["Home", "Kitchen"]]
+    assert "columns of feed.tsv that are not used: link" in _notes(data)
+
+
 def test_a_path_goes_before_its_last_name(tmp_path: Path) -> None:
     items = "item_id,category,category_path\na,Kettles,Home > Kitchen > Kettles\n"
     data = _import(tmp_path, "user_id,item_id\nu,a\n", items=items)
