@@ -45,8 +45,12 @@ class FilterMasks(Protocol):
         """Returns a filter if the engine holds it; it counts as used now."""
         ...
 
-    def build(self, values: Filters) -> HeldFilter:
+    def build(self, values: Filters, owner: str = "") -> HeldFilter:
         """Returns a filter, and builds it if it is new, which takes long for a large catalogue.
+
+        Args:
+            values: The filter.
+            owner: Who wants it. An owner that holds more than half of the memory makes room by its own filters.
 
         Raises:
             ValueError: No item has such a field.

@@ -26,8 +26,8 @@ from service.lifecycle.filter_ration import FilterRation
 
 log = logs.get(__name__)
 
-# Filters that may wait to be built, and those of one caller among them.
-_WAITING_MAX, _WAITING_OF_CALLER = 32, 16
+# Filters that may wait to be built, and those of one caller among them, behind which those of others wait.
+_WAITING_MAX, _WAITING_OF_CALLER = 32, 4
 # The scheduler prefers the event loop and the engine to building. Not by much: who builds may hold the interpreter's
 # lock, which they need too.
 _NICENESS = 5
@@ -104,7 +104,7 @@ class FilterBuilds:
             nonlocal took_s
             began = time.thread_time()  # waiting for a busy processor costs the caller nothing
             try:
-                return self._masks().build(wanted.values)
+                return self._masks().build(wanted.values, caller)
             finally:
                 took_s = time.thread_time() - began
 

@@ -46,6 +46,7 @@ class Mask:
         id: The filter's id, for `ListRequest.filter_id`.
         place: The place of its node masks on the device.
         values: The filter.
+        owner: Who had it built.
         allowed: [items] whether each item is allowed.
         counts: Allowed leaves under every node, for levels 1 … K.
         waiting: [m] whether each item that waits outside the trie (`service.engine.decode.delta_table`) is allowed.
@@ -55,6 +56,7 @@ class Mask:
     id: int
     place: int
     values: Filters
+    owner: str
     allowed: BoolArray
     counts: list[Counts]
     waiting: BoolArray
@@ -91,7 +93,9 @@ class MaskPlaces(Protocol):
 class FilterTable:
     """Masks of filters over one trie and one catalogue. Safe to call from several threads.
 
-    A cache limited by bytes. A mask is never changed, so callers may keep it; its place may be another's after a while.
+    A cache limited by bytes: the least recently used mask goes. An owner of more than half of the places gives up its
+    own, so that nobody can drive out the filters of all others. A mask is never changed, so callers may keep it; its
+    place may be another's after a while.
     """
 
     def __init__(
@@ -126,11 +130,13 @@ class FilterTable:
         self._nothing: OrderedDict[bytes, None] = OrderedDict()
         self._pins: Counter[int] = Counter()
         self._evicted = 0
-        everything = self._mask(EVERYTHING, EVERYTHING, {}, catalogue.allowed({}))
-        nothing = self._mask(NOTHING, NOTHING, {}, np.zeros(len(catalogue), np.bool_))
+        self._owned: Counter[str] = Counter()
+        everything = self._mask(EVERYTHING, EVERYTHING, {}, "", catalogue.allowed({}))
+        nothing = self._mask(NOTHING, NOTHING, {}, "", np.zeros(len(catalogue), np.bool_))
         self._by_id = {EVERYTHING: everything, NOTHING: nothing}
         self._mask_bytes = everything.nbytes + _VALUES_BYTES + (places.place_bytes if places else 0)
         most = max(1, min(bytes_max // self._mask_bytes, PLACES_MAX))
+        self._most = most
         self._free = list(range(_FIXED, _FIXED + most))
         if places is not None:
             places.open(_FIXED + most)
@@ -154,11 +160,12 @@ class FilterTable:
         with self._changed:
             in_use = list(self._masks.items())[-len(table._free) :]
         masks = {
-            key: table._mask(old.id, table._free.pop(0), old.values, catalogue.allowed(old.values))
+            key: table._mask(old.id, table._free.pop(0), old.values, old.owner, catalogue.allowed(old.values))
             for key, old in in_use
         }
         table._masks.update(masks)
         table._by_id |= {mask.id: mask for mask in masks.values()}
+        table._owned.update(mask.owner for mask in masks.values())
         if places is not None and masks:
             places.write(list(masks.values()))
         return table
@@ -174,8 +181,12 @@ class FilterTable:
                 return self._masks[key]
             return self._by_id[NOTHING] if key in self._nothing else None
 
-    def build(self, values: Filters) -> Mask:
+    def build(self, values: Filters, owner: str = "") -> Mask:
         """Returns the mask of a filter, and computes it if it is new. Takes long: do not call it on the event loop.
+
+        Args:
+            values: The filter.
+            owner: Who wants it, if it is new.
 
         Raises:
             ValueError: No item has such a field.
@@ -193,7 +204,7 @@ class FilterTable:
             allowed &= self._catalogue.in_stock
         place = self._take_place()
         try:
-            mask = self._mask(next(self._ids), place, wanted.values, allowed)
+            mask = self._mask(next(self._ids), place, wanted.values, owner, allowed)
             if self._places is not None:
                 self._places.write([mask])
         except BaseException:
@@ -248,7 +259,7 @@ class FilterTable:
             return FilterUsage(len(self._masks), len(self._masks) * self._mask_bytes, self._evicted)
 
     def _take_place(self) -> int:
-        """A free place, or that of the least recently used mask that no run reads."""
+        """A free place, or that of a mask that no run reads and that may go."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._free or self._unpinned() is not None, PINNED_S):
                 raise FilterNotReady("runs of the decoder hold the places of all filters")
@@ -258,11 +269,15 @@ class FilterTable:
             assert key is not None  # noqa: S101 - waited for above
             dropped = self._masks.pop(key)
             del self._by_id[dropped.id]
+            self._owned -= Counter([dropped.owner])
             self._evicted += 1
             return dropped.place
 
     def _unpinned(self) -> bytes | None:
-        return next((key for key, mask in self._masks.items() if not self._pins[mask.place]), None)
+        idle = [(key, mask.owner) for key, mask in self._masks.items() if not self._pins[mask.place]]
+        crowding = {owner for owner, held in self._owned.items() if 2 * held > self._most}
+        own = (key for key, owner in idle if owner in crowding)
+        return next(own, idle[0][0] if idle else None)
 
     def _give_back(self, place: int) -> None:
         with self._changed:
@@ -275,6 +290,7 @@ class FilterTable:
             kept = self._masks.setdefault(key, mask)
             if kept is mask:
                 self._by_id[mask.id] = mask
+                self._owned[mask.owner] += 1
         if kept is not mask:
             self._give_back(mask.place)
         return kept
@@ -285,13 +301,14 @@ class FilterTable:
             if len(self._nothing) > _NOTHING_MAX:
                 self._nothing.popitem(last=False)
 
-    def _mask(self, number: int, place: int, values: Filters, allowed: BoolArray | None) -> Mask:
+    def _mask(self, number: int, place: int, values: Filters, owner: str, allowed: BoolArray | None) -> Mask:
         if allowed is None:
             allowed = np.ones(len(self._catalogue), np.bool_)
         item_ok = self._in_trie.copy()
         known = min(len(item_ok), len(allowed))
         item_ok[:known] &= allowed[:known]
-        return Mask(number, place, values, allowed, self._trie.node_counts(allowed), allowed[self._waiting], item_ok)
+        counts = self._trie.node_counts(allowed)
+        return Mask(number, place, values, owner, allowed, counts, allowed[self._waiting], item_ok)
 
 
 def _in_trie(trie: Trie, rows: int) -> BoolArray:

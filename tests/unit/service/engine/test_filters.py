@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
@@ -59,6 +60,19 @@ def test_the_least_recently_used_mask_goes_and_is_built_again_when_it_is_wanted(
         assert table.usage.bytes <= 100_000
     assert 0 < table.usage.held < len(wanted)
     assert table.usage.evicted > 0
+
+
+def test_who_fills_the_memory_drives_out_its_own_filters_and_no_others(table: FilterTable) -> None:
+    kept = table.build({"brand": ["x"]}, "modest")
+    for a, b in itertools.permutations("abcd", 2):
+        for brand in ("x", "y"):
+            table.build({"category": [a], "brand": [brand]}, "greedy")
+            table.build({"category": [a, b]}, "greedy")
+    assert table.usage.evicted > 2
+    assert table.held({"brand": ["x"]}) is kept
+    after = table.renewed(table._trie, table._catalogue)
+    after.build({"category": ["a", "b", "c"]}, "greedy")
+    assert after.held({"brand": ["x"]}) is not None, "a change of the catalogue keeps whose they are"
 
 
 def test_a_place_that_a_run_reads_is_not_given_away(monkeypatch: pytest.MonkeyPatch) -> None:

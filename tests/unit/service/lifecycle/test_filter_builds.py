@@ -37,12 +37,12 @@ class HeldUp(FilterTable):
         self.built: list[Filters] = []
         self.fails = False
 
-    def build(self, values: Filters) -> Mask:
+    def build(self, values: Filters, owner: str = "") -> Mask:
         self.go.wait(20.0)
         self.built.append(values)
         if self.fails:
             raise MemoryError
-        return super().build(values)
+        return super().build(values, owner)
 
 
 def builds(masks: FilterTable, thread: Executor, ration: FilterRation | None = None) -> tuple[FilterBuilds, Metrics]:
@@ -144,7 +144,7 @@ async def test_a_bounded_number_of_filters_waits() -> None:
         ready, metrics = builds(masks, thread)
         brands = Catalogue.of([replace(item, brand=f"b{n}") for n, item in enumerate(ITEMS)])
         asked = [
-            asyncio.ensure_future(ready.ready(brands.filter({"brand": [f"b{n}"]}), f"caller {n % 8}", soon()))
+            asyncio.ensure_future(ready.ready(brands.filter({"brand": [f"b{n}"]}), f"caller {n % 10}", soon()))
             for n in range(40)
         ]
         await asyncio.sleep(0)
