@@ -48,6 +48,11 @@ class Script:
     sha: str = field(init=False)
     commands: frozenset[str] = field(init=False)
 
+    @property
+    def writes(self) -> bool:
+        """Whether it may write."""
+        return not self.source.startswith(READS)
+
     def __post_init__(self) -> None:
         digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
         object.__setattr__(self, "sha", digest)

@@ -111,20 +111,20 @@ class RedisLink:
     async def script(self, call: ScriptCall, *, timeout_s: float) -> Any:
         """Runs a script with EVALSHA, and sends its source only if the server does not know it."""
         self._admit(call)
+        self._hold(call)
+        return await self._bounded("EVALSHA", lambda: self._evaluated(call), timeout_s)
 
-        async def run() -> Any:
-            try:
-                return await self._client.execute_command(*call.evalsha())
-            except NoScriptError:
-                return await self._client.execute_command(*call.eval())
-
-        return await self._bounded("EVALSHA", run, timeout_s)
+    async def _evaluated(self, call: ScriptCall) -> Any:
+        try:
+            return await self._client.execute_command(*call.evalsha())
+        except NoScriptError:
+            return await self._client.execute_command(*call.eval())
 
     async def read_script(self, call: ScriptCall, *, timeout_s: float) -> Any:
         """Runs a script that only reads, on the connection shared by all reads if there is one."""
-        if self._lane is None:
-            return await self.script(call, timeout_s=timeout_s)
         self._admit(call)
+        if self._lane is None:
+            return await self._bounded("EVALSHA", lambda: self._evaluated(call), timeout_s)
         deadline = asyncio.get_running_loop().time() + timeout_s
         if not self._lane.open:
             await _in_time("connect", self._lane.connect(), deadline)
@@ -137,7 +137,8 @@ class RedisLink:
         if not isinstance(reply, hiredis.ReplyError):
             return reply
         if str(reply).startswith("NOSCRIPT"):
-            return await self.script(call, timeout_s=deadline - asyncio.get_running_loop().time())
+            left_s = deadline - asyncio.get_running_loop().time()
+            return await self._bounded("EVALSHA", lambda: self._evaluated(call), left_s)
         raise self._failed("EVALSHA", reply)
 
     async def scripts(
@@ -155,6 +156,7 @@ class RedisLink:
             The replies of the scripts, and the reply of the barrier.
         """
         self._admit(*calls)
+        self._hold(*calls)
 
         async def run() -> tuple[list[Any], Any]:
             replies, barrier_reply = await self._pipeline([c.evalsha() for c in calls], barrier)
@@ -227,6 +229,11 @@ class RedisLink:
         for call in calls:
             if missing := call.script.commands & self.denied:
                 raise StoreUnavailable(f"the user lacks rights: {', '.join(sorted(missing))}", cause="no_permission")
+
+    def _hold(self, *calls: ScriptCall) -> None:
+        """Refuses to write to a master that is being replaced."""
+        if self._roles.under_way and any(call.script.writes for call in calls):
+            raise StoreUnavailable("a fail-over is under way", cause="read_only")
 
     def _leave_reads(self) -> None:
         if self._lane is not None:

@@ -39,7 +39,7 @@ async def messages(
         pubsub = client.pubsub()
         await pubsub.subscribe(channel)
         received = pinged = loop.time()
-        while not _being_cancelled():
+        while not being_cancelled():
             message = await pubsub.get_message(ignore_subscribe_messages=not greeting, timeout=_TURN_S)
             if not still_valid():
                 raise StoreUnavailable("SUBSCRIBE: another server has taken over", cause="read_only")
@@ -66,7 +66,7 @@ async def messages(
                 await pubsub.aclose()
 
 
-def _being_cancelled() -> bool:
+def being_cancelled() -> bool:
     """Whether this task is being cancelled.
 
     redis-py waits with `asyncio.wait_for`, which before Python 3.12 may swallow the CancelledError (cpython #86296).
