@@ -99,6 +99,6 @@ def test_without_texts_the_command_says_so_and_leaves_the_file(shop: Path, monke
 
 
 def test_a_bad_table_is_refused(shop: Path) -> None:
-    code, said = like(shop, "sku,title\nn1,Wine\n")
+    code, said = like(shop, "label,title\nn1,Wine\n")
     assert code == 1 and "item_id" in said
     assert not (shop / "new.jsonl").exists()
