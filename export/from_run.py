@@ -18,7 +18,7 @@ from export.publish import staging
 from model.data.dataset import Dataset
 from model.data.errors import DataError
 from model.data.long_histories import ITEM_CF_EVENTS, note_on_long
-from model.data.split import Holdout, Split
+from model.data.split import Split
 from model.errors import RunError
 from model.evaluation.baselines import Baselines, fit_baselines
 from model.evaluation.evaluate import evaluate
@@ -185,8 +185,7 @@ def _sampled(split: Split, limit: int) -> Split:
     if n <= limit:
         return split
     rows = np.sort(np.random.default_rng(0).permutation(n)[:limit])
-    v = split.valid
-    return replace(split, valid=Holdout(v.users[rows], v.history_end[rows], v.target[rows]))
+    return replace(split, valid=split.valid.rows(rows))
 
 
 def probes(split: Split, run: Run) -> list[Probe]:

@@ -40,6 +40,7 @@ from model.evaluation.rankers import engine_ranker
 from model.texts.sentence_vectors import item_text_vectors
 from model.training.config import TrainConfig
 from model.training.run_folder import CHECKPOINT, Run
+from model.training.time_limit import TimeLimit
 from model.training.trainer import Trainer
 from service.artifact.array_types import Float64Array, IntArray
 from service.common.atomic_files import write_aside
@@ -140,7 +141,7 @@ def measured(
     """Trains once and asks both kinds of questions."""
     log = Dataset.load(reduced)
     trainer = Trainer(log, reduced, folder, settings, resume=(folder / CHECKPOINT).exists())
-    fit(trainer, console, minutes)
+    fit(trainer, console, TimeLimit(minutes, used_s=trainer.progress.seconds))
     with console.status("exporting and evaluating") as status:
         artifact, report = export_run(folder, folder / "artifacts", "float32", reduced, say=status.update)
         engine = Engine.open(artifact, device="cpu", threads=1)

@@ -32,6 +32,7 @@ from model.evaluation.question_context import question_context
 from model.evaluation.rankers import network_ranker
 from model.training.config import TrainConfig
 from model.training.run_folder import Run
+from model.training.time_limit import TimeLimit
 from model.training.trainer import Trainer
 from service.artifact.array_types import IntArray
 from service.artifact.features import type_index
@@ -169,7 +170,7 @@ def trained(
     trainer = Trainer(dataset, folder, folder, settings, resume=(folder / "checkpoint.safetensors").exists())
     if trainer.progress.epoch < settings.max_epochs:
         console.print(f"training {folder.name}", highlight=False)
-        fit(trainer, console, None)
+        fit(trainer, console, TimeLimit(None, used_s=trainer.progress.seconds))
     return trainer, Run.open(folder)
 
 

@@ -37,6 +37,7 @@ from model.evaluation.evaluate import evaluate
 from model.evaluation.rankers import network_ranker
 from model.training.config import TrainConfig
 from model.training.run_folder import Run, split_of
+from model.training.time_limit import TimeLimit
 from model.training.trainer import Trainer
 from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
@@ -107,7 +108,7 @@ def one(
     trainer = Trainer(cut, folder, folder, settings, resume=resume)
     console.print(f"training {folder.name}", highlight=False)
     before, began = trainer.progress.step, time.process_time()
-    fit(trainer, console, minutes)
+    fit(trainer, console, TimeLimit(minutes, used_s=trainer.progress.seconds))
     steps = max(trainer.progress.step - before, 1)
     epoch_s = (time.process_time() - began) / steps * len(trainer.plan.epoch(0))
     run = Run.open(folder)

@@ -33,6 +33,7 @@ from model.evaluation.evaluate import Ranker, evaluate, item_cf_ranker
 from model.evaluation.rankers import engine_ranker, network_ranker
 from model.training.config import TrainConfig
 from model.training.run_folder import CHECKPOINT, Run
+from model.training.time_limit import TimeLimit
 from model.training.trainer import Trainer
 from service.artifact.features import Vocabulary
 from service.common.atomic_files import write_aside
@@ -122,7 +123,7 @@ def measured(
 ) -> dict[str, Any]:
     """Trains and exports once; returns the figures of the artefact."""
     trainer = Trainer(dataset, data, folder, settings, resume=(folder / CHECKPOINT).exists())
-    fit(trainer, console, minutes)
+    fit(trainer, console, TimeLimit(minutes, used_s=trainer.progress.seconds))
     where = folder / "data"
     dataset.save(where)  # the export reads what the run was trained on, ties and all
     with console.status("exporting") as status:

@@ -36,6 +36,7 @@ from model.network.encoders.registry import encoder_class
 from model.training.config import TrainConfig
 from model.training.defaults import resolve_defaults
 from model.training.run_folder import CHECKPOINT, Run, split_of
+from model.training.time_limit import TimeLimit
 from model.training.trainer import Trainer
 from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays
@@ -102,7 +103,7 @@ def measured(dataset: Dataset, data: Path, folder: Path, config: TrainConfig, mi
     """Trains and exports once; returns the figures of the artefact."""
     trainer = Trainer(dataset, data, folder, config, resume=(folder / CHECKPOINT).exists())
     console.print(f"training {folder.name}", highlight=False)
-    fit(trainer, console, minutes)
+    fit(trainer, console, TimeLimit(minutes, used_s=trainer.progress.seconds))
     with console.status(f"exporting {folder.name}") as status:
         artifact, report = export_run(folder, folder / "artifacts", "float32", data, say=status.update)
         engine = Engine.open(artifact, device="cpu", threads=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,12 +13,17 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from model.cli.steps import counts, steps
+from model.cli.steps import steps
 from model.cli.training_progress import fit
 from service.cli.json_report import AsJson, JsonFile, check_target, write_report
 
 if TYPE_CHECKING:
     from model.training.trainer import Trainer
+
+_MINUTES_HELP = (
+    "Time for everything, in minutes: preparing, training, validating and evaluating, over all resumed parts. What "
+    "cannot be cut is said."
+)
 
 train_app = typer.Typer(add_completion=False)
 evaluate_app = typer.Typer(add_completion=False)
@@ -31,29 +37,35 @@ def train_command(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="One setting of docs/training.md, key=value; can be repeated.")
     ] = None,
-    max_minutes: Annotated[float | None, typer.Option(min=0.01, help="Stop after this many minutes.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(min=0.01, help=_MINUTES_HELP)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last finished epoch.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train GPT4Rec and compare it with item-CF and popularity."""
-    console = Console(stderr=True)
+    began, console = time.monotonic(), Console(stderr=True)
     with _failures(console):
+        from model.cli.closing_evaluation import prepare
         from model.data.dataset import Dataset
         from model.data.long_histories import ITEM_CF_EVENTS, note_on_long
         from model.training.config import TrainConfig
+        from model.training.time_limit import TimeLimit
         from model.training.trainer import Trainer
 
+        limit = TimeLimit(max_minutes, used_s=time.monotonic() - began)
         settings = TrainConfig.build(config, assignments or [], seed=seed)
         if resume and config is None and not assignments and seed is None and (out / "config.json").exists():
             settings = TrainConfig.load(out / "config.json")
         dataset = Dataset.load(data)
-        trainer = Trainer(dataset, data, out, settings, resume=resume)
+        with steps(console, "preparing: item tokens, network, batches"):
+            trainer = Trainer(dataset, data, out, settings, resume=resume)
         console.print(_headline(trainer), highlight=False)
         if long := note_on_long(trainer.split.train, ITEM_CF_EVENTS, "item-CF counts"):
             console.print(long, highlight=False, markup=False, soft_wrap=True)
-        fit(trainer, console, max_minutes)
-        evaluation = evaluate_run(out, data, "test", console)
+        limit.resume(trainer.progress.seconds)
+        closing = prepare(trainer, dataset, limit, console)
+        fit(trainer, console, limit)
+        evaluation = closing.of(trainer, console)
     (out / "metrics.json").write_text(json.dumps(evaluation.to_json(), indent=1), "utf-8")
     if as_json:
         typer.echo(json.dumps({"run": str(out), **evaluation.to_json()}))
@@ -118,7 +130,7 @@ def _headline(trainer: Trainer) -> str:
     )
 
 
-def evaluate_run(folder: Path, data: Path, part: str, console: Console) -> Any:
+def evaluate_run(folder: Path, data: Path, part: Any, console: Console) -> Any:
     """Evaluates the network of a run in torch, ranking the whole catalogue by its dense score.
 
     Args:
@@ -131,6 +143,7 @@ def evaluate_run(folder: Path, data: Path, part: str, console: Console) -> Any:
         RunError: The run cannot be read, or the data set is not the one it was trained on.
         DataError: The data set cannot be read.
     """
+    from model.cli.closing_evaluation import side_by_side
     from model.evaluation.baselines import fit_baselines
     from model.evaluation.rankers import network_ranker
     from model.training.run_folder import Run
@@ -144,10 +157,10 @@ def evaluate_run(folder: Path, data: Path, part: str, console: Console) -> Any:
     ranker = network_ranker(model, vocabulary)
     with steps(console, "tuning item-CF on validation"):
         baselines = fit_baselines(split)
-    return _side_by_side(dataset, split, ranker, baselines.item_cf, baselines.popularity, part, console)
+    return side_by_side(dataset, split, ranker, baselines.item_cf, baselines.popularity, part, console)
 
 
-def evaluate_artifact(folder: Path, data: Path, part: str, strategy: Any, console: Console) -> Any:
+def evaluate_artifact(folder: Path, data: Path, part: Any, strategy: Any, console: Console) -> Any:
     """Evaluates the exported graphs with constrained decoding, and the fallback scorers of the artefact.
 
     Args:
@@ -162,6 +175,7 @@ def evaluate_artifact(folder: Path, data: Path, part: str, strategy: Any, consol
         DataError: The data set cannot be read.
         ArtifactFileError: The artefact cannot be read.
     """
+    from model.cli.closing_evaluation import side_by_side
     from model.data.dataset import Dataset, sequences
     from model.errors import RunError
     from model.evaluation.rankers import engine_ranker
@@ -182,28 +196,4 @@ def evaluate_artifact(folder: Path, data: Path, part: str, strategy: Any, consol
     split = split_of(TrainConfig().updated(engine.artifact.manifest["training"]), log)
     ranker = engine_ranker(engine, Decoding(strategy))
     artifact = engine.artifact
-    return _side_by_side(dataset, split, ranker, artifact.item_cf, artifact.popularity, part, console)
-
-
-def _side_by_side(
-    dataset: Any, split: Any, ranker: Any, item_cf: Any, popularity: Any, part: Any, console: Console
-) -> Any:
-    from model.errors import RunError
-    from model.evaluation.evaluate import evaluate, item_cf_ranker, popularity_ranker
-    from model.evaluation.metrics import item_content
-
-    if not len(split.test if part == "test" else split.valid):
-        raise RunError(
-            f"no user is held out in the {part} part, so there is nothing to evaluate", fix="import a longer log"
-        )
-    systems = {
-        "gpt4rec": ranker,
-        "item_cf": item_cf_ranker(item_cf, popularity),
-        "popular": popularity_ranker(popularity),
-    }
-    content = item_content(dataset.items, split.sequences.item_ids, dataset.category_kind)
-    with counts(console, systems) as advance:
-        result = evaluate(systems, split, part, content=content, progress=advance)
-    console.print(result.table())
-    console.print(result.comparison_table())
-    return result
+    return side_by_side(dataset, split, ranker, artifact.item_cf, artifact.popularity, part, console)

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from model.cli.steps import LINE_S
 
 if TYPE_CHECKING:
+    from model.training.time_limit import TimeLimit
     from model.training.trainer import Tick, Trainer
 
 Clock = Callable[[], float]
@@ -55,13 +56,13 @@ class TimeLeft:
         return used / (used + left) if used + left > 0 else 0.0
 
 
-def fit(trainer: Trainer, console: Console, max_minutes: float | None) -> None:
+def fit(trainer: Trainer, console: Console, limit: TimeLimit) -> None:
     """Trains, and shows how far it is.
 
     Args:
         trainer: The trainer, ready to start or to resume.
         console: Where progress is shown.
-        max_minutes: Stops after this many minutes, resumed parts included.
+        limit: The time of the run.
 
     Raises:
         typer.Exit: The training was interrupted; it can be resumed from the last finished epoch.
@@ -69,9 +70,9 @@ def fit(trainer: Trainer, console: Console, max_minutes: float | None) -> None:
     try:
         if console.is_terminal:
             with _bar(console) as bar:
-                trainer.fit(max_minutes=max_minutes, report=_Progress(trainer, max_minutes, _on_bar(bar)))
+                trainer.fit(limit=limit, report=_Progress(trainer, limit, _on_bar(bar)))
         else:
-            trainer.fit(max_minutes=max_minutes, report=_Progress(trainer, max_minutes, _as_lines(console)))
+            trainer.fit(limit=limit, report=_Progress(trainer, limit, _as_lines(console)))
     except KeyboardInterrupt:
         console.print(f"interrupted; continue with `--out {trainer.folder} --resume`", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
@@ -91,14 +92,14 @@ class _Progress:
     def __init__(
         self,
         trainer: Trainer,
-        max_minutes: float | None,
+        limit: TimeLimit,
         show: Callable[[_Shown], None],
         clock: Clock = time.monotonic,
     ) -> None:
         self._trainer, self._show, self._clock = trainer, show, clock
-        self._cap_s = None if max_minutes is None else max_minutes * 60.0
+        self._cap_s = limit.epochs_end_s
         self._began = clock()
-        self._first_epoch, self._before_s = trainer.progress.epoch, trainer.progress.seconds
+        self._first_epoch, self._before_s = trainer.progress.epoch, limit.used_s
 
     def __call__(self, tick: Tick) -> None:
         left = TimeLeft(

@@ -36,6 +36,16 @@ class Holdout:
     def __len__(self) -> int:
         return len(self.users)
 
+    def rows(self, rows: IntArray | slice) -> Holdout:
+        """Returns some of the questions."""
+        return Holdout(self.users[rows], self.history_end[rows], self.target[rows])
+
+    def sample(self, limit: int) -> Holdout:
+        """Returns at most `limit` questions, evenly spaced, so that the sample needs no seed."""
+        if len(self) <= limit:
+            return self
+        return self.rows(np.linspace(0, len(self) - 1, limit).astype(np.int64))
+
 
 @dataclass(frozen=True, eq=False)
 class Split:

@@ -7,6 +7,7 @@ fitted on.
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -94,13 +95,17 @@ class Trial:
 class Baselines:
     """The fitted scorers, the chosen configuration of item-CF, and every configuration that was tried."""
 
+    CANDIDATES = len(KINDS) * len(DECAYS) + len(NEIGHBOURS) - 1
+
     item_cf: ItemCF
     popularity: Popularity
     config: ItemCFConfig
     trials: tuple[Trial, ...]
 
 
-def fit_baselines(split: Split, progress: Progress | None = None, exclude_history: bool = True) -> Baselines:
+def fit_baselines(
+    split: Split, progress: Progress | None = None, exclude_history: bool = True, deadline: float | None = None
+) -> Baselines:
     """Tunes item-CF on the validation part of a split and fits item-CF and popularity on its training part.
 
     Deterministic. The search goes along one axis after the other: kind and decay at the middle number of neighbours,
@@ -110,15 +115,20 @@ def fit_baselines(split: Split, progress: Progress | None = None, exclude_histor
         split: Training and validation part.
         progress: Called with (candidates tried, candidates in all) after each trial.
         exclude_history: Whether items of a user's history are left out of the ranking.
+        deadline: No candidate is tried after this time of the monotonic clock, except the first.
     """
     most = max(NEIGHBOURS)
-    tables = {kind: fit_neighbours(split.train, kind, most) for kind in KINDS}
-    questions = _sample(split.valid, MAX_QUESTIONS)
+    tables: dict[Kind, tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]] = {}
+    questions = split.valid.sample(MAX_QUESTIONS)
     middle = sorted(NEIGHBOURS)[len(NEIGHBOURS) // 2]
     trials: list[Trial] = []
-    total = len(KINDS) * len(DECAYS) + len(NEIGHBOURS) - 1
+    total = Baselines.CANDIDATES
 
     def attempt(config: ItemCFConfig) -> None:
+        if trials and deadline is not None and time.monotonic() > deadline:
+            return
+        if config.kind not in tables:
+            tables[config.kind] = fit_neighbours(split.train, config.kind, most)
         model = _item_cf(*tables[config.kind], config)
         trials.append(Trial(config, _ndcg_at_10(model, split.sequences, questions, exclude_history)))
         if progress is not None:
@@ -184,7 +194,7 @@ def fit_neighbours(
 
 def fit_repeat(split: Split) -> Repeat:
     """Fits repeat purchase: the decay with the best validation NDCG@10, on a tie the one nearer to 1."""
-    questions = _sample(split.valid, MAX_QUESTIONS)
+    questions = split.valid.sample(MAX_QUESTIONS)
     ndcgs = [_repeat_ndcg(Repeat(split.train.n_items, decay), split, questions) for decay in REPEAT_DECAYS]
     return Repeat(split.train.n_items, REPEAT_DECAYS[int(np.argmax(ndcgs))])
 
@@ -207,25 +217,14 @@ def _item_cf(neighbour: npt.NDArray[np.int32], similarity: npt.NDArray[np.float3
     )
 
 
-def _sample(holdout: Holdout, limit: int) -> Holdout:
-    """Returns at most `limit` questions, evenly spaced, so that the sample needs no seed."""
-    if len(holdout) <= limit:
-        return holdout
-    return _rows(holdout, np.linspace(0, len(holdout) - 1, limit).astype(np.int64))
-
-
 def _ndcg_at_10(model: ItemCF, seqs: Sequences, questions: Holdout, exclude_history: bool) -> float:
     if not len(questions):
         return 0.0
     parts = [
-        item_cf_ranks(model, seqs, _rows(questions, slice(start, start + _BATCH)), exclude_history)
+        item_cf_ranks(model, seqs, questions.rows(slice(start, start + _BATCH)), exclude_history)
         for start in range(0, len(questions), _BATCH)
     ]
     return float(ndcg(np.concatenate(parts), 10).mean())
-
-
-def _rows(holdout: Holdout, rows: IntArray | slice) -> Holdout:
-    return Holdout(holdout.users[rows], holdout.history_end[rows], holdout.target[rows])
 
 
 def item_cf_ranks(model: ItemCF, seqs: Sequences, questions: Holdout, exclude_history: bool = True) -> IntArray:

@@ -24,7 +24,9 @@ class Progress:
         step: Optimiser steps so far.
         best_ndcg: Best validation NDCG@10; −1 before the first epoch.
         best_epoch: Its epoch, counted from 0; −1 before the first.
-        seconds: Training time, over all resumed parts.
+        seconds: Time of the run over all resumed parts, until its last epoch.
+        prepared_seconds: The part of it before the epochs began.
+        questions: Most users of a validation; 0 before it was decided.
         history: Losses, validation NDCG@10 and seconds of each epoch.
     """
 
@@ -33,6 +35,8 @@ class Progress:
     best_ndcg: float = -1.0
     best_epoch: int = -1
     seconds: float = 0.0
+    prepared_seconds: float = 0.0
+    questions: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
 

@@ -12,6 +12,7 @@ from model.data.long_histories import ITEM_CF_EVENTS, REPEAT_EVENTS
 from model.network.config import SIZES, NetworkConfig, Setting, setting_of
 from model.training.config import CHOICES, TrainConfig
 from model.training.defaults import RULES
+from model.training.time_limit import EVALUATION_SHARE, FEWEST_USERS, TUNING_SHARE, VALIDATION_SHARE
 from service.common.markdown import markdown_table
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "training.md"
@@ -55,6 +56,22 @@ An unknown setting, a value of the wrong type or a number out of bounds ends the
 data is read. `RUN/config.json` keeps the settings of a run, with those that followed from the data; `--resume` goes on
 with them. What a training reads of a data set is in [data.md](data.md#what-a-training-reads).
 """
+_TIME = f"""\
+## Time
+
+`--max-minutes` bounds the whole command: reading the data, fitting item tokens and vectors, tuning item-CF, the epochs
+with their validations, and the evaluation. Earlier parts of a resumed run count up to their last epoch. After the
+preparation the command times a few users, keeps time for a validation and the evaluation, and gives the rest to the
+epochs; the learning rate falls over that rest.
+
+- Of the time left after the preparation, tuning item-CF may take {TUNING_SHARE:.0%}, a validation
+  {VALIDATION_SHARE:.0%} and the evaluation {EVALUATION_SHARE:.0%}. What needs more is cut: fewer settings of item-CF
+  are tried, fewer users are asked, but never fewer than {FEWEST_USERS}. `metrics.json` has their number.
+- Not cut: the preparation, one setting of item-CF, and one batch, so that there are weights. If they need more than
+  the limit, the command says how long they took and how many minutes to give.
+
+Without `--max-minutes` nothing is cut. `gpt4rec export` has no limit, and tunes item-CF in full.
+"""
 _LONG = f"""\
 ## Long histories
 
@@ -83,7 +100,7 @@ _HEAD = ("Setting", "Type", "Default", "Bounds", "Meaning", "When to change it")
 
 def page() -> str:
     """Returns the whole page."""
-    parts = [_INTRODUCTION, _LONG]
+    parts = [_INTRODUCTION, _TIME, _LONG]
     own = {f.name: f for f in fields(TrainConfig)}
     hints = get_type_hints(TrainConfig)
     for title, names in SECTIONS.items():

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import copy
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +39,7 @@ from model.training.fitted_parts import FittedParts, build_network, fit_parts
 from model.training.losses import proposal
 from model.training.optimiser import build_optimiser, learning_rate, update_average
 from model.training.run_folder import split_of, write_run_json
+from model.training.time_limit import TimeLimit
 from model.training.validation import validation_ndcg
 
 # Most users whose validation question is evaluated after an epoch.
@@ -112,7 +112,7 @@ class Trainer:
         self.optimiser = build_optimiser(self.model, self.config)
         self.plan = self._batch_plan()
         self._steps_an_epoch = len(self.plan.epoch(0))
-        self._period: tuple[float, float] | None = None  # begin and end on the monotonic clock, where time is bounded
+        self._limit = TimeLimit(None)
         if resume:
             self.progress = load_checkpoint(folder, self.model, self.average, self.optimiser)
         else:
@@ -137,11 +137,16 @@ class Trainer:
         candidates = np.ones(train.n_items, bool) if gate is None else ~gate.unseen_with_content.cpu().numpy()
         return proposal(train.item, candidates).to(self.device)
 
-    def fit(self, *, max_minutes: float | None = None, report: Report | None = None) -> Progress:
+    def fit(
+        self, *, max_minutes: float | None = None, limit: TimeLimit | None = None, report: Report | None = None
+    ) -> Progress:
         """Trains. Whenever an epoch has finished, `best.safetensors` holds the weights of the best one.
+
+        A run whose time is up before its first epoch still makes one batch, so that it has weights.
 
         Args:
             max_minutes: Stop after this time, resumed parts included; None trains to the last epoch.
+            limit: The time of the run, where it began before this call; instead of `max_minutes`.
             report: Called after each batch.
 
         Raises:
@@ -154,17 +159,18 @@ class Trainer:
         # threads is not the same from run to run.
         torch.set_num_threads(config.threads or os.cpu_count() or 1)
         keep_freed_memory()
-        began = time.monotonic() - progress.seconds
-        self._period = None if max_minutes is None else (began, began + max_minutes * 60)
+        self._limit = limit = limit or TimeLimit(max_minutes, used_s=progress.seconds)
+        progress.prepared_seconds += max(0.0, limit.used_s - progress.seconds)
         with SummaryWriter(str(self.folder / "tensorboard")) as board:
             while progress.epoch < config.max_epochs and progress.epoch - progress.best_epoch <= config.patience:
-                if max_minutes is not None and progress.seconds >= max_minutes * 60:
+                if progress.epoch and limit.epochs_left_s <= 0:
                     break
                 losses = self.train_epoch(report)
+                questions = progress.questions or MAX_QUESTIONS
                 ndcg = validation_ndcg(
-                    self.average, self.split, self.vocabulary, MAX_QUESTIONS, exclude_history=not config.repeats
+                    self.average, self.split, self.vocabulary, questions, exclude_history=not config.repeats
                 )
-                progress.seconds = time.monotonic() - began
+                progress.seconds = limit.used_s
                 self._finish_epoch(ndcg, losses)
                 for name, value in progress.history[-1].items():
                     board.add_scalar(name, value, progress.epoch)
@@ -193,7 +199,7 @@ class Trainer:
                 )
             if report is not None:
                 report(Tick(progress.epoch, done, total, sums[0] / done, progress))
-            if self._period is not None and time.monotonic() > self._period[1]:
+            if self._limit.epochs_left_s <= 0:
                 break
         return dict(zip(("loss", "loss_dense", "loss_codes"), (sums / max(done, 1)).tolist(), strict=True))
 
@@ -214,9 +220,10 @@ class Trainer:
     def _share_done(self) -> float:
         """Returns the share of the training that is over, by epochs or by time, whichever is further."""
         done = self.progress.step / (self.config.max_epochs * self._steps_an_epoch)
-        if self._period is not None:
-            begin, end = self._period
-            done = max(done, (time.monotonic() - begin) / (end - begin))
+        end_s, prepared_s = self._limit.epochs_end_s, self.progress.prepared_seconds
+        if end_s is not None:
+            trained_s = self._limit.used_s - prepared_s
+            done = max(done, trained_s / (end_s - prepared_s) if end_s > prepared_s else 1.0)
         return done
 
     def _finish_epoch(self, ndcg: float, losses: dict[str, float]) -> None:
