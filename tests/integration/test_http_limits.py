@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import random
+import re
 import socket
 import time
 from collections import Counter
@@ -296,6 +297,36 @@ def test_an_upgrade_is_ignored_and_its_body_is_a_body(service: Serve, upgrade: b
                 assert statuses == [status, status, b"200"], (cut, answer)
                 assert b'model_version":' not in answer.split(b'"status":"ok"')[1]
                 assert b"101 Switching" not in answer
+
+
+def test_requests_of_one_connection_are_answered_in_order_however_they_are_cut(service: Serve) -> None:
+    """Each with its own body or none, some with an upgrade, in segments that end anywhere."""
+    chance = random.Random(2)
+    host = b" HTTP/1.1\r\nHost: l\r\n"
+    for _ in range(60):
+        sent, expected = b"", []
+        for number in range(chance.randrange(1, 6)):
+            upgrade = chance.choice([b"", *UPGRADES.values()])
+            named = b"X-Request-Id: r%d\r\n" % number
+            body = chance.choice([ASKED, INNER, b"", b"GET"])
+            match chance.randrange(4):
+                case 0:
+                    sent += b"GET /healthz" + host + upgrade + named + b"\r\n"
+                case 1:
+                    sent += b"HEAD /healthz" + host + upgrade + named + b"\r\n"
+                case 2:
+                    sent += b"POST /recommend" + host + upgrade + named
+                    sent += b"Content-Length: %d\r\n\r\n" % len(body) + body
+                case _:
+                    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+                    sent += b"POST /recommend" + host + upgrade + named + b"Transfer-Encoding: chunked\r\n\r\n" + chunks
+            expected.append(b"r%d" % number)
+        sent += b"GET /healthz" + host + b"Connection: close\r\nX-Request-Id: last\r\n\r\n" + INNER
+        cuts = sorted(chance.randrange(len(sent)) for _ in range(chance.randrange(4)))
+        pieces = [sent[begin:end] for begin, end in itertools.pairwise([0, *cuts, len(sent)])]
+        answer = said(service, *pieces, end=False)
+        found = re.findall(rb"\r\nx-request-id: (\w+)\r\n", answer)
+        assert found == [*expected, b"last"], (sent, answer)
 
 
 def test_an_upgrade_hides_no_ambiguity(service: Serve) -> None:
