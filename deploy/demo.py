@@ -99,7 +99,7 @@ def prepare(console: Console, home: Path, minutes: float, seed: int) -> Path:
         aside.replace(report)
     else:
         step(console, 2, f"model: trained before (run {key})")
-    console.print(comparison(json.loads(report.read_text("utf-8"))))
+    console.print(comparison(read_json(report)))
     return artifacts
 
 
@@ -118,12 +118,21 @@ def train(console: Console, data: Path, folder: Path, minutes: float, seed: int)
 def content_key(data: Path, minutes: float, seed: int) -> str:
     """Returns a key of everything the model depends on: data, limit for the training, seed and code."""
     digest = hashlib.sha256()
-    digest.update(json.loads((data / "meta.json").read_text("utf-8"))["fingerprint"].encode())
+    digest.update(str(read_json(data / "meta.json").get("fingerprint")).encode())
     digest.update(f"{minutes} {seed}".encode())
     for part in ("model", "export", "service/artifact", "service/engine"):
         for file in sorted((ROOT / part).rglob("*.py")):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Returns the object of a file that an earlier step wrote. Raises DemoError if the file is damaged."""
+    try:
+        content: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DemoError(f"{file} is damaged ({error}): remove {file.parent} and run the demo again") from error
+    return content
 
 
 def step(console: Console, number: int, text: str) -> None:

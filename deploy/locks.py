@@ -19,6 +19,8 @@ from typing import Annotated
 
 import typer
 
+from service.cli.outermost import run_command
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOCKS = REPOSITORY / "deploy" / "requirements"
 DOCUMENT = REPOSITORY / "docs" / "deployment.md"
@@ -114,4 +116,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

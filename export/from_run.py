@@ -107,13 +107,12 @@ def _cut(result: GateResult) -> str | None:
 
 def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines) -> Parts:
     """Returns all parts of the artefact; until a blend is chosen, the dense score alone ranks."""
-    metrics = run.folder / "metrics.json"
     about = {
         "data": dict(run.data) | {"path": None},
         "training": json.loads((run.folder / "config.json").read_text("utf-8")),
         "item_cf": baselines.config.to_json(),
         "event_types": _event_types(split),
-        "metrics": json.loads(metrics.read_text("utf-8")) if metrics.exists() else None,
+        "metrics": _metrics(run),
     }
     return Parts(
         name=run.data["name"],
@@ -126,6 +125,21 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines) -> 
         blend=1.0,
         about=about,
     )
+
+
+def _metrics(run: Run) -> Any:
+    """What `gpt4rec train` measured at the end of the run; None if it did not get there."""
+    file = run.folder / "metrics.json"
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(
+            f"metrics.json of the run cannot be read: {error}",
+            where=str(file),
+            fix="restore the file from a copy, or remove it to export without its figures",
+        ) from error
 
 
 def _event_types(split: Split) -> dict[str, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,17 +24,19 @@ from service.artifact.manifest import (
     digest,
     required_files,
 )
+from service.common.atomic_files import naming, write_aside
 
 
 @contextmanager
 def staging(root: Path) -> Iterator[Path]:
     """Yields a temporary folder beside the artefacts, which is removed at the end unless `publish` has renamed it."""
-    root.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=root))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with naming(root):
+        root.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=root))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def seal(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -85,9 +86,7 @@ def publish(folder: Path, root: Path, *, latest: bool = False) -> Path:
         folder.chmod(0o755)
         _replace(target, folder)
     if latest or not (root / LATEST).exists():
-        pointer = root / f".{LATEST}-{os.getpid()}"
-        pointer.write_text(version + "\n", "utf-8")
-        pointer.replace(root / LATEST)
+        write_aside(root / LATEST, f"{version}\n".encode())
     return target
 
 

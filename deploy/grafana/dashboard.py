@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from deploy.prometheus.rules import BURNS, objectives
+from service.cli.outermost import run_command
 from service.common.settings import Settings
 from service.guard.error_budgets import BudgetSettings
 
@@ -300,4 +301,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

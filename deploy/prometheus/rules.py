@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from service.cli.outermost import run_command
 from service.guard.error_budgets import BudgetSettings, breach_share
 
 LEAST_BAD = 10
@@ -263,4 +264,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

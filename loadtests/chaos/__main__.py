@@ -16,6 +16,7 @@ from loadtests.chaos.scene import Fault, Scene
 from loadtests.common import results
 from loadtests.harness.served_process import NotReadyError
 from loadtests.load.open_loop_driver import LoadError
+from service.cli.outermost import run_command
 
 FAULTS: Sequence[Fault] = (
     *redis.FAULTS,
@@ -103,4 +104,4 @@ def _show(console: Console, entry: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

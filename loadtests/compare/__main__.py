@@ -33,6 +33,7 @@ from loadtests.peers import environments
 from loadtests.peers.environments import PeerError
 from loadtests.peers.systems import Place, Settings, System, systems
 from service.artifact.artifact import Artifact
+from service.cli.outermost import run_command
 from service.common.errors import ServiceError
 
 TUNING = "peers_tuning"
@@ -214,4 +215,4 @@ def _work(comparison: Comparison, *, rounds: int, tuning: bool, write: bool, com
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)

@@ -14,6 +14,7 @@ from rich.console import Console
 from loadtests.common import results
 from loadtests.criteria import cpu, curves, history, reflected, second, soak, start, store
 from loadtests.harness.bench import Bench
+from service.cli.outermost import run_command
 
 MEASURES: dict[str, tuple[Callable[[Bench], None], bool]] = {
     "start": (start.run, False),
@@ -80,4 +81,4 @@ def command(name: str) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -16,6 +16,7 @@ import typer
 import uvicorn
 from fastapi import FastAPI
 
+from service.cli.outermost import run_command
 from service.schemas.requests import RecommendRequest
 from service.schemas.responses import RecommendAnswer
 
@@ -45,4 +46,4 @@ def main(answer: Annotated[Path, typer.Option()], port: Annotated[int, typer.Opt
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

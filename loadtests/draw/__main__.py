@@ -23,6 +23,8 @@ import typer
 from loadtests.common import results
 from loadtests.draw import performance_summary, quality, quality_summary, reliability, tables, timelines
 from loadtests.draw import plots as draw_plots
+from service.cli.outermost import run_command
+from service.common.atomic_files import write_aside
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -164,7 +166,7 @@ def missing(files: Mapping[str, Any]) -> list[str]:
 
 def write(document: Document, *, plots: bool) -> None:
     """Writes a document and, if `plots` is true, its plots."""
-    document.path.write_text(render(document), encoding="utf-8")
+    write_aside(document.path, render(document).encode())
     typer.echo(f"wrote {document.path}")
     files = read(document)
     if plots:
@@ -196,4 +198,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from loadtests.load.open_loop_driver import poisson
 from service.batching.batcher import Batcher, BatchLimits
+from service.cli.outermost import run_command
 from service.common.deadline import Deadline
 from service.common.errors import DeadlineExceeded, Overloaded
 from service.common.metrics import Metrics
@@ -96,4 +97,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

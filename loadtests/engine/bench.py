@@ -20,6 +20,7 @@ from loadtests.common.report import publish, spread, table
 from loadtests.engine import thread_layout
 from service.artifact.features import GAP_UNKNOWN, START_TYPE, EventArrays
 from service.cli.json_report import AsJson, JsonFile, check_target
+from service.cli.outermost import run_command
 from service.common.errors import ServiceError
 from service.engine.decoding import Decoding, Strategy
 from service.engine.encoder_state import EncoderState
@@ -217,4 +218,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -30,6 +30,7 @@ from loadtests.engine.decoder_cases import K, constraint_cases, decode_case, job
 from loadtests.engine.paired_timing import ROUND, paired
 from loadtests.engine.synthetic_artifact import synthetic_codes, write_synthetic
 from service.artifact.trie import Trie
+from service.cli.outermost import run_command
 from service.engine.engine import Engine
 
 SIZES = "10000,100000,1000000"
@@ -139,4 +140,4 @@ def _print(found: Mapping[str, Any], sizes: list[int], growth: float, constraint
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

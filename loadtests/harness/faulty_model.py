@@ -29,6 +29,7 @@ import orjson
 import typer
 
 from loadtests.harness.served_process import Served, started
+from service.cli.outermost import run_command
 
 _TICK_S = 0.005
 _SYSTEM_TIME = time.time
@@ -196,4 +197,4 @@ def main(
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    typer.run(main)
+    run_command(main)

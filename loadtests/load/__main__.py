@@ -21,6 +21,7 @@ from loadtests.load.items import read_items
 from loadtests.load.open_loop_driver import LATE_SEND_MS, Arrival, LoadError, Report, drive_now, poisson, target
 from loadtests.load.replay import BEAM, EVENTS, RECOMMEND, Replay, read, send_beforehand
 from service.cli.json_report import AsJson, JsonFile, check_target
+from service.cli.outermost import run_command
 
 MAX_ARRIVALS = 2_000_000
 BATCH = 500
@@ -181,4 +182,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -25,6 +25,7 @@ from loadtests.common.report import publish, table
 from loadtests.load.open_loop_driver import Arrival, LoadError, closed_now, target
 from loadtests.load.replay import Replay, read
 from service.cli.json_report import AsJson, JsonFile, check_target
+from service.cli.outermost import run_command
 
 METHOD = (
     "A closed loop of {connections} connections over the replay, {seconds:g} s, medians of {rounds} rounds that "
@@ -180,4 +181,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from loadtests.peers import environments
+from service.cli.outermost import run_command
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 console = Console()
@@ -40,4 +41,4 @@ def list_() -> None:
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)

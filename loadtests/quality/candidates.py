@@ -32,6 +32,7 @@ from model.evaluation.evaluate import Histories, Ranker, evaluate
 from model.evaluation.rankers import engine_ranker, network_ranker
 from model.training.run_folder import Run
 from service.artifact.artifact import Artifact
+from service.cli.outermost import run_command
 from service.engine.decoding import Decoding, Strategy
 from service.engine.engine import Engine
 
@@ -205,4 +206,4 @@ def show(console: Console, name: str, quality: Mapping[str, Any], times: Mapping
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -43,6 +43,7 @@ from model.training.run_folder import CHECKPOINT, Run
 from model.training.time_limit import TimeLimit
 from model.training.trainer import Trainer
 from service.artifact.array_types import Float64Array, IntArray
+from service.cli.outermost import run_command
 from service.common.atomic_files import write_aside
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
@@ -287,4 +288,4 @@ def _over_seeds(runs: Mapping[str, Any], part: str, measure: str) -> Float64Arra
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)

@@ -36,6 +36,7 @@ from model.training.time_limit import TimeLimit
 from model.training.trainer import Trainer
 from service.artifact.array_types import IntArray
 from service.artifact.features import type_index
+from service.cli.outermost import run_command
 
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True)
@@ -209,4 +210,4 @@ def measured(
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)

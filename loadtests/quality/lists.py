@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import typer
 from rich.console import Console
 
 from loadtests.common import results
@@ -40,6 +39,7 @@ from loadtests.quality.strategies import (
 from model.evaluation import list_qualities
 from model.evaluation.bootstrap import paired_bootstrap
 from service.artifact.array_types import Float64Array
+from service.cli.outermost import run_command
 from service.common.settings import DEFAULT_POLICIES
 from service.policies import policies
 
@@ -213,4 +213,4 @@ def keep(data: str, found: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

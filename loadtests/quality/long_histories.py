@@ -42,6 +42,7 @@ from model.training.trainer import Trainer
 from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.popularity import Popularity
+from service.cli.outermost import run_command
 from service.common.atomic_files import write_aside
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
@@ -189,4 +190,4 @@ def _ranks(work: Path, run: Mapping[str, Any], window: int, seed: int) -> IntArr
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

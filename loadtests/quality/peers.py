@@ -27,6 +27,7 @@ from model.evaluation.evaluate import Histories, Ranker, evaluate
 from model.training.config import TrainConfig
 from model.training.run_folder import split_of
 from service.artifact.array_types import IntArray
+from service.cli.outermost import run_command
 
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True)
@@ -145,4 +146,4 @@ def beside(data: str, runs: Sequence[Mapping[str, Any]], ranked: Mapping[str, An
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)

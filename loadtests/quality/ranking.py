@@ -36,6 +36,7 @@ from model.training.run_folder import CHECKPOINT, Run
 from model.training.time_limit import TimeLimit
 from model.training.trainer import Trainer
 from service.artifact.features import Vocabulary
+from service.cli.outermost import run_command
 from service.common.atomic_files import write_aside
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
@@ -205,4 +206,4 @@ def _save(parts: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)

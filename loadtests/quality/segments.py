@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import typer
 from rich.console import Console
 
 from loadtests.common import results
@@ -39,6 +38,7 @@ from loadtests.quality.strategies import (
 )
 from model.evaluation.bootstrap import Interval, paired_bootstrap
 from service.artifact.array_types import Float64Array
+from service.cli.outermost import run_command
 from service.common.settings import DEFAULT_POLICIES
 from service.policies import policies
 
@@ -227,4 +227,4 @@ def keep(data: str, found: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -26,6 +26,7 @@ from model.data.dataset import Dataset
 from model.training.allocator import keep_freed_memory
 from model.training.config import TrainConfig
 from model.training.trainer import Trainer
+from service.cli.outermost import run_command
 
 NAME = "quality_speed"
 COMMAND = "python -m loadtests.quality.speed --data DIR --work DIR"
@@ -90,4 +91,4 @@ def keep(data: str, taken: dict[str, list[float]]) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)

@@ -40,6 +40,7 @@ from model.training.time_limit import TimeLimit
 from model.training.trainer import Trainer
 from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays
+from service.cli.outermost import run_command
 from service.engine.decoding import Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
@@ -265,4 +266,4 @@ def _summarise(key: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    run_command(app)

@@ -22,6 +22,7 @@ from loadtests.harness.faulty_model import faulty
 from loadtests.load.open_loop_driver import Record, drive_now
 from loadtests.reliability import stress
 from loadtests.reliability.stress import CONNECTIONS, MODEL_RUNGS
+from service.cli.outermost import run_command
 
 RATE = 120.0
 HEALTHY_S, BROKEN_S, AFTER_S = 20, 40, 90
@@ -166,4 +167,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -27,6 +27,7 @@ from loadtests.load.capacity import Capacity, Step, capacity
 from loadtests.load.open_loop_driver import Arrival, Record, drive_now
 from loadtests.reliability import stress
 from loadtests.reliability.stress import BUDGET_MS, CONNECTIONS, Crowd
+from service.cli.outermost import run_command
 
 TIMES = (1, 2, 5, 10)
 SECONDS = 60
@@ -208,4 +209,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

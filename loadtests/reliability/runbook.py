@@ -23,6 +23,7 @@ from rich.console import Console
 from loadtests.common import results
 from loadtests.reliability.runbook_stage import RATE, SCALE, Stage, TrialError
 from loadtests.reliability.runbook_trials import TRIALS, Trial
+from service.cli.outermost import run_command
 
 
 def tried(trial: Trial, artifact: Path) -> dict[str, Any]:
@@ -64,4 +65,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -31,6 +31,7 @@ from loadtests.common import results
 from loadtests.harness.bench import Bench
 from loadtests.reliability.stress import ops_fallback
 from loadtests.reliability.toggle_replicas import AFTERWARDS, GIVE_UP_S, RATE, USERS, Replica, Setting
+from service.cli.outermost import run_command
 from service.store.embedded_valkey import EmbeddedValkey
 
 LIMIT_S = 1.0
@@ -215,4 +216,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

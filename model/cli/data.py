@@ -17,6 +17,7 @@ from model.data.errors import DataError
 from model.data.formats import Format, ImportRequest, ItemsFormat, TextOptions
 from model.data.rules import Rules
 from service.cli.json_report import AsJson
+from service.common.atomic_files import require_writable, write_aside
 
 if TYPE_CHECKING:
     from model.data.dataset import Dataset
@@ -173,12 +174,12 @@ def like_command(
     from model.errors import RunError
     from model.training.run_folder import Run
 
+    require_writable(out.absolute())
     with _reported(errors, RunError), errors.status("comparing texts"):
         from model.data.checks import Findings
         from model.data.items_users import checked_items
         from model.data.readers.side_tables import read_items
         from model.texts.new_items import describe_new_items
-        from service.common.atomic_files import write_aside
 
         trained = Run.open(run)
         dataset = trained.dataset(data)
@@ -197,8 +198,8 @@ def like_command(
 
 @contextmanager
 def _reported(errors: Console, *more: type[Exception]) -> Iterator[None]:
-    """Prints the message of a `DataError`, an `OSError` or one of `more`, and exits with code 1."""
-    expected: tuple[type[Exception], ...] = (DataError, OSError, *more)
+    """Prints the message of a `DataError` or one of `more`, and exits with code 1."""
+    expected: tuple[type[Exception], ...] = (DataError, *more)
     try:
         yield
     except expected as error:
@@ -217,7 +218,7 @@ def _run(read: Callable[[Callable[[str], None]], Dataset], out: Path, as_json: b
         status.update(f"writing {out}")
         dataset.save(out)
     if as_json:
-        typer.echo(json.dumps(_summary(dataset, out), ensure_ascii=False))
+        typer.echo(json.dumps(_summary(dataset, out)))
     else:
         Console().print(_table(dataset, out))
 

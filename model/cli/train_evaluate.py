@@ -16,6 +16,7 @@ from rich.markup import escape
 from model.cli.steps import steps
 from model.cli.training_progress import fit
 from service.cli.json_report import AsJson, JsonFile, check_target, write_report
+from service.common.atomic_files import write_aside
 
 if TYPE_CHECKING:
     from model.training.trainer import Trainer
@@ -49,13 +50,14 @@ def train_command(
         from model.data.dataset import Dataset
         from model.data.long_histories import ITEM_CF_EVENTS, note_on_long
         from model.training.config import TrainConfig
+        from model.training.run_folder import saved_config
         from model.training.time_limit import TimeLimit
         from model.training.trainer import Trainer
 
         limit = TimeLimit(max_minutes, used_s=time.monotonic() - began)
         settings = TrainConfig.build(config, assignments or [], seed=seed)
         if resume and config is None and not assignments and seed is None and (out / "config.json").exists():
-            settings = TrainConfig.load(out / "config.json")
+            settings = saved_config(out)
         dataset = Dataset.load(data)
         with steps(console, "preparing: item tokens, network, batches"):
             trainer = Trainer(dataset, data, out, settings, resume=resume)
@@ -66,7 +68,7 @@ def train_command(
         closing = prepare(trainer, dataset, limit, console)
         fit(trainer, console, limit)
         evaluation = closing.of(trainer, console)
-    (out / "metrics.json").write_text(json.dumps(evaluation.to_json(), indent=1), "utf-8")
+        write_aside(out / "metrics.json", json.dumps(evaluation.to_json(), indent=1).encode())
     if as_json:
         typer.echo(json.dumps({"run": str(out), **evaluation.to_json()}))
 

@@ -27,6 +27,7 @@ from model.data.errors import DataError
 from model.data.fingerprint import fingerprint
 from service.artifact.array_types import IntArray
 from service.artifact.features import SIGNAL_TYPES, type_index
+from service.common.atomic_files import naming
 
 CategoryKind = Literal["path", "tags"]
 
@@ -133,30 +134,27 @@ class Dataset:
 
         Raises:
             DataError: Something that is not a data set is at `path`; it is left untouched.
+            OSError: The folder cannot be written; an earlier data set is left as it was.
         """
         target = Path(path).absolute()
         check_replaceable(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            aside.chmod(0o755)
-            new, old = aside / "new", aside / "old"
-            new.mkdir()
-            for name in _TABLES:
-                table: pl.DataFrame = getattr(self, name)
-                table.write_parquet(new / f"{name}.parquet")
-            meta = json.dumps(self._meta(), indent=2, ensure_ascii=False) + "\n"
-            (new / "meta.json").write_text(meta, encoding="utf-8")
-            if target.exists():
-                target.rename(old)
+        with naming(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
             try:
-                new.rename(target)
-            except OSError:
-                if old.exists():
-                    old.rename(target)
-                raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+                self._write(aside / "new")
+                _replace(target, aside)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+
+    def _write(self, folder: Path) -> None:
+        folder.parent.chmod(0o755)
+        folder.mkdir()
+        for name in _TABLES:
+            table: pl.DataFrame = getattr(self, name)
+            table.write_parquet(folder / f"{name}.parquet")
+        meta = json.dumps(self._meta(), indent=2, ensure_ascii=False) + "\n"
+        (folder / "meta.json").write_text(meta, encoding="utf-8")
 
     def _meta(self) -> dict[str, Any]:
         return {
@@ -169,6 +167,19 @@ class Dataset:
             "fingerprint": self.fingerprint,
             "report": self.report,
         }
+
+
+def _replace(target: Path, aside: Path) -> None:
+    """Renames `aside/new` to the target; an earlier one goes to `aside/old`, and comes back if that fails."""
+    new, old = aside / "new", aside / "old"
+    if target.exists():
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
 
 
 def check_replaceable(target: Path) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from model.data.compression import compression_in, plain_name
 from model.data.errors import DataError
 from model.data.formats import Format
+from service.common.atomic_files import naming
 
 STDIN = "-"
 _TEXT = (".csv", ".tsv", ".tab", ".txt", ".dat", ".data", ".psv")
@@ -59,7 +60,7 @@ def stdin_spooled(sources: Sequence[str]) -> Iterator[list[str]]:
         return
     with tempfile.TemporaryDirectory(prefix="gpt4rec-stdin-") as folder:
         path = Path(folder) / "stdin"
-        with path.open("wb") as file:
+        with naming(path), path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         with path.open("rb") as file:
             kind = compression_in(file.read(8))

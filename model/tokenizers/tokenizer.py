@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from model.tokenizers.item_content import ItemContent
 from service.artifact.array_types import IntArray
+from service.common.atomic_files import replacing, write_aside
 
 MAX_BRANCHING = 256
 
@@ -105,8 +106,9 @@ class Tokenizer(ABC):
     def save(self, folder: Path) -> None:
         """Writes `tokenizer.json` and `tokenizer.npz` into a folder."""
         meta = {"kind": self.kind, "code_sizes": self.code_sizes, **self._meta()}
-        (folder / "tokenizer.json").write_text(json.dumps(meta, ensure_ascii=False, indent=1), "utf-8")
-        np.savez(folder / "tokenizer.npz", allow_pickle=False, codes=self.codes, **self._arrays())
+        write_aside(folder / "tokenizer.json", json.dumps(meta, ensure_ascii=False, indent=1).encode())
+        with replacing(folder / "tokenizer.npz") as aside, aside.open("wb") as file:
+            np.savez(file, allow_pickle=False, codes=self.codes, **self._arrays())
 
     def _meta(self) -> dict[str, Any]:
         return {}

@@ -97,7 +97,17 @@ def load_checkpoint(folder: Path, model: nn.Module, average: nn.Module, optimise
         RunError: The checkpoint is missing or damaged.
     """
     tensors, meta = load_tensors(folder / CHECKPOINT)
+    try:
+        _adopt(tensors, model, average, optimiser)
+        return Progress(**meta)
+    except (RuntimeError, ValueError, LookupError, TypeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            f"the checkpoint belongs to another network: {first}", where=str(folder / CHECKPOINT), fix="train again"
+        ) from error
 
+
+def _adopt(tensors: dict[str, Tensor], model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     def under(prefix: str) -> dict[str, Tensor]:
         return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
@@ -108,4 +118,3 @@ def load_checkpoint(folder: Path, model: nn.Module, average: nn.Module, optimise
         number, _, key = name.partition(".")
         state.setdefault(int(number), {})[key] = tensor
     optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
-    return Progress(**meta)

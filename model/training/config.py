@@ -18,6 +18,7 @@ from model.network.config import SIZES, NetworkConfig, StateDtype, setting, sett
 from model.network.encoders.registry import ENCODERS
 from model.training.config_values import flattened, parse_assignments, read_file, typed, unknown_key
 from service.artifact.features import EVENT_TYPES
+from service.common.atomic_files import write_aside
 
 STATE_DTYPES: tuple[str, ...] = get_args(StateDtype)
 
@@ -259,12 +260,15 @@ class TrainConfig:
 
     def save(self, path: Path) -> None:
         """Writes the configuration as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=1), "utf-8")
+        write_aside(path, json.dumps(asdict(self), indent=1).encode())
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Reads what `save` wrote. A key that the file lacks has its default; an unknown one is a ConfigError."""
-        return cls().updated(json.loads(path.read_text("utf-8")))
+        values = json.loads(path.read_text("utf-8"))
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path.name} holds a {type(values).__name__} instead of settings")
+        return cls().updated(values)
 
     @classmethod
     def build(cls, file: Path | None, assignments: Sequence[str], **flags: Any) -> Self:

@@ -34,8 +34,20 @@ from model.tokenizers.loading import load_tokenizer
 from model.tokenizers.tokenizer import Tokenizer
 from model.training.config import TrainConfig
 from service.artifact.features import ContextVocabulary
+from service.common.atomic_files import replacing, write_aside
 
 FORMAT = 2
+# What reading a damaged file raises.
+_DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    zipfile.BadZipFile,
+)
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
@@ -48,11 +60,13 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
         path: The file to write or replace.
         tensors: Tensors by name, on any device.
         meta: Metadata that JSON can hold.
+
+    Raises:
+        OSError: The file cannot be written; an earlier one is left as it was.
     """
-    aside = path.with_name(path.name + ".tmp")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, aside, metadata={"meta": json.dumps(meta)})
-    aside.replace(path)
+    with replacing(path) as aside:
+        save_file(contiguous, aside, metadata={"meta": json.dumps(meta)})
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -78,6 +92,22 @@ def split_of(config: TrainConfig, log: Sequences) -> Split:
         return time_split(log, *time_boundaries(log))
     n = config.validation_users
     return leave_one_out(log, choose_validation_users(log.n_users) if n < 0 else n or None)
+
+
+def saved_config(folder: Path) -> TrainConfig:
+    """Reads the configuration of a run.
+
+    Raises:
+        RunError: The file cannot be read, is damaged, or has settings that this version does not know.
+    """
+    try:
+        return TrainConfig.load(folder / "config.json")
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise RunError(
+            f"config.json of the run cannot be read: {error}",
+            where=str(folder / "config.json"),
+            fix="restore the file from a copy, or train into another folder",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -109,7 +139,7 @@ class Run:
         """
         try:
             about = json.loads((folder / "run.json").read_text("utf-8"))
-            config = TrainConfig.load(folder / "config.json")
+            config = saved_config(folder)
             if about["format"] != FORMAT:
                 raise RunError(
                     f"the run has run format {about['format']}, this version reads {FORMAT}",
@@ -119,7 +149,7 @@ class Run:
             network = NetworkConfig.from_json(about["network"])
             context = ContextVocabulary.from_json(about["context"])
             return cls(folder, config, network, context, load_tokenizer(folder), about["data"])
-        except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        except _DAMAGED as error:
             raise RunError(
                 f"this is not a training run: {error}",
                 where=str(folder),
@@ -189,4 +219,4 @@ def write_run_json(
             "last_event_ms": times.max() if dataset.has_time else None,
         },
     }
-    (folder / "run.json").write_text(json.dumps(about, indent=1), "utf-8")
+    write_aside(folder / "run.json", json.dumps(about, indent=1).encode())

@@ -41,6 +41,7 @@ from model.training.optimiser import build_optimiser, learning_rate, update_aver
 from model.training.run_folder import split_of, write_run_json
 from model.training.time_limit import TimeLimit
 from model.training.validation import validation_ndcg
+from service.common.atomic_files import naming
 
 # Most users whose validation question is evaluated after an epoch.
 MAX_QUESTIONS = 5000
@@ -161,7 +162,7 @@ class Trainer:
         keep_freed_memory()
         self._limit = limit = limit or TimeLimit(max_minutes, used_s=progress.seconds)
         progress.prepared_seconds += max(0.0, limit.used_s - progress.seconds)
-        with SummaryWriter(str(self.folder / "tensorboard")) as board:
+        with naming(self.folder / "tensorboard"), SummaryWriter(str(self.folder / "tensorboard")) as board:
             while progress.epoch < config.max_epochs and progress.epoch - progress.best_epoch <= config.patience:
                 if progress.epoch and limit.epochs_left_s <= 0:
                     break

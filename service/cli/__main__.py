@@ -11,12 +11,12 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.main import get_command
 
-from service.common.errors import ServiceError
+from service.cli.outermost import ensure_utf8, fail, sentences
 
 GROUP = "gpt4rec.commands"
 
@@ -38,9 +38,15 @@ _OWN_PACKAGES = ("service", "model", "export", "deploy", "loadtests")
 
 def main() -> None:
     """Runs a subcommand. Exits with 0, with 1 on failure, with 2 on bad usage."""
-    if _COMPLETION in os.environ:
-        _complete()
-    arguments = sys.argv[1:]
+    ensure_utf8()
+    with sentences("gpt4rec"):
+        if _COMPLETION in os.environ:
+            _complete()
+        run(sys.argv[1:])
+
+
+def run(arguments: list[str]) -> None:
+    """Runs a subcommand, without the outermost layer."""
     name = arguments[0] if arguments else ""
     if name not in COMMANDS:
         _overview()(args=arguments, prog_name="gpt4rec")
@@ -51,21 +57,18 @@ def main() -> None:
         if (error.name or "").split(".")[0] in _OWN_PACKAGES:
             raise
         _fail(f"{error.name} is not installed: pip install 'gpt4rec[{COMMANDS[name][1]}]'")
-    except ServiceError as error:
-        _fail(str(error))
 
 
 def _load(name: str) -> Callable[..., object]:
-    for entry in metadata.entry_points(group=GROUP):
-        if entry.name == name:
-            if find_spec(entry.module.partition(".")[0]) is None:
-                _fail(
-                    f"this installation holds the service alone, without the command {name}: install the complete "
-                    f"project, pip install 'gpt4rec[{COMMANDS[name][1]}]'"
-                )
-            return get_command(entry.load())
-    _fail(f"the command {name} is not installed: reinstall gpt4rec")
-    raise AssertionError  # not reached
+    entry = next((entry for entry in metadata.entry_points(group=GROUP) if entry.name == name), None)
+    if entry is None:
+        _fail(f"the command {name} is not installed: reinstall gpt4rec")
+    if find_spec(entry.module.partition(".")[0]) is None:
+        _fail(
+            f"this installation holds the service alone, without the command {name}: install the complete "
+            f"project, pip install 'gpt4rec[{COMMANDS[name][1]}]'"
+        )
+    return get_command(entry.load())
 
 
 def _complete() -> None:
@@ -78,9 +81,8 @@ def _complete() -> None:
     overview(args=[], prog_name="gpt4rec")
 
 
-def _fail(message: str) -> None:
-    typer.echo(f"gpt4rec: {message}", err=True)
-    raise SystemExit(1)
+def _fail(message: str) -> NoReturn:
+    fail("gpt4rec", message)
 
 
 def _version(asked: bool) -> None:

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from service.common.atomic_files import require_writable, write_aside
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")]
 JsonFile = Annotated[
     Path | None,
@@ -24,13 +26,17 @@ def check_target(as_json: bool, file: Path | None) -> None:
 
     Raises:
         BadParameter: There is a file without `--json`, or no folder to write it in.
+        OSError: The file cannot be written.
     """
     if file is None:
         return
     if not as_json:
         raise typer.BadParameter(f"{str(file)!r} is no option; write --json {file} to keep the report there")
-    if str(file) != _STDOUT and not file.parent.is_dir():
+    if str(file) == _STDOUT:
+        return
+    if not file.parent.is_dir():
         raise typer.BadParameter(f"the folder {file.parent} does not exist; create it first", param_hint="--json")
+    require_writable(file)
 
 
 def to_stdout(as_json: bool, file: Path | None) -> bool:
@@ -49,4 +55,4 @@ def write_report(report: Any, as_json: bool, file: Path | None) -> None:
     if to_stdout(as_json, file):
         typer.echo(json.dumps(report, ensure_ascii=False))
     elif as_json and file is not None:
-        file.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        write_aside(file, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())

@@ -49,7 +49,11 @@ def serve(
     from service.common import output
 
     output.take_over(logs.dropped_notice)
+    from service.common.atomic_files import require_writable
+
     logs.configure(settings.log_level)
+    if port_file is not None:
+        require_writable(port_file)  # nobody would find a service that has started without it
 
     def announce(bound: int) -> None:
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host

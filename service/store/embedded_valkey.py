@@ -92,7 +92,8 @@ class EmbeddedValkey:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / "lock").open("a+b")
         except OSError as error:
-            raise StartupError(f"the data folder {self.folder} cannot be used, choose another one: {error}") from error
+            why = error.strerror or error
+            raise StartupError(f"the data folder {self.folder} cannot be used, choose another one: {why}") from error
         with lock:
             self._acquire(lock)
             self._choose_socket()

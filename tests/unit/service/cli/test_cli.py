@@ -66,6 +66,7 @@ def test_a_start_that_fails_names_its_cause_and_exits_1(tmp_path: Path) -> None:
         (("--policies", str(tmp_path / "absent.yaml")), {}, "absent.yaml"),
         (("--artifact", str(tmp_path)), {}, str(tmp_path)),
         (("--host", "203.0.113.1"), {}, "cannot listen"),
+        (("--port-file", str(tmp_path / "absent" / "port")), {}, "create the folder"),
     ]:
         done = gpt4rec("serve", "--port", "0", *arguments, **environment)
         assert done.returncode == 1, done.stderr
