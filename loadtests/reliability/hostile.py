@@ -28,6 +28,7 @@ from loadtests.harness.served_process import Process, Served, serve
 from loadtests.load.open_loop_driver import Answer, Record, drive_now
 from loadtests.reliability import stress
 from loadtests.reliability.hostile_requests import KINDS, Kind, sent
+from service.cli.outermost import run_command
 
 OTHERS_RATE = 40.0
 HOSTILE_RATE, HOSTILE_COUNT = 10.0, 1000
