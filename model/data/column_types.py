@@ -24,6 +24,9 @@ TEXT_KINDS: tuple[Kind, ...] = ("text", "number", "bool", "date")
 LIST_KINDS: tuple[Kind, ...] = (*TEXT_KINDS, "list")
 
 POINT_ZERO = r"^-?\d+\.0+$"
+_PER_DAY = {"d": 1, "ms": 86_400_000, "us": 86_400_000_000}
+# Days from 1970-01-01 to the first day of the year 1 and to the last of 9999.
+_CALENDAR = (-719_162, 2_932_896)
 _FIXES = {
     ID_KINDS: "write them as text or as whole numbers",
     NUMBER_KINDS: "write text or numbers",
@@ -56,6 +59,8 @@ def plain(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _plain_column(column: pl.Series) -> pl.Series:
     dtype = column.dtype
+    if isinstance(dtype, pl.BaseExtension):
+        return _plain_column(column.ext.storage())
     if dtype == pl.Binary:
         try:
             return column.cast(pl.String)
@@ -126,7 +131,18 @@ def as_text(column: pl.Series) -> pl.Series:
         if (numbers == numbers.round(0)).fill_null(value=True).all() and (numbers.abs() < 2**53).fill_null(True).all():
             return numbers.cast(pl.Int64).cast(pl.String)
         return numbers.cast(pl.String)
+    if kind(column.dtype) == "date" and not _has_calendar(column):
+        return column.to_physical().cast(pl.String)
     return column.cast(pl.String)
+
+
+def _has_calendar(column: pl.Series) -> bool:
+    """Returns whether all dates lie in the years 1 to 9999, as others have no text."""
+    unit = column.dtype.time_unit if isinstance(column.dtype, pl.Datetime) else "d"
+    if unit == "ns":  # 64 bits of them end in the year 2262
+        return True
+    days = column.to_physical().cast(pl.Int64) // _PER_DAY[unit]
+    return bool(days.is_between(*_CALENDAR).fill_null(value=True).all())
 
 
 def whole_again(text: pl.Series) -> pl.Series | None:

@@ -5,6 +5,7 @@ Files are read whole, so that a bad file is refused before any of it is used.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import polars as pl
@@ -125,10 +126,23 @@ def read_parquet(path: Path) -> pl.DataFrame:
         raise DataError(
             f"column names are repeated: {error}", where=str(path), fix="give every column its own name"
         ) from error
-    except pl.exceptions.PolarsError as error:
-        raise DataError(
-            f"the parquet file is damaged: {error}", where=str(path), fix="download or copy it again"
-        ) from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # it panics over types it does not know
+        raise _unreadable_parquet(content, path, error) from error
+
+
+def _unreadable_parquet(content: bytes, path: Path, error: BaseException) -> DataError:
+    """Tells a column of an unknown type from a damaged file, whose footer cannot be read either."""
+    inside = re.search(r'ErrString\("(.*?)[".;]', str(error))  # the reason inside of a panic
+    reason = inside[1] if inside else (str(error).splitlines() or ["unreadable"])[0]
+    try:
+        pl.read_parquet_metadata(content)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return DataError(f"the parquet file is damaged: {reason}", where=str(path), fix="download or copy it again")
+    return DataError(
+        f"the parquet file has a column that cannot be read: {reason}",
+        where=str(path),
+        fix="write its columns as text, numbers, dates in a known zone or lists; if it is damaged, copy it again",
+    )
 
 
 _FIX_BY_KIND = {

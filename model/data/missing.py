@@ -14,8 +14,8 @@ from model.data.column_types import as_text
 WORDS = frozenset(
     ["\\N", "nan", "NaN", "NAN", "null", "NULL", "None", "NaT", "<NA>", "N/A", "n/a", "#N/A", "undefined", "(null)"],
 ) | {"(not set)"}
-# Also a brand, a region (North America) or the code of a country, so it does not count in descriptions.
-_NOT_AVAILABLE = "NA"
+# Also a brand, a region (North America), a plan ("none"), so these do not count in descriptions.
+_PLAIN_WORDS = frozenset(("NA", "none", "NONE", "Null", "nil"))
 _NUMBER = re.compile(r"-?\d+(\.\d+)?$")
 _STRICT = frozenset(("user_id", "item_id", "session_id", "timestamp", "event_type", "value", "quantity", "price"))
 
@@ -36,7 +36,7 @@ def without_words(
     """
     changed, held = [], set()
     for column in rows.drop(ROW):
-        words = WORDS | frozenset(extra) | ({_NOT_AVAILABLE} if column.name in _STRICT else frozenset())
+        words = WORDS | frozenset(extra) | (_PLAIN_WORDS if column.name in _STRICT else frozenset())
         if isinstance(column.dtype, pl.List) and column.dtype.inner == pl.String:
             changed.append(_without_in_lists(column, words))
             continue

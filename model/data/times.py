@@ -32,7 +32,7 @@ _COARSE = (pl.Float16, pl.Float32)
 
 _NUMBER = r"^[+-]?\d+(\.\d+)?([eE][+-]?\d+)?$"
 _ZONE = r"\s?(Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)"  # PostgreSQL writes +00, BigQuery UTC behind a blank
-_DATE = rf"^(\d{{4}}-\d{{2}}-\d{{2}})(?:[T ](\d{{2}}:\d{{2}})(:\d{{2}}(?:\.\d{{1,9}})?)?{_ZONE}?)?$"
+_DATE = rf"^(\d{{4}}-\d{{2}}-\d{{2}})(?:[T ](\d{{2}}:\d{{2}})(:\d{{2}}(?:[.,]\d{{1,9}})?)?{_ZONE}?)?$"
 _WITHOUT_TIMES = "to import without times, add --map time="
 
 
@@ -227,7 +227,7 @@ def _from_dates(text: pl.Series, place: Place) -> Times:
         {
             "day": text.str.extract(_DATE, 1),
             "minute": text.str.extract(_DATE, 2).fill_null("00:00"),
-            "second": text.str.extract(_DATE, 3).fill_null(":00"),
+            "second": text.str.extract(_DATE, 3).str.replace(",", ".", literal=True).fill_null(":00"),
             "zone": text.str.extract(_DATE, 4)
             .str.replace("(?i)^(z|utc|gmt)$", "+0000")
             .str.replace(r"^(.\d\d)$", "${1}00"),

@@ -115,6 +115,7 @@ def test_ids_of_which_two_may_have_become_one_are_refused(tmp_path: Path, ids: p
         pl.Series([str(T).encode()] * ROWS),
         pl.Series(["2023-11-14 22:13:20+00"] * ROWS),
         pl.Series(["2023-11-14 22:13:20 UTC"] * ROWS),
+        pl.Series(["2023-11-14 22:13:20,000Z"] * ROWS),
     ],
     ids=lambda values: str(values.dtype),
 )
@@ -184,6 +185,8 @@ def test_features_are_text_of_any_type_and_say_what_is_left_out(tmp_path: Path) 
         (pl.Series([date(2000, 1, 1), None, None]), ["2000-01-01", None]),
     ):
         assert _import(tmp_path, "users plan", values).users["plan"].to_list() == expected
+    far = pl.Series([2**30, None, 0], dtype=pl.Int32).cast(pl.Date)  # no calendar has such a day
+    assert _import(tmp_path, "users plan", far).users["plan"].to_list() == ["1073741824", None]
     data = _import(tmp_path, "users plan", pl.Series([b"\xff", b"x", None]))
     assert data.users.columns == ["user_id"]
     assert any("'plan' of type Binary cannot be a feature" in note for note in data.report["notes"])

@@ -65,7 +65,9 @@ def _log(column: str, values: list[str], more: int = 0) -> str:
     return "\n".join([f"user_id,item_id,{column}", *rows, ""])
 
 
-@pytest.mark.parametrize("word", ["\\N", "NA", "<NA>", "undefined", "null", "None", "nan", "NaT", "#N/A", "(not set)"])
+@pytest.mark.parametrize(
+    "word", ["\\N", "NA", "<NA>", "undefined", "null", "None", "nan", "NaT", "#N/A", "(not set)", "none"]
+)
 def test_words_for_nothing_are_no_users_and_no_items(tmp_path: Path, word: str) -> None:
     data = _import(tmp_path, f"user_id,item_id\n{word},a\n{word},b\nu,{word}\nu,a\n")
     assert data.events.select("user_id", "item_id").rows() == [("u", "a")]
