@@ -19,6 +19,7 @@ from service.artifact.trie import Trie
 from service.common.errors import FilterNotReady
 from service.engine.decode import device_tables
 from service.engine.decode.closed_nodes import closed_nodes
+from service.engine.decode.decoder import _bucket
 from service.engine.decode.filters import FilterTable
 from service.engine.decoding import STRATEGIES, Decoding
 from service.engine.encoder_state import EncoderState
@@ -328,3 +329,10 @@ def test_a_failed_run_leaves_nothing_bound(artifact: Path) -> None:
         session.run(feeds)
     with pytest.raises(Exception, match="did not run"):
         session.run({})
+
+
+@pytest.mark.parametrize(
+    ("exclusions", "padded"), [(1, 16), (16, 16), (17, 256), (1024, 1024), (1025, 2048), (5000, 5120)]
+)
+def test_any_number_of_exclusions_is_padded_to_one_of_few_sizes(exclusions: int, padded: int) -> None:
+    assert _bucket(exclusions) == padded
