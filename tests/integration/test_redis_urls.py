@@ -25,7 +25,7 @@ T = 1_700_000_000_000
 
 async def exercise(url: str) -> None:
     """Everything a deployment asks of its server."""
-    store = await Store.connect(StoreSettings(url=url, read_timeout_ms=3000, write_timeout_ms=3000))
+    store = await Store.connect(StoreSettings(url=url, history_cap=3, read_timeout_ms=3000, write_timeout_ms=3000))
     await store.ping()
     people = [Subject("user", f"u{i}") for i in range(12)]
     results = await store.append_many([(one, [NewEvent("a", "click", T)]) for one in people])
@@ -38,6 +38,9 @@ async def exercise(url: str) -> None:
     assert await store.merge(session, people[0]) == 1
     assert [e.item_id for e in (await store.read(people[0], "m")).events] == ["a", "b"]
     assert await store.erase(people[0]) == 4
+    await store.append(session, [NewEvent(str(n), "click", T + n) for n in range(5)])
+    assert await store.merge(session, people[1]) == 3
+    assert set((await store.read(people[1], "m")).seen.item_ids()) == {"a", "0", "1"}
     changes = store.shared_changes()
     heard = asyncio.create_task(anext(changes))
 
