@@ -38,8 +38,12 @@ def import_command(
         list[str],
         typer.Argument(metavar="SOURCE…", help="Files, folders, patterns (`logs/*.csv`), `-`, or `completejourney`."),
     ],
-    form: Annotated[Format, typer.Option("--format", help="How SOURCE is written.")],
     out: Out,
+    form: Annotated[Format | None, typer.Option("--format", help="How SOURCE is written.")] = None,
+    guess: Annotated[bool, typer.Option("--guess", help="Find out how SOURCE is written, show it, and ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --guess: import what was understood without asking.")
+    ] = False,
     attributes: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON: item → list of attribute ids.")] = None,
     items: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Table of items: CSV, TSV, JSON or parquet.")
@@ -73,8 +77,8 @@ def import_command(
         str | None, typer.Option(metavar="TEXT", help="Separator of a csv log: `,`, `;`, `::`, tab, …")
     ] = None,
     header: Annotated[
-        bool, typer.Option("--header/--no-header", help="Whether the first line of a csv log names the columns.")
-    ] = True,
+        bool | None, typer.Option("--header/--no-header", help="Whether the first line of a csv log names the columns.")
+    ] = None,
     quote: Annotated[
         str | None, typer.Option(metavar="CHARACTER", help="Quote character of a csv log; empty for none.")
     ] = None,
@@ -94,11 +98,13 @@ def import_command(
     as_json: AsJson = False,
 ) -> None:
     """Check an event log and write it as a data set. Files may be compressed; sources are never changed."""
+    if form is None and not guess:
+        raise typer.BadParameter("say how SOURCE is written, or add --guess to find it out", param_hint="--format")
     types = _parsed("--type-map", type_map, parse_type_map)
     rules = Rules(frozenset(allow_loss or ()), decimal, types, frozenset(nulls or ()))
     request = ImportRequest(
         sources[0],
-        form,
+        form or Format.CSV,
         attributes,
         items,
         users,
@@ -111,6 +117,9 @@ def import_command(
         _text_options(separator, header, quote),
         date_format,
     )
+    if guess:
+        _import_guessed(request, form, header, out, yes, as_json)
+        return
     if misuse := request.misuse():
         raise typer.BadParameter(misuse)
 
@@ -122,6 +131,19 @@ def import_command(
     _run(read, out, as_json)
 
 
+def _import_guessed(
+    request: ImportRequest, form: Format | None, header: bool | None, out: Path, yes: bool, as_json: bool
+) -> None:
+    from model.cli import import_guess
+    from model.data.assemble import assemble
+
+    with _reported(Console(stderr=True)):
+        complete, raw = import_guess.guessed(request, form, header)
+    import_guess.show(complete, raw, out, Console(stderr=as_json))
+    import_guess.ask(yes, err=as_json)
+    _run(lambda _: assemble(raw), out, as_json)
+
+
 def _parsed(flag: str, text: str, parse: Callable[[str], dict[str, str]]) -> dict[str, str]:
     try:
         return parse(text)
@@ -129,13 +151,13 @@ def _parsed(flag: str, text: str, parse: Callable[[str], dict[str, str]]) -> dic
         raise typer.BadParameter(str(error), param_hint=flag) from error
 
 
-def _text_options(separator: str | None, header: bool, quote: str | None) -> TextOptions:
+def _text_options(separator: str | None, header: bool | None, quote: str | None) -> TextOptions:
     separator = {"tab": "\t", "\\t": "\t"}.get(separator or "", separator)
     if separator is not None and (not separator or any(character in separator for character in '\r\n"')):
         raise typer.BadParameter("give one character, `::` or tab", param_hint="--separator")
     if quote and (len(quote) > 1 or not quote.isascii()):
         raise typer.BadParameter('give one character, or "" for none', param_hint="--quote")
-    return TextOptions(separator, header, quote)
+    return TextOptions(separator, header is not False, quote)
 
 
 @app.command("movielens-100k")
