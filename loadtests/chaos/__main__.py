@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from loadtests.chaos import clients, clocks, filters, host, model, process, redis
+from loadtests.chaos import clients, clocks, filters, host, model, process, redis, redis_roles
 from loadtests.chaos.scene import Fault, Scene
 from loadtests.common import results
 from loadtests.harness.served_process import NotReadyError
@@ -20,6 +20,7 @@ from service.cli.outermost import run_command
 
 FAULTS: Sequence[Fault] = (
     *redis.FAULTS,
+    *redis_roles.FAULTS,
     *model.FAULTS,
     *process.FAULTS,
     *host.FAULTS,

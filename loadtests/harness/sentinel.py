@@ -16,7 +16,7 @@ from loadtests.harness.valkey import TcpValkey
 SERVICE = "shop"
 _READY_S = 30.0
 # Replicas that connect at once, instead of waiting for others to share a synchronisation with.
-_OPTIONS: dict[str, Any] = {"repl-diskless-sync-delay": "0", "masterauth": TcpValkey.PASSWORD}
+COPIES_AT_ONCE: dict[str, Any] = {"repl-diskless-sync-delay": "0", "masterauth": TcpValkey.PASSWORD}
 
 
 class SentinelGroup:
@@ -24,17 +24,18 @@ class SentinelGroup:
 
     PASSWORD = "sentinel-secret"  # noqa: S105 - of a Sentinel that only this process's children talk to
 
-    def __init__(self, folder: Path, *, replicas: int = 1) -> None:
+    def __init__(self, folder: Path, *, replicas: int = 1, down_after_ms: int = 30_000) -> None:
         self.folder = folder
-        self.servers = [TcpValkey(folder / "server-0", fsync="everysec", **_OPTIONS)]
+        self.servers = [TcpValkey(folder / "server-0", fsync="everysec", **COPIES_AT_ONCE)]
         master = f"127.0.0.1 {self.servers[0].port}"
         self.servers += [
-            TcpValkey(folder / f"server-{n + 1}", fsync="everysec", replicaof=master, **_OPTIONS)
+            TcpValkey(folder / f"server-{n + 1}", fsync="everysec", replicaof=master, **COPIES_AT_ONCE)
             for n in range(replicas)
         ]
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
+        self._down_after_ms = down_after_ms
         self._stack = ExitStack()
 
     @property
@@ -78,6 +79,7 @@ class SentinelGroup:
         config.write_text(
             f"port {self.port}\nbind 127.0.0.1\nrequirepass {self.PASSWORD}\n"
             f"sentinel monitor {SERVICE} 127.0.0.1 {self.servers[0].port} 1\n"
+            f"sentinel down-after-milliseconds {SERVICE} {self._down_after_ms}\n"
             f"sentinel auth-pass {SERVICE} {TcpValkey.PASSWORD}\n"
         )
         command = [str(get_binary_path()), str(config), "--sentinel"]

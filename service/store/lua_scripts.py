@@ -4,7 +4,9 @@ Times and versions are passed as text: Lua has only doubles, which cannot hold 6
 
 A script is executed as a whole or not at all. So it reads and checks before it writes, its first write is one that a
 full or read-only server refuses, and what may fail after that (PUBLISH, without rights to the channel) does not end it:
-what is not published is found by polling. A script for which the user lacks a right is not sent (`redis_rights`).
+what is not published is found by polling. A script for which the user lacks a right is not sent (`redis_rights`). If a
+right is withdrawn at this moment, a script may still end in the middle. Its writes are ordered so that repeating it
+puts everything right, and that no copy of an earlier time passes for current until then.
 """
 
 from __future__ import annotations
@@ -43,7 +45,6 @@ local replaced = clean(KEYS[1], 'zset') + clean(KEYS[2], 'string') + clean(KEYS[
   + clean(KEYS[5], 'string')
 local cap, ttl, events = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[5])
 local version = redis.call('GET', KEYS[2]) or ''
-local before = version
 local kept = redis.call('ZCARD', KEYS[1])
 local accepted, duplicates = 0, 0
 local known, reused, looked, ids_kept = {}, {}, tonumber(ARGV[6]), tonumber(ARGV[10])
@@ -58,6 +59,10 @@ local function leaves(member, score)
   end
 end
 
+if events > 0 then
+  -- Until the end, the version is one that nobody knows. Should the script fail in between, no copy passes for current.
+  redis.call('SET', KEYS[2], string.sub(redis.sha1hex(version .. sep .. '?' .. ARGV[12]), 1, 16), 'PX', ttl)
+end
 if events > 0 and looked > 0 then
   for _, member in ipairs(redis.call('ZREVRANGE', KEYS[1], 0, looked - 1)) do
     known[id_of(member)] = member
@@ -124,10 +129,10 @@ if ARGV[first] then
   redis.call('PEXPIRE', KEYS[3], ARGV[4])
 end
 
-if version ~= before then
+if version ~= '' then
   redis.call('SET', KEYS[2], version, 'PX', ttl)
 else
-  redis.call('PEXPIRE', KEYS[2], ttl)
+  redis.call('UNLINK', KEYS[2])
 end
 redis.call('PEXPIRE', KEYS[1], ttl)
 remember_ids(KEYS[5], ids, ids_kept, ttl)
@@ -162,9 +167,10 @@ if typed(false, 'GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end
 clean(KEYS[3], 'set')
-redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+-- First: a state that is not listed would survive an erasure.
 redis.call('SADD', KEYS[3], ARGV[4])
 redis.call('PEXPIRE', KEYS[3], ARGV[3])
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 return 1
 """
 )

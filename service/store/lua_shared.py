@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from service.store.lua_script import CLEAN, READS, TYPED, Script
 
+# Makes room before it adds: a list that cannot be trimmed must not grow.
+_PUSH = """
+local function push(key, cap, entry)
+  redis.call('LTRIM', key, cap > 1 and 0 or 1, math.max(cap - 2, 0))
+  redis.call('LPUSH', key, entry)
+end
+"""
+
 # KEYS value   → the server's clock (s, µs), then version, changed at, body of the stored value
 READ_SHARED = Script(
     READS
@@ -24,6 +32,7 @@ return {now[1], now[2], stored[1], stored[2], stored[3]}
 WRITE_SHARED = Script(
     TYPED
     + CLEAN
+    + _PUSH
     + """
 local stored = typed({false, false, false}, 'HMGET', KEYS[1], 'version', 'changed_at', 'body')
 local version, changed_at = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -38,12 +47,9 @@ if newer or not stored[3] then
   clean(KEYS[1], 'hash')
   if ARGV[6] ~= '' then
     clean(KEYS[2], 'list')
+    push(KEYS[2], tonumber(ARGV[5]), ARGV[6])
   end
   redis.call('HSET', KEYS[1], 'version', ARGV[1], 'changed_at', ARGV[2], 'body', ARGV[3])
-  if ARGV[6] ~= '' then
-    redis.call('LPUSH', KEYS[2], ARGV[6])
-    redis.call('LTRIM', KEYS[2], 0, tonumber(ARGV[5]) - 1)
-  end
   redis.pcall('PUBLISH', ARGV[4], ARGV[1])
 end
 local now = redis.call('TIME')
@@ -54,10 +60,10 @@ return {now[1], now[2], in_force[1], in_force[2], in_force[3]}
 # KEYS audit   ARGV cap, entry
 APPEND_AUDIT = Script(
     CLEAN
+    + _PUSH
     + """
 clean(KEYS[1], 'list')
-redis.call('LPUSH', KEYS[1], ARGV[2])
-redis.call('LTRIM', KEYS[1], 0, tonumber(ARGV[1]) - 1)
+push(KEYS[1], tonumber(ARGV[1]), ARGV[2])
 return 1
 """
 )

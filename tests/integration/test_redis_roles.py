@@ -112,11 +112,18 @@ async def test_a_planned_fail_over_loses_no_acknowledged_event(tmp_path: Path) -
         async with followed(group.url) as store:
             writer, old = Writer(store), group.servers[0]
             assert all([await writer.once() for _ in range(20)])
-            followed_to = store._link._roles
+            followed_to, (log,) = store._link._roles, store._calls.keys(USER, "events")
+
+            async def copied() -> bool:
+                return group.servers[1].say(f"ZCARD {log}") == b":20"
+
+            await eventually(copied, within_s=20.0)
             await asyncio.to_thread(group.fail_over)
 
             async def replaced() -> bool:
-                await writer.once()
+                # Not earlier, because a replica that is slow may lack what was written a moment before.
+                if followed_to.under_way:
+                    await writer.once()
                 return followed_to.count > 0
 
             await eventually(replaced, within_s=30.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from structlog.testing import capture_logs
 
 from service.common.errors import SettingsError, StoreUnavailable
 from service.common.metrics import Metrics, value_of
-from service.store import redis_rights
+from service.store import lua_scripts, redis_rights
 from service.store.health import RedisCheck
 from service.store.records import NewEvent, Subject
 from service.store.store import Store
@@ -20,6 +21,8 @@ from service.store.store_settings import StoreSettings
 from tests.support.aio import asynchronous
 from tests.support.valkey import say, server
 
+T = 1_700_000_000_000
+WRITES = frozenset(("APPEND", "PEXPIRE", "SET", "SETRANGE", "UNLINK", "XADD", "ZADD", "ZREMRANGEBYRANK"))
 USER = "ACL SETUSER told reset on >pw ~gpt4rec:* &gpt4rec:* +@all"
 
 
@@ -132,12 +135,32 @@ async def test_a_script_that_lacks_a_right_writes_nothing_at_all(port: int) -> N
     with pytest.raises(StoreUnavailable, match=r"\+set"):
         await store.server.write()
     with pytest.raises(StoreUnavailable) as caught:
-        await store.append(subject, [NewEvent("a", "click", 1_700_000_000_000)])
+        await store.append(subject, [NewEvent("a", "click", T)])
     assert caught.value.cause == "no_permission"
     assert not (await store.read(subject, "m")).events
     say(port, USER)
     assert await store.server.write() == frozenset()
-    assert (await store.append(subject, [NewEvent("a", "click", 1_700_000_000_000)])).accepted == 1
+    assert (await store.append(subject, [NewEvent("a", "click", T)])).accepted == 1
+    await store.close()
+
+
+@pytest.mark.parametrize("right", sorted(lua_scripts.APPEND.commands & WRITES))
+@asynchronous
+async def test_an_append_that_ends_in_the_middle_leaves_no_version_that_anybody_knows(right: str, port: int) -> None:
+    """The right is withdrawn between two probes. A repetition puts all right, and no copy from before is current."""
+    say(port, f"{USER} +@all")
+    store, subject = store_at(f"redis://told:pw@127.0.0.1:{port}", history_cap=2, seen_max=2), Subject("user", right)
+    await store.append(subject, [NewEvent(str(n), "click", T + n) for n in range(3)])
+    known = await store.read(subject, "m")
+    more = [NewEvent("a", "click", T + 10), NewEvent(None, "search", T, query="x")]
+    say(port, f"{USER} -{right}")
+    with contextlib.suppress(StoreUnavailable):
+        await store.append(subject, more)
+    say(port, USER)
+    await store.append(subject, more)
+    record = await store.read_if_changed(subject, "m", known)
+    assert record is not None and record.version != known.version
+    assert [event.item_id for event in record.events][-2:] == ["2", "a"]
     await store.close()
 
 
