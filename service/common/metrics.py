@@ -53,6 +53,17 @@ class MetricsSnapshot:
     cache: Totals[str]
 
 
+# Counters that are shown from the start with every value of their label: the first increase of a series that has just
+# appeared is invisible to `rate`.
+_FROM_ZERO: dict[str, tuple[str, ...]] = {
+    "gpt4rec_bodies_refused": ("too_slow", "too_many_bodies"),
+    "gpt4rec_events": ("accepted", "duplicate", "failed", "rejected"),
+    "gpt4rec_filter_builds": ("built", "failed", "evicted", "late", "refused_caller", "refused_total"),
+    "gpt4rec_histories_missing": ("log", "version", "both"),
+    "gpt4rec_model_attempts": ATTEMPTS,
+}
+
+
 class Metrics:
     """All metrics of one process, on one registry."""
 
@@ -183,7 +194,10 @@ class Metrics:
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         self.label_names[name] = labels
-        return Counter(name, meaning, labels, registry=self.registry)
+        counter = Counter(name, meaning, labels, registry=self.registry)
+        for value in _FROM_ZERO.get(name, ()):
+            counter.labels(value)
+        return counter
 
     def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
         self.label_names[name] = labels

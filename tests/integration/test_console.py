@@ -237,7 +237,7 @@ def status(service: Serve, series_s: int = 0) -> dict[str, Any]:
 def test_a_shell_is_told_the_same(service: Serve) -> None:
     command = [sys.executable, "-m", "service.cli", "ops", "status", "--url", address(service)[:-4], "--token", TOKEN]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    for words in ("mode           auto", "breaker        closed", "redis          answers", "burn latency"):
+    for words in ("mode           auto", "breaker        closed", "redis          works", "burn latency"):
         assert words in shown
     told = json.loads(subprocess.run([*command, "--json"], check=True, capture_output=True, text=True).stdout)
     assert told.keys() == status(service).keys()

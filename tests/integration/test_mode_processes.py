@@ -133,7 +133,7 @@ def test_changes_made_apart_come_to_the_last_one_and_both_are_audited(pair: Pair
             "--url", pair.one.service.url, "--token", "tok",
         ]  # fmt: skip
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        assert "shared       false" in done.stdout
+        assert "It is not shared: it holds on this replica only." in done.stdout
         assert "Redis is unavailable" in done.stderr
         assert (pair.one.told()["mode"], pair.other.told()["mode"]) == ("fallback", "model")
     finally:

@@ -18,7 +18,7 @@ from model.evaluation.rankers import network_ranker
 from model.training.conditions import PRICE_BANDS, Conditions, fit_context, item_controls, item_prices, price_bands
 from model.training.config import TrainConfig
 from model.training.trainer import Trainer
-from service.artifact.features import GAP_UNKNOWN, ContextVocabulary
+from service.artifact.features import GAP_UNKNOWN, ContextVocabulary, quantised_gap_ms
 from tests.support.data_builders import tiny_dataset
 
 
@@ -113,7 +113,8 @@ def test_a_question_knows_what_is_named_and_nothing_else() -> None:
         assert row["category"] in category
         assert row["scene"] == vocabulary.values["scene"]["home"]
         gap = int(log.time_ms[end] - log.time_ms[end - 1])
-        assert asked.gap_ms[user] == (gap if gap <= vocabulary.max_gap_ms else GAP_UNKNOWN)
+        read = int(quantised_gap_ms(np.array([gap]))[0])
+        assert asked.gap_ms[user] == (read if gap <= vocabulary.max_gap_ms else GAP_UNKNOWN)
     with pytest.raises(ValueError, match="weather"):
         question_context(split, holdout, vocabulary, conditions, frozenset({"weather"}))
 
