@@ -87,6 +87,17 @@ def test_items_without_events_are_trained_without_found_by_their_texts_and_drawn
     weights = {file: file.stat().st_mtime_ns for file in measured.rglob("*.safetensors")}
     invoke(tmp_path)
     assert {file: file.stat().st_mtime_ns for file in measured.rglob("*.safetensors")} == weights
+    _another_share_is_another_measurement(tmp_path)
+
+
+def _another_share_is_another_measurement(folder: Path) -> None:
+    before = results.load(cold.NAME, folder)
+    invoke(folder, "--share", "0.2")
+    found = results.load(cold.NAME, folder)
+    assert before is not None
+    assert found is not None
+    assert found["parts"][TINY] == before["parts"][TINY]
+    assert set(found["parts"]) == {TINY, f"{TINY} --share 0.2"}
 
 
 def _content_is_what_an_unseen_item_is_served_by(folder: Path, held_out: set[str]) -> None:
@@ -128,13 +139,3 @@ def test_nearest_texts_are_those_like_the_mean_of_the_history() -> None:
     lists = cold.nearest_ranker(vectors)(Histories(np.array([0, 1]), np.array([1, 3]), log))
     assert lists[0, :6].tolist() == [2, 3, 1, 5, 4, -1]
     assert lists[1, :5].tolist() == [2, 3, 5, 4, -1]  # both items of the history as near: (.5, .5)
-
-
-def test_another_share_is_another_measurement(measured: Path, tmp_path: Path) -> None:
-    before = results.load(cold.NAME, tmp_path)
-    invoke(tmp_path, "--share", "0.2")
-    found = results.load(cold.NAME, tmp_path)
-    assert before is not None
-    assert found is not None
-    assert found["parts"][TINY] == before["parts"][TINY]
-    assert set(found["parts"]) == {TINY, f"{TINY} --share 0.2"}
