@@ -213,7 +213,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
             where=str(folder),
             fix="make one with `gpt4rec data import …` or `gpt4rec data movielens-100k`",
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"meta.json cannot be read: {error}", where=where, fix="import the data again") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise DataError("meta.json is not that of a data set", where=where, fix="import the data again")

@@ -21,7 +21,7 @@ def read_file(file: Path) -> Mapping[str, Any]:
     """
     try:
         values = yaml.safe_load(file.read_text("utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{file}: {error}") from error
     if not isinstance(values, Mapping):
         raise ConfigError(f"{file} must hold `key: value` pairs, not a {type(values).__name__}")
@@ -41,8 +41,8 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {assignment!r} is not key=value")
         try:
             values[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {assignment!r}: {value!r} is not a value") from error
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
+            raise ConfigError(f"--set {assignment[:200]!r}: {value[:200]!r} is not a value") from error
     return values
 
 

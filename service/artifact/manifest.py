@@ -122,7 +122,7 @@ def resolve(path: Path) -> Path:
 def _parse(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactFileError(f"{folder}: {MANIFEST} cannot be read: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactFileError(f"{folder}: {MANIFEST} is not a gpt4rec manifest")

@@ -89,7 +89,7 @@ def set_policies(
 
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         _fail(f"{file} cannot be read as YAML ({type(error).__name__})")
     if not isinstance(content, dict):
         _fail(f"{file} contains no policies")

@@ -47,10 +47,9 @@ def serve(
     from service import workers as processes
     from service.api.listeners import bind
     from service.common import output
-
-    output.take_over(logs.dropped_notice)
     from service.common.atomic_files import require_writable
 
+    output.take_over(logs.dropped_notice)
     logs.configure(settings.log_level)
     if port_file is not None:
         require_writable(port_file)  # nobody would find a service that has started without it
@@ -59,7 +58,10 @@ def serve(
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
         typer.echo(f"gpt4rec is serving on http://{shown}:{bound}")
         if port_file is not None:
-            server.write_port(port_file, bound)
+            try:
+                server.write_port(port_file, bound)
+            except OSError as error:  # the disk has filled up since; what serves goes on serving
+                logs.get(__name__).error("port_file_not_written", file=str(port_file), cause=error.strerror)
 
     if settings.workers == 1:
         server.serve_one(settings, [bind(settings.host, settings.port)], announce)

@@ -64,7 +64,7 @@ def _items(path: Path) -> SourceTable:
             rows.append(
                 (item["item_id"], item["title"], item["brand"] or None, f"{item['title']}. {description}", line)
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             reason = f"it lacks the field {error}" if isinstance(error, KeyError) else str(error)
             raise DataError(
                 f"an item cannot be read: {reason}",
@@ -79,6 +79,6 @@ def _plain(description: str) -> str:
     try:
         parts = ast.literal_eval(description)
         description = " ".join(parts) if isinstance(parts, list) else description
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         pass
     return " ".join(_MARKUP.sub(" ", description).split())

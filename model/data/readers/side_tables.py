@@ -95,10 +95,11 @@ def read_attributes(path: Path) -> SourceTable:
     """
     try:
         content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        what, line, column = getattr(error, "msg", error), getattr(error, "lineno", 1), getattr(error, "colno", 1)
         raise DataError(
-            f"the attributes are not valid JSON: {error.msg}",
-            where=f"{path}, line {error.lineno}, column {error.colno}",
+            f"the attributes are not valid JSON: {what}",
+            where=f"{path}, line {line}, column {column}",
             fix='write {"item": [attribute, …], …}',
         ) from error
     well_formed = isinstance(content, dict) and all(
