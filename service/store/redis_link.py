@@ -86,6 +86,8 @@ class RedisLink:
         self._in_flight: set[asyncio.Task[Any]] = set()
         self.denied: frozenset[str] = frozenset()
         """Commands that the server does not let this user run. A script that needs one is not sent at all."""
+        self.refusals = 0
+        """How often the server refused a command for a lack of rights."""
 
     @property
     def is_cluster(self) -> bool:
@@ -222,6 +224,7 @@ class RedisLink:
         """Translates an error."""
         found = _unavailable(name, error)
         self._roles.failed(cast("Cause", found.cause))
+        self.refusals += found.cause == "no_permission"
         return found
 
     def _admit(self, *calls: ScriptCall) -> None:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from service.common.deadline import Clock
 from service.common.errors import StoreUnavailable
 from service.store import lua_scripts
 from service.store.lua_script import Script
 from service.store.redis_link import RedisLink, ScriptCall
 from service.store.redis_rights import commands_of, probe_of
+
+# How often all rights are tried while nothing is wrong; each trial is a write that replicas and disk get too.
+_RIGHTS_S = 5.0
+_WRITE = Script("""
+redis.call('SET', KEYS[1], 'x', 'PX', 60000)
+redis.call('UNLINK', KEYS[1])
+return {}
+""")
 
 Run = Callable[[Sequence[ScriptCall]], Awaitable[list[Any]]]
 
@@ -19,7 +30,9 @@ Run = Callable[[Sequence[ScriptCall]], Awaitable[list[Any]]]
 class ServerProbe:
     """Probes the server of a store. Every method raises StoreUnavailable and nothing else."""
 
-    def __init__(self, link: RedisLink, run: Run, *, prefix: str, channel: str, timeout_s: float) -> None:
+    def __init__(
+        self, link: RedisLink, run: Run, *, prefix: str, channel: str, timeout_s: float, clock: Clock = time.monotonic
+    ) -> None:
         """Prepares the probe.
 
         Args:
@@ -28,19 +41,23 @@ class ServerProbe:
             prefix: Prefix of every key.
             channel: A channel to which the service publishes.
             timeout_s: Time-out of a command.
+            clock: Monotonic seconds.
         """
-        self._link, self._run, self._timeout_s = link, run, timeout_s
+        self._link, self._run, self._timeout_s, self._clock = link, run, timeout_s, clock
         self._prefix, self._channel = prefix, channel
         self._scripts: tuple[Script, ...] = lua_scripts.ALL
-        self._probe = probe_of(self._scripts)
+        self._rights = probe_of(self._scripts)
+        self._rights_at = -math.inf
+        self._refusals = 0
+        self._missing: frozenset[str] = frozenset()
 
     def expect(self, *scripts: Script) -> None:
         """Adds scripts whose rights are probed too."""
         self._scripts = (*self._scripts, *scripts)
-        self._probe = probe_of(self._scripts)
+        self._rights = probe_of(self._scripts)
 
     async def write(self) -> frozenset[str]:
-        """Runs a script that writes, among the keys of subjects and among those of the deployment.
+        """Runs a script that writes; now and then, and while something is wrong, one that tries every right.
 
         Returns:
             Commands that the user may not run, and without which the service works for the most part.
@@ -49,20 +66,30 @@ class ServerProbe:
             StoreUnavailable: A write or a script does not work, or the user lacks a right that a script needs.
         """
         await self._check_slots()
-        keys = (f"{self._prefix}{{u:}}:probe", f"{self._prefix}{{ops}}:probe")
         try:
-            replies = await self._run([ScriptCall(self._probe, (key,), (self._channel,)) for key in keys])
+            if self._clock() < self._rights_at and self._refusals == self._link.refusals:
+                await self._run([ScriptCall(_WRITE, (f"{self._prefix}{{ops}}:probe",), ())])
+            else:
+                await self._check_rights()
         except StoreUnavailable as error:
-            if error.cause == "no_permission":
+            self._rights_at = -math.inf
+            if error.cause == "no_permission" and not self._link.denied:
                 raise StoreUnavailable(f"{error} (the keys are {self._prefix}*)", cause=error.cause) from error
             raise
+        return self._missing
+
+    async def _check_rights(self) -> None:
+        """Tries every command, among the keys of subjects and among those of the deployment."""
+        self._refusals = self._link.refusals
+        keys = (f"{self._prefix}{{u:}}:probe", f"{self._prefix}{{ops}}:probe")
+        replies = await self._run([ScriptCall(self._rights, (key,), (self._channel,)) for key in keys])
         denied = {reply[i].decode(): reply[i + 1].decode() for reply in replies for i in range(0, len(reply), 2)}
         needed = commands_of(self._scripts)
-        self._link.denied = frozenset(denied) & needed
+        self._link.denied, self._missing = frozenset(denied) & needed, frozenset(denied) - needed
         if self._link.denied:
             names = ", ".join(f"+{name.lower()}" for name in sorted(self._link.denied))
             raise StoreUnavailable(f"the user lacks {names}: {next(iter(denied.values()))}", cause="no_permission")
-        return frozenset(denied) - needed
+        self._rights_at = self._clock() + _RIGHTS_S
 
     async def subscribe(self) -> bool:
         """Returns whether the user may subscribe to the channel."""
