@@ -100,12 +100,16 @@ async def test_an_outage_is_two_lines_however_long_it_lasts(port: int) -> None:
     store, now = store_at(f"redis://127.0.0.1:{port}"), [0.0]
     check = RedisCheck(store, Metrics(), lambda: now[0])
     with capture_logs() as logs:
-        for readonly in (False, True, True, True, False, False):
-            say(port, "CONFIG SET maxmemory 1" if readonly else "CONFIG SET maxmemory 0")
+        for full in (False, True, True, True, False, False, True, False):
+            say(port, "CONFIG SET maxmemory 1" if full else "CONFIG SET maxmemory 0")
             now[0] += 1.5
-            assert await check.answers() is not readonly
+            assert await check.answers() is not full
+        now[0] += 60.0
+        say(port, "CONFIG SET maxmemory 1")
+        assert not await check.answers()
+    say(port, "CONFIG SET maxmemory 0")
     await store.close()
-    assert [entry["event"] for entry in logs] == ["redis_unusable", "redis_usable_again"]
+    assert [entry["event"] for entry in logs] == ["redis_unusable", "redis_usable_again", "redis_unusable"]
 
 
 @asynchronous
