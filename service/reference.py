@@ -11,9 +11,10 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from service.app import create_app
+from service.common.environment import PREFIX
 from service.common.markdown import markdown_table
 from service.common.metrics import Metrics
-from service.common.settings import DEFAULT_POLICIES, PREFIX, Settings
+from service.common.settings import DEFAULT_POLICIES, Settings
 from service.policies.policies import DecodingSpec, Policies, Rule, Segment
 from service.schemas.requests import DecodingOverride, Event, EventsRequest, InlineEvent, RecommendRequest
 

@@ -8,8 +8,9 @@ from pydantic import SecretStr
 
 from service.access.keys import Access, Keys
 from service.access.secret_files import SecretFile
+from service.common.environment import PREFIX
 from service.common.errors import SettingsError
-from service.common.settings import PREFIX, Settings, secret_file
+from service.common.settings import Settings, secret_file
 
 Files = list[SecretFile]
 

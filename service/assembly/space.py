@@ -37,6 +37,7 @@ from service.history.write_behind import WriteBehind
 from service.history.write_queue import WriteQueue
 from service.lifecycle import model_choice
 from service.lifecycle.loader import LoadedModel, Loader
+from service.lifecycle.model_admission import ModelAdmission
 from service.lifecycle.model_folders import ModelFolders
 from service.lifecycle.model_switch import ModelSwitch
 from service.lifecycle.served_model import Serving
@@ -247,17 +248,15 @@ async def _open_lifecycle(
     models = ModelSwitch(
         first,
         serving,
-        loader,
+        ModelAdmission(loader, prepare=states.prepare, history_cap=states.history_cap),
         ModelFolders(space.artifact, opening.metrics.file_lane("models")),
         shared.model,
         ReplicaRegistry(store, shared.clock),
         shared.audit,
         opening.metrics,
-        prepare=states.prepare,
         on_swap=guard.model_changed,
         on_close=lambda: states.cache.keep_only(serving.model),
         deployed=space.deployed,
-        history_cap=states.history_cap,
         busy_s=(settings.deadline_max_ms + settings.catch_up_timeout_ms) / 1000.0,
     )
     opening.stack.push_async_callback(models.close)

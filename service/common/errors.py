@@ -3,6 +3,7 @@
     ServiceError
     ├── RequestError               the caller can correct it
     │   ├── BadRequest             400  bad_request
+    │   ├── PreflightRefused       400  preflight_refused  a page of another origin may not send it
     │   ├── Unauthorized           401  unauthorized
     │   ├── Forbidden              403  forbidden
     │   ├── NotFound               404  not_found
@@ -10,6 +11,7 @@
     │   ├── Conflict               409  conflict           not possible in the present state
     │   ├── BodyTooLarge           413  body_too_large
     │   ├── TargetTooLong          414  target_too_long
+    │   ├── EncodedBody            415  unsupported_content_encoding
     │   ├── HeadTooLarge           431  head_too_large
     │   ├── TooManyRequests        429  too_many_requests  above the rate of the API key
     │   └── InvalidRequest         422  invalid_request    carries `errors`, one entry for each fault

@@ -8,21 +8,17 @@ setting must not be silently ignored.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from service.common.disk_lane import DiskLane, HungFileError
+from service.common.environment import PREFIX, SecretFiles, file_of, reject_unknown
 from service.common.errors import SettingsError
 
-PREFIX = "GPT4REC_"
 # Read by `gpt4rec ops`, not by the service. Both may run in one environment.
 CLIENT_VARIABLES = ("GPT4REC_OPS_URL", "GPT4REC_OPS_TOKEN")
-_SECRET_PATIENCE_S = 10.0
 DEFAULT_POLICIES = Path(__file__).resolve().parent.parent / "policies" / "default.yaml"
 
 
@@ -308,39 +304,13 @@ def secret_names() -> list[str]:
 
 def secret_file(name: str) -> Path | None:
     """Returns the file that a secret setting is read from, None if it does not come from a file."""
-    path = os.environ.get(f"{PREFIX}{name.upper()}_FILE")
-    return Path(path) if path and name in secret_names() else None
+    return file_of(name) if name in secret_names() else None
 
 
 def variable_names() -> list[str]:
     """Returns every environment variable that the service reads."""
     plain = [PREFIX + name.upper() for name in Settings.model_fields]
     return [*plain, *(PREFIX + name.upper() + "_FILE" for name in secret_names()), *CLIENT_VARIABLES]
-
-
-class SecretFiles(PydanticBaseSettingsSource):
-    """Reads `GPT4REC_<SECRET>_FILE`: Docker and Kubernetes mount secrets as files."""
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
-        """Returns the content of the file of one setting, None if it does not come from a file."""
-        path = secret_file(field_name)
-        if path is None:
-            return None, field_name, False
-        try:
-            # A disk that hangs must not hold the start up without a word.
-            content = DiskLane(field_name, patience_s=_SECRET_PATIENCE_S).run_now(path.read_bytes)
-            return content.decode("utf-8").strip(), field_name, False
-        except HungFileError as error:
-            raise SettingsError(
-                f"{PREFIX}{field_name.upper()}_FILE: {path} does not answer; does its disk hang?"
-            ) from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{PREFIX}{field_name.upper()}_FILE: cannot read {path}") from error
-
-    def __call__(self) -> dict[str, Any]:
-        """Returns the settings that come from files."""
-        values = {n: self.get_field_value(f, n)[0] for n, f in self.settings_cls.model_fields.items()}
-        return {name: value for name, value in values.items() if value is not None}
 
 
 def load(**flags: Any) -> Settings:
@@ -353,7 +323,7 @@ def load(**flags: Any) -> Settings:
         SettingsError: A variable is unknown, a value is bad or the file of a secret cannot be read. The message names
             the setting, and never contains the value of a secret.
     """
-    _reject_unknown(os.environ)
+    reject_unknown(os.environ, variable_names())
     try:
         settings = Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
@@ -368,17 +338,3 @@ def load(**flags: Any) -> Settings:
 
 def _variable(loc: tuple[int | str, ...]) -> str:
     return PREFIX + str(loc[0]).upper() if loc else PREFIX + "…"
-
-
-def _reject_unknown(environ: Mapping[str, str]) -> None:
-    known = variable_names()
-    for name in sorted(n for n in environ if n.upper().startswith(PREFIX)):
-        if name.upper() not in known:
-            close = get_close_matches(name.upper(), known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            if environ[name].startswith("tcp://") or "_SERVICE_" in name.upper():
-                hint = "; Kubernetes adds it for a Service of this name: set enableServiceLinks: false"
-            raise SettingsError(f"unknown setting {name}{hint}")
-        secret = name.upper().removesuffix("_FILE")
-        if name.upper().endswith("_FILE") and environ.get(secret):
-            raise SettingsError(f"{secret} and {name} are both set")

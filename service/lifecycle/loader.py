@@ -16,9 +16,9 @@ from service.artifact.features import NO_EVENTS
 from service.batching.batcher import Batcher, BatchLimits
 from service.catalogue.updates import CatalogueUpdates
 from service.common.background import spawn
+from service.common.environment import PREFIX
 from service.common.errors import StartupError
 from service.common.metrics import Metrics
-from service.common.settings import PREFIX
 from service.common.space import Space
 from service.engine.interface import EngineLike, Stage
 from service.engine.jobs import EncodeJob

@@ -13,22 +13,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from service.common import logs
 from service.common.disk_lane import HungFileError
-from service.common.errors import Conflict, ModelRefused, NotFound, ServiceError, StoreUnavailable
+from service.common.errors import Conflict, ModelRefused, NotFound, StoreUnavailable
 from service.common.metrics import Metrics
 from service.coordination.audit import Audit
 from service.coordination.replica_registry import ReplicaRegistry
 from service.coordination.shared_choice import SharedChoice
 from service.coordination.shared_value import age_of
-from service.lifecycle.loader import LoadedModel, Loader
+from service.lifecycle.loader import LoadedModel
+from service.lifecycle.model_admission import ModelAdmission
 from service.lifecycle.model_choice import after_activation, after_rollback, chosen_fields, earlier_versions
-from service.lifecycle.model_folders import ModelFolder, ModelFolders, without_path
-from service.lifecycle.served_model import ServedModel, Serving
+from service.lifecycle.model_folders import ModelFolder, ModelFolders
+from service.lifecycle.served_model import Serving
 
 log = logs.get(__name__)
 
@@ -45,18 +46,16 @@ class ModelSwitch:
     Args:
         first: The model that is served at the start.
         serving: Where requests find the model.
-        loader: Opens and starts models.
+        admission: Loads and checks models.
         folders: The model versions on this machine.
         choice: The choice that operators share.
         replicas: What the replicas report of each other.
         audit: Where refused models are recorded.
         metrics: Counts switches.
-        prepare: Awaited before a model is served, to do the work that its first requests would have to do.
         on_swap: Called when another model than before is served.
         on_close: Called after an old model was closed, so that what is cached for it can be dropped.
         deployed: Name of the configured artefact. A choice is valid only for the deployment it was made in: another
             configured artefact starts with that artefact.
-        history_cap: Events that histories keep. A model that reads more is refused.
         busy_s: The longest time a request may take.
     """
 
@@ -64,31 +63,27 @@ class ModelSwitch:
         self,
         first: LoadedModel,
         serving: Serving,
-        loader: Loader,
+        admission: ModelAdmission,
         folders: ModelFolders,
         choice: SharedChoice,
         replicas: ReplicaRegistry,
         audit: Audit,
         metrics: Metrics,
         *,
-        prepare: Callable[[ServedModel], Awaitable[None]],
         on_swap: Callable[[], None],
         on_close: Callable[[], None],
         deployed: str | None,
-        history_cap: int,
         busy_s: float,
     ) -> None:
-        self._loaded, self._serving, self._loader, self._folders = first, serving, loader, folders
+        self._loaded, self._serving, self._admission, self._folders = first, serving, admission, folders
         self._choice, self._replicas, self._audit, self._metrics = choice, replicas, audit, metrics
-        self._deployed, self._history_cap, self._busy_s = deployed, history_cap, busy_s
-        self._prepare, self._on_swap, self._on_close = prepare, on_swap, on_close
+        self._deployed, self._busy_s = deployed, busy_s
+        self._on_swap, self._on_close = on_swap, on_close
         self.artifact = deployed
         """Name of the folder of the served model."""
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._loading: str | None = None
         self._replaced: str | None = None  # the version that this process served before
-        self._faults: dict[str, tuple[object, str]] = {}
         self._following_fault: str | None = None
         self._counted: object = None
         self._retiring: set[asyncio.Task[None]] = set()
@@ -153,7 +148,7 @@ class ModelSwitch:
             "active": self.active,
             "previous": self.previous,
             "chosen": self.chosen,
-            "loading": self._loading,
+            "loading": self._admission.loading,
             "fault": self._following_fault,
             **self._choice.choice.to_json(),
             "shared": self._choice.shared,
@@ -188,13 +183,12 @@ class ModelSwitch:
                 self._following_fault = f"the chosen version {wanted} is not here; copy it beside the others"
                 self._count_once("missing", wanted)
                 return
-            stamp, cause = self._faults.get(wanted, (None, ""))
-            if stamp == folder.stamp:  # it was refused before, and its files have not changed since
+            if cause := self._admission.fault_of(folder):
                 self._following_fault = f"the chosen version {wanted} is refused: {cause}"
                 self._count_once("refused", wanted)
                 return
             try:
-                self._swap(await self._load(folder), folder)
+                self._swap(await self._admission.load(folder), folder)
                 self._following_fault = None
             except ModelRefused as error:
                 self._following_fault = f"the chosen version {wanted} is refused: {error}"
@@ -210,7 +204,9 @@ class ModelSwitch:
 
     def _refuse_while_loading(self) -> None:
         if self._lock.locked():
-            raise Conflict(f"the model {self._loading or 'of another replica'} is being loaded; try again in a moment")
+            raise Conflict(
+                f"the model {self._admission.loading or 'of another replica'} is being loaded; try again in a moment"
+            )
 
     def _earlier(self) -> list[str]:
         """The versions that rollbacks go back to, the nearest first."""
@@ -234,7 +230,7 @@ class ModelSwitch:
             loaded = None
             if version != before:
                 try:
-                    loaded = await self._load(folder)
+                    loaded = await self._admission.load(folder)
                 except ModelRefused as error:
                     self._metrics.model_reload.labels("refused").inc()
                     details = {"model": version, "instead": before, "reason": reason, "cause": str(error)}
@@ -254,43 +250,6 @@ class ModelSwitch:
             if loaded is not None:
                 self._swap(loaded, folder)
         self._wake.set()
-
-    async def _load(self, folder: ModelFolder) -> LoadedModel:
-        """Returns the model, ready to answer. Raises ModelRefused, and remembers why."""
-        self._loading = folder.version
-        engine = None
-        try:
-            if folder.fault is not None:
-                raise ModelRefused(folder.fault)
-            engine = await self._loader.open(folder.path)
-            if engine.receptive_field > self._history_cap:
-                raise ModelRefused(
-                    f"it reads {engine.receptive_field} events, but histories here keep {self._history_cap}: set "
-                    f"GPT4REC_HISTORY_CAP to {engine.receptive_field} and restart"
-                )
-            loaded = await self._loader.start(engine, own=True, check_first=True)
-            engine = None
-            await self._prepared(loaded)
-        except Exception as error:
-            if engine is not None:
-                engine.close()
-            known = isinstance(error, ServiceError)
-            cause = without_path(error, folder.path) if known else f"it cannot be loaded ({type(error).__name__})"
-            self._faults[folder.version] = (folder.stamp, cause)
-            where = {} if known else logs.where(error)
-            log.error("model_refused", model_version=folder.version, cause=cause, **where)
-            raise ModelRefused(cause) from error
-        finally:
-            self._loading = None
-        self._faults.pop(folder.version, None)
-        return loaded
-
-    async def _prepared(self, loaded: LoadedModel) -> None:
-        """Best effort: if it fails, the first requests do the same work."""
-        try:
-            await self._prepare(loaded.model)
-        except Exception as error:
-            log.error("model_not_prepared", **logs.where(error))
 
     def _swap(self, loaded: LoadedModel, folder: ModelFolder) -> None:
         old, self._loaded = self._loaded, loaded
@@ -326,8 +285,7 @@ class ModelSwitch:
             log.error("model_not_followed", model_version=wanted, outcome=outcome)
 
     def _described(self, folder: ModelFolder) -> dict[str, Any]:
-        stamp, cause = self._faults.get(folder.version, (None, ""))
-        return folder.to_json(active=folder.version == self.active, refused=cause if stamp == folder.stamp else None)
+        return folder.to_json(active=folder.version == self.active, refused=self._admission.fault_of(folder))
 
     async def _replica_reports(self) -> list[dict[str, Any]] | None:
         try:

@@ -5,14 +5,14 @@ Answers are built as plain dictionaries and serialised by orjson; they are not v
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.engine.decoding import Strategy
 from service.engine.fallback import Source
 from service.guard.guard import Reason, Rung
-from service.policies.policies import DecodingSpec, Policies
+from service.policies.policies import DecodingSpec
 
 
 class Answer(BaseModel):
@@ -240,140 +240,3 @@ class VersionAnswer(Answer):
     git_commit: str
     model_version: str
     artifact: str | None
-
-
-class FallbackAnswer(Answer):
-    """The mode in force, and the state of the breaker."""
-
-    request_id: str
-    mode: Literal["auto", "fallback", "model"]
-    reason: str | None
-    actor: str | None
-    expires_at: str | None
-    changed_at: str | None
-    version: int = Field(description="Number of changes so far.")
-    shared: bool = Field(
-        description="Whether Redis has this mode. If not, it applies to this replica only, until Redis is back."
-    )
-    breaker: Literal["closed", "open", "half_open"]
-    budgets: dict[str, Any]
-
-
-class Choice(Answer):
-    """The last change that an operator made."""
-
-    actor: str | None
-    reason: str | None
-    changed_at: str | None
-    version: int = Field(description="Number of changes so far; 0 if there were none.")
-    shared: bool = Field(
-        description="Whether Redis has the change. If not, it applies to this replica only, until Redis is back."
-    )
-
-
-class PoliciesAnswer(Policies, Choice):
-    """The policies in force, and the last change to them."""
-
-    request_id: str
-    origin: Literal["file", "operator"] = Field(
-        description="Whether the policies in force come from the policies file or from an operator."
-    )
-
-
-class ModelVersion(Answer):
-    """A model version in the models folder."""
-
-    version: str
-    created_at: str | None
-    metrics: dict[str, float] = Field(description="Metrics of the evaluation before the export.")
-    active: bool
-    available: bool = Field(
-        description="Whether this replica can serve the version, as far as is known without loading it."
-    )
-    fault: str | None = Field(description="Why this replica cannot serve the version.")
-
-
-class Replica(Answer):
-    """A replica, and the model version that it serves."""
-
-    name: str
-    active: str = Field(description="The version that the replica serves.")
-    fault: str | None = Field(description="Why the replica does not serve the chosen version.")
-
-
-class ModelsAnswer(Choice):
-    """The model versions of the deployment, and which of them is served."""
-
-    request_id: str
-    active: str = Field(description="The version that this replica serves.")
-    previous: str | None = Field(description="The version that a rollback returns to.")
-    chosen: str | None = Field(
-        description="The version that operators chose; null if none was chosen, and the deployment's is served."
-    )
-    loading: str | None = Field(description="The version that this replica is loading.")
-    fault: str | None = Field(description="Why this replica does not serve the chosen version.")
-    models: list[ModelVersion]
-    replicas: list[Replica] | None = Field(description="What each replica reports; null while Redis is not available.")
-
-
-class Latency(Answer):
-    """Latency of the answers in the window."""
-
-    answers: int
-    p50_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
-
-
-class CacheFigures(Answer):
-    """Hits and misses of the state cache in the window."""
-
-    hit_share: float | None = Field(description="Share of the histories asked for that were in memory.")
-    outcomes: dict[str, int]
-
-
-class TrafficFigures(Answer):
-    """Traffic in the window."""
-
-    window_s: int
-    answers: int
-    answers_per_s: float
-    late: int = Field(description="Answers sent after their deadline.")
-    failed: int = Field(description="Requests answered with a server error.")
-    events_per_s: float
-    latency: dict[str, Latency] = Field(description="By source, and for `all` sources.")
-    source: dict[str, int]
-    rung: dict[str, int]
-    reason: dict[str, int]
-    cache: CacheFigures
-
-
-class StatusAnswer(Answer):
-    """The figures of the console."""
-
-    request_id: str
-    at: str
-    service: dict[str, Any]
-    mode: dict[str, Any] = Field(description="As in /ops/fallback, plus `expires_in_s`.")
-    redis: bool = Field(description="Whether a write and a script work in Redis, for every worker.")
-    redis_cause: str | None = Field(description="Why not, of the first worker that cannot use Redis; null if all can.")
-    redis_meaning: str | None = Field(description="The cause in words.")
-    files_hang: list[str] = Field(description="Followed files that a worker cannot read, because their disk hangs.")
-    budget_ms: float
-    breaker: dict[str, Any] = Field(
-        description="The breaker of the worst worker; `model_share` is the share of all traffic."
-    )
-    burn_rate: dict[str, dict[str, float]] = Field(
-        description="Burn rate by objective and window, of the worst worker."
-    )
-    queue: dict[str, float]
-    traffic: TrafficFigures
-    workers: list[dict[str, Any]]
-    series: list[dict[str, Any]] = Field(description="Figures per second, oldest first.")
-
-
-class AuditAnswer(Answer):
-    """The audit log."""
-
-    request_id: str
-    entries: list[dict[str, Any]] = Field(description="Newest first; `text` is the change in a sentence.")

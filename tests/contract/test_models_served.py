@@ -16,7 +16,7 @@ import yaml
 from service.common.metrics import value_of
 from service.engine.engine import Engine
 from service.guard.guard import Outcome
-from service.schemas.responses import ModelsAnswer, PoliciesAnswer
+from service.schemas.ops_answers import ModelsAnswer, PoliciesAnswer
 from service.store.records import Subject
 from tests.support.aio import asynchronous, eventually
 from tests.support.artifacts import random_parts, write_artifact

@@ -11,7 +11,8 @@ from service.api.openapi import answers, problems_of, takes
 from service.api.request import admitted, call_of, counted, reply, runtime, secret_of
 from service.ops import worker_peers
 from service.schemas import responses as out
-from service.schemas.requests import EventsRequest, Id, MergeRequest, RecommendRequest, parse
+from service.schemas.requests import EventsRequest, MergeRequest, RecommendRequest, parse
+from service.schemas.values import Id
 
 router = APIRouter(route_class=DirectRoute)
 

@@ -13,7 +13,7 @@ from service.api.request import reply, runtime, secret_of
 from service.common.errors import NotFound
 from service.coordination.audit_sentences import sentence
 from service.ops.console import SERIES_S, EventStream
-from service.schemas import responses as out
+from service.schemas import ops_answers as out
 from service.schemas.requests import FallbackRequest, parse
 
 router = APIRouter(prefix="/ops", tags=["ops"], route_class=DirectRoute)

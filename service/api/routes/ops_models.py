@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from service.api.direct_route import DirectRoute
 from service.api.openapi import answers, takes
 from service.api.request import reply, runtime, secret_of
-from service.schemas import responses as out
+from service.schemas import ops_answers as out
 from service.schemas.requests import ChangeRequest, PoliciesRequest, Why, parse
 
 router = APIRouter(prefix="/ops", tags=["ops"], route_class=DirectRoute)

@@ -14,7 +14,8 @@ from service.api.runtime import Runtime
 from service.common.errors import NotFound
 from service.playground.explorer import Explorer
 from service.schemas import responses as out
-from service.schemas.requests import Id, WhyRequest, parse
+from service.schemas.requests import WhyRequest, parse
+from service.schemas.values import Id
 
 router = APIRouter(prefix="/playground", tags=["playground"], route_class=DirectRoute)
 
