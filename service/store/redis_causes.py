@@ -60,7 +60,7 @@ MEANINGS: dict[Cause, str] = {
     "timeout": "there was no reply in time (with rediss, also if the port does not speak TLS)",
     "no_master": "no Sentinel knows a master of this name",
     "not_redis": "what listens at the address does not speak the protocol of Redis",
-    "disconnected": "the connection was lost",
+    "disconnected": "the connection was lost (with redis, also if the port speaks TLS)",
     "other": "see the detail",
 }
 

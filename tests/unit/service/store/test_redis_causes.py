@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from pathlib import Path
 
 import hiredis
 import pytest
@@ -74,3 +75,5 @@ def test_an_error_has_its_cause_also_inside_another(cause: str, error: Exception
 
 def test_every_cause_is_found_and_has_its_words() -> None:
     assert {cause for cause, _ in FOUND} == set(CAUSES) == set(MEANINGS)
+    page = (Path(__file__).parents[4] / "docs" / "deployment.md").read_text()
+    assert all(f"| `{cause}` | {meaning} |" in page for cause, meaning in MEANINGS.items())
