@@ -5,7 +5,7 @@ Files are read whole, so that a bad file is refused before any of it is used.
 
 from __future__ import annotations
 
-import re
+import os
 from pathlib import Path
 
 import polars as pl
@@ -110,39 +110,43 @@ def read_parquet(path: Path) -> pl.DataFrame:
     Raises:
         DataError: The file is missing, empty, damaged or not parquet.
     """
-    content = read_bytes(path)
-    if not content.startswith(PARQUET_MAGIC):
-        kind = looks_like(content)
+    packed = compression_of(path.name) is not None
+    content = read_bytes(path) if packed or not path.is_file() else b""
+    head, tail = (content[:4096], content[-4:]) if packed else _ends(path)
+    if not head.startswith(PARQUET_MAGIC):
+        if not packed:
+            read_bytes(path)  # says what is wrong with an empty or compressed file
+        kind = looks_like(head)
         raise DataError(
             f"this is not a parquet file: it looks like {kind}",
             where=str(path),
             fix=_INSTEAD_OF_PARQUET.get(kind, "download the file again"),
         )
-    if not content.endswith(PARQUET_MAGIC):
+    if tail != PARQUET_MAGIC:
         raise DataError("the parquet file is cut off", where=str(path), fix="download or copy it again")
     try:
-        return pl.read_parquet(content)
+        return pl.read_parquet(content if packed else path, glob=False, hive_partitioning=False)
     except pl.exceptions.DuplicateError as error:
         raise DataError(
             f"column names are repeated: {error}", where=str(path), fix="give every column its own name"
         ) from error
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # it panics over types it does not know
-        raise _unreadable_parquet(content, path, error) from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(
+            f"the parquet file is damaged: {error}", where=str(path), fix="download or copy it again"
+        ) from error
 
 
-def _unreadable_parquet(content: bytes, path: Path, error: BaseException) -> DataError:
-    """Tells a column of an unknown type from a damaged file, whose footer cannot be read either."""
-    inside = re.search(r'ErrString\("(.*?)[".;]', str(error))  # the reason inside of a panic
-    reason = inside[1] if inside else (str(error).splitlines() or ["unreadable"])[0]
+def _ends(path: Path) -> tuple[bytes, bytes]:
+    """The first 4096 and the last 4 bytes of a file, which is left on the disk: polars reads what it needs of it."""
     try:
-        pl.read_parquet_metadata(content)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-        return DataError(f"the parquet file is damaged: {reason}", where=str(path), fix="download or copy it again")
-    return DataError(
-        f"the parquet file has a column that cannot be read: {reason}",
-        where=str(path),
-        fix="write its columns as text, numbers, dates in a known zone or lists; if it is damaged, copy it again",
-    )
+        with path.open("rb") as file:
+            head = file.read(4096)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4))
+            return head, file.read(4)
+    except OSError as error:
+        raise DataError(
+            f"the file cannot be read: {error.strerror}", where=str(path), fix="check its permissions"
+        ) from error
 
 
 _FIX_BY_KIND = {

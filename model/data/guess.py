@@ -6,6 +6,7 @@ import csv
 import glob
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +80,7 @@ def _format_of_file(path: Path, now_ms: int) -> Format:
         return Format.MOVIELENS
     if head.startswith(PARQUET_MAGIC):
         return Format.GA4 if _is_ga4(_parquet_columns(path)) else Format.PARQUET
-    text = head.decode("utf-8-sig", errors="replace").lstrip()
+    text = _decoded(head).lstrip()
     if text.startswith(("{", "[")):
         return Format.GA4 if _is_ga4(_first_keys(text)) else Format.JSONL
     return _format_of_text(text, now_ms)
@@ -134,7 +135,7 @@ def completed(request: ImportRequest, header: bool | None, now_ms: int) -> Impor
         request = replace(request, items_format=_items_format(request.items))
     if request.format is not Format.CSV:
         return request
-    text = _head(find_files(request.sources, Format.CSV)[0].path).decode("utf-8-sig", errors="replace")
+    text = _decoded(_head(find_files(request.sources, Format.CSV)[0].path))
     options = guess_text(text, request.text, header)
     if options.header:
         return replace(request, text=options)
@@ -147,7 +148,7 @@ def _items_format(path: Path) -> ItemsFormat:
         return ItemsFormat.MERCHANT_FEED
     if kind_of(path) is not Format.CSV:
         return ItemsFormat.TABLE
-    text = _head(path).decode("utf-8-sig", errors="replace")
+    text = _decoded(_head(path))
     first = {spelled(name.removeprefix("g:")) for name in _records(text, guess_text(text, TextOptions(), True))[0]}
     if {"handle", "variantsku"} <= first:
         return ItemsFormat.SHOPIFY
@@ -258,6 +259,11 @@ def _records(text: str, options: TextOptions) -> list[list[str]]:
     except csv.Error:  # the reader of the format will say what is wrong
         pass
     return records
+
+
+def _decoded(head: bytes) -> str:
+    """The text without the line `sep=;` of Excel, which the reader understands by itself."""
+    return re.sub(r"\Asep=.\r?\n", "", head.decode("utf-8-sig", errors="replace"), flags=re.IGNORECASE)
 
 
 def _head(path: Path) -> bytes:

@@ -13,6 +13,8 @@ from model.network.config import SIZES, NetworkConfig, Setting, setting_of
 from model.training.config import CHOICES, TrainConfig
 from model.training.defaults import RULES
 from model.training.time_limit import EVALUATION_SHARE, FEWEST_USERS, TUNING_SHARE, VALIDATION_SHARE
+from service.cli.outermost import run_command
+from service.common.atomic_files import write_aside
 from service.common.markdown import markdown_table
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "training.md"
@@ -154,5 +156,10 @@ def _sizes() -> Iterable[Sequence[str]]:
         yield f"`network.{name}`", *(str(size.get(name, defaults[name])) for size in SIZES.values())
 
 
+def main() -> None:
+    """Writes the page."""
+    write_aside(PAGE, page().encode())
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    run_command(main)

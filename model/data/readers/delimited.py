@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,12 +21,13 @@ from model.data.raw_dataset import SourceTable
 _SEPARATORS = (",", "\t", ";", "|", "::")
 # Stands for a separator of several characters while polars reads, which knows single ones only.
 _UNIT_SEPARATOR = "\x1f"
+_EXCEL = re.compile("sep=(.)", re.IGNORECASE)
 _QUOTE_HINT = 'check the quotes and separators; if quotes are part of the text, add --quote ""'
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """What is known of a text before its rows are read; `separator` is one character."""
+    """What is known of a text before its rows are read; `separator` is one character, `skipped` counts lines above."""
 
     text: str
     separator: str
@@ -34,6 +35,7 @@ class _Layout:
     has_header: bool
     header: list[str]
     header_lines: int
+    skipped: int
     path: Path
 
 
@@ -90,16 +92,21 @@ def _read(layout: _Layout) -> SourceTable:
 
 def _line_numbers(rows: pl.DataFrame, layout: _Layout) -> pl.Series:
     """[rows] the line on which each row begins; quoted fields may hold line ends."""
-    first = layout.header_lines + 1
+    first = layout.skipped + layout.header_lines + 1
     numbers = pl.Series(ROW, range(first, first + rows.height), dtype=pl.Int64)
-    if layout.quote is None or layout.text.count("\n") <= rows.height + layout.header_lines:
+    line_ends = layout.text.count("\n") - layout.text.endswith("\n")
+    if layout.quote is None or line_ends < rows.height + layout.header_lines:
         return numbers
     inside = rows.select(pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True).fill_null(0))).to_series()
     return (numbers + inside.cast(pl.Int64).cum_sum().shift(1, fill_value=0)).alias(ROW)
 
 
 def _layout(text: str, options: TextOptions, quote: str | None, path: Path) -> _Layout:
-    first = text.split("\n", 1)[0].rstrip("\r")
+    first, _, rest = text.partition("\n")
+    first, skipped = first.rstrip("\r"), 0
+    if named := _EXCEL.fullmatch(first):  # Excel reads and writes a line that names the separator
+        options = replace(options, separator=options.separator or named.group(1))
+        text, skipped, first = rest, 1, rest.partition("\n")[0].rstrip("\r")
     if "\r" in first:
         raise DataError(
             "the lines end in carriage returns only",
@@ -118,7 +125,8 @@ def _layout(text: str, options: TextOptions, quote: str | None, path: Path) -> _
         raise DataError(f"the first line cannot be read: {error}", where=f"{path}, line 1", fix=_QUOTE_HINT) from error
     if options.header:
         _refuse_repeated_names(header, path)
-    return _Layout(text, separator, quote, options.header, header, header_lines if options.header else 0, path)
+    header_lines = header_lines if options.header else 0
+    return _Layout(text, separator, quote, options.header, header, header_lines, skipped, path)
 
 
 def likeliest_separator(line: str, quote: str | None = '"') -> str:
@@ -184,7 +192,7 @@ def _explain(layout: _Layout, error: Exception) -> DataError:
             if len(fields) > len(layout.header):
                 return DataError(
                     f"a row has {len(fields)} fields, but the {named} has {len(layout.header)}",
-                    where=f"{layout.path}, line {line}",
+                    where=f"{layout.path}, line {layout.skipped + line}",
                     fix=f"quote fields that hold the separator {layout.separator!r}, and name every column",
                 )
     except csv.Error as problem:

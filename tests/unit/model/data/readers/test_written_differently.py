@@ -80,9 +80,21 @@ def test_escaped_quotes_and_windows_folders_in_quotes_are_kept_as_they_are(tmp_p
     assert _import(tmp_path / "log.csv", items=tmp_path / "folders.csv").items["title"][0] == "C:\\dir\\"
 
 
-def test_a_line_is_named_rightly_behind_fields_with_line_ends(tmp_path: Path) -> None:
-    _write(tmp_path, {"log.csv": f'user_id,item_id,timestamp,note\nu,a,{T},"one\ntwo\n"\nu,a,{T},x\nu,b,soon,y\n'})
-    assert "line 6" in (_refusal(tmp_path / "log.csv").where or "")
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (f'user_id,item_id,timestamp,note\nu,a,{T},"one\ntwo\n"\nu,a,{T},x\nu,b,soon,y\n', 6),
+        (f'user_id,item_id,timestamp,note\nu,a,{T},"one\ntwo"\nu,b,soon,y', 4),
+        (f'"user\n_id",item_id,timestamp\nu,a,{T}\nu,b,soon\n', 4),
+        (f"sep=;\r\nuser_id;item_id;timestamp\r\nu;a;{T}\r\nu;b;soon\r\n", 4),
+        (f"sep=;\nuser_id;item_id;timestamp\nu;a;{T}\nu;b;{T};more\n", 4),
+        (f'sep=;\nuser_id;item_id;timestamp;note\nu;a;{T};"x\ny"\nu;b;soon;z\n', 5),
+    ],
+)
+def test_a_line_is_named_rightly_behind_fields_with_line_ends(tmp_path: Path, text: str, line: int) -> None:
+    _write(tmp_path, {"log.csv": text})
+    columns = {"user": "user\n_id"} if "user\n_id" in text else {}
+    assert f"log.csv, line {line}" in (_refusal(tmp_path / "log.csv", columns=columns).where or "")
 
 
 @pytest.mark.parametrize(
