@@ -6,7 +6,7 @@ The command line imports this module before anything else, so it must not import
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from model.data.errors import DataError
 
@@ -78,6 +78,7 @@ def find_columns(
     defaults: Mapping[str, str],
     aliases: Mapping[str, Sequence[str]],
     file: str,
+    partitions: Collection[str] = (),
 ) -> dict[str, str]:
     """Finds the column of each role: as the user named it, else by its default name, else by an alias.
 
@@ -87,6 +88,7 @@ def find_columns(
         defaults: Role → default name.
         aliases: Role → other names, as `spelled` writes them.
         file: Name of the file, for messages.
+        partitions: Columns that are names of folders; columns of the file itself go before them.
 
     Returns:
         Role → column. A column that the user named is in it even if the table lacks it.
@@ -103,6 +105,7 @@ def find_columns(
             found[role] = defaults[role]
             continue
         known = sorted((name for name in free if spelled(name) in names), key=lambda name: names.index(spelled(name)))
+        known = [name for name in known if name not in partitions] or known
         if len(known) > 1 and role in _ONE_CANDIDATE:
             raise DataError(
                 f"several columns may be the {role}: {', '.join(known)}",

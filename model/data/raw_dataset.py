@@ -26,6 +26,7 @@ class SourceTable:
         files: Names of the files, where they are several; `ROW` then holds `FILE_STEP` times the position of the file
             in them, plus the line.
         notes: What the reader of the file noted.
+        partitions: Columns that are names of folders, such as `day` of `day=2025-03-01`.
 
     Columns are converted to plain types when the table is made (`model.data.column_types.plain`).
     """
@@ -36,6 +37,7 @@ class SourceTable:
     names: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
+    partitions: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.rows = plain(self.rows)

@@ -43,7 +43,10 @@ def sentence(error: OSError) -> str:
     Returns:
         What is wrong, then `where:` and `fix:` on lines of their own, where they are known.
     """
-    what, fix = _SENTENCES.get(error.errno or 0, (error.strerror or str(error) or type(error).__name__, ""))
+    own = error.strerror or str(error) or type(error).__name__
+    what, fix = _SENTENCES.get(error.errno or 0, (own, ""))
+    if error.errno and own != os.strerror(error.errno):  # the program's own words, such as those of tempfile
+        what = own
     named = [
         os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)
     ]

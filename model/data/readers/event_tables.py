@@ -48,7 +48,7 @@ def log_of(table: SourceTable, columns: Mapping[str, str]) -> RawDataset:
     """
     present = [name for name in table.rows.columns if name != ROW]
     named = {role: column for role, column in columns.items() if role in LOG_COLUMNS}
-    found = find_columns(present, named, LOG_COLUMNS, LOG_ALIASES, table.file)
+    found = find_columns(present, named, LOG_COLUMNS, LOG_ALIASES, table.file, table.partitions)
     wanted = {"user": "user_id", "item": "item_id"} | found
     fix = NAME_LOG_COLUMNS
     if table.unit == "line":

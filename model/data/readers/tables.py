@@ -68,7 +68,8 @@ def read_files(files: Sequence[SourceFile], kind: Format, text: TextOptions | No
     for table, file in zip(tables, files, strict=True):
         new = {name: value for name, value in file.partitions.items() if name not in table.rows.columns}
         table.rows = table.rows.with_columns(pl.lit(value, pl.String).alias(name) for name, value in new.items())
-    return tables[0] if len(tables) == 1 else _joined(tables)
+    joined = tables[0] if len(tables) == 1 else _joined(tables)
+    return replace(joined, partitions=frozenset(name for file in files for name in file.partitions))
 
 
 def _refuse_strangers(tables: list[SourceTable]) -> None:

@@ -58,3 +58,8 @@ def test_a_file_that_cannot_be_written_is_known_before_the_work(tmp_path: Path, 
         require_writable(tmp_path / name)
     assert caught.value.errno == number
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_words_of_a_program_are_kept() -> None:
+    error = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+    assert sentence(error).startswith("No usable temporary directory found in ['/tmp']\n  fix:")

@@ -131,6 +131,8 @@ def test_several_files_patterns_and_partitions_are_one_log(tmp_path: Path) -> No
     folder = _import(tmp_path / "day")
     assert folder.name == "day"
     assert folder.report["event_types"] == {"cart": 2, "view": 2}
+    _write(tmp_path, {"hive/date=2023-11-14/p.csv": LOG.replace("timestamp", "ts")})
+    assert _import(tmp_path / "hive").events["timestamp"].to_list() == [T * 1000, (T + 1) * 1000]
     _write(tmp_path, {"b.csv": later, "c.csv": "1,2,3\n1,2,3\n"})
     assert f"{tmp_path / 'b.csv'}, line 3" in (_refusal(tmp_path / "[ab].csv").where or "")
     assert "no column in common" in _refusal(tmp_path / "[ac].csv").what
