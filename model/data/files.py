@@ -6,6 +6,7 @@ Files are read whole, so that a bad file is refused before any of it is used.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import polars as pl
@@ -124,16 +125,30 @@ def read_parquet(path: Path) -> pl.DataFrame:
         )
     if tail != PARQUET_MAGIC:
         raise DataError("the parquet file is cut off", where=str(path), fix="download or copy it again")
+    source = content if packed else path
     try:
-        return pl.read_parquet(content if packed else path, glob=False, hive_partitioning=False)
+        return pl.read_parquet(source, glob=False, hive_partitioning=False)
     except pl.exceptions.DuplicateError as error:
         raise DataError(
             f"column names are repeated: {error}", where=str(path), fix="give every column its own name"
         ) from error
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(
-            f"the parquet file is damaged: {error}", where=str(path), fix="download or copy it again"
-        ) from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise _unreadable_parquet(source, path, error) from error  # polars panics over types it does not know
+
+
+def _unreadable_parquet(source: bytes | Path, path: Path, error: BaseException) -> DataError:
+    """Tells a column of an unknown type from a damaged file, whose footer cannot be read either."""
+    inside = re.search(r'ErrString\("(.*?)[".;]', str(error))  # the reason inside of a panic
+    reason = inside[1] if inside else (str(error).splitlines() or ["unreadable"])[0]
+    try:
+        pl.read_parquet_metadata(source)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+        return DataError(f"the parquet file is damaged: {reason}", where=str(path), fix="download or copy it again")
+    return DataError(
+        f"the parquet file has a column that cannot be read: {reason}",
+        where=str(path),
+        fix="write its columns as text, numbers, dates in a known zone or lists; if it is damaged, copy it again",
+    )
 
 
 def _ends(path: Path) -> tuple[bytes, bytes]:
