@@ -62,7 +62,7 @@ class Fault:
 
 @dataclass(slots=True)
 class Allowed:
-    """What may happen from the begin of a fault until the service has recovered, and at no other time.
+    """What may happen from the beginning of a fault until the service has recovered, and at no other time.
 
     Attributes:
         reasons: Reasons of answers (None: any), apart from a small share that may be late.

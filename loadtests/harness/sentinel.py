@@ -88,7 +88,7 @@ class SentinelGroup:
         self._stack.callback(process.kill)
 
     def _ask(self, command: str) -> bytes:
-        """Returns the begin of the Sentinel's reply; empty without one."""
+        """Returns the beginning of the Sentinel's reply; empty without one."""
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1.0) as connection:
             connection.sendall(f"AUTH {self.PASSWORD}\r\n".encode())
             connection.recv(100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,30 +71,46 @@ def fit(trainer: Trainer, console: Console, limit: TimeLimit) -> None:
     try:
         if console.is_terminal:
             with _bar(console) as bar:
-                trainer.fit(limit=limit, report=_Progress(trainer, limit, _on_bar(bar)))
+                trainer.fit(limit=limit, report=ProgressReport(trainer, limit, _on_bar(bar)))
         else:
-            trainer.fit(limit=limit, report=_Progress(trainer, limit, _as_lines(console)))
+            trainer.fit(limit=limit, report=ProgressReport(trainer, limit, as_lines(console)))
     except KeyboardInterrupt:
         console.print(f"interrupted; continue with `--out {trainer.folder} --resume`", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class Shown:
+    """What is shown of a training.
+
+    Attributes:
+        share: The share that is over, 0 … 1.
+        words: Epoch, loss and best NDCG@10.
+        elapsed_s: Seconds that the run has taken.
+        left_s: Seconds that are left.
+    """
+
     share: float
     words: str
     elapsed_s: float
     left_s: float
 
 
-class _Progress:
-    """Turns the trainer's ticks into what is shown."""
+class ProgressReport:
+    """Turns the trainer's ticks into what is shown.
+
+    Args:
+        trainer: The trainer, ready to start or to resume.
+        limit: The time of the run.
+        show: Shows it.
+        clock: Monotonic seconds.
+    """
 
     def __init__(
         self,
         trainer: Trainer,
         limit: TimeLimit,
-        show: Callable[[_Shown], None],
+        show: Callable[[Shown], None],
         clock: Clock = time.monotonic,
     ) -> None:
         self._trainer, self._show, self._clock = trainer, show, clock
@@ -102,13 +119,14 @@ class _Progress:
         self._first_epoch, self._before_s = trainer.progress.epoch, limit.used_s
 
     def __call__(self, tick: Tick) -> None:
+        """Shows how far the training is at a tick."""
         left = TimeLeft(
             self._trainer.config.max_epochs * tick.total, self._first_epoch * tick.total, self._cap_s, self._before_s
         )
         step, elapsed_s = tick.epoch * tick.total + tick.done, self._clock() - self._began
         best = f"{tick.progress.best_ndcg:.4f}" if tick.progress.best_epoch >= 0 else "–"
         words = f"epoch {tick.epoch + 1}  loss {tick.loss:.3f}  best NDCG@10 {best}"
-        self._show(_Shown(left.share(step, elapsed_s), words, self._before_s + elapsed_s, left.of(step, elapsed_s)))
+        self._show(Shown(left.share(step, elapsed_s), words, self._before_s + elapsed_s, left.of(step, elapsed_s)))
 
 
 def _bar(console: Console) -> Progress:
@@ -117,19 +135,20 @@ def _bar(console: Console) -> Progress:
     )  # fmt: skip
 
 
-def _on_bar(bar: Progress) -> Callable[[_Shown], None]:
+def _on_bar(bar: Progress) -> Callable[[Shown], None]:
     task = bar.add_task("training", total=1.0, times="")
 
-    def show(now: _Shown) -> None:
+    def show(now: Shown) -> None:
         bar.update(task, completed=now.share, description=now.words, times=_times(now))
 
     return show
 
 
-def _as_lines(console: Console, clock: Clock = time.monotonic) -> Callable[[_Shown], None]:
-    latest = -LINE_S
+def as_lines(console: Console, clock: Clock = time.monotonic) -> Callable[[Shown], None]:
+    """Returns the function that prints a line, at most every `LINE_S` seconds."""
+    latest = -math.inf
 
-    def show(now: _Shown) -> None:
+    def show(now: Shown) -> None:
         nonlocal latest
         if clock() - latest >= LINE_S:
             latest = clock()
@@ -138,7 +157,7 @@ def _as_lines(console: Console, clock: Clock = time.monotonic) -> Callable[[_Sho
     return show
 
 
-def _times(now: _Shown) -> str:
+def _times(now: Shown) -> str:
     return f"{duration(now.elapsed_s)} elapsed, {duration(now.left_s)} left"
 
 

@@ -96,7 +96,7 @@ def engine_ranker(engine: Engine | BaselineEngine, decoding: Decoding, k: int = 
 
     def rank(histories: Histories) -> IntArray:
         lists = np.full((len(histories), DEPTH), -1, np.int64)
-        for rows in _batches([len(histories.items(i)) for i in range(len(histories))]):
+        for rows in batches_of([len(histories.items(i)) for i in range(len(histories))]):
             for i, result in zip(rows, engine.run([job(histories, i) for i in rows]), strict=True):
                 if isinstance(result, Exception):
                     raise result
@@ -107,8 +107,12 @@ def engine_ranker(engine: Engine | BaselineEngine, decoding: Decoding, k: int = 
     return rank
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yields rows of similar length, few of them where they are long: the decoder compares each with its exclusions."""
+def batches_of(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yields rows of similar length, few of them where they are long: the decoder compares each with its exclusions.
+
+    Args:
+        lengths: [rows] number of excluded items of each row.
+    """
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) == BATCH or (len(batch) + 1) * lengths[row] > EXCLUDED_AT_ONCE):

@@ -13,8 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from service.common.errors import InvalidRequest, ServiceError
+from service.common.printable import shortened
 from service.common.request_context import RequestContext
-from service.schemas.body_bounds import cut, listed
+from service.schemas.body_bounds import listed
 
 MEDIA_TYPE = "application/problem+json"
 # What helps with an error of the router.
@@ -32,7 +33,7 @@ def problem(error: ServiceError, request_id: str) -> Response:
         error.status,
         error.reason,
         error.title,
-        cut(error.public_detail, _DETAIL_MAX),
+        shortened(error.public_detail, _DETAIL_MAX),
         request_id,
         headers=error.headers,
         errors=error.errors,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from service.common.printable import shortened
+
 # Values that one warning names, and characters of a value that it shows.
 NAMED_MAX = 10
 SHOWN_MAX = 64
@@ -29,7 +31,7 @@ class Warnings:
             values: The values that it is about; the first few are appended.
         """
         named = list(values)
-        shown = ", ".join(_short(value) for value in named[:NAMED_MAX])
+        shown = ", ".join(shortened(value, SHOWN_MAX) for value in named[:NAMED_MAX])
         more = f" and {len(named) - NAMED_MAX} more" if len(named) > NAMED_MAX else ""
         self.texts.append(f"{text}: {shown}{more}" if named else text)
 
@@ -37,7 +39,3 @@ class Warnings:
         """Adds a warning about some values, if there are any; a value given twice is named once."""
         if found := list(dict.fromkeys(values)):
             self.add(text, found)
-
-
-def _short(value: str) -> str:
-    return value if len(value) <= SHOWN_MAX else value[: SHOWN_MAX - 1] + "…"

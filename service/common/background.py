@@ -40,11 +40,15 @@ async def _watched(work: Work) -> None:
             await work()
         except Exception as error:
             log.critical("background_loop_broke", **logs.where(error))
-            if _is_cancelled():  # it failed while it was stopped: it must not begin anew
+            if being_cancelled():  # it failed while it was stopped: it must not begin anew
                 return
         await asyncio.sleep(_PAUSE_S)
 
 
-def _is_cancelled() -> bool:
+def being_cancelled() -> bool:
+    """Returns whether this task is being cancelled, even if what it awaited has swallowed the CancelledError.
+
+    `asyncio.wait_for` may do so before Python 3.12 (cpython #86296), and redis-py waits with it.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

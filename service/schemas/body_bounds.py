@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from service.common.errors import BadRequest, InvalidRequest
+from service.common.printable import shortened
 
 # Faults that are listed whatever their place. Beyond them only the first one of each element of a list is, so that a
 # client learns every bad event of a batch.
@@ -133,14 +134,9 @@ def _chosen(faults: Sequence[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
 
 
 def _entry(fault: Mapping[str, Any]) -> dict[str, Any]:
-    loc = [step if isinstance(step, int) else cut(step, _STEP_MAX) for step in fault["loc"]]
-    message = cut(fault["msg"].removeprefix("Value error, "), _MESSAGE_MAX)
+    loc = [step if isinstance(step, int) else shortened(step, _STEP_MAX) for step in fault["loc"]]
+    message = shortened(fault["msg"].removeprefix("Value error, "), _MESSAGE_MAX)
     entry: dict[str, Any] = {"loc": loc, "message": message, "type": fault["type"]}
     if len(loc) > 1 and loc[0] == "events" and isinstance(loc[1], int):
         entry["index"] = loc[1]
     return entry
-
-
-def cut(text: str, most: int) -> str:
-    """Returns a text of the caller, shortened to `most` characters and an ellipsis if it is longer."""
-    return text if len(text) <= most else text[:most] + "…"

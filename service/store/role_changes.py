@@ -19,8 +19,8 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.sentinel import SentinelConnectionPool
 
 from service.common import logs
+from service.common.background import being_cancelled
 from service.store.redis_causes import Cause
-from service.store.subscription import being_cancelled
 
 log = logs.get(__name__)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from redis.asyncio import RedisCluster
 
+from service.common.background import being_cancelled
 from service.common.errors import StoreUnavailable
 from service.store.redis_causes import cause_of
 
@@ -64,12 +65,3 @@ async def messages(
         if pubsub is not None:
             with contextlib.suppress(Exception):
                 await pubsub.aclose()
-
-
-def being_cancelled() -> bool:
-    """Whether this task is being cancelled.
-
-    redis-py waits with `asyncio.wait_for`, which before Python 3.12 may swallow the CancelledError (cpython #86296).
-    """
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -125,7 +125,7 @@ class Decoder:
         items = max(1, *map(len, excluded)) if excluded else 1
         if self._placement.pad:
             most = max(*sizes, items)
-            items = _bucket(most)
+            items = exclusion_bucket(most)
             sizes = [items] * len(sizes)
         for level, (closed, size) in enumerate(zip(levels, sizes, strict=True)):
             parent, slot = closed.padded(rows, size)
@@ -137,8 +137,8 @@ class Decoder:
         return feeds if excluded is None else feeds | _excluded_feeds(excluded, rows, items)
 
 
-def _bucket(exclusions: int) -> int:
-    """The number of exclusions that a run with this many is padded to."""
+def exclusion_bucket(exclusions: int) -> int:
+    """Returns the number of exclusions that a run with this many is padded to."""
     last = CLOSED_BUCKETS[-1]
     return next((bucket for bucket in CLOSED_BUCKETS if bucket >= exclusions), math.ceil(exclusions / last) * last)
 

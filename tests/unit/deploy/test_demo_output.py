@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from deploy.demo import Service, answer_table
+from deploy.demo import answer_table, invite
+from deploy.demo_service import Service
 
 TITLE = "Monty Python's Life of Brian, a very long title of a film that nobody could ever print in one line"
 ANSWER: dict[str, Any] = {
@@ -20,13 +22,9 @@ ANSWER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def printed(width: int, what: Any, *, terminal: bool) -> str:
+def printed(width: int, show: Callable[[Console], None], *, terminal: bool) -> str:
     file = io.StringIO()
-    console = Console(file=file, width=width, force_terminal=terminal, color_system=None)
-    if isinstance(what, str):
-        console.out(what, highlight=False)
-    else:
-        console.print(what)
+    show(Console(file=file, width=width, force_terminal=terminal, color_system=None))
     return file.getvalue()
 
 
@@ -35,7 +33,8 @@ def printed(width: int, what: Any, *, terminal: bool) -> str:
 def test_every_command_can_be_copied(tmp_path: Path, width: int, terminal: bool) -> None:
     service = Service(tmp_path, tmp_path, 0)
     service.url, service.token = "http://127.0.0.1:54321", "t" * 22
-    lines = printed(width, service.urls(), terminal=terminal).splitlines()
+    shown = printed(width, lambda console: invite(console, service, 1.0), terminal=terminal)
+    lines = shown[shown.index("  recommend") :].splitlines()
     said = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
     assert list(said) == ["recommend", "console", "metrics", "API", "fallback"]
     command = shlex.split(said["recommend"])
@@ -46,7 +45,7 @@ def test_every_command_can_be_copied(tmp_path: Path, width: int, terminal: bool)
 
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_scores_are_never_cut(width: int) -> None:
-    shown = printed(width, answer_table(ANSWER, [TITLE] * 7), terminal=False)
+    shown = printed(width, lambda console: console.print(answer_table(ANSWER, [TITLE] * 7)), terminal=False)
     for item in ANSWER["items"]:
         assert f"{item['score']:.2f}" in shown
     assert max(map(len, shown.splitlines())) <= width

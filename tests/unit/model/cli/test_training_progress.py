@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from model.cli.training_progress import TimeLeft, _as_lines, _Progress, duration
+from model.cli.training_progress import ProgressReport, TimeLeft, as_lines, duration
 from model.training.time_limit import TimeLimit
 from tests.support.clock import FakeClock
 
@@ -46,8 +46,8 @@ def test_without_a_terminal_there_is_a_line_now_and_then() -> None:
     clock, out = FakeClock(), io.StringIO()
     progress = SimpleNamespace(epoch=3, seconds=60.0, best_ndcg=0.08125, best_epoch=2)
     trainer = cast("Any", SimpleNamespace(progress=progress, config=SimpleNamespace(max_epochs=10)))
-    show = _Progress(
-        trainer, TimeLimit(5.0, used_s=60.0, clock=clock), _as_lines(Console(file=out, width=40), clock), clock
+    show = ProgressReport(
+        trainer, TimeLimit(5.0, used_s=60.0, clock=clock), as_lines(Console(file=out, width=40), clock), clock
     )
     for done in range(1, 41):  # a batch a second, resumed after three epochs and a minute
         clock.advance(1)

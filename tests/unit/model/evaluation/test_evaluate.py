@@ -13,7 +13,7 @@ from scipy import sparse
 from model.data.dataset import Sequences
 from model.data.split import Split, leave_one_out, time_split
 from model.evaluation.evaluate import DEPTH, Histories, Ranker, evaluate, item_cf_ranker, popularity_ranker
-from model.evaluation.rankers import EXCLUDED_AT_ONCE, _batches
+from model.evaluation.rankers import EXCLUDED_AT_ONCE, batches_of
 from model.evaluation.report import METRICS, Evaluation
 from model.network.scoring import BATCH
 from service.artifact.array_types import IntArray
@@ -239,7 +239,7 @@ def test_history_may_be_kept_where_repeats_are_the_point() -> None:
 
 def test_lists_with_many_exclusions_are_decoded_few_at_a_time() -> None:
     lengths = [5, EXCLUDED_AT_ONCE // 3, 10 * EXCLUDED_AT_ONCE, *[7] * 200, EXCLUDED_AT_ONCE // 3]
-    batches = list(_batches(lengths))
+    batches = list(batches_of(lengths))
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
     for batch in batches:
         longest = max(lengths[row] for row in batch)

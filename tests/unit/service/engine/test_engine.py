@@ -19,7 +19,7 @@ from service.artifact.trie import Trie
 from service.common.errors import FilterNotReady
 from service.engine.decode import device_tables
 from service.engine.decode.closed_nodes import closed_nodes
-from service.engine.decode.decoder import _bucket
+from service.engine.decode.decoder import exclusion_bucket
 from service.engine.decode.filters import FilterTable
 from service.engine.decoding import STRATEGIES, Decoding
 from service.engine.encoder_state import EncoderState
@@ -335,4 +335,4 @@ def test_a_failed_run_leaves_nothing_bound(artifact: Path) -> None:
     ("exclusions", "padded"), [(1, 16), (16, 16), (17, 256), (1024, 1024), (1025, 2048), (5000, 5120)]
 )
 def test_any_number_of_exclusions_is_padded_to_one_of_few_sizes(exclusions: int, padded: int) -> None:
-    assert _bucket(exclusions) == padded
+    assert exclusion_bucket(exclusions) == padded
