@@ -15,6 +15,7 @@ export class Stream {
     this.secret = secret;
     this.on = on;
     this.closed = false;
+    this.hurried = false;
     this.wait = FIRST_WAIT_MS;
     this.run();
   }
@@ -25,8 +26,9 @@ export class Stream {
     this.hurry?.();
   }
 
-  /** Connects now instead of waiting. */
+  /** Connects now instead of waiting: also if the try that is under way fails. */
   now() {
+    this.hurried = true;
     this.hurry?.();
   }
 
@@ -82,6 +84,7 @@ export class Stream {
     const data = JSON.parse(lines.find((line) => line.startsWith("data: ")).slice(6));
     if (name === "status") {
       this.wait = FIRST_WAIT_MS;
+      this.hurried = false;
       this.on.link("live");
       this.on.status(data);
     } else if (name === "end" && ["unauthorized", "forbidden", "not_found"].includes(data.reason)) {
@@ -93,18 +96,17 @@ export class Stream {
   async pause() {
     const until = Date.now() + this.wait * (0.8 + 0.4 * Math.random());
     this.wait = Math.min(2 * this.wait, LONGEST_WAIT_MS);
-    let hurried = false;
-    while (!this.closed && !hurried && Date.now() < until) {
+    while (!this.closed && !this.hurried && Date.now() < until) {
       this.on.link("waiting", Math.ceil((until - Date.now()) / 1000));
       await new Promise((go) => {
         const timer = setTimeout(go, Math.min(1000, until - Date.now()));
         this.hurry = () => {
-          hurried = true;
           clearTimeout(timer);
           go();
         };
       });
     }
+    this.hurried = false;
     this.hurry = null;
   }
 }

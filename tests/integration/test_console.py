@@ -213,6 +213,30 @@ def test_a_console_says_that_the_service_is_gone_and_comes_back_with_it(
             client.get(address(first))
 
 
+# A stream whose tries all fail. It is told to connect now while the first try is under way.
+HURRIED = """async () => {
+  const { Stream } = await import("./assets/console-stream.js");
+  const states = [];
+  let tries = 0;
+  const stream = await new Promise((done) => {
+    window.fetch = async () => {
+      tries += 1;
+      if (tries === 1) await Promise.resolve().then(() => held.now());
+      else done(held);
+      throw new TypeError("nobody is there");
+    };
+    const held = new Stream("token", { link: (state) => states.push(state), status() {}, refused() {} });
+  });
+  stream.close();
+  return states;
+}"""
+
+
+def test_a_wish_to_connect_now_is_kept_while_a_try_is_under_way(browser: Browser, service: Serve) -> None:
+    with opened(browser, address(service)) as page:
+        assert page.evaluate(HURRIED)[:2] == ["connecting", "connecting"]
+
+
 def test_workers_are_shown_as_one_service(artifact: Path, store: Valkey, tmp_path: Path) -> None:
     with serve(tmp_path, "--artifact", str(artifact), "--redis", store.url, "--workers", "2", **PATIENT) as service:
         for worker in (1, 2):
