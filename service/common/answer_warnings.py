@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from service.common.printable import shortened
+from service.common.printable import printable, shortened
 
 # Values that one warning names, and characters of a value that it shows.
 NAMED_MAX = 10
@@ -14,7 +14,8 @@ SHOWN_MAX = 64
 class Warnings:
     """Collects the warnings of one answer.
 
-    Their number and size are bounded: there is one for each kind, and each names a few of the values it is about.
+    Their number and size are bounded: there is one for each kind, and each names a few of the values it is about. They
+    are safe to print.
 
     Attributes:
         texts: The warnings, in the order in which they were added.
@@ -31,7 +32,7 @@ class Warnings:
             values: The values that it is about; the first few are appended.
         """
         named = list(values)
-        shown = ", ".join(shortened(value, SHOWN_MAX) for value in named[:NAMED_MAX])
+        shown = ", ".join(printable(shortened(value, SHOWN_MAX)) for value in named[:NAMED_MAX])
         more = f" and {len(named) - NAMED_MAX} more" if len(named) > NAMED_MAX else ""
         self.texts.append(f"{text}: {shown}{more}" if named else text)
 

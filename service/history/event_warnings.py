@@ -1,10 +1,10 @@
-"""What events say that the model or the catalogue does not know: they are used, and the answer names it."""
+"""What events say that the model or the catalogue does not know, or that is not used: the answer names it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.artifact.features import known_type
+from service.artifact.features import is_history_event, known_type
 from service.common.answer_warnings import Warnings
 from service.lifecycle.served_model import ServedModel
 from service.schemas.requests import InlineEvent
@@ -21,6 +21,8 @@ def event_warnings(events: Sequence[InlineEvent], model: ServedModel) -> Warning
     if events:
         types = (event.type for event in events if not known_type(event.type))
         warnings.unless_empty('the model reads these types of events as "other"', types)
+        signals = (event.type for event in events if not is_history_event(event.type, event.item_id))
+        warnings.unless_empty("no list is made from events of these types", signals)
         items = (event.item_id for event in events if not model.known(event.item_id))
         warnings.unless_empty("the catalogue does not have these items of events", items)
     return warnings

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from service.artifact.features import is_history_event
 from service.schemas.requests import InlineEvent
 from service.store.records import StoredEvent
 
@@ -45,7 +46,7 @@ class History:
 def merge_events(stored: Sequence[StoredEvent], inline: Sequence[InlineEvent], now_ms: int) -> History:
     """Merges the inline events of a request into the stored log by time.
 
-    Inline copies of stored events are dropped.
+    Inline copies of stored events are dropped, and so are inline events that would not join the stored log either.
 
     Args:
         stored: The log, oldest first.
@@ -56,6 +57,7 @@ def merge_events(stored: Sequence[StoredEvent], inline: Sequence[InlineEvent], n
     item_ids = [event.item_id for event in stored]
     types = [event.type for event in stored]
     times = [event.time_ms for event in stored]
+    inline = [event for event in inline if is_history_event(event.type, event.item_id)]
     if not inline:
         return History(item_ids, types, times, len(stored))
     undated_ms = _undated_ms(times, inline, now_ms)

@@ -28,7 +28,11 @@ class InlineEvent(Body):
     """An event of the current session. It is used for this answer only, and not stored."""
 
     item_id: Id = Field(description="The item.")
-    type: Name = Field("view", description="What happened; a type that the model does not know counts as `other`.")
+    type: Name = Field(
+        "view",
+        description="What happened; a type that the model does not know counts as `other`, and an "
+        "impression is no part of a history.",
+    )
     timestamp: TimeMs | None = Field(
         None, description="When it happened. Without one: in this minute, after all events that have one."
     )
@@ -136,7 +140,8 @@ class Event(Body):
         None,
         description="Names one event of this user or session: an event whose id came before is a duplicate, whatever "
         "its time, item and type. Ids are remembered for the events of the history (with another item or type, the "
-        "newest 256 of them), for the 1,024 that left it last, and for the newest 256 searches and impressions.",
+        "newest 256 of them), for the 1,024 that left it last, and for the newest 256 impressions and searches "
+        "without an item. Those have ids of their own: a click may have the id of its impression.",
     )
     value: Value | None = Field(None, description="Rating, price, dwell time …")
     query: Annotated[str, Field(max_length=512)] | None = Field(None, description="The search query.")

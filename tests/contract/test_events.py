@@ -111,11 +111,13 @@ async def test_searches_and_impressions_are_no_history(shared_valkey: Valkey) ->
         answer = await post(
             service,
             event(type="search", item_id=None, query="space"),
-            event(type="impression", item_id="5"),
-            event(item_id="7"),
+            event(type="impression", item_id="7", event_id="of-both"),
+            event(item_id="7", event_id="of-both"),
         )
         user = (await service.client.get("/users/u1")).json()
+        shown = await service.recommend(events=[{"item_id": "5", "type": "impression"}])
     assert answer.json()["accepted"] == 3
+    assert (shown["segment"], shown["warnings"]) == ("new", ["no list is made from events of these types: impression"])
     assert [e["item_id"] for e in user["history"]] == ["7"]
 
 

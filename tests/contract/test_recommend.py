@@ -665,6 +665,7 @@ async def test_what_nobody_knows_is_answered_and_named() -> None:
             context={"category": "Westren", "weather": "rain"},
             features={"age": 30},
         )
+        hostile = await service.recommend(events=[{"item_id": "3"}], scene="\u202enoom", features={"\u2028": "x"})
         known = await service.recommend(events=[{"item_id": "3", "type": "purchase"}], filter={"category": ["Drama"]})
         found = (await service.client.get("/playground/items", params={"item_id": ["3", "no-item"]})).json()
     RecommendAnswer.model_validate(answer)
@@ -679,6 +680,10 @@ async def test_what_nobody_knows_is_answered_and_named() -> None:
         "scene: the model does not know these values: scene=moon",
     ]
     assert known["warnings"] == []
+    assert hostile["warnings"] == [
+        r"features: the model does not use these names: \u2028",
+        r"scene: the model does not know these values: scene=\u202enoom",
+    ]
     assert [item["item_id"] for item in found["items"]] == ["3"]
     assert found["warnings"] == ["the catalogue does not have these items: no-item"]
 

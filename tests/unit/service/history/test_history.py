@@ -20,6 +20,11 @@ def inline(item: str, time_ms: int | None = None) -> InlineEvent:
     return InlineEvent(item_id=item) if time_ms is None else InlineEvent(item_id=item, timestamp=time_ms)
 
 
+def test_what_no_log_would_keep_is_no_history() -> None:
+    shown = InlineEvent(item_id="d", type="impression", timestamp=T + 5000)
+    assert merge_events(stored("a"), [shown], T + 9000) == merge_events(stored("a"), [], T + 9000)
+
+
 def test_newer_inline_events_follow_the_stored_ones() -> None:
     events = merge_events(stored("a", "b"), [inline("d"), inline("c", T + 5000)], T + 9000)
     assert events.item_ids == ["a", "b", "c", "d"]
