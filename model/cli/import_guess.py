@@ -121,13 +121,7 @@ def _facts(request: ImportRequest, raw: RawDataset) -> Iterator[tuple[str, str]]
 def _kind(table: SourceTable, column: str) -> str:
     values = table.rows[column].head(_SAMPLE)
     if column == "timestamp":
-        try:
-            read_as = parse_times(
-                values, SourceTable(table.rows.head(_SAMPLE), table.file).place(), sys.maxsize // 2**20
-            )
-        except DataError as error:
-            return error.what
-        return read_as.read_as
+        return _time_kind(table.rows.head(_SAMPLE), table.file)
     if values.dtype != pl.String:
         return str(values.dtype)
     known = values.drop_nulls()
