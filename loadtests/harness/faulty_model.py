@@ -176,7 +176,7 @@ def main(
     from service.api.listeners import bind
     from service.app import create_app
     from service.common import logs
-    from service.common import settings as configuration
+    from service.common import settings_loader as configuration
     from service.engine.engine import Engine
 
     settings = configuration.load(artifact=artifact, port=port, redis_url=redis, data_dir=data_dir, log_level=log_level)

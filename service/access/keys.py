@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from service.common.errors import Forbidden, NotFound, SettingsError, Unauthorized
+from service.common.errors import SettingsError
+from service.common.request_errors import Forbidden, NotFound, Unauthorized
 
 _USERS = "users"
 _UNREAD = "has not been readable for too long"

@@ -23,7 +23,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.request_head import HEAD_MAX, HEADERS_MAX, TARGET_MAX, framing_error, size_error, without_upgrade
 from service.api.unanswered_bytes import UnansweredBytes
-from service.common.errors import BadRequest, HeadTooLarge, ServiceError, TooSlow
+from service.common.errors import ServiceError
+from service.common.request_errors import BadRequest, HeadTooLarge, TooSlow
 
 # Key of the ASGI scope: the error with which the request gate answers the request instead of the application.
 REFUSED = "gpt4rec.refused"

@@ -10,7 +10,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.problems import problem
-from service.common.errors import PreflightRefused, SettingsError
+from service.common.errors import SettingsError
+from service.common.request_errors import PreflightRefused
 
 _ORIGIN = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?")
 _METHODS = ("GET", "HEAD", "POST")

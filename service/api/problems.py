@@ -12,9 +12,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from service.common.errors import InvalidRequest, ServiceError
+from service.common.errors import ServiceError
 from service.common.printable import shortened
 from service.common.request_context import RequestContext
+from service.common.request_errors import InvalidRequest
 from service.schemas.body_bounds import listed
 
 MEDIA_TYPE = "application/problem+json"

@@ -18,9 +18,10 @@ from service.api.problems import problem
 from service.api.senders import Senders, path_prefix
 from service.common import logs
 from service.common.deadline import Clock, waited
-from service.common.errors import BodyTooLarge, Draining, EncodedBody, ServiceError
+from service.common.errors import Draining, ServiceError
 from service.common.metrics import Metrics
 from service.common.request_context import RequestContext, header, request_id
+from service.common.request_errors import BodyTooLarge, EncodedBody
 
 log = logs.get("service.requests")
 

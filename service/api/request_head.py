@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from service.common.errors import BadRequest, HeadTooLarge, ServiceError, TargetTooLong
+from service.common.errors import ServiceError
+from service.common.request_errors import BadRequest, HeadTooLarge, TargetTooLong
 
 HEAD_MAX = 32_768
 HEADERS_MAX = 100

@@ -14,7 +14,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 
 from service.api.direct_route import DirectRoute
-from service.common.errors import NotFound
+from service.common.request_errors import NotFound
 
 router = APIRouter(route_class=DirectRoute, include_in_schema=False)
 

@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 
 from service.common.deadline import Clock
-from service.common.errors import ServiceError, TooManyBodies, TooSlow
+from service.common.errors import ServiceError, TooManyBodies
 from service.common.metrics import Metrics
+from service.common.request_errors import TooSlow
 
 # What a segment costs beside its bytes, so that a body in segments of one byte is not free.
 _SEGMENT = 64

@@ -28,7 +28,7 @@ def serve(
     Every other setting is an environment variable GPT4REC_…: see docs/reference.md.
     """
     from service.common import logs
-    from service.common import settings as configuration
+    from service.common import settings_loader as configuration
 
     logs.configure()  # until its level is known
     settings = configuration.load(

@@ -7,15 +7,13 @@ setting must not be silently ignored.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from service.common.environment import PREFIX, SecretFiles, file_of, reject_unknown
-from service.common.errors import SettingsError
+from service.common.environment import PREFIX, SecretFiles, file_of
 
 # Read by `gpt4rec ops`, not by the service. Both may run in one environment.
 CLIENT_VARIABLES = ("GPT4REC_OPS_URL", "GPT4REC_OPS_TOKEN")
@@ -23,7 +21,7 @@ DEFAULT_POLICIES = Path(__file__).resolve().parent.parent / "policies" / "defaul
 
 
 class Settings(BaseSettings):
-    """The settings of one process. `load` reads them; only tests construct them directly."""
+    """The settings of one process. `service.common.settings_loader` reads them; only tests construct them directly."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True, env_ignore_empty=True
@@ -311,30 +309,3 @@ def variable_names() -> list[str]:
     """Returns every environment variable that the service reads."""
     plain = [PREFIX + name.upper() for name in Settings.model_fields]
     return [*plain, *(PREFIX + name.upper() + "_FILE" for name in secret_names()), *CLIENT_VARIABLES]
-
-
-def load(**flags: Any) -> Settings:
-    """Reads the settings from the environment.
-
-    Args:
-        flags: Values that take precedence, by name; those that are None are left out.
-
-    Raises:
-        SettingsError: A variable is unknown, a value is bad or the file of a secret cannot be read. The message names
-            the setting, and never contains the value of a secret.
-    """
-    reject_unknown(os.environ, variable_names())
-    try:
-        settings = Settings(**{name: value for name, value in flags.items() if value is not None})
-    except ValidationError as error:
-        faults = (f"{_variable(fault['loc'])}: {fault['msg']}" for fault in error.errors(include_input=False))
-        raise SettingsError("; ".join(faults)) from None
-    if settings.deadline_ms > settings.deadline_max_ms:
-        raise SettingsError(f"{PREFIX}DEADLINE_MS is above {PREFIX}DEADLINE_MAX_MS")
-    if settings.receiving_mib * 2**20 < 2 * settings.max_body_bytes:
-        raise SettingsError(f"{PREFIX}RECEIVING_MIB holds less than two bodies of {PREFIX}MAX_BODY_BYTES")
-    return settings
-
-
-def _variable(loc: tuple[int | str, ...]) -> str:
-    return PREFIX + str(loc[0]).upper() if loc else PREFIX + "…"

@@ -7,8 +7,9 @@ from typing import Any
 
 from service.artifact.features import known_type
 from service.common.answer_warnings import Warnings
-from service.common.errors import NotFound, RequestError, StoreUnavailable
+from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics
+from service.common.request_errors import NotFound, RequestError
 from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
 from service.history.write_behind import WriteBehind

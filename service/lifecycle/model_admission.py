@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from service.common import logs
-from service.common.errors import ModelRefused, ServiceError
+from service.common.errors import ServiceError
+from service.common.request_errors import ModelRefused
 from service.lifecycle.loader import LoadedModel, Loader
 from service.lifecycle.model_folders import ModelFolder, without_path
 from service.lifecycle.served_model import ServedModel

@@ -19,8 +19,9 @@ from typing import Any
 
 from service.common import logs
 from service.common.disk_lane import HungFileError
-from service.common.errors import Conflict, ModelRefused, NotFound, StoreUnavailable
+from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics
+from service.common.request_errors import Conflict, ModelRefused, NotFound
 from service.coordination.audit import Audit
 from service.coordination.replica_registry import ReplicaRegistry
 from service.coordination.shared_choice import SharedChoice

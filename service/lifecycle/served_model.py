@@ -14,7 +14,8 @@ from service.artifact.features import Vocabulary
 from service.artifact.item_filters import Allowed, Filters, ItemFilter
 from service.batching.batcher import Batcher
 from service.common.deadline import Deadline
-from service.common.errors import FilterNotReady, InvalidRequest, NotFound
+from service.common.errors import FilterNotReady
+from service.common.request_errors import InvalidRequest, NotFound
 from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Fallback
 from service.engine.interface import CatalogueView, EngineLike

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from service.common.answer_warnings import Warnings
-from service.common.errors import NotFound, Overloaded
+from service.common.errors import Overloaded
+from service.common.request_errors import NotFound
 from service.engine.fallback import Constraints
 from service.engine.interface import Explaining
 from service.history.event_warnings import event_warnings

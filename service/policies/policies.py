@@ -13,7 +13,8 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from service.common.errors import PolicyError, UnknownSegment
+from service.common.errors import PolicyError
+from service.common.request_errors import UnknownSegment
 from service.engine.decoding import Decoding, Strategy
 from service.policies.segments import FACTS, Facts
 

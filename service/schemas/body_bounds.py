@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from service.common.errors import BadRequest, InvalidRequest
 from service.common.printable import shortened
+from service.common.request_errors import BadRequest, InvalidRequest
 
 # Faults that are listed whatever their place. Beyond them only the first one of each element of a list is, so that a
 # client learns every bad event of a batch.

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from service.common.errors import BadRequest, InvalidRequest
+from service.common.request_errors import BadRequest, InvalidRequest
 from service.engine.decoding import Decoding, Strategy
 from service.policies.policies import Policies
 from service.schemas.body_bounds import check_nodes, listed, most_nodes

@@ -11,9 +11,9 @@ import pytest
 
 from service.api.runtime import SpaceRuntime
 from service.assembly.space import open_space
-from service.common.errors import NotFound
 from service.common.metrics import Metrics
 from service.common.request_context import RequestContext
+from service.common.request_errors import NotFound
 from service.common.settings import Settings
 from service.common.space import Space
 from service.policies import policies

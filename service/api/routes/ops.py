@@ -10,7 +10,7 @@ from service.api import static_pages
 from service.api.direct_route import DirectRoute
 from service.api.openapi import answers, takes
 from service.api.request import reply, runtime, secret_of
-from service.common.errors import NotFound
+from service.common.request_errors import NotFound
 from service.coordination.audit_sentences import sentence
 from service.ops.console import SERIES_S, EventStream
 from service.schemas import ops_answers as out

@@ -11,7 +11,7 @@ from service.api.direct_route import DirectRoute
 from service.api.openapi import answers, takes
 from service.api.request import admitted, below_prefix, reply
 from service.api.runtime import Runtime
-from service.common.errors import NotFound
+from service.common.request_errors import NotFound
 from service.playground.explorer import Explorer
 from service.schemas import responses as out
 from service.schemas.requests import WhyRequest, parse

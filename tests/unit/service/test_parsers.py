@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from service.access.rate_limits import rate_of
 from service.api.cors import origins_of
-from service.common.errors import PolicyError, RequestError, SettingsError, StoreUnavailable
+from service.common.errors import PolicyError, SettingsError, StoreUnavailable
 from service.common.request_context import request_id
+from service.common.request_errors import RequestError
 from service.common.settings import DEFAULT_POLICIES
 from service.coordination.forced_mode import Mode
 from service.policies import policies

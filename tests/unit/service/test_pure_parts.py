@@ -11,8 +11,9 @@ from pydantic import SecretStr
 from service.access.keys import Access, Keys, presented_secret
 from service.api.senders import SENDERS_MAX, Senders
 from service.common.deadline import Deadline, Waits, waited
-from service.common.errors import Forbidden, NotFound, SettingsError, Unauthorized
+from service.common.errors import SettingsError
 from service.common.request_context import RequestContext
+from service.common.request_errors import Forbidden, NotFound, Unauthorized
 from service.engine.fallback import Constraints, Fallback
 from tests.support.clock import FakeClock
 from tests.support.fakes import FakeArtifact

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from service.access import keys as auth
 from service.access.keys import Access, Caller, Keys, presented_secret
 from service.cli import keys as cli_keys
-from service.common.errors import Forbidden, NotFound, SettingsError, Unauthorized
+from service.common.errors import SettingsError
+from service.common.request_errors import Forbidden, NotFound, Unauthorized
 
 NAMES = st.text(
     st.characters(exclude_characters=":,#{}", exclude_categories=("Cc", "Cs", "Z")), min_size=1, max_size=64

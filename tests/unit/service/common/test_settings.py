@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from service.common.errors import SettingsError
-from service.common.settings import Settings, load
+from service.common.settings import Settings
+from service.common.settings_loader import load
 
 
 def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

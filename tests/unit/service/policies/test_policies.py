@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.common.errors import PolicyError, UnknownSegment
+from service.common.errors import PolicyError
+from service.common.request_errors import UnknownSegment
 from service.common.settings import DEFAULT_POLICIES
 from service.policies import policies
 from service.policies.segments import Facts, facts

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from service.api.problems import problem
-from service.common.errors import BadRequest, InvalidRequest, RequestError
+from service.common.request_errors import BadRequest, InvalidRequest, RequestError
 from service.schemas import requests
 from service.schemas.body_bounds import ELEMENTS_MAX, FAULTS_MAX, check_nodes, listed, most_nodes
 from service.schemas.requests import MAX_EVENTS, REQUEST_BODIES, EventsRequest, RecommendRequest, parse

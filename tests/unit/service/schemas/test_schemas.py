@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.common.errors import BadRequest, InvalidRequest
+from service.common.request_errors import BadRequest, InvalidRequest
 from service.schemas.requests import REQUEST_BODIES, EventsRequest, RecommendRequest, WhyRequest, parse
 
 NOW_MS = 1_800_000_000_000
