@@ -1,6 +1,12 @@
 """Fixtures shared by all tests."""
 
+from hypothesis import HealthCheck, settings
+
 import model  # noqa: F401 - first of all: it sets how OpenMP threads wait, before torch is loaded
 from tests.support.valkey import shared_valkey, valkey
 
 __all__ = ["shared_valkey", "valkey"]
+
+# No test asserts speed: on a busy machine an example, or the making of one, takes as long as it takes.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
