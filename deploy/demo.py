@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.demo_service import SHOWN, DemoError, Service
+from service.cli.messages import complain
 from service.common.settings import DEFAULT_POLICIES
 
 app = typer.Typer(add_completion=False)
@@ -58,7 +59,7 @@ def demo(
         console.print("interrupted; run the demo again to continue")
         raise typer.Exit(1) from None
     except (DemoError, httpx.HTTPError) as error:
-        console.print(f"[red]demo failed[/]: {error}", highlight=False)
+        complain(error)
         raise typer.Exit(1) from error
 
 

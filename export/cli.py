@@ -10,6 +10,7 @@ import typer
 
 from model.cli.steps import steps
 from service.cli.json_report import AsJson
+from service.cli.messages import complain
 
 app = typer.Typer(add_completion=False)
 
@@ -30,7 +31,6 @@ def export_command(
 ) -> None:
     """Write a trained model's ONNX graphs, catalogue and fallback, and check them against the model."""
     from rich.console import Console
-    from rich.markup import escape
 
     if dtype not in ("float32", "float16", "int8"):
         raise typer.BadParameter(f"{dtype!r}: choose float32, float16 or int8", param_hint="--dtype")
@@ -40,7 +40,7 @@ def export_command(
         from export.from_run import ExportError, export_run
         from export.publish import latest_of
     except ModuleNotFoundError as error:
-        console.print(f"[red]export needs the training packages[/]: pip install 'gpt4rec\\[train,cpu]' ({error.name})")
+        complain(f"{error.name} is not installed: pip install 'gpt4rec[train,cpu]'")
         raise typer.Exit(1) from error
     if (run is None) == (baseline is None) or (baseline is not None and (data is None or baseline not in NAMES)):
         raise typer.BadParameter(f"give --run, or --data and --baseline with one of {', '.join(NAMES)}")
@@ -54,7 +54,7 @@ def export_command(
                 folder = export_baseline(baseline, data, out, latest=latest, say=say, note=note)  # type: ignore[arg-type]
                 report = {"parity": None, "notes": notes}
     except ExportError as error:
-        console.print(f"[red]export failed[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
+        complain(error)
         raise typer.Exit(1) from error
     if as_json:
         typer.echo(json.dumps({"artifact": str(folder), "latest": latest_of(out), **report}))

@@ -12,11 +12,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from model.cli.steps import steps
 from model.data.columns import parse_columns, parse_items_columns, parse_type_map
 from model.data.errors import DataError
 from model.data.formats import Format, ImportRequest, ItemsFormat, TextOptions
 from model.data.rules import Rules
 from service.cli.json_report import AsJson
+from service.cli.messages import complain
 from service.common.atomic_files import require_writable, write_aside
 
 if TYPE_CHECKING:
@@ -137,7 +139,7 @@ def _import_guessed(
     from model.cli import import_guess
     from model.data.assemble import assemble
 
-    with _reported(Console(stderr=True)):
+    with _reported():
         complete, raw = import_guess.guessed(request, form, header)
     import_guess.show(complete, raw, out, Console(stderr=as_json))
     import_guess.ask(yes, err=as_json)
@@ -197,7 +199,7 @@ def like_command(
     from model.training.run_folder import Run
 
     require_writable(out.absolute())
-    with _reported(errors, RunError), errors.status("comparing texts"):
+    with _reported(RunError), steps(errors, "comparing texts"):
         from model.data.checks import Findings
         from model.data.items_users import checked_items
         from model.data.readers.side_tables import read_items
@@ -219,25 +221,25 @@ def like_command(
 
 
 @contextmanager
-def _reported(errors: Console, *more: type[Exception]) -> Iterator[None]:
+def _reported(*more: type[Exception]) -> Iterator[None]:
     """Prints the message of a `DataError` or one of `more`, and exits with code 1."""
     expected: tuple[type[Exception], ...] = (DataError, *more)
     try:
         yield
     except expected as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        complain(error)
         raise typer.Exit(1) from error
 
 
 def _run(read: Callable[[Callable[[str], None]], Dataset], out: Path, as_json: bool) -> None:
     """Reads a data set, writes it and prints its report."""
     errors = Console(stderr=True)
-    with _reported(errors), errors.status("starting") as status:
+    with _reported(), steps(errors, "starting") as say:
         from model.data.dataset import check_replaceable
 
         check_replaceable(out.absolute())
-        dataset = read(status.update)
-        status.update(f"writing {out}")
+        dataset = read(say)
+        say(f"writing {out}")
         dataset.save(out)
     if as_json:
         typer.echo(json.dumps(_summary(dataset, out)))

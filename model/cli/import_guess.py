@@ -27,6 +27,7 @@ from model.data.orders import as_order
 from model.data.raw_dataset import RawDataset, SourceTable
 from model.data.sources import stdin_spooled
 from model.data.times import parse_times
+from service.cli.messages import complain
 
 ROWS = 10
 _SAMPLE = 1000
@@ -87,7 +88,7 @@ def ask(yes: bool, *, err: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        typer.echo("nothing was imported: there is no terminal to ask; add --yes to import this", err=True)
+        complain("nothing was imported: there is no terminal to ask; add --yes to import this")
         raise typer.Exit(2)
     if not typer.confirm("Import this?", err=err):
         raise typer.Exit(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,26 +13,40 @@ from rich.progress import Progress
 
 # Shortest time between two lines about the same thing where the output is no terminal.
 LINE_S = 15.0
+# Time after which a step is worth a line there.
+SLOW_S = 2.0
 
 
 @contextmanager
-def steps(console: Console, first: str) -> Iterator[Callable[[str], None]]:
+def steps(console: Console, first: str, slow_s: float = SLOW_S) -> Iterator[Callable[[str], None]]:
     """Yields the function that names the next step.
 
     Args:
         console: Where the steps are shown.
         first: The first step.
+        slow_s: Where there is no terminal, only steps that take longer are named.
     """
     if console.is_terminal:
         with console.status(first) as status:
             yield status.update
         return
+    timer: threading.Timer | None = None
 
     def say(text: str) -> None:
-        console.print(f"{text} …", highlight=False, markup=False, soft_wrap=True)
+        nonlocal timer
+        if timer is not None:
+            timer.cancel()
+        line = functools.partial(console.print, f"{text} …", highlight=False, markup=False, soft_wrap=True)
+        timer = threading.Timer(slow_s, line)
+        timer.daemon = True
+        timer.start()
 
     say(first)
-    yield say
+    try:
+        yield say
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 @contextmanager

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from model.cli.steps import steps
 from model.cli.training_progress import fit
 from service.cli.json_report import AsJson, JsonFile, check_target, write_report
+from service.cli.messages import complain
 from service.common.atomic_files import write_aside
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def train_command(
 ) -> None:
     """Train GPT4Rec and compare it with item-CF and popularity."""
     began, console = time.monotonic(), Console(stderr=True)
-    with _failures(console):
+    with _failures():
         from model.cli.closing_evaluation import prepare
         from model.data.dataset import Dataset
         from model.data.long_histories import ITEM_CF_EVENTS, note_on_long
@@ -92,7 +92,7 @@ def evaluate_command(
     if strategy not in ("beam", "greedy", "top_p", "temperature"):
         raise typer.BadParameter(f"{strategy!r}: choose beam, greedy, top_p or temperature", param_hint="--strategy")
     console = Console(stderr=True)
-    with _failures(console):
+    with _failures():
         if artifact is not None:
             evaluation = evaluate_artifact(artifact, data, split, strategy, console)
         else:
@@ -102,7 +102,7 @@ def evaluate_command(
 
 
 @contextlib.contextmanager
-def _failures(console: Console) -> Iterator[None]:
+def _failures() -> Iterator[None]:
     """Turns errors that a user can fix into a message without a traceback.
 
     Raises:
@@ -114,12 +114,12 @@ def _failures(console: Console) -> Iterator[None]:
         from service.artifact.manifest import ArtifactFileError
         from service.common.errors import ServiceError
     except ModuleNotFoundError as error:
-        console.print(f"[red]the training packages are missing[/]: pip install 'gpt4rec\\[train,cpu]' ({error.name})")
+        complain(f"{error.name} is not installed: pip install 'gpt4rec[train,cpu]'")
         raise typer.Exit(1) from error
     try:
         yield
     except (ConfigError, DataError, RunError, ArtifactFileError, ServiceError) as error:
-        console.print(f"[red]failed[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
+        complain(error)
         raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
 
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import typer
 
 from service.cli.json_report import AsJson
+from service.cli.messages import complain
 from service.cli.ops_text import (
     POLICIES_ANSWER_FIELDS,
     audit_lines,
@@ -19,7 +20,6 @@ from service.cli.ops_text import (
     policies_lines,
     status_lines,
 )
-from service.common.printable import printable
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Inspect and control a running service.")
 fallback = typer.Typer(no_args_is_help=True, help="The mode: auto, fallback or model.")
@@ -169,14 +169,12 @@ def _call(
 def _warned(answer: Any, what: str = "this mode applies") -> Any:
     """Returns the answer; warns first if its change is not shared yet."""
     if not answer.get("shared", True):
-        typer.echo(
-            f"gpt4rec: Redis is unavailable; {what} on one replica only, and on the others once Redis is back", err=True
-        )
+        complain(f"Redis is unavailable; {what} on one replica only, and on the others once Redis is back")
     return answer
 
 
 def _fail(message: str) -> NoReturn:
-    typer.echo(f"gpt4rec: {printable(message)}", err=True)
+    complain(message)
     raise typer.Exit(1)
 
 

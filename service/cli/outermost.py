@@ -15,6 +15,7 @@ from typing import NoReturn, TextIO
 
 import typer
 
+from service.cli.messages import complaint
 from service.common.errors import ServiceError
 from service.common.os_errors import sentence
 
@@ -103,7 +104,7 @@ def run_command(command: typer.Typer | Callable[..., object]) -> None:
 def fail(program: str, message: str) -> NoReturn:
     """Writes a sentence to the standard error, if that can be written, and exits with 1."""
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(f"{program}: {message}\n")
+        sys.stderr.write(f"{complaint(message, program)}\n")
         sys.stderr.flush()
     _leave()
 
