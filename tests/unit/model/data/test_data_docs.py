@@ -100,7 +100,8 @@ def _run(words: list[str], exit_code: int) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.strip().splitlines()]
+    """Without the steps that are named while they last."""
+    return [line.rstrip() for line in text.strip().splitlines() if not line.endswith(" …")]
 
 
 # What is called with a message, and the place of the message among the arguments.
