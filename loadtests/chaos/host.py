@@ -16,6 +16,7 @@ import httpx
 
 from loadtests.chaos.scene import SETTINGS, TOKEN, Fault, Scene, SceneError
 from loadtests.harness import served_process
+from loadtests.harness.hung_file import hang
 from service.common.settings import DEFAULT_POLICIES
 
 _HOLD_S, _LAST_S, _EXIT_S, _FOUND_S = 8.0, 5.0, 20.0, 60.0
@@ -234,12 +235,9 @@ def hung_files(scene: Scene) -> None:
 
 
 def _hang(path: Path) -> int:
-    """Replaces a file by a pipe without an end, whose readers wait; they read it empty once the result is closed."""
-    aside = path.with_name(f"{path.name}.hung")
-    os.mkfifo(aside)
-    held = os.open(aside, os.O_RDWR)
-    aside.replace(path)
-    return held
+    """Lets a file hang; those who read it go on, and find it empty, once the result is closed."""
+    hang(path)
+    return os.open(path, os.O_RDWR)
 
 
 def _operator(url: str, token: str) -> bool:

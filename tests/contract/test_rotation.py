@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from loadtests.harness.hung_file import hang, held
 from service.access import keys
 from service.common.disk_lane import DiskLane
 from service.common.metrics import Metrics
@@ -15,7 +16,6 @@ from service.engine.engine import Engine
 from tests.support.aio import asynchronous, eventually
 from tests.support.artifacts import write_artifact
 from tests.support.fakes import FakeEngine
-from tests.support.hung_file import hang, held
 from tests.support.serving import serving
 
 

@@ -6,9 +6,9 @@ import os
 import signal
 from pathlib import Path
 
+from loadtests.harness.hung_file import hang, held
 from service.common.settings import DEFAULT_POLICIES
 from tests.support.artifacts import write_artifact
-from tests.support.hung_file import hang, held
 from tests.support.processes import PATIENT, Serve, items_of, kept, post, recommend
 from tests.support.valkey import Valkey
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.harness.hung_file import hang, held
 from service.common.disk_lane import HungFileError
 from service.common.metrics import Metrics
 from tests.support.aio import asynchronous, eventually
-from tests.support.hung_file import hang, held
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 
-from tests.support.hung_file import hang
+from loadtests.harness.hung_file import hang
 
 SCRIPT = """
 import sys, threading

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.harness.hung_file import hang, held
 from service.artifact.manifest import MANIFEST
 from service.common.disk_lane import DiskLane, HungFileError
 from service.lifecycle.model_folders import ModelFolders
 from tests.support.aio import asynchronous
-from tests.support.hung_file import hang, held
 
 
 @asynchronous

@@ -20,10 +20,15 @@ def hang(path: Path) -> None:
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Waits until somebody reads the file, and lets them wait until the body ends. Then they read nothing."""
+    """Waits until somebody reads the file, and lets them wait until the body ends. Then they read nothing.
+
+    Raises:
+        TimeoutError: Nobody reads it.
+    """
     until = time.monotonic() + WAIT_S
     while (writer := _writer(path)) is None:
-        assert time.monotonic() < until, "nobody reads the file"
+        if time.monotonic() > until:
+            raise TimeoutError("nobody reads the file")
         time.sleep(0.01)
     try:
         yield
