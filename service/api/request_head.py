@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from service.common.errors import ServiceError
@@ -10,6 +11,9 @@ from service.common.request_errors import BadRequest, HeadTooLarge, TargetTooLon
 HEAD_MAX = 32_768
 HEADERS_MAX = 100
 TARGET_MAX = 8_192
+# A name or an address (RFC 3986, 3.2.2) and a port, or nothing. A comma is legal in a name, but proxies join two
+# headers by one.
+_HOST = re.compile(rb"(\[[0-9A-Za-z:.%_~-]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(:[0-9]{0,5})?")
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -26,8 +30,8 @@ def size_error(target: bytes, headers: Headers) -> ServiceError | None:
 def framing_error(version: str, headers: Headers) -> ServiceError | None:
     """Returns the error of a head that other servers could read in another way than this one, None if there is none.
 
-    A request has one `Host` (RFC 9112, 3.2; before HTTP/1.1 it may have none) and, if at all, one transfer coding,
-    which is `chunked` (6.1). The parser refuses what else is ambiguous, such as two lengths.
+    A request has one `Host`, which is a host (RFC 9112, 3.2; before HTTP/1.1 it may have none), and, if at all, one
+    transfer coding, which is `chunked` (6.1). The parser refuses what else is ambiguous, such as two lengths.
 
     Args:
         version: Of HTTP, such as `1.1`.
@@ -37,6 +41,8 @@ def framing_error(version: str, headers: Headers) -> ServiceError | None:
     for name, value in headers:
         if name == b"host":
             hosts += 1
+            if not _HOST.fullmatch(value.strip(b" \t")):
+                return BadRequest("the Host header is no host, or more than one")
         elif name == b"transfer-encoding":
             codings += 1
             if version == "1.0" or value.strip().lower() != b"chunked":

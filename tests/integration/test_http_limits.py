@@ -144,6 +144,7 @@ def test_a_client_that_leaves_before_its_second_answer_is_no_error(service: Serv
         b"GET http://[::1 HTTP/1.1\r\nHost: l\r\n\r\n",
         b"GET /\xff\xfe HTTP/1.1\r\nHost: l\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\nHost: l\r\nHost: m\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: l, m\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\nX-A: b\r\n\r\n",
         *(
             b"POST /recommend HTTP/1.%d\r\nHost: l\r\n%s\r\n\r\n0\r\n\r\n" % (minor, coding)
@@ -171,6 +172,7 @@ def test_a_client_that_leaves_before_its_second_answer_is_no_error(service: Serv
         "host",
         "bytes",
         "two-hosts",
+        "two-hosts-joined",
         "no-host",
         "coding",
         "coding-after",
