@@ -21,7 +21,7 @@ _PROBE_S = 1.0
 # How often the eviction policy and the right to subscribe are looked at while all is well.
 _INSPECT_S = 60.0
 _DETAIL_MAX = 300
-# A cause that comes back sooner is not logged again.
+# A cause that comes back sooner is not logged again until then.
 _SILENT_S = 60.0
 _OK = "ok"
 
@@ -43,7 +43,7 @@ class RedisCheck:
         self._check: SingleFlight[bool] = SingleFlight(_PROBE_S, clock)
         self._inspect_at = clock()
         self._policy = ""
-        self._told = False
+        self._logged: Cause | None = None
         self._silent_until: dict[Cause, float] = {}
         self._missing: frozenset[str] = frozenset()
         self.cause: Cause | None = None
@@ -86,18 +86,21 @@ class RedisCheck:
         return True
 
     def _note(self, cause: Cause | None, detail: str) -> None:
-        """Logs a new cause once: an outage is two lines, not one a second, also if its cause goes to and fro."""
+        """Logs a new cause once: an outage is two lines, not one a second, also if its cause goes to and fro.
+
+        The log's last word is true in the end: a cause that came back too soon is logged if it stays.
+        """
         before, self.cause, self.detail = self.cause, cause, detail
-        if cause == before:
+        if cause != before:
+            self._metrics.one_hot(self._metrics.redis_state, STATES, cause or _OK)
+        if cause == self._logged:
             return
-        self._metrics.one_hot(self._metrics.redis_state, STATES, cause or _OK)
         if cause is None:
-            if self._told:
-                log.warning("redis_usable_again", was=before)
-            self._told = False
+            self._logged = None
+            log.warning("redis_usable_again", was=before)
         elif self._clock() >= self._silent_until.get(cause, -math.inf):
             self._silent_until[cause] = self._clock() + _SILENT_S
-            self._told = True
+            self._logged = cause
             log.error("redis_unusable", cause=cause, meaning=MEANINGS[cause], detail=detail)
 
     async def _inspect(self, missing: frozenset[str]) -> None:
