@@ -33,7 +33,7 @@ REFUSED = "gpt4rec.refused"
 # Proxies do not send requests ahead, and clients send a few.
 AHEAD_MAX = 64
 
-# Trailers are kept, and a long one is copied again with every segment.
+# The parser keeps a trailer until it ends, and copies it with every segment.
 FRAMING_MAX = 65_536
 # Framing that a byte of the body may need: a body in chunks of one byte is still read.
 _FRAMING = 8
@@ -168,6 +168,11 @@ class Connection(HttpToolsProtocol):
         self._heading = True
         self._framing = 0
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Takes a field of the head, and drops those behind a body: proxies do not check them (RFC 9110, 6.5.1)."""
+        if not self._in_body:
+            super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
         """Takes a part of the body, and the framing that it may need."""

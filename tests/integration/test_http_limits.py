@@ -100,6 +100,24 @@ def test_what_comes_with_a_body_and_is_none_has_an_end(service: Serve, endless: 
     assert recommend(service, user_id="u1")["rung"] == "full"
 
 
+def test_fields_behind_a_body_are_no_headers(service: Serve) -> None:
+    """Proxies check, replace and remove headers; what comes behind the body passes them."""
+    body = b'{"mode":"auto","reason":"by a trailer"}'
+    head = b"PUT /ops/fallback HTTP/1.1\r\nHost: l\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n%s\r\n"
+    chunks = b"%x\r\n%s\r\n0\r\n" % (len(body), body)
+    key = b"Authorization: Bearer tok\r\n"
+    hidden = chunks + key + b"X-Request-Id: hidden\r\nContent-Encoding: gzip\r\n\r\n"
+    for pieces in [
+        (head % b"" + hidden,),
+        (head % b"", hidden),
+        (head % b"Connection: upgrade\r\nUpgrade: h2c\r\n" + hidden,),
+    ]:
+        answer = said(service, *pieces, end=False)
+        assert answer.startswith(b"HTTP/1.1 401 ")
+        assert b"hidden" not in answer
+    assert said(service, head % key + chunks + b"X-A: b\r\n\r\n", end=False).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_body_in_the_smallest_chunks_is_read(service: Serve) -> None:
     body = orjson.dumps({"user_id": "u1", "exclude": ["x" * 100] * 200})
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
