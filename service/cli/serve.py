@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -28,10 +29,10 @@ def serve(
     Every other setting is an environment variable GPT4REC_…: see docs/reference.md.
     """
     from service.common import logs
-    from service.common import settings_loader as configuration
+    from service.common.settings_loader import load
 
     logs.configure()  # until its level is known
-    settings = configuration.load(
+    settings = load(
         artifact=artifact,
         host=host,
         port=port,
@@ -54,16 +55,25 @@ def serve(
     if port_file is not None:
         require_writable(port_file)  # nobody would find a service that has started without it
 
-    def announce(bound: int) -> None:
-        shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-        typer.echo(f"gpt4rec is serving on http://{shown}:{bound}")
-        if port_file is not None:
-            try:
-                server.write_port(port_file, bound)
-            except OSError as error:  # the disk has filled up since; what serves goes on serving
-                logs.get(__name__).error("port_file_not_written", file=str(port_file), cause=error.strerror)
-
+    announce = _announcement(settings.host, port_file)
     if settings.workers == 1:
         server.serve_one(settings, [bind(settings.host, settings.port)], announce)
     else:
         processes.serve_many(settings, announce)
+
+
+def _announcement(host: str, port_file: Path | None) -> Callable[[int], None]:
+    """Returns the function that prints the address and writes the port file, once requests are accepted."""
+    from service.common import logs
+    from service.server import write_port
+
+    def announce(bound: int) -> None:
+        shown = f"[{host}]" if ":" in host else host
+        typer.echo(f"gpt4rec is serving on http://{shown}:{bound}")
+        if port_file is not None:
+            try:
+                write_port(port_file, bound)
+            except OSError as error:  # the disk has filled up since; what serves goes on serving
+                logs.get(__name__).error("port_file_not_written", file=str(port_file), cause=error.strerror)
+
+    return announce
