@@ -19,7 +19,7 @@ import asyncio
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.api.request_head import HEAD_MAX, HEADERS_MAX, TARGET_MAX, framing_error, size_error, without_upgrade
 from service.api.unanswered_bytes import UnansweredBytes
@@ -60,6 +60,7 @@ class Connection(HttpToolsProtocol):
         self._patience_s = patience_s
         self._held = unanswered.connection(self._give_up)
         self._whole = self._last_call = False
+        self._running: RequestResponseCycle | None = None  # the request that is being answered, not the newest one
         # Bytes of the present segment, and of the head in earlier segments.
         self._segment = self._head = 0
         # Bytes after the head beyond what the body and its chunks need.
@@ -77,7 +78,11 @@ class Connection(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stops the timers."""
+        """Stops the timers, and tells the request that is being answered. uvicorn tells the newest one alone."""
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
         self._unset_keepalive_if_required()
         self._received()
         self._sent()
@@ -258,6 +263,10 @@ class Connection(HttpToolsProtocol):
         self._refuse(TooSlow("the request did not arrive in time"))
 
     # -- answers
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """Forgets the bytes of an answered request, and begins the next one."""

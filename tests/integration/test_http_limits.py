@@ -144,8 +144,9 @@ def test_a_client_that_leaves_before_its_second_answer_is_no_error(service: Serv
     one = b"POST /recommend HTTP/1.1\r\nHost: l\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     for _ in range(10):
         said(service, one * 3)
+    said(service, one * 200)  # cut off, as too many ahead of their answers
     recommend(service, user_id="u1")
-    assert "request_failed" not in service.log
+    assert not [line for line in service.log.splitlines() if "request_failed" in line or "ASGI callable" in line]
 
 
 @pytest.mark.parametrize(
