@@ -77,7 +77,11 @@ class RecommendRequest(Body):
     model_config = _any_of(*_SUBJECT_IDS, {"events": {"type": "array", "minItems": 1}})
 
     user_id: Id | None = Field(None, description="The user whose stored history the list is made from.")
-    session_id: Id | None = Field(None, description="The anonymous session whose stored history the list is made from.")
+    session_id: Id | None = Field(
+        None,
+        description="The anonymous session whose stored history the list is made from. With a `user_id`, the "
+        "history of the user alone is read.",
+    )
     events: list[InlineEvent] = Field(
         default=[],
         max_length=MAX_INLINE_EVENTS,
@@ -132,7 +136,9 @@ class Event(Body):
     )
 
     user_id: Id | None = Field(None, description="The user who did it.")
-    session_id: Id | None = Field(None, description="The anonymous session in which it happened.")
+    session_id: Id | None = Field(
+        None, description="The anonymous session in which it happened. With a `user_id`, the event is the user's."
+    )
     item_id: Id | None = Field(None, description="The item.")
     type: Name = Field(description="What happened: view, click, cart, purchase, rating, search, impression, or other.")
     timestamp: TimeMs = Field(description="When it happened: epoch seconds or milliseconds, or ISO 8601.")
