@@ -119,7 +119,7 @@ def prepare(trainer: Trainer, dataset: Dataset, limit: TimeLimit, console: Conso
         least = (limit.used_s + limit.reserved_s) / 60
         notes.append(
             f"--max-minutes is too short for this data: it ends after one batch, in about {least:.1f} minutes. "
-            f"Give it {2 * least:.0f} or more"
+            f"Give it {max(0.1, 2 * least):.1f} or more"
         )
     for note in notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)

@@ -44,6 +44,11 @@ NAME_LOG_COLUMNS = "name the columns with --map user=…,item=…,time=…,type=
 RENAME_COLUMNS = "rename the columns in the file; --map does not apply to it"
 
 
+def listed_columns(names: Sequence[str]) -> str:
+    """Lists columns for a note; one without a name, such as pandas' index, is called so."""
+    return ", ".join(name or "one without a name" for name in names)
+
+
 def require_columns(
     present: Sequence[str],
     wanted: Mapping[str, str],

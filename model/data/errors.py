@@ -21,6 +21,10 @@ class DataError(ValueError):
         super().__init__(error_text(what, where, fix))
 
 
+class NothingInsideError(DataError):
+    """A file holds no row. Of several files, as Spark writes them, some may."""
+
+
 class DownloadError(DataError):
     """A package that carries a data set could not be downloaded, or its content is not the published one."""
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import polars as pl
 
 from model.data.compression import DAMAGED, Compression, compression_in, compression_of
-from model.data.errors import DataError
+from model.data.errors import DataError, NothingInsideError
 
 ZIP_MAGIC = b"PK\x03\x04"
 PARQUET_MAGIC = b"PAR1"
+# Bytes at the beginning of a file that tell UTF-16 without a byte order mark.
+_WIDE = 32
 
 
 def read_bytes(path: Path) -> bytes:
@@ -35,7 +37,9 @@ def read_bytes(path: Path) -> bytes:
             f"the file cannot be read: {error.strerror}", where=str(path), fix="check its permissions"
         ) from error
     if not content:
-        raise DataError("the file is empty", where=str(path), fix="write it again; the last copy may have failed")
+        raise NothingInsideError(
+            "the file is empty", where=str(path), fix="write it again; the last copy may have failed"
+        )
     if kind := compression_of(path.name):
         return _decompress(path, content, kind)
     if kind := compression_in(content):
@@ -68,7 +72,7 @@ def _decompress(path: Path, content: bytes, kind: Compression) -> bytes:
             f"the {kind.name} file is damaged: {error}", where=str(path), fix="download or copy it again"
         ) from error
     if not plain:
-        raise DataError(f"the {kind.name} file holds nothing", where=str(path), fix="write it again")
+        raise NothingInsideError(f"the {kind.name} file holds nothing", where=str(path), fix="write it again")
     return plain
 
 
@@ -101,7 +105,7 @@ def read_text(path: Path, otherwise: str | None = None) -> str:
             fix=f"it may be {guess}: iconv -f {guess} -t utf-8 {path.name} > utf8-{path.name}",
         ) from error
     if not text.strip():
-        raise DataError("the file holds only blanks", where=str(path), fix="write it again")
+        raise NothingInsideError("the file holds only blanks", where=str(path), fix="write it again")
     return text
 
 
@@ -193,7 +197,8 @@ def looks_like(content: bytes) -> str:
     if head.startswith(b"version https://git-lfs.github.com/"):
         return "a Git LFS pointer"
     if b"\x00" in head:
-        return "binary data"
+        # SQL Server's bcp writes no byte order mark.
+        return "UTF-16 text" if not any(head[1:_WIDE:2]) else "binary data"
     return "text"
 
 

@@ -93,12 +93,18 @@ def _format_of_text(text: str, now_ms: int) -> Format:
         return Format.SHOPIFY
     if {"feedbacktype", "userid", "itemid"} <= first:
         return Format.GORSE
-    if records and len(records[0]) == 1 and len(text.split("\n", 1)[0].split()) > 2:
+    if records and len(records[0]) == 1 and len(text.split("\n", 1)[0].split()) > 2 and not _names_columns(text):
         return Format.SEQUENCES
     behaviours = {record[3] for record in records if len(record) == 5}
     if behaviours and behaviours <= {"pv", "buy", "cart", "fav"} and "time" in guess_columns(records, now_ms):
         return Format.TAOBAO
     return Format.CSV
+
+
+def _names_columns(text: str) -> bool:
+    """Returns whether the first line holds names of columns with blanks between, which no list of items does."""
+    known = {*LOG_ALIASES["user"], *LOG_ALIASES["item"]}
+    return len({spelled(word) for word in text.split("\n", 1)[0].split()} & known) > 1
 
 
 def _is_ga4(columns: set[str]) -> bool:
@@ -179,6 +185,8 @@ def _separator(text: str) -> str:
         width = max(set(widths), key=widths.count, default=1)
         return (widths.count(width) / len(widths), width) if width > 1 else (0.0, 1)
 
+    if _names_columns(text):
+        return " "
     best = max(_SEPARATORS, key=score)
     return best if score(best)[0] else likeliest_separator(text.split("\n", 1)[0])
 

@@ -62,6 +62,12 @@ def stdin_spooled(sources: Sequence[str]) -> Iterator[list[str]]:
         path = Path(folder) / "stdin"
         with naming(path), path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
+        if not path.stat().st_size:
+            raise DataError(
+                "the standard input is empty",
+                where=f"SOURCE {STDIN}",
+                fix="pipe a log into the command; if one was, look at the program that writes it",
+            )
         with path.open("rb") as file:
             kind = compression_in(file.read(8))
         path = path.rename(path.with_name(f"stdin{kind.endings[0]}")) if kind else path

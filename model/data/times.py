@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from model.data.errors import DataError, places, quoted
+from model.data.usual_dates import formats_of
 
 # From 1973 to 5138 the four units do not overlap: 1e8 s is 1973-03-03, 1e11 s is 5138.
 _UNITS: tuple[tuple[str, int, int], ...] = (
@@ -26,6 +27,9 @@ DAY_MS = 86_400_000
 _DIGITS = {"%Y%m%d": 10**4, "%Y%m%d%H%M": 10**8, "%Y%m%d%H%M%S": 10**10}
 _YEAR_1900_MS = -2_208_988_800_000
 _YEAR_10000_MS = 253_402_300_800_000
+
+# 1954 to 2119, as spreadsheets count days.
+_SPREADSHEET_DAYS = (20_000, 80_000)
 
 # From here on, a float in 32 bits stands for several seconds, in 16 bits for none.
 _COARSE = (pl.Float16, pl.Float32)
@@ -151,8 +155,8 @@ def _from_numbers(column: pl.Series, place: Place) -> Times:
             f"{int(outside.sum())} times are not an epoch in seconds, milliseconds, microseconds or nanoseconds: "
             f"{quoted(_distinct(numbers, outside))}",
             where=place.locate(outside),
-            fix=f"write epoch times (March 1973 or later) or ISO 8601 dates; if such a number stands for no time, add "
-            f"--null {_distinct(numbers, outside)[0]}; {_WITHOUT_TIMES}",
+            fix=f"{_spreadsheet(numbers)}write epoch times (March 1973 or later) or ISO 8601 dates; "
+            f"if such a number stands for no time, add --null {_distinct(numbers, outside)[0]}; {_WITHOUT_TIMES}",
         )
     units = {name: mask for name, mask in masks.items() if mask.any()}
     if len(units) > 1:
@@ -187,6 +191,14 @@ def _refuse_digits(numbers: pl.Series, known: pl.Series, place: Place) -> None:
             )
 
 
+def _spreadsheet(numbers: pl.Series) -> str:
+    """Advice on days of a spreadsheet, which counts them from 1900."""
+    days = numbers.is_between(*_SPREADSHEET_DAYS).fill_null(value=True).all()
+    return (
+        "if they count the days of a spreadsheet, format them as dates there and save it again; else " if days else ""
+    )
+
+
 def _distinct(column: pl.Series, wrong: pl.Series) -> pl.Series:
     return column.filter(wrong).unique(maintain_order=True)
 
@@ -205,8 +217,7 @@ def _from_text(column: pl.Series, place: Place) -> Times:
         raise DataError(
             f"{int(wrong.sum())} times cannot be read: {quoted(_distinct(text, wrong))}",
             where=place.locate(wrong),
-            fix="write epoch seconds or milliseconds, or ISO 8601 (2026-01-31T12:00:00Z), or say how they are written: "
-            "--date-format %d.%m.%Y",
+            fix=_how_written(text.filter(known)),
         )
     if number.any() and date.any():
         raise DataError(
@@ -220,6 +231,18 @@ def _from_text(column: pl.Series, place: Place) -> Times:
         # A number that does not fit into 64 bits is not a time either; as a float it is refused like any other.
         return _from_numbers(numbers if numbers.null_count() == text.null_count() else text.cast(pl.Float64), place)
     return _from_dates(text, place)
+
+
+def _how_written(text: pl.Series) -> str:
+    """Says which formats read all of these times, for the reader of a message."""
+    formats = formats_of(text)
+    if not formats:
+        return (
+            "write epoch seconds or milliseconds, or ISO 8601 (2026-01-31T12:00:00Z), or say how they are written: "
+            "--date-format %d.%m.%Y"
+        )
+    flags = " or ".join(f"--date-format '{form}'" for form in formats)
+    return f"say how they are written: {flags}" + ("; both read all of them" if len(formats) > 1 else "")
 
 
 def _from_dates(text: pl.Series, place: Place) -> Times:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.main import get_command
 
-from service.cli.outermost import ensure_utf8, fail, sentences
+from service.cli.outermost import ensure_utf8, fail, open_streams, sentences
 
 GROUP = "gpt4rec.commands"
 
@@ -38,6 +38,7 @@ _OWN_PACKAGES = ("service", "model", "export", "deploy", "loadtests")
 
 def main() -> None:
     """Runs a subcommand. Exits with 0, with 1 on failure, with 2 on bad usage."""
+    open_streams()
     ensure_utf8()
     with sentences("gpt4rec"):
         if _COMPLETION in os.environ:

@@ -39,6 +39,19 @@ def ensure_utf8() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def open_streams() -> None:
+    """Opens standard streams that the caller has closed (cron, `<&-`) on the null device.
+
+    Otherwise the next files that are opened would take their numbers, and what libraries print would go into these.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it takes the lowest free number, which is this one
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+
+
 @contextmanager
 def sentences(program: str) -> Iterator[None]:
     """Runs a command under the outermost layer.
@@ -89,6 +102,7 @@ def run_command(command: typer.Typer | Callable[..., object]) -> None:
     Raises:
         SystemExit: With the exit code of the command; 1 where the system refused something.
     """
+    open_streams()
     ensure_utf8()
     spec = sys.modules["__main__"].__spec__
     with sentences(spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem):

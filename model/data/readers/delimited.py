@@ -13,7 +13,7 @@ from typing import Literal
 import polars as pl
 
 from model.data.checks import ROW
-from model.data.errors import DataError
+from model.data.errors import DataError, NothingInsideError
 from model.data.files import read_text
 from model.data.formats import TextOptions
 from model.data.raw_dataset import SourceTable
@@ -82,7 +82,7 @@ def _read(layout: _Layout) -> SourceTable:
     except pl.exceptions.PolarsError as error:
         raise _explain(layout, error) from error
     if rows.is_empty():
-        raise DataError(
+        raise NothingInsideError(
             "there is a header but no row", where=str(layout.path), fix="write the file again, with its rows"
         )
     if not layout.has_header:
@@ -102,11 +102,13 @@ def _line_numbers(rows: pl.DataFrame, layout: _Layout) -> pl.Series:
 
 
 def _layout(text: str, options: TextOptions, quote: str | None, path: Path) -> _Layout:
+    whole, text = text, text.lstrip("\r\n")
+    skipped = whole.count("\n", 0, len(whole) - len(text))
     first, _, rest = text.partition("\n")
-    first, skipped = first.rstrip("\r"), 0
+    first = first.rstrip("\r")
     if named := _EXCEL.fullmatch(first):  # Excel reads and writes a line that names the separator
         options = replace(options, separator=options.separator or named.group(1))
-        text, skipped, first = rest, 1, rest.partition("\n")[0].rstrip("\r")
+        text, skipped, first = rest, skipped + 1, rest.partition("\n")[0].rstrip("\r")
     if "\r" in first:
         raise DataError(
             "the lines end in carriage returns only",
@@ -187,15 +189,23 @@ def _records(text: str, separator: str, quote: str | None) -> Iterator[tuple[lis
 def _explain(layout: _Layout, error: Exception) -> DataError:
     """Finds the first line that does not fit."""
     named = "header" if layout.has_header else "first line"
+    begun, line = 0, layout.skipped
     try:
-        for fields, line in _records(layout.text, layout.separator, layout.quote):
+        for fields, end in _records(layout.text, layout.separator, layout.quote):
+            begun, line = line + 1, end + layout.skipped
             if len(fields) > len(layout.header):
                 return DataError(
                     f"a row has {len(fields)} fields, but the {named} has {len(layout.header)}",
-                    where=f"{layout.path}, line {layout.skipped + line}",
+                    where=f"{layout.path}, line {line}",
                     fix=f"quote fields that hold the separator {layout.separator!r}, and name every column",
                 )
     except csv.Error as problem:
         error = problem
+    if layout.quote and line > begun and line - layout.skipped > layout.text.rstrip().count("\n"):
+        return DataError(
+            "a quote is not closed before the end of the file",
+            where=f"{layout.path}, line {begun}",
+            fix=_QUOTE_HINT,
+        )
     summary = (str(error).splitlines() or ["unreadable"])[0]
     return DataError(f"the rows cannot be read: {summary}", where=str(layout.path), fix=_QUOTE_HINT)

@@ -47,7 +47,7 @@ def read_ga4(files: Sequence[SourceFile]) -> RawDataset:
         DataError: A file cannot be read, or lacks a field of the export.
     """
     table = read_files(files, kind_of(files[0].path))
-    require_columns(table.rows.columns, _NEEDED, table.file, list(_NEEDED), _FLAT)
+    require_columns([name for name in table.rows.columns if name != ROW], _NEEDED, table.file, list(_NEEDED), _FLAT)
     if not isinstance(table.rows["items"].dtype, pl.List) or not isinstance(table.rows["items"].dtype.inner, pl.Struct):
         raise DataError("the field items does not list objects", where=f"{table.file}, column items", fix=_FLAT)
     _check_types(table)

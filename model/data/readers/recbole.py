@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from model.data.checks import ROW, Findings, require_columns
+from model.data.checks import ROW, Findings, listed_columns, require_columns
 from model.data.columns import LOG_COLUMNS
 from model.data.dataset import CategoryKind
 from model.data.errors import DataError
@@ -107,7 +107,7 @@ def _same_name(key: str) -> str:
 def _note_unused(table: SourceTable, used: Collection[str], findings: Findings) -> None:
     unused = [name for name in table.rows.columns if name not in (*used, ROW)]
     if unused:
-        findings.note(f"columns of {Path(table.file).name} that are not used: {', '.join(unused)}")
+        findings.note(f"columns of {Path(table.file).name} that are not used: {listed_columns(unused)}")
 
 
 def _items(table: SourceTable, key: str, findings: Findings) -> tuple[SourceTable, CategoryKind]:

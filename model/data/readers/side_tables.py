@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from model.data.checks import ROW, Findings, require_columns
+from model.data.checks import ROW, Findings, listed_columns, require_columns
 from model.data.columns import ITEM_ALIASES, ITEM_ROLES, USER_ALIASES, find_columns, found_by_alias
 from model.data.dataset import CategoryKind
 from model.data.errors import DataError
@@ -63,7 +63,7 @@ def read_items(path: Path, columns: Mapping[str, str], findings: Findings) -> tu
         items.rows = items.rows.with_columns(lists.alias("category"))
     unused = [name for name in present if name not in wanted.values()]
     if unused:
-        findings.note(f"columns of the item table that are not used: {', '.join(unused)}")
+        findings.note(f"columns of the item table that are not used: {listed_columns(unused)}")
     return items, kind
 
 

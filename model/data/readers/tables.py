@@ -9,11 +9,11 @@ from pathlib import Path
 
 import polars as pl
 
-from model.data.checks import RENAME_COLUMNS, ROW, require_columns
+from model.data.checks import RENAME_COLUMNS, ROW, listed_columns, require_columns
 from model.data.column_types import LIST_KINDS, TEXT_KINDS, as_text, as_text_lists, kind, require
 from model.data.columns import spelled
 from model.data.compression import plain_name
-from model.data.errors import FILE_STEP, DataError
+from model.data.errors import FILE_STEP, DataError, NothingInsideError
 from model.data.files import read_parquet
 from model.data.formats import Format, TextOptions
 from model.data.raw_dataset import SourceTable, numbered, split_tags
@@ -63,13 +63,35 @@ def read_files(files: Sequence[SourceFile], kind: Format, text: TextOptions | No
     Raises:
         DataError: A file cannot be read, or the files do not have the same columns.
     """
-    tables = [read_table(file.path, kind, text) for file in files]
+    read = _read_each(files, kind, text)
+    tables = [table for table, _ in read]
     _refuse_strangers(tables)
-    for table, file in zip(tables, files, strict=True):
+    for table, file in read:
         new = {name: value for name, value in file.partitions.items() if name not in table.rows.columns}
         table.rows = table.rows.with_columns(pl.lit(value, pl.String).alias(name) for name, value in new.items())
     joined = tables[0] if len(tables) == 1 else _joined(tables)
     return replace(joined, partitions=frozenset(name for file in files for name in file.partitions))
+
+
+def _read_each(
+    files: Sequence[SourceFile], kind: Format, text: TextOptions | None
+) -> list[tuple[SourceTable, SourceFile]]:
+    """Reads the files; of several text files, those without a row are left out, as Spark writes such parts."""
+    read: list[tuple[SourceTable, SourceFile]] = []
+    empty: list[NothingInsideError] = []
+    for file in files:
+        try:
+            read.append((read_table(file.path, kind, text), file))
+        except NothingInsideError as error:
+            if len(files) == 1 or kind is Format.PARQUET:
+                raise
+            empty.append(error)
+    if not read:
+        raise empty[0]
+    if empty:
+        named = ", ".join(Path(error.where or "").name for error in empty[:3]) + (", …" if empty[3:] else "")
+        read[0][0].notes.append(f"{len(empty)} of {len(files)} files hold no row and are left out: {named}")
+    return read
 
 
 def _refuse_strangers(tables: list[SourceTable]) -> None:
@@ -132,7 +154,7 @@ def picked(table: SourceTable, wanted: Mapping[str, Sequence[str]], needed: Sequ
         require(rows[ours], chosen.place(ours), "values", LIST_KINDS if ours in _LISTS else TEXT_KINDS)
     unused = [name for name in table.rows.columns if name not in (*found.values(), ROW)]
     if unused:
-        chosen.notes.append(f"columns of {Path(table.file).name} that are not used: {', '.join(unused)}")
+        chosen.notes.append(f"columns of {Path(table.file).name} that are not used: {listed_columns(unused)}")
     return chosen
 
 

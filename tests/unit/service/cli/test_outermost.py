@@ -115,3 +115,17 @@ def test_a_locale_that_knows_ascii_alone_reads_and_writes_everything(home: Path,
     assert done.returncode == 0, done.stderr
     assert "log → " in done.stdout.decode()
     assert (out / "meta.json").exists()
+
+
+def test_streams_that_the_caller_closed_are_no_traceback_and_no_file(home: Path, tmp_path: Path) -> None:
+    def closed(arguments: list[str], streams: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "service.cli", "data", "import", *arguments, "--out", str(tmp_path / "d")]
+        shell = ["bash", "-c", f'exec "$@" {streams}', "bash", *words]
+        return subprocess.run(shell, capture_output=True, text=True, timeout=120, check=False)
+
+    empty = closed(["-", "--format", "csv"], "<&-")
+    assert (empty.returncode, empty.stderr.splitlines()[0]) == (1, "gpt4rec: the standard input is empty")
+    asked = closed([str(home / "log.csv"), "--guess"], "<&- >&-")
+    assert asked.returncode == 2
+    assert "there is no terminal to ask" in asked.stderr
+    assert not (tmp_path / "d").exists()
