@@ -154,7 +154,7 @@ def _parsed(flag: str, text: str, parse: Callable[[str], dict[str, str]]) -> dic
 
 
 def _text_options(separator: str | None, header: bool | None, quote: str | None) -> TextOptions:
-    separator = {"tab": "\t", "\\t": "\t"}.get(separator or "", separator)
+    separator = {"tab": "\t", "\\t": "\t", "ctrl-a": "\x01", "blank": " "}.get(separator or "", separator)
     if separator is not None and (not separator or any(character in separator for character in '\r\n"')):
         raise typer.BadParameter("give one character, `::` or tab", param_hint="--separator")
     if quote and (len(quote) > 1 or not quote.isascii()):

@@ -31,7 +31,7 @@ from service.cli.messages import complain
 
 ROWS = 10
 _SAMPLE = 1000
-_NAMES = {"\t": "tab"}
+_NAMES = {"\t": "tab", "\x01": "ctrl-a", " ": "blank"}
 
 
 def guessed(request: ImportRequest, form: Format | None, header: bool | None) -> tuple[ImportRequest, RawDataset]:

@@ -28,7 +28,7 @@ from model.data.times import Place, parse_times
 
 _HEAD_BYTES = 2**18
 _RECORDS = 200
-_SEPARATORS = (",", "\t", ";", "|", "::")
+_SEPARATORS = (",", "\t", ";", "|", "::", "\x01")
 # A value with this many levels or fewer, beside users and items, is a rating.
 _LEVELS = 20
 _FEED = {"googleproductcategory", "gtin", "availability", "imagelink"}

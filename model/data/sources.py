@@ -96,7 +96,7 @@ def _expand(source: str, form: Format) -> list[SourceFile]:
     if path.is_dir():
         return _in_folder(path, form)
     if path.exists() or not glob.has_magic(source):
-        return [SourceFile(path)]
+        return [SourceFile(path, _partitions(path.parent.parts))]
     found = sorted(Path(name) for name in glob.glob(source, recursive=True))  # noqa: PTH207 - the pattern may be absolute
     files = [file for name in found for file in (_in_folder(name, form) if name.is_dir() else [SourceFile(name)])]
     if not files:

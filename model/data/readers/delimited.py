@@ -18,7 +18,8 @@ from model.data.files import read_text
 from model.data.formats import TextOptions
 from model.data.raw_dataset import SourceTable
 
-_SEPARATORS = (",", "\t", ";", "|", "::")
+# The last one is what Hive writes by default.
+_SEPARATORS = (",", "\t", ";", "|", "::", "\x01")
 # Stands for a separator of several characters while polars reads, which knows single ones only.
 _UNIT_SEPARATOR = "\x1f"
 _EXCEL = re.compile("sep=(.)", re.IGNORECASE)
@@ -126,13 +127,13 @@ def _layout(text: str, options: TextOptions, quote: str | None, path: Path) -> _
     except (csv.Error, StopIteration) as error:
         raise DataError(f"the first line cannot be read: {error}", where=f"{path}, line 1", fix=_QUOTE_HINT) from error
     if options.header:
-        _refuse_repeated_names(header, path)
+        _refuse_repeated_names(header, separator, path)
     header_lines = header_lines if options.header else 0
     return _Layout(text, separator, quote, options.header, header, header_lines, skipped, path)
 
 
 def likeliest_separator(line: str, quote: str | None = '"') -> str:
-    """Returns the one of `,`, tab, `;`, `|` and `::` that a line holds most often outside quotes."""
+    """Returns the one of `,`, tab, `;`, `|`, `::` and Ctrl-A that a line holds most often outside quotes."""
     bare = re.sub(f"{quote}[^{quote}]*{quote}", "", line) if quote else line
     return max(_SEPARATORS, key=bare.count)
 
@@ -159,7 +160,7 @@ def _double_escaped_quotes(text: str, separator: str, quote: str) -> str:
     return field.sub(doubled, text)
 
 
-def _refuse_repeated_names(header: list[str], path: Path) -> None:
+def _refuse_repeated_names(header: list[str], separator: str, path: Path) -> None:
     repeated = sorted({name for name in header if header.count(name) > 1})
     if not repeated:
         return
@@ -170,11 +171,14 @@ def _refuse_repeated_names(header: list[str], path: Path) -> None:
             where=f"{path}, line 1",
             fix="give every column its own name; if the first line is a row already, add --no-header",
         )
+    aligned = "" in header[1:-1] and separator == " "
     unnamed = [str(position) for position, name in enumerate(header, 1) if not name]
     raise DataError(
         f"the header leaves {len(unnamed)} columns without a name",
         where=f"{path}, line 1, columns {', '.join(unnamed)}",
-        fix="give every column its own name; pandas omits its unnamed index with to_csv(…, index=False)",
+        fix=f"write one separator between two fields: sed -E 's/ +/,/g' {path.name} > commas-{path.name}"
+        if aligned
+        else "give every column its own name; pandas omits its unnamed index with to_csv(…, index=False)",
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from model.cli.data import app
 from model.data.dataset import Dataset
 from model.data.errors import DataError
 from model.data.formats import Format, ImportRequest
@@ -114,3 +117,25 @@ def test_a_column_that_may_hold_the_times_is_named(tmp_path: Path) -> None:
     assert "columns that are not used: one without a name, PHONE, EVENT_TS" in notes
     path.write_text(f"user_id,item_id,phone\nu,a,{T}\n")
     assert not any("may hold the times" in note for note in _import(path).report["notes"])
+
+
+def test_a_part_that_hive_wrote_is_guessed_with_its_partition(tmp_path: Path) -> None:
+    path = tmp_path / "event=add%20to%20cart" / "000000_0"
+    path.parent.mkdir()
+    path.write_text(f"u\x01a\x01{T}\nu\x01b\x01{T + 1}\n")
+    out = tmp_path / "d"
+    shown = CliRunner().invoke(app, ["import", str(path), "--guess", "--yes", "--out", str(out)])
+    assert shown.exit_code == 0, shown.output
+    assert Dataset.load(out).events.select("item_id", "event_type").rows() == [("a", "cart"), ("b", "cart")]
+    command = next(line for line in shown.output.splitlines() if line.startswith("  gpt4rec data import"))
+    again = CliRunner().invoke(app, shlex.split(command)[2:])
+    assert "--separator ctrl-a" in command
+    assert again.exit_code == 0, again.output
+
+
+def test_columns_that_blanks_align_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("user_id   item_id\nu         a\n")
+    form = guess_format(str(path), NOW)
+    with pytest.raises(DataError, match=r"sed -E 's/ \+/,/g' log\.txt > commas-log\.txt"):
+        import_dataset(completed(ImportRequest(str(path), form), None, NOW), now_ms=NOW)
