@@ -23,6 +23,8 @@ from model.data.times import iso_utc, parse_times
 
 # The place of an event in a log that counts its events instead of dating them.
 _ORDER = "#order"
+# Numbers whose zeros a spreadsheet was told to keep: ="007" and '007.
+_SHEET_TEXT = r'^(=".*"|\'\d+)$'
 _COLUMNS = EVENT_SCHEMA | {SCENE: pl.String(), "quantity": pl.Float64(), _ORDER: pl.Int64()}
 
 
@@ -118,6 +120,11 @@ def _id_columns(raw: RawDataset) -> dict[str, pl.Series]:
         padded = int((ids != ids.str.strip_chars()).sum())
         if padded:
             raw.findings.note(f"{padded} values of {name} begin or end with a blank; they are kept as they are")
+        if formulas := int(ids.str.contains(_SHEET_TEXT).sum()):
+            raw.findings.note(
+                f"{formulas} values of {name} are written as a spreadsheet's text (=\"007\" or '007); "
+                "they are kept as they are"
+            )
         columns[name] = ids
     return columns
 

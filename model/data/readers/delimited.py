@@ -103,6 +103,12 @@ def _line_numbers(rows: pl.DataFrame, layout: _Layout) -> pl.Series:
 
 
 def _layout(text: str, options: TextOptions, quote: str | None, path: Path) -> _Layout:
+    if text.lstrip().startswith(('{"', "[{")):
+        raise DataError(
+            "expected a table of text, but this looks like JSON",
+            where=str(path),
+            fix="use --format jsonl for a log; give any other table a name that ends in .jsonl",
+        )
     whole, text = text, text.lstrip("\r\n")
     skipped = whole.count("\n", 0, len(whole) - len(text))
     first, _, rest = text.partition("\n")

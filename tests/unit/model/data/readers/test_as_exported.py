@@ -79,6 +79,7 @@ def test_dates_that_two_formats_read_are_given_both(tmp_path: Path) -> None:
         (Format.CSV, "l.csv", LOG.encode("utf-16-le"), "iconv -f utf-16"),
         (Format.CSV, "l.csv", "user_id item_id\nu a\n", "--separator ' '"),
         (Format.CSV, "l.csv", "item_id,title\na,A\n", "with --items"),
+        (Format.CSV, "l.csv", '{"user_id": "u", "item_id": "a"}\n', "--format jsonl"),
         (Format.JSONL, "l.jsonl", '{"events": [{"user_id": "u", "item_id": "a"}]}\n', "jq -c"),
     ],
 )
@@ -139,3 +140,10 @@ def test_columns_that_blanks_align_are_refused_with_a_way_out(tmp_path: Path) ->
     form = guess_format(str(path), NOW)
     with pytest.raises(DataError, match=r"sed -E 's/ \+/,/g' log\.txt > commas-log\.txt"):
         import_dataset(completed(ImportRequest(str(path), form), None, NOW), now_ms=NOW)
+
+
+def test_ids_that_a_spreadsheet_wrote_as_text_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(f"user_id,item_id,timestamp\n=\"007\",a,{T}\n'008,b,{T}\n'70s fan',c,{T}\n")
+    notes = _import(path).report["notes"]
+    assert any(note.startswith("2 values of user_id are written as a spreadsheet's text") for note in notes)
