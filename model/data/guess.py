@@ -103,8 +103,10 @@ def _format_of_text(text: str, now_ms: int) -> Format:
 
 def _names_columns(text: str) -> bool:
     """Returns whether the first line holds names of columns with blanks between, which no list of items does."""
+    first = text.split("\n", 1)[0]
     known = {*LOG_ALIASES["user"], *LOG_ALIASES["item"]}
-    return len({spelled(word) for word in text.split("\n", 1)[0].split()} & known) > 1
+    blanks_alone = not any(separator in first for separator in _SEPARATORS)
+    return blanks_alone and len({spelled(word) for word in first.split()} & known) > 1
 
 
 def _is_ga4(columns: set[str]) -> bool:

@@ -25,6 +25,8 @@ SOURCES: dict[str, tuple[str, str]] = {
     "plain.csv": (f"visitor;sku;ts\nu1;a;{T}\nu1;b;{T}\n", "csv"),
     "bare.csv": (LOG, "csv"),
     "excel.csv": (f"sep=;\nvisitor;sku;ts\nu1;a;{T}\nu1;b;{T}\n", "csv"),
+    "tabs.tsv": (f"user_id\titem_id\ttimestamp\nu1\ta\t{T}\nu1\tb\t{T}\n", "csv"),
+    "blanks.txt": (f"user_id item_id timestamp\nu1 a {T}\nu1 b {T}\n", "csv"),
     "colons.dat": (LOG.replace(",", "::"), "csv"),
     "piped.txt": ("user_id|item_id|event\nu1|a|view\nu1|b|buy\n", "csv"),
     "log.json": ('[{"userId": "u1", "sku": "a"}, {"userId": "u1", "sku": "b"}]', "jsonl"),
