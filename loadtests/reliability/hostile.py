@@ -1,8 +1,9 @@
-"""Hostile requests beside others: `python -m loadtests.reliability.hostile --artifact DIR`.
+"""Hostile requests beside others: `python -m loadtests.reliability.hostile [KIND] --artifact DIR`.
 
 A thousand requests of each kind (`hostile_requests`), ten a second, meet a fresh service that answers 40 lists a second
 of others. In one run a calm phase, the hostile one, and a second calm phase follow each other, so that the latencies
-that are compared are of the same service on the same machine. Writes rows of `reliability.json`, and `hostile.json`.
+that are compared are of the same service on the same machine. Writes rows of `reliability.json`, and `hostile.json`,
+after each kind; a repeated kind replaces its own figures.
 
 The criterion, written before the first run: with hostile requests the p99 of the others' lists is at most 1.5 times
 theirs without, none of them is an error, and the memory of the service stays within the bound of docs/security.md.
@@ -33,17 +34,19 @@ from service.cli.outermost import run_command
 OTHERS_RATE = 40.0
 HOSTILE_RATE, HOSTILE_COUNT = 10.0, 1000
 RATIO_MAX = 1.5
+NAMES = tuple(kind.name for kind in KINDS)
 _LEAD_S = 3.0  # counts as neither phase
 _SAMPLE_S = 0.1
 # Answers of the service to hostile requests may take as long as a client may take to send one.
 _AFTER_S = 12
 
 
-def run(bench: Bench) -> None:
-    """Measures every kind and saves it."""
-    found = {kind.name: _kind(bench, kind) for kind in KINDS}
+def run(bench: Bench, kinds: Sequence[Kind] = KINDS) -> None:
+    """Measures kinds and saves each."""
     about = {"others_rate": OTHERS_RATE, "hostile_rate": HOSTILE_RATE, "ratio_max": RATIO_MAX}
-    bench.save("hostile", {**about, "kinds": found})
+    for kind in kinds:
+        before = (results.load("hostile", bench.results) or {}).get("kinds", {})
+        bench.save("hostile", {**about, "kinds": {**before, kind.name: _kind(bench, kind)}})
 
 
 def _kind(bench: Bench, kind: Kind) -> dict[str, Any]:
@@ -142,12 +145,17 @@ class _Memory:
 
 
 def main(
+    what: Annotated[str, typer.Argument(metavar="[KIND]", help=f"all, or one of {', '.join(NAMES)}.")] = "all",
+    *,
     artifact: Annotated[Path, typer.Option(help="Artefact folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the figures.")] = results.RESULTS,
     quick: Annotated[bool, typer.Option(help="A few requests, to try the command; records no figures.")] = False,
 ) -> None:
     """Sends hostile requests of each kind beside the lists of others."""
-    run(stress.bench_of("reliability.hostile", artifact, out, quick=quick))
+    kinds = [kind for kind in KINDS if what in ("all", kind.name)]
+    if not kinds:
+        raise typer.BadParameter(f"all, or one of {', '.join(NAMES)}", param_hint="KIND")
+    run(stress.bench_of("reliability.hostile", artifact, out, quick=quick), kinds)
 
 
 if __name__ == "__main__":
