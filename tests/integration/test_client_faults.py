@@ -67,7 +67,7 @@ def test_a_request_that_trickles_in_is_ended_and_others_are_served(service: Serv
             client.sendall(piece)
             assert recommend(service, user_id="u1")["rung"] == "full"
         head, _, body = until_closed(client).partition(b"\r\n\r\n")
-        assert time.monotonic() - began < 1.8 * TIMEOUT_S
+        assert time.monotonic() - began < 4.0 * TIMEOUT_S
     assert head.startswith(b"HTTP/1.1 408 ") and b"connection: close" in head.lower()
     if sent.startswith(HEAD + b"\r\n"):
         assert orjson.loads(body)["type"] == "urn:gpt4rec:problem:too_slow"
