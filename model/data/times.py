@@ -180,7 +180,7 @@ def _refuse_digits(numbers: pl.Series, known: pl.Series, place: Place) -> None:
     """Raises `DataError` for dates such as 20240131 and 202401311200; the latter would be milliseconds of 1976."""
     low, high = (float(bound) if isinstance(bound, int | float) else 0.0 for bound in (numbers.min(), numbers.max()))
     for form, scale in _DIGITS.items():
-        if not 1900 * scale <= low <= high < 2100 * scale:
+        if not 1990 * scale <= low <= high < 2100 * scale:  # no log of a service is older
             continue
         digits = numbers.cast(pl.Int64, strict=False).cast(pl.String)
         if digits.str.to_datetime(form, strict=False).null_count() == digits.null_count():

@@ -24,7 +24,8 @@ def _parse(values: pl.Series | list[object], now_ms: int = NOW) -> Times:
     [("seconds", 1), ("milliseconds", 10**3), ("microseconds", 10**6), ("nanoseconds", 10**9)],
 )
 @settings(deadline=None)
-@given(second=st.lists(st.integers(10**8, NOW // 1000), min_size=1, max_size=5))
+# Milliseconds of 1976 read like dates without signs, which are refused.
+@given(second=st.lists(st.integers(22 * 10**7, NOW // 1000), min_size=1, max_size=5))
 def test_the_unit_of_whole_numbers_is_told_by_their_size(unit: str, per_second: int, second: list[int]) -> None:
     for column in (
         pl.Series("t", [s * per_second for s in second], pl.Int64),
