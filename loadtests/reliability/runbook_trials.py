@@ -14,6 +14,7 @@ import orjson
 
 from loadtests.common.meanwhile import meanwhile
 from loadtests.harness.faulty_model import Control
+from loadtests.harness.served_process import REPOSITORY
 from loadtests.harness.valkey import TcpValkey
 from loadtests.reliability.runbook_stage import Stage, TrialError
 from service.artifact.artifact import Artifact
@@ -190,7 +191,7 @@ def _hung(stage: Stage) -> None:
     hung.replace(policies)
     stage.fires()
     stage.ops("status")
-    stage.ops("policies", "set", str(DEFAULT_POLICIES), "--reason", "the file cannot be read")
+    stage.ops("policies", "set", str(DEFAULT_POLICIES.relative_to(REPOSITORY)), "--reason", "the file cannot be read")
     os.close(held)
     stage.elsewhere("the disk answers again")
     stage.silent()
