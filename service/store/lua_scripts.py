@@ -68,17 +68,19 @@ if events > 0 and looked > 0 then
     known[id_of(member)] = member
   end
 end
+local sent = {}  -- of this call: an event that the log did not keep is no other one when it comes again
 for i = 11, 9 + 2 * events, 2 do
   local ms, member = ARGV[i], ARGV[i + 1]
   local id = looked > 0 and id_of(member)
   local same = id and known[id]
-  if same or (id and has_left(ids, id)) or redis.call('ZSCORE', KEYS[1], member) then
+  if same or sent[member] or (id and has_left(ids, id)) or redis.call('ZSCORE', KEYS[1], member) then
     duplicates = duplicates + 1
     if same and same ~= member then
       reused[#reused + 1] = id
     end
   else
     accepted = accepted + 1
+    sent[member] = true
     if id then
       known[id] = member
     end

@@ -111,6 +111,17 @@ events_given = st.lists(
 )
 
 
+@asynchronous
+async def test_an_event_that_a_full_log_does_not_keep_is_counted_once(shared_valkey: Valkey) -> None:
+    store = await Store.connect(replace(config(shared_valkey), history_cap=2))
+    subject = user(uuid.uuid4().hex)
+    await store.append(subject, [NewEvent(item_id=str(n), type="view", time_ms=T + n) for n in range(2)])
+    old = NewEvent(item_id="old", type="view", time_ms=1)
+    result = await store.append(subject, [old, old, old])
+    assert (result.accepted, result.duplicates) == (1, 2)
+    await store.close()
+
+
 def test_the_log_and_its_chain_equal_a_plain_log_in_python(shared_valkey: Valkey) -> None:
     with asyncio.Runner() as runner:
         store = runner.run(Store.connect(replace(config(shared_valkey), history_cap=6)))
