@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import resource
 import socket
 import threading
@@ -15,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 import orjson
 
+from loadtests.chaos.flood import HICCUPS, Flood
 from loadtests.chaos.scene import Fault, Scene, SceneError
 from loadtests.common.meanwhile import meanwhile
 from loadtests.load import open_loop_driver
@@ -30,8 +30,6 @@ _HELD, _HELD_BYTES = 400, 1_000_000
 # What the service may hold of requests that are on their way (`receiving_mib`), and what the allocator keeps of others.
 _HELD_MIB = 64.0 + 32.0
 _FLOOD_BATCHES, _FLOOD_EVENTS, _FLOOD_LISTS = 20.0, 100, 50.0
-# Sharing a processor with a flood costs a list its time now and then.
-_HICCUPS = frozenset({"deadline", "overload", "state_stale", "state_unavailable"})
 _HEAD = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n"
 _SIMILAR = b"GET /items/%s/similar?k=100 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _READERS, _ASKED = 40, 50
@@ -73,7 +71,7 @@ def _trickling(connections: list[socket.socket], piece: bytes) -> Iterator[None]
 def slow_senders(scene: Scene, head: bytes, piece: bytes) -> None:
     """Opens connections that send heads or bodies very slowly."""
     service = scene.serve(GPT4REC_CLIENT_TIMEOUT_S=str(_PATIENCE_S))
-    with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=_HICCUPS):
+    with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=HICCUPS):
         clients = [stack.enter_context(_connect(service.url)) for _ in range(_SLOW)]
         for client in clients:
             client.sendall(head)
@@ -85,7 +83,7 @@ def held_bodies(scene: Scene) -> None:
     """Opens connections that send all of a large body but its last byte."""
     service = scene.serve()
     part = _HEAD.replace(b"9999", b"%d" % _HELD_BYTES) + b"\r\n" + b" " * (_HELD_BYTES - 1)
-    with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=_HICCUPS):
+    with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=HICCUPS):
         before = peak = service.rss_mib()
         for _ in range(_HELD // 4 if scene.quick else _HELD):
             client = stack.enter_context(_connect(service.url))
@@ -104,7 +102,7 @@ def slow_readers(scene: Scene) -> None:
     service = scene.serve(GPT4REC_CLIENT_TIMEOUT_S=str(_PATIENCE_S))
     request = _SIMILAR % Artifact.open(scene.artifact).catalogue.item_ids[0].encode()
     to = open_loop_driver.target(service.url)
-    with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=_HICCUPS):
+    with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=HICCUPS):
         for _ in range(_READERS):
             client = stack.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -131,7 +129,7 @@ def idle(scene: Scene) -> None:
     _allow_files(count + _SPARE_FILES)
     service = scene.serve()
     to, before = open_loop_driver.target(service.url), service.rss_mib()
-    with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=_HICCUPS):
+    with scene.load(service.url), ExitStack() as stack, scene.fault(reasons=HICCUPS):
         # Their number would lengthen the pauses of the generator's own collector.
         gc.disable()
         stack.callback(gc.enable)
@@ -172,19 +170,14 @@ def flood(scene: Scene) -> None:
     service = scene.serve(GPT4REC_HISTORY_CAP="")
     items = list(Artifact.open(scene.artifact).catalogue.item_ids)
     seconds = _HOLD_S / 4 if scene.quick else _HOLD_S
-    context = multiprocessing.get_context("spawn")
-    told = context.SimpleQueue()
-    flooding = context.Process(target=_flood, args=(service.url, items, seconds, told))
-    with scene.load(service.url, stamped=True), scene.fault(reasons=_HICCUPS):
-        flooding.start()
-        answered = told.get()
-        flooding.join()
+    with scene.load(service.url, stamped=True), scene.fault(reasons=HICCUPS):
+        answered = Flood(service.url, _flood, items, seconds).run()
     scene.notes.append(f"of the flood: {answered}")
     scene.promise("errors {}" in answered, "the flood itself was not answered")
 
 
-def _flood(url: str, items: list[str], seconds: float, told: multiprocessing.queues.SimpleQueue[str]) -> None:
-    """Sends thousands of events and dozens of lists of one user."""
+def _flood(items: list[str], seconds: float) -> list[open_loop_driver.Arrival]:
+    """Thousands of events and dozens of lists of one user."""
     rng, start_ms = np.random.default_rng(0), int(time.time() * 1000) - 3_600_000
     arrivals = [open_loop_driver.Arrival(due, "/recommend", orjson.dumps({"user_id": "flood", "k": 10}))
                 for due in open_loop_driver.poisson(rng, _FLOOD_LISTS, seconds)]  # fmt: skip
@@ -195,13 +188,7 @@ def _flood(url: str, items: list[str], seconds: float, told: multiprocessing.que
             for n in range(_FLOOD_EVENTS)
         ]  # fmt: skip
         arrivals.append(open_loop_driver.Arrival(due, "/events", orjson.dumps({"events": events})))
-    arrivals.sort(key=lambda one: one.due_s)
-    try:
-        report = open_loop_driver.drive_now(url, arrivals, warmup_s=0.0)
-        rungs = {rung: len(latencies) for rung, latencies in report.rungs.items()}
-        told.put(f"{len(arrivals)} requests, lists {rungs}, errors {report.errors}")
-    except Exception as error:
-        told.put(f"failed: {error!r}")
+    return sorted(arrivals, key=lambda one: one.due_s)
 
 
 _HARMLESS = "others are served as if nothing were"

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 from collections.abc import Iterator
 
-import httpx
 import numpy as np
 import orjson
 
+from loadtests.chaos.flood import HICCUPS, Flood
 from loadtests.chaos.scene import Fault, Scene
-from loadtests.load import open_loop_driver
+from loadtests.harness.scraped import scraped
+from loadtests.load.open_loop_driver import Arrival, poisson
 from service.artifact.artifact import Artifact
 from service.artifact.catalogue import FACETS, Catalogue
 
 _RATE, _SECONDS = 100.0, 10.0
 _MEMORY_MIB = 256
-# Sharing two processors with a flood costs a list its time now and then.
-_HICCUPS = frozenset({"deadline", "overload", "state_stale", "state_unavailable"})
 _COUNTS = ("built", "evicted", "refused_caller", "refused_total", "late", "failed")
 
 
@@ -28,14 +26,10 @@ def invented(scene: Scene) -> None:
     catalogue = Artifact.open(scene.artifact).catalogue
     seconds = _SECONDS / 5 if scene.quick else _SECONDS
     filters = list(itertools.islice(_filters(catalogue), int(2 * _RATE * seconds)))
-    context = multiprocessing.get_context("spawn")
-    told = context.SimpleQueue()
-    flooding = context.Process(target=_flood, args=(service.url, filters, seconds, told))
-    with scene.load(service.url, stamped=True), scene.fault(reasons=_HICCUPS):
+    flood = Flood(service.url, _arrivals, filters, seconds)
+    with scene.load(service.url, stamped=True), scene.fault(reasons=HICCUPS):
         before = service.rss_mib()
-        flooding.start()
-        answered = told.get()
-        flooding.join()
+        answered = flood.run()
         grown = service.rss_mib() - before
     counts = _builds(service.url)
     scene.notes.append(f"of the flood: {answered}; filters {counts}; memory grew by {grown:.0f} MiB")
@@ -54,32 +48,20 @@ def _filters(catalogue: Catalogue) -> Iterator[dict[str, list[str]]]:
                 yield {facet: [*chosen, f"z{next(number)}"]}
 
 
-def _flood(
-    url: str, filters: list[dict[str, list[str]]], seconds: float, told: multiprocessing.queues.SimpleQueue[str]
-) -> None:
-    arrivals = [
-        open_loop_driver.Arrival(
+def _arrivals(filters: list[dict[str, list[str]]], seconds: float) -> list[Arrival]:
+    return [
+        Arrival(
             due, "/recommend", orjson.dumps({"user_id": "filters", "k": 10, "filter": filters[number % len(filters)]})
         )
-        for number, due in enumerate(open_loop_driver.poisson(np.random.default_rng(0), _RATE, seconds))
+        for number, due in enumerate(poisson(np.random.default_rng(0), _RATE, seconds))
     ]
-    try:
-        report = open_loop_driver.drive_now(url, arrivals, warmup_s=0.0)
-        rungs = {rung: len(latencies) for rung, latencies in report.rungs.items()}
-        told.put(f"{len(arrivals)} requests, lists {rungs}, errors {report.errors}")
-    except Exception as error:
-        told.put(f"failed: {error!r}")
 
 
 def _builds(url: str) -> dict[str, int]:
     """What became of new filters, by outcome."""
-    text = httpx.get(f"{url}/metrics", timeout=10.0).text
-    found = {}
-    for outcome in _COUNTS:
-        line = next((one for one in text.splitlines() if f'filter_builds_total{{outcome="{outcome}"}}' in one), "")
-        if line:
-            found[outcome] = int(float(line.rpartition(" ")[2]))
-    return found
+    series = scraped(url)
+    names = {outcome: f'gpt4rec_filter_builds_total{{outcome="{outcome}"}}' for outcome in _COUNTS}
+    return {outcome: int(series[name]) for outcome, name in names.items() if name in series}
 
 
 FAULTS = (

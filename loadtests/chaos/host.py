@@ -17,6 +17,7 @@ import httpx
 from loadtests.chaos.scene import SETTINGS, TOKEN, Fault, Scene, SceneError
 from loadtests.harness import served_process
 from loadtests.harness.hung_file import hang
+from loadtests.harness.scraped import scraped
 from service.common.settings import DEFAULT_POLICIES
 
 _HOLD_S, _LAST_S, _EXIT_S, _FOUND_S = 8.0, 5.0, 20.0, 60.0
@@ -253,8 +254,7 @@ def _ready(url: str) -> tuple[int, str]:
 
 
 def _metric(url: str, name: str) -> float:
-    lines = httpx.get(f"{url}/metrics", headers=TOKEN, timeout=_LAST_S).raise_for_status().text.splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+    return sum(value for series, value in scraped(url, TOKEN).items() if series.startswith(name))
 
 
 def _until(began: float, otherwise: str) -> None:
