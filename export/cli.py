@@ -32,13 +32,14 @@ def export_command(
     """Write a trained model's ONNX graphs, catalogue and fallback, and check them against the model."""
     from rich.console import Console
 
+    from service.artifact.manifest import latest_of
+
     if dtype not in ("float32", "float16", "int8"):
         raise typer.BadParameter(f"{dtype!r}: choose float32, float16 or int8", param_hint="--dtype")
     console = Console(stderr=True)
     try:
         from export.from_baseline import NAMES, export_baseline
         from export.from_run import ExportError, export_run
-        from export.publish import latest_of
     except ModuleNotFoundError as error:
         complain(f"{error.name} is not installed: pip install 'gpt4rec[train,cpu]'")
         raise typer.Exit(1) from error
@@ -57,7 +58,7 @@ def export_command(
         complain(error)
         raise typer.Exit(1) from error
     if as_json:
-        typer.echo(json.dumps({"artifact": str(folder), "latest": latest_of(out), **report}))
+        typer.echo(json.dumps({"artifact": str(folder), "latest": latest_of(out) or None, **report}))
         return
     console.print(f"published {folder}", highlight=False)
     for sentence in report["notes"]:

@@ -90,14 +90,6 @@ def publish(folder: Path, root: Path, *, latest: bool = False) -> Path:
     return target
 
 
-def latest_of(root: Path) -> str | None:
-    """Returns the version that `latest` names in a folder of artefacts; None without a pointer."""
-    try:
-        return (root / LATEST).read_text("utf-8", errors="replace").strip() or None
-    except FileNotFoundError:
-        return None
-
-
 def _is_intact(target: Path) -> bool:
     try:
         Artifact.open(target)

@@ -98,6 +98,12 @@ def required_files(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     return FILES if manifest.get("baseline") is None else tuple(name for name in FILES if name not in GRAPHS)
 
 
+def latest_of(root: Path) -> str | None:
+    """Returns the version that the pointer of a folder of artefacts names; None without a pointer."""
+    pointer = root / LATEST
+    return pointer.read_text("utf-8", errors="replace").strip() if pointer.is_file() else None
+
+
 def resolve(path: Path) -> Path:
     """Returns the artefact folder that `path` is or points to.
 
@@ -106,9 +112,8 @@ def resolve(path: Path) -> Path:
     """
     if (path / MANIFEST).is_file():
         return path
-    pointer = path / LATEST
-    if pointer.is_file():
-        version = pointer.read_text("utf-8", errors="replace").strip()
+    version = latest_of(path)
+    if version is not None:
         if version and Path(version).name == version and (path / version).is_dir():
             return path / version
         raise ArtifactFileError(

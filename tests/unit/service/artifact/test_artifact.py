@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from export.artifact_writer import write
-from export.publish import latest_of, publish, staging
+from export.publish import publish, staging
 from model.network.encoders.registry import receptive_field
 from service.artifact.artifact import Artifact
-from service.artifact.manifest import FILES, LATEST, MANIFEST, OPTIONAL, ArtifactFileError, digest
+from service.artifact.manifest import FILES, LATEST, MANIFEST, OPTIONAL, ArtifactFileError, digest, latest_of
 from service.common.errors import ArtifactError
 from service.engine.engine import Engine
 from tests.support.artifacts import random_parts, write_artifact
