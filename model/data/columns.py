@@ -6,7 +6,7 @@ The command line imports this module before anything else, so it must not import
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from model.data.errors import DataError
 
@@ -123,6 +123,13 @@ def found_by_alias(found: Mapping[str, str], named: Mapping[str, str], defaults:
     return ", ".join(f"{column} as {role}" for column, role in guessed)
 
 
+def _pairs(text: str) -> Iterator[tuple[str, str, str | None]]:
+    """Yields each `LEFT=RIGHT` of a list with commas as (part, left, right), stripped; right is None without a `=`."""
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        left, equals, right = (p.strip() for p in part.partition("="))
+        yield part, left, right if equals else None
+
+
 def parse_columns(text: str, roles: Sequence[str] = (*LOG_COLUMNS, *ITEM_ROLES)) -> dict[str, str]:
     """Parses the value of `--map`.
 
@@ -138,9 +145,8 @@ def parse_columns(text: str, roles: Sequence[str] = (*LOG_COLUMNS, *ITEM_ROLES))
         ValueError: A part is malformed, or a role is unknown or given twice.
     """
     columns: dict[str, str] = {}
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        role, equals, column = (p.strip() for p in part.partition("="))
-        if not equals or (not column and role in ("user", "item")):
+    for part, role, column in _pairs(text):
+        if column is None or (not column and role in ("user", "item")):
             raise ValueError(f"{part!r} is not ROLE=COLUMN")
         if role not in roles:
             raise ValueError(f"{role!r} is not a role; choose from {', '.join(roles)}")
@@ -175,10 +181,10 @@ def parse_type_map(text: str) -> dict[str, str]:
 
     types: dict[str, str] = {}
     known = [*EVENT_TYPES, *sorted(SIGNAL_TYPES - set(EVENT_TYPES))]
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        theirs, equals, ours = (p.strip().lower() for p in part.partition("="))
-        if not equals or not theirs:
+    for part, left, right in _pairs(text):
+        if right is None or not left:
             raise ValueError(f"{part!r} is not TYPE=TYPE")
+        theirs, ours = left.lower(), right.lower()
         if ours not in known:
             raise ValueError(f"{ours!r} is not an event type; choose from {', '.join(known)}")
         if theirs in types:
