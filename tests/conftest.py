@@ -1,5 +1,7 @@
 """Fixtures shared by all tests."""
 
+import signal
+
 from hypothesis import HealthCheck, settings
 
 import model  # noqa: F401 - first of all: it sets how OpenMP threads wait, before torch is loaded
@@ -10,3 +12,6 @@ __all__ = ["shared_valkey", "valkey"]
 # No test asserts speed: on a busy machine an example, or the making of one, takes as long as it takes.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+# A service that is started under `nohup` ignores SIGHUP, and so would those that the tests start and stop with it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
