@@ -239,7 +239,8 @@ class Settings(BaseSettings):
         ge=0,
         le=10_000,
         description="Items remembered of each user beyond the history, so that they stay out of lists: the most "
-        "recently seen ones. Redis keeps up to a quarter more, each with its id and 9 bytes. 0 remembers none.",
+        "recently seen ones, with how often and when last. Redis keeps up to a quarter more, each with its id, 9 bytes "
+        "and its count where that is above 1. 0 remembers none.",
     )
     history_ttl_s: int = Field(7_776_000, ge=60, description="A history without new events is deleted after this time.")
     state_ttl_s: int = Field(

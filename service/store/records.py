@@ -107,7 +107,7 @@ class UserRecord:
         version: Version of the log, 16 hex digits; "" if nothing was ever logged.
         events: The log, oldest first.
         blob: The packed encoder state of one model (`service.history.state_blob`), None if none is stored.
-        seen: Items of events that the log no longer keeps.
+        seen: Items of events that the log no longer keeps, with their counts and times.
     """
 
     version: str

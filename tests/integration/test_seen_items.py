@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import pytest
@@ -12,11 +13,13 @@ from hypothesis import strategies as st
 
 from service.history.profile import extended
 from service.store.records import NewEvent, Subject, UserRecord
-from service.store.seen_items import NOTHING_SEEN, SeenItems, entries_max
+from service.store.seen_items import COUNT_MAX, NOTHING_SEEN, SeenItems, entries_max
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
 from tests.support.aio import asynchronous
 from tests.support.valkey import Valkey
+
+Entry = tuple[str, int, int]  # item, second, count
 
 T = 1_700_000_000_000
 MODEL = "m1"
@@ -44,9 +47,11 @@ class PlainMemory:
 
     def __init__(self) -> None:
         self.posted: set[tuple[str, str, int]] = set()
+        self.posts: Counter[str] = Counter()
 
     def post(self, subject: Subject, events: Sequence[NewEvent]) -> None:
         self.posted |= {(event.identity(subject), event.item_id or "", event.time_ms) for event in events}
+        self.posts.update(event.item_id or "" for event in events)
 
     def check(self, record: UserRecord, limit: int) -> None:
         left = self.posted - {(event.event_id, event.item_id, event.time_ms) for event in record.events}
@@ -58,6 +63,14 @@ class PlainMemory:
                 assert item in record.seen.item_ids()
         assert set(record.seen.item_ids()) <= set(may)
         assert record.seen.count == len(record.seen.item_ids()) <= entries_max(limit)
+        self._check_counts(record.seen, Counter(item for _, item, _ in left), nothing_dropped=len(may) <= limit)
+
+    def _check_counts(self, seen: SeenItems, left: Counter[str], *, nothing_dropped: bool) -> None:
+        """An event without an id that comes again when it has left the log counts again."""
+        counted = dict(zip(seen.by_item().item_ids, seen.by_item().counts.tolist(), strict=True))
+        assert all(1 <= count <= self.posts[item] for item, count in counted.items())
+        if nothing_dropped:
+            assert all(counted[item] >= count for item, count in left.items())
 
 
 def _last_seconds(events: Iterable[tuple[str, str, int]]) -> dict[str, int]:
@@ -68,6 +81,28 @@ def _last_seconds(events: Iterable[tuple[str, str, int]]) -> dict[str, int]:
     return last
 
 
+def packed(entries: Iterable[Entry], version: int) -> bytes:
+    """A value as a release wrote it: version 1 knew no counts."""
+    texts = [f"{t:08x}{item}" + (f"\x1e{n}" if n > 1 else "") + "\x1f" for item, t, n in entries]
+    return f"{version}{'f' * 16}{len(texts):06d}{''.join(texts)}".encode()
+
+
+def by_item_plainly(entries: Iterable[Entry]) -> list[Entry]:
+    """Each item once: its newest time, of equal times the later entry's place, and the sum of its counts."""
+    newest: dict[str, tuple[int, int]] = {}
+    total: Counter[str] = Counter()
+    for place, (item, second, count) in enumerate(entries):
+        newest[item] = max(newest.get(item, (0, -1)), (second, place))
+        total[item] += count
+    return [(item, newest[item][0], min(total[item], COUNT_MAX)) for item in sorted(newest, key=newest.__getitem__)]
+
+
+def listed(seen: SeenItems) -> list[Entry]:
+    items, counts, last_ms = seen.by_item()
+    return [(item, t // 1000, n) for item, t, n in zip(items, last_ms.tolist(), counts.tolist(), strict=True)]
+
+
+entry = st.tuples(st.sampled_from("abcdefЖ "), st.integers(0, 5), st.sampled_from([1, 1, 2, 9, COUNT_MAX]))
 posted = st.lists(st.builds(view, st.sampled_from("abcdefЖ "), st.integers(0, 30)), max_size=6)
 
 
@@ -97,6 +132,51 @@ def test_the_newest_items_are_remembered_whatever_the_order_of_events(shared_val
 
         check()
         runner.run(store.close())
+
+
+def test_merged_entries_add_up_their_counts_and_keep_their_newest_time(shared_valkey: Valkey) -> None:
+    with asyncio.Runner() as runner:
+        store = runner.run(Store.connect(config(shared_valkey)))
+
+        @settings(max_examples=60, deadline=None)
+        @given(st.lists(entry, max_size=12), st.sampled_from([1, 2]), st.lists(st.sampled_from("abz"), max_size=6))
+        def check(stored: list[Entry], version: int, items: list[str]) -> None:
+            stored = [(item, second, count if version == 2 else 1) for item, second, count in stored]
+            user = Subject("user", uuid.uuid4().hex)
+            runner.run(store.append(user, [view(item, n) for n, item in enumerate("abc")]))
+            (key,) = store._calls.keys(user, "seen")
+            runner.run(store._link.command("SET", key, packed(stored, version), timeout_s=2))
+            before = runner.run(store.read(user, MODEL))
+            assert listed(before.seen) == by_item_plainly(stored)
+
+            batch = [view(item, 5 + n) for n, item in enumerate(items)]
+            foreseen = extended(before, batch, user, 3, 4)
+            runner.run(store.append(user, batch))
+            after = runner.run(store.read(user, MODEL))
+            left = [(item, T // 1000 + n, 1) for n, item in enumerate("abc")][: len(items)]
+            left += [(item, T // 1000 + 5 + n, 1) for n, item in enumerate(items[: max(0, len(items) - 3)])]
+            expected = by_item_plainly([*stored, *left])
+            merged = bool(left) and len(stored) + len(left) > entries_max(4)
+            assert listed(after.seen) == (expected[-4:] if merged else expected)
+            assert foreseen == (None if merged else after)
+            if left:
+                assert runner.run(store._link.command("GETRANGE", key, 0, 0, timeout_s=2)) == b"2"
+
+        check()
+        runner.run(store.close())
+
+
+def test_a_damaged_entry_is_passed_over() -> None:
+    value = (
+        b"2"
+        + b"f" * 16
+        + b"000004"
+        + b"00000001a\x1f"
+        + b"nonsense\x1f"
+        + b"00000002b\x1e\x1f"
+        + b"00000003\xff\x1e7\x1f"
+    )
+    assert listed(SeenItems.unpack(value)) == [("a", 1, 1), ("\ufffd", 3, 7)]
 
 
 @asynchronous
@@ -157,7 +237,7 @@ async def test_what_is_remembered_is_erased_and_expires_with_the_log(shared_valk
     await store.close()
 
 
-@pytest.mark.parametrize("value", ["2" + "0" * 40, "", "1", "1" + "f" * 16 + "abcdef", "nonsense"])
+@pytest.mark.parametrize("value", ["3" + "0" * 40, "", "1", "1" + "f" * 16 + "abcdef", "nonsense"])
 @asynchronous
 async def test_a_value_of_another_format_counts_as_empty_and_is_replaced(shared_valkey: Valkey, value: str) -> None:
     store = await Store.connect(config(shared_valkey))
