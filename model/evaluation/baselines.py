@@ -29,7 +29,8 @@ from model.data.long_histories import ITEM_CF_EVENTS, REPEAT_EVENTS, newest
 from model.data.split import Holdout, Split
 from model.evaluation.metrics import NOT_RANKED, ndcg, target_ranks
 from service.artifact.array_types import IntArray
-from service.artifact.item_cf import DEFAULT_HORIZON, ItemCF
+from service.artifact.item_cf import ItemCF
+from service.artifact.neighbour_table import DEFAULT_HORIZON
 from service.artifact.popularity import Popularity
 from service.artifact.repeat_purchase import Repeat
 

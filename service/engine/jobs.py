@@ -11,6 +11,7 @@ from service.artifact.features import EventArrays
 from service.engine.decoding import Decoding, dense_width
 from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Source
+from service.signals.item_values import NO_VALUES, ItemValues
 
 # Fixed filter ids: every item in stock, and no item, which all filters share that no item matches.
 EVERYTHING, NOTHING = 0, 1
@@ -71,6 +72,9 @@ class ListRequest:
         excluded: [m] int64 item indices that must not be in the list; unknown indices are ignored.
         seed: Seed of the sampled strategies.
         width: Beam width; None leaves it to `decoding`.
+        signals: What the user's signals add to the score of each item, weighted and added up; not read yet.
+        weights: Weights of the path's log-probability and of the dense score; None: the artefact's blend. Not read yet.
+        group: The group of users whose weights rank the list; not read yet.
     """
 
     context: IntArray
@@ -81,6 +85,9 @@ class ListRequest:
     excluded: IntArray = field(default_factory=lambda: _NO_ITEMS)
     seed: int = 0
     width: int | None = None
+    signals: ItemValues = NO_VALUES
+    weights: tuple[float, float] | None = None
+    group: int = 0
 
     @property
     def run_width(self) -> int:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.artifact import item_cf
+from service.artifact import neighbour_table
 from service.artifact.array_types import BoolArray, FloatArray, IntArray
 from service.artifact.arrays import save_arrays
 from service.artifact.item_cf import ItemCF
@@ -117,7 +117,7 @@ def test_sparse_and_dense_summation_give_the_same_bits(
     model = ItemCF(ragged.neighbour, -np.sort(-noise, axis=1), decay=0.9, horizon=8)
     dense = model.recommend(history, k, allowed, excluded)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(item_cf, "_DENSE_ITEMS", 0)
+        patch.setattr(neighbour_table, "_DENSE_ITEMS", 0)
         sparse = model.recommend(history, k, allowed, excluded)
     assert [part.tolist() for part in dense] == [part.tolist() for part in sparse]
 

@@ -1,0 +1,150 @@
+"""Neighbour tables: for each item the items nearest to it, and the sum over the neighbours of a history.
+
+It needs numpy only. A request reads the neighbours of its history, not the whole catalogue, so its cost hardly grows
+with the number of items. Items are indices into the catalogue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import InitVar, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from service.artifact.array_types import Array, Float64Array, FloatArray, IntArray
+from service.artifact.item_filters import Allowed
+from service.artifact.scorer_files import require
+
+DEFAULT_HORIZON = 50
+
+# Up to this many items, a sum over the whole catalogue is cheaper than sorting the neighbours of one history.
+_DENSE_ITEMS = 16_384
+
+
+def sum_by_item(flat: Array, share: Float64Array, n_items: int) -> tuple[IntArray, FloatArray]:
+    """Adds up shares by item, in float64 and in their order, so that equal shares give equal bits.
+
+    Args:
+        flat: [m] item of each share, 0 … n_items − 1.
+        share: [m] the shares.
+        n_items: Number of items in the catalogue.
+
+    Returns:
+        Items [n] in ascending order, unique, and float32 sums [n], none of them 0.
+    """
+    # Both ways add the shares of an item in the same order, so they give the same bits.
+    if n_items <= _DENSE_ITEMS:
+        total = np.bincount(flat, share, minlength=n_items).astype(np.float32)
+        items = np.flatnonzero(total)
+        return items, total[items]
+    items, slot = np.unique(flat, return_inverse=True)
+    total = np.bincount(slot, share, minlength=len(items)).astype(np.float32)
+    keep = total != 0
+    return items[keep].astype(np.int64), total[keep]
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourTable:
+    """The neighbours of each item; a history scores `score(i) = Σ_j decay^age(j) · sim(j, i)`.
+
+    The sum is over the last `horizon` events j of the history; the newest has age 0. An event of an item outside the
+    catalogue scores nothing but counts for the age.
+
+    Attributes:
+        neighbour: [items, neighbours] int32, the neighbours of each item, the most similar first, never the item.
+        similarity: [items, neighbours] float32 ≥ 0; a similarity of 0 marks the unused end of a row.
+        decay: Weight of an event relative to the one after it, in (0, 1]; 1 ignores the order.
+        horizon: Number of newest events of a history that count, at least 1.
+        check_values: Whether to check the values of the arrays, which takes a pass over all of them.
+    """
+
+    neighbour: npt.NDArray[np.int32]
+    similarity: FloatArray
+    decay: float = 1.0
+    horizon: int = DEFAULT_HORIZON
+    check_values: InitVar[bool] = True
+
+    def __post_init__(self, check_values: bool) -> None:
+        """Raises ValueError for arrays that do not fit the description above."""
+        items, shape = len(self.neighbour), self.neighbour.shape
+        require(self.neighbour.dtype == np.int32 and len(shape) == 2, "neighbour must be int32 [items, n]")
+        require(
+            self.similarity.dtype == np.float32 and self.similarity.shape == shape,
+            "similarity must be float32 of the shape of neighbour",
+        )
+        require(0 < self.decay <= 1, "decay must be in (0, 1]")
+        require(self.horizon >= 1, "horizon must be at least 1")
+        if not check_values:
+            return
+        require(bool(np.isfinite(self.similarity).all()), "similarities must be finite")
+        require(bool((self.similarity >= 0).all()), "similarities must not be negative")
+        require(bool((np.diff(self.similarity, axis=1) <= 0).all()), "similarities must fall along a row")
+        require(
+            bool(((self.neighbour >= 0) & (self.neighbour < items)).all()),
+            f"neighbours must be items 0 … {items - 1}",
+        )
+        itself = self.neighbour == np.arange(items, dtype=np.int32)[:, None]
+        require(not bool((itself & (self.similarity > 0)).any()), "an item must not be its own neighbour")
+
+    @property
+    def n_items(self) -> int:
+        """Number of items in the catalogue."""
+        return len(self.neighbour)
+
+    def scores(self, history: IntArray) -> FloatArray:
+        """Returns [items] float32 scores of all items, those of the history included."""
+        dense = np.zeros(self.n_items, np.float32)
+        items, scores = self.sums(history)
+        dense[items] = scores
+        return dense
+
+    def similar(self, item: int, k: int, allowed: Allowed | None = None) -> tuple[IntArray, FloatArray]:
+        """Returns the nearest neighbours of one item.
+
+        Args:
+            item: Index of the item.
+            k: Number of neighbours wanted.
+            allowed: Whether an item may be returned; None: all may.
+
+        Returns:
+            Items [≤ k] and their similarities [≤ k] > 0, the most similar first.
+
+        Raises:
+            IndexError: The item is outside the catalogue.
+        """
+        if not 0 <= item < self.n_items:
+            raise IndexError(f"item {item} is out of range: there are {self.n_items}")
+        items, similarity = self.neighbour[item].astype(np.int64), self.similarity[item]
+        keep = similarity > 0
+        if allowed is not None:
+            keep &= allowed[items]
+        return items[keep][:k], similarity[keep][:k]
+
+    def sums(self, history: IntArray) -> tuple[IntArray, FloatArray]:
+        """Returns every neighbour of a history and its score.
+
+        Args:
+            history: [events] item indices, oldest first.
+
+        Returns:
+            Items [n] in ascending order, unique, and float32 scores [n], none of them 0.
+        """
+        recent = history[-self.horizon :]
+        known = (recent >= 0) & (recent < self.n_items)
+        weight = self.decay ** np.arange(len(recent) - 1, -1, -1, dtype=np.float64)
+        recent, weight = recent[known], weight[known]
+        flat = self.neighbour[recent].ravel()
+        share = (self.similarity[recent] * weight[:, None]).ravel()
+        return sum_by_item(flat, share, self.n_items)
+
+    def shares(self, history: IntArray, item: int) -> Float64Array:
+        """Returns the [events] float64 terms of an item's sum, one of each event of the history."""
+        shares = np.zeros(len(history), np.float64)
+        first = max(0, len(history) - self.horizon)
+        for place in range(first, len(history)):
+            event = int(history[place])
+            if 0 <= event < self.n_items:
+                found = self.neighbour[event] == item
+                similarity = float(self.similarity[event][found].sum())
+                shares[place] = similarity * self.decay ** float(len(history) - 1 - place)
+        return shares
