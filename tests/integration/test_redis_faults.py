@@ -223,7 +223,9 @@ def test_an_embedded_server_that_dies_is_restarted_where_it_was(artifact: Path, 
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     where = ("--artifact", str(artifact), "--data-dir", str(deep), "--workers", "2")
     items = items_of(artifact)
-    with serve(tmp_path, *where, **PATIENT) as service:
+    # Without it, what is acknowledged while a busy disk is being synced is in the server's memory alone.
+    durable = {"GPT4REC_REDIS_DURABILITY": "aof", "GPT4REC_REDIS_DURABILITY_TIMEOUT_MS": "20000"}
+    with serve(tmp_path, *where, **PATIENT, **durable) as service:
         assert post(service, "u1", *items[:6]).status_code == 200
         os.kill(pid_of_embedded(deep), signal.SIGKILL)
         until = time.monotonic() + 20.0
