@@ -61,19 +61,25 @@ def row(
     *,
     at_most: float | None = None,
     at_least: float | None = None,
+    below: float | None = None,
+    above: float | None = None,
 ) -> Row:
-    """Returns a row with today's date and this machine; `holds` follows from the limit (at most one of the two).
+    """Returns a row with today's date and this machine; `holds` follows from the limit (at most one of the four).
 
     Raises:
-        ValueError: If both limits are given.
+        ValueError: If several limits are given.
     """
-    if at_most is not None and at_least is not None:
+    if sum(limit is not None for limit in (at_most, at_least, below, above)) > 1:
         raise ValueError("a row has one limit")
     limit, holds = None, None
     if at_most is not None:
         limit, holds = f"≤ {at_most:g}", value <= at_most
     elif at_least is not None:
         limit, holds = f"≥ {at_least:g}", value >= at_least
+    elif below is not None:
+        limit, holds = f"< {below:g}", value < below
+    elif above is not None:
+        limit, holds = f"> {above:g}", value > above
     # Zero is added so that no row says −0.
     return Row(criterion, round(float(value), 4) + 0.0, unit, limit, holds, command, today(), machine())
 

@@ -108,6 +108,7 @@ QUALITY = Document(
     quality.wanted,
     {
         "quality_ranking": {"training": "Validation NDCG@10 over the time of training"},
+        "quality_peers": {"anchor": "Validation NDCG@10 over the epochs of RecTools' SASRec"},
         "quality_lists": {
             f"frontier-{data}": f"Accuracy and diversity of every strategy on {data}"
             for data in ("movielens-100k", "Beauty")

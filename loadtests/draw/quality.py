@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loadtests.draw import quality_candidates, quality_cold, quality_conditions, quality_lists, quality_variants
+from loadtests.draw import (
+    quality_candidates,
+    quality_cold,
+    quality_conditions,
+    quality_lists,
+    quality_strict,
+    quality_variants,
+)
 from loadtests.draw.intervals import mean_of_seeds
 from loadtests.draw.tables import by_command, markdown
+from loadtests.quality.protocols import ordered, reading
 
 Results = Mapping[str, Any]
 
@@ -20,16 +28,20 @@ WAYS = {
 
 
 def ranking(found: Results) -> str:
-    """Draws a table of means over seeds, and one of the trainings."""
+    """Draws a table of means over seeds, and one of the trainings; the strict split comes first."""
     rows, runs = [], []
-    for label, part in found["parts"].items():
+    for label in ordered(list(found["parts"])):
+        part, one = found["parts"][label], reading(label)
         for way, name in WAYS.items():
             if "means" in part:
                 mean = part["means"][way]
-                rows.append([label, name, *(mean_of_seeds(mean[m]) for m in ("recall@10", "ndcg@10"))])
-        runs += [_run(label, seed, one) for seed, one in part["seeds"].items()]
+                rows.append([one.name, one.split, name, *(mean_of_seeds(mean[m]) for m in ("recall@10", "ndcg@10"))])
+        for name, figures in part.get("baselines", {}).items():
+            rows.append([one.name, one.split, name, *(f"{figures[m]:.4f}" for m in ("recall@10", "ndcg@10"))])
+        runs += [_run(label, seed, training) for seed, training in part.get("seeds", {}).items()]
     trained = [
         "data",
+        "split",
         "seed",
         "recall@10",
         "NDCG@10",
@@ -40,7 +52,11 @@ def ranking(found: Results) -> str:
         "parameters",
     ]
     return "\n\n".join(
-        [markdown(["data", "ranked by", "recall@10", "NDCG@10"], rows), markdown(trained, runs), by_command(found)]
+        [
+            markdown(["data", "split", "ranked by", "recall@10", "NDCG@10"], rows),
+            markdown(trained, runs),
+            by_command(found),
+        ]
     )
 
 
@@ -48,13 +64,14 @@ def _run(label: str, seed: str, one: Results) -> list[Any]:
     figures, epochs = one["figures"]["blend"], f"{one['epochs']}, {one['best_epoch']}"
     accuracy = [f"{figures[measure]:.4f}" for measure in ("recall@10", "ndcg@10")]
     shape = [one["network"]["layers"], f"{one['parameters']:,}"]
-    return [label, seed, *accuracy, f"{one['blend']:g}", epochs, f"{one['seconds'] / 60:.1f}", *shape]
+    weight, minutes = f"{one['blend']:g}", f"{one['seconds'] / 60:.1f}"
+    return [reading(label).name, reading(label).split, seed, *accuracy, weight, epochs, minutes, *shape]
 
 
 def curve(axes: Any, found: Results) -> None:
     """Plots validation NDCG@10 over the minutes of training, a line for each run."""
-    for label, part in found["parts"].items():
-        for seed, one in part["seeds"].items():
+    for label in ordered(list(found["parts"])):
+        for seed, one in found["parts"][label].get("seeds", {}).items():
             minutes = [epoch["seconds"] / 60 for epoch in one["history"]]
             gained = [epoch["valid_ndcg@10"] for epoch in one["history"]]
             axes.plot(minutes, gained, ".-", label=f"{label}, seed {seed}")
@@ -63,15 +80,24 @@ def curve(axes: Any, found: Results) -> None:
     axes.legend(fontsize=7)
 
 
+def anchor(axes: Any, found: Results) -> None:
+    """Plots validation NDCG@10 over the epochs of the peer, a line for each training."""
+    for name, one in found["runs"].items():
+        axes.plot([at["epoch"] for at in one["history"]], [at["ndcg@10"] for at in one["history"]], ".-", label=name)
+    axes.set_xlabel("epochs of RecTools' SASRec")
+    axes.set_ylabel("validation NDCG@10")
+    axes.legend(fontsize=7)
+
+
 def peers(found: Results) -> str:
-    """Draws a row for each training of the peer."""
-    columns = ["data", "held out", "width", "seed", "epoch, of", "recall@10", "NDCG@10", "validation NDCG@10",
-               "CPU s an epoch"]  # fmt: skip
+    """Draws a row for each training of the peer, those with everybody held out first."""
+    columns = ["data", "held out", "width", "seed", "epoch, of", "ended by", "recall@10", "NDCG@10",
+               "validation NDCG@10", "CPU s an epoch"]  # fmt: skip
     rows = [
         [one["data"], one["held_out"], one["factors"], one["seed"], f"{one['epoch']}, {one['epochs']}",
-         f"{one['test']['recall@10']:.4f}", f"{one['test']['ndcg@10']:.4f}", f"{one['valid_ndcg@10']:.4f}",
-         f"{one['cpu_seconds_an_epoch']:.1f}"]
-        for one in found["runs"].values()
+         one.get("ended_by"), f"{one['test']['recall@10']:.4f}", f"{one['test']['ndcg@10']:.4f}",
+         f"{one['valid_ndcg@10']:.4f}", f"{one['cpu_seconds_an_epoch']:.1f}"]
+        for one in sorted(found["runs"].values(), key=lambda one: str(one["held_out"]))
     ]  # fmt: skip
     return markdown(columns, rows) + "\n\n" + by_command(found)
 
@@ -90,6 +116,7 @@ def speed(found: Results) -> str:
 
 SECTIONS: dict[str, Callable[[Results], str]] = {
     "quality_ranking": ranking,
+    "quality_before": quality_strict.before,
     "quality_peers": peers,
     "quality_speed": speed,
     "quality_variants": quality_variants.variants,
@@ -99,6 +126,8 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "quality_long_histories": quality_conditions.long_histories,
     "quality_candidates": quality_candidates.candidates,
     "quality_cold": quality_cold.cold,
+    "quality_cold_folds": quality_cold.folds,
+    "quality_rules": quality_strict.rules,
 }
 # The parts that the model card shows too.
 CARD = {"quality_ranking": ranking, "quality_lists": quality_lists.fairness}
@@ -107,5 +136,7 @@ CARD = {"quality_ranking": ranking, "quality_lists": quality_lists.fairness}
 def wanted(files: Mapping[str, Results | None]) -> dict[str, Callable[[Any], None]]:
     """Returns the plots that can be drawn from the existing files."""
     ranked, listed = files.get("quality_ranking"), files.get("quality_lists")
+    trained = files.get("quality_peers")
     plots = {} if listed is None else quality_lists.plots(listed)
+    plots |= {} if trained is None else {"anchor": lambda axes: anchor(axes, trained)}
     return plots if ranked is None else {**plots, "training": lambda axes: curve(axes, ranked)}

@@ -32,6 +32,41 @@ def cold(found: Results) -> str:
     return "\n\n".join([*parts, by_command(found)])
 
 
+def folds(found: Results) -> str:
+    """Draws, for each data set, the means over all folds, a row for each fold, and the paired differences."""
+    parts = []
+    for data, part in found["parts"].items():
+        asked = part["questions"]
+        parts += [
+            f"{data}: every item held out once, {asked['cold']:,} questions for a held-out item and {asked['warm']:,} "
+            f"for another, over {len(part['folds'])} folds; {len(part['seeds'])} seeds.",
+            markdown(
+                ["items are", "asked for", *HEADINGS.values()],
+                [
+                    [NAMES[name], PARTS[kind], *(f"{kinds[kind][measure]:.4f}" for measure in HEADINGS)]
+                    for name, kinds in part["means"].items()
+                    for kind in kinds
+                ],
+            ),
+            "recall@10 of cold items in each fold:",
+            _each_fold(part),
+            "Differences over all folds, question by question, each value the mean over the seeds. Cold questions for "
+            "one item, and warm questions of one user, are resampled together:",
+            _gained(part),
+            f"`{part['command']}`",
+        ]
+    return "\n\n".join(parts)
+
+
+def _each_fold(part: Results) -> str:
+    names = list(part["means"])
+    rows = [
+        [number, one["questions"]["cold"], *(f"{one['recall@10'][name]['cold']:.4f}" for name in names)]
+        for number, one in enumerate(part["folds"], 1)
+    ]
+    return markdown(["fold", "questions", *(NAMES[name] for name in names)], rows)
+
+
 def _means(part: Results) -> str:
     rows = [
         [NAMES[name], heading, *(mean_of_seeds(of_kind[kind][measure]) for measure in HEADINGS)]

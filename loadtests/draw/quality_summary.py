@@ -6,42 +6,46 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from loadtests.draw import tables
 from loadtests.draw.intervals import SIGNIFICANT, difference
 from loadtests.draw.quality_cold import NAMES
 from loadtests.draw.quality_lists import MEASURES
+from loadtests.draw.quality_strict import criteria, published
 from loadtests.draw.tables import NOT_YET, limits, markdown
+from loadtests.quality import peer_runs
+from loadtests.quality.criteria import named
+from loadtests.quality.protocols import ordered, reading
 
 Rows = Sequence[Mapping[str, Any]]
 Files = Mapping[str, Mapping[str, Any] | None]
 
 ACCURACY = {"recall@10": "recall@10", "ndcg@10": "NDCG@10"}
-# Parts of the ranking that repeat a data set under another protocol: the tables below show them, the summary does not.
-OTHER_PROTOCOLS = ("ties shuffled", "validation_users=0")
-# How the peer was trained (`held_out` of its runs) → what the label of our part adds to the name of the data set.
-SPLITS = {"sample": "", "everybody": ", validation_users=0"}
 POLICIES = "as the policies say"
 SHOWN = ("ndcg@10", "intra", "inter", "novelty", "tail")
 
 
 def ranking(_: Rows, files: Files) -> str:
-    """Draws the served lists beside tuned item-CF, a line for each data set."""
+    """Draws the served lists beside tuned item-CF, a line for each data set and split, the strict one first."""
     lines = []
     for label, means in _main_parts(files):
+        one = reading(label)
         served, item_cf = means["blend"], means["item_cf"]
         cells = [
             [f"{served[m]['mean']:.4f}", f"{item_cf[m]['mean']:.4f}", _ratio(served, item_cf, m)] for m in ACCURACY
         ]
-        lines.append([label, *cells[0], *cells[1]])
-    columns = ["data", "recall@10", "item-CF", "ratio", "NDCG@10", "item-CF", "ratio"]
+        lines.append([one.name, one.split, *cells[0], *cells[1]])
+    columns = ["data", "split", "recall@10", "item-CF", "ratio", "NDCG@10", "item-CF", "ratio"]
     return markdown(columns, lines) if lines else NOT_YET
 
 
 def _main_parts(files: Files) -> list[tuple[str, Mapping[str, Any]]]:
+    """Returns the parts with their means; what was measured before the ranker only where nothing newer was."""
     parts = (files.get("quality_ranking") or {"parts": {}})["parts"]
+    newer = {reading(label).name for label in parts if reading(label).place == 0}
     return [
-        (label, part["means"])
-        for label, part in parts.items()
-        if "means" in part and not any(other in label for other in OTHER_PROTOCOLS)
+        (label, parts[label]["means"])
+        for label in ordered(list(parts))
+        if "means" in parts[label] and not (reading(label).place == 1 and reading(label).name in newer)
     ]
 
 
@@ -55,16 +59,17 @@ def peers(_: Rows, files: Files) -> str:
     if ranked is None or trained is None:
         return NOT_YET
     lines = []
-    for data, held_out in dict.fromkeys((run["data"], run["held_out"]) for run in trained["runs"].values()):
-        part = ranked["parts"].get(data + SPLITS[held_out])
-        if part is None or "means" not in part:
+    runs = list(trained["runs"].values())
+    for data, held_out in peer_runs.held_out_of(runs):
+        found = peer_runs.ours(ranked["parts"], data, held_out)
+        if found is None:
             continue
-        tests = [run["test"] for run in trained["runs"].values() if (run["data"], run["held_out"]) == (data, held_out)]
+        tests = [run["test"] for run in peer_runs.strongest(runs, data, held_out)]
         cells = []
         for measure in ACCURACY:
-            ours, theirs = part["means"]["blend"][measure]["mean"], fmean(test[measure] for test in tests)
+            ours, theirs = found[1]["blend"][measure]["mean"], fmean(test[measure] for test in tests)
             cells += [f"{ours:.4f}", f"{theirs:.4f}", f"{ours / theirs:.2f}"]
-        lines.append([f"{data}, held out: {held_out}", *cells])
+        lines.append([f"{data}, {reading(found[0]).split}", *cells])
     table = markdown(["data, split", "recall@10", "RecTools", "ratio", "NDCG@10", "RecTools", "ratio"], lines)
     if speed is None:
         return table
@@ -101,18 +106,21 @@ def cold(_: Rows, files: Files) -> str:
 def missed(rows: Rows, files: Files) -> str:
     """Draws how many criteria hold, every one that does not, and where a simpler method is ahead."""
     behind = [*_behind_item_cf(files), *_behind_repeat_purchase(files), *_groups_behind(files), *_not_told_apart(files)]
-    parts = [limits(rows), "\n".join(f"- {text}" for text in behind)]
+    parts = [limits([row for row in rows if not named(row["criterion"])]), "\n".join(f"- {text}" for text in behind)]
     return "\n\n".join(part for part in parts if part) or NOT_YET
 
 
 def _behind_item_cf(files: Files) -> list[str]:
-    return [
-        f"*{label}*: tuned item-CF has the higher {name}, {means['item_cf'][measure]['mean']:.4f} against "
-        f"{means['blend'][measure]['mean']:.4f}."
-        for label, means in _main_parts(files)
-        for measure, name in ACCURACY.items()
-        if means["item_cf"][measure]["mean"] > means["blend"][measure]["mean"]
-    ]
+    lines = []
+    for label, means in _main_parts(files):
+        one = reading(label)
+        for measure, name in ACCURACY.items():
+            theirs, ours = means["item_cf"][measure]["mean"], means["blend"][measure]["mean"]
+            if theirs > ours:
+                lines.append(
+                    f"*{one.name}, {one.split}*: tuned item-CF has the higher {name}, {theirs:.4f} against {ours:.4f}."
+                )
+    return lines
 
 
 def _behind_repeat_purchase(files: Files) -> list[str]:
@@ -152,10 +160,18 @@ def _not_told_apart(files: Files) -> list[str]:
     return lines
 
 
+def others(rows: Rows, _: Files) -> str:
+    """Draws the rows with a limit that belong to no criterion of `loadtests.quality.criteria`."""
+    return tables.criteria([row for row in rows if row["limit"] is not None and not named(row["criterion"])])
+
+
 SUMMARY: dict[str, Callable[[Rows, Files], str]] = {
     "summary_ranking": ranking,
     "summary_peers": peers,
     "summary_policies": policies,
     "summary_cold": cold,
     "summary_missed": missed,
+    "strict_criteria": criteria,
+    "other_limits": others,
+    "published": published,
 }

@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from loadtests.common.results import QUALITY, load, record, row, save
+from loadtests.quality import criteria
 from model.evaluation import metrics
 from model.evaluation.bootstrap import paired_bootstrap
 from service.artifact.array_types import Float64Array, IntArray
@@ -39,6 +40,7 @@ class Ablation:
     among: str = ""
 
 
+AS_SERVED = "against repeat purchase, as served"
 UNKNOWN: Asked = ("none", "unknown")
 ONE_MODEL: Asked = ("all", "unknown")
 JOURNEY: tuple[Ablation, ...] = (
@@ -66,6 +68,7 @@ JOURNEY: tuple[Ablation, ...] = (
     Ablation("one model: category told, lists of the category alone", ("all", "category within"), ("all", "within")),
     Ablation("against repeat purchase, nothing known", ONE_MODEL, ("none", "repeat purchase")),
     Ablation("against item-CF, nothing known", ONE_MODEL, ("none", "item-CF")),
+    Ablation(AS_SERVED, ("all", "served"), ("none", "repeat purchase")),
 )  # fmt: skip
 TYPES: tuple[Ablation, ...] = (
     Ablation("types embedded", ("types", "unknown"), ("without", "unknown")),
@@ -104,8 +107,13 @@ def keep(
     ablations = {**payload.get("ablations", {}), part: rows}
     save(NAME, {"runs": runs, "ablations": ablations}, command=command)
     for found in rows:
-        criterion = f"{about['data'].split(',')[0]}: recall@10 gained, {found['label']}"
+        data = about["data"].split(",")[0]
+        criterion = f"{data}: recall@10 gained, {found['label']}"
         record(QUALITY, row(criterion, found["recall@10"]["difference"], "", command))
+        if found["label"] == AS_SERVED:
+            for measure in MEASURES:
+                criterion = f"strict {data}, conditions: {measure} {criteria.ON_REPEAT}"
+                record(QUALITY, row(criterion, found[measure]["low"], "", command, **criteria.limit(criterion)))
     for how, figure in figures.items():
         console.print(f"{variant}, seed {seed}, {how}: {figure}", highlight=False)
 

@@ -4,7 +4,8 @@
     python -m loadtests.quality.conditions types --data DIR --work DIR [--seeds 0,1,2] [--epochs 8] [--only a,b]
 
 `journey` takes a log of purchases (Complete Journey), its newest part by a stated rule, split by time, items of the
-history kept in the lists, beside repeat purchase, item-CF and popularity. `types` takes a log of ratings (MovieLens)
+history kept in the lists, beside repeat purchase, item-CF and popularity; the training with all conditions is also
+asked as it is served, with nothing known. `types` takes a log of ratings (MovieLens)
 and reads them as event types. Whatever was trained is in `--work` and is not trained again.
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from export.from_run import export_run
 from loadtests.quality.condition_data import journey as journey_of
 from loadtests.quality.condition_data import typed_by_rating
 from loadtests.quality.condition_rows import keep
@@ -29,7 +31,7 @@ from model.evaluation import metrics
 from model.evaluation.baselines import fit_baselines, fit_repeat
 from model.evaluation.evaluate import Ranker, evaluate, item_cf_ranker, popularity_ranker, repeat_ranker
 from model.evaluation.question_context import question_context
-from model.evaluation.rankers import network_ranker
+from model.evaluation.rankers import engine_ranker, network_ranker
 from model.training.config import TrainConfig
 from model.training.run_folder import Run
 from model.training.time_limit import TimeLimit
@@ -37,6 +39,8 @@ from model.training.trainer import Trainer
 from service.artifact.array_types import IntArray
 from service.artifact.features import type_index
 from service.cli.outermost import run_command
+from service.engine.decoding import Decoding
+from service.engine.engine import Engine
 
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True)
@@ -129,6 +133,8 @@ def journey(
         systems = asked_of(trainer, model_run, JOURNEY[variant])
         if variant == "none":
             systems |= baselines(trainer.split)
+        if variant == "all":
+            systems["served"] = served(dataset, work / f"{name}-{variant}-{seed}")
         ranks, figures = measured(systems, trainer.split, exclude_history=False)
         told = np.flatnonzero(trainer.conditions.features.numpy().any(axis=1))
         about = {"data": dataset.name, "featured": np.isin(trainer.split.test.users, told).tolist()}
@@ -186,6 +192,18 @@ def asked_of(trainer: Trainer, run: Run, variant: Variant) -> dict[str, Ranker]:
         )
         for name, (known, within) in variant.asked.items()
     }
+
+
+def served(dataset: Dataset, folder: Path) -> Ranker:
+    """Returns lists of the exported run, as the service gives them to a user of whom it knows only the history."""
+    made = sorted((folder / "artifacts").glob("*/manifest.json"))
+    if made:
+        artifact = made[-1].parent
+    else:
+        dataset.save(folder / "data")
+        with console.status(f"exporting {folder.name}") as status:
+            artifact, _ = export_run(folder, folder / "artifacts", "float32", folder / "data", say=status.update)
+    return engine_ranker(Engine.open(artifact, device="cpu", threads=1), Decoding("beam", beam_width=5))
 
 
 def baselines(split: Split) -> dict[str, Ranker]:

@@ -1,12 +1,17 @@
 """Ranking through the served graphs, over seeds, by the published protocol.
 
-    python -m loadtests.quality.ranking --data DIR --work DIR [--seeds 0,1,2] [--minutes M] [--set key=value]
-    python -m loadtests.quality.ranking --data DIR --work DIR --ties shuffled
+    python -m loadtests.quality.ranking --data DIR --work DIR [--split strict] [--ties shuffled] [--seeds 0,1,2]
+        [--minutes M] [--set key=value] [--before DIR]
 
-For each seed: a training with the defaults, its export, and lists of every test user by the blend that validation
-chose, by the path alone (generation without the dense score: no dense candidates, blend 0), and, to show the loss of
-the decoder, by the dense score over the whole catalogue in torch. Changes by --set are part of the name of the figures.
-Runs, artefacts and lists are kept in `--work` and reused; an interrupted training is resumed.
+`--split strict` (the default) holds the last event but one of everybody out of the training, as the published tables
+do; `sampled` holds out that of a sample of users. For each seed: a training with the defaults, its export, and lists of
+every test user as served, by the path alone (generation without the dense score: no dense candidates, blend 0), and, to
+show the loss of the decoder, by the dense score over the whole catalogue in torch. Beside them stand untrained
+heuristics (`loadtests.quality.heuristics`). Changes by --set are part of the name of the figures. Runs, artefacts and
+the rank of every target are kept in `--work` and reused; an interrupted training is resumed.
+
+`--before` names a folder with the ranks that an older commit wrote (`python -m loadtests.quality.ranks`): every part in
+`--work` that it has too is then compared with it, user by user (`loadtests.quality.before`).
 """
 
 from __future__ import annotations
@@ -25,28 +30,33 @@ from rich.console import Console
 
 from export.from_run import export_run
 from loadtests.common import results
+from loadtests.quality import before as paired
+from loadtests.quality import criteria
+from loadtests.quality.heuristics import heuristics
 from loadtests.quality.means import spread
+from loadtests.quality.protocols import CHANGES, SPLITS, STRICT, part_name
+from loadtests.quality.ranks import DECODING, FILE, SERVED, Ranks
 from model.cli.training_progress import fit
-from model.data.dataset import Dataset
+from model.data.dataset import Dataset, sequences
 from model.data.split import Split
+from model.evaluation import metrics
+from model.evaluation.bootstrap import paired_bootstrap
 from model.evaluation.evaluate import Ranker, evaluate, item_cf_ranker
 from model.evaluation.rankers import engine_ranker, network_ranker
 from model.training.config import TrainConfig
-from model.training.run_folder import CHECKPOINT, Run
+from model.training.run_folder import CHECKPOINT, Run, split_of
 from model.training.time_limit import TimeLimit
 from model.training.trainer import Trainer
+from service.artifact.array_types import IntArray
 from service.artifact.features import Vocabulary
 from service.cli.outermost import run_command
 from service.common.atomic_files import write_aside
-from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 
 NAME = "quality_ranking"
 COMMAND = "python -m loadtests.quality.ranking --data DIR --work DIR"
 MEASURES = ("recall@10", "ndcg@10", "coverage@10")
-PATH_LIMIT = 0.065  # TIGER's recall@10 on Beauty (Rajput et al., 2023)
-# Data set → least recall@10 and NDCG@10 of the blend.
-LIMITS: Mapping[str, tuple[float, float]] = {"Beauty": (0.0930, 0.0535), "ml-1m, 30 minutes": (0.315, 0.182)}
+ITEM_CF = "item_cf"
 
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True)
@@ -56,6 +66,9 @@ console = Console(stderr=True)
 def ranking(
     data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
     work: Annotated[Path, typer.Option(help="Folder of runs and artefacts.")],
+    split: Annotated[
+        str, typer.Option(help="Whose last event but one is held out: strict (everybody's) or sampled.")
+    ] = STRICT,
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="Longest training of a seed; by default all epochs.")
@@ -64,54 +77,85 @@ def ranking(
         str, typer.Option(help="Order of events at the same time: published (as in the file) or shuffled.")
     ] = "published",
     assignments: Annotated[list[str] | None, typer.Option("--set", help="A hyper-parameter, key=value.")] = None,
+    before: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of ranks that an older commit wrote.")
+    ] = None,
 ) -> None:
     """Trains, exports and evaluates, and records the mean over the seeds."""
-    if ties not in ("published", "shuffled"):
-        raise typer.BadParameter(f"{ties!r}: choose published or shuffled", param_hint="--ties")
+    changed = sorted(assignments or [])
+    _check(split, ties, changed)
     dataset = Dataset.load(data)
     if ties == "shuffled":
         dataset = with_ties_shuffled(dataset)
-    changed = sorted(assignments or [])
-    if any(assignment.partition("=")[0].strip() == "seed" for assignment in changed):
-        raise typer.BadParameter("name the seeds with --seeds", param_hint="--set")
-    trial = Trial.of(dataset, ties, minutes, changed)
+    trial = Trial.of(dataset, split, ties, minutes, changed)
+    (work / trial.folder).mkdir(parents=True, exist_ok=True)
+    write_aside(work / trial.folder / paired.PART, trial.label.encode())
+    keep_baselines(trial.label, baselines(dataset, data, trial, work / trial.folder))
     for seed in (int(part) for part in seeds.split(",")):
-        settings = TrainConfig.build(None, changed, seed=seed)
+        settings = TrainConfig.build(None, trial.settings, seed=seed)
         folder = work / trial.folder / str(seed)
         kept = folder / "figures.json"
         if not kept.exists():
-            write_aside(kept, json.dumps(measured(dataset, data, folder, settings, minutes)).encode())
+            write_aside(kept, json.dumps(measured(dataset, data, folder, settings, minutes, split)).encode())
         keep(trial.label, str(seed), json.loads(kept.read_text("utf-8")))
-    summarise(trial.label, trial.command)
+    ranks = [Ranks.load(work / trial.folder / seed / FILE) for seed in seeds.split(",")]
+    summarise(trial.label, trial.command, ranks)
+    if before is not None:
+        paired.record(paired.compare(work, before), console.print)
+
+
+def _check(split: str, ties: str, changed: Sequence[str]) -> None:
+    """Refuses options that name nothing, or that have an option of their own."""
+    if split not in SPLITS:
+        raise typer.BadParameter(f"{split!r}: choose {' or '.join(SPLITS)}", param_hint="--split")
+    if ties not in ("published", "shuffled"):
+        raise typer.BadParameter(f"{ties!r}: choose published or shuffled", param_hint="--ties")
+    keys = {assignment.partition("=")[0].strip() for assignment in changed}
+    if "seed" in keys:
+        raise typer.BadParameter("name the seeds with --seeds", param_hint="--set")
+    if keys & {"split", "validation_users"}:
+        raise typer.BadParameter("name the split with --split", param_hint="--set")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of the training: its name in the tables, its folder, and the command that repeats it."""
+    """One setting of the training.
+
+    Attributes:
+        label: Its name in the tables.
+        folder: Its folder below `--work`.
+        command: The command that repeats it.
+        settings: What it changes of the defaults, key=value each.
+    """
 
     label: str
     folder: str
     command: str
+    settings: tuple[str, ...]
 
     @classmethod
-    def of(cls, dataset: Dataset, ties: str, minutes: float | None, changed: Sequence[str]) -> Trial:
+    def of(cls, dataset: Dataset, split: str, ties: str, minutes: float | None, changed: Sequence[str]) -> Trial:
         """Returns the trial of these options."""
-        shown, options = [dataset.name], COMMAND.split()
-        if ties != "published":
-            shown.append(f"ties {ties}")
-            options += ["--ties", ties]
-        if minutes is not None:
-            shown.append(f"{minutes:g} minutes")
-            options += ["--minutes", f"{minutes:g}"]
+        options = COMMAND.split()
+        options += [] if split == STRICT else ["--split", split]
+        options += [] if ties == "published" else ["--ties", ties]
+        options += [] if minutes is None else ["--minutes", f"{minutes:g}"]
         for assignment in changed:
-            shown.append(assignment)
             options += ["--set", assignment]
-        folder = "-".join(["ranking", dataset.name, dataset.fingerprint[:8], *shown[1:]]).replace(" ", "-")
-        return cls(", ".join(shown), folder, shlex.join(options))
+        label = part_name(dataset.name, split, ties, minutes, changed)
+        of_options = part_name("", split, ties, minutes, changed).split(", ")[1:]
+        folder = "-".join(["ranking", split, dataset.name, dataset.fingerprint[:8], *of_options]).replace(" ", "-")
+        return cls(label, folder, shlex.join(options), (*CHANGES[split], *changed))
 
 
 def with_ties_shuffled(dataset: Dataset) -> Dataset:
-    """Returns the data set with events of one user at one time in another, fixed order."""
+    """Returns the data set with events of one user at one time in another, fixed order.
+
+    Raises:
+        BadParameter: The data set has no times, so nothing tells a tie.
+    """
+    if not dataset.has_time:
+        raise typer.BadParameter(f"{dataset.name} has no times, so no ties", param_hint="--ties")
     chance = pl.Series("chance", np.random.default_rng(0).permutation(dataset.events.height))
     users = dataset.events.select("user_id").unique(maintain_order=True).with_row_index("place")
     events = dataset.events.with_columns(chance).join(users, on="user_id").sort("place", "timestamp", "chance")
@@ -119,10 +163,26 @@ def with_ties_shuffled(dataset: Dataset) -> Dataset:
     return Dataset.of(dataset.name, *parts, has_time=dataset.has_time, category_kind=dataset.category_kind)
 
 
+def baselines(dataset: Dataset, data: Path, trial: Trial, folder: Path) -> dict[str, Any]:
+    """Returns the figures of what is not trained, by name; kept in the folder of the trial."""
+    kept = folder / "baselines.json"
+    if not kept.exists():
+        split = split_of(TrainConfig.build(None, list(trial.settings)), sequences(dataset))
+        found = {}
+        for name, ranker in heuristics(dataset, data, split).items():
+            with console.status(name):
+                figures = evaluate({name: ranker}, split, "test", samples=1).systems[name].figures
+            found[name] = {measure: figures[measure] for measure in MEASURES}
+            console.print(f"{name}: {found[name]}", highlight=False)
+        write_aside(kept, json.dumps(found).encode())
+    loaded: dict[str, Any] = json.loads(kept.read_text("utf-8"))
+    return loaded
+
+
 def measured(
-    dataset: Dataset, data: Path, folder: Path, settings: TrainConfig, minutes: float | None
+    dataset: Dataset, data: Path, folder: Path, settings: TrainConfig, minutes: float | None, split: str
 ) -> dict[str, Any]:
-    """Trains and exports once; returns the figures of the artefact."""
+    """Trains and exports once; returns the figures of the artefact, and writes the ranks beside them."""
     trainer = Trainer(dataset, data, folder, settings, resume=(folder / CHECKPOINT).exists())
     fit(trainer, console, TimeLimit(minutes, used_s=trainer.progress.seconds))
     where = folder / "data"
@@ -131,7 +191,10 @@ def measured(
         artifact, report = export_run(folder, folder / "artifacts", "float32", where, say=status.update)
         engine = Engine.open(artifact, device="cpu", threads=1)
         status.update("evaluating")
-        figures = listed(engine, Run.open(folder), trainer.split, report["blend"], dataset.has_time)
+        figures, ranks = listed(engine, Run.open(folder), trainer.split, report["blend"], dataset.has_time)
+    users = tuple(trainer.split.sequences.user_ids[user] for user in trainer.split.test.users)
+    shown = {name: ranks[way].astype(np.int8) for name, way in ((SERVED, "blend"), (ITEM_CF, ITEM_CF))}
+    Ranks(dataset.name, dataset.fingerprint, split, settings.seed, users, shown).save(folder / FILE)
     p = trainer.progress
     return {
         "figures": figures,
@@ -145,64 +208,87 @@ def measured(
     }
 
 
-def listed(engine: Engine, run: Run, split: Split, blend: float, has_time: bool) -> dict[str, dict[str, Any]]:
-    """Returns figures on the test part by each way of ranking, with item-CF of the same artefact."""
-    beam = engine_ranker(engine, Decoding("beam", beam_width=5))
+def listed(
+    engine: Engine, run: Run, split: Split, blend: float, has_time: bool
+) -> tuple[dict[str, dict[str, Any]], dict[str, IntArray]]:
+    """Returns figures on the test part, and ranks [users], by each way of ranking and by item-CF of the artefact."""
+    beam = engine_ranker(engine, DECODING)
     parts = engine.artifact
     vocabulary = Vocabulary.of(split.train.item_ids, run.context, has_time)
     ways: dict[str, tuple[Ranker, float, bool]] = {
         "blend": (beam, blend, True),
         "path": (beam, 0.0, False),
         "dense": (network_ranker(run.model(), vocabulary), blend, True),
-        "item_cf": (item_cf_ranker(parts.item_cf, parts.popularity), blend, True),
+        ITEM_CF: (item_cf_ranker(parts.item_cf, parts.popularity), blend, True),
     }
-    found = {}
+    found, ranks = {}, {}
     for name, (ranker, weight, join) in ways.items():
         engine.set_blend(weight)
         engine.set_dense_candidates(join)
-        figures = evaluate({name: ranker}, split, "test", samples=1).systems[name].figures
-        found[name] = {measure: figures[measure] for measure in MEASURES}
+        system = evaluate({name: ranker}, split, "test", samples=1).systems[name]
+        found[name] = {measure: system.figures[measure] for measure in MEASURES}
+        ranks[name] = metrics.target_ranks(system.lists, split.test.target)
         console.print(f"{name}: {found[name]}", highlight=False)
-    return found
+    return found, ranks
 
 
 def keep(label: str, seed: str, found: Mapping[str, Any]) -> None:
     """Records the figures of one seed."""
-    parts = (results.load(NAME) or {}).get("parts", {})
-    seeds = {**parts.get(label, {}).get("seeds", {}), seed: found}
-    _save({**parts, label: {**parts.get(label, {}), "seeds": seeds}})
+    part = _part(label)
+    _save(label, {**part, "seeds": {**part.get("seeds", {}), seed: found}})
 
 
-def summarise(label: str, command: str = COMMAND) -> None:
-    """Records means with 95 % intervals, and the rows of the criteria."""
-    parts = (results.load(NAME) or {})["parts"]
-    runs: Sequence[Mapping[str, Any]] = list(parts[label]["seeds"].values())
+def keep_baselines(label: str, found: Mapping[str, Any]) -> None:
+    """Records the figures of what is not trained."""
+    _save(label, {**_part(label), "baselines": found})
+
+
+def summarise(label: str, command: str = COMMAND, ranks: Sequence[Ranks] = ()) -> None:
+    """Records means with 95 % intervals, and the rows of the criteria.
+
+    Args:
+        label: Name of the part.
+        command: The command that repeats it.
+        ranks: Ranks of the seeds, for the paired difference to item-CF.
+    """
+    part = _part(label)
+    runs: Sequence[Mapping[str, Any]] = list(part["seeds"].values())
     means = {
         way: {measure: spread([run["figures"][way][measure] for run in runs]) for measure in MEASURES}
-        for way in ("blend", "path", "dense", "item_cf")
+        for way in ("blend", "path", "dense", ITEM_CF)
     }
-    _save({**parts, label: {**parts[label], "means": means, "command": command}})
-    limits: tuple[float | None, float | None] = LIMITS.get(label, (None, None))
-    for measure, limit in zip(("recall@10", "ndcg@10"), limits, strict=True):
-        _record(f"{label}: {measure}", means["blend"][measure], command, limit)
-    _record(
-        f"{label}: recall@10, path alone",
-        means["path"]["recall@10"],
-        command,
-        PATH_LIMIT if label == "Beauty" else None,
-    )
-    _record(f"{label}: ndcg@10, path alone", means["path"]["ndcg@10"], command)
-    _record(f"{label}: recall@10, dense score over everything", means["dense"]["recall@10"], command)
+    _save(label, {**part, "means": means, "command": command})
+    for measure in criteria.MEASURES:
+        _record(f"{label}: {measure}", means["blend"][measure]["mean"], command)
+        ahead = _of_means(means["blend"], means[ITEM_CF], measure)
+        _record(f"{label}: {measure} {criteria.ON_ITEM_CF}", ahead, command)
+        _record(f"{label}: {measure}, path alone", means["path"][measure]["mean"], command)
+        for name, figures in part.get("baselines", {}).items():
+            _record(f"{label}: {measure}, {name}", figures[measure], command)
+    _record(f"{label}: recall@10, dense score over everything", means["dense"]["recall@10"]["mean"], command)
+    for measure, value in paired.MEASURES.items() if ranks else ():
+        ours, theirs = (np.mean([value(one.of(way), 10) for one in ranks], axis=0) for way in (SERVED, ITEM_CF))
+        _record(f"{label}: {measure} {criteria.ON_ITEM_CF}, lower end", paired_bootstrap(ours, theirs).low, command)
 
 
-def _record(criterion: str, mean: Mapping[str, float | None], command: str, limit: float | None = None) -> None:
-    value = mean["mean"]
+def _of_means(ours: Mapping[str, Any], theirs: Mapping[str, Any], measure: str) -> float:
+    return float(ours[measure]["mean"] - theirs[measure]["mean"])
+
+
+def _record(criterion: str, value: float | None, command: str) -> None:
     assert value is not None  # noqa: S101 - a mean of at least one seed
-    results.record(results.QUALITY, results.row(criterion, value, "", command, at_least=limit))
+    limit = criteria.limit(criterion)
+    results.record(results.QUALITY, results.row(criterion, value, "", command, **limit))
 
 
-def _save(parts: Mapping[str, Any]) -> None:
-    results.save(NAME, {"parts": parts}, command=COMMAND)
+def _part(label: str) -> dict[str, Any]:
+    found: dict[str, Any] = (results.load(NAME) or {}).get("parts", {}).get(label, {})
+    return found
+
+
+def _save(label: str, part: Mapping[str, Any]) -> None:
+    parts = (results.load(NAME) or {}).get("parts", {})
+    results.save(NAME, {"parts": {**parts, label: part}}, command=COMMAND)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from loadtests.common import results
 from loadtests.draw.quality_cold import cold as drawn
-from loadtests.quality import cold
+from loadtests.quality import cold, cold_trial
 from loadtests.quality.cold_live import describe, live_ranker
 from loadtests.quality.cold_parts import PARTS
 from loadtests.quality.strategies import artifact_of
@@ -26,7 +26,7 @@ from tests.support.data_builders import tiny_dataset
 from tests.support.figures import keep_in
 
 # Of the seed 0 alone, so that it is not taken for the published measurement.
-TINY = "tiny --minutes 1 --seeds 0"
+TINY = "strict tiny --minutes 1 --seeds 0"
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     except TextError as error:
         pytest.skip(str(error))
     keep_in(tmp_path, monkeypatch)
-    monkeypatch.setattr(cold, "EPOCHS", 2)
+    monkeypatch.setattr(cold_trial, "EPOCHS", 2)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     tiny_dataset(60, 30).save(tmp_path / "log")
     invoke(tmp_path)
@@ -58,10 +58,10 @@ def test_items_without_events_are_trained_without_found_by_their_texts_and_drawn
     found = results.load(cold.NAME, tmp_path)
     assert found is not None
     part = found["parts"][TINY]
-    assert set(part["means"]) == {*cold.VARIANTS, cold.LIKE, cold.NEAREST}
+    assert set(part["means"]) == {*cold_trial.WAYS}
     assert part["questions"]["warm"] > part["questions"]["cold"] >= part["items"]["cold"] > 0
-    of_models, of_texts = len(cold.VARIANTS) * len(PARTS), 2
-    assert len(part["gained"]) == (of_models + of_texts) * len(cold.MEASURES)
+    of_models, of_texts = len(cold_trial.VARIANTS) * len(PARTS), 2
+    assert len(part["gained"]) == (of_models + of_texts) * len(cold_trial.MEASURES)
     rows = {row["criterion"]: row for row in results.read_rows(tmp_path / "quality.json")}
     limited = {name for name, row in rows.items() if row["limit"]}
     assert limited == {
@@ -78,7 +78,7 @@ def test_items_without_events_are_trained_without_found_by_their_texts_and_drawn
     assert "| ids alone | warm items |" in text
     assert "| ids, new ones by like texts | cold items |" in text
 
-    held_out = set(cold.cold_items(Dataset.load(tmp_path / "log"), 0.1))
+    held_out = set(cold_trial.cold_items(Dataset.load(tmp_path / "log"), 0.1))
     assert held_out
     assert not held_out & set(Dataset.load(measured / "data").events["item_id"])
     _content_is_what_an_unseen_item_is_served_by(measured / "content-0", held_out)
@@ -115,7 +115,7 @@ def _content_is_what_an_unseen_item_is_served_by(folder: Path, held_out: set[str
     np.testing.assert_allclose(artifact.item_table[: len(folded)], folded[: len(artifact.item_table)], atol=1e-6)
 
     split = run.split(run.dataset(folder.parent / "data"))
-    ranker = engine_ranker(Engine.open(artifact.folder, device="cpu", threads=1), cold.DECODING)
+    ranker = engine_ranker(Engine.open(artifact.folder, device="cpu", threads=1), cold_trial.DECODING)
     firsts = evaluate({"content": ranker}, split, samples=1).systems["content"].lists[:, :3]
     assert set(unseen) & set(firsts.ravel().tolist()), "of 30 items everyone comes into a list of 20"
 
@@ -127,7 +127,7 @@ def _new_items_come_into_lists_as_the_held_out_ones(folder: Path, whole: Dataset
     meant = describe(engine, whole, reduced, run.split(reduced).train, sorted(held_out), folder.parent / "data")
     unseen = {artifact.vocabulary.item_index[item] for item in held_out}
     assert set(meant[artifact.catalogue.first_new :].tolist()) == unseen
-    ranker = live_ranker(engine, cold.DECODING, meant)
+    ranker = live_ranker(engine, cold_trial.DECODING, meant)
     firsts = evaluate({"live": ranker}, run.split(reduced), samples=1).systems["live"].lists[:, :3]
     assert unseen & set(firsts.ravel().tolist())
 
@@ -136,6 +136,6 @@ def test_nearest_texts_are_those_like_the_mean_of_the_history() -> None:
     vectors = np.array([[1, 0], [0, 1], [0.8, 0.6], [0.6, 0.8], [-1, 0], [0, 0]], np.float32)
     item, nothing = np.array([0, 0, 1]), np.zeros(3, np.int64)
     log = Sequences(["u", "v"], [f"i{i}" for i in range(6)], np.array([0, 1, 3]), item, nothing, nothing)
-    lists = cold.nearest_ranker(vectors)(Histories(np.array([0, 1]), np.array([1, 3]), log))
+    lists = cold_trial.nearest_ranker(vectors)(Histories(np.array([0, 1]), np.array([1, 3]), log))
     assert lists[0, :6].tolist() == [2, 3, 1, 5, 4, -1]
     assert lists[1, :5].tolist() == [2, 3, 5, 4, -1]  # both items of the history as near: (.5, .5)

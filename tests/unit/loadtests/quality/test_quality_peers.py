@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,18 +23,22 @@ def ranked(recall: float) -> dict[str, object]:
 
 def test_only_trainings_on_the_same_split_stand_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "QUALITY", file := tmp_path / "quality.json")
-    runs = [
-        {"data": "shop", "held_out": "sample", "test": {"recall@10": recall, "ndcg@10": 0.05}}
+    runs: list[dict[str, Any]] = [
+        {"data": "shop", "held_out": "sample", "factors": 64, "valid_ndcg@10": 0.1,
+         "test": {"recall@10": recall, "ndcg@10": 0.05}}
         for recall in (0.09, 0.11)
-    ]
-    runs.append({"data": "other", "held_out": "everybody", "test": {"recall@10": 0.1, "ndcg@10": 0.05}})
+    ]  # fmt: skip
+    # A wider one that validation finds weaker does not count.
+    runs.append({**runs[0], "factors": 256, "valid_ndcg@10": 0.05, "test": {"recall@10": 0.3, "ndcg@10": 0.3}})
+    runs.append({**runs[0], "data": "other", "held_out": "everybody", "test": {"recall@10": 0.1, "ndcg@10": 0.05}})
     peers.beside("shop", runs, {"shop": ranked(0.11), "shop, validation_users=0": ranked(0.2)}, "command")
     rows = {row["criterion"]: row for row in results.read_rows(file)}
     assert {name: (row["value"], row["holds"]) for name, row in rows.items()} == {
         "shop, held out: sample; recall@10 by that of RecTools' SASRec": (1.1, True),
         "shop, held out: sample; ndcg@10 by that of RecTools' SASRec": (1.1, True),
     }
-    peers.beside("other", runs, {"other, validation_users=0": ranked(0.104)}, "command")
+    older = {"other, validation_users=0": ranked(0.2)}
+    peers.beside("other", runs, {**older, "strict other": ranked(0.104)}, "command")
     rows = {row["criterion"]: row for row in results.read_rows(file)}
     assert not rows["other, held out: everybody; recall@10 by that of RecTools' SASRec"]["holds"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from loadtests.quality.cold import cold_items, cold_questions, without
+from loadtests.quality.cold_trial import cold_items, cold_questions, without
 from model.data.dataset import sequences
 from model.data.errors import DataError
 from model.data.readers.amazon_office import read_amazon_office
