@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,6 +19,7 @@ from model.evaluation.baselines import fit_baselines, fit_repeat
 from model.tokenizers.atomic import AtomicTokenizer
 from model.training.conditions import fit_context, item_controls
 from model.training.config import TrainConfig
+from model.training.repeats import judge_repeats
 from model.training.run_folder import split_of
 from service.artifact.arrays import save_arrays
 from service.artifact.features import EVENT_TYPES
@@ -72,8 +73,10 @@ def export_baseline(
 
 def _write(name: Name, dataset: Dataset, split: Split, folder: Path) -> dict[str, Any]:
     """Writes all files except the manifest, and returns that."""
-    # Repeat purchase recommends items of the history, so lists must be allowed to contain them.
-    fitted = fit_baselines(split, exclude_history=name != "repeat")
+    found = judge_repeats(split)
+    if name == "repeat":  # it lists items of the history, so lists must be allowed to contain them
+        found = replace(found, kept=True, by_rule=False)
+    fitted = fit_baselines(split, exclude_history=not found.kept)
     repeat = fit_repeat(split) if name == "repeat" else None
     n = split.train.n_items
     tokenizer = AtomicTokenizer.fit(n)
@@ -99,7 +102,8 @@ def _write(name: Name, dataset: Dataset, split: Split, folder: Path) -> dict[str
         "tokenizer": tokenizer.kind,
         "dtype": "float32",
         "blend": 1.0,
-        "training": asdict(TrainConfig()),
+        "training": asdict(TrainConfig(repeats=found.kept)),
+        "repeats": found.to_json(),
         "item_cf": fitted.config.to_json(),
         "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "path": None},
     }  # fmt: skip

@@ -80,7 +80,7 @@ def export_run(
         dataset = run.dataset(data)
         split = run.split(dataset)
         say("fitting item-CF and popularity")
-        baselines = fit_baselines(split)
+        baselines = fit_baselines(split, exclude_history=not run.config.repeats)
         parts = parts_of(run, dataset, split, baselines)
         say("choosing the blend on validation")
         blend, tried = choose_blend(parts, split, out)
@@ -112,6 +112,7 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines) -> 
         "training": json.loads((run.folder / "config.json").read_text("utf-8")),
         "item_cf": baselines.config.to_json(),
         "event_types": _event_types(split),
+        "repeats": dict(run.repeats or {}) | {"kept": bool(run.config.repeats)},
         "metrics": _metrics(run),
     }
     return Parts(
@@ -190,7 +191,8 @@ def quality_of(parts: Parts, split: Split, out: Path, dtype: GraphDtype) -> Qual
 
 def _ndcg_at_10(engine: Engine, split: Split) -> float:
     """Returns NDCG@10 of the served beam's lists on the validation part."""
-    result = evaluate({"gpt4rec": engine_ranker(engine, Decoding("beam"), k=10)}, split, "valid", samples=1)
+    systems = {"gpt4rec": engine_ranker(engine, Decoding("beam"), k=10)}
+    result = evaluate(systems, split, "valid", exclude_history=not engine.artifact.repeats, samples=1)
     return float(result.systems["gpt4rec"].figures["ndcg@10"] or 0.0)
 
 

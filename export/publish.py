@@ -22,6 +22,7 @@ from service.artifact.manifest import (
     OPTIONAL,
     ArtifactFileError,
     digest,
+    repeats_of,
     required_files,
 )
 from service.common.atomic_files import naming, write_aside
@@ -53,6 +54,8 @@ def seal(folder: Path, manifest: Mapping[str, Any], name: str) -> dict[str, Any]
     names = (*required_files(manifest), *(f for f in OPTIONAL if (folder / f).exists()))
     files = {f: {"sha256": digest(folder / f), "bytes": (folder / f).stat().st_size} for f in names}
     served = [files, *(manifest[name] for name in CONTENT), *filter(None, [manifest.get("baseline")])]
+    if repeats_of(manifest):
+        served.append("repeats")
     content = hashlib.sha256(json.dumps(served, sort_keys=True).encode()).hexdigest()
     full = {
         "format": FORMAT,

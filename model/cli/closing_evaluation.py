@@ -40,8 +40,22 @@ def side_by_side(
     popularity: Popularity,
     part: Part,
     console: Console,
+    *,
+    name: str = "gpt4rec",
+    exclude_history: bool = True,
 ) -> Evaluation:
     """Evaluates a ranker beside item-CF and popularity, and prints the tables.
+
+    Args:
+        dataset: The data set.
+        split: Its split.
+        ranker: What is evaluated.
+        item_cf: Item-CF.
+        popularity: Popularity.
+        part: The hold-out part.
+        console: Where the tables are printed.
+        name: Name of the ranker. One that is itself item-CF or popularity stands for it.
+        exclude_history: Whether items of the history are left out of the lists.
 
     Raises:
         RunError: Nobody is held out.
@@ -50,21 +64,20 @@ def side_by_side(
         raise RunError(
             f"no user is held out in the {part} part, so there is nothing to evaluate", fix="import a longer log"
         )
-    systems = _systems(ranker, item_cf, popularity)
+    systems = _systems(ranker, item_cf, popularity, name)
     content = item_content(dataset.items, split.sequences.item_ids, dataset.category_kind)
     with counts(console, systems) as advance:
-        result = evaluate(systems, split, part, content=content, progress=advance)
+        result = evaluate(systems, split, part, content=content, exclude_history=exclude_history, progress=advance)
     console.print(result.table())
     console.print(result.comparison_table())
+    for sentence in result.sentences():
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     return result
 
 
-def _systems(ranker: Ranker, item_cf: ItemCF, popularity: Popularity) -> Mapping[str, Ranker]:
-    return {
-        "gpt4rec": ranker,
-        "item_cf": item_cf_ranker(item_cf, popularity),
-        "popular": popularity_ranker(popularity),
-    }
+def _systems(ranker: Ranker, item_cf: ItemCF, popularity: Popularity, name: str = "gpt4rec") -> Mapping[str, Ranker]:
+    others = {"item_cf": item_cf_ranker(item_cf, popularity), "popular": popularity_ranker(popularity)}
+    return {name: ranker} | {other: scorer for other, scorer in others.items() if other != name}
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,10 @@ class ClosingEvaluation:
         """Evaluates the best weights of the run."""
         ranker = network_ranker(Run.open(trainer.folder).model(), trainer.vocabulary)
         item_cf, popularity = self.baselines.item_cf, self.baselines.popularity
-        return side_by_side(self.dataset, self.split, ranker, item_cf, popularity, "test", console)
+        return side_by_side(
+            self.dataset, self.split, ranker, item_cf, popularity, "test", console,
+            exclude_history=not trainer.config.repeats,
+        )  # fmt: skip
 
 
 def prepare(trainer: Trainer, dataset: Dataset, limit: TimeLimit, console: Console) -> ClosingEvaluation:
@@ -101,7 +117,9 @@ def prepare(trainer: Trainer, dataset: Dataset, limit: TimeLimit, console: Conso
     """
     prepared_s = limit.used_s - trainer.progress.seconds
     with steps(console, "tuning item-CF on validation"):
-        baselines = fit_baselines(trainer.split, deadline=limit.deadline(TUNING_SHARE))
+        baselines = fit_baselines(
+            trainer.split, exclude_history=not trainer.config.repeats, deadline=limit.deadline(TUNING_SHARE)
+        )
     if limit.cap_s is None:
         return ClosingEvaluation(dataset, trainer.split, baselines)
     notes = [f"preparing took {duration(prepared_s)} of {duration(limit.cap_s)}, which cannot be cut"]
@@ -136,7 +154,8 @@ def _bounded_test(
 
     def ask(n: int, **how: Any) -> None:
         if n:
-            evaluate(systems, replace(split, test=split.test.sample(n)), content=content, **how)
+            asked = replace(split, test=split.test.sample(n))
+            evaluate(systems, asked, content=content, exclude_history=not trainer.config.repeats, **how)
 
     began = time.monotonic()
     ask(min(users, _UNTIMED))

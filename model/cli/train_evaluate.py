@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -157,9 +157,12 @@ def evaluate_run(folder: Path, data: Path, part: Any, console: Console) -> Any:
     model = run.model()
     vocabulary = Vocabulary.of(split.train.item_ids, run.context, dataset.has_time, run.network.n_types)
     ranker = network_ranker(model, vocabulary)
+    exclude_history = not run.config.repeats
     with steps(console, "tuning item-CF on validation"):
-        baselines = fit_baselines(split)
-    return side_by_side(dataset, split, ranker, baselines.item_cf, baselines.popularity, part, console)
+        baselines = fit_baselines(split, exclude_history=exclude_history)
+    return side_by_side(
+        dataset, split, ranker, baselines.item_cf, baselines.popularity, part, console, exclude_history=exclude_history
+    )
 
 
 def evaluate_artifact(folder: Path, data: Path, part: Any, strategy: Any, console: Console) -> Any:
@@ -198,4 +201,14 @@ def evaluate_artifact(folder: Path, data: Path, part: Any, strategy: Any, consol
     split = split_of(TrainConfig().updated(engine.artifact.manifest["training"]), log)
     ranker = engine_ranker(engine, Decoding(strategy))
     artifact = engine.artifact
-    return side_by_side(dataset, split, ranker, artifact.item_cf, artifact.popularity, part, console)
+    return side_by_side(
+        dataset, split, ranker, artifact.item_cf, artifact.popularity, part, console,
+        name=_system_name(artifact.baseline), exclude_history=not artifact.repeats,
+    )  # fmt: skip
+
+
+def _system_name(baseline: Mapping[str, Any] | None) -> str:
+    """What an artefact is called in the tables: the scorer that it serves, under the name that its row has there."""
+    if baseline is None:
+        return "gpt4rec"
+    return {"popularity": "popular"}.get(baseline["name"], str(baseline["name"]))

@@ -17,6 +17,7 @@ from model.data.dataset import Sequences as Log
 from model.data.split import Split
 from model.evaluation import metrics
 from model.evaluation.bootstrap import CONFIDENCE, SAMPLES, paired_bootstrap
+from model.evaluation.question_facts import question_facts
 from model.evaluation.report import Comparison, Evaluation, SystemResult
 from service.artifact.array_types import Float64Array, IntArray
 from service.artifact.features import EventArrays
@@ -173,6 +174,8 @@ def evaluate(
         protocol=_protocol(split, exclude_history),
         systems=results,
         comparisons=_compare(results, samples, seed),
+        history_kept=not exclude_history,
+        facts=question_facts(split, questions),
     )
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from model.evaluation.bootstrap import Interval
 from model.evaluation.metrics import KS
+from model.evaluation.question_facts import QuestionFacts
 from service.artifact.array_types import Float64Array, IntArray
 
 _FAMILIES: tuple[str, ...] = ("recall", "ndcg", "mrr", "coverage", "novelty", "diversity")
@@ -65,16 +66,23 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Several systems on the same users of one part of a split."""
+    """Several systems on the same users of one part of a split.
+
+    Attributes:
+        history_kept: Whether lists may hold items of the user's history.
+        facts: What the targets say about the figures.
+    """
 
     split: str
     users: int
     protocol: str
     systems: Mapping[str, SystemResult]
     comparisons: tuple[Comparison, ...]
+    history_kept: bool
+    facts: QuestionFacts
 
     def to_json(self) -> dict[str, Any]:
-        """Returns `{"split", "users", "protocol", "systems": {name: {metric: figure}}, "comparisons": [...]}`."""
+        """Returns the protocol, the facts, `{"systems": {name: {metric: figure}}}` and the comparisons."""
         return {
             "split": self.split,
             "users": self.users,
@@ -84,6 +92,8 @@ class Evaluation:
                 for name, result in self.systems.items()
             },
             "comparisons": [comparison.to_json() for comparison in self.comparisons],
+            "history_kept": self.history_kept,
+            **self.facts.to_json(),
         }
 
     def table(self) -> Table:
@@ -97,6 +107,11 @@ class Evaluation:
             if any(metric in result.figures for result in self.systems.values()):
                 table.add_row(metric, *_cells(metric, figures), end_section=metric.endswith(f"@{KS[-1]}"))
         return table
+
+    def sentences(self) -> tuple[str, ...]:
+        """Returns what a reader of the tables must know besides the figures."""
+        kept = "kept in the lists" if self.history_kept else "left out of the lists"
+        return (f"{self.facts.repeats:.1%} of the targets were in the history, which is {kept}", *self.facts.warnings())
 
     def comparison_table(self) -> Table:
         """Returns a table with a row for each comparison: difference, interval and p-value."""

@@ -187,10 +187,11 @@ class TrainConfig:
     patience: int = setting(
         8, "Epochs without a better validation NDCG@10 after which training stops.", "Less to save time.", least=0
     )
-    repeats: bool = setting(
-        False,
-        "Whether validation lists may hold items of the history.",
-        "`true` where people take the same items again, such as groceries.",
+    repeats: bool | None = setting(
+        None,
+        "Whether lists hold items of the history: in validation and evaluation, and in the service where a request "
+        "leaves `exclude_seen` out. `null`: by rule.",
+        "`true` or `false` where you know better than the log what lists are for.",
     )
     validation_users: int = setting(
         -1,
@@ -298,6 +299,8 @@ class TrainConfig:
                 network[name] = typed(key, value, NETWORK_DEFAULTS[name])
             elif key not in own:
                 raise ConfigError(unknown_key(key, [*own, *(f"network.{name}" for name in NETWORK_KEYS)]))
+            elif key in OPEN:
+                changed[key] = value if value is None else typed(key, value, True)
             else:
                 changed[key] = typed(key, value, getattr(self, key))
         return replace(self, **changed, network=network)
@@ -311,6 +314,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     for name, declared in SETTINGS.items()
     if declared.choices or get_origin(get_type_hints(TrainConfig)[name]) is Literal
 }
+
+# Settings that may be left open, as null, until a rule decides them.
+OPEN = frozenset(name for name in SETTINGS if type(None) in get_args(get_type_hints(TrainConfig)[name]))
 
 # Setting → smallest and largest allowed number.
 LIMITS: dict[str, tuple[float, float]] = {

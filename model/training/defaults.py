@@ -12,6 +12,7 @@ from model.data.dataset import Sequences
 from model.data.split import LEAST_VALIDATION_USERS, MOST_VALIDATION_USERS
 from model.training.config import TrainConfig
 from model.training.losses import FULL_SOFTMAX_ITEMS, SAMPLED_NEGATIVES
+from model.training.repeats import LEAST_REPEATS
 
 SHORT_HISTORY = 20  # mean events of a user; below it one layer is enough
 OFTEN_SEEN = 200  # mean events of an item; from there on less dropout is enough
@@ -27,6 +28,9 @@ RULES: dict[str, str] = {
     "negatives": f"the full softmax for at most {FULL_SOFTMAX_ITEMS} items, else {SAMPLED_NEGATIVES} negatives",
     # model.tokenizers.semantic.default_code_size
     "code_size": "the power of two nearest to the number of items to the power of 1 / `code_levels`, from 8 to 256",
+    # model.training.repeats.judge_repeats
+    "repeats": f"`true` where {LEAST_REPEATS:.0%} of the validation targets or more were in the user's history, and "
+    "plain lists that hold it find more of the targets than lists without it, by more than chance",
     # model.data.split.choose_validation_users
     "validation_users": f"a tenth of the users, from {LEAST_VALIDATION_USERS} to {MOST_VALIDATION_USERS}: enough to "
     "choose an epoch by, while the others are trained on their newest events",

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from model.data.long_histories import ITEM_CF_EVENTS, REPEAT_EVENTS
 from model.network.config import SIZES, NetworkConfig, Setting, setting_of
-from model.training.config import CHOICES, TrainConfig
+from model.training.config import CHOICES, OPEN, TrainConfig
 from model.training.defaults import RULES
 from model.training.time_limit import EVALUATION_SHARE, FEWEST_USERS, TUNING_SHARE, VALIDATION_SHARE
 from service.cli.outermost import run_command
@@ -122,20 +122,24 @@ def _row(name: str, declared: Field[Any], hint: Any) -> Sequence[str]:
 
 
 def _type(name: str, hint: Any) -> str:
-    choices = CHOICES.get(name) or (get_args(hint) if get_origin(hint) is not Mapping else ())
+    choices = CHOICES.get(name) or (get_args(hint) if get_origin(hint) is Literal else ())
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)
+    if name in OPEN:
+        return "bool or null"
     return "mapping" if get_origin(hint) is Mapping else str(hint.__name__)
 
 
 def _default(name: str, declared: Field[Any]) -> str:
     if declared.default is MISSING:
         return "–"
-    value = str(declared.default).lower() if isinstance(declared.default, bool) else declared.default
+    value = "null" if declared.default is None else declared.default
+    if isinstance(value, bool):
+        value = str(value).lower()
     by_size = " (*size*)" if name.removeprefix("network.") in SIZES["small"] and name.startswith("network.") else ""
     if name not in RULES:
         return f"`{value}`{by_size}"
-    is_open = declared.default in (-1, 0)  # stands for the rule, and for no value of its own
+    is_open = declared.default in (None, -1, 0)  # stands for the rule, and for no value of its own
     return f"`{value}`{by_size}{':' if is_open else ';'} {RULES[name]}"
 
 

@@ -1,6 +1,6 @@
 """A run folder: everything that a training leaves behind. Nothing in it is pickled.
 
-    RUN/run.json                 data set, fingerprint, context vocabulary, network
+    RUN/run.json                 data set, fingerprint, context vocabulary, network, repeats
     RUN/config.json              the training configuration
     RUN/tokenizer.json, .npz     token paths of the items
     RUN/checkpoint.safetensors   the last finished epoch: weights, moving average, optimiser, progress
@@ -33,6 +33,7 @@ from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.loading import load_tokenizer
 from model.tokenizers.tokenizer import Tokenizer
 from model.training.config import TrainConfig
+from model.training.repeats import Repeats
 from service.artifact.features import ContextVocabulary
 from service.common.atomic_files import replacing, write_aside
 
@@ -121,6 +122,7 @@ class Run:
         context: The context vocabulary.
         tokenizer: Token paths of the items.
         data: `data` of `run.json`: name, path, fingerprint and size of the data set.
+        repeats: What validation said about items that are taken again; None in a run of an earlier version.
     """
 
     folder: Path
@@ -129,6 +131,7 @@ class Run:
     context: ContextVocabulary
     tokenizer: Tokenizer
     data: Mapping[str, Any]
+    repeats: Mapping[str, Any] | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -148,7 +151,7 @@ class Run:
                 )
             network = NetworkConfig.from_json(about["network"])
             context = ContextVocabulary.from_json(about["context"])
-            return cls(folder, config, network, context, load_tokenizer(folder), about["data"])
+            return cls(folder, config, network, context, load_tokenizer(folder), about["data"], about.get("repeats"))
         except _DAMAGED as error:
             raise RunError(
                 f"this is not a training run: {error}",
@@ -201,14 +204,15 @@ class Run:
 
 
 def write_run_json(
-    folder: Path, dataset: Dataset, path: Path, network: NetworkConfig, context: ContextVocabulary
+    folder: Path, dataset: Dataset, path: Path, network: NetworkConfig, context: ContextVocabulary, repeats: Repeats
 ) -> None:
-    """Writes `run.json`: the network, the context vocabulary and which data set was trained on."""
+    """Writes `run.json`: the network, the context vocabulary, repeats, and which data set was trained on."""
     times = dataset.events["timestamp"]
     about = {
         "format": FORMAT,
         "network": network.to_json(),
         "context": context.to_json(),
+        "repeats": repeats.to_json(),
         "data": {
             "name": dataset.name,
             "path": str(path.absolute()),

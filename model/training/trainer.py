@@ -38,6 +38,7 @@ from model.training.defaults import resolve_defaults
 from model.training.fitted_parts import FittedParts, build_network, fit_parts
 from model.training.losses import proposal
 from model.training.optimiser import build_optimiser, learning_rate, update_average
+from model.training.repeats import resolve_repeats
 from model.training.run_folder import split_of, write_run_json
 from model.training.time_limit import TimeLimit
 from model.training.validation import validation_ndcg
@@ -75,6 +76,7 @@ class Trainer:
     Attributes:
         config: The configuration, with the defaults that follow from the data.
         split: Training, validation and test part.
+        repeats: What validation says about items that are taken again.
         context, vocabulary, conditions, tokenizer, network: See `FittedParts`.
         model: The network that is trained.
         average: Moving average of its weights, which is validated, saved as the best and exported.
@@ -103,7 +105,7 @@ class Trainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.split: Split = _split(config, dataset)
         train = self.split.train
-        self.config = resolve_defaults(config, train)
+        self.config, self.repeats = resolve_repeats(resolve_defaults(config, train), self.split)
         claim_folder(folder, self.config, dataset, resume=resume)
         parts = fit_parts(self.config, dataset, train, data_path, folder if resume else None)
         self.context, self.vocabulary, self.conditions = parts.context, parts.vocabulary, parts.conditions
@@ -130,7 +132,7 @@ class Trainer:
         """Writes what a run folder holds besides weights."""
         parts.tokenizer.save(self.folder)
         self.config.save(self.folder / "config.json")
-        write_run_json(self.folder, dataset, data_path, parts.network, parts.context)
+        write_run_json(self.folder, dataset, data_path, parts.network, parts.context, self.repeats)
 
     def _negative_proposal(self) -> Tensor:
         """Returns `log_q`: items that only their content stands for are no candidates of the loss."""

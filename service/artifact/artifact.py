@@ -33,7 +33,15 @@ from service.artifact.arrays import map_arrays
 from service.artifact.catalogue import Catalogue
 from service.artifact.features import ContextVocabulary, Vocabulary
 from service.artifact.item_cf import ItemCF
-from service.artifact.manifest import EXPLAINER, MANIFEST, ArtifactFileError, read_manifest, resolve, verify_checksums
+from service.artifact.manifest import (
+    EXPLAINER,
+    MANIFEST,
+    ArtifactFileError,
+    read_manifest,
+    repeats_of,
+    resolve,
+    verify_checksums,
+)
 from service.artifact.popularity import Popularity
 from service.artifact.trie import Trie
 
@@ -101,6 +109,11 @@ class Artifact:
     def streaming(self) -> bool:
         """Whether the encoder carries a state from event to event; if not, it encodes whole histories."""
         return bool(self.manifest["streaming"])
+
+    @property
+    def repeats(self) -> bool:
+        """Whether people take the same items again, so that lists hold the history unless a request says otherwise."""
+        return repeats_of(self.manifest)
 
     @property
     def explains(self) -> bool:

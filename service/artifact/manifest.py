@@ -98,6 +98,12 @@ def required_files(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     return FILES if manifest.get("baseline") is None else tuple(name for name in FILES if name not in GRAPHS)
 
 
+def repeats_of(manifest: Mapping[str, Any]) -> bool:
+    """Returns whether people take the same items again, by the log that the artefact was made from."""
+    found = manifest.get("repeats")
+    return isinstance(found, Mapping) and found.get("kept") is True
+
+
 def latest_of(root: Path) -> str | None:
     """Returns the version that the pointer of a folder of artefacts names; None without a pointer."""
     pointer = root / LATEST

@@ -44,6 +44,11 @@ class ArtifactParts(Protocol):
         """The items by popularity."""
         ...
 
+    @property
+    def repeats(self) -> bool:
+        """Whether lists hold the history unless a request says otherwise."""
+        ...
+
 
 class RunObserver(Protocol):
     """Gets a report of every graph run, on the thread that made the run."""

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from service.artifact.manifest import MANIFEST, ArtifactFileError, read_manifest
+from service.artifact.manifest import MANIFEST, ArtifactFileError, read_manifest, repeats_of
 from service.common.disk_lane import DiskLane, HungFileError
 
 _MODELS_MAX = 200
@@ -31,6 +31,7 @@ class ModelFolder:
         stamp: Name, modification time in ns and size of every file; changes when any of them does.
         created_at: When the manifest was written, ISO 8601, UTC.
         metrics: Quality figures from the manifest.
+        repeats: Whether its lists hold items of the history where a request leaves `exclude_seen` out.
         fault: Why it cannot be served; None if nothing is known to be wrong.
     """
 
@@ -39,6 +40,7 @@ class ModelFolder:
     stamp: tuple[tuple[str, int, int], ...]
     created_at: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    repeats: bool = False
     fault: str | None = None
 
     def to_json(self, *, active: bool, refused: str | None = None) -> dict[str, Any]:
@@ -50,8 +52,8 @@ class ModelFolder:
         """
         fault = self.fault or refused
         return {
-            "version": self.version, "created_at": self.created_at, "metrics": dict(self.metrics), "active": active,
-            "available": fault is None, "fault": fault,
+            "version": self.version, "created_at": self.created_at, "metrics": dict(self.metrics),
+            "repeats": self.repeats, "active": active, "available": fault is None, "fault": fault,
         }  # fmt: skip
 
 
@@ -118,7 +120,9 @@ def _read(path: Path) -> ModelFolder:
         return ModelFolder(path.name, path, stamp, fault=f"cannot be read: {error.strerror}")
     written = next((mtime_ns for name, mtime_ns, _ in stamp if name == MANIFEST), 0)
     created_at = datetime.fromtimestamp(written / 1e9, UTC).isoformat(timespec="seconds")
-    return ModelFolder(str(manifest["model_version"]), path, stamp, created_at, _metrics(manifest))
+    return ModelFolder(
+        str(manifest["model_version"]), path, stamp, created_at, _metrics(manifest), repeats_of(manifest)
+    )
 
 
 def without_path(error: Exception, path: Path) -> str:

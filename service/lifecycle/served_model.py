@@ -114,6 +114,14 @@ class ServedModel:
         """The model version."""
         return self.engine.model_version
 
+    def excludes_seen(self, asked: bool | None) -> bool:
+        """Returns whether a list leaves out what the user has seen.
+
+        Args:
+            asked: What the request says; None leaves it to the model: no where people take the same items again.
+        """
+        return not self.engine.artifact.repeats if asked is None else asked
+
     def known(self, item_id: str) -> bool:
         """Returns whether the item is in the catalogue."""
         return item_id in self.vocabulary.item_index

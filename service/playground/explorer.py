@@ -80,6 +80,7 @@ class Explorer:
             "model_version": model.version,
             "items": len(model.vocabulary.item_index),
             "trained_on": _trained_on(manifest),
+            "repeats": engine.artifact.repeats,
             "explains": isinstance(engine, Explaining) and engine.explains,
             "event_types": list(types) or ["view"],
             "times": model.vocabulary.has_time,

@@ -142,6 +142,7 @@ def make_plan(
         InvalidRequest: The request names a segment that does not exist.
     """
     history = merge_events(profile.record.events, request.events, now_ms) if request.events else profile.history
+    exclude_seen = profile.model.excludes_seen(request.exclude_seen)
     segment, decoding = _decoding(request, profile, history, policies, now_ms)
     return Plan(
         request=request,
@@ -152,9 +153,9 @@ def make_plan(
         segment=segment,
         decoding=decoding,
         filtered=filtered,
-        limits=Constraints(filtered.allowed, _excluded(request, profile)),
+        limits=Constraints(filtered.allowed, _excluded(request, profile, exclude_seen)),
         warnings=(
-            *(() if history_read or not request.exclude_seen else (HISTORY_NOT_READ,)),
+            *(() if history_read or not exclude_seen else (HISTORY_NOT_READ,)),
             *list_warnings(request, profile.model).texts,
         ),
         budget_ms=budget_ms,
@@ -177,10 +178,10 @@ def _decoding(
     return segment.name, decoding
 
 
-def _excluded(request: RecommendRequest, profile: Profile) -> npt.NDArray[np.int64]:
+def _excluded(request: RecommendRequest, profile: Profile, exclude_seen: bool) -> npt.NDArray[np.int64]:
     """[m] Indices of items that must not be listed, unique and ascending."""
     model = profile.model
-    if not request.exclude_seen:
+    if not exclude_seen:
         return np.unique(model.indices(request.exclude))
     more = [*request.exclude, *(event.item_id for event in request.events)]
     return np.union1d(profile.seen, model.indices(more)) if more else profile.seen

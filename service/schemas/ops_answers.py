@@ -54,6 +54,7 @@ class ModelVersion(Answer):
     version: str
     created_at: str | None
     metrics: dict[str, float] = Field(description="Metrics of the evaluation before the export.")
+    repeats: bool = Field(description="Whether lists hold seen items where a request leaves `exclude_seen` out.")
     active: bool
     available: bool = Field(
         description="Whether this replica can serve the version, as far as is known without loading it."

@@ -98,10 +98,11 @@ class RecommendRequest(Body):
         description='Restricts the list to items with a value of each field, e.g. `{"category": ["Sci-Fi"]}`.',
     )
     exclude: list[Id] = Field(default=[], max_length=MAX_EXCLUDED, description="Items that must not be listed.")
-    exclude_seen: bool = Field(
-        True,
+    exclude_seen: bool | None = Field(
+        None,
         description="Leaves out every item of the stored history and of `events`, whatever the type of its event, and "
-        "the items remembered beyond the history (GPT4REC_SEEN_MAX). Set it to false for items that are bought again.",
+        "the items remembered beyond the history (GPT4REC_SEEN_MAX). Where it is left out or null, the model decides: "
+        "false if it was made from a log in which people take the same items again (`repeats`), else true.",
     )
     segment: Name | None = Field(None, description="Overrides the segment that the rules would choose.")
     decoding: DecodingOverride | None = Field(None, description="Replaces the decoding of the segment.")

@@ -153,6 +153,9 @@ class PlaygroundAnswer(Answer):
     items: int = Field(description="Number of items in the catalogue.")
     trained_on: TrainedOn | None
     explains: bool = Field(description="Whether the artefact has an explainer: `/playground/why` answers only then.")
+    repeats: bool = Field(
+        description="Whether lists hold items of the history where a request leaves `exclude_seen` out."
+    )
     event_types: list[str] = Field(description="Event types in the training data, most frequent first.")
     times: bool = Field(description="Whether the model uses the times of events.")
     segments: list[PlaygroundSegment]

@@ -290,7 +290,8 @@ function showModels(models) {
 function describe(model) {
   const made = model.created_at ? `created ${when(model.created_at)}` : "";
   const ndcg = Object.entries(model.metrics || {}).find(([name]) => name.toLowerCase().includes("ndcg"));
-  return [made, ndcg ? `${ndcg[0]} ${Number(ndcg[1]).toFixed(4)}` : ""].filter(Boolean).join(", ");
+  const again = model.repeats ? "lists may hold seen items" : "";
+  return [made, again, ndcg ? `${ndcg[0]} ${Number(ndcg[1]).toFixed(4)}` : ""].filter(Boolean).join(", ");
 }
 
 async function changed(done) {

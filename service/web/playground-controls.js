@@ -54,6 +54,10 @@ export class Controls {
 
   others() {
     const { about } = this;
+    const usual = about.repeats ? "may be listed again" : "left out";
+    at("seen").replaceChildren(...[["", `as the model does: ${usual}`], ["out", "left out"], ["in", "may be listed again"]]
+      .map(([value, label]) => el("option", { value }, label)));
+    at("seen").addEventListener("change", (event) => this.change({ seen: event.target.value }));
     at("field-spacing").hidden = !about.times;
     at("spacing").replaceChildren(...SPACINGS.map(([value, label]) => el("option", { value }, label)));
     at("spacing").addEventListener("change", (event) => this.change({ spacing: event.target.value }));
@@ -87,7 +91,7 @@ export class Controls {
     const said = (id, text) => {
       document.querySelector(`output[for="${id}"]`).textContent = text;
     };
-    for (const id of ["segment", "beam", "k", "spacing", "temperature", "type"]) set(id, state[id]);
+    for (const id of ["segment", "beam", "k", "seen", "spacing", "temperature", "type"]) set(id, state[id]);
     if (document.activeElement !== at("seed")) set("seed", state.seed);
     set("top-p", state.topP);
     const place = this.budgets.reduce((best, budget, index) =>

@@ -33,6 +33,7 @@ export function fresh(about) {
     spacing: "minute",
     categories: [],
     scene: "",
+    seen: "",
     features: {},
   };
 }
@@ -40,7 +41,7 @@ export function fresh(about) {
 const PLAIN = [
   ["type", "type", String], ["segment", "segment", String], ["strategy", "strategy", String], ["beam", "beam", Number],
   ["topP", "p", Number], ["temperature", "t", Number], ["seed", "seed", Number], ["k", "k", Number],
-  ["budget", "budget", Number], ["spacing", "spacing", String], ["scene", "scene", String],
+  ["budget", "budget", Number], ["spacing", "spacing", String], ["scene", "scene", String], ["seen", "seen", String],
 ];
 
 /** Returns the fragment (the part behind #) that restores this state. Defaults are left out. */
@@ -76,6 +77,7 @@ export function fromFragment(fragment, about) {
   state.spacing = among(state.spacing, Object.keys(SECONDS), "minute");
   state.type = among(state.type, about.event_types, about.event_types[0]);
   state.scene = among(state.scene, about.scenes, "");
+  state.seen = among(state.seen, ["out", "in"], "");
   state.k = Math.round(within(state.k, 1, 40));
   state.beam = Math.round(within(state.beam, 1, 16));
   state.topP = within(state.topP, 0.05, 1);
@@ -119,6 +121,7 @@ export function body(state, about) {
   if (state.strategy) request.decoding = decoding(state);
   if (state.categories.length) request.filter = { category: state.categories };
   if (state.scene) request.scene = state.scene;
+  if (state.seen) request.exclude_seen = state.seen === "out";
   if (Object.keys(state.features).length) request.features = state.features;
   if (state.budget !== about.budget_ms) request.budget_ms = state.budget;
   return request;

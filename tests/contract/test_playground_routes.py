@@ -94,6 +94,7 @@ async def test_about_says_what_there_is_to_choose_from() -> None:
     about = out.PlaygroundAnswer.model_validate(answer)
     assert about.items == 40
     assert about.explains
+    assert not about.repeats
     assert {one.name: one.items for one in about.categories} == {"Comedy": 10, "Drama": 10, "Sci-Fi": 10, "War": 10}
     assert {one.name: one.strategy for one in about.segments}["conservative"] == "beam"
     assert about.event_types == ["view"]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from service.schemas.responses import UserAnswer
 from tests.support.aio import asynchronous, eventually
-from tests.support.fakes import N_ITEMS
+from tests.support.fakes import N_ITEMS, FakeEngine
 from tests.support.processes import ids
 from tests.support.serving import Service, serving
 from tests.support.valkey import Valkey
 
 # The history keeps 12 events. Item 39 is the model's favourite, item 0 the most popular one.
+SESSION = [{"item_id": "39"}, {"item_id": "38"}]
 SEEN = [str(item) for item in (*range(15), *range(30, N_ITEMS))]
 
 
@@ -66,3 +69,26 @@ async def test_every_replica_knows_what_another_has_stored_and_erased(shared_val
     UserAnswer.model_validate(shown.json())
     assert len(shown.json()["history"]) == 12
     assert set(shown.json()["seen_before"]) == {*SEEN, "25"} - {event["item_id"] for event in shown.json()["history"]}
+
+
+@asynchronous
+async def test_where_people_buy_again_lists_hold_the_history_unless_the_request_says_otherwise() -> None:
+    engine = FakeEngine()
+    engine.artifact = replace(engine.artifact, repeats=True)
+    async with serving(engine) as service:
+        lists = {
+            asked: ids(
+                await service.recommend(events=SESSION, k=3, **({} if asked == "left out" else {"exclude_seen": asked}))
+            )
+            for asked in ("left out", None, False, True)
+        }
+    assert lists["left out"] == lists[None] == lists[False] == ["39", "38", "37"]
+    assert lists[True] == ["37", "36", "35"]
+
+
+@asynchronous
+async def test_elsewhere_a_request_that_does_not_say_leaves_the_history_out() -> None:
+    async with serving() as service:
+        assert ids(await service.recommend(events=SESSION, k=3)) == ["37", "36", "35"]
+        assert ids(await service.recommend(events=SESSION, k=3, exclude_seen=None)) == ["37", "36", "35"]
+        assert ids(await service.recommend(events=SESSION, k=3, exclude_seen=False)) == ["39", "38", "37"]

@@ -243,6 +243,7 @@ def test_every_choice_reaches_the_request(sure: Visit) -> None:
     page.locator("#k").fill("5")
     page.fill("#seed", "11")
     page.select_option("#spacing", "day")
+    page.select_option("#seen", "in")
     page.get_by_role("button", name="a", exact=True).click()
     page.get_by_text("Who and where").click()
     page.select_option("#who-age", "young")
@@ -253,6 +254,7 @@ def test_every_choice_reaches_the_request(sure: Visit) -> None:
     assert (body["k"], body["seed"]) == (5, 11)
     assert body["filter"] == {"category": ["a"]}
     assert body["features"] == {"age": "young"}
+    assert body["exclude_seen"] is False
     times = [event["timestamp"] for event in body["events"]]
     assert [later - earlier for earlier, later in itertools.pairwise(times)] == [86_400] * 2
     assert len(sure.items) == 5

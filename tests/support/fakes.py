@@ -35,6 +35,7 @@ class FakeArtifact:
     """Items "0" … "39"; item i is of category i mod 4."""
 
     catalogue: Catalogue = field(default_factory=lambda: Catalogue.of(ITEMS))
+    repeats: bool = False
 
     @property
     def vocabulary(self) -> Vocabulary:

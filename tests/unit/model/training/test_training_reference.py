@@ -44,7 +44,7 @@ def test_a_setting_without_a_description_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 def test_every_default_that_is_left_open_has_its_rule() -> None:
-    open_values = {f.name for f in fields(TrainConfig) if f.default == -1} | {"code_size"}
+    open_values = {f.name for f in fields(TrainConfig) if f.default in (None, -1)} | {"code_size"}
     assert {name for name in RULES if not name.startswith("network.")} == open_values
     assert {name for name in RULES if name.startswith("network.")} == {"network.layers", "network.dropout"}
 
