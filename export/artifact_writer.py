@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from export.graphs.blend_sampler import write_blend_sampler
+from export.graphs.candidates import dense_by_rule
 from export.graphs.decoder import write_decoder
-from export.graphs.dense_candidates import dense_by_rule
 from export.graphs.encoder import write_encoder
 from export.graphs.explainer import write_explainer
 from export.graphs.graph_writer import OPSET, GraphDtype
 from export.graphs.history_encoder import write_history_encoder
-from export.graphs.path_sampler import write_sampler
+from export.graphs.sampler import write_sampler
 from export.parity_gate import GateResult, Probe, Quality, check
 from export.publish import publish, seal, staging
 from model.network.encoders.registry import receptive_field, streams
@@ -41,7 +40,7 @@ class Parts:
         name: The first part of the model version.
         blend: Weight of the dense score in the final ranking, 0 … 1.
         about: Further entries of the manifest (data range, offline metrics, …).
-        dense: Whether the best items by the dense score join the beam's candidates; None: by the catalogue's size.
+        dense: Whether the graphs score the whole catalogue (`export.graphs.candidates`); None: by its size.
     """
 
     name: str
@@ -57,7 +56,7 @@ class Parts:
 
     @property
     def dense_candidates(self) -> bool:
-        """Whether dense candidates join the beam."""
+        """Whether the graphs score the whole catalogue."""
         return dense_by_rule(len(self.catalogue)) if self.dense is None else self.dense
 
     @property
@@ -116,8 +115,7 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
     else:
         write_history_encoder(model.config, weights, folder / "encoder.onnx", dtype)
     write_decoder(model.config, weights, folder / "decoder.onnx", dtype, dense=parts.dense_candidates)
-    sampler = write_blend_sampler if parts.dense_candidates else write_sampler
-    sampler(model.config, weights, folder / "sampler.onnx", dtype)
+    write_sampler(model.config, weights, folder / "sampler.onnx", dtype, dense=parts.dense_candidates)
     Trie.build(parts.tokenizer.codes).save(folder / "trie.npz")
     with torch.no_grad():
         table = model.item_table().cpu().numpy().astype(np.float32)

@@ -1,12 +1,14 @@
 """`decoder.onnx`: the complete constrained decode of a batch of deterministic lists (beam, greedy) in one run.
 
 The K levels are unrolled. Each level scores the children of the nodes it kept, masks those that are not allowed, and
-keeps the best `keep_l`; after the last level the survivors get a dense score. The catalogue is an input: children in
-CSR form, the nodes that each filter allows, item embeddings. `model/reference/decoder.py` does the same in plain loops.
+keeps the best `keep_l`. After the last level other candidates join the survivors (`export.graphs.candidates`), and all
+of them are ranked by the fused score: the path's log-probability, q · e, and the signals that are no part of the
+network. The catalogue is an input: children in CSR form, the nodes that each filter allows, item embeddings, and the
+signals of items. `model/reference/decoder.py` does the same in plain loops.
 
 At these sizes the cost of a run is its number of nodes. So everything that does not depend on the request (shapes, row
 offsets, child counts) is an input that stays on the device, and beams are rows of matrices: B rows of W beams are BW
-rows. `export.graphs.blend_sampler` and `export.graphs.path_sampler` add what sampled lists need.
+rows. `export.graphs.sampler` adds what sampled lists need.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+from export.graphs.candidates import candidates_of
 from export.graphs.decoder_network import DecoderNetwork
-from export.graphs.dense_candidates import DenseCandidates
 from export.graphs.graph_writer import FLOAT, INT, GraphDtype, graph_shape
 from model.network.config import NetworkConfig
 from service.artifact import graph_interface
@@ -44,7 +46,7 @@ def write_decoder(
         weights: The network's weights by name.
         path: Where to write the graph.
         dtype: The graph's precision.
-        dense: Whether dense candidates join those of the beam (`export.graphs.dense_candidates`).
+        dense: Whether the graph scores the whole catalogue (`export.graphs.candidates`).
     """
     interface = graph_interface.decoder(graph_shape(config, dtype), dense=dense)
     DecoderGraph(interface, config, weights, dtype).write(path)
@@ -91,7 +93,7 @@ class Choice:
 class DecoderGraph(DecoderNetwork):
     """The decode, level by level.
 
-    The interface determines which levels are looked up by rows, and whether dense candidates join.
+    The interface determines which levels are looked up by rows, and whether the whole catalogue is scored.
     """
 
     name = "gpt4rec_decoder"
@@ -105,7 +107,7 @@ class DecoderGraph(DecoderNetwork):
         dtype: GraphDtype,
     ) -> None:
         super().__init__(self.name, interface, config, weights, dtype)
-        self.dense = DenseCandidates(self) if names.ITEM_PATH in self.inputs else None
+        self.candidates = candidates_of(self)
 
     def write(self, path: Path) -> None:
         """Writes the graph to `path`."""
@@ -208,45 +210,58 @@ class DecoderGraph(DecoderNetwork):
         return Beam(node, log_prob, self.advance(level + 1, state))
 
     def rank(self, children: Children, choice: Choice, q: ir.Value) -> None:
-        """Rescores the survivors, and the dense candidates among them, with q · e_item, and orders them.
+        """Joins the other candidates to the survivors, and outputs the lists, and what the host needs beside them."""
+        op = self.op
+        item, path = self.survivor_items(children, choice)
+        item, path = self.candidates.joined(q, self.begun, self.first, item, path)
+        alive = op.Greater(path, self.floats(NEVER / 2))
+        dense, added = self.candidates.scores(q, item)
+        dense = op.Where(alive, dense, self.floats(NEVER))
+        item = op.Where(alive, item, self.ints(-1))
+        score, offset = self.fused(path, dense, added)
+        self.output_lists(item, op.Where(alive, score, self.floats(NEVER)), path)
+        self.output(self.to_float(q), names.QUERY)
+        self.output(offset, names.OFFSET)
+        self.output(item, names.CANDIDATE_ITEM)
+        self.output(path, names.CANDIDATE_PATH)
+        self.output(dense, names.CANDIDATE_DENSE)
 
-        The dense scores are spread over the survivors so that both parts of the blend carry the same mass:
-        log softmax(q · e) + log Σ p(path).
-        """
+    def survivor_items(self, children: Children, choice: Choice) -> tuple[ir.Value, ir.Value]:
+        """Returns the items of the survivors, −1 where there is none, and the log-probabilities of their paths."""
         op = self.op
         node, path = choice.index, choice.log_prob
         if children.node is not None:
             flat = op.Add(node, self.level_input(names.ROW_BASE, self.config.levels - 1))
             node = op.Gather(op.Reshape(children.node, self.ints(-1)), flat, axis=0)
         alive = op.Greater(path, self.floats(NEVER / 2))
-        item = op.Gather(self.inputs[names.LEAF_ITEM], node, axis=0)
-        if self.dense is not None:
-            beam = op.Where(alive, item, self.ints(-1))
-            item, path = self.dense.joined(q, self.begun, self.first, beam, path)
-            alive = op.Greater(path, self.floats(NEVER / 2))
-        query = self.to_float(q)
-        vectors = self.to_float(op.Gather(self.inputs[names.ITEM_TABLE], item, axis=0))
-        dense = op.MatMul(vectors, op.Unsqueeze(query, self.ints(1, 3)))
-        dense = op.Where(alive, op.Squeeze(dense, self.ints(3)), self.floats(NEVER))
-        self.blend_and_list(op.Where(alive, item, self.ints(-1)), path, dense, query)
+        return op.Where(alive, op.Gather(self.inputs[names.LEAF_ITEM], node, axis=0), self.ints(-1)), path
 
-    def blend_and_list(self, item: ir.Value, path: ir.Value, dense: ir.Value, query: ir.Value) -> None:
-        """Outputs the lists by the blend of both scores [B, 1, W], and q and offset for items outside the trie."""
+    def fused(self, path: ir.Value, dense: ir.Value, added: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Returns the fused scores [B, 1, C], and the offset [B, 1, 1] of the dense score.
+
+        The dense scores are spread over the candidates so that both parts of the network carry the same mass:
+        log softmax(q · e) + log Σ p(path).
+
+        Args:
+            path: [B, 1, C] log-probabilities of the paths.
+            dense: [B, 1, C] q · e.
+            added: [B, 1, C] what the other signals add to the score.
+        """
         op = self.op
-        # log-sum-exp of both: the difference to the log-softmax of the first survivor, which exists if any does.
+        # log-sum-exp of both: the difference to the log-softmax of the first candidate, which exists if any does.
         both = op.Concat(path, dense, axis=1)
         sums = op.Sub(both, op.LogSoftmax(both, axis=-1))
         mass, spread = op.Split(
             op.Slice(sums, self.ints(0), self.ints(1), self.ints(2)), axis=1, num_outputs=2, _outputs=2
         )
         offset = op.Sub(mass, spread)
-        blended = op.Add(path, op.Mul(self.inputs[names.BLEND], op.Sub(op.Add(dense, offset), path)))
-        self.output_lists(item, blended, path)
-        self.output(query, names.QUERY)
-        self.output(offset, names.OFFSET)
+        weights = op.Unsqueeze(self.inputs[names.WEIGHTS], self.ints(2))
+        of_path, of_dense = op.Split(weights, axis=1, num_outputs=2, _outputs=2)
+        network = op.Add(op.Mul(of_path, path), op.Mul(of_dense, op.Add(dense, offset)))
+        return op.Add(network, added), offset
 
     def output_lists(self, item: ir.Value, score: ir.Value, log_prob: ir.Value) -> None:
-        """Outputs the lists, best blended score first. Places without a node come last."""
+        """Outputs the lists, best score first. Places without an item come last."""
         op, keep = self.op, self.level_input(names.KEEP, self.config.levels - 1)
         score, order = op.TopK(score, keep, axis=2, _outputs=2)
         self.write_lists(op.GatherElements(item, order, axis=2), score, op.GatherElements(log_prob, order, axis=2))

@@ -17,7 +17,6 @@ from model.network.gpt4rec import GPT4Rec
 from service.artifact.array_types import Array
 from service.artifact.features import GAP_UNKNOWN
 from service.artifact.trie import Trie
-from service.engine.decode.decoder import gap_input
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.jobs import DecodeJob, ListRequest
@@ -92,15 +91,8 @@ def constraint_cases(engine: Engine, folder: Path) -> dict[str, Timed]:
     weights = {name: tensor.numpy() for name, tensor in _random_network(config).state_dict().items()}
     write_free_decoder(config, weights, free)
     width = asked[0].request.run_width
-    given: dict[str, Any] = {
-        "h": asked[0].h[None],
-        "context": asked[0].request.context[None],
-        "gap": np.array([gap_input(asked[0].request.gap_ms)], np.float32),
-        "blend": feeds["blend"],
-        "item_table": feeds["item_table"],
-        "n_items": np.array([config.n_items], np.int64),
-        **free_shape(config, width),
-    }
+    # Whatever belongs to no level: the plain tables replace the rest, and the free decoder does not read it.
+    given = {**feeds, "n_items": np.array([config.n_items], np.int64), **free_shape(config, width)}
     served = engine.artifact.folder / "decoder.onnx"
     graphs = {
         "on": Graph(served, feeds),
@@ -126,11 +118,11 @@ def _feeds_of(engine: Engine, job: DecodeJob) -> dict[str, Any]:
     decoder = engine._decoder  # noqa: SLF001
     run = decoder._run  # noqa: SLF001
 
-    def watch(sampled: bool, feeds: Any, fixed: Any, shape: Any, rows: int) -> Any:
+    def watch(sampled: bool, feeds: Any, fixed: Any, *rest: Any) -> Any:
         for group in fixed:
             seen.update(group)
         seen.update(feeds)
-        return run(sampled, feeds, fixed, shape, rows)
+        return run(sampled, feeds, fixed, *rest)
 
     decoder._run = watch  # noqa: SLF001
     try:

@@ -1,8 +1,8 @@
 """The decoder without its constraint: any code may follow any other. Two ways to be without it.
 
 `FreeDecoderGraph` has no trie: no children are looked up, nothing is masked, and a survivor's token is its place among
-the codes. Network, beam and rescoring are the same. What comes out are code paths, most of which are no item; so that
-the rescoring costs what it costs, each path is given a row of the item table by a hash.
+the codes. Network, beam, the candidates with signals and the fused score are the same. What comes out are code paths,
+most of which are no item; so that the score costs what it costs, each path is given a row of the item table by a hash.
 
 `plain_tables` are inputs of the unchanged decoder over the whole code space: every node has every code for a child.
 """
@@ -41,11 +41,13 @@ def free_interface(shape: GraphShape) -> Interface:
 
     The number of children is the number of codes.
     """
-    kept = {names.HIDDEN, names.CONTEXT, names.GAP, names.FILTER, names.BLEND, names.LEAF_ITEM, names.ITEM_TABLE}
-    for level in range(len(shape.code_sizes)):
-        kept |= {level_input(name, level) for name in (names.KEEP, names.FLAT, names.ROW_BASE)}
     interface = graph_interface.decoder(shape, dense=False)
-    inputs = [tensor for tensor in interface.inputs if tensor.name in kept]
+    by_level = {
+        tensor.name for level in range(len(shape.code_sizes)) for tensor in graph_interface.level_inputs(shape, level)
+    }
+    for level in range(len(shape.code_sizes)):
+        by_level -= {level_input(name, level) for name in (names.KEEP, names.FLAT, names.ROW_BASE)}
+    inputs = [tensor for tensor in interface.inputs if tensor.name not in by_level]
     return Interface((*inputs, Tensor("n_items", "int64", (1,))), interface.outputs)
 
 
@@ -102,8 +104,8 @@ class FreeDecoderGraph(DecoderGraph):
     def root_children(self, q: ir.Value) -> Children:
         """Adds every code of the first level."""
         self.begun = self.advance(0, q)
-        log_prob = self.token_log_probs(0, self.begun)
-        return Children(None, log_prob, self.op.Unsqueeze(log_prob, self.ints(1)))
+        self.first = self.token_log_probs(0, self.begun)
+        return Children(None, self.first, self.op.Unsqueeze(self.first, self.ints(1)))
 
     def children(self, level: int, beam: Beam) -> Children:
         """Adds every code of a level as a child of every beam."""
@@ -134,13 +136,8 @@ class FreeDecoderGraph(DecoderGraph):
         path = op.Add(op.Mul(op.Gather(beam.node, place, axis=0), self.ints(_FACTOR)), token)
         return place, token, op.Mod(path, self.inputs["n_items"])
 
-    def rank(self, children: Children, choice: Choice, q: ir.Value) -> None:  # noqa: ARG002
-        """As the constrained one's, over rows of the item table that stand in for items."""
-        op = self.op
-        path = choice.log_prob
-        flat = op.Add(choice.index, self.level_input(names.ROW_BASE, self.config.levels - 1))
+    def survivor_items(self, children: Children, choice: Choice) -> tuple[ir.Value, ir.Value]:  # noqa: ARG002
+        """As the constrained one's, with rows of the item table that stand in for items."""
+        flat = self.op.Add(choice.index, self.level_input(names.ROW_BASE, self.config.levels - 1))
         _, _, item = self._path(self._last, flat, self.ints(self.config.code_sizes[-1]))
-        query = self.to_float(q)
-        vectors = self.to_float(op.Gather(self.inputs[names.ITEM_TABLE], item, axis=0))
-        dense = op.Squeeze(op.MatMul(vectors, op.Unsqueeze(query, self.ints(1, 3))), self.ints(3))
-        self.blend_and_list(item, path, dense, query)
+        return item, choice.log_prob

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -167,72 +167,56 @@ def explainer(shape: GraphShape) -> Interface:
     return Interface(inputs, (Tensor(names.WEIGHT, "float32", ("batch", "events")), _hidden(shape)))
 
 
-_SAMPLING = (
-    Tensor(names.INVERSE_TEMPERATURE, "float32", ("batch",)),
-    Tensor(names.TOP_P, "float32", ("batch",)),
-    Tensor(names.SEED, "int64", ("batch",)),
-)
-
-
 def decoder(shape: GraphShape, *, dense: bool) -> Interface:
     """Returns the interface of `decoder.onnx`: hidden states → deterministic lists.
 
     Args:
         shape: The graph's shape.
-        dense: Whether dense candidates join those of the beam.
+        dense: Whether the graph scores the whole catalogue; otherwise the items with signals and the beam's alone.
     """
-    by_rows = levels_by_rows(shape.code_sizes)
-    levels = (_level(shape, level, by_rows) for level in range(len(shape.code_sizes)))
-    return _decoder(shape, levels, _dense(shape) if dense else [])
-
-
-def blend_sampler(shape: GraphShape) -> Interface:
-    """Returns the interface of `sampler.onnx` where dense candidates join: lists drawn by the blend of both scores."""
-    deterministic = decoder(shape, dense=True)
-    return Interface(
-        (*deterministic.inputs, Tensor(names.ITEM_HASH, "int64", ("rows",)), *_SAMPLING), deterministic.outputs
-    )
-
-
-def path_sampler(shape: GraphShape) -> Interface:
-    """Returns the interface of `sampler.onnx` without dense candidates: lists drawn path by path.
-
-    No level is looked up by rows: noise for every place costs more than the lookup saves, so paths are drawn among the
-    children that exist.
-    """
-
-    def tensors(level: int) -> Iterable[Tensor]:
-        yield from _level(shape, level, frozenset())
-        yield Tensor(level_input(names.NODE_HASH, level), "int64", (_nodes_below(shape, level),))
-        if level > 0:
-            yield Tensor(level_input(names.CUBE, level), "int64", (3,))
-
-    return _decoder(shape, map(tensors, range(len(shape.code_sizes))), _SAMPLING)
-
-
-def _decoder(shape: GraphShape, levels: Iterable[Iterable[Tensor]], more: Iterable[Tensor]) -> Interface:
+    levels = (level_inputs(shape, level) for level in range(len(shape.code_sizes)))
+    kept, candidates = ("batch", 1, "kept"), ("batch", 1, "candidates")
     inputs = (
         _hidden(shape),
         Tensor(names.CONTEXT, "int64", ("batch", shape.n_slots)),
         Tensor(names.GAP, "float32", ("batch", 2)),
         Tensor(names.FILTER, "int64", ("batch",)),
         *itertools.chain.from_iterable(levels),
-        Tensor(names.BLEND, "float32", (1,)),
         Tensor(names.LEAF_ITEM, "int64", ("items",)),
         _item_table(shape),
-        *more,
+        *_fused(shape, dense=dense),
     )
     outputs = (
-        Tensor(names.ITEM, "int64", ("batch", 1, "kept")),
-        Tensor(names.SCORE, "float32", ("batch", 1, "kept")),
-        Tensor(names.LOG_PROB, "float32", ("batch", 1, "kept")),
+        Tensor(names.ITEM, "int64", kept),
+        Tensor(names.SCORE, "float32", kept),
+        Tensor(names.LOG_PROB, "float32", kept),
         Tensor(names.QUERY, "float32", ("batch", shape.d_model)),
         Tensor(names.OFFSET, "float32", ("batch", 1, 1)),
+        Tensor(names.CANDIDATE_ITEM, "int64", candidates),
+        Tensor(names.CANDIDATE_PATH, "float32", candidates),
+        Tensor(names.CANDIDATE_DENSE, "float32", candidates),
     )
     return Interface(inputs, outputs)
 
 
-def _level(shape: GraphShape, level: int, by_rows: frozenset[int]) -> list[Tensor]:
+# Outputs that a run computes only if it asks for them.
+ON_REQUEST = frozenset({names.CANDIDATE_ITEM, names.CANDIDATE_PATH, names.CANDIDATE_DENSE})
+
+
+def sampler(shape: GraphShape, *, dense: bool) -> Interface:
+    """Returns the interface of `sampler.onnx`: hidden states → sampled lists. `dense` as for `decoder`."""
+    deterministic = decoder(shape, dense=dense)
+    sampling = (
+        Tensor(names.ITEM_HASH, "int64", ("rows",)),
+        Tensor(names.INVERSE_TEMPERATURE, "float32", ("batch",)),
+        Tensor(names.TOP_P, "float32", ("batch",)),
+        Tensor(names.SEED, "int64", ("batch",)),
+    )
+    return Interface((*deterministic.inputs, *sampling), deterministic.outputs)
+
+
+def level_inputs(shape: GraphShape, level: int) -> list[Tensor]:
+    """Returns the inputs of the decoder and of the sampler that a level of the trie has."""
     nodes, below, closed = f"nodes_{level}", _nodes_below(shape, level), ("batch", 1, f"closed_{level}")
     found: dict[str, tuple[Dtype, tuple[int | str, ...]]] = {
         names.KEEP: ("int64", (1,)),
@@ -250,7 +234,7 @@ def _level(shape: GraphShape, level: int, by_rows: frozenset[int]) -> list[Tenso
             names.PLACE: ("float32", (2, f"width_{level}")),
             names.N_SLOTS: ("int64", (1,)),
         }
-    if level in by_rows:
+    if level in levels_by_rows(shape.code_sizes):
         size = shape.code_sizes[level]
         found |= {
             names.NODE_BASE: ("int64", (f"beams_{level}",)),
@@ -271,16 +255,26 @@ def _level(shape: GraphShape, level: int, by_rows: frozenset[int]) -> list[Tenso
     return [Tensor(level_input(name, level), dtype, size) for name, (dtype, size) in found.items()]
 
 
-def _dense(shape: GraphShape) -> list[Tensor]:
-    return [
-        Tensor(names.ITEM_OK, "bool", ("filters", "rows")),
-        Tensor(names.EXCLUDED_ITEM, "int64", ("batch", "excluded")),
-        Tensor(names.EXCLUDED_VALUE, "float32", ("batch", "excluded")),
-        Tensor(names.ITEM_PATH, "int64", ("rows", len(shape.code_sizes))),
-        Tensor(names.KEEP_DENSE, "int64", (1,)),
-        Tensor(names.DENSE_SHAPE, "int64", (3,)),
-        Tensor(names.JOIN, "float32", (1,)),
-    ]
+def _fused(shape: GraphShape, *, dense: bool) -> list[Tensor]:
+    """What the fused score and the candidates beside the beam's need."""
+    found: dict[str, tuple[Dtype, tuple[int | str, ...]]] = {
+        names.WEIGHTS: ("float32", ("batch", 2)),
+        names.GROUP: ("int64", ("batch",) if dense else ("batch", 1)),
+        names.SIGNAL_ITEM: ("int64", ("batch", "signals")),
+        names.SIGNAL_VALUE: ("float32", ("batch", "signals")),
+        names.ITEM_BIAS: ("float32", ("groups", "rows") if dense else ("group_rows",)),
+        names.ITEM_PATH: ("int32", ("rows", len(shape.code_sizes))),
+        names.KEEP_JOINED: ("int64", (1,)),
+        names.JOINED_SHAPE: ("int64", (3,)),
+        names.JOIN: ("float32", (1,)),
+    }
+    if dense:
+        found |= {
+            names.ITEM_OK: ("bool", ("filters", "rows")),
+            names.EXCLUDED_ITEM: ("int64", ("batch", "excluded")),
+            names.EXCLUDED_VALUE: ("float32", ("batch", "excluded")),
+        }
+    return [Tensor(name, dtype, size) for name, (dtype, size) in found.items()]
 
 
 def _events(*wanted: str) -> list[Tensor]:

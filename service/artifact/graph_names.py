@@ -7,6 +7,7 @@ they stand in the files are in `service.artifact.graph_interface`. The sizes in 
     K levels of the trie, l = 0 … K − 1 · n_l nodes at level l (n_0 = 1, n_K = N leaves) · C_l most children of a node
     W width of the beam · W_l nodes kept after level l (W_−1 = 1) · D dense candidates · F filters in use
     X_l exclusions at level l, as many as the row with the most has · d model dimension · V_l tokens of level l
+    M items with signals, as many as the row with the most has, or a bucket · G groups of users with own weights
 
 An input that exists once for each level (`level_input`) is marked with _l. "By rows" means the levels that
 `service.artifact.graph_interface.levels_by_rows` names.
@@ -59,7 +60,7 @@ WEIGHT = "weight"  # output [B, T]: attention carried by each event; rows add up
 
 HIDDEN = "h"  # after the last event
 
-# -- the request, as the decoder and both samplers read it
+# -- the request, as the decoder and the sampler read it
 
 CONTEXT = "context"  # [B, n_slots] rows of the context table
 GAP = "gap"  # [B, 2] log(1 + seconds since the last event) / 10 and 1, or two zeros where the gap is unknown
@@ -68,6 +69,10 @@ CLOSED_SLOT = "closed_slot"  # _l [B, 1, X_l] nodes to close: their place among 
 CLOSED_VALUE = "closed_value"  # _0 [B, 1, X_0] NEVER for each closed child of the root, 0 in the padding
 CLOSED_PARENT = "closed_parent"  # _l, l ≥ 1: [B, 1, X_l] parents of the nodes to close, −2 in the padding
 NODE_BASE = "node_base"  # _l, l ≥ 1: [B · W_{l−1}, 1] filter · n_{l+1}; by rows: [B · W_{l−1}] filter · n_l
+WEIGHTS = "weights"  # [B, 2] weights of the path's log-probability and of q · e
+GROUP = "group"  # whole catalogue: [B] row of ITEM_BIAS; signals alone: [B, 1] group · rows
+SIGNAL_ITEM = "signal_item"  # [B, M] items that the row's filter allows and that are not excluded, 0 in the padding
+SIGNAL_VALUE = "signal_value"  # [B, M] what the user's signals add to the score of each of them, 0 in the padding
 
 # -- the shape of the search: follows from the width and the batch
 
@@ -93,35 +98,40 @@ LEAF_ITEM = "leaf_item"  # [N] item of each leaf
 ITEM_TABLE = (
     "item_table"  # [rows, d] item vectors in the compute type; the encoders read special tokens from it as well
 )
-BLEND = "blend"  # [1] weight of q · e in the final score
+ITEM_BIAS = "item_bias"  # whole catalogue: [G, rows] what signals of items add to the score; else [G · rows]
 
-# -- dense candidates: the D best items by q · e join those of the beam
+# -- candidates beside the beam's: the D best of the whole catalogue, or of the items with signals, by what is known of
+#    their score without the path
 
-ITEM_OK = "item_ok"  # [F, rows] whether a filter allows the item
-EXCLUDED_ITEM = "excluded_item"  # [B, X] items to leave out, 0 in the padding
-EXCLUDED_VALUE = "excluded_value"  # [B, X] NEVER for each of them, 0 in the padding
+ITEM_OK = "item_ok"  # whole catalogue: [F, rows] whether a filter allows the item
+EXCLUDED_ITEM = "excluded_item"  # whole catalogue: [B, X] items to leave out, 0 in the padding
+EXCLUDED_VALUE = "excluded_value"  # whole catalogue: [B, X] NEVER for each of them, 0 in the padding
 ITEM_PATH = "item_path"  # [rows, K] tokens of each item
-KEEP_DENSE = "keep_dense"  # [1] D
-DENSE_SHAPE = "dense_shape"  # [3] = −1, 1, D
-JOIN = "join"  # [1] 0, or NEVER to keep the dense candidates out
+KEEP_JOINED = "keep_joined"  # [1] D
+JOINED_SHAPE = "joined_shape"  # [3] = −1, 1, D
+JOIN = "join"  # [1] 0, or NEVER to keep these candidates out
 
-# -- samplers
+# -- the sampler
 
 INVERSE_TEMPERATURE = "inverse_temperature"  # [B]
 TOP_P = "top_p"  # [B]
 SEED = "seed"  # [B] hashed seeds (`service.artifact.noise.seed_hash`)
-NODE_HASH = "node_hash"  # path sampler: _l [n_{l+1}] hash of each node (`service.artifact.noise.node_hash`)
-CUBE = "cube"  # path sampler: _l, l ≥ 1: [3] = −1, W_{l−1}, C_l
-ITEM_HASH = "item_hash"  # blend sampler: [rows] hash of each item
+ITEM_HASH = "item_hash"  # [rows] hash of each item (`service.artifact.noise.item_hash`)
 
-# -- outputs of the decoder and of both samplers; ITEM [B, 1, W] holds catalogue indices, best (or drawn) first, and −1
+# -- outputs of the decoder and of the sampler; ITEM [B, 1, W] holds catalogue indices, best (or drawn) first, and −1
 #    where the catalogue has no more
 
-SCORE = "score"  # [B, 1, W] blended log-probability
+SCORE = "score"  # [B, 1, W] fused score
 LOG_PROB = "log_prob"  # [B, 1, W] log-probability of the path
 QUERY = "query"  # [B, d] q
 OFFSET = "offset"  # [B, 1, 1] log Σ p(path) − log Σ exp(q · e), both over the candidates: makes q · e + offset of an
-#                    item outside the trie comparable with SCORE
+#                    item outside the trie comparable with the path's log-probability
+
+# -- further outputs, which a run computes only if it asks for them: all candidates, in no particular order
+
+CANDIDATE_ITEM = "candidate_item"  # [B, 1, W + D] catalogue indices, −1 where there is no candidate
+CANDIDATE_PATH = "candidate_path"  # [B, 1, W + D] log-probability of the path
+CANDIDATE_DENSE = "candidate_dense"  # [B, 1, W + D] q · e
 
 
 def level_input(name: str, level: int) -> str:

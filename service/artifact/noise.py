@@ -1,9 +1,9 @@
-"""Repeatable noise for sampling: a hash of (seed, level, node) in modular arithmetic.
+"""Repeatable noise for sampling: a hash of (seed, item) in modular arithmetic.
 
 x → x⁵ mod p is a permutation for p = 2³¹ − 1 (5 does not divide p − 1), and every product stays below 2⁶², so the
 rounds run in int64 Mul and Mod, which onnxruntime has on every device. They are the rounds of the block cipher MiMC
 (Albrecht et al., 2016), but only a few of them: the purpose is noise, not secrecy. The part that does not depend on the
-request (level, node) is hashed once for each catalogue; the graph mixes in the seed.
+request (the item) is hashed once for each catalogue; the graph mixes in the seed.
 """
 
 from __future__ import annotations
@@ -27,17 +27,14 @@ def fifth_power(x: Any) -> Any:
     return fourth * x % PRIME
 
 
-def node_hash(level: int, n_nodes: int) -> IntArray:
-    """Returns [n_nodes] hashes of all nodes of one level: the part that does not depend on the request."""
-    return hash_of(level, np.arange(n_nodes, dtype=np.int64))
+def item_hash(levels: int, items: IntArray) -> IntArray:
+    """Returns the hashes of items, of any shape: the part that does not depend on the request.
 
-
-def hash_of(level: int, nodes: IntArray) -> IntArray:
-    """Returns the hashes of some nodes, of any shape.
-
-    Items are hashed with the number of levels as their level, which no node has.
+    Args:
+        levels: Number of tokens of an item's path. Catalogues of different depths have different noise.
+        items: Catalogue indices.
     """
-    x = (nodes + level * _LEVEL_KEY) % PRIME
+    x = (items + levels * _LEVEL_KEY) % PRIME
     for key in ROUND_KEYS:
         x = (fifth_power(x) + key) % PRIME
     return np.asarray(x)
@@ -49,14 +46,14 @@ def seed_hash(seed: int) -> int:
     return int(fifth_power((fifth_power(low) + high + ROUND_KEYS[0]) % PRIME))
 
 
-def uniform(nodes: IntArray, seed: int) -> npt.NDArray[np.float64]:
-    """Returns numbers in (0, 1) for hashed nodes, of the same shape: the reference for the graph."""
-    x = fifth_power((nodes + seed_hash(seed)) % PRIME)
+def uniform(hashes: IntArray, seed: int) -> npt.NDArray[np.float64]:
+    """Returns numbers in (0, 1) for hashed items, of the same shape: the reference for the graph."""
+    x = fifth_power((hashes + seed_hash(seed)) % PRIME)
     x = fifth_power((x + ROUND_KEYS[1]) % PRIME)
     # float32 can tell 23 bits apart from 1; the graph drops the same ones.
     return (np.asarray(x // 2**8, np.float64) + 0.5) / 2**23
 
 
-def gumbel(nodes: IntArray, seed: int) -> npt.NDArray[np.float64]:
-    """Returns −log(−log u) for hashed nodes: standard Gumbel noise."""
-    return np.asarray(-np.log(-np.log(uniform(nodes, seed))))
+def gumbel(hashes: IntArray, seed: int) -> npt.NDArray[np.float64]:
+    """Returns −log(−log u) for hashed items: standard Gumbel noise."""
+    return np.asarray(-np.log(-np.log(uniform(hashes, seed))))

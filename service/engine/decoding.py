@@ -1,4 +1,4 @@
-"""How a list is decoded: the strategy, its parameters, and the width of the beam."""
+"""How a list is decoded: the strategy, its parameters, and how many candidates there are."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ MAX_WIDTH = WIDTH_BUCKETS[-1]
 
 _ALL_MASS = 2.0
 _LEAST_DENSE = 8
-# Dense candidates of a sampled list: with fewer, lists look more alike; more are seldom drawn.
+# Candidates beside the beam's for a sampled list: with fewer, lists look more alike; more are seldom drawn.
 _DENSE_SAMPLED = 112
+# Items whose signals a list takes into account: more where the catalogue is scored as a whole, because there they are
+# added to what is computed anyway. In a larger one each of them is scored for its own sake.
+_SIGNALS_MAX = 512
+_SIGNALS_MAX_LARGE = 128
 
 
 def dense_width(k: int, width: int, *, sampled: bool = False) -> int:
-    """Returns how many of the best items by the dense score join a beam.
+    """Returns how many of the best items by what is known of their score without the path join a beam.
 
     With k of them the list holds whatever the exhaustive score would put there. More seldom change it, and each costs
     as much as a kept node. There are two sizes for each width, and one for all sampled lists.
@@ -34,6 +38,29 @@ def dense_width(k: int, width: int, *, sampled: bool = False) -> int:
         return _DENSE_SAMPLED
     quarter = max(_LEAST_DENSE, width // 4)
     return quarter if k <= quarter else width
+
+
+def search_width(width: int, *, sampled: bool, dense: bool) -> int:
+    """Returns the number of nodes that a run keeps at every level for lists of beam width `width`.
+
+    Most candidates of a sampled list join the beam. Where the graph does not score the whole catalogue, few may join,
+    and lists drawn from them would look alike, so the beam itself is as wide as any.
+
+    Args:
+        width: Width of the beam.
+        sampled: Whether the lists are sampled.
+        dense: Whether the graph scores the whole catalogue.
+    """
+    return MAX_WIDTH if sampled and not dense else width
+
+
+def signals_max(*, dense: bool) -> int:
+    """Returns the most items whose signals a list takes into account.
+
+    Args:
+        dense: Whether the graph scores the whole catalogue.
+    """
+    return _SIGNALS_MAX if dense else _SIGNALS_MAX_LARGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +100,7 @@ class Decoding:
     def width(self, k: int) -> int:
         """Returns the number of nodes kept at every level for a list of `k`, rounded up to a bucket.
 
-        Only `beam` keeps more than `k`. Drawing k leaves without replacement needs no more than k nodes a level (Kool
-        et al., Stochastic Beams and Where to Find Them, 2019), and where lists are drawn by the blend most candidates
-        are the dense ones.
+        Only `beam` keeps more than `k`: most candidates of a sampled list join the beam (`dense_width`).
         """
         wanted = self.beam_width * k if self.strategy == "beam" else k
         wanted = min(MAX_WIDTH, wanted)

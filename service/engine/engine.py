@@ -15,9 +15,10 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from service.artifact import graph_names as names
-from service.artifact.array_types import Array
+from service.artifact.array_types import Array, FloatArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
+from service.artifact.graph_interface import ON_REQUEST
 from service.artifact.item_filters import Filters
 from service.artifact.manifest import ArtifactFileError
 from service.common.errors import ArtifactError
@@ -37,7 +38,10 @@ from service.engine.live_catalogue import LiveCatalogue
 from service.engine.onnx_session import GraphSession, Values
 from service.engine.placement import Device, Placement
 from service.engine.run_jobs import run_jobs
+from service.signals.item_values import NO_VALUES, ItemValues
 
+# Every number of signals but one is padded to the same size.
+_SOME_SIGNALS = ItemValues(np.arange(2), np.ones(2, np.float32))
 # The largest batch that is warmed up where batches are padded.
 WARM_ROWS = 32
 _STRATEGIES: tuple[Strategy, Strategy] = ("greedy", "temperature")  # one for each graph
@@ -78,9 +82,7 @@ class Engine:
             name: GraphSession(artifact.folder / f"{name}.onnx", self.placement)
             for name in ("encoder", "decoder", "sampler")
         }
-        traits = DecoderTraits.of(
-            artifact.network["code_sizes"], self._graphs["decoder"].inputs, self._graphs["sampler"].inputs
-        )
+        traits = DecoderTraits.of(artifact.network["code_sizes"], self._graphs["decoder"].inputs)
         self._tables = Tables.of(artifact, self.placement, traits, filter_bytes_max)
         self._encoder = self._make_encoder()
         self._decoder = Decoder(self._tables, self.placement, self._run_decoder)
@@ -134,11 +136,23 @@ class Engine:
         return self._tables.filters.id(filters)
 
     def set_blend(self, blend: float) -> None:
-        """Sets the weight of the dense score in the final ranking, 0 … 1; before, it is the artefact's own."""
-        self._tables.set_blend(blend)
+        """Sets the weight of the dense score, 0 … 1, and gives the path the rest of 1; the other signals keep theirs.
+
+        It holds for requests without weights of their own; before, the weights are the artefact's.
+        """
+        self._tables.set_ranking(self._tables.ranking.with_blend(blend))
+
+    def set_weights(self, weights: Sequence[tuple[float, float]], bias: FloatArray) -> None:
+        """Sets how lists are ranked, by group of users; before, it is as the artefact says.
+
+        Args:
+            weights: Weights of the path's log-probability and of the dense score, for each group.
+            bias: [groups, n_items] what signals of items add to the score of each exported item.
+        """
+        self._tables.set_ranking(self._tables.ranking.with_weights(weights, bias))
 
     def set_dense_candidates(self, join: bool) -> None:
-        """Sets whether the best items by the dense score join the beam's, if the artefact's decoder has them.
+        """Sets whether other candidates join the beam's: the best by what is known of their score without the path.
 
         They do by default. Without them a list is what the beam alone generates, and a sampled list is drawn from that.
         """
@@ -149,7 +163,7 @@ class Engine:
 
         Filter ids and item indices stay valid. Takes long if the trie has changed: do not call it on the event loop.
         """
-        self._tables = self._decoder.tables = self._tables.renewed(live.artifact, live.delta)
+        self._tables = self._decoder.tables = self._tables.renewed(live.artifact, live.delta, live.stand_in)
         self.artifact = live.artifact
         for graph in self._graphs.values():
             graph.forget_bindings()
@@ -184,9 +198,11 @@ class Engine:
             events = EventArrays(item, np.zeros_like(item), np.zeros_like(item))
             _warm(self.encode, EncodeJob(events=events, from_start=False), rows)
         exclusions = (0, *CLOSED_BUCKETS[:-1]) if self.placement.capture else (0,)
-        for width, strategy, excluded, rows in itertools.product(WIDTH_BUCKETS, _STRATEGIES, exclusions, batches):
+        signals = (NO_VALUES, _SOME_SIGNALS) if self.placement.capture else (NO_VALUES,)
+        shapes = itertools.product(WIDTH_BUCKETS, _STRATEGIES, exclusions, signals, batches)
+        for width, strategy, excluded, values, rows in shapes:
             # A long list may run in another shape than a short one.
-            requests = [self._warm_request(Decoding(strategy), k, excluded, width) for k in (1, width)]
+            requests = [self._warm_request(Decoding(strategy), k, excluded, values, width) for k in (1, width)]
             jobs = [DecodeJob(h=state.h, request=request) for request in requests]
             for job in {job.run_key: job for job in jobs}.values():
                 _warm(self.decode, job, rows)
@@ -238,13 +254,14 @@ class Engine:
         masked = names.ASKED in self._graphs["encoder"].inputs
         return HistoryEncoder(self.artifact, self.placement, self._run_encoder, masked=masked)
 
-    def _warm_request(self, decoding: Decoding, k: int, excluded: int, width: int) -> ListRequest:
+    def _warm_request(self, decoding: Decoding, k: int, excluded: int, signals: ItemValues, width: int) -> ListRequest:
         return ListRequest(
             context=np.zeros(self.artifact.network["n_slots"], np.int64),
             gap_ms=GAP_UNKNOWN,
             decoding=decoding,
             k=k,
             excluded=np.arange(excluded),
+            signals=signals,
             width=width,
         )
 
@@ -252,15 +269,28 @@ class Engine:
         return self._timed("encoder", feeds, (self._tables.values, fixed), shape, rows)
 
     def _run_decoder(
-        self, sampled: bool, feeds: Mapping[str, Any], fixed: Sequence[Values], shape: Hashable, rows: int
+        self,
+        sampled: bool,
+        feeds: Mapping[str, Any],
+        fixed: Sequence[Values],
+        shape: Hashable,
+        rows: int,
+        everything: bool,
     ) -> dict[str, Array]:
-        return self._timed("sampler" if sampled else "decoder", feeds, fixed, shape, rows)
+        left_out = frozenset[str]() if everything else ON_REQUEST
+        return self._timed("sampler" if sampled else "decoder", feeds, fixed, shape, rows, left_out)
 
     def _timed(
-        self, graph: str, feeds: Mapping[str, Any], fixed: Sequence[Values], shape: Hashable, rows: int
+        self,
+        graph: str,
+        feeds: Mapping[str, Any],
+        fixed: Sequence[Values],
+        shape: Hashable,
+        rows: int,
+        left_out: frozenset[str] = frozenset(),
     ) -> dict[str, Array]:
         began = time.perf_counter()
-        out = self._graphs[graph].run(feeds, fixed, shape)
+        out = self._graphs[graph].run(feeds, fixed, shape, left_out)
         if self._observer is not None:
             self._observer.ran("encode" if graph == "encoder" else "decode", rows, time.perf_counter() - began)
         return out

@@ -28,9 +28,9 @@ def encode_key(events: int) -> int:
 
 
 def decode_key(width: int, decoding: Decoding, k: int) -> tuple[int, bool, int]:
-    """Returns the key of the run that decodes such a list: beam width, sampled or not, number of dense candidates.
+    """Returns the key of the run that decodes such a list: beam width, sampled or not, candidates that join the beam.
 
-    Sampled lists have a graph of their own; the number of dense candidates matters only where they join the beam.
+    Sampled lists have a graph of their own.
     """
     return width, decoding.sampled, dense_width(k, width, sampled=decoding.sampled)
 
@@ -72,9 +72,11 @@ class ListRequest:
         excluded: [m] int64 item indices that must not be in the list; unknown indices are ignored.
         seed: Seed of the sampled strategies.
         width: Beam width; None leaves it to `decoding`.
-        signals: What the user's signals add to the score of each item, weighted and added up; not read yet.
-        weights: Weights of the path's log-probability and of the dense score; None: the artefact's blend. Not read yet.
-        group: The group of users whose weights rank the list; not read yet.
+        signals: What the user's signals add to the score of each item, weighted and added up; an item that came after
+            the export has what its stand-in has.
+        weights: Weights of the path's log-probability and of the dense score; None: those of the group.
+        group: The group of users whose weights and signals of items rank the list.
+        candidates: Whether the list comes with all its candidates, which explain it.
     """
 
     context: IntArray
@@ -88,6 +90,7 @@ class ListRequest:
     signals: ItemValues = NO_VALUES
     weights: tuple[float, float] | None = None
     group: int = 0
+    candidates: bool = False
 
     @property
     def run_width(self) -> int:
@@ -110,20 +113,45 @@ class DecodeJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidates:
+    """All items that a list was chosen from, in no particular order.
+
+    Attributes:
+        items: [c] int64 catalogue indices, unique.
+        log_probs: [c] float32 log-probabilities of their token paths.
+        dense: [c] float32 q · e.
+    """
+
+    items: IntArray
+    log_probs: FloatArray
+    dense: FloatArray
+
+    def with_more(self, items: IntArray, log_probs: FloatArray, dense: FloatArray) -> Candidates:
+        """Returns these candidates and others."""
+        return Candidates(
+            np.concatenate([self.items, items]),
+            np.concatenate([self.log_probs, log_probs]),
+            np.concatenate([self.dense, dense]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class DecodedList:
     """A list of the engine, best first. It is shorter than k only if fewer items are allowed.
 
     Attributes:
         items: [n ≤ k] int64 catalogue indices.
-        scores: [n] float32 blended log-probabilities.
+        scores: [n] float32 fused scores.
         log_probs: [n] float32 log-probabilities of the items' token paths.
         source: What made the list.
+        candidates: What it was chosen from, if the request asked for it.
     """
 
     items: IntArray
     scores: FloatArray
     log_probs: FloatArray
     source: Source = "gpt4rec"
+    candidates: Candidates | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,24 +62,32 @@ class GraphSession:
         """The names of the outputs."""
         return self._outputs
 
-    def run(self, feeds: Mapping[str, Any], fixed: Sequence[Values] = (), shape: Hashable = None) -> dict[str, Array]:
+    def run(
+        self,
+        feeds: Mapping[str, Any],
+        fixed: Sequence[Values] = (),
+        shape: Hashable = None,
+        left_out: frozenset[str] = frozenset(),
+    ) -> dict[str, Array]:
         """Runs the graph. Inputs that the graph does not have are ignored.
 
         Args:
             feeds: Arrays, or values on the device, by input name.
             fixed: Groups of values that stay between runs. A group is bound again only if it is another object than
                 the last time.
-            shape: Runs of one shape have outputs of one shape, whose memory is kept; None keeps none.
+            shape: Runs of one shape have outputs of one shape, whose memory is kept, and leave out the same outputs.
+                None keeps no memory.
+            left_out: Outputs that are not wanted: they are not copied.
 
         Returns:
-            The outputs by name, copied from the device.
+            The other outputs by name, copied from the device.
 
         Raises:
             ModelError: onnxruntime raised an error.
         """
         with self._replay if self._placement.capture else nullcontext():
             try:
-                binding = self._binding(shape)
+                binding = self._binding(shape, left_out)
                 binding.fix(fixed)
                 binding.feed(feeds)
                 return binding.run()
@@ -95,12 +103,13 @@ class GraphSession:
         """Ends the profile that the placement asked for and returns its file of node times."""
         return Path(self._session.end_profiling())
 
-    def _binding(self, shape: Hashable) -> _Binding:
+    def _binding(self, shape: Hashable, left_out: frozenset[str]) -> _Binding:
         """The thread's own binding for a shape. Captured graphs take turns anyway and have one for all threads."""
         bindings = self._bindings.mine()
         if shape not in bindings:
             graph_id = next(self._graph_ids) if self._placement.capture and shape is not None else None
-            bindings[shape] = _Binding(self._session, self._inputs, self._outputs, self._placement, graph_id)
+            outputs = [name for name in self._outputs if name not in left_out]
+            bindings[shape] = _Binding(self._session, self._inputs, outputs, self._placement, graph_id)
             if len(bindings) > _BINDINGS_MAX:
                 bindings.popitem(last=False)
         bindings.move_to_end(shape)

@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.graphs.blend_sampler import write_blend_sampler
 from export.graphs.decoder import write_decoder
 from export.graphs.encoder import write_encoder
 from export.graphs.explainer import write_explainer
 from export.graphs.graph_writer import GraphDtype
-from export.graphs.path_sampler import write_sampler
+from export.graphs.sampler import write_sampler
 from model.network.config import SIZES, NetworkConfig
 from model.network.gpt4rec import GPT4Rec
 from service.artifact.array_types import IntArray
@@ -67,8 +66,8 @@ def write_graphs(model: GPT4Rec, folder: Path, dtype: GraphDtype = "float32") ->
     write_encoder(model.config, weights, folder / "encoder.onnx", dtype)
     write_decoder(model.config, weights, folder / "decoder.onnx", dtype, dense=True)
     write_decoder(model.config, weights, folder / "beam_decoder.onnx", dtype, dense=False)
-    write_blend_sampler(model.config, weights, folder / "sampler.onnx", dtype)
-    write_sampler(model.config, weights, folder / "path_sampler.onnx", dtype)
+    write_sampler(model.config, weights, folder / "sampler.onnx", dtype, dense=True)
+    write_sampler(model.config, weights, folder / "beam_sampler.onnx", dtype, dense=False)
     write_explainer(model.config, weights, folder / "explainer.onnx", dtype)
 
 

@@ -15,16 +15,19 @@ from service.artifact.graph_names import NEVER, level_input
 from service.artifact.noise import seed_hash
 from service.common.errors import ModelError
 from service.engine.decode.closed_nodes import ClosedNodes, closed_nodes
+from service.engine.decode.delta_table import DeltaTable, WaitingScores
 from service.engine.decode.device_tables import Tables
 from service.engine.decode.filters import Mask
 from service.engine.decode.search_shape import SearchShape
-from service.engine.jobs import DecodedList, DecodeJob, ListRequest
+from service.engine.decode.signal_inputs import listable, signal_feeds
+from service.engine.decoding import search_width, signals_max
+from service.engine.jobs import Candidates, DecodedList, DecodeJob, ListRequest
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
 from service.engine.run_groups import run_groups
 
-# (sampled, feeds, values that stay, shape, rows) → outputs by name
-RunDecoder = Callable[[bool, Mapping[str, Any], Sequence[Values], Hashable, int], dict[str, Array]]
+# (sampled, feeds, values that stay, shape, rows, whether all candidates are wanted) → outputs by name
+RunDecoder = Callable[[bool, Mapping[str, Any], Sequence[Values], Hashable, int, bool], dict[str, Array]]
 
 # Numbers of exclusions that runs are padded to where shapes are padded: one number for all levels. More exclusions than
 # the last are padded to a multiple of it, so that the shapes stay few.
@@ -56,40 +59,56 @@ class Decoder:
 
     def _run_of(self, jobs: Sequence[DecodeJob], tables: Tables, masks: Sequence[Mask]) -> list[DecodedList]:
         """One run, for jobs of one width and one graph."""
-        width, sampled, dense = jobs[0].run_key
+        width, sampled, joined = jobs[0].run_key
         requests = [job.request for job in jobs]
         longest = max(request.k for request in requests)
         if longest > width:
             raise ModelError(f"a beam of width {width} cannot hold the {longest} items requested")
         rows = self._placement.rows(len(jobs))
-        shape = tables.shape(width, rows, sampled, dense)
-        exclusions = self._exclusions(tables, requests, masks, shape, rows)
+        shown = self._signals(tables, requests, masks, rows)
+        joined = min(joined, tables.dense_rows or shown[names.SIGNAL_ITEM].shape[1])
+        dense = tables.traits.dense
+        shape = tables.shape(search_width(width, sampled=sampled, dense=dense), rows, joined)
+        padded = {**self._exclusions(tables, requests, masks, shape, rows), **shown}
         feeds = {
             **_request_feeds(jobs, rows),
+            **_weight_feeds(tables, requests, rows),
             **_filter_feeds(tables, masks, shape, rows),
-            **exclusions,
+            **padded,
         }
         if sampled:
             feeds |= _sampling_feeds(requests, rows)
+        wanted = any(request.candidates for request in requests)
         # Where shapes are padded, these sizes are all else that a captured graph depends on.
-        sizes = tuple(values.shape for values in exclusions.values()) if self._placement.pad else ()
-        key = (shape.kept, dense, rows, sizes)
+        sizes = tuple(values.shape for values in padded.values()) if self._placement.pad else ()
+        key = (shape.kept, joined, rows, sizes, wanted)
         fixed = (tables.values, tables.arena.values, shape.values)
-        out = self._run(sampled, feeds, fixed, key, len(jobs))
+        out = self._run(sampled, feeds, fixed, key, len(jobs), wanted)
         # A node whose score is not a number is never listed: the list would only look too short.
         if not all(np.isfinite(out[name]).all() for name in (names.SCORE, names.LOG_PROB, names.QUERY)):
             raise ModelError("the decoder's scores are not finite")
         lists = _lists(requests, out)
         if tables.delta is None:
             return lists
-        offset = out[names.OFFSET].ravel().tolist()
-        noise_level = tables.trie.levels if tables.traits.dense_sampled else None
+        waiting = _waiting_scores(tables, tables.delta, requests, feeds[names.WEIGHTS], out)
         return [
-            tables.delta.merge(decoded, query, offset[row], request, mask.waiting, noise_level)
-            for row, (decoded, query, request, mask) in enumerate(
-                zip(lists, out[names.QUERY], requests, masks, strict=False)
-            )
+            tables.delta.merge(decoded, scores, request, mask.waiting)
+            for decoded, scores, request, mask in zip(lists, waiting, requests, masks, strict=True)
         ]
+
+    def _signals(
+        self, tables: Tables, requests: Sequence[ListRequest], masks: Sequence[Mask], rows: int
+    ) -> dict[str, Array]:
+        """The signals that can matter to each list. Where shapes are padded there are two sizes: one, and the most."""
+        most = signals_max(dense=tables.traits.dense)
+        kept = [
+            listable(request.signals, tables.trie, mask, request.excluded, most)
+            for request, mask in zip(requests, masks, strict=True)
+        ]
+        size = max(1, *map(len, kept))
+        if size > 1 and (self._placement.pad or not tables.traits.dense):
+            size = most
+        return signal_feeds(kept, rows, size)
 
     def _exclusions(
         self,
@@ -108,12 +127,12 @@ class Decoder:
         def compute() -> Mapping[str, Array]:
             levels = closed_nodes(tables.trie, masks, [request.excluded for request in requests])
             placed = [_by_token(tables, closed, level, shape) for level, closed in enumerate(levels)]
-            joins = tables.dense_joins(request.decoding.sampled)
-            return self._exclusion_feeds(placed, _excluded(requests, tables.dense_rows) if joins else None, rows)
+            excluded = _excluded(requests, tables.dense_rows) if tables.traits.dense else None
+            return self._exclusion_feeds(placed, excluded, rows)
 
         if len(requests) > 1:
             return compute()
-        key = (request.filter_id, request.decoding.sampled, request.excluded.tobytes())
+        key = (request.filter_id, request.excluded.tobytes())
         return tables.exclusions(key, compute)
 
     def _exclusion_feeds(
@@ -165,6 +184,37 @@ def _request_feeds(jobs: Sequence[DecodeJob], rows: int) -> dict[str, Array]:
     }
 
 
+def _weight_feeds(tables: Tables, requests: Sequence[ListRequest], rows: int) -> dict[str, Array]:
+    """The weights of every row's network, and the place of its group's bias."""
+    of_group = tables.ranking.weights
+    weights = [of_group[r.group] if r.weights is None else np.array(r.weights, np.float32) for r in requests]
+    group = np.array([request.group for request in requests], np.int64)
+    if not tables.traits.dense:
+        group = group[:, None] * tables.item_rows
+    return {names.WEIGHTS: _padded(np.stack(weights), rows), names.GROUP: _padded(group, rows)}
+
+
+def _waiting_scores(
+    tables: Tables,
+    delta: DeltaTable,
+    requests: Sequence[ListRequest],
+    weights: Array,
+    out: Mapping[str, Array],
+) -> list[WaitingScores]:
+    """What the waiting items are worth to each row."""
+    query, offset = out[names.QUERY], out[names.OFFSET].ravel().tolist()
+    return [
+        WaitingScores(
+            query=query[row],
+            offset=offset[row],
+            weight=float(weights[row].sum()),
+            added=request.signals.of(delta.items) + tables.ranking.bias_of(delta.items, request.group),
+            levels=tables.trie.levels,
+        )
+        for row, request in enumerate(requests)
+    ]
+
+
 def _sampling_feeds(requests: Sequence[ListRequest], rows: int) -> dict[str, Array]:
     inverse_temperature = [request.decoding.inverse_temperature for request in requests]
     return {
@@ -213,5 +263,12 @@ def _lists(requests: Sequence[ListRequest], out: Mapping[str, Array]) -> list[De
     lists = []
     for row, request in enumerate(requests):  # padding has no request
         n = min(request.k, lengths[row])
-        lists.append(DecodedList(item[row, 0, :n], score[row, 0, :n], log_prob[row, 0, :n]))
+        candidates = _candidates(out, row) if request.candidates else None
+        lists.append(DecodedList(item[row, 0, :n], score[row, 0, :n], log_prob[row, 0, :n], candidates=candidates))
     return lists
+
+
+def _candidates(out: Mapping[str, Array], row: int) -> Candidates:
+    item = out[names.CANDIDATE_ITEM][row, 0]
+    alive = item >= 0
+    return Candidates(item[alive], out[names.CANDIDATE_PATH][row, 0, alive], out[names.CANDIDATE_DENSE][row, 0, alive])

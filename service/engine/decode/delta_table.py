@@ -1,21 +1,20 @@
 """Items that came after the export, until the next build of the trie takes them in.
 
-A new item is placed where the items it is like are: its vector points along the mean of theirs. It is scored densely
-and merged into the list in the list's own units, q · e + offset. The offset is the decoder's:
-log Σ p(path) − logsumexp(dense) over its survivors.
+A new item is placed where the items it is like are: its vector points along the mean of theirs. It has no path yet, so
+q · e + offset stands for the log-probability of its path as well as for its dense score. The offset is the decoder's,
+log Σ p(path) − logsumexp(dense) over its candidates. What signals add is what they add to the item's stand-in.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from service.artifact.array_types import BoolArray, Float64Array, FloatArray, IntArray
-from service.artifact.noise import gumbel, hash_of
+from service.artifact.noise import gumbel, item_hash
 from service.engine.jobs import DecodedList, ListRequest
 
 MOST_WAITING = 4096
@@ -42,24 +41,15 @@ class DeltaTable:
         return len(self.items)
 
     def merge(
-        self,
-        decoded: DecodedList,
-        query: FloatArray,
-        offset: float,
-        request: ListRequest,
-        allowed: BoolArray,
-        noise_level: int | None = None,
+        self, decoded: DecodedList, scores: WaitingScores, request: ListRequest, allowed: BoolArray
     ) -> DecodedList:
         """Merges waiting items into a list.
 
         Args:
             decoded: The decoder's list.
-            query: [d] the decoder's q for this row.
-            offset: The decoder's offset for this row.
+            scores: What the waiting items are worth to this row.
             request: What was requested; its excluded items stay out.
             allowed: [m] whether the request's filter allows each waiting item.
-            noise_level: Level of the items' noise if sampled lists are drawn item by item; None if they are drawn path
-                by path.
 
         Returns:
             At most k items, without repeats.
@@ -67,27 +57,50 @@ class DeltaTable:
         open_ = np.flatnonzero(allowed & ~np.isin(self.items, request.excluded) if len(request.excluded) else allowed)
         if not len(open_):
             return decoded
-        if len(decoded.items) == 0:
-            offset = 0.0  # no survivors to compare with
-        waiting = (self.vectors @ query)[open_] + np.float32(offset)
-        if not np.isfinite(waiting).all():
+        dense = (self.vectors @ scores.query)[open_]
+        # Without survivors there is nothing to compare with.
+        log_prob = dense + np.float32(scores.offset if len(decoded.items) else 0.0)
+        score = log_prob * np.float32(scores.weight) + scores.added[open_]
+        if not np.isfinite(score).all():
             return decoded
         items = np.concatenate([decoded.items, self.items[open_]])
-        scores = np.concatenate([decoded.scores, waiting])
-        log_probs = np.concatenate([decoded.log_probs, waiting])
-        if not request.decoding.sampled:
-            order = np.argsort(-scores, kind="stable")
-        elif noise_level is None:
-            order = _drawn(decoded.scores, waiting, request)
+        merged = np.concatenate([decoded.scores, score])
+        log_probs = np.concatenate([decoded.log_probs, log_prob])
+        if request.decoding.sampled:
+            order = _by_key(_keys(items, merged, request, scores.levels), len(decoded.items))
         else:
-            order = _by_key(_keys(items, scores, request, noise_level), len(decoded.items))
+            order = np.argsort(-merged, kind="stable")
         order = order[: request.k]
-        return DecodedList(items[order], scores[order], log_probs[order])
+        candidates = decoded.candidates
+        if candidates is not None:
+            candidates = candidates.with_more(self.items[open_], log_prob, dense)
+        return replace(
+            decoded, items=items[order], scores=merged[order], log_probs=log_probs[order], candidates=candidates
+        )
 
 
-def _keys(items: IntArray, scores: FloatArray, request: ListRequest, noise_level: int) -> Float64Array:
-    """The sampler's own sort keys (`export.graphs.blend_sampler`), up to a constant: score ÷ temperature + noise."""
-    noise = gumbel(hash_of(noise_level, items), request.seed)
+@dataclass(frozen=True, slots=True)
+class WaitingScores:
+    """What the waiting items of a delta table are worth to one row of a run.
+
+    Attributes:
+        query: [d] the decoder's q.
+        offset: The decoder's offset.
+        weight: Weight of q · e + offset: that of the path and of the dense score together.
+        added: [m] float32 what signals add to the score of each waiting item.
+        levels: Tokens of an item's path, for the noise of sampled lists.
+    """
+
+    query: FloatArray
+    offset: float
+    weight: float
+    added: FloatArray
+    levels: int
+
+
+def _keys(items: IntArray, scores: FloatArray, request: ListRequest, levels: int) -> Float64Array:
+    """The sampler's own sort keys (`export.graphs.sampler`), up to a constant: score ÷ temperature + noise."""
+    noise = gumbel(item_hash(levels, items), request.seed)
     return scores.astype(np.float64) * request.decoding.inverse_temperature + noise
 
 
@@ -104,31 +117,6 @@ def _by_key(keys: Float64Array, n_decoded: int) -> IntArray:
             order.append(waiting.pop(0))
         order.append(position)
     return np.array([*order, *waiting], np.int64)
-
-
-def _drawn(decoded: FloatArray, waiting_scores: FloatArray, request: ListRequest) -> IntArray:
-    """Positions of at most k items, drawn without replacement.
-
-    The list is a draw of paths already. Its next item comes up with the probability that is left in the trie, a
-    waiting item with its own. Both are probabilities before temperature and nucleus, because the
-    distribution that the paths were drawn from is not known for each item.
-    """
-    rng = np.random.default_rng(request.seed % 2**63)
-    weight = np.exp(np.minimum(waiting_scores.astype(np.float64), 0.0))
-    in_trie, taken = 1.0, 0
-    order: list[int] = []
-    waiting = list(range(len(waiting_scores)))
-    while len(order) < request.k and (taken < len(decoded) or waiting):
-        left = in_trie if taken < len(decoded) else 0.0
-        draw = rng.random() * (left + float(weight[waiting].sum())) - left
-        if draw < 0 or not waiting:
-            order.append(taken)
-            in_trie = max(in_trie - math.exp(min(float(decoded[taken]), 0.0)), 1e-9)
-            taken += 1
-        else:
-            chosen = min(int(np.searchsorted(np.cumsum(weight[waiting]), draw)), len(waiting) - 1)
-            order.append(len(decoded) + waiting.pop(chosen))
-    return np.array(order, np.int64)
 
 
 def like_vector(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,12 @@ from service.artifact.array_types import Array
 from service.artifact.artifact import Artifact
 from service.artifact.graph_interface import levels_with_row_tokens
 from service.artifact.graph_names import NEVER, level_input
-from service.artifact.noise import node_hash
+from service.artifact.noise import item_hash
 from service.artifact.trie import Trie
 from service.engine.decode.delta_table import DeltaTable
 from service.engine.decode.filters import FilterTable
 from service.engine.decode.mask_arena import MaskArena
+from service.engine.decode.ranking import Ranking
 from service.engine.decode.search_shape import SearchShape, search_shape
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
@@ -39,24 +40,21 @@ class DecoderTraits:
         code_sizes: V_l, the number of different tokens at each level.
         by_rows: Levels at which the decoder looks children up by token.
         item_dtype: Type of the item vectors in the graphs.
-        dense: Whether dense candidates join those of the beam.
-        dense_sampled: The same for sampled lists: whether the sampler is a blend sampler.
+        dense: Whether the graphs score the whole catalogue.
     """
 
     code_sizes: tuple[int, ...]
     by_rows: frozenset[int]
     item_dtype: np.dtype[np.floating[Any]]
     dense: bool
-    dense_sampled: bool
 
     @classmethod
-    def of(cls, code_sizes: Sequence[int], decoder: Mapping[str, str], sampler: Collection[str]) -> DecoderTraits:
+    def of(cls, code_sizes: Sequence[int], decoder: Mapping[str, str]) -> DecoderTraits:
         """Reads the traits off the graphs.
 
         Args:
             code_sizes: From the manifest.
             decoder: The onnxruntime type of the decoder's inputs, by name.
-            sampler: The names of the sampler's inputs.
         """
         half = decoder[names.ITEM_TABLE] == "tensor(float16)"
         levels = range(len(code_sizes))
@@ -64,8 +62,7 @@ class DecoderTraits:
             code_sizes=tuple(int(size) for size in code_sizes),
             by_rows=frozenset(level for level in levels if level_input(names.ROW_OK, level) in decoder),
             item_dtype=np.dtype(np.float16 if half else np.float32),
-            dense=names.ITEM_PATH in decoder,
-            dense_sampled=names.ITEM_PATH in sampler,
+            dense=names.ITEM_OK in decoder,
         )
 
 
@@ -76,9 +73,11 @@ class Tables:
         traits: What the graphs read.
         trie: The catalogue's trie.
         delta: The items that no trie holds yet, if there are any.
+        ranking: Weights of the network's scores, and signals of items.
         filters: The masks of the filters.
         arena: Where these masks lie on the device.
-        dense_rows: Rows of the item table that are scored with every list; 0 without dense candidates.
+        item_rows: Rows of the item table.
+        dense_rows: Rows of the item table that are scored with every list; 0 if the graphs do not score the catalogue.
         values: Inputs that all graphs share.
     """
 
@@ -90,18 +89,19 @@ class Tables:
         filters: FilterTable,
         arena: MaskArena,
         values: Values,
+        ranking: Ranking,
         delta: DeltaTable | None = None,
     ) -> None:
         """Use `of` for an artefact as it was exported, and `renewed` for a catalogue that has changed."""
-        self.traits = traits
+        self.traits, self.ranking = traits, ranking
         self.trie, self.delta = artifact.trie, delta
         self.filters, self.arena = filters, arena
-        self.dense_rows = _dense_rows(artifact, traits)
+        self.item_rows, self.dense_rows = len(artifact.item_table), _dense_rows(artifact, traits)
         self.values = values
         self._item_table, self._placement = artifact.item_table, placement
         self._lock = threading.Lock()
         self._shapes: OrderedDict[Hashable, SearchShape] = OrderedDict()
-        self._exclusions: OrderedDict[tuple[int, bool, bytes], Mapping[str, Array]] = OrderedDict()
+        self._exclusions: OrderedDict[tuple[int, bytes], Mapping[str, Array]] = OrderedDict()
         self._exclusion_bytes = 0
 
     @classmethod
@@ -109,67 +109,74 @@ class Tables:
         """Puts an artefact's catalogue on the device; masks of filters take up to `filter_bytes_max` there."""
         rows, arena = _dense_rows(artifact, traits), _arena(artifact, placement, traits)
         filters = FilterTable(artifact.trie, artifact.catalogue, rows=rows, bytes_max=filter_bytes_max, places=arena)
+        ranking = Ranking.of_artifact(artifact)
         values = {
             names.JOIN: placement.put(np.zeros(1, np.float32)),
-            names.BLEND: placement.put(np.array([artifact.manifest["blend"]], np.float32)),
             names.ITEM_TABLE: placement.put(artifact.item_table.astype(traits.item_dtype, copy=False)),
             **_trie_inputs(artifact.trie, placement, traits),
-            **_dense_inputs(artifact, placement, traits),
+            **_item_inputs(artifact, placement),
+            **_bias_inputs(ranking, len(artifact.item_table), placement, traits),
         }
-        return cls(artifact, placement, traits, filters, arena, values)
+        return cls(artifact, placement, traits, filters, arena, values, ranking)
 
-    def renewed(self, artifact: Artifact, delta: DeltaTable | None) -> Tables:
+    def renewed(
+        self, artifact: Artifact, delta: DeltaTable | None, stand_in: Mapping[int, int] | None = None
+    ) -> Tables:
         """Returns the tables of the same model over a catalogue that has changed.
 
         What is on the device already is not put there again, and filters keep their ids.
+
+        Args:
+            artifact: The artefact's parts with the present catalogue.
+            delta: The items that no trie holds yet, if there are any.
+            stand_in: The exported item whose signals each new item takes.
         """
         placement, traits = self._placement, self.traits
         waiting = None if delta is None else delta.items
         rows, arena = _dense_rows(artifact, traits), _arena(artifact, placement, traits)
         filters = self.filters.renewed(artifact.trie, artifact.catalogue, waiting, rows, arena)
+        ranking = self.ranking.with_stand_ins(stand_in or {})
         values = dict(self.values)
+        table_changed = artifact.item_table is not self._item_table
         if artifact.trie is not self.trie:
             values |= _trie_inputs(artifact.trie, placement, traits)
-        if artifact.item_table is not self._item_table:
+        if table_changed:
             values[names.ITEM_TABLE] = placement.put(artifact.item_table.astype(traits.item_dtype, copy=False))
-        if artifact.trie is not self.trie or rows != self.dense_rows:
-            values |= _dense_inputs(artifact, placement, traits)
-        return Tables(artifact, placement, traits, filters, arena, values, delta)
+            values |= _bias_inputs(ranking, len(artifact.item_table), placement, traits)
+        if artifact.trie is not self.trie or table_changed:
+            values |= _item_inputs(artifact, placement)
+        return Tables(artifact, placement, traits, filters, arena, values, ranking, delta)
 
-    def dense_joins(self, sampled: bool) -> bool:
-        """Returns whether dense candidates join the beam of such lists."""
-        return self.traits.dense_sampled if sampled else self.traits.dense
-
-    def set_blend(self, blend: float) -> None:
-        """Sets the weight of the dense score, 0 … 1."""
+    def set_ranking(self, ranking: Ranking) -> None:
+        """Ranks with other weights and signals of items from the next run on."""
+        self.ranking = ranking
         # A new mapping: bindings tell groups of values apart by identity.
-        self.values = {**self.values, names.BLEND: self._placement.put(np.array([blend], np.float32))}
+        bias = _bias_inputs(ranking, self.item_rows, self._placement, self.traits)
+        self.values = {**self.values, **bias}
 
     def set_dense_candidates(self, join: bool) -> None:
-        """Sets whether dense candidates join the beam, where the graphs have them."""
+        """Sets whether other candidates join those of the beam."""
         value = np.full(1, 0.0 if join else NEVER, np.float32)
         self.values = {**self.values, names.JOIN: self._placement.put(value)}
 
-    def shape(self, width: int, rows: int, sampled: bool, dense: int) -> SearchShape:
-        """Returns the inputs that follow from the width, the rows of the batch and the number of dense candidates."""
-        key = (width, rows, sampled, dense)
+    def shape(self, width: int, rows: int, joined: int) -> SearchShape:
+        """Returns the inputs that follow from the width, the rows of the batch and the candidates that join."""
+        key = (width, rows, joined)
         with self._lock:
             shape = self._shapes.get(key)
             if shape is None:
-                shape = self._shapes[key] = self._make_shape(width, rows, sampled, dense)
+                shape = self._shapes[key] = self._make_shape(width, rows, joined)
                 if len(self._shapes) > _SHAPES_MAX:
                     self._shapes.popitem(last=False)
             return shape
 
-    def exclusions(
-        self, key: tuple[int, bool, bytes], compute: Callable[[], Mapping[str, Array]]
-    ) -> Mapping[str, Array]:
+    def exclusions(self, key: tuple[int, bytes], compute: Callable[[], Mapping[str, Array]]) -> Mapping[str, Array]:
         """Returns the inputs that `compute` gives for a request's exclusions, from the cache if they are there.
 
         They are valid for this catalogue and stock, and must not be changed.
 
         Args:
-            key: Filter, whether the list is sampled, and the excluded items.
+            key: Filter and excluded items.
             compute: Makes the inputs.
         """
         with self._lock:
@@ -185,19 +192,17 @@ class Tables:
                 self._exclusion_bytes -= _nbytes(*self._exclusions.popitem(last=False))
         return inputs
 
-    def _make_shape(self, width: int, rows: int, sampled: bool, dense: int) -> SearchShape:
-        # A path sampler looks no level up by rows.
-        by_rows = frozenset[int]() if sampled and not self.traits.dense_sampled else self.traits.by_rows
+    def _make_shape(self, width: int, rows: int, joined: int) -> SearchShape:
+        by_rows = self.traits.by_rows
         places = [
             self.traits.code_sizes[level] if level in by_rows else most
             for level, most in enumerate(self.trie.branching)
         ]
-        dense = min(dense, self.dense_rows)
-        return search_shape(self._placement, places, width=width, rows=rows, by_rows=by_rows, dense=dense)
+        return search_shape(self._placement, places, width=width, rows=rows, by_rows=by_rows, joined=joined)
 
 
-def _nbytes(key: tuple[int, bool, bytes], inputs: Mapping[str, Array]) -> int:
-    return len(key[2]) + sum(array.nbytes for array in inputs.values())
+def _nbytes(key: tuple[int, bytes], inputs: Mapping[str, Array]) -> int:
+    return len(key[1]) + sum(array.nbytes for array in inputs.values())
 
 
 def _arena(artifact: Artifact, placement: Placement, traits: DecoderTraits) -> MaskArena:
@@ -223,27 +228,28 @@ def _trie_inputs(trie: Trie, placement: Placement, traits: DecoderTraits) -> dic
 
 
 def _level_arrays(trie: Trie, level: int) -> dict[str, Array]:
-    n_nodes = trie.n_nodes[level]
-    arrays: dict[str, Array] = {names.TOKEN: trie.token[level], names.NODE_HASH: node_hash(level, n_nodes)}
+    arrays: dict[str, Array] = {names.TOKEN: trie.token[level]}
     if level > 0:
         first = trie.first_child[level]
         arrays |= {
             names.FIRST: first[:-1, None],
             names.COUNT: np.diff(first)[:, None],
             names.SLOTS: np.arange(trie.branching[level], dtype=np.int64),
-            names.LAST_NODE: np.array([n_nodes - 1], np.int64),
+            names.LAST_NODE: np.array([trie.n_nodes[level] - 1], np.int64),
         }
     return arrays
 
 
-def _dense_inputs(artifact: Artifact, placement: Placement, traits: DecoderTraits) -> dict[str, ort.OrtValue]:
-    """What dense candidates need: the tokens of every item, and its noise where sampled lists have candidates too."""
-    if not traits.dense:
-        return {}
-    trie, rows = artifact.trie, _dense_rows(artifact, traits)
-    path = np.zeros((rows, trie.levels), np.int64)  # zeros for rows that are no item of the trie
+def _item_inputs(artifact: Artifact, placement: Placement) -> dict[str, ort.OrtValue]:
+    """The tokens of every item, and its noise."""
+    trie, rows = artifact.trie, len(artifact.item_table)
+    path = np.zeros((rows, trie.levels), np.int32)  # zeros for rows that are no item of the trie
     path[trie.leaf_item] = trie.paths()
-    values = {names.ITEM_PATH: placement.put(path)}
-    if traits.dense_sampled:
-        values[names.ITEM_HASH] = placement.put(node_hash(trie.levels, rows))
-    return values
+    hashes = item_hash(trie.levels, np.arange(rows, dtype=np.int64))
+    return {names.ITEM_PATH: placement.put(path), names.ITEM_HASH: placement.put(hashes)}
+
+
+def _bias_inputs(ranking: Ranking, rows: int, placement: Placement, traits: DecoderTraits) -> dict[str, ort.OrtValue]:
+    """What signals of items add, by group and row: flat where a run looks up a few rows only."""
+    bias = ranking.bias_of_rows(rows)
+    return {names.ITEM_BIAS: placement.put(bias if traits.dense else bias.reshape(-1))}

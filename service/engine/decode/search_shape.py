@@ -32,7 +32,7 @@ class SearchShape:
 
 
 def search_shape(
-    placement: Placement, places: Sequence[int], *, width: int, rows: int, by_rows: frozenset[int], dense: int
+    placement: Placement, places: Sequence[int], *, width: int, rows: int, by_rows: frozenset[int], joined: int
 ) -> SearchShape:
     """Returns the shape of a search.
 
@@ -42,7 +42,7 @@ def search_shape(
         width: Width of the beam.
         rows: Rows of the batch, padding included.
         by_rows: The levels that the graph looks up by rows.
-        dense: Number of dense candidates, 0 if the graph has none.
+        joined: Number of candidates that join the beam's.
     """
     values: dict[str, ort.OrtValue] = {}
     node_base: dict[str, ort.OrtValue] = {}
@@ -56,7 +56,6 @@ def search_shape(
             inputs = {
                 names.FLAT: host(np.array([-1, 1, kept * n_places], np.int64)),
                 names.BEAM: host(np.array([-1, kept, 1], np.int64)),
-                names.CUBE: host(np.array([-1, kept, n_places], np.int64)),
                 names.ROW_BASE: put(row_base),
                 names.PLACE: put(place),
                 names.N_SLOTS: put(np.array([n_places], np.int64)),
@@ -67,6 +66,6 @@ def search_shape(
         kept = min(width, kept * n_places)
         counts.append(kept)
         values[level_input(names.KEEP, level)] = host(np.array([kept], np.int64))
-    values[names.KEEP_DENSE] = host(np.array([dense], np.int64))
-    values[names.DENSE_SHAPE] = host(np.array([-1, 1, dense], np.int64))
+    values[names.KEEP_JOINED] = host(np.array([joined], np.int64))
+    values[names.JOINED_SHAPE] = host(np.array([-1, 1, joined], np.int64))
     return SearchShape(values, node_base, tuple(counts), by_rows)

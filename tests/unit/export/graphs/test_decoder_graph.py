@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,24 +17,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from export import artifact_writer
-from export.graphs.path_sampler import write_sampler
 from model.network.gpt4rec import GPT4Rec
-from model.reference.decoder import ReferenceDecoder, normalise, nucleus, sampling_log_probs
+from model.reference.decoder import ReferenceDecoder, Scoring, normalise, nucleus, sampling_log_probs
 from service.artifact.array_types import IntArray
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
-from service.artifact.noise import gumbel, node_hash, uniform
+from service.artifact.noise import gumbel, item_hash, uniform
 from service.common.errors import ModelError
-from service.engine.decoding import STRATEGIES, WIDTH_BUCKETS, Decoding, dense_width
+from service.engine.decoding import MAX_WIDTH, STRATEGIES, WIDTH_BUCKETS, Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.jobs import EncodeJob, Job, JobResult, ListRequest
+from service.signals.item_values import NO_VALUES, ItemValues
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.engine_jobs import requesting
 from tests.support.networks import random_network
 
 BLEND = 0.5
 NOTHING = np.zeros(0, np.int64)
+# Weights of the path and of the dense score, by group of users; the second has signals of items too.
+WEIGHTS = [(1 - BLEND, BLEND), (0.3, 1.4)]
 SHAPES: dict[int, Sequence[int]] = {1: (64,), 2: (7, 9), 3: (5, 4, 6), 4: (3, 4, 2, 5)}
 
 CHECKED = settings(
@@ -42,14 +44,16 @@ CHECKED = settings(
 
 
 class Pair:
-    """An engine and the network it was exported from."""
+    """An engine and the network it was exported from. The second group of users has a bias for each item."""
 
     def __init__(self, model: GPT4Rec, folder: Path, *, dense: bool = True) -> None:
         self.model = model
         parts = replace(random_parts(model, blend=BLEND), dense=dense)
         self.engine = Engine.open(write_artifact(folder, parts), device="cpu", threads=1)
-        self.reference = ReferenceDecoder(model, BLEND, dense=dense)
-        self.n_items = model.config.n_items
+        self.reference = ReferenceDecoder(model, dense=dense)
+        self.n_items = n = model.config.n_items
+        self.bias = np.stack([np.zeros(n), np.random.default_rng(1).normal(size=n)]).astype(np.float32)
+        self.engine.set_weights(WEIGHTS, self.bias)
 
     def job(self, decoding: Decoding, *, k: int = 10, seed: int = 0, history: int = 3, **changes: object) -> Job:
         rng = np.random.default_rng([seed, history])
@@ -83,6 +87,12 @@ class Pair:
                 torch.tensor(job.request.gap_ms),
             )
 
+    def scoring(self, job: Job) -> Scoring:
+        request = job.request
+        path, dense = WEIGHTS[request.group] if request.weights is None else request.weights
+        signals = dict(zip(request.signals.items.tolist(), request.signals.values.tolist(), strict=True))
+        return Scoring(path, dense, signals, dict(enumerate(self.bias[request.group].tolist())))
+
     def allowed(self, job: Job) -> list[int]:
         mask = np.ones(self.n_items, bool)
         request = job.request
@@ -94,7 +104,7 @@ class Pair:
 
 
 @pytest.fixture(
-    scope="module", params=[*sorted(SHAPES), -3], ids=lambda k: f"K={k}" if k > 0 else f"K={-k}, beam alone"
+    scope="module", params=[*sorted(SHAPES), -3], ids=lambda k: f"K={k}" if k > 0 else f"K={-k}, signals alone"
 )
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     levels = abs(request.param)
@@ -114,7 +124,27 @@ decodings = st.builds(
     top_p=st.floats(0.05, 1.0),
     temperature=st.floats(0.3, 3.0),
 )
+# A seed of random sparse signals, the weights of the network's parts, and the group of users.
+rankings = st.tuples(
+    st.none() | st.integers(0, 2**32),
+    st.none() | st.tuples(st.floats(-0.5, 2, width=16), st.floats(0, 2, width=16)),
+    st.integers(0, 1),
+)
 filters = st.sampled_from([{}, {"category": ["a"]}, {"category": ["a", "c"], "brand": ["x"]}, {"brand": ["y"]}])
+
+
+def random_signals(seed: int | None, n_items: int) -> ItemValues:
+    """Signals of some of the items, of either sign."""
+    if seed is None:
+        return NO_VALUES
+    rng = np.random.default_rng(seed)
+    items = np.sort(rng.choice(n_items, rng.integers(1, n_items), replace=False))
+    return ItemValues(items, rng.normal(0, 3, len(items)).astype(np.float32))
+
+
+def ranked_by(pair: Pair, ranking: tuple[int | None, tuple[float, float] | None, int]) -> dict[str, Any]:
+    seed, weights, group = ranking
+    return {"signals": random_signals(seed, pair.n_items), "weights": weights, "group": group}
 
 
 def assert_same_list(pair: Pair, job: Job, ranking: JobResult) -> None:
@@ -124,8 +154,9 @@ def assert_same_list(pair: Pair, job: Job, ranking: JobResult) -> None:
         assert len(ranking.decoded.items) == 0
         return
     query = pair.query(ranking, job)
+    request = job.request
     want = pair.reference.decode(
-        query, job.request.decoding, job.request.k, job.request.run_width, allowed, job.request.seed
+        query, request.decoding, request.k, request.run_width, allowed, request.seed, pair.scoring(job)
     )
     assert len(ranking.decoded.items) == len(want)
     for rank, (item, score, one) in enumerate(zip(ranking.decoded.items, ranking.decoded.scores, want, strict=True)):
@@ -144,6 +175,7 @@ def assert_same_list(pair: Pair, job: Job, ranking: JobResult) -> None:
     history=st.integers(0, 12),
     chosen=filters,
     excluded=st.lists(st.integers(0, 39), max_size=38, unique=True),
+    ranking=rankings,
 )
 def test_onnx_equals_torch_and_the_slow_reference(
     pair: Pair,
@@ -153,6 +185,7 @@ def test_onnx_equals_torch_and_the_slow_reference(
     history: int,
     chosen: dict[str, list[str]],
     excluded: list[int],
+    ranking: tuple[int | None, tuple[float, float] | None, int],
 ) -> None:
     job = pair.job(
         decoding,
@@ -161,6 +194,7 @@ def test_onnx_equals_torch_and_the_slow_reference(
         history=history,
         filter_id=pair.engine.filter_id(chosen),
         excluded=np.array(excluded, np.int64),
+        **ranked_by(pair, ranking),
     )
     assert_same_list(pair, job, pair.run(job)[0])
 
@@ -180,7 +214,8 @@ def test_extreme_policies_equal_the_slow_reference_in_every_place(three: Pair, d
     jobs = [three.job(decoding, k=35, seed=seed, history=seed % 7) for seed in range(25)]
     for job, ranking in zip(jobs, three.run(*jobs), strict=True):
         query = three.query(ranking, job)
-        want = three.reference.decode(query, decoding, 35, job.request.run_width, range(40), job.request.seed)
+        request, scoring = job.request, three.scoring(job)
+        want = three.reference.decode(query, decoding, 35, request.run_width, range(40), request.seed, scoring)
         assert ranking.decoded.items.tolist() == [one.item for one in want]
 
 
@@ -191,12 +226,19 @@ def test_extreme_policies_equal_the_slow_reference_in_every_place(three: Pair, d
     seed=st.integers(0, 10**6),
     chosen=filters,
     excluded=st.lists(st.integers(0, 39), max_size=40, unique=True),
+    ranking=rankings,
 )
 def test_every_recommended_item_is_in_the_catalogue_and_allowed_and_not_excluded(
-    pair: Pair, decoding: Decoding, k: int, seed: int, chosen: dict[str, list[str]], excluded: list[int]
+    pair: Pair,
+    decoding: Decoding,
+    k: int,
+    seed: int,
+    chosen: dict[str, list[str]],
+    excluded: list[int],
+    ranking: tuple[int | None, tuple[float, float] | None, int],
 ) -> None:
-    number = pair.engine.filter_id(chosen)
-    job = pair.job(decoding, k=k, seed=seed, filter_id=number, excluded=np.array(excluded, np.int64))
+    filtered: dict[str, Any] = {"filter_id": pair.engine.filter_id(chosen), "excluded": np.array(excluded, np.int64)}
+    job = pair.job(decoding, k=k, seed=seed, **filtered, **ranked_by(pair, ranking))
     items = pair.run(job)[0].decoded.items.tolist()
     assert set(items) <= set(pair.allowed(job))
     for item in items:
@@ -210,11 +252,18 @@ def test_every_recommended_item_is_in_the_catalogue_and_allowed_and_not_excluded
     k=st.integers(1, 40),
     chosen=filters,
     excluded=st.lists(st.integers(0, 39), max_size=40, unique=True),
+    ranking=rankings,
 )
 def test_k_items_whenever_k_are_allowed_and_no_duplicates(
-    pair: Pair, decoding: Decoding, k: int, chosen: dict[str, list[str]], excluded: list[int]
+    pair: Pair,
+    decoding: Decoding,
+    k: int,
+    chosen: dict[str, list[str]],
+    excluded: list[int],
+    ranking: tuple[int | None, tuple[float, float] | None, int],
 ) -> None:
-    job = pair.job(decoding, k=k, filter_id=pair.engine.filter_id(chosen), excluded=np.array(excluded, np.int64))
+    filtered: dict[str, Any] = {"filter_id": pair.engine.filter_id(chosen), "excluded": np.array(excluded, np.int64)}
+    job = pair.job(decoding, k=k, **filtered, **ranked_by(pair, ranking))
     items = pair.run(job)[0].decoded.items.tolist()
     assert len(items) == min(k, len(pair.allowed(job)))
     assert len(set(items)) == len(items)
@@ -226,11 +275,13 @@ exclusions = st.lists(st.integers(-1, 45), max_size=30).map(lambda items: np.arr
 @CHECKED
 @given(
     jobs=st.lists(
-        st.tuples(decodings, st.integers(1, 20), st.integers(0, 99), filters, exclusions), min_size=2, max_size=6
+        st.tuples(decodings, st.integers(1, 20), st.integers(0, 99), filters, exclusions, rankings),
+        min_size=2,
+        max_size=6,
     )
 )
 def test_same_seed_same_answer_alone_and_in_any_batch(
-    pair: Pair, jobs: list[tuple[Decoding, int, int, dict[str, list[str]], IntArray]]
+    pair: Pair, jobs: list[tuple[Decoding, int, int, dict[str, list[str]], IntArray, Any]]
 ) -> None:
     """From the same state: encoding in another batch may round a stored key the other way."""
     rows = [
@@ -238,8 +289,9 @@ def test_same_seed_same_answer_alone_and_in_any_batch(
             pair.encoded(pair.job(decoding, k=k, seed=seed, history=seed % 5)),
             filter_id=pair.engine.filter_id(chosen),
             excluded=excluded,
+            **ranked_by(pair, ranking),
         )
-        for decoding, k, seed, chosen, excluded in jobs
+        for decoding, k, seed, chosen, excluded, ranking in jobs
     ]
     together = pair.run(*rows)
     for row, ranking in zip(rows, together, strict=True):
@@ -280,22 +332,22 @@ def test_beam_finds_lists_of_higher_mean_log_probability_than_greedy(tmp_path: P
 
 
 def exact_probabilities(pair: Pair, job: Job, ranking: JobResult) -> dict[int, float]:
-    """Probability of being drawn first, for the items inside the nucleus: along paths or by the blend."""
+    """Probability of being drawn first, for the candidates inside the nucleus."""
     query, reference, request = pair.query(ranking, job), pair.reference, job.request
-    if not reference.dense:
-        return reference.item_probabilities(query, request.decoding, pair.allowed(job))
-    scored = reference.candidates(query, request.decoding, request.k, request.run_width, pair.allowed(job))
+    scored = reference.candidates(
+        query, request.decoding, request.k, request.run_width, pair.allowed(job), pair.scoring(job)
+    )
     log_probs = sampling_log_probs(scored, request.decoding)
     inside = nucleus(log_probs, request.decoding.nucleus)
     return {item: math.exp(p) for item, p in normalise({item: log_probs[item] for item in inside}).items()}
 
 
-@pytest.mark.parametrize("dense", [True, False], ids=["blend", "paths"])
+@pytest.mark.parametrize("dense", [True, False], ids=["whole catalogue", "signals alone"])
 def test_top_p_draws_from_the_nucleus_first_and_fills_up_outside_only_when_it_must(tmp_path: Path, dense: bool) -> None:
     three = Pair(random_network(seed=3), tmp_path, dense=dense)
     decoding = Decoding("top_p", top_p=0.5)
     for seed in range(30):
-        job = three.job(decoding, k=20, seed=seed, history=seed % 6)
+        job = three.job(decoding, k=20, seed=seed, history=seed % 6, signals=random_signals(seed, 40))
         ranking = three.run(job)[0]
         probabilities = exact_probabilities(three, job, ranking)
         inside = [item in probabilities for item in ranking.decoded.items.tolist()]
@@ -304,43 +356,24 @@ def test_top_p_draws_from_the_nucleus_first_and_fills_up_outside_only_when_it_mu
         assert drawn == min(20, len(probabilities))
 
 
-@pytest.mark.parametrize(
-    "decoding",
-    [Decoding("temperature", temperature=0.5), Decoding("temperature", temperature=1.2), Decoding("top_p", top_p=0.6)],
-    ids=str,
-)
-def test_lists_are_drawn_from_no_more_candidates_than_the_reference_has(tmp_path: Path, decoding: Decoding) -> None:
-    """In a catalogue with more items than candidates, with and without a filter."""
-    pair = Pair(random_network(seed=4, n_items=400, sizes=(8, 8, 8)), tmp_path)
+@pytest.mark.parametrize("dense", [True, False], ids=["whole catalogue", "signals alone"])
+@pytest.mark.parametrize("decoding", [Decoding("temperature", temperature=1.2), Decoding("top_p", top_p=0.6)], ids=str)
+def test_lists_are_drawn_from_no_more_candidates_than_the_reference_has(
+    tmp_path: Path, decoding: Decoding, dense: bool
+) -> None:
+    """In a catalogue with more items than candidates, with and without a filter and signals."""
+    pair = Pair(random_network(seed=4, n_items=400, sizes=(8, 8, 8)), tmp_path, dense=dense)
     number = pair.engine.filter_id({"brand": ["y"]})
-    assert len(pair.allowed(pair.job(decoding, filter_id=number))) > dense_width(10, 16, sampled=True)
-    for seed in range(20):
-        job = pair.job(decoding, seed=seed, filter_id=number if seed % 2 else 0, excluded=np.arange(seed))
+    assert len(pair.allowed(pair.job(decoding, filter_id=number))) > MAX_WIDTH
+    for seed in range(10):
+        signals = random_signals(None if seed % 3 else seed, 400)
+        filter_id = number if seed % 2 else 0
+        job = pair.job(decoding, seed=seed, filter_id=filter_id, excluded=np.arange(seed), signals=signals)
         ranking = pair.run(job)[0]
         assert_same_list(pair, job, ranking)
         inside = exact_probabilities(pair, job, ranking)
         drawn = [item in inside for item in ranking.decoded.items.tolist()]
         assert drawn == sorted(drawn, reverse=True)
-
-
-def test_an_artefact_whose_sampler_goes_down_paths_is_served_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Older artefacts draw lists by path: dense candidates join deterministic lists alone."""
-    monkeypatch.setattr(artifact_writer, "write_blend_sampler", write_sampler)
-    pair = Pair(random_network(seed=3), tmp_path)
-    along_paths = ReferenceDecoder(pair.model, BLEND)
-    for seed in range(10):
-        assert_same_list(pair, *_asked(pair, Decoding("beam"), seed))
-        job, ranking = _asked(pair, Decoding("temperature", temperature=1.2), seed)
-        query, request = pair.query(ranking, job), job.request
-        want = along_paths.decode(query, request.decoding, request.k, request.run_width, range(40), seed)
-        assert ranking.decoded.items.tolist() == [one.item for one in want]
-
-
-def _asked(pair: Pair, decoding: Decoding, seed: int) -> tuple[Job, JobResult]:
-    job = pair.job(decoding, seed=seed)
-    return job, pair.run(job)[0]
 
 
 def test_temperature_spreads_the_first_pick(three: Pair) -> None:
@@ -354,13 +387,14 @@ def test_temperature_spreads_the_first_pick(three: Pair) -> None:
 
 
 @pytest.mark.parametrize("decoding", [Decoding("temperature", temperature=1.3), Decoding("top_p", top_p=0.8)], ids=str)
-@pytest.mark.parametrize("dense", [True, False], ids=["blend", "paths"])
+@pytest.mark.parametrize("dense", [True, False], ids=["whole catalogue", "signals alone"])
 def test_sampling_frequencies_match_the_exact_probabilities_without_replacement(
     tmp_path: Path, decoding: Decoding, dense: bool
 ) -> None:
-    """Chi-square over ordered pairs: P(a, b) = p(a) · p(b) / (1 − p(a))."""
+    """Chi-square over ordered pairs of the Plackett–Luce model: P(a, b) = p(a) · p(b) / (1 − p(a))."""
     pair = Pair(random_network(seed=11, n_items=7, sizes=(3, 3), scale=2.0), tmp_path, dense=dense)
-    base = pair.job(decoding, k=2)
+    signals = ItemValues(np.array([1, 4]), np.array([1.5, -1.0], np.float32))
+    base = pair.job(decoding, k=2, signals=signals, group=1)
     draws = 6000
     counts: Counter[tuple[int, ...]] = Counter()
     ready = pair.encoded(base)
@@ -380,8 +414,8 @@ def test_sampling_frequencies_match_the_exact_probabilities_without_replacement(
     assert stats.chi2.sf(statistic, len(expected) - 1) > 0.001
 
 
-def test_noise_is_uniform_and_neighbouring_nodes_do_not_share_it() -> None:
-    hashes = node_hash(1, 2000)
+def test_noise_is_uniform_and_neighbouring_items_do_not_share_it() -> None:
+    hashes = item_hash(1, np.arange(2000))
     samples = np.stack([uniform(hashes, seed) for seed in range(200)])
     assert stats.kstest(samples.ravel(), "uniform").pvalue > 0.001
     correlation = np.corrcoef(samples[:, :-1].ravel(), samples[:, 1:].ravel())[0, 1]
@@ -390,11 +424,6 @@ def test_noise_is_uniform_and_neighbouring_nodes_do_not_share_it() -> None:
     assert abs(across_seeds) < 0.01
     assert len(np.unique(hashes)) == len(hashes)
     assert np.isfinite(gumbel(hashes, 2**63 - 1)).all()
-
-
-def test_levels_do_not_share_noise() -> None:
-    first, second = uniform(node_hash(0, 3000), 7), uniform(node_hash(1, 3000), 7)
-    assert abs(np.corrcoef(first, second)[0, 1]) < 0.06
 
 
 @pytest.mark.parametrize("width", WIDTH_BUCKETS)
@@ -432,7 +461,7 @@ def test_float16_graphs_agree_within_their_tolerance(tmp_path: Path) -> None:
     pair = Pair(model, tmp_path / "single")
     shared = 0
     for seed in range(40):
-        job = pair.job(Decoding("beam"), seed=seed)
+        job = pair.job(Decoding("beam"), seed=seed, signals=random_signals(seed if seed % 2 else None, 40))
         rough, exact = half.run([job])[0], pair.run(job)[0]
         assert isinstance(rough, JobResult)
         shared += len(set(rough.decoded.items.tolist()) & set(exact.decoded.items.tolist()))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from export.graphs.dense_candidates import DENSE_ITEMS_MAX, dense_by_rule
+from export.graphs.candidates import DENSE_ITEMS_MAX, dense_by_rule
 from export.parity_gate import Probe, check
 from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
@@ -118,7 +118,7 @@ def test_switched_off_the_lists_are_those_of_a_graph_without_dense_candidates(en
     model = random_network(seed=6, n_items=N_ITEMS, sizes=(8, 8, 8))
     folder = write_artifact(tmp_path, replace(random_parts(model), dense=False))
     without = Engine.open(folder, device="cpu", threads=1)
-    assert "item_path" not in without._graphs["decoder"].inputs
+    assert "item_ok" not in without._graphs["decoder"].inputs
     assert without.artifact.manifest["dense_candidates"] is False
     engine.set_dense_candidates(False)
     asked = [job(engine, seed, decoding=BEAM if seed % 2 else GREEDY) for seed in range(20)]

@@ -11,13 +11,12 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from export.graphs.blend_sampler import write_blend_sampler
 from export.graphs.decoder import write_decoder
 from export.graphs.encoder import write_encoder
 from export.graphs.explainer import write_explainer
 from export.graphs.graph_writer import DATA_TYPES, GraphDtype, GraphWriter, graph_shape
 from export.graphs.history_encoder import WRITERS, write_history_encoder
-from export.graphs.path_sampler import write_sampler
+from export.graphs.sampler import write_sampler
 from model.network.gpt4rec import GPT4Rec
 from service.artifact import graph_interface, graph_names
 from service.artifact.graph_interface import Dtype, GraphShape, Interface, Tensor
@@ -46,21 +45,21 @@ GRAPHS: Mapping[str, tuple[Write, Callable[[GraphShape], Interface]]] = {
         lambda m, path, dtype: write_explainer(m.config, weights_of(m), path, dtype),
         graph_interface.explainer,
     ),
-    "decoder": (
-        lambda m, path, dtype: write_decoder(m.config, weights_of(m), path, dtype, dense=False),
-        lambda shape: graph_interface.decoder(shape, dense=False),
-    ),
-    "decoder with dense candidates": (
+    "decoder, whole catalogue": (
         lambda m, path, dtype: write_decoder(m.config, weights_of(m), path, dtype, dense=True),
         lambda shape: graph_interface.decoder(shape, dense=True),
     ),
-    "path sampler": (
-        lambda m, path, dtype: write_sampler(m.config, weights_of(m), path, dtype),
-        graph_interface.path_sampler,
+    "decoder, signals alone": (
+        lambda m, path, dtype: write_decoder(m.config, weights_of(m), path, dtype, dense=False),
+        lambda shape: graph_interface.decoder(shape, dense=False),
     ),
-    "blend sampler": (
-        lambda m, path, dtype: write_blend_sampler(m.config, weights_of(m), path, dtype),
-        graph_interface.blend_sampler,
+    "sampler, whole catalogue": (
+        lambda m, path, dtype: write_sampler(m.config, weights_of(m), path, dtype, dense=True),
+        lambda shape: graph_interface.sampler(shape, dense=True),
+    ),
+    "sampler, signals alone": (
+        lambda m, path, dtype: write_sampler(m.config, weights_of(m), path, dtype, dense=False),
+        lambda shape: graph_interface.sampler(shape, dense=False),
     ),
 }
 

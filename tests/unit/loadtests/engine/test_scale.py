@@ -14,6 +14,8 @@ from loadtests.engine.synthetic_artifact import write_synthetic
 from loadtests.engine.unconstrained_decoder import free_shape, plain_tables, write_free_decoder
 from service.artifact.artifact import Artifact
 from service.engine.decode.decoder import gap_input
+from service.engine.decode.signal_inputs import signal_feeds
+from service.signals.item_values import NO_VALUES
 from tests.support.networks import random_network, weights_of
 
 WIDTH = 8
@@ -25,11 +27,19 @@ def test_both_ways_to_be_without_a_constraint_find_the_same_paths(tmp_path: Path
     config, weights = model.config, weights_of(model)
     write_decoder(config, weights, tmp_path / "decoder.onnx", "float32")
     write_free_decoder(config, weights, tmp_path / "free.onnx")
+    table = model.item_table().detach().numpy()
     given = {
         "context": np.zeros((1, config.n_slots), np.int64),
         "gap": np.array([gap_input(-1)], np.float32),
-        "blend": np.zeros(1, np.float32),
-        "item_table": model.item_table().detach().numpy(),
+        "item_table": table,
+        "weights": np.array([[1, 0]], np.float32),
+        "group": np.zeros((1, 1), np.int64),
+        **signal_feeds([NO_VALUES], rows=1, size=1),
+        "item_bias": np.zeros(len(table), np.float32),
+        "item_path": np.zeros((len(table), config.levels), np.int32),
+        "keep_joined": np.ones(1, np.int64),
+        "joined_shape": np.array([-1, 1, 1], np.int64),
+        "join": np.zeros(1, np.float32),
         "n_items": np.array([config.n_items], np.int64),
         **free_shape(config, WIDTH),
     }
@@ -37,7 +47,7 @@ def test_both_ways_to_be_without_a_constraint_find_the_same_paths(tmp_path: Path
     free = Graph(tmp_path / "free.onnx", given)
     for seed in range(3):
         h = np.random.default_rng(seed).standard_normal((1, config.d_model)).astype(np.float32)
-        # At blend 0 the score is the path's log-probability.
+        # The path alone has a weight, so the score is its log-probability.
         ours, theirs = (run(h)["score"] for run in (served, free))
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 

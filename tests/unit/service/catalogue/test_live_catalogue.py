@@ -16,6 +16,7 @@ from service.catalogue.updates import CatalogueUpdates
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
+from service.signals.item_values import ItemValues
 from tests.support.artifacts import write_artifact
 
 STRATEGIES = [Decoding("greedy"), Decoding("beam"), Decoding("top_p"), Decoding("temperature", temperature=1.2)]
@@ -103,6 +104,24 @@ def test_a_new_item_scores_as_its_like_does_in_dense_terms(live: Live) -> None:
     at = dict(zip(listed.items.tolist(), listed.scores.tolist(), strict=True))
     assert at[live.exported.catalogue.first_new] == pytest.approx(at[best], abs=1e-4)
     assert set(listed.items[:2].tolist()) == {best, live.exported.catalogue.first_new}
+
+
+@pytest.mark.parametrize("decoding", [STRATEGIES[1], Decoding("temperature", temperature=1e-6)], ids=str)
+def test_a_new_item_takes_the_signals_of_its_stand_in(live: Live, decoding: Decoding) -> None:
+    """Ranked without the path, a copy of an item has the item's score: while it waits, and in the trie."""
+    n, first = live.exported.trie.n_items, live.exported.catalogue.first_new
+    bias = np.random.default_rng(3).normal(size=(1, n)).astype(np.float32)
+    live.engine.set_weights([(0.0, 1.5)], bias)
+    worst, other = live.list(k=60).items[[-1, -2]].tolist()
+    live.write(new("n1", live.exported.catalogue.item_id(worst)), new("n2", live.exported.catalogue.item_id(other)))
+    values = ItemValues(np.array([worst, first]), np.full(2, 90, np.float32))
+    for _ in range(2):
+        listed = live.list(k=60, decoding=decoding, signals=values)
+        at = dict(zip(listed.items.tolist(), listed.scores.tolist(), strict=True))
+        assert set(listed.items[:2].tolist()) == {worst, first}
+        assert at[first] == pytest.approx(at[worst], abs=1e-4)
+        assert at[first + 1] == pytest.approx(at[other], abs=1e-4)
+        live.updates.rebuild()
 
 
 def test_out_of_stock_holds_for_filters_that_were_asked_for_before(live: Live) -> None:

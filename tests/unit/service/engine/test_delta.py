@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.artifact.noise import gumbel, node_hash
-from service.engine.decode.delta_table import DeltaTable, like_vector
+from service.artifact.array_types import FloatArray
+from service.artifact.noise import gumbel, item_hash
+from service.engine.decode.delta_table import DeltaTable, WaitingScores, like_vector
 from service.engine.decoding import Decoding
-from service.engine.jobs import DecodedList, ListRequest
+from service.engine.jobs import Candidates, DecodedList, ListRequest
 
 D = 8
 NO_CONTEXT = np.zeros(0, np.int64)
@@ -38,13 +39,17 @@ def table(rng: np.random.Generator, m: int) -> DeltaTable:
     return DeltaTable(np.arange(100, 100 + m), rng.standard_normal((m, D)).astype(np.float32))
 
 
+def waiting(query: FloatArray, offset: float, m: int, *, weight: float = 1.0, added: float = 0.0) -> WaitingScores:
+    return WaitingScores(query, offset, weight, np.full(m, added, np.float32), levels=3)
+
+
 scores = st.lists(st.floats(-9, 0, width=32), max_size=12)
 decodings = st.sampled_from([Decoding("beam"), Decoding("greedy"), Decoding("top_p"), Decoding("temperature")])
 
 
 @given(
     scores, st.integers(1, 6), st.integers(1, 10), st.integers(0, 2**80), decodings,
-    st.sets(st.integers(100, 106)), st.sampled_from([None, 3]), st.data(),
+    st.sets(st.integers(100, 106)), st.floats(0.5, 2), st.data(),
 )  # fmt: skip
 @settings(max_examples=80, deadline=None)
 def test_merged_lists_are_allowed_not_excluded_and_without_repeats(
@@ -54,7 +59,7 @@ def test_merged_lists_are_allowed_not_excluded_and_without_repeats(
     seed: int,
     decoding: Decoding,
     excluded: set[int],
-    noise_level: int | None,
+    weight: float,
     data: st.DataObject,
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -62,15 +67,16 @@ def test_merged_lists_are_allowed_not_excluded_and_without_repeats(
     delta, before = table(rng, m), listed(given)
     allowed = np.array(data.draw(st.lists(st.booleans(), min_size=m, max_size=m)))
     query, request = rng.standard_normal(D).astype(np.float32), asking(k, sorted(excluded), decoding, seed)
-    merged = delta.merge(before, query, -2.0, request, allowed, noise_level)
+    scored = waiting(query, -2.0, m, weight=weight, added=0.5)
+    merged = delta.merge(before, scored, request, allowed)
     possible = {100 + at for at in range(m) if allowed[at]} - excluded
     items = merged.items.tolist()
     assert len(set(items)) == len(items) == min(k, len(given) + len(possible))
     assert set(items) <= possible | set(before.items.tolist())
-    again = delta.merge(before, query, -2.0, request, allowed, noise_level)
+    again = delta.merge(before, scored, request, allowed)
     assert again.items.tolist() == items, "the same seed gives the same list"
     offset = -2.0 if given else 0.0  # nothing to compare with
-    expected = {100 + at: float(delta.vectors[at] @ query) + offset for at in range(m)}
+    expected = {100 + at: weight * (float(delta.vectors[at] @ query) + offset) + 0.5 for at in range(m)}
     expected |= dict(zip(before.items.tolist(), before.scores.tolist(), strict=True))
     assert merged.scores.tolist() == pytest.approx([expected[item] for item in items], abs=1e-5)
     kept = [item for item in items if item < 100]
@@ -82,29 +88,27 @@ def test_merged_lists_are_allowed_not_excluded_and_without_repeats(
 
 def test_without_an_item_to_show_the_list_is_returned_as_it_is() -> None:
     delta, before = table(np.random.default_rng(0), 2), listed([-1.0, -2.0])
+    scored = waiting(np.ones(D, np.float32), 0.0, 2)
+    assert delta.merge(before, scored, asking(5, []), np.zeros(2, np.bool_)) is before
+    assert delta.merge(before, scored, asking(5, [100, 101]), np.ones(2, np.bool_)) is before
+    nan = waiting(np.full(D, np.nan, np.float32), 0.0, 2)
+    assert delta.merge(before, nan, asking(5, []), np.ones(2, np.bool_)) is before
+
+
+def test_waiting_items_are_candidates_of_a_list_that_shows_them() -> None:
+    delta, before = table(np.random.default_rng(0), 2), listed([-1.0, -2.0])
+    shown = replace(before, candidates=Candidates(before.items, before.log_probs, before.scores))
     query = np.ones(D, np.float32)
-    assert delta.merge(before, query, 0.0, asking(5, []), np.zeros(2, np.bool_)) is before
-    assert delta.merge(before, query, 0.0, asking(5, [100, 101]), np.ones(2, np.bool_)) is before
-    assert delta.merge(before, query * np.nan, 0.0, asking(5, []), np.ones(2, np.bool_)) is before
-
-
-def test_a_sampled_list_takes_new_items_in_by_their_share() -> None:
-    """One waiting item of probability one half beside a trie whose items have the whole mass of 1: a third of the
-    draws begin with it."""
-    delta = DeltaTable(np.array([100]), np.zeros((1, D), np.float32))
-    before = DecodedList(np.array([1]), np.zeros(1, np.float32), np.array([math.log(0.9)], np.float32))
-    query = np.zeros(D, np.float32)
-    first = [
-        int(
-            delta.merge(before, query, math.log(0.5), asking(1, [], Decoding("top_p"), seed), np.ones(1, bool)).items[0]
-        )
-        for seed in range(2000)
-    ]
-    assert first.count(100) / 2000 == pytest.approx(1 / 3, abs=0.04)
+    merged = delta.merge(shown, waiting(query, -2.0, 2), asking(5, [101]), np.ones(2, np.bool_))
+    assert merged.candidates is not None
+    assert merged.candidates.items.tolist() == [0, 1, 100]
+    dense = float(delta.vectors[0] @ query)
+    assert merged.candidates.dense[-1] == pytest.approx(dense)
+    assert merged.candidates.log_probs[-1] == pytest.approx(dense - 2.0)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_where_items_are_drawn_a_waiting_one_is_drawn_as_if_it_had_been_a_candidate(temperature: float) -> None:
+def test_a_waiting_item_is_drawn_as_if_it_had_been_a_candidate(temperature: float) -> None:
     """Beside the list that all candidates together would have given, with the noise of the graph."""
     rng = np.random.default_rng(0)
     score, decoding = rng.normal(-4, 1, 40).astype(np.float32), Decoding("temperature", temperature=temperature)
@@ -113,10 +117,10 @@ def test_where_items_are_drawn_a_waiting_one_is_drawn_as_if_it_had_been_a_candid
     everybody = np.concatenate([score, delta.vectors @ query - 4])
     taken = 0
     for seed in range(300):
-        key = everybody / temperature + gumbel(node_hash(3, 42), seed)
+        key = everybody / temperature + gumbel(item_hash(3, np.arange(42)), seed)
         alone, together = np.argsort(-key[:40])[:10], np.argsort(-key)[:10]
         before = DecodedList(alone, score[alone], score[alone])
-        merged = delta.merge(before, query, -4.0, asking(10, [], decoding, seed), np.ones(2, bool), noise_level=3)
+        merged = delta.merge(before, waiting(query, -4.0, 2), asking(10, [], decoding, seed), np.ones(2, bool))
         assert merged.items.tolist() == together.tolist()
         taken += int((together >= 40).sum())
     assert taken > 20

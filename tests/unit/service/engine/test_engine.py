@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from model.reference import closed_nodes as reference
 from service.artifact.features import GAP_UNKNOWN, EventArrays
+from service.artifact.graph_interface import ON_REQUEST
 from service.artifact.trie import Trie
 from service.common.errors import FilterNotReady
 from service.engine.decode import device_tables
@@ -28,6 +29,7 @@ from service.engine.interface import Stage
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
 from service.engine.onnx_session import GraphSession
 from service.engine.placement import Placement
+from service.signals.item_values import ItemValues
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.engine_jobs import requesting
 from tests.support.networks import random_catalogue, random_codes, random_network
@@ -74,8 +76,14 @@ def decode_job(rng: np.random.Generator, engine: Engine, h: Any) -> DecodeJob:
         filter_id=engine.filter_id(FILTERS[rng.integers(len(FILTERS))]),
         excluded=rng.integers(-1, N_ITEMS + 3, int(rng.integers(0, 40))),
         seed=int(rng.integers(0, 2**62)),
+        signals=random_signals(rng),
     )
     return DecodeJob(h=h, request=request)
+
+
+def random_signals(rng: np.random.Generator) -> ItemValues:
+    items = np.flatnonzero(rng.random(N_ITEMS) < rng.choice([0, 0.3, 0.9]))
+    return ItemValues(items, rng.normal(0, 2, len(items)).astype(np.float32))
 
 
 def list_job(h: Any, decoding: Decoding, excluded: Any) -> DecodeJob:
@@ -185,8 +193,8 @@ def test_a_bound_run_gives_what_a_plain_run_gives(engine: Engine, artifact: Path
     asked: list[tuple[bool, dict[str, Any], Sequence[Any], dict[str, Any]]] = []
     run = engine._decoder._run
 
-    def spy(sampled: bool, feeds: Any, fixed: Any, shape: Any, rows: int) -> dict[str, Any]:
-        out = run(sampled, feeds, fixed, shape, rows)
+    def spy(sampled: bool, feeds: Any, fixed: Any, *rest: Any) -> dict[str, Any]:
+        out = run(sampled, feeds, fixed, *rest)
         asked.append((sampled, dict(feeds), fixed, out))
         return out
 
@@ -205,7 +213,8 @@ def test_a_bound_run_gives_what_a_plain_run_gives(engine: Engine, artifact: Path
         values = {name: value for group in (*fixed, feeds) for name, value in group.items()}
         arrays = {name: v.numpy() if isinstance(v, ort.OrtValue) else v for name, v in values.items()}
         wanted = {value.name for value in plain[sampled].get_inputs()}
-        names = [value.name for value in plain[sampled].get_outputs()]
+        names = [value.name for value in plain[sampled].get_outputs() if value.name in out]
+        assert not ON_REQUEST & set(names)
         expected = plain[sampled].run(names, {name: arrays[name] for name in wanted})
         for name, array in zip(names, expected, strict=True):
             np.testing.assert_array_equal(out[name], array)
@@ -291,7 +300,7 @@ def test_what_callers_exclude_is_kept_within_its_memory(engine: Engine, monkeypa
     monkeypatch.setattr(device_tables, "EXCLUSION_BYTES_MAX", 20_000)
     tables = engine._tables.renewed(engine.artifact, None)
     for n in range(50):
-        inputs = tables.exclusions((0, False, bytes([n])), lambda n=n: {"closed": np.full(100, n)})  # type: ignore[misc]
+        inputs = tables.exclusions((0, bytes([n])), lambda n=n: {"closed": np.full(100, n)})  # type: ignore[misc]
         assert inputs["closed"][0] == n
     assert 0 < len(tables._exclusions) * 800 <= tables._exclusion_bytes <= 20_000
 

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export import artifact_writer
 from export.graphs.graph_writer import GraphDtype
 from export.graphs.history_encoder import WRITERS
-from export.graphs.path_sampler import write_sampler
 from model.network.config import StateDtype
 from service.artifact import graph_interface
 from service.artifact.array_types import Array
@@ -24,6 +22,7 @@ from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.jobs import DecodeJob, EncodeJob, ListRequest
 from service.engine.onnx_session import GraphSession
+from service.signals.item_values import ItemValues
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.histories import random_history
 from tests.support.networks import random_network
@@ -38,8 +37,8 @@ class Runs:
         self._last: dict[int, tuple[dict[str, Array], dict[str, Array]]] = {}
         run = GraphSession.run
 
-        def watched(graph: GraphSession, feeds: Mapping[str, Any], fixed: Any = (), shape: Any = None) -> Any:
-            out = run(graph, feeds, fixed, shape)
+        def watched(graph: GraphSession, feeds: Mapping[str, Any], fixed: Any = (), *rest: Any) -> Any:
+            out = run(graph, feeds, fixed, *rest)
             fed = {name: value for group in (*fixed, feeds) for name, value in group.items()}
             self._last[id(graph)] = {name: as_array(value) for name, value in fed.items()}, out
             return out
@@ -85,6 +84,8 @@ def serve(engine: Engine, rows: int = 3) -> None:
                 k=5,
                 filter_id=engine.filter_id({"category": ["a"]}) if row else 0,
                 excluded=np.arange(7 * row),
+                signals=ItemValues(np.arange(20), np.full(20, row, np.float32)),
+                candidates=True,
             )
             for row in range(rows)
         ]
@@ -112,8 +113,7 @@ def test_every_graph_of_a_streaming_model_is_fed_as_its_interface_says(
     engine.explain(random_history(np.random.default_rng(1), 6, N_ITEMS), from_start=True)
     runs.check(engine._graphs["encoder"], graph_interface.encoder(shape))
     runs.check(engine._graphs["decoder"], graph_interface.decoder(shape, dense=dense))
-    sampler = graph_interface.blend_sampler if dense else graph_interface.path_sampler
-    runs.check(engine._graphs["sampler"], sampler(shape))
+    runs.check(engine._graphs["sampler"], graph_interface.sampler(shape, dense=dense))
     assert engine._explainer._graph is not None
     runs.check(engine._explainer._graph, graph_interface.explainer(shape))
 
@@ -153,17 +153,4 @@ def test_levels_that_are_too_large_for_a_table_are_fed_as_the_interface_says(
     serve(engine)
     shape = GraphShape.of(engine.artifact.network, "float32")
     runs.check(engine._graphs["decoder"], graph_interface.decoder(shape, dense=True))
-    runs.check(engine._graphs["sampler"], graph_interface.blend_sampler(shape))
-
-
-def test_dense_candidates_beside_a_path_sampler_are_fed_to_the_decoder_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As exported before lists were drawn by the blend."""
-    monkeypatch.setattr(artifact_writer, "write_blend_sampler", write_sampler)
-    engine = Engine.open(write_artifact(tmp_path, random_parts()), device="cpu", threads=1)
-    runs = Runs(monkeypatch)
-    serve(engine)
-    shape = GraphShape.of(engine.artifact.network, "float32")
-    runs.check(engine._graphs["decoder"], graph_interface.decoder(shape, dense=True))
-    runs.check(engine._graphs["sampler"], graph_interface.path_sampler(shape))
+    runs.check(engine._graphs["sampler"], graph_interface.sampler(shape, dense=True))

@@ -1,0 +1,56 @@
+"""The inputs of a decoder run that carry the signals of its users.
+
+A list takes the signals of a limited number of items into account. They are the largest of those that the request's
+filter allows and that are not excluded, so the limit never hides what a filter leaves. All this is done before every
+run, with few calls over a few thousand numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from service.artifact import graph_names as names
+from service.artifact.array_types import Array, IntArray
+from service.artifact.trie import Trie
+from service.engine.decode.filters import Mask
+from service.signals.item_values import NO_VALUES, ItemValues
+
+
+def listable(signals: ItemValues, trie: Trie, mask: Mask, excluded: IntArray, most: int) -> ItemValues:
+    """Returns the signals that can matter to a list: of items that it may hold, at most `most`, the largest.
+
+    The sign does not count: what moves an item down matters as much as what moves one up.
+
+    Args:
+        signals: What the user's signals add to the score of each item.
+        trie: The catalogue's trie; items without a leaf are left out.
+        mask: The request's filter.
+        excluded: [m] items to leave out, in any order.
+        most: The largest number of items.
+    """
+    items, values = signals.items, signals.values
+    known = int(items.searchsorted(len(trie.item_leaf)))
+    items, values = items[:known], values[:known]
+    if not known:
+        return NO_VALUES
+    leaf = trie.item_leaf.take(items)
+    ok = (leaf >= 0) & (values != 0) & (mask.counts[-1].take(leaf, mode="clip") > 0)
+    if len(excluded):
+        place = items.searchsorted(excluded)
+        ok[place[items.take(place, mode="clip") == excluded]] = False
+    chosen = ok.nonzero()[0]
+    if len(chosen) > most:
+        size = np.abs(values.take(chosen))
+        chosen = np.sort(chosen.take(size.argpartition(len(chosen) - most)[-most:]))
+    return ItemValues(items.take(chosen), values.take(chosen))
+
+
+def signal_feeds(signals: Sequence[ItemValues], rows: int, size: int) -> dict[str, Array]:
+    """Returns the graph's inputs [rows, size] for the signals of each request."""
+    item, value = np.zeros((rows, size), np.int64), np.zeros((rows, size), np.float32)
+    for row, one in enumerate(signals):
+        item[row, : len(one)] = one.items
+        value[row, : len(one)] = one.values
+    return {names.SIGNAL_ITEM: item, names.SIGNAL_VALUE: value}

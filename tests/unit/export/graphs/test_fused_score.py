@@ -1,0 +1,116 @@
+"""What signals do to lists, and the candidates that explain them. `test_decoder_graph` compares the score itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.artifact.features import GAP_UNKNOWN
+from service.engine.decoding import ONE_OF_EACH, Decoding, signals_max
+from service.engine.engine import Engine
+from service.engine.jobs import DecodedList, DecodeJob, ListRequest
+from service.signals.item_values import NO_VALUES, ItemValues
+from tests.support.artifacts import random_parts, write_artifact
+from tests.support.networks import random_network
+
+N_ITEMS = 1000
+BLEND = 0.5
+BEAM = Decoding("beam")
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["whole catalogue", "signals alone"])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    model = random_network(seed=6, n_items=N_ITEMS, sizes=(11, 11, 11))
+    parts = replace(random_parts(model, blend=BLEND), dense=request.param)
+    return Engine.open(write_artifact(tmp_path_factory.mktemp("artifact"), parts), device="cpu", threads=1)
+
+
+def listed(engine: Engine, *requests: dict[str, Any]) -> list[DecodedList]:
+    h = np.random.default_rng(0).standard_normal(engine.artifact.network["d_model"]).astype(np.float32)
+    base = ListRequest(context=np.zeros(3, np.int64), gap_ms=GAP_UNKNOWN, decoding=BEAM, k=10)
+    found = engine.decode([DecodeJob(h=h, request=replace(base, **changes)) for changes in requests])
+    assert all(isinstance(one, DecodedList) for one in found), found
+    return [one for one in found if isinstance(one, DecodedList)]
+
+
+def signals(values: dict[int, float]) -> ItemValues:
+    items = sorted(values)
+    return ItemValues(np.array(items, np.int64), np.array([values[item] for item in items], np.float32))
+
+
+@pytest.mark.parametrize("decoding", ONE_OF_EACH, ids=str)
+def test_a_strong_signal_brings_an_item_in_from_anywhere(engine: Engine, decoding: Decoding) -> None:
+    before = set(listed(engine, {"decoding": decoding})[0].items.tolist())
+    far = [item for item in range(0, N_ITEMS, 97) if item not in before][:3]
+    strong = signals({item: 500.0 - 40 * place for place, item in enumerate(far)})
+    after = listed(engine, {"decoding": decoding, "signals": strong})[0]
+    assert after.items[:3].tolist() == far
+    shut = listed(engine, {"decoding": decoding, "signals": strong, "excluded": np.array(far[1:])})[0]
+    assert shut.items[0] == far[0]
+    assert not set(far[1:]) & set(shut.items.tolist())
+
+
+def test_a_signal_adds_its_value_to_the_score_and_nothing_else(engine: Engine) -> None:
+    plain = listed(engine, {"candidates": True})[0]
+    moved = dict.fromkeys(plain.items[::2].tolist(), 0.25)
+    after = listed(engine, {"signals": signals(moved)})[0]
+    scores = dict(zip(plain.items.tolist(), plain.scores.tolist(), strict=True))
+    for item, score in zip(after.items.tolist(), after.scores.tolist(), strict=True):
+        if item in scores:
+            assert score == pytest.approx(scores[item] + moved.get(item, 0.0), abs=1e-4)
+
+
+def test_what_a_filter_leaves_has_its_signals_however_many_larger_ones_the_filter_hides(engine: Engine) -> None:
+    chosen = {"category": ["a"], "brand": ["x"]}
+    number = engine.filter_id(chosen)
+    allowed = engine.filters.build(chosen).allowed
+    values = {item: 300.0 for item in range(N_ITEMS) if not allowed[item]}
+    assert len(values) > signals_max(dense=True)
+    least = int(np.flatnonzero(allowed)[-1])
+    found = listed(engine, {"signals": signals(values | {least: 200.0}), "filter_id": number})[0]
+    assert found.items[0] == least
+    assert allowed[found.items].all()
+
+
+def test_candidates_come_only_to_who_asks_and_explain_the_scores(engine: Engine) -> None:
+    values = signals({item: 3.0 + item / N_ITEMS for item in range(0, N_ITEMS, 5)})
+    weights = (0.7, 1.3)
+    ask: dict[str, Any] = {"signals": values, "weights": weights, "k": 20}
+    without, found = listed(engine, ask, ask | {"candidates": True})
+    assert without.candidates is None
+    assert without.items.tolist() == found.items.tolist()
+    candidates = found.candidates
+    assert candidates is not None
+    assert len(set(candidates.items.tolist())) == len(candidates.items) >= 20
+    offset = np.log(np.exp(candidates.log_probs).sum()) - np.log(np.exp(candidates.dense).sum())
+    network = weights[0] * candidates.log_probs + weights[1] * (candidates.dense + offset)
+    score = network + values.of(candidates.items)
+    order = np.argsort(-score)[:20]
+    np.testing.assert_array_equal(candidates.items[order], found.items)
+    np.testing.assert_allclose(score[order], found.scores, atol=1e-4)
+    np.testing.assert_array_equal(listed(engine, ask)[0].items, found.items)
+
+
+def test_signals_of_items_and_weights_are_those_of_the_group(engine: Engine) -> None:
+    bias = np.zeros((2, N_ITEMS), np.float32)
+    bias[1, 7] = 400.0
+    before = engine._tables.ranking
+    try:
+        engine.set_weights([(0.5, 0.5), (1.0, 0.0)], bias)
+        other: dict[str, Any] = {"group": 1, "signals": signals({7: 1.0})}
+        first, second, own = listed(engine, {}, other, other | {"weights": (0.5, 0.5)})
+        assert 7 not in first.items
+        assert second.items[0] == own.items[0] == 7
+        assert second.scores[1] == pytest.approx(second.log_probs[1], abs=1e-4), "only the path counts"
+        assert own.items[1:].tolist() == first.items[:9].tolist(), "a request's own weights come before its group's"
+        bad = engine.decode([DecodeJob(h=np.zeros(32, np.float32), request=replace(_plain(), group=2))])[0]
+        assert isinstance(bad, Exception)
+    finally:
+        engine._tables.set_ranking(before)
+
+
+def _plain() -> ListRequest:
+    return ListRequest(context=np.zeros(3, np.int64), gap_ms=GAP_UNKNOWN, decoding=BEAM, k=10, signals=NO_VALUES)
