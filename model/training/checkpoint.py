@@ -51,18 +51,19 @@ def claim_folder(folder: Path, config: TrainConfig, dataset: Dataset, *, resume:
         raise RunError("there is no finished epoch to resume", where=str(folder), fix="train without --resume")
     if resume:
         run = Run.open(folder)
-        if run.config != config:
-            raise RunError(
-                "the run was trained with another configuration",
-                where=f"{folder / 'config.json'}",
-                fix="leave out --config, --set and --seed to resume with the run's own",
-            )
+        # First the data: settings that are left open follow from them.
         if run.data["fingerprint"] != dataset.fingerprint:
             raise RunError(
                 f"the run was trained on other data: {run.data['name']}, {run.data['events']:,} events (fingerprints "
                 "differ)",
                 where=str(folder),
                 fix="train into another folder",
+            )
+        if run.config != config:
+            raise RunError(
+                "the run was trained with another configuration",
+                where=f"{folder / 'config.json'}",
+                fix="leave out --config, --set and --seed to resume with the run's own",
             )
     elif has_run:
         raise RunError(
