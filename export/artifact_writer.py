@@ -29,6 +29,8 @@ from service.artifact.features import ContextVocabulary, Vocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.manifest import EXPLAINER
 from service.artifact.popularity import Popularity
+from service.artifact.ranker_weights import DEFAULT_GROUP, RankerWeights, blend_weights
+from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart, signal_file
 from service.artifact.trie import Trie
 
 
@@ -39,6 +41,8 @@ class Parts:
     Attributes:
         name: The first part of the model version.
         blend: Weight of the dense score in the final ranking, 0 … 1.
+        signals: What the other signals were fitted to, by name.
+        ranker: Learned weights of all signals; None: path and dense score by the blend alone.
         about: Further entries of the manifest (data range, offline metrics, …).
         dense: Whether the graphs score the whole catalogue (`export.graphs.candidates`); None: by its size.
     """
@@ -51,6 +55,8 @@ class Parts:
     item_cf: ItemCF
     popularity: Popularity
     blend: float
+    signals: Mapping[str, SignalPart] = field(default_factory=dict)
+    ranker: RankerWeights | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     dense: bool | None = None
 
@@ -58,6 +64,16 @@ class Parts:
     def dense_candidates(self) -> bool:
         """Whether the graphs score the whole catalogue."""
         return dense_by_rule(len(self.catalogue)) if self.dense is None else self.dense
+
+    @property
+    def all_signals(self) -> Mapping[str, SignalPart]:
+        """What every signal was fitted to, by name."""
+        return {ITEM_CF: self.item_cf, POPULARITY: self.popularity, **self.signals}
+
+    @property
+    def weights(self) -> RankerWeights:
+        """The weights of the signals."""
+        return self.ranker or RankerWeights(tuple(self.all_signals), {DEFAULT_GROUP: blend_weights(self.blend)})
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -122,9 +138,14 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
     save_arrays(folder / "items.npz", item_table=table)
     parts.catalogue.save(folder / "catalogue.npz")
     parts.tokenizer.save(folder)
-    parts.item_cf.save(folder / "itemcf.npz")
-    parts.popularity.save(folder / "popularity.npz")
+    save_signals(folder, parts.all_signals)
     seal(folder, _manifest(parts, dtype), parts.name)
+
+
+def save_signals(folder: Path, signals: Mapping[str, SignalPart]) -> None:
+    """Writes the file of each signal, by name."""
+    for name, part in signals.items():
+        part.save(folder / signal_file(name))
 
 
 def _manifest(parts: Parts, dtype: GraphDtype) -> dict[str, Any]:
@@ -139,6 +160,7 @@ def _manifest(parts: Parts, dtype: GraphDtype) -> dict[str, Any]:
         "dtype": dtype,
         "opset": OPSET,
         "blend": parts.blend,
+        "ranker": parts.weights.to_json(),
         "dense_candidates": parts.dense_candidates,
         **parts.about,
     }

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from export.artifact_writer import save_signals
 from export.from_run import ExportError, catalogue_of
 from export.publish import publish, seal, staging
 from model.data.dataset import Dataset, sequences
@@ -23,6 +24,8 @@ from model.training.repeats import judge_repeats
 from model.training.run_folder import split_of
 from service.artifact.arrays import save_arrays
 from service.artifact.features import EVENT_TYPES
+from service.artifact.ranker_weights import DEFAULT_GROUP, RankerWeights, blend_weights
+from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart
 from service.artifact.trie import Trie
 
 Name = Literal["item_cf", "popularity", "repeat"]
@@ -84,8 +87,8 @@ def _write(name: Name, dataset: Dataset, split: Split, folder: Path) -> dict[str
     save_arrays(folder / "items.npz", item_table=np.zeros((n + 2, 1), np.float32))
     catalogue_of(dataset, split.sequences.item_ids).save(folder / "catalogue.npz")
     tokenizer.save(folder)
-    fitted.item_cf.save(folder / "itemcf.npz")
-    fitted.popularity.save(folder / "popularity.npz")
+    signals: dict[str, SignalPart] = {ITEM_CF: fitted.item_cf, POPULARITY: fitted.popularity}
+    save_signals(folder, signals)
     context = fit_context(dataset, split.train, item_controls(dataset, split.train.item_ids))
     reach = {"item_cf": fitted.item_cf.horizon, "popularity": 1, "repeat": REPEAT_EVENTS}[name]
     return {
@@ -102,6 +105,7 @@ def _write(name: Name, dataset: Dataset, split: Split, folder: Path) -> dict[str
         "tokenizer": tokenizer.kind,
         "dtype": "float32",
         "blend": 1.0,
+        "ranker": RankerWeights(tuple(signals), {DEFAULT_GROUP: blend_weights(1.0)}).to_json(),
         "training": asdict(TrainConfig(repeats=found.kept)),
         "repeats": found.to_json(),
         "item_cf": fitted.config.to_json(),

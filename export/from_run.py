@@ -24,6 +24,9 @@ from model.evaluation.baselines import Baselines, fit_baselines
 from model.evaluation.evaluate import evaluate
 from model.evaluation.rankers import engine_ranker
 from model.network.encoders.registry import streams
+from model.signals.data import SignalData
+from model.signals.registry import fit_signals
+from model.texts.sentence_vectors import item_text_vectors
 from model.training.run_folder import Run
 from service.artifact.artifact import Artifact
 from service.artifact.catalogue import Catalogue, CatalogueItem
@@ -81,7 +84,8 @@ def export_run(
         split = run.split(dataset)
         say("fitting item-CF and popularity")
         baselines = fit_baselines(split, exclude_history=not run.config.repeats)
-        parts = parts_of(run, dataset, split, baselines)
+        say("fitting the other signals")
+        parts = parts_of(run, dataset, split, baselines, data)
         say("choosing the blend on validation")
         blend, tried = choose_blend(parts, split, out)
         about = {**parts.about, "blend_trials": tried}
@@ -105,8 +109,19 @@ def _cut(result: GateResult) -> str | None:
     )
 
 
-def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines) -> Parts:
-    """Returns all parts of the artefact; until a blend is chosen, the dense score alone ranks."""
+def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines, data: Path | None = None) -> Parts:
+    """Returns all parts of the artefact; until a blend is chosen, the dense score alone ranks.
+
+    Args:
+        run: The run.
+        dataset: Its data.
+        split: The split of the run.
+        baselines: What was fitted to the training part.
+        data: Folder of the data set, which keeps the vectors of its texts; None: where the training read it.
+    """
+    # The training of a run with texts has left their vectors in the folder.
+    texts = None if run.config.text == "none" else item_text_vectors(dataset, split.train.item_ids, run.data_path(data))
+    fitted = fit_signals(SignalData(split.train, dataset, baselines.item_cf, baselines.popularity, texts))
     about = {
         "data": dict(run.data) | {"path": None},
         "training": json.loads((run.folder / "config.json").read_text("utf-8")),
@@ -124,6 +139,7 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines) -> 
         item_cf=baselines.item_cf,
         popularity=baselines.popularity,
         blend=1.0,
+        signals=fitted,
         about=about,
     )
 

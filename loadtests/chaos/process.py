@@ -20,6 +20,7 @@ from loadtests.chaos.scene import SETTINGS, Fault, Scene
 from loadtests.harness import served_process
 from service.artifact.arrays import map_arrays, save_arrays
 from service.artifact.manifest import FILES, FORMAT_VERSION, MANIFEST
+from service.artifact.signal_files import POPULARITY, signal_file
 
 _DOWN_S, _HOLD_S, _EXIT_S = 1.0, 5.0, 30.0
 # A request that was due before the fault has its answer by then.
@@ -146,7 +147,7 @@ def swapped(folder: Path) -> Sequence[str]:
     """Replaces one file by that of another valid artefact of the same sizes."""
     other = folder.parent / "other"
     shutil.copytree(folder, other)
-    name = "popularity.npz"
+    name = signal_file(POPULARITY)
     arrays = {key: np.array(array) for key, array in map_arrays(other / name).items()}
     arrays["share"] = arrays["share"][::-1]
     save_arrays(other / name, **arrays)

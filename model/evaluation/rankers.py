@@ -18,6 +18,8 @@ from service.engine.baseline_engine import BaselineEngine
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.jobs import EncodeJob, Job, ListRequest
+from service.signals.ranker import Ranker as Signals
+from service.signals.user_history import UserHistory
 
 # Excluded items of all lists that are decoded at once, padding included; bounds the memory of a decoder run.
 EXCLUDED_AT_ONCE = 1 << 17
@@ -76,11 +78,13 @@ def engine_ranker(engine: Engine | BaselineEngine, decoding: Decoding, k: int = 
     """
     vocabulary = engine.artifact.vocabulary
     unknown = vocabulary.context.encode({})
+    ranker = Signals.of(engine.artifact.signals, engine.artifact.ranker)
 
     def job(histories: Histories, i: int) -> Job:
         events = histories.events(i)
         start = max(0, len(events) - engine.receptive_field)
         kept = events.after(start)
+        signals = ranker.user(history_of(events, engine.receptive_field, vocabulary.has_time))
         known = EventArrays(kept.item, vocabulary.known_types(kept.type), kept.time_ms)
         return Job(
             encode=EncodeJob(events=known, from_start=start == 0),
@@ -91,6 +95,7 @@ def engine_ranker(engine: Engine | BaselineEngine, decoding: Decoding, k: int = 
                 k=k,
                 excluded=histories.excluded(i),
                 seed=seed + int(histories.users[i]),
+                signals=signals,
             ),
         )
 
@@ -105,6 +110,19 @@ def engine_ranker(engine: Engine | BaselineEngine, decoding: Decoding, k: int = 
         return lists
 
     return rank
+
+
+def history_of(events: EventArrays, receptive_field: int, has_time: bool) -> UserHistory:
+    """Returns what the signals of a service know of a user after these events.
+
+    Args:
+        events: All events of the user, oldest first.
+        receptive_field: Number of newest events that the service keeps as they are; it remembers the items of the
+            others.
+        has_time: Whether the log has times. If not, the events count as one second apart.
+    """
+    times = events.time_ms if has_time else np.arange(len(events), dtype=np.int64) * 1000
+    return UserHistory.of(events.item, times, receptive_field)
 
 
 def batches_of(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -7,7 +7,8 @@
       trie.npz  items.npz             the catalogue as tensors: token paths, item embeddings
       catalogue.npz                   the catalogue for people: ids, titles, categories
       tokenizer.json  tokenizer.npz   the fitted tokenizer
-      itemcf.npz  popularity.npz      the scorers that answer when the model cannot
+      signal_<name>.npz               what else than the network speaks for an item: item-CF and popularity, which also
+                                      answer when the model cannot, and the signals that the manifest names
 
 An artefact whose manifest names a `baseline` has no graphs: it serves the lists of that scorer.
 
@@ -22,7 +23,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ from service.artifact.manifest import (
     verify_checksums,
 )
 from service.artifact.popularity import Popularity
+from service.artifact.ranker_weights import RankerWeights
+from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart, load_signal, signal_file
 from service.artifact.trie import Trie
 
 # Entries of the manifest's "network" that the engine is built from.
@@ -149,12 +152,26 @@ class Artifact:
     @cached_property
     def item_cf(self) -> ItemCF:
         """The item-CF scorer, the first fallback."""
-        return ItemCF.load(self.folder / "itemcf.npz", check_values=False)
+        return ItemCF.load(self.folder / signal_file(ITEM_CF), check_values=False)
 
     @cached_property
     def popularity(self) -> Popularity:
         """The popularity scorer, the last fallback."""
-        return Popularity.load(self.folder / "popularity.npz", check_values=False)
+        return Popularity.load(self.folder / signal_file(POPULARITY), check_values=False)
+
+    @cached_property
+    def ranker(self) -> RankerWeights:
+        """The signals and their weights."""
+        return RankerWeights.from_json(self.manifest["ranker"])
+
+    @cached_property
+    def signals(self) -> Mapping[str, SignalPart]:
+        """What each signal was fitted to, by name."""
+        own: dict[str, SignalPart] = {ITEM_CF: self.item_cf, POPULARITY: self.popularity}
+        return {name: own.get(name) or self._signal(name) for name in self.ranker.signals}
+
+    def _signal(self, name: str) -> SignalPart:
+        return load_signal(self.folder / signal_file(name))
 
     def updated(self, catalogue: Catalogue, trie: Trie, item_table: npt.NDArray[np.float32]) -> Artifact:
         """Returns the same model over a catalogue that has changed since the export."""
@@ -162,7 +179,8 @@ class Artifact:
         vocabulary = replace(self.vocabulary, item_index=catalogue.index, rows=len(item_table))
         for name, part in (
             ("catalogue", catalogue), ("trie", trie), ("item_table", item_table), ("vocabulary", vocabulary),
-            ("item_cf", self.item_cf), ("popularity", self.popularity),
+            ("item_cf", self.item_cf), ("popularity", self.popularity), ("ranker", self.ranker),
+            ("signals", self.signals),
         ):  # fmt: skip
             other.__dict__[name] = part  # where `cached_property` keeps its value
         return other
@@ -173,10 +191,12 @@ class Artifact:
             "catalogue.npz": lambda: len(self.catalogue),
             "trie.npz": lambda: self.trie.n_items,
             "items.npz": lambda: len(self.item_table) - 2,
-            "itemcf.npz": lambda: len(self.item_cf.neighbour),
-            "popularity.npz": lambda: len(self.popularity.share),
+            signal_file(ITEM_CF): lambda: self.item_cf.n_items,
+            signal_file(POPULARITY): lambda: self.popularity.n_items,
             MANIFEST: self._n_items,
         }
+        others = [name for name in self.ranker.signals if name not in (ITEM_CF, POPULARITY)]
+        readers |= {signal_file(name): partial(self._signal_items, name) for name in others}
         sizes = {}
         for name, read in readers.items():
             try:
@@ -187,6 +207,9 @@ class Artifact:
             raise ArtifactFileError(f"{self.folder}: the parts disagree on the number of items: {sizes}")
         if self.trie.levels != self.levels or self.item_table.shape[1] != self.network["d_model"]:
             raise ArtifactFileError(f"{self.folder}: trie.npz or items.npz does not fit the network")
+
+    def _signal_items(self, name: str) -> int:
+        return self._signal(name).n_items
 
     def _n_items(self) -> int:
         """Returns the manifest's number of items. Raises ValueError if it lacks something that the engine needs."""

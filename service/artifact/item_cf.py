@@ -7,15 +7,12 @@ Lists are ordered by score, equal scores by the lower index.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.item_filters import Allowed
 from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.scorer_files import ScorerFileError, load_scorer, save_scorer
 
 _NOTHING: IntArray = np.zeros(0, np.int64)
 
@@ -51,45 +48,6 @@ class ItemCF(NeighbourTable):
             place = np.minimum(np.searchsorted(items, excluded), len(items) - 1)
             keep[place[items[place] == excluded]] = False
         return _best(items[keep], scores[keep], k)
-
-    def save(self, path: Path) -> None:
-        """Writes the scorer."""
-        save_scorer(
-            path,
-            "item_cf",
-            neighbour=self.neighbour,
-            similarity=self.similarity,
-            decay=np.float64(self.decay),
-            horizon=np.int64(self.horizon),
-        )
-
-    @classmethod
-    def load(cls, path: Path, *, check_values: bool = True) -> Self:
-        """Maps a file that `save` wrote.
-
-        Raises:
-            ScorerFileError: The file is anything else.
-        """
-        arrays = load_scorer(
-            path,
-            "item_cf",
-            {
-                "neighbour": (np.int32, 2),
-                "similarity": (np.float32, 2),
-                "decay": (np.float64, 0),
-                "horizon": (np.int64, 0),
-            },
-        )
-        try:
-            return cls(
-                neighbour=arrays["neighbour"],
-                similarity=arrays["similarity"],
-                decay=float(arrays["decay"]),
-                horizon=int(arrays["horizon"]),
-                check_values=check_values,
-            )
-        except ValueError as error:
-            raise ScorerFileError(f"{path.name}: {error}") from error
 
 
 def _best(items: IntArray, scores: FloatArray, k: int) -> tuple[IntArray, FloatArray]:

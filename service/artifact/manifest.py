@@ -9,8 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from service.artifact.ranker_weights import RankerWeights
+from service.artifact.signal_files import ITEM_CF, POPULARITY, signal_file
+
 FORMAT = "gpt4rec-artifact"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 LATEST = "latest"
 FILES = (
@@ -22,8 +25,8 @@ FILES = (
     "catalogue.npz",
     "tokenizer.json",
     "tokenizer.npz",
-    "itemcf.npz",
-    "popularity.npz",
+    signal_file(ITEM_CF),
+    signal_file(POPULARITY),
 )
 # An artefact that serves a scorer instead of a network lacks these files.
 GRAPHS = ("encoder.onnx", "decoder.onnx", "sampler.onnx")
@@ -37,12 +40,13 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
     "has_time": bool,
     "dtype": str,
     "blend": (int, float),
+    "ranker": dict,
     "files": dict,
     "streaming": bool,
     "receptive_field": int,
 }
 # Entries of the manifest that are part of the model version.
-CONTENT = ("network", "context", "has_time", "dtype", "blend")
+CONTENT = ("network", "context", "has_time", "dtype", "blend", "ranker")
 _OTHER_FILE = "is not the file that was exported (checksums differ); export the model again"
 
 
@@ -94,8 +98,14 @@ def _listed(manifest: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def required_files(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the files that an artefact with this manifest must have."""
-    return FILES if manifest.get("baseline") is None else tuple(name for name in FILES if name not in GRAPHS)
+    """Returns the files that an artefact with this manifest must have.
+
+    Raises:
+        ValueError: The entry `ranker` of the manifest cannot be used.
+    """
+    files = FILES if manifest.get("baseline") is None else tuple(name for name in FILES if name not in GRAPHS)
+    signals = RankerWeights.from_json(manifest["ranker"]).files
+    return (*files, *(name for name in signals if name not in files))
 
 
 def repeats_of(manifest: Mapping[str, Any]) -> bool:
@@ -150,4 +160,10 @@ def _parse(folder: Path) -> dict[str, Any]:
         raise ArtifactFileError(
             f"{folder}: {MANIFEST} has a value of the wrong type in {', '.join(wrong)}; export the model again"
         )
+    try:
+        RankerWeights.from_json(manifest["ranker"])
+    except ValueError as error:
+        raise ArtifactFileError(
+            f"{folder}: {MANIFEST} has an entry ranker that cannot be used: {error}; export the model again"
+        ) from error
     return manifest

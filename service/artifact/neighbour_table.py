@@ -7,14 +7,17 @@ with the number of items. Items are indices into the catalogue.
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from service.artifact.array_types import Array, Float64Array, FloatArray, IntArray
 from service.artifact.item_filters import Allowed
-from service.artifact.scorer_files import require
+from service.artifact.scorer_files import ScorerFileError, load_scorer, require, save_scorer
 
+KIND = "neighbours"
 DEFAULT_HORIZON = 50
 
 # Up to this many items, a sum over the whole catalogue is cheaper than sorting the neighbours of one history.
@@ -35,7 +38,7 @@ def sum_by_item(flat: Array, share: Float64Array, n_items: int) -> tuple[IntArra
     # Both ways add the shares of an item in the same order, so they give the same bits.
     if n_items <= _DENSE_ITEMS:
         total = np.bincount(flat, share, minlength=n_items).astype(np.float32)
-        items = np.flatnonzero(total)
+        items = np.flatnonzero(total != 0)  # faster than to ask for the non-zeros of floats
         return items, total[items]
     items, slot = np.unique(flat, return_inverse=True)
     total = np.bincount(slot, share, minlength=len(items)).astype(np.float32)
@@ -119,6 +122,49 @@ class NeighbourTable:
         if allowed is not None:
             keep &= allowed[items]
         return items[keep][:k], similarity[keep][:k]
+
+    def save(self, path: Path) -> None:
+        """Writes the table."""
+        save_scorer(
+            path,
+            KIND,
+            neighbour=self.neighbour,
+            similarity=self.similarity,
+            decay=np.float64(self.decay),
+            horizon=np.int64(self.horizon),
+        )
+
+    @classmethod
+    def load(cls, path: Path, *, check_values: bool = True) -> Self:
+        """Maps a file that `save` wrote.
+
+        Args:
+            path: The file.
+            check_values: Whether to check the values of the arrays, which takes a pass over all of them.
+
+        Raises:
+            ScorerFileError: The file is anything else.
+        """
+        arrays = load_scorer(
+            path,
+            KIND,
+            {
+                "neighbour": (np.int32, 2),
+                "similarity": (np.float32, 2),
+                "decay": (np.float64, 0),
+                "horizon": (np.int64, 0),
+            },
+        )
+        try:
+            return cls(
+                neighbour=arrays["neighbour"],
+                similarity=arrays["similarity"],
+                decay=float(arrays["decay"]),
+                horizon=int(arrays["horizon"]),
+                check_values=check_values,
+            )
+        except ValueError as error:
+            raise ScorerFileError(f"{path.name}: {error}") from error
 
     def sums(self, history: IntArray) -> tuple[IntArray, FloatArray]:
         """Returns every neighbour of a history and its score.

@@ -16,6 +16,8 @@ from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.item_filters import Allowed, ItemFilter
 from service.artifact.scorer_files import ScorerFileError, load_scorer, require, save_scorer
 
+KIND = "popularity"
+
 _NOTHING: IntArray = np.zeros(0, np.int64)
 # Popular items that are tested one by one where no mask is at hand.
 _LOOKED_AT = 4096
@@ -29,15 +31,17 @@ class Popularity:
         share: [items] float32 ≥ 0, each item's share of all events; the sum is 1, or 0 for an empty log.
         order: [items] int32, all items, the most popular first.
         rank: [items] int32, the inverse of `order`.
+        n_events: Number of events that the shares are of.
     """
 
     share: FloatArray
     order: npt.NDArray[np.int32]
     rank: npt.NDArray[np.int32]
+    n_events: int = 0
 
     @classmethod
-    def of(cls, share: FloatArray) -> Self:
-        """Builds the scorer from the share of each item.
+    def of(cls, share: FloatArray, n_events: int = 0) -> Self:
+        """Builds the scorer from the share of each item, and the number of events that the shares are of.
 
         Raises:
             ValueError: The shares are not finite, negative, or do not add up to 1.
@@ -50,18 +54,22 @@ class Popularity:
         order = np.argsort(-share, kind="stable").astype(np.int32)
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order), dtype=np.int32)
-        return cls(share, order, rank)
+        return cls(share, order, rank, n_events)
 
     @classmethod
     def fit(cls, items: IntArray, n_items: int) -> Self:
         """Builds the scorer from a log, given as the item index of each event."""
         count = np.bincount(items, minlength=n_items).astype(np.float64)
-        return cls.of((count / max(1.0, count.sum())).astype(np.float32))
+        return cls.of((count / max(1.0, count.sum())).astype(np.float32), len(items))
 
     @property
     def n_items(self) -> int:
         """Number of items in the catalogue of the log."""
         return len(self.share)
+
+    def log_counts(self) -> FloatArray:
+        """Returns [items] float32 log(1 + number of events)."""
+        return np.log1p(np.rint(self.share.astype(np.float64) * self.n_events)).astype(np.float32)
 
     def recommend(
         self, k: int, allowed: Allowed | None = None, excluded: IntArray = _NOTHING
@@ -112,7 +120,7 @@ class Popularity:
 
     def save(self, path: Path) -> None:
         """Writes the scorer."""
-        save_scorer(path, "popularity", share=self.share, order=self.order, rank=self.rank)
+        save_scorer(path, KIND, share=self.share, order=self.order, rank=self.rank, n_events=np.int64(self.n_events))
 
     @classmethod
     def load(cls, path: Path, *, check_values: bool = True) -> Self:
@@ -126,13 +134,16 @@ class Popularity:
             ScorerFileError: The file is anything else.
         """
         arrays = load_scorer(
-            path, "popularity", {"share": (np.float32, 1), "order": (np.int32, 1), "rank": (np.int32, 1)}
+            path,
+            KIND,
+            {"share": (np.float32, 1), "order": (np.int32, 1), "rank": (np.int32, 1), "n_events": (np.int64, 0)},
         )
-        scorer = cls(arrays["share"], arrays["order"], arrays["rank"])
+        scorer = cls(arrays["share"], arrays["order"], arrays["rank"], int(arrays["n_events"]))
         try:
             require(
                 len(scorer.share) == len(scorer.order) == len(scorer.rank), "shares, order and ranks differ in length"
             )
+            require(scorer.n_events >= 0, "the number of events must not be negative")
             if check_values:
                 computed = cls.of(scorer.share)
                 require(bool((computed.order == scorer.order).all()), "the order is not that of the shares")

@@ -1,4 +1,4 @@
-"""Files of the scorers below the model: named arrays of a kind and a format.
+"""Files of scorers and signals: named arrays of a kind and a format.
 
 Files are mapped: a scorer of a million items is ready at once and shares its pages between processes.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from service.artifact.arrays import ArrayFileError, map_arrays, save_arrays
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 class ScorerFileError(ValueError):

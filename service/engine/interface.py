@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -12,6 +12,8 @@ from service.artifact.features import EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.item_filters import Filters, ItemFilter
 from service.artifact.popularity import Popularity
+from service.artifact.ranker_weights import RankerWeights
+from service.artifact.signal_files import SignalPart
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.fallback import Source
 from service.engine.held_filters import FilterMasks
@@ -47,6 +49,16 @@ class ArtifactParts(Protocol):
     @property
     def repeats(self) -> bool:
         """Whether lists hold the history unless a request says otherwise."""
+        ...
+
+    @property
+    def signals(self) -> Mapping[str, SignalPart]:
+        """What each signal was fitted to, by name."""
+        ...
+
+    @property
+    def ranker(self) -> RankerWeights:
+        """The weights of the signals."""
         ...
 
 

@@ -15,6 +15,8 @@ from service.history.history import History, merge_events
 from service.history.state_blob import VersionedState
 from service.lifecycle.served_model import ServedModel
 from service.policies.segments import FACT_WINDOW, Facts, facts
+from service.signals.item_values import NO_VALUES, ItemValues
+from service.signals.user_history import SeenBefore, UserHistory
 from service.store import log_version
 from service.store.records import ARRIVALS, NewEvent, StoredEvent, Subject, UserRecord
 
@@ -62,6 +64,43 @@ class Profile:
         return np.unique(self.model.indices([*self.history.item_ids, *self.record.seen.item_ids()]))
 
     @cached_property
+    def _seen_before(self) -> SeenBefore:
+        """The items seen before the log, by catalogue index."""
+        seen = self.record.seen
+        if not seen.count:
+            return SeenBefore()
+        entries = seen.by_item()
+        return SeenBefore.of(self.model.places(entries.item_ids), entries.last_ms, entries.counts)
+
+    def user_history(self, history: History) -> UserHistory:
+        """Returns what signals read of a history: the profile's own, or one with the events of a request merged in."""
+        times = np.array(history.times_ms, np.int64)
+        kept = self.model.engine.receptive_field
+        return UserHistory.of(self.model.places(history.item_ids), times, kept, self._seen_before)
+
+    def signals(self, history: History, group: int = 0) -> ItemValues:
+        """Returns what the user's signals add to the scores of items; nothing is computed where none has a weight.
+
+        Those of the profile's own history are computed once, and belong to this version of the log alone.
+
+        Args:
+            history: The profile's own history, or one with the events of a request merged in.
+            group: The group of users whose weights count.
+        """
+        ranker = self.model.ranker
+        if not ranker.uses_history(group):
+            return NO_VALUES
+        if history is not self.history:
+            return ranker.user(self.user_history(history), group)
+        if group not in self._signals:
+            self._signals[group] = ranker.user(self.user_history(history), group)
+        return self._signals[group]
+
+    @cached_property
+    def _signals(self) -> dict[int, ItemValues]:
+        return {}
+
+    @cached_property
     def _facts(self) -> Facts:
         return facts_of(self.history, self.model)
 
@@ -93,6 +132,7 @@ class Profile:
         state = None if self.base is None else self.base.state
         seen = len(self.record.seen.entries) + 8 * self.record.seen.count
         arrays = 0 if state is None else state.kv.nbytes + state.scale.nbytes + state.time_ms.nbytes + state.h.nbytes
+        arrays += sum(values.items.nbytes + values.values.nbytes for values in self._signals.values())
         return _PROFILE_BYTES + _EVENT_BYTES * len(self.record.events) + seen + arrays
 
 

@@ -49,6 +49,12 @@ class ProfileCache:
             _, (_, freed) = self._profiles.popitem(last=False)
             self.nbytes -= freed
 
+    def measure(self, profile: Profile) -> None:
+        """Counts the memory of a profile again, if it is cached and has grown since."""
+        entry = None if profile.subject is None else self._profiles.get(profile.subject)
+        if entry is not None and entry[0] is profile and entry[1] != profile.nbytes:
+            self.put(profile)
+
     def profiles(self) -> list[Profile]:
         """Returns all cached profiles, the least recently used first."""
         return [profile for profile, _ in self._profiles.values()]

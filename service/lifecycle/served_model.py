@@ -22,6 +22,7 @@ from service.engine.interface import CatalogueView, EngineLike
 from service.engine.jobs import EVERYTHING, NOTHING, DecodedList, DecodeJob, EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
 from service.lifecycle.filter_builds import FilterBuilds
+from service.signals.ranker import Ranker
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class ServedModel:
         vocabulary: Ids of items, event types and context values, by index.
         catalogue: The items.
         fallback: Scorers that need no model.
+        ranker: The signals besides the network, and the weights of all.
         in_stock: [items] bool; None when every item is in stock.
         filters: Builds new filters.
     """
@@ -65,6 +67,7 @@ class ServedModel:
     vocabulary: Vocabulary
     catalogue: CatalogueView
     fallback: Fallback
+    ranker: Ranker
     in_stock: BoolArray | None
     filters: FilterBuilds
 
@@ -90,7 +93,7 @@ class ServedModel:
         catalogue = parts.catalogue
         return cls(
             engine, encoder, decoder, start_h, parts.vocabulary, catalogue, Fallback(parts.item_cf, parts.popularity),
-            catalogue.allowed({}), filters,
+            Ranker.of(parts.signals, parts.ranker), catalogue.allowed({}), filters,
         )  # fmt: skip
 
     def over(self, live: LiveCatalogue) -> ServedModel:
@@ -101,6 +104,7 @@ class ServedModel:
             vocabulary=live.artifact.vocabulary,
             catalogue=catalogue,
             fallback=replace(self.fallback, stand_in=live.stand_in),
+            ranker=self.ranker.over(live.stand_in),
             in_stock=catalogue.allowed({}),
         )
 

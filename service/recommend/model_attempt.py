@@ -58,6 +58,7 @@ class ModelAttempts:
                 from_state=from_state,
             )
             job = _decode_job(plan, rung, h)
+            self._states.cache.measure(plan.profile)
             listed = await plan.model.decoder.submit(job, deadline)
             outcome = Outcome.OK
         except StateStale as stale:
@@ -104,6 +105,7 @@ def _decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> Deco
     filter_id = plan.filtered.id
     if filter_id is None:
         raise FilterNotReady("the engine does not hold the filter")
+    group = plan.group()
     request = ListRequest(
         context=plan.model.vocabulary.context.encode(plan.decoder_context()),
         gap_ms=plan.gap_ms(),
@@ -113,6 +115,9 @@ def _decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> Deco
         excluded=plan.limits.excluded,
         seed=plan.seed(),
         width=plan.width(rung) if rung == "narrow" else None,
+        signals=plan.signals(),
+        weights=plan.model.ranker.network(group),
+        group=group,
     )
     return DecodeJob(h=h, request=request)
 

@@ -25,6 +25,7 @@ from service.policies.policies import Policies
 from service.recommend.list_warnings import list_warnings
 from service.recommend.made import Made
 from service.schemas.requests import RecommendRequest
+from service.signals.item_values import ItemValues
 
 _GREEDY = Decoding("greedy")
 
@@ -84,6 +85,14 @@ class Plan:
         """Returns the time since the last event, as the decoder takes it."""
         vocabulary = self.model.vocabulary
         return vocabulary.context.gap(self.history.last_ms if vocabulary.has_time else None, self.now_ms)
+
+    def group(self) -> int:
+        """Returns the number of the group of users whose weights rank the list: the segment, if it has its own."""
+        return self.model.ranker.group(self.segment)
+
+    def signals(self) -> ItemValues:
+        """Returns what the user's signals add to the scores of items."""
+        return self.profile.signals(self.history, self.group())
 
     def seed(self) -> int:
         """Returns the caller's seed; without one, a seed for sampling that is unique to the request."""

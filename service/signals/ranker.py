@@ -13,13 +13,19 @@ from typing import Self
 import numpy as np
 
 from service.artifact.array_types import FloatArray
-from service.signals.interface import ItemSignal, UserSignal
+from service.artifact.item_column import ItemColumn
+from service.artifact.neighbour_table import NeighbourTable
+from service.artifact.own_items import OwnItems
+from service.artifact.popularity import Popularity
+from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights, Weights
+from service.artifact.signal_files import SignalPart
+from service.signals.interface import Causes, ItemSignal, UserSignal
+from service.signals.item_signals import ColumnSignal
 from service.signals.item_values import ItemValues, weighted_sum
+from service.signals.neighbours import NeighbourSignal
+from service.signals.own_items import OwnItemsSignal
+from service.signals.stand_ins import StandIns
 from service.signals.user_history import UserHistory
-
-Weights = Mapping[str, float]
-PATH, DENSE = "path", "dense"
-DEFAULT_GROUP = "default"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,62 +36,97 @@ class Ranker:
         n_items: Number of exported items.
         user_signals: Signals that depend on the user.
         item_signals: Signals that are the same for everybody.
-        groups: Weight of each signal, `path` and `dense` among them, by group of users. The first is `default`. A
-            signal without a weight has the weight 0.
-        fallback: Weight of each signal where the network does not answer.
+        weights: The weights.
+        stand_ins: Items that came after the export; None if there are none.
     """
 
     n_items: int
     user_signals: Sequence[UserSignal]
     item_signals: Sequence[ItemSignal]
-    groups: Mapping[str, Weights]
-    fallback: Weights = field(default_factory=lambda: {"item_cf": 1.0})
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for weights of unknown signals, or without a default group."""
-        if next(iter(self.groups), None) != DEFAULT_GROUP:
-            raise ValueError(
-                f"the first group of weights must be {DEFAULT_GROUP!r}, not {next(iter(self.groups), None)!r}"
-            )
-        names = {PATH, DENSE, *(s.name for s in self.user_signals), *(s.name for s in self.item_signals)}
-        unknown = {name for weights in self.groups.values() for name in weights} - names
-        if unknown:
-            raise ValueError(f"there are weights of {', '.join(sorted(unknown))}, but no such signals")
+    weights: RankerWeights
+    stand_ins: StandIns | None = field(default=None)
 
     @classmethod
-    def of_blend(
-        cls,
-        n_items: int,
-        user_signals: Sequence[UserSignal],
-        item_signals: Sequence[ItemSignal],
-        blend: float,
-    ) -> Self:
-        """Returns the ranker that nothing was learned for: path and dense score by the blend, no other signal."""
-        return cls(n_items, user_signals, item_signals, {DEFAULT_GROUP: {PATH: 1 - blend, DENSE: blend}})
+    def of(cls, parts: Mapping[str, SignalPart], weights: RankerWeights) -> Self:
+        """Makes the signals of what an artefact holds of them.
+
+        Args:
+            parts: What each signal was fitted to, by name; at least one.
+            weights: The weights of these signals.
+        """
+        user: list[UserSignal] = []
+        item: list[ItemSignal] = []
+        for name, part in parts.items():
+            match part:
+                case NeighbourTable():
+                    user.append(NeighbourSignal(name, part))
+                case OwnItems():
+                    user.append(OwnItemsSignal(name, part))
+                case ItemColumn():
+                    item.append(ColumnSignal(name, part.values))
+                case Popularity():
+                    item.append(ColumnSignal(name, part.log_counts()))
+        return cls(next(iter(parts.values())).n_items, user, item, weights)
+
+    def over(self, stand_in: Mapping[int, int]) -> Ranker:
+        """Returns the same ranker over a catalogue with new items.
+
+        Args:
+            stand_in: The exported item that each new item is most like, by catalogue index.
+        """
+        return replace(self, stand_ins=StandIns.of(stand_in) if stand_in else None)
 
     def group(self, segment: str) -> int:
         """Returns the number of a segment's group of weights; 0, the default, if it has none of its own."""
-        names = list(self.groups)
-        return names.index(segment) if segment in self.groups else 0
+        groups = self.weights.groups
+        return list(groups).index(segment) if segment in groups else 0
 
-    def weights(self, group: int = 0) -> Weights:
+    def weights_of(self, group: int = 0) -> Weights:
         """Returns the weights of a group."""
-        return list(self.groups.values())[group]
+        return list(self.weights.groups.values())[group]
 
     def network(self, group: int = 0) -> tuple[float, float]:
         """Returns the weights of the path's log-probability and of the dense score."""
-        weights = self.weights(group)
+        weights = self.weights_of(group)
         return weights.get(PATH, 0.0), weights.get(DENSE, 0.0)
 
+    def uses_history(self, group: int = 0) -> bool:
+        """Returns whether any signal of the user has a weight."""
+        weights = self.weights_of(group)
+        return any(weights.get(signal.name) for signal in self.user_signals)
+
     def user(self, history: UserHistory, group: int = 0) -> ItemValues:
-        """Returns Σ w_f · x_f of the user's signals. Signals of weight 0 are not computed."""
-        weights = self.weights(group)
-        used = [(weights[s.name], s) for s in self.user_signals if weights.get(s.name)]
-        return weighted_sum(((weight, signal.values(history)) for weight, signal in used), self.n_items)
+        """Returns Σ w_f · x_f of the user's signals. Signals of weight 0 are not computed.
+
+        Events of a new item count as events of the item that it is most like, and a new item has the value of that one.
+        """
+        weights = self.weights_of(group)
+        used = [(weights[signal.name], signal) for signal in self.user_signals if weights.get(signal.name)]
+        seen = self._exported(history) if used else history
+        total = weighted_sum([(weight, signal.values(seen)) for weight, signal in used], self.n_items)
+        return total if self.stand_ins is None else self.stand_ins.values(total)
+
+    def signal(self, name: str, history: UserHistory) -> ItemValues:
+        """Returns the values of one of the user's signals, without a weight; new items have theirs as in `user`.
+
+        Raises:
+            KeyError: There is no such signal.
+        """
+        values = self._named(name).values(self._exported(history))
+        return values if self.stand_ins is None else self.stand_ins.values(values)
+
+    def causes(self, name: str, history: UserHistory, item: int) -> Causes:
+        """Returns what each event of a history contributed to an item's value of one signal, without a weight.
+
+        Raises:
+            KeyError: There is no such signal.
+        """
+        item = item if self.stand_ins is None else self.stand_ins.exported(item)
+        return self._named(name).causes(self._exported(history), item)
 
     def bias(self, group: int = 0) -> FloatArray:
-        """Returns the [n_items] float32 sum Σ w_f · x_f of the item signals."""
-        weights = self.weights(group)
+        """Returns the [n_items] float32 sum Σ w_f · x_f of the item signals. A new item has that of its stand-in."""
+        weights = self.weights_of(group)
         total = np.zeros(self.n_items, np.float64)
         for signal in self.item_signals:
             if weight := weights.get(signal.name):
@@ -94,4 +135,13 @@ class Ranker:
 
     def without_network(self) -> Ranker:
         """Returns the ranker of the rung below the model: its weights give the network none."""
-        return replace(self, groups={DEFAULT_GROUP: {PATH: 0.0, DENSE: 0.0, **self.fallback}})
+        return replace(self, weights=replace(self.weights, groups={DEFAULT_GROUP: self.weights.without_network}))
+
+    def _named(self, name: str) -> UserSignal:
+        for signal in self.user_signals:
+            if signal.name == name:
+                return signal
+        raise KeyError(name)
+
+    def _exported(self, history: UserHistory) -> UserHistory:
+        return history if self.stand_ins is None else self.stand_ins.history(history)

@@ -1,12 +1,17 @@
-"""All that signals know of a user: the retained log, and the record of the items that were seen before it."""
+"""All that signals know of a user: the newest events, and the record of the items that were seen before them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 
 from service.artifact.array_types import IntArray
+
+# Items of the record that are read: the newest. As many as the store keeps by default (`Settings.seen_max`), so that
+# signals are the same offline.
+SEEN_ITEMS = 1000
 
 
 def _none() -> IntArray:
@@ -18,14 +23,42 @@ class SeenBefore:
     """The items of events that the log no longer keeps, by their last event, oldest first.
 
     Attributes:
-        items: [m] int64 catalogue indices, unique. An index outside the catalogue is an unknown item.
+        items: [m] int64 catalogue indices, unique, at most `SEEN_ITEMS`. An index outside the catalogue is an unknown
+            item.
         counts: [m] int64 ≥ 1, number of events of the item.
-        last_ms: [m] int64 time of the item's last event, in epoch milliseconds.
+        last_ms: [m] int64 time of the item's last event, in epoch milliseconds, in whole seconds.
     """
 
     items: IntArray = field(default_factory=_none)
     counts: IntArray = field(default_factory=_none)
     last_ms: IntArray = field(default_factory=_none)
+
+    @classmethod
+    def of(cls, items: IntArray, times_ms: IntArray, counts: IntArray | None = None) -> Self:
+        """Makes the record of events, or of entries of several events each, in any order.
+
+        Of items that were last seen in the same second the one with the lower index counts as older, so that the order
+        of arrival makes no difference.
+
+        Args:
+            items: [n] catalogue indices, not unique.
+            times_ms: [n] times in epoch milliseconds.
+            counts: [n] number of events of each entry; None: one each.
+        """
+        if not len(items):
+            return cls()
+        found, slot = np.unique(items, return_inverse=True)
+        each = np.ones(len(items), np.int64) if counts is None else counts
+        total = np.bincount(slot, each, minlength=len(found)).astype(np.int64)
+        last = np.zeros(len(found), np.int64)
+        np.maximum.at(last, slot, times_ms - times_ms % 1000)
+        order = np.lexsort((found, last))[-SEEN_ITEMS:]
+        return cls(found[order].astype(np.int64), total[order], last[order])
+
+    def joined(self, other: SeenBefore) -> SeenBefore:
+        """Returns the record of the events of both."""
+        pairs = ((self.items, other.items), (self.last_ms, other.last_ms), (self.counts, other.counts))
+        return SeenBefore.of(*(np.concatenate(pair) for pair in pairs))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -36,15 +69,34 @@ class UserHistory:
     """The history of a user, as signals read it.
 
     Attributes:
-        items: [n] int64 item indices of the retained log, oldest first. An index outside the catalogue is an unknown
+        items: [n] int64 item indices of the newest events, oldest first. An index outside the catalogue is an unknown
             item: it has no value, but counts for the age of the events before it.
         times_ms: [n] int64 times of the events, in epoch milliseconds.
-        before: The items seen before the log.
+        before: The items seen before these events.
     """
 
     items: IntArray = field(default_factory=_none)
     times_ms: IntArray = field(default_factory=_none)
     before: SeenBefore = field(default_factory=SeenBefore)
+
+    @classmethod
+    def of(cls, items: IntArray, times_ms: IntArray, kept: int, before: SeenBefore | None = None) -> Self:
+        """Takes the newest events as they are, and the older ones into the record of what was seen before.
+
+        Service, training and evaluation all make histories here, so that they see the same values.
+
+        Args:
+            items: [n] item indices of all events known, oldest first.
+            times_ms: [n] their times in epoch milliseconds.
+            kept: Number of newest events that are taken as they are: the receptive field of the model, which is what
+                the service keeps at least.
+            before: What was seen before these events, if they are not all.
+        """
+        cut = max(0, len(items) - kept)
+        if cut:
+            older = SeenBefore.of(items[:cut], times_ms[:cut])
+            before = older if before is None else before.joined(older)
+        return cls(items[cut:], times_ms[cut:], SeenBefore() if before is None else before)
 
     def __len__(self) -> int:
         return len(self.items)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,10 @@ import numpy as np
 from service.artifact.catalogue import Catalogue, CatalogueItem
 from service.artifact.features import ContextVocabulary, EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF
+from service.artifact.own_items import OwnItems
 from service.artifact.popularity import Popularity
+from service.artifact.ranker_weights import RankerWeights, blend_weights
+from service.artifact.signal_files import SignalPart
 from service.artifact.trie import Trie
 from service.engine.decode.filters import FilterTable
 from service.engine.encoder_state import EncoderState, StateShape
@@ -36,6 +39,7 @@ class FakeArtifact:
 
     catalogue: Catalogue = field(default_factory=lambda: Catalogue.of(ITEMS))
     repeats: bool = False
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -53,6 +57,14 @@ class FakeArtifact:
         """Item 0 is the most popular, item 39 the least."""
         weight = np.arange(N_ITEMS, 0, -1, dtype=np.float64)
         return Popularity.of((weight / weight.sum()).astype(np.float32))
+
+    @property
+    def signals(self) -> Mapping[str, SignalPart]:
+        return {"item_cf": self.item_cf, "repeat": OwnItems(N_ITEMS, 0.995), "popularity": self.popularity}
+
+    @property
+    def ranker(self) -> RankerWeights:
+        return RankerWeights(tuple(self.signals), {"default": {**blend_weights(0.5), **self.weights}})
 
 
 class FakeEngine:

@@ -135,7 +135,9 @@ def test_a_damaged_manifest_is_refused_by_its_name(folder: Path, change: Callabl
         Artifact.open(folder)
 
 
-@pytest.mark.parametrize("name", ["trie.npz", "items.npz", "itemcf.npz", "popularity.npz", "catalogue.npz"])
+@pytest.mark.parametrize(
+    "name", ["trie.npz", "items.npz", "signal_item_cf.npz", "signal_popularity.npz", "catalogue.npz"]
+)
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"hello"])
 def test_a_file_that_holds_something_else_is_refused_by_its_name(folder: Path, name: str, content: bytes) -> None:
     """Even if the manifest was changed to fit."""

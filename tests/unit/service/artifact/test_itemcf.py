@@ -17,7 +17,7 @@ from service.artifact.array_types import BoolArray, FloatArray, IntArray
 from service.artifact.arrays import save_arrays
 from service.artifact.item_cf import ItemCF
 from service.artifact.popularity import Popularity
-from service.artifact.scorer_files import ScorerFileError
+from service.artifact.scorer_files import FORMAT_VERSION, ScorerFileError
 
 
 def ints(*values: int) -> IntArray:
@@ -176,11 +176,12 @@ def test_similar_refuses_an_item_outside_the_catalogue(item: int) -> None:
 
 def test_save_and_load_round_trip(tmp_path: Path) -> None:
     model, popularity = example(), Popularity.fit(ints(2, 2, 0), 4)
-    model.save(tmp_path / "itemcf.npz")
-    popularity.save(tmp_path / "popularity.npz")
-    again, popular = ItemCF.load(tmp_path / "itemcf.npz"), Popularity.load(tmp_path / "popularity.npz")
+    model.save(tmp_path / "signal_item_cf.npz")
+    popularity.save(tmp_path / "signal_popularity.npz")
+    again, popular = ItemCF.load(tmp_path / "signal_item_cf.npz"), Popularity.load(tmp_path / "signal_popularity.npz")
     assert (again.neighbour == model.neighbour).all() and (again.similarity == model.similarity).all()
     assert (again.decay, again.horizon) == (model.decay, model.horizon)
+    assert popular.n_events == 3 and popular.log_counts().tolist() == pytest.approx(np.log1p([1, 0, 2, 0]).tolist())
     assert (popular.share == popularity.share).all() and (popular.order == popularity.order).all()
 
 
@@ -216,8 +217,8 @@ BROKEN: list[dict[str, Any]] = [
 @pytest.mark.parametrize("change", BROKEN, ids="+".join)
 def test_file_with_values_out_of_range_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     arrays: dict[str, Any] = {
-        "format": np.int64(2),
-        "kind": np.str_("item_cf"),
+        "format": np.int64(FORMAT_VERSION),
+        "kind": np.str_("neighbours"),
         "neighbour": np.array([[1], [0]], np.int32),
         "similarity": np.array([[1.0], [0.5]], np.float32),
         "decay": np.float64(0.9),
@@ -236,7 +237,11 @@ def test_popularity_file_with_another_order_is_refused(change: str, tmp_path: Pa
     arrays = {name: getattr(popularity, name) for name in ("share", "order", "rank")}
     for wrong in (arrays[change][::-1], arrays[change][:-1]):
         save_arrays(
-            tmp_path / "bad.npz", format=np.int64(2), kind=np.str_("popularity"), **arrays | {change: wrong.copy()}
+            tmp_path / "bad.npz",
+            format=np.int64(FORMAT_VERSION),
+            kind=np.str_("popularity"),
+            n_events=np.int64(3),
+            **arrays | {change: wrong.copy()},
         )
         with pytest.raises(ScorerFileError):
             Popularity.load(tmp_path / "bad.npz")
@@ -246,7 +251,8 @@ def test_popularity_file_with_another_order_is_refused(change: str, tmp_path: Pa
 def test_popularity_file_with_impossible_shares_is_refused(share: list[float], tmp_path: Path) -> None:
     np.savez(
         tmp_path / "bad.npz",
-        format=np.int64(2),
+        format=np.int64(FORMAT_VERSION),
+        n_events=np.int64(3),
         kind=np.str_("popularity"),
         share=np.array(share, np.float32),
         order=np.arange(2, dtype=np.int32),
@@ -257,7 +263,7 @@ def test_popularity_file_with_impossible_shares_is_refused(share: list[float], t
 
 
 def test_damaged_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "itemcf.npz"
+    path = tmp_path / "signal_item_cf.npz"
     example().save(path)
     good = path.read_bytes()
     for damage in (b"", good[: len(good) // 2], b"not a zip file", good[:80] + b"\xff" * 40 + good[120:]):

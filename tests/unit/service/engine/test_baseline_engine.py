@@ -137,9 +137,9 @@ def test_a_baselines_artefact_must_be_whole_as_well(engine: BaselineEngine, tmp_
     copy = tmp_path / "copy"
     copy.mkdir()
     for file in engine.artifact.folder.iterdir():
-        if file.name != "itemcf.npz":
+        if file.name != "signal_item_cf.npz":
             (copy / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(ArtifactFileError, match=r"itemcf\.npz is missing"):
+    with pytest.raises(ArtifactFileError, match=r"signal_item_cf\.npz is missing"):
         Artifact.open(copy)
 
 

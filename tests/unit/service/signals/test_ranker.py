@@ -8,20 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.artifact import neighbour_table
-from service.artifact.array_types import FloatArray
+from service.artifact.item_column import ItemColumn
 from service.artifact.neighbour_table import NeighbourTable
+from service.artifact.own_items import OwnItems
+from service.artifact.ranker_weights import RankerWeights, blend_weights
+from service.artifact.signal_files import SignalPart
 from service.signals.item_values import NO_VALUES, ItemValues, weighted_sum
 from service.signals.neighbours import NeighbourSignal
+from service.signals.own_items import OwnItemsSignal
 from service.signals.ranker import Ranker
-from service.signals.user_history import UserHistory
-
-
-class Fixed:
-    """An item signal with given values."""
-
-    def __init__(self, name: str, values: list[float]) -> None:
-        self.name = name
-        self.values: FloatArray = np.array(values, np.float32)
+from service.signals.user_history import SEEN_ITEMS, SeenBefore, UserHistory
 
 
 def table(seed: int, n_items: int, width: int, decay: float, horizon: int) -> NeighbourTable:
@@ -71,54 +67,107 @@ def test_neighbour_values_are_the_formula_and_their_causes_add_up(
         assert float(causes.log.sum()) == pytest.approx(expected.get(item, 0.0), rel=1e-5)
 
 
+def ranker(groups: dict[str, dict[str, float]], seed: int = 3) -> Ranker:
+    """Four signals over twelve items, the first and the last with other neighbours for another seed."""
+    parts: dict[str, SignalPart] = {
+        "item_cf": table(seed, 12, 4, 0.8, 10),
+        "walk": table(seed + 1, 12, 3, 1.0, 5),
+        "repeat": OwnItems(12, 0.9),
+        "popularity": ItemColumn(np.arange(12, dtype=np.float32)),
+    }
+    return Ranker.of(parts, RankerWeights(tuple(parts), groups))
+
+
 @given(st.integers(0, 99), histories, st.integers(-3, 3), st.integers(-3, 3))
 def test_the_users_score_is_the_weighted_sum_at_every_size_of_catalogue(
     seed: int, history: list[int], a: int, b: int
 ) -> None:
-    signals = [
-        NeighbourSignal("one", table(seed, 12, 4, 0.8, 10)),
-        NeighbourSignal("two", table(seed + 1, 12, 3, 1.0, 5)),
-    ]
-    ranker = Ranker(12, signals, [], {"default": {"one": float(a), "two": float(b)}})
-    found = ranker.user(user(history))
-    parts = [signal.values(user(history)) for signal in signals]
+    ranked = ranker({"default": {"item_cf": float(a), "walk": float(b), "repeat": 1.0}}, seed)
+    found = ranked.user(user(history))
     every = np.arange(12, dtype=np.int64)
-    expected = a * parts[0].of(every).astype(np.float64) + b * parts[1].of(every).astype(np.float64)
-    assert found.of(every).tolist() == expected.astype(np.float32).tolist()
+    parts = [ranked.signal(name, user(history)).of(every).astype(np.float64) for name in ("item_cf", "walk", "repeat")]
+    assert found.of(every).tolist() == (a * parts[0] + b * parts[1] + parts[2]).astype(np.float32).tolist()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbour_table, "_DENSE_ITEMS", 0)
-        again = ranker.user(user(history))
+        again = ranked.user(user(history))
     assert (again.items.tolist(), again.values.tolist()) == (found.items.tolist(), found.values.tolist())
 
 
+@given(st.lists(st.tuples(st.integers(-1, 13), st.integers(0, 3)), max_size=12), st.integers(0, 12))
+def test_own_items_count_wherever_the_log_begins(events: list[tuple[int, int]], kept: int) -> None:
+    """Events of one item each second, so that all times differ."""
+    items = np.array([item for item, _ in events], np.int64)
+    times = np.cumsum([1000 * (1 + gap) for _, gap in events]).astype(np.int64)
+    signal = OwnItemsSignal("repeat", OwnItems(12, 0.9))
+    whole = signal.values(UserHistory.of(items, times, len(items)))
+    cut = UserHistory.of(items, times, kept)
+    found = signal.values(cut)
+    assert (found.items.tolist(), found.values.tolist()) == (whole.items.tolist(), whole.values.tolist())
+    last = {item: place for place, item in enumerate(items.tolist())}
+    scores = {
+        item: items.tolist().count(item) ** 0.5 * 0.9 ** sum(other > place for other in last.values())
+        for item, place in last.items()
+    }
+    top = max((score for item, score in scores.items() if 0 <= item < 12), default=1)
+    assert found.items.tolist() == sorted(item for item in scores if 0 <= item < 12)
+    assert found.values.tolist() == pytest.approx([scores[item] / top for item in found.items.tolist()])
+    for item in found.items.tolist():
+        causes = signal.causes(cut, item)
+        assert (len(causes.log), len(causes.before)) == (len(cut), len(cut.before))
+        value = found.of(np.array([item], np.int64))[0]
+        assert float(causes.log.sum() + causes.before.sum()) == pytest.approx(float(value), rel=1e-5)
+
+
 def test_without_learned_weights_the_network_ranks_alone() -> None:
-    signal = NeighbourSignal("item_cf", table(3, 12, 4, 0.8, 10))
-    ranker = Ranker.of_blend(12, [signal], [Fixed("popularity", [1.0] * 12)], blend=0.25)
-    assert ranker.network() == (0.75, 0.25)
-    assert ranker.user(user([1, 2, 3])) is NO_VALUES
-    assert not ranker.bias().any()
-    below = ranker.without_network()
+    ranked = ranker({"default": dict(blend_weights(0.25))})
+    assert ranked.network() == (0.75, 0.25)
+    assert not ranked.uses_history()
+    assert ranked.user(user([1, 2, 3])) is NO_VALUES
+    assert not ranked.bias().any()
+    below = ranked.without_network()
     assert below.network() == (0, 0)
-    assert len(below.user(user([1, 2, 3])))
+    assert below.uses_history() and len(below.user(user([1, 2, 3])))
 
 
 def test_a_segment_without_weights_of_its_own_takes_the_default() -> None:
-    groups = {"default": {"path": 1.0, "popularity": 2.0}, "warm": {"path": 0.5, "dense": 0.5}}
-    ranker = Ranker(3, [], [Fixed("popularity", [1, 2, 3])], groups)
-    assert [ranker.group(name) for name in ("warm", "cold", "default")] == [1, 0, 0]
-    assert ranker.bias().tolist() == [2, 4, 6]
-    assert ranker.bias(1).tolist() == [0, 0, 0]
-    assert ranker.network(1) == (0.5, 0.5)
+    ranked = ranker({"default": {"path": 1.0, "popularity": 2.0}, "warm": {"path": 0.5, "dense": 0.5}})
+    assert [ranked.group(name) for name in ("warm", "cold", "default")] == [1, 0, 0]
+    assert ranked.bias().tolist() == [2 * item for item in range(12)]
+    assert ranked.bias(1).tolist() == [0] * 12
+    assert ranked.network(1) == (0.5, 0.5)
 
 
-def test_weights_of_unknown_signals_are_refused() -> None:
-    with pytest.raises(ValueError, match="weights of magic, but no such signals"):
-        Ranker(3, [], [], {"default": {"magic": 1.0}})
-    with pytest.raises(ValueError, match="the first group of weights must be 'default'"):
-        Ranker(3, [], [], {"warm": {}})
+def test_new_items_have_the_value_of_their_stand_in_and_count_as_it() -> None:
+    old = ranker({"default": {"item_cf": 1.0, "repeat": 0.5}})
+    new = old.over({14: 5, 16: 2, 15: 5})
+    events = [1, 14, 2, 16]
+    found, like = new.user(user(events)), old.user(user([1, 5, 2, 2]))
+    assert found.items.tolist() == sorted(set(found.items.tolist()))
+    exported = found.items < 12
+    assert found.items[exported].tolist() == like.items.tolist()
+    assert found.values[exported].tolist() == like.values.tolist()
+    stood = np.array([5, 5, 2], np.int64)
+    assert found.of(np.array([14, 15, 16], np.int64)).tolist() == like.of(stood).tolist()
+    causes = new.causes("item_cf", user(events), 15)
+    value = float(old.signal("item_cf", user([1, 5, 2, 2])).of(np.array([5], np.int64))[0])
+    assert float(causes.log.sum()) == pytest.approx(value, rel=1e-5)
+    assert new.over({}).stand_ins is None
+    with pytest.raises(KeyError):
+        new.signal("magic", user(events))
 
 
 def test_values_of_items_that_have_none_are_0() -> None:
     values = ItemValues(np.array([2, 5], np.int64), np.array([0.5, 1], np.float32))
     assert values.of(np.array([5, 0, 2, 9], np.int64)).tolist() == [1, 0, 0.5, 0]
     assert weighted_sum([(0.0, values), (1.0, NO_VALUES)], 10) is NO_VALUES
+
+
+def test_the_record_of_seen_items_is_the_same_in_every_order_of_arrival() -> None:
+    items, times = np.array([3, 1, 3, 2, 1], np.int64), np.array([1500, 1900, 5000, 9000, 1001], np.int64)
+    order = np.array([4, 2, 0, 3, 1])
+    one, other = SeenBefore.of(items, times), SeenBefore.of(items[order], times[order])
+    for record in (one, other):
+        assert record.items.tolist() == [1, 3, 2]
+        assert record.counts.tolist() == [2, 2, 1]
+        assert record.last_ms.tolist() == [1000, 5000, 9000]
+    assert len(SeenBefore.of(np.arange(1500), np.arange(1500) * 1000)) == SEEN_ITEMS

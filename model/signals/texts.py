@@ -1,0 +1,32 @@
+"""Texts: items with similar texts, by the cosine of their sentence vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from model.signals.data import SignalData
+from model.signals.neighbour_rows import Rows, blocks
+from service.artifact.neighbour_table import NeighbourTable
+
+NEIGHBOURS = 200
+DECAY = 0.8
+HORIZON = 10
+# All pairs of items are compared; beyond this many that takes longer than an export should.
+ITEMS_MAX = 150_000
+
+
+def fit(data: SignalData) -> NeighbourTable | None:
+    """Returns the items nearest by text; None without texts, and for more than `ITEMS_MAX` items."""
+    texts = data.texts
+    if texts is None or len(texts) > ITEMS_MAX:
+        return None
+    norm = np.linalg.norm(texts, axis=1, keepdims=True)
+    unit = np.divide(texts, norm, out=np.zeros_like(texts), where=norm > 0)
+    rows = Rows(len(unit), NEIGHBOURS)
+    for part in blocks(len(unit), len(unit)):
+        cosine = unit[part] @ unit.T
+        cosine[np.arange(len(cosine)), np.arange(part.start, part.stop)] = 0
+        least = np.partition(cosine, -min(NEIGHBOURS, cosine.shape[1]), axis=1)[:, -min(NEIGHBOURS, cosine.shape[1])]
+        rows.add(part.start, sparse.csr_array(np.where(cosine >= least[:, None], cosine, 0)))
+    return rows.table(DECAY, HORIZON)
