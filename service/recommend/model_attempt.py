@@ -105,7 +105,6 @@ def _decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> Deco
     filter_id = plan.filtered.id
     if filter_id is None:
         raise FilterNotReady("the engine does not hold the filter")
-    group = plan.group()
     request = ListRequest(
         context=plan.model.vocabulary.context.encode(plan.decoder_context()),
         gap_ms=plan.gap_ms(),
@@ -116,8 +115,7 @@ def _decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> Deco
         seed=plan.seed(),
         width=plan.width(rung) if rung == "narrow" else None,
         signals=plan.signals(),
-        weights=plan.model.ranker.network(group),
-        group=group,
+        group=plan.group(),
     )
     return DecodeJob(h=h, request=request)
 

@@ -90,6 +90,6 @@ async def test_nothing_is_computed_where_no_signal_has_a_weight(shared_valkey: V
         await send(service, *range(29))
         assert await signals(service) == (b"", b"")
         request = service.engine.jobs[-1].request
-        assert (request.weights, request.group) == ((0.5, 0.5), 0)
+        assert (request.weights, request.group) == (None, 0)
         profile = service.runtime.space.states.cache.profiles()[0]
         assert "_seen_before" not in profile.__dict__

@@ -14,6 +14,9 @@ from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.atomic import AtomicTokenizer
 from service.artifact.features import ContextVocabulary
 from service.artifact.item_cf import ItemCF
+from service.artifact.item_column import ItemColumn
+from service.artifact.neighbour_table import NeighbourTable
+from service.artifact.own_items import OwnItems
 from service.artifact.popularity import Popularity
 from tests.support.networks import random_catalogue, random_network
 
@@ -39,6 +42,11 @@ def random_parts(model: GPT4Rec | None = None, *, seed: int = 0, blend: float = 
         item_cf=ItemCF(neighbour, similarity, 0.9),
         popularity=Popularity.fit(rng.integers(0, n, 500), n),
         blend=blend,
+        signals={
+            "transitions": NeighbourTable(neighbour[:, ::-1].copy(), similarity, 0.8, 10),
+            "repeat": OwnItems(n, 0.995),
+            "trend": ItemColumn(rng.normal(size=n).astype(np.float32)),
+        },
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.artifact import Artifact
 from service.signals.item_values import ItemValues
+from service.signals.ranker import Ranker
 
 _NO_ITEMS: IntArray = np.zeros(0, np.int64)
 
@@ -35,9 +36,9 @@ class Ranking:
     @classmethod
     def of_artifact(cls, artifact: Artifact) -> Ranking:
         """Returns what the artefact was exported with."""
-        blend = float(artifact.manifest["blend"])
-        weights = np.array([[1.0 - blend, blend]], np.float32)
-        return cls(weights, np.zeros((1, len(artifact.catalogue)), np.float32))
+        ranker, groups = Ranker.of(artifact.signals, artifact.ranker), range(len(artifact.ranker.groups))
+        weights = np.array([ranker.network(group) for group in groups], np.float32)
+        return cls(weights, np.stack([ranker.bias(group) for group in groups]))
 
     def with_weights(self, weights: Sequence[tuple[float, float]], bias: FloatArray) -> Ranking:
         """Returns the ranking by other weights and bias [G, n]."""

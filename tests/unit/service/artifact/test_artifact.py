@@ -101,6 +101,7 @@ def test_parts_that_disagree_are_refused_even_with_right_checksums(folder: Path,
     [
         (lambda m: m.update(format_version=99), "format version 99"),
         (lambda m: m.update(format_version=1), "export it again"),
+        (lambda m: m.update(format_version=3), "is of format version 3, this service reads 4; export it again"),
         (lambda m: m.update(format="something"), "not a gpt4rec manifest"),
         (lambda m: m.pop("network"), "lacks network"),
         (lambda m: m["files"].pop("encoder.onnx"), r"encoder\.onnx is missing"),
@@ -127,6 +128,18 @@ def test_a_manifest_that_does_not_fit_is_refused(
         lambda m: m["network"].update(n_items="forty"),
         lambda m: m["context"].pop("fields"),
         lambda m: m["context"].update(values=[1]),
+        lambda m: m.update(ranker=[]),
+        lambda m: m["ranker"].pop("groups"),
+        lambda m: m["ranker"].update(groups=[]),
+        lambda m: m["ranker"].update(groups=[{"name": "warm", "weights": {}}]),
+        lambda m: m["ranker"].update(groups=[{"name": "default", "weights": {"magic": 1}}]),
+        lambda m: m["ranker"].update(groups=[{"name": "default", "weights": {"path": "all"}}]),
+        lambda m: m["ranker"].update(groups=[{"name": "default", "weights": {"path": float("nan")}}]),
+        lambda m: m["ranker"].update(without_network={"dense": 1}),
+        lambda m: m["ranker"].update(signals=["item_cf"]),
+        lambda m: m["ranker"].update(signals=["item_cf", "popularity", "path"]),
+        lambda m: m["ranker"].update(signals=["item_cf", "popularity", "../items"]),
+        lambda m: m["ranker"].update(signals=["item_cf", "popularity", "item_cf"]),
     ],
 )
 def test_a_damaged_manifest_is_refused_by_its_name(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
@@ -135,9 +148,7 @@ def test_a_damaged_manifest_is_refused_by_its_name(folder: Path, change: Callabl
         Artifact.open(folder)
 
 
-@pytest.mark.parametrize(
-    "name", ["trie.npz", "items.npz", "signal_item_cf.npz", "signal_popularity.npz", "catalogue.npz"]
-)
+@pytest.mark.parametrize("name", ["trie.npz", "items.npz", "signal_item_cf.npz", "signal_repeat.npz", "catalogue.npz"])
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY", b"hello"])
 def test_a_file_that_holds_something_else_is_refused_by_its_name(folder: Path, name: str, content: bytes) -> None:
     """Even if the manifest was changed to fit."""
@@ -233,7 +244,8 @@ def test_a_failure_while_writing_leaves_no_folder_behind(tmp_path: Path) -> None
 
 def test_a_published_folder_is_complete_at_once(tmp_path: Path) -> None:
     with staging(tmp_path) as folder:
-        write(random_parts(), folder, "float32")
+        parts = random_parts()
+        write(parts, folder, "float32")
         assert [entry for entry in tmp_path.iterdir() if not entry.name.startswith(".staging-")] == []
         target = publish(folder, tmp_path)
-    assert {entry.name for entry in target.iterdir()} == {*FILES, *OPTIONAL, MANIFEST}
+    assert {entry.name for entry in target.iterdir()} == {*FILES, *parts.weights.files, *OPTIONAL, MANIFEST}
