@@ -38,7 +38,7 @@ def journey(dataset: Dataset, days: int, least: int, households: int) -> Dataset
     items = dataset.items.filter(pl.col("item_id").is_in(kept["item_id"].unique().to_list()))
     of_users = dataset.users.filter(pl.col("user_id").is_in(kept["user_id"].unique().to_list()))
     return Dataset.of(
-        f"{dataset.name}, {days} days, items {least} times, users 1/{households}",
+        f"{dataset.name}, {days} days, items {least} times, users 1 in {households}",
         kept, items, of_users, has_time=True, category_kind=dataset.category_kind, source=dataset.source,
     )  # fmt: skip
 
