@@ -24,6 +24,7 @@ WAYS = {
     "path": "path alone",
     "dense": "dense over everything",
     "item_cf": "item-CF, tuned",
+    "fused": "all signals, no network",
 }
 
 
@@ -33,7 +34,7 @@ def ranking(found: Results) -> str:
     for label in ordered(list(found["parts"])):
         part, one = found["parts"][label], reading(label)
         for way, name in WAYS.items():
-            if "means" in part:
+            if way in part.get("means", {}):
                 mean = part["means"][way]
                 rows.append([one.name, one.split, name, *(mean_of_seeds(mean[m]) for m in ("recall@10", "ndcg@10"))])
         for name, figures in part.get("baselines", {}).items():
@@ -128,6 +129,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "quality_cold": quality_cold.cold,
     "quality_cold_folds": quality_cold.folds,
     "quality_rules": quality_strict.rules,
+    "quality_cost": quality_strict.cost,
 }
 # The parts that the model card shows too.
 CARD = {"quality_ranking": ranking, "quality_lists": quality_lists.fairness}

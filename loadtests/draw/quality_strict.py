@@ -6,6 +6,7 @@ Figures in, Markdown out, for `docs/quality.md`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from loadtests.draw.tables import by_command, cell, markdown
@@ -91,6 +92,16 @@ def before(found: Results) -> str:
         "least of a seed",
         "largest loss",
     ]
+    return markdown(columns, lines) + "\n\n" + by_command(found)
+
+
+def cost(found: Results) -> str:
+    """Draws the milliseconds of a decoder run before and now, by size of the catalogue and of the batch."""
+    lines = [
+        [f"{row['items']:,}", row["batch"], median(row["before"]), median(row["now"]), f"{row['ratio']:.2f} ×"]
+        for row in found["rows"]
+    ]
+    columns = ["items", "lists of a run", "before, ms", "now, ms", "ratio"]
     return markdown(columns, lines) + "\n\n" + by_command(found)
 
 

@@ -30,7 +30,7 @@ def main(
 ) -> None:
     """Answers each number on the standard input with the median milliseconds of so many decoder runs."""
     made = sorted(file.parent for file in folder.glob(f"synthetic-{items}-*/manifest.json"))
-    engine = Engine.open(made[0] if made else write_synthetic(folder, items), device="cpu", threads=1)
+    engine = Engine.open(made[0] if made else write_synthetic(folder, items, dense=None), device="cpu", threads=1)
     asked = jobs(engine)
     rows = [[asked[(start + n) % STATES] for n in range(batch)] for start in range(STATES)]
 

@@ -132,6 +132,24 @@ def _feeds_of(engine: Engine, job: DecodeJob) -> dict[str, Any]:
     return seen
 
 
+def count_runs(engine: Engine, job: DecodeJob) -> int:
+    """Returns how many graph runs the engine makes for one list."""
+    # No public method shows the runs either.
+    decoder = engine._decoder  # noqa: SLF001
+    run, made = decoder._run, []  # noqa: SLF001
+
+    def counted(*given: Any) -> Any:
+        made.append(given)
+        return run(*given)
+
+    decoder._run = counted  # noqa: SLF001
+    try:
+        engine.decode([job])
+    finally:
+        decoder._run = run  # noqa: SLF001
+    return len(made)
+
+
 def step_cases(trie: Trie, code_sizes: Sequence[int], width: int, level: int) -> dict[str, Timed]:
     """Returns one step from nodes of `level`, this decoder's and STATIC's, over the same beams."""
     rng = np.random.default_rng(level)

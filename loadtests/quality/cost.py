@@ -5,7 +5,8 @@
 TREE is a checkout of the older commit. For each size of catalogue and of batch a process of either tree opens a
 synthetic artefact of its own format (random weights, realistic codes) and decodes lists of ten with a beam of 5 on one
 thread. The two take turns, so that other work of the machine affects both alike. The figure is the ratio of the medians
-of processor time.
+of processor time. The stored state of a user with more events than the window holds, and the graph runs of a list, are
+taken from the smallest artefact.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ from rich.console import Console
 
 from loadtests.common import results
 from loadtests.engine import decode_worker
+from loadtests.engine.decoder_cases import count_runs, jobs
 from loadtests.quality import criteria
+from loadtests.quality.variants import cost as cost_of_an_event
 from service.cli.outermost import run_command
+from service.engine.engine import Engine
 
 NAME = "quality_cost"
 COMMAND = "python -m loadtests.quality.cost --before TREE --work DIR"
@@ -115,7 +119,19 @@ def main(
         results.record(results.QUALITY, results.row(name, found["ratio"], "×", COMMAND, **criteria.limit(name)))
         ms = " → ".join(f"{median(found[tree]):.3f}" for tree in ("before", "now"))
         console.print(f"{items:,} items, batch {batch}: {ms} ms, {found['ratio']:.2f} ×", highlight=False)
+    for name, value in of_a_list(work.resolve() / "cost-now").items():
+        results.record(results.QUALITY, results.row(name, value, "", COMMAND, **criteria.limit(name)))
     results.save(NAME, {"rows": rows}, command=COMMAND)
+
+
+def of_a_list(folder: Path) -> dict[str, float]:
+    """Returns the largest state of a user in KiB and the graph runs of a list, by the smallest artefact of a folder."""
+    made = min(folder.glob("synthetic-*/manifest.json"), key=lambda file: int(file.parent.name.split("-")[1]))
+    engine = Engine.open(made.parent, device="cpu", threads=1)
+    return {
+        "strict cost: largest state of a user, KiB": cost_of_an_event(engine)["state_bytes"] / 1024,
+        "strict cost: ONNX runs of a list": float(count_runs(engine, jobs(engine)[0])),
+    }
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@
 `--split strict` (the default) holds the last event but one of everybody out of the training, as the published tables
 do; `sampled` holds out that of a sample of users. For each seed: a training with the defaults, its export, and lists of
 every test user as served, by the path alone (generation without the dense score: no dense candidates, blend 0), and, to
-show the loss of the decoder, by the dense score over the whole catalogue in torch. Beside them stand untrained
-heuristics (`loadtests.quality.heuristics`). Changes by --set are part of the name of the figures. Runs, artefacts and
+show the loss of the decoder, by the dense score over the whole catalogue in torch. Beside them stand the scorer of all
+signals without the network, each signal alone (`loadtests.quality.signal_rows`) and untrained heuristics
+(`loadtests.quality.heuristics`). Changes by --set are part of the name of the figures. Runs, artefacts and
 the rank of every target are kept in `--work` and reused; an interrupted training is resumed.
 
 `--before` names a folder with the ranks that an older commit wrote (`python -m loadtests.quality.ranks`): every part in
@@ -31,7 +32,7 @@ from rich.console import Console
 from export.from_run import export_run
 from loadtests.common import results
 from loadtests.quality import before as paired
-from loadtests.quality import criteria
+from loadtests.quality import criteria, signal_rows
 from loadtests.quality.heuristics import heuristics
 from loadtests.quality.means import spread
 from loadtests.quality.protocols import CHANGES, SPLITS, STRICT, part_name
@@ -56,7 +57,7 @@ from service.engine.engine import Engine
 NAME = "quality_ranking"
 COMMAND = "python -m loadtests.quality.ranking --data DIR --work DIR"
 MEASURES = ("recall@10", "ndcg@10", "coverage@10")
-ITEM_CF = "item_cf"
+ITEM_CF, FUSED = "item_cf", "fused"
 
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True)
@@ -169,7 +170,7 @@ def baselines(dataset: Dataset, data: Path, trial: Trial, folder: Path) -> dict[
     if not kept.exists():
         split = split_of(TrainConfig.build(None, list(trial.settings)), sequences(dataset))
         found = {}
-        for name, ranker in heuristics(dataset, data, split).items():
+        for name, ranker in {**heuristics(dataset, data, split), **signal_rows.alone(dataset, data, split)}.items():
             with console.status(name):
                 figures = evaluate({name: ranker}, split, "test", samples=1).systems[name].figures
             found[name] = {measure: figures[measure] for measure in MEASURES}
@@ -193,7 +194,8 @@ def measured(
         status.update("evaluating")
         figures, ranks = listed(engine, Run.open(folder), trainer.split, report["blend"], dataset.has_time)
     users = tuple(trainer.split.sequences.user_ids[user] for user in trainer.split.test.users)
-    shown = {name: ranks[way].astype(np.int8) for name, way in ((SERVED, "blend"), (ITEM_CF, ITEM_CF))}
+    ways = {SERVED: "blend", ITEM_CF: ITEM_CF, FUSED: FUSED}
+    shown = {name: ranks[way].astype(np.int8) for name, way in ways.items()}
     Ranks(dataset.name, dataset.fingerprint, split, settings.seed, users, shown).save(folder / FILE)
     p = trainer.progress
     return {
@@ -220,6 +222,7 @@ def listed(
         "path": (beam, 0.0, False),
         "dense": (network_ranker(run.model(), vocabulary), blend, True),
         ITEM_CF: (item_cf_ranker(parts.item_cf, parts.popularity), blend, True),
+        FUSED: (signal_rows.fused(parts, engine.receptive_field), blend, True),
     }
     found, ranks = {}, {}
     for name, (ranker, weight, join) in ways.items():
@@ -255,7 +258,7 @@ def summarise(label: str, command: str = COMMAND, ranks: Sequence[Ranks] = ()) -
     runs: Sequence[Mapping[str, Any]] = list(part["seeds"].values())
     means = {
         way: {measure: spread([run["figures"][way][measure] for run in runs]) for measure in MEASURES}
-        for way in ("blend", "path", "dense", ITEM_CF)
+        for way in runs[0]["figures"]
     }
     _save(label, {**part, "means": means, "command": command})
     for measure in criteria.MEASURES:
@@ -263,6 +266,7 @@ def summarise(label: str, command: str = COMMAND, ranks: Sequence[Ranks] = ()) -
         ahead = _of_means(means["blend"], means[ITEM_CF], measure)
         _record(f"{label}: {measure} {criteria.ON_ITEM_CF}", ahead, command)
         _record(f"{label}: {measure}, path alone", means["path"][measure]["mean"], command)
+        _record(f"{label}: {measure}, all signals, no network", means[FUSED][measure]["mean"], command)
         for name, figures in part.get("baselines", {}).items():
             _record(f"{label}: {measure}, {name}", figures[measure], command)
     _record(f"{label}: recall@10, dense score over everything", means["dense"]["recall@10"]["mean"], command)

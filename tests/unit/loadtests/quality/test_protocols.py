@@ -157,3 +157,8 @@ def test_the_comparison_is_recorded_with_the_limits_of_the_criteria(
     found = results.load(before.NAME, tmp_path)
     assert found is not None
     assert "| Beauty, strict | recall@10 | 1 | 0.6250 | 0.6000 |" in quality_strict.before(found)
+
+
+def test_the_cost_of_a_list_is_drawn_before_and_now() -> None:
+    row = {"items": 12_000, "batch": 32, "before": [2.0, 4.0, 3.0], "now": [3.0, 3.3, 9.0], "ratio": 1.1}
+    assert "| 12,000 | 32 | 3 | 3.3 | 1.10 × |" in quality_strict.cost({"rows": [row], "date": "today"})

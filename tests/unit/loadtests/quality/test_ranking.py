@@ -47,9 +47,13 @@ def test_the_strict_split_is_measured_first_and_compared_with_an_older_commit(wo
     assert Run.open(run).config.validation_users == 0
     found = results.load(ranking.NAME, tmp_path)
     assert found is not None
-    assert set(found["parts"][LABEL]["baselines"]) == {"TGH-1, no training", "TGH-2, no training"}
+    untrained = set(found["parts"][LABEL]["baselines"])
+    assert {"TGH-1, no training", "TGH-2, no training", "transitions alone", "content alone"} <= untrained
+    assert "item_cf alone" not in untrained
     rows = {row["criterion"]: row["value"] for row in results.read_rows(tmp_path / "quality.json")}
     means = found["parts"][LABEL]["means"]
+    # Without learned weights, all signals without the network are item-CF.
+    assert means["fused"]["ndcg@10"] == means["item_cf"]["ndcg@10"]
     ahead = means["blend"]["recall@10"]["mean"] - means["item_cf"]["recall@10"]["mean"]
     assert rows[f"{LABEL}: recall@10 gained on item-CF"] == pytest.approx(ahead, abs=1e-4)
     assert f"{LABEL}: recall@10 gained on item-CF, lower end" in rows

@@ -1,0 +1,101 @@
+"""Each signal as a scorer of its own, and all of them together without the network, as rankers.
+
+Every list is made from the sum over the whole catalogue, the plain way, and filled up with popularity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from model.data.dataset import Dataset
+from model.data.split import Split
+from model.evaluation.baselines import fit_baselines
+from model.evaluation.evaluate import DEPTH, Histories, Ranker
+from model.evaluation.rankers import history_of
+from model.signals.data import SignalData
+from model.signals.registry import fit_signals
+from model.texts.sentence_vectors import TextError, item_text_vectors
+from service.artifact.array_types import Float64Array, FloatArray, IntArray
+from service.artifact.artifact import Artifact
+from service.artifact.popularity import Popularity
+from service.artifact.ranker_weights import DEFAULT_GROUP, RankerWeights
+from service.artifact.signal_files import ITEM_CF
+from service.signals.ranker import Ranker as Signals
+from service.signals.user_history import UserHistory
+
+# Newest events that the service keeps as they are, with one layer; what is older is remembered by item.
+KEPT = 52
+
+# The sum of each item [items], −∞ where nothing is said of it.
+Sum = Callable[[UserHistory], Float64Array]
+
+
+def alone(dataset: Dataset, data: Path, split: Split) -> dict[str, Ranker]:
+    """Returns every signal that the data have something for, fitted on the training part, by the name of its row.
+
+    Item-CF has a row anyway.
+    """
+    fitted = fit_baselines(split)
+    texts = _texts(dataset, data, split)
+    parts = fit_signals(SignalData(split.train, dataset, fitted.item_cf, fitted.popularity, texts))
+    found = {}
+    for name in parts:
+        if name != ITEM_CF:
+            weights = RankerWeights(tuple(parts), {DEFAULT_GROUP: {name: 1.0}})
+            signals = Signals.of(parts, weights)
+            found[f"{name} alone"] = ranker(_sum_of(signals), fitted.popularity, KEPT, dataset.has_time)
+    return found
+
+
+def fused(artifact: Artifact, kept: int) -> Ranker:
+    """Returns lists by all signals of an artefact, with the weights they have where the network does not answer."""
+    signals = Signals.of(artifact.signals, artifact.ranker).without_network()
+    return ranker(_sum_of(signals), artifact.popularity, kept, artifact.vocabulary.has_time)
+
+
+def ranker(total: Sum, popularity: Popularity, kept: int, has_time: bool) -> Ranker:
+    """Returns lists by a sum [items]; items without any value come after the others, by popularity.
+
+    Args:
+        total: The sum for a history.
+        popularity: What fills a list up.
+        kept: Newest events of a history that signals read as they are.
+        has_time: Whether the log has times.
+    """
+
+    def rank(histories: Histories) -> IntArray:
+        lists = np.full((len(histories), DEPTH), -1, np.int64)
+        for i in range(len(histories)):
+            score = total(history_of(histories.events(i), kept, has_time))
+            excluded = histories.excluded(i)
+            score[excluded] = -np.inf
+            best = np.argsort(-score, kind="stable")[:DEPTH]
+            best = best[np.isfinite(score[best])]
+            items, _ = popularity.fill(best, score[best].astype(np.float32), DEPTH, None, excluded)
+            lists[i, : len(items)] = items
+        return lists
+
+    return rank
+
+
+def _sum_of(signals: Signals) -> Sum:
+    """Returns the weighted sum of all signals over the whole catalogue; −∞ for items of which none says anything."""
+    bias = signals.bias().astype(np.float64)
+
+    def total(history: UserHistory) -> Float64Array:
+        values = signals.user(history)
+        dense = np.where(bias == 0, -np.inf, bias)
+        dense[values.items] = bias[values.items] + values.values
+        return dense
+
+    return total
+
+
+def _texts(dataset: Dataset, data: Path, split: Split) -> FloatArray | None:
+    try:
+        return item_text_vectors(dataset, split.sequences.item_ids, data)
+    except TextError:
+        return None
