@@ -79,12 +79,13 @@ def engine_ranker(engine: Engine | BaselineEngine, decoding: Decoding, k: int = 
     vocabulary = engine.artifact.vocabulary
     unknown = vocabulary.context.encode({})
     ranker = Signals.of(engine.artifact.signals, engine.artifact.ranker)
+    weighted = ranker.uses_history()
 
     def job(histories: Histories, i: int) -> Job:
         events = histories.events(i)
         start = max(0, len(events) - engine.receptive_field)
         kept = events.after(start)
-        signals = ranker.user(history_of(events, engine.receptive_field, vocabulary.has_time))
+        history = history_of(events, engine.receptive_field, vocabulary.has_time) if weighted else UserHistory()
         known = EventArrays(kept.item, vocabulary.known_types(kept.type), kept.time_ms)
         return Job(
             encode=EncodeJob(events=known, from_start=start == 0),
@@ -95,7 +96,7 @@ def engine_ranker(engine: Engine | BaselineEngine, decoding: Decoding, k: int = 
                 k=k,
                 excluded=histories.excluded(i),
                 seed=seed + int(histories.users[i]),
-                signals=signals,
+                signals=ranker.user(history),
             ),
         )
 

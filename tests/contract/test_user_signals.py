@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -43,8 +44,8 @@ async def send(service: Service, *places: int) -> None:
     assert (await service.client.post("/events", json={"events": events})).status_code == 200
 
 
-async def signals(service: Service) -> tuple[bytes, bytes]:
-    await service.recommend(user_id="u")
+async def signals(service: Service, **body: Any) -> tuple[bytes, bytes]:
+    await service.recommend(user_id="u", **body)
     found = service.engine.jobs[-1].request.signals
     return found.items.tobytes(), found.values.tobytes()
 
@@ -82,6 +83,17 @@ async def test_events_of_a_request_count_for_its_signals_alone(shared_valkey: Va
             expected().values.tobytes(),
         )
         assert await signals(service) == before
+
+
+@asynchronous
+async def test_a_value_is_the_same_whatever_the_list_may_hold(shared_valkey: Valkey) -> None:
+    async with serving(engine(), redis_url=shared_valkey.url, prefix="filtered-signals:") as service:
+        await send(service, *range(30))
+        every = await signals(service)
+        assert await signals(service, filter={"category": ["War"]}) == every
+        assert await signals(service, exclude=["4", "5"], exclude_seen=False) == every
+        cache = service.runtime.space.states.cache
+        assert cache.nbytes == cache.profiles()[0].nbytes, "what a profile has computed counts as its memory"
 
 
 @asynchronous

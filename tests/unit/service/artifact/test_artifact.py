@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,9 @@ from export.artifact_writer import write
 from export.publish import publish, staging
 from model.network.encoders.registry import receptive_field
 from service.artifact.artifact import Artifact
+from service.artifact.item_column import ItemColumn
 from service.artifact.manifest import FILES, LATEST, MANIFEST, OPTIONAL, ArtifactFileError, digest, latest_of
+from service.artifact.scorer_files import save_scorer
 from service.common.errors import ArtifactError
 from service.engine.engine import Engine
 from tests.support.artifacts import random_parts, write_artifact
@@ -145,6 +147,37 @@ def test_a_manifest_that_does_not_fit_is_refused(
 def test_a_damaged_manifest_is_refused_by_its_name(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
     edit_manifest(folder, change)
     with pytest.raises(ArtifactFileError, match=r"manifest\.json"):
+        Artifact.open(folder)
+
+
+def test_signals_are_read_back_with_their_weights(folder: Path) -> None:
+    artifact, parts = Artifact.open(folder), random_parts()
+    assert list(artifact.signals) == ["item_cf", "popularity", "transitions", "repeat", "trend"]
+    assert artifact.ranker == parts.weights
+    for name, part in parts.all_signals.items():
+        read = artifact.signals[name]
+        assert isinstance(part, type(read))
+        for field in fields(read):
+            np.testing.assert_array_equal(getattr(read, field.name), getattr(part, field.name))
+
+
+def test_weights_are_part_of_the_model_version(original: Path, tmp_path: Path) -> None:
+    parts = random_parts()
+    groups = {"default": {"path": 0.5, "dense": 0.5, "repeat": 1.0}}
+    other = write_artifact(tmp_path, replace(parts, ranker=replace(parts.weights, groups=groups)))
+    assert other.name != original.name
+    assert Artifact.open(other).ranker.groups == groups
+
+
+def test_a_signal_of_another_catalogue_or_kind_is_refused_by_its_name(folder: Path) -> None:
+    file = folder / "signal_trend.npz"
+    ItemColumn(np.zeros(7, np.float32)).save(file)
+    edit_manifest(folder, lambda m: bless_file(m, file))
+    with pytest.raises(ArtifactFileError, match=r"disagree on the number of items.*signal_trend\.npz': 7"):
+        Artifact.open(folder)
+    save_scorer(file, "of_a_later_version", values=np.zeros(7, np.float32))
+    edit_manifest(folder, lambda m: bless_file(m, file))
+    with pytest.raises(ArtifactFileError, match=r"signal_trend\.npz holds a signal of the kind 'of_a_later_version'"):
         Artifact.open(folder)
 
 
