@@ -14,7 +14,7 @@ taken.
 Where a ring is too small, what earlier rings have left over comes first. Three things differ from its program: items of
 the history are taken out before (as in all lists here), a list that is still too short is filled by the cosine with the
 last item instead of at random (its option `--semantic_pad`), and features are the sentence vectors of this repository
-or, where there are no texts or no encoder, categories and attributes, instead of flan-t5-xl.
+or, where there are no texts, too many of them or no encoder, categories and attributes, instead of flan-t5-xl.
 """
 
 from __future__ import annotations
@@ -33,12 +33,15 @@ from model.data.split import Split
 from model.evaluation import metrics
 from model.evaluation.evaluate import DEPTH, Histories, Ranker
 from model.texts.sentence_vectors import TextError, item_text_vectors
-from service.artifact.array_types import Float64Array, IntArray
+from service.artifact.array_types import Float64Array, FloatArray, IntArray
 
 EDGE_WEIGHT = 0.5
 # Items of a list from each ring of the last item, and of the last but one.
 TGH_1 = ((7, 2, 1),)
 TGH_2 = ((5, 1), (3, 1))
+
+# More texts than these take the encoder many minutes on one core.
+ENCODED_AT_MOST = 30_000
 
 _NOTHING: IntArray = np.zeros(0, np.int64)
 
@@ -146,12 +149,22 @@ class TransitionGraph:
         return found
 
 
+def text_vectors(dataset: Dataset, data: Path, item_ids: Sequence[str]) -> FloatArray | None:
+    """Returns the sentence vectors [items, d]; None without texts or encoder, or for too many items to encode here."""
+    if len(item_ids) > ENCODED_AT_MOST:
+        return None
+    try:
+        return item_text_vectors(dataset, item_ids, data)
+    except TextError:
+        return None
+
+
 def item_features(dataset: Dataset, data: Path, item_ids: Sequence[str]) -> sparse.csr_array:
     """Returns [items, features]: sentence vectors with texts and the encoder, else categories and attributes."""
-    try:
-        return sparse.csr_array(item_text_vectors(dataset, item_ids, data).astype(np.float64))
-    except TextError:
+    vectors = text_vectors(dataset, data, item_ids)
+    if vectors is None:
         return metrics.item_content(dataset.items, item_ids, dataset.category_kind)
+    return sparse.csr_array(vectors.astype(np.float64))
 
 
 def heuristics(dataset: Dataset, data: Path, split: Split) -> dict[str, Ranker]:

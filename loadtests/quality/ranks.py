@@ -116,6 +116,8 @@ def split_name(run: Run) -> str:
 def served(folder: Path, data: Path | None = None) -> Ranks:
     """Ranks the test questions of a run through its newest artefact, which is made if there is none."""
     run = Run.open(folder)
+    kept = folder / "data"  # the ranking keeps what a run was trained on there, ties and all
+    data = kept if data is None and (kept / "meta.json").exists() else data
     made = sorted((folder / "artifacts").glob("*/manifest.json"), key=lambda file: file.stat().st_mtime)
     artifact = made[-1].parent if made else export_run(folder, folder / "artifacts", "float32", run.data_path(data))[0]
     dataset = run.dataset(data)

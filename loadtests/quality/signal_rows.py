@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from loadtests.quality.heuristics import text_vectors
 from model.data.dataset import Dataset
 from model.data.split import Split
 from model.evaluation.baselines import fit_baselines
@@ -17,8 +18,7 @@ from model.evaluation.evaluate import DEPTH, Histories, Ranker
 from model.evaluation.rankers import history_of
 from model.signals.data import SignalData
 from model.signals.registry import fit_signals
-from model.texts.sentence_vectors import TextError, item_text_vectors
-from service.artifact.array_types import Float64Array, FloatArray, IntArray
+from service.artifact.array_types import Float64Array, IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.popularity import Popularity
 from service.artifact.ranker_weights import DEFAULT_GROUP, RankerWeights
@@ -39,7 +39,7 @@ def alone(dataset: Dataset, data: Path, split: Split) -> dict[str, Ranker]:
     Item-CF has a row anyway.
     """
     fitted = fit_baselines(split)
-    texts = _texts(dataset, data, split)
+    texts = text_vectors(dataset, data, split.sequences.item_ids)
     parts = fit_signals(SignalData(split.train, dataset, fitted.item_cf, fitted.popularity, texts))
     found = {}
     for name in parts:
@@ -92,10 +92,3 @@ def _sum_of(signals: Signals) -> Sum:
         return dense
 
     return total
-
-
-def _texts(dataset: Dataset, data: Path, split: Split) -> FloatArray | None:
-    try:
-        return item_text_vectors(dataset, split.sequences.item_ids, data)
-    except TextError:
-        return None

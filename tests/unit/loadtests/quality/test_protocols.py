@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deploy.demo import TRAIN_MINUTES
 from loadtests.common import results
 from loadtests.draw import quality_strict
 from loadtests.quality import before, criteria
@@ -162,3 +163,7 @@ def test_the_comparison_is_recorded_with_the_limits_of_the_criteria(
 def test_the_cost_of_a_list_is_drawn_before_and_now() -> None:
     row = {"items": 12_000, "batch": 32, "before": [2.0, 4.0, 3.0], "now": [3.0, 3.3, 9.0], "ratio": 1.1}
     assert "| 12,000 | 32 | 3 | 3.3 | 1.10 × |" in quality_strict.cost({"rows": [row], "date": "today"})
+
+
+def test_the_criterion_of_the_demo_is_of_the_demos_time() -> None:
+    assert f"strict movielens-100k, {TRAIN_MINUTES:g} minutes" in criteria.KEPT
