@@ -114,7 +114,7 @@ def export(
     """
     with staging(root) as folder:
         write(parts, folder, dtype)
-        result = check(parts.model, Artifact.open(folder), probes, dtype, parts.blend, quality)
+        result = check(parts.model, Artifact.open(folder), probes, dtype, quality)
         if result.failures:
             raise ParityError("the exported graphs differ from the network:\n  " + "\n  ".join(result.failures))
         seal(folder, _manifest(parts, dtype) | {"parity": result.to_json()}, parts.name)

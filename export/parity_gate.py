@@ -1,9 +1,9 @@
 """The parity gate: compares the engine over the written files with torch and with the slow reference.
 
-Every export has to pass it. Every second probe carries random signals of a user, with weights of its own, so that all
-parts of the fused score are compared. float32 graphs must agree to `TOLERANCE` on log-probabilities and list the same
-items up to ties. float16 and int8 graphs round, so they are held to a stated tolerance, to the overlap of their top 10
-with the network's own, and to the NDCG@10 that the float32 graphs reach on validation.
+Every export has to pass it. All parts of the fused score are compared (`export.probe_rankings`). float32 graphs must
+agree to `TOLERANCE` on log-probabilities and list the same items up to ties. float16 and int8 graphs round, so they are
+held to a stated tolerance, to the overlap of their top 10 with the network's own, and to the NDCG@10 that the float32
+graphs reach on validation.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ import numpy as np
 import torch
 
 from export.graphs.graph_writer import GraphDtype
+from export.probe_rankings import ProbeRanking, probe_ranking
 from model.network.encoders.registry import receptive_field, streams
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import encoder_input
 from model.reference.attention_rollout import attention_rollout
-from model.reference.decoder import ReferenceDecoder, ScoredItem, Scoring
+from model.reference.decoder import ReferenceDecoder, ScoredItem
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, EventArrays, Vocabulary
 from service.engine.decoding import ONE_OF_EACH
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
-from service.signals.item_values import NO_VALUES, ItemValues
+from service.signals.ranker import Ranker
 
 TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "int8": 2e-1}
 OVERLAP_AT_10 = {"float32": 1.0, "float16": 0.99, "int8": 0.99}
@@ -39,8 +40,6 @@ HIDDEN = {"float32": 0.0, "float16": 5e-3, "int8": 5e-2}
 # A probe is compared on its newest events, this many times what the encoder reads. Torch compares every pair of them,
 # so the memory grows with the square of their number.
 PROBE_READS = 2
-# Signals of a probe, in a catalogue that has so many items, and the largest of them, in log-probabilities.
-SIGNALS, LARGEST_SIGNAL = 200, 4.0
 NDCG_WITHIN = 0.005  # of the float32 graphs' NDCG@10
 MAX_FAILURES = 8
 
@@ -117,7 +116,6 @@ def check(
     artifact: Artifact,
     probes: Sequence[Probe],
     dtype: GraphDtype,
-    blend: float,
     quality: Quality | None = None,
 ) -> GateResult:
     """Compares the hidden state, the attention and the lists of every probe, under every strategy.
@@ -130,7 +128,6 @@ def check(
         artifact: The written artefact.
         probes: Histories to compare on; of longer ones the newest `PROBE_READS` × the receptive field.
         dtype: Precision of the graphs.
-        blend: Weight of the dense score.
         quality: NDCG@10 to keep, for graphs that round.
 
     Returns:
@@ -142,11 +139,11 @@ def check(
     probes = [replace(probe, events=probe.events.after(max(0, len(probe.events) - most))) for probe in probes]
     engine = Engine(artifact, device="cpu")
     reference = ReferenceDecoder(model, dense=bool(artifact.manifest.get("dense_candidates")))
-    scoring = Scoring.of_blend(blend)
+    ranker = Ranker.of(artifact.signals, artifact.ranker)
     overlaps = [
         overlap
         for number, probe in enumerate(probes)
-        for overlap in _compare_probe(result, engine, reference, scoring, probe, number)
+        for overlap in _compare_probe(result, engine, reference, probe_ranking(ranker, number), probe, number)
     ]
     result.overlap_at_10 = float(np.mean(overlaps)) if overlaps else 1.0
     if quality is not None and dtype != "float32":
@@ -157,7 +154,12 @@ def check(
 
 
 def _compare_probe(
-    result: GateResult, engine: Engine, reference: ReferenceDecoder, scoring: Scoring, probe: Probe, number: int
+    result: GateResult,
+    engine: Engine,
+    reference: ReferenceDecoder,
+    ranking: ProbeRanking,
+    probe: Probe,
+    number: int,
 ) -> list[float]:
     """Compares one history, whose number is also the seed of its lists. Returns the overlap of every strategy."""
     model, vocabulary = reference.model, engine.artifact.vocabulary
@@ -172,29 +174,16 @@ def _compare_probe(
     with torch.no_grad():
         q = model.query(source, torch.from_numpy(context), torch.tensor(probe.gap_ms))
     overlaps = []
-    signals, weights = _signals(len(everything), number)
-    if weights is not None:
-        pairs = zip(signals.items.tolist(), signals.values.tolist(), strict=True)
-        scoring = replace(scoring, path=weights[0], dense=weights[1], signals=dict(pairs))
+    asked = ListRequest(
+        context=context, gap_ms=probe.gap_ms, decoding=ONE_OF_EACH[0], k=10, seed=number,
+        signals=ranking.signals, weights=ranking.weights, group=ranking.group,
+    )  # fmt: skip
     for decoding in ONE_OF_EACH:
-        request = ListRequest(
-            context=context, gap_ms=probe.gap_ms, decoding=decoding, k=10, seed=number, signals=signals, weights=weights
-        )
+        request = replace(asked, decoding=decoding)
         got = _result(engine.decode([DecodeJob(h=h, request=request)])[0])
-        want = reference.decode(q, decoding, request.k, request.run_width, everything, request.seed, scoring)
+        want = reference.decode(q, decoding, request.k, request.run_width, everything, request.seed, ranking.scoring)
         overlaps.append(_compare(result, f"probe {number}, {decoding.strategy}", got, want))
     return overlaps
-
-
-def _signals(n_items: int, number: int) -> tuple[ItemValues, tuple[float, float] | None]:
-    """Returns random signals and weights for every second probe; for the others none, and the artefact's weights."""
-    if number % 2 == 0:
-        return NO_VALUES, None
-    rng = np.random.default_rng(number)
-    items = np.sort(rng.choice(n_items, min(SIGNALS, n_items), replace=False)).astype(np.int64)
-    values = (rng.random(len(items)) * LARGEST_SIGNAL).astype(np.float32)
-    path, dense = rng.uniform(0.1, 1.0, 2)
-    return ItemValues(items, values), (float(path), float(dense))
 
 
 def _kept(engine: Engine, events: EventArrays) -> tuple[EventArrays, bool]:

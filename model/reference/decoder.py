@@ -13,7 +13,7 @@ import torch
 
 from model.network.gpt4rec import GPT4Rec
 from service.artifact.noise import gumbel, item_hash
-from service.engine.decoding import Decoding, dense_width, search_width, signals_max
+from service.engine.decoding import Decoding, dense_width, search_sizes, signals_max
 
 Path = tuple[int, ...]
 
@@ -52,11 +52,6 @@ class Scoring:
     dense: float
     signals: Mapping[int, float] = field(default_factory=dict)
     bias: Mapping[int, float] = field(default_factory=dict)
-
-    @classmethod
-    def of_blend(cls, blend: float) -> Scoring:
-        """The score without other signals, in which the dense score has the weight `blend`."""
-        return cls(1 - blend, blend)
 
     def for_request(self, allowed: Sequence[int], *, dense: bool) -> Scoring:
         """Keeps of the user's signals those of allowed items, and of these the largest, whatever their sign."""
@@ -129,11 +124,13 @@ class ReferenceDecoder:
     ) -> list[ScoredItem]:
         """Returns all candidates with fused scores, in no particular order."""
         scoring = scoring.for_request(allowed, dense=self.dense)
-        kept = self._beam(q, search_width(width, sampled=decoding.sampled, dense=self.dense), allowed)
+        joined = dense_width(k, width, sampled=decoding.sampled)
+        width, joined = search_sizes(width, joined, sampled=decoding.sampled, dense=self.dense)
+        kept = self._beam(q, width, allowed)
         beam_paths = {node.path for node in kept}
-        best = self._promising(q, dense_width(k, width, sampled=decoding.sampled), allowed, scoring)
-        joined = [self._leaf(q, item) for item in best]
-        return self._scored([*kept, *(node for node in joined if node.path not in beam_paths)], q, scoring)
+        best = self._promising(q, joined, allowed, scoring)
+        leaves = [self._leaf(q, item) for item in best]
+        return self._scored([*kept, *(node for node in leaves if node.path not in beam_paths)], q, scoring)
 
     def _beam(self, q: torch.Tensor, width: int, allowed: Sequence[int]) -> list[Node]:
         """Returns the most probable leaves."""

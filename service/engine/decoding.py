@@ -17,6 +17,7 @@ _ALL_MASS = 2.0
 _LEAST_DENSE = 8
 # Candidates beside the beam's for a sampled list: with fewer, lists look more alike; more are seldom drawn.
 _DENSE_SAMPLED = 112
+_SAMPLED_LARGE = 64
 # Items whose signals a list takes into account: more where the catalogue is scored as a whole, because there they are
 # added to what is computed anyway. In a larger one each of them is scored for its own sake.
 _SIGNALS_MAX = 512
@@ -40,18 +41,21 @@ def dense_width(k: int, width: int, *, sampled: bool = False) -> int:
     return quarter if k <= quarter else width
 
 
-def search_width(width: int, *, sampled: bool, dense: bool) -> int:
-    """Returns the number of nodes that a run keeps at every level for lists of beam width `width`.
+def search_sizes(width: int, joined: int, *, sampled: bool, dense: bool) -> tuple[int, int]:
+    """Returns how many nodes a run keeps at every level, and how many candidates join them.
 
-    Most candidates of a sampled list join the beam. Where the graph does not score the whole catalogue, few may join,
-    and lists drawn from them would look alike, so the beam itself is as wide as any.
+    A sampled list is drawn from as many candidates at every size of catalogue. In a large one only items with signals
+    may join, and a user may have none, so half of the candidates are the beam's.
 
     Args:
         width: Width of the beam.
+        joined: From `dense_width`.
         sampled: Whether the lists are sampled.
         dense: Whether the graph scores the whole catalogue.
     """
-    return MAX_WIDTH if sampled and not dense else width
+    if sampled and not dense:
+        return max(width, _SAMPLED_LARGE), _SAMPLED_LARGE
+    return width, joined
 
 
 def signals_max(*, dense: bool) -> int:

@@ -20,7 +20,7 @@ from service.engine.decode.device_tables import Tables
 from service.engine.decode.filters import Mask
 from service.engine.decode.search_shape import SearchShape
 from service.engine.decode.signal_inputs import listable, signal_feeds
-from service.engine.decoding import search_width, signals_max
+from service.engine.decoding import search_sizes, signals_max
 from service.engine.jobs import Candidates, DecodedList, DecodeJob, ListRequest
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
@@ -66,9 +66,9 @@ class Decoder:
             raise ModelError(f"a beam of width {width} cannot hold the {longest} items requested")
         rows = self._placement.rows(len(jobs))
         shown = self._signals(tables, requests, masks, rows)
+        kept, joined = search_sizes(width, joined, sampled=sampled, dense=tables.traits.dense)
         joined = min(joined, tables.dense_rows or shown[names.SIGNAL_ITEM].shape[1])
-        dense = tables.traits.dense
-        shape = tables.shape(search_width(width, sampled=sampled, dense=dense), rows, joined)
+        shape = tables.shape(kept, rows, joined)
         padded = {**self._exclusions(tables, requests, masks, shape, rows), **shown}
         feeds = {
             **_request_feeds(jobs, rows),

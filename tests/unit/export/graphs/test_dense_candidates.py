@@ -199,7 +199,6 @@ def test_the_gate_refuses_lists_that_the_manifests_candidates_do_not_explain(fol
     artifact = Artifact.open(folder)
     nothing = np.zeros(0, np.int64)
     probes = [Probe(EventArrays(nothing, nothing, nothing))]
-    blend = float(artifact.manifest["blend"])
-    assert check(model, artifact, probes, "float32", blend).failures == []
+    assert check(model, artifact, probes, "float32").failures == []
     without = replace(artifact, manifest={**artifact.manifest, "dense_candidates": False})
-    assert check(model, without, probes, "float32", blend).failures != []
+    assert check(model, without, probes, "float32").failures != []

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from export.parity_gate import Probe, check
+from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN
+from service.artifact.ranker_weights import RankerWeights
 from service.engine.decoding import ONE_OF_EACH, Decoding, signals_max
 from service.engine.engine import Engine
 from service.engine.jobs import DecodedList, DecodeJob, ListRequest
 from service.signals.item_values import NO_VALUES, ItemValues
 from tests.support.artifacts import random_parts, write_artifact
+from tests.support.histories import random_history
 from tests.support.networks import random_network
 
 N_ITEMS = 1000
@@ -114,3 +119,18 @@ def test_signals_of_items_and_weights_are_those_of_the_group(engine: Engine) -> 
 
 def _plain() -> ListRequest:
     return ListRequest(context=np.zeros(3, np.int64), gap_ms=GAP_UNKNOWN, decoding=BEAM, k=10, signals=NO_VALUES)
+
+
+@pytest.mark.parametrize("dense", [True, False], ids=["whole catalogue", "signals alone"])
+def test_the_gate_compares_lists_of_every_group_of_the_artefact(tmp_path: Path, dense: bool) -> None:
+    model = random_network(seed=6)
+    groups = {"default": {"path": 0.4, "dense": 0.8}, "new": {"path": 1.0, "dense": 0.1, "popularity": -3.0}}
+    weights = RankerWeights(("item_cf", "popularity"), groups)
+    parts = replace(random_parts(model), dense=dense, ranker=weights)
+    artifact = Artifact.open(write_artifact(tmp_path, parts))
+    ranking = Engine(artifact, device="cpu", threads=1)._tables.ranking
+    np.testing.assert_allclose(ranking.weights, [[0.4, 0.8], [1.0, 0.1]], rtol=1e-6)
+    assert not ranking.bias[0].any()
+    assert len(np.unique(ranking.bias[1])) > 1
+    probes = [Probe(random_history(np.random.default_rng(n), 2 * n, 40)) for n in range(4)]
+    assert check(model, artifact, probes, "float32").failures == []
