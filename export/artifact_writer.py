@@ -40,9 +40,9 @@ class Parts:
 
     Attributes:
         name: The first part of the model version.
-        blend: Weight of the dense score in the final ranking, 0 … 1.
+        blend: Weight of the dense score, 0 … 1, where no weights were learned; the path has the rest.
         signals: What the other signals were fitted to, by name.
-        ranker: Learned weights of all signals; None: path and dense score by the blend alone.
+        ranker: Weights of all signals; None: path and dense score by the blend alone.
         about: Further entries of the manifest (data range, offline metrics, …).
         dense: Whether the graphs score the whole catalogue (`export.graphs.candidates`); None: by its size.
     """

@@ -1,4 +1,4 @@
-"""Exports a run folder as a published artefact: fallback scorers, blend, graphs, parity gate."""
+"""Exports a run folder as a published artefact: signals, their weights, graphs, parity gate."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from export.artifact_writer import ParityError, Parts, export, write
 from export.graphs.graph_writer import GraphDtype
 from export.graphs.history_encoder import WRITERS
+from export.learn_ranker import learn_ranker
 from export.parity_gate import GateResult, Probe, Quality
 from export.publish import staging
 from model.data.dataset import Dataset
@@ -36,8 +37,6 @@ from service.common.errors import ServiceError
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 
-BLENDS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25, 0.0)
-BLEND_USERS = 1500
 QUALITY_USERS = 2000
 PROBES = 24
 
@@ -86,17 +85,21 @@ def export_run(
         baselines = fit_baselines(split, exclude_history=not run.config.repeats)
         say("fitting the other signals")
         parts = parts_of(run, dataset, split, baselines, data)
-        say("choosing the blend on validation")
-        blend, tried = choose_blend(parts, split, out)
-        about = {**parts.about, "blend_trials": tried}
-        parts = replace(parts, blend=blend, about=about)
+        learned = learn_ranker(parts, split, out, exclude_history=not run.config.repeats, say=say)
+        parts = replace(parts, blend=learned.blend, ranker=learned.weights)
         say("writing and checking the graphs")
         quality = quality_of(parts, split, out, dtype)
         published, result = export(parts, out, dtype, probes(split, run), quality, latest=latest)
     except (RunError, DataError, ParityError, ArtifactFileError, ServiceError) as error:
         raise ExportError(str(error)) from error
     notes = [note for note in (note_on_long(split.train, ITEM_CF_EVENTS, "item-CF counts"), _cut(result)) if note]
-    return published, {"parity": result.to_json(), "blend": blend, "model_version": published.name, "notes": notes}
+    return published, {
+        "parity": result.to_json(),
+        "blend": learned.blend,
+        "ranker": dict(learned.report),
+        "model_version": published.name,
+        "notes": [*learned.notes(), *notes],
+    }
 
 
 def _cut(result: GateResult) -> str | None:
@@ -110,7 +113,7 @@ def _cut(result: GateResult) -> str | None:
 
 
 def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines, data: Path | None = None) -> Parts:
-    """Returns all parts of the artefact; until a blend is chosen, the dense score alone ranks.
+    """Returns all parts of the artefact; until weights are learned, the dense score alone ranks.
 
     Args:
         run: The run.
@@ -175,23 +178,6 @@ def catalogue_of(dataset: Dataset, item_ids: list[str]) -> Catalogue:
         category, attributes = tuple(row.get("category") or ()), tuple(row.get("attributes") or ())
         items.append(CatalogueItem(item_id, row.get("title"), category, row.get("brand"), attributes))
     return Catalogue.of(items)
-
-
-def choose_blend(parts: Parts, split: Split, out: Path) -> tuple[float, dict[str, float]]:
-    """Chooses the weight of the dense score: the best validation NDCG@10 under the served beam.
-
-    Ties go to the larger weight. Returns the weight and the NDCG@10 of each weight tried.
-    """
-    sample = _sampled(split, BLEND_USERS)
-    with staging(out) as folder:
-        write(parts, folder, "float32")
-        engine = Engine(Artifact.open(folder), device="cpu")
-        tried = {}
-        for blend in BLENDS:
-            engine.set_blend(blend)
-            tried[str(blend)] = round(_ndcg_at_10(engine, sample), 6)
-    best = max(BLENDS, key=lambda blend: tried[str(blend)])
-    return best, tried
 
 
 def quality_of(parts: Parts, split: Split, out: Path, dtype: GraphDtype) -> Quality | None:

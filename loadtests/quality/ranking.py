@@ -192,7 +192,7 @@ def measured(
         artifact, report = export_run(folder, folder / "artifacts", "float32", where, say=status.update)
         engine = Engine.open(artifact, device="cpu", threads=1)
         status.update("evaluating")
-        figures, ranks = listed(engine, Run.open(folder), trainer.split, report["blend"], dataset.has_time)
+        figures, ranks = listed(engine, Run.open(folder), trainer.split, dataset.has_time)
     users = tuple(trainer.split.sequences.user_ids[user] for user in trainer.split.test.users)
     ways = {SERVED: "blend", ITEM_CF: ITEM_CF, FUSED: FUSED}
     shown = {name: ranks[way].astype(np.int8) for name, way in ways.items()}
@@ -211,23 +211,27 @@ def measured(
 
 
 def listed(
-    engine: Engine, run: Run, split: Split, blend: float, has_time: bool
+    engine: Engine, run: Run, split: Split, has_time: bool
 ) -> tuple[dict[str, dict[str, Any]], dict[str, IntArray]]:
-    """Returns figures on the test part, and ranks [users], by each way of ranking and by item-CF of the artefact."""
-    beam = engine_ranker(engine, DECODING)
+    """Returns figures on the test part, and ranks [users], by each way of ranking and by item-CF of the artefact.
+
+    The engine ranks by the path alone afterwards.
+    """
     parts = engine.artifact
     vocabulary = Vocabulary.of(split.train.item_ids, run.context, has_time)
-    ways: dict[str, tuple[Ranker, float, bool]] = {
-        "blend": (beam, blend, True),
-        "path": (beam, 0.0, False),
-        "dense": (network_ranker(run.model(), vocabulary), blend, True),
-        ITEM_CF: (item_cf_ranker(parts.item_cf, parts.popularity), blend, True),
-        FUSED: (signal_rows.fused(parts, engine.receptive_field), blend, True),
+    ways: dict[str, Ranker] = {
+        "blend": engine_ranker(engine, DECODING),
+        "dense": network_ranker(run.model(), vocabulary),
+        ITEM_CF: item_cf_ranker(parts.item_cf, parts.popularity),
+        FUSED: signal_rows.fused(parts, engine.receptive_field),
+        "path": engine_ranker(engine, DECODING, signals=False),
     }
     found, ranks = {}, {}
-    for name, (ranker, weight, join) in ways.items():
-        engine.set_blend(weight)
-        engine.set_dense_candidates(join)
+    for name, ranker in ways.items():
+        if name == "path":
+            groups, items = len(parts.ranker.groups), len(parts.catalogue)
+            engine.set_weights([(1.0, 0.0)] * groups, np.zeros((groups, items), np.float32))
+            engine.set_dense_candidates(False)
         system = evaluate({name: ranker}, split, "test", samples=1).systems[name]
         found[name] = {measure: system.figures[measure] for measure in MEASURES}
         ranks[name] = metrics.target_ranks(system.lists, split.test.target)

@@ -3,6 +3,7 @@
 evaluate.py          the protocol: every system, the same users, the whole catalogue; start here
 rankers.py           GPT4Rec as a ranker: the network in torch, or the exported graphs
 baselines.py         item-CF and repeat purchase, tuned on the validation part
+segments.py          the segment of a history by the default policies
 metrics.py           recall, NDCG, MRR, coverage, novelty, diversity
 list_qualities.py    exposure, inequality, divergence
 bootstrap.py         paired bootstrap and Holm's correction

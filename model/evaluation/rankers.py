@@ -9,6 +9,7 @@ import torch
 
 from model.evaluation.evaluate import DEPTH, Histories, Ranker
 from model.evaluation.question_context import QuestionContext
+from model.evaluation.segments import Segments
 from model.network.encoders.registry import receptive_field
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import BATCH, dense_scores, encoder_input
@@ -18,6 +19,7 @@ from service.engine.baseline_engine import BaselineEngine
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.jobs import EncodeJob, Job, ListRequest
+from service.signals.item_values import NO_VALUES
 from service.signals.ranker import Ranker as Signals
 from service.signals.user_history import UserHistory
 
@@ -65,27 +67,33 @@ def network_ranker(
     return rank
 
 
-def engine_ranker(engine: Engine | BaselineEngine, decoding: Decoding, k: int = DEPTH, seed: int = 0) -> Ranker:
+def engine_ranker(
+    engine: Engine | BaselineEngine, decoding: Decoding, k: int = DEPTH, seed: int = 0, *, signals: bool = True
+) -> Ranker:
     """Returns a ranker through the exported graphs, with the same jobs as the service.
 
-    Gap and context are unknown.
+    Gap and context are unknown. Where segments have weights of their own, the default policies place the user.
 
     Args:
         engine: The opened artefact.
         decoding: The decoding strategy.
         k: Length of the lists, at most `DEPTH`.
         seed: Seed of sampled lists; the user's row is added to it.
+        signals: Whether the user's signals rank the lists as well.
     """
     vocabulary = engine.artifact.vocabulary
     unknown = vocabulary.context.encode({})
     ranker = Signals.of(engine.artifact.signals, engine.artifact.ranker)
-    weighted = ranker.uses_history()
+    segments = Segments(engine.artifact.catalogue, engine.receptive_field)
+    grouped = len(engine.artifact.ranker.groups) > 1
 
     def job(histories: Histories, i: int) -> Job:
         events = histories.events(i)
         start = max(0, len(events) - engine.receptive_field)
         kept = events.after(start)
-        history = history_of(events, engine.receptive_field, vocabulary.has_time) if weighted else UserHistory()
+        group = ranker.group(segments.of(events.item)) if grouped else 0
+        asked = signals and ranker.uses_history(group)
+        history = history_of(events, engine.receptive_field, vocabulary.has_time) if asked else UserHistory()
         known = EventArrays(kept.item, vocabulary.known_types(kept.type), kept.time_ms)
         return Job(
             encode=EncodeJob(events=known, from_start=start == 0),
@@ -96,7 +104,8 @@ def engine_ranker(engine: Engine | BaselineEngine, decoding: Decoding, k: int = 
                 k=k,
                 excluded=histories.excluded(i),
                 seed=seed + int(histories.users[i]),
-                signals=ranker.user(history),
+                signals=ranker.user(history, group) if asked else NO_VALUES,
+                group=group,
             ),
         )
 

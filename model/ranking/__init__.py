@@ -4,4 +4,6 @@ candidates.py    the candidates of questions, with the value of every signal; st
 likelihood.py    the listwise likelihood, and the weights that maximise it under a prior
 held_out.py      cross-validation over questions: what weights are worth on questions they were not learned from
 learning.py      the whole procedure: strength of the prior, signals that say nothing, groups of users, curve, ablation
+gather.py        asks the questions: through the engine over the written graphs, and through the signals alone
+proposals.py     what the signals besides the network propose
 """

@@ -9,6 +9,7 @@ import numpy as np
 
 from export.artifact_writer import Parts, write
 from export.graphs.graph_writer import GraphDtype
+from export.learn_ranker import LearnedRanker
 from export.publish import publish, staging
 from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.atomic import AtomicTokenizer
@@ -18,6 +19,7 @@ from service.artifact.item_column import ItemColumn
 from service.artifact.neighbour_table import NeighbourTable
 from service.artifact.own_items import OwnItems
 from service.artifact.popularity import Popularity
+from service.artifact.ranker_weights import DEFAULT_GROUP, RankerWeights, blend_weights
 from tests.support.networks import random_catalogue, random_network
 
 
@@ -55,3 +57,9 @@ def write_artifact(root: Path, parts: Parts | None = None, dtype: GraphDtype = "
     with staging(root) as folder:
         write(parts or random_parts(**kw), folder, dtype)
         return publish(folder, root, latest=True)
+
+
+def learn_nothing(parts: Parts, *_: Any, **__: Any) -> LearnedRanker:
+    """Takes the place of `learn_ranker` where weights do not matter: the dense score alone ranks."""
+    weights = RankerWeights(tuple(parts.all_signals), {DEFAULT_GROUP: blend_weights(1.0)})
+    return LearnedRanker(weights, 1.0, {"learned": False, "answered": 0})

@@ -17,6 +17,7 @@ from loadtests.quality import before, ranking, ranks
 from model.data.dataset import Dataset, sequences
 from model.training.config import TrainConfig
 from model.training.run_folder import Run, split_of
+from tests.support.artifacts import learn_nothing
 from tests.support.data_builders import tiny_dataset
 from tests.support.figures import keep_in
 
@@ -35,7 +36,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Figures go to the folder of the test, one thread."""
     keep_in(tmp_path, monkeypatch)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    monkeypatch.setattr(from_run, "choose_blend", lambda *_: (1.0, {}))
+    monkeypatch.setattr(from_run, "learn_ranker", learn_nothing)
     return tmp_path / "work"
 
 

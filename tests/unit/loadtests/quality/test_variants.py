@@ -17,6 +17,7 @@ from loadtests.quality import variants
 from model.data.dataset import Dataset
 from model.training.config import TrainConfig
 from model.training.run_folder import Run
+from tests.support.artifacts import learn_nothing
 from tests.support.data_builders import tiny_dataset
 from tests.support.figures import keep_in
 
@@ -34,7 +35,7 @@ def test_one_command_measures_what_is_missing_and_draws_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_in(tmp_path, monkeypatch)
-    monkeypatch.setattr(from_run, "choose_blend", lambda *_: (1.0, {}))
+    monkeypatch.setattr(from_run, "learn_ranker", learn_nothing)
     monkeypatch.setattr(variants, "TIMED", 2)
     tiny = TrainConfig(size="tiny", encoder="gru4rec", batch_tokens=500, max_epochs=1)
     dataset = tiny_dataset(users=60)
