@@ -217,7 +217,7 @@ def real_histories(data: Path) -> tuple[dict[str, str], list[tuple[str, list[dic
 
 
 def answer_table(answer: dict[str, Any], history: list[str]) -> Table:
-    """Returns the newest items of a history beside the recommended ones."""
+    """Returns the newest items of a history beside the recommended ones and the reason for each."""
     caption = (
         f"segment {answer['segment']} · {answer['strategy'] or 'no decoding'} · source {answer['source']} "
         f"({answer['reason'] or answer['rung']}) · {answer['latency_ms']:.1f} ms"
@@ -226,6 +226,7 @@ def answer_table(answer: dict[str, Any], history: list[str]) -> Table:
     # Long titles are shortened, scores never.
     table.add_column(f"history, newest first ({len(history)} in all)", ratio=1, no_wrap=True, overflow="ellipsis")
     table.add_column("recommended", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("because of", ratio=1, no_wrap=True, overflow="ellipsis")
     table.add_column("score", justify="right", no_wrap=True, min_width=SCORE_WIDTH)
     recent = history[-SHOWN:][::-1]
     for row in range(SHOWN):
@@ -233,6 +234,16 @@ def answer_table(answer: dict[str, Any], history: list[str]) -> Table:
         table.add_row(
             recent[row] if row < len(recent) else "",
             "" if item is None else str(item["title"]),
+            "" if item is None else reason(item),
             "" if item is None else f"{item['score']:.2f}",
         )
     return table
+
+
+def reason(item: dict[str, Any]) -> str:
+    """Returns the event that carried most of an item, and through what; else the signal that contributed most."""
+    because = item.get("because") or {}
+    if event := because.get("event"):
+        return f"{event['title'] or event['item_id']} ({event['by']})"
+    contributions: dict[str, float] = because.get("contributions") or {}
+    return max(contributions, key=lambda name: contributions[name]) if contributions else ""

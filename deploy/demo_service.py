@@ -84,7 +84,7 @@ class Service:
 
     def recommend(self, user: str) -> dict[str, Any]:
         """Returns the answer of /recommend for a user."""
-        return self.post("/recommend", {"user_id": user, "k": SHOWN, "seed": 7, "budget_ms": 1000})
+        return self.post("/recommend", {"user_id": user, "k": SHOWN, "seed": 7, "budget_ms": 1000, "explain": True})
 
     @contextlib.contextmanager
     def fallback_forced(self) -> Iterator[None]:

@@ -20,7 +20,11 @@ def export_command(
     out: Annotated[Path, typer.Option(help="Folder of artefacts; the new one is published there under its version.")],
     run: Annotated[Path | None, typer.Option(help="Run folder written by `gpt4rec train`.")] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="Instead of a run: item_cf, popularity or repeat, fitted on --data.")
+        str | None,
+        typer.Option(
+            help="Instead of a run, fitted on --data: item_cf, popularity, repeat, another signal of the ranker "
+            "(transitions, walk, content, texts, trend), or fused: all of them, weighted on validation."
+        ),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 (for GPUs) or int8 (small weights).")] = "float32",
     data: Annotated[Path | None, typer.Option(help="Data set, if it has moved since training.")] = None,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,11 @@ from model.data.dataset import Dataset, sequences
 from model.data.errors import DataError
 from model.data.long_histories import ITEM_CF_EVENTS, REPEAT_EVENTS, note_on_long
 from model.data.split import Split
-from model.evaluation.baselines import fit_baselines, fit_repeat
+from model.evaluation.baselines import Baselines, fit_baselines, fit_repeat
+from model.ranking.without_network import learn_without_network
+from model.signals.data import SignalData
+from model.signals.registry import SIGNALS, TEXTS, fit_signals
+from model.texts.sentence_vectors import TextError, item_text_vectors
 from model.tokenizers.atomic import AtomicTokenizer
 from model.training.conditions import fit_context, item_controls
 from model.training.config import TrainConfig
@@ -24,18 +28,22 @@ from model.training.repeats import judge_repeats
 from model.training.run_folder import split_of
 from service.artifact.arrays import save_arrays
 from service.artifact.features import EVENT_TYPES
+from service.artifact.neighbour_table import NeighbourTable
 from service.artifact.ranker_weights import DEFAULT_GROUP, RankerWeights, blend_weights
 from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart
 from service.artifact.trie import Trie
+from service.engine.baseline_engine import FUSED
+from service.signals.ranker import Ranker
 
-Name = Literal["item_cf", "popularity", "repeat"]
-NAMES: tuple[str, ...] = get_args(Name)
+# Scorers with settings of their own, then each signal of the ranker, and all of them together.
+_TUNED = (ITEM_CF, POPULARITY, "repeat")
+NAMES = (*_TUNED, *(name for name in SIGNALS if name not in _TUNED), FUSED)
 
 Say = Callable[[str], None]
 
 
 def export_baseline(
-    name: Name,
+    name: str,
     data: Path,
     out: Path,
     *,
@@ -46,7 +54,7 @@ def export_baseline(
     """Fits a scorer on the training part of a data set and publishes it.
 
     Args:
-        name: The scorer.
+        name: The scorer, one of `NAMES`.
         data: Folder of the data set, which is split as a training splits it by default.
         out: Folder of artefacts.
         latest: Whether to point `latest` at the artefact although it names another one.
@@ -57,7 +65,7 @@ def export_baseline(
         The artefact's folder.
 
     Raises:
-        ExportError: The data cannot be read.
+        ExportError: The data cannot be read, or hold nothing that the scorer could be fitted on.
     """
     try:
         say("reading the data")
@@ -68,29 +76,31 @@ def export_baseline(
     if long := note_on_long(split.train, ITEM_CF_EVENTS, "item-CF counts"):
         note(long)
     with staging(out) as folder:
-        say("fitting item-CF and popularity")
-        manifest = _write(name, dataset, split, folder)
+        say("fitting the scorer")
+        manifest = _write(name, dataset, split, folder, data)
         seal(folder, manifest, f"{name}-{dataset.name}")
         return publish(folder, out, latest=latest)
 
 
-def _write(name: Name, dataset: Dataset, split: Split, folder: Path) -> dict[str, Any]:
+def _write(name: str, dataset: Dataset, split: Split, folder: Path, data: Path) -> dict[str, Any]:
     """Writes all files except the manifest, and returns that."""
     found = judge_repeats(split)
     if name == "repeat":  # it lists items of the history, so lists must be allowed to contain them
         found = replace(found, kept=True, by_rule=False)
     fitted = fit_baselines(split, exclude_history=not found.kept)
     repeat = fit_repeat(split) if name == "repeat" else None
+    signals, weights = _signals(name, dataset, split, fitted, data)
+    reach = {POPULARITY: 1, "repeat": REPEAT_EVENTS}.get(name) or _horizon(signals.values())
+    if weights is None:
+        weights = _learned(signals, split, reach, has_time=dataset.has_time, exclude_history=not found.kept)
     n = split.train.n_items
     tokenizer = AtomicTokenizer.fit(n)
     Trie.build(tokenizer.codes).save(folder / "trie.npz")
     save_arrays(folder / "items.npz", item_table=np.zeros((n + 2, 1), np.float32))
     catalogue_of(dataset, split.sequences.item_ids).save(folder / "catalogue.npz")
     tokenizer.save(folder)
-    signals: dict[str, SignalPart] = {ITEM_CF: fitted.item_cf, POPULARITY: fitted.popularity}
     save_signals(folder, signals)
     context = fit_context(dataset, split.train, item_controls(dataset, split.train.item_ids))
-    reach = {"item_cf": fitted.item_cf.horizon, "popularity": 1, "repeat": REPEAT_EVENTS}[name]
     return {
         "baseline": {"name": name} | ({} if repeat is None else {"decay": repeat.decay}),
         "streaming": False,
@@ -105,9 +115,45 @@ def _write(name: Name, dataset: Dataset, split: Split, folder: Path) -> dict[str
         "tokenizer": tokenizer.kind,
         "dtype": "float32",
         "blend": 1.0,
-        "ranker": RankerWeights(tuple(signals), {DEFAULT_GROUP: blend_weights(1.0)}).to_json(),
+        "ranker": weights.to_json(),
         "training": asdict(TrainConfig(repeats=found.kept)),
         "repeats": found.to_json(),
         "item_cf": fitted.config.to_json(),
         "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "path": None},
     }  # fmt: skip
+
+
+def _signals(
+    name: str, dataset: Dataset, split: Split, fitted: Baselines, data: Path
+) -> tuple[dict[str, SignalPart], RankerWeights | None]:
+    """The signals of the artefact, and the weights of the scorer; None if they are to be learned."""
+    signals: dict[str, SignalPart] = {ITEM_CF: fitted.item_cf, POPULARITY: fitted.popularity}
+    if name in _TUNED:  # their lists do not come from the signals
+        return signals, RankerWeights(tuple(signals), {DEFAULT_GROUP: blend_weights(1.0)})
+    try:
+        texts = item_text_vectors(dataset, split.train.item_ids, data) if name == TEXTS else None
+    except TextError as error:
+        raise ExportError(str(error)) from error
+    on = SignalData(split.train, dataset, fitted.item_cf, fitted.popularity, texts)
+    if name == FUSED:
+        return fit_signals(on), None
+    part = SIGNALS[name](on)
+    if part is None:
+        raise ExportError(f"the data hold nothing that the signal {name} could be fitted on")
+    signals[name] = part
+    return signals, RankerWeights(tuple(signals), {DEFAULT_GROUP: {name: 1.0}})
+
+
+def _learned(
+    signals: Mapping[str, SignalPart], split: Split, kept: int, *, has_time: bool, exclude_history: bool
+) -> RankerWeights:
+    """The weights of all signals, learned on validation."""
+    ranker = Ranker.of(signals, RankerWeights(tuple(signals), {DEFAULT_GROUP: {}}))
+    learned = learn_without_network(ranker, split, kept=kept, has_time=has_time, exclude_history=exclude_history)
+    weights, about = learned.weights, {"learned": {"without_network": learned.about}}
+    return RankerWeights(tuple(signals), {DEFAULT_GROUP: weights}, weights, about)
+
+
+def _horizon(signals: Iterable[SignalPart]) -> int:
+    """The newest events that a neighbour table reads; what is older counts through the record of own items."""
+    return max((part.horizon for part in signals if isinstance(part, NeighbourTable)), default=1)

@@ -14,9 +14,9 @@ from model.evaluation.segments import Segments
 from model.ranking.gather import Gathered, gather
 from model.ranking.learning import Learned, best_blend, learn
 from model.ranking.proposals import Proposer
+from model.ranking.without_network import ITEM_CF_ALONE
 from service.artifact.artifact import Artifact
-from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights, Weights, blend_weights
-from service.artifact.signal_files import ITEM_CF
+from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights, blend_weights
 from service.engine.engine import Engine
 from service.signals.ranker import Ranker
 
@@ -24,9 +24,6 @@ from service.signals.ranker import Ranker
 BLENDS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25, 0.0)
 # Validation questions asked; a few thousand pin the weights down (`curve` in the manifest).
 QUESTIONS = 6000
-
-# Where nothing can be learned, item-CF alone ranks without the network.
-_WITHOUT: Weights = {ITEM_CF: 1.0}
 
 Say = Callable[[str], None]
 
@@ -73,12 +70,12 @@ def learn_ranker(parts: Parts, split: Split, out: Path, *, exclude_history: bool
         gathered.with_network, blend_weights(blend), keep=(PATH, DENSE), progress=_progress(say, "the weights")
     )
     say("learning the weights without the network")
-    alone = learn(gathered.without_network, _WITHOUT, progress=_progress(say, "the weights without the network"))
+    alone = learn(gathered.without_network, ITEM_CF_ALONE, progress=_progress(say, "the weights without the network"))
     about = {
         "learned": {"with_network": network.about, "without_network": alone.about, "candidate_recall": gathered.recall}
     }
     groups = {DEFAULT_GROUP: network.weights, **network.groups}
-    weights = RankerWeights(tuple(parts.all_signals), groups, alone.weights or _WITHOUT, about)
+    weights = RankerWeights(tuple(parts.all_signals), groups, alone.weights or ITEM_CF_ALONE, about)
     return LearnedRanker(weights, blend, _report(network, gathered, blend))
 
 

@@ -24,6 +24,7 @@ from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.fallback import Constraints, Fallback
 from service.engine.jobs import DecodeJob, ListRequest
+from service.signals.user_history import UserHistory
 
 NEW_ITEMS = 1000
 REQUESTS = 200
@@ -111,8 +112,8 @@ def below_the_model(artifact: Artifact) -> dict[str, float]:
     taken: dict[str, list[float]] = {"item-CF list p50, ms": [], "popular list, one category p50, ms": []}
     rare = artifact.catalogue.allowed({"category": [artifact.catalogue.categories(1)[-1]]})
     for _ in range(REQUESTS):
-        history = rng.integers(0, n, 50)
-        excluded = np.unique(history)
+        history = UserHistory.of_items(rng.integers(0, n, 50))
+        excluded = np.unique(history.items)
         taken["item-CF list p50, ms"].append(
             seconds(lambda h=history, e=excluded: fallback.by_history(h, 10, Constraints(None, e)))  # type: ignore[misc]
         )

@@ -42,6 +42,7 @@ def side_by_side(
     console: Console,
     *,
     name: str = "gpt4rec",
+    more: Mapping[str, Ranker] | None = None,
     exclude_history: bool = True,
 ) -> Evaluation:
     """Evaluates a ranker beside item-CF and popularity, and prints the tables.
@@ -55,6 +56,7 @@ def side_by_side(
         part: The hold-out part.
         console: Where the tables are printed.
         name: Name of the ranker. One that is itself item-CF or popularity stands for it.
+        more: Further rankers by name.
         exclude_history: Whether items of the history are left out of the lists.
 
     Raises:
@@ -64,7 +66,8 @@ def side_by_side(
         raise RunError(
             f"no user is held out in the {part} part, so there is nothing to evaluate", fix="import a longer log"
         )
-    systems = _systems(ranker, item_cf, popularity, name)
+    own = _systems(ranker, item_cf, popularity, name)
+    systems = own | {other: further for other, further in (more or {}).items() if other not in own}
     content = item_content(dataset.items, split.sequences.item_ids, dataset.category_kind)
     with counts(console, systems) as advance:
         result = evaluate(systems, split, part, content=content, exclude_history=exclude_history, progress=advance)
@@ -75,7 +78,7 @@ def side_by_side(
     return result
 
 
-def _systems(ranker: Ranker, item_cf: ItemCF, popularity: Popularity, name: str = "gpt4rec") -> Mapping[str, Ranker]:
+def _systems(ranker: Ranker, item_cf: ItemCF, popularity: Popularity, name: str = "gpt4rec") -> dict[str, Ranker]:
     others = {"item_cf": item_cf_ranker(item_cf, popularity), "popular": popularity_ranker(popularity)}
     return {name: ranker} | {other: scorer for other, scorer in others.items() if other != name}
 

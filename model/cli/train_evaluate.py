@@ -80,6 +80,9 @@ def evaluate_command(
     run: Annotated[Path | None, typer.Option(help="Run folder: evaluate the network in torch.")] = None,
     split: Annotated[str, typer.Option(help="Part to evaluate: test or valid.")] = "test",
     strategy: Annotated[str, typer.Option(help="Decoding: beam, greedy, top_p or temperature.")] = "beam",
+    signals: Annotated[
+        bool, typer.Option("--signals", help="Also list by each signal of the artefact alone (with --artifact).")
+    ] = False,
     as_json: AsJson = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -87,6 +90,8 @@ def evaluate_command(
     check_target(as_json, json_file)
     if (artifact is None) == (run is None):
         raise typer.BadParameter("give exactly one of --artifact and --run")
+    if signals and artifact is None:
+        raise typer.BadParameter("a run has no signals yet: give --artifact", param_hint="--signals")
     if split not in ("test", "valid"):
         raise typer.BadParameter(f"{split!r}: choose test or valid", param_hint="--split")
     if strategy not in ("beam", "greedy", "top_p", "temperature"):
@@ -94,7 +99,7 @@ def evaluate_command(
     console = Console(stderr=True)
     with _failures():
         if artifact is not None:
-            evaluation = evaluate_artifact(artifact, data, split, strategy, console)
+            evaluation = evaluate_artifact(artifact, data, split, strategy, console, signals=signals)
         else:
             assert run is not None  # noqa: S101 - one of the two, checked above
             evaluation = evaluate_run(run, data, split, console)
@@ -165,7 +170,9 @@ def evaluate_run(folder: Path, data: Path, part: Any, console: Console) -> Any:
     )
 
 
-def evaluate_artifact(folder: Path, data: Path, part: Any, strategy: Any, console: Console) -> Any:
+def evaluate_artifact(
+    folder: Path, data: Path, part: Any, strategy: Any, console: Console, *, signals: bool = False
+) -> Any:
     """Evaluates the exported graphs with constrained decoding, and the fallback scorers of the artefact.
 
     Args:
@@ -174,6 +181,7 @@ def evaluate_artifact(folder: Path, data: Path, part: Any, strategy: Any, consol
         part: "test" or "valid".
         strategy: "beam", "greedy", "top_p" or "temperature".
         console: Where progress and tables are printed.
+        signals: Whether each signal of the artefact is evaluated as well.
 
     Raises:
         RunError: The data set has another catalogue than the artefact.
@@ -184,6 +192,7 @@ def evaluate_artifact(folder: Path, data: Path, part: Any, strategy: Any, consol
     from model.data.dataset import Dataset, sequences
     from model.errors import RunError
     from model.evaluation.rankers import engine_ranker
+    from model.evaluation.signal_rankers import signal_rankers
     from model.training.config import TrainConfig
     from model.training.run_folder import split_of
     from service.engine.decoding import Decoding
@@ -203,7 +212,8 @@ def evaluate_artifact(folder: Path, data: Path, part: Any, strategy: Any, consol
     artifact = engine.artifact
     return side_by_side(
         dataset, split, ranker, artifact.item_cf, artifact.popularity, part, console,
-        name=_system_name(artifact.baseline), exclude_history=not artifact.repeats,
+        name=_system_name(artifact.baseline), more=signal_rankers(artifact, each=signals),
+        exclude_history=not artifact.repeats,
     )  # fmt: skip
 
 

@@ -6,4 +6,5 @@ held_out.py      cross-validation over questions: what weights are worth on ques
 learning.py      the whole procedure: strength of the prior, signals that say nothing, groups of users, curve, ablation
 gather.py        asks the questions: through the engine over the written graphs, and through the signals alone
 proposals.py     what the signals besides the network propose
+without_network.py   weights of a scorer without a network
 """

@@ -23,6 +23,7 @@ from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.features import GAP_UNKNOWN, EventArrays
 from service.artifact.ranker_weights import DENSE, PATH
 from service.engine import jobs
+from service.engine.candidates import Candidates as Listed
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.signals.item_values import NO_VALUES, ItemValues
@@ -78,7 +79,7 @@ def gather(
     Raises:
         ServiceError: A run of a graph failed.
     """
-    network, alone = _Flat((PATH, DENSE, *proposer.names)), _Flat(proposer.names)
+    network, alone = FlatCandidates((PATH, DENSE, *proposer.names)), FlatCandidates(proposer.names)
     hits = dict.fromkeys((*proposer.names, "network", "with_network", "without_network"), 0)
     group = []
     for start in range(0, len(questions), _CHUNK):
@@ -105,7 +106,7 @@ def gather(
 
 
 @dataclass(eq=False)
-class _Flat:
+class FlatCandidates:
     """Candidates that are being collected."""
 
     names: tuple[str, ...]
@@ -123,6 +124,7 @@ class _Flat:
         return hit
 
     def done(self, group: IntArray, groups: Sequence[str]) -> Candidates:
+        """Returns what was collected, with the group of every question."""
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths, dtype=np.int64)])
         values = np.concatenate([np.zeros((0, len(self.names)), np.float32), *self.values])
         target = np.array(self.target, np.int64)
@@ -138,9 +140,7 @@ def _proposals(engine: Engine, proposer: Proposer, histories: Histories) -> list
     ]
 
 
-def _decoded(
-    engine: Engine, histories: Histories, proposals: Sequence[Proposal]
-) -> list[tuple[jobs.Candidates, jobs.Candidates]]:
+def _decoded(engine: Engine, histories: Histories, proposals: Sequence[Proposal]) -> list[tuple[Listed, Listed]]:
     """Returns the candidates of both lists of every history."""
     unknown = engine.artifact.vocabulary.context.encode({})
 
@@ -151,7 +151,7 @@ def _decoded(
         )  # fmt: skip
         return jobs.DecodeJob(h=h, request=request)
 
-    found: dict[int, tuple[jobs.Candidates, jobs.Candidates]] = {}
+    found: dict[int, tuple[Listed, Listed]] = {}
     for rows in batches_of([len(histories.items(i)) for i in range(len(histories))]):
         h = [_sure(state).h for state in engine.encode([_encoding(engine, histories, i) for i in rows])]
         asked = [job(i, h[at], (0.0, 1.0), NO_VALUES, _BEAM) for at, i in enumerate(rows)]
@@ -171,7 +171,7 @@ def _encoding(engine: Engine, histories: Histories, i: int) -> jobs.EncodeJob:
     return jobs.EncodeJob(events=EventArrays(kept.item, types, kept.time_ms), from_start=start == 0)
 
 
-def _union(first: jobs.Candidates, second: jobs.Candidates) -> tuple[IntArray, FloatArray]:
+def _union(first: Listed, second: Listed) -> tuple[IntArray, FloatArray]:
     """Returns the items [c] of both, ascending, and [c, 2] their path log-probabilities and dense scores."""
     both = first.with_more(second.items, second.log_probs, second.dense)
     items, at = np.unique(both.items, return_index=True)

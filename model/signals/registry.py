@@ -8,13 +8,15 @@ from model.signals import content, repeat, texts, transitions, trend, walk
 from model.signals.data import SignalData
 from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart
 
+TEXTS = "texts"
+
 # What each signal is fitted to, by name; None where the data have nothing for it.
 SIGNALS: Mapping[str, Callable[[SignalData], SignalPart | None]] = {
     ITEM_CF: lambda data: data.item_cf,
     "transitions": transitions.fit,
     "walk": walk.fit,
     "content": content.fit,
-    "texts": texts.fit,
+    TEXTS: texts.fit,
     "repeat": repeat.fit,
     POPULARITY: lambda data: data.popularity,
     "trend": trend.fit,

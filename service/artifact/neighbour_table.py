@@ -183,14 +183,13 @@ class NeighbourTable:
         share = (self.similarity[recent] * weight[:, None]).ravel()
         return sum_by_item(flat, share, self.n_items)
 
-    def shares(self, history: IntArray, item: int) -> Float64Array:
-        """Returns the [events] float64 terms of an item's sum, one of each event of the history."""
-        shares = np.zeros(len(history), np.float64)
-        first = max(0, len(history) - self.horizon)
-        for place in range(first, len(history)):
-            event = int(history[place])
-            if 0 <= event < self.n_items:
-                found = self.neighbour[event] == item
-                similarity = float(self.similarity[event][found].sum())
-                shares[place] = similarity * self.decay ** float(len(history) - 1 - place)
+    def shares(self, history: IntArray, items: IntArray) -> Float64Array:
+        """Returns the [k, events] float64 terms of the items' sums [k], one of each event of the history."""
+        shares = np.zeros((len(items), len(history)), np.float64)
+        place = np.arange(max(0, len(history) - self.horizon), len(history))
+        place = place[(history[place] >= 0) & (history[place] < self.n_items)]
+        neighbour, similarity = self.neighbour[history[place]], self.similarity[history[place]]
+        weight = self.decay ** (len(history) - 1 - place).astype(np.float64)
+        for row, item in enumerate(items.tolist()):
+            shares[row, place] = np.where(neighbour == item, similarity, 0).sum(axis=1, dtype=np.float64) * weight
         return shares

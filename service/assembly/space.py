@@ -46,6 +46,7 @@ from service.playground.explorer import Explorer
 from service.policies import policies, policy_keeper
 from service.policies.policies import Policies, PolicyBook
 from service.policies.policy_keeper import PolicyKeeper
+from service.recommend.reasons import Reasons
 from service.recommend.recommender import Recommender
 from service.store.health import RedisCheck
 from service.store.store import Store
@@ -278,6 +279,8 @@ def _open_recommender(
     opening: _Opening, serving: Serving, states: StateKeeper, book: PolicyBook, guard: Guard, ids: Pseudonyms
 ) -> Recommender:
     settings = opening.space.settings
+    reasons = Reasons(states.history_cap)
+    opening.stack.callback(reasons.close)
     return Recommender(
         serving,
         states,
@@ -285,6 +288,7 @@ def _open_recommender(
         guard,
         opening.metrics,
         ids,
+        reasons,
         budget_ms=settings.deadline_ms,
         budget_max_ms=settings.deadline_max_ms,
     )

@@ -1,8 +1,11 @@
-"""The engine of an artefact without a network: item-CF, popularity or repeat purchase, served like any model.
+"""The engine of an artefact without a network: a scorer, served like any model.
+
+The scorer is item-CF, popularity, repeat purchase, any other signal, or `fused`: all signals with learned weights.
 
 The hidden state of a history is its newest items: their indices as float32 (exact up to 2²⁴ items), the newest last, −1
 in front if there are fewer. So states are stored, replaced and rebuilt like those of a model that encodes whole
-histories, and a list is what the scorer makes of the items in the state.
+histories. A list of the first three is what the scorer makes of the items in the state. One of signals is made of their
+sums, which come with the request (`ListRequest.signals`), so that what was seen before the state counts too.
 """
 
 from __future__ import annotations
@@ -17,19 +20,27 @@ from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.item_filters import Filters
 from service.artifact.repeat_purchase import Repeat
+from service.artifact.signal_files import ITEM_CF, POPULARITY
 from service.common.errors import ArtifactError, ModelError
 from service.engine.decode.filters import MASK_BYTES_MAX, FilterTable
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.fallback import Constraints, Fallback, RecommendationList, Source
+from service.engine.fused_scorer import FusedScorer
 from service.engine.held_filters import FilterMasks
 from service.engine.interface import RunObserver, Stage
-from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResult
+from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResult, ListRequest
 from service.engine.live_catalogue import LiveCatalogue
 from service.engine.run_groups import run_groups
 from service.engine.run_jobs import run_jobs
+from service.signals.ranker import Ranker
+from service.signals.user_history import UserHistory
 
 NO_ITEM = -1.0
-_SOURCES: Mapping[str, Source] = {"item_cf": "item_cf", "popularity": "popular", "repeat": "repeat"}
+FUSED = "fused"
+_SOURCES: Mapping[str, Source] = {ITEM_CF: "item_cf", POPULARITY: "popular", "repeat": "repeat"}
+
+# (items of the state, request, what the list may hold) → the list
+Scorer = Callable[[IntArray, ListRequest, Constraints], RecommendationList]
 
 
 class BaselineEngine:
@@ -52,21 +63,20 @@ class BaselineEngine:
         self.artifact = artifact
         self._observer: RunObserver | None = None
         self.state_shape = StateShape(0, 0, 0, artifact.receptive_field, "float16")
-        self._fallback = Fallback(artifact.item_cf, artifact.popularity)
+        ranker = Ranker.of(artifact.signals, artifact.ranker)
+        self._fallback = Fallback.of(artifact.item_cf, artifact.popularity, ranker)
+        self._signals = FusedScorer(ranker, artifact.popularity)
         self._filters = FilterTable(
             artifact.trie, artifact.catalogue, rows=len(artifact.catalogue), bytes_max=filter_bytes_max
         )
         baseline: Mapping[str, Any] = artifact.baseline or {}
-        scorers: dict[str, Callable[[IntArray, int, Constraints], RecommendationList]] = {
-            "item_cf": self._neighbours,
-            "popularity": self._popular,
-            "repeat": self._repeated,
-        }
-        if baseline.get("name") not in scorers:
-            raise ArtifactError(
-                f"the artefact holds the baseline {baseline.get('name')!r}, which this version cannot serve"
-            )
-        self._score, self._source = scorers[baseline["name"]], _SOURCES[baseline["name"]]
+        name = str(baseline.get("name"))
+        scorers: dict[str, Scorer] = {ITEM_CF: self._neighbours, POPULARITY: self._popular, "repeat": self._repeated}
+        scorers |= {signal: self._fused for signal in (FUSED, *artifact.ranker.signals) if signal not in scorers}
+        if name not in scorers:
+            raise ArtifactError(f"the artefact holds the baseline {name!r}, which this version cannot serve")
+        self._score = scorers[name]
+        self._source = _SOURCES.get(name) or ("item_cf" if self._signals.ranker.uses_history() else "popular")
         self._repeat = Repeat(len(artifact.popularity.share), float(baseline.get("decay", 1.0)))
 
     @property
@@ -100,7 +110,7 @@ class BaselineEngine:
     def update(self, live: LiveCatalogue) -> None:
         """Serves another catalogue from the next list on. New items are in no scorer, so they only fill lists up."""
         artifact = live.artifact
-        self._fallback = Fallback(artifact.item_cf, artifact.popularity, live.stand_in)
+        self._fallback, self._signals = self._fallback.over(live.stand_in), self._signals.over(live.stand_in)
         self._filters = self._filters.renewed(artifact.trie, artifact.catalogue, rows=len(artifact.catalogue))
         self.artifact = artifact
 
@@ -144,21 +154,24 @@ class BaselineEngine:
         history = job.h[job.h > NO_ITEM].astype(np.int64)
         request = job.request
         with self._filters.pinned([request.filter_id]) as masks:
-            recommended = self._score(history, request.k, Constraints(masks[0].item_ok, request.excluded))
+            recommended = self._score(history, request, Constraints(masks[0].item_ok, request.excluded))
         scores = recommended.scores.astype(np.float32)
-        return DecodedList(recommended.items, scores, scores, recommended.source)
+        return DecodedList(recommended.items, scores, scores, recommended.source, scorers=recommended.scorers)
 
-    def _neighbours(self, history: IntArray, k: int, limits: Constraints) -> RecommendationList:
-        return self._fallback.by_history(history, k, limits)
+    def _neighbours(self, history: IntArray, request: ListRequest, limits: Constraints) -> RecommendationList:
+        return self._fallback.by_history(UserHistory.of_items(history), request.k, limits)
 
-    def _popular(self, _: IntArray, k: int, limits: Constraints) -> RecommendationList:
-        return self._fallback.popular(k, limits)
+    def _popular(self, _: IntArray, request: ListRequest, limits: Constraints) -> RecommendationList:
+        return self._fallback.popular(request.k, limits)
 
-    def _repeated(self, history: IntArray, k: int, limits: Constraints) -> RecommendationList:
-        items, scores = self._repeat.recommend(history, k, limits.allowed, limits.excluded)
+    def _repeated(self, history: IntArray, request: ListRequest, limits: Constraints) -> RecommendationList:
+        items, scores = self._repeat.recommend(history, request.k, limits.allowed, limits.excluded)
         if not len(items):
-            return self._fallback.popular(k, limits)
-        return self._fallback.fill(RecommendationList(items, scores, "repeat"), k, limits)
+            return self._fallback.popular(request.k, limits)
+        return self._fallback.fill(RecommendationList(items, scores, "repeat", ("repeat",)), request.k, limits)
+
+    def _fused(self, _: IntArray, request: ListRequest, limits: Constraints) -> RecommendationList:
+        return self._fallback.by_signals(self._signals, request.signals, request.k, limits)
 
     def _timed(self, stage: Stage, jobs: Sequence[Any], work: Callable[[], list[Any]]) -> list[Any]:
         began = time.perf_counter()

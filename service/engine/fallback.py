@@ -1,13 +1,14 @@
-"""The rungs below the model: item-CF over the raw events, then popularity. Each fills its list up to k from the next.
+"""The rungs below the model: all signals but the network's, then popularity. Each fills its list up to k from the next.
 
-Both read arrays only, so they work whatever else is broken, and all respect the same excluded items. Neither looks at
-the whole catalogue: item-CF reads the neighbours of the history, popularity walks down its order.
+Where no weights were learned for the first, it is item-CF alone. Both read arrays only, so they work whatever else is
+broken, and all respect the same excluded items. Neither looks at the whole catalogue: signals read the neighbours of
+the history, popularity walks down its order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,12 @@ from service.artifact.array_types import BoolArray, FloatArray, IntArray
 from service.artifact.item_cf import ItemCF
 from service.artifact.item_filters import Allowed
 from service.artifact.popularity import Popularity
+from service.artifact.signal_files import ITEM_CF, POPULARITY
+from service.engine.candidates import Candidates
+from service.engine.fused_scorer import FusedScorer
+from service.signals.item_values import ItemValues
+from service.signals.ranker import Ranker
+from service.signals.user_history import UserHistory
 
 Source = Literal["gpt4rec", "item_cf", "popular", "repeat"]
 
@@ -41,11 +48,15 @@ class RecommendationList:
         items: [n ≤ k] catalogue indices.
         scores: [n] float32 scores of the source.
         source: What made the list; items that fill it up do not change it.
+        scorers: The signals that ranked it.
+        candidates: What the model chose it from, if that is known.
     """
 
     items: IntArray
     scores: FloatArray
     source: Source
+    scorers: tuple[str, ...] = ()
+    candidates: Candidates | None = None
 
 
 def empty_list(source: Source) -> RecommendationList:
@@ -60,28 +71,59 @@ class Fallback:
     Attributes:
         item_cf: Neighbours of every exported item.
         popularity: Popularity of every exported item.
+        fused: The scorer of all signals but the network's; None where no weights were learned for it.
         stand_in: For each item that came after the export, the exported item it is most like. Nothing is known of new
             items yet, so their events count as events of their stand-ins.
     """
 
     item_cf: ItemCF
     popularity: Popularity
+    fused: FusedScorer | None = None
     stand_in: Mapping[int, int] = field(default_factory=dict)
 
-    def by_history(self, history: IntArray, k: int, limits: Constraints) -> RecommendationList:
-        """Recommends by item-CF, filled up with popular items; popular items alone if the history has no neighbours.
+    @classmethod
+    def of(cls, item_cf: ItemCF, popularity: Popularity, ranker: Ranker) -> Fallback:
+        """Returns the rungs below a model: where no weights were learned for them, item-CF ranks alone."""
+        fused = FusedScorer.below(ranker, popularity)
+        return cls(item_cf, popularity, None if fused.names == (ITEM_CF,) else fused)
+
+    def over(self, stand_in: Mapping[int, int]) -> Fallback:
+        """Returns the same scorers over a catalogue with new items, each with the exported item it is most like."""
+        fused = None if self.fused is None else self.fused.over(stand_in)
+        return replace(self, fused=fused, stand_in=stand_in)
+
+    def by_history(self, history: UserHistory, k: int, limits: Constraints) -> RecommendationList:
+        """Recommends by all signals but the network's, or by item-CF alone, filled up with popular items.
+
+        Popular items alone if no signal speaks for an item.
 
         Args:
-            history: [n] item indices, oldest first; an unknown item is any index outside the catalogue.
+            history: What is known of the user.
             k: Length of the list.
             limits: What it may hold.
         """
-        if self.stand_in:
-            history = np.array([self.stand_in.get(item, item) for item in history.tolist()], np.int64)
-        items, scores = self.item_cf.recommend(history, k, limits.allowed, limits.excluded)
+        if self.fused is not None:
+            return self.by_signals(self.fused, self.fused.ranker.user(history), k, limits)
+        exported = np.array([self.stand_in.get(item, item) for item in history.items.tolist()], np.int64)
+        items, scores = self.item_cf.recommend(exported, k, limits.allowed, limits.excluded)
         if not len(items):
             return self.popular(k, limits)
-        return self.fill(RecommendationList(items, scores, "item_cf"), k, limits)
+        return self.fill(RecommendationList(items, scores, "item_cf", (ITEM_CF,)), k, limits)
+
+    def by_signals(self, scorer: FusedScorer, values: ItemValues, k: int, limits: Constraints) -> RecommendationList:
+        """Recommends by a fused scorer, filled up with popular items; those alone if no signal speaks for an item.
+
+        Args:
+            scorer: The scorer.
+            values: What the user's signals add to the scores of items.
+            k: Length of the list.
+            limits: What it may hold.
+        """
+        items, scores = scorer.rank(values, k, limits.allowed, limits.excluded)
+        if not len(items) or scorer.names == (POPULARITY,):
+            return self.popular(k, limits)
+        source: Source = "item_cf" if scorer.ranker.uses_history() else "popular"
+        return self.fill(RecommendationList(items, scores, source, scorer.names), k, limits)
 
     def similar(self, item: int, k: int, allowed: BoolArray | None = None) -> tuple[IntArray, FloatArray]:
         """Finds the nearest neighbours of an item; those of a new item begin with its stand-in.
@@ -109,14 +151,14 @@ class Fallback:
     def popular(self, k: int, limits: Constraints) -> RecommendationList:
         """Recommends the most popular items."""
         items, shares = self.popularity.recommend(k, limits.allowed, limits.excluded)
-        return self._with_new(RecommendationList(items, shares, "popular"), k, limits)
+        return self._with_new(RecommendationList(items, shares, "popular", (POPULARITY,)), k, limits)
 
     def fill(self, recommended: RecommendationList, k: int, limits: Constraints) -> RecommendationList:
         """Fills a list up to k with popular items, which score no higher than the items before them."""
         items, scores = self.popularity.fill(recommended.items, recommended.scores, k, limits.allowed, limits.excluded)
         if len(scores) > len(recommended.scores) > 0:
             scores[len(recommended.scores) :] = min(0.0, float(recommended.scores.min()))
-        return self._with_new(RecommendationList(items, scores, recommended.source), k, limits)
+        return self._with_new(replace(recommended, items=items, scores=scores), k, limits)
 
     def _with_new(self, recommended: RecommendationList, k: int, limits: Constraints) -> RecommendationList:
         """Fills up with new items, which come after all others: a list is short only if fewer items are allowed."""
@@ -128,4 +170,4 @@ class Fallback:
         new = np.setdiff1d(new, np.concatenate([limits.excluded, recommended.items]))[: k - len(recommended.items)]
         last = min(0.0, float(recommended.scores.min(initial=0.0)))
         scores = np.concatenate([recommended.scores, np.full(len(new), last, np.float32)])
-        return RecommendationList(np.concatenate([recommended.items, new]), scores, recommended.source)
+        return replace(recommended, items=np.concatenate([recommended.items, new]), scores=scores)

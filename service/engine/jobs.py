@@ -8,6 +8,7 @@ import numpy as np
 
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.features import EventArrays
+from service.engine.candidates import Candidates
 from service.engine.decoding import Decoding, dense_width
 from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Source
@@ -113,29 +114,6 @@ class DecodeJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
-    """All items that a list was chosen from, in no particular order.
-
-    Attributes:
-        items: [c] int64 catalogue indices, unique.
-        log_probs: [c] float32 log-probabilities of their token paths.
-        dense: [c] float32 q · e.
-    """
-
-    items: IntArray
-    log_probs: FloatArray
-    dense: FloatArray
-
-    def with_more(self, items: IntArray, log_probs: FloatArray, dense: FloatArray) -> Candidates:
-        """Returns these candidates and others."""
-        return Candidates(
-            np.concatenate([self.items, items]),
-            np.concatenate([self.log_probs, log_probs]),
-            np.concatenate([self.dense, dense]),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class DecodedList:
     """A list of the engine, best first. It is shorter than k only if fewer items are allowed.
 
@@ -145,6 +123,7 @@ class DecodedList:
         log_probs: [n] float32 log-probabilities of the items' token paths.
         source: What made the list.
         candidates: What it was chosen from, if the request asked for it.
+        scorers: The signals that ranked it; empty for those that the model ranks by.
     """
 
     items: IntArray
@@ -152,6 +131,7 @@ class DecodedList:
     log_probs: FloatArray
     source: Source = "gpt4rec"
     candidates: Candidates | None = None
+    scorers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,10 +90,10 @@ class ServedModel:
             filters: Builds new filters for the engine.
         """
         parts = engine.artifact
-        catalogue = parts.catalogue
+        catalogue, ranker = parts.catalogue, Ranker.of(parts.signals, parts.ranker)
         return cls(
-            engine, encoder, decoder, start_h, parts.vocabulary, catalogue, Fallback(parts.item_cf, parts.popularity),
-            Ranker.of(parts.signals, parts.ranker), catalogue.allowed({}), filters,
+            engine, encoder, decoder, start_h, parts.vocabulary, catalogue,
+            Fallback.of(parts.item_cf, parts.popularity, ranker), ranker, catalogue.allowed({}), filters,
         )  # fmt: skip
 
     def over(self, live: LiveCatalogue) -> ServedModel:
@@ -103,7 +103,7 @@ class ServedModel:
             self,
             vocabulary=live.artifact.vocabulary,
             catalogue=catalogue,
-            fallback=replace(self.fallback, stand_in=live.stand_in),
+            fallback=self.fallback.over(live.stand_in),
             ranker=self.ranker.over(live.stand_in),
             in_stock=catalogue.allowed({}),
         )

@@ -85,7 +85,8 @@ class ModelAttempts:
             # A second attempt belongs to the same decision, which the first one has already reported.
             if from_state and self._guard.observe(outcome, plan.deadline.clock() - began, decision):
                 self._metrics.attempted(outcome)
-        listing = RecommendationList(*_known(listed, plan.model), listed.source)
+        scorers = listed.scorers or plan.model.ranker.used(plan.group())
+        listing = RecommendationList(*_known(listed, plan.model), listed.source, scorers, listed.candidates)
         if len(listing.items) < plan.request.k:
             listing = plan.model.fallback.fill(listing, plan.request.k, plan.limits)
         return listing
@@ -116,6 +117,7 @@ def _decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> Deco
         width=plan.width(rung) if rung == "narrow" else None,
         signals=plan.signals(),
         group=plan.group(),
+        candidates=plan.request.explain,
     )
     return DecodeJob(h=h, request=request)
 

@@ -27,7 +27,8 @@ from service.lifecycle.served_model import ServedModel
 from service.policies.policies import PolicyBook
 from service.recommend.made import Made
 from service.recommend.model_attempt import ModelAttempts
-from service.recommend.request_plan import Plan, make_plan
+from service.recommend.reasons import Reasons
+from service.recommend.request_plan import NOT_ASKED, Plan, make_plan
 from service.schemas.requests import RecommendRequest
 from service.store.records import Subject, UserRecord
 
@@ -54,6 +55,7 @@ class Recommender:
         guard: Guard,
         metrics: Metrics,
         ids: Pseudonyms,
+        reasons: Reasons,
         *,
         budget_ms: float,
         budget_max_ms: float,
@@ -65,6 +67,7 @@ class Recommender:
         self._guard = guard
         self._metrics = metrics
         self._ids = ids
+        self._reasons = reasons
         self._attempts = ModelAttempts(states, guard, metrics)
         self._budget_ms, self._budget_max_ms = budget_ms, budget_max_ms
         self._wall_clock = wall_clock
@@ -94,8 +97,9 @@ class Recommender:
         )  # fmt: skip
         decision = self._decide(plan, read_failure)
         made = Made.of(*await self._descend(plan, decision), wanted=plan.decoding, k=request.k)
+        why = await self._reasons.of(plan, made.listing) if request.explain else NOT_ASKED
         self._count(plan, made, late=deadline.passed)
-        return plan.answer(made)
+        return plan.answer(made, why)
 
     async def _read_history(
         self, subject: Subject | None, model: ServedModel, deadline: Deadline
@@ -161,11 +165,11 @@ class Recommender:
         return listing, "popular" if listing.source == "popular" else "item_cf", reason
 
     def _below_model(self, plan: Plan, rung: Rung) -> RecommendationList:
-        """Item-CF: array work of a fraction of a millisecond. Popular items if even that fails or has no time left."""
+        """The signals without the network: array work of less than a millisecond. Popular items if that fails."""
         fallback, k = plan.model.fallback, plan.request.k
         if rung != "popular" and not plan.deadline.passed:
             try:
-                return fallback.by_history(plan.model.places(plan.history.item_ids), k, plan.limits)
+                return fallback.by_history(plan.user_history(), k, plan.limits)
             except Exception as error:
                 log.error("item_cf_failed", request_id=plan.context.request_id, **logs.where(error))
         return fallback.popular(k, plan.limits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -26,11 +26,28 @@ from service.recommend.list_warnings import list_warnings
 from service.recommend.made import Made
 from service.schemas.requests import RecommendRequest
 from service.signals.item_values import ItemValues
+from service.signals.user_history import UserHistory
 
 _GREEDY = Decoding("greedy")
 
 # The warning of an answer that was made without the stored history.
 HISTORY_NOT_READ = "the stored history could not be read: the list may contain items that were seen before"
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """The reasons for the items of a list.
+
+    Attributes:
+        because: `because` of each item, in the order of the list; empty if there are no reasons.
+        warnings: Why there are none, in sentences, if the request asked for them.
+    """
+
+    because: Sequence[Mapping[str, Any]] = ()
+    warnings: tuple[str, ...] = ()
+
+
+NOT_ASKED = Why()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +84,10 @@ class Plan:
     deadline: Deadline
     now_ms: int
 
+    def user_history(self) -> UserHistory:
+        """Returns the history as signals read it."""
+        return self.profile.user_history(self.history)
+
     def width(self, rung: ModelRung) -> int:
         """Returns the beam width at a rung: the nodes kept at each level."""
         return (_GREEDY if rung == "narrow" else self.decoding).width(self.request.k)
@@ -102,18 +123,27 @@ class Plan:
             return 0
         return int.from_bytes(blake2b(self.context.request_id.encode(), digest_size=8).digest(), "big") >> 1
 
-    def answer(self, made: Made) -> dict[str, Any]:
-        """Returns the body of the answer."""
+    def answer(self, made: Made, why: Why) -> dict[str, Any]:
+        """Returns the body of the answer.
+
+        Args:
+            made: The list.
+            why: The reasons for its items, if the request asked.
+        """
         listing = made.listing
+        items = ranked_items(self.model.catalogue, listing.items, listing.scores)
+        for item, because in zip(items, why.because, strict=False):
+            item["because"] = because
         return {
             "request_id": self.context.request_id,
             "user_id": self.request.user_id,
-            "items": ranked_items(self.model.catalogue, listing.items, listing.scores),
+            "items": items,
             "source": made.source,
+            "scorers": list(made.listing.scorers),
             "rung": made.rung,
             "degraded": made.rung != "full",
             "reason": made.reason,
-            "warnings": list(self.warnings),
+            "warnings": [*self.warnings, *why.warnings],
             "segment": self.segment,
             "strategy": made.strategy,
             "model_version": self.model.version,

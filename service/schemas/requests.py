@@ -110,6 +110,11 @@ class RecommendRequest(Body):
         None, ge=0, le=2**63 - 1, description="Makes sampling repeatable. Without one, each sampled list is drawn anew."
     )
     features: dict[Name, Feature] | None = Field(None, max_length=32, description="Features of the user.")
+    explain: bool = Field(
+        False,
+        description="Adds `because` to every item: what each signal contributed to its score, and the event that "
+        "carried most of it. Within the budget: if the time left does not suffice, `warnings` says so.",
+    )
     budget_ms: float | None = Field(
         None,
         gt=0,

@@ -50,13 +50,48 @@ Warned = Annotated[
 ]
 
 
+class CauseEvent(Answer):
+    """The event of the history that carried most of an item."""
+
+    item_id: str
+    title: str | None
+    timestamp_ms: int = Field(description="Its time; of an item seen before the kept history, that of its last event.")
+    share: float = Field(
+        description="Its share: of what all events contributed through the signals where `exact` is true, else of the "
+        "network's attention."
+    )
+    exact: bool = Field(
+        description="Whether the share is computed from the score itself. It is false for the network, whose attention "
+        "shows what it read, not what the list would be without an event."
+    )
+    by: str = Field(description="The signal through which it carried most; `attention` for the network.")
+
+
+class Because(Answer):
+    """Why an item is in the list."""
+
+    contributions: dict[str, float] = Field(
+        description="What each signal contributed to the score: its weight times the difference between the item's "
+        "value and the mean of the candidates. For a list by popularity: the share less the mean share. Empty for an "
+        "item that only fills the list up."
+    )
+    event: CauseEvent | None = Field(description="The event that carried most; null if none speaks for the item.")
+
+
 class RankedItem(Answer):
     """An item of a list."""
 
     item_id: str
     rank: int
-    score: float = Field(description="Comparable only within one answer.")
+    score: float = Field(
+        description="Of what it is depends on `source`. gpt4rec: the sum of all weighted signals, in which path and "
+        "dense score are log-probabilities. item_cf: the same sum without the network's, or the sum of similarities "
+        "where item-CF alone ranks. repeat: the events of the item, newer ones weighing more. popular: the share of "
+        "all events. Items that fill a list up score no higher than those before them. Comparable only within one "
+        "answer."
+    )
     title: str | None
+    because: Because | None = Field(None, description="Only in answers to requests with `explain`.")
 
 
 class RecommendAnswer(Answer):
@@ -66,6 +101,10 @@ class RecommendAnswer(Answer):
     user_id: str | None
     items: list[RankedItem]
     source: Source
+    scorers: list[str] = Field(
+        description="The signals that ranked the list, which are those with a weight: `path` and `dense` of the "
+        "network, `item_cf`, `transitions`, `content`, `popularity` and others. Empty if a filter allows nothing."
+    )
     rung: Rung
     degraded: bool = Field(description="Whether the answer came from a rung below `full`.")
     reason: Reason | None

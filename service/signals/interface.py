@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.artifact.array_types import FloatArray
+from service.artifact.array_types import FloatArray, IntArray
 from service.signals.item_values import ItemValues
 from service.signals.user_history import UserHistory
 
 
 @dataclass(frozen=True, slots=True)
 class Causes:
-    """What each event of a history contributed to an item's value: together they add up to the value.
+    """What each event of a history contributed to the values of k items: together they add up to the values.
 
     Attributes:
-        log: [n] float32, of each event of the retained log.
-        before: [m] float32, of each item seen before the log, with all its events.
+        log: [k, n] float32, of each event of the retained log.
+        before: [k, m] float32, of each item seen before the log, with all its events.
     """
 
     log: FloatArray
@@ -37,8 +37,8 @@ class UserSignal(Protocol):
         the same bits.
         """
 
-    def causes(self, history: UserHistory, item: int) -> Causes:
-        """Returns what each event of the history contributed to the item's value."""
+    def causes(self, history: UserHistory, items: IntArray) -> Causes:
+        """Returns what each event of the history contributed to the values of the items [k]."""
 
 
 class ItemSignal(Protocol):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.artifact.array_types import FloatArray
+from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.neighbour_table import NeighbourTable
 from service.signals.interface import Causes
 from service.signals.item_values import NO_VALUES, ItemValues
@@ -31,10 +31,10 @@ class NeighbourSignal:
         top = sums.max(initial=0)
         return ItemValues(items, sums / top) if top > 0 else NO_VALUES
 
-    def causes(self, history: UserHistory, item: int) -> Causes:
-        """Returns what each event of the history contributed to the item's value."""
+    def causes(self, history: UserHistory, items: IntArray) -> Causes:
+        """Returns what each event of the history contributed to the values of the items [k]."""
         _, sums = self.table.sums(history.items)
-        shares = self.table.shares(history.items, item)
+        shares = self.table.shares(history.items, items)
         top = float(sums.max(initial=0))
         log: FloatArray = (shares / top if top > 0 else shares).astype(np.float32)
-        return Causes(log, np.zeros(len(history.before), np.float32))
+        return Causes(log, np.zeros((len(items), len(history.before)), np.float32))

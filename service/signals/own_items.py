@@ -38,13 +38,13 @@ class OwnItemsSignal:
         values: FloatArray = (scores / scores.max()).astype(np.float32)
         return ItemValues(items[known], values)
 
-    def causes(self, history: UserHistory, item: int) -> Causes:
-        """Returns the item's value, shared out over its events; an entry from before the log has several of them."""
-        events: FloatArray = (history.items == item).astype(np.float32)
-        before: FloatArray = np.where(history.before.items == item, history.before.counts, 0).astype(np.float32)
-        count = float(events.sum() + before.sum())
-        each = float(self.values(history).of(np.array([item], np.int64))[0]) / max(count, 1.0)
-        return Causes(events * np.float32(each), before * np.float32(each))
+    def causes(self, history: UserHistory, items: IntArray) -> Causes:
+        """Returns the items' values, shared out over their events; an entry from before the log has several of them."""
+        events: FloatArray = (history.items == items[:, None]).astype(np.float32)
+        before = np.where(history.before.items == items[:, None], history.before.counts, 0).astype(np.float32)
+        count = events.sum(axis=1) + before.sum(axis=1)
+        each = (self.values(history).of(items) / np.maximum(count, 1))[:, None]
+        return Causes(events * each, before * each)
 
     def _scores(self, history: UserHistory) -> tuple[IntArray, Float64Array]:
         """Returns the distinct items [n] in ascending order, and their scores [n] before the division."""

@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from service.artifact.array_types import FloatArray
+from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.item_column import ItemColumn
 from service.artifact.neighbour_table import NeighbourTable
 from service.artifact.own_items import OwnItems
@@ -85,6 +85,12 @@ class Ranker:
         """Returns the weights of a group."""
         return list(self.weights.groups.values())[group]
 
+    def used(self, group: int = 0) -> tuple[str, ...]:
+        """Returns the names of the signals that count, those of the network first."""
+        weights = self.weights_of(group)
+        names = (PATH, DENSE, *(s.name for s in self.user_signals), *(s.name for s in self.item_signals))
+        return tuple(name for name in names if weights.get(name))
+
     def network(self, group: int = 0) -> tuple[float, float]:
         """Returns the weights of the path's log-probability and of the dense score."""
         weights = self.weights_of(group)
@@ -115,14 +121,17 @@ class Ranker:
         values = self._named(name).values(self._exported(history))
         return values if self.stand_ins is None else self.stand_ins.values(values)
 
-    def causes(self, name: str, history: UserHistory, item: int) -> Causes:
-        """Returns what each event of a history contributed to an item's value of one signal, without a weight.
+    def causes(self, name: str, history: UserHistory, items: IntArray) -> Causes:
+        """Returns what each event of a history contributed to items' values of one signal, without a weight.
 
         Raises:
             KeyError: There is no such signal.
         """
-        item = item if self.stand_ins is None else self.stand_ins.exported(item)
-        return self._named(name).causes(self._exported(history), item)
+        return self._named(name).causes(self._exported(history), self.exported(items))
+
+    def exported(self, items: IntArray) -> IntArray:
+        """Returns the exported items [n] whose signals count for the items: for a new one its stand-in."""
+        return items if self.stand_ins is None else self.stand_ins.exported(items)
 
     def bias(self, group: int = 0) -> FloatArray:
         """Returns the [n_items] float32 sum Σ w_f · x_f of the item signals. A new item has that of its stand-in."""

@@ -34,8 +34,8 @@ class StandIns:
     def history(self, history: UserHistory) -> UserHistory:
         """Returns a history in which events of new items are events of their stand-ins."""
         before = history.before  # its entries keep their places, so that causes can name them
-        record = SeenBefore(self._exported(before.items), before.counts, before.last_ms)
-        return UserHistory(self._exported(history.items), history.times_ms, record)
+        record = SeenBefore(self.exported(before.items), before.counts, before.last_ms)
+        return UserHistory(self.exported(history.items), history.times_ms, record)
 
     def values(self, values: ItemValues) -> ItemValues:
         """Returns the values with those of the new items, which are the values of their stand-ins."""
@@ -43,10 +43,7 @@ class StandIns:
         has = np.flatnonzero(own)
         return ItemValues(np.concatenate([values.items, self.new[has]]), np.concatenate([values.values, own[has]]))
 
-    def exported(self, item: int) -> int:
-        """Returns the item that stands in for an item; an exported item stands for itself."""
-        return int(self._exported(np.array([item], np.int64))[0])
-
-    def _exported(self, items: IntArray) -> IntArray:
+    def exported(self, items: IntArray) -> IntArray:
+        """Returns the items [n] that stand in for items; an exported item stands for itself."""
         place = np.minimum(np.searchsorted(self.new, items), len(self.new) - 1)
         return np.where(self.new[place] == items, self.like[place], items)

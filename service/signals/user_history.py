@@ -100,3 +100,8 @@ class UserHistory:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @classmethod
+    def of_items(cls, items: IntArray) -> Self:
+        """Returns the history of these items, oldest first, with nothing before it. Their times are unknown: 0."""
+        return cls(items, np.zeros(len(items), np.int64))

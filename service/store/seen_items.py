@@ -41,7 +41,7 @@ _ENTRY = re.compile("([0-9a-f]{8})([^\x1e\x1f]*)(?:\x1e([1-9][0-9]{0,5}))?\x1f")
 COUNT_MAX = 999_999
 
 
-class SeenBefore(NamedTuple):
+class SeenById(NamedTuple):
     """Items seen in events that the log no longer keeps, each once, in the order in which they were last seen.
 
     Attributes:
@@ -84,7 +84,7 @@ class SeenItems:
         entries = self.entries.decode().split(_END)[:-1]
         return [entry[_TIME_DIGITS:].partition(_TIMES)[0] for entry in entries]
 
-    def by_item(self) -> SeenBefore:
+    def by_item(self) -> SeenById:
         """Returns each item once, with its count and the time of its last event, oldest first.
 
         The same whether entries have been merged or not, as long as no item has been dropped.
@@ -100,7 +100,7 @@ class SeenItems:
         np.add.at(totals, [last[item] for item in items], counts)
         places = np.flatnonzero(totals)
         kept = [items[place] for place in places.tolist()]
-        return SeenBefore(kept, np.minimum(totals[places], COUNT_MAX), seconds[order[places]] * 1000)
+        return SeenById(kept, np.minimum(totals[places], COUNT_MAX), seconds[order[places]] * 1000)
 
     def after(self, left: Iterable[tuple[str, int]], limit: int) -> SeenItems | None:
         """Predicts the value after events have left the log in one append, so that it need not be read again.

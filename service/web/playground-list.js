@@ -1,7 +1,7 @@
 // The recommended items: rank, score, what changed, and a card of similar ones beside the pointer.
 
 import { calm, el } from "./base.js";
-import { category, figure, label, named } from "./playground-text.js";
+import { because, category, contributed, figure, label, named } from "./playground-text.js";
 
 const MOVE_MS = 320;
 const HOVER_MS = 350;
@@ -56,8 +56,9 @@ export class List {
       onclick: () => this.add(item) },
       el("span", { class: "rank" }, String(item.rank)),
       el("span", { class: "what" }, label(item),
-        el("span", { class: "quiet small" }, category(item))),
-      el("span", { class: "score", title: `score ${item.score}` },
+        el("span", { class: "quiet small" }, category(item)),
+        el("span", { class: "reason quiet small" }, because(item))),
+      el("span", { class: "score", title: `score ${item.score}${contributed(item) && `: ${contributed(item)}`}` },
         el("span", { class: "track", "aria-hidden": "true" }, bar),
         el("span", { class: "small quiet" }, figure(item.score))),
       this.ranks ? change(item.rank, this.ranks.get(item.item_id)) : el("span", { class: "moved" }));

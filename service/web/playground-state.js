@@ -116,6 +116,7 @@ export function decoding(state) {
 export function body(state, about) {
   const request = state.history.length ? { events: events(state) } : { session_id: NOBODY };
   request.k = state.k;
+  request.explain = true;
   request.seed = state.seed;
   if (state.segment) request.segment = state.segment;
   if (state.strategy) request.decoding = decoding(state);

@@ -33,6 +33,31 @@ export const STRATEGIES = { "": "as in the segment", greedy: "greedy", beam: "be
 
 export const SOURCES = { gpt4rec: "the model", item_cf: "item-CF", popular: "popularity", repeat: "repeat purchase" };
 
+const SIGNALS = {
+  path: "path", dense: "dense", item_cf: "item-CF", transitions: "transitions", walk: "two-step transitions", content: "content",
+  texts: "texts", repeat: "repeat purchase", popularity: "popularity", trend: "trend", attention: "attention",
+};
+
+const signal = (name) => SIGNALS[name] ?? name;
+
+/** The signals that ranked a list, in words. */
+export const rankedBy = (names) => names.map(signal).join(", ");
+
+/** Why an item is in the list, in a line; empty if there is nothing to say. */
+export function because({ because: why }) {
+  if (!why) return "";
+  const { event } = why;
+  if (event) return `${event.exact ? "because of" : "read most from"} ${named(event)} · ${signal(event.by)} ${percent(event.share)}`;
+  const most = Object.entries(why.contributions).sort(([, a], [, b]) => b - a)[0];
+  return most && most[1] > 0 ? `by ${signal(most[0])}` : "";
+}
+
+/** What each signal contributed to the score, the most important first. */
+export function contributed({ because: why }) {
+  const parts = Object.entries(why?.contributions ?? {}).sort(([, a], [, b]) => Math.abs(b) - Math.abs(a));
+  return parts.map(([name, value]) => `${signal(name)} ${value > 0 ? "+" : ""}${figure(value)}`).join(" · ");
+}
+
 export const RUNGS = [
   ["full", "full", "the full model with the requested decoding"],
   ["narrow", "narrow", "the model with a narrow search"],

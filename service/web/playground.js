@@ -6,7 +6,7 @@ import { History } from "./playground-history.js";
 import { List, Similar } from "./playground-list.js";
 import { Search } from "./playground-search.js";
 import { EVENTS_MAX, body, curl, events, fresh, fromFragment, seconds, toFragment } from "./playground-state.js";
-import { RUNGS, SOURCES, STRATEGIES, made, ms, named, percent, reason } from "./playground-text.js";
+import { RUNGS, SOURCES, STRATEGIES, made, ms, named, percent, rankedBy, reason } from "./playground-text.js";
 
 const PAUSE_MS = 70; // a dragged slider sends one request, not one for each step
 const FIRST_SAMPLE = 4;
@@ -122,6 +122,7 @@ function show(answer) {
     el("span", {}, `segment ${answer.segment}`)];
   if (answer.strategy) facts.push(el("span", {}, STRATEGIES[answer.strategy]));
   facts.push(el("span", {}, made(answer)));
+  if (answer.scorers?.length) facts.push(el("span", { class: "scorers" }, `ranked by ${rankedBy(answer.scorers)}`));
   if (answer.reason) facts.push(el("span", { class: "because" }, `because ${reason(answer.reason)}`));
   for (const warning of answer.warnings ?? []) facts.push(el("span", { class: "because" }, warning));
   at("facts").replaceChildren(...facts);

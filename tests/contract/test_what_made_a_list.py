@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from export.from_baseline import NAMES, export_baseline
+from export.from_baseline import export_baseline
 from service.common.request_context import RequestContext
 from service.engine.factory import open_engine
 from service.guard.guard import MODEL_RUNGS
@@ -21,17 +21,20 @@ from tests.support.data_builders import tiny_dataset
 from tests.support.fakes import FakeEngine
 from tests.support.serving import Service, serving
 
-OWN = {"model": "gpt4rec", "item_cf": "item_cf", "popularity": "popular", "repeat": "repeat"}
+OWN = {
+    "model": "gpt4rec", "item_cf": "item_cf", "popularity": "popular", "repeat": "repeat", "trend": "popular",
+    "fused": "item_cf",
+}  # fmt: skip
 LATE_S = 30.0
 
 
-@pytest.fixture(scope="module", params=["model", *NAMES])
+@pytest.fixture(scope="module", params=list(OWN))
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
     name = str(request.param)
     if name == "model":
         return name, FakeEngine()
     folder: Path = tmp_path_factory.mktemp(name)
-    tiny_dataset(users=30).save(folder / "data")
+    tiny_dataset(users=150).save(folder / "data")
     return name, open_engine(export_baseline(cast("Any", name), folder / "data", folder / "out"), device="cpu")
 
 
@@ -64,6 +67,18 @@ async def _asked(service: Service, rung: str, item: str) -> tuple[dict[str, Any]
     return answer, context
 
 
+def ranked_by(name: str, rung: str, engine: Any) -> list[str]:
+    """The signals that rank a list: those of the artefact with a weight."""
+    if rung == "popular" or (name == "popularity" and rung in MODEL_RUNGS):
+        return ["popularity"]
+    if name in ("trend", "repeat") and rung in MODEL_RUNGS:
+        return [name]
+    weights = engine.artifact.ranker.without_network
+    if name == "model" and rung in MODEL_RUNGS:
+        return ["path", "dense"]
+    return [signal for signal in engine.artifact.ranker.signals if weights.get(signal)]
+
+
 def _said(of: Mapping[str, Any]) -> dict[str, Any]:
     return {name: of[name] or None for name in ("source", "rung", "reason", "strategy")}
 
@@ -80,6 +95,7 @@ async def test_every_place_names_what_made_the_list_of_every_rung(served: tuple[
             RecommendAnswer.model_validate(answer)
             assert _said(answer) == _said(context.facts) == expected(name, rung)
             assert answer["degraded"] == (rung != "full")
+            assert answer["scorers"] == ranked_by(name, rung, engine)
             assert context.source == answer["source"]
         counted = [
             _said(sample.labels)

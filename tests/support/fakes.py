@@ -17,6 +17,7 @@ from service.artifact.popularity import Popularity
 from service.artifact.ranker_weights import RankerWeights, blend_weights
 from service.artifact.signal_files import SignalPart
 from service.artifact.trie import Trie
+from service.engine.candidates import Candidates
 from service.engine.decode.filters import FilterTable
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.fallback import Source
@@ -143,7 +144,10 @@ class FakeEngine:
         mask[request.excluded] = False
         items = np.flatnonzero(mask)[::-1][: request.k].astype(np.int64)
         scores = -np.arange(1, len(items) + 1, dtype=np.float32)
-        return DecodedList(items, scores, log_probs=scores)
+        every = np.flatnonzero(mask)[::-1].astype(np.int64)
+        log_probs = -np.arange(1, len(every) + 1, dtype=np.float32)
+        candidates = Candidates(every, log_probs, log_probs) if request.candidates else None
+        return DecodedList(items, scores, log_probs=scores, candidates=candidates)
 
 
 def add(state: EncoderState | None, events: EventArrays) -> EncoderState:

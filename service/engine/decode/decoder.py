@@ -14,6 +14,7 @@ from service.artifact.array_types import Array
 from service.artifact.graph_names import NEVER, level_input
 from service.artifact.noise import seed_hash
 from service.common.errors import ModelError
+from service.engine.candidates import Candidates
 from service.engine.decode.closed_nodes import ClosedNodes, closed_nodes
 from service.engine.decode.delta_table import DeltaTable, WaitingScores
 from service.engine.decode.device_tables import Tables
@@ -21,7 +22,7 @@ from service.engine.decode.filters import Mask
 from service.engine.decode.search_shape import SearchShape
 from service.engine.decode.signal_inputs import listable, signal_feeds
 from service.engine.decoding import search_sizes, signals_max
-from service.engine.jobs import Candidates, DecodedList, DecodeJob, ListRequest
+from service.engine.jobs import DecodedList, DecodeJob, ListRequest
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
 from service.engine.run_groups import run_groups

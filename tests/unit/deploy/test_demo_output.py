@@ -22,6 +22,12 @@ ANSWER: dict[str, Any] = {
 }  # fmt: skip
 
 
+BECAUSE = {
+    "contributions": {"path": 0.5, "item_cf": 2.0},
+    "event": {"item_id": "7", "title": "Alien", "by": "item_cf", "share": 0.5, "exact": True, "timestamp_ms": 1},
+}
+
+
 def printed(width: int, show: Callable[[Console], None], *, terminal: bool) -> str:
     file = io.StringIO()
     show(Console(file=file, width=width, force_terminal=terminal, color_system=None))
@@ -41,6 +47,17 @@ def test_every_command_can_be_copied(tmp_path: Path, width: int, terminal: bool)
     assert command[:3] == ["curl", "-s", "http://127.0.0.1:54321/recommend"]
     assert json.loads(command[command.index("-d") + 1]) == {"user_id": "demo-new", "k": 5}
     assert shlex.split(said["fallback"])[-4:] == ["--reason", "trying it", "--url", service.url]
+
+
+def test_the_reason_is_beside_each_item() -> None:
+    items = [
+        {"title": "A", "score": 1.0, "because": BECAUSE},
+        {"title": "B", "score": 0.5, "because": BECAUSE | {"event": None}},
+        {"title": "C", "score": 0.0, "because": {"contributions": {}, "event": None}},
+    ]
+    shown = printed(120, lambda console: console.print(answer_table(ANSWER | {"items": items}, ["x"])), terminal=False)
+    a, b, c = (next(line for line in shown.splitlines() if f" {title} " in line) for title in "ABC")
+    assert "Alien (item_cf)" in a and " item_cf " in b and "item_cf" not in c
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])

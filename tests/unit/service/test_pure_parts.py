@@ -15,6 +15,7 @@ from service.common.errors import SettingsError
 from service.common.request_context import RequestContext
 from service.common.request_errors import Forbidden, NotFound, Unauthorized
 from service.engine.fallback import Constraints, Fallback
+from service.signals.user_history import UserHistory
 from tests.support.clock import FakeClock
 from tests.support.fakes import FakeArtifact
 
@@ -164,7 +165,7 @@ def fallback() -> Fallback:
 
 
 def test_item_cf_is_filled_up_with_popular_items_under_one_exclude_set() -> None:
-    listing = fallback().by_history(np.array([3]), 4, Constraints(None, np.array([0, 5])))
+    listing = fallback().by_history(UserHistory.of_items(np.array([3])), 4, Constraints(None, np.array([0, 5])))
     assert listing.items.tolist() == [4, 1, 2, 3]
     assert listing.source == "item_cf"
     assert np.all(np.diff(listing.scores) <= 0)
@@ -172,4 +173,4 @@ def test_item_cf_is_filled_up_with_popular_items_under_one_exclude_set() -> None
 
 def test_a_history_without_neighbours_is_answered_by_popularity() -> None:
     for history in (NONE, np.array([40, -1])):
-        assert fallback().by_history(history, 3, Constraints(None, NONE)).source == "popular"
+        assert fallback().by_history(UserHistory.of_items(history), 3, Constraints(None, NONE)).source == "popular"

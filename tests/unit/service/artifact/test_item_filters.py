@@ -14,6 +14,7 @@ from service.artifact.item_cf import ItemCF
 from service.artifact.item_filters import Filters
 from service.artifact.popularity import Popularity
 from service.engine.fallback import Constraints, Fallback
+from service.signals.user_history import UserHistory
 from tests.support.networks import random_catalogue
 
 N = 60
@@ -67,7 +68,7 @@ def test_the_rungs_below_the_model_list_the_same_with_and_without_a_mask(
     rng = np.random.default_rng(0)
     neighbour = np.stack([rng.permutation(np.delete(np.arange(N), item))[:8] for item in range(N)]).astype(np.int32)
     item_cf = ItemCF(neighbour, -np.sort(-rng.random((N, 8), np.float32), axis=1))
-    below = Fallback(item_cf, Popularity.fit(rng.integers(0, N, 500), N), {N + 2: 3, N + 3: 4, N + 4: 5})
+    below = Fallback(item_cf, Popularity.fit(rng.integers(0, N, 500), N), stand_in={N + 2: 3, N + 3: 4, N + 4: 5})
     for trial in range(40):
         catalogue = grown(rng, set(rng.integers(0, N, trial % 30).tolist()), 3)
         wanted = {"category": rng.choice([*"abcd", "late", "z"], 2).tolist(), "brand": rng.choice([*"xyz"], 2).tolist()}
@@ -76,7 +77,7 @@ def test_the_rungs_below_the_model_list_the_same_with_and_without_a_mask(
             Constraints(allowed, excluded) for allowed in (slow_mask(catalogue, wanted), catalogue.filter(wanted))
         ]
         for lists in (
-            [below.by_history(history, 10, limit) for limit in limits],
+            [below.by_history(UserHistory.of_items(history), 10, limit) for limit in limits],
             [below.popular(10, limit) for limit in limits],
         ):
             assert lists[0].items.tolist() == lists[1].items.tolist()

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from export.cli import app as export_app
-from export.from_baseline import NAMES
 from model.data.dataset import Dataset, sequences
 from model.data.split import Split
 from model.evaluation.evaluate import Histories, Ranker, item_cf_ranker, popularity_ranker, repeat_ranker
 from model.evaluation.rankers import engine_ranker
+from model.evaluation.signal_rankers import signal_rankers
 from model.training.config import TrainConfig
 from model.training.run_folder import split_of
 from service.artifact.artifact import Artifact
@@ -43,10 +43,14 @@ K = 10
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    return tiny_dataset(users=60)
+    return tiny_dataset(users=150)  # enough to learn weights from
 
 
-@pytest.fixture(scope="module", params=NAMES)
+# One of each kind: texts need an encoder, and the other tables are served as transitions are.
+KINDS = ("item_cf", "popularity", "repeat", "transitions", "trend", "fused")
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def engine(
     request: pytest.FixtureRequest, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> BaselineEngine:
@@ -70,6 +74,8 @@ def scorer(engine: BaselineEngine) -> tuple[Ranker, bool]:
         return repeat_ranker(Repeat(len(a.catalogue), about["decay"]), a.popularity), False
     if about["name"] == "popularity":
         return popularity_ranker(a.popularity), True
+    if about["name"] != "item_cf":
+        return signal_rankers(a, each=True)[about["name"]], not a.repeats
     return item_cf_ranker(a.item_cf, a.popularity), True
 
 

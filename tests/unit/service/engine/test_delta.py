@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from service.artifact.array_types import FloatArray
 from service.artifact.noise import gumbel, item_hash
+from service.engine.candidates import Candidates
 from service.engine.decode.delta_table import DeltaTable, WaitingScores, like_vector
 from service.engine.decoding import Decoding
-from service.engine.jobs import Candidates, DecodedList, ListRequest
+from service.engine.jobs import DecodedList, ListRequest
 
 D = 8
 NO_CONTEXT = np.zeros(0, np.int64)

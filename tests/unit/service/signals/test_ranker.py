@@ -61,10 +61,9 @@ def test_neighbour_values_are_the_formula_and_their_causes_add_up(
     assert found.items.tolist() == sorted(expected)
     assert found.values.tolist() == pytest.approx([expected[i] for i in sorted(expected)], rel=1e-6)
     assert found.values.max(initial=1) == 1
-    for item in range(12):
-        causes = signal.causes(user(history), item)
-        assert len(causes.log) == len(history)
-        assert float(causes.log.sum()) == pytest.approx(expected.get(item, 0.0), rel=1e-5)
+    causes = signal.causes(user(history), np.arange(12))
+    assert (causes.log.shape, causes.before.shape) == ((12, len(history)), (12, 0))
+    assert causes.log.sum(axis=1).tolist() == pytest.approx([expected.get(item, 0.0) for item in range(12)], rel=1e-5)
 
 
 def ranker(groups: dict[str, dict[str, float]], seed: int = 3) -> Ranker:
@@ -111,11 +110,9 @@ def test_own_items_count_wherever_the_log_begins(events: list[tuple[int, int]], 
     top = max((score for item, score in scores.items() if 0 <= item < 12), default=1)
     assert found.items.tolist() == sorted(item for item in scores if 0 <= item < 12)
     assert found.values.tolist() == pytest.approx([scores[item] / top for item in found.items.tolist()])
-    for item in found.items.tolist():
-        causes = signal.causes(cut, item)
-        assert (len(causes.log), len(causes.before)) == (len(cut), len(cut.before))
-        value = found.of(np.array([item], np.int64))[0]
-        assert float(causes.log.sum() + causes.before.sum()) == pytest.approx(float(value), rel=1e-5)
+    causes = signal.causes(cut, found.items)
+    assert (causes.log.shape[1], causes.before.shape[1]) == (len(cut), len(cut.before))
+    assert (causes.log.sum(axis=1) + causes.before.sum(axis=1)).tolist() == pytest.approx(found.values.tolist())
 
 
 def test_without_learned_weights_the_network_ranks_alone() -> None:
@@ -148,7 +145,7 @@ def test_new_items_have_the_value_of_their_stand_in_and_count_as_it() -> None:
     assert found.values[exported].tolist() == like.values.tolist()
     stood = np.array([5, 5, 2], np.int64)
     assert found.of(np.array([14, 15, 16], np.int64)).tolist() == like.of(stood).tolist()
-    causes = new.causes("item_cf", user(events), 15)
+    causes = new.causes("item_cf", user(events), np.array([15]))
     value = float(old.signal("item_cf", user([1, 5, 2, 2])).of(np.array([5], np.int64))[0])
     assert float(causes.log.sum()) == pytest.approx(value, rel=1e-5)
     assert new.over({}).stand_ins is None

@@ -1,0 +1,194 @@
+"""Why the items of a list are in it: computed only for requests that ask, on a thread of its own.
+
+The reasons must not delay an answer beyond its deadline, so they are waited for as long as the deadline allows, and a
+bounded number of requests may wait. A list that cannot be explained in time comes without reasons, and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.artifact.array_types import Float64Array
+from service.artifact.ranker_weights import DENSE, PATH
+from service.artifact.signal_files import POPULARITY
+from service.common import logs
+from service.common.errors import ModelError
+from service.engine.fallback import RecommendationList
+from service.engine.fused_scorer import FusedScorer
+from service.engine.interface import Explaining
+from service.history.profile import pending_encoding
+from service.recommend.request_plan import Plan, Why
+from service.signals.contributions import Contributions, MainEvent, contributions, main_events, weighted_values
+from service.signals.ranker import Ranker
+from service.signals.user_history import UserHistory
+
+log = logs.get(__name__)
+
+TOO_LATE = "the time left did not suffice to explain the list"
+UNEXPLAINED = "this list cannot be explained"
+
+_NETWORK = frozenset({PATH, DENSE})
+_WAITING_MAX = 16  # lists that may wait for their reasons, in all
+_ANSWER_S = 0.002  # kept for writing the answer
+_LEAST_S = 0.002  # with less time left nothing is tried
+_DIGITS = 6
+
+Because = list[dict[str, Any]]
+
+
+class Reasons:
+    """Explains lists.
+
+    Attributes:
+        explained: Lists for which the work has begun, since the start.
+    """
+
+    def __init__(self, history_cap: int) -> None:
+        self._history_cap = history_cap
+        self.explained = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reasons")
+        self._places = threading.BoundedSemaphore(_WAITING_MAX)
+
+    def close(self) -> None:
+        """Cancels what waits and ends the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def of(self, plan: Plan, listing: RecommendationList) -> Why:
+        """Explains a list.
+
+        Args:
+            plan: The request.
+            listing: Its list; one of the model has its candidates.
+        """
+        deadline = plan.deadline.keeping(_ANSWER_S)
+        if deadline.remaining() < _LEAST_S or not self._places.acquire(blocking=False):
+            return Why(warnings=(TOO_LATE,))
+        self.explained += 1
+        try:
+            work = self._thread.submit(_explained, plan, listing, self._history_cap)
+            work.add_done_callback(self._leave)
+            because = await asyncio.wait_for(asyncio.wrap_future(work), deadline.remaining())
+        except TimeoutError:
+            return Why(warnings=(TOO_LATE,))
+        except Exception as error:
+            log.error("reasons_failed", request_id=plan.context.request_id, **logs.where(error))
+            return Why(warnings=(UNEXPLAINED,))
+        return Why(warnings=(UNEXPLAINED,)) if because is None else Why(because)
+
+    def _leave(self, _: Future[Because | None]) -> None:
+        self._places.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Attended:
+    """The event of the history with the largest share of the network's attention."""
+
+    place: int
+    share: float
+
+
+def _explained(plan: Plan, listing: RecommendationList, history_cap: int) -> Because | None:
+    """`because` of each item; None if nothing is known of what made the list."""
+    if listing.scorers == (POPULARITY,):
+        return _popular(plan, listing)
+    ranked_by = _ranked_by(plan, listing)
+    if ranked_by is None:
+        return None
+    ranker, group, history, found = ranked_by
+    main = main_events(ranker, history, listing.items, group)
+    network = found.of(_NETWORK)
+    beside = found.of(frozenset(signal.name for signal in ranker.user_signals))
+    by_network = [at for at in range(len(main)) if main[at] is None or network[at] > beside[at]]
+    attended = _attended(plan, history_cap) if by_network and _NETWORK & set(found.names) else None
+    because = []
+    for at, event in enumerate(main):
+        if not found.candidate[at]:
+            shown = None
+        elif at in by_network and attended is not None:
+            shown = _attended_event(plan, attended)
+        else:
+            shown = None if event is None else _event(plan, history, event)
+        because.append({"contributions": _named(found, at), "event": shown})
+    return because
+
+
+def _ranked_by(plan: Plan, listing: RecommendationList) -> tuple[Ranker, int, UserHistory, Contributions] | None:
+    """What ranked the list, and what each of its signals contributed."""
+    history, items = plan.user_history(), listing.items
+    if listing.source == "gpt4rec" and listing.candidates is not None:
+        ranker, group, chosen = plan.model.ranker, plan.group(), listing.candidates
+        path, dense = ranker.network(group)
+        weighted: dict[str, Float64Array] = {}
+        for name, weight, values in ((PATH, path, chosen.log_probs), (DENSE, dense, chosen.dense)):
+            if weight:
+                weighted[name] = weight * values.astype(np.float64)
+        weighted |= weighted_values(ranker, history, chosen.items, group)
+        return ranker, group, history, contributions(weighted, chosen.items, items)
+    if listing.source in ("item_cf", "popular"):
+        ranker = plan.model.ranker
+        if ranker.used() != listing.scorers:  # not the artefact's own scorer
+            ranker = ranker.without_network()
+        scorer = FusedScorer(ranker, plan.model.fallback.popularity)
+        among = scorer.candidates(ranker.user(history), plan.request.k, plan.limits.allowed, plan.limits.excluded)
+        return ranker, 0, history, contributions(weighted_values(ranker, history, among), among, items)
+    return None
+
+
+def _popular(plan: Plan, listing: RecommendationList) -> Because:
+    """The share of each item, less the mean share of the catalogue."""
+    mean = 1 / max(1, plan.model.fallback.popularity.n_items)
+    return [
+        {"contributions": {POPULARITY: round(share - mean, _DIGITS)}, "event": None}
+        for share in listing.scores.tolist()
+    ]
+
+
+def _attended(plan: Plan, history_cap: int) -> _Attended | None:
+    """The event that the encoder attended to most; None if the artefact cannot say."""
+    engine = plan.model.engine
+    if not isinstance(engine, Explaining) or not engine.explains:
+        return None
+    pending = pending_encoding(plan.profile, plan.history, history_cap=history_cap, from_state=False)
+    if pending is None or not len(pending.events):
+        return None
+    try:
+        weight = engine.explain(pending.events, from_start=pending.from_start).weight
+    except ModelError as error:
+        log.warning("attention_failed", request_id=plan.context.request_id, **logs.where(error))
+        return None
+    best = int(weight.argmax())
+    return _Attended(len(plan.history) - len(weight) + best, float(weight[best]))
+
+
+def _named(found: Contributions, at: int) -> dict[str, float]:
+    if not found.candidate[at]:
+        return {}
+    return {name: round(value, _DIGITS) for name, value in zip(found.names, found.values[at].tolist(), strict=True)}
+
+
+def _attended_event(plan: Plan, attended: _Attended) -> dict[str, Any]:
+    place = attended.place
+    shown = _shown(plan, plan.history.item_ids[place], plan.history.times_ms[place])
+    return {**shown, "share": round(attended.share, _DIGITS), "exact": False, "by": "attention"}
+
+
+def _event(plan: Plan, history: UserHistory, event: MainEvent) -> dict[str, Any]:
+    if event.in_log:
+        place = len(plan.history) - len(history) + event.place
+        shown = _shown(plan, plan.history.item_ids[place], plan.history.times_ms[place])
+    else:
+        item = int(history.before.items[event.place])
+        shown = _shown(plan, plan.model.catalogue.item_ids[item], int(history.before.last_ms[event.place]))
+    return {**shown, "share": round(event.share, _DIGITS), "exact": True, "by": event.signal}
+
+
+def _shown(plan: Plan, item_id: str, time_ms: int) -> dict[str, Any]:
+    item = plan.model.vocabulary.item_index.get(item_id)
+    title = None if item is None else plan.model.catalogue.title(item)
+    return {"item_id": item_id, "title": title, "timestamp_ms": time_ms}

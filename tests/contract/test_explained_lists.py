@@ -1,0 +1,194 @@
+"""`explain` on /recommend: what each signal contributed, and the event that carried most of each item."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from service.artifact.array_types import IntArray
+from service.artifact.features import EventArrays
+from service.artifact.own_items import OwnItems
+from service.artifact.ranker_weights import RankerWeights
+from service.artifact.signal_files import ITEM_CF, POPULARITY
+from service.common.request_context import RequestContext
+from service.engine.engine import Engine
+from service.engine.factory import open_engine
+from service.engine.interface import Explanation
+from service.recommend.reasons import TOO_LATE
+from service.schemas.requests import RecommendRequest
+from service.schemas.responses import RecommendAnswer
+from tests.support.aio import asynchronous
+from tests.support.artifacts import random_parts, write_artifact
+from tests.support.fakes import N_ITEMS, FakeEngine
+from tests.support.serving import Service, serving
+from tests.support.valkey import Valkey
+
+START_S = 1_700_000_000
+WEIGHTS = {"path": 0.5, "dense": 0.5, "item_cf": 3.0, "repeat": 2.0}
+BELOW = {"item_cf": 1.0, "repeat": 0.5}
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """A random network whose lists item-CF and own items rank as well."""
+    parts = random_parts()
+    n = len(parts.catalogue)
+    weights = RankerWeights((ITEM_CF, POPULARITY, "repeat"), {"default": WEIGHTS}, BELOW)
+    parts = replace(parts, signals={"repeat": OwnItems(n, 0.9)}, ranker=weights)
+    engine = open_engine(write_artifact(tmp_path_factory.mktemp("explain"), parts), device="cpu")
+    yield cast("Engine", engine)
+    engine.close()
+
+
+def events(*items: str) -> list[dict[str, Any]]:
+    return [{"item_id": item, "type": "view", "timestamp": START_S + n} for n, item in enumerate(items)]
+
+
+def no_event(_: Any, __: Any, items: IntArray, ___: Any = 0) -> list[None]:
+    return [None] * len(items)
+
+
+def checked(answer: dict[str, Any], history: list[dict[str, Any]], signals: set[str]) -> list[dict[str, Any]]:
+    """The reasons of an answer: their sums differ as the scores do, and their events are those of the history."""
+    RecommendAnswer.model_validate(answer)
+    items = answer["items"]
+    known = {(event["item_id"], 1000 * event["timestamp"]) for event in history}
+    for item in items:
+        why = item["because"]
+        assert set(why["contributions"]) == signals
+        event = why["event"]
+        assert (event["item_id"], event["timestamp_ms"]) in known
+        assert 0 < event["share"] <= 1
+        assert event["exact"] == (event["by"] != "attention")
+        assert event["by"] in signals | {"attention"}
+    above = [sum(item["because"]["contributions"].values()) for item in items]
+    for item, sum_ in zip(items, above, strict=True):
+        assert item["score"] - items[0]["score"] == pytest.approx(sum_ - above[0], abs=1e-3)
+    return [item["because"] for item in items]
+
+
+@asynchronous
+async def test_reasons_of_the_model_add_up_and_name_events_of_the_history(engine: Engine) -> None:
+    ids = engine.artifact.catalogue.item_ids
+    history = events(ids[3], ids[5], ids[3], ids[8])
+    async with serving(cast("FakeEngine", engine), deadline_ms=30_000.0) as service:
+        body = {"events": history, "k": 8, "exclude_seen": False, "decoding": {"strategy": "beam"}}
+        answer = await service.recommend(**body, explain=True)
+        plain = await service.recommend(**body)
+    assert answer["rung"] == "full" and answer["scorers"] == [*WEIGHTS]
+    checked(answer, history, set(WEIGHTS))
+    assert [item["item_id"] for item in plain["items"]] == [item["item_id"] for item in answer["items"]]
+    assert not any("because" in item for item in plain["items"])
+
+
+@asynchronous
+async def test_where_no_event_speaks_for_an_item_the_network_names_the_one_it_read_most(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.recommend.reasons.main_events", no_event)
+    ids = engine.artifact.catalogue.item_ids
+    history = events(ids[3], "unknown", ids[5], ids[8])
+    async with serving(cast("FakeEngine", engine), deadline_ms=30_000.0, playground=True) as service:
+        answer = await service.recommend(events=history, k=4, explain=True)
+        told = await service.client.post("/playground/why", json={"events": history})
+    weights = told.json()["weights"]
+    read = history[weights.index(max(weights))]
+    for why in checked(answer, history, set(WEIGHTS)):
+        event = why["event"]
+        assert (event["item_id"], event["by"], event["exact"]) == (read["item_id"], "attention", False)
+        assert event["share"] == pytest.approx(max(weights), abs=1e-5)
+
+
+@asynchronous
+async def test_the_rung_below_explains_its_lists_from_its_own_candidates(engine: Engine) -> None:
+    ids = engine.artifact.catalogue.item_ids
+    history = events(ids[3], ids[5], ids[3])
+    async with serving(cast("FakeEngine", engine), deadline_ms=30_000.0) as service:
+        service.runtime.space.guard._mode = lambda: "fallback"
+        answer = await service.recommend(events=history, k=4, exclude_seen=False, explain=True)
+    assert (answer["rung"], answer["source"], answer["scorers"]) == ("item_cf", "item_cf", [*BELOW])
+    for one in checked(answer, history, set(BELOW)):
+        assert one["event"]["exact"]
+
+
+@asynchronous
+async def test_an_item_seen_before_the_kept_history_is_named_by_its_last_event(shared_valkey: Valkey) -> None:
+    fake = FakeEngine()
+    fake.artifact = replace(fake.artifact, weights={"repeat": 5.0})
+    async with serving(fake, redis_url=shared_valkey.url, prefix="explain-before:") as service:
+        await service.post_events("u", "39", "39", *(str(n) for n in range(12)), start_ms=START_S * 1000)
+        answer = await service.recommend(user_id="u", k=1, exclude_seen=False, explain=True)
+    event = answer["items"][0]["because"]["event"]
+    assert (answer["items"][0]["item_id"], event["item_id"], event["title"]) == ("39", "39", "Title 39")
+    assert (event["timestamp_ms"], event["by"], event["exact"]) == ((START_S + 1) * 1000, "repeat", True)
+
+
+@asynchronous
+async def test_nothing_is_computed_for_a_request_that_does_not_ask() -> None:
+    async with serving() as service:
+        body = {"events": events("3", "4"), "k": 3, "seed": 7}
+        asked = [await service.recommend(**body, explain=explain) for explain in (False, True)]
+        plain, explained = (job.request for job in service.engine.jobs)
+        reasons = service.runtime.space.recommender._reasons
+        assert (plain.candidates, explained.candidates) == (False, True)
+        # All else that the engine gets is the same, and nothing was done beside it.
+        assert [getattr(plain, name) for name in ("gap_ms", "decoding", "k", "filter_id", "seed", "width")] == [
+            getattr(explained, name) for name in ("gap_ms", "decoding", "k", "filter_id", "seed", "width")
+        ]
+        assert reasons.explained == 1
+    assert [item["item_id"] for item in asked[0]["items"]] == [item["item_id"] for item in asked[1]["items"]]
+
+
+@asynchronous
+async def test_popular_items_and_those_that_fill_a_list_up_say_so() -> None:
+    async with serving() as service:
+        service.runtime.space.guard._mode = lambda: "fallback"
+        popular = await service.recommend(session_id="nobody", k=3, explain=True)
+        filled = await service.recommend(events=events("3"), k=5, explain=True)
+    for item in popular["items"]:
+        contributions = item["because"]["contributions"]
+        assert contributions == {"popularity": pytest.approx(item["score"] - 1 / N_ITEMS, abs=1e-5)}
+        assert item["because"]["event"] is None
+    assert [item["item_id"] for item in filled["items"][:2]] == ["4", "5"]
+    for item in filled["items"][:2]:
+        assert item["because"]["event"]["item_id"] == "3" and item["because"]["event"]["by"] == "item_cf"
+    assert [item["because"] for item in filled["items"][2:]] == [{"contributions": {}, "event": None}] * 3
+
+
+async def _asked(service: Service, body: dict[str, Any], spent_s: float = 0.0) -> dict[str, Any]:
+    now = time.monotonic()
+    context = RequestContext("id", now - spent_s, now, time.monotonic)
+    request = RecommendRequest.model_validate(body)
+    return await service.runtime.space.recommender.recommend(request, context)
+
+
+@asynchronous
+async def test_without_time_the_list_comes_without_reasons_and_says_so(engine: Engine) -> None:
+    body = {"events": events(engine.artifact.catalogue.item_ids[3]), "k": 3, "explain": True}
+    async with serving(cast("FakeEngine", engine)) as service:
+        answer = await _asked(service, body, spent_s=100.0)
+    assert len(answer["items"]) == 3 and answer["warnings"] == [TOO_LATE]
+    assert not any("because" in item for item in answer["items"])
+
+
+@asynchronous
+async def test_an_explainer_that_hangs_holds_no_answer_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+    explain = engine.explain
+
+    def hangs(held: EventArrays, *, from_start: bool) -> Explanation:
+        go.wait(60)
+        return explain(held, from_start=from_start)
+
+    monkeypatch.setattr(engine, "explain", hangs)
+    monkeypatch.setattr("service.recommend.reasons.main_events", no_event)
+    body = {"events": events(engine.artifact.catalogue.item_ids[3]), "k": 3, "budget_ms": 1500, "explain": True}
+    async with serving(cast("FakeEngine", engine)) as service:
+        answers = [await _asked(service, body) for _ in range(3)]
+        go.set()
+    assert all(len(answer["items"]) == 3 and answer["warnings"] == [TOO_LATE] for answer in answers)
