@@ -24,6 +24,8 @@ from service.signals.ranker import Ranker
 BLENDS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25, 0.0)
 # Validation questions asked; a few thousand pin the weights down (`curve` in the manifest).
 QUESTIONS = 6000
+# The same for a large catalogue, where a question takes longer.
+QUESTIONS_LARGE = 2000
 
 Say = Callable[[str], None]
 
@@ -87,7 +89,7 @@ def _asked(parts: Parts, split: Split, out: Path, *, exclude_history: bool, say:
         signals = Ranker.of(artifact.signals, artifact.ranker)
         return gather(
             split,
-            split.valid.sample(QUESTIONS),
+            split.valid.sample(QUESTIONS if parts.dense_candidates else QUESTIONS_LARGE),
             engine,
             Proposer(signals.user_signals, signals.item_signals),
             Segments(artifact.catalogue, engine.receptive_field),

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from model.data.dataset import Sequences
 from model.data.long_histories import REPEAT_EVENTS
 from model.data.split import Split
 from model.training.config import TrainConfig
@@ -70,9 +69,10 @@ def judge_repeats(split: Split) -> Repeats:
     questions = split.valid.sample(_MOST_QUESTIONS)
     popularity = np.bincount(split.train.item, minlength=log.n_items) / max(1, len(split.train.item))
     order = np.argsort(-popularity, kind="stable")
-    own = [_own(log, split.history(questions, i)) for i in range(len(questions))]
-    repeated = np.array([target in items for target, (items, _) in zip(questions.target.tolist(), own, strict=True)])
-    share = float(repeated.mean()) if len(repeated) else 0.0
+    histories = [log.item[split.history(questions, i)] for i in range(len(questions))]
+    repeated = [bool((items == target).any()) for items, target in zip(histories, questions.target, strict=True)]
+    share = float(np.mean(repeated)) if repeated else 0.0
+    own = [_own(items[-REPEAT_EVENTS:]) for items in histories]
     kept, excluded = np.zeros(len(own)), np.zeros(len(own))
     for i, (target, (items, weight)) in enumerate(zip(questions.target, own, strict=True)):
         new = order[: _LENGTH + len(items)]
@@ -91,9 +91,8 @@ def judge_repeats(split: Split) -> Repeats:
     )
 
 
-def _own(log: Sequences, history: slice) -> tuple[IntArray, Float64Array]:
+def _own(events: IntArray) -> tuple[IntArray, Float64Array]:
     """Returns the distinct items of a history, and the share of each in its events, the newer the heavier."""
-    events = log.item[history][-REPEAT_EVENTS:]
     items, of = np.unique(events, return_inverse=True)
     weight = np.bincount(of, _DECAY ** np.arange(len(events))[::-1], minlength=len(items))
     return items, weight / max(float(weight.sum()), 1e-12)
