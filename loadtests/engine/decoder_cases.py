@@ -20,19 +20,34 @@ from service.artifact.trie import Trie
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.jobs import DecodeJob, ListRequest
+from service.signals.item_values import ItemValues
 
 K, BEAM = 10, Decoding("beam", beam_width=5)
 STATES = 64
+# As many as a few tables of neighbours give for the newest events of a user: more than a list takes into account.
+SIGNALS = 2000
 
 
 def jobs(engine: Engine, seed: int = 0) -> list[DecodeJob]:
-    """Returns lists to make, from random hidden states."""
+    """Returns lists to make, from random hidden states, for users with signals of `SIGNALS` random items."""
     rng = np.random.default_rng(seed)
     network = engine.artifact.network
     context = np.zeros(network["n_slots"], np.int64)
-    request = ListRequest(context=context, gap_ms=GAP_UNKNOWN, decoding=BEAM, k=K)
     h = rng.standard_normal((STATES, network["d_model"])).astype(np.float32)
-    return [DecodeJob(h=one, request=request) for one in h]
+    return [
+        DecodeJob(
+            h=one,
+            request=ListRequest(
+                context=context, gap_ms=GAP_UNKNOWN, decoding=BEAM, k=K, signals=_signals(rng, network["n_items"])
+            ),
+        )
+        for one in h
+    ]
+
+
+def _signals(rng: np.random.Generator, n_items: int) -> ItemValues:
+    items = np.unique(rng.integers(0, n_items, SIGNALS))
+    return ItemValues(items, rng.exponential(size=len(items)).astype(np.float32))
 
 
 def decode_case(engine: Engine) -> Timed:

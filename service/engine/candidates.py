@@ -11,7 +11,7 @@ from service.artifact.array_types import FloatArray, IntArray
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """All items that a list was chosen from, in no particular order.
+    """The items that a list was chosen from, in no particular order: those of the graph, and waiting ones on the list.
 
     Attributes:
         items: [c] int64 catalogue indices, unique.

@@ -73,7 +73,8 @@ class DeltaTable:
         order = order[: request.k]
         candidates = decoded.candidates
         if candidates is not None:
-            candidates = candidates.with_more(self.items[open_], log_prob, dense)
+            shown = order[order >= len(decoded.items)] - len(decoded.items)
+            candidates = candidates.with_more(self.items[open_][shown], log_prob[shown], dense[shown])
         return replace(
             decoded, items=items[order], scores=merged[order], log_probs=log_probs[order], candidates=candidates
         )

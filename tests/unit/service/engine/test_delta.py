@@ -103,6 +103,8 @@ def test_waiting_items_are_candidates_of_a_list_that_shows_them() -> None:
     merged = delta.merge(shown, waiting(query, -2.0, 2), asking(5, [101]), np.ones(2, np.bool_))
     assert merged.candidates is not None
     assert merged.candidates.items.tolist() == [0, 1, 100]
+    short = delta.merge(shown, waiting(query, -2000.0, 2), asking(2, []), np.ones(2, np.bool_))
+    assert short.candidates is not None and short.candidates.items.tolist() == [0, 1], "none of them is on the list"
     dense = float(delta.vectors[0] @ query)
     assert merged.candidates.dense[-1] == pytest.approx(dense)
     assert merged.candidates.log_probs[-1] == pytest.approx(dense - 2.0)
