@@ -17,6 +17,9 @@ from service.artifact.trie import Trie
 from service.engine.decode.filters import Mask
 from service.signals.item_values import NO_VALUES, ItemValues
 
+# Of more signals than `_MANY` times what is taken, the largest `_FIRST` times are looked at first.
+_MANY, _FIRST = 4, 2
+
 
 def listable(signals: ItemValues, trie: Trie, mask: Mask, excluded: IntArray, most: int) -> ItemValues:
     """Returns the signals that can matter to a list: of items that it may hold, at most `most`, the largest.
@@ -30,21 +33,33 @@ def listable(signals: ItemValues, trie: Trie, mask: Mask, excluded: IntArray, mo
         excluded: [m] items to leave out, in any order.
         most: The largest number of items.
     """
+    known = int(signals.items.searchsorted(len(trie.item_leaf)))
+    everything = ItemValues(signals.items[:known], signals.values[:known])
+    if known > _MANY * most:
+        # The largest suffice unless a filter leaves little of them, and each item looked up is a miss of the cache.
+        kept = _listable(_largest(everything, _FIRST * most), trie, mask, excluded)
+        if len(kept) >= most:
+            return _largest(kept, most)
+    return _largest(_listable(everything, trie, mask, excluded), most)
+
+
+def _largest(signals: ItemValues, most: int) -> ItemValues:
+    if len(signals) <= most:
+        return signals
+    chosen = np.sort(np.abs(signals.values).argpartition(len(signals) - most)[-most:])
+    return ItemValues(signals.items.take(chosen), signals.values.take(chosen))
+
+
+def _listable(signals: ItemValues, trie: Trie, mask: Mask, excluded: IntArray) -> ItemValues:
     items, values = signals.items, signals.values
-    known = int(items.searchsorted(len(trie.item_leaf)))
-    items, values = items[:known], values[:known]
-    if not known:
+    if not len(items):
         return NO_VALUES
     leaf = trie.item_leaf.take(items)
     ok = (leaf >= 0) & (values != 0) & (mask.counts[-1].take(leaf, mode="clip") > 0)
     if len(excluded):
         place = items.searchsorted(excluded)
         ok[place[items.take(place, mode="clip") == excluded]] = False
-    chosen = ok.nonzero()[0]
-    if len(chosen) > most:
-        size = np.abs(values.take(chosen))
-        chosen = np.sort(chosen.take(size.argpartition(len(chosen) - most)[-most:]))
-    return ItemValues(items.take(chosen), values.take(chosen))
+    return signals if ok.all() else ItemValues(items[ok], values[ok])
 
 
 def signal_feeds(signals: Sequence[ItemValues], rows: int, size: int) -> dict[str, Array]:
