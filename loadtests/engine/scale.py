@@ -3,7 +3,7 @@
 Missing artefacts of these sizes are made first (`loadtests.engine.synthetic_artifact`). All are measured in one run,
 and the cases of a comparison take turns, so that other work of the machine affects all of them alike:
 
-- a list from a hidden state (`Engine.decode`, beam 5, k 10, so 64 nodes a level; one row a run), by size
+- a list from a hidden state and signals (`Engine.decode`, beam 5, k 10, so 64 nodes a level; one row a run), by size
 - the constraint on against off: a run of `decoder.onnx`, of the decoder without a trie, and of `decoder.onnx` over all
   paths of codes (`loadtests.engine.unconstrained_decoder`)
 - one step of the constraint, this decoder's and STATIC's (`loadtests.engine.static_decoding`)
