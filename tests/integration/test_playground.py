@@ -151,6 +151,16 @@ def test_a_first_visit_shows_a_history_its_list_how_it_was_made_and_why(visit: O
     assert first.page.locator("#links a").all_inner_texts() == ["API", "console"]
 
 
+def test_the_reason_is_beside_each_item_and_the_signals_that_ranked_the_list_above(visit: Open) -> None:
+    here = visit("#h=i1&h=i2&h=i5&strategy=beam&budget=1000000")
+    assert "ranked by path, dense" in here.text("#facts")
+    reasons = here.page.locator("#items .reason").all_inner_texts()
+    assert len(reasons) == 10
+    assert all(reason.startswith("read most from ") and "attention" in reason for reason in reasons)
+    shown = here.page.locator("#items .score").first.get_attribute("title")
+    assert shown is not None and "path" in shown and "dense" in shown
+
+
 def test_a_title_of_markup_is_shown_as_it_is(visit: Open) -> None:
     here = visit("#h=i3")
     assert here.text("#events .name") == MARKUP
@@ -260,9 +270,9 @@ def test_every_choice_reaches_the_request(sure: Visit) -> None:
     assert len(sure.items) == 5
     assert "top-p" in sure.text("#facts")
     assert "segment explorer" in sure.text("#facts")
-    assert all("a" in text.split(" · ") for text in page.locator("#items .what .small").all_inner_texts())
+    assert all("a" in text.split(" · ") for text in page.locator("#items .what .small:not(.reason)").all_inner_texts())
     page.click("#reset")
-    assert set(sure.settled().bodies[-1]) == {"events", "k", "seed"}
+    assert set(sure.settled().bodies[-1]) == {"events", "explain", "k", "seed"}
 
 
 def test_the_address_brings_back_all_of_it(sure: Visit, visit: Open) -> None:
