@@ -78,6 +78,8 @@ def export_baseline(
     with staging(out) as folder:
         say("fitting the scorer")
         manifest = _write(name, dataset, split, folder, data)
+        if name == FUSED and not manifest["ranker"]["learned"]["without_network"]["learned"]:
+            note("validation tells nothing about the other signals, so item-CF alone ranks")
         seal(folder, manifest, f"{name}-{dataset.name}")
         return publish(folder, out, latest=latest)
 

@@ -24,6 +24,7 @@ from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.fallback import Constraints, Fallback
 from service.engine.jobs import DecodeJob, ListRequest
+from service.signals.ranker import Ranker
 from service.signals.user_history import UserHistory
 
 NEW_ITEMS = 1000
@@ -106,7 +107,7 @@ def filters(engine: Engine) -> dict[str, float]:
 
 def below_the_model(artifact: Artifact) -> dict[str, float]:
     """Times the fallback rungs."""
-    fallback = Fallback(artifact.item_cf, artifact.popularity)
+    fallback = Fallback.of(artifact.item_cf, artifact.popularity, Ranker.of(artifact.signals, artifact.ranker))
     rng = np.random.default_rng(0)
     n = artifact.trie.n_items
     taken: dict[str, list[float]] = {"item-CF list p50, ms": [], "popular list, one category p50, ms": []}

@@ -14,6 +14,8 @@ from model.evaluation.question_facts import QuestionFacts
 from service.artifact.array_types import Float64Array, IntArray
 
 _FAMILIES: tuple[str, ...] = ("recall", "ndcg", "mrr", "coverage", "novelty", "diversity")
+# Systems that fit beside each other in 80 columns, and the length of lists that a table of more shows.
+_COLUMNS_MAX, _SHOWN_K = 5, 10
 METRICS: tuple[str, ...] = tuple(f"{family}@{k}" for family in _FAMILIES for k in KS)
 
 
@@ -97,7 +99,12 @@ class Evaluation:
         }
 
     def table(self) -> Table:
-        """Returns a table of metrics by systems, with the best accuracy figures in bold."""
+        """Returns a table of metrics by systems, with the best accuracy figures in bold.
+
+        Where there are many systems, it has a row for each, with the figures at 10 alone.
+        """
+        if len(self.systems) > _COLUMNS_MAX:
+            return self._table_of_many()
         table = Table(title=f"{self.users:,} users, {self.split} part", caption=self.protocol)
         table.add_column("metric")
         for name in self.systems:
@@ -106,6 +113,19 @@ class Evaluation:
             figures = [result.figures.get(metric) for result in self.systems.values()]
             if any(metric in result.figures for result in self.systems.values()):
                 table.add_row(metric, *_cells(metric, figures), end_section=metric.endswith(f"@{KS[-1]}"))
+        return table
+
+    def _table_of_many(self) -> Table:
+        caption = f"{self.protocol}; figures at {_SHOWN_K}, --json has the others as well"
+        table = Table(title=f"{self.users:,} users, {self.split} part", caption=caption)
+        table.add_column("system")
+        shown = [metric for metric in METRICS if metric.endswith(f"@{_SHOWN_K}")]
+        metrics = [metric for metric in shown if any(metric in result.figures for result in self.systems.values())]
+        columns = [_cells(metric, [one.figures.get(metric) for one in self.systems.values()]) for metric in metrics]
+        for metric in metrics:
+            table.add_column(metric.partition("@")[0], justify="right")
+        for row, name in enumerate(self.systems):
+            table.add_row(name, *(column[row] for column in columns))
         return table
 
     def sentences(self) -> tuple[str, ...]:

@@ -52,6 +52,26 @@ def test_a_baseline_is_listed_as_what_it_is(data: Path, tmp_path: Path, name: An
     assert set(found["systems"]) == {row, "item_cf", "popular"}
 
 
+def test_every_signal_of_an_artefact_has_a_row_if_asked(tmp_path: Path) -> None:
+    tiny_dataset(users=150).save(tmp_path / "data")
+    artifact = export_baseline("fused", tmp_path / "data", tmp_path / "out")
+    arguments = ["--artifact", str(artifact), "--data", str(tmp_path / "data")]
+    result = CliRunner().invoke(evaluate_app, [*arguments, "--signals", "--json"])
+    assert result.exit_code == 0, result.output
+    systems = json.loads(result.stdout)["systems"]
+    names = ["fused", "item_cf", "popular", "transitions", "walk", "content", "repeat", "trend"]
+    assert list(systems) == names
+    table = [line.split("│")[1:-1] for line in result.stderr.splitlines() if line.count("│") == 8]
+    shown = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in table}
+    assert {name: shown[name][:3] for name in names} == {
+        name: [f"{systems[name][metric]:.4f}" for metric in ("recall@10", "ndcg@10", "mrr@10")] for name in names
+    }
+    plain, _ = evaluated(*arguments)
+    assert list(plain["systems"]) == names[:3]
+    alone = CliRunner().invoke(evaluate_app, ["--run", "r", "--data", "d", "--signals"])
+    assert alone.exit_code == 2 and "--signals" in alone.output
+
+
 def test_where_people_buy_again_the_history_stays_and_the_share_and_the_ties_are_said(
     data: Path, tmp_path: Path
 ) -> None:
