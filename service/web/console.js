@@ -303,7 +303,7 @@ async function changed(done) {
 
 const MODES = {
   auto: ["Return to auto?", "The model answers again, as far as deadlines and its health allow.", "Back to auto", "main"],
-  fallback: ["Force the fallback?", "Every replica answers from item-CF and popularity, without the model.", "Force the fallback", "danger"],
+  fallback: ["Force the fallback?", "Every replica answers without the model: by the signals of the history, or by popularity.", "Force the fallback", "danger"],
   model: ["Force the model?", "Every replica uses the model, whatever the breaker and the budgets say. Answers may be late.", "Force the model", "danger"],
 };
 for (const button of document.querySelectorAll("[data-mode]")) {

@@ -31,8 +31,6 @@ export const ms = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value
 
 export const STRATEGIES = { "": "as in the segment", greedy: "greedy", beam: "beam", top_p: "top-p", temperature: "temperature" };
 
-export const SOURCES = { gpt4rec: "the model", item_cf: "item-CF", popular: "popularity", repeat: "repeat purchase" };
-
 const SIGNALS = {
   path: "path", dense: "dense", item_cf: "item-CF", transitions: "transitions", walk: "two-step transitions", content: "content",
   texts: "texts", repeat: "repeat purchase", popularity: "popularity", trend: "trend", attention: "attention",
@@ -61,13 +59,13 @@ export function contributed({ because: why }) {
 export const RUNGS = [
   ["full", "full", "the full model with the requested decoding"],
   ["narrow", "narrow", "the model with a narrow search"],
-  ["item_cf", "item-CF", "neighbours of the history, without the model"],
+  ["item_cf", "item-CF", "signals of the history, without the model"],
   ["popular", "popular", "the most popular items"],
 ];
 
 /** What made an answer: an artefact without a network answers on the top rung too, by its scorer. */
 export function made(answer) {
-  if (answer.rung === "full" && answer.source !== "gpt4rec") return `the artefact's own scorer, ${SOURCES[answer.source] ?? answer.source}`;
+  if (answer.rung === "full" && answer.source !== "gpt4rec") return "the artefact's own scorer";
   return RUNGS.find(([rung]) => rung === answer.rung)?.[2] ?? answer.rung;
 }
 
