@@ -69,7 +69,7 @@ def learn_ranker(parts: Parts, split: Split, out: Path, *, exclude_history: bool
     blend = best_blend(gathered.with_network, BLENDS, PATH, DENSE)
     say("learning the weights")
     network = learn(
-        gathered.with_network, blend_weights(blend), keep=(PATH, DENSE), progress=_progress(say, "the weights")
+        gathered.with_network, blend_weights(blend), positive=(PATH, DENSE), progress=_progress(say, "the weights")
     )
     say("learning the weights without the network")
     alone = learn(gathered.without_network, ITEM_CF_ALONE, progress=_progress(say, "the weights without the network"))

@@ -49,7 +49,7 @@ class Learned:
 
 
 def learn(
-    candidates: Candidates, today: Weights, keep: Sequence[str] = (), progress: Progress | None = None
+    candidates: Candidates, today: Weights, positive: Sequence[str] = (), progress: Progress | None = None
 ) -> Learned:
     """Learns weights from the candidates of validation questions. Deterministic.
 
@@ -57,7 +57,8 @@ def learn(
         candidates: Questions with candidates; those whose target is no candidate are counted and left out.
         today: The prior's mean: the weights that are kept where there is nothing to learn from. A signal that is not
             named has 0.
-        keep: Signals that are never dropped.
+        positive: Signals that speak for an item by what they are, such as the network's scores. Noise alone does not
+            drop them, but where the weight of one would be negative it is 0.
         progress: Called after each step.
     """
     mean = np.array([float(today.get(name, 0.0)) for name in candidates.names])
@@ -66,19 +67,19 @@ def learn(
     if answered < LEAST_ANSWERED:
         return Learned(_named(candidates.names, mean), about={**counts, "learned": False, "prior": dict(today)})
     with threadpool_limits(1, "blas"):  # narrow matrices: more threads only wait, and sums must not depend on them
-        return _Learning(candidates, mean, keep, progress).result(counts)
+        return _Learning(candidates, mean, positive, progress).result(counts)
 
 
 class _Learning:
     """One run of the procedure; the methods are its steps, in order."""
 
     def __init__(
-        self, candidates: Candidates, mean: Float64Array, keep: Sequence[str], progress: Progress | None
+        self, candidates: Candidates, mean: Float64Array, positive: Sequence[str], progress: Progress | None
     ) -> None:
         self.candidates, self.names, self.mean = candidates, candidates.names, mean
         self.folds = Folds(candidates)
         self.today = self.folds.judged([mean] * FOLDS)
-        self._droppable = [at for at, name in enumerate(self.names) if name not in keep]
+        self._positive = [at for at, name in enumerate(self.names) if name in positive]
         self._steps, self._done, self._progress = len(PRECISIONS) + 2 * len(self.names) + 2, 0, progress
 
     def result(self, counts: Mapping[str, int]) -> Learned:
@@ -90,7 +91,7 @@ class _Learning:
             return Learned(_named(self.names, self.mean), about={**about, "learned": False})
         ablation = {at: self._judge(precision, [at], full) for at in range(len(self.names))}
         dropped, kept = self._dropped(precision, full, ablation)
-        final = fit(self.folds.everything, Prior.around(self.mean, precision, dropped), kept.weights[0])
+        final = self._everything(precision, dropped)
         groups, of_groups = self._groups(kept, final)
         about |= {
             "learned": True,
@@ -130,15 +131,29 @@ class _Learning:
             mean, error = full.above(other)
             return mean / max(error, 1e-12)
 
-        dropped: list[int] = []
-        kept = full
-        for at in sorted(self._droppable, key=lambda at: loss(ablation[at])):
+        dropped, kept = self._negative(precision, [], full)
+        for at in sorted(set(ablation) - set(self._positive), key=lambda at: loss(ablation[at])):
             if loss(ablation[at]) >= 1:
                 break
             other = self._judge(precision, [*dropped, at], kept) if dropped else ablation[at]
             if loss(other) < 1:  # against all signals: small losses do not add up
                 dropped, kept = [*dropped, at], other
+        dropped, kept = self._negative(precision, dropped, kept)
         return sorted(dropped), kept
+
+    def _negative(self, precision: float, dropped: list[int], kept: HeldOut) -> tuple[list[int], HeldOut]:
+        """Drops the signals whose weight would be negative although they speak for an item, the most negative first."""
+        while True:
+            weights = self._everything(precision, dropped).weights
+            wrong = min(self._positive, key=lambda at: weights[at], default=None)
+            if wrong is None or weights[wrong] >= 0:
+                return dropped, kept
+            dropped = [*dropped, wrong]
+            kept = self._judge(precision, dropped, kept)
+
+    def _everything(self, precision: float, dropped: Sequence[int]) -> Fitted:
+        """Returns the weights from all questions."""
+        return fit(self.folds.everything, Prior.around(self.mean, precision, dropped))
 
     def _groups(self, common: HeldOut, final: Fitted) -> tuple[dict[str, Weights], dict[str, Any]]:
         """Learns weights of each group as deviations from those of everybody; keeps those that tell."""
@@ -154,9 +169,10 @@ class _Learning:
             about[name] |= {"gain": round(gain, 5), "standard_error": round(error, 5), "precision": precision}
             if gain > TELLING * error:
                 blocks = blocks_of(self.candidates, np.concatenate(parts))
-                own = fit(blocks, self._around(final.weights, precision))
-                kept[name] = _named(self.names, own.weights)
-                about[name]["own"] = True
+                own = fit(blocks, self._around(final.weights, precision)).weights
+                if all(own[at] >= 0 for at in self._positive):
+                    kept[name] = _named(self.names, own)
+                    about[name]["own"] = True
         self._advance()
         return kept, about
 

@@ -127,9 +127,19 @@ def test_a_signal_that_says_nothing_is_dropped_and_the_ablation_shows_it() -> No
     assert ablation["transitions"]["loss"] > 3 * ablation["transitions"]["standard_error"]
 
 
-def test_a_signal_that_must_stay_is_not_dropped() -> None:
-    learned = learn(choices([0.0, 0.6, 2.0], 400, seed=2), TODAY, keep=("path", "dense"))
-    assert "path" in learned.weights
+def test_noise_alone_does_not_drop_the_networks_scores() -> None:
+    learned = learn(choices([0.05, 0.6, 2.0], 100, seed=2), TODAY, positive=("path", "dense"))
+    assert learned.weights["path"] > 0
+    assert learned.about["dropped"] == []
+
+
+def test_a_score_that_speaks_for_an_item_never_counts_against_it() -> None:
+    candidates = choices([-0.3, 0.6, 2.0], 400, seed=2)
+    assert learn(candidates, TODAY).weights["path"] < 0
+    learned = learn(candidates, TODAY, positive=("path", "dense"))
+    assert "path" not in learned.weights
+    assert learned.about["dropped"] == ["path"]
+    assert learned.weights["dense"] > 0
 
 
 def test_where_today_s_weights_are_right_they_stay() -> None:
