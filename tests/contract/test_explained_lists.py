@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -189,6 +190,6 @@ async def test_an_explainer_that_hangs_holds_no_answer_up(engine: Engine, monkey
     monkeypatch.setattr("service.recommend.reasons.main_events", no_event)
     body = {"events": events(engine.artifact.catalogue.item_ids[3]), "k": 3, "budget_ms": 1500, "explain": True}
     async with serving(cast("FakeEngine", engine)) as service:
-        answers = [await _asked(service, body) for _ in range(3)]
+        answers = await asyncio.gather(*(_asked(service, body) for _ in range(3)))
         go.set()
     assert all(len(answer["items"]) == 3 and answer["warnings"] == [TOO_LATE] for answer in answers)

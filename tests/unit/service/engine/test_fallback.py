@@ -58,7 +58,7 @@ def of(*items: int) -> UserHistory:
 
 
 @given(st.integers(0, 50), st.sampled_from([*WEIGHTS]), st.integers(0, 3), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_k_items_whenever_k_are_allowed_new_ones_included(
     seed: int, weights: str, n_new: int, data: st.DataObject
 ) -> None:
