@@ -102,6 +102,12 @@ class SeenItems:
         kept = [items[place] for place in places.tolist()]
         return SeenById(kept, np.minimum(totals[places], COUNT_MAX), seconds[order[places]] * 1000)
 
+    def since(self, earlier: SeenItems) -> SeenItems:
+        """Returns what was added after an earlier reading; everything if entries have been merged since."""
+        if not self.entries.startswith(earlier.entries):
+            return self
+        return SeenItems(self.stamp, self.count - earlier.count, self.entries[len(earlier.entries) :])
+
     def after(self, left: Iterable[tuple[str, int]], limit: int) -> SeenItems | None:
         """Predicts the value after events have left the log in one append, so that it need not be read again.
 

@@ -27,7 +27,7 @@ from service.store.history_calls import HistoryCalls, appended_of, events_of, re
 from service.store.lua_script import Script
 from service.store.records import AppendResult, NewEvent, Subject, UserRecord
 from service.store.redis_link import RedisLink, ScriptCall
-from service.store.seen_items import SeenItems
+from service.store.seen_items import NOTHING_SEEN, SeenItems
 from service.store.server_probe import ServerProbe
 from service.store.shared_values import SharedValues
 from service.store.store_settings import StoreSettings
@@ -184,17 +184,18 @@ class Store(SharedValues):
         Events are copied, then deleted: if a crash comes between, repeating the merge finds duplicates and only
         deletes. The session is deleted only if nothing was added to it in the meantime; else the addition is moved too.
         """
-        moved = 0
+        moved, before = 0, NOTHING_SEEN
         while True:
             log_call = self._calls.read_log(session)
             version, flat, signals, packed = await self._link.script(log_call, timeout_s=self._write_s)
             events = [NewEvent(e.item_id, e.type, e.time_ms, e.event_id) for e in events_of(flat)]
             bodies, seen = [(fields[1].decode(), fields[3]) for _, fields in signals], SeenItems.unpack(packed)
             # A client may count the events of each session from 1, so here an equal id alone is no duplicate.
-            call = self._calls.append(user, events, bodies, seen, by_id=False)
+            call = self._calls.append(user, events, bodies, seen.since(before), by_id=False)
             if events or bodies or seen.count:
                 reply = await self._settled(call)
                 moved += int(reply[0])
+            before = seen
             if await self._erase(session, (version or b"", len(bodies), seen.stamp)) >= 0:
                 return moved
 

@@ -166,6 +166,15 @@ def test_merged_entries_add_up_their_counts_and_keep_their_newest_time(shared_va
         runner.run(store.close())
 
 
+def test_what_was_added_after_an_earlier_reading_is_everything_where_entries_were_merged() -> None:
+    earlier = SeenItems.unpack(packed([("a", 1, 1), ("b", 2, 3)], 2))
+    later = SeenItems.unpack(packed([("a", 1, 1), ("b", 2, 3), ("c", 3, 1)], 2))
+    merged = SeenItems.unpack(packed([("b", 2, 3), ("c", 3, 1)], 2))
+    assert (later.since(earlier).item_ids(), later.since(earlier).count) == (["c"], 1)
+    assert later.since(NOTHING_SEEN) == later and merged.since(earlier) == merged
+    assert (later.since(later).entries, later.since(later).count) == (b"", 0)
+
+
 def test_a_damaged_entry_is_passed_over() -> None:
     value = (
         b"2"
