@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from export.artifact_writer import ParityError, Parts, export, write
 from export.graphs.graph_writer import GraphDtype
@@ -25,6 +26,8 @@ from model.evaluation.baselines import Baselines, fit_baselines
 from model.evaluation.evaluate import evaluate
 from model.evaluation.rankers import engine_ranker
 from model.network.encoders.registry import streams
+from model.network.gpt4rec import GPT4Rec
+from model.signals.cold_items import ColdItems
 from model.signals.data import SignalData
 from model.signals.registry import fit_signals
 from model.texts.sentence_vectors import item_text_vectors
@@ -98,7 +101,7 @@ def export_run(
         "blend": learned.blend,
         "ranker": dict(learned.report),
         "model_version": published.name,
-        "notes": [*learned.notes(), *notes],
+        "notes": [*learned.notes(), *parts.about["cold_items"]["notes"], *notes],
     }
 
 
@@ -124,7 +127,9 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines, dat
     """
     # The training of a run with texts has left their vectors in the folder.
     texts = None if run.config.text == "none" else item_text_vectors(dataset, split.train.item_ids, run.data_path(data))
-    fitted = fit_signals(SignalData(split.train, dataset, baselines.item_cf, baselines.popularity, texts))
+    signal_data = SignalData(split.train, dataset, baselines.item_cf, baselines.popularity, texts)
+    model = run.model()
+    place_cold_items(model, signal_data.cold)
     about = {
         "data": dict(run.data) | {"path": None},
         "training": json.loads((run.folder / "config.json").read_text("utf-8")),
@@ -132,19 +137,31 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines, dat
         "event_types": _event_types(split),
         "repeats": dict(run.repeats or {}) | {"kept": bool(run.config.repeats)},
         "metrics": _metrics(run),
+        "cold_items": signal_data.cold.to_json(),
     }
     return Parts(
         name=run.data["name"],
-        model=run.model(),
+        model=model,
         tokenizer=run.tokenizer,
         catalogue=catalogue_of(dataset, split.sequences.item_ids),
         context=run.context,
         item_cf=baselines.item_cf,
         popularity=baselines.popularity,
         blend=1.0,
-        signals=fitted,
+        signals=fit_signals(signal_data),
         about=about,
     )
+
+
+def place_cold_items(model: GPT4Rec, cold: ColdItems) -> None:
+    """Gives cold items the vectors of what stands in for them, so that graphs, parity gate and reference have them all.
+
+    Theirs are what the start of the training and being a wrong answer all along made of them. Texts that are mixed
+    into the item embeddings stand in for them already.
+    """
+    if len(cold) and model.of_content is None:
+        vectors = cold.vectors(model.item_table().detach().cpu().numpy()[:-2])
+        model.set_item_vectors(torch.from_numpy(cold.items), torch.from_numpy(vectors))
 
 
 def _metrics(run: Run) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ from export.artifact_writer import Parts, write
 from export.publish import staging
 from model.data.split import Split
 from model.evaluation.segments import Segments
+from model.ranking.cold_bonus import ColdBonus, choose_bonus
 from model.ranking.gather import Gathered, gather
 from model.ranking.learning import Learned, best_blend, learn
 from model.ranking.proposals import Proposer
 from model.ranking.without_network import ITEM_CF_ALONE
 from service.artifact.artifact import Artifact
-from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights, blend_weights
+from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights, Weights, blend_weights
+from service.artifact.signal_files import COLD
 from service.engine.engine import Engine
 from service.signals.ranker import Ranker
 
@@ -65,7 +67,8 @@ def learn_ranker(parts: Parts, split: Split, out: Path, *, exclude_history: bool
     Raises:
         ServiceError: A run of a graph failed.
     """
-    gathered = _asked(parts, split, out, exclude_history=exclude_history, say=say)
+    asked = _asked(parts, split, out, exclude_history=exclude_history, say=say)
+    gathered = asked.without(COLD)
     blend = best_blend(gathered.with_network, BLENDS, PATH, DENSE)
     say("learning the weights")
     network = learn(
@@ -78,7 +81,32 @@ def learn_ranker(parts: Parts, split: Split, out: Path, *, exclude_history: bool
     }
     groups = {DEFAULT_GROUP: network.weights, **network.groups}
     weights = RankerWeights(tuple(parts.all_signals), groups, alone.weights or ITEM_CF_ALONE, about)
-    return LearnedRanker(weights, blend, _report(network, gathered, blend))
+    weights = with_cold_bonus(weights, asked)
+    return LearnedRanker(weights, blend, _report(network, gathered, blend, weights))
+
+
+def with_cold_bonus(weights: RankerWeights, asked: Gathered) -> RankerWeights:
+    """Returns the weights with those of cold items, chosen with and without the network; as they are without any.
+
+    Args:
+        weights: The weights of all other signals.
+        asked: The questions that they were learned from.
+    """
+    if COLD not in weights.signals:
+        return weights
+    network = choose_bonus(asked.with_network, weights.groups, COLD)
+    alone = choose_bonus(asked.without_network, {DEFAULT_GROUP: weights.without_network}, COLD)
+    about = {COLD: {"with_network": network.to_json(), "without_network": alone.to_json()}}
+    return replace(
+        weights,
+        groups={group: _and(of_group, network) for group, of_group in weights.groups.items()},
+        without_network=_and(weights.without_network, alone),
+        about={**weights.about, **about},
+    )
+
+
+def _and(weights: Weights, cold: ColdBonus) -> Weights:
+    return {**weights, COLD: cold.bonus} if cold.bonus else weights
 
 
 def _asked(parts: Parts, split: Split, out: Path, *, exclude_history: bool, say: Say) -> Gathered:
@@ -91,7 +119,11 @@ def _asked(parts: Parts, split: Split, out: Path, *, exclude_history: bool, say:
             split,
             split.valid.sample(QUESTIONS if parts.dense_candidates else QUESTIONS_LARGE),
             engine,
-            Proposer(signals.user_signals, signals.item_signals),
+            Proposer(
+                signals.user_signals,
+                [signal for signal in signals.item_signals if signal.name != COLD],
+                [signal for signal in signals.item_signals if signal.name == COLD],
+            ),
             Segments(artifact.catalogue, engine.receptive_field),
             exclude_history=exclude_history,
             report=lambda done, total: say(f"gathering candidates: {done:,} of {total:,} questions"),
@@ -102,13 +134,13 @@ def _progress(say: Say, what: str) -> Callable[[int, int], None]:
     return lambda done, total: say(f"learning {what}: step {done} of {total}")
 
 
-def _report(network: Learned, gathered: Gathered, blend: float) -> dict[str, Any]:
+def _report(network: Learned, gathered: Gathered, blend: float, weights: RankerWeights) -> dict[str, Any]:
     held_out = network.about.get("held_out", {})
     return {
         "learned": network.about["learned"],
         "questions": network.about["questions"],
         "answered": network.about["answered"],
-        "weights": dict(network.weights),
+        "weights": dict(weights.groups[DEFAULT_GROUP]),
         "groups": sorted(network.groups),
         "prior_blend": blend,
         "candidate_recall": gathered.recall["with_network"],

@@ -165,6 +165,19 @@ class GPT4Rec(nn.Module):
         tokens = [table(codes[:, level]) for level, table in enumerate(self.token)]
         return torch.cat([torch.stack([known, *tokens]).sum(0), self.item.weight[-2:]])
 
+    @torch.no_grad()
+    def set_item_vectors(self, rows: Tensor, vectors: Tensor) -> None:
+        """Gives items other vectors, up to rounding, without changing their tokens.
+
+        Args:
+            rows: [R] item indices.
+            vectors: [R, d] what `item_table` returns for them from now on. Their content stands in for them no longer.
+        """
+        if self.of_content is not None:
+            self.of_content.vectors[rows] = 0
+        tokens = torch.stack([table(self.codes[rows, level]) for level, table in enumerate(self.token)]).sum(0)
+        self.item.weight[rows] = vectors.to(tokens) - tokens
+
     def embed(self, table: Tensor, item: Tensor, type_: Tensor, time_ms: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the two parts of the encoder's input, [B, T, d] each.
 

@@ -54,6 +54,14 @@ class Gathered:
     without_network: Candidates
     recall: dict[str, float]
 
+    def without(self, name: str) -> Gathered:
+        """Returns the same without the column of one signal, whose items stay candidates."""
+        with_network, without_network = (
+            candidates.only([other for other in candidates.names if other != name])
+            for candidates in (self.with_network, self.without_network)
+        )
+        return Gathered(with_network, without_network, self.recall)
+
 
 def gather(
     split: Split,
@@ -80,7 +88,7 @@ def gather(
         ServiceError: A run of a graph failed.
     """
     network, alone = FlatCandidates((PATH, DENSE, *proposer.names)), FlatCandidates(proposer.names)
-    hits = dict.fromkeys((*proposer.names, "network", "with_network", "without_network"), 0)
+    hits = dict.fromkeys((*proposer.proposing, "network", "with_network", "without_network"), 0)
     group = []
     for start in range(0, len(questions), _CHUNK):
         part = questions.rows(slice(start, start + _CHUNK))

@@ -48,14 +48,26 @@ class Proposal:
 
 @dataclass(frozen=True, eq=False)
 class Proposer:
-    """The signals besides the network."""
+    """The signals besides the network.
+
+    Attributes:
+        user_signals: Signals that depend on the user.
+        item_signals: Signals that are the same for everybody.
+        marks: Item signals that only mark items: they have columns, but propose nothing.
+    """
 
     user_signals: Sequence[UserSignal]
     item_signals: Sequence[ItemSignal]
+    marks: Sequence[ItemSignal] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the signals, in the order of `columns`."""
+        return (*self.proposing, *(signal.name for signal in self.marks))
+
+    @property
+    def proposing(self) -> tuple[str, ...]:
+        """Names of the signals that propose items."""
         return (*(signal.name for signal in self.user_signals), *(signal.name for signal in self.item_signals))
 
     def propose(self, history: UserHistory, excluded: IntArray) -> Proposal:
@@ -75,7 +87,7 @@ class Proposer:
     def columns(self, proposal: Proposal, items: IntArray) -> FloatArray:
         """Returns the values [c, signals] of the items [c]."""
         columns = [values.of(items) for values in proposal.values]
-        columns += [signal.values[items] for signal in self.item_signals]
+        columns += [signal.values[items] for signal in (*self.item_signals, *self.marks)]
         if not columns:
             return np.zeros((len(items), 0), np.float32)
         table: FloatArray = np.column_stack(columns).astype(np.float32)

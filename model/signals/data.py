@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from model.data.dataset import Dataset, Sequences
+from model.signals import cold_items
+from model.signals.cold_items import ColdItems
 from model.signals.transition_table import transition_table
 from service.artifact.array_types import FloatArray
 from service.artifact.item_cf import ItemCF
@@ -30,6 +32,11 @@ class SignalData:
     item_cf: ItemCF
     popularity: Popularity
     texts: FloatArray | None = None
+
+    @cached_property
+    def cold(self) -> ColdItems:
+        """Items without events, and what stands in for them: found once for all signals."""
+        return cold_items.find(self.train, self.dataset, self.texts)
 
     @cached_property
     def transitions(self) -> NeighbourTable | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
+from service.artifact.array_types import Array, FloatArray
 from service.artifact.neighbour_table import NeighbourTable
 
 # Values of a product that are held at once; bounds the memory to a few hundred megabytes.
@@ -43,28 +45,38 @@ class Rows:
         block = sparse.csr_array(block)
         for row in range(block.shape[0]):
             span = slice(block.indptr[row], block.indptr[row + 1])
-            columns, values = block.indices[span], block.data[span].astype(np.float32)
-            keep = (values > 0) & (columns != start + row)
-            columns, values = columns[keep], values[keep]
-            if len(values) > self._width:
-                least = np.partition(values, len(values) - self._width)[len(values) - self._width]
-                keep = values >= least
-                columns, values = columns[keep], values[keep]
-            order = np.lexsort((columns, -values))[: self._width]
-            self._neighbour[start + row, : len(order)] = columns[order]
-            self._similarity[start + row, : len(order)] = values[order]
+            columns, values = largest(block.indices[span], block.data[span], self._width, start + row)
+            self._neighbour[start + row, : len(columns)] = columns
+            self._similarity[start + row, : len(columns)] = values
+
+    def arrays(self) -> tuple[npt.NDArray[np.int32], FloatArray]:
+        """Returns neighbours and similarities [items, n], no wider than the longest row."""
+        width = int((self._similarity > 0).sum(axis=1).max(initial=0))
+        return np.ascontiguousarray(self._neighbour[:, :width]), np.ascontiguousarray(self._similarity[:, :width])
 
     def table(self, decay: float, horizon: int) -> NeighbourTable | None:
         """Returns the table, no wider than its longest row; None if no item has a neighbour."""
-        width = int((self._similarity > 0).sum(axis=1).max(initial=0))
-        if not width:
-            return None
-        return NeighbourTable(
-            np.ascontiguousarray(self._neighbour[:, :width]),
-            np.ascontiguousarray(self._similarity[:, :width]),
-            decay,
-            horizon,
-        )
+        neighbour, similarity = self.arrays()
+        return NeighbourTable(neighbour, similarity, decay, horizon) if neighbour.shape[1] else None
+
+
+def largest(columns: Array, values: Array, most: int, itself: int = -1) -> tuple[Array, FloatArray]:
+    """Returns at most `most` positive values of a row in float32, the largest first, ties to the lower columns.
+
+    Args:
+        columns: [n] columns of the values.
+        values: [n] values.
+        most: The most values that are kept.
+        itself: A column that is left out.
+    """
+    values = values.astype(np.float32)
+    keep = (values > 0) & (columns != itself)
+    columns, values = columns[keep], values[keep]
+    if len(values) > most:
+        keep = values >= np.partition(values, len(values) - most)[len(values) - most]
+        columns, values = columns[keep], values[keep]
+    order = np.lexsort((columns, -values))[:most]
+    return columns[order], values[order]
 
 
 def matrix_of(table: NeighbourTable) -> sparse.csr_array:

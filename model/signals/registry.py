@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from model.signals import content, repeat, texts, transitions, trend, walk
+from model.signals import cold, content, repeat, texts, transitions, trend, walk
 from model.signals.data import SignalData
-from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart
+from model.signals.imputation import imputed
+from service.artifact.signal_files import COLD, ITEM_CF, POPULARITY, SignalPart
 
 TEXTS = "texts"
 
@@ -20,14 +21,21 @@ SIGNALS: Mapping[str, Callable[[SignalData], SignalPart | None]] = {
     "repeat": repeat.fit,
     POPULARITY: lambda data: data.popularity,
     "trend": trend.fit,
+    COLD: cold.fit,
 }
+# Signals that need no events of an item. All others take those of items with similar content for items without any.
+OF_CONTENT = frozenset({"content", "texts", COLD})
 
 
 def fit_signals(data: SignalData) -> dict[str, SignalPart]:
     """Fits every signal that the data have something for. Deterministic.
 
+    Items without events take part in all of them, through the items with events that their content is like.
+
     Returns:
         What the signals were fitted to, by name, in the order of `SIGNALS`.
     """
-    fitted = {name: fit(data) for name, fit in SIGNALS.items()}
-    return {name: part for name, part in fitted.items() if part is not None}
+    fitted = {name: part for name, fit in SIGNALS.items() if (part := fit(data)) is not None}
+    if not len(data.cold):
+        return fitted
+    return {name: part if name in OF_CONTENT else imputed(part, data.cold) for name, part in fitted.items()}

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from model.signals.data import SignalData
+from model.signals.features import unit_rows
 from model.signals.neighbour_rows import Rows, blocks
 from service.artifact.neighbour_table import NeighbourTable
 
@@ -21,8 +22,7 @@ def fit(data: SignalData) -> NeighbourTable | None:
     texts = data.texts
     if texts is None or len(texts) > ITEMS_MAX:
         return None
-    norm = np.linalg.norm(texts, axis=1, keepdims=True)
-    unit = np.divide(texts, norm, out=np.zeros_like(texts), where=norm > 0)
+    unit = unit_rows(texts)
     rows = Rows(len(unit), NEIGHBOURS)
     for part in blocks(len(unit), len(unit)):
         cosine = unit[part] @ unit.T

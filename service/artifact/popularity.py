@@ -32,12 +32,15 @@ class Popularity:
         order: [items] int32, all items, the most popular first.
         rank: [items] int32, the inverse of `order`.
         n_events: Number of events that the shares are of.
+        log_count: [items] float32 log(1 + number of events) as the ranker counts them, where it counts for an item
+            without events what similar items have; None: as in the log. Lists of popular items are by the log alone.
     """
 
     share: FloatArray
     order: npt.NDArray[np.int32]
     rank: npt.NDArray[np.int32]
     n_events: int = 0
+    log_count: FloatArray | None = None
 
     @classmethod
     def of(cls, share: FloatArray, n_events: int = 0) -> Self:
@@ -68,7 +71,9 @@ class Popularity:
         return len(self.share)
 
     def log_counts(self) -> FloatArray:
-        """Returns [items] float32 log(1 + number of events)."""
+        """Returns [items] float32 log(1 + number of events), as the ranker counts them."""
+        if self.log_count is not None:
+            return self.log_count
         return np.log1p(np.rint(self.share.astype(np.float64) * self.n_events)).astype(np.float32)
 
     def recommend(
@@ -120,7 +125,9 @@ class Popularity:
 
     def save(self, path: Path) -> None:
         """Writes the scorer."""
-        save_scorer(path, KIND, share=self.share, order=self.order, rank=self.rank, n_events=np.int64(self.n_events))
+        counted = {} if self.log_count is None else {"log_count": self.log_count}
+        n_events = np.int64(self.n_events)
+        save_scorer(path, KIND, share=self.share, order=self.order, rank=self.rank, n_events=n_events, **counted)
 
     @classmethod
     def load(cls, path: Path, *, check_values: bool = True) -> Self:
@@ -137,12 +144,17 @@ class Popularity:
             path,
             KIND,
             {"share": (np.float32, 1), "order": (np.int32, 1), "rank": (np.int32, 1), "n_events": (np.int64, 0)},
+            {"log_count": (np.float32, 1)},
         )
-        scorer = cls(arrays["share"], arrays["order"], arrays["rank"], int(arrays["n_events"]))
+        n_events, log_count = int(arrays["n_events"]), arrays.get("log_count")
+        scorer = cls(arrays["share"], arrays["order"], arrays["rank"], n_events, log_count)
         try:
             require(
                 len(scorer.share) == len(scorer.order) == len(scorer.rank), "shares, order and ranks differ in length"
             )
+            if log_count is not None:
+                require(len(log_count) == len(scorer.share), "shares and counts differ in length")
+                require(bool(np.isfinite(log_count).all()), "counts must be finite")
             require(scorer.n_events >= 0, "the number of events must not be negative")
             if check_values:
                 computed = cls.of(scorer.share)

@@ -15,6 +15,9 @@ from service.artifact.arrays import ArrayFileError, map_arrays, save_arrays
 
 FORMAT_VERSION = 3
 
+# Type and number of dimensions of an array.
+Shape = tuple[type[np.generic], int]
+
 
 class ScorerFileError(ValueError):
     """The file was not written by a scorer's `save`: it is damaged, of another format, or has values out of range."""
@@ -31,13 +34,16 @@ def save_scorer(path: Path, kind: str, **arrays: Any) -> None:
     save_arrays(path, format=np.int64(FORMAT_VERSION), kind=np.str_(kind), **arrays)
 
 
-def load_scorer(path: Path, kind: str, expected: Mapping[str, tuple[type[np.generic], int]]) -> dict[str, Any]:
+def load_scorer(
+    path: Path, kind: str, expected: Mapping[str, Shape], optional: Mapping[str, Shape] | None = None
+) -> dict[str, Any]:
     """Maps the arrays of a scorer of this kind.
 
     Args:
         path: The file.
         kind: The kind that `save_scorer` was given.
         expected: Type and number of dimensions of each array.
+        optional: The same of arrays that may be missing.
 
     Raises:
         ScorerFileError: The file is damaged, of another kind or format, or has other arrays.
@@ -50,6 +56,7 @@ def load_scorer(path: Path, kind: str, expected: Mapping[str, tuple[type[np.gene
         raise ScorerFileError(f"{path.name} does not hold {kind} arrays")
     if str(arrays.get("format")) != str(FORMAT_VERSION):
         raise ScorerFileError(f"{path.name} has a format that this version does not read; export the model again")
+    expected = {**expected, **{name: shape for name, shape in (optional or {}).items() if name in arrays}}
     if set(arrays) != {"kind", "format", *expected}:
         raise ScorerFileError(
             f"{path.name} holds the arrays {sorted(arrays)}, not {sorted(('kind', 'format', *expected))}"

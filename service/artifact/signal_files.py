@@ -20,6 +20,8 @@ SignalPart = NeighbourTable | OwnItems | ItemColumn | Popularity
 
 # Two signals make lists below the model as well, so every artefact has them.
 ITEM_CF, POPULARITY = "item_cf", "popularity"
+# 1 for items without events whose content tells which items they are like.
+COLD = "cold"
 
 _KINDS: Mapping[str, Callable[[Path], SignalPart]] = {
     neighbour_table.KIND: lambda path: NeighbourTable.load(path, check_values=False),

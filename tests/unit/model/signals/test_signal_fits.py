@@ -16,7 +16,7 @@ from scipy import sparse
 
 from model.data.dataset import ITEM_SCHEMA, Dataset, Sequences, sequences
 from model.data.split import leave_one_out
-from model.signals import content, neighbour_rows, texts, transition_table, trend, walk
+from model.signals import content, features, neighbour_rows, texts, transition_table, trend, walk
 from model.signals.data import SignalData
 from model.signals.neighbour_rows import blocks
 from model.signals.registry import SIGNALS, fit_signals
@@ -183,10 +183,10 @@ def test_the_commonest_features_are_left_out_where_they_would_cost_too_much(monk
     dataset = tiny_dataset(users=30, items=40)
     data = data_of(leave_one_out(sequences(dataset)).train, dataset)
     every = values_of(content.fit(data))
-    monkeypatch.setattr(content, "PAIRS_MAX", 700)
+    monkeypatch.setattr(features, "PAIRS_MAX", 700)
     rare = values_of(content.fit(data))
     assert rare and set(rare) < set(every)
-    monkeypatch.setattr(content, "PAIRS_MAX", 0)
+    monkeypatch.setattr(features, "PAIRS_MAX", 0)
     assert content.fit(data) is None
 
 
@@ -217,7 +217,9 @@ def test_trend_compares_the_newest_tenth_with_all_events() -> None:
 
 def test_every_signal_is_fitted_where_the_data_have_something_for_it() -> None:
     dataset = tiny_dataset()
-    data = data_of(leave_one_out(sequences(dataset)).train, dataset, np.ones((30, 4), np.float32))
+    train = leave_one_out(sequences(dataset)).train
+    train = replace(train, item=np.where(train.item == 29, 28, train.item))  # one item has no event
+    data = data_of(train, dataset, np.ones((30, 4), np.float32))
     fitted = fit_signals(data)
     assert list(fitted) == list(SIGNALS)
     assert {part.n_items for part in fitted.values()} == {30}
@@ -229,4 +231,4 @@ def test_every_signal_is_fitted_where_the_data_have_something_for_it() -> None:
     }
     items = bare.items.with_columns(pl.lit(None, kind).alias(name) for name, kind in nothing.items())
     without = fit_signals(data_of(leave_one_out(sequences(bare)).train, replace(bare, items=items)))
-    assert set(SIGNALS) - set(without) == {"content", "texts", "trend"}
+    assert set(SIGNALS) - set(without) == {"content", "texts", "trend", "cold"}
