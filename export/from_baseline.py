@@ -19,7 +19,7 @@ from model.data.split import Split
 from model.evaluation.baselines import Baselines, fit_baselines, fit_repeat
 from model.ranking.without_network import learn_without_network
 from model.signals.data import SignalData
-from model.signals.registry import SIGNALS, TEXTS, fit_signals
+from model.signals.registry import SIGNALS, TEXTS, fit_signal, fit_signals
 from model.texts.sentence_vectors import TextError, item_text_vectors
 from model.tokenizers.atomic import AtomicTokenizer
 from model.training.conditions import fit_context, item_controls
@@ -30,14 +30,14 @@ from service.artifact.arrays import save_arrays
 from service.artifact.features import EVENT_TYPES
 from service.artifact.neighbour_table import NeighbourTable
 from service.artifact.ranker_weights import DEFAULT_GROUP, RankerWeights, blend_weights
-from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart
+from service.artifact.signal_files import COLD, ITEM_CF, POPULARITY, SignalPart
 from service.artifact.trie import Trie
 from service.engine.baseline_engine import FUSED
 from service.signals.ranker import Ranker
 
 # Scorers with settings of their own, then each signal of the ranker, and all of them together.
 _TUNED = (ITEM_CF, POPULARITY, "repeat")
-NAMES = (*_TUNED, *(name for name in SIGNALS if name not in _TUNED), FUSED)
+NAMES = (*_TUNED, *(name for name in SIGNALS if name not in (*_TUNED, COLD)), FUSED)
 
 Say = Callable[[str], None]
 
@@ -139,7 +139,7 @@ def _signals(
     on = SignalData(split.train, dataset, fitted.item_cf, fitted.popularity, texts)
     if name == FUSED:
         return fit_signals(on), None
-    part = SIGNALS[name](on)
+    part = fit_signal(name, on)
     if part is None:
         raise ExportError(f"the data hold nothing that the signal {name} could be fitted on")
     signals[name] = part

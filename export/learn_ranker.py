@@ -11,13 +11,13 @@ from export.artifact_writer import Parts, write
 from export.publish import staging
 from model.data.split import Split
 from model.evaluation.segments import Segments
-from model.ranking.cold_bonus import ColdBonus, choose_bonus
+from model.ranking.cold_bonus import choose_bonus
 from model.ranking.gather import Gathered, gather
 from model.ranking.learning import Learned, best_blend, learn
 from model.ranking.proposals import Proposer
 from model.ranking.without_network import ITEM_CF_ALONE
 from service.artifact.artifact import Artifact
-from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights, Weights, blend_weights
+from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights, blend_weights
 from service.artifact.signal_files import COLD
 from service.engine.engine import Engine
 from service.signals.ranker import Ranker
@@ -68,7 +68,7 @@ def learn_ranker(parts: Parts, split: Split, out: Path, *, exclude_history: bool
         ServiceError: A run of a graph failed.
     """
     asked = _asked(parts, split, out, exclude_history=exclude_history, say=say)
-    gathered = asked.without(COLD)
+    gathered = asked.without_marks()
     blend = best_blend(gathered.with_network, BLENDS, PATH, DENSE)
     say("learning the weights")
     network = learn(
@@ -94,19 +94,15 @@ def with_cold_bonus(weights: RankerWeights, asked: Gathered) -> RankerWeights:
     """
     if COLD not in weights.signals:
         return weights
-    network = choose_bonus(asked.with_network, weights.groups, COLD)
-    alone = choose_bonus(asked.without_network, {DEFAULT_GROUP: weights.without_network}, COLD)
+    network = choose_bonus(asked.with_network, weights.groups)
+    alone = choose_bonus(asked.without_network, {DEFAULT_GROUP: weights.without_network})
     about = {COLD: {"with_network": network.to_json(), "without_network": alone.to_json()}}
     return replace(
         weights,
-        groups={group: _and(of_group, network) for group, of_group in weights.groups.items()},
-        without_network=_and(weights.without_network, alone),
+        groups={group: network.added_to(of_group) for group, of_group in weights.groups.items()},
+        without_network=alone.added_to(weights.without_network),
         about={**weights.about, **about},
     )
-
-
-def _and(weights: Weights, cold: ColdBonus) -> Weights:
-    return {**weights, COLD: cold.bonus} if cold.bonus else weights
 
 
 def _asked(parts: Parts, split: Split, out: Path, *, exclude_history: bool, say: Say) -> Gathered:
@@ -119,11 +115,7 @@ def _asked(parts: Parts, split: Split, out: Path, *, exclude_history: bool, say:
             split,
             split.valid.sample(QUESTIONS if parts.dense_candidates else QUESTIONS_LARGE),
             engine,
-            Proposer(
-                signals.user_signals,
-                [signal for signal in signals.item_signals if signal.name != COLD],
-                [signal for signal in signals.item_signals if signal.name == COLD],
-            ),
+            Proposer.of(signals),
             Segments(artifact.catalogue, engine.receptive_field),
             exclude_history=exclude_history,
             report=lambda done, total: say(f"gathering candidates: {done:,} of {total:,} questions"),

@@ -22,7 +22,7 @@ from service.artifact.array_types import Float64Array, IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.popularity import Popularity
 from service.artifact.ranker_weights import DEFAULT_GROUP, RankerWeights
-from service.artifact.signal_files import ITEM_CF
+from service.artifact.signal_files import COLD, ITEM_CF
 from service.signals.ranker import Ranker as Signals
 from service.signals.user_history import UserHistory
 
@@ -36,14 +36,14 @@ Sum = Callable[[UserHistory], Float64Array]
 def alone(dataset: Dataset, data: Path, split: Split) -> dict[str, Ranker]:
     """Returns every signal that the data have something for, fitted on the training part, by the name of its row.
 
-    Item-CF has a row anyway.
+    Item-CF has a row anyway, and the mark of cold items ranks nothing.
     """
     fitted = fit_baselines(split)
     texts = text_vectors(dataset, data, split.sequences.item_ids)
     parts = fit_signals(SignalData(split.train, dataset, fitted.item_cf, fitted.popularity, texts))
     found = {}
     for name in parts:
-        if name != ITEM_CF:
+        if name not in (ITEM_CF, COLD):
             weights = RankerWeights(tuple(parts), {DEFAULT_GROUP: {name: 1.0}})
             signals = Signals.of(parts, weights)
             found[f"{name} alone"] = ranker(_sum_of(signals), fitted.popularity, KEPT, dataset.has_time)

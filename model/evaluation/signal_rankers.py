@@ -11,7 +11,7 @@ from model.evaluation.evaluate import DEPTH, Histories, Ranker
 from model.evaluation.rankers import history_of
 from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
-from service.artifact.signal_files import ITEM_CF, POPULARITY
+from service.artifact.signal_files import COLD, ITEM_CF, POPULARITY
 from service.engine.fallback import Constraints, Fallback
 from service.signals.ranker import Ranker as Signals
 
@@ -23,13 +23,14 @@ def signal_rankers(artifact: Artifact, *, each: bool) -> dict[str, Ranker]:
 
     Args:
         artifact: The artefact.
-        each: Whether each signal ranks alone, too. Item-CF and popularity are left out: they have rows of their own.
+        each: Whether each signal ranks alone, too. Item-CF and popularity are left out: they have rows of their own;
+            so is the mark of cold items, which ranks nothing.
     """
     weights = artifact.ranker
     rankers: dict[str, Ranker] = {}
     if {name for name, weight in weights.without_network.items() if weight} != {ITEM_CF}:
         rankers[FUSED] = _ranker(artifact, weights.without_network)
-    names = [name for name in weights.signals if name not in (ITEM_CF, POPULARITY)] if each else []
+    names = [name for name in weights.signals if name not in (ITEM_CF, POPULARITY, COLD)] if each else []
     return rankers | {name: _ranker(artifact, {name: 1.0}) for name in names}
 
 

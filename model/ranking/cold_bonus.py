@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 from model.evaluation.metrics import ndcg, recall
 from model.ranking.candidates import Candidates, blocks_of
@@ -22,11 +23,13 @@ from model.ranking.held_out import ranks_of
 from model.ranking.learning import LEAST_ANSWERED, Weights
 from service.artifact.array_types import Float64Array, IntArray
 from service.artifact.ranker_weights import DEFAULT_GROUP
+from service.artifact.signal_files import COLD
 
-# Bonuses that are tried, in log-probabilities, in this order.
+# Bonuses that are tried, in log-probabilities.
 BONUSES = tuple(step / 10 for step in range(11))
 # Share of recall@10 and of NDCG@10 that a bonus may cost.
 LOSS = 0.005
+MEASURES = {"recall@10": recall, "ndcg@10": ndcg}
 
 
 @dataclass(frozen=True)
@@ -35,45 +38,70 @@ class ColdBonus:
 
     Attributes:
         bonus: What is added to the score of each cold item.
-        trials: Bonus, recall@10 and NDCG@10 of each trial, up to the first that costs too much.
+        trials: Bonus, recall@10 and NDCG@10 of each trial, and the share of both that it costs, smoothed.
     """
 
     bonus: float
     trials: tuple[Mapping[str, float], ...] = ()
+
+    def added_to(self, weights: Weights) -> Weights:
+        """Returns weights with that of the mark of cold items, which is the bonus."""
+        return {**weights, COLD: self.bonus} if self.bonus else weights
 
     def to_json(self) -> dict[str, Any]:
         """Returns what the manifest says of it."""
         return {"bonus": self.bonus, "loss_allowed": LOSS, "trials": [dict(trial) for trial in self.trials]}
 
 
-def choose_bonus(candidates: Candidates, groups: Mapping[str, Weights], mark: str) -> ColdBonus:
-    """Returns the largest bonus that costs little; all smaller ones cost little as well, so chance gets no say.
+def without_mark(candidates: Candidates) -> Candidates:
+    """Returns the same questions and candidates without the mark of cold items: its weight is not learned."""
+    return (
+        candidates.only([name for name in candidates.names if name != COLD]) if COLD in candidates.names else candidates
+    )
+
+
+def choose_bonus(candidates: Candidates, groups: Mapping[str, Weights]) -> ColdBonus:
+    """Returns the largest bonus that costs little, as all smaller ones do.
+
+    A bonus moves single targets out of the first ten, so what it costs is smoothed over all bonuses: it is taken for
+    c₁·b + c₂·b² with c ≥ 0 (least squares). What was counted may exceed `LOSS` by as much again.
 
     Args:
-        candidates: Validation questions with candidates.
+        candidates: Validation questions with candidates, and the mark of cold items.
         groups: Weights of the other signals, by group of users; the first is `default`.
-        mark: Name of the signal that is 1 for cold items and 0 for others.
 
     Returns:
         The bonus; 0 if there are too few questions to tell, or none that is answered among the first ten.
     """
     if int(candidates.answered.sum()) < LEAST_ANSWERED:
         return ColdBonus(0.0)
-    trials: list[dict[str, float]] = []
-    chosen = 0.0
-    for bonus in BONUSES:
-        ranks = _ranks(candidates, {name: {**weights, mark: bonus} for name, weights in groups.items()})
-        trial = {"bonus": bonus}
-        for name, metric in (("recall@10", recall), ("ndcg@10", ndcg)):
-            trial[name] = round(float(metric(ranks, 10).sum()) / len(candidates), 5)
-        trials.append(trial)
-        first = trials[0]
-        if not first["recall@10"]:
-            break
-        if any(trial[name] < first[name] * (1 - LOSS) for name in ("recall@10", "ndcg@10")):
-            break
-        chosen = bonus
-    return ColdBonus(chosen, tuple(trials))
+    found = np.array([_figures(candidates, groups, bonus) for bonus in BONUSES])
+    if not found[0, 0]:
+        return ColdBonus(0.0)
+    counted = 1 - found / found[0]
+    smooth = np.column_stack([_smoothed(loss) for loss in counted.T])
+    ok = (smooth <= LOSS).all(axis=1) & (counted <= 2 * LOSS).all(axis=1)
+    trials = [
+        {"bonus": bonus}
+        | {name: round(float(value), 5) for name, value in zip(MEASURES, values, strict=True)}
+        | {f"{name}_lost": round(float(loss), 5) for name, loss in zip(MEASURES, losses, strict=True)}
+        for bonus, values, losses in zip(BONUSES, found, smooth, strict=True)
+    ]
+    return ColdBonus(BONUSES[int(np.cumprod(ok).sum()) - 1], tuple(trials))
+
+
+def _smoothed(loss: Float64Array) -> Float64Array:
+    """Returns the losses of all bonuses as the nearest c₁·b + c₂·b² with c ≥ 0."""
+    b = np.array(BONUSES)
+    powers = np.column_stack([b, b**2])
+    smooth: Float64Array = powers @ nnls(powers, loss)[0]
+    return smooth
+
+
+def _figures(candidates: Candidates, groups: Mapping[str, Weights], bonus: float) -> list[float]:
+    """Returns the `MEASURES` over all questions with a bonus."""
+    ranks = _ranks(candidates, {name: {**weights, COLD: bonus} for name, weights in groups.items()})
+    return [float(metric(ranks, 10).sum()) / len(candidates) for metric in MEASURES.values()]
 
 
 def _ranks(candidates: Candidates, groups: Mapping[str, Weights]) -> IntArray:

@@ -18,6 +18,7 @@ from model.evaluation.evaluate import Histories
 from model.evaluation.rankers import batches_of, history_of
 from model.evaluation.segments import Segments
 from model.ranking.candidates import Candidates
+from model.ranking.cold_bonus import without_mark
 from model.ranking.proposals import Proposal, Proposer
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.features import GAP_UNKNOWN, EventArrays
@@ -54,13 +55,9 @@ class Gathered:
     without_network: Candidates
     recall: dict[str, float]
 
-    def without(self, name: str) -> Gathered:
-        """Returns the same without the column of one signal, whose items stay candidates."""
-        with_network, without_network = (
-            candidates.only([other for other in candidates.names if other != name])
-            for candidates in (self.with_network, self.without_network)
-        )
-        return Gathered(with_network, without_network, self.recall)
+    def without_marks(self) -> Gathered:
+        """Returns the same without the mark of cold items, which stay candidates."""
+        return Gathered(without_mark(self.with_network), without_mark(self.without_network), self.recall)
 
 
 def gather(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
 from service.artifact.array_types import FloatArray, IntArray
+from service.artifact.signal_files import COLD
 from service.signals.interface import ItemSignal, UserSignal
 from service.signals.item_values import NO_VALUES, ItemValues
+from service.signals.ranker import Ranker
 from service.signals.user_history import UserHistory
 
 # Best items of each signal: its candidates without the network, and where the target is looked for by signal.
@@ -59,6 +62,12 @@ class Proposer:
     user_signals: Sequence[UserSignal]
     item_signals: Sequence[ItemSignal]
     marks: Sequence[ItemSignal] = ()
+
+    @classmethod
+    def of(cls, signals: Ranker) -> Self:
+        """Takes the signals of a ranker; the one of cold items only marks."""
+        marks = [signal for signal in signals.item_signals if signal.name == COLD]
+        return cls(signals.user_signals, [one for one in signals.item_signals if one not in marks], marks)
 
     @property
     def names(self) -> tuple[str, ...]:

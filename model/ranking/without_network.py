@@ -10,10 +10,12 @@ from model.data.split import Holdout, Split
 from model.evaluation.evaluate import Histories
 from model.evaluation.rankers import history_of
 from model.ranking.candidates import Candidates
+from model.ranking.cold_bonus import choose_bonus, without_mark
 from model.ranking.gather import FlatCandidates
 from model.ranking.learning import Learned, Weights, learn
 from model.ranking.proposals import Proposer
-from service.artifact.signal_files import ITEM_CF
+from service.artifact.ranker_weights import DEFAULT_GROUP
+from service.artifact.signal_files import COLD, ITEM_CF
 from service.signals.ranker import Ranker
 
 # Validation questions; more would only cost time.
@@ -44,15 +46,19 @@ def learn_without_network(
     """
     asked = split.valid.sample(questions)
     candidates = candidates_of(signals, split, asked, kept=kept, has_time=has_time, exclude_history=exclude_history)
-    learned = learn(candidates, ITEM_CF_ALONE)
-    return replace(learned, weights=learned.weights or ITEM_CF_ALONE)
+    learned = learn(without_mark(candidates), ITEM_CF_ALONE)
+    weights = learned.weights or ITEM_CF_ALONE
+    if COLD not in candidates.names:
+        return replace(learned, weights=weights)
+    bonus = choose_bonus(candidates, {DEFAULT_GROUP: weights})
+    return replace(learned, weights=bonus.added_to(weights), about={**learned.about, COLD: bonus.to_json()})
 
 
 def candidates_of(
     signals: Ranker, split: Split, asked: Holdout, *, kept: int, has_time: bool, exclude_history: bool
 ) -> Candidates:
     """Returns what the signals propose for questions of a split, with their values."""
-    proposer = Proposer(signals.user_signals, signals.item_signals)
+    proposer = Proposer.of(signals)
     histories = Histories(asked.users, asked.history_end, split.sequences, exclude_history)
     flat = FlatCandidates(proposer.names)
     for question, target in enumerate(asked.target.tolist()):

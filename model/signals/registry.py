@@ -24,18 +24,27 @@ SIGNALS: Mapping[str, Callable[[SignalData], SignalPart | None]] = {
     COLD: cold.fit,
 }
 # Signals that need no events of an item. All others take those of items with similar content for items without any.
-OF_CONTENT = frozenset({"content", "texts", COLD})
+OF_CONTENT = frozenset({"content", TEXTS, COLD})
 
 
 def fit_signals(data: SignalData) -> dict[str, SignalPart]:
     """Fits every signal that the data have something for. Deterministic.
 
-    Items without events take part in all of them, through the items with events that their content is like.
-
     Returns:
         What the signals were fitted to, by name, in the order of `SIGNALS`.
     """
-    fitted = {name: part for name, fit in SIGNALS.items() if (part := fit(data)) is not None}
-    if not len(data.cold):
-        return fitted
-    return {name: part if name in OF_CONTENT else imputed(part, data.cold) for name, part in fitted.items()}
+    return {name: part for name in SIGNALS if (part := fit_signal(name, data)) is not None}
+
+
+def fit_signal(name: str, data: SignalData) -> SignalPart | None:
+    """Fits one signal; None if the data have nothing for it.
+
+    Items without events have their place in it, through the items with events whose content is like theirs.
+
+    Raises:
+        KeyError: There is no such signal.
+    """
+    part = SIGNALS[name](data)
+    if part is None or name in OF_CONTENT or not len(data.cold):
+        return part
+    return imputed(part, data.cold)

@@ -325,3 +325,17 @@ def test_a_configuration_is_read_back_strictly(model: GPT4Rec) -> None:
         NetworkConfig.from_json(data | {"colour": "red"})
     with pytest.raises(TypeError, match="n_items"):
         NetworkConfig.from_json({key: value for key, value in data.items() if key != "n_items"})
+
+
+@pytest.mark.parametrize("content", [0, 3])
+def test_items_may_be_given_other_vectors_and_keep_their_tokens(content: int) -> None:
+    model = random_network(n_items=8, content=content)
+    if model.of_content is not None:
+        model.of_content.set_content(torch.ones(8, 3), torch.zeros(8))
+    before, rows = model.item_table().detach(), torch.tensor([1, 6])
+    vectors = torch.randn(2, model.config.d_model)
+    model.set_item_vectors(rows, vectors)
+    after = model.item_table().detach()
+    torch.testing.assert_close(after[rows], vectors)
+    others = torch.tensor([row for row in range(len(after)) if row not in (1, 6)])
+    assert torch.equal(after[others], before[others])
