@@ -20,7 +20,7 @@ from loadtests.quality.protocols import ordered, reading
 Results = Mapping[str, Any]
 
 WAYS = {
-    "blend": "blend, as served",
+    "blend": "as served",
     "path": "path alone",
     "dense": "dense over everything",
     "item_cf": "item-CF, tuned",

@@ -61,11 +61,11 @@ def test_seeds_are_trained_listed_judged_and_drawn(kept: Path, tmp_path: Path, m
     ranked = results.load(ranking.NAME, kept)
     assert ranked is not None
     # Never taken for the defaults' figures.
-    label = ", ".join(["tiny", *tiny])
+    label = ", ".join(["strict tiny", *tiny])
     assert set(ranked["parts"]) == {label}
-    assert f"| {label} | blend, as served |" in drawn_ranking(ranked)
+    assert f"| {label.removeprefix('strict ')} | strict | as served |" in drawn_ranking(ranked)
 
-    [folder] = tmp_path.glob("ranking-tiny-*")
+    [folder] = tmp_path.glob("*-tiny-*")
     assert ranked["parts"][label]["command"].endswith(" ".join(f"--set {one}" for one in tiny))
     runs = ",".join(str(folder / str(seed)) for seed in range(SEEDS))
     options = ["--runs", runs, *data, "--work", str(tmp_path / "lists")]
