@@ -51,9 +51,9 @@ def describe(
     return np.concatenate([np.arange(exported.catalogue.first_new), np.array(meant, np.int64)])
 
 
-def live_ranker(engine: Engine, decoding: Decoding, meant: IntArray) -> Ranker:
-    """Lists of the engine, in the indices of the log; `meant` as `describe` returns it."""
-    ranked = engine_ranker(engine, decoding)
+def live_ranker(engine: Engine, decoding: Decoding, meant: IntArray, *, signals: bool = True) -> Ranker:
+    """Lists of the engine, in the indices of the log, with or without signals; `meant` as `describe` returns it."""
+    ranked = engine_ranker(engine, decoding, signals=signals)
 
     def rank(histories: Histories) -> IntArray:
         lists = ranked(histories)

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from export.from_run import export_run
 from loadtests.quality.cold_live import describe, live_ranker
+from loadtests.quality.path_alone import rank_by_path
 from loadtests.quality.strategies import artifact_of
 from model.cli.training_progress import fit
 from model.data.dataset import Dataset, Sequences, sequences
@@ -151,7 +152,8 @@ def measured(
         artifact, report = export_run(folder, folder / "artifacts", "float32", reduced, say=status.update)
         engine = Engine.open(artifact, device="cpu", threads=1)
         unseen = cold_questions(dataset, log, trainer.split.train, items)
-        found = asked(engine, engine_ranker(engine, DECODING), trainer.split, unseen)
+        ranker, generated = (engine_ranker(engine, DECODING, signals=signals) for signals in (True, False))
+        found = asked(engine, ranker, generated, trainer.split, unseen)
     return {
         **found,
         "blend": report["blend"],
@@ -167,7 +169,8 @@ def described(dataset: Dataset, reduced: Path, folder: Path, items: Sequence[str
     engine = Engine.open(artifact_of(folder), device="cpu", threads=1)
     meant = describe(engine, dataset, log, split.train, items, reduced)
     unseen = cold_questions(dataset, log, split.train, items)
-    return asked(engine, live_ranker(engine, DECODING, meant), split, unseen)
+    ranker, generated = (live_ranker(engine, DECODING, meant, signals=signals) for signals in (True, False))
+    return asked(engine, ranker, generated, split, unseen)
 
 
 def by_texts(dataset: Dataset, reduced: Path, folder: Path, items: Sequence[str]) -> dict[str, Any]:
@@ -194,12 +197,19 @@ def nearest_ranker(vectors: npt.NDArray[np.float32]) -> Ranker:
     return rank
 
 
-def asked(engine: Engine, ranker: Ranker, warm: Split, cold: Split) -> dict[str, Any]:
-    """Returns means, numbers of questions and each user's values of every part; `ranker` asks the engine."""
+def asked(engine: Engine, ranker: Ranker, generated: Ranker, warm: Split, cold: Split) -> dict[str, Any]:
+    """Returns means, numbers of questions and each user's values of every part.
+
+    Args:
+        engine: The artefact. It ranks by the path alone afterwards.
+        ranker: Asks the engine as the service does.
+        generated: Asks it without the signals of the users.
+        warm: Questions for items with events.
+        cold: Questions for the others.
+    """
     found = told({"warm": (ranker, warm), "cold": (ranker, cold)})
-    engine.set_blend(0.0)
-    engine.set_dense_candidates(False)
-    alone = told({"path": (ranker, cold)})
+    rank_by_path(engine)
+    alone = told({"path": (generated, cold)})
     return {key: found[key] | alone[key] for key in found}
 
 

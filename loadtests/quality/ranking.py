@@ -35,6 +35,7 @@ from loadtests.quality import before as paired
 from loadtests.quality import criteria, signal_rows
 from loadtests.quality.heuristics import heuristics
 from loadtests.quality.means import spread
+from loadtests.quality.path_alone import rank_by_path
 from loadtests.quality.protocols import CHANGES, SPLITS, STRICT, part_name
 from loadtests.quality.ranks import DECODING, FILE, SERVED, Ranks
 from model.cli.training_progress import fit
@@ -229,9 +230,7 @@ def listed(
     found, ranks = {}, {}
     for name, ranker in ways.items():
         if name == "path":
-            groups, items = len(parts.ranker.groups), len(parts.catalogue)
-            engine.set_weights([(1.0, 0.0)] * groups, np.zeros((groups, items), np.float32))
-            engine.set_dense_candidates(False)
+            rank_by_path(engine)
         system = evaluate({name: ranker}, split, "test", samples=1).systems[name]
         found[name] = {measure: system.figures[measure] for measure in MEASURES}
         ranks[name] = metrics.target_ranks(system.lists, split.test.target)
