@@ -3,15 +3,17 @@
 Stand-ins tell where such an item belongs among its like, but nothing in a log tells how much it should be held against
 an item that nobody has taken. Validation questions are of the same log, so nearly all their targets have events: they
 cannot show what a bonus gains, only what it costs all other lists. So the bonus is no optimum but a budget: the largest
-that lowers recall@10 and NDCG@10 of validation by at most `LOSS`. New items are shown, and the log of the next training
-has what users made of them. (Questions for items held out with all their events would show the gain too, but need a
+that lowers recall@10 and NDCG@10 of validation by at most `LOSS`. Where content tells little, a bonus of 0 costs too
+much against keeping all cold items out; then it is negative. New items are shown, and the log of the next training has
+what users made of them. (Questions for items held out with all their events would show the gain too, but need a
 training without them; `loadtests.quality.cold` measures it so.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -25,8 +27,11 @@ from service.artifact.array_types import Float64Array, IntArray
 from service.artifact.ranker_weights import DEFAULT_GROUP
 from service.artifact.signal_files import COLD
 
-# Bonuses that are tried, in log-probabilities.
+# Bonuses that are tried, in log-probabilities: first against 0, or, where 0 costs too much, against the one that keeps
+# all cold items out.
 BONUSES = tuple(step / 10 for step in range(11))
+OUT = -20.0
+BELOW = (-4.0, -3.0, -2.0, -1.5, -1.0, -0.75, -0.5, -0.25)
 # Share of recall@10 and of NDCG@10 that a bonus may cost.
 LOSS = 0.005
 MEASURES = {"recall@10": recall, "ndcg@10": ndcg}
@@ -38,7 +43,8 @@ class ColdBonus:
 
     Attributes:
         bonus: What is added to the score of each cold item.
-        trials: Bonus, recall@10 and NDCG@10 of each trial, and the share of both that it costs, smoothed.
+        trials: Bonus, recall@10 and NDCG@10 of each trial, and the share of both that it costs, smoothed for those
+            above 0.
     """
 
     bonus: float
@@ -63,8 +69,9 @@ def without_mark(candidates: Candidates) -> Candidates:
 def choose_bonus(candidates: Candidates, groups: Mapping[str, Weights]) -> ColdBonus:
     """Returns the largest bonus that costs little, as all smaller ones do.
 
-    A bonus moves single targets out of the first ten, so what it costs is smoothed over all bonuses: it is taken for
-    c₁·b + c₂·b² with c ≥ 0 (least squares). What was counted may exceed `LOSS` by as much again.
+    A bonus above 0 may cost at most `LOSS` against 0. It moves single targets out of the first ten, so what it costs is
+    smoothed over all of them: it is taken for c₁·b + c₂·b² with c ≥ 0 (least squares). What was counted may be twice
+    `LOSS`, and so may what a bonus of 0 or less costs against keeping all cold items out.
 
     Args:
         candidates: Validation questions with candidates, and the mark of cold items.
@@ -75,19 +82,38 @@ def choose_bonus(candidates: Candidates, groups: Mapping[str, Weights]) -> ColdB
     """
     if int(candidates.answered.sum()) < LEAST_ANSWERED:
         return ColdBonus(0.0)
-    found = np.array([_figures(candidates, groups, bonus) for bonus in BONUSES])
-    if not found[0, 0]:
+    out, *found = _tried(candidates, groups, (OUT, *BONUSES))
+    if not out[0] or not found[0][0]:
         return ColdBonus(0.0)
-    counted = 1 - found / found[0]
+    against_out = 1 - found[0] / out
+    if (against_out > 2 * LOSS).any():
+        below = _tried(candidates, groups, BELOW)
+        losses = [1 - figures / out for figures in below]
+        return _largest(
+            [OUT, *BELOW], [out, *below], [np.zeros(2), *losses], [bool((loss <= 2 * LOSS).all()) for loss in losses]
+        )
+    counted = 1 - np.array(found) / found[0]
     smooth = np.column_stack([_smoothed(loss) for loss in counted.T])
-    ok = (smooth <= LOSS).all(axis=1) & (counted <= 2 * LOSS).all(axis=1)
+    ok = [bool((a <= LOSS).all() and (b <= 2 * LOSS).all()) for a, b in zip(smooth, counted, strict=True)]
+    return _largest(BONUSES, found, list(smooth), ok[1:])
+
+
+def _tried(candidates: Candidates, groups: Mapping[str, Weights], bonuses: Sequence[float]) -> list[Float64Array]:
+    """Returns the `MEASURES` over all questions with each bonus."""
+    return [_figures(candidates, groups, bonus) for bonus in bonuses]
+
+
+def _largest(
+    bonuses: Sequence[float], found: Sequence[Float64Array], lost: Sequence[Float64Array], ok: Iterable[bool]
+) -> ColdBonus:
+    """Returns the last bonus before the first that is not `ok`; the first of all needs no leave."""
     trials = [
         {"bonus": bonus}
         | {name: round(float(value), 5) for name, value in zip(MEASURES, values, strict=True)}
         | {f"{name}_lost": round(float(loss), 5) for name, loss in zip(MEASURES, losses, strict=True)}
-        for bonus, values, losses in zip(BONUSES, found, smooth, strict=True)
+        for bonus, values, losses in zip(bonuses, found, lost, strict=True)
     ]
-    return ColdBonus(BONUSES[int(np.cumprod(ok).sum()) - 1], tuple(trials))
+    return ColdBonus(bonuses[len(list(takewhile(bool, ok)))], tuple(trials))
 
 
 def _smoothed(loss: Float64Array) -> Float64Array:
@@ -98,10 +124,10 @@ def _smoothed(loss: Float64Array) -> Float64Array:
     return smooth
 
 
-def _figures(candidates: Candidates, groups: Mapping[str, Weights], bonus: float) -> list[float]:
+def _figures(candidates: Candidates, groups: Mapping[str, Weights], bonus: float) -> Float64Array:
     """Returns the `MEASURES` over all questions with a bonus."""
     ranks = _ranks(candidates, {name: {**weights, COLD: bonus} for name, weights in groups.items()})
-    return [float(metric(ranks, 10).sum()) / len(candidates) for metric in MEASURES.values()]
+    return np.array([float(metric(ranks, 10).sum()) / len(candidates) for metric in MEASURES.values()])
 
 
 def _ranks(candidates: Candidates, groups: Mapping[str, Weights]) -> IntArray:

@@ -1,8 +1,8 @@
 """Cold items: items of the catalogue without training events, and the items with events that stand in for them.
 
 What signals learn from events says nothing of such an item. Each takes the mean over the `NEIGHBOURS` items with events
-whose content is nearest, with weights proportional to the cosine: by text where it has one, else by its attributes,
-categories and brand (the k-nearest-neighbour mapping of Gantner et al., 2010).
+whose content is nearest, and those that are as near as they are, with weights proportional to the cosine: by text where
+it has one, else by its attributes, categories and brand (the k-nearest-neighbour mapping of Gantner et al., 2010).
 """
 
 from __future__ import annotations
@@ -21,8 +21,15 @@ from model.signals.neighbour_rows import blocks, largest
 from service.artifact.array_types import FloatArray, IntArray
 
 NEIGHBOURS = 5
+# Items that are as near as the last of these stand in as well, at most so many in all: else chance would choose among
+# the items of a category, and all its cold items would be copies of the same few.
+EQUALS_MAX = 100
+_EQUAL = 1e-6
 # Pairs of a cold item and one with events whose texts are compared; beyond it that takes longer than an export should.
 TEXT_PAIRS_MAX = 150_000**2
+# What a cold item keeps of the direction of its own vector. Without it items of equal content would have equal scores,
+# and rounding would choose among them.
+_OWN = 0.02
 # A mean of vectors that keeps less than this part of their length is what is left of vectors that cancel each other
 # out: its direction is chance.
 _AGREE = 0.1
@@ -79,7 +86,7 @@ class ColdItems:
         """Returns the vectors [m, d] of cold items: means of vectors that stand in for them.
 
         Averaging shortens a vector, and scores are inner products, so a mean gets the mean length of its parts. One of
-        vectors that hardly agree stays short.
+        vectors that hardly agree stays short. A little of the item's own vector tells it from items of equal content.
 
         Args:
             table: [n_items, d] item vectors.
@@ -88,8 +95,11 @@ class ColdItems:
         length = self.by_item @ np.linalg.norm(table.astype(np.float64), axis=1)
         left = np.linalg.norm(mean, axis=1)
         agree = left > _AGREE * length
-        scaled: FloatArray = (mean * np.where(agree, length / left.clip(1e-12), 1.0)[:, None]).astype(np.float32)
-        return scaled
+        scaled = mean * np.where(agree, length / left.clip(1e-12), 1.0)[:, None]
+        own = table[self.items].astype(np.float64)
+        own *= (_OWN * length / np.linalg.norm(own, axis=1).clip(1e-12))[:, None]
+        vectors: FloatArray = (scaled + own).astype(np.float32)
+        return vectors
 
 
 def find(train: Sequences, dataset: Dataset, texts: FloatArray | None) -> ColdItems:
@@ -125,7 +135,7 @@ def _of(near: dict[int, tuple[IntArray, FloatArray]], n_items: int, without_cont
 
 
 def _by_texts(texts: FloatArray, warm: IntArray, cold: IntArray) -> dict[int, tuple[IntArray, FloatArray]]:
-    """Returns the nearest items [≤ K] by text, and their cosines, of each cold item with a text."""
+    """Returns the nearest items by text, and their cosines, of each cold item with a text."""
     unit = unit_rows(texts)
     has = np.linalg.norm(unit, axis=1) > 0
     warm, cold = warm[has[warm]], cold[has[cold]]
@@ -135,10 +145,22 @@ def _by_texts(texts: FloatArray, warm: IntArray, cold: IntArray) -> dict[int, tu
     near: dict[int, tuple[IntArray, FloatArray]] = {}
     for part in blocks(len(cold), len(warm)):
         for item, cosine in zip(cold[part].tolist(), unit[cold[part]] @ other, strict=True):
-            columns, values = largest(np.arange(len(warm)), cosine, NEIGHBOURS)
+            columns, values = _nearest(np.arange(len(warm)), cosine)
             if len(columns):
                 near[item] = (warm[columns], values)
     return near
+
+
+def _nearest(columns: IntArray, cosine: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Returns the `NEIGHBOURS` columns with the largest positive cosines, and those that equal the last of them."""
+    _, nearest = largest(columns, cosine, NEIGHBOURS)
+    if not len(nearest):
+        return columns[:0], nearest
+    near = np.flatnonzero(cosine >= max(float(nearest[-1]) - _EQUAL, 1e-12))
+    if len(near) > EQUALS_MAX:
+        columns, cosine = largest(columns[near], cosine[near], len(near))
+        near = np.linspace(0, len(near) - 1, EQUALS_MAX).astype(np.int64)
+    return columns[near], cosine[near]
 
 
 def _by_features(
@@ -152,7 +174,7 @@ def _by_features(
         product = sparse.csr_array(unit[cold[part]] @ other)
         for row, item in enumerate(cold[part].tolist()):
             span = slice(product.indptr[row], product.indptr[row + 1])
-            columns, values = largest(product.indices[span], product.data[span], NEIGHBOURS)
+            columns, values = _nearest(product.indices[span], product.data[span])
             if len(columns):
                 near[item] = (warm[columns], values)
     return near

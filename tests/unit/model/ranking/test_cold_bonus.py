@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.ranking.candidates import Candidates
-from model.ranking.cold_bonus import BONUSES, LOSS, choose_bonus
+from model.ranking.cold_bonus import BELOW, BONUSES, LOSS, OUT, choose_bonus
 
 N_QUESTIONS, N_CANDIDATES = 80, 14
 
@@ -64,7 +64,39 @@ def test_the_bonus_is_the_largest_that_costs_little_as_all_smaller_ones_do(
 ) -> None:
     candidates = random_candidates(seed, cold, spread)
     weights = {"default": 1.0, "two": 0.5}
-    found = choose_bonus(candidates, {name: {"score": weight} for name, weight in weights.items()})
+    expect_below(candidates, weights) if costs_at_0(candidates, weights) else expect_above(candidates, weights)
+    if cold == 0:
+        assert choose_bonus(candidates, groups_of(weights)).bonus == BONUSES[-1]
+
+
+def groups_of(weights: dict[str, float]) -> dict[str, dict[str, float]]:
+    return {name: {"score": weight} for name, weight in weights.items()}
+
+
+def lost(candidates: Candidates, weights: dict[str, float], bonus: float, against: float) -> list[float]:
+    pairs = zip(slow_figures(candidates, weights, bonus), slow_figures(candidates, weights, against), strict=True)
+    return [1 - one / other for one, other in pairs]
+
+
+def costs_at_0(candidates: Candidates, weights: dict[str, float]) -> bool:
+    return max(lost(candidates, weights, 0.0, OUT)) > 2 * LOSS
+
+
+def expect_below(candidates: Candidates, weights: dict[str, float]) -> None:
+    """The bonus is below 0, as 0 costs too much against keeping all cold items out."""
+    found = choose_bonus(candidates, groups_of(weights))
+    expected = OUT
+    for bonus in BELOW:
+        if max(lost(candidates, weights, bonus, OUT)) > 2 * LOSS:
+            break
+        expected = bonus
+    assert found.bonus == expected
+    assert [trial["bonus"] for trial in found.trials] == [OUT, *BELOW]
+
+
+def expect_above(candidates: Candidates, weights: dict[str, float]) -> None:
+    """The bonus is 0 or above, by smoothed losses."""
+    found = choose_bonus(candidates, groups_of(weights))
     figures = [slow_figures(candidates, weights, bonus) for bonus in BONUSES]
     losses = [
         [1 - one / at_0 for one in column] for column, at_0 in zip(zip(*figures, strict=True), figures[0], strict=True)
@@ -81,8 +113,6 @@ def test_the_bonus_is_the_largest_that_costs_little_as_all_smaller_ones_do(
         for name, value, column in zip(("recall@10", "ndcg@10"), figures[at], smooth, strict=True):
             assert abs(trial[name] - value) < 1e-4
             assert abs(trial[f"{name}_lost"] - column[at]) < 1e-4
-    if cold == 0:
-        assert found.bonus == BONUSES[-1]
 
 
 def test_without_answers_there_is_no_bonus() -> None:
