@@ -142,6 +142,7 @@ class Tables:
             values |= _trie_inputs(artifact.trie, placement, traits)
         if table_changed:
             values[names.ITEM_TABLE] = placement.put(artifact.item_table.astype(traits.item_dtype, copy=False))
+        if table_changed or not ranking.same_stand_ins(self.ranking):
             values |= _bias_inputs(ranking, len(artifact.item_table), placement, traits)
         if artifact.trie is not self.trie or table_changed:
             values |= _item_inputs(artifact, placement)

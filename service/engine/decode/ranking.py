@@ -53,6 +53,10 @@ class Ranking:
         new = np.array(sorted(stand_in), np.int64)
         return replace(self, new=new, stand_in=np.array([stand_in[item] for item in new.tolist()], np.int64))
 
+    def same_stand_ins(self, other: Ranking) -> bool:
+        """Returns whether the new items and their stand-ins are those of another ranking."""
+        return np.array_equal(self.new, other.new) and np.array_equal(self.stand_in, other.stand_in)
+
     def bias_of_rows(self, rows: int) -> FloatArray:
         """Returns the bias [G, rows] of all rows of an item table; rows that are no item have 0."""
         bias = np.zeros((len(self.bias), rows), np.float32)

@@ -124,6 +124,19 @@ def test_a_new_item_takes_the_signals_of_its_stand_in(live: Live, decoding: Deco
         live.updates.rebuild()
 
 
+def test_a_new_item_that_becomes_like_another_takes_its_signals_before_the_next_build(live: Live) -> None:
+    n, first = live.exported.trie.n_items, live.exported.catalogue.first_new
+    bias = np.random.default_rng(3).normal(size=(1, n)).astype(np.float32)
+    live.engine.set_weights([(0.0, 0.0)], bias)
+    for like in (5, 7):
+        live.write(new("n1", live.exported.catalogue.item_id(like)))
+        for _ in range(2):
+            listed = live.list(k=60)
+            at = dict(zip(listed.items.tolist(), listed.scores.tolist(), strict=True))
+            assert at[first] == pytest.approx(bias[0, like], abs=1e-5)
+            live.updates.rebuild()
+
+
 def test_out_of_stock_holds_for_filters_that_were_asked_for_before(live: Live) -> None:
     number = live.engine.filter_id({"brand": ["x"]})
     before = set(live.list(k=60, filter_id=number).items.tolist())
