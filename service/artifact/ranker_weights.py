@@ -18,6 +18,8 @@ DEFAULT_GROUP = "default"
 # A manifest names files, so a name must not lead out of the folder.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _SIGNALS_MAX, _GROUPS_MAX = 64, 64
+# Scores are float32, in which a larger weight leaves no digit for any other signal, or no finite score.
+_WEIGHT_MAX = 1e9
 
 
 def blend_weights(blend: float) -> Weights:
@@ -57,6 +59,10 @@ class RankerWeights:
             unknown = sorted(set(weights) - known)
             require(not unknown, f"there are weights of {', '.join(unknown)}, but no such signals")
             require(all(math.isfinite(weight) for weight in weights.values()), "weights must be finite")
+            require(
+                all(abs(weight) <= _WEIGHT_MAX for weight in weights.values()),
+                f"weights must not exceed {_WEIGHT_MAX:g}",
+            )
         require(
             not any(self.without_network.get(name) for name in (PATH, DENSE)),
             "without the network, path and dense score have no weight",
@@ -93,5 +99,6 @@ class RankerWeights:
             without = {str(name): float(weight) for name, weight in entry["without_network"].items()}
         except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"it lacks a value, or has one of another type: {error!r}") from error
+        require(len(groups) == len(entry["groups"]), "two groups have the same name")
         about = {name: entry[name] for name in entry if name not in ("signals", "groups", "without_network")}
         return cls(signals, groups, without, about)

@@ -137,6 +137,8 @@ def test_a_manifest_that_does_not_fit_is_refused(
         lambda m: m["ranker"].update(groups=[{"name": "default", "weights": {"magic": 1}}]),
         lambda m: m["ranker"].update(groups=[{"name": "default", "weights": {"path": "all"}}]),
         lambda m: m["ranker"].update(groups=[{"name": "default", "weights": {"path": float("nan")}}]),
+        lambda m: m["ranker"].update(groups=[{"name": "default", "weights": {"path": 1e300}}]),
+        lambda m: m["ranker"].update(groups=2 * [{"name": "default", "weights": {"path": 1}}]),
         lambda m: m["ranker"].update(without_network={"dense": 1}),
         lambda m: m["ranker"].update(signals=["item_cf"]),
         lambda m: m["ranker"].update(signals=["item_cf", "popularity", "path"]),
