@@ -71,7 +71,8 @@ def choose_bonus(candidates: Candidates, groups: Mapping[str, Weights]) -> ColdB
 
     A bonus above 0 may cost at most `LOSS` against 0. It moves single targets out of the first ten, so what it costs is
     smoothed over all of them: it is taken for c₁·b + c₂·b² with c ≥ 0 (least squares). What was counted may be twice
-    `LOSS`, and so may what a bonus of 0 or less costs against keeping all cold items out.
+    `LOSS`. A bonus of 0 or less is compared with keeping all cold items out, and costs too much if the loss exceeds
+    `LOSS` by more than its standard error, paired by question.
 
     Args:
         candidates: Validation questions with candidates, and the mark of cold items.
@@ -82,25 +83,27 @@ def choose_bonus(candidates: Candidates, groups: Mapping[str, Weights]) -> ColdB
     """
     if int(candidates.answered.sum()) < LEAST_ANSWERED:
         return ColdBonus(0.0)
-    out, *found = _tried(candidates, groups, (OUT, *BONUSES))
-    if not out[0] or not found[0][0]:
+    out, *tried = (_values(candidates, groups, bonus) for bonus in (OUT, *BONUSES))
+    if not out[:, 0].any() or not tried[0][:, 0].any():
         return ColdBonus(0.0)
-    against_out = 1 - found[0] / out
-    if (against_out > 2 * LOSS).any():
-        below = _tried(candidates, groups, BELOW)
-        losses = [1 - figures / out for figures in below]
-        return _largest(
-            [OUT, *BELOW], [out, *below], [np.zeros(2), *losses], [bool((loss <= 2 * LOSS).all()) for loss in losses]
-        )
+    n = len(candidates)
+    if not _affordable(out, tried[0], n):
+        below = [_values(candidates, groups, bonus) for bonus in BELOW]
+        found = [values.sum(axis=0) / n for values in (out, *below)]
+        losses = [1 - figures / found[0] for figures in found]
+        return _largest([OUT, *BELOW], found, losses, [_affordable(out, values, n) for values in below])
+    found = [values.sum(axis=0) / n for values in tried]
     counted = 1 - np.array(found) / found[0]
     smooth = np.column_stack([_smoothed(loss) for loss in counted.T])
     ok = [bool((a <= LOSS).all() and (b <= 2 * LOSS).all()) for a, b in zip(smooth, counted, strict=True)]
     return _largest(BONUSES, found, list(smooth), ok[1:])
 
 
-def _tried(candidates: Candidates, groups: Mapping[str, Weights], bonuses: Sequence[float]) -> list[Float64Array]:
-    """Returns the `MEASURES` over all questions with each bonus."""
-    return [_figures(candidates, groups, bonus) for bonus in bonuses]
+def _affordable(before: Float64Array, after: Float64Array, n_questions: int) -> bool:
+    """Returns whether what is lost, of values [answered, measures], may be `LOSS`, give or take a standard error."""
+    lost = before - after
+    error = np.sqrt((lost**2).sum(axis=0) - lost.sum(axis=0) ** 2 / n_questions)
+    return bool((lost.sum(axis=0) - error <= LOSS * before.sum(axis=0)).all())
 
 
 def _largest(
@@ -124,10 +127,10 @@ def _smoothed(loss: Float64Array) -> Float64Array:
     return smooth
 
 
-def _figures(candidates: Candidates, groups: Mapping[str, Weights], bonus: float) -> Float64Array:
-    """Returns the `MEASURES` over all questions with a bonus."""
+def _values(candidates: Candidates, groups: Mapping[str, Weights], bonus: float) -> Float64Array:
+    """Returns the `MEASURES` [answered, measures] of every answered question with a bonus."""
     ranks = _ranks(candidates, {name: {**weights, COLD: bonus} for name, weights in groups.items()})
-    return np.array([float(metric(ranks, 10).sum()) / len(candidates) for metric in MEASURES.values()])
+    return np.column_stack([metric(ranks, 10) for metric in MEASURES.values()]).astype(np.float64)
 
 
 def _ranks(candidates: Candidates, groups: Mapping[str, Weights]) -> IntArray:
