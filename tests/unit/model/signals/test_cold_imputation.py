@@ -60,10 +60,11 @@ def slow_shares(dataset: Dataset, cold: Sequence[int], texts: FloatArray | None)
     warm = [item for item in range(N) if item not in cold]
     shares: Shares = {}
     for item in cold:
+        cosine = dict.fromkeys(warm, 0.0)
         if texts is not None and texts[item].any():
             length = np.linalg.norm(texts, axis=1)
             cosine = {w: float(texts[item] @ texts[w] / length[item] / length[w]) for w in warm if length[w]}
-        else:
+        if max(cosine.values()) <= 0:  # no text, or none that resembles it
             cosine = {w: by_features(dataset, item, w) for w in warm}
         least = sorted(cosine.values())[-NEIGHBOURS:][0]
         nearest = [w for w in cosine if cosine[w] > 0 and cosine[w] >= least - 1e-6]
