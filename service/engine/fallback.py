@@ -85,7 +85,8 @@ class Fallback:
     def of(cls, item_cf: ItemCF, popularity: Popularity, ranker: Ranker) -> Fallback:
         """Returns the rungs below a model: where no weights were learned for them, item-CF ranks alone."""
         fused = FusedScorer.below(ranker, popularity)
-        return cls(item_cf, popularity, None if fused.names == (ITEM_CF,) else fused)
+        alone = fused.names == (ITEM_CF,) and ranker.weights.without_network[ITEM_CF] > 0
+        return cls(item_cf, popularity, None if alone else fused)
 
     def over(self, stand_in: Mapping[int, int]) -> Fallback:
         """Returns the same scorers over a catalogue with new items, each with the exported item it is most like."""
@@ -120,7 +121,7 @@ class Fallback:
             limits: What it may hold.
         """
         items, scores = scorer.rank(values, k, limits.allowed, limits.excluded)
-        if not len(items) or scorer.names == (POPULARITY,):
+        if not len(items) or scorer.names in ((), (POPULARITY,)):
             return self.popular(k, limits)
         source: Source = "item_cf" if scorer.ranker.uses_history() else "popular"
         return self.fill(RecommendationList(items, scores, source, scorer.names), k, limits)

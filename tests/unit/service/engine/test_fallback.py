@@ -30,6 +30,8 @@ WEIGHTS: Mapping[str, Mapping[str, float]] = {
     "a table against": {"item_cf": 1.0, "other": -1.5},
     "tables and items": {"item_cf": 1.0, "other": -0.5, "rising": -0.3},
 }
+# Weights with which no signal ever speaks for an item.
+SILENT: Mapping[str, Mapping[str, float]] = {"nothing": {}, "zero": {"item_cf": 0.0}, "against": {"item_cf": -1.0}}
 
 
 def rising(seed: int) -> ItemColumn:
@@ -49,7 +51,7 @@ def fallback(seed: int, stand_in: dict[int, int], weights: str = "item-CF alone"
     parts: dict[str, SignalPart] = {
         "item_cf": item_cf, "other": table(seed + 1), "popularity": popularity, "rising": rising(seed)
     }  # fmt: skip
-    ranker = Ranker.of(parts, RankerWeights(tuple(parts), {"default": {"path": 1.0}}, WEIGHTS[weights]))
+    ranker = Ranker.of(parts, RankerWeights(tuple(parts), {"default": {"path": 1.0}}, {**WEIGHTS, **SILENT}[weights]))
     return Fallback.of(item_cf, popularity, ranker).over(stand_in)
 
 
@@ -135,6 +137,14 @@ def test_an_answer_names_the_signals_that_ranked_it() -> None:
     assert fused.by_history(of(3), 5, FREE).scorers == ("item_cf", "other", "rising")
     for listing in (fused.by_history(of(), 5, FREE), fused.popular(5, FREE)):
         assert (listing.source, listing.scorers) == ("popular", ("popularity",))
+
+
+@pytest.mark.parametrize("weights", [*SILENT])
+def test_popular_items_are_listed_where_no_signal_speaks_for_an_item(weights: str) -> None:
+    below = fallback(0, {}, weights)
+    listing, popular = below.by_history(of(3, 5), 5, FREE), below.popular(5, FREE)
+    assert listing.items.tolist() == popular.items.tolist() and listing.scores.tolist() == popular.scores.tolist()
+    assert (listing.source, listing.scorers) == ("popular", ("popularity",))
 
 
 @pytest.mark.parametrize("weights", [*WEIGHTS])
