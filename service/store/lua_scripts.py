@@ -52,7 +52,9 @@ local ids = (looked > 0 or ids_kept > 0) and ids_left(KEYS[5]) or '1'
 local function id_of(member)
   return string.sub(member, 1, (string.find(member, sep, 1, true) or 0) - 1)
 end
+local sent = {}  -- of this call, or gone from the log in it: such an event is no other one when it comes again
 local function leaves(member, score)
+  sent[member] = true
   leave(member, score)
   if ids_kept > 0 then
     gone[#gone + 1] = digest(id_of(member))
@@ -68,7 +70,6 @@ if events > 0 and looked > 0 then
     known[id_of(member)] = member
   end
 end
-local sent = {}  -- of this call: an event that the log did not keep is no other one when it comes again
 for i = 11, 9 + 2 * events, 2 do
   local ms, member = ARGV[i], ARGV[i + 1]
   local id = looked > 0 and id_of(member)

@@ -122,6 +122,19 @@ async def test_an_event_that_a_full_log_does_not_keep_is_counted_once(shared_val
     await store.close()
 
 
+@asynchronous
+async def test_an_event_that_a_call_pushes_out_of_the_log_is_a_duplicate_when_the_call_repeats_it(
+    shared_valkey: Valkey,
+) -> None:
+    store = await Store.connect(replace(config(shared_valkey), history_cap=2))
+    subject = user(uuid.uuid4().hex)
+    first, second, third = (NewEvent(item_id=str(n), type="view", time_ms=T) for n in range(3))
+    await store.append(subject, [first, second])
+    result = await store.append(subject, [third, first])
+    assert (result.accepted, result.duplicates) == (1, 1)
+    await store.close()
+
+
 def test_the_log_and_its_chain_equal_a_plain_log_in_python(shared_valkey: Valkey) -> None:
     with asyncio.Runner() as runner:
         store = runner.run(Store.connect(replace(config(shared_valkey), history_cap=6)))
