@@ -23,7 +23,7 @@ def export_command(
         str | None,
         typer.Option(
             help="Instead of a run, fitted on --data: item_cf, popularity, repeat, another signal of the ranker "
-            "(transitions, walk, content, texts, trend), or fused: all of them, weighted on validation."
+            "(transitions, walk, content, texts, trend), or fused: all but texts, weighted on validation."
         ),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 (for GPUs) or int8 (small weights).")] = "float32",

@@ -87,7 +87,7 @@ _ANSWERS = (
         "s", limit=_BUDGET_S,
     ),
     Panel(
-        "Lists by source", "The scorer that made them: the model, item-CF or popularity.",
+        "Lists by source", "What made them: the model, the signals below it (item_cf) or popularity.",
         (Query(_rate("recommendations_total", "source"), "{{source}}"),), "reqps", stacked=True,
     ),
     Panel(

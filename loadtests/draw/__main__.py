@@ -21,7 +21,15 @@ from typing import Annotated, Any
 import typer
 
 from loadtests.common import results
-from loadtests.draw import performance_summary, quality, quality_summary, reliability, tables, timelines
+from loadtests.draw import (
+    performance_summary,
+    quality,
+    quality_ranker,
+    quality_summary,
+    reliability,
+    tables,
+    timelines,
+)
 from loadtests.draw import plots as draw_plots
 from service.cli.outermost import run_command
 from service.common.atomic_files import write_aside
@@ -114,7 +122,7 @@ QUALITY = Document(
             for data in ("movielens-100k", "Beauty")
         },
     },
-    quality_summary.SUMMARY,
+    {**quality_summary.SUMMARY, **quality_ranker.SUMMARY},
 )
 MODEL_CARD = Document(
     "model-card",
@@ -122,6 +130,7 @@ MODEL_CARD = Document(
     quality.CARD,
     lambda _: {},
     {},
+    quality_ranker.SUMMARY,
 )
 DOCUMENTS = (PERFORMANCE, RELIABILITY, QUALITY, MODEL_CARD)
 

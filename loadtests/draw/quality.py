@@ -46,7 +46,7 @@ def ranking(found: Results) -> str:
         "seed",
         "recall@10",
         "NDCG@10",
-        "dense weight",
+        "weights of path, dense score",
         "epochs, best",
         "minutes",
         "layers",
@@ -65,8 +65,16 @@ def _run(label: str, seed: str, one: Results) -> list[Any]:
     figures, epochs = one["figures"]["blend"], f"{one['epochs']}, {one['best_epoch']}"
     accuracy = [f"{figures[measure]:.4f}" for measure in ("recall@10", "ndcg@10")]
     shape = [one["network"]["layers"], f"{one['parameters']:,}"]
-    weight, minutes = f"{one['blend']:g}", f"{one['seconds'] / 60:.1f}"
-    return [reading(label).name, reading(label).split, seed, *accuracy, weight, epochs, minutes, *shape]
+    minutes = f"{one['seconds'] / 60:.1f}"
+    return [reading(label).name, reading(label).split, seed, *accuracy, _of_network(one), epochs, minutes, *shape]
+
+
+def _of_network(one: Results) -> str:
+    """The weights of path and dense score; before the ranker they were the two parts of a blend."""
+    if "ranker" not in one:
+        return f"{1 - one['blend']:.2g}, {one['blend']:.2g}"
+    weights = one["ranker"]["groups"][0]["weights"]
+    return ", ".join(f"{weights.get(name, 0.0):.2g}" for name in ("path", "dense"))
 
 
 def curve(axes: Any, found: Results) -> None:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 STRICT, SAMPLED = "strict", "sampled"
 SPLITS = (STRICT, SAMPLED)
+# The published protocol leaves the items of the history out of every list, so the choices on validation do, too.
+NO_REPEATS = "repeats=false"
 # Split → what a training changes of the defaults.
-CHANGES = {STRICT: ("validation_users=0",), SAMPLED: ()}
+CHANGES = {STRICT: ("validation_users=0", NO_REPEATS), SAMPLED: (NO_REPEATS,)}
 SHUFFLED = "ties shuffled"
 BEFORE = "validation_users=0"
 

@@ -42,9 +42,11 @@ from model.cli.training_progress import fit
 from model.data.dataset import Dataset, sequences
 from model.data.split import Split
 from model.evaluation import metrics
+from model.evaluation.baselines import fit_baselines
 from model.evaluation.bootstrap import paired_bootstrap
 from model.evaluation.evaluate import Ranker, evaluate, item_cf_ranker
 from model.evaluation.rankers import engine_ranker, network_ranker
+from model.evaluation.signal_rankers import FUSED, signal_rankers
 from model.training.config import TrainConfig
 from model.training.run_folder import CHECKPOINT, Run, split_of
 from model.training.time_limit import TimeLimit
@@ -58,7 +60,7 @@ from service.engine.engine import Engine
 NAME = "quality_ranking"
 COMMAND = "python -m loadtests.quality.ranking --data DIR --work DIR"
 MEASURES = ("recall@10", "ndcg@10", "coverage@10")
-ITEM_CF, FUSED = "item_cf", "fused"
+ITEM_CF = "item_cf"
 
 app = typer.Typer(add_completion=False)
 console = Console(stderr=True)
@@ -117,6 +119,8 @@ def _check(split: str, ties: str, changed: Sequence[str]) -> None:
         raise typer.BadParameter("name the seeds with --seeds", param_hint="--set")
     if keys & {"split", "validation_users"}:
         raise typer.BadParameter("name the split with --split", param_hint="--set")
+    if "repeats" in keys:
+        raise typer.BadParameter("the protocol leaves the history out of lists", param_hint="--set")
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,7 @@ def measured(
     where = folder / "data"
     dataset.save(where)  # the export reads what the run was trained on, ties and all
     with console.status("exporting") as status:
-        artifact, report = export_run(folder, folder / "artifacts", "float32", where, say=status.update)
+        artifact, _ = export_run(folder, folder / "artifacts", "float32", where, say=status.update)
         engine = Engine.open(artifact, device="cpu", threads=1)
         status.update("evaluating")
         figures, ranks = listed(engine, Run.open(folder), trainer.split, dataset.has_time)
@@ -201,7 +205,7 @@ def measured(
     p = trainer.progress
     return {
         "figures": figures,
-        "blend": report["blend"],
+        "ranker": engine.artifact.manifest["ranker"],
         "epochs": p.epoch,
         "best_epoch": p.best_epoch + 1,
         "seconds": p.seconds,
@@ -214,17 +218,19 @@ def measured(
 def listed(
     engine: Engine, run: Run, split: Split, has_time: bool
 ) -> tuple[dict[str, dict[str, Any]], dict[str, IntArray]]:
-    """Returns figures on the test part, and ranks [users], by each way of ranking and by item-CF of the artefact.
+    """Returns figures on the test part, and ranks [users], by each way of ranking and by tuned item-CF.
 
     The engine ranks by the path alone afterwards.
     """
-    parts = engine.artifact
+    parts, tuned = engine.artifact, fit_baselines(split)  # the artefact's item-CF also knows cold items
     vocabulary = Vocabulary.of(split.train.item_ids, run.context, has_time)
+    item_cf = item_cf_ranker(tuned.item_cf, tuned.popularity)
     ways: dict[str, Ranker] = {
         "blend": engine_ranker(engine, DECODING),
         "dense": network_ranker(run.model(), vocabulary),
-        ITEM_CF: item_cf_ranker(parts.item_cf, parts.popularity),
-        FUSED: signal_rows.fused(parts, engine.receptive_field),
+        ITEM_CF: item_cf,
+        FUSED: item_cf,
+        **signal_rankers(parts, each=False),  # without learned weights they are item-CF
         "path": engine_ranker(engine, DECODING, signals=False),
     }
     found, ranks = {}, {}

@@ -122,7 +122,7 @@ def trained(dataset: Dataset, data: Path, folder: Path, name: str, seed: int, mi
     """Trains one setting once; returns NDCG@10 on validation and test, and the figures of the data."""
     kept = folder / "figures.json"
     if not kept.exists():
-        config = TrainConfig(validation_users=0, seed=seed).updated(GRID[name])
+        config = TrainConfig(validation_users=0, repeats=False, seed=seed).updated(GRID[name])
         trainer = Trainer(dataset, data, folder, config, resume=(folder / CHECKPOINT).exists())
         fit(trainer, console, TimeLimit(minutes, used_s=trainer.progress.seconds))
         ranker = network_ranker(Run.open(folder).model(), trainer.vocabulary)

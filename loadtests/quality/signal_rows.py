@@ -1,4 +1,4 @@
-"""Each signal as a scorer of its own, and all of them together without the network, as rankers.
+"""Each signal as a scorer of its own, as rankers.
 
 Every list is made from the sum over the whole catalogue, the plain way, and filled up with popularity.
 """
@@ -19,7 +19,6 @@ from model.evaluation.rankers import history_of
 from model.signals.data import SignalData
 from model.signals.registry import fit_signals
 from service.artifact.array_types import Float64Array, IntArray
-from service.artifact.artifact import Artifact
 from service.artifact.popularity import Popularity
 from service.artifact.ranker_weights import DEFAULT_GROUP, RankerWeights
 from service.artifact.signal_files import COLD, ITEM_CF
@@ -48,12 +47,6 @@ def alone(dataset: Dataset, data: Path, split: Split) -> dict[str, Ranker]:
             signals = Signals.of(parts, weights)
             found[f"{name} alone"] = ranker(_sum_of(signals), fitted.popularity, KEPT, dataset.has_time)
     return found
-
-
-def fused(artifact: Artifact, kept: int) -> Ranker:
-    """Returns lists by all signals of an artefact, with the weights they have where the network does not answer."""
-    signals = Signals.of(artifact.signals, artifact.ranker).without_network()
-    return ranker(_sum_of(signals), artifact.popularity, kept, artifact.vocabulary.has_time)
 
 
 def ranker(total: Sum, popularity: Popularity, kept: int, has_time: bool) -> Ranker:

@@ -91,6 +91,10 @@ class _Learning:
             return Learned(_named(self.names, self.mean), about={**about, "learned": False})
         ablation = {at: self._judge(precision, [at], full) for at in range(len(self.names))}
         dropped, kept = self._dropped(precision, full, ablation)
+        gain, error = kept.above(self.today)
+        if gain <= error:  # what must not be negative was left out, and too little is left
+            held_out["learned"] = kept.figures()
+            return Learned(_named(self.names, self.mean), about={**about, "learned": False})
         final = self._everything(precision, dropped)
         groups, of_groups = self._groups(kept, final)
         about |= {

@@ -104,7 +104,7 @@ def _explained(plan: Plan, listing: RecommendationList, history_cap: int) -> Bec
     main = main_events(ranker, history, listing.items, group)
     network = found.of(_NETWORK)
     beside = found.of(frozenset(signal.name for signal in ranker.user_signals))
-    by_network = [at for at in range(len(main)) if main[at] is None or network[at] > beside[at]]
+    by_network = [at for at in range(len(main)) if network[at] > max(beside[at], 0.0)]
     attended = _attended(plan, history_cap) if by_network and _NETWORK & set(found.names) else None
     because = []
     for at, event in enumerate(main):

@@ -63,6 +63,8 @@ def checked(answer: dict[str, Any], history: list[dict[str, Any]], signals: set[
         why = item["because"]
         assert set(why["contributions"]) == signals
         event = why["event"]
+        if event is None:
+            continue
         assert (event["item_id"], event["timestamp_ms"]) in known
         assert 0 < event["share"] <= 1
         assert event["exact"] == (event["by"] != "attention")
@@ -99,10 +101,18 @@ async def test_where_no_event_speaks_for_an_item_the_network_names_the_one_it_re
         told = await service.client.post("/playground/why", json={"events": history})
     weights = told.json()["weights"]
     read = history[weights.index(max(weights))]
+    attended = 0
     for why in checked(answer, history, set(WEIGHTS)):
-        event = why["event"]
+        event, parts = why["event"], why["contributions"]
+        network = parts["path"] + parts["dense"]
+        beside = sum(value for name, value in parts.items() if name not in ("path", "dense"))
+        if network <= max(beside, 0):  # attention does not speak for what the network speaks against
+            assert event is None
+            continue
+        attended += 1
         assert (event["item_id"], event["by"], event["exact"]) == (read["item_id"], "attention", False)
         assert event["share"] == pytest.approx(max(weights), abs=1e-5)
+    assert attended
 
 
 @asynchronous

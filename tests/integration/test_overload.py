@@ -50,5 +50,6 @@ def test_a_forced_fallback_asks_the_model_for_nothing(bench: Bench) -> None:
         assert stress.attempts(service.url) == before
         stress.force(service.url, "auto")
         assert stress.ops_fallback(service.url)["mode"] == "auto"
-    assert set(report.rungs) <= {"item_cf", "popular"}  # a busy machine may leave no time for the neighbours
+    # A busy machine may leave no time for the neighbours.
+    assert "item_cf" in report.rungs and set(report.rungs) <= {"item_cf", "popular"}
     assert set(report.reasons) == {"forced"}
