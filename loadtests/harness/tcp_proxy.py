@@ -114,9 +114,10 @@ class Proxy:
             sink.sendall(piece[: len(piece) // 2])
         for end in (source, sink):
             _end(end, socket.SHUT_RD if _is_reset(end) else socket.SHUT_RDWR)
-            self._open.discard(end)
-            self._abandoned.discard(end)
         source.close()
+        # Only now: who waits until nothing is open may rely on it that every reset was sent.
+        self._open.discard(source)
+        self._abandoned.discard(source)
 
 
 def _when_due(due: float, piece: bytes) -> bytes:
