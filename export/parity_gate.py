@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from service.engine.decoding import ONE_OF_EACH
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
+from service.engine.run_groups import result_of
 from service.signals.ranker import Ranker
 
 TOLERANCE = {"float32": 1e-4, "float16": 5e-2, "int8": 2e-1}
@@ -42,8 +43,6 @@ HIDDEN = {"float32": 0.0, "float16": 5e-3, "int8": 5e-2}
 PROBE_READS = 2
 NDCG_WITHIN = 0.005  # of the float32 graphs' NDCG@10
 MAX_FAILURES = 8
-
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,7 @@ def _compare_probe(
     )  # fmt: skip
     for decoding in ONE_OF_EACH:
         request = replace(asked, decoding=decoding)
-        got = _result(engine.decode([DecodeJob(h=h, request=request)])[0])
+        got = result_of(engine.decode([DecodeJob(h=h, request=request)])[0])
         want = reference.decode(q, decoding, request.k, request.run_width, everything, request.seed, ranking.scoring)
         overlaps.append(_compare(result, f"probe {number}, {decoding.strategy}", got, want))
     return overlaps
@@ -224,16 +223,10 @@ def _explain(result: GateResult, engine: Engine, model: GPT4Rec, events: EventAr
 def _streamed(engine: Engine, events: EventArrays, *, from_start: bool) -> EncoderState:
     half = len(events) // 2
     if half == 0 or not engine.artifact.streaming:
-        return _result(engine.encode([EncodeJob(events=events, from_start=from_start)])[0])
+        return result_of(engine.encode([EncodeJob(events=events, from_start=from_start)])[0])
     first = EventArrays(events.item[:half], events.type[:half], events.time_ms[:half])
-    state = _result(engine.encode([EncodeJob(events=first, from_start=from_start)])[0])
-    return _result(engine.encode([EncodeJob(state=state, events=events.after(half), from_start=False)])[0])
-
-
-def _result(result: R | Exception) -> R:
-    if isinstance(result, Exception):
-        raise result
-    return result
+    state = result_of(engine.encode([EncodeJob(events=first, from_start=from_start)])[0])
+    return result_of(engine.encode([EncodeJob(state=state, events=events.after(half), from_start=False)])[0])
 
 
 def _compare(result: GateResult, where: str, got: DecodedList, want: Sequence[ScoredItem]) -> float:

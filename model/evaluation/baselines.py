@@ -28,6 +28,7 @@ from model.data.dataset import Sequences
 from model.data.long_histories import ITEM_CF_EVENTS, REPEAT_EVENTS, newest
 from model.data.split import Holdout, Split
 from model.evaluation.metrics import NOT_RANKED, ndcg, target_ranks
+from model.signals.neighbour_rows import matrix_of
 from service.artifact.array_types import IntArray
 from service.artifact.item_cf import ItemCF
 from service.artifact.neighbour_table import DEFAULT_HORIZON
@@ -239,16 +240,7 @@ def item_cf_ranks(model: ItemCF, seqs: Sequences, questions: Holdout, exclude_hi
     shape = (len(questions), model.n_items)
     recent = age < model.horizon
     weights = sparse.csr_array((model.decay ** age[recent], (rows[recent], items[recent])), shape=shape)
-    n_items, width = model.neighbour.shape
-    similarity = sparse.csr_array(
-        (
-            model.similarity.ravel().astype(np.float64),
-            model.neighbour.ravel(),
-            np.arange(0, n_items * width + 1, width),
-        ),
-        shape=(n_items, n_items),
-    )
-    scores = weights @ similarity
+    scores = weights @ matrix_of(model)
     target = questions.target
     target_score = np.asarray(scores[np.arange(len(target)), target]).ravel().astype(np.float32)
     ranks = _before(scores, target_score, target)

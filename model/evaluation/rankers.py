@@ -19,6 +19,7 @@ from service.engine.baseline_engine import BaselineEngine
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.jobs import EncodeJob, Job, ListRequest
+from service.engine.run_groups import result_of
 from service.signals.item_values import NO_VALUES
 from service.signals.ranker import Ranker as Signals
 from service.signals.user_history import UserHistory
@@ -89,14 +90,11 @@ def engine_ranker(
 
     def job(histories: Histories, i: int) -> Job:
         events = histories.events(i)
-        start = max(0, len(events) - engine.receptive_field)
-        kept = events.after(start)
         group = ranker.group(segments.of(events.item)) if grouped else 0
         asked = signals and ranker.uses_history(group)
         history = history_of(events, engine.receptive_field, vocabulary.has_time) if asked else UserHistory()
-        known = EventArrays(kept.item, vocabulary.known_types(kept.type), kept.time_ms)
         return Job(
-            encode=EncodeJob(events=known, from_start=start == 0),
+            encode=encoding_of(engine, events),
             request=ListRequest(
                 context=unknown,
                 gap_ms=GAP_UNKNOWN,
@@ -113,13 +111,24 @@ def engine_ranker(
         lists = np.full((len(histories), DEPTH), -1, np.int64)
         for rows in batches_of([len(histories.items(i)) for i in range(len(histories))]):
             for i, result in zip(rows, engine.run([job(histories, i) for i in rows]), strict=True):
-                if isinstance(result, Exception):
-                    raise result
-                items = result.decoded.items
+                items = result_of(result).decoded.items
                 lists[i, : len(items)] = items
         return lists
 
     return rank
+
+
+def encoding_of(engine: Engine | BaselineEngine, events: EventArrays) -> EncodeJob:
+    """Returns the job that encodes a user's history as the service does: the newest events, up to the receptive field.
+
+    Args:
+        engine: The opened artefact.
+        events: All events of the user, oldest first.
+    """
+    start = max(0, len(events) - engine.receptive_field)
+    kept = events.after(start)
+    types = engine.artifact.vocabulary.known_types(kept.type)
+    return EncodeJob(events=EventArrays(kept.item, types, kept.time_ms), from_start=start == 0)
 
 
 def history_of(events: EventArrays, receptive_field: int, has_time: bool) -> UserHistory:

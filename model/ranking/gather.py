@@ -9,24 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 
 from model.data.split import Holdout, Split
 from model.evaluation.evaluate import Histories
-from model.evaluation.rankers import batches_of, history_of
+from model.evaluation.rankers import batches_of, encoding_of, history_of
 from model.evaluation.segments import Segments
 from model.ranking.candidates import Candidates
 from model.ranking.cold_bonus import without_mark
 from model.ranking.proposals import Proposal, Proposer
 from service.artifact.array_types import FloatArray, IntArray
-from service.artifact.features import GAP_UNKNOWN, EventArrays
+from service.artifact.features import GAP_UNKNOWN
 from service.artifact.ranker_weights import DENSE, PATH
 from service.engine import jobs
 from service.engine.candidates import Candidates as Listed
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
+from service.engine.run_groups import result_of
 from service.signals.item_values import NO_VALUES, ItemValues
 
 # Beam width of the first list, and of the second, whose beam is not needed.
@@ -37,7 +37,6 @@ _WIDE, _JOINED = Decoding("temperature"), 112
 _CHUNK = 512
 
 Report = Callable[[int, int], None]  # (questions done, questions in all)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,22 +157,14 @@ def _decoded(engine: Engine, histories: Histories, proposals: Sequence[Proposal]
 
     found: dict[int, tuple[Listed, Listed]] = {}
     for rows in batches_of([len(histories.items(i)) for i in range(len(histories))]):
-        h = [_sure(state).h for state in engine.encode([_encoding(engine, histories, i) for i in rows])]
+        h = [result_of(state).h for state in engine.encode([encoding_of(engine, histories.events(i)) for i in rows])]
         asked = [job(i, h[at], (0.0, 1.0), NO_VALUES, _BEAM) for at, i in enumerate(rows)]
         asked += [job(i, h[at], (0.0, 0.0), proposals[i].in_turn(_JOINED), _NARROW) for at, i in enumerate(rows)]
-        lists = [_sure(result).candidates for result in engine.decode(asked)]
+        lists = [result_of(result).candidates for result in engine.decode(asked)]
         for i, first, second in zip(rows, lists[: len(rows)], lists[len(rows) :], strict=True):
             if first is not None and second is not None:
                 found[i] = (first, second)
     return [found[i] for i in range(len(histories))]
-
-
-def _encoding(engine: Engine, histories: Histories, i: int) -> jobs.EncodeJob:
-    events = histories.events(i)
-    start = max(0, len(events) - engine.receptive_field)
-    kept = events.after(start)
-    types = engine.artifact.vocabulary.known_types(kept.type)
-    return jobs.EncodeJob(events=EventArrays(kept.item, types, kept.time_ms), from_start=start == 0)
 
 
 def _union(first: Listed, second: Listed) -> tuple[IntArray, FloatArray]:
@@ -182,9 +173,3 @@ def _union(first: Listed, second: Listed) -> tuple[IntArray, FloatArray]:
     items, at = np.unique(both.items, return_index=True)
     scores: FloatArray = np.column_stack([both.log_probs[at], both.dense[at]]).astype(np.float32)
     return items, scores
-
-
-def _sure(result: T | Exception) -> T:
-    if isinstance(result, Exception):
-        raise result
-    return result

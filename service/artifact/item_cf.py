@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.artifact.array_types import FloatArray, IntArray
-from service.artifact.item_filters import Allowed
+from service.artifact.item_filters import Allowed, drop_excluded
 from service.artifact.neighbour_table import NeighbourTable
 
 _NOTHING: IntArray = np.zeros(0, np.int64)
@@ -44,13 +44,11 @@ class ItemCF(NeighbourTable):
         keep = scores > 0
         if allowed is not None:
             keep &= allowed[items]
-        if len(excluded) and len(items):
-            place = np.minimum(np.searchsorted(items, excluded), len(items) - 1)
-            keep[place[items[place] == excluded]] = False
-        return _best(items[keep], scores[keep], k)
+        drop_excluded(keep, items, excluded)
+        return best(items[keep], scores[keep], k)
 
 
-def _best(items: IntArray, scores: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
+def best(items: IntArray, scores: FloatArray, k: int) -> tuple[IntArray, FloatArray]:
     """Returns the k highest scores of items given in ascending order; ties go to the lower item."""
     if k <= 0:
         return items[:0], scores[:0]

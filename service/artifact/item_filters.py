@@ -22,6 +22,19 @@ Filters = Mapping[str, Sequence[str]]
 _FEW = 4096
 
 
+def drop_excluded(keep: BoolArray, items: IntArray, excluded: IntArray) -> None:
+    """Clears the marks of excluded items.
+
+    Args:
+        keep: [n] a mark for each item; changed in place.
+        items: [n] the items, ascending and unique.
+        excluded: [m] items, in any order.
+    """
+    if len(items) and len(excluded):
+        place = items.searchsorted(excluded)
+        keep[place[items.take(place, mode="clip") == excluded]] = False
+
+
 def filter_key(filters: Filters) -> bytes:
     """Returns a cache key [16 bytes]: the same for equal filters, whatever the order of their fields and values."""
     text = orjson.dumps({name: sorted(set(values)) for name, values in sorted(filters.items())})

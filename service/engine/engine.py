@@ -37,6 +37,7 @@ from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, Job, JobResul
 from service.engine.live_catalogue import LiveCatalogue
 from service.engine.onnx_session import GraphSession, Values
 from service.engine.placement import Device, Placement
+from service.engine.run_groups import result_of
 from service.engine.run_jobs import run_jobs
 from service.signals.item_values import NO_VALUES, ItemValues
 
@@ -192,7 +193,7 @@ class Engine:
         batches = [2**i for i in range(WARM_ROWS.bit_length())] if pad else [1]
         longest = CHUNK if self.artifact.streaming else self.receptive_field
         lengths = [2**i for i in range((longest - 1).bit_length() + 1)] if pad else [self.receptive_field]
-        state = _result(self.encode([EncodeJob(events=NO_EVENTS, from_start=True)])[0])
+        state = result_of(self.encode([EncodeJob(events=NO_EVENTS, from_start=True)])[0])
         for length, rows in itertools.product(lengths, batches):
             item = np.full(length, self.artifact.vocabulary.unknown_item, np.int64)
             events = EventArrays(item, np.zeros_like(item), np.zeros_like(item))
@@ -302,10 +303,4 @@ R = TypeVar("R")
 
 def _warm(call: Callable[[Sequence[J]], Sequence[R | Exception]], job: J, rows: int) -> None:
     for result in call([job] * rows):
-        _result(result)
-
-
-def _result(result: R | Exception) -> R:
-    if isinstance(result, Exception):
-        raise result
-    return result
+        result_of(result)

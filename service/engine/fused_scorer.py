@@ -15,7 +15,8 @@ from typing import Self
 import numpy as np
 
 from service.artifact.array_types import FloatArray, IntArray
-from service.artifact.item_filters import Allowed, ItemFilter
+from service.artifact.item_cf import best
+from service.artifact.item_filters import Allowed, ItemFilter, drop_excluded
 from service.artifact.popularity import Popularity
 from service.signals.item_values import ItemValues
 from service.signals.ranker import Ranker
@@ -98,8 +99,7 @@ class FusedScorer:
             scores = np.insert(scores, place[more], 0) + self.bias[self.ranker.exported(items)]
         if len(excluded) and len(items):
             keep = np.ones(len(items), np.bool_)
-            place = np.minimum(np.searchsorted(items, excluded), len(items) - 1)
-            keep[place[items[place] == excluded]] = False
+            drop_excluded(keep, items, excluded)
             items, scores = items[keep], scores[keep]
         return items, scores
 
@@ -128,9 +128,4 @@ def best_allowed(items: IntArray, scores: FloatArray, k: int, allowed: Allowed |
     if allowed is not None:
         keep = allowed[items]
         items, scores = items[keep], scores[keep]
-    if len(items) > k:
-        least = np.partition(scores, len(scores) - k)[len(scores) - k]
-        near = np.flatnonzero(scores >= least)
-        items, scores = items[near], scores[near]
-    order = np.argsort(-scores, kind="stable")[:k]
-    return items[order], scores[order]
+    return best(items, scores, k)

@@ -36,6 +36,13 @@ def run_groups(
     return results
 
 
+def result_of(outcome: R | Exception) -> R:
+    """Returns the result of a job, or raises the error that it got instead."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
 def _attempt(jobs: Sequence[J], work: Callable[[Sequence[J]], Sequence[R]]) -> Sequence[R | Exception]:
     try:
         return work(jobs)

@@ -7,7 +7,6 @@ another version of onnxruntime. So everything that answers depend on is tried on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from service.engine.decoding import ONE_OF_EACH, Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.interface import EngineLike
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
+from service.engine.run_groups import result_of
 
 _EVENTS = 9
 _K = 10
@@ -25,8 +25,6 @@ _K = 10
 # enough for half precision on a GPU.
 _TOLERANCE = 0.02
 _T0_MS, _STEP_MS = 1_700_000_000_000, 60_000
-
-_Result = TypeVar("_Result")
 
 
 def check(engine: EngineLike) -> None:
@@ -80,24 +78,18 @@ def _events(engine: EngineLike, items: IntArray, first: int = 0) -> EventArrays:
 
 def _state(engine: EngineLike, base: EncoderState | None, events: EventArrays, *, from_start: bool) -> EncoderState:
     job = EncodeJob(state=base, events=events, from_start=from_start and len(events) > 0)
-    return _result(engine.encode([job])[0])
+    return result_of(engine.encode([job])[0])
 
 
 def _start(engine: EngineLike) -> EncoderState:
-    return _result(engine.encode([EncodeJob(events=NO_EVENTS, from_start=True)])[0])
+    return result_of(engine.encode([EncodeJob(events=NO_EVENTS, from_start=True)])[0])
 
 
 def _decoded(engine: EngineLike, jobs: Sequence[DecodeJob]) -> list[DecodedList]:
-    return [_result(result) for result in engine.decode(jobs)]
+    return [result_of(result) for result in engine.decode(jobs)]
 
 
 def _check_equal(whole: FloatArray, stepped: FloatArray) -> None:
     size = max(1.0, float(np.abs(whole).max()))
     if not float(np.abs(whole - stepped).max()) <= _TOLERANCE * size:  # `not <=`, so that NaN fails too
         raise ModelError("encoding a history in two steps gives another state than encoding it in one")
-
-
-def _result(result: _Result | Exception) -> _Result:
-    if isinstance(result, Exception):
-        raise result
-    return result

@@ -11,8 +11,7 @@ from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.artifact import Artifact
 from service.signals.item_values import ItemValues
 from service.signals.ranker import Ranker
-
-_NO_ITEMS: IntArray = np.zeros(0, np.int64)
+from service.signals.stand_ins import StandIns
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,14 +23,12 @@ class Ranking:
     Attributes:
         weights: [G, 2] float32 weights of the path's log-probability and of the dense score.
         bias: [G, n] float32 what the signals of items add to the score of each exported item.
-        new: [m] catalogue indices of the items that came after the export, ascending and larger than those before.
-        stand_in: [m] the stand-in of each.
+        stand_ins: The items that came after the export, and the stand-in of each.
     """
 
     weights: FloatArray
     bias: FloatArray
-    new: IntArray = field(default_factory=lambda: _NO_ITEMS)
-    stand_in: IntArray = field(default_factory=lambda: _NO_ITEMS)
+    stand_ins: StandIns = field(default_factory=lambda: StandIns.of({}))
 
     @classmethod
     def of_artifact(cls, artifact: Artifact) -> Ranking:
@@ -50,21 +47,22 @@ class Ranking:
 
     def with_stand_ins(self, stand_in: Mapping[int, int]) -> Ranking:
         """Returns the ranking with these items that came after the export, and their stand-ins."""
-        new = np.array(sorted(stand_in), np.int64)
-        return replace(self, new=new, stand_in=np.array([stand_in[item] for item in new.tolist()], np.int64))
+        return replace(self, stand_ins=StandIns.of(stand_in))
 
     def same_stand_ins(self, other: Ranking) -> bool:
         """Returns whether the new items and their stand-ins are those of another ranking."""
-        return np.array_equal(self.new, other.new) and np.array_equal(self.stand_in, other.stand_in)
+        ours, theirs = self.stand_ins, other.stand_ins
+        return np.array_equal(ours.new, theirs.new) and np.array_equal(ours.like, theirs.like)
 
     def bias_of_rows(self, rows: int) -> FloatArray:
         """Returns the bias [G, rows] of all rows of an item table; rows that are no item have 0."""
         bias = np.zeros((len(self.bias), rows), np.float32)
         bias[:, : self.bias.shape[1]] = self.bias
-        inside = self.new < rows
-        bias[:, self.new[inside]] = self.bias[:, self.stand_in[inside]]
+        new, like = self.stand_ins.new, self.stand_ins.like
+        inside = new < rows
+        bias[:, new[inside]] = self.bias[:, like[inside]]
         return bias
 
     def bias_of(self, items: IntArray, group: int) -> FloatArray:
         """Returns the bias of items that came after the export; those without a stand-in have 0."""
-        return ItemValues(self.new, self.bias[group].take(self.stand_in)).of(items)
+        return ItemValues(self.stand_ins.new, self.bias[group].take(self.stand_ins.like)).of(items)

@@ -13,6 +13,7 @@ import numpy as np
 
 from service.artifact import graph_names as names
 from service.artifact.array_types import Array, IntArray
+from service.artifact.item_filters import drop_excluded
 from service.artifact.trie import Trie
 from service.engine.decode.filters import Mask
 from service.signals.item_values import NO_VALUES, ItemValues
@@ -56,9 +57,7 @@ def _listable(signals: ItemValues, trie: Trie, mask: Mask, excluded: IntArray) -
         return NO_VALUES
     leaf = trie.item_leaf.take(items)
     ok = (leaf >= 0) & (values != 0) & (mask.counts[-1].take(leaf, mode="clip") > 0)
-    if len(excluded):
-        place = items.searchsorted(excluded)
-        ok[place[items.take(place, mode="clip") == excluded]] = False
+    drop_excluded(ok, items, excluded)
     return signals if ok.all() else ItemValues(items[ok], values[ok])
 
 
