@@ -11,7 +11,9 @@ from loadtests.chaos.scene import Fault, Scene
 _SLOW = frozenset({"deadline", "overload", "latency_budget", "breaker_open", "state_stale"})
 _BROKEN = frozenset({"model_error", "error_budget", "breaker_open"})
 _HOLD_S = 8.0
-_PROMISE = "every list comes in time, from item-CF where the model fails; events as ever; the model is back by itself"
+_PROMISE = (
+    "every list comes in time, from a lower rung where the model fails; events as ever; the model is back by itself"
+)
 
 
 def misbehaving(scene: Scene, reasons: Collection[str], **faults: Any) -> None:
@@ -34,8 +36,8 @@ FAULTS = (
            run_ms=200.0, slow_share=0.05),
     _fault("raises", "Every run of the decoder raises", _BROKEN, raise_share=1.0),
     _fault("raises now and then", "One run of the decoder in five raises", _BROKEN, raise_share=0.2,
-           promise="a second, narrow attempt, or item-CF; the error budget takes the traffic away"),
+           promise="a second, narrow attempt, or a lower rung; the error budget takes the traffic away"),
     _fault("NaN", "Every run decodes from a state that is not a number", _BROKEN, nan_share=1.0),
     _fault("hangs", "A run of the decoder does not end for 8 s", _SLOW, hang=True,
-           promise="lists from item-CF at once, since the wait is known; the next run after it serves as ever"),
+           promise="lists from a lower rung at once, since the wait is known; the next run after it serves as ever"),
 )  # fmt: skip

@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     deadline_ms: float = Field(80.0, gt=0, description="Budget of an answer if the request does not name one.")
     deadline_max_ms: float = Field(2000.0, gt=0, description="Longest budget that a request may ask for.")
     fallback_reserve_ms: float = Field(
-        10.0, ge=0, description="Part of every deadline that is reserved for the item-CF and popularity rungs."
+        10.0, ge=0, description="Part of every deadline that is reserved for the rungs below the model."
     )
     future_tolerance_s: float = Field(
         300.0, ge=0, description="How far in the future the timestamp of an event may lie."
@@ -199,8 +199,8 @@ class Settings(BaseSettings):
         gt=0,
         le=1,
         description="Share of one processor that may go into new filters, half of it for one caller (an API key, or an "
-        "address where the API is open). Beyond it, requests with a new filter are answered by item-CF with the reason "
-        "`filter_not_ready`.",
+        "address where the API is open). Beyond it, requests with a new filter are answered by the rung below the "
+        "model with the reason `filter_not_ready`.",
     )
     engine_stall_s: float = Field(30.0, gt=0, description="An engine run longer than this makes /readyz fail.")
 

@@ -2,7 +2,8 @@
 
 Run it as `python -m tests.support.screenshots --artifact DIR [--out docs/screens]`.
 
-A real service answers a little load meanwhile; each page is shown in light, in dark, and on a phone.
+Each page is shown in light, in dark, and on a phone. A real service answers a little load while the console is taken:
+the machine should have nothing else to do, since the console shows how long the answers took.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tests.support.browser import DESK, PHONE, chromium, opened, save, until
 from tests.support.processes import OPS, PATIENT, Serve, items_of, serve
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 TOKEN = OPS["Authorization"].removeprefix("Bearer ")
 LOOKS: dict[str, dict[str, Any]] = {
@@ -35,6 +36,8 @@ _PAUSE_S = 0.008
 _SECONDS = 100
 # A browser that starts beside the service takes its processors for a while.
 _SETTLE_MS = 6000
+# Lists and reasons can be late while the browser starts.
+_VISITS = 20
 
 
 def console(page: Page) -> None:
@@ -48,9 +51,14 @@ def console(page: Page) -> None:
 
 
 def playground(page: Page) -> None:
-    """With the history that a first visit begins with, the list that follows from it, and why."""
-    page.locator("#events.weighed").wait_for()
-    page.locator("#items li").first.wait_for()
+    """With the history that a first visit begins with, the list of the model that follows from it, and the reasons."""
+    for _ in range(_VISITS):
+        page.locator("#items li").first.wait_for()
+        until(page, "!document.body.dataset.asking")
+        if page.locator("#events.weighed").count() and page.locator("#items .reason:not(:empty)").count():
+            return
+        page.reload()  # the list came from a lower rung, or its reasons too late
+    raise TimeoutError(f"no list of the model with its reasons came in {_VISITS} visits")
 
 
 PAGES: dict[str, tuple[str, Callable[[Page], None]]] = {
@@ -86,24 +94,31 @@ def load(service: Serve, items: list[str]) -> Iterator[threading.Event]:
         asking.join()
 
 
+def pictures(browser: Browser, service: Serve, name: str, out: Path) -> None:
+    """Takes one page in every look."""
+    path, prepare = PAGES[name]
+    for look, context in LOOKS.items():
+        with opened(browser, f"{service.client.base_url}{path}", **context) as page:
+            prepare(page)
+            save(page, out / f"{name}-{look}.png")
+
+
 def take(artifact: Path, out: Path, names: list[str], seconds: float) -> None:
     settings = {**PATIENT, "GPT4REC_DEADLINE_MS": "80", "GPT4REC_PLAYGROUND": "true"}
     with (
         tempfile.TemporaryDirectory() as folder,
         serve(Path(folder), "--artifact", str(artifact), "--redis", "embedded", **settings) as service,
         chromium() as browser,
-        load(service, items_of(artifact)) as running,
     ):
-        for mode, reason in (("fallback", "drill: the switch works"), ("auto", "drill over")):
-            running.wait(seconds / 10)
-            service.client.put("/ops/fallback", headers=OPS, json={"mode": mode, "reason": reason})
-        running.wait(seconds * 0.8)
-        for name in names:
-            path, prepare = PAGES[name]
-            for look, context in LOOKS.items():
-                with opened(browser, f"{service.client.base_url}{path}", **context) as page:
-                    prepare(page)
-                    save(page, out / f"{name}-{look}.png")
+        if "playground" in names:
+            pictures(browser, service, "playground", out)
+        if "console" in names:
+            with load(service, items_of(artifact)) as running:
+                for mode, reason in (("fallback", "drill: the switch works"), ("auto", "drill over")):
+                    running.wait(seconds / 10)
+                    service.client.put("/ops/fallback", headers=OPS, json={"mode": mode, "reason": reason})
+                running.wait(seconds * 0.8)
+                pictures(browser, service, "console", out)
 
 
 if __name__ == "__main__":
