@@ -72,7 +72,8 @@ epochs; the learning rate falls over that rest.
 - Not cut: the preparation, one setting of item-CF, and one batch, so that there are weights. If they need more than
   the limit, the command says how long they took and how many minutes to give.
 
-Without `--max-minutes` nothing is cut. `gpt4rec export` has no limit, and tunes item-CF in full.
+Without `--max-minutes` nothing is cut. `gpt4rec export` has no limit: it tunes item-CF in full, fits all other
+[signals](signals.md), and learns their weights.
 """
 _LONG = f"""\
 ## Long histories

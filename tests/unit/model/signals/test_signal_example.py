@@ -66,11 +66,12 @@ def test_the_signal_of_the_page_is_saved_and_ranks(shown: ModuleType, tmp_path: 
     dataset = tiny_dataset()
     parts = registry.fit_signals(data_of(dataset, sequences(dataset)))
     parts[NAME].save(tmp_path / signal_file(NAME))
-    parts[NAME] = load_signal(tmp_path / signal_file(NAME))
+    read = load_signal(tmp_path / signal_file(NAME))
+    parts[NAME] = read
     ranker = Ranker.of(parts, RankerWeights(tuple(parts), {DEFAULT_GROUP: {NAME: 2.0}}))
     assert ranker.used() == (NAME,)
-    assert isinstance(parts[NAME], ItemColumn)
-    np.testing.assert_allclose(ranker.bias(), 2 * parts[NAME].values)
+    assert isinstance(read, ItemColumn)
+    np.testing.assert_allclose(ranker.bias(), 2 * read.values)
 
 
 def test_a_log_without_times_has_no_such_signal(shown: ModuleType) -> None:
