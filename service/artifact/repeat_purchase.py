@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.artifact.array_types import FloatArray, IntArray
+from service.artifact.array_types import Float64Array, FloatArray, IntArray
 from service.artifact.item_filters import Allowed
 
+REPEAT = "repeat"
 _NOTHING: IntArray = np.zeros(0, np.int64)
 
 
@@ -46,7 +47,7 @@ class Repeat:
         Returns:
             Items [≤ k] and their scores [≤ k] > 0, best first. `Popularity.fill` completes a list that is too short.
         """
-        weight = self.decay ** np.arange(len(history) - 1, -1, -1, dtype=np.float64)
+        weight = self._weights(history)
         known = (history >= 0) & (history < self.n_items)
         items, last, slot = _distinct(history[known])
         scores = np.bincount(slot, weight[known], minlength=len(items))
@@ -55,6 +56,13 @@ class Repeat:
             keep &= allowed[items]
         order = np.lexsort((-last[keep], -scores[keep]))[: max(k, 0)]
         return items[keep][order], scores[keep][order].astype(np.float32)
+
+    def shares(self, history: IntArray, items: IntArray) -> Float64Array:
+        """Returns the [k, events] float64 terms of the items' scores [k], one of each event of the history."""
+        return np.where(history == items[:, None], self._weights(history), 0.0)
+
+    def _weights(self, history: IntArray) -> Float64Array:
+        return self.decay ** np.arange(len(history) - 1, -1, -1, dtype=np.float64)
 
 
 def _distinct(items: IntArray) -> tuple[IntArray, IntArray, IntArray]:

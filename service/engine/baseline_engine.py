@@ -19,7 +19,7 @@ import numpy as np
 from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.item_filters import Filters
-from service.artifact.repeat_purchase import Repeat
+from service.artifact.repeat_purchase import REPEAT, Repeat
 from service.artifact.signal_files import ITEM_CF, POPULARITY
 from service.common.errors import ArtifactError, ModelError
 from service.engine.decode.filters import MASK_BYTES_MAX, FilterTable
@@ -37,14 +37,14 @@ from service.signals.user_history import UserHistory
 
 NO_ITEM = -1.0
 FUSED = "fused"
-_SOURCES: Mapping[str, Source] = {ITEM_CF: "item_cf", POPULARITY: "popular", "repeat": "repeat"}
+_SOURCES: Mapping[str, Source] = {ITEM_CF: "item_cf", POPULARITY: "popular", REPEAT: "repeat"}
 
 # (items of the state, request, what the list may hold) → the list
 Scorer = Callable[[IntArray, ListRequest, Constraints], RecommendationList]
 
 
 class BaselineEngine:
-    """Implements `service.engine.interface.EngineLike` over a scorer.
+    """Implements `service.engine.interface.EngineLike` and `Repeating` over a scorer.
 
     Decoding strategies and seeds make no difference: a scorer has one list. Lists are filled up with popular items, so
     they are complete whenever enough items are allowed.
@@ -71,13 +71,13 @@ class BaselineEngine:
         )
         baseline: Mapping[str, Any] = artifact.baseline or {}
         name = str(baseline.get("name"))
-        scorers: dict[str, Scorer] = {ITEM_CF: self._neighbours, POPULARITY: self._popular, "repeat": self._repeated}
+        scorers: dict[str, Scorer] = {ITEM_CF: self._neighbours, POPULARITY: self._popular, REPEAT: self._repeated}
         scorers |= {signal: self._fused for signal in (FUSED, *artifact.ranker.signals) if signal not in scorers}
         if name not in scorers:
             raise ArtifactError(f"the artefact holds the baseline {name!r}, which this version cannot serve")
         self._score = scorers[name]
         self._source = _SOURCES.get(name) or ("item_cf" if self._signals.ranker.uses_history() else "popular")
-        self._repeat = Repeat(len(artifact.popularity.share), float(baseline.get("decay", 1.0)))
+        self.repeat = Repeat(len(artifact.popularity.share), float(baseline.get("decay", 1.0)))
 
     @property
     def source(self) -> Source:
@@ -165,10 +165,10 @@ class BaselineEngine:
         return self._fallback.popular(request.k, limits)
 
     def _repeated(self, history: IntArray, request: ListRequest, limits: Constraints) -> RecommendationList:
-        items, scores = self._repeat.recommend(history, request.k, limits.allowed, limits.excluded)
+        items, scores = self.repeat.recommend(history, request.k, limits.allowed, limits.excluded)
         if not len(items):
             return self._fallback.popular(request.k, limits)
-        return self._fallback.fill(RecommendationList(items, scores, "repeat", ("repeat",)), request.k, limits)
+        return self._fallback.fill(RecommendationList(items, scores, "repeat", (REPEAT,)), request.k, limits)
 
     def _fused(self, _: IntArray, request: ListRequest, limits: Constraints) -> RecommendationList:
         return self._fallback.by_signals(self._signals, request.signals, request.k, limits)

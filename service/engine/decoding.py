@@ -18,10 +18,11 @@ _LEAST_DENSE = 8
 # Candidates beside the beam's for a sampled list: with fewer, lists look more alike; more are seldom drawn.
 _DENSE_SAMPLED = 112
 _SAMPLED_LARGE = 64
-# Items whose signals a list takes into account: more where the catalogue is scored as a whole, because there they are
-# added to what is computed anyway. In a larger one each of them is scored for its own sake.
-_SIGNALS_MAX = 512
-_SIGNALS_MAX_LARGE = 128
+# Numbers of items whose signals a run takes in where shapes are padded; the last is the most that count for a list.
+# They are more where the catalogue is scored as a whole, because there they are added to what is computed anyway. In a
+# larger one each of them is scored for its own sake.
+_SIGNALS = (1, 512, 2048)
+_SIGNALS_LARGE = (1, 128)
 
 
 def dense_width(k: int, width: int, *, sampled: bool = False) -> int:
@@ -58,13 +59,22 @@ def search_sizes(width: int, joined: int, *, sampled: bool, dense: bool) -> tupl
     return width, joined
 
 
-def signals_max(*, dense: bool) -> int:
-    """Returns the most items whose signals a list takes into account.
+def signal_buckets(*, dense: bool) -> tuple[int, ...]:
+    """Returns the few numbers of signals that a run is padded to, ascending.
 
     Args:
         dense: Whether the graph scores the whole catalogue.
     """
-    return _SIGNALS_MAX if dense else _SIGNALS_MAX_LARGE
+    return _SIGNALS if dense else _SIGNALS_LARGE
+
+
+def signals_max(*, dense: bool) -> int:
+    """Returns the most items whose signals count for a list.
+
+    Args:
+        dense: Whether the graph scores the whole catalogue.
+    """
+    return signal_buckets(dense=dense)[-1]
 
 
 @dataclass(frozen=True, slots=True)

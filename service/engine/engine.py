@@ -25,7 +25,7 @@ from service.common.errors import ArtifactError
 from service.engine.decode.decoder import CLOSED_BUCKETS, Decoder
 from service.engine.decode.device_tables import DecoderTraits, Tables
 from service.engine.decode.filters import MASK_BYTES_MAX
-from service.engine.decoding import WIDTH_BUCKETS, Decoding, Strategy
+from service.engine.decoding import WIDTH_BUCKETS, Decoding, Strategy, signal_buckets
 from service.engine.encode.encoder import CHUNK, Encoder
 from service.engine.encode.explainer import Explainer
 from service.engine.encode.history_encoder import HistoryEncoder
@@ -39,10 +39,8 @@ from service.engine.onnx_session import GraphSession, Values
 from service.engine.placement import Device, Placement
 from service.engine.run_groups import result_of
 from service.engine.run_jobs import run_jobs
-from service.signals.item_values import NO_VALUES, ItemValues
+from service.signals.item_values import ItemValues
 
-# Every number of signals but one is padded to the same size.
-_SOME_SIGNALS = ItemValues(np.arange(2), np.ones(2, np.float32))
 # The largest batch that is warmed up where batches are padded.
 WARM_ROWS = 32
 _STRATEGIES: tuple[Strategy, Strategy] = ("greedy", "temperature")  # one for each graph
@@ -199,7 +197,8 @@ class Engine:
             events = EventArrays(item, np.zeros_like(item), np.zeros_like(item))
             _warm(self.encode, EncodeJob(events=events, from_start=False), rows)
         exclusions = (0, *CLOSED_BUCKETS[:-1]) if self.placement.capture else (0,)
-        signals = (NO_VALUES, _SOME_SIGNALS) if self.placement.capture else (NO_VALUES,)
+        sizes = signal_buckets(dense=self._tables.traits.dense) if self.placement.capture else (0,)
+        signals = [ItemValues(np.arange(size), np.ones(size, np.float32)) for size in sizes]
         shapes = itertools.product(WIDTH_BUCKETS, _STRATEGIES, exclusions, signals, batches)
         for width, strategy, excluded, values, rows in shapes:
             # A long list may run in another shape than a short one.

@@ -1,8 +1,8 @@
 """The rungs below the model: all signals but the network's, then popularity. Each fills its list up to k from the next.
 
 Where no weights were learned for the first, it is item-CF alone. Both read arrays only, so they work whatever else is
-broken, and all respect the same excluded items. Neither looks at the whole catalogue: signals read the neighbours of
-the history, popularity walks down its order.
+broken, and all respect the same excluded items. Signals of the user read the neighbours of the history, popularity
+walks down its order; the whole catalogue is scored only where signals of items alone rank.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from service.artifact.item_cf import ItemCF
 from service.artifact.item_filters import Filters, ItemFilter
 from service.artifact.popularity import Popularity
 from service.artifact.ranker_weights import RankerWeights
+from service.artifact.repeat_purchase import Repeat
 from service.artifact.signal_files import SignalPart
 from service.engine.encoder_state import EncoderState, StateShape
 from service.engine.fallback import Source
@@ -198,6 +199,16 @@ class Explanation:
     weight: FloatArray
     start: float
     h: FloatArray
+
+
+@runtime_checkable
+class Repeating(Protocol):
+    """An engine that may recommend a user's own items again (source `repeat`)."""
+
+    @property
+    def repeat(self) -> Repeat:
+        """The scorer of these lists."""
+        ...
 
 
 @runtime_checkable

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from service.artifact.array_types import Float64Array
+from service.artifact.array_types import Float64Array, IntArray
 from service.artifact.ranker_weights import DENSE, PATH
+from service.artifact.repeat_purchase import REPEAT, Repeat
 from service.artifact.signal_files import POPULARITY
 from service.common import logs
 from service.common.errors import ModelError
+from service.engine.candidates import Candidates
 from service.engine.fallback import RecommendationList
 from service.engine.fused_scorer import FusedScorer
-from service.engine.interface import Explaining
+from service.engine.interface import Explaining, Repeating
 from service.history.profile import pending_encoding
 from service.recommend.request_plan import Plan, Why
 from service.signals.contributions import Contributions, MainEvent, contributions, main_events, weighted_values
@@ -66,6 +69,8 @@ class Reasons:
             plan: The request.
             listing: Its list; one of the model has its candidates.
         """
+        if not len(listing.items):
+            return Why()
         deadline = plan.deadline.keeping(_ANSWER_S)
         if deadline.remaining() < _LEAST_S or not self._places.acquire(blocking=False):
             return Why(warnings=(TOO_LATE,))
@@ -93,21 +98,35 @@ class _Attended:
     share: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ranked:
+    """What ranked a list.
+
+    Attributes:
+        found: What each signal contributed to each item.
+        main: The event of each item that carried most of it through the signals of the user.
+        beside: The signals of the user.
+    """
+
+    found: Contributions
+    main: Sequence[MainEvent | None]
+    beside: frozenset[str]
+
+
 def _explained(plan: Plan, listing: RecommendationList, history_cap: int) -> Because | None:
     """`because` of each item; None if nothing is known of what made the list."""
     if listing.scorers == (POPULARITY,):
         return _popular(plan, listing)
-    ranked_by = _ranked_by(plan, listing)
-    if ranked_by is None:
+    history = plan.user_history()
+    ranked = _ranked(plan, listing, history)
+    if ranked is None:
         return None
-    ranker, group, history, found = ranked_by
-    main = main_events(ranker, history, listing.items, group)
-    network = found.of(_NETWORK)
-    beside = found.of(frozenset(signal.name for signal in ranker.user_signals))
-    by_network = [at for at in range(len(main)) if network[at] > max(beside[at], 0.0)]
+    found = ranked.found
+    network, beside = found.of(_NETWORK), found.of(ranked.beside)
+    by_network = [at for at in range(len(network)) if network[at] > max(beside[at], 0.0)]
     attended = _attended(plan, history_cap) if by_network and _NETWORK & set(found.names) else None
     because = []
-    for at, event in enumerate(main):
+    for at, event in enumerate(ranked.main):
         if not found.candidate[at]:
             shown = None
         elif at in by_network and attended is not None:
@@ -118,26 +137,56 @@ def _explained(plan: Plan, listing: RecommendationList, history_cap: int) -> Bec
     return because
 
 
-def _ranked_by(plan: Plan, listing: RecommendationList) -> tuple[Ranker, int, UserHistory, Contributions] | None:
-    """What ranked the list, and what each of its signals contributed."""
-    history, items = plan.user_history(), listing.items
+def _ranked(plan: Plan, listing: RecommendationList, history: UserHistory) -> _Ranked | None:
+    engine = plan.model.engine
     if listing.source == "gpt4rec" and listing.candidates is not None:
-        ranker, group, chosen = plan.model.ranker, plan.group(), listing.candidates
-        path, dense = ranker.network(group)
-        weighted: dict[str, Float64Array] = {}
-        for name, weight, values in ((PATH, path, chosen.log_probs), (DENSE, dense, chosen.dense)):
-            if weight:
-                weighted[name] = weight * values.astype(np.float64)
-        weighted |= weighted_values(ranker, history, chosen.items, group)
-        return ranker, group, history, contributions(weighted, chosen.items, items)
+        return _by_model(plan, listing.items, listing.candidates, history)
+    if listing.source == "repeat" and isinstance(engine, Repeating):
+        return _by_repeats(plan, listing.items, engine.repeat, history)
     if listing.source in ("item_cf", "popular"):
-        ranker = plan.model.ranker
-        if ranker.used() != listing.scorers:  # not the artefact's own scorer
-            ranker = ranker.without_network()
-        scorer = FusedScorer(ranker, plan.model.fallback.popularity)
-        among = scorer.candidates(ranker.user(history), plan.request.k, plan.limits.allowed, plan.limits.excluded)
-        return ranker, 0, history, contributions(weighted_values(ranker, history, among), among, items)
+        return _by_signals(plan, listing, history)
     return None
+
+
+def _by_model(plan: Plan, items: IntArray, chosen: Candidates, history: UserHistory) -> _Ranked:
+    ranker, group = plan.model.ranker, plan.group()
+    path, dense = ranker.network(group)
+    weighted: dict[str, Float64Array] = {}
+    for name, weight, values in ((PATH, path, chosen.log_probs), (DENSE, dense, chosen.dense)):
+        if weight:
+            weighted[name] = weight * values.astype(np.float64)
+    weighted |= weighted_values(ranker, history, chosen.items, group, chosen.counted)
+    main = main_events(ranker, history, items, group)
+    left_out = set(chosen.items[~chosen.counted].tolist())
+    main = [None if item in left_out else event for item, event in zip(items.tolist(), main, strict=True)]
+    return _Ranked(contributions(weighted, chosen.items, items), main, _of_user(ranker))
+
+
+def _by_signals(plan: Plan, listing: RecommendationList, history: UserHistory) -> _Ranked:
+    ranker, items = plan.model.ranker, listing.items
+    if ranker.used() != listing.scorers:  # not the artefact's own scorer
+        ranker = ranker.without_network()
+    scorer = FusedScorer(ranker, plan.model.fallback.popularity)
+    among = scorer.candidates(ranker.user(history), plan.request.k, plan.limits.allowed, plan.limits.excluded)
+    found = contributions(weighted_values(ranker, history, among), among, items)
+    return _Ranked(found, main_events(ranker, history, items), _of_user(ranker))
+
+
+def _by_repeats(plan: Plan, items: IntArray, repeat: Repeat, history: UserHistory) -> _Ranked:
+    """The user's own items are the candidates; of the events of an item, the newest weighs most."""
+    among, scores = repeat.recommend(history.items, len(history), plan.limits.allowed, plan.limits.excluded)
+    found = contributions({REPEAT: scores.astype(np.float64)}, among, items)
+    main = [_newest(shares) for shares in repeat.shares(history.items, items)]
+    return _Ranked(found, main, frozenset({REPEAT}))
+
+
+def _newest(shares: Float64Array) -> MainEvent | None:
+    own = np.flatnonzero(shares)
+    return MainEvent(int(own[-1]), True, REPEAT, float(shares[own[-1]] / shares.sum())) if len(own) else None
+
+
+def _of_user(ranker: Ranker) -> frozenset[str]:
+    return frozenset(signal.name for signal in ranker.user_signals)
 
 
 def _popular(plan: Plan, listing: RecommendationList) -> Because:

@@ -54,21 +54,30 @@ def contributions(weighted: Mapping[str, Float64Array], candidates: IntArray, li
 
 
 def weighted_values(
-    ranker: Ranker, history: UserHistory, candidates: IntArray, group: int = 0
+    ranker: Ranker, history: UserHistory, candidates: IntArray, group: int = 0, counted: BoolArray | None = None
 ) -> dict[str, Float64Array]:
-    """Returns [c] the values of the candidates times the weight, for each signal but the network's that has one."""
+    """Returns [c] the values of the candidates times the weight, for each signal but the network's that has one.
+
+    Args:
+        ranker: The signals and their weights.
+        history: What is known of the user.
+        candidates: [c] items.
+        group: The group of users whose weights count.
+        counted: [c] whether the user's signals counted for each candidate; None: they did for all.
+    """
     weights = ranker.weights_of(group)
     found: dict[str, Float64Array] = {}
     for signal in ranker.user_signals:
         if weight := weights.get(signal.name):
-            found[signal.name] = weight * ranker.signal(signal.name, history).of(candidates).astype(np.float64)
+            values = weight * ranker.signal(signal.name, history).of(candidates).astype(np.float64)
+            found[signal.name] = values if counted is None else values * counted
     exported = ranker.exported(candidates)
     known = exported < ranker.n_items  # a new item like no other has no value
     for column in ranker.item_signals:
         if weight := weights.get(column.name):
-            values = np.zeros(len(candidates))
-            values[known] = column.values[exported[known]]
-            found[column.name] = weight * values
+            column_values = np.zeros(len(candidates))
+            column_values[known] = column.values[exported[known]]
+            found[column.name] = weight * column_values
     return found
 
 

@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from service.artifact.array_types import IntArray
@@ -17,15 +19,19 @@ from service.artifact.own_items import OwnItems
 from service.artifact.ranker_weights import RankerWeights
 from service.artifact.signal_files import ITEM_CF, POPULARITY
 from service.common.request_context import RequestContext
+from service.engine.decoding import signals_max
 from service.engine.engine import Engine
 from service.engine.factory import open_engine
 from service.engine.interface import Explanation
 from service.recommend.reasons import TOO_LATE
 from service.schemas.requests import RecommendRequest
 from service.schemas.responses import RecommendAnswer
+from service.signals.ranker import Ranker
+from service.signals.user_history import UserHistory
 from tests.support.aio import asynchronous
 from tests.support.artifacts import random_parts, write_artifact
 from tests.support.fakes import N_ITEMS, FakeEngine
+from tests.support.networks import random_network
 from tests.support.serving import Service, serving
 from tests.support.valkey import Valkey
 
@@ -87,6 +93,41 @@ async def test_reasons_of_the_model_add_up_and_name_events_of_the_history(engine
     checked(answer, history, set(WEIGHTS))
     assert [item["item_id"] for item in plain["items"]] == [item["item_id"] for item in answer["items"]]
     assert not any("because" in item for item in plain["items"])
+
+
+@asynchronous
+async def test_reasons_add_up_where_more_signals_speak_than_count(tmp_path: Path) -> None:
+    model = random_network(n_items=400, sizes=(8, 8, 9), window=50)
+    weights = RankerWeights((ITEM_CF, POPULARITY), {"default": {"path": 0.5, "dense": 0.5, ITEM_CF: 3.0}})
+    parts = replace(random_parts(model), signals={}, ranker=weights, dense=False)
+    engine = cast("Engine", open_engine(write_artifact(tmp_path, parts), device="cpu"))
+    history = events(*engine.artifact.catalogue.item_ids[::10])
+    async with serving(cast("FakeEngine", engine), deadline_ms=30_000.0) as service:
+        body = {"events": history, "k": 60, "exclude_seen": False, "decoding": {"strategy": "beam"}}
+        answer = await service.recommend(**body, explain=True)
+    engine.close()
+    values = Ranker.of(parts.all_signals, weights).user(UserHistory.of_items(np.arange(0, 400, 10)))
+    assert len(values) > signals_max(dense=False)
+    listed = values.of(np.array([int(item["item_id"][1:]) for item in answer["items"]]))
+    because = checked(answer, history, {"path", "dense", ITEM_CF})
+    least = min(why["contributions"][ITEM_CF] for why in because)
+    left_out = [
+        why for value, why in zip(listed, because, strict=True) if value > 0 and why["contributions"][ITEM_CF] == least
+    ]
+    assert left_out and all(why["event"] is None or why["event"]["by"] == "attention" for why in left_out)
+
+
+@asynchronous
+async def test_an_empty_list_has_nothing_to_explain(engine: Engine) -> None:
+    async with serving(cast("FakeEngine", engine), deadline_ms=30_000.0) as service:
+        known = list(engine.artifact.catalogue.item_ids)
+        history = events(known[3])
+        for mode in (service.runtime.space.guard._mode, lambda: "fallback"):
+            service.runtime.space.guard._mode = mode
+            for none in ({"filter": {"category": ["no such"]}}, {"exclude": known}):
+                answer = await service.recommend(events=history, k=3, explain=True, **none)
+                assert answer["items"] == []
+                assert not any("explain" in warning for warning in answer["warnings"])
 
 
 @asynchronous

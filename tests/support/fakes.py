@@ -146,7 +146,7 @@ class FakeEngine:
         scores = -np.arange(1, len(items) + 1, dtype=np.float32)
         every = np.flatnonzero(mask)[::-1].astype(np.int64)
         log_probs = -np.arange(1, len(every) + 1, dtype=np.float32)
-        candidates = Candidates(every, log_probs, log_probs) if request.candidates else None
+        candidates = Candidates(every, log_probs, log_probs, every >= 0) if request.candidates else None
         return DecodedList(items, scores, log_probs=scores, candidates=candidates)
 
 

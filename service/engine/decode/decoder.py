@@ -21,11 +21,12 @@ from service.engine.decode.device_tables import Tables
 from service.engine.decode.filters import Mask
 from service.engine.decode.search_shape import SearchShape
 from service.engine.decode.signal_inputs import listable, signal_feeds
-from service.engine.decoding import search_sizes, signals_max
+from service.engine.decoding import search_sizes, signal_buckets, signals_max
 from service.engine.jobs import DecodedList, DecodeJob, ListRequest
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
 from service.engine.run_groups import run_groups
+from service.signals.item_values import ItemValues
 
 # (sampled, feeds, values that stay, shape, rows, whether all candidates are wanted) → outputs by name
 RunDecoder = Callable[[bool, Mapping[str, Any], Sequence[Values], Hashable, int, bool], dict[str, Array]]
@@ -66,7 +67,8 @@ class Decoder:
         if longest > width:
             raise ModelError(f"a beam of width {width} cannot hold the {longest} items requested")
         rows = self._placement.rows(len(jobs))
-        shown = self._signals(tables, requests, masks, rows)
+        signals = _listable(tables, requests, masks)
+        shown = signal_feeds(signals, rows, self._signals_size(tables, signals))
         kept, joined = search_sizes(width, joined, sampled=sampled, dense=tables.traits.dense)
         joined = min(joined, tables.dense_rows or shown[names.SIGNAL_ITEM].shape[1])
         shape = tables.shape(kept, rows, joined)
@@ -88,7 +90,7 @@ class Decoder:
         # A node whose score is not a number is never listed: the list would only look too short.
         if not all(np.isfinite(out[name]).all() for name in (names.SCORE, names.LOG_PROB, names.QUERY)):
             raise ModelError("the decoder's scores are not finite")
-        lists = _lists(requests, out)
+        lists = _lists(requests, signals, out)
         if tables.delta is None:
             return lists
         waiting = _waiting_scores(tables, tables.delta, requests, feeds[names.WEIGHTS], out)
@@ -97,19 +99,12 @@ class Decoder:
             for decoded, scores, request, mask in zip(lists, waiting, requests, masks, strict=True)
         ]
 
-    def _signals(
-        self, tables: Tables, requests: Sequence[ListRequest], masks: Sequence[Mask], rows: int
-    ) -> dict[str, Array]:
-        """The signals that can matter to each list. Where shapes are padded there are two sizes: one, and the most."""
-        most = signals_max(dense=tables.traits.dense)
-        kept = [
-            listable(request.signals, tables.trie, mask, request.excluded, most)
-            for request, mask in zip(requests, masks, strict=True)
-        ]
-        size = max(1, *map(len, kept))
-        if size > 1 and (self._placement.pad or not tables.traits.dense):
-            size = most
-        return signal_feeds(kept, rows, size)
+    def _signals_size(self, tables: Tables, signals: Sequence[ItemValues]) -> int:
+        """The number of signals that the run takes in: one of few where shapes are padded, or depend on it."""
+        dense, size = tables.traits.dense, max(1, *map(len, signals))
+        if dense and not self._placement.pad:
+            return size
+        return next(bucket for bucket in signal_buckets(dense=dense) if bucket >= size)
 
     def _exclusions(
         self,
@@ -175,6 +170,15 @@ def _excluded_feeds(excluded: Sequence[Array], rows: int, size: int) -> dict[str
         item[row, : len(items)] = items
         value[row, : len(items)] = NEVER
     return {names.EXCLUDED_ITEM: item, names.EXCLUDED_VALUE: value}
+
+
+def _listable(tables: Tables, requests: Sequence[ListRequest], masks: Sequence[Mask]) -> list[ItemValues]:
+    """The signals that count for each list."""
+    most = signals_max(dense=tables.traits.dense)
+    return [
+        listable(request.signals, tables.trie, mask, request.excluded, most)
+        for request, mask in zip(requests, masks, strict=True)
+    ]
 
 
 def _request_feeds(jobs: Sequence[DecodeJob], rows: int) -> dict[str, Array]:
@@ -258,18 +262,22 @@ def gap_input(gap_ms: int) -> tuple[float, float]:
     return (0.1 * math.log1p(gap_ms / 1000.0), 1.0) if gap_ms >= 0 else (0.0, 0.0)
 
 
-def _lists(requests: Sequence[ListRequest], out: Mapping[str, Array]) -> list[DecodedList]:
+def _lists(
+    requests: Sequence[ListRequest], signals: Sequence[ItemValues], out: Mapping[str, Array]
+) -> list[DecodedList]:
     item, score, log_prob = out[names.ITEM], out[names.SCORE], out[names.LOG_PROB]
     lengths = np.count_nonzero(item >= 0, axis=2).ravel().tolist()
     lists = []
     for row, request in enumerate(requests):  # padding has no request
         n = min(request.k, lengths[row])
-        candidates = _candidates(out, row) if request.candidates else None
+        candidates = _candidates(out, row, request.signals, signals[row]) if request.candidates else None
         lists.append(DecodedList(item[row, 0, :n], score[row, 0, :n], log_prob[row, 0, :n], candidates=candidates))
     return lists
 
 
-def _candidates(out: Mapping[str, Array], row: int) -> Candidates:
+def _candidates(out: Mapping[str, Array], row: int, signals: ItemValues, counted: ItemValues) -> Candidates:
     item = out[names.CANDIDATE_ITEM][row, 0]
     alive = item >= 0
-    return Candidates(item[alive], out[names.CANDIDATE_PATH][row, 0, alive], out[names.CANDIDATE_DENSE][row, 0, alive])
+    path, dense = (out[name][row, 0, alive] for name in (names.CANDIDATE_PATH, names.CANDIDATE_DENSE))
+    items = item[alive]
+    return Candidates(items, path, dense, signals.of(items) == counted.of(items))

@@ -1,7 +1,7 @@
 """The inputs of a decoder run that carry the signals of its users.
 
-A list takes the signals of a limited number of items into account. They are the largest of those that the request's
-filter allows and that are not excluded, so the limit never hides what a filter leaves. All this is done before every
+The signals of a limited number of items count for a list. They are the largest of those that the request's filter
+allows and that are not excluded, so the limit never hides what a filter leaves. All this is done before every
 run, with few calls over a few thousand numbers.
 """
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from export.parity_gate import Probe, check
+from service.artifact import graph_names as names
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN
 from service.artifact.ranker_weights import RankerWeights
@@ -21,16 +22,29 @@ from tests.support.artifacts import random_parts, write_artifact
 from tests.support.histories import random_history
 from tests.support.networks import random_network
 
-N_ITEMS = 1000
+N_ITEMS = 2700  # more than signals count of
 BLEND = 0.5
 BEAM = Decoding("beam")
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """Artefacts of one network, by whether their graphs score the whole catalogue."""
+    parts = random_parts(random_network(seed=6, n_items=N_ITEMS, sizes=(15, 15, 15)), blend=BLEND)
+    return {
+        dense: write_artifact(tmp_path_factory.mktemp("artifact"), replace(parts, dense=dense))
+        for dense in (True, False)
+    }
+
+
 @pytest.fixture(scope="module", params=[True, False], ids=["whole catalogue", "signals alone"])
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    model = random_network(seed=6, n_items=N_ITEMS, sizes=(11, 11, 11))
-    parts = replace(random_parts(model, blend=BLEND), dense=request.param)
-    return Engine.open(write_artifact(tmp_path_factory.mktemp("artifact"), parts), device="cpu", threads=1)
+def engine(request: pytest.FixtureRequest, folders: dict[bool, Path]) -> Engine:
+    return Engine.open(folders[request.param], device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def padded(folders: dict[bool, Path]) -> Engine:
+    return Engine.open(folders[True], device="cpu", threads=1, pad=True)
 
 
 def listed(engine: Engine, *requests: dict[str, Any]) -> list[DecodedList]:
@@ -92,11 +106,44 @@ def test_candidates_come_only_to_who_asks_and_explain_the_scores(engine: Engine)
     assert len(set(candidates.items.tolist())) == len(candidates.items) >= 20
     offset = np.log(np.exp(candidates.log_probs).sum()) - np.log(np.exp(candidates.dense).sum())
     network = weights[0] * candidates.log_probs + weights[1] * (candidates.dense + offset)
-    score = network + values.of(candidates.items)
+    score = network + values.of(candidates.items) * candidates.counted
     order = np.argsort(-score)[:20]
     np.testing.assert_array_equal(candidates.items[order], found.items)
     np.testing.assert_allclose(score[order], found.scores, atol=1e-4)
     np.testing.assert_array_equal(listed(engine, ask)[0].items, found.items)
+
+
+def test_candidates_tell_whose_signals_were_too_small_to_count(engine: Engine) -> None:
+    most = signals_max(dense=engine._tables.traits.dense)
+    rng = np.random.default_rng(1)
+    values = ItemValues(np.arange(N_ITEMS), rng.permutation(np.linspace(-1, 1, N_ITEMS)).astype(np.float32))
+    found = listed(engine, {"signals": values, "weights": (1.0, 0.5), "k": 30, "candidates": True})[0]
+    candidates = found.candidates
+    assert candidates is not None
+    largest = np.argsort(-np.abs(values.values))[:most]
+    np.testing.assert_array_equal(candidates.counted, np.isin(candidates.items, largest))
+    assert 0 < candidates.counted.sum() < len(candidates.items)
+    offset = np.log(np.exp(candidates.log_probs).sum()) - np.log(np.exp(candidates.dense).sum())
+    network = candidates.log_probs + 0.5 * (candidates.dense + offset)
+    score = network + values.of(candidates.items) * candidates.counted
+    np.testing.assert_allclose(np.sort(score)[: -len(found.items) - 1 : -1], found.scores, atol=1e-4)
+
+
+@pytest.mark.parametrize(("signals_of_a_user", "taken_in"), [(0, 1), (1, 1), (2, 512), (513, 2048), (N_ITEMS, 2048)])
+def test_where_shapes_are_padded_any_number_of_signals_becomes_one_of_few(
+    padded: Engine, monkeypatch: pytest.MonkeyPatch, signals_of_a_user: int, taken_in: int
+) -> None:
+    sizes: list[int] = []
+    run = padded._decoder._run
+
+    def watched(sampled: bool, feeds: Any, *rest: Any) -> Any:
+        sizes.append(feeds[names.SIGNAL_ITEM].shape[1])
+        return run(sampled, feeds, *rest)
+
+    monkeypatch.setattr(padded._decoder, "_run", watched)
+    values = ItemValues(np.arange(signals_of_a_user), np.ones(signals_of_a_user, np.float32))
+    listed(padded, {"signals": values})
+    assert sizes == [taken_in]
 
 
 def test_signals_of_items_and_weights_are_those_of_the_group(engine: Engine) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -161,6 +161,19 @@ def test_either_a_run_or_a_baseline_with_its_data_is_exported(tmp_path: Path) ->
         assert done.exit_code == 2 and "--baseline" in done.output
 
 
+def explained_by_repeats(items: list[dict[str, Any]]) -> None:
+    """Of the items of the history i1, i2, i1, i9: their scores, and of the events of each the last."""
+    last = {"i1": 1_600_000_002_000, "i2": 1_600_000_001_000, "i9": 1_600_000_010_000}
+    own, mean = items[:3], np.mean([item["score"] for item in items[:3]])
+    for item in own:
+        assert item["because"]["contributions"] == {"repeat": pytest.approx(item["score"] - mean, abs=1e-5)}
+        event = item["because"]["event"]
+        assert (event["item_id"], event["timestamp_ms"]) == (item["item_id"], last[item["item_id"]])
+        assert (event["by"], event["exact"]) == ("repeat", True)
+        assert (event["share"] == 1) == (item["item_id"] != "i1")
+    assert [item["because"] for item in items[3:]] == [{"contributions": {}, "event": None}] * 2
+
+
 @asynchronous
 async def test_an_acknowledged_event_is_in_the_next_list(engine: BaselineEngine, shared_valkey: Valkey) -> None:
     name = str((engine.artifact.baseline or {})["name"])
@@ -170,15 +183,18 @@ async def test_an_acknowledged_event_is_in_the_next_list(engine: BaselineEngine,
         cast("FakeEngine", engine), redis_url=shared_valkey.url, prefix=f"baseline-{name}:", history_cap=256,
         deadline_ms=30_000.0,
     ) as service:  # fmt: skip
+        answer: dict[str, Any] = {}
         lists: list[list[str]] = []
         for items in (["i1", "i2", "i1"], ["i9"]):
             await service.post_events("u", *items, start_ms=1_600_000_000_000 + 10_000 * len(lists))
-            answer = await service.recommend(user_id="u", k=5, exclude_seen=exclude)
-            assert (answer["rung"], answer["reason"]) == ("full", None)
+            answer = await service.recommend(user_id="u", k=5, exclude_seen=exclude, explain=True)
+            assert (answer["rung"], answer["reason"], answer["warnings"]) == ("full", None, [])
+            assert all("because" in item for item in answer["items"])
             lists.append([item["item_id"] for item in answer["items"]])
             await service.settled()
     if name == "repeat":
         assert set(lists[1][:3]) == {"i1", "i2", "i9"}
+        explained_by_repeats(answer["items"])
     history = np.array([known.index(item) for item in ("i1", "i2", "i1", "i9")])
     if name == "item_cf":
         best, _ = engine.artifact.item_cf.recommend(history, 5, None, np.unique(history))

@@ -98,7 +98,7 @@ def test_without_an_item_to_show_the_list_is_returned_as_it_is() -> None:
 
 def test_waiting_items_are_candidates_of_a_list_that_shows_them() -> None:
     delta, before = table(np.random.default_rng(0), 2), listed([-1.0, -2.0])
-    shown = replace(before, candidates=Candidates(before.items, before.log_probs, before.scores))
+    shown = replace(before, candidates=Candidates(before.items, before.log_probs, before.scores, before.items > 0))
     query = np.ones(D, np.float32)
     merged = delta.merge(shown, waiting(query, -2.0, 2), asking(5, [101]), np.ones(2, np.bool_))
     assert merged.candidates is not None
