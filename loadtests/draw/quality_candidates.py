@@ -1,4 +1,4 @@
-"""The tables of dense candidates in `docs/quality.md`. Pure: figures in, Markdown out."""
+"""The tables of the candidates that join the beam in `docs/quality.md`. Pure: figures in, Markdown out."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from model.evaluation.bootstrap import holm
 
 Results = Mapping[str, Any]
 
-WORTH = ("data", "lists", "beam alone, recall@10 / NDCG@10", "dense joined", "recall@10 gained", "p, Holm")
-COST = ("catalogue", "width", "beam alone, ms", "dense joined, ms", "ratio")
+WORTH = (
+    "data",
+    "lists; weights of path, dense score",
+    "beam alone, recall@10 / NDCG@10",
+    "others joined",
+    "recall@10 gained",
+    "p, Holm",
+)
+COST = ("catalogue", "width", "beam alone, ms", "others joined, ms", "ratio")
 
 
 def candidates(found: Results) -> str:
@@ -35,7 +42,8 @@ def candidates(found: Results) -> str:
 
 
 def _worth(data: str, lists: Results, p_value: float) -> list[Any]:
-    name = f"{lists['strategy']}, width {lists['width']}, dense weight {lists['blend']:g}"
+    weights = f"{1 - lists['blend']:g}, {lists['blend']:g}"
+    name = f"{lists['strategy']}, width {lists['width']}; {weights}"
     lead = _lead(lists)
     gained = f"{lead['difference']:+.4f} ({lead['low']:+.4f} … {lead['high']:+.4f})"
     return [data, name, _pair(lists["alone"]), _pair(lists["joined"]), gained, f"{p_value:.4f}"]

@@ -48,6 +48,6 @@ def test_the_tables_have_a_row_for_every_case_and_one_for_the_exhaustive_score()
     ms = {"alone": {"cpu_p50": 1.0}, "joined": {"cpu_p50": 1.5}, "ratio": 1.5}
     payload = {"worth": {"a": found(0.1)}, "cost": {"a": {"items": 40, "64": ms}}, "command": "c", "date": "2026-01-01"}
     drawn = quality_candidates.candidates(payload)
-    assert "| a | beam, width 64, dense weight 1 | 0.1000 / 0.1000 | 0.1000 / 0.1000 |" in drawn
+    assert "| a | beam, width 64; 0, 1 | 0.1000 / 0.1000 | 0.1000 / 0.1000 |" in drawn
     assert "exhaustive dense score, 9 users" in drawn
     assert "| 1.00 | 1.50 | 1.50 |" in drawn
