@@ -22,9 +22,10 @@ from export.publish import publish, seal, staging
 from model.network.encoders.registry import receptive_field, streams
 from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.tokenizer import Tokenizer
-from service.artifact.arrays import save_arrays
+from service.artifact.arrays import map_arrays, save_arrays
 from service.artifact.artifact import Artifact
 from service.artifact.catalogue import Catalogue
+from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import ContextVocabulary, Vocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.manifest import EXPLAINER
@@ -44,6 +45,8 @@ class Parts:
         signals: What the other signals were fitted to, by name.
         ranker: Weights of all signals; None: path and dense score by the blend alone.
         about: Further entries of the manifest (data range, offline metrics, …).
+        encoder_counts: Numbers of items that the encoder knew at each of its steps, the last of them all; empty: it
+            has one.
         dense: Whether the graphs score the whole catalogue (`export.graphs.candidates`); None: by its size.
     """
 
@@ -58,6 +61,7 @@ class Parts:
     signals: Mapping[str, SignalPart] = field(default_factory=dict)
     ranker: RankerWeights | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    encoder_counts: Sequence[int] = ()
     dense: bool | None = None
 
     @property
@@ -117,7 +121,7 @@ def export(
         result = check(parts.model, Artifact.open(folder), probes, dtype, quality)
         if result.failures:
             raise ParityError("the exported graphs differ from the network:\n  " + "\n  ".join(result.failures))
-        seal(folder, _manifest(parts, dtype) | {"parity": result.to_json()}, parts.name)
+        seal(folder, _manifest(parts, dtype, folder) | {"parity": result.to_json()}, parts.name)
         return publish(folder, root, latest=latest), result
 
 
@@ -139,7 +143,7 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
     parts.catalogue.save(folder / "catalogue.npz")
     parts.tokenizer.save(folder)
     save_signals(folder, parts.all_signals)
-    seal(folder, _manifest(parts, dtype), parts.name)
+    seal(folder, _manifest(parts, dtype, folder), parts.name)
 
 
 def save_signals(folder: Path, signals: Mapping[str, SignalPart]) -> None:
@@ -148,11 +152,13 @@ def save_signals(folder: Path, signals: Mapping[str, SignalPart]) -> None:
         part.save(folder / signal_file(name))
 
 
-def _manifest(parts: Parts, dtype: GraphDtype) -> dict[str, Any]:
-    config = parts.model.config
+def _manifest(parts: Parts, dtype: GraphDtype, folder: Path) -> dict[str, Any]:
+    config, ids = parts.model.config, parts.catalogue.item_ids
+    table, counts = map_arrays(folder / "items.npz")["item_table"], parts.encoder_counts or (len(ids),)
     return {
         "streaming": streams(config),
         "receptive_field": receptive_field(config),
+        "encoder": EncoderVersion.of(folder / "encoder.onnx", ids, table, counts).to_json(),
         "network": config.to_json(),
         "context": parts.context.to_json(),
         "has_time": config.has_time,

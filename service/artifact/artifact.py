@@ -32,12 +32,14 @@ import numpy.typing as npt
 
 from service.artifact.arrays import map_arrays
 from service.artifact.catalogue import Catalogue
+from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import ContextVocabulary, Vocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.manifest import (
     EXPLAINER,
     MANIFEST,
     ArtifactFileError,
+    encoder_version_of,
     read_manifest,
     repeats_of,
     resolve,
@@ -122,6 +124,11 @@ class Artifact:
     def explains(self) -> bool:
         """Whether the artefact can attribute a list to the events of the history."""
         return EXPLAINER in self.manifest["files"]
+
+    @cached_property
+    def encoder_version(self) -> EncoderVersion:
+        """What states depend on; two artefacts with the same version share them."""
+        return encoder_version_of(self.manifest)
 
     @cached_property
     def catalogue(self) -> Catalogue:

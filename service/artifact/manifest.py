@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from service.artifact.encoder_version import EncoderVersion
 from service.artifact.ranker_weights import RankerWeights
 from service.artifact.signal_files import ITEM_CF, POPULARITY, signal_file
 
@@ -108,6 +109,18 @@ def required_files(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     return (*files, *(name for name in signals if name not in files))
 
 
+def encoder_version_of(manifest: Mapping[str, Any]) -> EncoderVersion:
+    """Returns the encoder version of an artefact; one of its own where the manifest names none.
+
+    Raises:
+        ValueError: The entry `encoder` of the manifest cannot be used.
+    """
+    entry, n_items = manifest.get("encoder"), int(manifest["network"].get("n_items", 0))
+    if entry is None:
+        return EncoderVersion.alone(str(manifest["model_version"]), n_items)
+    return EncoderVersion.from_json(entry)
+
+
 def repeats_of(manifest: Mapping[str, Any]) -> bool:
     """Returns whether people take the same items again, by the log that the artefact was made from."""
     found = manifest.get("repeats")
@@ -160,10 +173,15 @@ def _parse(folder: Path) -> dict[str, Any]:
         raise ArtifactFileError(
             f"{folder}: {MANIFEST} has a value of the wrong type in {', '.join(wrong)}; export the model again"
         )
-    try:
-        RankerWeights.from_json(manifest["ranker"])
-    except ValueError as error:
-        raise ArtifactFileError(
-            f"{folder}: {MANIFEST} has an entry ranker that cannot be used: {error}; export the model again"
-        ) from error
+    readers: dict[str, Callable[[], object]] = {
+        "ranker": lambda: RankerWeights.from_json(manifest["ranker"]),
+        "encoder": lambda: encoder_version_of(manifest),
+    }
+    for name, read in readers.items():
+        try:
+            read()
+        except ValueError as error:
+            raise ArtifactFileError(
+                f"{folder}: {MANIFEST} has an entry {name} that cannot be used: {error}; export the model again"
+            ) from error
     return manifest

@@ -8,6 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from service.artifact.array_types import BoolArray, FloatArray
 from service.artifact.catalogue import CatalogueItem
+from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.item_filters import Filters, ItemFilter
@@ -30,6 +31,11 @@ class ArtifactParts(Protocol):
     @property
     def vocabulary(self) -> Vocabulary:
         """The indices of items, event types and context values."""
+        ...
+
+    @property
+    def encoder_version(self) -> EncoderVersion:
+        """What the states of histories depend on."""
         ...
 
     @property

@@ -70,7 +70,7 @@ class Erasures:
             known: list[tuple[Subject, UserRecord | None]] = [
                 (profile.subject, profile.record) for profile in batch if profile.subject is not None
             ]
-            records = await self._store.read_many(known, batch[0].model.version)
+            records = await self._store.read_many(known, batch[0].model.encoder_version.name)
             for (subject, _), record in zip(known, records, strict=True):
                 if record is not None and not record.version:
                     self._write_behind.forget(subject)

@@ -120,7 +120,7 @@ class Ingest:
         """
         model = self._model()
         try:
-            record = await self._store.read(self._ids.named("user", user_id), model.version)
+            record = await self._store.read(self._ids.named("user", user_id), model.encoder_version.name)
         except StoreUnavailable:
             self._metrics.redis_errors.labels("read").inc()
             raise

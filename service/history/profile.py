@@ -46,7 +46,16 @@ class Profile:
     def of(cls, subject: Subject, model: ServedModel, record: UserRecord) -> Profile:
         """Builds the profile of a record that was read from the store, and unpacks its state."""
         base = state_blob.unpack(record.blob, model.engine.state_shape) if record.events else None
-        return cls(subject, model, replace(record, blob=None), base)
+        return cls(subject, model, replace(record, blob=None), _held(base, record, model))
+
+    def under(self, model: ServedModel) -> Profile:
+        """Returns the profile for another model, with the state if the model's encoder would make the same."""
+        same = model.encoder_version.name == self.model.encoder_version.name
+        return Profile(self.subject, model, self.record, _held(self.base, self.record, model) if same else None)
+
+    def encoder_step(self) -> bytes:
+        """Returns the first step of the model's encoder that has all items of the log."""
+        return self.model.encoder_version.step_of(self.history.item_ids, self.model.vocabulary.item_index)
 
     @property
     def up_to_date(self) -> bool:
@@ -134,6 +143,14 @@ class Profile:
         arrays = 0 if state is None else state.kv.nbytes + state.scale.nbytes + state.time_ms.nbytes + state.h.nbytes
         arrays += sum(values.items.nbytes + values.values.nbytes for values in self._signals.values())
         return _PROFILE_BYTES + _EVENT_BYTES * len(self.record.events) + seen + arrays
+
+
+def _held(base: VersionedState | None, record: UserRecord, model: ServedModel) -> VersionedState | None:
+    """Returns the state, or None if the model's encoder would make another one of the events that it covers."""
+    if base is None:
+        return None
+    covered = [event.item_id for event in record.events if event.score <= base.last_score]
+    return base if model.encoder_version.holds(base.step, covered, model.vocabulary.item_index) else None
 
 
 def facts_of(history: History, model: ServedModel) -> Facts:

@@ -1,12 +1,13 @@
 """Encoder states, packed as bytes.
 
     header    magic, format, content, dtype, layers, window, head dim, hidden, valid rows, score of the last event,
-              version
+              version of the log, step of the encoder
     body      times, scales, keys and values of the valid rows (content "full" only), h; little-endian
     checksum  blake2b over everything before it
 
 Only the valid rows are packed, so a history shorter than the window takes space only for the events it has. A blob with
-content "h_only" has no keys and values: a list can be decoded from it, but no event can be added.
+content "h_only" has no keys and values: a list can be decoded from it, but no event can be added. A blob of an earlier
+format, which names no step, is not read: its state is encoded anew.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from service.artifact.encoder_version import DIGEST_BYTES
 from service.engine.encoder_state import STATE_DTYPES, EncoderState, StateShape
 from service.store.log_version import VERSION_LENGTH
 
 _MAGIC = b"G4RS"
-_FORMAT = 2
-_HEADER = struct.Struct(f"<4sBBBHHHHHd{VERSION_LENGTH}s")
+_FORMAT = 3
+_HEADER = struct.Struct(f"<4sBBBHHHHHd{VERSION_LENGTH}s{DIGEST_BYTES}s")
+_NO_STEP = bytes(DIGEST_BYTES)
 _FULL, _H_ONLY = 0, 1
 _CHECKSUM_BYTES = 8
 _DTYPE_CODE = {dtype.name: code for code, dtype in enumerate(STATE_DTYPES)}
@@ -39,17 +42,21 @@ class VersionedState:
         state: Keys and values, for adding events. None when only `h` was kept, or when the model has no other state.
         version: Version of the log that the state covers (`service.store.log_version`).
         last_score: Score of the newest event of that log.
+        step: The step of the encoder that has all items of that log (`service.artifact.encoder_version`).
     """
 
     h: npt.NDArray[np.float32]
     state: EncoderState | None
     version: str
     last_score: float
+    step: bytes = _NO_STEP
 
     @classmethod
-    def of(cls, state: EncoderState, version: str, last_score: float, *, h_only: bool = False) -> VersionedState:
-        """Labels an encoder state with its log version; drops keys and values when `h_only` is set."""
-        return cls(state.h, state if state.extends and not h_only else None, version, last_score)
+    def of(
+        cls, state: EncoderState, version: str, last_score: float, step: bytes = _NO_STEP, *, h_only: bool = False
+    ) -> VersionedState:
+        """Labels an encoder state with its log version and step; drops keys and values when `h_only` is set."""
+        return cls(state.h, state if state.extends and not h_only else None, version, last_score, step)
 
 
 def pack(versioned: VersionedState, shape: StateShape) -> bytes:
@@ -62,12 +69,14 @@ def pack(versioned: VersionedState, shape: StateShape) -> bytes:
     if len(versioned.version) != VERSION_LENGTH:
         raise ValueError(f"a log version has {VERSION_LENGTH} hex digits, got {versioned.version!r}")
     n = 0 if state is None else state.n_valid
+    if len(versioned.step) != DIGEST_BYTES:
+        raise ValueError(f"a step of an encoder has {DIGEST_BYTES} bytes, got {len(versioned.step)}")
     if len(versioned.h) != shape.hidden or (state is not None and (state.shape != shape or not 0 <= n <= shape.window)):
         raise ValueError("the state's arrays do not match the model's state shape")
     header = _HEADER.pack(
         _MAGIC, _FORMAT, _H_ONLY if state is None else _FULL, _DTYPE_CODE[shape.dtype],
         shape.layers, shape.window, shape.head_dim, shape.hidden, n,
-        versioned.last_score, versioned.version.encode(),
+        versioned.last_score, versioned.version.encode(), versioned.step,
     )  # fmt: skip
     parts = [header, *(() if state is None else _rows(state, shape)), _bytes(versioned.h, "<f4")]
     content = b"".join(parts)
@@ -94,7 +103,9 @@ def unpack(blob: bytes | None, shape: StateShape) -> VersionedState | None:
     if blob is None or len(blob) < _HEADER.size + _CHECKSUM_BYTES:
         return None
     content, checksum = blob[:-_CHECKSUM_BYTES], blob[-_CHECKSUM_BYTES:]
-    magic, fmt, kind, code, layers, window, head_dim, hidden, n, last_score, version = _HEADER.unpack_from(content)
+    magic, fmt, kind, code, layers, window, head_dim, hidden, n, last_score, version, step = _HEADER.unpack_from(
+        content
+    )
     if magic != _MAGIC or fmt != _FORMAT or _checksum(content) != checksum:
         return None
     fits = (layers, window, head_dim, hidden) == (shape.layers, shape.window, shape.head_dim, shape.hidden)
@@ -107,7 +118,7 @@ def unpack(blob: bytes | None, shape: StateShape) -> VersionedState | None:
     )  # a copy, which does not keep the blob alive
     h.flags.writeable = False
     state = None if kind == _H_ONLY else _read_rows(content, shape, n, h)
-    return VersionedState(h, state, version.decode("ascii", "replace"), last_score)
+    return VersionedState(h, state, version.decode("ascii", "replace"), last_score, step)
 
 
 def _read_rows(content: bytes, shape: StateShape, n: int, h: npt.NDArray[np.float32]) -> EncoderState:

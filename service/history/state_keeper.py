@@ -67,7 +67,7 @@ class StateKeeper:
         self._clock = clock
         self._encodings: dict[_Key, asyncio.Task[VersionedState]] = {}
         self._erasure_epoch = 0
-        self._prepared: dict[Subject, Profile] = {}
+        self._prepared: dict[Subject, tuple[Profile, bool]] = {}  # with whether its state is new
 
     @property
     def in_flight(self) -> int:
@@ -91,7 +91,9 @@ class StateKeeper:
         try:
             with self._metrics.stage("state"):
                 known = None if cached is None else cached.record
-                record = await self._store.read_if_changed(subject, model.version, known, deadline.remaining())
+                record = await self._store.read_if_changed(
+                    subject, model.encoder_version.name, known, deadline.remaining()
+                )
         except StoreUnavailable:
             self._metrics.redis_errors.labels("read").inc()
             raise
@@ -177,12 +179,13 @@ class StateKeeper:
     async def prepare(self, model: ServedModel) -> None:
         """Encodes the cached histories for a model that is about to be served, the most recently used first.
 
-        Its first requests then need not all encode theirs. `model_replaced` puts the result into the cache. Uses half
-        of the encoder's time, for at most `_PREPARE_S` seconds.
+        Its first requests then need not all encode theirs. States that its encoder would make as they are stay.
+        `model_replaced` puts the result into the cache. Uses half of the encoder's time, for at most `_PREPARE_S`
+        seconds.
         """
         self._prepared = {}
         until = self._clock() + _PREPARE_S
-        profiles = [Profile(p.subject, model, p.record) for p in self.cache.profiles()[::-1] if p.record.version]
+        profiles = [profile.under(model) for profile in self.cache.profiles()[::-1] if profile.record.version]
         for first in range(0, len(profiles), _PREPARE_BATCH):
             began = self._clock()
             if began >= until:
@@ -196,19 +199,21 @@ class StateKeeper:
         epoch = self._erasure_epoch
         pending = pending_encoding(profile, profile.history, history_cap=self.history_cap)
         if pending is None:
+            self._prepared[profile.subject] = (profile, False)
             return
         with contextlib.suppress(ModelAttemptFailed):
             profile.base = await self._encoded(profile, pending)
             if epoch == self._erasure_epoch:
-                self._prepared[profile.subject] = profile
+                self._prepared[profile.subject] = (profile, True)
 
     def model_replaced(self) -> None:
         """Drops the profiles of the former model or catalogue; caches and stores those prepared for the new one."""
         self.cache.clear()
         prepared, self._prepared = self._prepared, {}
-        for profile in reversed(prepared.values()):  # the most recently used last, as the cache orders them
+        for profile, encoded in reversed(prepared.values()):  # the most recently used last, as the cache orders them
             self.cache.put(profile)
-            self._queue.add_state(profile)
+            if encoded:
+                self._queue.add_state(profile)
 
     async def drain(self) -> None:
         """Waits for the encodings in flight; each has its own deadline."""
@@ -251,8 +256,8 @@ class StateKeeper:
     async def _encoded(self, profile: Profile, pending: PendingEncoding) -> VersionedState:
         deadline = Deadline.after(self._catch_up_s, self._clock)
         state = await profile.model.encoder.submit(_job(pending), deadline)
-        record = profile.record
-        return VersionedState.of(state, record.version, record.events[-1].score, h_only=self._h_only)
+        last, step = profile.record.events[-1].score, profile.encoder_step()
+        return VersionedState.of(state, profile.record.version, last, step, h_only=self._h_only)
 
     def _finished(self, key: _Key, encoding: asyncio.Task[VersionedState]) -> None:
         del self._encodings[key]

@@ -136,7 +136,7 @@ class WriteBehind:
             wanted = [(subject, None) for subject, its_model in missing if its_model.version == model.version]
             epoch = self._keeper.erasure_epoch
             try:
-                records = await self._store.read_many(wanted, model.version)
+                records = await self._store.read_many(wanted, _encoder(model))
             except StoreUnavailable:
                 self._metrics.redis_errors.labels("read").inc()
                 raise
@@ -146,8 +146,8 @@ class WriteBehind:
         return profiles
 
     async def _store_states(self, profiles: Sequence[Profile]) -> None:
-        for version in {profile.model.version for profile in profiles}:
-            batch = [entry for p in profiles if p.model.version == version and (entry := _packed(p)) is not None]
+        for version in {_encoder(p.model) for p in profiles}:
+            batch = [entry for p in profiles if _encoder(p.model) == version and (entry := _packed(p)) is not None]
             try:
                 stored = await self._store.write_states(batch, version)
             except StoreUnavailable:
@@ -155,6 +155,11 @@ class WriteBehind:
                 raise
             self._metrics.state_cache.labels("state", "stored").inc(sum(stored))
             self._metrics.state_cache.labels("state", "lost").inc(len(stored) - sum(stored))
+
+
+def _encoder(model: ServedModel) -> str:
+    """The encoder version, which is part of the keys of states."""
+    return model.encoder_version.name
 
 
 def _packed(profile: Profile) -> tuple[Subject, str, bytes] | None:

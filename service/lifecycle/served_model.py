@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.artifact.array_types import BoolArray
+from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import Vocabulary
 from service.artifact.item_filters import Allowed, Filters, ItemFilter
 from service.batching.batcher import Batcher
@@ -117,6 +118,11 @@ class ServedModel:
     def version(self) -> str:
         """The model version."""
         return self.engine.model_version
+
+    @property
+    def encoder_version(self) -> EncoderVersion:
+        """What states depend on; models with the same version share them."""
+        return self.engine.artifact.encoder_version
 
     def excludes_seen(self, asked: bool | None) -> bool:
         """Returns whether a list leaves out what the user has seen.

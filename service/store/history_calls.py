@@ -16,7 +16,7 @@ from service.store.redis_link import ScriptCall
 from service.store.seen_items import NOTHING_SEEN, SeenItems
 from service.store.store_settings import StoreSettings
 
-_MODELS_MAX = 16
+_ENCODERS_MAX = 16
 
 
 class HistoryCalls:
@@ -26,24 +26,24 @@ class HistoryCalls:
         """Makes calls for these settings; erasures are published on the channel `erased`."""
         self._settings = settings
         self._erased = erased
-        # The models of late, oldest first: an erasure deletes their states even if the list of states is lost.
-        self._models: dict[str, None] = {}
+        # The encoders of late, oldest first: an erasure deletes their states even if the list of states is lost.
+        self._encoders: dict[str, None] = {}
 
-    def read(self, subject: Subject, model_version: str, known: UserRecord | None) -> ScriptCall:
-        """Reads what has changed since `known`, with the state for a model."""
+    def read(self, subject: Subject, encoder_version: str, known: UserRecord | None) -> ScriptCall:
+        """Reads what has changed since `known`, with the state for an encoder."""
         events, version, seen = self.keys(subject, "events", "version", "seen")
         args = ("", "") if known is None else (known.version, known.seen.stamp)
-        return ScriptCall(scripts.READ, (events, version, self._state_key(subject, model_version), seen), args)
+        return ScriptCall(scripts.READ, (events, version, self._state_key(subject, encoder_version), seen), args)
 
     def read_log(self, subject: Subject) -> ScriptCall:
         """Reads everything that a merge moves."""
         return ScriptCall(scripts.READ_LOG, self.keys(subject, "events", "version", "signals", "seen"), ())
 
-    def write_state(self, subject: Subject, model_version: str, expected_version: str, blob: bytes) -> ScriptCall:
+    def write_state(self, subject: Subject, encoder_version: str, expected_version: str, blob: bytes) -> ScriptCall:
         """Writes a state that was computed from `expected_version` of the log."""
         version, states = self.keys(subject, "version", "states")
-        keys = (version, self._state_key(subject, model_version), states)
-        args = (expected_version, blob, self._settings.state_ttl_s * 1000, model_version)
+        keys = (version, self._state_key(subject, encoder_version), states)
+        args = (expected_version, blob, self._settings.state_ttl_s * 1000, encoder_version)
         return ScriptCall(scripts.WRITE_STATE, keys, args)
 
     def append(
@@ -93,19 +93,19 @@ class HistoryCalls:
         """
         keys = self.keys(subject, "events", "version", "signals", "states", "seen", "ids")
         unchanged = (0, "", 0, "") if expected is None else (1, *expected)
-        args = (self._state_key(subject, ""), self._erased, subject.tag, *unchanged, *self._models)
+        args = (self._state_key(subject, ""), self._erased, subject.tag, *unchanged, *self._encoders)
         return ScriptCall(scripts.ERASE, keys, args)
 
     def keys(self, subject: Subject, *names: str) -> tuple[str, ...]:
         """Returns the keys of a subject with these names."""
         return tuple(f"{self._settings.prefix}{subject.tag}:{name}" for name in names)
 
-    def _state_key(self, subject: Subject, model_version: str) -> str:
-        if model_version and model_version not in self._models:
-            self._models[model_version] = None
-            while len(self._models) > _MODELS_MAX:
-                del self._models[next(iter(self._models))]
-        return f"{self._settings.prefix}{subject.tag}:state:{model_version}"
+    def _state_key(self, subject: Subject, encoder_version: str) -> str:
+        if encoder_version and encoder_version not in self._encoders:
+            self._encoders[encoder_version] = None
+            while len(self._encoders) > _ENCODERS_MAX:
+                del self._encoders[next(iter(self._encoders))]
+        return f"{self._settings.prefix}{subject.tag}:state:{encoder_version}"
 
 
 def record_of(reply: Sequence[Any]) -> UserRecord | None:

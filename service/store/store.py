@@ -140,42 +140,43 @@ class Store(SharedValues):
             log.warning("redis_keys_replaced", count=replaced, detail="they had a type that this service did not write")
         return [appended_of(reply) for reply in replies]
 
-    async def read(self, subject: Subject, model_version: str, timeout_s: float | None = None) -> UserRecord:
-        """Reads the log, its version, the items seen before it and the state for a model: one snapshot, one round trip.
+    async def read(self, subject: Subject, encoder_version: str, timeout_s: float | None = None) -> UserRecord:
+        """Reads the log, its version, the items seen before it and the state for an encoder, in one snapshot.
 
         Args:
             subject: Whose log it is.
-            model_version: The model whose state is read.
+            encoder_version: The encoder whose state is read.
             timeout_s: Time to wait, if that is shorter than the read time-out.
         """
-        record = await self.read_if_changed(subject, model_version, None, timeout_s)
+        record = await self.read_if_changed(subject, encoder_version, None, timeout_s)
         assert record is not None  # noqa: S101 - nothing was known
         return record
 
     async def read_if_changed(
-        self, subject: Subject, model_version: str, known: UserRecord | None, timeout_s: float | None = None
+        self, subject: Subject, encoder_version: str, known: UserRecord | None, timeout_s: float | None = None
     ) -> UserRecord | None:
         """Reads like `read`, but returns None, after transferring only a few bytes, if `known` is still what is stored.
 
         `known` is a record that was read before, of any model; its state is not compared.
         """
         limit = self._read_s if timeout_s is None else min(self._read_s, timeout_s)
-        return record_of(await self._link.read_script(self._calls.read(subject, model_version, known), timeout_s=limit))
+        call = self._calls.read(subject, encoder_version, known)
+        return record_of(await self._link.read_script(call, timeout_s=limit))
 
     async def read_many(
-        self, wanted: Sequence[tuple[Subject, UserRecord | None]], model_version: str
+        self, wanted: Sequence[tuple[Subject, UserRecord | None]], encoder_version: str
     ) -> list[UserRecord | None]:
         """Does `read_if_changed` for many (subject, known record) in one round trip, within the write time-out."""
-        calls = [self._calls.read(subject, model_version, known) for subject, known in wanted]
+        calls = [self._calls.read(subject, encoder_version, known) for subject, known in wanted]
         return [record_of(reply) for reply in await self._scripts(calls)]
 
-    async def write_state(self, subject: Subject, model_version: str, expected_version: str, blob: bytes) -> bool:
+    async def write_state(self, subject: Subject, encoder_version: str, expected_version: str, blob: bytes) -> bool:
         """Stores a state computed from `expected_version` of the log; returns False if the log has changed since."""
-        return (await self.write_states([(subject, expected_version, blob)], model_version))[0]
+        return (await self.write_states([(subject, expected_version, blob)], encoder_version))[0]
 
-    async def write_states(self, batch: Sequence[tuple[Subject, str, bytes]], model_version: str) -> list[bool]:
+    async def write_states(self, batch: Sequence[tuple[Subject, str, bytes]], encoder_version: str) -> list[bool]:
         """Does `write_state` for many (subject, expected version, blob) in one round trip."""
-        calls = [self._calls.write_state(subject, model_version, expected, blob) for subject, expected, blob in batch]
+        calls = [self._calls.write_state(subject, encoder_version, expected, blob) for subject, expected, blob in batch]
         return [bool(reply) for reply in await self._scripts(calls)]
 
     async def merge(self, session: Subject, user: Subject) -> int:

@@ -96,7 +96,7 @@ class Deployment:
         assert answer.status_code == 200, answer.text
 
     async def check(self, service: Service, strategy: Strategy, seed: int) -> None:
-        record = await self.store.read(self.user, self.reference.model_version)
+        record = await self.store.read(self.user, self.reference.artifact.encoder_version.name)
         override = {"strategy": strategy, "beam_width": 3}
         answer = await service.recommend(user_id=self.user.id, k=K, seed=seed, decoding=override)
         assert (answer["rung"], answer["reason"]) == ("full", None)
@@ -141,7 +141,7 @@ class Deployment:
             await self.check(service, "beam", 0)
         for service in self.replicas:
             await service.settled()
-        record = await self.store.read(self.user, self.reference.model_version)
+        record = await self.store.read(self.user, self.reference.artifact.encoder_version.name)
         base = state_blob.unpack(record.blob, self.reference.state_shape)
         if base is None:
             assert not record.events

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from service.artifact.catalogue import Catalogue, CatalogueItem
+from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import ContextVocabulary, EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.own_items import OwnItems
@@ -41,6 +42,10 @@ class FakeArtifact:
     catalogue: Catalogue = field(default_factory=lambda: Catalogue.of(ITEMS))
     repeats: bool = False
     weights: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def encoder_version(self) -> EncoderVersion:
+        return EncoderVersion.alone("fake-1", N_ITEMS)
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -87,7 +87,7 @@ def test_a_graph_that_differs_from_the_network_publishes_nothing_and_says_what_d
     def sabotaged(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
         write(parts, folder, dtype)
         change_weight(folder / graph, weight)
-        seal(folder, artifact_writer._manifest(parts, dtype), parts.name)
+        seal(folder, artifact_writer._manifest(parts, dtype, folder), parts.name)
 
     monkeypatch.setattr(artifact_writer, "write", sabotaged)
     parts = random_parts()

@@ -104,7 +104,7 @@ def test_an_older_artefact_is_served_without_an_explainer(tmp_path: Path) -> Non
     folder.mkdir()
     write(parts, folder, "float32")
     (folder / EXPLAINER).unlink()
-    seal(folder, artifact_writer._manifest(parts, "float32"), parts.name)
+    seal(folder, artifact_writer._manifest(parts, "float32", folder), parts.name)
     engine = opened(folder)
     assert isinstance(engine, Explaining)
     assert not engine.explains
@@ -137,7 +137,7 @@ def test_an_explainer_that_differs_from_the_network_publishes_nothing(
     def sabotaged(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
         write(parts, folder, dtype)
         change_weight(folder / EXPLAINER, "encoder.blocks.1.query.weight.T")
-        seal(folder, artifact_writer._manifest(parts, dtype), parts.name)
+        seal(folder, artifact_writer._manifest(parts, dtype, folder), parts.name)
 
     monkeypatch.setattr(artifact_writer, "write", sabotaged)
     parts = random_parts(random_network(scale=6.0))
