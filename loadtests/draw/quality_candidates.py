@@ -22,7 +22,7 @@ COST = ("catalogue", "width", "beam alone, ms", "others joined, ms", "ratio")
 
 
 def candidates(found: Results) -> str:
-    """Draws the gain of dense candidates beside the exhaustive dense score, and their cost."""
+    """Draws the gain of joined candidates beside the exhaustive dense score, and their cost."""
     cases = [(data, lists) for data, one in found["worth"].items() for lists in one["lists"]]
     adjusted = iter(holm([_lead(lists)["p_value"] for _, lists in cases]))
     rows = []

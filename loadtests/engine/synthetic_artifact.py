@@ -102,7 +102,7 @@ def write_synthetic(
 ) -> Path:
     """Writes and publishes an artefact of `n_items` under `root` with the exporter's own code; returns its folder.
 
-    `dense` as in `export.artifact_writer.Parts`. By default no size has dense candidates, so that sizes compare.
+    `dense` as in `export.artifact_writer.Parts`. By default no size is scored as a whole, so that sizes compare.
     """
     rng = np.random.default_rng(seed)
     codes, last_size = synthetic_codes(rng, n_items)

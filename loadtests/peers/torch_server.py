@@ -28,7 +28,7 @@ from model.network.config import NetworkConfig
 from model.network.gpt4rec import GPT4Rec
 from model.reference.closed_nodes import closed_nodes
 from service.artifact.artifact import Artifact
-from service.engine.decoding import dense_width
+from service.engine.decoding import joined_width
 
 ARTIFACT, RUN, BEAM, THREADS = "PEER_ARTIFACT", "PEER_RUN", "PEER_BEAM", "PEER_THREADS"
 WIDTH = 64
@@ -67,7 +67,7 @@ class Notebook:
         closed = [set(nodes.tolist()) for nodes in closed_nodes(self.trie, self.counts, np.unique(events.item))]
         beam = [(score, self.leaf_item[leaf]) for score, leaf in self._search(q, closed)]
         if self.dense:
-            beam += self._dense(q, events.item, dense_width(body.k, WIDTH), {item for _, item in beam})
+            beam += self._dense(q, events.item, joined_width(body.k, WIDTH), {item for _, item in beam})
         ranked = self._rank(q, beam)[: body.k]
         ids = self.artifact.catalogue.item_ids
         return {"items": [{"item_id": ids[item], "score": score} for item, score in ranked]}

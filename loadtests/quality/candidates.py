@@ -1,9 +1,9 @@
-"""The gain and the cost of dense candidates.
+"""The gain and the cost of joined candidates.
 
     python -m loadtests.quality.candidates --run RUN --data DIR --out DIR [--sizes 12000,100000]
 
-- worth: recall@10 and NDCG@10 on test through the served graphs, with and without the dense candidates, by strategy and
-  blend, beside the exhaustive dense score in torch, with paired tests of the difference
+- worth: recall@10 and NDCG@10 on test through the served graphs, with and without the joined candidates, by strategy
+  and blend, beside the exhaustive dense score in torch, with paired tests of the difference
 - cost: a decode with and without them, in turns, on the run's catalogue and on synthetic ones
 """
 
@@ -58,18 +58,18 @@ def thinned(split: Split, every: int) -> Split:
 
 
 def served(engine: Engine, decoding: Decoding, *, join: bool) -> Ranker:
-    """Returns lists of the engine, with or without the dense candidates."""
+    """Returns lists of the engine, with or without the joined candidates."""
     ask = engine_ranker(engine, decoding, k=K)
 
     def rank(histories: Histories) -> Any:
-        engine.set_dense_candidates(join)
+        engine.set_joined_candidates(join)
         return ask(histories)
 
     return rank
 
 
 def worth(run: Run, parts: Parts, split: Split, folder: Path, say: Say) -> dict[str, Any]:
-    """Measures every strategy and blend, with dense candidates (`joined`) and without (`alone`)."""
+    """Measures every strategy and blend, with joined candidates (`joined`) and without (`alone`)."""
     write(replace(parts, dense=True), folder, "float32")
     engine = Engine(Artifact.open(folder), device="cpu", threads=1)
     say("the exhaustive dense score")
@@ -112,7 +112,7 @@ def decoding_case(engine: Engine, width: int) -> Timed:
 
 
 def cost(alone: Path, joined: Path, rounds: int) -> dict[str, Any]:
-    """Measures milliseconds of a decode by width, and the ratio of processor time with dense candidates ÷ without."""
+    """Measures milliseconds of a decode by width, and the ratio of processor time with joined candidates ÷ without."""
     engines = {"alone": alone, "joined": joined}
     opened = {name: Engine.open(folder, device="cpu", threads=1) for name, folder in engines.items()}
     found: dict[str, Any] = {"items": opened["alone"].artifact.trie.n_items}
@@ -140,7 +140,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of 20 lists of each case.")] = 10,
     record: Annotated[bool, typer.Option(help="Write the rows and the payload to loadtests/results.")] = True,
 ) -> None:
-    """Measures lists and decode times with and without dense candidates."""
+    """Measures lists and decode times with and without joined candidates."""
     console = Console(width=120)
     opened = Run.open(run)
     dataset = opened.dataset(data)

@@ -12,4 +12,4 @@ def rank_by_path(engine: Engine) -> None:
     parts = engine.artifact
     groups, items = len(parts.ranker.groups), len(parts.catalogue)
     engine.set_weights([(1.0, 0.0)] * groups, np.zeros((groups, items), np.float32))
-    engine.set_dense_candidates(False)
+    engine.set_joined_candidates(False)

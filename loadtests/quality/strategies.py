@@ -25,7 +25,7 @@ from model.training.run_folder import Run
 from service.artifact.array_types import Float64Array, IntArray
 from service.artifact.artifact import Artifact
 from service.common.atomic_files import save_aside
-from service.engine.decoding import Decoding, dense_width
+from service.engine.decoding import Decoding, joined_width
 from service.engine.engine import Engine
 from service.policies.policies import Policies
 from service.policies.segments import FACT_WINDOW, facts
@@ -147,7 +147,7 @@ def file_name(name: str, decoding: Decoding | None) -> str:
     if decoding is None:
         return f"{name}.npy"
     width = decoding.width(K)
-    return f"{name}, {width} and {dense_width(K, width, sampled=decoding.sampled)}.npy"
+    return f"{name}, {width} and {joined_width(K, width, sampled=decoding.sampled)}.npy"
 
 
 def _listed(kept: Path, name: str, ranker: Ranker, split: Split, say: Say) -> IntArray:

@@ -169,7 +169,7 @@ def _decoded(engine: Engine, histories: Histories, proposals: Sequence[Proposal]
 
 def _union(first: Listed, second: Listed) -> tuple[IntArray, FloatArray]:
     """Returns the items [c] of both, ascending, and [c, 2] their path log-probabilities and dense scores."""
-    both = first.with_more(second.items, second.log_probs, second.dense)
+    both = first.with_more(second)
     items, at = np.unique(both.items, return_index=True)
     scores: FloatArray = np.column_stack([both.log_probs[at], both.dense[at]]).astype(np.float32)
     return items, scores

@@ -13,7 +13,7 @@ import torch
 
 from model.network.gpt4rec import GPT4Rec
 from service.artifact.noise import gumbel, item_hash
-from service.engine.decoding import Decoding, dense_width, search_sizes, signals_max
+from service.engine.decoding import Decoding, joined_width, search_sizes, signals_max
 
 Path = tuple[int, ...]
 
@@ -107,7 +107,7 @@ class ReferenceDecoder:
         log_probs = sampling_log_probs(scored, decoding)
         inside = nucleus(log_probs, decoding.nucleus)
         items = torch.arange(len(self.codes)).numpy()
-        noise = dict(enumerate(gumbel(item_hash(self.model.config.levels, items), seed)))
+        noise = dict(enumerate(gumbel(item_hash(items), seed)))
         order = sorted(log_probs, key=lambda item: (item in inside, log_probs[item] + noise[item]), reverse=True)
         by_item = {candidate.item: candidate for candidate in scored}
         return [by_item[item] for item in order[:k]]
@@ -124,7 +124,7 @@ class ReferenceDecoder:
     ) -> list[ScoredItem]:
         """Returns all candidates with fused scores, in no particular order."""
         scoring = scoring.for_request(allowed, dense=self.dense)
-        joined = dense_width(k, width, sampled=decoding.sampled)
+        joined = joined_width(k, width, sampled=decoding.sampled)
         width, joined = search_sizes(width, joined, sampled=decoding.sampled, dense=self.dense)
         kept = self._beam(q, width, allowed)
         beam_paths = {node.path for node in kept}

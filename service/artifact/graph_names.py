@@ -5,7 +5,7 @@ they stand in the files are in `service.artifact.graph_interface`. The sizes in 
 
     B rows of a batch · T events of a history · L layers · w window of the encoder state · S = w + T slots
     K levels of the trie, l = 0 … K − 1 · n_l nodes at level l (n_0 = 1, n_K = N leaves) · C_l most children of a node
-    W width of the beam · W_l nodes kept after level l (W_−1 = 1) · D dense candidates · F filters in use
+    W width of the beam · W_l nodes kept after level l (W_−1 = 1) · D candidates that join · F filters in use
     X_l exclusions at level l, as many as the row with the most has · d model dimension · V_l tokens of level l
     M items with signals, as many as the row with the most has, or a bucket · G groups of users with own weights
 

@@ -17,7 +17,6 @@ from service.artifact.array_types import IntArray
 
 PRIME = 2**31 - 1
 ROUND_KEYS = (715_827_883, 1_431_655_765)
-_LEVEL_KEY = 362_436_069
 
 
 def fifth_power(x: Any) -> Any:
@@ -27,14 +26,9 @@ def fifth_power(x: Any) -> Any:
     return fourth * x % PRIME
 
 
-def item_hash(levels: int, items: IntArray) -> IntArray:
-    """Returns the hashes of items, of any shape: the part that does not depend on the request.
-
-    Args:
-        levels: Number of tokens of an item's path. Catalogues of different depths have different noise.
-        items: Catalogue indices.
-    """
-    x = (items + levels * _LEVEL_KEY) % PRIME
+def item_hash(items: IntArray) -> IntArray:
+    """Returns the hashes of catalogue indices, of any shape: the part that does not depend on the request."""
+    x = items % PRIME
     for key in ROUND_KEYS:
         x = (fifth_power(x) + key) % PRIME
     return np.asarray(x)

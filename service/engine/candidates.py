@@ -26,11 +26,15 @@ class Candidates:
     dense: FloatArray
     counted: BoolArray
 
-    def with_more(self, items: IntArray, log_probs: FloatArray, dense: FloatArray) -> Candidates:
-        """Returns these candidates and others, whose signals all count."""
+    def take(self, places: IntArray) -> Candidates:
+        """Returns the candidates at these places."""
+        return Candidates(self.items[places], self.log_probs[places], self.dense[places], self.counted[places])
+
+    def with_more(self, more: Candidates) -> Candidates:
+        """Returns these candidates and others."""
         return Candidates(
-            np.concatenate([self.items, items]),
-            np.concatenate([self.log_probs, log_probs]),
-            np.concatenate([self.dense, dense]),
-            np.concatenate([self.counted, np.ones(len(items), np.bool_)]),
+            np.concatenate([self.items, more.items]),
+            np.concatenate([self.log_probs, more.log_probs]),
+            np.concatenate([self.dense, more.dense]),
+            np.concatenate([self.counted, more.counted]),
         )

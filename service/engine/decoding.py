@@ -14,9 +14,9 @@ WIDTH_BUCKETS: tuple[int, ...] = (8, 16, 32, 64, 128)
 MAX_WIDTH = WIDTH_BUCKETS[-1]
 
 _ALL_MASS = 2.0
-_LEAST_DENSE = 8
+_LEAST_JOINED = 8
 # Candidates beside the beam's for a sampled list: with fewer, lists look more alike; more are seldom drawn.
-_DENSE_SAMPLED = 112
+_JOINED_SAMPLED = 112
 _SAMPLED_LARGE = 64
 # Numbers of items whose signals a run takes in where shapes are padded; the last is the most that count for a list.
 # They are more where the catalogue is scored as a whole, because there they are added to what is computed anyway. In a
@@ -25,7 +25,7 @@ _SIGNALS = (1, 512, 2048)
 _SIGNALS_LARGE = (1, 128)
 
 
-def dense_width(k: int, width: int, *, sampled: bool = False) -> int:
+def joined_width(k: int, width: int, *, sampled: bool = False) -> int:
     """Returns how many of the best items by what is known of their score without the path join a beam.
 
     With k of them the list holds whatever the exhaustive score would put there. More seldom change it, and each costs
@@ -37,8 +37,8 @@ def dense_width(k: int, width: int, *, sampled: bool = False) -> int:
         sampled: Whether the list is sampled.
     """
     if sampled:
-        return _DENSE_SAMPLED
-    quarter = max(_LEAST_DENSE, width // 4)
+        return _JOINED_SAMPLED
+    quarter = max(_LEAST_JOINED, width // 4)
     return quarter if k <= quarter else width
 
 
@@ -50,7 +50,7 @@ def search_sizes(width: int, joined: int, *, sampled: bool, dense: bool) -> tupl
 
     Args:
         width: Width of the beam.
-        joined: From `dense_width`.
+        joined: From `joined_width`.
         sampled: Whether the lists are sampled.
         dense: Whether the graph scores the whole catalogue.
     """
@@ -114,7 +114,7 @@ class Decoding:
     def width(self, k: int) -> int:
         """Returns the number of nodes kept at every level for a list of `k`, rounded up to a bucket.
 
-        Only `beam` keeps more than `k`: most candidates of a sampled list join the beam (`dense_width`).
+        Only `beam` keeps more than `k`: most candidates of a sampled list join the beam (`joined_width`).
         """
         wanted = self.beam_width * k if self.strategy == "beam" else k
         wanted = min(MAX_WIDTH, wanted)

@@ -150,12 +150,12 @@ class Engine:
         """
         self._tables.set_ranking(self._tables.ranking.with_weights(weights, bias))
 
-    def set_dense_candidates(self, join: bool) -> None:
+    def set_joined_candidates(self, join: bool) -> None:
         """Sets whether other candidates join the beam's: the best by what is known of their score without the path.
 
         They do by default. Without them a list is what the beam alone generates, and a sampled list is drawn from that.
         """
-        self._tables.set_dense_candidates(join)
+        self._tables.set_joined_candidates(join)
 
     def update(self, live: LiveCatalogue) -> None:
         """Serves another catalogue from the next run on; runs under way finish on the one they began with.

@@ -9,7 +9,7 @@ import numpy as np
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.features import EventArrays
 from service.engine.candidates import Candidates
-from service.engine.decoding import Decoding, dense_width
+from service.engine.decoding import Decoding, joined_width
 from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Source
 from service.signals.item_values import NO_VALUES, ItemValues
@@ -33,7 +33,7 @@ def decode_key(width: int, decoding: Decoding, k: int) -> tuple[int, bool, int]:
 
     Sampled lists have a graph of their own.
     """
-    return width, decoding.sampled, dense_width(k, width, sampled=decoding.sampled)
+    return width, decoding.sampled, joined_width(k, width, sampled=decoding.sampled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

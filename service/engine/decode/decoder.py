@@ -214,7 +214,6 @@ def _waiting_scores(
             offset=offset[row],
             weight=float(weights[row].sum()),
             added=request.signals.of(delta.items) + tables.ranking.bias_of(delta.items, request.group),
-            levels=tables.trie.levels,
         )
         for row, request in enumerate(requests)
     ]

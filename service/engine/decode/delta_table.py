@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from service.artifact.array_types import BoolArray, Float64Array, FloatArray, IntArray
 from service.artifact.noise import gumbel, item_hash
+from service.engine.candidates import Candidates
 from service.engine.jobs import DecodedList, ListRequest
 
 MOST_WAITING = 4096
@@ -54,30 +55,17 @@ class DeltaTable:
         Returns:
             At most k items, without repeats.
         """
-        open_ = np.flatnonzero(allowed & ~np.isin(self.items, request.excluded) if len(request.excluded) else allowed)
-        if not len(open_):
+        places = np.flatnonzero(allowed & ~np.isin(self.items, request.excluded))
+        if not len(places):
             return decoded
-        dense = (self.vectors @ scores.query)[open_]
+        dense = (self.vectors @ scores.query)[places]
         # Without survivors there is nothing to compare with.
-        log_prob = dense + np.float32(scores.offset if len(decoded.items) else 0.0)
-        score = log_prob * np.float32(scores.weight) + scores.added[open_]
+        log_probs = dense + np.float32(scores.offset if len(decoded.items) else 0.0)
+        score = log_probs * np.float32(scores.weight) + scores.added[places]
         if not np.isfinite(score).all():
             return decoded
-        items = np.concatenate([decoded.items, self.items[open_]])
-        merged = np.concatenate([decoded.scores, score])
-        log_probs = np.concatenate([decoded.log_probs, log_prob])
-        if request.decoding.sampled:
-            order = _by_key(_keys(items, merged, request, scores.levels), len(decoded.items))
-        else:
-            order = np.argsort(-merged, kind="stable")
-        order = order[: request.k]
-        candidates = decoded.candidates
-        if candidates is not None:
-            shown = order[order >= len(decoded.items)] - len(decoded.items)
-            candidates = candidates.with_more(self.items[open_][shown], log_prob[shown], dense[shown])
-        return replace(
-            decoded, items=items[order], scores=merged[order], log_probs=log_probs[order], candidates=candidates
-        )
+        waiting = Candidates(self.items[places], log_probs, dense, np.ones(len(places), np.bool_))
+        return _merged(decoded, waiting, score, request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +77,34 @@ class WaitingScores:
         offset: The decoder's offset.
         weight: Weight of q · e + offset: that of the path and of the dense score together.
         added: [m] float32 what signals add to the score of each waiting item.
-        levels: Tokens of an item's path, for the noise of sampled lists.
     """
 
     query: FloatArray
     offset: float
     weight: float
     added: FloatArray
-    levels: int
 
 
-def _keys(items: IntArray, scores: FloatArray, request: ListRequest, levels: int) -> Float64Array:
+def _merged(decoded: DecodedList, waiting: Candidates, score: FloatArray, request: ListRequest) -> DecodedList:
+    """Ranks waiting items, of these scores, among those of a list."""
+    items = np.concatenate([decoded.items, waiting.items])
+    scores = np.concatenate([decoded.scores, score])
+    n_decoded = len(decoded.items)
+    if request.decoding.sampled:
+        order = _by_key(_keys(items, scores, request), n_decoded)
+    else:
+        order = np.argsort(-scores, kind="stable")
+    order = order[: request.k]
+    candidates = decoded.candidates
+    if candidates is not None:
+        candidates = candidates.with_more(waiting.take(order[order >= n_decoded] - n_decoded))
+    log_probs = np.concatenate([decoded.log_probs, waiting.log_probs])
+    return replace(decoded, items=items[order], scores=scores[order], log_probs=log_probs[order], candidates=candidates)
+
+
+def _keys(items: IntArray, scores: FloatArray, request: ListRequest) -> Float64Array:
     """The sampler's own sort keys (`export.graphs.sampler`), up to a constant: score ÷ temperature + noise."""
-    noise = gumbel(item_hash(levels, items), request.seed)
+    noise = gumbel(item_hash(items), request.seed)
     return scores.astype(np.float64) * request.decoding.inverse_temperature + noise
 
 

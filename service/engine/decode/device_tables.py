@@ -155,7 +155,7 @@ class Tables:
         bias = _bias_inputs(ranking, self.item_rows, self._placement, self.traits)
         self.values = {**self.values, **bias}
 
-    def set_dense_candidates(self, join: bool) -> None:
+    def set_joined_candidates(self, join: bool) -> None:
         """Sets whether other candidates join those of the beam."""
         value = np.full(1, 0.0 if join else NEVER, np.float32)
         self.values = {**self.values, names.JOIN: self._placement.put(value)}
@@ -246,7 +246,7 @@ def _item_inputs(artifact: Artifact, placement: Placement) -> dict[str, ort.OrtV
     trie, rows = artifact.trie, len(artifact.item_table)
     path = np.zeros((rows, trie.levels), np.int32)  # zeros for rows that are no item of the trie
     path[trie.leaf_item] = trie.paths()
-    hashes = item_hash(trie.levels, np.arange(rows, dtype=np.int64))
+    hashes = item_hash(np.arange(rows, dtype=np.int64))
     return {names.ITEM_PATH: placement.put(path), names.ITEM_HASH: placement.put(hashes)}
 
 

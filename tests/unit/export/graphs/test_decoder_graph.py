@@ -415,7 +415,7 @@ def test_sampling_frequencies_match_the_exact_probabilities_without_replacement(
 
 
 def test_noise_is_uniform_and_neighbouring_items_do_not_share_it() -> None:
-    hashes = item_hash(1, np.arange(2000))
+    hashes = item_hash(np.arange(2000))
     samples = np.stack([uniform(hashes, seed) for seed in range(200)])
     assert stats.kstest(samples.ravel(), "uniform").pvalue > 0.001
     correlation = np.corrcoef(samples[:, :-1].ravel(), samples[:, 1:].ravel())[0, 1]

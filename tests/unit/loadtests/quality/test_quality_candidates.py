@@ -1,4 +1,4 @@
-"""The measurement of dense candidates: over two artefacts that differ in nothing else, and it keeps what it had."""
+"""The measurement of joined candidates: over two artefacts that differ in nothing else, and it keeps what it had."""
 
 from __future__ import annotations
 

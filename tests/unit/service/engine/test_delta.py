@@ -41,7 +41,7 @@ def table(rng: np.random.Generator, m: int) -> DeltaTable:
 
 
 def waiting(query: FloatArray, offset: float, m: int, *, weight: float = 1.0, added: float = 0.0) -> WaitingScores:
-    return WaitingScores(query, offset, weight, np.full(m, added, np.float32), levels=3)
+    return WaitingScores(query, offset, weight, np.full(m, added, np.float32))
 
 
 scores = st.lists(st.floats(-9, 0, width=32), max_size=12)
@@ -120,7 +120,7 @@ def test_a_waiting_item_is_drawn_as_if_it_had_been_a_candidate(temperature: floa
     everybody = np.concatenate([score, delta.vectors @ query - 4])
     taken = 0
     for seed in range(300):
-        key = everybody / temperature + gumbel(item_hash(3, np.arange(42)), seed)
+        key = everybody / temperature + gumbel(item_hash(np.arange(42)), seed)
         alone, together = np.argsort(-key[:40])[:10], np.argsort(-key)[:10]
         before = DecodedList(alone, score[alone], score[alone])
         merged = delta.merge(before, waiting(query, -4.0, 2), asking(10, [], decoding, seed), np.ones(2, bool))

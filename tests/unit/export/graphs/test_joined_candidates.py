@@ -1,4 +1,4 @@
-"""Dense candidates beside the beam: which items join, which never do, and when there are none."""
+"""Joined candidates beside the beam: which items join, which never do, and when there are none."""
 
 from __future__ import annotations
 
@@ -107,10 +107,10 @@ def test_the_beam_alone_misses_items_of_the_exhaustive_list(engine: Engine) -> N
     engine.set_blend(1.0)
     asked = [job(engine, seed) for seed in range(30)]
     whole = [one.items.tolist() for one in listed(engine, *asked)]
-    engine.set_dense_candidates(False)
+    engine.set_joined_candidates(False)
     alone = [one.items.tolist() for one in listed(engine, *asked)]
     assert sum(a != w for a, w in zip(alone, whole, strict=True)) > 10
-    engine.set_dense_candidates(True)
+    engine.set_joined_candidates(True)
     assert [one.items.tolist() for one in listed(engine, *asked)] == whole
 
 
@@ -120,7 +120,7 @@ def test_switched_off_the_lists_are_those_of_a_graph_without_dense_candidates(en
     without = Engine.open(folder, device="cpu", threads=1)
     assert "item_ok" not in without._graphs["decoder"].inputs
     assert without.artifact.manifest["dense_candidates"] is False
-    engine.set_dense_candidates(False)
+    engine.set_joined_candidates(False)
     asked = [job(engine, seed, decoding=BEAM if seed % 2 else GREEDY) for seed in range(20)]
     for one, other in zip(listed(engine, *asked), listed(without, *asked), strict=True):
         np.testing.assert_array_equal(one.items, other.items)
@@ -161,14 +161,14 @@ def test_stock_and_new_items_are_candidates_as_soon_as_the_trie_has_them(folder:
     assert first in listed(engine, asked[0])[0].items
     drawn = listed(engine, *(requesting(one, decoding=COLD) for one in asked))
     assert [one.items.tolist() for one in drawn] == [one.items.tolist() for one in listed(engine, *asked)]
-    engine.set_dense_candidates(False)
+    engine.set_joined_candidates(False)
     assert listed(engine, *asked)
 
 
 def test_sampled_lists_have_items_that_the_beam_alone_misses(engine: Engine) -> None:
     asked = [job(engine, row, decoding=Decoding("temperature")) for row in range(30)]
     joined = [set(one.items.tolist()) for one in listed(engine, *asked)]
-    engine.set_dense_candidates(False)
+    engine.set_joined_candidates(False)
     beams = listed(engine, *(requesting(one, k=16, width=16, decoding=GREEDY) for one in asked))
     found = [set(one.items.tolist()) for one in beams]
     alone = [set(one.items.tolist()) for one in listed(engine, *asked)]
