@@ -15,7 +15,7 @@ from service.history.history import History, merge_events
 from service.history.state_blob import VersionedState
 from service.lifecycle.served_model import ServedModel
 from service.policies.segments import FACT_WINDOW, Facts, facts
-from service.signals.item_values import NO_VALUES, ItemValues
+from service.signals.item_values import NO_VALUES, ItemValues, PackedValues
 from service.signals.user_history import SeenBefore, UserHistory
 from service.store import log_version
 from service.store.records import ARRIVALS, NewEvent, StoredEvent, Subject, UserRecord
@@ -23,6 +23,9 @@ from service.store.records import ARRIVALS, NewEvent, StoredEvent, Subject, User
 # Memory of one event with its strings: 360 bytes by tracemalloc with ids of 8 to 16 characters, rounded up.
 _EVENT_BYTES = 400
 _PROFILE_BYTES = 2_000
+# A profile keeps what its user's signals add if that takes no more: the values of 8,192 items of a large catalogue, and
+# of 10,922 where item numbers take two bytes. Otherwise they are computed for each request.
+SIGNAL_BYTES_MAX = 64 * 2**10
 
 
 @dataclass(eq=False)
@@ -35,12 +38,15 @@ class Profile:
         record: The log as it was read. It never changes.
         base: The newest encoder state known for the log. It may lack the latest events, and is only ever replaced by a
             newer one.
+        kept_signals: What the user's signals add to the scores of items, and for which group of users; None if it was
+            not computed yet, or takes too much memory to be kept.
     """
 
     subject: Subject | None
     model: ServedModel
     record: UserRecord
     base: VersionedState | None = None
+    kept_signals: tuple[int, PackedValues] | None = None
 
     @classmethod
     def of(cls, subject: Subject, model: ServedModel, record: UserRecord) -> Profile:
@@ -90,7 +96,7 @@ class Profile:
     def signals(self, history: History, group: int = 0) -> ItemValues:
         """Returns what the user's signals add to the scores of items; nothing is computed where none has a weight.
 
-        Those of the profile's own history are computed once, and belong to this version of the log alone.
+        Those of the profile's own history are kept for the next request, and belong to this version of the log alone.
 
         Args:
             history: The profile's own history, or one with the events of a request merged in.
@@ -101,13 +107,12 @@ class Profile:
             return NO_VALUES
         if history is not self.history:
             return ranker.user(self.user_history(history), group)
-        if group not in self._signals:
-            self._signals[group] = ranker.user(self.user_history(history), group)
-        return self._signals[group]
-
-    @cached_property
-    def _signals(self) -> dict[int, ItemValues]:
-        return {}
+        if self.kept_signals is not None and self.kept_signals[0] == group:
+            return self.kept_signals[1].unpacked()
+        values = ranker.user(self.user_history(history), group)
+        packed = PackedValues.of(values)
+        self.kept_signals = (group, packed) if packed.nbytes <= SIGNAL_BYTES_MAX else None
+        return values
 
     @cached_property
     def _facts(self) -> Facts:
@@ -141,7 +146,9 @@ class Profile:
         state = None if self.base is None else self.base.state
         seen = len(self.record.seen.entries) + 8 * self.record.seen.count
         arrays = 0 if state is None else state.kv.nbytes + state.scale.nbytes + state.time_ms.nbytes + state.h.nbytes
-        arrays += sum(values.items.nbytes + values.values.nbytes for values in self._signals.values())
+        before: SeenBefore | None = self.__dict__.get("_seen_before")
+        arrays += 0 if before is None else before.nbytes
+        arrays += 0 if self.kept_signals is None else self.kept_signals[1].nbytes
         return _PROFILE_BYTES + _EVENT_BYTES * len(self.record.events) + seen + arrays
 
 

@@ -169,7 +169,9 @@ class Recommender:
         fallback, k = plan.model.fallback, plan.request.k
         if rung != "popular" and not plan.deadline.passed:
             try:
-                return fallback.by_history(plan.user_history(), k, plan.limits)
+                listing = fallback.by_history(plan.user_history(), k, plan.limits)
+                self._states.cache.measure(plan.profile)
+                return listing
             except Exception as error:
                 log.error("item_cf_failed", request_id=plan.context.request_id, **logs.where(error))
         return fallback.popular(k, plan.limits)

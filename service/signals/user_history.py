@@ -60,6 +60,11 @@ class SeenBefore:
         pairs = ((self.items, other.items), (self.last_ms, other.last_ms), (self.counts, other.counts))
         return SeenBefore.of(*(np.concatenate(pair) for pair in pairs))
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        return self.items.nbytes + self.counts.nbytes + self.last_ms.nbytes
+
     def __len__(self) -> int:
         return len(self.items)
 
