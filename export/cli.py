@@ -33,7 +33,7 @@ def export_command(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a trained model's ONNX graphs, catalogue and fallback, and check them against the model."""
+    """Write a trained model's graphs, catalogue and signals, learn their weights, and check the graphs."""
     from rich.console import Console
 
     from service.artifact.manifest import latest_of

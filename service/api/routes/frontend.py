@@ -56,7 +56,7 @@ async def merge(request: Request) -> Response:
 
 @router.get("/items/{item_id:path}/similar", responses=answers(out.SimilarAnswer, 401, 404, 422, 429))
 async def similar(request: Request, item_id: PathId, k: Annotated[int, Query(ge=1, le=100)] = 10) -> Response:
-    """Lists the nearest items by item-CF. It needs neither the model nor Redis."""
+    """Lists the nearest items by item-CF, items without events among them. It needs neither the model nor Redis."""
     service = await admitted(request)
     return reply(request, service.space.model.similar(item_id, k))
 
