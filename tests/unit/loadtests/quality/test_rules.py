@@ -68,5 +68,6 @@ def test_the_grid_is_trained_once_and_judged(tmp_path: Path, monkeypatch: pytest
     found = results.load(rules.NAME, tmp_path)
     assert found is not None
     assert [row["data"] for row in found["rows"]] == ["one", "two", "three"]
+    assert all(row["figures"]["NDCG@10 of item-CF"] > 0 for row in found["rows"])
     assert "| one | " in drawn(found)
     assert CliRunner().invoke(rules.app, options[:-2]).exit_code == 2  # two data sets leave one for a rule
