@@ -14,6 +14,7 @@ from service.artifact import graph_names as names
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN
 from service.artifact.ranker_weights import RankerWeights
+from service.engine.decode.ranking import Ranking
 from service.engine.decoding import ONE_OF_EACH, Decoding, signals_max
 from service.engine.engine import Engine
 from service.engine.jobs import DecodedList, DecodeJob, ListRequest
@@ -149,7 +150,7 @@ def test_where_shapes_are_padded_any_number_of_signals_becomes_one_of_few(
 def test_signals_of_items_and_weights_are_those_of_the_group(engine: Engine) -> None:
     bias = np.zeros((2, N_ITEMS), np.float32)
     bias[1, 7] = 400.0
-    before = engine._tables.ranking
+    before = Ranking.of_artifact(engine.artifact)
     try:
         engine.set_weights([(0.5, 0.5), (1.0, 0.0)], bias)
         other: dict[str, Any] = {"group": 1, "signals": signals({7: 1.0})}
@@ -161,7 +162,7 @@ def test_signals_of_items_and_weights_are_those_of_the_group(engine: Engine) -> 
         bad = engine.decode([DecodeJob(h=np.zeros(32, np.float32), request=replace(_plain(), group=2))])[0]
         assert isinstance(bad, Exception)
     finally:
-        engine._tables.set_ranking(before)
+        engine.set_weights(before.weights.tolist(), before.bias)
 
 
 def _plain() -> ListRequest:
@@ -175,7 +176,7 @@ def test_the_gate_compares_lists_of_every_group_of_the_artefact(tmp_path: Path, 
     weights = RankerWeights(("item_cf", "popularity"), groups)
     parts = replace(random_parts(model), dense=dense, ranker=weights)
     artifact = Artifact.open(write_artifact(tmp_path, parts))
-    ranking = Engine(artifact, device="cpu", threads=1)._tables.ranking
+    ranking = Ranking.of_artifact(artifact)
     np.testing.assert_allclose(ranking.weights, [[0.4, 0.8], [1.0, 0.1]], rtol=1e-6)
     assert not ranking.bias[0].any()
     assert len(np.unique(ranking.bias[1])) > 1
