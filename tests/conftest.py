@@ -5,9 +5,10 @@ import signal
 from hypothesis import HealthCheck, settings
 
 import model  # noqa: F401 - first of all: it sets how OpenMP threads wait, before torch is loaded
+from tests.support.shared_artifacts import random_artifact, tiny_baseline, tiny_log
 from tests.support.valkey import shared_valkey, valkey
 
-__all__ = ["shared_valkey", "valkey"]
+__all__ = ["random_artifact", "shared_valkey", "tiny_baseline", "tiny_log", "valkey"]
 
 # No test asserts speed: on a busy machine an example, or the making of one, takes as long as it takes.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import pytest
 
-from export.from_baseline import export_baseline
 from service.common.request_context import RequestContext
 from service.engine.factory import open_engine
 from service.guard.guard import MODEL_RUNGS
@@ -17,25 +16,20 @@ from service.ops.recent_traffic import RecentTraffic, row
 from service.schemas.requests import RecommendRequest
 from service.schemas.responses import RecommendAnswer
 from tests.support.aio import asynchronous
-from tests.support.data_builders import tiny_dataset
 from tests.support.fakes import FakeEngine
 from tests.support.serving import Service, serving
 
-OWN = {
-    "model": "gpt4rec", "item_cf": "item_cf", "popularity": "popular", "repeat": "repeat", "trend": "popular",
-    "fused": "item_cf",
-}  # fmt: skip
+OWN = {"model": "gpt4rec", "item_cf": "item_cf", "popularity": "popular", "repeat": "repeat", "fused": "item_cf"}
 LATE_S = 30.0
 
 
 @pytest.fixture(scope="module", params=list(OWN))
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
+def served(request: pytest.FixtureRequest) -> tuple[str, Any]:
     name = str(request.param)
     if name == "model":
         return name, FakeEngine()
-    folder: Path = tmp_path_factory.mktemp(name)
-    tiny_dataset(users=150).save(folder / "data")
-    return name, open_engine(export_baseline(cast("Any", name), folder / "data", folder / "out"), device="cpu")
+    artifact: Path = request.getfixturevalue("tiny_baseline")(name)
+    return name, open_engine(artifact, device="cpu")
 
 
 def expected(name: str, rung: str) -> dict[str, str | None]:
@@ -44,6 +38,11 @@ def expected(name: str, rung: str) -> dict[str, str | None]:
     strategies = {"full": "beam", "narrow": "greedy"} if name == "model" else {}
     source = OWN[name] if rung in MODEL_RUNGS else rung
     return {"source": source, "rung": rung, "reason": reasons[rung], "strategy": strategies.get(rung)}
+
+
+async def _force(service: Service, mode: str) -> None:
+    answer = await service.client.put("/ops/fallback", json={"mode": mode, "reason": "test"})
+    assert answer.status_code == 200
 
 
 async def _asked(service: Service, rung: str, item: str) -> tuple[dict[str, Any], RequestContext]:
@@ -59,19 +58,16 @@ async def _asked(service: Service, rung: str, item: str) -> tuple[dict[str, Any]
     now = time.monotonic()
     began = now - LATE_S if rung == "popular" else now
     context = RequestContext("id", began, now, time.monotonic)
-    space = service.runtime.space
-    if rung == "item_cf":
-        space.guard._mode = lambda: "fallback"
-    answer = await space.recommender.recommend(RecommendRequest.model_validate(body), context)
-    space.guard._mode = lambda: "auto"
-    return answer, context
+    await _force(service, "fallback" if rung == "item_cf" else "auto")
+    recommender = service.runtime.space.recommender
+    return await recommender.recommend(RecommendRequest.model_validate(body), context), context
 
 
 def ranked_by(name: str, rung: str, engine: Any) -> list[str]:
     """The signals that rank a list: those of the artefact with a weight."""
     if rung == "popular" or (name == "popularity" and rung in MODEL_RUNGS):
         return ["popularity"]
-    if name in ("trend", "repeat") and rung in MODEL_RUNGS:
+    if name == "repeat" and rung in MODEL_RUNGS:
         return [name]
     weights = engine.artifact.ranker.without_network
     if name == "model" and rung in MODEL_RUNGS:
@@ -87,7 +83,7 @@ def _said(of: Mapping[str, Any]) -> dict[str, Any]:
 async def test_every_place_names_what_made_the_list_of_every_rung(served: tuple[str, Any]) -> None:
     name, engine = served
     item = engine.artifact.catalogue.item_ids[1]
-    async with serving(cast("FakeEngine", engine), deadline_ms=20_000.0) as service:
+    async with serving(cast("FakeEngine", engine), deadline_ms=20_000.0, operator=True) as service:
         metrics, guard = service.runtime.metrics, service.runtime.space.guard
         recent, rungs = RecentTraffic(metrics), ("full", "narrow", "item_cf", "popular")
         for rung in rungs:
