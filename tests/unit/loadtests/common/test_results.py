@@ -18,10 +18,7 @@ from loadtests.common.hdr import Latencies
 from loadtests.draw import __main__ as draw
 from loadtests.draw import plots as draw_plots
 from loadtests.draw import tables
-
-
-def write(file: Path, criterion: str) -> None:
-    results.record(file, results.row(criterion, 1.0, "×", "measure it"))
+from tests.support.figures import write_row
 
 
 @pytest.mark.parametrize(
@@ -55,7 +52,7 @@ def test_rows_of_several_processes_at_once_are_all_kept(tmp_path: Path) -> None:
     file = tmp_path / "engine.json"
     names = [f"{n} row" for n in range(24)]
     with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
-        list(pool.map(write, [file] * len(names), names))
+        list(pool.map(write_row, [file] * len(names), names))
     assert [row["criterion"] for row in results.read_rows(file)] == names
 
 

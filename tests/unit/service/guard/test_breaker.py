@@ -202,20 +202,21 @@ def test_quiet_minutes_forget_how_often_a_share_failed() -> None:
     assert bench.clock() - opened_at <= SETTINGS.open_s + 0.1
 
 
-@pytest.mark.parametrize("allowed", [0.2, 0.4, 0.5], ids=["a-fifth", "two-fifths", "half"])
-def test_loose_objectives_do_not_flap(allowed: float) -> None:
-    """A little worse than allowed, and near to what opens the breaker, for four hours: as the holds permit."""
+# A model that stays in use is asked every time, which takes long to try: an hour of it says as much.
+@pytest.mark.parametrize(("allowed", "hours"), [(0.2, 1), (0.4, 4), (0.5, 4)], ids=["a-fifth", "two-fifths", "half"])
+def test_loose_objectives_do_not_flap(allowed: float, hours: int) -> None:
+    """A little worse than allowed, and near to what opens the breaker, for hours: as the holds permit."""
     budgets = BudgetSettings(late_share=allowed, failed_share=allowed)
     clock = FakeClock()
     breaker = Breaker(BreakerSettings(budgets=budgets), clock)
     chance, share, switches = random.Random(1), 1.0, 0
-    for _ in range(4 * 3600 * 20):
+    for _ in range(hours * 3600 * 20):
         clock.advance(0.05)
         if breaker.allow():
             breaker.record(late=chance.random() < 1.1 * allowed, failed=False)
         switches += (breaker.share >= 0.5) is not (share >= 0.5)
         share = breaker.share
-    assert switches <= 4 * 15
+    assert switches <= hours * 15
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ok", "late", "failed", "release"]), st.floats(0, 30)), max_size=150))
