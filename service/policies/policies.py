@@ -94,7 +94,10 @@ def _as_tuple(value: Any) -> Any:
 class Segment(_Part):
     """A segment of users: its name, the rules of who belongs to it, and how its lists are decoded."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$", description="Name, also a metric label.")
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]{0,31}$",
+        description="Name, also a metric label. Where the artefact has ranker weights for it, its users get those.",
+    )
     when: Annotated[tuple[Rule, ...], BeforeValidator(_as_tuple)] = Field(
         (),
         max_length=64,
