@@ -28,6 +28,7 @@ COMMANDS = {
     "report": ("Report what served lists earned.", "train"),
     "export": ("Turn a trained model into an artefact to serve.", "train"),
     "serve": ("Serve an artefact over HTTP.", "cpu"),
+    "ingest": ("Read events from Kafka into the store of the service.", "kafka"),
     "ops": ("Inspect and control a running service.", "cpu"),
     "keys": ("Create API keys and tokens.", "cpu"),
     "demo": ("Run everything from public data to a served model, step by step.", "train"),

@@ -15,7 +15,7 @@ from service.history.pseudonyms import Pseudonyms
 from service.history.write_behind import WriteBehind
 from service.lifecycle.served_model import ServedModel
 from service.policies.policies import PolicyBook
-from service.schemas.requests import Event, EventsRequest, MergeRequest, parse
+from service.schemas.requests import B, Event, EventsRequest, MergeRequest, parse
 from service.store.records import NewEvent, Subject
 from service.store.store import Store
 
@@ -54,8 +54,15 @@ class Ingest:
             BadRequest: The body is not JSON.
             InvalidRequest: At least one event is invalid; every such event is listed.
         """
+        return self._parsed(EventsRequest, raw, latest_ms)
+
+    def parse_event(self, raw: bytes, latest_ms: int) -> Event:
+        """Parses a single event, as a stream carries it; arguments and errors as of `parse`."""
+        return self._parsed(Event, raw, latest_ms)
+
+    def _parsed(self, body: type[B], raw: bytes, latest_ms: int) -> B:
         try:
-            return parse(EventsRequest, raw, latest_ms=latest_ms)
+            return parse(body, raw, latest_ms=latest_ms)
         except RequestError:
             self._metrics.events.labels("rejected").inc()
             raise

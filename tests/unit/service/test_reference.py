@@ -6,10 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from service import reference
+from service.common.kafka_settings import KafkaSettings
 from service.common.metrics import Metrics
 from service.common.settings import Settings
+from service.intake.intake_metrics import IntakeMetrics
 from service.policies.policies import DecodingSpec, Policies, Rule, Segment
 from service.schemas.requests import DecodingOverride, Event, EventsRequest, InlineEvent, RecommendRequest
 
@@ -25,7 +28,12 @@ def test_every_setting_metric_endpoint_and_policy_field_is_documented() -> None:
         for name, field in model.model_fields.items():
             assert f"`{name}`" in page
             assert field.description, name
-    for family in Metrics().registry.collect():
+    for name, field in KafkaSettings.model_fields.items():
+        assert f"`GPT4REC_{name.upper()}`" in page
+        assert field.description, name
+    intake = CollectorRegistry()
+    IntakeMetrics(intake)
+    for family in (*Metrics().registry.collect(), *intake.collect()):
         assert f"`{family.name}" in page
         assert family.documentation
 
