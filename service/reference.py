@@ -18,7 +18,7 @@ from service.common.markdown import markdown_table
 from service.common.metrics import Metrics
 from service.common.settings import DEFAULT_POLICIES, Settings
 from service.intake.intake_metrics import IntakeMetrics
-from service.policies.policies import DecodingSpec, Policies, Rule, Segment
+from service.policies.policies import DecodingSpec, Exploration, Policies, Rule, Segment
 from service.schemas.requests import DecodingOverride, Event, EventsRequest, InlineEvent, RecommendRequest
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
@@ -92,6 +92,7 @@ _POLICY_TITLES: dict[type[BaseModel], str] = {
     Segment: "A segment (`segments[…]`)",
     Rule: "A rule (`when`)",
     DecodingSpec: "A decoding (`decoding`)",
+    Exploration: "An exploration (`explore`)",
 }
 
 

@@ -199,6 +199,22 @@ _REDIS = (
         (Query(f"{_rate('histories_missing_total', 'part')} or vector(0)", "{{part}}"),), "reqps", stacked=True,
     ),
     Panel(
+        "Recorded lists", "Lists by what became of their record; all but `not_sampled` and `recorded` are lost.",
+        (Query(f"{_rate('exposures_total', 'outcome')} or vector(0)", "{{outcome}}"),), "reqps", stacked=True,
+    ),
+    Panel(
+        "Recorded events", "Events by what became of their record in the stream of events.",
+        (Query(f"{_rate('recorded_events_total', 'outcome')} or vector(0)", "{{outcome}}"),), "reqps", stacked=True,
+    ),
+    Panel(
+        "Records that wait", "Lists and events that are not written yet; they grow while Redis is away.",
+        (Query(_gauge('exposures_waiting', 'sum', 'stream'), "{{stream}}"),), stacked=True,
+    ),
+    Panel(
+        "Trimmed unread", "Entries of the streams that were trimmed before the sink was given them.",
+        (Query(f"{_rate('exposures_trimmed_unread_total', 'stream')} or vector(0)", "{{stream}}"),), "reqps",
+    ),
+    Panel(
         "Rate limit checks", "For keys with a rate: the verdict of Redis, or of the replica alone.",
         (Query(f"{_rate('rate_checks_total', 'outcome')} or vector(0)", "{{outcome}}"),), "reqps", stacked=True,
     ),

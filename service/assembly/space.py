@@ -25,6 +25,8 @@ from service.coordination.forced_mode import ForcedMode
 from service.coordination.replica_registry import ReplicaRegistry
 from service.coordination.shared_choice import SharedChoice
 from service.engine.interface import EngineLike
+from service.exposures.erasure import StreamErasure
+from service.exposures.recorder import Recorder, RecorderSettings
 from service.guard.breaker import BreakerSettings
 from service.guard.error_budgets import BudgetSettings
 from service.guard.guard import Guard, GuardSettings
@@ -122,6 +124,7 @@ async def open_space(
     write_behind = _open_write_behind(opening, store, queue, states)
 
     ids = Pseudonyms(settings.hash_user_ids)
+    recorder, stream_erasure = _open_recorder(opening, store)
     return SpaceRuntime(
         space=space,
         serving=serving,
@@ -134,8 +137,9 @@ async def open_space(
         audit=shared.audit,
         states=states,
         write_behind=write_behind,
-        recommender=_open_recommender(opening, serving, states, book, guard, ids),
-        ingest=Ingest(store, serving, write_behind, book, metrics, ids),
+        recorder=recorder,
+        recommender=_open_recommender(opening, serving, states, book, guard, ids, recorder),
+        ingest=Ingest(store, serving, write_behind, book, metrics, ids, recorder, stream_erasure),
         redis=redis,
         rates=rates,
         explorer=_open_playground(opening, serving),
@@ -275,8 +279,32 @@ def _open_write_behind(opening: _Opening, store: Store, queue: WriteQueue, state
     return write_behind
 
 
+def _open_recorder(opening: _Opening, store: Store) -> tuple[Recorder, StreamErasure]:
+    """Returns what records lists and events in the background, and what erases subjects from the record."""
+    settings = opening.space.settings
+    recorded = RecorderSettings(
+        on=settings.exposures,
+        share=settings.exposures_share,
+        shards=settings.exposures_shards,
+        cap=settings.exposures_cap,
+        queue_max=settings.exposures_queue_max,
+    )
+    recorder = Recorder(store.streams, opening.metrics, recorded)
+    opening.stack.push_async_callback(recorder.drain, settings.drain_timeout_s)
+    spawn(opening.stack, recorder.run)
+    stream_erasure = StreamErasure(store.streams, recorder, recorded)
+    spawn(opening.stack, stream_erasure.run)
+    return recorder, stream_erasure
+
+
 def _open_recommender(
-    opening: _Opening, serving: Serving, states: StateKeeper, book: PolicyBook, guard: Guard, ids: Pseudonyms
+    opening: _Opening,
+    serving: Serving,
+    states: StateKeeper,
+    book: PolicyBook,
+    guard: Guard,
+    ids: Pseudonyms,
+    recorder: Recorder,
 ) -> Recommender:
     settings = opening.space.settings
     reasons = Reasons(states.history_cap)
@@ -289,6 +317,7 @@ def _open_recommender(
         opening.metrics,
         ids,
         reasons,
+        recorder,
         budget_ms=settings.deadline_ms,
         budget_max_ms=settings.deadline_max_ms,
     )

@@ -57,6 +57,9 @@ class MetricsSnapshot:
 # appeared is invisible to `rate`.
 _FROM_ZERO: dict[str, tuple[str, ...]] = {
     "gpt4rec_bodies_refused": ("too_slow", "too_many_bodies"),
+    "gpt4rec_exposures": ("recorded", "dropped", "failed", "not_sampled"),
+    "gpt4rec_recorded_events": ("recorded", "dropped", "failed"),
+    "gpt4rec_exposures_trimmed_unread": ("exposures", "events"),
     "gpt4rec_events": ("accepted", "duplicate", "failed", "rejected"),
     "gpt4rec_filter_builds": ("built", "failed", "evicted", "late", "refused_caller", "refused_total"),
     "gpt4rec_histories_missing": ("log", "version", "both"),
@@ -119,6 +122,25 @@ class Metrics:
             "gpt4rec_events",
             "Events by outcome: accepted, duplicate, failed; rejected counts whole batches.",
             "outcome",
+        )
+        self.exposures = self._counter(
+            "gpt4rec_exposures",
+            "Lists by what became of their record: recorded (acknowledged by Redis), dropped (the queue was full, or "
+            "the user was erased), failed (it could not be made or written), not_sampled (outside the recorded share).",
+            "outcome",
+        )
+        self.recorded_events = self._counter(
+            "gpt4rec_recorded_events",
+            "Acknowledged events by what became of their record in the stream of events: recorded, dropped, failed.",
+            "outcome",
+        )
+        self.exposures_waiting = self._gauge(
+            "gpt4rec_exposures_waiting", "Lists and events that are not recorded yet, by stream.", "stream"
+        )
+        self.exposures_trimmed_unread = self._counter(
+            "gpt4rec_exposures_trimmed_unread",
+            "Entries that were trimmed from a stream before the consumer group of the sink was given them.",
+            "stream",
         )
         self.rate_checks = self._counter(
             "gpt4rec_rate_checks",

@@ -251,6 +251,31 @@ class Settings(BaseSettings):
     audit_cap: int = Field(1000, ge=1, description="Entries kept in the audit of /ops.")
     signals_cap: int = Field(1000, ge=1, description="Searches and impressions kept for each user.")
 
+    # -- what is recorded
+    exposures: bool = Field(
+        True,
+        description="Record the lists that are shown and the events that follow, in streams of Redis that other "
+        "programs read. See docs/loop.md.",
+    )
+    exposures_share: float = Field(
+        1.0, ge=0, le=1, description="Share of the lists that are recorded, chosen by their id. Events always are."
+    )
+    exposures_shards: int = Field(
+        8, ge=1, le=256, description="Shards of each stream; in a cluster each may be on another server."
+    )
+    exposures_cap: int = Field(
+        10_000,
+        ge=1,
+        description="Entries that each shard keeps, of lists and of events. A list of ten items takes about 1.2 kB, "
+        "and 1 kB more if it was drawn.",
+    )
+    exposures_queue_max: int = Field(
+        4096,
+        ge=1,
+        description="Lists that may wait in each process to be written, and as many events; further ones are not "
+        "recorded, and counted as dropped.",
+    )
+
     # -- guard
     breaker_window_s: float = Field(
         5.0, gt=0, description="Length of the window over which model attempts are counted."

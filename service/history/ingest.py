@@ -10,6 +10,8 @@ from service.common.answer_warnings import Warnings
 from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics
 from service.common.request_errors import NotFound, RequestError
+from service.exposures.erasure import StreamErasure
+from service.exposures.recorder import Recorder
 from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
 from service.history.write_behind import WriteBehind
@@ -35,8 +37,11 @@ class Ingest:
         policies: PolicyBook,
         metrics: Metrics,
         ids: Pseudonyms,
+        recorder: Recorder,
+        stream_erasure: StreamErasure,
     ) -> None:
         self._ids = ids
+        self._recorder, self._stream_erasure = recorder, stream_erasure
         self._store = store
         self._write_behind = write_behind
         self._model = model
@@ -90,6 +95,7 @@ class Ingest:
             self._metrics.events.labels("failed").inc(len(request.events))
             self._metrics.redis_errors.labels("append").inc()
             raise
+        self._recorder.happened(batch)
         model = self._model()
         for (subject, events), result in zip(batch.items(), results, strict=True):
             self._write_behind.appended(subject, model, events, result, epoch)
@@ -107,12 +113,14 @@ class Ingest:
         """Moves the history of an anonymous session to the user who logged in."""
         session, user = self._ids.named("session", request.session_id), self._ids.named("user", request.user_id)
         try:
-            return {"merged": await self._store.merge(session, user)}
+            moved = await self._store.merge(session, user)
         except StoreUnavailable:
             self._metrics.redis_errors.labels("merge").inc()
             raise
         finally:
             self._write_behind.forget(session)
+        self._recorder.merged(session, user)
+        return {"merged": moved}
 
     async def show(self, user_id: str, now_ms: int) -> dict[str, Any]:
         """Returns a user's stored history, newest event last.
@@ -152,11 +160,12 @@ class Ingest:
         """Deletes a user from Redis and from the memory of every replica.
 
         Returns:
-            The body of the answer, with the number of Redis keys deleted.
+            The body of the answer, with the number of Redis keys, and of entries of the streams, deleted.
         """
         traces = self._ids.traces(user_id)
         try:
-            return {"user_id": user_id, "deleted": sum([await self._store.erase(subject) for subject in traces])}
+            deleted = sum([await self._store.erase(subject) for subject in traces])
+            return {"user_id": user_id, "deleted": deleted, "entries": await self._stream_erasure.erase(traces)}
         except StoreUnavailable:
             self._metrics.redis_errors.labels("erase").inc()
             raise
@@ -198,4 +207,5 @@ class Ingest:
             value=event.value,
             query=event.query,
             request_id=event.request_id,
+            list_id=event.list_id,
         )

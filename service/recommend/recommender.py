@@ -1,6 +1,6 @@
 """One answer to `/recommend`. Read `Recommender.recommend` from top to bottom.
 
-    read the history → plan the answer → choose the rung → one model attempt → the answer
+    read the history → plan the answer → choose the rung → one model attempt → the answer → its record
                                                   ↘ on any failure: a lower rung ↙
 
 The rungs are full → narrow → item_cf → popular. There is always an answer, and it names its rung and the reason for it.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from service.common import logs
@@ -19,6 +20,7 @@ from service.common.errors import ModelAttemptFailed, ModelError, StoreUnavailab
 from service.common.metrics import Metrics
 from service.common.request_context import RequestContext
 from service.engine.fallback import RecommendationList, Source, empty_list
+from service.exposures.recorder import Recorder
 from service.guard.guard import Decision, Guard, Outcome, Reason, Rung
 from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
@@ -29,6 +31,7 @@ from service.recommend.made import Made
 from service.recommend.model_attempt import ModelAttempts
 from service.recommend.reasons import Reasons
 from service.recommend.request_plan import NOT_ASKED, Plan, make_plan
+from service.recommend.shown_list import entry_of
 from service.schemas.requests import RecommendRequest
 from service.store.records import Subject, UserRecord
 
@@ -56,6 +59,7 @@ class Recommender:
         metrics: Metrics,
         ids: Pseudonyms,
         reasons: Reasons,
+        recorder: Recorder,
         *,
         budget_ms: float,
         budget_max_ms: float,
@@ -68,6 +72,7 @@ class Recommender:
         self._metrics = metrics
         self._ids = ids
         self._reasons = reasons
+        self._recorder = recorder
         self._attempts = ModelAttempts(states, guard, metrics)
         self._budget_ms, self._budget_max_ms = budget_ms, budget_max_ms
         self._wall_clock = wall_clock
@@ -99,7 +104,9 @@ class Recommender:
         made = Made.of(*await self._descend(plan, decision), wanted=plan.decoding, k=request.k)
         why = await self._reasons.of(plan, made.listing) if request.explain else NOT_ASKED
         self._count(plan, made, late=deadline.passed)
-        return plan.answer(made, why)
+        list_id = self._recorder.new_list_id()
+        self._recorder.shown(list_id, subject, partial(entry_of, plan, made, list_id))
+        return plan.answer(made, why, list_id)
 
     async def _read_history(
         self, subject: Subject | None, model: ServedModel, deadline: Deadline

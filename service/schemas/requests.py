@@ -157,7 +157,16 @@ class Event(Body):
     )
     value: Value | None = Field(None, description="Rating, price, dwell time …")
     query: Annotated[str, Field(max_length=512)] | None = Field(None, description="The search query.")
-    request_id: Id | None = Field(None, description="Id of the /recommend answer that led to the event.")
+    request_id: Id | None = Field(
+        None,
+        description="Id of the /recommend answer that led to the event. `list_id` is surer: a caller may give many "
+        "requests one id.",
+    )
+    list_id: Id | None = Field(
+        None,
+        description="`list_id` of the /recommend answer that showed the item. Without it and without `request_id`, the "
+        "event is attributed to the user's newest list that shows the item.",
+    )
 
     @model_validator(mode="after")
     def _has_subject_and_item(self) -> Self:

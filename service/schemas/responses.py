@@ -100,6 +100,10 @@ class RecommendAnswer(Answer):
     """A list of items, and how it was made."""
 
     request_id: str
+    list_id: str = Field(
+        description="Names this list, a ULID: send it back with the events that the list leads to. What is recorded of "
+        "the list has the same id."
+    )
     user_id: str | None
     items: list[RankedItem]
     source: Source
@@ -246,6 +250,7 @@ class EraseAnswer(Answer):
 
     user_id: str
     deleted: int = Field(description="Number of Redis keys deleted.")
+    entries: int = Field(description="Number of entries deleted from the streams of lists and events.")
     request_id: str
 
 

@@ -13,7 +13,7 @@ from service.common.kafka_settings import KafkaSettings
 from service.common.metrics import Metrics
 from service.common.settings import Settings
 from service.intake.intake_metrics import IntakeMetrics
-from service.policies.policies import DecodingSpec, Policies, Rule, Segment
+from service.policies.policies import DecodingSpec, Exploration, Policies, Rule, Segment
 from service.schemas.requests import DecodingOverride, Event, EventsRequest, InlineEvent, RecommendRequest
 
 
@@ -24,7 +24,7 @@ def test_every_setting_metric_endpoint_and_policy_field_is_documented() -> None:
         assert f"`GPT4REC_{name.upper()}`" in page
         assert field.description, name
     requests = (RecommendRequest, InlineEvent, DecodingOverride, EventsRequest, Event)
-    for model in (Policies, Segment, Rule, DecodingSpec, *requests):
+    for model in (Policies, Segment, Rule, DecodingSpec, Exploration, *requests):
         for name, field in model.model_fields.items():
             assert f"`{name}`" in page
             assert field.description, name
@@ -45,6 +45,7 @@ def test_the_metric_families_are_those_of_the_contract() -> None:
         "events", "state_cache", "redis_errors", "model_info", "model_reload", "error_budget_burn_rate",
             "model_attempts", "rate_checks", "log_lines_dropped", "worker_replaced", "file_hangs",
             "filters_held", "filter_bytes", "filter_builds",
+            "exposures", "recorded_events", "exposures_waiting", "exposures_trimmed_unread",
             "bodies_refused", "histories_missing", "redis_state", "unanswered_bytes",
     }  # fmt: skip
     assert {f.name for f in Metrics().registry.collect()} == {f"gpt4rec_{name}" for name in expected}
