@@ -44,7 +44,8 @@ async def scan(redis: Redis, prefix: str, but: bytes = b"\0") -> bytes:
 
 async def _entries(redis: Redis, key: Any) -> list[Any]:
     """The entries of a stream, but for those that tell its readers whom to forget."""
-    return [fields for _, fields in await redis.xrange(key) if b"erased" not in fields]
+    found: Any = await redis.xrange(key)
+    return [fields for _, fields in found if b"erased" not in fields]
 
 
 def traces(*names: str) -> list[object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,13 +27,7 @@ class Recorded:
 
     async def entries(self, stream: str) -> list[dict[str, Any]]:
         """The bodies of a stream, with the other fields under their names, when nothing waits any more."""
-        recorder = self.service.runtime.space.recorder
-
-        async def idle() -> bool:
-            await asyncio.sleep(0)  # records follow the answers
-            return not (recorder.lists_waiting or recorder.events_waiting)
-
-        await eventually(idle, within_s=20.0)
+        await self.service.settled()
         keys = sorted([key async for key in self._client.scan_iter(match=f"{self._prefix}{stream}:*")])
         found = [fields for key in keys for _, fields in await self._client.xrange(key)]
         return [
