@@ -30,7 +30,7 @@ from service.artifact.features import ContextVocabulary, Vocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.manifest import EXPLAINER
 from service.artifact.popularity import Popularity
-from service.artifact.ranker_weights import DEFAULT_GROUP, RankerWeights, blend_weights
+from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE_ALONE, RankerWeights
 from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart, signal_file
 from service.artifact.trie import Trie
 
@@ -41,9 +41,8 @@ class Parts:
 
     Attributes:
         name: The first part of the model version.
-        blend: Weight of the dense score, 0 … 1, where no weights were learned; the path has the rest.
         signals: What the other signals were fitted to, by name.
-        ranker: Weights of all signals; None: path and dense score by the blend alone.
+        ranker: Weights of all signals; None: the dense score ranks alone.
         about: Further entries of the manifest (data range, offline metrics, …).
         encoder_counts: Numbers of items that the encoder knew at each of its steps, the last of them all; empty: it
             has one.
@@ -57,7 +56,6 @@ class Parts:
     context: ContextVocabulary
     item_cf: ItemCF
     popularity: Popularity
-    blend: float
     signals: Mapping[str, SignalPart] = field(default_factory=dict)
     ranker: RankerWeights | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -77,7 +75,7 @@ class Parts:
     @property
     def weights(self) -> RankerWeights:
         """The weights of the signals."""
-        return self.ranker or RankerWeights(tuple(self.all_signals), {DEFAULT_GROUP: blend_weights(self.blend)})
+        return self.ranker or RankerWeights(tuple(self.all_signals), {DEFAULT_GROUP: DENSE_ALONE})
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -165,7 +163,6 @@ def _manifest(parts: Parts, dtype: GraphDtype, folder: Path) -> dict[str, Any]:
         "tokenizer": parts.tokenizer.kind,
         "dtype": dtype,
         "opset": OPSET,
-        "blend": parts.blend,
         "ranker": parts.weights.to_json(),
         "dense_candidates": parts.dense_candidates,
         **parts.about,

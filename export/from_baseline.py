@@ -29,7 +29,7 @@ from model.training.run_folder import split_of
 from service.artifact.arrays import save_arrays
 from service.artifact.features import EVENT_TYPES
 from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.ranker_weights import DEFAULT_GROUP, RankerWeights, blend_weights
+from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE_ALONE, RankerWeights
 from service.artifact.signal_files import COLD, ITEM_CF, POPULARITY, SignalPart
 from service.artifact.trie import Trie
 from service.engine.baseline_engine import FUSED
@@ -116,7 +116,6 @@ def _write(name: str, dataset: Dataset, split: Split, folder: Path, data: Path) 
         "has_time": dataset.has_time,
         "tokenizer": tokenizer.kind,
         "dtype": "float32",
-        "blend": 1.0,
         "ranker": weights.to_json(),
         "training": asdict(TrainConfig(repeats=found.kept)),
         "repeats": found.to_json(),
@@ -131,7 +130,7 @@ def _signals(
     """The signals of the artefact, and the weights of the scorer; None if they are to be learned."""
     signals: dict[str, SignalPart] = {ITEM_CF: fitted.item_cf, POPULARITY: fitted.popularity}
     if name in _TUNED:  # their lists do not come from the signals
-        return signals, RankerWeights(tuple(signals), {DEFAULT_GROUP: blend_weights(1.0)})
+        return signals, RankerWeights(tuple(signals), {DEFAULT_GROUP: DENSE_ALONE})
     try:
         texts = item_text_vectors(dataset, split.train.item_ids, data) if name == TEXTS else None
     except TextError as error:

@@ -89,7 +89,7 @@ def export_run(
         say("fitting the other signals")
         parts = parts_of(run, dataset, split, baselines, data)
         learned = learn_ranker(parts, split, out, exclude_history=not run.config.repeats, say=say)
-        parts = replace(parts, blend=learned.blend, ranker=learned.weights)
+        parts = replace(parts, ranker=learned.weights)
         say("writing and checking the graphs")
         quality = quality_of(parts, split, out, dtype)
         published, result = export(parts, out, dtype, probes(split, run), quality, latest=latest)
@@ -98,7 +98,6 @@ def export_run(
     notes = [note for note in (note_on_long(split.train, ITEM_CF_EVENTS, "item-CF counts"), _cut(result)) if note]
     return published, {
         "parity": result.to_json(),
-        "blend": learned.blend,
         "ranker": dict(learned.report),
         "model_version": published.name,
         "notes": [*learned.notes(), *parts.about["cold_items"]["notes"], *notes],
@@ -147,7 +146,6 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines, dat
         context=run.context,
         item_cf=baselines.item_cf,
         popularity=baselines.popularity,
-        blend=1.0,
         signals=fit_signals(signal_data),
         about=about,
     )

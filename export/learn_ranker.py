@@ -13,17 +13,15 @@ from model.data.split import Split
 from model.evaluation.segments import Segments
 from model.ranking.cold_bonus import choose_bonus
 from model.ranking.gather import Gathered, gather
-from model.ranking.learning import Learned, best_blend, learn
+from model.ranking.learning import Learned, learn, network_prior
 from model.ranking.proposals import Proposer
 from model.ranking.without_network import ITEM_CF_ALONE
 from service.artifact.artifact import Artifact
-from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights, blend_weights
+from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights
 from service.artifact.signal_files import COLD
 from service.engine.engine import Engine
 from service.signals.ranker import Ranker
 
-# Blends of path and dense score among which the prior's is chosen; without questions the first.
-BLENDS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25, 0.0)
 # Validation questions asked; a few thousand pin the weights down (`curve` in the manifest).
 QUESTIONS = 6000
 # The same for a large catalogue, where a question takes longer.
@@ -34,23 +32,22 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class LearnedRanker:
-    """The weights, the blend that their prior is, and what the report says of them."""
+    """The weights, and what the report says of them."""
 
     weights: RankerWeights
-    blend: float
     report: Mapping[str, Any]
 
     def notes(self) -> list[str]:
         """Returns sentences about what was learned, for a reader of the command's output."""
         if not self.report["learned"]:
             return [
-                f"ranker: nothing to learn from {self.report['answered']:,} answered questions of validation; path and "
-                f"dense score rank by the blend {self.blend:g}"
+                f"ranker: nothing to learn from {self.report['answered']:,} answered questions of validation; the "
+                f"network ranks: {_listed(self.report['weights'])}"
             ]
-        weights = ", ".join(f"{name} {weight:.3g}" for name, weight in self.report["weights"].items())
-        before, after = self.report["ndcg@10_of_the_blend"], self.report["ndcg@10"]
+        before, after = self.report["ndcg@10_of_the_prior"], self.report["ndcg@10"]
         return [
-            f"ranker: {weights}; NDCG@10 on held-out questions of validation {after:.4f}, by the blend {before:.4f}"
+            f"ranker: {_listed(self.report['weights'])}; NDCG@10 on held-out questions of validation {after:.4f}, by "
+            f"path and dense score alone {before:.4f}"
         ]
 
 
@@ -69,10 +66,12 @@ def learn_ranker(parts: Parts, split: Split, out: Path, *, exclude_history: bool
     """
     asked = _asked(parts, split, out, exclude_history=exclude_history, say=say)
     gathered = asked.without_marks()
-    blend = best_blend(gathered.with_network, BLENDS, PATH, DENSE)
     say("learning the weights")
     network = learn(
-        gathered.with_network, blend_weights(blend), positive=(PATH, DENSE), progress=_progress(say, "the weights")
+        gathered.with_network,
+        network_prior(gathered.with_network),
+        positive=(PATH, DENSE),
+        progress=_progress(say, "the weights"),
     )
     say("learning the weights without the network")
     alone = learn(gathered.without_network, ITEM_CF_ALONE, progress=_progress(say, "the weights without the network"))
@@ -82,7 +81,7 @@ def learn_ranker(parts: Parts, split: Split, out: Path, *, exclude_history: bool
     groups = {DEFAULT_GROUP: network.weights, **network.groups}
     weights = RankerWeights(tuple(parts.all_signals), groups, alone.weights or ITEM_CF_ALONE, about)
     weights = with_cold_bonus(weights, asked)
-    return LearnedRanker(weights, blend, _report(network, gathered, blend, weights))
+    return LearnedRanker(weights, _report(network, gathered, weights))
 
 
 def with_cold_bonus(weights: RankerWeights, asked: Gathered) -> RankerWeights:
@@ -126,7 +125,11 @@ def _progress(say: Say, what: str) -> Callable[[int, int], None]:
     return lambda done, total: say(f"learning {what}: step {done} of {total}")
 
 
-def _report(network: Learned, gathered: Gathered, blend: float, weights: RankerWeights) -> dict[str, Any]:
+def _listed(weights: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
+
+
+def _report(network: Learned, gathered: Gathered, weights: RankerWeights) -> dict[str, Any]:
     held_out = network.about.get("held_out", {})
     return {
         "learned": network.about["learned"],
@@ -134,8 +137,8 @@ def _report(network: Learned, gathered: Gathered, blend: float, weights: RankerW
         "answered": network.about["answered"],
         "weights": dict(weights.groups[DEFAULT_GROUP]),
         "groups": sorted(network.groups),
-        "prior_blend": blend,
+        "prior": dict(network.about["prior"]),
         "candidate_recall": gathered.recall["with_network"],
         "ndcg@10": held_out.get("learned", {}).get("ndcg@10"),
-        "ndcg@10_of_the_blend": held_out.get("today", {}).get("ndcg@10"),
+        "ndcg@10_of_the_prior": held_out.get("today", {}).get("ndcg@10"),
     }

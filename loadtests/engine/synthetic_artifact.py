@@ -30,6 +30,8 @@ from service.artifact.popularity import Popularity
 from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights
 from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart
 
+# Weights of an artefact without other signals than those that every one has.
+OF_NETWORK = RankerWeights((ITEM_CF, POPULARITY), {DEFAULT_GROUP: {PATH: 0.25, DENSE: 0.75}})
 CODES = (256, 256, 256)
 NEIGHBOURS = 50
 FUSED_NEIGHBOURS = 100  # of item-CF: what tuning chooses on most logs
@@ -162,9 +164,8 @@ def write_synthetic(
         context=ContextVocabulary(),
         item_cf=synthetic_item_cf(rng, n_items, FUSED_NEIGHBOURS if fused else NEIGHBOURS),
         popularity=Popularity.of((shares / shares.sum()).astype(np.float32)),
-        blend=0.75,
         signals=signals,
-        ranker=fused_weights((ITEM_CF, POPULARITY, *signals)) if fused else None,
+        ranker=fused_weights((ITEM_CF, POPULARITY, *signals)) if fused else OF_NETWORK,
         dense=dense,
     )
     with staging(root) as folder:

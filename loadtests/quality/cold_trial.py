@@ -15,7 +15,7 @@ from rich.console import Console
 
 from export.from_run import export_run
 from loadtests.quality.cold_live import describe, live_ranker
-from loadtests.quality.path_alone import rank_by_path
+from loadtests.quality.network_alone import rank_by_path
 from loadtests.quality.strategies import artifact_of
 from model.cli.training_progress import fit
 from model.data.dataset import Dataset, Sequences, sequences
@@ -156,7 +156,7 @@ def measured(
         found = asked(engine, ranker, generated, trainer.split, unseen)
     return {
         **found,
-        "blend": report["blend"],
+        "weights": report["ranker"]["weights"],
         "epochs": trainer.progress.epoch,
         "seconds": trainer.progress.seconds,
     }

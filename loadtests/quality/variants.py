@@ -121,7 +121,7 @@ def measured(dataset: Dataset, data: Path, folder: Path, config: TrainConfig, mi
         "best_epoch": p.best_epoch + 1,
         "seconds_an_epoch": p.seconds / max(p.epoch, 1),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "blend": report["blend"],
+        "weights": report["ranker"]["weights"],
         "streams": engine.artifact.streaming,
         **cost(engine),
     }

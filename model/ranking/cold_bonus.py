@@ -22,9 +22,9 @@ from scipy.optimize import nnls
 from model.evaluation.metrics import ndcg, recall
 from model.ranking.candidates import Candidates, blocks_of
 from model.ranking.held_out import ranks_of
-from model.ranking.learning import LEAST_ANSWERED, Weights
+from model.ranking.learning import LEAST_ANSWERED
 from service.artifact.array_types import Float64Array, IntArray
-from service.artifact.ranker_weights import DEFAULT_GROUP
+from service.artifact.ranker_weights import DEFAULT_GROUP, Weights
 from service.artifact.signal_files import COLD
 
 # Bonuses that are tried, in log-probabilities: first against 0, or, where 0 costs too much, against the one that keeps

@@ -17,6 +17,7 @@ from model.ranking.candidates import Block, Candidates, blocks_of
 from model.ranking.held_out import FOLDS, Folds, HeldOut
 from model.ranking.likelihood import Fitted, Prior, fit, log_likelihoods
 from service.artifact.array_types import Float64Array, IntArray
+from service.artifact.ranker_weights import DENSE, PATH, Weights
 
 # Precisions of the prior that are tried: from a prior that hardly counts to one that only many questions move.
 PRECISIONS = (0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -29,7 +30,9 @@ TELLING = 2.0
 # Numbers of questions of the learning curve.
 CURVE = (100, 300, 1000, 3000, 10_000, 30_000)
 
-Weights = Mapping[str, float]
+# Weights of the dense score among which that of the prior is chosen; the path has the rest of 1.
+DENSE_SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25, 0.0)
+
 Progress = Callable[[int, int], None]  # (steps done, steps in all)
 
 
@@ -222,25 +225,27 @@ class _Learning:
             self._progress(min(self._done, self._steps), self._steps)
 
 
-def best_blend(candidates: Candidates, blends: Sequence[float], path: str, dense: str) -> float:
-    """Returns the blend of path and dense score with the largest likelihood; among equal ones the first.
+def network_prior(candidates: Candidates, shares: Sequence[float] = DENSE_SHARES) -> Weights:
+    """Returns the weights of path and dense score, of sum 1, with the largest likelihood; among equal ones the first.
 
     Args:
         candidates: Questions with candidates.
-        blends: Weights of the dense score to choose from.
-        path: Name of the path's log-probability among the signals.
-        dense: Name of the dense score.
+        shares: Weights of the dense score to choose from; the first is taken where there are too few questions.
     """
-    two = candidates.only((path, dense))
+    two = candidates.only((PATH, DENSE))
     answered = np.flatnonzero(two.answered)
     if len(answered) < LEAST_ANSWERED:
-        return blends[0]
+        return _shared(shares[0])
     blocks: list[Block] = blocks_of(two, answered)
 
-    def likelihood(blend: float) -> float:
-        return sum(float(log_likelihoods(block, np.array([1 - blend, blend])).sum()) for block in blocks)
+    def likelihood(share: float) -> float:
+        return sum(float(log_likelihoods(block, np.array([1 - share, share])).sum()) for block in blocks)
 
-    return max(blends, key=likelihood)
+    return _shared(max(shares, key=likelihood))
+
+
+def _shared(dense: float) -> Weights:
+    return {name: weight for name, weight in ((PATH, 1 - dense), (DENSE, dense)) if weight}
 
 
 def _named(names: Sequence[str], weights: Float64Array) -> dict[str, float]:

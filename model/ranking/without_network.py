@@ -12,9 +12,9 @@ from model.evaluation.rankers import history_of
 from model.ranking.candidates import Candidates
 from model.ranking.cold_bonus import choose_bonus, without_mark
 from model.ranking.gather import FlatCandidates
-from model.ranking.learning import Learned, Weights, learn
+from model.ranking.learning import Learned, learn
 from model.ranking.proposals import Proposer
-from service.artifact.ranker_weights import DEFAULT_GROUP
+from service.artifact.ranker_weights import DEFAULT_GROUP, Weights
 from service.artifact.signal_files import COLD, ITEM_CF
 from service.signals.ranker import Ranker
 

@@ -134,15 +134,10 @@ class Engine:
         """
         return self._tables.filters.id(filters)
 
-    def set_blend(self, blend: float) -> None:
-        """Sets the weight of the dense score, 0 … 1, and gives the path the rest of 1; the other signals keep theirs.
-
-        It holds for requests without weights of their own; before, the weights are the artefact's.
-        """
-        self._tables.set_ranking(self._tables.ranking.with_blend(blend))
-
     def set_weights(self, weights: Sequence[tuple[float, float]], bias: FloatArray) -> None:
         """Sets how lists are ranked, by group of users; before, it is as the artefact says.
+
+        It holds for requests without weights of their own.
 
         Args:
             weights: Weights of the path's log-probability and of the dense score, for each group.

@@ -29,6 +29,7 @@ from service.store.store_settings import StoreSettings
 from tests.support.aio import asynchronous, eventually
 from tests.support.artifacts import write_artifact
 from tests.support.clock import FakeClock
+from tests.support.engine_jobs import rank_by
 from tests.support.fakes import CATEGORIES, N_ITEMS, FakeEngine
 from tests.support.processes import ids
 from tests.support.serving import Service, serving
@@ -368,7 +369,7 @@ async def test_recommend_always_answers_where_the_model_computes_nan(tmp_path: P
     body: dict[str, Any] = {"events": [{"item_id": "i3"}], "k": 6, "decoding": {"strategy": "beam"}}
     async with serving(cast("FakeEngine", engine)) as service:
         well = await service.recommend(**body)
-        engine.set_blend(float("nan"))
+        rank_by(engine, float("nan"), float("nan"))
         answer = await service.recommend(**body)
     RecommendAnswer.model_validate(answer)
     assert (well["rung"], answer["rung"], answer["reason"]) == ("full", "item_cf", "model_error")

@@ -15,7 +15,7 @@ from service.artifact.features import ContextVocabulary, EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.own_items import OwnItems
 from service.artifact.popularity import Popularity
-from service.artifact.ranker_weights import RankerWeights, blend_weights
+from service.artifact.ranker_weights import RankerWeights
 from service.artifact.signal_files import SignalPart
 from service.artifact.trie import Trie
 from service.engine.candidates import Candidates
@@ -70,7 +70,7 @@ class FakeArtifact:
 
     @property
     def ranker(self) -> RankerWeights:
-        return RankerWeights(tuple(self.signals), {"default": {**blend_weights(0.5), **self.weights}})
+        return RankerWeights(tuple(self.signals), {"default": {"path": 0.5, "dense": 0.5, **self.weights}})
 
 
 class FakeEngine:

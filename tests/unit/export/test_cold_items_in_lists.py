@@ -53,7 +53,7 @@ def parts_of(dataset: Dataset, split: Split) -> Parts:
     parts = random_parts(random_network(n_items=N_ITEMS))
     place_cold_items(parts.model, data.cold)
     about = {"cold_items": data.cold.to_json()}
-    return replace(parts, item_cf=item_cf, popularity=popularity, signals=fit_signals(data), blend=1.0, about=about)
+    return replace(parts, item_cf=item_cf, popularity=popularity, signals=fit_signals(data), ranker=None, about=about)
 
 
 def test_cold_items_are_served_and_the_manifest_says_what_they_may_cost(

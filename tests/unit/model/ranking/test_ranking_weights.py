@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from model.evaluation.metrics import ndcg
 from model.ranking.candidates import Candidates, blocks_of
 from model.ranking.held_out import Folds, ranks_of
-from model.ranking.learning import best_blend, learn
+from model.ranking.learning import learn, network_prior
 from model.ranking.likelihood import Prior, fit, log_likelihoods
 from service.artifact.array_types import Float64Array, IntArray
 
@@ -201,6 +201,6 @@ def test_the_covariance_is_that_of_weights_learned_from_other_draws_of_the_quest
     np.testing.assert_allclose(np.std(drawn, axis=0), said, rtol=0.35)
 
 
-def test_the_blend_is_the_most_likely_one_and_the_first_where_nothing_tells() -> None:
-    assert best_blend(choices([0.5, 0.5, 0.0], 600, seed=9), (1.0, 0.5, 0.0), "path", "dense") == 0.5
-    assert best_blend(choices([0.5, 0.5, 0.0], 10), (1.0, 0.5, 0.0), "path", "dense") == 1.0
+def test_the_prior_is_the_most_likely_mixture_of_both_scores_and_the_first_where_nothing_tells() -> None:
+    assert network_prior(choices([0.5, 0.5, 0.0], 600, seed=9), (1.0, 0.5, 0.0)) == {"path": 0.5, "dense": 0.5}
+    assert network_prior(choices([0.5, 0.5, 0.0], 10), (1.0, 0.5, 0.0)) == {"dense": 1.0}
