@@ -46,7 +46,7 @@ from model.evaluation.baselines import fit_baselines
 from model.evaluation.bootstrap import paired_bootstrap
 from model.evaluation.evaluate import Ranker, evaluate, item_cf_ranker
 from model.evaluation.rankers import engine_ranker, network_ranker
-from model.evaluation.signal_rankers import FUSED, signal_rankers
+from model.evaluation.signal_rankers import signal_rankers
 from model.training.config import TrainConfig
 from model.training.run_folder import CHECKPOINT, Run, split_of
 from model.training.time_limit import TimeLimit
@@ -55,6 +55,7 @@ from service.artifact.array_types import IntArray
 from service.artifact.features import Vocabulary
 from service.cli.outermost import run_command
 from service.common.atomic_files import write_aside
+from service.engine.baseline_engine import FUSED
 from service.engine.engine import Engine
 
 NAME = "quality_ranking"

@@ -14,6 +14,7 @@ from loadtests.draw.quality_cold import cold as drawn
 from loadtests.quality import cold, cold_trial
 from loadtests.quality.cold_live import describe, live_ranker
 from loadtests.quality.cold_parts import PARTS
+from loadtests.quality.ranks import DECODING
 from loadtests.quality.strategies import artifact_of
 from model.data.dataset import Dataset, Sequences
 from model.evaluation.evaluate import Histories, evaluate
@@ -115,7 +116,7 @@ def _content_is_what_an_unseen_item_is_served_by(folder: Path, held_out: set[str
     np.testing.assert_allclose(artifact.item_table[: len(folded)], folded[: len(artifact.item_table)], atol=1e-6)
 
     split = run.split(run.dataset(folder.parent / "data"))
-    ranker = engine_ranker(Engine.open(artifact.folder, device="cpu", threads=1), cold_trial.DECODING)
+    ranker = engine_ranker(Engine.open(artifact.folder, device="cpu", threads=1), DECODING)
     firsts = evaluate({"content": ranker}, split, samples=1).systems["content"].lists[:, :3]
     assert set(unseen) & set(firsts.ravel().tolist()), "of 30 items everyone comes into a list of 20"
 
@@ -127,7 +128,7 @@ def _new_items_come_into_lists_as_the_held_out_ones(folder: Path, whole: Dataset
     meant = describe(engine, whole, reduced, run.split(reduced).train, sorted(held_out), folder.parent / "data")
     unseen = {artifact.vocabulary.item_index[item] for item in held_out}
     assert set(meant[artifact.catalogue.first_new :].tolist()) == unseen
-    ranker = live_ranker(engine, cold_trial.DECODING, meant)
+    ranker = live_ranker(engine, DECODING, meant)
     firsts = evaluate({"live": ranker}, run.split(reduced), samples=1).systems["live"].lists[:, :3]
     assert unseen & set(firsts.ravel().tolist())
 
