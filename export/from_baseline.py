@@ -16,7 +16,9 @@ from model.data.dataset import Dataset, sequences
 from model.data.errors import DataError
 from model.data.long_histories import ITEM_CF_EVENTS, REPEAT_EVENTS, note_on_long
 from model.data.split import Split
+from model.errors import LearningError
 from model.evaluation.baselines import Baselines, fit_baselines, fit_repeat
+from model.ranking.learning import LEAST_ANSWERED
 from model.ranking.without_network import learn_without_network
 from model.signals.data import SignalData
 from model.signals.registry import SIGNALS, TEXTS, fit_signal, fit_signals
@@ -65,7 +67,8 @@ def export_baseline(
         The artefact's folder.
 
     Raises:
-        ExportError: The data cannot be read, or hold nothing that the scorer could be fitted on.
+        ExportError: The data cannot be read, or hold nothing that the scorer could be fitted on, or values that are not
+            finite.
     """
     try:
         say("reading the data")
@@ -78,10 +81,24 @@ def export_baseline(
     with staging(out) as folder:
         say("fitting the scorer")
         manifest = _write(name, dataset, split, folder, data)
-        if name == FUSED and not manifest["ranker"]["learned"]["without_network"]["learned"]:
-            note("validation tells nothing about the other signals, so item-CF alone ranks")
+        if name == FUSED and (untold := _untold(manifest["ranker"]["learned"]["without_network"])):
+            note(untold)
         seal(folder, manifest, f"{name}-{dataset.name}")
         return publish(folder, out, latest=latest)
+
+
+def _untold(about: Mapping[str, Any]) -> str | None:
+    """Says that no weights were learned; None if they were."""
+    if about["learned"]:
+        return None
+    bonus = about.get(COLD, {}).get("bonus", 0.0)
+    cold = f", and items without events have a bonus of {bonus:+g}" if bonus else ""
+    if about["answered"] < LEAST_ANSWERED:
+        return (
+            f"{about['answered']:,} answered questions of validation are too few to learn from, {LEAST_ANSWERED} are "
+            f"needed: item-CF ranks{cold}"
+        )
+    return f"validation tells nothing about the other signals, so item-CF ranks{cold}"
 
 
 def _write(name: str, dataset: Dataset, split: Split, folder: Path, data: Path) -> dict[str, Any]:
@@ -150,7 +167,10 @@ def _learned(
 ) -> RankerWeights:
     """The weights of all signals, learned on validation."""
     ranker = Ranker.of(signals, RankerWeights(tuple(signals), {DEFAULT_GROUP: {}}))
-    learned = learn_without_network(ranker, split, kept=kept, has_time=has_time, exclude_history=exclude_history)
+    try:
+        learned = learn_without_network(ranker, split, kept=kept, has_time=has_time, exclude_history=exclude_history)
+    except LearningError as error:
+        raise ExportError(str(error)) from error
     weights, about = learned.weights, {"learned": {"without_network": learned.about}}
     return RankerWeights(tuple(signals), {DEFAULT_GROUP: weights}, weights, about)
 

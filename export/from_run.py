@@ -21,7 +21,7 @@ from model.data.dataset import Dataset
 from model.data.errors import DataError
 from model.data.long_histories import ITEM_CF_EVENTS, note_on_long
 from model.data.split import Split
-from model.errors import RunError
+from model.errors import LearningError, RunError
 from model.evaluation.baselines import Baselines, fit_baselines
 from model.evaluation.evaluate import evaluate
 from model.evaluation.rankers import engine_ranker
@@ -93,7 +93,7 @@ def export_run(
         say("writing and checking the graphs")
         quality = quality_of(parts, split, out, dtype)
         published, result = export(parts, out, dtype, probes(split, run), quality, latest=latest)
-    except (RunError, DataError, ParityError, ArtifactFileError, ServiceError) as error:
+    except (RunError, DataError, LearningError, ParityError, ArtifactFileError, ServiceError) as error:
         raise ExportError(str(error)) from error
     notes = [note for note in (note_on_long(split.train, ITEM_CF_EVENTS, "item-CF counts"), _cut(result)) if note]
     return published, {

@@ -2,9 +2,9 @@
 
     python -m loadtests.quality.candidates --run RUN --data DIR --out DIR [--sizes 12000,100000]
 
-- worth: recall@10 and NDCG@10 on test through the served graphs, with and without the joined candidates, by strategy and
-  weight of the dense score (the path has the rest of 1), beside the exhaustive dense score in torch, with paired tests
-  of the difference
+- worth: recall@10 and NDCG@10 on test through the served graphs, with and without the joined candidates, by strategy
+  and weight of the dense score (the path has the rest of 1), beside the exhaustive dense score in torch, with paired
+  tests of the difference
 - cost: a decode with and without them, in turns, on the run's catalogue and on synthetic ones
 """
 

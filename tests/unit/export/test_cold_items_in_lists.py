@@ -69,11 +69,12 @@ def test_cold_items_are_served_and_the_manifest_says_what_they_may_cost(
 
     artifact = Artifact.open(published)
     assert artifact.manifest["cold_items"]["items"] == len(COLD)
-    said = json.loads(json.dumps(artifact.manifest["ranker"]))["cold"]
+    said = json.loads(json.dumps(artifact.manifest["ranker"]))["learned"]
     for part in ("with_network", "without_network"):
-        assert said[part]["trials"][0]["bonus"] == 0
-        assert 0 <= said[part]["bonus"] <= 1
-    bonus = said["with_network"]["bonus"]
+        assert said[part]["cold"]["trials"][0]["bonus"] == 0
+        assert 0 <= said[part]["cold"]["bonus"] <= 1
+    bonus = said["with_network"]["cold"]["bonus"]
+    assert learned.report["cold_bonus"] == bonus
     assert {group.get("cold", 0.0) for group in artifact.ranker.groups.values()} == {bonus}
     assert learned.report["weights"].get("cold", 0.0) == bonus
 

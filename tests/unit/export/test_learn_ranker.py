@@ -96,4 +96,22 @@ def test_with_too_few_questions_the_dense_score_ranks(log: tuple[Dataset, Split]
     found = learn_ranker(parts_of(dataset, split), few, tmp_path, exclude_history=True, say=lambda _: None)
     assert found.weights.groups == {"default": {"dense": 1.0}}
     assert found.weights.without_network == {"item_cf": 1.0}
-    assert "nothing to learn" in found.notes()[0]
+    assert found.notes() == [
+        "ranker: 16 answered questions of validation are too few to learn from, 100 are needed; lists are ranked by "
+        "dense 1"
+    ]
+
+
+def test_the_report_says_what_the_network_and_cold_items_get(learned: LearnedRanker) -> None:
+    everybody = learned.weights.groups["default"]
+    assert learned.report["network_counts"] == bool({"path", "dense"} & set(everybody))
+
+    def notes(**changes: object) -> list[str]:
+        return replace(learned, report={**learned.report, **changes}).notes()
+
+    assert len(notes(network_counts=True)) == 1
+    assert notes(network_counts=False)[1].startswith("the network got no weight")
+    first, second = notes(learned=False, cold_bonus=-0.5)
+    assert "no other weights were better by more than chance on 150 answered questions" in first
+    assert second.endswith("with a bonus of -0.5")
+    assert notes(learned=False, cold_bonus=0.0)[1].endswith("without a bonus")
