@@ -31,6 +31,7 @@ from model.signals.cold_items import ColdItems
 from model.signals.data import SignalData
 from model.signals.registry import fit_signals
 from model.texts.sentence_vectors import item_text_vectors
+from model.training.increment.start import cold_vectors, kept_counts, kept_items
 from model.training.run_folder import Run
 from service.artifact.artifact import Artifact
 from service.artifact.catalogue import Catalogue, CatalogueItem
@@ -128,7 +129,7 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines, dat
     texts = None if run.config.text == "none" else item_text_vectors(dataset, split.train.item_ids, run.data_path(data))
     signal_data = SignalData(split.train, dataset, baselines.item_cf, baselines.popularity, texts)
     model = run.model()
-    place_cold_items(model, signal_data.cold)
+    place_cold_items(model, signal_data.cold, kept_items(run))
     about = {
         "data": dict(run.data) | {"path": None},
         "training": json.loads((run.folder / "config.json").read_text("utf-8")),
@@ -148,18 +149,19 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines, dat
         popularity=baselines.popularity,
         signals=fit_signals(signal_data),
         about=about,
+        encoder_counts=kept_counts(run),
     )
 
 
-def place_cold_items(model: GPT4Rec, cold: ColdItems) -> None:
+def place_cold_items(model: GPT4Rec, cold: ColdItems, kept: int = 0) -> None:
     """Gives cold items the vectors of what stands in for them, so that graphs, parity gate and reference have them all.
 
     Theirs are what the start of the training and being a wrong answer all along made of them. Texts that are mixed
-    into the item embeddings stand in for them already.
+    into the item embeddings stand in for them already. The first `kept` items have vectors that states have read.
     """
-    if len(cold) and model.of_content is None:
-        vectors = cold.vectors(model.item_table().detach().cpu().numpy()[:-2])
-        model.set_item_vectors(torch.from_numpy(cold.items), torch.from_numpy(vectors))
+    items, vectors = cold_vectors(model, cold, kept)
+    if len(items):
+        model.set_item_vectors(torch.from_numpy(items), torch.from_numpy(vectors))
 
 
 def _metrics(run: Run) -> Any:
