@@ -83,12 +83,12 @@ def test_an_increment_on_the_data_of_the_run_loses_no_quality_beyond_noise(made:
     config = increment_config(start.run, log, start.memory.new_from_ms)
     trainer = IncrementTrainer(start, tmp_path, config, HELD)
     trainer.fit()
-    gains = [
+    ours, theirs = [
         validation_gains(Run.open(folder).model(), replace(trainer.split, valid=trainer.split.test),
                          trainer.vocabulary, 1000)
         for folder in (tmp_path, made.run)
     ]  # fmt: skip
-    assert paired_bootstrap(*gains, samples=1000).high >= 0
+    assert paired_bootstrap(ours, theirs, samples=1000).high >= 0
 
 
 def test_the_weights_stay_nearer_the_stronger_they_are_held(made: Grown, tmp_path: Path) -> None:

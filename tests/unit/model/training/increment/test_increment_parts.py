@@ -98,7 +98,7 @@ def test_rows_that_hardly_matter_are_held_and_new_rows_are_free() -> None:
     old = torch.tensor([[1.0], [1.0], [0.0]])
     fisher = torch.tensor([[1.0], [0.0], [0.0]])
     hold = Consolidation(rows, optimiser, {"weight": fisher}, {"weight": old}, start, 1e4)
-    (rows.weight.sum() * 1e-6).backward()  # Adam makes a step of its full size of any gradient
+    (rows.weight.sum() * 1e-6).backward()  # type: ignore[no-untyped-call] # Adam makes a step of its full size of any gradient
     optimiser.step()
     hold()
     moved = (rows.weight.detach() - start["weight"]).abs()[:, 0]
