@@ -89,7 +89,8 @@ def attribute(
     """
     reading = reading or Reading()
     gone = erased.group_by("subject").agg(erased_ms=pl.col("erased_ms").max())
-    lists, erased_lists = _kept(_owned(exposures, merges, "time_ms"), gone, "time_ms")
+    shown = _owned(exposures, merges, "time_ms").with_columns(owner=owner_of_lists("owner"))
+    lists, erased_lists = _kept(shown, gone, "time_ms")
     lists, duplicate_lists = _first(lists, ["list_id"])
     happened, erased_events = _kept(_owned(events, merges, "received_ms"), gone, "received_ms")
     happened, duplicate_events = _first(_with_identity(happened), _IDENTITY)
@@ -104,6 +105,11 @@ def attribute(
         "erased_events": erased_events,
     }
     return Attributed(lists, outcomes, counts)
+
+
+def owner_of_lists(column: str) -> pl.Expr:
+    """Returns who lists belong to: a list that was made for nobody belongs to itself."""
+    return pl.when(pl.col(column) == "").then("list_id").otherwise(column)
 
 
 _IDENTITY = ["__subject", "__id", "__item", "__type", "__time", "__query"]

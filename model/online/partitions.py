@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from model.online.attribution import LIST_COLUMNS, Attributed, Reading, attribute
+from model.online.attribution import LIST_COLUMNS, Attributed, Reading, attribute, owner_of_lists
 from model.online.log_folder import LogFolder
 from model.online.log_schema import Kind, empty
 from model.online.made_traffic import reports_views
@@ -144,7 +144,8 @@ def _spread(span: LogRange, kind: Kind, wanted: list[str], roots: Mapping[str, s
         held.clear()
 
     for rows in _read(span, kind, wanted):
-        part = (pl.col("subject").replace(roots).hash(seed=0) % parts).alias("__part")
+        subject = owner_of_lists("subject") if kind == "exposures" else pl.col("subject")
+        part = (subject.replace(roots).hash(seed=0) % parts).alias("__part")
         for (number,), one in rows.with_columns(part).partition_by("__part", as_dict=True, include_key=False).items():
             held[int(number)].append(one)
         rows_held += len(rows)

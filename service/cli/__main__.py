@@ -26,6 +26,7 @@ COMMANDS = {
     "train": ("Train a model on a data set.", "train"),
     "evaluate": ("Compare a model with item-CF and popularity on the whole catalogue.", "train"),
     "report": ("Report what served lists earned.", "train"),
+    "ope": ("Estimate what other policies would have earned on logged traffic.", "train"),
     "export": ("Turn a trained model into an artefact to serve.", "train"),
     "serve": ("Serve an artefact over HTTP.", "cpu"),
     "ingest": ("Read events from Kafka into the store of the service.", "kafka"),

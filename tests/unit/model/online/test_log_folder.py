@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from model.online.log_folder import LogFolder
-from model.online.log_schema import KINDS, SCHEMAS, LogError, event_row, exposure_row, frame_of
+from model.online.log_schema import KINDS, SCHEMAS, LogError, entry_row, event_row, exposure_row, frame_of
 
 HOUR = 3_600_000
 
@@ -98,11 +98,21 @@ def test_entries_of_the_streams_become_rows() -> None:
         b'"filter":{"category":["x"]},"policies_version":3,"unknown":1}'
     )
     packed = struct.pack("<I2I2f", 2, 7, 9, -0.5, -1.0)
-    row: dict[str, Any] = frame_of("exposures", [exposure_row("u:a", body, packed)]).to_dicts()[0]
+    row_of_body = exposure_row("u:a", body, packed)
+    row: dict[str, Any] = frame_of("exposures", [row_of_body]).to_dicts()[0]
     assert row["subject"] == "u:a" and row["candidates"] == [7, 9] and row["candidate_scores"] == [-0.5, -1.0]
     assert row["arms"] == [{"experiment": "a", "arm": "1"}, {"experiment": "b", "arm": "2"}]
     assert row["filter"] == '{"category":["x"]}' and row["policies_version"] == "3" and row["segment"] is None
     assert frame_of("events", [event_row("u:a", b'{"item_id":"x","time_ms":1}')])["item_id"].to_list() == ["x"]
+    assert entry_row("events", {"v": b"1", "s": b"u:a", "erased": b"5"}) == (
+        "erased",
+        {"subject": "u:a", "erased_ms": 5},
+    )
+    merged = {"v": b"1", "s": b"u:a", "merged": b'{"from":"s:1","to":"u:a","time_ms":7}'}
+    assert entry_row("events", merged) == ("merges", {"subject": "s:1", "into": "u:a", "merged_ms": 7})
+    assert entry_row("exposures", {"v": b"1", "s": b"u:a", "e": body, "c": packed}) == ("exposures", row_of_body)
+    with pytest.raises(LogError, match="has format 2; this version reads format 1"):
+        entry_row("events", {"v": b"2", "s": b"u:a", "e": b"{}"})
     with pytest.raises(LogError, match="12 bytes, not the 20"):
         exposure_row("u:a", b"{}", packed[:12])
     with pytest.raises(LogError, match="not JSON"):
