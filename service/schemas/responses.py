@@ -74,7 +74,7 @@ class Because(Answer):
         description="What each signal contributed to the score: its weight times the difference between the item's "
         "value and the mean of the candidates, so the contributions of two items differ as their scores do. In a "
         "list of the model the user's signals count for the 2,048 listable items of which they say most (128 in a "
-        "catalogue above 100,000 items); to any other item they contribute 0, and no event is named. For a list by "
+        "catalogue above 100,000 items); to any other item they contribute 0 and name no event. For a list by "
         "popularity: the share less the mean share. Empty for an item that only fills the list up."
     )
     event: CauseEvent | None = Field(description="The event that carried most; null if none speaks for the item.")
