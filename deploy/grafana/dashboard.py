@@ -233,11 +233,33 @@ _REDIS = (
 )  # fmt: skip
 
 
+_KAFKA = (
+    Panel(
+        "Kafka: messages not stored yet", "By partition, of `gpt4rec ingest kafka`.",
+        (Query(_gauge("intake_lag", "sum", "partition"), "{{partition}}"),), stacked=True,
+    ),
+    Panel(
+        "Kafka: messages and dead events", "Messages by outcome, and events that went to the dead-letter topic.",
+        (Query(_rate("intake_messages_total", "outcome"), "{{outcome}}"),
+         Query(_rate("intake_events_total", outcome="dead"), "dead events")), "reqps",
+    ),
+    Panel(
+        "Kafka: from the message to the store", "From its timestamp to the acknowledgement of the store.",
+        tuple(Query(_quantile(share, "intake_delay_seconds"), f"p{share * 100:g}") for share in (0.5, 0.95, 0.99)), "s",
+    ),
+    Panel(
+        "Kafka: held up", "Processes that read nothing because Redis or the dead-letter topic is away, and retries.",
+        (Query(_gauge("intake_paused", "sum"), "held up"),
+         Query(f"{_rate('intake_retries_total', 'what')} or vector(0)", "{{what}}")),
+    ),
+)  # fmt: skip
+
+
 def dashboard(settings: BudgetSettings) -> dict[str, Any]:
     """Returns the dashboard as Grafana reads it."""
     rows = (
         ("Answers", _ANSWERS), ("Budgets, breaker and mode", _budgets(settings)),
-        ("Inside the service", _INSIDE), ("Events and Redis", _REDIS),
+        ("Inside the service", _INSIDE), ("Events and Redis", _REDIS), ("Kafka", _KAFKA),
     )  # fmt: skip
     panels: list[dict[str, Any]] = []
     top = 0
