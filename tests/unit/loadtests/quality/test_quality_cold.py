@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -88,10 +89,18 @@ def test_items_without_events_are_trained_without_found_by_their_texts_and_drawn
     weights = {file: file.stat().st_mtime_ns for file in measured.rglob("*.safetensors")}
     invoke(tmp_path)
     assert {file: file.stat().st_mtime_ns for file in measured.rglob("*.safetensors")} == weights
-    _another_share_is_another_measurement(tmp_path)
+    _another_share_is_another_measurement(tmp_path, measured)
 
 
-def _another_share_is_another_measurement(folder: Path) -> None:
+def _another_share_is_another_measurement(folder: Path, measured: Path) -> None:
+    """It has a folder of its own. What is measured there is read: each warm item was found in the first place."""
+    of_share = measured.with_name(measured.name.replace("-0.1", "-0.2"))
+    of_share.mkdir()
+    for file in measured.glob("*.json"):
+        figures = orjson.loads(file.read_bytes())
+        figures["of_users"]["warm"]["recall@10"] = [1.0] * figures["questions"]["warm"]
+        figures["figures"]["warm"]["recall@10"] = 1.0
+        (of_share / file.name).write_bytes(orjson.dumps(figures))
     before = results.load(cold.NAME, folder)
     invoke(folder, "--share", "0.2")
     found = results.load(cold.NAME, folder)
@@ -99,6 +108,9 @@ def _another_share_is_another_measurement(folder: Path) -> None:
     assert found is not None
     assert found["parts"][TINY] == before["parts"][TINY]
     assert set(found["parts"]) == {TINY, f"{TINY} --share 0.2"}
+    means = found["parts"][f"{TINY} --share 0.2"]["means"]
+    assert {means[name]["warm"]["recall@10"]["mean"] for name in cold_trial.VARIANTS} == {1.0}
+    assert not list(of_share.rglob("*.safetensors"))
 
 
 def _content_is_what_an_unseen_item_is_served_by(folder: Path, held_out: set[str]) -> None:
