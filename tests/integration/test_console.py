@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.support.artifacts import write_artifact
 from tests.support.browser import PHONE, accessibility_faults, browser, opened, scrolls_sideways, until
 from tests.support.processes import OPS, PATIENT, Serve, recommend, serve
 from tests.support.valkey import Valkey
@@ -28,8 +27,8 @@ REFUSED = ("status of 401",)
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("artifacts"))
+def artifact(random_artifact: Path) -> Path:
+    return random_artifact
 
 
 @pytest.fixture(scope="module")

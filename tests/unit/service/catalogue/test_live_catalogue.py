@@ -17,7 +17,6 @@ from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
 from service.signals.item_values import ItemValues
-from tests.support.artifacts import write_artifact
 from tests.support.engine_jobs import rank_by
 
 STRATEGIES = [Decoding("greedy"), Decoding("beam"), Decoding("top_p"), Decoding("temperature", temperature=1.2)]
@@ -53,8 +52,8 @@ class Live:
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("artifact"))
+def artifact(random_artifact: Path) -> Path:
+    return random_artifact
 
 
 @pytest.fixture
