@@ -47,6 +47,15 @@ def load_kafka(**flags: Any) -> KafkaSettings:
     return settings
 
 
+def load_exposures_topic() -> KafkaSettings | None:
+    """Reads the settings of Kafka for who writes exposures to a topic; None if no topic is named.
+
+    Raises:
+        SettingsError: As of `load_kafka`.
+    """
+    return load_kafka() if _read(KafkaSettings, {}).kafka_exposures_topic else None
+
+
 def _read(kind: type[S], flags: Mapping[str, Any]) -> S:
     reject_unknown(os.environ, variable_names())
     try:

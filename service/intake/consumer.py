@@ -79,6 +79,8 @@ class KafkaSource:
         self._claim = 0
         self._held = False
         self._unpaused: list[int] = []
+        # What came in spite of a pause: partition → first such offset.
+        self._early: dict[int, int] = {}
         self._lag_at = 0.0
         self._said: dict[str, float] = {}
         self.polled_at = time.monotonic()
@@ -184,14 +186,17 @@ class KafkaSource:
                 self._consumer.pause(self._places(self._unpaused))
                 self._unpaused = []
             record = self._poll(min(left, _POLL_S))
-            # A partition that was assigned during the poll may have delivered before it was paused. The message is not
-            # kept, so the partition is read again from there.
-            if record is not None and self.owned([record]):
-                self._consumer.seek(TopicPartition(record.topic, record.partition, record.offset))
+            # A partition that came during the poll may have delivered before it was paused. That is not kept, so the
+            # partition is read again from there.
+            if record is not None:
+                self._early[record.partition] = min(record.offset, self._early.get(record.partition, record.offset))
         self._measure_lag(asked=True)
 
     def _resume(self) -> None:
         self._held, self._unpaused = False, []
+        for partition, offset in self._early.items():
+            self._consumer.seek(TopicPartition(self._topic, partition, offset))
+        self._early.clear()
         if self.partitions:
             self._consumer.resume(self._places(self.partitions))
 
@@ -230,6 +235,7 @@ class KafkaSource:
         for one in partitions:
             self._claims.pop(one.partition, None)
             self.partitions.pop(one.partition, None)
+            self._early.pop(one.partition, None)
         self._unpaused = [one for one in self._unpaused if one in self.partitions]
         self._metrics.partitions.labels(change).inc(len(partitions))
         log.info(f"partitions_{change}", partitions=sorted(one.partition for one in partitions))

@@ -10,12 +10,15 @@ have `candidates` (indices in the catalogue) and `candidate_scores` beside.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Any
 
 import orjson
 
+from service.common.kafka_settings import KafkaSettings
+from service.intake.kafka_options import consumer_options, producer_options
 from service.intake.records import Outgoing, Sender
 
 FORMAT = 1
@@ -68,6 +71,28 @@ class ExposureTopic:
             await self._sender.send(part)
             sent += len(part)
         return sent
+
+
+@asynccontextmanager
+async def exposure_topic(settings: KafkaSettings) -> AsyncIterator[ExposureTopic]:
+    """Opens the topic of the settings until the body ends.
+
+    Args:
+        settings: With a topic for exposures, as `load_exposures_topic` returns them.
+
+    Raises:
+        SettingsError: librdkafka refuses an option.
+    """
+    # Here, so that this module can be imported without the extra `kafka`.
+    from service.intake.producer import KafkaSender
+    from service.intake.topic_keys import TopicKeys
+
+    topic = settings.kafka_exposures_topic
+    sender = KafkaSender(producer_options(settings))
+    try:
+        yield ExposureTopic(sender, topic, TopicKeys(consumer_options(settings), topic))
+    finally:
+        await sender.close()
 
 
 def key_of(exposure: Mapping[str, Any]) -> str:

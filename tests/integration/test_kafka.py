@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ import pytest
 from loadtests.harness.kafka_broker import KafkaBroker
 from service.common.errors import SettingsError
 from service.common.settings_loader import load_kafka
-from service.intake.kafka_options import consumer_options, producer_options
+from service.intake.exposures import exposure_topic
+from service.intake.kafka_options import producer_options
 from service.intake.records import DeliveryFailed, Outgoing
 from tests.support.aio import asynchronous
-from tests.support.artifacts import write_artifact
 from tests.support.kafka import broker, messages_of, needs_kafka
 from tests.support.processes import items_of
 
@@ -33,21 +35,33 @@ def made(broker: KafkaBroker, **config: str) -> str:
     return name
 
 
-def test_every_event_is_stored_once_though_a_consumer_joins_one_is_killed_and_the_broker_too(tmp_path: Path) -> None:
+def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_every_event_is_stored_once_though_a_consumer_joins_one_is_killed_and_the_broker_too(
+    random_artifact: Path, tmp_path: Path
+) -> None:
     from confluent_kafka import Producer
 
     from loadtests.loop import kafka_once
 
-    artifact = write_artifact(tmp_path / "artifacts")
-    with kafka_once.scene(tmp_path, artifact) as scene:
-        found = kafka_once.run_round(scene, 0, 3000, items_of(artifact))
+    with kafka_once.scene(tmp_path, random_artifact) as scene:
+        found = kafka_once.run_round(scene, 0, 3000, items_of(random_artifact))
         assert (found.sent, found.once) == (3000, 3000), found
         assert (found.missing, found.twice, found.foreign) == (0, 0, 0), found
 
+        scene.valkey.fill_memory()
         good = {"user_id": "u", "item_id": "1", "type": "view", "timestamp": 1_700_000_000_000}
         producer = Producer({"bootstrap.servers": scene.broker.brokers, "log_level": 0})
         producer.produce(kafka_once.TOPIC, value=orjson.dumps({"events": [good, {**good, "type": ""}]}))
         assert producer.flush(30.0) == 0
+        until(lambda: scene.intake.metrics()["gpt4rec_intake_paused"] == 1)
+        assert scene.redis.zcard("gpt4rec:{u:u}:events") == 0
+        scene.valkey.free_memory()
         [letter] = messages_of(scene.broker.brokers, f"{kafka_once.TOPIC}-dead-letters", 1)
         assert orjson.loads(letter.value() or b"") == {**good, "type": ""}
         assert dict(letter.headers() or [])["gpt4rec-event"] == b"1"
@@ -59,26 +73,17 @@ def test_every_event_is_stored_once_though_a_consumer_joins_one_is_killed_and_th
 async def test_exposures_are_keyed_messages_and_an_erasure_leaves_tombstones_of_that_subject_alone(
     broker: KafkaBroker,
 ) -> None:
-    from service.intake.exposures import ExposureTopic
-    from service.intake.producer import KafkaSender
-    from service.intake.topic_keys import TopicKeys
-
     topic = made(broker, **{"cleanup.policy": "compact"})
-    settings = load_kafka(kafka_brokers=broker.brokers)
-    sender = KafkaSender(producer_options(settings))
-    exposures = ExposureTopic(sender, topic, TopicKeys(consumer_options(settings), topic))
     drawn = {"candidates": np.arange(3, dtype=np.uint32), "candidate_scores": np.full(3, 0.5, np.float32)}
     lists: list[tuple[str, str, dict[str, Any]]] = [
         ("u:a", "L1", drawn), ("u:b", "L2", {}), ("u:a:b", "L3", {}), ("u:a", "L4", {}),
     ]  # fmt: skip
-    try:
-        shown = [{"subject": subject, "list_id": name, "items": ["1"], **more} for subject, name, more in lists]
+    shown = [{"subject": subject, "list_id": name, "items": ["1"], **more} for subject, name, more in lists]
+    async with exposure_topic(load_kafka(kafka_brokers=broker.brokers, kafka_exposures_topic=topic)) as exposures:
         assert await exposures.forward(shown) == 4
         assert await exposures.erase(["u:a", "u:nobody"]) == 2
         assert await exposures.erase(["u:a"]) == 0  # they are erased already
         assert await exposures.erase([]) == 0
-    finally:
-        await sender.close()
     written = messages_of(broker.brokers, topic, 6)
     keys = [(one.key() or b"").decode() for one in written]
     assert keys == ["u:a:L1", "u:b:L2", "u:a:b:L3", "u:a:L4", "u:a:L1", "u:a:L4"]
