@@ -14,7 +14,6 @@ from model.cli.report import ClicksMax, From, LogUrl, Made, Until, Window, log_r
 from service.cli.json_report import AsJson, JsonFile, check_target, to_stdout, write_report
 
 if TYPE_CHECKING:
-    from model.online.logged_lists import Sample
     from model.online.targets import Target
 
 app = typer.Typer(add_completion=False)
@@ -55,7 +54,7 @@ def ope(
 
         span = log_range(log, from_, until, window, clicks_max)
         sample = read_sample(span, reward, lists_max=lists_max, made=made)  # type: ignore[arg-type]  # checked above
-        found = judge(sample, _target(policies, sample), least_effective=least_effective)
+        found = judge(sample, _target(policies), least_effective=least_effective)
     report = {"log": log, "reward": reward, **found}
     write_report(report, as_json, json_file)
     if not to_stdout(as_json, json_file):
@@ -64,12 +63,11 @@ def ope(
         raise typer.Exit(1)
 
 
-def _target(policies: Path, sample: Sample) -> Target:
-    from model.online.logged_lists import ItemNumbers
+def _target(policies: Path) -> Target:
     from model.online.targets import PoliciesTarget
     from service.policies.policies import load
 
-    return PoliciesTarget(load(policies), ItemNumbers.of(sample.lists), str(policies))
+    return PoliciesTarget(load(policies), str(policies))
 
 
 def _show(found: dict[str, Any]) -> None:

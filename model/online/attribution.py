@@ -57,9 +57,9 @@ class Attributed:
     Attributes:
         lists: The exposures, each once, with `owner` (the subject that they belong to in the end), `viewed_ms` (the
             first impression; null if none) and `made` (whether their traffic looks made).
-        outcomes: The events, each once: their own fields, with `owner`, `named_list_id` (the list that they name),
-            `list_id` and `position` (from 1) of the list that they belong to, `mark`, and `made` (why they look made;
-            null if they do not).
+        outcomes: The events, each once: their own fields, with `owner` (since `merged_ms`, if that is not null),
+            `named_list_id` (the list that they name), `list_id` and `position` (from 1) of the list that they belong
+            to, `mark`, and `made` (why they look made; null if they do not).
         counts: Rows left out: `duplicate_lists`, `duplicate_events`, `erased_lists`, `erased_events`.
     """
 
@@ -94,7 +94,7 @@ def attribute(
     lists, duplicate_lists = _first(lists, ["list_id"])
     happened, erased_events = _kept(_owned(events, merges, "received_ms"), gone, "received_ms")
     happened, duplicate_events = _first(_with_identity(happened), _IDENTITY)
-    happened = happened.drop(_IDENTITY, "merged_ms").with_row_index("row")
+    happened = happened.drop(_IDENTITY).with_row_index("row")
     outcomes = _joined(happened, _Shown.of(lists), reading.window_ms)
     lists = lists.drop("merged_ms").join(_first_views(outcomes), on="list_id", how="left", maintain_order="left")
     lists, outcomes = mark_made(lists, outcomes, reading.suspicion, views_reported)

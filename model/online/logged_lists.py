@@ -14,6 +14,7 @@ from model.online.attribution import Attributed
 from model.online.marginals import Law, conditionals
 from model.online.outcomes import Reward, by_list, by_position, genuine
 from model.online.partitions import LogRange, attributed
+from model.online.rebuilt_histories import Histories, RebuiltHistory
 from service.artifact.array_types import Float64Array, FloatArray, IntArray
 from service.engine.decoding import Decoding
 
@@ -23,7 +24,7 @@ NO_LAW, NO_CANDIDATES, REORDERED, SHARED_SEED, OTHER_LAW = (
 )  # fmt: skip
 _COLUMNS = (
     "scores", "log_propensities", "drawn", "set_log_propensity", "strategy", "parameters", "segment", "model_version",
-    "filter", "seed", "scene", "k", "candidates", "candidate_scores",
+    "filter", "excluded", "seed", "scene", "k", "candidates", "candidate_scores",
 )  # fmt: skip
 # The graph computes propensities in float32.
 _TOLERANCE = 0.01
@@ -45,7 +46,8 @@ class LoggedList:
         shown: [d] the drawn positions, as places among the candidates.
         items: Item ids of all positions.
         reward: [len(items)] what each position earned.
-        request: What else another model needs to decode it again: `subject`, `time_ms`, `k`, `filter`, `scene`.
+        request: What else another model needs to decode it again: `time_ms`, `k`, `filter`, `scene`, `excluded`.
+        history: The history that it was made from, as far as the log has it; None where it was not asked for.
     """
 
     list_id: str
@@ -59,6 +61,7 @@ class LoggedList:
     items: tuple[str, ...]
     reward: Float64Array
     request: Mapping[str, Any]
+    history: RebuiltHistory | None = None
 
 
 @dataclass(slots=True)
@@ -114,12 +117,14 @@ def read_sample(span: LogRange, reward: Reward, *, lists_max: int, made: bool = 
     seeds: Counter[str] = Counter()
     drawn: list[tuple[str | None, LoggedList]] = []
     for part in attributed(span, _COLUMNS):
+        histories = Histories(part.outcomes) if span.histories else None
         kept = _of_model(genuine(part, made=made), sample.share)
         positions = by_position(kept.outcomes)
         earned = _earned(by_list(kept.lists, positions), positions, reward)
         for row in earned.iter_rows(named=True):
             number = numbers.setdefault(row["owner"], len(numbers))
-            found = _logged(row, number)
+            history = None if histories is None else histories.before(row["subject"], row["time_ms"])
+            found = _logged(row, number, history)
             if isinstance(found, LoggedList):
                 seeds[row["seed"] or ""] += 1
                 drawn.append((row["seed"], found))
@@ -175,7 +180,7 @@ def decoding_of(row: Mapping[str, Any]) -> Decoding:
     return Decoding(row["strategy"], **given)
 
 
-def _logged(row: Mapping[str, Any], owner: int) -> LoggedList | str | None:
+def _logged(row: Mapping[str, Any], owner: int, history: RebuiltHistory | None) -> LoggedList | str | None:
     """The list of a row; why it cannot be used; or None if it was not drawn."""
     decoding = decoding_of(row)
     if not decoding.sampled or not row["drawn"]:
@@ -207,7 +212,8 @@ def _logged(row: Mapping[str, Any], owner: int) -> LoggedList | str | None:
         shown=shown,
         items=tuple(row["items"]),
         reward=reward,
-        request={name: row[name] for name in ("subject", "time_ms", "k", "filter", "scene")},
+        request={name: row[name] for name in ("time_ms", "k", "filter", "scene", "excluded")},
+        history=history,
     )
 
 

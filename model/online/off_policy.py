@@ -25,7 +25,7 @@ from model.online.estimators import (
     mean,
     weighted_sum,
 )
-from model.online.logged_lists import OTHER_LAW, Sample, name_of
+from model.online.logged_lists import OTHER_LAW, ItemNumbers, Sample, name_of
 from model.online.targets import Target
 from model.online.terms import TermsOfLists, terms_of
 
@@ -34,6 +34,7 @@ LEAST_EFFECTIVE = 200
 _MOST_OUTSIDE = 0.01
 _MOST_WITHOUT_LAW = 0.05
 _MOST_UNJUDGED = 0.01
+_MOST_UNDECODED = 0.1
 _WEIGHTS_OFF = 4.0
 _PER = 1000
 
@@ -101,7 +102,8 @@ def judge(sample: Sample, target: Target, *, least_effective: float = LEAST_EFFE
     """
     made = sample.made_by_model
     segments = sorted(made["segment"].unique()) if len(made) else []
-    judged = [_segment(sample, target, name, least_effective) for name in segments]
+    numbers = ItemNumbers.of(sample.lists)
+    judged = [_segment(sample, target, numbers, name, least_effective) for name in segments]
     logged = _mean_of(made, sample.subjects) if len(made) else None
     refused = _refusal(judged)
     overall = {} if refused else _overall(judged)
@@ -148,20 +150,20 @@ def _plain_terms(made: pl.DataFrame, subjects: int) -> Terms:
     )
 
 
-def _segment(sample: Sample, target: Target, name: str, least_effective: float) -> Judged:
+def _segment(sample: Sample, target: Target, numbers: ItemNumbers, name: str, least_effective: float) -> Judged:
     made = sample.made_by_model.filter(pl.col("segment") == name)
     decoding = target.decoding(name)
     said = "as it was" if decoding is None else name_of(decoding)
     share = len(made) / len(sample.made_by_model)
     same = made.filter(pl.col("decoding") == said)
-    if 2 * len(same) >= len(made):
+    if not target.own_model and 2 * len(same) >= len(made):
         return _on_policy(name, share, len(made), said, _plain_terms(same, sample.subjects), least_effective)
     lists = [one for one in sample.lists if one.segment == name]
     without = sum(n for (segment, _), n in sample.left_out.items() if segment == name)
     refused = _unfit(name, len(made), len(lists), without, sample.left_out[name, OTHER_LAW])
     if refused:
         return Judged(name, share, len(made), 0, said, False, 0.0, None, None, {}, refused)
-    found = terms_of(lists, target, sample.subjects)
+    found = terms_of(lists, target, numbers, sample.subjects)
     return _weighted(name, share, len(made), said, found, least_effective)
 
 
@@ -175,6 +177,8 @@ def _on_policy(name: str, share: float, lists: int, target: str, terms: Terms, l
 
 def _weighted(name: str, share: float, lists: int, target: str, found: TermsOfLists, least: float) -> Judged:
     terms = found.terms
+    if refused := _undecoded(name, found.undecoded, found.undecoded + len(terms.subject)):
+        return Judged(name, share, lists, len(terms.subject), target, False, 0.0, None, None, {}, refused)
     effective = effective_sample(terms)
     weights = mean(terms, terms.weight.sum(axis=1) / terms.valid.sum(axis=1))
     refused = (
@@ -206,6 +210,15 @@ def _unfit(name: str, made: int, usable: int, without: int, other_law: int) -> s
     if without > _MOST_WITHOUT_LAW * (usable + without):
         return f"segment {name}: {without:,} of {usable + without:,} drawn lists cannot be used; see left_out"
     return None
+
+
+def _undecoded(name: str, undecoded: int, drawn: int) -> str | None:
+    if undecoded <= _MOST_UNDECODED * drawn:
+        return None
+    return (
+        f"segment {name}: {undecoded:,} of {drawn:,} drawn lists cannot be decoded again, because the log does not "
+        f"have the histories or exclusions that they were made with (at most {_MOST_UNDECODED:.0%} may be missing)"
+    )
 
 
 def _outside(name: str, outside: float | None) -> str | None:

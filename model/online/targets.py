@@ -37,12 +37,14 @@ class Target(Protocol):
     """A policy to judge."""
 
     name: str
+    # Whether it decodes with a model of its own: no list of the log is then its own.
+    own_model: bool
 
     def decoding(self, segment: str) -> Decoding | None:
         """Returns how it decodes the lists of a segment; None: as they were."""
 
-    def of(self, lists: Sequence[LoggedList]) -> list[Drawn | None]:
-        """Returns what each list would be drawn from; None where it cannot be known."""
+    def of(self, lists: Sequence[LoggedList], numbers: ItemNumbers) -> list[Drawn | None]:
+        """Returns what each list would be drawn from, with the numbers of the items; None where it is not known."""
 
 
 class PoliciesTarget:
@@ -50,11 +52,14 @@ class PoliciesTarget:
 
     Attributes:
         name: What it is called.
+        own_model: It has none.
     """
 
-    def __init__(self, policies: Policies, numbers: ItemNumbers, name: str) -> None:
+    own_model = False
+
+    def __init__(self, policies: Policies, name: str) -> None:
         self.name = name
-        self._policies, self._numbers = policies, numbers
+        self._policies = policies
 
     def decoding(self, segment: str) -> Decoding:
         """Returns the decoding of a segment.
@@ -64,13 +69,13 @@ class PoliciesTarget:
         """
         return decoding_in(self._policies, segment)
 
-    def of(self, lists: Sequence[LoggedList]) -> list[Drawn | None]:
+    def of(self, lists: Sequence[LoggedList], numbers: ItemNumbers) -> list[Drawn | None]:
         """Returns what each list would be drawn from."""
         return [
             Drawn(
                 one.scores,
                 law_of(self.decoding(one.segment)),
-                self._numbers.of_candidates(one),
+                numbers.of_candidates(one),
                 one.shown,
                 same=True,
             )

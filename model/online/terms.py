@@ -25,25 +25,28 @@ class TermsOfLists:
 
     Attributes:
         terms: What the estimators take.
+        undecoded: Number of lists that the target could not decode again.
         outside: That share; None where the target has candidates of its own.
     """
 
     terms: Terms
+    undecoded: int
     outside: float | None
 
 
-def terms_of(lists: Sequence[LoggedList], target: Target, subjects: int) -> TermsOfLists:
+def terms_of(lists: Sequence[LoggedList], target: Target, numbers: ItemNumbers, subjects: int) -> TermsOfLists:
     """Returns the terms of lists under a policy; lists that the target cannot decode are left out.
 
     Args:
         lists: Drawn lists.
         target: The policy.
+        numbers: Numbers of the items of the log.
         subjects: Number of subjects.
 
     Raises:
         LogError: The target does not fit the lists.
     """
-    models = _reward_models(lists)
+    models = _reward_models(lists, numbers)
     rows: dict[int, _Row] = {}
     by_length: dict[int, list[int]] = defaultdict(list)
     for place, one in enumerate(lists):
@@ -51,9 +54,9 @@ def terms_of(lists: Sequence[LoggedList], target: Target, subjects: int) -> Term
     for drawn, places in by_length.items():
         for start in range(0, len(places), _BATCH):
             batch = places[start : start + _BATCH]
-            rows.update(zip(batch, _rows([lists[i] for i in batch], target, drawn, models), strict=True))
+            rows.update(zip(batch, _rows([lists[i] for i in batch], target, drawn, models, numbers), strict=True))
     kept = [(lists[place], row) for place, row in sorted(rows.items()) if row.decoded]
-    return _together([one for one, _ in kept], [row for _, row in kept], subjects)
+    return _together([one for one, _ in kept], [row for _, row in kept], subjects, len(lists) - len(kept))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,8 +74,7 @@ class _Row:
 _UNDECODED = _Row(False, np.zeros(0), np.zeros(0))
 
 
-def _reward_models(lists: Sequence[LoggedList]) -> Sequence[RewardModel]:
-    numbers = ItemNumbers.of(lists)
+def _reward_models(lists: Sequence[LoggedList], numbers: ItemNumbers) -> Sequence[RewardModel]:
     items = [numbers.of_ids(one.items[: len(one.shown)]) for one in lists]
     longest = max((len(one.shown) for one in lists), default=1)
     return fit_folds(
@@ -86,9 +88,11 @@ def _reward_models(lists: Sequence[LoggedList]) -> Sequence[RewardModel]:
     )
 
 
-def _rows(lists: Sequence[LoggedList], target: Target, drawn: int, models: Sequence[RewardModel]) -> list[_Row]:
+def _rows(
+    lists: Sequence[LoggedList], target: Target, drawn: int, models: Sequence[RewardModel], numbers: ItemNumbers
+) -> list[_Row]:
     """The contributions of lists of one length."""
-    found = target.of(lists)
+    found = target.of(lists, numbers)
     there = [(one, drawing) for one, drawing in zip(lists, found, strict=True) if drawing is not None]
     logged = all_marginals(
         [one.scores for one, _ in there], [law_of(one.decoding) for one, _ in there], drawn,
@@ -143,7 +147,7 @@ def _list_weight(one: LoggedList, drawn: Drawn) -> float:
     return float(np.array_equal(best, drawn.shown) / np.exp(logged))
 
 
-def _together(lists: Sequence[LoggedList], rows: Sequence[_Row], subjects: int) -> TermsOfLists:
+def _together(lists: Sequence[LoggedList], rows: Sequence[_Row], subjects: int, undecoded: int) -> TermsOfLists:
     longest = max((len(row.weight) for row in rows), default=1)
     shape = (len(rows), longest)
     valid, weight, reward, predicted = np.zeros(shape, bool), np.zeros(shape), np.zeros(shape), np.zeros(shape)
@@ -164,6 +168,7 @@ def _together(lists: Sequence[LoggedList], rows: Sequence[_Row], subjects: int) 
             expected=np.array([row.expected for row in rows]),
             list_weight=np.array(whole, np.float64) if rows and None not in whole else None,
         ),
+        undecoded,
         float(np.mean([one or 0.0 for one in outside])) if rows and None not in outside else None,
     )
 

@@ -10,7 +10,7 @@ import pytest
 
 from model.online.log_folder import LogFolder
 from model.online.log_schema import LogError, frame_of
-from model.online.logged_lists import ItemNumbers, read_sample
+from model.online.logged_lists import read_sample
 from model.online.marginals import Law, conditionals, in_nucleus, log_weights, marginals
 from model.online.off_policy import judge
 from model.online.partitions import LogRange
@@ -74,7 +74,7 @@ def drawn_rows(n: int, law: Law, segment: str = "all", **more: Any) -> list[dict
 
 def judged(span: LogRange, target: Policies, **options: Any) -> dict[str, Any]:
     sample = read_sample(span, "clicks", lists_max=options.pop("lists_max", 10**6))
-    return judge(sample, PoliciesTarget(target, ItemNumbers.of(sample.lists), "policies"), **options)
+    return judge(sample, PoliciesTarget(target, "policies"), **options)
 
 
 def truth(law: Law) -> float:
@@ -138,6 +138,20 @@ def test_segments_count_by_their_shares_of_all_lists(tmp_path: Path) -> None:
     assert exploiting["segments"][0]["on_policy"] and exploiting["segments"][0]["used"] == 1050
     with pytest.raises(LogError, match="the policies have no segment 'b'"):
         judged(span, policies(a={"strategy": "beam"}))
+
+
+def test_segments_that_show_different_items_are_judged_side_by_side(tmp_path: Path) -> None:
+    rows = drawn_rows(450, Law(1.0), "a")
+    for number, row in enumerate(drawn_rows(450, Law(1.5), "b"), start=450):
+        items = [f"j{item[1:]}" for item in row["items"]]
+        rows.append({**row, "list_id": f"L{number}", "seed": str(number), "items": items, "model_version": "n"})
+    target = policies(a={"strategy": "temperature", "temperature": 0.6}, b={"strategy": "greedy"})
+    found = judged(log_of(tmp_path, rows), target, least_effective=20)
+    expected = (truth(Law(0.6)) + truth(Law(sampled=False))) / 2
+    for name in ("ips", "snips", "dr"):
+        value = found["estimates"][name]
+        width = value["high"] - value["low"]
+        assert value["low"] - width / 2 < expected < value["high"] + width / 2, name
 
 
 def refusal(tmp_path: Path, rows: list[dict[str, Any]], target: dict[str, Any], **options: Any) -> str:
