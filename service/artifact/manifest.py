@@ -14,7 +14,7 @@ from service.artifact.ranker_weights import RankerWeights
 from service.artifact.signal_files import ITEM_CF, POPULARITY, signal_file
 
 FORMAT = "gpt4rec-artifact"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 LATEST = "latest"
 FILES = (

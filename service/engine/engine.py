@@ -18,7 +18,7 @@ from service.artifact import graph_names as names
 from service.artifact.array_types import Array, FloatArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
-from service.artifact.graph_interface import ON_REQUEST
+from service.artifact.graph_interface import ON_REQUEST, ON_REQUEST_SAMPLED
 from service.artifact.item_filters import Filters
 from service.artifact.manifest import ArtifactFileError
 from service.common.errors import ArtifactError
@@ -272,7 +272,7 @@ class Engine:
         rows: int,
         everything: bool,
     ) -> dict[str, Array]:
-        left_out = frozenset[str]() if everything else ON_REQUEST
+        left_out = frozenset[str]() if everything else ON_REQUEST_SAMPLED if sampled else ON_REQUEST
         return self._timed("sampler" if sampled else "decoder", feeds, fixed, shape, rows, left_out)
 
     def _timed(

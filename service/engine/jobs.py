@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from service.artifact.array_types import FloatArray, IntArray
+from service.artifact.array_types import Float64Array, FloatArray, IntArray
 from service.artifact.features import EventArrays
 from service.engine.candidates import Candidates
 from service.engine.decoding import Decoding, joined_width
@@ -137,7 +137,7 @@ class DecodedList:
     draw: Draw | None = None
 
     @property
-    def log_propensities(self) -> FloatArray | None:
+    def log_propensities(self) -> FloatArray | Float64Array | None:
         """[n] log-probability of each item given those above; None for a deterministic list or an unknown law."""
         return None if self.draw is None else self.draw.log_propensities
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import orjson
+import pytest
 from redis.asyncio import Redis
 
+from service.artifact.artifact import Artifact
 from service.common.metrics import value_of
+from service.engine.decode.draws import draw
+from service.engine.decoding import Decoding
+from service.engine.engine import Engine
+from service.exposures.exposure import unpacked
 from tests.support.aio import asynchronous, eventually
+from tests.support.artifacts import write_artifact
 from tests.support.fakes import FakeEngine
 from tests.support.serving import Service, serving
 from tests.support.valkey import Valkey
@@ -40,9 +49,9 @@ class Recorded:
 
 
 @asynccontextmanager
-async def recorded(valkey: Valkey, **settings: Any) -> AsyncIterator[Recorded]:
+async def recorded(valkey: Valkey, engine: FakeEngine | None = None, **settings: Any) -> AsyncIterator[Recorded]:
     prefix, client = f"{uuid.uuid4().hex}:", Redis.from_url(valkey.url)
-    async with serving(redis_url=valkey.url, prefix=prefix, operator=True, **settings) as service:
+    async with serving(engine, redis_url=valkey.url, prefix=prefix, operator=True, **settings) as service:
         yield Recorded(service, client, prefix)
     await client.aclose()
 
@@ -66,6 +75,27 @@ async def test_a_list_is_recorded_as_it_was_answered(shared_valkey: Valkey) -> N
         shown = (await what.service.client.get("/users/u")).json()
         assert entry["history_version"] == shown["version"]
         assert "c" not in entry
+
+
+@asynchronous
+async def test_a_drawn_list_is_recorded_with_its_law_and_its_candidates(shared_valkey: Valkey, tmp_path: Path) -> None:
+    engine = Engine(Artifact.open(write_artifact(tmp_path / "artifact")), device="cpu")
+    decoding = Decoding("top_p", top_p=0.7, temperature=1.3)
+    asked = {"strategy": "top_p", "top_p": 0.7, "temperature": 1.3}
+    try:
+        async with recorded(shared_valkey, cast("Any", engine)) as what:
+            answer = await what.service.recommend(user_id="u", k=5, decoding=asked, seed=3)
+            assert (answer["source"], answer["rung"]) == ("gpt4rec", "full")
+            (entry,) = await what.entries("exposures")
+            items, scores = unpacked(entry["c"])
+            order, law = draw(items.astype(np.int64), scores, decoding, 3, 5)
+            ids = engine.artifact.catalogue.item_ids
+            assert entry["items"] == [ids[item] for item in items[order].tolist()]
+            assert entry["log_propensities"] == pytest.approx(law.tolist(), abs=1e-4)
+            assert (entry["drawn"], entry["seed"]) == (5, 3)
+            assert entry["parameters"] == {"temperature": 1.3, "top_p": 0.7, "beam_width": None}
+    finally:
+        engine.close()
 
 
 @asynchronous

@@ -103,7 +103,7 @@ def test_parts_that_disagree_are_refused_even_with_right_checksums(folder: Path,
     [
         (lambda m: m.update(format_version=99), "format version 99"),
         (lambda m: m.update(format_version=1), "export it again"),
-        (lambda m: m.update(format_version=3), "is of format version 3, this service reads 4; export it again"),
+        (lambda m: m.update(format_version=4), "is of format version 4, this service reads 5; export it again"),
         (lambda m: m.update(format="something"), "not a gpt4rec manifest"),
         (lambda m: m.pop("network"), "lacks network"),
         (lambda m: m["files"].pop("encoder.onnx"), r"encoder\.onnx is missing"),
