@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from export.artifact_writer import save_signals
-from export.from_run import ExportError, catalogue_of
+from export.from_run import ExportError, catalogue_of, times_of
 from export.publish import publish, seal, staging
 from model.data.dataset import Dataset, sequences
 from model.data.errors import DataError
@@ -137,7 +137,9 @@ def _write(name: str, dataset: Dataset, split: Split, folder: Path, data: Path) 
         "training": asdict(TrainConfig(repeats=found.kept)),
         "repeats": found.to_json(),
         "item_cf": fitted.config.to_json(),
-        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "path": None},
+        "data": {
+            "name": dataset.name, "fingerprint": dataset.fingerprint, "path": None, **times_of(split),
+        },
     }  # fmt: skip
 
 

@@ -131,7 +131,7 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines, dat
     model = run.model()
     place_cold_items(model, signal_data.cold, kept_items(run))
     about = {
-        "data": dict(run.data) | {"path": None},
+        "data": dict(run.data) | {"path": None, **times_of(split)},
         "training": json.loads((run.folder / "config.json").read_text("utf-8")),
         "item_cf": baselines.config.to_json(),
         "event_types": _event_types(split),
@@ -151,6 +151,14 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines, dat
         about=about,
         encoder_counts=kept_counts(run),
     )
+
+
+def times_of(split: Split) -> dict[str, int | None]:
+    """Returns the times of the last event and of the last one that was trained on; None in a log without times."""
+    log, train = split.sequences, split.train
+    if not log.has_time:
+        return {"last_event_ms": None, "trained_until_ms": None}
+    return {"last_event_ms": int(log.time_ms.max(initial=0)), "trained_until_ms": int(train.time_ms.max(initial=0))}
 
 
 def place_cold_items(model: GPT4Rec, cold: ColdItems, kept: int = 0) -> None:

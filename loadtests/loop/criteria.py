@@ -33,6 +33,16 @@ def coverage(estimator: str, end: str) -> str:
     return f"ope: coverage of the 95 % interval, {estimator}, {end} of the settings, %"
 
 
+def forgetting(part: str) -> str:
+    """Returns the name of a row of an increment with consolidation and replay.
+
+    Args:
+        part: Its "time", or its quality on "new" or "old" questions.
+    """
+    what = {"time": "time", "new": "NDCG@10 on new questions", "old": "NDCG@10 on old questions"}[part]
+    return f"forgetting: {what} of an increment, of a whole training, %"
+
+
 # As `results.row` takes a limit.
 LIMITS: Mapping[str, Mapping[str, float]] = {
     JOIN: {"at_most": 0},
@@ -43,6 +53,9 @@ LIMITS: Mapping[str, Mapping[str, float]] = {
     DRAWS: {"at_least": 0.01},
     LAW: {"at_most": 1e-4},
     COST: {"at_most": 5.0},
+    forgetting("time"): {"at_most": 10.0},
+    forgetting("new"): {"at_least": 98.0},
+    forgetting("old"): {"at_least": 97.0},
     **{coverage(name, "least"): {"at_least": 92.0} for name in ESTIMATORS},
     **{coverage(name, "most"): {"at_most": 98.0} for name in ESTIMATORS},
 }
