@@ -50,7 +50,8 @@ def test_a_worse_candidate_is_refused_with_a_report_and_a_better_one_passes(home
     def run(candidate: str, champion: str, *more: str) -> tuple[int, dict[str, object]]:
         done = CliRunner().invoke(app, [
             "--candidate", str(artifact(home, candidate)), "--champion", str(artifact(home, champion)),
-            "--data", str(home / "later"), "--runs", "4", "--questions-least", "10", "--latency-times", "1e9", "--calibration-loss", "1",
+            "--data", str(home / "later"), "--runs", "4", "--questions-least", "10", "--latency-times", "1e9",
+            "--calibration-loss", "1",
             "--report", str(tmp_path / "report.md"), "--json", str(tmp_path / "report.json"), *more,
         ])  # fmt: skip
         assert (tmp_path / "report.json").exists(), done.output
