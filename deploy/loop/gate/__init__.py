@@ -1,4 +1,4 @@
-"""The promotion gate: is a candidate good enough to replace the champion?
+"""The promotion gate, which says whether a candidate may replace the champion.
 
 questions.py     the newest hold-out, and the questions of new users
 lists.py         the lists of an artefact for these questions
