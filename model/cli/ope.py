@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,10 @@ def ope(
     policies: Annotated[
         Path | None, typer.Option(help="Policies file whose segments decode the candidates of the log in other ways.")
     ] = None,
+    artifact: Annotated[
+        Path | None,
+        typer.Option(help="Artefact whose model decodes the logged requests again; with --policies, in these ways."),
+    ] = None,
     reward: Annotated[str, typer.Option(help="What counts: clicks, carts, conversions, value or dwell.")] = "clicks",
     from_: From = None,
     until: Until = None,
@@ -46,15 +51,15 @@ def ope(
     check_target(as_json, json_file)
     if reward not in _REWARDS:
         raise typer.BadParameter(f"{reward!r}: choose {', '.join(_REWARDS)}", param_hint="--reward")
-    if policies is None:
-        raise typer.BadParameter("say what is judged: give --policies")
+    if policies is None and artifact is None:
+        raise typer.BadParameter("say what is judged: give --policies, --artifact or both")
     with failures():
         from model.online.logged_lists import read_sample
         from model.online.off_policy import judge
 
-        span = log_range(log, from_, until, window, clicks_max)
+        span = replace(log_range(log, from_, until, window, clicks_max), histories=artifact is not None)
         sample = read_sample(span, reward, lists_max=lists_max, made=made)  # type: ignore[arg-type]  # checked above
-        found = judge(sample, _target(policies), least_effective=least_effective)
+        found = judge(sample, _target(policies, artifact), least_effective=least_effective)
     report = {"log": log, "reward": reward, **found}
     write_report(report, as_json, json_file)
     if not to_stdout(as_json, json_file):
@@ -63,11 +68,19 @@ def ope(
         raise typer.Exit(1)
 
 
-def _target(policies: Path) -> Target:
+def _target(policies: Path | None, artifact: Path | None) -> Target:
     from model.online.targets import PoliciesTarget
     from service.policies.policies import load
 
-    return PoliciesTarget(load(policies), str(policies))
+    chosen = None if policies is None else load(policies)
+    if artifact is None:
+        assert chosen is not None  # noqa: S101 - one of the two, checked above
+        return PoliciesTarget(chosen, str(policies))
+    from model.evaluation.artifact_target import ArtifactTarget
+    from service.engine.factory import open_engine
+
+    name = str(artifact) if policies is None else f"{artifact} with {policies}"
+    return ArtifactTarget(open_engine(artifact), name, chosen)
 
 
 def _show(found: dict[str, Any]) -> None:
