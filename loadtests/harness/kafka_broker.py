@@ -90,7 +90,7 @@ class KafkaBroker:
         from confluent_kafka.admin import AdminClient
         from confluent_kafka.cimpl import NewTopic
 
-        admin = AdminClient({"bootstrap.servers": self.brokers})
+        admin = AdminClient({"bootstrap.servers": self.brokers, "log_level": 0})
         wanted = [NewTopic(name, num_partitions=n, replication_factor=1, config=config) for name, n in topics.items()]
         for made in admin.create_topics(wanted).values():
             made.result(_START_S)

@@ -18,10 +18,10 @@ from typing import Any
 import orjson
 
 from service.common.kafka_settings import KafkaSettings
+from service.exposures.exposure import FORMAT
 from service.intake.kafka_options import consumer_options, producer_options
 from service.intake.records import Outgoing, Sender
 
-FORMAT = 1
 # Messages that are made, and wait for their confirmation, at once.
 _AT_ONCE = 500
 
@@ -101,4 +101,4 @@ def key_of(exposure: Mapping[str, Any]) -> str:
 
 
 def _packed(exposure: Mapping[str, Any]) -> bytes:
-    return orjson.dumps({"v": FORMAT, **exposure}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps({"v": int(FORMAT), **exposure}, option=orjson.OPT_SERIALIZE_NUMPY)
