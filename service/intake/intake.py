@@ -22,6 +22,8 @@ from service.schemas.requests import MAX_EVENTS, Event, EventsRequest
 log = logs.get(__name__)
 
 _PAUSE_S, _PAUSE_MOST_S = 0.1, 2.0
+# How long the next events wait for those before them to be recorded, and how often they look.
+_ROOM_S, _ROOM_LOOK_S = 5.0, 0.005
 
 
 class Ingest(Parser, Protocol):
@@ -49,6 +51,8 @@ class Intake:
         latest_ms: Callable[[], int],
         bytes_max: int,
         stop_patience_s: float,
+        recording: Callable[[], int] = lambda: 0,
+        recording_max: int = MAX_EVENTS,
     ) -> None:
         """Connects the parts.
 
@@ -61,10 +65,13 @@ class Intake:
             latest_ms: Returns the latest timestamp that an event may have now, in epoch milliseconds.
             bytes_max: Size of the largest message.
             stop_patience_s: How long a stop waits for a store that is away, with a batch in hand.
+            recording: Returns how many stored events are not in the stream of events yet.
+            recording_max: How many may be; the stream drops what is beyond.
         """
         self._source, self._ingest, self._sender, self._metrics = source, ingest, sender, metrics
         self._topic, self._latest_ms, self._bytes_max = dead_letter_topic, latest_ms, bytes_max
         self._stop_patience_s = stop_patience_s
+        self._recording, self._recording_max = recording, recording_max
         self.holding_since: float | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -140,13 +147,24 @@ class Intake:
     async def _store(self, batch: Sequence[Parsed]) -> None:
         """Appends the events in their order, as many at once as one body may hold."""
         events: list[Event] = [event for one in batch for event in one.events]
-        for first in range(0, len(events), MAX_EVENTS):
+        size = min(MAX_EVENTS, self._recording_max)
+        for first in range(0, len(events), size):
             # They are validated already, each with its own message.
-            request = EventsRequest.model_construct(events=events[first : first + MAX_EVENTS])
+            request = EventsRequest.model_construct(events=events[first : first + size])
+            await self._wait_for_room(len(request.events))
             answer = await self._ingest.append(request)
             for outcome in ("accepted", "duplicate"):
                 found = answer["accepted" if outcome == "accepted" else "duplicates"]
                 self._metrics.events.labels(outcome).inc(found)
+
+    async def _wait_for_room(self, events: int) -> None:
+        """Lets the stream of events catch up. Not for ever: it may be unusable while histories are not."""
+        await asyncio.sleep(0)  # what was stored before this is counted then
+        until = time.monotonic() + _ROOM_S
+        while (waiting := self._recording()) and waiting + events > self._recording_max:
+            if time.monotonic() >= until:
+                return
+            await asyncio.sleep(_ROOM_LOOK_S)
 
     async def _bury(self, batch: Sequence[Parsed]) -> None:
         """Writes the dead letters; one that is too large for the topic is written without its value."""

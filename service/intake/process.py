@@ -11,15 +11,17 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import uvloop
 
 from service.access import credentials, secret_files
 from service.api.listeners import bind
+from service.api.runtime import SpaceRuntime
 from service.assembly.process import RedisServer
 from service.assembly.space import open_space
-from service.common import logs
+from service.common import logs, output
 from service.common.background import spawn
 from service.common.errors import SettingsError
 from service.common.kafka_settings import KafkaSettings
@@ -78,31 +80,66 @@ async def _ingest(settings: Settings, kafka: KafkaSettings, announce: Announce) 
         sock = stack.enter_context(bind(kafka.kafka_metrics_host, kafka.kafka_metrics_port))
         space = await open_space(stack, metrics, Space.default(settings), RedisServer(stack, settings).url)
         stack.push_async_callback(sender.close)
-        intake = Intake(
-            source,
-            space.ingest,
-            sender,
-            intake_metrics,
-            dead_letter_topic=kafka.dead_letter_topic,
-            latest_ms=lambda: int((time.time() + settings.future_tolerance_s) * 1000.0),
-            bytes_max=settings.max_body_bytes,
-            stop_patience_s=settings.drain_timeout_s,
-        )
-
-        def checks() -> Mapping[str, bool]:
-            alive = time.monotonic() - source.polled_at < _SILENT_MOST_S
-            return {"alive": alive, "storing": intake.holding_since is None, "not_draining": not stop.is_set()}
-
-        def status() -> Mapping[str, Any]:
-            return {"topic": kafka.kafka_topic, "group": kafka.kafka_group, "partitions": sorted(source.partitions)}
-
-        await open_side_door(stack, sock, access, metrics.render, checks, status)
+        intake = _intake(settings, kafka, source, sender, space, intake_metrics)
+        shown = _Shown(kafka, metrics, source, intake, space, stop)
+        await open_side_door(stack, sock, access, shown.metrics, shown.checks, shown.status)
         stack.push_async_callback(source.close)  # before the store is closed: commits, and leaves the group
         source.start()
         log.info("started", topic=kafka.kafka_topic, group=kafka.kafka_group, model_version=space.model.version)
         announce(sock.getsockname()[1])
         await intake.run(stop)
         log.info("stopping")
+
+
+def _intake(
+    settings: Settings,
+    kafka: KafkaSettings,
+    source: KafkaSource,
+    sender: KafkaSender,
+    space: SpaceRuntime,
+    metrics: IntakeMetrics,
+) -> Intake:
+    return Intake(
+        source,
+        space.ingest,
+        sender,
+        metrics,
+        dead_letter_topic=kafka.dead_letter_topic,
+        latest_ms=lambda: int((time.time() + settings.future_tolerance_s) * 1000.0),
+        bytes_max=settings.max_body_bytes,
+        stop_patience_s=settings.drain_timeout_s,
+        recording=lambda: space.recorder.events_waiting,
+        recording_max=settings.exposures_queue_max,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What the side door shows."""
+
+    kafka: KafkaSettings
+    registered: Metrics
+    source: KafkaSource
+    intake: Intake
+    space: SpaceRuntime
+    stop: asyncio.Event
+
+    def metrics(self) -> bytes:
+        m = self.registered
+        m.count_up_to(m.log_lines_dropped, output.dropped())
+        m.exposures_waiting.labels("events").set(self.space.recorder.events_waiting)
+        return m.render()
+
+    def checks(self) -> Mapping[str, bool]:
+        return {
+            "alive": time.monotonic() - self.source.polled_at < _SILENT_MOST_S,
+            "storing": self.intake.holding_since is None,
+            "not_draining": not self.stop.is_set(),
+        }
+
+    def status(self) -> Mapping[str, Any]:
+        partitions = sorted(self.source.partitions)
+        return {"topic": self.kafka.kafka_topic, "group": self.kafka.kafka_group, "partitions": partitions}
 
 
 def _source(kafka: KafkaSettings, metrics: IntakeMetrics) -> KafkaSource:

@@ -74,6 +74,7 @@ async def open_side_door(
         timeout_graceful_shutdown=_STOP_S,
     )  # fmt: skip
     server = _Server(config)
+    sock.listen()  # so that nobody who learns of the port is refused before the server accepts
     task = asyncio.create_task(server.serve(sockets=[sock]))
 
     async def close() -> None:

@@ -34,10 +34,10 @@ class World:
         self.at = self.holds = 0
         self.happened: list[tuple[str, Any]] = []
 
-    def intake(self, patience_s: float = 0.0) -> Intake:
+    def intake(self, patience_s: float = 0.0, **more: Any) -> Intake:
         return Intake(
             self, self, self, IntakeMetrics(CollectorRegistry()), dead_letter_topic="dead",
-            latest_ms=lambda: 2 * 10**12, bytes_max=10**6, stop_patience_s=patience_s,
+            latest_ms=lambda: 2 * 10**12, bytes_max=10**6, stop_patience_s=patience_s, **more,
         )  # fmt: skip
 
     def of(self, kind: str) -> list[Any]:
@@ -170,3 +170,20 @@ async def test_a_full_message_is_appended_in_parts_as_large_as_a_body_may_be() -
     world = World([orjson.dumps(body), event("last")])
     await world.intake().run(world.stop)
     assert world.of("stored") == [*(str(n) for n in range(MAX_EVENTS)), "last"]
+
+
+@asynchronous
+async def test_events_wait_until_those_before_them_are_recorded_so_that_none_is_dropped() -> None:
+    world = World([event(str(n)) for n in range(9)], batch=9)
+    looks = 0
+
+    def recording() -> int:
+        nonlocal looks
+        looks += 1
+        stored = len(world.of("stored"))
+        assert stored in (0, 4, 8, 9)
+        return 0 if stored == 0 or looks % 3 == 0 else 3
+
+    await world.intake(recording=recording, recording_max=4).run(world.stop)
+    assert world.of("stored") == [str(n) for n in range(9)]
+    assert looks > 3
