@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
@@ -13,6 +12,8 @@ from service.common import logs
 log = logs.get(__name__)
 
 _PAUSE_S = 1.0
+# A task that has not ended this long after it was cancelled is cancelled again.
+_PATIENCE_S = 2.0
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
@@ -27,9 +28,9 @@ def spawn(stack: AsyncExitStack, work: Work) -> None:
     task = asyncio.create_task(_watched(work))
 
     async def stop() -> None:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        while not task.done():  # what it awaits may swallow the CancelledError, see `being_cancelled`
+            task.cancel()
+            await asyncio.wait((task,), timeout=_PATIENCE_S)
 
     stack.push_async_callback(stop)
 

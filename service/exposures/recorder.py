@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from service.common import logs
+from service.common.background import being_cancelled
 from service.common.deadline import Clock
 from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics
@@ -157,7 +158,7 @@ class Recorder:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await asyncio.sleep(0)  # lists whose answers have just left join
-                while self.lists_waiting or self.events_waiting:
+                while (self.lists_waiting or self.events_waiting) and not being_cancelled():
                     if not await self.flush():
                         await asyncio.sleep(_PAUSE_S)
         if self.lists_waiting or self.events_waiting:

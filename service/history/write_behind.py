@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Sequence
 
 from service.common import logs
+from service.common.background import being_cancelled
 from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics
 from service.history import state_blob
@@ -96,13 +97,15 @@ class WriteBehind:
         """Encodes and stores what is queued, as far as the time allows. Call it after `run` has ended."""
         try:
             async with asyncio.timeout(timeout_s):
-                while len(self.queue):
-                    await self._turn()
+                await self._work_off()
                 await self._keeper.drain()
-                while len(self.queue):
-                    await self._turn()
+                await self._work_off()
         except TimeoutError:
             log.warning("states_not_stored", users=len(self.queue))
+
+    async def _work_off(self) -> None:
+        while len(self.queue) and not being_cancelled():
+            await self._turn()
 
     async def _turn(self) -> None:
         self._busy = True
