@@ -9,13 +9,15 @@ more earns more, and the law of every policy is known exactly.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 
 from model.online.estimators import Terms
-from model.online.marginals import Law, all_marginals, in_nucleus, log_weights
+from model.online.marginals import Law, all_marginals, log_weights
 from model.online.reward_model import FOLDS, fit_folds
 from service.artifact.array_types import Float64Array, IntArray
+from service.engine.decode.draws import nucleus
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +74,13 @@ class World:
         # Mean click of an item at a position; a subject's inclination has mean 1 and multiplies it.
         self._click = 0.04 * self._taste[self._item][:, :, None] * bias
         self._log_weight = np.stack([log_weights(one, setting.logged) for one in self._scores])
-        self._inside = np.stack([in_nucleus(one, setting.logged.nucleus) for one in self._log_weight])
+        self._inside = np.stack([nucleus(one, setting.logged.nucleus) for one in self._log_weight])
         self._plain = np.stack([log_weights(one, Law()) for one in self._scores])
         self.truth = float(np.einsum("s,snk,snk->", self._chance, self._target, self._click))
 
     def replication(self, seed: int) -> Terms:
         """Draws subjects, lists and clicks, and returns what estimates need of them."""
-        rng = np.random.default_rng((seed, 19))
+        rng = np.random.default_rng((seed, crc32(self.setting.name.encode())))
         setting = self.setting
         lists = rng.integers(1, setting.lists_max + 1, size=setting.subjects)
         subject = np.repeat(np.arange(setting.subjects), lists)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.artifact.array_types import BoolArray, Float64Array, FloatArray, IntArray
+from service.artifact.array_types import Float64Array, FloatArray, IntArray
+from service.engine.decode.draws import nucleus
 
 # Largest distance of the nodes in log t. Errors stay below 1e-7 (tests compare with enumeration).
 _STEP = 0.35
@@ -50,18 +51,6 @@ def log_weights(scores: FloatArray | Float64Array, law: Law) -> Float64Array:
     tempered = np.asarray(scores, np.float64) / law.temperature
     shifted = tempered - tempered.max()
     return np.asarray(shifted - np.log(np.exp(shifted).sum()))
-
-
-def in_nucleus(log_weight: Float64Array, mass: float) -> BoolArray:
-    """Returns which items [n] are in the smallest set whose mass reaches `mass`, ties with its last member included.
-
-    The same rule as that of the sampler (`export/graphs/sampler.py`).
-    """
-    if mass >= 1.0:
-        return np.ones(len(log_weight), bool)
-    descending = np.sort(log_weight)[::-1]
-    before = np.cumsum(np.exp(descending)) - np.exp(descending)
-    return np.asarray(log_weight >= descending[before < mass].min())
 
 
 def marginals(scores: FloatArray | Float64Array, law: Law, k: int) -> Float64Array:
@@ -135,7 +124,7 @@ class _Race:
 
 def _races(place: int, log_weight: Float64Array, law: Law, k: int, wanted: IntArray | None) -> Iterator[_Race]:
     """Yields the race inside the nucleus, and where the list is longer, the one outside."""
-    inside = in_nucleus(log_weight, law.nucleus)
+    inside = nucleus(log_weight, law.nucleus)
     first = 0
     for part in (np.flatnonzero(inside), np.flatnonzero(~inside)):
         positions = min(k - first, len(part))
@@ -242,7 +231,7 @@ def conditionals(scores: FloatArray | Float64Array, law: Law, order: IntArray) -
         −inf from the first position on that the law cannot draw.
     """
     log_weight = log_weights(scores, law)
-    inside = in_nucleus(log_weight, law.nucleus)
+    inside = nucleus(log_weight, law.nucleus)
     left = np.ones(len(log_weight), bool)
     out = np.full(len(order), -np.inf)
     for position, item in enumerate(order):

@@ -10,10 +10,11 @@ import numpy as np
 
 from model.online.estimators import WHOLE_LIST_MAX, Terms
 from model.online.logged_lists import ItemNumbers, LoggedList, law_of
-from model.online.marginals import Law, all_marginals, conditionals, in_nucleus, log_weights
+from model.online.marginals import Law, all_marginals, conditionals, log_weights
 from model.online.reward_model import FOLDS, RewardModel, fit_folds
 from model.online.targets import Drawn, Target
 from service.artifact.array_types import Float64Array, IntArray
+from service.engine.decode.draws import nucleus
 
 # Lists whose marginals are computed together.
 _BATCH = 256
@@ -131,7 +132,7 @@ def _row(one: LoggedList, drawn: Drawn, logged: Float64Array, judged: Float64Arr
 def _outside(one: LoggedList, judged: Float64Array) -> float:
     """The share of the target's positions whose items the log could not have drawn there."""
     law = law_of(one.decoding)
-    inside = in_nucleus(log_weights(one.scores, law), law.nucleus)
+    inside = nucleus(log_weights(one.scores, law), law.nucleus)
     size = int(inside.sum())
     return float((judged[~inside, :size].sum() + judged[inside, size:].sum()) / judged.shape[1])
 

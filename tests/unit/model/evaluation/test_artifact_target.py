@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,15 +23,14 @@ from service.engine.run_groups import result_of
 from service.policies.policies import parse
 from service.signals.ranker import Ranker
 from service.signals.user_history import UserHistory
-from tests.support.artifacts import write_artifact
 
 K, DRAWN = 4, Decoding("top_p", top_p=0.95, temperature=1.3)
 START = 1_700_000_000_000
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return Engine.open(write_artifact(tmp_path_factory.mktemp("artifact")), device="cpu", threads=1)
+def engine(random_artifact: Path) -> Engine:
+    return Engine.open(random_artifact, device="cpu", threads=1)
 
 
 def history(user: int, items: list[str]) -> list[dict[str, Any]]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from model.online.log_folder import LogFolder
 from model.online.log_schema import KINDS, SCHEMAS, LogError, entry_row, event_row, exposure_row, frame_of
+from service.exposures.exposure import Exposure, erased_entry, event_entry, merged_entry, packed
+from service.store.records import NewEvent
 
 HOUR = 3_600_000
 
@@ -89,6 +93,39 @@ def test_whole_hours_before_a_moment_are_removed_but_erasures_stay(tmp_path: Pat
     assert log.remove_before(HOUR) == 1
     assert log.read_all("events")["time_ms"].to_list() == [HOUR + 1]
     assert len(log.read_all("erased")) == 1
+
+
+def named(entry: tuple[Any, ...]) -> dict[str, bytes]:
+    """The fields of an entry, as Redis gives them back."""
+    values = (value if isinstance(value, bytes) else str(value).encode() for value in entry[1::2])
+    return dict(zip(entry[::2], values, strict=True))
+
+
+def test_what_the_service_writes_is_read() -> None:
+    shown = Exposure(
+        list_id="L", request_id="r", subject="u:a", time_ms=5, scene=None, k=2, items=["x", "y"],
+        scores=np.array([-0.1, -0.7], np.float32), log_propensities=np.array([-1.5, 0.0]), drawn=1, strategy="top_p",
+        parameters={"temperature": 1.2, "top_p": 0.9, "beam_width": None}, segment="new", explored=True,
+        source="gpt4rec", scorers=("path",), rung="full", reason=None, model_version="m", policies_version="p",
+        catalogue_version="c", arms={"e": "b"}, filter={"category": ["x"]}, excluded=3, history_version="",
+        seed=2**62,
+    )  # fmt: skip
+    scores = np.array([-0.1, -0.7], np.float32)
+    kind, row = entry_row("exposures", named(shown.entry(packed(np.array([7, 9]), scores))))
+    read = frame_of(kind, [row]).to_dicts()[0]
+    expected = {field.name: getattr(shown, field.name) for field in fields(shown)}
+    expected |= {
+        "scores": scores.tolist(), "log_propensities": [-1.5, 0.0], "scorers": ["path"], "seed": str(2**62),
+        "arms": [{"experiment": "e", "arm": "b"}], "filter": '{"category":["x"]}', "candidates": [7, 9],
+        "candidate_scores": scores.tolist(),
+    }  # fmt: skip
+    assert read == expected
+    event = NewEvent("x", "click", 5, value=2.0, list_id="L")
+    kind, row = entry_row("events", named(event_entry("u:a", event, "id", 9)))
+    assert kind == "events" and frame_of(kind, [row]).row(0) == ("u:a", "x", "click", 5, "id", 2.0, None, None, "L", 9)
+    merged = entry_row("events", named(merged_entry("s:1", "u:a", 7)))
+    assert merged == ("merges", {"subject": "s:1", "into": "u:a", "merged_ms": 7})
+    assert entry_row("exposures", named(erased_entry("u:a", 8))) == ("erased", {"subject": "u:a", "erased_ms": 8})
 
 
 def test_entries_of_the_streams_become_rows() -> None:

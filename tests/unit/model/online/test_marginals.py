@@ -7,7 +7,8 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from model.online.marginals import Law, all_marginals, conditionals, in_nucleus, log_weights, marginals
+from model.online.marginals import Law, all_marginals, conditionals, log_weights, marginals
+from service.engine.decode.draws import nucleus
 
 
 def enumerated(scores: np.ndarray, law: Law, k: int) -> np.ndarray:
@@ -63,7 +64,7 @@ def test_marginals_are_the_frequencies_of_draws() -> None:
     scores, law, k, draws = rng.normal(size=40), Law(0.8, 0.8), 6, 40_000
     log_weight = log_weights(scores, law)
     key = log_weight + rng.gumbel(size=(draws, 40))
-    key[:, ~in_nucleus(log_weight, law.nucleus)] -= 1e6
+    key[:, ~nucleus(log_weight, law.nucleus)] -= 1e6
     order = np.argsort(-key, axis=1)[:, :k]
     counts = np.stack([np.bincount(order[:, position], minlength=40) for position in range(k)], axis=1)
     expected = marginals(scores, law, k)

@@ -11,10 +11,11 @@ import pytest
 from model.online.log_folder import LogFolder
 from model.online.log_schema import LogError, frame_of
 from model.online.logged_lists import read_sample
-from model.online.marginals import Law, conditionals, in_nucleus, log_weights, marginals
+from model.online.marginals import Law, conditionals, log_weights, marginals
 from model.online.off_policy import judge
 from model.online.partitions import LogRange
 from model.online.targets import PoliciesTarget
+from service.engine.decode.draws import nucleus
 from service.policies.policies import Policies, parse
 
 K, CANDIDATES = 3, 8
@@ -46,7 +47,7 @@ def shown(number: int, segment: str, order: np.ndarray, law: Law | None, **more:
 
 def drawn_order(rng: np.random.Generator, law: Law) -> np.ndarray:
     log_weight = log_weights(SCORES, law)
-    key = np.where(in_nucleus(log_weight, law.nucleus), log_weight, log_weight - 1e6) + rng.gumbel(size=CANDIDATES)
+    key = np.where(nucleus(log_weight, law.nucleus), log_weight, log_weight - 1e6) + rng.gumbel(size=CANDIDATES)
     return np.argsort(-key)[:K]
 
 
