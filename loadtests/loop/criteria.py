@@ -22,6 +22,16 @@ REPLICATIONS = 2_000
 
 KAFKA_ONCE = "kafka: events that are in the store exactly once, consumer and broker killed, 1,000,000 events"
 
+# Experiments. Two equal arms are looked at every hour for two weeks; lists of a user are alike.
+SEQUENTIAL_RUNS = 2_000
+FALSE_ALARMS = "sequential test: false alarms of two equal arms, looked at hourly for two weeks, clustered by user, %"
+# Lists of both arms together, at a click-through of a tenth, by which a drop must be found.
+SEQUENTIAL_LISTS = 250_000
+DROPS_FOUND = f"sequential test: arms with 10 % fewer clicks that are found within {SEQUENTIAL_LISTS:,} lists, %"
+# Lists of the canary.
+CANARY_LISTS = 2_000
+CANARIES_BACK = f"canary: those with half the clicks that are back within {CANARY_LISTS:,} of their lists, %"
+
 
 def kafka_stage(stage: str) -> str:
     """Returns the name of a row: the 99th percentile of a stage at 500 events a second; "all" is the way as a whole."""
@@ -56,6 +66,9 @@ LIMITS: Mapping[str, Mapping[str, float]] = {
     forgetting("time"): {"at_most": 10.0},
     forgetting("new"): {"at_least": 98.0},
     forgetting("old"): {"at_least": 97.0},
+    FALSE_ALARMS: {"at_most": 6.0},
+    DROPS_FOUND: {"at_least": 80.0},
+    CANARIES_BACK: {"at_least": 95.0},
     **{coverage(name, "least"): {"at_least": 92.0} for name in ESTIMATORS},
     **{coverage(name, "most"): {"at_most": 98.0} for name in ESTIMATORS},
 }
