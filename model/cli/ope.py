@@ -106,4 +106,4 @@ def _show(found: dict[str, Any]) -> None:
 
 def _interval(value: dict[str, float | None]) -> str:
     middle, low, high = value["value"], value["low"], value["high"]
-    return f"{middle:.4g}" if low is None or high is None else f"{middle:.4g} ({low:.4g} … {high:.4g})"
+    return f"{middle:.4g}" if low is None or high is None else f"{middle:.4g} ({low:.4g}…{high:.4g})"

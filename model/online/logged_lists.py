@@ -123,7 +123,9 @@ def read_sample(span: LogRange, reward: Reward, *, lists_max: int, made: bool = 
         earned = _earned(by_list(kept.lists, positions), positions, reward)
         for row in earned.iter_rows(named=True):
             number = numbers.setdefault(row["owner"], len(numbers))
-            history = None if histories is None else histories.before(row["subject"], row["time_ms"])
+            # A list for nobody was made from the events of its request, which are not logged.
+            known = histories if row["subject"] else None
+            history = None if known is None else known.before(row["subject"], row["time_ms"])
             found = _logged(row, number, history)
             if isinstance(found, LoggedList):
                 seeds[row["seed"] or ""] += 1
