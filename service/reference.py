@@ -17,6 +17,8 @@ from service.common.kafka_settings import KafkaSettings
 from service.common.markdown import markdown_table
 from service.common.metrics import Metrics
 from service.common.settings import DEFAULT_POLICIES, Settings
+from service.common.sink_metrics import SinkMetrics
+from service.common.sink_settings import SinkSettings
 from service.intake.intake_metrics import IntakeMetrics
 from service.policies.policies import DecodingSpec, Exploration, Policies, Rule, Segment
 from service.schemas.requests import DecodingOverride, Event, EventsRequest, InlineEvent, RecommendRequest
@@ -30,10 +32,12 @@ Written by `python -m service.reference`; do not edit by hand.
 
 - [Settings](#settings)
 - [Settings of Kafka](#settings-of-kafka)
+- [Settings of the sink](#settings-of-the-sink)
 - [Endpoints](#endpoints)
 - [Requests](#requests)
 - [Metrics](#metrics)
 - [Metrics of the intake](#metrics-of-the-intake)
+- [Metrics of the sink](#metrics-of-the-sink)
 - [Decoding policies](#decoding-policies)
 """
 _SETTINGS = """\
@@ -47,6 +51,13 @@ _KAFKA = """\
 ## Settings of Kafka
 
 Environment variables of `gpt4rec ingest kafka`, which reads those of `gpt4rec serve` too: see [Kafka](loop.md#kafka).
+"""
+_SINK = """\
+## Settings of the sink
+
+Environment variables of `gpt4rec loop sink`, which reads `GPT4REC_REDIS_URL`, `GPT4REC_REDIS_PREFIX`, the log level,
+the time to drain, the tokens of the metrics, and the topic of exposures with how to reach its brokers too: see
+[the sink](loop.md#the-sink).
 """
 _ENDPOINTS = """\
 ## Endpoints
@@ -69,6 +80,11 @@ _INTAKE_METRICS = """\
 ## Metrics of the intake
 
 What `gpt4rec ingest kafka` shows on its own port, beside the metrics of the service.
+"""
+_SINK_METRICS = """\
+## Metrics of the sink
+
+What `gpt4rec loop sink` shows on its own port.
 """
 _POLICIES = """\
 ## Decoding policies
@@ -104,6 +120,8 @@ def page() -> str:
         markdown_table(("Variable", "Default", "Meaning"), _settings(Settings)),
         _KAFKA,
         markdown_table(("Variable", "Default", "Meaning"), _settings(KafkaSettings)),
+        _SINK,
+        markdown_table(("Variable", "Default", "Meaning"), _settings(SinkSettings)),
         _ENDPOINTS,
         markdown_table(("Endpoint", "Answers", "Meaning"), _endpoints()),
         _REQUESTS,
@@ -112,6 +130,8 @@ def page() -> str:
         markdown_table(("Metric", "Type", "Labels", "Meaning"), _metrics(Metrics())),
         _INTAKE_METRICS,
         markdown_table(("Metric", "Type", "Labels", "Meaning"), _metrics(IntakeMetrics(CollectorRegistry()))),
+        _SINK_METRICS,
+        markdown_table(("Metric", "Type", "Labels", "Meaning"), _metrics(SinkMetrics(CollectorRegistry()))),
         _POLICIES,
         *_tables(_POLICY_TITLES),
     ]
@@ -131,7 +151,7 @@ def _endpoints() -> Iterable[Sequence[str]]:
             yield f"`{method.upper()} {path}`", statuses, operation["description"]
 
 
-def _metrics(metrics: Metrics | IntakeMetrics) -> Iterable[Sequence[str]]:
+def _metrics(metrics: Metrics | IntakeMetrics | SinkMetrics) -> Iterable[Sequence[str]]:
     for value in vars(metrics).values():
         if isinstance(value, MetricWrapperBase):
             family = next(iter(value.describe()))

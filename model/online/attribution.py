@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from model.online.log_schema import TIME_OF, Kind
 from model.online.made_traffic import Suspicion, mark_made
 
 # How an event came to its list: it named the list, it named the request, by item and time; or it has none.
@@ -88,7 +89,7 @@ def attribute(
         views_reported: Whether the clients say what was viewed; None finds out from these events.
     """
     reading = reading or Reading()
-    gone = erased.group_by("subject").agg(erased_ms=pl.col("erased_ms").max())
+    gone = _last_erasures(erased)
     shown = _owned(exposures, merges, "time_ms").with_columns(owner=owner_of_lists("owner"))
     lists, erased_lists = _kept(shown, gone, "time_ms")
     lists, duplicate_lists = _first(lists, ["list_id"])
@@ -107,12 +108,38 @@ def attribute(
     return Attributed(lists, outcomes, counts)
 
 
+def without_erased(kind: Kind, rows: pl.DataFrame, merges: pl.DataFrame, erased: pl.DataFrame) -> pl.DataFrame:
+    """Returns rows of the log without those that were erased, by the rules of `attribute`.
+
+    Args:
+        kind: What the rows are.
+        rows: With the columns `subject`, the time of the kind, and for merges `into`.
+        merges: The columns of `log_schema`.
+        erased: The columns of `log_schema`.
+    """
+    if kind == "erased":
+        return rows
+    time, gone = TIME_OF[kind], _last_erasures(erased)
+    if kind != "merges":
+        kept, _ = _kept(_owned(rows, merges, time), gone, time)
+        return kept.drop("owner", "merged_ms")
+    user = gone.rename({"subject": "into", "erased_ms": "__into_erased"})
+    both = rows.join(gone, on="subject", how="left", maintain_order="left")
+    both = both.join(user, on="into", how="left", maintain_order="left")
+    over = pl.max_horizontal("erased_ms", "__into_erased") >= pl.col(time)
+    return both.filter(~over.fill_null(value=False)).drop("erased_ms", "__into_erased")
+
+
 def owner_of_lists(column: str) -> pl.Expr:
     """Returns who lists belong to: a list that was made for nobody belongs to itself."""
     return pl.when(pl.col(column) == "").then("list_id").otherwise(column)
 
 
 _IDENTITY = ["__subject", "__id", "__item", "__type", "__time", "__query"]
+
+
+def _last_erasures(erased: pl.DataFrame) -> pl.DataFrame:
+    return erased.group_by("subject").agg(erased_ms=pl.col("erased_ms").max())
 
 
 def _owned(rows: pl.DataFrame, merges: pl.DataFrame, time: str) -> pl.DataFrame:

@@ -33,6 +33,7 @@ COMMANDS = {
     "ingest": ("Read events from Kafka into the store of the service.", "kafka"),
     "ops": ("Inspect and control a running service.", "cpu"),
     "keys": ("Create API keys and tokens.", "cpu"),
+    "loop": ("Carry what was shown, and what came of it, to the next model.", "train"),
     "demo": ("Run everything from public data to a served model, step by step.", "train"),
 }
 # Set by the shell when it asks what could follow the words typed so far.

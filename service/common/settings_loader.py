@@ -13,6 +13,7 @@ from service.common.environment import PREFIX, reject_unknown
 from service.common.errors import SettingsError
 from service.common.kafka_settings import KafkaSettings
 from service.common.settings import Settings, variable_names
+from service.common.sink_settings import SinkSettings
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -44,6 +45,18 @@ def load_kafka(**flags: Any) -> KafkaSettings:
     settings = _read(KafkaSettings, flags)
     if not settings.kafka_brokers.strip():
         raise SettingsError(f"{PREFIX}KAFKA_BROKERS: name at least one broker, host:9092")
+    return settings
+
+
+def load_sink(**flags: Any) -> SinkSettings:
+    """Reads the settings of the sink, as `load` reads those of the service.
+
+    Raises:
+        SettingsError: As of `load`; or no folder is named.
+    """
+    settings = _read(SinkSettings, flags)
+    if not settings.sink_log.strip():
+        raise SettingsError(f"{PREFIX}SINK_LOG: name the folder of the log")
     return settings
 
 

@@ -12,6 +12,8 @@ from service import reference
 from service.common.kafka_settings import KafkaSettings
 from service.common.metrics import Metrics
 from service.common.settings import Settings
+from service.common.sink_metrics import SinkMetrics
+from service.common.sink_settings import SinkSettings
 from service.intake.intake_metrics import IntakeMetrics
 from service.policies.policies import DecodingSpec, Exploration, Policies, Rule, Segment
 from service.schemas.requests import DecodingOverride, Event, EventsRequest, InlineEvent, RecommendRequest
@@ -28,11 +30,12 @@ def test_every_setting_metric_endpoint_and_policy_field_is_documented() -> None:
         for name, field in model.model_fields.items():
             assert f"`{name}`" in page
             assert field.description, name
-    for name, field in KafkaSettings.model_fields.items():
+    for name, field in {**KafkaSettings.model_fields, **SinkSettings.model_fields}.items():
         assert f"`GPT4REC_{name.upper()}`" in page
         assert field.description, name
     intake = CollectorRegistry()
     IntakeMetrics(intake)
+    SinkMetrics(intake)
     for family in (*Metrics().registry.collect(), *intake.collect()):
         assert f"`{family.name}" in page
         assert family.documentation
