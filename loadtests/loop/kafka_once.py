@@ -139,10 +139,11 @@ def run_round(
 
     Raises:
         TimeoutError: Nothing was stored any more before all was.
+        OSError: The intake ended by itself, or the broker did not take every event.
     """
     began = time.monotonic()
     subjects = [Subject("user", f"r{number}u{user}") for user in range(max(1, events // EVENTS_OF_A_USER))]
-    waiting = _Waiting(scene.redis, subjects, advance)
+    waiting = _Waiting(scene, subjects, advance)
 
     with _Sending(scene.broker.brokers, number, subjects, items) as sending:
         sending.send(events // 3)
@@ -231,8 +232,8 @@ class _Sending:
 class _Waiting:
     """Waits until the store has so many events of the subjects."""
 
-    def __init__(self, client: redis.Redis, subjects: Sequence[Subject], advance: Callable[[int], None]) -> None:
-        self._client, self._subjects, self._advance = client, subjects, advance
+    def __init__(self, scene: Scene, subjects: Sequence[Subject], advance: Callable[[int], None]) -> None:
+        self._scene, self._subjects, self._advance = scene, subjects, advance
         self._seen = 0
 
     def until(self, wanted: int) -> None:
@@ -241,6 +242,8 @@ class _Waiting:
         while (count := self.count()) < wanted:
             if count > self._seen:
                 moved_at = time.monotonic()
+            elif self._scene.intake.process.poll() is not None:
+                raise OSError(f"the intake ended: {self._scene.intake.log[-1500:]}")
             elif time.monotonic() - moved_at > _STALLED_S:
                 raise TimeoutError(f"{count} of {wanted} events are in the store, and no more come")
             self._note(count)
@@ -253,7 +256,7 @@ class _Waiting:
 
     def count(self) -> int:
         """Returns how many there are."""
-        pipeline = self._client.pipeline(transaction=False)
+        pipeline = self._scene.redis.pipeline(transaction=False)
         for subject in self._subjects:
             pipeline.zcard(f"{PREFIX}{subject.tag}:events")
         return sum(pipeline.execute())

@@ -29,7 +29,7 @@ from service.store.records import NewEvent, Subject
 log = logs.get(__name__)
 
 # How long an entry waits for others to be written with it.
-_FLUSH_S = 0.1
+_FLUSH_S = 0.25
 # After a failed attempt the loop waits for the first of these, then twice as long each time, up to the last.
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 # Causes that another attempt does not mend.

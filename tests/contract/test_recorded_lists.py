@@ -173,6 +173,17 @@ async def test_answers_come_as_ever_while_redis_is_away_and_lists_wait(tmp_path:
     assert value_of(metrics.exposures, "failed") == 2
 
 
+@asynchronous
+async def test_what_waits_when_the_service_stops_is_written(shared_valkey: Valkey) -> None:
+    client: Any = Redis.from_url(shared_valkey.url)
+    async with serving(redis_url=shared_valkey.url, prefix="stops:") as service:
+        list_id = (await service.recommend(user_id="u"))["list_id"]
+    keys = [key async for key in client.scan_iter(match="stops:exposures:*")]
+    (found,) = [orjson.loads(fields[b"e"]) for key in keys for _, fields in await client.xrange(key)]
+    assert found["list_id"] == list_id
+    await client.aclose()
+
+
 POLICIES = {
     "segments": [
         {

@@ -100,7 +100,7 @@ async def _follows_the_reference(valkey: Valkey, cap: int, happened: Sequence[tu
 
 
 def test_what_is_trimmed_unread_equals_a_plain_reference(shared_valkey: Valkey) -> None:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=12, deadline=None)
     @given(cap=st.integers(1, 12), happened=happenings)
     def check(cap: int, happened: list[tuple[str, int]]) -> None:
         asyncio.run(_follows_the_reference(shared_valkey, cap, happened))

@@ -66,7 +66,7 @@ def grown_network(
 
 def grown_fisher(old: Mapping[str, Tensor], model: GPT4Rec) -> dict[str, Tensor]:
     """Returns the Fisher information of a run for the grown network; new rows have none."""
-    return {name: _grown(name, old[name], torch.zeros_like(p)) for name, p in model.named_parameters() if name in old}
+    return {name: _grown(name, old[name], torch.zeros(p.shape)) for name, p in model.named_parameters() if name in old}
 
 
 def is_old(name: str, old: Tensor, value: Tensor) -> Tensor:

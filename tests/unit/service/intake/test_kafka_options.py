@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.common.errors import SettingsError
-from service.common.settings_loader import load, load_kafka
+from service.common.settings_loader import load, load_exposures_topic, load_kafka
 from service.intake.kafka_options import consumer_options, producer_options
 
 
@@ -54,3 +54,14 @@ def test_an_intake_without_brokers_and_a_misspelt_setting_are_refused(monkeypatc
     monkeypatch.setenv("GPT4REC_KAFKA_TOPICS", "x")
     with pytest.raises(SettingsError, match="did you mean GPT4REC_KAFKA_TOPIC"):
         load_kafka(kafka_brokers="one:9092")
+
+
+def test_exposures_go_to_a_topic_only_where_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_exposures_topic() is None
+    monkeypatch.setenv("GPT4REC_KAFKA_EXPOSURES_TOPIC", "shown")
+    with pytest.raises(SettingsError, match="KAFKA_BROKERS"):
+        load_exposures_topic()
+    monkeypatch.setenv("GPT4REC_KAFKA_BROKERS", "one:9092")
+    found = load_exposures_topic()
+    assert found is not None
+    assert found.kafka_exposures_topic == "shown"

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from model.cli.train_evaluate import train_app
 from model.data.dataset import Dataset, sequences
 from model.errors import ConfigError, RunError
 from model.evaluation.bootstrap import paired_bootstrap
@@ -19,7 +21,7 @@ from model.training.increment.memory import MEMORY, Memory
 from model.training.increment.settings import IncrementSettings, increment_config
 from model.training.increment.start import start_from
 from model.training.increment.trainer import IncrementTrainer
-from model.training.run_folder import BEST, CHECKPOINT, Run, load_tensors
+from model.training.run_folder import BEST, CHECKPOINT, Run, load_tensors, save_tensors
 from model.training.trainer import Tick
 from model.training.validation import validation_gains
 from tests.support.data_builders import tiny_dataset
@@ -162,8 +164,6 @@ def test_a_memory_of_another_format_is_named_and_a_missing_one_is_made_again(mad
     run = tmp_path / "run"
     shutil.copytree(made.run, run)
     tensors, meta = load_tensors(run / MEMORY)
-    from model.training.run_folder import save_tensors
-
     save_tensors(run / MEMORY, tensors, meta | {"format": 7})
     with pytest.raises(RunError, match=r"format 7, this version reads 1(?s:.*)remove the file"):
         start_from(run, made.all, None, tmp_path / "out")
@@ -175,3 +175,22 @@ def test_a_memory_of_another_format_is_named_and_a_missing_one_is_made_again(mad
     np.testing.assert_array_equal(again.cold_vectors, first.cold_vectors)
     about = json.loads((run / "run.json").read_text("utf-8"))
     assert "increment" not in about
+
+
+def test_the_command_goes_on_from_a_run_and_leaves_one_that_can_be_gone_on_from(made: Grown, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    asked = ["--init", str(made.run), "--data", str(made.new), "--old", str(made.old), "--out", str(out)]
+    done = CliRunner().invoke(train_app, [*asked, "--ewc", "0.1", "--set", "max_epochs=1", "--json"])
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert said["run"] == str(out) and said["protocol"].startswith("split by time")
+    assert "2 items (2 by content" in done.stderr and "held with strength 0.1" in done.stderr
+    increment = Run.open(out).increment
+    assert increment is not None and (increment["strength"], increment["kept"]) == (0.1, [])
+    before, after = Memory.load(made.run), Memory.load(out)
+    assert before is not None and after is not None and after.new_from_ms > before.new_from_ms
+    assert after.positions > before.positions and after.fisher.keys() == before.fisher.keys()
+    assert after.fisher["item.weight"].shape == Run.open(out).model().item.weight.shape
+    for wrong in (["--ewc", "much"], ["--set", "size=small"]):
+        assert CliRunner().invoke(train_app, [*asked[:-1], str(tmp_path / "no"), *wrong]).exit_code == 2
+    assert CliRunner().invoke(train_app, [*asked[2:], "--keep-encoder"]).exit_code == 2
