@@ -74,6 +74,14 @@ def _gauge(metric: str, reduce: str, by: str = "", **labels: str) -> str:
     return f"{reduce}{grouped} (gpt4rec_{metric}{{{chosen}}})"
 
 
+def _by_lists(statistic: str) -> str:
+    """The mean of a figure of the last hour over the replicas, weighted by their lists."""
+    chosen = f'{_CHOSEN}, window="hour"'
+    lists = f'gpt4rec_watched{{{chosen}, kind="lists"}}'
+    weighted = f'gpt4rec_watch{{{chosen}, statistic="{statistic}"}} * on (job, instance) {lists}'
+    return f"sum ({weighted}) / sum ({lists})"
+
+
 _LISTS = {"route": "/recommend"}
 _DURATION = "request_duration_seconds"
 _ANSWERS = (
@@ -233,6 +241,40 @@ _REDIS = (
 )  # fmt: skip
 
 
+_WATCHED = (
+    Panel(
+        "Drift of the last hour", "Divergence from the model's baseline in bits; each statistic has a threshold.",
+        (Query(_gauge("drift", "max", "statistic", window="hour"), "{{statistic}}"),
+         Query(_gauge("drift_threshold", "min", "statistic", window="hour"), "threshold {{statistic}}")),
+    ),
+    Panel(
+        "Drift of the last day", "Replicas whose day drifted, by statistic, and replicas without a baseline.",
+        (Query(_gauge("drifted", "sum", "statistic", window="day"), "{{statistic}}"),
+         Query(_gauge("watch_baseline", "sum", state="missing"), "no baseline")),
+    ),
+    Panel(
+        "Coverage, tail and repeats", "Of the last hour, as the mean of the replicas, weighted by their lists.",
+        tuple(Query(_by_lists(name), name) for name in
+              ("coverage", "tail_share", "repeats", "new_users", "unknown_items", "score_auc")), "percentunit",
+    ),
+    Panel(
+        "Entropy and novelty", "Of the last hour, in bits.",
+        tuple(Query(_by_lists(name), name) for name in ("entropy", "novelty")),
+    ),
+    Panel(
+        "Listed items by popularity", "Of all segments.",
+        (Query(_rate("shown_items_total", "popularity"), "{{popularity}}"),), stacked=True,
+    ),
+    Panel(
+        "Listed items by category", "Of all segments.",
+        (Query(_rate("shown_categories_total", "category"), "{{category}}"),), stacked=True,
+    ),
+    Panel(
+        "Watched, skipped", "Lists and events of the last hour, and those that are not in the figures, per second.",
+        (Query(_gauge("watched", "sum", "kind", window="hour"), "{{kind}}"),
+         Query(f"{_rate('watch_skipped_total', 'kind')} or vector(0)", "skipped {{kind}}")),
+    ),
+)  # fmt: skip
 _KAFKA = (
     Panel(
         "Kafka: messages not stored yet", "By partition, of `gpt4rec ingest kafka`.",
@@ -259,7 +301,8 @@ def dashboard(settings: BudgetSettings) -> dict[str, Any]:
     """Returns the dashboard as Grafana reads it."""
     rows = (
         ("Answers", _ANSWERS), ("Budgets, breaker and mode", _budgets(settings)),
-        ("Inside the service", _INSIDE), ("Events and Redis", _REDIS), ("Kafka", _KAFKA),
+        ("Inside the service", _INSIDE), ("Events and Redis", _REDIS),
+        ("What lists and traffic are like", _WATCHED), ("Kafka", _KAFKA),
     )  # fmt: skip
     panels: list[dict[str, Any]] = []
     top = 0

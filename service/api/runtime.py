@@ -31,6 +31,7 @@ from service.policies.policy_keeper import PolicyKeeper
 from service.recommend.recommender import Recommender
 from service.store.health import RedisCheck
 from service.store.store import Store
+from service.watch.traffic_watch import TrafficWatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,7 @@ class SpaceRuntime:
     ingest: Ingest
     redis: RedisCheck
     rates: Rates | None
+    watch: TrafficWatch
     explorer: Explorer | None
 
     @property

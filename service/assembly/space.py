@@ -53,6 +53,7 @@ from service.recommend.recommender import Recommender
 from service.store.health import RedisCheck
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
+from service.watch.traffic_watch import TrafficWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,8 @@ async def open_space(
 
     ids = Pseudonyms(settings.hash_user_ids)
     recorder, stream_erasure = _open_recorder(opening, store)
+    watch = TrafficWatch(serving, metrics, on=settings.watch)
+    spawn(stack, watch.run)
     return SpaceRuntime(
         space=space,
         serving=serving,
@@ -138,8 +141,9 @@ async def open_space(
         states=states,
         write_behind=write_behind,
         recorder=recorder,
-        recommender=_open_recommender(opening, serving, states, book, guard, ids, recorder),
-        ingest=Ingest(store, serving, write_behind, book, metrics, ids, recorder, stream_erasure),
+        recommender=_open_recommender(opening, serving, states, book, guard, ids, recorder, watch),
+        ingest=Ingest(store, serving, write_behind, book, metrics, ids, recorder, stream_erasure, watch),
+        watch=watch,
         redis=redis,
         rates=rates,
         explorer=_open_playground(opening, serving),
@@ -305,6 +309,7 @@ def _open_recommender(
     guard: Guard,
     ids: Pseudonyms,
     recorder: Recorder,
+    watch: TrafficWatch,
 ) -> Recommender:
     settings = opening.space.settings
     reasons = Reasons(states.history_cap)
@@ -318,6 +323,7 @@ def _open_recommender(
         ids,
         reasons,
         recorder,
+        watch,
         budget_ms=settings.deadline_ms,
         budget_max_ms=settings.deadline_max_ms,
     )

@@ -30,6 +30,7 @@ STAGES = ("state", "queue", "encode", "decode", "fallback", "serialize")
 ATTEMPTS = ("ok", "late", "failed")
 BREAKER_STATES = ("closed", "open", "half_open")
 MODES = ("auto", "fallback", "model")
+WATCH_BASELINES = ("ok", "missing", "unreadable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ _FROM_ZERO: dict[str, tuple[str, ...]] = {
     "gpt4rec_filter_builds": ("built", "failed", "evicted", "late", "refused_caller", "refused_total"),
     "gpt4rec_histories_missing": ("log", "version", "both"),
     "gpt4rec_model_attempts": ATTEMPTS,
+    "gpt4rec_watch_skipped": ("lists", "events"),
 }
 
 
@@ -204,6 +206,56 @@ class Metrics:
             "(latency), failed ones (errors), answers from below the model (served).",
             "objective",
             "window",
+        )
+
+        self.watch = self._gauge(
+            "gpt4rec_watch",
+            "Figures of the lists and the traffic of the last whole hour and day (UTC) of this process: coverage, "
+            "entropy, novelty, tail_share, repeats, overlap_yesterday, score_auc, unknown_items, new_users.",
+            "statistic",
+            "window",
+        )
+        self.watched = self._gauge(
+            "gpt4rec_watched", "Lists and events that the figures of the last hour and day are of.", "kind", "window"
+        )
+        self.drift = self._gauge(
+            "gpt4rec_drift",
+            "Jensen-Shannon divergence, in bits, of the last hour and day from the baseline of the model's artefact.",
+            "statistic",
+            "window",
+        )
+        self.drift_threshold = self._gauge(
+            "gpt4rec_drift_threshold",
+            "Divergence that a window with so many subjects hardly ever reaches by chance.",
+            "statistic",
+            "window",
+        )
+        self.drifted = self._gauge(
+            "gpt4rec_drifted", "1 if the divergence of the last hour, or day, is above its threshold.", "statistic",
+            "window",
+        )  # fmt: skip
+        self.watch_baseline = self._gauge(
+            "gpt4rec_watch_baseline",
+            "1 for what the artefact says about the traffic it was made on: ok, missing (there is no drift to show), "
+            "unreadable.",
+            "state",
+        )
+        self.shown_items = self._counter(
+            "gpt4rec_shown_items",
+            "Items in watched lists, by the segment of the user and the popularity of the item.",
+            "segment",
+            "popularity",
+        )
+        self.shown_categories = self._counter(
+            "gpt4rec_shown_categories",
+            "Items in watched lists, by the segment of the user and the category of the item; the largest by name.",
+            "segment",
+            "category",
+        )
+        self.watch_skipped = self._counter(
+            "gpt4rec_watch_skipped",
+            "Lists and events that were not watched: more than 2,048 in a second, or of another model.",
+            "kind",
         )
 
         # Looking a child up by its labels takes longer than updating it.

@@ -276,6 +276,12 @@ class Settings(BaseSettings):
         "recorded, and counted as dropped.",
     )
 
+    watch: bool = Field(
+        True,
+        description="Watch what lists and traffic are like, by hour and day, and whether they drift from what the "
+        "model was made on. See docs/loop.md.",
+    )
+
     # -- guard
     breaker_window_s: float = Field(
         5.0, gt=0, description="Length of the window over which model attempts are counted."

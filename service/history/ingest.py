@@ -20,6 +20,8 @@ from service.policies.policies import PolicyBook
 from service.schemas.requests import B, Event, EventsRequest, MergeRequest, parse
 from service.store.records import NewEvent, Subject
 from service.store.store import Store
+from service.watch.counting import SeenEvent
+from service.watch.traffic_watch import TrafficWatch
 
 
 class Ingest:
@@ -39,9 +41,11 @@ class Ingest:
         ids: Pseudonyms,
         recorder: Recorder,
         stream_erasure: StreamErasure,
+        watch: TrafficWatch,
     ) -> None:
         self._ids = ids
         self._recorder, self._stream_erasure = recorder, stream_erasure
+        self._watch = watch
         self._store = store
         self._write_behind = write_behind
         self._model = model
@@ -96,6 +100,11 @@ class Ingest:
             self._metrics.redis_errors.labels("append").inc()
             raise
         self._recorder.happened(batch)
+        self._watch.happened(
+            SeenEvent(subject.tag, event.type, event.item_id, event.list_id)
+            for subject, events in batch.items()
+            for event in events
+        )
         model = self._model()
         for (subject, events), result in zip(batch.items(), results, strict=True):
             self._write_behind.appended(subject, model, events, result, epoch)

@@ -31,9 +31,10 @@ from service.recommend.made import Made
 from service.recommend.model_attempt import ModelAttempts
 from service.recommend.reasons import Reasons
 from service.recommend.request_plan import NOT_ASKED, Plan, make_plan
-from service.recommend.shown_list import entry_of
+from service.recommend.shown_list import entry_of, watched
 from service.schemas.requests import RecommendRequest
 from service.store.records import Subject, UserRecord
+from service.watch.traffic_watch import TrafficWatch
 
 log = logs.get(__name__)
 
@@ -60,6 +61,7 @@ class Recommender:
         ids: Pseudonyms,
         reasons: Reasons,
         recorder: Recorder,
+        watch: TrafficWatch,
         *,
         budget_ms: float,
         budget_max_ms: float,
@@ -73,6 +75,7 @@ class Recommender:
         self._ids = ids
         self._reasons = reasons
         self._recorder = recorder
+        self._watch = watch
         self._attempts = ModelAttempts(states, guard, metrics)
         self._budget_ms, self._budget_max_ms = budget_ms, budget_max_ms
         self._wall_clock = wall_clock
@@ -106,6 +109,7 @@ class Recommender:
         self._count(plan, made, late=deadline.passed)
         list_id = self._recorder.new_list_id()
         self._recorder.shown(list_id, subject, partial(entry_of, plan, made, list_id))
+        self._watch.shown(model.version, watched(plan, made, list_id))
         return plan.answer(made, why, list_id)
 
     async def _read_history(

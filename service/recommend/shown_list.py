@@ -1,4 +1,4 @@
-"""The record of an answer's list (`service.exposures.exposure`)."""
+"""The record of an answer's list (`service.exposures.exposure`), and what is watched of it (`service.watch`)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from service.exposures.exposure import Exposure, packed, subject_name
 from service.recommend.made import Made
 from service.recommend.request_plan import Plan
 from service.store.log_streams import Entry
+from service.watch.counting import ShownList
 
 
 def entry_of(plan: Plan, made: Made, list_id: str) -> Entry:
@@ -54,6 +55,21 @@ def entry_of(plan: Plan, made: Made, list_id: str) -> Entry:
     )
     draw = listing.draw
     return exposure.entry(packed(draw.items, draw.scores) if sampled and draw is not None else b"")
+
+
+def watched(plan: Plan, made: Made, list_id: str) -> ShownList:
+    """Returns what is watched of a list; arguments as of `entry_of`."""
+    listing, profile = made.listing, plan.profile
+    best = made.rung == "full" and made.source == plan.model.engine.source and not _sampled(made.strategy)
+    return ShownList(
+        list_id,
+        list_id if profile.subject is None else profile.subject.tag,
+        plan.segment,
+        listing.items,
+        listing.scores if best else None,
+        lambda: profile.seen,
+        len(plan.history),
+    )
 
 
 def _sampled(strategy: Strategy | None) -> bool:

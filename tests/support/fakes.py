@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,7 @@ class FakeArtifact:
     catalogue: Catalogue = field(default_factory=lambda: Catalogue.of(ITEMS))
     repeats: bool = False
     weights: Mapping[str, float] = field(default_factory=dict)
+    manifest: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def encoder_version(self) -> EncoderVersion:
