@@ -65,7 +65,7 @@ Shown = tuple[int, list[int], set[int], int, bool]
 
 def shown(number: int, one: Shown) -> ShownList:
     user, items, seen, history, scored = one
-    scores = np.arange(len(items), 0, -1, np.float32) if scored else None
+    scores = np.arange(len(items), 0, -1).astype(np.float32) if scored else None
     known = np.array(sorted(seen), np.int64)
     return ShownList(f"L{number}", f"u{user}", "ab"[user % 2], np.array(items), scores, lambda: known, history)
 
@@ -100,14 +100,14 @@ def test_counts_are_those_of_plain_loops(some: Sequence[Shown], done: Sequence[t
                 at = min(10, math.floor(len(items) - place) + 1)
                 expected["list_scores"][str(at)] += 1
                 scored.setdefault(number, {})[item] = at
-    for number, (_, kind, item) in enumerate(done):
-        if item is None or kind == "impression":
+    for number, (_, kind, asked) in enumerate(done):
+        if asked is None or kind == "impression":
             continue
-        known = item if item < N + 4 else None
+        known = asked if asked < N + 4 else None
         expected["event_types"][kind if kind in EVENT_TYPES else "other"] += 1
         expected["event_popularity"][band(known)] += 1
         expected["event_categories"][category(known)] += 1
-        if known in scored.get(number, {}):
+        if known is not None and known in scored.get(number, {}):
             followed[str(scored[number][known])] += 1
     for name, bins in counting.bins.items():
         assert dict(zip(bins, window.counts[name].tolist(), strict=True)) == {b: expected[name][b] for b in bins}, name
