@@ -90,11 +90,8 @@ class StreamErasure:
     async def _tell(self, name: str) -> None:
         """Leaves an entry in both streams: everything of the subject up to now must be forgotten."""
         entry, shard = erased_entry(name, int(self._wall_clock() * 1000.0)), shard_of(name, self._settings.shards)
-        batches = [(Shard(stream, shard), [entry]) for stream in STREAMS]
         await self._recorder.announce()
-        for outcome in await self._streams.append(batches, self._settings.cap):
-            if isinstance(outcome, StoreUnavailable):
-                raise outcome
+        await self._streams.tell_erased([Shard(stream, shard) for stream in STREAMS], entry)
 
     def _later(self, names: Iterable[str]) -> None:
         self._again |= dict.fromkeys(names)

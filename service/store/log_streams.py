@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from service.common.errors import StoreUnavailable
-from service.store.lua_script import CLEAN, TYPED, Script
+from service.store.lua_script import CLEAN, ERASES, TYPED, Script
 from service.store.redis_link import RedisLink, ScriptCall
 
 StreamName = Literal["exposures", "events"]
@@ -85,9 +85,24 @@ return reply
 """
 )
 
+# KEYS stream   ARGV TTL ms, then the fields and values of the entry   → 1
+#
+# Nothing is trimmed: the next append does that.
+TELL_ERASED = Script(
+    ERASES
+    + CLEAN
+    + """
+clean(KEYS[1], 'stream')
+redis.call('XADD', KEYS[1], '*', unpack(ARGV, 2))
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return 1
+"""
+)
+
 # KEYS shards   ARGV number of shards, 0 to add none   → every number of shards that was written with
 SHARD_COUNTS = Script(
-    CLEAN
+    ERASES
+    + CLEAN
     + """
 clean(KEYS[1], 'set')
 if ARGV[1] ~= '0' then redis.call('SADD', KEYS[1], ARGV[1]) end
@@ -95,7 +110,7 @@ return redis.call('SMEMBERS', KEYS[1])
 """
 )
 
-ALL = (APPEND_ENTRIES, ERASE_ENTRIES, SHARD_COUNTS)
+ALL = (APPEND_ENTRIES, ERASE_ENTRIES, TELL_ERASED, SHARD_COUNTS)
 
 # Fields and values of one entry, in turns.
 Entry = tuple[str | bytes, ...]
@@ -192,3 +207,15 @@ class LogStreams:
         """
         call = ScriptCall(SHARD_COUNTS, (f"{self._prefix}{{ops}}:shards",), (adding,))
         return {int(count) for count in await self._link.script(call, timeout_s=self._timeout_s)}
+
+    async def tell_erased(self, shards: Sequence[Shard], entry: Entry) -> None:
+        """Appends what tells readers of an erasure, also where the server has no memory left for appends.
+
+        Args:
+            shards: The shards that get the entry.
+            entry: The entry.
+        """
+        calls = [ScriptCall(TELL_ERASED, (self.key(shard),), (self._ttl_ms, *entry)) for shard in shards]
+        for reply in await self._link.scripts_each(calls, timeout_s=self._timeout_s):
+            if isinstance(reply, StoreUnavailable):
+                raise reply
