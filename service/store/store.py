@@ -28,6 +28,7 @@ from service.common.errors import SettingsError, StoreUnavailable
 from service.store.history_calls import HistoryCalls, appended_of, events_of, record_of, replaced_by
 from service.store.log_streams import LogStreams
 from service.store.lua_script import Script
+from service.store.outcome_fields import OutcomeFields
 from service.store.records import AppendResult, NewEvent, Subject, UserRecord
 from service.store.redis_link import RedisLink, ScriptCall
 from service.store.seen_items import NOTHING_SEEN, SeenItems
@@ -70,6 +71,7 @@ class Store(SharedValues):
                 "not provide: use durability memory, and min-replicas-to-write on the servers"
             )
         self.streams = LogStreams(link, prefix=settings.prefix, timeout_s=write_s, ttl_s=settings.ttl_s)
+        self.outcomes = OutcomeFields(link, prefix=settings.prefix, timeout_s=write_s)
         self._erased = self._ops_key("erased")
         self._calls = HistoryCalls(settings, self._erased)
         self.server = ServerProbe(

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
@@ -19,6 +20,7 @@ from deploy.loop.sink.batch_writer import BatchWriter, id_of, spans_of
 from deploy.loop.sink.hand import Taken
 from deploy.loop.sink.housekeeping import Housekeeping
 from deploy.loop.sink.lease import Lease
+from deploy.loop.sink.live_outcomes import LiveOutcomes
 from deploy.loop.sink.recent_erasures import RecentErasures
 from deploy.loop.sink.sink import Bounds, Sink
 from loadtests.harness.sink_process import SinkProcess
@@ -27,9 +29,12 @@ from loadtests.loop.random_logs import random_log
 from model.online.log_folder import LogFolder
 from service.common.metrics import value_of
 from service.common.sink_metrics import SinkMetrics
+from service.experiments.outcomes import of_arms, unpacked
+from service.experiments.sums import Sums
 from service.exposures.exposure import erased_entry, shard_of
 from service.store.log_streams import GROUP, Entry, LogStreams, Shard
-from service.store.stream_group import BEGINNING, StreamGroup
+from service.store.outcome_fields import OutcomeFields
+from service.store.stream_group import BEGINNING, StreamEntry, StreamGroup
 from tests.support.aio import asynchronous
 from tests.support.valkey import Valkey
 
@@ -63,11 +68,11 @@ class World:
         (outcome,) = await self.streams.append([(shard, entries)], cap)
         assert not isinstance(outcome, Exception)
 
-    def sink(self, group: StreamGroup | None = None, **bounds: Any) -> Sink:
+    def sink(self, group: StreamGroup | None = None, live: LiveOutcomes | None = None, **bounds: Any) -> Sink:
         group = group or self.group
         writer = BatchWriter(self.log, self.metrics, self.erased)
         settled = Bounds(**{"seconds": 0.02, "stop_s": 0.1, **bounds})
-        return Sink(group, Lease(group, 30.0), writer, self.metrics, settled, in_lane=in_thread)
+        return Sink(group, Lease(group, 30.0), writer, self.metrics, settled, in_lane=in_thread, live=live)
 
     def house(self, days: int = 0) -> Housekeeping:
         return Housekeeping(
@@ -284,6 +289,40 @@ async def test_hours_older_than_the_retention_are_deleted_but_for_erasures(
         assert here.lists() == ["new"]
         assert len(here.log.read_all("erased")) == 1
         assert value_of(here.metrics.removed) == 1
+
+
+@asynchronous
+async def test_live_outcomes_are_shared_by_arm_and_resume_from_the_files(shared_valkey: Valkey, tmp_path: Path) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        shared = OutcomeFields(here.group.link, prefix=here.prefix, timeout_s=5.0)
+
+        def live() -> LiveOutcomes:
+            return LiveOutcomes(here.log, shared, here.metrics, open_most=100, open_ms=24 * HOUR_MS)
+
+        body = {
+            "list_id": "a", "time_ms": NOW_MS, "items": ["1", "2"], "arms": {"ranker": "b"}, "model_version": "m",
+        }  # fmt: skip
+        event = {
+            "item_id": "2", "type": "click", "time_ms": NOW_MS, "received_ms": NOW_MS, "event_id": "e", "list_id": "a",
+        }  # fmt: skip
+        await here.append(("v", "1", "s", "u:1", "e", orjson.dumps(body)))
+        await here.append(*2 * [("v", "1", "s", "u:1", "e", orjson.dumps(event))], shard=Shard("events", SHARD.number))
+        first = live()
+        await here.sink(once=True, live=first).run(asyncio.Event())
+        first.turn(settle_s=0.0)
+        await first.show()
+        wanted = Sums(subjects=1, lists=1, clicked=1, lists2=1, clicked2=1, cross=1)
+        assert of_arms(unpacked(await shared.read()), "ranker", since_s=NOW_MS / 1000)["b"].sums == wanted
+        assert value_of(here.metrics.click_through, "model", "m") == 1.0
+        assert value_of(here.metrics.lists, "position", "2") == 1.0
+        assert (value_of(here.metrics.events, "named"), value_of(here.metrics.events, "duplicate")) == (1, 1)
+        again = live()
+        again.read_log()
+        assert again.figures() == first.figures()
+        # What a reader that died had been given is read from the files, and from the stream again.
+        again.feed(SHARD, [StreamEntry("1-1", {"v": b"1", "s": b"u:1", "e": orjson.dumps(body)})])
+        again.turn()
+        assert again.figures() == first.figures()
 
 
 def test_a_killed_sink_loses_nothing_and_the_joined_outcomes_equal_plain_loops(

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from deploy.loop.sink.batch_writer import BatchWriter
 from deploy.loop.sink.housekeeping import Housekeeping
 from deploy.loop.sink.lease import Lease, own_name
+from deploy.loop.sink.live_outcomes import LiveOutcomes
 from deploy.loop.sink.recent_erasures import RecentErasures
 from deploy.loop.sink.sink import Bounds, Sink
 from model.online.log_folder import LogFolder
@@ -32,6 +33,7 @@ from service.common.sink_metrics import SinkMetrics
 from service.common.sink_settings import SinkSettings
 from service.intake.exposures import ExposureTopic, exposure_topic
 from service.intake.side_door import open_side_door
+from service.store.outcome_fields import OutcomeFields
 from service.store.stream_group import StreamGroup
 
 log = logs.get(__name__)
@@ -114,7 +116,14 @@ async def _sink(
             once=once,
         )
         writer = BatchWriter(folder, metrics, erased)
-        loop = Sink(group, lease, writer, metrics, bounds, in_lane=in_lane, topic=topic)
+        shared = OutcomeFields(group.link, prefix=settings.redis_prefix, timeout_s=_REDIS_S)
+        live = LiveOutcomes(
+            folder, shared, metrics,
+            open_most=own.sink_open_lists, open_ms=int(own.sink_open_hours * 3_600_000),
+        )  # fmt: skip
+        loop = Sink(group, lease, writer, metrics, bounds, in_lane=in_lane, topic=topic, live=None if once else live)
+        if not once:
+            spawn(stack, live.run)
         house = Housekeeping(
             folder, metrics, erased, in_lane=in_lane, may_act=lambda: lease.held, topic=topic,
             retention_days=own.sink_retention_days,
