@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ from service.artifact.popularity import Popularity
 from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE_ALONE, RankerWeights
 from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart, signal_file
 from service.artifact.trie import Trie
+from service.engine.engine import Engine
+from service.watch.baseline import ENTRY as WATCH_BASELINE
+from service.watch.baseline import WatchBaseline
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ def export(
     quality: Quality | None = None,
     *,
     latest: bool = False,
+    watched: Callable[[Engine], WatchBaseline] | None = None,
 ) -> tuple[Path, GateResult]:
     """Writes, checks and publishes an artefact.
 
@@ -106,6 +110,7 @@ def export(
         probes: Histories that the parity gate compares on.
         quality: NDCG@10 that graphs which round must keep.
         latest: Whether to point `latest` at the artefact although it names another one.
+        watched: Finds what the service compares lists and traffic with; None: nothing.
 
     Returns:
         The artefact's folder and the gate's result.
@@ -119,7 +124,10 @@ def export(
         result = check(parts.model, Artifact.open(folder), probes, dtype, quality)
         if result.failures:
             raise ParityError("the exported graphs differ from the network:\n  " + "\n  ".join(result.failures))
-        seal(folder, _manifest(parts, dtype, folder) | {"parity": result.to_json()}, parts.name)
+        about = {"parity": result.to_json()}
+        if watched is not None:
+            about[WATCH_BASELINE] = watched(Engine(Artifact.open(folder), device="cpu")).to_json()
+        seal(folder, _manifest(parts, dtype, folder) | about, parts.name)
         return publish(folder, root, latest=latest), result
 
 

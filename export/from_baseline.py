@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from export.artifact_writer import save_signals
 from export.from_run import ExportError, catalogue_of, times_of
 from export.publish import publish, seal, staging
+from export.watch_baseline import watch_baseline
 from model.data.dataset import Dataset, sequences
 from model.data.errors import DataError
 from model.data.long_histories import ITEM_CF_EVENTS, REPEAT_EVENTS, note_on_long
@@ -34,8 +35,10 @@ from service.artifact.neighbour_table import NeighbourTable
 from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE_ALONE, RankerWeights
 from service.artifact.signal_files import COLD, ITEM_CF, POPULARITY, SignalPart
 from service.artifact.trie import Trie
-from service.engine.baseline_engine import FUSED
+from service.engine.baseline_engine import FUSED, BaselineEngine
+from service.engine.factory import open_engine
 from service.signals.ranker import Ranker
+from service.watch.baseline import ENTRY as WATCH_BASELINE
 
 # Scorers with settings of their own, then each signal of the ranker, and all of them together.
 _TUNED = (ITEM_CF, POPULARITY, "repeat")
@@ -84,6 +87,9 @@ def export_baseline(
         if name == FUSED and (untold := _untold(manifest["ranker"]["learned"]["without_network"])):
             note(untold)
         seal(folder, manifest, f"{name}-{dataset.name}")
+        say("counting what lists and events are like")
+        found = watch_baseline(cast("BaselineEngine", open_engine(folder)), split)
+        seal(folder, manifest | {WATCH_BASELINE: found.to_json()}, f"{name}-{dataset.name}")
         return publish(folder, out, latest=latest)
 
 

@@ -17,6 +17,7 @@ from export.graphs.history_encoder import WRITERS
 from export.learn_ranker import learn_ranker
 from export.parity_gate import GateResult, Probe, Quality
 from export.publish import staging
+from export.watch_baseline import watch_baseline
 from model.data.dataset import Dataset
 from model.data.errors import DataError
 from model.data.long_histories import ITEM_CF_EVENTS, note_on_long
@@ -93,7 +94,10 @@ def export_run(
         parts = replace(parts, ranker=learned.weights)
         say("writing and checking the graphs")
         quality = quality_of(parts, split, out, dtype)
-        published, result = export(parts, out, dtype, probes(split, run), quality, latest=latest)
+        published, result = export(
+            parts, out, dtype, probes(split, run), quality, latest=latest,
+            watched=lambda engine: watch_baseline(engine, split),
+        )  # fmt: skip
     except (RunError, DataError, LearningError, ParityError, ArtifactFileError, ServiceError) as error:
         raise ExportError(str(error)) from error
     notes = [note for note in (note_on_long(split.train, ITEM_CF_EVENTS, "item-CF counts"), _cut(result)) if note]

@@ -53,9 +53,20 @@ def forgetting(part: str) -> str:
     return f"forgetting: {what} of an increment, of a whole training, %"
 
 
+DRIFT_QUIET = "drift: alerts in 30 simulated quiet days"
+QUIET_DAYS = 30
+
+
+def drift_after(shift: str) -> str:
+    """Returns the name of a row: how long after a shift the first alert comes. A window is an hour."""
+    return f"drift: from a shift of the {shift} to its alert"
+
+
 # As `results.row` takes a limit.
 LIMITS: Mapping[str, Mapping[str, float]] = {
     JOIN: {"at_most": 0},
+    DRIFT_QUIET: {"at_most": 0},
+    **{drift_after(shift): {"at_most": 1.0} for shift in ("category mix", "new items", "event mix")},
     KAFKA_ONCE: {"at_least": 100.0},
     # The sum is what is promised; its parts are for information.
     kafka_stage("all"): {"below": 100.0},

@@ -101,12 +101,12 @@ def engine_ranker(
 class EngineJobs:
     """Makes the jobs of lists as the service makes them, for histories whose requests say nothing."""
 
-    def __init__(self, engine: Engine | BaselineEngine, decoding: Decoding, *, signals: bool = True) -> None:
+    def __init__(self, engine: Engine | BaselineEngine, decoding: Decoding | None, *, signals: bool = True) -> None:
         """Reads what the artefact ranks by.
 
         Args:
             engine: The opened artefact.
-            decoding: The decoding strategy.
+            decoding: The decoding strategy; None: that of the user's segment by the default policies.
             signals: Whether the user's signals rank the lists as well.
         """
         artifact = engine.artifact
@@ -128,7 +128,8 @@ class EngineJobs:
         """
         engine, vocabulary = self._engine, self._engine.artifact.vocabulary
         known = events.item[events.item < vocabulary.unknown_item]
-        group = self._ranker.group(self._segments.of(known)) if self._grouped else 0
+        segment = self._segments.of(known) if self._grouped or self._decoding is None else ""
+        group = self._ranker.group(segment) if self._grouped else 0
         asked = self._signals and self._ranker.uses_history(group)
         history = history_of(events, engine.receptive_field, vocabulary.has_time) if asked else UserHistory()
         return Job(
@@ -136,7 +137,7 @@ class EngineJobs:
             request=ListRequest(
                 context=self._context,
                 gap_ms=GAP_UNKNOWN,
-                decoding=self._decoding,
+                decoding=self._decoding or self._segments.decoding(segment),
                 k=k,
                 excluded=excluded,
                 seed=seed,
