@@ -151,6 +151,16 @@ def _budgets(settings: BudgetSettings) -> tuple[Panel, ...]:
             (Query(_gauge("model_info", "sum", "version"), "{{version}}"),), stacked=True,
         ),
         Panel(
+            "Lists by arm", "Of running experiments; a list may be late, failed and below the model at once.",
+            (Query(_rate("experiment_lists_total", "experiment, arm, outcome"),
+                   "{{experiment}} {{arm}} {{outcome}}"),), "reqps",
+        ),
+        Panel(
+            "Models held", "Beside the one in service, on the replica with most of them.",
+            (Query(_gauge("models_held", "max"), "models"),
+             Query(f"{_gauge('model_bytes_held', 'max')} / 2^30", "GiB")),
+        ),
+        Panel(
             "Model changes", "By outcome, per hour.",
             (Query(f"sum by (outcome) (increase(gpt4rec_model_reload_total{{{_CHOSEN}}}[1h])) or vector(0)",
                    "{{outcome}}"),),

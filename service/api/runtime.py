@@ -16,6 +16,8 @@ from service.common.settings import Settings
 from service.common.space import Space
 from service.coordination.audit import Audit
 from service.coordination.forced_mode import ForcedMode
+from service.experiments.canary_watch import CanaryWatch
+from service.experiments.keeper import ExperimentKeeper
 from service.exposures.recorder import Recorder
 from service.guard.guard import Guard
 from service.history.ingest import Ingest
@@ -44,6 +46,8 @@ class SpaceRuntime:
     policies: PolicyBook
     policy_keeper: PolicyKeeper
     models: ModelSwitch
+    experiments: ExperimentKeeper
+    canaries: CanaryWatch
     guard: Guard
     mode: ForcedMode
     audit: Audit

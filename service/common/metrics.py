@@ -194,6 +194,20 @@ class Metrics:
             "part",
         )
         self.model_info = self._gauge("gpt4rec_model_info", "1 for the model in service.", "version")
+        self.models_held = self._gauge(
+            "gpt4rec_models_held", "Models held beside the one in service, for experiments and the hold-out."
+        )
+        self.model_bytes_held = self._gauge(
+            "gpt4rec_model_bytes_held", "Bytes by which the process was seen to grow for the held models."
+        )
+        self.experiment_lists = self._counter(
+            "gpt4rec_experiment_lists",
+            "Lists by running experiment, by the arm of their subject, and by outcome: ok, late, failed (an attempt at "
+            "the model), below (the model); a list may be several of the last three.",
+            "experiment",
+            "arm",
+            "outcome",
+        )
         self.model_reload = self._counter(
             "gpt4rec_model_reload",
             "Switches of the model, by outcome: activated, refused (the new model failed; the old one stays), "

@@ -195,6 +195,12 @@ class Settings(BaseSettings):
         description="Memory for the masks of filters, for each model in each process; the least recently used are "
         "dropped, and built again when they are needed. One takes about 4 bytes an item.",
     )
+    models_held_mib: float = Field(
+        2048.0,
+        ge=0,
+        description="Memory for models that are held beside the one in service, for arms of experiments and the "
+        "hold-out, in each process. A model that does not fit is refused.",
+    )
     filter_build_share: float = Field(
         0.2,
         gt=0,

@@ -142,13 +142,16 @@ class ShareCheck:
     mismatch: bool
 
 
-def share_mismatch(counts: Sequence[int], shares: Sequence[float], *, alpha: float = MISMATCH_ALPHA) -> ShareCheck:
+def share_mismatch(
+    counts: Sequence[int], shares: Sequence[float], *, alpha: float = MISMATCH_ALPHA, prior: float = _MISMATCH_PRIOR
+) -> ShareCheck:
     """Tests whether numbers of subjects follow the shares of their arms.
 
     Args:
         counts: [arms] subjects of each arm.
         shares: [arms] shares, above 0 for each arm with subjects; they need not add up to 1.
         alpha: Probability with which arms of the right shares are ever said to mismatch.
+        prior: How many subjects the shares of the alternative are worth: more find smaller differences, later.
 
     Raises:
         ValueError: An arm without a share has subjects.
@@ -157,9 +160,9 @@ def share_mismatch(counts: Sequence[int], shares: Sequence[float], *, alpha: flo
         raise ValueError("an arm without a share has subjects")
     total = sum(shares)
     pairs = [(count, share / total) for count, share in zip(counts, shares, strict=True) if share > 0.0]
-    log_ratio = math.lgamma(_MISMATCH_PRIOR) - math.lgamma(_MISMATCH_PRIOR + sum(counts))
+    log_ratio = math.lgamma(prior) - math.lgamma(prior + sum(counts))
     for count, share in pairs:
-        prior = _MISMATCH_PRIOR * share
-        log_ratio += math.lgamma(prior + count) - math.lgamma(prior) - count * math.log(share)
+        worth = prior * share
+        log_ratio += math.lgamma(worth + count) - math.lgamma(worth) - count * math.log(share)
     p = math.exp(min(0.0, -log_ratio))
     return ShareCheck(p, p < alpha)

@@ -16,12 +16,15 @@ from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
 from service.history.write_behind import WriteBehind
 from service.lifecycle.served_model import ServedModel
-from service.policies.policies import PolicyBook
+from service.policies.policies import Policies
 from service.schemas.requests import B, Event, EventsRequest, MergeRequest, parse
 from service.store.records import NewEvent, Subject
 from service.store.store import Store
 from service.watch.counting import SeenEvent
 from service.watch.traffic_watch import TrafficWatch
+
+# The model and the policies that answer a subject.
+Answers = Callable[[Subject], tuple[ServedModel, Policies]]
 
 
 class Ingest:
@@ -35,8 +38,8 @@ class Ingest:
         self,
         store: Store,
         model: Callable[[], ServedModel],
+        answers: Answers,
         write_behind: WriteBehind,
-        policies: PolicyBook,
         metrics: Metrics,
         ids: Pseudonyms,
         recorder: Recorder,
@@ -48,8 +51,7 @@ class Ingest:
         self._watch = watch
         self._store = store
         self._write_behind = write_behind
-        self._model = model
-        self._policies = policies
+        self._model, self._answers = model, answers
         self._metrics = metrics
 
     def parse(self, raw: bytes, latest_ms: int) -> EventsRequest:
@@ -107,6 +109,7 @@ class Ingest:
         )
         model = self._model()
         for (subject, events), result in zip(batch.items(), results, strict=True):
+            model, _ = self._answers(subject)
             self._write_behind.appended(subject, model, events, result, epoch)
         accepted, duplicates = sum(r.accepted for r in results), sum(r.duplicates for r in results)
         self._metrics.events.labels("accepted").inc(accepted)
@@ -142,9 +145,10 @@ class Ingest:
             NotFound: Nothing is stored for this user.
             StoreUnavailable: Redis did not answer.
         """
-        model = self._model()
+        subject = self._ids.named("user", user_id)
+        model, policies = self._answers(subject)
         try:
-            record = await self._store.read(self._ids.named("user", user_id), model.encoder_version.name)
+            record = await self._store.read(subject, model.encoder_version.name)
         except StoreUnavailable:
             self._metrics.redis_errors.labels("read").inc()
             raise
@@ -152,7 +156,7 @@ class Ingest:
             self._metrics.histories_missing.labels(record.missing).inc()
         if not record.version and not record.events:
             raise NotFound("nothing is stored for this user")
-        segment = self._policies.current.choose(Profile(None, model, record).facts(now_ms))
+        segment = policies.choose(Profile(None, model, record).facts(now_ms))
         history = [
             {"item_id": e.item_id, "type": e.type, "timestamp_ms": e.time_ms, "event_id": e.event_id}
             for e in record.events

@@ -18,6 +18,7 @@ from service.common.shares import within_share
 from service.engine.decoding import Decoding
 from service.engine.fallback import Constraints
 from service.engine.jobs import decode_key
+from service.experiments.arms import Placement
 from service.guard.guard import ModelRung
 from service.history.history import History, merge_events
 from service.history.profile import Profile, facts_of
@@ -64,7 +65,7 @@ class Plan:
         segment: Name of the user's segment.
         decoding: How a list is decoded at full width.
         explored: Whether that is the exploration of the segment.
-        policies_version: Digest of the policies that chose it.
+        placement: The arms of the subject, and the model and policies that follow from them.
         filtered: The filter of the request.
         limits: The items that may be listed.
         warnings: What the caller must know about the answer, in sentences.
@@ -81,7 +82,7 @@ class Plan:
     segment: str
     decoding: Decoding
     explored: bool
-    policies_version: str
+    placement: Placement
     filtered: ListFilter
     limits: Constraints
     warnings: tuple[str, ...]
@@ -114,7 +115,7 @@ class Plan:
 
     def group(self) -> int:
         """Returns the number of the group of users whose weights rank the list: the segment, if it has its own."""
-        return self.model.ranker.group(self.segment)
+        return self.model.ranker.group(self.placement.ranker or self.segment)
 
     def signals(self) -> ItemValues:
         """Returns what the user's signals add to the scores of items."""
@@ -154,6 +155,7 @@ class Plan:
             "segment": self.segment,
             "strategy": made.strategy,
             "model_version": self.model.version,
+            "arms": dict(self.placement.arms),
             "budget_ms": self.budget_ms,
             "latency_ms": round(self.context.elapsed_ms(), 3),
         }
@@ -164,7 +166,7 @@ def make_plan(
     context: RequestContext,
     profile: Profile,
     filtered: ListFilter,
-    policies: Policies,
+    placement: Placement,
     *,
     history_read: bool,
     budget_ms: float,
@@ -178,7 +180,7 @@ def make_plan(
         context: When the request began and arrived, and its id.
         profile: The stored history.
         filtered: The filter of the request.
-        policies: The policies in force.
+        placement: What answers the subject.
         history_read: Whether `profile` is what is stored; False if the store could not be read.
         budget_ms: Time budget of the answer.
         deadline: When the answer must have left.
@@ -189,7 +191,7 @@ def make_plan(
     """
     history = merge_events(profile.record.events, request.events, now_ms) if request.events else profile.history
     exclude_seen = profile.model.excludes_seen(request.exclude_seen)
-    segment = _segment(request, profile, history, policies, now_ms)
+    segment = _segment(request, profile, history, placement.policies, now_ms)
     explored = _explores(segment, request, context)
     return Plan(
         request=request,
@@ -200,7 +202,7 @@ def make_plan(
         segment=segment.name,
         decoding=_decoding(request, segment, explored=explored),
         explored=explored,
-        policies_version=policies.digest,
+        placement=placement,
         filtered=filtered,
         limits=Constraints(filtered.allowed, _excluded(request, profile, exclude_seen)),
         warnings=(

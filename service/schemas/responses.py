@@ -122,6 +122,7 @@ class RecommendAnswer(Answer):
     segment: str
     strategy: Strategy | None = Field(description="How the model decoded the list; null if no model did.")
     model_version: str
+    arms: dict[str, str] = Field(description="The arm of each experiment that the user is in; empty without one.")
     budget_ms: float
     latency_ms: float
 
