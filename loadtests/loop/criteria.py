@@ -62,11 +62,16 @@ def drift_after(shift: str) -> str:
     return f"drift: from a shift of the {shift} to its alert"
 
 
+SINK_LOST = "sink: lists in the streams that are not in the files exactly once, sink and service killed"
+SINK_JOIN = "sink: outcomes of its files that differ from plain loops over the streams, 100,000 events"
+
 # As `results.row` takes a limit.
 LIMITS: Mapping[str, Mapping[str, float]] = {
     JOIN: {"at_most": 0},
     DRIFT_QUIET: {"at_most": 0},
     **{drift_after(shift): {"at_most": 1.0} for shift in ("category mix", "new items", "event mix")},
+    SINK_LOST: {"at_most": 0},
+    SINK_JOIN: {"at_most": 0},
     KAFKA_ONCE: {"at_least": 100.0},
     # The sum is what is promised; its parts are for information.
     kafka_stage("all"): {"below": 100.0},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -46,6 +46,11 @@ def expected(log: RandomLog) -> tuple[set[str], Counter[tuple[Any, ...]]]:
     return set(lists), Counter(
         (*(log.events[one.event][name] for name in FIELDS), one.list_id, one.position, one.mark) for one in outcomes
     )
+
+
+def expected_of(rows: Mapping[str, Sequence[Row]]) -> tuple[set[str], Counter[tuple[Any, ...]]]:
+    """Returns the lists and the outcomes of rows by kind, by plain loops."""
+    return expected(RandomLog(*(list(rows.get(kind, ())) for kind in ("exposures", "events", "merges", "erased"))))
 
 
 def found(folder: LogFolder) -> tuple[set[str], Counter[tuple[Any, ...]]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import orjson
@@ -130,3 +131,31 @@ def of_arms(found: Mapping[Place, Outcomes], experiment: str, *, since_s: float 
     groups = by_group(found, ARM, days={place.day for place in found if place.day >= since})
     head = f"{experiment}="
     return {group.removeprefix(head): one for group, one in groups.items() if group.startswith(head)}
+
+
+def shown(found: Mapping[Place, Outcomes], now_s: float) -> dict[str, Any]:
+    """Returns what groups earned yesterday and today as operators see it, the largest first, positions in order.
+
+    Args:
+        found: From `unpacked`.
+        now_s: The present time, epoch seconds.
+    """
+    today = int(now_s) // DAY_S
+    days = sorted({place.day for place in found if today - 1 <= place.day <= today})
+    groups = {}
+    for dimension in sorted({place.dimension for place in found if place.day in days}):
+        rows = [_row(group, one) for group, one in by_group(found, dimension, days=days).items()]
+        order = (lambda row: row["group"].zfill(9)) if dimension == "position" else (lambda row: -row["lists"])
+        groups[dimension] = sorted(rows, key=order)
+    return {"days": [datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat() for day in days], "groups": groups}
+
+
+def _row(group: str, one: Outcomes) -> dict[str, Any]:
+    return {
+        "group": group,
+        "lists": one.sums.lists,
+        "viewed": round(one.viewed),
+        "click_through": one.click_through,
+        "conversions_per_thousand": one.per_thousand(one.conversions),
+        "value_per_thousand": one.per_thousand(one.value),
+    }

@@ -161,6 +161,27 @@ class PlannedAnswer(Answer):
     refused: list[str] = Field(description="Why it would be refused on this replica.")
 
 
+class OutcomesOfGroup(Answer):
+    """What the lists of a group earned."""
+
+    group: str
+    lists: int
+    viewed: int = Field(description="Lists that somebody saw, as far as clients say so.")
+    click_through: float | None = Field(description="Share of the lists, or of the positions, with a click.")
+    conversions_per_thousand: float | None = Field(description="Items bought per thousand lists.")
+    value_per_thousand: float | None = Field(description="Value of the purchases per thousand lists.")
+
+
+class OutcomesAnswer(Answer):
+    """What the lists of yesterday and today earned, as the sink counts it."""
+
+    request_id: str
+    days: list[str] = Field(description="The days (UTC) that there are figures of.")
+    groups: dict[str, list[OutcomesOfGroup]] = Field(
+        description="By dimension: `all`, `model`, `segment`, `strategy`, `rung`, `arm`, `position`."
+    )
+
+
 class Latency(Answer):
     """Latency of the answers in the window."""
 

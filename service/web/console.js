@@ -2,6 +2,7 @@
 import { ask, el, keeper, text } from "./base.js";
 import { Latency, Mix } from "./console-charts.js";
 import { Confirm } from "./console-confirm.js";
+import { Outcomes } from "./console-outcomes.js";
 import { Stream } from "./console-stream.js";
 import { share, span, ms, verdict, when } from "./console-words.js";
 
@@ -19,6 +20,7 @@ const ORDERS = {
 const kept = keeper("ops");
 const latency = new Latency($("c-latency"), $("l-latency"));
 const mix = new Mix($("c-mix"), $("l-mix"));
+const outcomes = new Outcomes(fill);
 const seconds = new Map();
 
 let secret = "";
@@ -245,11 +247,12 @@ async function rereadRest() {
   reread = Date.now();
   const now = secret;
   const read = (path) => ask("GET", path, { secret: now }).catch(() => null);
-  const [audit, models, policies] = await Promise.all([read("ops/audit?limit=50"), read("ops/models"), read("ops/policies")]);
+  const [audit, models, policies, earned] = await Promise.all([read("ops/audit?limit=50"), read("ops/models"), read("ops/policies"), read("ops/outcomes")]);
   if (secret !== now) return;
   if (audit) showAudit(audit.entries);
   $("models-panel").hidden = !models;
   if (models) showModels(models);
+  if (earned) outcomes.show(earned);
   if (policies) {
     const { request_id: _, ...rest } = policies;
     text($("policies"), JSON.stringify(rest, null, 2));

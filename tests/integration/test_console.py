@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+import redis
 
+from service.experiments.outcomes import DAY_S, Outcomes, Place, packed
+from service.experiments.sums import Sums
 from tests.support.browser import PHONE, accessibility_faults, browser, opened, scrolls_sideways, until
 from tests.support.processes import OPS, PATIENT, Serve, recommend, serve
 from tests.support.valkey import Valkey
@@ -173,6 +176,28 @@ def test_everything_can_be_done_by_keyboard(browser: Browser, auto: Serve) -> No
         page.keyboard.press("Escape")
         assert page.get_by_role("dialog").is_hidden()
         assert rung(auto) == "popular"
+
+
+def test_what_came_of_the_lists_is_shown_by_group(browser: Browser, service: Serve, store: Valkey) -> None:
+    today = int(time.time()) // DAY_S
+    model, none = Outcomes(Sums(lists=2000, clicked=100), viewed=1500, conversions=7, value=31), Outcomes(Sums(lists=9))
+    found = {
+        Place(today, "all", "all"): model, Place(today, "model", "m-1"): model,
+        Place(today, "arm", "ranker=<b>"): none, Place(today - 9, "model", "of last week"): none,
+    }  # fmt: skip
+    with redis.Redis.from_url(store.url) as client:
+        client.hset("gpt4rec:{ops}:outcomes", mapping=packed(found))
+    with opened(browser, address(service)) as page:
+        live(page)
+        says(page, "#outcomes", "m-1")
+        assert page.locator("#outcomes tr").all_inner_texts() == [
+            "m-1\t2000\t5 %\t3.5\t15.5", "all lists\t2000\t5 %\t3.5\t15.5"
+        ]  # fmt: skip
+        page.get_by_role("button", name="Arm", exact=True).click()
+        says(page, "#outcomes", "ranker=<b>")
+        assert accessibility_faults(page) == []
+    answer = service.client.get("/ops/outcomes", headers=OPS).json()
+    assert [row["group"] for row in answer["groups"]["model"]] == ["m-1"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -8,7 +8,7 @@ import errno
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,7 @@ from deploy.loop.sink.lease import Lease
 from deploy.loop.sink.live_outcomes import LiveOutcomes
 from deploy.loop.sink.recent_erasures import RecentErasures
 from deploy.loop.sink.sink import Bounds, Sink
-from loadtests.harness.sink_process import SinkProcess
-from loadtests.loop import logged
-from loadtests.loop.random_logs import random_log
+from loadtests.loop import sink_faults
 from model.online.log_folder import LogFolder
 from service.common.metrics import value_of
 from service.common.sink_metrics import SinkMetrics
@@ -325,36 +323,11 @@ async def test_live_outcomes_are_shared_by_arm_and_resume_from_the_files(shared_
         assert again.figures() == first.figures()
 
 
-def test_a_killed_sink_loses_nothing_and_the_joined_outcomes_equal_plain_loops(
-    shared_valkey: Valkey, tmp_path: Path
+def test_nothing_is_lost_when_sink_and_service_are_killed_and_joined_outcomes_equal_plain_loops(
+    random_artifact: Path,
 ) -> None:
-    log = random_log(5, events=900, subjects=24, items=20, hours=3, start_ms=NOW_MS - 3 * HOUR_MS)
-    rows = list(logged.entries(log, SHARDS))
-    here_prefix = f"{uuid.uuid4().hex}:"
-
-    async def append(part: Sequence[tuple[Shard, Entry]]) -> None:
-        group = StreamGroup(shared_valkey.url, prefix=here_prefix, timeout_s=10.0, owner="writer")
-        streams = LogStreams(group.link, prefix=here_prefix, timeout_s=10.0, ttl_s=600)
-        await streams.shard_counts(adding=SHARDS)
-        by_shard: dict[Shard, list[Entry]] = {}
-        for shard, entry in part:
-            by_shard.setdefault(shard, []).append(entry)
-        for outcome in await streams.append(list(by_shard.items()), 100_000):
-            assert not isinstance(outcome, Exception)
-        await group.close()
-
-    half = len(rows) // 2
-    asyncio.run(append(rows[:half]))
-    arguments = (tmp_path, shared_valkey.url, tmp_path / "log", "--prefix", here_prefix)
-    with SinkProcess(*arguments, "--batch-s", "0.01", GPT4REC_SINK_BATCH_MAX="40") as first:
-        deadline = time.monotonic() + 60.0
-        while not list((tmp_path / "log").rglob("*.parquet")):
-            assert first.process.poll() is None and time.monotonic() < deadline, first.messages
-            time.sleep(0.002)
-        first.kill9()
-    asyncio.run(append(rows[half:]))
-    with SinkProcess(*arguments, "--once", "--erase-now") as second:
-        assert second.process.wait(60.0) == 0, second.messages
-    folder = LogFolder(tmp_path / "log")
-    assert logged.found(folder) == logged.expected(log)
-    assert not [path for path in folder.paths("erased") if "done_" not in path]
+    found = sink_faults.run(random_artifact, rounds=1, lists=30, events=400)
+    assert (found.lost, found.twice, found.differ, found.unfinished) == (0, 0, 0, 0)
+    assert len(found.acknowledged) > 100
+    assert len(found.answered) == 20
+    assert found.outcomes > 100
