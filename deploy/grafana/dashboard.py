@@ -307,12 +307,33 @@ _KAFKA = (
 )  # fmt: skip
 
 
+_LOOP = (
+    Panel(
+        "The sink: entries in no file yet", "By stream, of `gpt4rec loop sink`.",
+        (Query(_gauge("sink_lag", "sum", "stream"), "{{stream}}"),), stacked=True,
+    ),
+    Panel(
+        "The sink: entries", "By outcome, and attempts that failed.",
+        (Query(_rate("sink_entries_total", "outcome"), "{{outcome}}"),
+         Query(f"{_rate('sink_failures_total', 'what')} or vector(0)", "failed: {{what}}")), "reqps",
+    ),
+    Panel(
+        "What came of the lists: click-through", "Lists of yesterday and today with a click, by model.",
+        (Query(_gauge("outcomes_click_through", "max", "group", dimension="model"), "{{group}}"),), "percentunit",
+    ),
+    Panel(
+        "What came of the lists: by arm", "Click-through of the arms of experiments.",
+        (Query(_gauge("outcomes_click_through", "max", "group", dimension="arm"), "{{group}}"),), "percentunit",
+    ),
+)  # fmt: skip
+
+
 def dashboard(settings: BudgetSettings) -> dict[str, Any]:
     """Returns the dashboard as Grafana reads it."""
     rows = (
         ("Answers", _ANSWERS), ("Budgets, breaker and mode", _budgets(settings)),
         ("Inside the service", _INSIDE), ("Events and Redis", _REDIS),
-        ("What lists and traffic are like", _WATCHED), ("Kafka", _KAFKA),
+        ("What lists and traffic are like", _WATCHED), ("Kafka", _KAFKA), ("The loop", _LOOP),
     )  # fmt: skip
     panels: list[dict[str, Any]] = []
     top = 0
