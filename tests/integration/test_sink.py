@@ -8,10 +8,11 @@ import errno
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
@@ -29,7 +30,8 @@ from service.common.metrics import value_of
 from service.common.sink_metrics import SinkMetrics
 from service.experiments.outcomes import of_arms, unpacked
 from service.experiments.sums import Sums
-from service.exposures.exposure import erased_entry, shard_of
+from service.exposures.exposure import erased_entry, merged_entry, packed, shard_of
+from service.intake.records import DeliveryFailed
 from service.store.log_streams import GROUP, Entry, LogStreams, Shard
 from service.store.outcome_fields import OutcomeFields
 from service.store.stream_group import BEGINNING, StreamEntry, StreamGroup
@@ -66,16 +68,23 @@ class World:
         (outcome,) = await self.streams.append([(shard, entries)], cap)
         assert not isinstance(outcome, Exception)
 
-    def sink(self, group: StreamGroup | None = None, live: LiveOutcomes | None = None, **bounds: Any) -> Sink:
+    def sink(
+        self,
+        group: StreamGroup | None = None,
+        live: LiveOutcomes | None = None,
+        topic: FakeTopic | None = None,
+        **bounds: Any,
+    ) -> Sink:
         group = group or self.group
         writer = BatchWriter(self.log, self.metrics, self.erased)
         settled = Bounds(**{"seconds": 0.02, "stop_s": 0.1, **bounds})
-        return Sink(group, Lease(group, 30.0), writer, self.metrics, settled, in_lane=in_thread, live=live)
+        return Sink(group, Lease(group, 30.0), writer, self.metrics, settled, in_lane=in_thread, live=live, topic=topic)
 
-    def house(self, days: int = 0) -> Housekeeping:
+    def house(self, days: int = 0, topic: FakeTopic | None = None) -> Housekeeping:
         return Housekeeping(
-            self.log, self.metrics, self.erased, in_lane=in_thread, may_act=lambda: True, retention_days=days
-        )
+            self.log, self.metrics, self.erased, in_lane=in_thread, may_act=lambda: True, retention_days=days,
+            topic=topic,
+        )  # fmt: skip
 
     async def once(self, **bounds: Any) -> None:
         await self.sink(once=True, **bounds).run(asyncio.Event())
@@ -321,6 +330,50 @@ async def test_live_outcomes_are_shared_by_arm_and_resume_from_the_files(shared_
         again.feed(SHARD, [StreamEntry("1-1", {"v": b"1", "s": b"u:1", "e": orjson.dumps(body)})])
         again.turn()
         assert again.figures() == first.figures()
+
+
+class FakeTopic:
+    """A topic that refuses once."""
+
+    def __init__(self) -> None:
+        self.lists: list[Any] = []
+        self.erased: list[str] = []
+        self.refuses = True
+
+    async def forward(self, exposures: Sequence[Mapping[str, Any]]) -> int:
+        if self.refuses:
+            self.refuses = False
+            raise DeliveryFailed("the brokers are away")
+        self.lists += exposures
+        return len(exposures)
+
+    async def erase(self, subjects: Collection[str]) -> int:
+        self.erased += subjects
+        return len(subjects)
+
+
+@asynchronous
+async def test_lists_are_copied_to_a_topic_before_they_are_acknowledged_and_erased_there(
+    shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        topic = FakeTopic()
+        drawn = packed(np.array([7, 9]), np.array([0.5, 0.25], np.float32))
+        await here.append((*shown("a"), "c", drawn), shown("b"))
+        page = (await here.group.read({SHARD: ">"}, 1))[SHARD]
+        assert not isinstance(page, Exception)
+        # Its reader wrote the file, and died before the list was in the topic.
+        BatchWriter(here.log, here.metrics, here.erased).write({SHARD: [Taken(one, again=False) for one in page]})
+        await here.sink(once=True, topic=topic).run(asyncio.Event())
+        assert (here.lists(), await here.pending()) == (["a", "b"], 0)
+        assert [(one["subject"], one["list_id"]) for one in topic.lists] == [("u:1", "a"), ("u:1", "b")]
+        assert topic.lists[0]["candidates"].tolist() == [7, 9]
+        await here.append(erased_entry("u:1", NOW_MS + 1))
+        await here.append(merged_entry("s:2", "u:1", NOW_MS), shard=Shard("events", SHARD.number))
+        await here.once()
+        await here.house(topic=topic).keep(erase=True)
+        assert topic.erased == ["s:2", "u:1"]
+        assert (here.lists(), len(here.log.read_all("merges"))) == ([], 0)
 
 
 def test_nothing_is_lost_when_sink_and_service_are_killed_and_joined_outcomes_equal_plain_loops(

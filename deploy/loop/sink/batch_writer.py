@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import polars as pl
 
 from deploy.loop.sink.hand import Taken
@@ -21,6 +22,7 @@ from model.online.log_folder import LogFolder
 from model.online.log_schema import FORMAT, TIME_OF, Kind, LogError, entry_row, frame_of
 from service.common import logs
 from service.common.sink_metrics import SinkMetrics
+from service.exposures.exposure import unpacked
 from service.store.log_streams import Shard
 
 log = logs.get(__name__)
@@ -39,7 +41,7 @@ class Written:
 
     Attributes:
         done: Ids that can be acknowledged, by shard. Those of another format are left to a version that reads it.
-        exposures: Lists that are now in the log, as rows.
+        exposures: Lists of the batch that are in the log, as they stand in the stream.
     """
 
     done: dict[Shard, list[str]] = field(default_factory=dict)
@@ -57,7 +59,7 @@ class BatchWriter:
 
         Args:
             batch: All entries of each shard since the batch before.
-            keep_lists: Whether the lists are wanted as rows.
+            keep_lists: Whether the lists are wanted, to be copied elsewhere.
 
         Raises:
             OSError: The folder cannot be written.
@@ -97,7 +99,19 @@ class BatchWriter:
                 self._metrics.files.inc(len(self._log.write(kind, frame, name)))
             self._count(shard, "written", len(frame))
             if kind == "exposures" and keep_lists:
-                written.exposures.extend(row for _, row in kept)
+                # Also what a file has already: whoever wrote it may have died before it was copied.
+                written.exposures.extend(self._decoded(rows))
+
+    def _decoded(self, rows: Sequence[_Row]) -> Iterator[dict[str, Any]]:
+        """Yields the lists as they stand in the stream, with what they were drawn from beside."""
+        for one, row in rows:
+            if one.entry.fields is None or self._erased.covers("exposures", row["subject"], row["time_ms"]):
+                continue
+            body: dict[str, Any] = orjson.loads(one.entry.fields["e"])
+            body["subject"] = row["subject"]
+            if (drawn := one.entry.fields.get("c")) is not None:
+                body["candidates"], body["candidate_scores"] = unpacked(drawn)
+            yield body
 
     def _rows(self, shard: Shard, run: Sequence[Taken]) -> dict[Kind, list[_Row]]:
         by_kind: dict[Kind, list[_Row]] = defaultdict(list)

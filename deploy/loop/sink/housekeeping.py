@@ -121,7 +121,8 @@ class Housekeeping:
             for path in paths:
                 rewritten += await self._in_lane(partial(self._rewrite, kind, path, merges, erased))
         if self._topic is not None:
-            await self._topic.erase(erased["subject"].unique().to_list())
+            sessions = merges.filter(merges["into"].is_in(erased["subject"].implode()))["subject"]
+            await self._topic.erase(sorted({*erased["subject"], *sessions}))
         await self._in_lane(lambda: self._done(waiting))
         self._metrics.rewritten.inc(rewritten)
         log.info("erasures_reached_the_files", erasures=len(erased), files_rewritten=rewritten)
