@@ -32,6 +32,10 @@ DROPS_FOUND = f"sequential test: arms with 10 % fewer clicks that are found with
 CANARY_LISTS = 2_000
 CANARIES_BACK = f"canary: those with half the clicks that are back within {CANARY_LISTS:,} of their lists, %"
 
+# Half of them promotions, half returns, on two replicas.
+PROMOTIONS = 50
+PROMOTED = f"promotions: errors and mixed answers during {PROMOTIONS} promotions and returns under load"
+
 
 def kafka_stage(stage: str) -> str:
     """Returns the name of a row: the 99th percentile of a stage at 500 events a second; "all" is the way as a whole."""
@@ -83,6 +87,7 @@ LIMITS: Mapping[str, Mapping[str, float]] = {
     forgetting("new"): {"at_least": 98.0},
     forgetting("old"): {"at_least": 97.0},
     FALSE_ALARMS: {"at_most": 6.0},
+    PROMOTED: {"at_most": 0},
     DROPS_FOUND: {"at_least": 80.0},
     CANARIES_BACK: {"at_least": 95.0},
     **{coverage(name, "least"): {"at_least": 92.0} for name in ESTIMATORS},

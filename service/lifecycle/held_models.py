@@ -160,11 +160,12 @@ class HeldModels:
 
     async def close(self) -> None:
         """Closes all of them, and those that still wait for their last requests."""
-        for version in list(self._held):
-            self._release(version)
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
+        for held in self._held.values():
+            await held.loaded.close()
+        self._held.clear()
 
     def to_json(self) -> dict[str, Any]:
         """Returns what is held, what could not be, and the memory."""
