@@ -2,9 +2,9 @@
 
     python -m loadtests.loop.sink_faults --artifact DIR [--rounds 10] [--lists 2000] [--record]
 
-In each round the sink is killed after a third of the lists and a new one follows; after two thirds the service is
-killed. A random log with duplicates, late events, merges and erasures comes in beside. In the end the streams, which
-are large enough to keep everything, say what the files must hold.
+In each round the sink is killed while it writes, after a third of the lists, and the service after two thirds; the sink
+of the next round goes on. A random log with duplicates, late events, merges and erasures comes in beside. In the end
+the streams, which are large enough to keep everything, say what the files must hold.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ SHARDS = 4
 PREFIX = "gpt4rec:"
 _HOURS = 12
 _USERS = 40
+_WRITTEN_S = 60.0
 _SERVICE = {"GPT4REC_EXPOSURES_CAP": "1000000", "GPT4REC_EXPOSURES_SHARDS": str(SHARDS), "GPT4REC_DEADLINE_MS": "2000",
             "GPT4REC_REDIS_READ_TIMEOUT_MS": "500", "GPT4REC_REDIS_WRITE_TIMEOUT_MS": "2000"}  # fmt: skip
 
@@ -126,17 +127,15 @@ def run(artifact: Path, *, rounds: int, lists: int, events: int, seed: int = 19)
 
 
 def _round(folder: Path, redis_url: str, service_url: str, pid: int, lists: int, entries: Sequence[Any]) -> set[str]:
-    arguments = (folder, redis_url, folder / "log", "--batch-s", "0.05")
     answered = set[str]()
-    sink = SinkProcess(*arguments)
+    sink = SinkProcess(folder, redis_url, folder / "log", "--batch-s", "0.05")
     try:
         with httpx.Client(base_url=service_url, timeout=30.0) as client, redis.Redis.from_url(redis_url) as store:
             _append(store, entries[: len(entries) // 2])
             for number in range(lists):
                 if number == lists // 3:
-                    _ = sink.port
+                    _await_file(sink, folder / "log")
                     sink.kill9()
-                    sink = SinkProcess(*arguments)
                     _append(store, entries[len(entries) // 2 :])
                 if number == 2 * lists // 3:
                     os.kill(pid, signal.SIGKILL)
@@ -151,6 +150,16 @@ def _round(folder: Path, redis_url: str, service_url: str, pid: int, lists: int,
     finally:
         sink.close()
     return answered
+
+
+def _await_file(sink: SinkProcess, log: Path) -> None:
+    """Waits until a sink has written something. Raises OSError if it does not."""
+    _ = sink.port
+    until = time.monotonic() + _WRITTEN_S
+    while not any(log.rglob("*.parquet")):
+        if sink.process.poll() is not None or time.monotonic() > until:
+            raise OSError(sink.messages[-1500:])
+        time.sleep(0.002)
 
 
 def _append(store: redis.Redis, entries: Sequence[tuple[Shard, Sequence[str | bytes]]]) -> None:
