@@ -234,6 +234,10 @@ class StatusAnswer(Answer):
     )
     queue: dict[str, float]
     traffic: TrafficFigures
+    watch: dict[str, Any] = Field(
+        description="What lists and traffic are like in this hour: the state of the model's `baseline`, `figures`, the "
+        "`drift` of each statistic, and what was `over` its threshold in the last hour and day; empty if it is off."
+    )
     workers: list[dict[str, Any]]
     series: list[dict[str, Any]] = Field(description="Figures per second, oldest first.")
 

@@ -226,7 +226,7 @@ class TrafficWatch:
     def _summed(self) -> dict[str, Any]:
         window = self._windows["hour"]
         found = {} if self._baseline is None else drifts(window, self._baseline)
-        over = {name: [drift.to_json() for drift in found.values()] for name, found in self._drifted.items()}
+        over = {name: [drift.to_json() for drift in drifted.values()] for name, drifted in self._drifted.items()}
         return {
             "baseline": self._state,
             "lists": window.lists,

@@ -4,6 +4,7 @@ import { Latency, Mix } from "./console-charts.js";
 import { Confirm } from "./console-confirm.js";
 import { Outcomes } from "./console-outcomes.js";
 import { Stream } from "./console-stream.js";
+import { showWatch } from "./console-watch.js";
 import { share, span, ms, verdict, when } from "./console-words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -117,6 +118,7 @@ function show() {
   showMode();
   showBreaker();
   showParts();
+  showWatch(snapshot.watch);
   text($("model"), snapshot.service.model_version);
   $("model").parentNode.title = `Model ${snapshot.service.model_version}`;
   const version = [snapshot.mode.version, snapshot.mode.mode, snapshot.mode.shared, snapshot.redis, snapshot.service.model_version].join();

@@ -29,6 +29,7 @@ async def test_lists_and_events_of_the_service_are_in_its_figures(shared_valkey:
         assert found["figures"]["repeats"] == 2 / 8
         assert found["figures"]["new_users"] == 0.5
         assert found["figures"]["unknown_items"] == 0.25
+        assert service.runtime.console.figures()["watch"] == found
         segment = answer["segment"]
         assert value_of(service.runtime.metrics.shown_items, segment, "tail") >= 4
 
