@@ -236,10 +236,10 @@ def test_the_panel_of_lists_and_traffic_says_what_moved_from_the_models_baseline
         live(page)
         says(page, "#watch-state", "no baseline")
         says(page, "#watch-note", "Export the model again")
-    artifact = tiny_baseline("item_cf")
+    known = with_baseline(artifact, tmp_path / "artifact")
     with (
         serve(
-            tmp_path, "--artifact", str(artifact), "--redis", store.url, GPT4REC_REDIS_PREFIX="w:", **PATIENT
+            tmp_path, "--artifact", str(known), "--redis", store.url, GPT4REC_REDIS_PREFIX="w:", **PATIENT
         ) as watched,
         opened(browser, address(watched)) as page,
     ):
