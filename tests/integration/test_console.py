@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import redis
 
+from service.artifact.features import EVENT_TYPES
 from service.experiments.outcomes import DAY_S, Outcomes, Place, packed
 from service.experiments.sums import Sums
-from service.artifact.features import EVENT_TYPES
 from service.watch.baseline import ENTRY, Distribution, WatchBaseline
 from tests.support.browser import PHONE, accessibility_faults, browser, opened, scrolls_sideways, until
 from tests.support.processes import OPS, PATIENT, Serve, T, event, recommend, serve
@@ -251,7 +251,7 @@ def test_the_panel_of_lists_and_traffic_says_what_moved_from_the_models_baseline
         says(page, "#watch-figures", "Lists: 1, events: 60")
         says(page, "#watch-figures", "100 % new users")
         says(page, "#watch", "Events: type")
-        says(page, "#watch", "cart: 0 % → 100 %")
+        says(page, "#watch", "view: 100 % → 0 %")
         assert page.locator("#watch .hot").count() >= 1
         assert accessibility_faults(page) == []
 
