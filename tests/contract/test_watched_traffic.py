@@ -35,7 +35,7 @@ async def test_lists_and_events_of_the_service_are_in_its_figures(shared_valkey:
 
 
 @asynchronous
-async def test_the_watch_can_be_switched_off() -> None:
-    async with serving(watch=False) as service:
+async def test_the_watch_can_be_switched_off(shared_valkey: Valkey) -> None:
+    async with serving(redis_url=shared_valkey.url, prefix=f"{uuid.uuid4().hex}:", watch=False) as service:
         await service.recommend(user_id="u", k=4)
         assert service.runtime.space.watch.summary() == {}
