@@ -107,9 +107,7 @@ class ClosingEvaluation:
         )  # fmt: skip
 
 
-def prepare(
-    trainer: Trainer, dataset: Dataset, limit: TimeLimit, console: Console, *, tune: bool = True
-) -> ClosingEvaluation:
+def prepare(trainer: Trainer, dataset: Dataset, limit: TimeLimit, console: Console) -> ClosingEvaluation:
     """Tunes item-CF, and keeps time for validations and the evaluation, which are cut if they need too much.
 
     Says how the time is used: what was cut, and what could not be.
@@ -119,14 +117,11 @@ def prepare(
         dataset: The data set.
         limit: The time of the run.
         console: Where the sentences are printed.
-        tune: Whether item-CF is tuned; an increment compares with its first setting, which takes a moment.
     """
     prepared_s = limit.used_s - trainer.progress.seconds
     with steps(console, "tuning item-CF on validation"):
         baselines = fit_baselines(
-            trainer.split,
-            exclude_history=not trainer.config.repeats,
-            deadline=limit.deadline(TUNING_SHARE) if tune else time.monotonic(),
+            trainer.split, exclude_history=not trainer.config.repeats, deadline=limit.deadline(TUNING_SHARE)
         )
     if limit.cap_s is None:
         return ClosingEvaluation(dataset, trainer.split, baselines)

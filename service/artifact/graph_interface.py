@@ -199,9 +199,8 @@ def decoder(shape: GraphShape, *, dense: bool) -> Interface:
     return Interface(inputs, outputs)
 
 
-# Outputs that a run computes only if it asks for them. A sampled list always comes with what it was drawn from.
+# Outputs that a run computes only if it asks for them.
 ON_REQUEST = frozenset({names.CANDIDATE_ITEM, names.CANDIDATE_PATH, names.CANDIDATE_DENSE})
-ON_REQUEST_SAMPLED = ON_REQUEST - {names.CANDIDATE_ITEM}
 
 
 def sampler(shape: GraphShape, *, dense: bool) -> Interface:
@@ -213,11 +212,7 @@ def sampler(shape: GraphShape, *, dense: bool) -> Interface:
         Tensor(names.TOP_P, "float32", ("batch",)),
         Tensor(names.SEED, "int64", ("batch",)),
     )
-    drawn = (
-        Tensor(names.LOG_PROPENSITY, "float32", ("batch", 1, "kept")),
-        Tensor(names.CANDIDATE_SCORE, "float32", ("batch", 1, "candidates")),
-    )
-    return Interface((*deterministic.inputs, *sampling), (*drawn, *deterministic.outputs))
+    return Interface((*deterministic.inputs, *sampling), deterministic.outputs)
 
 
 def level_inputs(shape: GraphShape, level: int) -> list[Tensor]:

@@ -62,7 +62,6 @@ async def open_runtime(
         guard=space.guard,
         mode=space.mode,
         redis=space.redis,
-        watch=space.watch,
     )
     return Runtime(
         settings=settings,

@@ -23,9 +23,9 @@ from service.store.records import ARRIVALS, NewEvent, StoredEvent, Subject, User
 # Memory of one event with its strings: 360 bytes by tracemalloc with ids of 8 to 16 characters, rounded up.
 _EVENT_BYTES = 400
 _PROFILE_BYTES = 2_000
-# A profile keeps what its user's signals add if that takes no more: the values of 16,384 items of a large catalogue,
-# more than a full history and tables of the usual sizes give. Otherwise they are computed for each request.
-SIGNAL_BYTES_MAX = 128 * 2**10
+# A profile keeps what its user's signals add if that takes no more: the values of 8,192 items of a large catalogue, and
+# of 10,922 where item numbers take two bytes. Otherwise they are computed for each request.
+SIGNAL_BYTES_MAX = 64 * 2**10
 
 
 @dataclass(eq=False)
@@ -156,7 +156,7 @@ def _held(base: VersionedState | None, record: UserRecord, model: ServedModel) -
     """Returns the state, or None if the model's encoder would make another one of the events that it covers."""
     if base is None:
         return None
-    covered = (event.item_id for event in record.events if event.score <= base.last_score)
+    covered = [event.item_id for event in record.events if event.score <= base.last_score]
     return base if model.encoder_version.holds(base.step, covered, model.vocabulary.item_index) else None
 
 

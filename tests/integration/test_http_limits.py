@@ -20,6 +20,7 @@ import pytest
 
 from loadtests.load.arrivals import Target
 from loadtests.reliability.hostile_requests import KINDS, Kind, send_all
+from tests.support.artifacts import write_artifact
 from tests.support.processes import PATIENT, Serve, recommend, serve
 from tests.support.valkey import Valkey
 
@@ -31,8 +32,8 @@ AT_REST = 1_000  # bytes held for the request that asks
 
 
 @pytest.fixture(scope="module")
-def artifact(random_artifact: Path) -> Path:
-    return random_artifact
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_artifact(tmp_path_factory.mktemp("artifacts"))
 
 
 @pytest.fixture(scope="module")

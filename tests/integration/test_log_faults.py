@@ -8,6 +8,7 @@ from pathlib import Path
 
 from loadtests.harness.hung_file import hang, held
 from service.common.settings import DEFAULT_POLICIES
+from tests.support.artifacts import write_artifact
 from tests.support.processes import PATIENT, Serve, items_of, kept, post, recommend
 from tests.support.valkey import Valkey
 
@@ -25,9 +26,10 @@ def fill(pipe: int) -> None:
 
 
 def test_a_log_reader_that_stalls_or_is_gone_and_a_file_that_hangs_hold_nothing_up(
-    random_artifact: Path, tmp_path: Path, valkey: Valkey
+    tmp_path: Path, valkey: Valkey
 ) -> None:
-    items = items_of(random_artifact)
+    artifact = write_artifact(tmp_path / "artifacts")
+    items = items_of(artifact)
     read, write = os.pipe()
     fill(write)
 
@@ -36,7 +38,7 @@ def test_a_log_reader_that_stalls_or_is_gone_and_a_file_that_hangs_hold_nothing_
 
     policies = tmp_path / "policies.yaml"
     policies.write_bytes(DEFAULT_POLICIES.read_bytes())
-    where = ("--artifact", str(random_artifact), "--redis", valkey.url, "--policies", str(policies))
+    where = ("--artifact", str(artifact), "--redis", valkey.url, "--policies", str(policies))
     with kept(Muted(tmp_path, *where, **PATIENT)) as service:
         os.close(write)
         assert post(service, "u1", *items[:3]).status_code == 200

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +16,7 @@ import pytest
 from loadtests.harness.faulty_model import Control, faulty
 from loadtests.harness.served_process import Served
 from tests.support.aio import asynchronous
+from tests.support.artifacts import write_artifact
 from tests.support.processes import OPS, PATIENT
 from tests.support.serving import serving
 from tests.support.valkey import Valkey
@@ -70,7 +70,8 @@ def eventually(holds: Callable[[], bool], within_s: float = 20.0) -> float:
 
 
 @pytest.fixture(scope="module")
-def running(random_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    artifact = write_artifact(tmp_path_factory.mktemp("artifacts"))
     folder = tmp_path_factory.mktemp("mode")
     valkey = Valkey(folder / "valkey")
     valkey.start()
@@ -80,7 +81,7 @@ def running(random_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         one, other = (
             Replica(
                 *stack.enter_context(
-                    faulty(random_artifact, "--redis", valkey.url, "--data-dir", str(folder / name), **settings)
+                    faulty(artifact, "--redis", valkey.url, "--data-dir", str(folder / name), **settings)
                 )
             )
             for name in ("one", "other")

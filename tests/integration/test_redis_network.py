@@ -16,6 +16,7 @@ from loadtests.harness.tcp_proxy import Proxy, proxy
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
 from tests.support.aio import eventually
+from tests.support.artifacts import write_artifact
 from tests.support.processes import PATIENT, Serve, T, event, eventually_rung, history, items_of, post, recommend, serve
 from tests.support.valkey import TcpValkey
 
@@ -56,16 +57,17 @@ class Behind:
 
 
 @pytest.fixture(scope="module")
-def behind(random_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
+def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
+    artifact = write_artifact(tmp_path_factory.mktemp("artifacts"))
     folder = tmp_path_factory.mktemp("behind")
     settings = {
         **PATIENT, "GPT4REC_REDIS_READ_TIMEOUT_MS": str(READ_MS), "GPT4REC_REDIS_WRITE_TIMEOUT_MS": str(WRITE_MS),
         "GPT4REC_HISTORY_CAP": "1000",
     }  # fmt: skip
     with TcpValkey(folder / "redis") as redis, proxy(redis.port) as between:
-        where = ("--artifact", str(random_artifact), "--redis", redis.url_at(between.port))
+        where = ("--artifact", str(artifact), "--redis", redis.url_at(between.port))
         with serve(folder, *where, **settings) as service:
-            items = items_of(random_artifact)
+            items = items_of(artifact)
             assert post(service, "known", *items[:6]).status_code == 200
             eventually_rung(service, "known", "full")
             yield Behind(service, between, items)
