@@ -9,7 +9,7 @@ model that has that step, unless a later step knows an item of its history that 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -74,7 +74,7 @@ class EncoderVersion:
             name, first = name or running.hexdigest()[:16], count
         return cls(name, tuple(steps[-STEPS_MAX:]))
 
-    def step_of(self, item_ids: Sequence[str], index: Mapping[str, int]) -> bytes:
+    def step_of(self, item_ids: Iterable[str], index: Mapping[str, int]) -> bytes:
         """Returns the digest of the first step that has all items of a history.
 
         Args:
@@ -86,7 +86,7 @@ class EncoderVersion:
         newest = max(self._known(item_ids, index), default=-1)
         return next(step.digest for step in self.steps if newest < step.items)
 
-    def holds(self, digest: bytes, item_ids: Sequence[str], index: Mapping[str, int]) -> bool:
+    def holds(self, digest: bytes, item_ids: Iterable[str], index: Mapping[str, int]) -> bool:
         """Returns whether a state is what this encoder makes of the history.
 
         Args:
@@ -99,7 +99,7 @@ class EncoderVersion:
             return False
         return len(self.steps) == 1 or all(item < known for item in self._known(item_ids, index))
 
-    def _known(self, item_ids: Sequence[str], index: Mapping[str, int]) -> Iterator[int]:
+    def _known(self, item_ids: Iterable[str], index: Mapping[str, int]) -> Iterator[int]:
         """Yields the indices of items that have a row of their own in the newest step."""
         n = self.steps[-1].items
         return (item for item in map(index.get, item_ids) if item is not None and item < n)

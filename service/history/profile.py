@@ -156,7 +156,7 @@ def _held(base: VersionedState | None, record: UserRecord, model: ServedModel) -
     """Returns the state, or None if the model's encoder would make another one of the events that it covers."""
     if base is None:
         return None
-    covered = [event.item_id for event in record.events if event.score <= base.last_score]
+    covered = (event.item_id for event in record.events if event.score <= base.last_score)
     return base if model.encoder_version.holds(base.step, covered, model.vocabulary.item_index) else None
 
 
