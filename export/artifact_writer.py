@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,12 @@ from service.artifact.features import ContextVocabulary, Vocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.manifest import EXPLAINER
 from service.artifact.popularity import Popularity
-from service.artifact.ranker_weights import DEFAULT_GROUP, RankerWeights, blend_weights
+from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE_ALONE, RankerWeights
 from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart, signal_file
 from service.artifact.trie import Trie
+from service.engine.engine import Engine
+from service.watch.baseline import ENTRY as WATCH_BASELINE
+from service.watch.baseline import WatchBaseline
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,8 @@ class Parts:
 
     Attributes:
         name: The first part of the model version.
-        blend: Weight of the dense score, 0 … 1, where no weights were learned; the path has the rest.
         signals: What the other signals were fitted to, by name.
-        ranker: Weights of all signals; None: path and dense score by the blend alone.
+        ranker: Weights of all signals; None: the dense score ranks alone.
         about: Further entries of the manifest (data range, offline metrics, …).
         encoder_counts: Numbers of items that the encoder knew at each of its steps, the last of them all; empty: it
             has one.
@@ -57,7 +59,6 @@ class Parts:
     context: ContextVocabulary
     item_cf: ItemCF
     popularity: Popularity
-    blend: float
     signals: Mapping[str, SignalPart] = field(default_factory=dict)
     ranker: RankerWeights | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -77,7 +78,7 @@ class Parts:
     @property
     def weights(self) -> RankerWeights:
         """The weights of the signals."""
-        return self.ranker or RankerWeights(tuple(self.all_signals), {DEFAULT_GROUP: blend_weights(self.blend)})
+        return self.ranker or RankerWeights(tuple(self.all_signals), {DEFAULT_GROUP: DENSE_ALONE})
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -98,6 +99,7 @@ def export(
     quality: Quality | None = None,
     *,
     latest: bool = False,
+    watched: Callable[[Engine], WatchBaseline] | None = None,
 ) -> tuple[Path, GateResult]:
     """Writes, checks and publishes an artefact.
 
@@ -108,6 +110,7 @@ def export(
         probes: Histories that the parity gate compares on.
         quality: NDCG@10 that graphs which round must keep.
         latest: Whether to point `latest` at the artefact although it names another one.
+        watched: Finds what the service compares lists and traffic with; None: nothing.
 
     Returns:
         The artefact's folder and the gate's result.
@@ -121,7 +124,10 @@ def export(
         result = check(parts.model, Artifact.open(folder), probes, dtype, quality)
         if result.failures:
             raise ParityError("the exported graphs differ from the network:\n  " + "\n  ".join(result.failures))
-        seal(folder, _manifest(parts, dtype, folder) | {"parity": result.to_json()}, parts.name)
+        about = {"parity": result.to_json()}
+        if watched is not None:
+            about[WATCH_BASELINE] = watched(Engine(Artifact.open(folder), device="cpu")).to_json()
+        seal(folder, _manifest(parts, dtype, folder) | about, parts.name)
         return publish(folder, root, latest=latest), result
 
 
@@ -165,7 +171,6 @@ def _manifest(parts: Parts, dtype: GraphDtype, folder: Path) -> dict[str, Any]:
         "tokenizer": parts.tokenizer.kind,
         "dtype": dtype,
         "opset": OPSET,
-        "blend": parts.blend,
         "ranker": parts.weights.to_json(),
         "dense_candidates": parts.dense_candidates,
         **parts.about,

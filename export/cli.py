@@ -57,7 +57,7 @@ def export_command(
                 notes: list[str] = []
                 note = notes.append
                 folder = export_baseline(baseline, data, out, latest=latest, say=say, note=note)  # type: ignore[arg-type]
-                report = {"parity": None, "notes": notes}
+                report = {"notes": notes}
     except ExportError as error:
         complain(error)
         raise typer.Exit(1) from error
@@ -67,7 +67,8 @@ def export_command(
     console.print(f"published {folder}", highlight=False)
     for sentence in report["notes"]:
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"parity: {report['parity']}", highlight=False)
+    if "parity" in report:  # a scorer without a network has no graphs to compare
+        console.print(f"parity: {report['parity']}", highlight=False)
     if (served := latest_of(out)) != folder.name:
         console.print(
             f"latest is still {served}: serve the new one with `gpt4rec ops models activate {folder.name}`, or export "

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from export.artifact_writer import save_signals
-from export.from_run import ExportError, catalogue_of
+from export.from_run import ExportError, catalogue_of, times_of
 from export.publish import publish, seal, staging
+from export.watch_baseline import watch_baseline
 from model.data.dataset import Dataset, sequences
 from model.data.errors import DataError
 from model.data.long_histories import ITEM_CF_EVENTS, REPEAT_EVENTS, note_on_long
 from model.data.split import Split
+from model.errors import LearningError
 from model.evaluation.baselines import Baselines, fit_baselines, fit_repeat
+from model.ranking.learning import LEAST_ANSWERED
 from model.ranking.without_network import learn_without_network
 from model.signals.data import SignalData
 from model.signals.registry import SIGNALS, TEXTS, fit_signal, fit_signals
@@ -29,11 +32,13 @@ from model.training.run_folder import split_of
 from service.artifact.arrays import save_arrays
 from service.artifact.features import EVENT_TYPES
 from service.artifact.neighbour_table import NeighbourTable
-from service.artifact.ranker_weights import DEFAULT_GROUP, RankerWeights, blend_weights
+from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE_ALONE, RankerWeights
 from service.artifact.signal_files import COLD, ITEM_CF, POPULARITY, SignalPart
 from service.artifact.trie import Trie
-from service.engine.baseline_engine import FUSED
+from service.engine.baseline_engine import FUSED, BaselineEngine
+from service.engine.factory import open_engine
 from service.signals.ranker import Ranker
+from service.watch.baseline import ENTRY as WATCH_BASELINE
 
 # Scorers with settings of their own, then each signal of the ranker, and all of them together.
 _TUNED = (ITEM_CF, POPULARITY, "repeat")
@@ -65,7 +70,8 @@ def export_baseline(
         The artefact's folder.
 
     Raises:
-        ExportError: The data cannot be read, or hold nothing that the scorer could be fitted on.
+        ExportError: The data cannot be read, or hold nothing that the scorer could be fitted on, or values that are not
+            finite.
     """
     try:
         say("reading the data")
@@ -78,10 +84,27 @@ def export_baseline(
     with staging(out) as folder:
         say("fitting the scorer")
         manifest = _write(name, dataset, split, folder, data)
-        if name == FUSED and not manifest["ranker"]["learned"]["without_network"]["learned"]:
-            note("validation tells nothing about the other signals, so item-CF alone ranks")
+        if name == FUSED and (untold := _untold(manifest["ranker"]["learned"]["without_network"])):
+            note(untold)
         seal(folder, manifest, f"{name}-{dataset.name}")
+        say("counting what lists and events are like")
+        found = watch_baseline(cast("BaselineEngine", open_engine(folder)), split)
+        seal(folder, manifest | {WATCH_BASELINE: found.to_json()}, f"{name}-{dataset.name}")
         return publish(folder, out, latest=latest)
+
+
+def _untold(about: Mapping[str, Any]) -> str | None:
+    """Says that no weights were learned; None if they were."""
+    if about["learned"]:
+        return None
+    bonus = about.get(COLD, {}).get("bonus", 0.0)
+    cold = f", and items without events have a bonus of {bonus:+g}" if bonus else ""
+    if about["answered"] < LEAST_ANSWERED:
+        return (
+            f"{about['answered']:,} answered questions of validation are too few to learn from, {LEAST_ANSWERED} are "
+            f"needed: item-CF ranks{cold}"
+        )
+    return f"validation tells nothing about the other signals, so item-CF ranks{cold}"
 
 
 def _write(name: str, dataset: Dataset, split: Split, folder: Path, data: Path) -> dict[str, Any]:
@@ -116,12 +139,13 @@ def _write(name: str, dataset: Dataset, split: Split, folder: Path, data: Path) 
         "has_time": dataset.has_time,
         "tokenizer": tokenizer.kind,
         "dtype": "float32",
-        "blend": 1.0,
         "ranker": weights.to_json(),
         "training": asdict(TrainConfig(repeats=found.kept)),
         "repeats": found.to_json(),
         "item_cf": fitted.config.to_json(),
-        "data": {"name": dataset.name, "fingerprint": dataset.fingerprint, "path": None},
+        "data": {
+            "name": dataset.name, "fingerprint": dataset.fingerprint, "path": None, **times_of(split),
+        },
     }  # fmt: skip
 
 
@@ -131,7 +155,7 @@ def _signals(
     """The signals of the artefact, and the weights of the scorer; None if they are to be learned."""
     signals: dict[str, SignalPart] = {ITEM_CF: fitted.item_cf, POPULARITY: fitted.popularity}
     if name in _TUNED:  # their lists do not come from the signals
-        return signals, RankerWeights(tuple(signals), {DEFAULT_GROUP: blend_weights(1.0)})
+        return signals, RankerWeights(tuple(signals), {DEFAULT_GROUP: DENSE_ALONE})
     try:
         texts = item_text_vectors(dataset, split.train.item_ids, data) if name == TEXTS else None
     except TextError as error:
@@ -151,7 +175,10 @@ def _learned(
 ) -> RankerWeights:
     """The weights of all signals, learned on validation."""
     ranker = Ranker.of(signals, RankerWeights(tuple(signals), {DEFAULT_GROUP: {}}))
-    learned = learn_without_network(ranker, split, kept=kept, has_time=has_time, exclude_history=exclude_history)
+    try:
+        learned = learn_without_network(ranker, split, kept=kept, has_time=has_time, exclude_history=exclude_history)
+    except LearningError as error:
+        raise ExportError(str(error)) from error
     weights, about = learned.weights, {"learned": {"without_network": learned.about}}
     return RankerWeights(tuple(signals), {DEFAULT_GROUP: weights}, weights, about)
 

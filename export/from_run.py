@@ -17,11 +17,12 @@ from export.graphs.history_encoder import WRITERS
 from export.learn_ranker import learn_ranker
 from export.parity_gate import GateResult, Probe, Quality
 from export.publish import staging
+from export.watch_baseline import watch_baseline
 from model.data.dataset import Dataset
 from model.data.errors import DataError
 from model.data.long_histories import ITEM_CF_EVENTS, note_on_long
 from model.data.split import Split
-from model.errors import RunError
+from model.errors import LearningError, RunError
 from model.evaluation.baselines import Baselines, fit_baselines
 from model.evaluation.evaluate import evaluate
 from model.evaluation.rankers import engine_ranker
@@ -31,6 +32,7 @@ from model.signals.cold_items import ColdItems
 from model.signals.data import SignalData
 from model.signals.registry import fit_signals
 from model.texts.sentence_vectors import item_text_vectors
+from model.training.increment.start import cold_vectors, kept_counts, kept_items
 from model.training.run_folder import Run
 from service.artifact.artifact import Artifact
 from service.artifact.catalogue import Catalogue, CatalogueItem
@@ -89,16 +91,18 @@ def export_run(
         say("fitting the other signals")
         parts = parts_of(run, dataset, split, baselines, data)
         learned = learn_ranker(parts, split, out, exclude_history=not run.config.repeats, say=say)
-        parts = replace(parts, blend=learned.blend, ranker=learned.weights)
+        parts = replace(parts, ranker=learned.weights)
         say("writing and checking the graphs")
         quality = quality_of(parts, split, out, dtype)
-        published, result = export(parts, out, dtype, probes(split, run), quality, latest=latest)
-    except (RunError, DataError, ParityError, ArtifactFileError, ServiceError) as error:
+        published, result = export(
+            parts, out, dtype, probes(split, run), quality, latest=latest,
+            watched=lambda engine: watch_baseline(engine, split),
+        )  # fmt: skip
+    except (RunError, DataError, LearningError, ParityError, ArtifactFileError, ServiceError) as error:
         raise ExportError(str(error)) from error
     notes = [note for note in (note_on_long(split.train, ITEM_CF_EVENTS, "item-CF counts"), _cut(result)) if note]
     return published, {
         "parity": result.to_json(),
-        "blend": learned.blend,
         "ranker": dict(learned.report),
         "model_version": published.name,
         "notes": [*learned.notes(), *parts.about["cold_items"]["notes"], *notes],
@@ -129,9 +133,9 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines, dat
     texts = None if run.config.text == "none" else item_text_vectors(dataset, split.train.item_ids, run.data_path(data))
     signal_data = SignalData(split.train, dataset, baselines.item_cf, baselines.popularity, texts)
     model = run.model()
-    place_cold_items(model, signal_data.cold)
+    place_cold_items(model, signal_data.cold, kept_items(run))
     about = {
-        "data": dict(run.data) | {"path": None},
+        "data": dict(run.data) | {"path": None, **times_of(split)},
         "training": json.loads((run.folder / "config.json").read_text("utf-8")),
         "item_cf": baselines.config.to_json(),
         "event_types": _event_types(split),
@@ -147,21 +151,29 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines, dat
         context=run.context,
         item_cf=baselines.item_cf,
         popularity=baselines.popularity,
-        blend=1.0,
         signals=fit_signals(signal_data),
         about=about,
+        encoder_counts=kept_counts(run),
     )
 
 
-def place_cold_items(model: GPT4Rec, cold: ColdItems) -> None:
+def times_of(split: Split) -> dict[str, int | None]:
+    """Returns the times of the last event and of the last one that was trained on; None in a log without times."""
+    log, train = split.sequences, split.train
+    if not log.has_time:
+        return {"last_event_ms": None, "trained_until_ms": None}
+    return {"last_event_ms": int(log.time_ms.max(initial=0)), "trained_until_ms": int(train.time_ms.max(initial=0))}
+
+
+def place_cold_items(model: GPT4Rec, cold: ColdItems, kept: int = 0) -> None:
     """Gives cold items the vectors of what stands in for them, so that graphs, parity gate and reference have them all.
 
     Theirs are what the start of the training and being a wrong answer all along made of them. Texts that are mixed
-    into the item embeddings stand in for them already.
+    into the item embeddings stand in for them already. The first `kept` items have vectors that states have read.
     """
-    if len(cold) and model.of_content is None:
-        vectors = cold.vectors(model.item_table().detach().cpu().numpy()[:-2])
-        model.set_item_vectors(torch.from_numpy(cold.items), torch.from_numpy(vectors))
+    items, vectors = cold_vectors(model, cold, kept)
+    if len(items):
+        model.set_item_vectors(torch.from_numpy(items), torch.from_numpy(vectors))
 
 
 def _metrics(run: Run) -> Any:

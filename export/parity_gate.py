@@ -22,10 +22,10 @@ from model.network.encoders.registry import receptive_field, streams
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import encoder_input
 from model.reference.attention_rollout import attention_rollout
-from model.reference.decoder import ReferenceDecoder, ScoredItem
+from model.reference.decoder import ReferenceDecoder, ScoredItem, log_propensities, normalise, nucleus
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, EventArrays, Vocabulary
-from service.engine.decoding import ONE_OF_EACH
+from service.engine.decoding import ONE_OF_EACH, Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
@@ -43,6 +43,8 @@ HIDDEN = {"float32": 0.0, "float16": 5e-3, "int8": 5e-2}
 PROBE_READS = 2
 NDCG_WITHIN = 0.005  # of the float32 graphs' NDCG@10
 MAX_FAILURES = 8
+# Of the mass of a nucleus, added up in float32.
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class GateResult:
     probes_cut: int = 0
     hidden: float = 0.0
     log_prob: float = 0.0
+    log_propensity: float = 0.0
     attention: float = 0.0
     overlap_at_10: float = 1.0
     ndcg_at_10: float | None = None
@@ -182,6 +185,7 @@ def _compare_probe(
         got = result_of(engine.decode([DecodeJob(h=h, request=request)])[0])
         want = reference.decode(q, decoding, request.k, request.run_width, everything, request.seed, ranking.scoring)
         overlaps.append(_compare(result, f"probe {number}, {decoding.strategy}", got, want))
+        result.log_propensity = max(result.log_propensity, _law_off_by(got, decoding))
     return overlaps
 
 
@@ -245,6 +249,20 @@ def _compare(result: GateResult, where: str, got: DecodedList, want: Sequence[Sc
     return len(shared) / max(len(want), 1)
 
 
+def _law_off_by(got: DecodedList, decoding: Decoding) -> float:
+    """Returns by how much the log-propensities of a sampled list differ from those of its own candidates."""
+    if got.draw is None or got.draw.log_propensities is None:
+        return math.inf if decoding.sampled else 0.0
+    scores = dict(zip(got.draw.items.tolist(), got.draw.scores.tolist(), strict=True))
+    log_probs = normalise({item: score * decoding.inverse_temperature for item, score in scores.items()})
+    # Where the mass reaches top-p within rounding, the graph may take one candidate more or less.
+    found = []
+    for top_p in (decoding.nucleus, decoding.nucleus - _ROUNDING, decoding.nucleus + _ROUNDING):
+        want = log_propensities(log_probs, nucleus(log_probs, top_p), got.items.tolist())
+        found.append(float(np.abs(np.array(want) - got.draw.log_propensities).max(initial=0.0)))
+    return min(found)
+
+
 def _same_order(result: GateResult, where: str, items: list[int], got: DecodedList, want: Sequence[ScoredItem]) -> None:
     if len(items) != len(want):
         result.fail(f"{where}: {len(items)} items instead of {len(want)}")
@@ -262,6 +280,11 @@ def _judge(result: GateResult) -> None:
     verdicts = []
     if not result.log_prob <= limit:
         verdicts.append(f"log-probabilities differ by up to {result.log_prob:.2e}, the tolerance is {limit:.0e}")
+    if not result.log_propensity <= limit:
+        verdicts.append(
+            f"log-propensities differ by up to {result.log_propensity:.2e} from the law of the draw, the tolerance is "
+            f"{limit:.0e}"
+        )
     if not result.hidden <= result.hidden_tolerance:
         verdicts.append(
             f"hidden states differ by up to {result.hidden:.2e}, the tolerance is {result.hidden_tolerance:.0e}"

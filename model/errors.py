@@ -1,4 +1,4 @@
-"""Errors of configurations and run folders."""
+"""Errors of configurations, run folders, and of what is learned from them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ class RunError(RuntimeError):
     def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
         self.what, self.where, self.fix = what, where, fix
         super().__init__(error_text(what, where, fix))
+
+
+class LearningError(RuntimeError):
+    """No weights can be learned from these values. The message names the signal and says how to go on."""
+
+    def __init__(self, what: str, *, fix: str) -> None:
+        super().__init__(error_text(what, None, fix))
 
 
 class ConfigError(ValueError):

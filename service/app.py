@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from service.api import cors, direct_route, openapi, problems, senders, static_pages
 from service.api.request_gate import RequestGate
-from service.api.routes import docs_page, frontend, index, ops, ops_models, playground
+from service.api.routes import docs_page, frontend, index, ops, ops_experiments, ops_models, playground
 from service.api.unanswered_bytes import UnansweredBytes
 from service.assembly.process import open_runtime
 from service.common import logs
@@ -85,6 +85,7 @@ def create_app(
         frontend.router,
         ops.router,
         ops_models.router,
+        ops_experiments.router,
         static_pages.router,
         *([playground.router] if settings.playground else []),
     ]

@@ -6,16 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from service.app import create_app
 from service.common.environment import PREFIX
+from service.common.kafka_settings import KafkaSettings
 from service.common.markdown import markdown_table
 from service.common.metrics import Metrics
 from service.common.settings import DEFAULT_POLICIES, Settings
-from service.policies.policies import DecodingSpec, Policies, Rule, Segment
+from service.common.sink_metrics import SinkMetrics
+from service.common.sink_settings import SinkSettings
+from service.intake.intake_metrics import IntakeMetrics
+from service.policies.policies import DecodingSpec, Exploration, Policies, Rule, Segment
 from service.schemas.requests import DecodingOverride, Event, EventsRequest, InlineEvent, RecommendRequest
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
@@ -26,9 +31,13 @@ _INTRODUCTION = """\
 Written by `python -m service.reference`; do not edit by hand.
 
 - [Settings](#settings)
+- [Settings of Kafka](#settings-of-kafka)
+- [Settings of the sink](#settings-of-the-sink)
 - [Endpoints](#endpoints)
 - [Requests](#requests)
 - [Metrics](#metrics)
+- [Metrics of the intake](#metrics-of-the-intake)
+- [Metrics of the sink](#metrics-of-the-sink)
 - [Decoding policies](#decoding-policies)
 """
 _SETTINGS = """\
@@ -37,6 +46,18 @@ _SETTINGS = """\
 Environment variables of `gpt4rec serve`; its flags take precedence. A secret may also come from a file: give its path
 in the variable with the suffix `_FILE`. The service does not start if there is an unknown `GPT4REC_…` variable. In
 Kubernetes set `enableServiceLinks: false`: otherwise a Service named `gpt4rec` adds such variables to every pod.
+"""
+_KAFKA = """\
+## Settings of Kafka
+
+Environment variables of `gpt4rec ingest kafka`, which reads those of `gpt4rec serve` too: see [Kafka](loop.md#kafka).
+"""
+_SINK = """\
+## Settings of the sink
+
+Environment variables of `gpt4rec loop sink`, which reads `GPT4REC_REDIS_URL`, `GPT4REC_REDIS_PREFIX`, the log level,
+the time to drain, the tokens of the metrics, and the topic of exposures with how to reach its brokers too: see
+[the sink](loop.md#the-sink).
 """
 _ENDPOINTS = """\
 ## Endpoints
@@ -54,6 +75,16 @@ _METRICS = """\
 ## Metrics
 
 The metrics of `/metrics`, for each process. No label ever contains a user or an item.
+"""
+_INTAKE_METRICS = """\
+## Metrics of the intake
+
+What `gpt4rec ingest kafka` shows on its own port, beside the metrics of the service.
+"""
+_SINK_METRICS = """\
+## Metrics of the sink
+
+What `gpt4rec loop sink` shows on its own port.
 """
 _POLICIES = """\
 ## Decoding policies
@@ -77,6 +108,7 @@ _POLICY_TITLES: dict[type[BaseModel], str] = {
     Segment: "A segment (`segments[…]`)",
     Rule: "A rule (`when`)",
     DecodingSpec: "A decoding (`decoding`)",
+    Exploration: "An exploration (`explore`)",
 }
 
 
@@ -85,21 +117,29 @@ def page() -> str:
     parts = [
         _INTRODUCTION,
         _SETTINGS,
-        markdown_table(("Variable", "Default", "Meaning"), _settings()),
+        markdown_table(("Variable", "Default", "Meaning"), _settings(Settings)),
+        _KAFKA,
+        markdown_table(("Variable", "Default", "Meaning"), _settings(KafkaSettings)),
+        _SINK,
+        markdown_table(("Variable", "Default", "Meaning"), _settings(SinkSettings)),
         _ENDPOINTS,
         markdown_table(("Endpoint", "Answers", "Meaning"), _endpoints()),
         _REQUESTS,
         *_tables(_REQUEST_TITLES),
         _METRICS,
-        markdown_table(("Metric", "Type", "Labels", "Meaning"), _metrics()),
+        markdown_table(("Metric", "Type", "Labels", "Meaning"), _metrics(Metrics())),
+        _INTAKE_METRICS,
+        markdown_table(("Metric", "Type", "Labels", "Meaning"), _metrics(IntakeMetrics(CollectorRegistry()))),
+        _SINK_METRICS,
+        markdown_table(("Metric", "Type", "Labels", "Meaning"), _metrics(SinkMetrics(CollectorRegistry()))),
         _POLICIES,
         *_tables(_POLICY_TITLES),
     ]
     return "\n".join(parts)
 
 
-def _settings() -> Iterable[Sequence[str]]:
-    for name, field in Settings.model_fields.items():
+def _settings(kind: type[BaseModel]) -> Iterable[Sequence[str]]:
+    for name, field in kind.model_fields.items():
         yield f"`{PREFIX}{name.upper()}`", _default(field), field.description or ""
 
 
@@ -111,13 +151,12 @@ def _endpoints() -> Iterable[Sequence[str]]:
             yield f"`{method.upper()} {path}`", statuses, operation["description"]
 
 
-def _metrics() -> Iterable[Sequence[str]]:
-    metrics = Metrics()
+def _metrics(metrics: Metrics | IntakeMetrics | SinkMetrics) -> Iterable[Sequence[str]]:
     for value in vars(metrics).values():
         if isinstance(value, MetricWrapperBase):
             family = next(iter(value.describe()))
             name = family.name + ("_total" if family.type == "counter" else "")
-            labels = ", ".join(f"`{label}`" for label in metrics.label_names[family.name])
+            labels = ", ".join(f"`{label}`" for label in metrics.label_names.get(family.name, ()))
             yield f"`{name}`", family.type, labels, family.documentation
 
 

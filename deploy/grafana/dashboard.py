@@ -74,6 +74,14 @@ def _gauge(metric: str, reduce: str, by: str = "", **labels: str) -> str:
     return f"{reduce}{grouped} (gpt4rec_{metric}{{{chosen}}})"
 
 
+def _by_lists(statistic: str) -> str:
+    """The mean of a figure of the last hour over the replicas, weighted by their lists."""
+    chosen = f'{_CHOSEN}, window="hour"'
+    lists = f'gpt4rec_watched{{{chosen}, kind="lists"}}'
+    weighted = f'gpt4rec_watch{{{chosen}, statistic="{statistic}"}} * on (job, instance) {lists}'
+    return f"sum ({weighted}) / sum ({lists})"
+
+
 _LISTS = {"route": "/recommend"}
 _DURATION = "request_duration_seconds"
 _ANSWERS = (
@@ -143,6 +151,16 @@ def _budgets(settings: BudgetSettings) -> tuple[Panel, ...]:
             (Query(_gauge("model_info", "sum", "version"), "{{version}}"),), stacked=True,
         ),
         Panel(
+            "Lists by arm", "Of running experiments; a list may be late, failed and below the model at once.",
+            (Query(_rate("experiment_lists_total", "experiment, arm, outcome"),
+                   "{{experiment}} {{arm}} {{outcome}}"),), "reqps",
+        ),
+        Panel(
+            "Models held", "Beside the one in service, on the replica with most of them.",
+            (Query(_gauge("models_held", "max"), "models"),
+             Query(f"{_gauge('model_bytes_held', 'max')} / 2^30", "GiB")),
+        ),
+        Panel(
             "Model changes", "By outcome, per hour.",
             (Query(f"sum by (outcome) (increase(gpt4rec_model_reload_total{{{_CHOSEN}}}[1h])) or vector(0)",
                    "{{outcome}}"),),
@@ -199,6 +217,22 @@ _REDIS = (
         (Query(f"{_rate('histories_missing_total', 'part')} or vector(0)", "{{part}}"),), "reqps", stacked=True,
     ),
     Panel(
+        "Recorded lists", "Lists by what became of their record; all but `not_sampled` and `recorded` are lost.",
+        (Query(f"{_rate('exposures_total', 'outcome')} or vector(0)", "{{outcome}}"),), "reqps", stacked=True,
+    ),
+    Panel(
+        "Recorded events", "Events by what became of their record in the stream of events.",
+        (Query(f"{_rate('recorded_events_total', 'outcome')} or vector(0)", "{{outcome}}"),), "reqps", stacked=True,
+    ),
+    Panel(
+        "Records that wait", "Lists and events that are not written yet; they grow while Redis is away.",
+        (Query(_gauge('exposures_waiting', 'sum', 'stream'), "{{stream}}"),), stacked=True,
+    ),
+    Panel(
+        "Trimmed unread", "Entries of the streams that were trimmed before the sink was given them.",
+        (Query(f"{_rate('exposures_trimmed_unread_total', 'stream')} or vector(0)", "{{stream}}"),), "reqps",
+    ),
+    Panel(
         "Rate limit checks", "For keys with a rate: the verdict of Redis, or of the replica alone.",
         (Query(f"{_rate('rate_checks_total', 'outcome')} or vector(0)", "{{outcome}}"),), "reqps", stacked=True,
     ),
@@ -217,11 +251,89 @@ _REDIS = (
 )  # fmt: skip
 
 
+_WATCHED = (
+    Panel(
+        "Drift of the last hour", "Divergence from the model's baseline in bits; each statistic has a threshold.",
+        (Query(_gauge("drift", "max", "statistic", window="hour"), "{{statistic}}"),
+         Query(_gauge("drift_threshold", "min", "statistic", window="hour"), "threshold {{statistic}}")),
+    ),
+    Panel(
+        "Drift of the last day", "Replicas whose day drifted, by statistic, and replicas without a baseline.",
+        (Query(_gauge("drifted", "sum", "statistic", window="day"), "{{statistic}}"),
+         Query(_gauge("watch_baseline", "sum", state="missing"), "no baseline")),
+    ),
+    Panel(
+        "Coverage, tail and repeats", "Of the last hour, as the mean of the replicas, weighted by their lists.",
+        tuple(Query(_by_lists(name), name) for name in
+              ("coverage", "tail_share", "repeats", "new_users", "unknown_items", "score_auc")), "percentunit",
+    ),
+    Panel(
+        "Entropy and novelty", "Of the last hour, in bits.",
+        tuple(Query(_by_lists(name), name) for name in ("entropy", "novelty")),
+    ),
+    Panel(
+        "Listed items by popularity", "Of all segments.",
+        (Query(_rate("shown_items_total", "popularity"), "{{popularity}}"),), stacked=True,
+    ),
+    Panel(
+        "Listed items by category", "Of all segments.",
+        (Query(_rate("shown_categories_total", "category"), "{{category}}"),), stacked=True,
+    ),
+    Panel(
+        "Watched, skipped", "Lists and events of the last hour, and those that are not in the figures, per second.",
+        (Query(_gauge("watched", "sum", "kind", window="hour"), "{{kind}}"),
+         Query(f"{_rate('watch_skipped_total', 'kind')} or vector(0)", "skipped {{kind}}")),
+    ),
+)  # fmt: skip
+_KAFKA = (
+    Panel(
+        "Kafka: messages not stored yet", "By partition, of `gpt4rec ingest kafka`.",
+        (Query(_gauge("intake_lag", "sum", "partition"), "{{partition}}"),), stacked=True,
+    ),
+    Panel(
+        "Kafka: messages and dead events", "Messages by outcome, and events that went to the dead-letter topic.",
+        (Query(_rate("intake_messages_total", "outcome"), "{{outcome}}"),
+         Query(_rate("intake_events_total", outcome="dead"), "dead events")), "reqps",
+    ),
+    Panel(
+        "Kafka: from the message to the store", "From its timestamp to the acknowledgement of the store.",
+        tuple(Query(_quantile(share, "intake_delay_seconds"), f"p{share * 100:g}") for share in (0.5, 0.95, 0.99)), "s",
+    ),
+    Panel(
+        "Kafka: held up", "Processes that read nothing because Redis or the dead-letter topic is away, and retries.",
+        (Query(_gauge("intake_paused", "sum"), "held up"),
+         Query(f"{_rate('intake_retries_total', 'what')} or vector(0)", "{{what}}")),
+    ),
+)  # fmt: skip
+
+
+_LOOP = (
+    Panel(
+        "The sink: entries in no file yet", "By stream, of `gpt4rec loop sink`.",
+        (Query(_gauge("sink_lag", "sum", "stream"), "{{stream}}"),), stacked=True,
+    ),
+    Panel(
+        "The sink: entries", "By outcome, and attempts that failed.",
+        (Query(_rate("sink_entries_total", "outcome"), "{{outcome}}"),
+         Query(f"{_rate('sink_failures_total', 'what')} or vector(0)", "failed: {{what}}")), "reqps",
+    ),
+    Panel(
+        "What came of the lists: click-through", "Lists of yesterday and today with a click, by model.",
+        (Query(_gauge("outcomes_click_through", "max", "group", dimension="model"), "{{group}}"),), "percentunit",
+    ),
+    Panel(
+        "What came of the lists: by arm", "Click-through of the arms of experiments.",
+        (Query(_gauge("outcomes_click_through", "max", "group", dimension="arm"), "{{group}}"),), "percentunit",
+    ),
+)  # fmt: skip
+
+
 def dashboard(settings: BudgetSettings) -> dict[str, Any]:
     """Returns the dashboard as Grafana reads it."""
     rows = (
         ("Answers", _ANSWERS), ("Budgets, breaker and mode", _budgets(settings)),
         ("Inside the service", _INSIDE), ("Events and Redis", _REDIS),
+        ("What lists and traffic are like", _WATCHED), ("Kafka", _KAFKA), ("The loop", _LOOP),
     )  # fmt: skip
     panels: list[dict[str, Any]] = []
     top = 0

@@ -32,12 +32,12 @@ def dense_by_rule(n_items: int) -> bool:
     return n_items <= DENSE_ITEMS_MAX
 
 
-def candidates_of(graph: DecoderNetwork) -> Candidates:
+def joining_candidates(graph: DecoderNetwork) -> JoiningCandidates:
     """Returns the candidates that the graph's interface asks for."""
     return CatalogueCandidates(graph) if names.ITEM_OK in graph.inputs else SignalCandidates(graph)
 
 
-class Candidates(abc.ABC):
+class JoiningCandidates(abc.ABC):
     """Adds the nodes of the candidates beside the beam's to a decoder's graph."""
 
     def __init__(self, graph: DecoderNetwork) -> None:
@@ -126,7 +126,7 @@ class Candidates(abc.ABC):
         return [graph.op.Squeeze(column, graph.ints(2)) for column in columns]
 
 
-class CatalogueCandidates(Candidates):
+class CatalogueCandidates(JoiningCandidates):
     """The best of the whole catalogue."""
 
     _dense: ir.Value  # [B, rows] q · e
@@ -162,7 +162,7 @@ class CatalogueCandidates(Candidates):
         return op.Unsqueeze(exact, graph.ints(1)), op.Unsqueeze(added, graph.ints(1))
 
 
-class SignalCandidates(Candidates):
+class SignalCandidates(JoiningCandidates):
     """The best of the items with signals: nothing here grows with the catalogue."""
 
     def best(self, q: ir.Value) -> tuple[ir.Value, ir.Value]:

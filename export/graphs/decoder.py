@@ -21,7 +21,7 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-from export.graphs.candidates import candidates_of
+from export.graphs.candidates import joining_candidates
 from export.graphs.decoder_network import DecoderNetwork
 from export.graphs.graph_writer import FLOAT, INT, GraphDtype, graph_shape
 from model.network.config import NetworkConfig
@@ -107,7 +107,7 @@ class DecoderGraph(DecoderNetwork):
         dtype: GraphDtype,
     ) -> None:
         super().__init__(self.name, interface, config, weights, dtype)
-        self.candidates = candidates_of(self)
+        self.candidates = joining_candidates(self)
 
     def write(self, path: Path) -> None:
         """Writes the graph to `path`."""

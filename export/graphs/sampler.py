@@ -5,6 +5,8 @@ signals. The list is drawn from them without replacement, with Gumbel noise on s
 van Hoof and Welling, 2019; restricted to the most probable candidates, as in Fan et al., 2018). So the items come up as
 in the Plackett–Luce model whose weights are exp(score ÷ temperature). A path says which cell an item is in, but little
 about the items of a cell, so drawing by the path alone loses far more accuracy for the same diversity.
+
+The graph outputs the law of its draw: the log-probability of each item given those above it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from export.graphs.decoder import DecoderGraph
-from export.graphs.graph_writer import FLOAT, GraphDtype, graph_shape
+from export.graphs.graph_writer import FLOAT, INT, GraphDtype, graph_shape
 from model.network.config import NetworkConfig
 from service.artifact import graph_interface
 from service.artifact import graph_names as names
@@ -52,21 +54,60 @@ class SamplerGraph(DecoderGraph):
 
     def output_lists(self, item: ir.Value, score: ir.Value, log_prob: ir.Value) -> None:
         """Draws from all candidates [B, 1, W + D]; those outside the nucleus come next, empty places last."""
-        op, keep = self.op, self.level_input(names.KEEP, self.config.levels - 1)
+        op = self.op
         alive = op.Greater(score, self.floats(NEVER / 2))
         tempered = op.Where(alive, op.Mul(score, self.row[names.INVERSE_TEMPERATURE]), self.floats(NEVER))
         phi = op.LogSoftmax(tempered, axis=-1)
         noise = self.gumbel(op.Gather(self.inputs[names.ITEM_HASH], op.Max(item, self.ints(0)), axis=0))
         perturbed = op.Add(phi, noise)
-        key = op.Where(self.nucleus(phi), perturbed, self.last(perturbed))
+        inside = self.nucleus(phi)
+        key = op.Where(inside, perturbed, self.last(perturbed))
         key = op.Where(alive, key, self.floats(NEVER))
-        _, order = op.TopK(key, keep, axis=2, _outputs=2)
+        # All of them in order, not only those that are listed: what is left at each position has part in its law.
+        _, order = op.TopK(key, op.Shape(key, start=2, end=3), axis=2, _outputs=2)
+        self.output(self.log_propensities(phi, inside, order), names.LOG_PROPENSITY)
+        self.output(score, names.CANDIDATE_SCORE)
+        listed = self.kept(order)
 
         def take(x: ir.Value) -> ir.Value:
-            value: ir.Value = op.GatherElements(x, order, axis=2)
+            value: ir.Value = op.GatherElements(x, listed, axis=2)
             return value
 
         self.write_lists(take(item), take(score), take(log_prob))
+
+    def log_propensities(self, phi: ir.Value, inside: ir.Value, order: ir.Value) -> ir.Value:
+        """Returns the log-probability [B, 1, W] of each draw, given those before it.
+
+        At each position that is φ of the item less the log-sum-exp of φ over what is not drawn yet of the same part:
+        the nucleus, or what lies outside. A log-softmax for each position keeps all digits, however small the weights
+        that are left are beside those that are gone; a sum from the end would lose them.
+
+        Args:
+            phi: [B, 1, C] log-weights of the candidates.
+            inside: [B, 1, C] which of them are in the nucleus.
+            order: [B, 1, C] their places, in the order of the draw.
+        """
+        op = self.op
+        phi = op.GatherElements(phi, order, axis=2)
+        part = op.GatherElements(self.cast(inside, FLOAT), order, axis=2)
+        rank = op.CumSum(op.Add(op.Mul(part, self.floats(0.0)), self.floats(1.0)), self.scalar(2), exclusive=1)
+        position = self.column(rank)
+        may = op.And(op.GreaterOrEqual(rank, position), op.Equal(part, self.column(part)))
+        law = op.LogSoftmax(op.Where(may, phi, self.floats(NEVER)), axis=-1)
+        own = op.GatherElements(law, self.cast(position, INT), axis=2)
+        value: ir.Value = op.Transpose(own, perm=[0, 2, 1])
+        return value
+
+    def kept(self, x: ir.Value) -> ir.Value:
+        """Returns the first W of [B, 1, C]."""
+        keep = self.level_input(names.KEEP, self.config.levels - 1)
+        value: ir.Value = self.op.Slice(x, self.ints(0), keep, self.ints(2))
+        return value
+
+    def column(self, x: ir.Value) -> ir.Value:
+        """Returns the first W of [B, 1, C] as a column [B, W, 1]."""
+        value: ir.Value = self.op.Transpose(self.kept(x), perm=[0, 2, 1])
+        return value
 
     @cached_property
     def row(self) -> dict[str, ir.Value]:

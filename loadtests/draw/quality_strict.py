@@ -96,13 +96,27 @@ def before(found: Results) -> str:
 
 
 def cost(found: Results) -> str:
-    """Draws the milliseconds of a decoder run before and now, by size of the catalogue and of the batch."""
-    lines = [
-        [f"{row['items']:,}", row["batch"], median(row["before"]), median(row["now"]), f"{row['ratio']:.2f} ×"]
+    """Draws the milliseconds of a decoder run before and now, and those of the host, by size of the catalogue."""
+    lists = [
+        [
+            f"{row['items']:,}",
+            row["batch"],
+            *(median(row[case]) for case in ("before", "now", "after_an_event")),
+            *(f"{row[ratio]:.2f} ×" for ratio in ("ratio", "ratio_after_an_event")),
+        ]
         for row in found["rows"]
     ]
-    columns = ["items", "lists of a run", "before, ms", "now, ms", "ratio"]
-    return markdown(columns, lines) + "\n\n" + by_command(found)
+    columns = ["items", "lists of a run", "before, ms", "now, ms", "after an event, ms", "now", "after an event"]
+    host = [
+        [
+            f"{one['items']:,}",
+            f"{one['speak']:,.0f}",
+            *(one[part][p] for part in ("signals", "rung") for p in ("p50", "p99")),
+        ]
+        for one in found["host"]
+    ]
+    of_host = ["items", "items with signals", "signals, p50 ms", "p99 ms", "rung, p50 ms", "p99 ms"]
+    return "\n\n".join([markdown(columns, lists), markdown(of_host, host), by_command(found)])
 
 
 def rules(found: Results) -> str:

@@ -6,6 +6,7 @@ of children of a node, the sizes of all files. The recommendations are meaningle
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,28 @@ from export.artifact_writer import Parts, write
 from export.publish import publish, staging
 from model.network.config import SIZES, NetworkConfig
 from model.network.gpt4rec import GPT4Rec
+from model.signals import content, repeat, texts, transition_table, walk
 from model.tokenizers.atomic import AtomicTokenizer
 from model.tokenizers.tokenizer import MAX_BRANCHING, unique_last_tokens
 from service.artifact.array_types import IntArray
 from service.artifact.catalogue import Catalogue, CatalogueItem
 from service.artifact.features import EVENT_TYPES, ContextVocabulary
 from service.artifact.item_cf import ItemCF
+from service.artifact.item_column import ItemColumn
+from service.artifact.neighbour_table import NeighbourTable
+from service.artifact.own_items import OwnItems
 from service.artifact.popularity import Popularity
+from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH, RankerWeights
+from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart
 
+# Weights of an artefact without other signals than those that every one has.
+OF_NETWORK = RankerWeights((ITEM_CF, POPULARITY), {DEFAULT_GROUP: {PATH: 0.25, DENSE: 0.75}})
 CODES = (256, 256, 256)
 NEIGHBOURS = 50
+FUSED_NEIGHBOURS = 100  # of item-CF: what tuning chooses on most logs
+# Signals that are the same for everybody: large values of theirs would leave the user's without effect.
+COLUMNS = frozenset({POPULARITY, "trend", "cold"})
+COLD_SHARE = 0.05
 N_CATEGORIES = 400
 N_BRANDS = 20_000
 _CHUNK = 100_000
@@ -82,6 +95,38 @@ def synthetic_item_cf(rng: np.random.Generator, n_items: int, neighbours: int = 
     return ItemCF(neighbour.astype(np.int32), similarity, decay=0.9)
 
 
+def synthetic_signals(rng: np.random.Generator, n_items: int) -> dict[str, SignalPart]:
+    """Returns random signals of every name but item-CF and popularity, as large as fitted ones.
+
+    Texts are left out where the catalogue is too large for them. Neighbours are all different, so the signals of a user
+    speak for more items than those of a real one, whose neighbours overlap.
+    """
+    modules = {"transitions": transition_table, "walk": walk, "content": content}
+    modules |= {"texts": texts} if n_items <= texts.ITEMS_MAX else {}
+    tables = {
+        name: _neighbours(rng, n_items, module.NEIGHBOURS, module.DECAY, module.HORIZON)
+        for name, module in modules.items()
+    }
+    cold = ItemColumn((rng.random(n_items) < COLD_SHARE).astype(np.float32))
+    trend = ItemColumn(rng.standard_normal(n_items).astype(np.float32))
+    return {**tables, "repeat": OwnItems(n_items, repeat.DECAY), "trend": trend, "cold": cold}
+
+
+def _neighbours(rng: np.random.Generator, n_items: int, most: int, decay: float, horizon: int) -> NeighbourTable:
+    most = min(most, n_items - 1)
+    neighbour = rng.integers(1, n_items, (n_items, most), dtype=np.int32)
+    neighbour += np.arange(n_items, dtype=np.int32)[:, None]
+    neighbour %= np.int32(n_items)
+    similarity = np.tile((1 / np.arange(1, most + 1)).astype(np.float32), (n_items, 1))
+    return NeighbourTable(neighbour, similarity, decay, horizon, check_values=False)
+
+
+def fused_weights(signals: Iterable[str]) -> RankerWeights:
+    """Returns weights in which every signal counts, with and without the network."""
+    beside = {name: 0.1 if name in COLUMNS else 1.0 for name in signals}
+    return RankerWeights(tuple(beside), {DEFAULT_GROUP: {PATH: 0.2, DENSE: 0.4, **beside}}, beside)
+
+
 def synthetic_network(n_items: int, codes: IntArray, last_size: int, *, size: str = "small", seed: int = 0) -> GPT4Rec:
     """Returns a network of a size in `model.network.config.SIZES`; its distributions are far from uniform."""
     torch.manual_seed(seed)
@@ -98,9 +143,11 @@ def synthetic_network(n_items: int, codes: IntArray, last_size: int, *, size: st
 
 
 def write_synthetic(
-    root: Path, n_items: int, *, size: str = "small", seed: int = 0, dense: bool | None = False
+    root: Path, n_items: int, *, size: str = "small", seed: int = 0, dense: bool | None = False, fused: bool = False
 ) -> Path:
     """Writes and publishes an artefact of `n_items` under `root` with the exporter's own code; returns its folder.
+
+    `fused` adds all signals, each with a weight; the artefact is called fused-N then, not synthetic-N.
 
     `dense` as in `export.artifact_writer.Parts`. By default no size is scored as a whole, so that sizes compare.
     """
@@ -108,15 +155,17 @@ def write_synthetic(
     codes, last_size = synthetic_codes(rng, n_items)
     model = synthetic_network(n_items, codes, last_size, size=size, seed=seed)
     shares = rng.zipf(1.2, n_items).clip(max=10**6).astype(np.float64)
+    signals = synthetic_signals(rng, n_items) if fused else {}
     parts = Parts(
-        name=f"synthetic-{n_items}",
+        name=f"{'fused' if fused else 'synthetic'}-{n_items}",
         model=model,
         tokenizer=AtomicTokenizer(codes, model.config.code_sizes),
         catalogue=synthetic_catalogue(rng, n_items),
         context=ContextVocabulary(),
-        item_cf=synthetic_item_cf(rng, n_items),
+        item_cf=synthetic_item_cf(rng, n_items, FUSED_NEIGHBOURS if fused else NEIGHBOURS),
         popularity=Popularity.of((shares / shares.sum()).astype(np.float32)),
-        blend=0.75,
+        signals=signals,
+        ranker=fused_weights((ITEM_CF, POPULARITY, *signals)) if fused else OF_NETWORK,
         dense=dense,
     )
     with staging(root) as folder:

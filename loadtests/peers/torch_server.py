@@ -5,7 +5,7 @@
 
 Children are listed, scored and sorted in Python. `one-by-one` calls the network for one hypothesis at a time, as a
 notebook does; `batched` calls it once a level, for the whole beam. Both join the best items by the dense score, where
-the graphs do, and give the lists that the graphs give.
+the graphs do, and give the lists that the graphs give where no other signal has a weight.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from model.network.config import NetworkConfig
 from model.network.gpt4rec import GPT4Rec
 from model.reference.closed_nodes import closed_nodes
 from service.artifact.artifact import Artifact
+from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, PATH
 from service.engine.decoding import joined_width
 
 ARTIFACT, RUN, BEAM, THREADS = "PEER_ARTIFACT", "PEER_RUN", "PEER_BEAM", "PEER_THREADS"
@@ -47,7 +48,8 @@ class Notebook:
         if not np.array_equal(self._paths(), weights["codes"].numpy()[self.trie.leaf_item]):
             raise ValueError(f"{artifact.folder} was not exported from the run {run}")
         self.dense = bool(artifact.manifest.get("dense_candidates"))
-        self.blend = float(artifact.manifest["blend"])
+        ranked_by = artifact.ranker.groups[DEFAULT_GROUP]
+        self.weights = ranked_by.get(PATH, 0.0), ranked_by.get(DENSE, 0.0)
         self.table = self.model.item_table().detach()
         self.first_child = [first.tolist() for first in self.trie.first_child]
         self.token = [token.tolist() for token in self.trie.token]
@@ -130,13 +132,13 @@ class Notebook:
         return paths
 
     def _rank(self, q: torch.Tensor, beam: list[tuple[float, int]]) -> list[tuple[int, float]]:
-        """Ranks candidates by path and dense score, blended as the artefact does."""
+        """Ranks candidates by path and dense score with the artefact's weights, and by no other signal."""
         items = [item for _, item in beam]
         path = torch.tensor([score for score, _ in beam])
         dense = self.table[items] @ q
         dense = dense - torch.logsumexp(dense, 0) + torch.logsumexp(path, 0)
-        blended = ((1 - self.blend) * path + self.blend * dense).tolist()
-        return sorted(zip(items, blended, strict=True), key=lambda pair: -pair[1])
+        scores = (self.weights[0] * path + self.weights[1] * dense).tolist()
+        return sorted(zip(items, scores, strict=True), key=lambda pair: -pair[1])
 
     def _paths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Returns the token paths [N, K] of the leaves, in their order."""

@@ -3,7 +3,8 @@
     python -m loadtests.quality.candidates --run RUN --data DIR --out DIR [--sizes 12000,100000]
 
 - worth: recall@10 and NDCG@10 on test through the served graphs, with and without the joined candidates, by strategy
-  and blend, beside the exhaustive dense score in torch, with paired tests of the difference
+  and weight of the dense score (the path has the rest of 1), beside the exhaustive dense score in torch, with paired
+  tests of the difference
 - cost: a decode with and without them, in turns, on the run's catalogue and on synthetic ones
 """
 
@@ -25,6 +26,7 @@ from loadtests.common.report import table
 from loadtests.engine.decoder_cases import STATES, jobs
 from loadtests.engine.paired_timing import Timed, paired
 from loadtests.engine.synthetic_artifact import write_synthetic
+from loadtests.quality.network_alone import rank_by_network
 from model.data.split import Holdout, Split
 from model.evaluation.baselines import fit_baselines
 from model.evaluation.bootstrap import SAMPLES
@@ -69,23 +71,23 @@ def served(engine: Engine, decoding: Decoding, *, join: bool) -> Ranker:
 
 
 def worth(run: Run, parts: Parts, split: Split, folder: Path, say: Say) -> dict[str, Any]:
-    """Measures every strategy and blend, with joined candidates (`joined`) and without (`alone`)."""
+    """Measures every case, with joined candidates (`joined`) and without (`alone`)."""
     write(replace(parts, dense=True), folder, "float32")
     engine = Engine(Artifact.open(folder), device="cpu", threads=1)
     say("the exhaustive dense score")
     exhaustive = evaluate({"exhaustive": network_ranker(run.model(), parts.vocabulary)}, split, samples=1)
     rows = []
-    for strategy, blend in CASES:
-        say(f"{strategy}, blend {blend}")
+    for strategy, dense in CASES:
+        say(f"{strategy}, weight of the dense score {dense}")
         decoding = Decoding(strategy)
-        engine.set_blend(blend)
+        rank_by_network(engine, 1 - dense, dense)
         systems = {"joined": served(engine, decoding, join=True), "alone": served(engine, decoding, join=False)}
         found = evaluate(systems, split, samples=SAMPLES)
         rows.append(
             {
                 "strategy": strategy,
                 "width": decoding.width(K),
-                "blend": blend,
+                "blend": dense,
                 **{name: {m: found.systems[name].figures[m] for m in METRICS} for name in systems},
                 "lead": [c.to_json() for c in found.comparisons if c.metric in METRICS],
             }
@@ -164,7 +166,7 @@ def main(
 
 
 def keep(name: str, quality: Mapping[str, Any], times: Mapping[str, Any], command: str) -> None:
-    """Records the figures beside those of other data sets, and the rows of the data set's beam at blend 1."""
+    """Records the figures beside those of other data sets, and the rows of the first case."""
     before = results.load(NAME) or {}
     payload = {
         "worth": {**before.get("worth", {}), name: quality},
@@ -191,7 +193,7 @@ def show(console: Console, name: str, quality: Mapping[str, Any], times: Mapping
     console.print(f"{name}, {quality['users']} users: exhaustive {dense['recall@10']:.4f} / {dense['ndcg@10']:.4f}")
     rows = [
         [
-            f"{one['strategy']}, W {one['width']}, blend {one['blend']}",
+            f"{one['strategy']}, W {one['width']}, dense weight {one['blend']}",
             *(f"{one[part]['recall@10']:.4f} / {one[part]['ndcg@10']:.4f}" for part in ("alone", "joined")),
         ]
         for one in quality["lists"]

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from export.from_run import export_run
 from loadtests.quality.cold_live import describe, live_ranker
-from loadtests.quality.path_alone import rank_by_path
+from loadtests.quality.network_alone import rank_by_path
+from loadtests.quality.ranks import DECODING
 from loadtests.quality.strategies import artifact_of
 from model.cli.training_progress import fit
 from model.data.dataset import Dataset, Sequences, sequences
@@ -29,10 +30,8 @@ from model.training.time_limit import TimeLimit
 from model.training.trainer import Trainer
 from service.artifact.array_types import IntArray
 from service.common.atomic_files import write_aside
-from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 
-DECODING = Decoding("beam", beam_width=5)
 MEASURES = ("recall@10", "recall@20", "ndcg@10")
 EPOCHS = 1000  # as many as the minutes hold
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -156,7 +155,7 @@ def measured(
         found = asked(engine, ranker, generated, trainer.split, unseen)
     return {
         **found,
-        "blend": report["blend"],
+        "weights": report["ranker"]["weights"],
         "epochs": trainer.progress.epoch,
         "seconds": trainer.progress.seconds,
     }

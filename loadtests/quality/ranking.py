@@ -5,7 +5,7 @@
 
 `--split strict` (the default) holds the last event but one of everybody out of the training, as the published tables
 do; `sampled` holds out that of a sample of users. For each seed: a training with the defaults, its export, and lists of
-every test user as served, by the path alone (generation without the dense score: no dense candidates, blend 0), and, to
+every test user as served, by the path alone (generation: no dense score, no dense candidates), and, to
 show the loss of the decoder, by the dense score over the whole catalogue in torch. Beside them stand the scorer of all
 signals without the network, each signal alone (`loadtests.quality.signal_rows`) and untrained heuristics
 (`loadtests.quality.heuristics`). Changes by --set are part of the name of the figures. Runs, artefacts and
@@ -35,7 +35,7 @@ from loadtests.quality import before as paired
 from loadtests.quality import criteria, signal_rows
 from loadtests.quality.heuristics import heuristics
 from loadtests.quality.means import spread
-from loadtests.quality.path_alone import rank_by_path
+from loadtests.quality.network_alone import rank_by_path
 from loadtests.quality.protocols import CHANGES, SPLITS, STRICT, part_name
 from loadtests.quality.ranks import DECODING, FILE, SERVED, Ranks
 from model.cli.training_progress import fit
@@ -46,7 +46,7 @@ from model.evaluation.baselines import fit_baselines
 from model.evaluation.bootstrap import paired_bootstrap
 from model.evaluation.evaluate import Ranker, evaluate, item_cf_ranker
 from model.evaluation.rankers import engine_ranker, network_ranker
-from model.evaluation.signal_rankers import FUSED, signal_rankers
+from model.evaluation.signal_rankers import signal_rankers
 from model.training.config import TrainConfig
 from model.training.run_folder import CHECKPOINT, Run, split_of
 from model.training.time_limit import TimeLimit
@@ -55,6 +55,7 @@ from service.artifact.array_types import IntArray
 from service.artifact.features import Vocabulary
 from service.cli.outermost import run_command
 from service.common.atomic_files import write_aside
+from service.engine.baseline_engine import FUSED
 from service.engine.engine import Engine
 
 NAME = "quality_ranking"

@@ -23,6 +23,7 @@ from rich.console import Console
 from export.from_run import export_run
 from loadtests.common import results
 from loadtests.quality.means import spread, with_holm
+from loadtests.quality.ranks import DECODING
 from model.cli.training_progress import fit
 from model.data.dataset import Dataset, sequences
 from model.data.split import Split
@@ -41,7 +42,6 @@ from model.training.trainer import Trainer
 from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays
 from service.cli.outermost import run_command
-from service.engine.decoding import Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.jobs import EncodeJob
@@ -51,7 +51,6 @@ NAME = "quality_variants"
 OURS = "gpt4rec"
 ENCODERS = (OURS, "sasrec", "gru4rec", "bert4rec", "lstm_attention", "encoder_decoder")
 MEASURES = {"recall@10": metrics.recall, "ndcg@10": metrics.ndcg}
-DECODING = Decoding("beam", beam_width=5)
 TIMED = 50
 
 app = typer.Typer(add_completion=False)
@@ -121,7 +120,7 @@ def measured(dataset: Dataset, data: Path, folder: Path, config: TrainConfig, mi
         "best_epoch": p.best_epoch + 1,
         "seconds_an_epoch": p.seconds / max(p.epoch, 1),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "blend": report["blend"],
+        "weights": report["ranker"]["weights"],
         "streams": engine.artifact.streaming,
         **cost(engine),
     }

@@ -107,7 +107,9 @@ class ClosingEvaluation:
         )  # fmt: skip
 
 
-def prepare(trainer: Trainer, dataset: Dataset, limit: TimeLimit, console: Console) -> ClosingEvaluation:
+def prepare(
+    trainer: Trainer, dataset: Dataset, limit: TimeLimit, console: Console, *, tune: bool = True
+) -> ClosingEvaluation:
     """Tunes item-CF, and keeps time for validations and the evaluation, which are cut if they need too much.
 
     Says how the time is used: what was cut, and what could not be.
@@ -117,11 +119,14 @@ def prepare(trainer: Trainer, dataset: Dataset, limit: TimeLimit, console: Conso
         dataset: The data set.
         limit: The time of the run.
         console: Where the sentences are printed.
+        tune: Whether item-CF is tuned; an increment compares with its first setting, which takes a moment.
     """
     prepared_s = limit.used_s - trainer.progress.seconds
     with steps(console, "tuning item-CF on validation"):
         baselines = fit_baselines(
-            trainer.split, exclude_history=not trainer.config.repeats, deadline=limit.deadline(TUNING_SHARE)
+            trainer.split,
+            exclude_history=not trainer.config.repeats,
+            deadline=limit.deadline(TUNING_SHARE) if tune else time.monotonic(),
         )
     if limit.cap_s is None:
         return ClosingEvaluation(dataset, trainer.split, baselines)

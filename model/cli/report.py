@@ -101,7 +101,7 @@ def _show(found: dict[str, Any]) -> None:
 
 def _table(dimension: str, groups: list[dict[str, Any]]) -> Table:
     table = Table(title=f"by {dimension}, per thousand lists", title_justify="left")
-    for name in (dimension, "lists", "subjects", "click-through %", "clicks", "conversions", "value"):
+    for name in (dimension, "lists", "subjects", "clicked %", "clicks", "conversions", "value"):
         table.add_column(name, justify="left" if name == dimension else "right")
     for group in groups:
         rates = [
@@ -114,4 +114,4 @@ def _table(dimension: str, groups: list[dict[str, Any]]) -> Table:
 
 def _rate(rate: dict[str, float | None], factor: float = 1.0) -> str:
     value, low, high = (None if end is None else end * factor for end in rate.values())
-    return f"{value:.3g}" if low is None or high is None else f"{value:.3g} ({low:.3g} … {high:.3g})"
+    return f"{value:.3g}" if low is None or high is None else f"{value:.3g} ({low:.3g}…{high:.3g})"

@@ -25,6 +25,8 @@ _MINUTES_HELP = (
     "cannot be cut is said."
 )
 
+REPLAY = 0.1
+
 train_app = typer.Typer(add_completion=False)
 evaluate_app = typer.Typer(add_completion=False)
 
@@ -40,32 +42,61 @@ def train_command(
     max_minutes: Annotated[float | None, typer.Option(min=0.01, help=_MINUTES_HELP)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last finished epoch.")] = False,
+    init: Annotated[
+        Path | None, typer.Option(help="Finished run to go on from, with the new events, users and items of --data.")
+    ] = None,
+    old: Annotated[
+        Path | None, typer.Option(help="With --init: data of that run, where --data holds only the new events.")
+    ] = None,
+    keep_encoder: Annotated[
+        bool, typer.Option("--keep-encoder", help="With --init: leave the encoder, so that every user's state stays.")
+    ] = False,
+    ewc: Annotated[
+        str, typer.Option(help="With --init: how strongly old weights are held; 0: not at all, auto: by validation.")
+    ] = "auto",
+    replay: Annotated[
+        float, typer.Option(help="With --init: share of old sequences that each epoch goes over again.")
+    ] = REPLAY,
     as_json: AsJson = False,
 ) -> None:
     """Train GPT4Rec and compare it with item-CF and popularity."""
+    if init is None and (old is not None or keep_encoder or ewc != "auto" or replay != REPLAY):
+        raise typer.BadParameter("--old, --keep-encoder, --ewc and --replay need --init")
     began, console = time.monotonic(), Console(stderr=True)
     with failures():
         from model.cli.closing_evaluation import prepare
+        from model.cli.increment import Asked, describe, open_increment
         from model.data.dataset import Dataset
         from model.data.long_histories import ITEM_CF_EVENTS, note_on_long
         from model.training.config import TrainConfig
+        from model.training.increment.trainer import memory_of
         from model.training.run_folder import saved_config
         from model.training.time_limit import TimeLimit
         from model.training.trainer import Trainer
 
         limit = TimeLimit(max_minutes, used_s=time.monotonic() - began)
-        settings = TrainConfig.build(config, assignments or [], seed=seed)
-        if resume and config is None and not assignments and seed is None and (out / "config.json").exists():
-            settings = saved_config(out)
-        dataset = Dataset.load(data)
-        with steps(console, "preparing: item tokens, network, batches"):
-            trainer = Trainer(dataset, data, out, settings, resume=resume)
+        if init is not None:
+            asked = Asked(init, old, keep_encoder, ewc, replay)
+            with steps(console, "reading the run and the data") as say:
+                increment = open_increment(asked, data, out, config, assignments or [], seed, resume=resume, say=say)
+            trainer: Trainer = increment
+            dataset = increment.start.data.dataset
+            describe(increment, console)
+        else:
+            settings = TrainConfig.build(config, assignments or [], seed=seed)
+            if resume and config is None and not assignments and seed is None and (out / "config.json").exists():
+                settings = saved_config(out)
+            dataset = Dataset.load(data)
+            with steps(console, "preparing: item tokens, network, batches"):
+                trainer = Trainer(dataset, data, out, settings, resume=resume)
         console.print(_headline(trainer), highlight=False)
         if long := note_on_long(trainer.split.train, ITEM_CF_EVENTS, "item-CF counts"):
             console.print(long, highlight=False, markup=False, soft_wrap=True)
         limit.resume(trainer.progress.seconds)
-        closing = prepare(trainer, dataset, limit, console)
+        closing = prepare(trainer, dataset, limit, console, tune=init is None)
         fit(trainer, console, limit)
+        with steps(console, "noting what increments need to know"):
+            memory_of(trainer, dataset, data).save(out)
         evaluation = closing.of(trainer, console)
         write_aside(out / "metrics.json", json.dumps(evaluation.to_json(), indent=1).encode())
     if as_json:

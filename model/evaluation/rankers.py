@@ -82,30 +82,10 @@ def engine_ranker(
         seed: Seed of sampled lists; the user's row is added to it.
         signals: Whether the user's signals rank the lists as well.
     """
-    vocabulary = engine.artifact.vocabulary
-    unknown = vocabulary.context.encode({})
-    ranker = Signals.of(engine.artifact.signals, engine.artifact.ranker)
-    segments = Segments(engine.artifact.catalogue, engine.receptive_field)
-    grouped = len(engine.artifact.ranker.groups) > 1
+    jobs = EngineJobs(engine, decoding, signals=signals)
 
     def job(histories: Histories, i: int) -> Job:
-        events = histories.events(i)
-        group = ranker.group(segments.of(events.item)) if grouped else 0
-        asked = signals and ranker.uses_history(group)
-        history = history_of(events, engine.receptive_field, vocabulary.has_time) if asked else UserHistory()
-        return Job(
-            encode=encoding_of(engine, events),
-            request=ListRequest(
-                context=unknown,
-                gap_ms=GAP_UNKNOWN,
-                decoding=decoding,
-                k=k,
-                excluded=histories.excluded(i),
-                seed=seed + int(histories.users[i]),
-                signals=ranker.user(history, group) if asked else NO_VALUES,
-                group=group,
-            ),
-        )
+        return jobs.of(histories.events(i), histories.excluded(i), k, seed + int(histories.users[i]))
 
     def rank(histories: Histories) -> IntArray:
         lists = np.full((len(histories), DEPTH), -1, np.int64)
@@ -116,6 +96,55 @@ def engine_ranker(
         return lists
 
     return rank
+
+
+class EngineJobs:
+    """Makes the jobs of lists as the service makes them, for histories whose requests say nothing."""
+
+    def __init__(self, engine: Engine | BaselineEngine, decoding: Decoding | None, *, signals: bool = True) -> None:
+        """Reads what the artefact ranks by.
+
+        Args:
+            engine: The opened artefact.
+            decoding: The decoding strategy; None: that of the user's segment by the default policies.
+            signals: Whether the user's signals rank the lists as well.
+        """
+        artifact = engine.artifact
+        self._engine, self._decoding, self._signals = engine, decoding, signals
+        self._context = artifact.vocabulary.context.encode({})
+        self._ranker = Signals.of(artifact.signals, artifact.ranker)
+        self._segments = Segments(artifact.catalogue, engine.receptive_field)
+        self._grouped = len(artifact.ranker.groups) > 1
+
+    def of(self, events: EventArrays, excluded: IntArray, k: int, seed: int = 0) -> Job:
+        """Returns the job of one list.
+
+        Args:
+            events: All events of the user, oldest first, by the artefact's indices; items that it does not know have
+                the index of the unknown item.
+            excluded: [m] items that must not be in the list.
+            k: Length of the list.
+            seed: Seed of a sampled list.
+        """
+        engine, vocabulary = self._engine, self._engine.artifact.vocabulary
+        known = events.item[events.item < vocabulary.unknown_item]
+        segment = self._segments.of(known) if self._grouped or self._decoding is None else ""
+        group = self._ranker.group(segment) if self._grouped else 0
+        asked = self._signals and self._ranker.uses_history(group)
+        history = history_of(events, engine.receptive_field, vocabulary.has_time) if asked else UserHistory()
+        return Job(
+            encode=encoding_of(engine, events),
+            request=ListRequest(
+                context=self._context,
+                gap_ms=GAP_UNKNOWN,
+                decoding=self._decoding or self._segments.decoding(segment),
+                k=k,
+                excluded=excluded,
+                seed=seed,
+                signals=self._ranker.user(history, group) if asked else NO_VALUES,
+                group=group,
+            ),
+        )
 
 
 def encoding_of(engine: Engine | BaselineEngine, events: EventArrays) -> EncodeJob:

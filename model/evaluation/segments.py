@@ -5,6 +5,7 @@ from __future__ import annotations
 from service.artifact.array_types import IntArray
 from service.artifact.catalogue import Catalogue
 from service.common.settings import DEFAULT_POLICIES
+from service.engine.decoding import Decoding
 from service.policies import policies
 from service.policies.segments import FACT_WINDOW, facts
 
@@ -33,3 +34,7 @@ class Segments:
         categories = [self._catalogue.items[item].category for item in kept[-FACT_WINDOW:]]
         ids = [str(item) for item in kept]
         return self._rules.choose(facts(ids, categories, None, 0, self._catalogue.n_categories)).name
+
+    def decoding(self, name: str) -> Decoding:
+        """Returns how lists of a segment are decoded."""
+        return self._rules.named(name).decoding.build()

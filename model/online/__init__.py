@@ -10,4 +10,10 @@ grouped.py         rates of groups of lists, with intervals clustered by subject
 online_report.py   `gpt4rec report online`: model, segment, strategy, rung, arm and position
 marginals.py       P(item at position) of a sampled list
 estimators.py      off-policy estimates from weights and rewards
+reward_model.py    what an item earns at a position, for the doubly robust estimate
+logged_lists.py    the drawn lists of a log, with their candidates and rewards
+targets.py         what another policy would have drawn them from
+rebuilt_histories.py  histories as they were when a list was made
+terms.py           the weights, rewards and predictions that follow
+off_policy.py      `gpt4rec ope`: all of it together, or why the log cannot say
 """

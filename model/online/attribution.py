@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from model.online.log_schema import TIME_OF, Kind
 from model.online.made_traffic import Suspicion, mark_made
 
 # How an event came to its list: it named the list, it named the request, by item and time; or it has none.
@@ -57,9 +58,9 @@ class Attributed:
     Attributes:
         lists: The exposures, each once, with `owner` (the subject that they belong to in the end), `viewed_ms` (the
             first impression; null if none) and `made` (whether their traffic looks made).
-        outcomes: The events, each once: their own fields, with `owner`, `named_list_id` (the list that they name),
-            `list_id` and `position` (from 1) of the list that they belong to, `mark`, and `made` (why they look made;
-            null if they do not).
+        outcomes: The events, each once: their own fields, with `owner` (since `merged_ms`, if that is not null),
+            `named_list_id` (the list that they name), `list_id` and `position` (from 1) of the list that they belong
+            to, `mark`, and `made` (why they look made; null if they do not).
         counts: Rows left out: `duplicate_lists`, `duplicate_events`, `erased_lists`, `erased_events`.
     """
 
@@ -88,12 +89,13 @@ def attribute(
         views_reported: Whether the clients say what was viewed; None finds out from these events.
     """
     reading = reading or Reading()
-    gone = erased.group_by("subject").agg(erased_ms=pl.col("erased_ms").max())
-    lists, erased_lists = _kept(_owned(exposures, merges, "time_ms"), gone, "time_ms")
+    gone = _last_erasures(erased)
+    shown = _owned(exposures, merges, "time_ms").with_columns(owner=owner_of_lists("owner"))
+    lists, erased_lists = _kept(shown, gone, "time_ms")
     lists, duplicate_lists = _first(lists, ["list_id"])
     happened, erased_events = _kept(_owned(events, merges, "received_ms"), gone, "received_ms")
     happened, duplicate_events = _first(_with_identity(happened), _IDENTITY)
-    happened = happened.drop(_IDENTITY, "merged_ms").with_row_index("row")
+    happened = happened.drop(_IDENTITY).with_row_index("row")
     outcomes = _joined(happened, _Shown.of(lists), reading.window_ms)
     lists = lists.drop("merged_ms").join(_first_views(outcomes), on="list_id", how="left", maintain_order="left")
     lists, outcomes = mark_made(lists, outcomes, reading.suspicion, views_reported)
@@ -106,7 +108,38 @@ def attribute(
     return Attributed(lists, outcomes, counts)
 
 
+def without_erased(kind: Kind, rows: pl.DataFrame, merges: pl.DataFrame, erased: pl.DataFrame) -> pl.DataFrame:
+    """Returns rows of the log without those that were erased, by the rules of `attribute`.
+
+    Args:
+        kind: What the rows are.
+        rows: With the columns `subject`, the time of the kind, and for merges `into`.
+        merges: The columns of `log_schema`.
+        erased: The columns of `log_schema`.
+    """
+    if kind == "erased":
+        return rows
+    time, gone = TIME_OF[kind], _last_erasures(erased)
+    if kind != "merges":
+        kept, _ = _kept(_owned(rows, merges, time), gone, time)
+        return kept.drop("owner", "merged_ms")
+    user = gone.rename({"subject": "into", "erased_ms": "__into_erased"})
+    both = rows.join(gone, on="subject", how="left", maintain_order="left")
+    both = both.join(user, on="into", how="left", maintain_order="left")
+    over = pl.max_horizontal("erased_ms", "__into_erased") >= pl.col(time)
+    return both.filter(~over.fill_null(value=False)).drop("erased_ms", "__into_erased")
+
+
+def owner_of_lists(column: str) -> pl.Expr:
+    """Returns who lists belong to: a list that was made for nobody belongs to itself."""
+    return pl.when(pl.col(column) == "").then("list_id").otherwise(column)
+
+
 _IDENTITY = ["__subject", "__id", "__item", "__type", "__time", "__query"]
+
+
+def _last_erasures(erased: pl.DataFrame) -> pl.DataFrame:
+    return erased.group_by("subject").agg(erased_ms=pl.col("erased_ms").max())
 
 
 def _owned(rows: pl.DataFrame, merges: pl.DataFrame, time: str) -> pl.DataFrame:

@@ -12,94 +12,19 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from pathlib import Path
 
 import polars as pl
 
+from model.online.log_files import files_of
 from model.online.log_schema import FORMAT, KINDS, SCHEMAS, TIME_OF, Kind, LogError, empty
-from service.common.atomic_files import naming, write_aside
+from service.common.atomic_files import naming
 
 _HOUR_MS = 3_600_000
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,120}")
 _PLACE = re.compile(r"date=(\d{4})-(\d\d)-(\d\d)/hour=(\d\d)/[^/.][^/]*\.parquet$")
 _FORMAT_KEY, _KIND_KEY = "gpt4rec_format", "gpt4rec_kind"
-
-
-class _Files(Protocol):
-    """Where the files lie. Paths are relative, with slashes."""
-
-    def names(self, under: str) -> list[str]:
-        """Returns the paths of all files below a folder, sorted; none if there is no folder."""
-
-    def read(self, path: str) -> bytes | Path:
-        """Returns the content of a file, or where it lies."""
-
-    def write(self, path: str, content: bytes) -> None:
-        """Writes a file whole, in place of one that was there."""
-
-    def size(self, path: str) -> int:
-        """Returns the bytes of a file."""
-
-    def remove(self, path: str) -> None:
-        """Removes a file, if it is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class _LocalFiles:
-    root: Path
-
-    def names(self, under: str) -> list[str]:
-        folder = self.root / under
-        return sorted(path.relative_to(self.root).as_posix() for path in folder.rglob("*.parquet"))
-
-    def read(self, path: str) -> Path:
-        return self.root / path
-
-    def write(self, path: str, content: bytes) -> None:
-        file = self.root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_aside(file, content)
-
-    def size(self, path: str) -> int:
-        return (self.root / path).stat().st_size
-
-    def remove(self, path: str) -> None:
-        (self.root / path).unlink(missing_ok=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _RemoteFiles:
-    system: Any
-    root: str
-
-    def names(self, under: str) -> list[str]:
-        self.system.invalidate_cache()
-        try:
-            found = self.system.find(f"{self.root}/{under}")
-        except FileNotFoundError:
-            return []
-        return sorted(path[path.index(self.root) + len(self.root) + 1 :] for path in found)
-
-    def read(self, path: str) -> bytes:
-        content: bytes = self.system.cat_file(f"{self.root}/{path}")
-        return content
-
-    def write(self, path: str, content: bytes) -> None:
-        place = PurePosixPath(self.root, path)
-        self.system.makedirs(str(place.parent), exist_ok=True)
-        aside = str(place.with_name(f".{place.name}.part"))
-        self.system.pipe_file(aside, content)
-        self.system.mv(aside, str(place))
-
-    def size(self, path: str) -> int:
-        return int(self.system.size(f"{self.root}/{path}"))
-
-    def remove(self, path: str) -> None:
-        if self.system.exists(f"{self.root}/{path}"):
-            self.system.rm_file(f"{self.root}/{path}")
 
 
 class LogFolder:
@@ -119,7 +44,7 @@ class LogFolder:
             LogError: The URL needs a package that is not installed.
         """
         self.url = str(url)
-        self._files = _files_of(self.url)
+        self._files = files_of(self.url)
 
     def write(self, kind: Kind, rows: pl.DataFrame, name: str) -> list[str]:
         """Writes rows, one file for each hour. Writing the same rows under the same name again changes nothing.
@@ -202,6 +127,38 @@ class LogFolder:
         """Returns the bytes of the files whose hours touch a time range."""
         return sum(self._files.size(path) for path in self.paths(kind, from_ms=from_ms, until_ms=until_ms))
 
+    def names(self, kind: Kind, time_ms: int) -> list[str]:
+        """Returns the names, without an ending, of the files of the hour that a moment is in."""
+        return [Path(path).stem for path in self._files.names(_folder(kind, time_ms // _HOUR_MS))]
+
+    def file(self, kind: Kind, path: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Returns the rows of one file.
+
+        Raises:
+            LogError: It has another format, or is damaged.
+            FileNotFoundError: It is gone.
+        """
+        return self._rows(kind, path, list(SCHEMAS[kind]) if columns is None else list(columns))
+
+    def rewrite(self, kind: Kind, path: str, rows: pl.DataFrame) -> None:
+        """Replaces the rows of one file, which a reader sees as it was or as it is; without rows it is removed.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        if len(rows):
+            self._files.write(path, _bytes(kind, rows.match_to_schema(SCHEMAS[kind])))
+        else:
+            self.remove(path)
+
+    def remove_unfinished(self) -> int:
+        """Removes what a writer that died left beside the files, and returns how many; no other writer may be at work.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        return self._files.remove_unfinished()
+
     def remove(self, path: str) -> None:
         """Removes one file; a file that is gone already is no error."""
         self._files.remove(path)
@@ -264,24 +221,6 @@ class LogFolder:
             )
         if held != kind:
             raise LogError(f"a file of {held} lies among the {kind}", where=f"{self.url}, {path}", fix="move it back")
-
-
-def _files_of(url: str) -> _Files:
-    if "://" not in url:
-        return _LocalFiles(Path(url))
-    if url.startswith("file://"):
-        return _LocalFiles(Path(url.removeprefix("file://")))
-    try:
-        import fsspec
-    except ModuleNotFoundError as error:
-        raise LogError(
-            "a log at a URL needs fsspec, which is not installed", where=url, fix="pip install 'gpt4rec[loop]'"
-        ) from error
-    try:
-        system, root = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise LogError(f"the log cannot be opened: {error}", where=url, fix="install what the URL needs") from error
-    return _RemoteFiles(system, root.rstrip("/"))
 
 
 def _bytes(kind: Kind, rows: pl.DataFrame) -> bytes:

@@ -117,6 +117,34 @@ def empty(kind: Kind, columns: Sequence[str] | None = None) -> pl.DataFrame:
     return table if columns is None else table.select(columns)
 
 
+def entry_row(stream: Literal["exposures", "events"], fields: Mapping[str, bytes]) -> tuple[Kind, dict[str, Any]]:
+    """Returns what kind of row an entry of a stream becomes, and the row.
+
+    Args:
+        stream: The stream that it is in.
+        fields: Its fields, as `service.exposures.exposure` describes them.
+
+    Raises:
+        LogError: The entry has another format, or is damaged.
+    """
+    version = fields.get("v", b"").decode(errors="replace")
+    if version != str(FORMAT):
+        raise LogError(
+            f"an entry of the stream {stream} has format {version or 'none'}; this version reads format {FORMAT}",
+            fix="read it with the version that wrote it",
+        )
+    subject = fields.get("s", b"").decode()
+    if "erased" in fields:
+        return "erased", {"subject": subject, "erased_ms": int(fields["erased"])}
+    if "merged" in fields:
+        merge = _object(fields["merged"])
+        return "merges", {"subject": merge.get("from"), "into": merge.get("to"), "merged_ms": merge.get("time_ms")}
+    body = fields.get("e", b"")
+    if stream == "events":
+        return "events", event_row(subject, body)
+    return "exposures", exposure_row(subject, body, fields.get("c"))
+
+
 def exposure_row(subject: str, body: bytes, candidates: bytes | None = None) -> dict[str, Any]:
     """Returns the row of an exposure as it stands in the stream.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from model.online.attribution import LIST_COLUMNS, Attributed, Reading, attribute
+from model.online.attribution import LIST_COLUMNS, Attributed, Reading, attribute, owner_of_lists
 from model.online.log_folder import LogFolder
 from model.online.log_schema import Kind, empty
 from model.online.made_traffic import reports_views
@@ -35,6 +35,7 @@ class LogRange:
         until_ms: Lists shown before; None for the end. Events count however late they were received.
         reading: How lists and events are joined.
         part_bytes: Bytes of Parquet that are joined at once.
+        histories: Whether events before the range are read as well, because histories are rebuilt from them.
     """
 
     log: LogFolder
@@ -42,6 +43,12 @@ class LogRange:
     until_ms: int | None = None
     reading: Reading = field(default_factory=Reading)
     part_bytes: int = PART_BYTES
+    histories: bool = False
+
+    @property
+    def events_from_ms(self) -> int | None:
+        """Where to begin with events."""
+        return None if self.histories else self.from_ms
 
     @property
     def lists_from_ms(self) -> int | None:
@@ -90,12 +97,12 @@ def _columns(kind: Kind, wanted: list[str]) -> list[str] | None:
 def _read(span: LogRange, kind: Kind, wanted: list[str]) -> Iterator[pl.DataFrame]:
     if kind == "exposures":
         return span.log.read(kind, wanted, from_ms=span.lists_from_ms, until_ms=span.until_ms)
-    return span.log.read(kind, from_ms=span.from_ms)
+    return span.log.read(kind, from_ms=span.events_from_ms)
 
 
 def _bytes(span: LogRange) -> int:
     return span.log.size("exposures", from_ms=span.lists_from_ms, until_ms=span.until_ms) + span.log.size(
-        "events", from_ms=span.from_ms
+        "events", from_ms=span.events_from_ms
     )
 
 
@@ -111,7 +118,7 @@ def _within(span: LogRange, joined: Attributed) -> Attributed:
 
 def _views_reported(span: LogRange) -> bool:
     views = clicks = 0
-    for rows in span.log.read("events", ["type"], from_ms=span.from_ms):
+    for rows in span.log.read("events", ["type"], from_ms=span.events_from_ms):
         views += int((rows["type"] == "impression").sum())
         clicks += int(rows["type"].is_in(span.reading.suspicion.types).sum())
     return reports_views(views, clicks)
@@ -144,7 +151,8 @@ def _spread(span: LogRange, kind: Kind, wanted: list[str], roots: Mapping[str, s
         held.clear()
 
     for rows in _read(span, kind, wanted):
-        part = (pl.col("subject").replace(roots).hash(seed=0) % parts).alias("__part")
+        subject = owner_of_lists("subject") if kind == "exposures" else pl.col("subject")
+        part = (subject.replace(roots).hash(seed=0) % parts).alias("__part")
         for (number,), one in rows.with_columns(part).partition_by("__part", as_dict=True, include_key=False).items():
             held[int(number)].append(one)
         rows_held += len(rows)

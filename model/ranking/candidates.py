@@ -9,14 +9,18 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from model.errors import LearningError
 from service.artifact.array_types import FloatArray, IntArray
+from service.artifact.ranker_weights import DENSE, PATH
 
 # Rows of a block; bounds what a pass over the candidates holds besides them.
 BLOCK_ROWS = 1 << 18
+# Squares of larger values, summed over a block in float32, could exceed its range.
+_VALUE_MAX = 1e9
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class CandidateTable:
     """Questions, and for each the items among which its target is to be found.
 
     Attributes:
@@ -44,7 +48,7 @@ class Candidates:
         return self.target >= 0
 
     @classmethod
-    def joined(cls, parts: Sequence[Candidates]) -> Candidates:
+    def joined(cls, parts: Sequence[CandidateTable]) -> CandidateTable:
         """Returns the questions of several parts with the same signals and groups, one after the other."""
         first = parts[0]
         lengths = np.concatenate([np.diff(part.offsets) for part in parts])
@@ -59,11 +63,33 @@ class Candidates:
             first.groups,
         )
 
-    def only(self, names: Sequence[str]) -> Candidates:
+    def only(self, names: Sequence[str]) -> CandidateTable:
         """Returns the same questions and candidates with some of the signals."""
         columns = [self.names.index(name) for name in names]
         values = np.ascontiguousarray(self.values[:, columns])
-        return Candidates(tuple(names), self.offsets, values, self.target, self.group, self.groups)
+        return CandidateTable(tuple(names), self.offsets, values, self.target, self.group, self.groups)
+
+    def require_finite(self) -> None:
+        """Raises LearningError if a value is not finite, or too large for a sum of such values to be.
+
+        One such value would make all weights NaN.
+        """
+        # Not of absolute values, which would be a copy of the table; with a NaN both are NaN.
+        lowest, highest = (bound(self.values, axis=0, initial=0) for bound in (np.min, np.max))
+        wrong = [
+            name
+            for name, low, high in zip(self.names, lowest.tolist(), highest.tolist(), strict=True)
+            if not (low >= -_VALUE_MAX and high <= _VALUE_MAX)
+        ]
+        if wrong:
+            of_network = not {PATH, DENSE}.isdisjoint(wrong)
+            raise LearningError(
+                f"the ranker cannot learn weights: values of {', '.join(wrong)} are not finite, or exceed "
+                f"{_VALUE_MAX:g}, for candidates of validation questions",
+                fix="train the model again, with a smaller learning rate: its scores have diverged"
+                if of_network
+                else "look for values in the data set that are not finite, and export again",
+            )
 
     def block(self, questions: IntArray) -> Block:
         """Returns some of the answered questions for the likelihood, in the order given."""
@@ -75,6 +101,33 @@ class Candidates:
         mean = np.add.reduceat(values, starts, axis=0, dtype=np.float64) / length[:, None]
         values -= np.repeat(mean.astype(np.float32), length, axis=0)
         return Block(values, starts, length, self.target[questions] - start + starts)
+
+
+@dataclass(eq=False)
+class CandidateCollector:
+    """A table to which one question after the other is added."""
+
+    names: tuple[str, ...]
+    lengths: list[int] = field(default_factory=list)
+    values: list[FloatArray] = field(default_factory=list)
+    target: list[int] = field(default_factory=list)
+
+    def add(self, items: IntArray, values: FloatArray, target: int) -> bool:
+        """Adds the candidates [c] of a question, ascending, and [c, signals] values; returns whether one answers it."""
+        place = int(items.searchsorted(target))
+        hit = place < len(items) and int(items[place]) == target
+        self.lengths.append(len(items))
+        self.values.append(values)
+        self.target.append(place if hit else -1)
+        return hit
+
+    def done(self, group: IntArray, groups: Sequence[str]) -> CandidateTable:
+        """Returns what was collected, with the group of every question."""
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths, dtype=np.int64)])
+        values = np.concatenate([np.zeros((0, len(self.names)), np.float32), *self.values])
+        target = np.array(self.target, np.int64)
+        at = np.where(target >= 0, target + offsets[:-1], -1)
+        return CandidateTable(self.names, offsets, values, at, group, tuple(groups))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +152,7 @@ class Block:
         return Block(self.values[: self.starts[n]], self.starts[:n], self.length[:n], self.target[:n])
 
 
-def blocks_of(candidates: Candidates, questions: IntArray) -> list[Block]:
+def blocks_of(candidates: CandidateTable, questions: IntArray) -> list[Block]:
     """Returns answered questions as blocks of about `BLOCK_ROWS` rows."""
     length = np.diff(candidates.offsets)[questions]
     at = (np.cumsum(length) - length) // BLOCK_ROWS

@@ -12,7 +12,7 @@ training without them; `loadtests.quality.cold` measures it so.)
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
@@ -20,11 +20,11 @@ import numpy as np
 from scipy.optimize import nnls
 
 from model.evaluation.metrics import ndcg, recall
-from model.ranking.candidates import Candidates, blocks_of
+from model.ranking.candidates import CandidateTable, blocks_of
 from model.ranking.held_out import ranks_of
-from model.ranking.learning import LEAST_ANSWERED, Weights
+from model.ranking.learning import LEAST_ANSWERED, Learned, Progress, learn
 from service.artifact.array_types import Float64Array, IntArray
-from service.artifact.ranker_weights import DEFAULT_GROUP
+from service.artifact.ranker_weights import DEFAULT_GROUP, Weights
 from service.artifact.signal_files import COLD
 
 # Bonuses that are tried, in log-probabilities: first against 0, or, where 0 costs too much, against the one that keeps
@@ -59,14 +59,36 @@ class ColdBonus:
         return {"bonus": self.bonus, "loss_allowed": LOSS, "trials": [dict(trial) for trial in self.trials]}
 
 
-def without_mark(candidates: Candidates) -> Candidates:
-    """Returns the same questions and candidates without the mark of cold items: its weight is not learned."""
-    return (
-        candidates.only([name for name in candidates.names if name != COLD]) if COLD in candidates.names else candidates
+def learn_with_bonus(
+    candidates: CandidateTable, today: Weights, positive: Sequence[str] = (), progress: Progress | None = None
+) -> Learned:
+    """Learns the weights of all signals, and then chooses the bonus of cold items, which no likelihood tells.
+
+    The bonus is a decision of its own: there may be one although the weights are today's. The entry `cold` of `about`
+    says what it was decided by; there is none where the candidates have no mark of cold items.
+
+    Args:
+        candidates: Validation questions with candidates.
+        today: As for `learn`; likewise the rest.
+        positive: Signals that speak for an item by what they are.
+        progress: Called after each step of the learning.
+
+    Raises:
+        LearningError: A value is not finite.
+    """
+    if COLD not in candidates.names:
+        return learn(candidates, today, positive, progress)
+    learned = learn(candidates.only([name for name in candidates.names if name != COLD]), today, positive, progress)
+    bonus = choose_bonus(candidates, {DEFAULT_GROUP: learned.weights, **learned.groups})
+    return replace(
+        learned,
+        weights=bonus.added_to(learned.weights),
+        groups={name: bonus.added_to(weights) for name, weights in learned.groups.items()},
+        about={**learned.about, COLD: bonus.to_json()},
     )
 
 
-def choose_bonus(candidates: Candidates, groups: Mapping[str, Weights]) -> ColdBonus:
+def choose_bonus(candidates: CandidateTable, groups: Mapping[str, Weights]) -> ColdBonus:
     """Returns the largest bonus that costs little, as all smaller ones do.
 
     A bonus above 0 may cost at most `LOSS` against 0. It moves single targets out of the first ten, so what it costs is
@@ -127,13 +149,13 @@ def _smoothed(loss: Float64Array) -> Float64Array:
     return smooth
 
 
-def _values(candidates: Candidates, groups: Mapping[str, Weights], bonus: float) -> Float64Array:
+def _values(candidates: CandidateTable, groups: Mapping[str, Weights], bonus: float) -> Float64Array:
     """Returns the `MEASURES` [answered, measures] of every answered question with a bonus."""
     ranks = _ranks(candidates, {name: {**weights, COLD: bonus} for name, weights in groups.items()})
     return np.column_stack([metric(ranks, 10) for metric in MEASURES.values()]).astype(np.float64)
 
 
-def _ranks(candidates: Candidates, groups: Mapping[str, Weights]) -> IntArray:
+def _ranks(candidates: CandidateTable, groups: Mapping[str, Weights]) -> IntArray:
     """Returns the rank of the target of every answered question, by the weights of its group of users."""
     own = {candidates.groups.index(name): weights for name, weights in groups.items() if name != DEFAULT_GROUP}
     answered = np.flatnonzero(candidates.answered)
@@ -147,5 +169,5 @@ def _ranks(candidates: Candidates, groups: Mapping[str, Weights]) -> IntArray:
     return np.concatenate(ranks)
 
 
-def _vector(candidates: Candidates, weights: Weights) -> Float64Array:
+def _vector(candidates: CandidateTable, weights: Weights) -> Float64Array:
     return np.array([weights.get(name, 0.0) for name in candidates.names])

@@ -8,7 +8,7 @@ weights are, with the paths' log-probabilities from the graph that serves.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,23 +16,22 @@ from model.data.split import Holdout, Split
 from model.evaluation.evaluate import Histories
 from model.evaluation.rankers import batches_of, encoding_of, history_of
 from model.evaluation.segments import Segments
-from model.ranking.candidates import Candidates
-from model.ranking.cold_bonus import without_mark
+from model.ranking.candidates import CandidateCollector, CandidateTable
 from model.ranking.proposals import Proposal, Proposer
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.features import GAP_UNKNOWN
 from service.artifact.ranker_weights import DENSE, PATH
 from service.engine import jobs
-from service.engine.candidates import Candidates as Listed
-from service.engine.decoding import Decoding
+from service.engine.candidates import Candidates
+from service.engine.decoding import Decoding, joined_width, search_sizes
 from service.engine.engine import Engine
 from service.engine.run_groups import result_of
 from service.signals.item_values import NO_VALUES, ItemValues
 
 # Beam width of the first list, and of the second, whose beam is not needed.
 _BEAM, _NARROW = 64, 8
-# A strategy whose lists have the most candidates, and how many join its beam.
-_WIDE, _JOINED = Decoding("temperature"), 112
+# A strategy whose lists have the most candidates.
+_WIDE = Decoding("temperature")
 # Questions whose candidates are laid out at once.
 _CHUNK = 512
 
@@ -50,13 +49,9 @@ class Gathered:
             score (`network`), and among all candidates with and without the network.
     """
 
-    with_network: Candidates
-    without_network: Candidates
+    with_network: CandidateTable
+    without_network: CandidateTable
     recall: dict[str, float]
-
-    def without_marks(self) -> Gathered:
-        """Returns the same without the mark of cold items, which stay candidates."""
-        return Gathered(without_mark(self.with_network), without_mark(self.without_network), self.recall)
 
 
 def gather(
@@ -83,57 +78,51 @@ def gather(
     Raises:
         ServiceError: A run of a graph failed.
     """
-    network, alone = FlatCandidates((PATH, DENSE, *proposer.names)), FlatCandidates(proposer.names)
-    hits = dict.fromkeys((*proposer.proposing, "network", "with_network", "without_network"), 0)
-    group = []
+    collected = _Collected(proposer, segments)
     for start in range(0, len(questions), _CHUNK):
         part = questions.rows(slice(start, start + _CHUNK))
         histories = Histories(part.users, part.history_end, split.sequences, exclude_history)
         proposals = _proposals(engine, proposer, histories)
-        decoded = _decoded(engine, histories, proposals)
+        lists = _decoded(engine, histories, proposals)
         for i, (target, proposal, (first, second)) in enumerate(
-            zip(part.target.tolist(), proposals, decoded, strict=True)
+            zip(part.target.tolist(), proposals, lists, strict=True)
         ):
-            group.append(segments.names.index(segments.of(histories.items(i))))
-            for name, items in proposal.best.items():
-                hits[name] += target in items
-            hits["network"] += target in first.items
-            items, scores = _union(first, second)
-            hits["with_network"] += network.add(items, np.hstack([scores, proposer.columns(proposal, items)]), target)
-            items = proposal.items
-            hits["without_network"] += alone.add(items, proposer.columns(proposal, items), target)
+            collected.add(histories.items(i), target, proposal, first, second)
         if report is not None:
             report(min(start + _CHUNK, len(questions)), len(questions))
-    recall = {name: round(int(count) / max(1, len(questions)), 5) for name, count in hits.items()}
-    of_group = np.array(group, np.int64)
-    return Gathered(network.done(of_group, segments.names), alone.done(of_group, ()), recall)
+    return collected.gathered()
 
 
-@dataclass(eq=False)
-class FlatCandidates:
-    """Candidates that are being collected."""
+class _Collected:
+    """What the questions so far have given."""
 
-    names: tuple[str, ...]
-    lengths: list[int] = field(default_factory=list)
-    values: list[FloatArray] = field(default_factory=list)
-    target: list[int] = field(default_factory=list)
+    def __init__(self, proposer: Proposer, segments: Segments) -> None:
+        self._proposer, self._segments = proposer, segments
+        self._network = CandidateCollector((PATH, DENSE, *proposer.names))
+        self._alone = CandidateCollector(proposer.names)
+        self._group: list[int] = []
+        self._hits = dict.fromkeys((*proposer.proposing, "network", "with_network", "without_network"), 0)
 
-    def add(self, items: IntArray, values: FloatArray, target: int) -> bool:
-        """Adds the candidates [c] of a question, ascending, and [c, signals] values; returns whether one answers it."""
-        place = int(items.searchsorted(target))
-        hit = place < len(items) and int(items[place]) == target
-        self.lengths.append(len(items))
-        self.values.append(values)
-        self.target.append(place if hit else -1)
-        return hit
+    def add(
+        self, history: IntArray, target: int, proposal: Proposal, by_network: Candidates, by_signals: Candidates
+    ) -> None:
+        """Adds a question: its history, the answer, and who proposes what."""
+        self._group.append(self._segments.names.index(self._segments.of(history)))
+        for name, best in proposal.best.items():
+            self._hits[name] += target in best
+        self._hits["network"] += target in by_network.items
+        items, scores = _union(by_network, by_signals)
+        values = np.hstack([scores, self._proposer.columns(proposal, items)])
+        self._hits["with_network"] += self._network.add(items, values, target)
+        values = self._proposer.columns(proposal, proposal.items)
+        self._hits["without_network"] += self._alone.add(proposal.items, values, target)
 
-    def done(self, group: IntArray, groups: Sequence[str]) -> Candidates:
-        """Returns what was collected, with the group of every question."""
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths, dtype=np.int64)])
-        values = np.concatenate([np.zeros((0, len(self.names)), np.float32), *self.values])
-        target = np.array(self.target, np.int64)
-        at = np.where(target >= 0, target + offsets[:-1], -1)
-        return Candidates(self.names, offsets, values, at, group, tuple(groups))
+    def gathered(self) -> Gathered:
+        """Returns everything, with the share of the targets that each found."""
+        group = np.array(self._group, np.int64)
+        recall = {name: round(int(count) / max(1, len(group)), 5) for name, count in self._hits.items()}
+        with_network = self._network.done(group, self._segments.names)
+        return Gathered(with_network, self._alone.done(group, ()), recall)
 
 
 def _proposals(engine: Engine, proposer: Proposer, histories: Histories) -> list[Proposal]:
@@ -144,9 +133,13 @@ def _proposals(engine: Engine, proposer: Proposer, histories: Histories) -> list
     ]
 
 
-def _decoded(engine: Engine, histories: Histories, proposals: Sequence[Proposal]) -> list[tuple[Listed, Listed]]:
+def _decoded(
+    engine: Engine, histories: Histories, proposals: Sequence[Proposal]
+) -> list[tuple[Candidates, Candidates]]:
     """Returns the candidates of both lists of every history."""
     unknown = engine.artifact.vocabulary.context.encode({})
+    dense = bool(engine.artifact.manifest.get("dense_candidates"))
+    _, joined = search_sizes(_NARROW, joined_width(1, _NARROW, sampled=True), sampled=True, dense=dense)
 
     def job(i: int, h: FloatArray, weights: tuple[float, float], signals: ItemValues, width: int) -> jobs.DecodeJob:
         request = jobs.ListRequest(
@@ -155,11 +148,11 @@ def _decoded(engine: Engine, histories: Histories, proposals: Sequence[Proposal]
         )  # fmt: skip
         return jobs.DecodeJob(h=h, request=request)
 
-    found: dict[int, tuple[Listed, Listed]] = {}
+    found: dict[int, tuple[Candidates, Candidates]] = {}
     for rows in batches_of([len(histories.items(i)) for i in range(len(histories))]):
         h = [result_of(state).h for state in engine.encode([encoding_of(engine, histories.events(i)) for i in rows])]
         asked = [job(i, h[at], (0.0, 1.0), NO_VALUES, _BEAM) for at, i in enumerate(rows)]
-        asked += [job(i, h[at], (0.0, 0.0), proposals[i].in_turn(_JOINED), _NARROW) for at, i in enumerate(rows)]
+        asked += [job(i, h[at], (0.0, 0.0), proposals[i].in_turn(joined), _NARROW) for at, i in enumerate(rows)]
         lists = [result_of(result).candidates for result in engine.decode(asked)]
         for i, first, second in zip(rows, lists[: len(rows)], lists[len(rows) :], strict=True):
             if first is not None and second is not None:
@@ -167,7 +160,7 @@ def _decoded(engine: Engine, histories: Histories, proposals: Sequence[Proposal]
     return [found[i] for i in range(len(histories))]
 
 
-def _union(first: Listed, second: Listed) -> tuple[IntArray, FloatArray]:
+def _union(first: Candidates, second: Candidates) -> tuple[IntArray, FloatArray]:
     """Returns the items [c] of both, ascending, and [c, 2] their path log-probabilities and dense scores."""
     both = first.with_more(second)
     items, at = np.unique(both.items, return_index=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from model.evaluation.metrics import ndcg, recall
-from model.ranking.candidates import Block, Candidates, blocks_of
+from model.ranking.candidates import Block, CandidateTable, blocks_of
 from model.ranking.likelihood import log_likelihoods, scores
 from service.artifact.array_types import Float64Array, IntArray
 
@@ -58,7 +58,7 @@ class HeldOut:
 class Folds:
     """The answered questions in `FOLDS` parts, drawn with a fixed seed."""
 
-    def __init__(self, candidates: Candidates) -> None:
+    def __init__(self, candidates: CandidateTable) -> None:
         answered = np.flatnonzero(candidates.answered)
         self.questions = len(candidates)
         self.order: IntArray = np.random.default_rng(0).permutation(answered)

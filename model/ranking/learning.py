@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from model.ranking.candidates import Block, Candidates, blocks_of
+from model.ranking.candidates import Block, CandidateTable, blocks_of
 from model.ranking.held_out import FOLDS, Folds, HeldOut
 from model.ranking.likelihood import Fitted, Prior, fit, log_likelihoods
 from service.artifact.array_types import Float64Array, IntArray
+from service.artifact.ranker_weights import DENSE, PATH, Weights
 
 # Precisions of the prior that are tried: from a prior that hardly counts to one that only many questions move.
 PRECISIONS = (0.1, 1.0, 10.0, 100.0, 1000.0)
-# Below this many questions with a candidate that answers them, nothing is learned.
-LEAST_ANSWERED = 50
+# Below this many questions with a candidate that answers them, nothing is learned: their standard error is itself
+# uncertain. In simulations, a third of the weights learned from 50 questions was worse on new questions than those of
+# the prior, and one in ten of those from 100 (docs/experiments.md, "Weights of the ranker").
+LEAST_ANSWERED = 100
 # Questions of a group of users below which it gets no weights of its own.
 LEAST_IN_GROUP = 200
 # Standard errors that a group's own weights must gain: there are several groups, so chance has several tries.
@@ -29,7 +32,9 @@ TELLING = 2.0
 # Numbers of questions of the learning curve.
 CURVE = (100, 300, 1000, 3000, 10_000, 30_000)
 
-Weights = Mapping[str, float]
+# Weights of the dense score among which that of the prior is chosen; the path has the rest of 1.
+DENSE_SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.25, 0.0)
+
 Progress = Callable[[int, int], None]  # (steps done, steps in all)
 
 
@@ -49,7 +54,7 @@ class Learned:
 
 
 def learn(
-    candidates: Candidates, today: Weights, positive: Sequence[str] = (), progress: Progress | None = None
+    candidates: CandidateTable, today: Weights, positive: Sequence[str] = (), progress: Progress | None = None
 ) -> Learned:
     """Learns weights from the candidates of validation questions. Deterministic.
 
@@ -60,7 +65,11 @@ def learn(
         positive: Signals that speak for an item by what they are, such as the network's scores. Noise alone does not
             drop them, but where the weight of one would be negative it is 0.
         progress: Called after each step.
+
+    Raises:
+        LearningError: A value is not finite.
     """
+    candidates.require_finite()
     mean = np.array([float(today.get(name, 0.0)) for name in candidates.names])
     answered = int(candidates.answered.sum())
     counts = {"questions": len(candidates), "answered": answered}
@@ -74,7 +83,7 @@ class _Learning:
     """One run of the procedure; the methods are its steps, in order."""
 
     def __init__(
-        self, candidates: Candidates, mean: Float64Array, positive: Sequence[str], progress: Progress | None
+        self, candidates: CandidateTable, mean: Float64Array, positive: Sequence[str], progress: Progress | None
     ) -> None:
         self.candidates, self.names, self.mean = candidates, candidates.names, mean
         self.folds = Folds(candidates)
@@ -84,18 +93,18 @@ class _Learning:
 
     def result(self, counts: Mapping[str, int]) -> Learned:
         precision, full = self._precision()
-        gain, error = full.above(self.today)
+        today = _named(self.names, self.mean)
         held_out = {"today": self.today.figures(), "every_signal": full.figures()}
-        about: dict[str, Any] = {**counts, "prior": _named(self.names, self.mean), "held_out": held_out}
-        if gain <= error:
-            return Learned(_named(self.names, self.mean), about={**about, "learned": False})
+        about: dict[str, Any] = {**counts, "prior": today, "held_out": held_out}
+        if not self._tells(full):
+            return Learned(today, about={**about, "learned": False})
         ablation = {at: self._judge(precision, [at], full) for at in range(len(self.names))}
         dropped, kept = self._dropped(precision, full, ablation)
-        gain, error = kept.above(self.today)
-        if gain <= error:  # what must not be negative was left out, and too little is left
-            held_out["learned"] = kept.figures()
-            return Learned(_named(self.names, self.mean), about={**about, "learned": False})
+        held_out["learned"] = kept.figures()
         final = self._everything(precision, dropped)
+        # What must not be negative was left out; too little may be left, or nothing that ranks.
+        if not self._tells(kept) or not final.weights.any():
+            return Learned(today, about={**about, "learned": False})
         groups, of_groups = self._groups(kept, final)
         about |= {
             "learned": True,
@@ -107,8 +116,12 @@ class _Learning:
             "curve": self._curve(precision, dropped),
             "ablation": {self.names[at]: _beside(full, other) for at, other in ablation.items()},
         }
-        held_out["learned"] = kept.figures()
         return Learned(_named(self.names, final.weights), groups, about)
+
+    def _tells(self, weights: HeldOut) -> bool:
+        """Whether held-out questions are likelier by these weights than by today's, by more than chance explains."""
+        gain, error = weights.above(self.today)
+        return gain > error
 
     def _precision(self) -> tuple[float, HeldOut]:
         """Chooses the precision of the prior by the held-out likelihood; the stronger prior wins a tie."""
@@ -222,25 +235,31 @@ class _Learning:
             self._progress(min(self._done, self._steps), self._steps)
 
 
-def best_blend(candidates: Candidates, blends: Sequence[float], path: str, dense: str) -> float:
-    """Returns the blend of path and dense score with the largest likelihood; among equal ones the first.
+def network_prior(candidates: CandidateTable, shares: Sequence[float] = DENSE_SHARES) -> Weights:
+    """Returns the weights of path and dense score, of sum 1, with the largest likelihood; among equal ones the first.
 
     Args:
         candidates: Questions with candidates.
-        blends: Weights of the dense score to choose from.
-        path: Name of the path's log-probability among the signals.
-        dense: Name of the dense score.
+        shares: Weights of the dense score to choose from; the first is taken where there are too few questions.
+
+    Raises:
+        LearningError: A value is not finite.
     """
-    two = candidates.only((path, dense))
+    candidates.require_finite()
+    two = candidates.only((PATH, DENSE))
     answered = np.flatnonzero(two.answered)
     if len(answered) < LEAST_ANSWERED:
-        return blends[0]
+        return _shared(shares[0])
     blocks: list[Block] = blocks_of(two, answered)
 
-    def likelihood(blend: float) -> float:
-        return sum(float(log_likelihoods(block, np.array([1 - blend, blend])).sum()) for block in blocks)
+    def likelihood(share: float) -> float:
+        return sum(float(log_likelihoods(block, np.array([1 - share, share])).sum()) for block in blocks)
 
-    return max(blends, key=likelihood)
+    return _shared(max(shares, key=likelihood))
+
+
+def _shared(dense: float) -> Weights:
+    return {name: weight for name, weight in ((PATH, 1 - dense), (DENSE, dense)) if weight}
 
 
 def _named(names: Sequence[str], weights: Float64Array) -> dict[str, float]:

@@ -101,7 +101,7 @@ def fit(blocks: Sequence[Block], prior: Prior, start: Float64Array | None = None
             if moved[0] >= value + _ARMIJO * length * promised or length < _SHORTEST:
                 break
             length /= 2
-        if moved[0] <= value:  # no digits are left to gain
+        if not moved[0] > value:  # no digits are left to gain
             break
         weights = weights + length * step
         value, gradient, hessian = moved

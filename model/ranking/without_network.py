@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from model.data.split import Holdout, Split
 from model.evaluation.evaluate import Histories
 from model.evaluation.rankers import history_of
-from model.ranking.candidates import Candidates
-from model.ranking.cold_bonus import choose_bonus, without_mark
-from model.ranking.gather import FlatCandidates
-from model.ranking.learning import Learned, Weights, learn
+from model.ranking.candidates import CandidateCollector, CandidateTable
+from model.ranking.cold_bonus import learn_with_bonus
+from model.ranking.learning import Learned, Progress
 from model.ranking.proposals import Proposer
-from service.artifact.ranker_weights import DEFAULT_GROUP
-from service.artifact.signal_files import COLD, ITEM_CF
+from service.artifact.ranker_weights import Weights
+from service.artifact.signal_files import ITEM_CF
 from service.signals.ranker import Ranker
 
-# Validation questions; more would only cost time.
+# Validation questions asked; a few thousand pin the weights down (`curve` in the manifest).
 MAX_QUESTIONS = 6000
 
 # The prior's mean, and the weights where nothing can be learned: item-CF ranks alone.
@@ -43,24 +40,35 @@ def learn_without_network(
         has_time: Whether the log has times.
         exclude_history: Whether lists leave out the items of the history.
         questions: The most validation questions to learn from.
+
+    Raises:
+        LearningError: A value is not finite.
     """
     asked = split.valid.sample(questions)
-    candidates = candidates_of(signals, split, asked, kept=kept, has_time=has_time, exclude_history=exclude_history)
-    learned = learn(without_mark(candidates), ITEM_CF_ALONE)
-    weights = learned.weights or ITEM_CF_ALONE
-    if COLD not in candidates.names:
-        return replace(learned, weights=weights)
-    bonus = choose_bonus(candidates, {DEFAULT_GROUP: weights})
-    return replace(learned, weights=bonus.added_to(weights), about={**learned.about, COLD: bonus.to_json()})
+    proposed = proposed_for(signals, split, asked, kept=kept, has_time=has_time, exclude_history=exclude_history)
+    return learn_from_signals(proposed)
 
 
-def candidates_of(
+def learn_from_signals(candidates: CandidateTable, progress: Progress | None = None) -> Learned:
+    """Learns the weights, and the bonus of cold items, from what the signals propose.
+
+    Args:
+        candidates: Questions with what the signals propose, and their values.
+        progress: Called after each step.
+
+    Raises:
+        LearningError: A value is not finite.
+    """
+    return learn_with_bonus(candidates, ITEM_CF_ALONE, progress=progress)
+
+
+def proposed_for(
     signals: Ranker, split: Split, asked: Holdout, *, kept: int, has_time: bool, exclude_history: bool
-) -> Candidates:
+) -> CandidateTable:
     """Returns what the signals propose for questions of a split, with their values."""
     proposer = Proposer.of(signals)
     histories = Histories(asked.users, asked.history_end, split.sequences, exclude_history)
-    flat = FlatCandidates(proposer.names)
+    flat = CandidateCollector(proposer.names)
     for question, target in enumerate(asked.target.tolist()):
         history = history_of(histories.events(question), kept, has_time)
         proposal = proposer.propose(history, histories.excluded(question))

@@ -200,6 +200,21 @@ def sampling_log_probs(scored: list[ScoredItem], decoding: Decoding) -> dict[int
     return normalise({candidate.item: candidate.score * decoding.inverse_temperature for candidate in scored})
 
 
+def log_propensities(log_probs: dict[int, float], inside: set[int], drawn: Sequence[int]) -> list[float]:
+    """Returns the log-probability of each item drawn, given those drawn before it, one draw after the other.
+
+    Args:
+        log_probs: Log-weights of all candidates.
+        inside: Those in the nucleus, which are drawn first.
+        drawn: The items, in the order of the draw.
+    """
+    left, found = dict(log_probs), []
+    for item in drawn:
+        same_part = [weight for other, weight in left.items() if (other in inside) == (item in inside)]
+        found.append(left.pop(item) - log_sum_exp(same_part))
+    return found
+
+
 def log_sum_exp(values: Sequence[float]) -> float:
     """Returns log Σ exp(value), without overflow."""
     largest = max(values)

@@ -8,11 +8,13 @@ every ranking.
 
 from __future__ import annotations
 
+import copy
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +104,50 @@ class Tokenizer(ABC):
                     self._taken.add(path)
                     return path
         raise ValueError("no free token path is left near this item's content; refit the tokenizer and train again")
+
+    def extended(self, contents: Sequence[ItemContent]) -> tuple[Self, int]:
+        """Returns the tokenizer with paths for more items, behind those of its own; nothing is fitted again.
+
+        An item whose nearby paths are all taken gets one below the prefix that the fewest items share, so it is listed
+        by its dense score rather than by its path.
+
+        Args:
+            contents: What is known of the new items, in index order.
+
+        Returns:
+            The tokenizer, and how many items got a path that says nothing of them.
+
+        Raises:
+            ValueError: No path is free at all.
+        """
+        other = copy.deepcopy(self)
+        paths, far = [], 0
+        for content in contents:
+            try:
+                path = other.encode_new(content)
+            except ValueError:
+                path, far = other.encode_anywhere(), far + 1
+            paths.append(path)
+        new = np.array(paths, np.int64).reshape(len(paths), self.levels)
+        other.codes = np.concatenate([self.codes, new])
+        return other, far
+
+    def encode_anywhere(self) -> tuple[int, ...]:
+        """Takes a free path below the prefix that the fewest items share, whatever the item.
+
+        Raises:
+            ValueError: No path is free at all.
+        """
+        shared = Counter(path[:-1] for path in self._taken)
+        prefix = min(shared, key=lambda used: (shared[used], used))
+        free = next((last for last in range(self.code_sizes[-1]) if (*prefix, last) not in self._taken), None)
+        if free is None:
+            raise ValueError(
+                f"all paths of the {self.kind} tokenizer are taken; train anew, so that it is fitted again"
+            )
+        path = (*prefix, free)
+        self._taken.add(path)
+        return path
 
     def save(self, folder: Path) -> None:
         """Writes `tokenizer.json` and `tokenizer.npz` into a folder."""

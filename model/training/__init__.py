@@ -10,5 +10,6 @@ In the order in which a training uses them (`trainer.py` is the story):
     validation.py           NDCG@10, by which the best epoch is chosen
     checkpoint.py           progress and checkpoints of a run
     run_folder.py           the files of a run, and how they are read again
+    increment/              goes on from a finished run
     reference.py            writes docs/training.md
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,23 @@ from model.training.conditions import Conditions, draw_loss_mask, type_shares
 from model.training.config import TrainConfig
 from model.training.losses import LossWeights, Sample, choose_negatives, draw_negatives, joint_loss
 from model.training.masking import mask_events
+
+
+@dataclass(frozen=True)
+class Positions:
+    """The P positions of a batch that carry a loss.
+
+    Attributes:
+        q: [P, d] queries.
+        table: [N + 2, d] item table; with a `sample` [R + 2, d], the rows of the sample.
+        target: [P] item indices.
+        sample: Rows and negatives of the sampled softmax; None for the softmax over the catalogue.
+    """
+
+    q: Tensor
+    table: Tensor
+    target: Tensor
+    sample: Sample | None
 
 
 class BatchLoss:
@@ -36,6 +55,16 @@ class BatchLoss:
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the weighted loss and its two parts: (loss, dense part, codes part)."""
+        with self._autocast():
+            at = self.positions(batch)
+            return joint_loss(self.model, at.q, at.table, at.target, self.weights, self.log_q, at.sample)
+
+    def _autocast(self) -> torch.autocast:
+        kind = self.log_q.device.type
+        return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda")
+
+    def positions(self, batch: Batch) -> Positions:
+        """Returns the positions of a batch that carry a loss, as the network sees them."""
         config, model, device = self.config, self.model, self.log_q.device
         if model.encoder.task == "masked":
             batch = mask_events(batch)
@@ -53,12 +82,10 @@ class BatchLoss:
             negatives = draw_negatives(self.log_q, self.weights.negatives)
             sample = Sample.of(item, target, negatives, self.n_items)
             item = sample.place[item]
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            table = model.item_table(None if sample is None else sample.rows)
-            masking = {name: value.to(device) for name, value in batch.masking.items()}
-            h = model(item, batch.type.to(device), batch.time_ms.to(device), table, context=features, **masking)
-            q = model.query(h[has_loss.to(device)], context.to(device), gap.to(device))
-            return joint_loss(model, q, table, target, self.weights, self.log_q, sample)
+        table = model.item_table(None if sample is None else sample.rows)
+        masking = {name: value.to(device) for name, value in batch.masking.items()}
+        h = model(item, batch.type.to(device), batch.time_ms.to(device), table, context=features, **masking)
+        return Positions(model.query(h[has_loss.to(device)], context.to(device), gap.to(device)), table, target, sample)
 
     def _with_dropout(self, item: Tensor) -> Tensor:
         """Replaces a share of the input items by the unknown item; start tokens stay."""

@@ -100,11 +100,32 @@ def cut(sequences: Sequences, max_length: int, context: int) -> Chunks:
     Raises:
         ValueError: `max_length` leaves no room after the context.
     """
+    users = np.arange(sequences.n_users)
+    return cut_between(sequences, users, sequences.offsets[:-1], sequences.offsets[1:], max_length, context)
+
+
+def cut_between(
+    sequences: Sequences, users: IntArray, begin: IntArray, end: IntArray, max_length: int, context: int
+) -> Chunks:
+    """Cuts some users' events into chunks, of which only a part carries a loss.
+
+    Args:
+        sequences: The training sequences.
+        users: [n] rows of the users.
+        begin: [n] first event of each that is a target, as an index of the flat arrays.
+        end: [n] index after its last one.
+        max_length: Largest number of inputs of a chunk.
+        context: Events before the targets of a chunk that it repeats without a loss.
+
+    Raises:
+        ValueError: `max_length` leaves no room after the context.
+    """
     rows = []
     if max_length <= context:
         raise ValueError(f"max_length ({max_length}) must exceed the context kept before a cut ({context})")
-    for user, (low, high) in enumerate(zip(sequences.offsets[:-1], sequences.offsets[1:], strict=True)):
-        loss_from = low
+    lows = sequences.offsets[users]
+    for user, low, first, high in zip(users, lows, begin, end, strict=True):
+        loss_from = first
         while loss_from < high:
             start = max(low, loss_from - context)
             end = min(high, start + max_length)
@@ -146,8 +167,8 @@ class BatchPlan:
 
     def padding_share(self) -> float:
         """Returns the share of padded positions in an epoch."""
-        length = self.chunks.length
-        padded = sum(len(rows) * int(length[rows].max()) for rows in self.epoch(0))
+        batches, length = self.epoch(0), self.chunks.length
+        padded = sum(len(rows) * int(length[rows].max()) for rows in batches)
         return 1.0 - float(length.sum()) / padded
 
     def batches(self, epoch: int, start_item: int) -> Iterator[Batch]:

@@ -52,7 +52,8 @@ class TrainConfig:
     )
     split: Literal["leave_one_out", "time"] = setting(
         "leave_one_out",
-        "What is held out: the last two events of each user, or the last two tenths of the events by time.",
+        "What is held out: the last two events of each user, or the newest events by time, `valid_share` and "
+        "`test_share` of them.",
         "`time` to measure what a service would have served at one moment. It needs timestamps.",
     )
     tokenizer: Literal["atomic", "hierarchical", "semantic"] = setting(
@@ -198,6 +199,20 @@ class TrainConfig:
         "Users whose second to last event is held out for validation, in a leave-one-out split. 0: all; −1: by rule.",
         "0 to follow the protocol of published tables.",
         least=-1,
+    )
+    valid_share: float = setting(
+        0.1,
+        "Share of the events between the boundaries of training and test, in a split by time.",
+        "Less for large logs, to train on newer events.",
+        least=1e-9,
+        most=0.45,
+    )
+    test_share: float = setting(
+        0.1,
+        "Share of the events, the newest, that the test asks for, in a split by time.",
+        "Less for large logs, to train on newer events.",
+        least=1e-9,
+        most=0.45,
     )
     threads: int = setting(
         1,

@@ -12,6 +12,10 @@ from model.data.long_histories import ITEM_CF_EVENTS, REPEAT_EVENTS
 from model.network.config import SIZES, NetworkConfig, Setting, setting_of
 from model.training.config import CHOICES, OPEN, TrainConfig
 from model.training.defaults import RULES
+from model.training.increment.consolidation import FLOOR
+from model.training.increment.replay import REPLAYED_MOST
+from model.training.increment.settings import EPOCHS, FIXED, HELD_OUT_EVENTS, PATIENCE, RATE, WARMUP_STEPS
+from model.training.increment.strength import STRENGTHS
 from model.training.time_limit import EVALUATION_SHARE, FEWEST_USERS, TUNING_SHARE, VALIDATION_SHARE
 from service.cli.outermost import run_command
 from service.common.atomic_files import write_aside
@@ -22,7 +26,7 @@ PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "training.md"
 # Heading → settings, in the order of the page. A test checks that every setting is in one of them.
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Model": ("size", "encoder", "network"),
-    "Data": ("split", "validation_users", "repeats", "max_length"),
+    "Data": ("split", "validation_users", "valid_share", "test_share", "repeats", "max_length"),
     "Items": ("tokenizer", "code_levels", "code_size", "content_weight", "text", "item_init"),
     "Loss": ("codes_weight", "dense_weight", "negatives", "label_smoothing", "type_weights"),
     "Optimiser": (
@@ -88,6 +92,45 @@ A robot can have as many events as all other users together. No step needs memor
 `train` and `export` say how many histories were cut, and how long the longest is. All other figures count every event,
 popularity too: leave a robot out of the import with `--null`.
 """
+_INCREMENTS = f"""\
+## Increments
+
+`gpt4rec train --init RUN --data NEW --out OTHER` goes on from a finished run, with the new events, users and items of
+NEW. Its result is a run like any other; `--resume` continues one that was interrupted.
+
+```sh
+gpt4rec train --init runs/day --data data/now --out runs/hour                            # old and new events
+gpt4rec train --init runs/day --data data/hour --old data/day --out runs/hour            # new events alone
+gpt4rec train --init runs/day --data data/now --out runs/hour --keep-encoder             # every state stays
+```
+
+- **Data.** NEW holds old and new events. Where it holds the new ones alone, `--old` gives the data of the run; both
+  are joined in `OTHER/data`. New are the events that the run did not train on, held-out ones included: those from the
+  beginning of its validation part on (split by time), or after its last event, and the last two of each user (leave
+  one out). Later arrivals with older times wait for the next whole training. It needs times. Ids must be those of the
+  run: data that lacks more than half of its items is refused.
+- **What is held out.** By time: new events alone, for validation and test each a tenth of them, but
+  {HELD_OUT_EVENTS:,} where that is less, at most a quarter.
+- **Settings** are those of the run, with {RATE:g} times its learning rate, at most {EPOCHS} epochs, a patience of
+  {PATIENCE} and {WARMUP_STEPS} steps of warm-up; `--set` changes them. What tokens, shape and held-out part follow
+  from cannot change: {", ".join(f"`{name}`" for name in FIXED)}.
+- **New items** get tokens from the fitted tokenizer, which is not fitted again. Where the cells near an item's content
+  are full, it gets a path in the emptiest cell, and the command says how many did; where no path is free at all, the
+  increment is refused. Their vectors start from items with similar content, else from the items beside them in
+  histories, else from the unknown item. Vocabularies only grow.
+- **Old weights are held** (`--ewc`) by elastic weight consolidation: each by the Fisher information of the old data,
+  which every training leaves in `RUN/memory.safetensors`, and at least by {FLOOR:g} of the mean of its tensor. Without
+  that floor the vectors of rarely seen items would drift: their information is nearly zero, and Adam makes full steps
+  of the smallest gradients. 1 is the strength that follows from Bayes; `auto` tries
+  {", ".join(f"{strength:g}" for strength in STRENGTHS)}, one epoch each, and takes the strongest that validation cannot
+  tell from the best. Increments of increments keep the choice.
+- **Old sequences are gone over again** (`--replay`): a sample of this share, drawn anew for each epoch, with at most
+  {REPLAYED_MOST:g} times as many events as are new.
+- **`--keep-encoder`** trains the decoder and the rows of new items alone. States stay valid, except those of users
+  whose history has an item that was unknown until now.
+
+What an increment costs and keeps is in [loop.md](loop.md#learning-on).
+"""
 _NETWORK = """\
 ## Network
 
@@ -103,7 +146,7 @@ _HEAD = ("Setting", "Type", "Default", "Bounds", "Meaning", "When to change it")
 
 def page() -> str:
     """Returns the whole page."""
-    parts = [_INTRODUCTION, _TIME, _LONG]
+    parts = [_INTRODUCTION, _TIME, _LONG, _INCREMENTS]
     own = {f.name: f for f in fields(TrainConfig)}
     hints = get_type_hints(TrainConfig)
     for title, names in SECTIONS.items():

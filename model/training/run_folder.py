@@ -5,6 +5,8 @@
     RUN/tokenizer.json, .npz     token paths of the items
     RUN/checkpoint.safetensors   the last finished epoch: weights, moving average, optimiser, progress
     RUN/best.safetensors         moving-average weights of the best epoch on validation
+    RUN/memory.safetensors       what an increment needs to know of the data (`model.training.increment.memory`)
+    RUN/data/                    of an increment whose events were joined from two data sets: all of them
     RUN/metrics.json             what `gpt4rec train` measured at its end
     RUN/tensorboard/             losses and validation NDCG@10 of every epoch
 
@@ -88,9 +90,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def split_of(config: TrainConfig, log: Sequences) -> Split:
-    """Returns the split that a configuration names; a time split holds out the last two tenths of the events."""
+    """Returns the split that a configuration names; a time split holds out the newest events."""
     if config.split == "time":
-        return time_split(log, *time_boundaries(log))
+        return time_split(log, *time_boundaries(log, config.valid_share, config.test_share))
     n = config.validation_users
     return leave_one_out(log, choose_validation_users(log.n_users) if n < 0 else n or None)
 
@@ -123,6 +125,7 @@ class Run:
         tokenizer: Token paths of the items.
         data: `data` of `run.json`: name, path, fingerprint and size of the data set.
         repeats: What validation said about items that are taken again; None in a run of an earlier version.
+        increment: How the run goes on from another one (`model.training.increment`); None if it began anew.
     """
 
     folder: Path
@@ -132,6 +135,7 @@ class Run:
     tokenizer: Tokenizer
     data: Mapping[str, Any]
     repeats: Mapping[str, Any] | None = None
+    increment: Mapping[str, Any] | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -151,7 +155,9 @@ class Run:
                 )
             network = NetworkConfig.from_json(about["network"])
             context = ContextVocabulary.from_json(about["context"])
-            return cls(folder, config, network, context, load_tokenizer(folder), about["data"], about.get("repeats"))
+            tokenizer, data = load_tokenizer(folder), about["data"]
+            repeats, increment = about.get("repeats"), about.get("increment")
+            return cls(folder, config, network, context, tokenizer, data, repeats, increment)
         except _DAMAGED as error:
             raise RunError(
                 f"this is not a training run: {error}",
@@ -204,7 +210,13 @@ class Run:
 
 
 def write_run_json(
-    folder: Path, dataset: Dataset, path: Path, network: NetworkConfig, context: ContextVocabulary, repeats: Repeats
+    folder: Path,
+    dataset: Dataset,
+    path: Path,
+    network: NetworkConfig,
+    context: ContextVocabulary,
+    repeats: Repeats,
+    increment: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes `run.json`: the network, the context vocabulary, repeats, and which data set was trained on."""
     times = dataset.events["timestamp"]
@@ -223,4 +235,5 @@ def write_run_json(
             "last_event_ms": times.max() if dataset.has_time else None,
         },
     }
+    about |= {} if increment is None else {"increment": dict(increment)}
     write_aside(folder / "run.json", json.dumps(about, indent=1).encode())

@@ -29,6 +29,7 @@ from torch import Tensor
 from model.data.dataset import Dataset, sequences
 from model.data.split import Split
 from model.errors import RunError
+from model.network.gpt4rec import GPT4Rec
 from model.training.allocator import keep_freed_memory
 from model.training.batch_loss import BatchLoss
 from model.training.batches import Batch, BatchPlan, cut
@@ -38,7 +39,7 @@ from model.training.defaults import resolve_defaults
 from model.training.fitted_parts import FittedParts, build_network, fit_parts
 from model.training.losses import proposal
 from model.training.optimiser import build_optimiser, learning_rate, update_average
-from model.training.repeats import resolve_repeats
+from model.training.repeats import Repeats, resolve_repeats
 from model.training.run_folder import split_of, write_run_json
 from model.training.time_limit import TimeLimit
 from model.training.validation import validation_ndcg
@@ -104,13 +105,12 @@ class Trainer:
         self.folder = folder
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.split: Split = _split(config, dataset)
-        train = self.split.train
-        self.config, self.repeats = resolve_repeats(resolve_defaults(config, train), self.split)
+        self.config, self.repeats = self._settled(config)
         claim_folder(folder, self.config, dataset, resume=resume)
-        parts = fit_parts(self.config, dataset, train, data_path, folder if resume else None)
+        parts = self._fit_parts(dataset, data_path, resume=resume)
         self.context, self.vocabulary, self.conditions = parts.context, parts.vocabulary, parts.conditions
         self.tokenizer, self.network = parts.tokenizer, parts.network
-        self.model = build_network(self.config, parts, train).to(self.device)
+        self.model = self._first_network(parts).to(self.device)
         self.average = copy.deepcopy(self.model).eval()
         self.optimiser = build_optimiser(self.model, self.config)
         self.plan = self._batch_plan()
@@ -123,6 +123,28 @@ class Trainer:
             self._describe_run(dataset, data_path, parts)
         self.log_q = self._negative_proposal()
         self._loss = BatchLoss(self.model, self.conditions, self.config, self.log_q)
+
+    # -- what an increment does in another way (`model.training.increment.trainer`)
+
+    def _settled(self, config: TrainConfig) -> tuple[TrainConfig, Repeats]:
+        """Returns the configuration with everything decided that was left open."""
+        return resolve_repeats(resolve_defaults(config, self.split.train), self.split)
+
+    def _fit_parts(self, dataset: Dataset, data_path: Path, *, resume: bool) -> FittedParts:
+        """Returns what is fitted before the network."""
+        return fit_parts(self.config, dataset, self.split.train, data_path, self.folder if resume else None)
+
+    def _first_network(self, parts: FittedParts) -> GPT4Rec:
+        """Returns the network as training starts with it, on the CPU."""
+        return build_network(self.config, parts, self.split.train)
+
+    @property
+    def new_positions(self) -> int:
+        """Number of events that the training learns from."""
+        return self.split.train.n_events
+
+    def _after_step(self) -> None:
+        """Called when the optimiser has moved the weights, before the average follows."""
 
     def _batch_plan(self) -> BatchPlan:
         length, context = type(self.model.encoder).cuts(self.network, self.config.max_length)
@@ -217,6 +239,7 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self.optimiser.step()
+        self._after_step()
         update_average(self.average, self.model, config.ema, progress.step)
         return loss.item(), dense.item(), codes.item()
 

@@ -20,7 +20,15 @@ SCORES_AT_ONCE = 1 << 26
 def validation_ndcg(
     model: GPT4Rec, split: Split, vocabulary: Vocabulary, limit: int, *, exclude_history: bool = True
 ) -> float:
-    """Returns the mean NDCG@10 of the dense scores over the whole catalogue.
+    """Returns the mean NDCG@10 of the dense scores over the whole catalogue; see `validation_gains`."""
+    gains = validation_gains(model, split, vocabulary, limit, exclude_history=exclude_history)
+    return float(gains.mean()) if len(gains) else 0.0
+
+
+def validation_gains(
+    model: GPT4Rec, split: Split, vocabulary: Vocabulary, limit: int, *, exclude_history: bool = True
+) -> npt.NDArray[np.float64]:
+    """Returns the NDCG@10 [questions] of the dense scores over the whole catalogue, for each validation question.
 
     Args:
         model: The network.
@@ -35,7 +43,7 @@ def validation_ndcg(
     at_once = max(1, min(1024, SCORES_AT_ONCE // split.sequences.n_items))
     parts = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
     gains = [_gains(model, split, split.valid, part, vocabulary, exclude_history) for part in parts]
-    return float(np.concatenate(gains).mean()) if gains else 0.0
+    return np.concatenate(gains) if gains else np.zeros(0)
 
 
 def _gains(

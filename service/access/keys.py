@@ -197,6 +197,20 @@ class Access:
             raise Forbidden("this API key may not read or erase users")
         return caller
 
+    def tester(self, presented: str | None) -> None:
+        """Checks whether the caller may choose the arm of an answer: an ops token, or an API key that may read users.
+
+        A page of a shop asks with a key without that right, so no user can look behind an experiment through it.
+
+        Raises:
+            Forbidden: The secret is neither.
+        """
+        if self._operator(presented):
+            return
+        caller = None if "api_keys" in self._distrusted else self.api_keys.find(presented)
+        if caller is None or not caller.may_users:
+            raise Forbidden("an ops token, or an API key with the right `users`, is needed to choose an arm")
+
     def ops(self, presented: str | None) -> str:
         """Returns the name of the operator.
 

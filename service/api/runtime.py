@@ -16,6 +16,9 @@ from service.common.settings import Settings
 from service.common.space import Space
 from service.coordination.audit import Audit
 from service.coordination.forced_mode import ForcedMode
+from service.experiments.canary_watch import CanaryWatch
+from service.experiments.keeper import ExperimentKeeper
+from service.exposures.recorder import Recorder
 from service.guard.guard import Guard
 from service.history.ingest import Ingest
 from service.history.state_keeper import StateKeeper
@@ -30,6 +33,7 @@ from service.policies.policy_keeper import PolicyKeeper
 from service.recommend.recommender import Recommender
 from service.store.health import RedisCheck
 from service.store.store import Store
+from service.watch.traffic_watch import TrafficWatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,15 +46,19 @@ class SpaceRuntime:
     policies: PolicyBook
     policy_keeper: PolicyKeeper
     models: ModelSwitch
+    experiments: ExperimentKeeper
+    canaries: CanaryWatch
     guard: Guard
     mode: ForcedMode
     audit: Audit
     states: StateKeeper
     write_behind: WriteBehind
+    recorder: Recorder
     recommender: Recommender
     ingest: Ingest
     redis: RedisCheck
     rates: Rates | None
+    watch: TrafficWatch
     explorer: Explorer | None
 
     @property
@@ -102,6 +110,8 @@ class Runtime:
         m.count_up_to(m.log_lines_dropped, output.dropped())
         m.one_hot(m.breaker_state, BREAKER_STATES, space.guard.breaker.state.value)
         m.one_hot(m.fallback_mode, MODES, space.mode.current())
+        m.exposures_waiting.labels("exposures").set(space.recorder.lists_waiting)
+        m.exposures_waiting.labels("events").set(space.recorder.events_waiting)
         m.queue_depth.set(space.model.encoder.depth + space.model.decoder.depth)
         for objective, rates in space.guard.breaker.budgets.burn_rates().items():
             for window, rate in rates.items():

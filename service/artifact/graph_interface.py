@@ -199,8 +199,9 @@ def decoder(shape: GraphShape, *, dense: bool) -> Interface:
     return Interface(inputs, outputs)
 
 
-# Outputs that a run computes only if it asks for them.
+# Outputs that a run computes only if it asks for them. A sampled list always comes with what it was drawn from.
 ON_REQUEST = frozenset({names.CANDIDATE_ITEM, names.CANDIDATE_PATH, names.CANDIDATE_DENSE})
+ON_REQUEST_SAMPLED = ON_REQUEST - {names.CANDIDATE_ITEM}
 
 
 def sampler(shape: GraphShape, *, dense: bool) -> Interface:
@@ -212,7 +213,11 @@ def sampler(shape: GraphShape, *, dense: bool) -> Interface:
         Tensor(names.TOP_P, "float32", ("batch",)),
         Tensor(names.SEED, "int64", ("batch",)),
     )
-    return Interface((*deterministic.inputs, *sampling), deterministic.outputs)
+    drawn = (
+        Tensor(names.LOG_PROPENSITY, "float32", ("batch", 1, "kept")),
+        Tensor(names.CANDIDATE_SCORE, "float32", ("batch", 1, "candidates")),
+    )
+    return Interface((*deterministic.inputs, *sampling), (*drawn, *deterministic.outputs))
 
 
 def level_inputs(shape: GraphShape, level: int) -> list[Tensor]:

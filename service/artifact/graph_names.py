@@ -127,9 +127,15 @@ QUERY = "query"  # [B, d] q
 OFFSET = "offset"  # [B, 1, 1] log Σ p(path) − log Σ exp(q · e), both over the candidates: makes q · e + offset of an
 #                    item outside the trie comparable with the path's log-probability
 
+# -- outputs of the sampler beside these
+
+LOG_PROPENSITY = "log_propensity"  # [B, 1, W] log-probability of each draw, given those before it
+CANDIDATE_SCORE = "candidate_score"  # [B, 1, W + D] fused score of all candidates, NEVER where there is none
+
 # -- further outputs, which a run computes only if it asks for them: all candidates, in no particular order
 
-CANDIDATE_ITEM = "candidate_item"  # [B, 1, W + D] catalogue indices, −1 where there is no candidate
+CANDIDATE_ITEM = "candidate_item"  # [B, 1, W + D] catalogue indices, −1 where there is no candidate; the sampler's
+#                                    runs always compute it
 CANDIDATE_PATH = "candidate_path"  # [B, 1, W + D] log-probability of the path
 CANDIDATE_DENSE = "candidate_dense"  # [B, 1, W + D] q · e
 

@@ -14,7 +14,7 @@ from service.artifact.ranker_weights import RankerWeights
 from service.artifact.signal_files import ITEM_CF, POPULARITY, signal_file
 
 FORMAT = "gpt4rec-artifact"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MANIFEST = "manifest.json"
 LATEST = "latest"
 FILES = (
@@ -40,14 +40,13 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
     "context": dict,
     "has_time": bool,
     "dtype": str,
-    "blend": (int, float),
     "ranker": dict,
     "files": dict,
     "streaming": bool,
     "receptive_field": int,
 }
 # Entries of the manifest that are part of the model version.
-CONTENT = ("network", "context", "has_time", "dtype", "blend", "ranker")
+CONTENT = ("network", "context", "has_time", "dtype", "ranker")
 _OTHER_FILE = "is not the file that was exported (checksums differ); export the model again"
 
 

@@ -15,16 +15,13 @@ Weights = Mapping[str, float]
 
 PATH, DENSE = "path", "dense"
 DEFAULT_GROUP = "default"
+# Weights where nothing tells what else should count: the dense score ranks alone.
+DENSE_ALONE: Weights = {DENSE: 1.0}
 # A manifest names files, so a name must not lead out of the folder.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _SIGNALS_MAX, _GROUPS_MAX = 64, 64
 # Scores are float32, in which a larger weight leaves no digit for any other signal, or no finite score.
 _WEIGHT_MAX = 1e9
-
-
-def blend_weights(blend: float) -> Weights:
-    """Returns the weights that rank by path and dense score alone, the dense score with the weight `blend`."""
-    return {PATH: 1 - blend, DENSE: blend}
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ async def open_runtime(
         guard=space.guard,
         mode=space.mode,
         redis=space.redis,
+        watch=space.watch,
     )
     return Runtime(
         settings=settings,

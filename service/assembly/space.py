@@ -25,6 +25,14 @@ from service.coordination.forced_mode import ForcedMode
 from service.coordination.replica_registry import ReplicaRegistry
 from service.coordination.shared_choice import SharedChoice
 from service.engine.interface import EngineLike
+from service.experiments import document
+from service.experiments.arms import Arms
+from service.experiments.canary_watch import CanaryWatch
+from service.experiments.counts import Counts
+from service.experiments.document import Document
+from service.experiments.keeper import ExperimentKeeper, in_force
+from service.exposures.erasure import StreamErasure
+from service.exposures.recorder import Recorder, RecorderSettings
 from service.guard.breaker import BreakerSettings
 from service.guard.error_budgets import BudgetSettings
 from service.guard.guard import Guard, GuardSettings
@@ -36,8 +44,9 @@ from service.history.state_keeper import StateKeeper
 from service.history.write_behind import WriteBehind
 from service.history.write_queue import WriteQueue
 from service.lifecycle import model_choice
+from service.lifecycle.held_models import HeldModels
 from service.lifecycle.loader import LoadedModel, Loader
-from service.lifecycle.model_admission import ModelAdmission
+from service.lifecycle.model_admission import ModelAdmission, nothing_to_prepare
 from service.lifecycle.model_folders import ModelFolders
 from service.lifecycle.model_switch import ModelSwitch
 from service.lifecycle.served_model import Serving
@@ -51,6 +60,7 @@ from service.recommend.recommender import Recommender
 from service.store.health import RedisCheck
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
+from service.watch.traffic_watch import TrafficWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,7 @@ class _Shared:
     mode: ForcedMode
     model: SharedChoice
     policies: SharedChoice
+    experiments: SharedChoice
     exchange: Exchange
 
 
@@ -115,13 +126,18 @@ async def open_space(
     queue = WriteQueue(settings.write_behind_max)
     states = _state_keeper(opening, store, queue, history_cap)
     first = await loader.start(engine, own=own_engine)
-    serving, models = await _open_lifecycle(opening, store, shared, loader, first, states, guard)
+    serving, models, held = await _open_lifecycle(opening, store, shared, loader, first, states, guard)
+    experiments = ExperimentKeeper(shared.experiments, held, models, keeper, shared.clock)
+    arms, canaries = await _open_experiments(opening, store, experiments, serving, book)
     # They follow what operators set, and the policies file; the last one logs what changes.
     for part in (models, keeper, shared.exchange, StateChanges(guard, shared.mode, serving)):
         spawn(stack, part.run)
     write_behind = _open_write_behind(opening, store, queue, states)
 
     ids = Pseudonyms(settings.hash_user_ids)
+    recorder, stream_erasure = _open_recorder(opening, store)
+    watch = TrafficWatch(serving, metrics, on=settings.watch)
+    spawn(stack, watch.run)
     return SpaceRuntime(
         space=space,
         serving=serving,
@@ -129,13 +145,17 @@ async def open_space(
         policies=book,
         policy_keeper=keeper,
         models=models,
+        experiments=experiments,
+        canaries=canaries,
         guard=guard,
         mode=shared.mode,
         audit=shared.audit,
         states=states,
         write_behind=write_behind,
-        recommender=_open_recommender(opening, serving, states, book, guard, ids),
-        ingest=Ingest(store, serving, write_behind, book, metrics, ids),
+        recorder=recorder,
+        watch=watch,
+        recommender=_open_recommender(opening, arms, canaries, states, guard, ids, recorder, watch),
+        ingest=Ingest(store, serving, arms.answers, write_behind, metrics, ids, recorder, stream_erasure, watch),
         redis=redis,
         rates=rates,
         explorer=_open_playground(opening, serving),
@@ -193,10 +213,11 @@ async def _open_coordination(space: Space, store: Store) -> _Shared:
 
     mode = ForcedMode(store, clock, audit, copy=space.copy_of("mode"))
     model, policies = choice("model", model_choice.usable), choice("policies", policy_keeper.usable)
-    exchange = Exchange(store, (mode, model, policies), audit, poll_s=space.settings.mode_poll_ms / 1000.0)
+    experiments = choice("experiments", document.usable)
+    exchange = Exchange(store, (mode, model, policies, experiments), audit, poll_s=space.settings.mode_poll_ms / 1000.0)
     with contextlib.suppress(StoreUnavailable):
         await exchange.once()
-    return _Shared(clock, audit, mode, model, policies, exchange)
+    return _Shared(clock, audit, mode, model, policies, experiments, exchange)
 
 
 def _open_guard(settings: Settings, mode: ForcedMode) -> Guard:
@@ -241,28 +262,70 @@ async def _open_lifecycle(
     first: LoadedModel,
     states: StateKeeper,
     guard: Guard,
-) -> tuple[Serving, ModelSwitch]:
-    """Returns the model in service and its switch; a model that operators chose before a restart is loaded again."""
+) -> tuple[Serving, ModelSwitch, HeldModels]:
+    """Returns the model in service, its switch, and what is held beside it.
+
+    A model that operators chose before a restart is loaded again.
+    """
     space, settings = opening.space, opening.space.settings
     serving = Serving(first.model, on_replace=states.model_replaced)
     first.serve(serving)
+    folders = ModelFolders(space.artifact, opening.metrics.file_lane("models"))
+    busy_s = (settings.deadline_max_ms + settings.catch_up_timeout_ms) / 1000.0
+
+    def keep_only() -> None:
+        states.cache.keep_only([serving.model, *held.models])
+
+    def swapped() -> None:
+        guard.model_changed()
+        held.look()
+
+    held = HeldModels(
+        serving,
+        ModelAdmission(loader, prepare=nothing_to_prepare, history_cap=states.history_cap),
+        folders,
+        lambda: in_force(shared.experiments).models,
+        opening.metrics,
+        bytes_max=int(settings.models_held_mib * 2**20),
+        on_close=keep_only,
+        busy_s=busy_s,
+    )
     models = ModelSwitch(
         first,
         serving,
         ModelAdmission(loader, prepare=states.prepare, history_cap=states.history_cap),
-        ModelFolders(space.artifact, opening.metrics.file_lane("models")),
+        folders,
         shared.model,
         ReplicaRegistry(store, shared.clock),
         shared.audit,
         opening.metrics,
-        on_swap=guard.model_changed,
-        on_close=lambda: states.cache.keep_only(serving.model),
+        on_swap=swapped,
+        on_close=keep_only,
         deployed=space.deployed,
-        busy_s=(settings.deadline_max_ms + settings.catch_up_timeout_ms) / 1000.0,
+        busy_s=busy_s,
     )
     opening.stack.push_async_callback(models.close)
+    opening.stack.push_async_callback(held.close)
     await models.follow()
-    return serving, models
+    return serving, models, held
+
+
+async def _open_experiments(
+    opening: _Opening, store: Store, keeper: ExperimentKeeper, serving: Serving, book: PolicyBook
+) -> tuple[Arms, CanaryWatch]:
+    """Returns what places requests and what watches their arms. The models of the arms are held before it returns."""
+    arms = Arms(serving, book, keeper.held.get)
+    canaries = CanaryWatch(keeper, Counts(store), opening.metrics)
+
+    def follow(document: Document) -> None:
+        arms.follow(document)
+        keeper.held.look()
+
+    keeper.subscribe(follow)
+    await keeper.held.follow()
+    for part in (keeper.held, canaries):
+        spawn(opening.stack, part.run)
+    return arms, canaries
 
 
 def _open_write_behind(opening: _Opening, store: Store, queue: WriteQueue, states: StateKeeper) -> WriteBehind:
@@ -275,20 +338,47 @@ def _open_write_behind(opening: _Opening, store: Store, queue: WriteQueue, state
     return write_behind
 
 
+def _open_recorder(opening: _Opening, store: Store) -> tuple[Recorder, StreamErasure]:
+    """Returns what records lists and events in the background, and what erases subjects from the record."""
+    settings = opening.space.settings
+    recorded = RecorderSettings(
+        on=settings.exposures,
+        share=settings.exposures_share,
+        shards=settings.exposures_shards,
+        cap=settings.exposures_cap,
+        queue_max=settings.exposures_queue_max,
+    )
+    recorder = Recorder(store.streams, opening.metrics, recorded)
+    opening.stack.push_async_callback(recorder.drain, settings.drain_timeout_s)
+    spawn(opening.stack, recorder.run)
+    stream_erasure = StreamErasure(store.streams, recorder, recorded)
+    spawn(opening.stack, stream_erasure.run)
+    return recorder, stream_erasure
+
+
 def _open_recommender(
-    opening: _Opening, serving: Serving, states: StateKeeper, book: PolicyBook, guard: Guard, ids: Pseudonyms
+    opening: _Opening,
+    arms: Arms,
+    canaries: CanaryWatch,
+    states: StateKeeper,
+    guard: Guard,
+    ids: Pseudonyms,
+    recorder: Recorder,
+    watch: TrafficWatch,
 ) -> Recommender:
     settings = opening.space.settings
     reasons = Reasons(states.history_cap)
     opening.stack.callback(reasons.close)
     return Recommender(
-        serving,
+        arms,
+        canaries,
         states,
-        book,
         guard,
         opening.metrics,
         ids,
         reasons,
+        recorder,
+        watch,
         budget_ms=settings.deadline_ms,
         budget_max_ms=settings.deadline_max_ms,
     )

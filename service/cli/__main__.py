@@ -26,10 +26,14 @@ COMMANDS = {
     "train": ("Train a model on a data set.", "train"),
     "evaluate": ("Compare a model with item-CF and popularity on the whole catalogue.", "train"),
     "report": ("Report what served lists earned.", "train"),
+    "ope": ("Estimate what other policies would have earned on logged traffic.", "train"),
     "export": ("Turn a trained model into an artefact to serve.", "train"),
+    "gate": ("Compare a candidate with the model in service, and refuse it if it is worse.", "train"),
     "serve": ("Serve an artefact over HTTP.", "cpu"),
+    "ingest": ("Read events from Kafka into the store of the service.", "kafka"),
     "ops": ("Inspect and control a running service.", "cpu"),
     "keys": ("Create API keys and tokens.", "cpu"),
+    "loop": ("Carry what was shown, and what came of it, to the next model.", "train"),
     "demo": ("Run everything from public data to a served model, step by step.", "train"),
 }
 # Set by the shell when it asks what could follow the words typed so far.

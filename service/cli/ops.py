@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -10,6 +11,7 @@ from urllib.parse import quote
 
 import typer
 
+from service.cli.experiment_text import experiment_lines, experiments_lines, planned_lines
 from service.cli.json_report import AsJson
 from service.cli.messages import complain
 from service.cli.ops_text import (
@@ -24,14 +26,18 @@ from service.cli.ops_text import (
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Inspect and control a running service.")
 fallback = typer.Typer(no_args_is_help=True, help="The mode: auto, fallback or model.")
 policies = typer.Typer(no_args_is_help=True, help="The decoding policies.")
+experiment = typer.Typer(no_args_is_help=True, help="Experiments: list, show, start, watch, stop, promote.")
 models = typer.Typer(no_args_is_help=True, help="The models: list, activate, roll back.")
 app.add_typer(models, name="models")
+app.add_typer(experiment, name="experiment")
 app.add_typer(fallback, name="fallback")
 app.add_typer(policies, name="policies")
 
 Url = Annotated[str, typer.Option("--url", envvar="GPT4REC_OPS_URL", help="URL of the service.")]
 Token = Annotated[str, typer.Option("--token", envvar="GPT4REC_OPS_TOKEN", help="An ops token.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="The reason; kept in the audit.")]
+Name = Annotated[str, typer.Argument(help="Name of the experiment.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and do nothing.")]
 _LOCAL = "http://127.0.0.1:8000"
 # A model is verified, opened and warmed up before the answer comes.
 _ACTIVATE_S = 600.0
@@ -85,14 +91,7 @@ def set_policies(
     as_json: AsJson = False,
 ) -> None:
     """Sets the policies of a file on every replica. The output of `policies get --json` is such a file."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        _fail(f"{file} cannot be read as YAML ({type(error).__name__})")
-    if not isinstance(content, dict):
-        _fail(f"{file} contains no policies")
+    content = _yaml(file, "policies")
     body = {name: value for name, value in content.items() if name not in POLICIES_ANSWER_FIELDS}
     if reason is not None:
         body["reason"] = reason
@@ -134,6 +133,103 @@ def rollback_model(reason: Reason = None, url: Url = _LOCAL, token: Token = "", 
     _show(_warned(answer, "this model is served"), as_json, models_lines)
 
 
+@experiment.command("list")
+def list_experiments(url: Url = _LOCAL, token: Token = "", as_json: AsJson = False) -> None:
+    """Lists the experiments, the hold-out, and the models that are held for them."""
+    _show(_call("GET", "/ops/experiments", url, token), as_json, experiments_lines)
+
+
+@experiment.command("show")
+def show_experiment(name: Name, url: Url = _LOCAL, token: Token = "", as_json: AsJson = False) -> None:
+    """Shows what an experiment has found so far. It may be looked at as often as you like."""
+    _show(_call("GET", _experiment(name), url, token), as_json, experiment_lines)
+
+
+@experiment.command("watch")
+def watch_experiment(
+    name: Name,
+    every_s: Annotated[float, typer.Option(min=1, help="Seconds between two looks.")] = 30.0,
+    url: Url = _LOCAL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Shows the report again and again, until the experiment has ended."""
+    while True:
+        answer = _call("GET", _experiment(name), url, token)
+        _show(answer, as_json, experiment_lines)
+        if answer["state"] != "running":
+            return
+        time.sleep(every_s)
+
+
+@experiment.command("start")
+def start_experiment(
+    file: Annotated[
+        Path, typer.Argument(help="The experiment as YAML: see docs/loop.md.", exists=True, dir_okay=False)
+    ],
+    reason: Reason = None,
+    dry_run: DryRun = False,
+    url: Url = _LOCAL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Starts an experiment on every replica."""
+    body = _yaml(file, "experiment")
+    if reason is not None:
+        body["reason"] = reason
+    if dry_run:
+        _show(_call("POST", "/ops/experiments/plan", url, token, body), as_json, planned_lines)
+        return
+    _show(_call("POST", "/ops/experiments", url, token, body, timeout_s=_ACTIVATE_S), as_json, experiment_lines)
+
+
+@experiment.command("stop")
+def stop_experiment(
+    name: Name, reason: Reason = None, url: Url = _LOCAL, token: Token = "", as_json: AsJson = False
+) -> None:
+    """Stops an experiment: its subjects are answered as everybody is."""
+    _show(_call("POST", f"{_experiment(name)}/stop", url, token, {"reason": reason}), as_json, experiment_lines)
+
+
+@experiment.command("promote")
+def promote_arm(
+    name: Name,
+    arm: Annotated[str, typer.Argument(help="The arm that everybody gets.")],
+    reason: Reason = None,
+    dry_run: DryRun = False,
+    url: Url = _LOCAL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Gives everybody the model and the policies of an arm, and ends the experiment."""
+    body, path = {"arm": arm, "reason": reason}, f"{_experiment(name)}/promote"
+    if dry_run:
+        _show(_call("POST", f"{path}/plan", url, token, body), as_json, planned_lines)
+        return
+    _show(_call("POST", path, url, token, body, timeout_s=_ACTIVATE_S), as_json, experiment_lines)
+
+
+@experiment.command("holdout")
+def set_holdout(
+    share: Annotated[float, typer.Argument(min=0.0, max=0.5, help="Share of all subjects; 0 ends the hold-out.")],
+    model: Annotated[str | None, typer.Option(help="The version that answers them.")] = None,
+    reason: Reason = None,
+    url: Url = _LOCAL,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Holds a share of the subjects out of all experiments and of every later model."""
+    if share and model is None:
+        raise typer.BadParameter("--model names the version that answers them")
+    if not share:
+        path = "/ops/holdout" + (f"?reason={quote(reason, safe='')}" if reason else "")
+        answer = _call("DELETE", path, url, token)
+    else:
+        body = {"share": share, "model": model, "reason": reason}
+        answer = _call("PUT", "/ops/holdout", url, token, body, timeout_s=_ACTIVATE_S)
+    _show(_warned(answer, "this hold-out applies"), as_json, experiments_lines)
+
+
 @app.command()
 def audit(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most entries to show.")] = 20,
@@ -144,6 +240,23 @@ def audit(
     """Lists who changed what, when and why; newest first."""
     answer = _call("GET", f"/ops/audit?limit={limit}", url, token)
     _show(answer, as_json, lambda told: audit_lines(told["entries"]))
+
+
+def _experiment(name: str) -> str:
+    return f"/ops/experiments/{quote(name, safe='')}"
+
+
+def _yaml(file: Path, what: str) -> dict[str, Any]:
+    """Returns the content of a YAML file; exits with 1 if it is none."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        _fail(f"{file} cannot be read as YAML ({type(error).__name__})")
+    if not isinstance(content, dict):
+        _fail(f"{file} contains no {what}")
+    return content
 
 
 def _call(

@@ -114,6 +114,23 @@ def write_aside(path: Path, content: bytes) -> None:
             raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def write_durably(path: Path, content: bytes) -> None:
+    """Replaces a file as `write_aside` does; when it returns, the file outlives a crash of the machine.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with replacing(path) as aside, naming(path), aside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the name
+    finally:
+        os.close(folder)
+
+
 def save_aside(path: Path, array: npt.NDArray[Any]) -> None:
     """Writes an array in numpy's own format, as `write_aside` does.
 

@@ -30,6 +30,7 @@ STAGES = ("state", "queue", "encode", "decode", "fallback", "serialize")
 ATTEMPTS = ("ok", "late", "failed")
 BREAKER_STATES = ("closed", "open", "half_open")
 MODES = ("auto", "fallback", "model")
+WATCH_BASELINES = ("ok", "missing", "unreadable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +58,14 @@ class MetricsSnapshot:
 # appeared is invisible to `rate`.
 _FROM_ZERO: dict[str, tuple[str, ...]] = {
     "gpt4rec_bodies_refused": ("too_slow", "too_many_bodies"),
+    "gpt4rec_exposures": ("recorded", "dropped", "failed", "not_sampled"),
+    "gpt4rec_recorded_events": ("recorded", "dropped", "failed"),
+    "gpt4rec_exposures_trimmed_unread": ("exposures", "events"),
     "gpt4rec_events": ("accepted", "duplicate", "failed", "rejected"),
     "gpt4rec_filter_builds": ("built", "failed", "evicted", "late", "refused_caller", "refused_total"),
     "gpt4rec_histories_missing": ("log", "version", "both"),
     "gpt4rec_model_attempts": ATTEMPTS,
+    "gpt4rec_watch_skipped": ("lists", "events"),
 }
 
 
@@ -120,6 +125,25 @@ class Metrics:
             "Events by outcome: accepted, duplicate, failed; rejected counts whole batches.",
             "outcome",
         )
+        self.exposures = self._counter(
+            "gpt4rec_exposures",
+            "Lists by what became of their record: recorded (acknowledged by Redis), dropped (the queue was full, or "
+            "the user was erased), failed (it could not be made or written), not_sampled (outside the recorded share).",
+            "outcome",
+        )
+        self.recorded_events = self._counter(
+            "gpt4rec_recorded_events",
+            "Acknowledged events by what became of their record in the stream of events: recorded, dropped, failed.",
+            "outcome",
+        )
+        self.exposures_waiting = self._gauge(
+            "gpt4rec_exposures_waiting", "Lists and events that are not recorded yet, by stream.", "stream"
+        )
+        self.exposures_trimmed_unread = self._counter(
+            "gpt4rec_exposures_trimmed_unread",
+            "Entries that were trimmed from a stream before the consumer group of the sink was given them.",
+            "stream",
+        )
         self.rate_checks = self._counter(
             "gpt4rec_rate_checks",
             "Rate checks of API keys, counted in Redis (shared) or, while it is unavailable, by this process (own): "
@@ -170,6 +194,20 @@ class Metrics:
             "part",
         )
         self.model_info = self._gauge("gpt4rec_model_info", "1 for the model in service.", "version")
+        self.models_held = self._gauge(
+            "gpt4rec_models_held", "Models held beside the one in service, for experiments and the hold-out."
+        )
+        self.model_bytes_held = self._gauge(
+            "gpt4rec_model_bytes_held", "Bytes by which the process was seen to grow for the held models."
+        )
+        self.experiment_lists = self._counter(
+            "gpt4rec_experiment_lists",
+            "Lists by running experiment, by the arm of their subject, and by outcome: ok, late, failed (an attempt at "
+            "the model), below (the model); a list may be several of the last three.",
+            "experiment",
+            "arm",
+            "outcome",
+        )
         self.model_reload = self._counter(
             "gpt4rec_model_reload",
             "Switches of the model, by outcome: activated, refused (the new model failed; the old one stays), "
@@ -182,6 +220,56 @@ class Metrics:
             "(latency), failed ones (errors), answers from below the model (served).",
             "objective",
             "window",
+        )
+
+        self.watch = self._gauge(
+            "gpt4rec_watch",
+            "Figures of the lists and the traffic of the last whole hour and day (UTC) of this process: coverage, "
+            "entropy, novelty, tail_share, repeats, overlap_yesterday, score_auc, unknown_items, new_users.",
+            "statistic",
+            "window",
+        )
+        self.watched = self._gauge(
+            "gpt4rec_watched", "Lists and events that the figures of the last hour and day are of.", "kind", "window"
+        )
+        self.drift = self._gauge(
+            "gpt4rec_drift",
+            "Jensen-Shannon divergence, in bits, of the last hour and day from the baseline of the model's artefact.",
+            "statistic",
+            "window",
+        )
+        self.drift_threshold = self._gauge(
+            "gpt4rec_drift_threshold",
+            "Divergence that a window with so many subjects hardly ever reaches by chance.",
+            "statistic",
+            "window",
+        )
+        self.drifted = self._gauge(
+            "gpt4rec_drifted", "1 if the divergence of the last hour, or day, is above its threshold.", "statistic",
+            "window",
+        )  # fmt: skip
+        self.watch_baseline = self._gauge(
+            "gpt4rec_watch_baseline",
+            "1 for what the artefact says about the traffic it was made on: ok, missing (there is no drift to show), "
+            "unreadable.",
+            "state",
+        )
+        self.shown_items = self._counter(
+            "gpt4rec_shown_items",
+            "Items in watched lists, by the segment of the user and the popularity of the item.",
+            "segment",
+            "popularity",
+        )
+        self.shown_categories = self._counter(
+            "gpt4rec_shown_categories",
+            "Items in watched lists, by the segment of the user and the category of the item; the largest by name.",
+            "segment",
+            "category",
+        )
+        self.watch_skipped = self._counter(
+            "gpt4rec_watch_skipped",
+            "Lists and events that were not watched: more than 2,048 in a second, or of another model.",
+            "kind",
         )
 
         # Looking a child up by its labels takes longer than updating it.

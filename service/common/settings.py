@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from service.common import kafka_settings, sink_settings
 from service.common.environment import PREFIX, SecretFiles, file_of
 
 # Read by `gpt4rec ops`, not by the service. Both may run in one environment.
@@ -194,6 +195,12 @@ class Settings(BaseSettings):
         description="Memory for the masks of filters, for each model in each process; the least recently used are "
         "dropped, and built again when they are needed. One takes about 4 bytes an item.",
     )
+    models_held_mib: float = Field(
+        2048.0,
+        ge=0,
+        description="Memory for models that are held beside the one in service, for arms of experiments and the "
+        "hold-out, in each process. A model that does not fit is refused.",
+    )
     filter_build_share: float = Field(
         0.2,
         gt=0,
@@ -249,6 +256,37 @@ class Settings(BaseSettings):
     signals_ttl_s: int = Field(2_592_000, ge=60, description="Searches and impressions are deleted after this time.")
     audit_cap: int = Field(1000, ge=1, description="Entries kept in the audit of /ops.")
     signals_cap: int = Field(1000, ge=1, description="Searches and impressions kept for each user.")
+
+    # -- what is recorded
+    exposures: bool = Field(
+        True,
+        description="Record the lists that are shown and the events that follow, in streams of Redis that other "
+        "programs read. See docs/loop.md.",
+    )
+    exposures_share: float = Field(
+        1.0, ge=0, le=1, description="Share of the lists that are recorded, chosen by their id. Events always are."
+    )
+    exposures_shards: int = Field(
+        8, ge=1, le=256, description="Shards of each stream; in a cluster each may be on another server."
+    )
+    exposures_cap: int = Field(
+        10_000,
+        ge=1,
+        description="Entries that each shard keeps, of lists and of events. A list of ten items takes about 1.2 kB, "
+        "and 1 kB more if it was drawn.",
+    )
+    exposures_queue_max: int = Field(
+        4096,
+        ge=1,
+        description="Lists that may wait in each process to be written, and as many events; further ones are not "
+        "recorded, and counted as dropped.",
+    )
+
+    watch: bool = Field(
+        True,
+        description="Watch what lists and traffic are like, by hour and day, and whether they drift from what the "
+        "model was made on. See docs/loop.md.",
+    )
 
     # -- guard
     breaker_window_s: float = Field(
@@ -307,6 +345,8 @@ def secret_file(name: str) -> Path | None:
 
 
 def variable_names() -> list[str]:
-    """Returns every environment variable that the service reads."""
+    """Returns every environment variable that the service and its other commands read."""
     plain = [PREFIX + name.upper() for name in Settings.model_fields]
-    return [*plain, *(PREFIX + name.upper() + "_FILE" for name in secret_names()), *CLIENT_VARIABLES]
+    files = [PREFIX + name.upper() + "_FILE" for name in secret_names()]
+    others = [*kafka_settings.variable_names(), *sink_settings.variable_names()]
+    return [*plain, *files, *others, *CLIENT_VARIABLES]

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_settings import BaseSettings
 
 from service.common.environment import PREFIX, reject_unknown
 from service.common.errors import SettingsError
+from service.common.kafka_settings import KafkaSettings
 from service.common.settings import Settings, variable_names
+from service.common.sink_settings import SinkSettings
+
+S = TypeVar("S", bound=BaseSettings)
 
 
 def load(**flags: Any) -> Settings:
@@ -22,17 +28,54 @@ def load(**flags: Any) -> Settings:
         SettingsError: A variable is unknown, a value is bad or the file of a secret cannot be read. The message names
             the setting, and never contains the value of a secret.
     """
-    reject_unknown(os.environ, variable_names())
-    try:
-        settings = Settings(**{name: value for name, value in flags.items() if value is not None})
-    except ValidationError as error:
-        faults = (f"{_variable(fault['loc'])}: {fault['msg']}" for fault in error.errors(include_input=False))
-        raise SettingsError("; ".join(faults)) from None
+    settings = _read(Settings, flags)
     if settings.deadline_ms > settings.deadline_max_ms:
         raise SettingsError(f"{PREFIX}DEADLINE_MS is above {PREFIX}DEADLINE_MAX_MS")
     if settings.receiving_mib * 2**20 < 2 * settings.max_body_bytes:
         raise SettingsError(f"{PREFIX}RECEIVING_MIB holds less than two bodies of {PREFIX}MAX_BODY_BYTES")
     return settings
+
+
+def load_kafka(**flags: Any) -> KafkaSettings:
+    """Reads the settings of Kafka, as `load` reads those of the service.
+
+    Raises:
+        SettingsError: As of `load`; or no broker is named.
+    """
+    settings = _read(KafkaSettings, flags)
+    if not settings.kafka_brokers.strip():
+        raise SettingsError(f"{PREFIX}KAFKA_BROKERS: name at least one broker, host:9092")
+    return settings
+
+
+def load_sink(**flags: Any) -> SinkSettings:
+    """Reads the settings of the sink, as `load` reads those of the service.
+
+    Raises:
+        SettingsError: As of `load`; or no folder is named.
+    """
+    settings = _read(SinkSettings, flags)
+    if not settings.sink_log.strip():
+        raise SettingsError(f"{PREFIX}SINK_LOG: name the folder of the log")
+    return settings
+
+
+def load_exposures_topic() -> KafkaSettings | None:
+    """Reads the settings of Kafka for who writes exposures to a topic; None if no topic is named.
+
+    Raises:
+        SettingsError: As of `load_kafka`.
+    """
+    return load_kafka() if _read(KafkaSettings, {}).kafka_exposures_topic else None
+
+
+def _read(kind: type[S], flags: Mapping[str, Any]) -> S:
+    reject_unknown(os.environ, variable_names())
+    try:
+        return kind(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        faults = (f"{_variable(fault['loc'])}: {fault['msg']}" for fault in error.errors(include_input=False))
+        raise SettingsError("; ".join(faults)) from None
 
 
 def _variable(loc: tuple[int | str, ...]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 # Fields that are part of every entry, or that the sentences word.
 _WORDED = {
     "id", "at", "actor", "action", "reason", "version", "changed_at", "mode", "expires_at", "model", "instead_of",
-    "instead", "cause", "origin", "segments",
+    "instead", "cause", "origin", "segments", "experiment", "change",
 }  # fmt: skip
 
 
@@ -38,6 +38,9 @@ def _done(entry: Mapping[str, Any]) -> str:
             f"tried to activate the model {entry.get('model')}, which was refused ({entry.get('cause')}); "
             f"{entry.get('instead')} stays"
         )
+    if action == "experiments":
+        name = entry.get("experiment")
+        return f"changed the {entry.get('change')}" if name is None else f"experiment {name}: {entry.get('change')}"
     if action == "policies":
         names = ", ".join(map(str, entry.get("segments") or ()))
         if entry.get("origin") == "file":

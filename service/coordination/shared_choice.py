@@ -106,8 +106,27 @@ class SharedChoice(SharedValue[Choice]):
             reason: Why.
             details: More fields of the audit entry.
         """
+        return await self.edit(lambda _: fields, actor=actor, reason=reason, details=details)
+
+    async def edit(
+        self,
+        edit: Callable[[dict[str, Any]], dict[str, Any]],
+        *,
+        actor: str,
+        reason: str | None,
+        details: dict[str, Any],
+    ) -> Choice:
+        """Changes the choice as `set` does, to one that is made of the choice in force.
+
+        Args:
+            edit: Makes the new choice of the present one. It is called again if another change came first, and may
+                raise, which changes nothing.
+            actor: Name of the operator.
+            reason: Why.
+            details: More fields of the audit entry.
+        """
         return await self._change(
-            lambda version, now_s: Choice(fields, actor, reason, version, int(now_s * 1000)),
+            lambda version, now_s: Choice(edit(self._value.fields), actor, reason, version, int(now_s * 1000)),
             actor=actor,
             details=details,
         )

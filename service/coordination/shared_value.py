@@ -186,6 +186,8 @@ class SharedValue(Generic[V]):
                 self._adopt_newer(value)
                 return value
             known = max(stored[0], self._value.version)
+            if self._in_redis is not None:
+                self._adopt_newer(self._in_redis)  # so that `make` builds on what won
         # Newer than anything that was adopted in the meantime.
         value = make(self._value.version + 1, self._clock())
         self._hold(value)

@@ -18,7 +18,7 @@ from service.artifact import graph_names as names
 from service.artifact.array_types import Array, FloatArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
-from service.artifact.graph_interface import ON_REQUEST
+from service.artifact.graph_interface import ON_REQUEST, ON_REQUEST_SAMPLED
 from service.artifact.item_filters import Filters
 from service.artifact.manifest import ArtifactFileError
 from service.common.errors import ArtifactError
@@ -134,15 +134,10 @@ class Engine:
         """
         return self._tables.filters.id(filters)
 
-    def set_blend(self, blend: float) -> None:
-        """Sets the weight of the dense score, 0 … 1, and gives the path the rest of 1; the other signals keep theirs.
-
-        It holds for requests without weights of their own; before, the weights are the artefact's.
-        """
-        self._tables.set_ranking(self._tables.ranking.with_blend(blend))
-
     def set_weights(self, weights: Sequence[tuple[float, float]], bias: FloatArray) -> None:
         """Sets how lists are ranked, by group of users; before, it is as the artefact says.
+
+        It holds for requests without weights of their own.
 
         Args:
             weights: Weights of the path's log-probability and of the dense score, for each group.
@@ -277,7 +272,7 @@ class Engine:
         rows: int,
         everything: bool,
     ) -> dict[str, Array]:
-        left_out = frozenset[str]() if everything else ON_REQUEST
+        left_out = frozenset[str]() if everything else ON_REQUEST_SAMPLED if sampled else ON_REQUEST
         return self._timed("sampler" if sampled else "decoder", feeds, fixed, shape, rows, left_out)
 
     def _timed(

@@ -19,6 +19,7 @@ from service.artifact.item_filters import Allowed
 from service.artifact.popularity import Popularity
 from service.artifact.signal_files import ITEM_CF, POPULARITY
 from service.engine.candidates import Candidates
+from service.engine.draw import Draw
 from service.engine.fused_scorer import FusedScorer
 from service.signals.item_values import ItemValues
 from service.signals.ranker import Ranker
@@ -50,6 +51,7 @@ class RecommendationList:
         source: What made the list; items that fill it up do not change it.
         scorers: The signals that ranked it.
         candidates: What the model chose it from, if that is known.
+        draw: How the model drew it; the items behind those drawn fill it up.
     """
 
     items: IntArray
@@ -57,6 +59,7 @@ class RecommendationList:
     source: Source
     scorers: tuple[str, ...] = ()
     candidates: Candidates | None = None
+    draw: Draw | None = None
 
 
 def empty_list(source: Source) -> RecommendationList:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from service.artifact.array_types import BoolArray, FloatArray
 from service.artifact.catalogue import CatalogueItem
@@ -27,6 +27,11 @@ Stage = Literal["encode", "decode"]
 
 class ArtifactParts(Protocol):
     """What an artefact holds besides the graphs."""
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """Its description."""
+        ...
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from service.artifact.array_types import FloatArray, IntArray
+from service.artifact.array_types import Float64Array, FloatArray, IntArray
 from service.artifact.features import EventArrays
 from service.engine.candidates import Candidates
 from service.engine.decoding import Decoding, joined_width
+from service.engine.draw import Draw
 from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Source
 from service.signals.item_values import NO_VALUES, ItemValues
@@ -124,6 +125,7 @@ class DecodedList:
         source: What made the list.
         candidates: What it was chosen from, if the request asked for it.
         scorers: The signals that ranked it; empty for those that the model ranks by.
+        draw: How it was drawn; None for a deterministic list.
     """
 
     items: IntArray
@@ -132,6 +134,12 @@ class DecodedList:
     source: Source = "gpt4rec"
     candidates: Candidates | None = None
     scorers: tuple[str, ...] = ()
+    draw: Draw | None = None
+
+    @property
+    def log_propensities(self) -> FloatArray | Float64Array | None:
+        """[n] log-probability of each item given those above; None for a deterministic list or an unknown law."""
+        return None if self.draw is None else self.draw.log_propensities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,14 +10,21 @@ from service.common.answer_warnings import Warnings
 from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics
 from service.common.request_errors import NotFound, RequestError
+from service.exposures.erasure import StreamErasure
+from service.exposures.recorder import Recorder
 from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
 from service.history.write_behind import WriteBehind
 from service.lifecycle.served_model import ServedModel
-from service.policies.policies import PolicyBook
-from service.schemas.requests import Event, EventsRequest, MergeRequest, parse
+from service.policies.policies import Policies
+from service.schemas.requests import B, Event, EventsRequest, MergeRequest, parse
 from service.store.records import NewEvent, Subject
 from service.store.store import Store
+from service.watch.counting import SeenEvent
+from service.watch.traffic_watch import TrafficWatch
+
+# The model and the policies that answer a subject.
+Answers = Callable[[Subject], tuple[ServedModel, Policies]]
 
 
 class Ingest:
@@ -31,16 +38,20 @@ class Ingest:
         self,
         store: Store,
         model: Callable[[], ServedModel],
+        answers: Answers,
         write_behind: WriteBehind,
-        policies: PolicyBook,
         metrics: Metrics,
         ids: Pseudonyms,
+        recorder: Recorder,
+        stream_erasure: StreamErasure,
+        watch: TrafficWatch,
     ) -> None:
         self._ids = ids
+        self._recorder, self._stream_erasure = recorder, stream_erasure
+        self._watch = watch
         self._store = store
         self._write_behind = write_behind
-        self._model = model
-        self._policies = policies
+        self._model, self._answers = model, answers
         self._metrics = metrics
 
     def parse(self, raw: bytes, latest_ms: int) -> EventsRequest:
@@ -54,8 +65,15 @@ class Ingest:
             BadRequest: The body is not JSON.
             InvalidRequest: At least one event is invalid; every such event is listed.
         """
+        return self._parsed(EventsRequest, raw, latest_ms)
+
+    def parse_event(self, raw: bytes, latest_ms: int) -> Event:
+        """Parses a single event, as a stream carries it; arguments and errors as of `parse`."""
+        return self._parsed(Event, raw, latest_ms)
+
+    def _parsed(self, body: type[B], raw: bytes, latest_ms: int) -> B:
         try:
-            return parse(EventsRequest, raw, latest_ms=latest_ms)
+            return parse(body, raw, latest_ms=latest_ms)
         except RequestError:
             self._metrics.events.labels("rejected").inc()
             raise
@@ -83,8 +101,15 @@ class Ingest:
             self._metrics.events.labels("failed").inc(len(request.events))
             self._metrics.redis_errors.labels("append").inc()
             raise
+        self._recorder.happened(batch)
+        self._watch.happened(
+            SeenEvent(subject.tag, event.type, event.item_id, event.list_id)
+            for subject, events in batch.items()
+            for event in events
+        )
         model = self._model()
         for (subject, events), result in zip(batch.items(), results, strict=True):
+            model, _ = self._answers(subject)
             self._write_behind.appended(subject, model, events, result, epoch)
         accepted, duplicates = sum(r.accepted for r in results), sum(r.duplicates for r in results)
         self._metrics.events.labels("accepted").inc(accepted)
@@ -100,12 +125,14 @@ class Ingest:
         """Moves the history of an anonymous session to the user who logged in."""
         session, user = self._ids.named("session", request.session_id), self._ids.named("user", request.user_id)
         try:
-            return {"merged": await self._store.merge(session, user)}
+            moved = await self._store.merge(session, user)
         except StoreUnavailable:
             self._metrics.redis_errors.labels("merge").inc()
             raise
         finally:
             self._write_behind.forget(session)
+        self._recorder.merged(session, user)
+        return {"merged": moved}
 
     async def show(self, user_id: str, now_ms: int) -> dict[str, Any]:
         """Returns a user's stored history, newest event last.
@@ -118,9 +145,10 @@ class Ingest:
             NotFound: Nothing is stored for this user.
             StoreUnavailable: Redis did not answer.
         """
-        model = self._model()
+        subject = self._ids.named("user", user_id)
+        model, policies = self._answers(subject)
         try:
-            record = await self._store.read(self._ids.named("user", user_id), model.encoder_version.name)
+            record = await self._store.read(subject, model.encoder_version.name)
         except StoreUnavailable:
             self._metrics.redis_errors.labels("read").inc()
             raise
@@ -128,7 +156,7 @@ class Ingest:
             self._metrics.histories_missing.labels(record.missing).inc()
         if not record.version and not record.events:
             raise NotFound("nothing is stored for this user")
-        segment = self._policies.current.choose(Profile(None, model, record).facts(now_ms))
+        segment = policies.choose(Profile(None, model, record).facts(now_ms))
         history = [
             {"item_id": e.item_id, "type": e.type, "timestamp_ms": e.time_ms, "event_id": e.event_id}
             for e in record.events
@@ -145,11 +173,12 @@ class Ingest:
         """Deletes a user from Redis and from the memory of every replica.
 
         Returns:
-            The body of the answer, with the number of Redis keys deleted.
+            The body of the answer, with the number of Redis keys, and of entries of the streams, deleted.
         """
         traces = self._ids.traces(user_id)
         try:
-            return {"user_id": user_id, "deleted": sum([await self._store.erase(subject) for subject in traces])}
+            deleted = sum([await self._store.erase(subject) for subject in traces])
+            return {"user_id": user_id, "deleted": deleted, "entries": await self._stream_erasure.erase(traces)}
         except StoreUnavailable:
             self._metrics.redis_errors.labels("erase").inc()
             raise
@@ -191,4 +220,5 @@ class Ingest:
             value=event.value,
             query=event.query,
             request_id=event.request_id,
+            list_id=event.list_id,
         )

@@ -23,9 +23,9 @@ from service.store.records import ARRIVALS, NewEvent, StoredEvent, Subject, User
 # Memory of one event with its strings: 360 bytes by tracemalloc with ids of 8 to 16 characters, rounded up.
 _EVENT_BYTES = 400
 _PROFILE_BYTES = 2_000
-# A profile keeps what its user's signals add if that takes no more: the values of 8,192 items of a large catalogue, and
-# of 10,922 where item numbers take two bytes. Otherwise they are computed for each request.
-SIGNAL_BYTES_MAX = 64 * 2**10
+# A profile keeps what its user's signals add if that takes no more: the values of 16,384 items of a large catalogue,
+# more than a full history and tables of the usual sizes give. Otherwise they are computed for each request.
+SIGNAL_BYTES_MAX = 128 * 2**10
 
 
 @dataclass(eq=False)

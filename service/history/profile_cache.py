@@ -7,6 +7,7 @@ version of the log. So a cache hit is never stale, whichever replica wrote the l
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from service.history.profile import Profile
 from service.lifecycle.served_model import ServedModel
@@ -64,9 +65,10 @@ class ProfileCache:
         self._profiles.clear()
         self.nbytes = 0
 
-    def keep_only(self, model: ServedModel) -> None:
-        """Drops the profiles of other models, which late requests may have added after a model switch."""
-        for subject in [subject for subject, (profile, _) in self._profiles.items() if profile.model is not model]:
+    def keep_only(self, models: Sequence[ServedModel]) -> None:
+        """Drops the profiles of other models, which late requests may have added after a model was let go."""
+        kept = {id(model) for model in models}
+        for subject in [subject for subject, (profile, _) in self._profiles.items() if id(profile.model) not in kept]:
             self.drop(subject)
 
     def drop(self, subject: Subject) -> None:

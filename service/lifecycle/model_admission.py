@@ -14,6 +14,10 @@ from service.lifecycle.served_model import ServedModel
 log = logs.get(__name__)
 
 
+async def nothing_to_prepare(model: ServedModel) -> None:
+    """Prepares nothing: the first requests of a model do their own work."""
+
+
 class ModelAdmission:
     """Loads the versions that operators choose. A version that was refused is not tried again until its files change.
 

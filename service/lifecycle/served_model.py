@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ class ServedModel:
         ranker: The signals besides the network, and the weights of all.
         in_stock: [items] bool; None when every item is in stock.
         filters: Builds new filters.
+        catalogue_version: A digest of the items and the stock, 12 hex digits.
     """
 
     engine: EngineLike
@@ -71,6 +73,7 @@ class ServedModel:
     ranker: Ranker
     in_stock: BoolArray | None
     filters: FilterBuilds
+    catalogue_version: str
 
     @classmethod
     def of(
@@ -92,21 +95,25 @@ class ServedModel:
         """
         parts = engine.artifact
         catalogue, ranker = parts.catalogue, Ranker.of(parts.signals, parts.ranker)
+        in_stock = catalogue.allowed({})
         return cls(
             engine, encoder, decoder, start_h, parts.vocabulary, catalogue,
-            Fallback.of(parts.item_cf, parts.popularity, ranker), ranker, catalogue.allowed({}), filters,
+            Fallback.of(parts.item_cf, parts.popularity, ranker), ranker, in_stock, filters,
+            _digest(catalogue.item_ids, in_stock),
         )  # fmt: skip
 
     def over(self, live: LiveCatalogue) -> ServedModel:
         """Returns the same model over a changed catalogue."""
         catalogue = live.artifact.catalogue
+        in_stock = catalogue.allowed({})
         return replace(
             self,
             vocabulary=live.artifact.vocabulary,
             catalogue=catalogue,
             fallback=self.fallback.over(live.stand_in),
             ranker=self.ranker.over(live.stand_in),
-            in_stock=catalogue.allowed({}),
+            in_stock=in_stock,
+            catalogue_version=_digest(catalogue.item_ids, in_stock),
         )
 
     @property
@@ -198,6 +205,10 @@ class ServedModel:
         return ListFilter(held.id, held.allowed)
 
 
+# Items whose ids tell one catalogue of a model from another: items are only ever added at the end.
+_NEWEST = 4096
+
+
 class Serving:
     """Holds the model that new requests use. A request keeps the model it began with.
 
@@ -218,6 +229,15 @@ class Serving:
         """Puts another model, or the same over another catalogue, in service."""
         self.model = model
         self._on_replace()
+
+
+def _digest(item_ids: Sequence[str], in_stock: BoolArray | None) -> str:
+    """A digest of a catalogue: of how many items it has, the newest of them, and which are in stock."""
+    newest = [item_ids[i] for i in range(max(0, len(item_ids) - _NEWEST), len(item_ids))]
+    digest = blake2b(f"{len(item_ids)}\0".encode() + "\0".join(newest).encode(), digest_size=6)
+    if in_stock is not None:
+        digest.update(np.packbits(in_stock).tobytes())
+    return digest.hexdigest()
 
 
 def ranked_items(

@@ -33,6 +33,8 @@ from service.ops.recent_traffic import RECENT_S, RecentTraffic, Second, row, tog
 from service.ops.worker_peers import Peers, bearer, own_urls
 from service.store.health import RedisCheck
 from service.store.redis_causes import MEANINGS
+from service.watch.summaries import merged_summary
+from service.watch.traffic_watch import TrafficWatch
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -80,6 +82,7 @@ class Console:
         guard: Guard,
         mode: ForcedMode,
         redis: RedisCheck,
+        watch: TrafficWatch,
         wall_clock: Clock = time.time,
     ) -> None:
         self.recent = recent
@@ -92,6 +95,7 @@ class Console:
         self._guard = guard
         self._mode = mode
         self._redis = redis
+        self._watch = watch
         self._wall_clock = wall_clock
         self._peers = peers
         self._known: dict[str, dict[int, Second]] = {}
@@ -120,6 +124,7 @@ class Console:
             "model_version": model.version,
             "engine": model.healthy,
             "uptime_s": round(time.monotonic() - self._began, 1),
+            "watch": self._watch.summary(),
         }
 
     async def status(self, host: str, secret: str | None, *, series_s: int = 0, since: int = 0) -> dict[str, Any]:
@@ -175,6 +180,7 @@ class Console:
             },
             # The window is one of time: a second in which nothing happened counts too.
             "traffic": traffic([second for second in seconds if second.t >= now - RECENT_S]),
+            "watch": merged_summary([worker["watch"] for worker in workers]),
             "workers": [_worker(worker) for worker in workers],
         }
         return _Snapshot(figures, seconds)

@@ -24,7 +24,16 @@ from service.common.single_flight import SingleFlight
 
 # Gauges that count something are summed; of the others (a state, a version, a lag, a rate) the largest value is taken.
 _SUMMED_GAUGES = frozenset(
-    f"gpt4rec_{name}" for name in ("inflight", "queue_depth", "filters_held", "filter_bytes", "unanswered_bytes")
+    f"gpt4rec_{name}"
+    for name in (
+        "inflight",
+        "queue_depth",
+        "filters_held",
+        "filter_bytes",
+        "unanswered_bytes",
+        "exposures_waiting",
+        "watched",
+    )
 )
 _TIMEOUT_S = 2.0
 # Shorter than the servers keep an idle connection, so that none is used while it closes.

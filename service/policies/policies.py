@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -91,6 +92,19 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+class Exploration(_Part):
+    """A share of the lists of a segment that is drawn, so that other policies can be judged by what came of them."""
+
+    share: float = Field(gt=0, le=1, description="Share of the requests, chosen by the request's id (or its seed).")
+    decoding: DecodingSpec = Field(description="How these lists are decoded: top_p or temperature.")
+
+    @model_validator(mode="after")
+    def _draws(self) -> Self:
+        if not self.decoding.build().sampled:
+            raise ValueError("decoding.strategy must be top_p or temperature: only drawn lists explore")
+        return self
+
+
 class Segment(_Part):
     """A segment of users: its name, the rules of who belongs to it, and how its lists are decoded."""
 
@@ -105,6 +119,9 @@ class Segment(_Part):
         "only by name or as the default.",
     )
     decoding: DecodingSpec = Field(description="How lists of this segment are decoded.")
+    explore: Exploration | None = Field(
+        None, description="A share of its lists that is decoded in another way. Without it, none is."
+    )
 
 
 class Policies(_Part):
@@ -124,6 +141,11 @@ class Policies(_Part):
         if self.default not in names:
             raise ValueError(f"default names the unknown segment {self.default}")
         return self
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the policies, 12 hex digits: the same for the same policies, wherever they come from."""
+        return blake2b(self.model_dump_json(exclude_none=True).encode(), digest_size=6).hexdigest()
 
     @property
     def names(self) -> tuple[str, ...]:

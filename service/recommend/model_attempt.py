@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,6 +18,7 @@ from service.common.errors import (
     StateStale,
 )
 from service.common.metrics import Metrics
+from service.engine.draw import Draw
 from service.engine.fallback import RecommendationList
 from service.engine.jobs import DecodedList, DecodeJob, ListRequest, encode_key
 from service.guard.guard import Decision, Guard, ModelRung, Outcome
@@ -86,7 +89,8 @@ class ModelAttempts:
             if from_state and self._guard.observe(outcome, plan.deadline.clock() - began, decision):
                 self._metrics.attempted(outcome)
         scorers = listed.scorers or plan.model.ranker.used(plan.group())
-        listing = RecommendationList(*_known(listed, plan.model), listed.source, scorers, listed.candidates)
+        items, scores, draw = _known(listed, plan.model)
+        listing = RecommendationList(items, scores, listed.source, scorers, listed.candidates, draw)
         if len(listing.items) < plan.request.k:
             listing = plan.model.fallback.fill(listing, plan.request.k, plan.limits)
         return listing
@@ -122,7 +126,13 @@ def _decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> Deco
     return DecodeJob(h=h, request=request)
 
 
-def _known(listed: DecodedList, model: ServedModel) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Items and scores of a list, without items that were added to the catalogue after the request arrived."""
+def _known(
+    listed: DecodedList, model: ServedModel
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], Draw | None]:
+    """Items, scores and draw of a list, without items that were added to the catalogue after the request arrived."""
     known = listed.items < len(model.catalogue.item_ids)
-    return (listed.items, listed.scores) if known.all() else (listed.items[known], listed.scores[known])
+    if known.all():
+        return listed.items, listed.scores, listed.draw
+    # What is left was drawn by another law: the items that are gone took part.
+    draw = None if listed.draw is None else replace(listed.draw, log_propensities=None)
+    return listed.items[known], listed.scores[known], draw

@@ -1,6 +1,6 @@
 """One answer to `/recommend`. Read `Recommender.recommend` from top to bottom.
 
-    read the history → plan the answer → choose the rung → one model attempt → the answer
+    read the history → plan the answer → choose the rung → one model attempt → the answer → its record
                                                   ↘ on any failure: a lower rung ↙
 
 The rungs are full → narrow → item_cf → popular. There is always an answer, and it names its rung and the reason for it.
@@ -9,8 +9,8 @@ The rungs are full → narrow → item_cf → popular. There is always an answer
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from service.common import logs
@@ -19,18 +19,22 @@ from service.common.errors import ModelAttemptFailed, ModelError, StoreUnavailab
 from service.common.metrics import Metrics
 from service.common.request_context import RequestContext
 from service.engine.fallback import RecommendationList, Source, empty_list
-from service.guard.guard import Decision, Guard, Outcome, Reason, Rung
+from service.experiments.arms import Arms
+from service.experiments.canary_watch import CanaryWatch
+from service.exposures.recorder import Recorder
+from service.guard.guard import MODEL_RUNGS, Decision, Guard, Outcome, Reason, Rung
 from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
 from service.history.state_keeper import StateKeeper
 from service.lifecycle.served_model import ServedModel
-from service.policies.policies import PolicyBook
 from service.recommend.made import Made
 from service.recommend.model_attempt import ModelAttempts
 from service.recommend.reasons import Reasons
 from service.recommend.request_plan import NOT_ASKED, Plan, make_plan
+from service.recommend.shown_list import entry_of, watched
 from service.schemas.requests import RecommendRequest
 from service.store.records import Subject, UserRecord
+from service.watch.traffic_watch import TrafficWatch
 
 log = logs.get(__name__)
 
@@ -49,25 +53,28 @@ class Recommender:
 
     def __init__(
         self,
-        model: Callable[[], ServedModel],
+        arms: Arms,
+        canaries: CanaryWatch,
         states: StateKeeper,
-        policies: PolicyBook,
         guard: Guard,
         metrics: Metrics,
         ids: Pseudonyms,
         reasons: Reasons,
+        recorder: Recorder,
+        watch: TrafficWatch,
         *,
         budget_ms: float,
         budget_max_ms: float,
         wall_clock: Clock = time.time,
     ) -> None:
-        self._model = model
+        self._arms, self._canaries = arms, canaries
         self._states = states
-        self._policies = policies
         self._guard = guard
         self._metrics = metrics
         self._ids = ids
         self._reasons = reasons
+        self._recorder = recorder
+        self._watch = watch
         self._attempts = ModelAttempts(states, guard, metrics)
         self._budget_ms, self._budget_max_ms = budget_ms, budget_max_ms
         self._wall_clock = wall_clock
@@ -80,18 +87,19 @@ class Recommender:
             context: When the request began and arrived; receives the facts for its log line.
 
         Raises:
-            InvalidRequest: The request names a segment or a filter that does not exist.
+            InvalidRequest: The request names a segment, a filter or an arm that does not exist.
         """
         budget_ms = min(request.budget_ms or self._budget_ms, self._budget_max_ms)
         deadline = context.deadline(budget_ms)
-        model = self._model()
-        wanted = model.filter(request.filter or {})
         subject = self._ids.subject(request.user_id, request.session_id)
+        placement = self._arms.place(subject, request.arm)
+        model = placement.model
+        wanted = model.filter(request.filter or {})
         profile, read_failure = await self._read_history(subject, model, deadline)
         waits = deadline.keeping(self._guard.reserve_s(deadline.remaining()))
         filtered = await model.prepared(wanted, context.caller, waits)
         plan = make_plan(
-            request, context, profile, filtered, self._policies.current,
+            request, context, profile, filtered, placement,
             history_read=read_failure is None,
             budget_ms=budget_ms, deadline=deadline, now_ms=int(self._wall_clock() * 1000.0),
         )  # fmt: skip
@@ -99,7 +107,10 @@ class Recommender:
         made = Made.of(*await self._descend(plan, decision), wanted=plan.decoding, k=request.k)
         why = await self._reasons.of(plan, made.listing) if request.explain else NOT_ASKED
         self._count(plan, made, late=deadline.passed)
-        return plan.answer(made, why)
+        list_id = self._recorder.new_list_id()
+        self._recorder.shown(list_id, subject, partial(entry_of, plan, made, list_id))
+        self._watch.shown(model.version, watched(plan, made, list_id))
+        return plan.answer(made, why, list_id)
 
     async def _read_history(
         self, subject: Subject | None, model: ServedModel, deadline: Deadline
@@ -181,6 +192,9 @@ class Recommender:
         labels = {**made.labels(), "segment": plan.segment}
         self._metrics.recommendations.labels(**{name: value or "" for name, value in labels.items()}).inc()
         self._guard.answered(made.rung, made.reason)
+        self._canaries.answered(
+            plan.placement.counted, late=late, failed=made.reason == "model_error", below=made.rung not in MODEL_RUNGS
+        )
         if late:
             self._metrics.deadline_missed.labels(made.rung).inc()
         plan.context.source = made.source

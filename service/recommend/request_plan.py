@@ -14,14 +14,16 @@ import numpy.typing as npt
 from service.batching.run_costs import Forecast
 from service.common.deadline import Deadline
 from service.common.request_context import RequestContext
+from service.common.shares import within_share
 from service.engine.decoding import Decoding
 from service.engine.fallback import Constraints
 from service.engine.jobs import decode_key
+from service.experiments.arms import Placement
 from service.guard.guard import ModelRung
 from service.history.history import History, merge_events
 from service.history.profile import Profile, facts_of
 from service.lifecycle.served_model import ListFilter, ServedModel, ranked_items
-from service.policies.policies import Policies
+from service.policies.policies import Policies, Segment
 from service.recommend.list_warnings import list_warnings
 from service.recommend.made import Made
 from service.schemas.requests import RecommendRequest
@@ -62,6 +64,8 @@ class Plan:
         history: The history to answer from: the profile's own, or one with the events of the request merged in.
         segment: Name of the user's segment.
         decoding: How a list is decoded at full width.
+        explored: Whether that is the exploration of the segment.
+        placement: The arms of the subject, and the model and policies that follow from them.
         filtered: The filter of the request.
         limits: The items that may be listed.
         warnings: What the caller must know about the answer, in sentences.
@@ -77,6 +81,8 @@ class Plan:
     history: History
     segment: str
     decoding: Decoding
+    explored: bool
+    placement: Placement
     filtered: ListFilter
     limits: Constraints
     warnings: tuple[str, ...]
@@ -109,7 +115,7 @@ class Plan:
 
     def group(self) -> int:
         """Returns the number of the group of users whose weights rank the list: the segment, if it has its own."""
-        return self.model.ranker.group(self.segment)
+        return self.model.ranker.group(self.placement.ranker or self.segment)
 
     def signals(self) -> ItemValues:
         """Returns what the user's signals add to the scores of items."""
@@ -123,12 +129,13 @@ class Plan:
             return 0
         return int.from_bytes(blake2b(self.context.request_id.encode(), digest_size=8).digest(), "big") >> 1
 
-    def answer(self, made: Made, why: Why) -> dict[str, Any]:
+    def answer(self, made: Made, why: Why, list_id: str) -> dict[str, Any]:
         """Returns the body of the answer.
 
         Args:
             made: The list.
             why: The reasons for its items, if the request asked.
+            list_id: Its id.
         """
         listing = made.listing
         items = ranked_items(self.model.catalogue, listing.items, listing.scores)
@@ -136,6 +143,7 @@ class Plan:
             item["because"] = because
         return {
             "request_id": self.context.request_id,
+            "list_id": list_id,
             "user_id": self.request.user_id,
             "items": items,
             "source": made.source,
@@ -147,6 +155,7 @@ class Plan:
             "segment": self.segment,
             "strategy": made.strategy,
             "model_version": self.model.version,
+            "arms": dict(self.placement.arms),
             "budget_ms": self.budget_ms,
             "latency_ms": round(self.context.elapsed_ms(), 3),
         }
@@ -157,7 +166,7 @@ def make_plan(
     context: RequestContext,
     profile: Profile,
     filtered: ListFilter,
-    policies: Policies,
+    placement: Placement,
     *,
     history_read: bool,
     budget_ms: float,
@@ -171,7 +180,7 @@ def make_plan(
         context: When the request began and arrived, and its id.
         profile: The stored history.
         filtered: The filter of the request.
-        policies: The policies in force.
+        placement: What answers the subject.
         history_read: Whether `profile` is what is stored; False if the store could not be read.
         budget_ms: Time budget of the answer.
         deadline: When the answer must have left.
@@ -182,15 +191,18 @@ def make_plan(
     """
     history = merge_events(profile.record.events, request.events, now_ms) if request.events else profile.history
     exclude_seen = profile.model.excludes_seen(request.exclude_seen)
-    segment, decoding = _decoding(request, profile, history, policies, now_ms)
+    segment = _segment(request, profile, history, placement.policies, now_ms)
+    explored = _explores(segment, request, context)
     return Plan(
         request=request,
         context=context,
         model=profile.model,
         profile=profile,
         history=history,
-        segment=segment,
-        decoding=decoding,
+        segment=segment.name,
+        decoding=_decoding(request, segment, explored=explored),
+        explored=explored,
+        placement=placement,
         filtered=filtered,
         limits=Constraints(filtered.allowed, _excluded(request, profile, exclude_seen)),
         warnings=(
@@ -203,18 +215,31 @@ def make_plan(
     )
 
 
-def _decoding(
-    request: RecommendRequest, profile: Profile, history: History, policies: Policies, now_ms: int
-) -> tuple[str, Decoding]:
-    """Name of the segment, and its decoding or the one that the request asks for."""
+def _segment(request: RecommendRequest, profile: Profile, history: History, policies: Policies, now_ms: int) -> Segment:
+    """The segment that the request names, or that the facts of the history choose."""
     if request.segment is not None:
-        segment = policies.named(request.segment)
-    elif history is profile.history:
-        segment = policies.choose(profile.facts(now_ms))
-    else:
-        segment = policies.choose(facts_of(history, profile.model).at(history.last_ms, now_ms))
-    decoding = request.decoding.build() if request.decoding is not None else segment.decoding.build()
-    return segment.name, decoding
+        return policies.named(request.segment)
+    if history is profile.history:
+        return policies.choose(profile.facts(now_ms))
+    return policies.choose(facts_of(history, profile.model).at(history.last_ms, now_ms))
+
+
+def _explores(segment: Segment, request: RecommendRequest, context: RequestContext) -> bool:
+    """Whether the list is among the exploration share of the segment; the same whenever the request is repeated.
+
+    Repeated means with the same seed, or without one, with the same id. A request that says how to decode is not asked.
+    """
+    if segment.explore is None or request.decoding is not None:
+        return False
+    of = context.request_id if request.seed is None else str(request.seed)
+    return within_share(segment.explore.share, f"explore {segment.name}", of)
+
+
+def _decoding(request: RecommendRequest, segment: Segment, *, explored: bool) -> Decoding:
+    """The decoding that the request asks for, or that of its segment."""
+    if request.decoding is not None:
+        return request.decoding.build()
+    return segment.explore.decoding.build() if segment.explore and explored else segment.decoding.build()
 
 
 def _excluded(request: RecommendRequest, profile: Profile, exclude_seen: bool) -> npt.NDArray[np.int64]:

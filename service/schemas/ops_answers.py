@@ -85,6 +85,103 @@ class ModelsAnswer(Choice):
     replicas: list[Replica] | None = Field(description="What each replica reports; null while Redis is not available.")
 
 
+class Comparison(Answer):
+    """What is known of an arm beside the first one."""
+
+    lift: float | None = Field(description="Relative difference of the click-through; null where nothing is known yet.")
+    low: float | None = Field(description="Lower end of its 95 % interval, which holds whenever it is looked at.")
+    high: float | None
+    p: float = Field(description="Always-valid p: it may be looked at as often as anybody likes.")
+    power: float = Field(description="Probability that a difference of `effect` would have been found by now.")
+    effect: float
+    least_effect: float | None = Field(description="The drop that would have been found by now four times out of five.")
+
+
+class ArmReport(Answer):
+    """What an arm is and has earned."""
+
+    name: str
+    share: float
+    model: str | None
+    policies: list[str] | None = Field(description="Names of its segments; null for the policies of everybody.")
+    ranker: str | None
+    answers: int = Field(description="Lists, as the replicas counted them.")
+    late: int
+    failed: int
+    below: int
+    subjects: int = Field(description="Users, as the log was joined.")
+    lists: int
+    clicked: int
+    click_through: float | None
+    comparison: Comparison | None = Field(description="Beside the first arm; null for that.")
+
+
+class ExperimentReport(Answer):
+    """What an experiment has found so far."""
+
+    name: str
+    layer: str
+    run: str
+    state: Literal["running", "stopped", "returned", "promoted"]
+    cause: str | None
+    share: float = Field(description="Share of the subjects of its layer.")
+    step: int = Field(description="From 1.")
+    steps: list[float]
+    portion: float = Field(description="Portion of the arms that is let in.")
+    started_at: str | None
+    ended_at: str | None
+    counted: bool = Field(description="False while Redis is away: then all counts are 0.")
+    arms: list[ArmReport]
+    shares_p: float = Field(description="Always-valid p of the shares of the arms.")
+    shares_mismatch: bool = Field(description="Whether subjects did not fall into the arms as the shares say.")
+
+
+class ExperimentsAnswer(Choice):
+    """All experiments, and what is held for them."""
+
+    request_id: str
+    experiments: list[ExperimentReport]
+    holdout: dict[str, Any] | None
+    memory: dict[str, Any] = Field(description="Models held on this replica beside the one in service, and the limit.")
+
+
+class ExperimentAnswer(ExperimentReport):
+    """One experiment."""
+
+    request_id: str
+
+
+class PlannedAnswer(Answer):
+    """What a change would do."""
+
+    request_id: str
+    would: list[str] = Field(description="What it would do, in sentences.")
+    models: list[dict[str, Any]] = Field(description="The models it needs: whether they are here, and their size.")
+    memory: dict[str, Any]
+    refused: list[str] = Field(description="Why it would be refused on this replica.")
+
+
+class OutcomesOfGroup(Answer):
+    """What the lists of a group earned."""
+
+    group: str
+    lists: int
+    viewed: int = Field(description="Lists that somebody saw, as far as clients say so.")
+    click_through: float | None = Field(description="Share of the lists, or of the positions, with a click.")
+    conversions_per_thousand: float | None = Field(description="Items bought per thousand lists.")
+    value_per_thousand: float | None = Field(description="Value of the purchases per thousand lists.")
+
+
+class OutcomesAnswer(Answer):
+    """What the lists of yesterday and today earned, as the sink counts it."""
+
+    request_id: str
+    days: list[str] = Field(description="The days (UTC) that there are figures of.")
+    groups: dict[str, list[OutcomesOfGroup]] = Field(
+        description="By dimension: `all`, `model`, `segment`, `strategy`, `rung`, `arm`, `position`."
+    )
+
+
 class Latency(Answer):
     """Latency of the answers in the window."""
 
@@ -137,6 +234,10 @@ class StatusAnswer(Answer):
     )
     queue: dict[str, float]
     traffic: TrafficFigures
+    watch: dict[str, Any] = Field(
+        description="What lists and traffic are like in this hour: the state of the model's `baseline`, `figures`, the "
+        "`drift` of each statistic, and what was `over` its threshold in the last hour and day; empty if it is off."
+    )
     workers: list[dict[str, Any]]
     series: list[dict[str, Any]] = Field(description="Figures per second, oldest first.")
 

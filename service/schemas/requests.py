@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from service.common.request_errors import BadRequest, InvalidRequest
 from service.engine.decoding import Decoding, Strategy
+from service.experiments.document import ExperimentSpec, HoldOut
 from service.policies.policies import Policies
 from service.schemas.body_bounds import check_nodes, listed, most_nodes
 from service.schemas.not_json import what_it_is
@@ -110,6 +111,12 @@ class RecommendRequest(Body):
         None, ge=0, le=2**63 - 1, description="Makes sampling repeatable. Without one, each sampled list is drawn anew."
     )
     features: dict[Name, Feature] | None = Field(None, max_length=32, description="Features of the user.")
+    arm: dict[Name, Name] | None = Field(
+        None,
+        max_length=8,
+        description="Puts this answer into arms, by experiment, for testers. It needs an ops token, or an API key with "
+        "the right `users`. Such a list counts for no arm.",
+    )
     explain: bool = Field(
         False,
         description="Adds `because` to every item: what each signal contributed to its score, and the event that "
@@ -157,7 +164,16 @@ class Event(Body):
     )
     value: Value | None = Field(None, description="Rating, price, dwell time …")
     query: Annotated[str, Field(max_length=512)] | None = Field(None, description="The search query.")
-    request_id: Id | None = Field(None, description="Id of the /recommend answer that led to the event.")
+    request_id: Id | None = Field(
+        None,
+        description="Id of the /recommend answer that led to the event. `list_id` is surer: a caller may give many "
+        "requests one id.",
+    )
+    list_id: Id | None = Field(
+        None,
+        description="`list_id` of the /recommend answer that showed the item. Without it and without `request_id`, the "
+        "event is attributed to the user's newest list that shows the item.",
+    )
 
     @model_validator(mode="after")
     def _has_subject_and_item(self) -> Self:
@@ -214,6 +230,33 @@ class PoliciesRequest(Policies):
         return Policies(segments=self.segments, default=self.default)
 
 
+class StartExperimentRequest(ExperimentSpec):
+    """An experiment to start, with the reason for it."""
+
+    reason: Why | None = Field(None, description="Recorded in the audit log.")
+
+    def spec(self) -> ExperimentSpec:
+        """Returns the experiment without the reason."""
+        return ExperimentSpec.model_validate(self.model_dump(exclude={"reason"}, exclude_none=True))
+
+
+class PromoteRequest(Body):
+    """The arm that everybody gets."""
+
+    arm: Name = Field(description="Name of the arm.")
+    reason: Why | None = Field(None, description="Recorded in the audit log.")
+
+
+class HoldOutRequest(HoldOut):
+    """The hold-out, with the reason for it."""
+
+    reason: Why | None = Field(None, description="Recorded in the audit log.")
+
+    def holdout(self) -> HoldOut:
+        """Returns the hold-out without the reason."""
+        return HoldOut(share=self.share, model=self.model, salt=self.salt)
+
+
 REQUEST_BODIES: tuple[type[BaseModel], ...] = (
     RecommendRequest,
     WhyRequest,
@@ -222,6 +265,9 @@ REQUEST_BODIES: tuple[type[BaseModel], ...] = (
     FallbackRequest,
     ChangeRequest,
     PoliciesRequest,
+    StartExperimentRequest,
+    PromoteRequest,
+    HoldOutRequest,
 )
 for _body in REQUEST_BODIES:  # now, and not during the first request
     most_nodes(_body)

@@ -74,7 +74,7 @@ class Because(Answer):
         description="What each signal contributed to the score: its weight times the difference between the item's "
         "value and the mean of the candidates, so the contributions of two items differ as their scores do. In a "
         "list of the model the user's signals count for the 2,048 listable items of which they say most (128 in a "
-        "catalogue above 100,000 items); to any other item they contribute 0, and no event is named. For a list by "
+        "catalogue above 100,000 items); to any other item they contribute 0 and name no event. For a list by "
         "popularity: the share less the mean share. Empty for an item that only fills the list up."
     )
     event: CauseEvent | None = Field(description="The event that carried most; null if none speaks for the item.")
@@ -100,6 +100,10 @@ class RecommendAnswer(Answer):
     """A list of items, and how it was made."""
 
     request_id: str
+    list_id: str = Field(
+        description="Names this list, a ULID: send it back with the events that the list leads to. What is recorded of "
+        "the list has the same id."
+    )
     user_id: str | None
     items: list[RankedItem]
     source: Source
@@ -118,6 +122,7 @@ class RecommendAnswer(Answer):
     segment: str
     strategy: Strategy | None = Field(description="How the model decoded the list; null if no model did.")
     model_version: str
+    arms: dict[str, str] = Field(description="The arm of each experiment that the user is in; empty without one.")
     budget_ms: float
     latency_ms: float
 
@@ -246,6 +251,7 @@ class EraseAnswer(Answer):
 
     user_id: str
     deleted: int = Field(description="Number of Redis keys deleted.")
+    entries: int = Field(description="Number of entries deleted from the streams of lists and events.")
     request_id: str
 
 

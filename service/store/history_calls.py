@@ -151,6 +151,6 @@ def _time(event: NewEvent) -> int:
 def _signal_body(event: NewEvent) -> bytes:
     fields = {
         "type": event.type, "item_id": event.item_id, "time_ms": event.time_ms, "query": event.query,
-        "value": event.value, "request_id": event.request_id,
+        "value": event.value, "request_id": event.request_id, "list_id": event.list_id,
     }  # fmt: skip
     return orjson.dumps({name: value for name, value in fields.items() if value is not None})

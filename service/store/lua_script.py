@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 # A script that only reads says so in its first line: it then runs on a replica, without memory or disk for writes, and
 # while writes are paused for a fail-over. Redis before version 7 does not know this line.
 READS = "#!lua flags=no-writes\n"
+# A script that belongs to an erasure writes little and must not fail for want of memory: who wants to be forgotten is.
+ERASES = "#!lua flags=allow-oom\n"
 
 # typed: what a command returns, and `instead` for a key of another type. This service did not write such a key, and it
 # must not stop anything. An error of another kind is raised.

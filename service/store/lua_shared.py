@@ -79,4 +79,18 @@ return 1
 """
 )
 
-ALL = (READ_SHARED, WRITE_SHARED, APPEND_AUDIT, REPORT_REPLICA)
+# KEYS hash   ARGV ttl (s), then pairs: field, number to add
+ADD_COUNTS = Script(
+    CLEAN
+    + """
+clean(KEYS[1], 'hash')
+for i = 2, #ARGV, 2 do
+  local number = tonumber(ARGV[i + 1]) + (tonumber(redis.call('HMGET', KEYS[1], ARGV[i])[1] or '0') or 0)
+  redis.call('HSET', KEYS[1], ARGV[i], string.format('%.0f', number))
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+return 1
+"""
+)
+
+ALL = (READ_SHARED, WRITE_SHARED, APPEND_AUDIT, REPORT_REPLICA, ADD_COUNTS)

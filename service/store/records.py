@@ -66,6 +66,7 @@ class NewEvent:
     value: float | None = None
     query: str | None = None
     request_id: str | None = None
+    list_id: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.time_ms < MAX_TIME_MS:

@@ -157,6 +157,21 @@ class RedisLink:
         Returns:
             The replies of the scripts, and the reply of the barrier.
         """
+        replies, barrier_reply = await self._replies(calls, barrier, timeout_s)
+        for reply in (*replies, barrier_reply):
+            if isinstance(reply, Exception):
+                raise self._failed("EVALSHA", reply) from reply
+        return replies, barrier_reply
+
+    async def scripts_each(self, calls: Sequence[ScriptCall], *, timeout_s: float) -> list[Any]:
+        """Runs many scripts in one round trip, and returns what became of each: its reply, or StoreUnavailable."""
+        replies, _ = await self._replies(calls, None, timeout_s)
+        return [self._failed("EVALSHA", reply) if isinstance(reply, Exception) else reply for reply in replies]
+
+    async def _replies(
+        self, calls: Sequence[ScriptCall], barrier: tuple[str | int, ...] | None, timeout_s: float
+    ) -> tuple[list[Any], Any]:
+        """Runs many scripts in one round trip; returns replies, among which may be exceptions."""
         self._admit(*calls)
         self._hold(*calls)
 
@@ -167,9 +182,6 @@ class RedisLink:
                 again, barrier_reply = await self._pipeline([calls[i].eval() for i in unknown], barrier)
                 for i, reply in zip(unknown, again, strict=True):
                     replies[i] = reply
-            for reply in (*replies, barrier_reply):
-                if isinstance(reply, Exception):
-                    raise reply
             return replies, barrier_reply
 
         return await self._bounded("EVALSHA", run, timeout_s)

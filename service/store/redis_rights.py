@@ -26,13 +26,15 @@ _TRIALS: dict[str, str] = {
     "APPEND": "x", "EXISTS": "", "EXPIRE": "60", "GET": "", "GETRANGE": "0 0", "HMGET": "x",
     "HSET": "x x", "INCRBY": "0", "LPUSH": "x", "LTRIM": "0 0", "PEXPIRE": "60000", "PTTL": "", "SADD": "x",
     "SETRANGE": "0 x", "SMEMBERS": "", "TYPE": "", "XADD": "* x x",
-    "XLEN": "", "XRANGE": "- +", "XREVRANGE": "+ -", "ZADD": "0 x", "ZCARD": "", "ZRANGE": "0 0",
+    "XDEL": "0-1", "XLEN": "", "XRANGE": "- +", "XREVRANGE": "+ -", "XTRIM": "MAXLEN 1",
+    "ZADD": "0 x", "ZCARD": "", "ZRANGE": "0 0",
     "ZREMRANGEBYRANK": "0 0", "ZREVRANGE": "0 0",
     "ZREVRANGEBYSCORE": "0 0", "ZSCORE": "x",
 }  # fmt: skip
 _PLAIN_TRIALS = {"HDEL": "x", "HGETALL": "", "LRANGE": "0 0"}
-# The first and the last call of the probe, one that needs no key, and one that needs a second key.
-_OTHER = frozenset({"SET", "UNLINK", "TIME", "RENAME"})
+# The first and the last call of the probe, one that needs no key, one that needs a second key, and one with a
+# sub-command before its key.
+_OTHER = frozenset({"SET", "UNLINK", "TIME", "RENAME", "XINFO"})
 
 
 def commands_of(scripts: Iterable[Script]) -> frozenset[str]:
@@ -60,6 +62,7 @@ def probe_of(scripts: Iterable[Script]) -> Script:
     calls: list[tuple[str, ...]] = [("SET", "KEYS[1]", "x", "PX", "60000")]
     calls += [(name, "KEYS[1]", *_TRIALS[name].split()) for name in sorted(wanted & _TRIALS.keys())]
     calls += [("RENAME", "KEYS[1]", "KEYS[1]")] if "RENAME" in wanted else []
+    calls += [("XINFO", "GROUPS", "KEYS[1]")] if "XINFO" in wanted else []
     calls += [(name, "KEYS[1]", *rest.split()) for name, rest in _PLAIN_TRIALS.items()]
     calls += [("TIME",), ("UNLINK", "KEYS[1]")]
     tries = "\n".join(f"try({', '.join(_lua(part) for part in call)})" for call in calls)

@@ -2,14 +2,15 @@
 
 Keys of the deployment, `gpt4rec:{ops}:…`, all in one hash slot:
 
-    mode, model, policies    hashes: version, time and body of what operators set
+    mode, model, policies    hashes: version, time and body of what operators set; and experiments
+    counts:<run>             hash: what the arms of a run of an experiment answered
     audit                    capped list of changes, newest first
     replicas                 hash: what each replica reports about itself
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from service.common.errors import StoreUnavailable
@@ -50,7 +51,7 @@ class SharedValues:
         """Writes a shared value if it is newer than the stored one, and notifies every replica.
 
         Args:
-            name: `mode`, `model` or `policies`.
+            name: `mode`, `model`, `policies` or `experiments`.
             version: Number of the change.
             changed_at_ms: Time of the change, in epoch milliseconds.
             body: The value.
@@ -96,6 +97,24 @@ class SharedValues:
         """Deletes the reports of some replicas."""
         if replicas:
             await self._unless_strange(0, "HDEL", self._ops_key("replicas"), *replicas)
+
+    async def add_counts(self, name: str, counts: Mapping[str, int], ttl_s: int) -> None:
+        """Adds to counts, all at once.
+
+        Args:
+            name: Name of the hash.
+            counts: What to add, by field.
+            ttl_s: Seconds after which the hash is forgotten.
+        """
+        pairs = [part for pair in counts.items() for part in pair]
+        call = ScriptCall(scripts.ADD_COUNTS, (self._ops_key(name),), (ttl_s, *pairs))
+        await self._link.script(call, timeout_s=self._write_s)
+
+    async def read_counts(self, name: str) -> dict[str, int]:
+        """Returns all counts of a name; those that are no numbers are left out."""
+        flat = await self._unless_strange([], "HGETALL", self._ops_key(name))
+        pairs = list(flat.items()) if isinstance(flat, dict) else list(zip(flat[::2], flat[1::2], strict=True))
+        return {field.decode(errors="replace"): int(n) for field, n in pairs if n.lstrip(b"-").isdigit()}
 
     async def _unless_strange(self, instead: Any, *command: str | int) -> Any:
         """Runs a command; returns `instead` if its key has another type. The next write replaces such a key."""

@@ -10,6 +10,8 @@ Keys of one subject, `gpt4rec:{u:<user>}:…` (`s:` for sessions), all in one ha
     state:<model>      packed encoder state of one model version
     states             the model versions that have a state, so that an erasure finds them all
 
+What was shown and what came of it is in streams of its own (`service.store.log_streams`).
+
 Every method raises StoreUnavailable and nothing else. A write that raised may still have happened. Repeating it is
 safe, because events are idempotent and states are written with compare-and-set.
 """
@@ -24,7 +26,9 @@ from typing import Any
 from service.common import logs
 from service.common.errors import SettingsError, StoreUnavailable
 from service.store.history_calls import HistoryCalls, appended_of, events_of, record_of, replaced_by
+from service.store.log_streams import LogStreams
 from service.store.lua_script import Script
+from service.store.outcome_fields import OutcomeFields
 from service.store.records import AppendResult, NewEvent, Subject, UserRecord
 from service.store.redis_link import RedisLink, ScriptCall
 from service.store.seen_items import NOTHING_SEEN, SeenItems
@@ -66,6 +70,8 @@ class Store(SharedValues):
                 "durability aof and replica need one connection for each write, which a Redis Cluster client does "
                 "not provide: use durability memory, and min-replicas-to-write on the servers"
             )
+        self.streams = LogStreams(link, prefix=settings.prefix, timeout_s=write_s, ttl_s=settings.ttl_s)
+        self.outcomes = OutcomeFields(link, prefix=settings.prefix, timeout_s=write_s)
         self._erased = self._ops_key("erased")
         self._calls = HistoryCalls(settings, self._erased)
         self.server = ServerProbe(

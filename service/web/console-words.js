@@ -47,6 +47,8 @@ export function verdict(snapshot) {
     else if (rates["5m"] > 1) add("warn", `${says[objective]} are above their budget`);
   }
   if (traffic.failed) add("bad", `${traffic.failed} requests failed in the last minute`);
+  const drifted = Object.values(snapshot.watch?.over || {}).flat();
+  if (drifted.length) add("warn", `lists or traffic drift (${[...new Set(drifted.map((one) => one.statistic))].join(", ")})`);
   if (service.draining) add("warn", "this process is shutting down");
   if (!found.length) {
     return traffic.answers ? ["good", "All is well.", "The model answers within the budget."] : ["quiet", "Idle.", "All is well, and there are no requests."];

@@ -2,7 +2,9 @@
 import { ask, el, keeper, text } from "./base.js";
 import { Latency, Mix } from "./console-charts.js";
 import { Confirm } from "./console-confirm.js";
+import { Outcomes } from "./console-outcomes.js";
 import { Stream } from "./console-stream.js";
+import { showWatch } from "./console-watch.js";
 import { share, span, ms, verdict, when } from "./console-words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -19,6 +21,7 @@ const ORDERS = {
 const kept = keeper("ops");
 const latency = new Latency($("c-latency"), $("l-latency"));
 const mix = new Mix($("c-mix"), $("l-mix"));
+const outcomes = new Outcomes(fill);
 const seconds = new Map();
 
 let secret = "";
@@ -115,6 +118,7 @@ function show() {
   showMode();
   showBreaker();
   showParts();
+  showWatch(snapshot.watch);
   text($("model"), snapshot.service.model_version);
   $("model").parentNode.title = `Model ${snapshot.service.model_version}`;
   const version = [snapshot.mode.version, snapshot.mode.mode, snapshot.mode.shared, snapshot.redis, snapshot.service.model_version].join();
@@ -245,11 +249,12 @@ async function rereadRest() {
   reread = Date.now();
   const now = secret;
   const read = (path) => ask("GET", path, { secret: now }).catch(() => null);
-  const [audit, models, policies] = await Promise.all([read("ops/audit?limit=50"), read("ops/models"), read("ops/policies")]);
+  const [audit, models, policies, earned] = await Promise.all([read("ops/audit?limit=50"), read("ops/models"), read("ops/policies"), read("ops/outcomes")]);
   if (secret !== now) return;
   if (audit) showAudit(audit.entries);
   $("models-panel").hidden = !models;
   if (models) showModels(models);
+  if (earned) outcomes.show(earned);
   if (policies) {
     const { request_id: _, ...rest } = policies;
     text($("policies"), JSON.stringify(rest, null, 2));

@@ -11,7 +11,6 @@ import pytest
 from service.common.errors import StartupError
 from service.engine.engine import Engine
 from tests.support.aio import asynchronous, eventually
-from tests.support.artifacts import write_artifact
 from tests.support.fakes import FakeEngine
 from tests.support.serving import Service, serving
 
@@ -29,8 +28,8 @@ async def listed(service: Service, **body: Any) -> list[str]:
 
 
 @asynchronous
-async def test_stock_and_new_items_reach_the_lists_without_a_restart(tmp_path: Path) -> None:
-    engine = Engine.open(write_artifact(tmp_path / "artifacts"), device="cpu", threads=1)
+async def test_stock_and_new_items_reach_the_lists_without_a_restart(random_artifact: Path, tmp_path: Path) -> None:
+    engine = Engine.open(random_artifact, device="cpu", threads=1)
     file = tmp_path / "updates.jsonl"
     say(file, {"item_id": "i7", "in_stock": False})
     async with serving(cast("FakeEngine", engine), catalogue_updates=file) as service:
@@ -57,8 +56,8 @@ async def test_stock_and_new_items_reach_the_lists_without_a_restart(tmp_path: P
 
 
 @asynchronous
-async def test_item_cf_takes_events_of_new_items_for_those_they_are_like(tmp_path: Path) -> None:
-    engine = Engine.open(write_artifact(tmp_path / "artifacts"), device="cpu", threads=1)
+async def test_item_cf_takes_events_of_new_items_for_those_they_are_like(random_artifact: Path, tmp_path: Path) -> None:
+    engine = Engine.open(random_artifact, device="cpu", threads=1)
     file = tmp_path / "updates.jsonl"
     say(file, {"item_id": "fresh", "title": "A new one", "like": ["i3"]})
     async with serving(cast("FakeEngine", engine), catalogue_updates=file, operator=True) as service:
@@ -71,8 +70,8 @@ async def test_item_cf_takes_events_of_new_items_for_those_they_are_like(tmp_pat
 
 
 @asynchronous
-async def test_a_missing_file_of_updates_is_said_at_the_start(tmp_path: Path) -> None:
-    engine = Engine.open(write_artifact(tmp_path / "artifacts"), device="cpu", threads=1)
+async def test_a_missing_file_of_updates_is_said_at_the_start(random_artifact: Path, tmp_path: Path) -> None:
+    engine = Engine.open(random_artifact, device="cpu", threads=1)
     with pytest.raises(StartupError, match=r"GPT4REC_CATALOGUE_UPDATES: .*an empty file is enough"):
         async with serving(cast("FakeEngine", engine), catalogue_updates=tmp_path / "none"):
             pass

@@ -41,6 +41,7 @@ from tests.support.valkey import Valkey
 START_S = 1_700_000_000
 LEFT_S = 0.2  # what a list whose reasons hang leaves for them
 WEIGHTS = {"path": 0.5, "dense": 0.5, "item_cf": 3.0, "repeat": 2.0}
+BEAM = {"strategy": "beam"}  # no list is drawn by chance
 BELOW = {"item_cf": 1.0, "repeat": 0.5}
 
 
@@ -91,7 +92,7 @@ async def test_reasons_of_the_model_add_up_and_name_events_of_the_history(engine
     ids = engine.artifact.catalogue.item_ids
     history = events(ids[3], ids[5], ids[3], ids[8])
     async with serving(cast("FakeEngine", engine), deadline_ms=30_000.0) as service:
-        body = {"events": history, "k": 8, "exclude_seen": False, "decoding": {"strategy": "beam"}}
+        body = {"events": history, "k": 8, "exclude_seen": False, "decoding": BEAM}
         answer = await service.recommend(**body, explain=True)
         plain = await service.recommend(**body)
     assert answer["rung"] == "full" and answer["scorers"] == [*WEIGHTS]
@@ -108,7 +109,7 @@ async def test_reasons_add_up_where_more_signals_speak_than_count(tmp_path: Path
     engine = cast("Engine", open_engine(write_artifact(tmp_path, parts), device="cpu"))
     history = events(*engine.artifact.catalogue.item_ids[::10])
     async with serving(cast("FakeEngine", engine), deadline_ms=30_000.0) as service:
-        body = {"events": history, "k": 60, "exclude_seen": False, "decoding": {"strategy": "beam"}}
+        body = {"events": history, "k": 60, "exclude_seen": False, "decoding": BEAM}
         answer = await service.recommend(**body, explain=True)
     engine.close()
     values = Ranker.of(parts.all_signals, weights).user(UserHistory.of_items(np.arange(0, 400, 10)))
@@ -140,7 +141,7 @@ async def test_items_that_the_network_speaks_for_name_the_event_it_read_most(eng
     ids = engine.artifact.catalogue.item_ids
     history = events(ids[3], "unknown", ids[5], ids[8])
     async with serving(cast("FakeEngine", engine), deadline_ms=30_000.0, playground=True) as service:
-        answer = await service.recommend(events=history, k=20, explain=True)
+        answer = await service.recommend(events=history, k=20, decoding=BEAM, explain=True)
         told = await service.client.post("/playground/why", json={"events": history})
     weights = told.json()["weights"]
     read = history[weights.index(max(weights))]
@@ -263,7 +264,8 @@ async def test_an_explainer_that_hangs_holds_no_answer_up(engine: Engine, monkey
         go.wait(60)
         return explain(held, from_start=from_start)
 
-    body = {"events": events(engine.artifact.catalogue.item_ids[3]), "k": 20, "budget_ms": 60_000, "explain": True}
+    asked_for = {"k": 20, "budget_ms": 60_000, "decoding": BEAM, "explain": True}
+    body = {"events": events(engine.artifact.catalogue.item_ids[3]), **asked_for}
     monkeypatch.setattr(engine, "decode", spends_the_time)
     monkeypatch.setattr(engine, "explain", hangs)
     async with serving(cast("FakeEngine", engine)) as service:

@@ -13,6 +13,7 @@ import orjson
 import pytest
 import yaml
 
+from service.artifact.ranker_weights import DENSE, PATH
 from service.common.metrics import value_of
 from service.engine.engine import Engine
 from service.guard.guard import Outcome
@@ -184,6 +185,26 @@ async def test_histories_in_use_are_encoded_for_the_new_model_before_it_is_serve
         states.model_replaced()
         assert states.cache.get(Subject("user", "erased"), model) is None
         assert states.cache.get(Subject("user", "kept"), model) is not None
+
+
+@asynchronous
+async def test_a_model_with_the_same_encoder_takes_over_the_states_of_all_users(
+    shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    one, other = write_artifact(tmp_path), write_artifact(tmp_path, weights={PATH: 0.25, DENSE: 0.75})
+    async with served(one, shared_valkey.url, "kept-states:") as service:
+        for user in ("cached", "stored"):
+            await service.post_events(user, "i1", "i2", "i3")
+        await service.settled()
+        service.runtime.space.states.forget(Subject("user", "stored"))
+        count = service.runtime.metrics.state_cache
+        before = {outcome: value_of(count, "state", outcome) for outcome in ("hit", "rebuilt", "stored")}
+        assert (await activate(service, other.name)).status_code == 200
+        for user in ("cached", "stored"):
+            answer = await service.recommend(user_id=user)
+            assert (answer["model_version"], answer["rung"]) == (other.name, "full")
+        after = {outcome: value_of(count, "state", outcome) for outcome in before}
+        assert after == before | {"hit": before["hit"] + 2}, "nothing was encoded again, or stored again"
 
 
 # -- policies

@@ -27,8 +27,8 @@ from service.store.records import Subject
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
 from tests.support.aio import asynchronous, eventually
-from tests.support.artifacts import write_artifact
 from tests.support.clock import FakeClock
+from tests.support.engine_jobs import rank_by
 from tests.support.fakes import CATEGORIES, N_ITEMS, FakeEngine
 from tests.support.processes import ids
 from tests.support.serving import Service, serving
@@ -343,10 +343,10 @@ async def test_recommend_always_answers(fault: str, valkey: Valkey) -> None:
 
 @asynchronous
 async def test_the_same_question_gets_the_same_list_a_moment_later(
-    tmp_path: Path, shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+    random_artifact: Path, shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With and without a stored history: nearly equal scores must not trade places as the seconds pass."""
-    engine = cast("FakeEngine", Engine.open(write_artifact(tmp_path), device="cpu", threads=1))
+    engine = cast("FakeEngine", Engine.open(random_artifact, device="cpu", threads=1))
     question: dict[str, Any] = {"user_id": "u", "k": 6, "decoding": {"strategy": "beam"}}
     inline = {"events": [{"item_id": "i3"}, {"item_id": "i5"}], "k": 6, "decoding": {"strategy": "beam"}}
     async with serving(engine, redis_url=shared_valkey.url, prefix="again:", history_cap=None) as service:
@@ -363,12 +363,12 @@ async def test_the_same_question_gets_the_same_list_a_moment_later(
 
 
 @asynchronous
-async def test_recommend_always_answers_where_the_model_computes_nan(tmp_path: Path) -> None:
-    engine = Engine.open(write_artifact(tmp_path), device="cpu", threads=1)
+async def test_recommend_always_answers_where_the_model_computes_nan(random_artifact: Path) -> None:
+    engine = Engine.open(random_artifact, device="cpu", threads=1)
     body: dict[str, Any] = {"events": [{"item_id": "i3"}], "k": 6, "decoding": {"strategy": "beam"}}
     async with serving(cast("FakeEngine", engine)) as service:
         well = await service.recommend(**body)
-        engine.set_blend(float("nan"))
+        rank_by(engine, float("nan"), float("nan"))
         answer = await service.recommend(**body)
     RecommendAnswer.model_validate(answer)
     assert (well["rung"], answer["rung"], answer["reason"]) == ("full", "item_cf", "model_error")

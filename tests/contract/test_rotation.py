@@ -14,7 +14,6 @@ from service.common.metrics import Metrics
 from service.common.settings import DEFAULT_POLICIES
 from service.engine.engine import Engine
 from tests.support.aio import asynchronous, eventually
-from tests.support.artifacts import write_artifact
 from tests.support.fakes import FakeEngine
 from tests.support.serving import serving
 
@@ -48,9 +47,9 @@ async def test_a_token_is_withdrawn_from_a_running_service(tokens: Path) -> None
 
 @asynchronous
 async def test_a_file_that_hangs_holds_up_no_other_and_is_named(
-    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tokens: Path, random_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine.open(write_artifact(tmp_path / "artifacts"), device="cpu", threads=1)
+    engine = Engine.open(random_artifact, device="cpu", threads=1)
     api_keys, policies, updates, aside = (tmp_path / name for name in ("api_keys", "policies", "updates", "aside"))
     api_keys.write_text("shop:key")
     policies.write_bytes(DEFAULT_POLICIES.read_bytes())

@@ -16,7 +16,6 @@ import service
 from service.artifact.artifact import Artifact
 from service.engine.engine import Engine
 from tests.support.aio import asynchronous
-from tests.support.artifacts import write_artifact
 from tests.support.serving import serving
 from tests.support.valkey import Valkey
 
@@ -71,8 +70,10 @@ def recorded() -> Iterator[list[Step]]:
 
 
 @asynchronous
-async def test_a_recommend_takes_the_way_that_the_architecture_shows(shared_valkey: Valkey, tmp_path: Path) -> None:
-    engine = Engine(Artifact.open(write_artifact(tmp_path / "artifact")), device="cpu")
+async def test_a_recommend_takes_the_way_that_the_architecture_shows(
+    shared_valkey: Valkey, random_artifact: Path
+) -> None:
+    engine = Engine(Artifact.open(random_artifact), device="cpu")
     try:
         with recorded() as walked:
             async with serving(cast("Any", engine), redis_url=shared_valkey.url, prefix="way:") as served:

@@ -14,7 +14,6 @@ import httpx
 import orjson
 import pytest
 
-from tests.support.artifacts import write_artifact
 from tests.support.processes import PATIENT, Serve, T, event, history, ids, items_of, post, recommend, serve
 from tests.support.valkey import Valkey
 
@@ -26,13 +25,16 @@ SOFT_LIMIT = 256
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("artifacts"))
+def artifact(random_artifact: Path) -> Path:
+    return random_artifact
 
 
-@pytest.fixture
-def service(artifact: Path, tmp_path: Path, valkey: Valkey) -> Iterator[Serve]:
-    with serve(tmp_path, "--artifact", str(artifact), "--redis", valkey.url, **SHORT) as running:
+@pytest.fixture(scope="module")
+def service(artifact: Path, tmp_path_factory: pytest.TempPathFactory, shared_valkey: Valkey) -> Iterator[Serve]:
+    """One for all these clients: what one of them does is over when the next one comes."""
+    folder = tmp_path_factory.mktemp("serve")
+    settings = {**SHORT, "GPT4REC_REDIS_PREFIX": "client-faults:"}
+    with serve(folder, "--artifact", str(artifact), "--redis", shared_valkey.url, **settings) as running:
         yield running
 
 
@@ -60,6 +62,7 @@ def until_closed(client: socket.socket) -> bytes:
 )
 def test_a_request_that_trickles_in_is_ended_and_others_are_served(service: Serve, sent: bytes, piece: bytes) -> None:
     """A byte now and then does not prolong it."""
+    before = too_slow(service)
     with connect(service) as client:
         began = time.monotonic()
         client.sendall(sent)
@@ -71,8 +74,17 @@ def test_a_request_that_trickles_in_is_ended_and_others_are_served(service: Serv
     assert head.startswith(b"HTTP/1.1 408 ") and b"connection: close" in head.lower()
     if sent.startswith(HEAD + b"\r\n"):
         assert orjson.loads(body)["type"] == "urn:gpt4rec:problem:too_slow"
-        assert 'route="/recommend",source="",status="408"' in service.client.get("/metrics").text
-    assert "gpt4rec_inflight 1.0" in service.client.get("/metrics").text  # the question itself
+        assert too_slow(service) == before + 1
+    until = time.monotonic() + WAIT_S
+    while "gpt4rec_inflight 1.0" not in service.client.get("/metrics").text:  # the question itself
+        assert time.monotonic() < until
+
+
+def too_slow(service: Serve) -> float:
+    """How many requests for lists were ended because they came too slowly."""
+    lines = service.client.get("/metrics").text.splitlines()
+    family, labels = "gpt4rec_request_duration_seconds_count", 'route="/recommend",source="",status="408"'
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(family) and labels in line)
 
 
 def test_a_client_that_sends_slowly_but_in_time_is_served(service: Serve) -> None:
@@ -120,12 +132,13 @@ def few_files() -> Iterator[None]:
 
 
 def test_idle_connections_beyond_the_soft_limit_of_files_harm_nobody(
-    artifact: Path, tmp_path: Path, valkey: Valkey
+    artifact: Path, tmp_path: Path, shared_valkey: Valkey
 ) -> None:
     with ExitStack() as stack:
         with few_files():
-            where = ("--artifact", str(artifact), "--redis", valkey.url)
-            service = stack.enter_context(serve(tmp_path, *where, **PATIENT))
+            where = ("--artifact", str(artifact), "--redis", shared_valkey.url)
+            settings = {**PATIENT, "GPT4REC_REDIS_PREFIX": "few-files:"}
+            service = stack.enter_context(serve(tmp_path, *where, **settings))
         idle = [stack.enter_context(connect(service)) for _ in range(2 * SOFT_LIMIT)]
         assert recommend(service, user_id="u1")["rung"] == "full"
         assert httpx.get(f"{service.client.base_url}/readyz", timeout=WAIT_S).json()["status"] == "ready"

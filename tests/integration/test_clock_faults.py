@@ -12,7 +12,6 @@ import pytest
 
 from loadtests.harness.faulty_model import Control, faulty
 from loadtests.harness.served_process import Served
-from tests.support.artifacts import write_artifact
 from tests.support.processes import OPS, PATIENT, event, items_of
 from tests.support.valkey import Valkey
 
@@ -20,8 +19,8 @@ SHORT = {**PATIENT, "GPT4REC_DEADLINE_MS": "1000"}
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("artifacts"))
+def artifact(random_artifact: Path) -> Path:
+    return random_artifact
 
 
 @pytest.fixture

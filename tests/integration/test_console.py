@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -11,11 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import numpy as np
 import pytest
+import redis
 
-from tests.support.artifacts import write_artifact
+from service.artifact.features import EVENT_TYPES
+from service.experiments.outcomes import DAY_S, Outcomes, Place, packed
+from service.experiments.sums import Sums
+from service.watch.baseline import ENTRY, Distribution, WatchBaseline
 from tests.support.browser import PHONE, accessibility_faults, browser, opened, scrolls_sideways, until
-from tests.support.processes import OPS, PATIENT, Serve, recommend, serve
+from tests.support.processes import OPS, PATIENT, Serve, T, event, recommend, serve
 from tests.support.valkey import Valkey
 
 if TYPE_CHECKING:
@@ -28,8 +34,8 @@ REFUSED = ("status of 401",)
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("artifacts"))
+def artifact(random_artifact: Path) -> Path:
+    return random_artifact
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +182,28 @@ def test_everything_can_be_done_by_keyboard(browser: Browser, auto: Serve) -> No
         assert rung(auto) == "popular"
 
 
+def test_what_came_of_the_lists_is_shown_by_group(browser: Browser, service: Serve, store: Valkey) -> None:
+    today = int(time.time()) // DAY_S
+    model, none = Outcomes(Sums(lists=2000, clicked=100), viewed=1500, conversions=7, value=31), Outcomes(Sums(lists=9))
+    found = {
+        Place(today, "all", "all"): model, Place(today, "model", "m-1"): model,
+        Place(today, "arm", "ranker=<b>"): none, Place(today - 9, "model", "of last week"): none,
+    }  # fmt: skip
+    with redis.Redis.from_url(store.url) as client:
+        client.hset("gpt4rec:{ops}:outcomes", mapping=packed(found))
+    with opened(browser, address(service)) as page:
+        live(page)
+        says(page, "#outcomes", "m-1")
+        assert page.locator("#outcomes tr").all_inner_texts() == [
+            "m-1\t2000\t5 %\t3.5\t15.5", "all lists\t2000\t5 %\t3.5\t15.5"
+        ]  # fmt: skip
+        page.get_by_role("button", name="Arm", exact=True).click()
+        says(page, "#outcomes", "ranker=<b>")
+        assert accessibility_faults(page) == []
+    answer = service.client.get("/ops/outcomes", headers=OPS).json()
+    assert [row["group"] for row in answer["groups"]["model"]] == ["m-1"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_names_contrast_and_a_phones_width_are_right(browser: Browser, service: Serve, scheme: Any) -> None:
     with opened(browser, address(service), viewport=PHONE, color_scheme=scheme) as page:
@@ -187,6 +215,44 @@ def test_names_contrast_and_a_phones_width_are_right(browser: Browser, service: 
             assert not scrolls_sideways(page)
             assert accessibility_faults(page) == []
         page.get_by_role("button", name="Fallback", exact=True).click()
+        assert accessibility_faults(page) == []
+
+
+def with_baseline(artifact: Path, copy: Path) -> Path:
+    """A copy of an artefact whose manifest says that all events were views."""
+    shutil.copytree(artifact, copy)
+    shares = np.array([float(name == "view") for name in EVENT_TYPES])
+    views = Distribution(EVENT_TYPES, shares, 100, [50.0], [0.1])
+    manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
+    manifest[ENTRY] = WatchBaseline({"event_types": views}, np.arange(9.0)).to_json()
+    (copy / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    return copy
+
+
+def test_the_panel_of_lists_and_traffic_says_what_moved_from_the_models_baseline(
+    browser: Browser, artifact: Path, service: Serve, store: Valkey, tmp_path: Path
+) -> None:
+    with opened(browser, address(service)) as page:
+        live(page)
+        says(page, "#watch-state", "no baseline")
+        says(page, "#watch-note", "Export the model again")
+    known = with_baseline(artifact, tmp_path / "artifact")
+    with (
+        serve(
+            tmp_path, "--artifact", str(known), "--redis", store.url, GPT4REC_REDIS_PREFIX="w:", **PATIENT
+        ) as watched,
+        opened(browser, address(watched)) as page,
+    ):
+        live(page)
+        says(page, "#watch-note", "Too few users")
+        recommend(watched, user_id="new")
+        events = [event(f"u{n}", "0", T, type="cart") for n in range(60)]
+        assert watched.client.post("/events", json={"events": events}).status_code == 200
+        says(page, "#watch-figures", "Lists: 1, events: 60")
+        says(page, "#watch-figures", "100 % new users")
+        says(page, "#watch", "Events: type")
+        says(page, "#watch", "view: 100 % → 0 %")
+        assert page.locator("#watch .hot").count() >= 1
         assert accessibility_faults(page) == []
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.artifacts import write_artifact
 from tests.support.processes import PATIENT, Serve, T, event, history, ids, items_of, recommend, serve
 
 WRITERS = 4
@@ -45,12 +44,13 @@ class Writer(threading.Thread):
 
 # What `aof` acknowledges has waited for the disk, which the embedded server writes once a second.
 @pytest.mark.parametrize(("durability", "enough"), [("memory", 100), ("aof", 6)])
-def test_acknowledged_event_survives_a_crash_of_the_service(tmp_path: Path, durability: str, enough: int) -> None:
+def test_acknowledged_event_survives_a_crash_of_the_service(
+    random_artifact: Path, tmp_path: Path, durability: str, enough: int
+) -> None:
     """kill -9 in the middle of writes, and a start on the same data: every acknowledged event is there, none twice, and
     what was not acknowledged can be sent again."""
-    artifact = write_artifact(tmp_path / "artifacts")
-    items = items_of(artifact)
-    where = ("--artifact", str(artifact), "--redis", "embedded")
+    items = items_of(random_artifact)
+    where = ("--artifact", str(random_artifact), "--redis", "embedded")
     settings = {**PATIENT, "GPT4REC_HISTORY_CAP": "100000", "GPT4REC_REDIS_DURABILITY": durability}
     with serve(tmp_path, *where, **settings) as service:
         writers = [Writer(service, f"u{n}", items) for n in range(WRITERS)]

@@ -20,7 +20,6 @@ import pytest
 
 from loadtests.load.arrivals import Target
 from loadtests.reliability.hostile_requests import KINDS, Kind, send_all
-from tests.support.artifacts import write_artifact
 from tests.support.processes import PATIENT, Serve, recommend, serve
 from tests.support.valkey import Valkey
 
@@ -32,8 +31,8 @@ AT_REST = 1_000  # bytes held for the request that asks
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("artifacts"))
+def artifact(random_artifact: Path) -> Path:
+    return random_artifact
 
 
 @pytest.fixture(scope="module")

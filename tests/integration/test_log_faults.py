@@ -8,7 +8,6 @@ from pathlib import Path
 
 from loadtests.harness.hung_file import hang, held
 from service.common.settings import DEFAULT_POLICIES
-from tests.support.artifacts import write_artifact
 from tests.support.processes import PATIENT, Serve, items_of, kept, post, recommend
 from tests.support.valkey import Valkey
 
@@ -26,10 +25,9 @@ def fill(pipe: int) -> None:
 
 
 def test_a_log_reader_that_stalls_or_is_gone_and_a_file_that_hangs_hold_nothing_up(
-    tmp_path: Path, valkey: Valkey
+    random_artifact: Path, tmp_path: Path, valkey: Valkey
 ) -> None:
-    artifact = write_artifact(tmp_path / "artifacts")
-    items = items_of(artifact)
+    items = items_of(random_artifact)
     read, write = os.pipe()
     fill(write)
 
@@ -38,7 +36,7 @@ def test_a_log_reader_that_stalls_or_is_gone_and_a_file_that_hangs_hold_nothing_
 
     policies = tmp_path / "policies.yaml"
     policies.write_bytes(DEFAULT_POLICIES.read_bytes())
-    where = ("--artifact", str(artifact), "--redis", valkey.url, "--policies", str(policies))
+    where = ("--artifact", str(random_artifact), "--redis", valkey.url, "--policies", str(policies))
     with kept(Muted(tmp_path, *where, **PATIENT)) as service:
         os.close(write)
         assert post(service, "u1", *items[:3]).status_code == 200

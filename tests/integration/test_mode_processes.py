@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,7 +17,6 @@ import pytest
 from loadtests.harness.faulty_model import Control, faulty
 from loadtests.harness.served_process import Served
 from tests.support.aio import asynchronous
-from tests.support.artifacts import write_artifact
 from tests.support.processes import OPS, PATIENT
 from tests.support.serving import serving
 from tests.support.valkey import Valkey
@@ -70,8 +70,7 @@ def eventually(holds: Callable[[], bool], within_s: float = 20.0) -> float:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    artifact = write_artifact(tmp_path_factory.mktemp("artifacts"))
+def running(random_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("mode")
     valkey = Valkey(folder / "valkey")
     valkey.start()
@@ -81,7 +80,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         one, other = (
             Replica(
                 *stack.enter_context(
-                    faulty(artifact, "--redis", valkey.url, "--data-dir", str(folder / name), **settings)
+                    faulty(random_artifact, "--redis", valkey.url, "--data-dir", str(folder / name), **settings)
                 )
             )
             for name in ("one", "other")

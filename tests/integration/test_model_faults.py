@@ -14,7 +14,6 @@ import httpx
 import pytest
 
 from loadtests.harness.faulty_model import Control, faulty
-from tests.support.artifacts import write_artifact
 from tests.support.processes import OPS, PATIENT, T, event, items_of
 
 BUDGET_MS = 300.0
@@ -32,8 +31,8 @@ K = 5
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("artifacts"))
+def artifact(random_artifact: Path) -> Path:
+    return random_artifact
 
 
 class Asker:

@@ -8,14 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.support import fuzz
-from tests.support.artifacts import write_artifact
 from tests.support.processes import items_of, post, recommend, serve
 
 
-def test_no_server_error_and_no_undocumented_answer(tmp_path: Path) -> None:
-    artifact = write_artifact(tmp_path / "artifacts")
-    items = items_of(artifact)
-    with serve(tmp_path, "--artifact", str(artifact), "--redis", "embedded", **fuzz.SETTINGS) as service:
+def test_no_server_error_and_no_undocumented_answer(random_artifact: Path, tmp_path: Path) -> None:
+    items = items_of(random_artifact)
+    with serve(tmp_path, "--artifact", str(random_artifact), "--redis", "embedded", **fuzz.SETTINGS) as service:
         service.client.headers["Authorization"] = f"Bearer {fuzz.TOKEN}"
         assert post(service, "u1", *items[:6]).status_code == 200
         found = fuzz.run(service, tmp_path, examples=3, seed=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,13 +12,12 @@ from loadtests.harness.bench import Bench
 from loadtests.harness.faulty_model import faulty
 from loadtests.load.open_loop_driver import Record, drive_now
 from loadtests.reliability import stress
-from tests.support.artifacts import write_artifact
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(random_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("overload")
-    return Bench(write_artifact(folder), None, "", Console(quiet=True), folder / "results", quick=True)
+    return Bench(random_artifact, None, "", Console(quiet=True), folder / "results", quick=True)
 
 
 def test_overload_costs_the_lists_that_are_too_many_their_rung_and_nobody_an_answer(bench: Bench) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.artifacts import write_artifact
 from tests.support.processes import PATIENT, Serve, T, event, ids, items_of, recommend, serve
 from tests.support.valkey import TcpValkey
 
@@ -23,11 +22,10 @@ def told(service: Serve, events: list[tuple[int, str]]) -> list[str]:
     return ids(recommend(service, events=inline, decoding=GREEDY, k=5))
 
 
-def test_acknowledged_event_is_seen_by_the_next_recommend(tmp_path: Path) -> None:
+def test_acknowledged_event_is_seen_by_the_next_recommend(random_artifact: Path, tmp_path: Path) -> None:
     """Events go to one replica or the other, in any order of time; the other is asked at once. Its list must be the one
     for the whole history, told inline: the model has seen the event, wherever the stored state was made."""
-    artifact = write_artifact(tmp_path / "artifacts")
-    items = items_of(artifact)
+    items = items_of(random_artifact)
     random_ = random.Random(0)
     histories: dict[str, list[tuple[int, str]]] = {f"u{n}": [] for n in range(USERS)}
     for name in ("one", "other"):
@@ -35,8 +33,8 @@ def test_acknowledged_event_is_seen_by_the_next_recommend(tmp_path: Path) -> Non
     settings = {**PATIENT, "GPT4REC_HISTORY_CAP": "1000"}
     with (
         TcpValkey(tmp_path / "redis") as redis,
-        serve(tmp_path / "one", "--artifact", str(artifact), "--redis", redis.url, **settings) as one,
-        serve(tmp_path / "other", "--artifact", str(artifact), "--redis", redis.url, **settings) as other,
+        serve(tmp_path / "one", "--artifact", str(random_artifact), "--redis", redis.url, **settings) as one,
+        serve(tmp_path / "other", "--artifact", str(random_artifact), "--redis", redis.url, **settings) as other,
     ):
         for trial in range(TRIALS):
             writer, reader = random_.sample([one, other], 2)

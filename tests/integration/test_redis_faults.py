@@ -16,7 +16,6 @@ import httpx
 import pytest
 
 from loadtests.harness.tcp_proxy import Proxy, proxy
-from tests.support.artifacts import write_artifact
 from tests.support.processes import (
     OPS,
     PATIENT,
@@ -38,8 +37,8 @@ PER_SECOND = 50
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("artifacts"))
+def artifact(random_artifact: Path) -> Path:
+    return random_artifact
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from loadtests.harness.tcp_proxy import Proxy, proxy
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
 from tests.support.aio import eventually
-from tests.support.artifacts import write_artifact
 from tests.support.processes import PATIENT, Serve, T, event, eventually_rung, history, items_of, post, recommend, serve
 from tests.support.valkey import TcpValkey
 
@@ -57,17 +56,16 @@ class Behind:
 
 
 @pytest.fixture(scope="module")
-def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
-    artifact = write_artifact(tmp_path_factory.mktemp("artifacts"))
+def behind(random_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
     folder = tmp_path_factory.mktemp("behind")
     settings = {
         **PATIENT, "GPT4REC_REDIS_READ_TIMEOUT_MS": str(READ_MS), "GPT4REC_REDIS_WRITE_TIMEOUT_MS": str(WRITE_MS),
         "GPT4REC_HISTORY_CAP": "1000",
     }  # fmt: skip
     with TcpValkey(folder / "redis") as redis, proxy(redis.port) as between:
-        where = ("--artifact", str(artifact), "--redis", redis.url_at(between.port))
+        where = ("--artifact", str(random_artifact), "--redis", redis.url_at(between.port))
         with serve(folder, *where, **settings) as service:
-            items = items_of(artifact)
+            items = items_of(random_artifact)
             assert post(service, "known", *items[:6]).status_code == 200
             eventually_rung(service, "known", "full")
             yield Behind(service, between, items)

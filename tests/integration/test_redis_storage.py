@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from tests.support.artifacts import write_artifact
 from tests.support.processes import (
     OPS,
     PATIENT,
@@ -29,8 +28,8 @@ from tests.support.valkey import TcpValkey
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("artifacts"))
+def artifact(random_artifact: Path) -> Path:
+    return random_artifact
 
 
 @contextmanager

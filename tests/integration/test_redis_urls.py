@@ -13,6 +13,7 @@ from redis.asyncio import Redis as AsyncRedis
 
 from service.common.errors import SettingsError
 from service.coordination.forced_mode import Mode
+from service.store.log_streams import STREAMS, Appended, Entry, Shard
 from service.store.records import NewEvent, Subject
 from service.store.redis_client import client_for
 from service.store.store import Store
@@ -41,6 +42,11 @@ async def exercise(url: str) -> None:
     await store.append(session, [NewEvent(str(n), "click", T + n) for n in range(5)])
     assert await store.merge(session, people[1]) == 3
     assert set((await store.read(people[1], "m")).seen.item_ids()) == {"a", "0", "1"}
+    shards = [Shard(stream, n) for stream in STREAMS for n in range(8)]
+    entry: Entry = ("v", "1", "s", "u:1", "e", "{}")
+    assert await store.streams.append([(one, [entry] * 3) for one in shards], cap=2) == [Appended(1, 1)] * 16
+    assert await store.streams.erase(shards[0], "u:1") == (2, [])
+    assert await store.streams.shard_counts(adding=8) == {8}
     changes = store.shared_changes()
     heard = asyncio.create_task(anext(changes))
 

@@ -23,8 +23,8 @@ from tests.support.valkey import Valkey
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("artifacts"))
+def artifact(random_artifact: Path) -> Path:
+    return random_artifact
 
 
 def test_toggle_reaches_every_replica_and_outlives_a_restart(artifact: Path, tmp_path: Path, valkey: Valkey) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,14 @@ from service.artifact.item_column import ItemColumn
 from service.artifact.neighbour_table import NeighbourTable
 from service.artifact.own_items import OwnItems
 from service.artifact.popularity import Popularity
-from service.artifact.ranker_weights import DEFAULT_GROUP, RankerWeights, blend_weights
+from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE, DENSE_ALONE, PATH, RankerWeights, Weights
 from tests.support.networks import random_catalogue, random_network
 
+HALF_AND_HALF: Weights = {PATH: 0.5, DENSE: 0.5}
 
-def random_parts(model: GPT4Rec | None = None, *, seed: int = 0, blend: float = 0.5) -> Parts:
-    """Parts of an artefact; the model's codes become the tokenizer's."""
+
+def random_parts(model: GPT4Rec | None = None, *, seed: int = 0, weights: Mapping[str, float] = HALF_AND_HALF) -> Parts:
+    """Parts of an artefact that ranks by these weights; the model's codes become the tokenizer's."""
     model = model or random_network(seed=seed)
     rng = np.random.default_rng(seed)
     n = model.config.n_items
@@ -35,7 +39,7 @@ def random_parts(model: GPT4Rec | None = None, *, seed: int = 0, blend: float = 
     neighbour = np.stack([rng.permutation(np.delete(np.arange(n), i))[:8] for i in range(n)]).astype(np.int32)
     similarity = -np.sort(-rng.uniform(0.1, 1.0, neighbour.shape)).astype(np.float32)
     tokenizer = AtomicTokenizer(model.codes.numpy(), model.config.code_sizes)
-    return Parts(
+    parts = Parts(
         name="random",
         model=model,
         tokenizer=tokenizer,
@@ -43,13 +47,13 @@ def random_parts(model: GPT4Rec | None = None, *, seed: int = 0, blend: float = 
         context=context,
         item_cf=ItemCF(neighbour, similarity, 0.9),
         popularity=Popularity.fit(rng.integers(0, n, 500), n),
-        blend=blend,
         signals={
             "transitions": NeighbourTable(neighbour[:, ::-1].copy(), similarity, 0.8, 10),
             "repeat": OwnItems(n, 0.995),
             "trend": ItemColumn(rng.normal(size=n).astype(np.float32)),
         },
     )
+    return replace(parts, ranker=RankerWeights(tuple(parts.all_signals), {DEFAULT_GROUP: weights}))
 
 
 def write_artifact(root: Path, parts: Parts | None = None, dtype: GraphDtype = "float32", **kw: Any) -> Path:
@@ -61,5 +65,5 @@ def write_artifact(root: Path, parts: Parts | None = None, dtype: GraphDtype = "
 
 def learn_nothing(parts: Parts, *_: Any, **__: Any) -> LearnedRanker:
     """Takes the place of `learn_ranker` where weights do not matter: the dense score alone ranks."""
-    weights = RankerWeights(tuple(parts.all_signals), {DEFAULT_GROUP: blend_weights(1.0)})
-    return LearnedRanker(weights, 1.0, {"learned": False, "answered": 0})
+    weights = RankerWeights(tuple(parts.all_signals), {DEFAULT_GROUP: DENSE_ALONE})
+    return LearnedRanker(weights, {"learned": False, "answered": 0, "weights": dict(DENSE_ALONE)})

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from service.artifact.features import ContextVocabulary, EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.own_items import OwnItems
 from service.artifact.popularity import Popularity
-from service.artifact.ranker_weights import RankerWeights, blend_weights
+from service.artifact.ranker_weights import RankerWeights
 from service.artifact.signal_files import SignalPart
 from service.artifact.trie import Trie
 from service.engine.candidates import Candidates
@@ -42,6 +43,7 @@ class FakeArtifact:
     catalogue: Catalogue = field(default_factory=lambda: Catalogue.of(ITEMS))
     repeats: bool = False
     weights: Mapping[str, float] = field(default_factory=dict)
+    manifest: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def encoder_version(self) -> EncoderVersion:
@@ -70,7 +72,7 @@ class FakeArtifact:
 
     @property
     def ranker(self) -> RankerWeights:
-        return RankerWeights(tuple(self.signals), {"default": {**blend_weights(0.5), **self.weights}})
+        return RankerWeights(tuple(self.signals), {"default": {"path": 0.5, "dense": 0.5, **self.weights}})
 
 
 class FakeEngine:

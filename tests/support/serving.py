@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -52,7 +53,9 @@ class Service:
         """Waits for the work behind the answers."""
 
         async def idle() -> bool:
-            return self.runtime.space.write_behind.idle
+            await asyncio.sleep(0)  # records follow the answers
+            space = self.runtime.space
+            return space.write_behind.idle and not (space.recorder.lists_waiting or space.recorder.events_waiting)
 
         await eventually(idle, within_s=10.0)
 

@@ -28,7 +28,7 @@ def tiny_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.data_builders import tiny_dataset
 
     folder = tmp_path_factory.mktemp("tiny")
-    tiny_dataset(users=150).save(folder)
+    tiny_dataset(users=200).save(folder)
     return folder
 
 

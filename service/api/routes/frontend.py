@@ -22,13 +22,15 @@ _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 @router.post(
     "/recommend",
-    responses=answers(out.RecommendAnswer, 400, 401, 408, 413, 422, 429),
+    responses=answers(out.RecommendAnswer, 400, 401, 403, 408, 413, 422, 429),
     openapi_extra=takes(RecommendRequest),
 )
 async def recommend(request: Request) -> Response:
     """Recommends the next items for a user, a session or a few events. Always answers within the budget."""
     service = await admitted(request)
     body = parse(RecommendRequest, await request.body(), latest_ms=service.latest_ms())
+    if body.arm is not None:
+        service.access.tester(secret_of(request))
     return reply(request, await service.space.recommender.recommend(body, call_of(request)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -12,6 +13,7 @@ from service.api.openapi import answers, takes
 from service.api.request import reply, runtime, secret_of
 from service.common.request_errors import NotFound
 from service.coordination.audit_sentences import sentence
+from service.experiments.outcomes import shown, unpacked
 from service.ops.console import SERIES_S, EventStream
 from service.schemas import ops_answers as out
 from service.schemas.requests import FallbackRequest, parse
@@ -90,6 +92,17 @@ async def get_audit(request: Request, limit: Annotated[int, Query(ge=1, le=1000)
     service.access.ops(secret_of(request))
     entries = await service.space.audit.read(limit)
     return reply(request, {"entries": [{**entry, "text": sentence(entry)} for entry in entries]})
+
+
+@router.get("/outcomes", responses=answers(out.OutcomesAnswer, 503, *_PROBLEMS))
+async def get_outcomes(request: Request) -> Response:
+    """Shows what the lists of yesterday and today (UTC) earned, by group, as `gpt4rec loop sink` counts it.
+
+    Without a sink there are no groups.
+    """
+    service = runtime(request)
+    service.access.ops(secret_of(request))
+    return reply(request, shown(unpacked(await service.space.store.outcomes.read()), time.time()))
 
 
 def _host(request: Request) -> str:

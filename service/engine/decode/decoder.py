@@ -22,6 +22,7 @@ from service.engine.decode.filters import Mask
 from service.engine.decode.search_shape import SearchShape
 from service.engine.decode.signal_inputs import listable, signal_feeds
 from service.engine.decoding import search_sizes, signal_buckets, signals_max
+from service.engine.draw import Draw
 from service.engine.jobs import DecodedList, DecodeJob, ListRequest
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
@@ -34,6 +35,10 @@ RunDecoder = Callable[[bool, Mapping[str, Any], Sequence[Values], Hashable, int,
 # Numbers of exclusions that runs are padded to where shapes are padded: one number for all levels. More exclusions than
 # the last are padded to a multiple of it, so that the shapes stay few.
 CLOSED_BUCKETS = (16, 256, 1024)
+
+
+# Outputs that must be numbers; the sampler alone has the last.
+_FINITE = (names.SCORE, names.LOG_PROB, names.QUERY, names.LOG_PROPENSITY)
 
 
 class Decoder:
@@ -81,14 +86,15 @@ class Decoder:
         }
         if sampled:
             feeds |= _sampling_feeds(requests, rows)
-        wanted = any(request.candidates for request in requests)
+        # Waiting items are drawn with all candidates, and those that come up must say what their path is worth.
+        wanted = any(request.candidates for request in requests) or (sampled and tables.delta is not None)
         # Where shapes are padded, these sizes are all else that a captured graph depends on.
         sizes = tuple(values.shape for values in padded.values()) if self._placement.pad else ()
         key = (shape.kept, joined, rows, sizes, wanted)
         fixed = (tables.values, tables.arena.values, shape.values)
         out = self._run(sampled, feeds, fixed, key, len(jobs), wanted)
         # A node whose score is not a number is never listed: the list would only look too short.
-        if not all(np.isfinite(out[name]).all() for name in (names.SCORE, names.LOG_PROB, names.QUERY)):
+        if not all(np.isfinite(out[name]).all() for name in _FINITE if name in out):
             raise ModelError("the decoder's scores are not finite")
         lists = _lists(requests, signals, out)
         if tables.delta is None:
@@ -270,8 +276,23 @@ def _lists(
     for row, request in enumerate(requests):  # padding has no request
         n = min(request.k, lengths[row])
         candidates = _candidates(out, row, request.signals, signals[row]) if request.candidates else None
-        lists.append(DecodedList(item[row, 0, :n], score[row, 0, :n], log_prob[row, 0, :n], candidates=candidates))
+        draw = _draw(out, row, n) if names.LOG_PROPENSITY in out else None
+        listed = item[row, 0, :n], score[row, 0, :n], log_prob[row, 0, :n]
+        lists.append(DecodedList(*listed, candidates=candidates, draw=draw))
     return lists
+
+
+def _draw(out: Mapping[str, Array], row: int, n: int) -> Draw:
+    """What a sampled list of n items was drawn from."""
+    item = out[names.CANDIDATE_ITEM][row, 0]
+    alive = item >= 0
+    path = out.get(names.CANDIDATE_PATH)
+    return Draw(
+        out[names.LOG_PROPENSITY][row, 0, :n],
+        item[alive],
+        out[names.CANDIDATE_SCORE][row, 0, alive],
+        None if path is None else path[row, 0, alive],
+    )
 
 
 def _candidates(out: Mapping[str, Array], row: int, signals: ItemValues, counted: ItemValues) -> Candidates:

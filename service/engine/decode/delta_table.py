@@ -3,6 +3,9 @@
 A new item is placed where the items it is like are: its vector points along the mean of theirs. It has no path yet, so
 q · e + offset stands for the log-probability of its path as well as for its dense score. The offset is the decoder's,
 log Σ p(path) − logsumexp(dense) over its candidates. What signals add is what they add to the item's stand-in.
+
+In a deterministic list, waiting items are ranked among those of the graph. A sampled list is drawn anew from the
+candidates of the graph and the waiting items together.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from service.artifact.array_types import BoolArray, Float64Array, FloatArray, IntArray
-from service.artifact.noise import gumbel, item_hash
+from service.artifact.array_types import BoolArray, FloatArray, IntArray
+from service.common.errors import ModelError
 from service.engine.candidates import Candidates
+from service.engine.decode.draws import draw
+from service.engine.draw import Draw
 from service.engine.jobs import DecodedList, ListRequest
 
 MOST_WAITING = 4096
@@ -65,6 +70,8 @@ class DeltaTable:
         if not np.isfinite(score).all():
             return decoded
         waiting = Candidates(self.items[places], log_probs, dense, np.ones(len(places), np.bool_))
+        if request.decoding.sampled:
+            return _drawn(decoded, waiting, score, request)
         return _merged(decoded, waiting, score, request)
 
 
@@ -89,38 +96,38 @@ def _merged(decoded: DecodedList, waiting: Candidates, score: FloatArray, reques
     """Ranks waiting items, of these scores, among those of a list."""
     items = np.concatenate([decoded.items, waiting.items])
     scores = np.concatenate([decoded.scores, score])
-    n_decoded = len(decoded.items)
-    if request.decoding.sampled:
-        order = _by_key(_keys(items, scores, request), n_decoded)
-    else:
-        order = np.argsort(-scores, kind="stable")
-    order = order[: request.k]
-    candidates = decoded.candidates
-    if candidates is not None:
-        candidates = candidates.with_more(waiting.take(order[order >= n_decoded] - n_decoded))
+    order = np.argsort(-scores, kind="stable")[: request.k]
+    candidates = _explained(decoded.candidates, waiting, order - len(decoded.items))
     log_probs = np.concatenate([decoded.log_probs, waiting.log_probs])
     return replace(decoded, items=items[order], scores=scores[order], log_probs=log_probs[order], candidates=candidates)
 
 
-def _keys(items: IntArray, scores: FloatArray, request: ListRequest) -> Float64Array:
-    """The sampler's own sort keys (`export.graphs.sampler`), up to a constant: score ÷ temperature + noise."""
-    noise = gumbel(item_hash(items), request.seed)
-    return scores.astype(np.float64) * request.decoding.inverse_temperature + noise
+def _drawn(decoded: DecodedList, waiting: Candidates, score: FloatArray, request: ListRequest) -> DecodedList:
+    """Draws a list anew, from the candidates of the graph and waiting items of these scores, with the same noise.
 
-
-def _by_key(keys: Float64Array, n_decoded: int) -> IntArray:
-    """Positions sorted by key, descending, with the first `n_decoded` kept in their own order.
-
-    The decoder lists items outside the nucleus last whatever their keys, so those keys do not give an order.
-    Waiting items are not tested against the nucleus.
+    Raises:
+        ModelError: The list came without its candidates.
     """
-    waiting = list(n_decoded + np.argsort(-keys[n_decoded:], kind="stable"))
-    order: list[int] = []
-    for position in range(n_decoded):
-        while waiting and keys[waiting[0]] > keys[position]:
-            order.append(waiting.pop(0))
-        order.append(position)
-    return np.array([*order, *waiting], np.int64)
+    before = decoded.draw
+    if before is None or before.log_probs is None:
+        raise ModelError("a sampled list came without its candidates, so waiting items cannot be drawn with them")
+    items = np.concatenate([before.items, waiting.items])
+    scores = np.concatenate([before.scores, score])
+    order, log_propensities = draw(items, scores, request.decoding, request.seed, request.k)
+    log_probs = np.concatenate([before.log_probs, waiting.log_probs])
+    return replace(
+        decoded,
+        items=items[order],
+        scores=scores[order],
+        log_probs=log_probs[order],
+        candidates=_explained(decoded.candidates, waiting, order - len(before.items)),
+        draw=Draw(log_propensities, items, scores, log_probs),
+    )
+
+
+def _explained(candidates: Candidates | None, waiting: Candidates, listed: IntArray) -> Candidates | None:
+    """Adds the waiting items that are listed, at places from 0 on, to the candidates that explain a list."""
+    return None if candidates is None else candidates.with_more(waiting.take(listed[listed >= 0]))
 
 
 def like_vector(

@@ -41,10 +41,6 @@ class Ranking:
         """Returns the ranking by other weights and bias [G, n]."""
         return replace(self, weights=np.array(weights, np.float32), bias=np.ascontiguousarray(bias, np.float32))
 
-    def with_blend(self, blend: float) -> Ranking:
-        """Returns the ranking in which all groups weigh the dense score by `blend`, and the path by the rest of 1."""
-        return replace(self, weights=np.tile(np.array([1.0 - blend, blend], np.float32), (len(self.weights), 1)))
-
     def with_stand_ins(self, stand_in: Mapping[int, int]) -> Ranking:
         """Returns the ranking with these items that came after the export, and their stand-ins."""
         return replace(self, stand_ins=StandIns.of(stand_in))

@@ -26,7 +26,15 @@ def parsed(compose: dict[str, Any]) -> PyCompose:
 
 
 def test_the_file_is_valid_by_the_compose_specification() -> None:
-    assert set(parsed(COMPOSE).service_names()) == {"gpt4rec", "valkey", "prometheus", "grafana"}
+    assert set(parsed(COMPOSE).service_names()) == {
+        "gpt4rec",
+        "valkey",
+        "prometheus",
+        "grafana",
+        "broker",
+        "ingest",
+        "sink",
+    }
 
 
 def test_the_specification_would_have_found_a_fault() -> None:

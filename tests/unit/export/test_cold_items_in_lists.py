@@ -53,7 +53,7 @@ def parts_of(dataset: Dataset, split: Split) -> Parts:
     parts = random_parts(random_network(n_items=N_ITEMS))
     place_cold_items(parts.model, data.cold)
     about = {"cold_items": data.cold.to_json()}
-    return replace(parts, item_cf=item_cf, popularity=popularity, signals=fit_signals(data), blend=1.0, about=about)
+    return replace(parts, item_cf=item_cf, popularity=popularity, signals=fit_signals(data), ranker=None, about=about)
 
 
 def test_cold_items_are_served_and_the_manifest_says_what_they_may_cost(
@@ -69,11 +69,12 @@ def test_cold_items_are_served_and_the_manifest_says_what_they_may_cost(
 
     artifact = Artifact.open(published)
     assert artifact.manifest["cold_items"]["items"] == len(COLD)
-    said = json.loads(json.dumps(artifact.manifest["ranker"]))["cold"]
+    said = json.loads(json.dumps(artifact.manifest["ranker"]))["learned"]
     for part in ("with_network", "without_network"):
-        assert said[part]["trials"][0]["bonus"] == 0
-        assert 0 <= said[part]["bonus"] <= 1
-    bonus = said["with_network"]["bonus"]
+        assert said[part]["cold"]["trials"][0]["bonus"] == 0
+        assert 0 <= said[part]["cold"]["bonus"] <= 1
+    bonus = said["with_network"]["cold"]["bonus"]
+    assert learned.report["cold_bonus"] == bonus
     assert {group.get("cold", 0.0) for group in artifact.ranker.groups.values()} == {bonus}
     assert learned.report["weights"].get("cold", 0.0) == bonus
 

@@ -35,7 +35,7 @@ def parts_of(dataset: Dataset, split: Split) -> Parts:
     popularity = Popularity.fit(split.train.item, N_ITEMS)
     signals = fit_signals(SignalData(split.train, dataset, item_cf, popularity))
     parts = random_parts(random_network(n_items=N_ITEMS))
-    return replace(parts, item_cf=item_cf, popularity=popularity, signals=signals, blend=1.0)
+    return replace(parts, item_cf=item_cf, popularity=popularity, signals=signals, ranker=None)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_an_untrained_network_gets_little_weight_and_the_transitions_of_a_ring_m
     assert weights["transitions"] > 1
     assert weights["transitions"] > 5 * abs(weights.get("dense", 0.0))
     assert learned.weights.without_network["transitions"] > 1
-    assert learned.report["ndcg@10"] > learned.report["ndcg@10_of_the_blend"]
+    assert learned.report["ndcg@10"] > learned.report["ndcg@10_of_the_prior"]
     assert "NDCG@10 on held-out questions" in learned.notes()[0]
 
 
@@ -70,11 +70,11 @@ def test_the_served_lists_are_better_by_what_was_learned(
     dataset, split = log
     parts = parts_of(dataset, split)
     figures = {}
-    for name, ranker in (("blend", None), ("learned", learned.weights)):
+    for name, ranker in (("dense", None), ("learned", learned.weights)):
         engine = Engine(Artifact.open(write_artifact(tmp_path / name, replace(parts, ranker=ranker))), device="cpu")
         found = evaluate({name: engine_ranker(engine, Decoding("beam"))}, split, exclude_history=False, samples=1)
         figures[name] = found.systems[name].figures["ndcg@10"] or 0.0
-    assert figures["learned"] > 2 * figures["blend"]
+    assert figures["learned"] > 2 * figures["dense"]
 
 
 def test_the_manifest_says_what_the_weights_were_decided_by(learned: LearnedRanker) -> None:
@@ -90,10 +90,28 @@ def test_the_manifest_says_what_the_weights_were_decided_by(learned: LearnedRank
     assert "path" not in about["without_network"]["ablation"]
 
 
-def test_too_few_questions_leave_the_blend(log: tuple[Dataset, Split], tmp_path: Path) -> None:
+def test_with_too_few_questions_the_dense_score_ranks(log: tuple[Dataset, Split], tmp_path: Path) -> None:
     dataset, split = log
     few = replace(split, valid=split.valid.rows(slice(0, 20)))
     found = learn_ranker(parts_of(dataset, split), few, tmp_path, exclude_history=True, say=lambda _: None)
     assert found.weights.groups == {"default": {"dense": 1.0}}
     assert found.weights.without_network == {"item_cf": 1.0}
-    assert "nothing to learn" in found.notes()[0]
+    assert found.notes() == [
+        "ranker: 16 answered questions of validation are too few to learn from, 100 are needed; lists are ranked by "
+        "dense 1"
+    ]
+
+
+def test_the_report_says_what_the_network_and_cold_items_get(learned: LearnedRanker) -> None:
+    everybody = learned.weights.groups["default"]
+    assert learned.report["network_counts"] == bool({"path", "dense"} & set(everybody))
+
+    def notes(**changes: object) -> list[str]:
+        return replace(learned, report={**learned.report, **changes}).notes()
+
+    assert len(notes(network_counts=True)) == 1
+    assert notes(network_counts=False)[1].startswith("the network got no weight")
+    first, second = notes(learned=False, cold_bonus=-0.5)
+    assert "no other weights were better by more than chance on 150 answered questions" in first
+    assert second.endswith("with a bonus of -0.5")
+    assert notes(learned=False, cold_bonus=0.0)[1].endswith("without a bonus")

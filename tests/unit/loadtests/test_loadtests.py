@@ -14,7 +14,6 @@ from loadtests.load.__main__ import schedule
 from loadtests.load.items import read_items
 from loadtests.load.open_loop_driver import Arrival, is_loopback
 from loadtests.load.replay import EVENTS, RECOMMEND
-from tests.support.artifacts import write_artifact
 
 
 def module(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -66,11 +65,10 @@ def test_without_a_service_there_is_no_run() -> None:
     assert "no run" in done.stderr
 
 
-def test_the_benchmark_times_every_case(tmp_path: Path) -> None:
-    artifact = write_artifact(tmp_path / "artifacts")
-    assert len(read_items(artifact)) == 40
+def test_the_benchmark_times_every_case(random_artifact: Path, tmp_path: Path) -> None:
+    assert len(read_items(random_artifact)) == 40
     file = tmp_path / "bench.json"
-    done = module("engine.bench", "--artifact", str(artifact), "--seconds", "0", "--json", str(file))
+    done = module("engine.bench", "--artifact", str(random_artifact), "--seconds", "0", "--json", str(file))
     assert done.returncode == 0, done.stderr
     assert "decode" in done.stdout
     report = orjson.loads(file.read_bytes())
@@ -84,9 +82,9 @@ def test_the_benchmark_times_every_case(tmp_path: Path) -> None:
         assert 0.0 < case["ms"]["p50"] <= case["ms"]["p99"] <= case["ms"]["max"]
 
 
-def test_the_benchmark_compares_layouts_of_threads(tmp_path: Path) -> None:
-    artifact, file = write_artifact(tmp_path / "artifacts"), tmp_path / "layout.json"
-    done = module("engine.bench", "--artifact", str(artifact), "--layout", "--seconds", "0", "--json", str(file))
+def test_the_benchmark_compares_layouts_of_threads(random_artifact: Path, tmp_path: Path) -> None:
+    file = tmp_path / "layout.json"
+    done = module("engine.bench", "--artifact", str(random_artifact), "--layout", "--seconds", "0", "--json", str(file))
     assert done.returncode == 0, done.stderr
     cases = orjson.loads(file.read_bytes())["cases"]
     assert {case["batch"] for case in cases} == {1, 8, 32}
@@ -97,9 +95,9 @@ def test_the_benchmark_compares_layouts_of_threads(tmp_path: Path) -> None:
         assert case["lists_per_s"] > 0.0
 
 
-def test_the_benchmark_counts_nodes_and_copies_on_each_device(tmp_path: Path) -> None:
-    artifact, file = write_artifact(tmp_path / "artifacts"), tmp_path / "bench.json"
-    arguments = ["--artifact", str(artifact), "--seconds", "0", "--device", "cpu", "--profile", str(tmp_path)]
+def test_the_benchmark_counts_nodes_and_copies_on_each_device(random_artifact: Path, tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    arguments = ["--artifact", str(random_artifact), "--seconds", "0", "--device", "cpu", "--profile", str(tmp_path)]
     done = module("engine.bench", *arguments, "--json", str(file))
     assert done.returncode == 0, done.stderr
     nodes = orjson.loads(file.read_bytes())["nodes"]

@@ -6,11 +6,16 @@ import subprocess
 import sys
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from service import reference
+from service.common.kafka_settings import KafkaSettings
 from service.common.metrics import Metrics
 from service.common.settings import Settings
-from service.policies.policies import DecodingSpec, Policies, Rule, Segment
+from service.common.sink_metrics import SinkMetrics
+from service.common.sink_settings import SinkSettings
+from service.intake.intake_metrics import IntakeMetrics
+from service.policies.policies import DecodingSpec, Exploration, Policies, Rule, Segment
 from service.schemas.requests import DecodingOverride, Event, EventsRequest, InlineEvent, RecommendRequest
 
 
@@ -21,11 +26,17 @@ def test_every_setting_metric_endpoint_and_policy_field_is_documented() -> None:
         assert f"`GPT4REC_{name.upper()}`" in page
         assert field.description, name
     requests = (RecommendRequest, InlineEvent, DecodingOverride, EventsRequest, Event)
-    for model in (Policies, Segment, Rule, DecodingSpec, *requests):
+    for model in (Policies, Segment, Rule, DecodingSpec, Exploration, *requests):
         for name, field in model.model_fields.items():
             assert f"`{name}`" in page
             assert field.description, name
-    for family in Metrics().registry.collect():
+    for name, field in {**KafkaSettings.model_fields, **SinkSettings.model_fields}.items():
+        assert f"`GPT4REC_{name.upper()}`" in page
+        assert field.description, name
+    intake = CollectorRegistry()
+    IntakeMetrics(intake)
+    SinkMetrics(intake)
+    for family in (*Metrics().registry.collect(), *intake.collect()):
         assert f"`{family.name}" in page
         assert family.documentation
 
@@ -34,10 +45,14 @@ def test_the_metric_families_are_those_of_the_contract() -> None:
     expected = {
         "request_duration_seconds", "deadline_missed", "event_loop_lag_seconds", "recommendations",
         "stage_duration_seconds", "batch_size", "queue_depth", "inflight", "breaker_state", "fallback_mode",
-        "events", "state_cache", "redis_errors", "model_info", "model_reload", "error_budget_burn_rate",
+        "events", "state_cache", "redis_errors", "model_info", "model_reload", "models_held",
+        "model_bytes_held", "experiment_lists", "error_budget_burn_rate",
             "model_attempts", "rate_checks", "log_lines_dropped", "worker_replaced", "file_hangs",
             "filters_held", "filter_bytes", "filter_builds",
+            "exposures", "recorded_events", "exposures_waiting", "exposures_trimmed_unread",
             "bodies_refused", "histories_missing", "redis_state", "unanswered_bytes",
+            "watch", "watched", "watch_baseline", "watch_skipped", "drift", "drift_threshold", "drifted",
+            "shown_items", "shown_categories",
     }  # fmt: skip
     assert {f.name for f in Metrics().registry.collect()} == {f"gpt4rec_{name}" for name in expected}
 

@@ -12,7 +12,9 @@ import yaml
 from deploy.grafana import dashboard as written
 from deploy.prometheus import rules
 from service.common.metrics import Metrics
+from service.common.sink_metrics import SinkMetrics
 from service.guard.error_budgets import BudgetSettings
+from service.intake.intake_metrics import IntakeMetrics
 
 FOLDER = Path(written.__file__).parent
 BOARD: dict[str, Any] = json.loads((FOLDER / "dashboards" / "gpt4rec.json").read_text(encoding="utf-8"))
@@ -35,10 +37,18 @@ def test_every_family_of_the_service_is_on_the_dashboard() -> None:
 
 
 def test_every_query_names_metrics_and_labels_that_exist() -> None:
-    kinds = {family.name: family.type for family in Metrics().registry.collect()}
+    service = Metrics()
+    intake = IntakeMetrics(service.registry)
+    sink = SinkMetrics(service.registry)
+    kinds = {family.name: family.type for family in service.registry.collect()}
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
     known = {name + suffix for name, kind in kinds.items() for suffix in suffixes[kind]}
-    labels = {label for one in vars(Metrics()).values() for label in getattr(one, "_labelnames", ())} | _SCRAPED
+    labels = {
+        label
+        for of in (service, intake, sink)
+        for one in vars(of).values()
+        for label in getattr(one, "_labelnames", ())
+    } | _SCRAPED
     groups = rules.rules(BudgetSettings())["groups"]
     recorded = {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
     for expr in EXPRS:

@@ -128,7 +128,17 @@ def test_shares_outside_of_zero_and_one_are_refused() -> None:
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
 def test_promtool_finds_that_alerts_fire_when_they_should_and_only_then() -> None:
     tests = sorted(str(path) for path in FOLDER.glob("*.test.yml"))
-    assert len(tests) == 2
-    for command in (["check", "rules", str(FOLDER / "rules.yml")], ["test", "rules", *tests]):
+    assert len(tests) == 5
+    for command in (
+        [
+            "check",
+            "rules",
+            str(FOLDER / "rules.yml"),
+            str(FOLDER / "intake.yml"),
+            str(FOLDER / "sink.yml"),
+            str(FOLDER / "watch.yml"),
+        ],
+        ["test", "rules", *tests],
+    ):
         done = subprocess.run(["promtool", *command], check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr

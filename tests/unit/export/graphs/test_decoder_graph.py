@@ -32,10 +32,9 @@ from tests.support.artifacts import random_parts, write_artifact
 from tests.support.engine_jobs import requesting
 from tests.support.networks import random_network
 
-BLEND = 0.5
 NOTHING = np.zeros(0, np.int64)
 # Weights of the path and of the dense score, by group of users; the second has signals of items too.
-WEIGHTS = [(1 - BLEND, BLEND), (0.3, 1.4)]
+WEIGHTS = [(0.5, 0.5), (0.3, 1.4)]
 SHAPES: dict[int, Sequence[int]] = {1: (64,), 2: (7, 9), 3: (5, 4, 6), 4: (3, 4, 2, 5)}
 
 CHECKED = settings(
@@ -48,7 +47,7 @@ class Pair:
 
     def __init__(self, model: GPT4Rec, folder: Path, *, dense: bool = True) -> None:
         self.model = model
-        parts = replace(random_parts(model, blend=BLEND), dense=dense)
+        parts = replace(random_parts(model), dense=dense)
         self.engine = Engine.open(write_artifact(folder, parts), device="cpu", threads=1)
         self.reference = ReferenceDecoder(model, dense=dense)
         self.n_items = n = model.config.n_items
@@ -318,7 +317,7 @@ def test_sampled_lists_change_with_the_seed(three: Pair, strategy: str) -> None:
 def test_beam_finds_lists_of_higher_mean_log_probability_than_greedy(tmp_path: Path) -> None:
     """Ranked by the path alone, so that both optimise the same thing."""
     model = random_network(seed=5, n_items=300, sizes=(12, 12, 12), scale=6.0)
-    artifact = write_artifact(tmp_path, random_parts(model, blend=0.0))
+    artifact = write_artifact(tmp_path, random_parts(model, weights={"path": 1.0}))
     engine = Engine.open(artifact, device="cpu", threads=1)
     means = {}
     maker = Pair.__new__(Pair)
@@ -455,9 +454,7 @@ def test_a_network_that_is_not_finite_is_an_error_and_no_short_list(three: Pair)
 
 def test_float16_graphs_agree_within_their_tolerance(tmp_path: Path) -> None:
     model = random_network(seed=3)
-    half = Engine.open(
-        write_artifact(tmp_path, random_parts(model, blend=BLEND), dtype="float16"), device="cpu", threads=1
-    )
+    half = Engine.open(write_artifact(tmp_path, random_parts(model), dtype="float16"), device="cpu", threads=1)
     pair = Pair(model, tmp_path / "single")
     shared = 0
     for seed in range(40):

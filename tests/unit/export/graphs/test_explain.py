@@ -76,8 +76,8 @@ def test_shares_add_up_to_one_and_the_hidden_state_is_the_encoders(tmp_path: Pat
         np.testing.assert_allclose(why.h, state.h, atol=2e-2)
 
 
-def test_events_beyond_the_receptive_field_carry_nothing(tmp_path: Path) -> None:
-    engine = opened(write_artifact(tmp_path))
+def test_events_beyond_the_receptive_field_carry_nothing(random_artifact: Path) -> None:
+    engine = opened(random_artifact)
     c = engine.artifact.network
     why = engine.explain(random_history(np.random.default_rng(0), 40, 40), from_start=True)
     reach = c["layers"] * c["window"] + 1
@@ -94,8 +94,8 @@ def test_without_a_start_token_all_of_it_is_the_events(tmp_path: Path) -> None:
     np.testing.assert_allclose(why.weight, rolled_out(model, engine, events, from_start=False), atol=1e-4)
 
 
-def test_an_empty_history_is_the_start_token_alone(tmp_path: Path) -> None:
-    why = opened(write_artifact(tmp_path)).explain(random_history(np.random.default_rng(0), 0, 40), from_start=True)
+def test_an_empty_history_is_the_start_token_alone(random_artifact: Path) -> None:
+    why = opened(random_artifact).explain(random_history(np.random.default_rng(0), 0, 40), from_start=True)
     assert (len(why.weight), why.start) == (0, 1.0)
 
 
@@ -114,10 +114,9 @@ def test_an_older_artefact_is_served_without_an_explainer(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("damage", ["gone", "short", "changed"])
-def test_bad_artefact_is_refused_for_its_explainer_too(tmp_path: Path, damage: str) -> None:
-    folder = write_artifact(tmp_path / "whole")
+def test_bad_artefact_is_refused_for_its_explainer_too(random_artifact: Path, tmp_path: Path, damage: str) -> None:
     broken = tmp_path / "broken"
-    shutil.copytree(folder, broken)
+    shutil.copytree(random_artifact, broken)
     file = broken / EXPLAINER
     raw = bytearray(file.read_bytes())
     if damage == "gone":
@@ -146,12 +145,11 @@ def test_an_explainer_that_differs_from_the_network_publishes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_explainer_holds_the_encoders_weights(tmp_path: Path) -> None:
-    folder = write_artifact(tmp_path)
+def test_the_explainer_holds_the_encoders_weights(random_artifact: Path) -> None:
     encoder, explainer = (
         {
             t.name: t.raw_data
-            for t in onnx.load(folder / name).graph.initializer
+            for t in onnx.load(random_artifact / name).graph.initializer
             if "." in t.name and "float" not in t.name
         }
         for name in ("encoder.onnx", EXPLAINER)
@@ -169,8 +167,8 @@ def test_a_graph_of_numbers_that_are_none_is_an_error(tmp_path: Path) -> None:
         engine.explain(random_history(np.random.default_rng(0), 3, 40), from_start=True)
 
 
-def test_the_graph_is_opened_at_the_first_question_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = opened(write_artifact(tmp_path))
+def test_the_graph_is_opened_at_the_first_question_only(random_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = opened(random_artifact)
     opens: list[Path] = []
 
     class Noted:

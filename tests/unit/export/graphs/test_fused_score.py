@@ -24,14 +24,13 @@ from tests.support.histories import random_history
 from tests.support.networks import random_network
 
 N_ITEMS = 2700  # more than signals count of
-BLEND = 0.5
 BEAM = Decoding("beam")
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
     """Artefacts of one network, by whether their graphs score the whole catalogue."""
-    parts = random_parts(random_network(seed=6, n_items=N_ITEMS, sizes=(15, 15, 15)), blend=BLEND)
+    parts = random_parts(random_network(seed=6, n_items=N_ITEMS, sizes=(15, 15, 15)))
     return {
         dense: write_artifact(tmp_path_factory.mktemp("artifact"), replace(parts, dense=dense))
         for dense in (True, False)

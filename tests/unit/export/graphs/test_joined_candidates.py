@@ -23,7 +23,7 @@ from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.jobs import DecodedList, DecodeJob, ListRequest
 from tests.support.artifacts import random_parts, write_artifact
-from tests.support.engine_jobs import requesting
+from tests.support.engine_jobs import rank_by, requesting
 from tests.support.networks import random_network
 
 N_ITEMS = 200
@@ -98,14 +98,14 @@ def allowed_items(engine: Engine, one: DecodeJob) -> IntArray:
 def test_ranked_by_the_dense_score_alone_a_list_is_the_exhaustive_one(
     engine: Engine, seed: int, k: int, chosen: dict[str, list[str]], excluded: list[int], decoding: Decoding
 ) -> None:
-    engine.set_blend(1.0)
+    rank_by(engine, 0.0, 1.0)
     out = np.array(excluded, np.int64)
     asked = job(engine, seed, k=k, filter_id=engine.filter_id(chosen), excluded=out, decoding=decoding)
     assert listed(engine, asked)[0].items.tolist() == best(engine, asked, allowed_items(engine, asked))
 
 
 def test_the_beam_alone_misses_items_of_the_exhaustive_list(engine: Engine) -> None:
-    engine.set_blend(1.0)
+    rank_by(engine, 0.0, 1.0)
     asked = [job(engine, seed) for seed in range(30)]
     whole = [one.items.tolist() for one in listed(engine, *asked)]
     engine.set_joined_candidates(False)
@@ -130,7 +130,7 @@ def test_switched_off_the_lists_are_those_of_a_graph_without_dense_candidates(en
 
 def test_a_candidates_log_probability_is_its_paths_own(engine: Engine) -> None:
     """A beam over the whole catalogue finds the same items; their scores must not depend on how they were found."""
-    engine.set_blend(1.0)
+    rank_by(engine, 0.0, 1.0)
     narrow = listed(engine, *(job(engine, seed) for seed in range(10)))
     wide = listed(engine, *(job(engine, seed, k=128, width=128, decoding=BEAM) for seed in range(10)))
     compared = 0
@@ -146,7 +146,7 @@ def test_a_candidates_log_probability_is_its_paths_own(engine: Engine) -> None:
 def test_stock_and_new_items_are_candidates_as_soon_as_the_trie_has_them(folder: Path) -> None:
     exported = Artifact.open(folder)
     engine = Engine(exported, device="cpu", threads=1)
-    engine.set_blend(1.0)
+    rank_by(engine, 0.0, 1.0)
     asked = [job(engine, seed) for seed in range(20)]
     before = listed(engine, *asked)
     favourite = int(before[0].items[0])

@@ -17,7 +17,6 @@ from loadtests.criteria.soak import growth
 from loadtests.harness.bench import batches, history, real_histories
 from loadtests.harness.served_process import NotReadyError, Process, serve, started
 from loadtests.load.replay import User
-from tests.support.artifacts import write_artifact
 
 
 def criteria(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -105,12 +104,11 @@ def test_the_command_of_a_row_can_be_typed_again(name: str) -> None:
     assert ("--data" in words) is MEASURES[name][1]
 
 
-def test_measures_write_their_rows(tmp_path: Path) -> None:
-    artifact = write_artifact(tmp_path / "artifacts")
+def test_measures_write_their_rows(random_artifact: Path, tmp_path: Path) -> None:
     for name, rows in (("start", {"7 start", "7 start memory", "7 start torch"}),
                        ("history", {"4 history p50", "4 history event"})):  # fmt: skip
         out = tmp_path / name
-        done = criteria(name, "--quick", "--artifact", str(artifact), "--out", str(out))
+        done = criteria(name, "--quick", "--artifact", str(random_artifact), "--out", str(out))
         assert done.returncode == 0, done.stdout + done.stderr
         found = {row["criterion"]: row for row in results.read_rows(out / "engine.json")}
         assert set(found) == rows

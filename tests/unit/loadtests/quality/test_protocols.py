@@ -161,8 +161,14 @@ def test_the_comparison_is_recorded_with_the_limits_of_the_criteria(
 
 
 def test_the_cost_of_a_list_is_drawn_before_and_now() -> None:
-    row = {"items": 12_000, "batch": 32, "before": [2.0, 4.0, 3.0], "now": [3.0, 3.3, 9.0], "ratio": 1.1}
-    assert "| 12,000 | 32 | 3 | 3.3 | 1.10 × |" in quality_strict.cost({"rows": [row], "date": "today"})
+    row = {
+        "items": 12_000, "batch": 32, "before": [2.0, 4.0, 3.0], "now": [3.0, 3.3, 9.0], "ratio": 1.1,
+        "after_an_event": [4.0, 5.0, 6.0], "ratio_after_an_event": 1.67,
+    }  # fmt: skip
+    host = {"items": 12_000, "speak": 1234.4, "signals": {"p50": 0.5, "p99": 1.5}, "rung": {"p50": 0.25, "p99": 0.75}}
+    drawn = quality_strict.cost({"rows": [row], "host": [host], "date": "today"})
+    assert "| 12,000 | 32 | 3 | 3.3 | 5 | 1.10 × | 1.67 × |" in drawn
+    assert "| 12,000 | 1,234 | 0.5 | 1.5 | 0.25 | 0.75 |" in drawn
 
 
 def test_the_criterion_of_the_demo_is_of_the_demos_time() -> None:

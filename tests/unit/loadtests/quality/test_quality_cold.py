@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -14,6 +15,7 @@ from loadtests.draw.quality_cold import cold as drawn
 from loadtests.quality import cold, cold_trial
 from loadtests.quality.cold_live import describe, live_ranker
 from loadtests.quality.cold_parts import PARTS
+from loadtests.quality.ranks import DECODING
 from loadtests.quality.strategies import artifact_of
 from model.data.dataset import Dataset, Sequences
 from model.evaluation.evaluate import Histories, evaluate
@@ -87,10 +89,18 @@ def test_items_without_events_are_trained_without_found_by_their_texts_and_drawn
     weights = {file: file.stat().st_mtime_ns for file in measured.rglob("*.safetensors")}
     invoke(tmp_path)
     assert {file: file.stat().st_mtime_ns for file in measured.rglob("*.safetensors")} == weights
-    _another_share_is_another_measurement(tmp_path)
+    _another_share_is_another_measurement(tmp_path, measured)
 
 
-def _another_share_is_another_measurement(folder: Path) -> None:
+def _another_share_is_another_measurement(folder: Path, measured: Path) -> None:
+    """It has a folder of its own. What is measured there is read: each warm item was found in the first place."""
+    of_share = measured.with_name(measured.name.replace("-0.1", "-0.2"))
+    of_share.mkdir()
+    for file in measured.glob("*.json"):
+        figures = orjson.loads(file.read_bytes())
+        figures["of_users"]["warm"]["recall@10"] = [1.0] * figures["questions"]["warm"]
+        figures["figures"]["warm"]["recall@10"] = 1.0
+        (of_share / file.name).write_bytes(orjson.dumps(figures))
     before = results.load(cold.NAME, folder)
     invoke(folder, "--share", "0.2")
     found = results.load(cold.NAME, folder)
@@ -98,6 +108,9 @@ def _another_share_is_another_measurement(folder: Path) -> None:
     assert found is not None
     assert found["parts"][TINY] == before["parts"][TINY]
     assert set(found["parts"]) == {TINY, f"{TINY} --share 0.2"}
+    means = found["parts"][f"{TINY} --share 0.2"]["means"]
+    assert {means[name]["warm"]["recall@10"]["mean"] for name in cold_trial.VARIANTS} == {1.0}
+    assert not list(of_share.rglob("*.safetensors"))
 
 
 def _content_is_what_an_unseen_item_is_served_by(folder: Path, held_out: set[str]) -> None:
@@ -115,7 +128,7 @@ def _content_is_what_an_unseen_item_is_served_by(folder: Path, held_out: set[str
     np.testing.assert_allclose(artifact.item_table[: len(folded)], folded[: len(artifact.item_table)], atol=1e-6)
 
     split = run.split(run.dataset(folder.parent / "data"))
-    ranker = engine_ranker(Engine.open(artifact.folder, device="cpu", threads=1), cold_trial.DECODING)
+    ranker = engine_ranker(Engine.open(artifact.folder, device="cpu", threads=1), DECODING)
     firsts = evaluate({"content": ranker}, split, samples=1).systems["content"].lists[:, :3]
     assert set(unseen) & set(firsts.ravel().tolist()), "of 30 items everyone comes into a list of 20"
 
@@ -127,7 +140,7 @@ def _new_items_come_into_lists_as_the_held_out_ones(folder: Path, whole: Dataset
     meant = describe(engine, whole, reduced, run.split(reduced).train, sorted(held_out), folder.parent / "data")
     unseen = {artifact.vocabulary.item_index[item] for item in held_out}
     assert set(meant[artifact.catalogue.first_new :].tolist()) == unseen
-    ranker = live_ranker(engine, cold_trial.DECODING, meant)
+    ranker = live_ranker(engine, DECODING, meant)
     firsts = evaluate({"live": ranker}, run.split(reduced), samples=1).systems["live"].lists[:, :3]
     assert unseen & set(firsts.ravel().tolist())
 

@@ -16,7 +16,6 @@ from loadtests.load.open_loop_driver import Answer
 from loadtests.load.replay import RECOMMEND
 from loadtests.reliability import hostile
 from loadtests.reliability.hostile_requests import KINDS
-from tests.support.artifacts import write_artifact
 
 
 def answers(begin_s: float, end_s: float, ms: float, status: int | str = 200) -> list[Answer]:
@@ -66,9 +65,8 @@ def test_each_promise_has_a_row_that_says_whether_it_was_kept(
     assert len(kept) == 4
 
 
-def test_no_filter_is_sent_twice_and_bodies_are_as_large_as_they_say(tmp_path: Path) -> None:
-    artifact = write_artifact(tmp_path)
-    made = {kind.name: list(itertools.islice(kind.make(artifact), 8)) for kind in KINDS}
+def test_no_filter_is_sent_twice_and_bodies_are_as_large_as_they_say(random_artifact: Path) -> None:
+    made = {kind.name: list(itertools.islice(kind.make(random_artifact), 8)) for kind in KINDS}
     assert len({pieces[-1] for pieces in made["filters"]}) == 8
     for head, body in made["error reports"]:
         assert 900_000 < len(body) <= 2**20 and b"Content-Length: %d\r\n" % len(body) in head

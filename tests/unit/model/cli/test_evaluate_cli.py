@@ -53,7 +53,7 @@ def test_a_baseline_is_listed_as_what_it_is(data: Path, tmp_path: Path, name: An
 
 
 def test_every_signal_of_an_artefact_has_a_row_if_asked(tmp_path: Path) -> None:
-    tiny_dataset(users=150).save(tmp_path / "data")
+    tiny_dataset(users=200).save(tmp_path / "data")
     artifact = export_baseline("fused", tmp_path / "data", tmp_path / "out")
     arguments = ["--artifact", str(artifact), "--data", str(tmp_path / "data")]
     result = CliRunner().invoke(evaluate_app, [*arguments, "--signals", "--json"])

@@ -139,6 +139,12 @@ def test_a_list_is_viewed_from_its_first_impression_on() -> None:
     assert joined(log).lists.select("list_id", "viewed_ms").rows() == [("L1", 5), ("L2", None)]
 
 
+def test_lists_that_were_made_for_nobody_are_not_one_subject() -> None:
+    log = RandomLog([shown("L1", "", 0, "x"), shown("L2", "", 0, "x")], [event("u:a", "x", 5, list_id="L1")], [], [])
+    assert joined(log).lists["owner"].to_list() == ["L1", "L2"]
+    assert marks(log) == [(None, None, "unmatched")]
+
+
 def test_an_empty_log_has_no_outcomes() -> None:
     found = joined(RandomLog([], [], [], []))
     assert len(found.lists) == len(found.outcomes) == 0

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from model.online.log_folder import LogFolder
-from model.online.log_schema import KINDS, SCHEMAS, LogError, event_row, exposure_row, frame_of
+from model.online.log_schema import KINDS, SCHEMAS, LogError, entry_row, event_row, exposure_row, frame_of
+from service.exposures.exposure import Exposure, erased_entry, event_entry, merged_entry, packed
+from service.store.records import NewEvent
 
 HOUR = 3_600_000
 
@@ -91,6 +95,39 @@ def test_whole_hours_before_a_moment_are_removed_but_erasures_stay(tmp_path: Pat
     assert len(log.read_all("erased")) == 1
 
 
+def named(entry: tuple[Any, ...]) -> dict[str, bytes]:
+    """The fields of an entry, as Redis gives them back."""
+    values = (value if isinstance(value, bytes) else str(value).encode() for value in entry[1::2])
+    return dict(zip(entry[::2], values, strict=True))
+
+
+def test_what_the_service_writes_is_read() -> None:
+    shown = Exposure(
+        list_id="L", request_id="r", subject="u:a", time_ms=5, scene=None, k=2, items=["x", "y"],
+        scores=np.array([-0.1, -0.7], np.float32), log_propensities=np.array([-1.5, 0.0]), drawn=1, strategy="top_p",
+        parameters={"temperature": 1.2, "top_p": 0.9, "beam_width": None}, segment="new", explored=True,
+        source="gpt4rec", scorers=("path",), rung="full", reason=None, model_version="m", policies_version="p",
+        catalogue_version="c", arms={"e": "b"}, filter={"category": ["x"]}, excluded=3, history_version="",
+        seed=2**62,
+    )  # fmt: skip
+    scores = np.array([-0.1, -0.7], np.float32)
+    kind, row = entry_row("exposures", named(shown.entry(packed(np.array([7, 9]), scores))))
+    read = frame_of(kind, [row]).to_dicts()[0]
+    expected = {field.name: getattr(shown, field.name) for field in fields(shown)}
+    expected |= {
+        "scores": scores.tolist(), "log_propensities": [-1.5, 0.0], "scorers": ["path"], "seed": str(2**62),
+        "arms": [{"experiment": "e", "arm": "b"}], "filter": '{"category":["x"]}', "candidates": [7, 9],
+        "candidate_scores": scores.tolist(),
+    }  # fmt: skip
+    assert read == expected
+    event = NewEvent("x", "click", 5, value=2.0, list_id="L")
+    kind, row = entry_row("events", named(event_entry("u:a", event, "id", 9)))
+    assert kind == "events" and frame_of(kind, [row]).row(0) == ("u:a", "x", "click", 5, "id", 2.0, None, None, "L", 9)
+    merged = entry_row("events", named(merged_entry("s:1", "u:a", 7)))
+    assert merged == ("merges", {"subject": "s:1", "into": "u:a", "merged_ms": 7})
+    assert entry_row("exposures", named(erased_entry("u:a", 8))) == ("erased", {"subject": "u:a", "erased_ms": 8})
+
+
 def test_entries_of_the_streams_become_rows() -> None:
     body = (
         b'{"list_id":"L","time_ms":5,"items":["x"],"scores":[-0.5],"log_propensities":[-1.5],"drawn":1,'
@@ -98,11 +135,21 @@ def test_entries_of_the_streams_become_rows() -> None:
         b'"filter":{"category":["x"]},"policies_version":3,"unknown":1}'
     )
     packed = struct.pack("<I2I2f", 2, 7, 9, -0.5, -1.0)
-    row: dict[str, Any] = frame_of("exposures", [exposure_row("u:a", body, packed)]).to_dicts()[0]
+    row_of_body = exposure_row("u:a", body, packed)
+    row: dict[str, Any] = frame_of("exposures", [row_of_body]).to_dicts()[0]
     assert row["subject"] == "u:a" and row["candidates"] == [7, 9] and row["candidate_scores"] == [-0.5, -1.0]
     assert row["arms"] == [{"experiment": "a", "arm": "1"}, {"experiment": "b", "arm": "2"}]
     assert row["filter"] == '{"category":["x"]}' and row["policies_version"] == "3" and row["segment"] is None
     assert frame_of("events", [event_row("u:a", b'{"item_id":"x","time_ms":1}')])["item_id"].to_list() == ["x"]
+    assert entry_row("events", {"v": b"1", "s": b"u:a", "erased": b"5"}) == (
+        "erased",
+        {"subject": "u:a", "erased_ms": 5},
+    )
+    merged = {"v": b"1", "s": b"u:a", "merged": b'{"from":"s:1","to":"u:a","time_ms":7}'}
+    assert entry_row("events", merged) == ("merges", {"subject": "s:1", "into": "u:a", "merged_ms": 7})
+    assert entry_row("exposures", {"v": b"1", "s": b"u:a", "e": body, "c": packed}) == ("exposures", row_of_body)
+    with pytest.raises(LogError, match="has format 2; this version reads format 1"):
+        entry_row("events", {"v": b"2", "s": b"u:a", "e": b"{}"})
     with pytest.raises(LogError, match="12 bytes, not the 20"):
         exposure_row("u:a", b"{}", packed[:12])
     with pytest.raises(LogError, match="not JSON"):

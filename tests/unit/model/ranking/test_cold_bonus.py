@@ -9,13 +9,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.ranking.candidates import Candidates
-from model.ranking.cold_bonus import BELOW, BONUSES, LOSS, OUT, choose_bonus
+from model.ranking.candidates import CandidateTable
+from model.ranking.cold_bonus import BELOW, BONUSES, LOSS, OUT, choose_bonus, learn_with_bonus
 
-N_QUESTIONS, N_CANDIDATES = 80, 14
+N_QUESTIONS, N_CANDIDATES = 130, 14
 
 
-def random_candidates(seed: int, cold: float, spread: float) -> Candidates:
+def random_candidates(seed: int, cold: float, spread: float) -> CandidateTable:
     rng = np.random.default_rng(seed)
     rows = N_QUESTIONS * N_CANDIDATES
     is_cold = rng.random(rows) < cold
@@ -26,10 +26,10 @@ def random_candidates(seed: int, cold: float, spread: float) -> Candidates:
     target[rng.random(N_QUESTIONS) < 0.1] = -1
     group = rng.integers(0, 2, N_QUESTIONS)
     offsets = np.arange(N_QUESTIONS + 1) * N_CANDIDATES
-    return Candidates(("score", "cold"), offsets, values, target, group, ("one", "two"))
+    return CandidateTable(("score", "cold"), offsets, values, target, group, ("one", "two"))
 
 
-def slow_values(candidates: Candidates, weights: dict[str, float], bonus: float) -> list[tuple[float, float]]:
+def slow_values(candidates: CandidateTable, weights: dict[str, float], bonus: float) -> list[tuple[float, float]]:
     values = []
     for question, target in enumerate(candidates.target.tolist()):
         if target < 0:
@@ -44,7 +44,7 @@ def slow_values(candidates: Candidates, weights: dict[str, float], bonus: float)
     return values
 
 
-def slow_figures(candidates: Candidates, weights: dict[str, float], bonus: float) -> tuple[float, float]:
+def slow_figures(candidates: CandidateTable, weights: dict[str, float], bonus: float) -> tuple[float, float]:
     hits, gain = zip(*slow_values(candidates, weights, bonus), strict=True)
     return sum(hits) / len(candidates), sum(gain) / len(candidates)
 
@@ -78,7 +78,7 @@ def groups_of(weights: dict[str, float]) -> dict[str, dict[str, float]]:
     return {name: {"score": weight} for name, weight in weights.items()}
 
 
-def costs_too_much(candidates: Candidates, weights: dict[str, float], bonus: float) -> bool:
+def costs_too_much(candidates: CandidateTable, weights: dict[str, float], bonus: float) -> bool:
     """Whether more than `LOSS` and a standard error is lost against keeping cold items out."""
     before = np.array(slow_values(candidates, weights, OUT))
     lost = before - np.array(slow_values(candidates, weights, bonus))
@@ -86,7 +86,7 @@ def costs_too_much(candidates: Candidates, weights: dict[str, float], bonus: flo
     return bool((lost.sum(axis=0) - error > LOSS * before.sum(axis=0) + 1e-9).any())
 
 
-def expect_below(candidates: Candidates, weights: dict[str, float]) -> None:
+def expect_below(candidates: CandidateTable, weights: dict[str, float]) -> None:
     """The bonus is below 0, as 0 costs too much against keeping all cold items out."""
     found = choose_bonus(candidates, groups_of(weights))
     expected = OUT
@@ -98,7 +98,7 @@ def expect_below(candidates: Candidates, weights: dict[str, float]) -> None:
     assert [trial["bonus"] for trial in found.trials] == [OUT, *BELOW]
 
 
-def expect_above(candidates: Candidates, weights: dict[str, float]) -> None:
+def expect_above(candidates: CandidateTable, weights: dict[str, float]) -> None:
     """The bonus is 0 or above, by smoothed losses."""
     found = choose_bonus(candidates, groups_of(weights))
     figures = [slow_figures(candidates, weights, bonus) for bonus in BONUSES]
@@ -127,3 +127,31 @@ def test_without_answers_there_is_no_bonus() -> None:
     last[candidates.target[candidates.target >= 0], 0] = -9
     found = choose_bonus(replace(candidates, values=last), {"default": {"score": 1.0}})
     assert found.bonus == 0 and not found.trials, "no target is among the first ten"
+
+
+def test_a_bonus_is_chosen_beside_weights_that_nothing_speaks_against_and_the_entry_says_by_what() -> None:
+    candidates = random_candidates(1, 0.02, 0.3)
+    noise = candidates.values.copy()
+    noise[:, 0] = np.random.default_rng(0).normal(size=len(noise))
+    learned = learn_with_bonus(replace(candidates, values=noise), {"score": 0.1})
+    chosen = choose_bonus(replace(candidates, values=noise), {"default": {"score": 0.1}})
+    assert learned.about["learned"] is False
+    assert learned.weights == chosen.added_to({"score": 0.1})
+    assert learned.about["cold"] == chosen.to_json()
+    assert learned.about["cold"]["trials"]
+
+
+def test_every_group_of_users_gets_the_bonus() -> None:
+    candidates = random_candidates(2, 0.02, 2.0)
+    learned = learn_with_bonus(candidates, {"score": 0.1})
+    bonus = learned.about["cold"]["bonus"]
+    assert learned.about["learned"]
+    assert {weights.get("cold", 0.0) for weights in (learned.weights, *learned.groups.values())} == {bonus}
+
+
+def test_with_too_few_answers_there_is_neither_weight_nor_bonus() -> None:
+    candidates = random_candidates(3, 0.02, 2.0)
+    few = replace(candidates, target=np.where(np.arange(N_QUESTIONS) < 60, candidates.target, -1))
+    learned = learn_with_bonus(few, {"score": 0.1})
+    assert learned.weights == {"score": 0.1}
+    assert learned.about["cold"] == {"bonus": 0.0, "loss_allowed": LOSS, "trials": []}

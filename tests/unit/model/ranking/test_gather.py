@@ -15,7 +15,7 @@ from model.data.split import Split, leave_one_out
 from model.evaluation.segments import Segments
 from model.network.encoders.registry import receptive_field
 from model.network.scoring import encode_histories, encoder_input
-from model.ranking.candidates import Candidates
+from model.ranking.candidates import CandidateTable
 from model.ranking.gather import Gathered, gather
 from model.ranking.proposals import TOP, Proposal, Proposer
 from service.artifact.artifact import Artifact
@@ -52,7 +52,7 @@ def gathered(engine: Engine, split: Split, *, exclude_history: bool = True) -> G
     return gather(split, split.valid, engine, proposer(engine), segments, exclude_history=exclude_history)
 
 
-def items_of(candidates: Candidates, dense: np.ndarray, question: int) -> list[int]:
+def items_of(candidates: CandidateTable, dense: np.ndarray, question: int) -> list[int]:
     """The items of a question's candidates, told by their dense scores."""
     rows = slice(candidates.offsets[question], candidates.offsets[question + 1])
     at = candidates.names.index("dense")

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.errors import LearningError
 from model.evaluation.metrics import ndcg
-from model.ranking.candidates import Candidates, blocks_of
+from model.ranking.candidates import CandidateTable, blocks_of
 from model.ranking.held_out import Folds, ranks_of
-from model.ranking.learning import best_blend, learn
+from model.ranking.learning import LEAST_ANSWERED, learn, network_prior
 from model.ranking.likelihood import Prior, fit, log_likelihoods
 from service.artifact.array_types import Float64Array, IntArray
 
@@ -29,7 +30,7 @@ def choices(
     size: int = 20,
     groups: Sequence[str] = (),
     group: IntArray | None = None,
-) -> Candidates:
+) -> CandidateTable:
     """Questions whose targets are drawn by the softmax of a weighted sum; weights may differ by group."""
     rng = np.random.default_rng(seed)
     table = np.asarray(weights, np.float64)
@@ -37,7 +38,7 @@ def choices(
     values[:, :, :2] *= 5
     of_question = np.broadcast_to(table, (questions, len(table))) if group is None else table[group]
     score = np.einsum("qcf,qf->qc", values, of_question) + rng.gumbel(size=(questions, size))
-    return Candidates(
+    return CandidateTable(
         NAMES[: table.shape[-1]],
         np.arange(questions + 1) * size,
         values.reshape(-1, table.shape[-1]),
@@ -47,7 +48,7 @@ def choices(
     )
 
 
-def everything(candidates: Candidates) -> IntArray:
+def everything(candidates: CandidateTable) -> IntArray:
     return np.flatnonzero(candidates.answered)
 
 
@@ -55,7 +56,7 @@ def everything(candidates: Candidates) -> IntArray:
 
 
 @st.composite
-def ragged(draw: st.DrawFn) -> tuple[Candidates, list[float]]:
+def ragged(draw: st.DrawFn) -> tuple[CandidateTable, list[float]]:
     lengths = draw(st.lists(st.integers(1, 6), min_size=1, max_size=6))
     signals = draw(st.integers(1, 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -64,12 +65,12 @@ def ragged(draw: st.DrawFn) -> tuple[Candidates, list[float]]:
     chosen = offsets[:-1] + rng.integers(lengths)
     target = np.where(rng.random(len(lengths)) < 0.8, chosen, -1)
     weights = draw(st.lists(st.floats(-3, 3), min_size=signals, max_size=signals))
-    return Candidates(tuple("abc"[:signals]), offsets, values, target), weights
+    return CandidateTable(tuple("abc"[:signals]), offsets, values, target), weights
 
 
 @given(ragged())
 @settings(max_examples=60, deadline=None)
-def test_the_likelihood_and_the_ranks_are_those_of_plain_loops(case: tuple[Candidates, list[float]]) -> None:
+def test_the_likelihood_and_the_ranks_are_those_of_plain_loops(case: tuple[CandidateTable, list[float]]) -> None:
     candidates, weights = case
     likelihoods, ranks = [], []
     for question in everything(candidates):
@@ -89,7 +90,7 @@ def test_the_likelihood_and_the_ranks_are_those_of_plain_loops(case: tuple[Candi
 
 @given(ragged())
 @settings(max_examples=40, deadline=None)
-def test_no_weights_nearby_are_more_probable_than_the_fitted_ones(case: tuple[Candidates, list[float]]) -> None:
+def test_no_weights_nearby_are_more_probable_than_the_fitted_ones(case: tuple[CandidateTable, list[float]]) -> None:
     candidates, mean = case
     blocks = blocks_of(candidates, everything(candidates))
     prior = Prior.around(np.array(mean), 1.0)
@@ -148,20 +149,37 @@ def test_where_today_s_weights_are_right_they_stay() -> None:
     assert learned.about["learned"] is False
 
 
-@pytest.mark.parametrize("answered", [0, 20])
+@pytest.mark.parametrize("answered", [0, 20, LEAST_ANSWERED - 1])
 def test_with_too_few_questions_the_weights_are_today_s(answered: int) -> None:
     few = choices([0.3, 0.6, 2.0, 3.0], 200)
-    none = Candidates(few.names, few.offsets, few.values, np.where(np.arange(200) < answered, few.target, -1))
+    none = CandidateTable(few.names, few.offsets, few.values, np.where(np.arange(200) < answered, few.target, -1))
     learned = learn(none, TODAY)
     assert learned.weights == TODAY
     assert learned.about == {"questions": 200, "answered": answered, "learned": False, "prior": TODAY}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+@pytest.mark.parametrize(("signal", "fix"), [("transitions", "data set"), ("dense", "train the model again")])
+def test_values_that_are_not_finite_are_an_error_that_names_the_signal(value: float, signal: str, fix: str) -> None:
+    candidates = choices([0.3, 0.6, 2.0, 3.0], 120)
+    candidates.values[777, NAMES.index(signal)] = value
+    for weights in (lambda: learn(candidates, TODAY), lambda: network_prior(candidates)):
+        with pytest.raises(LearningError, match=rf"values of {signal} are not finite(.|\n)*{fix}"):
+            weights()
+
+
+def test_weights_from_large_values_are_finite() -> None:
+    candidates = choices([0.3, 0.6, 2.0, 3.0], 120)
+    candidates.values[:, 1] *= 1e7
+    learned = learn(candidates, TODAY, positive=("path", "dense"))
+    assert all(math.isfinite(weight) for weight in learned.weights.values())
 
 
 def test_questions_that_no_candidate_answers_count_against_the_figures_and_not_in_the_likelihood() -> None:
     whole = choices([0.3, 0.6, 2.0], 300, seed=4)
     target = whole.target.copy()
     target[::3] = -1
-    folds = Folds(Candidates(whole.names, whole.offsets, whole.values, target))
+    folds = Folds(CandidateTable(whole.names, whole.offsets, whole.values, target))
     judged = folds.judged([np.array([0.3, 0.6, 2.0])] * 5)
     assert len(judged.log_likelihood) == 200
     assert judged.figures()["ndcg@10"] == pytest.approx(float(ndcg(judged.rank, 10).sum()) / 300, abs=1e-4)
@@ -201,6 +219,6 @@ def test_the_covariance_is_that_of_weights_learned_from_other_draws_of_the_quest
     np.testing.assert_allclose(np.std(drawn, axis=0), said, rtol=0.35)
 
 
-def test_the_blend_is_the_most_likely_one_and_the_first_where_nothing_tells() -> None:
-    assert best_blend(choices([0.5, 0.5, 0.0], 600, seed=9), (1.0, 0.5, 0.0), "path", "dense") == 0.5
-    assert best_blend(choices([0.5, 0.5, 0.0], 10), (1.0, 0.5, 0.0), "path", "dense") == 1.0
+def test_the_prior_is_the_most_likely_mixture_of_both_scores_and_the_first_where_nothing_tells() -> None:
+    assert network_prior(choices([0.5, 0.5, 0.0], 600, seed=9), (1.0, 0.5, 0.0)) == {"path": 0.5, "dense": 0.5}
+    assert network_prior(choices([0.5, 0.5, 0.0], 10), (1.0, 0.5, 0.0)) == {"dense": 1.0}

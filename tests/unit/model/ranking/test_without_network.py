@@ -13,7 +13,7 @@ from model.evaluation.baselines import fit_baselines
 from model.evaluation.evaluate import Histories
 from model.evaluation.metrics import ndcg, target_ranks
 from model.evaluation.rankers import history_of
-from model.ranking.without_network import candidates_of, learn_without_network
+from model.ranking.without_network import learn_without_network, proposed_for
 from model.signals.data import SignalData
 from model.signals.registry import fit_signals
 from service.artifact.popularity import Popularity
@@ -27,7 +27,7 @@ KEPT = 50
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    return tiny_dataset(users=150)
+    return tiny_dataset(users=200)
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +43,12 @@ def signals(dataset: Dataset, split: Split) -> tuple[Ranker, Popularity, Fallbac
     return ranker, fitted.popularity, Fallback.of(fitted.item_cf, fitted.popularity, ranker)
 
 
-def test_the_candidates_of_a_question_have_the_values_that_a_request_would_have(
+def test_the_proposed_for_a_question_have_the_values_that_a_request_would_have(
     split: Split, signals: tuple[Ranker, Popularity, Fallback]
 ) -> None:
     ranker, _, _ = signals
     asked = split.valid.rows(slice(0, 30))
-    found = candidates_of(ranker, split, asked, kept=KEPT, has_time=True, exclude_history=True)
+    found = proposed_for(ranker, split, asked, kept=KEPT, has_time=True, exclude_history=True)
     histories = Histories(asked.users, asked.history_end, split.sequences)
     for question, target in enumerate(asked.target.tolist()):
         history = history_of(histories.events(question), KEPT, has_time=True)

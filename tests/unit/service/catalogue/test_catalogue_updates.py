@@ -20,7 +20,6 @@ from service.catalogue.new_item_paths import FreePaths, with_paths
 from service.catalogue.updates import CatalogueUpdates
 from service.catalogue.updates_file import UpdatesFile, parse
 from service.engine.live_catalogue import LiveCatalogue
-from tests.support.artifacts import write_artifact
 from tests.support.clock import FakeClock
 from tests.support.networks import random_codes
 
@@ -34,8 +33,8 @@ def lines(*rows: object) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return Artifact.open(write_artifact(tmp_path_factory.mktemp("artifact")))
+def exported(random_artifact: Path) -> Artifact:
+    return Artifact.open(random_artifact)
 
 
 class Served:

@@ -17,7 +17,7 @@ from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
 from service.signals.item_values import ItemValues
-from tests.support.artifacts import write_artifact
+from tests.support.engine_jobs import rank_by
 
 STRATEGIES = [Decoding("greedy"), Decoding("beam"), Decoding("top_p"), Decoding("temperature", temperature=1.2)]
 NOTHING = np.zeros(0, np.int64)
@@ -52,8 +52,8 @@ class Live:
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_artifact(tmp_path_factory.mktemp("artifact"))
+def artifact(random_artifact: Path) -> Path:
+    return random_artifact
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_new_item_is_found_by_its_filter_and_by_no_other(live: Live) -> None:
 
 def test_a_new_item_scores_as_its_like_does_in_dense_terms(live: Live) -> None:
     """With the dense score alone as the ranking, a copy of an item stands where the item stands."""
-    live.engine.set_blend(1.0)
+    rank_by(live.engine, 0.0, 1.0)
     best = int(live.list(k=5).items[0])
     live.write(new("n1", live.exported.catalogue.item_id(best)))
     listed = live.list(k=60)

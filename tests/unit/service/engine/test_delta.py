@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.artifact.array_types import FloatArray
-from service.artifact.noise import gumbel, item_hash
+from service.common.errors import ModelError
 from service.engine.candidates import Candidates
 from service.engine.decode.delta_table import DeltaTable, WaitingScores, like_vector
+from service.engine.decode.draws import draw
 from service.engine.decoding import Decoding
+from service.engine.draw import Draw
 from service.engine.jobs import DecodedList, ListRequest
 
 D = 8
@@ -33,7 +35,8 @@ def asking(k: int, excluded: list[int], decoding: Decoding | None = None, seed: 
 
 def listed(scores: list[float]) -> DecodedList:
     ordered = np.sort(np.array(scores, np.float32))[::-1]
-    return DecodedList(np.arange(len(scores)), ordered, ordered - 1)
+    draw = Draw(np.zeros(len(scores), np.float32), np.arange(len(scores)), ordered, ordered - 1)
+    return DecodedList(np.arange(len(scores)), ordered, ordered - 1, draw=draw)
 
 
 def table(rng: np.random.Generator, m: int) -> DeltaTable:
@@ -80,9 +83,9 @@ def test_merged_lists_are_allowed_not_excluded_and_without_repeats(
     expected = {100 + at: weight * (float(delta.vectors[at] @ query) + offset) + 0.5 for at in range(m)}
     expected |= dict(zip(before.items.tolist(), before.scores.tolist(), strict=True))
     assert merged.scores.tolist() == pytest.approx([expected[item] for item in items], abs=1e-5)
-    kept = [item for item in items if item < 100]
-    assert kept == before.items.tolist()[: len(kept)], "the list's own order is kept"
     if not decoding.sampled:
+        kept = [item for item in items if item < 100]
+        assert kept == before.items.tolist()[: len(kept)], "the list's own order is kept"
         everything = sorted((possible | set(before.items.tolist())), key=lambda item: -expected[item])
         assert [expected[i] for i in items] == pytest.approx([expected[i] for i in everything[:k]], abs=1e-5)
 
@@ -110,23 +113,29 @@ def test_waiting_items_are_candidates_of_a_list_that_shows_them() -> None:
     assert merged.candidates.log_probs[-1] == pytest.approx(dense - 2.0)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_a_waiting_item_is_drawn_as_if_it_had_been_a_candidate(temperature: float) -> None:
-    """Beside the list that all candidates together would have given, with the noise of the graph."""
+@pytest.mark.parametrize("decoding", [Decoding("temperature", temperature=0.5), Decoding("top_p", top_p=0.7)], ids=str)
+def test_a_waiting_item_is_drawn_with_all_candidates_and_the_law_is_theirs(decoding: Decoding) -> None:
+    """The list, and its law, that all candidates together give, with the noise of the graph."""
     rng = np.random.default_rng(0)
-    score, decoding = rng.normal(-4, 1, 40).astype(np.float32), Decoding("temperature", temperature=temperature)
+    score = rng.normal(-4, 1, 40).astype(np.float32)
     delta = DeltaTable(np.array([40, 41]), rng.normal(size=(2, D)).astype(np.float32))
     query = rng.normal(size=D).astype(np.float32)
-    everybody = np.concatenate([score, delta.vectors @ query - 4])
+    together, everybody = np.arange(42), np.concatenate([score, delta.vectors @ query - 4])
     taken = 0
-    for seed in range(300):
-        key = everybody / temperature + gumbel(item_hash(np.arange(42)), seed)
-        alone, together = np.argsort(-key[:40])[:10], np.argsort(-key)[:10]
-        before = DecodedList(alone, score[alone], score[alone])
+    for seed in range(100):
+        order, law = draw(np.arange(40), score, decoding, seed, 10)
+        before = DecodedList(order, score[order], score[order], draw=Draw(law, np.arange(40), score, score))
         merged = delta.merge(before, waiting(query, -4.0, 2), asking(10, [], decoding, seed), np.ones(2, bool))
-        assert merged.items.tolist() == together.tolist()
-        taken += int((together >= 40).sum())
-    assert taken > 20
+        want, its_law = draw(together, everybody, decoding, seed, 10)
+        assert merged.items.tolist() == want.tolist()
+        assert merged.draw is not None and merged.draw.items.tolist() == together.tolist()
+        assert merged.log_propensities is not None
+        assert merged.log_propensities.tolist() == pytest.approx(its_law.tolist(), abs=1e-12)
+        np.testing.assert_allclose(merged.scores, everybody[want])
+        taken += int((want >= 40).sum())
+    assert taken > 5
+    with pytest.raises(ModelError, match="candidates"):
+        delta.merge(replace(before, draw=None), waiting(query, -4.0, 2), asking(9, [], decoding), np.ones(2, bool))
 
 
 def test_a_vector_is_along_the_mean_of_its_likes_and_the_nearest_is_one_of_them() -> None:

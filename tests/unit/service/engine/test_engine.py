@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from model.reference import closed_nodes as reference
 from service.artifact.features import GAP_UNKNOWN, EventArrays
-from service.artifact.graph_interface import ON_REQUEST
+from service.artifact.graph_interface import ON_REQUEST, ON_REQUEST_SAMPLED
 from service.artifact.trie import Trie
 from service.common.errors import FilterNotReady
 from service.engine.decode import device_tables
@@ -31,7 +31,7 @@ from service.engine.onnx_session import GraphSession
 from service.engine.placement import Placement
 from service.signals.item_values import ItemValues
 from tests.support.artifacts import random_parts, write_artifact
-from tests.support.engine_jobs import requesting
+from tests.support.engine_jobs import rank_by, requesting
 from tests.support.networks import random_catalogue, random_codes, random_network
 
 N_ITEMS = 60
@@ -214,19 +214,18 @@ def test_a_bound_run_gives_what_a_plain_run_gives(engine: Engine, artifact: Path
         arrays = {name: v.numpy() if isinstance(v, ort.OrtValue) else v for name, v in values.items()}
         wanted = {value.name for value in plain[sampled].get_inputs()}
         names = [value.name for value in plain[sampled].get_outputs() if value.name in out]
-        assert not ON_REQUEST & set(names)
+        assert not (ON_REQUEST_SAMPLED if sampled else ON_REQUEST) & set(names)
         expected = plain[sampled].run(names, {name: arrays[name] for name in wanted})
         for name, array in zip(names, expected, strict=True):
             np.testing.assert_array_equal(out[name], array)
 
 
 def test_query_and_offset_score_an_item_in_the_units_of_the_list(engine: Engine) -> None:
-    """With blend 1, q · e + offset is the score that the list has for its own items."""
+    """By the dense score alone, q · e + offset is the score that the list has for its own items."""
     outputs: list[dict[str, Any]] = []
     run = engine._decoder._run
     engine._decoder._run = lambda *args: outputs.append(run(*args)) or outputs[-1]  # type: ignore[func-returns-value]
-    blend = float(engine.artifact.manifest["blend"])
-    engine.set_blend(1.0)
+    rank_by(engine, 0.0, 1.0)
     try:
         h = np.random.default_rng(1).normal(size=32).astype(np.float32)
         for strategy in STRATEGIES:
@@ -239,7 +238,7 @@ def test_query_and_offset_score_an_item_in_the_units_of_the_list(engine: Engine)
             np.testing.assert_allclose(listed.scores, scores, atol=1e-4)
     finally:
         engine._decoder._run = run
-        engine.set_blend(blend)
+        rank_by(engine, 0.5, 0.5)
 
 
 def test_a_repeated_list_is_the_first_one_again_and_knows_what_has_changed(engine: Engine) -> None:

@@ -30,7 +30,9 @@ def test_an_engine_takes_weights_and_item_signals_of_each_group_from_the_artefac
     np.testing.assert_array_equal(ranking.bias[1], values["trend"])
 
 
-def test_without_learned_weights_nothing_but_the_blend_ranks(tmp_path: Path) -> None:
-    ranking = Ranking.of_artifact(Artifact.open(write_artifact(tmp_path, random_parts(blend=0.25))))
+def test_where_only_path_and_dense_score_have_weights_nothing_else_ranks(tmp_path: Path) -> None:
+    ranking = Ranking.of_artifact(
+        Artifact.open(write_artifact(tmp_path, random_parts(weights={"path": 0.75, "dense": 0.25})))
+    )
     assert ranking.weights.tolist() == [[0.75, 0.25]]
     assert not ranking.bias.any()

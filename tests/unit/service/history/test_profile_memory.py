@@ -19,17 +19,18 @@ from service.signals.item_values import ItemValues, PackedValues
 from service.signals.ranker import Ranker
 from service.store.records import StoredEvent, UserRecord
 
-N, NEIGHBOURS = 20_000, 400
-GROUPS = {"default": {"item_cf": 1.0}, "new": {"item_cf": 2.0}}
+N, NEIGHBOURS = 30_000, 500
+GROUPS = {"default": {"item_cf": 1.0, "walk": 1.0}, "new": {"item_cf": 2.0, "walk": 2.0}}
 
 
 @pytest.fixture(scope="module")
 def model() -> ServedModel:
     """What a profile reads of a model: item i is called "i"."""
     rng = np.random.default_rng(0)
-    neighbour = (np.arange(N)[:, None] + rng.integers(1, N, (N, NEIGHBOURS))) % N
-    similarity = np.ones((N, NEIGHBOURS), np.float32)
-    parts = {"item_cf": NeighbourTable(neighbour.astype(np.int32), similarity, check_values=False)}
+    neighbour = rng.integers(0, N, (N, NEIGHBOURS), dtype=np.int32)
+    similarity = np.broadcast_to(np.float32(1), neighbour.shape)
+    tables = {"item_cf": neighbour, "walk": neighbour[::-1]}
+    parts = {name: NeighbourTable(table, similarity, check_values=False) for name, table in tables.items()}
     parts |= {"popularity": cast("Any", ItemColumn(np.ones(N, np.float32)))}
     ranker = Ranker.of(parts, RankerWeights(tuple(parts), GROUPS))
     places = lambda ids: np.array([int(item) for item in ids], np.int64)  # noqa: E731

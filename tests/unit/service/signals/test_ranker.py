@@ -11,7 +11,7 @@ from service.artifact import neighbour_table
 from service.artifact.item_column import ItemColumn
 from service.artifact.neighbour_table import NeighbourTable
 from service.artifact.own_items import OwnItems
-from service.artifact.ranker_weights import RankerWeights, blend_weights
+from service.artifact.ranker_weights import RankerWeights
 from service.artifact.signal_files import SignalPart
 from service.signals.item_values import NO_VALUES, ItemValues, weighted_sum
 from service.signals.neighbours import NeighbourSignal
@@ -116,7 +116,7 @@ def test_own_items_count_wherever_the_log_begins(events: list[tuple[int, int]], 
 
 
 def test_without_learned_weights_the_network_ranks_alone() -> None:
-    ranked = ranker({"default": dict(blend_weights(0.25))})
+    ranked = ranker({"default": {"path": 0.75, "dense": 0.25}})
     assert ranked.network() == (0.75, 0.25)
     assert not ranked.uses_history()
     assert ranked.user(user([1, 2, 3])) is NO_VALUES

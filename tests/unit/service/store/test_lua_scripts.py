@@ -12,8 +12,8 @@ from service.store.lua_script import Script
 from service.store.redis_rights import acl_line, probe_of
 
 WRITES = frozenset(
-    ("SET", "HSET", "HDEL", "ZADD", "ZREM", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE", "XADD", "SADD", "SREM", "LPUSH",
-     "LTRIM", "UNLINK", "PEXPIRE", "EXPIRE", "INCRBY", "RENAME"),
+    ("SET", "HSET", "HDEL", "ZADD", "ZREM", "ZREMRANGEBYRANK", "ZREMRANGEBYSCORE", "XADD", "XDEL", "XTRIM",
+     "SADD", "SREM", "LPUSH", "LTRIM", "UNLINK", "PEXPIRE", "EXPIRE", "INCRBY", "RENAME"),
 )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""What closes the loop: the promotion gate, and the commands that carry traffic to the next model."""

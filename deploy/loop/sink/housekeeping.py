@@ -1,0 +1,167 @@
+"""What the log needs besides new files: erased subjects leave the old ones, and old hours are deleted.
+
+An erasure is at work until every file without its subject is in place; then its row is written again under a name that
+begins with `done_`, and the file that it was in is removed. So a crash in between repeats some of the work, and
+forgets none of it. Rows of erasures stay for good: they say what must not come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any, Protocol
+
+import polars as pl
+
+from deploy.loop.sink.recent_erasures import RecentErasures
+from model.online.attribution import without_erased
+from model.online.log_folder import LogFolder
+from model.online.log_schema import TIME_OF, Kind, empty
+from service.common import logs
+from service.common.sink_metrics import SinkMetrics
+
+log = logs.get(__name__)
+
+DONE = "done_"
+# Merges last: they say whose lists and events those of a session were.
+_KINDS: tuple[Kind, ...] = ("exposures", "events", "merges")
+_DAY_MS = 86_400_000
+# Erasures of so long ago are held against what comes late.
+_RECENT_MS = 2 * _DAY_MS
+_TURN_S = 60.0
+
+
+class ErasableTopic(Protocol):
+    """Where lists are copied to (`service.intake.exposures.ExposureTopic`)."""
+
+    async def erase(self, subjects: Collection[str]) -> int:
+        """Writes a tombstone for every list of these subjects."""
+
+
+class Housekeeping:
+    """Erases, and deletes what is too old."""
+
+    def __init__(
+        self,
+        folder: LogFolder,
+        metrics: SinkMetrics,
+        erased: RecentErasures,
+        *,
+        in_lane: Callable[[Callable[[], Any]], Awaitable[Any]],
+        may_act: Callable[[], bool],
+        topic: ErasableTopic | None = None,
+        retention_days: int = 0,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Connects the parts.
+
+        Args:
+            folder: The log.
+            metrics: Of the sink.
+            erased: Learns of the erasures of the last days.
+            in_lane: Runs what changes the log in the one thread that may.
+            may_act: Says whether this process is the one that writes.
+            topic: Where lists were copied to.
+            retention_days: Days after which hours are deleted; 0 keeps them.
+            wall_clock: Epoch seconds.
+        """
+        self._log, self._metrics, self._erased = folder, metrics, erased
+        self._in_lane, self._may_act, self._topic = in_lane, may_act, topic
+        self._retention_days, self._wall_clock = retention_days, wall_clock
+
+    async def run(self, caught_up: asyncio.Event, erase_s: float, *, erase_now: bool) -> None:
+        """Keeps house until cancelled: erases as often as asked, and looks for old hours every minute."""
+        prepared, next_erasure = False, time.monotonic() + (0.0 if erase_now else min(erase_s, _TURN_S))
+        await caught_up.wait()
+        while True:
+            try:
+                if not prepared:
+                    await self._in_lane(self._prepare)
+                    prepared = True
+                if self._may_act():
+                    erase = time.monotonic() >= next_erasure
+                    await self.keep(erase=erase)
+                    if erase:
+                        next_erasure = time.monotonic() + erase_s
+            except Exception as error:
+                self._metrics.failures.labels("log").inc()
+                log.error("house_not_kept", detail=f"{type(error).__name__}: {error}"[:300])
+            await asyncio.sleep(min(_TURN_S, erase_s))
+
+    async def keep(self, *, erase: bool) -> None:
+        """Deletes hours that are too old, and erases if asked.
+
+        Raises:
+            OSError: The folder cannot be written.
+            LogError: A file is damaged.
+            ServiceError: The topic cannot be written.
+        """
+        if self._retention_days:
+            before = int(self._wall_clock() * 1000.0) - self._retention_days * _DAY_MS
+            if removed := await self._in_lane(lambda: self._log.remove_before(before)):
+                self._metrics.removed.inc(removed)
+                log.info("old_hours_deleted", files=removed, days=self._retention_days)
+        waiting = await self._in_lane(self._waiting)
+        self._show(waiting)
+        if erase and waiting:
+            await self._erase(waiting)
+            self._show({})
+
+    async def _erase(self, waiting: dict[str, pl.DataFrame]) -> None:
+        """Rewrites the files without the subjects of these erasures, a file at a time, between batches."""
+        erased = pl.concat(waiting.values())
+        merges = await self._in_lane(lambda: self._log.read_all("merges"))
+        latest = erased["erased_ms"].max()
+        rewritten = 0
+        for kind in _KINDS:
+            paths = await self._in_lane(partial(self._log.paths, kind, until_ms=int(str(latest)) + 1))
+            for path in paths:
+                rewritten += await self._in_lane(partial(self._rewrite, kind, path, merges, erased))
+        if self._topic is not None:
+            sessions = merges.filter(merges["into"].is_in(erased["subject"].implode()))["subject"]
+            await self._topic.erase(sorted({*erased["subject"], *sessions}))
+        await self._in_lane(lambda: self._done(waiting))
+        self._metrics.rewritten.inc(rewritten)
+        log.info("erasures_reached_the_files", erasures=len(erased), files_rewritten=rewritten)
+
+    def _prepare(self) -> None:
+        """Clears up after a writer that died, and learns of recent erasures."""
+        if left := self._log.remove_unfinished():
+            log.info("unfinished_files_removed", files=left)
+        since = int(self._wall_clock() * 1000.0) - _RECENT_MS
+        self._erased.add_all(self._log.read_all("erased", from_ms=since))
+
+    def _waiting(self) -> dict[str, pl.DataFrame]:
+        """The files of erasures that have not reached the older files, with their rows."""
+        paths = [path for path in self._log.paths("erased") if not PurePosixPath(path).name.startswith(DONE)]
+        return {path: self._log.file("erased", path) for path in paths}
+
+    def _rewrite(self, kind: Kind, path: str, merges: pl.DataFrame, erased: pl.DataFrame) -> bool:
+        """Rewrites a file if it has rows of an erased subject; returns whether it had."""
+        try:
+            keys = self._log.file(kind, path, _keys(kind)).with_row_index("place")
+        except FileNotFoundError:  # it has become too old
+            return False
+        kept = without_erased(kind, keys, merges, erased)["place"]
+        if len(kept) == len(keys):
+            return False
+        self._log.rewrite(kind, path, self._log.file(kind, path)[kept.to_list()])
+        return True
+
+    def _done(self, waiting: dict[str, pl.DataFrame]) -> None:
+        for path, rows in waiting.items():
+            self._log.write("erased", rows, DONE + PurePosixPath(path).stem)
+            self._log.remove(path)
+
+    def _show(self, waiting: dict[str, pl.DataFrame]) -> None:
+        rows = pl.concat([empty("erased"), *waiting.values()])
+        self._metrics.erasures.set(len(rows))
+        oldest = int(str(rows["erased_ms"].min())) / 1000.0 if len(rows) else self._wall_clock()
+        self._metrics.oldest_erasure.set(max(0.0, self._wall_clock() - oldest))
+
+
+def _keys(kind: Kind) -> list[str]:
+    return ["subject", "into", TIME_OF[kind]] if kind == "merges" else ["subject", TIME_OF[kind]]

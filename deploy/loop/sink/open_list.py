@@ -1,0 +1,58 @@
+"""A list that events may still belong to, and its events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Row = Mapping[str, Any]
+Identity = tuple[Any, ...]
+
+
+@dataclass(slots=True, eq=False)
+class LiveEvent:
+    """An event that counts.
+
+    Attributes:
+        row: The event.
+        keeper: Among whose events it is: its subject's, or the user's that the session was merged into.
+        identity: What tells it from others of its keeper.
+        list: The list that it belongs to; None if it belongs to none.
+        position: Its position there, from 1; None for the list as a whole.
+    """
+
+    row: Row
+    keeper: str
+    identity: Identity
+    list: OpenList | None = None
+    position: int | None = None
+
+    @property
+    def received_ms(self) -> int:
+        """When it was received."""
+        received_ms: int = self.row["received_ms"]
+        return received_ms
+
+
+@dataclass(slots=True, eq=False)
+class OpenList:
+    """A list that events may still belong to; `owner` and `merged_ms` as in the join."""
+
+    list_id: str
+    request_id: str | None
+    subject: str
+    time_ms: int
+    positions: dict[str, int]
+    groups: tuple[tuple[str, str], ...]
+    owner: str | None = None
+    merged_ms: int | None = None
+    events: list[LiveEvent] = field(default_factory=list)
+
+    @property
+    def cluster(self) -> str:
+        """The subject that it counts for; a list that was made for nobody counts for itself."""
+        return self.owner or self.subject or self.list_id
+
+    def __lt__(self, other: OpenList) -> bool:
+        return (self.time_ms, self.list_id) < (other.time_ms, other.list_id)

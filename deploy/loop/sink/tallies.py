@@ -1,0 +1,170 @@
+"""What lists earned, by day and group, while events still come in. Pure.
+
+Days are those of the lists, UTC: yesterday and today. Groups are bounded: a dimension that has `GROUPS_MOST` calls
+every further group `(other)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deploy.loop.sink.open_list import OpenList
+from model.online.grouped import OTHER
+from model.online.online_report import ALL, ARM, DIMENSIONS, POSITION
+from service.experiments.outcomes import Outcomes
+from service.experiments.sums import Sums
+
+GROUPS_MOST = 200
+POSITIONS_MOST = 50
+DAY_MS = 86_400_000
+_NONE = "(none)"
+# Dimensions whose subjects are told apart, because experiments are judged by them.
+CLUSTERED = (ALL, "model", ARM)
+_COUNTED = {"click": "clicks", "cart": "carts", "purchase": "conversions"}
+_SUMMED = {"purchase": "value", "view": "dwell"}
+
+Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Group:
+    """The figures of a group of one day; `pairs` are lists and clicked lists of each subject."""
+
+    figures: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    sums: Sums = field(default_factory=Sums)
+    pairs: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class Tallies:
+    """Adds up what lists earn. A list is taken out before it changes, and added again afterwards."""
+
+    def __init__(self, *, subjects_most: int) -> None:
+        """Creates empty tallies.
+
+        Args:
+            subjects_most: Subjects that a group of a day tells apart; each further list counts as one of its own.
+        """
+        self._most = subjects_most
+        self._days: dict[int, dict[Key, _Group]] = {}
+        self._known: defaultdict[str, set[str]] = defaultdict(set)
+        self._first_day = 0
+
+    def groups_of(self, row: Mapping[str, Any]) -> tuple[Key, ...]:
+        """Returns the groups that a list counts for, besides its positions."""
+        groups = [(ALL, ALL)]
+        groups += [(name, self._bounded(name, str(row.get(column) or _NONE))) for name, column in DIMENSIONS.items()]
+        for arm in row.get("arms") or ():
+            groups.append((ARM, self._bounded(ARM, f"{arm['experiment']}={arm['arm']}")))
+        return tuple(groups)
+
+    def add(self, one: OpenList) -> None:
+        """Counts a list as it is now."""
+        self._change(one, 1)
+
+    def remove(self, one: OpenList) -> None:
+        """Takes a list out as it is now."""
+        self._change(one, -1)
+
+    def days(self) -> list[int]:
+        """Returns the days that there are figures of, as numbers of days since the epoch."""
+        return sorted(self._days)
+
+    def outcomes(self, day: int) -> dict[Key, Outcomes]:
+        """Returns the figures of a day by dimension and group."""
+        return {key: _outcomes(group) for key, group in self._days.get(day, {}).items()}
+
+    def together(self) -> dict[Key, Outcomes]:
+        """Returns the figures of all days together."""
+        sums: dict[Key, Outcomes] = {}
+        for day in self._days:
+            for key, found in self.outcomes(day).items():
+                sums[key] = sums.get(key, Outcomes()) + found
+        return sums
+
+    def forget_before(self, day: int) -> None:
+        """Forgets the days before a day, and what still comes of them."""
+        self._first_day = day
+        for old in [one for one in self._days if one < day]:
+            del self._days[old]
+
+    def _bounded(self, dimension: str, group: str) -> str:
+        known = self._known[dimension]
+        if group not in known:
+            if len(known) >= GROUPS_MOST:
+                return OTHER
+            known.add(group)
+        return group
+
+    def _change(self, one: OpenList, sign: int) -> None:
+        day = one.time_ms // DAY_MS
+        if day < self._first_day:
+            return
+        groups = self._days.setdefault(day, {})
+        by_position, viewed = _earned(one)
+        whole: defaultdict[str, float] = defaultdict(float)
+        for earned in by_position.values():
+            for name, value in earned.items():
+                whole[name] += value
+        whole |= {"lists": 1, "viewed": viewed, "clicked": whole["clicks"] > 0}
+        for key in one.groups:
+            group = groups.setdefault(key, _Group())
+            _add(group.figures, whole, sign)
+            if key[0] in CLUSTERED:
+                self._change_pair(group, one.cluster, int(whole["clicked"]), sign)
+        for place in one.positions.values():
+            name = str(place) if place <= POSITIONS_MOST else OTHER
+            earned = by_position.get(place, {})
+            group = groups.setdefault((POSITION, name), _Group())
+            _add(group.figures, {**earned, "lists": 1, "clicked": earned.get("clicks", 0)}, sign)
+
+    def _change_pair(self, group: _Group, subject: str, clicked: int, sign: int) -> None:
+        known = subject in group.pairs
+        if not known and (sign < 0 or len(group.pairs) >= self._most):
+            pair = (1, clicked)
+            before, after = ((0, 0), pair) if sign > 0 else (pair, (0, 0))
+            group.sums = group.sums.with_subject(before, after)
+            return
+        before = group.pairs.get(subject, (0, 0))
+        after = (before[0] + sign, before[1] + sign * clicked)
+        group.sums = group.sums.with_subject(before, after)
+        if after[0] > 0:
+            group.pairs[subject] = after
+        else:
+            del group.pairs[subject]
+
+
+def _earned(one: OpenList) -> tuple[dict[int, dict[str, float]], bool]:
+    """What each position earned, as `model.online.outcomes.by_position` counts it; and whether the list was viewed."""
+    found: dict[int, dict[str, float]] = {}
+    viewed = False
+    for event in one.events:
+        viewed = viewed or event.row["type"] == "impression"
+        if event.position is None:
+            continue
+        earned = found.setdefault(event.position, {})
+        if (name := _COUNTED.get(event.row["type"])) is not None:
+            earned[name] = 1.0
+        summed = _SUMMED.get(event.row["type"])
+        value = event.row.get("value")
+        if summed is not None and value is not None and math.isfinite(value):
+            earned[summed] = earned.get(summed, 0.0) + value
+    return found, viewed
+
+
+def _add(figures: defaultdict[str, float], more: Mapping[str, float], sign: int) -> None:
+    for name, value in more.items():
+        figures[name] += sign * value
+
+
+def _outcomes(group: _Group) -> Outcomes:
+    counts = {name: value for name, value in group.figures.items() if name not in ("lists", "clicked")}
+    sums = (
+        group.sums
+        if group.sums.subjects
+        else Sums(lists=round(group.figures["lists"]), clicked=round(group.figures["clicked"]))
+    )
+    return Outcomes(sums, **counts)

@@ -1,0 +1,147 @@
+"""The routes of operators for experiments. Like the model and the policies, they are shared by every replica."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service.api.direct_route import DirectRoute
+from service.api.openapi import answers, takes
+from service.api.request import reply, runtime, secret_of
+from service.api.runtime import Runtime
+from service.experiments.document import Experiment
+from service.experiments.report import report
+from service.schemas import ops_answers as out
+from service.schemas.requests import (
+    ChangeRequest,
+    HoldOutRequest,
+    PromoteRequest,
+    StartExperimentRequest,
+    Why,
+    parse,
+)
+
+router = APIRouter(prefix="/ops", tags=["ops"], route_class=DirectRoute)
+
+Reason = Annotated[Why | None, Query(description="Kept in the audit.")]
+_PROBLEMS = (401, 403, 404)
+_CHANGE = (400, 409, 413, 422, *_PROBLEMS)
+
+
+@router.get("/experiments", responses=answers(out.ExperimentsAnswer, *_PROBLEMS))
+async def list_experiments(request: Request) -> Response:
+    """Lists the experiments, the newest first, with their reports, the hold-out and the models that are held."""
+    service = runtime(request)
+    service.access.ops(secret_of(request))
+    return reply(request, await _all(service))
+
+
+@router.post(
+    "/experiments",
+    responses=answers(out.ExperimentAnswer, *_CHANGE),
+    openapi_extra=takes(StartExperimentRequest),
+)
+async def start_experiment(request: Request) -> Response:
+    """Starts an experiment on every replica.
+
+    This replica holds the models of its arms when the answer arrives, the others as soon as they are ready.
+    """
+    service = runtime(request)
+    actor = service.access.ops(secret_of(request))
+    body = parse(StartExperimentRequest, await request.body())
+    started = await service.space.experiments.start(body.spec(), actor=actor, reason=body.reason)
+    return reply(request, await _report(service, started))
+
+
+@router.post(
+    "/experiments/plan",
+    responses=answers(out.PlannedAnswer, *_CHANGE),
+    openapi_extra=takes(StartExperimentRequest),
+)
+async def plan_experiment(request: Request) -> Response:
+    """Says what a start would do: shares, models, memory; and does nothing."""
+    service = runtime(request)
+    service.access.ops(secret_of(request))
+    body = parse(StartExperimentRequest, await request.body())
+    return reply(request, await service.space.experiments.plan(body.spec()))
+
+
+@router.get("/experiments/{name}", responses=answers(out.ExperimentAnswer, 422, *_PROBLEMS))
+async def show_experiment(request: Request, name: str) -> Response:
+    """Shows what an experiment has found so far: lift, interval, always-valid p, power, and whether its shares hold."""
+    service = runtime(request)
+    service.access.ops(secret_of(request))
+    return reply(request, await _report(service, service.space.experiments.named(name)))
+
+
+@router.post(
+    "/experiments/{name}/stop",
+    responses=answers(out.ExperimentAnswer, *_CHANGE),
+    openapi_extra=takes(ChangeRequest, required=False),
+)
+async def stop_experiment(request: Request, name: str) -> Response:
+    """Stops an experiment on every replica: its subjects are answered as everybody is."""
+    service = runtime(request)
+    actor = service.access.ops(secret_of(request))
+    body = parse(ChangeRequest, await request.body() or b"{}")
+    await service.space.experiments.end(name, "stopped", actor=actor, reason=body.reason, cause=body.reason)
+    return reply(request, await _report(service, service.space.experiments.named(name)))
+
+
+@router.post(
+    "/experiments/{name}/promote",
+    responses=answers(out.ExperimentAnswer, *_CHANGE),
+    openapi_extra=takes(PromoteRequest),
+)
+async def promote_arm(request: Request, name: str) -> Response:
+    """Gives everybody the model and the policies of an arm, and ends the experiment."""
+    service = runtime(request)
+    actor = service.access.ops(secret_of(request))
+    body = parse(PromoteRequest, await request.body())
+    keeper = service.space.experiments
+    await keeper.promote(name, body.arm, actor=actor, reason=body.reason)
+    return reply(request, await _report(service, keeper.named(name)))
+
+
+@router.post(
+    "/experiments/{name}/promote/plan",
+    responses=answers(out.PlannedAnswer, *_CHANGE),
+    openapi_extra=takes(PromoteRequest),
+)
+async def plan_promotion(request: Request, name: str) -> Response:
+    """Says what a promotion would do, and does nothing."""
+    service = runtime(request)
+    service.access.ops(secret_of(request))
+    keeper, body = service.space.experiments, parse(PromoteRequest, await request.body())
+    would = keeper.check_promotion(name, body.arm)
+    return reply(request, {"would": would, "models": [], "memory": keeper.held.to_json(), "refused": []})
+
+
+@router.put("/holdout", responses=answers(out.ExperimentsAnswer, *_CHANGE), openapi_extra=takes(HoldOutRequest))
+async def put_holdout(request: Request) -> Response:
+    """Holds a share of the subjects out of all experiments and of every later model."""
+    service = runtime(request)
+    actor = service.access.ops(secret_of(request))
+    body = parse(HoldOutRequest, await request.body())
+    await service.space.experiments.set_holdout(body.holdout(), actor=actor, reason=body.reason)
+    return reply(request, await _all(service))
+
+
+@router.delete("/holdout", responses=answers(out.ExperimentsAnswer, 422, *_PROBLEMS))
+async def delete_holdout(request: Request, reason: Reason = None) -> Response:
+    """Ends the hold-out: its subjects are answered as everybody is."""
+    service = runtime(request)
+    actor = service.access.ops(secret_of(request))
+    await service.space.experiments.set_holdout(None, actor=actor, reason=reason)
+    return reply(request, await _all(service))
+
+
+async def _report(service: Runtime, experiment: Experiment) -> dict[str, Any]:
+    return report(experiment, await service.space.canaries.read(experiment))
+
+
+async def _all(service: Runtime) -> dict[str, Any]:
+    keeper = service.space.experiments
+    reports = [await _report(service, experiment) for experiment in reversed(keeper.document.experiments)]
+    return {**keeper.to_json(), "experiments": reports}

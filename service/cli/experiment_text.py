@@ -1,0 +1,89 @@
+"""The answers of the /ops routes of experiments as sentences and tables for a terminal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.cli.ops_text import table
+from service.common.printable import printable
+
+
+def experiments_lines(answer: Mapping[str, Any]) -> list[str]:
+    """Returns all experiments, the hold-out, and what is held for them."""
+    rows = [
+        [
+            one["name"],
+            one["state"],
+            f"{one['share']:.1%} of {one['layer']}",
+            f"step {one['step']} of {len(one['steps'])} ({one['portion']:.0%})",
+            ", ".join(arm["name"] for arm in one["arms"]),
+            one["cause"] or "",
+        ]
+        for one in answer["experiments"]
+    ]
+    lines = table(["experiment", "state", "subjects", "let in", "arms", "cause"], rows) if rows else ["No experiments."]
+    if (holdout := answer["holdout"]) is not None:
+        lines += [
+            "",
+            printable(f"{holdout['share']:.1%} of all subjects are held out: {holdout['model']} answers them."),
+        ]
+    memory = answer["memory"]
+    held = ", ".join(f"{version} ({mib:g} MiB)" for version, mib in memory["held"].items()) or "none"
+    lines += ["", printable(f"Held beside the model in service: {held}; at most {memory['limit_mib']:g} MiB.")]
+    return lines + [printable(f"{version} is not held: {fault}") for version, fault in memory["faults"].items()]
+
+
+def experiment_lines(answer: Mapping[str, Any]) -> list[str]:
+    """Returns the report of an experiment: what each arm earned, and what may be concluded from it."""
+    cause = f" ({answer['cause']})" if answer["cause"] else ""
+    rows = []
+    for arm in answer["arms"]:
+        rate = arm["click_through"]
+        bad = f"{arm['late']} / {arm['failed']} / {arm['below']}"
+        rows.append(
+            [
+                arm["name"],
+                f"{arm['share']:.0%}",
+                f"{arm['answers']:,}",
+                bad,
+                f"{arm['subjects']:,}",
+                f"{arm['lists']:,}",
+                "–" if rate is None else f"{rate:.3%}",
+                _lift(arm["comparison"]),
+            ]
+        )
+    head = ["arm", "share", "answers", "late / failed / below", "subjects", "lists", "clicked", "beside the first"]
+    lines = [
+        printable(f"{answer['name']} is {answer['state']}{cause}."),
+        f"Step {answer['step']} of {len(answer['steps'])} lets {answer['portion']:.0%} of each arm in, of "
+        f"{answer['share']:.1%} of the layer {answer['layer']}.",
+        "",
+        *table(head, rows),
+    ]
+    if not answer["counted"]:
+        lines.append("Redis is unavailable: nothing is counted.")
+    if answer["shares_mismatch"]:
+        lines += [
+            "",
+            f"The shares of the arms do not hold (p {answer['shares_p']:.2g}): believe nothing of this report.",
+        ]
+    return lines
+
+
+def planned_lines(answer: Mapping[str, Any]) -> list[str]:
+    """Returns what a change would do."""
+    memory = answer["memory"]
+    lines = ["This would", *(printable(f"  - {sentence}") for sentence in answer["would"])]
+    lines.append(f"Held now: {memory['held_mib']:g} of {memory['limit_mib']:g} MiB.")
+    return lines + [printable(f"It would be refused: {fault}") for fault in answer["refused"]]
+
+
+def _lift(comparison: Mapping[str, Any] | None) -> str:
+    if comparison is None:
+        return ""
+    if comparison["lift"] is None:
+        return "too few clicks yet"
+    interval = f"{comparison['low']:+.1%} to {comparison['high']:+.1%}"
+    power = f"power for {comparison['effect']:+.0%} {comparison['power']:.0%}"
+    return f"{comparison['lift']:+.1%} ({interval}), p {comparison['p']:.3g}, {power}"

@@ -1,0 +1,1 @@
+"""What was shown to whom, and how likely it was: written to streams behind the answers."""

@@ -1,0 +1,222 @@
+"""Writes what was shown, and what came of it, behind the answers.
+
+One loop empties a queue for each stream, with one call for each shard and one round trip for each queue. While Redis is
+away the queues fill; what does not fit is dropped and counted. Nothing here delays or fails an answer. What is not
+acknowledged is sent again, so an entry may be in a stream twice: readers go by `list_id` and by the event's identity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from service.common import logs
+from service.common.background import being_cancelled
+from service.common.deadline import Clock
+from service.common.errors import StoreUnavailable
+from service.common.metrics import Metrics
+from service.common.shares import within_share
+from service.exposures.entry_queue import EntryQueue, Waiting
+from service.exposures.exposure import event_entry, merged_entry, shard_of, subject_name
+from service.exposures.list_ids import ListIds
+from service.store.log_streams import Appended, Entry, LogStreams, Shard
+from service.store.records import NewEvent, Subject
+
+log = logs.get(__name__)
+
+# How long an entry waits for others to be written with it.
+_FLUSH_S = 0.25
+# After a failed attempt the loop waits for the first of these, then twice as long each time, up to the last.
+_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
+# Causes that another attempt does not mend.
+_FOR_GOOD = ("other", "wrong_type")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecorderSettings:
+    """What is recorded.
+
+    Attributes:
+        on: Whether lists and events are recorded at all.
+        share: Share of the lists that are recorded. Events are recorded whatever the share.
+        shards: Number of shards of each stream.
+        cap: Entries that a shard keeps.
+        queue_max: Lists that may wait to be written, and as many events.
+    """
+
+    on: bool = True
+    share: float = 1.0
+    shards: int = 8
+    cap: int = 10_000
+    queue_max: int = 4096
+
+
+class Recorder:
+    """Records lists and events. Not thread-safe: use it from the event loop only; start `run` as a background task."""
+
+    def __init__(
+        self, streams: LogStreams, metrics: Metrics, settings: RecorderSettings, wall_clock: Clock = time.time
+    ) -> None:
+        self._streams, self._metrics, self._settings, self._wall_clock = streams, metrics, settings, wall_clock
+        self._ids = ListIds()
+        self._lists = EntryQueue("exposures", settings.queue_max, metrics.exposures)
+        self._events = EntryQueue("events", settings.queue_max, metrics.recorded_events)
+        self._added = asyncio.Event()
+        self._announced = not settings.on
+        self._failing = False
+
+    @property
+    def lists_waiting(self) -> int:
+        """Lists that are not written yet."""
+        return len(self._lists)
+
+    @property
+    def events_waiting(self) -> int:
+        """Events that are not written yet."""
+        return len(self._events)
+
+    def new_list_id(self) -> str:
+        """Returns the id of a new list. Each answer has one, whether it is recorded or not."""
+        return self._ids.new(self._now_ms())
+
+    def records(self, list_id: str) -> bool:
+        """Returns whether a list is among the share that is recorded; always the same for the same id."""
+        return within_share(self._settings.share, "exposures", list_id)
+
+    def shown(self, list_id: str, subject: Subject | None, make: Callable[[], Entry]) -> None:
+        """Records a list, when its answer has left.
+
+        Args:
+            list_id: Its id, which decides whether it is among the share that is recorded.
+            subject: Whose list it is.
+            make: Makes its entry; called later, or not at all.
+        """
+        if not self._settings.on:
+            return
+        if self.records(list_id):
+            asyncio.get_running_loop().call_soon(self._add, self._lists, subject_name(subject) or list_id, make)
+        else:
+            self._metrics.exposures.labels("not_sampled").inc()
+
+    def happened(self, batch: Mapping[Subject, Sequence[NewEvent]]) -> None:
+        """Records acknowledged events, duplicates included, when their answer has left."""
+        if self._settings.on:
+            asyncio.get_running_loop().call_soon(self._add_events, batch, self._now_ms())
+
+    def merged(self, session: Subject, user: Subject) -> None:
+        """Records that the lists and events of a session are a user's from now on."""
+        if self._settings.on:
+            name = subject_name(user)
+            self._add(self._events, name, partial(merged_entry, subject_name(session), name, self._now_ms()))
+
+    def forget(self, name: str) -> None:
+        """Drops what waits of a subject, as entries name it, that is erased."""
+        self._lists.forget(name)
+        self._events.forget(name)
+
+    async def announce(self) -> None:
+        """Makes sure that erasures know of the number of shards, before the first entry is written.
+
+        Raises:
+            StoreUnavailable: It is tried again with the next entries.
+        """
+        if not self._announced:
+            await self._streams.shard_counts(adding=self._settings.shards)
+            self._announced = True
+
+    async def run(self) -> None:
+        """Writes what is queued until cancelled."""
+        pause_s = 0.0
+        while True:
+            await self._added.wait()
+            much = self._lists.full_batch or self._events.full_batch
+            await asyncio.sleep(pause_s or (0.0 if much else _FLUSH_S))
+            done = await self.flush()
+            pause_s = 0.0 if done else min(max(2 * pause_s, _PAUSE_S), _LONGEST_PAUSE_S)
+
+    async def flush(self) -> bool:
+        """Writes a batch of each queue; returns False if some of it must be sent again."""
+        self._added.clear()
+        try:
+            await self.announce()
+            again = [await self._write(queue) for queue in (self._lists, self._events) if len(queue)]
+            done = not any(again)
+            self._note(None if done else "some shards could not be written")
+        except StoreUnavailable as error:
+            done = False
+            self._note(str(error))
+        if self.lists_waiting or self.events_waiting:
+            self._added.set()
+        return done
+
+    async def drain(self, timeout_s: float) -> None:
+        """Writes what is queued, as far as the time allows; the rest counts as failed. Call it when `run` has ended."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await asyncio.sleep(0)  # lists whose answers have just left join
+                while (self.lists_waiting or self.events_waiting) and not being_cancelled():
+                    if not await self.flush():
+                        await asyncio.sleep(_PAUSE_S)
+        if self.lists_waiting or self.events_waiting:
+            log.warning("not_recorded", lists=self.lists_waiting, events=self.events_waiting)
+            self._lists.give_up()
+            self._events.give_up()
+
+    def _now_ms(self) -> int:
+        return int(self._wall_clock() * 1000.0)
+
+    def _add(self, queue: EntryQueue, sharded_by: str, make: Callable[[], Entry]) -> None:
+        queue.add(shard_of(sharded_by, self._settings.shards), make)
+        self._added.set()
+
+    def _add_events(self, batch: Mapping[Subject, Sequence[NewEvent]], received_ms: int) -> None:
+        for subject, events in batch.items():
+            name = subject_name(subject)
+            for event in events:
+                self._add(self._events, name, partial(event_entry, name, event, event.identity(subject), received_ms))
+
+    async def _write(self, queue: EntryQueue) -> bool:
+        """Writes a batch of a queue; returns whether some of it must be sent again."""
+        shards: dict[int, list[Waiting]] = {}
+        again: list[Waiting] = list(queue.take())
+        for waiting in again:
+            shards.setdefault(waiting[0], []).append(waiting)
+        batches = [(Shard(queue.stream, n), [entry for _, entry in part]) for n, part in shards.items()]
+        try:
+            outcomes = await self._streams.append(batches, self._settings.cap)
+            again = []
+            for part, outcome in zip(shards.values(), outcomes, strict=True):
+                again += self._settled(queue, part, outcome)
+        except StoreUnavailable as error:
+            again = self._settled(queue, again, error)
+            raise
+        finally:
+            erased = queue.sent(again)
+        for name in erased:
+            await self._streams.erase(Shard(queue.stream, shard_of(name, self._settings.shards)), name)
+        return bool(again)
+
+    def _settled(self, queue: EntryQueue, part: list[Waiting], outcome: Appended | StoreUnavailable) -> list[Waiting]:
+        """Counts what became of entries; returns those that must be sent again."""
+        if isinstance(outcome, StoreUnavailable):
+            if outcome.cause not in _FOR_GOOD:
+                return part
+            queue.count("failed", len(part))
+            log.error("entries_refused", stream=queue.stream, entries=len(part), detail=str(outcome))
+            return []
+        queue.count("recorded", len(part))
+        if outcome.unread:
+            self._metrics.exposures_trimmed_unread.labels(queue.stream).inc(outcome.unread)
+        return []
+
+    def _note(self, failure: str | None) -> None:
+        """Logs the beginning and the end of a failure, once each."""
+        if failure is not None and not self._failing:
+            log.warning("recording_waits", detail=failure, lists=self.lists_waiting, events=self.events_waiting)
+        elif failure is None and self._failing:
+            log.info("recording_again")
+        self._failing = failure is not None

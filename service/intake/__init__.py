@@ -1,0 +1,1 @@
+"""Events from a stream: reads Kafka, writes through the code of `POST /events`; exposures to a topic."""

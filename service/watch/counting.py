@@ -1,0 +1,194 @@
+"""Counts lists and events of one model into windows, many at a time: array work of microseconds for each list. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from service.artifact.array_types import Float64Array, FloatArray, IntArray
+from service.artifact.features import SIGNAL_TYPES, type_index
+from service.watch.item_groups import UNKNOWN_ITEM, ItemGroups
+from service.watch.statistics import (
+    EVENT_CATEGORIES,
+    EVENT_POPULARITY,
+    EVENT_TYPE,
+    LIST_CATEGORIES,
+    LIST_POPULARITY,
+    LIST_REPEATS,
+    LIST_SCORES,
+    SCORED,
+    VISITS,
+    bins_of,
+    visit_bin,
+)
+from service.watch.window import PLACES, Window
+
+# Lists that are remembered, so that the events that name them are found.
+_REMEMBERED = 4096
+
+
+class ShownList(NamedTuple):
+    """A list that was shown.
+
+    Attributes:
+        list_id: Its id.
+        subject: Whose list it is, as keys have it; the list's own id if it is nobody's.
+        segment: Segment of the user.
+        items: [n] catalogue indices.
+        scores: [n] scores of the model's best list; None for any other.
+        seen: Returns [m] the items that the user had seen, unique and ascending; called later.
+        history: Number of events in the user's history.
+    """
+
+    list_id: str
+    subject: str
+    segment: str
+    items: IntArray
+    scores: FloatArray | None
+    seen: Callable[[], IntArray]
+    history: int
+
+
+class SeenEvent(NamedTuple):
+    """An acknowledged event.
+
+    Attributes:
+        subject: Whose event it is, as keys have it.
+        type: Its type.
+        item_id: Its item; None for a search or an impression of a whole list.
+        list_id: The list it names.
+    """
+
+    subject: str
+    type: str
+    item_id: str | None
+    list_id: str | None
+
+
+class Counting:
+    """Counts what is shown and done under one model."""
+
+    def __init__(self, groups: ItemGroups, score_edges: Float64Array | None) -> None:
+        """Starts empty.
+
+        Args:
+            groups: The groups of the model's items.
+            score_edges: Scores between the bins; None if they are not known, so that no score is counted.
+        """
+        self.groups, self._edges = groups, score_edges
+        self.bins = bins_of(groups)
+        self._sizes = {name: len(bins) for name, bins in self.bins.items()}
+        self._came = np.zeros(PLACES, np.bool_)
+        self._remembered: dict[str, tuple[IntArray, IntArray]] = {}
+
+    def window(self) -> Window:
+        """Returns an empty window."""
+        return Window(self._sizes, len(self.groups.band))
+
+    def next_hour(self) -> None:
+        """Counts the next visit of every user again."""
+        self._came[:] = False
+
+    def lists(self, lists: Sequence[ShownList], windows: Iterable[Window]) -> Mapping[str, tuple[IntArray, IntArray]]:
+        """Counts lists.
+
+        Returns:
+            Items listed by popularity band, and by category, for each segment.
+        """
+        items = np.concatenate([one.items for one in lists]).astype(np.int64)
+        lengths = np.array([len(one.items) for one in lists], np.int64)
+        places = np.array([_place(one.subject) for one in lists], np.int64)
+        bands, categories = self.groups.bands_of(items), self.groups.categories_of(items)
+        seen = np.concatenate([_among(one.items, one.seen()) for one in lists])
+        scores = np.concatenate([self._scored(one) for one in lists])
+        visits = self._visits(lists, places)
+        surprisal = float(self.groups.surprisals_of(items).sum())
+        for window in windows:
+            window.lists += len(lists)
+            np.add.at(window.listed, places, lengths)
+            window.show(items)
+            window.surprisal += surprisal
+            window.count(LIST_POPULARITY, bands)
+            window.count(LIST_CATEGORIES, categories)
+            window.count(LIST_REPEATS, seen)
+            window.count(LIST_SCORES, scores)
+            window.count(VISITS, visits)
+        return self._by_segment([one.segment for one in lists], lengths, bands, categories)
+
+    def events(self, events: Sequence[SeenEvent], index: Mapping[str, int], windows: Iterable[Window]) -> None:
+        """Counts events on items that are part of histories.
+
+        Args:
+            events: The events.
+            index: Index of each item of the catalogue by its id.
+            windows: Where to count.
+        """
+        kept = [event for event in events if event.item_id is not None and event.type not in SIGNAL_TYPES]
+        if not kept:
+            return
+        items = np.array([index.get(event.item_id or "", UNKNOWN_ITEM) for event in kept], np.int64)
+        places = np.array([_place(event.subject) for event in kept], np.int64)
+        types = np.array([type_index(event.type) for event in kept], np.int64)
+        followed = self._followed(kept, items)
+        for window in windows:
+            window.events += len(kept)
+            np.add.at(window.acted, places, 1)
+            window.count(EVENT_TYPE, types)
+            window.count(EVENT_POPULARITY, self.groups.bands_of(items))
+            window.count(EVENT_CATEGORIES, self.groups.categories_of(items))
+            window.followed += np.bincount(followed, minlength=len(window.followed))
+
+    def _scored(self, one: ShownList) -> IntArray:
+        """The bins of the scores of a list, which is remembered with them."""
+        if one.scores is None or self._edges is None:
+            return np.zeros(0, np.int64)
+        scored = np.searchsorted(self._edges, one.scores[:SCORED], side="right").astype(np.int64)
+        self._remembered[one.list_id] = (one.items[:SCORED], scored)
+        if len(self._remembered) > _REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        return scored
+
+    def _visits(self, lists: Sequence[ShownList], places: IntArray) -> IntArray:
+        """The bins of the histories of users who come for the first time this hour."""
+        _, first = np.unique(places, return_index=True)
+        came = first[~self._came[places[first]]]
+        self._came[places[came]] = True
+        return visit_bin(np.array([lists[row].history for row in came.tolist()], np.int64))
+
+    def _followed(self, events: Sequence[SeenEvent], items: IntArray) -> IntArray:
+        """The bins of scores of the listed items that events name."""
+        bins: list[int] = []
+        for event, item in zip(events, items.tolist(), strict=True):
+            listed, scored = self._remembered.get(event.list_id or "", (None, None))
+            if listed is not None and scored is not None:
+                bins += scored[listed == item].tolist()
+        return np.array(bins, np.int64)
+
+    def _by_segment(
+        self, segments: Sequence[str], lengths: IntArray, bands: IntArray, categories: IntArray
+    ) -> Mapping[str, tuple[IntArray, IntArray]]:
+        names = sorted(set(segments))
+        of = np.repeat(np.searchsorted(names, segments), lengths)
+        n_bands, n_categories = self._sizes[LIST_POPULARITY], self._sizes[LIST_CATEGORIES]
+        return {
+            name: (
+                np.bincount(bands[of == place], minlength=n_bands),
+                np.bincount(categories[of == place], minlength=n_categories),
+            )
+            for place, name in enumerate(names)
+        }
+
+
+def _place(subject: str) -> int:
+    return hash(subject) % PLACES
+
+
+def _among(items: IntArray, seen: IntArray) -> IntArray:
+    """[n] 1 for each of the items [n] that is among `seen` [m], which is ascending."""
+    if not len(seen):
+        return np.zeros(len(items), np.int64)
+    found = np.minimum(np.searchsorted(seen, items), len(seen) - 1)
+    among: IntArray = (seen[found] == items).astype(np.int64)
+    return among

@@ -1,0 +1,92 @@
+"""What is counted over an hour or a day. Bounded, whatever the traffic; counts of two windows may be added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from service.artifact.array_types import Float64Array, IntArray
+from service.watch.statistics import LIST_SCORES, OF_LISTS, VISITS, effective, entropy_bits
+
+# Subjects are counted by hash. More subjects than places look like fewer, which makes thresholds larger, never smaller.
+PLACES = 4096
+
+
+class Window:
+    """Counts of one window.
+
+    Attributes:
+        counts: [bins] int64 by statistic.
+        lists: Number of lists.
+        events: Number of events.
+        listed: [places] int64 items listed, by the hash of the subject.
+        acted: [places] int64 events, by the hash of the subject.
+        shown: [items] uint32, how often each item was listed; it grows with the catalogue.
+        surprisal: Sum of the novelty of all items listed, in bits.
+        followed: [bins of scores] int64 listed items that an event followed, by the bin of their score.
+    """
+
+    def __init__(self, bins: Mapping[str, int], n_items: int) -> None:
+        self.counts = {name: np.zeros(n, np.int64) for name, n in bins.items()}
+        self.lists = self.events = 0
+        self.listed, self.acted = np.zeros(PLACES, np.int64), np.zeros(PLACES, np.int64)
+        self.shown = np.zeros(n_items, np.uint32)
+        self.surprisal = 0.0
+        self.followed = np.zeros(bins[LIST_SCORES], np.int64)
+
+    def count(self, statistic: str, places: IntArray) -> None:
+        """Counts values of a statistic by their bins."""
+        counts = self.counts[statistic]
+        counts += np.bincount(places, minlength=len(counts))
+
+    def show(self, items: IntArray) -> None:
+        """Counts listed items."""
+        more = int(items.max(initial=-1)) + 1 - len(self.shown)
+        if more > 0:
+            self.shown = np.concatenate([self.shown, np.zeros(more, np.uint32)])
+        np.add.at(self.shown, items, 1)
+
+    def shares(self, statistic: str) -> Float64Array | None:
+        """Returns [bins] the distribution of a statistic; None if nothing was counted."""
+        counts = self.counts[statistic]
+        total = int(counts.sum())
+        return counts / total if total else None
+
+    def size(self, statistic: str) -> float:
+        """Returns the effective number of subjects behind a statistic."""
+        if statistic == VISITS:  # each counts once an hour
+            return min(float(self.counts[VISITS].sum()), effective(self.listed))
+        if statistic not in OF_LISTS:
+            return effective(self.acted)
+        part = self.counts[statistic].sum() / max(1, self.listed.sum())
+        return effective(self.listed) * min(1.0, float(part))
+
+    def coverage(self, n_items: int) -> float:
+        """Returns the share of the catalogue that was listed at least once."""
+        return float(np.count_nonzero(self.shown)) / max(1, n_items)
+
+    def entropy(self) -> float:
+        """Returns the entropy of the items listed, in bits: 0 if there was one only."""
+        listed = self.shown[self.shown > 0]
+        return float(entropy_bits(listed / listed.sum())) if len(listed) else 0.0
+
+    def overlap(self, other: Window) -> float | None:
+        """Returns Σ min(p, q) over the shares p, q of items in the lists of two windows; None if one has no lists."""
+        a, b = self.shown, other.shown
+        if not a.any() or not b.any():
+            return None
+        n = min(len(a), len(b))
+        return float(np.minimum(a[:n] / a.sum(), b[:n] / b.sum()).sum())
+
+    def score_auc(self) -> float | None:
+        """Returns how often an item that was followed by an event has a higher score than a listed one (ties half).
+
+        At 0.5 scores say nothing about what users take. None if nothing was followed, or no score is known.
+        """
+        shown, followed = self.counts[LIST_SCORES], self.followed
+        pairs = int(shown.sum()) * int(followed.sum())
+        if not pairs:
+            return None
+        below = np.cumsum(shown) - shown
+        return float(((below + shown / 2.0) * followed).sum() / pairs)

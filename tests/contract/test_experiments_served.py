@@ -1,0 +1,234 @@
+"""Experiments in services whose parts can be looked at: arms, canaries, promotions, and what operators are told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from service.engine.engine import Engine
+from service.experiments.counts import Counts
+from service.experiments.outcomes import DAY_S, Outcomes, Place, packed
+from service.experiments.sums import Sums
+from service.schemas.ops_answers import ExperimentAnswer, ExperimentsAnswer, PlannedAnswer
+from tests.support.aio import asynchronous, eventually
+from tests.support.artifacts import write_artifact
+from tests.support.fakes import FakeEngine
+from tests.support.serving import Service, serving
+from tests.support.valkey import Valkey
+
+OTHER = {"segments": [{"name": "other", "when": {}, "decoding": {"strategy": "greedy"}}], "default": "other"}
+KEYS = "shop:plain-secret,desk:desk-secret:users"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("artifacts")
+    return write_artifact(root), write_artifact(root, seed=1)
+
+
+@asynccontextmanager
+async def served(artifact: Path, redis_url: str | None, prefix: str, **more: Any) -> AsyncIterator[Service]:
+    engine = cast("FakeEngine", Engine.open(artifact, device="cpu", threads=1))
+    quick = {"deadline_max_ms": 2000.0, "catch_up_timeout_ms": 100.0, "mode_poll_ms": 50.0, "history_cap": 400}
+    settings = {"artifact": artifact, "device": "cpu", "operator": True, **quick, **more}
+    async with serving(engine, redis_url=redis_url, prefix=prefix, **settings) as service:
+        yield service
+
+
+def spec(model: str, **more: Any) -> dict[str, Any]:
+    arms = [{"name": "old", "share": 0.5}, {"name": "new", "share": 0.5, "model": model}]
+    return {"name": "which", "arms": arms, **more}
+
+
+async def start(service: Service, body: Mapping[str, Any]) -> dict[str, Any]:
+    answer = await service.client.post("/ops/experiments", json=body)
+    assert answer.status_code == 200, answer.text
+    return ExperimentAnswer.model_validate(answer.json()).model_dump()
+
+
+async def shown(service: Service) -> ExperimentsAnswer:
+    return ExperimentsAnswer.model_validate((await service.client.get("/ops/experiments")).json())
+
+
+async def arms_of(service: Service, users: int = 40) -> dict[str, tuple[dict[str, str], str]]:
+    answers = [await service.recommend(user_id=f"u{i}") for i in range(users)]
+    return {str(a["user_id"]): (a["arms"], a["model_version"]) for a in answers}
+
+
+@asynchronous
+async def test_arms_are_the_same_on_every_replica_and_the_model_of_an_arm_answers(
+    made: tuple[Path, Path], shared_valkey: Valkey
+) -> None:
+    old, new = made
+    body = spec(new.name)
+    async with (
+        served(old, shared_valkey.url, "sticky:") as one,
+        served(old, shared_valkey.url, "sticky:") as two,
+    ):
+        planned = await one.client.post("/ops/experiments/plan", json=body)
+        would = PlannedAnswer.model_validate(planned.json())
+        assert any(new.name in sentence and "MiB" in sentence for sentence in would.would) and not would.refused
+        assert not (await shown(one)).experiments
+        await start(one, {**body, "reason": "a test"})
+
+        async def followed() -> bool:
+            held = (await shown(two)).memory["held"]
+            return new.name in held and bool(two.runtime.space.experiments.document.running)
+
+        await eventually(followed, within_s=20.0)
+        here = await arms_of(one)
+        assert await arms_of(two) == here
+        assert {(arms["which"], version) for arms, version in here.values()} == {("old", old.name), ("new", new.name)}
+        await one.settled()
+        recorded = await exposures(shared_valkey, "sticky:")
+        assert recorded and all(r["arms"] == here[r["subject"].removeprefix("u:")][0] for r in recorded)
+
+        stopped = await two.client.post("/ops/experiments/which/stop", json={"reason": "seen enough"})
+        assert stopped.json()["state"] == "stopped"
+        await eventually(lambda: _ended(one), within_s=20.0)
+        assert {version for _, version in (await arms_of(one, 5)).values()} == {old.name}
+        audit = (await one.client.get("/ops/audit")).json()["entries"]
+        assert [entry["text"] for entry in audit[:2]] == [
+            "experiment which: stopped: seen enough",
+            "experiment which: started (arms ['old', 'new']): a test",
+        ]
+
+
+async def exposures(valkey: Valkey, prefix: str) -> list[dict[str, Any]]:
+    """What was recorded of the lists."""
+    async with Redis.from_url(valkey.url) as redis:
+        found: list[Any] = [await redis.xrange(f"{prefix}exposures:{shard}") for shard in range(8)]
+    return [orjson.loads(fields[b"e"]) for entries in found for _, fields in entries]
+
+
+async def _ended(service: Service) -> bool:
+    return not service.runtime.space.experiments.document.running
+
+
+@asynchronous
+async def test_an_arm_has_policies_and_can_be_forced_by_who_may(made: tuple[Path, Path], shared_valkey: Valkey) -> None:
+    arms = [{"name": "old", "share": 0.5}, {"name": "other", "share": 0.5, "policies": OTHER}]
+    async with served(made[0], shared_valkey.url, "forced:", api_keys=KEYS) as service:
+        await start(service, {"name": "how", "arms": arms})
+        found = [await service.recommend(user_id=f"u{i}") for i in range(20)]
+        assert {(a["arms"]["how"], a["segment"] == "other") for a in found} == {("old", False), ("other", True)}
+        events = [{"item_id": "i1"}]
+        forced = await service.recommend(events=events, arm={"how": "other"})
+        assert (forced["arms"], forced["segment"]) == ({"how": "other"}, "other")
+        body = {"events": events, "arm": {"how": "other"}}
+        statuses = [
+            (await service.client.post("/recommend", json=body, headers={"Authorization": f"Bearer {key}"})).status_code
+            for key in ("plain-secret", "desk-secret")
+        ]
+        assert statuses == [403, 200]
+        unknown = await service.client.post("/recommend", json={"events": events, "arm": {"how": "best"}})
+        assert unknown.status_code == 422 and "there are: old, other" in unknown.text
+        await service.runtime.space.canaries.look()
+        report = (await service.client.get("/ops/experiments/how")).json()
+        assert sum(arm["answers"] for arm in report["arms"]) == 20  # forced lists count for no arm
+
+        promoted = await service.client.post("/ops/experiments/how/promote", json={"arm": "other"})
+        assert promoted.json()["state"] == "promoted", promoted.text
+        answer = await service.recommend(events=events)
+        assert (answer["arms"], answer["segment"]) == ({}, "other")
+
+
+@asynchronous
+async def test_the_hold_out_keeps_its_model_whatever_is_activated(
+    made: tuple[Path, Path], shared_valkey: Valkey
+) -> None:
+    old, new = made
+    async with served(old, shared_valkey.url, "holdout:") as service:
+        put = await service.client.put("/ops/holdout", json={"share": 0.3, "model": old.name})
+        assert put.status_code == 200, put.text
+        await start(service, spec(new.name))
+        promoted = await service.client.post("/ops/experiments/which/promote", json={"arm": "new"})
+        assert promoted.status_code == 200, promoted.text
+
+        async def held() -> bool:
+            return old.name in (await shown(service)).memory["held"]
+
+        await eventually(held, within_s=20.0)
+        versions = {user: version for user, (_, version) in (await arms_of(service)).items()}
+        assert set(versions.values()) == {old.name, new.name}
+        assert 2 <= list(versions.values()).count(old.name) <= 25
+        await service.client.delete("/ops/holdout")
+        assert {version for _, version in (await arms_of(service)).values()} == {new.name}
+
+
+@asynchronous
+async def test_what_does_not_fit_the_memory_or_the_layer_is_refused_by_name(made: tuple[Path, Path]) -> None:
+    old, new = made
+    async with served(old, None, "small:", models_held_mib=0.01) as service:
+        refused = await service.client.post("/ops/experiments", json=spec(new.name))
+        assert refused.status_code == 422
+        assert "GPT4REC_MODELS_HELD_MIB" in refused.text and new.name in refused.text
+        planned = (await service.client.post("/ops/experiments/plan", json=spec(new.name))).json()
+        assert new.name in planned["refused"][0]
+        missing = await service.client.post("/ops/experiments", json=spec("nowhere"))
+        assert missing.status_code == 404 and "nowhere" in missing.text
+        await start(service, {**spec(old.name), "share": 0.6})  # the model in service is not held twice
+        full = await service.client.post("/ops/experiments", json={**spec(old.name), "name": "more", "share": 0.6})
+        assert full.status_code == 409 and "which has the others" in full.text
+        strange = {"name": "more", "layer": "l", "arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5}]}
+        strange["arms"][1]["ranker"] = "nobody"  # type: ignore[index]
+        unknown = await service.client.post("/ops/experiments", json=strange)
+        assert unknown.status_code == 422 and "no ranker weights nobody" in unknown.text
+
+
+@asynchronous
+async def test_a_canary_grows_by_steps_and_goes_back_by_itself(made: tuple[Path, Path], shared_valkey: Valkey) -> None:
+    old, new = made
+    async with served(old, shared_valkey.url, "canary:") as service:
+        body = spec(new.name, steps=[0.2, 1.0], step_lists=50, guardrails={})
+        run = (await start(service, body))["run"]
+        watch, store = service.runtime.space.canaries, service.runtime.space.store
+        few = {user: arms for user, (arms, _) in (await arms_of(service, 60)).items() if arms}
+        assert 3 <= len(few) <= 24
+        await Counts(store).add(run, {("old", "answers"): 60, ("new", "answers"): 60})
+        await watch.look()
+        report = (await service.client.get("/ops/experiments/which")).json()
+        assert (report["step"], report["portion"], report["state"]) == (2, 1.0, "running")
+        more = {user: arms for user, (arms, _) in (await arms_of(service, 60)).items()}
+        assert all(more.values()) and few.items() <= more.items()
+        # The sink says that the new arm gets half the clicks.
+        good, bad = Sums(700, 1000, 200, 1900, 250, 330), Sums(700, 1000, 90, 1900, 120, 150)
+        day = int(time.time()) // DAY_S
+        earned = {f"which={arm}": Outcomes(sums) for arm, sums in (("old", good), ("new", bad))}
+        await store.outcomes.write(packed({Place(day, "arm", group): one for group, one in earned.items()}))
+        watch._clock = lambda: time.monotonic() + 60.0
+        await watch.look()
+        report = ExperimentAnswer.model_validate((await service.client.get("/ops/experiments/which")).json())
+        assert report.state == "returned" and "click-through of the arm new" in str(report.cause)
+        comparison = report.arms[1].comparison
+        assert comparison is not None and comparison.high is not None and comparison.high < 0.0
+        assert comparison.p < 0.05 < report.shares_p
+        assert {version for _, version in (await arms_of(service, 20)).values()} == {old.name}
+
+
+@asynchronous
+async def test_a_canary_whose_model_fails_is_back_after_a_few_lists(
+    made: tuple[Path, Path], shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = made
+    async with served(old, shared_valkey.url, "failing:") as service:
+        await start(service, spec(new.name, guardrails={}))
+        broken = service.runtime.space.experiments.held.get(new.name)
+        assert broken is not None
+        monkeypatch.setattr(
+            broken.decoder, "_engine_run", lambda jobs: [RuntimeError("nothing comes out") for _ in jobs]
+        )
+        lists = 0
+        while service.runtime.space.experiments.document.running and lists < 200:
+            await service.recommend(user_id=f"u{lists}")
+            await service.runtime.space.canaries.look()
+            lists += 1
+        cause = str(service.runtime.space.experiments.named("which").cause)
+    assert lists < 60 and "failed" in cause, cause

@@ -1,0 +1,386 @@
+"""The sink on a real Valkey: each entry is in the files once, whatever fails in between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from deploy.loop.sink.batch_writer import BatchWriter, id_of, spans_of
+from deploy.loop.sink.hand import Taken
+from deploy.loop.sink.housekeeping import Housekeeping
+from deploy.loop.sink.lease import Lease
+from deploy.loop.sink.live_outcomes import LiveOutcomes
+from deploy.loop.sink.recent_erasures import RecentErasures
+from deploy.loop.sink.sink import Bounds, Sink
+from loadtests.loop import sink_faults
+from model.online.log_folder import LogFolder
+from service.common.metrics import value_of
+from service.common.sink_metrics import SinkMetrics
+from service.experiments.outcomes import of_arms, unpacked
+from service.experiments.sums import Sums
+from service.exposures.exposure import erased_entry, merged_entry, packed, shard_of
+from service.intake.records import DeliveryFailed
+from service.store.log_streams import GROUP, Entry, LogStreams, Shard
+from service.store.outcome_fields import OutcomeFields
+from service.store.stream_group import BEGINNING, StreamEntry, StreamGroup
+from tests.support.aio import asynchronous
+from tests.support.valkey import Valkey
+
+SHARDS = 2
+HOUR_MS = 3_600_000
+NOW_MS = int(time.time() * 1000)
+SHARD = Shard("exposures", shard_of("u:1", SHARDS))
+
+
+def shown(list_id: str, time_ms: int = NOW_MS, subject: str = "u:1") -> Entry:
+    body = b'{"list_id": "%s", "time_ms": %d, "items": ["1"]}' % (list_id.encode(), time_ms)
+    return ("v", "1", "s", subject, "e", body)
+
+
+class World:
+    """A server with a prefix of its own, a folder, and sinks on them in this process."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.prefix = url, f"{uuid.uuid4().hex}:"
+        self.log, self.metrics = LogFolder(folder), SinkMetrics(CollectorRegistry())
+        self.erased = RecentErasures()
+        self.client: Any = Redis.from_url(url)
+        self.group = self.new_group("here/1")
+        self.streams = LogStreams(self.group.link, prefix=self.prefix, timeout_s=5.0, ttl_s=60)
+
+    def new_group(self, owner: str) -> StreamGroup:
+        return StreamGroup(self.url, prefix=self.prefix, timeout_s=5.0, owner=owner)
+
+    async def append(self, *entries: Entry, shard: Shard = SHARD, cap: int = 1000) -> None:
+        await self.streams.shard_counts(adding=SHARDS)
+        (outcome,) = await self.streams.append([(shard, entries)], cap)
+        assert not isinstance(outcome, Exception)
+
+    def sink(
+        self,
+        group: StreamGroup | None = None,
+        live: LiveOutcomes | None = None,
+        topic: FakeTopic | None = None,
+        **bounds: Any,
+    ) -> Sink:
+        group = group or self.group
+        writer = BatchWriter(self.log, self.metrics, self.erased)
+        settled = Bounds(**{"seconds": 0.02, "stop_s": 0.1, **bounds})
+        return Sink(group, Lease(group, 30.0), writer, self.metrics, settled, in_lane=in_thread, live=live, topic=topic)
+
+    def house(self, days: int = 0, topic: FakeTopic | None = None) -> Housekeeping:
+        return Housekeeping(
+            self.log, self.metrics, self.erased, in_lane=in_thread, may_act=lambda: True, retention_days=days,
+            topic=topic,
+        )  # fmt: skip
+
+    async def once(self, **bounds: Any) -> None:
+        await self.sink(once=True, **bounds).run(asyncio.Event())
+
+    def lists(self) -> list[str]:
+        """Ids in the files as often as they are there."""
+        return sorted(self.log.read_all("exposures", ["list_id"])["list_id"].to_list())
+
+    async def pending(self) -> int:
+        return int((await self.client.xpending(self.prefix + f"exposures:{SHARD.number}", GROUP))["pending"])
+
+    def counted(self, outcome: str) -> float:
+        return value_of(self.metrics.entries, "exposures", outcome)
+
+
+def in_thread(work: Callable[[], Any]) -> Awaitable[Any]:
+    return asyncio.to_thread(work)
+
+
+@contextlib.asynccontextmanager
+async def world(valkey: Valkey, folder: Path) -> AsyncIterator[World]:
+    one = World(valkey.url, folder)
+    try:
+        yield one
+    finally:
+        await one.group.close()
+        await one.client.aclose()
+
+
+@contextlib.asynccontextmanager
+async def running(sink: Sink) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    task = asyncio.create_task(sink.run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+
+
+async def until(done: Callable[[], Any], within_s: float = 30.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not done():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+@asynchronous
+async def test_a_batch_that_was_written_but_not_acknowledged_is_not_written_again(
+    shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        names = [f"l{n}" for n in range(9)]
+        # Two hours, so that a batch has two files.
+        await here.append(*(shown(one, NOW_MS - HOUR_MS * (n % 2)) for n, one in enumerate(names[:6])))
+        group = here.new_group("here/0")
+        page = (await group.read({SHARD: ">"}, 4))[SHARD]
+        assert not isinstance(page, Exception)
+        BatchWriter(here.log, here.metrics, here.erased).write({SHARD: [Taken(one, again=False) for one in page]})
+        assert len(here.lists()) == 4
+        # It is gone: half of one of its batches is in other batches now.
+        here.log.remove(here.log.paths("exposures")[0])
+        await group.close()
+        await here.append(*map(shown, names[6:]))
+        await here.once(entries=3)
+        assert here.lists() == names
+        assert (here.counted("repeated"), await here.pending()) == (2, 0)
+
+
+@asynchronous
+async def test_a_folder_that_cannot_be_written_is_waited_for_and_nothing_is_lost(
+    shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        await here.append(*(shown(f"l{n}") for n in range(5)))
+        write, full = here.log.write, asyncio.Event()
+
+        def refused(*_: Any) -> list[str]:
+            full.set()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+
+        here.log.write = refused  # type: ignore[method-assign, assignment]
+        sink = here.sink()
+        async with running(sink):
+            await until(full.is_set)
+            await until(lambda: value_of(here.metrics.holding))
+            assert await here.pending() == 5
+            here.log.write = write  # type: ignore[method-assign]
+            await until(lambda: not value_of(here.metrics.holding) and len(here.lists()) == 5)
+        assert await here.pending() == 0
+
+
+@asynchronous
+async def test_a_stop_that_cannot_write_leaves_the_batch_to_the_next(shared_valkey: Valkey, tmp_path: Path) -> None:
+    async with world(shared_valkey, tmp_path / "file" / "log") as here:
+        (tmp_path / "file").write_text("no folder")
+        await here.append(shown("a"))
+        sink = here.sink()
+        async with running(sink):
+            await until(lambda: sink.failing_since)
+        (tmp_path / "file").unlink()
+        await here.once()
+        assert here.lists() == ["a"]
+
+
+@asynchronous
+async def test_flushes_and_keys_of_another_type_are_survived(shared_valkey: Valkey, tmp_path: Path) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        await here.append(shown("a"))
+        sink = here.sink()
+        async with running(sink):
+            await until(lambda: here.lists() == ["a"])
+            key = f"{here.prefix}exposures:{SHARD.number}"
+            await here.client.delete(key)  # as a flush does, with the group
+            await here.append(shown("b"))
+            await until(lambda: here.lists() == ["a", "b"])
+            await here.client.set(key, "strange")
+            await until(lambda: sink.failing_since)
+            await here.append(shown("c"))  # the service replaces such a key
+            await until(lambda: here.lists() == ["a", "b", "c"])
+
+
+@asynchronous
+async def test_what_no_row_can_be_made_of_is_counted_and_another_format_waits_for_its_reader(
+    shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        later = ("v", "2", "s", "u:1", "e", shown("new")[5])
+        await here.append(
+            shown("a"), ("v", "1", "s", "u:1", "e", "{"), later, ("v", "1", "s", "u:1", "e", b'{"list_id": "x"}'),
+            ("v", "1", "s", "u:1", "e", b'{"time_ms": 5, "k": "many"}'), shown("b"),
+        )  # fmt: skip
+        await here.once()
+        assert here.lists() == ["a", "b"]
+        assert (here.counted("refused"), await here.pending()) == (4, 1)
+        (left,) = (await here.group.read({SHARD: BEGINNING}, 10)).values()
+        # A version that reads it finds it in no file.
+        assert not isinstance(left, Exception)
+        spans = spans_of(SHARD, here.log.names("exposures", NOW_MS))
+        assert not any(first <= id_of(left[0].id) <= last for first, last in spans)
+
+
+@asynchronous
+async def test_what_is_trimmed_before_it_is_read_again_is_counted(shared_valkey: Valkey, tmp_path: Path) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        await here.append(shown("a"), shown("b"))
+        await here.group.read({SHARD: ">"}, 10)
+        await here.append(shown("c"), shown("d"), cap=3)
+        await here.once()
+        assert (here.lists(), here.counted("gone")) == (["b", "c", "d"], 1)
+
+
+@asynchronous
+async def test_one_sink_reads_and_another_follows_when_it_stops(shared_valkey: Valkey, tmp_path: Path) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        other = here.new_group("elsewhere/2")
+        second = here.sink(other)
+        async with running(here.sink()):
+            await here.append(shown("a"))
+            await until(lambda: here.lists() == ["a"])
+            stop = asyncio.Event()
+            task = asyncio.create_task(second.run(stop))
+            await until(lambda: value_of(here.metrics.waiting))
+            await here.append(shown("b"))
+            await until(lambda: here.lists() == ["a", "b"])
+            assert not second.caught_up.is_set()
+        await here.append(shown("c"))
+        await until(lambda: here.lists() == ["a", "b", "c"])
+        stop.set()
+        await task
+        await other.close()
+
+
+@asynchronous
+async def test_an_erasure_reaches_the_files_also_when_it_is_interrupted(shared_valkey: Valkey, tmp_path: Path) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        await here.append(shown("a"), shown("b", subject="u:2"), shown("c", NOW_MS - HOUR_MS))
+        await here.once()
+        await here.append(erased_entry("u:1", NOW_MS + 1), shown("late"), shown("after", NOW_MS + 2))
+        await here.once()
+        assert here.lists() == ["a", "after", "b", "c"]  # what came late is not written at all
+        rewrite, crashed = here.log.rewrite, list[bool]()
+
+        def crashing(*arguments: Any) -> None:
+            if not crashed:
+                crashed.append(True)
+                raise OSError(errno.EIO, "crash")
+            rewrite(*arguments)
+
+        here.log.rewrite = crashing  # type: ignore[method-assign, assignment]
+        with contextlib.suppress(OSError):
+            await here.house().keep(erase=True)
+        assert len(here.lists()) == 4
+        await here.house().keep(erase=True)
+        assert here.lists() == ["after", "b"]
+        assert here.log.read_all("erased").rows() == [("u:1", NOW_MS + 1)]
+        assert value_of(here.metrics.erasures) == 0
+
+
+@asynchronous
+async def test_hours_older_than_the_retention_are_deleted_but_for_erasures(
+    shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        old = NOW_MS - 3 * 24 * HOUR_MS
+        await here.append(shown("old", old), shown("new"), erased_entry("u:9", old))
+        await here.once()
+        await here.house(days=2).keep(erase=False)
+        assert here.lists() == ["new"]
+        assert len(here.log.read_all("erased")) == 1
+        assert value_of(here.metrics.removed) == 1
+
+
+@asynchronous
+async def test_live_outcomes_are_shared_by_arm_and_resume_from_the_files(shared_valkey: Valkey, tmp_path: Path) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        shared = OutcomeFields(here.group.link, prefix=here.prefix, timeout_s=5.0)
+
+        def live() -> LiveOutcomes:
+            return LiveOutcomes(here.log, shared, here.metrics, open_most=100, open_ms=24 * HOUR_MS)
+
+        body = {
+            "list_id": "a", "time_ms": NOW_MS, "items": ["1", "2"], "arms": {"ranker": "b"}, "model_version": "m",
+        }  # fmt: skip
+        event = {
+            "item_id": "2", "type": "click", "time_ms": NOW_MS, "received_ms": NOW_MS, "event_id": "e", "list_id": "a",
+        }  # fmt: skip
+        await here.append(("v", "1", "s", "u:1", "e", orjson.dumps(body)))
+        await here.append(*2 * [("v", "1", "s", "u:1", "e", orjson.dumps(event))], shard=Shard("events", SHARD.number))
+        first = live()
+        await here.sink(once=True, live=first).run(asyncio.Event())
+        first.turn(settle_s=0.0)
+        await first.show()
+        wanted = Sums(subjects=1, lists=1, clicked=1, lists2=1, clicked2=1, cross=1)
+        assert of_arms(unpacked(await shared.read()), "ranker", since_s=NOW_MS / 1000)["b"].sums == wanted
+        assert value_of(here.metrics.click_through, "model", "m") == 1.0
+        assert value_of(here.metrics.lists, "position", "2") == 1.0
+        assert (value_of(here.metrics.events, "named"), value_of(here.metrics.events, "duplicate")) == (1, 1)
+        again = live()
+        again.read_log()
+        assert again.figures() == first.figures()
+        # What a reader that died had been given is read from the files, and from the stream again.
+        again.feed(SHARD, [StreamEntry("1-1", {"v": b"1", "s": b"u:1", "e": orjson.dumps(body)})])
+        again.turn()
+        assert again.figures() == first.figures()
+
+
+class FakeTopic:
+    """A topic that refuses once."""
+
+    def __init__(self) -> None:
+        self.lists: list[Any] = []
+        self.erased: list[str] = []
+        self.refuses = True
+
+    async def forward(self, exposures: Sequence[Mapping[str, Any]]) -> int:
+        if self.refuses:
+            self.refuses = False
+            raise DeliveryFailed("the brokers are away")
+        self.lists += exposures
+        return len(exposures)
+
+    async def erase(self, subjects: Collection[str]) -> int:
+        self.erased += subjects
+        return len(subjects)
+
+
+@asynchronous
+async def test_lists_are_copied_to_a_topic_before_they_are_acknowledged_and_erased_there(
+    shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        topic = FakeTopic()
+        drawn = packed(np.array([7, 9]), np.array([0.5, 0.25], np.float32))
+        await here.append((*shown("a"), "c", drawn), shown("b"))
+        page = (await here.group.read({SHARD: ">"}, 1))[SHARD]
+        assert not isinstance(page, Exception)
+        # Its reader wrote the file, and died before the list was in the topic.
+        BatchWriter(here.log, here.metrics, here.erased).write({SHARD: [Taken(one, again=False) for one in page]})
+        await here.sink(once=True, topic=topic).run(asyncio.Event())
+        assert (here.lists(), await here.pending()) == (["a", "b"], 0)
+        assert [(one["subject"], one["list_id"]) for one in topic.lists] == [("u:1", "a"), ("u:1", "b")]
+        assert topic.lists[0]["candidates"].tolist() == [7, 9]
+        await here.append(erased_entry("u:1", NOW_MS + 1))
+        await here.append(merged_entry("s:2", "u:1", NOW_MS), shard=Shard("events", SHARD.number))
+        await here.once()
+        await here.house(topic=topic).keep(erase=True)
+        assert topic.erased == ["s:2", "u:1"]
+        assert (here.lists(), len(here.log.read_all("merges"))) == ([], 0)
+
+
+def test_nothing_is_lost_when_sink_and_service_are_killed_and_joined_outcomes_equal_plain_loops(
+    random_artifact: Path,
+) -> None:
+    found = sink_faults.run(random_artifact, rounds=1, lists=30, events=400)
+    assert (found.lost, found.twice, found.differ, found.unfinished) == (0, 0, 0, 0)
+    assert len(found.acknowledged) > 100
+    assert len(found.answered) == 20
+    assert found.outcomes > 100
