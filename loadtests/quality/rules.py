@@ -47,13 +47,14 @@ SHIPPED = "defaults"
 # Name → what the training changes of the defaults; the first is the defaults by rule as they are.
 GRID: Mapping[str, Mapping[str, Any]] = {
     SHIPPED: {},
+    "dropout .3": {"network.dropout": 0.3},
     "dropout .5": {"network.dropout": 0.5},
     "dropout .5, weight decay .2": {"network.dropout": 0.5, "weight_decay": 0.2},
     "dropout .5, items dropped .1": {"network.dropout": 0.5, "item_dropout": 0.1},
     "dropout .5, 64 wide": {"network.dropout": 0.5, "network.d_model": 64, "network.d_ff": 128},
     "dropout .5, 10 epochs": {"network.dropout": 0.5, "max_epochs": 10},
-    "one layer": {"network.layers": 1},
-    "two layers": {"network.layers": 2},
+    "dropout .3, one layer": {"network.dropout": 0.3, "network.layers": 1},
+    "dropout .3, two layers": {"network.dropout": 0.3, "network.layers": 2},
 }
 
 app = typer.Typer(add_completion=False)

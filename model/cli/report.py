@@ -15,7 +15,7 @@ from service.cli.json_report import AsJson, JsonFile, check_target, to_stdout, w
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 LogUrl = Annotated[
-    str, typer.Option("--log", help="Folder of the log, laid out as in docs/loop.md, or a URL that fsspec knows.")
+    str, typer.Option("--log", help="Folder of the log, which `gpt4rec loop sink` writes, or a URL that fsspec knows.")
 ]
 From = Annotated[
     datetime | None,

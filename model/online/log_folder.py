@@ -186,7 +186,7 @@ class LogFolder:
             raise LogError(
                 "the log holds no exposures",
                 where=self.url,
-                fix="give a folder laid out as in docs/loop.md, which has a folder `exposures`",
+                fix="give the folder that `gpt4rec loop sink` writes, which has a folder `exposures`",
             )
 
     def _hours(self, kind: Kind) -> Iterator[tuple[str, int]]:
