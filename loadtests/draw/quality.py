@@ -15,7 +15,7 @@ from loadtests.draw import (
 )
 from loadtests.draw.intervals import mean_of_seeds
 from loadtests.draw.tables import by_command, markdown
-from loadtests.quality.protocols import ordered, reading
+from loadtests.quality.protocols import ordered, reading, split_said
 
 Results = Mapping[str, Any]
 
@@ -32,14 +32,15 @@ def ranking(found: Results) -> str:
     """Draws a table of means over seeds, and one of the trainings; the strict split comes first."""
     rows, runs = [], []
     for label in ordered(list(found["parts"])):
-        part, one = found["parts"][label], reading(label)
+        part = found["parts"][label]
+        named = [reading(label).name, split_said(label, part)]
         for way, name in WAYS.items():
             if way in part.get("means", {}):
                 mean = part["means"][way]
-                rows.append([one.name, one.split, name, *(mean_of_seeds(mean[m]) for m in ("recall@10", "ndcg@10"))])
+                rows.append([*named, name, *(mean_of_seeds(mean[m]) for m in ("recall@10", "ndcg@10"))])
         for name, figures in part.get("baselines", {}).items():
-            rows.append([one.name, one.split, name, *(f"{figures[m]:.4f}" for m in ("recall@10", "ndcg@10"))])
-        runs += [_run(label, seed, training) for seed, training in part.get("seeds", {}).items()]
+            rows.append([*named, name, *(f"{figures[m]:.4f}" for m in ("recall@10", "ndcg@10"))])
+        runs += [[*named, *_run(seed, training)] for seed, training in part.get("seeds", {}).items()]
     trained = [
         "data",
         "split",
@@ -61,12 +62,12 @@ def ranking(found: Results) -> str:
     )
 
 
-def _run(label: str, seed: str, one: Results) -> list[Any]:
+def _run(seed: str, one: Results) -> list[Any]:
     figures, epochs = one["figures"]["blend"], f"{one['epochs']}, {one['best_epoch']}"
     accuracy = [f"{figures[measure]:.4f}" for measure in ("recall@10", "ndcg@10")]
     shape = [one["network"]["layers"], f"{one['parameters']:,}"]
     minutes = f"{one['seconds'] / 60:.1f}"
-    return [reading(label).name, reading(label).split, seed, *accuracy, _of_network(one), epochs, minutes, *shape]
+    return [seed, *accuracy, _of_network(one), epochs, minutes, *shape]
 
 
 def _of_network(one: Results) -> str:

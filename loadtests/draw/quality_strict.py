@@ -24,21 +24,21 @@ def criteria(rows: Rows, _: Mapping[str, Results | None]) -> str:
     """Draws every criterion that was written down before measuring, met, missed or not measured."""
     found = judged(rows)
     lines = [
-        [one.group, one.name, _asked(one), cell(one.goal), *_state(one, row), "–" if row is None else row["date"]]
+        [one.group, one.name, one.asked, cell(one.goal), *_state(one, row), "–" if row is None else row["date"]]
         for one, row in found
     ]
-    limited = [(one, row) for one, row in found if one.limit]
-    met = sum(row is not None and bool(row["holds"]) for _, row in limited)
-    missed = sum(row is not None and not row["holds"] for _, row in limited)
-    lead = (
+    columns = ["about", "criterion", "asked", "goal", "figure", "met", "goal reached", "measured"]
+    return f"{counted(rows)}\n\n{markdown(columns, lines)}"
+
+
+def counted(rows: Rows) -> str:
+    """Says how many limits are met, missed and not measured."""
+    limited = [row for one, row in judged(rows) if one.limit]
+    met = sum(row is not None and bool(row["holds"]) for row in limited)
+    missed = sum(row is not None and not row["holds"] for row in limited)
+    return (
         f"{met} of {len(limited)} limits are met, {missed} are missed, {len(limited) - met - missed} are not measured."
     )
-    columns = ["about", "criterion", "asked", "goal", "figure", "met", "goal reached", "measured"]
-    return f"{lead}\n\n{markdown(columns, lines)}"
-
-
-def _asked(one: Criterion) -> str:
-    return f"{one.sign} {next(iter(one.limit.values())):g}" if one.limit else "–"
 
 
 def _state(one: Criterion, row: Mapping[str, Any] | None) -> tuple[str, str, str]:
@@ -124,7 +124,7 @@ def rules(found: Results) -> str:
     lines = [
         [
             row["data"],
-            ", ".join(f"{value:.1f} {name}" for name, value in row["figures"].items()),
+            ", ".join(f"{value:.3g} {name}" for name, value in row["figures"].items()),
             row["rule"],
             row["choice"],
             row["best"],

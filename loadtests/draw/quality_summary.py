@@ -10,11 +10,11 @@ from loadtests.draw import tables
 from loadtests.draw.intervals import SIGNIFICANT, difference
 from loadtests.draw.quality_cold import NAMES
 from loadtests.draw.quality_lists import MEASURES
-from loadtests.draw.quality_strict import criteria, published
+from loadtests.draw.quality_strict import counted, criteria, published
 from loadtests.draw.tables import NOT_YET, limits, markdown
 from loadtests.quality import peer_runs
-from loadtests.quality.criteria import named
-from loadtests.quality.protocols import ordered, reading
+from loadtests.quality.criteria import judged, named
+from loadtests.quality.protocols import ordered, reading, split_said
 
 Rows = Sequence[Mapping[str, Any]]
 Files = Mapping[str, Mapping[str, Any] | None]
@@ -27,23 +27,22 @@ SHOWN = ("ndcg@10", "intra", "inter", "novelty", "tail")
 def ranking(_: Rows, files: Files) -> str:
     """Draws the served lists beside tuned item-CF, a line for each data set and split, the strict one first."""
     lines = []
-    for label, means in _main_parts(files):
-        one = reading(label)
-        served, item_cf = means["blend"], means["item_cf"]
+    for label, part in _main_parts(files):
+        served, item_cf = part["means"]["blend"], part["means"]["item_cf"]
         cells = [
             [f"{served[m]['mean']:.4f}", f"{item_cf[m]['mean']:.4f}", _ratio(served, item_cf, m)] for m in ACCURACY
         ]
-        lines.append([one.name, one.split, *cells[0], *cells[1]])
+        lines.append([reading(label).name, split_said(label, part), *cells[0], *cells[1]])
     columns = ["data", "split", "recall@10", "item-CF", "ratio", "NDCG@10", "item-CF", "ratio"]
     return markdown(columns, lines) if lines else NOT_YET
 
 
 def _main_parts(files: Files) -> list[tuple[str, Mapping[str, Any]]]:
-    """Returns the parts with their means; what was measured before the ranker only where nothing newer was."""
+    """Returns the parts that have means; what was measured before the ranker only where nothing newer was."""
     parts = (files.get("quality_ranking") or {"parts": {}})["parts"]
     newer = {reading(label).name for label in parts if reading(label).place == 0}
     return [
-        (label, parts[label]["means"])
+        (label, parts[label])
         for label in ordered(list(parts))
         if "means" in parts[label] and not (reading(label).place == 1 and reading(label).name in newer)
     ]
@@ -69,7 +68,7 @@ def peers(_: Rows, files: Files) -> str:
         for measure in ACCURACY:
             ours, theirs = found[1]["blend"][measure]["mean"], fmean(test[measure] for test in tests)
             cells += [f"{ours:.4f}", f"{theirs:.4f}", f"{ours / theirs:.2f}"]
-        lines.append([f"{data}, {reading(found[0]).split}", *cells])
+        lines.append([f"{data}, {split_said(found[0], ranked['parts'][found[0]])}", *cells])
     table = markdown(["data, split", "recall@10", "RecTools", "ratio", "NDCG@10", "RecTools", "ratio"], lines)
     if speed is None:
         return table
@@ -106,20 +105,30 @@ def cold(_: Rows, files: Files) -> str:
 def missed(rows: Rows, files: Files) -> str:
     """Draws how many criteria hold, every one that does not, and where a simpler method is ahead."""
     behind = [*_behind_item_cf(files), *_behind_repeat_purchase(files), *_groups_behind(files), *_not_told_apart(files)]
-    parts = [limits([row for row in rows if not named(row["criterion"])]), "\n".join(f"- {text}" for text in behind)]
+    other = limits([row for row in rows if not named(row["criterion"])])
+    parts = [_of_criteria(rows), f"Further figures: {other[0].lower()}{other[1:]}" if other else ""]
+    parts.append("\n".join(f"- {text}" for text in behind))
     return "\n\n".join(part for part in parts if part) or NOT_YET
+
+
+def _of_criteria(rows: Rows) -> str:
+    """Says how many of the criteria below are met, and lists the missed ones."""
+    failed = [
+        f"- {one.name}: {row['value']:.4f}, asked {one.asked}."
+        for one, row in judged(rows)
+        if one.limit and row is not None and not row["holds"]
+    ]
+    return "\n".join([counted(rows), *(["", *failed] if failed else [])])
 
 
 def _behind_item_cf(files: Files) -> list[str]:
     lines = []
-    for label, means in _main_parts(files):
-        one = reading(label)
+    for label, part in _main_parts(files):
+        named = f"*{reading(label).name}, {split_said(label, part)}*"
         for measure, name in ACCURACY.items():
-            theirs, ours = means["item_cf"][measure]["mean"], means["blend"][measure]["mean"]
+            theirs, ours = (part["means"][way][measure]["mean"] for way in ("item_cf", "blend"))
             if theirs > ours:
-                lines.append(
-                    f"*{one.name}, {one.split}*: tuned item-CF has the higher {name}, {theirs:.4f} against {ours:.4f}."
-                )
+                lines.append(f"{named}: tuned item-CF has the higher {name}, {theirs:.4f} against {ours:.4f}.")
     return lines
 
 

@@ -67,6 +67,11 @@ class Criterion:
         signs = {"at_least": "≥", "at_most": "≤", "above": ">", "below": "<"}
         return signs[next(iter(self.limit), "at_least")]
 
+    @property
+    def asked(self) -> str:
+        """The limit in signs and figures."""
+        return f"{self.sign} {next(iter(self.limit.values())):g}" if self.limit else "–"
+
     def reaches_goal(self, value: float) -> bool | None:
         """Returns whether a figure reaches the goal; None without one."""
         if self.goal is None:

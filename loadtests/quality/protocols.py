@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 STRICT, SAMPLED = "strict", "sampled"
 SPLITS = (STRICT, SAMPLED)
@@ -68,6 +69,18 @@ def reading(part: str) -> Reading:
     if first.startswith(f"{STRICT} "):
         return Reading(0, first.removeprefix(f"{STRICT} "), tuple(options))
     return Reading(2, first, tuple(options))
+
+
+def split_said(label: str, part: Mapping[str, Any]) -> str:
+    """Returns the split of a part in words, and whether it was measured before the ranker of all signals.
+
+    Args:
+        label: Name of the part.
+        part: What was recorded of it. A seed that was measured with the ranker says what it learned.
+    """
+    said, seeds = reading(label).split, part.get("seeds", {})
+    older = bool(seeds) and not any("ranker" in seed for seed in seeds.values())
+    return f"{said}, before the ranker" if older and reading(label).place != 1 else said
 
 
 def ordered(parts: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ import { because, category, contributed, figure, label, named } from "./playgrou
 const MOVE_MS = 320;
 const HOVER_MS = 350;
 
-/** The length of each score's bar, 0 to 1: relative to the best probability of the model, or to the best score. */
+/** The length of each score's bar, 0 to 1: of the model the weight in a draw, exp(score), else the score; relative to the best. */
 export function bars(items, source) {
   const best = Math.max(...items.map((item) => item.score));
   if (source === "gpt4rec") return items.map((item) => Math.exp(item.score - best));
