@@ -15,6 +15,7 @@ from model.training.losses import FULL_SOFTMAX_ITEMS, SAMPLED_NEGATIVES
 from model.training.repeats import LEAST_REPEATS
 
 SHORT_HISTORY = 20  # mean events of a user; below it one layer is enough
+LONG_HISTORY = 200  # mean events of a user; longer ones make epochs so long that few are trained
 SELDOM_SEEN = 40  # mean events of an item; below it the network overfits within a few epochs
 MORE_DROPOUT = 0.5
 OFTEN_SEEN = 200  # mean events of an item; from there on less dropout is enough
@@ -25,7 +26,7 @@ RULES: dict[str, str] = {
     "network.layers": f"for size `small`, 1 where users have fewer than {SHORT_HISTORY} training events on average: "
     "nothing lies far back, so a second layer only overfits",
     "network.dropout": f"for size `small`, {MORE_DROPOUT:g} where items have fewer than {SELDOM_SEEN} training events "
-    f"on average, as the network soon overfits there, and {LESS_DROPOUT:g} where they have {OFTEN_SEEN} or more: each "
+    f"on average and users fewer than {LONG_HISTORY}, as the network soon overfits there, and {LESS_DROPOUT:g} where they have {OFTEN_SEEN} or more: each "
     "embedding then has many examples",
     # model.training.losses.choose_negatives
     "negatives": f"the full softmax for at most {FULL_SOFTMAX_ITEMS} items, else {SAMPLED_NEGATIVES} negatives",
@@ -50,7 +51,7 @@ def resolve_defaults(config: TrainConfig, train: Sequences) -> TrainConfig:
     chosen: dict[str, float] = {}
     if train.n_events < SHORT_HISTORY * train.n_users:
         chosen["layers"] = 1
-    if train.n_events < SELDOM_SEEN * train.n_items:
+    if train.n_events < min(SELDOM_SEEN * train.n_items, LONG_HISTORY * train.n_users):
         chosen["dropout"] = MORE_DROPOUT
     elif train.n_events >= OFTEN_SEEN * train.n_items:
         chosen["dropout"] = LESS_DROPOUT

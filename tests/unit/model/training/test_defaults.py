@@ -24,6 +24,7 @@ def log(users: int, events: int, items: int) -> Sequences:
         (30, 9, 40, {"layers": 1, "dropout": 0.5}),
         (30, 25, 40, {"dropout": 0.5}),
         (30, 25, 10, {}),
+        (2, 200, 40, {}),
         (30, 25, 3, {"dropout": 0.2}),
         (60, 10, 3, {"layers": 1, "dropout": 0.2}),
     ],
