@@ -26,8 +26,8 @@ RULES: dict[str, str] = {
     "network.layers": f"for size `small`, 1 where users have fewer than {SHORT_HISTORY} training events on average: "
     "nothing lies far back, so a second layer only overfits",
     "network.dropout": f"for size `small`, {MORE_DROPOUT:g} where items have fewer than {SELDOM_SEEN} training events "
-    f"on average and users fewer than {LONG_HISTORY}, as the network soon overfits there, and {LESS_DROPOUT:g} where they have {OFTEN_SEEN} or more: each "
-    "embedding then has many examples",
+    f"on average and users fewer than {LONG_HISTORY}, as the network soon overfits there, and {LESS_DROPOUT:g} where "
+    f"items have {OFTEN_SEEN} or more: each embedding then has many examples",
     # model.training.losses.choose_negatives
     "negatives": f"the full softmax for at most {FULL_SOFTMAX_ITEMS} items, else {SAMPLED_NEGATIVES} negatives",
     # model.tokenizers.semantic.default_code_size
