@@ -156,6 +156,11 @@ def _budgets(settings: BudgetSettings) -> tuple[Panel, ...]:
                    "{{experiment}} {{arm}} {{outcome}}"),), "reqps",
         ),
         Panel(
+            "Withheld from the model by arm", "What the breakers of arms keep from their models, on the worst replica.",
+            (Query(_gauge("experiment_model_withheld", "max", "experiment, arm"), "{{experiment}} {{arm}}"),),
+            "percentunit", limit=1.0,
+        ),
+        Panel(
             "Models held", "Beside the one in service, on the replica with most of them.",
             (Query(_gauge("models_held", "max"), "models"),
              Query(f"{_gauge('model_bytes_held', 'max')} / 2^30", "GiB")),

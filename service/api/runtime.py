@@ -16,10 +16,13 @@ from service.common.settings import Settings
 from service.common.space import Space
 from service.coordination.audit import Audit
 from service.coordination.forced_mode import ForcedMode
+from service.experiments.arms import Arms
 from service.experiments.canary_watch import CanaryWatch
+from service.experiments.document import Experiment
 from service.experiments.keeper import ExperimentKeeper
 from service.exposures.recorder import Recorder
 from service.guard.guard import Guard
+from service.guard.guards import Guards
 from service.history.ingest import Ingest
 from service.history.state_keeper import StateKeeper
 from service.history.write_behind import WriteBehind
@@ -47,8 +50,9 @@ class SpaceRuntime:
     policy_keeper: PolicyKeeper
     models: ModelSwitch
     experiments: ExperimentKeeper
+    arms: Arms
     canaries: CanaryWatch
-    guard: Guard
+    guards: Guards
     mode: ForcedMode
     audit: Audit
     states: StateKeeper
@@ -65,6 +69,15 @@ class SpaceRuntime:
     def model(self) -> ServedModel:
         """The model in service."""
         return self.serving.model
+
+    @property
+    def guard(self) -> Guard:
+        """The guard of what answers everybody."""
+        return self.guards.everybody
+
+    def breakers(self, experiment: Experiment) -> dict[str, dict[str, Any]]:
+        """Returns the breaker and the budgets of each arm in this process."""
+        return {arm.name: self.guards.status(self.arms.variant(arm)) for arm in experiment.arms}
 
     def fallback_status(self) -> dict[str, Any]:
         """Returns the answer of /ops/fallback: the mode, the breaker and the budgets."""
@@ -113,7 +126,11 @@ class Runtime:
         m.exposures_waiting.labels("exposures").set(space.recorder.lists_waiting)
         m.exposures_waiting.labels("events").set(space.recorder.events_waiting)
         m.queue_depth.set(space.model.encoder.depth + space.model.decoder.depth)
-        for objective, rates in space.guard.breaker.budgets.burn_rates().items():
+        m.experiment_withheld.clear()
+        for experiment in space.experiments.document.running:
+            for arm, breaker in space.breakers(experiment).items():
+                m.experiment_withheld.labels(experiment.name, arm).set(1.0 - breaker["model_share"])
+        for objective, rates in space.guard.budgets.burn_rates().items():
             for window, rate in rates.items():
                 m.burn_rate.labels(objective, window).set(rate)
         return m.render()

@@ -26,7 +26,7 @@ from service.coordination.replica_registry import ReplicaRegistry
 from service.coordination.shared_choice import SharedChoice
 from service.engine.interface import EngineLike
 from service.experiments import document
-from service.experiments.arms import Arms
+from service.experiments.arms import Arms, may_answer
 from service.experiments.canary_watch import CanaryWatch
 from service.experiments.counts import Counts
 from service.experiments.document import Document
@@ -36,6 +36,7 @@ from service.exposures.recorder import Recorder, RecorderSettings
 from service.guard.breaker import BreakerSettings
 from service.guard.error_budgets import BudgetSettings
 from service.guard.guard import Guard, GuardSettings
+from service.guard.guards import Guards
 from service.history.erasures import Erasures
 from service.history.ingest import Ingest
 from service.history.profile_cache import ProfileCache
@@ -122,15 +123,15 @@ async def open_space(
 
     shared = await _open_coordination(space, store)
     keeper = PolicyKeeper(book, policies_file, policies_lane, shared.policies)
-    guard = _open_guard(settings, shared.mode)
+    guards = _open_guards(settings, shared.mode)
     queue = WriteQueue(settings.write_behind_max)
     states = _state_keeper(opening, store, queue, history_cap)
     first = await loader.start(engine, own=own_engine)
-    serving, models, held = await _open_lifecycle(opening, store, shared, loader, first, states, guard)
+    serving, models, held = await _open_lifecycle(opening, store, shared, loader, first, states, guards)
     experiments = ExperimentKeeper(shared.experiments, held, models, keeper, shared.clock)
-    arms, canaries = await _open_experiments(opening, store, experiments, serving, book)
+    arms, canaries = await _open_experiments(opening, store, experiments, serving, book, guards)
     # They follow what operators set, and the policies file; the last one logs what changes.
-    for part in (models, keeper, shared.exchange, StateChanges(guard, shared.mode, serving)):
+    for part in (models, keeper, shared.exchange, StateChanges(guards, shared.mode, serving)):
         spawn(stack, part.run)
     write_behind = _open_write_behind(opening, store, queue, states)
 
@@ -146,15 +147,16 @@ async def open_space(
         policy_keeper=keeper,
         models=models,
         experiments=experiments,
+        arms=arms,
         canaries=canaries,
-        guard=guard,
+        guards=guards,
         mode=shared.mode,
         audit=shared.audit,
         states=states,
         write_behind=write_behind,
         recorder=recorder,
         watch=watch,
-        recommender=_open_recommender(opening, arms, canaries, states, guard, ids, recorder, watch),
+        recommender=_open_recommender(opening, arms, canaries, states, guards, ids, recorder, watch),
         ingest=Ingest(store, serving, arms.answers, write_behind, metrics, ids, recorder, stream_erasure, watch),
         redis=redis,
         rates=rates,
@@ -220,8 +222,8 @@ async def _open_coordination(space: Space, store: Store) -> _Shared:
     return _Shared(clock, audit, mode, model, policies, experiments, exchange)
 
 
-def _open_guard(settings: Settings, mode: ForcedMode) -> Guard:
-    """Returns the guard that chooses the rung: the breaker and the budgets."""
+def _open_guards(settings: Settings, mode: ForcedMode) -> Guards:
+    """Returns the guards that choose the rung: the breakers and the budgets."""
     budgets = BudgetSettings(
         late_share=settings.latency_budget_share,
         failed_share=settings.error_budget_share,
@@ -237,7 +239,8 @@ def _open_guard(settings: Settings, mode: ForcedMode) -> Guard:
         half_open_probes=settings.breaker_half_open_probes,
         budgets=budgets,
     )
-    return Guard(GuardSettings(breaker=breaker, reserve_ms=settings.fallback_reserve_ms), time.monotonic, mode.current)
+    guard = GuardSettings(breaker=breaker, reserve_ms=settings.fallback_reserve_ms)
+    return Guards(Guard(guard, time.monotonic, mode.current))
 
 
 def _state_keeper(opening: _Opening, store: Store, queue: WriteQueue, history_cap: int) -> StateKeeper:
@@ -261,7 +264,7 @@ async def _open_lifecycle(
     loader: Loader,
     first: LoadedModel,
     states: StateKeeper,
-    guard: Guard,
+    guards: Guards,
 ) -> tuple[Serving, ModelSwitch, HeldModels]:
     """Returns the model in service, its switch, and what is held beside it.
 
@@ -277,7 +280,7 @@ async def _open_lifecycle(
         states.cache.keep_only([serving.model, *held.models])
 
     def swapped() -> None:
-        guard.model_changed()
+        guards.model_changed()
         held.look()
 
     held = HeldModels(
@@ -311,7 +314,12 @@ async def _open_lifecycle(
 
 
 async def _open_experiments(
-    opening: _Opening, store: Store, keeper: ExperimentKeeper, serving: Serving, book: PolicyBook
+    opening: _Opening,
+    store: Store,
+    keeper: ExperimentKeeper,
+    serving: Serving,
+    book: PolicyBook,
+    guards: Guards,
 ) -> tuple[Arms, CanaryWatch]:
     """Returns what places requests and what watches their arms. The models of the arms are held before it returns."""
     arms = Arms(serving, book, keeper.held.get)
@@ -319,6 +327,7 @@ async def _open_experiments(
 
     def follow(document: Document) -> None:
         arms.follow(document)
+        guards.keep_only(lambda variant: may_answer(document, variant))
         keeper.held.look()
 
     keeper.subscribe(follow)
@@ -361,7 +370,7 @@ def _open_recommender(
     arms: Arms,
     canaries: CanaryWatch,
     states: StateKeeper,
-    guard: Guard,
+    guards: Guards,
     ids: Pseudonyms,
     recorder: Recorder,
     watch: TrafficWatch,
@@ -373,7 +382,7 @@ def _open_recommender(
         arms,
         canaries,
         states,
-        guard,
+        guards,
         opening.metrics,
         ids,
         reasons,

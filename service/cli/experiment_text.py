@@ -61,6 +61,7 @@ def experiment_lines(answer: Mapping[str, Any]) -> list[str]:
         "",
         *table(head, rows),
     ]
+    lines += [printable(sentence) for sentence in map(_withheld, answer["arms"]) if sentence]
     if not answer["counted"]:
         lines.append("Redis is unavailable: nothing is counted.")
     if answer["shares_mismatch"]:
@@ -77,6 +78,17 @@ def planned_lines(answer: Mapping[str, Any]) -> list[str]:
     lines = ["This would", *(printable(f"  - {sentence}") for sentence in answer["would"])]
     lines.append(f"Held now: {memory['held_mib']:g} of {memory['limit_mib']:g} MiB.")
     return lines + [printable(f"It would be refused: {fault}") for fault in answer["refused"]]
+
+
+def _withheld(arm: Mapping[str, Any]) -> str:
+    """What the breaker of an arm keeps from its model; empty if that is nothing."""
+    breaker = arm.get("breaker")
+    if breaker is None or breaker["model_share"] == 1.0:
+        return ""
+    return (
+        f"The breaker of {arm['name']} is {breaker['state'].replace('_', '-')} ({breaker['cause']}) on this replica: "
+        f"the model gets {breaker['model_share']:.0%} of its lists."
+    )
 
 
 def _lift(comparison: Mapping[str, Any] | None) -> str:

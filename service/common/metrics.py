@@ -208,6 +208,12 @@ class Metrics:
             "arm",
             "outcome",
         )
+        self.experiment_withheld = self._gauge(
+            "gpt4rec_experiment_model_withheld",
+            "Part of the traffic of an arm that its breaker keeps from the model, 0 to 1, by running experiment.",
+            "experiment",
+            "arm",
+        )
         self.model_reload = self._counter(
             "gpt4rec_model_reload",
             "Switches of the model, by outcome: activated, refused (the new model failed; the old one stays), "

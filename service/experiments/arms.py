@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from service.common.request_errors import InvalidRequest
 from service.experiments.assignment import HELD_OUT, NOTHING, Assigned, Assignment
-from service.experiments.document import Document
+from service.experiments.document import Arm, Document
+from service.guard.guards import AS_FOR_EVERYBODY, Variant
 from service.lifecycle.served_model import ServedModel, Serving
 from service.policies.policies import Policies, PolicyBook
 from service.store.records import Subject
@@ -24,6 +25,7 @@ class Placement:
         policies: The policies.
         ranker: Group of ranker weights; None for that of the segment.
         arms: Arm of each experiment.
+        variant: What of it is not as for everybody.
         forced: Whether the request said so: such a list counts for no arm, and its record names none.
     """
 
@@ -31,6 +33,7 @@ class Placement:
     policies: Policies
     ranker: str | None = None
     arms: Mapping[str, str] = field(default_factory=dict)
+    variant: Variant = AS_FOR_EVERYBODY
     forced: bool = False
 
     @property
@@ -82,6 +85,20 @@ class Arms:
         placement = self.place(subject)
         return placement.model, placement.policies
 
+    def variant(self, arm: Arm) -> Variant:
+        """Returns what of an arm is not as for everybody, where its subjects are in no other experiment."""
+        model = None if arm.model == self._serving.model.version else arm.model
+        return Variant(model, self._digest(arm.policies or self._policies.current), arm.ranker)
+
+    def _variant(self, model: ServedModel, policies: Policies, ranker: str | None) -> Variant:
+        version = None if model.version == self._serving.model.version else model.version
+        return Variant(version, self._digest(policies), ranker)
+
+    def _digest(self, policies: Policies) -> str | None:
+        """The digest of policies that are not those of everybody."""
+        now = self._policies.current
+        return None if policies is now or policies.digest == now.digest else policies.digest
+
     def _as_for_everybody(self) -> Placement:
         return Placement(self._serving.model, self._policies.current)
 
@@ -93,7 +110,7 @@ class Arms:
         if assigned is HELD_OUT:
             holdout = self._document.holdout
             held = None if holdout is None else self._model_of(holdout.model)
-            return None if held is None else Placement(held, policies)
+            return None if held is None else Placement(held, policies, variant=self._variant(held, policies, None))
         for arm in reversed(assigned.chosen):
             if arm.model is not None:
                 held = self._model_of(arm.model)
@@ -101,7 +118,7 @@ class Arms:
                     return None
                 model = held
             policies, ranker = arm.policies or policies, arm.ranker or ranker
-        return Placement(model, policies, ranker, assigned.arms, forced)
+        return Placement(model, policies, ranker, assigned.arms, self._variant(model, policies, ranker), forced)
 
     def _forced(self, subject: Subject | None, forced: Mapping[str, str]) -> Placement:
         by = self._by or Assignment(self._document)
@@ -113,6 +130,18 @@ class Arms:
             message = "this replica does not hold the model of that arm (yet); see /ops/experiments"
             raise InvalidRequest(message, [{"loc": ["arm"], "message": message, "type": "arm_not_held"}])
         return placed
+
+
+def may_answer(document: Document, variant: Variant) -> bool:
+    """Returns whether a variant may still answer somebody, by the document in force."""
+    arms = [arm for one in document.running for arm in one.arms]
+    models = {arm.model for arm in arms} | ({document.holdout.model} if document.holdout is not None else set())
+    policies = {arm.policies.digest for arm in arms if arm.policies is not None}
+    return (
+        variant.model in models | {None}
+        and variant.policies in policies | {None}
+        and variant.ranker in {arm.ranker for arm in arms} | {None}
+    )
 
 
 def _name(subject: Subject) -> str:

@@ -13,17 +13,26 @@ from service.experiments.sequential import compare, share_mismatch
 _NO_COUNTS = ArmCounts()
 
 
-def report(experiment: Experiment, counts: Mapping[str, ArmCounts] | None) -> dict[str, Any]:
+def report(
+    experiment: Experiment,
+    counts: Mapping[str, ArmCounts] | None,
+    breakers: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Returns the report of an experiment.
 
     Args:
         experiment: The experiment.
         counts: What its arms have earned; None while Redis is away.
+        breakers: The breaker and the budgets of each arm in this process.
     """
     known = counts or {}
     first = known.get(experiment.arms[0].name, _NO_COUNTS)
     arms = [
-        _arm(experiment, index, known.get(arm.name, _NO_COUNTS), first) for index, arm in enumerate(experiment.arms)
+        {
+            **_arm(experiment, index, known.get(arm.name, _NO_COUNTS), first),
+            "breaker": (breakers or {}).get(arm.name) if experiment.running else None,
+        }
+        for index, arm in enumerate(experiment.arms)
     ]
     subjects = [known.get(arm.name, _NO_COUNTS).sums.subjects for arm in experiment.arms]
     check = share_mismatch(subjects, [arm.share for arm in experiment.arms])

@@ -12,15 +12,15 @@ decides.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from statistics import median
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from service.batching.run_costs import Forecast, RunningQuantile, with_headroom
 from service.guard.breaker import Breaker, BreakerSettings
+from service.guard.error_budgets import ErrorBudgets
+from service.guard.loop_lag import LoopLag
 
 ModeName = Literal["auto", "fallback", "model"]
 Rung = Literal["full", "narrow", "item_cf", "popular"]
@@ -33,11 +33,6 @@ Forecasts = Callable[[ModelRung], Forecast]
 
 MODEL_RUNGS: tuple[ModelRung, ...] = ("full", "narrow")
 
-# Number of latest lags whose median is the present lag of the event loop.
-_LAGS = 5
-# Time kept back for what follows a model run, which waits for the loop, the machine and the network as they are: this
-# quantile of this many latest lags, up to a part of the time left.
-_TAIL_SHARE, _TAIL_LAGS, _TAIL_MOST = 0.995, 500, 0.4
 # By how much forecasts were too low lately: a quantile over the latest attempts, up to a part of the time left.
 # More than that is not a busy machine but a model that is slow now and then, which is the breaker's to judge.
 _SHORT_SHARE, _SHORT_ATTEMPTS, _SHORT_MOST = 0.95, 60, 0.25
@@ -111,7 +106,9 @@ class Guard:
     """Call `decide` before a request and `observe` after each model attempt.
 
     Attributes:
-        breaker: The breaker of the served model.
+        breaker: The breaker of what it guards.
+        budgets: The error budgets of what it guards; those of everybody's guard are of the whole service.
+        lag: The lag of the event loop, one for all guards.
     """
 
     def __init__(
@@ -119,18 +116,39 @@ class Guard:
         settings: GuardSettings,
         clock: Callable[[], float],
         mode: Callable[[], ModeName] = lambda: "auto",
+        *,
+        everybody: Guard | None = None,
     ) -> None:
+        """Starts with a closed breaker.
+
+        Args:
+            settings: Of the guard.
+            clock: Monotonic seconds.
+            mode: Returns the mode in force.
+            everybody: The guard beside which this one stands; None for everybody's.
+        """
         self._settings = settings
         self._clock = clock
         self._mode = mode
-        self._lags: deque[float] = deque([0.0] * _LAGS, maxlen=_LAGS)
-        self._lag_s = 0.0
-        self._tail = RunningQuantile(_TAIL_SHARE, _TAIL_LAGS, [0.0] * _TAIL_LAGS)
+        self.lag: LoopLag = LoopLag(clock) if everybody is None else everybody.lag
         self._typical = RunningQuantile()
         self._short = RunningQuantile(_SHORT_SHARE, _SHORT_ATTEMPTS)
         self._tried = -math.inf
         self._trial_s = settings.trial_s
         self.breaker = Breaker(settings.breaker, clock)
+        of_service: ErrorBudgets = (
+            ErrorBudgets(settings.breaker.budgets, clock) if everybody is None else everybody.budgets
+        )
+        self._of_service = of_service
+        self.budgets: ErrorBudgets = of_service if everybody is None else self.breaker.budgets
+
+    def beside(self) -> Self:
+        """Returns a guard of something else that answers in this process.
+
+        It judges by its own attempts. The mode and the lag of the event loop are the same, and what it counts is
+        counted in these budgets as well.
+        """
+        return type(self)(self._settings, self._clock, self._mode, everybody=self)
 
     def decide(self, deadline: TimeLeft, forecast: Forecasts) -> Decision:
         """Decides where a request starts. A decision that asks the model must be followed by one `observe`.
@@ -142,7 +160,7 @@ class Guard:
         mode = self._mode()
         remaining = deadline.remaining()
         least = self._settings.reserve_ms / 1000.0
-        left = remaining - max(self.reserve_s(remaining), least + self._lag_s)
+        left = remaining - max(self.reserve_s(remaining), least + self.lag.seconds)
         below: Rung = "item_cf" if remaining > self._settings.item_cf_ms / 1000 else "popular"
         if mode == "fallback":
             return Decision(below, "forced")
@@ -183,7 +201,9 @@ class Guard:
             self.breaker.release()
             return False
         self._typical.add(seconds, self._clock())
-        self.breaker.record(late=outcome is Outcome.LATE, failed=outcome is Outcome.FAILED, seconds=seconds)
+        late, failed = outcome is Outcome.LATE, outcome is Outcome.FAILED
+        self.breaker.record(late=late, failed=failed, seconds=seconds)
+        self._of_service.attempt(late=late, failed=failed)
         return True
 
     def model_changed(self) -> None:
@@ -202,8 +222,11 @@ class Guard:
             rung: Where the list was made.
             reason: Why it does not come from a higher rung.
         """
-        if reason not in _OUTSIDE_BUDGETS:
-            self.breaker.budgets.answered(below=rung not in MODEL_RUNGS)
+        if reason in _OUTSIDE_BUDGETS:
+            return
+        below = rung not in MODEL_RUNGS
+        self.breaker.budgets.answered(below=below)
+        self._of_service.answered(below=below)
 
     def reserve_s(self, remaining: float) -> float:
         """Returns the seconds kept for what follows the model run: more on a machine that is late more often.
@@ -211,7 +234,7 @@ class Guard:
         Args:
             remaining: Seconds left of the request.
         """
-        return max(self._settings.reserve_ms / 1000.0, min(self._tail.value, _TAIL_MOST * remaining))
+        return max(self._settings.reserve_ms / 1000.0, self.lag.tail_s(remaining))
 
     def fits(self, seconds: float, deadline: TimeLeft) -> bool:
         """Returns whether work of this many seconds can still be begun.
@@ -222,18 +245,11 @@ class Guard:
             seconds: Forecast of the work.
             deadline: The deadline, less the time for what follows the work.
         """
-        return self._mode() == "model" or self._in_time(seconds, deadline.remaining() - self._lag_s)
+        return self._mode() == "model" or self._in_time(seconds, deadline.remaining() - self.lag.seconds)
 
     def lagged(self, seconds: float) -> None:
-        """Reports that the event loop ran a timer this many seconds late.
-
-        The present lag is the median of the latest ones: a loop that is late repeatedly shows soon, and one long stall
-        that is over takes no time from the requests after it. Short stalls that recur show in the tail, which
-        `reserve_s` keeps back.
-        """
-        self._lags.append(max(0.0, seconds))
-        self._tail.add(self._lags[-1], self._clock())
-        self._lag_s = median(self._lags)
+        """Reports that the event loop ran a timer this many seconds late."""
+        self.lag.add(seconds)
 
     def status(self) -> dict[str, Any]:
         """Returns what operators see: the breaker, its attempts, and its budgets."""
@@ -252,7 +268,7 @@ class Guard:
                     "limit": settings.failure_ratio,
                     "typical_ms": round(self._typical.value * 1000, 3) if self._typical.value else None,
                 },
-                "burn_rate": self.breaker.budgets.burn_rates(),
+                "burn_rate": self.budgets.burn_rates(),
             },
         }
 

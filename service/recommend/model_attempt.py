@@ -30,18 +30,20 @@ log = logs.get(__name__)
 
 
 class ModelAttempts:
-    """Runs attempts at the model, and reports each to the guard."""
+    """Runs attempts at the model, and reports each to its guard."""
 
-    def __init__(self, states: StateKeeper, guard: Guard, metrics: Metrics) -> None:
+    def __init__(self, states: StateKeeper, metrics: Metrics) -> None:
         self._states = states
-        self._guard = guard
         self._metrics = metrics
 
-    async def run(self, plan: Plan, rung: ModelRung, decision: Decision, *, from_state: bool) -> RecommendationList:
+    async def run(
+        self, plan: Plan, guard: Guard, rung: ModelRung, decision: Decision, *, from_state: bool
+    ) -> RecommendationList:
         """Encodes what is missing of the history, decodes a list, and fills it up to k items.
 
         Args:
             plan: The request.
+            guard: Of what answers it.
             rung: The width to decode at.
             decision: The guard's decision that allowed the attempt. It is observed once, by the first attempt.
             from_state: False for the second attempt, which does not trust the stored state.
@@ -51,13 +53,13 @@ class ModelAttempts:
             ModelAttemptFailed: The attempt failed for another reason.
         """
         began, outcome = plan.deadline.clock(), Outcome.UNUSED
-        deadline = plan.deadline.keeping(self._guard.reserve_s(plan.deadline.remaining()))
+        deadline = plan.deadline.keeping(guard.reserve_s(plan.deadline.remaining()))
         try:
             h = await self._states.bring_up_to_date(
                 plan.profile,
                 plan.history,
                 deadline,
-                fits=lambda events: self._encoding_fits(plan, rung, events, deadline),
+                fits=lambda events: _encoding_fits(plan, guard, rung, events, deadline),
                 from_state=from_state,
             )
             job = _decode_job(plan, rung, h)
@@ -86,7 +88,7 @@ class ModelAttempts:
             raise ModelError(type(error).__name__) from error
         finally:
             # A second attempt belongs to the same decision, which the first one has already reported.
-            if from_state and self._guard.observe(outcome, plan.deadline.clock() - began, decision):
+            if from_state and guard.observe(outcome, plan.deadline.clock() - began, decision):
                 self._metrics.attempted(outcome)
         scorers = listed.scorers or plan.model.ranker.used(plan.group())
         items, scores, draw = _known(listed, plan.model)
@@ -95,15 +97,16 @@ class ModelAttempts:
             listing = plan.model.fallback.fill(listing, plan.request.k, plan.limits)
         return listing
 
-    def _encoding_fits(self, plan: Plan, rung: ModelRung, events: int, deadline: Deadline) -> bool:
-        """Whether this many events can be encoded before the list is decoded.
 
-        The guard has already decided that decoding alone fits. If it no longer does, the encoding is not to blame.
-        """
-        decoding_s = plan.forecast(rung).seconds
-        if not events or not self._guard.fits(decoding_s, deadline):
-            return True
-        return self._guard.fits(plan.model.encoder.forecast(encode_key(events)).seconds + decoding_s, deadline)
+def _encoding_fits(plan: Plan, guard: Guard, rung: ModelRung, events: int, deadline: Deadline) -> bool:
+    """Whether this many events can be encoded before the list is decoded.
+
+    The guard has already decided that decoding alone fits. If it no longer does, the encoding is not to blame.
+    """
+    decoding_s = plan.forecast(rung).seconds
+    if not events or not guard.fits(decoding_s, deadline):
+        return True
+    return guard.fits(plan.model.encoder.forecast(encode_key(events)).seconds + decoding_s, deadline)
 
 
 def _decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> DecodeJob:

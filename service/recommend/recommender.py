@@ -23,6 +23,7 @@ from service.experiments.arms import Arms
 from service.experiments.canary_watch import CanaryWatch
 from service.exposures.recorder import Recorder
 from service.guard.guard import MODEL_RUNGS, Decision, Guard, Outcome, Reason, Rung
+from service.guard.guards import Guards
 from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
 from service.history.state_keeper import StateKeeper
@@ -56,7 +57,7 @@ class Recommender:
         arms: Arms,
         canaries: CanaryWatch,
         states: StateKeeper,
-        guard: Guard,
+        guards: Guards,
         metrics: Metrics,
         ids: Pseudonyms,
         reasons: Reasons,
@@ -69,13 +70,13 @@ class Recommender:
     ) -> None:
         self._arms, self._canaries = arms, canaries
         self._states = states
-        self._guard = guard
+        self._guards = guards
         self._metrics = metrics
         self._ids = ids
         self._reasons = reasons
         self._recorder = recorder
         self._watch = watch
-        self._attempts = ModelAttempts(states, guard, metrics)
+        self._attempts = ModelAttempts(states, metrics)
         self._budget_ms, self._budget_max_ms = budget_ms, budget_max_ms
         self._wall_clock = wall_clock
 
@@ -93,20 +94,20 @@ class Recommender:
         deadline = context.deadline(budget_ms)
         subject = self._ids.subject(request.user_id, request.session_id)
         placement = self._arms.place(subject, request.arm)
-        model = placement.model
+        model, guard = placement.model, self._guards.of(placement.variant)
         wanted = model.filter(request.filter or {})
         profile, read_failure = await self._read_history(subject, model, deadline)
-        waits = deadline.keeping(self._guard.reserve_s(deadline.remaining()))
+        waits = deadline.keeping(guard.reserve_s(deadline.remaining()))
         filtered = await model.prepared(wanted, context.caller, waits)
         plan = make_plan(
             request, context, profile, filtered, placement,
             history_read=read_failure is None,
             budget_ms=budget_ms, deadline=deadline, now_ms=int(self._wall_clock() * 1000.0),
         )  # fmt: skip
-        decision = self._decide(plan, read_failure)
-        made = Made.of(*await self._descend(plan, decision), wanted=plan.decoding, k=request.k)
+        decision = self._decide(plan, guard, read_failure)
+        made = Made.of(*await self._descend(plan, guard, decision), wanted=plan.decoding, k=request.k)
         why = await self._reasons.of(plan, made.listing) if request.explain else NOT_ASKED
-        self._count(plan, made, late=deadline.passed)
+        self._count(plan, guard, made, late=deadline.passed)
         list_id = self._recorder.new_list_id()
         self._recorder.shown(list_id, subject, partial(entry_of, plan, made, list_id))
         self._watch.shown(model.version, watched(plan, made, list_id))
@@ -130,32 +131,34 @@ class Recommender:
             log.error("read_broke", **logs.where(error))
             return empty, "state_unavailable"
 
-    def _decide(self, plan: Plan, read_failure: Reason | None) -> Decision:
+    def _decide(self, plan: Plan, guard: Guard, read_failure: Reason | None) -> Decision:
         """The rung to start on. Without the stored history, the model may use only the request's own events."""
-        decision = self._guard.decide(plan.deadline, plan.forecast)
+        decision = guard.decide(plan.deadline, plan.forecast)
         if plan.filtered.id is None and decision.reason in (None, "deadline"):
             # The wait for the filter is what took the time.
-            decision = replace(self._not_asked(decision), reason="filter_not_ready")
+            decision = replace(self._not_asked(guard, decision), reason="filter_not_ready")
         if not decision.asks_the_model:
             return decision
         if plan.filtered.allows_nothing:
-            self._not_asked(decision)
+            self._not_asked(guard, decision)
             return Decision("full")  # the list is known to be empty without a run
         if read_failure is None:
             return decision
         if len(plan.history):
             return replace(decision, rung="narrow", reason=read_failure, forecast_s=0.0)
-        self._not_asked(decision)
+        self._not_asked(guard, decision)
         return Decision("popular", read_failure)
 
-    def _not_asked(self, decision: Decision) -> Decision:
+    def _not_asked(self, guard: Guard, decision: Decision) -> Decision:
         """Takes back a decision that asks the model; returns one that does not."""
         if not decision.asks_the_model:
             return decision
-        self._guard.observe(Outcome.UNUSED)
+        guard.observe(Outcome.UNUSED)
         return Decision("item_cf")
 
-    async def _descend(self, plan: Plan, decision: Decision) -> tuple[RecommendationList, Rung, Reason | None]:
+    async def _descend(
+        self, plan: Plan, guard: Guard, decision: Decision
+    ) -> tuple[RecommendationList, Rung, Reason | None]:
         """Goes down the rungs from the decided one until one gives a list."""
         if plan.filtered.allows_nothing:
             source = plan.model.engine.source if decision.asks_the_model else decision.rung
@@ -163,7 +166,7 @@ class Recommender:
         rung, reason, from_state = decision.rung, decision.reason, True
         while rung == "full" or rung == "narrow":
             try:
-                listing = await self._attempts.run(plan, rung, decision, from_state=from_state)
+                listing = await self._attempts.run(plan, guard, rung, decision, from_state=from_state)
                 return listing, rung, reason
             except ModelAttemptFailed as failure:
                 reason = reason or cast("Reason", failure.reason)
@@ -187,11 +190,11 @@ class Recommender:
                 log.error("item_cf_failed", request_id=plan.context.request_id, **logs.where(error))
         return fallback.popular(k, plan.limits)
 
-    def _count(self, plan: Plan, made: Made, *, late: bool) -> None:
+    def _count(self, plan: Plan, guard: Guard, made: Made, *, late: bool) -> None:
         """Reports the answer to the metrics, the guard and the request's log line."""
         labels = {**made.labels(), "segment": plan.segment}
         self._metrics.recommendations.labels(**{name: value or "" for name, value in labels.items()}).inc()
-        self._guard.answered(made.rung, made.reason)
+        guard.answered(made.rung, made.reason)
         self._canaries.answered(
             plan.placement.counted, late=late, failed=made.reason == "model_error", below=made.rung not in MODEL_RUNGS
         )

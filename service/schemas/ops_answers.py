@@ -97,6 +97,17 @@ class Comparison(Answer):
     least_effect: float | None = Field(description="The drop that would have been found by now four times out of five.")
 
 
+class ArmBreaker(Answer):
+    """The breaker and the error budgets of what answers an arm, in the process that answers this request."""
+
+    state: Literal["closed", "open", "half_open"]
+    model_share: float = Field(description="The model's share of the traffic of the arm.")
+    cause: str | None = Field(description="Why it is not all of it.")
+    burn_rate: dict[str, dict[str, float]] | None = Field(
+        description="How fast the budgets of its model attempts burn, by objective and window."
+    )
+
+
 class ArmReport(Answer):
     """What an arm is and has earned."""
 
@@ -114,6 +125,7 @@ class ArmReport(Answer):
     clicked: int
     click_through: float | None
     comparison: Comparison | None = Field(description="Beside the first arm; null for that.")
+    breaker: ArmBreaker | None = Field(description="Null for an experiment that has ended.")
 
 
 class ExperimentReport(Answer):

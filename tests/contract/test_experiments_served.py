@@ -232,3 +232,30 @@ async def test_a_canary_whose_model_fails_is_back_after_a_few_lists(
             lists += 1
         cause = str(service.runtime.space.experiments.named("which").cause)
     assert lists < 60 and "failed" in cause, cause
+
+
+@asynchronous
+async def test_an_arm_that_fails_loses_its_model_and_takes_nobody_elses(
+    made: tuple[Path, Path], shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = made
+    async with served(old, shared_valkey.url, "guarded:", breaker_min_attempts=5, breaker_open_s=600.0) as service:
+        await start(service, spec(new.name))
+        broken = service.runtime.space.experiments.held.get(new.name)
+        assert broken is not None
+        monkeypatch.setattr(broken.decoder, "_engine_run", lambda jobs: [RuntimeError("nothing") for _ in jobs])
+        answers = [await service.recommend(user_id=f"u{i}") for i in range(40)]
+        by_arm = {arm: [a for a in answers if a["arms"]["which"] == arm] for arm in ("old", "new")}
+        assert {a["rung"] for a in by_arm["old"]} == {"full"}
+        reasons = [a["reason"] for a in by_arm["new"]]
+        assert set(reasons[:5]) == {"model_error"} and set(reasons[6:]) == {"breaker_open"}
+        assert all(len(a["items"]) == 10 for a in answers)
+        report = ExperimentAnswer.model_validate((await service.client.get("/ops/experiments/which")).json())
+        states = {arm.name: arm.breaker and arm.breaker.state for arm in report.arms}
+        assert states == {"old": "closed", "new": "open"}
+        metrics = (await service.client.get("/metrics")).text
+        assert 'gpt4rec_experiment_model_withheld{arm="new",experiment="which"} 1.0' in metrics
+        assert 'gpt4rec_breaker_state{state="closed"} 1.0' in metrics
+        stopped = await service.client.post("/ops/experiments/which/stop", json={})
+        assert stopped.json()["arms"][1]["breaker"] is None
+        assert not list(service.runtime.space.guards.beside())

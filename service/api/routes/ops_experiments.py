@@ -138,7 +138,8 @@ async def delete_holdout(request: Request, reason: Reason = None) -> Response:
 
 
 async def _report(service: Runtime, experiment: Experiment) -> dict[str, Any]:
-    return report(experiment, await service.space.canaries.read(experiment))
+    counts = await service.space.canaries.read(experiment)
+    return report(experiment, counts, service.space.breakers(experiment))
 
 
 async def _all(service: Runtime) -> dict[str, Any]:

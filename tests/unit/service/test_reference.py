@@ -46,7 +46,7 @@ def test_the_metric_families_are_those_of_the_contract() -> None:
         "request_duration_seconds", "deadline_missed", "event_loop_lag_seconds", "recommendations",
         "stage_duration_seconds", "batch_size", "queue_depth", "inflight", "breaker_state", "fallback_mode",
         "events", "state_cache", "redis_errors", "model_info", "model_reload", "models_held",
-        "model_bytes_held", "experiment_lists", "error_budget_burn_rate",
+        "model_bytes_held", "experiment_lists", "experiment_model_withheld", "error_budget_burn_rate",
             "model_attempts", "rate_checks", "log_lines_dropped", "worker_replaced", "file_hangs",
             "filters_held", "filter_bytes", "filter_builds",
             "exposures", "recorded_events", "exposures_waiting", "exposures_trimmed_unread",

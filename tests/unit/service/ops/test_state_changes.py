@@ -12,6 +12,7 @@ import pytest
 from service.common import logs
 from service.coordination.forced_mode import ForcedMode, Mode
 from service.guard.guard import Guard, GuardSettings, Outcome
+from service.guard.guards import Guards
 from service.lifecycle.served_model import Serving
 from service.ops.state_changes import StateChanges
 from tests.support.clock import FakeClock
@@ -37,7 +38,7 @@ def test_each_change_of_breaker_budgets_mode_and_engine_is_one_line(written: io.
     guard = Guard(GuardSettings(), clock)
     model = SimpleNamespace(healthy=True, version="v1")
     mode = SimpleNamespace(mode=Mode())
-    changes = StateChanges(guard, cast("ForcedMode", mode), cast("Serving", SimpleNamespace(model=model)))
+    changes = StateChanges(Guards(guard), cast("ForcedMode", mode), cast("Serving", SimpleNamespace(model=model)))
     for _ in range(3):
         changes.look()
     assert lines(written) == []
