@@ -32,7 +32,7 @@ from service.lifecycle.served_model import Serving
 from service.ops.recent_traffic import RECENT_S, RecentTraffic, Second, row, together, traffic
 from service.ops.worker_peers import Peers, bearer, own_urls
 from service.store.health import RedisCheck
-from service.store.redis_causes import MEANINGS
+from service.store.redis_causes import meaning
 from service.watch.summaries import merged_summary
 from service.watch.traffic_watch import TrafficWatch
 
@@ -168,7 +168,7 @@ class Console:
             },
             "redis": all(worker["redis"] for worker in workers),
             "redis_cause": (cause := next((worker["redis_cause"] for worker in workers if not worker["redis"]), None)),
-            "redis_meaning": MEANINGS.get(cause) if cause else None,
+            "redis_meaning": meaning(cause) if cause else None,
             "files_hang": sorted({file for worker in workers for file in worker["files_hang"]}),
             "budget_ms": settings.deadline_ms,
             "breaker": _breaker(workers),

@@ -192,6 +192,7 @@ class OutcomesAnswer(Answer):
     groups: dict[str, list[OutcomesOfGroup]] = Field(
         description="By dimension: `all`, `model`, `segment`, `strategy`, `rung`, `arm`, `position`."
     )
+    fault: str | None = Field(description="Why the figures cannot be read, so that there are none; null if they can.")
 
 
 class Latency(Answer):

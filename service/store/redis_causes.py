@@ -107,6 +107,11 @@ _TYPES: tuple[tuple[type[BaseException], Cause], ...] = (
 )
 
 
+def meaning(cause: str) -> str:
+    """Returns a cause in words; "unknown" for one that is not among `CAUSES`."""
+    return next((words for name, words in MEANINGS.items() if name == cause), "unknown")
+
+
 def cause_of(error: BaseException) -> Cause:
     """Returns the cause of an error of redis-py, of a reply of the server, or of the network."""
     chain = list(_chain(error))

@@ -43,6 +43,16 @@ async def test_without_a_token_there_is_no_console_and_a_page_may_load_nothing_f
 
 
 @asynchronous
+async def test_what_came_of_the_lists_is_answered_without_redis_too_and_says_why_nothing_is_known() -> None:
+    async with serving(operator=True) as service:
+        answer = await service.client.get("/ops/outcomes")
+    assert answer.status_code == 200
+    told = answer.json()
+    assert (told["days"], told["groups"]) == ([], {})
+    assert told["fault"] == "Redis cannot be used (nothing listens at the address)"
+
+
+@asynchronous
 async def test_a_stream_ends_with_its_token_and_with_the_process_and_there_are_only_so_many() -> None:
     async with serving(operator=True) as service:
         runtime = service.runtime

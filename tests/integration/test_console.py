@@ -84,6 +84,18 @@ def force(page: Page, mode: str, reason: str, *, minutes: float | None = None) -
     dialog.wait_for(state="hidden")
 
 
+def share_outcomes(store: Valkey) -> None:
+    """Writes what lists earned today as a sink does."""
+    today = int(time.time()) // DAY_S
+    model, none = Outcomes(Sums(lists=2000, clicked=100), viewed=1500, conversions=7, value=31), Outcomes(Sums(lists=9))
+    found = {
+        Place(today, "all", "all"): model, Place(today, "model", "m-1"): model,
+        Place(today, "arm", "ranker=<b>"): none, Place(today - 9, "model", "of last week"): none,
+    }  # fmt: skip
+    with redis.Redis.from_url(store.url) as client:
+        client.hset("gpt4rec:{ops}:outcomes", mapping=packed(found))
+
+
 def rung(service: Serve) -> str:
     return str(recommend(service, user_id="nobody")["rung"])
 
@@ -144,12 +156,17 @@ def test_the_switch_is_felt_by_the_next_request_and_ends_by_itself(browser: Brow
 def test_redis_away_is_shown_and_the_switch_works_and_says_that_it_holds_here_only(
     browser: Browser, auto: Serve, store: Valkey
 ) -> None:
+    share_outcomes(store)
     with opened(browser, address(auto)) as page:
         live(page)
         says(page, "#mode-shared", "on every replica")
+        says(page, "#outcomes", "m-1")
         store.sigstop()
         try:
             says(page, "#verdict", "Redis cannot be used (there was no reply in time")
+            says(page, "#outcomes-fault", "Redis cannot be used (there was no reply in time")
+            says(page, "#outcomes-fault", "These figures are of")
+            says(page, "#outcomes", "m-1")
             force(page, "Fallback", "no Redis")
             says(page, "#mode-shared", "here only")
             says(page, "#verdict", "applies on this replica only")
@@ -159,6 +176,26 @@ def test_redis_away_is_shown_and_the_switch_works_and_says_that_it_holds_here_on
             store.sigcont()
         says(page, "#mode-shared", "on every replica")
         says(page, "#audit", "no Redis")
+        page.locator("#outcomes-fault").wait_for(state="hidden")
+        says(page, "#outcomes", "m-1")
+
+
+def test_a_console_opened_while_redis_is_away_says_so_and_shows_what_came_of_the_lists_later(
+    browser: Browser, service: Serve, store: Valkey
+) -> None:
+    share_outcomes(store)
+    store.sigstop()
+    try:
+        with opened(browser, address(service)) as page:
+            live(page)
+            says(page, "#outcomes-fault", "The figures will be here when it is back")
+            assert page.locator("#outcomes-table").is_hidden()
+            assert accessibility_faults(page) == []
+            store.sigcont()
+            says(page, "#outcomes", "m-1")
+            page.locator("#outcomes-fault").wait_for(state="hidden")
+    finally:
+        store.sigcont()
 
 
 def test_everything_can_be_done_by_keyboard(browser: Browser, auto: Serve) -> None:
@@ -183,14 +220,7 @@ def test_everything_can_be_done_by_keyboard(browser: Browser, auto: Serve) -> No
 
 
 def test_what_came_of_the_lists_is_shown_by_group(browser: Browser, service: Serve, store: Valkey) -> None:
-    today = int(time.time()) // DAY_S
-    model, none = Outcomes(Sums(lists=2000, clicked=100), viewed=1500, conversions=7, value=31), Outcomes(Sums(lists=9))
-    found = {
-        Place(today, "all", "all"): model, Place(today, "model", "m-1"): model,
-        Place(today, "arm", "ranker=<b>"): none, Place(today - 9, "model", "of last week"): none,
-    }  # fmt: skip
-    with redis.Redis.from_url(store.url) as client:
-        client.hset("gpt4rec:{ops}:outcomes", mapping=packed(found))
+    share_outcomes(store)
     with opened(browser, address(service)) as page:
         live(page)
         says(page, "#outcomes", "m-1")

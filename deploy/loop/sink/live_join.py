@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import OrderedDict, deque
+from itertools import count
 
 from deploy.loop.sink.open_list import Identity, LiveEvent, OpenList, Row
 from deploy.loop.sink.tallies import Tallies
@@ -39,6 +40,7 @@ class LiveJoin:
         self._merges: OrderedDict[str, list[tuple[int, str]]] = OrderedDict()
         self._sessions: OrderedDict[str, list[tuple[int, str]]] = OrderedDict()
         self._erased: OrderedDict[str, int] = OrderedDict()
+        self._numbers = count()
         self.closed_early = 0
 
     def __len__(self) -> int:
@@ -83,13 +85,12 @@ class LiveJoin:
         seen = self._seen.setdefault(keeper, {})
         if identity in seen:
             return DUPLICATE
-        event = LiveEvent(row, keeper, identity)
+        event = LiveEvent(row, keeper, identity, next(self._numbers))
         seen[identity] = event
         mark = self._place(event)
         if event.list is not None:
             return mark
-        self._loose.append(event)
-        self._forget_loose()
+        self._remember_loose(event)
         return LATE if row.get("list_id") and row["list_id"] not in self._open else UNMATCHED
 
     def merge(self, session: str, user: str, merged_ms: int) -> None:
@@ -114,10 +115,11 @@ class LiveJoin:
         self._erased[subject] = max(erased_ms, self._erased.pop(subject, 0))
         while len(self._erased) > self._most:
             self._erased.popitem(last=False)
+        left: list[LiveEvent] = []
         for event in self._events_of(subject, erased_ms):
             self._leave_list(event)
             self._forget(event)
-        left: list[LiveEvent] = []
+            left += self._successor(event)
         for one in list(self._by_viewer.get(subject, ())):
             own = one.subject == subject and one.time_ms <= erased_ms
             merged = one.owner == subject and one.merged_ms is not None and one.merged_ms <= erased_ms
@@ -128,6 +130,8 @@ class LiveJoin:
                 self._close(one)
         for event in left:  # they are somebody else's, and may belong to another list
             self._place(event)
+            if event.list is None:
+                self._remember_loose(event)
 
     def close_before(self, time_ms: int) -> None:
         """Closes the lists that are older; what came of them stays in the tallies."""
@@ -198,12 +202,24 @@ class LiveJoin:
         self._forget(event)
         other = self._seen.get(user, {}).get(event.identity)
         event.keeper = user
-        if other is not None and other.received_ms <= event.received_ms:
+        if other is not None and other.order < event.order:
             self._leave_list(event)
+            other.precede(event)
             return
         if other is not None:
             self._leave_list(other)
+            event.precede(other)
         self._seen.setdefault(user, {})[event.identity] = event
+
+    def _successor(self, erased: LiveEvent) -> list[LiveEvent]:
+        """The event that counts in the place of an erased one: the next with its identity that was not erased."""
+        later = [one for one in erased.later if not self._is_erased(one.row["subject"], one.received_ms)]
+        if not later:
+            return []
+        first = min(later, key=lambda one: one.order)
+        first.later = tuple(one for one in later if one is not first)
+        self._seen.setdefault(first.keeper, {})[first.identity] = first
+        return [first]
 
     def _leave_list(self, event: LiveEvent) -> None:
         one, event.list = event.list, None
@@ -231,7 +247,9 @@ class LiveJoin:
             if not theirs:
                 del self._seen[event.keeper]
 
-    def _forget_loose(self) -> None:
+    def _remember_loose(self, event: LiveEvent) -> None:
+        """Keeps the identity of an event that belongs to no list, as long as there is room."""
+        self._loose.append(event)
         while len(self._loose) > self._most:
             event = self._loose.popleft()
             if event.list is None:

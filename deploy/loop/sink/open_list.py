@@ -18,21 +18,35 @@ class LiveEvent:
         row: The event.
         keeper: Among whose events it is: its subject's, or the user's that the session was merged into.
         identity: What tells it from others of its keeper.
+        number: Its place among all events that were taken, which decides where two were received at one moment.
         list: The list that it belongs to; None if it belongs to none.
         position: Its position there, from 1; None for the list as a whole.
+        later: Those of other subjects with its identity that came later, which count if it is erased and they are not.
     """
 
     row: Row
     keeper: str
     identity: Identity
+    number: int
     list: OpenList | None = None
     position: int | None = None
+    later: tuple[LiveEvent, ...] = ()
 
     @property
     def received_ms(self) -> int:
         """When it was received."""
         received_ms: int = self.row["received_ms"]
         return received_ms
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Tells which of two events with one identity counts: the smaller one, which was received first."""
+        return self.received_ms, self.number
+
+    def precede(self, other: LiveEvent) -> None:
+        """Remembers one with its identity that came later, and those that came after that one."""
+        self.later += (other, *other.later)
+        other.later = ()
 
 
 @dataclass(slots=True, eq=False)

@@ -11,12 +11,14 @@ from service.api import static_pages
 from service.api.direct_route import DirectRoute
 from service.api.openapi import answers, takes
 from service.api.request import reply, runtime, secret_of
+from service.common.errors import StoreUnavailable
 from service.common.request_errors import NotFound
 from service.coordination.audit_sentences import sentence
 from service.experiments.outcomes import shown, unpacked
 from service.ops.console import SERIES_S, EventStream
 from service.schemas import ops_answers as out
 from service.schemas.requests import FallbackRequest, parse
+from service.store.redis_causes import meaning
 
 router = APIRouter(prefix="/ops", tags=["ops"], route_class=DirectRoute)
 
@@ -94,15 +96,21 @@ async def get_audit(request: Request, limit: Annotated[int, Query(ge=1, le=1000)
     return reply(request, {"entries": [{**entry, "text": sentence(entry)} for entry in entries]})
 
 
-@router.get("/outcomes", responses=answers(out.OutcomesAnswer, 503, *_PROBLEMS))
+@router.get("/outcomes", responses=answers(out.OutcomesAnswer, *_PROBLEMS))
 async def get_outcomes(request: Request) -> Response:
     """Shows what the lists of yesterday and today (UTC) earned, by group, as `gpt4rec loop sink` counts it.
 
-    Without a sink there are no groups.
+    Without a sink there are no groups. While Redis is unavailable there are none either, and `fault` says why.
     """
     service = runtime(request)
     service.access.ops(secret_of(request))
-    return reply(request, shown(unpacked(await service.space.store.outcomes.read()), time.time()))
+    found: dict[str, bytes] = {}
+    fault = None
+    try:
+        found = await service.space.store.outcomes.read()
+    except StoreUnavailable as error:
+        fault = f"Redis cannot be used ({meaning(error.cause)})"
+    return reply(request, {**shown(unpacked(found), time.time()), "fault": fault})
 
 
 def _host(request: Request) -> str:
