@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from model.cli.data_from_log import from_log_command
 from model.cli.steps import steps
 from model.data.columns import parse_columns, parse_items_columns, parse_type_map
 from model.data.errors import DataError
@@ -30,6 +31,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.command("from-log")(from_log_command)
 
 Out = Annotated[Path, typer.Option("--out", metavar="DATA", help="Folder of the data set to write.")]
 

@@ -33,7 +33,10 @@ evaluate_app = typer.Typer(add_completion=False)
 
 @train_app.command(name="train")
 def train_command(
-    data: Annotated[Path, typer.Option(help="Data set folder, written by `gpt4rec data`.")],
+    data: Annotated[
+        str,
+        typer.Option(help="Data set folder, written by `gpt4rec data`, or the log that `gpt4rec loop sink` writes."),
+    ],
     out: Annotated[Path, typer.Option(help="Run folder to create, or to resume.")],
     config: Annotated[Path | None, typer.Option(help="YAML or JSON file with settings; see docs/training.md.")] = None,
     assignments: Annotated[
@@ -46,7 +49,8 @@ def train_command(
         Path | None, typer.Option(help="Finished run to go on from, with the new events, users and items of --data.")
     ] = None,
     old: Annotated[
-        Path | None, typer.Option(help="With --init: data of that run, where --data holds only the new events.")
+        Path | None,
+        typer.Option(help="Data set that --data adds to, where it holds only new events. With --init or a log."),
     ] = None,
     keep_encoder: Annotated[
         bool, typer.Option("--keep-encoder", help="With --init: leave the encoder, so that every user's state stays.")
@@ -60,11 +64,12 @@ def train_command(
     as_json: AsJson = False,
 ) -> None:
     """Train GPT4Rec and compare it with item-CF and popularity."""
-    if init is None and (old is not None or keep_encoder or ewc != "auto" or replay != REPLAY):
-        raise typer.BadParameter("--old, --keep-encoder, --ewc and --replay need --init")
+    if init is None and (keep_encoder or ewc != "auto" or replay != REPLAY):
+        raise typer.BadParameter("--keep-encoder, --ewc and --replay need --init")
     began, console = time.monotonic(), Console(stderr=True)
     with failures():
         from model.cli.closing_evaluation import prepare
+        from model.cli.data_from_log import data_of_log
         from model.cli.increment import Asked, describe, open_increment
         from model.data.dataset import Dataset
         from model.data.long_histories import ITEM_CF_EVENTS, note_on_long
@@ -75,10 +80,13 @@ def train_command(
         from model.training.trainer import Trainer
 
         limit = TimeLimit(max_minutes, used_s=time.monotonic() - began)
+        with steps(console, "reading the data"):
+            logged = data_of_log(data, init, old, out, console, resume=resume)
+        place = logged or Path(data)
         if init is not None:
-            asked = Asked(init, old, keep_encoder, ewc, replay)
+            asked = Asked(init, old if logged is None else None, keep_encoder, ewc, replay)
             with steps(console, "reading the run and the data") as say:
-                increment = open_increment(asked, data, out, config, assignments or [], seed, resume=resume, say=say)
+                increment = open_increment(asked, place, out, config, assignments or [], seed, resume=resume, say=say)
             trainer: Trainer = increment
             dataset = increment.start.data.dataset
             describe(increment, console)
@@ -86,9 +94,9 @@ def train_command(
             settings = TrainConfig.build(config, assignments or [], seed=seed)
             if resume and config is None and not assignments and seed is None and (out / "config.json").exists():
                 settings = saved_config(out)
-            dataset = Dataset.load(data)
             with steps(console, "preparing: item tokens, network, batches"):
-                trainer = Trainer(dataset, data, out, settings, resume=resume)
+                dataset = Dataset.load(place)
+                trainer = Trainer(dataset, place, out, settings, resume=resume)
         console.print(_headline(trainer), highlight=False)
         if long := note_on_long(trainer.split.train, ITEM_CF_EVENTS, "item-CF counts"):
             console.print(long, highlight=False, markup=False, soft_wrap=True)
@@ -96,7 +104,7 @@ def train_command(
         closing = prepare(trainer, dataset, limit, console, tune=init is None)
         fit(trainer, console, limit)
         with steps(console, "noting what increments need to know"):
-            memory_of(trainer, dataset, data).save(out)
+            memory_of(trainer, dataset, place).save(out)
         evaluation = closing.of(trainer, console)
         write_aside(out / "metrics.json", json.dumps(evaluation.to_json(), indent=1).encode())
     if as_json:

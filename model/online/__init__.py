@@ -7,6 +7,7 @@ partitions.py      the same for a log of any size, subjects in parts
 made_traffic.py    clicks that look made
 outcomes.py        what each position of each list earned
 grouped.py         rates of groups of lists, with intervals clustered by subject
+training_data.py   what `gpt4rec train` reads of it
 online_report.py   `gpt4rec report online`: model, segment, strategy, rung, arm and position
 marginals.py       P(item at position) of a sampled list
 estimators.py      off-policy estimates from weights and rewards

@@ -36,6 +36,7 @@ class LogRange:
         reading: How lists and events are joined.
         part_bytes: Bytes of Parquet that are joined at once.
         histories: Whether events before the range are read as well, because histories are rebuilt from them.
+        learning: Whether events are wanted for themselves: also those of lists before the range, and without any list.
     """
 
     log: LogFolder
@@ -44,6 +45,7 @@ class LogRange:
     reading: Reading = field(default_factory=Reading)
     part_bytes: int = PART_BYTES
     histories: bool = False
+    learning: bool = False
 
     @property
     def events_from_ms(self) -> int | None:
@@ -64,9 +66,10 @@ def attributed(span: LogRange, columns: Sequence[str] = ()) -> Iterator[Attribut
         columns: Columns of the lists besides `LIST_COLUMNS`.
 
     Raises:
-        LogError: The log cannot be read, or holds no exposures.
+        LogError: The log cannot be read, or holds no exposures where lists are wanted.
     """
-    span.log.require_some()
+    if not span.learning:
+        span.log.require_some()
     wanted = [*LIST_COLUMNS, *(name for name in columns if name not in LIST_COLUMNS)]
     merges, erased = span.log.read_all("merges"), span.log.read_all("erased")
     parts = 1 + _bytes(span) // span.part_bytes
@@ -108,7 +111,7 @@ def _bytes(span: LogRange) -> int:
 
 def _within(span: LogRange, joined: Attributed) -> Attributed:
     """Leaves out the lists before the range, and their events."""
-    if span.from_ms is None:
+    if span.from_ms is None or span.learning:
         return joined
     inside = pl.col("time_ms") >= span.from_ms
     before = joined.lists.filter(~inside)["list_id"]

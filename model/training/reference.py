@@ -102,13 +102,15 @@ NEW. Its result is a run like any other; `--resume` continues one that was inter
 gpt4rec train --init runs/day --data data/now --out runs/hour                            # old and new events
 gpt4rec train --init runs/day --data data/hour --old data/day --out runs/hour            # new events alone
 gpt4rec train --init runs/day --data data/now --out runs/hour --keep-encoder             # every state stays
+gpt4rec train --init runs/day --data log --out runs/hour                                 # what a service has logged
 ```
 
 - **Data.** NEW holds old and new events. Where it holds the new ones alone, `--old` gives the data of the run; both
   are joined in `OTHER/data`. New are the events that the run did not train on, held-out ones included: those from the
   beginning of its validation part on (split by time), or after its last event, and the last two of each user (leave
   one out). Later arrivals with older times wait for the next whole training. It needs times. Ids must be those of the
-  run: data that lacks more than half of its items is refused.
+  run: data that lacks more than half of its items is refused. The events of a [log](loop.md#training-on-the-log) are
+  added to the data of the run, or to `--old`.
 - **What is held out.** By time: new events alone, for validation and test each a tenth of them, but
   {HELD_OUT_EVENTS:,} where that is less, at most a quarter.
 - **Settings** are those of the run, with {RATE:g} times its learning rate, at most {EPOCHS} epochs, a patience of

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import polars as pl
 
-from model.data.dataset import EVENT_SCHEMA, Dataset
+from model.data.dataset import Dataset
 from model.data.errors import DataError
+from model.data.together import together
 from model.errors import RunError
 from model.training.run_folder import Run
 
 DATA = "data"
 # Most of the run's items that the data may lack before its ids count as others.
 MISSING_MOST = 0.5
-_SAME = ["user_id", "item_id", "timestamp", "event_type"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def joined(run: Run, item_ids: list[str], new: Path, old: Path | None, out: Path
     if old is not None:
         before = run.dataset(old)
         _check_alike(before, dataset, new)
-        dataset, path, written = _with(before, dataset), out / DATA, False
+        dataset, path, written = together(before, dataset), out / DATA, False
     missing = _missing(dataset, item_ids)
     if len(missing) > MISSING_MOST * len(item_ids):
         raise RunError(
@@ -107,22 +107,6 @@ def _check_alike(old: Dataset, new: Dataset, where: Path) -> None:
             where=str(where),
             fix="import both with the same ids",
         )
-
-
-def _with(old: Dataset, new: Dataset) -> Dataset:
-    """Returns both logs as one. Of equal events the old one stays, of rows with the same id the new one."""
-    events = pl.concat([old.events, new.events], how="diagonal").unique(_SAME, keep="first", maintain_order=True)
-    order = events["user_id"].unique(maintain_order=True)
-    place = pl.DataFrame({"user_id": order}).with_row_index("of_user")
-    events = events.join(place, on="user_id", maintain_order="left")
-    events = events.sort("of_user", "timestamp", maintain_order=True).drop("of_user")
-    items = pl.concat([new.items, old.items], how="diagonal").unique("item_id", keep="first", maintain_order=True)
-    users = pl.concat([new.users, old.users], how="diagonal").unique("user_id", keep="first", maintain_order=True)
-    columns = [*EVENT_SCHEMA, *(name for name in events.columns if name not in EVENT_SCHEMA)]
-    return Dataset.of(
-        old.name, events.select(columns), items, users.select(old.users.columns), has_time=True,
-        category_kind=old.category_kind, source=f"{old.source}; {new.source}",
-    )  # fmt: skip
 
 
 def _missing(dataset: Dataset, item_ids: list[str]) -> list[str]:

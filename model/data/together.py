@@ -1,0 +1,86 @@
+"""Two data sets as one: what was there, and what came after it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from model.data.checks import Findings
+from model.data.dataset import EVENT_SCHEMA, ITEM_SCHEMA, Dataset
+from model.data.fingerprint import fingerprint
+from model.data.items_users import checked_items, conform
+from model.data.readers.side_tables import read_items
+from model.data.rules import Rules
+
+# Events that are equal in these are one event.
+_SAME = ["user_id", "item_id", "timestamp", "event_type"]
+
+
+def together(old: Dataset, new: Dataset, report: dict[str, Any] | None = None) -> Dataset:
+    """Returns the events, items and users of both; the items and users of the old one come first.
+
+    Of equal events the old one stays. What the new data say of an item or a user goes before what the old ones say, and
+    where they say nothing the old ones hold. User features are those of the old data.
+
+    Args:
+        old: A log with times.
+        new: A log with times.
+        report: What the new data set says about both.
+    """
+    events = pl.concat([old.events, new.events], how="diagonal").unique(_SAME, keep="first", maintain_order=True)
+    order = pl.DataFrame({"user_id": events["user_id"].unique(maintain_order=True)}).with_row_index("of_user")
+    events = events.join(order, on="user_id", maintain_order="left")
+    events = events.sort("of_user", "timestamp", maintain_order=True)
+    columns = [*EVENT_SCHEMA, *(name for name in events.columns if name not in EVENT_SCHEMA)]
+    features = new.users.select(name for name in new.users.columns if name in old.users.columns)
+    return Dataset.of(
+        old.name, events.select(columns), _rows(old.items, new.items, "item_id"),
+        _rows(old.users, features, "user_id"), has_time=True, category_kind=old.category_kind, report=report,
+        source=f"{old.source}; {new.source}",
+    )  # fmt: skip
+
+
+def with_items(dataset: Dataset, file: Path) -> Dataset:
+    """Returns a data set with what a table says of its items, and with the items that only the table has.
+
+    Args:
+        dataset: The data set.
+        file: Table of items, as `gpt4rec data import --items` reads it.
+
+    Raises:
+        DataError: The table cannot be used.
+    """
+    findings = Findings()
+    table, kind = read_items(file, {}, findings)
+    told = checked_items(table, findings, Rules()).filter(pl.col("item_id").is_not_null())
+    items = _rows(
+        dataset.items, conform(told.unique("item_id", keep="first", maintain_order=True), ITEM_SCHEMA), "item_id"
+    )
+    kind = dataset.category_kind if (dataset.items["category"].list.len() > 0).any() else kind
+    digest = fingerprint(dataset.events, items, dataset.users, kind)
+    report = {**dataset.report, "items": len(items), "notes": [*dataset.report.get("notes", []), *findings.notes]}
+    return replace(dataset, items=items, category_kind=kind, fingerprint=digest, report=report)
+
+
+def _rows(old: pl.DataFrame, new: pl.DataFrame, key: str) -> pl.DataFrame:
+    """The rows of two tables by their id, with the columns of the old one."""
+    ids = pl.DataFrame({key: pl.concat([old[key], new[key]]).unique(maintain_order=True)})
+    both = ids.join(old, on=key, how="left", maintain_order="left")
+    both = both.join(new, on=key, how="left", maintain_order="left", suffix="_new")
+    said = [
+        pl.coalesce(_said(f"{name}_new", kind), name).alias(name) if f"{name}_new" in both.columns else pl.col(name)
+        for name, kind in old.schema.items()
+        if name != key
+    ]
+    return both.select(key, *said).with_columns(
+        pl.col(name).fill_null([]) for name, kind in old.schema.items() if isinstance(kind, pl.List)
+    )
+
+
+def _said(name: str, kind: pl.DataType) -> pl.Expr:
+    """A value, null where it says nothing."""
+    column = pl.col(name)
+    return pl.when(column.list.len() > 0).then(column) if isinstance(kind, pl.List) else column
