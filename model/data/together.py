@@ -31,10 +31,10 @@ def together(old: Dataset, new: Dataset, report: dict[str, Any] | None = None) -
         report: What the new data set says about both.
     """
     events = pl.concat([old.events, new.events], how="diagonal").unique(_SAME, keep="first", maintain_order=True)
+    columns = [*EVENT_SCHEMA, *(name for name in events.columns if name not in EVENT_SCHEMA)]
     order = pl.DataFrame({"user_id": events["user_id"].unique(maintain_order=True)}).with_row_index("of_user")
     events = events.join(order, on="user_id", maintain_order="left")
     events = events.sort("of_user", "timestamp", maintain_order=True)
-    columns = [*EVENT_SCHEMA, *(name for name in events.columns if name not in EVENT_SCHEMA)]
     features = new.users.select(name for name in new.users.columns if name in old.users.columns)
     return Dataset.of(
         old.name, events.select(columns), _rows(old.items, new.items, "item_id"),
