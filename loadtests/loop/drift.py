@@ -35,7 +35,7 @@ from service.engine.baseline_engine import BaselineEngine
 from service.engine.engine import Engine
 from service.engine.factory import open_engine
 from service.engine.run_groups import result_of
-from service.watch.counting import SeenEvent, ShownList
+from service.watch.counting import SeenEvent, ShownList, place_of
 from service.watch.traffic_watch import WINDOWS, TrafficWatch
 
 _HOUR_S = 3600.0
@@ -142,13 +142,14 @@ class Simulation:
         """Makes a visit; returns the number of its lists and events."""
         visit = shifted(self._drawn(shift), shift, self._rng)
         self._number += 1
-        subject, seen = f"u{self._number}", visit.seen
+        subject = f"u{self._number}"
+        place = place_of(subject)
         lists = int(self._rng.integers(1, 4))
         for n in range(lists):
-            one = ShownList(f"{subject}-{n}", subject, "all", visit.listed, visit.scores, lambda: seen, visit.history)
+            one = ShownList(f"{subject}-{n}", place, "all", visit.listed, visit.scores, visit.seen, visit.history)
             self._watch.shown(self.engine.model_version, one)
         self._watch.happened(
-            SeenEvent(subject, kind, item, None) for kind, item in zip(visit.types, visit.items, strict=True)
+            SeenEvent(place, kind, item, None) for kind, item in zip(visit.types, visit.items, strict=True)
         )
         return lists + len(visit.items)
 

@@ -68,14 +68,17 @@ class StreamErasure:
             await self._added.wait()
             await asyncio.sleep(_AGAIN_S)
             self._added.clear()
-            names, self._again = self._again, {}
-            try:
-                counts = await self._streams.shard_counts()
-                for name in names:
-                    await self._delete(name, counts)
-            except StoreUnavailable as error:
-                log.warning("erasures_wait", subjects=len(names), reason=error.reason)
-                self._later(names)
+            await self._repeat()  # a function of its own, whose end forgets the names
+
+    async def _repeat(self) -> None:
+        names, self._again = self._again, {}
+        try:
+            counts = await self._streams.shard_counts()
+            for name in names:
+                await self._delete(name, counts)
+        except StoreUnavailable as error:
+            log.warning("erasures_wait", subjects=len(names), reason=error.reason)
+            self._later(names)
 
     async def _delete(self, name: str, counts: Iterable[int]) -> tuple[int, list[str]]:
         """Returns the number of entries deleted, and the sessions that were merged into the subject."""

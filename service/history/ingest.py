@@ -20,7 +20,7 @@ from service.policies.policies import Policies
 from service.schemas.requests import B, Event, EventsRequest, MergeRequest, parse
 from service.store.records import NewEvent, Subject
 from service.store.store import Store
-from service.watch.counting import SeenEvent
+from service.watch.counting import SeenEvent, place_of
 from service.watch.traffic_watch import TrafficWatch
 
 # The model and the policies that answer a subject.
@@ -103,7 +103,7 @@ class Ingest:
             raise
         self._recorder.happened(batch)
         self._watch.happened(
-            SeenEvent(subject.tag, event.type, event.item_id, event.list_id)
+            SeenEvent(place_of(subject.tag), event.type, event.item_id, event.list_id)
             for subject, events in batch.items()
             for event in events
         )

@@ -12,7 +12,7 @@ from service.exposures.exposure import Exposure, packed, subject_name
 from service.recommend.made import Made
 from service.recommend.request_plan import Plan
 from service.store.log_streams import Entry
-from service.watch.counting import ShownList
+from service.watch.counting import ShownList, place_of
 
 
 def entry_of(plan: Plan, made: Made, list_id: str) -> Entry:
@@ -64,11 +64,11 @@ def watched(plan: Plan, made: Made, list_id: str) -> ShownList:
     best = made.rung == "full" and made.source == plan.model.engine.source and not _sampled(made.strategy)
     return ShownList(
         list_id,
-        list_id if profile.subject is None else profile.subject.tag,
+        place_of(list_id if profile.subject is None else profile.subject.tag),
         plan.segment,
         listing.items,
         listing.scores if best else None,
-        lambda: profile.seen,
+        profile.seen,
         len(plan.history),
     )
 

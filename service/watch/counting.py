@@ -1,8 +1,11 @@
-"""Counts lists and events of one model into windows, many at a time: array work of microseconds for each list. Pure."""
+"""Counts lists and events of one model into windows, many at a time: array work of microseconds for each list. Pure.
+
+What waits to be counted names nobody and keeps no profile alive, so an erasure need not look here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,25 +32,30 @@ from service.watch.window import PLACES, Window
 _REMEMBERED = 4096
 
 
+def place_of(subject: str) -> int:
+    """Returns the place at which a subject, as keys have it, is counted in the windows of this process."""
+    return hash(subject) % PLACES
+
+
 class ShownList(NamedTuple):
     """A list that was shown.
 
     Attributes:
         list_id: Its id.
-        subject: Whose list it is, as keys have it; the list's own id if it is nobody's.
+        place: Place of its subject (`place_of`), or of the list's own id if it is nobody's.
         segment: Segment of the user.
         items: [n] catalogue indices.
         scores: [n] scores of the model's best list; None for any other.
-        seen: Returns [m] the items that the user had seen, unique and ascending; called later.
+        seen: [m] catalogue indices of the items that the user had seen, unique and ascending.
         history: Number of events in the user's history.
     """
 
     list_id: str
-    subject: str
+    place: int
     segment: str
     items: IntArray
     scores: FloatArray | None
-    seen: Callable[[], IntArray]
+    seen: IntArray
     history: int
 
 
@@ -55,13 +63,13 @@ class SeenEvent(NamedTuple):
     """An acknowledged event.
 
     Attributes:
-        subject: Whose event it is, as keys have it.
+        place: Place of its subject (`place_of`).
         type: Its type.
         item_id: Its item; None for a search or an impression of a whole list.
         list_id: The list it names.
     """
 
-    subject: str
+    place: int
     type: str
     item_id: str | None
     list_id: str | None
@@ -99,9 +107,9 @@ class Counting:
         """
         items = np.concatenate([one.items for one in lists]).astype(np.int64)
         lengths = np.array([len(one.items) for one in lists], np.int64)
-        places = np.array([_place(one.subject) for one in lists], np.int64)
+        places = np.array([one.place for one in lists], np.int64)
         bands, categories = self.groups.bands_of(items), self.groups.categories_of(items)
-        seen = np.concatenate([_among(one.items, one.seen()) for one in lists])
+        seen = np.concatenate([_among(one.items, one.seen) for one in lists])
         scores = np.concatenate([self._scored(one) for one in lists])
         visits = self._visits(lists, places)
         surprisal = float(self.groups.surprisals_of(items).sum())
@@ -129,7 +137,7 @@ class Counting:
         if not kept:
             return
         items = np.array([index.get(event.item_id or "", UNKNOWN_ITEM) for event in kept], np.int64)
-        places = np.array([_place(event.subject) for event in kept], np.int64)
+        places = np.array([event.place for event in kept], np.int64)
         types = np.array([type_index(event.type) for event in kept], np.int64)
         followed = self._followed(kept, items)
         for window in windows:
@@ -179,10 +187,6 @@ class Counting:
             )
             for place, name in enumerate(names)
         }
-
-
-def _place(subject: str) -> int:
-    return hash(subject) % PLACES
 
 
 def _among(items: IntArray, seen: IntArray) -> IntArray:

@@ -95,8 +95,7 @@ async def test_an_erasure_leaves_nothing_in_any_key_value_or_cache_of_two_replic
     where: dict[str, Any] = {"redis_url": shared_valkey.url, "prefix": prefix, "operator": True, "hash_user_ids": key}
     ids = Pseudonyms(Settings(hash_user_ids=key).hash_user_ids)
     names = [USER, SESSION, ids.named("user", USER).id, ids.named("session", SESSION).id]
-    redis = Redis.from_url(shared_valkey.url)
-    async with serving(**where) as one, serving(**where) as two:
+    async with Redis.from_url(shared_valkey.url) as redis, serving(**where) as one, serving(**where) as two:
         await live(one, two)
         assert names[2].encode() in await scan(redis, prefix)
         assert traces(*names)
@@ -123,14 +122,16 @@ async def test_an_erasure_leaves_nothing_in_any_key_value_or_cache_of_two_replic
         assert (await two.client.get(f"/users/{USER}")).status_code == 404
         assert (await two.recommend(user_id=USER))["segment"] == "new"
         assert (await two.client.get(f"/users/{OTHER}")).status_code == 200
-    await redis.aclose()
 
 
 @asynchronous
 async def test_with_a_key_no_id_is_in_any_key_or_value(shared_valkey: Valkey) -> None:
     where: dict[str, Any] = {"redis_url": shared_valkey.url, "prefix": "hashed:", "operator": True}
-    redis = Redis.from_url(shared_valkey.url)
-    async with serving(**where, hash_user_ids=KEY) as one, serving(**where, hash_user_ids=KEY) as two:
+    async with (
+        Redis.from_url(shared_valkey.url) as redis,
+        serving(**where, hash_user_ids=KEY) as one,
+        serving(**where, hash_user_ids=KEY) as two,
+    ):
         await live(one, two)
         await one.client.put("/ops/fallback", json={"mode": "auto", "reason": "drill"})
         stored = await scan(redis, "hashed:")
@@ -143,27 +144,23 @@ async def test_with_a_key_no_id_is_in_any_key_or_value(shared_valkey: Valkey) ->
     assert (shown["user_id"], [e["item_id"] for e in shown["history"]]) == (USER, ["1", "3", "4"])
     assert USER not in str(shown["history"])
     assert other_key.named("user", USER).id.encode() not in stored
-    await redis.aclose()
 
 
 @asynchronous
 async def test_an_erasure_also_finds_what_was_kept_before_there_was_a_key(shared_valkey: Valkey) -> None:
     where: dict[str, Any] = {"redis_url": shared_valkey.url, "prefix": "before:", "operator": True}
-    redis = Redis.from_url(shared_valkey.url)
     async with serving(**where) as service:
         await service.post_events(USER, "1", "2")
-    async with serving(**where, hash_user_ids=KEY) as service:
+    async with Redis.from_url(shared_valkey.url) as redis, serving(**where, hash_user_ids=KEY) as service:
         await service.client.delete(f"/users/{USER}")
         assert USER.encode() not in await scan(redis, "before:")
-    await redis.aclose()
 
 
 @asynchronous
 async def test_an_erasure_that_a_replica_did_not_hear_of_is_made_up_for(valkey: Valkey) -> None:
     """Its subscription is cut, and the user is erased meanwhile."""
     where: dict[str, Any] = {"redis_url": valkey.url, "prefix": "missed:", "operator": True}
-    redis = Redis.from_url(valkey.url)
-    async with serving(**where) as service:
+    async with Redis.from_url(valkey.url) as redis, serving(**where) as service:
         for user in (USER, OTHER):
             await service.post_events(user, "1", "2")
             await service.recommend(user_id=user)
@@ -179,7 +176,6 @@ async def test_an_erasure_that_a_replica_did_not_hear_of_is_made_up_for(valkey: 
         await eventually(forgotten, within_s=10.0)
         assert not traces(USER)
         assert [p.subject for p in service.runtime.space.states.cache.profiles()] == [Subject("user", OTHER)]
-    await redis.aclose()
 
 
 def test_a_user_a_session_and_an_event_of_one_name_are_three() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
@@ -81,6 +82,11 @@ async def call(service: Service, path: str, method: str, headers: dict[str, str]
     return await service.client.request(method, filled, headers=headers, json=body)
 
 
+def everything(valkey: Valkey, prefix: str) -> AbstractAsyncContextManager[Service]:
+    """A service with every route and every kind of secret."""
+    return serving(redis_url=valkey.url, prefix=prefix, **EVERYTHING)
+
+
 async def seen(service: Service, redis: Redis, prefix: str) -> list[object]:
     """All that a caller could have changed."""
     runtime = service.runtime
@@ -105,8 +111,7 @@ async def test_no_request_without_a_token_changes_or_reads_what_it_should_not(
     shared_valkey: Valkey, caller: str
 ) -> None:
     prefix = f"walk-{caller}:"
-    redis = Redis.from_url(shared_valkey.url)
-    async with serving(redis_url=shared_valkey.url, prefix=prefix, **EVERYTHING) as service:
+    async with Redis.from_url(shared_valkey.url) as redis, everything(shared_valkey, prefix) as service:
         await filled(service)
         before = await seen(service, redis, prefix)
         for path, method in routes(service.app):
@@ -121,7 +126,6 @@ async def test_no_request_without_a_token_changes_or_reads_what_it_should_not(
             for name in (USER, ITEM, REASON, *SECRETS.values(), "an intruder"):
                 assert name not in told.replace(f"/users/{USER}", ""), (method, path)
         assert await seen(service, redis, prefix) == before
-    await redis.aclose()
 
 
 @pytest.mark.parametrize(
@@ -131,8 +135,7 @@ async def test_no_request_without_a_token_changes_or_reads_what_it_should_not(
 @asynchronous
 async def test_each_secret_opens_its_own_routes_and_no_others(shared_valkey: Valkey, name: str, may: set[str]) -> None:
     prefix = f"own-{name}:"
-    redis = Redis.from_url(shared_valkey.url)
-    async with serving(redis_url=shared_valkey.url, prefix=prefix, **EVERYTHING) as service:
+    async with Redis.from_url(shared_valkey.url) as redis, everything(shared_valkey, prefix) as service:
         await filled(service)
         before = await seen(service, redis, prefix)
         for headers in ({"Authorization": f"Bearer {SECRETS[name]}"}, {"X-API-Key": SECRETS[name]}):
@@ -146,13 +149,11 @@ async def test_each_secret_opens_its_own_routes_and_no_others(shared_valkey: Val
             if needed(path) in may:
                 answer = await call(service, path, method, {"Authorization": f"Bearer {SECRETS[name]}"})
                 assert answer.status_code not in (401, 403), (method, path)
-    await redis.aclose()
 
 
 @asynchronous
 async def test_no_spelling_of_a_path_and_no_other_method_goes_around_a_token(shared_valkey: Valkey) -> None:
     prefix = "spell:"
-    redis = Redis.from_url(shared_valkey.url)
     spellings = [
         "//ops/fallback", "/ops//fallback", "/ops/fallback/", "/OPS/FALLBACK", "/ops/./fallback", "/x/../ops/fallback",
         "/ops/fallback;x", "/ops%2ffallback", "/assets/../ops/fallback", "/assets/..%2f..%2fservice%2fauth.py",
@@ -160,7 +161,7 @@ async def test_no_spelling_of_a_path_and_no_other_method_goes_around_a_token(sha
         f"/items/../users/{USER}/similar", f"/users/%2e%2e/users/{USER}", "/ops/stream?token=alice-secret",
         "/ops/fallback?token=alice-secret", "/metrics/", "/metrics?x",
     ]  # fmt: skip
-    async with serving(redis_url=shared_valkey.url, prefix=prefix, **EVERYTHING) as service:
+    async with Redis.from_url(shared_valkey.url) as redis, everything(shared_valkey, prefix) as service:
         await filled(service)
         before = await seen(service, redis, prefix)
         for path in [*spellings, *sorted({path for path, _ in routes(service.app)} - OPEN)]:
@@ -172,14 +173,15 @@ async def test_no_spelling_of_a_path_and_no_other_method_goes_around_a_token(sha
                 assert REASON not in answer.text
                 assert "import " not in answer.text
         assert await seen(service, redis, prefix) == before
-    await redis.aclose()
 
 
 @asynchronous
 async def test_without_any_secret_configured_users_ops_and_audit_stay_closed(shared_valkey: Valkey) -> None:
     prefix = "bare:"
-    redis = Redis.from_url(shared_valkey.url)
-    async with serving(redis_url=shared_valkey.url, prefix=prefix, playground=True) as service:
+    async with (
+        Redis.from_url(shared_valkey.url) as redis,
+        serving(redis_url=shared_valkey.url, prefix=prefix, playground=True) as service,
+    ):
         await service.post_events(USER, "1")
         await service.settled()
         before = await seen(service, redis, prefix)
@@ -188,4 +190,3 @@ async def test_without_any_secret_configured_users_ops_and_audit_stay_closed(sha
                 answer = await call(service, path, method, {})
                 assert answer.status_code == (403 if path.startswith("/users") else 404), (method, path)
         assert await seen(service, redis, prefix) == before
-    await redis.aclose()

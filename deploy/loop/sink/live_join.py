@@ -116,7 +116,10 @@ class LiveJoin:
         while len(self._erased) > self._most:
             self._erased.popitem(last=False)
         left: list[LiveEvent] = []
-        for event in self._events_of(subject, erased_ms):
+        gone = self._events_of(subject, erased_ms)
+        if loose := {event for event in gone if event.list is None}:
+            self._loose = deque(event for event in self._loose if event not in loose)
+        for event in gone:
             self._leave_list(event)
             self._forget(event)
             left += self._successor(event)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -153,6 +155,20 @@ def test_subjects_beyond_the_bound_count_as_subjects_of_one_list() -> None:
     join.add_event(click("l1", "u:2"))
     found = tallies.outcomes(START_MS // DAY_MS)["all", "all"]
     assert found.sums == Sums(subjects=3, lists=3, clicked=1, lists2=3, clicked2=1, cross=1)
+
+
+def test_an_erasure_also_forgets_events_that_belong_to_no_list() -> None:
+    class Row(dict[str, Any]):
+        """A row that can be referred to weakly."""
+
+    _, join = new()
+    rows = [Row(click("gone")), Row(click("gone", "u:2"))]
+    known = [weakref.ref(one) for one in rows]
+    assert [join.add_event(one) for one in rows] == [LATE, LATE]
+    join.erase("u:1", START_MS + 5)
+    rows.clear()
+    gc.collect()
+    assert [one() is None for one in known] == [True, False]
 
 
 def test_groups_are_bounded_and_duplicates_named() -> None:

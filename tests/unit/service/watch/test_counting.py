@@ -67,7 +67,7 @@ def shown(number: int, one: Shown) -> ShownList:
     user, items, seen, history, scored = one
     scores = np.arange(len(items), 0, -1).astype(np.float32) if scored else None
     known = np.array(sorted(seen), np.int64)
-    return ShownList(f"L{number}", f"u{user}", "ab"[user % 2], np.array(items), scores, lambda: known, history)
+    return ShownList(f"L{number}", user, "ab"[user % 2], np.array(items), scores, known, history)
 
 
 @settings(max_examples=60, deadline=None)
@@ -78,8 +78,7 @@ def test_counts_are_those_of_plain_loops(some: Sequence[Shown], done: Sequence[t
     by_segment = counting.lists([shown(n, one) for n, one in enumerate(some)], [window]) if some else {}
     index = {str(item): item for item in range(N + 4)}
     stream = [
-        SeenEvent(f"u{user}", kind, None if item is None else str(item), f"L{n}")
-        for n, (user, kind, item) in enumerate(done)
+        SeenEvent(user, kind, None if item is None else str(item), f"L{n}") for n, (user, kind, item) in enumerate(done)
     ]
     counting.events(stream, index, [window])
 
@@ -121,7 +120,7 @@ def test_figures_are_those_of_the_definitions() -> None:
     window, before = counting.window(), counting.window()
     counting.lists([shown(0, (0, [0, 1, 25], {1}, 0, True)), shown(1, (1, [0, 29], set(), 3, True))], [window])
     counting.lists([shown(2, (2, [0, 3], set(), 3, True))], [before])
-    counting.events([SeenEvent("u0", "view", "0", "L0"), SeenEvent("u0", "view", "gone", None)], {"0": 0}, [window])
+    counting.events([SeenEvent(0, "view", "0", "L0"), SeenEvent(0, "view", "gone", None)], {"0": 0}, [window])
     found = figures(window, N, before)
     assert found["coverage"] == pytest.approx(4 / 30)
     assert found["entropy"] == pytest.approx(-(0.4 * math.log2(0.4) + 3 * 0.2 * math.log2(0.2)))

@@ -49,7 +49,7 @@ def watch_of(model: Model, clock: FakeClock) -> tuple[TrafficWatch, Metrics]:
 
 
 def post(watch: TrafficWatch, users: int, kind: str = "view") -> None:
-    watch.happened(SeenEvent(f"u{user}", kind, "1", None) for user in range(users))
+    watch.happened(SeenEvent(user, kind, "1", None) for user in range(users))
 
 
 def samples(metrics: Metrics, family: str) -> dict[tuple[str, ...], float]:
@@ -67,8 +67,8 @@ def clock() -> FakeClock:
 def test_an_hour_is_published_when_it_is_over_and_stays_until_the_next(clock: FakeClock) -> None:
     watch, metrics = watch_of(Model(), clock)
     nothing = np.zeros(0, np.int64)
-    watch.shown("fake-1", ShownList("L", "u", "all", np.array([0, 39]), None, lambda: nothing, 0))
-    watch.shown("another", ShownList("M", "u", "all", np.array([5]), None, lambda: nothing, 0))
+    watch.shown("fake-1", ShownList("L", 0, "all", np.array([0, 39]), None, nothing, 0))
+    watch.shown("another", ShownList("M", 0, "all", np.array([5]), None, nothing, 0))
     watch.note()
     assert samples(metrics, "gpt4rec_watch") == {}
     assert value_of(metrics.watch_skipped, "lists") == 1
