@@ -153,7 +153,7 @@ class Counting:
         if one.scores is None or self._edges is None:
             return np.zeros(0, np.int64)
         scored = np.searchsorted(self._edges, one.scores[:SCORED], side="right").astype(np.int64)
-        self._remembered[one.list_id] = (one.items[:SCORED], scored)
+        self._remembered[one.list_id] = (one.items[:SCORED].copy(), scored)
         if len(self._remembered) > _REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
         return scored

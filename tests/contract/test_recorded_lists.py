@@ -50,10 +50,12 @@ class Recorded:
 
 @asynccontextmanager
 async def recorded(valkey: Valkey, engine: FakeEngine | None = None, **settings: Any) -> AsyncIterator[Recorded]:
-    prefix, client = f"{uuid.uuid4().hex}:", Redis.from_url(valkey.url)
-    async with serving(engine, redis_url=valkey.url, prefix=prefix, operator=True, **settings) as service:
+    prefix = f"{uuid.uuid4().hex}:"
+    async with (
+        Redis.from_url(valkey.url) as client,
+        serving(engine, redis_url=valkey.url, prefix=prefix, operator=True, **settings) as service,
+    ):
         yield Recorded(service, client, prefix)
-    await client.aclose()
 
 
 @asynchronous
@@ -175,13 +177,13 @@ async def test_answers_come_as_ever_while_redis_is_away_and_lists_wait(tmp_path:
 
 @asynchronous
 async def test_what_waits_when_the_service_stops_is_written(shared_valkey: Valkey) -> None:
-    client: Any = Redis.from_url(shared_valkey.url)
     async with serving(redis_url=shared_valkey.url, prefix="stops:") as service:
         list_id = (await service.recommend(user_id="u"))["list_id"]
-    keys = [key async for key in client.scan_iter(match="stops:exposures:*")]
-    (found,) = [orjson.loads(fields[b"e"]) for key in keys for _, fields in await client.xrange(key)]
+    client: Any
+    async with Redis.from_url(shared_valkey.url) as client:
+        keys = [key async for key in client.scan_iter(match="stops:exposures:*")]
+        (found,) = [orjson.loads(fields[b"e"]) for key in keys for _, fields in await client.xrange(key)]
     assert found["list_id"] == list_id
-    await client.aclose()
 
 
 POLICIES = {
