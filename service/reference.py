@@ -14,6 +14,8 @@ from pydantic.fields import FieldInfo
 from service.app import create_app
 from service.common.environment import PREFIX
 from service.common.kafka_settings import KafkaSettings
+from service.common.loop_metrics import LoopMetrics
+from service.common.loop_settings import LoopSettings
 from service.common.markdown import markdown_table
 from service.common.metrics import Metrics
 from service.common.settings import DEFAULT_POLICIES, Settings
@@ -33,11 +35,13 @@ Written by `python -m service.reference`; do not edit by hand.
 - [Settings](#settings)
 - [Settings of Kafka](#settings-of-kafka)
 - [Settings of the sink](#settings-of-the-sink)
+- [Settings of the loop](#settings-of-the-loop)
 - [Endpoints](#endpoints)
 - [Requests](#requests)
 - [Metrics](#metrics)
 - [Metrics of the intake](#metrics-of-the-intake)
 - [Metrics of the sink](#metrics-of-the-sink)
+- [Metrics of the loop](#metrics-of-the-loop)
 - [Decoding policies](#decoding-policies)
 """
 _SETTINGS = """\
@@ -58,6 +62,12 @@ _SINK = """\
 Environment variables of `gpt4rec loop sink`, which reads `GPT4REC_REDIS_URL`, `GPT4REC_REDIS_PREFIX`, the log level,
 the time to drain, the tokens of the metrics, and the topic of exposures with how to reach its brokers too: see
 [the sink](loop.md#the-sink).
+"""
+_LOOP = """\
+## Settings of the loop
+
+Environment variables of `gpt4rec loop run`, which reads `GPT4REC_OPS_URL`, `GPT4REC_OPS_TOKEN`, the log level and the
+tokens of the metrics too; the commands that it runs read those of their own: see [the loop](loop.md#the-cycle).
 """
 _ENDPOINTS = """\
 ## Endpoints
@@ -85,6 +95,11 @@ _SINK_METRICS = """\
 ## Metrics of the sink
 
 What `gpt4rec loop sink` shows on its own port.
+"""
+_LOOP_METRICS = """\
+## Metrics of the loop
+
+What `gpt4rec loop run` shows on its own port.
 """
 _POLICIES = """\
 ## Decoding policies
@@ -122,6 +137,8 @@ def page() -> str:
         markdown_table(("Variable", "Default", "Meaning"), _settings(KafkaSettings)),
         _SINK,
         markdown_table(("Variable", "Default", "Meaning"), _settings(SinkSettings)),
+        _LOOP,
+        markdown_table(("Variable", "Default", "Meaning"), _settings(LoopSettings)),
         _ENDPOINTS,
         markdown_table(("Endpoint", "Answers", "Meaning"), _endpoints()),
         _REQUESTS,
@@ -132,6 +149,8 @@ def page() -> str:
         markdown_table(("Metric", "Type", "Labels", "Meaning"), _metrics(IntakeMetrics(CollectorRegistry()))),
         _SINK_METRICS,
         markdown_table(("Metric", "Type", "Labels", "Meaning"), _metrics(SinkMetrics(CollectorRegistry()))),
+        _LOOP_METRICS,
+        markdown_table(("Metric", "Type", "Labels", "Meaning"), _metrics(LoopMetrics(CollectorRegistry()))),
         _POLICIES,
         *_tables(_POLICY_TITLES),
     ]
@@ -151,7 +170,7 @@ def _endpoints() -> Iterable[Sequence[str]]:
             yield f"`{method.upper()} {path}`", statuses, operation["description"]
 
 
-def _metrics(metrics: Metrics | IntakeMetrics | SinkMetrics) -> Iterable[Sequence[str]]:
+def _metrics(metrics: Metrics | IntakeMetrics | SinkMetrics | LoopMetrics) -> Iterable[Sequence[str]]:
     for value in vars(metrics).values():
         if isinstance(value, MetricWrapperBase):
             family = next(iter(value.describe()))

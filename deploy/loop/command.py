@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from deploy.loop.run import command as run_commands
 from service.cli.outermost import run_command
 from service.common import logs
 
@@ -17,6 +18,10 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 @app.callback()
 def loop() -> None:
     """Carries what was shown, and what came of it, to the next model."""
+
+
+app.command("run")(run_commands.run)
+app.command("status")(run_commands.status)
 
 
 @app.command()

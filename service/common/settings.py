@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from service.common import kafka_settings, sink_settings
+from service.common import kafka_settings, loop_settings, sink_settings
 from service.common.environment import PREFIX, SecretFiles, file_of
 
 # Read by `gpt4rec ops`, not by the service. Both may run in one environment.
@@ -348,5 +348,5 @@ def variable_names() -> list[str]:
     """Returns every environment variable that the service and its other commands read."""
     plain = [PREFIX + name.upper() for name in Settings.model_fields]
     files = [PREFIX + name.upper() + "_FILE" for name in secret_names()]
-    others = [*kafka_settings.variable_names(), *sink_settings.variable_names()]
+    others = [*kafka_settings.variable_names(), *sink_settings.variable_names(), *loop_settings.variable_names()]
     return [*plain, *files, *others, *CLIENT_VARIABLES]

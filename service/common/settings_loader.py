@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings
 from service.common.environment import PREFIX, reject_unknown
 from service.common.errors import SettingsError
 from service.common.kafka_settings import KafkaSettings
+from service.common.loop_settings import LoopSettings
 from service.common.settings import Settings, variable_names
 from service.common.sink_settings import SinkSettings
 
@@ -57,6 +58,37 @@ def load_sink(**flags: Any) -> SinkSettings:
     settings = _read(SinkSettings, flags)
     if not settings.sink_log.strip():
         raise SettingsError(f"{PREFIX}SINK_LOG: name the folder of the log")
+    return settings
+
+
+def load_loop(**flags: Any) -> LoopSettings:
+    """Reads the settings of the loop, as `load` reads those of the service.
+
+    Raises:
+        SettingsError: As of `load`; or a folder is not named, or the steps of the canary do not ascend to 1.
+    """
+    settings = load_work(**flags)
+    for name, what in (("loop_log", "the log"), ("loop_artifacts", "artefacts that the service serves one of")):
+        if not getattr(settings, name).strip():
+            raise SettingsError(f"{PREFIX}{name.upper()}: name the folder of {what}")
+    try:
+        steps = settings.steps
+    except ValueError as error:
+        raise SettingsError(f"{PREFIX}LOOP_CANARY_STEPS: {error}") from None
+    if steps != sorted(set(steps)) or not 0.0 < steps[0] <= steps[-1] <= 1.0:
+        raise SettingsError(f"{PREFIX}LOOP_CANARY_STEPS: steps must be above 0, at most 1, and ascending")
+    return settings
+
+
+def load_work(**flags: Any) -> LoopSettings:
+    """Reads the settings of the loop for who only looks at its work folder.
+
+    Raises:
+        SettingsError: As of `load`; or the work folder is not named.
+    """
+    settings = _read(LoopSettings, flags)
+    if not settings.loop_work.strip():
+        raise SettingsError(f"{PREFIX}LOOP_WORK: name the folder of the cycles (--work)")
     return settings
 
 
