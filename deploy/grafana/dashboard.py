@@ -323,6 +323,14 @@ _LOOP = (
          Query(f"{_rate('sink_failures_total', 'what')} or vector(0)", "failed: {{what}}")), "reqps",
     ),
     Panel(
+        "The loop: cycles in a day", "By outcome, of `gpt4rec loop run`.",
+        (Query("sum by (outcome) (increase(gpt4rec_loop_cycles_total[1d]))", "{{outcome}}"),), stacked=True,
+    ),
+    Panel(
+        "The loop: steps", "How long each took when it last ended.",
+        (Query(_gauge("loop_step_seconds", "max", "step"), "{{step}}"),), "s",
+    ),
+    Panel(
         "What came of the lists: click-through", "Lists of yesterday and today with a click, by model.",
         (Query(_gauge("outcomes_click_through", "max", "group", dimension="model"), "{{group}}"),), "percentunit",
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,11 @@ async def publish(world: World, cycle: Cycle) -> dict[str, Any]:
     source = Path(cycle.brought("export", "path"))
     target = world.artifacts / source.name
     if not (target / MANIFEST).exists():
-        with naming(world.artifacts), tempfile.TemporaryDirectory(prefix=".staging-", dir=world.artifacts) as aside:
-            copy = shutil.copytree(source, Path(aside) / source.name)
-            copy.chmod(0o755)
-            copy.rename(target)
+        aside = world.artifacts / f".staging-{cycle.experiment}"  # an attempt that was killed left the same
+        with naming(world.artifacts):
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.copytree(source, aside)
+            aside.rename(target)
     return {"path": str(target)}
 
 

@@ -63,12 +63,14 @@ class Cycle:
     @property
     def champion(self) -> str | None:
         """The version that was in service when the cycle began."""
-        return self.brought("begin", "version")
+        version: str | None = self.brought("begin", "version")
+        return version
 
     @property
     def candidate(self) -> str | None:
         """The version that it made."""
-        return self.brought("export", "version")
+        version: str | None = self.brought("export", "version")
+        return version
 
     @property
     def experiment(self) -> str:

@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from service import reference
 from service.common.kafka_settings import KafkaSettings
+from service.common.loop_metrics import LoopMetrics
+from service.common.loop_settings import LoopSettings
 from service.common.metrics import Metrics
 from service.common.settings import Settings
 from service.common.sink_metrics import SinkMetrics
@@ -30,12 +32,17 @@ def test_every_setting_metric_endpoint_and_policy_field_is_documented() -> None:
         for name, field in model.model_fields.items():
             assert f"`{name}`" in page
             assert field.description, name
-    for name, field in {**KafkaSettings.model_fields, **SinkSettings.model_fields}.items():
+    for name, field in {
+        **KafkaSettings.model_fields,
+        **SinkSettings.model_fields,
+        **LoopSettings.model_fields,
+    }.items():
         assert f"`GPT4REC_{name.upper()}`" in page
         assert field.description, name
     intake = CollectorRegistry()
     IntakeMetrics(intake)
     SinkMetrics(intake)
+    LoopMetrics(intake)
     for family in (*Metrics().registry.collect(), *intake.collect()):
         assert f"`{family.name}" in page
         assert family.documentation

@@ -11,6 +11,7 @@ import yaml
 
 from deploy.grafana import dashboard as written
 from deploy.prometheus import rules
+from service.common.loop_metrics import LoopMetrics
 from service.common.metrics import Metrics
 from service.common.sink_metrics import SinkMetrics
 from service.guard.error_budgets import BudgetSettings
@@ -40,12 +41,13 @@ def test_every_query_names_metrics_and_labels_that_exist() -> None:
     service = Metrics()
     intake = IntakeMetrics(service.registry)
     sink = SinkMetrics(service.registry)
+    loop = LoopMetrics(service.registry)
     kinds = {family.name: family.type for family in service.registry.collect()}
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
     known = {name + suffix for name, kind in kinds.items() for suffix in suffixes[kind]}
     labels = {
         label
-        for of in (service, intake, sink)
+        for of in (service, intake, sink, loop)
         for one in vars(of).values()
         for label in getattr(one, "_labelnames", ())
     } | _SCRAPED
