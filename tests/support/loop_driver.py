@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.loop.run import gpt4rec, process
+from deploy.loop.run import process
 from deploy.loop.run import service as service_module
 from deploy.loop.run.gpt4rec import Done
 from deploy.loop.run.locks import LockedError
-from deploy.loop.run.world import World
 from service.common import logs
+from service.common.loop_metrics import LoopMetrics
 from service.common.loop_settings import LoopSettings
 from service.common.settings import Settings
 
@@ -119,18 +119,17 @@ def start(config: dict[str, Any], told: dict[str, Any]) -> int:
         return 4
 
 
-def entered(world: World, step: str | None) -> None:
-    del world
+def entered(_: LoopMetrics, step: str | None) -> None:
     here(f"{step}:before")
 
 
 def main() -> None:
     config = json.loads(sys.argv[1])
     CANDIDATE.append(Path(config["candidate"]))
-    process.Processes = StandIns  # type: ignore[assignment,misc]
-    process.Service = Killed  # type: ignore[misc]
-    process.LoopMetrics.enter = entered  # type: ignore[method-assign,assignment]
-    assert gpt4rec.Processes is not StandIns
+    for name, stand_in in (("Processes", StandIns), ("Service", Killed)):
+        assert hasattr(process, name)
+        setattr(process, name, stand_in)
+    LoopMetrics.enter = entered  # type: ignore[method-assign]
     for line in sys.stdin:
         told = json.loads(line)
         child = os.fork()

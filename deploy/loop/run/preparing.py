@@ -64,9 +64,10 @@ async def data(world: World, cycle: Cycle) -> dict[str, Any]:
         ["data", "from-log", "--log", world.settings.loop_log, "--data", base, "--out", str(folder), "--json"],
     )  # fmt: skip
     found = report_of(done)
-    least = world.settings.loop_events_min
-    if found["new"] < max(least, 1):
-        raise EndedError("skipped", f"{found['new']:,} new events; a cycle needs {max(least, 1):,}")
+    least = max(world.settings.loop_events_min, 1)
+    came = found["new"] + (_since_full(world) if cycle.kind == "full" else 0)
+    if came < least:
+        raise EndedError("skipped", f"{came:,} new events; a cycle needs {least:,}")
     return {"path": str(folder), "base": base, **{name: found[name] for name in found if name != "path"}}
 
 
@@ -122,6 +123,17 @@ async def gate(world: World, cycle: Cycle) -> dict[str, Any]:
     if not found["passed"]:
         raise EndedError("refused", f"the gate refuses {cycle.candidate}: {'; '.join(found['faults'])} ({report})")
     return {"report": str(report)}
+
+
+def _since_full(world: World) -> int:
+    """Returns how many events increments have learned from since the last full training."""
+    came = 0
+    for cycle in reversed(world.journal.cycles()):
+        if cycle.outcome == "promoted":
+            if cycle.kind == "full":
+                break
+            came += int(cycle.brought("data", "new") or 0)
+    return came
 
 
 def run_of(world: World, version: str) -> Path:

@@ -232,6 +232,7 @@ ENDS: dict[str, tuple[Any, str, str]] = {
 
 @pytest.mark.parametrize("name", ENDS)
 def test_a_candidate_that_is_not_good_leaves_the_old_model_in_service(tmp_path: Path, name: str) -> None:
+    states: Sequence[Mapping[str, Any]]
     states, outcome, says = ENDS[name]
     scene = Scene(tmp_path, *states)
     scene.runner.passed, scene.service.refuses = name != "refused", name == "damaged"
@@ -271,6 +272,16 @@ def test_a_step_that_fails_is_tried_again_and_then_the_cycle_has_failed(tmp_path
             scene.cycle("full")
     assert [one.outcome for one in scene.journal.cycles()] == ["promoted", "failed"]
     assert value_of(scene.metrics.failures, "data") == 1 and value_of(scene.metrics.cycles, "full", "failed") == 1
+
+
+def test_a_full_training_counts_what_came_since_the_last_one(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, {**LAST, "answers": 0}, {**LAST, "answers": 90})
+    scene.cycle()
+    scene.runner.new, scene.service.active = 0, "new"
+    scene.now += 60
+    assert scene.cycle("increment").outcome == "skipped"
+    scene.now += 60
+    assert "the new model is the one in service" in (scene.cycle("full").reason or "")  # it was trained
 
 
 def test_a_full_training_has_the_settings_of_the_first_run_unless_others_are_given(tmp_path: Path) -> None:

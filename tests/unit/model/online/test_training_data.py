@@ -93,7 +93,8 @@ def test_what_is_learned_from_a_random_log_is_what_its_join_kept(tmp_path: Path)
     base = tiny_dataset(users=3)
     found = extended(base, LogRange(log, part_bytes=20_000))
     expected = set()
-    for row in attribute(**tables).outcomes.iter_rows(named=True):
+    joined = attribute(tables["exposures"], tables["events"], tables["merges"], tables["erased"])
+    for row in joined.outcomes.iter_rows(named=True):
         if row["item_id"] is not None and row["type"] not in SIGNAL_TYPES and row["made"] is None and row["owner"]:
             expected.add((row["owner"].removeprefix("u:"), row["item_id"], row["time_ms"], row["type"]))
     assert rows(found.dataset) - rows(base) == expected and found.new == len(expected) > 100
