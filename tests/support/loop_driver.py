@@ -129,7 +129,7 @@ def main() -> None:
     for name, stand_in in (("Processes", StandIns), ("Service", Killed)):
         assert hasattr(process, name)
         setattr(process, name, stand_in)
-    LoopMetrics.enter = entered  # type: ignore[method-assign]
+    LoopMetrics.enter = entered  # type: ignore[method-assign,assignment]
     for line in sys.stdin:
         told = json.loads(line)
         child = os.fork()

@@ -209,7 +209,7 @@ LAST = {"step": 2, "portion": 1.0}
 
 
 def test_a_candidate_is_promoted_after_enough_lists_of_the_last_step(tmp_path: Path) -> None:
-    states = ({}, {"away": True}, {"answers": 50}, {**LAST, "answers": 60}, {**LAST, "answers": 69},
+    states: tuple[dict[str, Any], ...] = ({}, {"away": True}, {"answers": 50}, {**LAST, "answers": 60}, {**LAST, "answers": 69},
               {**LAST, "answers": 99, "counted": False}, {**LAST, "answers": 70})  # fmt: skip
     scene = Scene(tmp_path, *states)
     cycle = scene.cycle()
@@ -232,9 +232,8 @@ ENDS: dict[str, tuple[Any, str, str]] = {
 
 @pytest.mark.parametrize("name", ENDS)
 def test_a_candidate_that_is_not_good_leaves_the_old_model_in_service(tmp_path: Path, name: str) -> None:
-    states: Sequence[Mapping[str, Any]]
-    states, outcome, says = ENDS[name]
-    scene = Scene(tmp_path, *states)
+    given_states, outcome, says = ENDS[name]
+    scene = Scene(tmp_path, *given_states)
     scene.runner.passed, scene.service.refuses = name != "refused", name == "damaged"
     scene.runner.new = 3 if name == "skipped" else 1000
     cycle = scene.cycle()
