@@ -9,7 +9,6 @@ outcomes.py        what each position of each list earned
 grouped.py         rates of groups of lists, with intervals clustered by subject
 training_data.py   what `gpt4rec train` reads of it
 online_report.py   `gpt4rec report online`: model, segment, strategy, rung, arm and position
-training_data.py   the data set that a log goes on with, for training
 marginals.py       P(item at position) of a sampled list
 estimators.py      off-policy estimates from weights and rewards
 reward_model.py    what an item earns at a position, for the doubly robust estimate

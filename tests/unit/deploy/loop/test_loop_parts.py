@@ -209,7 +209,8 @@ LAST = {"step": 2, "portion": 1.0}
 
 
 def test_a_candidate_is_promoted_after_enough_lists_of_the_last_step(tmp_path: Path) -> None:
-    states: tuple[dict[str, Any], ...] = ({}, {"away": True}, {"answers": 50}, {**LAST, "answers": 60}, {**LAST, "answers": 69},
+    states: list[dict[str, Any]] = []
+    states += ({}, {"away": True}, {"answers": 50}, {**LAST, "answers": 60}, {**LAST, "answers": 69},
               {**LAST, "answers": 99, "counted": False}, {**LAST, "answers": 70})  # fmt: skip
     scene = Scene(tmp_path, *states)
     cycle = scene.cycle()
