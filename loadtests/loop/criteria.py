@@ -66,6 +66,21 @@ def drift_after(shift: str) -> str:
     return f"drift: from a shift of the {shift} to its alert"
 
 
+# The whole loop on simulated users. The lists that count are those of the last cycles, whatever made them, of users who
+# are not held out, against those of the hold-out in the same time; traffic that looks made is left out.
+WHOLE_CYCLES, WHOLE_LAST, WHOLE_HOLDOUT = 10, 3, 0.3
+WHOLE_LIFT = (
+    f"loop: clicks per list over the frozen hold-out, last {WHOLE_LAST} of {WHOLE_CYCLES} cycles, lower end of the "
+    "95 % interval, %"
+)
+WHOLE_BETTER = "loop: experiment of a planted better arm, always-valid p"
+WHOLE_EQUAL = "loop: experiment of a planted equal arm, always-valid p"
+# What an arm earns in the experiment, in clicks per thousand lists (`report online`), against the doubly robust
+# estimate from before it: 0 must be within the 95 % interval of the difference, which has the errors of both.
+WHOLE_FORETOLD = "loop: planted arms whose clicks differ from what off-policy evaluation foretold, of 2"
+WHOLE_MADE = "loop: events of made traffic in the data of the last model"
+SIGNIFICANT = 0.05
+
 SINK_LOST = "sink: lists in the streams that are not in the files exactly once, sink and service killed"
 SINK_JOIN = "sink: outcomes of its files that differ from plain loops over the streams, 100,000 events"
 
@@ -74,6 +89,11 @@ LIMITS: Mapping[str, Mapping[str, float]] = {
     JOIN: {"at_most": 0},
     DRIFT_QUIET: {"at_most": 0},
     **{drift_after(shift): {"at_most": 1.0} for shift in ("category mix", "new items", "event mix")},
+    WHOLE_LIFT: {"above": 0.0},
+    WHOLE_BETTER: {"below": SIGNIFICANT},
+    WHOLE_EQUAL: {"at_least": SIGNIFICANT},
+    WHOLE_FORETOLD: {"at_most": 0},
+    WHOLE_MADE: {"at_most": 0},
     SINK_LOST: {"at_most": 0},
     SINK_JOIN: {"at_most": 0},
     KAFKA_ONCE: {"at_least": 100.0},
@@ -110,4 +130,5 @@ def row(name: str, value: float, unit: str, command: str) -> results.Row:
         at_most=limit.get("at_most"),
         at_least=limit.get("at_least"),
         below=limit.get("below"),
+        above=limit.get("above"),
     )

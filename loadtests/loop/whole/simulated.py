@@ -1,0 +1,96 @@
+"""The simulated users, in the order in which they visit. What they have seen is kept, so that visits can go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from loadtests.loop.whole.plan import Plan
+from loadtests.simulator.past import Click, dataset_of, earlier_clicks
+from loadtests.simulator.people import People
+from loadtests.simulator.visits import Visitors
+from loadtests.simulator.world import AFTER, BEFORE, Shape, World
+
+K = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Visits that belong together: each user makes so many.
+
+    Attributes:
+        first: Lists that each user has seen before it.
+        lists: Lists of each user in it.
+        phase: Before or after the drift.
+    """
+
+    first: int
+    lists: int
+    phase: int
+
+
+class Simulated:
+    """The users of a plan.
+
+    Args:
+        plan: How many there are.
+        folder: Where what they have seen is kept.
+    """
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.plan = plan
+        self.world = World(Shape(users=plan.users, items=plan.items, seed=plan.seed))
+        self.people = People(self.world)
+        self._file, self._folder = folder / "people.npz", folder
+
+    def before(self, until_ms: int) -> list[Click]:
+        """Returns what users clicked before the service began, and writes it as a data set."""
+        clicks = list(earlier_clicks(self.people, self.plan.past, K, until_ms))
+        dataset_of(self.world, clicks).save(self._folder / "past")
+        self.people.save(self._file)
+        return clicks
+
+    def load(self) -> None:
+        """Takes up what users have seen."""
+        self.people.load(self._file)
+
+    def cycle(self, number: int) -> tuple[Stretch, Stretch]:
+        """Returns the visits of a cycle, from 1: those before `gpt4rec loop run`, and those that may meet a canary."""
+        plan = self.plan
+        first = plan.past + (number - 1) * plan.lists
+        phase = AFTER if number > plan.cycles // 2 else BEFORE
+        return Stretch(first, plan.lists - 1, phase), Stretch(first + plan.lists - 1, 1, phase)
+
+    def trial(self, number: int) -> Stretch:
+        """Returns the visits before the experiment (0), or in it (1)."""
+        plan = self.plan
+        return Stretch(plan.past + plan.cycles * plan.lists + number * plan.trial, plan.trial, AFTER)
+
+    def visit(self, url: str, stretch: Stretch, tell: Callable[[int, int], None]) -> tuple[int, int]:
+        """Makes the visits of a stretch that are left; returns how many these were, and lists from below the model.
+
+        Args:
+            url: URL of the service.
+            stretch: The visits.
+            tell: Called with how many of how many are made.
+        """
+        left, total = [*self.left(stretch)], stretch.lists * self.plan.users
+
+        def told(lists: int) -> None:
+            self.people.save(self._file)
+            tell(total - len(left) + lists, total)
+
+        try:
+            found = Visitors(url, self.people, K).visit(left, stretch.phase, lambda seen: told(seen.lists))
+        finally:
+            self.people.save(self._file)  # an interruption comes between two savings, when visits under way have ended
+        return found.lists, found.below
+
+    def left(self, stretch: Stretch) -> Iterator[int]:
+        """Yields the users of the visits that are left, in their order."""
+        for number in range(stretch.first, stretch.first + stretch.lists):
+            order = np.random.default_rng((self.plan.seed, 4, number)).permutation(self.plan.users)
+            yield from (int(user) for user in order if self.people.visits[user] <= number)
