@@ -21,6 +21,7 @@ class LoopSettings(BaseSettings):
     loop_run: str = Field(
         "", description="Training run of the model in service, for the first cycle; later ones know their own."
     )
+    loop_data: str = Field("", description="Data set of that run, if it has moved since the training.")
     loop_increment_minutes: float = Field(
         60.0, gt=0, le=10_080, description="Minutes from one increment to the next. Times count from midnight, UTC."
     )

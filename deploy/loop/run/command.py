@@ -30,6 +30,9 @@ def run(
         Path | None,
         typer.Option("--run", help="Run of the model in service, for the first cycle (GPT4REC_LOOP_RUN)."),
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data set of that run, if it has moved (GPT4REC_LOOP_DATA).")
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="Do one cycle, or finish the open one, and end.")] = False,
     full: Annotated[bool, typer.Option("--full", help="With --once: train everything anew.")] = False,
     increment: Annotated[bool, typer.Option("--increment", help="With --once: go on from the run.")] = False,
@@ -62,7 +65,7 @@ def run(
     settings = load(log_level=log_level)
     own = load_loop(
         loop_work=_text(work), loop_log=log, loop_artifacts=_text(artifacts), loop_run=_text(first),
-        loop_increment_minutes=every, loop_full_at=full_at, loop_metrics_port=metrics_port,
+        loop_data=_text(data), loop_increment_minutes=every, loop_full_at=full_at, loop_metrics_port=metrics_port,
     )  # fmt: skip
     # Imported here, so that a misspelt setting fails at once.
     from deploy.loop.run import process

@@ -22,9 +22,12 @@ from typing import Any
 from deploy.loop.run import introducing, preparing
 from deploy.loop.run.introducing import stop
 from deploy.loop.run.journal import Cycle, iso
-from deploy.loop.run.world import EndedError, World, log
+from deploy.loop.run.world import EndedError, World
 from model.errors import RunError
+from service.common import logs
 from service.common.loop_metrics import STEPS
+
+log = logs.get(__name__)
 
 Step = Callable[[World, Cycle], Awaitable[dict[str, Any]]]
 _STEPS: dict[str, Step] = {
@@ -70,9 +73,12 @@ async def _steps(world: World, cycle: Cycle) -> None:
         except EndedError as ended:
             _end(world, cycle, ended.outcome, ended.reason)
             return
-        except (RunError, OSError) as error:
+        except Exception as error:
+            if not isinstance(error, RunError | OSError):  # an answer without what it should have, a fault of ours
+                log.critical("step_broke", cycle=cycle.id, step=name, **logs.where(error))
             await _failed(world, cycle, error)
-            raise AttemptError(str(error)) from error
+            raise AttemptError(_said(error)) from error
+        cycle.steps[name].pop("error", None)
         cycle.steps[name] |= brought
         cycle.steps[name]["ended_at"] = iso(world.clock())
         cycle.attempts = 0
@@ -82,10 +88,14 @@ async def _steps(world: World, cycle: Cycle) -> None:
     _end(world, cycle, "promoted", f"{cycle.candidate} is in service instead of {cycle.champion}")
 
 
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, RunError | OSError) else repr(error)
+
+
 async def _failed(world: World, cycle: Cycle, error: Exception) -> None:
     cycle.attempts += 1
-    cycle.steps[cycle.step]["error"] = str(error)
-    log.error("step_failed", cycle=cycle.id, step=cycle.step, attempt=cycle.attempts, detail=str(error))
+    cycle.steps[cycle.step]["error"] = _said(error)
+    log.error("step_failed", cycle=cycle.id, step=cycle.step, attempt=cycle.attempts, detail=_said(error))
     if cycle.attempts < world.settings.loop_attempts:
         world.journal.save(cycle)
         return
@@ -94,7 +104,7 @@ async def _failed(world: World, cycle: Cycle, error: Exception) -> None:
             await stop(world, cycle, f"the loop gives up: {error}")
         except RunError as other:
             log.error("canary_not_stopped", cycle=cycle.id, experiment=cycle.experiment, detail=str(other))
-    _end(world, cycle, "failed", f"the step {cycle.step} failed {cycle.attempts} times: {error}")
+    _end(world, cycle, "failed", f"the step {cycle.step} failed {cycle.attempts} times: {_said(error)}")
 
 
 def _end(world: World, cycle: Cycle, outcome: str, reason: str) -> None:

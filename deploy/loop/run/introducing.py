@@ -9,9 +9,12 @@ from typing import Any
 
 from deploy.loop.run.journal import Cycle
 from deploy.loop.run.service import ServiceAwayError, ServiceRefusedError
-from deploy.loop.run.world import EndedError, World, log
+from deploy.loop.run.world import EndedError, World
 from service.artifact.manifest import LATEST, MANIFEST
+from service.common import logs
 from service.common.atomic_files import naming, write_aside
+
+log = logs.get(__name__)
 
 OLD, NEW = "champion", "candidate"
 

@@ -10,8 +10,11 @@ from deploy.loop.run.journal import Cycle, Journal, Kind, seconds_of
 from deploy.loop.run.locks import Commands
 from deploy.loop.run.retention import keep_house
 from deploy.loop.run.schedule import Schedule
-from deploy.loop.run.world import World, log
+from deploy.loop.run.world import World
+from service.common import logs
 from service.common.loop_metrics import LoopMetrics
+
+log = logs.get(__name__)
 
 # Longest sleep, so that a clock that was set is noticed.
 _SLEEP_S = 30.0

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from deploy.loop.run.journal import Cycle
-from deploy.loop.run.world import EndedError, StepError, World, arguments, log, report_of, require
+from deploy.loop.run.world import EndedError, StepError, World, arguments, report_of, require
 from model.errors import RunError
 from service.artifact.manifest import MANIFEST
+from service.common import logs
 from service.common.atomic_files import write_aside
+
+log = logs.get(__name__)
 
 # Settings of the first run, which full trainings have.
 FULL_CONFIG = "full-config.json"
@@ -57,7 +60,7 @@ async def data(world: World, cycle: Cycle) -> dict[str, Any]:
     Raises:
         EndedError: Too little came.
     """
-    base = base_of(Path(_run(cycle)))
+    base = base_of(world, Path(_run(cycle)))
     folder = world.journal.folder(cycle) / "data"
     done = await world.command(
         cycle, "data",
@@ -75,9 +78,12 @@ async def train(world: World, cycle: Cycle) -> dict[str, Any]:
     """Goes on from the run of the champion, or trains everything anew. A training that was cut off is resumed."""
     folder = world.journal.folder(cycle) / "run"
     if not (folder / "metrics.json").exists():
-        resume = (folder / "checkpoint.safetensors").exists() and cycle.attempts == 0
+        failed = cycle.attempts > 0 and cycle.brought("train", "resumed")
+        resume = (folder / "checkpoint.safetensors").exists() and not failed
         if not resume:
             shutil.rmtree(folder, ignore_errors=True)  # it holds no checkpoint, or one that could not be resumed
+        cycle.steps["train"]["resumed"] = resume
+        world.journal.save(cycle)
         asked = ["train", "--data", str(cycle.brought("data", "path")), "--out", str(folder)]
         asked += _increment(world, cycle) if cycle.kind == "increment" else _full(world)
         require(await world.command(cycle, "train", [*asked, *(["--resume"] if resume else [])]))
@@ -113,7 +119,7 @@ async def gate(world: World, cycle: Cycle) -> dict[str, Any]:
     done = await world.command(
         cycle, "gate",
         ["gate", "--candidate", cycle.brought("export", "path"), "--champion", str(champion),
-         "--data", base_of(run), "--report", str(report),
+         "--data", base_of(world, run), "--report", str(report),
          *arguments(world.settings.loop_gate_args, "loop_gate_args"), "--json", str(verdict)],
     )  # fmt: skip
     if not verdict.exists():
@@ -161,8 +167,10 @@ def run_of(world: World, version: str) -> Path:
     return Path(first)
 
 
-def base_of(run: Path) -> str:
+def base_of(world: World, run: Path) -> str:
     """Returns the data set that a run was trained on."""
+    if world.settings.loop_data and run == Path(world.settings.loop_run):
+        return world.settings.loop_data
     return str(_object(run / "run.json")["data"]["path"])
 
 

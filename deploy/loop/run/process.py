@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,24 @@ from deploy.loop.run.loop import Loop
 from deploy.loop.run.schedule import Schedule
 from deploy.loop.run.service import Service
 from deploy.loop.run.telling import ended, newest, plan
-from deploy.loop.run.world import World, log, report_of
+from deploy.loop.run.world import World, report_of
 from service.access import credentials
 from service.api.listeners import bind
+from service.common import logs
 from service.common.loop_metrics import LoopMetrics
 from service.common.loop_settings import LoopSettings
+from service.common.process_end import end_within
 from service.common.settings import Settings
 from service.intake.side_door import open_side_door
+
+log = logs.get(__name__)
 
 # Exit codes of one cycle: promoted or nothing to do, a step failed, the old model stays, stopped before its end.
 DONE, FAILED, KEPT, STOPPED = 0, 1, 3, 5
 _GOOD = ("promoted", "skipped")
+
+# Longer than a command has to end, and the side door.
+_STOP_S = 25.0
 
 Say = Callable[[str], None]
 
@@ -94,8 +102,14 @@ async def _run(
 async def _until_signal(work: Any, stopped: int) -> int:
     """Returns what the work returns, or `stopped` after SIGTERM or SIGINT, which end the step under way."""
     task = asyncio.ensure_future(work)
+
+    def stop() -> None:
+        if not task.cancelling():
+            end_within(_STOP_S)
+            task.cancel()
+
     for sig in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sig, task.cancel)
+        asyncio.get_running_loop().add_signal_handler(sig, stop)
     try:
         code: int = await task
         return code
@@ -139,8 +153,7 @@ def dry_run(own: LoopSettings, url: str, token: str, kind: Kind | None) -> list[
 async def _dry_run(own: LoopSettings, url: str, token: str, kind: Kind | None) -> list[str]:
     from deploy.loop.run.preparing import base_of, run_of
 
-    with ExitStack() as stack:
-        shared = stack.enter_context(commands(Path(own.loop_work)))
+    with tempfile.TemporaryDirectory(prefix="gpt4rec-loop-") as aside, commands(Path(aside)) as shared:
         service = Service(url, token)
         journal, runner = Journal(Path(own.loop_work)), Processes(shared.number)
         world = World(own, journal, runner, service, time.time, asyncio.sleep)
@@ -150,9 +163,9 @@ async def _dry_run(own: LoopSettings, url: str, token: str, kind: Kind | None) -
             chosen: Kind = kind or (due[0] if due else "increment")
             cycle = newest(cycles) or world.journal.begun(chosen, time.time(), None, cycles)
             active = str((await service.models())["active"])
-            base = base_of(run_of(world, cycle.champion or active))
+            base = base_of(world, run_of(world, cycle.champion or active))
             arguments = ["data", "from-log", "--log", own.loop_log, "--data", base, "--json"]
-            counted = report_of(await world.runner.run(arguments, Path(own.loop_work) / "dry-run.log"))
+            counted = report_of(await world.runner.run(arguments, Path(aside) / "messages"))
         finally:
             await service.close()
     head = f"The open cycle {cycle.id} would go on:" if cycle.steps else f"A new {cycle.kind} {cycle.id} would:"

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from deploy.loop.run.journal import Cycle
-from deploy.loop.run.world import World, log
+from deploy.loop.run.world import World
 from model.errors import RunError
 from service.artifact.manifest import latest_of
+from service.common import logs
+
+log = logs.get(__name__)
 
 
 async def keep_house(world: World) -> list[str]:
@@ -25,8 +28,11 @@ async def keep_house(world: World) -> list[str]:
         log.warning("nothing_deleted", detail=str(error))
         return []
     gone: list[str] = []
-    for cycle in to_forget(cycles, needed, world.settings.loop_cycles_kept):
-        gone += _delete(world, cycle)
+    try:
+        for cycle in to_forget(cycles, needed, world.settings.loop_cycles_kept):
+            gone += _delete(world, cycle)
+    except OSError as error:  # it is tried again after the next cycle
+        log.warning("not_deleted", detail=str(error))
     holding = [one for one in cycles if world.journal.folder(one).exists()]
     for cycle in cycles[: -world.settings.loop_journal_kept]:
         if cycle not in holding:

@@ -105,8 +105,7 @@ class Service:
                 fix="start the service, or name it with --url (GPT4REC_OPS_URL)",
             ) from error  # fmt: skip
         if answer.is_success:
-            found: dict[str, Any] = answer.json()
-            return found
+            return _object(answer, where)
         detail = _detail(answer)
         if answer.is_server_error:
             raise ServiceAwayError(f"the service answers {answer.status_code}, {detail}", where=where)
@@ -132,6 +131,16 @@ def token_of(given: str, file: str) -> str:
 
 def _experiment(name: str) -> str:
     return f"/ops/experiments/{quote(name, safe='')}"
+
+
+def _object(answer: httpx.Response, where: str) -> dict[str, Any]:
+    try:
+        found = answer.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ServiceAwayError("this is not an answer of gpt4rec", where=where, fix="is there a proxy in between?")
+    return found
 
 
 def _detail(answer: httpx.Response) -> str:

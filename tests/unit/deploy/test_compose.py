@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 # Files that the operator creates before the first start.
-_OWN = ("./artifacts", "./secrets/")
+_OWN = ("./artifacts", "./first", "./secrets/")
 
 
 def parsed(compose: dict[str, Any]) -> PyCompose:
@@ -34,6 +34,7 @@ def test_the_file_is_valid_by_the_compose_specification() -> None:
         "broker",
         "ingest",
         "sink",
+        "loop",
     }
 
 

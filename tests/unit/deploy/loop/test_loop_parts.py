@@ -10,25 +10,33 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import click
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from typer.main import get_command
 
+from deploy.loop.command import app as loop_app
 from deploy.loop.run.cycle import AttemptError
-from deploy.loop.run.gpt4rec import Done
+from deploy.loop.run.gpt4rec import Done, Processes
 from deploy.loop.run.journal import Cycle, Journal, iso, seconds_of
 from deploy.loop.run.locks import LockedError, commands, holder, sole
 from deploy.loop.run.loop import Loop
 from deploy.loop.run.retention import to_forget
 from deploy.loop.run.schedule import Schedule
-from deploy.loop.run.service import Service, ServiceAwayError, ServiceRefusedError
+from deploy.loop.run.service import Service, ServiceAwayError, ServiceRefusedError, token_of
 from deploy.loop.run.telling import status, status_lines
 from deploy.loop.run.world import World
+from export.cli import app as export_app
+from model.cli.data import app as data_app
+from model.cli.train_evaluate import train_app
 from model.errors import RunError
+from service.common.errors import SettingsError
 from service.common.loop_metrics import LoopMetrics
 from service.common.loop_settings import LoopSettings
 from service.common.metrics import value_of
+from service.common.settings_loader import load_loop
 
 NOW = 1_800_000_000.0
 DAY_S = 86_400
@@ -319,3 +327,56 @@ def test_old_cycles_are_deleted_with_what_they_published_and_what_is_in_service_
     assert {path.name for path in (tmp_path / "models").iterdir()} == {"old", "new", "latest"}
     left = {path.name for path in (tmp_path / "work" / "cycles").iterdir()}
     assert left == {first.id, newest.id} and len(scene.journal.cycles()) == 5
+
+
+# ── commands ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_commands_run_in_processes_of_their_own_and_end_when_their_time_is_over(tmp_path: Path) -> None:
+    async def both() -> tuple[Done, Done]:
+        with commands(tmp_path) as shared:
+            runner = Processes(shared.number)
+            good = await runner.run(["--version"], tmp_path / "a.log")
+            return good, await runner.run(["--help"], tmp_path / "b.log", timeout_s=0.0)
+
+    good, late = asyncio.run(both())
+    assert good.code == 0 and good.output.strip() and late.code is None
+    assert (tmp_path / "a.log").read_text() == "$ gpt4rec --version\n"
+
+
+def test_the_commands_know_the_arguments_that_they_are_given(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, {**LAST, "answers": 0}, {**LAST, "answers": 90})
+    scene.cycle("full")
+    scene.service.active = "new"
+    scene.now += 60
+    scene.cycle()
+    apps = {"data": data_app, "train": train_app, "export": export_app, "loop": loop_app}
+    for line in scene.runner.ran[1:]:
+        name, *given = line.split()
+        if name in apps:
+            command, context = get_command(apps[name]), None
+            while isinstance(command, click.Group):
+                context = click.Context(command, parent=context)
+                command, given = command.commands[given[0]], given[1:]
+            command.make_context(name, given, parent=context)
+    assert {line.split()[0] for line in scene.runner.ran[1:]} == {*apps, "gate"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [({}, "LOOP_WORK"), ({"loop_work": "w"}, "LOOP_LOG"), ({"loop_canary_steps": "0.5,0.2"}, "ascending"),
+     ({"loop_full_at": "25:00"}, "LOOP_FULL_AT"), ({"loop_canary_steps": "1.2.3"}, "LOOP_CANARY_STEPS")],
+)  # fmt: skip
+def test_settings_that_cannot_be_used_are_named(flags: dict[str, str], says: str) -> None:
+    folders = (
+        {} if "loop_canary_steps" not in flags else dict.fromkeys(("loop_work", "loop_log", "loop_artifacts"), "x")
+    )
+    with pytest.raises(SettingsError, match=says):
+        load_loop(**folders, **flags)
+
+
+def test_an_ops_token_comes_from_a_file_of_tokens_too(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("alice:secret\nbob:other\n")
+    assert token_of("", str(tmp_path / "tokens")) == "secret" and token_of("given", "nowhere") == "given"
+    with pytest.raises(RunError, match="cannot be read"):
+        token_of("", str(tmp_path / "none"))
