@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,6 @@ import pytest
 
 from loadtests.harness import served_process
 from service.common.loop_metrics import STEPS
-from tests.support.artifacts import write_artifact
 
 TOKEN = "tok"
 SETTINGS = {"GPT4REC_OPS_TOKENS": f"alice:{TOKEN}", "GPT4REC_DEADLINE_MS": "5000", "GPT4REC_DEADLINE_MAX_MS": "5000"}
@@ -38,21 +38,19 @@ class Driver:
 
     def begin(self, crash: str | None = None, **settings: Any) -> int:
         """The process id of a start."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"crash": crash, "settings": settings}) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
+        return self._ask(crash=crash, settings=settings)
 
-    def ended(self) -> int:
-        """The exit code of the start."""
-        return self._answer()
+    def ended(self, process: int) -> int:
+        """The exit code of a start."""
+        return self._ask(wait=process)
 
     def run(self, crash: str | None = None, **settings: Any) -> int:
-        self.begin(crash, **settings)
-        return self.ended()
+        return self.ended(self.begin(crash, **settings))
 
-    def _answer(self) -> int:
-        assert self._process.stdout is not None
+    def _ask(self, **told: Any) -> int:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(told) + "\n")
+        self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
     def close(self) -> None:
@@ -64,7 +62,6 @@ class Driver:
 class Scene:
     ops: httpx.Client
     driver: Driver
-    second: Driver
     work: Path
     artifacts: Path
     old: str
@@ -79,11 +76,10 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scene(tmp_path_factory: pytest.TempPathFactory, random_artifact: Path) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("loop")
     artifacts, work, run = folder / "models", folder / "work", folder / "run"
-    old = write_artifact(artifacts)
-    candidate = write_artifact(folder / "made", seed=1)
+    old, candidate = named(random_artifact, artifacts / "old"), named(random_artifact, folder / "made" / "new")
     run.mkdir()
     fingerprint = json.loads((old / "manifest.json").read_text()).get("data", {}).get("fingerprint")
     (run / "run.json").write_text(json.dumps({"data": {"path": str(folder), "fingerprint": fingerprint}}))
@@ -95,14 +91,22 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             "loop_metrics_port": 0,
         }  # fmt: skip
         config = {"settings": loop, "url": served.url, "token": TOKEN, "candidate": str(candidate)}
-        driver, second = Driver(config), Driver(config)
+        driver = Driver(config)
         ops = httpx.Client(base_url=served.url, timeout=PATIENCE_S, headers={"Authorization": f"Bearer {TOKEN}"})
         try:
-            yield Scene(ops, driver, second, work, artifacts, old.name, candidate.name)
+            yield Scene(ops, driver, work, artifacts, old.name, candidate.name)
         finally:
             driver.close()
-            second.close()
             ops.close()
+
+
+def named(artifact: Path, target: Path) -> Path:
+    """Copies an artefact as another version."""
+    shutil.copytree(artifact, target)
+    manifest = json.loads((target / "manifest.json").read_text(encoding="utf-8"))
+    (target / "manifest.json").write_text(json.dumps({**manifest, "model_version": target.name}), encoding="utf-8")
+    (target.parent / "latest").write_text(target.name, encoding="utf-8")
+    return target
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -143,9 +147,9 @@ def test_a_loop_that_is_killed_everywhere_promotes_in_the_end_and_the_old_model_
     # It waits for lists: a second loop is refused, and a signal leaves the step to the next start.
     process = scene.driver.begin()
     until(lambda: "watched_from" in scene.cycles()[0]["steps"]["canary"])
-    assert scene.second.run() == 4
+    assert scene.driver.run() == 4
     os.kill(process, signal.SIGTERM)
-    assert scene.driver.ended() == 5
+    assert scene.driver.ended(process) == 5
     assert scene.active == scene.old
 
     with traffic(scene.ops):

@@ -3,9 +3,9 @@
     python -m tests.support.loop_driver CONFIG
 
 CONFIG is JSON: `settings` of the loop, `url`, `token`, and `candidate`, the artefact that the stand-in of `export`
-gives. Each line of standard input is one start, as JSON: `crash` is a point such as `train:before` or `train:inside`,
-or null. Each line of the answer has the exit code of that start, negative for a signal. The modules are loaded once:
-every start is a fork.
+gives. A line of standard input is JSON. One with `crash`, a point such as `train:before` or `train:inside`, or null,
+is a start, which is answered with the number of its process. One with `wait` and such a number is answered with the
+exit code, negative for a signal. The modules are loaded once: every start is a fork.
 """
 
 from __future__ import annotations
@@ -132,13 +132,11 @@ def main() -> None:
     LoopMetrics.enter = entered  # type: ignore[method-assign,assignment]
     for line in sys.stdin:
         told = json.loads(line)
-        child = os.fork()
-        if not child:
+        if "wait" in told:
+            answer = os.waitstatus_to_exitcode(os.waitpid(told["wait"], 0)[1])
+        elif not (answer := os.fork()):
             os._exit(start(config, told))
-        sys.stdout.write(f"{child}\n")
-        sys.stdout.flush()
-        _, status = os.waitpid(child, 0)
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.write(f"{answer}\n")
         sys.stdout.flush()
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from deploy.loop.run.journal import Cycle
 from deploy.loop.run.service import ServiceAwayError, ServiceRefusedError
 from deploy.loop.run.world import EndedError, World
@@ -17,6 +19,8 @@ from service.common.atomic_files import naming, write_aside
 log = logs.get(__name__)
 
 OLD, NEW = "champion", "candidate"
+# Answers that speak of the model or the canary; others, such as one that refuses the token, may be mended.
+_OF_THE_MODEL = (httpx.codes.CONFLICT, httpx.codes.UNPROCESSABLE_ENTITY)
 
 
 async def publish(world: World, cycle: Cycle) -> dict[str, Any]:
@@ -45,7 +49,7 @@ async def canary(world: World, cycle: Cycle) -> dict[str, Any]:
     if await world.service.experiment(name) is None:
         if cycle.brought("canary", "watched_from"):
             raise EndedError("failed", f"the service does not know the experiment {name} any more")
-        await world.service.start(spec(world, cycle))
+        await _start(world, cycle)
         log.info("canary_started", cycle=cycle.id, experiment=name)
     _note(world, cycle, watched_from=cycle.brought("canary", "watched_from") or world.clock())
     until = cycle.brought("canary", "watched_from") + world.settings.loop_canary_hours * 3600.0
@@ -72,6 +76,8 @@ async def promote(world: World, cycle: Cycle) -> dict[str, Any]:
             else:
                 await world.service.activate(version, f"cycle {cycle.id} of the loop")
         except ServiceRefusedError as error:
+            if error.status not in _OF_THE_MODEL:
+                raise
             await _look(world, cycle)  # ends the cycle where the canary has gone back
             await stop(world, cycle, error.detail)
             raise EndedError("refused", f"the service does not take {version}: {error.detail}") from error
@@ -106,6 +112,15 @@ async def stop(world: World, cycle: Cycle, reason: str) -> None:
     found = await world.service.experiment(cycle.experiment) if world.settings.loop_canary else None
     if found is not None and found["state"] == "running":
         await world.service.stop(cycle.experiment, reason)
+
+
+async def _start(world: World, cycle: Cycle) -> None:
+    try:
+        await world.service.start(spec(world, cycle))
+    except ServiceRefusedError as error:
+        if error.status != httpx.codes.UNPROCESSABLE_ENTITY:
+            raise
+        raise EndedError("refused", f"the service does not take {cycle.candidate}: {error.detail}") from error
 
 
 async def _look(world: World, cycle: Cycle) -> dict[str, Any] | None:

@@ -117,12 +117,9 @@ class Journal:
     def begun(self, kind: Kind, now: float, due_at: float | None, known: Iterable[Cycle]) -> Cycle:
         """Returns a new cycle, not yet written, whose name sorts behind all others."""
         last = max((cycle.id for cycle in known), default="")
-        name, seconds = _name(now), int(now)
-        while name <= last:  # two in one second, or a clock that went back
-            seconds += 1
-            name = _name(seconds)
-            if seconds > now + _BACK_S:
-                name = f"{last}x"
+        name = _name(now)
+        if name <= last:  # two in one second, or a clock that went back
+            name = _name(datetime.strptime(f"{last}+0000", f"{_NAME}%z").timestamp() + 1.0)
         return Cycle(name, kind, iso(now), None if due_at is None else iso(due_at))
 
     def remove(self, cycle: Cycle) -> None:
@@ -130,12 +127,11 @@ class Journal:
         self.file(cycle).unlink(missing_ok=True)
 
 
-# A clock that went back further than this does not name cycles any more.
-_BACK_S = 86_400
+_NAME = "%Y%m%d-%H%M%S"
 
 
 def _name(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(int(seconds), UTC):%Y%m%d-%H%M%S}"
+    return datetime.fromtimestamp(int(seconds), UTC).strftime(_NAME)
 
 
 def iso(seconds: float) -> str:
@@ -175,6 +171,7 @@ def _checked(values: Mapping[str, Any]) -> Cycle:
     for moment in (cycle.started_at, cycle.due_at, cycle.ended_at):
         if moment is not None:
             seconds_of(moment)
+    datetime.strptime(f"{cycle.id}+0000", f"{_NAME}%z")
     if cycle.kind not in _KINDS or cycle.step not in STEPS or not isinstance(cycle.steps, dict):
         raise ValueError("an unknown kind or step")
     return cycle

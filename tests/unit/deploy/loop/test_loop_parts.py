@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,7 +47,8 @@ DAY_S = 86_400
 
 
 def begun(kind: Any, at: float, **more: Any) -> Cycle:
-    return Cycle(f"{int(at):012}", kind, iso(at), **more)
+    name = datetime.fromtimestamp(at, UTC).strftime("%Y%m%d-%H%M%S")
+    return Cycle(name, kind, iso(at), **more)
 
 
 @settings(max_examples=40, deadline=None)
