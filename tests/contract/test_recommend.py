@@ -322,7 +322,8 @@ async def test_recommend_always_answers(fault: str, valkey: Valkey) -> None:
     store = Store(
         StoreSettings(url=valkey.url, prefix="always:", history_cap=12, read_timeout_ms=300, write_timeout_ms=2000)
     )
-    async with serving(store=store) as service:
+    # Where Redis is killed, what waits to be recorded cannot be written when the service stops.
+    async with serving(store=store, drain_timeout_s=1.0) as service:
         await service.post_events("known", "1", "2", "3", "5", "7")
         assert (await service.recommend(user_id="known"))["rung"] == "full"
         await service.settled()
@@ -472,7 +473,7 @@ async def test_a_list_that_may_hold_seen_items_says_so(shared_valkey: Valkey) ->
 
 @asynchronous
 async def test_redis_slow_does_not_cost_more_than_the_read_time_out(valkey: Valkey) -> None:
-    store = Store(StoreSettings(url=valkey.url, prefix="slow:", read_timeout_ms=50))
+    store = Store(StoreSettings(url=valkey.url, prefix="slow:", read_timeout_ms=50, write_timeout_ms=2000))
     async with serving(store=store) as service:
         await service.post_events("u1", "1", "2")
         valkey.sigstop()

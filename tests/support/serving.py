@@ -88,6 +88,9 @@ async def _serving(
     engine: FakeEngine, store: Store | None, redis_url: str | None, prefix: str, settings: dict[str, Any]
 ) -> AsyncIterator[Service]:
     own: Store | None = None
+    away: dict[str, Any] = {}
+    if store is None and redis_url is None:
+        away["drain_timeout_s"] = 1.0  # what waits to be recorded cannot be written anyway
     if store is None:
         own = store = (
             away_store()
@@ -98,7 +101,7 @@ async def _serving(
         )
     # The time kept back for the rungs below the model is that of a busy test machine.
     patient = {"deadline_ms": 2000.0, "deadline_max_ms": 60_000.0, "fallback_reserve_ms": 100.0}
-    settings = {**patient, "history_cap": 12, **settings}
+    settings = {**patient, **away, "history_cap": 12, **settings}
     app = create_app(Settings(**settings), engine=engine, store=store)
     transport = httpx.ASGITransport(app=app)
     try:
