@@ -29,7 +29,7 @@ class SinkSettings(BaseSettings):
         90, ge=0, description="Days after which hours of the log are deleted, erasures excepted. 0 keeps everything."
     )
     sink_erase_hours: float = Field(
-        6.0, gt=0, le=24, description="How often files are rewritten without the subjects that were erased."
+        6.0, gt=0, le=18, description="How often files are rewritten without the subjects that were erased."
     )
     sink_lease_s: float = Field(
         30.0, ge=1, le=600, description="How long another sink waits for one that is silent, before it takes over."

@@ -92,9 +92,10 @@ class StreamErasure:
 
     async def _tell(self, name: str) -> None:
         """Leaves an entry in both streams: everything of the subject up to now must be forgotten."""
-        entry, shard = erased_entry(name, int(self._wall_clock() * 1000.0)), shard_of(name, self._settings.shards)
+        now_ms, shard = int(self._wall_clock() * 1000.0), shard_of(name, self._settings.shards)
         await self._recorder.announce()
-        await self._streams.tell_erased([Shard(stream, shard) for stream in STREAMS], entry)
+        shards = [Shard(stream, shard) for stream in STREAMS]
+        await self._streams.tell_erased(shards, erased_entry(name, now_ms), name, now_ms)
 
     def _later(self, names: Iterable[str]) -> None:
         self._again |= dict.fromkeys(names)

@@ -10,7 +10,7 @@ have `candidates` (indices in the catalogue) and `candidate_scores` beside.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Any
@@ -25,7 +25,7 @@ from service.intake.records import Outgoing, Sender
 # Messages that are made, and wait for their confirmation, at once.
 _AT_ONCE = 500
 
-FindKeys = Callable[[Collection[str]], Iterable[str]]
+FindKeys = Callable[[Mapping[str, int]], Iterable[str]]
 
 
 class ExposureTopic:
@@ -37,7 +37,7 @@ class ExposureTopic:
         Args:
             sender: Writes with confirmation.
             topic: The topic of the exposures.
-            find_keys: Returns the keys of the topic that belong to one of the subjects (`topic_keys.TopicKeys`).
+            find_keys: Returns the keys of what the subjects were shown until their times (`topic_keys.TopicKeys`).
         """
         self._sender, self._topic, self._find_keys = sender, topic, find_keys
 
@@ -53,16 +53,19 @@ class ExposureTopic:
         """
         return await self._send(Outgoing(self._topic, key_of(one).encode(), _packed(one)) for one in exposures)
 
-    async def erase(self, subjects: Collection[str]) -> int:
-        """Writes a tombstone for every list of these subjects that the topic holds; returns how many.
+    async def erase(self, erased: Mapping[str, int]) -> int:
+        """Writes a tombstone for every list of erased subjects that the topic holds; returns how many.
 
         Reads the keys of the whole topic once, however many subjects there are: the stream that says whom to erase no
         longer holds their lists. Call it for many at a time.
 
+        Args:
+            erased: Subject → until when its lists are erased, in epoch milliseconds.
+
         Raises:
             DeliveryFailed: The topic could not be read, or a tombstone was not confirmed. Erase the same ones again.
         """
-        keys = await asyncio.to_thread(lambda: list(self._find_keys(subjects))) if subjects else []
+        keys = await asyncio.to_thread(lambda: list(self._find_keys(erased))) if erased else []
         return await self._send(Outgoing(self._topic, key.encode(), None) for key in keys)
 
     async def _send(self, messages: Iterable[Outgoing]) -> int:

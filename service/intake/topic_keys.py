@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Mapping
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
+from service.exposures.list_ids import time_of
 from service.intake.kafka_options import Options, client_log, refused
 from service.intake.records import DeliveryFailed
 
@@ -30,14 +31,17 @@ class TopicKeys:
         self._options = {**options, **own, "auto.offset.reset": "earliest"}
         self._topic, self._patience_s = topic, patience_s
 
-    def __call__(self, subjects: Collection[str]) -> list[str]:
-        """Returns the keys of these subjects whose newest message has a value. Blocks while it reads.
+    def __call__(self, erased: Mapping[str, int]) -> list[str]:
+        """Returns the keys of what subjects were shown whose newest message has a value. Blocks while it reads.
+
+        Args:
+            erased: Subject → until when, in epoch milliseconds. Ids that do not tell their time count as older.
 
         Raises:
             DeliveryFailed: The topic cannot be read to its end.
             SettingsError: librdkafka refuses an option.
         """
-        wanted = frozenset(subject.encode() for subject in subjects)
+        wanted = {subject.encode(): until_ms for subject, until_ms in erased.items()}
         try:
             consumer = Consumer({**self._options, "logger": client_log()})
         except (KafkaException, ValueError, TypeError) as error:
@@ -49,7 +53,7 @@ class TopicKeys:
         finally:
             consumer.close()
 
-    def _read(self, consumer: Consumer, wanted: frozenset[bytes]) -> list[str]:
+    def _read(self, consumer: Consumer, wanted: Mapping[bytes, int]) -> list[str]:
         found = consumer.list_topics(self._topic, timeout=_METADATA_S).topics[self._topic]
         if found.error is not None:
             raise DeliveryFailed(f"{self._topic} cannot be read: {found.error.str()}")
@@ -70,10 +74,18 @@ class TopicKeys:
                 unread.discard(message.partition())
                 continue
             key = message.key() or b""
-            if key.rpartition(b":")[0] not in wanted:
+            subject, _, list_id = key.rpartition(b":")
+            if subject not in wanted or _made(list_id) > wanted[subject]:
                 continue
             if message.value() is None:
                 keys.pop(key, None)  # erased before
             else:
                 keys[key] = None
         return [key.decode() for key in keys]
+
+
+def _made(list_id: bytes) -> int:
+    try:
+        return time_of(list_id.decode())
+    except ValueError:
+        return -1

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from service.common.errors import StoreUnavailable
+from service.store.erasure_list import ErasureList
 from service.store.lua_script import CLEAN, ERASES, TYPED, Script
 from service.store.redis_link import RedisLink, ScriptCall
 
@@ -150,6 +151,7 @@ class LogStreams:
             ttl_s: A shard that nothing is added to is deleted after this time.
         """
         self._link, self._prefix, self._timeout_s, self._ttl_ms = link, prefix, timeout_s, ttl_s * 1000
+        self._erased = ErasureList(link, prefix=prefix, timeout_s=timeout_s)
 
     def key(self, shard: Shard) -> str:
         """Returns the key of a shard."""
@@ -208,13 +210,16 @@ class LogStreams:
         call = ScriptCall(SHARD_COUNTS, (f"{self._prefix}{{ops}}:shards",), (adding,))
         return {int(count) for count in await self._link.script(call, timeout_s=self._timeout_s)}
 
-    async def tell_erased(self, shards: Sequence[Shard], entry: Entry) -> None:
+    async def tell_erased(self, shards: Sequence[Shard], entry: Entry, subject: str, erased_ms: int) -> None:
         """Appends what tells readers of an erasure, also where the server has no memory left for appends.
 
         Args:
             shards: The shards that get the entry.
             entry: The entry.
+            subject: Who was erased, as entries name it; listed for the sink as well, since streams are trimmed.
+            erased_ms: Until when everything of it is erased.
         """
+        await self._erased.add(subject, erased_ms, ttl_ms=self._ttl_ms)
         calls = [ScriptCall(TELL_ERASED, (self.key(shard),), (self._ttl_ms, *entry)) for shard in shards]
         for reply in await self._link.scripts_each(calls, timeout_s=self._timeout_s):
             if isinstance(reply, StoreUnavailable):

@@ -12,6 +12,7 @@ puts everything right, and that no copy of an earlier time passes for current un
 from __future__ import annotations
 
 from service.store import log_streams, lua_shared
+from service.store.erasure_list import LIST_ERASED
 from service.store.left_ids import REMEMBER_IDS
 from service.store.lua_script import CLEAN, READS, TYPED, Script
 from service.store.seen_items import REMEMBER
@@ -218,4 +219,4 @@ return deleted
 """
 )
 
-ALL = (APPEND, READ, WRITE_STATE, READ_LOG, ERASE, *lua_shared.ALL, *log_streams.ALL)
+ALL = (APPEND, READ, WRITE_STATE, READ_LOG, ERASE, *lua_shared.ALL, *log_streams.ALL, LIST_ERASED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from collections.abc import Callable
@@ -15,12 +16,16 @@ import pytest
 from loadtests.harness.kafka_broker import KafkaBroker
 from service.common.errors import SettingsError
 from service.common.settings_loader import load_kafka
+from service.exposures.exposure import erased_entry
+from service.exposures.list_ids import ListIds
 from service.intake.exposures import exposure_topic
 from service.intake.kafka_options import producer_options
 from service.intake.records import DeliveryFailed, Outgoing
 from tests.support.aio import asynchronous
 from tests.support.kafka import broker, messages_of, needs_kafka
 from tests.support.processes import items_of
+from tests.support.sink_world import NOW_MS, shown, world
+from tests.support.valkey import Valkey
 
 __all__ = ["broker"]
 pytestmark = needs_kafka
@@ -75,23 +80,45 @@ async def test_exposures_are_keyed_messages_and_an_erasure_leaves_tombstones_of_
 ) -> None:
     topic = made(broker, **{"cleanup.policy": "compact"})
     drawn = {"candidates": np.arange(3, dtype=np.uint32), "candidate_scores": np.full(3, 0.5, np.float32)}
+    after = ListIds().new(2_000)
     lists: list[tuple[str, str, dict[str, Any]]] = [
-        ("u:a", "L1", drawn), ("u:b", "L2", {}), ("u:a:b", "L3", {}), ("u:a", "L4", {}),
+        ("u:a", "L1", drawn), ("u:b", "L2", {}), ("u:a:b", "L3", {}), ("u:a", "L4", {}), ("u:a", after, {}),
     ]  # fmt: skip
     shown = [{"subject": subject, "list_id": name, "items": ["1"], **more} for subject, name, more in lists]
     async with exposure_topic(load_kafka(kafka_brokers=broker.brokers, kafka_exposures_topic=topic)) as exposures:
-        assert await exposures.forward(shown) == 4
-        assert await exposures.erase(["u:a", "u:nobody"]) == 2
-        assert await exposures.erase(["u:a"]) == 0  # they are erased already
-        assert await exposures.erase([]) == 0
-    written = messages_of(broker.brokers, topic, 6)
+        assert await exposures.forward(shown) == 5
+        assert await exposures.erase({"u:a": 1_999, "u:nobody": 1_999}) == 2
+        assert await exposures.erase({"u:a": 1_999}) == 0  # they are erased already
+        assert await exposures.erase({}) == 0
+    written = messages_of(broker.brokers, topic, 7)
     keys = [(one.key() or b"").decode() for one in written]
-    assert keys == ["u:a:L1", "u:b:L2", "u:a:b:L3", "u:a:L4", "u:a:L1", "u:a:L4"]
-    assert [one.value() is None for one in written] == [False] * 4 + [True] * 2
+    assert keys == ["u:a:L1", "u:b:L2", "u:a:b:L3", "u:a:L4", f"u:a:{after}", "u:a:L1", "u:a:L4"]
+    assert [one.value() is None for one in written] == [False] * 5 + [True] * 2
     assert orjson.loads(written[0].value() or b"") == {
         "v": 1, "subject": "u:a", "list_id": "L1", "items": ["1"], "candidates": [0, 1, 2],
         "candidate_scores": [0.5, 0.5, 0.5],
     }  # fmt: skip
+
+
+@asynchronous
+async def test_the_sink_copies_lists_to_the_topic_and_an_erasure_reaches_files_and_topic(
+    broker: KafkaBroker, shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    topic = made(broker, **{"cleanup.policy": "compact"})
+    ids = ListIds()
+    before, other, after = ids.new(NOW_MS), ids.new(NOW_MS), ids.new(NOW_MS + 2)
+    settings = load_kafka(kafka_brokers=broker.brokers, kafka_exposures_topic=topic)
+    async with world(shared_valkey, tmp_path) as here, exposure_topic(settings) as exposures:
+        await here.append(shown(before), shown(other, subject="u:2"), shown(after, NOW_MS + 2))
+        await here.sink(once=True, topic=exposures).run(asyncio.Event())
+        assert await here.pending() == 0
+        await here.append(erased_entry("u:1", NOW_MS + 1))
+        await here.sink(once=True, topic=exposures).run(asyncio.Event())
+        await here.house(topic=exposures).keep(erase=True)
+        assert here.lists() == sorted([other, after])
+    written = [((one.key() or b"").decode(), one.value()) for one in messages_of(broker.brokers, topic, 4)]
+    assert [key for key, _ in written] == [f"u:1:{before}", f"u:2:{other}", f"u:1:{after}", f"u:1:{before}"]
+    assert [value is None for _, value in written] == [False, False, False, True]
 
 
 @asynchronous

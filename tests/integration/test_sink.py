@@ -5,131 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import os
-import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
-from prometheus_client import CollectorRegistry
-from redis.asyncio import Redis
 
 from deploy.loop.sink.batch_writer import BatchWriter, id_of, spans_of
 from deploy.loop.sink.hand import Taken
-from deploy.loop.sink.housekeeping import Housekeeping
-from deploy.loop.sink.lease import Lease
 from deploy.loop.sink.live_outcomes import LiveOutcomes
-from deploy.loop.sink.recent_erasures import RecentErasures
-from deploy.loop.sink.sink import Bounds, Sink
 from loadtests.loop import sink_faults
-from model.online.log_folder import LogFolder
 from service.common.metrics import value_of
-from service.common.sink_metrics import SinkMetrics
 from service.experiments.outcomes import of_arms, unpacked
 from service.experiments.sums import Sums
-from service.exposures.exposure import erased_entry, merged_entry, packed, shard_of
+from service.exposures.exposure import erased_entry, merged_entry, packed
 from service.intake.records import DeliveryFailed
-from service.store.log_streams import GROUP, Entry, LogStreams, Shard
+from service.store.log_streams import Shard
 from service.store.outcome_fields import OutcomeFields
-from service.store.stream_group import BEGINNING, StreamEntry, StreamGroup
+from service.store.stream_group import BEGINNING, StreamEntry
 from tests.support.aio import asynchronous
+from tests.support.sink_world import HOUR_MS, NOW_MS, SHARD, running, shown, until, world
 from tests.support.valkey import Valkey
-
-SHARDS = 2
-HOUR_MS = 3_600_000
-NOW_MS = int(time.time() * 1000)
-SHARD = Shard("exposures", shard_of("u:1", SHARDS))
-
-
-def shown(list_id: str, time_ms: int = NOW_MS, subject: str = "u:1") -> Entry:
-    body = b'{"list_id": "%s", "time_ms": %d, "items": ["1"]}' % (list_id.encode(), time_ms)
-    return ("v", "1", "s", subject, "e", body)
-
-
-class World:
-    """A server with a prefix of its own, a folder, and sinks on them in this process."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self.url, self.prefix = url, f"{uuid.uuid4().hex}:"
-        self.log, self.metrics = LogFolder(folder), SinkMetrics(CollectorRegistry())
-        self.erased = RecentErasures()
-        self.client: Any = Redis.from_url(url)
-        self.group = self.new_group("here/1")
-        self.streams = LogStreams(self.group.link, prefix=self.prefix, timeout_s=5.0, ttl_s=60)
-
-    def new_group(self, owner: str) -> StreamGroup:
-        return StreamGroup(self.url, prefix=self.prefix, timeout_s=5.0, owner=owner)
-
-    async def append(self, *entries: Entry, shard: Shard = SHARD, cap: int = 1000) -> None:
-        await self.streams.shard_counts(adding=SHARDS)
-        (outcome,) = await self.streams.append([(shard, entries)], cap)
-        assert not isinstance(outcome, Exception)
-
-    def sink(
-        self,
-        group: StreamGroup | None = None,
-        live: LiveOutcomes | None = None,
-        topic: FakeTopic | None = None,
-        **bounds: Any,
-    ) -> Sink:
-        group = group or self.group
-        writer = BatchWriter(self.log, self.metrics, self.erased)
-        settled = Bounds(**{"seconds": 0.02, "stop_s": 0.1, **bounds})
-        return Sink(group, Lease(group, 30.0), writer, self.metrics, settled, in_lane=in_thread, live=live, topic=topic)
-
-    def house(self, days: int = 0, topic: FakeTopic | None = None) -> Housekeeping:
-        return Housekeeping(
-            self.log, self.metrics, self.erased, in_lane=in_thread, may_act=lambda: True, retention_days=days,
-            topic=topic,
-        )  # fmt: skip
-
-    async def once(self, **bounds: Any) -> None:
-        await self.sink(once=True, **bounds).run(asyncio.Event())
-
-    def lists(self) -> list[str]:
-        """Ids in the files as often as they are there."""
-        return sorted(self.log.read_all("exposures", ["list_id"])["list_id"].to_list())
-
-    async def pending(self) -> int:
-        return int((await self.client.xpending(self.prefix + f"exposures:{SHARD.number}", GROUP))["pending"])
-
-    def counted(self, outcome: str) -> float:
-        return value_of(self.metrics.entries, "exposures", outcome)
-
-
-def in_thread(work: Callable[[], Any]) -> Awaitable[Any]:
-    return asyncio.to_thread(work)
-
-
-@contextlib.asynccontextmanager
-async def world(valkey: Valkey, folder: Path) -> AsyncIterator[World]:
-    one = World(valkey.url, folder)
-    try:
-        yield one
-    finally:
-        await one.group.close()
-        await one.client.aclose()
-
-
-@contextlib.asynccontextmanager
-async def running(sink: Sink) -> AsyncIterator[None]:
-    stop = asyncio.Event()
-    task = asyncio.create_task(sink.run(stop))
-    try:
-        yield
-    finally:
-        stop.set()
-        await task
-
-
-async def until(done: Callable[[], Any], within_s: float = 30.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not done():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
 
 
 @asynchronous
@@ -285,6 +184,51 @@ async def test_an_erasure_reaches_the_files_also_when_it_is_interrupted(shared_v
 
 
 @asynchronous
+async def test_an_erasure_that_the_streams_lost_reaches_the_files_from_the_list(
+    shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        await here.append(shown("a"), shown("b", subject="u:2"))
+        await here.once()
+        await here.streams.tell_erased([SHARD], erased_entry("u:1", NOW_MS + 1), "u:1", NOW_MS + 1)
+        await here.append(shown("c", subject="u:2"), cap=1)  # as when the sink was away for long
+        await here.once()
+        await here.house().keep(erase=True)
+        assert here.lists() == ["a", "b", "c"], "it may still come through the stream"
+        house = here.house(later_s=3600.0)
+        await house.keep(erase=False, waiting_s=4000.0)
+        assert (here.lists(), await here.listed.read()) == (["a", "b", "c"], {})
+        await house.keep(erase=False, waiting_s=3000.0)
+        assert here.lists() == ["b", "c"]
+        # What comes through the stream leaves the list by itself.
+        await here.streams.tell_erased([SHARD], erased_entry("u:2", NOW_MS + 2), "u:2", NOW_MS + 2)
+        await here.once()
+        await here.house().keep(erase=False)
+        assert (await here.listed.read(), len(here.log.read_all("erased"))) == ({}, 2)
+
+
+@asynchronous
+async def test_house_is_kept_although_entries_never_cease(shared_valkey: Valkey, tmp_path: Path) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        acknowledge, n = here.group.acknowledge, itertools.count()
+
+        async def another(ids: Mapping[Shard, Sequence[str]]) -> None:
+            await acknowledge(ids)
+            await here.append(shown(f"l{next(n)}"))
+
+        here.group.acknowledge = another  # type: ignore[method-assign]
+        await here.append(shown("first"))
+        sink = here.sink(seconds=0.001)
+        async with running(sink):
+            house = asyncio.create_task(here.house(later_s=HOUR_MS / 1000.0).run(sink.caught_up, 0.01, erase_now=True))
+            await here.append(erased_entry("u:1", NOW_MS + 1))
+            await until(lambda: len(here.log.read_all("erased")) and not value_of(here.metrics.erasures))
+            await until(lambda: "first" not in here.lists())
+            house.cancel()
+            await asyncio.gather(house, return_exceptions=True)
+
+
+@asynchronous
 async def test_hours_older_than_the_retention_are_deleted_but_for_erasures(
     shared_valkey: Valkey, tmp_path: Path
 ) -> None:
@@ -337,7 +281,7 @@ class FakeTopic:
 
     def __init__(self) -> None:
         self.lists: list[Any] = []
-        self.erased: list[str] = []
+        self.erased: dict[str, int] = {}
         self.refuses = True
 
     async def forward(self, exposures: Sequence[Mapping[str, Any]]) -> int:
@@ -347,9 +291,9 @@ class FakeTopic:
         self.lists += exposures
         return len(exposures)
 
-    async def erase(self, subjects: Collection[str]) -> int:
-        self.erased += subjects
-        return len(subjects)
+    async def erase(self, erased: Mapping[str, int]) -> int:
+        self.erased |= erased
+        return len(erased)
 
 
 @asynchronous
@@ -372,7 +316,7 @@ async def test_lists_are_copied_to_a_topic_before_they_are_acknowledged_and_eras
         await here.append(merged_entry("s:2", "u:1", NOW_MS), shard=Shard("events", SHARD.number))
         await here.once()
         await here.house(topic=topic).keep(erase=True)
-        assert topic.erased == ["s:2", "u:1"]
+        assert topic.erased == {"s:2": NOW_MS, "u:1": NOW_MS + 1}
         assert (here.lists(), len(here.log.read_all("merges"))) == ([], 0)
 
 

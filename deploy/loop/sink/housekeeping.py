@@ -8,8 +8,9 @@ forgets none of it. Rows of erasures stay for good: they say what must not come 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Protocol
@@ -19,9 +20,11 @@ import polars as pl
 from deploy.loop.sink.recent_erasures import RecentErasures
 from model.online.attribution import without_erased
 from model.online.log_folder import LogFolder
-from model.online.log_schema import TIME_OF, Kind, empty
+from model.online.log_schema import TIME_OF, Kind, empty, frame_of
 from service.common import logs
+from service.common.errors import StoreUnavailable
 from service.common.sink_metrics import SinkMetrics
+from service.store.erasure_list import ErasureList
 
 log = logs.get(__name__)
 
@@ -32,13 +35,15 @@ _DAY_MS = 86_400_000
 # Erasures of so long ago are held against what comes late.
 _RECENT_MS = 2 * _DAY_MS
 _TURN_S = 60.0
+# An erasure that the streams have not brought for so long will not come through them.
+_LATE_MS = 600_000
 
 
 class ErasableTopic(Protocol):
     """Where lists are copied to (`service.intake.exposures.ExposureTopic`)."""
 
-    async def erase(self, subjects: Collection[str]) -> int:
-        """Writes a tombstone for every list of these subjects."""
+    async def erase(self, erased: Mapping[str, int]) -> int:
+        """Writes a tombstone for every list that these subjects were shown until their times, in milliseconds."""
 
 
 class Housekeeping:
@@ -53,6 +58,7 @@ class Housekeeping:
         in_lane: Callable[[Callable[[], Any]], Awaitable[Any]],
         may_act: Callable[[], bool],
         topic: ErasableTopic | None = None,
+        listed: ErasureList | None = None,
         retention_days: int = 0,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -65,11 +71,12 @@ class Housekeeping:
             in_lane: Runs what changes the log in the one thread that may.
             may_act: Says whether this process is the one that writes.
             topic: Where lists were copied to.
+            listed: What the service says of erasures beside the streams, which may be trimmed.
             retention_days: Days after which hours are deleted; 0 keeps them.
             wall_clock: Epoch seconds.
         """
         self._log, self._metrics, self._erased = folder, metrics, erased
-        self._in_lane, self._may_act, self._topic = in_lane, may_act, topic
+        self._in_lane, self._may_act, self._topic, self._listed = in_lane, may_act, topic, listed
         self._retention_days, self._wall_clock = retention_days, wall_clock
 
     async def run(self, caught_up: asyncio.Event, erase_s: float, *, erase_now: bool) -> None:
@@ -91,8 +98,12 @@ class Housekeeping:
                 log.error("house_not_kept", detail=f"{type(error).__name__}: {error}"[:300])
             await asyncio.sleep(min(_TURN_S, erase_s))
 
-    async def keep(self, *, erase: bool) -> None:
+    async def keep(self, *, erase: bool, waiting_s: float | None = None) -> None:
         """Deletes hours that are too old, and erases if asked.
+
+        Args:
+            erase: Whether to erase whatever waits.
+            waiting_s: Erase also where the oldest erasure has waited for so long.
 
         Raises:
             OSError: The folder cannot be written.
@@ -104,11 +115,42 @@ class Housekeeping:
             if removed := await self._in_lane(lambda: self._log.remove_before(before)):
                 self._metrics.removed.inc(removed)
                 log.info("old_hours_deleted", files=removed, days=self._retention_days)
+        await self._take_listed()
         waiting = await self._in_lane(self._waiting)
-        self._show(waiting)
-        if erase and waiting:
+        oldest_s = self._show(waiting)
+        if waiting and (erase or (waiting_s is not None and oldest_s >= waiting_s)):
             await self._erase(waiting)
             self._show({})
+
+    async def _take_listed(self) -> None:
+        """Writes the erasures that the streams lost to the log, and strikes those that the log has off the list."""
+        if self._listed is None:
+            return
+        try:
+            listed = await self._listed.read()
+            if not listed:
+                return
+            known = await self._in_lane(lambda: self._known_since(min(listed.values())))
+            late_ms = int(self._wall_clock() * 1000.0) - _LATE_MS
+            missed = {s: ms for s, ms in listed.items() if known.get(s, -1) < ms <= late_ms}
+            if missed:
+                await self._in_lane(lambda: self._write_missed(missed))
+            await self._listed.remove({s: ms for s, ms in listed.items() if known.get(s, -1) >= ms or s in missed})
+        except StoreUnavailable as error:
+            # Files are rewritten all the same; what is listed is taken in the next turn.
+            self._metrics.failures.labels("redis").inc()
+            log.warning("listed_erasures_unread", detail=str(error))
+
+    def _known_since(self, time_ms: int) -> dict[str, int]:
+        rows = self._log.read_all("erased", from_ms=time_ms).sort("erased_ms")
+        return dict(rows.select("subject", "erased_ms").iter_rows())
+
+    def _write_missed(self, missed: Mapping[str, int]) -> None:
+        rows = frame_of("erased", [{"subject": s, "erased_ms": ms} for s, ms in sorted(missed.items())])
+        name = hashlib.sha256(repr(sorted(missed.items())).encode()).hexdigest()[:32]
+        self._log.write("erased", rows, f"listed_{name}")
+        self._erased.add_all(rows)
+        log.warning("erasures_were_trimmed", erasures=len(missed), detail="the streams lost them; the list had them")
 
     async def _erase(self, waiting: dict[str, pl.DataFrame]) -> None:
         """Rewrites the files without the subjects of these erasures, a file at a time, between batches."""
@@ -121,8 +163,7 @@ class Housekeeping:
             for path in paths:
                 rewritten += await self._in_lane(partial(self._rewrite, kind, path, merges, erased))
         if self._topic is not None:
-            sessions = merges.filter(merges["into"].is_in(erased["subject"].implode()))["subject"]
-            await self._topic.erase(sorted({*erased["subject"], *sessions}))
+            await self._topic.erase(_with_sessions(erased, merges))
         await self._in_lane(lambda: self._done(waiting))
         self._metrics.rewritten.inc(rewritten)
         log.info("erasures_reached_the_files", erasures=len(erased), files_rewritten=rewritten)
@@ -156,11 +197,23 @@ class Housekeeping:
             self._log.write("erased", rows, DONE + PurePosixPath(path).stem)
             self._log.remove(path)
 
-    def _show(self, waiting: dict[str, pl.DataFrame]) -> None:
+    def _show(self, waiting: dict[str, pl.DataFrame]) -> float:
+        """Shows how many erasures wait; returns for how long the oldest has, in seconds."""
         rows = pl.concat([empty("erased"), *waiting.values()])
         self._metrics.erasures.set(len(rows))
-        oldest = int(str(rows["erased_ms"].min())) / 1000.0 if len(rows) else self._wall_clock()
-        self._metrics.oldest_erasure.set(max(0.0, self._wall_clock() - oldest))
+        now_s = self._wall_clock()
+        oldest_s = max(0.0, now_s - int(str(rows["erased_ms"].min())) / 1000.0) if len(rows) else 0.0
+        self._metrics.oldest_erasure.set(oldest_s)
+        return oldest_s
+
+
+def _with_sessions(erased: pl.DataFrame, merges: pl.DataFrame) -> dict[str, int]:
+    """Until when the lists of each subject are erased; those of sessions as far as they were merged by then."""
+    until: dict[str, int] = dict(erased.sort("erased_ms").select("subject", "erased_ms").iter_rows())
+    for session, into, merged_ms in merges.select("subject", "into", "merged_ms").iter_rows():
+        if merged_ms <= until.get(into, -1):
+            until[session] = max(until.get(session, -1), merged_ms)
+    return until
 
 
 def _keys(kind: Kind) -> list[str]:

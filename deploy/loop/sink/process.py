@@ -33,6 +33,7 @@ from service.common.sink_metrics import SinkMetrics
 from service.common.sink_settings import SinkSettings
 from service.intake.exposures import ExposureTopic, exposure_topic
 from service.intake.side_door import open_side_door
+from service.store.erasure_list import ErasureList
 from service.store.outcome_fields import OutcomeFields
 from service.store.stream_group import StreamGroup
 
@@ -126,6 +127,7 @@ async def _sink(
             spawn(stack, live.run)
         house = Housekeeping(
             folder, metrics, erased, in_lane=in_lane, may_act=lambda: lease.held, topic=topic,
+            listed=ErasureList(group.link, prefix=settings.redis_prefix, timeout_s=_REDIS_S),
             retention_days=own.sink_retention_days,
         )  # fmt: skip
 
@@ -150,8 +152,8 @@ async def _work(
     keeping = asyncio.create_task(house.run(loop.caught_up, erase_hours * 3600.0, erase_now=erase_now and not once))
     try:
         await loop.run(stop)
-        if once and loop.caught_up.is_set():
-            await house.keep(erase=erase_now)
+        if once and loop.caught_up.is_set() and not stop.is_set():
+            await house.keep(erase=erase_now, waiting_s=erase_hours * 3600.0)
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)

@@ -224,6 +224,9 @@ class Sink:
         self._hand.clear()
         self._metrics.written_at.set_to_current_time()
         log.debug("batch_written", ending=ending)
+        if all(place == NEW for place in self._places.values()):
+            # Where something comes all the time, nothing is ever idle.
+            self.caught_up.set()
 
     async def _acknowledge(self, written: Written) -> bool:
         await self._group.acknowledge(written.done)
