@@ -55,7 +55,9 @@ class Panel:
 
 
 def _rate(metric: str, by: str = "", **labels: str) -> str:
-    chosen = ", ".join([_CHOSEN, *(f'{name}="{value}"' for name, value in labels.items())])
+    """The rate of a counter; a label with `|` has one of several values."""
+    pairs = (f'{name}{"=~" if "|" in value else "="}"{value}"' for name, value in labels.items())
+    chosen = ", ".join([_CHOSEN, *pairs])
     grouped = f" by ({by})" if by else ""
     return f"sum{grouped} (rate(gpt4rec_{metric}{{{chosen}}}[$__rate_interval]))"
 
@@ -74,9 +76,9 @@ def _gauge(metric: str, reduce: str, by: str = "", **labels: str) -> str:
     return f"{reduce}{grouped} (gpt4rec_{metric}{{{chosen}}})"
 
 
-def _by_lists(statistic: str) -> str:
-    """The mean of a figure of the last hour over the replicas, weighted by their lists."""
-    chosen = f'{_CHOSEN}, window="hour"'
+def _by_lists(statistic: str, window: str = "hour") -> str:
+    """The mean of a figure of the last hour, or day, over the replicas, weighted by their lists."""
+    chosen = f'{_CHOSEN}, window="{window}"'
     lists = f'gpt4rec_watched{{{chosen}, kind="lists"}}'
     weighted = f'gpt4rec_watch{{{chosen}, statistic="{statistic}"}} * on (job, instance) {lists}'
     return f"sum ({weighted}) / sum ({lists})"
@@ -270,7 +272,21 @@ _WATCHED = (
     Panel(
         "Coverage, tail and repeats", "Of the last hour, as the mean of the replicas, weighted by their lists.",
         tuple(Query(_by_lists(name), name) for name in
-              ("coverage", "tail_share", "repeats", "new_users", "unknown_items", "score_auc")), "percentunit",
+              ("coverage", "tail_share", "repeats", "new_users", "unknown_items")), "percentunit",
+    ),
+    Panel(
+        "Scores and what users take",
+        "Of the last hour: how often what was taken scores higher (0.5 is chance), and the calibration error.",
+        tuple(Query(_by_lists(name), name) for name in ("score_auc", "score_calibration")), "percentunit",
+    ),
+    Panel(
+        "Overlap with yesterday", "Of the items listed on the last day with those of the day before.",
+        (Query(_by_lists("overlap_yesterday", "day"), "overlap"),), "percentunit",
+    ),
+    Panel(
+        "Rare items by segment", "Share of the items listed that are tail, cold or new, for each group of users.",
+        (Query(_rate("shown_items_total", "segment", popularity="tail|cold|new") + " / "
+               + _rate("shown_items_total", "segment"), "{{segment}}"),), "percentunit",
     ),
     Panel(
         "Entropy and novelty", "Of the last hour, in bits.",

@@ -231,7 +231,8 @@ class Metrics:
         self.watch = self._gauge(
             "gpt4rec_watch",
             "Figures of the lists and the traffic of the last whole hour and day (UTC) of this process: coverage, "
-            "entropy, novelty, tail_share, repeats, overlap_yesterday, score_auc, unknown_items, new_users.",
+            "entropy, novelty, tail_share, repeats, overlap_yesterday, score_auc, score_calibration, unknown_items, "
+            "new_users.",
             "statistic",
             "window",
         )

@@ -75,6 +75,20 @@ class SeenEvent(NamedTuple):
     list_id: str | None
 
 
+class _Remembered(NamedTuple):
+    """What is kept of a list, for the events that name it.
+
+    Attributes:
+        items: [≤ SCORED] catalogue indices.
+        bins: [≤ SCORED] bins of their scores.
+        first: Probability of the first item by the softmax of the list's scores.
+    """
+
+    items: IntArray
+    bins: IntArray
+    first: float
+
+
 class Counting:
     """Counts what is shown and done under one model."""
 
@@ -89,7 +103,7 @@ class Counting:
         self.bins = bins_of(groups)
         self._sizes = {name: len(bins) for name, bins in self.bins.items()}
         self._came = np.zeros(PLACES, np.bool_)
-        self._remembered: dict[str, tuple[IntArray, IntArray]] = {}
+        self._remembered: dict[str, _Remembered] = {}
 
     def window(self) -> Window:
         """Returns an empty window."""
@@ -139,7 +153,7 @@ class Counting:
         items = np.array([index.get(event.item_id or "", UNKNOWN_ITEM) for event in kept], np.int64)
         places = np.array([event.place for event in kept], np.int64)
         types = np.array([type_index(event.type) for event in kept], np.int64)
-        followed = self._followed(kept, items)
+        followed, foretold, came = self._followed(kept, items)
         for window in windows:
             window.events += len(kept)
             np.add.at(window.acted, places, 1)
@@ -147,13 +161,14 @@ class Counting:
             window.count(EVENT_POPULARITY, self.groups.bands_of(items))
             window.count(EVENT_CATEGORIES, self.groups.categories_of(items))
             window.followed += np.bincount(followed, minlength=len(window.followed))
+            window.foretell(foretold, came)
 
     def _scored(self, one: ShownList) -> IntArray:
         """The bins of the scores of a list, which is remembered with them."""
         if one.scores is None or self._edges is None:
             return np.zeros(0, np.int64)
         scored = np.searchsorted(self._edges, one.scores[:SCORED], side="right").astype(np.int64)
-        self._remembered[one.list_id] = (one.items[:SCORED].copy(), scored)
+        self._remembered[one.list_id] = _Remembered(one.items[:SCORED].copy(), scored, _first(one.scores))
         if len(self._remembered) > _REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
         return scored
@@ -165,14 +180,23 @@ class Counting:
         self._came[places[came]] = True
         return visit_bin(np.array([lists[row].history for row in came.tolist()], np.int64))
 
-    def _followed(self, events: Sequence[SeenEvent], items: IntArray) -> IntArray:
-        """The bins of scores of the listed items that events name."""
-        bins: list[int] = []
+    def _followed(self, events: Sequence[SeenEvent], items: IntArray) -> tuple[IntArray, Float64Array, Float64Array]:
+        """Of listed items that events name: bins of their scores, what their lists foretold, and what came.
+
+        Returns:
+            [n] bins, [n] probabilities of the first item, and [n] whether it was the first item.
+        """
+        bins, foretold, came = list[int](), list[float](), list[bool]()
         for event, item in zip(events, items.tolist(), strict=True):
-            listed, scored = self._remembered.get(event.list_id or "", (None, None))
-            if listed is not None and scored is not None:
-                bins += scored[listed == item].tolist()
-        return np.array(bins, np.int64)
+            one = self._remembered.get(event.list_id or "")
+            if one is None:
+                continue
+            (places,) = np.nonzero(one.items == item)
+            for place in places.tolist():
+                bins.append(int(one.bins[place]))
+                foretold.append(one.first)
+                came.append(place == 0)
+        return np.array(bins, np.int64), np.array(foretold, np.float64), np.array(came, np.float64)
 
     def _by_segment(
         self, segments: Sequence[str], lengths: IntArray, bands: IntArray, categories: IntArray
@@ -196,3 +220,9 @@ def _among(items: IntArray, seen: IntArray) -> IntArray:
     found = np.minimum(np.searchsorted(seen, items), len(seen) - 1)
     among: IntArray = (seen[found] == items).astype(np.int64)
     return among
+
+
+def _first(scores: FloatArray) -> float:
+    """The probability of the first item by the softmax of [n] scores."""
+    weights = np.exp(scores.astype(np.float64) - float(scores.max(initial=-np.inf)))
+    return float(weights[0] / weights.sum()) if len(weights) else 0.0

@@ -16,6 +16,7 @@ FIGURES: Mapping[str, str] = {
     "repeats": "share of listed items that the user had seen",
     "overlap_yesterday": "Σ min(p, q) over the shares of items in the lists of the day and of the day before",
     "score_auc": "how often an item that an event followed scores higher than a listed one; 0.5 is chance",
+    "score_calibration": "how far the softmax of a list's scores is from how often events follow its first item",
     "unknown_items": "share of events whose item is not in the catalogue",
     "new_users": "share of visits without a history",
 }
@@ -30,7 +31,9 @@ def figures(window: Window, n_items: int, yesterday: Window | None) -> Mapping[s
         n_items: Number of items in the catalogue.
         yesterday: The day before, if the window is a day and that was watched.
     """
-    found: dict[str, float | None] = {"score_auc": window.score_auc()}
+    found: dict[str, float | None] = {
+        "score_auc": window.score_auc(), "score_calibration": window.score_calibration(),
+    }  # fmt: skip
     bands, seen, visits = (window.shares(name) for name in (LIST_POPULARITY, LIST_REPEATS, VISITS))
     acted = window.shares(EVENT_POPULARITY)
     if bands is not None and seen is not None:

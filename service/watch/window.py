@@ -11,6 +11,8 @@ from service.watch.statistics import LIST_SCORES, OF_LISTS, VISITS, effective, e
 
 # Subjects are counted by hash. More subjects than places look like fewer, which makes thresholds larger, never smaller.
 PLACES = 4096
+# Bins of probabilities.
+FORETOLD_BINS = 10
 
 
 class Window:
@@ -25,6 +27,8 @@ class Window:
         shown: [items] uint32, how often each item was listed; it grows with the catalogue.
         surprisal: Sum of the novelty of all items listed, in bits.
         followed: [bins of scores] int64 listed items that an event followed, by the bin of their score.
+        foretold: [3, bins] of these, by the probability that the scores of their list give its first item: how many,
+            the sum of the probabilities, and how many were the first item.
     """
 
     def __init__(self, bins: Mapping[str, int], n_items: int) -> None:
@@ -34,11 +38,18 @@ class Window:
         self.shown = np.zeros(n_items, np.uint32)
         self.surprisal = 0.0
         self.followed = np.zeros(bins[LIST_SCORES], np.int64)
+        self.foretold = np.zeros((3, FORETOLD_BINS), np.float64)
 
     def count(self, statistic: str, places: IntArray) -> None:
         """Counts values of a statistic by their bins."""
         counts = self.counts[statistic]
         counts += np.bincount(places, minlength=len(counts))
+
+    def foretell(self, first: Float64Array, came: Float64Array) -> None:
+        """Counts [n] probabilities of the first item of a list, and [n] whether the event was on it."""
+        places = np.minimum((first * FORETOLD_BINS).astype(np.int64), FORETOLD_BINS - 1)
+        for row, values in enumerate((np.ones(len(first)), first, came)):
+            np.add.at(self.foretold[row], places, values)
 
     def show(self, items: IntArray) -> None:
         """Counts listed items."""
@@ -90,3 +101,13 @@ class Window:
             return None
         below = np.cumsum(shown) - shown
         return float(((below + shown / 2.0) * followed).sum() / pairs)
+
+    def score_calibration(self) -> float | None:
+        """Returns the expected calibration error of the first item, None if nothing was followed.
+
+        That is Σ |Σ probabilities − first items| over the bins, divided by the events (Guo et al., On calibration of
+        modern neural networks, ICML 2017).
+        """
+        number, foretold, came = self.foretold
+        total = float(number.sum())
+        return float(np.abs(foretold - came).sum()) / total if total else None

@@ -15,6 +15,7 @@ const NAMES = {
 const FIGURES = [
   ["coverage", "of the catalogue listed", share], ["tail_share", "tail", share], ["repeats", "seen before", share],
   ["new_users", "new users", share], ["unknown_items", "events on unknown items", share],
+  ["score_auc", "of the score pairs in the order of what users took", share], ["score_calibration", "calibration error", share],
   ["entropy", "bits of entropy", (value) => value.toFixed(1)], ["novelty", "bits of novelty", (value) => value.toFixed(1)],
 ];
 

@@ -24,10 +24,13 @@ USER, SESSION, OTHER = "user-4711", "session-4712", "user-4713"
 
 
 async def scan(redis: Redis, prefix: str, but: bytes = b"\0") -> bytes:
-    """Every key of a prefix with all that it holds, as one text; without the keys that end with `but`."""
+    """Every key of a prefix with all that it holds, as one text; without the keys that end with `but`.
+
+    The list that tells the sink whom to forget is left out, as are the entries that tell it.
+    """
     parts: list[bytes] = []
     keys = [key async for key in redis.scan_iter(match=f"{prefix}*")]
-    for key in sorted(key for key in keys if not key.endswith(but)):
+    for key in sorted(key for key in keys if not key.endswith((but, b"{ops}:erased"))):
         kind = cast("bytes", await redis.type(key)).decode()
         readers: dict[str, Any] = {
             "string": redis.get,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -84,6 +84,7 @@ def test_counts_are_those_of_plain_loops(some: Sequence[Shown], done: Sequence[t
 
     expected: dict[str, Counter[str]] = {name: Counter() for name in statistics.STATISTICS}
     came, segments, followed = set[int](), Counter[tuple[str, str]](), Counter[str]()
+    foretold: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     scored: dict[int, dict[int, int]] = {}
     for number, (user, items, seen, history, with_scores) in enumerate(some):
         if user not in came:
@@ -108,8 +109,15 @@ def test_counts_are_those_of_plain_loops(some: Sequence[Shown], done: Sequence[t
         expected["event_categories"][category(known)] += 1
         if known is not None and known in scored.get(number, {}):
             followed[str(scored[number][known])] += 1
+            listed = some[number][1]
+            first = 1.0 / sum(math.exp(-place) for place in range(len(listed)))
+            foretold[min(9, int(first * 10))].append((first, known == listed[0]))
     for name, bins in counting.bins.items():
         assert dict(zip(bins, window.counts[name].tolist(), strict=True)) == {b: expected[name][b] for b in bins}, name
+    errors = [abs(sum(p - hit for p, hit in pairs)) for pairs in foretold.values()]
+    events_followed = sum(map(len, foretold.values()))
+    wanted = sum(errors) / events_followed if events_followed else None
+    assert window.score_calibration() == (None if wanted is None else pytest.approx(wanted, abs=1e-9))
     assert window.followed.tolist() == [followed[b] for b in counting.bins["list_scores"]]
     for segment, (bands, _) in by_segment.items():
         assert bands.tolist() == [segments[segment, name] for name in BANDS]
@@ -131,6 +139,8 @@ def test_figures_are_those_of_the_definitions() -> None:
     assert found["unknown_items"] == pytest.approx(1 / 2)
     novelty = [-math.log2((round(float(POPULARITY.share[i]) * 100) + 1) / 130) for i in (0, 1, 25, 0, 29)]
     assert found["novelty"] == pytest.approx(np.mean(novelty), rel=1e-5)
+    # Scores 3, 2, 1: the first item came.
+    assert found["score_calibration"] == pytest.approx(1.0 - 1.0 / (1.0 + math.exp(-1.0) + math.exp(-2.0)))
     # Item 0 had the highest score of the first list: it beats all but itself and its equals.
     scores, best = [4, 3, 2, 3, 2], 4
     assert found["score_auc"] == pytest.approx(np.mean([(best > s) + 0.5 * (best == s) for s in scores]))
