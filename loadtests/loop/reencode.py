@@ -1,6 +1,6 @@
 """What it costs to encode every user's history anew, after a model whose encoder is another one.
 
-    python -m loadtests.loop.reencode --artifact DIR --data DIR [--users 1000000] [--seconds 30] [--record]
+    python -m loadtests.loop.reencode --artifact DIR --data DIR [--seconds 30] [--record]
 
 Histories of the data, as long as the service encodes them, are encoded in batches on one engine, and counted. A service
 does this when users come back, with the encoder's spare time; hours are those of one process that does nothing else.
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 
 from loadtests.common import results
+from loadtests.loop import criteria
 from model.data.dataset import Dataset, sequences
 from model.evaluation.rankers import encoding_of
 from service.artifact.features import EventArrays
@@ -24,7 +25,6 @@ from service.engine.engine import Engine
 from service.engine.jobs import EncodeJob
 from service.engine.run_groups import result_of
 
-NAME = "loop_reencode"
 BATCH = 64
 # Histories that are encoded over and over.
 HISTORIES_MOST = 20_000
@@ -55,31 +55,28 @@ def encode(engine: Engine, jobs: list[EncodeJob], seconds: float) -> tuple[int, 
 def main(
     artifact: Annotated[Path, typer.Option(exists=True, help="Artefact whose encoder runs.")],
     data: Annotated[Path, typer.Option(exists=True, help="Data set whose histories are encoded.")],
-    users: Annotated[int, typer.Option(min=1, help="Users whose encoding is estimated.")] = 1_000_000,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to encode.")] = 30.0,
     threads: Annotated[int, typer.Option(min=1, help="Threads of a run.")] = 1,
-    record: Annotated[bool, typer.Option("--record", help="Write loadtests/results/loop_reencode.json.")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Write the row into loadtests/results/loop.json.")] = False,
 ) -> None:
     """Measure encodes a second, and say how long all users take."""
+    if record and threads != 1:
+        raise typer.BadParameter("the row is that of one thread", param_hint="--record")
     engine = Engine.open(artifact, device="cpu", threads=threads)
     jobs = histories(engine, data, HISTORIES_MOST)
     encode(engine, jobs, seconds / 10)  # warms up
     done, took = encode(engine, jobs, seconds)
-    rate = done / took
-    found: dict[str, Any] = {
-        "model_version": engine.model_version,
-        "events_a_history": round(float(np.mean([len(job.events) for job in jobs])), 1),
-        "encodes_per_second": round(rate, 1),
-        "threads": threads,
-        "users": users,
-        "hours": round(users / rate / 3600, 3),
-    }
+    rate, events = done / took, float(np.mean([len(job.events) for job in jobs]))
+    hours = criteria.REENCODED_USERS / rate / 3600
     typer.echo(
-        f"{rate:,.0f} encodes a second of {found['events_a_history']} events on {threads} thread(s): "
-        f"{users:,} users take {found['hours']:.2f} hours"
+        f"{rate:,.0f} encodes a second of {events:.1f} events on {threads} thread(s): "
+        f"{criteria.REENCODED_USERS:,} users take {hours:.2f} hours"
     )
     if record:
-        results.save(NAME, found, command="python -m loadtests.loop.reencode --artifact DIR --data DIR --record")
+        command = (
+            f"python -m loadtests.loop.reencode --artifact {artifact} --data {data} --seconds {seconds:g} --record"
+        )
+        results.record(results.LOOP, criteria.row(criteria.REENCODE, hours, "hours", command))
 
 
 if __name__ == "__main__":
