@@ -44,8 +44,14 @@ def earlier_clicks(people: People, lists: int, k: int, until_ms: int, every_ms: 
                 yield Click(user, item, began_ms + user * every_ms // shape.users)
 
 
-def dataset_of(world: World, clicks: Iterable[Click]) -> Dataset:
-    """Returns clicks as a data set, with the whole catalogue and all users."""
+def dataset_of(world: World, clicks: Iterable[Click], *, groups: bool = False) -> Dataset:
+    """Returns clicks as a data set, with the whole catalogue and all users.
+
+    Args:
+        world: Whose clicks they are.
+        clicks: The clicks.
+        groups: Whether the users have the feature `group`, by which their tastes differ.
+    """
     rows = [(world.user_ids[c.user], world.item_ids[c.item], c.time_ms, "click", None, None) for c in clicks]
     events = pl.DataFrame(rows, schema=EVENT_SCHEMA, orient="row")
     columns = {
@@ -58,6 +64,8 @@ def dataset_of(world: World, clicks: Iterable[Click]) -> Dataset:
         {name: columns.get(name, [None] * len(world.item_ids)) for name in ITEM_SCHEMA}, schema=ITEM_SCHEMA
     )
     users = pl.DataFrame({"user_id": world.user_ids}, schema={"user_id": pl.String})
+    if groups:
+        users = users.with_columns(group=pl.Series([f"group {number}" for number in world.group.tolist()]))
     return Dataset.of(
         "simulated", _grouped(events), items, users, has_time=True, category_kind="path", source="loadtests.simulator"
     )

@@ -62,7 +62,9 @@ class World:
         self.item_ids = tuple(item_ids or (f"i{number}" for number in range(shape.items)))
         self.user_ids = tuple(f"u{number}" for number in range(shape.users))
         self._appeal = self._appeals(rng)
-        self._liking = self._likings(rng)
+        self.group: IntArray
+        """[users] group of each user before the drift."""
+        self.group, self._liking = self._likings(rng)
         self._index = {name: number for number, name in enumerate(self.item_ids)}
 
     def indices(self, item_ids: list[str]) -> IntArray:
@@ -89,11 +91,11 @@ class World:
         changes: BoolArray = rng.random(shape.items) < shape.fashion
         return np.stack([before, np.where(changes, rng.normal(scale=shape.appeal, size=shape.items), before)])
 
-    def _likings(self, rng: np.random.Generator) -> Float64Array:
+    def _likings(self, rng: np.random.Generator) -> tuple[IntArray, Float64Array]:
         shape = self.shape
         of_group = rng.normal(scale=shape.liking, size=(shape.groups, shape.categories))
         own = rng.normal(scale=shape.liking / 3.0, size=(shape.users, shape.categories))
         group = rng.integers(shape.groups, size=shape.users)
         moves: BoolArray = rng.random(shape.users) < shape.moved
         after = np.where(moves, (group + rng.integers(1, max(2, shape.groups), size=shape.users)) % shape.groups, group)
-        return np.stack([of_group[group] + own, of_group[after] + own])
+        return group, np.stack([of_group[group] + own, of_group[after] + own])
