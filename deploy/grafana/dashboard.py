@@ -163,6 +163,20 @@ def _budgets(settings: BudgetSettings) -> tuple[Panel, ...]:
             "percentunit", limit=1.0,
         ),
         Panel(
+            "Shadows", "Requests that run on a candidate as well, by what became of them.",
+            (Query(_rate("shadow_requests_total", "experiment, outcome"), "{{experiment}} {{outcome}}"),), "reqps",
+        ),
+        Panel(
+            "Shadows: overlap", "Mean share of the items of a list that the candidate would have shown too.",
+            (Query(f"{_rate('shadow_overlap_sum', 'experiment')} / {_rate('shadow_overlap_count', 'experiment')}",
+                   "{{experiment}}"),), "percentunit",
+        ),
+        Panel(
+            "Shadows: time of a list", "p95 of what was shown, waiting included, and of the candidate.",
+            (Query(_quantile(0.95, "shadow_duration_seconds", "le, experiment, list"),
+                   "{{experiment}} {{list}}"),), "s",
+        ),
+        Panel(
             "Models held", "Beside the one in service, on the replica with most of them.",
             (Query(_gauge("models_held", "max"), "models"),
              Query(f"{_gauge('model_bytes_held', 'max')} / 2^30", "GiB")),

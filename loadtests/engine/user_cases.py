@@ -10,11 +10,12 @@ import numpy as np
 from loadtests.engine.decoder_cases import STATES, K
 from service.artifact.array_types import Float64Array
 from service.batching.batcher import Batcher, BatchLimits
+from service.common.low_priority import low_priority_thread
 from service.common.metrics import Metrics
 from service.engine.engine import Engine
 from service.engine.fallback import Constraints, RecommendationList
 from service.history.profile import Profile
-from service.lifecycle.filter_builds import FilterBuilds, builder_thread
+from service.lifecycle.filter_builds import FilterBuilds
 from service.lifecycle.filter_ration import FilterRation
 from service.lifecycle.served_model import ServedModel
 from service.store.records import StoredEvent, UserRecord
@@ -67,7 +68,7 @@ def _served(engine: Engine) -> ServedModel:
     """The model as the service has it, with batchers that run nothing."""
     metrics, limits = Metrics(), BatchLimits()
     encoder, decoder = Batcher(engine.encode, metrics, limits), Batcher(engine.decode, metrics, limits)
-    filters = FilterBuilds(lambda: engine.filters, FilterRation(1.0), metrics, builder_thread())
+    filters = FilterBuilds(lambda: engine.filters, FilterRation(1.0), metrics, low_priority_thread("filters"))
     return ServedModel.of(engine, encoder, decoder, np.zeros(engine.artifact.network["d_model"], np.float32), filters)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import UnionType
 from typing import Any
 
 from fastapi import FastAPI
@@ -89,11 +90,11 @@ def guarded(path: str, *, keys_needed: bool, metrics_guarded: bool = False) -> l
     return []
 
 
-def answers(model: type[BaseModel], *problems: int) -> dict[int | str, dict[str, Any]]:
+def answers(model: type[BaseModel] | UnionType, *problems: int) -> dict[int | str, dict[str, Any]]:
     """Returns `responses` of a route.
 
     Args:
-        model: The schema of the answer.
+        model: The schema of the answer, or of each one.
         problems: The statuses of its problem documents; those that every route may answer with are added.
     """
     # What can be too large can also be encoded.

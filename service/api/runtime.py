@@ -34,6 +34,7 @@ from service.playground.explorer import Explorer
 from service.policies.policies import PolicyBook
 from service.policies.policy_keeper import PolicyKeeper
 from service.recommend.recommender import Recommender
+from service.recommend.shadows import Shadows
 from service.store.health import RedisCheck
 from service.store.store import Store
 from service.watch.traffic_watch import TrafficWatch
@@ -63,6 +64,7 @@ class SpaceRuntime:
     redis: RedisCheck
     rates: Rates | None
     watch: TrafficWatch
+    shadows: Shadows
     explorer: Explorer | None
 
     @property

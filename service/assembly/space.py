@@ -14,6 +14,7 @@ from service.api.runtime import SpaceRuntime
 from service.common.background import spawn
 from service.common.disk_lane import DiskLane, HungFileError
 from service.common.errors import StartupError, StoreUnavailable
+from service.common.low_priority import low_priority_thread
 from service.common.metrics import Metrics
 from service.common.settings import Settings
 from service.common.space import Space
@@ -58,10 +59,14 @@ from service.policies.policies import Policies, PolicyBook
 from service.policies.policy_keeper import PolicyKeeper
 from service.recommend.reasons import Reasons
 from service.recommend.recommender import Recommender
+from service.recommend.shadows import Shadows
 from service.store.health import RedisCheck
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
 from service.watch.traffic_watch import TrafficWatch
+
+# With a later event loop than this the process has no time to spare.
+_LAG_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,7 @@ async def open_space(
     serving, models, held = await _open_lifecycle(opening, store, shared, loader, first, states, guards)
     experiments = ExperimentKeeper(shared.experiments, held, models, keeper, shared.clock)
     arms, canaries = await _open_experiments(opening, store, experiments, serving, book, guards)
+    shadows = _open_shadows(opening, experiments, arms, canaries, serving, guards, states.history_cap)
     # They follow what operators set, and the policies file; the last one logs what changes.
     for part in (models, keeper, shared.exchange, StateChanges(guards, shared.mode, serving)):
         spawn(stack, part.run)
@@ -156,7 +162,8 @@ async def open_space(
         write_behind=write_behind,
         recorder=recorder,
         watch=watch,
-        recommender=_open_recommender(opening, arms, canaries, states, guards, ids, recorder, watch),
+        shadows=shadows,
+        recommender=_open_recommender(opening, arms, canaries, states, guards, ids, recorder, watch, shadows),
         ingest=Ingest(store, serving, arms.answers, write_behind, metrics, ids, recorder, stream_erasure, watch),
         redis=redis,
         rates=rates,
@@ -337,6 +344,29 @@ async def _open_experiments(
     return arms, canaries
 
 
+def _open_shadows(
+    opening: _Opening,
+    keeper: ExperimentKeeper,
+    arms: Arms,
+    canaries: CanaryWatch,
+    serving: Serving,
+    guards: Guards,
+    history_cap: int,
+) -> Shadows:
+    """Returns what runs requests on candidates behind their answers."""
+
+    def busy() -> bool:
+        lag = guards.everybody.lag.seconds > _LAG_S
+        return lag or any(model.busy for model in (serving.model, *keeper.held.models))
+
+    thread = low_priority_thread("shadow")
+    opening.stack.callback(thread.shutdown, wait=False, cancel_futures=True)
+    shadows = Shadows(arms, canaries, busy, opening.metrics, thread, history_cap=history_cap)
+    keeper.subscribe(shadows.follow)
+    spawn(opening.stack, shadows.run)
+    return shadows
+
+
 def _open_write_behind(opening: _Opening, store: Store, queue: WriteQueue, states: StateKeeper) -> WriteBehind:
     """Returns the loop that brings the states up to date in the background, and follows erasures."""
     stack = opening.stack
@@ -374,6 +404,7 @@ def _open_recommender(
     ids: Pseudonyms,
     recorder: Recorder,
     watch: TrafficWatch,
+    shadows: Shadows,
 ) -> Recommender:
     settings = opening.space.settings
     reasons = Reasons(states.history_cap)
@@ -388,6 +419,7 @@ def _open_recommender(
         reasons,
         recorder,
         watch,
+        shadows,
         budget_ms=settings.deadline_ms,
         budget_max_ms=settings.deadline_max_ms,
     )

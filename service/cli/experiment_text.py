@@ -15,8 +15,8 @@ def experiments_lines(answer: Mapping[str, Any]) -> list[str]:
         [
             one["name"],
             one["state"],
-            f"{one['share']:.1%} of {one['layer']}",
-            f"step {one['step']} of {len(one['steps'])} ({one['portion']:.0%})",
+            f"{one['share']:.1%} of {'the requests' if one['shadow'] else one['layer']}",
+            "nobody" if one["shadow"] else f"step {one['step']} of {len(one['steps'])} ({one['portion']:.0%})",
             ", ".join(arm["name"] for arm in one["arms"]),
             one["cause"] or "",
         ]
@@ -37,6 +37,8 @@ def experiments_lines(answer: Mapping[str, Any]) -> list[str]:
 def experiment_lines(answer: Mapping[str, Any]) -> list[str]:
     """Returns the report of an experiment: what each arm earned, and what may be concluded from it."""
     cause = f" ({answer['cause']})" if answer["cause"] else ""
+    if answer["shadow"] is not None:
+        return _shadow_lines(answer, cause)
     rows = []
     for arm in answer["arms"]:
         rate = arm["click_through"]
@@ -89,6 +91,30 @@ def _withheld(arm: Mapping[str, Any]) -> str:
         f"The breaker of {arm['name']} is {breaker['state'].replace('_', '-')} ({breaker['cause']}) on this replica: "
         f"the model gets {breaker['model_share']:.0%} of its lists."
     )
+
+
+def _shadow_lines(answer: Mapping[str, Any], cause: str) -> list[str]:
+    """The report of a shadow: what its candidate would have shown, and how long that took."""
+    shadow, candidate = answer["shadow"], answer["arms"][0]["name"]
+    requests = shadow["requests"]
+    others = ", ".join(f"{n:,} {outcome}" for outcome, n in requests.items() if outcome != "compared")
+    lines = [
+        printable(f"The shadow {answer['name']} is {answer['state']}{cause}."),
+        f"{answer['share']:.1%} of the requests run on {candidate} as well: {requests['compared']:,} compared, "
+        f"{others}.",
+    ]
+    if shadow["overlap"] is not None:
+        rows = [
+            [name, *(f"{shadow[side][figure]:.1f} ms" for figure in ("p50", "p95", "mean"))]
+            for name, side in (("shown", "shown_ms"), (candidate, "candidate_ms"))
+        ]
+        lines += [
+            f"{shadow['overlap']:.1%} of the items of a list are the same; {shadow['same_first']:.1%} of the lists "
+            f"have the same first item, and {shadow['same_list']:.1%} are the same altogether.",
+            "",
+            *table(["list", "p50", "p95", "mean"], rows),
+        ]
+    return lines if answer["counted"] else [*lines, "Redis is unavailable: nothing is counted."]
 
 
 def _lift(comparison: Mapping[str, Any] | None) -> str:

@@ -38,6 +38,7 @@ Token = Annotated[str, typer.Option("--token", envvar="GPT4REC_OPS_TOKEN", help=
 Reason = Annotated[str | None, typer.Option("--reason", help="The reason; kept in the audit.")]
 Name = Annotated[str, typer.Argument(help="Name of the experiment.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and do nothing.")]
+_DRY_RUN = "?dry_run=true"
 _LOCAL = "http://127.0.0.1:8000"
 # A model is verified, opened and warmed up before the answer comes.
 _ACTIVATE_S = 600.0
@@ -178,17 +179,24 @@ def start_experiment(
     if reason is not None:
         body["reason"] = reason
     if dry_run:
-        _show(_call("POST", "/ops/experiments/plan", url, token, body), as_json, planned_lines)
+        _show(_call("POST", f"/ops/experiments{_DRY_RUN}", url, token, body), as_json, planned_lines)
         return
     _show(_call("POST", "/ops/experiments", url, token, body, timeout_s=_ACTIVATE_S), as_json, experiment_lines)
 
 
 @experiment.command("stop")
 def stop_experiment(
-    name: Name, reason: Reason = None, url: Url = _LOCAL, token: Token = "", as_json: AsJson = False
+    name: Name,
+    reason: Reason = None,
+    dry_run: DryRun = False,
+    url: Url = _LOCAL,
+    token: Token = "",
+    as_json: AsJson = False,
 ) -> None:
     """Stops an experiment: its subjects are answered as everybody is."""
-    _show(_call("POST", f"{_experiment(name)}/stop", url, token, {"reason": reason}), as_json, experiment_lines)
+    path = f"{_experiment(name)}/stop{_DRY_RUN if dry_run else ''}"
+    answer = _call("POST", path, url, token, {"reason": reason})
+    _show(answer, as_json, planned_lines if dry_run else experiment_lines)
 
 
 @experiment.command("promote")
@@ -204,7 +212,7 @@ def promote_arm(
     """Gives everybody the model and the policies of an arm, and ends the experiment."""
     body, path = {"arm": arm, "reason": reason}, f"{_experiment(name)}/promote"
     if dry_run:
-        _show(_call("POST", f"{path}/plan", url, token, body), as_json, planned_lines)
+        _show(_call("POST", f"{path}{_DRY_RUN}", url, token, body), as_json, planned_lines)
         return
     _show(_call("POST", path, url, token, body, timeout_s=_ACTIVATE_S), as_json, experiment_lines)
 
@@ -214,6 +222,7 @@ def set_holdout(
     share: Annotated[float, typer.Argument(min=0.0, max=0.5, help="Share of all subjects; 0 ends the hold-out.")],
     model: Annotated[str | None, typer.Option(help="The version that answers them.")] = None,
     reason: Reason = None,
+    dry_run: DryRun = False,
     url: Url = _LOCAL,
     token: Token = "",
     as_json: AsJson = False,
@@ -222,11 +231,14 @@ def set_holdout(
     if share and model is None:
         raise typer.BadParameter("--model names the version that answers them")
     if not share:
-        path = "/ops/holdout" + (f"?reason={quote(reason, safe='')}" if reason else "")
+        path = f"/ops/holdout?dry_run={str(dry_run).lower()}" + (f"&reason={quote(reason, safe='')}" if reason else "")
         answer = _call("DELETE", path, url, token)
     else:
-        body = {"share": share, "model": model, "reason": reason}
-        answer = _call("PUT", "/ops/holdout", url, token, body, timeout_s=_ACTIVATE_S)
+        body, path = {"share": share, "model": model, "reason": reason}, f"/ops/holdout{_DRY_RUN if dry_run else ''}"
+        answer = _call("PUT", path, url, token, body, timeout_s=_ACTIVATE_S)
+    if dry_run:
+        _show(answer, as_json, planned_lines)
+        return
     _show(_warned(answer, "this hold-out applies"), as_json, experiments_lines)
 
 

@@ -23,6 +23,7 @@ LATENCY_BUCKETS = (
 STAGE_BUCKETS = (
     0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.2, 0.5, 1.0,
 )  # fmt: skip
+SHARE_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 RECOMMEND = "/recommend"
@@ -213,6 +214,26 @@ class Metrics:
             "Part of the traffic of an arm that its breaker keeps from the model, 0 to 1, by running experiment.",
             "experiment",
             "arm",
+        )
+        self.shadow_requests = self._counter(
+            "gpt4rec_shadow_requests",
+            "Requests of running shadows by outcome: compared, dropped (too many waited), busy (no spare time), "
+            "skipped (the answer did not come from the rung full, or the candidate cannot answer it), failed.",
+            "experiment",
+            "outcome",
+        )
+        self.shadow_overlap = self._histogram(
+            "gpt4rec_shadow_overlap",
+            "Share of the items of a list that the candidate of a running shadow would have shown too.",
+            "experiment",
+            buckets=SHARE_BUCKETS,
+        )
+        self.shadow_duration = self._histogram(
+            "gpt4rec_shadow_duration_seconds",
+            "Time from the plan of a request to its list, of what was shown and of the candidate of a running shadow.",
+            "experiment",
+            "list",
+            buckets=LATENCY_BUCKETS,
         )
         self.model_reload = self._counter(
             "gpt4rec_model_reload",

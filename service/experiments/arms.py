@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from service.common.request_errors import InvalidRequest
 from service.experiments.assignment import HELD_OUT, NOTHING, Assigned, Assignment
-from service.experiments.document import Arm, Document
+from service.experiments.document import Arm, Document, Experiment
 from service.guard.guards import AS_FOR_EVERYBODY, Variant
 from service.lifecycle.served_model import ServedModel, Serving
 from service.policies.policies import Policies, PolicyBook
@@ -59,7 +59,7 @@ class Arms:
     def follow(self, document: Document) -> None:
         """Places requests that begin from now on by another document."""
         self._document = document
-        self._by = Assignment(document) if document.running or document.holdout is not None else None
+        self._by = Assignment(document) if document.splits or document.holdout is not None else None
 
     def place(self, subject: Subject | None, forced: Mapping[str, str] | None = None) -> Placement:
         """Returns what answers a request.
@@ -84,6 +84,10 @@ class Arms:
         """Returns the model and the policies that answer a subject, for the work behind events."""
         placement = self.place(subject)
         return placement.model, placement.policies
+
+    def candidate(self, shadow: Experiment) -> Placement | None:
+        """Returns what would answer if the candidate of a shadow did; None if its model is not held here."""
+        return self._placed(Assigned(chosen=shadow.arms))
 
     def variant(self, arm: Arm) -> Variant:
         """Returns what of an arm is not as for everybody, where its subjects are in no other experiment."""
@@ -134,7 +138,7 @@ class Arms:
 
 def may_answer(document: Document, variant: Variant) -> bool:
     """Returns whether a variant may still answer somebody, by the document in force."""
-    arms = [arm for one in document.running for arm in one.arms]
+    arms = [arm for one in document.splits for arm in one.arms]
     models = {arm.model for arm in arms} | ({document.holdout.model} if document.holdout is not None else set())
     policies = {arm.policies.digest for arm in arms if arm.policies is not None}
     return (

@@ -51,7 +51,7 @@ class Assignment:
 
     def __init__(self, document: Document) -> None:
         self._holdout = document.holdout
-        self._experiments = [_Running.of(one) for one in document.running]
+        self._experiments = [_Running.of(one) for one in document.splits]
 
     def of(self, subject: str) -> Assigned:
         """Returns the arms of a subject.

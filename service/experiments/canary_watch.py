@@ -71,6 +71,18 @@ class CanaryWatch:
                 self._shown.add((name, arm, outcome))
                 self._metrics.experiment_lists.labels(name, arm, outcome).inc()
 
+    def shadowed(self, name: str, arm: str, counts: Mapping[str, int]) -> None:
+        """Counts what became of a request of a shadow.
+
+        Args:
+            name: The experiment.
+            arm: Its candidate.
+            counts: Numbers by name.
+        """
+        run = self._runs.get(name)
+        if run is not None:
+            self._unsent.setdefault(run, Counter()).update({(arm, what): n for what, n in counts.items()})
+
     async def run(self) -> None:
         """Sends counts and judges, until cancelled."""
         while True:

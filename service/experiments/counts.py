@@ -3,8 +3,8 @@
     {ops}:counts:<run>      <arm>:<count> → number          answers, late, failed, below
     {ops}:outcomes          what the sink writes (`service.experiments.outcomes`)
 
-Replicas add what they answered to a hash of each run: four numbers for each arm, which expire 90 days after the last
-write.
+Replicas add what they answered to a hash of each run: four numbers for each arm, and some more for the candidate of a
+shadow. It expires 90 days after the last write.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class ArmCounts:
         failed: Those whose attempt at the model failed.
         below: Those from below the model, whatever the cause.
         sums: Lists and clicks of its subjects, as the sink joined them.
+        shadow: What was counted of a candidate that nobody sees (`service.experiments.shadow_counts`).
     """
 
     answers: int = 0
@@ -60,11 +61,13 @@ class ArmCounts:
     failed: int = 0
     below: int = 0
     sums: Sums = field(default_factory=Sums)
+    shadow: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, counts: Mapping[str, int], sums: Sums | None = None) -> Self:
         """Returns the counts of one arm by name, with its sums."""
-        return cls(**{name: counts.get(name, 0) for name in ANSWERED}, sums=sums or Sums())
+        shadow = {name: n for name, n in counts.items() if name not in ANSWERED}
+        return cls(**{name: counts.get(name, 0) for name in ANSWERED}, sums=sums or Sums(), shadow=shadow)
 
 
 class Counts:

@@ -4,6 +4,9 @@ A layer is a partition of all subjects into 10,000 buckets. Layers are drawn ind
 experiment of each. Experiments of one layer have buckets of their own, so a subject is in one of them at most. Within
 an experiment each arm has a part of the subjects, of which the portion of the present step is let in: parts grow at
 their ends, so nobody who is in an arm ever leaves it for another, and the arms always have the same proportion.
+
+A shadow is an experiment that nobody sees. It has one arm, the candidate, on which a share of the requests is run as
+well, behind their answers. It is in no layer.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ RUNNING_MAX = 8
 KEPT_MAX = 24
 _DAY_MS = 86_400_000
 
+Kind = Literal["split", "shadow"]
 State = Literal["running", "stopped", "returned", "promoted"]
 _NAME = r"^[a-z][a-z0-9_-]{0,31}$"
 
@@ -37,7 +41,7 @@ class Arm(_Part):
     """One arm. What it leaves out is as for everybody."""
 
     name: str = Field(pattern=_NAME, description="Name, also a metric label.")
-    share: float = Field(gt=0, le=1, description="Its part of the subjects of the experiment.")
+    share: float = Field(1.0, gt=0, le=1, description="Its part of the subjects of the experiment.")
     model: str | None = Field(None, min_length=1, max_length=128, description="The model version that answers.")
     policies: Policies | None = Field(None, description="The decoding policies.")
     ranker: str | None = Field(
@@ -45,6 +49,11 @@ class Arm(_Part):
         pattern=r"^[a-z][a-z0-9_]{0,31}$",
         description="The group of ranker weights of the artefact by which lists are ranked, whatever the segment.",
     )
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is not as for everybody."""
+        return self.model is not None or self.policies is not None or self.ranker is not None
 
 
 class Guardrails(_Part):
@@ -60,12 +69,23 @@ class ExperimentSpec(_Part):
     """An experiment as an operator describes it. The first arm is the control."""
 
     name: str = Field(pattern=_NAME, description="Name, also a metric label.")
+    kind: Kind = Field(
+        "split",
+        description="split: the arms answer. shadow: the only arm is a candidate that answers nobody, and is compared "
+        "with what was shown.",
+    )
     layer: str = Field("default", pattern=_NAME, description="Experiments of a layer share no subject.")
     salt: str | None = Field(
         None, min_length=1, max_length=64, description="Draws the arms. The name, if it is left out."
     )
-    share: float = Field(1.0, gt=0, le=1, description="Its share of the subjects of the layer.")
-    arms: tuple[Arm, ...] = Field(min_length=2, max_length=4, description="The arms; the first one is the control.")
+    share: float = Field(
+        1.0, gt=0, le=1, description="Its share of the subjects of the layer; of the requests for a shadow."
+    )
+    arms: tuple[Arm, ...] = Field(
+        min_length=1,
+        max_length=4,
+        description="The arms; the first one is the control. A shadow has one: the candidate.",
+    )
     steps: tuple[float, ...] = Field(
         (1.0,),
         min_length=1,
@@ -87,13 +107,25 @@ class ExperimentSpec(_Part):
         total = sum(arm.share for arm in self.arms)
         if abs(total - 1.0) > 1e-6:
             raise ValueError(f"the shares of the arms add up to {total:g}, and must add up to 1")
+        if self.kind == "shadow":
+            self._check_shadow()
+        elif len(self.arms) < 2:
+            raise ValueError("arms must be at least 2: the first one is the control")
         if any(not 0.0 < step <= 1.0 for step in self.steps) or list(self.steps) != sorted(set(self.steps)):
             raise ValueError("steps must be above 0, at most 1, and ascending")
         if len(self.steps) > 1 and self.guardrails is None:
             raise ValueError("an experiment with steps needs guardrails: {} takes the defaults")
-        if round(self.share * BUCKETS) < 1:
+        if self.kind == "split" and round(self.share * BUCKETS) < 1:
             raise ValueError(f"a share below {1 / BUCKETS:g} has no subjects")
         return self
+
+    def _check_shadow(self) -> None:
+        if len(self.arms) > 1:
+            raise ValueError("a shadow has one arm, the candidate: what is shown is what it is compared with")
+        if not self.arms[0].changes:
+            raise ValueError("the candidate of a shadow is as for everybody: name a model, policies or ranker weights")
+        if self.steps != (1.0,) or self.guardrails is not None or self.layer != "default":
+            raise ValueError("a shadow answers nobody, so it has no steps, no guardrails and no layer")
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -106,7 +138,7 @@ class Experiment(ExperimentSpec):
 
     salt: str = Field(min_length=1, max_length=64, description="Draws the arms.")
     run: str = Field(description="Names this run, and its counts: two runs of one name are counted apart.")
-    buckets: tuple[int, int] = Field(description="Its buckets in the layer, the end exclusive.")
+    buckets: tuple[int, int] = Field(description="Its buckets in the layer, the end exclusive; none for a shadow.")
     state: State = "running"
     step: int = Field(0, ge=0, description="The present step, from 0.")
     step_base: int = Field(0, ge=0, description="Lists that the smallest arm had when the step began.")
@@ -150,6 +182,16 @@ class Document(_Part):
         return tuple(one for one in self.experiments if one.running)
 
     @property
+    def splits(self) -> tuple[Experiment, ...]:
+        """Those of them whose arms answer."""
+        return tuple(one for one in self.running if one.kind == "split")
+
+    @property
+    def shadows(self) -> tuple[Experiment, ...]:
+        """Those of them that nobody sees."""
+        return tuple(one for one in self.running if one.kind == "shadow")
+
+    @property
     def models(self) -> tuple[str, ...]:
         """The versions that must be held beside the one in service."""
         wanted = [model for one in self.running for model in one.models]
@@ -173,19 +215,19 @@ class Document(_Part):
         """
         if (same := self.named(spec.name)) is not None and same.running:
             raise ExperimentError(f"the experiment {spec.name} is running: stop it first")
-        if same is not None and max(same.started_at_ms, same.ended_at_ms or 0) // _DAY_MS == now_ms // _DAY_MS:
+        if spec.kind == "split" and self._ran_on(spec.name, now_ms // _DAY_MS):
             raise ExperimentError(
                 f"an experiment {spec.name} ran today, and clicks are told apart by name: take another"
             )
         if len(self.running) >= RUNNING_MAX:
             raise ExperimentError(f"{RUNNING_MAX} experiments are running: stop one first")
-        for other in self.running:
+        for other in self.splits if spec.kind == "split" else ():
             if other.layer != spec.layer and (both := _names(spec) & _names(other)):
                 raise ExperimentError(
                     f"arms of {other.name} in the layer {other.layer} name {' and '.join(sorted(both))} too, and a "
                     f"subject may be in both: use its layer, {other.layer}"
                 )
-        buckets = self._free(spec.layer, round(spec.share * BUCKETS))
+        buckets = self._free(spec.layer, round(spec.share * BUCKETS)) if spec.kind == "split" else (0, 0)
         fields = spec.model_dump(exclude_none=True)
         made = Experiment.model_validate(
             {
@@ -205,16 +247,24 @@ class Document(_Part):
         experiments = tuple(one.model_copy(update=changes) if one.run == run else one for one in self.experiments)
         return self.model_copy(update={"experiments": experiments})
 
+    def _ran_on(self, name: str, day: int) -> bool:
+        """Whether arms of an experiment of this name answered on a day (UTC, since the epoch)."""
+        mine = (one for one in self.experiments if one.name == name and one.kind == "split")
+        return any(
+            day in (one.started_at_ms // _DAY_MS, (one.ended_at_ms or one.started_at_ms) // _DAY_MS) for one in mine
+        )
+
     def _free(self, layer: str, width: int) -> tuple[int, int]:
         """The first gap of a layer that is wide enough."""
         start = 0
-        taken = sorted(one.buckets for one in self.running if one.layer == layer)
+        there = [one for one in self.splits if one.layer == layer]
+        taken = sorted(one.buckets for one in there)
         for low, high in (*taken, (BUCKETS, BUCKETS)):
             if low - start >= width:
                 return start, start + width
             start = max(start, high)
         left = BUCKETS - sum(high - low for low, high in taken)
-        others = ", ".join(one.name for one in self.running if one.layer == layer)
+        others = ", ".join(one.name for one in there)
         raise ExperimentError(
             f"the layer {layer} has {left / BUCKETS:.2%} of the subjects left, not in one piece of "
             f"{width / BUCKETS:.2%}: {others} has the others; take a smaller share or another layer"

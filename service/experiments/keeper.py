@@ -10,14 +10,16 @@ two replicas that find the same, do not undo each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from service.common import logs
 from service.common.request_errors import Conflict, InvalidRequest, NotFound
 from service.coordination.clock import SharedClock
 from service.coordination.shared_choice import SharedChoice
+from service.experiments import planned
 from service.experiments.document import (
+    Arm,
     Document,
     Experiment,
     ExperimentError,
@@ -86,34 +88,29 @@ class ExperimentKeeper:
             raise NotFound(f"no experiment {name}; there are: {', '.join(e.name for e in self.document.experiments)}")
         return found
 
-    async def plan(self, spec: ExperimentSpec) -> dict[str, Any]:
+    async def plan_start(self, spec: ExperimentSpec) -> dict[str, Any]:
         """Returns what a start would do, without doing it.
 
         Raises:
             Conflict: The experiment cannot be started beside those that run.
         """
         started = _checked(self.document, spec, self._now_ms()).experiments[-1]
-        let_in = started.portion * (started.buckets[1] - started.buckets[0]) / 10_000
-        would = [
-            f"start {spec.name} in the layer {spec.layer} with {spec.share:.2%} of its subjects, of which "
-            f"{started.portion:.0%} are let in first"
-        ]
-        would += [
-            f"give {arm.share * let_in:.2%} of the subjects to the arm {arm.name}: {_what(arm)}" for arm in spec.arms
-        ]
-        if len(spec.steps) > 1:
-            would.append(
-                f"let in {', '.join(f'{step:.0%}' for step in spec.steps[1:])} after {spec.step_lists:,} lists of each "
-                "arm, and go back by itself if a guardrail breaks"
-            )
-        models = [await self._model(version) for version in spec.models]
-        would += [
-            f"hold the model {one['version']} as well, at least {one['mib']:g} MiB on each replica"
-            for one in models
-            if not one["here"] and one["fault"] is None
-        ]
-        faults = [f"{one['version']}: {one['fault']}" for one in models if one["fault"] is not None]
-        return {"would": would, "models": models, "memory": self.held.to_json(), "refused": faults}
+        return await self._planned(planned.start(spec, started), spec.models)
+
+    async def plan_end(self, name: str) -> dict[str, Any]:
+        """Returns what the end of an experiment would do. Raises as `end`."""
+        experiment = _running(self.document, self.named(name).run, name)
+        return await self._planned(planned.end(self.document, experiment, self._models.active))
+
+    async def plan_promotion(self, name: str, arm_name: str) -> dict[str, Any]:
+        """Returns what a promotion would do. Raises as `promote`."""
+        arm = self._promotable(name, arm_name)
+        return await self._planned(planned.promotion(self.document, self.named(name), arm, self._models.active))
+
+    async def plan_holdout(self, holdout: HoldOut | None) -> dict[str, Any]:
+        """Returns what a change of the hold-out would do."""
+        models = () if holdout is None else (holdout.model,)
+        return await self._planned(planned.hold_out(self.document, holdout, self._models.active), models)
 
     async def start(self, spec: ExperimentSpec, *, actor: str, reason: str | None) -> Experiment:
         """Starts an experiment on every replica. This one holds its models when the call returns.
@@ -184,35 +181,13 @@ class ExperimentKeeper:
             Conflict: It does not run, or the arm has ranker weights, which belong to the artefact.
             ModelRefused: The model cannot be served any more.
         """
-        self.check_promotion(name, arm_name)
-        arm = self.named(name).arm(arm_name)
-        assert arm is not None  # noqa: S101 - checked above
+        arm = self._promotable(name, arm_name)
         why = reason or f"the experiment {name}"
         if arm.policies is not None:
             await self._policies.set(arm.policies, actor=actor, reason=why)
         if arm.model is not None and arm.model != self._models.active:
             await self._models.activate(arm.model, actor=actor, reason=why)
         await self.end(name, "promoted", actor=actor, reason=reason, cause=f"the arm {arm_name} is what everybody has")
-
-    def check_promotion(self, name: str, arm_name: str) -> list[str]:
-        """Returns what a promotion would do, in sentences. Raises as `promote`."""
-        experiment = self.named(name)
-        arm = experiment.arm(arm_name)
-        if arm is None:
-            raise NotFound(f"{name} has no arm {arm_name}; it has {', '.join(a.name for a in experiment.arms)}")
-        if not experiment.running:
-            raise Conflict(f"{name} does not run any more: it was {experiment.state}")
-        if arm.ranker is not None:
-            raise Conflict(
-                f"the arm {arm_name} has the ranker weights {arm.ranker} of the artefact: make them the default of an "
-                "export, and activate that"
-            )
-        would = []
-        if arm.policies is not None:
-            would.append(f"set the policies of the segments {', '.join(arm.policies.names)} for everybody")
-        if arm.model is not None and arm.model != self._models.active:
-            would.append(f"activate the model {arm.model} for everybody, instead of {self._models.active}")
-        return [*would, f"end {name}: all its subjects are answered as everybody is"]
 
     async def set_holdout(self, holdout: HoldOut | None, *, actor: str, reason: str | None) -> None:
         """Sets or ends the hold-out on every replica. Raises as `start`."""
@@ -231,6 +206,32 @@ class ExperimentKeeper:
                 raise InvalidRequest(
                     f"the arm {arm.name}: the model has no ranker weights {arm.ranker}; it has {', '.join(groups)}"
                 )
+
+    def _promotable(self, name: str, arm_name: str) -> Arm:
+        """The arm of a running experiment; raises as `promote`."""
+        experiment = self.named(name)
+        arm = experiment.arm(arm_name)
+        if arm is None:
+            raise NotFound(f"{name} has no arm {arm_name}; it has {', '.join(a.name for a in experiment.arms)}")
+        if not experiment.running:
+            raise Conflict(f"{name} does not run any more: it was {experiment.state}")
+        if arm.ranker is not None:
+            raise Conflict(
+                f"the arm {arm_name} has the ranker weights {arm.ranker} of the artefact: make them the default of an "
+                "export, and activate that"
+            )
+        return arm
+
+    async def _planned(self, would: Sequence[str], versions: Sequence[str] = ()) -> dict[str, Any]:
+        """A change as it is shown before it is made: what it would do, and the models that it needs."""
+        models = [await self._model(version) for version in versions]
+        hold = [
+            f"hold the model {one['version']} as well, at least {one['mib']:g} MiB on each replica"
+            for one in models
+            if not one["here"] and one["fault"] is None
+        ]
+        faults = [f"{one['version']}: {one['fault']}" for one in models if one["fault"] is not None]
+        return {"would": [*would, *hold], "models": models, "memory": self.held.to_json(), "refused": faults}
 
     async def _model(self, version: str) -> dict[str, Any]:
         told: dict[str, Any] = {
@@ -293,12 +294,3 @@ def _running(document: Document, run: str, name: str) -> Experiment:
         if one.run == run:
             return one
     raise Conflict(f"{name} does not run any more")
-
-
-def _what(arm: Any) -> str:
-    parts = [
-        f"the model {arm.model}" if arm.model else "",
-        f"policies of {', '.join(arm.policies.names)}" if arm.policies else "",
-        f"the ranker weights {arm.ranker}" if arm.ranker else "",
-    ]
-    return " and ".join(part for part in parts if part) or "as for everybody"

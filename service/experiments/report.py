@@ -9,6 +9,7 @@ from service.coordination.clock import iso
 from service.experiments.counts import ArmCounts
 from service.experiments.document import Experiment
 from service.experiments.sequential import compare, share_mismatch
+from service.experiments.shadow_counts import told
 
 _NO_COUNTS = ArmCounts()
 
@@ -35,15 +36,18 @@ def report(
         for index, arm in enumerate(experiment.arms)
     ]
     subjects = [known.get(arm.name, _NO_COUNTS).sums.subjects for arm in experiment.arms]
-    check = share_mismatch(subjects, [arm.share for arm in experiment.arms])
+    shadow = experiment.kind == "shadow"
+    # One arm has all of them, whatever happens.
+    check = None if shadow else share_mismatch(subjects, [arm.share for arm in experiment.arms])
     ended = experiment.ended_at_ms
     return {
         "name": experiment.name,
+        "kind": experiment.kind,
         "layer": experiment.layer,
         "run": experiment.run,
         "state": experiment.state,
         "cause": experiment.cause,
-        "share": (experiment.buckets[1] - experiment.buckets[0]) / 10_000,
+        "share": experiment.share if shadow else (experiment.buckets[1] - experiment.buckets[0]) / 10_000,
         "step": experiment.step + 1,
         "steps": list(experiment.steps),
         "portion": experiment.portion,
@@ -51,8 +55,9 @@ def report(
         "ended_at": None if ended is None else iso(ended / 1000),
         "counted": counts is not None,
         "arms": arms,
-        "shares_p": check.p,
-        "shares_mismatch": check.mismatch,
+        "shares_p": 1.0 if check is None else check.p,
+        "shares_mismatch": check is not None and check.mismatch,
+        "shadow": told(first.shadow) if shadow else None,
     }
 
 

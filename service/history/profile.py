@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.artifact.features import EventArrays, is_history_event
+from service.engine.jobs import EncodeJob
 from service.history import state_blob
 from service.history.history import History, merge_events
 from service.history.state_blob import VersionedState
@@ -179,6 +180,11 @@ class PendingEncoding:
     base: VersionedState | None
     events: EventArrays
     from_start: bool
+
+    def job(self) -> EncodeJob:
+        """Returns it as the encoder takes it."""
+        state = None if self.base is None else self.base.state
+        return EncodeJob(state=state, events=self.events, from_start=self.from_start)
 
 
 def pending_encoding(

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from service.common.deadline import Clock, Deadline
 from service.common.errors import DeadlineExceeded, ModelAttemptFailed, StateStale, StoreUnavailable
 from service.common.metrics import Metrics
-from service.engine.jobs import EncodeJob
 from service.history.history import History
 from service.history.profile import PendingEncoding, Profile, pending_encoding
 from service.history.profile_cache import ProfileCache
@@ -153,7 +152,7 @@ class StateKeeper:
             return profile.model.start_h
         try:
             if history.inline or profile.subject is None:
-                return (await profile.model.encoder.submit(_job(pending), deadline)).h
+                return (await profile.model.encoder.submit(pending.job(), deadline)).h
             encoding = self._start(profile, pending)
             await asyncio.wait((encoding,), timeout=deadline.remaining())
             if encoding.done():
@@ -255,7 +254,7 @@ class StateKeeper:
 
     async def _encoded(self, profile: Profile, pending: PendingEncoding) -> VersionedState:
         deadline = Deadline.after(self._catch_up_s, self._clock)
-        state = await profile.model.encoder.submit(_job(pending), deadline)
+        state = await profile.model.encoder.submit(pending.job(), deadline)
         last, step = profile.record.events[-1].score, profile.encoder_step()
         return VersionedState.of(state, profile.record.version, last, step, h_only=self._h_only)
 
@@ -263,8 +262,3 @@ class StateKeeper:
         del self._encodings[key]
         if not encoding.cancelled():
             encoding.exception()  # retrieved, so that a failure nobody waited for is not logged as lost
-
-
-def _job(pending: PendingEncoding) -> EncodeJob:
-    state = None if pending.base is None else pending.base.state
-    return EncodeJob(state=state, events=pending.events, from_start=pending.from_start)

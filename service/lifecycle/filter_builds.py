@@ -7,14 +7,10 @@ which filters are built, and how long a request waits.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 
 from service.artifact.item_filters import ItemFilter
 from service.common import logs
@@ -28,20 +24,6 @@ log = logs.get(__name__)
 
 # Filters that may wait to be built, and those of one caller among them, behind which those of others wait.
 _WAITING_MAX, _WAITING_OF_CALLER = 32, 4
-# The scheduler prefers the event loop and the engine to building. Not by much: who builds may hold the interpreter's
-# lock, which they need too.
-_NICENESS = 5
-
-
-def builder_thread() -> ThreadPoolExecutor:
-    """Returns the thread in which filters are built: one, of low priority."""
-    return ThreadPoolExecutor(1, thread_name_prefix="filters", initializer=_lower_priority)
-
-
-def _lower_priority() -> None:
-    if sys.platform == "linux":  # where threads have a priority of their own
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 class FilterBuilds:
@@ -62,6 +44,10 @@ class FilterBuilds:
         self._waiting: Counter[str] = Counter()
         self._evicted = 0
 
+    def held(self, wanted: ItemFilter) -> HeldFilter | None:
+        """Returns a filter that is built already; None if it is not. Safe to call from any thread."""
+        return self._masks().held(wanted.values)
+
     async def ready(self, wanted: ItemFilter, caller: str, deadline: Deadline) -> HeldFilter:
         """Returns a filter, which is built if it is new. A filter is built once, however many requests wait for it.
 
@@ -73,7 +59,7 @@ class FilterBuilds:
         Raises:
             FilterNotReady: A ration is spent, the time is up, or the filter cannot be built.
         """
-        held = self._masks().held(wanted.values)
+        held = self.held(wanted)
         if held is not None:
             return held
         running = self._running.get(wanted.key) or self._start(wanted, caller)

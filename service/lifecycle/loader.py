@@ -18,13 +18,14 @@ from service.catalogue.updates import CatalogueUpdates
 from service.common.background import spawn
 from service.common.environment import PREFIX
 from service.common.errors import StartupError
+from service.common.low_priority import low_priority_thread
 from service.common.metrics import Metrics
 from service.common.space import Space
 from service.engine.interface import EngineLike, Stage
 from service.engine.jobs import EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
 from service.lifecycle import canary
-from service.lifecycle.filter_builds import FilterBuilds, builder_thread
+from service.lifecycle.filter_builds import FilterBuilds
 from service.lifecycle.filter_ration import FilterRation
 from service.lifecycle.served_model import ServedModel, Serving
 
@@ -132,7 +133,7 @@ class Loader:
         for batcher in (encoder, decoder):
             batcher.start()
             stack.push_async_callback(batcher.close, settings.drain_timeout_s)
-        builder = builder_thread()
+        builder = low_priority_thread("filters")
         stack.callback(builder.shutdown, wait=False, cancel_futures=True)
         filters = FilterBuilds(lambda: engine.filters, self._filter_ration, metrics, builder)
         return ServedModel.of(engine, encoder, decoder, start_h, filters)

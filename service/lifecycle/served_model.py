@@ -122,6 +122,11 @@ class ServedModel:
         return self.encoder.healthy and self.decoder.healthy
 
     @property
+    def busy(self) -> bool:
+        """Whether a job runs or waits."""
+        return self.encoder.depth + self.decoder.depth > 0
+
+    @property
     def version(self) -> str:
         """The model version."""
         return self.engine.model_version
@@ -186,6 +191,15 @@ class ServedModel:
             fault = {"loc": ["filter"], "message": str(error), "type": "unknown_filter"}
             raise InvalidRequest("items have no such field", [fault]) from error
 
+    def ready(self, wanted: ItemFilter) -> ListFilter | None:
+        """Returns what an answer needs of a filter; None if that must be built first. Safe to call from any thread."""
+        if wanted.nothing:
+            return ListFilter(NOTHING, wanted)
+        if not wanted.fields:
+            return ListFilter(EVERYTHING, self.in_stock)
+        held = self.filters.held(wanted)
+        return None if held is None else ListFilter(held.id, held.allowed)
+
     async def prepared(self, wanted: ItemFilter, caller: str, deadline: Deadline) -> ListFilter:
         """Returns what an answer needs of a filter. A new one is built off the event loop, as far as there is time.
 
@@ -194,10 +208,8 @@ class ServedModel:
             caller: Who asks.
             deadline: How long to wait for a new filter.
         """
-        if wanted.nothing:
-            return ListFilter(NOTHING, wanted)
-        if not wanted.fields:
-            return ListFilter(EVERYTHING, self.in_stock)
+        if (ready := self.ready(wanted)) is not None:
+            return ready
         try:
             held = await self.filters.ready(wanted, caller, deadline)
         except FilterNotReady:

@@ -32,6 +32,7 @@ from service.recommend.made import Made
 from service.recommend.model_attempt import ModelAttempts
 from service.recommend.reasons import Reasons
 from service.recommend.request_plan import NOT_ASKED, Plan, make_plan
+from service.recommend.shadows import Shadows
 from service.recommend.shown_list import entry_of, watched
 from service.schemas.requests import RecommendRequest
 from service.store.records import Subject, UserRecord
@@ -63,6 +64,7 @@ class Recommender:
         reasons: Reasons,
         recorder: Recorder,
         watch: TrafficWatch,
+        shadows: Shadows,
         *,
         budget_ms: float,
         budget_max_ms: float,
@@ -75,7 +77,7 @@ class Recommender:
         self._ids = ids
         self._reasons = reasons
         self._recorder = recorder
-        self._watch = watch
+        self._watch, self._shadows = watch, shadows
         self._attempts = ModelAttempts(states, metrics)
         self._budget_ms, self._budget_max_ms = budget_ms, budget_max_ms
         self._wall_clock = wall_clock
@@ -104,13 +106,16 @@ class Recommender:
             history_read=read_failure is None,
             budget_ms=budget_ms, deadline=deadline, now_ms=int(self._wall_clock() * 1000.0),
         )  # fmt: skip
+        began = deadline.clock()
         decision = self._decide(plan, guard, read_failure)
         made = Made.of(*await self._descend(plan, guard, decision), wanted=plan.decoding, k=request.k)
+        took_s = deadline.clock() - began
         why = await self._reasons.of(plan, made.listing) if request.explain else NOT_ASKED
         self._count(plan, guard, made, late=deadline.passed)
         list_id = self._recorder.new_list_id()
         self._recorder.shown(list_id, subject, partial(entry_of, plan, made, list_id))
         self._watch.shown(model.version, watched(plan, made, list_id))
+        self._shadows.answered(plan, made, list_id, took_s)
         return plan.answer(made, why, list_id)
 
     async def _read_history(

@@ -128,15 +128,38 @@ class ArmReport(Answer):
     breaker: ArmBreaker | None = Field(description="Null for an experiment that has ended.")
 
 
+class Times(Answer):
+    """How long lists took, in milliseconds."""
+
+    mean: float
+    p50: float
+    p95: float
+
+
+class ShadowReport(Answer):
+    """What the candidate of a shadow would have shown, beside what was shown."""
+
+    requests: dict[str, int] = Field(
+        description="Requests of its share by outcome: compared, dropped (too many waited), busy (no spare time), "
+        "skipped (the answer did not come from the rung full, or the candidate cannot answer it), failed."
+    )
+    overlap: float | None = Field(description="Mean share of the items that both lists have, of k.")
+    same_first: float | None = Field(description="Share of the lists with the same first item.")
+    same_list: float | None = Field(description="Share of the lists that are the same.")
+    shown_ms: Times | None = Field(description="From the plan of a request to its list, waiting included.")
+    candidate_ms: Times | None = Field(description="The same of the candidate, on a thread of low priority.")
+
+
 class ExperimentReport(Answer):
     """What an experiment has found so far."""
 
     name: str
+    kind: Literal["split", "shadow"]
     layer: str
     run: str
     state: Literal["running", "stopped", "returned", "promoted"]
     cause: str | None
-    share: float = Field(description="Share of the subjects of its layer.")
+    share: float = Field(description="Share of the subjects of its layer; of the requests for a shadow.")
     step: int = Field(description="From 1.")
     steps: list[float]
     portion: float = Field(description="Portion of the arms that is let in.")
@@ -146,6 +169,7 @@ class ExperimentReport(Answer):
     arms: list[ArmReport]
     shares_p: float = Field(description="Always-valid p of the shares of the arms.")
     shares_mismatch: bool = Field(description="Whether subjects did not fall into the arms as the shares say.")
+    shadow: ShadowReport | None = Field(description="Null unless it is a shadow.")
 
 
 class ExperimentsAnswer(Choice):

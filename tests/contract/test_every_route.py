@@ -43,10 +43,8 @@ BODIES = {
     "/ops/models/{version}/activate": {"reason": "an intruder"},
     "/ops/models/rollback": {"reason": "an intruder"},
     "/ops/experiments": {"name": "x", "arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5}]},
-    "/ops/experiments/plan": {"name": "x", "arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5}]},
     "/ops/experiments/{name}/stop": {"reason": "an intruder"},
     "/ops/experiments/{name}/promote": {"arm": "b", "reason": "an intruder"},
-    "/ops/experiments/{name}/promote/plan": {"arm": "b", "reason": "an intruder"},
     "/ops/holdout": {"share": 0.1, "model": "fake-1", "reason": "an intruder"},
     "/playground/why": {"events": [{"item_id": "1"}]},
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -72,7 +74,7 @@ async def test_arms_are_the_same_on_every_replica_and_the_model_of_an_arm_answer
         served(old, shared_valkey.url, "sticky:") as one,
         served(old, shared_valkey.url, "sticky:") as two,
     ):
-        planned = await one.client.post("/ops/experiments/plan", json=body)
+        planned = await one.client.post("/ops/experiments?dry_run=true", json=body)
         would = PlannedAnswer.model_validate(planned.json())
         assert any(new.name in sentence and "MiB" in sentence for sentence in would.would) and not would.refused
         assert not (await shown(one)).experiments
@@ -170,7 +172,7 @@ async def test_what_does_not_fit_the_memory_or_the_layer_is_refused_by_name(made
         refused = await service.client.post("/ops/experiments", json=spec(new.name))
         assert refused.status_code == 422
         assert "GPT4REC_MODELS_HELD_MIB" in refused.text and new.name in refused.text
-        planned = (await service.client.post("/ops/experiments/plan", json=spec(new.name))).json()
+        planned = (await service.client.post("/ops/experiments?dry_run=true", json=spec(new.name))).json()
         assert new.name in planned["refused"][0]
         missing = await service.client.post("/ops/experiments", json=spec("nowhere"))
         assert missing.status_code == 404 and "nowhere" in missing.text
@@ -232,6 +234,150 @@ async def test_a_canary_whose_model_fails_is_back_after_a_few_lists(
             lists += 1
         cause = str(service.runtime.space.experiments.named("which").cause)
     assert lists < 60 and "failed" in cause, cause
+
+
+def shadow(model: str, **more: Any) -> dict[str, Any]:
+    return {"name": "behind", "kind": "shadow", "arms": [{"name": "next", "model": model}], **more}
+
+
+async def shadowed(service: Service, n: int) -> dict[str, Any]:
+    """The report of the shadow once so many requests are counted."""
+
+    async def counted() -> bool:
+        await service.runtime.space.canaries.look()
+        told = (await service.client.get("/ops/experiments/behind")).json()["shadow"]["requests"]
+        return int(sum(told.values())) >= n
+
+    await eventually(counted, within_s=20.0)
+    report = ExperimentAnswer.model_validate((await service.client.get("/ops/experiments/behind")).json())
+    assert report.shadow is not None
+    return report.shadow.model_dump()
+
+
+@asynchronous
+async def test_a_shadow_is_compared_with_what_was_shown_and_leaves_no_trace(
+    made: tuple[Path, Path], shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = made
+    asked: dict[str, Any] = {"decoding": {"strategy": "greedy"}, "k": 5}
+    users = [f"u{i}" for i in range(6)]
+    async with served(old, shared_valkey.url, "shadow:") as service:
+        for user in users[:3]:
+            await service.post_events(user, "i1", "i2", user.replace("u", "i"))
+        await service.settled()
+        before = await names(shared_valkey, "shadow:")
+        await start(service, shadow(new.name))
+        monkeypatch.setattr(service.runtime.space.shadows, "_busy", lambda: False)  # however slow this machine is
+        answers = [await service.recommend(user_id=user, **asked) for user in users]
+        told = await shadowed(service, len(users))
+        assert {(a["model_version"], a["rung"], str(a["arms"])) for a in answers} == {(old.name, "full", "{}")}
+        assert told["requests"] == {"compared": 6, "dropped": 0, "busy": 0, "skipped": 0, "failed": 0}
+        assert 0.0 < told["candidate_ms"]["p50"] <= told["candidate_ms"]["p95"] and told["shown_ms"]["mean"] > 0.0
+        await service.settled()
+        lists = [one for one in await exposures(shared_valkey, "shadow:") if one["model_version"] == new.name]
+        assert not lists
+        added = {name.split(":")[-1] for name in await names(shared_valkey, "shadow:") - before}
+        assert not any("state" in name for name in added), added
+        metrics = (await service.client.get("/metrics")).text
+        assert 'gpt4rec_shadow_requests_total{experiment="behind",outcome="compared"} 6.0' in metrics
+        planned = await service.client.post("/ops/experiments/behind/promote?dry_run=true", json={"arm": "next"})
+        would = PlannedAnswer.model_validate(planned.json()).would
+        assert [sentence.split()[:2] for sentence in would] == [["activate", "the"], ["end", "the"]]
+        assert service.runtime.space.model.version == old.name
+        promoted = await service.client.post("/ops/experiments/behind/promote", json={"arm": "next"})
+        assert promoted.json()["state"] == "promoted", promoted.text
+        assert 'experiment="behind"' not in (await service.client.get("/metrics")).text
+        later = [await service.recommend(user_id=user, **asked) for user in users]
+    shares = [len({*items(a)} & {*items(b)}) / 5 for a, b in zip(answers, later, strict=True)]
+    assert told["overlap"] == pytest.approx(sum(shares) / 6, abs=1e-6)
+    assert told["same_first"] == sum(items(a)[0] == items(b)[0] for a, b in zip(answers, later, strict=True)) / 6
+
+
+def items(answer: Mapping[str, Any]) -> list[str]:
+    return [item["item_id"] for item in answer["items"]]
+
+
+async def names(valkey: Valkey, prefix: str) -> set[str]:
+    async with Redis.from_url(valkey.url) as redis:
+        return {key.decode() async for key in redis.scan_iter(f"{prefix}*")}
+
+
+async def busy_while_a_list_is_made(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    space, go = service.runtime.space, threading.Event()
+    run = space.model.decoder._engine_run
+    with monkeypatch.context() as patched:
+        patched.setattr(space.model.decoder, "_engine_run", lambda jobs: (go.wait(20.0), run(jobs))[1])
+        patched.setattr(space.shadows, "_shadows", ())
+        asked = asyncio.create_task(service.recommend(user_id="u0"))
+
+        async def busy() -> bool:
+            return space.shadows._busy()
+
+        await eventually(busy, within_s=20.0)
+        go.set()
+        await asked
+
+
+@asynchronous
+async def test_a_shadow_runs_in_spare_time_only_and_its_failures_are_nobodys(
+    made: tuple[Path, Path], shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = made
+    async with served(old, shared_valkey.url, "spare:") as service:
+        space = service.runtime.space
+        await start(service, shadow(new.name))
+        candidate = space.experiments.held.get(new.name)
+        assert candidate is not None
+        await busy_while_a_list_is_made(service, monkeypatch)
+        decode = candidate.engine.decode
+        monkeypatch.setattr(candidate.engine, "decode", lambda _: pytest.fail("it ran while the engine was busy"))
+        monkeypatch.setattr(space.shadows, "_busy", lambda: True)
+        monkeypatch.setattr(space.shadows, "_clock", lambda: 0.0)
+        answers = [await service.recommend(user_id=f"u{i}") for i in range(36)]
+        assert {a["rung"] for a in answers} == {"full"}
+        monkeypatch.setattr(space.shadows, "_clock", lambda: 5.0)
+        told = await shadowed(service, 36)
+        # One is in hand, and 32 wait behind it.
+        assert told["requests"] == {"compared": 0, "dropped": 3, "busy": 33, "skipped": 0, "failed": 0}
+        assert told["overlap"] is None
+        monkeypatch.setattr(space.shadows, "_busy", lambda: False)
+        monkeypatch.setattr(candidate.engine, "decode", lambda jobs: [RuntimeError("nothing") for _ in jobs])
+        assert (await service.recommend(user_id="u1"))["rung"] == "full"
+        assert (await shadowed(service, 37))["requests"]["failed"] == 1
+        monkeypatch.setattr(candidate.engine, "decode", decode)
+        await service.recommend(user_id="u1", segment="active", filter={"category": ["nothing has it"]})
+        await service.recommend(user_id="u1")
+        assert (await shadowed(service, 39))["requests"] == {
+            "compared": 1, "dropped": 3, "busy": 33, "skipped": 1, "failed": 1,
+        }  # fmt: skip
+        assert space.guard.status()["budgets"]["attempts"]["late_or_failed"] == 0
+        assert not list(space.guards.beside())
+
+
+@asynchronous
+async def test_every_change_is_shown_before_it_is_made(made: tuple[Path, Path], shared_valkey: Valkey) -> None:
+    old, new = made
+    async with served(old, shared_valkey.url, "dry:") as service:
+
+        async def would(method: str, path: str, body: Any = None) -> list[str]:
+            answer = await service.client.request(method, f"/ops/{path}?dry_run=true", json=body)
+            assert answer.status_code == 200, answer.text
+            return PlannedAnswer.model_validate(answer.json()).would
+
+        canary = spec(new.name, steps=[0.1, 1.0], guardrails={})
+        assert any("go back by itself" in sentence for sentence in await would("POST", "experiments", canary))
+        await start(service, canary)
+        before = (await service.client.get("/ops/experiments")).json()["version"]
+        stop = await would("POST", "experiments/which/stop", {})
+        assert "10.00% of the layer default" in stop[0] and stop[1].startswith(f"let go of the model {new.name}")
+        assert (await would("POST", "experiments/which/promote", {"arm": "new"}))[0].startswith("activate the model")
+        held = await would("PUT", "holdout", {"share": 0.1, "model": old.name})
+        assert "10.00% of all subjects" in held[0]
+        assert await would("DELETE", "holdout") == ["do nothing: no subject is held out"]
+        shown = (await service.client.get("/ops/experiments")).json()
+        assert (shown["version"], shown["holdout"], shown["experiments"][0]["state"]) == (before, None, "running")
+        missing = await service.client.post("/ops/experiments/nothing/stop?dry_run=true", json={})
+        assert missing.status_code == 404
 
 
 @asynchronous

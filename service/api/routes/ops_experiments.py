@@ -1,4 +1,7 @@
-"""The routes of operators for experiments. Like the model and the policies, they are shared by every replica."""
+"""The routes of operators for experiments. Like the model and the policies, they are shared by every replica.
+
+With `dry_run`, a change is not made: the answer says what it would do.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ from service.schemas.requests import (
 router = APIRouter(prefix="/ops", tags=["ops"], route_class=DirectRoute)
 
 Reason = Annotated[Why | None, Query(description="Kept in the audit.")]
+DryRun = Annotated[bool, Query(description="Say what it would do, and do nothing.")]
 _PROBLEMS = (401, 403, 404)
 _CHANGE = (400, 409, 413, 422, *_PROBLEMS)
 
@@ -39,10 +43,10 @@ async def list_experiments(request: Request) -> Response:
 
 @router.post(
     "/experiments",
-    responses=answers(out.ExperimentAnswer, *_CHANGE),
+    responses=answers(out.ExperimentAnswer | out.PlannedAnswer, *_CHANGE),
     openapi_extra=takes(StartExperimentRequest),
 )
-async def start_experiment(request: Request) -> Response:
+async def start_experiment(request: Request, dry_run: DryRun = False) -> Response:
     """Starts an experiment on every replica.
 
     This replica holds the models of its arms when the answer arrives, the others as soon as they are ready.
@@ -50,21 +54,10 @@ async def start_experiment(request: Request) -> Response:
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
     body = parse(StartExperimentRequest, await request.body())
+    if dry_run:
+        return reply(request, await service.space.experiments.plan_start(body.spec()))
     started = await service.space.experiments.start(body.spec(), actor=actor, reason=body.reason)
     return reply(request, await _report(service, started))
-
-
-@router.post(
-    "/experiments/plan",
-    responses=answers(out.PlannedAnswer, *_CHANGE),
-    openapi_extra=takes(StartExperimentRequest),
-)
-async def plan_experiment(request: Request) -> Response:
-    """Says what a start would do: shares, models, memory; and does nothing."""
-    service = runtime(request)
-    service.access.ops(secret_of(request))
-    body = parse(StartExperimentRequest, await request.body())
-    return reply(request, await service.space.experiments.plan(body.spec()))
 
 
 @router.get("/experiments/{name}", responses=answers(out.ExperimentAnswer, 422, *_PROBLEMS))
@@ -77,62 +70,60 @@ async def show_experiment(request: Request, name: str) -> Response:
 
 @router.post(
     "/experiments/{name}/stop",
-    responses=answers(out.ExperimentAnswer, *_CHANGE),
+    responses=answers(out.ExperimentAnswer | out.PlannedAnswer, *_CHANGE),
     openapi_extra=takes(ChangeRequest, required=False),
 )
-async def stop_experiment(request: Request, name: str) -> Response:
+async def stop_experiment(request: Request, name: str, dry_run: DryRun = False) -> Response:
     """Stops an experiment on every replica: its subjects are answered as everybody is."""
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
     body = parse(ChangeRequest, await request.body() or b"{}")
+    if dry_run:
+        return reply(request, await service.space.experiments.plan_end(name))
     await service.space.experiments.end(name, "stopped", actor=actor, reason=body.reason, cause=body.reason)
     return reply(request, await _report(service, service.space.experiments.named(name)))
 
 
 @router.post(
     "/experiments/{name}/promote",
-    responses=answers(out.ExperimentAnswer, *_CHANGE),
+    responses=answers(out.ExperimentAnswer | out.PlannedAnswer, *_CHANGE),
     openapi_extra=takes(PromoteRequest),
 )
-async def promote_arm(request: Request, name: str) -> Response:
+async def promote_arm(request: Request, name: str, dry_run: DryRun = False) -> Response:
     """Gives everybody the model and the policies of an arm, and ends the experiment."""
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
     body = parse(PromoteRequest, await request.body())
     keeper = service.space.experiments
+    if dry_run:
+        return reply(request, await keeper.plan_promotion(name, body.arm))
     await keeper.promote(name, body.arm, actor=actor, reason=body.reason)
     return reply(request, await _report(service, keeper.named(name)))
 
 
-@router.post(
-    "/experiments/{name}/promote/plan",
-    responses=answers(out.PlannedAnswer, *_CHANGE),
-    openapi_extra=takes(PromoteRequest),
+@router.put(
+    "/holdout",
+    responses=answers(out.ExperimentsAnswer | out.PlannedAnswer, *_CHANGE),
+    openapi_extra=takes(HoldOutRequest),
 )
-async def plan_promotion(request: Request, name: str) -> Response:
-    """Says what a promotion would do, and does nothing."""
-    service = runtime(request)
-    service.access.ops(secret_of(request))
-    keeper, body = service.space.experiments, parse(PromoteRequest, await request.body())
-    would = keeper.check_promotion(name, body.arm)
-    return reply(request, {"would": would, "models": [], "memory": keeper.held.to_json(), "refused": []})
-
-
-@router.put("/holdout", responses=answers(out.ExperimentsAnswer, *_CHANGE), openapi_extra=takes(HoldOutRequest))
-async def put_holdout(request: Request) -> Response:
+async def put_holdout(request: Request, dry_run: DryRun = False) -> Response:
     """Holds a share of the subjects out of all experiments and of every later model."""
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
     body = parse(HoldOutRequest, await request.body())
+    if dry_run:
+        return reply(request, await service.space.experiments.plan_holdout(body.holdout()))
     await service.space.experiments.set_holdout(body.holdout(), actor=actor, reason=body.reason)
     return reply(request, await _all(service))
 
 
-@router.delete("/holdout", responses=answers(out.ExperimentsAnswer, 422, *_PROBLEMS))
-async def delete_holdout(request: Request, reason: Reason = None) -> Response:
+@router.delete("/holdout", responses=answers(out.ExperimentsAnswer | out.PlannedAnswer, 422, *_PROBLEMS))
+async def delete_holdout(request: Request, reason: Reason = None, dry_run: DryRun = False) -> Response:
     """Ends the hold-out: its subjects are answered as everybody is."""
     service = runtime(request)
     actor = service.access.ops(secret_of(request))
+    if dry_run:
+        return reply(request, await service.space.experiments.plan_holdout(None))
     await service.space.experiments.set_holdout(None, actor=actor, reason=reason)
     return reply(request, await _all(service))
 

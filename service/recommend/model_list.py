@@ -1,0 +1,73 @@
+"""What the engine is asked for a list, and the list that is made of what it answers. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from service.common.errors import FilterNotReady
+from service.engine.draw import Draw
+from service.engine.fallback import RecommendationList
+from service.engine.jobs import DecodedList, DecodeJob, ListRequest
+from service.guard.guard import ModelRung
+from service.lifecycle.served_model import ServedModel
+from service.recommend.request_plan import Plan
+
+
+def decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> DecodeJob:
+    """Returns the job that decodes the list of a request.
+
+    Args:
+        plan: The request.
+        rung: The width to decode at.
+        h: [d] the hidden state of the history.
+
+    Raises:
+        FilterNotReady: The engine does not hold the filter of the request.
+    """
+    filter_id = plan.filtered.id
+    if filter_id is None:
+        raise FilterNotReady("the engine does not hold the filter")
+    request = ListRequest(
+        context=plan.model.vocabulary.context.encode(plan.decoder_context()),
+        gap_ms=plan.gap_ms(),
+        decoding=plan.decoding,
+        k=plan.request.k,
+        filter_id=filter_id,
+        excluded=plan.limits.excluded,
+        seed=plan.seed(),
+        width=plan.width(rung) if rung == "narrow" else None,
+        signals=plan.signals(),
+        group=plan.group(),
+        candidates=plan.request.explain,
+    )
+    return DecodeJob(h=h, request=request)
+
+
+def listing_of(plan: Plan, listed: DecodedList) -> RecommendationList:
+    """Returns the list of a request, filled up to k items.
+
+    Args:
+        plan: The request.
+        listed: What the engine decoded.
+    """
+    scorers = listed.scorers or plan.model.ranker.used(plan.group())
+    items, scores, draw = _known(listed, plan.model)
+    listing = RecommendationList(items, scores, listed.source, scorers, listed.candidates, draw)
+    if len(listing.items) < plan.request.k:
+        listing = plan.model.fallback.fill(listing, plan.request.k, plan.limits)
+    return listing
+
+
+def _known(
+    listed: DecodedList, model: ServedModel
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], Draw | None]:
+    """Items, scores and draw of a list, without items that were added to the catalogue after the request arrived."""
+    known = listed.items < len(model.catalogue.item_ids)
+    if known.all():
+        return listed.items, listed.scores, listed.draw
+    # What is left was drawn by another law: the items that are gone took part.
+    draw = None if listed.draw is None else replace(listed.draw, log_propensities=None)
+    return listed.items[known], listed.scores[known], draw
