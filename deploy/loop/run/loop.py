@@ -67,9 +67,10 @@ class Loop:
             self.failing = None
         except AttemptError as error:
             self.failing = str(error)
-            raise
-        finally:
+            self._metrics.failures.labels(cycle.step).inc()
             self.measure(cycle)
+            raise
+        self.measure(cycle)
         await keep_house(self._world)
         return cycle
 
@@ -102,8 +103,6 @@ class Loop:
         settings = self._world.settings
         if ended is not None and ended.outcome is not None:
             metrics.cycles.labels(ended.kind, ended.outcome).inc()
-        elif ended is not None:
-            metrics.failures.labels(ended.step).inc()
         for step, brought in (cycles[-1].steps if cycles else {}).items():
             if "ended_at" in brought:
                 metrics.step_seconds.labels(step).set(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -204,12 +204,14 @@ class Scene:
             loop_work=str(folder / "work"), loop_log="log", loop_artifacts=str(folder / "models"),
             loop_run=str(folder / "run"), **given,
         )  # fmt: skip
+        self.paused: Callable[[], None] = lambda: None
         self.journal, self.metrics = Journal(folder / "work"), LoopMetrics(CollectorRegistry())
-        world = World(own, self.journal, self.runner, cast("Service", self.service), lambda: self.now, self.pause)
+        world = World(own, self.journal, self.runner, cast("Service", self.service), lambda: self.now, self._pause)
         self.loop = Loop(world, Schedule.of(60, "03:00"), self.metrics)
 
-    async def pause(self, seconds: float) -> None:
+    async def _pause(self, seconds: float) -> None:
         self.now += seconds
+        self.paused()
 
     def cycle(self, kind: Any = "increment") -> Cycle:
         return asyncio.run(self.loop.once(kind))
@@ -281,7 +283,7 @@ def test_a_step_that_fails_is_tried_again_and_then_the_cycle_has_failed(tmp_path
         with pytest.raises(AttemptError):
             scene.cycle("full")
     assert [one.outcome for one in scene.journal.cycles()] == ["promoted", "failed"]
-    assert value_of(scene.metrics.failures, "data") == 1 and value_of(scene.metrics.cycles, "full", "failed") == 1
+    assert value_of(scene.metrics.failures, "data") == 2 and value_of(scene.metrics.cycles, "full", "failed") == 1
 
 
 def test_a_full_training_counts_what_came_since_the_last_one(tmp_path: Path) -> None:
@@ -299,6 +301,27 @@ def test_a_full_training_has_the_settings_of_the_first_run_unless_others_are_giv
     scene.cycle("full")
     train = next(one for one in scene.runner.ran if one.startswith("train"))
     assert f"--config {tmp_path / 'work' / 'full-config.json'}" in train and "--init" not in train
+
+
+def test_the_schedule_is_kept_and_a_failed_step_is_tried_again_after_a_pause(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.now, scene.runner.new, scene.runner.fails["data"] = NOW - NOW % DAY_S + 600, 3, 1  # ten past midnight
+    end = scene.now + 4 * 3600
+
+    def paused() -> None:
+        if scene.now >= end:
+            raise asyncio.CancelledError
+        if 3600 * 1.5 < scene.now % DAY_S < 3600 * 1.6:
+            scene.now += 3600  # the machine sleeps through two o'clock
+
+    scene.paused = paused
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(scene.loop.run())
+    cycles = scene.journal.cycles()
+    minutes = [(one.kind, int(seconds_of(one.started_at) % DAY_S // 60)) for one in cycles]
+    assert minutes == [("increment", 10), ("increment", 60), ("increment", 150), ("full", 180), ("increment", 240)]
+    assert seconds_of(cycles[0].ended_at or "") - seconds_of(cycles[0].started_at) == 60
+    assert value_of(scene.metrics.cycles, "increment", "skipped") == 4
 
 
 # ── what is deleted ─────────────────────────────────────────────────────────────────────────────────────
