@@ -73,7 +73,7 @@ class Service:
 
     async def plan(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what starting an experiment would do."""
-        return await self._ask("POST", "/ops/experiments/plan", spec)
+        return await self._ask("POST", "/ops/experiments?dry_run=true", spec)
 
     async def start(self, spec: Mapping[str, Any]) -> None:
         """Starts an experiment."""
