@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from service.common.deadline import Clock
 from service.common.errors import StoreUnavailable
@@ -97,10 +97,11 @@ class CanaryWatch:
             if experiment.guardrails is not None:
                 await self._judge(experiment)
 
-    async def read(self, experiment: Experiment) -> dict[str, ArmCounts] | None:
-        """Returns what is known of the arms of an experiment now; None while Redis is away."""
+    async def read(self, experiments: Sequence[Experiment]) -> dict[str, dict[str, ArmCounts]] | None:
+        """Returns what is known of the arms of each run now; None while Redis is away."""
         try:
-            return await self._counts.read(experiment, await self._counts.sums(experiment))
+            sums = await self._counts.sums(experiments) if experiments else {}
+            return {one.run: await self._counts.read(one, sums[one.run]) for one in experiments}
         except StoreUnavailable:
             return None
 
@@ -109,7 +110,7 @@ class CanaryWatch:
         read_at, sums = self._sums.get(experiment.run, (-_SUMS_S, {}))
         try:
             if (now := self._clock()) - read_at >= _SUMS_S:
-                sums = await self._counts.sums(experiment)
+                sums = (await self._counts.sums([experiment]))[experiment.run]
                 self._sums[experiment.run] = (now, sums)
             return await self._counts.read(experiment, sums)
         except StoreUnavailable:

@@ -10,7 +10,7 @@ shadow. It expires 90 days after the last write.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
@@ -87,11 +87,17 @@ class Counts:
             flat = {f"{arm}:{name}": n for (arm, name), n in counts.items()}
             await self._store.add_counts(f"counts:{run}", flat, _KEPT_S)
 
-    async def sums(self, experiment: Experiment) -> dict[str, Sums]:
-        """Returns what each arm earned from the day of the start on, as the sink joined it."""
+    async def sums(self, experiments: Sequence[Experiment]) -> dict[str, dict[str, Sums]]:
+        """Returns what each arm of each run earned from the day of its start on, as the sink joined it.
+
+        The hash of the sink is large, and read once.
+        """
         found = unpacked(await self._store.outcomes.read())
-        arms = of_arms(found, experiment.name, since_s=experiment.started_at_ms / 1000)
-        return {arm: one.sums for arm, one in arms.items()}
+        earned = {}
+        for one in experiments:
+            arms = of_arms(found, one.name, since_s=one.started_at_ms / 1000)
+            earned[one.run] = {arm: outcomes.sums for arm, outcomes in arms.items()}
+        return earned
 
     async def read(self, experiment: Experiment, sums: Mapping[str, Sums]) -> dict[str, ArmCounts]:
         """Returns what is known of each arm.

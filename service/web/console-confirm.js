@@ -1,5 +1,5 @@
-// The dialog that asks for the reason of a change, and for its end, and confirms it.
-import { text } from "./base.js";
+// The dialog that asks for the reason of a change, and for its end, and confirms it. It may show first what the change would do.
+import { el, text } from "./base.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -21,7 +21,7 @@ export class Confirm {
     });
   }
 
-  /** Resolves to whether the change was confirmed and made. */
+  /** Resolves to whether the change was confirmed and made. With `preview` it says first what the service would do. */
   ask(change) {
     this.change = change;
     this.changed = false;
@@ -30,16 +30,35 @@ export class Confirm {
     text($("confirm-go"), change.go);
     $("confirm-go").className = change.look;
     $("confirm-go").disabled = false;
-    $("confirm-fault").hidden = true;
+    $("confirm-fault").hidden = $("confirm-would").hidden = true;
     $("ends-field").hidden = !change.expires;
     $("ends").value = "900";
     $("reason").value = $("minutes").value = "";
     this.showMinutes();
     this.box.showModal();
     $("reason").focus();
+    if (change.preview) this.preview(change);
     return new Promise((resolve) => {
       this.done = resolve;
     });
+  }
+
+  /** Shows what the change would do, as the service says; until then, and if it would be refused, it cannot be made. */
+  async preview(change) {
+    $("confirm-go").disabled = true;
+    $("confirm-would").hidden = false;
+    $("confirm-would").replaceChildren(el("li", { class: "quiet" }, "…"));
+    try {
+      const planned = await this.send(change.method, `${change.path}?dry_run=true`, change.body);
+      if (this.change !== change) return;
+      $("confirm-would").replaceChildren(...planned.would.map((sentence) => el("li", {}, sentence)));
+      if (planned.refused.length) this.refuse(`It would be refused: ${planned.refused.join("; ")}`);
+      else $("confirm-go").disabled = false;
+    } catch (error) {
+      if (this.change !== change) return;
+      $("confirm-would").hidden = true;
+      this.refuse(error.message);
+    }
   }
 
   close() {

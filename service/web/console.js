@@ -2,6 +2,7 @@
 import { ask, el, keeper, text } from "./base.js";
 import { Latency, Mix } from "./console-charts.js";
 import { Confirm } from "./console-confirm.js";
+import { Experiments } from "./console-experiments.js";
 import { Outcomes } from "./console-outcomes.js";
 import { Stream } from "./console-stream.js";
 import { showWatch } from "./console-watch.js";
@@ -33,6 +34,7 @@ let seenVersion = null;
 let reread = 0;
 
 const confirm = new Confirm((method, path, body) => ask(method, path, { body, secret }));
+const experiments = new Experiments(confirm, changed);
 
 // -- logging in and out
 
@@ -249,12 +251,14 @@ async function rereadRest() {
   reread = Date.now();
   const now = secret;
   const read = (path) => ask("GET", path, { secret: now }).catch(() => null);
-  const [audit, models, policies, earned] = await Promise.all([read("ops/audit?limit=50"), read("ops/models"), read("ops/policies"), read("ops/outcomes")]);
+  const [audit, models, policies, earned, tried] = await Promise.all(
+    ["ops/audit?limit=50", "ops/models", "ops/policies", "ops/outcomes", "ops/experiments"].map(read));
   if (secret !== now) return;
   if (audit) showAudit(audit.entries);
   $("models-panel").hidden = !models;
   if (models) showModels(models);
   if (earned) outcomes.show(earned);
+  if (tried) experiments.show(tried, models);
   if (policies) {
     const { request_id: _, ...rest } = policies;
     text($("policies"), JSON.stringify(rest, null, 2));

@@ -20,6 +20,7 @@ from service.artifact.features import EVENT_TYPES
 from service.experiments.outcomes import DAY_S, Outcomes, Place, packed
 from service.experiments.sums import Sums
 from service.watch.baseline import ENTRY, Distribution, WatchBaseline
+from tests.support.artifacts import write_artifact
 from tests.support.browser import PHONE, accessibility_faults, browser, opened, scrolls_sideways, until
 from tests.support.processes import OPS, PATIENT, Serve, T, event, recommend, serve
 from tests.support.valkey import Valkey
@@ -30,12 +31,16 @@ if TYPE_CHECKING:
 __all__ = ["browser"]
 
 TOKEN = "tok"
+ONE_SEGMENT = {"segments": [{"name": "all", "decoding": {"strategy": "greedy"}}], "default": "all"}
 REFUSED = ("status of 401",)
 
 
 @pytest.fixture(scope="module")
-def artifact(random_artifact: Path) -> Path:
-    return random_artifact
+def artifact(random_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artefact with another version beside it."""
+    models = tmp_path_factory.mktemp("models")
+    write_artifact(models, seed=1)
+    return Path(shutil.copytree(random_artifact, models / random_artifact.name))
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +237,63 @@ def test_what_came_of_the_lists_is_shown_by_group(browser: Browser, service: Ser
         assert accessibility_faults(page) == []
     answer = service.client.get("/ops/outcomes", headers=OPS).json()
     assert [row["group"] for row in answer["groups"]["model"]] == ["m-1"]
+
+
+def experiment(service: Serve, name: str) -> dict[str, Any]:
+    answer = service.client.get(f"/ops/experiments/{name}", headers=OPS)
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_experiments_are_shown_and_each_change_is_shown_before_it_is_made(
+    browser: Browser, service: Serve, store: Valkey
+) -> None:
+    today = int(time.time()) // DAY_S
+    good, better = Sums(700, 1000, 200, 1900, 250, 330), Sums(700, 1000, 240, 1900, 290, 370)
+    earned = {Place(today, "arm", f"try={arm}"): Outcomes(sums) for arm, sums in (("old", good), ("new", better))}
+    with redis.Redis.from_url(store.url) as client:
+        client.hset("gpt4rec:{ops}:outcomes", mapping=packed(earned))
+    with opened(browser, address(service)) as page:
+        live(page)
+        says(page, "#experiments-note", "None so far")
+        page.get_by_text("Start an experiment").click()
+        page.get_by_label("Name", exact=True).fill("try")
+        page.get_by_label("Share of the users, %").fill("50")
+        page.get_by_role("button", name="Show what it would do").click()
+        says(page, "#confirm-would", "start try in the layer default with 50.00% of its subjects")
+        says(page, "#confirm-would", "go back by itself")
+        assert accessibility_faults(page) == []
+        assert service.client.get("/ops/experiments/try", headers=OPS).status_code == 404
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Reason").fill("a test")
+        dialog.get_by_role("button", name="Start it").click()
+        says(page, "#experiments", "canary, step 1 of 4: 2 % let in of 50 % of the layer default")
+        says(page, "#experiments", "+20 % (")
+        says(page, "#experiments", "Shares of the arms hold")
+        assert experiment(service, "try")["state"] == "running"
+        page.get_by_role("button", name="Promote new of try").click()
+        says(page, "#confirm-would", "activate the model")
+        dialog.get_by_role("button", name="Cancel").click()
+        page.get_by_role("button", name="Stop try").click()
+        says(page, "#confirm-would", "end try: all its subjects, 1.00% of the layer default")
+        dialog.get_by_label("Reason").fill("seen enough")
+        dialog.get_by_role("button", name="Stop it").click()
+        says(page, "#experiments", "seen enough")
+        assert experiment(service, "try")["state"] == "stopped"
+        shadow = {"name": "behind", "kind": "shadow", "arms": [{"name": "next", "policies": ONE_SEGMENT}]}
+        assert service.client.post("/ops/experiments", headers=OPS, json=shadow).status_code == 200
+        assert recommend(service, user_id="u1")["rung"] == "full"
+        deadline = time.monotonic() + 20.0
+        while not sum(experiment(service, "behind")["shadow"]["requests"].values()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        page.reload()
+        says(page, "#experiments", "shadow of 100 % of the requests")
+        says(page, "#experiments", "Candidate: policies of all.")
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert not scrolls_sideways(page)
+        assert accessibility_faults(page) == []
+    assert service.client.post("/ops/experiments/behind/stop", headers=OPS, json={}).status_code == 200
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -5,6 +5,7 @@ With `dry_run`, a change is not made: the answer says what it would do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -128,12 +129,18 @@ async def delete_holdout(request: Request, reason: Reason = None, dry_run: DryRu
     return reply(request, await _all(service))
 
 
+async def _reports(service: Runtime, experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
+    counts = await service.space.canaries.read(experiments)
+    return [
+        report(one, None if counts is None else counts[one.run], service.space.breakers(one)) for one in experiments
+    ]
+
+
 async def _report(service: Runtime, experiment: Experiment) -> dict[str, Any]:
-    counts = await service.space.canaries.read(experiment)
-    return report(experiment, counts, service.space.breakers(experiment))
+    return (await _reports(service, [experiment]))[0]
 
 
 async def _all(service: Runtime) -> dict[str, Any]:
     keeper = service.space.experiments
-    reports = [await _report(service, experiment) for experiment in reversed(keeper.document.experiments)]
-    return {**keeper.to_json(), "experiments": reports}
+    newest_first = keeper.document.experiments[::-1]
+    return {**keeper.to_json(), "experiments": await _reports(service, newest_first)}
