@@ -46,8 +46,8 @@ class Schedule:
         """
         if not cycles:
             return "increment", now
-        newest = _stands_for(cycles[-1])
-        full = max((_stands_for(one) for one in cycles if one.kind == "full"), default=_stands_for(cycles[0]))
+        newest = _began(cycles[-1])
+        full = max((_began(one) for one in cycles if one.kind == "full"), default=_began(cycles[0]))
         if (slot := self._full_before(now)) is not None and slot > full:
             return "full", slot
         slot = self._increment_before(now)
@@ -75,6 +75,5 @@ class Schedule:
         return today if today <= now else today - _DAY_S
 
 
-def _stands_for(cycle: Cycle) -> float:
-    """The later of its time on the schedule and its start: one that was asked for counts as well."""
+def _began(cycle: Cycle) -> float:
     return seconds_of(cycle.started_at)
