@@ -71,10 +71,6 @@ class Service:
                 return None
             raise
 
-    async def plan(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what starting an experiment would do."""
-        return await self._ask("POST", "/ops/experiments?dry_run=true", spec)
-
     async def start(self, spec: Mapping[str, Any]) -> None:
         """Starts an experiment."""
         await self._ask("POST", "/ops/experiments", spec, _ACTIVATE_S)
