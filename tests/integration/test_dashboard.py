@@ -23,8 +23,10 @@ SCALE = 120.0
 BOARD = json.loads((Path(dashboard.__file__).parent / "dashboards" / "gpt4rec.json").read_text(encoding="utf-8"))
 # Counters of what the test does not provoke.
 _SILENT = ("gpt4rec_model_reload", "gpt4rec_rate_checks")
-# Figures of other processes, and of whole hours. `test_dashboard_file` compares their names and labels with the code.
-_NOT_HERE = ("gpt4rec_intake", "gpt4rec_sink", "gpt4rec_outcomes", "gpt4rec_drift", "gpt4rec_watch")
+# Figures of other processes, of whole hours and of experiments. `test_dashboard_file` compares their names and labels
+# with the code.
+_ELSEWHERE = ("intake", "sink", "outcomes", "loop")
+_NOT_HERE = tuple(f"gpt4rec_{name}" for name in (*_ELSEWHERE, "drift", "watch", "experiment", "shadow"))
 QUERIES = [
     (f"{panel['title']}: {target['legendFormat']}", target["expr"])
     for panel in BOARD["panels"]

@@ -196,7 +196,7 @@ async def test_an_erasure_that_the_streams_lost_reaches_the_files_from_the_list(
         await here.house().keep(erase=True)
         assert here.lists() == ["a", "b", "c"], "it may still come through the stream"
         house = here.house(later_s=3600.0)
-        await house.keep(erase=False, waiting_s=4000.0)
+        await house.keep(erase=False, waiting_s=40_000.0)
         assert (here.lists(), await here.listed.read()) == (["a", "b", "c"], {})
         await house.keep(erase=False, waiting_s=3000.0)
         assert here.lists() == ["b", "c"]
