@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from typing import Any
 
 from service.access.rate_limits import rates_for
 from service.api.runtime import SpaceRuntime
+from service.assembly.experiments import open_experiments, open_guards, open_shadows
+from service.assembly.opening import Opening
 from service.common.background import spawn
 from service.common.disk_lane import DiskLane, HungFileError
 from service.common.errors import StartupError, StoreUnavailable
-from service.common.low_priority import low_priority_thread
 from service.common.metrics import Metrics
-from service.common.settings import Settings
 from service.common.space import Space
 from service.common.watched_file import WatchedFile
 from service.coordination.audit import Audit
@@ -27,16 +26,11 @@ from service.coordination.replica_registry import ReplicaRegistry
 from service.coordination.shared_choice import SharedChoice
 from service.engine.interface import EngineLike
 from service.experiments import document
-from service.experiments.arms import Arms, may_answer
+from service.experiments.arms import Arms
 from service.experiments.canary_watch import CanaryWatch
-from service.experiments.counts import Counts
-from service.experiments.document import Document
 from service.experiments.keeper import ExperimentKeeper, in_force
 from service.exposures.erasure import StreamErasure
 from service.exposures.recorder import Recorder, RecorderSettings
-from service.guard.breaker import BreakerSettings
-from service.guard.error_budgets import BudgetSettings
-from service.guard.guard import Guard, GuardSettings
 from service.guard.guards import Guards
 from service.history.erasures import Erasures
 from service.history.ingest import Ingest
@@ -64,18 +58,6 @@ from service.store.health import RedisCheck
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
 from service.watch.traffic_watch import TrafficWatch
-
-# With a later event loop than this the process has no time to spare.
-_LAG_S = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class _Opening:
-    """What every opener of a space needs: the stack that closes the parts, the metrics and the space."""
-
-    stack: AsyncExitStack
-    metrics: Metrics
-    space: Space
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +94,7 @@ async def open_space(
     Raises:
         StartupError: A setting, the policies file, the artefact or Redis cannot be used.
     """
-    opening, settings = _Opening(stack, metrics, space), space.settings
+    opening, settings = Opening(stack, metrics, space), space.settings
     policies_file, policies_lane = WatchedFile(space.policies), metrics.file_lane("policies")
     book = PolicyBook(await _first_policies(policies_file, policies_lane))
     loader = Loader(space, metrics)
@@ -128,14 +110,14 @@ async def open_space(
 
     shared = await _open_coordination(space, store)
     keeper = PolicyKeeper(book, policies_file, policies_lane, shared.policies)
-    guards = _open_guards(settings, shared.mode)
+    guards = open_guards(settings, shared.mode)
     queue = WriteQueue(settings.write_behind_max)
     states = _state_keeper(opening, store, queue, history_cap)
     first = await loader.start(engine, own=own_engine)
     serving, models, held = await _open_lifecycle(opening, store, shared, loader, first, states, guards)
     experiments = ExperimentKeeper(shared.experiments, held, models, keeper, shared.clock)
-    arms, canaries = await _open_experiments(opening, store, experiments, serving, book, guards)
-    shadows = _open_shadows(opening, experiments, arms, canaries, serving, guards, states.history_cap)
+    arms, canaries = await open_experiments(opening, store, experiments, serving, book, guards)
+    shadows = open_shadows(opening, experiments, arms, canaries, serving, guards, states.history_cap)
     # They follow what operators set, and the policies file; the last one logs what changes.
     for part in (models, keeper, shared.exchange, StateChanges(guards, shared.mode, serving)):
         spawn(stack, part.run)
@@ -186,7 +168,7 @@ async def _first_policies(file: WatchedFile, lane: DiskLane) -> Policies:
     return first
 
 
-async def _open_store(opening: _Opening, url: str, history_cap: int) -> Store:
+async def _open_store(opening: Opening, url: str, history_cap: int) -> Store:
     """Returns the store of the space."""
     settings = opening.space.settings
     store = await Store.connect(
@@ -229,28 +211,7 @@ async def _open_coordination(space: Space, store: Store) -> _Shared:
     return _Shared(clock, audit, mode, model, policies, experiments, exchange)
 
 
-def _open_guards(settings: Settings, mode: ForcedMode) -> Guards:
-    """Returns the guards that choose the rung: the breakers and the budgets."""
-    budgets = BudgetSettings(
-        late_share=settings.latency_budget_share,
-        failed_share=settings.error_budget_share,
-        below_share=settings.served_budget_share,
-        least=settings.breaker_min_attempts,
-    )
-    breaker = BreakerSettings(
-        window_s=settings.breaker_window_s,
-        min_attempts=settings.breaker_min_attempts,
-        failure_ratio=settings.breaker_failure_ratio,
-        open_s=settings.breaker_open_s,
-        hold_max_s=settings.breaker_hold_max_s,
-        half_open_probes=settings.breaker_half_open_probes,
-        budgets=budgets,
-    )
-    guard = GuardSettings(breaker=breaker, reserve_ms=settings.fallback_reserve_ms)
-    return Guards(Guard(guard, time.monotonic, mode.current))
-
-
-def _state_keeper(opening: _Opening, store: Store, queue: WriteQueue, history_cap: int) -> StateKeeper:
+def _state_keeper(opening: Opening, store: Store, queue: WriteQueue, history_cap: int) -> StateKeeper:
     """Returns the keeper of the encoder states; what it cannot store at once goes to the queue."""
     settings = opening.space.settings
     return StateKeeper(
@@ -265,7 +226,7 @@ def _state_keeper(opening: _Opening, store: Store, queue: WriteQueue, history_ca
 
 
 async def _open_lifecycle(
-    opening: _Opening,
+    opening: Opening,
     store: Store,
     shared: _Shared,
     loader: Loader,
@@ -320,54 +281,7 @@ async def _open_lifecycle(
     return serving, models, held
 
 
-async def _open_experiments(
-    opening: _Opening,
-    store: Store,
-    keeper: ExperimentKeeper,
-    serving: Serving,
-    book: PolicyBook,
-    guards: Guards,
-) -> tuple[Arms, CanaryWatch]:
-    """Returns what places requests and what watches their arms. The models of the arms are held before it returns."""
-    arms = Arms(serving, book, keeper.held.get)
-    canaries = CanaryWatch(keeper, Counts(store), opening.metrics)
-
-    def follow(document: Document) -> None:
-        arms.follow(document)
-        guards.keep_only(lambda variant: may_answer(document, variant))
-        keeper.held.look()
-
-    keeper.subscribe(follow)
-    await keeper.held.follow()
-    for part in (keeper.held, canaries):
-        spawn(opening.stack, part.run)
-    return arms, canaries
-
-
-def _open_shadows(
-    opening: _Opening,
-    keeper: ExperimentKeeper,
-    arms: Arms,
-    canaries: CanaryWatch,
-    serving: Serving,
-    guards: Guards,
-    history_cap: int,
-) -> Shadows:
-    """Returns what runs requests on candidates behind their answers."""
-
-    def busy() -> bool:
-        lag = guards.everybody.lag.seconds > _LAG_S
-        return lag or any(model.busy for model in (serving.model, *keeper.held.models))
-
-    thread = low_priority_thread("shadow")
-    opening.stack.callback(thread.shutdown, wait=False, cancel_futures=True)
-    shadows = Shadows(arms, canaries, busy, opening.metrics, thread, history_cap=history_cap)
-    keeper.subscribe(shadows.follow)
-    spawn(opening.stack, shadows.run)
-    return shadows
-
-
-def _open_write_behind(opening: _Opening, store: Store, queue: WriteQueue, states: StateKeeper) -> WriteBehind:
+def _open_write_behind(opening: Opening, store: Store, queue: WriteQueue, states: StateKeeper) -> WriteBehind:
     """Returns the loop that brings the states up to date in the background, and follows erasures."""
     stack = opening.stack
     write_behind = WriteBehind(queue, states, store, opening.metrics)
@@ -377,7 +291,7 @@ def _open_write_behind(opening: _Opening, store: Store, queue: WriteQueue, state
     return write_behind
 
 
-def _open_recorder(opening: _Opening, store: Store) -> tuple[Recorder, StreamErasure]:
+def _open_recorder(opening: Opening, store: Store) -> tuple[Recorder, StreamErasure]:
     """Returns what records lists and events in the background, and what erases subjects from the record."""
     settings = opening.space.settings
     recorded = RecorderSettings(
@@ -396,7 +310,7 @@ def _open_recorder(opening: _Opening, store: Store) -> tuple[Recorder, StreamEra
 
 
 def _open_recommender(
-    opening: _Opening,
+    opening: Opening,
     arms: Arms,
     canaries: CanaryWatch,
     states: StateKeeper,
@@ -425,7 +339,7 @@ def _open_recommender(
     )
 
 
-def _open_playground(opening: _Opening, serving: Serving) -> Explorer | None:
+def _open_playground(opening: Opening, serving: Serving) -> Explorer | None:
     """Returns what the playground page needs, None if it is off."""
     if not opening.space.settings.playground:
         return None
