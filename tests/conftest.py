@@ -5,10 +5,10 @@ import signal
 from hypothesis import HealthCheck, settings
 
 import model  # noqa: F401 - first of all: it sets how OpenMP threads wait, before torch is loaded
-from tests.support.shared_artifacts import random_artifact, tiny_baseline, tiny_log
+from tests.support.shared_artifacts import grown_run, random_artifact, tiny_baseline, tiny_log, two_versions
 from tests.support.valkey import shared_valkey, valkey
 
-__all__ = ["random_artifact", "shared_valkey", "tiny_baseline", "tiny_log", "valkey"]
+__all__ = ["grown_run", "random_artifact", "shared_valkey", "tiny_baseline", "tiny_log", "two_versions", "valkey"]
 
 # No test asserts speed: on a busy machine an example, or the making of one, takes as long as it takes.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -20,7 +20,6 @@ from service.experiments.outcomes import DAY_S, Outcomes, Place, packed
 from service.experiments.sums import Sums
 from service.schemas.ops_answers import ExperimentAnswer, ExperimentsAnswer, PlannedAnswer
 from tests.support.aio import asynchronous, eventually
-from tests.support.artifacts import write_artifact
 from tests.support.fakes import FakeEngine
 from tests.support.serving import Service, serving
 from tests.support.valkey import Valkey
@@ -30,9 +29,8 @@ KEYS = "shop:plain-secret,desk:desk-secret:users"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    root = tmp_path_factory.mktemp("artifacts")
-    return write_artifact(root), write_artifact(root, seed=1)
+def made(two_versions: tuple[Path, Path]) -> tuple[Path, Path]:
+    return two_versions
 
 
 @asynccontextmanager

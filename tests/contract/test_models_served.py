@@ -31,9 +31,8 @@ ONE = {"segments": [ALL], "default": "all"}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    root = tmp_path_factory.mktemp("artifacts")
-    return write_artifact(root), write_artifact(root, seed=1)
+def made(two_versions: tuple[Path, Path]) -> tuple[Path, Path]:
+    return two_versions
 
 
 def served(artifact: Path, redis_url: str | None, prefix: str, **more: Any) -> AbstractAsyncContextManager[Service]:

@@ -20,7 +20,6 @@ from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.exposures.exposure import unpacked
 from tests.support.aio import asynchronous, eventually
-from tests.support.artifacts import write_artifact
 from tests.support.fakes import FakeEngine
 from tests.support.serving import Service, serving
 from tests.support.valkey import Valkey
@@ -80,8 +79,10 @@ async def test_a_list_is_recorded_as_it_was_answered(shared_valkey: Valkey) -> N
 
 
 @asynchronous
-async def test_a_drawn_list_is_recorded_with_its_law_and_its_candidates(shared_valkey: Valkey, tmp_path: Path) -> None:
-    engine = Engine(Artifact.open(write_artifact(tmp_path / "artifact")), device="cpu")
+async def test_a_drawn_list_is_recorded_with_its_law_and_its_candidates(
+    shared_valkey: Valkey, random_artifact: Path
+) -> None:
+    engine = Engine(Artifact.open(random_artifact), device="cpu")
     decoding = Decoding("top_p", top_p=0.7, temperature=1.3)
     asked = {"strategy": "top_p", "top_p": 0.7, "temperature": 1.3}
     try:

@@ -17,7 +17,6 @@ from typer.testing import CliRunner, Result
 
 from service.artifact.manifest import FORMAT_VERSION, MANIFEST
 from service.cli.ops import app
-from tests.support.artifacts import write_artifact
 from tests.support.processes import OPS, PATIENT, Serve, ids, items_of, post, recommend, serve
 from tests.support.valkey import Valkey
 
@@ -117,9 +116,8 @@ def fault_of(service: Serve, version: str) -> str | None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    root = tmp_path_factory.mktemp("artifacts")
-    return write_artifact(root), write_artifact(root, seed=1)
+def made(two_versions: tuple[Path, Path]) -> tuple[Path, Path]:
+    return two_versions
 
 
 @pytest.fixture

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from loadtests.loop.promotions import judged, run
-from tests.support.artifacts import write_artifact
 
 
-def test_promotions_and_returns_under_load_give_no_error_and_no_mixed_answer(tmp_path: Path) -> None:
-    old, new = write_artifact(tmp_path / "models"), write_artifact(tmp_path / "models", seed=1)
+def test_promotions_and_returns_under_load_give_no_error_and_no_mixed_answer(two_versions: tuple[Path, Path]) -> None:
+    old, new = two_versions
     seen = run(old, new.name, rounds=2, users=6, tell=lambda _: None)
     assert not seen.errors
     assert not seen.mixed

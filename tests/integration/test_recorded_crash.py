@@ -10,7 +10,6 @@ from redis import Redis
 
 from loadtests.harness.scraped import scraped
 from loadtests.loop.recording_cost import measure, more_of
-from tests.support.artifacts import write_artifact
 from tests.support.processes import PATIENT, Serve, serve
 from tests.support.valkey import Valkey
 
@@ -31,9 +30,10 @@ def recorded(valkey: Valkey) -> list[str]:
         client.close()
 
 
-def test_a_crash_of_the_service_loses_no_list_that_redis_acknowledged(tmp_path: Path, valkey: Valkey) -> None:
-    artifact = write_artifact(tmp_path / "artifacts")
-    with serve(tmp_path, "--artifact", str(artifact), "--redis", valkey.url, **PATIENT) as service:
+def test_a_crash_of_the_service_loses_no_list_that_redis_acknowledged(
+    random_artifact: Path, tmp_path: Path, valkey: Valkey
+) -> None:
+    with serve(tmp_path, "--artifact", str(random_artifact), "--redis", valkey.url, **PATIENT) as service:
         lists: list[str] = []
         sure = 0.0
         while not sure:
@@ -49,9 +49,8 @@ def test_a_crash_of_the_service_loses_no_list_that_redis_acknowledged(tmp_path: 
     assert set(lists[: int(sure)]) <= set(found) <= set(lists)
 
 
-def test_the_cost_of_recording_is_measured_in_pairs(tmp_path: Path) -> None:
-    artifact = write_artifact(tmp_path / "artifacts")
-    pairs = list(measure(artifact, rounds=1, pairs=1, requests=4, at_once=1, settle_s=0.1))
+def test_the_cost_of_recording_is_measured_in_pairs(random_artifact: Path) -> None:
+    pairs = list(measure(random_artifact, rounds=1, pairs=1, requests=4, at_once=1, settle_s=0.1))
     assert [min(block.cpu_us, block.median_ms, block.p99_ms) > 0 for pair in pairs for block in pair] == [True, True]
     mean, low, high = more_of(pairs * 2)
     assert low <= mean <= high

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-__all__ = ["random_artifact", "tiny_baseline", "tiny_log"]
+if TYPE_CHECKING:
+    from tests.support.increments import Grown
+
+__all__ = ["grown_run", "random_artifact", "tiny_baseline", "tiny_log", "two_versions"]
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +23,23 @@ def random_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.artifacts import write_artifact
 
     return write_artifact(tmp_path_factory.mktemp("random"))
+
+
+@pytest.fixture(scope="session")
+def two_versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two versions of a model, of different weights, beside each other in one folder."""
+    from tests.support.artifacts import write_artifact
+
+    root = tmp_path_factory.mktemp("versions")
+    return write_artifact(root), write_artifact(root, seed=1)
+
+
+@pytest.fixture(scope="session")
+def grown_run(tmp_path_factory: pytest.TempPathFactory) -> Grown:
+    """A finished run on the first part of a small log, and the later events that increments learn."""
+    from tests.support.increments import grown
+
+    return grown(tmp_path_factory.mktemp("grown"))
 
 
 @pytest.fixture(scope="session")

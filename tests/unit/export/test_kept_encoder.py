@@ -21,7 +21,7 @@ from service.artifact.popularity import Popularity
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.jobs import EncodeJob
-from tests.support.increments import COLD_ITEM, NEW_ITEMS, Grown, grown
+from tests.support.increments import COLD_ITEM, NEW_ITEMS, Grown
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +33,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Grown:
-    return grown(tmp_path_factory.mktemp("kept"), users=40)
+def made(grown_run: Grown) -> Grown:
+    return grown_run
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from model.online.training_data import extended, is_log
 from model.reference.attribution import attribute_plainly
 from model.training.run_folder import Run
 from service.store.records import Subject
-from tests.support.increments import NEW_ITEMS, grown
+from tests.support.increments import NEW_ITEMS, Grown
 
 START_MS = 1_780_000_000_000
 _DAY_MS = 86_400_000
@@ -98,8 +98,8 @@ def test_made_traffic_and_erased_users_leave_the_older_data_too(tmp_path: Path) 
     assert (found.made, found.erased, found.new) == (61, 1, 1)
 
 
-def test_a_training_goes_on_from_a_log_and_resumes_with_what_it_had_read(tmp_path: Path) -> None:
-    made = grown(tmp_path)
+def test_a_training_goes_on_from_a_log_and_resumes_with_what_it_had_read(grown_run: Grown, tmp_path: Path) -> None:
+    made = grown_run
     rows = [
         event(
             Subject("user", row["user_id"]).tag[1:-1], 0, item_id=row["item_id"], type=row["event_type"],

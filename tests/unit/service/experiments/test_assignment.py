@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.experiments.assignment import Assigned, Assignment, bucket_of
@@ -61,6 +61,7 @@ def test_a_subject_is_in_one_experiment_of_a_layer_at_most_and_layers_are_indepe
     assert len(pairs) == 4
 
 
+@settings(max_examples=25)
 @given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=5, unique=True))
 def test_a_share_that_grows_moves_nobody(steps: list[float]) -> None:
     started = Document().started(spec("one", steps=sorted(steps), guardrails={}), 0)

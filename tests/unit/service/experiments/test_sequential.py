@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtests.loop.sequential import first_alarm, first_return
@@ -24,6 +24,7 @@ def _sums(pairs: list[tuple[int, int]]) -> Sums:
     return sums
 
 
+@settings(max_examples=40)
 @given(PAIRS)
 def test_the_variance_is_that_of_the_linearised_ratio(pairs: list[tuple[int, int]]) -> None:
     sums = _sums(pairs)

@@ -25,7 +25,7 @@ from model.training.run_folder import BEST, CHECKPOINT, Run, load_tensors, save_
 from model.training.trainer import Tick
 from model.training.validation import validation_gains
 from tests.support.data_builders import tiny_dataset
-from tests.support.increments import NEW_ITEMS, Grown, grown
+from tests.support.increments import NEW_ITEMS, Grown
 
 NAIVE = IncrementSettings(strength=0.0, replay=0.0)
 HELD = IncrementSettings(strength=0.1)
@@ -40,8 +40,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Grown:
-    return grown(tmp_path_factory.mktemp("grown"))
+def made(grown_run: Grown) -> Grown:
+    return grown_run
 
 
 @pytest.fixture(scope="module")
