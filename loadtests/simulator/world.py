@@ -34,10 +34,10 @@ class Shape:
     """
 
     users: int = 800
-    items: int = 400
-    categories: int = 16
+    items: int = 1200
+    categories: int = 24
     groups: int = 8
-    base: float = -3.5
+    base: float = -4.5
     liking: float = 1.5
     appeal: float = 1.2
     moved: float = 0.3

@@ -74,7 +74,11 @@ def main(
         signal.signal(sig, signal.default_int_handler)  # also in the background, where a shell ignores SIGINT
     if fresh and (work / "progress.json").exists():
         shutil.rmtree(work)
-    found = whole(plan, work.resolve(), lambda line: typer.echo(line, err=True))
+    try:
+        found = whole(plan, work.resolve(), lambda line: typer.echo(line, err=True))
+    except KeyboardInterrupt:
+        typer.echo("interrupted; give the command again to go on", err=True)
+        raise typer.Exit(1) from None
     for line in figures.lines(found):
         typer.echo(line)
     command = "python -m loadtests.loop.whole --record"

@@ -38,7 +38,7 @@ class Plan:
     """
 
     users: int = 1000
-    items: int = 400
+    items: int = 1200
     cycles: int = criteria.WHOLE_CYCLES
     lists: int = 2
     past: int = 16
