@@ -37,7 +37,7 @@ class Shape:
     items: int = 1200
     categories: int = 24
     groups: int = 8
-    base: float = -4.5
+    base: float = -5.0
     liking: float = 1.5
     appeal: float = 1.2
     moved: float = 0.3

@@ -56,7 +56,7 @@ def main(
     users: Annotated[int, typer.Option(min=20, help="Simulated users.")] = _DEFAULT.users,
     items: Annotated[int, typer.Option(min=50, help="Items of the catalogue.")] = _DEFAULT.items,
     cycles: Annotated[int, typer.Option(min=1, help="Cycles; tastes drift after half of them.")] = _DEFAULT.cycles,
-    lists: Annotated[int, typer.Option(min=2, help="Lists of each user in a cycle.")] = _DEFAULT.lists,
+    lists: Annotated[int, typer.Option(min=1, help="Lists of each user in a cycle.")] = _DEFAULT.lists,
     trial: Annotated[
         int, typer.Option(min=1, help="Lists of each user before and in the experiment, each.")
     ] = _DEFAULT.trial,

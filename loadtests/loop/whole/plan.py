@@ -29,7 +29,7 @@ class Plan:
         users: Simulated users.
         items: Items of the catalogue.
         cycles: Cycles; tastes drift after half of them.
-        lists: Lists of each user in a cycle, the last of which may meet the canary.
+        lists: Lists of each user in a cycle; half of the users may see the last one in the canary.
         past: Lists of each user before the service begins.
         trial: Lists of each user before and in the experiment, each.
         bots: Programs that click on everything.
@@ -37,11 +37,11 @@ class Plan:
         seed: Seed of everything random.
     """
 
-    users: int = 1000
+    users: int = 2000
     items: int = 1200
     cycles: int = criteria.WHOLE_CYCLES
-    lists: int = 2
-    past: int = 16
+    lists: int = 1
+    past: int = 10
     trial: int = 2
     bots: int = 5
     epochs: int = 8

@@ -19,16 +19,16 @@ K = 10
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Visits that belong together: each user makes so many.
+    """Visits that belong together, as places in the order of all visits: in each round every user visits once.
 
     Attributes:
-        first: Lists that each user has seen before it.
-        lists: Lists of each user in it.
+        begin: The first.
+        end: Behind the last.
         phase: Before or after the drift.
     """
 
-    first: int
-    lists: int
+    begin: int
+    end: int
     phase: int
 
 
@@ -60,14 +60,16 @@ class Simulated:
     def cycle(self, number: int) -> tuple[Stretch, Stretch]:
         """Returns the visits of a cycle, from 1: those before `gpt4rec loop run`, and those that may meet a canary."""
         plan = self.plan
-        first = plan.past + (number - 1) * plan.lists
+        begin = (plan.past + (number - 1) * plan.lists) * plan.users
+        end = begin + plan.lists * plan.users
         phase = AFTER if number > plan.cycles // 2 else BEFORE
-        return Stretch(first, plan.lists - 1, phase), Stretch(first + plan.lists - 1, 1, phase)
+        return Stretch(begin, end - plan.users // 2, phase), Stretch(end - plan.users // 2, end, phase)
 
     def trial(self, number: int) -> Stretch:
         """Returns the visits before the experiment (0), or in it (1)."""
         plan = self.plan
-        return Stretch(plan.past + plan.cycles * plan.lists + number * plan.trial, plan.trial, AFTER)
+        begin = (plan.past + plan.cycles * plan.lists + number * plan.trial) * plan.users
+        return Stretch(begin, begin + plan.trial * plan.users, AFTER)
 
     def visit(self, url: str, stretch: Stretch, tell: Callable[[int, int], None]) -> tuple[int, int]:
         """Makes the visits of a stretch that are left; returns how many these were, and lists from below the model.
@@ -77,7 +79,7 @@ class Simulated:
             stretch: The visits.
             tell: Called with how many of how many are made.
         """
-        left, total = [*self.left(stretch)], stretch.lists * self.plan.users
+        left, total = [*self.left(stretch)], stretch.end - stretch.begin
 
         def told(lists: int) -> None:
             self.people.save(self._file)
@@ -91,6 +93,8 @@ class Simulated:
 
     def left(self, stretch: Stretch) -> Iterator[int]:
         """Yields the users of the visits that are left, in their order."""
-        for number in range(stretch.first, stretch.first + stretch.lists):
-            order = np.random.default_rng((self.plan.seed, 4, number)).permutation(self.plan.users)
-            yield from (int(user) for user in order if self.people.visits[user] <= number)
+        users = self.plan.users
+        for number in range(stretch.begin // users, -(-stretch.end // users)):
+            order = np.random.default_rng((self.plan.seed, 4, number)).permutation(users)
+            inside = order[max(0, stretch.begin - number * users) : stretch.end - number * users]
+            yield from (int(user) for user in inside if self.people.visits[user] <= number)
