@@ -34,11 +34,11 @@ class Shape:
     """
 
     users: int = 800
-    items: int = 1200
-    categories: int = 24
+    items: int = 600
+    categories: int = 12
     groups: int = 8
-    base: float = -5.0
-    liking: float = 1.5
+    base: float = -4.5
+    liking: float = 1.2
     appeal: float = 1.2
     moved: float = 0.3
     fashion: float = 0.6

@@ -38,10 +38,10 @@ class Plan:
     """
 
     users: int = 2000
-    items: int = 1200
+    items: int = 600
     cycles: int = criteria.WHOLE_CYCLES
     lists: int = 1
-    past: int = 10
+    past: int = 3
     trial: int = 2
     bots: int = 5
     epochs: int = 8
