@@ -57,6 +57,7 @@ def main(
     items: Annotated[int, typer.Option(min=50, help="Items of the catalogue.")] = _DEFAULT.items,
     cycles: Annotated[int, typer.Option(min=1, help="Cycles; tastes drift after half of them.")] = _DEFAULT.cycles,
     lists: Annotated[int, typer.Option(min=1, help="Lists of each user in a cycle.")] = _DEFAULT.lists,
+    past: Annotated[int, typer.Option(min=1, help="Lists of each user before the service begins.")] = _DEFAULT.past,
     trial: Annotated[
         int, typer.Option(min=1, help="Lists of each user before and in the experiment, each.")
     ] = _DEFAULT.trial,
@@ -67,7 +68,9 @@ def main(
     record: Annotated[bool, typer.Option("--record", help="Write rows and figures into loadtests/results.")] = False,
 ) -> None:
     """Run the whole loop on simulated users. Exits with 1 if a criterion does not hold."""
-    plan = Plan(users=users, items=items, cycles=cycles, lists=lists, trial=trial, epochs=epochs, seed=seed)
+    plan = Plan(
+        users=users, items=items, cycles=cycles, lists=lists, past=past, trial=trial, epochs=epochs, seed=seed
+    )  # fmt: skip
     if record and plan != _DEFAULT:
         raise typer.BadParameter("figures are those of the default sizes", param_hint="--record")
     for sig in (signal.SIGINT, signal.SIGTERM):
