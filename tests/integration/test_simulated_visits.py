@@ -42,7 +42,7 @@ def test_streams_have_the_lists_and_clicks_of_users_and_mark_those_of_programs(r
     assert set(joined.lists.filter("made")["owner"]) == {"u:bot"}
 
 
-def _joined(service: Served, lists: int, clicks: int, within_s: float = 30.0) -> Attributed:
+def _joined(service: Served, lists: int, clicks: int, within_s: float = 120.0) -> Attributed:
     """Joins what the streams hold, once they hold so much: records are written behind the answers."""
     until = time.monotonic() + within_s
     while True:
