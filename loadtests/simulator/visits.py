@@ -143,8 +143,7 @@ class Visitors:
         visit = self._people.visit(user, world.indices(listed), phase)
         clicked = [item for item, click in zip(listed, visit.clicked.tolist(), strict=True) if click]
         common = {"user_id": name, "timestamp": int(time.time() * 1000), "list_id": answer["list_id"]}
-        # The impression of the first item says that the list was viewed.
-        events = [common | {"type": "impression", "item_id": listed[0], "event_id": f"v{number}"}]
+        events = [common | {"type": "impression", "event_id": f"v{number}"}]
         events += [
             common | {"type": "click", "item_id": item, "event_id": f"v{number}-{item}"} for item in clicked
         ]  # fmt: skip

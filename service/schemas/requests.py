@@ -138,13 +138,21 @@ class RecommendRequest(Body):
 
 
 class Event(Body):
-    """An event to store. `user_id` or `session_id` must be given; only a search may lack an `item_id`."""
+    """An event to store. `user_id` or `session_id` must be given.
+
+    Only a search may lack an `item_id`, and an impression that names the list or the request whose list was seen.
+    """
 
     model_config = _any_of(
         *(
             {**subject, **what}
             for subject in _SUBJECT_IDS
-            for what in ({"item_id": _TEXT}, {"type": {"const": "search"}})
+            for what in (
+                {"item_id": _TEXT},
+                {"type": {"const": "search"}},
+                {"type": {"const": "impression"}, "list_id": _TEXT},
+                {"type": {"const": "impression"}, "request_id": _TEXT},
+            )
         )
     )
 
@@ -152,7 +160,9 @@ class Event(Body):
     session_id: Id | None = Field(
         None, description="The anonymous session in which it happened. With a `user_id`, the event is the user's."
     )
-    item_id: Id | None = Field(None, description="The item.")
+    item_id: Id | None = Field(
+        None, description="The item. An impression without one says that the list was seen as a whole."
+    )
     type: Name = Field(description="What happened: view, click, cart, purchase, rating, search, impression, or other.")
     timestamp: TimeMs = Field(description="When it happened: epoch seconds or milliseconds, or ISO 8601.")
     event_id: Id | None = Field(
@@ -179,8 +189,11 @@ class Event(Body):
     def _has_subject_and_item(self) -> Self:
         if self.user_id is None and self.session_id is None:
             raise ValueError("user_id or session_id is required")
-        if self.item_id is None and self.type != "search":
-            raise ValueError("item_id is required; only events of type search may omit it")
+        whole_list = self.type == "impression" and (self.list_id is not None or self.request_id is not None)
+        if self.item_id is None and self.type != "search" and not whole_list:
+            raise ValueError(
+                "item_id is required; only a search may omit it, and an impression that names a list_id or request_id"
+            )
         return self
 
 

@@ -96,11 +96,12 @@ async def test_a_bad_batch_lists_every_bad_event_and_stores_none(shared_valkey: 
             event(timestamp="yesterday"),
             event(item_id="x" * 129),
             event(item_id=""),
+            event(type="impression", item_id=None),
         )
         stored = await service.client.get("/users/u1")
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
-    assert {fault["index"] for fault in answer.json()["errors"]} == set(range(1, 12))
+    assert {fault["index"] for fault in answer.json()["errors"]} == set(range(1, 13))
     assert "without a zone" in answer.json()["errors"][0]["message"]
     assert stored.status_code == 404
 
@@ -113,10 +114,12 @@ async def test_searches_and_impressions_are_no_history(shared_valkey: Valkey) ->
             event(type="search", item_id=None, query="space"),
             event(type="impression", item_id="7", event_id="of-both"),
             event(item_id="7", event_id="of-both"),
+            event(type="impression", item_id=None, list_id="of-a-whole-list"),
+            event(type="impression", item_id=None, request_id="of-another", event_id="another"),
         )
         user = (await service.client.get("/users/u1")).json()
         shown = await service.recommend(events=[{"item_id": "5", "type": "impression"}])
-    assert answer.json()["accepted"] == 3
+    assert answer.json()["accepted"] == 5
     assert (shown["segment"], shown["warnings"]) == ("new", ["no list is made from events of these types: impression"])
     assert [e["item_id"] for e in user["history"]] == ["7"]
 
