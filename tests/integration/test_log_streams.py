@@ -181,7 +181,7 @@ async def test_while_redis_is_away_entries_wait_and_what_does_not_fit_is_counted
 
 @asynchronous
 async def test_a_slow_server_delays_no_caller_and_what_is_left_at_the_end_counts_as_failed(valkey: Valkey) -> None:
-    async with opened(valkey, timeout_ms=50) as (store, _):
+    async with opened(valkey, timeout_ms=2_000) as (store, _):
         metrics = Metrics()
         recorder = Recorder(store.streams, metrics, RecorderSettings())
         await recorder.announce()
