@@ -16,7 +16,7 @@ from model.data.readers.side_tables import read_items
 from model.data.rules import Rules
 
 # Events that are equal in these are one event.
-_SAME = ["user_id", "item_id", "timestamp", "event_type"]
+SAME_EVENT = ["user_id", "item_id", "timestamp", "event_type"]
 
 
 def together(old: Dataset, new: Dataset, report: dict[str, Any] | None = None) -> Dataset:
@@ -30,17 +30,26 @@ def together(old: Dataset, new: Dataset, report: dict[str, Any] | None = None) -
         new: A log with times.
         report: What the new data set says about both.
     """
-    events = pl.concat([old.events, new.events], how="diagonal").unique(_SAME, keep="first", maintain_order=True)
+    events = each_once(old.events, new.events)
     columns = [*EVENT_SCHEMA, *(name for name in events.columns if name not in EVENT_SCHEMA)]
-    order = pl.DataFrame({"user_id": events["user_id"].unique(maintain_order=True)}).with_row_index("of_user")
-    events = events.join(order, on="user_id", maintain_order="left")
-    events = events.sort("of_user", "timestamp", maintain_order=True)
     features = new.users.select(name for name in new.users.columns if name in old.users.columns)
     return Dataset.of(
-        old.name, events.select(columns), _rows(old.items, new.items, "item_id"),
+        old.name, by_user(events).select(columns), _rows(old.items, new.items, "item_id"),
         _rows(old.users, features, "user_id"), has_time=True, category_kind=old.category_kind, report=report,
         source=f"{old.source}; {new.source}",
     )  # fmt: skip
+
+
+def each_once(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    """Returns the events of two tables, the old ones first; of equal events the first one stays."""
+    return pl.concat([old, new], how="diagonal").unique(SAME_EVENT, keep="first", maintain_order=True)
+
+
+def by_user(events: pl.DataFrame) -> pl.DataFrame:
+    """Returns events by user in order of first appearance, and by time within a user."""
+    place = pl.DataFrame({"user_id": events["user_id"].unique(maintain_order=True)}).with_row_index("of_user")
+    placed = events.join(place, on="user_id", maintain_order="left")
+    return placed.sort("of_user", "timestamp", maintain_order=True).select(events.columns)
 
 
 def with_items(dataset: Dataset, file: Path) -> Dataset:

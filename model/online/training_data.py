@@ -17,13 +17,12 @@ import polars as pl
 from model.data.dataset import EVENT_SCHEMA, ITEM_SCHEMA, SCENE, Dataset
 from model.data.errors import DataError
 from model.data.items_users import conform
+from model.data.together import SAME_EVENT, by_user, each_once
 from model.online.log_folder import LogFolder
 from model.online.log_schema import LogError
 from model.online.partitions import LogRange, attributed
 from service.artifact.features import SIGNAL_TYPES
 
-# What tells two events apart, as an increment does.
-_SAME = ["user_id", "item_id", "timestamp", "event_type"]
 _USER, _SESSION = "u:", "s:"
 _DAY_MS = 86_400_000
 
@@ -93,9 +92,9 @@ def extended(base: Dataset | None, span: LogRange, *, made: bool = False) -> Ext
     old, erased = _without_erased(base.events, span.log)
     if not made:
         # What was not doubted when an earlier data set was made of this log may be by now.
-        old = old.join(doubted.select(_SAME), on=_SAME, how="anti", maintain_order="left")
+        old = old.join(doubted.select(SAME_EVENT), on=SAME_EVENT, how="anti", maintain_order="left")
         came = came.filter(pl.col("made").is_null())
-    events = pl.concat([old, came.drop("made")], how="diagonal").unique(_SAME, keep="first", maintain_order=True)
+    events = each_once(old, came.drop("made"))
     if events.is_empty():
         raise LogError(
             "no event is left to learn from", where=span.log.url,
@@ -108,7 +107,7 @@ def extended(base: Dataset | None, span: LogRange, *, made: bool = False) -> Ext
         "signals": signals, "new_users": new_users, "new_items": new_items,
     }  # fmt: skip
     dataset = Dataset.of(
-        base.name, _ordered(events).select(base.events.columns), conform(items, ITEM_SCHEMA), users,
+        base.name, by_user(events).select(base.events.columns), conform(items, ITEM_SCHEMA), users,
         has_time=True, category_kind=base.category_kind, report={**base.report, "log": counts}, source=base.source,
     )  # fmt: skip
     return Extended(dataset, **counts)
@@ -179,10 +178,3 @@ def _with_ids(table: pl.DataFrame, events: pl.DataFrame, name: str) -> tuple[pl.
     ids = events.select(pl.col(name).drop_nulls().unique(maintain_order=True))
     missing = ids.join(table.select(name), on=name, how="anti", maintain_order="left")
     return pl.concat([table, missing], how="diagonal"), len(missing)
-
-
-def _ordered(events: pl.DataFrame) -> pl.DataFrame:
-    """By user in order of first appearance, and by time within a user."""
-    place = pl.DataFrame({"user_id": events["user_id"].unique(maintain_order=True)}).with_row_index("of_user")
-    events = events.join(place, on="user_id", maintain_order="left")
-    return events.sort("of_user", "timestamp", maintain_order=True).drop("of_user")

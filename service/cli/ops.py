@@ -14,6 +14,7 @@ import typer
 from service.cli.experiment_text import experiment_lines, experiments_lines, planned_lines
 from service.cli.json_report import AsJson
 from service.cli.messages import complain
+from service.cli.ops_http import activation_path, detail_of, experiment_path
 from service.cli.ops_text import (
     POLICIES_ANSWER_FIELDS,
     audit_lines,
@@ -122,8 +123,7 @@ def activate_model(
     as_json: AsJson = False,
 ) -> None:
     """Activates a version on every replica. If anything is wrong with it, the old one stays and the command fails."""
-    path = f"/ops/models/{quote(version, safe='')}/activate"
-    answer = _call("POST", path, url, token, {"reason": reason}, timeout_s=_ACTIVATE_S)
+    answer = _call("POST", activation_path(version), url, token, {"reason": reason}, timeout_s=_ACTIVATE_S)
     _show(_warned(answer, "this model is served"), as_json, models_lines)
 
 
@@ -143,7 +143,7 @@ def list_experiments(url: Url = _LOCAL, token: Token = "", as_json: AsJson = Fal
 @experiment.command("show")
 def show_experiment(name: Name, url: Url = _LOCAL, token: Token = "", as_json: AsJson = False) -> None:
     """Shows what an experiment has found so far. It may be looked at as often as you like."""
-    _show(_call("GET", _experiment(name), url, token), as_json, experiment_lines)
+    _show(_call("GET", experiment_path(name), url, token), as_json, experiment_lines)
 
 
 @experiment.command("watch")
@@ -156,7 +156,7 @@ def watch_experiment(
 ) -> None:
     """Shows the report again and again, until the experiment has ended."""
     while True:
-        answer = _call("GET", _experiment(name), url, token)
+        answer = _call("GET", experiment_path(name), url, token)
         _show(answer, as_json, experiment_lines)
         if answer["state"] != "running":
             return
@@ -194,7 +194,7 @@ def stop_experiment(
     as_json: AsJson = False,
 ) -> None:
     """Stops an experiment: its subjects are answered as everybody is."""
-    path = f"{_experiment(name)}/stop{_DRY_RUN if dry_run else ''}"
+    path = f"{experiment_path(name)}/stop{_DRY_RUN if dry_run else ''}"
     answer = _call("POST", path, url, token, {"reason": reason})
     _show(answer, as_json, planned_lines if dry_run else experiment_lines)
 
@@ -210,7 +210,7 @@ def promote_arm(
     as_json: AsJson = False,
 ) -> None:
     """Gives everybody the model and the policies of an arm, and ends the experiment."""
-    body, path = {"arm": arm, "reason": reason}, f"{_experiment(name)}/promote"
+    body, path = {"arm": arm, "reason": reason}, f"{experiment_path(name)}/promote"
     if dry_run:
         _show(_call("POST", f"{path}{_DRY_RUN}", url, token, body), as_json, planned_lines)
         return
@@ -254,10 +254,6 @@ def audit(
     _show(answer, as_json, lambda told: audit_lines(told["entries"]))
 
 
-def _experiment(name: str) -> str:
-    return f"/ops/experiments/{quote(name, safe='')}"
-
-
 def _yaml(file: Path, what: str) -> dict[str, Any]:
     """Returns the content of a YAML file; exits with 1 if it is none."""
     import yaml
@@ -284,11 +280,7 @@ def _call(
         return _fail(f"no answer from {url}: {type(error).__name__}")
     if answer.is_success:
         return answer.json()
-    try:
-        detail = answer.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = "this is not an answer of gpt4rec"
-    return _fail(f"{answer.status_code}: {detail}")
+    return _fail(f"{answer.status_code}: {detail_of(answer)}")
 
 
 def _warned(answer: Any, what: str = "this mode applies") -> Any:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from loadtests.common.meanwhile import meanwhile
 from loadtests.harness import served_process
 from service.common.loop_metrics import STEPS
 
@@ -116,24 +117,16 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@contextmanager
-def traffic(ops: httpx.Client) -> Iterator[None]:
+def traffic(ops: httpx.Client) -> AbstractContextManager[None]:
     """Users that ask until the body ends."""
-    over = threading.Event()
 
-    def ask() -> None:
+    def ask(over: threading.Event) -> None:
         number = 0
         while not over.wait(0.02):
             number += 1
             ops.post("/recommend", json={"user_id": f"u{number % 20}", "k": 3})
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return meanwhile(ask)
 
 
 def test_a_loop_that_is_killed_everywhere_promotes_in_the_end_and_the_old_model_stays_until_then(scene: Scene) -> None:

@@ -18,6 +18,7 @@ from deploy.loop.run.gpt4rec import Processes
 from deploy.loop.run.journal import Journal, Kind
 from deploy.loop.run.locks import commands, sole
 from deploy.loop.run.loop import Loop
+from deploy.loop.run.preparing import base_of, run_of
 from deploy.loop.run.schedule import Schedule
 from deploy.loop.run.service import Service
 from deploy.loop.run.telling import ended, newest, plan
@@ -151,21 +152,19 @@ def dry_run(own: LoopSettings, url: str, token: str, kind: Kind | None) -> list[
 
 
 async def _dry_run(own: LoopSettings, url: str, token: str, kind: Kind | None) -> list[str]:
-    from deploy.loop.run.preparing import base_of, run_of
-
     with tempfile.TemporaryDirectory(prefix="gpt4rec-loop-") as aside, commands(Path(aside)) as shared:
         service = Service(url, token)
         journal, runner = Journal(Path(own.loop_work)), Processes(shared.number)
         world = World(own, journal, runner, service, time.time, asyncio.sleep)
         try:
-            cycles = world.journal.cycles()
+            cycles = journal.cycles()
             due = Schedule.of(own.loop_increment_minutes, own.loop_full_at).due(cycles, time.time())
             chosen: Kind = kind or (due[0] if due else "increment")
-            cycle = newest(cycles) or world.journal.begun(chosen, time.time(), None, cycles)
+            cycle = newest(cycles) or journal.begun(chosen, time.time(), None, cycles)
             active = str((await service.models())["active"])
             base = base_of(world, run_of(world, cycle.champion or active))
             arguments = ["data", "from-log", "--log", own.loop_log, "--data", base, "--json"]
-            counted = report_of(await world.runner.run(arguments, Path(aside) / "messages"))
+            counted = report_of(await runner.run(arguments, Path(aside) / "messages"))
         finally:
             await service.close()
     head = f"The open cycle {cycle.id} would go on:" if cycle.steps else f"A new {cycle.kind} {cycle.id} would:"

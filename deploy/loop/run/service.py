@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
 from model.errors import RunError
+from service.cli.ops_http import activation_path, detail_of, experiment_path
 
 # A model is verified, opened and warmed up before the answer comes.
 _ACTIVATE_S = 600.0
@@ -55,8 +55,7 @@ class Service:
 
     async def activate(self, version: str, reason: str) -> None:
         """Makes a version that of everybody."""
-        path = f"/ops/models/{quote(version, safe='')}/activate"
-        await self._ask("POST", path, {"reason": reason}, _ACTIVATE_S)
+        await self._ask("POST", activation_path(version), {"reason": reason}, _ACTIVATE_S)
 
     async def experiments(self) -> dict[str, Any]:
         """Returns all experiments and the hold-out."""
@@ -65,7 +64,7 @@ class Service:
     async def experiment(self, name: str) -> dict[str, Any] | None:
         """Returns the report of an experiment; None if there is none."""
         try:
-            return await self._ask("GET", _experiment(name))
+            return await self._ask("GET", experiment_path(name))
         except ServiceRefusedError as error:
             if error.status == httpx.codes.NOT_FOUND:
                 return None
@@ -77,11 +76,11 @@ class Service:
 
     async def stop(self, name: str, reason: str) -> None:
         """Stops an experiment."""
-        await self._ask("POST", f"{_experiment(name)}/stop", {"reason": reason})
+        await self._ask("POST", f"{experiment_path(name)}/stop", {"reason": reason})
 
     async def promote(self, name: str, arm: str, reason: str) -> None:
         """Gives everybody what an arm has."""
-        await self._ask("POST", f"{_experiment(name)}/promote", {"arm": arm, "reason": reason}, _ACTIVATE_S)
+        await self._ask("POST", f"{experiment_path(name)}/promote", {"arm": arm, "reason": reason}, _ACTIVATE_S)
 
     async def _ask(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = _USUAL_S
@@ -102,7 +101,7 @@ class Service:
             ) from error  # fmt: skip
         if answer.is_success:
             return _object(answer, where)
-        detail = _detail(answer)
+        detail = detail_of(answer)
         if answer.is_server_error:
             raise ServiceAwayError(f"the service answers {answer.status_code}, {detail}", where=where)
         raise ServiceRefusedError(answer.status_code, detail, where)
@@ -125,10 +124,6 @@ def token_of(given: str, file: str) -> str:
     return first[0].rpartition(":")[2].strip() if first else ""
 
 
-def _experiment(name: str) -> str:
-    return f"/ops/experiments/{quote(name, safe='')}"
-
-
 def _object(answer: httpx.Response, where: str) -> dict[str, Any]:
     try:
         found = answer.json()
@@ -137,10 +132,3 @@ def _object(answer: httpx.Response, where: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ServiceAwayError("this is not an answer of gpt4rec", where=where, fix="is there a proxy in between?")
     return found
-
-
-def _detail(answer: httpx.Response) -> str:
-    try:
-        return str(answer.json()["detail"])
-    except (ValueError, LookupError, TypeError):
-        return "this is not an answer of gpt4rec"

@@ -6,7 +6,6 @@ They hold service/ alone, which therefore has to work without the other packages
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -19,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 from deploy import locks
 from service.common.settings import DEFAULT_POLICIES, variable_names
+from tests.support.deployment import lint, locked
 
 ROOT = locks.REPOSITORY
 FILES = {"cpu": ROOT / "deploy" / "Dockerfile", "gpu": ROOT / "deploy" / "Dockerfile.gpu"}
@@ -27,17 +27,9 @@ PROJECT = PYPROJECT["project"]
 _TRAINING = {"torch", "onnx", "onnxscript", "polars", "scipy", "scikit-learn", "implicit"}
 
 
-def locked(name: str) -> dict[str, str]:
-    """Version of each package."""
-    text = (locks.LOCKS / f"{name}.txt").read_text(encoding="utf-8")
-    return {canonicalize_name(n): v for n, v in re.findall(r"(?m)^([\w.-]+)(?:\[[^]]*\])?==(\S+)", text)}
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_the_dockerfile_has_no_faults_that_a_linter_finds(name: str) -> None:
-    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or "hadolint"
-    done = subprocess.run([hadolint, str(FILES[name])], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    lint(FILES[name])
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,10 @@ from prometheus_client import CollectorRegistry
 
 from service.common.settings import variable_names
 from service.intake.intake_metrics import EVENTS, IntakeMetrics
+from tests.support.deployment import DEPLOY, ROOT, alerts, lint, read
 
-ROOT = Path(__file__).resolve().parents[3]
-DEPLOY = ROOT / "deploy"
 COMPONENT = DEPLOY / "kubernetes" / "components" / "kafka"
 FILES = ("ingest.yaml", "ingest-network-policy.yaml")
-
-
-def read(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 POD: dict[str, Any] = read(COMPONENT / "ingest.yaml")["spec"]["template"]["spec"]
@@ -34,9 +28,7 @@ SERVICES: dict[str, Any] = read(ROOT / "docker-compose.yml")["services"]
 
 
 def test_the_image_has_no_faults_that_a_linter_finds_and_a_locked_client_that_the_project_allows() -> None:
-    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or "hadolint"
-    done = subprocess.run([hadolint, str(DEPLOY / "Dockerfile.kafka")], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    lint(DEPLOY / "Dockerfile.kafka")
     name, version = re.findall(r"(?m)^(\S+)==(\S+)", (DEPLOY / "requirements" / "kafka.txt").read_text())[0]
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     [wanted] = map(Requirement, extra["kafka"])
@@ -80,12 +72,6 @@ def test_settings_exist_and_the_grace_covers_the_stop() -> None:
 def test_alerts_name_metrics_that_exist_and_entries_of_the_runbook() -> None:
     registry = CollectorRegistry()
     IntakeMetrics(registry)
-    known = {one.name + ("_total" if one.type == "counter" else "") for one in registry.collect()}
-    headings = re.findall(r"(?m)^## (.+)$", (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8"))
-    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
-    for rule in read(DEPLOY / "prometheus" / "intake.yml")["groups"][0]["rules"]:
-        assert set(re.findall(r"gpt4rec_\w+", rule["expr"])) <= known, rule["alert"]
+    for rule in alerts("intake.yml", registry.collect()):
         assert set(re.findall(r'outcome="(\w+)"', rule["expr"])) <= set(EVENTS)
-        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-        assert (page, anchor in anchors) == ("docs/runbook.md", True), rule["alert"]
         assert rule["labels"]["severity"] in ("page", "ticket")

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 from packaging.requirements import Requirement
 from prometheus_client import CollectorRegistry
 
 from service.common.metrics import Metrics
 from service.common.settings import variable_names
 from service.common.sink_metrics import OUTCOMES, SinkMetrics
+from tests.support.deployment import DEPLOY, ROOT, alerts, lint, locked, read
 
-ROOT = Path(__file__).resolve().parents[3]
-DEPLOY = ROOT / "deploy"
 COMPONENT = DEPLOY / "kubernetes" / "components" / "loop"
-
-
-def read(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 POD: dict[str, Any] = read(COMPONENT / "sink.yaml")["spec"]["template"]["spec"]
@@ -34,14 +24,12 @@ SINK: dict[str, Any] = read(ROOT / "docker-compose.yml")["services"]["sink"]
 
 
 def test_the_image_has_no_faults_that_a_linter_finds_and_locked_packages_that_the_project_allows() -> None:
-    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or "hadolint"
-    done = subprocess.run([hadolint, str(DEPLOY / "Dockerfile.sink")], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    locked = dict(re.findall(r"(?m)^(\S+)==(\S+)", (DEPLOY / "requirements" / "sink.txt").read_text()))
+    lint(DEPLOY / "Dockerfile.sink")
+    versions = locked("sink")
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     wanted = {one.name: one.specifier for one in map(Requirement, (*extras["train"], *extras["loop"]))}
     for name in ("polars", "scipy", "fsspec"):
-        assert wanted[name].contains(locked[name]), name
+        assert wanted[name].contains(versions[name]), name
 
 
 @pytest.mark.parametrize("file", ["sink.yaml", "sink-network-policy.yaml"])
@@ -64,11 +52,5 @@ def test_alerts_name_metrics_that_exist_and_entries_of_the_runbook() -> None:
     registry = CollectorRegistry()
     SinkMetrics(registry)
     families = (*registry.collect(), *Metrics().registry.collect())
-    known = {one.name + ("_total" if one.type == "counter" else "") for one in families}
-    headings = re.findall(r"(?m)^## (.+)$", (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8"))
-    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
-    for rule in read(DEPLOY / "prometheus" / "sink.yml")["groups"][0]["rules"]:
-        assert set(re.findall(r"gpt4rec_\w+", rule["expr"])) <= known, rule["alert"]
+    for rule in alerts("sink.yml", families):
         assert set(re.findall(r'outcome="(\w+)"', rule["expr"])) <= set(OUTCOMES)
-        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
-        assert (page, anchor in anchors) == ("docs/runbook.md", True), rule["alert"]
