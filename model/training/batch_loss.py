@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
 
 import torch
 from torch import Tensor
@@ -11,60 +11,101 @@ from model.network.gpt4rec import GPT4Rec
 from model.training.batches import Batch
 from model.training.conditions import Conditions, draw_loss_mask, type_shares
 from model.training.config import TrainConfig
-from model.training.losses import LossWeights, Sample, choose_negatives, draw_negatives, joint_loss
+from model.training.losses import LossWeights, Sample, joint_loss
 from model.training.masking import mask_events
+from model.training.methods.adversarial import generator_state, repeated_draws, worst_change
+from model.training.methods.augmentation import augmented
+from model.training.methods.negatives import SOURCES, Proposals, number_of_negatives
+from model.training.methods.pretraining import Pretraining
+from model.training.methods.registry import terms_of
+from model.training.methods.scheduled_sampling import sampled_path_logits
+from model.training.positions import Moment, Positions, Setup
 
-
-@dataclass(frozen=True)
-class Positions:
-    """The P positions of a batch that carry a loss.
-
-    Attributes:
-        q: [P, d] queries.
-        table: [N + 2, d] item table; with a `sample` [R + 2, d], the rows of the sample.
-        target: [P] item indices.
-        sample: Rows and negatives of the sampled softmax; None for the softmax over the catalogue.
-    """
-
-    q: Tensor
-    table: Tensor
-    target: Tensor
-    sample: Sample | None
+BEGINNING = Moment()
 
 
 class BatchLoss:
-    """Computes the joint loss of a batch.
+    """Computes the joint loss of a batch, and what training methods make of it.
 
     Every random choice draws from torch's global generator, in the order of the lines below: reordering them changes
     what a seed gives.
     """
 
-    def __init__(self, model: GPT4Rec, conditions: Conditions, config: TrainConfig, log_q: Tensor) -> None:
+    def __init__(
+        self, model: GPT4Rec, conditions: Conditions, config: TrainConfig, log_q: Tensor, setup: Setup | None = None
+    ) -> None:
+        """Prepares the loss.
+
+        Args:
+            model: The network.
+            conditions: Context rows of users, scenes and items.
+            config: The training configuration.
+            log_q: [N] log-probabilities of the default proposal.
+            setup: What training methods may read; None leaves out those that add to the loss.
+
+        Raises:
+            RunError: A method needs what the run does not have.
+        """
         self.model = model
         self.conditions = conditions
         self.config = config
+        self.methods = config.method_settings()
         self.log_q = log_q
         self.n_items = model.config.n_items
         self.type_shares = type_shares(config.type_weights)
         self.weights = LossWeights(
             config.codes_weight,
             config.dense_weight,
-            choose_negatives(config.negatives, self.n_items),
+            number_of_negatives(config.negatives, self.methods.negatives, self.n_items),
             config.label_smoothing,
         )
+        self._proposals = Proposals.of(log_q)
+        self._terms = [] if setup is None else terms_of(setup)
+        pretrains = setup is not None and self.methods.pretrain_epochs > 0
+        self._pretraining = Pretraining(setup, self.weights) if setup is not None and pretrains else None
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, batch: Batch, moment: Moment = BEGINNING) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the weighted loss and its two parts: (loss, dense part, codes part)."""
         with self._autocast():
-            at = self.positions(batch)
-            return joint_loss(self.model, at.q, at.table, at.target, self.weights, self.log_q, at.sample)
+            if self._pretraining is not None and moment.epoch < self.methods.pretrain_epochs:
+                return self._pretraining(batch)
+            batch = augmented(batch, self.methods.augment, self.n_items)
+            return self._adversarial(batch, moment) if self.methods.adversarial else self._joint(batch, moment)[0]
+
+    def _joint(
+        self, batch: Batch, moment: Moment, change: Tensor | None = None
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Positions]:
+        at = self.positions(batch, change)
+        share = self.methods.scheduled_sampling * moment.share
+        paths = functools.partial(sampled_path_logits, share=share)
+        loss, dense, codes = joint_loss(
+            self.model, at.q, at.table, at.target, self.weights, self.log_q, at.sample, paths
+        )
+        for weight, term in self._terms:
+            loss = loss + weight * term(at)
+        return (loss, dense, codes), at
+
+    def _adversarial(self, batch: Batch, moment: Moment) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the joint loss with the weighted loss under the worst change of the item vectors added."""
+        state = generator_state()
+        (loss, dense, codes), at = self._joint(batch, moment)
+        change = worst_change(loss, at.table, self.methods.adversarial_size)
+        with repeated_draws(state):
+            (worse, _, _), _ = self._joint(batch, moment, change)
+        return loss + self.methods.adversarial * worse, dense, codes
 
     def _autocast(self) -> torch.autocast:
-        kind = self.log_q.device.type
-        return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda")
+        kind, precision = self.log_q.device.type, self.methods.precision
+        lower = precision == "bfloat16" or (precision == "auto" and kind == "cuda")
+        return torch.autocast(kind, torch.bfloat16, enabled=lower)
 
-    def positions(self, batch: Batch) -> Positions:
-        """Returns the positions of a batch that carry a loss, as the network sees them."""
+    def positions(self, batch: Batch, change: Tensor | None = None) -> Positions:
+        """Returns the positions of a batch that carry a loss, as the network sees them.
+
+        Args:
+            batch: The batch, on the CPU.
+            change: [R + 2, d], added to the item table; None changes nothing.
+        """
         config, model, device = self.config, self.model, self.log_q.device
         if model.encoder.task == "masked":
             batch = mask_events(batch)
@@ -77,15 +118,19 @@ class BatchLoss:
         if model.encoder.reads_context:
             features = self.conditions.sample_features(config, batch.user).to(device)
         item, target = item.to(device), target.to(device)
-        sample = None
+        sample, rows = None, item
         if self.weights.negatives:
-            negatives = draw_negatives(self.log_q, self.weights.negatives)
-            sample = Sample.of(item, target, negatives, self.n_items)
-            item = sample.place[item]
+            drawn = SOURCES[self.methods.negatives](self._proposals, self.weights.negatives, target)
+            sample = Sample.of(item, target, drawn.item, self.n_items, drawn.log_q)
+            rows = sample.place[item]
         table = model.item_table(None if sample is None else sample.rows)
+        table = table if change is None else table + change
         masking = {name: value.to(device) for name, value in batch.masking.items()}
-        h = model(item, batch.type.to(device), batch.time_ms.to(device), table, context=features, **masking)
-        return Positions(model.query(h[has_loss.to(device)], context.to(device), gap.to(device)), table, target, sample)
+        type_, time_ms, at = (values.to(device) for values in (batch.type, batch.time_ms, has_loss))
+        h = model(rows, type_, time_ms, table, context=features, **masking)
+        context, gap = context.to(device), gap.to(device)
+        q = model.query(h[at], context, gap)
+        return Positions(batch, q, table, target, sample, item, type_, time_ms, at, context, gap)
 
     def _with_dropout(self, item: Tensor) -> Tensor:
         """Replaces a share of the input items by the unknown item; start tokens stay."""

@@ -17,6 +17,7 @@ from model.errors import ConfigError
 from model.network.config import SIZES, NetworkConfig, StateDtype, setting, setting_of
 from model.network.encoders.registry import ENCODERS
 from model.training.config_values import flattened, parse_assignments, read_file, typed, unknown_key
+from model.training.method_settings import METHOD_DEFAULTS, MethodSettings
 from service.artifact.features import EVENT_TYPES
 from service.common.atomic_files import write_aside
 
@@ -49,6 +50,9 @@ class TrainConfig:
         {},
         "Single fields of the network's shape, as `network.<field>`; they win over `size`.",
         "See [Network](#network).",
+    )
+    methods: Mapping[str, Any] = setting(
+        {}, "Training methods, as `methods.<field>`; all are off by default.", "See [Methods](#methods)."
     )
     split: Literal["leave_one_out", "time"] = setting(
         "leave_one_out",
@@ -231,6 +235,11 @@ class TrainConfig:
         for key in self.network:
             if key not in NETWORK_KEYS:
                 raise ConfigError(unknown_key(f"network.{key}", [f"network.{name}" for name in NETWORK_KEYS]))
+        for key in self.methods:
+            if key not in METHOD_DEFAULTS:
+                raise ConfigError(unknown_key(f"methods.{key}", [f"methods.{name}" for name in METHOD_DEFAULTS]))
+        if self.method_settings().negatives != "mixed" and self.negatives == 0:
+            raise ConfigError("methods.negatives has no effect with negatives 0, the full softmax; leave negatives out")
         if self.text == "codes" and self.tokenizer != "semantic":
             raise ConfigError(
                 f"text codes has no effect with the {self.tokenizer} tokenizer, whose codes are not placed by content; "
@@ -274,6 +283,10 @@ class TrainConfig:
         """Returns the network fields of the chosen size with the overrides applied."""
         return SIZES[self.size] | dict(self.network)
 
+    def method_settings(self) -> MethodSettings:
+        """Returns the settings of the training methods."""
+        return MethodSettings.of(self.methods)
+
     def save(self, path: Path) -> None:
         """Writes the configuration as JSON."""
         write_aside(path, json.dumps(asdict(self), indent=1).encode())
@@ -304,21 +317,24 @@ class TrainConfig:
         return config.updated({key: value for key, value in flags.items() if value is not None})
 
     def updated(self, values: Mapping[str, Any]) -> Self:
-        """Returns a copy with some settings changed; `network.<field>` reaches into the network."""
+        """Returns a copy with some settings changed; `network.<field>` and `methods.<field>` reach into the two."""
         own = {f.name: f for f in fields(self)}
         changed: dict[str, Any] = {}
-        network = dict(self.network)
+        network, methods = dict(self.network), dict(self.methods)
         for key, value in flattened(values).items():
-            name = key.removeprefix("network.")
+            name, method = key.removeprefix("network."), key.removeprefix("methods.")
             if name != key and name in NETWORK_DEFAULTS:
                 network[name] = typed(key, value, NETWORK_DEFAULTS[name])
+            elif method != key and method in METHOD_DEFAULTS:
+                methods[method] = typed(key, value, METHOD_DEFAULTS[method])
             elif key not in own:
-                raise ConfigError(unknown_key(key, [*own, *(f"network.{name}" for name in NETWORK_KEYS)]))
+                nested = [f"network.{n}" for n in NETWORK_KEYS] + [f"methods.{n}" for n in METHOD_DEFAULTS]
+                raise ConfigError(unknown_key(key, [*own, *nested]))
             elif key in OPEN:
                 changed[key] = value if value is None else typed(key, value, True)
             else:
                 changed[key] = typed(key, value, getattr(self, key))
-        return replace(self, **changed, network=network)
+        return replace(self, **changed, network=network, methods=methods)
 
 
 SETTINGS = {f.name: declared for f in fields(TrainConfig) if (declared := setting_of(f)) is not None}

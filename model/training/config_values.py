@@ -47,11 +47,11 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns `network: {window: 8}` into `network.window: 8`."""
+    """Turns `network: {window: 8}` into `network.window: 8`, and `methods` likewise."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if key == "network" and isinstance(value, Mapping):
-            flat |= {f"network.{name}": inner for name, inner in value.items()}
+        if key in ("network", "methods") and isinstance(value, Mapping):
+            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
         else:
             flat[str(key)] = value
     return flat

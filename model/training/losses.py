@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,9 @@ from torch.nn import functional as F  # noqa: N812
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import dense_logits
 from service.artifact.array_types import IntArray
+
+# The logits of every level, of a network for queries [P, d] and token paths [P, levels].
+Paths = Callable[[GPT4Rec, Tensor, Tensor], list[Tensor]]
 
 FULL_SOFTMAX_ITEMS = 5000
 SAMPLED_NEGATIVES = 512
@@ -58,7 +62,7 @@ def full_softmax(
         smoothing: Label smoothing.
         candidates: [N] bool, the items of the softmax, with every target among them; None for all items.
     """
-    logits = dense_logits(q, table)
+    logits = dense_logits(q, table).float()  # sums in float32 where products are in bfloat16
     if candidates is not None:
         logits, target = logits[:, candidates], (torch.cumsum(candidates, 0) - 1)[target]
     return F.cross_entropy(logits, target, label_smoothing=smoothing)
@@ -98,8 +102,8 @@ def sampled_softmax(
         log_q_positive: [P] log-probabilities of the targets under the proposal.
         log_q_negative: [n] log-probabilities of the negatives under the proposal.
     """
-    score = (q * positive).sum(-1)
-    logits = torch.cat([(score - log_q_positive)[:, None], q @ negative.T - log_q_negative], dim=1)
+    score = (q * positive).float().sum(-1)
+    logits = torch.cat([(score - log_q_positive)[:, None], (q @ negative.T).float() - log_q_negative], dim=1)
     normaliser = torch.logsumexp(logits, dim=1) - math.log(len(negative) + 1)
     loss: Tensor = (normaliser - score).mean()
     return loss
@@ -113,14 +117,16 @@ class Sample:
         rows: [R] item indices, ascending: inputs, targets and negatives of the batch.
         place: [N + 2] row of each item in the table of `rows`; the unknown item and the start token come last.
         drawn: [n] item indices of the negatives.
+        log_q: [N] log-probabilities with which they were drawn; None: those of the default proposal.
     """
 
     rows: Tensor
     place: Tensor
     drawn: Tensor
+    log_q: Tensor | None = None
 
     @classmethod
-    def of(cls, item: Tensor, target: Tensor, drawn: Tensor, n_items: int) -> Sample:
+    def of(cls, item: Tensor, target: Tensor, drawn: Tensor, n_items: int, log_q: Tensor | None = None) -> Sample:
         """Collects the rows for inputs `item` (any shape, up to n_items + 1), targets [P] and negatives `drawn` [n]."""
         needed = torch.zeros(n_items + 2, dtype=torch.bool, device=item.device)
         for used in (item.reshape(-1), target, drawn):
@@ -129,7 +135,7 @@ class Sample:
         place = torch.zeros(n_items + 2, dtype=torch.int64, device=item.device)
         place[rows] = torch.arange(len(rows), device=item.device)
         place[n_items:] = len(rows) + torch.arange(2, device=item.device)
-        return cls(rows, place, drawn)
+        return cls(rows, place, drawn, log_q)
 
 
 def joint_loss(
@@ -140,6 +146,7 @@ def joint_loss(
     weights: LossWeights,
     log_q: Tensor,
     sample: Sample | None = None,
+    paths: Paths = GPT4Rec.path_logits,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the weighted loss of P positions and its two parts: (loss, dense part, codes part).
 
@@ -152,17 +159,19 @@ def joint_loss(
         log_q: [N] log-probabilities of the proposal; −∞ for items that no softmax may contain
             (`ItemContentGate.unseen_with_content`).
         sample: Rows and negatives of the sampled softmax; None for the softmax over the catalogue.
+        paths: Returns the logits of every level for queries and token paths.
     """
     if sample is not None:
         positive, negative = (F.embedding(sample.place[items], table) for items in (target, sample.drawn))
-        dense = sampled_softmax(q, positive, negative, log_q[target], log_q[sample.drawn])
+        drawn_by = log_q if sample.log_q is None else sample.log_q
+        dense = sampled_softmax(q, positive, negative, drawn_by[target], drawn_by[sample.drawn])
     else:
         candidates = None if model.of_content is None else torch.isfinite(log_q)
         dense = full_softmax(q, table, target, weights.label_smoothing, candidates)
     codes = model.codes[target]
     per_level = [
-        F.cross_entropy(logits, codes[:, level], label_smoothing=weights.label_smoothing)
-        for level, logits in enumerate(model.path_logits(q, codes))
+        F.cross_entropy(logits.float(), codes[:, level], label_smoothing=weights.label_smoothing)
+        for level, logits in enumerate(paths(model, q, codes))
     ]
     path = torch.stack(per_level).sum()
     return weights.dense * dense + weights.codes * path, dense, path

@@ -16,6 +16,7 @@ from model.training.increment.consolidation import FLOOR
 from model.training.increment.replay import REPLAYED_MOST
 from model.training.increment.settings import EPOCHS, FIXED, HELD_OUT_EVENTS, PATIENCE, RATE, WARMUP_STEPS
 from model.training.increment.strength import STRENGTHS
+from model.training.method_settings import MethodSettings
 from model.training.time_limit import EVALUATION_SHARE, FEWEST_USERS, TUNING_SHARE, VALIDATION_SHARE
 from service.cli.outermost import run_command
 from service.common.atomic_files import write_aside
@@ -25,7 +26,7 @@ PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "training.md"
 
 # Heading → settings, in the order of the page. A test checks that every setting is in one of them.
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Model": ("size", "encoder", "network"),
+    "Model": ("size", "encoder", "network", "methods"),
     "Data": ("split", "validation_users", "valid_share", "test_share", "repeats", "max_length"),
     "Items": ("tokenizer", "code_levels", "code_size", "content_weight", "text", "item_init"),
     "Loss": ("codes_weight", "dense_weight", "negatives", "label_smoothing", "type_weights"),
@@ -138,6 +139,18 @@ _NETWORK = """\
 
 Set as `network.<field>`. A default marked *size* is that of `small`; the other sizes are [below](#sizes).
 """
+_METHODS = """\
+## Methods
+
+Ways of training beside the default one, each a file of `model/training/methods/`, which names its source. All are off
+by default; set them as `methods.<field>`. An increment goes on without pretraining, teacher, truncation and random
+clicks. `python -m loadtests.quality.methods` measures each against the defaults.
+
+```sh
+gpt4rec train --data DATA --out RUN --set methods.contrast=0.1 --set methods.negatives=batch_mixed
+gpt4rec train --data DATA --out RUN --set methods.teacher=runs/base
+```
+"""
 _SIZES = """\
 ## Sizes
 
@@ -156,6 +169,8 @@ def page() -> str:
     hints = get_type_hints(NetworkConfig)
     network = [f for f in fields(NetworkConfig) if setting_of(f) is not None]
     parts += [_NETWORK, markdown_table(_HEAD, (_row(f"network.{f.name}", f, hints[f.name]) for f in network))]
+    methods, hints = fields(MethodSettings), get_type_hints(MethodSettings)
+    parts += [_METHODS, markdown_table(_HEAD, (_row(f"methods.{f.name}", f, hints[f.name]) for f in methods))]
     parts += [_SIZES, markdown_table(("Field", *(f"`{size}`" for size in SIZES)), _sizes())]
     return "\n".join(parts)
 
@@ -177,7 +192,7 @@ def _type(name: str, hint: Any) -> str:
 
 
 def _default(name: str, declared: Field[Any]) -> str:
-    if declared.default is MISSING:
+    if declared.default in (MISSING, ""):
         return "–"
     value = "null" if declared.default is None else declared.default
     if isinstance(value, bool):

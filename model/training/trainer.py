@@ -38,7 +38,9 @@ from model.training.config import TrainConfig
 from model.training.defaults import resolve_defaults
 from model.training.fitted_parts import FittedParts, build_network, fit_parts
 from model.training.losses import proposal
+from model.training.methods.registry import changed_log
 from model.training.optimiser import build_optimiser, learning_rate, update_average
+from model.training.positions import Moment, Setup
 from model.training.repeats import Repeats, resolve_repeats
 from model.training.run_folder import split_of, write_run_json
 from model.training.time_limit import TimeLimit
@@ -77,6 +79,8 @@ class Trainer:
     Attributes:
         config: The configuration, with the defaults that follow from the data.
         split: Training, validation and test part.
+        learned: The training part as methods leave it (`model.training.methods`); tokens and context do not depend on
+            them.
         repeats: What validation says about items that are taken again.
         context, vocabulary, conditions, tokenizer, network: See `FittedParts`.
         model: The network that is trained.
@@ -107,6 +111,7 @@ class Trainer:
         self.split: Split = _split(config, dataset)
         self.config, self.repeats = self._settled(config)
         claim_folder(folder, self.config, dataset, resume=resume)
+        self.learned = changed_log(self.split.train, self.config)
         parts = self._fit_parts(dataset, data_path, resume=resume)
         self.context, self.vocabulary, self.conditions = parts.context, parts.vocabulary, parts.conditions
         self.tokenizer, self.network = parts.tokenizer, parts.network
@@ -122,7 +127,8 @@ class Trainer:
             self.progress = Progress()
             self._describe_run(dataset, data_path, parts)
         self.log_q = self._negative_proposal()
-        self._loss = BatchLoss(self.model, self.conditions, self.config, self.log_q)
+        setup = Setup(self.model, self.config, self.conditions, dataset, self.learned, self.log_q)
+        self._loss = BatchLoss(self.model, self.conditions, self.config, self.log_q, setup)
 
     # -- what an increment does in another way (`model.training.increment.trainer`)
 
@@ -136,19 +142,19 @@ class Trainer:
 
     def _first_network(self, parts: FittedParts) -> GPT4Rec:
         """Returns the network as training starts with it, on the CPU."""
-        return build_network(self.config, parts, self.split.train)
+        return build_network(self.config, parts, self.learned)
 
     @property
     def new_positions(self) -> int:
         """Number of events that the training learns from."""
-        return self.split.train.n_events
+        return self.learned.n_events
 
     def _after_step(self) -> None:
         """Called when the optimiser has moved the weights, before the average follows."""
 
     def _batch_plan(self) -> BatchPlan:
         length, context = type(self.model.encoder).cuts(self.network, self.config.max_length)
-        return BatchPlan(cut(self.split.train, length, context), self.config.batch_tokens, self.config.seed)
+        return BatchPlan(cut(self.learned, length, context), self.config.batch_tokens, self.config.seed)
 
     def _describe_run(self, dataset: Dataset, data_path: Path, parts: FittedParts) -> None:
         """Writes what a run folder holds besides weights."""
@@ -158,7 +164,7 @@ class Trainer:
 
     def _negative_proposal(self) -> Tensor:
         """Returns `log_q`: items that only their content stands for are no candidates of the loss."""
-        train, gate = self.split.train, self.model.of_content
+        train, gate = self.learned, self.model.of_content
         candidates = np.ones(train.n_items, bool) if gate is None else ~gate.unseen_with_content.cpu().numpy()
         return proposal(train.item, candidates).to(self.device)
 
@@ -187,7 +193,7 @@ class Trainer:
         self._limit = limit = limit or TimeLimit(max_minutes, used_s=progress.seconds)
         progress.prepared_seconds += max(0.0, limit.used_s - progress.seconds)
         with naming(self.folder / "tensorboard"), SummaryWriter(str(self.folder / "tensorboard")) as board:
-            while progress.epoch < config.max_epochs and progress.epoch - progress.best_epoch <= config.patience:
+            while progress.epoch < config.max_epochs and self._epochs_without_gain() <= config.patience:
                 if progress.epoch and limit.epochs_left_s <= 0:
                     break
                 losses = self.train_epoch(report)
@@ -200,6 +206,11 @@ class Trainer:
                 for name, value in progress.history[-1].items():
                     board.add_scalar(name, value, progress.epoch)
         return progress
+
+    def _epochs_without_gain(self) -> int:
+        """Returns the epochs since the best one; pretraining is not expected to gain any."""
+        pretraining = self.config.method_settings().pretrain_epochs
+        return self.progress.epoch - max(self.progress.best_epoch, pretraining - 1)
 
     def train_epoch(self, report: Report | None = None) -> dict[str, float]:
         """Makes one pass over the batches. It ends early when time is up; that epoch counts although it is shorter.
@@ -234,7 +245,7 @@ class Trainer:
         progress.step += 1
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(config, progress.step, self._share_done())
-        loss, dense, codes = self._loss(batch)
+        loss, dense, codes = self._loss(batch, Moment(progress.epoch, self._share_done()))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)

@@ -121,10 +121,18 @@ class Streaming(Encoder):
         return max_length, c.window
 
     def forward(self, x: Tensor, events: Events, context: Tensor | None) -> Tensor:
-        """Returns the hidden states [B, T, d]; see `Encoder.forward`."""
+        """Returns the hidden states [B, T, d]; see `Encoder.forward`.
+
+        Where events are masked (pretraining alone), attention reads the window on both sides.
+        """
         mask, elapsed, rope = self.geometry(events.time_ms, x)
+        mask = mask[None]
+        if events.masked is not None and events.length is not None:
+            padding = torch.arange(x.shape[1], device=x.device) >= events.length[:, None]
+            both = torch.maximum(mask, mask.transpose(1, 2)).masked_fill(padding[:, None], MASK_SCORE)
+            mask, elapsed = both, None if elapsed is None else torch.maximum(elapsed, elapsed.transpose(1, 2))
         for block in self.blocks:
-            x = block(x, mask[None], elapsed, rope)
+            x = block(x, mask, elapsed, rope)
         return x
 
     def geometry(self, time_ms: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:

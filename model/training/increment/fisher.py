@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from model.network.scoring import dense_logits
-from model.training.batch_loss import BatchLoss, Positions
+from model.training.batch_loss import BatchLoss
 from model.training.batches import Batch
+from model.training.positions import Positions
 
 
 def diagonal_fisher(loss: BatchLoss, batches: Iterable[Batch], seed: int) -> dict[str, Tensor]:
@@ -67,7 +68,8 @@ def _dense(loss: BatchLoss, at: Positions) -> Tensor:
         logits = dense_logits(at.q, at.table)
         return logits if loss.model.of_content is None else logits[:, torch.isfinite(loss.log_q)]
     drawn = F.embedding(at.sample.place[at.sample.drawn], at.table)
-    return at.q @ drawn.T - loss.log_q[at.sample.drawn]
+    log_q = loss.log_q if at.sample.log_q is None else at.sample.log_q
+    return at.q @ drawn.T - log_q[at.sample.drawn]
 
 
 def _of_drawn(logits: Tensor) -> tuple[Tensor, Tensor]:

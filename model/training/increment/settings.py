@@ -12,6 +12,7 @@ from model.data.dataset import Sequences
 from model.errors import ConfigError
 from model.training.config import TrainConfig
 from model.training.config_values import flattened, parse_assignments, read_file
+from model.training.method_settings import OF_A_FIRST_TRAINING
 from model.training.run_folder import Run
 
 # Settings that the tokens, the shape of the network or the meaning of the held-out part follow from.
@@ -98,7 +99,8 @@ def increment_config(
     if config.split == "time":
         share = _held_out_share(log, new_from_ms)
         config = replace(config, valid_share=share, test_share=share)
-    config = config.updated(given)
+    methods = {name: value for name, value in config.methods.items() if name not in OF_A_FIRST_TRAINING}
+    config = replace(config, methods=methods).updated(given)
     return config if seed is None else replace(config, seed=seed)
 
 
