@@ -34,8 +34,8 @@ class MethodSettings:
     )
     contrast: float = setting(
         0.0,
-        "Weight of the sequence contrast: two cropped, masked or reordered views of a history are drawn together, those "
-        "of others apart.",
+        "Weight of the sequence contrast: two cropped, masked or reordered views of a history are drawn together, "
+        "those of others apart.",
         "0.1 where users have few events.",
         least=0,
     )

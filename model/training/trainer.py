@@ -254,6 +254,11 @@ class Trainer:
         update_average(self.average, self.model, config.ema, progress.step)
         return loss.item(), dense.item(), codes.item()
 
+    def loss_of(self, batch: Batch) -> Tensor:
+        """Returns the loss of a batch as the last epoch computes it, for those who measure it; nothing is moved."""
+        loss, _, _ = self._loss(batch, Moment(self.config.max_epochs, 1.0))
+        return loss
+
     def _share_done(self) -> float:
         """Returns the share of the training that is over, by epochs or by time, whichever is further."""
         done = self.progress.step / (self.config.max_epochs * self._steps_an_epoch)

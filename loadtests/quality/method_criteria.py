@@ -1,0 +1,73 @@
+"""What each training method is held to, written before it was measured, and how its figures are judged.
+
+The figure of a row is NDCG@10 of the network alone divided by that of the training it is compared with. A method that
+promises better lists has to be above 1; one that promises something else may lose no more than 3 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from model.evaluation.bootstrap import Interval
+
+LARGEST_LOSS = 0.97
+BETTER: Mapping[str, float] = {"above": 1.0}
+NO_WORSE: Mapping[str, float] = {"at_least": LARGEST_LOSS}
+
+DEFAULTS = "defaults"
+Verdict = Literal["helps", "hurts", "no difference found"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A training.
+
+    Attributes:
+        settings: What it changes of the defaults. `TEACHER` stands for the run of the larger network, `QUARTER` for a
+            quarter of the epochs.
+        against: The training it is compared with.
+        limit: Limit of its NDCG@10 over that of `against`, as keywords of `results.row`.
+        by_path: Whether lists are ranked by token paths alone, which is what the method trains.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    against: str = DEFAULTS
+    limit: Mapping[str, float] = field(default_factory=lambda: BETTER)
+    by_path: bool = False
+
+
+TEACHER, QUARTER = "teacher", "a quarter of the epochs"
+SAMPLED, NEWEST = "negatives: mixed", "truncation: the newest 30"
+
+METHODS: dict[str, Method] = {
+    DEFAULTS: Method(),
+    SAMPLED: Method({"negatives": 512}, limit=NO_WORSE),
+    "negatives: uniform": Method({"negatives": 512, "methods.negatives": "uniform"}, SAMPLED),
+    "negatives: popular": Method({"negatives": 512, "methods.negatives": "popular"}, SAMPLED),
+    "negatives: batch": Method({"negatives": 512, "methods.negatives": "batch"}, SAMPLED),
+    "negatives: batch and mixed": Method({"negatives": 512, "methods.negatives": "batch_mixed"}, SAMPLED),
+    "augmentation .3": Method({"methods.augment": 0.3}),
+    "contrast .1": Method({"methods.contrast": 0.1}),
+    "bfloat16": Method({"methods.precision": "bfloat16"}, limit=NO_WORSE),
+    "pretraining": Method({"methods.pretrain_epochs": QUARTER}),
+    "scheduled sampling .25": Method({"methods.scheduled_sampling": 0.25}, by_path=True),
+    "distillation": Method({"methods.teacher": TEACHER}),
+    "distillation to rare items .1": Method({"methods.item_teacher": 0.1}),
+    "diversity .01": Method({"methods.diversity": 0.01}, limit=NO_WORSE),
+    "diversity .1": Method({"methods.diversity": 0.1}, limit=NO_WORSE),
+    "diversity 1": Method({"methods.diversity": 1.0}, limit=NO_WORSE),
+    NEWEST: Method({"methods.keep_events": 30}, limit=NO_WORSE),
+    "truncation: the most important 30": Method({"methods.keep_events": 30, "methods.keep": "important"}, NEWEST),
+    "random clicks .1": Method({"methods.random_clicks": 0.1}, limit=NO_WORSE),
+    "adversarial 1": Method({"methods.adversarial": 1.0}),
+    "meta-learned start .1": Method({"methods.meta_start": 0.1}, limit=NO_WORSE),
+}
+
+
+def verdict(interval: Interval, p_holm: float) -> Verdict:
+    """Returns what an interval of NDCG@10 says, with Holm's correction over all methods."""
+    if p_holm > 0.05:
+        return "no difference found"
+    return "helps" if interval.difference > 0 else "hurts"

@@ -1,0 +1,280 @@
+"""Every training method against the defaults on one data set, paired by seed.
+
+    python -m loadtests.quality.methods --data DIR --work DIR [--seeds 0,1,2] [--epochs 20] [--only a,b]
+    python -m loadtests.quality.methods --data DIR --work DIR --size tiny --teacher small --epochs 4      the short form
+
+The network alone ranks the whole catalogue for each test question; what scheduled sampling trains is ranked by token
+paths. Runs and ranks are in `--work`, and neither is made again: a command that was interrupted goes on. Figures,
+intervals and verdicts are in `results/quality_methods.json`, a row for each method in `results/memory.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+
+from loadtests.common import results
+from loadtests.quality.means import spread, with_holm
+from loadtests.quality.method_criteria import DEFAULTS, METHODS, QUARTER, TEACHER, Method, verdict
+from model.cli.training_progress import fit
+from model.data.dataset import Dataset
+from model.data.split import Split
+from model.evaluation import metrics
+from model.evaluation.bootstrap import Interval, paired_bootstrap
+from model.evaluation.evaluate import DEPTH, Histories, Ranker, evaluate
+from model.evaluation.rankers import network_ranker
+from model.network.encoders.registry import receptive_field
+from model.network.gpt4rec import GPT4Rec
+from model.network.scoring import encode_histories, encoder_input
+from model.training.config import TrainConfig
+from model.training.run_folder import CHECKPOINT, Run
+from model.training.time_limit import TimeLimit
+from model.training.trainer import Trainer
+from service.artifact.array_types import IntArray
+from service.artifact.features import GAP_UNKNOWN, Vocabulary
+from service.cli.outermost import run_command
+from service.common.atomic_files import write_aside
+
+NAME = "quality_methods"
+MEMORY = results.RESULTS / "memory.json"
+MEASURES = {"recall@10": metrics.recall, "ndcg@10": metrics.ndcg}
+LISTS = ("coverage@10", "diversity@10")
+ASKED = 2000  # test questions at most, the same for all methods
+PATHS_AT_ONCE = 1 << 14  # token paths that are scored at once
+
+console = Console(stderr=True)
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Data set of `gpt4rec data`.")],
+    work: Annotated[Path, typer.Option(help="Folder of the runs; existing ones are reused.")],
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of every training.")] = 20,
+    only: Annotated[str, typer.Option(help="Methods, separated by commas; all by default.")] = "",
+    size: Annotated[str, typer.Option(help="Size of the networks.")] = "small",
+    teacher: Annotated[str, typer.Option(help="Size of the network that teaches.")] = "base",
+) -> None:
+    """Trains every method and the defaults, and compares them over the same questions."""
+    dataset = Dataset.load(data)
+    names = chosen(only)
+    key = f"{dataset.name}-{size}-{epochs}"
+    folder = work / f"methods-{key}"
+    todo = [(name, seed) for seed in map(int, seeds.split(",")) for name in names]
+    for number, (name, seed) in enumerate(todo, 1):
+        place = folder / f"{_slug(name)}-{seed}"
+        if not (place / "found.json").exists():
+            console.print(f"{number} of {len(todo)}: {name}, seed {seed}", highlight=False)
+            _train_and_ask(dataset, data, place, name, seed, epochs, size, teacher)
+        summarise(dataset.name, key, folder, _command(size, teacher, epochs))
+
+
+def chosen(only: str) -> list[str]:
+    """Returns the names of the methods to train, each after the one it is compared with.
+
+    Raises:
+        typer.BadParameter: A name is unknown.
+    """
+    asked = [name.strip() for name in only.split(",") if name.strip()] or list(METHODS)
+    if unknown := sorted(set(asked) - METHODS.keys()):
+        raise typer.BadParameter(f"{', '.join(unknown)}: choose from {', '.join(METHODS)}", param_hint="--only")
+    needed = {DEFAULTS, *asked, *(METHODS[name].against for name in asked)}
+    return [name for name in METHODS if name in needed]
+
+
+def settings_of(method: Method, seed: int, epochs: int, size: str, teacher: Path) -> TrainConfig:
+    """Returns the configuration of a training; patience never ends one, so that all have the same epochs."""
+    stands_for = {TEACHER: str(teacher), QUARTER: max(1, epochs // 4)}
+    values = {key: stands_for.get(value, value) for key, value in method.settings.items()}
+    return TrainConfig().updated({"size": size, "max_epochs": epochs, "patience": epochs, "seed": seed, **values})
+
+
+def _train_and_ask(
+    dataset: Dataset, data: Path, place: Path, name: str, seed: int, epochs: int, size: str, teacher: str
+) -> None:
+    of_teacher = place.parent / f"teacher-{seed}"
+    if TEACHER in METHODS[name].settings.values():
+        _trained(dataset, data, of_teacher, settings_of(Method(), seed, epochs, teacher, of_teacher))
+    trainer = _trained(dataset, data, place, settings_of(METHODS[name], seed, epochs, size, of_teacher))
+    model = Run.open(place).model()
+    systems = {"dense": network_ranker(model, trainer.vocabulary)}
+    if name == DEFAULTS or METHODS[name].by_path:
+        systems["path"] = path_ranker(model, trainer.vocabulary)
+    ranks, figures = _asked(systems, trainer.split, dataset, exclude_history=not trainer.config.repeats)
+    for how, of_system in ranks.items():
+        np.save(place / f"ranks-{how}.npy", of_system)
+    p = trainer.progress
+    found = {
+        "method": name, "seed": seed, "figures": figures, "seconds_an_epoch": p.seconds / max(1, p.epoch),
+        "kept_bytes": kept_bytes(trainer), "best_epoch": p.best_epoch + 1, "epochs": p.epoch,
+    }  # fmt: skip
+    write_aside(place / "found.json", json.dumps(found).encode())
+
+
+def _trained(dataset: Dataset, data: Path, folder: Path, config: TrainConfig) -> Trainer:
+    trainer = Trainer(dataset, data, folder, config, resume=(folder / CHECKPOINT).exists())
+    if trainer.progress.epoch < config.max_epochs:
+        fit(trainer, console, TimeLimit(None, used_s=trainer.progress.seconds))
+    return trainer
+
+
+def _asked(
+    systems: Mapping[str, Ranker], split: Split, dataset: Dataset, *, exclude_history: bool
+) -> tuple[dict[str, IntArray], dict[str, dict[str, float | None]]]:
+    """Returns the ranks of the targets among the first ten, and the figures, by how the items were ranked."""
+    some = Split(split.kind, split.sequences, split.train, split.valid, split.test.sample(ASKED))
+    content = metrics.item_content(dataset.items, split.train.item_ids, dataset.category_kind)
+    with console.status("evaluating"):
+        found = evaluate(systems, some, "test", content=content, exclude_history=exclude_history, samples=1).systems
+    ranks = {how: metrics.target_ranks(result.lists[:, :10], some.test.target) for how, result in found.items()}
+    return ranks, {
+        how: {key: result.figures.get(key) for key in (*MEASURES, *LISTS)} for how, result in found.items()
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def path_scores(model: GPT4Rec, q: torch.Tensor) -> torch.Tensor:
+    """Returns log p(path of the item | q) [P, N] of every item for queries [P, d]."""
+    n, codes = model.config.n_items, model.codes
+    rows = []
+    for one in q.split(max(1, PATHS_AT_ONCE // n)):
+        every = one[:, None].expand(-1, n, -1)
+        logits = model.path_logits(every, codes.expand(len(one), -1, -1))
+        levels = [
+            x.log_softmax(-1).gather(2, codes[None, :, level, None].expand(len(one), -1, -1))[..., 0]
+            for level, x in enumerate(logits)
+        ]
+        rows.append(torch.stack(levels).sum(0))
+    return torch.cat(rows)
+
+
+def path_ranker(model: GPT4Rec, vocabulary: Vocabulary) -> Ranker:
+    """Returns a ranker of the whole catalogue by the probability of token paths alone, a beam without an end."""
+
+    @torch.no_grad()
+    def rank(histories: Histories) -> IntArray:
+        events = [histories.events(i) for i in range(len(histories))]
+        inputs = [encoder_input(e, receptive_field(model.config), vocabulary) for e in events]
+        h = encode_histories(model, inputs, model.item_table())
+        nothing = torch.zeros(len(h), model.config.n_slots, dtype=torch.int64)
+        score = path_scores(model, model.query(h, nothing, torch.full((len(h),), GAP_UNKNOWN)))
+        for i in range(len(histories)):
+            score[i, torch.from_numpy(histories.excluded(i))] = -torch.inf
+        best = score.topk(min(DEPTH, score.shape[1]), dim=1)
+        lists = np.full((len(histories), DEPTH), -1, np.int64)
+        lists[:, : best.indices.shape[1]] = torch.where(torch.isfinite(best.values), best.indices, -1).numpy()
+        return lists
+
+    return rank
+
+
+def kept_bytes(trainer: Trainer) -> int:
+    """Returns the bytes that the forward pass of one batch keeps for the backward pass, weights left out."""
+    weights = {p.untyped_storage().data_ptr() for p in trainer.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    torch.manual_seed(0)
+    trainer.model.train()
+    batch = next(iter(trainer.plan.batches(0, trainer.network.n_items + 1)))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = trainer.loss_of(batch)
+    assert torch.isfinite(loss)  # noqa: S101
+    return sum(kept.values())
+
+
+def summarise(data: str, key: str, folder: Path, command: str) -> None:
+    """Records the table of what was trained so far, and a row for each method."""
+    runs = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*/found.json"))]
+    table = compared(runs, folder)
+    parts = (results.load(NAME) or {}).get("parts", {})
+    results.save(NAME, {"parts": parts | {key: {"data": data, "table": table}}}, command=command)
+    for line in table:
+        ratio = line["ndcg@10"]["mean"] / max(line["of_against"], 1e-9)
+        criterion = f"methods, {key}: {line['method']}, NDCG@10 over {line['against']}"
+        results.record(MEMORY, results.row(criterion, ratio, "×", command, **METHODS[line["method"]].limit))
+
+
+def compared(runs: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Returns a line for each method: means over its seeds, and how far it is ahead over the seeds that both have.
+
+    Args:
+        runs: What was found of each run.
+        folder: Where their ranks are.
+    """
+    by_name: dict[str, dict[int, dict[str, Any]]] = {}
+    for run in runs:
+        by_name.setdefault(run["method"], {})[run["seed"]] = run
+    lines = [
+        _line(name, by_name, folder)
+        for name, method in METHODS.items()
+        if name != DEFAULTS and by_name.get(name, {}).keys() & by_name.get(method.against, {}).keys()
+    ]
+    for measure in MEASURES:
+        ahead = with_holm([line["ahead"][measure] for line in lines])
+        for line, corrected in zip(lines, ahead, strict=True):
+            line["ahead"][measure] = corrected
+    for line in lines:
+        of = line["ahead"]["ndcg@10"]
+        interval = Interval(of["difference"], of["low"], of["high"], of["p_value"])
+        line["verdict"] = verdict(interval, of["p_holm"])
+    return lines
+
+
+def _line(name: str, by_name: Mapping[str, Mapping[int, Mapping[str, Any]]], folder: Path) -> dict[str, Any]:
+    method = METHODS[name]
+    seeds = sorted(by_name[name].keys() & by_name[method.against].keys())
+    how = "path" if method.by_path else "dense"
+
+    def ranks(of: str, seed: int) -> IntArray:
+        loaded: IntArray = np.load(folder / f"{_slug(of)}-{seed}" / f"ranks-{how}.npy", allow_pickle=False)
+        return loaded
+
+    def mean(of: str, figure: str) -> float:
+        return float(np.mean([by_name[of][seed][figure] for seed in seeds]))
+
+    ahead = {}
+    for measure, value in MEASURES.items():
+        pair = (np.mean([value(ranks(of, s), 10) for s in seeds], axis=0) for of in (name, method.against))
+        ahead[measure] = asdict(paired_bootstrap(*pair))
+    figures = {of: [by_name[of][seed]["figures"][how] for seed in seeds] for of in (name, method.against)}
+    return {
+        "method": name,
+        "against": method.against,
+        "ranked_by": how,
+        "seeds": len(seeds),
+        **{measure: spread([one[measure] for one in figures[name]]) for measure in MEASURES},
+        **{key: float(np.mean([one[key] or 0.0 for one in figures[name]])) for key in LISTS},
+        **{f"{key}, against": float(np.mean([one[key] or 0.0 for one in figures[method.against]])) for key in LISTS},
+        "of_against": float(np.mean([one["ndcg@10"] for one in figures[method.against]])),
+        "seconds_ratio": mean(name, "seconds_an_epoch") / max(mean(method.against, "seconds_an_epoch"), 1e-9),
+        "bytes_ratio": mean(name, "kept_bytes") / max(mean(method.against, "kept_bytes"), 1),
+        "ahead": ahead,
+    }
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name)
+
+
+def _command(size: str, teacher: str, epochs: int) -> str:
+    return (
+        "python -m loadtests.quality.methods --data DIR --work DIR "
+        f"--size {size} --teacher {teacher} --epochs {epochs}"
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,76 @@
+"""The command that compares training methods: what it trains, how it ranks by paths, what its lines say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+
+from loadtests.quality.method_criteria import DEFAULTS, METHODS, Method
+from loadtests.quality.methods import chosen, compared, path_scores, settings_of
+from model.training.method_settings import METHOD_DEFAULTS
+from tests.support.networks import random_network
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_a_configuration_and_compared_with_one_that_is_trained(name: str, tmp_path: Path) -> None:
+    config = settings_of(METHODS[name], 1, 8, "tiny", tmp_path)
+    assert (config.seed, config.max_epochs, config.patience, config.size) == (1, 8, 8, "tiny")
+    assert set(config.methods) <= METHOD_DEFAULTS.keys()
+    assert METHODS[name].against in METHODS
+    assert chosen(name) == [one for one in METHODS if one in {DEFAULTS, METHODS[name].against, name}]
+
+
+def test_a_method_that_is_unknown_is_refused_by_name() -> None:
+    with pytest.raises(typer.BadParameter, match="contrasts: choose from"):
+        chosen("contrasts")
+
+
+def test_a_stand_in_becomes_the_teacher_or_a_quarter_of_the_epochs(tmp_path: Path) -> None:
+    assert settings_of(METHODS["distillation"], 0, 8, "tiny", tmp_path).methods == {"teacher": str(tmp_path)}
+    assert settings_of(METHODS["pretraining"], 0, 8, "tiny", tmp_path).methods == {"pretrain_epochs": 2}
+    assert settings_of(Method(), 0, 8, "tiny", tmp_path).methods == {}
+
+
+def test_path_scores_are_the_sums_of_token_log_probabilities() -> None:
+    model, q = random_network(n_items=12).requires_grad_(False), torch.randn(3, 32)
+    got = path_scores(model, q)
+    for row in range(3):
+        for item in range(12):
+            s, total = model.begin(q[row]), 0.0
+            for level, token in enumerate(model.codes[item].tolist()):
+                total += float(torch.log_softmax(model.level_logits(level, s), -1)[token])
+                if level + 1 < model.config.levels:
+                    s = model.step(level, s, torch.tensor(token))
+            assert float(got[row, item]) == pytest.approx(total, abs=1e-4)
+
+
+def _found(folder: Path, name: str, ranks: list[int], seconds: float) -> dict[str, Any]:
+    place = folder / f"{''.join(c if c.isalnum() else '-' for c in name)}-0"
+    place.mkdir(parents=True)
+    np.save(place / "ranks-dense.npy", np.array(ranks))
+    hits = np.array(ranks) < 10
+    figures = {"recall@10": float(hits.mean()), "ndcg@10": float(hits.mean()), "coverage@10": 0.5, "diversity@10": None}
+    run = {"method": name, "seed": 0, "figures": {"dense": figures}, "seconds_an_epoch": seconds, "kept_bytes": 10}
+    (place / "found.json").write_text(json.dumps(run), "utf-8")
+    return run
+
+
+def test_a_line_says_how_far_a_method_is_ahead_and_what_that_means(tmp_path: Path) -> None:
+    runs = [
+        _found(tmp_path, DEFAULTS, [99] * 40, 1.0),
+        _found(tmp_path, "contrast .1", [0] * 30 + [99] * 10, 2.0),
+        _found(tmp_path, "bfloat16", [99] * 40, 0.5),
+        _found(tmp_path, "negatives: batch", [0] * 40, 1.0),
+    ]
+    lines = {line["method"]: line for line in compared(runs, tmp_path)}
+    assert set(lines) == {"contrast .1", "bfloat16"}, "what it is compared with was not trained"
+    assert lines["contrast .1"]["verdict"] == "helps"
+    assert lines["contrast .1"]["ahead"]["recall@10"]["difference"] == pytest.approx(0.75)
+    assert lines["contrast .1"]["seconds_ratio"] == 2.0
+    assert lines["bfloat16"]["verdict"] == "no difference found"
