@@ -144,7 +144,7 @@ def path_scores(model: GPT4Rec, q: torch.Tensor) -> torch.Tensor:
     """Returns log p(path of the item | q) [P, N] of every item for queries [P, d]."""
     n, codes = model.config.n_items, model.codes
     rows = []
-    for one in q.split(max(1, PATHS_AT_ONCE // n)):
+    for one in torch.split(q, max(1, PATHS_AT_ONCE // n)):
         every = one[:, None].expand(-1, n, -1)
         logits = model.path_logits(every, codes.expand(len(one), -1, -1))
         levels = [

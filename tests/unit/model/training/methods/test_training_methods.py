@@ -257,7 +257,8 @@ def test_truncation_keeps_the_newest_or_what_matters() -> None:
 
 
 def test_importance_is_the_formula_of_its_page() -> None:
-    weight, users = importance(LOG, 4), {}
+    weight = importance(LOG, 4)
+    users: dict[int, set[int]] = {}
     for u in range(LOG.n_users):
         for item in LOG.item[LOG.user(u)].tolist():
             users.setdefault(item, set()).add(u)
