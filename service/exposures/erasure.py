@@ -54,6 +54,7 @@ class StreamErasure:
         deleted, done = 0, set[str]()
         while left := [name for name in names if name not in done]:
             for name in left:
+                self._recorder.forget(name)  # of sessions, nobody knew until now
                 gone, sessions = await self._delete(name, counts)
                 deleted += gone
                 names |= dict.fromkeys(sessions)

@@ -1,8 +1,9 @@
 """Writes what was shown, and what came of it, behind the answers.
 
 One loop empties a queue for each stream, with one call for each shard and one round trip for each queue. While Redis is
-away the queues fill; what does not fit is dropped and counted. Nothing here delays or fails an answer. What is not
-acknowledged is sent again, so an entry may be in a stream twice: readers go by `list_id` and by the event's identity.
+away the queues fill; what does not fit is dropped and counted. Nothing here delays or fails an answer, merges excepted:
+an erasure finds the lists and events of a session by them, so they are written before they are acknowledged. What is
+not acknowledged is sent again, so an entry may be in a stream twice: readers go by `list_id` and the event's identity.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from service.store.records import NewEvent, Subject
 
 log = logs.get(__name__)
 
-# How long an entry waits for others to be written with it.
+# How long an entry waits for others to be written with it, unless there are enough for a batch.
 _FLUSH_S = 0.25
 # After a failed attempt the loop waits for the first of these, then twice as long each time, up to the last.
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
@@ -65,7 +66,7 @@ class Recorder:
         self._ids = ListIds()
         self._lists = EntryQueue("exposures", settings.queue_max, metrics.exposures)
         self._events = EntryQueue("events", settings.queue_max, metrics.recorded_events)
-        self._added = asyncio.Event()
+        self._added, self._full = asyncio.Event(), asyncio.Event()
         self._announced = not settings.on
         self._failing = False
 
@@ -107,11 +108,22 @@ class Recorder:
         if self._settings.on:
             asyncio.get_running_loop().call_soon(self._add_events, batch, self._now_ms())
 
-    def merged(self, session: Subject, user: Subject) -> None:
-        """Records that the lists and events of a session are a user's from now on."""
-        if self._settings.on:
-            name = subject_name(user)
-            self._add(self._events, name, partial(merged_entry, subject_name(session), name, self._now_ms()))
+    async def merged(self, session: Subject, user: Subject) -> None:
+        """Records that the lists and events of a session are a user's from now on. Call it before anything is merged.
+
+        Raises:
+            StoreUnavailable: It may be recorded or not. Repeating it is safe.
+        """
+        if not self._settings.on:
+            return
+        name = subject_name(user)
+        entry = merged_entry(subject_name(session), name, self._now_ms())
+        await self.announce()
+        shard = Shard("events", shard_of(name, self._settings.shards))
+        (outcome,) = await self._streams.append([(shard, [entry])], self._settings.cap)
+        if isinstance(outcome, StoreUnavailable):
+            raise outcome
+        self._count(self._events, 1, outcome)
 
     def forget(self, name: str) -> None:
         """Drops what waits of a subject, as entries name it, that is erased."""
@@ -133,14 +145,17 @@ class Recorder:
         pause_s = 0.0
         while True:
             await self._added.wait()
-            much = self._lists.full_batch or self._events.full_batch
-            await asyncio.sleep(pause_s or (0.0 if much else _FLUSH_S))
+            if pause_s:
+                await asyncio.sleep(pause_s)
+            else:
+                await self._batch()
             done = await self.flush()
             pause_s = 0.0 if done else min(max(2 * pause_s, _PAUSE_S), _LONGEST_PAUSE_S)
 
     async def flush(self) -> bool:
         """Writes a batch of each queue; returns False if some of it must be sent again."""
         self._added.clear()
+        self._full.clear()
         try:
             await self.announce()
             again = [await self._write(queue) for queue in (self._lists, self._events) if len(queue)]
@@ -149,8 +164,8 @@ class Recorder:
         except StoreUnavailable as error:
             done = False
             self._note(str(error))
-        if self.lists_waiting or self.events_waiting:
-            self._added.set()
+        for queue in (self._lists, self._events):
+            self._wake(queue)
         return done
 
     async def drain(self, timeout_s: float) -> None:
@@ -171,7 +186,20 @@ class Recorder:
 
     def _add(self, queue: EntryQueue, sharded_by: str, make: Callable[[], Entry]) -> None:
         queue.add(shard_of(sharded_by, self._settings.shards), make)
-        self._added.set()
+        self._wake(queue)
+
+    def _wake(self, queue: EntryQueue) -> None:
+        """Wakes the loop if something waits, at once if it is enough for a batch."""
+        if len(queue):
+            self._added.set()
+        if queue.full_batch:
+            self._full.set()
+
+    async def _batch(self) -> None:
+        """Waits until there is enough for a batch, but not for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_S):
+                await self._full.wait()
 
     def _add_events(self, batch: Mapping[Subject, Sequence[NewEvent]], received_ms: int) -> None:
         for subject, events in batch.items():
@@ -208,10 +236,14 @@ class Recorder:
             queue.count("failed", len(part))
             log.error("entries_refused", stream=queue.stream, entries=len(part), detail=str(outcome))
             return []
-        queue.count("recorded", len(part))
+        self._count(queue, len(part), outcome)
+        return []
+
+    def _count(self, queue: EntryQueue, entries: int, outcome: Appended) -> None:
+        """Counts entries that were written, and what was trimmed for them."""
+        queue.count("recorded", entries)
         if outcome.unread:
             self._metrics.exposures_trimmed_unread.labels(queue.stream).inc(outcome.unread)
-        return []
 
     def _note(self, failure: str | None) -> None:
         """Logs the beginning and the end of a failure, once each."""

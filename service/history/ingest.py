@@ -122,16 +122,20 @@ class Ingest:
         }
 
     async def merge(self, request: MergeRequest) -> dict[str, Any]:
-        """Moves the history of an anonymous session to the user who logged in."""
+        """Moves the history of an anonymous session to the user who logged in.
+
+        The merge is recorded first: an erasure of the user finds what was recorded of the session by that record, so
+        there must be no merge without it.
+        """
         session, user = self._ids.named("session", request.session_id), self._ids.named("user", request.user_id)
         try:
+            await self._recorder.merged(session, user)
             moved = await self._store.merge(session, user)
         except StoreUnavailable:
             self._metrics.redis_errors.labels("merge").inc()
             raise
         finally:
             self._write_behind.forget(session)
-        self._recorder.merged(session, user)
         return {"merged": moved}
 
     async def show(self, user_id: str, now_ms: int) -> dict[str, Any]:

@@ -14,11 +14,13 @@ import pytest
 from redis.asyncio import Redis
 
 from service.artifact.artifact import Artifact
+from service.common.errors import StoreUnavailable
 from service.common.metrics import value_of
 from service.engine.decode.draws import draw
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine
 from service.exposures.exposure import unpacked
+from service.store.log_streams import LogStreams
 from tests.support.aio import asynchronous, eventually
 from tests.support.fakes import FakeEngine
 from tests.support.serving import Service, serving
@@ -222,3 +224,21 @@ async def test_a_share_of_a_segment_explores_the_same_requests_each_time(shared_
         assert all(e["explored"] == (e["strategy"] == "temperature") for e in entries)
         versions = {entry["policies_version"] for entry in entries}
         assert len(versions) == 1
+
+
+@asynchronous
+async def test_without_its_record_nothing_is_merged(shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*_: object) -> list[StoreUnavailable]:
+        return [StoreUnavailable("no room")]
+
+    event = {"session_id": "s", "item_id": "1", "type": "view", "timestamp": T}
+    merge = {"session_id": "s", "user_id": "u"}
+    async with recorded(shared_valkey) as what:
+        client = what.service.client
+        assert (await client.post("/events", json={"events": [event]})).status_code == 200
+        await what.service.settled()
+        with monkeypatch.context() as patched:
+            patched.setattr(LogStreams, "append", refused)
+            assert (await client.post("/sessions/merge", json=merge)).status_code == 503
+        assert (await client.post("/sessions/merge", json=merge)).json()["merged"] == 1
+        assert len([entry for entry in await what.entries("events") if "merged" in entry]) == 1

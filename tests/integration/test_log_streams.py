@@ -122,7 +122,7 @@ async def test_an_erasure_takes_every_entry_of_the_subject_and_of_its_sessions_a
             for n in range(600 if one is recorder else 10):  # more than one call of an erasure looks at
                 event = NewEvent(str(n), "view", n)
                 one.happened({subject: [event] for subject in (USER, OTHER, SESSION)})
-            one.merged(SESSION, USER)
+            await one.merged(SESSION, USER)
             one.shown("l", SESSION, lambda: entry("s:3"))
             await one.drain(20.0)
         assert len(await bodies(store, client, "events")) == 3 * 610 + 2
@@ -134,6 +134,27 @@ async def test_an_erasure_takes_every_entry_of_the_subject_and_of_its_sessions_a
         assert sorted(tombstones) == [(b"s:3", b"7000"), (b"u:1", b"7000")]
         assert [fields[b"erased"] for fields in await bodies(store, client, "exposures")] == [b"7000", b"7000"]
         assert await erasure.erase([OTHER]) == 610
+
+
+@asynchronous
+async def test_a_merge_is_recorded_before_it_is_acknowledged_whatever_waits(shared_valkey: Valkey) -> None:
+    async with opened(shared_valkey) as (store, client):
+        metrics, now = Metrics(), RecorderSettings(queue_max=2)
+        recorder = Recorder(store.streams, metrics, now)
+        recorder.shown("l", SESSION, lambda: entry("s:3"))
+        await recorder.drain(20.0)
+        recorder.happened({subject: [NewEvent("1", "view", 1)] for subject in (SESSION, OTHER)})
+        await asyncio.sleep(0)
+        assert recorder.events_waiting == now.queue_max
+        await recorder.merged(SESSION, USER)
+        killed = Recorder(store.streams, metrics, now)  # another process erases, and the first writes no more
+        assert await StreamErasure(store.streams, killed, now, lambda: 7.0).erase([USER]) == 2
+        assert [fields.get(b"erased") for fields in await bodies(store, client, "exposures")] == [b"7000", b"7000"]
+        # In the process that has events of the session in its queue, they go as well.
+        await recorder.merged(SESSION, USER)
+        await StreamErasure(store.streams, recorder, now).erase([USER])
+        assert recorder.events_waiting == 1
+        assert value_of(metrics.recorded_events, "dropped") == 1
 
 
 @asynchronous
