@@ -36,8 +36,9 @@ def figures(window: Window, n_items: int, yesterday: Window | None) -> Mapping[s
     }  # fmt: skip
     bands, seen, visits = (window.shares(name) for name in (LIST_POPULARITY, LIST_REPEATS, VISITS))
     acted = window.shares(EVENT_POPULARITY)
-    if bands is not None and seen is not None:
+    if window.shown.any():
         found["coverage"], found["entropy"] = window.coverage(n_items), window.entropy()
+    if bands is not None and seen is not None:
         found["novelty"] = window.surprisal / float(window.counts[LIST_POPULARITY].sum())
         found["tail_share"] = float(sum(bands[place] for place in _TAIL))
         found["repeats"] = float(seen[1])

@@ -1,18 +1,21 @@
 """Watches lists and events behind the answers: counts them each second, and compares hours and days with the baseline.
 
 Hooks only append to a bounded queue. Once a second the queue is counted; when an hour or a day (UTC) is over, its
-figures are published and stay until the next one is over. A change of the model begins anew. Counts are of this process
-alone, and a restart loses the hour and the day that had begun.
+figures are published and stay until the next one is over. When another model comes, events, visits and the items listed
+are counted on; how the model before listed is compared with its own baseline at once. Counts are of this process alone,
+and a restart loses the hour and the day that had begun.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from prometheus_client import Gauge
 
 from service.artifact.array_types import IntArray
@@ -46,16 +49,25 @@ class _Prepared:
 
     Attributes:
         state: What is known of the baseline, one of `WATCH_BASELINES`.
+        index: Index of each item by its id.
+        rows: [n] index of each item of the model before, −1 for those that are not in the catalogue any more.
     """
 
     version: str
     groups: ItemGroups
     baseline: WatchBaseline | None
     state: str
+    index: Mapping[str, int]
+    rows: IntArray
 
     @classmethod
-    def of(cls, model: ServedModel) -> _Prepared:
-        """Groups the items of a model and reads its baseline; the log says if there is none."""
+    def of(cls, model: ServedModel, before: Mapping[str, int]) -> _Prepared:
+        """Groups the items of a model and reads its baseline; the log says if there is none.
+
+        Args:
+            model: The model.
+            before: Index of each item of the model before by its id.
+        """
         artifact = model.engine.artifact
         groups, baseline = ItemGroups.of(artifact.catalogue, artifact.popularity), None
         try:
@@ -66,7 +78,16 @@ class _Prepared:
         except WatchBaselineError as error:
             state = "unreadable"
             log.warning("watch_baseline_unreadable", model_version=model.version, detail=str(error))
-        return cls(model.version, groups, baseline, state)
+        index = model.vocabulary.item_index
+        return cls(model.version, groups, baseline, state, index, _rows(before, index))
+
+
+def _rows(before: Mapping[str, int], now: Mapping[str, int]) -> IntArray:
+    """The index that each item has now, by the index that it had; −1 where it has none."""
+    rows = np.full(max(before.values(), default=-1) + 1, -1, np.int64)
+    for item_id, row in before.items():
+        rows[row] = now.get(item_id, -1)
+    return rows
 
 
 class TrafficWatch:
@@ -89,8 +110,9 @@ class TrafficWatch:
         self._names: set[str] = set()
         self._version: str | None = None
         self._summary: tuple[float, dict[str, Any]] = (0.0, {})
+        self._index: Mapping[str, int] = {}
         if on:
-            self._begin(_Prepared.of(model()))
+            self._begin(_Prepared.of(model(), self._index))
 
     # -- hooks
 
@@ -122,19 +144,24 @@ class TrafficWatch:
             try:
                 model = self._model()
                 if model.version != self._version:  # grouping a million items takes a while
-                    self._begin(await asyncio.to_thread(_Prepared.of, model))
+                    self._change(await asyncio.to_thread(_Prepared.of, model, self._index))
                 self.note()
             except Exception as error:  # a fault of the watch must not end it, nor the process
                 log.error("watch_broke", **logs.where(error))
 
     def note(self) -> None:
         """Counts what is waiting, and publishes the windows that are over."""
-        model, now = self._model(), self._wall_clock()
+        model = self._model()
+        if model.version != self._version:
+            self._change(_Prepared.of(model, self._index))
+            return
+        self._index = model.vocabulary.item_index
+        self._count()
+
+    def _count(self) -> None:
+        now = self._wall_clock()
         lists, events = self._lists, self._events
         self._lists, self._events = [], []
-        if model.version != self._version:
-            self._begin(_Prepared.of(model))
-            return
         for name, length in WINDOWS.items():
             if int(now // length) != self._number[name]:
                 self._end(name, int(now // length))
@@ -143,7 +170,7 @@ class TrafficWatch:
             for segment, (bands, categories) in self._counting.lists(lists, windows).items():
                 self._expose(segment, bands, categories)
         if events:
-            self._counting.events(events, model.vocabulary.item_index, windows)
+            self._counting.events(events, self._index, windows)
 
     def summary(self) -> dict[str, Any]:
         """Returns the figures of the hour that has begun, and what drifted in the last one and the last day."""
@@ -158,20 +185,44 @@ class TrafficWatch:
     # -- windows
 
     def _begin(self, prepared: _Prepared) -> None:
-        """Begins the windows of a model."""
-        self._version, self._state, self._baseline = prepared.version, prepared.state, prepared.baseline
-        self._counting = Counting(prepared.groups, self._baseline.score_edges if self._baseline else None)
+        """Begins the first windows."""
+        self._watch(prepared)
         now = self._wall_clock()
         self._number = {name: int(now // length) for name, length in WINDOWS.items()}
         self._windows = {name: self._counting.window() for name in WINDOWS}
         self._drifted: dict[str, dict[str, Drift]] = {}
         self._yesterday: Window | None = None
+        self._published: dict[str, set[tuple[Gauge, str]]] = {name: set() for name in WINDOWS}
+
+    def _watch(self, prepared: _Prepared) -> None:
+        self._version, self._state, self._baseline = prepared.version, prepared.state, prepared.baseline
+        self._counting = Counting(prepared.groups, self._baseline.score_edges if self._baseline else None)
+        self._index = prepared.index
         self._summary = (0.0, {})
-        metrics = self._metrics
-        metrics.one_hot(metrics.watch_baseline, WATCH_BASELINES, self._state)
-        for gauge in (metrics.watched, metrics.watch, metrics.drift, metrics.drift_threshold, metrics.drifted):
-            gauge.clear()
-        self._published: dict[str, list[tuple[Gauge, str]]] = {name: [] for name in WINDOWS}
+        self._metrics.one_hot(self._metrics.watch_baseline, WATCH_BASELINES, self._state)
+
+    def _change(self, prepared: _Prepared) -> None:
+        """Goes on with another model.
+
+        What has drifted in the hour until now is told at once: how the model before listed begins anew.
+        """
+        self._count()
+        found = {} if self._baseline is None else drifts(self._windows["hour"], self._baseline)
+        early = {name: drift for name, drift in found.items() if drift.drifted}
+        self._show("hour", self._of_drifts("hour", early))
+        self._drifted["hour"] = {**self._drifted.get("hour", {}), **early}
+        before = self._counting
+        self._watch(prepared)
+        self._counting.go_on(before)
+        self._windows = {name: self._moved(window, before, prepared) for name, window in self._windows.items()}
+        self._yesterday = self._yesterday and self._moved(self._yesterday, before, prepared)
+        if self._baseline is None:  # nothing tells when it is over
+            self._drifted = {}
+            for gauge in (self._metrics.drift, self._metrics.drift_threshold, self._metrics.drifted):
+                gauge.clear()
+
+    def _moved(self, window: Window, before: Counting, prepared: _Prepared) -> Window:
+        return window.moved(before.bins, self._counting.bins, prepared.rows, len(prepared.groups.band))
 
     def _end(self, name: str, number: int) -> None:
         """Publishes a window that is over, and begins the next one."""
@@ -187,22 +238,32 @@ class TrafficWatch:
 
     def _publish(self, name: str, window: Window, yesterday: Window | None) -> None:
         metrics = self._metrics
-        for gauge, statistic in self._published[name]:
-            gauge.remove(statistic, name)
+        for gauge, statistic in self._published.pop(name):
+            with contextlib.suppress(KeyError):  # cleared with its model
+                gauge.remove(statistic, name)
+        self._published[name] = set()
         metrics.watched.labels("lists", name).set(window.lists)
         metrics.watched.labels("events", name).set(window.events)
         values = [(metrics.watch, *one) for one in figures(window, self._n_items(), yesterday).items()]
         found = {} if self._baseline is None else dict(drifts(window, self._baseline))
+        self._show(name, [*values, *self._of_drifts(name, found)])
+        self._drifted[name] = {key: drift for key, drift in found.items() if drift.drifted}
+
+    def _of_drifts(self, window: str, found: Mapping[str, Drift]) -> list[tuple[Gauge, str, float]]:
+        """What gauges show of drifts; those that are more than chance are logged."""
+        metrics, values = self._metrics, list[tuple[Gauge, str, float]]()
         for drift in found.values():
             values.append((metrics.drift, drift.statistic, drift.divergence))
             values.append((metrics.drift_threshold, drift.statistic, drift.threshold))
             values.append((metrics.drifted, drift.statistic, float(drift.drifted)))
             if drift.drifted:
-                log.warning("drift", window=name, **drift.to_json())
+                log.warning("drift", window=window, **drift.to_json())
+        return values
+
+    def _show(self, name: str, values: Iterable[tuple[Gauge, str, float]]) -> None:
         for gauge, statistic, value in values:
             gauge.labels(statistic, name).set(value)
-        self._published[name] = [(gauge, statistic) for gauge, statistic, _ in values]
-        self._drifted[name] = {key: drift for key, drift in found.items() if drift.drifted}
+            self._published[name].add((gauge, statistic))
 
     def _n_items(self) -> int:
         return len(self._model().vocabulary.item_index)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from service.artifact.array_types import Float64Array, IntArray
-from service.watch.statistics import LIST_SCORES, OF_LISTS, VISITS, effective, entropy_bits
+from service.watch.item_groups import OTHER
+from service.watch.statistics import LIST_SCORES, OF_EVENTS, OF_LISTS, VISITS, effective, entropy_bits
 
 # Subjects are counted by hash. More subjects than places look like fewer, which makes thresholds larger, never smaller.
 PLACES = 4096
@@ -39,6 +40,32 @@ class Window:
         self.surprisal = 0.0
         self.followed = np.zeros(bins[LIST_SCORES], np.int64)
         self.foretold = np.zeros((3, FORETOLD_BINS), np.float64)
+
+    def moved(
+        self, before: Mapping[str, tuple[str, ...]], now: Mapping[str, tuple[str, ...]], rows: IntArray, n_items: int
+    ) -> Window:
+        """Returns a window that another model goes on with.
+
+        Events, visits and the items listed are what they are under any model; categories without a group of their own
+        now count as others. What says how a model lists, and what its scores are worth, begins anew.
+
+        Args:
+            before: Names of the bins of this window.
+            now: Names of the bins of the new one.
+            rows: [n] index of each item under the other model, −1 for those that it does not know.
+            n_items: Number of exported items of the other model.
+        """
+        window = Window({name: len(bins) for name, bins in now.items()}, max(n_items, int(rows.max(initial=-1)) + 1))
+        for name in (VISITS, *OF_EVENTS):
+            place = {one: n for n, one in enumerate(now[name])}
+            for one, count in zip(before[name], self.counts[name].tolist(), strict=True):
+                window.counts[name][place[one] if one in place else place[OTHER]] += count
+        window.lists, window.events = self.lists, self.events
+        window.listed, window.acted = self.listed.copy(), self.acted.copy()
+        n = min(len(rows), len(self.shown))
+        known = rows[:n] >= 0
+        np.add.at(window.shown, rows[:n][known], self.shown[:n][known])
+        return window
 
     def count(self, statistic: str, places: IntArray) -> None:
         """Counts values of a statistic by their bins."""

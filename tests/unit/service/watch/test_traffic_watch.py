@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -116,20 +117,57 @@ def test_more_than_a_second_may_hold_is_skipped_and_counted(clock: FakeClock) ->
     assert watch.summary()["events"] == 2048
 
 
-def test_another_model_begins_anew(clock: FakeClock) -> None:
-    metrics, models = Metrics(), [Model(watch_baseline=baseline(event_types={"view": 1.0})), Model("fake-2")]
+def test_what_drifted_until_another_model_came_is_told_at_once(clock: FakeClock) -> None:
+    metrics = Metrics()
+    known = {"watch_baseline": baseline(event_types={"view": 1.0})}
+    models = [Model("fake-1", **known), Model("fake-2", **known), Model("fake-3")]
     served: Any = models
     watch = TrafficWatch(lambda: served[0], metrics, wall_clock=clock)
     post(watch, 100, "cart")
-    watch.note()
-    clock.now += HOUR
-    watch.note()
-    assert value_of(metrics.drifted, "event_types", "hour") == 1
     del models[0]
     watch.note()
-    assert samples(metrics, "gpt4rec_drifted") == samples(metrics, "gpt4rec_watch") == {}
+    assert value_of(metrics.drifted, "event_types", "hour") == 1
+    clock.now += HOUR
+    watch.note()
+    assert value_of(metrics.drifted, "event_types", "hour") == 1  # they are events of that hour all the same
+    assert samples(metrics, "gpt4rec_watched")["events", "hour"] == 100
+    del models[0]
+    watch.note()
+    assert samples(metrics, "gpt4rec_drifted") == {}
     assert samples(metrics, "gpt4rec_watch_baseline") == {("ok",): 0, ("missing",): 1, ("unreadable",): 0}
     assert watch.summary()["baseline"] == "missing"
+    clock.now += HOUR
+    watch.note()
+    assert samples(metrics, "gpt4rec_watch") == {}
+
+
+def test_with_a_new_model_each_hour_days_are_watched_all_the_same(clock: FakeClock) -> None:
+    """The catalogue turns by one item each hour, so what was listed must be found under other indices."""
+    metrics = Metrics()
+    known, nothing = {"watch_baseline": baseline(event_types={"view": 1.0})}, np.zeros(0, np.int64)
+    served: Any = Model("fake-0", **known)
+    ids = list(served.vocabulary.item_index)
+    watch = TrafficWatch(lambda: served, metrics, wall_clock=clock)
+    for n in range(1, 49):
+        item = served.vocabulary.item_index[ids[n % 2]]
+        watch.shown(served.version, ShownList(f"L{n}", n, "all", np.array([item]), None, nothing, 0))
+        post(watch, 60, "view" if n <= 24 else "cart")
+        watch.note()
+        clock.now += HOUR / 2
+        served = Model(f"fake-{n}", **known)
+        turned = {item_id: (place + n) % len(ids) for place, item_id in enumerate(ids)}
+        served.vocabulary = replace(served.vocabulary, item_index=turned)
+        watch.note()
+        clock.now += HOUR / 2
+        watch.note()
+        if n == 24:
+            assert value_of(metrics.drifted, "event_types", "day") == 0
+    assert value_of(metrics.drifted, "event_types", "day") == 1
+    assert samples(metrics, "gpt4rec_watched")["events", "day"] == 24 * 60
+    assert samples(metrics, "gpt4rec_watch")["overlap_yesterday", "day"] == pytest.approx(1.0)
+    assert samples(metrics, "gpt4rec_watch")["entropy", "day"] == pytest.approx(1.0)
+    assert watch.summary()["lists"] == 0
+    assert value_of(metrics.drifted, "event_types", "hour") == 1
 
 
 def test_a_watch_that_is_off_counts_nothing(clock: FakeClock) -> None:
