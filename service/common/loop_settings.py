@@ -70,7 +70,7 @@ class LoopSettings(BaseSettings):
     )
     loop_poll_s: float = Field(15.0, gt=0, le=600, description="Time between two looks at the canary.")
     loop_cycles_kept: int = Field(
-        5, ge=1, description="Newest cycles whose data, runs and candidates are kept, beside those still needed."
+        5, ge=1, description="Newest cycles whose runs and candidates are kept, beside those still needed."
     )
     loop_journal_kept: int = Field(500, ge=10, description="Newest cycles that the journal keeps.")
     loop_token_file: str = Field(

@@ -121,7 +121,9 @@ class Scene:
         )  # fmt: skip
         self.paused: Callable[[], None] = lambda: None
         self.journal, self.metrics = Journal(folder / "work"), LoopMetrics(CollectorRegistry())
-        world = World(own, self.journal, self.runner, cast("Service", self.service), lambda: self.now, self._pause)
+        self.world = world = World(
+            own, self.journal, self.runner, cast("Service", self.service), lambda: self.now, self._pause
+        )
         self.loop = Loop(world, Schedule.of(60, "03:00"), self.metrics)
 
     async def _pause(self, seconds: float) -> None:

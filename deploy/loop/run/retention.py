@@ -1,6 +1,7 @@
 """Deletes what no cycle needs any more; never what is in service, or what an experiment or the hold-out names.
 
-Only what the loop itself made is deleted: folders of its cycles, and versions that it published.
+Only what the loop itself made is deleted: folders of its cycles, and versions that it published. Copies of what users
+did go first, because an erasure does not reach them: only those stay that the next cycle may go on from.
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ async def keep_house(world: World) -> list[str]:
     """Deletes old cycles, and returns the paths that are gone; nothing while the service cannot be asked."""
     cycles = world.journal.cycles()
     try:
-        needed = await in_use(world)
+        served = await in_service(world)
+        needed = served | await named(world)
     except RunError as error:
         log.warning("nothing_deleted", detail=str(error))
         return []
     gone: list[str] = []
     try:
         for cycle in to_forget(cycles, needed, world.settings.loop_cycles_kept):
-            gone += _delete(world, cycle)
+            gone += _delete(_all_of(world, cycle))
+        for cycle in without_data(cycles, served):
+            gone += _delete(_copies(world, cycle))
     except OSError as error:  # it is tried again after the next cycle
         log.warning("not_deleted", detail=str(error))
     holding = [one for one in cycles if world.journal.folder(one).exists()]
@@ -42,14 +46,31 @@ async def keep_house(world: World) -> list[str]:
     return gone
 
 
-async def in_use(world: World) -> set[str]:
-    """Returns the versions that must stay: in service anywhere, to roll back to, in experiments, in the hold-out."""
-    models, experiments = await world.service.models(), await world.service.experiments()
+async def in_service(world: World) -> set[str]:
+    """Returns the versions that the next cycle may go on from: in service anywhere, chosen, or to roll back to."""
+    models = await world.service.models()
     served = [models["active"], models["previous"], models["chosen"], latest_of(world.artifacts)]
     served += [one["active"] for one in models["replicas"] or ()]
-    named = [_arms(one) for one in experiments["experiments"] if one["state"] == "running"]
+    return {str(one) for one in served if one}
+
+
+async def named(world: World) -> set[str]:
+    """Returns the versions that experiments and the hold-out name."""
+    experiments = await world.service.experiments()
+    found = [_arms(one) for one in experiments["experiments"] if one["state"] == "running"]
     held = [(experiments["holdout"] or {}).get("model")]
-    return {str(one) for one in (*served, *(arm for arms in named for arm in arms), *held) if one}
+    return {str(one) for one in (*(arm for arms in found for arm in arms), *held) if one}
+
+
+def without_data(cycles: Sequence[Cycle], served: set[str]) -> list[Cycle]:
+    """Returns the cycles whose copies of what users did may go. Pure.
+
+    Args:
+        cycles: All of them, the newest last.
+        served: Versions that the next cycle may go on from.
+    """
+    bases = served | {one.champion for one in cycles if one.open}
+    return [one for one in cycles if not one.open and one.candidate not in bases]
 
 
 def to_forget(cycles: Sequence[Cycle], needed: set[str], kept: int) -> list[Cycle]:
@@ -67,9 +88,17 @@ def _arms(experiment: dict[str, Any]) -> list[str | None]:
     return [arm["model"] for arm in experiment["arms"]]
 
 
-def _delete(world: World, cycle: Cycle) -> list[str]:
+def _all_of(world: World, cycle: Cycle) -> list[Path]:
     published = cycle.brought("publish", "path")
-    paths = [world.journal.folder(cycle), *([Path(published)] if published else [])]
+    return [world.journal.folder(cycle), *([Path(published)] if published else [])]
+
+
+def _copies(world: World, cycle: Cycle) -> list[Path]:
+    folder = world.journal.folder(cycle)
+    return [folder / "data", folder / "run" / "log"]
+
+
+def _delete(paths: Sequence[Path]) -> list[str]:
     gone = []
     for path in paths:
         if path.is_dir():

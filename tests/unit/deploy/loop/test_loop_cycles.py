@@ -11,7 +11,7 @@ import pytest
 
 from deploy.loop.run.cycle import AttemptError
 from deploy.loop.run.journal import iso, seconds_of
-from deploy.loop.run.retention import to_forget
+from deploy.loop.run.retention import keep_house, to_forget, without_data
 from deploy.loop.run.schedule import Schedule
 from deploy.loop.run.telling import status, status_lines
 from service.common.metrics import value_of
@@ -158,3 +158,35 @@ def test_old_cycles_are_deleted_with_what_they_published_and_what_is_in_service_
     assert {path.name for path in (tmp_path / "models").iterdir()} == {"old", "new", "latest"}
     left = {path.name for path in (tmp_path / "work" / "cycles").iterdir()}
     assert left == {first.id, newest.id} and len(scene.journal.cycles()) == 5
+
+
+def test_copies_of_what_users_did_go_unless_the_next_cycle_may_go_on_from_them(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, loop_cycles_kept=5)
+    scene.service.active = "v2"
+    held = scene.service.experiments
+
+    async def experiments() -> dict[str, Any]:
+        return {**await held(), "holdout": {"model": "v1"}}
+
+    scene.service.experiments = experiments  # type: ignore[method-assign]
+    for version in ("v1", "v2", "v3"):
+        scene.now += 60
+        one = scene.journal.begun("increment", scene.now, None, scene.journal.cycles())
+        one.outcome, one.ended_at, one.steps = "promoted", iso(scene.now), {"export": {"version": version}}
+        for name in ("data", "run/log", "artifact"):
+            (scene.journal.folder(one) / name).mkdir(parents=True)
+        scene.journal.save(one)
+    asyncio.run(keep_house(scene.world))
+    left = {
+        cycle.candidate: {
+            name for name in ("data", "run/log", "artifact") if (scene.journal.folder(cycle) / name).exists()
+        }
+        for cycle in scene.journal.cycles()
+    }
+    assert left == {"v1": {"artifact"}, "v2": {"data", "run/log", "artifact"}, "v3": {"artifact"}}
+
+
+def test_an_open_cycle_keeps_its_data_and_that_of_its_champion() -> None:
+    made = [begun("increment", NOW + n, outcome="promoted", steps={"export": {"version": f"v{n}"}}) for n in range(3)]
+    going = begun("increment", NOW + 9, outcome=None, steps={"begin": {"version": "v1"}})
+    assert [one.candidate for one in without_data([*made, going], {"v2"})] == ["v0"]
