@@ -10,6 +10,7 @@ STREAMS = ("exposures", "events")
 OUTCOMES = ("written", "repeated", "erased", "refused", "gone")
 FAILURES = ("redis", "log", "topic")
 JOINS = ("named", "by_request", "inferred", "unmatched", "duplicate", "late")
+DIMENSIONS = ("model", "segment", "strategy", "rung", "arm")
 _SIZE_BUCKETS = (1, 10, 100, 1000, 5000, 10_000, 20_000, 50_000, 100_000)
 
 
@@ -21,6 +22,7 @@ class SinkMetrics:
         "gpt4rec_sink_lag": ("stream",),
         "gpt4rec_sink_failures": ("what",),
         "gpt4rec_sink_events": ("outcome",),
+        "gpt4rec_sink_unnamed_lists": ("dimension",),
         "gpt4rec_outcomes_lists": ("dimension", "group"),
         "gpt4rec_outcomes_click_through": ("dimension", "group"),
         "gpt4rec_outcomes_conversions_per_thousand": ("dimension", "group"),
@@ -87,6 +89,13 @@ class SinkMetrics:
             "Lists that were closed before their time because too many were open.",
             registry=registry,
         )
+        self.unnamed = Counter(
+            "gpt4rec_sink_unnamed_lists",
+            "Lists that live outcomes count as `(other)`, because their dimension has too many groups in a day. An arm "
+            "among them has no figures.",
+            names["gpt4rec_sink_unnamed_lists"],
+            registry=registry,
+        )
         self.lists = Gauge(
             "gpt4rec_outcomes_lists",
             "Lists of today and yesterday (UTC), by model, segment, strategy, rung, arm and position.",
@@ -119,3 +128,5 @@ class SinkMetrics:
             self.failures.labels(what)
         for outcome in JOINS:
             self.events.labels(outcome)
+        for dimension in DIMENSIONS:
+            self.unnamed.labels(dimension)

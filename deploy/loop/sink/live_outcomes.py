@@ -190,6 +190,11 @@ class LiveOutcomes:
         metrics.open_lists.set(len(self._join))
         metrics.closed_early.inc(self._join.closed_early - self._closed)
         self._closed = self._join.closed_early
+        for dimension, lists in self._tallies.unnamed.items():
+            metrics.unnamed.labels(dimension).inc(lists)
+            detail = "a day has too many groups of this dimension; their lists count as (other)"
+            log.warning("groups_not_told_apart", dimension=dimension, lists=lists, detail=detail)
+        self._tallies.unnamed.clear()
         if self._skipped:
             log.warning("live_outcomes_behind", entries_left_to_reports=self._skipped)
             self._skipped = 0

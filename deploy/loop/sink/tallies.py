@@ -1,13 +1,14 @@
 """What lists earned, by day and group, while events still come in. Pure.
 
-Days are those of the lists, UTC: yesterday and today. Groups are bounded: a dimension that has `GROUPS_MOST` calls
-every further group `(other)`.
+Days are those of the lists, UTC: yesterday and today. Groups are bounded: a dimension that has `GROUPS_MOST` in a day
+calls every further group of that day `(other)`. Names are known by the day, so that those of models and experiments
+that are gone make room.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,7 +41,12 @@ class _Group:
 
 
 class Tallies:
-    """Adds up what lists earn. A list is taken out before it changes, and added again afterwards."""
+    """Adds up what lists earn. A list is taken out before it changes, and added again afterwards.
+
+    Attributes:
+        first_day: The first day that figures are kept of, as a number of days since the epoch.
+        unnamed: Lists by dimension whose group had to be called `(other)`.
+    """
 
     def __init__(self, *, subjects_most: int) -> None:
         """Creates empty tallies.
@@ -50,16 +56,16 @@ class Tallies:
         """
         self._most = subjects_most
         self._days: dict[int, dict[Key, _Group]] = {}
-        self._known: defaultdict[str, set[str]] = defaultdict(set)
-        self._first_day = 0
+        self._known: dict[int, defaultdict[str, set[str]]] = {}
+        self.first_day = 0
+        self.unnamed: Counter[str] = Counter()
 
     def groups_of(self, row: Mapping[str, Any]) -> tuple[Key, ...]:
         """Returns the groups that a list counts for, besides its positions."""
-        groups = [(ALL, ALL)]
-        groups += [(name, self._bounded(name, str(row.get(column) or _NONE))) for name, column in DIMENSIONS.items()]
-        for arm in row.get("arms") or ():
-            groups.append((ARM, self._bounded(ARM, f"{arm['experiment']}={arm['arm']}")))
-        return tuple(groups)
+        named = [(name, str(row.get(column) or _NONE)) for name, column in DIMENSIONS.items()]
+        named += [(ARM, f"{arm['experiment']}={arm['arm']}") for arm in row.get("arms") or ()]
+        day = row["time_ms"] // DAY_MS
+        return (ALL, ALL), *(self._bounded(day, dimension, group) for dimension, group in named)
 
     def add(self, one: OpenList) -> None:
         """Counts a list as it is now."""
@@ -87,21 +93,25 @@ class Tallies:
 
     def forget_before(self, day: int) -> None:
         """Forgets the days before a day, and what still comes of them."""
-        self._first_day = day
-        for old in [one for one in self._days if one < day]:
-            del self._days[old]
+        self.first_day = day
+        for by_day in (self._days, self._known):
+            for old in [one for one in by_day if one < day]:
+                del by_day[old]
 
-    def _bounded(self, dimension: str, group: str) -> str:
-        known = self._known[dimension]
+    def _bounded(self, day: int, dimension: str, group: str) -> Key:
+        if day < self.first_day:
+            return dimension, group  # it is not counted
+        known = self._known.setdefault(day, defaultdict(set))[dimension]
         if group not in known:
             if len(known) >= GROUPS_MOST:
-                return OTHER
+                self.unnamed[dimension] += 1
+                return dimension, OTHER
             known.add(group)
-        return group
+        return dimension, group
 
     def _change(self, one: OpenList, sign: int) -> None:
         day = one.time_ms // DAY_MS
-        if day < self._first_day:
+        if day < self.first_day:
             return
         groups = self._days.setdefault(day, {})
         by_position, viewed = _earned(one)

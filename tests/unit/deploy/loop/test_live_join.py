@@ -180,3 +180,19 @@ def test_groups_are_bounded_and_duplicates_named() -> None:
     segments = [group for dimension, group in tallies.together() if dimension == "segment"]
     assert len(segments) == GROUPS_MOST + 1
     assert tallies.together()["segment", "(other)"].sums.lists == 5
+    assert tallies.unnamed == {"segment": 5}
+
+
+def test_models_and_arms_of_hourly_cycles_are_told_apart_for_days() -> None:
+    tallies, join = new(open_most=10**4)
+    for cycle in range(GROUPS_MOST + 30):
+        time_ms = START_MS + cycle * DAY_MS // 24
+        day = time_ms // DAY_MS
+        tallies.forget_before(day - 1)
+        for arm in ("champion", "candidate"):
+            arms = [{"experiment": f"loop-{cycle}", "arm": arm}]
+            join.add_list(row(f"{arm}{cycle}", time_ms=time_ms, arms=arms, model_version=f"m{cycle}"))
+            assert tallies.outcomes(day)["arm", f"loop-{cycle}={arm}"].sums.lists == 1
+        assert tallies.outcomes(day)["model", f"m{cycle}"].sums.lists == 2
+    assert not tallies.unnamed
+    assert len(tallies.days()) == 2
