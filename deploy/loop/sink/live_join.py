@@ -2,12 +2,15 @@
 
 The rules are those of `model.online.attribution`: it sees all rows of a log together, this one sees them one by one in
 the order in which they are read. What a merge or an erasure changes afterwards is taken back from the tallies.
+
+What one subject may cost is bounded: a program can be shown thousands of lists, and send thousands of events for one.
 """
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import OrderedDict, deque
+from bisect import bisect_left, bisect_right, insort
+from collections import OrderedDict
+from collections.abc import Iterator
 from itertools import count
 
 from deploy.loop.sink.open_list import Identity, LiveEvent, OpenList, Row
@@ -15,13 +18,20 @@ from deploy.loop.sink.tallies import Tallies
 from model.online.attribution import BY_REQUEST, INFERRED, NAMED, UNMATCHED
 
 DUPLICATE, LATE = "duplicate", "late"
+# Open lists of one subject; sessions of one user, and users of one session, that merges are remembered of.
+SUBJECT_MOST = 1000
+# Events of one list.
+EVENTS_MOST = 1000
+
+# By session or by user: when they became one, and the other.
+_Merges = OrderedDict[str, list[tuple[int, str]]]
 
 
 class LiveJoin:
     """Joins rows as they come.
 
     Attributes:
-        closed_early: Lists that were closed because too many were open.
+        closed_early: Lists that were closed because too many were open, of all subjects or of one.
     """
 
     def __init__(self, tallies: Tallies, *, open_most: int, window_ms: int) -> None:
@@ -36,9 +46,9 @@ class LiveJoin:
         self._open: OrderedDict[str, OpenList] = OrderedDict()
         self._by_viewer: dict[str, list[OpenList]] = {}
         self._seen: dict[str, dict[Identity, LiveEvent]] = {}
-        self._loose: deque[LiveEvent] = deque()
-        self._merges: OrderedDict[str, list[tuple[int, str]]] = OrderedDict()
-        self._sessions: OrderedDict[str, list[tuple[int, str]]] = OrderedDict()
+        self._loose: OrderedDict[LiveEvent, None] = OrderedDict()
+        self._merges: _Merges = OrderedDict()
+        self._sessions: _Merges = OrderedDict()
         self._erased: OrderedDict[str, int] = OrderedDict()
         self._numbers = count()
         self.closed_early = 0
@@ -61,10 +71,11 @@ class LiveJoin:
             if self._erased.get(owner[1], -1) >= owner[0]:
                 return
             one.merged_ms, one.owner = owner
-            self._show(one.owner, one)
-        self._show(subject, one)
         self._open[one.list_id] = one
         self._tallies.add(one)
+        for viewer in one.viewers:
+            if one.list_id in self._open:  # a late one is the oldest of its subject, and may be closed at once
+                self._show(viewer, one)
         while len(self._open) > self._most:
             self._close(next(iter(self._open.values())))
             self.closed_early += 1
@@ -91,15 +102,12 @@ class LiveJoin:
         if event.list is not None:
             return mark
         self._remember_loose(event)
-        return LATE if row.get("list_id") and row["list_id"] not in self._open else UNMATCHED
+        return LATE if mark == LATE or (row.get("list_id") and row["list_id"] not in self._open) else UNMATCHED
 
     def merge(self, session: str, user: str, merged_ms: int) -> None:
         """Makes what a session was shown, and did, a user's from now on."""
-        insort(self._merges.setdefault(session, []), (merged_ms, user))
-        insort(self._sessions.setdefault(user, []), (merged_ms, session))
-        for known in (self._merges, self._sessions):
-            while len(known) > self._most:
-                known.popitem(last=False)
+        self._remember_merge(self._merges, session, (merged_ms, user))
+        self._remember_merge(self._sessions, user, (merged_ms, session))
         for one in list(self._by_viewer.get(session, ())):
             if one.subject == session and one.owner is None and one.time_ms <= merged_ms:
                 self._tallies.remove(one)
@@ -117,9 +125,8 @@ class LiveJoin:
             self._erased.popitem(last=False)
         left: list[LiveEvent] = []
         gone = self._events_of(subject, erased_ms)
-        if loose := {event for event in gone if event.list is None}:
-            self._loose = deque(event for event in self._loose if event not in loose)
         for event in gone:
+            self._loose.pop(event, None)
             self._leave_list(event)
             self._forget(event)
             left += self._successor(event)
@@ -129,7 +136,7 @@ class LiveJoin:
             if own or merged:
                 self._tallies.remove(one)
                 left += one.events
-                one.events = []
+                one.events = {}
                 self._close(one)
         for event in left:  # they are somebody else's, and may belong to another list
             self._place(event)
@@ -159,11 +166,14 @@ class LiveJoin:
     def _place(self, event: LiveEvent) -> str:
         """Puts an event into the newest list that it can belong to, if there is one; returns by which rule."""
         found, mark = self._find(event.row)
+        if found is not None and len(found.events) >= EVENTS_MOST:
+            found, mark = None, LATE
         event.list = found
         if found is not None:
+            self._loose.pop(event, None)
             event.position = None if _whole(event.row) else found.positions[event.row["item_id"]]
             self._tallies.remove(found)
-            found.events.append(event)
+            found.put(event)
             self._tallies.add(found)
         return mark
 
@@ -173,23 +183,34 @@ class LiveJoin:
         mark = NAMED if row.get("list_id") else BY_REQUEST if row.get("request_id") else INFERRED
         if mark == INFERRED and whole:
             return None, mark
-        for one in reversed(self._by_viewer.get(row["subject"], ())):
+        for one in self._candidates(row):
+            if mark == INFERRED and one.time_ms < time_ms - self._window_ms:
+                return None, mark
             if one.time_ms > time_ms or not (whole or item in one.positions):
                 continue
             if one.subject != row["subject"] and (one.merged_ms is None or one.merged_ms > row["received_ms"]):
                 continue
-            if mark == NAMED and one.list_id != row["list_id"]:
-                continue
             if mark == BY_REQUEST and one.request_id != row["request_id"]:
                 continue
-            if mark == INFERRED and one.time_ms < time_ms - self._window_ms:
-                return None, mark
             return one, mark
         return None, mark
 
+    def _candidates(self, row: Row) -> Iterator[OpenList]:
+        """The list that an event names; or else the lists of its subject until then, the newest first."""
+        if row.get("list_id"):
+            named = self._open.get(row["list_id"])
+            if named is not None and row["subject"] in named.viewers:
+                yield named
+            return
+        shelf = self._by_viewer.get(row["subject"], [])
+        for place in range(bisect_right(shelf, row["time_ms"], key=lambda one: one.time_ms) - 1, -1, -1):
+            yield shelf[place]
+
     def _owner(self, session: str, time_ms: int) -> tuple[int, str] | None:
         """The first merge of a session at this time or later."""
-        return next((one for one in self._merges.get(session, ()) if one[0] >= time_ms), None)
+        merges = self._merges.get(session, [])
+        place = bisect_left(merges, (time_ms, ""))
+        return merges[place] if place < len(merges) else None
 
     def _is_erased(self, subject: str, time_ms: int) -> bool:
         if self._erased.get(subject, -1) >= time_ms:
@@ -198,7 +219,22 @@ class LiveJoin:
         return owner is not None and self._erased.get(owner[1], -1) >= owner[0]
 
     def _show(self, viewer: str, one: OpenList) -> None:
-        insort(self._by_viewer.setdefault(viewer, []), one)
+        """Puts a list on the shelf of a viewer, whose oldest is closed if there are too many."""
+        shelf = self._by_viewer.setdefault(viewer, [])
+        insort(shelf, one)
+        if len(shelf) > SUBJECT_MOST:
+            self._close(shelf[0])
+            self.closed_early += 1
+
+    def _remember_merge(
+        self, known: OrderedDict[str, list[tuple[int, str]]], name: str, merge: tuple[int, str]
+    ) -> None:
+        merges = known.setdefault(name, [])
+        if merge not in merges:
+            insort(merges, merge)
+        del merges[:-SUBJECT_MOST]
+        while len(known) > self._most:
+            known.popitem(last=False)
 
     def _move(self, event: LiveEvent, user: str) -> None:
         """Makes an event a user's; of two with one identity the one received first counts."""
@@ -228,14 +264,14 @@ class LiveJoin:
         one, event.list = event.list, None
         if one is not None and one.list_id in self._open:
             self._tallies.remove(one)
-            one.events.remove(event)
+            one.take_out(event)
             self._tallies.add(one)
 
     def _close(self, one: OpenList) -> None:
         self._open.pop(one.list_id, None)
-        for viewer in {one.subject, one.owner or one.subject}:
+        for viewer in one.viewers:
             shelf = self._by_viewer.get(viewer)
-            if shelf is not None:
+            if shelf is not None and one in shelf:
                 shelf.remove(one)
                 if not shelf:
                     del self._by_viewer[viewer]
@@ -252,9 +288,9 @@ class LiveJoin:
 
     def _remember_loose(self, event: LiveEvent) -> None:
         """Keeps the identity of an event that belongs to no list, as long as there is room."""
-        self._loose.append(event)
+        self._loose[event] = None
         while len(self._loose) > self._most:
-            event = self._loose.popleft()
+            event, _ = self._loose.popitem(last=False)
             if event.list is None:
                 self._forget(event)
 

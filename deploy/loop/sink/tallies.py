@@ -7,7 +7,6 @@ that are gone make room.
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,8 +24,6 @@ DAY_MS = 86_400_000
 _NONE = "(none)"
 # Dimensions whose subjects are told apart, because experiments are judged by them.
 CLUSTERED = (ALL, "model", ARM)
-_COUNTED = {"click": "clicks", "cart": "carts", "purchase": "conversions"}
-_SUMMED = {"purchase": "value", "view": "dwell"}
 
 Key = tuple[str, str]
 
@@ -114,12 +111,12 @@ class Tallies:
         if day < self.first_day:
             return
         groups = self._days.setdefault(day, {})
-        by_position, viewed = _earned(one)
+        by_position = one.by_position()
         whole: defaultdict[str, float] = defaultdict(float)
         for earned in by_position.values():
             for name, value in earned.items():
                 whole[name] += value
-        whole |= {"lists": 1, "viewed": viewed, "clicked": whole["clicks"] > 0}
+        whole |= {"lists": 1, "viewed": one.viewed, "clicked": whole["clicks"] > 0}
         for key in one.groups:
             group = groups.setdefault(key, _Group())
             _add(group.figures, whole, sign)
@@ -145,24 +142,6 @@ class Tallies:
             group.pairs[subject] = after
         else:
             del group.pairs[subject]
-
-
-def _earned(one: OpenList) -> tuple[dict[int, dict[str, float]], bool]:
-    """What each position earned, as `model.online.outcomes.by_position` counts it; and whether the list was viewed."""
-    found: dict[int, dict[str, float]] = {}
-    viewed = False
-    for event in one.events:
-        viewed = viewed or event.row["type"] == "impression"
-        if event.position is None:
-            continue
-        earned = found.setdefault(event.position, {})
-        if (name := _COUNTED.get(event.row["type"])) is not None:
-            earned[name] = 1.0
-        summed = _SUMMED.get(event.row["type"])
-        value = event.row.get("value")
-        if summed is not None and value is not None and math.isfinite(value):
-            earned[summed] = earned.get(summed, 0.0) + value
-    return found, viewed
 
 
 def _add(figures: defaultdict[str, float], more: Mapping[str, float], sign: int) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import weakref
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from deploy.loop.sink.live_join import DUPLICATE, LATE, LiveJoin
+from deploy.loop.sink.live_join import DUPLICATE, EVENTS_MOST, LATE, SUBJECT_MOST, LiveJoin
 from deploy.loop.sink.tallies import DAY_MS, GROUPS_MOST, Tallies
 from loadtests.loop.random_logs import RandomLog, random_log
 from model.reference.attribution import attribute_plainly
@@ -196,3 +197,53 @@ def test_models_and_arms_of_hourly_cycles_are_told_apart_for_days() -> None:
         assert tallies.outcomes(day)["model", f"m{cycle}"].sums.lists == 2
     assert not tallies.unnamed
     assert len(tallies.days()) == 2
+
+
+class Counting(dict[str, Any]):
+    """An event that counts how often its fields are looked at: what the join does for it."""
+
+    looked = 0
+
+    def __getitem__(self, name: str) -> Any:
+        type(self).looked += 1
+        return super().__getitem__(name)
+
+
+def looks_of(rows: Iterable[dict[str, Any]], join: LiveJoin) -> int:
+    Counting.looked = 0
+    for one in rows:
+        join.add_event(Counting(one))
+    return Counting.looked
+
+
+def test_an_event_costs_the_same_whatever_its_list_earned_before() -> None:
+    _, join = new()
+    join.add_list(row("l"))
+    first = looks_of((click("l", received_ms=START_MS + 1 + number) for number in range(10)), join)
+    looks_of((click("l", received_ms=START_MS + 100 + number) for number in range(500)), join)
+    assert looks_of((click("l", received_ms=START_MS + 1000 + number) for number in range(10)), join) == first
+
+
+def test_an_event_that_names_a_list_costs_the_same_however_many_its_subject_has() -> None:
+    def looks(lists: int) -> int:
+        _, join = new(open_most=10**4)
+        for number in range(lists):
+            join.add_list(row(f"l{number:04d}", time_ms=START_MS + number))
+        events = [click(name, received_ms=START_MS + 5000) for name in ("l0000", "elsewhere")]
+        return looks_of(events, join)
+
+    assert looks(900) == looks(2)
+
+
+def test_a_subject_has_a_bounded_number_of_open_lists_and_a_list_of_events() -> None:
+    tallies, join = new(open_most=10**4)
+    for number in range(SUBJECT_MOST + 3):
+        join.add_list(row(f"l{number}", time_ms=START_MS + number))
+        join.add_list(row(f"n{number}", "", time_ms=START_MS + number))  # lists for nobody are no subject's
+    assert (join.closed_early, len(join)) == (3, 2 * SUBJECT_MOST + 3)
+    assert join.add_event(click("l2", received_ms=START_MS + 9000)) == LATE
+    join.add_list(row("late", time_ms=START_MS))
+    assert join.add_event(click("late", received_ms=START_MS + 9000)) == LATE
+    marks = Counter(join.add_event(click("l9", received_ms=START_MS + 5000 + number)) for number in range(1003))
+    assert marks == {"named": EVENTS_MOST, LATE: 3}
+    assert tallies.outcomes(START_MS // DAY_MS)["all", "all"].sums.lists == 2 * SUBJECT_MOST + 7
