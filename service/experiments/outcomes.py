@@ -86,6 +86,12 @@ def packed(found: Mapping[Place, Outcomes]) -> dict[str, bytes]:
     }
 
 
+def day_of(name: str) -> int | None:
+    """Returns the day that a field of the hash is of; None if its name does not say so."""
+    day, _, _ = name.partition("|")
+    return int(day) if day.isascii() and day.isdigit() else None
+
+
 def unpacked(hash_fields: Mapping[str, bytes]) -> dict[Place, Outcomes]:
     """Returns the outcomes of fields of the hash; those of another format are left out."""
     found = {}

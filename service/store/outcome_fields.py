@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 
 from service.common.errors import StoreUnavailable
@@ -17,14 +17,16 @@ TTL_MS = 60 * 86_400_000
 # Fields of one call: Lua passes a bounded number of arguments on.
 _AT_ONCE = 500
 
-# KEYS hash   ARGV most fields, TTL in ms, then field, value, …
+# KEYS hash   ARGV most fields, TTL in ms, number of names, names to remove, then field, value, …
 #
 # Names begin with the number of a day, so that the oldest come first.
 WRITE_OUTCOMES = Script(
     CLEAN
     + """
 clean(KEYS[1], 'hash')
-redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+local first = 4 + tonumber(ARGV[3])
+if first > 4 then redis.call('HDEL', KEYS[1], unpack(ARGV, 4, first - 1)) end
+if #ARGV >= first then redis.call('HSET', KEYS[1], unpack(ARGV, first)) end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local over = redis.call('HLEN', KEYS[1]) - tonumber(ARGV[1])
 if over > 0 then
@@ -45,12 +47,13 @@ class OutcomeFields:
         self._link, self._timeout_s = link, timeout_s
         self._key = f"{prefix}{{ops}}:outcomes"
 
-    async def write(self, fields: Mapping[str, bytes]) -> None:
-        """Writes fields in place of those of the same names."""
-        rest = iter(fields.items())
+    async def write(self, fields: Mapping[str, bytes], removed: Iterable[str] = ()) -> None:
+        """Writes fields in place of those of the same names, and removes others; up to 500 of both in one step."""
+        rest = iter([*((name, None) for name in removed), *fields.items()])
         while some := list(islice(rest, _AT_ONCE)):
-            flat = [part for pair in some for part in pair]
-            call = ScriptCall(WRITE_OUTCOMES, (self._key,), (FIELDS_MOST, TTL_MS, *flat))
+            names = [name for name, body in some if body is None]
+            flat = [part for name, body in some if body is not None for part in (name, body)]
+            call = ScriptCall(WRITE_OUTCOMES, (self._key,), (FIELDS_MOST, TTL_MS, len(names), *names, *flat))
             await self._link.script(call, timeout_s=self._timeout_s)
 
     async def read(self) -> dict[str, bytes]:

@@ -19,7 +19,8 @@ from deploy.loop.sink.hand import Taken
 from deploy.loop.sink.live_outcomes import LiveOutcomes
 from loadtests.loop import sink_faults
 from service.common.metrics import value_of
-from service.experiments.outcomes import of_arms, unpacked
+from service.experiments.outcomes import Outcomes, Place, by_group, of_arms, unpacked
+from service.experiments.outcomes import packed as packed_outcomes
 from service.experiments.sums import Sums
 from service.exposures.exposure import erased_entry, merged_entry, packed
 from service.intake.records import DeliveryFailed
@@ -260,7 +261,7 @@ async def test_live_outcomes_are_shared_by_arm_and_resume_from_the_files(shared_
         await here.append(*2 * [("v", "1", "s", "u:1", "e", orjson.dumps(event))], shard=Shard("events", SHARD.number))
         first = live()
         await here.sink(once=True, live=first).run(asyncio.Event())
-        first.turn(settle_s=0.0)
+        await first.turn(settle_s=0.0)
         await first.show()
         wanted = Sums(subjects=1, lists=1, clicked=1, lists2=1, clicked2=1, cross=1)
         assert of_arms(unpacked(await shared.read()), "ranker", since_s=NOW_MS / 1000)["b"].sums == wanted
@@ -272,8 +273,52 @@ async def test_live_outcomes_are_shared_by_arm_and_resume_from_the_files(shared_
         assert again.figures() == first.figures()
         # What a reader that died had been given is read from the files, and from the stream again.
         again.feed(SHARD, [StreamEntry("1-1", {"v": b"1", "s": b"u:1", "e": orjson.dumps(body)})])
-        again.turn()
+        await again.turn()
         assert again.figures() == first.figures()
+
+
+@asynchronous
+async def test_what_counts_no_more_leaves_the_shared_figures(shared_valkey: Valkey, tmp_path: Path) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        shared = OutcomeFields(here.group.link, prefix=here.prefix, timeout_s=5.0)
+
+        def live() -> LiveOutcomes:
+            return LiveOutcomes(here.log, shared, here.metrics, open_most=10**4, open_ms=24 * HOUR_MS)
+
+        def lists(segment: int, subject: str, number: int) -> list[StreamEntry]:
+            bodies = [
+                {"list_id": f"{subject}-{segment}-{one}", "time_ms": NOW_MS, "items": ["1"], "segment": f"s{segment}"}
+                for one in range(number)
+            ]
+            return [StreamEntry("1-1", {"v": b"1", "s": subject.encode(), "e": orjson.dumps(body)}) for body in bodies]
+
+        async def by_segment() -> dict[str, int]:
+            found = by_group(unpacked(await shared.read()), "segment")
+            return {group: one.sums.lists for group, one in found.items()}
+
+        long_ago = f"{NOW_MS // (24 * HOUR_MS) - 5}|segment|s0"
+        await shared.write({long_ago: packed_outcomes({Place(0, "segment", "s0"): Outcomes()})["0|segment|s0"]})
+        first = live()
+        for segment in range(20):
+            first.feed(SHARD, lists(segment, "u:1", 1))
+        await first.turn()
+        await first.show()
+        assert (await by_segment())["s19"] == 1
+        for segment in range(20, 40):  # larger ones push them out of the twenty that are shown
+            first.feed(SHARD, lists(segment, "u:2", 2))
+        await first.turn()
+        await first.show()
+        assert await by_segment() == {"s0": 0, "(other)": 20} | {f"s{segment}": 2 for segment in range(20, 40)}
+        gone = StreamEntry("2-1", {"v": b"1", "s": b"u:2", "erased": str(NOW_MS + 1).encode()})
+        first.feed(SHARD, [gone])
+        await first.turn()
+        await first.show()
+        assert await by_segment() == {"s0": 0} | {f"s{segment}": 1 for segment in range(20)}
+        # What a process before this one showed, and the log has no more, goes too; days that are over stay.
+        again = live()
+        again.read_log()
+        await again.show()
+        assert list(await shared.read()) == [long_ago]
 
 
 class FakeTopic:

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, count
 from typing import Any
 
 from deploy.loop.sink.live_join import LiveJoin
@@ -24,7 +24,7 @@ from model.online.online_report import ARM, POSITION
 from service.common import logs
 from service.common.errors import StoreUnavailable
 from service.common.sink_metrics import SinkMetrics
-from service.experiments.outcomes import Outcomes, Place, packed
+from service.experiments.outcomes import Outcomes, Place, day_of, packed
 from service.store.log_streams import Shard
 from service.store.outcome_fields import OutcomeFields
 from service.store.stream_group import StreamEntry
@@ -38,6 +38,8 @@ _SHOWN_S = 5.0
 SETTLE_S = 2.0
 # Entries that wait, as while the log is read; what does not fit is left to reports.
 _WAITING_MOST = 200_000
+# Entries that are worked off before the reading, the lease and the side door have their turn.
+_AT_ONCE = 200
 _TOP = 20
 # What follows lists, in the order of its effect at one moment.
 _FOLLOWING: tuple[Kind, ...] = ("merges", "events", "erased")
@@ -85,7 +87,9 @@ class LiveOutcomes:
         self._join = LiveJoin(self._tallies, open_most=open_most, window_ms=window_ms)
         self._inbox: deque[tuple[float, Shard, StreamEntry]] = deque()
         self._settling: deque[tuple[float, _Row]] = deque()
-        self._written: dict[str, bytes] = {}
+        # What Redis has of the days that are held; None until it has been asked.
+        self._written: dict[str, bytes] | None = None
+        self._resumed = False
         self._shown_at = float("-inf")
         self._closed = self._skipped = 0
 
@@ -105,7 +109,7 @@ class LiveOutcomes:
         except Exception as error:  # a file may be damaged: the sink goes on, and so do the figures from here on
             log.error("live_outcomes_begin_anew", detail=f"{type(error).__name__}: {error}"[:300])
         while True:
-            self.turn()
+            await self.turn()
             if time.monotonic() - self._shown_at >= _SHOWN_S:
                 await self.show()
             await asyncio.sleep(_TURN_S)
@@ -114,12 +118,14 @@ class LiveOutcomes:
         """Reads yesterday and today from the log."""
         today = int(time.time() * 1000) // DAY_MS
         since = (today - 1) * DAY_MS
+        self._tallies.forget_before(today - 1)
         for begins in range(since, (today + 1) * DAY_MS, _HOUR_MS):
             for lists in self._log.read("exposures", _COLUMNS, from_ms=begins, until_ms=begins + _HOUR_MS):
                 for row in lists.iter_rows(named=True):
                     self._take(("exposures", row))
             for rows in sorted(chain.from_iterable(map(partial(self._hour, begins), _FOLLOWING)), key=_when):
                 self._take(rows)
+        self._resumed = True
         if self._tallies.days():
             log.info("live_outcomes_resumed", open_lists=len(self._join))
 
@@ -127,29 +133,37 @@ class LiveOutcomes:
         rows = self._log.read_all(kind, from_ms=begins, until_ms=begins + _HOUR_MS)
         return ((kind, row) for row in rows.iter_rows(named=True))
 
-    def turn(self, *, settle_s: float = SETTLE_S) -> None:
+    async def turn(self, *, settle_s: float = SETTLE_S) -> None:
         """Looks at what was fed, and at events that have waited long enough."""
-        while self._inbox:
-            at, shard, entry = self._inbox.popleft()
-            row = _row(shard, entry)
-            if row is None:
-                continue
-            if row[0] == "exposures":
-                self._take(row)
-            else:
-                self._settling.append((at, row))
-            if shard.stream == "exposures" and row[0] == "erased":
-                self._take(row)
+        for number in count(1):
+            if not self._inbox:
+                break
+            self._look(*self._inbox.popleft())
+            if not number % _AT_ONCE:
+                await asyncio.sleep(0.0)
         settled: list[_Row] = []
         before = time.monotonic() - settle_s
         while self._settling and (self._settling[0][0] <= before or len(self._settling) > _WAITING_MOST):
             settled.append(self._settling.popleft()[1])
-        for row in sorted(settled, key=_when):
+        for number, row in enumerate(sorted(settled, key=_when), 1):
             self._take(row)
+            if not number % _AT_ONCE:
+                await asyncio.sleep(0.0)
         now = int(time.time() * 1000)
         yesterday = now // DAY_MS - 1
         self._join.close_before(max(now - self._open_ms, yesterday * DAY_MS))
         self._tallies.forget_before(yesterday)
+
+    def _look(self, at: float, shard: Shard, entry: StreamEntry) -> None:
+        row = _row(shard, entry)
+        if row is None:
+            return
+        if row[0] == "exposures":
+            self._take(row)
+        else:
+            self._settling.append((at, row))
+        if shard.stream == "exposures" and row[0] == "erased":
+            self._take(row)
 
     async def show(self) -> None:
         """Shows the figures in the metrics, and writes those that have changed to Redis."""
@@ -161,14 +175,27 @@ class LiveOutcomes:
             for key, one in _largest(self._tallies.outcomes(day)).items()
         }
         fields = packed(found)
-        changed = {name: body for name, body in fields.items() if self._written.get(name) != body}
-        if not changed:
-            return
         try:
-            await self._shared.write(changed)
-            self._written = fields
+            await self._write(fields)
         except StoreUnavailable as error:
             log.warning("live_outcomes_not_shared", reason=error.reason)
+
+    async def _write(self, fields: Mapping[str, bytes]) -> None:
+        """Writes what has changed, and takes back what counts no more; days that are over stay as they are."""
+        if self._written is None:
+            # A process before this one may have shown groups that are gone. Where the log could not be read, what it
+            # showed of them is all that there is.
+            self._written = dict(await self._shared.read()) if self._resumed else {}
+        changed = {name: body for name, body in fields.items() if self._written.get(name) != body}
+        gone = [name for name in self._written.keys() - fields.keys() if self._is_held(name)]
+        if changed or gone:
+            self._written |= dict.fromkeys(changed, b"")  # of a call that fails nobody knows what it wrote
+            await self._shared.write(changed, gone)
+        self._written = dict(fields)
+
+    def _is_held(self, name: str) -> bool:
+        day = day_of(name)
+        return day is not None and day >= self._tallies.first_day
 
     def figures(self) -> dict[Key, Outcomes]:
         """Returns what lists of yesterday and today earned, by dimension and group."""
