@@ -79,14 +79,14 @@ class SinkMetrics:
         self.events = Counter(
             "gpt4rec_sink_events",
             "Events of the live outcomes: named, by_request or inferred (how they came to their list), unmatched, "
-            "duplicate, late (their list is no longer open; reports have them).",
+            "duplicate, late (their list is no longer open, or has too many; reports have them).",
             names["gpt4rec_sink_events"],
             registry=registry,
         )
         self.open_lists = Gauge("gpt4rec_sink_open_lists", "Lists that events may be joined to.", registry=registry)
         self.closed_early = Counter(
             "gpt4rec_sink_closed_early",
-            "Lists that were closed before their time because too many were open.",
+            "Lists that were closed before their time because too many were open, of all subjects or of one.",
             registry=registry,
         )
         self.unnamed = Counter(

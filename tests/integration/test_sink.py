@@ -321,6 +321,32 @@ async def test_what_counts_no_more_leaves_the_shared_figures(shared_valkey: Valk
         assert list(await shared.read()) == [long_ago]
 
 
+@asynchronous
+async def test_a_sink_that_stands_by_shows_no_figures_and_has_all_when_it_takes_over(
+    shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        other = here.new_group("elsewhere/2")
+        shared = OutcomeFields(here.group.link, prefix=here.prefix, timeout_s=5.0)
+        live = LiveOutcomes(here.log, shared, here.metrics, open_most=100, open_ms=24 * HOUR_MS)
+        following = asyncio.create_task(live.run())
+        try:
+            async with running(here.sink(seconds=0.05)):
+                await here.append(shown("a"))
+                await until(lambda: here.lists() == ["a"])
+                async with running(here.sink(group=other, live=live)):
+                    await until(lambda: value_of(here.metrics.waiting))
+                    await here.append(shown("b"))
+                    await until(lambda: here.lists() == ["a", "b"])
+                    assert (live.figures(), await shared.read()) == ({}, {})
+            async with running(here.sink(group=other, live=live)):
+                await until(lambda: value_of(here.metrics.lists, "all", "all") == 2)
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            await other.close()
+
+
 class FakeTopic:
     """A topic that refuses once."""
 

@@ -1,8 +1,8 @@
 """Live outcomes: follows what the sink reads, and shows what lists earned in /metrics and in Redis.
 
 Lists count at once; events wait a moment, because the list that they name may be in another shard and come after
-them. After a start it reads yesterday and today from the log, beside the work of the sink, and then what was read
-meanwhile.
+them. When the sink begins to read, at its start or after another sink, yesterday and today are read from the log,
+beside its work, and then what was read meanwhile. A sink that stands by shows nothing: the one that reads does.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, count
 from typing import Any
+
+from prometheus_client import Gauge
 
 from deploy.loop.sink.live_join import LiveJoin
 from deploy.loop.sink.tallies import DAY_MS, Key, Tallies
@@ -83,15 +85,23 @@ class LiveOutcomes:
             window_ms: How much older than an event that names neither list nor request its list may be.
         """
         self._log, self._shared, self._metrics, self._open_ms = folder, shared, metrics, open_ms
-        self._tallies = Tallies(subjects_most=open_most)
-        self._join = LiveJoin(self._tallies, open_most=open_most, window_ms=window_ms)
+        self._open_most, self._window_ms = open_most, window_ms
         self._inbox: deque[tuple[float, Shard, StreamEntry]] = deque()
         self._settling: deque[tuple[float, _Row]] = deque()
-        # What Redis has of the days that are held; None until it has been asked.
-        self._written: dict[str, bytes] | None = None
-        self._resumed = False
-        self._shown_at = float("-inf")
-        self._closed = self._skipped = 0
+        self._skipped = 0
+        self._reads, self._anew = asyncio.Event(), False
+        self._reset()
+
+    def begin(self) -> None:
+        """This process reads the streams from now on."""
+        self._reads.set()
+
+    def stand_by(self) -> None:
+        """Another process reads the streams: what was fed is pending, or in the log, when this one begins again."""
+        self._reads.clear()
+        self._anew = True
+        self._inbox.clear()
+        self._settling.clear()
 
     def feed(self, shard: Shard, entries: Sequence[StreamEntry]) -> None:
         """Takes new entries; they are looked at later."""
@@ -103,16 +113,37 @@ class LiveOutcomes:
                 self._inbox.append((now, shard, entry))
 
     async def run(self) -> None:
-        """Reads the log, and then follows until cancelled."""
-        try:
-            await asyncio.to_thread(self.read_log)
-        except Exception as error:  # a file may be damaged: the sink goes on, and so do the figures from here on
-            log.error("live_outcomes_begin_anew", detail=f"{type(error).__name__}: {error}"[:300])
+        """Waits until this process reads, reads the log, and then follows until another reads, or it is cancelled."""
         while True:
-            await self.turn()
-            if time.monotonic() - self._shown_at >= _SHOWN_S:
-                await self.show()
-            await asyncio.sleep(_TURN_S)
+            await self._reads.wait()
+            self._reset()
+            try:
+                await asyncio.to_thread(self.read_log)
+            except Exception as error:  # a file may be damaged: the sink goes on, and so do the figures from here on
+                log.error("live_outcomes_begin_anew", detail=f"{type(error).__name__}: {error}"[:300])
+            while not self._anew:
+                await self.turn()
+                if not self._anew and time.monotonic() - self._shown_at >= _SHOWN_S:
+                    await self.show()
+                await asyncio.sleep(_TURN_S)
+            for gauge in self._gauges:
+                gauge.clear()
+
+    def _reset(self) -> None:
+        """Forgets all figures; what was fed since stays."""
+        self._anew = False
+        self._tallies = Tallies(subjects_most=self._open_most)
+        self._join = LiveJoin(self._tallies, open_most=self._open_most, window_ms=self._window_ms)
+        # What Redis has of the days that are held; None until it has been asked.
+        self._written: dict[str, bytes] | None = None
+        self._resumed = False
+        self._shown_at = float("-inf")
+        self._closed = 0
+
+    @property
+    def _gauges(self) -> tuple[Gauge, ...]:
+        shown = self._metrics
+        return shown.lists, shown.click_through, shown.conversions, shown.value
 
     def read_log(self) -> None:
         """Reads yesterday and today from the log."""
@@ -225,8 +256,7 @@ class LiveOutcomes:
         if self._skipped:
             log.warning("live_outcomes_behind", entries_left_to_reports=self._skipped)
             self._skipped = 0
-        gauges = (metrics.lists, metrics.click_through, metrics.conversions, metrics.value)
-        for gauge in gauges:
+        for gauge in self._gauges:
             gauge.clear()
         for key, one in _largest(self.figures(), of_all=_TOP).items():
             figures = (
@@ -235,7 +265,7 @@ class LiveOutcomes:
                 one.per_thousand(one.conversions),
                 one.per_thousand(one.value),
             )
-            for gauge, figure in zip(gauges, figures, strict=True):
+            for gauge, figure in zip(self._gauges, figures, strict=True):
                 if figure is not None:
                     gauge.labels(*key).set(figure)
 

@@ -49,6 +49,12 @@ class Live(Protocol):
     def feed(self, shard: Shard, entries: Sequence[StreamEntry]) -> None:
         """Takes new entries."""
 
+    def begin(self) -> None:
+        """This process reads from now on."""
+
+    def stand_by(self) -> None:
+        """Another process reads."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
@@ -146,6 +152,10 @@ class Sink:
         self._hand.clear()
         held = await self._lease.take()
         self._metrics.waiting.set(not held)
+        if self._live is not None and held:
+            self._live.begin()
+        elif self._live is not None:
+            self._live.stand_by()
         if held:
             self._places = dict.fromkeys(self._places, BEGINNING)
         return held
