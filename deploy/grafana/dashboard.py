@@ -368,6 +368,12 @@ _LOOP = (
         "What came of the lists: by arm", "Click-through of the arms of experiments.",
         (Query(_gauge("outcomes_click_through", "max", "group", dimension="arm"), "{{group}}"),), "percentunit",
     ),
+    Panel(
+        "What came of the lists: not told apart",
+        "Lists that count as (other), because a day has too many groups, and lists closed before their time.",
+        (Query(f"{_rate('sink_unnamed_lists_total', 'dimension')} or vector(0)", "(other): {{dimension}}"),
+         Query(_rate("sink_closed_early_total"), "closed early")), "reqps",
+    ),
 )  # fmt: skip
 
 
