@@ -2,11 +2,12 @@
 
     python -m loadtests.loop.drift --artifact DIR --data DIR [--days 30] [--visits 300] [--record]
 
-The traffic is fed to `service.watch` with a clock that is moved on, so a month takes minutes. A visit is one hour of a
-user of the data, drawn at random: its events, and one to three times the list that the model makes for the user's test
-question. Their number follows the time of day. The baseline comes from other questions (validation) and from the
-training part. Shifts begin at noon: lists and events of users of one category, events on items that the model does not
-know, events of another type.
+The traffic is fed to `service.watch` with a clock that is moved on, so a month takes minutes. Each of its users behaves
+as one user of the data for all of that time, and returns: some often, most rarely. A visit is one hour of that user:
+its events, and one to three times the list that the model makes for the user's test question. Their number follows the
+time of day and the day of the week. The baseline comes from other questions (validation) and from the training part.
+Shifts begin at noon: lists and events of users of one category, events on items that the model does not know, events of
+another type.
 """
 
 from __future__ import annotations
@@ -39,7 +40,12 @@ from service.watch.counting import SeenEvent, ShownList, place_of
 from service.watch.traffic_watch import WINDOWS, TrafficWatch
 
 _HOUR_S = 3600.0
-_DAY_H = 24
+_DAY_H, _WEEK_D = 24, 7
+# Visits of a day at the weekend, in those of another day.
+_WEEKEND = 1.5
+# Users of the traffic in visits of an hour. How often each comes is drawn from a gamma law of this shape: the most
+# active tenth makes nearly two fifths of the visits.
+_USERS, _ACTIVITY = 20.0, 0.7
 # Monday, 2026-01-05, 00:00 UTC.
 _START_S = 1_767_571_200.0
 _SHIFT_AT_H = 12
@@ -55,6 +61,7 @@ class Visit:
     """One hour of a user.
 
     Attributes:
+        user: Whose it is, in the data.
         history: Number of events before it.
         items: [events] item ids.
         types: [events] event types.
@@ -64,6 +71,7 @@ class Visit:
         main: The commonest first category of the list.
     """
 
+    user: int
     history: int
     items: Sequence[str]
     types: Sequence[str]
@@ -115,17 +123,30 @@ class Simulation:
         self._rng, self._clock, self._metrics = np.random.default_rng(self.seed), _Clock(), Metrics()
         model: Any = _Watched(self.engine.model_version, self.engine, self.engine.artifact.vocabulary)
         self._watch = TrafficWatch(lambda: model, self._metrics, wall_clock=self._clock)
-        self._number = 0
+        self._lists = 0
         names = [visit.main for visit in self.visits]
-        most = max(sorted({name for name in names if name}), key=names.count, default=None)
-        self._one_kind = [visit for visit in self.visits if visit.main == most]
+        self._most = max(sorted({name for name in names if name}), key=names.count, default=None)
+        self._population()
         if self._watch.summary()["baseline"] != "ok":
             raise typer.BadParameter("the artefact has no baseline; export it again", param_hint="--artifact")
+
+    def _population(self) -> None:
+        """Draws the users of the traffic: whom of the data each behaves as, and how often each comes."""
+        of_user: dict[int, list[Visit]] = {}
+        for visit in self.visits:
+            of_user.setdefault(visit.user, []).append(visit)
+        kinds = [of_user[user] for user in sorted(of_user)]
+        n = max(1, int(_USERS * self.rate))
+        self._users = [kinds[kind] for kind in self._rng.integers(len(kinds), size=n).tolist()]
+        activity = self._rng.gamma(_ACTIVITY, size=n)
+        self._until = np.cumsum(activity) / activity.sum()
+        self._one_kind = [user for user, visits in enumerate(self._users) if visits[0].main == self._most]
 
     def hours(self, hours: int, shift: str = "") -> None:
         """Simulates some hours, with a shift if it is named."""
         for _ in range(hours):
             busy = 1.0 + 0.8 * np.sin(2.0 * np.pi * (self.hour % _DAY_H - 9) / _DAY_H)
+            busy *= _WEEKEND if self.hour // _DAY_H % _WEEK_D >= _WEEK_D - 2 else 1.0
             waiting = 0
             for _ in range(int(self._rng.poisson(self.rate * busy))):
                 waiting += self._visit(shift)
@@ -140,24 +161,25 @@ class Simulation:
 
     def _visit(self, shift: str) -> int:
         """Makes a visit; returns the number of its lists and events."""
-        visit = shifted(self._drawn(shift), shift, self._rng)
-        self._number += 1
-        subject = f"u{self._number}"
-        place = place_of(subject)
+        user = self._drawn(shift)
+        visits = self._users[user]
+        visit = shifted(visits[int(self._rng.integers(len(visits)))], shift, self._rng)
+        place = place_of(f"u{user}")
         lists = int(self._rng.integers(1, 4))
-        for n in range(lists):
-            one = ShownList(f"{subject}-{n}", place, "all", visit.listed, visit.scores, visit.seen, visit.history)
+        for _ in range(lists):
+            self._lists += 1
+            one = ShownList(f"L{self._lists}", place, "all", visit.listed, visit.scores, visit.seen, visit.history)
             self._watch.shown(self.engine.model_version, one)
         self._watch.happened(
             SeenEvent(place, kind, item, None) for kind, item in zip(visit.types, visit.items, strict=True)
         )
         return lists + len(visit.items)
 
-    def _drawn(self, shift: str) -> Visit:
-        """A visit; with the shift of categories, most are of users whose lists are of the commonest one."""
+    def _drawn(self, shift: str) -> int:
+        """Who comes; with the shift of categories, most are users whose lists are of the commonest one."""
         if shift == "categories" and self._rng.random() < 0.6:
             return self._one_kind[int(self._rng.integers(len(self._one_kind)))]
-        return self.visits[int(self._rng.integers(len(self.visits)))]
+        return min(int(np.searchsorted(self._until, self._rng.random())), len(self._users) - 1)
 
     def _look(self) -> None:
         """Notes what drifted in the windows that have just ended."""
@@ -200,7 +222,7 @@ def visits_of(engine: Engine | BaselineEngine, split: Split, most: int = 2000) -
             main = max(names, key=names.count, default=None)
             seen = np.unique(histories.items(row))
             found += [
-                Visit(start, *events, decoded.items, scores, seen, main)
+                Visit(int(asked.users[row]), start, *events, decoded.items, scores, seen, main)
                 for start, events in _hours(split.train, int(asked.users[row]))
             ]
     return found

@@ -4,7 +4,8 @@
 
 Both versions are in one folder. First each version says alone what it lists for every user. Then, while users ask both
 replicas without a pause, rounds follow: a canary of the other version starts, and is promoted or returned, in turn.
-Every answer must be the list that the version it names makes.
+Every answer of a model must be the list that the version it names makes; answers of another rung, which say so, are
+counted, and must be few.
 """
 
 from __future__ import annotations
@@ -51,15 +52,22 @@ class Seen:
 
     Attributes:
         answers: Number of answers.
+        full: Number of those that a model listed, which were compared.
         errors: Texts of those that were none.
         mixed: What was wrong with lists that are not those of their version or arm.
         arms: Answers by arm and version.
     """
 
     answers: int = 0
+    full: int = 0
     errors: list[str] = field(default_factory=list)
     mixed: list[str] = field(default_factory=list)
     arms: set[tuple[str | None, str]] = field(default_factory=set)
+
+    @property
+    def full_share(self) -> float:
+        """Share of the answers that a model listed, per cent."""
+        return 100.0 * self.full / self.answers if self.answers else 0.0
 
 
 def run(artifact: Path, other: str, rounds: int, users: int, tell: Callable[[str], None]) -> Seen:
@@ -190,6 +198,7 @@ def _see(answer: httpx.Response, expected: Mapping[str, Lists], seen: Seen) -> N
     body = answer.json()
     if body["rung"] != "full":
         return  # too late on a busy machine: the list is not the model's, and says so
+    seen.full += 1
     if (fault := judged(body, expected)) is not None:
         seen.mixed.append(fault)
     seen.arms.add((next(iter(body["arms"].values()), None), body["model_version"]))
@@ -211,8 +220,9 @@ def _ok(answer: httpx.Response) -> dict[str, Any]:
 
 
 def _more(seen: Seen, n: int) -> None:
-    wanted = seen.answers + n
-    _until(lambda: seen.answers >= wanted)
+    """Waits for answers of a model."""
+    wanted = seen.full + n
+    _until(lambda: seen.full >= wanted)
 
 
 def _until(holds: Callable[[], bool]) -> None:
@@ -230,17 +240,21 @@ def main(
     users: Annotated[int, typer.Option(min=1, help="Users that ask.")] = 50,
     record: Annotated[bool, typer.Option("--record", help="Write the row into loadtests/results/loop.json.")] = False,
 ) -> None:
-    """Promote and return experiments under load. Exits with 1 after an error or a mixed answer."""
+    """Promote and return experiments under load. Exits with 1 after an error, a mixed answer, or too few of a model."""
     seen = run(artifact, other, rounds, users, lambda line: typer.echo(line, err=True))
     wrong = len(seen.errors) + len(seen.mixed)
     typer.echo(
         f"{rounds:,} promotions and returns, {seen.answers:,} answers: {len(seen.errors):,} errors, "
-        f"{len(seen.mixed):,} mixed {(seen.errors + seen.mixed)[:3] or ''}"
+        f"{len(seen.mixed):,} mixed {(seen.errors + seen.mixed)[:3] or ''}; {seen.full_share:.2f} % listed by a model"
     )
-    if record:
-        command = f"python -m loadtests.loop.promotions --artifact ARTIFACT --other VERSION --rounds {rounds} --record"
-        results.record(results.LOOP, criteria.row(criteria.PROMOTED, wrong, "answers", command))
-    raise typer.Exit(int(wrong > 0))
+    command = f"python -m loadtests.loop.promotions --artifact ARTIFACT --other VERSION --rounds {rounds} --record"
+    rows = [
+        criteria.row(criteria.PROMOTED, wrong, "answers", command),
+        criteria.row(criteria.PROMOTED_FULL, seen.full_share, "%", command),
+    ]
+    for row in rows if record else ():
+        results.record(results.LOOP, row)
+    raise typer.Exit(int(not all(row.holds for row in rows)))
 
 
 if __name__ == "__main__":

@@ -111,12 +111,14 @@ def compared(ope: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, A
         measured: Value and interval of the arm, from the report of the log.
 
     Returns:
-        `estimate` and `measured` with their intervals, `difference` with `low` and `high`, and `refused`.
+        `estimate` and `measured` with their intervals; `difference` with `low` and `high`, which have the errors of
+        both as if they were independent; whether 0 is between these (`holds`), and whether the interval of the
+        estimate has what was measured (`inside`); and `refused`.
     """
     told = ope["estimates"].get(ESTIMATE)
     if told is None or told["low"] is None or measured["low"] is None:
         refused = ope["refused"] or "nothing varies"
-        return {"refused": refused, "estimate": None, "measured": dict(measured), "holds": False}
+        return {"refused": refused, "estimate": None, "measured": dict(measured), "holds": False, "inside": False}
     halves = [(one["high"] - one["low"]) / 2 for one in (told, measured)]
     difference, half = measured["value"] - told["value"], math.hypot(*halves)
     return {
@@ -129,12 +131,14 @@ def compared(ope: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, A
 def rows(found: Found, command: str) -> list[results.Row]:
     """Returns the rows of the criteria."""
     low = found.lift.low
-    outside = sum(not one["holds"] for one in found.foretold.values())
+    differ = sum(not one["holds"] for one in found.foretold.values())
+    outside = sum(not one["inside"] for one in found.foretold.values())
     return [
         criteria.row(criteria.WHOLE_LIFT, -100.0 if low is None else 100.0 * low, "%", command),
         criteria.row(criteria.WHOLE_BETTER, found.p[BETTER], "", command),
         criteria.row(criteria.WHOLE_EQUAL, found.p[EQUAL], "", command),
-        criteria.row(criteria.WHOLE_FORETOLD, outside, "arms", command),
+        criteria.row(criteria.WHOLE_FORETOLD, differ, "arms", command),
+        criteria.row(criteria.WHOLE_OUTSIDE, outside, "arms", command),
         criteria.row(criteria.WHOLE_MADE, found.learned, "events", command),
     ]
 
@@ -217,8 +221,8 @@ def _percent(lift: Lift) -> str:
 def _told(one: Mapping[str, Any]) -> str:
     if one["estimate"] is None:
         return f"{one['measured']['value']:.0f}, foretold: {one['refused']}"
-    told = one["estimate"]
+    told, where = one["estimate"], "" if one["inside"] else ", measured outside"
     return (
-        f"{one['measured']['value']:.0f}, foretold {told['value']:.0f} ({told['low']:.0f} … {told['high']:.0f}); "
-        f"difference {one['difference']:+.0f} ({one['low']:+.0f} … {one['high']:+.0f})"
+        f"{one['measured']['value']:.0f}, foretold {told['value']:.0f} ({told['low']:.0f} … {told['high']:.0f}{where})"
+        f"; difference {one['difference']:+.0f} ({one['low']:+.0f} … {one['high']:+.0f})"
     )

@@ -33,9 +33,10 @@ def test_old_questions_are_in_no_data_and_new_ones_come_after_the_training() -> 
 
 
 def test_the_table_has_shares_of_the_whole_training() -> None:
-    whole = Outcome(np.array([0.5, 0.5]), np.array([0.2, 0.4]), 100.0)
-    ours = Outcome(np.array([0.5, 0.4]), np.array([0.3, 0.3]), 8.0, 2.0, 0.1)
+    whole = Outcome(np.array([0.5, 0.5]), np.array([0.2, 0.4]), 100.0, 120.0)
+    ours = Outcome(np.array([0.5, 0.4]), np.array([0.3, 0.3]), 8.0, 12.0, 6.0, 0.1)
     rows = {row["method"]: row for row in summary([{WHOLE: whole, JUDGED: ours}] * 2)}
     assert rows[WHOLE]["old_of_scratch"] == rows[WHOLE]["time_of_scratch"] == 1.0
     assert (rows[JUDGED]["old_of_scratch"], rows[JUDGED]["new_of_scratch"]) == (0.9, 1.0)
     assert (rows[JUDGED]["time_of_scratch"], rows[JUDGED]["strengths"]) == (0.08, [0.1, 0.1])
+    assert (rows[JUDGED]["command_of_scratch"], rows[JUDGED]["choice_of_scratch"]) == (0.1, 0.15)

@@ -112,10 +112,12 @@ def test_the_log_is_read_by_cycle_and_side_as_loops_read_it_without_made_traffic
     assert (came.made, came.learned) == (130, 1)
     judged = {row.criterion: row for row in rows(came, "command")}
     assert set(judged) == {
-        criteria.WHOLE_LIFT, criteria.WHOLE_BETTER, criteria.WHOLE_EQUAL, criteria.WHOLE_FORETOLD, criteria.WHOLE_MADE,
+        criteria.WHOLE_LIFT, criteria.WHOLE_BETTER, criteria.WHOLE_EQUAL, criteria.WHOLE_FORETOLD,
+        criteria.WHOLE_OUTSIDE, criteria.WHOLE_MADE,
     }  # fmt: skip
     assert judged[criteria.WHOLE_BETTER].holds
     assert judged[criteria.WHOLE_EQUAL].holds
+    assert judged[criteria.WHOLE_OUTSIDE].value == 1
     assert judged[criteria.WHOLE_FORETOLD].value == 1  # the better arm earned more than was foretold
 
 
