@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from export import nucleus_edges
 from export.graphs.graph_writer import GraphDtype
 from export.probe_rankings import ProbeRanking, probe_ranking
 from model.network.encoders.registry import receptive_field, streams
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import encoder_input
 from model.reference.attention_rollout import attention_rollout
-from model.reference.decoder import ReferenceDecoder, ScoredItem, log_propensities, normalise, nucleus
+from model.reference.decoder import ReferenceDecoder, ScoredItem
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, EventArrays, Vocabulary
 from service.engine.decoding import ONE_OF_EACH, Decoding
@@ -43,8 +44,6 @@ HIDDEN = {"float32": 0.0, "float16": 5e-3, "int8": 5e-2}
 PROBE_READS = 2
 NDCG_WITHIN = 0.005  # of the float32 graphs' NDCG@10
 MAX_FAILURES = 8
-# Of the mass of a nucleus, added up in float32.
-_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -183,9 +182,12 @@ def _compare_probe(
     for decoding in ONE_OF_EACH:
         request = replace(asked, decoding=decoding)
         got = result_of(engine.decode([DecodeJob(h=h, request=request)])[0])
-        want = reference.decode(q, decoding, request.k, request.run_width, everything, request.seed, ranking.scoring)
+        inside = _judge_law(result, got, decoding)
+        asked_of = (q, decoding, request.k, request.run_width, everything, request.seed, ranking.scoring)
+        want = reference.decode(*asked_of)
+        if inside is not None and got.items.tolist() != [one.item for one in want]:
+            want = reference.decode(*asked_of, inside=inside)
         overlaps.append(_compare(result, f"probe {number}, {decoding.strategy}", got, want))
-        result.log_propensity = max(result.log_propensity, _law_off_by(got, decoding))
     return overlaps
 
 
@@ -249,18 +251,20 @@ def _compare(result: GateResult, where: str, got: DecodedList, want: Sequence[Sc
     return len(shared) / max(len(want), 1)
 
 
-def _law_off_by(got: DecodedList, decoding: Decoding) -> float:
-    """Returns by how much the log-propensities of a sampled list differ from those of its own candidates."""
+def _judge_law(result: GateResult, got: DecodedList, decoding: Decoding) -> set[int] | None:
+    """Compares the log-propensities of a sampled list with those of its own candidates.
+
+    Returns:
+        The nucleus that they belong to, where rounding may have moved its end; None if they are no nucleus's.
+    """
+    if not decoding.sampled:
+        return None
     if got.draw is None or got.draw.log_propensities is None:
-        return math.inf if decoding.sampled else 0.0
-    scores = dict(zip(got.draw.items.tolist(), got.draw.scores.tolist(), strict=True))
-    log_probs = normalise({item: score * decoding.inverse_temperature for item, score in scores.items()})
-    # Where the mass reaches top-p within rounding, the graph may take one candidate more or less.
-    found = []
-    for top_p in (decoding.nucleus, decoding.nucleus - _ROUNDING, decoding.nucleus + _ROUNDING):
-        want = log_propensities(log_probs, nucleus(log_probs, top_p), got.items.tolist())
-        found.append(float(np.abs(np.array(want) - got.draw.log_propensities).max(initial=0.0)))
-    return min(found)
+        result.log_propensity = math.inf
+        return None
+    inside, off_by = nucleus_edges.of_draw(got.draw, got.items.tolist(), decoding)
+    result.log_propensity = max(result.log_propensity, off_by)
+    return inside if off_by <= TOLERANCE[result.dtype] else None
 
 
 def _same_order(result: GateResult, where: str, items: list[int], got: DecodedList, want: Sequence[ScoredItem]) -> None:

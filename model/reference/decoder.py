@@ -89,6 +89,7 @@ class ReferenceDecoder:
         allowed: Sequence[int],
         seed: int,
         scoring: Scoring,
+        inside: set[int] | None = None,
     ) -> list[ScoredItem]:
         """Decodes a list for one query.
 
@@ -100,12 +101,13 @@ class ReferenceDecoder:
             allowed: Item indices that the list may contain.
             seed: Seed of the Gumbel noise.
             scoring: Weights and signals of the fused score.
+            inside: Candidates that a sampled list draws first; None: the nucleus.
         """
         scored = self.candidates(q, decoding, k, width, allowed, scoring)
         if not decoding.sampled:
             return sorted(scored, key=lambda candidate: -candidate.score)[:k]
         log_probs = sampling_log_probs(scored, decoding)
-        inside = nucleus(log_probs, decoding.nucleus)
+        inside = nucleus(log_probs, decoding.nucleus) if inside is None else inside
         items = torch.arange(len(self.codes)).numpy()
         noise = dict(enumerate(gumbel(item_hash(items), seed)))
         order = sorted(log_probs, key=lambda item: (item in inside, log_probs[item] + noise[item]), reverse=True)
