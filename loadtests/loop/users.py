@@ -1,13 +1,20 @@
-"""Users whose lists are alike, for tests of experiments: how often each returns, and how readily each clicks."""
+"""Users whose lists are alike, for tests of experiments: how often each returns, and how readily each clicks.
+
+Their lists are added up by the code of the sink and of reports, day by day.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from service.experiments.outcomes import ARM, Outcomes, Place, of_arms
+from service.experiments.run_subjects import RunSubjects
 from service.experiments.sums import Sums
+
+_NAME, _ARMS = "simulated", ("control", "other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +57,21 @@ class Experiment:
         self._upto = np.cumsum(weights) / weights.sum()
         self._arm = rng.random(n) < traffic.share
         self._rates = np.where(self._arm, rates * (1.0 + effect), rates)
-        self._lists = np.zeros(n, np.int64)
-        self._clicked = np.zeros(n, np.int64)
-        self.sums = (Sums(), Sums())
-        """What the control and the other arm earned so far."""
+        self._subjects = RunSubjects(subjects_most=n)
+        self._days: defaultdict[Place, Sums] = defaultdict(Sums)
+        self._shown = 0
+
+    @property
+    def sums(self) -> tuple[Sums, Sums]:
+        """What the control and the other arm earned so far, as a report of the service adds it up."""
+        found = of_arms({place: Outcomes(sums) for place, sums in self._days.items()}, _NAME)
+        control, other = (found.get(arm, Outcomes()).sums for arm in _ARMS)
+        return control, other
 
     @property
     def lists(self) -> int:
         """Lists shown so far, of both arms."""
-        return sum(one.lists for one in self.sums)
+        return self._shown
 
     def hour(self) -> None:
         """Shows an hour's lists."""
@@ -71,30 +84,12 @@ class Experiment:
             lists: Of both arms together.
         """
         users = np.searchsorted(self._upto, self._rng.random(lists), side="right").clip(max=len(self._upto) - 1)
-        clicked = users[self._rng.random(lists) < self._rates[users]]
-        came, where = np.unique(users, return_inverse=True)
-        before = self._lists[came], self._clicked[came]
-        self._lists[came] += np.bincount(where, minlength=len(came))
-        np.add.at(self._clicked, clicked, 1)
-        after = self._lists[came], self._clicked[came]
-        arms = self._arm[came]
-        self.sums = (
-            _plus(self.sums[0], before, after, ~arms),
-            _plus(self.sums[1], before, after, arms),
-        )
-
-
-Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
-
-
-def _plus(sums: Sums, before: Pairs, after: Pairs, chosen: npt.NDArray[np.bool_]) -> Sums:
-    """The sums after the pairs of the chosen users have changed: `Sums.with_subject`, for many at once."""
-    (n, c), (m, d) = ((lists[chosen], clicked[chosen]) for lists, clicked in (before, after))
-    return Sums(
-        sums.subjects + int(np.sum(n == 0)),
-        sums.lists + int(np.sum(m - n)),
-        sums.clicked + int(np.sum(d - c)),
-        sums.lists2 + int(np.sum(m * m - n * n)),
-        sums.clicked2 + int(np.sum(d * d - c * c)),
-        sums.cross + int(np.sum(m * d - n * c)),
-    )
+        clicks = self._rng.random(lists) < self._rates[users]
+        day = self._shown // (24 * self._traffic.lists_per_hour)
+        self._shown += lists
+        for user, second, clicked in zip(users.tolist(), self._arm[users].tolist(), clicks.tolist(), strict=True):
+            group = f"{_NAME}={_ARMS[second]}"
+            changed = self._subjects.change(day, group, str(user), 1, int(clicked))
+            if changed is not None:
+                place = Place(day, ARM, group)
+                self._days[place] = self._days[place].with_subject(*changed)

@@ -2,8 +2,10 @@
 
 A field of the hash (`service.store.outcome_fields`) is named `<day>|<dimension>|<group>`: the number of the day since
 the epoch (UTC), one of `all`, `model`, `segment`, `strategy`, `rung`, `arm`, `position`, and the group, which is
-`<experiment>=<arm>` for an arm. Its value is JSON (format 1): the fields of `Sums`, clustered by subject within the day
-for `all`, `model` and `arm`, and those of `Outcomes`.
+`<experiment>=<arm>` for an arm. Its value is JSON (format 2): the fields of `Sums`, clustered by subject, and those of
+`Outcomes`. For `all` and `model` the sums are those of the day alone. For `arm` they are what the day changed in the
+sums over the whole experiment (`service.experiments.run_subjects`): added up over its days they are clustered by
+subject over the experiment, and `subjects` are those that were new on the day.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import orjson
 
 from service.experiments.sums import Sums
 
-FORMAT = 1
+FORMAT = 2
 DAY_S = 86_400
 ARM = "arm"
 
@@ -45,7 +47,7 @@ class Outcomes:
     dwell: float = 0.0
 
     def __add__(self, other: Outcomes) -> Outcomes:
-        """Adds what other lists earned. A subject with lists in both counts as two."""
+        """Adds what other lists earned. A subject with lists in both counts as two, except over the days of an arm."""
         mine, theirs = asdict(self.sums), asdict(other.sums)
         sums = Sums(**{name: mine[name] + theirs[name] for name in mine})
         names = [one.name for one in fields(self) if one.name != "sums"]

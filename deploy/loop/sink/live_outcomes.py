@@ -274,7 +274,7 @@ def _largest(found: Mapping[Key, Outcomes], of_all: int | None = None) -> dict[K
     """The largest groups of each dimension, the others as one; all arms and models unless `of_all` bounds them too."""
     by_dimension: dict[str, list[tuple[str, Outcomes]]] = {}
     for (dimension, group), one in found.items():
-        if one.sums.lists:
+        if one.sums.lists or dimension == ARM:  # the squares of a day without lists may have changed
             by_dimension.setdefault(dimension, []).append((group, one))
     kept: dict[Key, Outcomes] = {}
     for dimension, groups in by_dimension.items():

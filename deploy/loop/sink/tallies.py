@@ -16,13 +16,14 @@ from deploy.loop.sink.open_list import OpenList
 from model.online.grouped import OTHER
 from model.online.online_report import ALL, ARM, DIMENSIONS, POSITION
 from service.experiments.outcomes import Outcomes
+from service.experiments.run_subjects import RunSubjects
 from service.experiments.sums import Sums
 
 GROUPS_MOST = 200
 POSITIONS_MOST = 50
 DAY_MS = 86_400_000
 _NONE = "(none)"
-# Dimensions whose subjects are told apart, because experiments are judged by them.
+# Dimensions whose subjects are told apart: those of arms over the whole experiment, the others' within a day.
 CLUSTERED = (ALL, "model", ARM)
 
 Key = tuple[str, str]
@@ -56,6 +57,8 @@ class Tallies:
         self._known: dict[int, defaultdict[str, set[str]]] = {}
         self.first_day = 0
         self.unnamed: Counter[str] = Counter()
+        self.runs = RunSubjects(subjects_most=subjects_most)
+        """Subjects of experiments, which are told apart over all days."""
 
     def groups_of(self, row: Mapping[str, Any]) -> tuple[Key, ...]:
         """Returns the groups that a list counts for, besides its positions."""
@@ -78,7 +81,7 @@ class Tallies:
 
     def outcomes(self, day: int) -> dict[Key, Outcomes]:
         """Returns the figures of a day by dimension and group."""
-        return {key: _outcomes(group) for key, group in self._days.get(day, {}).items()}
+        return {key: _outcomes(key, group) for key, group in self._days.get(day, {}).items()}
 
     def together(self) -> dict[Key, Outcomes]:
         """Returns the figures of all days together."""
@@ -94,6 +97,7 @@ class Tallies:
         for by_day in (self._days, self._known):
             for old in [one for one in by_day if one < day]:
                 del by_day[old]
+        self.runs.forget_before(day)
 
     def _bounded(self, day: int, dimension: str, group: str) -> Key:
         if day < self.first_day:
@@ -120,7 +124,11 @@ class Tallies:
         for key in one.groups:
             group = groups.setdefault(key, _Group())
             _add(group.figures, whole, sign)
-            if key[0] in CLUSTERED:
+            if key[0] == ARM:
+                clicked = int(whole["clicked"])
+                changed = self.runs.change(day, key[1], one.cluster, sign, sign * clicked)
+                group.sums = group.sums if changed is None else group.sums.with_subject(*changed)
+            elif key[0] in CLUSTERED:
                 self._change_pair(group, one.cluster, int(whole["clicked"]), sign)
         for place in one.positions.values():
             name = str(place) if place <= POSITIONS_MOST else OTHER
@@ -149,11 +157,11 @@ def _add(figures: defaultdict[str, float], more: Mapping[str, float], sign: int)
         figures[name] += sign * value
 
 
-def _outcomes(group: _Group) -> Outcomes:
+def _outcomes(key: Key, group: _Group) -> Outcomes:
     counts = {name: value for name, value in group.figures.items() if name not in ("lists", "clicked")}
     sums = (
         group.sums
-        if group.sums.subjects
+        if key[0] in CLUSTERED
         else Sums(lists=round(group.figures["lists"]), clicked=round(group.figures["clicked"]))
     )
     return Outcomes(sums, **counts)
