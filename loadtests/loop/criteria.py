@@ -27,6 +27,7 @@ KAFKA_ONCE = "kafka: events that are in the store exactly once, consumer and bro
 # Experiments. Two equal arms are looked at every hour for two weeks; lists of a user are alike.
 SEQUENTIAL_RUNS = 2_000
 FALSE_ALARMS = "sequential test: false alarms of two equal arms, looked at hourly for two weeks, clustered by user, %"
+FALSE_MISMATCHES = "check of shares: two equal arms that are called uneven, looked at hourly for two weeks, %"
 # Lists of both arms together, at a click-through of a tenth, by which a drop must be found.
 SEQUENTIAL_LISTS = 250_000
 DROPS_FOUND = f"sequential test: arms with 10 % fewer clicks that are found within {SEQUENTIAL_LISTS:,} lists, %"
@@ -132,6 +133,7 @@ LIMITS: Mapping[str, Mapping[str, float]] = {
     forgetting("new"): {"at_least": 98.0},
     forgetting("old"): {"at_least": 97.0},
     FALSE_ALARMS: {"at_most": 6.0},
+    FALSE_MISMATCHES: {"at_most": 0.25},
     PROMOTED: {"at_most": 0},
     PROMOTED_FULL: {"at_least": 95.0},
     DROPS_FOUND: {"at_least": 80.0},

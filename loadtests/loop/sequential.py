@@ -1,10 +1,11 @@
 """How often the sequential test of experiments is wrong, how soon it is right, and how soon a bad canary is back.
 
-    python -m loadtests.loop.sequential [aa|drop|canary] [--runs 2000] [--record] [--fresh]
+    python -m loadtests.loop.sequential [aa|shares|drop|canary] [--runs 2000] [--record] [--fresh]
 
-`aa` has two equal arms, looked at every hour for two weeks; `drop` has an arm with a tenth fewer clicks, `canary` one
-with half the clicks, looked at every hundred of its lists. Progress is kept in a file and taken up again. Criteria are
-in `loadtests/loop/criteria.py`.
+`aa` has two equal arms, looked at every hour for two weeks, `shares` asks of the same whether the check of shares says
+they are uneven; `drop` has an arm with a tenth fewer clicks, `canary` one with half the clicks, judged as the service
+judges it at every hundred of its lists. Sums are those of the sink. Progress is kept in a file and taken up again.
+Criteria are in `loadtests/loop/criteria.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from loadtests.loop import criteria
 from loadtests.loop.users import Experiment, Traffic
 from service.cli.outermost import run_command
 from service.common.atomic_files import write_aside
-from service.experiments.sequential import ALPHA, compare
+from service.experiments.canary import judge
+from service.experiments.counts import ArmCounts
+from service.experiments.document import Document, ExperimentSpec
+from service.experiments.sequential import ALPHA, compare, share_mismatch
 
 _PROGRESS = Path(tempfile.gettempdir()) / "gpt4rec-loop-sequential.json"
 _SAVED_EVERY = 25
@@ -62,12 +66,27 @@ def first_alarm(traffic: Traffic, effect: float, seed: int, lists_max: int | Non
 
 
 def first_return(traffic: Traffic, effect: float, seed: int, lists_max: int) -> int | None:
-    """Runs a canary that is looked at every hundred of its lists; returns its lists until it was called worse."""
+    """Runs a canary that the service judges every hundred of its lists; returns its lists until it went back."""
     run = Experiment(traffic, effect, seed)
+    arms = [{"name": "old", "share": 1.0 - traffic.share}, {"name": "new", "share": traffic.share}]
+    spec = ExperimentSpec.model_validate({"name": "canary", "arms": arms, "guardrails": {}})
+    experiment = Document().started(spec, 0).experiments[0]
     while run.sums[1].lists < lists_max:
         run.show(round(_LOOK_EVERY / traffic.share))
-        if compare(*run.sums).worse:
+        counts = {arm: ArmCounts(sums.lists, sums=sums) for arm, sums in zip(("old", "new"), run.sums, strict=True)}
+        if judge(experiment, counts).action == "back":
             return run.sums[1].lists
+    return None
+
+
+def first_mismatch(traffic: Traffic, seed: int) -> int | None:
+    """Runs two equal arms; returns the lists until the check of shares, made every hour, said that they are uneven."""
+    run = Experiment(traffic, 0.0, seed)
+    for _ in range(traffic.hours):
+        run.hour()
+        subjects = [one.subjects for one in run.sums]
+        if share_mismatch(subjects, [1.0 - traffic.share, traffic.share]).mismatch:
+            return run.lists
     return None
 
 
@@ -84,15 +103,20 @@ def _canary(seed: int) -> int | None:
     return back if back is not None and back <= criteria.CANARY_LISTS else None
 
 
+def _shares(seed: int) -> int | None:
+    return first_mismatch(Traffic(), seed)
+
+
 QUESTIONS: dict[str, tuple[Callable[[int], int | None], str]] = {
     "aa": (_aa, criteria.FALSE_ALARMS),
+    "shares": (_shares, criteria.FALSE_MISMATCHES),
     "drop": (_drop, criteria.DROPS_FOUND),
     "canary": (_canary, criteria.CANARIES_BACK),
 }
 
 
 def main(
-    what: Annotated[str, typer.Argument(help="all, aa, drop or canary.")] = "all",
+    what: Annotated[str, typer.Argument(help="all, aa, shares, drop or canary.")] = "all",
     runs: Annotated[int, typer.Option(min=1, help="Runs of each question.")] = criteria.SEQUENTIAL_RUNS,
     record: Annotated[bool, typer.Option("--record", help="Write rows into loadtests/results/loop.json.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin again, without the kept progress.")] = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from service.experiments.canary import exceeds, judge
 from service.experiments.counts import ArmCounts
 from service.experiments.document import Document, Experiment, ExperimentSpec
 from service.experiments.report import report
+from service.experiments.sequential import compare
 from service.experiments.sums import Sums
 
 GOOD, BAD = Sums(700, 1000, 200, 1900, 250, 330), Sums(700, 1000, 90, 1900, 120, 150)
@@ -48,15 +50,43 @@ def test_fewer_clicks_end_it_unless_they_may() -> None:
     assert judge(canary(guardrails={"click_through": False}), counts).action == "stay"
 
 
-def test_a_share_within_its_limit_is_rarely_exceeded_and_all_failures_soon_are() -> None:
+@pytest.mark.parametrize(("share", "tolerated"), [(0.2, 0.01), (0.1, 0.02)])
+def test_arms_of_one_share_are_rarely_returned_and_all_failures_soon_are(share: float, tolerated: float) -> None:
+    """Both arms are drawn: the control's share is not known either."""
     rng = np.random.default_rng(19)
     wrong = 0
-    for _ in range(200):
-        bad = np.cumsum(rng.random(1000) < 0.05)
-        wrong += any(exceeds(int(bad[n - 1]), n, 0.05) for n in range(10, 1001, 10))
-    assert wrong <= 6  # 1 % of 200, and what chance adds
-    assert not exceeds(2, 2, 0.01)
-    assert exceeds(6, 6, 0.01)
+    for _ in range(150):
+        bad = np.cumsum(rng.random((2, 3000)) < share, axis=1)[:, 9::20]
+        totals = range(10, 3001, 20)
+        wrong += any(
+            exceeds((one, n), (usual, n), tolerated) for one, usual, n in zip(*bad.tolist(), totals, strict=True)
+        )
+    assert wrong <= 2  # 1 % of 150, rounded up
+
+
+def test_a_share_exactly_at_the_limit_is_rarely_exceeded() -> None:
+    rng = np.random.default_rng(20)
+    wrong = 0
+    for _ in range(150):
+        bad, usual = (np.cumsum(rng.random(2000) < p)[9::20].tolist() for p in (0.10, 0.05))
+        wrong += any(
+            exceeds((one, n), (other, n), 0.05) for one, other, n in zip(bad, usual, range(10, 2001, 20), strict=True)
+        )
+    assert wrong <= 2
+
+
+def test_an_arm_whose_every_answer_fails_is_returned_after_a_handful() -> None:
+    assert not exceeds((2, 2), (0, 2), 0.01)
+    assert exceeds((6, 6), (0, 6), 0.01)
+    assert not exceeds((6, 6), (0, 0), 0.01)
+    assert not exceeds((6, 6), (6, 6), 0.01)
+
+
+def test_clicks_are_judged_at_the_error_of_every_guardrail() -> None:
+    arm = next(one for c in range(199, 90, -1) if compare(GOOD, one := replace(BAD, clicked=c)).worse)
+    counts = {"old": ArmCounts(sums=GOOD), "new": ArmCounts(sums=arm)}
+    assert not compare(GOOD, arm, alpha=0.01).worse
+    assert judge(canary(), counts).action == "stay"
 
 
 def test_the_report_is_put_in_words() -> None:
