@@ -63,6 +63,10 @@ class LoopSettings(BaseSettings):
     loop_canary_lists: int = Field(
         1000, ge=1, description="Lists of each arm in a step before the next one, and after the last before promotion."
     )
+    loop_canary_clicked: int = Field(
+        50, ge=0,
+        description="Clicked lists of each arm, as the sink joined them, before promotion. 0: promotes without, too.",
+    )  # fmt: skip
     loop_canary_share: float = Field(1.0, gt=0, le=1, description="Share of the layer that the canary is on.")
     loop_canary_layer: str = Field("default", description="Layer of the canary.")
     loop_canary_hours: float = Field(

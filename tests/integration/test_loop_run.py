@@ -88,7 +88,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory, random_artifact: Path) -> It
     with served_process.serve(artifacts, **SETTINGS) as served:
         loop = {
             "loop_work": str(work), "loop_log": str(folder / "log"), "loop_artifacts": str(artifacts),
-            "loop_run": str(run), "loop_canary_steps": "1", "loop_canary_lists": 1, "loop_poll_s": 0.05,
+            "loop_run": str(run), "loop_canary_steps": "1", "loop_canary_lists": 1, "loop_canary_clicked": 0,
+            "loop_poll_s": 0.05,
             "loop_metrics_port": 0,
         }  # fmt: skip
         config = {"settings": loop, "url": served.url, "token": TOKEN, "candidate": str(candidate)}

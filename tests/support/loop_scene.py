@@ -51,9 +51,10 @@ class FakeService:
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         if "away" in state:
             raise ServiceAwayError("away")
-        none = dict.fromkeys(("late", "failed", "below", "lists", "clicked", "click_through", "comparison"))
+        none = dict.fromkeys(("late", "failed", "below", "lists", "click_through", "comparison"))
         answers = state.get("answers", 0)
-        arms = [{"name": name, "answers": answers, **none} for name in ("champion", "candidate")]
+        counted = {**none, "answers": answers, "clicked": state.get("clicked", 0)}
+        arms = [{"name": name, **counted} for name in ("champion", "candidate")]
         return {"state": "running", "cause": None, "step": 1, "steps": [0.1, 1.0], "portion": 0.1, "counted": True,
                 "arms": arms, "shares_mismatch": False, **state}  # fmt: skip
 
@@ -114,7 +115,8 @@ class Scene:
         (folder / "run").mkdir()
         (folder / "run" / "run.json").write_text('{"data": {"path": "base", "fingerprint": "f"}}')
         (folder / "run" / "config.json").write_text("{}")
-        given = {"loop_canary_lists": 10, "loop_canary_steps": "0.1,1", "loop_attempts": 2, **more}
+        given = {"loop_canary_lists": 10, "loop_canary_clicked": 0, "loop_canary_steps": "0.1,1", **more}
+        given.setdefault("loop_attempts", 2)
         self.own = own = LoopSettings(
             loop_work=str(folder / "work"), loop_log="log", loop_artifacts=str(folder / "models"),
             loop_run=str(folder / "run"), **given,

@@ -57,7 +57,12 @@ async def canary(world: World, cycle: Cycle) -> dict[str, Any]:
         if (decided := await _look(world, cycle)) is not None:
             return decided
         if world.clock() >= until:
-            await _back(world, cycle, "timed_out", f"undecided after {world.settings.loop_canary_hours:g} hours")
+            why = f"undecided after {world.settings.loop_canary_hours:g} hours"
+            if cycle.brought("canary", "waits_for_clicks"):
+                why += (
+                    ": an arm has fewer clicked lists than GPT4REC_LOOP_CANARY_CLICKED; does `gpt4rec loop sink` run?"
+                )
+            await _back(world, cycle, "timed_out", why)
         await world.pause(world.settings.loop_poll_s)
 
 
@@ -162,7 +167,13 @@ async def _judged(world: World, cycle: Cycle, found: Mapping[str, Any]) -> dict[
         return None
     if found["shares_mismatch"]:
         await _back(world, cycle, "returned", "the users did not fall into the arms as the shares say")
-    return {"tried": True, "arms": _arms(found)}
+    clicked = min(arm["clicked"] for arm in found["arms"])
+    if clicked < world.settings.loop_canary_clicked:
+        _note(world, cycle, waits_for_clicks=True)
+        return None
+    if not clicked:
+        log.warning("canary_judged_without_clicks", cycle=cycle.id, experiment=cycle.experiment)
+    return {"tried": True, "judged_by_clicks": clicked > 0, "arms": _arms(found)}
 
 
 def _arms(found: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 Lists count at once; events wait a moment, because the list that they name may be in another shard and come after
 them. When the sink begins to read, at its start or after another sink, yesterday and today are read from the log,
-beside its work, and then what was read meanwhile. A sink that stands by shows nothing: the one that reads does.
+and of the days before the lists of experiments, beside its work, and then what was read meanwhile. A sink that stands
+by shows nothing: the one that reads does.
 """
 
 from __future__ import annotations
@@ -10,19 +11,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from itertools import chain, count
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import count
 
-from prometheus_client import Gauge
-
+from deploy.loop.sink import largest_groups
 from deploy.loop.sink.live_join import LiveJoin
+from deploy.loop.sink.live_rows import HOUR_MS, LiveRow, following, lists_of, row_of, when
 from deploy.loop.sink.tallies import DAY_MS, Key, Tallies
-from model.online.grouped import OTHER
 from model.online.log_folder import LogFolder
-from model.online.log_schema import TIME_OF, Kind, LogError, entry_row
-from model.online.online_report import ARM, POSITION
+from model.online.log_schema import LogError
 from service.common import logs
 from service.common.errors import StoreUnavailable
 from service.common.sink_metrics import SinkMetrics
@@ -33,7 +30,6 @@ from service.store.stream_group import StreamEntry
 
 log = logs.get(__name__)
 
-_HOUR_MS = 3_600_000
 _TURN_S = 0.5
 _SHOWN_S = 5.0
 # How long events wait for their lists.
@@ -42,23 +38,8 @@ SETTLE_S = 2.0
 _WAITING_MOST = 200_000
 # Entries that are worked off before the reading, the lease and the side door have their turn.
 _AT_ONCE = 200
-_TOP = 20
-# What follows lists, in the order of its effect at one moment.
-_FOLLOWING: tuple[Kind, ...] = ("merges", "events", "erased")
-_COLUMNS = [
-    "list_id",
-    "request_id",
-    "subject",
-    "time_ms",
-    "items",
-    "model_version",
-    "segment",
-    "strategy",
-    "rung",
-    "arms",
-]
-
-_Row = tuple[Kind, Mapping[str, Any]]
+# How far back the subjects of experiments are read.
+_RUN_DAYS = 28
 
 
 class LiveOutcomes:
@@ -87,7 +68,7 @@ class LiveOutcomes:
         self._log, self._shared, self._metrics, self._open_ms = folder, shared, metrics, open_ms
         self._open_most, self._window_ms = open_most, window_ms
         self._inbox: deque[tuple[float, Shard, StreamEntry]] = deque()
-        self._settling: deque[tuple[float, _Row]] = deque()
+        self._settling: deque[tuple[float, LiveRow]] = deque()
         self._skipped = 0
         self._reads, self._anew = asyncio.Event(), False
         self._reset()
@@ -126,8 +107,7 @@ class LiveOutcomes:
                 if not self._anew and time.monotonic() - self._shown_at >= _SHOWN_S:
                     await self.show()
                 await asyncio.sleep(_TURN_S)
-            for gauge in self._gauges:
-                gauge.clear()
+            largest_groups.show(self._metrics, {})
 
     def _reset(self) -> None:
         """Forgets all figures; what was fed since stays."""
@@ -137,32 +117,42 @@ class LiveOutcomes:
         # What Redis has of the days that are held; None until it has been asked.
         self._written: dict[str, bytes] | None = None
         self._resumed = False
+        # Whether Redis lacks what was read of earlier days, which are kept until it has it.
+        self._owes_runs = False
         self._shown_at = float("-inf")
         self._closed = 0
 
-    @property
-    def _gauges(self) -> tuple[Gauge, ...]:
-        shown = self._metrics
-        return shown.lists, shown.click_through, shown.conversions, shown.value
-
     def read_log(self) -> None:
-        """Reads yesterday and today from the log."""
+        """Reads yesterday and today from the log, and of the days before the lists of experiments."""
         today = int(time.time() * 1000) // DAY_MS
-        since = (today - 1) * DAY_MS
-        self._tallies.forget_before(today - 1)
-        for begins in range(since, (today + 1) * DAY_MS, _HOUR_MS):
-            for lists in self._log.read("exposures", _COLUMNS, from_ms=begins, until_ms=begins + _HOUR_MS):
-                for row in lists.iter_rows(named=True):
-                    self._take(("exposures", row))
-            for rows in sorted(chain.from_iterable(map(partial(self._hour, begins), _FOLLOWING)), key=_when):
-                self._take(rows)
-        self._resumed = True
-        if self._tallies.days():
+        tallies, whole = self._tallies, True
+        tallies.whole_from = today - 1
+        tallies.forget_before(today - _RUN_DAYS)
+        for day in range(today - _RUN_DAYS, today + 1):
+            tallies.runs.forget_before(day - 1)
+            for begins in range(day * DAY_MS, (day + 1) * DAY_MS, HOUR_MS):
+                try:
+                    self._read_hour(begins, arms_only=day < today - 1)
+                except LogError as error:
+                    log.error("live_outcomes_lack_an_hour", detail=str(error)[:300])
+                    whole = False
+            if day < today - 1:  # what was counted when these days were today
+                self._closed = self._join.closed_early
+                tallies.unnamed.clear()
+        self._resumed, self._owes_runs = whole, True
+        if tallies.days():
             log.info("live_outcomes_resumed", open_lists=len(self._join))
 
-    def _hour(self, begins: int, kind: Kind) -> Iterator[_Row]:
-        rows = self._log.read_all(kind, from_ms=begins, until_ms=begins + _HOUR_MS)
-        return ((kind, row) for row in rows.iter_rows(named=True))
+    def _read_hour(self, begins: int, *, arms_only: bool) -> None:
+        for row in lists_of(self._log, begins, arms_only=arms_only):
+            self._take(row)
+        if not arms_only:
+            for row in following(self._log, begins):
+                self._take(row)
+        elif len(self._join):
+            for row in following(self._log, begins):
+                self._take(row, counted=False)
+            self._join.close_before(begins + HOUR_MS - self._open_ms)
 
     async def turn(self, *, settle_s: float = SETTLE_S) -> None:
         """Looks at what was fed, and at events that have waited long enough."""
@@ -172,21 +162,22 @@ class LiveOutcomes:
             self._look(*self._inbox.popleft())
             if not number % _AT_ONCE:
                 await asyncio.sleep(0.0)
-        settled: list[_Row] = []
+        settled: list[LiveRow] = []
         before = time.monotonic() - settle_s
         while self._settling and (self._settling[0][0] <= before or len(self._settling) > _WAITING_MOST):
             settled.append(self._settling.popleft()[1])
-        for number, row in enumerate(sorted(settled, key=_when), 1):
+        for number, row in enumerate(sorted(settled, key=when), 1):
             self._take(row)
             if not number % _AT_ONCE:
                 await asyncio.sleep(0.0)
         now = int(time.time() * 1000)
         yesterday = now // DAY_MS - 1
         self._join.close_before(max(now - self._open_ms, yesterday * DAY_MS))
-        self._tallies.forget_before(yesterday)
+        if not self._owes_runs:
+            self._tallies.forget_before(yesterday)
 
     def _look(self, at: float, shard: Shard, entry: StreamEntry) -> None:
-        row = _row(shard, entry)
+        row = row_of(shard, entry)
         if row is None:
             return
         if row[0] == "exposures":
@@ -203,7 +194,7 @@ class LiveOutcomes:
         found = {
             Place(day, *key): one
             for day in self._tallies.days()
-            for key, one in _largest(self._tallies.outcomes(day)).items()
+            for key, one in largest_groups.largest(self._tallies.outcomes(day), all_named=True).items()
         }
         fields = packed(found)
         try:
@@ -222,22 +213,25 @@ class LiveOutcomes:
         if changed or gone:
             self._written |= dict.fromkeys(changed, b"")  # of a call that fails nobody knows what it wrote
             await self._shared.write(changed, gone)
-        self._written = dict(fields)
+        self._written, self._owes_runs = dict(fields), False
 
     def _is_held(self, name: str) -> bool:
+        """Whether the figures of a field are known in full, so that one that is not there is gone."""
         day = day_of(name)
-        return day is not None and day >= self._tallies.first_day
+        return day is not None and day >= max(self._tallies.first_day, self._tallies.whole_from)
 
     def figures(self) -> dict[Key, Outcomes]:
         """Returns what lists of yesterday and today earned, by dimension and group."""
         return self._tallies.together()
 
-    def _take(self, row: _Row) -> None:
+    def _take(self, row: LiveRow, *, counted: bool = True) -> None:
         kind, one = row
         if kind == "exposures":
             self._join.add_list(one)
         elif kind == "events":
-            self._metrics.events.labels(self._join.add_event(one)).inc()
+            mark = self._join.add_event(one)
+            if counted:
+                self._metrics.events.labels(mark).inc()
         elif kind == "merges":
             self._join.merge(one["subject"], one["into"], one["merged_ms"])
         else:
@@ -253,62 +247,9 @@ class LiveOutcomes:
             detail = "a day has too many groups of this dimension; their lists count as (other)"
             log.warning("groups_not_told_apart", dimension=dimension, lists=lists, detail=detail)
         self._tallies.unnamed.clear()
+        if left_out := self._tallies.runs.take_left_out():
+            log.warning("experiment_subjects_left_out", lists=left_out)
         if self._skipped:
             log.warning("live_outcomes_behind", entries_left_to_reports=self._skipped)
             self._skipped = 0
-        for gauge in self._gauges:
-            gauge.clear()
-        for key, one in _largest(self.figures(), of_all=_TOP).items():
-            figures = (
-                one.sums.lists,
-                one.click_through,
-                one.per_thousand(one.conversions),
-                one.per_thousand(one.value),
-            )
-            for gauge, figure in zip(self._gauges, figures, strict=True):
-                if figure is not None:
-                    gauge.labels(*key).set(figure)
-
-
-def _largest(found: Mapping[Key, Outcomes], of_all: int | None = None) -> dict[Key, Outcomes]:
-    """The largest groups of each dimension, the others as one; all arms and models unless `of_all` bounds them too."""
-    by_dimension: dict[str, list[tuple[str, Outcomes]]] = {}
-    for (dimension, group), one in found.items():
-        if one.sums.lists or dimension == ARM:  # the squares of a day without lists may have changed
-            by_dimension.setdefault(dimension, []).append((group, one))
-    kept: dict[Key, Outcomes] = {}
-    for dimension, groups in by_dimension.items():
-        most = of_all or (len(groups) if dimension in ("model", ARM) else _TOP)
-        order = sorted(groups, key=_position if dimension == POSITION else _size)
-        for place, (group, one) in enumerate(order):
-            key = (dimension, group if place < most else OTHER)
-            kept[key] = kept.get(key, Outcomes()) + one
-    return kept
-
-
-def _size(group: tuple[str, Outcomes]) -> tuple[bool, int, str]:
-    return group[0] == OTHER, -group[1].sums.lists, group[0]
-
-
-def _position(group: tuple[str, Outcomes]) -> tuple[bool, int, str]:
-    return not group[0].isdigit(), int(group[0]) if group[0].isdigit() else 0, group[0]
-
-
-def _when(row: _Row) -> int:
-    kind, one = row
-    return int(one[TIME_OF[kind]])
-
-
-def _row(shard: Shard, entry: StreamEntry) -> _Row | None:
-    """The row of an entry; None if the writer will refuse it."""
-    if entry.fields is None:
-        return None
-    try:
-        # What the list was drawn from is of no use here.
-        kind, row = entry_row(shard.stream, {name: value for name, value in entry.fields.items() if name != "c"})
-        needed = {"exposures": ("list_id", "subject", "time_ms", "items"), "events": ("type", "time_ms", "received_ms")}
-        if any(row.get(name) is None for name in needed.get(kind, ())):
-            return None
-    except (LogError, ValueError, TypeError):
-        return None
-    return kind, row
+        largest_groups.show(metrics, self.figures())

@@ -1,6 +1,6 @@
 """What lists earned, by day and group, while events still come in. Pure.
 
-Days are those of the lists, UTC: yesterday and today. Groups are bounded: a dimension that has `GROUPS_MOST` in a day
+Days are those of the lists, UTC: yesterday and today, and those before of which only experiments are counted. Groups are bounded: a dimension that has `GROUPS_MOST` in a day
 calls every further group of that day `(other)`. Names are known by the day, so that those of models and experiments
 that are gone make room.
 """
@@ -43,6 +43,8 @@ class Tallies:
 
     Attributes:
         first_day: The first day that figures are kept of, as a number of days since the epoch.
+        whole_from: Of lists of earlier days only the arms are counted.
+        runs: Subjects of experiments, which are told apart over all days.
         unnamed: Lists by dimension whose group had to be called `(other)`.
     """
 
@@ -50,22 +52,24 @@ class Tallies:
         """Creates empty tallies.
 
         Args:
-            subjects_most: Subjects that a group of a day tells apart; each further list counts as one of its own.
+            subjects_most: Subjects that a group of a day tells apart; each further list counts as one of its own. Also
+                the subjects of an experiment; those beyond are left out of its figures.
         """
         self._most = subjects_most
         self._days: dict[int, dict[Key, _Group]] = {}
         self._known: dict[int, defaultdict[str, set[str]]] = {}
-        self.first_day = 0
-        self.unnamed: Counter[str] = Counter()
+        self.first_day = self.whole_from = 0
         self.runs = RunSubjects(subjects_most=subjects_most)
-        """Subjects of experiments, which are told apart over all days."""
+        self.unnamed: Counter[str] = Counter()
 
     def groups_of(self, row: Mapping[str, Any]) -> tuple[Key, ...]:
         """Returns the groups that a list counts for, besides its positions."""
-        named = [(name, str(row.get(column) or _NONE)) for name, column in DIMENSIONS.items()]
-        named += [(ARM, f"{arm['experiment']}={arm['arm']}") for arm in row.get("arms") or ()]
         day = row["time_ms"] // DAY_MS
-        return (ALL, ALL), *(self._bounded(day, dimension, group) for dimension, group in named)
+        whole = day >= self.whole_from
+        named = [(name, str(row.get(column) or _NONE)) for name, column in DIMENSIONS.items()] if whole else []
+        named += [(ARM, f"{arm['experiment']}={arm['arm']}") for arm in row.get("arms") or ()]
+        groups = (self._bounded(day, dimension, group) for dimension, group in named)
+        return ((ALL, ALL), *groups) if whole else tuple(groups)
 
     def add(self, one: OpenList) -> None:
         """Counts a list as it is now."""
@@ -81,12 +85,12 @@ class Tallies:
 
     def outcomes(self, day: int) -> dict[Key, Outcomes]:
         """Returns the figures of a day by dimension and group."""
-        return {key: _outcomes(key, group) for key, group in self._days.get(day, {}).items()}
+        return {key: _outcomes(key[0], group) for key, group in self._days.get(day, {}).items()}
 
     def together(self) -> dict[Key, Outcomes]:
-        """Returns the figures of all days together."""
+        """Returns the figures of all days together of which everything is counted."""
         sums: dict[Key, Outcomes] = {}
-        for day in self._days:
+        for day in [one for one in self._days if one >= self.whole_from]:
             for key, found in self.outcomes(day).items():
                 sums[key] = sums.get(key, Outcomes()) + found
         return sums
@@ -123,14 +127,15 @@ class Tallies:
         whole |= {"lists": 1, "viewed": one.viewed, "clicked": whole["clicks"] > 0}
         for key in one.groups:
             group = groups.setdefault(key, _Group())
-            _add(group.figures, whole, sign)
             if key[0] == ARM:
-                clicked = int(whole["clicked"])
-                changed = self.runs.change(day, key[1], one.cluster, sign, sign * clicked)
-                group.sums = group.sums if changed is None else group.sums.with_subject(*changed)
+                changed = self.runs.change(day, key[1], one.cluster, sign, sign * int(whole["clicked"]))
+                if changed is None:
+                    continue
+                group.sums = group.sums.with_subject(*changed)
             elif key[0] in CLUSTERED:
                 self._change_pair(group, one.cluster, int(whole["clicked"]), sign)
-        for place in one.positions.values():
+            _add(group.figures, whole, sign)
+        for place in one.positions.values() if day >= self.whole_from else ():
             name = str(place) if place <= POSITIONS_MOST else OTHER
             earned = by_position.get(place, {})
             group = groups.setdefault((POSITION, name), _Group())
@@ -157,11 +162,8 @@ def _add(figures: defaultdict[str, float], more: Mapping[str, float], sign: int)
         figures[name] += sign * value
 
 
-def _outcomes(key: Key, group: _Group) -> Outcomes:
+def _outcomes(dimension: str, group: _Group) -> Outcomes:
     counts = {name: value for name, value in group.figures.items() if name not in ("lists", "clicked")}
-    sums = (
-        group.sums
-        if key[0] in CLUSTERED
-        else Sums(lists=round(group.figures["lists"]), clicked=round(group.figures["clicked"]))
-    )
-    return Outcomes(sums, **counts)
+    if dimension in CLUSTERED:
+        return Outcomes(group.sums, **counts)
+    return Outcomes(Sums(lists=round(group.figures["lists"]), clicked=round(group.figures["clicked"])), **counts)

@@ -38,6 +38,17 @@ def test_a_candidate_is_promoted_after_enough_lists_of_the_last_step(tmp_path: P
     assert "--init" in scene.runner.ran[3] and value_of(scene.metrics.cycles, "increment", "promoted") == 1
 
 
+def test_a_canary_without_joined_clicks_is_promoted_only_where_that_was_said(tmp_path: Path) -> None:
+    enough = ({**LAST, "answers": 0}, {**LAST, "answers": 90})
+    waits = Scene(tmp_path / "waits", *enough, loop_canary_clicked=50).cycle()
+    assert waits.outcome == "timed_out"
+    assert "fewer clicked lists" in (waits.reason or "")
+    joined = Scene(tmp_path / "joined", *enough, {**LAST, "answers": 95, "clicked": 50}, loop_canary_clicked=50).cycle()
+    assert (joined.outcome, joined.steps["canary"]["judged_by_clicks"]) == ("promoted", True)
+    said = Scene(tmp_path / "said", *enough, loop_canary_clicked=0).cycle()
+    assert (said.outcome, said.steps["canary"]["judged_by_clicks"]) == ("promoted", False)
+
+
 ENDS: dict[str, tuple[Any, str, str]] = {
     "refused": ((), "refused", "recall@10 lost 9 %"),
     "returned": (({}, {"state": "returned", "cause": "late"}), "returned", "late"),
