@@ -87,9 +87,10 @@ class Experiment:
         clicks = self._rng.random(lists) < self._rates[users]
         day = self._shown // (24 * self._traffic.lists_per_hour)
         self._shown += lists
-        for user, second, clicked in zip(users.tolist(), self._arm[users].tolist(), clicks.tolist(), strict=True):
-            group = f"{_NAME}={_ARMS[second]}"
-            changed = self._subjects.change(day, group, str(user), 1, int(clicked))
+        places = [Place(day, ARM, f"{_NAME}={arm}") for arm in _ARMS]
+        earned = [self._days[place] for place in places]
+        for user, arm, clicked in zip(users.tolist(), self._arm[users].tolist(), clicks.tolist(), strict=True):
+            changed = self._subjects.change(day, places[arm].group, str(user), 1, int(clicked))
             if changed is not None:
-                place = Place(day, ARM, group)
-                self._days[place] = self._days[place].with_subject(*changed)
+                earned[arm] = earned[arm].with_subject(*changed)
+        self._days |= zip(places, earned, strict=True)

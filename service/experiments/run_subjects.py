@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 Pair = tuple[int, int]
 # Subjects of all experiments together, as a multiple of those of one.
 ALL_MOST = 4
+# Days without a list after which an experiment is forgotten.
+IDLE_DAYS = 2
 
 
 @dataclass(slots=True)
@@ -71,9 +73,9 @@ class RunSubjects:
         after = run.pairs[key] = (before[0] + lists, before[1] + clicked)
         return before, after
 
-    def forget_before(self, day: int) -> None:
-        """Forgets the experiments without a list since a day."""
-        for name in [name for name, run in self._runs.items() if run.last_day < day]:
+    def forget_idle(self, today: int) -> None:
+        """Forgets the experiments without a list today and on the two days before."""
+        for name in [name for name, run in self._runs.items() if run.last_day < today - IDLE_DAYS]:
             self._all -= len(self._runs.pop(name).pairs)
 
     def take_left_out(self) -> int:

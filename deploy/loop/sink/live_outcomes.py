@@ -129,7 +129,7 @@ class LiveOutcomes:
         tallies.whole_from = today - 1
         tallies.forget_before(today - _RUN_DAYS)
         for day in range(today - _RUN_DAYS, today + 1):
-            tallies.runs.forget_before(day - 1)
+            tallies.runs.forget_idle(day)
             for begins in range(day * DAY_MS, (day + 1) * DAY_MS, HOUR_MS):
                 try:
                     self._read_hour(begins, arms_only=day < today - 1)

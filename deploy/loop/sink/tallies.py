@@ -1,8 +1,8 @@
 """What lists earned, by day and group, while events still come in. Pure.
 
-Days are those of the lists, UTC: yesterday and today, and those before of which only experiments are counted. Groups are bounded: a dimension that has `GROUPS_MOST` in a day
-calls every further group of that day `(other)`. Names are known by the day, so that those of models and experiments
-that are gone make room.
+Days are those of the lists, UTC: yesterday and today, and those before of which only experiments are counted. Groups
+are bounded: a dimension that has `GROUPS_MOST` in a day calls every further group of that day `(other)`. Names are
+known by the day, so that those of models and experiments that are gone make room.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Tallies:
         for by_day in (self._days, self._known):
             for old in [one for one in by_day if one < day]:
                 del by_day[old]
-        self.runs.forget_before(day)
+        self.runs.forget_idle(day + 1)
 
     def _bounded(self, day: int, dimension: str, group: str) -> Key:
         if day < self.first_day:

@@ -109,6 +109,8 @@ def _turn(number: int, progress: Progress, simulated: Simulated, site: Site, tel
         GPT4REC_LOOP_CANARY_STEPS="1",
         # Half of what an arm may expect, so that chance does not leave the canary waiting.
         GPT4REC_LOOP_CANARY_LISTS=str(max(1, int(plan.users * (1.0 - criteria.WHOLE_HOLDOUT) / 8.0))),
+        # The trial asks what earns clicks; a canary of so few users may have none.
+        GPT4REC_LOOP_CANARY_CLICKED="0",
         GPT4REC_LOOP_INCREMENT_ARGS=f"--ewc 0.1 --set max_epochs={max(1, plan.epochs // 2)}",
         GPT4REC_LOOP_GATE_ARGS=_GATE,
     )

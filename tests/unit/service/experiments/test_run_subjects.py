@@ -10,7 +10,7 @@ from deploy.loop.sink.live_join import LiveJoin
 from deploy.loop.sink.tallies import DAY_MS, Tallies
 from loadtests.loop.users import Experiment, Traffic
 from service.experiments.outcomes import Place, of_arms, packed, unpacked
-from service.experiments.run_subjects import RunSubjects
+from service.experiments.run_subjects import ALL_MOST, RunSubjects
 from service.experiments.sequential import share_mismatch
 from service.experiments.sums import Sums
 
@@ -56,17 +56,38 @@ def test_subjects_beyond_the_bound_are_left_out_in_all_arms_alike() -> None:
     assert runs.change(2, "e=b", "u:3", 1, 0) is not None
     assert runs.change(2, "e=b", "u:4", 1, 0) is None
     assert runs.change(2, "e=b", "u:4", -1, 0) is None
-    assert runs.untold == 1
+    assert (runs.take_left_out(), runs.take_left_out()) == (1, 0)
     assert runs.change(2, "e=b", "u:2", 1, 1) == ((0, 0), (1, 1))
     assert runs.change(2, "f=b", "u:4", 1, 0) is not None  # another experiment has room of its own
-    runs.forget_before(3)
-    assert runs.change(3, "e=b", "u:4", 1, 0) == ((0, 0), (1, 0))
+
+
+def test_an_experiment_is_forgotten_after_two_days_without_a_list() -> None:
+    runs = RunSubjects(subjects_most=1)
+    runs.change(1, "e=b", "u:1", 1, 0)
+    runs.forget_idle(3)
+    assert runs.change(3, "e=b", "u:1", 1, 0) == ((1, 0), (2, 0))
+    runs.forget_idle(6)
+    assert runs.change(6, "e=b", "u:2", 1, 0) == ((0, 0), (1, 0))
+
+
+def test_of_too_many_experiments_the_one_that_changed_longest_ago_stays_as_it_is() -> None:
+    runs = RunSubjects(subjects_most=2)
+    experiments = [f"e{n}=b" for n in range(ALL_MOST)]
+    for one in [*experiments, experiments[0]]:
+        for subject in ("u:1", "u:2"):
+            runs.change(1, one, subject, 1, 0)
+    assert runs.change(1, "new=b", "u:1", 1, 0) == ((0, 0), (1, 0))
+    for lists in (-1, 1):  # a click on a list of it
+        assert runs.change(1, experiments[1], "u:1", lists, 0) is None
+    assert runs.change(1, experiments[0], "u:1", 1, 0) == ((2, 0), (3, 0))
+    for cycle in range(50):  # those of a loop, which come and go
+        assert runs.change(1, f"loop-{cycle}=b", "u:1", 1, 0) == ((0, 0), (1, 0))
 
 
 def test_returning_subjects_of_equal_arms_are_not_taken_for_a_mismatch() -> None:
     """Added up by subject and day, a few active subjects make one experiment in five look uneven."""
     wrong = 0
-    for seed in range(5):
+    for seed in range(3):
         run = Experiment(Traffic(users=400, lists_per_hour=50, activity=1.5), 0.0, seed)
         for _ in range(14):
             run.show(24 * 50)

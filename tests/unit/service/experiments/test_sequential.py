@@ -94,7 +94,7 @@ def test_power_and_the_least_effect_agree() -> None:
 
 def test_equal_arms_are_rarely_called_different_and_a_bad_one_is() -> None:
     """The short form of `python -m loadtests.loop.sequential`."""
-    traffic = Traffic(users=2000, hours=48, lists_per_hour=200)
+    traffic = Traffic(users=1000, hours=48, lists_per_hour=100)
     assert sum(first_alarm(traffic, 0.0, seed) is not None for seed in range(20)) <= 3
     assert first_alarm(Traffic(users=2000, hours=300, click_through=0.3), -0.3, 1) is not None
     back = [first_return(Traffic(share=0.2), -0.5, seed, 2000) for seed in range(10)]
