@@ -160,7 +160,8 @@ def _signals(
         texts = item_text_vectors(dataset, split.train.item_ids, data) if name == TEXTS else None
     except TextError as error:
         raise ExportError(str(error)) from error
-    on = SignalData(split.train, dataset, fitted.item_cf, fitted.popularity, texts)
+    vectors = dataset.vectors.of(split.train.item_ids) if dataset.vectors is not None else None
+    on = SignalData(split.train, dataset, fitted.item_cf, fitted.popularity, texts, vectors)
     if name == FUSED:
         return fit_signals(on), None
     part = fit_signal(name, on)

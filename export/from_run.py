@@ -31,7 +31,7 @@ from model.network.gpt4rec import GPT4Rec
 from model.signals.cold_items import ColdItems
 from model.signals.data import SignalData
 from model.signals.registry import fit_signals
-from model.texts.sentence_vectors import item_text_vectors
+from model.training.content_vectors import content_vectors
 from model.training.increment.start import cold_vectors, kept_counts, kept_items
 from model.training.run_folder import Run
 from service.artifact.artifact import Artifact
@@ -130,8 +130,10 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines, dat
         data: Folder of the data set, which keeps the vectors of its texts; None: where the training read it.
     """
     # The training of a run with texts has left their vectors in the folder.
-    texts = None if run.config.text == "none" else item_text_vectors(dataset, split.train.item_ids, run.data_path(data))
-    signal_data = SignalData(split.train, dataset, baselines.item_cf, baselines.popularity, texts)
+    content = content_vectors(run.config, dataset, split.train.item_ids, run.data_path(data))
+    signal_data = SignalData(
+        split.train, dataset, baselines.item_cf, baselines.popularity, content.texts, content.given
+    )
     model = run.model()
     place_cold_items(model, signal_data.cold, kept_items(run))
     about = {

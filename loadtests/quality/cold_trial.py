@@ -125,6 +125,7 @@ def without(dataset: Dataset, items: Sequence[str]) -> Dataset:
         dataset.users.filter(pl.col("user_id").is_in(events["user_id"].unique().implode())),
         has_time=dataset.has_time,
         category_kind=dataset.category_kind,
+        vectors=dataset.vectors,
     )
 
 

@@ -60,6 +60,9 @@ def import_command(
         Path | None,
         typer.Option(metavar="FILE", help="Times of a sequence file: CSV with user_id,item_id,pos,timestamp."),
     ] = None,
+    vectors: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Vectors of items (images, audio, graphs, …): npz or parquet.")
+    ] = None,
     columns: Annotated[
         str,
         typer.Option(
@@ -121,6 +124,7 @@ def import_command(
         items_format,
         _text_options(separator, header, quote),
         date_format,
+        vectors,
     )
     if guess:
         _import_guessed(request, form, header, out, yes, as_json)

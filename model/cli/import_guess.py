@@ -155,7 +155,7 @@ def command_of(request: ImportRequest, out: Path) -> str:
     ):
         words += [flag, ",".join(f"{name}={value}" for name, value in pairs.items())] if pairs else []
     files = {"--items": request.items, "--users": request.users, "--attributes": request.attributes}
-    for flag, file in (files | {"--times": request.times}).items():
+    for flag, file in (files | {"--times": request.times, "--vectors": request.vectors}).items():
         words += [flag, str(file)] if file else []
     if request.items_format is not ItemsFormat.TABLE:
         words += ["--items-format", str(request.items_format)]

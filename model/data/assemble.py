@@ -20,6 +20,7 @@ from model.data.plausibility import drop_returns, note_dominant_ids
 from model.data.quantities import as_numbers
 from model.data.raw_dataset import RawDataset, SourceTable
 from model.data.times import iso_utc, parse_times
+from model.data.vectors import matched
 
 # The place of an event in a log that counts its events instead of dating them.
 _ORDER = "#order"
@@ -58,6 +59,9 @@ def assemble(raw: RawDataset, now_ms: int | None = None) -> Dataset:
     note_dominant_ids(events, findings)
     items = complete_items(raw, events)
     users = complete_users(raw, events)
+    vectors = (
+        None if raw.vectors is None else matched(raw.vectors[0], items["item_id"].to_list(), raw.vectors[1], findings)
+    )
     events = events.select(*EVENT_SCHEMA, *_scene_column(events, findings))
     return Dataset.of(
         raw.name,
@@ -68,6 +72,7 @@ def assemble(raw: RawDataset, now_ms: int | None = None) -> Dataset:
         category_kind=raw.category_kind,
         report=_report(events, items, users, has_time, findings),
         source=raw.source,
+        vectors=vectors,
     )
 
 

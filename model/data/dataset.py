@@ -3,6 +3,7 @@
     DATA/events.parquet   user_id, item_id, timestamp (int64 ms UTC), event_type, value, session_id, maybe scene
     DATA/items.parquet    item_id, title, category, brand, attributes, text, price
     DATA/users.parquet    user_id, then one categorical string column per feature
+    DATA/vectors.parquet  item_id, vector; only where the import was given vectors (`model.data.vectors`)
     DATA/meta.json        name, source, has_time, category_kind, fingerprint, report
 
 Events are grouped by user in order of first appearance and sorted by time within a user; ties keep the order of the
@@ -25,6 +26,7 @@ import polars as pl
 
 from model.data.errors import DataError
 from model.data.fingerprint import fingerprint
+from model.data.vectors import ItemVectors
 from service.artifact.array_types import IntArray
 from service.artifact.features import SIGNAL_TYPES, type_index
 from service.common.atomic_files import naming
@@ -72,6 +74,7 @@ class Dataset:
         fingerprint: sha256 of the content; equal content has an equal fingerprint.
         report: What the import counted, dropped and noted.
         source: Where the data came from, such as `csv:events.csv`.
+        vectors: Vectors that were given for items; None without.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Dataset:
     fingerprint: str
     report: dict[str, Any] = field(default_factory=dict)
     source: str = ""
+    vectors: ItemVectors | None = None
 
     @classmethod
     def of(
@@ -96,10 +100,11 @@ class Dataset:
         category_kind: CategoryKind = "tags",
         report: dict[str, Any] | None = None,
         source: str = "",
+        vectors: ItemVectors | None = None,
     ) -> Dataset:
-        """Makes a data set of tables that have the columns above, and computes its fingerprint."""
-        digest = fingerprint(events, items, users, category_kind)
-        return cls(name, events, items, users, has_time, category_kind, digest, report or {}, source)
+        """Makes a data set of tables that have the columns above, and of vectors, and computes its fingerprint."""
+        digest = _digest(events, items, users, category_kind, vectors)
+        return cls(name, events, items, users, has_time, category_kind, digest, report or {}, source, vectors)
 
     @classmethod
     def load(cls, path: Path | str) -> Dataset:
@@ -112,12 +117,13 @@ class Dataset:
         meta = _read_meta(folder)
         try:
             tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in _TABLES}
+            vectors = ItemVectors.load(folder)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise DataError(
                 f"the data set is damaged: {error}", where=str(folder), fix="import the data again"
             ) from error
         kind: CategoryKind = "path" if meta["category_kind"] == "path" else "tags"
-        digest = fingerprint(tables["events"], tables["items"], tables["users"], kind)
+        digest = _digest(tables["events"], tables["items"], tables["users"], kind, vectors)
         if digest != meta["fingerprint"]:
             raise DataError(
                 "the tables were changed after the data set was written (fingerprints differ)",
@@ -126,7 +132,7 @@ class Dataset:
             )
         return cls(
             meta["name"], **tables, has_time=bool(meta["has_time"]), category_kind=kind, fingerprint=digest,
-            report=meta["report"], source=meta["source"],
+            report=meta["report"], source=meta["source"], vectors=vectors,
         )  # fmt: skip
 
     def save(self, path: Path | str) -> None:
@@ -153,6 +159,8 @@ class Dataset:
         for name in _TABLES:
             table: pl.DataFrame = getattr(self, name)
             table.write_parquet(folder / f"{name}.parquet")
+        if self.vectors is not None:
+            self.vectors.save(folder)
         meta = json.dumps(self._meta(), indent=2, ensure_ascii=False) + "\n"
         (folder / "meta.json").write_text(meta, encoding="utf-8")
 
@@ -167,6 +175,13 @@ class Dataset:
             "fingerprint": self.fingerprint,
             "report": self.report,
         }
+
+
+def _digest(
+    events: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame, kind: CategoryKind, vectors: ItemVectors | None
+) -> str:
+    tables = fingerprint(events, items, users, kind)
+    return tables if vectors is None else vectors.digest(tables)
 
 
 def _replace(target: Path, aside: Path) -> None:

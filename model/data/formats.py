@@ -100,6 +100,7 @@ class ImportRequest:
         items_format: How the table of items is written.
         text: How delimited text is written.
         date_format: How times are written, in the notation of strptime; by default ISO 8601 or an epoch.
+        vectors: Vectors of items.
     """
 
     source: str
@@ -115,6 +116,7 @@ class ImportRequest:
     items_format: ItemsFormat = ItemsFormat.TABLE
     text: TextOptions = TextOptions()
     date_format: str | None = None
+    vectors: Path | None = None
 
     @property
     def sources(self) -> tuple[str, ...]:

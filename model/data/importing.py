@@ -30,6 +30,7 @@ from model.data.readers.sequences import read_sequences
 from model.data.readers.shopify import read_products, read_shopify
 from model.data.readers.side_tables import read_attributes, read_items, read_users
 from model.data.readers.taobao import read_taobao
+from model.data.readers.vector_files import read_vectors
 from model.data.sources import find_files, stdin_spooled
 
 
@@ -74,6 +75,9 @@ def read_everything(request: ImportRequest, step: Callable[[str], None], now_ms:
     if request.attributes:
         step(f"reading {request.attributes}")
         raw.items = _with_attributes(raw.items, read_attributes(request.attributes), raw.findings)
+    if request.vectors:
+        step(f"reading {request.vectors}")
+        raw.vectors = read_vectors(request.vectors, raw.findings), str(request.vectors)
     if request.date_format:
         raw.log = read_dates(raw.log, request.date_format, request.rules.null_words)
     step("checking")

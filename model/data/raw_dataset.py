@@ -12,6 +12,7 @@ from model.data.column_types import plain
 from model.data.dataset import CategoryKind
 from model.data.rules import Rules
 from model.data.times import Place
+from model.data.vectors import ItemVectors
 
 
 @dataclass
@@ -71,6 +72,7 @@ class RawDataset:
         unit_prices: The value of an event is the price of one piece; it is multiplied by the quantity.
         rules: What the caller says about the values.
         types: Event type of the format, in lower case → event type of this program.
+        vectors: Vectors of items, and the name of their file; None without.
     """
 
     name: str
@@ -85,6 +87,7 @@ class RawDataset:
     unit_prices: bool = False
     rules: Rules = field(default_factory=Rules)
     types: Mapping[str, str] = field(default_factory=dict)
+    vectors: tuple[ItemVectors, str] | None = None
 
 
 def numbered(rows: pl.DataFrame, first: int = 2) -> pl.DataFrame:

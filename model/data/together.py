@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ import polars as pl
 
 from model.data.checks import Findings
 from model.data.dataset import EVENT_SCHEMA, ITEM_SCHEMA, Dataset
-from model.data.fingerprint import fingerprint
 from model.data.items_users import checked_items, conform
 from model.data.readers.side_tables import read_items
 from model.data.rules import Rules
+from model.data.vectors import merged
 
 # Events that are equal in these are one event.
 SAME_EVENT = ["user_id", "item_id", "timestamp", "event_type"]
@@ -36,7 +35,7 @@ def together(old: Dataset, new: Dataset, report: dict[str, Any] | None = None) -
     return Dataset.of(
         old.name, by_user(events).select(columns), _rows(old.items, new.items, "item_id"),
         _rows(old.users, features, "user_id"), has_time=True, category_kind=old.category_kind, report=report,
-        source=f"{old.source}; {new.source}",
+        source=f"{old.source}; {new.source}", vectors=merged(old.vectors, new.vectors),
     )  # fmt: skip
 
 
@@ -69,9 +68,11 @@ def with_items(dataset: Dataset, file: Path) -> Dataset:
         dataset.items, conform(told.unique("item_id", keep="first", maintain_order=True), ITEM_SCHEMA), "item_id"
     )
     kind = dataset.category_kind if (dataset.items["category"].list.len() > 0).any() else kind
-    digest = fingerprint(dataset.events, items, dataset.users, kind)
     report = {**dataset.report, "items": len(items), "notes": [*dataset.report.get("notes", []), *findings.notes]}
-    return replace(dataset, items=items, category_kind=kind, fingerprint=digest, report=report)
+    return Dataset.of(
+        dataset.name, dataset.events, items, dataset.users, has_time=dataset.has_time, category_kind=kind,
+        report=report, source=dataset.source, vectors=dataset.vectors,
+    )  # fmt: skip
 
 
 def _rows(old: pl.DataFrame, new: pl.DataFrame, key: str) -> pl.DataFrame:

@@ -109,6 +109,7 @@ def extended(base: Dataset | None, span: LogRange, *, made: bool = False) -> Ext
     dataset = Dataset.of(
         base.name, by_user(events).select(base.events.columns), conform(items, ITEM_SCHEMA), users,
         has_time=True, category_kind=base.category_kind, report={**base.report, "log": counts}, source=base.source,
+        vectors=base.vectors,
     )  # fmt: skip
     return Extended(dataset, **counts)
 

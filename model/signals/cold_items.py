@@ -1,8 +1,9 @@
 """Cold items: items of the catalogue without training events, and the items with events that stand in for them.
 
 What signals learn from events says nothing of such an item. Each takes the mean over the `NEIGHBOURS` items with events
-whose content is nearest, and those that are as near as they are, with weights proportional to the cosine: by text where
-it has one, else by its attributes, categories and brand (the k-nearest-neighbour mapping of Gantner et al., 2010).
+whose content is nearest, and those that are as near as they are, with weights proportional to the cosine: by text and
+given vector where it has one, else by its attributes, categories and brand (the k-nearest-neighbour mapping of Gantner
+et al., 2010).
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def find(train: Sequences, dataset: Dataset, texts: FloatArray | None) -> ColdIt
     Args:
         train: The training part.
         dataset: Provides the items' categories, brands and attributes.
-        texts: [items, d] sentence vectors, zero for an item without a text; None without texts.
+        texts: [items, d] vectors of texts and given vectors, zero for an item without; None without any.
     """
     n = train.n_items
     seen = np.bincount(train.item, minlength=n) > 0

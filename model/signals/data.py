@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from model.data.dataset import Dataset, Sequences
 from model.signals import cold_items
 from model.signals.cold_items import ColdItems
@@ -25,6 +27,7 @@ class SignalData:
         item_cf: Tuned item-CF.
         popularity: How often each item was interacted with.
         texts: [items, d] sentence vectors, zero for an item without a text; None without texts.
+        vectors: [items, e] vectors that came with the data, zero for an item without one; None without vectors.
     """
 
     train: Sequences
@@ -32,11 +35,13 @@ class SignalData:
     item_cf: ItemCF
     popularity: Popularity
     texts: FloatArray | None = None
+    vectors: FloatArray | None = None
 
     @cached_property
     def cold(self) -> ColdItems:
         """Items without events, and what stands in for them: found once for all signals."""
-        return cold_items.find(self.train, self.dataset, self.texts)
+        both = [part for part in (self.texts, self.vectors) if part is not None]
+        return cold_items.find(self.train, self.dataset, np.concatenate(both, axis=1) if both else None)
 
     @cached_property
     def transitions(self) -> NeighbourTable | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from model.signals import cold, content, repeat, texts, transitions, trend, walk
+from model.signals import cold, content, repeat, texts, transitions, trend, vectors, walk
 from model.signals.data import SignalData
 from model.signals.imputation import imputed
 from service.artifact.signal_files import COLD, ITEM_CF, POPULARITY, SignalPart
 
-TEXTS = "texts"
+TEXTS, VECTORS = "texts", "vectors"
 
 # What each signal is fitted to, by name; None where the data have nothing for it.
 SIGNALS: Mapping[str, Callable[[SignalData], SignalPart | None]] = {
@@ -18,13 +18,14 @@ SIGNALS: Mapping[str, Callable[[SignalData], SignalPart | None]] = {
     "walk": walk.fit,
     "content": content.fit,
     TEXTS: texts.fit,
+    VECTORS: vectors.fit,
     "repeat": repeat.fit,
     POPULARITY: lambda data: data.popularity,
     "trend": trend.fit,
     COLD: cold.fit,
 }
 # Signals that need no events of an item. All others take those of items with similar content for items without any.
-OF_CONTENT = frozenset({"content", TEXTS, COLD})
+OF_CONTENT = frozenset({"content", TEXTS, VECTORS, COLD})
 
 
 def fit_signals(data: SignalData) -> dict[str, SignalPart]:

@@ -8,6 +8,7 @@ from scipy import sparse
 from model.signals.data import SignalData
 from model.signals.features import unit_rows
 from model.signals.neighbour_rows import Rows, blocks
+from service.artifact.array_types import FloatArray
 from service.artifact.neighbour_table import NeighbourTable
 
 NEIGHBOURS = 200
@@ -19,10 +20,14 @@ ITEMS_MAX = 150_000
 
 def fit(data: SignalData) -> NeighbourTable | None:
     """Returns the items nearest by text; None without texts, and for more than `ITEMS_MAX` items."""
-    texts = data.texts
-    if texts is None or len(texts) > ITEMS_MAX:
+    return nearest(data.texts)
+
+
+def nearest(vectors: FloatArray | None) -> NeighbourTable | None:
+    """Returns the items whose vectors [items, d] are nearest by their cosine; None without, and beyond `ITEMS_MAX`."""
+    if vectors is None or len(vectors) > ITEMS_MAX:
         return None
-    unit = unit_rows(texts)
+    unit = unit_rows(vectors)
     rows = Rows(len(unit), NEIGHBOURS)
     for part in blocks(len(unit), len(unit)):
         cosine = unit[part] @ unit.T

@@ -18,7 +18,7 @@ class ItemContent:
         category: Category path, top level first.
         brand: Brand, if known.
         attributes: Unordered attributes.
-        text: Sentence vector of the item's text; empty if texts are not used or the item has none.
+        text: Sentence vector of the item's text, and its given vector; empty if neither is used or the item has none.
     """
 
     category: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ def contents_of(
     Args:
         dataset: The data set with the item table.
         item_ids: [items] the catalogue in index order.
-        texts: [items, dim] sentence vectors, zero for an item without a text.
+        texts: [items, dim] sentence vectors and given vectors, zero for an item without.
 
     Returns:
         [items] contents in index order.

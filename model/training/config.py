@@ -88,6 +88,12 @@ class TrainConfig:
         "that training rarely saw.",
         "`items` if new items come with texts. It needs the sentence encoder (`make texts`).",
     )
+    vectors: Literal["none", "codes", "items"] = setting(
+        "none",
+        "Use of the vectors that came with the data set (`gpt4rec data import --vectors`), as of texts in `text`. They "
+        "are a signal of the ranker as well.",
+        "`items` where vectors say more than events do, such as those of images for new items.",
+    )
     item_init: Literal["collaborative", "random"] = setting(
         "collaborative",
         "What item embeddings start from: co-occurrence vectors, or random ones.",
@@ -240,11 +246,12 @@ class TrainConfig:
                 raise ConfigError(unknown_key(f"methods.{key}", [f"methods.{name}" for name in METHOD_DEFAULTS]))
         if self.method_settings().negatives != "mixed" and self.negatives == 0:
             raise ConfigError("methods.negatives has no effect with negatives 0, the full softmax; leave negatives out")
-        if self.text == "codes" and self.tokenizer != "semantic":
-            raise ConfigError(
-                f"text codes has no effect with the {self.tokenizer} tokenizer, whose codes are not placed by content; "
-                "choose tokenizer semantic, or text items"
-            )
+        for name in ("text", "vectors"):
+            if getattr(self, name) == "codes" and self.tokenizer != "semantic":
+                raise ConfigError(
+                    f"{name} codes has no effect with the {self.tokenizer} tokenizer, whose codes are not placed by "
+                    f"content; choose tokenizer semantic, or {name} items"
+                )
         self._check_numbers()
         self._check_type_weights()
         self._check_network()

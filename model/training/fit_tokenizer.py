@@ -23,7 +23,7 @@ def fit_tokenizer(
         config: Names the tokenizer and its settings.
         dataset: Provides categories, brands and attributes.
         train: The training part; nothing else is read of the log.
-        texts: [N, dim] sentence vectors of the item texts; None where they are not used.
+        texts: [N, dim] vectors of item texts and given vectors, side by side; None where neither is used.
     """
     match config.tokenizer:
         case "atomic":

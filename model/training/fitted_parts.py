@@ -11,14 +11,13 @@ import torch
 from model.data.dataset import Dataset, Sequences
 from model.network.config import NetworkConfig
 from model.network.gpt4rec import GPT4Rec
-from model.texts.sentence_vectors import DIM, item_text_vectors
 from model.tokenizers.item_vectors import collaborative_vectors
 from model.tokenizers.loading import load_tokenizer
 from model.tokenizers.tokenizer import Tokenizer
 from model.training.conditions import Conditions, fit_context, item_controls
 from model.training.config import TrainConfig
+from model.training.content_vectors import ContentVectors, content_dim, content_vectors
 from model.training.fit_tokenizer import fit_tokenizer
-from service.artifact.array_types import FloatArray
 from service.artifact.features import EVENT_TYPES, ContextVocabulary, Vocabulary
 
 
@@ -30,8 +29,7 @@ class FittedParts:
         context: Rows of user features, scenes, categories and price bands.
         vocabulary: The inputs of the encoder.
         conditions: Context rows of the users, scenes and items of the log.
-        texts: [N, DIM] sentence vectors of the items; None without texts, and in a resumed run, which has them in its
-            tokenizer and its weights.
+        content: Vectors of the items' content; none in a resumed run, which has them in its tokenizer and its weights.
         tokenizer: Token paths of the items.
         network: Shape of the network.
     """
@@ -39,7 +37,7 @@ class FittedParts:
     context: ContextVocabulary
     vocabulary: Vocabulary
     conditions: Conditions
-    texts: FloatArray | None
+    content: ContentVectors
     tokenizer: Tokenizer
     network: NetworkConfig
 
@@ -59,10 +57,10 @@ def fit_parts(
     controls = item_controls(dataset, train.item_ids)
     context = fit_context(dataset, train, controls)
     conditions = Conditions.of(dataset, train, context, controls)
-    texts = None
-    if config.text != "none" and resumed is None:
-        texts = item_text_vectors(dataset, train.item_ids, data_path)
-    tokenizer = fit_tokenizer(config, dataset, train, texts) if resumed is None else load_tokenizer(resumed)
+    content = ContentVectors()
+    if resumed is None:
+        content = content_vectors(config, dataset, train.item_ids, data_path)
+    tokenizer = fit_tokenizer(config, dataset, train, content.all) if resumed is None else load_tokenizer(resumed)
     network = NetworkConfig(
         n_items=train.n_items,
         code_sizes=tokenizer.code_sizes,
@@ -72,20 +70,20 @@ def fit_parts(
         has_time=dataset.has_time,
         encoder=config.encoder,
         n_fields=len(context.fields),
-        content=DIM if config.text == "items" else 0,
+        content=content_dim(config, dataset),
         **config.network_values(),
     )
     vocabulary = Vocabulary.of(train.item_ids, context, dataset.has_time)
-    return FittedParts(context, vocabulary, conditions, texts, tokenizer, network)
+    return FittedParts(context, vocabulary, conditions, content, tokenizer, network)
 
 
 def build_network(config: TrainConfig, parts: FittedParts, train: Sequences) -> GPT4Rec:
     """Returns the network as training starts with it, on the CPU; seeds torch's global generator."""
     torch.manual_seed(config.seed)
     model = GPT4Rec(parts.network, torch.from_numpy(parts.tokenizer.codes))
-    if model.of_content is not None and parts.texts is not None:
+    if model.of_content is not None and parts.content.in_items is not None:
         seen = torch.from_numpy(np.bincount(train.item, minlength=train.n_items))
-        model.of_content.set_content(torch.from_numpy(parts.texts), seen)
+        model.of_content.set_content(torch.from_numpy(parts.content.in_items), seen)
     if config.item_init == "collaborative":
         d_model = parts.network.d_model
         vectors = collaborative_vectors(train.item, train.offsets, train.n_items, d_model, config.seed)

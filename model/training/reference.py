@@ -28,7 +28,7 @@ PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "training.md"
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Model": ("size", "encoder", "network", "methods"),
     "Data": ("split", "validation_users", "valid_share", "test_share", "repeats", "max_length"),
-    "Items": ("tokenizer", "code_levels", "code_size", "content_weight", "text", "item_init"),
+    "Items": ("tokenizer", "code_levels", "code_size", "content_weight", "text", "vectors", "item_init"),
     "Loss": ("codes_weight", "dense_weight", "negatives", "label_smoothing", "type_weights"),
     "Optimiser": (
         "learning_rate", "warmup_steps", "decay", "batch_tokens", "weight_decay", "clip_norm", "ema", "item_dropout",

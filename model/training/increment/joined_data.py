@@ -124,5 +124,5 @@ def _in_order(dataset: Dataset, item_ids: list[str]) -> Dataset:
     items = ids.join(dataset.items, on="item_id", how="left", maintain_order="left").select(dataset.items.columns)
     return Dataset.of(
         dataset.name, dataset.events, items, dataset.users, has_time=dataset.has_time,
-        category_kind=dataset.category_kind, report=dataset.report, source=dataset.source,
+        category_kind=dataset.category_kind, report=dataset.report, source=dataset.source, vectors=dataset.vectors,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from model.network.gpt4rec import GPT4Rec
 from model.signals import cold_items
 from model.signals.cold_items import ColdItems
 from model.tokenizers.item_vectors import co_occurrence
+from model.training.content_vectors import ContentVectors
 from service.artifact.array_types import FloatArray, IntArray
 
 
@@ -34,26 +35,26 @@ class NewRows:
         return f"{self.by_content:,} by content, {self.by_use:,} by the items beside them, {self.unknown:,} as unknown"
 
 
-def start_new_rows(model: GPT4Rec, n_old: int, train: Sequences, dataset: Dataset, texts: FloatArray | None) -> NewRows:
+def start_new_rows(model: GPT4Rec, n_old: int, train: Sequences, dataset: Dataset, content: ContentVectors) -> NewRows:
     """Gives new items their first vectors.
 
-    Items that the run saw with events stand in for them (`model.signals.cold_items`). Where texts are mixed into the
-    embeddings, an item's own text does that.
+    Items that the run saw with events stand in for them (`model.signals.cold_items`). Where texts or vectors are mixed
+    into the embeddings, an item's own do that.
 
     Args:
         model: The grown network.
         n_old: Items that the run knows.
         train: The training part of the increment.
         dataset: Provides the items' content.
-        texts: [N, d] sentence vectors; None without texts.
+        content: Vectors of the items' content.
     """
     left = np.arange(n_old, train.n_items)
     if not len(left):
         return NewRows(0, 0, 0)
-    with_text = _by_own_text(model, left, train, texts)
+    with_text = _by_own_text(model, left, train, content.in_items)
     left = left[~np.isin(left, with_text)]
     old = replace(train, item=train.item[train.item < n_old])
-    alike = _only(cold_items.find(old, dataset, texts), left)
+    alike = _only(cold_items.find(old, dataset, content.all), left)
     _place(model, alike)
     left = left[~np.isin(left, alike.items)]
     beside = _only(_by_use(train, n_old), left)

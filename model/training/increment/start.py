@@ -13,7 +13,7 @@ from model.errors import RunError
 from model.network.gpt4rec import GPT4Rec
 from model.signals import cold_items
 from model.signals.cold_items import ColdItems
-from model.texts.sentence_vectors import item_text_vectors
+from model.training.content_vectors import content_vectors
 from model.training.increment.joined_data import Joined, joined
 from model.training.increment.memory import Memory, remember
 from model.training.run_folder import Run
@@ -80,10 +80,8 @@ def _made_again(run: Run, old: Path | None) -> Memory:
 
 def stand_ins(run: Run, dataset: Dataset, split: Split, data_path: Path) -> tuple[IntArray, FloatArray]:
     """Returns the items that others stand in for in the artefact of a run, and their vectors."""
-    texts = None
-    if run.config.text != "none":
-        texts = item_text_vectors(dataset, split.train.item_ids, data_path)
-    return cold_vectors(run.model(), cold_items.find(split.train, dataset, texts), kept_items(run))
+    content = content_vectors(run.config, dataset, split.train.item_ids, data_path)
+    return cold_vectors(run.model(), cold_items.find(split.train, dataset, content.all), kept_items(run))
 
 
 def cold_vectors(model: GPT4Rec, cold: ColdItems, kept: int) -> tuple[IntArray, FloatArray]:

@@ -18,11 +18,11 @@ from torch import Tensor
 from model.data.dataset import Dataset
 from model.errors import RunError
 from model.network.gpt4rec import GPT4Rec
-from model.texts.sentence_vectors import item_text_vectors
 from model.tokenizers.item_content import contents_of
 from model.training.batches import BatchPlan
 from model.training.conditions import Conditions, fit_context, item_controls
 from model.training.config import TrainConfig
+from model.training.content_vectors import content_vectors
 from model.training.fitted_parts import FittedParts
 from model.training.increment.consolidation import Consolidation
 from model.training.increment.growth import grown_context, grown_fisher, grown_network, grown_shape, is_old
@@ -113,9 +113,16 @@ class IncrementTrainer(Trainer):
             self.start.data.save()
         controls = item_controls(dataset, train.item_ids)
         context, notes = grown_context(run.context, fit_context(dataset, train, controls))
-        texts = None if self.config.text == "none" else item_text_vectors(dataset, train.item_ids, data_path)
+        content = content_vectors(self.config, dataset, train.item_ids, data_path)
+        dim = 0 if content.in_items is None else content.in_items.shape[1]
+        if dim != run.network.content:
+            raise RunError(
+                f"the vectors of the data have {dim} dimensions, those of the run {run.network.content}",
+                where=str(data_path),
+                fix="import the new data with vectors of the same kind, or leave out --init",
+            )
         try:
-            tokenizer, far = run.tokenizer.extended(contents_of(dataset, train.item_ids, texts)[n_old:])
+            tokenizer, far = run.tokenizer.extended(contents_of(dataset, train.item_ids, content.all)[n_old:])
         except ValueError as error:
             raise RunError(str(error), where=f"{train.n_items - n_old:,} new items", fix="leave out --init") from error
         if far:
@@ -127,7 +134,7 @@ class IncrementTrainer(Trainer):
             context=context,
             vocabulary=Vocabulary.of(train.item_ids, context, dataset.has_time, run.network.n_types),
             conditions=Conditions.of(dataset, train, context, controls),
-            texts=texts,
+            content=content,
             tokenizer=tokenizer,
             network=grown_shape(run.network, train.n_items, context),
         )
@@ -142,7 +149,7 @@ class IncrementTrainer(Trainer):
         if len(memory.cold):
             model.set_item_vectors(torch.from_numpy(memory.cold), torch.from_numpy(memory.cold_vectors))
         self.new_rows: NewRows = start_new_rows(
-            model, self.start.n_old, self.split.train, self.start.data.dataset, parts.texts
+            model, self.start.n_old, self.split.train, self.start.data.dataset, parts.content
         )
         if self.settings.keep_encoder:
             for name, parameter in model.named_parameters():
