@@ -105,6 +105,16 @@ class HistoryGraph(EventGraph):
             x = self.pre_norm(x, mask, f"encoder.blocks.{layer}", memory)
         return self.norm(self.at_last(x), "encoder.norm")
 
+    def gpt2rec(self) -> ir.Value:
+        """GPT-2's blocks (Radford et al., 2019) over adapted events."""
+        op = self.op
+        position = self.inputs[names.POSITION]
+        x = op.Add(self.linear(self.embed(), "encoder.adapt"), self.positions(position))
+        mask = self.causal(position)
+        for layer in range(self.config.layers):
+            x = self.pre_norm(x, mask, f"encoder.blocks.{layer}", gelu="tanh")
+        return self.norm(self.at_last(x), "encoder.norm")
+
     # -- parts of the encoders
 
     def positions(self, position: ir.Value) -> ir.Value:
@@ -130,14 +140,16 @@ class HistoryGraph(EventGraph):
         value: ir.Value = self.op.Gather(rows, self.inputs[names.LAST_ROW], axis=0)
         return value
 
-    def pre_norm(self, x: ir.Value, mask: ir.Value, name: str, memory: ir.Value | None = None) -> ir.Value:
+    def pre_norm(
+        self, x: ir.Value, mask: ir.Value, name: str, memory: ir.Value | None = None, *, gelu: str = "none"
+    ) -> ir.Value:
         """Writes one pre-norm transformer layer, with cross-attention if there is a `memory` to attend to."""
         op = self.op
         y = self.norm(x, f"{name}.norm_attention")
         x = op.Add(x, self.attention(y, y, mask, f"{name}.attention"))
         if memory is not None:
             x = op.Add(x, self.attention(self.norm(x, f"{name}.norm_cross"), memory, mask, f"{name}.cross"))
-        hidden = op.Gelu(self.linear(self.norm(x, f"{name}.norm_ff"), f"{name}.up"))
+        hidden = op.Gelu(self.linear(self.norm(x, f"{name}.norm_ff"), f"{name}.up"), approximate=gelu)
         value: ir.Value = op.Add(x, self.linear(hidden, f"{name}.down"))
         return value
 
@@ -192,4 +204,5 @@ WRITERS: dict[str, Callable[[HistoryGraph], ir.Value]] = {
     "bert4rec": HistoryGraph.bert4rec,
     "lstm_attention": HistoryGraph.lstm_attention,
     "encoder_decoder": HistoryGraph.encoder_decoder,
+    "gpt2rec": HistoryGraph.gpt2rec,
 }

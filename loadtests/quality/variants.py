@@ -49,7 +49,7 @@ from service.history import state_blob
 
 NAME = "quality_variants"
 OURS = "gpt4rec"
-ENCODERS = (OURS, "sasrec", "gru4rec", "bert4rec", "lstm_attention", "encoder_decoder")
+ENCODERS = (OURS, "sasrec", "gru4rec", "bert4rec", "lstm_attention", "encoder_decoder", "gpt2rec")
 MEASURES = {"recall@10": metrics.recall, "ndcg@10": metrics.ndcg}
 TIMED = 50
 

@@ -46,6 +46,13 @@ class TrainConfig:
         "list.",
         choices=tuple(ENCODERS),
     )
+    gpt2: str = setting(
+        "",
+        "Folder of a GPT-2 (`config.json` and `model.safetensors`) whose weights the encoder `gpt2rec` starts from; "
+        "empty: random ones. It decides `network.d_model`, `heads`, `d_head`, `d_ff` and the most `layers`. A finished "
+        "run does not need it.",
+        "To compare. Give a lower `learning_rate` with it.",
+    )
     network: Mapping[str, Any] = setting(
         {},
         "Single fields of the network's shape, as `network.<field>`; they win over `size`.",
@@ -252,6 +259,8 @@ class TrainConfig:
                     f"{name} codes has no effect with the {self.tokenizer} tokenizer, whose codes are not placed by "
                     f"content; choose tokenizer semantic, or {name} items"
                 )
+        if self.gpt2 and self.encoder != "gpt2rec":
+            raise ConfigError(f"gpt2 has no effect with the encoder {self.encoder}; choose encoder gpt2rec")
         self._check_numbers()
         self._check_type_weights()
         self._check_network()

@@ -10,6 +10,7 @@ import torch
 
 from model.data.dataset import Dataset, Sequences
 from model.network.config import NetworkConfig
+from model.network.gpt2_weights import GPT2Folder
 from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.item_vectors import collaborative_vectors
 from model.tokenizers.loading import load_tokenizer
@@ -88,4 +89,6 @@ def build_network(config: TrainConfig, parts: FittedParts, train: Sequences) -> 
         d_model = parts.network.d_model
         vectors = collaborative_vectors(train.item, train.offsets, train.n_items, d_model, config.seed)
         model.init_item_embeddings(torch.from_numpy(vectors))
+    if config.gpt2:
+        GPT2Folder.open(Path(config.gpt2)).start(model)
     return model

@@ -26,7 +26,7 @@ PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "training.md"
 
 # Heading → settings, in the order of the page. A test checks that every setting is in one of them.
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Model": ("size", "encoder", "network", "methods"),
+    "Model": ("size", "encoder", "gpt2", "network", "methods"),
     "Data": ("split", "validation_users", "valid_share", "test_share", "repeats", "max_length"),
     "Items": ("tokenizer", "code_levels", "code_size", "content_weight", "text", "vectors", "item_init"),
     "Loss": ("codes_weight", "dense_weight", "negatives", "label_smoothing", "type_weights"),

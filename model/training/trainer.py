@@ -41,6 +41,7 @@ from model.training.losses import proposal
 from model.training.methods.registry import changed_log
 from model.training.optimiser import build_optimiser, learning_rate, update_average
 from model.training.positions import Moment, Setup
+from model.training.pretrained import resolve_pretrained
 from model.training.repeats import Repeats, resolve_repeats
 from model.training.run_folder import split_of, write_run_json
 from model.training.time_limit import TimeLimit
@@ -134,7 +135,7 @@ class Trainer:
 
     def _settled(self, config: TrainConfig) -> tuple[TrainConfig, Repeats]:
         """Returns the configuration with everything decided that was left open."""
-        return resolve_repeats(resolve_defaults(config, self.split.train), self.split)
+        return resolve_repeats(resolve_defaults(resolve_pretrained(config), self.split.train), self.split)
 
     def _fit_parts(self, dataset: Dataset, data_path: Path, *, resume: bool) -> FittedParts:
         """Returns what is fitted before the network."""

@@ -136,6 +136,7 @@ _HISTORY_INPUTS: Mapping[str, tuple[Tensor, ...]] = {
     "bert4rec": (Tensor(names.ASKED, "bool", ("batch", "events", 1)), _POSITION, _VALID),
     "lstm_attention": (_VALID,),
     "encoder_decoder": (_POSITION,),
+    "gpt2rec": (_POSITION,),
 }
 
 

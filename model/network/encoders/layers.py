@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -41,10 +43,14 @@ class Attention(nn.Module):
 
 
 class PreNormBlock(nn.Module):
-    """x + attention(norm x), then x + feed-forward(norm x). `cross` puts attention to a memory between the two."""
+    """x + attention(norm x), then x + feed-forward(norm x). `cross` puts attention to a memory between the two.
 
-    def __init__(self, c: NetworkConfig, *, cross: bool = False) -> None:
+    `gelu` names the approximation of the activation, as torch does.
+    """
+
+    def __init__(self, c: NetworkConfig, *, cross: bool = False, gelu: Literal["none", "tanh"] = "none") -> None:
         super().__init__()
+        self.gelu = gelu
         self.norm_attention = nn.LayerNorm(c.d_model)
         self.attention = Attention(c)
         self.norm_cross = nn.LayerNorm(c.d_model) if cross else None
@@ -60,5 +66,5 @@ class PreNormBlock(nn.Module):
         x = x + self.dropout(self.attention(y, y, mask))
         if self.cross is not None and self.norm_cross is not None and memory is not None:
             x = x + self.dropout(self.cross(self.norm_cross(x), memory, mask))
-        out: Tensor = x + self.dropout(self.down(F.gelu(self.up(self.norm_ff(x)))))
+        out: Tensor = x + self.dropout(self.down(F.gelu(self.up(self.norm_ff(x)), approximate=self.gelu)))
         return out

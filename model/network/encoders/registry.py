@@ -17,6 +17,7 @@ ENCODERS: dict[str, tuple[str, str]] = {
     "bert4rec": ("bert4rec", "BERT4Rec"),
     "lstm_attention": ("lstm_attention", "LSTMAttention"),
     "encoder_decoder": ("encoder_decoder", "EncoderDecoder"),
+    "gpt2rec": ("gpt2rec", "GPT2Rec"),
 }
 
 

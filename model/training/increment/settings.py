@@ -17,7 +17,7 @@ from model.training.run_folder import Run
 
 # Settings that the tokens, the shape of the network or the meaning of the held-out part follow from.
 FIXED = (
-    "size", "encoder", "network", "split", "tokenizer", "code_levels", "code_size", "content_weight", "text",
+    "size", "encoder", "gpt2", "network", "split", "tokenizer", "code_levels", "code_size", "content_weight", "text",
     "vectors", "item_init", "repeats",
 )  # fmt: skip
 # What changes where a run is not itself an increment: a lower and shorter course, because the weights are good already.
