@@ -59,15 +59,16 @@ class SentenceEncoder:
 
     Args:
         path: The archive with `model.safetensors` and `tokenizer.json`.
+        tokens: Tokens that are read of a text.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tokens: int = MAX_TOKENS) -> None:
         from tokenizers import Tokenizer
 
         with zipfile.ZipFile(path) as archive:
             self._weights: dict[str, npt.NDArray[Any]] = load(archive.read("model.safetensors"))
             self._tokenizer = Tokenizer.from_str(archive.read("tokenizer.json").decode())
-        self._tokenizer.enable_truncation(MAX_TOKENS)
+        self._tokenizer.enable_truncation(tokens)
         self._tokenizer.no_padding()
         self._layers = sum(name.endswith("attention.self.query.weight") for name in self._weights)
 
@@ -128,12 +129,13 @@ class SentenceEncoder:
         return out
 
 
-def item_vectors(texts: Sequence[str], cache: Path | None = None) -> FloatArray:
+def item_vectors(texts: Sequence[str], cache: Path | None = None, *, tokens: int = MAX_TOKENS) -> FloatArray:
     """Returns the sentence vectors of texts.
 
     Args:
         texts: [items] texts; an empty one has the zero vector.
         cache: A folder that keeps the vectors in a file named by the hash of the texts and the encoder's name.
+        tokens: Tokens that are read of a text.
 
     Returns:
         [items, 384] vectors of length 1 or 0.
@@ -141,12 +143,12 @@ def item_vectors(texts: Sequence[str], cache: Path | None = None) -> FloatArray:
     Raises:
         TextError: The sentence encoder is not installed and the cache does not hold the vectors.
     """
-    digest = hashlib.sha256(json.dumps([PACKAGE, MAX_TOKENS, list(texts)]).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([PACKAGE, tokens, list(texts)]).encode()).hexdigest()[:16]
     cache_file = None if cache is None else cache / f"text-{digest}.npy"
     if cache_file is not None and cache_file.exists():
         cached: FloatArray = np.load(cache_file, allow_pickle=False)
         return cached
-    vectors = SentenceEncoder(find_weights()).encode(texts)
+    vectors = SentenceEncoder(find_weights(), tokens).encode(texts)
     if cache_file is not None:
         save_aside(cache_file, vectors)
     return vectors

@@ -65,6 +65,10 @@ def a_gpt2(folder: Path, *, prefix: str = "", sharded: bool = False, **changed: 
     return folder
 
 
+def shape_of(found: GPT2Folder) -> dict[str, Any]:
+    return dict(found.network())
+
+
 def by_loops(folder: Path, x: Any) -> Any:
     """GPT-2 position by position, with plain sums over earlier positions: [T, D] inputs with positions → states."""
     from safetensors.numpy import load_file
@@ -102,26 +106,28 @@ def by_loops(folder: Path, x: Any) -> Any:
 @pytest.mark.parametrize(("prefix", "sharded"), [("", False), ("transformer.", False), ("transformer.", True)])
 def test_the_encoder_computes_what_the_gpt2_computes(tmp_path: Path, prefix: str, sharded: bool) -> None:
     found = GPT2Folder.open(a_gpt2(tmp_path / "read", prefix=prefix, sharded=sharded))
-    model = random_network(encoder="gpt2rec", window=12, **found.network())
+    model = random_network(encoder="gpt2rec", window=12, **shape_of(found))
     with torch.no_grad():
-        torch.nn.init.eye_(model.encoder.adapt.weight)
-        torch.nn.init.zeros_(model.encoder.adapt.bias)
+        encoder: Any = model.encoder
+        torch.nn.init.eye_(encoder.adapt.weight)
+        torch.nn.init.zeros_(encoder.adapt.bias)
     found.start(model)
     x = torch.randn(1, 9, D, generator=torch.Generator().manual_seed(2))
     none = torch.zeros(1, 9, dtype=torch.int64)
     with torch.no_grad():
         h = model.encoder(x, Events(none, none, x, x), None)
-        adapted = model.encoder.adapt(x)[0].double().numpy()
+        adapted = encoder.adapt(x)[0].double().numpy()
     wanted = by_loops(a_gpt2(tmp_path / "plain"), adapted)
     assert h[0].numpy() == pytest.approx(wanted, abs=1e-4)
 
 
 def test_embedded_items_start_as_spread_as_the_words_were(tmp_path: Path) -> None:
     found = GPT2Folder.open(a_gpt2(tmp_path))
-    model = random_network(encoder="gpt2rec", window=12, scale=0.0, **found.network())
+    model = random_network(encoder="gpt2rec", window=12, scale=0.0, **shape_of(found))
     found.start(model)
+    encoder: Any = model.encoder
     with torch.no_grad():
-        assert model.encoder.adapt(model.item_table()[:-2]).std().item() == pytest.approx(0.3, rel=0.05)
+        assert encoder.adapt(model.item_table()[:-2]).std().item() == pytest.approx(0.3, rel=0.05)
 
 
 def test_a_training_starts_from_it_and_its_run_needs_it_no_longer(tmp_path: Path) -> None:
@@ -136,7 +142,8 @@ def test_a_training_starts_from_it_and_its_run_needs_it_no_longer(tmp_path: Path
     from safetensors.torch import load_file
 
     stored = load_file(folder / "model.safetensors")["h.0.mlp.c_fc.weight"]
-    assert torch.equal(trainer.model.encoder.blocks[0].up.weight.cpu(), stored.T)
+    encoder: Any = trainer.model.encoder
+    assert torch.equal(encoder.blocks[0].up.weight.cpu(), stored.T)
     trainer.fit()
     for file in folder.iterdir():
         file.unlink()
@@ -177,14 +184,14 @@ def test_a_shape_that_does_not_fit_is_refused_by_its_setting(
 def test_another_model_or_a_damaged_one_is_refused(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
     with pytest.raises(RunError, match=said):
         found = GPT2Folder.open(a_gpt2(tmp_path, **changed))
-        found.start(random_network(encoder="gpt2rec", window=12, **found.network()))
+        found.start(random_network(encoder="gpt2rec", window=12, **shape_of(found)))
 
 
 def test_missing_pickled_and_cut_off_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="this is not the folder of a GPT-2"):
         GPT2Folder.open(tmp_path)
     found = GPT2Folder.open(a_gpt2(tmp_path))
-    model = random_network(encoder="gpt2rec", window=12, **found.network())
+    model = random_network(encoder="gpt2rec", window=12, **shape_of(found))
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:2000])
     with pytest.raises(RunError, match="the weights cannot be read"):

@@ -1,0 +1,130 @@
+"""A prompted head learns what its texts mean on one catalogue, and knows it of another that it never saw.
+
+Items are a colour and a maker. Users stay with a colour; the maker, which says nothing, is what texts are mostly alike
+by. The frozen encoder is a sum of word vectors. Both catalogues have all words, but no item in common.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from model.network.prompted import PromptedHead
+from model.texts.prompts import ITEMS, NEXT, RATING, TASKS, WHY, prompt
+from model.training.prompted import Catalogue, Question, asked, fit_prompted, reasons
+from service.artifact.array_types import FloatArray
+
+DIM = 48
+COLOURS, MAKERS = [f"c{n}" for n in range(6)], [f"m{n}" for n in range(6)]
+WORDS = dict(zip([*COLOURS, *MAKERS], np.linalg.qr(np.random.default_rng(0).normal(size=(DIM, 12)))[0].T, strict=True))
+PAIRS = list(itertools.product(range(6), range(6)))
+LIKED = {"c0", "c2", "c4"}
+
+
+def encode(texts: Sequence[str]) -> FloatArray:
+    out = np.zeros((len(texts), DIM), np.float32)
+    for row, text in enumerate(texts):
+        for word in text.replace(";", " ").replace("?", " ").split():
+            out[row] += (1.5 if word in MAKERS else 1.0) * WORDS.get(word, np.zeros(DIM))
+    unit: FloatArray = (out / np.linalg.norm(out, axis=1, keepdims=True).clip(1e-9)).astype(np.float32)
+    return unit
+
+
+def a_catalogue(parity: int) -> Catalogue:
+    texts = [f"{COLOURS[c]} {MAKERS[m]}" for c, m in PAIRS if (c + m) % 2 == parity]
+    return Catalogue(texts, encode(texts))
+
+
+def colour(catalogue: Catalogue, item: int) -> str:
+    return catalogue.texts[item].split()[0]
+
+
+def some_questions(catalogue: Catalogue, n: int, seed: int) -> list[Question]:
+    """Histories of one colour, with an item of another in front of half of them."""
+    rng, found = np.random.default_rng(seed), []
+    for row in range(n):
+        wanted = COLOURS[row % 6]
+        same = [item for item in range(len(catalogue.texts)) if colour(catalogue, item) == wanted]
+        other = [item for item in range(len(catalogue.texts)) if item not in same]
+        same = rng.permutation(same)[:3].tolist()
+        history = [*([int(rng.choice(other))] if row % 2 else []), *same[:2]]
+        found.append(Question(np.array(history), same[2], (), 1.0 if wanted in LIKED else -1.0))
+    return found
+
+
+def by_colour(catalogue: Catalogue) -> sparse.csr_array:
+    names = np.array([colour(catalogue, item) for item in range(len(catalogue.texts))])
+    return sparse.csr_array((names[:, None] == names).astype(float))
+
+
+@pytest.fixture(scope="module")
+def head() -> PromptedHead:
+    known = a_catalogue(0)
+    questions = some_questions(known, 240, 1)
+    return fit_prompted(questions, known, reasons(questions, by_colour(known)), encode, epochs=20)
+
+
+def test_what_comes_next_in_a_strange_catalogue_is_known_better_than_by_popularity_and_text(head: PromptedHead) -> None:
+    strange = a_catalogue(1)
+    questions = some_questions(strange, 120, 2)
+    items = torch.from_numpy(strange.vectors)
+    with torch.no_grad():
+        ours = head.next_scores(asked(NEXT, questions, strange, encode), items).numpy()
+        untrained = PromptedHead(DIM).eval().next_scores(asked(NEXT, questions, strange, encode), items).numpy()
+    popular = np.tile(np.bincount([q.target for q in questions], minlength=18), (len(questions), 1)).astype(float)
+
+    def found(scores: FloatArray) -> float:
+        scores = scores.copy()
+        for row, question in enumerate(questions):
+            scores[row, question.history] = -np.inf
+        return float(np.mean([question.target == scores[row].argmax() for row, question in enumerate(questions)]))
+
+    assert found(ours) > 0.8
+    assert found(ours) > found(untrained) + 0.3 and found(ours) > found(popular) + 0.3
+
+
+def test_before_training_it_is_text_similarity_and_a_text_of_its_own_for_each_history() -> None:
+    strange = a_catalogue(1)
+    questions = some_questions(strange, 8, 2)
+    head = PromptedHead(DIM).eval()
+    with torch.no_grad():
+        head.age.fill_(-30.0)
+        scores = head.next_scores(asked(NEXT, questions, strange, encode), torch.from_numpy(strange.vectors)).numpy()
+    for row, question in enumerate(questions):
+        mean = strange.vectors[question.history].mean(axis=0)
+        assert scores[row] == pytest.approx(10 * strange.vectors @ mean, abs=1e-4)
+
+
+def test_the_reason_in_a_strange_catalogue_is_the_item_that_the_log_would_name(head: PromptedHead) -> None:
+    strange = a_catalogue(1)
+    questions = some_questions(strange, 60, 3)
+    target = torch.from_numpy(strange.vectors[[question.target for question in questions]])
+    with torch.no_grad():
+        best = head.reason_scores(asked(WHY, questions, strange, encode), target).argmax(dim=1)
+    named = [question.history[int(at) - ITEMS] for question, at in zip(questions, best.tolist(), strict=True)]
+    right = [colour(strange, item) == colour(strange, q.target) for item, q in zip(named, questions, strict=True)]
+    assert np.mean(right) > 0.9
+
+
+def test_reasons_are_shares_of_what_is_used_together_more_than_by_chance() -> None:
+    together = sparse.csr_array(np.array([[0, 2.0, 6.0], [2.0, 0, 0], [6.0, 0, 0]]))
+    long = np.array([0] * ITEMS + [1, 2])
+    found = reasons([Question(long, 0), Question(np.array([2]), 1), Question(np.zeros(0, np.int64), 0)], together)
+    assert found[0].tolist() == [0.0] * (ITEMS - 2) + [0.25, 0.75]
+    assert not found[1:].any()
+
+
+def test_prompts_tell_the_task_first_and_the_newest_item_next() -> None:
+    history = [f"thing {n} of a long and winding name" for n in range(ITEMS + 3)]
+    texts = [prompt(task, history, "a kettle") for task in TASKS]
+    assert len({text.split()[0] for text in texts}) == len(TASKS)
+    assert all(f"thing {ITEMS + 2} of a long and;" in text and "thing 2 " not in text for text in texts)
+    assert prompt(RATING, ["a", "b"], "k", [4.5, None]) == "How will k be rated? So far: b; a (4.5)"
+    assert prompt(NEXT, []) == "What comes next? So far: nothing"
+    with pytest.raises(ValueError, match="no task 'sing'"):
+        prompt("sing", [])
