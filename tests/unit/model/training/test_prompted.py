@@ -1,13 +1,14 @@
 """A prompted head learns what its texts mean on one catalogue, and knows it of another that it never saw.
 
 Items are a colour and a maker. Users stay with a colour; the maker, which says nothing, is what texts are mostly alike
-by. The frozen encoder is a sum of word vectors. Both catalogues have all words, but no item in common.
+by. The frozen encoder is a sum of word vectors, and knows the first words of prompts. Both catalogues have all words,
+but no item in common.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -21,9 +22,13 @@ from service.artifact.array_types import FloatArray
 
 DIM = 48
 COLOURS, MAKERS = [f"c{n}" for n in range(6)], [f"m{n}" for n in range(6)]
-WORDS = dict(zip([*COLOURS, *MAKERS], np.linalg.qr(np.random.default_rng(0).normal(size=(DIM, 12)))[0].T, strict=True))
+ASKING = ["What", "How", "Why"]
+KNOWN = [*COLOURS, *MAKERS, *ASKING]
+WORDS = dict(zip(KNOWN, np.linalg.qr(np.random.default_rng(0).normal(size=(DIM, len(KNOWN))))[0].T, strict=True))
 PAIRS = list(itertools.product(range(6), range(6)))
-LIKED = {"c0", "c2", "c4"}
+# An even colour and an odd one: of every maker, the same share is liked.
+LIKED = {"c0", "c1"}
+HIGH, LOW = 2**0.5, -(2**-0.5)  # ratings of mean 0 and deviation 1
 
 
 def encode(texts: Sequence[str]) -> FloatArray:
@@ -53,13 +58,21 @@ def some_questions(catalogue: Catalogue, n: int, seed: int) -> list[Question]:
         other = [item for item in range(len(catalogue.texts)) if item not in same]
         same = rng.permutation(same)[:3].tolist()
         history = [*([int(rng.choice(other))] if row % 2 else []), *same[:2]]
-        found.append(Question(np.array(history), same[2], (), 1.0 if wanted in LIKED else -1.0))
+        found.append(Question(np.array(history), same[2], (), HIGH if wanted in LIKED else LOW))
     return found
 
 
 def by_colour(catalogue: Catalogue) -> sparse.csr_array:
     names = np.array([colour(catalogue, item) for item in range(len(catalogue.texts))])
     return sparse.csr_array((names[:, None] == names).astype(float))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +122,33 @@ def test_the_reason_in_a_strange_catalogue_is_the_item_that_the_log_would_name(h
     named = [question.history[int(at) - ITEMS] for question, at in zip(questions, best.tolist(), strict=True)]
     right = [colour(strange, item) == colour(strange, q.target) for item, q in zip(named, questions, strict=True)]
     assert np.mean(right) > 0.9
+
+
+def test_ratings_after_new_histories_are_those_that_the_training_knew_of_such_items(head: PromptedHead) -> None:
+    known = a_catalogue(0)
+    questions = some_questions(known, 120, 4)
+    target = torch.from_numpy(known.vectors[[question.target for question in questions]])
+    prompts = asked(RATING, questions, known, encode)
+    with torch.no_grad():
+        rated = head.ratings(prompts, target).numpy()
+        untrained = PromptedHead(DIM).eval().ratings(prompts, target).numpy()
+    wanted = np.array([question.rating for question in questions], float)
+    assert np.mean((rated - wanted) ** 2) < 0.6, "the mean of all ratings misses by 1"
+    assert np.mean((untrained - wanted) ** 2) > 0.8
+    assert np.mean((rated > 0) == (wanted > 0)) > 0.8
+
+
+def test_a_log_without_ratings_leaves_the_rating_task_as_it_was_and_trains_the_others() -> None:
+    known = a_catalogue(0)
+    rated = some_questions(known, 24, 1)
+    bare = [Question(one.history, one.target) for one in rated]
+    why = reasons(rated, by_colour(known))
+    some, none = (fit_prompted(of, known, why, encode, epochs=1) for of in (rated, bare))
+    torch.manual_seed(0)
+    fresh = PromptedHead(DIM)
+    assert torch.equal(none.liked.weight, fresh.liked.weight)
+    assert not torch.equal(some.liked.weight, fresh.liked.weight)
+    assert not torch.equal(none.of_prompt.weight, fresh.of_prompt.weight)
 
 
 def test_reasons_are_shares_of_what_is_used_together_more_than_by_chance() -> None:
