@@ -240,7 +240,7 @@ def test_every_signal_of_events_knows_cold_items() -> None:
     assert table is not None
     item_cf = ItemCF(table.neighbour, table.similarity)
     texts = np.ones((N, 2), np.float32)
-    fitted = fit_signals(SignalData(train, DATASET, item_cf, Popularity.fit(train.item, N), texts))
+    fitted = fit_signals(SignalData(train, DATASET, item_cf, Popularity.fit(train.item, N), texts, vectors=texts))
     assert set(SIGNALS) - set(fitted) <= {"trend"}
     assert fitted.keys() >= OF_CONTENT
     assert isinstance(fitted["item_cf"], ItemCF)

@@ -219,7 +219,7 @@ def test_every_signal_is_fitted_where_the_data_have_something_for_it() -> None:
     dataset = tiny_dataset()
     train = leave_one_out(sequences(dataset)).train
     train = replace(train, item=np.where(train.item == 29, 28, train.item))  # one item has no event
-    data = data_of(train, dataset, np.ones((30, 4), np.float32))
+    data = replace(data_of(train, dataset, np.ones((30, 4), np.float32)), vectors=np.ones((30, 2), np.float32))
     fitted = fit_signals(data)
     assert list(fitted) == list(SIGNALS)
     assert {part.n_items for part in fitted.values()} == {30}
@@ -231,4 +231,4 @@ def test_every_signal_is_fitted_where_the_data_have_something_for_it() -> None:
     }
     items = bare.items.with_columns(pl.lit(None, kind).alias(name) for name, kind in nothing.items())
     without = fit_signals(data_of(leave_one_out(sequences(bare)).train, replace(bare, items=items)))
-    assert set(SIGNALS) - set(without) == {"content", "texts", "trend", "cold"}
+    assert set(SIGNALS) - set(without) == {"content", "texts", "vectors", "trend", "cold"}
