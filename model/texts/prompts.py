@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 NEXT, RATING, WHY = "next", "rating", "why"
-TASKS = (NEXT, RATING, WHY)
+QUESTIONS = {NEXT: "What comes next?", RATING: "How will {} be rated?", WHY: "Why {}?"}
+TASKS = tuple(QUESTIONS)
 # Items of a history that a prompt names, and words of each: more would be cut by the encoder.
 ITEMS, WORDS = 8, 6
 # Tokens that the encoder reads of a prompt.
@@ -26,7 +27,7 @@ def prompt(task: str, history: Sequence[str], item: str = "", ratings: Sequence[
         ratings: Ratings of the history, where the log has them.
 
     Raises:
-        ValueError: There is no such task.
+        KeyError: There is no such task.
     """
     rated = list(ratings) if ratings else [None] * len(history)
     named = [
@@ -34,13 +35,7 @@ def prompt(task: str, history: Sequence[str], item: str = "", ratings: Sequence[
         for text, value in list(zip(history, rated, strict=True))[::-1][:ITEMS]
     ]
     past = "; ".join(named) or "nothing"
-    if task == NEXT:
-        return f"What comes next? So far: {past}"
-    if task == RATING:
-        return f"How will {short(item)} be rated? So far: {past}"
-    if task == WHY:
-        return f"Why {short(item)}? So far: {past}"
-    raise ValueError(f"there is no task {task!r}")
+    return f"{QUESTIONS[task].format(short(item))} So far: {past}"
 
 
 def short(text: str) -> str:

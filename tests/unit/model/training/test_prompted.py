@@ -166,5 +166,5 @@ def test_prompts_tell_the_task_first_and_the_newest_item_next() -> None:
     assert all(f"thing {ITEMS + 2} of a long and;" in text and "thing 2 " not in text for text in texts)
     assert prompt(RATING, ["a", "b"], "k", [4.5, None]) == "How will k be rated? So far: b; a (4.5)"
     assert prompt(NEXT, []) == "What comes next? So far: nothing"
-    with pytest.raises(ValueError, match="no task 'sing'"):
+    with pytest.raises(KeyError, match="sing"):
         prompt("sing", [])
