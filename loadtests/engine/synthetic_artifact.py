@@ -96,7 +96,7 @@ def synthetic_item_cf(rng: np.random.Generator, n_items: int, neighbours: int = 
 
 
 def synthetic_signals(rng: np.random.Generator, n_items: int) -> dict[str, SignalPart]:
-    """Returns random signals of every name but item-CF and popularity, as large as fitted ones.
+    """Returns random signals of every name but item-CF, popularity and given vectors, as large as fitted ones.
 
     Texts are left out where the catalogue is too large for them. Neighbours are all different, so the signals of a user
     speak for more items than those of a real one, whose neighbours overlap.
