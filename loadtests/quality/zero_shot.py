@@ -141,7 +141,7 @@ def head_ranker(head: PromptedHead, catalogue: Catalogue, encode: Encode) -> Ran
 
 
 def catalogue_of(dataset: Dataset, data: Path, item_ids: list[str]) -> Catalogue:
-    """Returns the items of a data set as texts and sentence vectors, which its folder keeps."""
+    """Returns items as texts, for which prompts have room for titles, and as vectors, which the folder keeps."""
     titles = {
         item: item_text(title, text)
         for item, title, text in dataset.items.select("item_id", "title", "text").iter_rows()
