@@ -18,7 +18,7 @@ from loadtests.quality import zero_shot
 from loadtests.quality.zero_shot import standardised, trained, values_of
 from model.data.dataset import Dataset
 from model.texts import sentence_vectors
-from model.training import prompted
+from model.texts.prompts import ITEMS
 from model.training.prompted import Question
 from service.artifact.array_types import FloatArray
 from tests.support.data_builders import tiny_dataset
@@ -72,7 +72,7 @@ def test_the_last_event_of_the_training_part_is_asked_for_with_its_rating(monkey
     known, log = values_of(rated), rated.events
     for one, user in zip(questions, log["user_id"].unique(maintain_order=True), strict=True):
         events = log.filter(pl.col("user_id") == user)["item_id"].to_list()[:-2]
-        assert len(one.ratings) == len(one.history) == min(prompted.ITEMS, len(events) - 1)
+        assert len(one.ratings) == len(one.history) == min(ITEMS, len(events) - 1)
         assert one.ratings[-1] == known[user, events[-2]]
 
 
