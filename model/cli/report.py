@@ -30,9 +30,9 @@ Window = Annotated[
     typer.Option(min=0, help="Minutes after a list in which an event that names no list can still belong to it."),
 ]
 ClicksMax = Annotated[
-    int, typer.Option(min=1, help="Most clicks of one subject in a minute; faster traffic looks made.")
+    int, typer.Option(min=1, help="Most clicks of one subject in a minute; faster traffic is invalid.")
 ]
-Made = Annotated[bool, typer.Option("--made", help="Count traffic that looks made as well.")]
+Made = Annotated[bool, typer.Option("--made", help="Count invalid traffic as well.")]
 
 
 @app.callback()

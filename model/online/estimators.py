@@ -98,15 +98,20 @@ class Influenced:
         return self.value - half, self.value + half
 
 
-def weighted_sum(parts: Mapping[str, Influenced], shares: Mapping[str, float]) -> Influenced:
-    """Returns Σ share · part, for shares that are taken as known.
+def weighted_mean(parts: Mapping[str, Influenced], shares: Mapping[str, Influenced]) -> Influenced:
+    """Returns Σ share · part ÷ Σ share, with the errors of the shares.
 
     Args:
         parts: Estimates over the same subjects, by the name of the part.
-        shares: Share of each part.
+        shares: Share of each part, estimated over these subjects as well.
     """
-    value = sum(shares[name] * part.value for name, part in parts.items())
-    influence = np.sum([shares[name] * part.influence for name, part in parts.items()], axis=0)
+    total = sum(shares[name].value for name in parts)
+    value = sum(shares[name].value * part.value for name, part in parts.items()) / total
+    of_parts = [
+        shares[name].value * part.influence + (part.value - value) * shares[name].influence
+        for name, part in parts.items()
+    ]
+    influence = np.sum(of_parts, axis=0) / total
     return Influenced(value, influence, int(np.count_nonzero(influence)))
 
 

@@ -1,4 +1,4 @@
-"""Marks of traffic that looks made: clicks faster than people click, and clicks on lists that nobody viewed.
+"""Marks of invalid traffic: clicks faster than people click, and clicks on lists that nobody viewed.
 
 Reports and learning leave marked traffic out unless they are asked for it.
 """
@@ -12,7 +12,7 @@ import polars as pl
 
 from service.artifact.array_types import BoolArray, IntArray
 
-# Why an event looks made.
+# Why an event is marked.
 RATE, UNSEEN = "rate", "unseen"
 
 _DAY_MS = 86_400_000

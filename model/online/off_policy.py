@@ -23,7 +23,7 @@ from model.online.estimators import (
     effective_sample,
     estimate,
     mean,
-    weighted_sum,
+    weighted_mean,
 )
 from model.online.logged_lists import OTHER_LAW, ItemNumbers, Sample, name_of
 from model.online.targets import Target
@@ -58,7 +58,7 @@ class Judged:
     """
 
     segment: str
-    share: float
+    share: Influenced
     lists: int
     used: int
     target: str
@@ -73,7 +73,7 @@ class Judged:
         """Returns it as JSON can hold it, values per thousand lists."""
         return {
             "segment": self.segment,
-            "share": self.share,
+            "share": self.share.value,
             "lists": self.lists,
             "used": self.used,
             "target": self.target,
@@ -150,11 +150,17 @@ def _plain_terms(made: pl.DataFrame, subjects: int) -> Terms:
     )
 
 
+def _share_of(sample: Sample, segment: str) -> Influenced:
+    """The share of a segment of the lists that a model made."""
+    made = sample.made_by_model
+    return mean(_plain_terms(made, sample.subjects), (made["segment"] == segment).to_numpy().astype(np.float64))
+
+
 def _segment(sample: Sample, target: Target, numbers: ItemNumbers, name: str, least_effective: float) -> Judged:
     made = sample.made_by_model.filter(pl.col("segment") == name)
     decoding = target.decoding(name)
     said = "as it was" if decoding is None else name_of(decoding)
-    share = len(made) / len(sample.made_by_model)
+    share = _share_of(sample, name)
     same = made.filter(pl.col("decoding") == said)
     if not target.own_model and 2 * len(same) >= len(made):
         return _on_policy(name, share, len(made), said, _plain_terms(same, sample.subjects), least_effective)
@@ -167,7 +173,7 @@ def _segment(sample: Sample, target: Target, numbers: ItemNumbers, name: str, le
     return _weighted(name, share, len(made), said, found, least_effective)
 
 
-def _on_policy(name: str, share: float, lists: int, target: str, terms: Terms, least: float) -> Judged:
+def _on_policy(name: str, share: Influenced, lists: int, target: str, terms: Terms, least: float) -> Judged:
     effective = effective_sample(terms)
     refused = _too_few(name, effective, least)
     found = mean(terms, terms.reward[:, 0])
@@ -175,7 +181,7 @@ def _on_policy(name: str, share: float, lists: int, target: str, terms: Terms, l
     return Judged(name, share, lists, len(terms.subject), target, True, effective, 0.0, 1.0, estimates, refused)
 
 
-def _weighted(name: str, share: float, lists: int, target: str, found: TermsOfLists, least: float) -> Judged:
+def _weighted(name: str, share: Influenced, lists: int, target: str, found: TermsOfLists, least: float) -> Judged:
     terms = found.terms
     if refused := _undecoded(name, found.undecoded, found.undecoded + len(terms.subject)):
         return Judged(name, share, lists, len(terms.subject), target, False, 0.0, None, None, {}, refused)
@@ -255,10 +261,10 @@ def _refusal(judged: Sequence[Judged]) -> str | None:
     if not judged:
         return "no list of the log was made by a model"
     missing = [one for one in judged if one.refused]
-    share = sum(one.share for one in missing)
+    share = sum(one.share.value for one in missing)
     if share <= _MOST_UNJUDGED and len(missing) < len(judged):
         return None
-    worst = max(missing, key=lambda one: one.share)
+    worst = max(missing, key=lambda one: one.share.value)
     more = f" (and {len(missing) - 1} more segments)" if len(missing) > 1 else ""
     return f"{worst.refused}{more}"
 
@@ -266,7 +272,6 @@ def _refusal(judged: Sequence[Judged]) -> str | None:
 def _overall(judged: Sequence[Judged]) -> dict[Estimator, Influenced]:
     """The mean over the segments that were judged, by their shares, for each estimator that all of them allow."""
     kept = [one for one in judged if not one.refused]
-    total = sum(one.share for one in kept)
-    shares = {one.segment: one.share / total for one in kept}
+    shares = {one.segment: one.share for one in kept}
     names = [name for name in kept[0].estimates if all(name in one.estimates for one in kept)]
-    return {name: weighted_sum({one.segment: one.estimates[name] for one in kept}, shares) for name in names}
+    return {name: weighted_mean({one.segment: one.estimates[name] for one in kept}, shares) for name in names}

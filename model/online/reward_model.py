@@ -51,10 +51,6 @@ class RewardModel:
         a = self.by_position[:positions, bins(log_probability)].T
         return np.asarray(a * self.by_item[item][:, None])
 
-    def shown(self, item: IntArray, position: IntArray, log_probability: Float64Array) -> Float64Array:
-        """Returns r [n] of n items at their positions (from 0)."""
-        return np.asarray(self.by_position[position, bins(log_probability)] * self.by_item[item])
-
 
 def fit(
     item: IntArray, position: IntArray, log_probability: Float64Array, reward: Float64Array, items: int, positions: int

@@ -132,7 +132,7 @@ gpt4rec train --init runs/day --data log --out runs/hour                        
 - **`--keep-encoder`** trains the decoder and the rows of new items alone. States stay valid, except those of users
   whose history has an item that was unknown until now.
 
-What an increment costs and keeps is in [loop.md](loop.md#learning-on).
+What an increment costs and keeps is in [loop.md](loop.md#incremental-training).
 """
 _NETWORK = """\
 ## Network

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from service.common.request_errors import InvalidRequest
 from service.experiments.assignment import HELD_OUT, NOTHING, Assigned, Assignment
 from service.experiments.document import Arm, Document, Experiment
+from service.exposures.exposure import subject_name
 from service.guard.guards import AS_FOR_EVERYBODY, Variant
 from service.lifecycle.served_model import ServedModel, Serving
 from service.policies.policies import Policies, PolicyBook
@@ -78,7 +79,7 @@ class Arms:
             return self._forced(subject, forced)
         if self._by is None or subject is None:
             return self._as_for_everybody()
-        return self._placed(self._by.of(_name(subject))) or self._as_for_everybody()
+        return self._placed(self._by.of(subject_name(subject))) or self._as_for_everybody()
 
     def answers(self, subject: Subject) -> tuple[ServedModel, Policies]:
         """Returns the model and the policies that answer a subject, for the work behind events."""
@@ -126,7 +127,7 @@ class Arms:
 
     def _forced(self, subject: Subject | None, forced: Mapping[str, str]) -> Placement:
         by = self._by or Assignment(self._document)
-        assigned = by.forced(forced, None if subject is None else _name(subject))
+        assigned = by.forced(forced, None if subject is None else subject_name(subject))
         if isinstance(assigned, str):
             raise InvalidRequest(assigned, [{"loc": ["arm"], "message": assigned, "type": "unknown_arm"}])
         placed = self._placed(assigned, forced=True)
@@ -146,7 +147,3 @@ def may_answer(document: Document, variant: Variant) -> bool:
         and variant.policies in policies | {None}
         and variant.ranker in {arm.ranker for arm in arms} | {None}
     )
-
-
-def _name(subject: Subject) -> str:
-    return subject.tag[1:-1]

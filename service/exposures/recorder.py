@@ -24,7 +24,7 @@ from service.common.shares import within_share
 from service.exposures.entry_queue import EntryQueue, Waiting
 from service.exposures.exposure import event_entry, merged_entry, shard_of, subject_name
 from service.exposures.list_ids import ListIds
-from service.store.log_streams import Appended, Entry, LogStreams, Shard
+from service.store.log_streams import Appended, Entry, LogStreams, Shard, StreamName
 from service.store.records import NewEvent, Subject
 
 log = logs.get(__name__)
@@ -67,6 +67,7 @@ class Recorder:
         self._lists = EntryQueue("exposures", settings.queue_max, metrics.exposures)
         self._events = EntryQueue("events", settings.queue_max, metrics.recorded_events)
         self._added, self._full = asyncio.Event(), asyncio.Event()
+        self._erased: set[tuple[StreamName, str]] = set()
         self._announced = not settings.on
         self._failing = False
 
@@ -158,7 +159,9 @@ class Recorder:
         self._full.clear()
         try:
             await self.announce()
+            await self._erase()
             again = [await self._write(queue) for queue in (self._lists, self._events) if len(queue)]
+            await self._erase()
             done = not any(again)
             self._note(None if done else "some shards could not be written")
         except StoreUnavailable as error:
@@ -166,6 +169,8 @@ class Recorder:
             self._note(str(error))
         for queue in (self._lists, self._events):
             self._wake(queue)
+        if self._erased:
+            self._added.set()
         return done
 
     async def drain(self, timeout_s: float) -> None:
@@ -173,7 +178,7 @@ class Recorder:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await asyncio.sleep(0)  # lists whose answers have just left join
-                while (self.lists_waiting or self.events_waiting) and not being_cancelled():
+                while (self.lists_waiting or self.events_waiting or self._erased) and not being_cancelled():
                     if not await self.flush():
                         await asyncio.sleep(_PAUSE_S)
         if self.lists_waiting or self.events_waiting:
@@ -223,10 +228,15 @@ class Recorder:
             again = self._settled(queue, again, error)
             raise
         finally:
-            erased = queue.sent(again)
-        for name in erased:
-            await self._streams.erase(Shard(queue.stream, shard_of(name, self._settings.shards)), name)
+            # The batch may have been written although its write failed.
+            self._erased |= {(queue.stream, name) for name in queue.sent(again)}
         return bool(again)
+
+    async def _erase(self) -> None:
+        """Deletes the entries of subjects that were erased while a batch with theirs was on its way."""
+        for stream, name in list(self._erased):
+            await self._streams.erase(Shard(stream, shard_of(name, self._settings.shards)), name)
+            self._erased.discard((stream, name))
 
     def _settled(self, queue: EntryQueue, part: list[Waiting], outcome: Appended | StoreUnavailable) -> list[Waiting]:
         """Counts what became of entries; returns those that must be sent again."""

@@ -13,6 +13,7 @@ import numpy as np
 from service.artifact.array_types import Float64Array, FloatArray, IntArray
 from service.artifact.features import SIGNAL_TYPES, type_index
 from service.watch.item_groups import UNKNOWN_ITEM, ItemGroups
+from service.watch.remembered import Remembered
 from service.watch.statistics import (
     EVENT_CATEGORIES,
     EVENT_POPULARITY,
@@ -24,12 +25,10 @@ from service.watch.statistics import (
     SCORED,
     VISITS,
     bins_of,
+    softmax,
     visit_bin,
 )
 from service.watch.window import PLACES, Window
-
-# Lists that are remembered, so that the events that name them are found.
-_REMEMBERED = 4096
 
 
 def place_of(subject: str) -> int:
@@ -75,7 +74,7 @@ class SeenEvent(NamedTuple):
     list_id: str | None
 
 
-class _Remembered(NamedTuple):
+class _Scored(NamedTuple):
     """What is kept of a list, for the events that name it.
 
     Attributes:
@@ -103,7 +102,7 @@ class Counting:
         self.bins = bins_of(groups)
         self._sizes = {name: len(bins) for name, bins in self.bins.items()}
         self._came = np.zeros(PLACES, np.bool_)
-        self._remembered: dict[str, _Remembered] = {}
+        self._remembered = Remembered[_Scored]()
 
     def window(self) -> Window:
         """Returns an empty window."""
@@ -117,8 +116,15 @@ class Counting:
         """Counts the next visit of every user again."""
         self._came[:] = False
 
-    def lists(self, lists: Sequence[ShownList], windows: Iterable[Window]) -> Mapping[str, tuple[IntArray, IntArray]]:
+    def lists(
+        self, lists: Sequence[ShownList], windows: Iterable[Window], now_s: float
+    ) -> Mapping[str, tuple[IntArray, IntArray]]:
         """Counts lists.
+
+        Args:
+            lists: The lists.
+            windows: Where to count.
+            now_s: Epoch seconds.
 
         Returns:
             Items listed by popularity band, and by category, for each segment.
@@ -128,7 +134,7 @@ class Counting:
         places = np.array([one.place for one in lists], np.int64)
         bands, categories = self.groups.bands_of(items), self.groups.categories_of(items)
         seen = np.concatenate([_among(one.items, one.seen) for one in lists])
-        scores = np.concatenate([self._scored(one) for one in lists])
+        scores = np.concatenate([self._scored(one, now_s) for one in lists])
         visits = self._visits(lists, places)
         surprisal = float(self.groups.surprisals_of(items).sum())
         for window in windows:
@@ -143,13 +149,16 @@ class Counting:
             window.count(VISITS, visits)
         return self._by_segment([one.segment for one in lists], lengths, bands, categories)
 
-    def events(self, events: Sequence[SeenEvent], index: Mapping[str, int], windows: Iterable[Window]) -> None:
+    def events(
+        self, events: Sequence[SeenEvent], index: Mapping[str, int], windows: Iterable[Window], now_s: float
+    ) -> None:
         """Counts events on items that are part of histories.
 
         Args:
             events: The events.
             index: Index of each item of the catalogue by its id.
             windows: Where to count.
+            now_s: Epoch seconds.
         """
         kept = [event for event in events if event.item_id is not None and event.type not in SIGNAL_TYPES]
         if not kept:
@@ -157,7 +166,7 @@ class Counting:
         items = np.array([index.get(event.item_id or "", UNKNOWN_ITEM) for event in kept], np.int64)
         places = np.array([event.place for event in kept], np.int64)
         types = np.array([type_index(event.type) for event in kept], np.int64)
-        followed, foretold, came = self._followed(kept, items)
+        followed, predicted, came = self._followed(kept, items, now_s)
         for window in windows:
             window.events += len(kept)
             np.add.at(window.acted, places, 1)
@@ -165,16 +174,15 @@ class Counting:
             window.count(EVENT_POPULARITY, self.groups.bands_of(items))
             window.count(EVENT_CATEGORIES, self.groups.categories_of(items))
             window.followed += np.bincount(followed, minlength=len(window.followed))
-            window.foretell(foretold, came)
+            window.count_predicted(predicted, came)
 
-    def _scored(self, one: ShownList) -> IntArray:
-        """The bins of the scores of a list, which is remembered with them."""
+    def _scored(self, one: ShownList, now_s: float) -> IntArray:
+        """The bins of the scores of a list, which is remembered with them if it is in the sample."""
         if one.scores is None or self._edges is None:
             return np.zeros(0, np.int64)
         scored = np.searchsorted(self._edges, one.scores[:SCORED], side="right").astype(np.int64)
-        self._remembered[one.list_id] = _Remembered(one.items[:SCORED].copy(), scored, _first(one.scores))
-        if len(self._remembered) > _REMEMBERED:
-            del self._remembered[next(iter(self._remembered))]
+        first = float(softmax(one.scores.astype(np.float64))[0]) if len(one.scores) else 0.0
+        self._remembered.add(one.list_id, _Scored(one.items[:SCORED].copy(), scored, first), now_s)
         return scored
 
     def _visits(self, lists: Sequence[ShownList], places: IntArray) -> IntArray:
@@ -184,23 +192,25 @@ class Counting:
         self._came[places[came]] = True
         return visit_bin(np.array([lists[row].history for row in came.tolist()], np.int64))
 
-    def _followed(self, events: Sequence[SeenEvent], items: IntArray) -> tuple[IntArray, Float64Array, Float64Array]:
-        """Of listed items that events name: bins of their scores, what their lists foretold, and what came.
+    def _followed(
+        self, events: Sequence[SeenEvent], items: IntArray, now_s: float
+    ) -> tuple[IntArray, Float64Array, Float64Array]:
+        """Of listed items that events name: bins of their scores, what their lists predicted, and what came.
 
         Returns:
             [n] bins, [n] probabilities of the first item, and [n] whether it was the first item.
         """
-        bins, foretold, came = list[int](), list[float](), list[bool]()
+        bins, predicted, came = list[int](), list[float](), list[bool]()
         for event, item in zip(events, items.tolist(), strict=True):
-            one = self._remembered.get(event.list_id or "")
+            one = self._remembered.get(event.list_id or "", now_s)
             if one is None:
                 continue
             (places,) = np.nonzero(one.items == item)
             for place in places.tolist():
                 bins.append(int(one.bins[place]))
-                foretold.append(one.first)
+                predicted.append(one.first)
                 came.append(place == 0)
-        return np.array(bins, np.int64), np.array(foretold, np.float64), np.array(came, np.float64)
+        return np.array(bins, np.int64), np.array(predicted, np.float64), np.array(came, np.float64)
 
     def _by_segment(
         self, segments: Sequence[str], lengths: IntArray, bands: IntArray, categories: IntArray
@@ -224,9 +234,3 @@ def _among(items: IntArray, seen: IntArray) -> IntArray:
     found = np.minimum(np.searchsorted(seen, items), len(seen) - 1)
     among: IntArray = (seen[found] == items).astype(np.int64)
     return among
-
-
-def _first(scores: FloatArray) -> float:
-    """The probability of the first item by the softmax of [n] scores."""
-    weights = np.exp(scores.astype(np.float64) - float(scores.max(initial=-np.inf)))
-    return float(weights[0] / weights.sum()) if len(weights) else 0.0

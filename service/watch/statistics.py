@@ -53,6 +53,13 @@ def visit_bin(events: IntArray | int) -> IntArray:
     return np.searchsorted(_VISITS_FROM, events, side="right")
 
 
+def softmax(scores: Float64Array) -> Float64Array:
+    """Returns [n] the probabilities that scores [n] give, at least one."""
+    weights = np.exp(scores - scores.max())
+    probabilities: Float64Array = weights / weights.sum()
+    return probabilities
+
+
 def js_bits(p: Float64Array, q: Float64Array) -> Float64Array:
     """Returns the Jensen–Shannon divergence of distributions, in bits: 0 for equal ones, 1 for disjoint ones.
 

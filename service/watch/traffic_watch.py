@@ -167,10 +167,10 @@ class TrafficWatch:
                 self._end(name, int(now // length))
         windows = tuple(self._windows.values())
         if lists:
-            for segment, (bands, categories) in self._counting.lists(lists, windows).items():
+            for segment, (bands, categories) in self._counting.lists(lists, windows, now).items():
                 self._expose(segment, bands, categories)
         if events:
-            self._counting.events(events, self._index, windows)
+            self._counting.events(events, self._index, windows, now)
 
     def summary(self) -> dict[str, Any]:
         """Returns the figures of the hour that has begun, and what drifted in the last one and the last day."""

@@ -13,7 +13,7 @@ from service.watch.statistics import LIST_SCORES, OF_EVENTS, OF_LISTS, VISITS, e
 # Subjects are counted by hash. More subjects than places look like fewer, which makes thresholds larger, never smaller.
 PLACES = 4096
 # Bins of probabilities.
-FORETOLD_BINS = 10
+PREDICTED_BINS = 10
 
 
 class Window:
@@ -28,7 +28,7 @@ class Window:
         shown: [items] uint32, how often each item was listed; it grows with the catalogue.
         surprisal: Sum of the novelty of all items listed, in bits.
         followed: [bins of scores] int64 listed items that an event followed, by the bin of their score.
-        foretold: [3, bins] of these, by the probability that the scores of their list give its first item: how many,
+        predicted: [3, bins] of these, by the probability that the scores of their list give its first item: how many,
             the sum of the probabilities, and how many were the first item.
     """
 
@@ -39,7 +39,7 @@ class Window:
         self.shown = np.zeros(n_items, np.uint32)
         self.surprisal = 0.0
         self.followed = np.zeros(bins[LIST_SCORES], np.int64)
-        self.foretold = np.zeros((3, FORETOLD_BINS), np.float64)
+        self.predicted = np.zeros((3, PREDICTED_BINS), np.float64)
 
     def moved(
         self, before: Mapping[str, tuple[str, ...]], now: Mapping[str, tuple[str, ...]], rows: IntArray, n_items: int
@@ -72,11 +72,11 @@ class Window:
         counts = self.counts[statistic]
         counts += np.bincount(places, minlength=len(counts))
 
-    def foretell(self, first: Float64Array, came: Float64Array) -> None:
+    def count_predicted(self, first: Float64Array, came: Float64Array) -> None:
         """Counts [n] probabilities of the first item of a list, and [n] whether the event was on it."""
-        places = np.minimum((first * FORETOLD_BINS).astype(np.int64), FORETOLD_BINS - 1)
+        places = np.minimum((first * PREDICTED_BINS).astype(np.int64), PREDICTED_BINS - 1)
         for row, values in enumerate((np.ones(len(first)), first, came)):
-            np.add.at(self.foretold[row], places, values)
+            np.add.at(self.predicted[row], places, values)
 
     def show(self, items: IntArray) -> None:
         """Counts listed items."""
@@ -135,6 +135,6 @@ class Window:
         That is Σ |Σ probabilities − first items| over the bins, divided by the events (Guo et al., On calibration of
         modern neural networks, ICML 2017).
         """
-        number, foretold, came = self.foretold
+        number, predicted, came = self.predicted
         total = float(number.sum())
-        return float(np.abs(foretold - came).sum()) / total if total else None
+        return float(np.abs(predicted - came).sum()) / total if total else None

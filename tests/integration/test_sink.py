@@ -7,17 +7,20 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
+import pytest
 
 from deploy.loop.sink.batch_writer import BatchWriter, id_of, spans_of
 from deploy.loop.sink.hand import Taken
 from deploy.loop.sink.live_outcomes import LiveOutcomes
 from loadtests.loop import sink_faults
+from model.online.log_schema import LogError
 from service.common.metrics import value_of
 from service.experiments.outcomes import Outcomes, Place, by_group, of_arms, unpacked
 from service.experiments.outcomes import packed as packed_outcomes
@@ -182,6 +185,26 @@ async def test_an_erasure_reaches_the_files_also_when_it_is_interrupted(shared_v
         assert here.lists() == ["after", "b"]
         assert here.log.read_all("erased").rows() == [("u:1", NOW_MS + 1)]
         assert value_of(here.metrics.erasures) == 0
+
+
+@asynchronous
+async def test_a_file_that_cannot_be_read_holds_an_erasure_and_keeps_no_other_file(
+    shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    async with world(shared_valkey, tmp_path) as here:
+        await here.append(shown("a", NOW_MS - HOUR_MS), shown("b", subject="u:2"), shown("c"))
+        await here.once()
+        bad = here.log.paths("exposures")[0].rpartition("/")[0] + "/0-foreign.parquet"
+        (tmp_path / bad).write_bytes(b"no parquet")
+        await here.append(erased_entry("u:1", NOW_MS + 1))
+        await here.once()
+        with pytest.raises(LogError, match=re.escape(bad)):
+            await here.house().keep(erase=True)
+        assert value_of(here.metrics.erasures) == 1
+        (tmp_path / bad).unlink()
+        assert here.lists() == ["b"]
+        await here.house().keep(erase=True)
+        assert (here.lists(), value_of(here.metrics.erasures)) == (["b"], 0)
 
 
 @asynchronous

@@ -14,8 +14,10 @@ from deploy.loop.gate.questions import Question
 from model.evaluation import metrics
 from model.evaluation.bootstrap import Interval, paired_bootstrap
 from service.artifact.array_types import Float64Array, IntArray
+from service.watch.statistics import softmax
 
 K = 10
+# Bins of equally many questions, because there are few; the watch of the service counts in bins of equal width.
 BINS = 10
 # Inverse temperatures among which the slope is found.
 _LEAST_SLOPE, _MOST_SLOPE, _HALVINGS = 1e-3, 20.0, 40
@@ -82,17 +84,11 @@ def calibration(questions: Sequence[Question], listed: Sequence[Listed]) -> Cali
     kept = [(one.scores.astype(np.float64), int(r)) for one, r in zip(listed, ranks, strict=True) if r >= 0]
     if not kept:
         return Calibration(math.nan, math.nan, 0)
-    first = np.array([float(_softmax(scores)[0]) for scores, _ in kept])
+    first = np.array([float(softmax(scores)[0]) for scores, _ in kept])
     came = np.array([rank == 0 for _, rank in kept], np.float64)
     parts = np.array_split(np.argsort(first, kind="stable"), min(BINS, len(kept)))
     error = sum(len(part) * abs(first[part].mean() - came[part].mean()) for part in parts) / len(kept)
     return Calibration(float(error), _slope(kept), len(kept))
-
-
-def _softmax(scores: Float64Array) -> Float64Array:
-    weight = np.exp(scores - scores.max())
-    out: Float64Array = weight / weight.sum()
-    return out
 
 
 def _slope(kept: Sequence[tuple[Float64Array, int]]) -> float:
@@ -101,7 +97,7 @@ def _slope(kept: Sequence[tuple[Float64Array, int]]) -> float:
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         factor = math.exp(middle)
-        gain = sum(float(scores[rank] - _softmax(factor * scores) @ scores) for scores, rank in kept)
+        gain = sum(float(scores[rank] - softmax(factor * scores) @ scores) for scores, rank in kept)
         low, high = (middle, high) if gain > 0 else (low, middle)
     return math.exp((low + high) / 2)
 

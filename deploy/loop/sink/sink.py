@@ -144,7 +144,7 @@ class Sink:
                 await _wait(stop, _IDLE_S)
         if self._lease.held:
             with contextlib.suppress(StoreUnavailable):
-                await self._flush(stop, ending=True)
+                await self._flush(stop)
             await self._lease.give_back()
 
     async def _begin(self) -> bool:
@@ -215,7 +215,7 @@ class Sink:
             raise failure
         return more
 
-    async def _flush(self, stop: asyncio.Event, *, ending: bool = False) -> None:
+    async def _flush(self, stop: asyncio.Event) -> None:
         """Writes what is in hand, and acknowledges it; tries until that succeeds, or a stop takes too long."""
         if not self._hand.entries:
             return
@@ -233,7 +233,7 @@ class Sink:
             return
         self._hand.clear()
         self._metrics.written_at.set_to_current_time()
-        log.debug("batch_written", ending=ending)
+        log.debug("batch_written")
         if all(place == NEW for place in self._places.values()):
             # Where something comes all the time, nothing is ever idle.
             self.caught_up.set()

@@ -1,4 +1,4 @@
-"""Learning on: a training that goes on from a finished run, with new events, users and items.
+"""Incremental training: a training that goes on from a finished run, with new events, users and items.
 
 In the order in which an increment uses them (`trainer.py` is the story):
 

@@ -11,7 +11,7 @@ of its tensor. Weight decay is off where there is a penalty, because it pulls to
 
 **The step.** The penalty acts as a proximal step in the metric of Adam, after each of its steps: θ ← θ* + (θ − θ*) ÷
 (1 + η · s_i ÷ (√v̂_i + ε)), with the learning rate η, Adam's second moment v̂ and the weight s_i of the penalty. It is
-stable for any strength, and no part of the gradient that is clipped.
+stable for any strength, and is not clipped with the gradient.
 """
 
 from __future__ import annotations

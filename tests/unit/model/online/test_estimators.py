@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from loadtests.loop.coverage import Tally, replicate
 from loadtests.loop.slates import Setting, World
-from model.online.estimators import ESTIMATORS, Terms, effective_sample, estimate, mean, weighted_sum
+from model.online.estimators import ESTIMATORS, Influenced, Terms, effective_sample, estimate, mean, weighted_mean
 from model.online.marginals import Law, conditionals, marginals
 from model.online.reward_model import bins, fit
 
@@ -68,8 +69,14 @@ def test_shares_and_differences_keep_subjects_together() -> None:
     rng = np.random.default_rng(3)
     subject, earned = np.arange(50), rng.random((50, 1))
     one = mean(terms_of(np.ones((50, 1)), earned, subject), earned[:, 0])
-    both = weighted_sum({"a": one, "b": one}, {"a": 0.3, "b": 0.7})
+    parts, shares, lists = dict[str, Influenced](), dict[str, Influenced](), rng.random(50) < 0.3
+    for name, inside in {"a": lists, "b": ~lists}.items():
+        terms = replace(terms_of(np.ones((inside.sum(), 1)), earned[inside], subject[inside]), subjects=50)
+        parts[name] = mean(terms, earned[inside, 0])
+        shares[name] = mean(terms_of(np.ones((50, 1)), earned, subject), inside.astype(float))
+    both = weighted_mean(parts, shares)
     assert both.value == pytest.approx(one.value) and both.interval() == pytest.approx(one.interval())
+    assert both.minus(one).influence == pytest.approx(np.zeros(50), abs=1e-12)
     assert one.minus(one).interval() is None
 
 
@@ -82,7 +89,6 @@ def test_the_reward_model_tells_good_items_and_positions() -> None:
     r = model.predict(np.arange(6), np.full(6, -1.5), 3)
     assert r == pytest.approx(taste[:, None] * bias, abs=0.07)
     assert model.predict(np.array([-1]), np.array([-1.5]), 3)[0] == pytest.approx(bias, abs=0.05)
-    assert model.shown(np.array([5]), np.array([0]), np.array([-1.5]))[0] == pytest.approx(r[5, 0])
     assert bins(np.array([-20.0, -0.1])).tolist() == [0, 7]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics, value_of
 from service.exposures.recorder import Recorder, RecorderSettings
 from service.store.log_streams import Appended, Entry, LogStreams, Shard
@@ -18,6 +19,8 @@ class Streams:
 
     def __init__(self) -> None:
         self.taken = 0
+        self.erased: list[tuple[str, str]] = []
+        self.failing: Callable[[], None] | None = None
 
     async def shard_counts(self, adding: int = 0) -> set[int]:
         return {adding}
@@ -26,7 +29,14 @@ class Streams:
         assert cap
         await asyncio.sleep(0)
         self.taken += sum(len(entries) for _, entries in batches)
+        if self.failing is not None:
+            self.failing()
+            raise StoreUnavailable("no answer came")
         return [Appended(0, 0) for _ in batches]
+
+    async def erase(self, shard: Shard, subject: str) -> tuple[int, list[bytes]]:
+        self.erased.append((shard.stream, subject))
+        return 1, []
 
 
 @asynchronous
@@ -43,3 +53,18 @@ async def test_large_bodies_one_after_the_other_are_all_recorded() -> None:
     await recorder.drain(20.0)
     assert streams.taken == value_of(metrics.recorded_events, "recorded") == 10_000
     assert value_of(metrics.recorded_events, "dropped") == 0
+
+
+@asynchronous
+async def test_who_is_erased_during_a_write_that_fails_is_erased_when_the_streams_are_back() -> None:
+    metrics, streams = Metrics(), Streams()
+    recorder = Recorder(cast(LogStreams, cast(Any, streams)), metrics, RecorderSettings())
+    user = Subject("user", "1")
+    recorder.happened({user: [NewEvent("1", "view", 1)]})
+    await asyncio.sleep(0)
+    streams.failing = lambda: recorder.forget("u:1")  # it is written, and nobody says so
+    assert not await recorder.flush()
+    assert (recorder.events_waiting, streams.erased) == (0, [])
+    streams.failing = None
+    assert await recorder.flush()
+    assert streams.erased == [("events", "u:1")]

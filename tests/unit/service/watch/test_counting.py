@@ -75,16 +75,16 @@ def shown(number: int, one: Shown) -> ShownList:
 def test_counts_are_those_of_plain_loops(some: Sequence[Shown], done: Sequence[tuple[int, str, int | None]]) -> None:
     counting = Counting(GROUPS, EDGES)
     window = counting.window()
-    by_segment = counting.lists([shown(n, one) for n, one in enumerate(some)], [window]) if some else {}
+    by_segment = counting.lists([shown(n, one) for n, one in enumerate(some)], [window], 0.0) if some else {}
     index = {str(item): item for item in range(N + 4)}
     stream = [
         SeenEvent(user, kind, None if item is None else str(item), f"L{n}") for n, (user, kind, item) in enumerate(done)
     ]
-    counting.events(stream, index, [window])
+    counting.events(stream, index, [window], 1800.0)
 
     expected: dict[str, Counter[str]] = {name: Counter() for name in statistics.STATISTICS}
     came, segments, followed = set[int](), Counter[tuple[str, str]](), Counter[str]()
-    foretold: dict[int, list[tuple[float, bool]]] = defaultdict(list)
+    predicted: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     scored: dict[int, dict[int, int]] = {}
     for number, (user, items, seen, history, with_scores) in enumerate(some):
         if user not in came:
@@ -111,11 +111,11 @@ def test_counts_are_those_of_plain_loops(some: Sequence[Shown], done: Sequence[t
             followed[str(scored[number][known])] += 1
             listed = some[number][1]
             first = 1.0 / sum(math.exp(-place) for place in range(len(listed)))
-            foretold[min(9, int(first * 10))].append((first, known == listed[0]))
+            predicted[min(9, int(first * 10))].append((first, known == listed[0]))
     for name, bins in counting.bins.items():
         assert dict(zip(bins, window.counts[name].tolist(), strict=True)) == {b: expected[name][b] for b in bins}, name
-    errors = [abs(sum(p - hit for p, hit in pairs)) for pairs in foretold.values()]
-    events_followed = sum(map(len, foretold.values()))
+    errors = [abs(sum(p - hit for p, hit in pairs)) for pairs in predicted.values()]
+    events_followed = sum(map(len, predicted.values()))
     wanted = sum(errors) / events_followed if events_followed else None
     assert window.score_calibration() == (None if wanted is None else pytest.approx(wanted, abs=1e-9))
     assert window.followed.tolist() == [followed[b] for b in counting.bins["list_scores"]]
@@ -126,9 +126,9 @@ def test_counts_are_those_of_plain_loops(some: Sequence[Shown], done: Sequence[t
 def test_figures_are_those_of_the_definitions() -> None:
     counting = Counting(GROUPS, EDGES)
     window, before = counting.window(), counting.window()
-    counting.lists([shown(0, (0, [0, 1, 25], {1}, 0, True)), shown(1, (1, [0, 29], set(), 3, True))], [window])
-    counting.lists([shown(2, (2, [0, 3], set(), 3, True))], [before])
-    counting.events([SeenEvent(0, "view", "0", "L0"), SeenEvent(0, "view", "gone", None)], {"0": 0}, [window])
+    counting.lists([shown(0, (0, [0, 1, 25], {1}, 0, True)), shown(1, (1, [0, 29], set(), 3, True))], [window], 0.0)
+    counting.lists([shown(2, (2, [0, 3], set(), 3, True))], [before], 0.0)
+    counting.events([SeenEvent(0, "view", "0", "L0"), SeenEvent(0, "view", "gone", None)], {"0": 0}, [window], 0.0)
     found = figures(window, N, before)
     assert found["coverage"] == pytest.approx(4 / 30)
     assert found["entropy"] == pytest.approx(-(0.4 * math.log2(0.4) + 3 * 0.2 * math.log2(0.2)))
