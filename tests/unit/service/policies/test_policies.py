@@ -89,7 +89,7 @@ def test_the_defaults_are_those_that_validation_chose() -> None:
     decodings = {name: book.named(name).decoding.build() for name in book.names}
     assert (decodings["explorer"].strategy, decodings["explorer"].temperature) == ("temperature", 0.5)
     assert (decodings["conservative"].strategy, decodings["conservative"].beam_width) == ("beam", 5)
-    assert (decodings["new"].strategy, decodings["new"].temperature) == ("temperature", 1.0)
+    assert (decodings["new"].strategy, decodings["new"].temperature) == ("temperature", 0.7)
     assert decodings["active"].strategy == "greedy"
     assert book.choose(some(0)).name == "new"
     assert book.choose(some(20, repeat_share=0.5, category_entropy=0.9)).name == "conservative"
