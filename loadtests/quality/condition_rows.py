@@ -69,6 +69,8 @@ JOURNEY: tuple[Ablation, ...] = (
     Ablation("against repeat purchase, nothing known", ONE_MODEL, ("none", "repeat purchase")),
     Ablation("against item-CF, nothing known", ONE_MODEL, ("none", "item-CF")),
     Ablation(AS_SERVED, ("all", "served"), ("none", "repeat purchase")),
+    Ablation("against repeat purchase, as served when the time of the request is known", ("all", "served, gap known"),
+             ("none", "repeat purchase")),
 )  # fmt: skip
 TYPES: tuple[Ablation, ...] = (
     Ablation("types embedded", ("types", "unknown"), ("without", "unknown")),

@@ -134,7 +134,12 @@ def journey(
         if variant == "none":
             systems |= baselines(trainer.split)
         if variant == "all":
-            systems["served"] = served(dataset, work / f"{name}-{variant}-{seed}")
+            engine = exported(dataset, work / f"{name}-{variant}-{seed}")
+            systems["served"] = served(engine)
+            at_request = question_context(
+                trainer.split, trainer.split.test, trainer.context, trainer.conditions, frozenset({"gap"})
+            )
+            systems["served, gap known"] = served(engine, at_request.gap_ms)
         ranks, figures = measured(systems, trainer.split, exclude_history=False)
         told = np.flatnonzero(trainer.conditions.features.numpy().any(axis=1))
         about = {"data": dataset.name, "featured": np.isin(trainer.split.test.users, told).tolist()}
@@ -194,8 +199,8 @@ def asked_of(trainer: Trainer, run: Run, variant: Variant) -> dict[str, Ranker]:
     }
 
 
-def served(dataset: Dataset, folder: Path) -> Ranker:
-    """Returns lists of the exported run, as the service gives them to a user of whom it knows only the history."""
+def exported(dataset: Dataset, folder: Path) -> Engine:
+    """Opens the artefact of the run in `folder`, which is exported once."""
     made = sorted((folder / "artifacts").glob("*/manifest.json"))
     if made:
         artifact = made[-1].parent
@@ -203,7 +208,12 @@ def served(dataset: Dataset, folder: Path) -> Ranker:
         dataset.save(folder / "data")
         with console.status(f"exporting {folder.name}") as status:
             artifact, _ = export_run(folder, folder / "artifacts", "float32", folder / "data", say=status.update)
-    return engine_ranker(Engine.open(artifact, device="cpu", threads=1), Decoding("beam", beam_width=5))
+    return Engine.open(artifact, device="cpu", threads=1)
+
+
+def served(engine: Engine, gap_ms: IntArray | None = None) -> Ranker:
+    """Returns lists as the service gives them to users whose history it knows, and perhaps the time of the request."""
+    return engine_ranker(engine, Decoding("beam", beam_width=5), gap_ms=gap_ms)
 
 
 def baselines(split: Split) -> dict[str, Ranker]:

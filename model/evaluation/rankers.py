@@ -69,11 +69,17 @@ def network_ranker(
 
 
 def engine_ranker(
-    engine: Engine | BaselineEngine, decoding: Decoding, k: int = DEPTH, seed: int = 0, *, signals: bool = True
+    engine: Engine | BaselineEngine,
+    decoding: Decoding,
+    k: int = DEPTH,
+    seed: int = 0,
+    *,
+    signals: bool = True,
+    gap_ms: IntArray | None = None,
 ) -> Ranker:
     """Returns a ranker through the exported graphs, with the same jobs as the service.
 
-    Gap and context are unknown. Where segments have weights of their own, the default policies place the user.
+    The context is unknown. Where segments have weights of their own, the default policies place the user.
 
     Args:
         engine: The opened artefact.
@@ -81,11 +87,14 @@ def engine_ranker(
         k: Length of the lists, at most `DEPTH`.
         seed: Seed of sampled lists; the user's row is added to it.
         signals: Whether the user's signals rank the lists as well.
+        gap_ms: [users] milliseconds from each user's last event to the request; None: unknown.
     """
     jobs = EngineJobs(engine, decoding, signals=signals)
 
     def job(histories: Histories, i: int) -> Job:
-        return jobs.of(histories.events(i), histories.excluded(i), k, seed + int(histories.users[i]))
+        user = int(histories.users[i])
+        gap = GAP_UNKNOWN if gap_ms is None else int(gap_ms[user])
+        return jobs.of(histories.events(i), histories.excluded(i), k, seed + user, gap)
 
     def rank(histories: Histories) -> IntArray:
         lists = np.full((len(histories), DEPTH), -1, np.int64)
@@ -99,7 +108,7 @@ def engine_ranker(
 
 
 class EngineJobs:
-    """Makes the jobs of lists as the service makes them, for histories whose requests say nothing."""
+    """Makes the jobs of lists as the service makes them, for histories whose requests have no context."""
 
     def __init__(self, engine: Engine | BaselineEngine, decoding: Decoding | None, *, signals: bool = True) -> None:
         """Reads what the artefact ranks by.
@@ -116,7 +125,7 @@ class EngineJobs:
         self._segments = Segments(artifact.catalogue, engine.receptive_field)
         self._grouped = len(artifact.ranker.groups) > 1
 
-    def of(self, events: EventArrays, excluded: IntArray, k: int, seed: int = 0) -> Job:
+    def of(self, events: EventArrays, excluded: IntArray, k: int, seed: int = 0, gap_ms: int = GAP_UNKNOWN) -> Job:
         """Returns the job of one list.
 
         Args:
@@ -125,6 +134,7 @@ class EngineJobs:
             excluded: [m] items that must not be in the list.
             k: Length of the list.
             seed: Seed of a sampled list.
+            gap_ms: Milliseconds from the last event to the request.
         """
         engine, vocabulary = self._engine, self._engine.artifact.vocabulary
         known = events.item[events.item < vocabulary.unknown_item]
@@ -136,7 +146,7 @@ class EngineJobs:
             encode=encoding_of(engine, events),
             request=ListRequest(
                 context=self._context,
-                gap_ms=GAP_UNKNOWN,
+                gap_ms=gap_ms,
                 decoding=self._decoding or self._segments.decoding(segment),
                 k=k,
                 excluded=excluded,
