@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from model.signals import cold, content, repeat, texts, transitions, trend, vectors, walk
+from model.signals import cold, content, repeat, repurchase, texts, transitions, trend, vectors, walk
 from model.signals.data import SignalData
 from model.signals.imputation import imputed
 from service.artifact.signal_files import COLD, ITEM_CF, POPULARITY, SignalPart
@@ -20,6 +20,7 @@ SIGNALS: Mapping[str, Callable[[SignalData], SignalPart | None]] = {
     TEXTS: texts.fit,
     VECTORS: vectors.fit,
     "repeat": repeat.fit,
+    "repurchase": repurchase.fit,
     POPULARITY: lambda data: data.popularity,
     "trend": trend.fit,
     COLD: cold.fit,

@@ -12,10 +12,18 @@ from service.signals.interface import Causes
 from service.signals.item_values import NO_VALUES, ItemValues
 from service.signals.user_history import UserHistory
 
+# Keeps most values of the form with rates between −1 and 1, like those of other signals.
+SCALE = 4.0
+
 
 @dataclass(frozen=True, slots=True)
 class OwnItemsSignal:
     """The user's own items: `x(i) = s(i) / max s`, `s(i) = √count(i) · decay^rank(i)`.
+
+    With rates of repurchase, how readily each item is taken again by whoever took it,
+    `x(i) = (ln s(i) − mean ln s) / SCALE`,
+    `s(i) = count(i) · decay^rank(i) · repurchase(i)`. This orders the own items, and leaves how they compare with all
+    other items to the form without rates: an item that the user never took lies in the middle of them.
 
     The count is over the log and what was seen before it. The rank is the number of own items with a newer last event.
     Neither depends on where the log begins (but for items that were last seen in the same second).
@@ -29,13 +37,18 @@ class OwnItemsSignal:
     parameters: OwnItems
 
     def values(self, history: UserHistory) -> ItemValues:
-        """Returns the items' values in 0 … 1."""
+        """Returns the values of the user's own items."""
         items, scores = self._scores(history)
         known = (items >= 0) & (items < self.parameters.n_items)
         if not known.any():
             return NO_VALUES
         scores = scores[known]
-        values: FloatArray = (scores / scores.max()).astype(np.float32)
+        if self.parameters.repurchase is None:
+            scores = scores / scores.max()
+        else:
+            scores = np.log(scores)
+            scores = (scores - scores.mean()) / SCALE
+        values: FloatArray = scores.astype(np.float32)
         return ItemValues(items[known], values)
 
     def causes(self, history: UserHistory, items: IntArray) -> Causes:
@@ -55,4 +68,8 @@ class OwnItemsSignal:
         count = np.bincount(slot, each, minlength=len(found))
         rank = np.empty(len(found), np.int64)
         rank[np.argsort(last_from_the_end, kind="stable")] = np.arange(len(found))
-        return found, np.sqrt(count) * self.parameters.decay ** rank.astype(np.float64)
+        recency = self.parameters.decay ** rank.astype(np.float64)
+        rates = self.parameters.repurchase
+        if rates is None:
+            return found, np.sqrt(count) * recency
+        return found, count * recency * rates.take(found, mode="clip")

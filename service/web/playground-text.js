@@ -33,7 +33,8 @@ export const STRATEGIES = { "": "as in the segment", greedy: "greedy", beam: "be
 
 const SIGNALS = {
   path: "path", dense: "dense", item_cf: "item-CF", transitions: "transitions", walk: "two-step transitions", content: "content",
-  texts: "texts", vectors: "vectors", repeat: "repeat purchase", popularity: "popularity", trend: "trend", cold: "no events yet", attention: "attention",
+  texts: "texts", vectors: "vectors", repeat: "repeat purchase", repurchase: "often taken again", popularity: "popularity",
+  trend: "trend", cold: "no events yet", attention: "attention",
 };
 
 const signal = (name) => SIGNALS[name] ?? name;

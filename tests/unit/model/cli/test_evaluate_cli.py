@@ -59,7 +59,7 @@ def test_every_signal_of_an_artefact_has_a_row_if_asked(tmp_path: Path) -> None:
     result = CliRunner().invoke(evaluate_app, [*arguments, "--signals", "--json"])
     assert result.exit_code == 0, result.output
     systems = json.loads(result.stdout)["systems"]
-    names = ["fused", "item_cf", "popular", "transitions", "walk", "content", "repeat", "trend"]
+    names = ["fused", "item_cf", "popular", "transitions", "walk", "content", "repeat", "repurchase", "trend"]
     assert list(systems) == names
     table = [line.split("│")[1:-1] for line in result.stderr.splitlines() if line.count("│") == 8]
     shown = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in table}

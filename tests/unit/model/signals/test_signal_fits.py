@@ -16,7 +16,7 @@ from scipy import sparse
 
 from model.data.dataset import ITEM_SCHEMA, Dataset, Sequences, sequences
 from model.data.split import leave_one_out
-from model.signals import content, features, neighbour_rows, texts, transition_table, trend, walk
+from model.signals import content, features, neighbour_rows, repurchase, texts, transition_table, trend, walk
 from model.signals.data import SignalData
 from model.signals.neighbour_rows import blocks
 from model.signals.registry import SIGNALS, fit_signals
@@ -213,6 +213,20 @@ def test_trend_compares_the_newest_tenth_with_all_events() -> None:
     assert trend.fit(data_of(log_of(histories))) is None
     assert trend.fit(data_of(log_of(histories, [[7] * 20]))) is None
     assert trend.fit(data_of(log_of([], [[]]))) is None
+
+
+@given(st.lists(st.lists(st.integers(0, N - 1), max_size=8), min_size=1, max_size=6))
+def test_the_rate_of_repurchase_counts_what_is_taken_beyond_the_first_time(histories: list[list[int]]) -> None:
+    fitted = repurchase.fit(data_of(log_of(histories)))
+    events = Counter(itertools.chain(*histories))
+    again = {item: sum(max(history.count(item) - 1, 0) for history in histories) for item in range(N)}
+    if not sum(again.values()):
+        assert fitted is None
+        return
+    assert fitted is not None and fitted.repurchase is not None
+    mean = sum(again.values()) / sum(events.values())
+    expected = [(again[item] + 20 * mean) / (events[item] + 20) for item in range(N)]
+    assert fitted.repurchase.tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_every_signal_is_fitted_where_the_data_have_something_for_it() -> None:

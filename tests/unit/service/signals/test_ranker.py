@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,7 +17,7 @@ from service.artifact.ranker_weights import RankerWeights
 from service.artifact.signal_files import SignalPart
 from service.signals.item_values import NO_VALUES, ItemValues, weighted_sum
 from service.signals.neighbours import NeighbourSignal
-from service.signals.own_items import OwnItemsSignal
+from service.signals.own_items import SCALE, OwnItemsSignal
 from service.signals.ranker import Ranker
 from service.signals.user_history import SEEN_ITEMS, SeenBefore, UserHistory
 
@@ -113,6 +115,27 @@ def test_own_items_count_wherever_the_log_begins(events: list[tuple[int, int]], 
     causes = signal.causes(cut, found.items)
     assert (causes.log.shape[1], causes.before.shape[1]) == (len(cut), len(cut.before))
     assert (causes.log.sum(axis=1) + causes.before.sum(axis=1)).tolist() == pytest.approx(found.values.tolist())
+
+
+@given(st.lists(st.integers(-1, 13), max_size=12), st.integers(0, 12))
+def test_own_items_with_rates_of_repurchase_are_ordered_by_their_log_odds(items: list[int], kept: int) -> None:
+    rates = np.linspace(0.05, 1, 12, dtype=np.float32)
+    signal = OwnItemsSignal("repurchase", OwnItems(12, 0.9, rates))
+    times = 1000 * np.arange(len(items), dtype=np.int64)
+    cut = UserHistory.of(np.array(items, np.int64), times, kept)
+    found = signal.values(cut)
+    last = {item: place for place, item in enumerate(items)}
+    logs = {
+        item: math.log(items.count(item) * rates[item]) + math.log(0.9) * sum(place < other for other in last.values())
+        for item, place in last.items()
+        if 0 <= item < 12
+    }
+    mean = sum(logs.values()) / len(logs) if logs else 0.0
+    assert found.items.tolist() == sorted(logs)
+    assert found.values.tolist() == pytest.approx([(logs[item] - mean) / SCALE for item in sorted(logs)], abs=1e-6)
+    causes = signal.causes(cut, found.items)
+    each = causes.log.sum(axis=1) + causes.before.sum(axis=1)
+    assert each.tolist() == pytest.approx(found.values.tolist(), abs=1e-6)
 
 
 def test_without_learned_weights_the_network_ranks_alone() -> None:
