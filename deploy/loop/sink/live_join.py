@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import count
 
+from deploy.loop.sink.fast_clicks import FastClicks
 from deploy.loop.sink.open_list import Identity, LiveEvent, OpenList, Row
 from deploy.loop.sink.tallies import Tallies
 from model.online.attribution import BY_REQUEST, INFERRED, NAMED, UNMATCHED
@@ -50,6 +51,7 @@ class LiveJoin:
         self._merges: _Merges = OrderedDict()
         self._sessions: _Merges = OrderedDict()
         self._erased: OrderedDict[str, int] = OrderedDict()
+        self._fast = FastClicks(subjects_most=open_most)
         self._numbers = count()
         self.closed_early = 0
 
@@ -71,6 +73,7 @@ class LiveJoin:
             if self._erased.get(owner[1], -1) >= owner[0]:
                 return
             one.merged_ms, one.owner = owner
+        one.made = self._fast.on(one.cluster, time_ms)
         self._open[one.list_id] = one
         self._tallies.add(one)
         for viewer in one.viewers:
@@ -99,6 +102,8 @@ class LiveJoin:
         event = LiveEvent(row, keeper, identity, next(self._numbers))
         seen[identity] = event
         mark = self._place(event)
+        if row["type"] in self._fast.types and keeper and self._fast.add(keeper, row["time_ms"]):
+            self._mark(keeper)
         if event.list is not None:
             return mark
         self._remember_loose(event)
@@ -112,6 +117,7 @@ class LiveJoin:
             if one.subject == session and one.owner is None and one.time_ms <= merged_ms:
                 self._tallies.remove(one)
                 one.owner, one.merged_ms = user, merged_ms
+                one.made = one.made or self._fast.on(user, one.time_ms)
                 self._tallies.add(one)
                 self._show(user, one)
         for event in list(self._seen.get(session, {}).values()):
@@ -123,6 +129,7 @@ class LiveJoin:
         self._erased[subject] = max(erased_ms, self._erased.pop(subject, 0))
         while len(self._erased) > self._most:
             self._erased.popitem(last=False)
+        self._fast.forget(subject)
         left: list[LiveEvent] = []
         gone = self._events_of(subject, erased_ms)
         for event in gone:
@@ -225,6 +232,14 @@ class LiveJoin:
         if len(shelf) > SUBJECT_MOST:
             self._close(shelf[0])
             self.closed_early += 1
+
+    def _mark(self, subject: str) -> None:
+        """Marks the open lists of a subject that clicks too fast."""
+        for one in self._by_viewer.get(subject, ()):
+            if not one.made and one.cluster == subject and self._fast.on(subject, one.time_ms):
+                self._tallies.remove(one)
+                one.made = True
+                self._tallies.add(one)
 
     def _remember_merge(
         self, known: OrderedDict[str, list[tuple[int, str]]], name: str, merge: tuple[int, str]

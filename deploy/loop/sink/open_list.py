@@ -55,7 +55,7 @@ class LiveEvent:
 
 @dataclass(slots=True, eq=False)
 class OpenList:
-    """A list that events may still belong to; `owner` and `merged_ms` as in the join.
+    """A list that events may still belong to; `owner`, `merged_ms` and `made` as in the join.
 
     What it earned is kept event by event: a list with many events is not counted anew for each of them.
     """
@@ -68,6 +68,7 @@ class OpenList:
     groups: tuple[tuple[str, str], ...]
     owner: str | None = None
     merged_ms: int | None = None
+    made: bool = False
     events: dict[LiveEvent, None] = field(default_factory=dict)
     _impressions: int = 0
     # By position and figure: how many events there are of it, and the sum of their values.

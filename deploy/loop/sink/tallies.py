@@ -1,5 +1,7 @@
 """What lists earned, by day and group, while events still come in. Pure.
 
+Lists of subjects that click faster than people do count for no experiment.
+
 Days are those of the lists, UTC: yesterday and today, and those before of which only experiments are counted. Groups
 are bounded: a dimension that has `GROUPS_MOST` in a day calls every further group of that day `(other)`. Names are
 known by the day, so that those of models and experiments that are gone make room.
@@ -126,6 +128,8 @@ class Tallies:
                 whole[name] += value
         whole |= {"lists": 1, "viewed": one.viewed, "clicked": whole["clicks"] > 0}
         for key in one.groups:
+            if key[0] == ARM and one.made:
+                continue
             group = groups.setdefault(key, _Group())
             if key[0] == ARM:
                 changed = self.runs.change(day, key[1], one.cluster, sign, sign * int(whole["clicked"]))
