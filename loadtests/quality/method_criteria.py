@@ -25,8 +25,8 @@ class Method:
     """A training.
 
     Attributes:
-        settings: What it changes of the defaults. `TEACHER` stands for the run of the larger network, `QUARTER` for a
-            quarter of the epochs.
+        settings: What it changes of the defaults. `TEACHER` stands for the run of the larger network, `OTHER` for the
+            run of another data set, `QUARTER` for a quarter of the epochs.
         against: The training it is compared with.
         limit: Limit of its NDCG@10 over that of `against`, as keywords of `results.row`.
         by_path: Whether lists are ranked by token paths alone, which is what the method trains.
@@ -38,7 +38,7 @@ class Method:
     by_path: bool = False
 
 
-TEACHER, QUARTER = "teacher", "a quarter of the epochs"
+TEACHER, OTHER, QUARTER = "teacher", "another data set", "a quarter of the epochs"
 SAMPLED, NEWEST = "negatives: mixed", "truncation: the newest 30"
 
 METHODS: dict[str, Method] = {
@@ -63,6 +63,7 @@ METHODS: dict[str, Method] = {
     "random clicks .1": Method({"methods.random_clicks": 0.1}, limit=NO_WORSE),
     "adversarial 1": Method({"methods.adversarial": 1.0}),
     "meta-learned start .1": Method({"methods.meta_start": 0.1}, limit=NO_WORSE),
+    "adapters 16": Method({"methods.backbone": OTHER, "methods.adapter": 16}, limit=NO_WORSE),
 }
 
 

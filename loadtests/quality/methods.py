@@ -2,6 +2,7 @@
 
     python -m loadtests.quality.methods --data DIR --work DIR [--seeds 0,1,2] [--epochs 20] [--only a,b]
     python -m loadtests.quality.methods --data DIR --work DIR --size tiny --teacher small --epochs 4      the short form
+    python -m loadtests.quality.methods --data DIR --work DIR --other DIR --only "adapters 16"
 
 The network alone ranks the whole catalogue for each test question; what scheduled sampling trains is ranked by token
 paths. Runs and ranks are in `--work`, and neither is made again: a command that was interrupted goes on. Figures,
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ from rich.console import Console
 
 from loadtests.common import results
 from loadtests.quality.means import spread, with_holm
-from loadtests.quality.method_criteria import DEFAULTS, METHODS, QUARTER, TEACHER, Method, verdict
+from loadtests.quality.method_criteria import DEFAULTS, METHODS, OTHER, QUARTER, TEACHER, Method, verdict
 from model.cli.training_progress import fit
 from model.data.dataset import Dataset
 from model.data.split import Split
@@ -61,52 +62,87 @@ def main(
     only: Annotated[str, typer.Option(help="Methods, separated by commas; all by default.")] = "",
     size: Annotated[str, typer.Option(help="Size of the networks.")] = "small",
     teacher: Annotated[str, typer.Option(help="Size of the network that teaches.")] = "base",
+    other: Annotated[Path | None, typer.Option(help="Data set of another shop, whose encoder adapters keep.")] = None,
 ) -> None:
     """Trains every method and the defaults, and compares them over the same questions."""
     dataset = Dataset.load(data)
-    names = chosen(only)
+    names = chosen(only, has_other=other is not None)
     key = f"{dataset.name}-{size}-{epochs}"
-    folder = work / f"methods-{key}-of-{teacher}"
+    folder = work / f"methods-{key}-of-{teacher}{f'-{other.name}' if other else ''}"
+    trial = Trial(dataset, data, folder, epochs, size, teacher, other)
     wanted = [(name, seed) for seed in map(int, seeds.split(",")) for name in names]
     todo = [(name, seed) for name, seed in wanted if not (folder / f"{_slug(name)}-{seed}" / FOUND).exists()]
     for number, (name, seed) in enumerate(todo, 1):
         console.print(f"{number} of {len(todo)}: {name}, seed {seed}", highlight=False)
-        _train_and_ask(dataset, data, folder / f"{_slug(name)}-{seed}", name, seed, epochs, size, teacher)
-        summarise(dataset.name, key, folder, _command(size, teacher, epochs))
+        _train_and_ask(trial, folder / f"{_slug(name)}-{seed}", name, seed)
+        summarise(dataset.name, key, folder, _command(trial))
     if not todo:
-        summarise(dataset.name, key, folder, _command(size, teacher, epochs))
+        summarise(dataset.name, key, folder, _command(trial))
 
 
-def chosen(only: str) -> list[str]:
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What all trainings of a command share: the data, the folder of the runs, and the options."""
+
+    dataset: Dataset
+    data: Path
+    folder: Path
+    epochs: int
+    size: str
+    teacher: str
+    other: Path | None
+
+
+def chosen(only: str, *, has_other: bool = True) -> list[str]:
     """Returns the names of the methods to train, each after the one it is compared with.
 
+    Args:
+        only: Names, separated by commas; empty for all.
+        has_other: Whether there is a data set of another shop; methods that need it are left out else.
+
     Raises:
-        typer.BadParameter: A name is unknown.
+        typer.BadParameter: A name is unknown, or needs another data set.
     """
-    asked = [name.strip() for name in only.split(",") if name.strip()] or list(METHODS)
+    asked = [name.strip() for name in only.split(",") if name.strip()]
     if unknown := sorted(set(asked) - METHODS.keys()):
         raise typer.BadParameter(f"{', '.join(unknown)}: choose from {', '.join(METHODS)}", param_hint="--only")
+    without = {name for name, method in METHODS.items() if OTHER in method.settings.values() and not has_other}
+    if lacking := sorted(without & set(asked)):
+        raise typer.BadParameter(f"{', '.join(lacking)}: give the data set of another shop", param_hint="--other")
+    asked = asked or [name for name in METHODS if name not in without]
     needed = {DEFAULTS, *asked, *(METHODS[name].against for name in asked)}
     return [name for name in METHODS if name in needed]
 
 
-def settings_of(method: Method, seed: int, epochs: int, size: str, teacher: Path) -> TrainConfig:
-    """Returns the configuration of a training; patience never ends one, so that all have the same epochs."""
-    stands_for = {TEACHER: str(teacher), QUARTER: max(1, epochs // 4)}
+def settings_of(method: Method, seed: int, epochs: int, size: str, runs: Path) -> TrainConfig:
+    """Returns the configuration of a training; patience never ends one, so that all have the same epochs.
+
+    Args:
+        method: The method.
+        seed: The seed.
+        epochs: Epochs of every training.
+        size: Size of the network.
+        runs: Folder of the runs, those of the teacher and of the other data set among them.
+    """
+    stands_for = {
+        TEACHER: str(runs / f"teacher-{seed}"), OTHER: str(runs / f"other-{seed}"), QUARTER: max(1, epochs // 4)
+    }  # fmt: skip
     values = {key: stands_for.get(value, value) for key, value in method.settings.items()}
     return TrainConfig().updated({"size": size, "max_epochs": epochs, "patience": epochs, "seed": seed, **values})
 
 
-def _train_and_ask(
-    dataset: Dataset, data: Path, place: Path, name: str, seed: int, epochs: int, size: str, teacher: str
-) -> None:
-    of_teacher = place.parent / f"teacher-{seed}"
-    if TEACHER in METHODS[name].settings.values():
-        _trained(dataset, data, of_teacher, settings_of(Method(), seed, epochs, teacher, of_teacher))
-    trainer = _trained(dataset, data, place, settings_of(METHODS[name], seed, epochs, size, of_teacher))
+def _train_and_ask(trial: Trial, place: Path, name: str, seed: int) -> None:
+    dataset, runs, method = trial.dataset, trial.folder, METHODS[name]
+    if TEACHER in method.settings.values():
+        config = settings_of(Method(), seed, trial.epochs, trial.teacher, runs)
+        _trained(dataset, trial.data, runs / f"teacher-{seed}", config)
+    if OTHER in method.settings.values() and trial.other is not None:
+        config = settings_of(Method(), seed, trial.epochs, trial.size, runs)
+        _trained(Dataset.load(trial.other), trial.other, runs / f"other-{seed}", config)
+    trainer = _trained(dataset, trial.data, place, settings_of(method, seed, trial.epochs, trial.size, runs))
     model = Run.open(place).model()
     systems = {"dense": network_ranker(model, trainer.vocabulary)}
-    if name == DEFAULTS or METHODS[name].by_path:
+    if name == DEFAULTS or method.by_path:
         systems["path"] = path_ranker(model, trainer.vocabulary)
     ranks, figures = _asked(systems, trainer.split, dataset, exclude_history=not trainer.config.repeats)
     for how, of_system in ranks.items():
@@ -271,11 +307,11 @@ def _slug(name: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in name)
 
 
-def _command(size: str, teacher: str, epochs: int) -> str:
+def _command(trial: Trial) -> str:
     return (
-        "python -m loadtests.quality.methods --data DIR --work DIR "
-        f"--size {size} --teacher {teacher} --epochs {epochs}"
-    )  # fmt: skip
+        f"python -m loadtests.quality.methods --data {trial.data.name} --work DIR --size {trial.size} "
+        f"--teacher {trial.teacher} --epochs {trial.epochs}{f' --other {trial.other.name}' if trial.other else ''}"
+    )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from model.training.conditions import Conditions, fit_context, item_controls
 from model.training.config import TrainConfig
 from model.training.content_vectors import ContentVectors, content_dim, content_vectors
 from model.training.fit_tokenizer import fit_tokenizer
+from model.training.methods.adapters import start_from_backbone
 from service.artifact.features import EVENT_TYPES, ContextVocabulary, Vocabulary
 
 
@@ -91,4 +92,6 @@ def build_network(config: TrainConfig, parts: FittedParts, train: Sequences) -> 
         model.init_item_embeddings(torch.from_numpy(vectors))
     if config.gpt2:
         GPT2Folder.open(Path(config.gpt2)).start(model)
+    if backbone := config.method_settings().backbone:
+        start_from_backbone(model, Path(backbone))
     return model

@@ -124,6 +124,20 @@ class MethodSettings:
         least=0,
     )
     meta_rate: float = setting(0.5, "Length of that step.", "With `meta_start`.", least=0)
+    backbone: str = setting(
+        "",
+        "Run folder of a network of another shop. Its encoder is kept as it is; adapters beside its feed-forward "
+        "layers are learned, and this shop's items, tokens and decoder. The shape of the encoder follows from it. A "
+        "finished run does not need it.",
+        "Where another shop has far more events.",
+    )
+    adapter: int = setting(
+        16,
+        "Units of the adapter beside each feed-forward layer of `backbone`; `network.d_ff` grows by them.",
+        "With `backbone`; 0 learns none.",
+        least=0,
+        most=65_536,
+    )
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -158,4 +172,4 @@ LIMITS: dict[str, tuple[float, float]] = {
     if declared.least > -math.inf or declared.most < math.inf
 }
 # Settings that make sense in a training that begins anew alone; an increment goes on without them.
-OF_A_FIRST_TRAINING = frozenset({"pretrain_epochs", "teacher", "keep_events", "random_clicks"})
+OF_A_FIRST_TRAINING = frozenset({"pretrain_epochs", "teacher", "keep_events", "random_clicks", "backbone"})

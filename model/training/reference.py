@@ -143,12 +143,13 @@ _METHODS = """\
 ## Methods
 
 Ways of training beside the default one, each a file of `model/training/methods/`, which names its source. All are off
-by default; set them as `methods.<field>`. An increment goes on without pretraining, teacher, truncation and random
-clicks. `python -m loadtests.quality.methods` measures each against the defaults.
+by default; set them as `methods.<field>`. An increment goes on without pretraining, teacher, truncation, random
+clicks and a kept backbone. `python -m loadtests.quality.methods` measures each against the defaults.
 
 ```sh
 gpt4rec train --data DATA --out RUN --set methods.contrast=0.1 --set methods.negatives=batch_mixed
 gpt4rec train --data DATA --out RUN --set methods.teacher=runs/base
+gpt4rec train --data SMALL --out RUN --set methods.backbone=runs/large --set methods.adapter=16
 ```
 """
 _SIZES = """\

@@ -38,6 +38,7 @@ from model.training.config import TrainConfig
 from model.training.defaults import resolve_defaults
 from model.training.fitted_parts import FittedParts, build_network, fit_parts
 from model.training.losses import proposal
+from model.training.methods.adapters import KeptBackbone, resolve_backbone
 from model.training.methods.registry import changed_log
 from model.training.optimiser import build_optimiser, learning_rate, update_average
 from model.training.positions import Moment, Setup
@@ -127,6 +128,7 @@ class Trainer:
         else:
             self.progress = Progress()
             self._describe_run(dataset, data_path, parts)
+        self._kept = KeptBackbone(self.model, self.config)
         self.log_q = self._negative_proposal()
         setup = Setup(self.model, self.config, self.conditions, dataset, self.learned, self.log_q)
         self._loss = BatchLoss(self.model, self.conditions, self.config, self.log_q, setup)
@@ -135,7 +137,8 @@ class Trainer:
 
     def _settled(self, config: TrainConfig) -> tuple[TrainConfig, Repeats]:
         """Returns the configuration with everything decided that was left open."""
-        return resolve_repeats(resolve_defaults(resolve_pretrained(config), self.split.train), self.split)
+        given = resolve_backbone(resolve_pretrained(config))
+        return resolve_repeats(resolve_defaults(given, self.split.train), self.split)
 
     def _fit_parts(self, dataset: Dataset, data_path: Path, *, resume: bool) -> FittedParts:
         """Returns what is fitted before the network."""
@@ -152,6 +155,7 @@ class Trainer:
 
     def _after_step(self) -> None:
         """Called when the optimiser has moved the weights, before the average follows."""
+        self._kept.restore()
 
     def _batch_plan(self) -> BatchPlan:
         length, context = type(self.model.encoder).cuts(self.network, self.config.max_length)

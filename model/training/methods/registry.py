@@ -9,7 +9,8 @@ To add one, write its file beside this one, name it here, and declare its settin
     VIEWS    what augmentation and contrast make of a sequence (views.py)
 
 Pretraining (the loss of the first epochs), scheduled sampling (the decoder's inputs), adversarial training (a second
-pass) and precision have one place each in `model.training.batch_loss`.
+pass) and precision have one place each in `model.training.batch_loss`; adapters stand beside the encoder of a network
+that the trainer keeps as it is.
 """
 
 from __future__ import annotations

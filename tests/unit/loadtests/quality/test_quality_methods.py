@@ -34,10 +34,16 @@ def test_every_method_is_a_configuration_and_compared_with_one_that_is_trained(n
 def test_a_method_that_is_unknown_is_refused_by_name() -> None:
     with pytest.raises(typer.BadParameter, match="contrasts: choose from"):
         chosen("contrasts")
+    with pytest.raises(typer.BadParameter, match="adapters 16: give the data set of another shop"):
+        chosen("adapters 16", has_other=False)
+    assert set(METHODS) - set(chosen("", has_other=False)) == {"adapters 16"}
 
 
-def test_a_stand_in_becomes_the_teacher_or_a_quarter_of_the_epochs(tmp_path: Path) -> None:
-    assert settings_of(METHODS["distillation"], 0, 8, "tiny", tmp_path).methods == {"teacher": str(tmp_path)}
+def test_a_stand_in_becomes_a_run_or_a_quarter_of_the_epochs(tmp_path: Path) -> None:
+    of_teacher, of_other = str(tmp_path / "teacher-3"), str(tmp_path / "other-3")
+    assert settings_of(METHODS["distillation"], 3, 8, "tiny", tmp_path).methods == {"teacher": of_teacher}
+    adapters = settings_of(METHODS["adapters 16"], 3, 8, "tiny", tmp_path).methods
+    assert adapters == {"backbone": of_other, "adapter": 16}
     assert settings_of(METHODS["pretraining"], 0, 8, "tiny", tmp_path).methods == {"pretrain_epochs": 2}
     assert settings_of(Method(), 0, 8, "tiny", tmp_path).methods == {}
 
@@ -104,8 +110,9 @@ def test_the_command_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatc
     epochs, app = Epochs(monkeypatch), typer.Typer()
     app.command()(methods.main)
     tiny_dataset(users=12).save(tmp_path / "data")
+    tiny_dataset(users=16, seed=1).save(tmp_path / "larger")
     options = ["--data", str(tmp_path / "data"), "--seeds", "0", "--epochs", "2", "--size", "tiny"]
-    options += ["--teacher", "tiny", "--only", "distillation"]
+    options += ["--other", str(tmp_path / "larger"), "--only", "adapters 16"]
 
     def run(work: str, interrupted: int) -> tuple[int, int]:
         """Returns the exit code and the epochs that were begun; the `interrupted`th of them is broken off."""
@@ -114,15 +121,15 @@ def test_the_command_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatc
         return done.exit_code, epochs.begun
 
     def found(work: str) -> list[Any]:
-        (place,) = (tmp_path / work).glob("methods-*/distillation-0")
+        (place,) = (tmp_path / work).glob("methods-*/adapters-16-0")
         of = json.loads((place / "found.json").read_text("utf-8"))
         return [of["figures"], of["epochs"], of["best_epoch"], np.load(place / "ranks-dense.npy").tolist()]
 
-    assert run("unbroken", 0) == (0, 6), "two epochs of the defaults, of the teacher and of its student"
-    assert run("broken", 3) == (1, 3), "before the teacher's first epoch was finished"
-    assert run("broken", 4) == (1, 4), "in the student's last epoch"
+    assert run("unbroken", 0) == (0, 6), "two epochs of the defaults, of the other shop and of this one"
+    assert run("broken", 3) == (1, 3), "before the other shop's first epoch was finished"
+    assert run("broken", 4) == (1, 4), "in the last epoch"
     assert run("broken", 0) == (0, 1), "what is finished is not trained again"
     assert run("broken", 0) == (0, 0)
     assert found("broken") == found("unbroken")
     (row,) = results.read_rows(results.MEMORY)
-    assert row["criterion"].endswith("distillation, NDCG@10 over defaults")
+    assert row["criterion"].endswith("adapters 16, NDCG@10 over defaults")
