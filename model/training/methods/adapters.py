@@ -115,7 +115,7 @@ class KeptBackbone:
                 continue
             learned = torch.zeros_like(parameter)
             learned.narrow(dim, units, settings.adapter).fill_(1)
-            parameter.register_hook(learned.mul)
+            parameter.register_hook(learned.mul)  # type: ignore[no-untyped-call]
             part = parameter.detach().narrow(dim, 0, units)
             self._kept.append((part, part.clone()))
 
