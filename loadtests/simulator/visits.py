@@ -171,6 +171,8 @@ def make_traffic(url: str, bots: Sequence[str], lists: int, k: int = 10) -> int:
         for bot in bots:
             for _ in range(lists):
                 answer = client.post("/recommend", {"user_id": bot, "k": k})
+                if not answer["items"]:
+                    break  # it has clicked on everything that there is
                 now_ms = int(time.time() * 1000)
                 common = {"user_id": bot, "timestamp": now_ms, "list_id": answer["list_id"]}
                 events = [common | {"type": "impression", "item_id": answer["items"][0]["item_id"]}]
