@@ -59,7 +59,7 @@ def main(
     lists: Annotated[int, typer.Option(min=1, help="Lists of each user in a cycle.")] = _DEFAULT.lists,
     past: Annotated[int, typer.Option(min=1, help="Lists of each user before the service begins.")] = _DEFAULT.past,
     trial: Annotated[
-        int, typer.Option(min=1, help="Lists of each user before and in the experiment, each.")
+        int, typer.Option(min=1, help="Lists of each user, of one half before and of the other in the experiment.")
     ] = _DEFAULT.trial,
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs of the first training.")] = _DEFAULT.epochs,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = _DEFAULT.seed,

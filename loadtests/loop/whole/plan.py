@@ -31,7 +31,7 @@ class Plan:
         cycles: Cycles; tastes drift after half of them.
         lists: Lists of each user in a cycle; half of the users may see the last one in the canary.
         past: Lists of each user before the service begins.
-        trial: Lists of each user before and in the experiment, each.
+        trial: Lists of each user of one half before the experiment, and of the other half in it.
         bots: Programs that click on everything.
         epochs: Most epochs of the first training; an increment has half of them.
         seed: Seed of everything random.
@@ -42,7 +42,7 @@ class Plan:
     cycles: int = criteria.WHOLE_CYCLES
     lists: int = 1
     past: int = 3
-    trial: int = 2
+    trial: int = 4
     bots: int = 5
     epochs: int = 8
     seed: int = 0

@@ -25,11 +25,13 @@ class Stretch:
         begin: The first.
         end: Behind the last.
         phase: Before or after the drift.
+        half: Which half of the users visits; None: all do.
     """
 
     begin: int
     end: int
     phase: int
+    half: int | None = None
 
 
 class Simulated:
@@ -45,6 +47,7 @@ class Simulated:
         self.world = World(Shape(users=plan.users, items=plan.items, seed=plan.seed))
         self.people = People(self.world)
         self._file, self._folder = folder / "people.npz", folder
+        self._half = np.random.default_rng((plan.seed, 5)).permutation(plan.users) % 2
 
     def before(self, until_ms: int) -> list[Click]:
         """Returns what users clicked before the service began, and writes it as a data set."""
@@ -66,10 +69,14 @@ class Simulated:
         return Stretch(begin, end - plan.users // 2, phase), Stretch(end - plan.users // 2, end, phase)
 
     def trial(self, number: int) -> Stretch:
-        """Returns the visits before the experiment (0), or in it (1)."""
+        """Returns the visits before the experiment (0), or in it (1).
+
+        Each is made by a random half of the users. So users have seen equally much in both, and what is found of one
+        half may be said of the other.
+        """
         plan = self.plan
-        begin = (plan.past + plan.cycles * plan.lists + number * plan.trial) * plan.users
-        return Stretch(begin, begin + plan.trial * plan.users, AFTER)
+        begin = (plan.past + plan.cycles * plan.lists) * plan.users
+        return Stretch(begin, begin + plan.trial * plan.users, AFTER, half=number)
 
     def visit(self, url: str, stretch: Stretch, tell: Callable[[int, int], None]) -> tuple[int, int]:
         """Makes the visits of a stretch that are left; returns how many these were, and lists from below the model.
@@ -79,7 +86,7 @@ class Simulated:
             stretch: The visits.
             tell: Called with how many of how many are made.
         """
-        left, total = [*self.left(stretch)], stretch.end - stretch.begin
+        left, total = [*self.left(stretch)], self.lists(stretch)
 
         def told(lists: int) -> None:
             self.people.save(self._file)
@@ -91,10 +98,18 @@ class Simulated:
             self.people.save(self._file)  # an interruption comes between two savings, when visits under way have ended
         return found.lists, found.below
 
+    def lists(self, stretch: Stretch) -> int:
+        """Returns how many lists the visits of a stretch ask for."""
+        if stretch.half is None:
+            return stretch.end - stretch.begin
+        return int((self._half == stretch.half).sum()) * ((stretch.end - stretch.begin) // self.plan.users)
+
     def left(self, stretch: Stretch) -> Iterator[int]:
         """Yields the users of the visits that are left, in their order."""
         users = self.plan.users
         for number in range(stretch.begin // users, -(-stretch.end // users)):
             order = np.random.default_rng((self.plan.seed, 4, number)).permutation(users)
             inside = order[max(0, stretch.begin - number * users) : stretch.end - number * users]
+            if stretch.half is not None:
+                inside = inside[self._half[inside] == stretch.half]
             yield from (int(user) for user in inside if self.people.visits[user] <= number)

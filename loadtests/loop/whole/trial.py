@@ -1,7 +1,7 @@
 """What off-policy evaluation foretells of two policies, and the experiment that shows them to users.
 
 The control and the arm `equal` draw their lists at a high temperature; `better` draws at a low one. Before anybody sees
-these lists, `gpt4rec ope` judges both policies by lists of the visits before, of which a share was drawn.
+these lists, `gpt4rec ope` judges both policies by lists of visits of other users, of which a share was drawn.
 """
 
 from __future__ import annotations
@@ -61,9 +61,10 @@ def experiment(progress: Progress, simulated: Simulated, site: Site, tell: Tell)
             for arm, share in zip(ARMS, (0.34, 0.33, 0.33), strict=True)
         ]
         site.ask("POST", "/ops/experiments", {"name": NAME, "arms": arms})
-    simulated.visit(site.url, simulated.trial(1), _telling(tell, "experiment"))
+    stretch = simulated.trial(1)
+    simulated.visit(site.url, stretch, _telling(tell, "experiment"))
     site.drain()
-    wanted = progress.plan.users * progress.plan.trial
+    wanted = simulated.lists(stretch)
     path = f"/ops/experiments/{NAME}"
     until(lambda: _lists(site.ask("GET", path)) >= wanted, "the sink did not count the lists of the experiment")
     report = site.ask("GET", path)

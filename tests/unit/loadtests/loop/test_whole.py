@@ -41,9 +41,20 @@ def test_visits_go_on_where_they_ended_in_the_same_order(tmp_path: Path) -> None
     # The second half of the users makes the last visits.
     assert sorted([*order[PLAN.users :], *ours.left(last)]) == list(range(PLAN.users))
     assert [one.phase for number in (1, 2) for one in ours.cycle(number)] == [BEFORE, BEFORE, AFTER, AFTER]
-    stretches = [*ours.cycle(1), *ours.cycle(2), ours.trial(0), ours.trial(1)]
+    stretches = [*ours.cycle(1), *ours.cycle(2), ours.trial(0)]
     assert stretches[0].begin == PLAN.past * PLAN.users
     assert [one.end for one in stretches[:-1]] == [one.begin for one in stretches[1:]]
+
+
+def test_each_half_of_the_users_makes_the_visits_of_one_part_of_the_trial(tmp_path: Path) -> None:
+    ours = Simulated(PLAN, tmp_path)
+    ours.before(T)
+    parts = [list(ours.left(ours.trial(number))) for number in (0, 1)]
+    assert [len(part) for part in parts] == [ours.lists(ours.trial(number)) for number in (0, 1)] == [20, 20]
+    assert sorted(parts[0] + parts[1]) == list(range(PLAN.users))
+    for user in parts[0]:
+        ours.people.visits[user] = ours.trial(0).end // PLAN.users
+    assert (list(ours.left(ours.trial(0))), list(ours.left(ours.trial(1)))) == ([], parts[1])
 
 
 def test_progress_is_taken_up_and_another_plan_is_refused(tmp_path: Path) -> None:
