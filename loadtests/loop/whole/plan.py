@@ -42,7 +42,7 @@ class Plan:
     cycles: int = criteria.WHOLE_CYCLES
     lists: int = 1
     past: int = 3
-    trial: int = 4
+    trial: int = 8
     bots: int = 5
     epochs: int = 8
     seed: int = 0
