@@ -37,12 +37,12 @@ class Plan:
         seed: Seed of everything random.
     """
 
-    users: int = 2000
+    users: int = 3000
     items: int = 600
     cycles: int = criteria.WHOLE_CYCLES
     lists: int = 1
     past: int = 3
-    trial: int = 8
+    trial: int = 3
     bots: int = 5
     epochs: int = 8
     seed: int = 0

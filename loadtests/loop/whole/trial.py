@@ -23,7 +23,7 @@ from service.common.atomic_files import write_aside
 
 NAME, CONTROL, BETTER, EQUAL = "simulated", "control", "better", "equal"
 FORETOLD, EXPERIMENT = "foretold", "experiment"
-_FLAT = {"strategy": "temperature", "temperature": 1.5}
+_FLAT = {"strategy": "temperature", "temperature": 2.5}
 _SHARP = {"strategy": "temperature", "temperature": 0.4}
 ARMS = {CONTROL: _FLAT, BETTER: _SHARP, EQUAL: _FLAT}
 # Of the lists before the experiment, so many are drawn.
