@@ -4,7 +4,7 @@
     docs/reliability.md    from loadtests/draw/templates/reliability.md
     docs/quality.md        from loadtests/draw/templates/quality.md
     docs/model-card.md     from loadtests/draw/templates/model-card.md
-    docs/loop/             plots alone; the page is written by hand
+    docs/loop-figures.md   from loadtests/draw/templates/loop-figures.md
 
 A template holds the prose of a page. `{{name}}` in it stands for the section drawn from the results file of that name,
 `{{criteria}}` for the criteria of the page, `{{limits}}` for those with a limit, `{{machine}}` for the machines and
@@ -33,7 +33,6 @@ from loadtests.draw import (
     timelines,
 )
 from loadtests.draw import plots as draw_plots
-from loadtests.loop.whole import plan
 from service.cli.outermost import run_command
 from service.common.atomic_files import write_aside
 
@@ -135,7 +134,20 @@ MODEL_CARD = Document(
     {},
     quality_ranker.SUMMARY,
 )
-DOCUMENTS = (PERFORMANCE, RELIABILITY, QUALITY, MODEL_CARD)
+LOOP = Document(
+    "loop-figures",
+    results.LOOP,
+    loop.SECTIONS,
+    loop.wanted,
+    {
+        "loop_whole": {
+            "cycles": "Clicks per list by cycle, of the users of the loop and of the hold-out",
+            "foretold": "Clicks per thousand lists of both arms, predicted and measured",
+        }
+    },
+    loop.SUMMARY,
+)
+DOCUMENTS = (PERFORMANCE, RELIABILITY, QUALITY, MODEL_CARD, LOOP)
 
 
 def read(document: Document, folder: Path = results.RESULTS) -> dict[str, Any]:
@@ -204,9 +216,6 @@ def main(
     if not check:
         for document in DOCUMENTS:
             write(document, plots=plots)
-        if plots and (found := loop.wanted(results.load(plan.NAME))):
-            for path in draw_plots.draw(found, DOCS / "loop"):
-                typer.echo(f"wrote {path}")
         return
     if old := [str(document.path) for document in DOCUMENTS if not current(document)]:
         typer.echo(f"out of date: {', '.join(old)}: python -m loadtests.draw", err=True)

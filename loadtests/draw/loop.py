@@ -1,11 +1,13 @@
-"""Plots of `docs/loop.md`, from the figures of the whole loop on simulated users."""
+"""Tables and plots of `docs/loop-figures.md`. Pure: figures in, Markdown out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from loadtests.draw.plots import How
+from loadtests.draw.tables import by_command, cell, markdown
+from loadtests.loop import criteria
 
 Results = Mapping[str, Any]
 _SIDES = {"loop": ("#1f4e79", "users of the loop"), "hold-out": ("#b06a2c", "hold-out: the first model")}
@@ -46,8 +48,112 @@ def foretold(axes: Any, found: Results) -> None:
     axes.legend(fontsize=8)
 
 
-def wanted(found: Results | None) -> dict[str, How]:
+def wanted(files: Mapping[str, Any]) -> dict[str, How]:
     """Returns the plots that can be drawn: name → function of the axes."""
+    found = files.get("loop_whole")
     if found is None:
         return {}
     return {"cycles": lambda axes: cycles(axes, found), "foretold": lambda axes: foretold(axes, found)}
+
+
+def judged(rows: Sequence[Results], _: Mapping[str, Any]) -> str:
+    """Draws every criterion that was written down, also those that nobody has measured, and counts them."""
+    measured = {row["criterion"]: row for row in rows}
+    limited = [name for name, limit in criteria.LIMITS.items() if limit]
+    holding = sum(bool(measured[name]["holds"]) for name in limited if name in measured)
+    missed = sum(name in measured for name in limited) - holding
+    lead = (
+        f"{holding} of {len(limited)} limits are met, {missed} are missed, {len(limited) - holding - missed} are not "
+        "measured."
+    )
+    lines = []
+    for name, limit in criteria.LIMITS.items():
+        row, asked = measured.get(name), f"{_SIGNS[next(iter(limit))]} {next(iter(limit.values())):g}" if limit else "–"
+        if row is None:
+            lines.append([name, asked, "not measured", "–", "–"])
+        else:
+            verdict = "–" if not limit else "yes" if row["holds"] else "**missed**"
+            lines.append([name, asked, f"{cell(row['value'])} {row['unit']}".rstrip(), verdict, row["date"]])
+    table = markdown(["criterion", "asked", "figure", "met", "measured"], lines)
+    commands = "\n".join(f"- `{command}`" for command in dict.fromkeys(row["command"] for row in rows))
+    return f"{lead}\n\n{table}\n\nThe commands:\n\n{commands}"
+
+
+def whole(found: Results) -> str:
+    """Draws clicks per list of each cycle, and the arms of the experiment."""
+    rows = [
+        [one["cycle"], _rate(one["loop"]), _rate(one["hold-out"]), "yes" if one["promoted"] else "no"]
+        for one in found["cycles"]
+    ]
+    parts = [
+        markdown(["cycle", "clicks per list, users of the loop", "hold-out", "candidate promoted"], rows),
+        f"Over the hold-out, last cycles: {_percent(found['lift'])}; first cycle: {_percent(found['at_first'])}.",
+        markdown(
+            ["arm", "predicted clicks per thousand lists", "measured", "difference", "always-valid p"],
+            [_arm(name, one, found["p"][name]) for name, one in found["foretold"].items()],
+        ),
+        f"{found['made']:,} clicks of invalid traffic; the data of the last model hold {found['learned']} of them.",
+    ]
+    return "\n\n".join([*parts, by_command(found)])
+
+
+def forgetting(found: Results) -> str:
+    """Draws the forgetting table of each data set."""
+    columns = ["method", "NDCG@10, old questions", "of scratch", "new questions", "of scratch", "s", "of scratch",
+               "command, s", "of scratch", "choice of the strength, s"]  # fmt: skip
+    parts = []
+    for name, table in found["tables"].items():
+        first = table["rows"][0]
+        rows = [
+            [row["method"], row["old_ndcg@10"], _share(row["old_of_scratch"]), row["new_ndcg@10"],
+             _share(row["new_of_scratch"]), row["seconds"], _share(row["time_of_scratch"]), row["command_seconds"],
+             _share(row["command_of_scratch"]), row["choice_seconds"] or None]
+            for row in table["rows"]
+        ]  # fmt: skip
+        said = f"{name}: {first['old_questions']:,} old and {first['new_questions']:,} new questions."
+        parts.append(f"{said}\n\n{markdown(columns, rows)}\n\n`{table['command']}`")
+    return "\n\n".join(parts)
+
+
+def kafka(found: Results) -> str:
+    """Draws the stages from a user's action to the list that knows it."""
+    rows = [
+        [name, one["designed_ms"], *(one[part] for part in ("p50", "p99"))]
+        for name, one in found["stages"].items()
+    ]  # fmt: skip
+    return f"{markdown(['stage', 'designed, ms', 'p50, ms', 'p99, ms'], rows)}\n\n{by_command(found)}"
+
+
+def _rate(rate: Results) -> str:
+    if rate["low"] is None:
+        return f"{rate['value']:.3f}"
+    return f"{rate['value']:.3f} ({rate['low']:.3f} … {rate['high']:.3f})"
+
+
+def _percent(lift: Results) -> str:
+    ends = "" if lift["low"] is None else f" ({lift['low']:+.0%} … {lift['high']:+.0%})"
+    return f"{lift['value']:+.0%}{ends}"
+
+
+def _arm(name: str, one: Results, p: float) -> list[Any]:
+    if one["estimate"] is None:
+        return [name, f"refused: {one['refused']}", _clicks(one["measured"]), None, round(p, 4)]
+    difference = f"{one['difference']:+.0f} ({one['low']:+.0f} … {one['high']:+.0f})"
+    return [name, _clicks(one["estimate"]), _clicks(one["measured"]), difference, round(p, 4)]
+
+
+def _clicks(rate: Results) -> str:
+    return f"{rate['value']:.0f} ({rate['low']:.0f} … {rate['high']:.0f})"
+
+
+def _share(share: float) -> str:
+    return f"{share:.1%}"
+
+
+_SIGNS = {"at_least": "≥", "at_most": "≤", "above": ">", "below": "<"}
+SECTIONS: Mapping[str, Callable[[Results], str]] = {
+    "loop_whole": whole,
+    "loop_forgetting": forgetting,
+    "loop_kafka_stages": kafka,
+}
+SUMMARY = {"summary_judged": judged}
