@@ -150,7 +150,7 @@ def main(
     p_value = min(1.0, min(one.p_value for one in found) * len(found))
     off_by = max(one.off_by for one in found)
     if record:
-        command = f"python -m loadtests.loop.draw_law --artifact {artifact} --draws {draws} --record"
+        command = f"python -m loadtests.loop.draw_law --artifact {artifact.name} --draws {draws} --record"
         results.record(results.LOOP, criteria.row(criteria.DRAWS, p_value, "p", command))
         results.record(results.LOOP, criteria.row(criteria.LAW, off_by, "nat", command))
     raise typer.Exit(int(p_value < criteria.LIMITS[criteria.DRAWS]["at_least"]))

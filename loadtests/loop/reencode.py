@@ -73,9 +73,7 @@ def main(
         f"{criteria.REENCODED_USERS:,} users take {hours:.2f} hours"
     )
     if record:
-        command = (
-            f"python -m loadtests.loop.reencode --artifact {artifact} --data {data} --seconds {seconds:g} --record"
-        )
+        command = f"python -m loadtests.loop.reencode --artifact {artifact.name} --data {data.name} --seconds {seconds:g} --record"
         results.record(results.LOOP, criteria.row(criteria.REENCODE, hours, "hours", command))
 
 

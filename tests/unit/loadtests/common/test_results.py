@@ -178,3 +178,9 @@ def test_plots_are_the_same_bytes_each_time_and_those_of_nothing_go(tmp_path: Pa
 def test_drawing_the_text_takes_no_matplotlib() -> None:
     code = "import sys, loadtests.draw; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("file", sorted(results.RESULTS.glob("*.json")), ids=lambda file: file.stem)
+def test_no_recorded_command_names_a_folder_of_the_machine(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert re.findall(r'"command": "[^"]* /[^"]*"', text) == []
