@@ -138,7 +138,8 @@ class Simulation:
         kinds = [of_user[user] for user in sorted(of_user)]
         n = max(1, int(_USERS * self.rate))
         self._users = [kinds[kind] for kind in self._rng.integers(len(kinds), size=n).tolist()]
-        activity = self._rng.gamma(_ACTIVITY, size=n)
+        # Who has more visits in the data comes more often here too, so that a visit is like one of the data.
+        activity = self._rng.gamma(_ACTIVITY, size=n) * [len(visits) for visits in self._users]
         self._until = np.cumsum(activity) / activity.sum()
         self._one_kind = [user for user, visits in enumerate(self._users) if visits[0].main == self._most]
 
