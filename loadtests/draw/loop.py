@@ -63,7 +63,7 @@ def judged(rows: Sequence[Results], _: Mapping[str, Any]) -> str:
     holding = sum(bool(measured[name]["holds"]) for name in limited if name in measured)
     missed = sum(name in measured for name in limited) - holding
     lead = (
-        f"{holding} of {len(limited)} limits are met, {missed} are missed, {len(limited) - holding - missed} are not "
+        f"{holding} of {len(limited)} limits are met, {missed} {'is' if missed == 1 else 'are'} missed, {len(limited) - holding - missed} are not "
         "measured."
     )
     lines = []

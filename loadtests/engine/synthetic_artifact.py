@@ -109,7 +109,9 @@ def synthetic_signals(rng: np.random.Generator, n_items: int) -> dict[str, Signa
     }
     cold = ItemColumn((rng.random(n_items) < COLD_SHARE).astype(np.float32))
     trend = ItemColumn(rng.standard_normal(n_items).astype(np.float32))
-    return {**tables, "repeat": OwnItems(n_items, repeat.DECAY), "trend": trend, "cold": cold}
+    rates = (0.01 + 0.98 * rng.random(n_items)).astype(np.float32)
+    own = {"repeat": OwnItems(n_items, repeat.DECAY), "repurchase": OwnItems(n_items, repeat.DECAY, rates)}
+    return {**tables, **own, "trend": trend, "cold": cold}
 
 
 def _neighbours(rng: np.random.Generator, n_items: int, most: int, decay: float, horizon: int) -> NeighbourTable:
