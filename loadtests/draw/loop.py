@@ -63,8 +63,8 @@ def judged(rows: Sequence[Results], _: Mapping[str, Any]) -> str:
     holding = sum(bool(measured[name]["holds"]) for name in limited if name in measured)
     missed = sum(name in measured for name in limited) - holding
     lead = (
-        f"{holding} of {len(limited)} limits are met, {missed} {'is' if missed == 1 else 'are'} missed, {len(limited) - holding - missed} are not "
-        "measured."
+        f"{len(limited)} criteria have a limit. Met: {holding}. Missed: {missed}. Not measured: "
+        f"{len(limited) - holding - missed}."
     )
     lines = []
     for name, limit in criteria.LIMITS.items():
