@@ -73,7 +73,8 @@ def main(
         f"{criteria.REENCODED_USERS:,} users take {hours:.2f} hours"
     )
     if record:
-        command = f"python -m loadtests.loop.reencode --artifact {artifact.name} --data {data.name} --seconds {seconds:g} --record"
+        asked = f"--artifact {artifact.name} --data {data.name} --seconds {seconds:g} --record"
+        command = f"python -m loadtests.loop.reencode {asked}"
         results.record(results.LOOP, criteria.row(criteria.REENCODE, hours, "hours", command))
 
 
