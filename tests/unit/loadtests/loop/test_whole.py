@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +141,18 @@ def test_the_plots_are_drawn_from_the_recorded_figures(tmp_path: Path) -> None:
         "cycles": [{"cycle": n, "loop": rate, "hold-out": {**rate, "low": None, "high": None}} for n in (1, 2)],
         "foretold": {BETTER: {"estimate": rate, "measured": rate}, EQUAL: {"estimate": None, "measured": rate}},
     }
-    assert [path.name for path in draw(drawn.wanted(came), tmp_path)] == ["cycles.svg", "foretold.svg"]
+    assert [path.name for path in draw(drawn.wanted({"loop_whole": came}), tmp_path)] == ["cycles.svg", "foretold.svg"]
     assert "tastes drift" in (tmp_path / "cycles.svg").read_text("utf-8")
-    assert drawn.wanted(None) == {}
+    assert drawn.wanted({"loop_whole": None}) == {}
+
+
+def test_a_criterion_that_nobody_measured_stays_in_the_table() -> None:
+    measured = [asdict(criteria.row(criteria.WHOLE_EQUAL, value, "", "measure it")) for value in (0.01,)]
+    text = drawn.judged(measured, {})
+    assert f"| {criteria.WHOLE_EQUAL} | ≥ 0.05 | 0.01 | **missed** |" in text
+    assert f"| {criteria.WHOLE_BETTER} | < 0.05 | not measured | – | – |" in text
+    assert all(name in text for name in criteria.LIMITS)
+    assert "Met: 0. Missed: 1." in text
 
 
 def _show(lists: list[Any], events: list[Any], subject: str, time_ms: int, clicks: int) -> None:
