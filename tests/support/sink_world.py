@@ -75,7 +75,7 @@ class World:
         """Keeps house as if it were so much later."""
         return Housekeeping(
             self.log, self.metrics, self.erased, in_lane=in_thread, may_act=lambda: True, retention_days=days,
-            topic=topic, listed=self.listed, wall_clock=lambda: time.time() + later_s,
+            topic=topic, listed=self.listed, wall_clock=lambda: NOW_MS / 1000.0 + later_s,
         )  # fmt: skip
 
     async def once(self, **bounds: Any) -> None:

@@ -63,7 +63,7 @@ def test_ratings_become_types_and_other_values_are_refused() -> None:
 def test_every_ablation_names_trainings_and_questions_that_there_are(part: str) -> None:
     variants = {"journey": JOURNEY, "types": TYPES}[part]
     baselines = {("none", name) for name in ("item-CF", "popularity", "repeat purchase")}
-    extra = {*baselines, ("all", "served")} if part == "journey" else set()
+    extra = {*baselines, ("all", "served"), ("all", "served, gap known")} if part == "journey" else set()
     for one in PARTS[part]:
         for variant, how in (one.ours, one.theirs):
             assert how in variants[variant].asked or (variant, how) in extra, one.label
