@@ -245,7 +245,8 @@ def main(
     for row in rows:
         typer.echo(_line(row))
     if record:
-        _record(dataset.name, rows, data, new, seeds)
+        settings = "".join(f" --set {one}" for one in assignments or [])
+        _record(dataset.name, rows, f"--data {data.name} --new {new:g} --seeds {seeds}{settings}")
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -258,8 +259,8 @@ def _line(row: Mapping[str, Any]) -> str:
     return f"{row['method']:20} {'  '.join(parts)}"
 
 
-def _record(name: str, rows: list[dict[str, Any]], data: Path, new: float, seeds: str) -> None:
-    command = f"python -m loadtests.loop.forgetting --data {data.name} --new {new:g} --seeds {seeds} --record"
+def _record(name: str, rows: list[dict[str, Any]], asked: str) -> None:
+    command = f"python -m loadtests.loop.forgetting {asked} --record"
     tables: dict[str, Any] = (results.load(NAME) or {}).get("tables", {})
     results.save(NAME, {"tables": {**tables, name: {"command": command, "rows": rows}}}, command=command)
     judged_row = next(row for row in rows if row["method"] == JUDGED)
