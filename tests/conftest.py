@@ -6,9 +6,19 @@ from hypothesis import HealthCheck, settings
 
 import model  # noqa: F401 - first of all: it sets how OpenMP threads wait, before torch is loaded
 from tests.support.shared_artifacts import grown_run, random_artifact, tiny_baseline, tiny_log, two_versions
+from tests.support.torch_threads import one_thread
 from tests.support.valkey import shared_valkey, valkey
 
-__all__ = ["grown_run", "random_artifact", "shared_valkey", "tiny_baseline", "tiny_log", "two_versions", "valkey"]
+__all__ = [
+    "grown_run",
+    "one_thread",
+    "random_artifact",
+    "shared_valkey",
+    "tiny_baseline",
+    "tiny_log",
+    "two_versions",
+    "valkey",
+]
 
 # No test asserts speed: on a busy machine an example, or the making of one, takes as long as it takes.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -68,7 +68,7 @@ def judged(rows: Sequence[Results], _: Mapping[str, Any]) -> str:
     )
     lines = []
     for name, limit in criteria.LIMITS.items():
-        row, asked = measured.get(name), f"{_SIGNS[next(iter(limit))]} {next(iter(limit.values())):g}" if limit else "–"
+        row, asked = measured.get(name), criteria.row(name, 0.0, "", "").limit or "–"
         if row is None:
             lines.append([name, asked, "not measured", "–", "–"])
         else:
@@ -150,7 +150,6 @@ def _share(share: float) -> str:
     return f"{share:.1%}"
 
 
-_SIGNS = {"at_least": "≥", "at_most": "≤", "above": ">", "below": "<"}
 SECTIONS: Mapping[str, Callable[[Results], str]] = {
     "loop_whole": whole,
     "loop_forgetting": forgetting,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from export.artifact_writer import write
 from export.from_run import parts_of
@@ -23,13 +21,7 @@ from service.engine.engine import Engine
 from service.engine.jobs import EncodeJob
 from tests.support.increments import COLD_ITEM, NEW_ITEMS, Grown
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

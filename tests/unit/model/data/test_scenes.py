@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -87,14 +86,6 @@ def test_user_features_cannot_take_the_name_of_another_slot() -> None:
     users = plain.users.with_columns(scene=pl.lit("x"), category=pl.lit("y"))
     named = Dataset.of("named", plain.events, plain.items, users, has_time=True, category_kind="path")
     assert fitted(named)[1] == fitted(plain)[1]
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("one_thread")

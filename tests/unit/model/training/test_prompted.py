@@ -8,7 +8,7 @@ but no item in common.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -19,6 +19,8 @@ from model.network.prompted import PromptedHead
 from model.texts.prompts import ITEMS, NEXT, RATING, TASKS, WHY, prompt
 from model.training.prompted import Catalogue, Question, asked, fit_prompted, reasons
 from service.artifact.array_types import FloatArray
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 DIM = 48
 COLOURS, MAKERS = [f"c{n}" for n in range(6)], [f"m{n}" for n in range(6)]
@@ -65,14 +67,6 @@ def some_questions(catalogue: Catalogue, n: int, seed: int) -> list[Question]:
 def by_colour(catalogue: Catalogue) -> sparse.csr_array:
     names = np.array([colour(catalogue, item) for item in range(len(catalogue.texts))])
     return sparse.csr_array((names[:, None] == names).astype(float))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,8 @@ from model.training.validation import validation_ndcg
 from service.artifact.features import GAP_UNKNOWN, ContextVocabulary
 from tests.support.data_builders import tiny_dataset
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 QUICK: dict[str, Any] = {
     "size": "tiny",
     "batch_tokens": 200,
@@ -48,14 +49,6 @@ def config(**changed: Any) -> TrainConfig:
 def train(folder: Path, dataset: Dataset, settings: TrainConfig, **how: Any) -> tuple[Trainer, Progress]:
     trainer = Trainer(dataset, Path("data"), folder, settings, **how)
     return trainer, trainer.fit()
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,16 +26,10 @@ from model.training.validation import validation_gains
 from tests.support.data_builders import tiny_dataset
 from tests.support.increments import NEW_ITEMS, Grown
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAIVE = IncrementSettings(strength=0.0, replay=0.0)
 HELD = IncrementSettings(strength=0.1)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

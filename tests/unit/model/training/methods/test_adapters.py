@@ -20,18 +20,12 @@ from model.training.run_folder import Run
 from model.training.trainer import Trainer
 from tests.support.data_builders import tiny_dataset
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 QUICK: dict[str, Any] = {
     "size": "tiny", "batch_tokens": 200, "learning_rate": 1e-2, "warmup_steps": 2, "max_epochs": 1, "max_length": 12,
 }  # fmt: skip
 UNITS = 5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

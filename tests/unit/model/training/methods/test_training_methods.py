@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +38,13 @@ from service.artifact.features import START_TYPE
 from tests.support.data_builders import tiny_dataset
 from tests.support.networks import random_network
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DATASET = tiny_dataset(users=40)
 LOG = sequences(DATASET)
 QUICK: dict[str, Any] = {
     "size": "tiny", "batch_tokens": 200, "learning_rate": 1e-2, "warmup_steps": 2, "max_epochs": 1, "max_length": 12,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
