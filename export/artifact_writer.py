@@ -17,9 +17,10 @@ from export.graphs.explainer import write_explainer
 from export.graphs.graph_writer import OPSET, GraphDtype
 from export.graphs.history_encoder import write_history_encoder
 from export.graphs.sampler import write_sampler
+from export.graphs.step_encoder import write_step_encoder
 from export.parity_gate import GateResult, Probe, Quality, check
 from export.publish import publish, seal, staging
-from model.network.encoders.registry import receptive_field, streams
+from model.network.encoders.registry import receptive_field, state_layout, streams
 from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.tokenizer import Tokenizer
 from service.artifact.arrays import map_arrays, save_arrays
@@ -36,6 +37,9 @@ from service.artifact.trie import Trie
 from service.engine.engine import Engine
 from service.watch.baseline import ENTRY as WATCH_BASELINE
 from service.watch.baseline import WatchBaseline
+
+# The backbone whose graph is written by hand, with an explainer.
+OWN = "gpt4rec"
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,9 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
     """Writes and seals all files of an artefact in `folder`; the parity gate is left to the caller."""
     model = parts.model.eval()
     weights = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
-    if streams(model.config):
+    if model.config.encoder != OWN and streams(model.config):
+        write_step_encoder(model, folder / "encoder.onnx", dtype)
+    elif streams(model.config):
         write_encoder(model.config, weights, folder / "encoder.onnx", dtype)
         write_explainer(model.config, weights, folder / EXPLAINER, dtype)
     else:
@@ -164,6 +170,7 @@ def _manifest(parts: Parts, dtype: GraphDtype, folder: Path) -> dict[str, Any]:
     return {
         "streaming": streams(config),
         "receptive_field": receptive_field(config),
+        "state": state_layout(config).to_json(),
         "encoder": EncoderVersion.of(folder / "encoder.onnx", ids, table, counts).to_json(),
         "network": config.to_json(),
         "context": parts.context.to_json(),

@@ -58,7 +58,7 @@ def next_events(rng: np.random.Generator, states: Sequence[EncoderState]) -> lis
     return [
         EncodeJob(
             state=state,
-            events=EventArrays(rng.integers(0, 2, 1), rng.integers(0, START_TYPE, 1), state.time_ms[-1:] + 1000),
+            events=EventArrays(rng.integers(0, 2, 1), rng.integers(0, START_TYPE, 1), np.array([state.last_ms + 1000])),
             from_start=False,
         )
         for state in states

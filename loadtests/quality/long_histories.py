@@ -140,7 +140,7 @@ def costs(run: Run, dataset: Dataset, split: Split, folder: Path, length: int) -
         return {
             "encode_ms": float(np.median(time_runs(lambda: engine.encode(jobs), SECONDS))),
             "event_ms": float(np.median(time_runs(lambda: engine.encode(more), SECONDS))),
-            "state_bytes": len(pack(VersionedState.of(state, "0" * VERSION_LENGTH, 0.0), state.shape)),
+            "state_bytes": len(pack(VersionedState.of(state, "0" * VERSION_LENGTH, 0.0), engine.state_layout)),
         }
 
 

@@ -164,7 +164,8 @@ def cost(engine: Engine) -> dict[str, float]:
         seconds.append(time.perf_counter() - began)
     assert isinstance(after, EncoderState)  # noqa: S101
     base = state_blob.VersionedState.of(after, "0" * 16, 0.0)
-    return {"event_ms": 1000 * float(np.median(seconds)), "state_bytes": len(state_blob.pack(base, engine.state_shape))}
+    stored = len(state_blob.pack(base, engine.state_layout))
+    return {"event_ms": 1000 * float(np.median(seconds)), "state_bytes": stored}
 
 
 def baselines(split: Split) -> dict[str, dict[str, Any]]:

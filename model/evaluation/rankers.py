@@ -10,7 +10,7 @@ import torch
 from model.evaluation.evaluate import DEPTH, Histories, Ranker
 from model.evaluation.question_context import QuestionContext
 from model.evaluation.segments import Segments
-from model.network.encoders.registry import receptive_field
+from model.network.encoders.registry import reads
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import BATCH, dense_scores, encoder_input
 from service.artifact.array_types import IntArray
@@ -49,7 +49,7 @@ def network_ranker(
         events = [histories.events(i) for i in range(len(histories))]
         if newest is not None:
             events = [e.after(max(0, len(e) - newest)) for e in events]
-        inputs = [encoder_input(e, receptive_field(model.config), vocabulary) for e in events]
+        inputs = [encoder_input(e, reads(model.config), vocabulary) for e in events]
         if questions is None:
             score, allowed = dense_scores(model, inputs), None
         else:
@@ -158,13 +158,15 @@ class EngineJobs:
 
 
 def encoding_of(engine: Engine | BaselineEngine, events: EventArrays) -> EncodeJob:
-    """Returns the job that encodes a user's history as the service does: the newest events, up to the receptive field.
+    """Returns the job that encodes a user's history as the service does.
+
+    These are the newest events, up to the receptive field; all events where states remember what the log trims.
 
     Args:
         engine: The opened artefact.
         events: All events of the user, oldest first.
     """
-    start = max(0, len(events) - engine.receptive_field)
+    start = 0 if engine.state_layout.remembers_trimmed else max(0, len(events) - engine.receptive_field)
     kept = events.after(start)
     types = engine.artifact.vocabulary.known_types(kept.type)
     return EncodeJob(events=EventArrays(kept.item, types, kept.time_ms), from_start=start == 0)

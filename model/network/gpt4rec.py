@@ -178,7 +178,9 @@ class GPT4Rec(nn.Module):
         tokens = torch.stack([table(self.codes[rows, level]) for level, table in enumerate(self.token)]).sum(0)
         self.item.weight[rows] = vectors.to(tokens) - tokens
 
-    def embed(self, table: Tensor, item: Tensor, type_: Tensor, time_ms: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(
+        self, table: Tensor, item: Tensor, type_: Tensor, time_ms: Tensor, previous_ms: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns the two parts of the encoder's input, [B, T, d] each.
 
         The first is the embedded item, scaled by the event's type where that is learned. The second is type, gap to
@@ -189,10 +191,13 @@ class GPT4Rec(nn.Module):
             item: [B, T] rows of the table.
             type_: [B, T] event types.
             time_ms: [B, T] milliseconds since the epoch.
+            previous_ms: [B, T] times of the events before; None if the first event of each row has none before it.
         """
         features = self.event_type(type_)
         if self.config.has_time:
-            gap = torch.cat([torch.zeros_like(time_ms[:, :1]), time_ms[:, 1:] - time_ms[:, :-1]], dim=1)
+            if previous_ms is None:
+                previous_ms = torch.cat([time_ms[:, :1], time_ms[:, :-1]], dim=1)
+            gap = time_ms - previous_ms
             features = features + self.gap(log_seconds(gap)[..., None] * 0.1) + self.period(periodic(time_ms))
         is_event = (type_ < self.config.n_types).to(features.dtype)[..., None]
         items = F.embedding(item, table)

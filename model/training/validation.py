@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from model.data.split import Holdout, Split
-from model.network.encoders.registry import receptive_field
+from model.network.encoders.registry import reads
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import dense_scores, encoder_input
 from service.artifact.array_types import IntArray
@@ -58,7 +58,7 @@ def _gains(
     log = split.sequences
     slices = [split.history(holdout, int(row)) for row in rows]
     histories = [EventArrays(log.item[s], log.type[s], log.time_ms[s]) for s in slices]
-    inputs = [encoder_input(events, receptive_field(model.config), vocabulary) for events in histories]
+    inputs = [encoder_input(events, reads(model.config), vocabulary) for events in histories]
     score = dense_scores(model, inputs)
     targets = torch.from_numpy(holdout.target[rows]).to(score.device)
     for row, events in enumerate(histories if exclude_history else []):

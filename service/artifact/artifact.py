@@ -48,6 +48,7 @@ from service.artifact.manifest import (
 from service.artifact.popularity import Popularity
 from service.artifact.ranker_weights import RankerWeights
 from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart, load_signal, signal_file
+from service.artifact.state_layout import StateLayout, layout_of
 from service.artifact.trie import Trie
 
 # Entries of the manifest's "network" that the engine is built from.
@@ -114,6 +115,11 @@ class Artifact:
     def streaming(self) -> bool:
         """Whether the encoder carries a state from event to event; if not, it encodes whole histories."""
         return bool(self.manifest["streaming"])
+
+    @cached_property
+    def state_layout(self) -> StateLayout:
+        """The arrays of the encoder's states."""
+        return layout_of(self.manifest)
 
     @property
     def repeats(self) -> bool:

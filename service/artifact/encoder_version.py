@@ -99,6 +99,11 @@ class EncoderVersion:
             return False
         return len(self.steps) == 1 or all(item < known for item in self._known(item_ids, index))
 
+    def later(self, one: bytes, other: bytes) -> bytes:
+        """Returns the digest of the later of two steps; the first if the second is unknown."""
+        places = {step.digest: place for place, step in enumerate(self.steps)}
+        return max(one, other, key=lambda digest: places.get(digest, -1))
+
     def _known(self, item_ids: Iterable[str], index: Mapping[str, int]) -> Iterator[int]:
         """Yields the indices of items that have a row of their own in the newest step."""
         n = self.steps[-1].items

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from service.artifact import graph_names as names
 from service.artifact.graph_names import level_input
+from service.artifact.state_layout import StateArray, StateLayout
 
 Dtype = Literal["bool", "int8", "int32", "int64", "float16", "float32"]
 Compute = Literal["float16", "float32"]  # type of a graph's activations, and of its item vectors
@@ -125,6 +126,23 @@ def encoder(shape: GraphShape) -> Interface:
         _hidden(shape),
     )
     return Interface(inputs, outputs)
+
+
+def step_encoder(shape: GraphShape, layout: StateLayout) -> Interface:
+    """Returns the interface of `encoder.onnx` that was exported from the `step` of an encoder, with a state."""
+    inputs = (
+        *(_array(names.past_input(array.name), array) for array in layout.arrays),
+        Tensor(names.N_VALID, "int64", ("batch",)),
+        *_events(names.ITEM, names.TYPE, names.TIME_MS, names.PREVIOUS_MS),
+        Tensor(names.N_NEW, "int64", ("batch",)),
+        _item_table(shape),
+    )
+    outputs = (*(_array(names.next_output(array.name), array) for array in layout.arrays), _hidden(shape))
+    return Interface(inputs, outputs)
+
+
+def _array(name: str, array: StateArray) -> Tensor:
+    return Tensor(name, array.dtype, ("batch", *array.shape))
 
 
 # What an encoder without a state reads beside the events.

@@ -26,7 +26,13 @@ TIME_MS = "time_ms"  # [B, T] times of the events
 PREVIOUS_MS = "previous_ms"  # [B, T] time of the event before each event
 LAST_ROW = "last_row"  # [B] row of [B · T] with each history's last event: row · T + n − 1
 
-# -- the encoder's state, its past right-aligned: slots w − n_valid … w − 1 hold events, the new ones follow from w on
+# -- encoders with a state that are exported from their `step`: each array of the layout [B, …] is an input,
+#    `past_input(name)`, and an output, `next_output(name)`; without an event the state is zeros
+
+N_VALID = "n_valid"  # [B] events in the window of the state; 0: there is no event before
+N_NEW = "n_new"  # [B] new events of each row, at least 1
+
+# -- the state of GPT4Rec's own backbone, its past right-aligned: slots w − n_valid … w − 1 hold events, the new ones follow from w on
 
 KV = "kv"  # [B, L, 2, w, d_head] keys and values, in the state's type
 SCALE = "scale"  # [B, L, 2, w] scale of each key and value (int8 states only)
@@ -138,6 +144,16 @@ CANDIDATE_ITEM = "candidate_item"  # [B, 1, W + D] catalogue indices, −1 where
 #                                    runs always compute it
 CANDIDATE_PATH = "candidate_path"  # [B, 1, W + D] log-probability of the path
 CANDIDATE_DENSE = "candidate_dense"  # [B, 1, W + D] q · e
+
+
+def past_input(array: str) -> str:
+    """Returns the name of the input that holds an array of the state."""
+    return array if array in (KV, SCALE) else f"past_{array}"
+
+
+def next_output(array: str) -> str:
+    """Returns the name of the output that holds an array of the next state."""
+    return f"next_{array}"
 
 
 def level_input(name: str, level: int) -> str:

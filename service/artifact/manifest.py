@@ -12,6 +12,7 @@ from typing import Any
 from service.artifact.encoder_version import EncoderVersion
 from service.artifact.ranker_weights import RankerWeights
 from service.artifact.signal_files import ITEM_CF, POPULARITY, signal_file
+from service.artifact.state_layout import StateLayout
 
 FORMAT = "gpt4rec-artifact"
 FORMAT_VERSION = 5
@@ -175,6 +176,7 @@ def _parse(folder: Path) -> dict[str, Any]:
     readers: dict[str, Callable[[], object]] = {
         "ranker": lambda: RankerWeights.from_json(manifest["ranker"]),
         "encoder": lambda: encoder_version_of(manifest),
+        "state": lambda: StateLayout.from_json(manifest["state"]) if "state" in manifest else None,
     }
     for name, read in readers.items():
         try:

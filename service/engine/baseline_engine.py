@@ -21,9 +21,10 @@ from service.artifact.artifact import Artifact
 from service.artifact.item_filters import Filters
 from service.artifact.repeat_purchase import REPEAT, Repeat
 from service.artifact.signal_files import ITEM_CF, POPULARITY
+from service.artifact.state_layout import StateLayout
 from service.common.errors import ArtifactError, ModelError
 from service.engine.decode.filters import MASK_BYTES_MAX, FilterTable
-from service.engine.encoder_state import EncoderState, StateShape
+from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Constraints, Fallback, RecommendationList, Source
 from service.engine.fused_scorer import FusedScorer
 from service.engine.held_filters import FilterMasks
@@ -62,7 +63,7 @@ class BaselineEngine:
         """
         self.artifact = artifact
         self._observer: RunObserver | None = None
-        self.state_shape = StateShape(0, 0, 0, artifact.receptive_field, "float16")
+        self.state_layout = StateLayout(artifact.receptive_field)
         ranker = Ranker.of(artifact.signals, artifact.ranker)
         self._fallback = Fallback.of(artifact.item_cf, artifact.popularity, ranker)
         self._signals = FusedScorer(ranker, artifact.popularity)
@@ -142,7 +143,7 @@ class BaselineEngine:
 
     def _state(self, job: EncodeJob) -> EncoderState:
         if job.state is not None:
-            if len(job.events) or job.state.shape != self.state_shape:
+            if len(job.events) or not job.state.fits(self.state_layout):
                 raise ModelError("a baseline reads whole histories: no event can be added to a state")
             return job.state
         h = np.full(self.receptive_field, NO_ITEM, np.float32)

@@ -2,68 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from service.artifact.array_types import FloatArray, IntArray
-
-STATE_DTYPES: tuple[np.dtype[np.generic], ...] = tuple(np.dtype(n) for n in ("float16", "float32", "int8"))
-
-
-@dataclass(frozen=True, slots=True)
-class StateShape:
-    """The shape of a model's states. Models with different shapes cannot read each other's states.
-
-    Attributes:
-        layers: Attention layers; 0 if the model encodes whole histories.
-        window: Events whose keys and values are kept.
-        head_dim: Size of a key.
-        hidden: Size of the hidden state.
-        dtype: Type of keys and values: float16, float32 or int8.
-    """
-
-    layers: int
-    window: int
-    head_dim: int
-    hidden: int
-    dtype: str
+from service.artifact.array_types import FloatArray
+from service.artifact.state_layout import TIME_MS, StateLayout
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderState:
-    """Keys and values of the last events, right-aligned, and the hidden state.
+    """The arrays of a state, by the names of its layout, and the hidden state.
 
     Attributes:
-        kv: [layers, 2, w, d_k] keys and values in float16, float32 or int8; what lies before the last `n_valid` events
-            means nothing.
-        scale: [layers, 2, w] float32 scale of int8 keys and values; size 0 for other types.
-        time_ms: [w] int64 times of the events.
-        n_valid: Number of events in the state, at most w.
+        arrays: The arrays; none for a model that encodes whole histories. Of an array by row, what lies before the
+            last `n_valid` rows means nothing.
+        n_valid: Number of events in the window, at most the layout's.
         h: [d] float32 hidden state after the last event.
     """
 
-    kv: npt.NDArray[np.generic]
-    scale: FloatArray
-    time_ms: IntArray
+    arrays: Mapping[str, npt.NDArray[Any]]
     n_valid: int
     h: FloatArray
 
     @classmethod
     def of_hidden(cls, h: FloatArray) -> Self:
-        """Makes the state of a model that encodes whole histories: no keys and values."""
-        nothing = np.zeros((0, 2, 0, 0), np.float16)
-        return cls(nothing, np.zeros(0, np.float32), np.zeros(0, np.int64), 0, h)
+        """Makes the state of a model that encodes whole histories: no arrays."""
+        return cls({}, 0, h)
 
     @property
     def extends(self) -> bool:
         """Whether events can be added to the state."""
-        return len(self.kv) > 0
+        return bool(self.arrays)
 
     @property
-    def shape(self) -> StateShape:
-        """The shape of the state."""
-        layers, _, window, head_dim = self.kv.shape
-        return StateShape(layers, window, head_dim, len(self.h), self.kv.dtype.name)
+    def last_ms(self) -> int:
+        """Time of the newest event in epoch milliseconds; only of a state that extends and has an event."""
+        return int(self.arrays[TIME_MS][-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays and the hidden state."""
+        return sum(array.nbytes for array in self.arrays.values()) + self.h.nbytes
+
+    def fits(self, layout: StateLayout) -> bool:
+        """Returns whether the state has this layout."""
+        wanted = {array.name: (np.dtype(array.dtype), array.shape) for array in layout.arrays}
+        found = {name: (array.dtype, array.shape) for name, array in self.arrays.items()}
+        return found == wanted and self.h.shape == (layout.hidden,) and 0 <= self.n_valid <= layout.window

@@ -86,7 +86,7 @@ class Engine:
         self._encoder = self._make_encoder()
         self._decoder = Decoder(self._tables, self.placement, self._run_decoder)
         self._explainer = Explainer(artifact, self.placement)
-        self.state_shape = self._encoder.shape
+        self.state_layout = self._encoder.layout
         self._observer: RunObserver | None = None
 
     @classmethod
@@ -245,7 +245,8 @@ class Engine:
 
     def _make_encoder(self) -> Encoder | HistoryEncoder:
         if self.artifact.streaming:
-            return Encoder(self.artifact, self.placement, self._run_encoder)
+            steps = names.N_NEW in self._graphs["encoder"].inputs
+            return Encoder(self.artifact, self.placement, self._run_encoder, steps=steps)
         masked = names.ASKED in self._graphs["encoder"].inputs
         return HistoryEncoder(self.artifact, self.placement, self._run_encoder, masked=masked)
 

@@ -16,7 +16,8 @@ from service.artifact.popularity import Popularity
 from service.artifact.ranker_weights import RankerWeights
 from service.artifact.repeat_purchase import Repeat
 from service.artifact.signal_files import SignalPart
-from service.engine.encoder_state import EncoderState, StateShape
+from service.artifact.state_layout import StateLayout
+from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Source
 from service.engine.held_filters import FilterMasks
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
@@ -109,8 +110,8 @@ class EngineLike(Protocol):
         ...
 
     @property
-    def state_shape(self) -> StateShape:
-        """The shape of the encoder's states."""
+    def state_layout(self) -> StateLayout:
+        """The arrays of the encoder's states."""
         ...
 
     def encode(self, jobs: Sequence[EncodeJob]) -> Sequence[EncoderState | Exception]:

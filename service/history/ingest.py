@@ -114,6 +114,7 @@ class Ingest:
         accepted, duplicates = sum(r.accepted for r in results), sum(r.duplicates for r in results)
         self._metrics.events.labels("accepted").inc(accepted)
         self._metrics.events.labels("duplicate").inc(duplicates)
+        self._late(sum(r.late for r in results))
         return {
             "accepted": accepted,
             "duplicates": duplicates,
@@ -130,7 +131,7 @@ class Ingest:
         session, user = self._ids.named("session", request.session_id), self._ids.named("user", request.user_id)
         try:
             await self._recorder.merged(session, user)
-            moved = await self._store.merge(session, user)
+            moved = await self._store.merge(session, user, self._late)
         except StoreUnavailable:
             self._metrics.redis_errors.labels("merge").inc()
             raise
@@ -189,6 +190,11 @@ class Ingest:
         finally:
             for subject in traces:
                 self._write_behind.forget(subject)
+
+    def _late(self, events: int) -> None:
+        """Counts events that came too late for a state that remembers what the log no longer keeps."""
+        if events:
+            self._metrics.events.labels("before_checkpoint").inc(events)
 
     def _unknown(self, request: EventsRequest) -> list[str]:
         known = self._model().known

@@ -14,6 +14,7 @@ from service.engine.jobs import EncodeJob
 from service.history import state_blob
 from service.history.history import History, merge_events
 from service.history.state_blob import VersionedState
+from service.history.trim_checkpoint import first_after
 from service.lifecycle.served_model import ServedModel
 from service.policies.segments import FACT_WINDOW, Facts, facts
 from service.signals.item_values import NO_VALUES, ItemValues, PackedValues
@@ -52,17 +53,21 @@ class Profile:
     @classmethod
     def of(cls, subject: Subject, model: ServedModel, record: UserRecord) -> Profile:
         """Builds the profile of a record that was read from the store, and unpacks its state."""
-        base = state_blob.unpack(record.blob, model.engine.state_shape) if record.events else None
-        return cls(subject, model, replace(record, blob=None), _held(base, record, model))
+        base = state_blob.unpack(record.blob, model.engine.state_layout) if record.events else None
+        return cls(subject, model, replace(record, blob=None), held(base, record, model))
 
     def under(self, model: ServedModel) -> Profile:
         """Returns the profile for another model, with the state if the model's encoder would make the same."""
         same = model.encoder_version.name == self.model.encoder_version.name
-        return Profile(self.subject, model, self.record, _held(self.base, self.record, model) if same else None)
+        return Profile(self.subject, model, self.record, held(self.base, self.record, model) if same else None)
 
     def encoder_step(self) -> bytes:
         """Returns the first step of the model's encoder that has all items of the log."""
-        return self.model.encoder_version.step_of(self.history.item_ids, self.model.vocabulary.item_index)
+        version = self.model.encoder_version
+        step = version.step_of(self.history.item_ids, self.model.vocabulary.item_index)
+        if self.base is None or not self.model.engine.state_layout.remembers_trimmed:
+            return step
+        return version.later(step, self.base.step)  # what it remembers may have items of a later step
 
     @property
     def up_to_date(self) -> bool:
@@ -144,17 +149,19 @@ class Profile:
     @property
     def nbytes(self) -> int:
         """Estimated memory of the profile."""
-        state = None if self.base is None else self.base.state
         seen = len(self.record.seen.entries) + 8 * self.record.seen.count
-        arrays = 0 if state is None else state.kv.nbytes + state.scale.nbytes + state.time_ms.nbytes + state.h.nbytes
+        arrays = 0 if self.base is None else self.base.nbytes
         before: SeenBefore | None = self.__dict__.get("_seen_before")
         arrays += 0 if before is None else before.nbytes
         arrays += 0 if self.kept_signals is None else self.kept_signals[1].nbytes
         return _PROFILE_BYTES + _EVENT_BYTES * len(self.record.events) + seen + arrays
 
 
-def _held(base: VersionedState | None, record: UserRecord, model: ServedModel) -> VersionedState | None:
-    """Returns the state, or None if the model's encoder would make another one of the events that it covers."""
+def held(base: VersionedState | None, record: UserRecord, model: ServedModel) -> VersionedState | None:
+    """Returns the state, or None if the model's encoder would make another one of the events that it covers.
+
+    Of the events that the log no longer keeps, a state may only remember them: they are as they were when it read them.
+    """
     if base is None:
         return None
     covered = (event.item_id for event in record.events if event.score <= base.last_score)
@@ -188,18 +195,24 @@ class PendingEncoding:
 
 
 def pending_encoding(
-    profile: Profile, history: History, *, history_cap: int, from_state: bool = True
+    profile: Profile,
+    history: History,
+    *,
+    history_cap: int,
+    from_state: bool = True,
+    checkpoint: VersionedState | None = None,
 ) -> PendingEncoding | None:
     """Works out which events of `history` must still be encoded, and from which state.
 
-    Starts from the profile's base if that can be extended to `history`; else from the raw events, of which only the
-    newest up to the receptive field matter.
+    Starts from the profile's base if that can be extended to `history`; else from the checkpoint, if there is one; else
+    from the raw events, of which only the newest up to the receptive field matter, unless states remember trimmed ones.
 
     Args:
         profile: The stored log and its base.
         history: The profile's own history, or one with the events of a request merged in.
         history_cap: Events that a log keeps. A log of this length may have been trimmed, and then has no start.
         from_state: False ignores the base and encodes the raw events.
+        checkpoint: An earlier state that remembers trimmed events.
 
     Returns:
         None if the base already covers `history`.
@@ -211,7 +224,11 @@ def pending_encoding(
         return None
     model = profile.model
     if base is None or base.state is None:  # events cannot be added to h alone
-        start, base = max(0, len(history) - model.engine.receptive_field), None
+        start, base = 0, checkpoint
+        if checkpoint is not None:
+            start = first_after(history, profile.record.events, checkpoint)
+        elif not model.engine.state_layout.remembers_trimmed:
+            start = max(0, len(history) - model.engine.receptive_field)
     trimmed = start > 0 or len(profile.record.events) >= history_cap
     arrays = model.vocabulary.events(history.item_ids[start:], history.types[start:], history.times_ms[start:])
     return PendingEncoding(base, arrays, from_start=base is None and not trimmed)

@@ -1,13 +1,13 @@
 """Encoder states, packed as bytes.
 
-    header    magic, format, content, dtype, layers, window, head dim, hidden, valid rows, score of the last event,
-              version of the log, step of the encoder
-    body      times, scales, keys and values of the valid rows (content "full" only), h; little-endian
+    header    magic, format, content, digest of the layout, valid rows, score of the last event, score of the
+              checkpoint, score at which it began, version of the log, step of the encoder
+    body      the arrays in the order of the layout (content "full" only), h; little-endian
     checksum  blake2b over everything before it
 
-Only the valid rows are packed, so a history shorter than the window takes space only for the events it has. A blob with
-content "h_only" has no keys and values: a list can be decoded from it, but no event can be added. A blob of an earlier
-format, which names no step, is not read: its state is encoded anew.
+Of arrays by row only the valid rows are packed, so a history shorter than the window takes space only for the events it
+has. A blob with content "h_only" has no arrays: a list can be decoded from it, but no event can be added. A blob of an
+earlier format is not read: its state is encoded anew.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ import hashlib
 import math
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from service.artifact import state_layout
 from service.artifact.encoder_version import DIGEST_BYTES
-from service.engine.encoder_state import STATE_DTYPES, EncoderState, StateShape
+from service.artifact.state_layout import StateArray, StateLayout
+from service.engine.encoder_state import EncoderState
 from service.store.log_version import VERSION_LENGTH
 
 _MAGIC = b"G4RS"
-_FORMAT = 3
-_HEADER = struct.Struct(f"<4sBBBHHHHHd{VERSION_LENGTH}s{DIGEST_BYTES}s")
+_FORMAT = 4
+_HEADER = struct.Struct(f"<4sBB{state_layout.DIGEST_BYTES}sHddd{VERSION_LENGTH}s{DIGEST_BYTES}s")
 _NO_STEP = bytes(DIGEST_BYTES)
 _FULL, _H_ONLY = 0, 1
 _CHECKSUM_BYTES = 8
-_DTYPE_CODE = {dtype.name: code for code, dtype in enumerate(STATE_DTYPES)}
+NO_CHECKPOINT = -1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,15 @@ class VersionedState:
 
     Attributes:
         h: [d] Hidden state after the newest event.
-        state: Keys and values, for adding events. None when only `h` was kept, or when the model has no other state.
+        state: The arrays, for adding events. None when only `h` was kept, or when the model has no other state.
         version: Version of the log that the state covers (`service.store.log_version`).
         last_score: Score of the newest event of that log.
         step: The step of the encoder that has all items of that log (`service.artifact.encoder_version`).
+        since: `last_score` of the checkpoint that a rebuild would start from (`service.history.trim_checkpoint`);
+            `NO_CHECKPOINT` if there is none.
+        began: Score of the oldest event that it covers, if the log had been trimmed before that; `NO_CHECKPOINT` if it
+            covers the history from its start.
+        checkpoint: A newer checkpoint, made with this state and not stored yet.
     """
 
     h: npt.NDArray[np.float32]
@@ -50,111 +58,93 @@ class VersionedState:
     version: str
     last_score: float
     step: bytes = _NO_STEP
+    since: float = NO_CHECKPOINT
+    began: float = NO_CHECKPOINT
+    checkpoint: VersionedState | None = None
 
     @classmethod
     def of(
         cls, state: EncoderState, version: str, last_score: float, step: bytes = _NO_STEP, *, h_only: bool = False
     ) -> VersionedState:
-        """Labels an encoder state with its log version and step; drops keys and values when `h_only` is set."""
+        """Labels an encoder state with its log version and step; drops the arrays when `h_only` is set."""
         return cls(state.h, state if state.extends and not h_only else None, version, last_score, step)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays, with those of a checkpoint that is not stored yet."""
+        own = 0 if self.state is None else self.state.nbytes
+        return own + (0 if self.checkpoint is None else self.checkpoint.nbytes)
 
-def pack(versioned: VersionedState, shape: StateShape) -> bytes:
+
+def pack(versioned: VersionedState, layout: StateLayout) -> bytes:
     """Packs a state as bytes.
 
     Raises:
-        ValueError: The version is malformed, or the arrays do not match `shape`.
+        ValueError: The version is malformed, or the arrays do not match `layout`.
     """
     state = versioned.state
     if len(versioned.version) != VERSION_LENGTH:
         raise ValueError(f"a log version has {VERSION_LENGTH} hex digits, got {versioned.version!r}")
-    n = 0 if state is None else state.n_valid
     if len(versioned.step) != DIGEST_BYTES:
         raise ValueError(f"a step of an encoder has {DIGEST_BYTES} bytes, got {len(versioned.step)}")
-    if len(versioned.h) != shape.hidden or (state is not None and (state.shape != shape or not 0 <= n <= shape.window)):
-        raise ValueError("the state's arrays do not match the model's state shape")
+    if len(versioned.h) != layout.hidden or (state is not None and not state.fits(layout)):
+        raise ValueError("the state's arrays do not match the model's state layout")
     header = _HEADER.pack(
-        _MAGIC, _FORMAT, _H_ONLY if state is None else _FULL, _DTYPE_CODE[shape.dtype],
-        shape.layers, shape.window, shape.head_dim, shape.hidden, n,
-        versioned.last_score, versioned.version.encode(), versioned.step,
+        _MAGIC, _FORMAT, _H_ONLY if state is None else _FULL, layout.digest, 0 if state is None else state.n_valid,
+        versioned.last_score, versioned.since, versioned.began, versioned.version.encode(), versioned.step,
     )  # fmt: skip
-    parts = [header, *(() if state is None else _rows(state, shape)), _bytes(versioned.h, "<f4")]
-    content = b"".join(parts)
+    arrays = [] if state is None else [_packed(state, array) for array in layout.arrays]
+    content = b"".join([header, *arrays, _bytes(versioned.h, "<f4")])
     return content + _checksum(content)
 
 
-def _rows(state: EncoderState, shape: StateShape) -> list[bytes]:
-    start = shape.window - state.n_valid
-    parts = [_bytes(state.time_ms[start:], "<i8")]
-    if shape.dtype == "int8":
-        parts.append(_bytes(state.scale[:, :, start:], "<f4"))
-    parts.append(_bytes(state.kv[:, :, start:], state.kv.dtype.newbyteorder("<")))
-    return parts
+def _packed(state: EncoderState, array: StateArray) -> bytes:
+    values = state.arrays[array.name]
+    if array.rows is not None:
+        values = values[(slice(None),) * array.rows + (slice(array.shape[array.rows] - state.n_valid, None),)]
+    return _bytes(values, values.dtype.newbyteorder("<"))
 
 
-def unpack(blob: bytes | None, shape: StateShape) -> VersionedState | None:
+def unpack(blob: bytes | None, layout: StateLayout) -> VersionedState | None:
     """Unpacks a stored state; the arrays are read-only.
 
-    Never raises: whatever is wrong with a blob, the state can be rebuilt from the log.
+    Never raises: whatever is wrong with a blob, the state can be encoded anew.
 
     Returns:
-        None when there is no blob, or when it is damaged or has another shape or format.
+        None when there is no blob, or when it is damaged or has another layout or format.
     """
     if blob is None or len(blob) < _HEADER.size + _CHECKSUM_BYTES:
         return None
     content, checksum = blob[:-_CHECKSUM_BYTES], blob[-_CHECKSUM_BYTES:]
-    magic, fmt, kind, code, layers, window, head_dim, hidden, n, last_score, version, step = _HEADER.unpack_from(
-        content
-    )
+    magic, fmt, kind, digest, n, last_score, since, began, version, step = _HEADER.unpack_from(content)
     if magic != _MAGIC or fmt != _FORMAT or _checksum(content) != checksum:
         return None
-    fits = (layers, window, head_dim, hidden) == (shape.layers, shape.window, shape.head_dim, shape.hidden)
-    if not fits or code != _DTYPE_CODE[shape.dtype] or n > window:
+    if digest != layout.digest or n > layout.window or kind not in (_FULL, _H_ONLY):
         return None
-    if kind not in (_FULL, _H_ONLY) or len(content) != _HEADER.size + _body_bytes(shape, n, kind == _H_ONLY):
+    if len(content) != _HEADER.size + (4 * layout.hidden if kind == _H_ONLY else layout.bytes_of(n)):
         return None
-    h = np.frombuffer(content, "<f4", shape.hidden, len(content) - 4 * shape.hidden).astype(
+    h = np.frombuffer(content, "<f4", layout.hidden, len(content) - 4 * layout.hidden).astype(
         np.float32
     )  # a copy, which does not keep the blob alive
     h.flags.writeable = False
-    state = None if kind == _H_ONLY else _read_rows(content, shape, n, h)
-    return VersionedState(h, state, version.decode("ascii", "replace"), last_score, step)
+    state = None if kind == _H_ONLY else EncoderState(_read_arrays(content, layout, n), n, h)
+    return VersionedState(h, state, version.decode("ascii", "replace"), last_score, step, since, began)
 
 
-def _read_rows(content: bytes, shape: StateShape, n: int, h: npt.NDArray[np.float32]) -> EncoderState:
-    cursor = _HEADER.size
-
-    def take(dtype: np.dtype[np.generic], *dims: int) -> npt.NDArray[np.generic]:
-        nonlocal cursor
-        size = math.prod(dims)
-        array = np.frombuffer(content, dtype.newbyteorder("<"), size, cursor).reshape(dims)
-        cursor += size * dtype.itemsize
-        return array
-
-    def padded(rows: npt.NDArray[np.generic], axis: int) -> npt.NDArray[np.generic]:
-        """Puts the rows at the end of a full window; the slots before them are zero."""
-        dims = list(rows.shape)
-        dims[axis] = shape.window
-        full = np.zeros(dims, rows.dtype.newbyteorder("="))
-        full[(slice(None),) * axis + (slice(shape.window - n, None),)] = rows
+def _read_arrays(content: bytes, layout: StateLayout, n: int) -> dict[str, npt.NDArray[Any]]:
+    cursor, arrays = _HEADER.size, {}
+    for array in layout.arrays:
+        dtype = np.dtype(array.dtype)
+        dims = tuple(n if axis == array.rows else size for axis, size in enumerate(array.shape))
+        stored = np.frombuffer(content, dtype.newbyteorder("<"), math.prod(dims), cursor).reshape(dims)
+        cursor += array.bytes_of(n)
+        # Right-aligned in a full window; the slots before the rows are zero.
+        full = np.zeros(array.shape, dtype)
+        rows = () if array.rows is None else (*(slice(None),) * array.rows, slice(array.shape[array.rows] - n, None))
+        full[rows] = stored
         full.flags.writeable = False
-        return full
-
-    times = padded(take(np.dtype(np.int64), n), 0).astype(np.int64, copy=False)
-    scale = np.zeros(0, np.float32)
-    if shape.dtype == "int8":
-        rows = take(np.dtype(np.float32), shape.layers, 2, n)
-        scale = padded(rows, 2).astype(np.float32, copy=False)
-    kv = padded(take(np.dtype(shape.dtype), shape.layers, 2, n, shape.head_dim), 2)
-    return EncoderState(kv, scale, times, n, h)
-
-
-def _body_bytes(shape: StateShape, n: int, h_only: bool) -> int:
-    if h_only:
-        return 4 * shape.hidden
-    scales = 4 * shape.layers * 2 * n if shape.dtype == "int8" else 0
-    keys_and_values = np.dtype(shape.dtype).itemsize * shape.layers * 2 * n * shape.head_dim
-    return 8 * n + scales + keys_and_values + 4 * shape.hidden
+        arrays[array.name] = full
+    return arrays
 
 
 def _bytes(array: npt.NDArray[np.generic], dtype: str | np.dtype[np.generic]) -> bytes:

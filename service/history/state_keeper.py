@@ -1,7 +1,7 @@
 """Encoder states: read with the history, brought up to date, each version of a log encoded once.
 
 A state can be extended when the version chain of the log says so. Then only the events after it are encoded; otherwise
-the newest events up to the receptive field are. The first request that needs the state of a log version starts its
+the newest events up to the receptive field are, or those after a checkpoint (`service.history.trim_checkpoint`). The first request that needs the state of a log version starts its
 encoding, and all others wait for the same one. New states are queued for `service.history.write_behind`, which
 stores them, and which encodes events before a request asks for them.
 """
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from service.common.deadline import Clock, Deadline
 from service.common.errors import DeadlineExceeded, ModelAttemptFailed, StateStale, StoreUnavailable
 from service.common.metrics import Metrics
 from service.history.history import History
+from service.history.checkpoint_keeper import CheckpointKeeper
 from service.history.profile import PendingEncoding, Profile, pending_encoding
 from service.history.profile_cache import ProfileCache
 from service.history.state_blob import VersionedState
@@ -61,6 +63,7 @@ class StateKeeper:
         self._store = store
         self._metrics = metrics
         self._queue = queue
+        self._checkpoints = CheckpointKeeper(store, metrics, history_cap=history_cap)
         self._catch_up_s = catch_up_s
         self._h_only = h_only
         self._clock = clock
@@ -152,6 +155,8 @@ class StateKeeper:
             return profile.model.start_h
         try:
             if history.inline or profile.subject is None:
+                if from_state:
+                    pending = await self._checkpoints.resumed(profile, history, pending, deadline)
                 return (await profile.model.encoder.submit(pending.job(), deadline)).h
             encoding = self._start(profile, pending)
             await asyncio.wait((encoding,), timeout=deadline.remaining())
@@ -160,6 +165,8 @@ class StateKeeper:
         except DeadlineExceeded as late:
             self.catch_up(profile)
             raise StateStale("the encoder took too long", tried=True) from late
+        except StoreUnavailable as error:
+            raise StateStale("the checkpoint of the state cannot be read") from error
         raise StateStale("the encoder is still running", tried=True)
 
     def catch_up(self, profile: Profile) -> asyncio.Task[VersionedState] | None:
@@ -253,10 +260,42 @@ class StateKeeper:
         return base
 
     async def _encoded(self, profile: Profile, pending: PendingEncoding) -> VersionedState:
-        deadline = Deadline.after(self._catch_up_s, self._clock)
+        deadline = self._catch_up_deadline()
+        pending = await self._checkpoints.resumed(profile, profile.history, pending, deadline)
         state = await profile.model.encoder.submit(pending.job(), deadline)
-        last, step = profile.record.events[-1].score, profile.encoder_step()
-        return VersionedState.of(state, profile.record.version, last, step, h_only=self._h_only)
+        events, step = profile.record.events, profile.encoder_step()
+        made = VersionedState.of(state, profile.record.version, events[-1].score, step, h_only=self._h_only)
+        if not profile.model.engine.state_layout.remembers_trimmed:
+            return made
+        if pending.base is None:
+            return made if pending.from_start else replace(made, began=events[0].score)
+        base = pending.base
+        return replace(made, since=base.since, began=base.began, checkpoint=base.checkpoint)
+
+    async def advance_checkpoint(self, profile: Profile) -> None:
+        """Makes the next checkpoint of a profile whose state is about to be stored, if one is due.
+
+        If that fails, the user's next event tries again.
+        """
+        made = profile.base
+        if made is None:
+            return
+        with contextlib.suppress(ModelAttemptFailed, StoreUnavailable):
+            after = await self._checkpoints.advanced(profile, made, self._catch_up_deadline())
+            if after is not None:
+                self.replace_base(profile, made, replace(made, since=after.last_score, checkpoint=after))
+
+    def replace_base(self, profile: Profile, before: VersionedState, after: VersionedState) -> None:
+        """Puts a state with other labels in the place of a profile's base, in the cache too."""
+        cached = None if profile.subject is None else self.cache.get(profile.subject, profile.model)
+        for one in (profile, cached):
+            if one is not None and one.base is before:
+                one.base = after
+        if cached is not None:
+            self.cache.measure(cached)
+
+    def _catch_up_deadline(self) -> Deadline:
+        return Deadline.after(self._catch_up_s, self._clock)
 
     def _finished(self, key: _Key, encoding: asyncio.Task[VersionedState]) -> None:
         del self._encodings[key]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from service.common import logs
 from service.common.background import being_cancelled
@@ -19,7 +20,7 @@ from service.history.profile import Profile, extended
 from service.history.state_keeper import StateKeeper
 from service.history.write_queue import WriteQueue
 from service.lifecycle.served_model import ServedModel
-from service.store.records import AppendResult, NewEvent, Subject, UserRecord
+from service.store.records import AppendResult, CheckpointWrite, NewEvent, StateWrite, Subject, UserRecord
 from service.store.store import Store
 
 log = logs.get(__name__)
@@ -149,13 +150,18 @@ class WriteBehind:
         return profiles
 
     async def _store_states(self, profiles: Sequence[Profile]) -> None:
+        await asyncio.gather(*(self._keeper.advance_checkpoint(p) for p in profiles))
         for version in {_encoder(p.model) for p in profiles}:
-            batch = [entry for p in profiles if _encoder(p.model) == version and (entry := _packed(p)) is not None]
+            packed = [(p, entry) for p in profiles if _encoder(p.model) == version and (entry := _packed(p)) is not None]
+            bases = [p.base for p, _ in packed]
             try:
-                stored = await self._store.write_states(batch, version)
+                stored = await self._store.write_states([entry for _, entry in packed], version)
             except StoreUnavailable:
                 self._metrics.redis_errors.labels("write_state").inc()
                 raise
+            for (profile, _), base, written in zip(packed, bases, stored, strict=True):
+                if written and base is not None and base.checkpoint is not None:
+                    self._keeper.replace_base(profile, base, replace(base, checkpoint=None))
             self._metrics.state_cache.labels("state", "stored").inc(sum(stored))
             self._metrics.state_cache.labels("state", "lost").inc(len(stored) - sum(stored))
 
@@ -165,13 +171,17 @@ def _encoder(model: ServedModel) -> str:
     return model.encoder_version.name
 
 
-def _packed(profile: Profile) -> tuple[Subject, str, bytes] | None:
-    """(subject, log version, blob); None for a malformed state, which must not stop the others."""
-    base = profile.base
+def _packed(profile: Profile) -> tuple[Subject, StateWrite] | None:
+    """The state with its checkpoint; None for a malformed state, which must not stop the others."""
+    base, layout = profile.base, profile.model.engine.state_layout
     if base is None or profile.subject is None:
         return None
     try:
-        return profile.subject, base.version, state_blob.pack(base, profile.model.engine.state_shape)
+        checkpoint = None
+        if layout.remembers_trimmed:
+            new = base.checkpoint
+            checkpoint = CheckpointWrite() if new is None else CheckpointWrite(state_blob.pack(new, layout), new.last_score)
+        return profile.subject, StateWrite(base.version, state_blob.pack(base, layout), checkpoint)
     except ValueError as error:
         log.error("state_not_packed", **logs.where(error))
         return None

@@ -11,12 +11,14 @@ from service.artifact.features import is_history_event
 from service.common.errors import StoreUnavailable
 from service.store import lua_scripts as scripts
 from service.store.left_ids import LEFT_IDS
-from service.store.records import AppendResult, NewEvent, StoredEvent, Subject, UserRecord, parse_events
+from service.store.records import AppendResult, NewEvent, StateWrite, StoredEvent, Subject, UserRecord, parse_events
 from service.store.redis_link import ScriptCall
 from service.store.seen_items import NOTHING_SEEN, SeenItems
 from service.store.store_settings import StoreSettings
 
 _ENCODERS_MAX = 16
+# Follows the encoder version in the name of a checkpoint, which is stored beside the states.
+CHECKPOINT = ":checkpoint"
 
 
 class HistoryCalls:
@@ -39,12 +41,21 @@ class HistoryCalls:
         """Reads everything that a merge moves."""
         return ScriptCall(scripts.READ_LOG, self.keys(subject, "events", "version", "signals", "seen"), ())
 
-    def write_state(self, subject: Subject, encoder_version: str, expected_version: str, blob: bytes) -> ScriptCall:
-        """Writes a state that was computed from `expected_version` of the log."""
-        version, states = self.keys(subject, "version", "states")
-        keys = (version, self._state_key(subject, encoder_version), states)
-        args = (expected_version, blob, self._settings.state_ttl_s * 1000, encoder_version)
-        return ScriptCall(scripts.WRITE_STATE, keys, args)
+    def read_checkpoint(self, subject: Subject, encoder_version: str) -> ScriptCall:
+        """Reads the log with the checkpoint for an encoder in place of its state."""
+        return self.read(subject, encoder_version + CHECKPOINT, None)
+
+    def write_state(self, subject: Subject, encoder_version: str, state: StateWrite) -> ScriptCall:
+        """Writes a state, and what is to become of its checkpoint."""
+        settings, checkpoint = self._settings, state.checkpoint
+        version, states, floor = self.keys(subject, "version", "states", "floor")
+        keys = [version, self._state_key(subject, encoder_version), states]
+        args: list[str | bytes | int] = [state.version, state.blob, settings.state_ttl_s * 1000, encoder_version]
+        if checkpoint is not None:
+            name = encoder_version + CHECKPOINT
+            keys += [self._state_key(subject, name), floor]
+            args += [name, checkpoint.blob, max(settings.ttl_s, settings.state_ttl_s) * 1000, f"{checkpoint.score:.17g}"]
+        return ScriptCall(scripts.WRITE_STATE, tuple(keys), tuple(args))
 
     def append(
         self,
@@ -81,7 +92,7 @@ class HistoryCalls:
             args += (event.identity(subject), _signal_body(event))
         for identity, body in signals:
             args += (identity, body)
-        keys = self.keys(subject, "events", "version", "signals", "seen", "ids")
+        keys = self.keys(subject, "events", "version", "signals", "seen", "ids", "floor")
         return ScriptCall(scripts.APPEND, keys, tuple(args))
 
     def erase(self, subject: Subject, expected: tuple[bytes, int, str] | None = None) -> ScriptCall:
@@ -91,7 +102,7 @@ class HistoryCalls:
             subject: Who is erased.
             expected: Version of the log, number of signals and stamp of the seen items that must still be there.
         """
-        keys = self.keys(subject, "events", "version", "signals", "states", "seen", "ids")
+        keys = self.keys(subject, "events", "version", "signals", "states", "seen", "ids", "floor")
         unchanged = (0, "", 0, "") if expected is None else (1, *expected)
         args = (self._state_key(subject, ""), self._erased, subject.tag, *unchanged, *self._encoders)
         return ScriptCall(scripts.ERASE, keys, args)
@@ -134,9 +145,9 @@ def events_of(flat: Sequence[bytes]) -> tuple[StoredEvent, ...]:
 
 def appended_of(reply: Sequence[Any]) -> AppendResult:
     """Returns the result of a reply to `append`."""
-    accepted, duplicates, version, reused, stamp, _ = reply
+    accepted, duplicates, version, reused, stamp, late, _ = reply
     names = tuple(name.decode() for name in reused)
-    return AppendResult(int(accepted), int(duplicates), version.decode(), names, stamp.decode())
+    return AppendResult(int(accepted), int(duplicates), version.decode(), names, stamp.decode(), int(late))
 
 
 def replaced_by(reply: Sequence[Any]) -> int:

@@ -21,13 +21,13 @@ from service.store.seen_items import REMEMBER
 # item and type is found in the whole log.
 IDS_KNOWN = 256
 
-# KEYS events, version, signals, seen, ids
+# KEYS events, version, signals, seen, ids, floor
 # ARGV history cap, TTL ms, signals cap, signals TTL ms, number of events, how many of the newest events an id is
 #      looked for in (0: only whole members are compared), items to remember beyond the log, entries of seen items to
 #      add and their number, ids to remember beyond the log (0: none are added), then (time ms, member) each, oldest
 #      first; then (event id, body) for each signal
-# → accepted, duplicates, version, ids of the duplicates whose item or type is another, stamp of the seen items, keys
-#   of another type that were replaced
+# → accepted, duplicates, version, ids of the duplicates whose item or type is another, stamp of the seen items, events
+#   at or below the floor, keys of another type that were replaced
 #
 # An event id names one event, whatever its time, item and type. A member starts with the id, and a sorted set cannot be
 # searched by the start of a member, so the newest events are read once for a call with ids. Digests of ids whose events
@@ -35,7 +35,8 @@ IDS_KNOWN = 256
 #
 # A full log does not take an event that is older than all it keeps, because it would be trimmed at once. Such an event
 # counts as accepted, and the version stays, because the log did not change. Its item was seen, as was the item of every
-# event that is trimmed (`service.store.seen_items`).
+# event that is trimmed (`service.store.seen_items`). Nor does a log take an event that is no newer than its floor, the
+# score of the newest event of a checkpoint (WRITE_STATE): no state could be rebuilt with it.
 APPEND = Script(
     CLEAN
     + """
@@ -43,11 +44,12 @@ local sep = '\\31'
 @REMEMBER@
 @REMEMBER_IDS@
 local replaced = clean(KEYS[1], 'zset') + clean(KEYS[2], 'string') + clean(KEYS[3], 'stream') + clean(KEYS[4], 'string')
-  + clean(KEYS[5], 'string')
+  + clean(KEYS[5], 'string') + clean(KEYS[6], 'string')
 local cap, ttl, events = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[5])
 local version = redis.call('GET', KEYS[2]) or ''
 local kept = redis.call('ZCARD', KEYS[1])
-local accepted, duplicates = 0, 0
+local accepted, duplicates, late = 0, 0, 0
+local floor = tonumber(redis.call('GET', KEYS[6]) or '')
 local known, reused, looked, ids_kept = {}, {}, tonumber(ARGV[6]), tonumber(ARGV[10])
 local ids = (looked > 0 or ids_kept > 0) and ids_left(KEYS[5]) or '1'
 local function id_of(member)
@@ -95,7 +97,10 @@ for i = 11, 9 + 2 * events, 2 do
     end
     local score = time + arrival / 1024
     local oldest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-    if kept < cap or score >= tonumber(oldest[2]) then
+    if floor and score <= floor then
+      late = late + 1
+      leaves(member, score)
+    elseif kept < cap or score >= tonumber(oldest[2]) then
       redis.call('ZADD', KEYS[1], string.format('%.17g', score), member)
       local text = version .. sep .. ms .. sep .. string.format('%d', arrival) .. sep .. member
       version = string.sub(redis.sha1hex(text), 1, 16)
@@ -139,9 +144,12 @@ else
   redis.call('UNLINK', KEYS[2])
 end
 redis.call('PEXPIRE', KEYS[1], ttl)
+if floor then
+  redis.call('PEXPIRE', KEYS[6], ttl)
+end
 remember_ids(KEYS[5], ids, ids_kept, ttl)
 local stamp = remember(KEYS[4], tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9]), ttl)
-return {accepted, duplicates, version, reused, stamp, replaced}
+return {accepted, duplicates, version, reused, stamp, late, replaced}
 """.replace("@KNOWN@", str(IDS_KNOWN))
     .replace("@REMEMBER@", REMEMBER)
     .replace("@REMEMBER_IDS@", REMEMBER_IDS)
@@ -162,7 +170,13 @@ return {version, typed({}, 'ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), typed(false,
 """
 )
 
-# KEYS version, state, states   ARGV expected version, blob, TTL ms, model version   → 1 written, 0 outdated
+# KEYS version, state, states; for a state that remembers trimmed events also checkpoint, floor
+# ARGV expected version, blob, TTL ms, encoder version; then name of the checkpoint, its blob ("": the stored one stays),
+#      TTL ms of the log, score of the newest event that the checkpoint covers
+# → 1 written, 0 outdated
+#
+# The checkpoint is what a state is rebuilt from (`service.history.trim_checkpoint`): it lives as long as the log. The
+# floor goes first, and never falls: from then on the log takes no event that the checkpoint cannot have.
 WRITE_STATE = Script(
     TYPED
     + CLEAN
@@ -173,7 +187,18 @@ end
 clean(KEYS[3], 'set')
 -- First: a state that is not listed would survive an erasure.
 redis.call('SADD', KEYS[3], ARGV[4])
-redis.call('PEXPIRE', KEYS[3], ARGV[3])
+redis.call('PEXPIRE', KEYS[3], KEYS[4] and ARGV[7] or ARGV[3])
+if KEYS[4] and ARGV[6] ~= '' then
+  redis.call('SADD', KEYS[3], ARGV[5])
+  local floor = tonumber(typed('', 'GET', KEYS[5]))
+  clean(KEYS[5], 'string')
+  redis.call('SET', KEYS[5], floor and floor > tonumber(ARGV[8]) and string.format('%.17g', floor) or ARGV[8],
+             'PX', ARGV[7])
+  redis.call('SET', KEYS[4], ARGV[6], 'PX', ARGV[7])
+elseif KEYS[4] then
+  redis.call('PEXPIRE', KEYS[4], ARGV[7])
+  redis.call('PEXPIRE', KEYS[5], ARGV[7])
+end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 return 1
 """
@@ -190,7 +215,7 @@ return {typed(false, 'GET', KEYS[2]), typed({}, 'ZRANGE', KEYS[1], 0, -1, 'WITHS
 """
 )
 
-# KEYS events, version, signals, states, seen, ids
+# KEYS events, version, signals, states, seen, ids, floor
 # ARGV prefix of the state keys, channel, message, 1 if the log must be unchanged, then expected version, signals and
 #      stamp of the seen items, then versions of models
 # → number of keys deleted; -1 if the log has changed since

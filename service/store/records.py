@@ -138,6 +138,7 @@ class AppendResult:
         version: Version of the log after the call.
         reused: Ids of the duplicates that came before with another item or type.
         seen_stamp: Stamp of the items seen before the log begins, after the call.
+        late: Accepted events that no state reads, because a checkpoint is newer (`service.history.trim_checkpoint`).
     """
 
     accepted: int
@@ -145,6 +146,33 @@ class AppendResult:
     version: str
     reused: tuple[str, ...] = ()
     seen_stamp: str = ""
+    late: int = 0
+
+
+class CheckpointWrite(NamedTuple):
+    """A checkpoint to store.
+
+    Attributes:
+        blob: The packed state; empty leaves the stored one as it is, and lets it live as long as the log.
+        score: Score of the newest event that it covers.
+    """
+
+    blob: bytes = b""
+    score: float = 0.0
+
+
+class StateWrite(NamedTuple):
+    """A state to store.
+
+    Attributes:
+        version: Version of the log that it was computed from; if the log has another one now, nothing is written.
+        blob: The packed state.
+        checkpoint: What is to become of the checkpoint; None if the encoder has none.
+    """
+
+    version: str
+    blob: bytes
+    checkpoint: CheckpointWrite | None = None
 
 
 def parse_events(flat: Sequence[bytes]) -> tuple[StoredEvent, ...]:

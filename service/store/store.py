@@ -7,8 +7,10 @@ Keys of one subject, `gpt4rec:{u:<user>}:…` (`s:` for sessions), all in one ha
     signals            capped stream: impressions, searches without an item
     seen               items of events that the log no longer keeps (`service.store.seen_items`)
     ids                digests of the ids of such events (`service.store.left_ids`)
-    state:<model>      packed encoder state of one model version
-    states             the model versions that have a state, so that an erasure finds them all
+    state:<encoder>    packed encoder state of one encoder version
+    state:<encoder>:checkpoint   the state that one which remembers trimmed events is rebuilt from
+    states             the encoder versions that have a state or a checkpoint, so that an erasure finds them all
+    floor              score of the newest event of a checkpoint: the log takes none that is no newer
 
 What was shown and what came of it is in streams of its own (`service.store.log_streams`).
 
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from service.common import logs
@@ -29,7 +31,7 @@ from service.store.history_calls import HistoryCalls, appended_of, events_of, re
 from service.store.log_streams import LogStreams
 from service.store.lua_script import Script
 from service.store.outcome_fields import OutcomeFields
-from service.store.records import AppendResult, NewEvent, Subject, UserRecord
+from service.store.records import AppendResult, NewEvent, StateWrite, Subject, UserRecord
 from service.store.redis_link import RedisLink, ScriptCall
 from service.store.seen_items import NOTHING_SEEN, SeenItems
 from service.store.server_probe import ServerProbe
@@ -176,20 +178,40 @@ class Store(SharedValues):
         calls = [self._calls.read(subject, encoder_version, known) for subject, known in wanted]
         return [record_of(reply) for reply in await self._scripts(calls)]
 
+    async def read_checkpoint(
+        self, subject: Subject, encoder_version: str, timeout_s: float | None = None
+    ) -> bytes | None:
+        """Reads the packed checkpoint for an encoder; None if there is none.
+
+        Args:
+            subject: Whose it is.
+            encoder_version: The encoder.
+            timeout_s: Time to wait, if that is shorter than the read time-out.
+        """
+        limit = self._read_s if timeout_s is None else min(self._read_s, timeout_s)
+        call = self._calls.read_checkpoint(subject, encoder_version)
+        record = record_of(await self._link.read_script(call, timeout_s=limit))
+        return None if record is None else record.blob
+
     async def write_state(self, subject: Subject, encoder_version: str, expected_version: str, blob: bytes) -> bool:
         """Stores a state computed from `expected_version` of the log; returns False if the log has changed since."""
-        return (await self.write_states([(subject, expected_version, blob)], encoder_version))[0]
+        return (await self.write_states([(subject, StateWrite(expected_version, blob))], encoder_version))[0]
 
-    async def write_states(self, batch: Sequence[tuple[Subject, str, bytes]], encoder_version: str) -> list[bool]:
-        """Does `write_state` for many (subject, expected version, blob) in one round trip."""
-        calls = [self._calls.write_state(subject, encoder_version, expected, blob) for subject, expected, blob in batch]
+    async def write_states(self, batch: Sequence[tuple[Subject, StateWrite]], encoder_version: str) -> list[bool]:
+        """Does `write_state` for many states, some with a checkpoint, in one round trip."""
+        calls = [self._calls.write_state(subject, encoder_version, state) for subject, state in batch]
         return [bool(reply) for reply in await self._scripts(calls)]
 
-    async def merge(self, session: Subject, user: Subject) -> int:
+    async def merge(self, session: Subject, user: Subject, late: Callable[[int], None] = lambda _: None) -> int:
         """Moves a session's history to a user, in order of time; returns how many events were new to the user.
 
         Events are copied, then deleted: if a crash comes between, repeating the merge finds duplicates and only
         deletes. The session is deleted only if nothing was added to it in the meantime; else the addition is moved too.
+
+        Args:
+            session: Whose history is moved.
+            user: To whom.
+            late: Is given the number of events that no state of the user reads, as `AppendResult.late`.
         """
         moved, before = 0, NOTHING_SEEN
         while True:
@@ -201,7 +223,9 @@ class Store(SharedValues):
             call = self._calls.append(user, events, bodies, seen.since(before), by_id=False)
             if events or bodies or seen.count:
                 reply = await self._settled(call)
-                moved += int(reply[0])
+                appended = appended_of(reply)
+                moved += appended.accepted
+                late(appended.late)
             before = seen
             if await self._erase(session, (version or b"", len(bodies), seen.stamp)) >= 0:
                 return moved

@@ -142,7 +142,7 @@ class Deployment:
         for service in self.replicas:
             await service.settled()
         record = await self.store.read(self.user, self.reference.artifact.encoder_version.name)
-        base = state_blob.unpack(record.blob, self.reference.state_shape)
+        base = state_blob.unpack(record.blob, self.reference.state_layout)
         if base is None:
             assert not record.events
             return

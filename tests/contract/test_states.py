@@ -18,7 +18,7 @@ from service.store.records import NewEvent, Subject, UserRecord
 from service.store.store import Store
 from service.store.store_settings import StoreSettings
 from tests.support.aio import asynchronous, eventually
-from tests.support.fakes import SHAPE, FakeEngine
+from tests.support.fakes import LAYOUT, FakeEngine
 from tests.support.serving import Service, serving
 from tests.support.valkey import Valkey
 
@@ -34,7 +34,7 @@ def seen(service: Service) -> tuple[float, float]:
 
 async def stored_blob(service: Service, subject: Subject = USER) -> state_blob.VersionedState | None:
     record = await service.runtime.space.store.read(subject, "fake-1")
-    return state_blob.unpack(record.blob, SHAPE)
+    return state_blob.unpack(record.blob, LAYOUT)
 
 
 @asynchronous

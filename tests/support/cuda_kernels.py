@@ -58,6 +58,9 @@ CUDA_KERNELS: dict[str, list[Kernel]] = {
             },
         ),
     ],
+    "Clip": [
+        Kernel(13, ALWAYS, {"T": "double float float16 int64 int8 uint64 uint8"}),
+    ],
     "Concat": [
         Kernel(
             13, ALWAYS, {"T": "bfloat16 bool double float float16 int16 int32 int64 int8 uint16 uint32 uint64 uint8"}
@@ -79,6 +82,9 @@ CUDA_KERNELS: dict[str, list[Kernel]] = {
     ],
     "Exp": [
         Kernel(13, ALWAYS, {"T": "bfloat16 double float float16"}),
+    ],
+    "Expand": [
+        Kernel(13, ALWAYS, {"T": "bfloat16 bool double float float16 int16 int32 int64 int8 uint16 uint32 uint64 uint8"}),
     ],
     "GRU": [
         Kernel(14, ALWAYS, {"T": "double float float16", "T1": "int32"}),
@@ -273,6 +279,9 @@ CUDA_KERNELS: dict[str, list[Kernel]] = {
     ],
     "Softmax": [
         Kernel(13, ALWAYS, {"T": "bfloat16 double float float16"}),
+    ],
+    "Softplus": [
+        Kernel(1, ALWAYS, {"T": "double float float16"}),
     ],
     "Split": [
         Kernel(

@@ -18,10 +18,11 @@ from service.artifact.own_items import OwnItems
 from service.artifact.popularity import Popularity
 from service.artifact.ranker_weights import RankerWeights
 from service.artifact.signal_files import SignalPart
+from service.artifact.state_layout import attention_layout
 from service.artifact.trie import Trie
 from service.engine.candidates import Candidates
 from service.engine.decode.filters import FilterTable
-from service.engine.encoder_state import EncoderState, StateShape
+from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Source
 from service.engine.interface import RunObserver
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
@@ -33,7 +34,7 @@ CATEGORIES = ("Comedy", "Drama", "Sci-Fi", "War")
 ITEMS = [CatalogueItem(str(i), f"Title {i}", (CATEGORIES[i % len(CATEGORIES)],)) for i in range(N_ITEMS)]
 HIDDEN = 4
 WINDOW = 6
-SHAPE = StateShape(layers=1, window=WINDOW, head_dim=2, hidden=HIDDEN, dtype="float16")
+LAYOUT = attention_layout(1, WINDOW, 2, HIDDEN, "float16")
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class FakeArtifact:
 class FakeEngine:
     """Recommends the allowed items from the highest index down.
 
-    `h[0]` counts the encoded events and `h[1]` sums their items, so a test can see what a state has seen. `go` holds
+    `h[0]` counts the encoded events, `h[1]` sums their items and `h[2]` depends on their order, so a test can see what a
+    state has seen; `h[3]` says whether it began with the start token. `go` holds
     the decoder, `encode_go` the encoder; `delay_s` slows the decoder down.
     """
 
@@ -89,7 +91,7 @@ class FakeEngine:
         self.model_version = "fake-1"
         self.source: Source = "gpt4rec"
         self.receptive_field = 12
-        self.state_shape = SHAPE
+        self.state_layout = LAYOUT
         self.encoded: list[EncodeJob] = []
         self.jobs: list[DecodeJob] = []
         self.batches: list[int] = []
@@ -139,7 +141,7 @@ class FakeEngine:
     def _encode(self, job: EncodeJob) -> EncoderState | Exception:
         if self.fail_states and job.state is not None:
             return RuntimeError("this state is bad")
-        return add(job.state, job.events)
+        return add(job.state, job.events, from_start=job.from_start)
 
     def _list(self, job: DecodeJob) -> DecodedList | Exception:
         request = job.request
@@ -157,13 +159,16 @@ class FakeEngine:
         return DecodedList(items, scores, log_probs=scores, candidates=candidates)
 
 
-def add(state: EncoderState | None, events: EventArrays) -> EncoderState:
+def add(state: EncoderState | None, events: EventArrays, *, from_start: bool = False) -> EncoderState:
     h = np.zeros(HIDDEN, np.float32) if state is None else state.h.copy()
     h[0] += len(events)
     h[1] += float(events.item.sum())
+    for item in events.item.tolist():
+        h[2] = (7 * h[2] + item + 1) % 8191
+    h[3] = max(h[3], float(from_start))
     n = min(WINDOW, int(h[0]))
-    kv = np.zeros((1, 2, WINDOW, 2), np.float16)
-    return EncoderState(kv, np.zeros(0, np.float32), np.zeros(WINDOW, np.int64), n, h)
+    arrays = {array.name: np.zeros(array.shape, array.dtype) for array in LAYOUT.arrays}
+    return EncoderState(arrays, n, h)
 
 
 def away_store() -> Store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.network.config import NetworkConfig
+from service.artifact.state_layout import StateLayout
 
 Task = Literal["next", "masked"]
 
@@ -27,6 +29,9 @@ class Events:
         features: [B, T, d] second part of the input: type, gap and period.
         length: [B] events of each row; None where the encoder does not need it.
         masked: [B, T] bool, positions whose event is masked and to be predicted; only for the task "masked".
+        previous_ms: [B, T] int64 time of the event before each, that of the event itself for the first of a history;
+            given to `Encoder.step`.
+        n_valid: [B] int64 events in the window of the state; given to `Encoder.step`.
     """
 
     type: Tensor
@@ -35,6 +40,8 @@ class Events:
     features: Tensor
     length: Tensor | None = None
     masked: Tensor | None = None
+    previous_ms: Tensor | None = None
+    n_valid: Tensor | None = None
 
 
 class Encoder(nn.Module, ABC):
@@ -43,18 +50,24 @@ class Encoder(nn.Module, ABC):
     Attributes:
         streams: Whether a state can be carried from event to event. If so, the export writes a graph with a state;
             otherwise it writes one that encodes whole histories.
+        remembers_trimmed: Whether a state depends on events older than the receptive field, which the log may no longer
+            keep. Such a state is rebuilt from a checkpoint (`service.history.trim_checkpoint`).
         reads_context: Whether h depends on the user's features. The decoder then leaves them out.
         task: What the encoder is trained for. "next" predicts the item after each event and needs a causal encoder.
             "masked" predicts masked items; at inference the item after the history is the masked one.
     """
 
     streams: ClassVar[bool] = False
+    remembers_trimmed: ClassVar[bool] = False
     reads_context: ClassVar[bool] = False
     task: ClassVar[Task] = "next"
 
     @classmethod
     def receptive_field(cls, c: NetworkConfig) -> int:
-        """Returns how many of the newest events h may depend on."""
+        """Returns how many of the newest events h may depend on.
+
+        Of an encoder that remembers trimmed events: how many a log keeps at least.
+        """
         return c.window
 
     @classmethod
@@ -79,6 +92,29 @@ class Encoder(nn.Module, ABC):
             [B, T, d] hidden states. h[t] is the state after event t for the task "next", and the state of the masked
             event t for the task "masked".
         """
+
+    @classmethod
+    def state_layout(cls, c: NetworkConfig) -> StateLayout:
+        """Returns the arrays of a state; none unless the encoder streams."""
+        return StateLayout(c.d_model)
+
+    def step(self, x: Tensor, events: Events, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Adds events to states. `export.graphs.step_encoder` makes the graph that serves of it.
+
+        Adding events in any number of steps gives what `forward` gives of all of them.
+
+        Args:
+            x: [B, T, d] embedded events, right-padded.
+            events: The same events in parts, with `length`, `previous_ms` and `n_valid`.
+            state: The arrays of the layout by name, [B, …] each; zeros where there is no event before.
+
+        Returns:
+            [B, T, d] hidden states, and the arrays after the last event of each row.
+
+        Raises:
+            NotImplementedError: The encoder does not stream, or its graph is written by hand.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no step")
 
     def last(self, x: Tensor, events: Events, context: Tensor | None) -> Tensor:
         """Returns the hidden state [B, d] that predicts the item after each history. Needs `events.length`."""

@@ -6,6 +6,10 @@ import importlib
 
 from model.network.config import NetworkConfig
 from model.network.encoders.base import Encoder
+from service.artifact.state_layout import StateLayout
+
+# More events than any history has.
+EVERYTHING = 2**62
 
 # Name → module and class. `encoder_class` imports the module on first use.
 ENCODERS: dict[str, tuple[str, str]] = {
@@ -18,6 +22,7 @@ ENCODERS: dict[str, tuple[str, str]] = {
     "lstm_attention": ("lstm_attention", "LSTMAttention"),
     "encoder_decoder": ("encoder_decoder", "EncoderDecoder"),
     "gpt2rec": ("gpt2rec", "GPT2Rec"),
+    "gated_linear": ("gated_linear", "GatedLinear"),
 }
 
 
@@ -35,6 +40,21 @@ def encoder_class(name: str) -> type[Encoder]:
 def receptive_field(config: NetworkConfig) -> int:
     """Returns how many of the newest events can influence the hidden state."""
     return encoder_class(config.encoder).receptive_field(config)
+
+
+def reads(config: NetworkConfig) -> int:
+    """Returns how many of the newest events a state carried since the first event depends on."""
+    return EVERYTHING if remembers_trimmed(config) else receptive_field(config)
+
+
+def remembers_trimmed(config: NetworkConfig) -> bool:
+    """Returns whether a state depends on events that the log may no longer keep."""
+    return encoder_class(config.encoder).remembers_trimmed
+
+
+def state_layout(config: NetworkConfig) -> StateLayout:
+    """Returns the arrays of the encoder's states."""
+    return encoder_class(config.encoder).state_layout(config)
 
 
 def streams(config: NetworkConfig) -> bool:

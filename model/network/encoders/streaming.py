@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from model.network.config import NetworkConfig, StateDtype
 from model.network.encoders.base import MASK_SCORE, Encoder, Events, log_seconds
+from service.artifact.state_layout import StateLayout, attention_layout
 
 ROPE_BASE = 10_000.0
 
@@ -119,6 +120,11 @@ class Streaming(Encoder):
     def cuts(cls, c: NetworkConfig, max_length: int) -> tuple[int, int]:
         """Returns `max_length` and the window: a chunk needs no more context to compute the states after its cut."""
         return max_length, c.window
+
+    @classmethod
+    def state_layout(cls, c: NetworkConfig) -> StateLayout:
+        """Returns keys, values and times of the newest `window` events. `export.graphs.encoder` writes the graph."""
+        return attention_layout(c.layers, c.window, c.d_head, c.d_model, c.state_dtype)
 
     def forward(self, x: Tensor, events: Events, context: Tensor | None) -> Tensor:
         """Returns the hidden states [B, T, d]; see `Encoder.forward`.

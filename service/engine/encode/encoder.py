@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from service.artifact import graph_names as names
+from service.artifact.array_types import Array, IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import NO_EVENTS, EventArrays
+from service.artifact.state_layout import TIME_MS
 from service.common.errors import ModelError
 from service.engine.encode.padded_events import padded_events
-from service.engine.encode.window_inputs import Windows
-from service.engine.encoder_state import EncoderState, StateShape
+from service.engine.encode.window_inputs import StepCounts, Windows
+from service.engine.encoder_state import EncoderState
 from service.engine.jobs import EncodeJob
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
@@ -26,14 +28,36 @@ RunEncoder = Callable[[Mapping[str, Any], Values, Hashable, int], dict[str, npt.
 CHUNK = 64  # longer runs of events are encoded in pieces, so that the cost stays linear
 
 
+class CountInputs(Protocol):
+    """Makes the inputs of a graph that follow from numbers of events alone."""
+
+    def fixed(self, events: int) -> Values:
+        """Returns the inputs that depend on the number of new events alone."""
+        ...
+
+    def feeds(self, past_ms: IntArray, n_valid: IntArray, time_ms: IntArray, n_new: IntArray) -> dict[str, Array]:
+        """Returns the inputs that depend on the rows."""
+        ...
+
+
 class Encoder:
     """Brings encoder states up to date, event by event. Safe to call from several threads."""
 
-    def __init__(self, artifact: Artifact, placement: Placement, run: RunEncoder) -> None:
-        """`run` makes one run of the encoder graph."""
+    def __init__(self, artifact: Artifact, placement: Placement, run: RunEncoder, *, steps: bool) -> None:
+        """Prepares the inputs.
+
+        Args:
+            artifact: The artefact whose graph `run` runs.
+            placement: Where it runs.
+            run: Makes one run of the encoder graph.
+            steps: Whether the graph was exported from the `step` of an encoder; if not, it is that of GPT4Rec's own
+                backbone.
+        """
+        self.layout = artifact.state_layout
         n = artifact.network
-        self.shape = StateShape(n["layers"], n["window"], n["d_head"], n["d_model"], n["state_dtype"])
-        self._windows = Windows(self.shape, n["heads"], placement)
+        self._counts: CountInputs = (
+            StepCounts() if steps else Windows(n["layers"], n["window"], n["heads"], placement)
+        )
         self._vocabulary = artifact.vocabulary
         self._placement, self._run = placement, run
         self._only_start: EncoderState | None = None
@@ -61,8 +85,8 @@ class Encoder:
         """The new events of a job, with the start token if it has one."""
         events = job.events
         if job.state is not None:
-            if job.state.shape != self.shape:
-                raise ModelError("the state has another shape than this model's states: it belongs to another model")
+            if not job.state.fits(self.layout):
+                raise ModelError("the state has another layout than this model's states: it belongs to another model")
             return events
         if len(events) == 0:
             return events  # the start token alone: one state for all users
@@ -76,39 +100,38 @@ class Encoder:
 
     def _step(self, states: Sequence[EncoderState | None], events: Sequence[EventArrays]) -> list[EncoderState]:
         """One encoder run: every state advanced by its events (1 … CHUNK each, right-padded)."""
-        s, batch = self.shape, self._placement.rows(len(states))
+        batch = self._placement.rows(len(states))
         n_new = np.ones(batch, np.int64)
         n_new[: len(events)] = [len(e) for e in events]
         longest = self._placement.rows(int(n_new.max()))
-        kv = np.zeros((batch, s.layers, 2, s.window, s.head_dim), np.dtype(s.dtype))
-        past, n_valid = np.zeros((batch, s.window), np.int64), np.zeros(batch, np.int64)
-        scale = np.zeros((batch, s.layers, 2, s.window), np.float32)
-        for row, state in enumerate(states):
-            if state is not None:
-                kv[row], past[row], n_valid[row] = state.kv, state.time_ms, state.n_valid
-                if s.dtype == "int8":
-                    scale[row] = state.scale
+        arrays, n_valid = self._batched(states, batch)
         padded = padded_events(events, batch, longest)
-        feeds = {names.KV: kv, names.PAST_TIME_MS: past, **padded}
-        feeds |= self._windows.feeds(past, n_valid, padded[names.TIME_MS], n_new)
-        if s.dtype == "int8":
-            feeds[names.SCALE] = scale
+        feeds = {names.past_input(name): array for name, array in arrays.items()} | padded
+        feeds |= self._counts.feeds(arrays[TIME_MS], n_valid, padded[names.TIME_MS], n_new)
         shape = (
             (batch, longest) if self._placement.pad else None
         )  # without padding there are too many shapes to keep bindings
-        out = self._run(feeds, self._windows.fixed(longest), shape, len(states))
+        out = self._run(feeds, self._counts.fixed(longest), shape, len(states))
         if not np.isfinite(out[names.HIDDEN]).all():
             raise ModelError("the encoder's output is not finite")
-        n_next = np.minimum(s.window, n_valid + n_new).tolist()
-        scales = out.get(names.NEXT_SCALE, np.zeros((batch, 0), np.float32))
+        n_next = np.minimum(self.layout.window, n_valid + n_new).tolist()
         # Copies: a view of one row would keep all rows of the batch in memory.
         return [
             EncoderState(
-                out[names.NEXT_KV][row].copy(),
-                scales[row].copy(),
-                out[names.NEXT_TIME_MS][row].copy(),
+                {array.name: out[names.next_output(array.name)][row].copy() for array in self.layout.arrays},
                 n_next[row],
                 out[names.HIDDEN][row].copy(),
             )
             for row in range(len(states))
         ]
+
+    def _batched(self, states: Sequence[EncoderState | None], batch: int) -> tuple[dict[str, Array], IntArray]:
+        """The arrays of the states, [batch, …] each, with zeros where there is no state; and their valid rows."""
+        arrays = {a.name: np.zeros((batch, *a.shape), np.dtype(a.dtype)) for a in self.layout.arrays}
+        n_valid = np.zeros(batch, np.int64)
+        for row, state in enumerate(states):
+            if state is not None:
+                n_valid[row] = state.n_valid
+                for name, array in arrays.items():
+                    array[row] = state.arrays[name]
+        return arrays, n_valid

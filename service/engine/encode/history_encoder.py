@@ -13,7 +13,7 @@ from service.artifact.features import EventArrays
 from service.common.errors import ModelError
 from service.engine.encode.encoder import RunEncoder
 from service.engine.encode.padded_events import padded_events
-from service.engine.encoder_state import EncoderState, StateShape
+from service.engine.encoder_state import EncoderState
 from service.engine.jobs import EncodeJob
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
@@ -35,7 +35,7 @@ class HistoryEncoder:
             run: Makes one run of the encoder graph.
             masked: Whether the graph was trained on the task "masked" and predicts a hidden event behind the history.
         """
-        self.shape = StateShape(0, 0, 0, artifact.network["d_model"], "float16")
+        self.layout = artifact.state_layout
         self.longest = artifact.receptive_field
         self._vocabulary = artifact.vocabulary
         self._placement, self._run = placement, run
@@ -60,7 +60,7 @@ class HistoryEncoder:
     def _base(self, job: EncodeJob) -> EncoderState | None:
         if job.state is None:
             return None
-        if len(job.events) or job.state.shape != self.shape:
+        if len(job.events) or not job.state.fits(self.layout):
             raise ModelError("this model encodes whole histories: no event can be added to a state")
         return job.state
 

@@ -6,23 +6,22 @@ import numpy as np
 
 from service.artifact import graph_names as names
 from service.artifact.array_types import Array, IntArray
-from service.engine.encoder_state import StateShape
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
 
 
 class Windows:
-    """Makes these inputs of `graph_interface.encoder` for states of one shape. Safe for several threads."""
+    """Makes these inputs of `graph_interface.encoder`. Safe for several threads."""
 
-    def __init__(self, shape: StateShape, heads: int, placement: Placement) -> None:
-        self._shape, self._heads, self._placement = shape, heads, placement
+    def __init__(self, layers: int, window: int, heads: int, placement: Placement) -> None:
+        self._layers, self._window, self._heads, self._placement = layers, window, heads, placement
         self._fixed: dict[int, Values] = {}  # by number of events; a run has few, so there are few entries
 
     def fixed(self, events: int) -> Values:
         """Returns the inputs that depend on the number of new events alone."""
         values = self._fixed.get(events)
         if values is None:  # two threads may both make them: they are equal
-            w, placement = self._shape.window, self._placement
+            w, placement = self._window, self._placement
             slot = np.arange(w + events)
             distance = slot[w:, None] - slot
             values = self._fixed[events] = {
@@ -45,17 +44,41 @@ class Windows:
         Returns:
             First valid slot, times of the previous events, and the slots of the next window.
         """
-        s = self._shape
+        w, layers = self._window, self._layers
         rows, events = time_ms.shape
-        previous = np.empty_like(time_ms)
-        previous[:, 1:] = time_ms[:, :-1]
-        previous[:, 0] = np.where(n_valid > 0, past_ms[:, -1], time_ms[:, 0])
-        kept = n_new[:, None] + np.arange(s.window)
-        matrices = np.arange(rows * s.layers * 2).reshape(rows, s.layers, 2, 1) * (s.window + events)
+        kept = n_new[:, None] + np.arange(w)
+        matrices = np.arange(rows * layers * 2).reshape(rows, layers, 2, 1) * (w + events)
         return {
-            names.FIRST_SLOT: (s.window - n_valid).reshape(-1, 1, 1),
-            names.PREVIOUS_MS: previous,
+            names.FIRST_SLOT: (w - n_valid).reshape(-1, 1, 1),
+            names.PREVIOUS_MS: previous_ms(past_ms, n_valid, time_ms),
             names.KEPT_SLOT: kept,
             names.KEPT_ROW: matrices + kept[:, None, None],
             names.LAST_ROW: np.arange(rows) * events + n_new - 1,
         }
+
+
+class StepCounts:
+    """Makes these inputs of `graph_interface.step_encoder`."""
+
+    def fixed(self, events: int) -> Values:
+        """Returns nothing: the graph counts its events itself."""
+        return {}
+
+    def feeds(self, past_ms: IntArray, n_valid: IntArray, time_ms: IntArray, n_new: IntArray) -> dict[str, Array]:
+        """Returns the inputs that depend on the rows; the arguments are those of `Windows.feeds`."""
+        return {
+            names.PREVIOUS_MS: previous_ms(past_ms, n_valid, time_ms),
+            names.N_VALID: n_valid,
+            names.N_NEW: n_new,
+        }
+
+
+def previous_ms(past_ms: IntArray, n_valid: IntArray, time_ms: IntArray) -> IntArray:
+    """Returns [B, T] the time of the event before each; that of the event itself before the first of a history.
+
+    The arguments are those of `Windows.feeds`.
+    """
+    previous = np.empty_like(time_ms)
+    previous[:, 1:] = time_ms[:, :-1]
+    previous[:, 0] = np.where(n_valid > 0, past_ms[:, -1], time_ms[:, 0])
+    return previous

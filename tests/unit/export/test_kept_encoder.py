@@ -75,7 +75,7 @@ def test_the_states_of_old_histories_are_the_same_and_new_items_make_others(
     ids = [*old.artifact.catalogue.item_ids, "nobody knows this"]
     histories = [[COLD_ITEM], *([ids[i] for i in rng.integers(0, len(ids), n)] for n in (1, 3, 8, 12, 20))]
     for one, two in zip(encoded(old, histories), encoded(new, histories), strict=True):
-        np.testing.assert_array_equal(one.kv, two.kv)
+        np.testing.assert_array_equal(one.arrays["kv"], two.arrays["kv"])
         np.testing.assert_array_equal(one.h, two.h)
     index = new.artifact.vocabulary.item_index
     assert all(after.holds(before.steps[0].digest, history, index) for history in histories)

@@ -107,8 +107,8 @@ def test_a_stored_state_is_the_hidden_state_alone(served: tuple[GPT4Rec, Artifac
     engine = Engine(served[1], device="cpu", threads=1)
     [state] = engine.encode([job(history(3, 6))])
     assert isinstance(state, EncoderState)
-    packed = state_blob.pack(VersionedState.of(state, "0" * 16, 5.0), engine.state_shape)
-    read = state_blob.unpack(packed, engine.state_shape)
+    packed = state_blob.pack(VersionedState.of(state, "0" * 16, 5.0), engine.state_layout)
+    read = state_blob.unpack(packed, engine.state_layout)
     assert read is not None and read.state is None
     assert (read.h == state.h).all()
     assert len(packed) < 4 * len(state.h) + 64

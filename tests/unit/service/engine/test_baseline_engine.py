@@ -131,7 +131,7 @@ def test_its_state_is_the_newest_items_and_takes_no_event(engine: BaselineEngine
     assert isinstance(state, EncoderState)
     assert state.h.tolist() == items[-field:].tolist()
     read = state_blob.unpack(
-        state_blob.pack(VersionedState.of(state, "0" * 16, 1.0), engine.state_shape), engine.state_shape
+        state_blob.pack(VersionedState.of(state, "0" * 16, 1.0), engine.state_layout), engine.state_layout
     )
     assert read is not None and (read.h == state.h).all()
     again, refused = engine.encode([

@@ -62,7 +62,7 @@ def encode_job(rng: np.random.Generator, state: EncoderState | None = None) -> E
     n = int(rng.integers(0, 20))
     time_ms = 1_600_000_000_000 + np.cumsum(rng.integers(0, 10**7, n))
     if state is not None and state.n_valid:
-        time_ms += state.time_ms[-1] - 1_600_000_000_000
+        time_ms += state.last_ms - 1_600_000_000_000
     events = EventArrays(rng.integers(0, N_ITEMS, n), rng.integers(0, 6, n), time_ms)
     return EncodeJob(state=state, events=events, from_start=state is None)
 
@@ -116,11 +116,12 @@ def assert_same_lists(found: Sequence[DecodedList | Exception], expected: Sequen
 def assert_same_states(found: Sequence[EncoderState], expected: Sequence[EncoderState]) -> None:
     for one, other in zip(found, expected, strict=True):
         assert one.n_valid == other.n_valid
-        valid = slice(len(one.time_ms) - one.n_valid, None)
-        np.testing.assert_array_equal(one.time_ms[valid], other.time_ms[valid])
+        times, other_times = one.arrays["time_ms"], other.arrays["time_ms"]
+        valid = slice(len(times) - one.n_valid, None)
+        np.testing.assert_array_equal(times[valid], other_times[valid])
         np.testing.assert_allclose(one.h, other.h, atol=1e-5)
         np.testing.assert_allclose(
-            one.kv[:, :, valid].astype(np.float32), other.kv[:, :, valid].astype(np.float32), atol=1e-2
+            *(state.arrays["kv"][:, :, valid].astype(np.float32) for state in (one, other)), atol=1e-2
         )
 
 

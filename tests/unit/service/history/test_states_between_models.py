@@ -13,7 +13,7 @@ from service.history.profile import Profile
 from service.history.state_blob import VersionedState, pack
 from service.lifecycle.served_model import ServedModel
 from service.store.records import StoredEvent, Subject, UserRecord
-from tests.support.fakes import SHAPE
+from tests.support.fakes import LAYOUT
 
 USER = Subject("user", "u1")
 OLD = Step(3, b"old-step")
@@ -44,7 +44,7 @@ class _Vocabulary:
 
 @dataclass
 class _Engine:
-    state_shape: Any = SHAPE
+    state_layout: Any = LAYOUT
 
 
 _ENGINE = _Engine()
@@ -55,14 +55,13 @@ def served(name: str, *steps: Step) -> ServedModel:
 
 
 def state(step: Step) -> VersionedState:
-    kv = np.zeros((SHAPE.layers, 2, SHAPE.window, SHAPE.head_dim), SHAPE.dtype)
-    made = EncoderState(kv, np.zeros(0, np.float32), np.zeros(SHAPE.window, np.int64), 0, np.ones(4, np.float32))
+    made = EncoderState({a.name: np.zeros(a.shape, a.dtype) for a in LAYOUT.arrays}, 0, np.ones(4, np.float32))
     return VersionedState.of(made, "0" * 16, EVENTS[-1].score, step.digest)
 
 
 def record(*items: str, step: Step = OLD) -> UserRecord:
     events = tuple(EVENTS[n]._replace(item_id=item) for n, item in enumerate(items))
-    return UserRecord("0" * 16, events, pack(state(step), SHAPE))
+    return UserRecord("0" * 16, events, pack(state(step), LAYOUT))
 
 
 def test_a_stored_state_of_another_step_is_used_only_where_it_holds() -> None:

@@ -1,0 +1,200 @@
+"""Encoders that are exported from their `step`: the graph equals torch, and streaming equals one pass."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export import artifact_writer
+from export.graphs import step_encoder
+from export.graphs.graph_writer import GraphDtype, graph_shape
+from export.parity_gate import TOLERANCE, Probe
+from model.network.config import SIZES, NetworkConfig
+from model.network.encoders.registry import ENCODERS, encoder_class, receptive_field, state_layout, streams
+from model.network.gpt4rec import GPT4Rec
+from model.network.scoring import encoder_input
+from service.artifact import graph_interface
+from service.artifact.artifact import Artifact
+from service.artifact.features import EventArrays
+from service.engine.encoder_state import EncoderState
+from service.engine.engine import Engine
+from service.engine.jobs import EncodeJob
+from service.engine.onnx_session import GraphSession
+from service.engine.placement import Placement
+from service.lifecycle import canary
+from tests.support.artifacts import random_parts
+from tests.support.histories import full_encode, random_history
+from tests.support.networks import random_network
+from tests.unit.export.graphs.test_graph_interface import interface_of
+from tests.unit.export.graphs.test_graph_kernels import missing_kernels, value_types
+
+N_ITEMS = 40
+CHECKED = settings(max_examples=12, deadline=None, derandomize=True)
+
+
+def small(encoder: str) -> NetworkConfig:
+    """The default size, and values of the data that a state does not depend on."""
+    return NetworkConfig(
+        n_items=100, code_sizes=(10, 10), n_types=6, n_context_rows=1, n_slots=1, encoder=encoder, **SIZES["small"]
+    )
+
+
+NAMES = tuple(name for name in ENCODERS if name != artifact_writer.OWN and encoder_class(name).streams)
+
+
+class Served:
+    """A network, its traced graph, and its artefact that has passed the parity gate."""
+
+    def __init__(self, name: str, root: Path) -> None:
+        self.model = random_network(encoder=name, layers=1, scale=1.0)
+        traced: list[onnx.ModelProto] = []
+
+        def once(model: GPT4Rec) -> onnx.ModelProto:
+            if not traced:
+                traced.append(original(model))
+            return traced[0]
+
+        original = step_encoder.trace_step
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(step_encoder, "trace_step", once)
+            probes = [Probe(history(n, n), {"age": "old"} if n % 2 else {}) for n in (0, 1, 5, 40)]
+            folder, result = artifact_writer.export(random_parts(self.model), root, "float32", probes)
+        assert result.failures == []
+        self.traced = traced[0]
+        self.artifact = Artifact.open(folder)
+        self.engine = Engine(self.artifact, device="cpu", threads=1)
+
+    def stream(self, events: EventArrays, splits: Sequence[int], engine: Engine | None = None) -> EncoderState:
+        state: EncoderState | None = None
+        for low, high in itertools.pairwise([0, *sorted(set(splits)), len(events)]):
+            state = encoded(engine or self.engine, [(state, part(events, low, high))])[0]
+        assert state is not None
+        return state
+
+    def whole(self, events: EventArrays) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        return full_encode(self.model, self.artifact.vocabulary, events)
+
+
+def encoded(engine: Engine, rows: Sequence[tuple[EncoderState | None, EventArrays]]) -> list[EncoderState]:
+    jobs = [EncodeJob(state=state, events=events, from_start=state is None) for state, events in rows]
+    states = engine.encode(jobs)
+    for state in states:
+        assert isinstance(state, EncoderState), state
+    return [state for state in states if isinstance(state, EncoderState)]
+
+
+def history(seed: int, n: int) -> EventArrays:
+    return random_history(np.random.default_rng(seed), n, N_ITEMS)
+
+
+def part(events: EventArrays, low: int, high: int) -> EventArrays:
+    return EventArrays(events.item[low:high], events.type[low:high], events.time_ms[low:high])
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Served:
+    return Served(request.param, tmp_path_factory.mktemp("artifact"))
+
+
+@CHECKED
+@given(n=st.integers(1, 200), seed=st.integers(0, 10**6), splits=st.lists(st.integers(1, 199), max_size=8))
+def test_streaming_state_equals_full_encode_of_a_step(served: Served, n: int, seed: int, splits: list[int]) -> None:
+    events = history(seed, n)
+    state = served.stream(events, [split for split in splits if split < n])
+    np.testing.assert_allclose(state.h, served.whole(events), atol=2e-5)
+    assert state.n_valid == min(n + 1, served.engine.state_layout.window)
+    assert state.fits(served.engine.state_layout) and state.last_ms == events.time_ms[-1]
+
+
+def test_onnx_equals_torch_of_a_step_in_batches_alone_and_padded(served: Served) -> None:
+    histories = [history(n, n) for n in (1, 2, 3, 9, 30, 70)]
+    wanted = [served.whole(events) for events in histories]
+    for engine in (served.engine, Engine(served.artifact, device="cpu", threads=1, pad=True)):
+        firsts = encoded(engine, [(None, part(events, 0, len(events) // 2)) for events in histories[1:]])
+        rest = [(state, events.after(len(events) // 2)) for state, events in zip(firsts, histories[1:], strict=True)]
+        states = encoded(engine, [(None, histories[0]), *rest])
+        for state, h in zip(states, wanted, strict=True):
+            np.testing.assert_allclose(state.h, h, atol=2e-5)
+
+
+def test_its_artefact_declares_the_layout_of_its_states(served: Served) -> None:
+    assert served.artifact.manifest["streaming"] is True and not served.artifact.explains
+    assert served.artifact.state_layout == state_layout(served.model.config) == served.engine.state_layout
+    canary.check(served.engine)
+    served.engine.warm_up()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_state_of_the_default_size_takes_at_most_24_kib(name: str) -> None:
+    assert state_layout(small(name)).bytes_max <= 24 * 1024
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_a_step_graph_has_its_interface_and_cuda_kernels_at_every_precision(
+    served: Served, dtype: GraphDtype, tmp_path: Path
+) -> None:
+    config = served.model.config
+    graph = step_encoder.step_graph(served.model, served.traced, dtype)
+    onnx.save(graph, tmp_path / "encoder.onnx")
+    assert interface_of(tmp_path / "encoder.onnx") == graph_interface.step_encoder(
+        graph_shape(config, dtype), state_layout(config)
+    )
+    if dtype != "int8":  # int8 graphs are not served by CUDA
+        assert missing_kernels(graph) == []
+    assert "double" not in value_types(graph).values()
+    assert not {node.op_type for node in graph.graph.node} & {"Loop", "If", "Scan"}
+    session = GraphSession(tmp_path / "encoder.onnx", Placement("cpu", 1, pad=False))
+    feeds = feeds_of(served, dtype)
+    exact = GraphSession(served.artifact.folder / "encoder.onnx", Placement("cpu", 1, pad=False)).run(
+        feeds_of(served, "float32")
+    )
+    np.testing.assert_allclose(session.run(feeds)["h"], exact["h"], atol=10 * TOLERANCE[dtype])
+
+
+def feeds_of(served: Served, dtype: GraphDtype) -> Mapping[str, np.ndarray]:
+    """One row of three events after nothing, and one of four."""
+    config = served.model.config
+    interface = graph_interface.step_encoder(graph_shape(config, dtype), state_layout(config))
+    sizes, rng = {"batch": 2, "events": 4, "rows": N_ITEMS + 2}, np.random.default_rng(0)
+    feeds = {
+        tensor.name: np.zeros([sizes[n] if isinstance(n, str) else n for n in tensor.shape], tensor.dtype)
+        for tensor in interface.inputs
+    }
+    feeds["item"] = rng.integers(0, N_ITEMS, (2, 4))
+    feeds["n_new"] = np.array([3, 4])
+    table = served.artifact.item_table
+    return feeds | {"item_table": table.astype(feeds["item_table"].dtype)}
+
+
+def test_an_encoder_that_remembers_is_evaluated_on_all_of_a_history(served: Served) -> None:
+    remembers = type(served.model.encoder).remembers_trimmed
+    events = history(3, 3 * receptive_field(served.model.config))
+    from model.network.encoders.registry import reads
+
+    kept = encoder_input(events, reads(served.model.config), served.artifact.vocabulary)
+    assert len(kept) == (len(events) + 1 if remembers else receptive_field(served.model.config))
+
+
+def test_what_happened_long_before_the_log_begins_is_in_a_state_that_remembers(served: Served) -> None:
+    if not type(served.model.encoder).remembers_trimmed:
+        pytest.skip("its states depend on the log alone")
+    events = history(5, 4 * receptive_field(served.model.config))
+    other = EventArrays(np.concatenate([(events.item[:3] + 7) % N_ITEMS, events.item[3:]]), events.type, events.time_ms)
+    with torch.no_grad():
+        assert np.abs(served.whole(events) - served.whole(other)).max() > 1e-6
+
+
+def test_every_encoder_that_streams_declares_a_layout_and_no_other_has_arrays() -> None:
+    for name in ENCODERS:
+        config = small(name)
+        layout = state_layout(config)
+        assert layout.extends == streams(config), name
+        assert layout.remembers_trimmed == encoder_class(name).remembers_trimmed, name
