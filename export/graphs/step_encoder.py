@@ -27,7 +27,8 @@ from model.network.encoders.registry import state_layout
 from model.network.gpt4rec import GPT4Rec
 from service.artifact import graph_interface
 from service.artifact import graph_names as names
-from service.artifact.graph_interface import Interface, Tensor as Declared
+from service.artifact.graph_interface import Interface
+from service.artifact.graph_interface import Tensor as Declared
 
 # Sizes of the tracing run. None is a size of any array, so that none is taken for a constant.
 _ROWS, _EVENTS = 3, 5

@@ -11,6 +11,7 @@ from dataclasses import Field, asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
 StateDtype = Literal["float32", "float16", "int8"]
+Compression = Literal["mean", "convolution", "attention"]
 
 T = TypeVar("T")
 
@@ -117,6 +118,23 @@ class NetworkConfig:
         "float16",
         "How keys and values are stored in a state. Training rounds them the same way.",
         "`int8` where Redis memory counts (0.6 × the bytes), `float32` for exact states (2 ×).",
+    )
+    compression: Compression = setting(  # noqa: RUF009 - a dataclass field
+        "mean",
+        "How `compressive` makes one entry of a block of events: the mean, learned weights by place, or attention.",
+        "`convolution` or `attention` where the order of a block, or one of its events, matters most.",
+    )
+    compression_ratio: int = setting(
+        8,
+        "Events that become one entry of `compressive`.",
+        "More to reach further back, less for finer entries.",
+        least=1,
+    )
+    memory_slots: int = setting(
+        32,
+        "Entries that `compressive` keeps for each layer, behind the window.",
+        "More to reach further back. State size grows with it.",
+        least=1,
     )
     encoder: str = "gpt4rec"
     type_scale: bool = setting(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from model.errors import ConfigError
-from model.network.config import SIZES, NetworkConfig, StateDtype, setting, setting_of
+from model.network.config import SIZES, Compression, NetworkConfig, StateDtype, setting, setting_of
 from model.network.encoders.registry import ENCODERS
 from model.training.config_values import flattened, parse_assignments, read_file, typed, unknown_key
 from model.training.method_settings import METHOD_DEFAULTS, MethodSettings
@@ -22,6 +22,7 @@ from service.artifact.features import EVENT_TYPES
 from service.common.atomic_files import write_aside
 
 STATE_DTYPES: tuple[str, ...] = get_args(StateDtype)
+COMPRESSIONS: tuple[str, ...] = get_args(Compression)
 
 NETWORK_SETTINGS = {f.name: declared for f in fields(NetworkConfig) if (declared := setting_of(f)) is not None}
 NETWORK_KEYS = set(NETWORK_SETTINGS)
@@ -42,8 +43,8 @@ class TrainConfig:
     encoder: str = setting(
         "gpt4rec",
         "The part of the network that turns a history into a hidden state.",
-        "To compare. Only `gpt4rec` carries its state from event to event; the others encode a history anew for each "
-        "list.",
+        "To compare. `gpt4rec`, `gated_linear` and `compressive` carry their state from event to event, the last two "
+        "with a memory of events that the log no longer keeps; the others encode a history anew for each list.",
         choices=tuple(ENCODERS),
     )
     gpt2: str = setting(
@@ -289,6 +290,8 @@ class TrainConfig:
             raise ConfigError(f"network.d_head must be even for rotary positions, got {network['d_head']}")
         if network.get("state_dtype", "float16") not in STATE_DTYPES:
             raise ConfigError(f"network.state_dtype must be one of {', '.join(STATE_DTYPES)}")
+        if network.get("compression", "mean") not in COMPRESSIONS:
+            raise ConfigError(f"network.compression must be one of {', '.join(COMPRESSIONS)}")
         if self.encoder == "gpt4rec" and self.max_length <= network["window"]:
             raise ConfigError(
                 f"max_length ({self.max_length}) must exceed the window ({network['window']}): a longer history is cut "

@@ -32,7 +32,8 @@ LAST_ROW = "last_row"  # [B] row of [B · T] with each history's last event: row
 N_VALID = "n_valid"  # [B] events in the window of the state; 0: there is no event before
 N_NEW = "n_new"  # [B] new events of each row, at least 1
 
-# -- the state of GPT4Rec's own backbone, its past right-aligned: slots w − n_valid … w − 1 hold events, the new ones follow from w on
+# -- the state of GPT4Rec's own backbone, its past right-aligned: slots w − n_valid … w − 1 hold events, the new ones
+#    follow from w on
 
 KV = "kv"  # [B, L, 2, w, d_head] keys and values, in the state's type
 SCALE = "scale"  # [B, L, 2, w] scale of each key and value (int8 states only)

@@ -110,9 +110,7 @@ class StateLayout:
             "hidden": self.hidden,
             "window": self.window,
             "remembers_trimmed": self.remembers_trimmed,
-            "arrays": [
-                {"name": a.name, "dtype": a.dtype, "shape": list(a.shape), "rows": a.rows} for a in self.arrays
-            ],
+            "arrays": [{"name": a.name, "dtype": a.dtype, "shape": list(a.shape), "rows": a.rows} for a in self.arrays],
         }
 
     @classmethod

@@ -123,8 +123,8 @@ class Metrics:
         self.fallback_mode = self._gauge("gpt4rec_fallback_mode", "1 for the mode in force.", "mode")
         self.events = self._counter(
             "gpt4rec_events",
-            "Events by outcome: accepted, duplicate, failed; rejected counts whole batches; before_checkpoint counts those "
-            "of the accepted that came too late for a state which remembers more than the log keeps, so that it lacks them.",
+            "Events by outcome: accepted, duplicate, failed; rejected counts whole batches; before_checkpoint counts "
+            "those of the accepted that came too late for a state which remembers more than the log keeps.",
             "outcome",
         )
         self.exposures = self._counter(
@@ -169,8 +169,8 @@ class Metrics:
         self.state_cache = self._counter(
             "gpt4rec_state_cache",
             "Lookups of histories in the process (level memory: hit, stale, miss) and uses of encoder states (level "
-            "state: hit, extended, rebuilt, stored, lost, dropped; of those rebuilt, resumed from a checkpoint, and with a "
-            "gap, events that the log trimmed before any state had them).",
+            "state: hit, extended, rebuilt, stored, lost, dropped; of those rebuilt, resumed from a checkpoint, and "
+            "with a gap of events that the log trimmed before any state had them).",
             "level",
             "outcome",
         )

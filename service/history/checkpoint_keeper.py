@@ -24,7 +24,7 @@ class CheckpointKeeper:
     async def resumed(
         self, profile: Profile, history: History, pending: PendingEncoding, deadline: Deadline
     ) -> PendingEncoding:
-        """Returns the work that starts from the checkpoint, where a state must be rebuilt that remembers trimmed events.
+        """Returns the work from the checkpoint on, where a state must be rebuilt that remembers trimmed events.
 
         Args:
             profile: The log, and the newest state known.

@@ -1,9 +1,10 @@
 """Encoder states: read with the history, brought up to date, each version of a log encoded once.
 
 A state can be extended when the version chain of the log says so. Then only the events after it are encoded; otherwise
-the newest events up to the receptive field are, or those after a checkpoint (`service.history.trim_checkpoint`). The first request that needs the state of a log version starts its
-encoding, and all others wait for the same one. New states are queued for `service.history.write_behind`, which
-stores them, and which encodes events before a request asks for them.
+the newest events up to the receptive field are, or those after a checkpoint (`service.history.trim_checkpoint`). The
+first request that needs the state of a log version starts its encoding, and all others wait for the same one. New
+states are queued for `service.history.write_behind`, which stores them, and which encodes events before a request asks
+for them.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import numpy.typing as npt
 from service.common.deadline import Clock, Deadline
 from service.common.errors import DeadlineExceeded, ModelAttemptFailed, StateStale, StoreUnavailable
 from service.common.metrics import Metrics
-from service.history.history import History
 from service.history.checkpoint_keeper import CheckpointKeeper
+from service.history.history import History
 from service.history.profile import PendingEncoding, Profile, pending_encoding
 from service.history.profile_cache import ProfileCache
 from service.history.state_blob import VersionedState

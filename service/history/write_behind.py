@@ -152,7 +152,9 @@ class WriteBehind:
     async def _store_states(self, profiles: Sequence[Profile]) -> None:
         await asyncio.gather(*(self._keeper.advance_checkpoint(p) for p in profiles))
         for version in {_encoder(p.model) for p in profiles}:
-            packed = [(p, entry) for p in profiles if _encoder(p.model) == version and (entry := _packed(p)) is not None]
+            packed = [
+                (p, entry) for p in profiles if _encoder(p.model) == version and (entry := _packed(p)) is not None
+            ]
             bases = [p.base for p, _ in packed]
             try:
                 stored = await self._store.write_states([entry for _, entry in packed], version)
@@ -180,7 +182,9 @@ def _packed(profile: Profile) -> tuple[Subject, StateWrite] | None:
         checkpoint = None
         if layout.remembers_trimmed:
             new = base.checkpoint
-            checkpoint = CheckpointWrite() if new is None else CheckpointWrite(state_blob.pack(new, layout), new.last_score)
+            checkpoint = (
+                CheckpointWrite() if new is None else CheckpointWrite(state_blob.pack(new, layout), new.last_score)
+            )
         return profile.subject, StateWrite(base.version, state_blob.pack(base, layout), checkpoint)
     except ValueError as error:
         log.error("state_not_packed", **logs.where(error))

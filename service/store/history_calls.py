@@ -54,7 +54,12 @@ class HistoryCalls:
         if checkpoint is not None:
             name = encoder_version + CHECKPOINT
             keys += [self._state_key(subject, name), floor]
-            args += [name, checkpoint.blob, max(settings.ttl_s, settings.state_ttl_s) * 1000, f"{checkpoint.score:.17g}"]
+            args += [
+                name,
+                checkpoint.blob,
+                max(settings.ttl_s, settings.state_ttl_s) * 1000,
+                f"{checkpoint.score:.17g}",
+            ]
         return ScriptCall(scripts.WRITE_STATE, tuple(keys), tuple(args))
 
     def append(

@@ -171,8 +171,8 @@ return {version, typed({}, 'ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), typed(false,
 )
 
 # KEYS version, state, states; for a state that remembers trimmed events also checkpoint, floor
-# ARGV expected version, blob, TTL ms, encoder version; then name of the checkpoint, its blob ("": the stored one stays),
-#      TTL ms of the log, score of the newest event that the checkpoint covers
+# ARGV expected version, blob, TTL ms, encoder version; then name of the checkpoint, its blob ("": the stored one
+#      stays), TTL ms of the log, score of the newest event that the checkpoint covers
 # → 1 written, 0 outdated
 #
 # The checkpoint is what a state is rebuilt from (`service.history.trim_checkpoint`): it lives as long as the log. The

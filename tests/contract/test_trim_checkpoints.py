@@ -1,4 +1,4 @@
-"""States that remember more than the log keeps: never rebuilt from less, whatever is late, repeated, lost or trimmed."""
+"""States that remember more than the log keeps: never rebuilt from less, whatever is late, repeated or trimmed."""
 
 from __future__ import annotations
 

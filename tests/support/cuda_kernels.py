@@ -84,7 +84,9 @@ CUDA_KERNELS: dict[str, list[Kernel]] = {
         Kernel(13, ALWAYS, {"T": "bfloat16 double float float16"}),
     ],
     "Expand": [
-        Kernel(13, ALWAYS, {"T": "bfloat16 bool double float float16 int16 int32 int64 int8 uint16 uint32 uint64 uint8"}),
+        Kernel(
+            13, ALWAYS, {"T": "bfloat16 bool double float float16 int16 int32 int64 int8 uint16 uint32 uint64 uint8"}
+        ),
     ],
     "GRU": [
         Kernel(14, ALWAYS, {"T": "double float float16", "T1": "int32"}),

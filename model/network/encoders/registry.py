@@ -23,6 +23,7 @@ ENCODERS: dict[str, tuple[str, str]] = {
     "encoder_decoder": ("encoder_decoder", "EncoderDecoder"),
     "gpt2rec": ("gpt2rec", "GPT2Rec"),
     "gated_linear": ("gated_linear", "GatedLinear"),
+    "compressive": ("compressive", "Compressive"),
 }
 
 
@@ -53,8 +54,9 @@ def remembers_trimmed(config: NetworkConfig) -> bool:
 
 
 def state_layout(config: NetworkConfig) -> StateLayout:
-    """Returns the arrays of the encoder's states."""
-    return encoder_class(config.encoder).state_layout(config)
+    """Returns the arrays of the encoder's states; none if it does not stream."""
+    encoder = encoder_class(config.encoder)
+    return encoder.state_layout(config) if encoder.streams else StateLayout(config.d_model)
 
 
 def streams(config: NetworkConfig) -> bool:

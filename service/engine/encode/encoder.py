@@ -55,9 +55,7 @@ class Encoder:
         """
         self.layout = artifact.state_layout
         n = artifact.network
-        self._counts: CountInputs = (
-            StepCounts() if steps else Windows(n["layers"], n["window"], n["heads"], placement)
-        )
+        self._counts: CountInputs = StepCounts() if steps else Windows(n["layers"], n["window"], n["heads"], placement)
         self._vocabulary = artifact.vocabulary
         self._placement, self._run = placement, run
         self._only_start: EncoderState | None = None

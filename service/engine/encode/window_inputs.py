@@ -60,7 +60,7 @@ class Windows:
 class StepCounts:
     """Makes these inputs of `graph_interface.step_encoder`."""
 
-    def fixed(self, events: int) -> Values:
+    def fixed(self, events: int) -> Values:  # noqa: ARG002 - as `Windows.fixed`
         """Returns nothing: the graph counts its events itself."""
         return {}
 

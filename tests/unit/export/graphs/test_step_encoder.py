@@ -18,7 +18,7 @@ from export.graphs import step_encoder
 from export.graphs.graph_writer import GraphDtype, graph_shape
 from export.parity_gate import TOLERANCE, Probe
 from model.network.config import SIZES, NetworkConfig
-from model.network.encoders.registry import ENCODERS, encoder_class, receptive_field, state_layout, streams
+from model.network.encoders.registry import ENCODERS, encoder_class, reads, receptive_field, state_layout, streams
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import encoder_input
 from service.artifact import graph_interface
@@ -177,8 +177,6 @@ def feeds_of(served: Served, dtype: GraphDtype) -> Mapping[str, np.ndarray]:
 def test_an_encoder_that_remembers_is_evaluated_on_all_of_a_history(served: Served) -> None:
     remembers = type(served.model.encoder).remembers_trimmed
     events = history(3, 3 * receptive_field(served.model.config))
-    from model.network.encoders.registry import reads
-
     kept = encoder_input(events, reads(served.model.config), served.artifact.vocabulary)
     assert len(kept) == (len(events) + 1 if remembers else receptive_field(served.model.config))
 

@@ -39,6 +39,7 @@ from model.training.config import LIMITS, NETWORK_KEYS, TrainConfig
         ("network.layers=0", "network.layers must be at least 1, got 0"),
         ("network.d_head=15", "network.d_head must be even"),
         ("network.state_dtype=int4", "network.state_dtype must be one of float32, float16, int8"),
+        ("network.compression=max", "network.compression must be one of mean, convolution, attention"),
         ("seed=[", r"--set 'seed=\[': '\[' is not a value"),
         ("seed", "--set 'seed' is not key=value"),
     ],
@@ -104,4 +105,4 @@ def test_every_number_has_a_limit() -> None:
     numbers = {f.name for f in fields(TrainConfig) if f.type in ("int", "float")}
     network = {key.removeprefix("network.") for key in LIMITS if key.startswith("network.")}
     assert numbers <= LIMITS.keys()
-    assert network == NETWORK_KEYS - {"state_dtype", "type_scale"}
+    assert network == NETWORK_KEYS - {"compression", "state_dtype", "type_scale"}

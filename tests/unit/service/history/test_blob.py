@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.artifact.state_layout import TIME_MS, StateArray, StateLayout, attention_layout
+from service.artifact.state_layout import TIME_MS, ArrayDtype, StateArray, StateLayout, attention_layout
 from service.engine.encoder_state import EncoderState
 from service.history.state_blob import VersionedState, pack, unpack
 
@@ -49,7 +49,7 @@ def layouts(draw: st.DrawFn) -> StateLayout:
         rows = draw(st.none() | st.integers(0, len(shape)))
         if rows is not None:
             shape.insert(rows, window)
-        dtype = draw(st.sampled_from(["float16", "float32", "int8", "int64"]))
+        dtype = draw(st.sampled_from(get_args(ArrayDtype)))
         found.append(StateArray(f"array_{number}", dtype, tuple(shape), rows))
     found.insert(draw(st.integers(0, len(found))), StateArray(TIME_MS, "int64", (window,), 0))
     return StateLayout(draw(st.integers(1, 8)), window, tuple(found), draw(st.booleans()))
