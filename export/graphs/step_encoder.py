@@ -158,7 +158,7 @@ def _store_weights(graph: ir.Graph, dtype: GraphDtype) -> None:
         if weights.ndim != _LEAST_QUANTISED:
             continue
         node = products[0]
-        transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0)
+        transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", default=0)
         graph.insert_before(
             node,
             stored := _half(graph, name, weights)

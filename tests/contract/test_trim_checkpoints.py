@@ -263,3 +263,13 @@ async def test_only_states_that_remember_have_checkpoints(shared_valkey: Valkey,
         assert (await store.read_checkpoint(USER, "fake-1") is not None) == remembers
         floor = await store._link.command("EXISTS", f"{prefix}{USER.tag}:floor", timeout_s=2.0)
         assert floor == int(remembers)
+
+
+@asynchronous
+async def test_where_h_alone_is_stored_every_event_is_encoded_from_the_checkpoint(shared_valkey: Valkey) -> None:
+    async with serving(Remembering(), redis_url=shared_valkey.url, prefix="trim-h:", state="h_only") as service:
+        log = Log(service, np.random.default_rng(0))
+        for _ in range(8):
+            await log.new(3)
+            await log.check()
+        assert uses(service, "resumed") > 4 and uses(service, "gap") == 0

@@ -104,7 +104,8 @@ class CompressiveBlock(nn.Module):
         query = self.query(y).view(batch, n, c.heads, c.d_head).transpose(1, 2)
         events = torch.cat([past, self.rounded(self.key_value(y))], dim=1)
         entries = torch.cat([entries, self.rounded(self.compressed(_picked(events, places.block)))], dim=1)
-        key, value = torch.cat([entries, events], dim=1).split(c.d_head, dim=-1)
+        both = torch.cat([entries, events], dim=1)
+        key, value = both[..., : c.d_head], both[..., c.d_head :]
         score = (
             rotate(query, *_rotary(places.query, c.d_head))
             @ rotate(key, *_rotary(places.position, c.d_head)).transpose(1, 2)[:, None]
@@ -121,13 +122,16 @@ class CompressiveBlock(nn.Module):
     def compressed(self, events: Tensor) -> Tensor:
         """Returns the entries [B, n, 2 · d_head] of the events [B, n · c, 2 · d_head] of n blocks."""
         c = self.c
-        blocks = events.unflatten(1, (-1, c.compression_ratio))
+        blocks = events.view(events.shape[0], -1, c.compression_ratio, events.shape[2])
+        entries: Tensor
         if c.compression == "convolution":
-            return (blocks * self.weight).sum(dim=2)
-        if c.compression == "attention":
+            entries = (blocks * self.weight).sum(dim=2)
+        elif c.compression == "attention":
             share = (blocks[..., : c.d_head] @ self.weight).softmax(dim=-1)
-            return (blocks * share[..., None]).sum(dim=2)
-        return blocks.mean(dim=2)
+            entries = (blocks * share[..., None]).sum(dim=2)
+        else:
+            entries = blocks.mean(dim=2)
+        return entries
 
     def rounded(self, keys_values: Tensor) -> Tensor:
         """Returns keys and values after a round trip through the stored state."""
@@ -238,7 +242,7 @@ class Compressive(Encoder):
         # Blocks that the chunk may complete; the events of those that it does not are never read.
         block = (begun[..., None] + new[None, :, None]) * ratio + torch.arange(ratio, device=device) - first[..., None]
         block = block.clamp(max=rows + n - 1).flatten(1)
-        entry_ms = torch.cat([state[ENTRY_MS], times.gather(1, block).unflatten(1, (-1, ratio))[..., -1]], dim=1)
+        entry_ms = torch.cat([state[ENTRY_MS], times.gather(1, block)[:, ratio - 1 :: ratio]], dim=1)
         entry = begun - slots + torch.arange(entry_ms.shape[1], device=device)  # [B, m + new] numbers of the blocks
         query = torch.arange(rows, rows + n, device=device)
         left = self._left(first + query)[..., None]  # [B, T, 1]
@@ -267,7 +271,7 @@ class Compressive(Encoder):
 
     def _left(self, event: Tensor) -> Tensor:
         """Returns how many blocks have left the window when an event comes, of the number of events before it."""
-        return torch.div((event - self.c.window).clamp(min=0), self.c.compression_ratio, rounding_mode="trunc")
+        return (event - self.c.window).clamp(min=0) // self.c.compression_ratio
 
 
 def window_rows(c: NetworkConfig) -> int:

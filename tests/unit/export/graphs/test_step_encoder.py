@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -24,15 +26,22 @@ from model.network.scoring import encoder_input
 from service.artifact import graph_interface
 from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
+from service.common.metrics import value_of
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.jobs import EncodeJob
 from service.engine.onnx_session import GraphSession
 from service.engine.placement import Placement
+from service.history import state_blob
 from service.lifecycle import canary
+from service.store.records import Subject
+from tests.support.aio import asynchronous
 from tests.support.artifacts import random_parts
+from tests.support.fakes import FakeEngine
 from tests.support.histories import full_encode, random_history
 from tests.support.networks import random_network
+from tests.support.serving import serving
+from tests.support.valkey import Valkey
 from tests.unit.export.graphs.test_graph_interface import interface_of
 from tests.unit.export.graphs.test_graph_kernels import missing_kernels, value_types
 
@@ -188,6 +197,38 @@ def test_what_happened_long_before_the_log_begins_is_in_a_state_that_remembers(s
     other = EventArrays(np.concatenate([(events.item[:3] + 7) % N_ITEMS, events.item[3:]]), events.type, events.time_ms)
     with torch.no_grad():
         assert np.abs(served.whole(events) - served.whole(other)).max() > 1e-6
+
+
+@asynchronous
+async def test_streaming_state_equals_full_encode_of_all_events_when_the_log_is_trimmed(
+    served: Served, shared_valkey: Valkey
+) -> None:
+    """Through the service: events in random batches, some late and some twice, and states that are lost."""
+    rng, truth, now = np.random.default_rng(1), list[tuple[int, int]](), 1_700_000_000_000
+    engine, subject = cast("FakeEngine", served.engine), Subject("user", "u")
+    async with serving(engine, redis_url=shared_valkey.url, prefix=f"step:{uuid.uuid4().hex}:") as service:
+        runtime = service.runtime
+        for number in range(12):
+            n = int(rng.integers(1, 6))
+            batch = [(now + 60_000 * (i + 1), int(rng.integers(0, N_ITEMS))) for i in range(n)]
+            now = batch[-1][0]
+            if number > 1:
+                batch += [(truth[-2][0] + 7, int(rng.integers(0, N_ITEMS))), truth[-1]]  # late, and repeated
+            events = [{"user_id": "u", "item_id": f"i{i}", "type": "view", "timestamp": t} for t, i in batch]
+            assert (await service.client.post("/events", json={"events": events})).status_code == 200
+            truth = sorted({*truth, *batch})
+            await service.settled()
+            if number % 3 == 2:  # a state that is rebuilt must not have forgotten anything
+                runtime.space.states.cache.clear()
+            record = await runtime.space.store.read(subject, engine.artifact.encoder_version.name)
+            base = state_blob.unpack(record.blob, served.engine.state_layout)
+            assert base is not None and base.version == record.version
+            ids, times = [f"i{i}" for _, i in truth], [t for t, _ in truth]
+            whole = served.artifact.vocabulary.events(ids, ["view"] * len(ids), times)
+            np.testing.assert_allclose(base.h, served.whole(whole), atol=2e-5)
+        assert len(truth) > len(record.events) == 12
+        assert value_of(runtime.metrics.state_cache.labels("state", "resumed")) > 0
+        assert value_of(runtime.metrics.events.labels("before_checkpoint")) == 0
 
 
 def test_every_encoder_that_streams_declares_a_layout_and_no_other_has_arrays() -> None:
