@@ -172,6 +172,9 @@ CUDA_KERNELS: dict[str, list[Kernel]] = {
         Kernel(18, ALWAYS, {"T": "double float float16 int32 int64"}),
         Kernel(1, 17, {"T": "double float float16 int32 int64"}),
     ],
+    "ReduceMean": [
+        Kernel(18, ALWAYS, {"T": "double float float16 int32"}),
+    ],
     "ReduceMin": [
         Kernel(18, ALWAYS, {"T": "double float float16 int32 int64 int8 uint8"}),
         Kernel(1, 17, {"T": "double float float16 int32 int64 int8 uint8"}),

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto
 
 from export import artifact_writer
 from export.graphs import step_encoder
@@ -160,6 +161,9 @@ def test_a_step_graph_has_its_interface_and_cuda_kernels_at_every_precision(
         assert missing_kernels(graph) == []
     assert "double" not in value_types(graph).values()
     assert not {node.op_type for node in graph.graph.node} & {"Loop", "If", "Scan"}
+    stored = {"float32": None, "float16": TensorProto.FLOAT16, "int8": TensorProto.INT8}[dtype]
+    weights = [one.data_type for one in graph.graph.initializer if one.name.startswith("val_") and len(one.dims) == 2]
+    assert stored is None or set(weights) == {stored}, "a weight of a product is stored in full"
     session = GraphSession(tmp_path / "encoder.onnx", Placement("cpu", 1, pad=False))
     feeds = feeds_of(served, dtype)
     exact = GraphSession(served.artifact.folder / "encoder.onnx", Placement("cpu", 1, pad=False)).run(
