@@ -80,8 +80,8 @@ class FakeEngine:
     """Recommends the allowed items from the highest index down.
 
     `h[0]` counts the encoded events, `h[1]` sums their items and `h[2]` depends on their order, so a test can see what
-    a state has seen; `h[3]` says whether it began with the start token. `go` holds the decoder, `encode_go` the encoder;
-    `delay_s` slows the decoder down.
+    a state has seen; `h[3]` says whether it began with the start token. `go` holds the decoder, `encode_go` the
+    encoder; `delay_s` slows the decoder down.
     """
 
     def __init__(self, out_of_stock: frozenset[int] = frozenset()) -> None:
