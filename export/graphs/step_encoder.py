@@ -158,7 +158,8 @@ def _store_weights(graph: ir.Graph, dtype: GraphDtype) -> None:
         if weights.ndim != _LEAST_QUANTISED:
             continue
         node = products[0]
-        transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", default=0)
+        turned = node.attributes.get("transB")
+        transposed = turned is not None and turned.as_int() == 1
         graph.insert_before(
             node,
             stored := _half(graph, name, weights)
