@@ -81,6 +81,9 @@ class Served:
         self.traced = traced[0]
         self.artifact = Artifact.open(folder)
         self.engine = Engine(self.artifact, device="cpu", threads=1)
+        # A stored number may round the other way if two computations differ in the last bit.
+        rounds = any(array.dtype == "float16" for array in self.engine.state_layout.arrays)
+        self.tolerance = 5e-3 if rounds else 2e-5
 
     def stream(self, events: EventArrays, splits: Sequence[int], engine: Engine | None = None) -> EncoderState:
         state: EncoderState | None = None
@@ -119,7 +122,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_streaming_state_equals_full_encode_of_a_step(served: Served, n: int, seed: int, splits: list[int]) -> None:
     events = history(seed, n)
     state = served.stream(events, [split for split in splits if split < n])
-    np.testing.assert_allclose(state.h, served.whole(events), atol=2e-5)
+    np.testing.assert_allclose(state.h, served.whole(events), atol=served.tolerance)
     assert state.n_valid == min(n + 1, served.engine.state_layout.window)
     assert state.fits(served.engine.state_layout) and state.last_ms == events.time_ms[-1]
 
@@ -132,7 +135,7 @@ def test_onnx_equals_torch_of_a_step_in_batches_alone_and_padded(served: Served)
         rest = [(state, events.after(len(events) // 2)) for state, events in zip(firsts, histories[1:], strict=True)]
         states = encoded(engine, [(None, histories[0]), *rest])
         for state, h in zip(states, wanted, strict=True):
-            np.testing.assert_allclose(state.h, h, atol=2e-5)
+            np.testing.assert_allclose(state.h, h, atol=served.tolerance)
 
 
 def test_its_artefact_declares_the_layout_of_its_states(served: Served) -> None:
@@ -229,7 +232,7 @@ async def test_streaming_state_equals_full_encode_of_all_events_when_the_log_is_
             assert base is not None and base.version == record.version
             ids, times = [f"i{i}" for _, i in truth], [t for t, _ in truth]
             whole = served.artifact.vocabulary.events(ids, ["view"] * len(ids), times)
-            np.testing.assert_allclose(base.h, served.whole(whole), atol=2e-5)
+            np.testing.assert_allclose(base.h, served.whole(whole), atol=served.tolerance)
         assert len(truth) > len(record.events) == 12
         assert value_of(runtime.metrics.state_cache.labels("state", "resumed")) > 0
         assert value_of(runtime.metrics.events.labels("before_checkpoint")) == 0
