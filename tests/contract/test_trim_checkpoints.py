@@ -136,7 +136,7 @@ async def test_a_state_that_remembers_has_every_event_whatever_is_late_repeated_
     shared_valkey: Valkey,
 ) -> None:
     resumed = late = 0.0
-    for seed in range(6):
+    for seed in range(3):
         rng, prefix = np.random.default_rng(seed), f"trim:{uuid.uuid4().hex}:"
         async with serving(Remembering(), redis_url=shared_valkey.url, prefix=prefix) as service:
             log = Log(service, rng)
@@ -158,7 +158,7 @@ async def test_a_state_that_remembers_has_every_event_whatever_is_late_repeated_
                 await log.check()
             assert uses(service, "gap") == 0
             resumed, late = resumed + uses(service, "resumed"), late + log.late
-    assert resumed > 5 and late > 2, "the seeds try too little"
+    assert resumed > 2 and late > 1, "the seeds try too little"
 
 
 async def drop(log: Log, name: str) -> None:

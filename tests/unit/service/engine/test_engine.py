@@ -120,9 +120,8 @@ def assert_same_states(found: Sequence[EncoderState], expected: Sequence[Encoder
         valid = slice(len(times) - one.n_valid, None)
         np.testing.assert_array_equal(times[valid], other_times[valid])
         np.testing.assert_allclose(one.h, other.h, atol=1e-5)
-        np.testing.assert_allclose(
-            *(state.arrays["kv"][:, :, valid].astype(np.float32) for state in (one, other)), atol=1e-2
-        )
+        rows, other_rows = (state.arrays["kv"][:, :, valid].astype(np.float32) for state in (one, other))
+        np.testing.assert_allclose(rows, other_rows, atol=1e-2)
 
 
 def on_buffers(_: object, __: object = None, **___: object) -> Placement:
