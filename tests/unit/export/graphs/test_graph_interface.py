@@ -21,6 +21,7 @@ from export.graphs.sampler import write_sampler
 from model.network.gpt4rec import GPT4Rec
 from service.artifact import graph_interface, graph_names
 from service.artifact.graph_interface import Dtype, GraphShape, Interface, Tensor
+from service.artifact.state_layout import TIME_MS, StateArray, StateLayout
 from tests.support.networks import random_network, weights_of
 
 DTYPES: tuple[GraphDtype, ...] = ("float32", "float16", "int8")
@@ -127,6 +128,8 @@ def test_every_name_belongs_to_a_tensor_of_some_graph() -> None:
         used |= names_of(
             graph_interface.history_encoder(graph_shape(random_network(encoder=encoder).config, "float32"))
         )
+    state = StateLayout(hidden=8, window=2, arrays=(StateArray(TIME_MS, "int64", (2,), rows=0),))
+    used |= names_of(graph_interface.step_encoder(shape, state))
     described = {value for name, value in vars(graph_names).items() if name.isupper() and isinstance(value, str)}
     assert used == described
 
