@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import math
 import signal
@@ -26,6 +25,7 @@ from service.common.atomic_files import write_aside
 from service.common.errors import StartupError
 from service.common.process_end import end_within
 from service.common.settings import Settings
+from service.common.settled_heap import settle_heap
 
 Announce = Callable[[int], None]
 
@@ -98,10 +98,7 @@ class Server(uvicorn.Server):
 
         async def settled() -> None:
             await opened()
-            # Later full collections skip the objects that live as long as the process; walking them would stop all
-            # answers. This collection runs before the listener exists, so that no client waits for it.
-            gc.collect()
-            gc.freeze()
+            settle_heap()  # before the listener exists, so that no client waits for it
 
         self.lifespan.startup = settled
         await super().startup(sockets)

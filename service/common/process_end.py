@@ -1,8 +1,10 @@
-"""Ends the process when it does not end by itself after a signal to stop."""
+"""The end of a process: the signals that ask for it, and force when it does not end by itself."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
 import threading
 import time
@@ -32,6 +34,25 @@ def end_within(seconds: float) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="stop-watch", daemon=True).start()
+
+
+def stop_signals(longest_s: float) -> asyncio.Event:
+    """Returns an event that SIGTERM, SIGINT and, unless it is ignored, SIGHUP set. Call it on the event loop.
+
+    Args:
+        longest_s: After this time, from the first signal on, the process is ended by force.
+    """
+    stop = asyncio.Event()
+
+    def stopped() -> None:
+        if not stop.is_set():
+            end_within(longest_s)
+        stop.set()
+
+    hang_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
+    for sig in (signal.SIGTERM, signal.SIGINT, *hang_up):
+        asyncio.get_running_loop().add_signal_handler(sig, stopped)
+    return stop
 
 
 def _threads() -> dict[str, list[str]]:

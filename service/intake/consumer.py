@@ -1,8 +1,11 @@
 """The consumer: a member of the group, on a thread of its own.
 
 Every call of the client runs on one thread, and so do the callbacks of a rebalance, which the client runs inside
-`poll`. So no partition leaves while messages are marked. `poll` is called while the intake holds as well, because a
-member that does not call it is thrown out of its group.
+`poll` and `consume`. So no partition leaves while a batch is in hand. `poll` is called while the intake holds as well,
+because a member that does not call it is thrown out of its group.
+
+A batch takes few calls: after each one the thread needs the interpreter's lock, which the event loop and the encoder
+may keep for 5 ms at a time.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -26,6 +30,8 @@ log = logs.get(__name__)
 
 T = TypeVar("T")
 
+# Most messages of one call. What a batch has no room for waits here, so this bounds how many.
+_AT_ONCE = 64
 # How long one call waits for a first message; a stop is noticed after that.
 _POLL_S = 0.2
 _LAG_EVERY_S = 1.0
@@ -81,6 +87,10 @@ class KafkaSource:
         self._unpaused: list[int] = []
         # What came in spite of a pause: partition → first such offset.
         self._early: dict[int, int] = {}
+        # What came with the batch before, but exceeded its bytes.
+        self._ahead: deque[Record] = deque()
+        # What is stored, and not marked yet: partition → offset of the next message.
+        self._marks: dict[int, int] = {}
         self._lag_at = 0.0
         self._said: dict[str, float] = {}
         self.polled_at = time.monotonic()
@@ -115,43 +125,70 @@ class KafkaSource:
         """Returns the records whose partitions are still assigned, and were not away in between."""
         return [record for record in records if self._claims.get(record.partition) == record.claim]
 
-    async def stored(self, records: Sequence[Record]) -> None:
-        """Marks the records, so that the next commit covers them."""
-        await self._on_lane(lambda: self._mark(records))
+    def stored(self, records: Sequence[Record]) -> None:
+        """Notes that the records are done. The next call marks them before it does anything else."""
+        for record in self.owned(records):
+            following = max(self._marks.get(record.partition, 0), record.offset + 1)
+            self._marks[record.partition] = self.partitions[record.partition] = following
 
     async def close(self) -> None:
-        """Commits what is marked, and leaves the group."""
-        await self._on_lane(self._consumer.close)
+        """Commits what is stored, and leaves the group."""
+        await self._on_lane(self._close)
         self._lane.shutdown()
+
+    def _close(self) -> None:
+        self._mark()
+        self._consumer.close()
 
     async def _on_lane(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._lane, work)
 
     def _gather(self) -> list[Record]:
+        self._mark()
         self._measure_lag()
-        first = self._poll(_POLL_S)
-        if first is None:
-            return []
-        taken, size = [first], _size(first)
-        until = time.monotonic() + self._wait_s
-        while len(taken) < self._max and size < self._bytes:
-            record = self._poll(max(0.0, until - time.monotonic()))
-            if record is not None:
-                taken.append(record)
-                size += _size(record)
-            elif time.monotonic() >= until:
-                break
-        # A rebalance may have run inside the last poll: its commit did not cover these.
+        ahead = self._ahead = deque(self.owned(self._ahead))
+        if not ahead:
+            ahead.extend(self._poll(_POLL_S))
+        taken: list[Record] = []
+        size, until, more = 0, time.monotonic() + self._wait_s, True
+        while ahead and self._room(len(taken), size):
+            taken.append(ahead.popleft())
+            size += _size(taken[-1])
+            if more and not ahead and (room := self._room(len(taken), size)):
+                ahead.extend(self._consume(room, max(0.0, until - time.monotonic())))
+                more = len(ahead) == room  # else the time is over
+        # A rebalance may have run inside the last call: its commit did not cover these.
         return self.owned(taken)
 
-    def _poll(self, seconds: float) -> Record | None:
+    def _room(self, messages: int, size: int) -> int:
+        """Returns how many messages to ask for: as many as fit into the batch, if they are as large as those so far."""
+        if messages >= self._max or size >= self._bytes:
+            return 0
+        fitting = (self._bytes - size) * messages // max(1, size)
+        return max(1, min(self._max - messages, fitting, _AT_ONCE))
+
+    def _poll(self, seconds: float) -> list[Record]:
+        """Waits for a message; returns at most one."""
+        message = self._call(lambda: self._consumer.poll(seconds))
+        return [] if message is None else self._good([message])
+
+    def _consume(self, most: int, seconds: float) -> list[Record]:
+        """Waits for so many messages; returns what came in this time."""
+        return self._good(self._call(lambda: self._consumer.consume(most, seconds)))
+
+    def _call(self, work: Callable[[], T]) -> T:
         try:
-            message = self._consumer.poll(seconds)
+            found = work()
         except (KafkaException, RuntimeError) as broken:
             raise KafkaGone(f"the consumer broke: {broken}") from broken
         self.polled_at = time.monotonic()
-        if message is None:
-            return None
+        return found
+
+    def _good(self, messages: Iterable[Message[bytes, bytes]]) -> list[Record]:
+        """Returns the records of the messages that are no errors."""
+        return [record for message in messages if (record := self._good_one(message)) is not None]
+
+    def _good_one(self, message: Message[bytes, bytes]) -> Record | None:
         error = message.error()
         if error is not None:
             if error.fatal():
@@ -178,6 +215,7 @@ class KafkaSource:
         )
 
     def _wait(self, seconds: float) -> None:
+        self._mark()
         if not self._held:
             self._held, self._unpaused = True, list(self.partitions)
         until = time.monotonic() + seconds
@@ -185,10 +223,9 @@ class KafkaSource:
             if self._unpaused:
                 self._consumer.pause(self._places(self._unpaused))
                 self._unpaused = []
-            record = self._poll(min(left, _POLL_S))
             # A partition that came during the poll may have delivered before it was paused. That is not kept, so the
             # partition is read again from there.
-            if record is not None:
+            for record in self._poll(min(left, _POLL_S)):
                 self._early[record.partition] = min(record.offset, self._early.get(record.partition, record.offset))
         self._measure_lag(asked=True)
 
@@ -203,17 +240,15 @@ class KafkaSource:
     def _places(self, partitions: Iterable[int]) -> list[TopicPartition]:
         return [TopicPartition(self._topic, one) for one in partitions]
 
-    def _mark(self, records: Sequence[Record]) -> None:
-        following: dict[int, int] = {}
-        for record in self.owned(records):
-            following[record.partition] = max(following.get(record.partition, 0), record.offset + 1)
-        if following:
-            self.partitions.update(following)
+    def _mark(self) -> None:
+        """Marks what is stored, so that the next commit covers it."""
+        marks, self._marks = self._marks, {}
+        if marks:
             self._consumer.store_offsets(
-                offsets=[TopicPartition(self._topic, one, offset) for one, offset in following.items()]
+                offsets=[TopicPartition(self._topic, one, offset) for one, offset in marks.items()]
             )
 
-    # -- callbacks, on the lane inside `poll`
+    # -- callbacks, on the lane inside `poll` and `consume`
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         for one in partitions:

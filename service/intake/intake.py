@@ -90,7 +90,7 @@ class Intake:
         if left:
             left = await self._insist("dead_letters", self._bury, left, stop)
         if left:
-            await self._source.stored([one.record for one in left])
+            self._source.stored([one.record for one in left])
             self._count(left, stored_at)
 
     async def _insist(

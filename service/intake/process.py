@@ -7,7 +7,6 @@ of the service does after `POST /events`. It follows the same model, erasures an
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -26,8 +25,9 @@ from service.common.background import spawn
 from service.common.errors import SettingsError
 from service.common.kafka_settings import KafkaSettings
 from service.common.metrics import Metrics
-from service.common.process_end import end_within
+from service.common.process_end import stop_signals
 from service.common.settings import Settings
+from service.common.settled_heap import settle_heap
 from service.common.space import Space
 from service.intake.consumer import KafkaSource
 from service.intake.intake import Intake
@@ -67,7 +67,7 @@ def ingest(settings: Settings, kafka: KafkaSettings, announce: Announce) -> None
 
 
 async def _ingest(settings: Settings, kafka: KafkaSettings, announce: Announce) -> None:
-    stop = _stop_signals(settings.drain_timeout_s)
+    stop = stop_signals(2.0 * settings.drain_timeout_s + _STOP_SPARE_S)
     metrics = Metrics()
     intake_metrics = IntakeMetrics(metrics.registry)
     async with AsyncExitStack() as stack:
@@ -84,6 +84,7 @@ async def _ingest(settings: Settings, kafka: KafkaSettings, announce: Announce) 
         shown = _Shown(kafka, metrics, source, intake, space, stop)
         await open_side_door(stack, sock, access, shown.metrics, shown.checks, shown.status)
         stack.push_async_callback(source.close)  # before the store is closed: commits, and leaves the group
+        settle_heap()
         source.start()
         log.info("started", topic=kafka.kafka_topic, group=kafka.kafka_group, model_version=space.model.version)
         announce(sock.getsockname()[1])
@@ -151,18 +152,3 @@ def _source(kafka: KafkaSettings, metrics: IntakeMetrics) -> KafkaSource:
         batch_bytes=kafka.kafka_batch_kib * 1024,
         batch_wait_s=kafka.kafka_batch_wait_ms / 1000.0,
     )
-
-
-def _stop_signals(drain_s: float) -> asyncio.Event:
-    """Returns an event that SIGTERM, SIGINT and, unless it is ignored, SIGHUP set."""
-    stop = asyncio.Event()
-
-    def stopped() -> None:
-        if not stop.is_set():
-            end_within(2.0 * drain_s + _STOP_SPARE_S)
-        stop.set()
-
-    hang_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
-    for sig in (signal.SIGTERM, signal.SIGINT, *hang_up):
-        asyncio.get_running_loop().add_signal_handler(sig, stopped)
-    return stop

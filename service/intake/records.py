@@ -75,8 +75,8 @@ class Source(Protocol):
     def owned(self, records: Sequence[Record]) -> list[Record]:
         """Returns the records whose partitions are still this process's own."""
 
-    async def stored(self, records: Sequence[Record]) -> None:
-        """Marks the records as done, so that the next commit covers them."""
+    def stored(self, records: Sequence[Record]) -> None:
+        """Notes that the records are done; commits from the next call on cover them."""
 
 
 class Sender(Protocol):

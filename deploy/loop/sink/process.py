@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from service.common.background import spawn
 from service.common.errors import SettingsError
 from service.common.kafka_settings import KafkaSettings
 from service.common.metrics import Metrics
-from service.common.process_end import end_within
+from service.common.process_end import stop_signals
 from service.common.settings import Settings
 from service.common.sink_metrics import SinkMetrics
 from service.common.sink_settings import SinkSettings
@@ -87,7 +86,7 @@ async def _sink(
     once: bool,
     erase_now: bool,
 ) -> None:
-    stop = _stop_signals(settings.drain_timeout_s)
+    stop = stop_signals(2.0 * settings.drain_timeout_s + _STOP_SPARE_S)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     metrics = SinkMetrics(registry)
@@ -164,18 +163,3 @@ def _lane(stack: AsyncExitStack) -> Callable[[Callable[[], Any]], Awaitable[Any]
     lane = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
     stack.callback(lane.shutdown)
     return lambda work: asyncio.get_running_loop().run_in_executor(lane, work)
-
-
-def _stop_signals(drain_s: float) -> asyncio.Event:
-    """Returns an event that SIGTERM, SIGINT and, unless it is ignored, SIGHUP set."""
-    stop = asyncio.Event()
-
-    def stopped() -> None:
-        if not stop.is_set():
-            end_within(2.0 * drain_s + _STOP_SPARE_S)
-        stop.set()
-
-    hang_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
-    for sig in (signal.SIGTERM, signal.SIGINT, *hang_up):
-        asyncio.get_running_loop().add_signal_handler(sig, stopped)
-    return stop

@@ -43,6 +43,19 @@ def test_a_batch_is_the_oldest_entries_and_a_newer_state_takes_the_place_of_an_o
     assert len(queue) == 0
 
 
+def test_batches_grow_with_what_waits_up_to_a_bound() -> None:
+    queue = WriteQueue(2000)
+    for n in range(1000):
+        queue.add_history(user(n), MODEL)
+        queue.add_state(profile(n))
+    sizes = []
+    while taken := queue.take_states():
+        sizes.append(len(taken))
+    assert (sum(sizes), max(sizes), sizes[-2]) == (1000, 64, 16)
+    assert sizes[:-1] == sorted(sizes[:-1], reverse=True)
+    assert len(queue.take_histories()) == 64
+
+
 @asynchronous
 async def test_waiting_ends_when_something_is_queued_and_a_discarded_subject_is_gone() -> None:
     queue = WriteQueue(2)

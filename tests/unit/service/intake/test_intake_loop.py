@@ -64,7 +64,7 @@ class World:
     def owned(self, records: Sequence[Record]) -> list[Record]:
         return [record for record in records if self.claims[record.partition] == record.claim]
 
-    async def stored(self, records: Sequence[Record]) -> None:
+    def stored(self, records: Sequence[Record]) -> None:
         self.happened += [("marked", record) for record in records]
 
     # Ingest

@@ -44,11 +44,12 @@ class Message:
 
 
 class Client:
-    """Does what the script says at each poll: deliver a message, or call back as a rebalance does."""
+    """Does what the script says: deliver messages, or call back as a rebalance does."""
 
     def __init__(self) -> None:
         self.script: deque[Message | Callable[[Client], Any]] = deque()
         self.calls: list[tuple[str, Any]] = []
+        self.asked: list[int] = []
         self.assigned: Any = None
         self.revoked: Any = None
         self.lost: Any = None
@@ -65,6 +66,17 @@ class Client:
             step(self)
             return None
         return step
+
+    def consume(self, most: int, _: float) -> list[Message]:
+        self.asked.append(most)
+        found: list[Message] = []
+        while self.script and len(found) < most:
+            step = self.script.popleft()
+            if callable(step):
+                step(self)
+            else:
+                found.append(step)
+        return found
 
     def pause(self, places: list[Any]) -> None:
         self.calls.append(("pause", [one.partition for one in places]))
@@ -132,6 +144,28 @@ async def test_a_batch_ends_at_its_count_and_at_its_bytes(client: Client) -> Non
 
 
 @asynchronous
+async def test_a_batch_takes_two_calls_and_what_exceeds_its_bytes_comes_with_the_next(client: Client) -> None:
+    reading = source(batch_max=100, batch_bytes=10)
+    client.script.extend([gives(0, 1), Message(0, 0, b"xx"), Message(0, 1, bytes(9)), Message(0, 2), Message(1, 0)])
+    await reading.take()
+    assert places(await reading.take()) == [(0, 0), (0, 1)]
+    assert client.asked == [4]  # as many as there is room for, if all are as large as the first
+    assert places(await reading.take()) == [(0, 2), (1, 0)]
+    await reading.close()
+
+
+@asynchronous
+async def test_what_came_with_an_earlier_batch_is_dropped_when_its_partition_has_left(client: Client) -> None:
+    reading = source(batch_bytes=10)
+    client.script.extend([gives(0, 1), Message(0, 0, b"x"), Message(0, 1, bytes(9)), Message(0, 2), Message(1, 0)])
+    await reading.take()
+    assert places(await reading.take()) == [(0, 0), (0, 1)]
+    takes(0)(client)
+    assert places(await reading.take()) == [(1, 0)]
+    await reading.close()
+
+
+@asynchronous
 async def test_only_messages_of_the_present_assignment_are_marked_with_the_offset_after_the_last(
     client: Client,
 ) -> None:
@@ -143,14 +177,30 @@ async def test_only_messages_of_the_present_assignment_are_marked_with_the_offse
     client.script.append(takes(1))
     await reading.take()
     assert places(reading.owned(taken)) == [(0, 7), (0, 8)]
-    await reading.stored(taken)
-    assert client.calls == [("store", [(0, 9)])]
+    reading.stored(taken)
     client.script.append(gives(1))
     await reading.take()
-    await reading.stored(taken)  # of the partition that left and came back nothing is marked
-    assert client.calls == [("store", [(0, 9)])] * 2
+    assert client.calls == [("store", [(0, 9)])]
+    reading.stored(taken)  # of the partition that left and came back nothing is marked
     await reading.close()
-    assert client.calls[-1] == ("close", None)
+    assert client.calls == [*[("store", [(0, 9)])] * 2, ("close", None)]
+
+
+@asynchronous
+async def test_what_is_stored_is_marked_before_a_partition_can_leave(client: Client) -> None:
+    reading = source()
+    client.script.extend([gives(0), Message(0, 7)])
+    await reading.take()
+    reading.stored(await reading.take())
+
+    def leaves(client: Client) -> None:
+        client.calls.append(("leaves", 0))
+        takes(0)(client)
+
+    client.script.append(leaves)
+    await reading.take()
+    assert client.calls == [("store", [(0, 8)]), ("leaves", 0)]
+    await reading.close()
 
 
 @asynchronous
