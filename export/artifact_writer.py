@@ -18,9 +18,10 @@ from export.graphs.graph_writer import OPSET, GraphDtype
 from export.graphs.history_encoder import write_history_encoder
 from export.graphs.sampler import write_sampler
 from export.graphs.step_encoder import write_step_encoder
+from export.graphs.user_encoder import write_user_encoder
 from export.parity_gate import GateResult, Probe, Quality, check
 from export.publish import publish, seal, staging
-from model.network.encoders.registry import receptive_field, state_layout, streams
+from model.network.encoders.registry import reads_context, receptive_field, state_layout, streams
 from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.tokenizer import Tokenizer
 from service.artifact.arrays import map_arrays, save_arrays
@@ -144,6 +145,8 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
     elif streams(model.config):
         write_encoder(model.config, weights, folder / "encoder.onnx", dtype)
         write_explainer(model.config, weights, folder / EXPLAINER, dtype)
+    elif reads_context(model.config):
+        write_user_encoder(model.config, weights, folder / "encoder.onnx", dtype)
     else:
         write_history_encoder(model.config, weights, folder / "encoder.onnx", dtype)
     write_decoder(model.config, weights, folder / "decoder.onnx", dtype, dense=parts.dense_candidates)
@@ -170,6 +173,7 @@ def _manifest(parts: Parts, dtype: GraphDtype, folder: Path) -> dict[str, Any]:
     return {
         "streaming": streams(config),
         "receptive_field": receptive_field(config),
+        "encoder_reads_features": reads_context(config),
         "state": state_layout(config).to_json(),
         "encoder": EncoderVersion.of(folder / "encoder.onnx", ids, table, counts).to_json(),
         "network": config.to_json(),

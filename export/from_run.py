@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from export.artifact_writer import ParityError, Parts, export, write
+from export.graphs import history_encoder, user_encoder
 from export.graphs.graph_writer import GraphDtype
-from export.graphs.history_encoder import WRITERS
 from export.learn_ranker import learn_ranker
 from export.parity_gate import GateResult, Probe, Quality
 from export.publish import staging
@@ -80,7 +80,7 @@ def export_run(
     try:
         say("reading the run and its data")
         run = Run.open(folder)
-        if not streams(run.network) and run.network.encoder not in WRITERS:
+        if not streams(run.network) and run.network.encoder not in {*history_encoder.WRITERS, *user_encoder.WRITERS}:
             raise ExportError(
                 f"the encoder {run.network.encoder!r} cannot be exported: it exists only in torch, for comparison"
             )

@@ -24,6 +24,7 @@ from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import encoder_input
 from model.reference.attention_rollout import attention_rollout
 from model.reference.decoder import ReferenceDecoder, ScoredItem
+from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, EventArrays, Vocabulary
 from service.engine.decoding import ONE_OF_EACH, Decoding
@@ -165,10 +166,10 @@ def _compare_probe(
     """Compares one history, whose number is also the seed of its lists. Returns the overlap of every strategy."""
     model, vocabulary = reference.model, engine.artifact.vocabulary
     everything = range(len(engine.artifact.catalogue))
-    hidden = full_encode(model, _seen(model, vocabulary, probe.events))
     context = vocabulary.context.encode(probe.context)
+    hidden = full_encode(model, _seen(model, vocabulary, probe.events), context)
     events, whole = _kept(engine, probe.events)
-    h = _streamed(engine, events, from_start=whole).h
+    h = _streamed(engine, events, context, from_start=whole).h
     result.hidden = max(result.hidden, float(np.abs(h - hidden.numpy()).max()))
     _explain(result, engine, model, probe.events, hidden)
     source = torch.from_numpy(h) if result.dtype == "float32" else hidden
@@ -209,10 +210,12 @@ def _arrays(events: EventArrays) -> tuple[Any, Any, Any]:
 
 
 @torch.no_grad()
-def full_encode(model: GPT4Rec, events: EventArrays) -> torch.Tensor:
-    """Returns h [d] after one torch pass over the whole history."""
+def full_encode(model: GPT4Rec, events: EventArrays, context: IntArray | None = None) -> torch.Tensor:
+    """Returns h [d] after one torch pass over the whole history, with a context [slots] for encoders that read it."""
     item, type_, time_ms = (torch.from_numpy(a)[None] for a in _arrays(events))
-    return model.eval().encode(item, type_, time_ms, torch.tensor([len(events)]))[0]
+    rows = np.zeros(model.config.n_slots, np.int64) if context is None else context
+    length = torch.tensor([len(events)])
+    return model.eval().encode(item, type_, time_ms, length, context=torch.from_numpy(rows)[None])[0]
 
 
 def _explain(result: GateResult, engine: Engine, model: GPT4Rec, events: EventArrays, hidden: torch.Tensor) -> None:
@@ -226,10 +229,10 @@ def _explain(result: GateResult, engine: Engine, model: GPT4Rec, events: EventAr
     result.hidden = max(result.hidden, float(np.abs(got.h - hidden.numpy()).max()))
 
 
-def _streamed(engine: Engine, events: EventArrays, *, from_start: bool) -> EncoderState:
+def _streamed(engine: Engine, events: EventArrays, context: IntArray, *, from_start: bool) -> EncoderState:
     half = len(events) // 2
     if half == 0 or not engine.artifact.streaming:
-        return result_of(engine.encode([EncodeJob(events=events, from_start=from_start)])[0])
+        return result_of(engine.encode([EncodeJob(events=events, from_start=from_start, context=context)])[0])
     first = EventArrays(events.item[:half], events.type[:half], events.time_ms[:half])
     state = result_of(engine.encode([EncodeJob(events=first, from_start=from_start)])[0])
     return result_of(engine.encode([EncodeJob(state=state, events=events.after(half), from_start=False)])[0])

@@ -5,23 +5,19 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from export.graphs.graph_writer import NetworkGraph
+from export.graphs.request_context import ContextGraph
+from model.network.encoders.registry import encoder_class
 from service.artifact import graph_names as names
 
 
-class DecoderNetwork(NetworkGraph):
+class DecoderNetwork(ContextGraph):
     """A graph with the decoder's weights and the inputs of a request."""
 
     def query(self) -> ir.Value:
         """Returns q [B, d] = γ(context, gap) ⊙ norm(h) + β(context, gap)."""
         op, c = self.op, self.config
-        table = self._weights["context.table.weight"][None] + self._weights["context.slot"].reshape(c.n_slots, 1, -1)
-        table[:, 0] = 0.0  # row 0 is "unknown" in every slot
-        rows = self.constant(table.reshape(-1, table.shape[2]).astype(np.float32), "context.rows")
-        base = self.constant(np.arange(c.n_slots, dtype=np.int64) * table.shape[1], "context.base")
-        known = op.ReduceSum(
-            op.Gather(rows, op.Add(self.inputs[names.CONTEXT], base), axis=0), self.ints(1), keepdims=0
-        )
+        read_by_encoder = c.n_fields if encoder_class(c.encoder).reads_context else 0
+        known = self.context_vector(range(read_by_encoder, c.n_slots))
         gap = [self._weights["context.gap.weight"].reshape(-1), self._weights["context.gap_known"].reshape(-1)]
         mixed = op.Gemm(self.inputs[names.GAP], self.constant(np.stack(gap).astype(np.float32), "context.gap"), known)
         bias = self._weights["context.modulate.bias"].copy()
@@ -32,8 +28,26 @@ class DecoderNetwork(NetworkGraph):
             self.constant(bias.astype(self.numpy_compute), "context.modulate.bias+1"),
         )
         gamma, beta = op.Split(modulation, axis=1, num_outputs=2, _outputs=2)
-        hidden = self.norm(self.to_compute(self.inputs[names.HIDDEN]), "context.norm")
+        hidden = self.norm(self.prompted(self.to_compute(self.inputs[names.HIDDEN])), "context.norm")
         value: ir.Value = op.Add(op.Mul(hidden, gamma), beta)
+        return value
+
+    def prompted(self, hidden: ir.Value) -> ir.Value:
+        """Returns h [B, d] plus what it reads of the soft prompts of its scene or segment (`SoftPrompts`)."""
+        op, c = self.op, self.config
+        if not c.prompts:
+            return hidden
+        place = np.zeros(c.n_context_rows, np.int64)
+        place[c.prompt_first : c.prompt_first + c.prompt_rows] = np.arange(c.prompt_rows) + 1
+        vectors = self._weights["prompts.vectors"]
+        table = np.concatenate([np.zeros_like(vectors[:1]), vectors]).astype(self.numpy_compute)
+        row = op.Gather(self.inputs[names.CONTEXT], self.scalar(c.prompt_slot), axis=1)
+        row = op.Gather(self.constant(place, "prompts.place"), row, axis=0)
+        prompts = op.Gather(self.constant(table, "prompts.table"), row, axis=0)
+        query = op.Unsqueeze(self.norm(hidden, "prompts.norm"), self.ints(1))
+        score = self.to_float(op.MatMul(query, op.Transpose(prompts, perm=[0, 2, 1])))
+        weight = self.to_compute(op.Softmax(op.Mul(score, self.floats(c.d_model**-0.5)), axis=-1))
+        value: ir.Value = op.Add(hidden, op.Squeeze(op.MatMul(weight, prompts), self.ints(1)))
         return value
 
     def token_log_probs(self, level: int, state: ir.Value) -> ir.Value:

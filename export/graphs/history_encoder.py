@@ -197,7 +197,7 @@ class HistoryGraph(EventGraph):
         return self.to_compute(op.Transpose(x, perm=[1, 0, 2]))
 
 
-# Encoders that read the request while they encode have no graph: they are compared in torch alone.
+# Those that read the user's features: `export.graphs.user_encoder`.
 WRITERS: dict[str, Callable[[HistoryGraph], ir.Value]] = {
     "sasrec": HistoryGraph.sasrec,
     "gru4rec": HistoryGraph.gru4rec,

@@ -1,8 +1,8 @@
 """Questions with more than a history: what an evaluation tells a model about the request.
 
 The published protocol tells nothing. A service knows the user, the time and the scene, and its caller may name a
-category or a price band. Those two are taken from the target item, like an oracle of a user who asks for just that.
-Compare figures with them only with figures of systems that knew the same, never with published ones.
+category, a price band or a style. These are taken from the target item, like an oracle of a user who asks for just
+that. Compare figures with them only with figures of systems that knew the same, never with published ones.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from model.training.conditions import Conditions
 from service.artifact.array_types import IntArray
 from service.artifact.features import GAP_UNKNOWN, ContextVocabulary, quantised_gap_ms
 
-# What a question can know; "category" and "price_band" are those of the target.
-KNOWN: tuple[str, ...] = ("features", "scene", "gap", "category", "price_band")
+# What a question can know; category, price band and style are those of the target.
+KNOWN: tuple[str, ...] = ("features", "scene", "gap", "category", "price_band", "style")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +91,11 @@ def question_context(
     controls, count = conditions.controls.numpy(), conditions.n_controls.numpy()[holdout.target]
     drawn = (np.random.default_rng(seed).random(len(users)) * count).astype(np.int64)
     code = np.where(count > 0, controls[holdout.target, np.minimum(drawn, controls.shape[1] - 1)], 0)
+    if "style" in known and vocabulary.STYLE in vocabulary.slots:
+        styles, of_target = conditions.styles.numpy(), conditions.n_styles.numpy()[holdout.target]
+        one = (np.random.default_rng(seed + 1).random(len(users)) * of_target).astype(np.int64)
+        rows = styles[holdout.target, np.minimum(one, styles.shape[1] - 1)]
+        context[users, vocabulary.slots.index(vocabulary.STYLE)] = np.where(of_target > 0, rows, 0)
     if "category" in known:
         context[users, vocabulary.slots.index(vocabulary.CONTROL)] = code
     if not within:

@@ -136,6 +136,20 @@ class NetworkConfig:
         "More to reach further back. State size grows with it.",
         least=1,
     )
+    user_vector: Literal["sum", "mlp"] = setting(
+        "sum",
+        "How features, scene and control codes become one vector. `sum` adds up their embeddings; `mlp` puts them side "
+        "by side into a layer of twice their width, so that it can learn what two of them mean together.",
+        "`mlp` for features that mean something in combination.",
+    )
+    prompts: int = setting(
+        0,
+        "Soft prompts: how many vectors are learned for each value of `prompt_for`. The hidden state reads them with "
+        "attention before the decoder, so that states stay valid.",
+        "4 to 16 for scenes or segments that differ in more than their most popular items.",
+        least=0,
+        most=64,
+    )
     encoder: str = "gpt4rec"
     type_scale: bool = setting(
         False,
@@ -143,6 +157,9 @@ class NetworkConfig:
         "`true` for logs with several event types, such as views beside purchases.",
     )
     n_fields: int = 0  # slots of user features; they come first
+    prompt_slot: int = -1  # slot whose values have soft prompts
+    prompt_first: int = 0  # first row of that slot in the context table
+    prompt_rows: int = 0  # number of its rows
     content: int = 0  # dimensions of the items' content vectors; 0: items are their ids and tokens
 
     @property

@@ -1,13 +1,14 @@
 """What a training position knows of its request: user features, scene, control codes and gap, with context dropout.
 
 A request may lack any of them, so training shows each only some of the time. The scene of a training position is that
-of its target event; its control codes (a category, a price band) are those of its target item. A model could memorise
-users by their features; dropout and coarse fields prevent that.
+of its target event; its control codes (a category, a price band, a style) are those of its target item. A model could
+memorise users by their features; dropout and coarse fields prevent that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from model.data.dataset import NO_SCENE, Dataset, Sequences
-from model.training.config import TrainConfig
+from model.training.config import StyleSource, TrainConfig
 from service.artifact.array_types import Float64Array
 from service.artifact.features import EVENT_TYPES, GAP_UNKNOWN, SIGNAL_TYPES, ContextVocabulary
 
@@ -24,6 +25,8 @@ GAP_QUANTILE = 0.99
 CONTROL_LEVELS = 2  # upper levels of a category path that are control codes
 # Quarters of the items by price.
 PRICE_BANDS = ("lowest", "low", "high", "highest")
+# Styles that are control codes: those of the most items.
+STYLES_MAX = 256
 
 
 def item_controls(dataset: Dataset, item_ids: list[str]) -> list[list[str]]:
@@ -31,6 +34,24 @@ def item_controls(dataset: Dataset, item_ids: list[str]) -> list[list[str]]:
     rows = {row["item_id"]: row["category"] or [] for row in dataset.items.iter_rows(named=True)}
     whole = dataset.category_kind == "tags"
     return [list(rows.get(item, [])) if whole else list(rows.get(item, [])[:CONTROL_LEVELS]) for item in item_ids]
+
+
+def item_styles(dataset: Dataset, train: Sequences, source: StyleSource) -> list[list[str]]:
+    """Returns the styles of each item that a request can name: the values that most items of the training part have.
+
+    Args:
+        dataset: Provides the items.
+        train: The training part.
+        source: The column of the item table that says the style.
+    """
+    if source == "none":
+        return [[] for _ in train.item_ids]
+    found = {row["item_id"]: row[source] or [] for row in dataset.items.select("item_id", source).iter_rows(named=True)}
+    of_item = [found.get(item, []) for item in train.item_ids]
+    styles = [[one] if isinstance(one, str) else list(one) for one in of_item]
+    count = Counter(style for item in np.unique(train.item).tolist() for style in styles[item])
+    kept = {style for style, _ in sorted(count.items(), key=lambda pair: (-pair[1], pair[0]))[:STYLES_MAX]}
+    return [sorted(kept.intersection(own)) for own in styles]
 
 
 def item_prices(dataset: Dataset, train: Sequences) -> Float64Array:
@@ -69,19 +90,23 @@ def price_bands(dataset: Dataset, train: Sequences) -> list[str | None]:
     return [None if np.isnan(p) else PRICE_BANDS[b] for p, b in zip(price, band, strict=True)]
 
 
-def fit_context(dataset: Dataset, train: Sequences, controls: list[list[str]]) -> ContextVocabulary:
+def fit_context(
+    dataset: Dataset, train: Sequences, controls: list[list[str]], styles: list[list[str]] | None = None
+) -> ContextVocabulary:
     """Fits the context vocabulary on the training part.
 
     Args:
         dataset: Provides users and prices.
         train: The training part; only its users, items, scenes and gaps enter the vocabulary.
         controls: Categories of each item, from `item_controls`.
+        styles: Styles of each item, from `item_styles`; None: there are none.
     """
-    reserved = ("user_id", ContextVocabulary.SCENE, ContextVocabulary.CONTROL, ContextVocabulary.PRICE)
-    names = [column for column in dataset.users.columns if column not in reserved]
+    names, styles = ContextVocabulary, styles or [[]] * train.n_items
+    reserved = ("user_id", names.SCENE, names.CONTROL, names.PRICE, *((names.STYLE,) if any(styles) else ()))
+    columns = [column for column in dataset.users.columns if column not in reserved]
     trained = set(np.array(train.user_ids, object)[train.lengths > 0])
     users = dataset.users.filter(dataset.users["user_id"].is_in(sorted(trained)))
-    fields = {name: users[name].to_list() for name in names}
+    fields = {name: users[name].to_list() for name in columns}
     seen = np.unique(train.item)
     gaps = np.diff(train.time_ms)
     inside = np.ones(len(gaps), bool)
@@ -91,7 +116,8 @@ def fit_context(dataset: Dataset, train: Sequences, controls: list[list[str]]) -
     longest = int(np.quantile(gaps, GAP_QUANTILE)) if train.has_time and len(gaps) else 0
     scenes = [] if train.scene is None else [train.scenes[row] for row in np.unique(train.scene) if row != NO_SCENE]
     codes = [c for item in seen for c in controls[item]]
-    return ContextVocabulary.fit(fields, scenes, codes, longest, price_bands(dataset, train))
+    worn = [style for item in seen for style in styles[item]]
+    return ContextVocabulary.fit(fields, scenes, codes, longest, price_bands(dataset, train), worn)
 
 
 def type_shares(weights: Mapping[str, float]) -> Tensor:
@@ -129,6 +155,8 @@ class Conditions:
         n_slots: Slots of a context.
         max_gap_ms: Longest gap that is trained; a longer one counts as unknown.
         prices: [items] rows of the items' price bands; empty without prices.
+        styles: [items, most] rows of the items' styles, padded with 0; empty without styles.
+        n_styles: [items] number of styles of each item.
     """
 
     features: Tensor
@@ -138,10 +166,17 @@ class Conditions:
     n_slots: int
     max_gap_ms: int
     prices: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    styles: Tensor = field(default_factory=lambda: torch.zeros(0, 1, dtype=torch.int64))
+    n_styles: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
     @classmethod
     def of(
-        cls, dataset: Dataset, log: Sequences, vocabulary: ContextVocabulary, controls: list[list[str]]
+        cls,
+        dataset: Dataset,
+        log: Sequences,
+        vocabulary: ContextVocabulary,
+        controls: list[list[str]],
+        styles: list[list[str]] | None = None,
     ) -> Conditions:
         """Looks up the context rows of the users and scenes of a log and of all items.
 
@@ -150,6 +185,7 @@ class Conditions:
             log: The sequences whose positions are trained.
             vocabulary: The context vocabulary, from `fit_context`.
             controls: Categories of each item, from `item_controls`.
+            styles: Styles of each item, from `item_styles`; None: there are none.
         """
         by_user = {row["user_id"]: row for row in dataset.users.iter_rows(named=True)}
         features = np.zeros((log.n_users, len(vocabulary.fields)), np.int64)
@@ -157,22 +193,20 @@ class Conditions:
             features[row] = vocabulary.encode(by_user.get(user_id, {}))[: len(vocabulary.fields)]
         learned = vocabulary.values.get(vocabulary.SCENE, {})
         scenes = [*(learned.get(name, 0) for name in log.scenes), 0]
-        rows = vocabulary.values.get(vocabulary.CONTROL, {})
-        known = [[rows[c] for c in codes if c in rows] for codes in controls]
-        table = np.zeros((len(known), max([1, *map(len, known)])), np.int64)
-        for item, codes in enumerate(known):
-            table[item, : len(codes)] = codes
-        counts = np.array([len(codes) for codes in known], np.int64)
+        table, counts = _rows_of(controls, vocabulary.values.get(vocabulary.CONTROL, {}))
+        style_table, style_counts = _rows_of(styles or [[]] * log.n_items, vocabulary.values.get(vocabulary.STYLE, {}))
         bands = vocabulary.values.get(vocabulary.PRICE, {})
         prices = [bands.get(band or "", 0) for band in (price_bands(dataset, log) if bands else [None] * log.n_items)]
         return cls(
             torch.from_numpy(features),
             torch.tensor(scenes),
-            torch.from_numpy(table),
-            torch.from_numpy(counts),
+            table,
+            counts,
             len(vocabulary.slots),
             vocabulary.max_gap_ms,
             torch.tensor(prices, dtype=torch.int64),
+            style_table,
+            style_counts,
         )
 
     def sample_features(self, config: TrainConfig, user: Tensor) -> Tensor:
@@ -213,6 +247,20 @@ class Conditions:
         if self.prices.any():
             shown = torch.rand(n) < config.control_known
             context[:, fields] = torch.where(shown, self.prices[target], 0)
+        if self.n_styles.any():
+            count = self.n_styles[target]
+            choice = (torch.rand(n) * count).long().clamp(max=self.styles.shape[1] - 1)
+            shown = (torch.rand(n) < config.control_known) & (count > 0)
+            context[:, -3] = torch.where(shown, self.styles[target, choice], 0)
         trained = (torch.rand(n) < config.gap_known) & (gap_ms >= 0) & (gap_ms <= self.max_gap_ms)
         trained &= self.max_gap_ms > 0  # without times every gap is unknown, as in the service
         return context, torch.where(trained, gap_ms, GAP_UNKNOWN)
+
+
+def _rows_of(codes: Sequence[Sequence[str]], rows: Mapping[str, int]) -> tuple[Tensor, Tensor]:
+    """Returns the known rows of each item's codes [items, most], padded with 0, and their numbers [items]."""
+    known = [[rows[code] for code in own if code in rows] for own in codes]
+    table = np.zeros((len(known), max([1, *map(len, known)])), np.int64)
+    for item, own in enumerate(known):
+        table[item, : len(own)] = own
+    return torch.from_numpy(table), torch.tensor([len(own) for own in known], dtype=torch.int64)

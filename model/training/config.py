@@ -29,6 +29,9 @@ NETWORK_KEYS = set(NETWORK_SETTINGS)
 NETWORK_DEFAULTS = {f.name: f.default for f in fields(NetworkConfig) if f.name in NETWORK_KEYS}
 
 
+StyleSource = Literal["none", "attributes", "brand"]
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of a training, each with its description. `network` overrides single fields of the chosen `size`."""
@@ -190,10 +193,22 @@ class TrainConfig:
     )
     control_known: float = setting(
         0.1,
-        "Share of positions that know the target's category, and its price band.",
-        "More if callers often ask for a category or a price band.",
+        "Share of positions that know the target's category, its price band and its style.",
+        "More if callers often ask for a category, a price band or a style.",
         least=0,
         most=1,
+    )
+    styles: StyleSource = setting(  # noqa: RUF009 - a dataclass field
+        "none",
+        "The column of the item table whose values are style codes, which a request can ask for as `style`: the 256 "
+        "values of the most items.",
+        "`attributes` or `brand` where callers ask for such items, without excluding others as a filter would.",
+    )
+    prompt_for: str = setting(
+        "scene",
+        "The slot of the context whose values have soft prompts (`network.prompts`): `scene`, or a user feature, such "
+        "as a segment that is stored with the user.",
+        "With `network.prompts`.",
     )
     type_weights: Mapping[str, float] = setting(
         {},

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from model.data.dataset import Dataset, Sequences
+from model.data.errors import DataError
 from model.network.config import NetworkConfig
 from model.network.gpt2_weights import GPT2Folder
 from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.item_vectors import collaborative_vectors
 from model.tokenizers.loading import load_tokenizer
 from model.tokenizers.tokenizer import Tokenizer
-from model.training.conditions import Conditions, fit_context, item_controls
+from model.training.conditions import Conditions, fit_context, item_controls, item_styles
 from model.training.config import TrainConfig
 from model.training.content_vectors import ContentVectors, content_dim, content_vectors
 from model.training.fit_tokenizer import fit_tokenizer
@@ -57,8 +58,9 @@ def fit_parts(
         resumed: Run folder whose tokenizer is loaded instead of fitted.
     """
     controls = item_controls(dataset, train.item_ids)
-    context = fit_context(dataset, train, controls)
-    conditions = Conditions.of(dataset, train, context, controls)
+    styles = item_styles(dataset, train, config.styles)
+    context = fit_context(dataset, train, controls, styles)
+    conditions = Conditions.of(dataset, train, context, controls, styles)
     content = ContentVectors()
     if resumed is None:
         content = content_vectors(config, dataset, train.item_ids, data_path)
@@ -74,9 +76,32 @@ def fit_parts(
         n_fields=len(context.fields),
         content=content_dim(config, dataset),
         **config.network_values(),
+        **prompt_rows(config, context),
     )
     vocabulary = Vocabulary.of(train.item_ids, context, dataset.has_time)
     return FittedParts(context, vocabulary, conditions, content, tokenizer, network)
+
+
+def prompt_rows(config: TrainConfig, context: ContextVocabulary) -> dict[str, int]:
+    """Returns where the values are that have soft prompts; nothing without prompts.
+
+    Raises:
+        DataError: The data has no such values.
+    """
+    if not config.network_values().get("prompts"):
+        return {}
+    rows = context.values.get(config.prompt_for)
+    if config.prompt_for not in context.slots or not rows:
+        raise DataError(
+            f"network.prompts needs values of {config.prompt_for!r}, but the data has none",
+            fix=f"leave out network.prompts, or set prompt_for to one of {', '.join(sorted(context.values))}",
+        )
+    first = min(rows.values())
+    return {
+        "prompt_slot": context.slots.index(config.prompt_for),
+        "prompt_first": first,
+        "prompt_rows": max(rows.values()) - first + 1,
+    }
 
 
 def build_network(config: TrainConfig, parts: FittedParts, train: Sequences) -> GPT4Rec:

@@ -173,7 +173,7 @@ class Access:
         return caller
 
     def users(self, presented: str | None) -> Caller | None:
-        """Checks whether the caller may read and erase a user: an ops token, or an API key with the right `users`.
+        """Checks whether the caller may read and erase a user and store features: an ops token, or a key with `users`.
 
         It is closed when neither is configured: an open API must not allow anyone to read and erase every user.
 
@@ -232,6 +232,11 @@ class Access:
                 raise Forbidden("an API key is not an ops token")
             raise Unauthorized("a valid ops token is needed")
         return caller.name
+
+    def operator(self, presented: str | None) -> str | None:
+        """Returns the name of the operator whose token this is; None for anybody else."""
+        caller = self._operator(presented)
+        return None if caller is None else caller.name
 
     def metrics(self, presented: str | None) -> None:
         """Checks a call of /metrics, which is open when no metrics token is configured; operators may always read it.

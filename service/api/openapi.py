@@ -83,8 +83,10 @@ def guarded(path: str, *, keys_needed: bool, metrics_guarded: bool = False) -> l
         return [{name: []} for name in _OPERATORS]
     if path == "/metrics" and metrics_guarded:
         return [{name: []} for name in ("MetricsToken", *_OPERATORS)]
-    if path.startswith("/users") or (
-        keys_needed and path.startswith(("/recommend", "/events", "/sessions", "/items", "/playground/"))
+    if (
+        path.startswith("/users")
+        or path.endswith("/features")
+        or (keys_needed and path.startswith(("/recommend", "/events", "/sessions", "/items", "/playground/")))
     ):
         return [{name: []} for name in _KEYS]
     return []

@@ -23,6 +23,7 @@ from service.experiments.keeper import ExperimentKeeper
 from service.exposures.recorder import Recorder
 from service.guard.guard import Guard
 from service.guard.guards import Guards
+from service.history.features import Features
 from service.history.ingest import Ingest
 from service.history.state_keeper import StateKeeper
 from service.history.write_behind import WriteBehind
@@ -61,6 +62,7 @@ class SpaceRuntime:
     recorder: Recorder
     recommender: Recommender
     ingest: Ingest
+    features: Features
     redis: RedisCheck
     rates: Rates | None
     watch: TrafficWatch

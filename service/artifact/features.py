@@ -165,7 +165,7 @@ def quantised_gap_ms(gap_ms: IntArray) -> IntArray:
 
 @dataclass(frozen=True, slots=True)
 class ContextVocabulary:
-    """The slots of the decoder's context: user features, the price band if items have prices, the scene, one category.
+    """The slots of the decoder's context: user features, price band and style if items have them, scene, one category.
 
     The value of a slot is a row of one shared embedding table. Row 0 means "unknown" in every slot, and a value that
     was never seen in training is unknown.
@@ -184,12 +184,18 @@ class ContextVocabulary:
     SCENE = "scene"
     CONTROL = "category"
     PRICE = "price_band"
+    STYLE = "style"
 
     @property
     def slots(self) -> tuple[str, ...]:
         """Names of the slots, in the order of the network's input."""
-        priced = (self.PRICE,) if self.PRICE in self.values else ()
-        return (*self.fields, *priced, self.SCENE, self.CONTROL)
+        optional = (name for name in (self.PRICE, self.STYLE) if name in self.values)
+        return (*self.fields, *optional, self.SCENE, self.CONTROL)
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Names of the slots with control codes, which say what a list is to contain."""
+        return tuple(slot for slot in self.slots if slot in (self.CONTROL, self.PRICE, self.STYLE))
 
     @property
     def n_rows(self) -> int:
@@ -231,6 +237,7 @@ class ContextVocabulary:
         controls: Sequence[str],
         max_gap_ms: int,
         prices: Sequence[str | None] = (),
+        styles: Sequence[str] = (),
     ) -> ContextVocabulary:
         """Assigns a row to every value of every slot seen in training, in sorted order.
 
@@ -240,11 +247,13 @@ class ContextVocabulary:
             controls: Categories that a request can ask for.
             max_gap_ms: The largest gap to the last event, in milliseconds.
             prices: Price bands; without any there is no slot for them.
+            styles: Styles that a request can ask for; without any there is no slot for them.
         """
         row = 1
         values: dict[str, dict[str, int]] = {}
         priced = [(cls.PRICE, prices)] if any(prices) else []
-        for name, seen in [*fields.items(), (cls.SCENE, scenes), (cls.CONTROL, controls), *priced]:
+        styled = [(cls.STYLE, styles)] if styles else []
+        for name, seen in [*fields.items(), (cls.SCENE, scenes), (cls.CONTROL, controls), *priced, *styled]:
             values[name] = {}
             for value in sorted({v for v in seen if v is not None}):
                 values[name][value] = row

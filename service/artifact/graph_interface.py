@@ -156,6 +156,8 @@ _HISTORY_INPUTS: Mapping[str, tuple[Tensor, ...]] = {
     "encoder_decoder": (_POSITION,),
     "gpt2rec": (_POSITION,),
 }
+# Encoders that read the user's features, and the slots of their attention: the prefix token has one of its own.
+_USER_SLOTS: Mapping[str, str] = {"prefix": "slots", "injected": "events"}
 
 
 def history_encoder(shape: GraphShape) -> Interface:
@@ -169,9 +171,18 @@ def history_encoder(shape: GraphShape) -> Interface:
         *(_events(names.TIME_MS, names.PREVIOUS_MS) if shape.has_time else []),
         Tensor(names.LAST_ROW, "int64", ("batch",)),
         _item_table(shape),
-        *_HISTORY_INPUTS[shape.encoder],
+        *_history_inputs(shape),
     )
     return Interface(inputs, (_hidden(shape),))
+
+
+def _history_inputs(shape: GraphShape) -> tuple[Tensor, ...]:
+    """What the encoder reads beside the events and the item table."""
+    slots = _USER_SLOTS.get(shape.encoder)
+    if slots is None:
+        return _HISTORY_INPUTS[shape.encoder]
+    near, *others = _attention(slots)
+    return (_context(shape), Tensor(near.name, near.dtype, (1, slots, slots)), *others)
 
 
 def explainer(shape: GraphShape) -> Interface:
@@ -197,7 +208,7 @@ def decoder(shape: GraphShape, *, dense: bool) -> Interface:
     kept, candidates = ("batch", 1, "kept"), ("batch", 1, "candidates")
     inputs = (
         _hidden(shape),
-        Tensor(names.CONTEXT, "int64", ("batch", shape.n_slots)),
+        _context(shape),
         Tensor(names.GAP, "float32", ("batch", 2)),
         Tensor(names.FILTER, "int64", ("batch",)),
         *itertools.chain.from_iterable(levels),
@@ -316,6 +327,10 @@ def _attention(slots: str) -> list[Tensor]:
 
 def _item_table(shape: GraphShape) -> Tensor:
     return Tensor(names.ITEM_TABLE, shape.compute, ("rows", shape.d_model))
+
+
+def _context(shape: GraphShape) -> Tensor:
+    return Tensor(names.CONTEXT, "int64", ("batch", shape.n_slots))
 
 
 def _hidden(shape: GraphShape) -> Tensor:

@@ -67,7 +67,7 @@ WEIGHT = "weight"  # output [B, T]: attention carried by each event; rows add up
 
 HIDDEN = "h"  # after the last event
 
-# -- the request, as the decoder and the sampler read it
+# -- the request, as the decoder and the sampler read it; encoders that read the user's features have CONTEXT as well
 
 CONTEXT = "context"  # [B, n_slots] rows of the context table
 GAP = "gap"  # [B, 2] log(1 + seconds since the last event) / 10 and 1, or two zeros where the gap is unknown

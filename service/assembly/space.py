@@ -33,6 +33,7 @@ from service.exposures.erasure import StreamErasure
 from service.exposures.recorder import Recorder, RecorderSettings
 from service.guard.guards import Guards
 from service.history.erasures import Erasures
+from service.history.features import Features
 from service.history.ingest import Ingest
 from service.history.profile_cache import ProfileCache
 from service.history.pseudonyms import Pseudonyms
@@ -147,6 +148,7 @@ async def open_space(
         shadows=shadows,
         recommender=_open_recommender(opening, arms, canaries, states, guards, ids, recorder, watch, shadows),
         ingest=Ingest(store, serving, arms.answers, write_behind, metrics, ids, recorder, stream_erasure, watch),
+        features=Features(store, lambda subject: arms.answers(subject)[0], write_behind, metrics, ids),
         redis=redis,
         rates=rates,
         explorer=_open_playground(opening, serving),

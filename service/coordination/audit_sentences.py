@@ -9,6 +9,7 @@ from typing import Any
 _WORDED = {
     "id", "at", "actor", "action", "reason", "version", "changed_at", "mode", "expires_at", "model", "instead_of",
     "instead", "cause", "origin", "segments", "experiment", "change",
+    "of", "names",
 }  # fmt: skip
 
 
@@ -41,6 +42,9 @@ def _done(entry: Mapping[str, Any]) -> str:
     if action == "experiments":
         name = entry.get("experiment")
         return f"changed the {entry.get('change')}" if name is None else f"experiment {name}: {entry.get('change')}"
+    if action == "features":
+        names = ", ".join(map(str, entry.get("names") or ()))
+        return f"{entry.get('change')} the features of a {entry.get('of')}{f': {names}' if names else ''}"
     if action == "policies":
         names = ", ".join(map(str, entry.get("segments") or ()))
         if entry.get("origin") == "file":

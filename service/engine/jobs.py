@@ -49,11 +49,13 @@ class EncodeJob:
             start token takes the time of the first event.
         events: The events after the base state, oldest first.
         from_start: Whether the start token goes before the events. Only valid without a base state.
+        context: [slots] int64 rows of the user's features, for encoders that read them; None: all unknown.
     """
 
     state: EncoderState | None = None
     events: EventArrays
     from_start: bool
+    context: IntArray | None = None
 
     @property
     def run_key(self) -> int:

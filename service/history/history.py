@@ -22,20 +22,23 @@ class History:
         times_ms: Time of each event, in epoch milliseconds.
         stored: How many of the oldest events are exactly the stored log, in its order. It is 0 when an inline event
             belongs between stored ones: no stored state can be extended to such a history.
+        user: Rows of the features that the request gave in place of the stored ones, as the encoder reads them; None:
+            the stored ones count.
     """
 
     item_ids: list[str]
     types: list[str]
     times_ms: list[int]
     stored: int
+    user: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.item_ids)
 
     @property
     def inline(self) -> bool:
-        """Whether the request brought events that the stored log does not have."""
-        return len(self.item_ids) > self.stored
+        """Whether the request brought what no stored state has: events, or features that the encoder reads."""
+        return len(self.item_ids) > self.stored or self.user is not None
 
     @property
     def last_ms(self) -> int | None:

@@ -140,7 +140,7 @@ class Ingest:
         return {"merged": moved}
 
     async def show(self, user_id: str, now_ms: int) -> dict[str, Any]:
-        """Returns a user's stored history, newest event last.
+        """Returns a user's stored history, newest event last, and features.
 
         Args:
             user_id: The id that the caller uses.
@@ -159,7 +159,7 @@ class Ingest:
             raise
         if record.missing is not None:
             self._metrics.histories_missing.labels(record.missing).inc()
-        if not record.version and not record.events:
+        if not record.version and not record.events and not record.features.values:
             raise NotFound("nothing is stored for this user")
         segment = policies.choose(Profile(None, model, record).facts(now_ms))
         history = [
@@ -172,6 +172,7 @@ class Ingest:
             "seen_before": list(dict.fromkeys(record.seen.item_ids())),
             "segment": segment.name,
             "version": record.version,
+            "features": dict(record.features.values),
         }
 
     async def erase(self, user_id: str) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
 
+from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays, is_history_event
 from service.engine.jobs import EncodeJob
 from service.history import state_blob
@@ -25,6 +27,8 @@ from service.store.records import ARRIVALS, NewEvent, StoredEvent, Subject, User
 # Memory of one event with its strings: 360 bytes by tracemalloc with ids of 8 to 16 characters, rounded up.
 _EVENT_BYTES = 400
 _PROFILE_BYTES = 2_000
+# Memory of the features for each of their packed bytes, with the objects around them.
+_FEATURE_BYTES = 8
 # A profile keeps what its user's signals add if that takes no more: the values of 16,384 items of a large catalogue,
 # more than a full history and tables of the usual sizes give. Otherwise they are computed for each request.
 SIGNAL_BYTES_MAX = 128 * 2**10
@@ -65,9 +69,15 @@ class Profile:
         """Returns the first step of the model's encoder that has all items of the log."""
         version = self.model.encoder_version
         step = version.step_of(self.history.item_ids, self.model.vocabulary.item_index)
+        step = _marked(step, self.user_rows)
         if self.base is None or not self.model.engine.state_layout.remembers_trimmed:
             return step
         return version.later(step, self.base.step)  # what it remembers may have items of a later step
+
+    @cached_property
+    def user_rows(self) -> IntArray | None:
+        """[slots] Rows of the stored features, as the encoder reads them; None if it reads none, or none is known."""
+        return self.model.user_rows(self.record.features.values)
 
     @property
     def up_to_date(self) -> bool:
@@ -151,6 +161,7 @@ class Profile:
         """Estimated memory of the profile."""
         seen = len(self.record.seen.entries) + 8 * self.record.seen.count
         arrays = 0 if self.base is None else self.base.nbytes
+        arrays += _FEATURE_BYTES * self.record.features.size
         before: SeenBefore | None = self.__dict__.get("_seen_before")
         arrays += 0 if before is None else before.nbytes
         arrays += 0 if self.kept_signals is None else self.kept_signals[1].nbytes
@@ -165,7 +176,19 @@ def held(base: VersionedState | None, record: UserRecord, model: ServedModel) ->
     if base is None:
         return None
     covered = (event.item_id for event in record.events if event.score <= base.last_score)
-    return base if model.encoder_version.holds(base.step, covered, model.vocabulary.item_index) else None
+    step = _marked(base.step, model.user_rows(record.features.values))
+    return base if model.encoder_version.holds(step, covered, model.vocabulary.item_index) else None
+
+
+def _marked(step: bytes, rows: IntArray | None) -> bytes:
+    """Returns the step of a state that has read these features, or, of such a state, the step of its encoder.
+
+    A state that has read other features then names no step of the encoder, so that it is encoded anew.
+    """
+    if rows is None:
+        return step
+    mark = blake2b(rows.tobytes(), digest_size=len(step)).digest()
+    return bytes(one ^ other for one, other in zip(step, mark, strict=True))
 
 
 def facts_of(history: History, model: ServedModel) -> Facts:
@@ -182,16 +205,18 @@ class PendingEncoding:
         base: The state to start from, None for an empty one.
         events: The events to add to it.
         from_start: Whether the learned start token is encoded before the events.
+        user: [slots] rows of the features that the encoder reads; None if it reads none, or none is known.
     """
 
     base: VersionedState | None
     events: EventArrays
     from_start: bool
+    user: IntArray | None = None
 
     def job(self) -> EncodeJob:
         """Returns it as the encoder takes it."""
         state = None if self.base is None else self.base.state
-        return EncodeJob(state=state, events=self.events, from_start=self.from_start)
+        return EncodeJob(state=state, events=self.events, from_start=self.from_start, context=self.user)
 
 
 def pending_encoding(
@@ -209,7 +234,7 @@ def pending_encoding(
 
     Args:
         profile: The stored log and its base.
-        history: The profile's own history, or one with the events of a request merged in.
+        history: The profile's own history, or one with the events and features of a request.
         history_cap: Events that a log keeps. A log of this length may have been trimmed, and then has no start.
         from_state: False ignores the base and encodes the raw events.
         checkpoint: An earlier state that remembers trimmed events.
@@ -218,7 +243,7 @@ def pending_encoding(
         None if the base already covers `history`.
     """
     start, base = (0, None)
-    if from_state and history.stored == len(profile.record.events):
+    if from_state and history.user is None and history.stored == len(profile.record.events):
         start, base = profile.resume_point()
     if base is not None and start == len(history):
         return None
@@ -231,7 +256,12 @@ def pending_encoding(
             start = max(0, len(history) - model.engine.receptive_field)
     trimmed = start > 0 or len(profile.record.events) >= history_cap
     arrays = model.vocabulary.events(history.item_ids[start:], history.types[start:], history.times_ms[start:])
-    return PendingEncoding(base, arrays, from_start=base is None and not trimmed)
+    user = profile.user_rows if history.user is None else _known(history.user)
+    return PendingEncoding(base, arrays, from_start=base is None and not trimmed, user=user)
+
+
+def _known(user: tuple[int, ...]) -> IntArray | None:
+    return np.array(user, np.int64) if any(user) else None
 
 
 def extended(
@@ -269,7 +299,7 @@ def extended(
         events.append(stored)
     left = [(event.item_id, event.time_ms) for event in events[:-cap]]
     seen = record.seen.after(left, seen_max)
-    return None if seen is None else UserRecord(version, tuple(events[-cap:]), seen=seen)
+    return None if seen is None else UserRecord(version, tuple(events[-cap:]), seen=seen, features=record.features)
 
 
 def _time(event: NewEvent) -> int:

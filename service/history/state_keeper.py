@@ -31,7 +31,7 @@ from service.lifecycle.served_model import ServedModel
 from service.store.records import Subject, UserRecord
 from service.store.store import Store
 
-# Subject, version of the log, version of the model.
+# Subject, version of the log with the stamp of the features, version of the model.
 _Key = tuple[Subject, str, str]
 
 # Before a model switch, cached histories are encoded in runs of this many, for at most this long.
@@ -131,7 +131,7 @@ class StateKeeper:
 
         Args:
             profile: The stored history and its newest state.
-            history: The profile's own history, or one with the events of the request merged in.
+            history: The profile's own history, or one with the events and features of the request.
             deadline: When the hidden state must be there; what follows the encoding is already subtracted.
             fits: Whether this many events can be encoded in time. Called only if there is something to encode.
             from_state: False ignores the stored state and encodes the raw events.
@@ -152,10 +152,10 @@ class StateKeeper:
         if not fits(len(pending.events)):
             self.catch_up(profile)
             raise StateStale("encoding is predicted to take too long")
-        if not len(history):
+        if not len(history) and pending.user is None:
             return profile.model.start_h
         try:
-            if history.inline or profile.subject is None:
+            if history.inline or profile.subject is None or not len(history):
                 if from_state:
                     pending = await self._checkpoints.resumed(profile, history, pending, deadline)
                 return (await profile.model.encoder.submit(pending.job(), deadline)).h
@@ -241,7 +241,7 @@ class StateKeeper:
     def _start(self, profile: Profile, pending: PendingEncoding) -> asyncio.Task[VersionedState]:
         """The encoding of a stored history: the one in flight, or a new one."""
         assert profile.subject is not None  # noqa: S101 - it is stored
-        key = (profile.subject, profile.record.version, profile.model.version)
+        key = (profile.subject, profile.record.version + profile.record.features.stamp, profile.model.version)
         encoding = self._encodings.get(key)
         if encoding is None:
             encoding = asyncio.get_running_loop().create_task(self._encode(profile, pending))
@@ -253,7 +253,8 @@ class StateKeeper:
         base = profile.base = await self._encoded(profile, pending)
         assert profile.subject is not None  # noqa: S101 - it is stored
         cached = self.cache.get(profile.subject, profile.model)
-        if cached is not None and cached.record.version == base.version:
+        same_user = cached is not None and cached.record.features.stamp == profile.record.features.stamp
+        if cached is not None and same_user and cached.record.version == base.version:
             cached.base = base
             self.cache.put(cached)  # it has grown; a profile that was dropped meanwhile stays out
         if base.version:  # a log whose version was lost cannot vouch for a state

@@ -83,6 +83,17 @@ class WriteBehind:
         if not self.queue.add_history(subject, model):
             self._metrics.state_cache.labels("state", "dropped").inc()
 
+    def features_changed(self, subject: Subject, model: ServedModel) -> None:
+        """Takes note of new features: their history is read again, and encoded where the encoder reads them.
+
+        Args:
+            subject: Whose features they are.
+            model: The model that answers the subject.
+        """
+        self._keeper.cache.drop(subject)
+        if model.reads_features and not self.queue.add_history(subject, model):
+            self._metrics.state_cache.labels("state", "dropped").inc()
+
     def forget(self, subject: Subject) -> None:
         """Removes everything about the subject from this process."""
         self.queue.discard(subject)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.artifact.array_types import BoolArray
+from service.artifact.array_types import BoolArray, IntArray
 from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import Vocabulary
 from service.artifact.item_filters import Allowed, Filters, ItemFilter
@@ -135,6 +135,23 @@ class ServedModel:
     def encoder_version(self) -> EncoderVersion:
         """What states depend on; models with the same version share them."""
         return self.engine.artifact.encoder_version
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether the encoder reads the features of the user, so that a state depends on them."""
+        return bool(self.engine.artifact.manifest.get("encoder_reads_features"))
+
+    def user_rows(self, features: Mapping[str, Any]) -> IntArray | None:
+        """Returns the rows of features [slots] as the encoder reads them; None if it reads none, or none is known.
+
+        Args:
+            features: Values by name. Slots of the request, such as the scene, are no features.
+        """
+        if not self.reads_features or not features:
+            return None
+        vocabulary = self.vocabulary.context
+        rows = vocabulary.encode({name: value for name, value in features.items() if name in vocabulary.fields})
+        return rows if rows.any() else None
 
     def excludes_seen(self, asked: bool | None) -> bool:
         """Returns whether a list leaves out what the user has seen.

@@ -88,6 +88,7 @@ class Explorer:
             "categories": await self._run(self._counted, model),
             "scenes": list(islice(context.values.get(context.SCENE, {}), VALUES_MAX)),
             "features": {name: list(islice(context.values.get(name, {}), VALUES_MAX)) for name in context.fields},
+            "codes": {name: list(islice(context.values.get(name, {}), VALUES_MAX)) for name in context.controls},
         }
 
     async def items(self, query: str, limit: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -102,11 +102,16 @@ class Plan:
         """Returns when the list would be decoded if the job were submitted now."""
         return self.model.decoder.forecast(decode_key(self.width(rung), self.decoding, self.request.k))
 
+    def features(self) -> Mapping[str, Any]:
+        """Returns the features of the user: those of the request; where it names none, the stored ones."""
+        given = self.request.features
+        return self.profile.record.features.values if given is None else given
+
     def decoder_context(self) -> Mapping[str, Any]:
         """Returns the slots of the decoder's context; scene and control codes override features of the same name."""
         request = self.request
         scene = {} if request.scene is None else {"scene": request.scene}
-        return {**(request.features or {}), **(request.context or {}), **scene}
+        return {**self.features(), **(request.context or {}), **scene}
 
     def gap_ms(self) -> int:
         """Returns the time since the last event, as the decoder takes it."""
@@ -190,6 +195,7 @@ def make_plan(
         InvalidRequest: The request names a segment that does not exist.
     """
     history = merge_events(profile.record.events, request.events, now_ms) if request.events else profile.history
+    history = _of_user(request, profile, history)
     exclude_seen = profile.model.excludes_seen(request.exclude_seen)
     segment = _segment(request, profile, history, placement.policies, now_ms)
     explored = _explores(segment, request, context)
@@ -213,6 +219,16 @@ def make_plan(
         deadline=deadline,
         now_ms=now_ms,
     )
+
+
+def _of_user(request: RecommendRequest, profile: Profile, history: History) -> History:
+    """The history with the features of the request, where the encoder reads them and the stored ones are others."""
+    if request.features is None or not profile.model.reads_features:
+        return history
+    stored, given = profile.user_rows, profile.model.user_rows(request.features)
+    none = np.zeros(len(profile.model.vocabulary.context.slots), np.int64)
+    rows = tuple((none if given is None else given).tolist())
+    return history if rows == tuple((none if stored is None else stored).tolist()) else replace(history, user=rows)
 
 
 def _segment(request: RecommendRequest, profile: Profile, history: History, policies: Policies, now_ms: int) -> Segment:

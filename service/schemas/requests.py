@@ -13,6 +13,7 @@ from service.policies.policies import Policies
 from service.schemas.body_bounds import check_nodes, listed, most_nodes
 from service.schemas.not_json import what_it_is
 from service.schemas.values import Feature, Id, Name, TimeMs, Value
+from service.store.user_features import FEATURES_BYTES_MAX, FEATURES_MAX, fits
 
 MAX_INLINE_EVENTS = 200
 MAX_EVENTS = 1000
@@ -110,7 +111,12 @@ class RecommendRequest(Body):
     seed: int | None = Field(
         None, ge=0, le=2**63 - 1, description="Makes sampling repeatable. Without one, each sampled list is drawn anew."
     )
-    features: dict[Name, Feature] | None = Field(None, max_length=32, description="Features of the user.")
+    features: dict[Name, Feature] | None = Field(
+        None,
+        max_length=FEATURES_MAX,
+        description="Features of the user, for this answer. Where they are left out or null, the stored ones count "
+        "(`PUT /users/{user_id}/features`); `{}` answers as if nothing were known.",
+    )
     arm: dict[Name, Name] | None = Field(
         None,
         max_length=8,
@@ -134,6 +140,23 @@ class RecommendRequest(Body):
     def _has_subject(self) -> Self:
         if self.user_id is None and self.session_id is None and not self.events:
             raise ValueError("one of user_id, session_id and events is required")
+        return self
+
+
+class FeaturesRequest(Body):
+    """The features of a user or session. They take the place of those that were stored before."""
+
+    features: dict[Name, Feature] = Field(
+        max_length=FEATURES_MAX,
+        description="Texts, numbers, true or false by name: who it is and what they like. Names and values that the "
+        "model does not know are stored too, because a later model may know them. Together at most "
+        f"{FEATURES_BYTES_MAX:,} bytes of JSON; `{{}}` deletes them.",
+    )
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if not fits(self.features):
+            raise ValueError(f"the features are larger than {FEATURES_BYTES_MAX:,} bytes of JSON; store fewer")
         return self
 
 
@@ -274,6 +297,7 @@ REQUEST_BODIES: tuple[type[BaseModel], ...] = (
     RecommendRequest,
     WhyRequest,
     EventsRequest,
+    FeaturesRequest,
     MergeRequest,
     FallbackRequest,
     ChangeRequest,

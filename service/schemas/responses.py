@@ -208,6 +208,7 @@ class PlaygroundAnswer(Answer):
     categories: list[CategoryCount]
     scenes: list[str]
     features: dict[str, list[str]]
+    codes: dict[str, list[str]] = Field(description="Control codes by slot: what a request may ask for in `context`.")
     links: dict[str, str] = Field(description="Other pages of this service, by name.")
     budget_ms: float
     budget_max_ms: float
@@ -243,6 +244,26 @@ class UserAnswer(Answer):
     )
     segment: str
     version: str
+    features: dict[str, str | int | float | bool] = Field(description="Stored features; empty without any.")
+    request_id: str
+
+
+class FeaturesAnswer(Answer):
+    """The stored features of a user or session."""
+
+    user_id: str | None = Field(description="The user; null for a session.")
+    session_id: str | None = Field(description="The session; null for a user.")
+    features: dict[str, str | int | float | bool]
+    warnings: Warned
+    request_id: str
+
+
+class FeaturesDeletedAnswer(Answer):
+    """What became of stored features."""
+
+    user_id: str | None = Field(description="The user; null for a session.")
+    session_id: str | None = Field(description="The session; null for a user.")
+    deleted: bool = Field(description="Whether any were stored.")
     request_id: str
 
 

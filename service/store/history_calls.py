@@ -15,6 +15,7 @@ from service.store.records import AppendResult, NewEvent, StateWrite, StoredEven
 from service.store.redis_link import ScriptCall
 from service.store.seen_items import NOTHING_SEEN, SeenItems
 from service.store.store_settings import StoreSettings
+from service.store.user_features import READ_FEATURES, WRITE_FEATURES, UserFeatures, Values, pack
 
 _ENCODERS_MAX = 16
 # Follows the encoder version in the name of a checkpoint, which is stored beside the states.
@@ -33,13 +34,14 @@ class HistoryCalls:
 
     def read(self, subject: Subject, encoder_version: str, known: UserRecord | None) -> ScriptCall:
         """Reads what has changed since `known`, with the state for an encoder."""
-        events, version, seen = self.keys(subject, "events", "version", "seen")
-        args = ("", "") if known is None else (known.version, known.seen.stamp)
-        return ScriptCall(scripts.READ, (events, version, self._state_key(subject, encoder_version), seen), args)
+        events, version, seen, features = self.keys(subject, "events", "version", "seen", "features")
+        keys = (events, version, self._state_key(subject, encoder_version), seen, features)
+        stamps = ("", b"") if known is None else (known.seen.stamp, known.features.stamp_bytes)
+        return ScriptCall(scripts.READ, keys, ("" if known is None else known.version, *stamps))
 
     def read_log(self, subject: Subject) -> ScriptCall:
         """Reads everything that a merge moves."""
-        return ScriptCall(scripts.READ_LOG, self.keys(subject, "events", "version", "signals", "seen"), ())
+        return ScriptCall(scripts.READ_LOG, self.keys(subject, "events", "version", "signals", "seen", "features"), ())
 
     def read_checkpoint(self, subject: Subject, encoder_version: str) -> ScriptCall:
         """Reads the log with the checkpoint for an encoder in place of its state."""
@@ -97,20 +99,37 @@ class HistoryCalls:
             args += (event.identity(subject), _signal_body(event))
         for identity, body in signals:
             args += (identity, body)
-        keys = self.keys(subject, "events", "version", "signals", "seen", "ids", "floor")
+        keys = self.keys(subject, "events", "version", "signals", "seen", "ids", "floor", "features")
         return ScriptCall(scripts.APPEND, keys, tuple(args))
 
-    def erase(self, subject: Subject, expected: tuple[bytes, int, str] | None = None) -> ScriptCall:
+    def erase(self, subject: Subject, expected: tuple[bytes, int, str, bytes] | None = None) -> ScriptCall:
         """Deletes every key of the subject.
 
         Args:
             subject: Who is erased.
-            expected: Version of the log, number of signals and stamp of the seen items that must still be there.
+            expected: Version of the log, number of signals, and stamps of the seen items and of the features that must
+                still be there.
         """
-        keys = self.keys(subject, "events", "version", "signals", "states", "seen", "ids", "floor")
-        unchanged = (0, "", 0, "") if expected is None else (1, *expected)
+        keys = self.keys(subject, "events", "version", "signals", "states", "seen", "ids", "floor", "features")
+        unchanged = (0, "", 0, "", b"") if expected is None else (1, *expected)
         args = (self._state_key(subject, ""), self._erased, subject.tag, *unchanged, *self._encoders)
         return ScriptCall(scripts.ERASE, keys, args)
+
+    def read_features(self, subject: Subject) -> ScriptCall:
+        """Reads the features alone."""
+        return ScriptCall(READ_FEATURES, self.keys(subject, "features"), ())
+
+    def write_features(self, subject: Subject, values: Values, known: UserFeatures | None = None) -> ScriptCall:
+        """Writes features in place of the stored ones; without values, deletes them.
+
+        Args:
+            subject: Whose they are.
+            values: The features by name.
+            known: What must be stored; None for anything.
+        """
+        stamp = b"*" if known is None else known.stamp_bytes
+        args = (stamp, pack(values), self._settings.ttl_s * 1000)
+        return ScriptCall(WRITE_FEATURES, self.keys(subject, "features"), args)
 
     def keys(self, subject: Subject, *names: str) -> tuple[str, ...]:
         """Returns the keys of a subject with these names."""
@@ -132,8 +151,14 @@ def record_of(reply: Sequence[Any]) -> UserRecord | None:
     """
     if len(reply) == 1:
         return None
-    version, flat, blob, seen = reply
-    return UserRecord(version.decode() if version else "", events_of(flat), blob, SeenItems.unpack(seen))
+    version, flat, blob, seen, features = reply
+    return UserRecord(
+        version.decode() if version else "",
+        events_of(flat),
+        blob,
+        SeenItems.unpack(seen),
+        UserFeatures.unpack(features),
+    )
 
 
 def events_of(flat: Sequence[bytes]) -> tuple[StoredEvent, ...]:

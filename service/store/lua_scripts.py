@@ -11,7 +11,7 @@ puts everything right, and that no copy of an earlier time passes for current un
 
 from __future__ import annotations
 
-from service.store import log_streams, lua_shared
+from service.store import log_streams, lua_shared, user_features
 from service.store.erasure_list import LIST_ERASED
 from service.store.left_ids import REMEMBER_IDS
 from service.store.lua_script import CLEAN, READS, TYPED, Script
@@ -21,7 +21,7 @@ from service.store.seen_items import REMEMBER
 # item and type is found in the whole log.
 IDS_KNOWN = 256
 
-# KEYS events, version, signals, seen, ids, floor
+# KEYS events, version, signals, seen, ids, floor, features
 # ARGV history cap, TTL ms, signals cap, signals TTL ms, number of events, how many of the newest events an id is
 #      looked for in (0: only whole members are compared), items to remember beyond the log, entries of seen items to
 #      add and their number, ids to remember beyond the log (0: none are added), then (time ms, member) each, oldest
@@ -144,6 +144,7 @@ else
   redis.call('UNLINK', KEYS[2])
 end
 redis.call('PEXPIRE', KEYS[1], ttl)
+redis.call('PEXPIRE', KEYS[7], ttl)
 if floor then
   redis.call('PEXPIRE', KEYS[6], ttl)
 end
@@ -155,18 +156,20 @@ return {accepted, duplicates, version, reused, stamp, late, replaced}
     .replace("@REMEMBER_IDS@", REMEMBER_IDS)
 )
 
-# KEYS events, version, state, seen   ARGV known version, "" for none, and known stamp of the seen items
-# → version, members with scores (oldest first), state blob, seen items; the version alone if both are known
+# KEYS events, version, state, seen, features
+# ARGV known version, "" for none, and known stamps of the seen items and of the features
+# → version, members with scores (oldest first), state blob, seen items, features; the version alone if all are known
 READ = Script(
     READS
     + TYPED
     + """
 local version = typed(false, 'GET', KEYS[2])
-if version and version == ARGV[1] and typed('', 'GETRANGE', KEYS[4], 1, 16) == ARGV[2] then
+if version and version == ARGV[1] and typed('', 'GETRANGE', KEYS[4], 1, 16) == ARGV[2]
+  and typed('', 'GETRANGE', KEYS[5], 1, 16) == ARGV[3] then
   return {version}
 end
 return {version, typed({}, 'ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), typed(false, 'GET', KEYS[3]),
-        typed(false, 'GET', KEYS[4])}
+        typed(false, 'GET', KEYS[4]), typed(false, 'GET', KEYS[5])}
 """
 )
 
@@ -204,21 +207,21 @@ return 1
 """
 )
 
-# KEYS events, version, signals, seen
-# → version, members with scores (oldest first), signals (oldest first), seen items
+# KEYS events, version, signals, seen, features
+# → version, members with scores (oldest first), signals (oldest first), seen items, features
 READ_LOG = Script(
     READS
     + TYPED
     + """
 return {typed(false, 'GET', KEYS[2]), typed({}, 'ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'),
-        typed({}, 'XRANGE', KEYS[3], '-', '+'), typed(false, 'GET', KEYS[4])}
+        typed({}, 'XRANGE', KEYS[3], '-', '+'), typed(false, 'GET', KEYS[4]), typed(false, 'GET', KEYS[5])}
 """
 )
 
-# KEYS events, version, signals, states, seen, ids, floor
-# ARGV prefix of the state keys, channel, message, 1 if the log must be unchanged, then expected version, signals and
-#      stamp of the seen items, then versions of models
-# → number of keys deleted; -1 if the log has changed since
+# KEYS events, version, signals, states, seen, ids, floor, features
+# ARGV prefix of the state keys, channel, message, 1 if all must be unchanged, then expected version, signals and stamps
+#      of the seen items and of the features, then versions of models
+# → number of keys deleted; -1 if something has changed since
 #
 # The state keys are not declared in KEYS: they share the hash tag of the declared keys. They are listed in `states`;
 # those of the given models are deleted even if that list is lost.
@@ -227,7 +230,7 @@ ERASE = Script(
     + """
 if ARGV[4] == '1' then
   if (typed(false, 'GET', KEYS[2]) or '') ~= ARGV[5] or typed(0, 'XLEN', KEYS[3]) ~= tonumber(ARGV[6])
-    or typed('', 'GETRANGE', KEYS[5], 1, 16) ~= ARGV[7] then
+    or typed('', 'GETRANGE', KEYS[5], 1, 16) ~= ARGV[7] or typed('', 'GETRANGE', KEYS[8], 1, 16) ~= ARGV[8] then
     return -1
   end
 end
@@ -235,7 +238,7 @@ local deleted = 0
 for _, model in ipairs(typed({}, 'SMEMBERS', KEYS[4])) do
   deleted = deleted + redis.call('UNLINK', ARGV[1] .. model)
 end
-for i = 8, #ARGV do
+for i = 9, #ARGV do
   deleted = deleted + redis.call('UNLINK', ARGV[1] .. ARGV[i])
 end
 deleted = deleted + redis.call('UNLINK', unpack(KEYS))
@@ -244,4 +247,4 @@ return deleted
 """
 )
 
-ALL = (APPEND, READ, WRITE_STATE, READ_LOG, ERASE, *lua_shared.ALL, *log_streams.ALL, LIST_ERASED)
+ALL = (APPEND, READ, WRITE_STATE, READ_LOG, ERASE, *user_features.ALL, *lua_shared.ALL, *log_streams.ALL, LIST_ERASED)

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from urllib.parse import quote, unquote
 
 from service.store.seen_items import NOTHING_SEEN, SeenItems
+from service.store.user_features import NO_FEATURES, UserFeatures
 
 SEPARATOR = "\x1f"
 _MARKS = ("\x1e", SEPARATOR)
@@ -109,12 +110,14 @@ class UserRecord:
         events: The log, oldest first.
         blob: The packed encoder state of one model (`service.history.state_blob`), None if none is stored.
         seen: Items of events that the log no longer keeps, with their counts and times.
+        features: The stored features of the subject.
     """
 
     version: str
     events: tuple[StoredEvent, ...]
     blob: bytes | None = None
     seen: SeenItems = NOTHING_SEEN
+    features: UserFeatures = NO_FEATURES
 
     def same_as(self, version: str, seen_stamp: str) -> bool:
         """Returns whether the log has this version, and the seen items have this stamp."""

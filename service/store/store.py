@@ -10,6 +10,7 @@ Keys of one subject, `gpt4rec:{u:<user>}:…` (`s:` for sessions), all in one ha
     state:<encoder>    packed encoder state of one encoder version
     state:<encoder>:checkpoint   the state that one which remembers trimmed events is rebuilt from
     states             the encoder versions that have a state or a checkpoint, so that an erasure finds them all
+    features           who it is, as lists may know it (`service.store.user_features`)
     floor              score of the newest event of a checkpoint: the log takes none that is no newer
 
 What was shown and what came of it is in streams of its own (`service.store.log_streams`).
@@ -37,6 +38,7 @@ from service.store.seen_items import NOTHING_SEEN, SeenItems
 from service.store.server_probe import ServerProbe
 from service.store.shared_values import SharedValues
 from service.store.store_settings import StoreSettings
+from service.store.user_features import UserFeatures, Values
 
 log = logs.get(__name__)
 
@@ -207,6 +209,7 @@ class Store(SharedValues):
 
         Events are copied, then deleted: if a crash comes between, repeating the merge finds duplicates and only
         deletes. The session is deleted only if nothing was added to it in the meantime; else the addition is moved too.
+        Features of the session fill in what the user's own do not say.
 
         Args:
             session: Whose history is moved.
@@ -216,7 +219,7 @@ class Store(SharedValues):
         moved, before = 0, NOTHING_SEEN
         while True:
             log_call = self._calls.read_log(session)
-            version, flat, signals, packed = await self._link.script(log_call, timeout_s=self._write_s)
+            version, flat, signals, packed, of_session = await self._link.script(log_call, timeout_s=self._write_s)
             events = [NewEvent(e.item_id, e.type, e.time_ms, e.event_id) for e in events_of(flat)]
             bodies, seen = [(fields[1].decode(), fields[3]) for _, fields in signals], SeenItems.unpack(packed)
             # A client may count the events of each session from 1, so here an equal id alone is no duplicate.
@@ -226,9 +229,31 @@ class Store(SharedValues):
                 appended = appended_of(reply)
                 moved += appended.accepted
                 late(appended.late)
-            before = seen
-            if await self._erase(session, (version or b"", len(bodies), seen.stamp)) >= 0:
+            before, features = seen, UserFeatures.unpack(of_session)
+            await self._fill_features(user, features)
+            if await self._erase(session, (version or b"", len(bodies), seen.stamp, features.stamp_bytes)) >= 0:
                 return moved
+
+    async def _fill_features(self, user: Subject, more: UserFeatures) -> None:
+        """Adds features to those of a user, which stay as they are."""
+        while more.values:
+            stored = await self.read_features(user)
+            values = stored.filled(more.values)
+            if values == stored.values or await self._settled(self._calls.write_features(user, values, stored)):
+                return
+
+    async def read_features(self, subject: Subject) -> UserFeatures:
+        """Reads the stored features of a subject."""
+        call = self._calls.read_features(subject)
+        return UserFeatures.unpack(await self._link.read_script(call, timeout_s=self._read_s))
+
+    async def write_features(self, subject: Subject, values: Values) -> bool:
+        """Stores features in place of those before, as durably as events; without values, deletes them.
+
+        Returns:
+            Whether something was written or deleted.
+        """
+        return bool(await self._settled(self._calls.write_features(subject, values)))
 
     async def erase(self, subject: Subject) -> int:
         """Deletes every key of the subject, as durably as events are written, and notifies every replica.
@@ -301,5 +326,5 @@ class Store(SharedValues):
             )
         return replies
 
-    async def _erase(self, subject: Subject, expected: tuple[bytes, int, str] | None = None) -> int:
+    async def _erase(self, subject: Subject, expected: tuple[bytes, int, str, bytes] | None = None) -> int:
         return int(await self._settled(self._calls.erase(subject, expected)))

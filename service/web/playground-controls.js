@@ -73,6 +73,18 @@ export class Controls {
       return { features: value ? { ...features, [name]: value } : features };
     }));
     if (about.scenes.length) fields.push(choice("scene", about.scenes, (scene) => ({ scene })));
+    const codes = Object.entries(about.codes).filter(([, values]) => values.length);
+    for (const [name, values] of codes) {
+      const id = `code-${name}`;
+      const chosen = (event) => {
+        const { [name]: _, ...others } = this.state.codes;
+        const { value } = event.target;
+        this.change({ codes: value ? { ...others, [name]: value } : others });
+      };
+      const pick = el("select", { id, onchange: chosen },
+        el("option", { value: "" }, "anything"), ...values.map((value) => el("option", { value }, value)));
+      fields.push(el("div", { class: "field" }, el("label", { htmlFor: id }, `ask for ${name.replaceAll("_", " ")}`), pick));
+    }
     if (about.event_types.length > 1) {
       const pick = el("select", { id: "type", onchange: (event) => this.change({ type: event.target.value }) },
         ...about.event_types.map((value) => el("option", { value }, value)));
@@ -105,6 +117,7 @@ export class Controls {
       ["temperature", state.temperature.toFixed(1)], ["budget", ms(state.budget)]]) said(id, String(text));
     at("budget").setAttribute("aria-valuetext", ms(state.budget));
     for (const name of Object.keys(this.about.features)) set(`who-${name}`, state.features[name] || "");
+    for (const name of Object.keys(this.about.codes)) set(`code-${name}`, state.codes[name] || "");
     set("who-scene", state.scene);
     this.categories(state);
   }

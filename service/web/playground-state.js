@@ -35,6 +35,7 @@ export function fresh(about) {
     scene: "",
     seen: "",
     features: {},
+    codes: {},
   };
 }
 
@@ -55,6 +56,7 @@ export function toFragment(state, about) {
   }
   for (const category of state.categories) parts.append("only", category);
   for (const [name, value] of Object.entries(state.features)) parts.append("who", `${name}=${value}`);
+  for (const [name, value] of Object.entries(state.codes)) parts.append("code", `${name}=${value}`);
   return parts.toString();
 }
 
@@ -86,11 +88,12 @@ export function fromFragment(fragment, about) {
   state.budget = within(state.budget, 1, about.budget_max_ms);
   const categories = about.categories.map((category) => category.name);
   state.categories = parts.getAll("only").filter((name) => categories.includes(name)).slice(0, 64);
-  for (const pair of parts.getAll("who")) {
-    const at = pair.indexOf("=");
-    const [name, value] = [pair.slice(0, at), pair.slice(at + 1)];
-    if (Object.hasOwn(about.features, name) && about.features[name].includes(value)) state.features[name] = value;
-  }
+  const known = (field, name) => {
+    const values = parts.getAll(field).map((pair) => [pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1)]);
+    return Object.fromEntries(values.filter(([slot, value]) => Object.hasOwn(about[name], slot) && about[name][slot].includes(value)));
+  };
+  state.features = known("who", "features");
+  state.codes = known("code", "codes");
   return state;
 }
 
@@ -124,6 +127,7 @@ export function body(state, about) {
   if (state.scene) request.scene = state.scene;
   if (state.seen) request.exclude_seen = state.seen === "out";
   if (Object.keys(state.features).length) request.features = state.features;
+  if (Object.keys(state.codes).length) request.context = state.codes;
   if (state.budget !== about.budget_ms) request.budget_ms = state.budget;
   return request;
 }

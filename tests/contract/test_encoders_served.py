@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -89,3 +90,44 @@ async def test_the_events_of_a_request_count_without_being_stored(engine: Engine
         answer = await service.recommend(user_id="u", k=K, decoding=BEAM, events=more)
         assert ids(answer) == evaluators_list(engine, ["i1", "i2", "i3"])
         assert await listed(service, "u") == evaluators_list(engine, ["i1", "i2"])
+
+
+@pytest.mark.parametrize("encoder", ["prefix", "injected"])
+@asynchronous
+async def test_an_encoder_that_reads_features_encodes_anew_when_they_change(
+    encoder: str, shared_valkey: Valkey, tmp_path: Path
+) -> None:
+    """Whether they are stored, or named by one request; and for somebody without a history, too."""
+    network = random_network(encoder=encoder, window=8, n_fields=1, scale=1.0)
+    engine = Engine.open(write_artifact(tmp_path, random_parts(network)), device="cpu", threads=1)
+    started: dict[str, Any] = {"redis_url": shared_valkey.url, "prefix": f"reads:{uuid.uuid4().hex}:", "operator": True}
+    patient: dict[str, Any] = {"history_cap": 64, "deadline_ms": 30_000.0}
+
+    async def asked(service: Service, **body: Any) -> dict[str, float]:
+        answer = await service.recommend(k=K, decoding=BEAM, **body)
+        assert (answer["rung"], answer["reason"]) == ("full", None)
+        return {item["item_id"]: round(item["score"], 3) for item in answer["items"]}
+
+    async def put(service: Service, **features: str) -> None:
+        answer = await service.client.put("/users/u/features", json={"features": features})
+        assert answer.status_code == 200
+
+    async with serving(cast("FakeEngine", engine), **started, **patient) as one:
+        events = [{"item_id": f"i{n}", "type": "view", "timestamp": START_MS + 1000 * n} for n in range(5)]
+        given = {age: await asked(one, events=events, features={"age": age}) for age in ("old", "young")}
+        given[""] = await asked(one, events=events)
+        assert len({str(scores) for scores in given.values()}) == 3
+        new = [await asked(one, user_id="new", features=who) for who in ({"age": "old"}, {"age": "young"}, {})]
+        assert len({str(scores) for scores in new}) == 3
+        await one.post_events("u", *(f"i{n}" for n in range(5)), start_ms=START_MS)
+        assert await asked(one, user_id="u", exclude_seen=True) == given[""]
+        async with serving(cast("FakeEngine", engine), **started, **patient) as two:
+            for age in ("old", "young", "old"):
+                await put(one, age=age)
+                for service in (one, two, one):
+                    assert await asked(service, user_id="u") == given[age]
+                    await service.settled()
+                assert await asked(two, user_id="u", features={}) == given[""]
+                other = "young" if age == "old" else "old"
+                assert await asked(two, user_id="u", features={"age": other}) == given[other]
+                assert await asked(two, user_id="u") == given[age]

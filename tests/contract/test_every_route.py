@@ -31,13 +31,15 @@ EVERYTHING: dict[str, Any] = {
 OPEN = {"/", "/healthz", "/readyz", "/version", "/docs", "/openapi.json", "/assets/{name}", "/ops", "/playground"}
 FOR_KEYS = {"/recommend", "/events", "/sessions/merge", "/items/{item_id:path}/similar", "/playground/about",
             "/playground/items", "/playground/sample", "/playground/why"}  # fmt: skip
-FOR_USERS = {"/users/{user_id:path}"}
+FEATURES = ("/users/{user_id:path}/features", "/sessions/{session_id:path}/features")
+FOR_USERS = {"/users/{user_id:path}", *FEATURES}
 FOR_METRICS = {"/metrics"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 BODIES = {
     "/recommend": {"user_id": USER},
     "/events": {"events": [{"user_id": USER, "item_id": ITEM, "type": "view", "timestamp": 1_700_000_009_000}]},
     "/sessions/merge": {"session_id": "s1", "user_id": USER},
+    **{path: {"features": {"taste": "an intruder"}} for path in FEATURES},
     "/ops/fallback": {"mode": "fallback", "reason": "an intruder"},
     "/ops/policies": {"segments": [{"name": "all", "decoding": {"strategy": "greedy"}}]},
     "/ops/models/{version}/activate": {"reason": "an intruder"},
@@ -74,8 +76,8 @@ def needed(path: str) -> str:
 
 
 async def call(service: Service, path: str, method: str, headers: dict[str, str]) -> httpx.Response:
-    filled = re.sub(r"\{(\w+)(:path)?\}", lambda m: {"user_id": USER, "item_id": "1", "name": "base.css"}.get(
-        m[1], "fake-1"), path)  # fmt: skip
+    values = {"user_id": USER, "session_id": "s1", "item_id": "1", "name": "base.css"}
+    filled = re.sub(r"\{(\w+)(:path)?\}", lambda m: values.get(m[1], "fake-1"), path)
     body = BODIES.get(path) if method not in ("GET", "HEAD") else None
     return await service.client.request(method, filled, headers=headers, json=body)
 

@@ -359,7 +359,7 @@ async def test_the_openapi_document_says_who_may_call_what(keys: str) -> None:
         assert (schemes["ApiKey"]["in"], schemes["ApiKey"]["name"]) == ("header", "X-API-Key")
         for path, methods in document["paths"].items():
             for method, operation in methods.items():
-                where = path.format(user_id="u", item_id="3", version="v", name="n")
+                where = path.format(user_id="u", session_id="s", item_id="3", version="v", name="n")
                 bare = await service.client.request(method, where, content=b"{}")
                 assert bool(operation["security"]) == (bare.status_code == 401), f"{method} {path}"
                 assert {name for one in operation["security"] for name in one} <= set(schemes)

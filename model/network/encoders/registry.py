@@ -59,6 +59,11 @@ def state_layout(config: NetworkConfig) -> StateLayout:
     return encoder.state_layout(config) if encoder.streams else StateLayout(config.d_model)
 
 
+def reads_context(config: NetworkConfig) -> bool:
+    """Returns whether h depends on the user's features."""
+    return encoder_class(config.encoder).reads_context
+
+
 def streams(config: NetworkConfig) -> bool:
     """Returns whether a state can be carried from event to event."""
     return encoder_class(config.encoder).streams

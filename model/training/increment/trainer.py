@@ -20,7 +20,7 @@ from model.errors import RunError
 from model.network.gpt4rec import GPT4Rec
 from model.tokenizers.item_content import contents_of
 from model.training.batches import BatchPlan
-from model.training.conditions import Conditions, fit_context, item_controls
+from model.training.conditions import Conditions, fit_context, item_controls, item_styles
 from model.training.config import TrainConfig
 from model.training.content_vectors import content_vectors
 from model.training.fitted_parts import FittedParts
@@ -112,7 +112,8 @@ class IncrementTrainer(Trainer):
         if not resume:
             self.start.data.save()
         controls = item_controls(dataset, train.item_ids)
-        context, notes = grown_context(run.context, fit_context(dataset, train, controls))
+        styles = item_styles(dataset, train, self.config.styles)
+        context, notes = grown_context(run.context, fit_context(dataset, train, controls, styles))
         content = content_vectors(self.config, dataset, train.item_ids, data_path)
         dim = 0 if content.in_items is None else content.in_items.shape[1]
         if dim != run.network.content:
@@ -133,7 +134,7 @@ class IncrementTrainer(Trainer):
         return FittedParts(
             context=context,
             vocabulary=Vocabulary.of(train.item_ids, context, dataset.has_time, run.network.n_types),
-            conditions=Conditions.of(dataset, train, context, controls),
+            conditions=Conditions.of(dataset, train, context, controls, styles),
             content=content,
             tokenizer=tokenizer,
             network=grown_shape(run.network, train.n_items, context),

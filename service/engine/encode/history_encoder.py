@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.artifact import graph_names as names
-from service.artifact.array_types import Array
+from service.artifact.array_types import Array, IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
 from service.common.errors import ModelError
@@ -40,6 +40,9 @@ class HistoryEncoder:
         self._vocabulary = artifact.vocabulary
         self._placement, self._run = placement, run
         self._hidden_events = int(masked)
+        network = artifact.network
+        self._slots, self._heads, self._window = network["n_slots"], network["heads"], network["window"]
+        self._prefix = int(network["encoder"] == "prefix")
         self._fixed: dict[int, Values] = {}
 
     def encode(self, jobs: Sequence[EncodeJob]) -> list[EncoderState | Exception]:
@@ -51,7 +54,7 @@ class HistoryEncoder:
         states = [self._base(job) for job in jobs]
         rows = [row for row, state in enumerate(states) if state is None]
         if rows:
-            hidden = self._step([self._events(jobs[row]) for row in rows])
+            hidden = self._step([self._events(jobs[row]) for row in rows], [jobs[row].context for row in rows])
             for row, h in zip(rows, hidden, strict=True):
                 # A copy: a view of one row would keep all rows of the batch in memory.
                 states[row] = EncoderState.of_hidden(h.copy())
@@ -70,7 +73,7 @@ class HistoryEncoder:
             events = self._vocabulary.with_start(events)
         return events.after(max(0, len(events) - self.longest))
 
-    def _step(self, events: Sequence[EventArrays]) -> Array:
+    def _step(self, events: Sequence[EventArrays], contexts: Sequence[IntArray | None]) -> Array:
         """[rows, d] h after each of the histories (1 … longest events each)."""
         batch = self._placement.rows(len(events))
         count = np.ones(batch, np.int64)
@@ -80,11 +83,16 @@ class HistoryEncoder:
         padded = padded_events(events, batch, n)
         time_ms = padded[names.TIME_MS]
         position = np.arange(n)
+        context = np.zeros((batch, self._slots), np.int64)
+        for row, given in enumerate(contexts):
+            if given is not None:
+                context[row] = given
         feeds = {
             **padded,
             names.PREVIOUS_MS: np.concatenate([time_ms[:, :1], time_ms[:, :-1]], axis=1),
             names.LAST_ROW: np.arange(batch) * n + count - 1,
             names.VALID: (position < count[:, None])[:, None],
+            names.CONTEXT: context,
             names.ASKED: (position == count[:, None] - 1)[:, :, None],
         }
         shape = (
@@ -97,5 +105,15 @@ class HistoryEncoder:
 
     def _positions(self, n: int) -> Values:
         if n not in self._fixed:  # two threads may both make them: they are equal
-            self._fixed[n] = {names.POSITION: self._placement.put(np.arange(n))}
+            placement, slots = self._placement, n + self._prefix
+            slot = np.arange(slots)
+            distance = slot[:, None] - slot
+            near = (distance >= 0) & ((distance <= self._window) | (slot < self._prefix))  # none is too far to see it
+            self._fixed[n] = {
+                names.POSITION: placement.put(np.arange(n)),
+                names.NEAR: placement.put(near[None]),
+                names.SLOT: placement.put(slot.reshape(1, 1, -1)),
+                names.SCORES: placement.host(np.array([-1, self._heads, slots, slots], np.int64)),
+                names.FOLDED: placement.host(np.array([-1, self._heads * slots, slots], np.int64)),
+            }
         return self._fixed[n]

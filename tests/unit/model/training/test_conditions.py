@@ -11,12 +11,22 @@ import pytest
 import torch
 
 from model.data.dataset import Dataset, sequences
+from model.data.errors import DataError
 from model.data.split import Split, leave_one_out
 from model.evaluation.evaluate import evaluate
 from model.evaluation.question_context import KNOWN, question_context
 from model.evaluation.rankers import network_ranker
-from model.training.conditions import PRICE_BANDS, Conditions, fit_context, item_controls, item_prices, price_bands
+from model.training.conditions import (
+    PRICE_BANDS,
+    Conditions,
+    fit_context,
+    item_controls,
+    item_prices,
+    item_styles,
+    price_bands,
+)
 from model.training.config import TrainConfig
+from model.training.fitted_parts import prompt_rows
 from model.training.trainer import Trainer
 from service.artifact.features import GAP_UNKNOWN, ContextVocabulary, quantised_gap_ms
 from tests.support.data_builders import tiny_dataset
@@ -164,3 +174,43 @@ def test_a_category_that_is_asked_for_moves_the_ranking_to_it(trained: Trainer) 
     recall = {name: float(result.figures["recall@10"] or 0) for name, result in figures.items()}
     assert recall["told"] > recall["untold"] + 0.15
     assert recall["untold"] == recall["published"], "nothing known is the published protocol"
+
+
+def test_styles_are_the_values_of_most_items_and_a_training_shows_one_of_the_targets() -> None:
+    dataset = tiny_dataset(20, 12)
+    attributes = [["plain"] * (n % 2 == 0) + ["bold"] * (n % 3 == 0) for n in range(len(dataset.items))]
+    items = dataset.items.with_columns(attributes=pl.Series(attributes, dtype=pl.List(pl.String)))
+    dataset = Dataset.of("styled", dataset.events, items, dataset.users, has_time=True, category_kind="path")
+    split = leave_one_out(sequences(dataset))
+    train, controls = split.train, item_controls(dataset, split.train.item_ids)
+    assert item_styles(dataset, train, "none") == [[]] * 12
+    styles = item_styles(dataset, train, "attributes")
+    own = dict(zip(items["item_id"], attributes, strict=True))
+    assert styles == [sorted(own[item]) for item in train.item_ids]
+    vocabulary = fit_context(dataset, train, controls, styles)
+    assert vocabulary.slots[-3:] == ("style", "scene", "category")
+    assert "style" in vocabulary.controls
+    conditions = Conditions.of(dataset, train, vocabulary, controls, styles)
+    config = TrainConfig().updated({"control_known": 1.0, "styles": "attributes"})
+    target = torch.arange(12)
+    shown, _ = conditions.sample(config, torch.zeros(12, dtype=torch.int64), target, target, torch.full((12,), -1))
+    names = {row: name for name, row in vocabulary.values["style"].items()}
+    for item, row in enumerate(shown[:, -3].tolist()):
+        assert names[row] in styles[item] if styles[item] else row == 0
+    asked = question_context(split, split.valid, vocabulary, conditions, frozenset({"style"})).context[:, -3]
+    for user, item in zip(split.valid.users.tolist(), split.valid.target.tolist(), strict=True):
+        assert names[asked[user]] in styles[item] if styles[item] else asked[user] == 0
+
+
+def test_soft_prompts_have_the_rows_of_one_slot_or_are_refused_with_what_could_have_them() -> None:
+    _, vocabulary, _ = fitted(tiny_dataset(20, 12))
+    config = TrainConfig().updated({"network": {"prompts": 3}, "prompt_for": "category"})
+    rows = vocabulary.values["category"].values()
+    assert prompt_rows(config, vocabulary) == {
+        "prompt_slot": vocabulary.slots.index("category"),
+        "prompt_first": min(rows),
+        "prompt_rows": len(rows),
+    }
+    assert prompt_rows(TrainConfig(), vocabulary) == {}
+    with pytest.raises(DataError, match=r"weather.*category"):
+        prompt_rows(config.updated({"prompt_for": "weather"}), vocabulary)
