@@ -189,13 +189,14 @@ class ContextVocabulary:
     @property
     def slots(self) -> tuple[str, ...]:
         """Names of the slots, in the order of the network's input."""
-        optional = (name for name in (self.PRICE, self.STYLE) if name in self.values)
+        optional = (name for name in (self.PRICE, self.STYLE) if name in self.values and name not in self.fields)
         return (*self.fields, *optional, self.SCENE, self.CONTROL)
 
     @property
     def controls(self) -> tuple[str, ...]:
         """Names of the slots with control codes, which say what a list is to contain."""
-        return tuple(slot for slot in self.slots if slot in (self.CONTROL, self.PRICE, self.STYLE))
+        codes = {self.CONTROL, self.PRICE, self.STYLE} - set(self.fields)
+        return tuple(slot for slot in self.slots if slot in codes)
 
     @property
     def n_rows(self) -> int:

@@ -25,7 +25,7 @@ from model.training.conditions import (
     item_styles,
     price_bands,
 )
-from model.training.config import TrainConfig
+from model.training.config import StyleSource, TrainConfig
 from model.training.fitted_parts import prompt_rows
 from model.training.trainer import Trainer
 from service.artifact.features import GAP_UNKNOWN, ContextVocabulary, quantised_gap_ms
@@ -39,11 +39,11 @@ def paid(dataset: Dataset, **columns: pl.Expr) -> Dataset:
     return Dataset.of("paid", events, items, dataset.users, has_time=True, category_kind="path")
 
 
-def fitted(dataset: Dataset) -> tuple[Split, ContextVocabulary, Conditions]:
+def fitted(dataset: Dataset, source: StyleSource = "none") -> tuple[Split, ContextVocabulary, Conditions]:
     split = leave_one_out(sequences(dataset))
-    controls = item_controls(dataset, split.train.item_ids)
-    vocabulary = fit_context(dataset, split.train, controls)
-    return split, vocabulary, Conditions.of(dataset, split.train, vocabulary, controls)
+    controls, styles = item_controls(dataset, split.train.item_ids), item_styles(dataset, split.train, source)
+    vocabulary = fit_context(dataset, split.train, controls, styles)
+    return split, vocabulary, Conditions.of(dataset, split.train, vocabulary, controls, styles)
 
 
 def test_a_price_is_the_median_paid_in_purchases_of_the_training_part() -> None:
@@ -99,7 +99,7 @@ def test_a_question_knows_what_is_named_and_nothing_else() -> None:
     dataset = tiny_dataset(20, 15)
     scenes = dataset.events.with_columns(scene=pl.lit("home"))
     dataset = Dataset.of("s", scenes, dataset.items, dataset.users, has_time=True, category_kind="path")
-    split, vocabulary, conditions = fitted(dataset)
+    split, vocabulary, conditions = fitted(dataset, "attributes")
     log, holdout = split.sequences, split.test
     slots = vocabulary.slots
     features = np.arange(len(vocabulary.fields)).tolist()
@@ -108,6 +108,7 @@ def test_a_question_knows_what_is_named_and_nothing_else() -> None:
         "scene": [slots.index("scene")],
         "category": [slots.index("category")],
         "price_band": [slots.index("price_band")],
+        "style": [slots.index("style")],
     }
     for name in KNOWN:
         asked = question_context(split, holdout, vocabulary, conditions, frozenset({name}))
@@ -181,16 +182,14 @@ def test_styles_are_the_values_of_most_items_and_a_training_shows_one_of_the_tar
     attributes = [["plain"] * (n % 2 == 0) + ["bold"] * (n % 3 == 0) for n in range(len(dataset.items))]
     items = dataset.items.with_columns(attributes=pl.Series(attributes, dtype=pl.List(pl.String)))
     dataset = Dataset.of("styled", dataset.events, items, dataset.users, has_time=True, category_kind="path")
-    split = leave_one_out(sequences(dataset))
-    train, controls = split.train, item_controls(dataset, split.train.item_ids)
+    split, vocabulary, conditions = fitted(dataset, "attributes")
+    train = split.train
     assert item_styles(dataset, train, "none") == [[]] * 12
     styles = item_styles(dataset, train, "attributes")
     own = dict(zip(items["item_id"], attributes, strict=True))
     assert styles == [sorted(own[item]) for item in train.item_ids]
-    vocabulary = fit_context(dataset, train, controls, styles)
     assert vocabulary.slots[-3:] == ("style", "scene", "category")
     assert "style" in vocabulary.controls
-    conditions = Conditions.of(dataset, train, vocabulary, controls, styles)
     config = TrainConfig().updated({"control_known": 1.0, "styles": "attributes"})
     target = torch.arange(12)
     shown, _ = conditions.sample(config, torch.zeros(12, dtype=torch.int64), target, target, torch.full((12,), -1))
