@@ -33,7 +33,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Optimiser": (
         "learning_rate", "warmup_steps", "decay", "batch_tokens", "weight_decay", "clip_norm", "ema", "item_dropout",
     ),
-    "Context": ("features_known", "scene_known", "control_known", "gap_known"),
+    "Context": ("features_known", "scene_known", "control_known", "gap_known", "styles", "prompt_for"),
     "Length and repeatability": ("max_epochs", "patience", "seed", "threads"),
 }  # fmt: skip
 

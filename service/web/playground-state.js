@@ -88,12 +88,12 @@ export function fromFragment(fragment, about) {
   state.budget = within(state.budget, 1, about.budget_max_ms);
   const categories = about.categories.map((category) => category.name);
   state.categories = parts.getAll("only").filter((name) => categories.includes(name)).slice(0, 64);
-  const known = (field, name) => {
-    const values = parts.getAll(field).map((pair) => [pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1)]);
-    return Object.fromEntries(values.filter(([slot, value]) => Object.hasOwn(about[name], slot) && about[name][slot].includes(value)));
+  const known = (field, offered) => {
+    const pairs = parts.getAll(field).map((pair) => [pair.split("=", 1)[0], pair.slice(pair.indexOf("=") + 1)]);
+    return Object.fromEntries(pairs.filter(([slot, value]) => Object.hasOwn(offered, slot) && offered[slot].includes(value)));
   };
-  state.features = known("who", "features");
-  state.codes = known("code", "codes");
+  state.features = known("who", about.features);
+  state.codes = known("code", about.codes);
   return state;
 }
 

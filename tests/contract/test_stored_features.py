@@ -77,7 +77,7 @@ async def test_lists_use_stored_features_unless_the_request_names_others(shared_
 
 @asynchronous
 async def test_features_count_on_every_replica_at_once_and_without_a_history(shared_valkey: Valkey) -> None:
-    started = {"redis_url": shared_valkey.url, "prefix": "feat-replicas:", "operator": True}
+    started: dict[str, Any] = {"redis_url": shared_valkey.url, "prefix": "feat-replicas:", "operator": True}
     async with serving(engine(), **started) as one, serving(engine(), **started) as two:
         await one.post_events("u", "1")
         for taste in ("sweet", "sour"):

@@ -257,6 +257,7 @@ def test_every_choice_reaches_the_request(sure: Visit) -> None:
     page.get_by_role("button", name="a", exact=True).click()
     page.get_by_text("Who and where").click()
     page.select_option("#who-age", "young")
+    page.select_option("#code-category", "b")
     sure.settled()
     body = sure.bodies[-1]
     assert body["segment"] == "explorer"
@@ -264,6 +265,7 @@ def test_every_choice_reaches_the_request(sure: Visit) -> None:
     assert (body["k"], body["seed"]) == (5, 11)
     assert body["filter"] == {"category": ["a"]}
     assert body["features"] == {"age": "young"}
+    assert body["context"] == {"category": "b"}
     assert body["exclude_seen"] is False
     times = [event["timestamp"] for event in body["events"]]
     assert [later - earlier for earlier, later in itertools.pairwise(times)] == [86_400] * 2

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from loadtests.quality.code_effects import LIMITS, Asked, effects, spread
+from loadtests.quality.control_codes import asked_of, codes_of
+from model.training.config import TrainConfig
+from model.training.run_folder import Run
+from model.training.trainer import Trainer
 from service.artifact.array_types import IntArray
+from tests.support.data_builders import tiny_dataset
 
 USERS, ITEMS = 30, 20
 
@@ -54,3 +61,18 @@ def test_a_code_that_serves_only_long_histories_sets_groups_apart() -> None:
     found = effects(asked(partly, lists(10)))
     assert found["recall@10, groups of history length further apart"] == pytest.approx(1.0, abs=0.11)
     assert spread(np.array([0.0, 1.0, 0.5]), np.array([0, 0, 1])) == 0.0
+
+
+def test_every_control_code_of_a_data_set_is_asked_for(tmp_path: Path) -> None:
+    settings = TrainConfig(size="tiny", max_epochs=1, patience=1, styles="attributes", control_known=0.5, max_length=16)
+    trainer = Trainer(tiny_dataset(30, 20), Path("data"), tmp_path, settings)
+    trainer.fit()
+    model = Run.open(tmp_path).model()
+    assert trainer.context.controls == ("price_band", "style", "category")
+    for slot in trainer.context.controls:
+        found = asked_of(trainer, model, slot, seed=0)
+        table = codes_of(trainer.conditions, trainer.context, slot)
+        assert found.has.shape[1] == len(table) == 20
+        assert found.coded.all()
+        assert (found.without != found.any_code).any()
+        assert np.isfinite(list(effects(found).values())).all()

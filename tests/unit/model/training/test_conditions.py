@@ -211,5 +211,5 @@ def test_soft_prompts_have_the_rows_of_one_slot_or_are_refused_with_what_could_h
         "prompt_rows": len(rows),
     }
     assert prompt_rows(TrainConfig(), vocabulary) == {}
-    with pytest.raises(DataError, match=r"weather.*category"):
+    with pytest.raises(DataError, match=r"(?s)weather.*category"):
         prompt_rows(config.updated({"prompt_for": "weather"}), vocabulary)
