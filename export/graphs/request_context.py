@@ -28,7 +28,7 @@ class ContextGraph(NetworkGraph):
         if c.user_vector == "sum":
             value: ir.Value = op.ReduceSum(known, self.ints(1), keepdims=0)
             return value
-        joined = op.Reshape(known, self.ints(-1, c.n_slots * c.d_context))
+        joined: ir.Value = op.Reshape(known, self.ints(-1, c.n_slots * c.d_context))
         for layer in (0, 2):
             name = f"context.join.{layer}"
             weight = self.constant(self._weights[f"{name}.weight"].T.astype(np.float32), f"{name}.weight")

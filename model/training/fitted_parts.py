@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ def fit_parts(
     return FittedParts(context, vocabulary, conditions, content, tokenizer, network)
 
 
-def prompt_rows(config: TrainConfig, context: ContextVocabulary) -> dict[str, int]:
+def prompt_rows(config: TrainConfig, context: ContextVocabulary) -> dict[str, Any]:
     """Returns where the values are that have soft prompts; nothing without prompts.
 
     Raises:
