@@ -44,8 +44,10 @@ async def whole_contract(service: Service) -> None:
     assert (await service.recommend(user_id="u"))["reason"] is None
     await service.settled()
     assert (await client.post("/sessions/merge", json={"session_id": "s", "user_id": "u"})).json()["merged"] == 1
+    assert (await client.put("/users/u/features", json={"features": {"taste": "sweet"}})).status_code == 200
     shown = (await client.get("/users/u")).json()
     assert [event["item_id"] for event in shown["history"]] == ["1", "2"]
+    assert shown["features"] == (await client.get("/users/u/features")).json()["features"] == {"taste": "sweet"}
     put = await client.put("/ops/fallback", json={"mode": "fallback", "reason": "drill"})
     assert put.json()["shared"] is True, put.text
     assert (await client.put("/ops/fallback", json={"mode": "auto", "reason": "over"})).json()["shared"] is True
@@ -110,7 +112,8 @@ async def test_no_route_is_stopped_by_keys_of_a_type_that_the_service_did_not_wr
         await service.settled()
         await service.client.put("/ops/fallback", json={"mode": "auto", "reason": "begin"})
         keys = {key.decode() async for key in admin.scan_iter(match=f"{prefix}*")}
-        keys |= {f"{prefix}{{{tag}}}:{name}" for tag in ("u:u", "s:s") for name in ("version", "signals", "states")}
+        own = ("version", "signals", "states", "features")
+        keys |= {f"{prefix}{{{tag}}}:{name}" for tag in ("u:u", "s:s") for name in own}
         keys |= {f"{prefix}{{ops}}:{name}" for name in ("mode", "model", "policies", "audit", "replicas")}
         assert len(keys) >= 13
         for key in keys:
