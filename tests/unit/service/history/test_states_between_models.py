@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -35,6 +36,9 @@ class Served:
     @property
     def engine(self) -> Any:
         return _ENGINE
+
+    def user_rows(self, features: Mapping[str, Any]) -> None:
+        """Its encoder reads no features."""
 
 
 @dataclass
