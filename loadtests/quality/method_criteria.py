@@ -40,6 +40,13 @@ class Method:
 
 TEACHER, OTHER, QUARTER = "teacher", "another data set", "a quarter of the epochs"
 SAMPLED, NEWEST = "negatives: mixed", "truncation: the newest 30"
+WINDOW = "window attention"
+
+
+def _in_window(**network: Any) -> dict[str, Any]:
+    """Returns the settings of `window_attention` with some of the network's changed."""
+    return {"encoder": "window_attention", **{f"network.{name}": value for name, value in network.items()}}
+
 
 METHODS: dict[str, Method] = {
     DEFAULTS: Method(),
@@ -63,6 +70,16 @@ METHODS: dict[str, Method] = {
     "random clicks .1": Method({"methods.random_clicks": 0.1}, limit=NO_WORSE),
     "adversarial 1": Method({"methods.adversarial": 1.0}),
     "meta-learned start .1": Method({"methods.meta_start": 0.1}, limit=NO_WORSE),
+    WINDOW: Method(_in_window(), limit=NO_WORSE),
+    "positions: relative": Method(_in_window(positions="relative"), WINDOW),
+    "positions: relative and time": Method(_in_window(positions="relative_time"), WINDOW),
+    "positions: sinusoids": Method(_in_window(positions="sinusoid"), WINDOW),
+    "decay: exponential": Method(_in_window(time_decay="exponential"), WINDOW),
+    "decay: linear": Method(_in_window(time_decay="linear"), WINDOW),
+    "decay: none": Method(_in_window(time_decay="none"), WINDOW, NO_WORSE),
+    "pattern: strided": Method(_in_window(pattern="strided"), WINDOW, NO_WORSE),
+    "pattern: fixed": Method(_in_window(pattern="fixed"), WINDOW, NO_WORSE),
+    "pattern: routing": Method({**_in_window(pattern="routing"), "methods.routing_balance": 0.01}, WINDOW, NO_WORSE),
     "adapters 16": Method({"methods.backbone": OTHER, "methods.adapter": 16}, limit=NO_WORSE),
 }
 

@@ -135,11 +135,11 @@ def _train_and_ask(trial: Trial, place: Path, name: str, seed: int) -> None:
     dataset, runs, method = trial.dataset, trial.folder, METHODS[name]
     if TEACHER in method.settings.values():
         config = settings_of(Method(), seed, trial.epochs, trial.teacher, runs)
-        _trained(dataset, trial.data, runs / f"teacher-{seed}", config)
+        trained(dataset, trial.data, runs / f"teacher-{seed}", config)
     if OTHER in method.settings.values() and trial.other is not None:
         config = settings_of(Method(), seed, trial.epochs, trial.size, runs)
-        _trained(Dataset.load(trial.other), trial.other, runs / f"other-{seed}", config)
-    trainer = _trained(dataset, trial.data, place, settings_of(method, seed, trial.epochs, trial.size, runs))
+        trained(Dataset.load(trial.other), trial.other, runs / f"other-{seed}", config)
+    trainer = trained(dataset, trial.data, place, settings_of(method, seed, trial.epochs, trial.size, runs))
     model = Run.open(place).model()
     systems = {"dense": network_ranker(model, trainer.vocabulary)}
     if name == DEFAULTS or method.by_path:
@@ -155,7 +155,8 @@ def _train_and_ask(trial: Trial, place: Path, name: str, seed: int) -> None:
     write_aside(place / FOUND, json.dumps(found).encode())
 
 
-def _trained(dataset: Dataset, data: Path, folder: Path, config: TrainConfig) -> Trainer:
+def trained(dataset: Dataset, data: Path, folder: Path, config: TrainConfig) -> Trainer:
+    """Trains, or goes on, to the last epoch of the configuration."""
     trainer = Trainer(dataset, data, folder, config, resume=(folder / CHECKPOINT).exists())
     if trainer.progress.epoch < config.max_epochs:
         fit(trainer, console, TimeLimit(None, used_s=trainer.progress.seconds))

@@ -12,6 +12,9 @@ from typing import Any, Literal, TypeVar
 
 StateDtype = Literal["float32", "float16", "int8"]
 Compression = Literal["mean", "convolution", "attention"]
+Pattern = Literal["window", "strided", "fixed", "routing"]
+Position = Literal["rotary", "relative", "relative_time", "sinusoid", "none"]
+TimeDecay = Literal["logarithmic", "exponential", "linear", "none"]
 
 T = TypeVar("T")
 
@@ -149,6 +152,42 @@ class NetworkConfig:
         "4 to 16 for scenes or segments that differ in more than their most popular items.",
         least=0,
         most=64,
+    )
+    pattern: Pattern = setting(  # noqa: RUF009 - a dataclass field
+        "window",
+        "Which events of the window an event of `window_attention` reads: all; with `strided` the newest `stride` and "
+        "every `stride`-th before; with `fixed` its own block of `stride` events and the last event of each block "
+        "before; with `routing` those that a learned scorer chooses.",
+        "To compare on long windows.",
+    )
+    stride: int = setting(8, "Stride of the pattern `strided`, block of `fixed`.", "With the window.", least=1)
+    routed_keys: int = setting(
+        16,
+        "Events that an event reads with the pattern `routing`, besides itself.",
+        "With the window; see also `methods.routing_balance`.",
+        least=1,
+    )
+    positions: Position = setting(  # noqa: RUF009 - a dataclass field
+        "rotary",
+        "Positions of `window_attention`: rotary; `relative`, a learned number for each distance; `relative_time`, one "
+        "for each distance and one for the time between two events; `sinusoid`, sinusoids of the distance and α times "
+        "those of the time; or none.",
+        "`relative_time` or `sinusoid` where the time between two events says more than its logarithm.",
+    )
+    max_distance: int = setting(
+        32, "Distance K from which on `relative` positions are all alike.", "With the window.", least=1, most=65_536
+    )
+    time_decay: TimeDecay = setting(  # noqa: RUF009 - a dataclass field
+        "logarithmic",
+        "How the weight of an event falls with its age in `window_attention`: as a power of it (`logarithmic`, as in "
+        "`gpt4rec`), exponentially, linearly down to nothing, or not.",
+        "`exponential` or `linear` where old events are worth nothing.",
+    )
+    decay_rate: float = setting(
+        0.0,
+        "Rate λ of `time_decay`, a day for `exponential` and `linear`; 0: learned by each head.",
+        "To compare: `python -m loadtests.quality.horizons --sweep` tries several.",
+        least=0,
     )
     encoder: str = "gpt4rec"
     type_scale: bool = setting(

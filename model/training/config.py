@@ -14,19 +14,24 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from model.errors import ConfigError
-from model.network.config import SIZES, Compression, NetworkConfig, StateDtype, setting, setting_of
+from model.network.config import SIZES, NetworkConfig, setting, setting_of
 from model.network.encoders.registry import ENCODERS
 from model.training.config_values import flattened, parse_assignments, read_file, typed, unknown_key
 from model.training.method_settings import METHOD_DEFAULTS, MethodSettings
 from service.artifact.features import EVENT_TYPES
 from service.common.atomic_files import write_aside
 
-STATE_DTYPES: tuple[str, ...] = get_args(StateDtype)
-COMPRESSIONS: tuple[str, ...] = get_args(Compression)
-
 NETWORK_SETTINGS = {f.name: declared for f in fields(NetworkConfig) if (declared := setting_of(f)) is not None}
 NETWORK_KEYS = set(NETWORK_SETTINGS)
 NETWORK_DEFAULTS = {f.name: f.default for f in fields(NetworkConfig) if f.name in NETWORK_KEYS}
+_NETWORK_HINTS = get_type_hints(NetworkConfig)
+NETWORK_CHOICES: dict[str, tuple[str, ...]] = {
+    name: get_args(_NETWORK_HINTS[name]) for name in NETWORK_SETTINGS if get_origin(_NETWORK_HINTS[name]) is Literal
+}
+# What `window_attention` alone reads.
+OF_WINDOW_ATTENTION = (
+    "pattern", "stride", "routed_keys", "positions", "max_distance", "time_decay", "decay_rate",
+)  # fmt: skip
 
 
 StyleSource = Literal["none", "attributes", "brand"]
@@ -46,8 +51,9 @@ class TrainConfig:
     encoder: str = setting(
         "gpt4rec",
         "The part of the network that turns a history into a hidden state.",
-        "To compare. `gpt4rec`, `gated_linear` and `compressive` carry their state from event to event, the last two "
-        "with a memory of events that the log no longer keeps; the others encode a history anew for each list.",
+        "To compare. `gpt4rec`, `window_attention`, `gated_linear` and `compressive` carry their state from event to "
+        "event, the last two with a memory of events that the log no longer keeps; the others encode a history anew "
+        "for each list.",
         choices=tuple(ENCODERS),
     )
     gpt2: str = setting(
@@ -303,10 +309,13 @@ class TrainConfig:
         network = self.network_values()
         if network["d_head"] % 2:
             raise ConfigError(f"network.d_head must be even for rotary positions, got {network['d_head']}")
-        if network.get("state_dtype", "float16") not in STATE_DTYPES:
-            raise ConfigError(f"network.state_dtype must be one of {', '.join(STATE_DTYPES)}")
-        if network.get("compression", "mean") not in COMPRESSIONS:
-            raise ConfigError(f"network.compression must be one of {', '.join(COMPRESSIONS)}")
+        for name, choices in NETWORK_CHOICES.items():
+            if network.get(name, choices[0]) not in choices:
+                raise ConfigError(f"network.{name} must be one of {', '.join(choices)}")
+        if self.encoder != "window_attention" and (given := [n for n in OF_WINDOW_ATTENTION if n in self.network]):
+            raise ConfigError(
+                f"network.{given[0]} has no effect with the encoder {self.encoder}; choose encoder window_attention"
+            )
         if self.encoder == "gpt4rec" and self.max_length <= network["window"]:
             raise ConfigError(
                 f"max_length ({self.max_length}) must exceed the window ({network['window']}): a longer history is cut "

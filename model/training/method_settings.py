@@ -86,6 +86,12 @@ class MethodSettings:
         "Where lists of different users are too alike. Accuracy may fall.",
         least=0,
     )
+    routing_balance: float = setting(
+        0.0,
+        "Weight of the load balance of `network.pattern=routing`: no few events should be what all others read.",
+        "0.01 with `routing`.",
+        least=0,
+    )
     keep_events: int = setting(
         0,
         "Events of each user that training keeps; 0: all.",

@@ -165,6 +165,9 @@ CUDA_KERNELS: dict[str, list[Kernel]] = {
     "Neg": [
         Kernel(13, ALWAYS, {"T": "bfloat16 double float float16 int16 int32 int64 int8"}),
     ],
+    "Or": [
+        Kernel(7, ALWAYS, {"T": "bool", "T1": "bool"}),
+    ],
     "Range": [
         Kernel(11, ALWAYS, {"T": "double float int16 int32 int64"}),
     ],

@@ -51,7 +51,8 @@ class Encoder(nn.Module, ABC):
         streams: Whether a state can be carried from event to event. If so, the export writes a graph with a state;
             otherwise it writes one that encodes whole histories.
         remembers_trimmed: Whether a state depends on events older than the receptive field, which the log may no longer
-            keep. Such a state is rebuilt from a checkpoint (`service.history.trim_checkpoint`).
+            keep. Such a state is rebuilt from a checkpoint (`service.history.trim_checkpoint`). Where it follows from
+            the settings, `state_layout` alone says so.
         reads_context: Whether h depends on the user's features. The decoder then leaves them out.
         task: What the encoder is trained for. "next" predicts the item after each event and needs a causal encoder.
             "masked" predicts masked items; at inference the item after the history is the masked one.

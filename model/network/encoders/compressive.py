@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from model.network.config import NetworkConfig
 from model.network.encoders.base import MASK_SCORE, Encoder, Events, log_seconds
+from model.network.encoders.layers import stored_dtype
 from model.network.encoders.streaming import ROPE_BASE, quantise, rotate
 from service.artifact.state_layout import TIME_MS, StateArray, StateLayout
 
@@ -277,11 +278,6 @@ class Compressive(Encoder):
 def window_rows(c: NetworkConfig) -> int:
     """Returns how many past events an event may read: the window, and a block of which not all has left it."""
     return c.window + c.compression_ratio - 1
-
-
-def stored_dtype(c: NetworkConfig) -> Literal["float32", "float16"]:
-    """Returns the type of stored keys, values and entries; int8 is float16 here."""
-    return "float32" if c.state_dtype == "float32" else "float16"
 
 
 def _picked(rows: Tensor, places: Tensor) -> Tensor:

@@ -68,3 +68,8 @@ class PreNormBlock(nn.Module):
             x = x + self.dropout(self.cross(self.norm_cross(x), memory, mask))
         out: Tensor = x + self.dropout(self.down(F.gelu(self.up(self.norm_ff(x)), approximate=self.gelu)))
         return out
+
+
+def stored_dtype(c: NetworkConfig) -> Literal["float32", "float16"]:
+    """Returns the type of what a step stores of an event; int8 is float16 there."""
+    return "float32" if c.state_dtype == "float32" else "float16"

@@ -22,6 +22,7 @@ ENCODERS: dict[str, tuple[str, str]] = {
     "lstm_attention": ("lstm_attention", "LSTMAttention"),
     "encoder_decoder": ("encoder_decoder", "EncoderDecoder"),
     "gpt2rec": ("gpt2rec", "GPT2Rec"),
+    "window_attention": ("window_attention", "WindowAttention"),
     "gated_linear": ("gated_linear", "GatedLinear"),
     "compressive": ("compressive", "Compressive"),
 }
@@ -50,7 +51,7 @@ def reads(config: NetworkConfig) -> int:
 
 def remembers_trimmed(config: NetworkConfig) -> bool:
     """Returns whether a state depends on events that the log may no longer keep."""
-    return encoder_class(config.encoder).remembers_trimmed
+    return state_layout(config).remembers_trimmed
 
 
 def state_layout(config: NetworkConfig) -> StateLayout:

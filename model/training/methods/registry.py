@@ -43,6 +43,7 @@ LOGS: tuple[Log, ...] = (_random_clicks, _truncated)
 # Setting of the weight → module and class. A term is computed where its weight is above 0 and, if it has a second
 # setting that switches it, where that is set.
 TERMS: dict[str, tuple[str, str]] = {
+    "routing_balance": ("routing_balance", "RoutingBalance"),  # first: others run the encoder again
     "contrast": ("contrast", "Contrast"),
     "distil": ("distillation", "Distillation"),
     "diversity": ("diversity", "Diversity"),

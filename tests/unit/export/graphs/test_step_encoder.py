@@ -62,7 +62,7 @@ def small(encoder: str) -> NetworkConfig:
 NAMES = tuple(name for name in ENCODERS if name != artifact_writer.OWN and encoder_class(name).streams)
 # torch takes seconds to trace an encoder, so only this one is: it has arrays by row and of fixed size, of three types.
 # `step` of every encoder is checked in torch, and the export's parity gate compares the graph of each with torch.
-TRACED = "compressive"
+TRACED: dict[str, Any] = {"encoder": "compressive"}
 
 
 class Served:
@@ -155,7 +155,7 @@ def model(request: pytest.FixtureRequest) -> GPT4Rec:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
-    return Served(random_network(encoder=TRACED, layers=1, scale=1.0), tmp_path_factory.mktemp("artifact"))
+    return Served(random_network(**TRACED, layers=1, scale=1.0), tmp_path_factory.mktemp("artifact"))
 
 
 @CHECKED
