@@ -163,7 +163,7 @@ class NetworkConfig:
     stride: int = setting(8, "Stride of the pattern `strided`, block of `fixed`.", "With the window.", least=1)
     routed_keys: int = setting(
         16,
-        "Events that an event reads with the pattern `routing`, besides itself.",
+        "Events that an event reads with the pattern `routing`, besides itself; at most the window less one.",
         "With the window; see also `methods.routing_balance`.",
         least=1,
     )

@@ -50,7 +50,7 @@ class Router(nn.Module):
 
     def __init__(self, c: NetworkConfig) -> None:
         super().__init__()
-        self.most = c.routed_keys
+        self.most = min(c.routed_keys, c.window - 1)  # `chosen` needs one that is left out
         self.query = nn.Linear(c.d_model, WIDTH)
         self.key = nn.Linear(c.d_head, WIDTH, bias=False)
         self.out = nn.Linear(WIDTH, 1, bias=False)
@@ -84,11 +84,9 @@ class Router(nn.Module):
 def chosen(score: Tensor, most: int) -> Tensor:
     """Returns which of the scores [..., S] are among the `most` highest, as a weight from 0 to 1.
 
-    It is 1 from `MARGIN` above the highest score that is not chosen, and 0 for events that may not be read.
+    It is 1 from `MARGIN` above the highest score that is not chosen, and 0 for events that may not be read. S must
+    exceed `most`.
     """
-    n = score.shape[-1]
-    if most >= n:
-        return (score > MASK_SCORE).to(score.dtype)
     best = score.topk(most + 1, dim=-1).values[..., -1:]
     return ((score - best) / MARGIN).clamp(0, 1)
 
