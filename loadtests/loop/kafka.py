@@ -2,7 +2,8 @@
 
 `once` sends 10⁶ events in rounds. In each a second consumer joins, the first one and then the broker are killed, and
 afterwards every log is compared with what was sent. `stages` follows 500 events a second from the action to a list that
-reflects them. A round that is done is kept in `--work`: the same command goes on where the one before was interrupted.
+reflects them, and then has a full topic read as fast as it can be. A round that is done is kept in `--work`: the same
+command goes on where the one before was interrupted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from loadtests.common import results
 from loadtests.common.hdr import Latencies
 from loadtests.load.items import read_items
-from loadtests.loop import criteria, kafka_once, kafka_stages
+from loadtests.loop import criteria, kafka_drain, kafka_once, kafka_stages
 from service.cli.outermost import run_command
 from service.common.atomic_files import write_aside
 
@@ -91,12 +92,15 @@ def _stages(artifact: Path, items: Sequence[str], seconds: float, users: int, co
         found = kafka_stages.measure(
             folder, artifact, items, rate=RATE, seconds=seconds, users=users, advance=lambda: advance(1)
         )
+    with _progress("events of a full topic", kafka_drain.EVENTS) as advance, _folder() as folder:
+        throughput = kafka_drain.measure(folder, artifact, items, users=users, advance=advance)
     latencies = {name: Latencies(found.stages[name]) for name in kafka_stages.STAGES}
     for name, latency in latencies.items():
         at = "  ".join(f"p{p:g} {latency.at(p)}" for p in _PERCENTILES)
         console.print(f"{name:>7}  {at} ms  (designed {DESIGNED[name]}; {len(latency):,})", highlight=False)
     console.print(f"{found.unfinished} unfinished, {found.stale} lists that did not reflect the event, "
-                  f"{found.failed} requests failed", highlight=False)  # fmt: skip
+                  f"{found.failed} requests failed; {throughput:,.0f} events/s from a full topic",
+                  highlight=False)  # fmt: skip
     if record:
         for name, latency in latencies.items():
             row = criteria.row(criteria.kafka_stage(name), latency.at(99.0) or 0.0, "ms", command)
@@ -104,6 +108,7 @@ def _stages(artifact: Path, items: Sequence[str], seconds: float, users: int, co
         table = {name: {"designed_ms": DESIGNED[name], **latency.report()} for name, latency in latencies.items()}
         counts = {"unfinished": found.unfinished, "stale": found.stale, "failed": found.failed}
         results.save("loop_kafka_stages", {"rate": RATE, "seconds": seconds, "users": users, **counts,
+                                           "throughput": throughput,
                                            "stages": table}, command=command, folder=results.RESULTS)  # fmt: skip
 
 

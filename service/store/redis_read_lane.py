@@ -42,6 +42,7 @@ class RedisLane:
         self._options = options
         self._slowest_s, self._retry_s = slowest_s, retry_s
         self._connection: _Connection | None = None
+        self._left: list[_Connection] = []  # what `leave` left, while replies are outstanding
         self._connecting: asyncio.Task[_Connection] | None = None
         self._next_try = 0.0
         self._failure: BaseException | None = None  # of the latest attempt to connect
@@ -71,7 +72,9 @@ class RedisLane:
         Replies that are outstanding still arrive.
         """
         connection, self._connection = self._connection, None
+        self._left = [one for one in self._left if one.open]
         if connection is not None and connection.open:
+            self._left.append(connection)
             asyncio.get_running_loop().call_later(self._slowest_s, connection.close)
 
     def connect(self) -> asyncio.Task[_Connection]:
@@ -127,8 +130,9 @@ class RedisLane:
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait((self._connecting,))
-        if self._connection is not None:
-            self._connection.close()
+        for connection in (self._connection, *self._left):
+            if connection is not None:
+                connection.close()
 
 
 def _greeting(options: Mapping[str, Any]) -> list[tuple[Part, ...]]:

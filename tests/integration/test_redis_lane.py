@@ -123,3 +123,23 @@ async def test_callers_that_find_no_server_share_one_attempt() -> None:
     with contextlib.suppress(OSError):
         first.result()
     await lane.close()
+
+
+@asynchronous
+async def test_a_connection_that_was_left_does_not_outlive_the_lane() -> None:
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.read()
+        writer.close()
+        ended.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    lane = RedisLane({"host": "127.0.0.1", "port": server.sockets[0].getsockname()[1]}, slowest_s=600.0)
+    await lane.connect()
+    lane.leave()
+    await lane.close()
+    await asyncio.wait_for(ended.wait(), 30.0)
+    server.close()
+    await server.wait_closed()
