@@ -9,7 +9,9 @@ from itertools import islice
 from prometheus_client import Counter
 
 from service.common import logs
+from service.exposures.exposure import subject_name
 from service.store.log_streams import Entry, StreamName
+from service.store.records import Subject
 
 log = logs.get(__name__)
 
@@ -17,12 +19,17 @@ log = logs.get(__name__)
 BATCH = 256
 OUTCOMES = ("recorded", "dropped", "failed")
 
-# Number of the shard, and the entry.
-Waiting = tuple[int, Entry]
+# Whose entry it is, the id of its list or "", and the entry or what makes it. A tuple: one is built for each list while
+# its answer waits.
+Waiting = tuple[Subject | None, str, Entry | Callable[[], Entry]]
 
 
 class EntryQueue:
-    """Filled behind the answers, emptied by the recorder. Not thread-safe: use it from the event loop only."""
+    """Filled behind the answers, emptied by the recorder. Not thread-safe: use it from the event loop only.
+
+    An entry is made when its batch is written: between requests, when the code for it has left the processor's caches,
+    each would take more than twice as long as many in a row.
+    """
 
     def __init__(self, stream: StreamName, most: int, counter: Counter) -> None:
         """Creates an empty queue.
@@ -52,16 +59,33 @@ class EntryQueue:
         if entries:
             self._counters[outcome].inc(entries)
 
-    def add(self, shard: int, make: Callable[[], Entry]) -> None:
-        """Adds an entry for a shard; a full queue drops it, unmade."""
-        if len(self) >= self._most:
+    def add(self, waiting: Waiting) -> int:
+        """Adds an entry; a full queue drops it, unmade. Returns how many wait to be taken."""
+        queue = self._waiting
+        if len(queue) + len(self._sending) < self._most:
+            queue.append(waiting)
+        else:
             self.count("dropped")
-            return
+        return len(queue)
+
+    def make_newest(self) -> None:
+        """Makes the newest entries, as far as more than a batch wait: unmade they keep their requests alive."""
+        unmade = []
+        while len(self._waiting) > BATCH and not isinstance(self._waiting[-1][2], tuple):
+            unmade.append(self._waiting.pop())
+        self._waiting.extend(made for waiting in reversed(unmade) if (made := self.made(waiting)) is not None)
+
+    def made(self, waiting: Waiting) -> Waiting | None:
+        """Returns the same with its entry made; None, and it counts as failed, if that cannot be done."""
+        subject, list_id, what = waiting
+        if isinstance(what, tuple):
+            return waiting
         try:
-            self._waiting.append((shard, make()))
+            return subject, list_id, what()
         except Exception as error:
             self.count("failed")
             log.error("entry_not_made", stream=self.stream, **logs.where(error))
+            return None
 
     def take(self) -> Sequence[Waiting]:
         """Returns the oldest entries, one batch at most. End with `sent`, whatever became of them."""
@@ -81,17 +105,17 @@ class EntryQueue:
         """
         forgotten, self._forgotten, self._sending = self._forgotten, set(), ()
         left = list(again)
-        kept = [waiting for waiting in left if waiting[1][3] not in forgotten]
+        kept = [waiting for waiting in left if subject_name(waiting[0]) not in forgotten]
         self.count("dropped", len(left) - len(kept))
         self._waiting.extendleft(reversed(kept))
         return forgotten
 
     def forget(self, subject: str) -> None:
         """Drops the entries of a subject that is erased."""
-        kept = [waiting for waiting in self._waiting if waiting[1][3] != subject]
+        kept = [waiting for waiting in self._waiting if subject_name(waiting[0]) != subject]
         self.count("dropped", len(self._waiting) - len(kept))
         self._waiting = deque(kept)
-        if any(entry[3] == subject for _, entry in self._sending):
+        if any(subject_name(waiting[0]) == subject for waiting in self._sending):
             self._forgotten.add(subject)
 
     def give_up(self) -> None:

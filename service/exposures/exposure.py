@@ -15,8 +15,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +30,8 @@ FORMAT = "1"
 NOBODY = ""
 
 
-@dataclass(slots=True, kw_only=True)
-class Exposure:
-    """A list that was shown. The names are those of the JSON and of the columns of the files.
+class Exposure(TypedDict):
+    """A list that was shown. Names and order are those of the JSON; the columns of the files have the names too.
 
     Attributes:
         list_id: A ULID, which the answer carries too.
@@ -74,9 +72,9 @@ class Exposure:
     k: int
     items: Sequence[str]
     scores: FloatArray
-    log_propensities: Array | None
+    log_propensities: Array | Sequence[float] | None
     drawn: int
-    set_log_propensity: float | None = None
+    set_log_propensity: float | None
     strategy: str | None
     parameters: Mapping[str, float | None]
     segment: str
@@ -88,20 +86,23 @@ class Exposure:
     model_version: str
     policies_version: str
     catalogue_version: str
-    arms: Mapping[str, str] = field(default_factory=dict)
+    arms: Mapping[str, str]
     filter: Mapping[str, Sequence[str]] | None
     excluded: int
     history_version: str
     seed: int | None
 
-    def entry(self, candidates: bytes = b"") -> Entry:
-        """Returns the entry of the stream.
 
-        Args:
-            candidates: What a drawn list was drawn from (`packed`).
-        """
-        plain = ("v", FORMAT, "s", self.subject, "e", orjson.dumps(self, option=orjson.OPT_SERIALIZE_NUMPY))
-        return (*plain, "c", candidates) if candidates else plain
+def shown_entry(exposure: Exposure, candidates: bytes = b"") -> Entry:
+    """Returns the entry of a list.
+
+    Args:
+        exposure: The list.
+        candidates: What a drawn list was drawn from (`packed`).
+    """
+    body = orjson.dumps(exposure, option=orjson.OPT_SERIALIZE_NUMPY)
+    plain = ("v", FORMAT, "s", exposure["subject"], "e", body)
+    return (*plain, "c", candidates) if candidates else plain
 
 
 def subject_name(subject: Subject | None) -> str:

@@ -113,10 +113,11 @@ class Recommender:
         why = await self._reasons.of(plan, made.listing) if request.explain else NOT_ASKED
         self._count(plan, guard, made, late=deadline.passed)
         list_id = self._recorder.new_list_id()
-        self._recorder.shown(list_id, subject, partial(entry_of, plan, made, list_id))
+        answer = plan.answer(made, why, list_id)
+        self._recorder.shown(list_id, subject, partial(entry_of, plan, made, answer))
         self._watch.shown(model.version, watched(plan, made, list_id))
         self._shadows.answered(plan, made, list_id, took_s)
-        return plan.answer(made, why, list_id)
+        return answer
 
     async def _read_history(
         self, subject: Subject | None, model: ServedModel, deadline: Deadline

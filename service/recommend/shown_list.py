@@ -3,65 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from service.artifact.array_types import Array
-from service.engine.decoding import Decoding, Strategy
-from service.exposures.exposure import Exposure, packed, subject_name
+from service.engine.decoding import STRATEGIES, Decoding, Strategy
+from service.engine.fallback import RecommendationList
+from service.exposures.exposure import Exposure, packed, shown_entry, subject_name
 from service.recommend.made import Made
 from service.recommend.request_plan import Plan
 from service.store.log_streams import Entry
 from service.watch.counting import ShownList, place_of
 
+_SAMPLED = frozenset(name for name in STRATEGIES if Decoding(name).sampled)
 
-def entry_of(plan: Plan, made: Made, list_id: str) -> Entry:
+
+def entry_of(plan: Plan, made: Made, answer: Mapping[str, Any]) -> Entry:
     """Returns the entry of a list.
+
+    What the answer has already is taken from it: its items would have to be looked up in the catalogue again.
+
+    Args:
+        plan: The request and the choices made for it.
+        made: The list.
+        answer: The body of the answer.
+    """
+    request, listing, strategy = plan.request, made.listing, made.strategy
+    sampled = strategy in _SAMPLED
+    log_propensities, drawn = _law(listing) if sampled else ([0.0] * len(listing.items), 0)
+    exposure: Exposure = {
+        "list_id": answer["list_id"],
+        "request_id": answer["request_id"],
+        "subject": subject_name(plan.profile.subject),
+        "time_ms": plan.now_ms,
+        "scene": request.scene,
+        "k": request.k,
+        "items": [item["item_id"] for item in answer["items"]],
+        "scores": np.ascontiguousarray(listing.scores, np.float32),
+        "log_propensities": log_propensities,
+        "drawn": drawn,
+        "set_log_propensity": None,
+        "strategy": strategy,
+        "parameters": _parameters(plan.decoding, strategy),
+        "segment": plan.segment,
+        "explored": plan.explored and strategy == plan.decoding.strategy,
+        "source": listing.source,
+        "scorers": listing.scorers,
+        "rung": made.rung,
+        "reason": made.reason,
+        "model_version": answer["model_version"],
+        "policies_version": plan.placement.policies.digest,
+        "catalogue_version": plan.model.catalogue_version,
+        "arms": plan.placement.counted,
+        "filter": request.filter,
+        "excluded": len(plan.limits.excluded),
+        "history_version": plan.profile.record.version,
+        "seed": plan.seed() if sampled else None,
+    }
+    draw = listing.draw
+    return shown_entry(exposure, packed(draw.items, draw.scores) if sampled and draw is not None else b"")
+
+
+def watched(plan: Plan, made: Made, list_id: str) -> ShownList:
+    """Returns what is watched of a list.
 
     Args:
         plan: The request and the choices made for it.
         made: The list.
         list_id: Its id.
     """
-    listing, model, sampled = made.listing, plan.model, _sampled(made.strategy)
-    log_propensities, drawn = _law(made) if sampled else (np.zeros(len(listing.items), np.float32), 0)
-    ids = model.catalogue.item_ids
-    exposure = Exposure(
-        list_id=list_id,
-        request_id=plan.context.request_id,
-        subject=subject_name(plan.profile.subject),
-        time_ms=plan.now_ms,
-        scene=plan.request.scene,
-        k=plan.request.k,
-        items=[ids[item] for item in listing.items.tolist()],
-        scores=np.ascontiguousarray(listing.scores, np.float32),
-        log_propensities=log_propensities,
-        drawn=drawn,
-        strategy=made.strategy,
-        parameters=_parameters(plan.decoding, made.strategy),
-        segment=plan.segment,
-        explored=plan.explored and made.strategy == plan.decoding.strategy,
-        source=made.source,
-        scorers=listing.scorers,
-        rung=made.rung,
-        reason=made.reason,
-        model_version=model.version,
-        policies_version=plan.placement.policies.digest,
-        catalogue_version=model.catalogue_version,
-        arms=plan.placement.counted,
-        filter=plan.request.filter,
-        excluded=len(plan.limits.excluded),
-        history_version=plan.profile.record.version,
-        seed=plan.seed() if sampled else None,
-    )
-    draw = listing.draw
-    return exposure.entry(packed(draw.items, draw.scores) if sampled and draw is not None else b"")
-
-
-def watched(plan: Plan, made: Made, list_id: str) -> ShownList:
-    """Returns what is watched of a list; arguments as of `entry_of`."""
     listing, profile = made.listing, plan.profile
-    best = made.rung == "full" and made.source == plan.model.engine.source and not _sampled(made.strategy)
+    best = made.rung == "full" and made.source == plan.model.engine.source and made.strategy not in _SAMPLED
     return ShownList(
         list_id,
         place_of(list_id if profile.subject is None else profile.subject.tag),
@@ -73,24 +86,19 @@ def watched(plan: Plan, made: Made, list_id: str) -> ShownList:
     )
 
 
-def _sampled(strategy: Strategy | None) -> bool:
-    return strategy is not None and Decoding(strategy).sampled
-
-
-def _law(made: Made) -> tuple[Array | None, int]:
+def _law(listing: RecommendationList) -> tuple[Array | None, int]:
     """The log-propensities of a sampled list, and how many of its positions were drawn; the others fill it up."""
-    draw, n = made.listing.draw, len(made.listing.items)
+    draw, n = listing.draw, len(listing.items)
     if draw is None or draw.log_propensities is None:
         return None, n
     drawn = len(draw.log_propensities)
+    if drawn == n:
+        return draw.log_propensities, n
     return np.concatenate([draw.log_propensities, np.zeros(n - drawn, draw.log_propensities.dtype)]), drawn
 
 
 def _parameters(decoding: Decoding, strategy: Strategy | None) -> Mapping[str, float | None]:
     """The parameters that the list was made with; null where they had no part in it."""
-    sampled = _sampled(strategy)
-    return {
-        "temperature": decoding.temperature if sampled else None,
-        "top_p": min(decoding.nucleus, 1.0) if sampled else None,
-        "beam_width": decoding.beam_width if strategy == "beam" else None,
-    }
+    if strategy in _SAMPLED:
+        return {"temperature": decoding.temperature, "top_p": min(decoding.nucleus, 1.0), "beam_width": None}
+    return {"temperature": None, "top_p": None, "beam_width": decoding.beam_width if strategy == "beam" else None}

@@ -109,6 +109,18 @@ def test_what_is_trimmed_unread_equals_a_plain_reference(shared_valkey: Valkey) 
 
 
 @asynchronous
+async def test_entries_come_back_byte_for_byte(shared_valkey: Valkey) -> None:
+    async with opened(shared_valkey) as (store, client):
+        shard, sizes = Shard("exposures", 0), (0, 1, 127, 255, 256, 65_535, 65_536)
+        entries: list[Entry] = [("v", "1", "s", "u:é", "c", bytes(n % 256 for n in range(size))) for size in sizes]
+        await store.streams.append([(shard, [*entries, entry(n=7)])], 100)
+        back = [fields for _, fields in await client.xrange(store.streams.key(shard))]
+        assert [fields[b"c"] for fields in back[:-1]] == [one[5] for one in entries]
+        assert {fields[b"s"] for fields in back[:-1]} == {"u:é".encode()}
+        assert back[-1] == {b"v": b"1", b"s": b"u:1", b"e": b"7"}
+
+
+@asynchronous
 async def test_an_erasure_takes_every_entry_of_the_subject_and_of_its_sessions_and_no_other(
     shared_valkey: Valkey,
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 
 from model.online.log_folder import LogFolder
 from model.online.log_schema import KINDS, SCHEMAS, LogError, entry_row, event_row, exposure_row, frame_of
-from service.exposures.exposure import Exposure, erased_entry, event_entry, merged_entry, packed
+from service.exposures.exposure import Exposure, erased_entry, event_entry, merged_entry, packed, shown_entry
 from service.store.records import NewEvent
 
 HOUR = 3_600_000
@@ -104,17 +103,17 @@ def named(entry: tuple[Any, ...]) -> dict[str, bytes]:
 def test_what_the_service_writes_is_read() -> None:
     shown = Exposure(
         list_id="L", request_id="r", subject="u:a", time_ms=5, scene=None, k=2, items=["x", "y"],
-        scores=np.array([-0.1, -0.7], np.float32), log_propensities=np.array([-1.5, 0.0]), drawn=1, strategy="top_p",
+        scores=np.array([-0.1, -0.7], np.float32), log_propensities=np.array([-1.5, 0.0]), drawn=1,
+        set_log_propensity=None, strategy="top_p",
         parameters={"temperature": 1.2, "top_p": 0.9, "beam_width": None}, segment="new", explored=True,
         source="gpt4rec", scorers=("path",), rung="full", reason=None, model_version="m", policies_version="p",
         catalogue_version="c", arms={"e": "b"}, filter={"category": ["x"]}, excluded=3, history_version="",
         seed=2**62,
     )  # fmt: skip
     scores = np.array([-0.1, -0.7], np.float32)
-    kind, row = entry_row("exposures", named(shown.entry(packed(np.array([7, 9]), scores))))
+    kind, row = entry_row("exposures", named(shown_entry(shown, packed(np.array([7, 9]), scores))))
     read = frame_of(kind, [row]).to_dicts()[0]
-    expected = {field.name: getattr(shown, field.name) for field in fields(shown)}
-    expected |= {
+    expected = dict(shown) | {
         "scores": scores.tolist(), "log_propensities": [-1.5, 0.0], "scorers": ["path"], "seed": str(2**62),
         "arms": [{"experiment": "e", "arm": "b"}], "filter": '{"category":["x"]}', "candidates": [7, 9],
         "candidate_scores": scores.tolist(),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import orjson
 import pytest
@@ -15,23 +13,25 @@ from service.exposures.exposure import (
     merged_entry,
     packed,
     shard_of,
+    shown_entry,
     subject_name,
     unpacked,
 )
 from service.store.records import NewEvent, Subject
 
-LIST: dict[str, Any] = {
+LIST: Exposure = {
     "list_id": "01J", "request_id": "r", "subject": "u:1", "time_ms": 5, "scene": None, "k": 3, "items": ["a", "b"],
     "scores": np.array([0.1, -2.0], np.float32), "log_propensities": np.array([-0.5, 0.0], np.float32), "drawn": 1,
-    "strategy": "top_p", "parameters": {"temperature": 1.0, "top_p": 0.9, "beam_width": None}, "segment": "new",
-    "explored": True, "source": "gpt4rec", "scorers": ("path", "dense"), "rung": "full", "reason": None,
-    "model_version": "m", "policies_version": "p", "catalogue_version": "c", "filter": {"category": ["War"]},
+    "set_log_propensity": None, "strategy": "top_p",
+    "parameters": {"temperature": 1.0, "top_p": 0.9, "beam_width": None}, "segment": "new", "explored": True,
+    "source": "gpt4rec", "scorers": ("path", "dense"), "rung": "full", "reason": None, "model_version": "m",
+    "policies_version": "p", "catalogue_version": "c", "arms": {}, "filter": {"category": ["War"]},
     "excluded": 2, "history_version": "h", "seed": 7,
 }  # fmt: skip
 
 
 def test_an_exposure_is_json_with_the_fields_of_format_1_in_their_order() -> None:
-    entry = Exposure(**LIST).entry(b"\1\0\0\0")
+    entry = shown_entry(LIST, b"\1\0\0\0")
     assert entry[:5] == ("v", "1", "s", "u:1", "e")
     assert entry[6:] == ("c", b"\1\0\0\0")
     body = orjson.loads(entry[5])
@@ -46,7 +46,7 @@ def test_an_exposure_is_json_with_the_fields_of_format_1_in_their_order() -> Non
 
 
 def test_a_list_whose_law_is_unknown_has_no_propensities_and_one_that_was_not_drawn_no_candidates() -> None:
-    entry = Exposure(**{**LIST, "log_propensities": None}).entry()
+    entry = shown_entry({**LIST, "log_propensities": None})
     assert orjson.loads(entry[5])["log_propensities"] is None
     assert len(entry) == 6
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics, value_of
+from service.exposures.entry_queue import BATCH
 from service.exposures.recorder import Recorder, RecorderSettings
 from service.store.log_streams import Appended, Entry, LogStreams, Shard
 from service.store.records import NewEvent, Subject
@@ -53,6 +55,25 @@ async def test_large_bodies_one_after_the_other_are_all_recorded() -> None:
     await recorder.drain(20.0)
     assert streams.taken == value_of(metrics.recorded_events, "recorded") == 10_000
     assert value_of(metrics.recorded_events, "dropped") == 0
+
+
+@asynchronous
+async def test_lists_are_made_when_they_are_written_but_no_more_than_a_batch_waits_unmade() -> None:
+    metrics, streams, made = Metrics(), Streams(), list[int]()
+
+    def make(n: int) -> Entry:
+        made.append(n)
+        return ("v", "1", "s", "u:1", "e", str(n))
+
+    recorder = Recorder(cast(LogStreams, cast(Any, streams)), metrics, RecorderSettings())
+    for n in range(BATCH + 5):
+        recorder.shown(str(n), Subject("user", "1"), partial(make, n))
+    assert made == []  # the answers have not left
+    await asyncio.sleep(0)
+    assert made == list(range(BATCH, BATCH + 5))
+    await recorder.drain(20.0)
+    assert sorted(made) == list(range(BATCH + 5))
+    assert streams.taken == value_of(metrics.exposures, "recorded") == BATCH + 5
 
 
 @asynchronous
