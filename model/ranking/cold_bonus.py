@@ -33,7 +33,7 @@ BONUSES = tuple(step / 10 for step in range(11))
 OUT = -20.0
 BELOW = (-4.0, -3.0, -2.0, -1.5, -1.0, -0.75, -0.5, -0.25)
 # Share of recall@10 and of NDCG@10 that a bonus may cost.
-LOSS = 0.005
+LOSS = 0.01
 MEASURES = {"recall@10": recall, "ndcg@10": ndcg}
 
 
