@@ -109,7 +109,6 @@ class FreeDecoderGraph(DecoderGraph):
 
     def children(self, level: int, beam: Beam) -> Children:
         """Adds every code of a level as a child of every beam."""
-        self._last = beam
         token_log_prob = self.token_log_probs(level, beam.state)
         log_prob = self.op.Add(token_log_prob, beam.log_prob)
         return Children(None, token_log_prob, self.op.Reshape(log_prob, self.level_input(names.FLAT, level)))
@@ -136,8 +135,14 @@ class FreeDecoderGraph(DecoderGraph):
         path = op.Add(op.Mul(op.Gather(beam.node, place, axis=0), self.ints(_FACTOR)), token)
         return place, token, op.Mod(path, self.inputs["n_items"])
 
-    def survivor_items(self, children: Children, choice: Choice) -> tuple[ir.Value, ir.Value]:  # noqa: ARG002
+    def survivor_items(
+        self,
+        beam: Beam | None,
+        children: Children,  # noqa: ARG002
+        choice: Choice,
+    ) -> tuple[ir.Value, ir.Value]:
         """As the constrained one's, with rows of the item table that stand in for items."""
+        assert beam is not None  # noqa: S101 - there are several levels
         flat = self.op.Add(choice.index, self.level_input(names.ROW_BASE, self.config.levels - 1))
-        _, _, item = self._path(self._last, flat, self.ints(self.config.code_sizes[-1]))
+        _, _, item = self._path(beam, flat, self.ints(self.config.code_sizes[-1]))
         return item, choice.log_prob
