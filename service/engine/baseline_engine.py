@@ -172,7 +172,7 @@ class BaselineEngine:
         return self._fallback.fill(RecommendationList(items, scores, "repeat", (REPEAT,)), request.k, limits)
 
     def _fused(self, _: IntArray, request: ListRequest, limits: Constraints) -> RecommendationList:
-        return self._fallback.by_signals(self._signals, request.signals, request.k, limits)
+        return self._fallback.by_signals(self._signals, request.signals.unpacked(), request.k, limits)
 
     def _timed(self, stage: Stage, jobs: Sequence[Any], work: Callable[[], list[Any]]) -> list[Any]:
         began = time.perf_counter()

@@ -13,7 +13,7 @@ from service.engine.decoding import Decoding, joined_width
 from service.engine.draw import Draw
 from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Source
-from service.signals.item_values import NO_VALUES, ItemValues
+from service.signals.item_values import NO_VALUES, SignalSums
 
 # Fixed filter ids: every item in stock, and no item, which all filters share that no item matches.
 EVERYTHING, NOTHING = 0, 1
@@ -91,7 +91,7 @@ class ListRequest:
     excluded: IntArray = field(default_factory=lambda: _NO_ITEMS)
     seed: int = 0
     width: int | None = None
-    signals: ItemValues = NO_VALUES
+    signals: SignalSums = NO_VALUES
     weights: tuple[float, float] | None = None
     group: int = 0
     candidates: bool = False

@@ -19,7 +19,7 @@ from service.history.state_blob import VersionedState
 from service.history.trim_checkpoint import first_after
 from service.lifecycle.served_model import ServedModel
 from service.policies.segments import FACT_WINDOW, Facts, facts
-from service.signals.item_values import NO_VALUES, ItemValues, PackedValues
+from service.signals.item_values import NO_VALUES, PackedValues, SignalSums
 from service.signals.user_history import SeenBefore, UserHistory
 from service.store import log_version
 from service.store.records import ARRIVALS, NewEvent, StoredEvent, Subject, UserRecord
@@ -109,7 +109,7 @@ class Profile:
         kept = self.model.engine.receptive_field
         return UserHistory.of(self.model.places(history.item_ids), times, kept, self._seen_before)
 
-    def signals(self, history: History, group: int = 0) -> ItemValues:
+    def signals(self, history: History, group: int = 0) -> SignalSums:
         """Returns what the user's signals add to the scores of items; nothing is computed where none has a weight.
 
         Those of the profile's own history are kept for the next request, and belong to this version of the log alone.
@@ -124,11 +124,14 @@ class Profile:
         if history is not self.history:
             return ranker.user(self.user_history(history), group)
         if self.kept_signals is not None and self.kept_signals[0] == group:
-            return self.kept_signals[1].unpacked()
+            return self.kept_signals[1]
         values = ranker.user(self.user_history(history), group)
         packed = PackedValues.of(values)
-        self.kept_signals = (group, packed) if packed.nbytes <= SIGNAL_BYTES_MAX else None
-        return values
+        if packed.nbytes > SIGNAL_BYTES_MAX:
+            self.kept_signals = None
+            return values
+        self.kept_signals = (group, packed)
+        return packed
 
     @cached_property
     def _facts(self) -> Facts:

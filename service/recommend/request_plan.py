@@ -27,7 +27,7 @@ from service.policies.policies import Policies, Segment
 from service.recommend.list_warnings import list_warnings
 from service.recommend.made import Made
 from service.schemas.requests import RecommendRequest
-from service.signals.item_values import ItemValues
+from service.signals.item_values import SignalSums
 from service.signals.user_history import UserHistory
 
 _GREEDY = Decoding("greedy")
@@ -122,7 +122,7 @@ class Plan:
         """Returns the number of the group of users whose weights rank the list: the segment, if it has its own."""
         return self.model.ranker.group(self.placement.ranker or self.segment)
 
-    def signals(self) -> ItemValues:
+    def signals(self) -> SignalSums:
         """Returns what the user's signals add to the scores of items."""
         return self.profile.signals(self.history, self.group())
 

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.neighbour_table import sum_by_item
+
+
+class SignalSums(Protocol):
+    """What a user's signals add to the scores of items, packed or not."""
+
+    def __len__(self) -> int:
+        """Returns the number of items."""
+
+    def unpacked(self) -> ItemValues:
+        """Returns the values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,10 @@ class ItemValues:
         place = np.minimum(np.searchsorted(self.items, items), len(self.items) - 1)
         return np.where(self.items[place] == items, self.values[place], np.float32(0))
 
+    def unpacked(self) -> ItemValues:
+        """Returns the values themselves."""
+        return self
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedValues:
@@ -53,6 +67,9 @@ class PackedValues:
         """Packs values."""
         largest = int(values.items[-1]) if len(values) else 0
         return cls(values.items.astype(np.min_scalar_type(largest)), values.values)
+
+    def __len__(self) -> int:
+        return len(self.items)
 
     def unpacked(self) -> ItemValues:
         """Returns the values as they were."""

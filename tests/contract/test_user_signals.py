@@ -46,7 +46,7 @@ async def send(service: Service, *places: int) -> None:
 
 async def signals(service: Service, **body: Any) -> tuple[bytes, bytes]:
     await service.recommend(user_id="u", **body)
-    found = service.engine.jobs[-1].request.signals
+    found = service.engine.jobs[-1].request.signals.unpacked()
     return found.items.tobytes(), found.values.tobytes()
 
 
@@ -77,7 +77,7 @@ async def test_events_of_a_request_count_for_its_signals_alone(shared_valkey: Va
         last = {"item_id": ITEMS[29], "type": "view", "timestamp": START_MS + 29_000}
         before = await signals(service)
         await service.recommend(user_id="u", events=[last])
-        inline = service.engine.jobs[-1].request.signals
+        inline = service.engine.jobs[-1].request.signals.unpacked()
         assert (inline.items.tobytes(), inline.values.tobytes()) == (
             expected().items.tobytes(),
             expected().values.tobytes(),

@@ -20,8 +20,8 @@ from service.engine.decode.delta_table import DeltaTable, WaitingScores
 from service.engine.decode.device_tables import Tables
 from service.engine.decode.filters import Mask
 from service.engine.decode.search_shape import SearchShape
-from service.engine.decode.signal_inputs import listable, signal_feeds
-from service.engine.decoding import search_sizes, signal_buckets, signals_max
+from service.engine.decode.signal_inputs import signal_feeds
+from service.engine.decoding import search_sizes, signal_buckets
 from service.engine.draw import Draw
 from service.engine.jobs import DecodedList, DecodeJob, ListRequest
 from service.engine.onnx_session import Values
@@ -72,7 +72,7 @@ class Decoder:
         if longest > width:
             raise ModelError(f"a beam of width {width} cannot hold the {longest} items requested")
         rows = self._placement.rows(len(jobs))
-        signals = _listable(tables, requests, masks)
+        signals = [tables.signals.of(request, mask) for request, mask in zip(requests, masks, strict=True)]
         shown = signal_feeds(signals, rows, self._signals_size(tables, signals))
         kept, joined = search_sizes(width, joined, sampled=sampled, dense=tables.traits.dense)
         joined = min(joined, tables.dense_rows or shown[names.SIGNAL_ITEM].shape[1])
@@ -178,15 +178,6 @@ def _excluded_feeds(excluded: Sequence[Array], rows: int, size: int) -> dict[str
     return {names.EXCLUDED_ITEM: item, names.EXCLUDED_VALUE: value}
 
 
-def _listable(tables: Tables, requests: Sequence[ListRequest], masks: Sequence[Mask]) -> list[ItemValues]:
-    """The signals that count for each list."""
-    most = signals_max(dense=tables.traits.dense)
-    return [
-        listable(request.signals, tables.trie, mask, request.excluded, most)
-        for request, mask in zip(requests, masks, strict=True)
-    ]
-
-
 def _request_feeds(jobs: Sequence[DecodeJob], rows: int) -> dict[str, Array]:
     return {
         names.HIDDEN: _padded(np.array([job.h for job in jobs], np.float32), rows),
@@ -198,11 +189,14 @@ def _request_feeds(jobs: Sequence[DecodeJob], rows: int) -> dict[str, Array]:
 def _weight_feeds(tables: Tables, requests: Sequence[ListRequest], rows: int) -> dict[str, Array]:
     """The weights of every row's network, and the place of its group's bias."""
     of_group = tables.ranking.weights
-    weights = [of_group[r.group] if r.weights is None else np.array(r.weights, np.float32) for r in requests]
     group = np.array([request.group for request in requests], np.int64)
+    weights = of_group.take(group, axis=0)
+    for row, request in enumerate(requests):
+        if request.weights is not None:
+            weights[row] = request.weights
     if not tables.traits.dense:
         group = group[:, None] * tables.item_rows
-    return {names.WEIGHTS: _padded(np.stack(weights), rows), names.GROUP: _padded(group, rows)}
+    return {names.WEIGHTS: _padded(weights, rows), names.GROUP: _padded(group, rows)}
 
 
 def _waiting_scores(
@@ -219,7 +213,7 @@ def _waiting_scores(
             query=query[row],
             offset=offset[row],
             weight=float(weights[row].sum()),
-            added=request.signals.of(delta.items) + tables.ranking.bias_of(delta.items, request.group),
+            added=request.signals.unpacked().of(delta.items) + tables.ranking.bias_of(delta.items, request.group),
         )
         for row, request in enumerate(requests)
     ]
@@ -275,7 +269,7 @@ def _lists(
     lists = []
     for row, request in enumerate(requests):  # padding has no request
         n = min(request.k, lengths[row])
-        candidates = _candidates(out, row, request.signals, signals[row]) if request.candidates else None
+        candidates = _candidates(out, row, request.signals.unpacked(), signals[row]) if request.candidates else None
         draw = _draw(out, row, n) if names.LOG_PROPENSITY in out else None
         listed = item[row, 0, :n], score[row, 0, :n], log_prob[row, 0, :n]
         lists.append(DecodedList(*listed, candidates=candidates, draw=draw))

@@ -18,11 +18,13 @@ from service.artifact.graph_interface import levels_with_row_tokens
 from service.artifact.graph_names import NEVER, level_input
 from service.artifact.noise import item_hash
 from service.artifact.trie import Trie
+from service.engine.decode.bounded_cache import BoundedCache
 from service.engine.decode.delta_table import DeltaTable
 from service.engine.decode.filters import FilterTable
 from service.engine.decode.mask_arena import MaskArena
 from service.engine.decode.ranking import Ranking
 from service.engine.decode.search_shape import SearchShape, search_shape
+from service.engine.decode.signal_inputs import ListableSignals
 from service.engine.onnx_session import Values
 from service.engine.placement import Placement
 
@@ -76,6 +78,7 @@ class Tables:
         ranking: Weights of the network's scores, and signals of items.
         filters: The masks of the filters.
         arena: Where these masks lie on the device.
+        signals: The signals that count for lists.
         item_rows: Rows of the item table.
         dense_rows: Rows of the item table that are scored with every list; 0 if the graphs do not score the catalogue.
         values: Inputs that all graphs share.
@@ -96,13 +99,14 @@ class Tables:
         self.traits, self.ranking = traits, ranking
         self.trie, self.delta = artifact.trie, delta
         self.filters, self.arena = filters, arena
+        self.signals = ListableSignals(artifact.trie, dense=traits.dense)
         self.item_rows, self.dense_rows = len(artifact.item_table), _dense_rows(artifact, traits)
         self.values = values
         self._item_table, self._placement = artifact.item_table, placement
         self._lock = threading.Lock()
         self._shapes: OrderedDict[Hashable, SearchShape] = OrderedDict()
-        self._exclusions: OrderedDict[tuple[int, bytes], Mapping[str, Array]] = OrderedDict()
-        self._exclusion_bytes = 0
+        self._exclusions: BoundedCache[tuple[int, bytes], Mapping[str, Array]]
+        self._exclusions = BoundedCache(_EXCLUSIONS_MAX, EXCLUSION_BYTES_MAX)
 
     @classmethod
     def of(cls, artifact: Artifact, placement: Placement, traits: DecoderTraits, filter_bytes_max: int) -> Tables:
@@ -180,18 +184,7 @@ class Tables:
             key: Filter and excluded items.
             compute: Makes the inputs.
         """
-        with self._lock:
-            if key in self._exclusions:
-                self._exclusions.move_to_end(key)
-                return self._exclusions[key]
-        inputs = compute()
-        with self._lock:
-            if key not in self._exclusions:
-                self._exclusion_bytes += _nbytes(key, inputs)
-                self._exclusions[key] = inputs
-            while len(self._exclusions) > _EXCLUSIONS_MAX or self._exclusion_bytes > EXCLUSION_BYTES_MAX:
-                self._exclusion_bytes -= _nbytes(*self._exclusions.popitem(last=False))
-        return inputs
+        return self._exclusions.get(key, compute, lambda inputs: _nbytes(key, inputs))
 
     def _make_shape(self, width: int, rows: int, joined: int) -> SearchShape:
         by_rows = self.traits.by_rows

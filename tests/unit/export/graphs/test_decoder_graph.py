@@ -89,7 +89,8 @@ class Pair:
     def scoring(self, job: Job) -> Scoring:
         request = job.request
         path, dense = WEIGHTS[request.group] if request.weights is None else request.weights
-        signals = dict(zip(request.signals.items.tolist(), request.signals.values.tolist(), strict=True))
+        added = request.signals.unpacked()
+        signals = dict(zip(added.items.tolist(), added.values.tolist(), strict=True))
         return Scoring(path, dense, signals, dict(enumerate(self.bias[request.group].tolist())))
 
     def allowed(self, job: Job) -> list[int]:

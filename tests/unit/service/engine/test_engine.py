@@ -301,7 +301,7 @@ def test_what_callers_exclude_is_kept_within_its_memory(engine: Engine, monkeypa
     for n in range(50):
         inputs = tables.exclusions((0, bytes([n])), lambda n=n: {"closed": np.full(100, n)})  # type: ignore[misc]
         assert inputs["closed"][0] == n
-    assert 0 < len(tables._exclusions) * 800 <= tables._exclusion_bytes <= 20_000
+    assert 0 < len(tables._exclusions) * 800 <= tables._exclusions.nbytes <= 20_000
 
 
 @CHECKED

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from service.artifact import graph_names as names
 from service.artifact.trie import Trie
 from service.engine.decode.filters import FilterTable
-from service.engine.decode.signal_inputs import listable, signal_feeds
-from service.signals.item_values import NO_VALUES, ItemValues
+from service.engine.decode.signal_inputs import ListableSignals, listable, signal_feeds
+from service.engine.decoding import Decoding, signals_max
+from service.engine.jobs import ListRequest
+from service.signals.item_values import NO_VALUES, ItemValues, PackedValues
 from tests.support.networks import random_catalogue, random_codes
 
 N = 50
@@ -41,6 +43,28 @@ def test_they_are_the_largest_of_what_filter_and_exclusions_leave(
         zip(kept.items.tolist(), kept.values.tolist(), strict=True)
     )
     assert sorted(map(abs, kept.values.tolist())) == sorted(map(abs, possible.values()))[-most:]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2)), max_size=12), st.booleans())
+def test_those_of_a_profile_are_kept_for_its_filter_and_its_exclusions(
+    asked: list[tuple[int, int, int]], dense: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    table = FilterTable(TRIE, random_catalogue(np.random.default_rng(0), N), rows=N + 2 if dense else 0)
+    found = ListableSignals(TRIE, dense=dense)
+    values = [ItemValues(np.arange(0, N + 4, 3), rng.standard_normal(18).astype(np.float32)) for _ in range(3)]
+    packed, excluded = [PackedValues.of(one) for one in values], [np.arange(n) for n in (0, 5, 30)]
+    for user, filters, left_out in asked:
+        mask = table.build(FILTERS[filters])
+        request = ListRequest(
+            context=np.zeros(1, np.int64), gap_ms=0, decoding=Decoding("beam"), k=3,
+            filter_id=mask.id, excluded=excluded[left_out], signals=packed[user],
+        )  # fmt: skip
+        kept = found.of(request, mask)
+        assert found.of(request, mask) is kept
+        wanted = listable(values[user], TRIE, mask, excluded[left_out], signals_max(dense=dense))
+        assert (kept.items.tolist(), kept.values.tolist()) == (wanted.items.tolist(), wanted.values.tolist())
 
 
 def test_the_padding_adds_nothing() -> None:

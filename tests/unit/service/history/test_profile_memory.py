@@ -59,19 +59,19 @@ def test_a_profile_keeps_few_bytes_of_its_signals_and_says_the_same_again(
 ) -> None:
     one = profile(model, events)
     before = one.nbytes
-    first = one.signals(one.history)
+    first = one.signals(one.history).unpacked()
     assert (one.kept_signals is not None) == kept
     assert one.nbytes - before == (6 * len(first) if kept else 0) <= SIGNAL_BYTES_MAX
     assert kept == (6 * len(first) <= SIGNAL_BYTES_MAX)
-    again = one.signals(one.history)
+    again = one.signals(one.history).unpacked()
     assert (again.items.tobytes(), again.values.tobytes()) == (first.items.tobytes(), first.values.tobytes())
 
 
 def test_the_signals_of_one_group_are_kept_and_never_taken_for_anothers(model: ServedModel) -> None:
     one = profile(model, 5)
-    everybody = one.signals(one.history)
+    everybody = one.signals(one.history).unpacked()
     size = one.nbytes
-    new = one.signals(one.history, 1)
+    new = one.signals(one.history, 1).unpacked()
     np.testing.assert_array_equal(new.values, 2 * everybody.values)
     assert one.nbytes == size
-    np.testing.assert_array_equal(one.signals(one.history).values, everybody.values)
+    np.testing.assert_array_equal(one.signals(one.history).unpacked().values, everybody.values)
