@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.artifact.array_types import Array, Float64Array, FloatArray, IntArray
+from service.artifact.grouping import Grouping
 from service.artifact.item_filters import Allowed
 from service.artifact.scorer_files import ScorerFileError, load_scorer, require, save_scorer
 
@@ -40,10 +41,10 @@ def sum_by_item(flat: Array, share: Float64Array, n_items: int) -> tuple[IntArra
         total = np.bincount(flat, share, minlength=n_items).astype(np.float32)
         items = np.flatnonzero(total != 0)  # faster than to ask for the non-zeros of floats
         return items, total[items]
-    items, slot = np.unique(flat, return_inverse=True)
-    total = np.bincount(slot, share, minlength=len(items)).astype(np.float32)
+    grouping = Grouping.of(flat)
+    items, total = grouping.items, grouping.sums(share).astype(np.float32)
     keep = total != 0
-    return items[keep].astype(np.int64), total[keep]
+    return (items, total) if keep.all() else (items[keep], total[keep])
 
 
 @dataclass(frozen=True, slots=True)

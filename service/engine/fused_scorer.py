@@ -24,6 +24,9 @@ from service.signals.ranker import Ranker
 # Items that a filter without a mask tests at once, best first.
 _TESTED = 512
 
+# Of more items that the user's signals speak for, so many with the largest values are ranked first.
+_RANKED_FIRST = 1024
+
 # Candidates that an explanation compares the listed items with.
 CANDIDATES_MAX = 4096
 
@@ -60,6 +63,11 @@ class FusedScorer:
         bias = self.ranker.bias()
         return bias if bias.any() else None
 
+    @cached_property
+    def _most_added(self) -> np.float32:
+        """The most that the signals of items add to a score."""
+        return np.float32(0) if self.bias is None else self.bias.max()
+
     def rank(
         self, values: ItemValues, k: int, allowed: Allowed | None, excluded: IntArray
     ) -> tuple[IntArray, FloatArray]:
@@ -75,17 +83,26 @@ class FusedScorer:
             Items [≤ k] and their scores [≤ k], best first. There are none if no signal of the user speaks for an item,
             and fewer than k if too few candidates are allowed; `Popularity.fill` completes the list.
         """
-        return best_allowed(*self._scored(values, k, allowed, excluded), k, allowed)
+        if len(values) > _RANKED_FIRST and k and self.bias is not None and self.ranker.uses_history():
+            first, least = _largest(values)
+            items, scores = best_allowed(*self._scored(first, values, k, allowed, excluded), k, allowed)
+            # No other item reaches more than this, and rounding keeps the order of sums.
+            if len(items) == k and scores[-1] > least + self._most_added:
+                return items, scores
+        return best_allowed(*self._scored(values, values, k, allowed, excluded), k, allowed)
 
     def candidates(self, values: ItemValues, k: int, allowed: Allowed | None, excluded: IntArray) -> IntArray:
         """Returns the items that `rank` chooses from, at most the `CANDIDATES_MAX` best."""
-        return best_allowed(*self._scored(values, k, allowed, excluded), CANDIDATES_MAX, allowed)[0]
+        return best_allowed(*self._scored(values, values, k, allowed, excluded), CANDIDATES_MAX, allowed)[0]
 
     def _scored(
-        self, values: ItemValues, k: int, allowed: Allowed | None, excluded: IntArray
+        self, part: ItemValues, values: ItemValues, k: int, allowed: Allowed | None, excluded: IntArray
     ) -> tuple[IntArray, FloatArray]:
-        """The items in question in ascending order, also such as `allowed` forbids, and their scores."""
-        items, scores = values.items, values.values
+        """The items in question in ascending order, also such as `allowed` forbids, and their scores.
+
+        `part` of the `values` is ranked; popular items that join have their values from all of them.
+        """
+        items, scores = part.items, part.values
         if not self.ranker.uses_history():
             items = np.arange(self.ranker.n_items)
             scores = np.zeros(len(items), np.float32) if self.bias is None else self.bias
@@ -96,12 +113,21 @@ class FusedScorer:
             place = np.searchsorted(items, popular)
             more = items[np.minimum(place, len(items) - 1)] != popular
             items = np.insert(items, place[more], popular[more])
-            scores = np.insert(scores, place[more], 0) + self.bias[self.ranker.exported(items)]
+            scores = np.insert(scores, place[more], values.of(popular[more]))
+            scores = scores + self.bias.take(self.ranker.exported(items))
         if len(excluded) and len(items):
             keep = np.ones(len(items), np.bool_)
             drop_excluded(keep, items, excluded)
             items, scores = items[keep], scores[keep]
         return items, scores
+
+
+def _largest(values: ItemValues) -> tuple[ItemValues, np.float32]:
+    """Returns the largest values, about `_RANKED_FIRST`, and the value that none of the others exceeds."""
+    place = len(values) - _RANKED_FIRST
+    least = np.partition(values.values, place)[place]
+    first = np.flatnonzero(values.values > least)
+    return ItemValues(values.items.take(first), values.values.take(first)), least
 
 
 def best_allowed(items: IntArray, scores: FloatArray, k: int, allowed: Allowed | None) -> tuple[IntArray, FloatArray]:

@@ -61,15 +61,9 @@ class OwnItemsSignal:
 
     def _scores(self, history: UserHistory) -> tuple[IntArray, Float64Array]:
         """Returns the distinct items [n] in ascending order, and their scores [n] before the division."""
-        before = history.before
-        items = np.concatenate([before.items, history.items])
-        found, last_from_the_end, slot = np.unique(items[::-1], return_index=True, return_inverse=True)
-        each = np.concatenate([before.counts, np.ones(len(history), np.int64)])[::-1]
-        count = np.bincount(slot, each, minlength=len(found))
-        rank = np.empty(len(found), np.int64)
-        rank[np.argsort(last_from_the_end, kind="stable")] = np.arange(len(found))
-        recency = self.parameters.decay ** rank.astype(np.float64)
+        own = history.own
+        recency = self.parameters.decay**own.ranks
         rates = self.parameters.repurchase
         if rates is None:
-            return found, np.sqrt(count) * recency
-        return found, count * recency * rates.take(found, mode="clip")
+            return own.items, np.sqrt(own.counts) * recency
+        return own.items, own.counts * recency * rates.take(own.items, mode="clip")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 
-from service.artifact.array_types import IntArray
+from service.artifact.array_types import Float64Array, IntArray
+from service.artifact.grouping import Grouping
 
 # Items of the record that are read: the newest. As many as the store keeps by default (`Settings.seen_max`), so that
 # signals are the same offline.
@@ -70,6 +72,21 @@ class SeenBefore:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnItems:
+    """The distinct items of a history, those seen before the log included.
+
+    Attributes:
+        items: [m] int64 their indices, unique and ascending.
+        counts: [m] float64 number of events of each.
+        ranks: [m] float64 number of items with a newer last event.
+    """
+
+    items: IntArray
+    counts: Float64Array
+    ranks: Float64Array
+
+
+@dataclass(frozen=True)
 class UserHistory:
     """The history of a user, as signals read it.
 
@@ -105,6 +122,17 @@ class UserHistory:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @cached_property
+    def own(self) -> OwnItems:
+        """The user's own items, counted once for all signals."""
+        newest_first = np.concatenate([self.before.items, self.items])[::-1]
+        each = np.concatenate([self.before.counts, np.ones(len(self), np.int64)])[::-1]
+        grouping = Grouping.of(newest_first)
+        last = grouping.place[grouping.first]
+        ranks = np.empty(len(last), np.float64)
+        ranks[last.argsort()] = np.arange(len(last))
+        return OwnItems(grouping.items, grouping.sums(each), ranks)
 
     @classmethod
     def of_items(cls, items: IntArray) -> Self:

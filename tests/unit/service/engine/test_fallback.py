@@ -16,7 +16,8 @@ from service.artifact.popularity import Popularity
 from service.artifact.ranker_weights import RankerWeights
 from service.artifact.signal_files import SignalPart
 from service.engine.fallback import Constraints, Fallback
-from service.engine.fused_scorer import best_allowed
+from service.engine.fused_scorer import FusedScorer, best_allowed
+from service.signals.item_values import ItemValues
 from service.signals.ranker import Ranker
 from service.signals.user_history import UserHistory
 
@@ -163,3 +164,28 @@ def test_a_new_item_is_similar_to_the_one_it_is_like_and_its_neighbours() -> Non
     allowed = np.ones(FIRST_NEW + 1, np.bool_)
     allowed[5] = False
     assert below.similar(FIRST_NEW, 10, allowed)[0].tolist() == neighbours.tolist()
+
+
+def test_the_list_of_many_candidates_is_the_best_of_all_of_them() -> None:
+    """The largest values of the user are looked at first, which must not show, however much the items' own add."""
+    rng = np.random.default_rng(0)
+    n, k = 9000, 10
+    popularity = Popularity.fit(rng.integers(0, n, 500), n)
+    neighbours = ItemCF(np.zeros((n, 1), np.int32), np.zeros((n, 1), np.float32))
+    column = rng.standard_normal(n).astype(np.float32)
+    for weight in (0.01, -0.1, 1.0, 100.0):
+        parts: dict[str, SignalPart] = {"item_cf": neighbours, "popularity": popularity, "rising": ItemColumn(column)}
+        weights = RankerWeights(tuple(parts), {"default": {"path": 1.0}}, {"item_cf": 1.0, "rising": weight})
+        scorer = FusedScorer.below(Ranker.of(parts, weights), popularity)
+        for share in (0.001, 0.3, 1.0):
+            items = np.unique(rng.integers(0, n, 5000))
+            values = ItemValues(items, (rng.integers(-3, 99, len(items)) / 9).astype(np.float32))
+            excluded, allowed = np.unique(rng.choice(items, 300)), rng.random(n) < share
+            found, scores = scorer.rank(values, k, allowed, excluded)
+            popular = popularity.recommend(k, allowed, excluded)[0]
+            candidates = np.setdiff1d(np.union1d(items, popular), excluded)
+            candidates = candidates[allowed[candidates]]
+            expected = values.of(candidates) + np.float32(weight) * column[candidates]
+            order = np.argsort(-expected, kind="stable")[:k]
+            np.testing.assert_array_equal(found, candidates[order])
+            np.testing.assert_array_equal(scores, expected[order])
