@@ -189,6 +189,24 @@ class NetworkConfig:
         "To compare: `python -m loadtests.quality.horizons --sweep` tries several.",
         least=0,
     )
+    bank_slots: int = setting(
+        16,
+        "Slots of the memory of `memory_bank`.",
+        "More for more different things to keep. State size grows with it.",
+        least=1,
+    )
+    session_slots: int = setting(
+        24,
+        "Sessions that have ended whose summaries `hierarchy` keeps.",
+        "More for shorter sessions. State size grows with it.",
+        least=1,
+    )
+    session_gap_minutes: int = setting(
+        30,
+        "The longest pause within a session of `hierarchy`.",
+        "More where people take their time, such as a day for shopping baskets.",
+        least=1,
+    )
     encoder: str = "gpt4rec"
     type_scale: bool = setting(
         False,

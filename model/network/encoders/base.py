@@ -117,6 +117,22 @@ class Encoder(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no step")
 
+    def memory_read(self, x: Tensor, events: Events) -> dict[str, Tensor]:
+        """Returns what the last event of each history read from memory, for explanations.
+
+        Args:
+            x: [B, T, d] embedded events, right-padded: whole histories.
+            events: The same events in parts, with `length`.
+
+        Returns:
+            `events` [B, T], the share of each event in it. They add up to at most 1; the rest is what a memory holds
+            before any event. Whatever else the encoder can say has the names that its method gives.
+
+        Raises:
+            NotImplementedError: The encoder has no memory that can be shown.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not show what it reads")
+
     def last(self, x: Tensor, events: Events, context: Tensor | None) -> Tensor:
         """Returns the hidden state [B, d] that predicts the item after each history. Needs `events.length`."""
         assert events.length is not None  # noqa: S101 - documented above

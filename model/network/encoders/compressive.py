@@ -30,7 +30,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from model.network.config import NetworkConfig
 from model.network.encoders.base import MASK_SCORE, Encoder, Events, log_seconds
-from model.network.encoders.layers import stored_dtype
+from model.network.encoders.layers import picked, stored_dtype
 from model.network.encoders.streaming import ROPE_BASE, quantise, rotate
 from service.artifact.state_layout import TIME_MS, StateArray, StateLayout
 
@@ -104,7 +104,7 @@ class CompressiveBlock(nn.Module):
         y = self.norm_attention(x)
         query = self.query(y).view(batch, n, c.heads, c.d_head).transpose(1, 2)
         events = torch.cat([past, self.rounded(self.key_value(y))], dim=1)
-        entries = torch.cat([entries, self.rounded(self.compressed(_picked(events, places.block)))], dim=1)
+        entries = torch.cat([entries, self.rounded(self.compressed(picked(events, places.block)))], dim=1)
         both = torch.cat([entries, events], dim=1)
         key, value = both[..., : c.d_head], both[..., c.d_head :]
         score = (
@@ -118,7 +118,7 @@ class CompressiveBlock(nn.Module):
         read = (score.softmax(dim=-1) @ value[:, None]).transpose(1, 2).reshape(batch, n, -1)
         x = x + self.dropout(self.out(read))
         x = x + self.dropout(self.down(F.gelu(self.up(self.norm_ff(x)))))
-        return x, _picked(events, places.kept_events), _picked(entries, places.kept_entries)
+        return x, picked(events, places.kept_events), picked(entries, places.kept_entries)
 
     def compressed(self, events: Tensor) -> Tensor:
         """Returns the entries [B, n, 2 · d_head] of the events [B, n · c, 2 · d_head] of n blocks."""
@@ -278,11 +278,6 @@ class Compressive(Encoder):
 def window_rows(c: NetworkConfig) -> int:
     """Returns how many past events an event may read: the window, and a block of which not all has left it."""
     return c.window + c.compression_ratio - 1
-
-
-def _picked(rows: Tensor, places: Tensor) -> Tensor:
-    """Returns rows [B, n, d] at places [B, m] as [B, m, d]."""
-    return rows.gather(1, places[..., None].expand(-1, -1, rows.shape[2]))
 
 
 def _rotary(position: Tensor, d_head: int) -> tuple[Tensor, Tensor]:

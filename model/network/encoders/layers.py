@@ -73,3 +73,8 @@ class PreNormBlock(nn.Module):
 def stored_dtype(c: NetworkConfig) -> Literal["float32", "float16"]:
     """Returns the type of what a step stores of an event; int8 is float16 there."""
     return "float32" if c.state_dtype == "float32" else "float16"
+
+
+def picked(rows: Tensor, places: Tensor) -> Tensor:
+    """Returns rows [B, n, d] at places [B, m] as [B, m, d]."""
+    return rows.gather(1, places[..., None].expand(-1, -1, rows.shape[2]))

@@ -25,6 +25,8 @@ ENCODERS: dict[str, tuple[str, str]] = {
     "window_attention": ("window_attention", "WindowAttention"),
     "gated_linear": ("gated_linear", "GatedLinear"),
     "compressive": ("compressive", "Compressive"),
+    "memory_bank": ("memory_bank", "MemoryBank"),
+    "hierarchy": ("hierarchy", "Hierarchy"),
 }
 
 

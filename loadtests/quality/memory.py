@@ -1,0 +1,183 @@
+"""A needle in a long history: which encoders remember what lies thousands of events back.
+
+    python -m loadtests.quality.memory --work DIR [--encoders gpt4rec,memory_bank] [--length 5000] [--epochs 40] [--seed 0]
+
+A key, any number of distractors, a question, and the answer that belongs to the key: all encoders are trained on short
+distances (1 … 128 events, several keys one after the other in each history) by the trainer of all models, and are then
+asked over `--length` distractors, which they stream. So this shows what a memory holds, and not what a training reaches:
+gradients never pass more than a training chunk. The same questions at the longest distance of the training show whether
+the task was learned at all.
+
+What is held to what is in `memory_criteria.py`; rows are in `results/memory.json`. Runs are in `--work`, and none is
+trained again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import polars as pl
+import typer
+from rich.console import Console
+
+from loadtests.common.results import MEMORY, record, row
+from loadtests.quality.memory_criteria import FOUND, WINDOW, guessed
+from model.cli.training_progress import fit
+from model.data.dataset import EVENT_SCHEMA, ITEM_SCHEMA, Dataset
+from model.network.encoders.registry import ENCODERS, reads
+from model.network.gpt4rec import GPT4Rec
+from model.network.scoring import dense_scores, encoder_input
+from model.training.config import TrainConfig
+from model.training.run_folder import CHECKPOINT, Run
+from model.training.time_limit import TimeLimit
+from model.training.trainer import Trainer
+from service.artifact.array_types import IntArray
+from service.artifact.features import EventArrays, Vocabulary, type_index
+from service.cli.outermost import run_command
+
+KEYS, DISTRACTORS = 64, 16
+QUESTION = 2 * KEYS  # items: keys, the answer of each, the question, distractors
+START_MS, PAUSE_MS = 1_700_000_000_000, 600_000  # first event; mean time between two
+LONGEST_TRAINED = 128
+LEAST_EVENTS = 250  # of a history of the training
+SETTINGS = {
+    "size": "tiny", "tokenizer": "atomic", "item_init": "random", "max_length": 400, "batch_tokens": 4000,
+    "learning_rate": 5e-3, "network.dropout": 0.0, "network.session_gap_minutes": 30, "text": "none",
+}  # fmt: skip
+
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Sizes of a measurement.
+
+    Attributes:
+        users: Histories of the training.
+        questions: Histories that are asked about.
+        epochs: Epochs of every training.
+        seed: Seed of log, training and questions.
+    """
+
+    users: int = 1000
+    questions: int = 128
+    epochs: int = 40
+    seed: int = 0
+
+
+def main(
+    work: Annotated[Path, typer.Option(help="Folder of the runs; existing ones are reused.")],
+    encoders: Annotated[
+        str, typer.Option(help="Encoders, separated by commas.")
+    ] = "gpt4rec,gated_linear,compressive,memory_bank,hierarchy",
+    length: Annotated[int, typer.Option(min=1, help="Distractors between key and question.")] = 5000,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of every training.")] = 40,
+    users: Annotated[int, typer.Option(min=10, help="Histories of the training.")] = 1000,
+    questions: Annotated[int, typer.Option(min=1, help="Histories that are asked about.")] = 128,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+) -> None:
+    """Trains every encoder on short distances, asks it over a long one, and records what it finds."""
+    names = chosen(encoders)
+    trial = Trial(users, questions, epochs, seed)
+    command = f"python -m loadtests.quality.memory --work DIR --length {length} --epochs {epochs} --seed {seed}"
+    found: dict[str, float] = {}
+    for name in names:
+        model, vocabulary = trained(work / f"needle-{name}-{users}-{epochs}-{seed}", name, trial)
+        near, far = (recall(model, vocabulary, distance, trial) for distance in (LONGEST_TRAINED, length))
+        found[name] = far
+        limit = guessed(KEYS, questions) if name == WINDOW else {}
+        console.print(f"{name}: recall@1 {near:.3f} over {LONGEST_TRAINED} events, {far:.3f} over {length}")
+        record(MEMORY, row(f"needle, {LONGEST_TRAINED} events back: {name}, seed {seed}", near, "recall@1", command))
+        record(MEMORY, row(f"needle, {length} events back: {name}, seed {seed}", far, "recall@1", command, **limit))
+    if remembering := {name: value for name, value in found.items() if name != WINDOW}:
+        best = max(remembering, key=remembering.__getitem__)
+        name = f"needle, {length} events back: the best encoder, seed {seed}"
+        record(MEMORY, row(name, remembering[best], "recall@1", command, **FOUND))
+
+
+def chosen(names: str) -> list[str]:
+    """Returns the encoders of a list of names.
+
+    Raises:
+        typer.BadParameter: A name is unknown.
+    """
+    asked = [name.strip() for name in names.split(",") if name.strip()]
+    if unknown := sorted(set(asked) - ENCODERS.keys()):
+        raise typer.BadParameter(f"{', '.join(unknown)}: choose from {', '.join(ENCODERS)}", param_hint="--encoders")
+    return asked
+
+
+def episode(rng: np.random.Generator, key: int, distance: int) -> list[int]:
+    """Returns a key, distractors, the question and the answer."""
+    distractors = rng.integers(QUESTION + 1, QUESTION + 1 + DISTRACTORS, distance).tolist()
+    return [key, *distractors, QUESTION, KEYS + key]
+
+
+def needle_log(users: int, seed: int) -> Dataset:
+    """Returns the log that is trained on: episodes of random distances, none of whose keys comes twice to a user.
+
+    The event before the last is an answer, so that validation asks for answers.
+    """
+    rng = np.random.default_rng(seed)
+    rows: list[tuple[str, str, int, str, None, None]] = []
+    for user in range(users):
+        items: list[int] = []
+        keys = iter(rng.permutation(KEYS).tolist())
+        while len(items) < LEAST_EVENTS and (key := next(keys, None)) is not None:
+            items += episode(rng, key, round(LONGEST_TRAINED ** rng.random()))
+        items.append(QUESTION + 1)
+        rows += [
+            (f"u{user}", f"i{item}", time, "view", None, None)
+            for item, time in zip(items, times(rng, len(items)).tolist(), strict=True)
+        ]
+    names = [f"i{item}" for item in range(QUESTION + 1 + DISTRACTORS)]
+    catalogue = pl.DataFrame({"item_id": names}, schema={"item_id": pl.String()}).with_columns(
+        [pl.lit(None, dtype).alias(name) for name, dtype in ITEM_SCHEMA.items() if name != "item_id"]
+    )
+    return Dataset.of(
+        "needle",
+        pl.DataFrame(rows, schema=EVENT_SCHEMA, orient="row"),
+        catalogue.select(list(ITEM_SCHEMA)),
+        pl.DataFrame({"user_id": [f"u{user}" for user in range(users)]}),
+        has_time=True,
+        source=f"built with seed {seed}",
+    )
+
+
+def times(rng: np.random.Generator, n: int) -> IntArray:
+    """Returns [n] times, ascending, with pauses that are exponentially distributed."""
+    return START_MS + np.cumsum(rng.exponential(PAUSE_MS, n)).astype(np.int64)
+
+
+def trained(folder: Path, encoder: str, trial: Trial) -> tuple[GPT4Rec, Vocabulary]:
+    """Returns the network of a run, which is trained unless it is there, and its vocabulary."""
+    config = TrainConfig().updated(
+        {**SETTINGS, "encoder": encoder, "max_epochs": trial.epochs, "patience": trial.epochs, "seed": trial.seed}
+    )
+    dataset = needle_log(trial.users, trial.seed)
+    trainer = Trainer(dataset, folder, folder, config, resume=(folder / CHECKPOINT).exists())
+    if trainer.progress.epoch < config.max_epochs:
+        console.print(f"training {folder.name}", highlight=False)
+        fit(trainer, console, TimeLimit(None, used_s=trainer.progress.seconds))
+    return Run.open(folder).model(), trainer.vocabulary
+
+
+def recall(model: GPT4Rec, vocabulary: Vocabulary, distance: int, trial: Trial) -> float:
+    """Returns recall@1 over the whole catalogue after a key, `distance` distractors and the question."""
+    rng = np.random.default_rng((trial.seed, distance))
+    keys = np.arange(trial.questions) % KEYS
+    place = np.array([vocabulary.item_index[f"i{item}"] for item in range(QUESTION + 1 + DISTRACTORS)])
+    histories = []
+    for key in keys.tolist():
+        items = place[episode(rng, key, distance)[:-1]]
+        kinds = np.full(len(items), type_index("view"), np.int64)
+        histories.append(EventArrays(items, kinds, times(rng, len(items))))
+    score = dense_scores(model, [encoder_input(one, reads(model.config), vocabulary) for one in histories])
+    return float((score.argmax(dim=1).cpu().numpy() == place[KEYS + keys]).mean())
+
+
+if __name__ == "__main__":
+    run_command(main)
