@@ -1,12 +1,12 @@
 """A needle in a long history: which encoders remember what lies thousands of events back.
 
-    python -m loadtests.quality.memory --work DIR [--encoders gpt4rec,memory_bank] [--length 5000] [--epochs 40] [--seed 0]
+    python -m loadtests.quality.memory --work DIR [--encoders gpt4rec,memory_bank] [--length 5000] [--epochs 20]
 
-A key, any number of distractors, a question, and the answer that belongs to the key: all encoders are trained on short
-distances (1 … 128 events, several keys one after the other in each history) by the trainer of all models, and are then
-asked over `--length` distractors, which they stream. So this shows what a memory holds, and not what a training reaches:
-gradients never pass more than a training chunk. The same questions at the longest distance of the training show whether
-the task was learned at all.
+Somebody buys a key, looks at any number of distractors, then at a question, then at the answer that belongs to the key.
+All encoders are trained on short distances (1 … 48 events, several keys one after the other in each history) by the
+trainer of all models. Then they are asked over `--length` distractors, which are added chunk by chunk, as a service
+does. So this shows what a memory holds, and not how far a training reaches: no gradient passes more than one history of
+the training. The same questions at the longest distance of the training show whether the task was learned at all.
 
 What is held to what is in `memory_criteria.py`; rows are in `results/memory.json`. Runs are in `--work`, and none is
 trained again.
@@ -38,13 +38,13 @@ from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays, Vocabulary, type_index
 from service.cli.outermost import run_command
 
-KEYS, DISTRACTORS = 64, 16
+KEYS, DISTRACTORS = 32, 8
 QUESTION = 2 * KEYS  # items: keys, the answer of each, the question, distractors
 START_MS, PAUSE_MS = 1_700_000_000_000, 600_000  # first event; mean time between two
-LONGEST_TRAINED = 128
-LEAST_EVENTS = 250  # of a history of the training
+LONGEST_TRAINED = 48
+LEAST_EVENTS = 100  # of a history of the training
 SETTINGS = {
-    "size": "tiny", "tokenizer": "atomic", "item_init": "random", "max_length": 400, "batch_tokens": 4000,
+    "size": "tiny", "tokenizer": "atomic", "item_init": "random", "max_length": 200, "batch_tokens": 1000,
     "learning_rate": 5e-3, "network.dropout": 0.0, "network.session_gap_minutes": 30, "text": "none",
 }  # fmt: skip
 
@@ -64,7 +64,7 @@ class Trial:
 
     users: int = 1000
     questions: int = 128
-    epochs: int = 40
+    epochs: int = 20
     seed: int = 0
 
 
@@ -74,7 +74,7 @@ def main(
         str, typer.Option(help="Encoders, separated by commas.")
     ] = "gpt4rec,gated_linear,compressive,memory_bank,hierarchy",
     length: Annotated[int, typer.Option(min=1, help="Distractors between key and question.")] = 5000,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of every training.")] = 40,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of every training.")] = 20,
     users: Annotated[int, typer.Option(min=10, help="Histories of the training.")] = 1000,
     questions: Annotated[int, typer.Option(min=1, help="Histories that are asked about.")] = 128,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
@@ -127,10 +127,10 @@ def needle_log(users: int, seed: int) -> Dataset:
         items: list[int] = []
         keys = iter(rng.permutation(KEYS).tolist())
         while len(items) < LEAST_EVENTS and (key := next(keys, None)) is not None:
-            items += episode(rng, key, round(LONGEST_TRAINED ** rng.random()))
+            items += episode(rng, key, round(LONGEST_TRAINED ** rng.random() ** 0.5))
         items.append(QUESTION + 1)
         rows += [
-            (f"u{user}", f"i{item}", time, "view", None, None)
+            (f"u{user}", f"i{item}", time, kind_of(item), None, None)
             for item, time in zip(items, times(rng, len(items)).tolist(), strict=True)
         ]
     names = [f"i{item}" for item in range(QUESTION + 1 + DISTRACTORS)]
@@ -145,6 +145,11 @@ def needle_log(users: int, seed: int) -> Dataset:
         has_time=True,
         source=f"built with seed {seed}",
     )
+
+
+def kind_of(item: int) -> str:
+    """Returns the type of an item's events: keys are bought, everything else is looked at."""
+    return "purchase" if item < KEYS else "view"
 
 
 def times(rng: np.random.Generator, n: int) -> IntArray:
@@ -172,9 +177,9 @@ def recall(model: GPT4Rec, vocabulary: Vocabulary, distance: int, trial: Trial) 
     place = np.array([vocabulary.item_index[f"i{item}"] for item in range(QUESTION + 1 + DISTRACTORS)])
     histories = []
     for key in keys.tolist():
-        items = place[episode(rng, key, distance)[:-1]]
-        kinds = np.full(len(items), type_index("view"), np.int64)
-        histories.append(EventArrays(items, kinds, times(rng, len(items))))
+        items = episode(rng, key, distance)[:-1]
+        kinds = np.array([type_index(kind_of(item)) for item in items])
+        histories.append(EventArrays(place[items], kinds, times(rng, len(items))))
     score = dense_scores(model, [encoder_input(one, reads(model.config), vocabulary) for one in histories])
     return float((score.argmax(dim=1).cpu().numpy() == place[KEYS + keys]).mean())
 

@@ -53,8 +53,7 @@ class TrainConfig:
         "The part of the network that turns a history into a hidden state.",
         "To compare. `gpt4rec`, `window_attention`, `gated_linear`, `compressive`, `memory_bank` and `hierarchy` carry "
         "their state from event to event, all but the first two with a memory of events that the log no longer keeps; "
-        "the others encode a history anew "
-        "for each list.",
+        "the others encode a history anew for each list.",
         choices=tuple(ENCODERS),
     )
     gpt2: str = setting(

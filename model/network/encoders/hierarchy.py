@@ -7,10 +7,10 @@
               by factors that are learned
     fusion    Σ_k softmax_k(W [y; log(1 + age)]) · horizon_k      age: mean age of the events of a horizon at the event
 
-g and v follow from y, the normed output of the last attention block. What sessions and horizons say goes into the hidden
-state, then through a feed-forward layer. Means of sessions as a second level are those of hierarchical recurrent networks
-(Quadrana et al., 2017, arXiv 1706.04148), horizons with a gate those of Lv et al., "SDM: sequential deep matching model",
-2019 (arXiv 1909.00385), which has a short and a long one.
+g and v follow from y, the normed output of the last attention block. What sessions and horizons say goes into the
+hidden state, then through a feed-forward layer. Sessions as a second level are those of hierarchical recurrent networks
+(Quadrana et al., 2017, arXiv 1706.04148), horizons fused by a gate those of Lv et al., "SDM: sequential deep matching
+model", 2019 (arXiv 1909.00385), which has a short and a long one.
 
 The log of a service keeps no session of an event, so pauses alone end sessions, in training as well. In a log without
 times all events are one session, and all horizons are its mean.
@@ -31,8 +31,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from model.network.config import NetworkConfig
 from model.network.encoders.base import MASK_SCORE, Events, log_seconds
+from model.network.encoders.layers import picked, stored_dtype
 from model.network.encoders.streaming import quantise
-from model.network.encoders.window import WindowEncoder, chunk_of, picked, stored_dtype, window_arrays
+from model.network.encoders.window import WindowEncoder, chunk_of, earlier, window_arrays
 from service.artifact.state_layout import StateArray, StateLayout
 
 # What the half-lives of the short, the middle and the long horizon start from: four hours, four days, thirty days.
@@ -89,7 +90,7 @@ class SessionReader(nn.Module):
         begins = events.time_ms - events.previous_ms > self.c.session_gap_minutes * 60_000  # [B, T]
         number = state[SESSION] + begins.to(torch.int64).cumsum(dim=1)
         weighted = self.weighted(y, v)
-        same = (number[:, :, None] == number[:, None]) & _causal(y)
+        same = (number[:, :, None] == number[:, None]) & earlier(y)
         goes_on = (number == state[SESSION]).to(y.dtype)[..., None]
         sums = same.to(y.dtype) @ weighted + goes_on * state[OPEN][:, None]
         current = _mean(sums)
@@ -180,16 +181,17 @@ class Horizons(nn.Module):
         before_ms = events.previous_ms[:, :1]
         rate = self.rates()[:, None, None]
         age_s = _seconds(events.time_ms[:, :, None] - events.time_ms[:, None])[:, None]  # [B, 1, T, T]
-        share = torch.exp(torch.where(_causal(y), -rate * age_s, MASK_SCORE))  # [B, 3, T, T]
+        share = torch.exp(torch.where(earlier(y), -rate * age_s, MASK_SCORE))  # [B, 3, T, T]
         since_s = _seconds(events.time_ms - before_ms)[:, None]  # [B, 1, T]
         old = torch.exp(-rate[..., 0] * since_s) * state[WEIGHTS][..., None]  # [B, 3, T]
         weight = share.sum(dim=-1) + old  # at least 1: the event's own
         mean = (share @ v[:, None] + old[..., None] * state[HORIZONS][:, :, None]) / weight[..., None]
         age = ((share * age_s).sum(dim=-1) + old * (state[AGES][..., None] + since_s)) / weight
         # An event reads the means before it. Their weights do not matter for that, so nothing small is divided.
-        mean_before = torch.cat([state[HORIZONS][:, :, None], mean[:, :, :-1]], dim=2)
+        n = y.shape[1]
+        mean_before = torch.cat([state[HORIZONS][:, :, None], mean], dim=2)[:, :, :n]
         waited_s = _seconds(events.time_ms - events.previous_ms)[:, None]
-        age_before = torch.cat([state[AGES][..., None], age[:, :, :-1]], dim=2) + waited_s
+        age_before = torch.cat([state[AGES][..., None], age], dim=2)[:, :, :n] + waited_s
         gate = self.gate(torch.cat([y, 0.1 * torch.log1p(age_before.transpose(1, 2))], dim=-1)).softmax(dim=-1)
         fused = (gate.transpose(1, 2)[..., None] * mean_before).sum(dim=1)
         last = (events.length - 1)[:, None, None].expand(-1, len(HALF_LIVES_S), 1)  # [B, 3, 1]
@@ -266,7 +268,7 @@ class Hierarchy(WindowEncoder):
         # Summary s of the chunk is that of an event; the last share is that of the mean up to the reading event.
         of_summary = share[rows, last, self.c.session_slots + 1 : -1]
         of_summary = of_summary.scatter_add(1, last[:, None], share[rows, last, -1:])
-        same = (sessions.number[:, :, None] == sessions.number[:, None]) & _causal(y)
+        same = (sessions.number[:, :, None] == sessions.number[:, None]) & earlier(y)
         weight = self.sessions.weighted(y, v)[..., -1]
         inside = same * weight[:, None]
         inside = inside / inside.sum(dim=-1, keepdim=True)  # [B, summary, event]
@@ -275,12 +277,6 @@ class Hierarchy(WindowEncoder):
             "sessions": sessions.number,
             "horizons": gate[rows, last],
         }
-
-
-def _causal(y: Tensor) -> Tensor:
-    """Returns [T, T]: whether an event is no later than another."""
-    n = y.shape[1]
-    return torch.ones(n, n, device=y.device, dtype=torch.bool).tril()
 
 
 def _mean(sums: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ through a gate into the hidden state, then through a feed-forward layer.
 Reading and writing are those of neural Turing machines (Graves et al., 2014, arXiv 1410.5401), with the erasure tied to
 the writing. The place follows from the content of the event, by a learned address K_i of each slot, and not from what
 the slot holds at present. So the recurrence is linear in M and has the parallel form of gated slot attention (Zhang et
-al., 2024, arXiv 2409.07146): within a chunk every read is a product of matrices, whatever the chunk's length, and chunks
-carry M alone.
+al., 2024, arXiv 2409.07146): within a chunk every read is a product of matrices, whatever the chunk's length, and
+chunks carry M alone.
 
-g is a stretched sigmoid, cut off at 0 (Louizos et al., 2018, arXiv 1712.01312). An event that has nothing to keep leaves
-the slots exactly as they are, so that what was written is not worn away by the thousands of events after it.
+g is a stretched sigmoid, cut off at 0 (Louizos et al., 2018, arXiv 1712.01312). An event that has nothing to keep
+leaves the slots exactly as they are, so that what was written is not worn away by the thousands of events after it.
 
 The bank depends on all events there were, so it cannot be rebuilt from a log that was trimmed.
 """
@@ -30,11 +30,13 @@ from torch.nn import functional as F  # noqa: N812
 
 from model.network.config import NetworkConfig
 from model.network.encoders.base import MASK_SCORE, Events
-from model.network.encoders.window import WindowEncoder, chunk_of, window_arrays
+from model.network.encoders.window import WindowEncoder, chunk_of, earlier, window_arrays
 from service.artifact.state_layout import StateArray, StateLayout
 
 # How far the sigmoid of the write gate is stretched below 0 and above 1 before it is cut off.
 STRETCH = 0.1
+# How far apart the addresses of slots start. At 1 all events would write to all slots alike, and none would last.
+SHARPNESS = 8.0
 # The largest w; below 1, so that its logarithm is finite.
 LARGEST = 0.999
 
@@ -74,6 +76,8 @@ class Bank(nn.Module):
         self.up = nn.Linear(c.d_model, c.d_ff)
         self.down = nn.Linear(c.d_ff, c.d_model)
         self.dropout = nn.Dropout(c.dropout)
+        with torch.no_grad():
+            self.place.weight.mul_(SHARPNESS)
 
     def forward(self, x: Tensor, length: Tensor, bank: Tensor) -> tuple[Tensor, Tensor, Reads]:
         """Adds one chunk of events.
@@ -103,8 +107,7 @@ class Bank(nn.Module):
         age = kept.cumsum(dim=1)
         # What slots hold, when event t reads them, of what they held before the chunk and of what event s wrote.
         of_before = torch.exp(age - kept)
-        earlier = torch.ones(n, n, device=y.device, dtype=torch.bool).tril(-1)[..., None]
-        since = torch.where(earlier, (age - kept)[:, :, None] - age[:, None], MASK_SCORE)
+        since = torch.where(earlier(y, 1)[..., None], (age - kept)[:, :, None] - age[:, None], MASK_SCORE)
         of_event = torch.exp(since) * write[:, None]  # [B, T, T, m]
         score = self._by_event(query @ split_before.transpose(2, 3)) * of_before[:, :, None]
         score = score + self._by_event(query @ split_content.transpose(2, 3)) @ of_event

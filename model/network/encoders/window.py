@@ -1,4 +1,4 @@
-"""What encoders with something beside the window share: blocks that add events to a window, and the pass over a history.
+"""What encoders with a memory beside the window share: blocks that add events, and the pass over a history.
 
 The attention is that of the default encoder (`streaming`), with the keys and values of the newest `window` events
 carried from chunk to chunk. A whole history is encoded as it is streamed: chunk by chunk, by the same code.
@@ -193,3 +193,12 @@ def chunk_of(events: Events, start: int, size: int, window: int) -> Events:
         previous_ms=torch.cat([before[:, None], time_ms[:, :-1]], dim=1),
         n_valid=rows * min(start, window),
     )
+
+
+def earlier(x: Tensor, offset: int = 0) -> Tensor:
+    """Returns [T, T]: whether the second of two events of x [B, T, …] is `offset` events earlier than the first.
+
+    With the offset 0 an event is earlier than itself.
+    """
+    place = torch.arange(x.shape[1], device=x.device)
+    return place[:, None] - place >= offset

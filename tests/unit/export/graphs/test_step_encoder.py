@@ -36,7 +36,9 @@ from service.engine.jobs import EncodeJob
 from service.engine.onnx_session import GraphSession
 from service.engine.placement import Placement
 from service.history import state_blob
+from service.history.state_blob import VersionedState
 from service.lifecycle import canary
+from service.store.log_version import VERSION_LENGTH
 from service.store.records import Subject
 from tests.support.aio import asynchronous
 from tests.support.artifacts import random_parts
@@ -204,6 +206,20 @@ def test_its_artefact_declares_the_layout_of_its_states(served: Served) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_state_of_the_default_size_takes_at_most_24_kib(name: str) -> None:
     assert state_layout(small(name)).bytes_max <= 24 * 1024
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_state_of_every_encoder_comes_back_from_its_blob(name: str) -> None:
+    layout, rng = state_layout(small(name)), np.random.default_rng(0)
+    arrays = {one.name: (rng.normal(size=one.shape) * 9).astype(one.dtype) for one in layout.arrays}
+    state = EncoderState(arrays, layout.window, rng.normal(size=layout.hidden).astype(np.float32))
+    packed = state_blob.pack(VersionedState.of(state, "0" * VERSION_LENGTH, 5.0), layout)
+    read = state_blob.unpack(packed, layout)
+    assert read is not None and read.state is not None and len(packed) <= 24 * 1024
+    for one, array in arrays.items():
+        np.testing.assert_array_equal(read.state.arrays[one], array)
+    others = [state_layout(small(other)) for other in NAMES if other != name]
+    assert all(state_blob.unpack(packed, other) is None for other in others)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])

@@ -116,9 +116,7 @@ def test_what_is_shown_of_a_memory_is_what_moves_its_read(name: str) -> None:
     model = network(name, session_slots=2)
     x, events = inputs(model, 30)
     shown = model.encoder.memory_read(x, replace(events, length=torch.tensor([24])))
-    alone = model.encoder.memory_read(
-        x[:, :24], replace(chunk_of(events, 0, 24, 8), length=torch.tensor([24]))
-    )
+    alone = model.encoder.memory_read(x[:, :24], replace(chunk_of(events, 0, 24, 8), length=torch.tensor([24])))
     share = shown["events"][0]
     assert torch.allclose(share[:24], alone["events"][0], atol=1e-5) and not share[24:].any()
     if name == "hierarchy":
