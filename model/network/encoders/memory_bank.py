@@ -122,7 +122,8 @@ class Bank(nn.Module):
     def writes(self, y: Tensor) -> Tensor:
         """Returns w [B, T, m] for the normed inputs [B, T, d]."""
         open_ = torch.sigmoid(self.write(y)) * (1 + 2 * STRETCH) - STRETCH
-        return LARGEST * open_.clamp(0.0, 1.0) * self.place(y).softmax(dim=-1)
+        write: Tensor = LARGEST * open_.clamp(0.0, 1.0) * self.place(y).softmax(dim=-1)
+        return write
 
     def _split(self, x: Tensor) -> Tensor:
         """Returns [B, n, heads · d_head] as [B, heads, n, d_head]."""

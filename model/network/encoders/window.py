@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -154,7 +154,7 @@ class WindowEncoder(Encoder):
         window = Window.of(self.c, events, state[TIME_MS])
         after = []
         for layer, block in enumerate(self.blocks):
-            x, kept = block.add(x, window, state[KEYS_VALUES][:, layer])
+            x, kept = cast("WindowBlock", block).add(x, window, state[KEYS_VALUES][:, layer])
             after.append(kept)
         times = torch.cat([state[TIME_MS], events.time_ms], dim=1)
         return x, {KEYS_VALUES: torch.stack(after, dim=1), TIME_MS: times.gather(1, window.kept)}
