@@ -32,8 +32,8 @@ from torch.nn import functional as F  # noqa: N812
 from model.network.config import NetworkConfig
 from model.network.encoders.base import MASK_SCORE, Events, log_seconds
 from model.network.encoders.layers import picked, stored_dtype
+from model.network.encoders.memory_encoder import MemoryEncoder, chunk_of, earlier, window_arrays
 from model.network.encoders.streaming import quantise
-from model.network.encoders.window import WindowEncoder, chunk_of, earlier, window_arrays
 from service.artifact.state_layout import StateArray, StateLayout
 
 # What the half-lives of the short, the middle and the long horizon start from: four hours, four days, thirty days.
@@ -202,7 +202,7 @@ class Horizons(nn.Module):
         }, gate  # fmt: skip
 
 
-class Hierarchy(WindowEncoder):
+class Hierarchy(MemoryEncoder):
     """[attention in a window, feed-forward] × layers, then sessions and horizons, then a feed-forward layer."""
 
     def __init__(self, c: NetworkConfig) -> None:
@@ -237,7 +237,7 @@ class Hierarchy(WindowEncoder):
         return StateLayout(c.d_model, c.window, arrays, remembers_trimmed=True)
 
     def add(self, x: Tensor, events: Events, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Adds a chunk of events; see `WindowEncoder.add`."""
+        """Adds a chunk of events; see `MemoryEncoder.add`."""
         assert events.length is not None  # noqa: S101 - what `Encoder.step` promises
         x, after = self.attend(x, events, state)
         y = self.norm(x)

@@ -30,7 +30,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from model.network.config import NetworkConfig
 from model.network.encoders.base import MASK_SCORE, Events
-from model.network.encoders.window import WindowEncoder, chunk_of, earlier, window_arrays
+from model.network.encoders.memory_encoder import MemoryEncoder, chunk_of, earlier, window_arrays
 from service.artifact.state_layout import StateArray, StateLayout
 
 # How far the sigmoid of the write gate is stretched below 0 and above 1 before it is cut off.
@@ -135,7 +135,7 @@ class Bank(nn.Module):
         return x.transpose(1, 2)
 
 
-class MemoryBank(WindowEncoder):
+class MemoryBank(MemoryEncoder):
     """[attention in a window, feed-forward] × layers, then the bank."""
 
     def __init__(self, c: NetworkConfig) -> None:
@@ -150,7 +150,7 @@ class MemoryBank(WindowEncoder):
         return StateLayout(c.d_model, c.window, arrays, remembers_trimmed=True)
 
     def add(self, x: Tensor, events: Events, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Adds a chunk of events; see `WindowEncoder.add`."""
+        """Adds a chunk of events; see `MemoryEncoder.add`."""
         assert events.length is not None  # noqa: S101 - what `Encoder.step` promises
         x, after = self.attend(x, events, state)
         h, bank, _ = self.bank(x, events.length, state[BANK])

@@ -13,13 +13,13 @@ from torch.nn import functional as F  # noqa: N812
 from model.network.encoders.base import Events, log_seconds
 from model.network.encoders.hierarchy import HALF_LIVES_S, LEAST_WEIGHT, Hierarchy
 from model.network.encoders.memory_bank import BANK, LARGEST, STRETCH, Bank, MemoryBank
+from model.network.encoders.memory_encoder import CHUNK, MemoryEncoder, chunk_of
 from model.network.encoders.streaming import Streaming
-from model.network.encoders.window import CHUNK, WindowEncoder, chunk_of
 from model.network.gpt4rec import GPT4Rec
 from tests.unit.model.network.test_memories import inputs, network
 
 
-def attended(encoder: WindowEncoder, x: Tensor, events: Events) -> Tensor:
+def attended(encoder: MemoryEncoder, x: Tensor, events: Events) -> Tensor:
     """What the attention blocks make of one whole history [1, T, d], in one chunk."""
     return encoder.attend(x, chunk_of(events, 0, x.shape[1], encoder.c.window), encoder.empty(x))[0]
 
@@ -27,7 +27,7 @@ def attended(encoder: WindowEncoder, x: Tensor, events: Events) -> Tensor:
 @pytest.mark.parametrize("name", ["memory_bank", "hierarchy"])
 def test_the_window_beside_a_memory_is_that_of_the_default_encoder(name: str) -> None:
     model = network(name)
-    encoder = cast("WindowEncoder", model.encoder)
+    encoder = cast("MemoryEncoder", model.encoder)
     x, events = inputs(model, 30)
     mask, elapsed, rope = Streaming(model.config).geometry(events.time_ms, x)
     want = cast("Tensor", encoder.blocks[0](x, mask[None], elapsed, rope))

@@ -68,7 +68,7 @@ class Window:
         )
 
 
-class WindowBlock(Block):
+class CarriedBlock(Block):
     """A block of the default encoder that adds a chunk to the keys and values of past events."""
 
     def add(self, x: Tensor, window: Window, past: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +99,7 @@ class WindowBlock(Block):
         return x, picked(both, window.kept)
 
 
-class WindowEncoder(Encoder):
+class MemoryEncoder(Encoder):
     """An encoder with [attention in a window, feed-forward] × layers, and a memory that `add` reads and writes."""
 
     streams: ClassVar[bool] = True
@@ -108,7 +108,7 @@ class WindowEncoder(Encoder):
     def __init__(self, c: NetworkConfig) -> None:
         super().__init__()
         self.c = c
-        self.blocks = nn.ModuleList([WindowBlock(c) for _ in range(c.layers)])
+        self.blocks = nn.ModuleList([CarriedBlock(c) for _ in range(c.layers)])
 
     @classmethod
     def receptive_field(cls, c: NetworkConfig) -> int:
@@ -154,7 +154,7 @@ class WindowEncoder(Encoder):
         window = Window.of(self.c, events, state[TIME_MS])
         after = []
         for layer, block in enumerate(self.blocks):
-            x, kept = cast("WindowBlock", block).add(x, window, state[KEYS_VALUES][:, layer])
+            x, kept = cast("CarriedBlock", block).add(x, window, state[KEYS_VALUES][:, layer])
             after.append(kept)
         times = torch.cat([state[TIME_MS], events.time_ms], dim=1)
         return x, {KEYS_VALUES: torch.stack(after, dim=1), TIME_MS: times.gather(1, window.kept)}
