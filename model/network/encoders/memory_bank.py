@@ -1,7 +1,7 @@
 """Memory bank: slots beside the window that each event reads by attention and writes by gates.
 
     α_t = softmax_i(q_t · M_i / √d),  r_t = Σ_i α_ti M_i          read, before the event is written
-    w_t = g_t · softmax(K y_t)                                     where, and how much, the event writes
+    w_t = max(0, (1 + c) · g_t · softmax(K y_t) − c)               where, and how much, the event writes
     M_i ← (1 − w_ti) M_i + w_ti a_t                                M [m, d] for each user
 
 q, a, g and the logits of the place are linear in y_t, the normed output of the last attention block. What is read goes
@@ -13,8 +13,9 @@ the slot holds at present. So the recurrence is linear in M and has the parallel
 al., 2024, arXiv 2409.07146): within a chunk every read is a product of matrices, whatever the chunk's length, and
 chunks carry M alone.
 
-g is a stretched sigmoid, cut off at 0 (Louizos et al., 2018, arXiv 1712.01312). An event that has nothing to keep
-leaves the slots exactly as they are, so that what was written is not worn away by the thousands of events after it.
+g is a sigmoid. The cut c makes small writes none at all, as the stretched sigmoid of Louizos et al. (2018, arXiv
+1712.01312) does. An event leaves exactly as they are the slots that it does not address, and all of them if it has
+nothing to keep. So what was written is not worn away by the thousands of events after it.
 
 The bank depends on all events there were, so it cannot be rebuilt from a log that was trimmed.
 """
@@ -33,9 +34,9 @@ from model.network.encoders.base import MASK_SCORE, Events
 from model.network.encoders.memory_encoder import MemoryEncoder, chunk_of, earlier, window_arrays
 from service.artifact.state_layout import StateArray, StateLayout
 
-# How far the sigmoid of the write gate is stretched below 0 and above 1 before it is cut off.
-STRETCH = 0.1
-# How far apart the addresses of slots start. At 1 all events would write to all slots alike, and none would last.
+# Writes up to about this share of a slot are none at all.
+CUT = 0.1
+# How far apart the addresses of slots start. At 1 an event would write a little to every slot, less than the cut.
 SHARPNESS = 8.0
 # The largest w; below 1, so that its logarithm is finite.
 LARGEST = 0.999
@@ -121,9 +122,8 @@ class Bank(nn.Module):
 
     def writes(self, y: Tensor) -> Tensor:
         """Returns w [B, T, m] for the normed inputs [B, T, d]."""
-        open_ = torch.sigmoid(self.write(y)) * (1 + 2 * STRETCH) - STRETCH
-        write: Tensor = LARGEST * open_.clamp(0.0, 1.0) * self.place(y).softmax(dim=-1)
-        return write
+        share: Tensor = torch.sigmoid(self.write(y)) * self.place(y).softmax(dim=-1)
+        return LARGEST * ((1 + CUT) * share - CUT).clamp(min=0.0)
 
     def _split(self, x: Tensor) -> Tensor:
         """Returns [B, n, heads · d_head] as [B, heads, n, d_head]."""

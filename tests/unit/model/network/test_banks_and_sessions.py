@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from model.network.encoders.base import Events, log_seconds
 from model.network.encoders.hierarchy import HALF_LIVES_S, LEAST_WEIGHT, Hierarchy
-from model.network.encoders.memory_bank import BANK, LARGEST, STRETCH, Bank, MemoryBank
+from model.network.encoders.memory_bank import BANK, CUT, LARGEST, Bank, MemoryBank
 from model.network.encoders.memory_encoder import CHUNK, MemoryEncoder, chunk_of
 from model.network.encoders.streaming import Streaming
 from model.network.gpt4rec import GPT4Rec
@@ -45,7 +45,7 @@ def test_the_chunkwise_form_of_a_memory_bank_is_its_recurrence() -> None:
     n, padded = 21, 24
     y, before = torch.randn(1, padded, 32), torch.randn(1, 16, 32)
     got, after, reads = bank.mix(y, torch.tensor([n]), before)
-    slots, of_events, gates = before[0] + bank.start, torch.zeros(16, padded), []
+    slots, of_events, written = before[0] + bank.start, torch.zeros(16, padded), []
     for t in range(n):
         query = bank.query(y[0, t]).view(2, 16)
         for head in range(2):
@@ -54,12 +54,13 @@ def test_the_chunkwise_form_of_a_memory_bank_is_its_recurrence() -> None:
             assert torch.allclose(got[0, t, 16 * head : 16 * (head + 1)], share @ held, atol=1e-5)
             assert torch.allclose(reads.slots[0, t, head], share, atol=1e-5)
             assert torch.allclose(reads.events[0, t, head], share @ of_events, atol=1e-5)
-        gates.append(float(((1 + 2 * STRETCH) * torch.sigmoid(bank.write(y[0, t])) - STRETCH).clamp(0, 1)))
-        write = LARGEST * gates[-1] * bank.place(y[0, t]).softmax(0)[:, None]
+        part = torch.sigmoid(bank.write(y[0, t])) * bank.place(y[0, t]).softmax(0)
+        write = LARGEST * F.relu((1 + CUT) * part - CUT)[:, None]
+        written.append(float(write.sum()))
         slots = (1 - write) * slots + write * bank.content(y[0, t])
         of_events = (1 - write) * of_events + write * torch.eye(padded)[t]
     assert torch.allclose(after[0] + bank.start, slots, atol=1e-5)
-    assert min(gates) == 0.0 and max(gates) > 0.5
+    assert min(written) == 0.0 and max(written) > 0.5
 
 
 def test_events_that_keep_nothing_do_not_wear_a_slot_away() -> None:
