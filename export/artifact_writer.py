@@ -89,7 +89,7 @@ class Parts:
     def vocabulary(self) -> Vocabulary:
         """The vocabulary that the artefact's reader will build."""
         c = self.model.config
-        return Vocabulary.of(self.catalogue.item_ids, self.context, c.has_time, c.n_types)
+        return Vocabulary.of(self.catalogue.item_ids, self.context, c.has_time, c.n_types, c.query_buckets)
 
 
 class ParityError(RuntimeError):

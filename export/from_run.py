@@ -21,6 +21,7 @@ from export.watch_baseline import watch_baseline
 from model.data.dataset import Dataset
 from model.data.errors import DataError
 from model.data.long_histories import ITEM_CF_EVENTS, note_on_long
+from model.data.query_histories import history_events
 from model.data.split import Split
 from model.errors import LearningError, RunError
 from model.evaluation.baselines import Baselines, fit_baselines
@@ -36,7 +37,7 @@ from model.training.increment.start import cold_vectors, kept_counts, kept_items
 from model.training.run_folder import Run
 from service.artifact.artifact import Artifact
 from service.artifact.catalogue import Catalogue, CatalogueItem
-from service.artifact.features import EVENT_TYPES, EventArrays
+from service.artifact.features import EVENT_TYPES, EventArrays, Vocabulary
 from service.artifact.manifest import ArtifactFileError
 from service.common.errors import ServiceError
 from service.engine.decoding import Decoding
@@ -239,14 +240,16 @@ def _sampled(split: Split, limit: int) -> Split:
 
 def probes(split: Split, run: Run) -> list[Probe]:
     """Returns histories for the parity gate: an empty one, the shortest, the longest, and a spread of lengths."""
-    log = split.sequences
+    log, network = split.sequences, run.network
+    vocabulary = Vocabulary.of(
+        log.item_ids, run.context, network.has_time, network.n_types, query_buckets=network.query_buckets
+    )
     order = np.argsort(log.lengths, kind="stable")
     users = np.unique(order[np.linspace(0, len(order) - 1, min(PROBES, len(order))).astype(int)])
     context = {name: next(iter(values)) for name, values in run.context.values.items() if values}
     found = [Probe(EventArrays(*(np.zeros(0, np.int64) for _ in range(3))))]
     for number, user in enumerate(users):
-        rows = log.user(int(user))
-        events = EventArrays(log.item[rows], log.type[rows], log.time_ms[rows])
+        events = history_events(log, int(user), int(log.offsets[user + 1]), vocabulary)
         known = run.context.max_gap_ms > 0 and number % 2 == 1
         found.append(Probe(events, context if known else {}, run.context.max_gap_ms // 2 if known else -1))
     return found

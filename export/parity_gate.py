@@ -215,7 +215,9 @@ def full_encode(model: GPT4Rec, events: EventArrays, context: IntArray | None = 
     item, type_, time_ms = (torch.from_numpy(a)[None] for a in _arrays(events))
     rows = np.zeros(model.config.n_slots, np.int64) if context is None else context
     length = torch.tensor([len(events)])
-    return model.eval().encode(item, type_, time_ms, length, context=torch.from_numpy(rows)[None])[0]
+    query = None if events.query is None else torch.from_numpy(events.query)[None]
+    read = torch.from_numpy(rows)[None]
+    return model.eval().encode(item, type_, time_ms, length, context=read, query=query)[0]
 
 
 def _explain(result: GateResult, engine: Engine, model: GPT4Rec, events: EventArrays, hidden: torch.Tensor) -> None:

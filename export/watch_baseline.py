@@ -139,7 +139,12 @@ def _answers(engine: Engine | BaselineEngine, split: Split) -> Iterator[tuple[In
     jobs_of = EngineJobs(engine, None)
     for rows in batches_of([len(histories.items(i)) for i in range(len(histories))]):
         jobs = [
-            jobs_of.of(histories.events(row), histories.excluded(row), SCORED, int(histories.users[row]))
+            jobs_of.of(
+                histories.events(row, engine.artifact.vocabulary),
+                histories.excluded(row),
+                SCORED,
+                int(histories.users[row]),
+            )
             for row in rows
         ]
         for row, one, result in zip(rows, jobs, engine.run(jobs), strict=True):

@@ -27,7 +27,21 @@ class EventGraph(NetworkGraph):
         if self.config.type_scale:
             scale = op.Gather(self.weight("type_scale"), self.inputs[names.TYPE], axis=0)
             items = op.Mul(items, op.Unsqueeze(scale, self.ints(2)))
+        if self.config.query_buckets and names.QUERY in self.inputs:
+            items = op.Add(items, self.query_text())
         return items
+
+    def query_text(self) -> ir.Value:
+        """Returns [B, T, d] the queries: the sum of their n-grams over the root of their number."""
+        op, query = self.op, self.inputs[names.QUERY]
+        known = self.cast(op.Greater(query, self.ints(0)), self.compute)
+        grams = op.Gather(self.weight("gram.weight"), query, axis=0)
+        total = op.ReduceSum(op.Mul(grams, op.Unsqueeze(known, self.ints(3))), self.ints(2), keepdims=0)
+        count = op.Max(op.ReduceSum(self.to_float(known), self.ints(2), keepdims=1), self.floats(1.0))
+        # exp(−log(n) / 2), not 1 / √n: the table of CUDA kernels that graphs are checked against has both of these.
+        root = op.Exp(op.Mul(op.Log(count), self.floats(-0.5)))
+        value: ir.Value = op.Mul(total, self.to_compute(root))
+        return value
 
     def features(self) -> ir.Value:
         """Returns [B, T, d] type + gap + period; zeros for the start token."""

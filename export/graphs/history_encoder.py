@@ -14,7 +14,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from export.graphs.event_inputs import MASKED, EventGraph
-from export.graphs.graph_writer import GraphDtype, graph_shape
+from export.graphs.graph_writer import FLOAT, INT, GraphDtype, graph_shape
+from model.network.behaviour_streams import stream_of_types
 from model.network.config import NetworkConfig
 from service.artifact import graph_interface
 from service.artifact import graph_names as names
@@ -115,6 +116,63 @@ class HistoryGraph(EventGraph):
             x = self.pre_norm(x, mask, f"encoder.blocks.{layer}", gelu="tanh")
         return self.norm(self.at_last(x), "encoder.norm")
 
+    def behaviours(self) -> ir.Value:
+        """Clicks, purchases and searches, each encoded by itself, and the weighted sum of their last states."""
+        op = self.op
+        x, position = self.embed(), self.inputs[names.POSITION]
+        of_type = self.constant(np.array(stream_of_types(self.config.n_types), np.int64), "stream_of_types")
+        stream = op.Gather(of_type, self.inputs[names.TYPE], axis=0)
+        # The row of each history's last event also says where it is: row · T + n − 1.
+        last = op.Unsqueeze(op.Gather(self.rows_of(position), self.inputs[names.LAST_ROW], axis=0), self.ints(1))
+        logits = np.asarray(self._weights["encoder.share"], np.float64)
+        shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        parts = [
+            op.Mul(self.stream_state(x, stream, position, last, s), self.to_compute(self.floats(float(share))))
+            for s, share in enumerate(shares)
+        ]
+        value: ir.Value = op.Add(op.Add(parts[0], parts[1]), parts[2])
+        return value
+
+    def rows_of(self, position: ir.Value) -> ir.Value:
+        """Returns [B · T] the position of each event of each history."""
+        op = self.op
+        value: ir.Value = op.Reshape(op.Add(op.Mul(self.inputs[names.TYPE], self.ints(0)), position), self.ints(-1))
+        return value
+
+    def stream_state(self, x: ir.Value, stream: ir.Value, position: ir.Value, last: ir.Value, s: int) -> ir.Value:
+        """Returns [B, d] the state of one stream after each history.
+
+        Args:
+            x: [B, T, d] embedded events.
+            stream: [B, T] the stream of each event.
+            position: [T] = 0 … T − 1.
+            last: [B, 1] position of each history's last event.
+            s: The stream.
+        """
+        op = self.op
+        mine = op.Equal(stream, self.ints(s))
+        rank = op.Sub(op.CumSum(self.cast(mine, INT), self.scalar(1)), self.ints(1))
+        y = op.Add(x, self.positions(op.Max(rank, self.ints(0))))
+        rows, columns = op.Unsqueeze(position, self.ints(1)), op.Unsqueeze(position, self.ints(0))
+        seen = op.And(op.Unsqueeze(mine, self.ints(1)), op.Unsqueeze(op.GreaterOrEqual(rows, columns), self.ints(0)))
+        mask = op.Where(seen, self.floats(0.0), self.floats(MASKED))
+        itself = op.Unsqueeze(op.Equal(rows, columns), self.ints(0))
+        mask = op.Unsqueeze(op.Where(itself, self.floats(0.0), mask), self.ints(1))
+        for layer in range(self.config.layers):
+            y = self.pre_norm(y, mask, f"encoder.blocks.{s}.{layer}")
+        counts = op.And(mine, op.LessOrEqual(op.Unsqueeze(position, self.ints(0)), last))  # not the padding
+        newest = op.ReduceMax(op.Where(counts, position, self.ints(-1)), self.ints(1), keepdims=1)
+        first_row = op.Sub(op.Unsqueeze(self.inputs[names.LAST_ROW], self.ints(1)), last)
+        row = op.Squeeze(op.Add(first_row, op.Max(newest, self.ints(0))), self.ints(1))
+        found = op.Gather(op.Reshape(y, self.ints(-1, self.config.d_model)), row, axis=0)
+        found = self.norm(found, f"encoder.norm.{s}")
+        empty = self.constant(self._weights["encoder.empty"][s].astype(self.numpy_compute), f"encoder.empty.{s}")
+        state = op.Where(op.GreaterOrEqual(newest, self.ints(0)), found, empty)
+        ago = op.Log(op.Add(self.cast(op.Sub(last, newest), FLOAT), self.floats(1.0)))
+        age = self.constant(self._weights["encoder.age"][s][None].astype(np.float32), f"encoder.age.{s}")
+        value: ir.Value = op.Add(state, self.to_compute(op.Mul(ago, age)))
+        return value
+
     # -- parts of the encoders
 
     def positions(self, position: ir.Value) -> ir.Value:
@@ -205,4 +263,5 @@ WRITERS: dict[str, Callable[[HistoryGraph], ir.Value]] = {
     "lstm_attention": HistoryGraph.lstm_attention,
     "encoder_decoder": HistoryGraph.encoder_decoder,
     "gpt2rec": HistoryGraph.gpt2rec,
+    "behaviours": HistoryGraph.behaviours,
 }

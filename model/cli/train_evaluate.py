@@ -176,7 +176,9 @@ def evaluate_run(folder: Path, data: Path, part: Any, console: Console) -> Any:
     dataset = run.dataset(data)
     split = run.split(dataset)
     model = run.model()
-    vocabulary = Vocabulary.of(split.train.item_ids, run.context, dataset.has_time, run.network.n_types)
+    vocabulary = Vocabulary.of(
+        split.train.item_ids, run.context, dataset.has_time, run.network.n_types, run.network.query_buckets
+    )
     ranker = network_ranker(model, vocabulary)
     exclude_history = not run.config.repeats
     with steps(console, "tuning item-CF on validation"):

@@ -19,6 +19,7 @@ from model.data.orders import as_order
 from model.data.plausibility import drop_returns, note_dominant_ids
 from model.data.quantities import as_numbers
 from model.data.raw_dataset import RawDataset, SourceTable
+from model.data.search_rows import take_searches
 from model.data.times import iso_utc, parse_times
 from model.data.vectors import matched
 
@@ -26,7 +27,7 @@ from model.data.vectors import matched
 _ORDER = "#order"
 # Numbers whose zeros a spreadsheet was told to keep: ="007" and '007.
 _SHEET_TEXT = r'^(=".*"|\'\d+)$'
-_COLUMNS = EVENT_SCHEMA | {SCENE: pl.String(), "quantity": pl.Float64(), _ORDER: pl.Int64()}
+_COLUMNS = EVENT_SCHEMA | {SCENE: pl.String(), "quantity": pl.Float64(), _ORDER: pl.Int64(), "query": pl.String()}
 
 
 def assemble(raw: RawDataset, now_ms: int | None = None) -> Dataset:
@@ -46,7 +47,7 @@ def assemble(raw: RawDataset, now_ms: int | None = None) -> Dataset:
     if raw.log.rows.is_empty():
         raise DataError("there are no events", where=raw.log.file, fix="give a log with at least one event")
     _prepare([table for table in (raw.log, raw.items, raw.users) if table], raw)
-    events = _events(raw, now_ms)
+    events, searches = _events(raw, now_ms)
     has_time = events["timestamp"].null_count() < events.height
     if events.is_empty():
         reasons = ", ".join(f"{reason}: {count}" for reason, count in findings.dropped.items())
@@ -73,6 +74,7 @@ def assemble(raw: RawDataset, now_ms: int | None = None) -> Dataset:
         report=_report(events, items, users, has_time, findings),
         source=raw.source,
         vectors=vectors,
+        searches=searches,
     )
 
 
@@ -104,18 +106,19 @@ def _empty_what_is_missing(table: SourceTable, raw: RawDataset) -> set[str]:
     return words
 
 
-def _events(raw: RawDataset, now_ms: int) -> pl.DataFrame:
-    """The columns of the log in their final types, without rows that lack an id or, in a log with times, a time."""
+def _events(raw: RawDataset, now_ms: int) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    """The log in its final types, without rows that lack an id or, in a log with times, a time; and the searches."""
     columns = _id_columns(raw)
     columns |= _times(raw, columns["user_id"], now_ms)
     columns |= _optional_columns(raw)
     events = conform(pl.DataFrame([column.alias(name) for name, column in columns.items()]), _COLUMNS)
     events = events.with_columns(raw.log.rows[ROW])
+    events, searches = take_searches(events, raw.findings)
     events = drop_missing_ids(events, raw.findings)
     if "timestamp" in columns:
         raw.findings.drop("no time", events["timestamp"].null_count())
         events = events.filter(pl.col("timestamp").is_not_null())
-    return drop_returns(events, raw.findings)
+    return drop_returns(events, raw.findings), searches
 
 
 def _id_columns(raw: RawDataset) -> dict[str, pl.Series]:
@@ -173,6 +176,8 @@ def _optional_columns(raw: RawDataset) -> dict[str, pl.Series]:
             columns["value"] *= columns["quantity"].fill_null(1.0)
     if "session_id" in rows.columns:
         columns["session_id"] = as_ids(rows["session_id"], place("session_id"), "session", findings)
+    if "query" in rows.columns:
+        columns["query"] = rows["query"].cast(pl.String)
     if SCENE in rows.columns:
         columns[SCENE] = as_ids(rows[SCENE], place(SCENE), "scene", findings).str.strip_chars()
     return columns

@@ -42,6 +42,7 @@ _FLAGS = {
     "quantity": "or import without it: --map quantity=",
     "session_id": "or import without it: --map session=",
     "scene": "or import without it: --map scene=",
+    "query": "or import without it: --map query=",
     **{name: f"or import without it: --items-map {name}=" for name in ITEM_ROLES},
 }
 

@@ -20,6 +20,7 @@ LOG_COLUMNS = {
     "quantity": "quantity",
     "session": "session_id",
     "scene": "scene",
+    "query": "query",
 }
 ITEM_ROLES = ("title", "category", "brand", "attributes", "text", "price")
 
@@ -47,6 +48,7 @@ LOG_ALIASES: dict[str, tuple[str, ...]] = {
     "quantity": ("quantity", "qty"),
     "session": ("sessionid", "session", "visitid"),
     "scene": ("scene",),
+    "query": ("query", "searchquery", "searchterm", "searchphrase"),
 }  # fmt: skip
 ITEM_ALIASES: dict[str, tuple[str, ...]] = {
     "item": (*_ITEM, "id", "handle"),

@@ -4,6 +4,7 @@
     DATA/items.parquet    item_id, title, category, brand, attributes, text, price
     DATA/users.parquet    user_id, then one categorical string column per feature
     DATA/vectors.parquet  item_id, vector; only where the import was given vectors (`model.data.vectors`)
+    DATA/searches.parquet user_id, timestamp, query; only where the log has searches without an item
     DATA/meta.json        name, source, has_time, category_kind, fingerprint, report
 
 Events are grouped by user in order of first appearance and sorted by time within a user; ties keep the order of the
@@ -26,6 +27,7 @@ import polars as pl
 
 from model.data.errors import DataError
 from model.data.fingerprint import fingerprint
+from model.data.searches import Searches
 from model.data.vectors import ItemVectors
 from service.artifact.array_types import IntArray
 from service.artifact.features import SIGNAL_TYPES, type_index
@@ -57,6 +59,9 @@ ITEM_SCHEMA: dict[str, pl.DataType] = {
 SCENE = "scene"
 NO_SCENE = -1
 _TABLES = ("events", "items", "users")
+SEARCH_SCHEMA: dict[str, pl.DataType] = {"user_id": pl.String(), "timestamp": pl.Int64(), "query": pl.String()}
+# Absent in a log without searches, so that its folder and its fingerprint stay the same.
+_SEARCHES = "searches"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +80,8 @@ class Dataset:
         report: What the import counted, dropped and noted.
         source: Where the data came from, such as `csv:events.csv`.
         vectors: Vectors that were given for items; None without.
+        searches: The searches without an item, with the columns of `SEARCH_SCHEMA`, in order of time; None without any.
+            They are no events: only networks that read queries see them.
     """
 
     name: str
@@ -87,6 +94,7 @@ class Dataset:
     report: dict[str, Any] = field(default_factory=dict)
     source: str = ""
     vectors: ItemVectors | None = None
+    searches: pl.DataFrame | None = None
 
     @classmethod
     def of(
@@ -101,10 +109,11 @@ class Dataset:
         report: dict[str, Any] | None = None,
         source: str = "",
         vectors: ItemVectors | None = None,
+        searches: pl.DataFrame | None = None,
     ) -> Dataset:
         """Makes a data set of tables that have the columns above, and of vectors, and computes its fingerprint."""
-        digest = _digest(events, items, users, category_kind, vectors)
-        return cls(name, events, items, users, has_time, category_kind, digest, report or {}, source, vectors)
+        digest = _digest(events, items, users, category_kind, vectors, searches)
+        return cls(name, events, items, users, has_time, category_kind, digest, report or {}, source, vectors, searches)
 
     @classmethod
     def load(cls, path: Path | str) -> Dataset:
@@ -118,12 +127,14 @@ class Dataset:
         try:
             tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in _TABLES}
             vectors = ItemVectors.load(folder)
+            found = folder / f"{_SEARCHES}.parquet"
+            searches = pl.read_parquet(found) if found.exists() else None
         except (OSError, pl.exceptions.PolarsError) as error:
             raise DataError(
                 f"the data set is damaged: {error}", where=str(folder), fix="import the data again"
             ) from error
         kind: CategoryKind = "path" if meta["category_kind"] == "path" else "tags"
-        digest = _digest(tables["events"], tables["items"], tables["users"], kind, vectors)
+        digest = _digest(tables["events"], tables["items"], tables["users"], kind, vectors, searches)
         if digest != meta["fingerprint"]:
             raise DataError(
                 "the tables were changed after the data set was written (fingerprints differ)",
@@ -132,7 +143,7 @@ class Dataset:
             )
         return cls(
             meta["name"], **tables, has_time=bool(meta["has_time"]), category_kind=kind, fingerprint=digest,
-            report=meta["report"], source=meta["source"], vectors=vectors,
+            report=meta["report"], source=meta["source"], vectors=vectors, searches=searches,
         )  # fmt: skip
 
     def save(self, path: Path | str) -> None:
@@ -161,6 +172,8 @@ class Dataset:
             table.write_parquet(folder / f"{name}.parquet")
         if self.vectors is not None:
             self.vectors.save(folder)
+        if self.searches is not None:
+            self.searches.write_parquet(folder / f"{_SEARCHES}.parquet")
         meta = json.dumps(self._meta(), indent=2, ensure_ascii=False) + "\n"
         (folder / "meta.json").write_text(meta, encoding="utf-8")
 
@@ -178,9 +191,14 @@ class Dataset:
 
 
 def _digest(
-    events: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame, kind: CategoryKind, vectors: ItemVectors | None
+    events: pl.DataFrame,
+    items: pl.DataFrame,
+    users: pl.DataFrame,
+    kind: CategoryKind,
+    vectors: ItemVectors | None,
+    searches: pl.DataFrame | None,
 ) -> str:
-    tables = fingerprint(events, items, users, kind)
+    tables = fingerprint(events, items, users, kind, searches)
     return tables if vectors is None else vectors.digest(tables)
 
 
@@ -258,6 +276,9 @@ class Sequences:
         has_time: The log has times.
         scene: [events] indices into `scenes`, or `NO_SCENE`; None in a log without scenes.
         scenes: The scenes of the log.
+        query: [events, QUERY_GRAMS] n-grams of the queries of searches that were merged into the histories
+            (`model.data.query_histories`), which have the item `n_items`; None elsewhere.
+        searches: The searches without an item; None in a log without any.
     """
 
     user_ids: list[str]
@@ -269,6 +290,8 @@ class Sequences:
     has_time: bool = True
     scene: IntArray | None = None
     scenes: tuple[str, ...] = ()
+    query: IntArray | None = None
+    searches: Searches | None = None
 
     def user(self, u: int) -> slice:
         """The rows of user `u`."""
@@ -320,6 +343,7 @@ def sequences(dataset: Dataset) -> Sequences:
         has_time=dataset.has_time,
         scene=_positions(events[SCENE], scenes) if len(scenes) else None,
         scenes=tuple(scenes),
+        searches=None if dataset.searches is None else Searches.of(dataset.searches, users.to_list()),
     )
 
 

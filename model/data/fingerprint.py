@@ -8,8 +8,14 @@ import numpy as np
 import polars as pl
 
 
-def fingerprint(events: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame, category_kind: str) -> str:
-    """Returns the sha256 over names, types and values of the three tables.
+def fingerprint(
+    events: pl.DataFrame,
+    items: pl.DataFrame,
+    users: pl.DataFrame,
+    category_kind: str,
+    searches: pl.DataFrame | None = None,
+) -> str:
+    """Returns the sha256 over names, types and values of the tables.
 
     Equal content has an equal fingerprint, whatever library, in whatever version, wrote the files.
 
@@ -18,9 +24,10 @@ def fingerprint(events: pl.DataFrame, items: pl.DataFrame, users: pl.DataFrame, 
         items: The items, in their order.
         users: The users, in their order.
         category_kind: How to read `items.category`, "path" or "tags".
+        searches: The searches without an item, in their order; None without any.
     """
     digest = hashlib.sha256(category_kind.encode())
-    for table in (events, items, users):
+    for table in (events, items, users, *([] if searches is None else [searches])):
         digest.update(f"|{table.width}x{table.height}|".encode())
         for column in table.iter_columns():
             digest.update(f"{column.name}:{column.dtype}|".encode())

@@ -14,13 +14,14 @@ import numpy as np
 from scipy import sparse
 
 from model.data.dataset import Sequences as Log
+from model.data.query_histories import history_events
 from model.data.split import Split
 from model.evaluation import metrics
 from model.evaluation.bootstrap import CONFIDENCE, SAMPLES, paired_bootstrap
 from model.evaluation.question_facts import question_facts
 from model.evaluation.report import Comparison, Evaluation, SystemResult
 from service.artifact.array_types import Float64Array, IntArray
-from service.artifact.features import EventArrays
+from service.artifact.features import EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.popularity import Popularity
 from service.artifact.repeat_purchase import Repeat
@@ -63,8 +64,16 @@ class Histories:
         """Returns the item indices [events] of history i."""
         return self._log.item[self._rows(i)]
 
-    def events(self, i: int) -> EventArrays:
-        """Returns history i as event arrays."""
+    def events(self, i: int, vocabulary: Vocabulary | None = None) -> EventArrays:
+        """Returns history i as event arrays.
+
+        Args:
+            i: The history.
+            vocabulary: That of the network that reads it, which gets the searches too if it reads queries; None for the
+                events of items alone.
+        """
+        if vocabulary is not None:
+            return history_events(self._log, int(self.users[i]), int(self._end[i]), vocabulary)
         rows = self._rows(i)
         return EventArrays(self._log.item[rows], self._log.type[rows], self._log.time_ms[rows])
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
+from model.data.query_histories import without_searches
 from model.evaluation.evaluate import DEPTH, Histories, Ranker
 from model.evaluation.question_context import QuestionContext
 from model.evaluation.segments import Segments
@@ -46,7 +48,7 @@ def network_ranker(
     """
 
     def rank(histories: Histories) -> IntArray:
-        events = [histories.events(i) for i in range(len(histories))]
+        events = [histories.events(i, vocabulary) for i in range(len(histories))]
         if newest is not None:
             events = [e.after(max(0, len(e) - newest)) for e in events]
         inputs = [encoder_input(e, reads(model.config), vocabulary) for e in events]
@@ -94,7 +96,8 @@ def engine_ranker(
     def job(histories: Histories, i: int) -> Job:
         user = int(histories.users[i])
         gap = GAP_UNKNOWN if gap_ms is None else int(gap_ms[user])
-        return jobs.of(histories.events(i), histories.excluded(i), k, seed + user, gap)
+        events = histories.events(i, engine.artifact.vocabulary)
+        return jobs.of(events, histories.excluded(i), k, seed + user, gap)
 
     def rank(histories: Histories) -> IntArray:
         lists = np.full((len(histories), DEPTH), -1, np.int64)
@@ -137,11 +140,12 @@ class EngineJobs:
             gap_ms: Milliseconds from the last event to the request.
         """
         engine, vocabulary = self._engine, self._engine.artifact.vocabulary
+        items = without_searches(events, vocabulary.unknown_item)
         known = events.item[events.item < vocabulary.unknown_item]
         segment = self._segments.of(known) if self._grouped or self._decoding is None else ""
         group = self._ranker.group(segment) if self._grouped else 0
         asked = self._signals and self._ranker.uses_history(group)
-        history = history_of(events, engine.receptive_field, vocabulary.has_time) if asked else UserHistory()
+        history = history_of(items, engine.receptive_field, vocabulary.has_time) if asked else UserHistory()
         return Job(
             encode=encoding_of(engine, events),
             request=ListRequest(
@@ -169,7 +173,7 @@ def encoding_of(engine: Engine | BaselineEngine, events: EventArrays) -> EncodeJ
     start = 0 if engine.state_layout.remembers_trimmed else max(0, len(events) - engine.receptive_field)
     kept = events.after(start)
     types = engine.artifact.vocabulary.known_types(kept.type)
-    return EncodeJob(events=EventArrays(kept.item, types, kept.time_ms), from_start=start == 0)
+    return EncodeJob(events=replace(kept, type=types), from_start=start == 0)
 
 
 def history_of(events: EventArrays, receptive_field: int, has_time: bool) -> UserHistory:

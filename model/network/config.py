@@ -213,6 +213,14 @@ class NetworkConfig:
         "Whether to learn, for each event type, how much the item of an event weighs in the input.",
         "`true` for logs with several event types, such as views beside purchases.",
     )
+    query_buckets: int = setting(
+        0,
+        "Buckets to which the n-grams of search queries are hashed; 0: queries are not read. Of a streaming encoder's "
+        "history searches are no part, so it needs another `encoder`.",
+        "2,048 or more for a log with searches, best with `encoder=behaviours`.",
+        least=0,
+        most=2**20,
+    )
     n_fields: int = 0  # slots of user features; they come first
     prompt_slot: int = -1  # slot whose values have soft prompts
     prompt_first: int = 0  # first row of that slot in the context table

@@ -18,6 +18,7 @@ Letters in shapes: B rows of a batch, T positions, P positions that carry a loss
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from torch.nn import functional as F  # noqa: N812
 from model.network.config import NetworkConfig
 from model.network.content_gate import ItemContentGate
 from model.network.encoders.base import Encoder, Events, log_seconds
+from model.network.encoders.behaviours import Behaviours
 from model.network.encoders.registry import encoder_class
 
 PERIODS_MS = (86_400_000, 604_800_000, 2_629_746_000)  # day, week, mean month
@@ -138,6 +140,7 @@ class GPT4Rec(nn.Module):
         codes: [n_items, levels] int64, the fitted tokenizer's table; saved with the weights.
         encoder: The backbone, by the name in `config.encoder`.
         of_content: Content embeddings for rarely seen items; None without item texts.
+        gram: [query_buckets + 1, d] embeddings of the n-grams of queries; None where no queries are read.
     """
 
     codes: Tensor
@@ -154,6 +157,7 @@ class GPT4Rec(nn.Module):
         self.token = nn.ModuleList([nn.Embedding(size, c.d_model) for size in c.code_sizes])
         self.event_type = nn.Embedding(c.n_types + 1, c.d_model)  # the last row is the start token's; unused
         self.type_scale = nn.Parameter(torch.ones(c.n_types + 1)) if c.type_scale else None
+        self.gram = nn.Embedding(c.query_buckets + 1, c.d_model) if c.query_buckets else None
         self.gap = nn.Linear(1, c.d_model, bias=False)
         self.period = nn.Linear(2 * len(PERIODS_MS), c.d_model, bias=False)
         self.dropout = nn.Dropout(c.dropout)
@@ -168,6 +172,8 @@ class GPT4Rec(nn.Module):
         self.level_out = nn.ModuleList([nn.Linear(c.d_model, size) for size in c.code_sizes])
         for table in [self.item, *self.token, *self.level_token, self.event_type]:
             nn.init.normal_(table.weight, std=0.05)
+        if self.gram is not None:
+            nn.init.normal_(self.gram.weight, std=0.05)
         for linear in (self.gap, self.period):
             nn.init.normal_(linear.weight, std=0.01)
 
@@ -214,12 +220,19 @@ class GPT4Rec(nn.Module):
         self.item.weight[rows] = vectors.to(tokens) - tokens
 
     def embed(
-        self, table: Tensor, item: Tensor, type_: Tensor, time_ms: Tensor, previous_ms: Tensor | None = None
+        self,
+        table: Tensor,
+        item: Tensor,
+        type_: Tensor,
+        time_ms: Tensor,
+        previous_ms: Tensor | None = None,
+        query: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Returns the two parts of the encoder's input, [B, T, d] each.
 
-        The first is the embedded item, scaled by the event's type where that is learned. The second is type, gap to
-        the event before (0 for the first) and period; it is zero for the start token.
+        The first is the embedded item, scaled by the event's type where that is learned, and the text of its query.
+        A search without an item has the row of the unknown item. The second is type, gap to the event before (0 for the
+        first) and period; it is zero for the start token.
 
         Args:
             table: [N + 2, d] item table.
@@ -227,6 +240,7 @@ class GPT4Rec(nn.Module):
             type_: [B, T] event types.
             time_ms: [B, T] milliseconds since the epoch.
             previous_ms: [B, T] times of the events before; None if the first event of each row has none before it.
+            query: [B, T, QUERY_GRAMS] n-grams of the queries; None where there are none.
         """
         features = self.event_type(type_)
         if self.config.has_time:
@@ -238,7 +252,20 @@ class GPT4Rec(nn.Module):
         items = F.embedding(item, table)
         if self.type_scale is not None:
             items = items * self.type_scale[type_][..., None]
+        if self.gram is not None and query is not None:
+            items = items + self.query_text(query)
         return items, features * is_event
+
+    def query_text(self, query: Tensor) -> Tensor:
+        """Returns the embedded queries [..., d]: the sum of their n-grams over the root of their number.
+
+        Args:
+            query: [..., QUERY_GRAMS] n-grams, 0 where there are none.
+        """
+        assert self.gram is not None  # noqa: S101 - the caller checks
+        known = (query > 0).to(self.gram.weight.dtype)
+        out: Tensor = (self.gram(query) * known[..., None]).sum(-2) / known.sum(-1, keepdim=True).clamp(min=1.0).sqrt()
+        return out
 
     def forward(
         self,
@@ -250,6 +277,7 @@ class GPT4Rec(nn.Module):
         masked: Tensor | None = None,
         length: Tensor | None = None,
         context: Tensor | None = None,
+        query: Tensor | None = None,
     ) -> Tensor:
         """Encodes every position of right-padded histories. No event sees the padding after it.
 
@@ -261,11 +289,12 @@ class GPT4Rec(nn.Module):
             masked: [B, T] bool, the masked positions, for encoders of the task "masked".
             length: [B] events of each row, for encoders of the task "masked".
             context: [B, slots] context rows, for encoders that read user features.
+            query: [B, T, QUERY_GRAMS] n-grams of the queries; None where there are none.
 
         Returns:
             [B, T, d] hidden states.
         """
-        x, events = self._events(item, type_, time_ms, table, length=length, masked=masked)
+        x, events = self._events(item, type_, time_ms, table, length=length, masked=masked, query=query)
         h: Tensor = self.encoder(x, events, self._user(context))
         return h
 
@@ -278,13 +307,25 @@ class GPT4Rec(nn.Module):
         table: Tensor | None = None,
         *,
         context: Tensor | None = None,
+        query: Tensor | None = None,
     ) -> Tensor:
         """Returns the hidden state h [B, d] after the first `length` [B] events of each row.
 
         The arguments are those of `forward`.
         """
-        x, events = self._events(item, type_, time_ms, table, length=length)
+        x, events = self._events(item, type_, time_ms, table, length=length, query=query)
         return self.encoder.last(x, events, self._user(context))
+
+    def stream_states(
+        self, item: Tensor, type_: Tensor, time_ms: Tensor, table: Tensor, query: Tensor | None = None
+    ) -> Tensor:
+        """Returns the states [B, T, streams, d] of the encoder `behaviours`, which `Behaviours.fused` makes h of.
+
+        The arguments are those of `forward`.
+        """
+        x, events = self._events(item, type_, time_ms, table, query=query)
+        states: Tensor = cast(Behaviours, self.encoder).states(x, events)
+        return states
 
     def _user(self, context: Tensor | None) -> Tensor | None:
         """Returns the users' features [B, d] for the encoder; None where it reads none or none are given."""
@@ -303,8 +344,9 @@ class GPT4Rec(nn.Module):
         *,
         length: Tensor | None = None,
         masked: Tensor | None = None,
+        query: Tensor | None = None,
     ) -> tuple[Tensor, Events]:
-        items, features = self.embed(self.item_table() if table is None else table, item, type_, time_ms)
+        items, features = self.embed(self.item_table() if table is None else table, item, type_, time_ms, query=query)
         return self.dropout(items + features), Events(type_, time_ms, items, features, length, masked)
 
     def query(self, h: Tensor, context: Tensor, gap_ms: Tensor) -> Tensor:

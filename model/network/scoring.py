@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from model.network.gpt4rec import GPT4Rec
 from service.artifact.array_types import IntArray
 from service.artifact.features import GAP_UNKNOWN, EventArrays, Vocabulary
+from service.artifact.query_text import NO_GRAM, QUERY_GRAMS
 
 BATCH = 64
 
@@ -67,11 +69,31 @@ def encode_histories(
             for channel, values in enumerate((e.item, e.type, e.time_ms)):
                 padded[channel, i, : len(e)] = values
         item, type_, time_ms = torch.from_numpy(padded).to(device)
+        query = padded_queries([histories[row] for row in rows], longest)
         length = torch.tensor([len(histories[row]) for row in rows], device=device)
         batch_context = None if context is None else context[rows]
-        h = model.encode(item, type_, time_ms, length, table, context=batch_context)
+        h = model.encode(
+            item,
+            type_,
+            time_ms,
+            length,
+            table,
+            context=batch_context,
+            query=None if query is None else query.to(device),
+        )
         out[torch.tensor(rows, device=device)] = h
     return out
+
+
+def padded_queries(histories: Sequence[EventArrays], longest: int) -> Tensor | None:
+    """Returns the n-grams [B, longest, QUERY_GRAMS] of right-padded histories; None where none has any."""
+    if all(events.query is None for events in histories):
+        return None
+    padded = np.full((len(histories), longest, QUERY_GRAMS), NO_GRAM, np.int64)
+    for row, events in enumerate(histories):
+        if events.query is not None:
+            padded[row, : len(events)] = events.query
+    return torch.from_numpy(padded)
 
 
 @torch.no_grad()

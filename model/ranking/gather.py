@@ -138,6 +138,7 @@ def _decoded(
 ) -> list[tuple[Candidates, Candidates]]:
     """Returns the candidates of both lists of every history."""
     unknown = engine.artifact.vocabulary.context.encode({})
+    known = engine.artifact.vocabulary
     dense = bool(engine.artifact.manifest.get("dense_candidates"))
     _, joined = search_sizes(_NARROW, joined_width(1, _NARROW, sampled=True), sampled=True, dense=dense)
 
@@ -150,7 +151,10 @@ def _decoded(
 
     found: dict[int, tuple[Candidates, Candidates]] = {}
     for rows in batches_of([len(histories.items(i)) for i in range(len(histories))]):
-        h = [result_of(state).h for state in engine.encode([encoding_of(engine, histories.events(i)) for i in rows])]
+        h = [
+            result_of(state).h
+            for state in engine.encode([encoding_of(engine, histories.events(i, known)) for i in rows])
+        ]
         asked = [job(i, h[at], (0.0, 1.0), NO_VALUES, _BEAM) for at, i in enumerate(rows)]
         asked += [job(i, h[at], (0.0, 0.0), proposals[i].in_turn(joined), _NARROW) for at, i in enumerate(rows)]
         lists = [result_of(result).candidates for result in engine.decode(asked)]

@@ -7,6 +7,8 @@ import functools
 import torch
 from torch import Tensor
 
+from model.network.behaviour_streams import STREAMS, stream_of_types
+from model.network.encoders.behaviours import Behaviours
 from model.network.gpt4rec import GPT4Rec
 from model.training.batches import Batch
 from model.training.conditions import Conditions, draw_loss_mask, type_shares
@@ -19,7 +21,8 @@ from model.training.methods.negatives import SOURCES, Proposals, number_of_negat
 from model.training.methods.pretraining import Pretraining
 from model.training.methods.registry import terms_of
 from model.training.methods.scheduled_sampling import sampled_path_logits
-from model.training.positions import Moment, Positions, Setup
+from model.training.positions import Moment, OfStream, Positions, Setup
+from service.artifact.features import GAP_UNKNOWN
 
 BEGINNING = Moment()
 
@@ -53,6 +56,7 @@ class BatchLoss:
         self.log_q = log_q
         self.n_items = model.config.n_items
         self.type_shares = type_shares(config.type_weights)
+        self.stream_of = torch.tensor(stream_of_types(model.config.n_types))
         self.weights = LossWeights(
             config.codes_weight,
             config.dense_weight,
@@ -81,6 +85,9 @@ class BatchLoss:
         loss, dense, codes = joint_loss(
             self.model, at.q, at.table, at.target, self.weights, self.log_q, at.sample, paths
         )
+        for one in at.by_stream:
+            own, _, _ = joint_loss(self.model, one.q, at.table, one.target, self.weights, self.log_q, at.sample, paths)
+            loss = loss + one.weight * own
         for weight, term in self._terms:
             loss = loss + weight * term(at)
         return (loss, dense, codes), at
@@ -118,19 +125,54 @@ class BatchLoss:
         if model.encoder.reads_context:
             features = self.conditions.sample_features(config, batch.user).to(device)
         item, target = item.to(device), target.to(device)
-        sample, rows = None, item
+        sample, rows, wanted = None, item, self._stream_targets(batch)
         if self.weights.negatives:
             drawn = SOURCES[self.methods.negatives](self._proposals, self.weights.negatives, target)
-            sample = Sample.of(item, target, drawn.item, self.n_items, drawn.log_q)
+            needed = torch.cat([target, *(of_stream.to(device) for _, _, of_stream in wanted)])
+            sample = Sample.of(item, needed, drawn.item, self.n_items, drawn.log_q)
             rows = sample.place[item]
         table = model.item_table(None if sample is None else sample.rows)
         table = table if change is None else table + change
         masking = {name: value.to(device) for name, value in batch.masking.items()}
         type_, time_ms, at = (values.to(device) for values in (batch.type, batch.time_ms, has_loss))
-        h = model(rows, type_, time_ms, table, context=features, **masking)
+        query = None if batch.query is None else batch.query.to(device)
+        by_stream: tuple[OfStream, ...] = ()
+        if isinstance(model.encoder, Behaviours) and wanted:
+            states = model.stream_states(rows, type_, time_ms, table, query)
+            h = model.encoder.fused(states)
+            by_stream = tuple(self._of_stream(states, *one) for one in wanted)
+        else:
+            h = model(rows, type_, time_ms, table, context=features, query=query, **masking)
         context, gap = context.to(device), gap.to(device)
         q = model.query(h[at], context, gap)
-        return Positions(batch, q, table, target, sample, item, type_, time_ms, at, context, gap)
+        return Positions(batch, q, table, target, sample, item, type_, time_ms, at, context, gap, by_stream)
+
+    def _stream_targets(self, batch: Batch) -> list[tuple[int, Tensor, Tensor]]:
+        """Returns number, positions [B, T] bool and targets [P] of each stream that has a loss of its own.
+
+        The positions are the events of the stream, whose state changed there; the target of each is the next item of
+        the stream, and of a search the next item of any.
+        """
+        found = []
+        for s, name in enumerate(STREAMS):
+            if not self.config.behaviour_losses.get(name, 0):
+                continue
+            wanted = batch.target >= 0
+            if name != "search":
+                wanted &= self.stream_of[batch.target_type] == s
+            place = torch.where(wanted, torch.arange(wanted.shape[1]), wanted.shape[1])
+            following = place.flip(1).cummin(1).values.flip(1)
+            at = (self.stream_of[batch.type] == s) & (following < wanted.shape[1])
+            if at.any():
+                found.append((s, at, batch.target.gather(1, following.clamp(max=wanted.shape[1] - 1))[at]))
+        return found
+
+    def _of_stream(self, states: Tensor, s: int, at: Tensor, target: Tensor) -> OfStream:
+        """Returns what the loss sees of a stream; nothing is known of its requests."""
+        h = states[:, :, s][at.to(states.device)]
+        unknown = torch.zeros(len(h), self.model.config.n_slots, dtype=torch.int64, device=h.device)
+        q = self.model.query(h, unknown, torch.full((len(h),), GAP_UNKNOWN, device=h.device))
+        return OfStream(self.config.behaviour_losses[STREAMS[s]], q, target.to(h.device))
 
     def _with_dropout(self, item: Tensor) -> Tensor:
         """Replaces a share of the input items by the unknown item; start tokens stay."""

@@ -7,7 +7,7 @@ long history is cut into several; each starts with context events from before th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from model.data.dataset import NO_SCENE, Sequences
 from service.artifact.array_types import IntArray
 from service.artifact.features import GAP_UNKNOWN, START_TYPE
+from service.artifact.query_text import NO_GRAM, QUERY_GRAMS
 
 NO_TARGET = -1
 
@@ -35,6 +36,8 @@ class Batch:
         target_type: [B, T] the target's event type.
         masked: [B, T] bool, the masked positions, whose target is their own item (`model.training.masking`).
         length: [B] events of each row; set together with `masked`.
+        query: [B, T, QUERY_GRAMS] n-grams of the queries; None where the network reads none. A search without an item
+            has the unknown item, and is no target.
     """
 
     item: Tensor
@@ -47,6 +50,7 @@ class Batch:
     target_type: Tensor
     masked: Tensor | None = None
     length: Tensor | None = None
+    query: Tensor | None = None
 
     @property
     def masking(self) -> dict[str, Tensor]:
@@ -183,6 +187,7 @@ def collate(chunks: Chunks, rows: IntArray, start_item: int) -> Batch:
     size = (len(rows), int(chunks.length[rows].max()))
     item, kind, time, gap, target_kind = (np.zeros(size, np.int64) for _ in range(5))
     target, scene = np.full(size, NO_TARGET, np.int64), np.full(size, NO_SCENE, np.int64)
+    query = None if s.query is None else np.full((*size, QUERY_GRAMS), NO_GRAM, np.int64)
     first = chunks.first
     for i, row in enumerate(rows):
         low, high, lead = int(chunks.start[row]), int(chunks.end[row]), int(first[row])
@@ -202,4 +207,11 @@ def collate(chunks: Chunks, rows: IntArray, start_item: int) -> Batch:
         if lead:
             gap[i, 0] = GAP_UNKNOWN  # no event comes before the first
         target[i, : int(chunks.loss_from[row]) - first_target] = NO_TARGET
-    return Batch(*(torch.from_numpy(a) for a in (item, kind, time, target, gap, scene, chunks.user[rows], target_kind)))
+        if query is not None and s.query is not None:
+            query[i, lead:n] = s.query[low : high - 1]
+    if query is not None:
+        target[target >= s.n_items] = NO_TARGET  # a search: the item after it is the target of the search
+    batch = Batch(
+        *(torch.from_numpy(a) for a in (item, kind, time, target, gap, scene, chunks.user[rows], target_kind))
+    )
+    return batch if query is None else replace(batch, query=torch.from_numpy(query))

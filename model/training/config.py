@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from model.errors import ConfigError
+from model.network.behaviour_streams import STREAMS
 from model.network.config import SIZES, NetworkConfig, setting, setting_of
-from model.network.encoders.registry import ENCODERS
+from model.network.encoders.registry import ENCODERS, encoder_class
 from model.training.config_values import flattened, parse_assignments, read_file, typed, unknown_key
 from model.training.method_settings import METHOD_DEFAULTS, MethodSettings
 from service.artifact.features import EVENT_TYPES
@@ -221,6 +222,13 @@ class TrainConfig:
         "Weights of targets in the loss by event type; 1 for a type that is not named.",
         "Where some events matter less: `type_weights={purchase: 1, view: 0.25}`.",
     )
+    behaviour_losses: Mapping[str, float] = setting(
+        {},
+        "Weights of the losses by behaviour of `encoder=behaviours`, by stream (`click`, `purchase`, `search`): the "
+        "state of a stream predicts the next item of its own kind, that of searches the next item of any. 0 for a "
+        "stream that is not named.",
+        "0.1 to 0.5 for a rare behaviour, so that its stream learns from its own targets.",
+    )
     max_epochs: int = setting(
         20, "Largest number of epochs.", "More if validation NDCG@10 still rises at the last epoch.", least=1
     )
@@ -285,6 +293,7 @@ class TrainConfig:
             raise ConfigError(f"gpt2 has no effect with the encoder {self.encoder}; choose encoder gpt2rec")
         self._check_numbers()
         self._check_type_weights()
+        self._check_behaviours()
         self._check_network()
 
     def _check_numbers(self) -> None:
@@ -304,6 +313,28 @@ class TrainConfig:
                 raise ConfigError(f"type_weights.{name} must be a number, 0 or more, got {weight!r}")
         if all(self.type_weights.get(name, 1) == 0 for name in EVENT_TYPES):
             raise ConfigError("type_weights must give at least one event type a weight above 0")
+
+    def _check_behaviours(self) -> None:
+        for name, weight in self.behaviour_losses.items():
+            if name not in STREAMS:
+                raise ConfigError(f"behaviour_losses.{name} is unknown; choose from {', '.join(STREAMS)}")
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+                raise ConfigError(f"behaviour_losses.{name} must be a number, 0 or more, got {weight!r}")
+        if self.behaviour_losses and self.encoder != "behaviours":
+            raise ConfigError(
+                f"behaviour_losses need encoder=behaviours, which has a stream for each, not {self.encoder}"
+            )
+        if self.network_values().get("query_buckets", 0):
+            chosen = encoder_class(self.encoder)
+            if chosen.streams or chosen.task != "next":
+                raise ConfigError(
+                    f"network.query_buckets: the encoder {self.encoder} reads no searches; choose encoder=behaviours, "
+                    "or set it to 0"
+                )
+            methods = self.method_settings()
+            for name in ("augment", "contrast", "pretrain_epochs", "teacher"):
+                if getattr(methods, name):
+                    raise ConfigError(f"methods.{name} reads no queries; leave it out, or set network.query_buckets to 0")
 
     def _check_network(self) -> None:
         network = self.network_values()

@@ -79,7 +79,9 @@ def fit_parts(
         **config.network_values(),
         **prompt_rows(config, context),
     )
-    vocabulary = Vocabulary.of(train.item_ids, context, dataset.has_time)
+    vocabulary = Vocabulary.of(
+        train.item_ids, context, dataset.has_time, network.n_types, query_buckets=network.query_buckets
+    )
     return FittedParts(context, vocabulary, conditions, content, tokenizer, network)
 
 

@@ -15,6 +15,21 @@ from model.training.losses import Sample
 
 
 @dataclass(frozen=True)
+class OfStream:
+    """The positions of a stream that has a loss of its own.
+
+    Attributes:
+        weight: Of the loss.
+        q: [P_s, d] queries.
+        target: [P_s] item indices.
+    """
+
+    weight: float
+    q: Tensor
+    target: Tensor
+
+
+@dataclass(frozen=True)
 class Positions:
     """The P positions of a batch that carry a loss.
 
@@ -30,6 +45,7 @@ class Positions:
         at: [B, T] bool, where the P positions are.
         context: [P, slots] context rows that each position knows.
         gap_ms: [P] gaps that each position knows.
+        by_stream: What each stream with a loss of its own predicts.
     """
 
     batch: Batch
@@ -43,6 +59,7 @@ class Positions:
     at: Tensor
     context: Tensor
     gap_ms: Tensor
+    by_stream: tuple[OfStream, ...] = ()
 
 
 @dataclass(frozen=True)

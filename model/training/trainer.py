@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from model.data.dataset import Dataset, sequences
+from model.data.query_histories import with_searches
 from model.data.split import Split
 from model.errors import RunError
 from model.network.gpt4rec import GPT4Rec
@@ -159,7 +160,8 @@ class Trainer:
 
     def _batch_plan(self) -> BatchPlan:
         length, context = type(self.model.encoder).cuts(self.network, self.config.max_length)
-        return BatchPlan(cut(self.learned, length, context), self.config.batch_tokens, self.config.seed)
+        train = with_searches(self.learned, self.split.sequences, self.network.query_buckets)
+        return BatchPlan(cut(train, length, context), self.config.batch_tokens, self.config.seed)
 
     def _describe_run(self, dataset: Dataset, data_path: Path, parts: FittedParts) -> None:
         """Writes what a run folder holds besides weights."""

@@ -6,12 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from model.data.query_histories import history_events
 from model.data.split import Holdout, Split
 from model.network.encoders.registry import reads
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import dense_scores, encoder_input
 from service.artifact.array_types import IntArray
-from service.artifact.features import EventArrays, Vocabulary
+from service.artifact.features import Vocabulary
 
 # Scores held at once: a quarter of a GiB.
 SCORES_AT_ONCE = 1 << 26
@@ -56,13 +57,13 @@ def _gains(
     evaluation.
     """
     log = split.sequences
-    slices = [split.history(holdout, int(row)) for row in rows]
-    histories = [EventArrays(log.item[s], log.type[s], log.time_ms[s]) for s in slices]
+    ends = [(int(holdout.users[row]), int(holdout.history_end[row])) for row in rows]
+    histories = [history_events(log, user, end, vocabulary) for user, end in ends]
     inputs = [encoder_input(events, reads(model.config), vocabulary) for events in histories]
     score = dense_scores(model, inputs)
     targets = torch.from_numpy(holdout.target[rows]).to(score.device)
-    for row, events in enumerate(histories if exclude_history else []):
-        score[row, torch.from_numpy(events.item).to(score.device)] = -torch.inf
+    for row, (user, end) in enumerate(ends if exclude_history else []):
+        score[row, torch.from_numpy(log.item[log.offsets[user] : end]).to(score.device)] = -torch.inf
     target = score.gather(1, targets[:, None])
     rank = (~(score < target)).sum(dim=1).cpu().numpy() - 1
     listed = torch.isfinite(target[:, 0]).cpu().numpy() & (rank < 10)

@@ -147,7 +147,11 @@ class Artifact:
         context = ContextVocabulary.from_json(self.manifest["context"])
         exported = self.catalogue.n_exported
         n_types = int(self.network["n_types"])
-        return Vocabulary(self.catalogue.index, context, bool(self.manifest["has_time"]), exported, n_types=n_types)
+        buckets = int(self.network.get("query_buckets", 0))
+        return Vocabulary(
+            self.catalogue.index, context, bool(self.manifest["has_time"]), exported, n_types=n_types,
+            query_buckets=buckets,
+        )  # fmt: skip
 
     @cached_property
     def trie(self) -> Trie:

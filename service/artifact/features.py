@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from service.artifact.array_types import IntArray
+from service.artifact.query_text import NO_GRAM, QUERY_GRAMS, query_grams
 
 # Types of events that belong to a history. The order is part of the format of a trained model: append only.
 EVENT_TYPES: tuple[str, ...] = ("other", "view", "click", "cart", "purchase", "rating", "search")
@@ -50,18 +51,26 @@ class EventArrays:
         item: [n] int64 item indices.
         type: [n] int64 indices of event types.
         time_ms: [n] int64 Unix times in milliseconds; 0 without times.
+        query: [n, QUERY_GRAMS] int64 n-grams of each event's query (`service.artifact.query_text`), 0 where there are
+            none; None where no event has a query, or none is read.
     """
 
     item: IntArray
     type: IntArray
     time_ms: IntArray
+    query: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.item)
 
     def after(self, start: int) -> EventArrays:
         """Returns the events from position `start` on."""
-        return EventArrays(self.item[start:], self.type[start:], self.time_ms[start:])
+        return self.at(slice(start, None))
+
+    def at(self, rows: slice) -> EventArrays:
+        """Returns the events of these positions."""
+        query = None if self.query is None else self.query[rows]
+        return EventArrays(self.item[rows], self.type[rows], self.time_ms[rows], query)
 
 
 _NOTHING: IntArray = np.zeros(0, np.int64)
@@ -83,6 +92,7 @@ class Vocabulary:
         rows: Number of rows in the item table; an item with a larger index has no row yet, so the encoder treats it as
             unknown. None: all items have one.
         n_types: Number of event types.
+        query_buckets: Buckets to which the network hashes the n-grams of queries; 0 if it reads no queries.
     """
 
     item_index: Mapping[str, int]
@@ -91,13 +101,20 @@ class Vocabulary:
     trained_items: int | None = None
     rows: int | None = None
     n_types: int = len(EVENT_TYPES)
+    query_buckets: int = 0
 
     @classmethod
     def of(
-        cls, item_ids: Sequence[str], context: ContextVocabulary, has_time: bool, n_types: int = len(EVENT_TYPES)
+        cls,
+        item_ids: Sequence[str],
+        context: ContextVocabulary,
+        has_time: bool,
+        n_types: int = len(EVENT_TYPES),
+        query_buckets: int = 0,
     ) -> Vocabulary:
         """Builds the vocabulary of items given in index order."""
-        return cls({item_id: row for row, item_id in enumerate(item_ids)}, context, has_time, n_types=n_types)
+        index = {item_id: row for row, item_id in enumerate(item_ids)}
+        return cls(index, context, has_time, n_types=n_types, query_buckets=query_buckets)
 
     @property
     def unknown_item(self) -> int:
@@ -109,7 +126,13 @@ class Vocabulary:
         """Index of the start token."""
         return self.unknown_item + 1
 
-    def events(self, item_ids: Sequence[str], types: Sequence[str], times_ms: Sequence[int]) -> EventArrays:
+    def events(
+        self,
+        item_ids: Sequence[str],
+        types: Sequence[str],
+        times_ms: Sequence[int],
+        queries: Sequence[str | None] | None = None,
+    ) -> EventArrays:
         """Returns the encoder's input for events given oldest first.
 
         Unknown items keep their place in the sequence.
@@ -118,6 +141,8 @@ class Vocabulary:
             item_ids: [n] item ids.
             types: [n] names of event types.
             times_ms: [n] Unix times in milliseconds.
+            queries: [n] the query of each event, None without one; None where no event has a query. A search without
+                an item has the item id "".
         """
         unknown, index = self.unknown_item, self.item_index
         item = np.fromiter((index.get(i, unknown) for i in item_ids), np.int64, len(item_ids))
@@ -125,7 +150,15 @@ class Vocabulary:
             item[item >= self.rows] = unknown
         kind = self.known_types(np.fromiter((type_index(t) for t in types), np.int64, len(types)))
         time = np.asarray(times_ms, np.int64) if self.has_time else np.zeros(len(item_ids), np.int64)
-        return EventArrays(item, kind, time)
+        return EventArrays(item, kind, time, self.queries(queries))
+
+    def queries(self, queries: Sequence[str | None] | None) -> IntArray | None:
+        """Returns the n-grams [n, QUERY_GRAMS] of queries; None where there are none, or the model reads none."""
+        if not self.query_buckets or queries is None:
+            return None
+        nothing = np.full(QUERY_GRAMS, NO_GRAM, np.int64)
+        rows = [query_grams(query, self.query_buckets) if query else nothing for query in queries]
+        return np.array(rows, np.int64).reshape(-1, QUERY_GRAMS)
 
     def known_types(self, types: IntArray) -> IntArray:
         """Returns [n] types, with "other" in place of those that the model was not trained with."""
@@ -141,6 +174,7 @@ class Vocabulary:
             np.concatenate([[self.start_item], events.item]),
             np.concatenate([[self.n_types], events.type]),
             np.concatenate([first_ms, events.time_ms]),
+            None if events.query is None else np.pad(events.query, ((1, 0), (0, 0))),
         )
 
 

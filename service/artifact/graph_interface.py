@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from service.artifact import graph_names as names
 from service.artifact.graph_names import level_input
+from service.artifact.query_text import QUERY_GRAMS
 from service.artifact.state_layout import StateArray, StateLayout
 
 Dtype = Literal["bool", "int8", "int32", "int64", "float16", "float32"]
@@ -64,11 +65,13 @@ class GraphShape:
     n_slots: int
     has_time: bool
     state_dtype: Literal["float32", "float16", "int8"]
+    query_buckets: int = 0
 
     @classmethod
     def of(cls, network: Mapping[str, Any], compute: Compute) -> GraphShape:
         """From the section "network" of a manifest."""
-        others = (field.name for field in fields(cls) if field.name not in ("compute", "code_sizes"))
+        others = [field.name for field in fields(cls) if field.name not in ("compute", "code_sizes", "query_buckets")]
+        others += ["query_buckets"] if "query_buckets" in network else []  # absent from older manifests
         sizes = tuple(int(size) for size in network["code_sizes"])
         return cls(compute=compute, code_sizes=sizes, **{name: network[name] for name in others})
 
@@ -148,6 +151,7 @@ def _array(name: str, array: StateArray) -> Tensor:
 # What an encoder without a state reads beside the events.
 _POSITION = Tensor(names.POSITION, "int64", ("events",))
 _VALID = Tensor(names.VALID, "bool", ("batch", 1, "events"))
+_QUERY = Tensor(names.QUERY, "int64", ("batch", "events", QUERY_GRAMS))
 _HISTORY_INPUTS: Mapping[str, tuple[Tensor, ...]] = {
     "sasrec": (_POSITION,),
     "gru4rec": (),
@@ -155,6 +159,7 @@ _HISTORY_INPUTS: Mapping[str, tuple[Tensor, ...]] = {
     "lstm_attention": (_VALID,),
     "encoder_decoder": (_POSITION,),
     "gpt2rec": (_POSITION,),
+    "behaviours": (_POSITION,),
 }
 # Encoders that read the user's features, and the slots of their attention: the prefix token has one of its own.
 _USER_SLOTS: Mapping[str, str] = {"prefix": "slots", "injected": "events"}
@@ -172,6 +177,7 @@ def history_encoder(shape: GraphShape) -> Interface:
         Tensor(names.LAST_ROW, "int64", ("batch",)),
         _item_table(shape),
         *_history_inputs(shape),
+        *([_QUERY] if shape.query_buckets else []),
     )
     return Interface(inputs, (_hidden(shape),))
 

@@ -241,6 +241,12 @@ class Settings(BaseSettings):
         ge=1,
         description="Events kept of each history; at least the receptive field of the model, which is the default.",
     )
+    history_searches: bool = Field(
+        False,
+        description="Whether searches without an item are kept in the history, up to 200 characters of each, for "
+        "models that read queries. They take places of the history (GPT4REC_HISTORY_CAP). Switch it on when every "
+        "replica has a version with this setting: others cannot read such a history.",
+    )
     seen_max: int = Field(
         1000,
         ge=0,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from service.common.deadline import Deadline
 from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics
@@ -88,19 +90,24 @@ class CheckpointKeeper:
 
     async def _encoded(
         self, profile: Profile, made: VersionedState, before: VersionedState | None, part: Advance, deadline: Deadline
-    ) -> VersionedState:
-        """The checkpoint after a part of the log."""
-        model, history, covered = profile.model, profile.history, slice(part.start, part.end)
+    ) -> VersionedState | None:
+        """The checkpoint after a part of the log; None where that is nothing yet."""
+        model, record = profile.model, profile.record
+        last, began = record.events[part.end - 1].score, made.began if before is None else before.began
+        covered = [event for event in record.events[part.start : part.end] if event.item_id]
+        if not covered:  # searches alone, which the encoder does not read
+            return None if before is None else replace(before, version=record.version, last_score=last, since=last)
         job = EncodeJob(
             state=None if before is None else before.state,
             events=model.vocabulary.events(
-                history.item_ids[covered], history.types[covered], history.times_ms[covered]
+                [event.item_id for event in covered],
+                [event.type for event in covered],
+                [event.time_ms for event in covered],
             ),
             from_start=before is None and made.began == NO_CHECKPOINT,
         )
         state = await model.encoder.submit(job, deadline)
-        last, began = profile.record.events[part.end - 1].score, made.began if before is None else before.began
-        return VersionedState(state.h, state, profile.record.version, last, made.step, since=last, began=began)
+        return VersionedState(state.h, state, record.version, last, made.step, since=last, began=began)
 
 
 def _remembers(profile: Profile) -> bool:

@@ -4,12 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.artifact.features import is_history_event
 from service.schemas.requests import InlineEvent
 from service.store.records import StoredEvent
 
+SEARCH = "search"
 _MINUTE_MS = 60_000
+
+
+class Search(NamedTuple):
+    """A search without an item: its time in epoch milliseconds, and its text."""
+
+    time_ms: int
+    query: str
+
+
+class SearchedHistory(NamedTuple):
+    """A history with its searches, as columns of equal length, oldest first.
+
+    Attributes:
+        item_ids: Item of each event, "" for a search.
+        types: Event type of each event.
+        times_ms: Time of each event, in epoch milliseconds.
+        queries: Text of each search, None for the events of items.
+        places: Place of each event among the events of items; −1 for a search.
+    """
+
+    item_ids: list[str]
+    types: list[str]
+    times_ms: list[int]
+    queries: list[str | None]
+    places: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +47,10 @@ class History:
         item_ids: Item of each event.
         types: Event type of each event.
         times_ms: Time of each event, in epoch milliseconds.
-        stored: How many of the oldest events are exactly the stored log, in its order. It is 0 when an inline event
-            belongs between stored ones: no stored state can be extended to such a history.
+        stored: How many of the oldest events are exactly the events of items of the stored log, in its order. It is 0
+            when an inline event belongs between stored ones: no stored state can be extended to such a history.
+        searches: The searches without an item, oldest first. Only models that read queries see them: lists, signals,
+            segments and all else know the events of items alone.
         user: Rows of the features that the request gave in place of the stored ones, as the encoder reads them; None:
             the stored ones count.
     """
@@ -30,6 +59,7 @@ class History:
     types: list[str]
     times_ms: list[int]
     stored: int
+    searches: tuple[Search, ...] = ()
     user: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
@@ -46,6 +76,22 @@ class History:
         return self.times_ms[-1] if self.times_ms else None
 
 
+def with_searches(history: History) -> SearchedHistory:
+    """Returns a history with its searches among the events; of one moment, the searches come first, as in training."""
+    found: list[tuple[int, str, str, str | None, int]]
+    found = [(search.time_ms, "", SEARCH, search.query, -1) for search in history.searches]
+    columns = zip(history.times_ms, history.item_ids, history.types, strict=True)
+    found += [(time_ms, item, kind, None, place) for place, (time_ms, item, kind) in enumerate(columns)]
+    found.sort(key=_moment)  # stable
+    return SearchedHistory(
+        [item for _, item, _, _, _ in found],
+        [kind for _, _, kind, _, _ in found],
+        [time_ms for time_ms, _, _, _, _ in found],
+        [query for _, _, _, query, _ in found],
+        [place for _, _, _, _, place in found],
+    )
+
+
 def merge_events(stored: Sequence[StoredEvent], inline: Sequence[InlineEvent], now_ms: int) -> History:
     """Merges the inline events of a request into the stored log by time.
 
@@ -57,12 +103,17 @@ def merge_events(stored: Sequence[StoredEvent], inline: Sequence[InlineEvent], n
             moment would change the list from one request to the next.
         now_ms: The time of the request, in epoch milliseconds.
     """
+    searches: tuple[Search, ...] = ()
     item_ids = [event.item_id for event in stored]
+    if "" in item_ids:
+        searches = tuple(Search(event.time_ms, event.query) for event in stored if not event.item_id)
+        stored = [event for event in stored if event.item_id]
+        item_ids = [event.item_id for event in stored]
     types = [event.type for event in stored]
     times = [event.time_ms for event in stored]
     inline = [event for event in inline if is_history_event(event.type, event.item_id)]
     if not inline:
-        return History(item_ids, types, times, len(stored))
+        return History(item_ids, types, times, len(stored), searches)
     undated_ms = _undated_ms(times, inline, now_ms)
     known = set(zip(times, item_ids, types, strict=True))
     fresh: list[tuple[int, str, str]] = []
@@ -78,9 +129,10 @@ def merge_events(stored: Sequence[StoredEvent], inline: Sequence[InlineEvent], n
             types + [kind for _, _, kind in fresh],
             times + [time for time, _, _ in fresh],
             len(stored),
+            searches,
         )
     merged = sorted([*zip(times, item_ids, types, strict=True), *fresh], key=_time)
-    return History([i for _, i, _ in merged], [t for _, _, t in merged], [m for m, _, _ in merged], 0)
+    return History([i for _, i, _ in merged], [t for _, _, t in merged], [m for m, _, _ in merged], 0, searches)
 
 
 def _undated_ms(times_ms: Sequence[int], inline: Sequence[InlineEvent], now_ms: int) -> int:
@@ -95,4 +147,8 @@ def _is_undated(event: InlineEvent) -> bool:
 
 
 def _time(event: tuple[int, str, str]) -> int:
+    return event[0]
+
+
+def _moment(event: tuple[int, str, str, str | None, int]) -> int:
     return event[0]

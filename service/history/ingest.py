@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from service.artifact.features import known_type
+from service.artifact.query_text import kept_query
 from service.common.answer_warnings import Warnings
 from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics
@@ -45,8 +46,10 @@ class Ingest:
         recorder: Recorder,
         stream_erasure: StreamErasure,
         watch: TrafficWatch,
+        *,
+        keep_searches: bool = False,
     ) -> None:
-        self._ids = ids
+        self._ids, self._keep_searches = ids, keep_searches
         self._recorder, self._stream_erasure = recorder, stream_erasure
         self._watch = watch
         self._store = store
@@ -163,7 +166,13 @@ class Ingest:
             raise NotFound("nothing is stored for this user")
         segment = policies.choose(Profile(None, model, record).facts(now_ms))
         history = [
-            {"item_id": e.item_id, "type": e.type, "timestamp_ms": e.time_ms, "event_id": e.event_id}
+            {
+                "item_id": e.item_id or None,
+                "type": e.type,
+                "timestamp_ms": e.time_ms,
+                "event_id": e.event_id,
+                "query": e.query or None,
+            }
             for e in record.events
         ]
         return {
@@ -222,6 +231,11 @@ class Ingest:
             )
         return warnings.texts
 
+    def _kept_query(self, event: Event) -> str:
+        """The text of a search without an item, where the history keeps searches."""
+        search = self._keep_searches and event.type == "search" and event.item_id is None
+        return kept_query(event.query or "") if search else ""
+
     def _new_event(self, event: Event) -> NewEvent:
         return NewEvent(
             item_id=event.item_id,
@@ -230,6 +244,7 @@ class Ingest:
             event_id=self._ids.event_id(event.event_id),
             value=event.value,
             query=event.query,
+            kept_query=self._kept_query(event),
             request_id=event.request_id,
             list_id=event.list_id,
         )

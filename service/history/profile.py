@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from service.artifact.array_types import IntArray
-from service.artifact.features import EventArrays, is_history_event
+from service.artifact.features import EventArrays
 from service.engine.jobs import EncodeJob
 from service.history import state_blob
-from service.history.history import History, merge_events
+from service.history.history import History, merge_events, with_searches
 from service.history.state_blob import VersionedState
 from service.history.trim_checkpoint import first_after
 from service.lifecycle.served_model import ServedModel
@@ -90,6 +90,16 @@ class Profile:
         return merge_events(self.record.events, (), 0)
 
     @cached_property
+    def items_stored(self) -> int:
+        """Number of events of items in the log; the others are searches."""
+        return sum(bool(event.item_id) for event in self.record.events)
+
+    @property
+    def reads_searches(self) -> bool:
+        """Whether the model's encoder reads the searches of the log."""
+        return self.model.vocabulary.query_buckets > 0
+
+    @cached_property
     def seen(self) -> npt.NDArray[np.int64]:
         """[m] Catalogue indices of all items known to have been seen, also before the log, unique and ascending."""
         return np.unique(self.model.indices([*self.history.item_ids, *self.record.seen.item_ids()]))
@@ -155,9 +165,12 @@ class Profile:
         if self.base is None:
             return 0, None
         tail = log_version.tail(self.record, self.base.version, self.base.last_score)
-        if tail is None or (tail and self.base.state is None):
+        if tail is None:
             return 0, None
-        return len(self.record.events) - len(tail), self.base
+        read = tail if self.reads_searches else [event for event in tail if event.item_id]
+        if read and self.base.state is None:
+            return 0, None
+        return self.items_stored - sum(bool(event.item_id) for event in read), self.base
 
     @property
     def nbytes(self) -> int:
@@ -168,7 +181,8 @@ class Profile:
         before: SeenBefore | None = self.__dict__.get("_seen_before")
         arrays += 0 if before is None else before.nbytes
         arrays += 0 if self.kept_signals is None else self.kept_signals[1].nbytes
-        return _PROFILE_BYTES + _EVENT_BYTES * len(self.record.events) + seen + arrays
+        texts = 4 * sum(len(event.query) for event in self.record.events)
+        return _PROFILE_BYTES + _EVENT_BYTES * len(self.record.events) + texts + seen + arrays
 
 
 def held(base: VersionedState | None, record: UserRecord, model: ServedModel) -> VersionedState | None:
@@ -178,7 +192,7 @@ def held(base: VersionedState | None, record: UserRecord, model: ServedModel) ->
     """
     if base is None:
         return None
-    covered = (event.item_id for event in record.events if event.score <= base.last_score)
+    covered = (event.item_id for event in record.events if event.item_id and event.score <= base.last_score)
     step = _marked(base.step, model.user_rows(record.features.values))
     return base if model.encoder_version.holds(step, covered, model.vocabulary.item_index) else None
 
@@ -208,12 +222,14 @@ class PendingEncoding:
         base: The state to start from, None for an empty one.
         events: The events to add to it.
         from_start: Whether the learned start token is encoded before the events.
+        places: [n] place of each of the events in the history; −1 for a search.
         user: [slots] rows of the features that the encoder reads; None if it reads none, or none is known.
     """
 
     base: VersionedState | None
     events: EventArrays
     from_start: bool
+    places: IntArray
     user: IntArray | None = None
 
     def job(self) -> EncodeJob:
@@ -246,21 +262,29 @@ def pending_encoding(
         None if the base already covers `history`.
     """
     start, base = (0, None)
-    if from_state and history.user is None and history.stored == len(profile.record.events):
+    if from_state and history.user is None and history.stored == profile.items_stored:
         start, base = profile.resume_point()
     if base is not None and start == len(history):
         return None
     model = profile.model
+    full = len(profile.record.events) >= history_cap
+    user = profile.user_rows if history.user is None else _known(history.user)
+    if history.searches and profile.reads_searches:  # no state can be extended: such encoders do not stream
+        read = with_searches(history)
+        first = max(0, len(read.places) - model.engine.receptive_field)
+        arrays = model.vocabulary.events(
+            read.item_ids[first:], read.types[first:], read.times_ms[first:], read.queries[first:]
+        )
+        return PendingEncoding(None, arrays, not (first or full), np.array(read.places[first:], np.int64), user)
     if base is None or base.state is None:  # events cannot be added to h alone
         start, base = 0, checkpoint
         if checkpoint is not None:
             start = first_after(history, profile.record.events, checkpoint)
         elif not model.engine.state_layout.remembers_trimmed:
             start = max(0, len(history) - model.engine.receptive_field)
-    trimmed = start > 0 or len(profile.record.events) >= history_cap
     arrays = model.vocabulary.events(history.item_ids[start:], history.types[start:], history.times_ms[start:])
-    user = profile.user_rows if history.user is None else _known(history.user)
-    return PendingEncoding(base, arrays, from_start=base is None and not trimmed, user=user)
+    begins = base is None and not (start or (full and len(history)))  # without any event there is the start alone
+    return PendingEncoding(base, arrays, begins, np.arange(start, len(history)), user)
 
 
 def _known(user: tuple[int, ...]) -> IntArray | None:
@@ -287,8 +311,7 @@ def extended(
         what it remembers.
     """
     events, version = list(record.events), record.version
-    for event in sorted((e for e in new if is_history_event(e.type, e.item_id)), key=_time):
-        assert event.item_id is not None  # noqa: S101 - a history event has an item
+    for event in sorted((e for e in new if e.in_history), key=_time):
         arrival = 0
         if events:
             last = events[-1]
@@ -297,10 +320,11 @@ def extended(
             if event.time_ms == last.time_ms:
                 arrival = min(int((last.score - last.time_ms) * ARRIVALS) + 1, ARRIVALS - 1)
         score = event.time_ms + arrival / ARRIVALS
-        stored = StoredEvent(event.item_id, event.type, event.time_ms, event.identity(subject), score)
+        identity = event.identity(subject)
+        stored = StoredEvent(event.item_id or "", event.type, event.time_ms, identity, score, event.kept_query)
         version = log_version.link(version, stored)
         events.append(stored)
-    left = [(event.item_id, event.time_ms) for event in events[:-cap]]
+    left = [(event.item_id, event.time_ms) for event in events[:-cap] if event.item_id]
     seen = record.seen.after(left, seen_max)
     return None if seen is None else UserRecord(version, tuple(events[-cap:]), seen=seen, features=record.features)
 

@@ -152,10 +152,10 @@ class StateKeeper:
         if not fits(len(pending.events)):
             self.catch_up(profile)
             raise StateStale("encoding is predicted to take too long")
-        if not len(history) and pending.user is None:
+        if not len(pending.events) and pending.user is None:
             return profile.model.start_h
         try:
-            if history.inline or profile.subject is None or not len(history):
+            if history.inline or profile.subject is None or not len(pending.events):
                 if from_state:
                     pending = await self._checkpoints.resumed(profile, history, pending, deadline)
                 return (await profile.model.encoder.submit(pending.job(), deadline)).h
@@ -175,7 +175,13 @@ class StateKeeper:
         if profile.subject is None or not profile.record.events or profile.up_to_date:
             return None
         pending = pending_encoding(profile, profile.history, history_cap=self.history_cap)
-        return None if pending is None else self._start(profile, pending)
+        if pending is None:
+            assert profile.base is not None  # noqa: S101 - with nothing to encode there is a base
+            # The log has new searches, which the encoder does not read. Labelled anew, the state stays valid when the
+            # log trims them.
+            last = profile.record.events[-1].score
+            self._made(profile, replace(profile.base, version=profile.record.version, last_score=last))
+        return self._start(profile, pending) if pending is not None and len(pending.events) else None
 
     def forget(self, subject: Subject) -> None:
         """Removes everything about the subject from this process."""
@@ -205,7 +211,7 @@ class StateKeeper:
         assert profile.subject is not None  # noqa: S101 - it was cached
         epoch = self._erasure_epoch
         pending = pending_encoding(profile, profile.history, history_cap=self.history_cap)
-        if pending is None:
+        if pending is None or not len(pending.events):
             self._prepared[profile.subject] = (profile, False)
             return
         with contextlib.suppress(ModelAttemptFailed):
@@ -250,7 +256,11 @@ class StateKeeper:
         return encoding
 
     async def _encode(self, profile: Profile, pending: PendingEncoding) -> VersionedState:
-        base = profile.base = await self._encoded(profile, pending)
+        return self._made(profile, await self._encoded(profile, pending))
+
+    def _made(self, profile: Profile, base: VersionedState) -> VersionedState:
+        """Takes a new base of a stored history over, in the cache too, and queues it to be stored."""
+        profile.base = base
         assert profile.subject is not None  # noqa: S101 - it is stored
         cached = self.cache.get(profile.subject, profile.model)
         same_user = cached is not None and cached.record.features.stamp == profile.record.features.stamp

@@ -86,9 +86,10 @@ def first_after(history: History, events: Sequence[StoredEvent], checkpoint: Ver
 
     Args:
         history: The log, or one with the events of a request merged in.
-        events: The log.
+        events: The log. Searches in it are no part of the history.
         checkpoint: The checkpoint.
     """
+    events = [event for event in events if event.item_id]
     covered = _covered(events, checkpoint.last_score)
     if history.stored == len(events):
         return covered

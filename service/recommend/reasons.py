@@ -211,8 +211,12 @@ def _attended(plan: Plan, history_cap: int) -> _Attended | None:
     except ModelError as error:
         log.warning("attention_failed", request_id=plan.context.request_id, **logs.where(error))
         return None
-    best = int(weight.argmax())
-    return _Attended(len(plan.history) - len(weight) + best, float(weight[best]))
+    places = pending.places[-len(weight) :]
+    of_items = places >= 0  # a search has no item that could be named
+    if not of_items.any():
+        return None
+    best = int(np.where(of_items, weight, -1.0).argmax())
+    return _Attended(int(places[best]), float(weight[best]))
 
 
 def _named(found: Contributions, at: int) -> dict[str, float]:

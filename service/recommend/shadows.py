@@ -186,7 +186,7 @@ class Shadows:
         if pending is None:
             assert plan.profile.base is not None  # noqa: S101 - with nothing to encode there is a base
             return plan.profile.base.h
-        if not len(plan.history) and pending.user is None:
+        if not len(pending.events) and pending.user is None:
             return plan.model.start_h
         return result_of(plan.model.engine.encode([pending.job()])[0]).h
 

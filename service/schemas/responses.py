@@ -228,10 +228,11 @@ class WhyAnswer(Answer):
 class HistoryEvent(Answer):
     """A stored event."""
 
-    item_id: str
+    item_id: str | None = Field(description="The item; null for a search without one.")
     type: str
     timestamp_ms: int
     event_id: str
+    query: str | None = Field(description="Text of a search without an item; null for all other events.")
 
 
 class UserAnswer(Answer):

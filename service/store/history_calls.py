@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 
-from service.artifact.features import is_history_event
 from service.common.errors import StoreUnavailable
 from service.store import lua_scripts as scripts
 from service.store.left_ids import LEFT_IDS
@@ -83,8 +82,8 @@ class HistoryCalls:
             by_id: Whether an event with an id that is in the log, or has left it, is a duplicate, whatever else it
                 says.
         """
-        history = sorted((e for e in events if is_history_event(e.type, e.item_id)), key=_time)
-        others = [e for e in events if not is_history_event(e.type, e.item_id)]
+        history = sorted((e for e in events if e.in_history), key=_time)
+        others = [e for e in events if not e.in_history]
         settings, named = self._settings, any(event.event_id for event in history)
         args: list[str | bytes | int] = [
             settings.history_cap, settings.ttl_s * 1000, settings.signals_cap,

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 from urllib.parse import quote, unquote
 
+from service.artifact.features import is_history_event
 from service.store.seen_items import NOTHING_SEEN, SeenItems
 from service.store.user_features import NO_FEATURES, UserFeatures
 
@@ -54,7 +55,10 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event to append. `item_id` is None only for signals, such as a search without an item.
+    """An event to append. `item_id` is None only for signals and searches.
+
+    `kept_query` is the text of a search that belongs to the history although it has no item, as the log keeps it
+    (`service.artifact.query_text.kept_query`); "" for every other event.
 
     Raises:
         ValueError: The log cannot order the time exactly, or a text contains a separator.
@@ -68,13 +72,19 @@ class NewEvent:
     query: str | None = None
     request_id: str | None = None
     list_id: str | None = None
+    kept_query: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.time_ms < MAX_TIME_MS:
             raise ValueError(f"time_ms must be at least 0 and less than {MAX_TIME_MS}, got {self.time_ms}")
-        texts = (self.item_id, self.type, self.event_id)
+        texts = (self.item_id, self.type, self.event_id, self.kept_query)
         if any(mark in text for text in texts if text for mark in _MARKS):
             raise ValueError("control characters are not allowed in an event")
+
+    @property
+    def in_history(self) -> bool:
+        """Whether the event belongs to the log of its subject; all others are signals."""
+        return bool(self.kept_query) or is_history_event(self.type, self.item_id)
 
     def identity(self, subject: Subject) -> str:
         """Returns the caller's event id, or a digest of the fields that identify the event."""
@@ -85,13 +95,15 @@ class NewEvent:
 
     def member(self, subject: Subject) -> str:
         """Returns the member that stands for the event in the log."""
-        return SEPARATOR.join((self.identity(subject), self.item_id or "", self.type))
+        query = (self.kept_query,) if self.kept_query else ()
+        return SEPARATOR.join((self.identity(subject), self.item_id or "", self.type, *query))
 
 
 class StoredEvent(NamedTuple):
     """One event of the log. A tuple, because up to two hundred are built for every read.
 
     `score` orders the log: `time_ms` + arrival/1024, so that events of one millisecond keep the order of their arrival.
+    A search without an item has the item id "" and its `query`; all other events have no query.
     """
 
     item_id: str
@@ -99,6 +111,7 @@ class StoredEvent(NamedTuple):
     time_ms: int
     event_id: str
     score: float
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +203,7 @@ def parse_events(flat: Sequence[bytes]) -> tuple[StoredEvent, ...]:
     members = b"\x1e".join(flat[::2]).decode().split("\x1e")
     events = []
     for member, text in zip(members, flat[1::2], strict=True):
-        event_id, item_id, event_type = member.split(SEPARATOR)
+        event_id, item_id, event_type, *query = member.split(SEPARATOR)
         score = float(text)
-        events.append(StoredEvent(item_id, event_type, int(score), event_id, score))
+        events.append(StoredEvent(item_id, event_type, int(score), event_id, score, *query))
     return tuple(events)

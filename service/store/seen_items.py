@@ -144,7 +144,7 @@ local left = {}
 
 local function leave(member, score)
   local item = string.match(member, sep .. '([^' .. sep .. ']*)' .. sep)
-  if item then
+  if item and item ~= '' then  -- a search without an item has none
     local seconds = math.min(math.floor(tonumber(score) / 1000), 4294967295)
     left[#left + 1] = string.format('%08x', seconds) .. item .. sep
   end

@@ -27,6 +27,7 @@ ENCODERS: dict[str, tuple[str, str]] = {
     "compressive": ("compressive", "Compressive"),
     "memory_bank": ("memory_bank", "MemoryBank"),
     "hierarchy": ("hierarchy", "Hierarchy"),
+    "behaviours": ("behaviours", "Behaviours"),
 }
 
 

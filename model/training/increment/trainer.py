@@ -133,7 +133,9 @@ class IncrementTrainer(Trainer):
         self.notes += notes
         return FittedParts(
             context=context,
-            vocabulary=Vocabulary.of(train.item_ids, context, dataset.has_time, run.network.n_types),
+            vocabulary=Vocabulary.of(
+                train.item_ids, context, dataset.has_time, run.network.n_types, run.network.query_buckets
+            ),
             conditions=Conditions.of(dataset, train, context, controls, styles),
             content=content,
             tokenizer=tokenizer,

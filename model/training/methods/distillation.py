@@ -66,7 +66,7 @@ def _teacher(folder: Path, setup: Setup) -> GPT4Rec:
             fix="train the teacher on this data set, or leave methods.teacher out",
         )
     model = run.model().requires_grad_(False)
-    if model.encoder.task == "masked" or model.encoder.reads_context:
+    if model.encoder.task == "masked" or model.encoder.reads_context or model.config.query_buckets:
         raise RunError(
             f"a network with the encoder {run.config.encoder} cannot teach: it does not read the same inputs",
             where=str(folder),

@@ -12,7 +12,7 @@ from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
 from service.common.errors import ModelError
 from service.engine.encode.encoder import RunEncoder
-from service.engine.encode.padded_events import padded_events
+from service.engine.encode.padded_events import padded_events, padded_queries
 from service.engine.encoder_state import EncoderState
 from service.engine.jobs import EncodeJob
 from service.engine.onnx_session import Values
@@ -95,6 +95,8 @@ class HistoryEncoder:
             names.CONTEXT: context,
             names.ASKED: (position == count[:, None] - 1)[:, :, None],
         }
+        if self._vocabulary.query_buckets:
+            feeds[names.QUERY] = padded_queries(events, batch, n)
         shape = (
             (batch, n) if self._placement.pad else None
         )  # without padding there are too many shapes to keep bindings

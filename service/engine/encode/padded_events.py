@@ -9,6 +9,7 @@ import numpy as np
 from service.artifact import graph_names as names
 from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays
+from service.artifact.query_text import NO_GRAM, QUERY_GRAMS
 
 
 def padded_events(events: Sequence[EventArrays], rows: int, length: int) -> dict[str, IntArray]:
@@ -20,3 +21,12 @@ def padded_events(events: Sequence[EventArrays], rows: int, length: int) -> dict
         type_[row, :n] = e.type
         time_ms[row, :n] = e.time_ms
     return {names.ITEM: item, names.TYPE: type_, names.TIME_MS: time_ms}
+
+
+def padded_queries(events: Sequence[EventArrays], rows: int, length: int) -> IntArray:
+    """Returns the n-grams [rows, length, QUERY_GRAMS] of the events' queries, `NO_GRAM` where there are none."""
+    query = np.full((rows, length, QUERY_GRAMS), NO_GRAM, np.int64)
+    for row, e in enumerate(events):
+        if e.query is not None:
+            query[row, : len(e)] = e.query
+    return query
