@@ -16,6 +16,7 @@ from export.graphs.encoder import write_encoder
 from export.graphs.explainer import write_explainer
 from export.graphs.graph_writer import OPSET, GraphDtype
 from export.graphs.history_encoder import write_history_encoder
+from export.graphs.history_explainer import write_history_explainer
 from export.graphs.sampler import write_sampler
 from export.graphs.step_encoder import write_step_encoder
 from export.graphs.user_encoder import write_user_encoder
@@ -149,6 +150,7 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
         write_user_encoder(model.config, weights, folder / "encoder.onnx", dtype)
     else:
         write_history_encoder(model.config, weights, folder / "encoder.onnx", dtype)
+        write_history_explainer(model.config, weights, folder / EXPLAINER, dtype)
     write_decoder(model.config, weights, folder / "decoder.onnx", dtype, dense=parts.dense_candidates)
     write_sampler(model.config, weights, folder / "sampler.onnx", dtype, dense=parts.dense_candidates)
     Trie.build(parts.tokenizer.codes).save(folder / "trie.npz")

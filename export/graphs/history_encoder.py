@@ -88,7 +88,9 @@ class HistoryGraph(EventGraph):
         )
         score = self.to_float(self.linear(op.Tanh(pairs), "encoder.score", bias=False))
         score = op.Add(op.Transpose(score, perm=[0, 2, 1]), self.padding())
-        weight = self.to_compute(op.Softmax(score, axis=-1))
+        weight = op.Softmax(score, axis=-1)
+        self.attended(weight)
+        weight = self.to_compute(weight)
         seen = op.Squeeze(op.MatMul(weight, states), self.ints(1))
         return self.linear(op.Concat(last, seen, axis=1), "encoder.out")
 
@@ -174,6 +176,9 @@ class HistoryGraph(EventGraph):
         return value
 
     # -- parts of the encoders
+
+    def attended(self, weight: ir.Value) -> None:
+        """Called with the attention [B, 1, T] of the last state, for graphs that show it."""
 
     def positions(self, position: ir.Value) -> ir.Value:
         """Returns [T, d] learned position embeddings."""

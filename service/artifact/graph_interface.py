@@ -203,6 +203,25 @@ def explainer(shape: GraphShape) -> Interface:
     return Interface(inputs, (Tensor(names.WEIGHT, "float32", ("batch", "events")), _hidden(shape)))
 
 
+# Encoders without a state whose last state attends to all events of the history: their explainer shows that.
+_SHOW_ATTENTION = frozenset({"lstm_attention"})
+
+
+def history_explainer(shape: GraphShape) -> Interface:
+    """Returns the interface of `explainer.onnx` without a state: a whole history → attention by event, hidden state.
+
+    An encoder that has no such attention takes the amount of each event instead, and outputs the hidden state alone.
+
+    Raises:
+        KeyError: No graph is written for this encoder.
+    """
+    encoder = history_encoder(shape)
+    by_event = ("batch", "events")
+    if shape.encoder in _SHOW_ATTENTION:
+        return Interface(encoder.inputs, (Tensor(names.WEIGHT, "float32", by_event), *encoder.outputs))
+    return Interface((*encoder.inputs, Tensor(names.AMOUNT, "float32", by_event)), encoder.outputs)
+
+
 def decoder(shape: GraphShape, *, dense: bool) -> Interface:
     """Returns the interface of `decoder.onnx`: hidden states → deterministic lists.
 

@@ -65,6 +65,8 @@ ASKED = "asked"  # [B, T, 1] the hidden event behind the history (encoders train
 LAST = "last"  # [B, 1, T] 1 at the last event, else 0
 WEIGHT = "weight"  # output [B, T]: attention carried by each event; rows add up to 1 and are 0 in the padding
 
+AMOUNT = "amount"  # [B, T] how much of each event there is: 1, or a little more or less (encoders without a state)
+
 # -- the hidden state: output [B, d] of every encoder and of the explainer, input of every decoder
 
 HIDDEN = "h"  # after the last event

@@ -24,6 +24,7 @@ from service.engine.jobs import DecodedList, DecodeJob, EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
 
 Stage = Literal["encode", "decode"]
+ExplanationMethod = Literal["attention_rollout", "attention", "gradient"]
 
 
 class ArtifactParts(Protocol):
@@ -200,17 +201,21 @@ class CatalogueView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """How much attention each event of a history carried to the hidden state.
+    """How much each event of a history had to do with the hidden state.
 
     Attributes:
-        weight: [n] float32 share of every event; with `start`, the shares add up to 1.
+        weight: [m ≤ n] float32 share of each of the newest events, those that the encoder reads; with `start`, the
+            shares add up to 1.
         start: The share of the start token.
         h: [d] float32 the hidden state, as the encoder makes it.
+        method: How the shares were found: attention rolled out over layers, attention of the last state, or the
+            gradient of h by each event.
     """
 
     weight: FloatArray
     start: float
     h: FloatArray
+    method: ExplanationMethod = "attention_rollout"
 
 
 @runtime_checkable

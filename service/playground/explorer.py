@@ -33,7 +33,6 @@ from service.store.records import UserRecord
 T = TypeVar("T")
 
 VALUES_MAX = 200  # values shown of one feature or category field
-METHOD = "attention_rollout"
 _WAITING_MAX = 32  # tasks that may wait for the playground's thread
 _COUNTED_MAX = 200_000  # items among which categories are counted
 _SAMPLE_FROM = 120  # a sample history starts at one of so many most popular items
@@ -137,7 +136,7 @@ class Explorer:
         return {
             "weights": weights,
             "start": start,
-            "method": METHOD,
+            "method": explanation.method,
             "model_version": model.version,
             "warnings": event_warnings(events, model).texts,
         }

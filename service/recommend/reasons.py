@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -96,6 +96,7 @@ class _Attended:
 
     place: int
     share: float
+    by: Literal["attention", "gradient"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,16 +208,18 @@ def _attended(plan: Plan, history_cap: int) -> _Attended | None:
     if pending is None or not len(pending.events):
         return None
     try:
-        weight = engine.explain(pending.events, from_start=pending.from_start).weight
+        explained = engine.explain(pending.events, from_start=pending.from_start)
     except ModelError as error:
         log.warning("attention_failed", request_id=plan.context.request_id, **logs.where(error))
         return None
-    places = pending.places[-len(weight) :]
+    weight = explained.weight
+    places = pending.places[len(pending.places) - len(weight) :]
     of_items = places >= 0  # a search has no item that could be named
     if not of_items.any():
         return None
     best = int(np.where(of_items, weight, -1.0).argmax())
-    return _Attended(int(places[best]), float(weight[best]))
+    by: Literal["attention", "gradient"] = "gradient" if explained.method == "gradient" else "attention"
+    return _Attended(int(places[best]), float(weight[best]), by)
 
 
 def _named(found: Contributions, at: int) -> dict[str, float]:
@@ -228,7 +231,7 @@ def _named(found: Contributions, at: int) -> dict[str, float]:
 def _attended_event(plan: Plan, attended: _Attended) -> dict[str, Any]:
     place = attended.place
     shown = _shown(plan, plan.history.item_ids[place], plan.history.times_ms[place])
-    return {**shown, "share": round(attended.share, _DIGITS), "exact": False, "by": "attention"}
+    return {**shown, "share": round(attended.share, _DIGITS), "exact": False, "by": attended.by}
 
 
 def _event(plan: Plan, history: UserHistory, event: MainEvent) -> dict[str, Any]:

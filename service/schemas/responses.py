@@ -64,7 +64,7 @@ class CauseEvent(Answer):
         description="Whether the share is computed from the score itself. It is false for the network, whose attention "
         "shows what it read, not what the list would be without an event."
     )
-    by: str = Field(description="The signal through which it carried most; `attention` for the network.")
+    by: str = Field(description="The signal through which it carried most; `attention` or `gradient` for the network.")
 
 
 class Because(Answer):
@@ -220,7 +220,7 @@ class WhyAnswer(Answer):
     request_id: str
     weights: list[float] = Field(description="Share of each event, in the order of the request.")
     start: float = Field(description="Share of the start token.")
-    method: Literal["attention_rollout"]
+    method: Literal["attention_rollout", "attention", "gradient"]
     model_version: str
     warnings: Warned
 

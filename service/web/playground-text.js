@@ -34,7 +34,7 @@ export const STRATEGIES = { "": "as in the segment", greedy: "greedy", beam: "be
 const SIGNALS = {
   path: "path", dense: "dense", item_cf: "item-CF", transitions: "transitions", walk: "two-step transitions", content: "content",
   texts: "texts", vectors: "vectors", repeat: "repeat purchase", repurchase: "often taken again", popularity: "popularity",
-  trend: "trend", cold: "no events yet", attention: "attention",
+  trend: "trend", cold: "no events yet", attention: "attention", gradient: "gradient",
 };
 
 const signal = (name) => SIGNALS[name] ?? name;
@@ -85,3 +85,10 @@ const REASONS = {
 };
 
 export const reason = (name) => REASONS[name] || name;
+
+/** What the bars beside the events of a history are, by the method that found them. */
+export const SHARES = {
+  attention_rollout: "the share of the model's attention, rolled out over its layers",
+  attention: "the share of the attention of the model's last state",
+  gradient: "how much the model's state moves with each event, as a share (gradient)",
+};

@@ -6,7 +6,7 @@ import { History } from "./playground-history.js";
 import { List, Similar } from "./playground-list.js";
 import { Search } from "./playground-search.js";
 import { EVENTS_MAX, body, curl, events, fresh, fromFragment, seconds, toFragment } from "./playground-state.js";
-import { RUNGS, STRATEGIES, made, ms, named, percent, rankedBy, reason } from "./playground-text.js";
+import { RUNGS, SHARES, STRATEGIES, made, ms, named, percent, rankedBy, reason } from "./playground-text.js";
 
 const PAUSE_MS = 70; // a dragged slider sends one request, not one for each step
 const FIRST_SAMPLE = 4;
@@ -151,7 +151,7 @@ function weigh(answer, why) {
   else if (!byModel) text(at("why"), `No attention to show: the list is ranked by ${rankedBy(answer.scorers)}.`);
   else if (!about.explains) text(at("why"), "This artefact cannot explain its lists; exporting the model again adds the explainer.");
   else if (!why) text(at("why"), "The explanation is not available right now.");
-  else text(at("why"), `Bars: the share of the model's attention, rolled out over its layers; the start of the history has ${percent(why.start)}.`);
+  else text(at("why"), `Bars: ${SHARES[why.method] ?? SHARES.attention}; the start of the history has ${percent(why.start)}.`);
 }
 
 function trouble(error) {

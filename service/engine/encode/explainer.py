@@ -13,6 +13,7 @@ from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
 from service.artifact.manifest import EXPLAINER
 from service.common.errors import ModelError
+from service.engine.encode.history_explainer import HistoryExplainer
 from service.engine.interface import Explanation
 from service.engine.onnx_session import GraphSession, Values
 from service.engine.placement import Placement
@@ -47,11 +48,31 @@ class Explainer:
             return Explanation(np.zeros(0, np.float32), 1.0, np.zeros(0, np.float32))
         if from_start:
             events = self._artifact.vocabulary.with_start(events)
+        if not self._artifact.streaming:
+            return self._of_whole(events, n, values, from_start=from_start)
         out = self._opened().run(self._feeds(events), (values,))
         weight, h = out[names.WEIGHT][0, : len(events)], out[names.HIDDEN]
         if not (np.isfinite(weight).all() and np.isfinite(h).all()):
             raise ModelError("the explainer's output is not finite")
         return Explanation(weight[-n:].copy(), float(weight[0]) if from_start else 0.0, h[0].copy())
+
+    def _of_whole(self, events: EventArrays, n: int, values: Values, *, from_start: bool) -> Explanation:
+        """Explains the state of an encoder without a state, which reads the newest events alone."""
+        graph, artifact = self._opened(), self._artifact
+        read = events.after(max(0, len(events) - artifact.receptive_field))
+        whole = HistoryExplainer(
+            self._placement,
+            artifact.receptive_field,
+            masked=names.ASKED in graph.inputs,
+            queries=artifact.vocabulary.query_buckets > 0,
+            compute="float16" if artifact.manifest["dtype"] == "float16" else "float32",
+        )
+        weight, h, method = whole.explain(graph, read, values)
+        if not (np.isfinite(weight).all() and np.isfinite(h).all()):
+            raise ModelError("the explainer's output is not finite")
+        started = from_start and len(read) == n + 1
+        start = float(weight[0]) if started else 0.0
+        return Explanation(weight[int(started) :].copy(), start, h.copy(), method)
 
     def _opened(self) -> GraphSession:
         with self._lock:

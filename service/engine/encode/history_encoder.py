@@ -76,27 +76,14 @@ class HistoryEncoder:
     def _step(self, events: Sequence[EventArrays], contexts: Sequence[IntArray | None]) -> Array:
         """[rows, d] h after each of the histories (1 … longest events each)."""
         batch = self._placement.rows(len(events))
-        count = np.ones(batch, np.int64)
-        count[: len(events)] = [len(e) for e in events]
-        count += self._hidden_events
-        n = min(self._placement.rows(int(count.max())), self.longest + self._hidden_events)
-        padded = padded_events(events, batch, n)
-        time_ms = padded[names.TIME_MS]
-        position = np.arange(n)
-        context = np.zeros((batch, self._slots), np.int64)
-        for row, given in enumerate(contexts):
-            if given is not None:
-                context[row] = given
-        feeds = {
-            **padded,
-            names.PREVIOUS_MS: np.concatenate([time_ms[:, :1], time_ms[:, :-1]], axis=1),
-            names.LAST_ROW: np.arange(batch) * n + count - 1,
-            names.VALID: (position < count[:, None])[:, None],
-            names.CONTEXT: context,
-            names.ASKED: (position == count[:, None] - 1)[:, :, None],
-        }
-        if self._vocabulary.query_buckets:
-            feeds[names.QUERY] = padded_queries(events, batch, n)
+        longest = max(len(e) for e in events) + self._hidden_events
+        n = min(self._placement.rows(longest), self.longest + self._hidden_events)
+        queries = self._vocabulary.query_buckets > 0
+        feeds = history_feeds(events, batch, n, hidden_events=self._hidden_events, queries=queries)
+        feeds[names.CONTEXT] = np.zeros((batch, self._slots), np.int64)
+        for row, context in enumerate(contexts):
+            if context is not None:
+                feeds[names.CONTEXT][row] = context
         shape = (
             (batch, n) if self._placement.pad else None
         )  # without padding there are too many shapes to keep bindings
@@ -119,3 +106,32 @@ class HistoryEncoder:
                 names.FOLDED: placement.host(np.array([-1, self._heads * slots, slots], np.int64)),
             }
         return self._fixed[n]
+
+
+def history_feeds(
+    events: Sequence[EventArrays], batch: int, n: int, *, hidden_events: int, queries: bool
+) -> dict[str, Array]:
+    """Returns the inputs of a graph over whole histories that depend on the rows.
+
+    Args:
+        events: The histories, of 1 event or more each.
+        batch: Rows of the run; those without a history have one event.
+        n: Length of the rows.
+        hidden_events: 1 for encoders that predict a hidden event behind the history, else 0.
+        queries: Whether the graph reads queries.
+    """
+    count = np.ones(batch, np.int64)
+    count[: len(events)] = [len(e) for e in events]
+    count += hidden_events
+    padded = padded_events(events, batch, n)
+    time_ms, position = padded[names.TIME_MS], np.arange(n)
+    feeds: dict[str, Array] = {
+        **padded,
+        names.PREVIOUS_MS: np.concatenate([time_ms[:, :1], time_ms[:, :-1]], axis=1),
+        names.LAST_ROW: np.arange(batch) * n + count - 1,
+        names.VALID: (position < count[:, None])[:, None],
+        names.ASKED: (position == count[:, None] - 1)[:, :, None],
+    }
+    if queries:
+        feeds[names.QUERY] = padded_queries(events, batch, n)
+    return feeds

@@ -12,9 +12,11 @@ import torch
 from export import artifact_writer
 from export.graphs.graph_writer import GraphDtype
 from export.graphs.history_encoder import WRITERS, write_history_encoder
+from export.graphs.history_explainer import write_history_explainer
 from export.parity_gate import TOLERANCE, Probe
 from model.network.encoders.registry import receptive_field
 from model.network.gpt4rec import GPT4Rec
+from model.reference.additive_attention import additive_attention, gradient_shares
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, EventArrays
 from service.common.errors import ModelError
@@ -83,11 +85,26 @@ def _torch_h(model: GPT4Rec, artifact: Artifact, events: EventArrays) -> np.ndar
     return h
 
 
-def test_its_artefact_says_that_it_does_not_stream_and_explains_nothing(served: tuple[GPT4Rec, Artifact]) -> None:
+def test_its_artefact_says_that_it_does_not_stream_and_explains_its_states_as_torch_does(
+    served: tuple[GPT4Rec, Artifact],
+) -> None:
     model, artifact = served
     assert artifact.manifest["streaming"] is False
     assert artifact.receptive_field == WINDOW == receptive_field(model.config)
-    assert not artifact.explains and not Engine(artifact, device="cpu").explains
+    plain, padded = (Engine(artifact, device="cpu", threads=1, pad=pad) for pad in (False, True))
+    shows = model.config.encoder == "lstm_attention"
+    for n in (1, 5, WINDOW + 3):
+        events = history(n, n)
+        kept, seen = job(events), encoder_input(events, WINDOW, artifact.vocabulary)
+        want = (additive_attention if shows else gradient_shares)(model, seen).numpy()
+        for engine in (plain, padded):
+            got = engine.explain(kept.events, from_start=kept.from_start)
+            assert got.method == ("attention" if shows else "gradient")
+            assert len(got.weight) == min(n, WINDOW)
+            shares = np.append(got.start, got.weight)
+            assert shares[-len(want) :] == pytest.approx(want, abs=1e-4 if shows else 2e-2)
+            assert shares.sum() == pytest.approx(1.0, abs=1e-4)
+            assert got.h == pytest.approx(_torch_h(model, artifact, events), abs=1e-4)
 
 
 def test_a_state_decodes_and_takes_no_event(served: tuple[GPT4Rec, Artifact]) -> None:
@@ -129,6 +146,8 @@ def test_the_engine_warms_up_and_lists_for_nobody_and_for_long_histories(served:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_node_has_a_cuda_kernel_for_its_types(tmp_path: Path, name: str, dtype: GraphDtype) -> None:
     model = a_network(name)
+    write_history_explainer(model.config, weights_of(model), tmp_path / "explainer.onnx", dtype)
+    assert missing_kernels(onnx.load(tmp_path / "explainer.onnx")) == []
     write_history_encoder(model.config, weights_of(model), tmp_path / "encoder.onnx", dtype)
     graph = onnx.load(tmp_path / "encoder.onnx")
     assert missing_kernels(graph) == []
