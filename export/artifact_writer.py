@@ -150,6 +150,7 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
         write_user_encoder(model.config, weights, folder / "encoder.onnx", dtype)
     else:
         write_history_encoder(model.config, weights, folder / "encoder.onnx", dtype)
+    if not streams(model.config):
         write_history_explainer(model.config, weights, folder / EXPLAINER, dtype)
     write_decoder(model.config, weights, folder / "decoder.onnx", dtype, dense=parts.dense_candidates)
     write_sampler(model.config, weights, folder / "sampler.onnx", dtype, dense=parts.dense_candidates)

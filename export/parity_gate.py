@@ -172,7 +172,7 @@ def _compare_probe(
     events, whole = _kept(engine, probe.events)
     h = _streamed(engine, events, context, from_start=whole).h
     result.hidden = max(result.hidden, float(np.abs(h - hidden.numpy()).max()))
-    _explain(result, engine, model, probe.events, hidden)
+    _explain(result, engine, model, probe.events, context, hidden)
     source = torch.from_numpy(h) if result.dtype == "float32" else hidden
     with torch.no_grad():
         q = model.query(source, torch.from_numpy(context), torch.tensor(probe.gap_ms))
@@ -221,12 +221,14 @@ def full_encode(model: GPT4Rec, events: EventArrays, context: IntArray | None = 
     return model.eval().encode(item, type_, time_ms, length, context=read, query=query)[0]
 
 
-def _explain(result: GateResult, engine: Engine, model: GPT4Rec, events: EventArrays, hidden: torch.Tensor) -> None:
+def _explain(
+    result: GateResult, engine: Engine, model: GPT4Rec, events: EventArrays, context: IntArray, hidden: torch.Tensor
+) -> None:
     """Compares the explainer's shares and hidden state over the whole history with torch's."""
     if not len(events) or not engine.explains:
         return
     if not engine.artifact.streaming:
-        _explain_whole(result, engine, model, events, hidden)
+        _explain_whole(result, engine, model, events, context, hidden)
         return
     got = engine.explain(events, from_start=True)
     whole = engine.artifact.vocabulary.with_start(events)
@@ -236,14 +238,14 @@ def _explain(result: GateResult, engine: Engine, model: GPT4Rec, events: EventAr
 
 
 def _explain_whole(
-    result: GateResult, engine: Engine, model: GPT4Rec, events: EventArrays, hidden: torch.Tensor
+    result: GateResult, engine: Engine, model: GPT4Rec, events: EventArrays, context: IntArray, hidden: torch.Tensor
 ) -> None:
     """Compares the hidden state of an explainer without a state, and its attention where it shows that.
 
     A gradient by differences is not compared: beside a kink of the network it differs from torch's by right.
     """
     kept, whole = _kept(engine, events)
-    got = engine.explain(kept, from_start=whole)
+    got = engine.explain(kept, from_start=whole, context=context)
     result.hidden = max(result.hidden, float(np.abs(got.h - hidden.numpy()).max()))
     if got.method == "attention":
         want = additive_attention(model, _seen(model, engine.artifact.vocabulary, events)).numpy()

@@ -2,7 +2,8 @@
 
 An encoder whose last state attends to all events (the LSTM's additive attention) outputs its attention. Of every other
 one the graph is the encoder's own with one more input, the amount of each event: h with a little more and a little less
-of an event gives the gradient of h by that event (`service.engine.encode.history_explainer`).
+of an event gives the gradient of h by that event (`service.engine.encode.history_explainer`). So do encoders that read
+the user's features.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
+from export.graphs import user_encoder
+from export.graphs.backbone import Backbone
 from export.graphs.event_inputs import EventGraph
 from export.graphs.graph_writer import GraphDtype, graph_shape
 from export.graphs.history_encoder import WRITERS, HistoryGraph
+from export.graphs.user_encoder import UserGraph
 from model.network.config import NetworkConfig
 from service.artifact import graph_interface
 from service.artifact import graph_names as names
@@ -26,25 +30,12 @@ def write_history_explainer(
     config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], path: Path, dtype: GraphDtype
 ) -> None:
     """Writes `explainer.onnx`; `service.artifact.graph_interface.history_explainer` describes inputs and outputs."""
-    HistoryExplainerGraph(config, weights, dtype).write(path)
+    graph = UserExplainerGraph if config.encoder in user_encoder.WRITERS else HistoryExplainerGraph
+    graph(config, weights, dtype).write(path)
 
 
-class HistoryExplainerGraph(HistoryGraph):
-    """An encoder over whole histories that shows its attention, or takes an amount of each event."""
-
-    def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
-        interface = graph_interface.history_explainer(graph_shape(config, dtype))
-        EventGraph.__init__(self, f"{config.encoder}_explainer", interface, config, weights, dtype)
-
-    def write(self, path: Path) -> None:
-        """Writes the graph to `path`."""
-        h = WRITERS[self.config.encoder](self)
-        self.output(self.to_float(h), names.HIDDEN)
-        self.save(path)
-
-    def attended(self, weight: ir.Value) -> None:
-        """Makes the attention [B, 1, T] of the last state an output."""
-        self.output(self.op.Squeeze(weight, self.ints(1)), names.WEIGHT)
+class InAmounts(EventGraph):
+    """A graph with the input AMOUNT, which says how much of each event there is."""
 
     def items(self) -> ir.Value:
         """Returns [B, T, d] item embeddings, as much of each as there is of its event."""
@@ -61,3 +52,29 @@ class HistoryExplainerGraph(HistoryGraph):
         amount = self.op.Unsqueeze(self.to_compute(self.inputs[names.AMOUNT]), self.ints(2))
         value: ir.Value = self.op.Mul(x, amount)
         return value
+
+
+class HistoryExplainerGraph(InAmounts, HistoryGraph):
+    """An encoder over whole histories that shows its attention, or takes an amount of each event."""
+
+    def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
+        interface = graph_interface.history_explainer(graph_shape(config, dtype))
+        EventGraph.__init__(self, f"{config.encoder}_explainer", interface, config, weights, dtype)
+
+    def write(self, path: Path) -> None:
+        """Writes the graph to `path`."""
+        h = WRITERS[self.config.encoder](self)
+        self.output(self.to_float(h), names.HIDDEN)
+        self.save(path)
+
+    def attended(self, weight: ir.Value) -> None:
+        """Makes the attention [B, 1, T] of the last state an output."""
+        self.output(self.op.Squeeze(weight, self.ints(1)), names.WEIGHT)
+
+
+class UserExplainerGraph(InAmounts, UserGraph):
+    """An encoder over whole histories and the user's features that takes an amount of each event."""
+
+    def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
+        interface = graph_interface.history_explainer(graph_shape(config, dtype))
+        Backbone.__init__(self, f"{config.encoder}_explainer", interface, config, weights, dtype)

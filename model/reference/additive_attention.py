@@ -10,6 +10,7 @@ from torch import Tensor
 from model.network.encoders.base import Events
 from model.network.encoders.lstm_attention import LSTMAttention
 from model.network.gpt4rec import GPT4Rec
+from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays
 
 
@@ -29,7 +30,7 @@ def additive_attention(model: GPT4Rec, events: EventArrays) -> Tensor:
     return weight
 
 
-def gradient_shares(model: GPT4Rec, events: EventArrays) -> Tensor:
+def gradient_shares(model: GPT4Rec, events: EventArrays, features: IntArray | None = None) -> Tensor:
     """Returns the share [n] of each event in what moves h: the length of the derivative of h by the event's amount.
 
     The amount is a factor of the embedded event, so this is gradient × input for every dimension of h (Shrikumar et
@@ -38,14 +39,19 @@ def gradient_shares(model: GPT4Rec, events: EventArrays) -> Tensor:
     Args:
         model: The network; it is set to evaluation mode.
         events: The n events that the encoder reads.
+        features: [slots] rows of the user's features, for encoders that read them; the other slots are 0.
     """
-    items, features, parts = _embedded(model, events)
+    items, about, parts = _embedded(model, events)
+    user = None
+    if model.describe is not None and features is not None:
+        with torch.no_grad():
+            user = model.describe(model.context.mixed(torch.from_numpy(features)[None]))
 
     def h(amount: Tensor) -> Tensor:
-        scaled = (items * amount[None, :, None], features * amount[None, :, None])
+        scaled = (items * amount[None, :, None], about * amount[None, :, None])
         kind, time_ms = parts
         length = torch.tensor([len(events)])
-        last: Tensor = model.encoder.last(sum(scaled[1:], scaled[0]), Events(kind, time_ms, *scaled, length), None)[0]
+        last: Tensor = model.encoder.last(sum(scaled[1:], scaled[0]), Events(kind, time_ms, *scaled, length), user)[0]
         return last
 
     moved = torch.autograd.functional.jacobian(h, torch.ones(len(events))).norm(dim=0)  # type: ignore[no-untyped-call]

@@ -334,7 +334,9 @@ class TrainConfig:
             methods = self.method_settings()
             for name in ("augment", "contrast", "pretrain_epochs", "teacher"):
                 if getattr(methods, name):
-                    raise ConfigError(f"methods.{name} reads no queries; leave it out, or set network.query_buckets to 0")
+                    raise ConfigError(
+                        f"methods.{name} reads no queries; leave it out, or set network.query_buckets to 0"
+                    )
 
     def _check_network(self) -> None:
         network = self.network_values()

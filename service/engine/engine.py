@@ -223,17 +223,18 @@ class Engine:
         """Whether the artefact has an explainer."""
         return self._explainer.available
 
-    def explain(self, events: EventArrays, *, from_start: bool) -> Explanation:
+    def explain(self, events: EventArrays, *, from_start: bool, context: IntArray | None = None) -> Explanation:
         """Explains the hidden state of a history. Not for the request path: it encodes the whole history.
 
         Args:
             events: The history, oldest first.
             from_start: Whether the start token goes before it.
+            context: [slots] rows of the user's features, for encoders that read them; None: all unknown.
 
         Raises:
             ModelError: There is no explainer, or it does not run.
         """
-        return self._explainer.explain(events, self._tables.values, from_start=from_start)
+        return self._explainer.explain(events, self._tables.values, from_start=from_start, context=context)
 
     def run(self, jobs: Sequence[Job]) -> list[JobResult | Exception]:
         """Encodes and decodes every job.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from service.artifact.array_types import BoolArray, FloatArray
+from service.artifact.array_types import BoolArray, FloatArray, IntArray
 from service.artifact.catalogue import CatalogueItem
 from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import EventArrays, Vocabulary
@@ -237,12 +237,13 @@ class Explaining(Protocol):
         """Whether the artefact has an explainer."""
         ...
 
-    def explain(self, events: EventArrays, *, from_start: bool) -> Explanation:
+    def explain(self, events: EventArrays, *, from_start: bool, context: IntArray | None = None) -> Explanation:
         """Explains the hidden state of a history.
 
         Args:
             events: The history, oldest first.
             from_start: Whether the start token goes before it.
+            context: [slots] rows of the user's features, for encoders that read them; None: all unknown.
 
         Raises:
             ModelError: There is no explainer, or it does not run.

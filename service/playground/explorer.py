@@ -107,11 +107,12 @@ class Explorer:
         """Returns a plausible history: a random walk from a popular item over item-CF neighbours."""
         return await self._run(self._sample, self._serving.model, seed)
 
-    async def why(self, events: Sequence[InlineEvent], now_ms: int) -> dict[str, Any]:
+    async def why(self, events: Sequence[InlineEvent], features: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
         """Returns the share of each event in the state that a list is decoded from.
 
         Args:
             events: The history, in any order; the shares come in the same order.
+            features: Of the user, for encoders that read them.
             now_ms: Time of events without a timestamp, in epoch milliseconds.
 
         Raises:
@@ -126,16 +127,16 @@ class Explorer:
         history = merge_events((), events, now_ms)
         pending = pending_encoding(Profile(None, model, _EMPTY_RECORD), history, history_cap=_UNBOUNDED)
         assert pending is not None  # noqa: S101 - there is at least one event, and no state to start from
-        explanation = await self._run(lambda: engine.explain(pending.events, from_start=pending.from_start))
+        user, start = model.user_rows(features), pending.from_start
+        explanation = await self._run(lambda: engine.explain(pending.events, from_start=start, context=user))
         shares = [0.0] * (len(history) - len(explanation.weight)) + explanation.weight.tolist()
         by_event = dict(zip(zip(history.times_ms, history.item_ids, history.types, strict=True), shares, strict=True))
         keys = [(now_ms if e.timestamp is None else e.timestamp, e.item_id, e.type) for e in events]
         # Duplicates of an event are merged into one, so the first of them gets the share.
         weights = [round(by_event.pop(key, 0.0), 6) for key in keys]
-        start = round(explanation.start, 6)
         return {
             "weights": weights,
-            "start": start,
+            "start": round(explanation.start, 6),
             "method": explanation.method,
             "model_version": model.version,
             "warnings": event_warnings(events, model).texts,

@@ -208,7 +208,7 @@ def _attended(plan: Plan, history_cap: int) -> _Attended | None:
     if pending is None or not len(pending.events):
         return None
     try:
-        explained = engine.explain(pending.events, from_start=pending.from_start)
+        explained = engine.explain(pending.events, from_start=pending.from_start, context=pending.user)
     except ModelError as error:
         log.warning("attention_failed", request_id=plan.context.request_id, **logs.where(error))
         return None

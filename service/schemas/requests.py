@@ -230,6 +230,9 @@ class WhyRequest(Body):
     """Events whose share in the encoded state is asked for."""
 
     events: list[InlineEvent] = Field(min_length=1, max_length=MAX_INLINE_EVENTS)
+    features: dict[Name, Feature] | None = Field(
+        None, max_length=FEATURES_MAX, description="Features of the user, for encoders that read them."
+    )
 
 
 class MergeRequest(Body):

@@ -136,7 +136,7 @@ function show(answer) {
 async function explain(signal) {
   if (!state.history.length || !about.explains) return null;
   try {
-    return await post("playground/why", { events: events(state) }, signal);
+    return await post("playground/why", { events: events(state), features: state.features }, signal);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     return null;

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays
 from service.artifact.own_items import OwnItems
 from service.artifact.ranker_weights import RankerWeights
@@ -259,10 +260,10 @@ async def test_an_explainer_that_hangs_holds_no_answer_up(engine: Engine, monkey
         clock.advance(60.0 - LEFT_S)
         return found
 
-    def hangs(held: EventArrays, *, from_start: bool) -> Explanation:
+    def hangs(held: EventArrays, *, from_start: bool, context: IntArray | None) -> Explanation:
         asked.set()
         go.wait(60)
-        return explain(held, from_start=from_start)
+        return explain(held, from_start=from_start, context=context)
 
     asked_for = {"k": 20, "budget_ms": 60_000, "decoding": BEAM, "explain": True}
     body = {"events": events(engine.artifact.catalogue.item_ids[3]), **asked_for}

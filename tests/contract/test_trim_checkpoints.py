@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import uuid
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +73,13 @@ class Log:
             self.truth.add(*event)
         await self.post(*(events[i] for i in self.rng.permutation(n)))
 
+    async def searches(self, n: int) -> None:
+        """Searches without an item, newer than all before: they take places of the log, and no state reads them."""
+        times = self.now + 1000 * np.arange(1, n + 1)
+        self.now = int(times[-1])
+        body = [{"user_id": USER.id, "type": "search", "timestamp": int(t), "query": f"tea {t}"} for t in times]
+        assert (await self.service.client.post("/events", json={"events": body})).status_code == 200
+
     async def one_late(self, age: int) -> None:
         """An event between others: it is in every state from now on, or it is refused and counted."""
         newest = [t for t, _ in self.truth.events][-age:]
@@ -131,17 +139,22 @@ def uses(service: Service, outcome: str) -> float:
     return value_of(service.runtime.metrics.state_cache.labels("state", outcome))
 
 
+@pytest.mark.parametrize("searches", [False, True])
 @asynchronous
 async def test_a_state_that_remembers_has_every_event_whatever_is_late_repeated_or_trimmed(
-    shared_valkey: Valkey,
+    shared_valkey: Valkey, searches: bool
 ) -> None:
     resumed = late = 0.0
     for seed in range(3):
         rng, prefix = np.random.default_rng(seed), f"trim:{uuid.uuid4().hex}:"
-        async with serving(Remembering(), redis_url=shared_valkey.url, prefix=prefix) as service:
+        where: dict[str, Any] = {"redis_url": shared_valkey.url, "prefix": prefix, "history_searches": searches}
+        async with serving(Remembering(), **where) as service:
             log = Log(service, rng)
             await log.new(1)
             for _ in range(14):
+                if searches:
+                    await log.searches(int(rng.integers(1, CAP)))
+                    await log.check()
                 match rng.integers(6):
                     case 0 | 1:
                         await log.new(int(rng.integers(1, 4)))

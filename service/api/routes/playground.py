@@ -72,7 +72,7 @@ async def why(request: Request) -> Response:
     """
     service, explorer = await _allowed(request)
     body = parse(WhyRequest, await request.body(), latest_ms=service.latest_ms())
-    return reply(request, await explorer.why(body.events, service.now_ms()))
+    return reply(request, await explorer.why(body.events, body.features or {}, service.now_ms()))
 
 
 async def _allowed(request: Request) -> tuple[Runtime, Explorer]:

@@ -32,13 +32,16 @@ class Explainer:
         """Whether the artefact has an explainer."""
         return self._artifact.explains
 
-    def explain(self, events: EventArrays, values: Values, *, from_start: bool) -> Explanation:
+    def explain(
+        self, events: EventArrays, values: Values, *, from_start: bool, context: IntArray | None = None
+    ) -> Explanation:
         """Explains the hidden state of a history.
 
         Args:
             events: The history, oldest first.
             values: Inputs on the device, with the item table among them.
             from_start: Whether the start token goes before the history.
+            context: [slots] rows of the user's features, for encoders that read them; None: all unknown.
 
         Raises:
             ModelError: The artefact has no explainer, or the graph does not run.
@@ -49,25 +52,20 @@ class Explainer:
         if from_start:
             events = self._artifact.vocabulary.with_start(events)
         if not self._artifact.streaming:
-            return self._of_whole(events, n, values, from_start=from_start)
+            return self._of_whole(events, context, n, values, from_start=from_start)
         out = self._opened().run(self._feeds(events), (values,))
         weight, h = out[names.WEIGHT][0, : len(events)], out[names.HIDDEN]
         if not (np.isfinite(weight).all() and np.isfinite(h).all()):
             raise ModelError("the explainer's output is not finite")
         return Explanation(weight[-n:].copy(), float(weight[0]) if from_start else 0.0, h[0].copy())
 
-    def _of_whole(self, events: EventArrays, n: int, values: Values, *, from_start: bool) -> Explanation:
+    def _of_whole(
+        self, events: EventArrays, context: IntArray | None, n: int, values: Values, *, from_start: bool
+    ) -> Explanation:
         """Explains the state of an encoder without a state, which reads the newest events alone."""
         graph, artifact = self._opened(), self._artifact
         read = events.after(max(0, len(events) - artifact.receptive_field))
-        whole = HistoryExplainer(
-            self._placement,
-            artifact.receptive_field,
-            masked=names.ASKED in graph.inputs,
-            queries=artifact.vocabulary.query_buckets > 0,
-            compute="float16" if artifact.manifest["dtype"] == "float16" else "float32",
-        )
-        weight, h, method = whole.explain(graph, read, values)
+        weight, h, method = HistoryExplainer(artifact, self._placement, graph).explain(read, context, values)
         if not (np.isfinite(weight).all() and np.isfinite(h).all()):
             raise ModelError("the explainer's output is not finite")
         started = from_start and len(read) == n + 1

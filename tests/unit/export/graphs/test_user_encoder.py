@@ -15,6 +15,7 @@ from export.graphs.user_encoder import WRITERS
 from export.parity_gate import Probe, full_encode
 from model.network.encoders.registry import receptive_field
 from model.network.gpt4rec import GPT4Rec
+from model.reference.additive_attention import gradient_shares
 from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
@@ -91,12 +92,35 @@ def test_features_change_what_the_encoder_makes_of_a_history(served: tuple[GPT4R
     assert not artifact.streaming
 
 
+def test_a_state_is_explained_by_the_gradient_of_its_user(served: tuple[GPT4Rec, Artifact]) -> None:
+    model, artifact = served
+    most, exact = receptive_field(model.config), artifact.manifest["dtype"] == "float32"
+    found = []
+    for n in (2, most + 3):
+        for user in (OLD, YOUNG):
+            kept = job(model, history(n), user)
+            got = Engine(artifact, device="cpu", threads=1).explain(
+                kept.events, from_start=kept.from_start, context=user
+            )
+            assert got.method == "gradient"
+            shares = np.append(got.start, got.weight)
+            assert shares.sum() == pytest.approx(1.0, abs=1e-4)
+            seen = artifact.vocabulary.with_start(kept.events) if kept.from_start else kept.events
+            want = gradient_shares(model, seen, user).numpy()
+            if exact:
+                assert shares[-len(want) :] == pytest.approx(want, abs=0.05)
+                h = full_encode(model, artifact.vocabulary.with_start(history(n)), user).numpy()
+                assert n > most or got.h == pytest.approx(h, abs=1e-4)
+            found.append(shares)
+    assert not np.allclose(found[0], found[1], atol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])  # as those of other encoders: int8 is for CPUs
 def test_a_gpu_has_every_kernel_of_these_graphs(tmp_path: Path, dtype: Any) -> None:
     for encoder in WRITERS:
         model = random_network(encoder=encoder, n_fields=1, user_vector="mlp", **PROMPTS)
         artifact_writer.write(random_parts(model), tmp_path, dtype)
-        for graph in ("encoder", "decoder", "sampler"):
+        for graph in ("encoder", "explainer", "decoder", "sampler"):
             path = tmp_path / f"{graph}.onnx"
             assert missing_kernels(onnx.load(path)) == []
 
