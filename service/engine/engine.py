@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from service.artifact import graph_names as names
-from service.artifact.array_types import Array, FloatArray
+from service.artifact.array_types import Array, FloatArray, IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
 from service.artifact.graph_interface import ON_REQUEST, ON_REQUEST_SAMPLED

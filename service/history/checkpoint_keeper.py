@@ -23,6 +23,10 @@ class CheckpointKeeper:
         """Prepares for logs that keep `history_cap` events."""
         self._store, self._metrics, self._cap = store, metrics, history_cap
 
+    def may_remember(self, profile: Profile) -> bool:
+        """Returns whether a checkpoint may remember more than the log has, even if that has no event of an item."""
+        return _remembers(profile) and needs_checkpoint(profile.record, self._cap)
+
     async def resumed(
         self, profile: Profile, history: History, pending: PendingEncoding, deadline: Deadline
     ) -> PendingEncoding:
@@ -38,7 +42,7 @@ class CheckpointKeeper:
             StoreUnavailable: The checkpoint cannot be read. Without it the state would forget.
         """
         record = profile.record
-        if pending.base is not None or not _remembers(profile) or not needs_checkpoint(record, self._cap):
+        if pending.base is not None or not self.may_remember(profile):
             return pending
         # One that is not stored yet may lack a late event, which the log took in the meantime.
         checkpoint = await self._stored(profile, deadline)

@@ -152,10 +152,11 @@ class StateKeeper:
         if not fits(len(pending.events)):
             self.catch_up(profile)
             raise StateStale("encoding is predicted to take too long")
-        if not len(pending.events) and pending.user is None:
+        empty = self._is_empty(profile, pending)
+        if empty and pending.user is None:
             return profile.model.start_h
         try:
-            if history.inline or profile.subject is None or not len(pending.events):
+            if history.inline or profile.subject is None or empty:
                 if from_state:
                     pending = await self._checkpoints.resumed(profile, history, pending, deadline)
                 return (await profile.model.encoder.submit(pending.job(), deadline)).h
@@ -181,7 +182,8 @@ class StateKeeper:
             # log trims them.
             last = profile.record.events[-1].score
             self._made(profile, replace(profile.base, version=profile.record.version, last_score=last))
-        return self._start(profile, pending) if pending is not None and len(pending.events) else None
+            return None
+        return None if self._is_empty(profile, pending) else self._start(profile, pending)
 
     def forget(self, subject: Subject) -> None:
         """Removes everything about the subject from this process."""
@@ -211,7 +213,7 @@ class StateKeeper:
         assert profile.subject is not None  # noqa: S101 - it was cached
         epoch = self._erasure_epoch
         pending = pending_encoding(profile, profile.history, history_cap=self.history_cap)
-        if pending is None or not len(pending.events):
+        if pending is None or self._is_empty(profile, pending):
             self._prepared[profile.subject] = (profile, False)
             return
         with contextlib.suppress(ModelAttemptFailed):
@@ -243,6 +245,10 @@ class StateKeeper:
             outcome = "hit" if pending is None else "rebuilt" if pending.base is None else "extended"
             self._metrics.state_cache.labels("state", outcome).inc()
         return pending
+
+    def _is_empty(self, profile: Profile, pending: PendingEncoding) -> bool:
+        """Whether nobody knows of an event to encode: neither the log nor a checkpoint."""
+        return not len(pending.events) and not self._checkpoints.may_remember(profile)
 
     def _start(self, profile: Profile, pending: PendingEncoding) -> asyncio.Task[VersionedState]:
         """The encoding of a stored history: the one in flight, or a new one."""

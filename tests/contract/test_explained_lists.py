@@ -193,9 +193,9 @@ class Watched(FakeEngine):
         super().__init__()
         self.explained = 0
 
-    def explain(self, events: EventArrays, *, from_start: bool) -> Explanation:
+    def explain(self, events: EventArrays, *, from_start: bool, context: IntArray | None = None) -> Explanation:
         self.explained += 1
-        raise ModelError(f"{len(events)} events, {from_start}: not now")
+        raise ModelError(f"{len(events)} events, {from_start}, {context}: not now")
 
 
 @asynchronous

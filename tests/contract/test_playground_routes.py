@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays
 from service.common.errors import ModelError
 from service.engine.interface import Explanation
@@ -33,7 +34,8 @@ class Explainer(FakeEngine):
         self.free.set()
         self.broken = False
 
-    def explain(self, events: EventArrays, *, from_start: bool) -> Explanation:
+    def explain(self, events: EventArrays, *, from_start: bool, context: IntArray | None = None) -> Explanation:
+        assert context is None, "its encoder reads no features"
         self.asked.append((events, from_start))
         self.free.wait()
         if self.broken:
@@ -144,7 +146,8 @@ async def test_a_sample_is_the_same_for_the_same_seed_and_in_stock() -> None:
 @asynchronous
 async def test_every_event_has_its_share_in_the_order_given() -> None:
     async with serving(engine := Explainer(), playground=True) as service:
-        answer = await why(service, event("7", 20), event("5", 0), event("6", 10))
+        asked = {"events": [event("7", 20), event("5", 0), event("6", 10)], "features": {"age": "old"}}
+        answer = (await service.client.post("/playground/why", json=asked)).json()
         found = out.WhyAnswer.model_validate(answer)
         events, from_start = engine.asked[0]
         assert events.item.tolist() == [5, 6, 7]

@@ -99,7 +99,8 @@ class Log:
         """Events that the log has, sent again."""
         kept = set(await self.kept())
         again = [event for event in self.truth.events if event[0] in kept][:3]
-        await self.post(*again)
+        if again:
+            await self.post(*again)
 
     async def kept(self) -> list[int]:
         record = await self.store.read(USER, "fake-1")

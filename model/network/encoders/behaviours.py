@@ -9,6 +9,8 @@ alone no longer show which came last. A stream without events has a learned stat
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -69,7 +71,7 @@ class Behaviours(Encoder):
         itself = place[:, None] == place
         seen = (mine[:, None] & (place[:, None] >= place)) | itself
         mask = torch.zeros(seen.shape, device=x.device, dtype=x.dtype).masked_fill(~seen, MASK_SCORE)[:, None]
-        for block in self.blocks[s]:  # type: ignore[union-attr]
+        for block in cast(nn.ModuleList, self.blocks[s]):
             y = block(y, mask)
         y = self.norm[s](y)
         newest = torch.where(mine, place, -1).cummax(1).values

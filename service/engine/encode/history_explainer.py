@@ -61,10 +61,10 @@ class HistoryExplainer:
 
     def _hidden(self, events: EventArrays, context: IntArray | None, amounts: FloatArray, values: Values) -> FloatArray:
         """[rows, d] h with these amounts [rows, n] of the events."""
-        rows, n = amounts.shape
+        rows = len(amounts)
         feeds = self._inputs.of_rows([events] * rows, [context] * rows)
         amount = np.ones(feeds[names.ITEM].shape, np.float32)
-        amount[:rows, :n] = amounts
-        fixed = (values, self._inputs.of_length(amount.shape[1]))
+        amount[:rows, : len(events)] = amounts
+        fixed = (values, self._inputs.of_length(len(amount[0])))
         h: FloatArray = self._graph.run({**feeds, names.AMOUNT: amount}, fixed)[names.HIDDEN][:rows]
         return h
