@@ -59,3 +59,9 @@ class Searches:
         """Returns the rows of a user's searches up to and including a time."""
         low, high = int(self.offsets[user]), int(self.offsets[user + 1])
         return slice(low, low + int(np.searchsorted(self.time_ms[low:high], time_ms, side="right")))
+
+
+def merged(old: pl.DataFrame | None, new: pl.DataFrame | None) -> pl.DataFrame | None:
+    """Returns the searches of two data sets in order of time, each once; None where there are none."""
+    tables = [table for table in (old, new) if table is not None]
+    return pl.concat(tables).unique(maintain_order=True).sort("timestamp", maintain_order=True) if tables else None

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from model.data import searches
 from model.data.checks import Findings
 from model.data.dataset import EVENT_SCHEMA, ITEM_SCHEMA, Dataset
 from model.data.items_users import checked_items, conform
@@ -36,6 +37,7 @@ def together(old: Dataset, new: Dataset, report: dict[str, Any] | None = None) -
         old.name, by_user(events).select(columns), _rows(old.items, new.items, "item_id"),
         _rows(old.users, features, "user_id"), has_time=True, category_kind=old.category_kind, report=report,
         source=f"{old.source}; {new.source}", vectors=merged(old.vectors, new.vectors),
+        searches=searches.merged(old.searches, new.searches),
     )  # fmt: skip
 
 
@@ -71,7 +73,7 @@ def with_items(dataset: Dataset, file: Path) -> Dataset:
     report = {**dataset.report, "items": len(items), "notes": [*dataset.report.get("notes", []), *findings.notes]}
     return Dataset.of(
         dataset.name, dataset.events, items, dataset.users, has_time=dataset.has_time, category_kind=kind,
-        report=report, source=dataset.source, vectors=dataset.vectors,
+        report=report, source=dataset.source, vectors=dataset.vectors, searches=dataset.searches,
     )  # fmt: skip
 
 

@@ -90,6 +90,7 @@ def extended(base: Dataset | None, span: LogRange, *, made: bool = False) -> Ext
     came = came.filter(pl.col("user_id").is_not_null())
     doubted = came.filter(pl.col("made").is_not_null())
     old, erased = _without_erased(base.events, span.log)
+    searches = None if base.searches is None else _without_erased(base.searches, span.log)[0]
     if not made:
         # What was not doubted when an earlier data set was made of this log may be by now.
         old = old.join(doubted.select(SAME_EVENT), on=SAME_EVENT, how="anti", maintain_order="left")
@@ -109,7 +110,7 @@ def extended(base: Dataset | None, span: LogRange, *, made: bool = False) -> Ext
     dataset = Dataset.of(
         base.name, by_user(events).select(base.events.columns), conform(items, ITEM_SCHEMA), users,
         has_time=True, category_kind=base.category_kind, report={**base.report, "log": counts}, source=base.source,
-        vectors=base.vectors,
+        vectors=base.vectors, searches=searches,
     )  # fmt: skip
     return Extended(dataset, **counts)
 
@@ -167,6 +168,7 @@ def _user_of(subjects: pl.Series) -> pl.Series:
 
 
 def _without_erased(events: pl.DataFrame, log: LogFolder) -> tuple[pl.DataFrame, int]:
+    """The events or searches without those that an erasure of the log has deleted, and how many these were."""
     gone = log.read_all("erased").group_by("subject").agg(erased_ms=pl.col("erased_ms").max())
     gone = gone.select(_user_of(gone["subject"]).alias("user_id"), "erased_ms")
     both = events.join(gone.filter(pl.col("user_id").is_not_null()), on="user_id", how="left", maintain_order="left")

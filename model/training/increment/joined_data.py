@@ -125,4 +125,5 @@ def _in_order(dataset: Dataset, item_ids: list[str]) -> Dataset:
     return Dataset.of(
         dataset.name, dataset.events, items, dataset.users, has_time=dataset.has_time,
         category_kind=dataset.category_kind, report=dataset.report, source=dataset.source, vectors=dataset.vectors,
+        searches=dataset.searches,
     )  # fmt: skip

@@ -130,6 +130,8 @@ class IncrementTrainer(Trainer):
             notes.append(
                 f"the cells near {far:,} new items are full: they got tokens that say nothing of their content"
             )
+        if run.network.query_buckets and dataset.searches is not None:
+            notes.append("an increment does not learn from searches: only a training without --init does")
         self.notes += notes
         return FittedParts(
             context=context,

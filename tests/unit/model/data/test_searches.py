@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from model.data.dataset import Dataset, sequences
 from model.data.formats import Format, ImportRequest
 from model.data.importing import import_dataset
 from model.data.query_histories import history_events, with_searches, without_searches
+from model.data.together import together
 from model.network.scoring import encoder_input
 from model.training.batches import BatchPlan, cut
 from service.artifact.features import EVENT_TYPES, ContextVocabulary, Vocabulary
@@ -52,6 +54,15 @@ def test_searches_are_kept_beside_the_log_and_in_the_folder_of_the_data_set(tmp_
     plain = sequences(dataset)
     assert plain.searches is not None and plain.searches.query == ("red shoes", "blue shoes", "lamp")
     assert plain.n_events == 6, "the log is the same with searches and without"
+
+
+def test_two_data_sets_as_one_have_each_search_once_in_order_of_time(tmp_path: Path) -> None:
+    dataset = imported(tmp_path)
+    assert dataset.searches is not None
+    earlier, later = (replace(dataset, searches=dataset.searches[rows]) for rows in (slice(0, 3), slice(2, 4)))
+    for old, new in ((earlier, later), (later, earlier), (dataset, replace(dataset, searches=None))):
+        both = together(old, new).searches
+        assert both is not None and both.equals(dataset.searches)
 
 
 def test_a_network_that_reads_queries_finds_them_where_they_happened_and_no_other_network_does(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from loadtests.loop.random_logs import RandomLog, random_log
 from model.cli.data import app as data_app
 from model.cli.train_evaluate import train_app
-from model.data.dataset import Dataset
+from model.data.dataset import SEARCH_SCHEMA, Dataset
 from model.online.log_folder import LogFolder
 from model.online.log_schema import LogError, frame_of
 from model.online.partitions import LogRange
@@ -92,10 +93,14 @@ def test_a_range_goes_by_reception_and_keeps_the_events_of_older_lists(tmp_path:
 def test_made_traffic_and_erased_users_leave_the_older_data_too(tmp_path: Path) -> None:
     fast = [event("u:bot", n, item_id=str(n)) for n in range(61)]
     first = extended(None, LogRange(written(tmp_path / "a", [], [*fast[:9], event("u:1", 0), event("s:2", 0)]))).dataset
+    searches = [("1", START_MS, "gone"), ("s:2", START_MS, "kept"), ("1", START_MS + 9, "later")]
+    first = replace(first, searches=pl.DataFrame(searches, schema=SEARCH_SCHEMA, orient="row"))
     gone = [{"subject": "u:1", "erased_ms": START_MS + 5}]
     found = extended(first, LogRange(written(tmp_path / "b", [], [*fast, event("u:1", 9)], erased=gone)))
     assert counted(found.dataset) == Counter({("s:2", "1", "click", START_MS): 1, ("1", "1", "click", START_MS + 9): 1})
     assert (found.made, found.erased, found.new) == (61, 1, 1)
+    assert found.dataset.searches is not None
+    assert found.dataset.searches["query"].to_list() == ["kept", "later"]
 
 
 def test_a_training_goes_on_from_a_log_and_resumes_with_what_it_had_read(grown_run: Grown, tmp_path: Path) -> None:

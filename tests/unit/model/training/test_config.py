@@ -49,6 +49,12 @@ def test_what_cannot_be_used_is_refused_by_name_with_a_hint(assignment: str, mes
         TrainConfig.build(None, [assignment])
 
 
+@pytest.mark.parametrize("method", ["augment=0.1", "contrast=0.1", "pretrain_epochs=1", "teacher=run"])
+def test_methods_that_read_no_queries_are_refused_with_a_network_that_does(method: str) -> None:
+    with pytest.raises(ConfigError, match=rf"methods\.{method.split('=')[0]} reads no queries"):
+        TrainConfig.build(None, ["encoder=behaviours", "network.query_buckets=64", f"methods.{method}"])
+
+
 def test_a_number_may_be_written_as_people_write_it() -> None:
     built = TrainConfig.build(None, ["learning_rate=1e-2", "weight_decay=0", "network.dropout=1e-1", "seed = 3"])
     assert (built.learning_rate, built.weight_decay, built.network["dropout"], built.seed) == (0.01, 0.0, 0.1, 3)
