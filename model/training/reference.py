@@ -29,7 +29,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Model": ("size", "encoder", "gpt2", "network", "methods"),
     "Data": ("split", "validation_users", "valid_share", "test_share", "repeats", "max_length"),
     "Items": ("tokenizer", "code_levels", "code_size", "content_weight", "text", "vectors", "item_init"),
-    "Loss": ("codes_weight", "dense_weight", "negatives", "label_smoothing", "type_weights"),
+    "Loss": ("codes_weight", "dense_weight", "negatives", "label_smoothing", "type_weights", "behaviour_losses"),
     "Optimiser": (
         "learning_rate", "warmup_steps", "decay", "batch_tokens", "weight_decay", "clip_norm", "ema", "item_dropout",
     ),
