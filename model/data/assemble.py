@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from model.data.checks import ROW, Findings, drop_duplicates, drop_missing_ids
+from model.data.column_types import TEXT_KINDS, as_text, require
 from model.data.dataset import EVENT_SCHEMA, SCENE, Dataset
 from model.data.errors import DataError
 from model.data.event_names import event_types
@@ -177,7 +178,8 @@ def _optional_columns(raw: RawDataset) -> dict[str, pl.Series]:
     if "session_id" in rows.columns:
         columns["session_id"] = as_ids(rows["session_id"], place("session_id"), "session", findings)
     if "query" in rows.columns:
-        columns["query"] = rows["query"].cast(pl.String)
+        require(rows["query"], place("query"), "queries", TEXT_KINDS)
+        columns["query"] = as_text(rows["query"])
     if SCENE in rows.columns:
         columns[SCENE] = as_ids(rows[SCENE], place(SCENE), "scene", findings).str.strip_chars()
     return columns
