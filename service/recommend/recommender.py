@@ -114,8 +114,8 @@ class Recommender:
         self._count(plan, guard, made, late=deadline.passed)
         list_id = self._recorder.new_list_id()
         answer = plan.answer(made, why, list_id)
-        self._recorder.shown(list_id, subject, partial(entry_of, plan, made, answer))
-        self._watch.shown(model.version, watched(plan, made, list_id))
+        self._recorder.shown(list_id, subject, partial(entry_of, plan, subject, made, answer))
+        self._watch.shown(model.version, watched(plan, subject, made, list_id))
         self._shadows.answered(plan, made, list_id, took_s)
         return answer
 

@@ -14,18 +14,20 @@ from service.exposures.exposure import Exposure, packed, shown_entry, subject_na
 from service.recommend.made import Made
 from service.recommend.request_plan import Plan
 from service.store.log_streams import Entry
+from service.store.records import Subject
 from service.watch.counting import ShownList, place_of
 
 _SAMPLED = frozenset(name for name in STRATEGIES if Decoding(name).sampled)
 
 
-def entry_of(plan: Plan, made: Made, answer: Mapping[str, Any]) -> Entry:
+def entry_of(plan: Plan, subject: Subject | None, made: Made, answer: Mapping[str, Any]) -> Entry:
     """Returns the entry of a list.
 
     What the answer has already is taken from it: its items would have to be looked up in the catalogue again.
 
     Args:
         plan: The request and the choices made for it.
+        subject: Whose list it is; the profile does not say so where the history could not be read.
         made: The list.
         answer: The body of the answer.
     """
@@ -35,7 +37,7 @@ def entry_of(plan: Plan, made: Made, answer: Mapping[str, Any]) -> Entry:
     exposure: Exposure = {
         "list_id": answer["list_id"],
         "request_id": answer["request_id"],
-        "subject": subject_name(plan.profile.subject),
+        "subject": subject_name(subject),
         "time_ms": plan.now_ms,
         "scene": request.scene,
         "k": request.k,
@@ -65,11 +67,12 @@ def entry_of(plan: Plan, made: Made, answer: Mapping[str, Any]) -> Entry:
     return shown_entry(exposure, packed(draw.items, draw.scores) if sampled and draw is not None else b"")
 
 
-def watched(plan: Plan, made: Made, list_id: str) -> ShownList:
+def watched(plan: Plan, subject: Subject | None, made: Made, list_id: str) -> ShownList:
     """Returns what is watched of a list.
 
     Args:
         plan: The request and the choices made for it.
+        subject: Whose list it is.
         made: The list.
         list_id: Its id.
     """
@@ -77,7 +80,7 @@ def watched(plan: Plan, made: Made, list_id: str) -> ShownList:
     best = made.rung == "full" and made.source == plan.model.engine.source and made.strategy not in _SAMPLED
     return ShownList(
         list_id,
-        place_of(list_id if profile.subject is None else profile.subject.tag),
+        place_of(list_id if subject is None else subject.tag),
         plan.segment,
         listing.items,
         listing.scores if best else None,

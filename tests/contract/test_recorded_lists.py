@@ -81,6 +81,19 @@ async def test_a_list_is_recorded_as_it_was_answered(shared_valkey: Valkey) -> N
 
 
 @asynchronous
+async def test_a_list_without_the_history_is_recorded_under_its_user_and_erased_with_them(
+    shared_valkey: Valkey,
+) -> None:
+    async with recorded(shared_valkey) as what:
+        answer = await what.service.recommend(user_id="u", k=3, budget_ms=1)
+        assert answer["rung"] == "popular"
+        (entry,) = await what.entries("exposures")
+        assert (entry["s"], entry["subject"]) == (b"u:u", "u:u")
+        assert (await what.service.client.delete("/users/u")).status_code == 200
+        assert not [entry for entry in await what.entries("exposures") if "items" in entry]
+
+
+@asynchronous
 async def test_a_drawn_list_is_recorded_with_its_law_and_its_candidates(
     shared_valkey: Valkey, random_artifact: Path
 ) -> None:
