@@ -25,7 +25,7 @@ _MINUTES_HELP = (
     "cannot be cut is said."
 )
 
-REPLAY = 0.1
+REPLAY = 0.05
 
 train_app = typer.Typer(add_completion=False)
 evaluate_app = typer.Typer(add_completion=False)

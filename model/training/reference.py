@@ -13,7 +13,7 @@ from model.network.config import SIZES, NetworkConfig, Setting, setting_of
 from model.training.config import CHOICES, OPEN, TrainConfig
 from model.training.defaults import RULES
 from model.training.increment.consolidation import FLOOR
-from model.training.increment.replay import REPLAYED_MOST
+from model.training.increment.replay import CONTEXT, REPLAYED_MOST
 from model.training.increment.settings import EPOCHS, FIXED, HELD_OUT_EVENTS, PATIENCE, RATE, WARMUP_STEPS
 from model.training.increment.strength import STRENGTHS
 from model.training.method_settings import MethodSettings
@@ -128,7 +128,7 @@ gpt4rec train --init runs/day --data log --out runs/hour                        
   {", ".join(f"{strength:g}" for strength in STRENGTHS)}, one epoch each, and takes the strongest that validation cannot
   tell from the best. Increments of increments keep the choice.
 - **Old sequences are gone over again** (`--replay`): a sample of this share, drawn anew for each epoch, with at most
-  {REPLAYED_MOST:g} times as many events as are new.
+  {REPLAYED_MOST:g} times as many events as are new. New events are learned behind the last {CONTEXT} before them.
 - **`--keep-encoder`** trains the decoder and the rows of new items alone. States stay valid, except those of users
   whose history has an item that was unknown until now.
 

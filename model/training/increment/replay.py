@@ -15,6 +15,9 @@ from service.artifact.array_types import IntArray
 # Old events of an epoch, as a multiple of the new ones; at least `LEAST_REPLAYED`.
 REPLAYED_MOST = 2.0
 LEAST_REPLAYED = 2000
+# Events before the new ones of a chunk, at most. Most users have few new events: with whole windows before them an
+# increment goes over three old events for each new one.
+CONTEXT = 16
 
 
 @dataclass(frozen=True, eq=False)

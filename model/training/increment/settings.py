@@ -22,7 +22,7 @@ FIXED = (
 )  # fmt: skip
 # What changes where a run is not itself an increment: a lower and shorter course, because the weights are good already.
 RATE = 0.25
-EPOCHS, PATIENCE, WARMUP_STEPS = 4, 2, 20
+EPOCHS, PATIENCE, WARMUP_STEPS = 3, 2, 20
 # New events that each of the two held-out parts gets: a tenth, or so many where a tenth is less, at most a quarter.
 HELD_OUT, HELD_OUT_EVENTS, HELD_OUT_MOST = 0.1, 1000, 0.25
 
@@ -40,7 +40,7 @@ class IncrementSettings:
 
     keep_encoder: bool = False
     strength: float | None = None
-    replay: float = 0.1
+    replay: float = 0.05
 
     def __post_init__(self) -> None:
         if self.strength is not None and not 0 <= self.strength < math.inf:

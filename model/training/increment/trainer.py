@@ -28,7 +28,7 @@ from model.training.increment.consolidation import Consolidation
 from model.training.increment.growth import grown_context, grown_fisher, grown_network, grown_shape, is_old
 from model.training.increment.memory import Memory, remember
 from model.training.increment.new_rows import NewRows, start_new_rows
-from model.training.increment.replay import Learned, ReplayPlan, learned_events
+from model.training.increment.replay import CONTEXT, Learned, ReplayPlan, learned_events
 from model.training.increment.settings import IncrementSettings
 from model.training.increment.start import Start, kept_counts, stand_ins
 from model.training.repeats import Repeats, resolve_repeats
@@ -165,7 +165,7 @@ class IncrementTrainer(Trainer):
 
     def _batch_plan(self) -> BatchPlan:
         length, context = type(self.model.encoder).cuts(self.network, self.config.max_length)
-        config = self.config
+        context, config = min(context, CONTEXT), self.config
         return ReplayPlan(
             self._learned, length, context, config.batch_tokens, config.seed, share=self.settings.replay
         )  # fmt: skip
