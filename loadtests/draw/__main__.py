@@ -5,6 +5,7 @@
     docs/quality.md        from loadtests/draw/templates/quality.md
     docs/model-card.md     from loadtests/draw/templates/model-card.md
     docs/loop-figures.md   from loadtests/draw/templates/loop-figures.md
+    docs/memory-figures.md from loadtests/draw/templates/memory-figures.md
 
 A template holds the prose of a page. `{{name}}` in it stands for the section drawn from the results file of that name,
 `{{criteria}}` for the criteria of the page, `{{limits}}` for those with a limit, `{{machine}}` for the machines and
@@ -24,6 +25,7 @@ import typer
 from loadtests.common import results
 from loadtests.draw import (
     loop,
+    methods,
     performance_summary,
     quality,
     quality_ranker,
@@ -147,7 +149,8 @@ LOOP = Document(
     },
     loop.SUMMARY,
 )
-DOCUMENTS = (PERFORMANCE, RELIABILITY, QUALITY, MODEL_CARD, LOOP)
+MEMORY = Document("memory-figures", results.MEMORY, methods.SECTIONS, lambda _: {}, {}, methods.SUMMARY)
+DOCUMENTS = (PERFORMANCE, RELIABILITY, QUALITY, MODEL_CARD, LOOP, MEMORY)
 
 
 def read(document: Document, folder: Path = results.RESULTS) -> dict[str, Any]:

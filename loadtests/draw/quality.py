@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from loadtests.draw import (
+    methods,
     quality_candidates,
     quality_cold,
     quality_conditions,
@@ -130,6 +131,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "quality_peers": peers,
     "quality_speed": speed,
     "quality_variants": quality_variants.variants,
+    "quality_methods": methods.training_methods,
     "quality_lists": quality_lists.lists_and_fairness,
     "quality_segments": quality_lists.segments,
     "quality_conditions": quality_conditions.conditions,
