@@ -33,7 +33,7 @@ def routes(service: Service, method: str) -> list[Route]:
 
 def paths(service: Service, method: str) -> list[str]:
     """Every path that takes a method, with ids that exist."""
-    filled = {"user_id": "u1", "item_id": "3", "name": "base.css", "version": "fake-1"}
+    filled = {"user_id": "u1", "session_id": "s1", "item_id": "3", "name": "base.css", "version": "fake-1"}
     return [re.sub(r"\{(\w+)(:path)?\}", lambda m: filled[m[1]], route.path) for route in routes(service, method)]
 
 

@@ -125,9 +125,8 @@ def test_every_name_belongs_to_a_tensor_of_some_graph() -> None:
         shape = graph_shape(random_network(**network).config, "float32")
         used |= names_of(*(interface(shape) for _, interface in GRAPHS.values()))
     for encoder in WRITERS:
-        used |= names_of(
-            graph_interface.history_encoder(graph_shape(random_network(encoder=encoder).config, "float32"))
-        )
+        shape = graph_shape(random_network(encoder=encoder).config, "float32")
+        used |= names_of(graph_interface.history_encoder(shape), graph_interface.history_explainer(shape))
     state = StateLayout(hidden=8, window=2, arrays=(StateArray(TIME_MS, "int64", (2,), rows=0),))
     used |= names_of(graph_interface.step_encoder(shape, state))
     described = {value for name, value in vars(graph_names).items() if name.isupper() and isinstance(value, str)}
