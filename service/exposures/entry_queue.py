@@ -27,8 +27,8 @@ Waiting = tuple[Subject | None, str, Entry | Callable[[], Entry]]
 class EntryQueue:
     """Filled behind the answers, emptied by the recorder. Not thread-safe: use it from the event loop only.
 
-    An entry is made when its batch is written: between requests, when the code for it has left the processor's caches,
-    each would take more than twice as long as many in a row.
+    An entry is made right behind its answer (`make_newest`). To make a batch of them in a row would take half of the
+    time, but unmade they keep their requests alive, and hundreds of live requests cost the garbage collector more.
     """
 
     def __init__(self, stream: StreamName, most: int, counter: Counter) -> None:
@@ -69,9 +69,9 @@ class EntryQueue:
         return len(queue)
 
     def make_newest(self) -> None:
-        """Makes the newest entries, as far as more than a batch wait: unmade they keep their requests alive."""
+        """Makes the newest entries, back to one that is made already."""
         unmade = []
-        while len(self._waiting) > BATCH and not isinstance(self._waiting[-1][2], tuple):
+        while self._waiting and not isinstance(self._waiting[-1][2], tuple):
             unmade.append(self._waiting.pop())
         self._waiting.extend(made for waiting in reversed(unmade) if (made := self.made(waiting)) is not None)
 

@@ -1,7 +1,7 @@
 """Writes what was shown, and what came of it, behind the answers.
 
-An answer leaves what its entry can be made of. One loop makes the entries of a batch and empties a queue for each
-stream, with one call for each shard and one round trip for each queue. While Redis is away the queues fill; what does
+Entries are made right behind the answers. One loop empties a queue for each stream, with one call for each shard and
+one round trip for each queue. While Redis is away the queues fill; what does
 not fit is dropped and counted. Nothing here delays or fails an answer, merges excepted: an erasure finds the lists and
 events of a session by them, so they are written before they are acknowledged. What is not acknowledged is sent again,
 so an entry may be in a stream twice: readers go by `list_id` and the event's identity.
@@ -33,8 +33,6 @@ log = logs.get(__name__)
 
 # How long an entry waits for others to be written with it, unless there are enough for a batch.
 _FLUSH_S = 0.25
-# Entries that are made before answers have their turn: with lists of ten a fraction of a millisecond.
-_MADE_AT_ONCE = 32
 # After a failed attempt the loop waits for the first of these, then twice as long each time, up to the last.
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 # Causes that another attempt does not mend.
@@ -107,6 +105,7 @@ class Recorder:
             self._metrics.exposures.labels("not_sampled").inc()
             return
         self._add(self._lists, (subject, list_id, make))
+        asyncio.get_running_loop().call_soon(self._lists.make_newest)
 
     def happened(self, batch: Mapping[Subject, Sequence[NewEvent]]) -> None:
         """Records acknowledged events, duplicates included, when their answer has left."""
@@ -197,8 +196,6 @@ class Recorder:
         number = queue.add(waiting)
         if number == 1 or number >= BATCH:
             self._wake(queue)
-        if number > BATCH:
-            asyncio.get_running_loop().call_soon(queue.make_newest)
 
     def _wake(self, queue: EntryQueue) -> None:
         """Wakes the loop if something waits, at once if it is enough for a batch."""
@@ -219,12 +216,13 @@ class Recorder:
             for event in events:
                 make = partial(event_entry, name, event, event.identity(subject), received_ms)
                 self._add(self._events, (subject, "", make))
+        self._events.make_newest()
 
     async def _write(self, queue: EntryQueue) -> bool:
         """Writes a batch of a queue; returns whether some of it must be sent again."""
         again = list(queue.take())
         try:
-            shards = await self._made(queue, again)
+            shards = self._made(queue, again)
             batches = [(Shard(queue.stream, number), entries) for number, (_, entries) in shards.items()]
             outcomes = await self._streams.append(batches, self._settings.cap)
             again = []
@@ -238,8 +236,8 @@ class Recorder:
             self._erased |= {(queue.stream, name) for name in queue.sent(again)}
         return bool(again)
 
-    async def _made(self, queue: EntryQueue, batch: list[Waiting]) -> dict[int, tuple[list[Waiting], list[Entry]]]:
-        """Makes the entries of a batch in place, without those that cannot be made; returns them by their shards."""
+    def _made(self, queue: EntryQueue, batch: list[Waiting]) -> dict[int, tuple[list[Waiting], list[Entry]]]:
+        """Makes what is not made yet of a batch, in place, without what cannot be made; returns it by shards."""
         shards: dict[int, tuple[list[Waiting], list[Entry]]] = {}
         at = 0
         while at < len(batch):
@@ -253,8 +251,6 @@ class Recorder:
             of_shard[0].append(made)
             of_shard[1].append(cast(Entry, made[2]))
             at += 1
-            if not at % _MADE_AT_ONCE:
-                await asyncio.sleep(0)
         return shards
 
     async def _erase(self) -> None:
