@@ -2,7 +2,9 @@
 
 `once` sends 10⁶ events in rounds. In each a second consumer joins, the first one and then the broker are killed, and
 afterwards every log is compared with what was sent. `stages` follows 500 events a second from the action to a list that
-reflects them, and then has a full topic read as fast as it can be. A round that is done is kept in `--work`: the same
+reflects them, and then has a full topic read as fast as it can be. The broker of the tests goes through all batches of
+a partition at each fetch, which takes a whole core after 30,000 batches of one event and in the end longer than a fetch
+may. So `stages` has rounds, each with a broker of its own. A round that is done is kept in `--work`: the same
 command goes on where the one before was interrupted.
 """
 
@@ -41,7 +43,8 @@ def main(
     artifact: Annotated[Path, typer.Option(help="Artefact folder.")],
     what: Annotated[str, typer.Argument(help="all, once or stages.")] = "all",
     events: Annotated[int, typer.Option(min=60, help="Events of `once`.")] = EVENTS,
-    seconds: Annotated[float, typer.Option(min=1, help="Duration of `stages`.")] = 120.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Duration of a round of `stages`.")] = 20.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of `stages`.")] = 6,
     users: Annotated[int, typer.Option(min=1, help="Users of `stages`.")] = 2000,
     work: Annotated[Path, typer.Option(help="Folder of what is measured so far.")] = Path(".bench/kafka"),
     record: Annotated[bool, typer.Option("--record", help="Write the rows into loadtests/results/loop.json.")] = False,
@@ -56,7 +59,7 @@ def main(
     if what in ("all", "once"):
         lost = _once(artifact, items, events, work, command.format("once"), record=record)
     if what in ("all", "stages"):
-        _stages(artifact, items, seconds, users, command.format("stages"), record=record)
+        _stages(artifact, items, rounds, seconds, users, command.format("stages"), record=record)
     raise typer.Exit(int(lost > 0))
 
 
@@ -86,12 +89,19 @@ def _once(artifact: Path, items: Sequence[str], events: int, work: Path, command
     return int(sent - once + sum(wrong.values()))
 
 
-def _stages(artifact: Path, items: Sequence[str], seconds: float, users: int, command: str, *, record: bool) -> None:
+def _stages(
+    artifact: Path, items: Sequence[str], rounds: int, seconds: float, users: int, command: str, *, record: bool
+) -> None:
     """Measures and prints the table of stages."""
-    with _progress("events sent", int(RATE * seconds)) as advance, _folder() as folder:
-        found = kafka_stages.measure(
-            folder, artifact, items, rate=RATE, seconds=seconds, users=users, advance=lambda: advance(1)
-        )
+    found = kafka_stages.Found()
+    with _progress("events sent", rounds * int(RATE * seconds)) as advance:
+        for _ in range(rounds):
+            with _folder() as folder:
+                found.add(
+                    kafka_stages.measure(
+                        folder, artifact, items, rate=RATE, seconds=seconds, users=users, advance=lambda: advance(1)
+                    )
+                )
     with _progress("events of a full topic", kafka_drain.EVENTS) as advance, _folder() as folder:
         throughput = kafka_drain.measure(folder, artifact, items, users=users, advance=advance)
     latencies = {name: Latencies(found.stages[name]) for name in kafka_stages.STAGES}
@@ -107,7 +117,7 @@ def _stages(artifact: Path, items: Sequence[str], seconds: float, users: int, co
             results.record(results.LOOP, row)
         table = {name: {"designed_ms": DESIGNED[name], **latency.report()} for name, latency in latencies.items()}
         counts = {"unfinished": found.unfinished, "stale": found.stale, "failed": found.failed}
-        results.save("loop_kafka_stages", {"rate": RATE, "seconds": seconds, "users": users, **counts,
+        results.save("loop_kafka_stages", {"rate": RATE, "rounds": rounds, "seconds": seconds, "users": users, **counts,
                                            "throughput": throughput,
                                            "stages": table}, command=command, folder=results.RESULTS)  # fmt: skip
 

@@ -80,6 +80,14 @@ class Found:
     stale: int = 0
     failed: int = 0
 
+    def add(self, other: Found) -> None:
+        """Takes what another round found."""
+        for name, times in other.stages.items():
+            self.stages[name] += times
+        self.unfinished += other.unfinished
+        self.stale += other.stale
+        self.failed += other.failed
+
 
 def measure(
     folder: Path,
