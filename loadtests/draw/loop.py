@@ -121,7 +121,9 @@ def kafka(found: Results) -> str:
         [name, one["designed_ms"], *(one[part] for part in ("p50", "p99"))]
         for name, one in found["stages"].items()
     ]  # fmt: skip
-    return f"{markdown(['stage', 'designed, ms', 'p50, ms', 'p99, ms'], rows)}\n\n{by_command(found)}"
+    table = markdown(["stage", "designed, ms", "p50, ms", "p99, ms"], rows)
+    said = f"{found['rounds']} rounds of {found['seconds']:g} s. From a full topic: {found['throughput']:,.0f} events/s."
+    return f"{table}\n\n{said}\n\n{by_command(found)}"
 
 
 def _rate(rate: Results) -> str:
