@@ -122,7 +122,9 @@ def kafka(found: Results) -> str:
         for name, one in found["stages"].items()
     ]  # fmt: skip
     table = markdown(["stage", "designed, ms", "p50, ms", "p99, ms"], rows)
-    said = f"{found['rounds']} rounds of {found['seconds']:g} s. From a full topic: {found['throughput']:,.0f} events/s."
+    said = (
+        f"{found['rounds']} rounds of {found['seconds']:g} s. From a full topic: {found['throughput']:,.0f} events/s."
+    )
     return f"{table}\n\n{said}\n\n{by_command(found)}"
 
 
