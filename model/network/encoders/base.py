@@ -152,3 +152,32 @@ def log_seconds(delta_ms: Tensor) -> Tensor:
 def causal(n: int, x: Tensor) -> Tensor:
     """Returns an additive mask [n, n] that hides later positions, in the dtype and on the device of x."""
     return torch.full((n, n), MASK_SCORE, device=x.device, dtype=x.dtype).triu(1)
+
+
+class StepEncoder(Encoder):
+    """An encoder with a state whose graph is exported from its `step`."""
+
+    streams: ClassVar[bool] = True
+
+    def __init__(self, c: NetworkConfig) -> None:
+        super().__init__()
+        self.c = c
+
+    @classmethod
+    def receptive_field(cls, c: NetworkConfig) -> int:
+        """Returns the length of the log, which is that of the default encoder; a memory may reach beyond it."""
+        return c.layers * c.window + 2
+
+    @classmethod
+    def cuts(cls, c: NetworkConfig, max_length: int) -> tuple[int, int]:
+        """Returns `max_length`, and at most a window of context: each chunk begins with an empty state."""
+        return max_length, min(c.window, max_length // 2)
+
+    def empty(self, x: Tensor) -> dict[str, Tensor]:
+        """Returns the states before any event, floats of the type and on the device of x [B, T, d]."""
+        return {
+            array.name: torch.zeros(
+                (len(x), *array.shape), dtype=torch.int64 if array.dtype == "int64" else x.dtype, device=x.device
+            )
+            for array in self.state_layout(self.c).arrays
+        }

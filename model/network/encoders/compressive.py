@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from model.network.config import NetworkConfig
-from model.network.encoders.base import MASK_SCORE, Encoder, Events, log_seconds
+from model.network.encoders.base import MASK_SCORE, Events, StepEncoder, log_seconds
 from model.network.encoders.layers import picked, stored_dtype
 from model.network.encoders.streaming import ROPE_BASE, quantise, rotate
 from service.artifact.state_layout import TIME_MS, StateArray, StateLayout
@@ -139,26 +139,14 @@ class CompressiveBlock(nn.Module):
         return quantise(keys_values, stored_dtype(self.c))
 
 
-class Compressive(Encoder):
+class Compressive(StepEncoder):
     """[attention over entries and events, feed-forward] × layers."""
 
-    streams: ClassVar[bool] = True
     remembers_trimmed: ClassVar[bool] = True
 
     def __init__(self, c: NetworkConfig) -> None:
-        super().__init__()
-        self.c = c
+        super().__init__(c)
         self.blocks = nn.ModuleList([CompressiveBlock(c) for _ in range(c.layers)])
-
-    @classmethod
-    def receptive_field(cls, c: NetworkConfig) -> int:
-        """Returns the length of the log, which is that of the default encoder; entries reach beyond it."""
-        return c.layers * c.window + 2
-
-    @classmethod
-    def cuts(cls, c: NetworkConfig, max_length: int) -> tuple[int, int]:
-        """Returns `max_length`, and at most a window of context: each chunk begins with an empty memory."""
-        return max_length, min(c.window, max_length // 2)
 
     @classmethod
     def state_layout(cls, c: NetworkConfig) -> StateLayout:
@@ -176,13 +164,7 @@ class Compressive(Encoder):
     def forward(self, x: Tensor, events: Events, context: Tensor | None) -> Tensor:
         """Returns the hidden states [B, T, d]; see `Encoder.forward`."""
         batch = len(x)
-        state = {
-            array.name: torch.zeros(
-                (batch, *array.shape), dtype=torch.int64 if array.dtype == "int64" else x.dtype, device=x.device
-            )
-            for array in self.state_layout(self.c).arrays
-        }
-        out = []
+        state, out = self.empty(x), []
         for start in range(0, x.shape[1], CHUNK):
             chunk = slice(start, start + CHUNK)
             n = x[:, chunk].shape[1]

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from model.network.config import NetworkConfig
-from model.network.encoders.base import MASK_SCORE, Encoder, Events, log_seconds
+from model.network.encoders.base import MASK_SCORE, Events, StepEncoder, log_seconds
 from service.artifact.state_layout import TIME_MS, StateArray, StateLayout
 
 # Events of the short convolution, the newest included.
@@ -122,26 +122,14 @@ class GatedLinearBlock(nn.Module):
         return out, memory
 
 
-class GatedLinear(Encoder):
+class GatedLinear(StepEncoder):
     """[gated linear attention, feed-forward] × layers."""
 
-    streams: ClassVar[bool] = True
     remembers_trimmed: ClassVar[bool] = True
 
     def __init__(self, c: NetworkConfig) -> None:
-        super().__init__()
-        self.c = c
+        super().__init__(c)
         self.blocks = nn.ModuleList([GatedLinearBlock(c) for _ in range(c.layers)])
-
-    @classmethod
-    def receptive_field(cls, c: NetworkConfig) -> int:
-        """Returns the length of the log, which is that of the default encoder; what left it stays in the memory."""
-        return c.layers * c.window + 2
-
-    @classmethod
-    def cuts(cls, c: NetworkConfig, max_length: int) -> tuple[int, int]:
-        """Returns `max_length`, and at most a window of context: each chunk begins with an empty memory."""
-        return max_length, min(c.window, max_length // 2)
 
     @classmethod
     def state_layout(cls, c: NetworkConfig) -> StateLayout:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from model.network.config import NetworkConfig
-from model.network.encoders.base import MASK_SCORE, Encoder, Events, log_seconds
+from model.network.encoders.base import MASK_SCORE, Events, StepEncoder, log_seconds
 from model.network.encoders.layers import picked, stored_dtype
 from model.network.encoders.streaming import Block, quantise, rotary, rotate
 from service.artifact.state_layout import TIME_MS, StateArray
@@ -99,26 +99,14 @@ class CarriedBlock(Block):
         return x, picked(both, window.kept)
 
 
-class MemoryEncoder(Encoder):
+class MemoryEncoder(StepEncoder):
     """An encoder with [attention in a window, feed-forward] × layers, and a memory that `add` reads and writes."""
 
-    streams: ClassVar[bool] = True
     remembers_trimmed: ClassVar[bool] = True
 
     def __init__(self, c: NetworkConfig) -> None:
-        super().__init__()
-        self.c = c
+        super().__init__(c)
         self.blocks = nn.ModuleList([CarriedBlock(c) for _ in range(c.layers)])
-
-    @classmethod
-    def receptive_field(cls, c: NetworkConfig) -> int:
-        """Returns the length of the log, which is that of the default encoder; the memory reaches beyond it."""
-        return c.layers * c.window + 2
-
-    @classmethod
-    def cuts(cls, c: NetworkConfig, max_length: int) -> tuple[int, int]:
-        """Returns `max_length`, and at most a window of context: each chunk begins with an empty memory."""
-        return max_length, min(c.window, max_length // 2)
 
     @abstractmethod
     def add(self, x: Tensor, events: Events, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -139,15 +127,6 @@ class MemoryEncoder(Encoder):
             x, events, {a.name: state[a.name] if a.dtype == "int64" else state[a.name].to(x.dtype) for a in arrays}
         )
         return h, {a.name: after[a.name].to(getattr(torch, a.dtype)) for a in arrays}
-
-    def empty(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns the states before any event, of the type and on the device of x [B, T, d]."""
-        return {
-            a.name: torch.zeros(
-                (len(x), *a.shape), dtype=torch.int64 if a.dtype == "int64" else x.dtype, device=x.device
-            )
-            for a in self.state_layout(self.c).arrays
-        }
 
     def attend(self, x: Tensor, events: Events, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Runs a chunk through the blocks. Returns their outputs [B, T, d], and the arrays of `window_arrays`."""

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +33,7 @@ from model.network.encoders.attention_scores import (
     age_of,
     sinusoids,
 )
-from model.network.encoders.base import MASK_SCORE, Encoder, Events, log_seconds
+from model.network.encoders.base import MASK_SCORE, Events, StepEncoder, log_seconds
 from model.network.encoders.layers import stored_dtype
 from model.network.encoders.routing import Router
 from model.network.encoders.streaming import quantise, rotary, rotate
@@ -138,25 +137,12 @@ class WindowBlock(nn.Module):
         return torch.where(at.allowed[:, None], score, MASK_SCORE)
 
 
-class WindowAttention(Encoder):
+class WindowAttention(StepEncoder):
     """[attention in a window, feed-forward] × layers."""
 
-    streams: ClassVar[bool] = True
-
     def __init__(self, c: NetworkConfig) -> None:
-        super().__init__()
-        self.c = c
+        super().__init__(c)
         self.blocks = nn.ModuleList([WindowBlock(c) for _ in range(c.layers)])
-
-    @classmethod
-    def receptive_field(cls, c: NetworkConfig) -> int:
-        """Returns how many events can influence h, as of the default encoder; with the fixed pattern the place too."""
-        return c.layers * c.window + 2
-
-    @classmethod
-    def cuts(cls, c: NetworkConfig, max_length: int) -> tuple[int, int]:
-        """Returns `max_length`, and at most a window of context."""
-        return max_length, min(c.window, max_length // 2)
 
     @classmethod
     def state_layout(cls, c: NetworkConfig) -> StateLayout:
