@@ -149,7 +149,7 @@ LOOP = Document(
     },
     loop.SUMMARY,
 )
-MEMORY = Document("memory-figures", results.MEMORY, methods.SECTIONS, lambda _: {}, {}, methods.SUMMARY)
+MEMORY = Document("memory-figures", results.MEMORY, methods.SECTIONS, lambda _: {}, {})
 DOCUMENTS = (PERFORMANCE, RELIABILITY, QUALITY, MODEL_CARD, LOOP, MEMORY)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from loadtests.draw.intervals import difference, mean_of_seeds
-from loadtests.draw.tables import by_command, cell, markdown
+from loadtests.draw.tables import by_command, markdown
 
 Results = Mapping[str, Any]
 
@@ -26,26 +26,6 @@ def training_methods(found: Results) -> str:
     return "\n\n".join([*parts, by_command(found)])
 
 
-def judged(rows: Sequence[Results], _: Mapping[str, Any]) -> str:
-    """Draws every criterion that was measured with its limit, and counts them."""
-    limited = [row for row in rows if row["limit"] is not None]
-    holding = sum(bool(row["holds"]) for row in limited)
-    lead = f"{len(limited)} figures have a limit. Met: {holding}. Missed: {len(limited) - holding}."
-    lines = [
-        [row["criterion"], row["limit"] or "–", f"{cell(row['value'])} {row['unit']}".rstrip(), _met(row), row["date"]]
-        for row in rows
-    ]
-    commands = "\n".join(f"- `{command}`" for command in dict.fromkeys(row["command"] for row in rows))
-    table = markdown(["criterion", "asked", "figure", "met", "measured"], lines)
-    return f"{lead}\n\n{table}\n\nThe commands:\n\n{commands}"
-
-
-def _met(row: Results) -> str:
-    if row["limit"] is None:
-        return "–"
-    return "yes" if row["holds"] else "**missed**"
-
-
 def _line(line: Results) -> list[Any]:
     how = " (token paths)" if line["ranked_by"] == "path" else ""
     return [
@@ -57,4 +37,3 @@ def _line(line: Results) -> list[Any]:
 
 
 SECTIONS: Mapping[str, Callable[[Results], str]] = {"quality_methods": training_methods}
-SUMMARY = {"summary_judged": judged}
