@@ -73,7 +73,7 @@ _ENDPOINTS = """\
 ## Endpoints
 
 The OpenAPI document, `/openapi.json` (page: `/docs`), describes bodies, answers and problem documents. Keys are sent
-as `Authorization: Bearer …` or `X-API-Key: …`.
+as `Authorization: Bearer …` or `X-API-Key: …`. Every path is served below `/v1` too: see [the API](api.md).
 """
 _REQUESTS = """\
 ## Requests

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api import api_version
 from service.api.answer_body import AnswerBody
 from service.api.connection import REFUSED
 from service.api.cors import Cors
@@ -98,6 +99,7 @@ class RequestGate:
         scope.setdefault("state", {})["call"] = call
         if self._root_path and f"{scope['path']}/".startswith(f"{self._root_path}/"):
             scope["path"] = scope["path"].removeprefix(self._root_path) or "/"
+        call.prefix += api_version.take_off(scope)
         if method == "HEAD":
             # Answered as a GET. uvicorn reads the method of its own scope while it sends.
             scope = {**scope, "method": "GET"}

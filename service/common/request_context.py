@@ -25,7 +25,8 @@ class RequestContext:
         clock: The monotonic clock.
         least_wait_s: `Waits.quickest`. A budget no longer than this counts from `arrived`, any other from `began`.
         caller: Who asks, to share out what callers can use up: the name of the key, else the client's address.
-        prefix: Path prefix under which the caller reaches the service, "" for none; links to other pages begin with it.
+        prefix: Path prefix under which the caller reaches the service, with the version of the API if the caller named
+            it; "" for none. Links to other pages begin with it.
         source: Label of the metric, set by the route.
         facts: Fields of the log line, set by the route.
     """
