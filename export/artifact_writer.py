@@ -30,6 +30,8 @@ from service.artifact.artifact import Artifact
 from service.artifact.catalogue import Catalogue
 from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import ContextVocabulary, Vocabulary
+from service.artifact.item_attributes import ROWS as ITEM_ATTRIBUTES
+from service.artifact.item_attributes import AttributeVocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.manifest import EXPLAINER
 from service.artifact.popularity import Popularity
@@ -56,6 +58,7 @@ class Parts:
         encoder_counts: Numbers of items that the encoder knew at each of its steps, the last of them all; empty: it
             has one.
         dense: Whether the graphs score the whole catalogue (`export.graphs.candidates`); None: by its size.
+        attributes: The attributes of items that the encoder knows; None if it reads none.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Parts:
     about: Mapping[str, Any] = field(default_factory=dict)
     encoder_counts: Sequence[int] = ()
     dense: bool | None = None
+    attributes: AttributeVocabulary | None = None
 
     @property
     def dense_candidates(self) -> bool:
@@ -157,11 +161,19 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
     Trie.build(parts.tokenizer.codes).save(folder / "trie.npz")
     with torch.no_grad():
         table = model.item_table().cpu().numpy().astype(np.float32)
-    save_arrays(folder / "items.npz", item_table=table)
+    save_arrays(folder / "items.npz", item_table=table, **_attribute_arrays(parts))
     parts.catalogue.save(folder / "catalogue.npz")
     parts.tokenizer.save(folder)
     save_signals(folder, parts.all_signals)
     seal(folder, _manifest(parts, dtype, folder), parts.name)
+
+
+def _attribute_arrays(parts: Parts) -> dict[str, Any]:
+    """Returns the arrays of what the encoder reads beside items; none if it reads nothing."""
+    of_items = parts.model.attributes
+    if of_items is None or parts.attributes is None:
+        return {}
+    return parts.attributes.arrays(of_items.table().cpu().numpy())
 
 
 def save_signals(folder: Path, signals: Mapping[str, SignalPart]) -> None:
@@ -172,13 +184,14 @@ def save_signals(folder: Path, signals: Mapping[str, SignalPart]) -> None:
 
 def _manifest(parts: Parts, dtype: GraphDtype, folder: Path) -> dict[str, Any]:
     config, ids = parts.model.config, parts.catalogue.item_ids
-    table, counts = map_arrays(folder / "items.npz")["item_table"], parts.encoder_counts or (len(ids),)
+    arrays, counts = map_arrays(folder / "items.npz"), parts.encoder_counts or (len(ids),)
+    read = (folder / "encoder.onnx", ids, arrays["item_table"], counts, arrays.get(ITEM_ATTRIBUTES))
     return {
         "streaming": streams(config),
         "receptive_field": receptive_field(config),
         "encoder_reads_features": reads_context(config),
         "state": state_layout(config).to_json(),
-        "encoder": EncoderVersion.of(folder / "encoder.onnx", ids, table, counts).to_json(),
+        "encoder": EncoderVersion.of(*read).to_json(),
         "network": config.to_json(),
         "context": parts.context.to_json(),
         "has_time": config.has_time,

@@ -157,6 +157,7 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines, dat
         signals=fit_signals(signal_data),
         about=about,
         encoder_counts=kept_counts(run),
+        attributes=run.attributes,
     )
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from export.graphs.event_inputs import MASKED, EventGraph
+from export.graphs.event_features import FeatureGraph
+from export.graphs.event_inputs import MASKED
 from export.graphs.graph_writer import FLOAT, INT, GraphDtype, graph_shape
 from model.network.behaviour_streams import stream_of_types
 from model.network.config import NetworkConfig
@@ -32,7 +33,7 @@ def write_history_encoder(
     HistoryGraph(config, weights, dtype).write(path)
 
 
-class HistoryGraph(EventGraph):
+class HistoryGraph(FeatureGraph):
     """One encoder over whole histories, chosen by the network's configuration."""
 
     def __init__(self, config: NetworkConfig, weights: Mapping[str, npt.NDArray[Any]], dtype: GraphDtype) -> None:
@@ -95,15 +96,17 @@ class HistoryGraph(EventGraph):
         return self.linear(op.Concat(last, seen, axis=1), "encoder.out")
 
     def encoder_decoder(self) -> ir.Value:
-        """A transformer encoder over types and times, and a decoder over items that attends to it."""
+        """A transformer encoder over types and times, or all features, and a decoder over items that attends to it."""
         op = self.op
         position = self.inputs[names.POSITION]
         positions, mask = self.positions(position), self.causal(position)
-        memory = op.Add(self.features(), positions)
+        items = self.items()
+        about = self.event_vectors(items, "encoder.of_features") if self.config.attribute_slots else self.features()
+        memory = op.Add(about, positions)
         for layer in range(self.config.layers):
             memory = self.pre_norm(memory, mask, f"encoder.reads.{layer}")
         memory = self.norm(memory, "encoder.read_norm")
-        x = op.Add(self.items(), positions)
+        x = op.Add(items, positions)
         for layer in range(self.config.layers):
             x = self.pre_norm(x, mask, f"encoder.blocks.{layer}", memory)
         return self.norm(self.at_last(x), "encoder.norm")

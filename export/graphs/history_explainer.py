@@ -61,6 +61,15 @@ class HistoryExplainerGraph(InAmounts, HistoryGraph):
         interface = graph_interface.history_explainer(graph_shape(config, dtype))
         EventGraph.__init__(self, f"{config.encoder}_explainer", interface, config, weights, dtype)
 
+    def attributes(self, rows: ir.Value) -> ir.Value:
+        """Returns [B, T, A, d] embedded attributes, as much of each as there is of its event."""
+        values = super().attributes(rows)
+        if names.AMOUNT not in self.inputs:
+            return values
+        amount = self.op.Unsqueeze(self.to_compute(self.inputs[names.AMOUNT]), self.ints(2, 3))
+        value: ir.Value = self.op.Mul(values, amount)
+        return value
+
     def write(self, path: Path) -> None:
         """Writes the graph to `path`."""
         h = WRITERS[self.config.encoder](self)

@@ -40,7 +40,7 @@ class Method:
 
 TEACHER, OTHER, QUARTER = "teacher", "another data set", "a quarter of the epochs"
 SAMPLED, NEWEST = "negatives: mixed", "truncation: the newest 30"
-WINDOW = "window attention"
+WINDOW, BOTH_SIDES = "window attention", "encoder and decoder"
 
 
 def _in_window(**network: Any) -> dict[str, Any]:
@@ -80,6 +80,9 @@ METHODS: dict[str, Method] = {
     "pattern: strided": Method(_in_window(pattern="strided"), WINDOW, NO_WORSE),
     "pattern: fixed": Method(_in_window(pattern="fixed"), WINDOW, NO_WORSE),
     "pattern: routing": Method({**_in_window(pattern="routing"), "methods.routing_balance": 0.01}, WINDOW, NO_WORSE),
+    BOTH_SIDES: Method({"encoder": "encoder_decoder"}, limit=NO_WORSE),
+    "attributes 4": Method({"encoder": "encoder_decoder", "network.attribute_slots": 4}, BOTH_SIDES),
+    "attributes 8": Method({"encoder": "encoder_decoder", "network.attribute_slots": 8}, BOTH_SIDES),
     "adapters 16": Method({"methods.backbone": OTHER, "methods.adapter": 16}, limit=NO_WORSE),
 }
 

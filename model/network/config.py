@@ -221,6 +221,15 @@ class NetworkConfig:
         least=0,
         most=2**20,
     )
+    attribute_slots: int = setting(
+        0,
+        "Attributes of an item that `encoder_decoder` reads beside it: category, brand, price band, then the others, "
+        "as many as fit. Attention among them, the item, type and time makes the vector of an event. 0: none.",
+        "4 to 12 for items with good attributes, above all where many have few events.",
+        least=0,
+        most=64,
+    )
+    n_attribute_rows: int = 0  # rows of the attributes' embeddings, with that of the padding
     n_fields: int = 0  # slots of user features; they come first
     prompt_slot: int = -1  # slot whose values have soft prompts
     prompt_first: int = 0  # first row of that slot in the context table

@@ -18,6 +18,7 @@ Letters in shapes: B rows of a batch, T positions, P positions that carry a loss
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -29,6 +30,7 @@ from model.network.content_gate import ItemContentGate
 from model.network.encoders.base import Encoder, Events, log_seconds
 from model.network.encoders.behaviours import Behaviours
 from model.network.encoders.registry import encoder_class
+from model.network.item_attributes import ItemAttributes
 
 PERIODS_MS = (86_400_000, 604_800_000, 2_629_746_000)  # day, week, mean month
 
@@ -140,6 +142,7 @@ class GPT4Rec(nn.Module):
         codes: [n_items, levels] int64, the fitted tokenizer's table; saved with the weights.
         encoder: The backbone, by the name in `config.encoder`.
         of_content: Content embeddings for rarely seen items; None without item texts.
+        attributes: What is known of the items, for encoders that read it; None for the others.
         gram: [query_buckets + 1, d] embeddings of the n-grams of queries; None where no queries are read.
     """
 
@@ -158,6 +161,7 @@ class GPT4Rec(nn.Module):
         self.event_type = nn.Embedding(c.n_types + 1, c.d_model)  # the last row is the start token's; unused
         self.type_scale = nn.Parameter(torch.ones(c.n_types + 1)) if c.type_scale else None
         self.gram = nn.Embedding(c.query_buckets + 1, c.d_model) if c.query_buckets else None
+        self.attributes = ItemAttributes(c) if c.attribute_slots else None
         self.gap = nn.Linear(1, c.d_model, bias=False)
         self.period = nn.Linear(2 * len(PERIODS_MS), c.d_model, bias=False)
         self.dropout = nn.Dropout(c.dropout)
@@ -278,6 +282,7 @@ class GPT4Rec(nn.Module):
         length: Tensor | None = None,
         context: Tensor | None = None,
         query: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Encodes every position of right-padded histories. No event sees the padding after it.
 
@@ -290,11 +295,12 @@ class GPT4Rec(nn.Module):
             length: [B] events of each row, for encoders of the task "masked".
             context: [B, slots] context rows, for encoders that read user features.
             query: [B, T, QUERY_GRAMS] n-grams of the queries; None where there are none.
+            rows: [R] the items that `table` has, where it was made for some of them alone.
 
         Returns:
             [B, T, d] hidden states.
         """
-        x, events = self._events(item, type_, time_ms, table, length=length, masked=masked, query=query)
+        x, events = self._events(item, type_, time_ms, table, length=length, masked=masked, query=query, rows=rows)
         h: Tensor = self.encoder(x, events, self._user(context))
         return h
 
@@ -308,12 +314,13 @@ class GPT4Rec(nn.Module):
         *,
         context: Tensor | None = None,
         query: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """Returns the hidden state h [B, d] after the first `length` [B] events of each row.
 
         The arguments are those of `forward`.
         """
-        x, events = self._events(item, type_, time_ms, table, length=length, query=query)
+        x, events = self._events(item, type_, time_ms, table, length=length, query=query, rows=rows)
         return self.encoder.last(x, events, self._user(context))
 
     def stream_states(
@@ -345,9 +352,15 @@ class GPT4Rec(nn.Module):
         length: Tensor | None = None,
         masked: Tensor | None = None,
         query: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> tuple[Tensor, Events]:
-        items, features = self.embed(self.item_table() if table is None else table, item, type_, time_ms, query=query)
-        return self.dropout(items + features), Events(type_, time_ms, items, features, length, masked)
+        table = self.item_table() if table is None else table
+        items, features = self.embed(table, item, type_, time_ms, query=query)
+        events = Events(type_, time_ms, items, features, length, masked)
+        if self.attributes is not None:
+            values, known = self.attributes(item, rows, len(table))
+            events = replace(events, attributes=values, has_attribute=known)
+        return self.dropout(items + features), events
 
     def query(self, h: Tensor, context: Tensor, gap_ms: Tensor) -> Tensor:
         """Returns the query q [..., d], the conditional layer norm of h.

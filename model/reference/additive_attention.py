@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -22,9 +23,9 @@ def additive_attention(model: GPT4Rec, events: EventArrays) -> Tensor:
         model: The network; it is set to evaluation mode.
         events: The n events that the encoder reads.
     """
-    items, features, _ = _embedded(model, events)
+    read = _embedded(model, events)
     encoder = cast(LSTMAttention, model.encoder)
-    state = encoder.lstm(items + features)[0][0]
+    state = encoder.lstm(read.items + read.features)[0][0]
     score = encoder.score(torch.tanh(encoder.query(state[-1]) + encoder.key(state)))[:, 0]
     weight: Tensor = score.softmax(0)
     return weight
@@ -33,25 +34,26 @@ def additive_attention(model: GPT4Rec, events: EventArrays) -> Tensor:
 def gradient_shares(model: GPT4Rec, events: EventArrays, features: IntArray | None = None) -> Tensor:
     """Returns the share [n] of each event in what moves h: the length of the derivative of h by the event's amount.
 
-    The amount is a factor of the embedded event, so this is gradient × input for every dimension of h (Shrikumar et
-    al., "Not just a black box", 2016).
+    The amount is a factor of the embedded event and of its attributes, so this is gradient × input for every dimension
+    of h (Shrikumar et al., "Not just a black box", 2016).
 
     Args:
         model: The network; it is set to evaluation mode.
         events: The n events that the encoder reads.
         features: [slots] rows of the user's features, for encoders that read them; the other slots are 0.
     """
-    items, about, parts = _embedded(model, events)
+    read = _embedded(model, events)
     user = None
     if model.describe is not None and features is not None:
         with torch.no_grad():
             user = model.describe(model.context.mixed(torch.from_numpy(features)[None]))
 
     def h(amount: Tensor) -> Tensor:
-        scaled = (items * amount[None, :, None], about * amount[None, :, None])
-        kind, time_ms = parts
-        length = torch.tensor([len(events)])
-        last: Tensor = model.encoder.last(sum(scaled[1:], scaled[0]), Events(kind, time_ms, *scaled, length), user)[0]
+        by_event = amount[None, :, None]
+        items, features = read.items * by_event, read.features * by_event
+        attributes = None if read.attributes is None else read.attributes * by_event[..., None]
+        scaled = replace(read, items=items, features=features, attributes=attributes)
+        last: Tensor = model.encoder.last(items + features, scaled, user)[0]
         return last
 
     moved = torch.autograd.functional.jacobian(h, torch.ones(len(events))).norm(dim=0)  # type: ignore[no-untyped-call]
@@ -59,10 +61,15 @@ def gradient_shares(model: GPT4Rec, events: EventArrays, features: IntArray | No
     return shares
 
 
-def _embedded(model: GPT4Rec, events: EventArrays) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+@torch.no_grad()
+def _embedded(model: GPT4Rec, events: EventArrays) -> Events:
     model.eval()
     item, kind, time_ms = (torch.from_numpy(a)[None] for a in (events.item, events.type, events.time_ms))
     query = None if events.query is None else torch.from_numpy(events.query)[None]
-    with torch.no_grad():
-        items, features = model.embed(model.item_table(), item, kind, time_ms, query=query)
-    return items, features, (kind, time_ms)
+    table = model.item_table()
+    items, features = model.embed(table, item, kind, time_ms, query=query)
+    read = Events(kind, time_ms, items, features, torch.tensor([len(events)]))
+    if model.attributes is None:
+        return read
+    values, known = model.attributes(item, None, len(table))
+    return replace(read, attributes=values, has_attribute=known)

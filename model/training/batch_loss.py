@@ -142,7 +142,8 @@ class BatchLoss:
             h = model.encoder.fused(states)
             by_stream = tuple(self._of_stream(states, *one) for one in wanted)
         else:
-            h = model(rows, type_, time_ms, table, context=features, query=query, **masking)
+            known = None if sample is None else sample.rows
+            h = model(rows, type_, time_ms, table, context=features, query=query, rows=known, **masking)
         context, gap = context.to(device), gap.to(device)
         q = model.query(h[at], context, gap)
         return Positions(batch, q, table, target, sample, item, type_, time_ms, at, context, gap, by_stream)

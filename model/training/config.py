@@ -349,6 +349,10 @@ class TrainConfig:
             raise ConfigError(
                 f"network.{given[0]} has no effect with the encoder {self.encoder}; choose encoder window_attention"
             )
+        if network.get("attribute_slots") and self.encoder != "encoder_decoder":
+            raise ConfigError(
+                f"network.attribute_slots has no effect with the encoder {self.encoder}; choose encoder encoder_decoder"
+            )
         if self.encoder == "gpt4rec" and self.max_length <= network["window"]:
             raise ConfigError(
                 f"max_length ({self.max_length}) must exceed the window ({network['window']}): a longer history is cut "

@@ -21,8 +21,11 @@ from model.training.conditions import Conditions, fit_context, item_controls, it
 from model.training.config import TrainConfig
 from model.training.content_vectors import ContentVectors, content_dim, content_vectors
 from model.training.fit_tokenizer import fit_tokenizer
+from model.training.item_attributes import attribute_rows, fit_attributes
 from model.training.methods.adapters import start_from_backbone
+from service.artifact.array_types import IntArray
 from service.artifact.features import EVENT_TYPES, ContextVocabulary, Vocabulary
+from service.artifact.item_attributes import AttributeVocabulary
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class FittedParts:
         content: Vectors of the items' content; none in a resumed run, which has them in its tokenizer and its weights.
         tokenizer: Token paths of the items.
         network: Shape of the network.
+        attributes: The attributes of items that the network reads; None if it reads none.
+        attribute_rows: [N, slots] those of each item.
     """
 
     context: ContextVocabulary
@@ -44,6 +49,8 @@ class FittedParts:
     content: ContentVectors
     tokenizer: Tokenizer
     network: NetworkConfig
+    attributes: AttributeVocabulary | None = None
+    attribute_rows: IntArray | None = None
 
 
 def fit_parts(
@@ -66,6 +73,7 @@ def fit_parts(
     if resumed is None:
         content = content_vectors(config, dataset, train.item_ids, data_path)
     tokenizer = fit_tokenizer(config, dataset, train, content.all) if resumed is None else load_tokenizer(resumed)
+    attributes = fit_attributes(dataset, train, config.network_values().get("attribute_slots", 0))
     network = NetworkConfig(
         n_items=train.n_items,
         code_sizes=tokenizer.code_sizes,
@@ -76,13 +84,15 @@ def fit_parts(
         encoder=config.encoder,
         n_fields=len(context.fields),
         content=content_dim(config, dataset),
+        n_attribute_rows=0 if attributes is None else attributes.n_rows,
         **config.network_values(),
         **prompt_rows(config, context),
     )
     vocabulary = Vocabulary.of(
         train.item_ids, context, dataset.has_time, network.n_types, query_buckets=network.query_buckets
     )
-    return FittedParts(context, vocabulary, conditions, content, tokenizer, network)
+    rows = attribute_rows(attributes, dataset, train)
+    return FittedParts(context, vocabulary, conditions, content, tokenizer, network, attributes, rows)
 
 
 def prompt_rows(config: TrainConfig, context: ContextVocabulary) -> dict[str, Any]:
@@ -114,6 +124,8 @@ def build_network(config: TrainConfig, parts: FittedParts, train: Sequences) -> 
     if model.of_content is not None and parts.content.in_items is not None:
         seen = torch.from_numpy(np.bincount(train.item, minlength=train.n_items))
         model.of_content.set_content(torch.from_numpy(parts.content.in_items), seen)
+    if model.attributes is not None and parts.attribute_rows is not None:
+        model.attributes.set_rows(torch.from_numpy(parts.attribute_rows))
     if config.item_init == "collaborative":
         d_model = parts.network.d_model
         vectors = collaborative_vectors(train.item, train.offsets, train.n_items, d_model, config.seed)

@@ -1,6 +1,6 @@
 """A run folder: everything that a training leaves behind. Nothing in it is pickled.
 
-    RUN/run.json                 data set, fingerprint, context vocabulary, network, repeats
+    RUN/run.json                 data set, fingerprint, context vocabulary, network, repeats, attributes of items
     RUN/config.json              the training configuration
     RUN/tokenizer.json, .npz     token paths of the items
     RUN/checkpoint.safetensors   the last finished epoch: weights, moving average, optimiser, progress
@@ -37,6 +37,7 @@ from model.tokenizers.tokenizer import Tokenizer
 from model.training.config import TrainConfig
 from model.training.repeats import Repeats
 from service.artifact.features import ContextVocabulary
+from service.artifact.item_attributes import AttributeVocabulary
 from service.common.atomic_files import replacing, write_aside
 
 FORMAT = 2
@@ -126,6 +127,7 @@ class Run:
         data: `data` of `run.json`: name, path, fingerprint and size of the data set.
         repeats: What validation said about items that are taken again; None in a run of an earlier version.
         increment: How the run goes on from another one (`model.training.increment`); None if it began anew.
+        attributes: The attributes of items that the network reads; None if it reads none.
     """
 
     folder: Path
@@ -136,6 +138,7 @@ class Run:
     data: Mapping[str, Any]
     repeats: Mapping[str, Any] | None = None
     increment: Mapping[str, Any] | None = None
+    attributes: AttributeVocabulary | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -157,7 +160,8 @@ class Run:
             context = ContextVocabulary.from_json(about["context"])
             tokenizer, data = load_tokenizer(folder), about["data"]
             repeats, increment = about.get("repeats"), about.get("increment")
-            return cls(folder, config, network, context, tokenizer, data, repeats, increment)
+            attributes = AttributeVocabulary.from_json(about["attributes"]) if network.attribute_slots else None
+            return cls(folder, config, network, context, tokenizer, data, repeats, increment, attributes)
         except _DAMAGED as error:
             raise RunError(
                 f"this is not a training run: {error}",
@@ -217,8 +221,9 @@ def write_run_json(
     context: ContextVocabulary,
     repeats: Repeats,
     increment: Mapping[str, Any] | None = None,
+    attributes: AttributeVocabulary | None = None,
 ) -> None:
-    """Writes `run.json`: the network, the context vocabulary, repeats, and which data set was trained on."""
+    """Writes `run.json`: the network, what it knows beside items, repeats, and which data set was trained on."""
     times = dataset.events["timestamp"]
     about = {
         "format": FORMAT,
@@ -236,4 +241,5 @@ def write_run_json(
         },
     }
     about |= {} if increment is None else {"increment": dict(increment)}
+    about |= {} if attributes is None else {"attributes": attributes.to_json()}
     write_aside(folder / "run.json", json.dumps(about, indent=1).encode())

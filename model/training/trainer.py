@@ -167,7 +167,9 @@ class Trainer:
         """Writes what a run folder holds besides weights."""
         parts.tokenizer.save(self.folder)
         self.config.save(self.folder / "config.json")
-        write_run_json(self.folder, dataset, data_path, parts.network, parts.context, self.repeats)
+        write_run_json(
+            self.folder, dataset, data_path, parts.network, parts.context, self.repeats, attributes=parts.attributes
+        )
 
     def _negative_proposal(self) -> Tensor:
         """Returns `log_q`: items that only their content stands for are no candidates of the loss."""

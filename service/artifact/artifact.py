@@ -4,7 +4,8 @@
       manifest.json                   the description of the model, and the sha256 of every other file
       encoder.onnx  decoder.onnx  sampler.onnx      the graphs: states, deterministic lists, sampled lists
       explainer.onnx                  how much each event contributed to the state; absent for encoders without a state
-      trie.npz  items.npz             the catalogue as tensors: token paths, item embeddings
+      trie.npz  items.npz             the catalogue as tensors: token paths, item embeddings, and attributes of items
+                                      where the encoder reads them
       catalogue.npz                   the catalogue for people: ids, titles, categories
       tokenizer.json  tokenizer.npz   the fitted tokenizer
       signal_<name>.npz               what else than the network speaks for an item: item-CF and popularity, which also
@@ -30,10 +31,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from service.artifact.array_types import IntArray
 from service.artifact.arrays import map_arrays
 from service.artifact.catalogue import Catalogue
 from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import ContextVocabulary, Vocabulary
+from service.artifact.item_attributes import AttributeVocabulary, attribute_names
 from service.artifact.item_cf import ItemCF
 from service.artifact.manifest import (
     EXPLAINER,
@@ -167,6 +170,23 @@ class Artifact:
         return table
 
     @cached_property
+    def attributes(self) -> AttributeVocabulary | None:
+        """The attributes of items that the encoder knows; None if it reads none."""
+        return self._attributes[0]
+
+    @cached_property
+    def item_attributes(self) -> IntArray | None:
+        """[rows, slots] attributes beside each row of the item table; None if the encoder reads none."""
+        return self._attributes[1]
+
+    @cached_property
+    def _attributes(self) -> tuple[AttributeVocabulary | None, IntArray | None]:
+        slots = int(self.network.get("attribute_slots", 0))
+        if not slots:
+            return None, None
+        return AttributeVocabulary.from_arrays(map_arrays(self.folder / "items.npz"), slots)
+
+    @cached_property
     def item_cf(self) -> ItemCF:
         """The item-CF scorer, the first fallback."""
         return ItemCF.load(self.folder / signal_file(ITEM_CF), check_values=False)
@@ -193,21 +213,32 @@ class Artifact:
     def updated(self, catalogue: Catalogue, trie: Trie, item_table: npt.NDArray[np.float32]) -> Artifact:
         """Returns the same model over a catalogue that has changed since the export."""
         other = Artifact(self.folder, self.manifest)
+        attributes = self._with_new_items(catalogue, len(item_table))
         vocabulary = replace(self.vocabulary, item_index=catalogue.index, rows=len(item_table))
         for name, part in (
             ("catalogue", catalogue), ("trie", trie), ("item_table", item_table), ("vocabulary", vocabulary),
             ("item_cf", self.item_cf), ("popularity", self.popularity), ("ranker", self.ranker),
-            ("signals", self.signals),
+            ("signals", self.signals), ("attributes", self.attributes), ("item_attributes", attributes),
         ):  # fmt: skip
             other.__dict__[name] = part  # where `cached_property` keeps its value
         return other
+
+    def _with_new_items(self, catalogue: Catalogue, rows: int) -> IntArray | None:
+        """Returns the attributes [rows, slots] of an item table with new items; prices of those are not known."""
+        vocabulary, exported = self.attributes, self.item_attributes
+        if vocabulary is None or exported is None:
+            return None
+        exported = exported[: catalogue.first_new]
+        new = catalogue.more[: rows - len(exported)]
+        names = [attribute_names(item.category, item.brand, item.attributes) for item in new]
+        return np.concatenate([exported, vocabulary.table(names)])
 
     def _check(self) -> None:
         """Verifies that the parts fit each other: a swapped file may have the checksum that a wrong manifest names."""
         readers: dict[str, Callable[[], int]] = {
             "catalogue.npz": lambda: len(self.catalogue),
             "trie.npz": lambda: self.trie.n_items,
-            "items.npz": lambda: len(self.item_table) - 2,
+            "items.npz": self._table_items,
             signal_file(ITEM_CF): lambda: self.item_cf.n_items,
             signal_file(POPULARITY): lambda: self.popularity.n_items,
             MANIFEST: self._n_items,
@@ -224,6 +255,13 @@ class Artifact:
             raise ArtifactFileError(f"{self.folder}: the parts disagree on the number of items: {sizes}")
         if self.trie.levels != self.levels or self.item_table.shape[1] != self.network["d_model"]:
             raise ArtifactFileError(f"{self.folder}: trie.npz or items.npz does not fit the network")
+        if self.item_attributes is not None and len(self.item_attributes) != len(self.item_table):
+            raise ArtifactFileError(f"{self.folder}: items.npz has attributes of other items than the item table")
+
+    def _table_items(self) -> int:
+        """Returns the number of items of the item table. Raises ValueError or KeyError if attributes are damaged."""
+        _ = self.item_attributes
+        return len(self.item_table) - 2
 
     def _signal_items(self, name: str) -> int:
         return self._signal(name).n_items

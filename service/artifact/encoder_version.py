@@ -17,6 +17,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from service.artifact.array_types import IntArray
+
 FORMAT = 1
 # Steps that a version lists; the states of those before them are encoded anew.
 STEPS_MAX = 64
@@ -54,14 +56,22 @@ class EncoderVersion:
         return cls(model_version, (Step(n_items, _short(hashlib.sha256(model_version.encode()))),))
 
     @classmethod
-    def of(cls, graph: Path, item_ids: Sequence[str], table: npt.NDArray[np.float32], counts: Sequence[int]) -> Self:
+    def of(
+        cls,
+        graph: Path,
+        item_ids: Sequence[str],
+        table: npt.NDArray[np.float32],
+        counts: Sequence[int],
+        attributes: IntArray | None = None,
+    ) -> Self:
         """Computes the version of an encoder.
 
         Args:
-            graph: `encoder.onnx`; it has everything that the encoder reads but the item rows.
+            graph: `encoder.onnx`; it has everything that the encoder reads but the item rows and their attributes.
             item_ids: [N] ids of the items, in index order.
             table: [N + 2, d] item table, with the rows of the unknown item and the start token at its end.
             counts: Numbers of items that the encoder knew at each step, ascending; the last is N.
+            attributes: [N + 2, slots] what the encoder reads beside each item; None if it reads nothing.
         """
         with graph.open("rb") as file:
             running = hashlib.file_digest(file, "sha256")
@@ -70,6 +80,7 @@ class EncoderVersion:
         for count in counts:
             running.update("\n".join(item_ids[first:count]).encode())
             running.update(np.ascontiguousarray(table[first:count]).tobytes())
+            running.update(b"" if attributes is None else np.ascontiguousarray(attributes[first:count]).tobytes())
             steps.append(Step(count, _short(running)))
             name, first = name or running.hexdigest()[:16], count
         return cls(name, tuple(steps[-STEPS_MAX:]))

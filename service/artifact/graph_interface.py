@@ -66,12 +66,14 @@ class GraphShape:
     has_time: bool
     state_dtype: Literal["float32", "float16", "int8"]
     query_buckets: int = 0
+    attribute_slots: int = 0
 
     @classmethod
     def of(cls, network: Mapping[str, Any], compute: Compute) -> GraphShape:
         """From the section "network" of a manifest."""
-        others = [field.name for field in fields(cls) if field.name not in ("compute", "code_sizes", "query_buckets")]
-        others += ["query_buckets"] if "query_buckets" in network else []  # absent from older manifests
+        later = ("query_buckets", "attribute_slots")  # absent from older manifests
+        others = [field.name for field in fields(cls) if field.name not in ("compute", "code_sizes", *later)]
+        others += [name for name in later if name in network]
         sizes = tuple(int(size) for size in network["code_sizes"])
         return cls(compute=compute, code_sizes=sizes, **{name: network[name] for name in others})
 
@@ -178,6 +180,7 @@ def history_encoder(shape: GraphShape) -> Interface:
         _item_table(shape),
         *_history_inputs(shape),
         *([_QUERY] if shape.query_buckets else []),
+        *([Tensor(names.ITEM_ATTRIBUTES, "int64", ("rows", shape.attribute_slots))] if shape.attribute_slots else []),
     )
     return Interface(inputs, (_hidden(shape),))
 

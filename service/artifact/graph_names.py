@@ -7,7 +7,7 @@ they stand in the files are in `service.artifact.graph_interface`. The sizes in 
     K levels of the trie, l = 0 … K − 1 · n_l nodes at level l (n_0 = 1, n_K = N leaves) · C_l most children of a node
     W width of the beam · W_l nodes kept after level l (W_−1 = 1) · D candidates that join · F filters in use
     X_l exclusions at level l, as many as the row with the most has · d model dimension · V_l tokens of level l
-    G n-grams of a query (`service.artifact.query_text`)
+    G n-grams of a query (`service.artifact.query_text`) · A attributes of an item (`service.artifact.item_attributes`)
     M items with signals, as many as the row with the most has, or a bucket · G groups of users with own weights
 
 An input that exists once for each level (`level_input`) is marked with _l. "By rows" means the levels that
@@ -26,6 +26,7 @@ TYPE = "type"  # [B, T] event types
 TIME_MS = "time_ms"  # [B, T] times of the events
 PREVIOUS_MS = "previous_ms"  # [B, T] time of the event before each event
 QUERY = "query"  # [B, T, G] n-grams of the events' queries, 0 where there are none (networks that read queries)
+ITEM_ATTRIBUTES = "item_attributes"  # [rows, A] attributes beside each row of the item table, 0 where there are none
 LAST_ROW = "last_row"  # [B] row of [B · T] with each history's last event: row · T + n − 1
 
 # -- encoders with a state that are exported from their `step`: each array of the layout [B, …] is an input,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def with_events(dataset: Dataset, kept: pl.Expr, items: pl.Expr) -> Dataset:
     )
 
 
-def grown(folder: Path, users: int = 60) -> Grown:
+def grown(folder: Path, users: int = 60, settings: Mapping[str, Any] = SETTINGS) -> Grown:
     """Trains on the old part of a log."""
     whole = tiny_dataset(users=users)
     border = int(np.quantile(whole.events["timestamp"].to_numpy(), 0.8))
@@ -75,7 +76,7 @@ def grown(folder: Path, users: int = 60) -> Grown:
     paths = Grown(folder / "run", folder / "old", folder / "new", folder / "all")
     for dataset, path in ((old, paths.old), (new, paths.new), (both, paths.all)):
         dataset.save(path)
-    trainer = Trainer(old, paths.old, paths.run, TrainConfig(**SETTINGS))
+    trainer = Trainer(old, paths.old, paths.run, TrainConfig(**settings))
     trainer.fit()
     memory_of(trainer, old, paths.old).save(paths.run)
     return paths

@@ -29,6 +29,8 @@ class Events:
         features: [B, T, d] second part of the input: type, gap and period.
         length: [B] events of each row; None where the encoder does not need it.
         masked: [B, T] bool, positions whose event is masked and to be predicted; only for the task "masked".
+        attributes: [B, T, slots, d] embedded attributes of the items; None where the network reads none.
+        has_attribute: [B, T, slots] bool, whether the item has one there.
         previous_ms: [B, T] int64 time of the event before each, that of the event itself for the first of a history;
             given to `Encoder.step`.
         n_valid: [B] int64 events in the window of the state; given to `Encoder.step`.
@@ -40,6 +42,8 @@ class Events:
     features: Tensor
     length: Tensor | None = None
     masked: Tensor | None = None
+    attributes: Tensor | None = None
+    has_attribute: Tensor | None = None
     previous_ms: Tensor | None = None
     n_valid: Tensor | None = None
 

@@ -2,7 +2,8 @@
 
 The encoder reads what is known of the events besides their items: type, gap, day, week and month. The decoder reads the
 items (id and codes) with attention to the encoder's output. Both are causal, so every position can be trained (Vaswani
-et al., 2017).
+et al., 2017). With `network.attribute_slots` the encoder reads the item and its attributes as well: attention among the
+features of an event makes its vector (event_features.py), then attention over time goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from model.network.config import NetworkConfig
 from model.network.encoders.base import Encoder, Events, causal
+from model.network.encoders.event_features import FeatureAttention
 from model.network.encoders.layers import PreNormBlock
 
 
@@ -23,6 +25,7 @@ class EncoderDecoder(Encoder):
         self.position = nn.Embedding(self.receptive_field(c), c.d_model)
         nn.init.normal_(self.position.weight, std=0.02)
         self.dropout = nn.Dropout(c.dropout)
+        self.of_features = FeatureAttention(c) if c.attribute_slots else None
         self.reads = nn.ModuleList([PreNormBlock(c) for _ in range(c.layers)])
         self.read_norm = nn.LayerNorm(c.d_model)
         self.blocks = nn.ModuleList([PreNormBlock(c, cross=True) for _ in range(c.layers)])
@@ -32,7 +35,8 @@ class EncoderDecoder(Encoder):
         """Returns the hidden states [B, T, d]; see `Encoder.forward`."""
         n = x.shape[1]
         mask, position = causal(n, x), self.position(torch.arange(n, device=x.device))
-        memory = self.dropout(events.features + position)
+        about = events.features if self.of_features is None else self.of_features(events)
+        memory = self.dropout(about + position)
         for block in self.reads:
             memory = block(memory, mask)
         memory = self.read_norm(memory)

@@ -31,6 +31,7 @@ from model.training.increment.new_rows import NewRows, start_new_rows
 from model.training.increment.replay import CONTEXT, Learned, ReplayPlan, learned_events
 from model.training.increment.settings import IncrementSettings
 from model.training.increment.start import Start, kept_counts, stand_ins
+from model.training.item_attributes import attribute_rows
 from model.training.repeats import Repeats, resolve_repeats
 from model.training.run_folder import Run, write_run_json
 from model.training.trainer import Trainer
@@ -142,6 +143,8 @@ class IncrementTrainer(Trainer):
             content=content,
             tokenizer=tokenizer,
             network=grown_shape(run.network, train.n_items, context),
+            attributes=run.attributes,
+            attribute_rows=attribute_rows(run.attributes, dataset, train),
         )
 
     def _first_network(self, parts: FittedParts) -> GPT4Rec:
@@ -151,6 +154,8 @@ class IncrementTrainer(Trainer):
         model = grown_network(
             self._before, parts.network, torch.from_numpy(parts.tokenizer.codes), run.context, parts.context
         )
+        if model.attributes is not None and parts.attribute_rows is not None:  # old items keep what states have read
+            model.attributes.set_rows(torch.from_numpy(parts.attribute_rows[self.start.n_old :]), self.start.n_old)
         if len(memory.cold):
             model.set_item_vectors(torch.from_numpy(memory.cold), torch.from_numpy(memory.cold_vectors))
         self.new_rows: NewRows = start_new_rows(
@@ -174,7 +179,9 @@ class IncrementTrainer(Trainer):
         parts.tokenizer.save(self.folder)
         self.config.save(self.folder / "config.json")
         increment = about(self.start, self.settings) | {"chosen": self._chosen}
-        write_run_json(self.folder, dataset, data_path, parts.network, parts.context, self.repeats, increment)
+        write_run_json(
+            self.folder, dataset, data_path, parts.network, parts.context, self.repeats, increment, parts.attributes
+        )
 
     def _consolidation(self) -> Consolidation:
         memory, strength = self.start.memory, float(self.settings.strength or 0.0)

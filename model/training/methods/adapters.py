@@ -26,7 +26,7 @@ from model.training.run_folder import Run
 # What is kept of a network: its encoder, and how it reads the type and the time of events.
 KEPT = ("encoder.", "event_type.", "type_scale", "gap.", "period.")
 # Fields of a network that follow from the backbone, beside `d_ff`, which has the adapters' units as well.
-FOLLOW = ("d_model", "layers", "heads", "d_head", "window", "state_dtype", "type_scale")
+FOLLOW = ("d_model", "layers", "heads", "d_head", "window", "state_dtype", "type_scale", "attribute_slots")
 # The parameters that have rows or columns for the adapters' units, and the dimension of these.
 WIDENED = {"up.weight": 0, "up.bias": 0, "down.weight": 1}
 

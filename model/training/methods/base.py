@@ -38,10 +38,12 @@ class ItemRows:
     Attributes:
         table: [R + 2, d] rows; the last two are the unknown item and the start token.
         item: The items that were asked for, as rows of the table.
+        rows: [R] the items that the table has; None: all.
     """
 
     table: Tensor
     item: Tensor
+    rows: Tensor | None = None
 
 
 def rows_for(model: GPT4Rec, item: Tensor) -> ItemRows:
@@ -51,12 +53,12 @@ def rows_for(model: GPT4Rec, item: Tensor) -> ItemRows:
         return ItemRows(model.item_table(), item)
     none = torch.zeros(0, dtype=torch.int64, device=item.device)
     sample = Sample.of(item, none, none, n)
-    return ItemRows(model.item_table(sample.rows), sample.place[item])
+    return ItemRows(model.item_table(sample.rows), sample.place[item], sample.rows)
 
 
 def encode_rows(model: GPT4Rec, batch: Batch, length: Tensor, device: torch.device) -> Tensor:
     """Returns the hidden state [B, d] after the first `length` [B] inputs of each row of a batch."""
     rows = rows_for(model, batch.item.to(device))
     return model.encode(
-        rows.item, batch.type.to(device), batch.time_ms.to(device), length.to(device), rows.table
+        rows.item, batch.type.to(device), batch.time_ms.to(device), length.to(device), rows.table, rows=rows.rows
     )  # fmt: skip

@@ -35,7 +35,7 @@ class Distillation(Term):
         with torch.no_grad():
             table = self.teacher.item_table(rows)
             item = at.item if at.sample is None else at.sample.place[at.item]
-            h = self.teacher(item, at.type, at.time_ms, table)[at.at]
+            h = self.teacher(item, at.type, at.time_ms, table, rows=rows)[at.at]
             wanted = _logits(self.teacher.query(h, at.context, at.gap_ms), table)
         candidates = torch.isfinite(self.setup.log_q if rows is None else self.setup.log_q[rows])
         return divergence(_logits(at.q, at.table)[:, candidates], wanted[:, candidates], temperature)

@@ -48,7 +48,7 @@ class Pretraining:
         table = model.item_table(None if sample is None else sample.rows)
         h = model(
             rows, batch.type.to(device), batch.time_ms.to(device), table,
-            masked=masked.to(device), length=length.to(device),
+            masked=masked.to(device), length=length.to(device), rows=None if sample is None else sample.rows,
         )[masked.to(device)]  # fmt: skip
         q = model.query(h, *_nothing_known(len(h), model.config.n_slots, device))
         if not len(target):

@@ -116,7 +116,7 @@ class Tables:
         ranking = Ranking.of_artifact(artifact)
         values = {
             names.JOIN: placement.put(np.zeros(1, np.float32)),
-            names.ITEM_TABLE: placement.put(artifact.item_table.astype(traits.item_dtype, copy=False)),
+            **_item_tables(artifact, placement, traits),
             **_trie_inputs(artifact.trie, placement, traits),
             **_item_inputs(artifact, placement),
             **_bias_inputs(ranking, len(artifact.item_table), placement, traits),
@@ -145,7 +145,7 @@ class Tables:
         if artifact.trie is not self.trie:
             values |= _trie_inputs(artifact.trie, placement, traits)
         if table_changed:
-            values[names.ITEM_TABLE] = placement.put(artifact.item_table.astype(traits.item_dtype, copy=False))
+            values |= _item_tables(artifact, placement, traits)
         if table_changed or not ranking.same_stand_ins(self.ranking):
             values |= _bias_inputs(ranking, len(artifact.item_table), placement, traits)
         if artifact.trie is not self.trie or table_changed:
@@ -206,6 +206,14 @@ def _arena(artifact: Artifact, placement: Placement, traits: DecoderTraits) -> M
 
 def _dense_rows(artifact: Artifact, traits: DecoderTraits) -> int:
     return len(artifact.item_table) if traits.dense else 0
+
+
+def _item_tables(artifact: Artifact, placement: Placement, traits: DecoderTraits) -> dict[str, Any]:
+    """The item table, and the attributes beside its rows where the encoder reads them."""
+    tables = {names.ITEM_TABLE: placement.put(artifact.item_table.astype(traits.item_dtype, copy=False))}
+    if artifact.item_attributes is not None:
+        tables[names.ITEM_ATTRIBUTES] = placement.put(artifact.item_attributes)
+    return tables
 
 
 def _trie_inputs(trie: Trie, placement: Placement, traits: DecoderTraits) -> dict[str, ort.OrtValue]:

@@ -124,8 +124,10 @@ def test_every_name_belongs_to_a_tensor_of_some_graph() -> None:
     for network in NETWORKS.values():
         shape = graph_shape(random_network(**network).config, "float32")
         used |= names_of(*(interface(shape) for _, interface in GRAPHS.values()))
-    for encoder in WRITERS:
-        shape = graph_shape(random_network(encoder=encoder).config, "float32")
+    models = [random_network(encoder=encoder) for encoder in WRITERS]
+    models += [random_network(encoder="encoder_decoder", attribute_slots=2, n_attribute_rows=3)]
+    for model in models:
+        shape = graph_shape(model.config, "float32")
         used |= names_of(graph_interface.history_encoder(shape), graph_interface.history_explainer(shape))
     state = StateLayout(hidden=8, window=2, arrays=(StateArray(TIME_MS, "int64", (2,), rows=0),))
     used |= names_of(graph_interface.step_encoder(shape, state))

@@ -24,10 +24,14 @@ def table(n: int, seed: int = 0) -> npt.NDArray[np.float32]:
 
 
 def version(
-    graph: Path, counts: Sequence[int], rows: npt.NDArray[np.float32] | None = None, ids: Sequence[str] = IDS
+    graph: Path,
+    counts: Sequence[int],
+    rows: npt.NDArray[np.float32] | None = None,
+    ids: Sequence[str] = IDS,
+    attributes: npt.NDArray[np.int64] | None = None,
 ) -> EncoderVersion:
     n = counts[-1]
-    return EncoderVersion.of(graph, ids[:n], table(n) if rows is None else rows, counts)
+    return EncoderVersion.of(graph, ids[:n], table(n) if rows is None else rows, counts, attributes)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +61,13 @@ def test_whatever_the_encoder_reads_is_part_of_the_version(graph: Path, tmp_path
         version(graph, [5], unknown).name,
         version(graph, [6]).name,
         version(graph, [5], ids=IDS[::-1]).name,
+        version(graph, [5], attributes=np.zeros((7, 2), np.int64)).name,
+        version(graph, [5], attributes=np.ones((7, 2), np.int64)).name,
     }
-    assert len(names) == 6
+    assert len(names) == 8
+    old = version(graph, [5], attributes=np.ones((7, 2), np.int64))
+    new = version(graph, [5, 6], attributes=np.ones((8, 2), np.int64))
+    assert new.name == old.name and new.steps[0] == old.steps[0]
 
 
 def test_siblings_share_the_states_of_histories_without_their_new_items(graph: Path) -> None:
