@@ -18,7 +18,7 @@ from export.graphs.graph_writer import OPSET, GraphDtype
 from export.graphs.history_encoder import write_history_encoder
 from export.graphs.history_explainer import write_history_explainer
 from export.graphs.sampler import write_sampler
-from export.graphs.step_encoder import write_step_encoder
+from export.graphs.step_encoder import write_step_graphs
 from export.graphs.user_encoder import write_user_encoder
 from export.parity_gate import GateResult, Probe, Quality, check
 from export.publish import publish, seal, staging
@@ -42,7 +42,7 @@ from service.engine.engine import Engine
 from service.watch.baseline import ENTRY as WATCH_BASELINE
 from service.watch.baseline import WatchBaseline
 
-# The backbone whose graph is written by hand, with an explainer.
+# The backbone whose graphs with a state are written by hand.
 OWN = "gpt4rec"
 
 
@@ -146,7 +146,7 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
     model = parts.model.eval()
     weights = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
     if model.config.encoder != OWN and streams(model.config):
-        write_step_encoder(model, folder / "encoder.onnx", dtype)
+        write_step_graphs(model, folder / "encoder.onnx", folder / EXPLAINER, dtype)
     elif streams(model.config):
         write_encoder(model.config, weights, folder / "encoder.onnx", dtype)
         write_explainer(model.config, weights, folder / EXPLAINER, dtype)

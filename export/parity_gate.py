@@ -9,7 +9,7 @@ graphs reach on validation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -22,15 +22,16 @@ from export.probe_rankings import ProbeRanking, probe_ranking
 from model.network.encoders.registry import receptive_field, streams
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import encoder_input
-from model.reference.additive_attention import additive_attention
+from model.reference.additive_attention import additive_attention, memory_read
 from model.reference.attention_rollout import attention_rollout
 from model.reference.decoder import ReferenceDecoder, ScoredItem
-from service.artifact.array_types import IntArray
+from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, EventArrays, Vocabulary
 from service.engine.decoding import ONE_OF_EACH, Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
+from service.engine.interface import MemoryRead
 from service.engine.jobs import DecodedList, DecodeJob, EncodeJob, ListRequest
 from service.engine.run_groups import result_of
 from service.signals.ranker import Ranker
@@ -232,9 +233,21 @@ def _explain(
         return
     got = engine.explain(events, from_start=True)
     whole = engine.artifact.vocabulary.with_start(events)
-    want = attention_rollout(model, *(torch.from_numpy(a) for a in _arrays(whole))).numpy()
-    result.attention = max(result.attention, float(np.abs(np.append(got.start, got.weight) - want).max()))
     result.hidden = max(result.hidden, float(np.abs(got.h - hidden.numpy()).max()))
+    if got.method == "attention_rollout":
+        want = attention_rollout(model, *(torch.from_numpy(a) for a in _arrays(whole))).numpy()
+        result.attention = max(result.attention, float(np.abs(np.append(got.start, got.weight) - want).max()))
+    elif got.memory is not None:
+        read = {name: array.numpy() for name, array in memory_read(model, whole).items()}
+        _compare_read(result, got.memory, read)
+
+
+def _compare_read(result: GateResult, got: MemoryRead, want: Mapping[str, FloatArray]) -> None:
+    """Compares what was read from memory, a gradient beside which is not compared."""
+    horizons = None if got.horizons is None else np.array([*got.horizons.values()])
+    for name, share in (("events", got.events), ("slots", got.slots), ("horizons", horizons)):
+        if share is not None:
+            result.attention = max(result.attention, float(np.abs(share - want[name][-len(share) :]).max()))
 
 
 def _explain_whole(

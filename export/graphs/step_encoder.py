@@ -1,10 +1,13 @@
-"""`encoder.onnx` of any encoder that has a `step`: state + new events → state and h.
+"""`encoder.onnx` of any encoder that has a `step`: state + new events → state and h. And its `explainer.onnx`.
 
 The graph is traced from the torch code that trains (`model.network.encoders.base.Encoder.step`), through the exporter
 of torch. What is written by hand elsewhere is given to it here: the names, types and symbolic shapes of
 `service.artifact.graph_interface.step_encoder`, the opset and the precision. Every precision computes in float32, so
 that a state does not lose what it adds up; float16 and int8 graphs keep the weights of linear layers as float16 or
 int8, with one scale for each output.
+
+One trace, which takes seconds, makes both graphs. It is that of the explainer: a step over amounts of events, and what
+the last of them read from memory. The encoder is what is left of it where there is as much of each event as there is.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 
 from export.graphs.graph_writer import DATA_TYPES, IR_VERSION, OPSET, GraphDtype, graph_shape
@@ -36,58 +40,75 @@ _LEAST_QUANTISED = 2  # dimensions of a weight
 
 
 class _Step(nn.Module):
-    """One run of the graph, in the order of its interface."""
+    """One run of the explainer, in the order of its interface."""
 
     def __init__(self, model: GPT4Rec) -> None:
         super().__init__()
         self.model = model
         self.arrays = [array.name for array in state_layout(model.config).arrays]
+        self.read = [tensor.name for tensor in _explainer(model, "float32").outputs[len(self.arrays) + 1 :]]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Returns the arrays of the next state and h [B, d]."""
-        past, (n_valid, item, type_, time_ms, previous_ms, n_new, table) = inputs[:-7], inputs[-7:]
+        """Returns the arrays of the next state, h [B, d], and what was read from memory."""
+        past, (n_valid, item, type_, time_ms, previous_ms, n_new, table, amount) = inputs[:-8], inputs[-8:]
         items, features = self.model.embed(table, item, type_, time_ms, previous_ms)
         events = Events(type_, time_ms, items, features, n_new, previous_ms=previous_ms, n_valid=n_valid)
-        h, after = self.model.encoder.step(items + features, events, dict(zip(self.arrays, past, strict=True)))
+        state = dict(zip(self.arrays, past, strict=True))
+        x = (items + features) * amount[..., None]  # `step` reads nothing else that is embedded
+        h, after = self.model.encoder.step(x, events, state)
         last = h.gather(1, (n_new - 1)[:, None, None].expand(-1, 1, h.shape[2]))[:, 0]
-        return (*(after[name] for name in self.arrays), last)
+        read = self.model.encoder.memory_read(x, events, state) if self.read else {}
+        shown = (read[name.removeprefix("read_")] for name in self.read)
+        return (*(after[name] for name in self.arrays), last, *shown)
 
 
-def write_step_encoder(model: GPT4Rec, path: Path, dtype: GraphDtype) -> None:
-    """Writes `encoder.onnx`; `service.artifact.graph_interface.step_encoder` describes its inputs and outputs."""
-    path.write_bytes(step_graph(model, trace_step(model), dtype).SerializeToString())
+def write_step_graphs(model: GPT4Rec, encoder: Path, explainer: Path, dtype: GraphDtype) -> None:
+    """Writes `encoder.onnx` and `explainer.onnx`; `service.artifact.graph_interface` describes inputs and outputs."""
+    traced = trace_step(model)
+    encoder.write_bytes(step_graph(model, traced, dtype).SerializeToString())
+    explainer.write_bytes(step_graph(model, traced, dtype, explains=True).SerializeToString())
 
 
-def step_graph(model: GPT4Rec, traced: onnx.ModelProto, dtype: GraphDtype) -> onnx.ModelProto:
-    """Returns the graph with the interface and the weights of a precision.
+def step_graph(
+    model: GPT4Rec, traced: onnx.ModelProto, dtype: GraphDtype, *, explains: bool = False
+) -> onnx.ModelProto:
+    """Returns a graph with the interface and the weights of a precision.
 
     Args:
         model: The network.
         traced: What `trace_step` returned for it.
         dtype: Precision of the graph.
+        explains: Whether it is the explainer's; else it is the encoder's.
 
     Raises:
         ValueError: The graph has other inputs or outputs than its interface.
     """
     graph = ir.from_proto(traced).graph
+    made = ir.Model(graph, ir_version=IR_VERSION, producer_name="gpt4rec")
+    interface = _explainer(model, dtype)
+    if not explains:
+        interface = graph_interface.step_encoder(graph_shape(model.config, dtype), state_layout(model.config))
+        _without_amounts(graph)
+        while len(graph.outputs) > len(interface.outputs):
+            graph.outputs.pop()
+        RemoveUnusedNodesPass()(made)
     if dtype == "float16":
         _cast_table(graph)
-    _declare(graph, graph_interface.step_encoder(graph_shape(model.config, dtype), state_layout(model.config)))
+    _declare(graph, interface)
     if dtype != "float32":
         _store_weights(graph, dtype)
-    proto = ir.to_proto(ir.Model(graph, ir_version=IR_VERSION, producer_name="gpt4rec"))
+    proto = ir.to_proto(made)
     onnx.checker.check_model(proto, full_check=True)
     return proto
 
 
 def trace_step(model: GPT4Rec) -> onnx.ModelProto:
-    """Returns the graph of an encoder's `step` in float32, as torch exports it.
+    """Returns the explainer's graph of an encoder's `step` in float32, as torch exports it.
 
     Raises:
         RuntimeError: torch exports another opset, or functions of its own.
     """
-    config = model.config
-    interface = graph_interface.step_encoder(graph_shape(config, "float32"), state_layout(config))
+    interface = _explainer(model, "float32")
     sizes = {"batch": _ROWS, "events": _EVENTS, "rows": len(model.item.weight)}
     dims = {name: torch.export.Dim(name) for name in sizes}
     inputs, shapes = [], []
@@ -111,6 +132,26 @@ def trace_step(model: GPT4Rec) -> onnx.ModelProto:
     if found.graph.opset_imports.get("") != OPSET or found.functions:
         raise RuntimeError(f"torch exported a graph of opset {dict(found.graph.opset_imports)}, not of {OPSET}")
     return ir.to_proto(found)
+
+
+def _explainer(model: GPT4Rec, dtype: GraphDtype) -> Interface:
+    return graph_interface.step_explainer(graph_shape(model.config, dtype), state_layout(model.config))
+
+
+def _without_amounts(graph: ir.Graph) -> None:
+    """Takes the input AMOUNT away, and the product that it is a factor of."""
+    amount = graph.inputs.pop()
+    item = next(value for value in graph.inputs if value.name == names.ITEM)
+    for use in tuple(amount.uses()):
+        if use.node.op_type == "Shape":  # sizes are read from any input that has them
+            use.node.replace_input_with(use.idx, item)
+    [use] = amount.uses()
+    while use.node.op_type != "Mul":  # it gets an axis first
+        [use] = use.node.outputs[0].uses()
+    whole = use.node.inputs[1 - use.idx]
+    assert whole is not None  # noqa: S101 - a product has two factors
+    for one in tuple(use.node.outputs[0].uses()):
+        one.node.replace_input_with(one.idx, whole)
 
 
 def _cast_table(graph: ir.Graph) -> None:

@@ -3,8 +3,9 @@
     python -m loadtests.quality.variants --data DIR --work DIR [--minutes 10] [--seeds 0,1,2] [--only a,b]
 
 Each training has the same minutes on one core and the same settings; encoders without a state read as many events as
-GPT4Rec's own can. What was measured is in `results/quality_variants.json` and is neither trained nor measured again;
-runs, artefacts and the ranks of every question are in `--work`, and a run that was interrupted goes on.
+GPT4Rec's own can, those with one have its layers and windows, and some a memory beside that. What was measured is in
+`results/quality_variants.json` and is neither trained nor measured again; runs, artefacts and the ranks of every
+question are in `--work`, and a run that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ from service.history import state_blob
 
 NAME = "quality_variants"
 OURS = "gpt4rec"
-ENCODERS = (OURS, "sasrec", "gru4rec", "bert4rec", "lstm_attention", "encoder_decoder", "gpt2rec")
+WHOLE = ("sasrec", "gru4rec", "bert4rec", "lstm_attention", "encoder_decoder", "gpt2rec")
+STEPPED = ("window_attention", "gated_linear", "compressive", "memory_bank", "hierarchy")
+ENCODERS = (OURS, *WHOLE, *STEPPED)
 MEASURES = {"recall@10": metrics.recall, "ndcg@10": metrics.ndcg}
 TIMED = 50
 
@@ -63,8 +66,8 @@ def settings(encoder: str, seed: int, dataset: Dataset) -> TrainConfig:
     An encoder without a state gets the events that GPT4Rec's layers and windows reach, with its default layers.
     """
     config = TrainConfig(seed=seed, max_epochs=1000, patience=1000)
-    if encoder == OURS:
-        return config
+    if encoder not in WHOLE:
+        return config if encoder == OURS else config.updated({"encoder": encoder})
     ours = resolve_defaults(config, split_of(config, sequences(dataset)).train)
     shape = NetworkConfig(1, (1,), 1, 1, 1, **ours.network_values())
     reach = encoder_class(OURS).receptive_field(shape)

@@ -1,4 +1,4 @@
-"""The additive attention of the LSTM's last state, and the gradient of any h by its events, in torch."""
+"""What any h depends on, in torch: the LSTM's additive attention, the gradient by events, what was read from memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,21 @@ def additive_attention(model: GPT4Rec, events: EventArrays) -> Tensor:
     return weight
 
 
-def gradient_shares(model: GPT4Rec, events: EventArrays, features: IntArray | None = None) -> Tensor:
+@torch.no_grad()
+def memory_read(model: GPT4Rec, events: EventArrays) -> dict[str, Tensor]:
+    """Returns what the last event read from memory, by the names of `Encoder.memory_read`; no batch axis.
+
+    Args:
+        model: The network; it is set to evaluation mode.
+        events: The whole history, as the encoder reads it.
+    """
+    parts = _embedded(model, events)
+    return {name: read[0] for name, read in model.encoder.memory_read(parts.items + parts.features, parts).items()}
+
+
+def gradient_shares(
+    model: GPT4Rec, events: EventArrays, features: IntArray | None = None, newest: int | None = None
+) -> Tensor:
     """Returns the share [n] of each event in what moves h: the length of the derivative of h by the event's amount.
 
     The amount is a factor of the embedded event and of its attributes, so this is gradient × input for every dimension
@@ -41,7 +55,12 @@ def gradient_shares(model: GPT4Rec, events: EventArrays, features: IntArray | No
         model: The network; it is set to evaluation mode.
         events: The n events that the encoder reads.
         features: [slots] rows of the user's features, for encoders that read them; the other slots are 0.
+        newest: How many events have a share of their own. The share of all before them comes first, also if there are
+            none. None: all events have one.
     """
+    place = torch.arange(len(events))
+    if newest is not None:
+        place = (place - len(events) + min(newest, len(events)) + 1).clamp(min=0)
     read = _embedded(model, events)
     user = None
     if model.describe is not None and features is not None:
@@ -49,14 +68,15 @@ def gradient_shares(model: GPT4Rec, events: EventArrays, features: IntArray | No
             user = model.describe(model.context.mixed(torch.from_numpy(features)[None]))
 
     def h(amount: Tensor) -> Tensor:
-        by_event = amount[None, :, None]
+        by_event = amount[place][None, :, None]
         items, features = read.items * by_event, read.features * by_event
         attributes = None if read.attributes is None else read.attributes * by_event[..., None]
         scaled = replace(read, items=items, features=features, attributes=attributes)
         last: Tensor = model.encoder.last(items + features, scaled, user)[0]
         return last
 
-    moved = torch.autograd.functional.jacobian(h, torch.ones(len(events))).norm(dim=0)  # type: ignore[no-untyped-call]
+    amounts = torch.ones(int(place[-1]) + 1)
+    moved = torch.autograd.functional.jacobian(h, amounts).norm(dim=0)  # type: ignore[no-untyped-call]
     shares: Tensor = moved / moved.sum()
     return shares
 

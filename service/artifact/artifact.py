@@ -3,7 +3,7 @@
     <model_version>/
       manifest.json                   the description of the model, and the sha256 of every other file
       encoder.onnx  decoder.onnx  sampler.onnx      the graphs: states, deterministic lists, sampled lists
-      explainer.onnx                  how much each event contributed to the state; absent for encoders without a state
+      explainer.onnx                  how much each event contributed to the state; absent from older artefacts
       trie.npz  items.npz             the catalogue as tensors: token paths, item embeddings, and attributes of items
                                       where the encoder reads them
       catalogue.npz                   the catalogue for people: ids, titles, categories

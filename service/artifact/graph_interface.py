@@ -146,6 +146,29 @@ def step_encoder(shape: GraphShape, layout: StateLayout) -> Interface:
     return Interface(inputs, outputs)
 
 
+# What the last event read from a memory, of encoders that have one to show.
+_READ_EVENTS = Tensor(names.READ_EVENTS, "float32", ("batch", "events"))
+_MEMORY_READ: Mapping[str, tuple[Tensor, ...]] = {
+    "memory_bank": (_READ_EVENTS, Tensor(names.READ_SLOTS, "float32", ("batch", "slots"))),
+    "hierarchy": (
+        _READ_EVENTS,
+        Tensor(names.READ_SESSIONS, "int64", ("batch", "events")),
+        Tensor(names.READ_HORIZONS, "float32", ("batch", "horizons")),
+    ),
+}
+
+
+def step_explainer(shape: GraphShape, layout: StateLayout) -> Interface:
+    """Returns the interface of `explainer.onnx` that was exported from the `step` of an encoder.
+
+    It is that of the encoder, with the amount of each new event and, where the encoder has one, what it read from its
+    memory.
+    """
+    encoder = step_encoder(shape, layout)
+    amount = Tensor(names.AMOUNT, "float32", ("batch", "events"))
+    return Interface((*encoder.inputs, amount), (*encoder.outputs, *_MEMORY_READ.get(shape.encoder, ())))
+
+
 def _array(name: str, array: StateArray) -> Tensor:
     return Tensor(name, array.dtype, ("batch", *array.shape))
 

@@ -66,7 +66,14 @@ ASKED = "asked"  # [B, T, 1] the hidden event behind the history (encoders train
 LAST = "last"  # [B, 1, T] 1 at the last event, else 0
 WEIGHT = "weight"  # output [B, T]: attention carried by each event; rows add up to 1 and are 0 in the padding
 
-AMOUNT = "amount"  # [B, T] how much of each event there is: 1, or a little more or less (encoders without a state)
+AMOUNT = "amount"  # [B, T] how much of each event there is: 1, or a little more or less (all but GPT4Rec's own)
+
+# -- outputs of the explainer of encoders with a memory: what the last event read from it
+
+READ_EVENTS = "read_events"  # [B, T] share of each event; the rest up to 1 is what the memory held before the events
+READ_SLOTS = "read_slots"  # [B, m] share of each slot (memory bank)
+READ_SESSIONS = "read_sessions"  # [B, T] number of each event's session, from 0 (hierarchy)
+READ_HORIZONS = "read_horizons"  # [B, 3] weight of each horizon, the shortest first (hierarchy)
 
 # -- the hidden state: output [B, d] of every encoder and of the explainer, input of every decoder
 

@@ -200,22 +200,44 @@ class CatalogueView(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryRead:
+    """What the last state read from the memory beside the encoder's window.
+
+    Attributes:
+        events: [m ≤ n] float32 share of each of the newest events in it. They add up to at most 1; the rest is what
+            the memory held before them.
+        slots: [slots] float32 share of each slot; None of encoders without slots.
+        sessions: [m] int64 number of each event's session, from 0; None of encoders without sessions.
+        horizons: Weight of each horizon by name; None of encoders without horizons.
+    """
+
+    events: FloatArray
+    slots: FloatArray | None = None
+    sessions: IntArray | None = None
+    horizons: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """How much each event of a history had to do with the hidden state.
 
     Attributes:
-        weight: [m ≤ n] float32 share of each of the newest events, those that the encoder reads; with `start`, the
-            shares add up to 1.
+        weight: [m ≤ n] float32 share of each of the newest events, those that the encoder reads; with `start` and
+            `earlier`, the shares add up to 1.
         start: The share of the start token.
         h: [d] float32 the hidden state, as the encoder makes it.
         method: How the shares were found: attention rolled out over layers, attention of the last state, or the
             gradient of h by each event.
+        earlier: The share that the events before those have together, of encoders that remember them.
+        memory: What was read from memory, of encoders that have one to show.
     """
 
     weight: FloatArray
     start: float
     h: FloatArray
     method: ExplanationMethod = "attention_rollout"
+    earlier: float = 0.0
+    memory: MemoryRead | None = None
 
 
 @runtime_checkable

@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from service.artifact.array_types import Array
 from service.common.answer_warnings import Warnings
 from service.common.errors import Overloaded
 from service.common.request_errors import NotFound
 from service.engine.fallback import Constraints
-from service.engine.interface import Explaining
+from service.engine.interface import Explaining, MemoryRead
 from service.history.event_warnings import event_warnings
 from service.history.history import merge_events
 from service.history.profile import Profile, pending_encoding
@@ -37,6 +38,7 @@ _WAITING_MAX = 32  # tasks that may wait for the playground's thread
 _COUNTED_MAX = 200_000  # items among which categories are counted
 _SAMPLE_FROM = 120  # a sample history starts at one of so many most popular items
 _NEAREST = 12  # neighbours from which the next item of a sample history is drawn
+_DIGITS = 6  # of a share
 _POLL_S = 1.0  # how often a change of the catalogue is looked for
 _EMPTY_RECORD = UserRecord("", ())
 _UNBOUNDED = 2**31
@@ -129,15 +131,17 @@ class Explorer:
         assert pending is not None  # noqa: S101 - there is at least one event, and no state to start from
         user, start = model.user_rows(features), pending.from_start
         explanation = await self._run(lambda: engine.explain(pending.events, from_start=start, context=user))
-        shares = [0.0] * (len(history) - len(explanation.weight)) + explanation.weight.tolist()
-        by_event = dict(zip(zip(history.times_ms, history.item_ids, history.types, strict=True), shares, strict=True))
+        found = zip(history.times_ms, history.item_ids, history.types, strict=True)
+        place_of = {key: len(history) - place for place, key in enumerate(found)}
         keys = [(now_ms if e.timestamp is None else e.timestamp, e.item_id, e.type) for e in events]
         # Duplicates of an event are merged into one, so the first of them gets the share.
-        weights = [round(by_event.pop(key, 0.0), 6) for key in keys]
+        places = [place_of.pop(key, 0) for key in keys]
         return {
-            "weights": weights,
-            "start": round(explanation.start, 6),
+            "weights": _by_event(explanation.weight, places, 0.0),
+            "start": round(explanation.start, _DIGITS),
+            "earlier": round(explanation.earlier, _DIGITS),
             "method": explanation.method,
+            "memory": None if explanation.memory is None else _memory(explanation.memory, places),
             "model_version": model.version,
             "warnings": event_warnings(events, model).texts,
         }
@@ -195,6 +199,22 @@ def _trained_on(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
     if not isinstance(data, dict) or "name" not in data:
         return None
     return {"name": str(data["name"]), "users": data.get("users"), "events": data.get("events")}
+
+
+def _by_event(newest: Array, places: Sequence[int], otherwise: float | None) -> list[Any]:
+    """The values of events by their places, which count from the newest, 1; `newest` are those of the newest events."""
+    values = {place: round(value, _DIGITS) for place, value in enumerate(newest[::-1].tolist(), start=1)}
+    return [values.get(place, otherwise) for place in places]
+
+
+def _memory(read: MemoryRead, places: Sequence[int]) -> dict[str, Any]:
+    horizons = read.horizons
+    return {
+        "events": _by_event(read.events, places, 0.0),
+        "sessions": None if read.sessions is None else _by_event(read.sessions, places, None),
+        "slots": None if read.slots is None else [round(share, _DIGITS) for share in read.slots.tolist()],
+        "horizons": None if horizons is None else {name: round(share, _DIGITS) for name, share in horizons.items()},
+    }
 
 
 def _shown(model: ServedModel, item: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ from service.engine.fallback import RecommendationList
 from service.engine.fused_scorer import FusedScorer
 from service.engine.interface import Explaining, Repeating
 from service.history.profile import pending_encoding
+from service.recommend.memory_reason import DIGITS, memory_reason
 from service.recommend.request_plan import Plan, Why
 from service.signals.contributions import Contributions, MainEvent, contributions, main_events, weighted_values
 from service.signals.ranker import Ranker
@@ -40,7 +42,6 @@ _NETWORK = frozenset({PATH, DENSE})
 _WAITING_MAX = 16  # lists that may wait for their reasons, in all
 _ANSWER_S = 0.002  # kept for writing the answer
 _LEAST_S = 0.002  # with less time left nothing is tried
-_DIGITS = 6
 
 Because = list[dict[str, Any]]
 
@@ -92,11 +93,15 @@ class Reasons:
 
 @dataclass(frozen=True, slots=True)
 class _Attended:
-    """The event of the history with the largest share of the network's attention."""
+    """The event of the history with the largest share of the network's attention.
+
+    `memory` is what the network read from its memory, of encoders that have one to show.
+    """
 
     place: int
     share: float
     by: Literal["attention", "gradient"]
+    memory: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,13 +133,15 @@ def _explained(plan: Plan, listing: RecommendationList, history_cap: int) -> Bec
     attended = _attended(plan, history_cap) if by_network and _NETWORK & set(found.names) else None
     because = []
     for at, event in enumerate(ranked.main):
+        memory = None
         if not found.candidate[at]:
             shown = None
         elif at in by_network and attended is not None:
-            shown = _attended_event(plan, attended)
+            shown, memory = _attended_event(plan, attended), attended.memory
         else:
             shown = None if event is None else _event(plan, history, event)
-        because.append({"contributions": _named(found, at), "event": shown})
+        read = {} if memory is None else {"memory": memory}
+        because.append({"contributions": _named(found, at), "event": shown, **read})
     return because
 
 
@@ -194,8 +201,7 @@ def _popular(plan: Plan, listing: RecommendationList) -> Because:
     """The share of each item, less the mean share of the catalogue."""
     mean = 1 / max(1, plan.model.fallback.popularity.n_items)
     return [
-        {"contributions": {POPULARITY: round(share - mean, _DIGITS)}, "event": None}
-        for share in listing.scores.tolist()
+        {"contributions": {POPULARITY: round(share - mean, DIGITS)}, "event": None} for share in listing.scores.tolist()
     ]
 
 
@@ -212,36 +218,40 @@ def _attended(plan: Plan, history_cap: int) -> _Attended | None:
     except ModelError as error:
         log.warning("attention_failed", request_id=plan.context.request_id, **logs.where(error))
         return None
-    weight = explained.weight
+    weight, memory = explained.weight, None
+    if explained.memory is not None:
+        memory = memory_reason(explained.memory, pending.places, plan.history.times_ms, partial(_of_log, plan))
     places = pending.places[len(pending.places) - len(weight) :]
     of_items = places >= 0  # a search has no item that could be named
     if not of_items.any():
         return None
     best = int(np.where(of_items, weight, -1.0).argmax())
     by: Literal["attention", "gradient"] = "gradient" if explained.method == "gradient" else "attention"
-    return _Attended(int(places[best]), float(weight[best]), by)
+    return _Attended(int(places[best]), float(weight[best]), by, memory)
 
 
 def _named(found: Contributions, at: int) -> dict[str, float]:
     if not found.candidate[at]:
         return {}
-    return {name: round(value, _DIGITS) for name, value in zip(found.names, found.values[at].tolist(), strict=True)}
+    return {name: round(value, DIGITS) for name, value in zip(found.names, found.values[at].tolist(), strict=True)}
 
 
 def _attended_event(plan: Plan, attended: _Attended) -> dict[str, Any]:
-    place = attended.place
-    shown = _shown(plan, plan.history.item_ids[place], plan.history.times_ms[place])
-    return {**shown, "share": round(attended.share, _DIGITS), "exact": False, "by": attended.by}
+    shown = _of_log(plan, attended.place)
+    return {**shown, "share": round(attended.share, DIGITS), "exact": False, "by": attended.by}
 
 
 def _event(plan: Plan, history: UserHistory, event: MainEvent) -> dict[str, Any]:
     if event.in_log:
-        place = len(plan.history) - len(history) + event.place
-        shown = _shown(plan, plan.history.item_ids[place], plan.history.times_ms[place])
+        shown = _of_log(plan, len(plan.history) - len(history) + event.place)
     else:
         item = int(history.before.items[event.place])
         shown = _shown(plan, plan.model.catalogue.item_ids[item], int(history.before.last_ms[event.place]))
-    return {**shown, "share": round(event.share, _DIGITS), "exact": True, "by": event.signal}
+    return {**shown, "share": round(event.share, DIGITS), "exact": True, "by": event.signal}
+
+
+def _of_log(plan: Plan, place: int) -> dict[str, Any]:
+    return _shown(plan, plan.history.item_ids[place], plan.history.times_ms[place])
 
 
 def _shown(plan: Plan, item_id: str, time_ms: int) -> dict[str, Any]:

@@ -67,6 +67,39 @@ class CauseEvent(Answer):
     by: str = Field(description="The signal through which it carried most; `attention` or `gradient` for the network.")
 
 
+class ReadEvent(Answer):
+    """The event of the history of which most was read from memory."""
+
+    item_id: str
+    title: str | None
+    timestamp_ms: int
+    share: float = Field(description="Its share in what was read.")
+
+
+class ReadSession(Answer):
+    """The session of which most was read from memory."""
+
+    share: float = Field(description="The share of its events in what was read.")
+    events: int = Field(description="How many of its events the history still has.")
+    from_ms: int = Field(description="Time of the first of them.")
+    to_ms: int = Field(description="Time of the last of them.")
+
+
+class ReadMemory(Answer):
+    """What the network read from its memory for the state that the list was decoded from."""
+
+    event: ReadEvent | None = Field(description="The event of which most was read; null if none was.")
+    session: ReadSession | None = Field(description="The session of which most was read; null without sessions.")
+    slots: list[float] | None = Field(description="Share of each slot of a memory bank; null without slots.")
+    horizons: dict[str, float] | None = Field(
+        description="Weight of the means over `hours`, `days` and a `month`; null without horizons."
+    )
+    earlier: float = Field(
+        description="The rest of what was read: of events that the history no longer has, or beyond the newest 512, "
+        "and of what the memory holds before any event."
+    )
+
+
 class Because(Answer):
     """Why an item is in the list."""
 
@@ -78,6 +111,11 @@ class Because(Answer):
         "popularity: the share less the mean share. Empty for an item that only fills the list up."
     )
     event: CauseEvent | None = Field(description="The event that carried most; null if none speaks for the item.")
+    memory: ReadMemory | None = Field(
+        None,
+        description="Only where the network carried most and has a memory beside its window (`memory_bank`, "
+        "`hierarchy`): what it read from that. It is the same for all items of a list.",
+    )
 
 
 class RankedItem(Answer):
@@ -214,13 +252,32 @@ class PlaygroundAnswer(Answer):
     budget_max_ms: float
 
 
+class MemoryShares(Answer):
+    """What the network read from the memory beside its window, by event in the order of the request."""
+
+    events: list[float] = Field(
+        description="Share of each event. The rest up to 1 is what the memory held before these events."
+    )
+    sessions: list[int | None] | None = Field(
+        description="Number of each event's session, null for an event given before; null without sessions."
+    )
+    slots: list[float] | None = Field(description="Share of each slot of a memory bank; null without slots.")
+    horizons: dict[str, float] | None = Field(
+        description="Weight of the means over `hours`, `days` and a `month`; null without horizons."
+    )
+
+
 class WhyAnswer(Answer):
     """The share of each event in the state that a list is decoded from."""
 
     request_id: str
     weights: list[float] = Field(description="Share of each event, in the order of the request.")
     start: float = Field(description="Share of the start token.")
+    earlier: float = Field(
+        description="Share of all events together that come before those with a share, if the network remembers them."
+    )
     method: Literal["attention_rollout", "attention", "gradient"]
+    memory: MemoryShares | None = Field(description="What was read from memory; null if the network has none to show.")
     model_version: str
     warnings: Warned
 

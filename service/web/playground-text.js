@@ -92,3 +92,31 @@ export const SHARES = {
   attention: "the share of the attention of the model's last state",
   gradient: "how much the model's state moves with each event, as a share (gradient)",
 };
+
+const SLOTS_SHOWN = 3;
+
+/** What the model read from the memory beside its window, in a sentence; empty if it has none to show. */
+export function remembered({ memory }, items) {
+  if (!memory) return "";
+  const { events, sessions, slots, horizons } = memory;
+  const said = [];
+  if (sessions) said.push(inSession(events, sessions));
+  if (slots) {
+    const most = slots.map((share, at) => [share, at + 1]).sort(([a], [b]) => b - a).slice(0, SLOTS_SHOWN);
+    said.push(`slots ${most.map(([share, slot]) => `${slot} (${percent(share)})`).join(", ")}`);
+  }
+  const best = events.indexOf(Math.max(...events));
+  if (events[best] > 0) said.push(`of events most from ${named(items[best])}, number ${best + 1} (${percent(events[best])})`);
+  if (horizons) said.push(`means over ${Object.entries(horizons).map(([name, share]) => `${name} ${percent(share)}`).join(", ")}`);
+  return `Read from memory: ${said.join("; ")}.`;
+}
+
+/** The session of which most was read, by the numbers of its events in the history. */
+function inSession(events, sessions) {
+  const shares = new Map();
+  sessions.forEach((session, at) => shares.set(session, (shares.get(session) ?? 0) + events[at]));
+  const [session, share] = [...shares].sort(([, a], [, b]) => b - a)[0];
+  const first = sessions.indexOf(session) + 1;
+  const last = sessions.lastIndexOf(session) + 1;
+  return `the session of ${first === last ? `event ${first}` : `events ${first} to ${last}`} most (${percent(share)})`;
+}

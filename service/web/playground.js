@@ -6,7 +6,7 @@ import { History } from "./playground-history.js";
 import { List, Similar } from "./playground-list.js";
 import { Search } from "./playground-search.js";
 import { EVENTS_MAX, body, curl, events, fresh, fromFragment, seconds, toFragment } from "./playground-state.js";
-import { RUNGS, SHARES, STRATEGIES, made, ms, named, percent, rankedBy, reason } from "./playground-text.js";
+import { RUNGS, SHARES, STRATEGIES, made, ms, named, percent, rankedBy, reason, remembered } from "./playground-text.js";
 
 const PAUSE_MS = 70; // a dragged slider sends one request, not one for each step
 const FIRST_SAMPLE = 4;
@@ -65,7 +65,10 @@ function draw() {
   const nobody = !state.history.length;
   at("empty").hidden = !nobody;
   at("clear").disabled = nobody;
-  if (nobody) text(at("why"), "");
+  if (nobody) {
+    text(at("why"), "");
+    text(at("memory"), "");
+  }
   at("history-title").textContent = nobody ? "History" : `History of ${state.history.length}`;
 }
 
@@ -151,7 +154,11 @@ function weigh(answer, why) {
   else if (!byModel) text(at("why"), `No attention to show: the list is ranked by ${rankedBy(answer.scorers)}.`);
   else if (!about.explains) text(at("why"), "This artefact cannot explain its lists; exporting the model again adds the explainer.");
   else if (!why) text(at("why"), "The explanation is not available right now.");
-  else text(at("why"), `Bars: ${SHARES[why.method] ?? SHARES.attention}; the start of the history has ${percent(why.start)}.`);
+  else {
+    const before = why.earlier ? `, all events before the bars ${percent(why.earlier)}` : "";
+    text(at("why"), `Bars: ${SHARES[why.method] ?? SHARES.attention}; the start of the history has ${percent(why.start)}${before}.`);
+  }
+  text(at("memory"), byModel && why ? remembered(why, state.history.map(known)) : "");
 }
 
 function trouble(error) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays
 from service.common.errors import ModelError
-from service.engine.interface import Explanation
+from service.engine.interface import Explanation, MemoryRead
 from service.playground import explorer
 from service.schemas import responses as out
 from tests.support.aio import asynchronous, eventually
@@ -171,6 +172,30 @@ async def test_an_event_that_is_given_twice_has_one_share() -> None:
         weights = (await why(service, event("5", 0), event("5", 0), event("6", 1)))["weights"]
         assert weights[1] == 0.0
         assert sum(weights) == pytest.approx(0.5, abs=1e-5)
+
+
+class Remembering(Explainer):
+    """What it read from memory is known of the two newest events."""
+
+    def explain(self, events: EventArrays, *, from_start: bool, context: IntArray | None = None) -> Explanation:
+        found = super().explain(events, from_start=from_start, context=context)
+        slots = np.array([0.75, 0.25], np.float32)
+        memory = MemoryRead(np.array([0.25, 0.5], np.float32), slots, np.array([4, 5]), {"hours": 1.0})
+        return replace(found, method="gradient", earlier=0.125, memory=memory)
+
+
+@asynchronous
+async def test_what_was_read_from_memory_is_told_by_event_in_the_order_given() -> None:
+    async with serving(Remembering(), playground=True) as service:
+        answer = await why(service, event("7", 20), event("5", 0), event("7", 20), event("6", 10))
+        found = out.WhyAnswer.model_validate(answer)
+        assert found.memory is not None and (found.earlier, found.method) == (0.125, "gradient")
+        assert found.memory.events == [0.5, 0.0, 0.0, 0.25]
+        assert found.memory.sessions == [5, None, None, 4]
+        assert (found.memory.slots, found.memory.horizons) == ([0.75, 0.25], {"hours": 1.0})
+    async with serving(Explainer(), playground=True) as service:
+        plain = await why(service, event("1"))
+        assert (plain["memory"], plain["earlier"]) == (None, 0.0)
 
 
 @asynchronous

@@ -58,6 +58,7 @@ class Encoder(nn.Module, ABC):
             keep. Such a state is rebuilt from a checkpoint (`service.history.trim_checkpoint`). Where it follows from
             the settings, `state_layout` alone says so.
         reads_context: Whether h depends on the user's features. The decoder then leaves them out.
+        shows_memory: Whether `memory_read` says what the last event read from a memory.
         task: What the encoder is trained for. "next" predicts the item after each event and needs a causal encoder.
             "masked" predicts masked items; at inference the item after the history is the masked one.
     """
@@ -65,6 +66,7 @@ class Encoder(nn.Module, ABC):
     streams: ClassVar[bool] = False
     remembers_trimmed: ClassVar[bool] = False
     reads_context: ClassVar[bool] = False
+    shows_memory: ClassVar[bool] = False
     task: ClassVar[Task] = "next"
 
     @classmethod
@@ -121,16 +123,17 @@ class Encoder(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no step")
 
-    def memory_read(self, x: Tensor, events: Events) -> dict[str, Tensor]:
-        """Returns what the last event of each history read from memory, for explanations.
+    def memory_read(self, x: Tensor, events: Events, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Returns what the last event of each row read from memory, for explanations.
 
         Args:
-            x: [B, T, d] embedded events, right-padded: whole histories.
-            events: The same events in parts, with `length`.
+            x: [B, T, d] embedded events, right-padded.
+            events: The same events in parts, with `length`; after a state also with `previous_ms` and `n_valid`.
+            state: The arrays before the events, as `step` gets them; None: the events are whole histories.
 
         Returns:
-            `events` [B, T], the share of each event in it. They add up to at most 1; the rest is what a memory holds
-            before any event. Whatever else the encoder can say has the names that its method gives.
+            `events` [B, T], the share of each event in it. They add up to at most 1; the rest is what the memory held
+            before the events. Whatever else the encoder can say has the names that its method gives.
 
         Raises:
             NotImplementedError: The encoder has no memory that can be shown.

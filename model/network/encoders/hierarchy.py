@@ -32,7 +32,7 @@ from torch.nn import functional as F  # noqa: N812
 from model.network.config import NetworkConfig
 from model.network.encoders.base import MASK_SCORE, Events, log_seconds
 from model.network.encoders.layers import picked, stored_dtype
-from model.network.encoders.memory_encoder import MemoryEncoder, chunk_of, earlier, window_arrays
+from model.network.encoders.memory_encoder import MemoryEncoder, earlier, window_arrays
 from model.network.encoders.streaming import quantise
 from service.artifact.state_layout import StateArray, StateLayout
 
@@ -249,33 +249,33 @@ class Hierarchy(MemoryEncoder):
         h = x + self.dropout(self.down(F.gelu(self.up(self.norm_ff(x)))))
         return h, after | self.sessions.after(sessions, events.length) | horizons
 
-    def memory_read(self, x: Tensor, events: Events) -> dict[str, Tensor]:
-        """Returns what the last event of each history read; see `Encoder.memory_read`.
+    def read(self, x: Tensor, events: Events, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns what the last event of each row reads; see `Encoder.memory_read`.
 
         Returns:
             `events` [B, T], by way of the summaries of sessions, the mean over the heads; `sessions` [B, T] int64, the
             number of each event's session; `horizons` [B, 3], how much of each is in the fusion.
         """
         assert events.length is not None  # noqa: S101 - what `Encoder.memory_read` promises
-        state, whole = self.empty(x), chunk_of(events, 0, x.shape[1], self.c.window)
-        x, _ = self.attend(x, whole, state)
+        x, _ = self.attend(x, events, state)
         y = self.norm(x)
         v = self.value(y)
-        sessions = self.sessions.sessions(y, v, whole, state)
-        gate = self.horizons(y, v, whole, state)[2]
+        sessions = self.sessions.sessions(y, v, events, state)
+        gate = self.horizons(y, v, events, state)[2]
+        last = events.length[:, None] - 1
         share = self.sessions(y, sessions, events.time_ms)[1].mean(dim=1)  # [B, T, slots + 1 + T + 1]
-        rows, last = torch.arange(len(x), device=x.device), events.length - 1
+        share = picked(share, last)[:, 0]
         # Summary s of the chunk is that of an event; the last share is that of the mean up to the reading event.
-        of_summary = share[rows, last, self.c.session_slots + 1 : -1]
-        of_summary = of_summary.scatter_add(1, last[:, None], share[rows, last, -1:])
+        own = (torch.arange(x.shape[1], device=x.device) == last).to(x.dtype) * share[:, -1:]
+        of_summary = share[:, self.c.session_slots + 1 : -1] + own
         same = (sessions.number[:, :, None] == sessions.number[:, None]) & earlier(y)
         weight = self.sessions.weighted(y, v)[..., -1]
-        inside = same * weight[:, None]
-        inside = inside / inside.sum(dim=-1, keepdim=True)  # [B, summary, event]
+        # [B, summary, event]; what a session weighs includes its events before the chunk
+        inside = same.to(x.dtype) * weight[:, None] / sessions.open[..., -1:]
         return {
             "events": (of_summary[:, None] @ inside)[:, 0],
             "sessions": sessions.number,
-            "horizons": gate[rows, last],
+            "horizons": picked(gate, last)[:, 0],
         }
 
 

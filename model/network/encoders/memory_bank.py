@@ -31,7 +31,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from model.network.config import NetworkConfig
 from model.network.encoders.base import MASK_SCORE, Events
-from model.network.encoders.memory_encoder import MemoryEncoder, chunk_of, earlier, window_arrays
+from model.network.encoders.layers import picked
+from model.network.encoders.memory_encoder import MemoryEncoder, earlier, window_arrays
 from service.artifact.state_layout import StateArray, StateLayout
 
 # Writes up to about this share of a slot are none at all.
@@ -156,16 +157,17 @@ class MemoryBank(MemoryEncoder):
         h, bank, _ = self.bank(x, events.length, state[BANK])
         return h, after | {BANK: bank}
 
-    def memory_read(self, x: Tensor, events: Events) -> dict[str, Tensor]:
-        """Returns what the last event of each history read; see `Encoder.memory_read`.
+    def read(self, x: Tensor, events: Events, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns what the last event of each row reads; see `Encoder.memory_read`.
 
         Returns:
             `events` [B, T], by way of the slots, and `slots` [B, m]: the means over the heads.
         """
         assert events.length is not None  # noqa: S101 - what `Encoder.memory_read` promises
-        state = self.empty(x)
-        x, _ = self.attend(x, chunk_of(events, 0, x.shape[1], self.c.window), state)
+        x, _ = self.attend(x, events, state)
         reads: Reads = self.bank(x, events.length, state[BANK])[2]
-        rows = torch.arange(len(x), device=x.device)
-        last = events.length - 1
-        return {"events": reads.events[rows, last].mean(dim=1), "slots": reads.slots[rows, last].mean(dim=1)}
+        last = events.length[:, None] - 1
+        return {
+            "events": picked(reads.events.mean(dim=2), last)[:, 0],
+            "slots": picked(reads.slots.mean(dim=2), last)[:, 0],
+        }

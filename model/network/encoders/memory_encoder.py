@@ -103,6 +103,7 @@ class MemoryEncoder(StepEncoder):
     """An encoder with [attention in a window, feed-forward] × layers, and a memory that `add` reads and writes."""
 
     remembers_trimmed: ClassVar[bool] = True
+    shows_memory: ClassVar[bool] = True
 
     def __init__(self, c: NetworkConfig) -> None:
         super().__init__(c)
@@ -111,6 +112,17 @@ class MemoryEncoder(StepEncoder):
     @abstractmethod
     def add(self, x: Tensor, events: Events, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Adds a chunk of events to states whose floats have the type of x; see `Encoder.step`."""
+
+    @abstractmethod
+    def read(self, x: Tensor, events: Events, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns what the last event of a chunk reads from such states; see `Encoder.memory_read`."""
+
+    def memory_read(self, x: Tensor, events: Events, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Returns what the last event of each row read; see `Encoder.memory_read`, and `read` for the names."""
+        if state is not None:
+            return self.read(x, events, self.computed(x, state))
+        whole = replace(chunk_of(events, 0, x.shape[1], self.c.window), length=events.length)
+        return self.read(x, whole, self.empty(x))
 
     def forward(self, x: Tensor, events: Events, context: Tensor | None) -> Tensor:
         """Returns the hidden states [B, T, d]; see `Encoder.forward`."""
@@ -122,11 +134,15 @@ class MemoryEncoder(StepEncoder):
 
     def step(self, x: Tensor, events: Events, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Adds events to states; see `Encoder.step`."""
-        arrays = self.state_layout(self.c).arrays
-        h, after = self.add(
-            x, events, {a.name: state[a.name] if a.dtype == "int64" else state[a.name].to(x.dtype) for a in arrays}
-        )
-        return h, {a.name: after[a.name].to(getattr(torch, a.dtype)) for a in arrays}
+        h, after = self.add(x, events, self.computed(x, state))
+        return h, {a.name: after[a.name].to(getattr(torch, a.dtype)) for a in self.state_layout(self.c).arrays}
+
+    def computed(self, x: Tensor, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns stored arrays with floats of the type of x."""
+        return {
+            a.name: state[a.name] if a.dtype == "int64" else state[a.name].to(x.dtype)
+            for a in self.state_layout(self.c).arrays
+        }
 
     def attend(self, x: Tensor, events: Events, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Runs a chunk through the blocks. Returns their outputs [B, T, d], and the arrays of `window_arrays`."""

@@ -34,15 +34,13 @@ from model.network.encoders.attention_scores import (
     sinusoids,
 )
 from model.network.encoders.base import MASK_SCORE, Events, StepEncoder, log_seconds
-from model.network.encoders.layers import stored_dtype
+from model.network.encoders.layers import picked, stored_dtype
+from model.network.encoders.memory_encoder import CHUNK, KEYS_VALUES, window_arrays
 from model.network.encoders.routing import Router
 from model.network.encoders.streaming import quantise, rotary, rotate
 from service.artifact.state_layout import TIME_MS, StateArray, StateLayout
 
-# Events that are added at once; keys, values and times are carried from chunk to chunk.
-CHUNK = 64
-
-EVENTS, COUNT = "kv", "count"
+COUNT = "count"
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class WindowBlock(nn.Module):
         mixed = (weight @ value[:, None]).transpose(1, 2).reshape(batch, n, -1)
         x = x + self.dropout(self.out(mixed))
         x = x + self.dropout(self.down(F.gelu(self.up(self.norm_ff(x)))))
-        return x, both.gather(1, at.kept[..., None].expand(-1, -1, both.shape[2]))
+        return x, picked(both, at.kept)
 
     def scores(self, query: Tensor, key: Tensor, at: Geometry) -> Tensor:
         """Returns the scores [B, heads, T, S] of queries [B, heads, T, d_head] and keys [B, S, d_head]."""
@@ -148,11 +146,8 @@ class WindowAttention(StepEncoder):
     def state_layout(cls, c: NetworkConfig) -> StateLayout:
         """Returns keys, values and times of the newest `window` events; for the fixed pattern also their number."""
         counted = c.pattern == "fixed"
-        arrays = (
-            StateArray(EVENTS, stored_dtype(c), (c.layers, c.window, 2 * c.d_head), 1),
-            *([StateArray(COUNT, "int64", (1,))] if counted else []),
-            StateArray(TIME_MS, "int64", (c.window,), 0),
-        )
+        kv, time_ms = window_arrays(c)
+        arrays = (kv, *([StateArray(COUNT, "int64", (1,))] if counted else []), time_ms)
         return StateLayout(c.d_model, c.window, arrays, remembers_trimmed=counted)
 
     def forward(self, x: Tensor, events: Events, context: Tensor | None) -> Tensor:
@@ -177,9 +172,9 @@ class WindowAttention(StepEncoder):
         assert events.length is not None  # noqa: S101 - what `Encoder.step` promises
         assert events.n_valid is not None  # noqa: S101
         before = state[COUNT][:, 0] if COUNT in state else events.n_valid
-        kv = state[EVENTS].to(x.dtype)
+        kv = state[KEYS_VALUES].to(x.dtype)
         h, kv, time_ms = self._add(x, events.time_ms, events.length, before, kv, state[TIME_MS])
-        after = {EVENTS: kv.to(state[EVENTS].dtype), TIME_MS: time_ms}
+        after = {KEYS_VALUES: kv.to(state[KEYS_VALUES].dtype), TIME_MS: time_ms}
         if COUNT in state:
             after[COUNT] = state[COUNT] + events.length[:, None]
         return h, after

@@ -1,4 +1,4 @@
-"""How much attention each event of a history carried: the artefact's extra graph, opened when it is first needed."""
+"""How much each event of a history had to do with h: the artefact's extra graph, opened when it is first needed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from service.artifact.features import EventArrays
 from service.artifact.manifest import EXPLAINER
 from service.common.errors import ModelError
 from service.engine.encode.history_explainer import HistoryExplainer
+from service.engine.encode.step_explainer import StepExplainer
 from service.engine.interface import Explanation
 from service.engine.onnx_session import GraphSession, Values
 from service.engine.placement import Placement
@@ -53,11 +54,13 @@ class Explainer:
             events = self._artifact.vocabulary.with_start(events)
         if not self._artifact.streaming:
             return self._of_whole(events, context, n, values, from_start=from_start)
-        out = self._opened().run(self._feeds(events), (values,))
-        weight, h = out[names.WEIGHT][0, : len(events)], out[names.HIDDEN]
-        if not (np.isfinite(weight).all() and np.isfinite(h).all()):
-            raise ModelError("the explainer's output is not finite")
-        return Explanation(weight[-n:].copy(), float(weight[0]) if from_start else 0.0, h[0].copy())
+        graph = self._opened()
+        if names.N_NEW in graph.inputs:
+            of_step = StepExplainer(self._artifact, self._placement, graph)
+            return _finite(of_step.explain(events, values, started=from_start))
+        out = graph.run(self._feeds(events), (values,))
+        weight, h = out[names.WEIGHT][0, : len(events)], out[names.HIDDEN][0]
+        return _finite(Explanation(weight[-n:].copy(), float(weight[0]) if from_start else 0.0, h.copy()))
 
     def _of_whole(
         self, events: EventArrays, context: IntArray | None, n: int, values: Values, *, from_start: bool
@@ -66,11 +69,9 @@ class Explainer:
         graph, artifact = self._opened(), self._artifact
         read = events.after(max(0, len(events) - artifact.receptive_field))
         weight, h, method = HistoryExplainer(artifact, self._placement, graph).explain(read, context, values)
-        if not (np.isfinite(weight).all() and np.isfinite(h).all()):
-            raise ModelError("the explainer's output is not finite")
         started = from_start and len(read) == n + 1
         start = float(weight[0]) if started else 0.0
-        return Explanation(weight[int(started) :].copy(), start, h.copy(), method)
+        return _finite(Explanation(weight[int(started) :].copy(), start, h.copy(), method))
 
     def _opened(self) -> GraphSession:
         with self._lock:
@@ -103,3 +104,15 @@ class Explainer:
             names.SCORES: self._placement.host(np.array([-1, heads, size, size], np.int64)),
             names.FOLDED: self._placement.host(np.array([-1, heads * size, size], np.int64)),
         }
+
+
+def _finite(found: Explanation) -> Explanation:
+    """Returns what was found.
+
+    Raises:
+        ModelError: It is not finite.
+    """
+    shown = [found.weight, found.h, *([] if found.memory is None else [found.memory.events])]
+    if not all(np.isfinite(values).all() for values in shown):
+        raise ModelError("the explainer's output is not finite")
+    return found

@@ -18,9 +18,9 @@ from service.engine.onnx_session import GraphSession, Values
 from service.engine.placement import Placement
 
 # How much of an event is added and taken away: small beside 1, large beside the rounding of a type.
-_STEP = {"float32": 0.02, "float16": 0.25, "int8": 0.25}
+STEP = {"float32": 0.02, "float16": 0.25, "int8": 0.25}
 # Rows of one run, so that long histories take no more memory than a batch of requests.
-_ROWS_MAX = 64
+ROWS_MAX = 64
 
 
 class HistoryExplainer:
@@ -30,9 +30,9 @@ class HistoryExplainer:
         """Prepares the inputs of the artefact's explainer."""
         self._graph = graph
         self._inputs = HistoryInputs(artifact, placement, masked=names.ASKED in graph.inputs)
-        self._step = _STEP["float16" if artifact.manifest["dtype"] == "float16" else "float32"]
+        self._step = STEP["float16" if artifact.manifest["dtype"] == "float16" else "float32"]
         if names.CONTEXT in graph.inputs:  # the backbone, which rounds keys and values to the type of a state
-            self._step = max(self._step, _STEP[artifact.network["state_dtype"]])
+            self._step = max(self._step, STEP[artifact.network["state_dtype"]])
 
     def explain(
         self, events: EventArrays, context: IntArray | None, values: Values
@@ -52,7 +52,7 @@ class HistoryExplainer:
         amounts, event = np.ones((2 * n + 1, n), np.float32), np.arange(n)
         amounts[1 + event, event] = 1 + self._step
         amounts[1 + n + event, event] = 1 - self._step
-        runs = (amounts[first : first + _ROWS_MAX] for first in range(0, len(amounts), _ROWS_MAX))
+        runs = (amounts[first : first + ROWS_MAX] for first in range(0, len(amounts), ROWS_MAX))
         h = np.concatenate([self._hidden(events, context, rows, values) for rows in runs])
         moved = np.linalg.norm(h[1 : n + 1] - h[n + 1 : 2 * n + 1], axis=1)
         total = float(moved.sum())

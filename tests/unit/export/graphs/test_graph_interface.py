@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ def test_every_name_belongs_to_a_tensor_of_some_graph() -> None:
         shape = graph_shape(model.config, "float32")
         used |= names_of(graph_interface.history_encoder(shape), graph_interface.history_explainer(shape))
     state = StateLayout(hidden=8, window=2, arrays=(StateArray(TIME_MS, "int64", (2,), rows=0),))
-    used |= names_of(graph_interface.step_encoder(shape, state))
+    for encoder in ("memory_bank", "hierarchy"):
+        used |= names_of(graph_interface.step_explainer(replace(shape, encoder=encoder), state))
     described = {value for name, value in vars(graph_names).items() if name.isupper() and isinstance(value, str)}
     assert used == described
 

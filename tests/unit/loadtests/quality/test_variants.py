@@ -15,6 +15,7 @@ from loadtests.common import results
 from loadtests.draw.quality_variants import variants as drawn
 from loadtests.quality import variants
 from model.data.dataset import Dataset
+from model.network.encoders.registry import encoder_class
 from model.training.config import TrainConfig
 from model.training.run_folder import Run
 from tests.support.artifacts import learn_nothing
@@ -23,12 +24,18 @@ from tests.support.figures import keep_in
 
 
 @pytest.mark.parametrize(("events", "layers"), [(8, 1), (40, 2)], ids=["short histories", "long histories"])
-def test_every_encoder_but_our_own_reads_as_many_events_as_our_own_can(events: int, layers: int) -> None:
+def test_every_encoder_without_a_state_reads_as_many_events_as_our_own_can(events: int, layers: int) -> None:
     dataset = tiny_dataset(users=30, min_events=events, max_events=events)
     assert variants.settings("gpt4rec", 3, dataset) == TrainConfig(seed=3, max_epochs=1000, patience=1000)
     reach = layers * TrainConfig().network_values()["window"] + 2
-    for name in variants.ENCODERS[1:]:
+    for name in variants.WHOLE:
         assert variants.settings(name, 0, dataset).network == {"window": reach}
+    for name in variants.STEPPED:
+        assert variants.settings(name, 0, dataset) == TrainConfig(encoder=name, max_epochs=1000, patience=1000)
+
+
+def test_encoders_that_are_compared_stream_where_their_settings_say_so() -> None:
+    assert [name for name in variants.ENCODERS if encoder_class(name).streams] == [variants.OURS, *variants.STEPPED]
 
 
 def test_one_command_measures_what_is_missing_and_draws_the_table(

@@ -130,6 +130,21 @@ def test_what_is_shown_of_a_memory_is_what_moves_its_read(name: str) -> None:
         assert 0.0 < share.sum().item() < 1.0
 
 
+@pytest.mark.parametrize("before", [1, 17, 29])
+@pytest.mark.parametrize("name", ["memory_bank", "hierarchy"])
+def test_after_a_state_the_same_is_read_as_of_a_whole_history(name: str, before: int) -> None:
+    model = network(name, session_slots=2)
+    encoder = cast("MemoryEncoder", model.encoder)
+    x, events = inputs(model, 30)
+    whole = encoder.memory_read(x, replace(events, length=torch.tensor([30])))
+    state = encoder.step(x[:, :before], chunk_of(events, 0, before, 8), encoder.empty(x))[1]
+    after = encoder.memory_read(x[:, before:], chunk_of(events, before, 30, 8), state)
+    assert after.keys() == whole.keys()
+    for part, shown in after.items():
+        want = whole[part][:, before:] if part in ("events", "sessions") else whole[part]
+        assert torch.allclose(shown, want, atol=1e-5), part
+
+
 def test_an_encoder_without_a_memory_to_show_says_so() -> None:
     model = network("gpt4rec")
     x, events = inputs(model, 3)

@@ -15,10 +15,11 @@ from model.errors import ConfigError, RunError
 from model.network.config import NetworkConfig
 from model.network.encoders.attention_scores import LEAST_WEIGHT, TIME_ENTRIES
 from model.network.encoders.base import MASK_SCORE, Events
+from model.network.encoders.memory_encoder import CHUNK
 from model.network.encoders.registry import reads, receptive_field, remembers_trimmed, state_layout
 from model.network.encoders.routing import MARGIN, Routed, Router, chosen, imbalance
 from model.network.encoders.streaming import ROPE_BASE
-from model.network.encoders.window_attention import CHUNK, WindowAttention, WindowBlock
+from model.network.encoders.window_attention import WindowAttention, WindowBlock
 from model.network.gpt4rec import GPT4Rec
 from model.training.batch_loss import BatchLoss
 from model.training.config import TrainConfig
