@@ -39,7 +39,7 @@ _ROWS, _EVENTS = 3, 5
 _LEAST_QUANTISED = 2  # dimensions of a weight
 
 
-class _Step(nn.Module):
+class TracedStep(nn.Module):
     """One run of the explainer, in the order of its interface."""
 
     def __init__(self, model: GPT4Rec) -> None:
@@ -117,7 +117,7 @@ def trace_step(model: GPT4Rec) -> onnx.ModelProto:
         inputs.append(torch.full(shape, int(tensor.name == names.N_NEW), dtype=getattr(torch, tensor.dtype)))
         shapes.append({axis: dims[size] for axis, size in enumerate(tensor.shape) if isinstance(size, str)})
     with _quiet(), torch.no_grad():
-        program = torch.export.export(_Step(model.eval()), tuple(inputs), dynamic_shapes=(tuple(shapes),))
+        program = torch.export.export(TracedStep(model.eval()), tuple(inputs), dynamic_shapes=(tuple(shapes),))
         exported = torch.onnx.export(
             program,
             (),

@@ -28,6 +28,8 @@ from service.engine.interface import Explanation, MemoryRead
 from service.engine.onnx_session import GraphSession, Values
 from service.engine.placement import Placement
 
+# How much is added and taken away where a state rounds keys and values to float16; all else is computed in float32.
+_STEP_ROUNDED = 0.1
 # The horizons of a hierarchy, the shortest first.
 HORIZONS = ("hours", "days", "month")
 # Events whose share in what was read from memory is shown. They are added at once, whose cost grows as the square.
@@ -61,7 +63,7 @@ class StepExplainer:
         self._layout, self._longest = artifact.state_layout, artifact.receptive_field
         self._counts = StepCounts()
         rounds = any(array.dtype == "float16" for array in self._layout.arrays)
-        self._step = STEP["float16" if rounds else "float32"]
+        self._step = _STEP_ROUNDED if rounds else STEP["float32"]
 
     def explain(self, events: EventArrays, values: Values, *, started: bool) -> Explanation:
         """Explains the hidden state of a history.

@@ -25,11 +25,15 @@ from model.network.encoders.base import Events
 from model.network.encoders.registry import ENCODERS, encoder_class, reads, receptive_field, state_layout, streams
 from model.network.gpt4rec import GPT4Rec
 from model.network.scoring import encoder_input
+from model.reference.additive_attention import gradient_shares, memory_read
 from service.artifact import graph_interface
+from service.artifact import graph_names as names
 from service.artifact.artifact import Artifact
 from service.artifact.features import EventArrays
+from service.artifact.manifest import EXPLAINER
 from service.artifact.state_layout import StateLayout
 from service.common.metrics import value_of
+from service.engine.encode import step_explainer
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
 from service.engine.jobs import EncodeJob
@@ -38,6 +42,7 @@ from service.engine.placement import Placement
 from service.history import state_blob
 from service.history.state_blob import VersionedState
 from service.lifecycle import canary
+from service.schemas import responses as out
 from service.store.log_version import VERSION_LENGTH
 from service.store.records import Subject
 from tests.support.aio import asynchronous
@@ -62,9 +67,11 @@ def small(encoder: str) -> NetworkConfig:
 
 
 NAMES = tuple(name for name in ENCODERS if name != artifact_writer.OWN and encoder_class(name).streams)
-# torch takes seconds to trace an encoder, so only this one is: it has arrays by row and of fixed size, of three types.
-# `step` of every encoder is checked in torch, and the export's parity gate compares the graph of each with torch.
-TRACED: dict[str, Any] = {"encoder": "compressive"}
+# torch takes seconds to trace an encoder, so only this one is: it has arrays by row and of fixed size, of three types,
+# and a memory to show. `step` of every encoder is checked in torch, and the export's parity gate compares the graphs of
+# each with torch.
+TRACED: dict[str, Any] = {"encoder": "memory_bank"}
+START_MS = 1_700_000_000_000
 
 
 class Served:
@@ -232,10 +239,16 @@ def test_a_step_graph_has_its_interface_and_cuda_kernels_at_every_precision(
     assert interface_of(tmp_path / "encoder.onnx") == graph_interface.step_encoder(
         graph_shape(config, dtype), state_layout(config)
     )
-    if dtype != "int8":  # int8 graphs are not served by CUDA
-        assert missing_kernels(graph) == []
-    assert "double" not in value_types(graph).values()
-    assert not {node.op_type for node in graph.graph.node} & {"Loop", "If", "Scan"}
+    explainer = step_encoder.step_graph(served.model, served.traced, dtype, explains=True)
+    onnx.save(explainer, tmp_path / EXPLAINER)
+    assert interface_of(tmp_path / EXPLAINER) == graph_interface.step_explainer(
+        graph_shape(config, dtype), state_layout(config)
+    )
+    for made in (graph, explainer):
+        if dtype != "int8":  # int8 graphs are not served by CUDA
+            assert missing_kernels(made) == []
+        assert "double" not in value_types(made).values()
+        assert not {node.op_type for node in made.graph.node} & {"Loop", "If", "Scan"}
     exact_weights = {one.name for one in graph.graph.initializer if one.data_type == TensorProto.FLOAT}
     products = [node.input[1] for node in graph.graph.node if node.op_type in ("MatMul", "Gemm")]
     assert bool(exact_weights & {*products}) == (dtype == "float32"), "a weight of a product is stored in full"
@@ -245,6 +258,76 @@ def test_a_step_graph_has_its_interface_and_cuda_kernels_at_every_precision(
         feeds_of(served, "float32")
     )
     np.testing.assert_allclose(session.run(feeds)["h"], exact["h"], atol=10 * TOLERANCE[dtype])
+
+
+def test_the_encoder_has_nothing_of_its_explainer(served: Served) -> None:
+    encoder = step_encoder.step_graph(served.model, served.traced, "float32").graph
+    produced = {name for node in encoder.node for name in node.output}
+    used = {name for node in encoder.node for name in node.input} | {one.name for one in encoder.output}
+    assert produced <= used and names.AMOUNT not in used
+
+
+def test_encoders_that_show_their_memory_have_outputs_for_it() -> None:
+    for name in NAMES:
+        shape, layout = graph_shape(small(name), "float32"), state_layout(small(name))
+        more = len(graph_interface.step_explainer(shape, layout).outputs)
+        more -= len(graph_interface.step_encoder(shape, layout).outputs)
+        assert (more > 0) == encoder_class(name).shows_memory, name
+
+
+@pytest.mark.parametrize("pad", [False, True])
+@pytest.mark.parametrize("n", [1, 9, 10, 40])
+def test_events_have_the_shares_of_torchs_gradient_and_those_before_them_one_together(
+    served: Served, n: int, pad: bool
+) -> None:
+    """The receptive field has ten events; the start token is one."""
+    engine = Engine(served.artifact, device="cpu", threads=1, pad=pad)
+    reach, got = receptive_field(served.model.config), engine.explain(history(n, n), from_start=True)
+    events = served.artifact.vocabulary.with_start(history(n, n))
+    want = gradient_shares(served.model, events, newest=reach).numpy()
+    started = [got.start] if n < reach else []
+    assert got.method == "gradient" and len(got.weight) == min(n, reach)
+    assert [got.earlier, *started, *got.weight] == pytest.approx(want, abs=2e-2)
+    assert (got.earlier > 0) == (n >= reach)
+    assert got.h == pytest.approx(served.whole(history(n, n)), abs=served.tolerance)
+
+
+@pytest.mark.parametrize("most", [None, 16])
+def test_what_was_read_from_memory_is_what_torch_says(
+    served: Served, monkeypatch: pytest.MonkeyPatch, most: int | None
+) -> None:
+    """Also of a history that is longer than what is shown: then it begins with a state."""
+    if most is not None:
+        monkeypatch.setattr(step_explainer, "READ_MAX", most)
+    for n in (1, 15, 16, 70):
+        read = served.engine.explain(history(n, n), from_start=True).memory
+        assert read is not None and read.slots is not None and read.sessions is None and read.horizons is None
+        want = memory_read(served.model, served.artifact.vocabulary.with_start(history(n, n)))
+        assert read.events == pytest.approx(want["events"][-min(n, most or n) :].numpy(), abs=served.tolerance)
+        assert read.slots == pytest.approx(want["slots"].numpy(), abs=served.tolerance)
+
+
+@asynchronous
+async def test_a_list_and_the_playground_say_what_the_network_read_from_its_memory(served: Served) -> None:
+    ids, vocabulary = served.artifact.catalogue.item_ids, served.artifact.vocabulary
+    items, times = [ids[n] for n in (3, 5, 7, 9)], [START_MS + minute * 60_000 for minute in (0, 1, 600, 601)]
+    events = [{"item_id": item, "type": "view", "timestamp": t} for item, t in zip(items, times, strict=True)]
+    want = memory_read(served.model, vocabulary.with_start(vocabulary.events(items, ["view"] * 4, times)))
+    shares, slots = want["events"][1:].numpy(), want["slots"].numpy()
+    async with serving(cast("FakeEngine", served.engine), deadline_ms=60_000.0, playground=True) as service:
+        answer = await service.recommend(events=events, k=5, explain=True, decoding={"strategy": "beam"})
+        told = await service.client.post("/playground/why", json={"events": events[::-1]})
+    why = out.WhyAnswer.model_validate(told.json())
+    assert why.memory is not None and why.memory.slots == pytest.approx(slots, abs=served.tolerance)
+    assert why.memory.events[::-1] == pytest.approx(shares, abs=served.tolerance)
+    assert sum(why.weights) + why.start + why.earlier == pytest.approx(1.0, abs=1e-5)
+    because = [item.because for item in out.RecommendAnswer.model_validate(answer).items]
+    by_network = [one for one in because if one is not None and one.memory is not None]
+    assert by_network and all(one.event is not None and one.event.by == "gradient" for one in by_network)
+    read, best = by_network[0].memory, int(np.argmax(shares))
+    assert read is not None and read.event is not None and read.slots == why.memory.slots
+    assert (read.event.item_id, read.event.timestamp_ms) == (items[best], times[best])
+    assert read.earlier == pytest.approx(1 - shares.sum(), abs=served.tolerance)
 
 
 def feeds_of(served: Served, dtype: GraphDtype) -> Mapping[str, np.ndarray]:
