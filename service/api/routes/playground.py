@@ -68,7 +68,8 @@ async def sample(request: Request, seed: Annotated[int, Query(ge=0, le=2**53)] =
 async def why(request: Request) -> Response:
     """Explains a list: the share of each event, and of the start of the history, in the state it is decoded from.
 
-    The shares sum to 1. `method` says what they are: attention, or the gradient of the state by each event.
+    The shares sum to 1 with `earlier`, that of all events before them. `method` says what they are: attention, or the
+    gradient of the state by each event.
     """
     service, explorer = await _allowed(request)
     body = parse(WhyRequest, await request.body(), latest_ms=service.latest_ms())
