@@ -27,7 +27,7 @@ from model.network.prompted import PromptedHead
 from model.texts.prompts import ITEMS, NEXT, PROMPT_TOKENS
 from model.texts.sentence_vectors import item_text, item_text_vectors, item_vectors
 from model.tokenizers.item_vectors import co_occurrence, positive_pmi
-from model.training.prompted import Catalogue, Encode, Question, asked, fit_prompted, reasons
+from model.training.prompted import Catalogue, Encode, Question, asked, fit_prompted
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.popularity import Popularity
 from service.cli.outermost import run_command
@@ -74,11 +74,13 @@ def trained(dataset: Dataset, data: Path, encode: Encode, users: int, seed: int)
     questions = []
     for user in drawn.tolist():
         items = log.item[log.user(user)]
-        ratings = [values.get((log.user_ids[user], log.item_ids[item])) for item in items[-ITEMS - 1 :].tolist()]
-        questions.append(Question(items[:-1][-ITEMS:], int(items[-1]), tuple(ratings[:-1]), ratings[-1]))
+        ratings = [values.get((log.user_ids[user], log.item_ids[item])) for item in items.tolist()]
+        questions.append(Question(items[:-1], int(items[-1]), tuple(ratings[:-1]), ratings[-1]))
     questions = standardised(questions)
     together = positive_pmi(co_occurrence(log.item, log.offsets, log.n_items)).tocsr()
-    return fit_prompted(questions, catalogue, reasons(questions, together), encode, seed=seed)
+    head = fit_prompted(questions, catalogue, together, encode, seed=seed)
+    console.print(f"of what prompts say of items, a share of {float(head.share):g} counts", highlight=False)
+    return head
 
 
 def standardised(questions: Sequence[Question]) -> list[Question]:
@@ -122,12 +124,13 @@ def sampled(split: Split, users: int, seed: int) -> Split:
 
 def head_ranker(head: PromptedHead, catalogue: Catalogue, encode: Encode) -> Ranker:
     """Ranks a catalogue by a prompted head; items without a text come last."""
-    items, empty = torch.from_numpy(catalogue.vectors), ~catalogue.vectors.any(axis=1)
+    items, alike = torch.from_numpy(catalogue.vectors), torch.from_numpy(catalogue.alike)
+    empty = ~catalogue.vectors.any(axis=1)
 
     @torch.no_grad()
     def rank(histories: Histories) -> IntArray:
         questions = [Question(histories.items(i)[-ITEMS:], 0) for i in range(len(histories))]
-        scores = head.next_scores(asked(NEXT, questions, catalogue, encode), items).numpy()
+        scores = head.next_scores(asked(NEXT, questions, catalogue, encode), items, alike).numpy()
         scores[:, empty] -= 1e6
         for i in range(len(histories)):
             scores[i, histories.excluded(i)] = -np.inf

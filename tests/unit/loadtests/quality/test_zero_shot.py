@@ -17,8 +17,8 @@ from loadtests.common import results
 from loadtests.quality import zero_shot
 from loadtests.quality.zero_shot import standardised, trained, values_of
 from model.data.dataset import Dataset
+from model.network.prompted import PromptedHead
 from model.texts import sentence_vectors
-from model.texts.prompts import ITEMS
 from model.training.prompted import Question
 from service.artifact.array_types import FloatArray
 from tests.support.data_builders import tiny_dataset
@@ -61,6 +61,7 @@ def test_the_last_event_of_the_training_part_is_asked_for_with_its_rating(monkey
 
     def fit(questions: Sequence[Question], *_: Any, **__: Any) -> Any:
         given.append(questions)
+        return PromptedHead(DIM, 3)
 
     monkeypatch.setattr(sentence_vectors, "item_vectors", words)
     monkeypatch.setattr(zero_shot, "fit_prompted", fit)
@@ -72,7 +73,7 @@ def test_the_last_event_of_the_training_part_is_asked_for_with_its_rating(monkey
     known, log = values_of(rated), rated.events
     for one, user in zip(questions, log["user_id"].unique(maintain_order=True), strict=True):
         events = log.filter(pl.col("user_id") == user)["item_id"].to_list()[:-2]
-        assert len(one.ratings) == len(one.history) == min(ITEMS, len(events) - 1)
+        assert len(one.ratings) == len(one.history) == len(events) - 1
         assert one.ratings[-1] == known[user, events[-2]]
 
 

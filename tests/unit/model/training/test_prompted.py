@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ import torch
 from scipy import sparse
 
 from model.network.prompted import PromptedHead
+from model.texts.likeness import VIEWS
 from model.texts.prompts import ITEMS, NEXT, RATING, TASKS, WHY, prompt
-from model.training.prompted import Catalogue, Question, asked, fit_prompted, reasons
+from model.training.prompted import Catalogue, Question, asked, chosen_share, fit_prompted, reasons, within
 from service.artifact.array_types import FloatArray
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -69,20 +71,29 @@ def by_colour(catalogue: Catalogue) -> sparse.csr_array:
     return sparse.csr_array((names[:, None] == names).astype(float))
 
 
+def fresh() -> PromptedHead:
+    return PromptedHead(DIM, len(VIEWS)).eval()
+
+
+def next_scores(head: PromptedHead, questions: Sequence[Question], catalogue: Catalogue) -> FloatArray:
+    items, alike = torch.from_numpy(catalogue.vectors), torch.from_numpy(catalogue.alike)
+    with torch.no_grad():
+        scores: FloatArray = head.next_scores(asked(NEXT, questions, catalogue, encode), items, alike).numpy()
+    return scores
+
+
 @pytest.fixture(scope="module")
 def head() -> PromptedHead:
     known = a_catalogue(0)
     questions = some_questions(known, 240, 1)
-    return fit_prompted(questions, known, reasons(questions, by_colour(known)), encode, epochs=20)
+    return fit_prompted(questions, known, by_colour(known), encode, epochs=30, share=1.0)
 
 
 def test_what_comes_next_in_a_strange_catalogue_is_known_better_than_by_popularity_and_text(head: PromptedHead) -> None:
     strange = a_catalogue(1)
     questions = some_questions(strange, 120, 2)
-    items = torch.from_numpy(strange.vectors)
-    with torch.no_grad():
-        ours = head.next_scores(asked(NEXT, questions, strange, encode), items).numpy()
-        untrained = PromptedHead(DIM).eval().next_scores(asked(NEXT, questions, strange, encode), items).numpy()
+    ours, untrained = next_scores(head, questions, strange), next_scores(fresh(), questions, strange)
+    texts = np.stack([strange.alike[0][question.history].mean(axis=0) for question in questions])
     popular = np.tile(np.bincount([q.target for q in questions], minlength=18), (len(questions), 1)).astype(float)
 
     def found(scores: FloatArray) -> float:
@@ -92,19 +103,56 @@ def test_what_comes_next_in_a_strange_catalogue_is_known_better_than_by_populari
         return float(np.mean([question.target == scores[row].argmax() for row, question in enumerate(questions)]))
 
     assert found(ours) > 0.8
-    assert found(ours) > found(untrained) + 0.3 and found(ours) > found(popular) + 0.3
+    assert found(ours) > found(texts) + 0.3 and found(ours) > found(popular) + 0.3
+    assert found(ours) > found(untrained)
 
 
 def test_before_training_it_is_text_similarity_and_a_text_of_its_own_for_each_history() -> None:
     strange = a_catalogue(1)
     questions = some_questions(strange, 8, 2)
-    head = PromptedHead(DIM).eval()
+    head = fresh()
     with torch.no_grad():
         head.age.fill_(-30.0)
-        scores = head.next_scores(asked(NEXT, questions, strange, encode), torch.from_numpy(strange.vectors)).numpy()
-    for row, question in enumerate(questions):
-        mean = strange.vectors[question.history].mean(axis=0)
-        assert scores[row] == pytest.approx(10 * strange.vectors @ mean, abs=1e-4)
+        head.sharpness.fill_(-9.0)
+    for scores, question in zip(next_scores(head, questions, strange), questions, strict=True):
+        assert scores == pytest.approx(10 * strange.alike[:, question.history].mean(axis=(0, 1)), abs=0.01)
+
+
+def test_a_sharp_head_counts_the_best_match_alone_and_an_empty_history_is_like_nothing() -> None:
+    strange = a_catalogue(1)
+    head = fresh()
+    with torch.no_grad():
+        head.age.fill_(-30.0)
+        head.sharpness.fill_(300.0)
+    questions = [Question(np.array([2, 7, 11]), 0), Question(np.zeros(0, np.int64), 0)]
+    some, none = next_scores(head, questions, strange)
+    assert some == pytest.approx(10 * strange.alike[:, [2, 7, 11]].mean(axis=0).max(axis=0), abs=0.05)
+    assert none == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize(("by_maker", "shares"), [(True, {0.0}), (False, {0.25, 0.5, 1.0})])
+def test_what_prompts_say_counts_where_it_holds_for_items_that_were_held_out(
+    by_maker: bool, shares: set[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"{COLOURS[c]} {MAKERS[m]}" for c, m in PAIRS]
+    known = Catalogue(texts, encode(texts))
+    half = np.array([m % 2 for _, m in PAIRS])
+    monkeypatch.setattr("model.training.prompted._regions", lambda *_: (half, 2))
+    rng, questions = np.random.default_rng(5), []
+    for row in range(240):
+        # The items of one colour in a half; in the second half, of one maker where that is what counts there.
+        of = 1 if by_maker and row % 2 else 0
+        one = [item for item, pair in enumerate(PAIRS) if half[item] == row % 2 and pair[of] == row // 2 % 6]
+        if one:
+            items = rng.permutation(one)[:3]
+            questions.append(Question(items[:2], int(items[2])))
+    assert chosen_share(questions, known, encode) in shares
+
+
+def test_questions_within_some_items_know_of_no_others() -> None:
+    one = Question(np.array([4, 1, 3]), 5, (1.0, 2.0, 3.0), 0.5)
+    (found,) = within([one, replace(one, target=1), replace(one, history=np.array([1]))], np.array([3, 4, 5]), 6)
+    assert (found.history.tolist(), found.target, found.ratings, found.rating) == ([1, 0], 2, (1.0, 3.0), 0.5)
 
 
 def test_the_reason_in_a_strange_catalogue_is_the_item_that_the_log_would_name(head: PromptedHead) -> None:
@@ -125,7 +173,7 @@ def test_ratings_after_new_histories_are_those_that_the_training_knew_of_such_it
     prompts = asked(RATING, questions, known, encode)
     with torch.no_grad():
         rated = head.ratings(prompts, target).numpy()
-        untrained = PromptedHead(DIM).eval().ratings(prompts, target).numpy()
+        untrained = fresh().ratings(prompts, target).numpy()
     wanted = np.array([question.rating for question in questions], float)
     assert np.mean((rated - wanted) ** 2) < 0.6, "the mean of all ratings misses by 1"
     assert np.mean((untrained - wanted) ** 2) > 0.8
@@ -136,13 +184,12 @@ def test_a_log_without_ratings_leaves_the_rating_task_as_it_was_and_trains_the_o
     known = a_catalogue(0)
     rated = some_questions(known, 24, 1)
     bare = [Question(one.history, one.target) for one in rated]
-    why = reasons(rated, by_colour(known))
-    some, none = (fit_prompted(of, known, why, encode, epochs=1) for of in (rated, bare))
+    some, none = (fit_prompted(of, known, by_colour(known), encode, epochs=1, share=1.0) for of in (rated, bare))
     torch.manual_seed(0)
-    fresh = PromptedHead(DIM)
-    assert torch.equal(none.liked.weight, fresh.liked.weight)
-    assert not torch.equal(some.liked.weight, fresh.liked.weight)
-    assert not torch.equal(none.of_prompt.weight, fresh.of_prompt.weight)
+    untouched = PromptedHead(DIM, len(VIEWS))
+    assert torch.equal(none.liked.weight, untouched.liked.weight)
+    assert not torch.equal(some.liked.weight, untouched.liked.weight)
+    assert not torch.equal(none.of_prompt.weight, untouched.of_prompt.weight)
 
 
 def test_reasons_are_shares_of_what_is_used_together_more_than_by_chance() -> None:
