@@ -62,7 +62,7 @@ class PromptedHead(nn.Module):
         self.reason_age = nn.Parameter(torch.tensor(-3.0))
         self.sharpness = nn.Parameter(torch.tensor(-3.0))
         self.views = nn.Parameter(torch.full((views,), SCALE / views))
-        self.likeness = nn.Parameter(torch.tensor(SCALE))
+        self.reason_views = nn.Parameter(torch.full((views,), SCALE / views))
         self.register_buffer("share", torch.ones(()))
         self.liked = nn.Linear(RANK, 1)
         nn.init.zeros_(self.of_prompt.weight)
@@ -88,7 +88,7 @@ class PromptedHead(nn.Module):
 
     def few(self) -> list[nn.Parameter]:
         """Returns the few weights of how alike items are, which hold for any catalogue."""
-        return [self.age, self.views, self.sharpness]
+        return [self.age, self.views, self.sharpness, self.reason_age, self.reason_views]
 
     def ratings(self, asked: Prompted, item: Tensor) -> Tensor:
         """Returns ratings [B] of items [B, d], standardised."""
@@ -96,11 +96,11 @@ class PromptedHead(nn.Module):
         out: Tensor = (self._read(asked) * mapped).sum(dim=1) + self.liked(mapped)[:, 0]
         return out
 
-    def reason_scores(self, asked: Prompted, item: Tensor) -> Tensor:
-        """Returns the scores [B, T] of the items of the history as the reason for items [B, d]; −1e9 for padding."""
-        like = torch.einsum("btd,bd->bt", asked.history, item)
+    def reason_scores(self, asked: Prompted, target: Tensor, alike: Tensor) -> Tensor:
+        """Returns the scores [B, T] of the history as the reason for items `target` [B]; −1e9 for padding."""
+        like = torch.einsum("v,vbt->bt", self.reason_views, alike[:, asked.rows.clamp(min=0), target[:, None]])
         read = torch.einsum("btr,br->bt", self.of_item(asked.history), self._read(asked))
-        return (self.likeness * like + read + _ages(self.reason_age, asked)).masked_fill(~asked.valid, _OUT)
+        return (like + read + _ages(self.reason_age, asked)).masked_fill(~asked.valid, _OUT)
 
     def _read(self, asked: Prompted) -> Tensor:
         out: Tensor = self.of_prompt(self.trunk(asked.prompt))

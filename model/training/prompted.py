@@ -224,8 +224,8 @@ class _Losses:
         loss = self.next(head, rows, torch.cat([drawn, self._target[rows]]).unique()).mean()
         if WHY not in self._prompts:
             return loss
-        item = self._items[self._target[rows]]
-        log_share = head.reason_scores(_rows(self._prompts[WHY], rows), item).log_softmax(dim=1)
+        scores = head.reason_scores(_rows(self._prompts[WHY], rows), self._target[rows], self._alike)
+        log_share = scores.log_softmax(dim=1)
         loss = loss - (self._share[rows] * log_share).sum(dim=1).mean()
         known = rows[self._is_rated[rows]]
         if len(known):
