@@ -43,7 +43,7 @@ def likenesses(texts: Sequence[str], vectors: FloatArray) -> FloatArray:
 
 def whitened(vectors: FloatArray) -> FloatArray:
     """Returns vectors [N, d] of length 1 or 0 whose mean and spread are those of no catalogue; zeros stay zeros."""
-    filled = vectors.any(axis=1)
+    filled = np.linalg.norm(vectors, axis=1) > 0
     if not filled.any():
         return vectors
     centred = vectors - vectors[filled].mean(axis=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,12 +134,14 @@ def fit_prompted(
     head = PromptedHead(catalogue.vectors.shape[1], len(VIEWS))
     few = head.few()
     rest = [one for one in head.parameters() if not any(one is other for other in few)]
-    groups = [{"params": rest}, {"params": few, "lr": FEW_RATE, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": rest}, {"params": few, "lr": FEW_RATE, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=RATE, weight_decay=DECAY)
     losses = _Losses(questions, catalogue, together, encode)
     order = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
-        for rows in torch.randperm(len(questions), generator=order).split(BATCH):
+        shuffled = torch.randperm(len(questions), generator=order)
+        for start in range(0, len(questions), BATCH):
+            rows = shuffled[start : start + BATCH]
             drawn = torch.randperm(len(catalogue.texts), generator=order)[:EPISODE]
             loss = losses.of(head, rows, drawn)
             optimiser.zero_grad()
@@ -172,12 +175,13 @@ def chosen_share(
     longer = -(-len(questions) // len(learned))
     head = fit_prompted(learned, catalogue.only(known), None, encode, epochs=epochs * longer, seed=seed, share=1.0)
     losses = _Losses(test, catalogue.only(asked_for), None, encode)
-    everything = torch.arange(len(asked_for))
+    everything, rows = torch.arange(len(asked_for)), torch.arange(len(test))
     found = []
     for share in SHARES:
         head.share.fill_(share)
         with torch.no_grad():
-            parts = [losses.next(head, rows, everything) for rows in torch.arange(len(test)).split(BATCH)]
+            batches = [rows[start : start + BATCH] for start in range(0, len(test), BATCH)]
+            parts = [losses.next(head, batch, everything) for batch in batches]
         found.append(float(torch.cat(parts).mean()))
     return SHARES[int(np.argmin(found))]
 
@@ -221,7 +225,7 @@ class _Losses:
 
     def of(self, head: PromptedHead, rows: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """Returns the sum of the losses of all tasks; the next item is sought among `drawn` items and the targets."""
-        loss = self.next(head, rows, torch.cat([drawn, self._target[rows]]).unique()).mean()
+        loss = self.next(head, rows, torch.from_numpy(np.union1d(drawn, self._target[rows]))).mean()
         if WHY not in self._prompts:
             return loss
         scores = head.reason_scores(_rows(self._prompts[WHY], rows), self._target[rows], self._alike)
