@@ -15,7 +15,7 @@ from gpt4rec_client.errors import ClientError, InvalidRequest, Problem
 # Of one request; the service takes no more.
 EVENTS_MAX = 1000
 _TOO_LARGE = 413
-_LONGEST_PAUSE_S = 30.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
 # A later try may find another state: a key that was set, a route that is there. So events wait.
 _OF_THE_SETUP = (401, 403, 404, 405)
 
@@ -108,7 +108,7 @@ def verdict(batch: Sequence[Event], error: ClientError, failures: int) -> Verdic
         keep = tuple(event for n, event in enumerate(batch) if n not in bad)
         return Verdict(keep, tuple(batch[n] for n in sorted(bad)), str(error), 0.0, largest)
     asked = error.retry_after_s if isinstance(error, Problem) else None
-    pause_s = min(_LONGEST_PAUSE_S, 0.5 * 2.0 ** min(failures, 10))
+    pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10))
     if isinstance(error, Problem) and error.status in _OF_THE_SETUP:
         pause_s = _LONGEST_PAUSE_S
     return Verdict(everything, (), "", pause_s if asked is None else asked, largest)

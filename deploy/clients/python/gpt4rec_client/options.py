@@ -54,7 +54,7 @@ def _log_drop(events: Sequence[Event], why: str) -> None:
 
 
 _DEFAULTS = Options(
-    api_key=None, prefix="", timeout_s=1.0, budget_ms=None, send_start=True, retries=2, fallback=None,
+    api_key=None, prefix="/v1", timeout_s=1.0, budget_ms=None, send_start=True, retries=2, fallback=None,
     kept_lists=1000, queue_max=10_000, batch=100, interval_s=1.0, close_timeout_s=5.0, on_drop=_log_drop,
 )  # fmt: skip
 
