@@ -68,7 +68,7 @@ def service(random_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def connected(service: Serve, *, transport: httpx.BaseTransport | None = None, **options: Any) -> Client:
     """A client with the rights of an operator, and patience for a busy test machine."""
     patient = {"api_key": _OPERATOR, "timeout_s": _PATIENCE_S, "interval_s": 0.0, "close_timeout_s": _PATIENCE_S}
-    return Client(f"http://127.0.0.1:{service.port}", transport=transport, **{**patient, **options})  # type: ignore[typeddict-item]
+    return Client(f"http://127.0.0.1:{service.port}", transport=transport, **{**patient, **options})
 
 
 def history(client: Client, user_id: str) -> list[dict[str, Any]]:
