@@ -28,6 +28,7 @@ from model.reference.decoder import ReferenceDecoder, ScoredItem
 from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, EventArrays, Vocabulary
+from service.artifact.noise import id_hashes
 from service.engine.decoding import ONE_OF_EACH, Decoding
 from service.engine.encoder_state import EncoderState
 from service.engine.engine import Engine
@@ -142,7 +143,8 @@ def check(
     result = GateResult(dtype, len(probes), hidden_tolerance, most, sum(len(probe.events) > most for probe in probes))
     probes = [replace(probe, events=probe.events.after(max(0, len(probe.events) - most))) for probe in probes]
     engine = Engine(artifact, device="cpu")
-    reference = ReferenceDecoder(model, dense=bool(artifact.manifest.get("dense_candidates")))
+    hashes = id_hashes(artifact.catalogue.columns.ids)
+    reference = ReferenceDecoder(model, hashes, dense=bool(artifact.manifest.get("dense_candidates")))
     ranker = Ranker.of(artifact.signals, artifact.ranker)
     overlaps = [
         overlap

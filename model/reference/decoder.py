@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from model.network.gpt4rec import GPT4Rec
-from service.artifact.noise import gumbel, item_hash
+from service.artifact.array_types import IntArray
+from service.artifact.noise import gumbel
 from service.engine.decoding import Decoding, joined_width, search_sizes, signals_max
 
 Path = tuple[int, ...]
@@ -70,8 +71,9 @@ class ReferenceDecoder:
     the whole catalogue with `dense`, else of the items with signals. A sampled list is drawn from all of them.
     """
 
-    def __init__(self, model: GPT4Rec, *, dense: bool) -> None:
-        self.model, self.dense = model.eval(), dense
+    def __init__(self, model: GPT4Rec, hashes: IntArray, *, dense: bool) -> None:
+        """`hashes`: [items] of their ids (`service.artifact.noise.id_hashes`), from which the noise follows."""
+        self.model, self.hashes, self.dense = model.eval(), hashes, dense
         self.codes: list[Path] = [tuple(row) for row in model.codes.tolist()]
         self.item = {code: item for item, code in enumerate(self.codes)}
         self.table = model.item_table().detach()
@@ -108,8 +110,7 @@ class ReferenceDecoder:
             return sorted(scored, key=lambda candidate: -candidate.score)[:k]
         log_probs = sampling_log_probs(scored, decoding)
         inside = nucleus(log_probs, decoding.nucleus) if inside is None else inside
-        items = torch.arange(len(self.codes)).numpy()
-        noise = dict(enumerate(gumbel(item_hash(items), seed)))
+        noise = dict(enumerate(gumbel(self.hashes, seed)))
         order = sorted(log_probs, key=lambda item: (item in inside, log_probs[item] + noise[item]), reverse=True)
         by_item = {candidate.item: candidate for candidate in scored}
         return [by_item[item] for item in order[:k]]

@@ -135,7 +135,7 @@ JOIN = "join"  # [1] 0, or NEVER to keep these candidates out
 INVERSE_TEMPERATURE = "inverse_temperature"  # [B]
 TOP_P = "top_p"  # [B]
 SEED = "seed"  # [B] hashed seeds (`service.artifact.noise.seed_hash`)
-ITEM_HASH = "item_hash"  # [rows] hash of each item (`service.artifact.noise.item_hash`)
+ITEM_HASH = "item_hash"  # [rows] hash of each item's id (`service.artifact.noise.id_hashes`)
 
 # -- outputs of the decoder and of the sampler; ITEM [B, 1, W] holds catalogue indices, best (or drawn) first, and −1
 #    where the catalogue has no more

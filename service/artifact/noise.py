@@ -1,4 +1,7 @@
-"""Repeatable noise for sampling: a hash of (seed, item) in modular arithmetic.
+"""Repeatable noise for sampling: a hash of (seed, item id) in modular arithmetic.
+
+The noise follows from the id of an item, not from its place in a catalogue: replicas that learned of new items in
+another order, and catalogues that grew, draw the same list from the same scores.
 
 x → x⁵ mod p is a permutation for p = 2³¹ − 1 (5 does not divide p − 1), and every product stays below 2⁶², so the
 rounds run in int64 Mul and Mod, which onnxruntime has on every device. They are the rounds of the block cipher MiMC
@@ -14,9 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from service.artifact.array_types import IntArray
+from service.artifact.columns import Texts
 
 PRIME = 2**31 - 1
 ROUND_KEYS = (715_827_883, 1_431_655_765)
+# Base of the polynomial over the bytes of an id.
+ID_BASE = 1_103_515_245
 
 
 def fifth_power(x: Any) -> Any:
@@ -27,11 +33,27 @@ def fifth_power(x: Any) -> Any:
 
 
 def item_hash(items: IntArray) -> IntArray:
-    """Returns the hashes of catalogue indices, of any shape: the part that does not depend on the request."""
+    """Returns the hashes of numbers, of any shape, in the same order."""
     x = items % PRIME
     for key in ROUND_KEYS:
         x = (fifth_power(x) + key) % PRIME
     return np.asarray(x)
+
+
+def id_hashes(ids: Texts) -> IntArray:
+    """Returns [n] the hashes of item ids: the part that does not depend on the request.
+
+    A polynomial over the bytes of the id (Karp and Rabin, 1987) modulo p, mixed like an index. Of a million ids a few
+    hundred share their noise with another one.
+    """
+    lengths = np.diff(ids.offsets)
+    x = np.asarray(lengths + 1, np.int64)
+    left = np.arange(len(lengths))
+    for at in range(int(lengths.max(initial=0))):
+        left = left[lengths.take(left) > at]
+        byte = ids.data.take(ids.offsets.take(left) + at).astype(np.int64)
+        x[left] = (x.take(left) * ID_BASE + byte + 1) % PRIME
+    return item_hash(x)
 
 
 def seed_hash(seed: int) -> int:

@@ -103,7 +103,7 @@ class Recommender:
         filtered = await model.prepared(wanted, context.caller, waits)
         plan = make_plan(
             request, context, profile, filtered, placement,
-            history_read=read_failure is None,
+            subject=subject, history_read=read_failure is None,
             budget_ms=budget_ms, deadline=deadline, now_ms=int(self._wall_clock() * 1000.0),
         )  # fmt: skip
         began = deadline.clock()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -24,11 +23,13 @@ from service.history.history import History, merge_events
 from service.history.profile import Profile, facts_of
 from service.lifecycle.served_model import ListFilter, ServedModel, ranked_items
 from service.policies.policies import Policies, Segment
+from service.recommend.list_seed import list_seed
 from service.recommend.list_warnings import list_warnings
 from service.recommend.made import Made
 from service.schemas.requests import RecommendRequest
 from service.signals.item_values import SignalSums
 from service.signals.user_history import UserHistory
+from service.store.records import Subject
 
 _GREEDY = Decoding("greedy")
 
@@ -59,6 +60,8 @@ class Plan:
     Attributes:
         request: The validated body.
         context: When the request began and arrived, and its id.
+        subject: Whose list it is; the profile does not say so where the history could not be read.
+        seed: Seed of the list, if it is sampled.
         model: The model that answers.
         profile: The stored history, empty if there is none or it could not be read.
         history: The history to answer from: the profile's own, or one with the events of the request merged in.
@@ -76,6 +79,8 @@ class Plan:
 
     request: RecommendRequest
     context: RequestContext
+    subject: Subject | None
+    seed: int
     model: ServedModel
     profile: Profile
     history: History
@@ -126,14 +131,6 @@ class Plan:
         """Returns what the user's signals add to the scores of items."""
         return self.profile.signals(self.history, self.group())
 
-    def seed(self) -> int:
-        """Returns the caller's seed; without one, a seed for sampling that is unique to the request."""
-        if self.request.seed is not None:
-            return self.request.seed
-        if not self.decoding.sampled:
-            return 0
-        return int.from_bytes(blake2b(self.context.request_id.encode(), digest_size=8).digest(), "big") >> 1
-
     def answer(self, made: Made, why: Why, list_id: str) -> dict[str, Any]:
         """Returns the body of the answer.
 
@@ -173,6 +170,7 @@ def make_plan(
     filtered: ListFilter,
     placement: Placement,
     *,
+    subject: Subject | None,
     history_read: bool,
     budget_ms: float,
     deadline: Deadline,
@@ -186,6 +184,7 @@ def make_plan(
         profile: The stored history.
         filtered: The filter of the request.
         placement: What answers the subject.
+        subject: Whose list it is.
         history_read: Whether `profile` is what is stored; False if the store could not be read.
         budget_ms: Time budget of the answer.
         deadline: When the answer must have left.
@@ -198,10 +197,13 @@ def make_plan(
     history = _of_user(request, profile, history)
     exclude_seen = profile.model.excludes_seen(request.exclude_seen)
     segment = _segment(request, profile, history, placement.policies, now_ms)
-    explored = _explores(segment, request, context)
+    seed = list_seed(request, context, subject, profile.record.version, now_ms)
+    explored = _explores(segment, request, seed)
     return Plan(
         request=request,
         context=context,
+        subject=subject,
+        seed=seed,
         model=profile.model,
         profile=profile,
         history=history,
@@ -240,15 +242,14 @@ def _segment(request: RecommendRequest, profile: Profile, history: History, poli
     return policies.choose(facts_of(history, profile.model).at(history.last_ms, now_ms))
 
 
-def _explores(segment: Segment, request: RecommendRequest, context: RequestContext) -> bool:
-    """Whether the list is among the exploration share of the segment; the same whenever the request is repeated.
+def _explores(segment: Segment, request: RecommendRequest, seed: int) -> bool:
+    """Whether the list is among the exploration share of the segment; the same for the same seed.
 
-    Repeated means with the same seed, or without one, with the same id. A request that says how to decode is not asked.
+    A request that says how to decode is not asked.
     """
     if segment.explore is None or request.decoding is not None:
         return False
-    of = context.request_id if request.seed is None else str(request.seed)
-    return within_share(segment.explore.share, f"explore {segment.name}", of)
+    return within_share(segment.explore.share, f"explore {segment.name}", str(seed))
 
 
 def _decoding(request: RecommendRequest, segment: Segment, *, explored: bool) -> Decoding:

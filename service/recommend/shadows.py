@@ -237,7 +237,8 @@ def _planned(plan: Plan, placement: Placement) -> Plan | None:
         # A profile of its own, so that nothing of the candidate stays in the one that is cached.
         return make_plan(
             plan.request, plan.context, plan.profile.under(model), filtered, placement,
-            history_read=True, budget_ms=plan.budget_ms, deadline=plan.deadline, now_ms=plan.now_ms,
+            subject=plan.subject, history_read=True,
+            budget_ms=plan.budget_ms, deadline=plan.deadline, now_ms=plan.now_ms,
         )  # fmt: skip
     except InvalidRequest:
         return None

@@ -61,7 +61,7 @@ def entry_of(plan: Plan, subject: Subject | None, made: Made, answer: Mapping[st
         "filter": request.filter,
         "excluded": len(plan.limits.excluded),
         "history_version": plan.profile.record.version,
-        "seed": plan.seed() if sampled else None,
+        "seed": plan.seed if sampled else None,
     }
     draw = listing.draw
     return shown_entry(exposure, packed(draw.items, draw.scores) if sampled and draw is not None else b"")

@@ -12,7 +12,7 @@ from service.experiments.document import ExperimentSpec, HoldOut
 from service.policies.policies import Policies
 from service.schemas.body_bounds import check_nodes, listed, most_nodes
 from service.schemas.not_json import what_it_is
-from service.schemas.values import Feature, Id, Name, TimeMs, Value
+from service.schemas.values import Feature, Id, Name, Seed, TimeMs, Value
 from service.store.user_features import FEATURES_BYTES_MAX, FEATURES_MAX, fits
 
 MAX_INLINE_EVENTS = 200
@@ -108,8 +108,11 @@ class RecommendRequest(Body):
     )
     segment: Name | None = Field(None, description="Overrides the segment that the rules would choose.")
     decoding: DecodingOverride | None = Field(None, description="Replaces the decoding of the segment.")
-    seed: int | None = Field(
-        None, ge=0, le=2**63 - 1, description="Makes sampling repeatable. Without one, each sampled list is drawn anew."
+    seed: Seed | None = Field(
+        None,
+        description="Of a sampled list: a number from 0 to 2⁶³ − 1 makes it repeatable, and `fresh` draws it anew for "
+        "each request. Without one it follows from the user, the version of the history and the hour: the same "
+        "question has the same list until something happens.",
     )
     features: dict[Name, Feature] | None = Field(
         None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
@@ -20,6 +20,8 @@ _FINER_UNITS = ((1e17, "nanoseconds"), (1e14, "microseconds"))
 _TIME_MAX = 1e20
 _NO_TIME = "neither an ISO 8601 time nor a number of seconds or milliseconds"
 _FEATURE_LENGTH_MAX = 256
+# A seed that draws a list anew.
+FRESH = "fresh"
 _INTEGER_BELOW = 2**63
 
 
@@ -74,6 +76,13 @@ def _feature(value: Any) -> str | int | float | bool:
     raise ValueError(f"neither a text of at most {_FEATURE_LENGTH_MAX} characters, a finite number, true nor false")
 
 
+def _seed(value: Any) -> int | str:
+    """Returns a seed: a number, or `fresh`."""
+    if value == FRESH or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _INTEGER_BELOW):
+        return value  # type: ignore[no-any-return]
+    raise ValueError(f"neither a whole number from 0 to {_INTEGER_BELOW - 1} nor {FRESH}")
+
+
 Id = Annotated[
     str,
     Field(min_length=1, max_length=128),
@@ -108,6 +117,19 @@ Feature = Annotated[
                 {"type": "integer", "minimum": -_INTEGER_BELOW, "maximum": _INTEGER_BELOW - 1},
                 {"type": "number"},
                 {"type": "boolean"},
+            ]
+        }
+    ),
+]
+# One function as well.
+Seed = Annotated[
+    int | Literal["fresh"],
+    PlainValidator(_seed),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": _INTEGER_BELOW - 1},
+                {"type": "string", "const": FRESH},
             ]
         }
     ),

@@ -134,10 +134,10 @@ async def test_a_segment_or_a_decoding_may_be_named() -> None:
 
 
 @asynchronous
-async def test_a_sampled_list_gets_another_seed_for_every_request_id() -> None:
+async def test_a_fresh_list_gets_another_seed_for_every_request_id() -> None:
     async with serving() as service:
         for request_id in ("a", "b", "a"):
-            body = {"events": [{"item_id": "3"}]}
+            body = {"events": [{"item_id": "3"}], "seed": "fresh"}
             await service.client.post("/recommend", json=body, headers={"X-Request-Id": request_id})
     first, second, again = (job.request.seed for job in service.engine.jobs)
     assert first == again != second

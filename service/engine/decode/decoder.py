@@ -101,7 +101,7 @@ class Decoder:
             return lists
         waiting = _waiting_scores(tables, tables.delta, requests, feeds[names.WEIGHTS], out)
         return [
-            tables.delta.merge(decoded, scores, request, mask.waiting)
+            tables.delta.merge(decoded, scores, request, mask.waiting, tables.noise.hashes)
             for decoded, scores, request, mask in zip(lists, waiting, requests, masks, strict=True)
         ]
 

@@ -10,13 +10,14 @@ candidates of the graph and the waiting items together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from service.artifact.array_types import BoolArray, FloatArray, IntArray
+from service.artifact.noise import item_hash
 from service.common.errors import ModelError
 from service.engine.candidates import Candidates
 from service.engine.decode.draws import draw
@@ -47,7 +48,12 @@ class DeltaTable:
         return len(self.items)
 
     def merge(
-        self, decoded: DecodedList, scores: WaitingScores, request: ListRequest, allowed: BoolArray
+        self,
+        decoded: DecodedList,
+        scores: WaitingScores,
+        request: ListRequest,
+        allowed: BoolArray,
+        hashes: Callable[[IntArray], IntArray] = item_hash,
     ) -> DecodedList:
         """Merges waiting items into a list.
 
@@ -56,6 +62,7 @@ class DeltaTable:
             scores: What the waiting items are worth to this row.
             request: What was requested; its excluded items stay out.
             allowed: [m] whether the request's filter allows each waiting item.
+            hashes: The hashes of items, from which the noise of a sampled list follows.
 
         Returns:
             At most k items, without repeats.
@@ -71,7 +78,7 @@ class DeltaTable:
             return decoded
         waiting = Candidates(self.items[places], log_probs, dense, np.ones(len(places), np.bool_))
         if request.decoding.sampled:
-            return _drawn(decoded, waiting, score, request)
+            return _drawn(decoded, waiting, score, request, hashes)
         return _merged(decoded, waiting, score, request)
 
 
@@ -102,7 +109,13 @@ def _merged(decoded: DecodedList, waiting: Candidates, score: FloatArray, reques
     return replace(decoded, items=items[order], scores=scores[order], log_probs=log_probs[order], candidates=candidates)
 
 
-def _drawn(decoded: DecodedList, waiting: Candidates, score: FloatArray, request: ListRequest) -> DecodedList:
+def _drawn(
+    decoded: DecodedList,
+    waiting: Candidates,
+    score: FloatArray,
+    request: ListRequest,
+    hashes: Callable[[IntArray], IntArray],
+) -> DecodedList:
     """Draws a list anew, from the candidates of the graph and waiting items of these scores, with the same noise.
 
     Raises:
@@ -113,7 +126,7 @@ def _drawn(decoded: DecodedList, waiting: Candidates, score: FloatArray, request
         raise ModelError("a sampled list came without its candidates, so waiting items cannot be drawn with them")
     items = np.concatenate([before.items, waiting.items])
     scores = np.concatenate([before.scores, score])
-    order, log_propensities = draw(items, scores, request.decoding, request.seed, request.k)
+    order, log_propensities = draw(hashes(items), scores, request.decoding, request.seed, request.k)
     log_probs = np.concatenate([before.log_probs, waiting.log_probs])
     return replace(
         decoded,

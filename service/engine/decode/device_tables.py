@@ -16,11 +16,11 @@ from service.artifact.array_types import Array
 from service.artifact.artifact import Artifact
 from service.artifact.graph_interface import levels_with_row_tokens
 from service.artifact.graph_names import NEVER, level_input
-from service.artifact.noise import item_hash
 from service.artifact.trie import Trie
 from service.engine.decode.bounded_cache import BoundedCache
 from service.engine.decode.delta_table import DeltaTable
 from service.engine.decode.filters import FilterTable
+from service.engine.decode.item_noise import ItemNoise
 from service.engine.decode.mask_arena import MaskArena
 from service.engine.decode.ranking import Ranking
 from service.engine.decode.search_shape import SearchShape, search_shape
@@ -76,6 +76,7 @@ class Tables:
         trie: The catalogue's trie.
         delta: The items that no trie holds yet, if there are any.
         ranking: Weights of the network's scores, and signals of items.
+        noise: The hashes of items, from which the noise of sampled lists follows.
         filters: The masks of the filters.
         arena: Where these masks lie on the device.
         signals: The signals that count for lists.
@@ -93,10 +94,11 @@ class Tables:
         arena: MaskArena,
         values: Values,
         ranking: Ranking,
+        noise: ItemNoise,
         delta: DeltaTable | None = None,
     ) -> None:
         """Use `of` for an artefact as it was exported, and `renewed` for a catalogue that has changed."""
-        self.traits, self.ranking = traits, ranking
+        self.traits, self.ranking, self.noise = traits, ranking, noise
         self.trie, self.delta = artifact.trie, delta
         self.filters, self.arena = filters, arena
         self.signals = ListableSignals(artifact.trie, dense=traits.dense)
@@ -113,15 +115,15 @@ class Tables:
         """Puts an artefact's catalogue on the device; masks of filters take up to `filter_bytes_max` there."""
         rows, arena = _dense_rows(artifact, traits), _arena(artifact, placement, traits)
         filters = FilterTable(artifact.trie, artifact.catalogue, rows=rows, bytes_max=filter_bytes_max, places=arena)
-        ranking = Ranking.of_artifact(artifact)
+        ranking, noise = Ranking.of_artifact(artifact), ItemNoise.of(artifact.catalogue)
         values = {
             names.JOIN: placement.put(np.zeros(1, np.float32)),
             **_item_tables(artifact, placement, traits),
             **_trie_inputs(artifact.trie, placement, traits),
-            **_item_inputs(artifact, placement),
+            **_item_inputs(artifact, placement, noise),
             **_bias_inputs(ranking, len(artifact.item_table), placement, traits),
         }
-        return cls(artifact, placement, traits, filters, arena, values, ranking)
+        return cls(artifact, placement, traits, filters, arena, values, ranking, noise)
 
     def renewed(
         self, artifact: Artifact, delta: DeltaTable | None, stand_in: Mapping[int, int] | None = None
@@ -140,6 +142,7 @@ class Tables:
         rows, arena = _dense_rows(artifact, traits), _arena(artifact, placement, traits)
         filters = self.filters.renewed(artifact.trie, artifact.catalogue, waiting, rows, arena)
         ranking = self.ranking.with_stand_ins(stand_in or {})
+        noise = self.noise.over(artifact.catalogue)
         values = dict(self.values)
         table_changed = artifact.item_table is not self._item_table
         if artifact.trie is not self.trie:
@@ -149,8 +152,8 @@ class Tables:
         if table_changed or not ranking.same_stand_ins(self.ranking):
             values |= _bias_inputs(ranking, len(artifact.item_table), placement, traits)
         if artifact.trie is not self.trie or table_changed:
-            values |= _item_inputs(artifact, placement)
-        return Tables(artifact, placement, traits, filters, arena, values, ranking, delta)
+            values |= _item_inputs(artifact, placement, noise)
+        return Tables(artifact, placement, traits, filters, arena, values, ranking, noise, delta)
 
     def set_ranking(self, ranking: Ranking) -> None:
         """Ranks with other weights and signals of items from the next run on."""
@@ -242,13 +245,12 @@ def _level_arrays(trie: Trie, level: int) -> dict[str, Array]:
     return arrays
 
 
-def _item_inputs(artifact: Artifact, placement: Placement) -> dict[str, ort.OrtValue]:
+def _item_inputs(artifact: Artifact, placement: Placement, noise: ItemNoise) -> dict[str, ort.OrtValue]:
     """The tokens of every item, and its noise."""
     trie, rows = artifact.trie, len(artifact.item_table)
     path = np.zeros((rows, trie.levels), np.int32)  # zeros for rows that are no item of the trie
     path[trie.leaf_item] = trie.paths()
-    hashes = item_hash(np.arange(rows, dtype=np.int64))
-    return {names.ITEM_PATH: placement.put(path), names.ITEM_HASH: placement.put(hashes)}
+    return {names.ITEM_PATH: placement.put(path), names.ITEM_HASH: placement.put(noise.rows(rows))}
 
 
 def _bias_inputs(ranking: Ranking, rows: int, placement: Placement, traits: DecoderTraits) -> dict[str, ort.OrtValue]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import numpy as np
 
 from service.artifact.array_types import BoolArray, Float64Array, FloatArray, IntArray
-from service.artifact.noise import gumbel, item_hash
+from service.artifact.noise import gumbel
 from service.engine.decoding import Decoding
 
 
-def draw(items: IntArray, scores: FloatArray, decoding: Decoding, seed: int, k: int) -> tuple[IntArray, Float64Array]:
+def draw(hashes: IntArray, scores: FloatArray, decoding: Decoding, seed: int, k: int) -> tuple[IntArray, Float64Array]:
     """Draws a list.
 
     Args:
-        items: [c] catalogue indices of all candidates.
+        hashes: [c] hashes of the ids of all candidates (`service.artifact.noise.id_hashes`).
         scores: [c] their fused scores.
         decoding: Temperature and nucleus.
         seed: Seed of the noise.
@@ -29,7 +29,7 @@ def draw(items: IntArray, scores: FloatArray, decoding: Decoding, seed: int, k: 
     log_probs = first_log_probs(scores, decoding)
     inside = nucleus(log_probs, decoding.nucleus)
     # The last key decides first.
-    order = np.lexsort((-(log_probs + gumbel(item_hash(items), seed)), ~inside))[:k]
+    order = np.lexsort((-(log_probs + gumbel(hashes, seed)), ~inside))[:k]
     return order, log_propensities(log_probs, inside, order)
 
 

@@ -20,8 +20,9 @@ from scipy import stats
 from model.network.gpt4rec import GPT4Rec
 from model.reference.decoder import ReferenceDecoder, Scoring, normalise, nucleus, sampling_log_probs
 from service.artifact.array_types import IntArray
+from service.artifact.columns import Texts
 from service.artifact.features import GAP_UNKNOWN, NO_EVENTS, EventArrays
-from service.artifact.noise import gumbel, item_hash, uniform
+from service.artifact.noise import gumbel, id_hashes, uniform
 from service.common.errors import ModelError
 from service.engine.decoding import MAX_WIDTH, STRATEGIES, WIDTH_BUCKETS, Decoding
 from service.engine.encoder_state import EncoderState
@@ -49,7 +50,8 @@ class Pair:
         self.model = model
         parts = replace(random_parts(model), dense=dense)
         self.engine = Engine.open(write_artifact(folder, parts), device="cpu", threads=1)
-        self.reference = ReferenceDecoder(model, dense=dense)
+        hashes = id_hashes(self.engine.artifact.catalogue.columns.ids)
+        self.reference = ReferenceDecoder(model, hashes, dense=dense)
         self.n_items = n = model.config.n_items
         self.bias = np.stack([np.zeros(n), np.random.default_rng(1).normal(size=n)]).astype(np.float32)
         self.engine.set_weights(WEIGHTS, self.bias)
@@ -415,7 +417,7 @@ def test_sampling_frequencies_match_the_exact_probabilities_without_replacement(
 
 
 def test_noise_is_uniform_and_neighbouring_items_do_not_share_it() -> None:
-    hashes = item_hash(np.arange(2000))
+    hashes = id_hashes(Texts.of([f"i{n}" for n in range(2000)]))
     samples = np.stack([uniform(hashes, seed) for seed in range(200)])
     assert stats.kstest(samples.ravel(), "uniform").pvalue > 0.001
     correlation = np.corrcoef(samples[:, :-1].ravel(), samples[:, 1:].ravel())[0, 1]

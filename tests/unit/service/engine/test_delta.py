@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from service.artifact.array_types import FloatArray
 from service.common.errors import ModelError
+from service.artifact.noise import item_hash
 from service.engine.candidates import Candidates
 from service.engine.decode.delta_table import DeltaTable, WaitingScores, like_vector
 from service.engine.decode.draws import draw
@@ -123,10 +124,10 @@ def test_a_waiting_item_is_drawn_with_all_candidates_and_the_law_is_theirs(decod
     together, everybody = np.arange(42), np.concatenate([score, delta.vectors @ query - 4])
     taken = 0
     for seed in range(100):
-        order, law = draw(np.arange(40), score, decoding, seed, 10)
+        order, law = draw(item_hash(np.arange(40)), score, decoding, seed, 10)
         before = DecodedList(order, score[order], score[order], draw=Draw(law, np.arange(40), score, score))
         merged = delta.merge(before, waiting(query, -4.0, 2), asking(10, [], decoding, seed), np.ones(2, bool))
-        want, its_law = draw(together, everybody, decoding, seed, 10)
+        want, its_law = draw(item_hash(together), everybody, decoding, seed, 10)
         assert merged.items.tolist() == want.tolist()
         assert merged.draw is not None and merged.draw.items.tolist() == together.tolist()
         assert merged.log_propensities is not None

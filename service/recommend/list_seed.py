@@ -1,0 +1,43 @@
+"""The seed of a sampled list. No I/O.
+
+Without a seed of the caller it follows from the subject, the version of the log and the hour: the same question gets
+the same list until something happens, so a page that is loaded again looks the same, whichever replica answers.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from service.common.request_context import RequestContext
+from service.schemas.requests import RecommendRequest
+from service.schemas.values import FRESH
+from service.store.records import Subject
+
+_HOUR_MS = 3_600_000
+
+
+def list_seed(
+    request: RecommendRequest, context: RequestContext, subject: Subject | None, history_version: str, now_ms: int
+) -> int:
+    """Returns the seed of the list of a request, 0 … 2⁶³ − 1.
+
+    Args:
+        request: The validated body. Its own seed counts first; `fresh` draws anew for each request id.
+        context: Has the id of the request.
+        subject: Whose list it is.
+        history_version: Version of the stored log.
+        now_ms: Time of the request, in epoch milliseconds.
+    """
+    if isinstance(request.seed, int):
+        return request.seed
+    if request.seed == FRESH:
+        return _digest(context.request_id)
+    # Events that the request brings are part of its history, and have no version.
+    brought = (f"{event.item_id}\0{event.type}\0{event.timestamp}" for event in request.events)
+    of = "" if subject is None else subject.tag
+    return _digest("\0\0".join((of, history_version, str(now_ms // _HOUR_MS), *brought)))
+
+
+def _digest(text: str) -> int:
+    raw = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(raw, "big") >> 1
