@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.artifact.array_types import FloatArray
-from service.common.errors import ModelError
 from service.artifact.noise import item_hash
+from service.common.errors import ModelError
 from service.engine.candidates import Candidates
 from service.engine.decode.delta_table import DeltaTable, WaitingScores, like_vector
 from service.engine.decode.draws import draw
