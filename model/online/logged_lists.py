@@ -114,8 +114,7 @@ def read_sample(span: LogRange, reward: Reward, *, lists_max: int, made: bool = 
     sample = Sample(share=min(1.0, lists_max / max(1, _drawn(span))))
     numbers: dict[str, int] = {}
     tables = [sample.made_by_model]
-    seeds: Counter[str] = Counter()
-    drawn: list[tuple[str | None, LoggedList]] = []
+    drawn: list[_Drawn] = []
     for part in attributed(span, _COLUMNS):
         histories = Histories(part.outcomes) if span.histories else None
         kept = _of_model(genuine(part, made=made), sample.share)
@@ -128,19 +127,43 @@ def read_sample(span: LogRange, reward: Reward, *, lists_max: int, made: bool = 
             history = None if known is None else known.before(row["subject"], row["time_ms"])
             found = _logged(row, number, history)
             if isinstance(found, LoggedList):
-                seeds[row["seed"] or ""] += 1
-                drawn.append((row["seed"], found))
+                drawn.append(_Drawn(found, row["seed"], bool(row["subject"])))
             elif found is not None:
                 sample.left_out[row["segment"], found] += 1
         tables.append(_summary(earned, numbers, reward))
-    for seed, one in drawn:
-        # Lists with one seed were not drawn independently.
-        if seed is not None and seeds[seed] > 1:
-            sample.left_out[one.segment, SHARED_SEED] += 1
-        else:
-            sample.lists.append(one)
+    sample.lists = _independent(drawn, sample.left_out)
     sample.made_by_model, sample.subjects = pl.concat(tables), len(numbers)
     return sample
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A drawn list, its seed, and whether it was made for a user or session."""
+
+    logged: LoggedList
+    seed: str | None
+    named: bool
+
+
+def _independent(drawn: Sequence[_Drawn], left_out: Counter[tuple[str, str]]) -> list[LoggedList]:
+    """The lists that were drawn independently; the others are counted as left out.
+
+    A list is shown again until something happens, so bad draws are shown more often than good ones: of the lists of
+    one seed the first counts. A seed that a caller gave to several users says nothing of either.
+    """
+    owners: dict[str, set[int]] = {}
+    for one in drawn:
+        if one.seed is not None and one.named:
+            owners.setdefault(one.seed, set()).add(one.logged.owner)
+    kept, seen = list[LoggedList](), set[str]()
+    for one in sorted(drawn, key=lambda one: one.logged.request["time_ms"]):
+        if one.seed is not None and (one.seed in seen or len(owners.get(one.seed, ())) > 1):
+            left_out[one.logged.segment, SHARED_SEED] += 1
+            continue
+        kept.append(one.logged)
+        if one.seed is not None:
+            seen.add(one.seed)
+    return kept
 
 
 def _drawn(span: LogRange) -> int:
