@@ -126,9 +126,9 @@ class RankedItem(Answer):
     score: float = Field(
         description="Comparable only within one answer. What it is depends on `source`. gpt4rec: the sum of all "
         "weighted signals, in which path and dense score are log-probabilities; a sampled list is in the order of its "
-        "draw, not of its scores. item_cf: the same sum without the network's, or the sum of similarities where item-CF "
-        "alone ranks. repeat: the events of the item, newer ones weighing more. popular: the share of all events. Items "
-        "that fill a list up score no higher than those before them."
+        "draw, not of its scores. item_cf: the same sum without the network's, or the sum of similarities where "
+        "item-CF alone ranks. repeat: the events of the item, newer ones weighing more. popular: the share of all "
+        "events. Items that fill a list up score no higher than those before them."
     )
     title: str | None
     because: Because | None = Field(None, description="Only in answers to requests with `explain`.")
