@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ from model.training.content_vectors import content_vectors
 from model.training.increment.start import cold_vectors, kept_counts, kept_items
 from model.training.run_folder import Run
 from service.artifact.artifact import Artifact
-from service.artifact.catalogue import Catalogue, CatalogueItem
+from service.artifact.catalogue import Catalogue
+from service.artifact.catalogue_item import CatalogueItem, categories_of
 from service.artifact.features import EVENT_TYPES, EventArrays, Vocabulary
 from service.artifact.manifest import ArtifactFileError
 from service.common.errors import ServiceError
@@ -205,12 +206,19 @@ def _event_types(split: Split) -> dict[str, int]:
 def catalogue_of(dataset: Dataset, item_ids: list[str]) -> Catalogue:
     """Returns the catalogue of the items given in index order."""
     rows = {row["item_id"]: row for row in dataset.items.iter_rows(named=True)}
-    items = []
-    for item_id in item_ids:
-        row = rows.get(item_id, {})
-        category, attributes = tuple(row.get("category") or ()), tuple(row.get("attributes") or ())
-        items.append(CatalogueItem(item_id, row.get("title"), category, row.get("brand"), attributes))
-    return Catalogue.of(items)
+    on_paths = dataset.category_kind == "path"
+    return Catalogue.of([_item(item_id, rows.get(item_id, {}), on_paths=on_paths) for item_id in item_ids])
+
+
+def _item(item_id: str, row: Mapping[str, Any], *, on_paths: bool) -> CatalogueItem:
+    """An item of the data set; its categories are the levels of one path, or tags and paths as texts."""
+    levels = tuple(row.get("category") or ())
+    one_path = on_paths and len(levels) > 1
+    fields = categories_of([levels] if one_path else levels)
+    return CatalogueItem(
+        item_id, row.get("title"), levels if one_path else fields["category"], row.get("brand"),
+        tuple(row.get("attributes") or ()), fields["paths"], row.get("price"),
+    )  # fmt: skip
 
 
 def quality_of(parts: Parts, split: Split, out: Path, dtype: GraphDtype) -> Quality | None:

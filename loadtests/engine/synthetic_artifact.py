@@ -20,7 +20,8 @@ from model.signals import content, repeat, texts, transition_table, walk
 from model.tokenizers.atomic import AtomicTokenizer
 from model.tokenizers.tokenizer import MAX_BRANCHING, unique_last_tokens
 from service.artifact.array_types import IntArray
-from service.artifact.catalogue import Catalogue, CatalogueItem
+from service.artifact.catalogue import Catalogue
+from service.artifact.catalogue_item import CatalogueItem
 from service.artifact.features import EVENT_TYPES, ContextVocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.item_column import ItemColumn

@@ -7,6 +7,7 @@ descriptions, with the same code that follows the file of updates.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,8 @@ def describe(
     updates = parse(content + b"\n", exported.catalogue)
     likeness = Likeness(exported)
     built = build(exported, updates.new, likeness)
-    engine.update(assemble(exported, built, updates.new, list(items), likeness))
+    updates = replace(updates, out_of_stock=frozenset(items))
+    engine.update(assemble(exported, built, updates, likeness))
     index = exported.catalogue.index
     meant = [index[item_id.removeprefix(_AS_NEW)] for item_id in updates.new]
     return np.concatenate([np.arange(exported.catalogue.first_new), np.array(meant, np.int64)])

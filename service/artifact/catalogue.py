@@ -1,6 +1,7 @@
 """The items as the service shows and filters them, in columns: a million items are arrays, not objects.
 
-A catalogue is immutable. A change while it is served (stock, new items) makes another catalogue over the same columns.
+A catalogue is immutable. A change while it is served (stock, prices, new items, windows that open and close) makes
+another catalogue over the same columns.
 """
 
 from __future__ import annotations
@@ -12,62 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from service.artifact.array_types import BoolArray, IntArray
-from service.artifact.arrays import map_arrays, save_arrays
-from service.artifact.columns import Rows, TextIndex, Texts
-from service.artifact.facet import Facet, Int32Array
-from service.artifact.item_filters import FilteredField, Filters, ItemFilter, filter_key
+from service.artifact.array_types import BoolArray, Float64Array
+from service.artifact.catalogue_columns import Columns, numbers_of
+from service.artifact.catalogue_item import CURRENCY, FACETS, NUMBERS, PATH, CatalogueItem, path_of
+from service.artifact.columns import Rows, TextIndex
+from service.artifact.facet import Int32Array
+from service.artifact.item_filters import Filters, ItemFilter, filter_key
+from service.artifact.live_facet import LiveFacet
 
-FACETS = ("category", "brand", "attribute")
 # Rows of the item table that are no items: the unknown item and the start token, which follow the trained items. Later
 # items take the indices after them, so that no index ever changes its meaning.
 RESERVED = 2
-
-
-@dataclass(frozen=True)
-class CatalogueItem:
-    """One item.
-
-    Attributes:
-        category: The levels of its category, top first, or its tags.
-    """
-
-    item_id: str
-    title: str | None = None
-    category: tuple[str, ...] = ()
-    brand: str | None = None
-    attributes: tuple[str, ...] = ()
-
-    def facet(self, name: str) -> tuple[str, ...]:
-        """Returns the item's values of one of `FACETS`."""
-        match name:
-            case "category":
-                return self.category
-            case "brand":
-                return () if self.brand is None else (self.brand,)
-            case _:
-                return self.attributes
-
-
-@dataclass(frozen=True, eq=False)
-class Columns:
-    """The exported items."""
-
-    ids: Texts
-    index: TextIndex
-    titles: Texts
-    has_title: BoolArray
-    facets: Mapping[str, Facet]
-
-    def item(self, index: int) -> CatalogueItem:
-        """Returns one item."""
-        brand = next(iter(self.facets["brand"].values(index)), None)
-        category, attributes = self.facets["category"].values(index), self.facets["attribute"].values(index)
-        return CatalogueItem(self.ids.text(index), self.title(index), category, brand, attributes)
-
-    def title(self, index: int) -> str | None:
-        """Returns an item's title, None if it has none."""
-        return self.titles.text(index) if self.has_title[index] else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,20 +33,31 @@ class Catalogue:
     Attributes:
         columns: The N exported items.
         more: Items that came after the export; their indices start at N + RESERVED.
-        in_stock: [items] whether an item is in stock; None if all are.
+        changed: Exported items that are others now, by index.
+        in_stock: [items] whether an item may be listed, by its stock and its window; None if all may.
         index: Index of each item by its id.
+        facets: The values of each facet by name.
+        numbers: [items] float64 of each of `NUMBERS` that an item has; NaN for an item without.
     """
 
     columns: Columns = field(repr=False)
     more: tuple[CatalogueItem, ...] = field(default=(), repr=False)
+    changed: Mapping[int, CatalogueItem] = field(default_factory=dict, repr=False)
     in_stock: BoolArray | None = field(default=None, repr=False)
     index: Mapping[str, int] = field(init=False, repr=False)
-    _late_items: Mapping[str, Mapping[str, IntArray]] = field(init=False, repr=False)
+    facets: Mapping[str, LiveFacet] = field(init=False, repr=False)
+    numbers: Mapping[str, Float64Array] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        index = _Extended(self.columns.index, self.more, self.first_new) if self.more else self.columns.index
+        exported, more, first = self.columns, self.more, self.first_new
+        index = _Extended(exported.index, more, first) if more else exported.index
+        facets = {
+            name: LiveFacet.of(name, exported.facets.get(name), len(exported), self.changed, more, first)
+            for name in (*FACETS, PATH, CURRENCY)
+        }
         object.__setattr__(self, "index", index)
-        object.__setattr__(self, "_late_items", {name: _by_value(self.more, name, self.first_new) for name in FACETS})
+        object.__setattr__(self, "facets", facets)
+        object.__setattr__(self, "numbers", self._present_numbers())
 
     @classmethod
     def of(cls, items: Sequence[CatalogueItem]) -> Catalogue:
@@ -99,13 +66,9 @@ class Catalogue:
         Raises:
             ValueError: Two items share an id.
         """
-        ids = Texts.of([item.item_id for item in items])
         if len({item.item_id for item in items}) != len(items):
             raise ValueError("two items of the catalogue share an id")
-        titles = Texts.of([item.title or "" for item in items])
-        has_title = np.fromiter((item.title is not None for item in items), np.bool_, len(items))
-        facets = {name: Facet.of([item.facet(name) for item in items]) for name in FACETS}
-        return cls(Columns(ids, TextIndex.of(ids), titles, has_title, facets))
+        return cls(Columns.of(items))
 
     # -- reading
 
@@ -115,7 +78,7 @@ class Catalogue:
     @property
     def n_exported(self) -> int:
         """Number of exported items."""
-        return len(self.columns.ids)
+        return len(self.columns)
 
     @property
     def first_new(self) -> int:
@@ -135,12 +98,11 @@ class Catalogue:
     @property
     def n_categories(self) -> int:
         """Number of different category levels and tags."""
-        known = self.columns.facets["category"].index
-        return len(known) + sum(value not in known for value in self._late_items["category"])
+        return self.facets["category"].n_values()
 
     def item(self, index: int) -> CatalogueItem:
         """Returns the item with this index; an empty one for a reserved index."""
-        return self.columns.item(index) if index < self.n_exported else self._late(index)
+        return self._other(index) or self.columns.item(index)
 
     def item_id(self, index: int) -> str:
         """Returns the id of an item."""
@@ -148,27 +110,38 @@ class Catalogue:
 
     def title(self, index: int) -> str | None:
         """Returns the title of an item, None if it has none."""
-        return self.columns.title(index) if index < self.n_exported else self._late(index).title
+        other = self._other(index)
+        return self.columns.title(index) if other is None else other.title
 
     def categories(self, index: int) -> tuple[str, ...]:
         """Returns an item's category levels, top first, or its tags."""
-        return self.columns.facets["category"].values(index) if index < self.n_exported else self._late(index).category
+        other = self._other(index)
+        return self.columns.facets["category"].values(index) if other is None else other.category
 
     def category(self, index: int) -> str | None:
         """Returns an item's first category level or tag."""
         return next(iter(self.categories(index)), None)
 
+    def _other(self, index: int) -> CatalogueItem | None:
+        """The item, if the columns do not hold it as it is."""
+        return self.changed.get(index) if index < self.n_exported else self._late(index)
+
     def _late(self, index: int) -> CatalogueItem:
         return self.more[index - self.first_new] if index >= self.first_new else CatalogueItem("")
 
     def with_category(self, value: str) -> Int32Array:
-        """Returns the exported items with a category level or tag, ascending."""
-        return self.columns.facets["category"].items(value)
+        """Returns the exported items with a category level, tag or path, as they were exported, ascending."""
+        facets = [self.columns.facets.get(name) for name in (PATH, "category")]
+        found = [rows for facet in facets if facet is not None and len(rows := facet.items(value))]
+        return found[0] if found else self.columns.facets["category"].items(value)
+
+    def has_path(self, levels: Sequence[str]) -> bool:
+        """Returns whether an item is on a category path that begins with the first two of these levels."""
+        return self.facets[PATH].knows(path_of(levels[:2]))
 
     def has_value(self, field: str, value: str) -> bool:
         """Returns whether an item, in stock or not, has a value of one of `FACETS`."""
-        facet = self.columns.facets.get(field)
-        return (facet is not None and value in facet.index) or value in self._late_items.get(field, ())
+        return field in FACETS and self.facets[field].knows(value)
 
     def filter(self, filters: Filters) -> ItemFilter:
         """Returns a filter without the values that no item has. It takes a few look-ups, whatever the catalogue's size.
@@ -178,23 +151,17 @@ class Catalogue:
         """
         known: dict[str, tuple[str, ...]] = {}
         for name, values in filters.items():
-            self._facet(name)
-            if has := {value for value in values if self.has_value(name, value)}:
+            facet = self._facet(name)
+            if has := {value for value in values if facet.knows(value)}:
                 known[name] = tuple(sorted(has))
-        fields = tuple(self._filtered(name, values) for name, values in known.items())
+        fields = tuple(self.facets[name].of_any(values) for name, values in known.items())
         nothing = len(known) < len(filters)
         return ItemFilter(known, nothing, fields, self.in_stock, filter_key(known))
 
-    def _facet(self, name: str) -> Facet:
+    def _facet(self, name: str) -> LiveFacet:
         if name not in FACETS:
             raise ValueError(f"unknown filter field {name!r}: items have {', '.join(FACETS)}")
-        return self.columns.facets[name]
-
-    def _filtered(self, name: str, values: Sequence[str]) -> FilteredField:
-        facet, late = self.columns.facets[name], self._late_items[name]
-        codes = np.array([facet.index[value] for value in values if value in facet.index], np.int64)
-        parts = [late[value] for value in values if value in late]
-        return FilteredField(facet, codes, np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64))
+        return self.facets[name]
 
     def matches(self, filters: Filters) -> BoolArray | None:
         """Returns which items have, for every field, one of its values; whether they are in stock does not matter.
@@ -210,12 +177,7 @@ class Catalogue:
         """
         mask: BoolArray | None = None
         for name, values in filters.items():
-            facet, late = self._facet(name), self._late_items[name]
-            has = np.zeros(len(self), np.bool_)
-            for value in values:
-                has[facet.items(value)] = True
-                if value in late:
-                    has[late[value]] = True
+            has = self._facet(name).of_any(values).mask(len(self))
             mask = has if mask is None else mask & has
         return mask
 
@@ -228,47 +190,89 @@ class Catalogue:
 
     # -- another catalogue over the same columns
 
-    def updated(self, more: Sequence[CatalogueItem], out_of_stock: Sequence[int]) -> Catalogue:
-        """Returns a catalogue of the exported items and `more`, with `out_of_stock` (indices) out of stock."""
-        changed = replace(self, more=tuple(more), in_stock=None)
-        if not len(out_of_stock):
-            return changed
-        in_stock = np.ones(len(changed), np.bool_)
-        in_stock[np.asarray(out_of_stock, np.int64)] = False
-        in_stock[self.n_exported : self.first_new] = False
-        return replace(changed, in_stock=in_stock)
+    def updated(
+        self,
+        more: Sequence[CatalogueItem],
+        out_of_stock: Sequence[int],
+        *,
+        changed: Mapping[int, CatalogueItem] | None = None,
+        now_ms: float | None = None,
+    ) -> Catalogue:
+        """Returns a catalogue of the exported items and `more`.
+
+        Args:
+            more: The items that came after the export.
+            out_of_stock: Indices of items that are not listed, whatever their fields say.
+            changed: Exported items as they are now, by index.
+            now_ms: Items whose window does not hold this moment, in epoch milliseconds, are not listed. None: windows
+                do not count.
+        """
+        other = replace(self, more=tuple(more), changed=changed or {}, in_stock=None)
+        listed = _listed(other, now_ms)
+        if len(out_of_stock):
+            listed[np.asarray(out_of_stock, np.int64)] = False
+        if listed.all():
+            return other
+        listed[self.n_exported : self.first_new] = False
+        return replace(other, in_stock=listed)
+
+    @property
+    def restricted(self) -> bool:
+        """Whether the fields of an item may keep it out of lists now or later: a stock, or a window."""
+        return any(name in self.numbers for name in NUMBERS[1:])
+
+    def next_change_ms(self, now_ms: float) -> float | None:
+        """Returns the next moment at which a window opens or closes, in epoch milliseconds; None if none will."""
+        later = [
+            float(moments.min())
+            for name in NUMBERS[2:]
+            if name in self.numbers and len(moments := self.numbers[name][self.numbers[name] > now_ms])
+        ]
+        return min(later, default=None)
+
+    def _present_numbers(self) -> Mapping[str, Float64Array]:
+        """The exported numbers, with those of items that have changed or came later."""
+        if not self.more and not self.changed:
+            return self.columns.numbers
+        places = np.fromiter(self.changed, np.int64, len(self.changed))
+        late = [*self.changed.values(), *self.more]
+        places = np.concatenate([places, np.arange(self.first_new, self.first_new + len(self.more))])
+        numbers = {}
+        for name in NUMBERS:
+            values = numbers_of(late, name)
+            exported = self.columns.numbers.get(name)
+            if exported is not None or not np.isnan(values).all():
+                column = np.full(len(self), np.nan)
+                if exported is not None:
+                    column[: self.n_exported] = exported
+                column[places] = values
+                numbers[name] = column
+        return numbers
 
     # -- on disk
 
     def save(self, path: Path) -> None:
         """Writes the exported items."""
-        c = self.columns
-        arrays: dict[str, Any] = {"has_title": c.has_title, **c.titles.arrays("title"), **c.ids.arrays("id")}
-        arrays |= c.index.arrays("id")
-        for name, facet in c.facets.items():
-            arrays |= facet.arrays(name)
-        save_arrays(path, **arrays)
+        self.columns.save(path)
 
     @classmethod
     def load(cls, path: Path) -> Catalogue:
         """Maps a file that `save` wrote. Raises ValueError or KeyError for anything else."""
-        arrays = map_arrays(path)
-        ids, titles = Texts.from_arrays(arrays, "id"), Texts.from_arrays(arrays, "title")
-        index = TextIndex.from_arrays(ids, arrays, "id")
-        facets = {name: Facet.from_arrays(arrays, name) for name in FACETS}
-        lengths = {len(titles), len(arrays["has_title"]), *(len(facet.start) - 1 for facet in facets.values())}
-        if lengths != {len(ids)}:
-            raise ValueError(f"the columns of {path.name} differ in length")
-        return cls(Columns(ids, index, titles, arrays["has_title"].astype(np.bool_), facets))
+        return cls(Columns.load(path))
 
 
-def _by_value(items: Sequence[CatalogueItem], name: str, first: int) -> dict[str, IntArray]:
-    """The indices of items, counted from `first`, by their values of one facet."""
-    found: dict[str, list[int]] = {}
-    for index, item in enumerate(items, start=first):
-        for value in set(item.facet(name)):
-            found.setdefault(value, []).append(index)
-    return {value: np.array(indices, np.int64) for value, indices in found.items()}
+def _listed(catalogue: Catalogue, now_ms: float | None) -> BoolArray:
+    """[items] bool by stock and window. Comparisons with NaN are false, so an item without a number is listed."""
+    hidden = np.zeros(len(catalogue), np.bool_)
+    numbers = catalogue.numbers
+    if "stock" in numbers:
+        hidden |= numbers["stock"] == 0
+    if now_ms is not None:
+        if "valid_from_ms" in numbers:
+            hidden |= numbers["valid_from_ms"] > now_ms
+        if "valid_until_ms" in numbers:
+            hidden |= numbers["valid_until_ms"] <= now_ms
+    return ~hidden
 
 
 class _Extended(Mapping[str, int]):

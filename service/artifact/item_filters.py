@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 
 from service.artifact.array_types import BoolArray, IntArray
-from service.artifact.facet import Facet
+from service.artifact.live_facet import ValueTest
 
 Filters = Mapping[str, Sequence[str]]
 
@@ -42,39 +42,6 @@ def filter_key(filters: Filters) -> bytes:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FilteredField:
-    """One field of a filter.
-
-    Attributes:
-        facet: The values of the exported items.
-        codes: [v] places of the filter's values in the facet.
-        late: [m] items that came after the export and have one of the values, ascending.
-    """
-
-    facet: Facet
-    codes: IntArray
-    late: IntArray
-
-    @property
-    def size(self) -> int:
-        """Number of items with one of the values; those with several count as often."""
-        bounds = self.facet.item_start
-        return int((bounds[self.codes + 1] - bounds[self.codes]).sum()) + len(self.late)
-
-    def items(self) -> IntArray:
-        """Returns the items with one of the values, unique and ascending."""
-        bounds, item = self.facet.item_start, self.facet.item
-        return np.unique(np.concatenate([self.late, *(item[bounds[code] : bounds[code + 1]] for code in self.codes)]))
-
-    def has(self, items: IntArray) -> BoolArray:
-        """Returns [n] bool, whether each of the items [n] has one of the values."""
-        has: BoolArray = np.isin(items, self.late) if len(self.late) else np.zeros(len(items), np.bool_)
-        exported = np.flatnonzero(items < len(self.facet.start) - 1)
-        has[exported] |= self.facet.any_of(items[exported], self.codes)
-        return has
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class ItemFilter:
     """A filter over one catalogue, without the values that no item has. It costs nothing until items are tested.
 
@@ -88,7 +55,7 @@ class ItemFilter:
 
     values: Filters
     nothing: bool
-    fields: tuple[FilteredField, ...]
+    fields: tuple[ValueTest, ...]
     in_stock: BoolArray | None
     key: bytes
 

@@ -10,16 +10,18 @@ requests in flight finish with the catalogue they began with.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from service.artifact.array_types import FloatArray
 from service.artifact.artifact import Artifact
+from service.artifact.catalogue_item import PATH
 from service.catalogue.new_item_paths import FreePaths, with_paths
 from service.catalogue.updates_file import NOTHING, NewItem, Updates, UpdatesFile, parse
 from service.common import logs
@@ -34,6 +36,8 @@ POLL_S = 2.0
 # A large file is read, parsed and put in service within this time.
 _PATIENCE_S = 60.0
 REBUILD_EVERY_S = 30.0
+# A timer may fire a little early by another clock.
+_AFTER_S = 0.005
 _FAULTS_LOGGED = 20
 
 
@@ -57,27 +61,29 @@ class Likeness:
 
     def __init__(self, exported: Artifact) -> None:
         self._exported = exported
-        self._known: dict[NewItem, tuple[FloatArray, int]] = {}
+        self._known: dict[tuple[tuple[str, ...], ...], tuple[FloatArray, int]] = {}
 
     def of(self, new: NewItem) -> tuple[FloatArray, int]:
         """Returns a new item's vector and its nearest exported item.
 
-        Both come from the exported items it names in `like`, otherwise from its most specific known category, which is
-        the one with the fewest items.
+        Both come from the exported items it names in `like`, otherwise from its most specific known category or path,
+        which is the one with the fewest items.
 
         Returns:
             The vector [d] float32, and the index of the exported item.
         """
-        if new not in self._known:
-            self._known[new] = self._of(new)
-        return self._known[new]
+        by = new.placed_by
+        if by not in self._known:
+            self._known[by] = self._of(new)
+        return self._known[by]
 
     def _of(self, new: NewItem) -> tuple[FloatArray, int]:
         catalogue, table = self._exported.catalogue, self._exported.item_table
         if new.like:
             vector, _ = like_vector([catalogue.index[item_id] for item_id in new.like], table, named=True)
             return vector, catalogue.index[new.like[0]]
-        known = [rows for value in new.item.category if len(rows := catalogue.with_category(value))]
+        values = (*new.item.facet(PATH), *new.item.category)
+        known = [rows for value in values if len(rows := catalogue.with_category(value))]
         return like_vector(min(known, key=len), table, named=False)
 
 
@@ -110,21 +116,25 @@ def build(exported: Artifact, new: Mapping[str, NewItem], likeness: Likeness) ->
 
 
 def assemble(
-    exported: Artifact, built: Build, new: Mapping[str, NewItem], out_of_stock: Sequence[str], likeness: Likeness
+    exported: Artifact, built: Build, updates: Updates, likeness: Likeness, now_ms: float | None = None
 ) -> LiveCatalogue:
     """Puts together the catalogue to serve.
 
     Args:
         exported: The artefact as exported.
         built: The last build.
-        new: The new items by id. The items of the build come first, in its order; later ones wait in the delta table.
-        out_of_stock: Ids of the items that are out of stock.
+        updates: What differs from the export. The new items of the build come first, in its order; later ones wait in
+            the delta table.
         likeness: Finds the exported items that a new one resembles.
+        now_ms: The moment at which the windows of items count, in epoch milliseconds; None where they do not.
     """
+    new, export = updates.new, exported.catalogue
     items = [item.item for item in new.values()]
-    everything = exported.catalogue.updated(items, ())
-    gone = sorted(everything.index[item_id] for item_id in out_of_stock)
-    catalogue = everything.updated(items, gone)
+    everything = export.updated(items, ())
+    gone = sorted(everything.index[item_id] for item_id in updates.out_of_stock)
+    places = {export.index[item_id]: fields for item_id, fields in updates.changed.items()}
+    changed = {index: replace(export.item(index), **fields) for index, fields in places.items()}
+    catalogue = export.updated(items, gone, changed=changed, now_ms=now_ms)
     like = {index: likeness.of(item) for index, item in enumerate(new.values(), start=catalogue.first_new)}
     waiting = [index for index in like if index not in built.placed]
     if len(waiting) > MOST_WAITING:
@@ -139,38 +149,40 @@ def assemble(
 
 
 class CatalogueUpdates:
-    """Follows the updates file and keeps the served catalogue up to date.
+    """Follows the updates file and the windows of items, and keeps the served catalogue up to date.
 
     A new item keeps its index for the life of the process; when it leaves the file, it goes out of stock.
 
     Args:
         exported: The artefact as exported.
-        path: The updates file.
+        path: The updates file; None where there is none, and only windows open and close.
         serve: Puts a LiveCatalogue in service. It is called from worker threads, one call at a time, and may be slow.
         metrics: Shows whether the file hangs.
         rebuild_every_s: Shortest time between two rebuilds.
         clock: Monotonic seconds.
+        wall_clock: Epoch seconds, by which windows open and close.
     """
 
     def __init__(
         self,
         exported: Artifact,
-        path: Path,
+        path: Path | None,
         serve: Callable[[LiveCatalogue], None],
         *,
         metrics: Metrics | None = None,
         rebuild_every_s: float = REBUILD_EVERY_S,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._exported, self._serve = exported, serve
-        self._file = UpdatesFile(path)
+        self._file = None if path is None else UpdatesFile(path)
         self._lane = (metrics or Metrics()).file_lane("catalogue_updates", _PATIENCE_S)
-        self._rebuild_every_s, self._clock = rebuild_every_s, clock
+        self._rebuild_every_s, self._clock, self._wall_clock = rebuild_every_s, clock, wall_clock
         self._likeness = Likeness(exported)
         self._lock = threading.Lock()
         self._new: dict[str, NewItem] = {}
-        self._out_of_stock: list[str] = []
-        self._updates = NOTHING
+        self._updates = self._present = NOTHING
+        self._next_change_ms: float | None = None
         self._built = Build(exported)
         self._last_build: float | None = None
 
@@ -183,22 +195,32 @@ class CatalogueUpdates:
         Raises:
             OSError: the file cannot be read. The served catalogue stays as it is.
         """
-        content = self._file.changed()
-        if content is None:
+        content = None if self._file is None else self._file.changed()
+        if self._file is None or content is None:
             return False
         try:
             updates = parse(content, self._exported.catalogue, self._updates)
-            self._report(updates)
+            self._report(self._file.path, updates)
             with self._lock:
                 self._new.update(updates.new)
                 removed = (item_id for item_id in self._new if item_id not in updates.new)
-                self._out_of_stock = [*updates.out_of_stock, *removed]
+                self._present = replace(updates, new=self._new, out_of_stock={*updates.out_of_stock, *removed})
                 self._hand_over()
                 self._updates = updates
         except BaseException:
             self._file.forget()
             raise
         return True
+
+    def turn(self) -> None:
+        """Serves the catalogue of this moment: items whose window has opened are listed, those of others are not."""
+        with self._lock:
+            self._hand_over()
+
+    @property
+    def turned(self) -> bool:
+        """Whether a window has opened or closed since the catalogue was handed over."""
+        return self._next_change_ms is not None and self._wall_clock() * 1000.0 >= self._next_change_ms
 
     async def look(self) -> bool:
         """Polls in a thread. Raises HungFileError, which is an OSError, if the file does not answer."""
@@ -207,7 +229,8 @@ class CatalogueUpdates:
     @property
     def due(self) -> bool:
         """Whether new items wait for a build and the last build is long enough ago."""
-        if all(self._built.known.get(item_id) == item for item_id, item in self._new.items()):
+        built = self._built.known
+        if all(item_id in built and built[item_id].placed_by == item.placed_by for item_id, item in self._new.items()):
             return False
         return self._last_build is None or self._clock() - self._last_build >= self._rebuild_every_s
 
@@ -225,6 +248,7 @@ class CatalogueUpdates:
     async def run(self, poll_s: float = POLL_S) -> None:
         """Polls until cancelled, with rebuilds running alongside. Failures are logged and tried again."""
         building: asyncio.Task[None] | None = None
+        turning = asyncio.create_task(self._turn_windows(poll_s))  # not held up by a file that hangs
         try:
             while True:
                 try:
@@ -237,8 +261,19 @@ class CatalogueUpdates:
                     building = asyncio.create_task(self._rebuild_logged())
                 await asyncio.sleep(poll_s)
         finally:
+            turning.cancel()
             if building is not None:
                 await asyncio.gather(building, return_exceptions=True)
+
+    async def _turn_windows(self, poll_s: float) -> None:
+        while True:
+            await asyncio.sleep(min(poll_s, self._until_turned_s()))
+            if self.turned:
+                try:
+                    await asyncio.to_thread(self.turn)
+                except Exception as error:
+                    log.error("catalogue_windows_not_served", **logs.where(error))
+                    await asyncio.sleep(poll_s)
 
     async def _rebuild_logged(self) -> None:
         try:
@@ -246,16 +281,24 @@ class CatalogueUpdates:
         except Exception as error:
             log.error("catalogue_not_rebuilt", **logs.where(error))
 
-    def _hand_over(self) -> None:
-        live = assemble(self._exported, self._built, self._new, self._out_of_stock, self._likeness)
-        self._serve(live)
+    def _until_turned_s(self) -> float:
+        """Seconds until a window opens or closes."""
+        moment = self._next_change_ms
+        return math.inf if moment is None else max(0.0, moment / 1000.0 - self._wall_clock()) + _AFTER_S
 
-    def _report(self, updates: Updates) -> None:
+    def _hand_over(self) -> None:
+        now_ms = self._wall_clock() * 1000.0
+        live = assemble(self._exported, self._built, self._present, self._likeness, now_ms)
+        self._serve(live)
+        self._next_change_ms = live.artifact.catalogue.next_change_ms(now_ms)
+
+    def _report(self, path: Path, updates: Updates) -> None:
         for fault in updates.faults[:_FAULTS_LOGGED]:
-            log.warning("catalogue_update_skipped", file=str(self._file.path), line=fault.line, cause=fault.message)
+            log.warning("catalogue_update_skipped", file=str(path), line=fault.line, cause=fault.message)
         log.info(
             "catalogue_updates_read",
             new_items=len(updates.new),
+            changed=len(updates.changed),
             out_of_stock=len(updates.out_of_stock),
             skipped=len(updates.faults),
         )

@@ -161,9 +161,10 @@ class Settings(BaseSettings):
     # -- catalogue
     catalogue_updates: Path | None = Field(
         None,
-        description="File of stock changes and new items, one JSON object a line: "
-        '`{"item_id": "7", "in_stock": false}`, or a new item: `{"item_id": "n1", "title": "…", "category": ["…"], '
-        '"like": ["50"]}`. Changes are followed. Replace the file by renaming: a file that is being written '
+        description="File of what differs from the export, one JSON object a line: stock, "
+        '`{"item_id": "7", "in_stock": false}`; fields, `{"item_id": "8", "price": 9.5, "valid_until": "…"}`; new '
+        'items, `{"item_id": "n1", "title": "…", "category": ["Books > Crime"], "like": ["50"]}`. Changes are '
+        "followed. Replace the file by renaming: a file that is being written "
         "may be read half-written.",
     )
 

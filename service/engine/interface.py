@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from service.artifact.array_types import BoolArray, FloatArray, IntArray
-from service.artifact.catalogue import CatalogueItem
+from service.artifact.catalogue_item import CatalogueItem
 from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF
@@ -169,6 +169,11 @@ class CatalogueView(Protocol):
     @property
     def n_categories(self) -> int:
         """Number of different categories."""
+        ...
+
+    @property
+    def restricted(self) -> bool:
+        """Whether the fields of an item may keep it out of lists now or later: a stock, or a window."""
         ...
 
     def title(self, item: int) -> str | None:

@@ -114,9 +114,9 @@ class Loader:
             start_h = await asyncio.to_thread(_warm_up, engine)
             engine.observe(_RunMetrics(self._metrics))
             loaded = LoadedModel(self._model(stack, engine, start_h))
-            if self._space.catalogue_updates is not None:
-                updates = await _follow_catalogue(self._space.catalogue_updates, loaded, self._metrics)
-                spawn(stack, updates.run)
+            path = self._space.catalogue_updates
+            if path is not None or loaded.model.catalogue.restricted:
+                spawn(stack, (await _follow_catalogue(path, loaded, self._metrics)).run)
             loaded.stack = stack.pop_all()
         return loaded
 
@@ -176,8 +176,8 @@ def _warm_up(engine: EngineLike) -> npt.NDArray[np.float32]:
     return state.h
 
 
-async def _follow_catalogue(path: Path, loaded: LoadedModel, metrics: Metrics) -> CatalogueUpdates:
-    """Applies the updates file before the first request; `run` of the result follows it from then on.
+async def _follow_catalogue(path: Path | None, loaded: LoadedModel, metrics: Metrics) -> CatalogueUpdates:
+    """Applies the updates file and the windows of items before the first request; `run` of the result follows them.
 
     Raises StartupError when the file cannot be read.
     """
@@ -189,6 +189,9 @@ async def _follow_catalogue(path: Path, loaded: LoadedModel, metrics: Metrics) -
         loop.call_soon_threadsafe(loaded.updated, live)
 
     updates = CatalogueUpdates(cast("Artifact", engine.artifact), path, take_over, metrics=metrics)
+    if path is None:
+        await asyncio.to_thread(updates.turn)
+        return updates
     try:
         if not await updates.look():
             raise FileNotFoundError("no such file")

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
-from service.common.deadline import SECONDS_BELOW
+from service.common.times import time_ms
 
 # Anything but C0, DEL and C1: an id may hold spaces and any printable character.
 _ID_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f]{1,128}$"
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# Of numbers from here on up: the unit that makes them a time between 1973 and 5138.
-_FINER_UNITS = ((1e17, "nanoseconds"), (1e14, "microseconds"))
-# Larger numbers are no time in any unit.
-_TIME_MAX = 1e20
-_NO_TIME = "neither an ISO 8601 time nor a number of seconds or milliseconds"
 _FEATURE_LENGTH_MAX = 256
 # A seed that draws a list anew.
 FRESH = "fresh"
@@ -33,33 +27,11 @@ def _no_control_characters(value: str) -> str:
 
 def _time_ms(value: Any, info: ValidationInfo) -> int:
     """Converts an ISO 8601 time with a zone, epoch seconds or epoch milliseconds to epoch milliseconds."""
-    ms = _iso_ms(value) if isinstance(value, str) else _epoch_ms(value)
-    if ms <= 0:
-        raise ValueError("the timestamp is before 1970")
+    ms = time_ms(value)
     latest = (info.context or {}).get("latest_ms")
     if latest is not None and ms > latest:
         raise ValueError("the timestamp is too far in the future")
     return ms
-
-
-def _iso_ms(value: str) -> int:
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        raise ValueError(f"{_NO_TIME}; send a number without quotes" if value.isdigit() else _NO_TIME) from None
-    if moment.tzinfo is None:
-        raise ValueError("a time without a zone; append Z or an offset such as +02:00")
-    return math.floor(moment.timestamp() * 1000)
-
-
-def _epoch_ms(value: Any) -> int:
-    # The comparison also rejects infinities, NaN, and integers too large for a float.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _TIME_MAX:
-        raise ValueError(_NO_TIME)
-    for least, unit in _FINER_UNITS:
-        if abs(value) >= least:
-            raise ValueError(f"looks like {unit}; send seconds or milliseconds")
-    return math.floor(value * 1000 if abs(value) < SECONDS_BELOW else value)
 
 
 def _feature(value: Any) -> str | int | float | bool:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from service.artifact.catalogue import Catalogue, CatalogueItem
+from service.artifact.catalogue import Catalogue
+from service.artifact.catalogue_item import CatalogueItem
 from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import ContextVocabulary, EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF

@@ -152,9 +152,8 @@ def test_stock_and_new_items_are_candidates_as_soon_as_the_trie_has_them(folder:
     favourite = int(before[0].items[0])
     likeness = Likeness(exported)
     lines = b'{"item_id": "n1", "title": "N", "like": ["i%d"]}\n' % favourite
-    updates = parse(lines, exported.catalogue)
-    gone = [f"i{before[1].items[0]}"]
-    engine.update(assemble(exported, build(exported, updates.new, likeness), updates.new, gone, likeness))
+    updates = replace(parse(lines, exported.catalogue), out_of_stock={f"i{before[1].items[0]}"})
+    engine.update(assemble(exported, build(exported, updates.new, likeness), updates, likeness))
     first = exported.catalogue.first_new
     for one, after in zip(asked, listed(engine, *asked), strict=True):
         assert after.items.tolist() == best(engine, one, allowed_items(engine, one))

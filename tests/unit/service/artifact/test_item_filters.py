@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from service.artifact import item_filters
 from service.artifact.array_types import BoolArray
-from service.artifact.catalogue import Catalogue, CatalogueItem
+from service.artifact.catalogue import Catalogue
+from service.artifact.catalogue_item import CatalogueItem
 from service.artifact.item_cf import ItemCF
 from service.artifact.item_filters import Filters
 from service.artifact.popularity import Popularity

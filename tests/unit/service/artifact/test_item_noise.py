@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.artifact.catalogue import Catalogue, CatalogueItem
+from service.artifact.catalogue import Catalogue
+from service.artifact.catalogue_item import CatalogueItem
 from service.artifact.columns import Texts
 from service.artifact.noise import ID_BASE, PRIME, ROUND_KEYS, id_hashes
 from service.engine.decode.item_noise import ItemNoise

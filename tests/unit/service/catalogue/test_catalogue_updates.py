@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.artifact.artifact import Artifact
-from service.artifact.catalogue import Catalogue, CatalogueItem
+from service.artifact.catalogue import Catalogue
+from service.artifact.catalogue_item import CatalogueItem
 from service.artifact.trie import Trie
 from service.catalogue import updates as catalogue_updates
 from service.catalogue.new_item_paths import FreePaths, with_paths
@@ -83,8 +86,16 @@ def test_stock_and_new_items_are_read_line_by_line_the_last_word_wins() -> None:
         ({"item_id": "x" * 129, "like": ["1"]}, "1 to 128"),
         ({"item_id": 7, "in_stock": False}, "needs an item_id"),
         ({"item_id": "1", "in_stock": "no"}, "true or false"),
-        ({"item_id": "1", "stock": False}, "unknown fields: stock"),
-        ({"item_id": "1", "title": "renamed"}, "only its stock"),
+        ({"item_id": "1", "colour": "red"}, "unknown fields: colour"),
+        ({"item_id": "1", "like": ["2"]}, "a place of its own"),
+        ({"item_id": "1", "stock": False}, "stock is a whole number"),
+        ({"item_id": "1", "price": -1}, "price is a number from 0"),
+        ({"item_id": "1", "currency": "euro"}, "currency is three capital letters"),
+        ({"item_id": "1", "url": "javascript:alert(1)"}, "url is an address"),
+        ({"item_id": "1", "image": "https://a b"}, "image is an address"),
+        ({"item_id": "1", "valid_from": "2026-01-01"}, "valid_from cannot be used: a time without a zone"),
+        ({"item_id": "1", "valid_from": 2_000_000_000, "valid_until": 1_000_000_000}, "later than valid_from"),
+        ({"item_id": "1", "category": [["a"] * 17]}, "a list of 1 to 16 steps"),
         ({"item_id": "nobody", "in_stock": False}, "neither exported nor described"),
         ({"item_id": "n", "title": 3, "like": ["1"]}, "title is a text"),
         ({"item_id": "n", "like": "1"}, "like is a list"),
@@ -97,6 +108,53 @@ def test_a_bad_line_is_reported_with_its_number_and_harms_no_other(line: object,
     assert [fault.line for fault in found.faults] == [2]
     assert message in found.faults[0].message
     assert found.out_of_stock == {"3", "5"}
+
+
+def test_lines_change_fields_of_exported_items_and_describe_those_of_new_ones() -> None:
+    found = parse(
+        lines(
+            {"item_id": "3", "price": 19.9, "currency": "EUR", "valid_until": "2026-12-24T00:00:00Z"},
+            {"item_id": "4", "title": "Renamed", "category": ["fiction > crime", ["Sale", "Books"]]},
+            {"item_id": "4", "in_stock": False},
+            {"item_id": "5", "price": 1},
+            {"item_id": "5", "stock": 0, "price": None},
+            {"item_id": "n1", "category": [["fiction", "crime"]], "url": "/n1", "image": "https://x/y.png", "stock": 3},
+        ),
+        EXPORTED,
+    )
+    assert not found.faults and found.out_of_stock == {"4"}
+    assert found.changed == {
+        "3": {"price": 19.9, "currency": "EUR", "valid_until_ms": 1_798_070_400_000},
+        "4": {
+            "title": "Renamed",
+            "category": ("fiction", "crime", "Sale", "Books"),
+            "paths": ("fiction > crime", "Sale > Books"),
+        },
+        "5": {"stock": 0, "price": None},
+    }
+    assert found.new["n1"].item == CatalogueItem(
+        "n1", category=("fiction", "crime"), paths=("fiction > crime",), stock=3, url="/n1", image="https://x/y.png"
+    )
+
+
+def test_an_item_without_stock_is_listed_again_when_a_line_says_so() -> None:
+    exported = Catalogue.of([CatalogueItem("a", category=("c",), stock=0), CatalogueItem("b", stock=4)])
+    assert parse(lines({"item_id": "a", "in_stock": True}), exported).changed == {"a": {"stock": None}}
+    assert parse(lines({"item_id": "b", "in_stock": True}), exported).changed == {}
+    again = parse(lines({"item_id": "n", "category": ["c"], "stock": 0}, {"item_id": "n", "in_stock": True}), exported)
+    assert again.new["n"].item.stock is None and not again.out_of_stock
+
+
+def test_a_plain_list_of_levels_is_a_path_where_the_catalogue_knows_it() -> None:
+    exported = Catalogue.of([CatalogueItem("a", category=("Books", "Crime"), paths=("Books > Crime",))])
+    found = parse(
+        lines(
+            {"item_id": "n1", "category": ["Books", "Crime", "Noir"]}, {"item_id": "n2", "category": ["Crime", "Books"]}
+        ),
+        exported,
+    )
+    assert found.new["n1"].item.paths == ("Books > Crime > Noir",)
+    assert found.new["n2"].item.paths == () and found.new["n2"].item.category == ("Crime", "Books")
 
 
 def test_a_line_that_is_still_being_written_is_no_fault() -> None:
@@ -133,6 +191,14 @@ def test_a_bad_line_leaves_its_item_as_it_was(line: object, out_of_stock: set[st
     # Another line about the item counts, before or after the bad one.
     for both in (lines(line, {"item_id": "3", "in_stock": True}), lines({"item_id": "3", "in_stock": True}, line)):
         assert "3" not in parse(both, EXPORTED, before).out_of_stock
+
+
+def test_a_bad_line_leaves_the_fields_of_an_exported_item_as_they_were() -> None:
+    before = parse(lines({"item_id": "7", "price": 5}, {"item_id": "8", "price": 6}), EXPORTED)
+    assert parse(lines({"item_id": "7", "price": "dear"}), EXPORTED, before).changed == {"7": {"price": 5.0}}
+    assert parse(lines(b"}{", {"item_id": "8", "price": 7}), EXPORTED, before).changed == {
+        "7": {"price": 5.0}, "8": {"price": 7.0},
+    }  # fmt: skip
 
 
 def test_a_file_that_is_being_written_puts_nothing_back_in_stock() -> None:
@@ -325,3 +391,64 @@ def test_the_loop_serves_changes_and_rebuilds_by_itself(exported: Artifact, tmp_
             await loop
 
     asyncio.run(follow())
+
+
+def test_an_item_is_listed_inside_its_window_alone_and_each_change_is_served(
+    exported: Artifact, tmp_path: Path
+) -> None:
+    file, served, wall = tmp_path / "updates.jsonl", Served(), FakeClock(1_000_000_000.0)
+    opens, closes = exported.catalogue.item_ids[3:5]
+    file.write_bytes(
+        lines(
+            {"item_id": opens, "valid_from": 1_000_000_010},
+            {"item_id": closes, "valid_until": 1_000_000_020.0},
+            {"item_id": "n1", "like": [opens], "valid_from": 1_000_000_010, "valid_until": 1_000_000_030},
+        )
+    )
+    updates = CatalogueUpdates(exported, file, served, wall_clock=wall)
+    assert updates.poll()
+
+    def listed() -> set[str]:
+        catalogue = served.now.artifact.catalogue
+        mask = catalogue.allowed({})
+        return {one for one in (opens, closes, "n1") if mask is None or mask[catalogue.index[one]]}
+
+    assert listed() == {closes}
+    for now, expected in ((9.999, None), (10.0, {opens, closes, "n1"}), (20.0, {opens, "n1"}), (30.0, {opens})):
+        wall.now = 1_000_000_000.0 + now
+        assert updates.turned == (expected is not None)
+        if expected is not None:
+            updates.turn()
+            assert listed() == expected
+    assert served.now.artifact.catalogue.next_change_ms(wall.now * 1000) is None
+
+
+def test_the_loop_opens_a_window_without_a_file(exported: Artifact) -> None:
+    served, wall, opened = Served(), FakeClock(1_000_000_000.0), threading.Event()
+    catalogue = exported.catalogue
+    items = [
+        replace(item, valid_from_ms=1_000_000_005_000) if at == 3 else item for at, item in enumerate(catalogue.items)
+    ]
+    timed = exported.updated(Catalogue.of(items), exported.trie, exported.item_table)
+    assert timed.catalogue.restricted and not catalogue.restricted
+
+    def serve(live: LiveCatalogue) -> None:
+        served(live)
+        if len(served.lives) == 2:
+            opened.set()
+
+    updates = CatalogueUpdates(timed, None, serve, wall_clock=wall)
+    updates.turn()
+
+    async def until_opened() -> None:
+        running = asyncio.create_task(updates.run(poll_s=0.001))
+        wall.advance(5.0)
+        try:
+            assert await asyncio.to_thread(opened.wait, 60)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(until_opened())
+    before, after = (live.artifact.catalogue.allowed({}) for live in served.lives[:2])
+    assert before is not None and np.flatnonzero(~before).tolist() == [3] and after is None
