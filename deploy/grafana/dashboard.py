@@ -315,6 +315,10 @@ _WATCHED = (
         (Query(_rate("shown_categories_total", "category"), "{{category}}"),), stacked=True,
     ),
     Panel(
+        "Lists put into order", "By an order model: changed by it, or the same; per second, of all segments.",
+        (Query(_rate("ordered_lists_total", "outcome"), "{{outcome}}"),), stacked=True,
+    ),
+    Panel(
         "Watched, skipped", "Lists and events of the last hour, and those that are not in the figures, per second.",
         (Query(_gauge("watched", "sum", "kind", window="hour"), "{{kind}}"),
          Query(f"{_rate('watch_skipped_total', 'kind')} or vector(0)", "skipped {{kind}}")),

@@ -125,6 +125,49 @@ def judge(sample: Sample, target: Target, *, least_effective: float = LEAST_EFFE
     }
 
 
+def compare(
+    sample: Sample, target: Target, base: Target, *, least_effective: float = LEAST_EFFECTIVE
+) -> dict[str, Any]:
+    """Judges a policy against another one, neither of which need have made the lists of the log.
+
+    Args:
+        sample: The lists of the log.
+        target: The policy.
+        base: What it is compared with.
+        least_effective: Smallest effective sample that an estimate may rest on.
+
+    Returns:
+        The report of `judge` for both, and in `lift` what the first earns more than the second, with intervals of the
+        difference over the same subjects.
+
+    Raises:
+        LogError: A policy does not fit the log.
+    """
+    made, numbers = sample.made_by_model, ItemNumbers.of(sample.lists)
+    segments = sorted(made["segment"].unique()) if len(made) else []
+    both = [
+        [_segment(sample, policy, numbers, name, least_effective) for name in segments] for policy in (target, base)
+    ]
+    refused = next(filter(None, map(_refusal, both)), None)
+    overall, before = ({}, {}) if refused else map(_overall, both)
+    shared = [name for name in overall if name in before]
+    return {
+        "target": target.name,
+        "base": base.name,
+        "lists": len(made),
+        "drawn": len(sample.lists),
+        "left_out": {f"{segment}: {why}": n for (segment, why), n in sorted(sample.left_out.items())},
+        "subjects": sample.subjects,
+        "per_lists": _PER,
+        "confidence": CONFIDENCE,
+        "estimates": {name: per_thousand(overall[name]) for name in shared},
+        "base_estimates": {name: per_thousand(before[name]) for name in shared},
+        "lift": {name: per_thousand(overall[name].minus(before[name])) for name in shared},
+        "refused": refused,
+        "segments": [one.to_json() for one in both[0]],
+    }
+
+
 def per_thousand(one: Influenced) -> dict[str, float | None]:
     """Returns a value and its interval, per thousand lists."""
     ends = one.interval()

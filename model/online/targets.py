@@ -9,7 +9,7 @@ from typing import Protocol
 from model.online.log_schema import LogError
 from model.online.logged_lists import ItemNumbers, LoggedList, law_of
 from model.online.marginals import Law
-from service.artifact.array_types import FloatArray, IntArray
+from service.artifact.array_types import Float64Array, FloatArray, IntArray
 from service.engine.decoding import Decoding
 from service.policies.policies import Policies
 
@@ -26,7 +26,7 @@ class Drawn:
         same: Whether the candidates are those of the log, so that it is known what the log cannot draw.
     """
 
-    scores: FloatArray
+    scores: FloatArray | Float64Array
     law: Law
     items: IntArray
     shown: IntArray

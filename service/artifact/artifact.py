@@ -10,6 +10,7 @@
       tokenizer.json  tokenizer.npz   the fitted tokenizer
       signal_<name>.npz               what else than the network speaks for an item: item-CF and popularity, which also
                                       answer when the model cannot, and the signals that the manifest names
+      order.npz                       what the order of a list is worth; only where an order was learned and is better
 
 An artefact whose manifest names a `baseline` has no graphs: it serves the lists of that scorer.
 
@@ -48,6 +49,7 @@ from service.artifact.manifest import (
     resolve,
     verify_checksums,
 )
+from service.artifact.order_weights import ORDER_FILE, OrderWeights
 from service.artifact.popularity import Popularity
 from service.artifact.ranker_weights import RankerWeights
 from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart, load_signal, signal_file
@@ -207,6 +209,11 @@ class Artifact:
         own: dict[str, SignalPart] = {ITEM_CF: self.item_cf, POPULARITY: self.popularity}
         return {name: own.get(name) or self._signal(name) for name in self.ranker.signals}
 
+    @cached_property
+    def order(self) -> OrderWeights | None:
+        """What the order of a list is worth; None where lists are by score."""
+        return OrderWeights.load(self.folder / ORDER_FILE) if ORDER_FILE in self.manifest["files"] else None
+
     def _signal(self, name: str) -> SignalPart:
         return load_signal(self.folder / signal_file(name))
 
@@ -219,6 +226,7 @@ class Artifact:
             ("catalogue", catalogue), ("trie", trie), ("item_table", item_table), ("vocabulary", vocabulary),
             ("item_cf", self.item_cf), ("popularity", self.popularity), ("ranker", self.ranker),
             ("signals", self.signals), ("attributes", self.attributes), ("item_attributes", attributes),
+            ("order", self.order),
         ):  # fmt: skip
             other.__dict__[name] = part  # where `cached_property` keeps its value
         return other
@@ -245,6 +253,8 @@ class Artifact:
         }
         others = [name for name in self.ranker.signals if name not in (ITEM_CF, POPULARITY)]
         readers |= {signal_file(name): partial(self._signal_items, name) for name in others}
+        if ORDER_FILE in self.manifest["files"]:
+            readers[ORDER_FILE] = lambda: OrderWeights.load(self.folder / ORDER_FILE).n_items
         sizes = {}
         for name, read in readers.items():
             try:

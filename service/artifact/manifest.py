@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from service.artifact.encoder_version import EncoderVersion
+from service.artifact.order_weights import ORDER_FILE
 from service.artifact.ranker_weights import RankerWeights
 from service.artifact.signal_files import ITEM_CF, POPULARITY, signal_file
 from service.artifact.state_layout import StateLayout
@@ -34,7 +35,7 @@ FILES = (
 GRAPHS = ("encoder.onnx", "decoder.onnx", "sampler.onnx")
 EXPLAINER = "explainer.onnx"
 # Files that may be absent; if the manifest names them, they are checked like the others.
-OPTIONAL = (EXPLAINER,)
+OPTIONAL = (EXPLAINER, ORDER_FILE)
 REQUIRED: dict[str, type | tuple[type, ...]] = {
     "model_version": str,
     "network": dict,

@@ -28,6 +28,7 @@ COMMANDS = {
     "report": ("Report what served lists earned.", "train"),
     "ope": ("Estimate what other policies would have earned on logged traffic.", "train"),
     "export": ("Turn a trained model into an artefact to serve.", "train"),
+    "order": ("Learn the order of lists from what was shown, and keep it if it earns more.", "train"),
     "gate": ("Compare a candidate with the model in service, and refuse it if it is worse.", "train"),
     "serve": ("Serve an artefact over HTTP.", "cpu"),
     "ingest": ("Read events from Kafka into the store of the service.", "kafka"),

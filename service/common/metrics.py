@@ -284,6 +284,12 @@ class Metrics:
             "unreadable.",
             "state",
         )
+        self.ordered_lists = self._counter(
+            "gpt4rec_ordered_lists",
+            "Lists whose first items an order model put into order, by the segment of the user: changed, or the same.",
+            "segment",
+            "outcome",
+        )
         self.shown_items = self._counter(
             "gpt4rec_shown_items",
             "Items in watched lists, by the segment of the user and the popularity of the item.",

@@ -264,6 +264,15 @@ class Settings(BaseSettings):
     audit_cap: int = Field(1000, ge=1, description="Entries kept in the audit of /ops.")
     signals_cap: int = Field(1000, ge=1, description="Searches and impressions kept for each user.")
 
+    # -- the order of lists
+    order_first: int = Field(
+        10,
+        ge=0,
+        le=20,
+        description="How many items from the top of a model's list are put into the order that is expected to earn "
+        "most, where the artefact has an order model; 0 for none. Policies can switch it off for a segment.",
+    )
+
     # -- what is recorded
     exposures: bool = Field(
         True,

@@ -26,6 +26,7 @@ from service.signals.ranker import Ranker
 from service.signals.user_history import UserHistory
 
 Source = Literal["gpt4rec", "item_cf", "popular", "repeat"]
+Ordered = Literal["changed", "same"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class RecommendationList:
         scorers: The signals that ranked it.
         candidates: What the model chose it from, if that is known.
         draw: How the model drew it; the items behind those drawn fill it up.
+        ordered: Whether an order model put its first items into order, and if it did, whether that changed the list.
     """
 
     items: IntArray
@@ -60,6 +62,7 @@ class RecommendationList:
     scorers: tuple[str, ...] = ()
     candidates: Candidates | None = None
     draw: Draw | None = None
+    ordered: Ordered | None = None
 
 
 def empty_list(source: Source) -> RecommendationList:

@@ -12,6 +12,7 @@ from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.item_filters import Filters, ItemFilter
+from service.artifact.order_weights import OrderWeights
 from service.artifact.popularity import Popularity
 from service.artifact.ranker_weights import RankerWeights
 from service.artifact.repeat_purchase import Repeat
@@ -73,6 +74,11 @@ class ArtifactParts(Protocol):
     @property
     def ranker(self) -> RankerWeights:
         """The weights of the signals."""
+        ...
+
+    @property
+    def order(self) -> OrderWeights | None:
+        """What the order of a list is worth; None where lists are by score."""
         ...
 
 

@@ -136,7 +136,7 @@ class Loader:
         builder = low_priority_thread("filters")
         stack.callback(builder.shutdown, wait=False, cancel_futures=True)
         filters = FilterBuilds(lambda: engine.filters, self._filter_ration, metrics, builder)
-        return ServedModel.of(engine, encoder, decoder, start_h, filters)
+        return ServedModel.of(engine, encoder, decoder, start_h, filters, settings.order_first)
 
 
 class _RunMetrics:

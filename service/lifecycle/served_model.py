@@ -24,6 +24,7 @@ from service.engine.interface import CatalogueView, EngineLike
 from service.engine.jobs import EVERYTHING, NOTHING, DecodedList, DecodeJob, EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
 from service.lifecycle.filter_builds import FilterBuilds
+from service.ordering.ordering import Ordering
 from service.signals.ranker import Ranker
 
 
@@ -61,6 +62,7 @@ class ServedModel:
         in_stock: [items] bool; None when every item is in stock.
         filters: Builds new filters.
         catalogue_version: A digest of the items and the stock, 12 hex digits.
+        ordering: Puts the first items of a list into order; None where lists are by score.
     """
 
     engine: EngineLike
@@ -74,6 +76,7 @@ class ServedModel:
     in_stock: BoolArray | None
     filters: FilterBuilds
     catalogue_version: str
+    ordering: Ordering | None = None
 
     @classmethod
     def of(
@@ -83,6 +86,7 @@ class ServedModel:
         decoder: Batcher[DecodeJob, DecodedList],
         start_h: npt.NDArray[np.float32],
         filters: FilterBuilds,
+        order_first: int = 0,
     ) -> ServedModel:
         """Puts together the model of an engine.
 
@@ -92,6 +96,7 @@ class ServedModel:
             decoder: The batcher of decode jobs.
             start_h: [d] float32 hidden state of a user without history.
             filters: Builds new filters for the engine.
+            order_first: How many items of a list the artefact's order model puts into order.
         """
         parts = engine.artifact
         catalogue, ranker = parts.catalogue, Ranker.of(parts.signals, parts.ranker)
@@ -99,7 +104,7 @@ class ServedModel:
         return cls(
             engine, encoder, decoder, start_h, parts.vocabulary, catalogue,
             Fallback.of(parts.item_cf, parts.popularity, ranker), ranker, in_stock, filters,
-            _digest(catalogue.item_ids, in_stock),
+            _digest(catalogue.item_ids, in_stock), Ordering.of(parts.order, order_first),
         )  # fmt: skip
 
     def over(self, live: LiveCatalogue) -> ServedModel:
@@ -114,6 +119,7 @@ class ServedModel:
             ranker=self.ranker.over(live.stand_in),
             in_stock=in_stock,
             catalogue_version=_digest(catalogue.item_ids, in_stock),
+            ordering=None if self.ordering is None else self.ordering.over(live.stand_in),
         )
 
     @property

@@ -9,7 +9,7 @@ import math
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -121,6 +121,11 @@ class Segment(_Part):
     decoding: DecodingSpec = Field(description="How lists of this segment are decoded.")
     explore: Exploration | None = Field(
         None, description="A share of its lists that is decoded in another way. Without it, none is."
+    )
+    order: Literal["off", "deterministic", "all"] | None = Field(
+        None,
+        description="Which lists are put into order where the artefact has an order model: off, deterministic (the "
+        "default: drawn lists keep their order), or all but those that explore.",
     )
 
 

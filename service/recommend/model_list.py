@@ -55,10 +55,26 @@ def listing_of(plan: Plan, listed: DecodedList) -> RecommendationList:
     """
     scorers = listed.scorers or plan.model.ranker.used(plan.group())
     items, scores, draw = _known(listed, plan.model)
-    listing = RecommendationList(items, scores, listed.source, scorers, listed.candidates, draw)
+    listing = _ordered(plan, RecommendationList(items, scores, listed.source, scorers, listed.candidates, draw))
     if len(listing.items) < plan.request.k:
         listing = plan.model.fallback.fill(listing, plan.request.k, plan.limits)
     return listing
+
+
+def _ordered(plan: Plan, listing: RecommendationList) -> RecommendationList:
+    """The list with its first items in the order that is expected to earn most, where the artefact knows it.
+
+    No draw says how probable the new order was, so the list counts as deterministic.
+    """
+    ordering = plan.model.ordering
+    if ordering is None or not plan.ordered:
+        return listing
+    places = ordering.order(listing.items, listing.scores)
+    if (places == np.arange(len(places))).all():
+        return replace(listing, draw=None, ordered="same")
+    return replace(
+        listing, items=listing.items[places], scores=listing.scores[places], draw=None, ordered="changed"
+    )  # fmt: skip
 
 
 def _known(

@@ -200,6 +200,8 @@ class Recommender:
         """Reports the answer to the metrics, the guard and the request's log line."""
         labels = {**made.labels(), "segment": plan.segment}
         self._metrics.recommendations.labels(**{name: value or "" for name, value in labels.items()}).inc()
+        if made.listing.ordered is not None:
+            self._metrics.ordered_lists.labels(plan.segment, made.listing.ordered).inc()
         guard.answered(made.rung, made.reason)
         self._canaries.answered(
             plan.placement.counted, late=late, failed=made.reason == "model_error", below=made.rung not in MODEL_RUNGS

@@ -68,6 +68,7 @@ class Plan:
         segment: Name of the user's segment.
         decoding: How a list is decoded at full width.
         explored: Whether that is the exploration of the segment.
+        ordered: Whether the order model of the artefact, if it has one, may put the list into order.
         placement: The arms of the subject, and the model and policies that follow from them.
         filtered: The filter of the request.
         limits: The items that may be listed.
@@ -87,6 +88,7 @@ class Plan:
     segment: str
     decoding: Decoding
     explored: bool
+    ordered: bool
     placement: Placement
     filtered: ListFilter
     limits: Constraints
@@ -199,6 +201,7 @@ def make_plan(
     segment = _segment(request, profile, history, placement.policies, now_ms)
     seed = list_seed(request, context, subject, profile.record.version, now_ms)
     explored = _explores(segment, request, seed)
+    decoding = _decoding(request, segment, explored=explored)
     return Plan(
         request=request,
         context=context,
@@ -208,8 +211,9 @@ def make_plan(
         profile=profile,
         history=history,
         segment=segment.name,
-        decoding=_decoding(request, segment, explored=explored),
+        decoding=decoding,
         explored=explored,
+        ordered=_is_ordered(segment, decoding, explored=explored),
         placement=placement,
         filtered=filtered,
         limits=Constraints(filtered.allowed, _excluded(request, profile, exclude_seen)),
@@ -257,6 +261,14 @@ def _decoding(request: RecommendRequest, segment: Segment, *, explored: bool) ->
     if request.decoding is not None:
         return request.decoding.build()
     return segment.explore.decoding.build() if segment.explore and explored else segment.decoding.build()
+
+
+def _is_ordered(segment: Segment, decoding: Decoding, *, explored: bool) -> bool:
+    """Whether the list may be put into order. A drawn one keeps its order, from which the next order is learned.
+
+    That is, unless the segment says otherwise; lists that explore always keep it.
+    """
+    return (not decoding.sampled and segment.order != "off") or (segment.order == "all" and not explored)
 
 
 def _excluded(request: RecommendRequest, profile: Profile, exclude_seen: bool) -> npt.NDArray[np.int64]:

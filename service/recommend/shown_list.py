@@ -32,7 +32,8 @@ def entry_of(plan: Plan, subject: Subject | None, made: Made, answer: Mapping[st
         answer: The body of the answer.
     """
     request, listing, strategy = plan.request, made.listing, made.strategy
-    sampled = strategy in _SAMPLED
+    # A list that was put into order after its draw is deterministic: the law of the draw is not that of the order.
+    sampled = strategy in _SAMPLED and listing.ordered is None
     log_propensities, drawn = _law(listing) if sampled else ([0.0] * len(listing.items), 0)
     exposure: Exposure = {
         "list_id": answer["list_id"],

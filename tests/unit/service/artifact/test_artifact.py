@@ -16,7 +16,7 @@ from export.publish import publish, staging
 from model.network.encoders.registry import receptive_field
 from service.artifact.artifact import Artifact
 from service.artifact.item_column import ItemColumn
-from service.artifact.manifest import FILES, LATEST, MANIFEST, OPTIONAL, ArtifactFileError, digest, latest_of
+from service.artifact.manifest import EXPLAINER, FILES, LATEST, MANIFEST, ArtifactFileError, digest, latest_of
 from service.artifact.scorer_files import save_scorer
 from service.common.errors import ArtifactError
 from service.engine.engine import Engine
@@ -294,4 +294,4 @@ def test_a_published_folder_is_complete_at_once(tmp_path: Path) -> None:
         write(parts, folder, "float32")
         assert [entry for entry in tmp_path.iterdir() if not entry.name.startswith(".staging-")] == []
         target = publish(folder, tmp_path)
-    assert {entry.name for entry in target.iterdir()} == {*FILES, *parts.weights.files, *OPTIONAL, MANIFEST}
+    assert {entry.name for entry in target.iterdir()} == {*FILES, *parts.weights.files, EXPLAINER, MANIFEST}

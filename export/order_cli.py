@@ -1,0 +1,125 @@
+"""`gpt4rec order`: learns the order of lists from what was shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from model.cli.failures import failures
+from model.cli.report import ClicksMax, From, LogUrl, Made, Until, Window, log_range
+from service.cli.json_report import AsJson, JsonFile, check_target, to_stdout, write_report
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+_REWARDS = ("clicks", "dwell", "both")
+
+
+@app.callback()
+def order() -> None:
+    """Learn the order of lists from what was shown."""
+
+
+@app.command()
+def learn(
+    log: LogUrl,
+    artifact: Annotated[Path, typer.Option(help="Artefact whose lists the log has, or a folder of artefacts.")],
+    out: Annotated[Path, typer.Option(help="Folder of artefacts; the one with the order is published there.")],
+    reward: Annotated[str, typer.Option(help="What counts: clicks, their dwell, or both.")] = "clicks",
+    first: Annotated[int, typer.Option(min=2, max=20, help="How many items from the top are put into order.")] = 10,
+    from_: From = None,
+    until: Until = None,
+    window: Window = 30.0,
+    clicks_max: ClicksMax = 60,
+    made: Made = False,
+    lists_max: Annotated[
+        int, typer.Option(min=1, help="Most drawn lists; of a larger log, a part of the subjects is read.")
+    ] = 100_000,
+    least_effective: Annotated[
+        float, typer.Option(min=2, help="Smallest effective number of subjects that the decision may rest on.")
+    ] = 200.0,
+    latest: Annotated[
+        bool, typer.Option("--latest", help="Let a service that is started on --out serve it from now on.")
+    ] = False,
+    as_json: AsJson = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Learn an order, and publish an artefact with it only if it earns more by more than chance.
+
+    Exits with 1 where the log cannot say.
+    """
+    check_target(as_json, json_file)
+    if reward not in _REWARDS:
+        raise typer.BadParameter(f"{reward!r}: choose {', '.join(_REWARDS)}", param_hint="--reward")
+    with failures():
+        from export.order import versions_of, with_order
+        from model.slate.deciding import decide, read
+        from model.slate.learning import Items
+        from service.artifact.artifact import Artifact
+
+        opened = Artifact.open(artifact)
+        span = log_range(log, from_, until, window, clicks_max)
+        lists = read(span, reward, versions_of(opened), lists_max=lists_max, made=made)  # type: ignore[arg-type]
+        decision = decide(
+            lists, Items.of(opened.catalogue), reward, first=first, least_effective=least_effective  # type: ignore[arg-type]
+        )  # fmt: skip
+        report = _report(decision, lists.other_models)
+        about = {name: report[name] for name in ("lists", "lift")} | {"reward": reward}
+        folder = with_order(opened, decision.learned.weights, out, about, latest=latest) if decision.better else None
+    report |= {"log": log, "reward": reward, "artifact": None if folder is None else str(folder)}
+    write_report(report, as_json, json_file)
+    if not to_stdout(as_json, json_file):
+        _show(report)
+    if report["refused"]:
+        raise typer.Exit(1)
+
+
+def _report(decision: Any, other_models: int) -> dict[str, Any]:
+    """What was learned and decided, as JSON can hold it."""
+    learned, compared = decision.learned, decision.report
+    bias, weights = learned.bias, learned.weights
+    return {
+        "better": decision.better,
+        "refused": compared["refused"],
+        "lift": compared["lift"],
+        "estimates": compared["estimates"],
+        "base_estimates": compared["base_estimates"],
+        "per_lists": compared["per_lists"],
+        "subjects": compared["subjects"],
+        "lists": learned.lists,
+        "lists_of_other_models": other_models,
+        "left_out": compared["left_out"],
+        "examination": bias.examination.tolist(),
+        "examination_error": bias.error.tolist(),
+        "leave": weights.leave,
+        "weights": dict(weights.weights),
+        "item_spread": learned.clicks.spread,
+    }
+
+
+def _show(report: dict[str, Any]) -> None:
+    console = Console()
+    looks = ", ".join(f"{one:.2f}" for one in report["examination"])
+    lines = [
+        f"{report['lists']:,} drawn lists of {report['subjects']:,} subjects; looks by position: {looks}",
+        f"a click ends the visit with a probability of {report['leave']:.2f}",
+    ]
+    if report["refused"]:
+        lines.append(f"refused: {report['refused']}")
+    else:
+        lift = report["lift"]["dr"]
+        lines.append(
+            f"{report['reward']} per thousand lists, beside lists by score: {lift['value']:+.4g} "
+            f"({lift['low']:+.4g}…{lift['high']:+.4g})"
+            if lift["low"] is not None
+            else f"{report['reward']} per thousand lists, beside lists by score: {lift['value']:+.4g}"
+        )
+    lines.append(
+        f"published {report['artifact']}"
+        if report["artifact"]
+        else "not better by more than chance: no artefact was written, and lists stay by score"
+    )
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
