@@ -35,6 +35,7 @@ from service.artifact.item_attributes import AttributeVocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.manifest import EXPLAINER
 from service.artifact.popularity import Popularity
+from service.artifact.query_text import KnownQueries
 from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE_ALONE, RankerWeights
 from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart, signal_file
 from service.artifact.trie import Trie
@@ -59,6 +60,7 @@ class Parts:
             has one.
         dense: Whether the graphs score the whole catalogue (`export.graphs.candidates`); None: by its size.
         attributes: The attributes of items that the encoder knows; None if it reads none.
+        known_queries: The queries that the network has vectors of; None if it has none.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Parts:
     encoder_counts: Sequence[int] = ()
     dense: bool | None = None
     attributes: AttributeVocabulary | None = None
+    known_queries: KnownQueries | None = None
 
     @property
     def dense_candidates(self) -> bool:
@@ -94,7 +97,8 @@ class Parts:
     def vocabulary(self) -> Vocabulary:
         """The vocabulary that the artefact's reader will build."""
         c = self.model.config
-        return Vocabulary.of(self.catalogue.item_ids, self.context, c.has_time, c.n_types, c.query_buckets)
+        ids, known = self.catalogue.item_ids, self.known_queries
+        return Vocabulary.of(ids, self.context, c.has_time, c.n_types, c.query_buckets, known)
 
 
 class ParityError(RuntimeError):
@@ -164,6 +168,8 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
     save_arrays(folder / "items.npz", item_table=table, **_attribute_arrays(parts))
     parts.catalogue.save(folder / "catalogue.npz")
     parts.tokenizer.save(folder)
+    if parts.known_queries is not None:
+        parts.known_queries.save(folder)
     save_signals(folder, parts.all_signals)
     seal(folder, _manifest(parts, dtype, folder), parts.name)
 

@@ -38,7 +38,7 @@ from model.training.run_folder import Run
 from service.artifact.artifact import Artifact
 from service.artifact.catalogue import Catalogue
 from service.artifact.catalogue_item import CatalogueItem, categories_of
-from service.artifact.features import EVENT_TYPES, EventArrays, Vocabulary
+from service.artifact.features import EVENT_TYPES, EventArrays
 from service.artifact.manifest import ArtifactFileError
 from service.common.errors import ServiceError
 from service.engine.decoding import Decoding
@@ -159,6 +159,7 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines, dat
         about=about,
         encoder_counts=kept_counts(run),
         attributes=run.attributes,
+        known_queries=run.known_queries,
     )
 
 
@@ -249,10 +250,8 @@ def _sampled(split: Split, limit: int) -> Split:
 
 def probes(split: Split, run: Run) -> list[Probe]:
     """Returns histories for the parity gate: an empty one, the shortest, the longest, and a spread of lengths."""
-    log, network = split.sequences, run.network
-    vocabulary = Vocabulary.of(
-        log.item_ids, run.context, network.has_time, network.n_types, query_buckets=network.query_buckets
-    )
+    log = split.sequences
+    vocabulary = run.vocabulary(log.item_ids)
     order = np.argsort(log.lengths, kind="stable")
     users = np.unique(order[np.linspace(0, len(order) - 1, min(PROBES, len(order))).astype(int)])
     context = {name: next(iter(values)) for name, values in run.context.values.items() if values}

@@ -32,10 +32,19 @@ class EventGraph(NetworkGraph):
         return items
 
     def query_text(self) -> ir.Value:
-        """Returns [B, T, d] the queries: the sum of their n-grams over the root of their number."""
+        """Returns [B, T, d] the queries: the sum of their n-grams over the root of their number.
+
+        Known queries are rows behind those of the n-grams, with the projection folded in.
+        """
         op, query = self.op, self.inputs[names.QUERY]
+        if self.config.n_known_queries:
+            known_rows = self._weights["known_query.vectors"] @ self._weights["known_query.project.weight"].T
+            self._weights = {
+                **self._weights, "query_rows": np.concatenate([self._weights["gram.weight"], known_rows])
+            }  # fmt: skip
         known = self.cast(op.Greater(query, self.ints(0)), self.compute)
-        grams = op.Gather(self.weight("gram.weight"), query, axis=0)
+        rows = self.weight("query_rows" if self.config.n_known_queries else "gram.weight")
+        grams = op.Gather(rows, query, axis=0)
         total = op.ReduceSum(op.Mul(grams, op.Unsqueeze(known, self.ints(3))), self.ints(2), keepdims=0)
         count = op.Max(op.ReduceSum(self.to_float(known), self.ints(2), keepdims=1), self.floats(1.0))
         # exp(−log(n) / 2), not 1 / √n: the table of CUDA kernels that graphs are checked against has both of these.

@@ -134,9 +134,7 @@ def _mean_gains(
 
 
 def _vocabulary(run: Run, dataset: Dataset) -> Vocabulary:
-    c = run.network
-    ids = sequences(dataset).item_ids
-    return Vocabulary.of(ids, run.context, c.has_time, c.n_types, query_buckets=c.query_buckets)
+    return run.vocabulary(sequences(dataset).item_ids)
 
 
 def _command(which: str) -> str:

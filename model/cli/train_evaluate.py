@@ -170,16 +170,12 @@ def evaluate_run(folder: Path, data: Path, part: Any, console: Console) -> Any:
     from model.evaluation.baselines import fit_baselines
     from model.evaluation.rankers import network_ranker
     from model.training.run_folder import Run
-    from service.artifact.features import Vocabulary
 
     run = Run.open(folder)
     dataset = run.dataset(data)
     split = run.split(dataset)
     model = run.model()
-    vocabulary = Vocabulary.of(
-        split.train.item_ids, run.context, dataset.has_time, run.network.n_types, run.network.query_buckets
-    )
-    ranker = network_ranker(model, vocabulary)
+    ranker = network_ranker(model, run.vocabulary(split.train.item_ids))
     exclude_history = not run.config.repeats
     with steps(console, "tuning item-CF on validation"):
         baselines = fit_baselines(split, exclude_history=exclude_history)

@@ -13,7 +13,7 @@ import numpy as np
 from model.data.dataset import NO_SCENE, Sequences
 from service.artifact.array_types import IntArray
 from service.artifact.features import EventArrays, Vocabulary, type_index
-from service.artifact.query_text import NO_GRAM, QUERY_GRAMS
+from service.artifact.query_text import NO_GRAM, QUERY_GRAMS, KnownQueries
 
 SEARCH = type_index("search")
 
@@ -33,16 +33,17 @@ def history_events(log: Sequences, user: int, end: int, vocabulary: Vocabulary) 
     if log.searches is None or not vocabulary.query_buckets or not log.has_time:
         return events
     asked_ms = int(log.time_ms[end]) if end < log.offsets[user + 1] else np.iinfo(np.int64).max
-    return _merged(log, user, events, asked_ms, vocabulary.query_buckets)
+    return _merged(log, user, events, asked_ms, vocabulary.query_buckets, vocabulary.known_queries)
 
 
-def with_searches(train: Sequences, log: Sequences, buckets: int) -> Sequences:
+def with_searches(train: Sequences, log: Sequences, buckets: int, known: KnownQueries | None = None) -> Sequences:
     """Returns training sequences with the searches in them; their item is `n_items`, which is no target.
 
     Args:
         train: The training part, row for row the users of `log`.
         log: The whole log, with its searches.
         buckets: Buckets of the network; 0 for one that reads no queries.
+        known: The queries that the network has vectors of; None if it has none.
     """
     if log.searches is None or not buckets or not log.has_time:
         return train
@@ -51,7 +52,7 @@ def with_searches(train: Sequences, log: Sequences, buckets: int) -> Sequences:
         rows = train.user(user)
         events = EventArrays(train.item[rows], train.type[rows], train.time_ms[rows])
         last_ms = int(events.time_ms[-1]) if len(events) else -1
-        parts.append(_merged(replace(train, searches=log.searches), user, events, last_ms, buckets))
+        parts.append(_merged(replace(train, searches=log.searches), user, events, last_ms, buckets, known))
         if train.scene is not None:
             scene = np.full(len(parts[-1]), NO_SCENE, np.int64)
             scene[parts[-1].item < train.n_items] = train.scene[rows]
@@ -76,7 +77,9 @@ def without_searches(events: EventArrays, unknown_item: int) -> EventArrays:
     return EventArrays(events.item[~search], events.type[~search], events.time_ms[~search])
 
 
-def _merged(log: Sequences, user: int, events: EventArrays, until_ms: int, buckets: int) -> EventArrays:
+def _merged(
+    log: Sequences, user: int, events: EventArrays, until_ms: int, buckets: int, known: KnownQueries | None
+) -> EventArrays:
     searches = log.searches
     assert searches is not None  # noqa: S101 - the callers check
     rows = searches.until(user, until_ms)
@@ -87,7 +90,7 @@ def _merged(log: Sequences, user: int, events: EventArrays, until_ms: int, bucke
     order = np.argsort(time_ms, kind="stable")
     item = np.concatenate([np.full(n, log.n_items, np.int64), events.item])
     kind = np.concatenate([np.full(n, SEARCH, np.int64), events.type])
-    query = np.concatenate([searches.grams(buckets)[rows], _queries(events)])
+    query = np.concatenate([searches.grams(buckets, known)[rows], _queries(events)])
     return EventArrays(item[order], kind[order], time_ms[order], query[order])
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from service.artifact.array_types import IntArray
-from service.artifact.query_text import QUERY_GRAMS, query_grams
+from service.artifact.query_text import QUERY_GRAMS, KnownQueries, query_grams
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Searches:
     offsets: IntArray
     time_ms: IntArray
     query: tuple[str, ...]
-    _grams: dict[int, IntArray] = field(default_factory=dict, repr=False)
+    _grams: dict[tuple[int, KnownQueries | None], IntArray] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, table: pl.DataFrame, user_ids: Sequence[str]) -> Self:
@@ -47,13 +47,13 @@ class Searches:
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         return cls(offsets, np.array([time for _, time, _ in kept], np.int64), tuple(query for _, _, query in kept))
 
-    def grams(self, buckets: int) -> IntArray:
-        """Returns the n-grams [searches, QUERY_GRAMS] of the queries, hashed to so many buckets."""
-        if buckets not in self._grams:
-            by_query = {query: query_grams(query, buckets) for query in set(self.query)}
+    def grams(self, buckets: int, known: KnownQueries | None = None) -> IntArray:
+        """Returns what a network reads of the queries [searches, QUERY_GRAMS]; see `query_grams`."""
+        if (buckets, known) not in self._grams:
+            by_query = {query: query_grams(query, buckets, known) for query in set(self.query)}
             rows = np.array([by_query[query] for query in self.query], np.int64)
-            self._grams[buckets] = rows.reshape(-1, QUERY_GRAMS)
-        return self._grams[buckets]
+            self._grams[buckets, known] = rows.reshape(-1, QUERY_GRAMS)
+        return self._grams[buckets, known]
 
     def until(self, user: int, time_ms: int) -> slice:
         """Returns the rows of a user's searches up to and including a time."""

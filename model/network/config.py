@@ -221,6 +221,14 @@ class NetworkConfig:
         least=0,
         most=2**20,
     )
+    query_vectors: int = setting(
+        0,
+        "How many of the most frequent queries have a vector beside their n-grams, made by the sentence encoder, which "
+        "the training needs; 0: none. Serving knows these queries, and reads the n-grams alone of others.",
+        "10,000 or more where people ask for one thing in many words.",
+        least=0,
+        most=2**20,
+    )
     attribute_slots: int = setting(
         0,
         "Attributes of an item that `encoder_decoder` reads beside it: category, brand, price band, then the others, "
@@ -229,6 +237,7 @@ class NetworkConfig:
         least=0,
         most=64,
     )
+    n_known_queries: int = 0  # queries that have a vector
     n_attribute_rows: int = 0  # rows of the attributes' embeddings, with that of the padding
     n_fields: int = 0  # slots of user features; they come first
     prompt_slot: int = -1  # slot whose values have soft prompts

@@ -31,6 +31,7 @@ from model.network.encoders.base import Encoder, Events, log_seconds
 from model.network.encoders.behaviours import Behaviours
 from model.network.encoders.registry import encoder_class
 from model.network.item_attributes import ItemAttributes
+from model.network.query_vectors import QueryVectors
 
 PERIODS_MS = (86_400_000, 604_800_000, 2_629_746_000)  # day, week, mean month
 
@@ -144,6 +145,7 @@ class GPT4Rec(nn.Module):
         of_content: Content embeddings for rarely seen items; None without item texts.
         attributes: What is known of the items, for encoders that read it; None for the others.
         gram: [query_buckets + 1, d] embeddings of the n-grams of queries; None where no queries are read.
+        known_query: Vectors of the queries that it knows; None where it knows none.
     """
 
     codes: Tensor
@@ -161,6 +163,7 @@ class GPT4Rec(nn.Module):
         self.event_type = nn.Embedding(c.n_types + 1, c.d_model)  # the last row is the start token's; unused
         self.type_scale = nn.Parameter(torch.ones(c.n_types + 1)) if c.type_scale else None
         self.gram = nn.Embedding(c.query_buckets + 1, c.d_model) if c.query_buckets else None
+        self.known_query = QueryVectors(c) if c.n_known_queries else None
         self.attributes = ItemAttributes(c) if c.attribute_slots else None
         self.gap = nn.Linear(1, c.d_model, bias=False)
         self.period = nn.Linear(2 * len(PERIODS_MS), c.d_model, bias=False)
@@ -263,12 +266,20 @@ class GPT4Rec(nn.Module):
     def query_text(self, query: Tensor) -> Tensor:
         """Returns the embedded queries [..., d]: the sum of their n-grams over the root of their number.
 
+        The vector of a query that the network knows counts as one more n-gram.
+
         Args:
             query: [..., QUERY_GRAMS] n-grams, 0 where there are none.
         """
         assert self.gram is not None  # noqa: S101 - the caller checks
-        known = (query > 0).to(self.gram.weight.dtype)
-        out: Tensor = (self.gram(query) * known[..., None]).sum(-2) / known.sum(-1, keepdim=True).clamp(min=1.0).sqrt()
+        if self.known_query is not None:
+            query = self.known_query.forgotten(query)
+        is_gram = (query > 0) & (query < len(self.gram.weight))
+        total = (self.gram(torch.where(is_gram, query, 0)) * is_gram.to(self.gram.weight.dtype)[..., None]).sum(-2)
+        if self.known_query is not None:
+            total = total + self.known_query(query)
+        count = (query > 0).to(total.dtype).sum(-1, keepdim=True)
+        out: Tensor = total / count.clamp(min=1.0).sqrt()
         return out
 
     def forward(

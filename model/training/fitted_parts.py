@@ -11,6 +11,7 @@ import torch
 
 from model.data.dataset import Dataset, Sequences
 from model.data.errors import DataError
+from model.data.searches import Searches
 from model.network.config import NetworkConfig
 from model.network.gpt2_weights import GPT2Folder
 from model.network.gpt4rec import GPT4Rec
@@ -22,10 +23,12 @@ from model.training.config import TrainConfig
 from model.training.content_vectors import ContentVectors, content_dim, content_vectors
 from model.training.fit_tokenizer import fit_tokenizer
 from model.training.item_attributes import attribute_rows, fit_attributes
+from model.training.known_queries import frequent_queries, query_vectors
 from model.training.methods.adapters import start_from_backbone
-from service.artifact.array_types import IntArray
+from service.artifact.array_types import FloatArray, IntArray
 from service.artifact.features import EVENT_TYPES, ContextVocabulary, Vocabulary
 from service.artifact.item_attributes import AttributeVocabulary
+from service.artifact.query_text import KnownQueries
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class FittedParts:
         network: Shape of the network.
         attributes: The attributes of items that the network reads; None if it reads none.
         attribute_rows: [N, slots] those of each item.
+        known_queries: The queries that the network has vectors of; None if it has none.
+        query_vectors: [n, 384] those vectors; None in a resumed run or an increment, which have them in their weights.
     """
 
     context: ContextVocabulary
@@ -51,10 +56,23 @@ class FittedParts:
     network: NetworkConfig
     attributes: AttributeVocabulary | None = None
     attribute_rows: IntArray | None = None
+    known_queries: KnownQueries | None = None
+    query_vectors: FloatArray | None = None
+
+    def save(self, folder: Path) -> None:
+        """Writes the files of a run folder that name items and queries."""
+        self.tokenizer.save(folder)
+        if self.known_queries is not None:
+            self.known_queries.save(folder)
 
 
 def fit_parts(
-    config: TrainConfig, dataset: Dataset, train: Sequences, data_path: Path, resumed: Path | None = None
+    config: TrainConfig,
+    dataset: Dataset,
+    train: Sequences,
+    data_path: Path,
+    resumed: Path | None = None,
+    searches: Searches | None = None,
 ) -> FittedParts:
     """Fits the parts on the training part of a split.
 
@@ -64,6 +82,7 @@ def fit_parts(
         train: The training part.
         data_path: Folder of the data set, where sentence vectors are cached.
         resumed: Run folder whose tokenizer is loaded instead of fitted.
+        searches: Those of the log's users; None where there are none.
     """
     controls = item_controls(dataset, train.item_ids)
     styles = item_styles(dataset, train, config.styles)
@@ -74,6 +93,8 @@ def fit_parts(
         content = content_vectors(config, dataset, train.item_ids, data_path)
     tokenizer = fit_tokenizer(config, dataset, train, content.all) if resumed is None else load_tokenizer(resumed)
     attributes = fit_attributes(dataset, train, config.network_values().get("attribute_slots", 0))
+    queries = frequent_queries(train, searches, config.network_values().get("query_vectors", 0))
+    known = KnownQueries.of(queries) if queries else None
     network = NetworkConfig(
         n_items=train.n_items,
         code_sizes=tokenizer.code_sizes,
@@ -85,14 +106,16 @@ def fit_parts(
         n_fields=len(context.fields),
         content=content_dim(config, dataset),
         n_attribute_rows=0 if attributes is None else attributes.n_rows,
+        n_known_queries=len(queries),
         **config.network_values(),
         **prompt_rows(config, context),
     )
-    vocabulary = Vocabulary.of(
-        train.item_ids, context, dataset.has_time, network.n_types, query_buckets=network.query_buckets
-    )
+    vocabulary = Vocabulary.of(train.item_ids, context, dataset.has_time, network.n_types, network.query_buckets, known)
     rows = attribute_rows(attributes, dataset, train)
-    return FittedParts(context, vocabulary, conditions, content, tokenizer, network, attributes, rows)
+    vectors = query_vectors(queries, data_path) if queries and resumed is None else None
+    return FittedParts(
+        context, vocabulary, conditions, content, tokenizer, network, attributes, rows, known, vectors
+    )  # fmt: skip
 
 
 def prompt_rows(config: TrainConfig, context: ContextVocabulary) -> dict[str, Any]:
@@ -126,6 +149,8 @@ def build_network(config: TrainConfig, parts: FittedParts, train: Sequences) -> 
         model.of_content.set_content(torch.from_numpy(parts.content.in_items), seen)
     if model.attributes is not None and parts.attribute_rows is not None:
         model.attributes.set_rows(torch.from_numpy(parts.attribute_rows))
+    if model.known_query is not None and parts.query_vectors is not None:
+        model.known_query.vectors.copy_(torch.from_numpy(parts.query_vectors))
     if config.item_init == "collaborative":
         d_model = parts.network.d_model
         vectors = collaborative_vectors(train.item, train.offsets, train.n_items, d_model, config.seed)

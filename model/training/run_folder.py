@@ -3,6 +3,7 @@
     RUN/run.json                 data set, fingerprint, context vocabulary, network, repeats, attributes of items
     RUN/config.json              the training configuration
     RUN/tokenizer.json, .npz     token paths of the items
+    RUN/queries.npz              digests of the queries that the network has vectors of, where it has any
     RUN/checkpoint.safetensors   the last finished epoch: weights, moving average, optimiser, progress
     RUN/best.safetensors         moving-average weights of the best epoch on validation
     RUN/memory.safetensors       what an increment needs to know of the data (`model.training.increment.memory`)
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -36,8 +37,9 @@ from model.tokenizers.loading import load_tokenizer
 from model.tokenizers.tokenizer import Tokenizer
 from model.training.config import TrainConfig
 from model.training.repeats import Repeats
-from service.artifact.features import ContextVocabulary
+from service.artifact.features import ContextVocabulary, Vocabulary
 from service.artifact.item_attributes import AttributeVocabulary
+from service.artifact.query_text import KnownQueries
 from service.common.atomic_files import replacing, write_aside
 
 FORMAT = 2
@@ -128,6 +130,7 @@ class Run:
         repeats: What validation said about items that are taken again; None in a run of an earlier version.
         increment: How the run goes on from another one (`model.training.increment`); None if it began anew.
         attributes: The attributes of items that the network reads; None if it reads none.
+        known_queries: The queries that the network has vectors of; None if it has none.
     """
 
     folder: Path
@@ -139,6 +142,7 @@ class Run:
     repeats: Mapping[str, Any] | None = None
     increment: Mapping[str, Any] | None = None
     attributes: AttributeVocabulary | None = None
+    known_queries: KnownQueries | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -161,7 +165,8 @@ class Run:
             tokenizer, data = load_tokenizer(folder), about["data"]
             repeats, increment = about.get("repeats"), about.get("increment")
             attributes = AttributeVocabulary.from_json(about["attributes"]) if network.attribute_slots else None
-            return cls(folder, config, network, context, tokenizer, data, repeats, increment, attributes)
+            known = KnownQueries.load(folder, network.n_known_queries) if network.n_known_queries else None
+            return cls(folder, config, network, context, tokenizer, data, repeats, increment, attributes, known)
         except _DAMAGED as error:
             raise RunError(
                 f"this is not a training run: {error}",
@@ -184,6 +189,11 @@ class Run:
                 f"the weights belong to another network: {error}", where=str(self.folder), fix="train again"
             ) from error
         return model.eval()
+
+    def vocabulary(self, item_ids: Sequence[str]) -> Vocabulary:
+        """Returns what the network knows, of items given in index order."""
+        c = self.network
+        return Vocabulary.of(item_ids, self.context, c.has_time, c.n_types, c.query_buckets, self.known_queries)
 
     def data_path(self, path: Path | None = None) -> Path:
         """Returns where the data set lies: `path` if it has moved, else where the training found it."""

@@ -143,7 +143,8 @@ class Trainer:
 
     def _fit_parts(self, dataset: Dataset, data_path: Path, *, resume: bool) -> FittedParts:
         """Returns what is fitted before the network."""
-        return fit_parts(self.config, dataset, self.split.train, data_path, self.folder if resume else None)
+        resumed, searches = self.folder if resume else None, self.split.sequences.searches
+        return fit_parts(self.config, dataset, self.split.train, data_path, resumed, searches)
 
     def _first_network(self, parts: FittedParts) -> GPT4Rec:
         """Returns the network as training starts with it, on the CPU."""
@@ -160,12 +161,13 @@ class Trainer:
 
     def _batch_plan(self) -> BatchPlan:
         length, context = type(self.model.encoder).cuts(self.network, self.config.max_length)
-        train = with_searches(self.learned, self.split.sequences, self.network.query_buckets)
+        known = self.vocabulary.known_queries
+        train = with_searches(self.learned, self.split.sequences, self.network.query_buckets, known)
         return BatchPlan(cut(train, length, context), self.config.batch_tokens, self.config.seed)
 
     def _describe_run(self, dataset: Dataset, data_path: Path, parts: FittedParts) -> None:
         """Writes what a run folder holds besides weights."""
-        parts.tokenizer.save(self.folder)
+        parts.save(self.folder)
         self.config.save(self.folder / "config.json")
         write_run_json(
             self.folder, dataset, data_path, parts.network, parts.context, self.repeats, attributes=parts.attributes

@@ -8,6 +8,7 @@
                                       where the encoder reads them
       catalogue.npz                   the catalogue for people: ids, titles, categories
       tokenizer.json  tokenizer.npz   the fitted tokenizer
+      queries.npz                     the queries that the network has vectors of, where it has any
       signal_<name>.npz               what else than the network speaks for an item: item-CF and popularity, which also
                                       answer when the model cannot, and the signals that the manifest names
       order.npz                       what the order of a list is worth; only where an order was learned and is better
@@ -51,6 +52,7 @@ from service.artifact.manifest import (
 )
 from service.artifact.order_weights import ORDER_FILE, OrderWeights
 from service.artifact.popularity import Popularity
+from service.artifact.query_text import KNOWN_QUERIES, KnownQueries
 from service.artifact.ranker_weights import RankerWeights
 from service.artifact.signal_files import ITEM_CF, POPULARITY, SignalPart, load_signal, signal_file
 from service.artifact.state_layout import StateLayout, layout_of
@@ -155,8 +157,14 @@ class Artifact:
         buckets = int(self.network.get("query_buckets", 0))
         return Vocabulary(
             self.catalogue.index, context, bool(self.manifest["has_time"]), exported, n_types=n_types,
-            query_buckets=buckets,
+            query_buckets=buckets, known_queries=self.known_queries,
         )  # fmt: skip
+
+    @cached_property
+    def known_queries(self) -> KnownQueries | None:
+        """The queries that the network has vectors of; None if it has none."""
+        n = int(self.network.get("n_known_queries", 0))
+        return KnownQueries.load(self.folder, n) if n else None
 
     @cached_property
     def trie(self) -> Trie:
@@ -249,6 +257,7 @@ class Artifact:
             "items.npz": self._table_items,
             signal_file(ITEM_CF): lambda: self.item_cf.n_items,
             signal_file(POPULARITY): lambda: self.popularity.n_items,
+            KNOWN_QUERIES: self._known_items,
             MANIFEST: self._n_items,
         }
         others = [name for name in self.ranker.signals if name not in (ITEM_CF, POPULARITY)]
@@ -272,6 +281,11 @@ class Artifact:
         """Returns the number of items of the item table. Raises ValueError or KeyError if attributes are damaged."""
         _ = self.item_attributes
         return len(self.item_table) - 2
+
+    def _known_items(self) -> int:
+        """Returns the number of items. Raises ValueError, KeyError or OSError if the known queries are damaged."""
+        _ = self.known_queries
+        return len(self.catalogue)
 
     def _signal_items(self, name: str) -> int:
         return self._signal(name).n_items

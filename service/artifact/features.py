@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from service.artifact.array_types import IntArray
-from service.artifact.query_text import NO_GRAM, QUERY_GRAMS, query_grams
+from service.artifact.query_text import NO_GRAM, QUERY_GRAMS, KnownQueries, query_grams
 
 # Types of events that belong to a history. The order is part of the format of a trained model: append only.
 EVENT_TYPES: tuple[str, ...] = ("other", "view", "click", "cart", "purchase", "rating", "search")
@@ -93,6 +93,7 @@ class Vocabulary:
             unknown. None: all items have one.
         n_types: Number of event types.
         query_buckets: Buckets to which the network hashes the n-grams of queries; 0 if it reads no queries.
+        known_queries: The queries that the network has vectors of; None if it has none.
     """
 
     item_index: Mapping[str, int]
@@ -102,6 +103,7 @@ class Vocabulary:
     rows: int | None = None
     n_types: int = len(EVENT_TYPES)
     query_buckets: int = 0
+    known_queries: KnownQueries | None = None
 
     @classmethod
     def of(
@@ -111,10 +113,11 @@ class Vocabulary:
         has_time: bool,
         n_types: int = len(EVENT_TYPES),
         query_buckets: int = 0,
+        known_queries: KnownQueries | None = None,
     ) -> Vocabulary:
         """Builds the vocabulary of items given in index order."""
         index = {item_id: row for row, item_id in enumerate(item_ids)}
-        return cls(index, context, has_time, n_types=n_types, query_buckets=query_buckets)
+        return cls(index, context, has_time, None, None, n_types, query_buckets, known_queries)
 
     @property
     def unknown_item(self) -> int:
@@ -157,7 +160,8 @@ class Vocabulary:
         if not self.query_buckets or queries is None:
             return None
         nothing = np.full(QUERY_GRAMS, NO_GRAM, np.int64)
-        rows = [query_grams(query, self.query_buckets) if query else nothing for query in queries]
+        buckets, known = self.query_buckets, self.known_queries
+        rows = [query_grams(query, buckets, known) if query else nothing for query in queries]
         return np.array(rows, np.int64).reshape(-1, QUERY_GRAMS)
 
     def known_types(self, types: IntArray) -> IntArray:

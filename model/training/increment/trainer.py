@@ -137,7 +137,12 @@ class IncrementTrainer(Trainer):
         return FittedParts(
             context=context,
             vocabulary=Vocabulary.of(
-                train.item_ids, context, dataset.has_time, run.network.n_types, run.network.query_buckets
+                train.item_ids,
+                context,
+                dataset.has_time,
+                run.network.n_types,
+                run.network.query_buckets,
+                run.known_queries,
             ),
             conditions=Conditions.of(dataset, train, context, controls, styles),
             content=content,
@@ -145,6 +150,7 @@ class IncrementTrainer(Trainer):
             network=grown_shape(run.network, train.n_items, context),
             attributes=run.attributes,
             attribute_rows=attribute_rows(run.attributes, dataset, train),
+            known_queries=run.known_queries,
         )
 
     def _first_network(self, parts: FittedParts) -> GPT4Rec:
@@ -176,7 +182,7 @@ class IncrementTrainer(Trainer):
         )  # fmt: skip
 
     def _describe_run(self, dataset: Dataset, data_path: Path, parts: FittedParts) -> None:
-        parts.tokenizer.save(self.folder)
+        parts.save(self.folder)
         self.config.save(self.folder / "config.json")
         increment = about(self.start, self.settings) | {"chosen": self._chosen}
         write_run_json(

@@ -16,7 +16,7 @@ from model.training.defaults import RULES
 # Fields of the network that follow from the data or from another setting.
 FROM_THE_DATA = {
     "n_items", "code_sizes", "n_types", "n_context_rows", "n_slots", "has_time", "encoder", "n_fields", "content",
-    "prompt_slot", "prompt_first", "prompt_rows", "n_attribute_rows",
+    "prompt_slot", "prompt_first", "prompt_rows", "n_attribute_rows", "n_known_queries",
 }  # fmt: skip
 
 
