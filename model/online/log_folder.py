@@ -18,13 +18,14 @@ from pathlib import Path
 import polars as pl
 
 from model.online.log_files import files_of
-from model.online.log_schema import FORMAT, KINDS, SCHEMAS, TIME_OF, Kind, LogError, empty
+from model.online.log_schema import FILES, KINDS, SCHEMAS, SINCE_2, TIME_OF, Kind, LogError, empty
 from service.common.atomic_files import naming
 
 _HOUR_MS = 3_600_000
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,120}")
 _PLACE = re.compile(r"date=(\d{4})-(\d\d)-(\d\d)/hour=(\d\d)/[^/.][^/]*\.parquet$")
 _FORMAT_KEY, _KIND_KEY = "gpt4rec_format", "gpt4rec_kind"
+_READ = ("1", str(FILES))
 
 
 class LogFolder:
@@ -66,7 +67,7 @@ class LogFolder:
         try:
             rows = rows.match_to_schema(SCHEMAS[kind])
         except pl.exceptions.PolarsError as error:
-            raise LogError(f"{kind} do not have the columns of format {FORMAT}: {error}") from error
+            raise LogError(f"{kind} do not have the columns of format {FILES}: {error}") from error
         hours = rows.with_columns(__hour=pl.col(TIME_OF[kind]) // _HOUR_MS)
         if hours["__hour"].null_count():
             raise LogError(f"{kind} without a time ({TIME_OF[kind]}) cannot be written")
@@ -201,7 +202,10 @@ class LogFolder:
             try:
                 said = pl.read_parquet_metadata(io.BytesIO(source) if isinstance(source, bytes) else source)
                 self._require_format(kind, path, said)
-                rows = pl.read_parquet(source, columns=columns, memory_map=False)
+                absent = [name for name in columns if name in SINCE_2] if said[_FORMAT_KEY] == "1" else []
+                held = [name for name in columns if name not in absent]
+                rows = pl.read_parquet(source, columns=held, memory_map=False)
+                rows = rows.with_columns(pl.lit(None, SCHEMAS[kind][name]).alias(name) for name in absent)
             except pl.exceptions.PolarsError as error:
                 raise LogError(
                     f"a file of the log is damaged: {error}",
@@ -212,10 +216,10 @@ class LogFolder:
 
     def _require_format(self, kind: Kind, path: str, said: dict[str, str]) -> None:
         found, held = said.get(_FORMAT_KEY), said.get(_KIND_KEY)
-        if found != str(FORMAT):
+        if found not in _READ:
             what = "no format of this project" if found is None else f"format {found}"
             raise LogError(
-                f"a file of the log has {what}; this version reads format {FORMAT}",
+                f"a file of the log has {what}; this version reads format {FILES}",
                 where=f"{self.url}, {path}",
                 fix="read it with the version that wrote it" if found else "remove the file; the log did not write it",
             )
@@ -225,7 +229,7 @@ class LogFolder:
 
 def _bytes(kind: Kind, rows: pl.DataFrame) -> bytes:
     content = io.BytesIO()
-    rows.write_parquet(content, compression="zstd", metadata={_FORMAT_KEY: str(FORMAT), _KIND_KEY: kind})
+    rows.write_parquet(content, compression="zstd", metadata={_FORMAT_KEY: str(FILES), _KIND_KEY: kind})
     return content.getvalue()
 
 

@@ -16,7 +16,8 @@ import polars as pl
 
 from model.data.errors import DataError
 
-FORMAT = 1
+# Of the entries of the streams, and of the files. Files of format 1 lack the columns `SINCE_2`, which are null then.
+FORMAT, FILES = 1, 2
 Kind = Literal["exposures", "events", "merges", "erased"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -53,7 +54,10 @@ _EXPOSURES: dict[str, pl.DataType | type[pl.DataType]] = {
     "seed": pl.String,
     "candidates": pl.List(pl.UInt32),
     "candidate_scores": pl.List(pl.Float32),
+    "first_rank": pl.Int32,
+    "asked": pl.Int32,
 }
+SINCE_2 = ("first_rank", "asked")
 
 SCHEMAS: Mapping[Kind, pl.Schema] = MappingProxyType(
     {

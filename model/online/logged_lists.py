@@ -25,6 +25,7 @@ NO_LAW, NO_CANDIDATES, REORDERED, SHARED_SEED, OTHER_LAW = (
 _COLUMNS = (
     "scores", "log_propensities", "drawn", "set_log_propensity", "strategy", "parameters", "segment", "model_version",
     "filter", "excluded", "seed", "scene", "k", "candidates", "candidate_scores",
+    "first_rank", "asked",
 )  # fmt: skip
 # The graph computes propensities in float32.
 _TOLERANCE = 0.01
@@ -172,7 +173,9 @@ def _drawn(span: LogRange) -> int:
 
 
 def _of_model(part: Attributed, share: float) -> Attributed:
-    lists = part.lists.filter(pl.col("strategy").is_not_null())
+    # A later page, and a ranking of named items, are no list that other policies would have shown in its place.
+    whole = (pl.col("first_rank").fill_null(1) == 1) & pl.col("asked").is_null()
+    lists = part.lists.filter(pl.col("strategy").is_not_null() & whole)
     if share < 1.0:
         lists = lists.filter(pl.col("owner").hash(seed=7) % _HASH_PARTS < int(share * _HASH_PARTS))
     return Attributed(lists.with_columns(pl.col("segment").fill_null("")), part.outcomes, part.counts)

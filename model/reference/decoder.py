@@ -135,6 +135,12 @@ class ReferenceDecoder:
         leaves = [self._leaf(q, item) for item in best]
         return self._scored([*kept, *(node for node in leaves if node.path not in beam_paths)], q, scoring)
 
+    @torch.no_grad()
+    def ranked(self, q: torch.Tensor, items: Sequence[int], scoring: Scoring) -> list[ScoredItem]:
+        """Ranks given items by the fused score, best first."""
+        scored = self._scored([self._leaf(q, item) for item in items], q, scoring) if items else []
+        return sorted(scored, key=lambda one: -one.score)
+
     def _beam(self, q: torch.Tensor, width: int, allowed: Sequence[int]) -> list[Node]:
         """Returns the most probable leaves."""
         open_paths = self._open_paths(allowed)

@@ -25,7 +25,7 @@ from service.artifact.state_layout import StateLayout
 from service.common.errors import ArtifactError, ModelError
 from service.engine.decode.filters import MASK_BYTES_MAX, FilterTable
 from service.engine.encoder_state import EncoderState
-from service.engine.fallback import Constraints, Fallback, RecommendationList, Source
+from service.engine.fallback import Constraints, Fallback, RecommendationList, Source, only
 from service.engine.fused_scorer import FusedScorer
 from service.engine.held_filters import FilterMasks
 from service.engine.interface import RunObserver, Stage
@@ -155,7 +155,8 @@ class BaselineEngine:
         history = job.h[job.h > NO_ITEM].astype(np.int64)
         request = job.request
         with self._filters.pinned([request.filter_id]) as masks:
-            recommended = self._score(history, request, Constraints(masks[0].item_ok, request.excluded))
+            allowed = masks[0].item_ok if request.ranked is None else only(masks[0].item_ok, request.ranked)
+            recommended = self._score(history, request, Constraints(allowed, request.excluded))
         scores = recommended.scores.astype(np.float32)
         return DecodedList(recommended.items, scores, scores, recommended.source, scorers=recommended.scorers)
 

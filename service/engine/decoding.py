@@ -25,6 +25,11 @@ _SIGNALS = (1, 512, 2048)
 _SIGNALS_LARGE = (1, 128)
 
 
+# The most items that can be ranked by name, and the width of the beam beside them.
+RANKED_MAX = 512
+RANKED_WIDTH = WIDTH_BUCKETS[0]
+
+
 def joined_width(k: int, width: int, *, sampled: bool = False) -> int:
     """Returns how many of the best items by what is known of their score without the path join a beam.
 

@@ -65,6 +65,14 @@ class RecommendationList:
     ordered: Ordered | None = None
 
 
+def only(allowed: BoolArray, items: IntArray) -> BoolArray:
+    """Returns which items are allowed, if no others than `items` are."""
+    kept = np.zeros(len(allowed), np.bool_)
+    inside = items[items < len(allowed)]
+    kept[inside] = allowed[inside]
+    return kept
+
+
 def empty_list(source: Source) -> RecommendationList:
     """Returns the list of a source under a filter that allows nothing."""
     return RecommendationList(np.zeros(0, np.int64), np.zeros(0, np.float32), source)

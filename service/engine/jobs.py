@@ -9,7 +9,7 @@ import numpy as np
 from service.artifact.array_types import Float64Array, FloatArray, IntArray
 from service.artifact.features import EventArrays
 from service.engine.candidates import Candidates
-from service.engine.decoding import Decoding, joined_width
+from service.engine.decoding import RANKED_MAX, RANKED_WIDTH, Decoding, joined_width
 from service.engine.draw import Draw
 from service.engine.encoder_state import EncoderState
 from service.engine.fallback import Source
@@ -17,6 +17,9 @@ from service.signals.item_values import NO_VALUES, SignalSums
 
 # Fixed filter ids: every item in stock, and no item, which all filters share that no item matches.
 EVERYTHING, NOTHING = 0, 1
+
+# Key of the runs that rank given items.
+RANKED_KEY = (RANKED_WIDTH, False, RANKED_MAX)
 
 _NO_ITEMS: IntArray = np.zeros(0, np.int64)
 
@@ -81,6 +84,8 @@ class ListRequest:
         weights: Weights of the path's log-probability and of the dense score; None: those of the group.
         group: The group of users whose weights and signals of items rank the list.
         candidates: Whether the list comes with all its candidates, which explain it.
+        ranked: [m ≤ RANKED_MAX] items to rank instead of decoding a list, in any order; None decodes one. The list
+            holds those of them that the filter allows and that are not excluded.
     """
 
     context: IntArray
@@ -95,6 +100,7 @@ class ListRequest:
     weights: tuple[float, float] | None = None
     group: int = 0
     candidates: bool = False
+    ranked: IntArray | None = None
 
     @property
     def run_width(self) -> int:
@@ -113,6 +119,8 @@ class DecodeJob:
     def run_key(self) -> tuple[int, bool, int]:
         """Jobs with equal keys can share one decoder run."""
         request = self.request
+        if request.ranked is not None:
+            return RANKED_KEY
         return decode_key(request.run_width, request.decoding, request.k)
 
 

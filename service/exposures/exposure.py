@@ -62,6 +62,8 @@ class Exposure(TypedDict):
         excluded: Number of items that were left out.
         history_version: Version of the log that the list was made from.
         seed: Seed of the draw; None where nothing was drawn.
+        first_rank: Position of the first item in the list that its pages are parts of; 1 for a list from its beginning.
+        asked: Number of items that the request named to be ranked; None for a choice from the catalogue.
     """
 
     list_id: str
@@ -91,6 +93,8 @@ class Exposure(TypedDict):
     excluded: int
     history_version: str
     seed: int | None
+    first_rank: int
+    asked: int | None
 
 
 def shown_entry(exposure: Exposure, candidates: bytes = b"") -> Entry:

@@ -223,6 +223,10 @@ class ServedModel:
         held = self.filters.held(wanted)
         return None if held is None else ListFilter(held.id, held.allowed)
 
+    def tested(self, wanted: ItemFilter) -> ListFilter:
+        """Returns a filter that is asked about a few items; nothing is built for it."""
+        return self.ready(wanted) or ListFilter(None, wanted)
+
     async def prepared(self, wanted: ItemFilter, caller: str, deadline: Deadline) -> ListFilter:
         """Returns what an answer needs of a filter. A new one is built off the event loop, as far as there is time.
 

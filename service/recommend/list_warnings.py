@@ -29,6 +29,8 @@ def list_warnings(request: RecommendRequest, model: ServedModel) -> Warnings:
         slot_warnings(warnings, "features", request.features, vocabulary)
     if request.context:
         slot_warnings(warnings, "context", request.context, vocabulary)
+    if request.candidates is not None and request.decoding is not None:
+        warnings.add("decoding has no effect where candidates are ranked")
     if request.scene is not None:
         slot_warnings(warnings, "scene", {vocabulary.SCENE: request.scene}, vocabulary)
     return warnings

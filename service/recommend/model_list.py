@@ -10,7 +10,7 @@ import numpy.typing as npt
 from service.common.errors import FilterNotReady
 from service.engine.draw import Draw
 from service.engine.fallback import RecommendationList
-from service.engine.jobs import DecodedList, DecodeJob, ListRequest
+from service.engine.jobs import EVERYTHING, DecodedList, DecodeJob, ListRequest
 from service.guard.guard import ModelRung
 from service.lifecycle.served_model import ServedModel
 from service.recommend.request_plan import Plan
@@ -27,14 +27,15 @@ def decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> Decod
     Raises:
         FilterNotReady: The engine does not hold the filter of the request.
     """
-    filter_id = plan.filtered.id
+    # Items that are named are those that the filter allows already.
+    filter_id = plan.filtered.id if plan.ranked is None else EVERYTHING
     if filter_id is None:
         raise FilterNotReady("the engine does not hold the filter")
     request = ListRequest(
         context=plan.model.vocabulary.context.encode(plan.decoder_context()),
         gap_ms=plan.gap_ms(),
         decoding=plan.decoding,
-        k=plan.request.k,
+        k=plan.k,
         filter_id=filter_id,
         excluded=plan.limits.excluded,
         seed=plan.seed,
@@ -42,6 +43,7 @@ def decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> Decod
         signals=plan.signals(),
         group=plan.group(),
         candidates=plan.request.explain,
+        ranked=plan.ranked,
     )
     return DecodeJob(h=h, request=request)
 
@@ -56,8 +58,8 @@ def listing_of(plan: Plan, listed: DecodedList) -> RecommendationList:
     scorers = listed.scorers or plan.model.ranker.used(plan.group())
     items, scores, draw = _known(listed, plan.model)
     listing = _ordered(plan, RecommendationList(items, scores, listed.source, scorers, listed.candidates, draw))
-    if len(listing.items) < plan.request.k:
-        listing = plan.model.fallback.fill(listing, plan.request.k, plan.limits)
+    if len(listing.items) < plan.k:
+        listing = plan.model.fallback.fill(listing, plan.k, plan.limits)
     return listing
 
 

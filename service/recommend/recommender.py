@@ -100,7 +100,10 @@ class Recommender:
         wanted = model.filter(request.filter or {})
         profile, read_failure = await self._read_history(subject, model, deadline)
         waits = deadline.keeping(guard.reserve_s(deadline.remaining()))
-        filtered = await model.prepared(wanted, context.caller, waits)
+        if request.candidates is None:
+            filtered = await model.prepared(wanted, context.caller, waits)
+        else:
+            filtered = model.tested(wanted)  # a few items are looked up, so no mask is needed
         plan = make_plan(
             request, context, profile, filtered, placement,
             subject=subject, history_read=read_failure is None,
@@ -108,7 +111,7 @@ class Recommender:
         )  # fmt: skip
         began = deadline.clock()
         decision = self._decide(plan, guard, read_failure)
-        made = Made.of(*await self._descend(plan, guard, decision), wanted=plan.decoding, k=request.k)
+        made = Made.of(*await self._descend(plan, guard, decision), wanted=plan.decoding, k=plan.k)
         took_s = deadline.clock() - began
         why = await self._reasons.of(plan, made.listing) if request.explain else NOT_ASKED
         self._count(plan, guard, made, late=deadline.passed)
@@ -140,12 +143,12 @@ class Recommender:
     def _decide(self, plan: Plan, guard: Guard, read_failure: Reason | None) -> Decision:
         """The rung to start on. Without the stored history, the model may use only the request's own events."""
         decision = guard.decide(plan.deadline, plan.forecast)
-        if plan.filtered.id is None and decision.reason in (None, "deadline"):
+        if plan.filtered.id is None and plan.ranked is None and decision.reason in (None, "deadline"):
             # The wait for the filter is what took the time.
             decision = replace(self._not_asked(guard, decision), reason="filter_not_ready")
         if not decision.asks_the_model:
             return decision
-        if plan.filtered.allows_nothing:
+        if plan.allows_nothing:
             self._not_asked(guard, decision)
             return Decision("full")  # the list is known to be empty without a run
         if read_failure is None:
@@ -166,7 +169,7 @@ class Recommender:
         self, plan: Plan, guard: Guard, decision: Decision
     ) -> tuple[RecommendationList, Rung, Reason | None]:
         """Goes down the rungs from the decided one until one gives a list."""
-        if plan.filtered.allows_nothing:
+        if plan.allows_nothing:
             source = plan.model.engine.source if decision.asks_the_model else decision.rung
             return empty_list(cast("Source", source)), decision.rung, decision.reason
         rung, reason, from_state = decision.rung, decision.reason, True
@@ -186,7 +189,7 @@ class Recommender:
 
     def _below_model(self, plan: Plan, rung: Rung) -> RecommendationList:
         """The signals without the network: array work of less than a millisecond. Popular items if that fails."""
-        fallback, k = plan.model.fallback, plan.request.k
+        fallback, k = plan.model.fallback, plan.k
         if rung != "popular" and not plan.deadline.passed:
             try:
                 listing = fallback.by_history(plan.user_history(), k, plan.limits)
@@ -209,4 +212,4 @@ class Recommender:
         if late:
             self._metrics.deadline_missed.labels(made.rung).inc()
         plan.context.source = made.source
-        plan.context.facts.update(labels, k=plan.request.k)
+        plan.context.facts.update(labels, k=plan.k)

@@ -14,9 +14,9 @@ from service.batching.run_costs import Forecast
 from service.common.deadline import Deadline
 from service.common.request_context import RequestContext
 from service.common.shares import within_share
-from service.engine.decoding import Decoding
+from service.engine.decoding import RANKED_WIDTH, Decoding
 from service.engine.fallback import Constraints
-from service.engine.jobs import decode_key
+from service.engine.jobs import RANKED_KEY, decode_key
 from service.experiments.arms import Placement
 from service.guard.guard import ModelRung
 from service.history.history import History, merge_events
@@ -26,6 +26,7 @@ from service.policies.policies import Policies, Segment
 from service.recommend.list_seed import list_seed
 from service.recommend.list_warnings import list_warnings
 from service.recommend.made import Made
+from service.recommend.named_items import named_items
 from service.schemas.requests import RecommendRequest
 from service.signals.item_values import SignalSums
 from service.signals.user_history import UserHistory
@@ -72,6 +73,8 @@ class Plan:
         placement: The arms of the subject, and the model and policies that follow from them.
         filtered: The filter of the request.
         limits: The items that may be listed.
+        ranked: [m] items to rank instead of a choice from the catalogue, those of the request that may be listed.
+        k: Number of items wanted.
         warnings: What the caller must know about the answer, in sentences.
         budget_ms: Time budget of the answer.
         deadline: When the answer must have left.
@@ -92,6 +95,8 @@ class Plan:
     placement: Placement
     filtered: ListFilter
     limits: Constraints
+    ranked: npt.NDArray[np.int64] | None
+    k: int
     warnings: tuple[str, ...]
     budget_ms: float
     deadline: Deadline
@@ -103,11 +108,20 @@ class Plan:
 
     def width(self, rung: ModelRung) -> int:
         """Returns the beam width at a rung: the nodes kept at each level."""
-        return (_GREEDY if rung == "narrow" else self.decoding).width(self.request.k)
+        if self.ranked is not None:
+            return RANKED_WIDTH
+        return (_GREEDY if rung == "narrow" else self.decoding).width(self.k)
 
     def forecast(self, rung: ModelRung) -> Forecast:
         """Returns when the list would be decoded if the job were submitted now."""
-        return self.model.decoder.forecast(decode_key(self.width(rung), self.decoding, self.request.k))
+        if self.ranked is not None:
+            return self.model.decoder.forecast(RANKED_KEY)
+        return self.model.decoder.forecast(decode_key(self.width(rung), self.decoding, self.k))
+
+    @property
+    def allows_nothing(self) -> bool:
+        """Whether it is known that no item may be listed."""
+        return self.filtered.allows_nothing or (self.ranked is not None and not len(self.ranked))
 
     def features(self) -> Mapping[str, Any]:
         """Returns the features of the user: those of the request; where it names none, the stored ones."""
@@ -202,6 +216,8 @@ def make_plan(
     seed = list_seed(request, context, subject, profile.record.version, now_ms)
     explored = _explores(segment, request, seed)
     decoding = _decoding(request, segment, explored=explored)
+    limits = Constraints(filtered.allowed, _excluded(request, profile, exclude_seen))
+    named = None if request.candidates is None else named_items(request.candidates, profile.model, limits)
     return Plan(
         request=request,
         context=context,
@@ -216,10 +232,13 @@ def make_plan(
         ordered=_is_ordered(segment, decoding, explored=explored),
         placement=placement,
         filtered=filtered,
-        limits=Constraints(filtered.allowed, _excluded(request, profile, exclude_seen)),
+        limits=limits if named is None else named.limits,
+        ranked=None if named is None else named.items,
+        k=request.k if named is None or "k" in request.model_fields_set else max(1, len(named.items)),
         warnings=(
             *(() if history_read or not exclude_seen else (HISTORY_NOT_READ,)),
             *list_warnings(request, profile.model).texts,
+            *(() if named is None else named.warnings),
         ),
         budget_ms=budget_ms,
         deadline=deadline,
@@ -251,13 +270,15 @@ def _explores(segment: Segment, request: RecommendRequest, seed: int) -> bool:
 
     A request that says how to decode is not asked.
     """
-    if segment.explore is None or request.decoding is not None:
+    if segment.explore is None or request.decoding is not None or request.candidates is not None:
         return False
     return within_share(segment.explore.share, f"explore {segment.name}", str(seed))
 
 
 def _decoding(request: RecommendRequest, segment: Segment, *, explored: bool) -> Decoding:
-    """The decoding that the request asks for, or that of its segment."""
+    """The decoding that the request asks for, or that of its segment; items that are named are ranked, best first."""
+    if request.candidates is not None:
+        return _GREEDY
     if request.decoding is not None:
         return request.decoding.build()
     return segment.explore.decoding.build() if segment.explore and explored else segment.decoding.build()

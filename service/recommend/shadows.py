@@ -231,7 +231,8 @@ def _planned(plan: Plan, placement: Placement) -> Plan | None:
     """The plan of the same request for the candidate; None if it has no such segment or filter, or must build that."""
     model = placement.model
     try:
-        filtered = model.ready(model.filter(plan.request.filter or {}))
+        wanted = model.filter(plan.request.filter or {})
+        filtered = model.ready(wanted) if plan.ranked is None else model.tested(wanted)
         if filtered is None or filtered.allows_nothing:
             return None
         # A profile of its own, so that nothing of the candidate stays in the one that is cached.

@@ -41,7 +41,7 @@ def entry_of(plan: Plan, subject: Subject | None, made: Made, answer: Mapping[st
         "subject": subject_name(subject),
         "time_ms": plan.now_ms,
         "scene": request.scene,
-        "k": request.k,
+        "k": plan.k,
         "items": [item["item_id"] for item in answer["items"]],
         "scores": np.ascontiguousarray(listing.scores, np.float32),
         "log_propensities": log_propensities,
@@ -63,6 +63,8 @@ def entry_of(plan: Plan, subject: Subject | None, made: Made, answer: Mapping[st
         "excluded": len(plan.limits.excluded),
         "history_version": plan.profile.record.version,
         "seed": plan.seed if sampled else None,
+        "first_rank": 1,
+        "asked": None if plan.ranked is None else len(plan.ranked),
     }
     draw = listing.draw
     return shown_entry(exposure, packed(draw.items, draw.scores) if sampled and draw is not None else b"")

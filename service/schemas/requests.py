@@ -18,6 +18,7 @@ from service.store.user_features import FEATURES_BYTES_MAX, FEATURES_MAX, fits
 MAX_INLINE_EVENTS = 200
 MAX_EVENTS = 1000
 MAX_EXCLUDED = 1000
+MAX_CANDIDATES = 500
 
 
 class Body(BaseModel):
@@ -89,7 +90,20 @@ class RecommendRequest(Body):
         max_length=MAX_INLINE_EVENTS,
         description="Events of the current session, for this answer only. They join the stored history.",
     )
-    k: int = Field(10, ge=1, le=100, description="Number of items to list.")
+    k: int = Field(
+        10,
+        ge=1,
+        le=100,
+        description="Number of items to list. Left out beside `candidates`, all of them that may be listed are.",
+    )
+    candidates: list[Id] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_CANDIDATES,
+        description="Ranks these items instead of choosing from the catalogue: by the score of the model, or of the "
+        "rung that answers, best first. Items that may not be listed are left out, and `warnings` names them. "
+        "`decoding` and `seed` have no effect on such a list.",
+    )
     scene: Name | None = Field(None, description="Where the list is shown, as in the training data.")
     context: dict[Name, Feature] | None = Field(
         None, max_length=32, description="Control codes of the list: a category, a price band."

@@ -154,6 +154,8 @@ class FakeEngine:
             return RuntimeError("this state is bad")
         mask = self.filters.mask(request.filter_id).allowed.copy()
         mask[request.excluded] = False
+        if request.ranked is not None:
+            mask &= np.isin(np.arange(N_ITEMS), request.ranked)
         items = np.flatnonzero(mask)[::-1][: request.k].astype(np.int64)
         scores = -np.arange(1, len(items) + 1, dtype=np.float32)
         every = np.flatnonzero(mask)[::-1].astype(np.int64)

@@ -19,9 +19,10 @@ from service.engine.decode.closed_nodes import ClosedNodes, closed_nodes
 from service.engine.decode.delta_table import DeltaTable, WaitingScores
 from service.engine.decode.device_tables import Tables
 from service.engine.decode.filters import Mask
+from service.engine.decode.ranked_items import joining, ranked_list, with_waiting
 from service.engine.decode.search_shape import SearchShape
 from service.engine.decode.signal_inputs import signal_feeds
-from service.engine.decoding import search_sizes, signal_buckets
+from service.engine.decoding import RANKED_MAX, search_sizes, signal_buckets
 from service.engine.draw import Draw
 from service.engine.jobs import DecodedList, DecodeJob, ListRequest
 from service.engine.onnx_session import Values
@@ -68,12 +69,16 @@ class Decoder:
         """One run, for jobs of one width and one graph."""
         width, sampled, joined = jobs[0].run_key
         requests = [job.request for job in jobs]
+        ranked = requests[0].ranked is not None  # they have a key of their own
         longest = max(request.k for request in requests)
-        if longest > width:
+        if longest > width and not ranked:
             raise ModelError(f"a beam of width {width} cannot hold the {longest} items requested")
         rows = self._placement.rows(len(jobs))
-        signals = [tables.signals.of(request, mask) for request, mask in zip(requests, masks, strict=True)]
-        shown = signal_feeds(signals, rows, self._signals_size(tables, signals))
+        signals = [
+            joining(request, tables.trie, mask) if ranked else tables.signals.of(request, mask)
+            for request, mask in zip(requests, masks, strict=True)
+        ]
+        shown = signal_feeds(signals, rows, self._signals_size(tables, signals, ranked=ranked))
         kept, joined = search_sizes(width, joined, sampled=sampled, dense=tables.traits.dense)
         joined = min(joined, tables.dense_rows or shown[names.SIGNAL_ITEM].shape[1])
         shape = tables.shape(kept, rows, joined)
@@ -87,7 +92,7 @@ class Decoder:
         if sampled:
             feeds |= _sampling_feeds(requests, rows)
         # Waiting items are drawn with all candidates, and those that come up must say what their path is worth.
-        wanted = any(request.candidates for request in requests) or (sampled and tables.delta is not None)
+        wanted = ranked or any(request.candidates for request in requests) or (sampled and tables.delta is not None)
         # Where shapes are padded, these sizes are all else that a captured graph depends on.
         sizes = tuple(values.shape for values in padded.values()) if self._placement.pad else ()
         key = (shape.kept, joined, rows, sizes, wanted)
@@ -96,6 +101,8 @@ class Decoder:
         # A node whose score is not a number is never listed: the list would only look too short.
         if not all(np.isfinite(out[name]).all() for name in _FINITE if name in out):
             raise ModelError("the decoder's scores are not finite")
+        if ranked:
+            return _ranked(tables, requests, masks, signals, feeds[names.WEIGHTS], out)
         lists = _lists(requests, signals, out)
         if tables.delta is None:
             return lists
@@ -105,9 +112,11 @@ class Decoder:
             for decoded, scores, request, mask in zip(lists, waiting, requests, masks, strict=True)
         ]
 
-    def _signals_size(self, tables: Tables, signals: Sequence[ItemValues]) -> int:
+    def _signals_size(self, tables: Tables, signals: Sequence[ItemValues], *, ranked: bool) -> int:
         """The number of signals that the run takes in: one of few where shapes are padded, or depend on it."""
         dense, size = tables.traits.dense, max(1, *map(len, signals))
+        if ranked:
+            return RANKED_MAX if self._placement.pad else size
         if dense and not self._placement.pad:
             return size
         return next(bucket for bucket in signal_buckets(dense=dense) if bucket >= size)
@@ -216,6 +225,28 @@ def _waiting_scores(
             added=request.signals.unpacked().of(delta.items) + tables.ranking.bias_of(delta.items, request.group),
         )
         for row, request in enumerate(requests)
+    ]
+
+
+def _ranked(
+    tables: Tables,
+    requests: Sequence[ListRequest],
+    masks: Sequence[Mask],
+    joined: Sequence[ItemValues],
+    weights: Array,
+    out: Mapping[str, Array],
+) -> list[DecodedList]:
+    """The lists of requests that name the items to rank."""
+    found = [
+        ranked_list(request, out, row, weights[row], tables.ranking, joined[row].items)
+        for row, request in enumerate(requests)
+    ]
+    if tables.delta is None:
+        return [listed for listed, _ in found]
+    waiting = _waiting_scores(tables, tables.delta, requests, weights, out)
+    return [
+        with_waiting(listed, offset, tables.delta, scores, request, mask)
+        for (listed, offset), scores, request, mask in zip(found, waiting, requests, masks, strict=True)
     ]
 
 

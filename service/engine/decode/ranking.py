@@ -59,6 +59,13 @@ class Ranking:
         bias[:, new[inside]] = self.bias[:, like[inside]]
         return bias
 
+    def bias_of_any(self, items: IntArray, group: int) -> FloatArray:
+        """Returns the bias of items, exported or not; those without a stand-in have 0."""
+        exported = items < self.bias.shape[1]
+        values = self.bias_of(items, group)
+        values[exported] = self.bias[group].take(items[exported])
+        return values
+
     def bias_of(self, items: IntArray, group: int) -> FloatArray:
         """Returns the bias of items that came after the export; those without a stand-in have 0."""
         return ItemValues(self.stand_ins.new, self.bias[group].take(self.stand_ins.like)).of(items)

@@ -171,6 +171,34 @@ def assert_same_list(pair: Pair, job: Job, ranking: JobResult) -> None:
 
 @CHECKED
 @given(
+    named=st.lists(st.integers(0, 45), max_size=46, unique=True),
+    seed=st.integers(0, 2**32),
+    chosen=filters,
+    excluded=st.lists(st.integers(0, 39), max_size=20, unique=True),
+    ranking=rankings,
+)
+def test_items_that_are_named_are_ranked_by_the_same_score_as_in_the_slow_reference(
+    pair: Pair,
+    named: list[int],
+    seed: int,
+    chosen: dict[str, list[str]],
+    excluded: list[int],
+    ranking: tuple[int | None, tuple[float, float] | None, int],
+) -> None:
+    filter_id = pair.engine.filter_id(chosen)
+    asked: dict[str, Any] = {"filter_id": filter_id, "excluded": np.array(excluded, np.int64)}
+    asked |= {**ranked_by(pair, ranking), "ranked": np.array(named, np.int64), "candidates": True}
+    job = pair.job(Decoding("greedy"), k=max(1, len(named)), seed=seed, **asked)
+    result = pair.run(job, pair.job(Decoding("beam"), k=3))[0]
+    items = [item for item in pair.allowed(job) if item in named]
+    want = pair.reference.ranked(pair.query(result, job), items, pair.scoring(job))
+    got = dict(zip(result.decoded.items.tolist(), result.decoded.scores.tolist(), strict=True))
+    assert got == pytest.approx({one.item: one.score for one in want}, abs=1e-4)
+    assert list(got.values()) == sorted(got.values(), reverse=True)
+
+
+@CHECKED
+@given(
     decoding=decodings,
     k=st.integers(1, 30),
     seed=st.integers(0, 2**63 - 1),

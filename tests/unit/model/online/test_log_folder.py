@@ -64,7 +64,7 @@ def test_a_file_of_another_format_is_refused_by_name(tmp_path: Path) -> None:
     log = LogFolder(tmp_path)
     [path] = log.write("events", events(1), "x")
     events(1).write_parquet(tmp_path / path, metadata={"gpt4rec_format": "7", "gpt4rec_kind": "events"})
-    with pytest.raises(LogError, match=r"has format 7; this version reads format 1\n.*hour=00/x\.parquet"):
+    with pytest.raises(LogError, match=r"has format 7; this version reads format 2\n.*hour=00/x\.parquet"):
         log.read_all("events")
     events(1).write_parquet(tmp_path / path)
     with pytest.raises(LogError, match="has no format of this project"):
@@ -72,6 +72,17 @@ def test_a_file_of_another_format_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / path).write_bytes(b"PAR1 half")
     with pytest.raises(LogError, match="damaged"):
         log.read_all("events")
+
+
+def test_files_of_the_format_before_are_read_without_the_new_columns(tmp_path: Path) -> None:
+    log = LogFolder(tmp_path)
+    rows = frame_of("exposures", [{"list_id": "L", "time_ms": 1, "first_rank": 11, "asked": 3}])
+    [path] = log.write("exposures", rows, "x")
+    old = {"gpt4rec_format": "1", "gpt4rec_kind": "exposures"}
+    rows.drop("first_rank", "asked").write_parquet(tmp_path / path, metadata=old)
+    found = log.read_all("exposures", ["asked", "list_id", "first_rank"])
+    assert found.rows() == [(None, "L", None)]
+    assert log.read_all("exposures").schema == SCHEMAS["exposures"]
 
 
 def test_what_is_not_a_log_is_refused(tmp_path: Path) -> None:
@@ -108,7 +119,7 @@ def test_what_the_service_writes_is_read() -> None:
         parameters={"temperature": 1.2, "top_p": 0.9, "beam_width": None}, segment="new", explored=True,
         source="gpt4rec", scorers=("path",), rung="full", reason=None, model_version="m", policies_version="p",
         catalogue_version="c", arms={"e": "b"}, filter={"category": ["x"]}, excluded=3, history_version="",
-        seed=2**62,
+        seed=2**62, first_rank=11, asked=None,
     )  # fmt: skip
     scores = np.array([-0.1, -0.7], np.float32)
     kind, row = entry_row("exposures", named(shown_entry(shown, packed(np.array([7, 9]), scores))))
