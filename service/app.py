@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from service.api import cors, direct_route, openapi, problems, senders, static_pages
 from service.api.request_gate import RequestGate
-from service.api.routes import docs_page, features, frontend, index, ops, ops_experiments, ops_models, playground
+from service.api.routes import docs_page, features, frontend, index, lists, ops, ops_experiments, ops_models, playground
 from service.api.unanswered_bytes import UnansweredBytes
 from service.assembly.process import open_runtime
 from service.common import logs
@@ -83,6 +83,7 @@ def create_app(
     routers = [
         index.router,
         frontend.router,
+        lists.router,
         features.router,  # searched before the routes of users: the last ones are the first
         ops.router,
         ops_models.router,

@@ -125,8 +125,8 @@ class Rates:
         self._away_until = -math.inf
         self._refused_until: dict[str, tuple[float, str]] = {}
 
-    async def take(self, caller: Caller) -> None:
-        """Counts one request of a key.
+    async def take(self, caller: Caller, lists: int = 1) -> None:
+        """Counts a request of a key; one for several lists counts as so many.
 
         Raises:
             TooManyRequests: the request is above the rate. The error has the time after which there is room again.
@@ -138,18 +138,19 @@ class Rates:
         if self._clock() >= self._away_until:
             limiter = self._shared
         try:
-            room = await limiter.hit(self._rate, caller.name)
+            room = await limiter.hit(self._rate, caller.name, cost=lists)
         except StoreUnavailable:
             self._metrics.redis_errors.labels("rate").inc()
             self._away_until = self._clock() + _PAUSE_S
             limiter = self._own
-            room = await limiter.hit(self._rate, caller.name)
+            room = await limiter.hit(self._rate, caller.name, cost=lists)
         where = "shared" if limiter is self._shared else "own"
         if room:
             self._metrics.rate_checks.labels(where, "allowed").inc()
             return
         left_s = await self._wait_s(limiter, caller)
-        self._remember(caller.name, self._clock() + left_s, where)
+        if lists == 1:  # there may be room for less than a batch
+            self._remember(caller.name, self._clock() + left_s, where)
         self._refuse(where, left_s)
 
     def _remember(self, key: str, until: float, where: str) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service.api.problems import MEDIA_TYPE
+from service.schemas.list_requests import LIST_BODIES
 from service.schemas.requests import REQUEST_BODIES
 from service.schemas.responses import Problem
 
@@ -126,8 +127,8 @@ def install(app: FastAPI, *, keys_needed: bool, metrics_guarded: bool) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        if Problem.__name__ not in schemas:
-            schemas.update(_definitions([*REQUEST_BODIES, Problem]))
+        if "securitySchemes" not in document["components"]:
+            schemas.update(_definitions([*REQUEST_BODIES, *LIST_BODIES, Problem]))
             document["components"]["securitySchemes"] = _SCHEMES
             for path, methods in document["paths"].items():
                 for operation in methods.values():

@@ -41,6 +41,12 @@ def problem(error: ServiceError, request_id: str) -> Response:
     )
 
 
+def problem_body(error: ServiceError, request_id: str) -> dict[str, Any]:
+    """Returns the content of the problem document of an error."""
+    detail = shortened(error.public_detail, _DETAIL_MAX)
+    return _body(error.status, error.reason, error.title, detail, request_id, error.errors)
+
+
 def install(app: FastAPI, *routers: APIRouter) -> None:
     """Answers every error of a route or of the framework with a problem document."""
 
@@ -70,6 +76,11 @@ def _document(
     headers: Mapping[str, str] | None = None,
     errors: Any = None,
 ) -> Response:
+    body = _body(status, reason, title, detail, request_id, errors)
+    return Response(orjson.dumps(body), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def _body(status: int, reason: str, title: str, detail: str, request_id: str, errors: Any) -> dict[str, Any]:
     body = {
         "type": f"urn:gpt4rec:problem:{reason}",
         "title": title,
@@ -77,9 +88,7 @@ def _document(
         "detail": detail,
         "request_id": request_id,
     }
-    if errors is not None:
-        body["errors"] = errors
-    return Response(orjson.dumps(body), status, dict(headers or {}), MEDIA_TYPE)
+    return body if errors is None else {**body, "errors": errors}
 
 
 async def _service_error(request: Request, error: Exception) -> Response:

@@ -30,8 +30,8 @@ async def admitted(request: Request) -> Runtime:
     return service
 
 
-async def counted(request: Request, caller: Caller | None) -> None:
-    """Logs the caller's name, and counts the request if keys have a rate.
+async def counted(request: Request, caller: Caller | None, lists: int = 1) -> None:
+    """Logs the caller's name, and counts the request, or its lists, if keys have a rate.
 
     Raises:
         TooManyRequests: The key has used up its rate.
@@ -43,7 +43,7 @@ async def counted(request: Request, caller: Caller | None) -> None:
     call.caller = f"key:{caller.name}"
     rates = runtime(request).space.rates
     if rates is not None:
-        await rates.take(caller)
+        await rates.take(caller, lists)
 
 
 def call_of(request: Request) -> RequestContext:

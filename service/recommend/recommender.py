@@ -82,17 +82,25 @@ class Recommender:
         self._budget_ms, self._budget_max_ms = budget_ms, budget_max_ms
         self._wall_clock = wall_clock
 
-    async def recommend(self, request: RecommendRequest, context: RequestContext) -> dict[str, Any]:
+    def budget_ms(self, asked: float | None) -> float:
+        """Returns the budget of an answer, in milliseconds: what was asked for, or the default, within the maximum."""
+        return min(asked or self._budget_ms, self._budget_max_ms)
+
+    async def recommend(
+        self, request: RecommendRequest, context: RequestContext, *, most_ms: float | None = None
+    ) -> dict[str, Any]:
         """Returns the body of the answer.
 
         Args:
             request: The validated body of the request.
             context: When the request began and arrived; receives the facts for its log line.
+            most_ms: Budget of the batch that the request belongs to: its own may be shorter, but not longer.
 
         Raises:
             InvalidRequest: The request names a segment, a filter or an arm that does not exist.
         """
-        budget_ms = min(request.budget_ms or self._budget_ms, self._budget_max_ms)
+        budget_ms = self.budget_ms(request.budget_ms or most_ms)
+        budget_ms = budget_ms if most_ms is None else min(budget_ms, most_ms)
         deadline = context.deadline(budget_ms)
         subject = self._ids.subject(request.user_id, request.session_id)
         placement = self._arms.place(subject, request.arm)

@@ -333,20 +333,21 @@ for _body in REQUEST_BODIES:  # now, and not during the first request
 B = TypeVar("B", bound=BaseModel)
 
 
-def parse(body: type[B], raw: bytes, *, latest_ms: int | None = None) -> B:
+def parse(body: type[B], raw: bytes, *, latest_ms: int | None = None, nodes_max: int | None = None) -> B:
     """Parses and validates a JSON body.
 
     Args:
         body: The model to validate against.
         raw: The bytes of the request.
         latest_ms: The latest timestamp that an event may carry, in epoch milliseconds; None for no limit.
+        nodes_max: The most members and elements; None for what a valid body can have.
 
     Raises:
         BadRequest: The body is not JSON.
         InvalidRequest: The body does not match, or holds more than any valid one; the faults are listed with their
             locations (`body_bounds.listed`).
     """
-    check_nodes(raw, most_nodes(body))
+    check_nodes(raw, most_nodes(body) if nodes_max is None else nodes_max)
     try:
         return body.model_validate_json(raw, strict=True, context={"latest_ms": latest_ms})
     except ValidationError as error:

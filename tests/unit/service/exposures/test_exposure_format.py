@@ -26,7 +26,7 @@ LIST: Exposure = {
     "parameters": {"temperature": 1.0, "top_p": 0.9, "beam_width": None}, "segment": "new", "explored": True,
     "source": "gpt4rec", "scorers": ("path", "dense"), "rung": "full", "reason": None, "model_version": "m",
     "policies_version": "p", "catalogue_version": "c", "arms": {}, "filter": {"category": ["War"]},
-    "excluded": 2, "history_version": "h", "seed": 7,
+    "excluded": 2, "history_version": "h", "seed": 7, "first_rank": 1, "asked": None,
 }  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def test_an_exposure_is_json_with_the_fields_of_format_1_in_their_order() -> Non
         "list_id", "request_id", "subject", "time_ms", "scene", "k", "items", "scores", "log_propensities", "drawn",
         "set_log_propensity", "strategy", "parameters", "segment", "explored", "source", "scorers", "rung", "reason",
         "model_version", "policies_version", "catalogue_version", "arms", "filter", "excluded", "history_version",
-        "seed",
+        "seed", "first_rank", "asked",
     ]  # fmt: skip
     assert body["scores"] == [0.1, -2.0]
     assert (body["log_propensities"], body["arms"], body["set_log_propensity"]) == ([-0.5, 0.0], {}, None)

@@ -1,0 +1,50 @@
+"""The routes of lists beyond one for one user. Each parses the request, calls a part of the service and shapes it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from service.api.direct_route import DirectRoute
+from service.api.openapi import answers, takes
+from service.api.problems import problem_body
+from service.api.request import call_of, counted, reply, runtime, secret_of
+from service.common.errors import ServiceError
+from service.recommend.batches import Outcome, answer_batch
+from service.schemas import list_answers as out
+from service.schemas.list_requests import Batch, BatchRequest
+from service.schemas.requests import RecommendRequest
+
+router = APIRouter(route_class=DirectRoute)
+
+
+@router.post(
+    "/recommend/batch",
+    responses=answers(out.BatchAnswer, 400, 401, 408, 413, 422, 429),
+    openapi_extra=takes(BatchRequest),
+)
+async def recommend_batch(request: Request) -> Response:
+    """Makes up to 50 lists at once.
+
+    Each entry is answered, or refused, as by `/recommend`, and one deadline holds for all. For the rate of a key each
+    list counts as a request.
+    """
+    service = runtime(request)
+    secret = secret_of(request)
+    caller = service.access.api(secret)
+    await counted(request, caller)
+    batch = Batch(await request.body(), latest_ms=service.latest_ms())
+    if len(batch.entries) > 1:
+        await counted(request, caller, len(batch.entries) - 1)
+
+    def admit(entry: RecommendRequest) -> None:
+        if entry.arm is not None:
+            service.access.tester(secret)
+
+    found = await answer_batch(service.space.recommender, batch.entries, call_of(request), batch.budget_ms, admit)
+    return reply(request, {"answers": [_entry(*one) for one in found]})
+
+
+def _entry(request_id: str, outcome: Outcome) -> dict[str, object]:
+    if isinstance(outcome, ServiceError):
+        return {"status": outcome.status, "answer": None, "problem": problem_body(outcome, request_id)}
+    return {"status": 200, "answer": outcome, "problem": None}
