@@ -229,7 +229,7 @@ def make_plan(
         segment=segment.name,
         decoding=decoding,
         explored=explored,
-        ordered=_is_ordered(segment, decoding, explored=explored),
+        ordered=named is None and _is_ordered(segment, decoding, explored=explored),
         placement=placement,
         filtered=filtered,
         limits=limits if named is None else named.limits,
