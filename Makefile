@@ -13,7 +13,7 @@ ONCE   ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check coverage format texts load bench reliability fuzz audit clean
+.PHONY: help install demo test clients check coverage format texts load bench reliability fuzz audit clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,11 @@ demo: $(STAMP)  ## Train on MovieLens-100K, export, serve, and show recommendati
 
 test: $(STAMP)  ## Run the tests
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+clients: $(STAMP)  ## Build, check and test the clients for Python and TypeScript, against a real service; needs npm
+	cd deploy/clients/typescript && npm ci --no-audit --no-fund && npm run --silent check && npm pack --dry-run
+	$(BIN)/python -m tests.support.client_service -- npm test --silent --prefix deploy/clients/typescript
+	$(BIN)/python -m tests.support.client_wheel
 
 check: $(STAMP)  ## Format, lint, types and who imports whom: what CI checks
 	$(BIN)/ruff format --check .

@@ -23,11 +23,9 @@ from gpt4rec_client import (
     Unreachable,
 )
 
-from tests.support.processes import PATIENT, Serve, serve
-from tests.support.valkey import Valkey
+from tests.support.client_service import OPERATOR_KEY, PAGE_KEY, RATED_KEY, client_service
+from tests.support.processes import Serve
 
-_OPERATOR, _PAGE, _RATED = "tok", "page-key", "rated-key"
-_SETTINGS = {**PATIENT, "GPT4REC_API_KEYS": f"page:{_PAGE},rated:{_RATED}", "GPT4REC_API_RATE": "5/hour"}
 _PATIENCE_S = 30.0
 
 
@@ -55,19 +53,13 @@ class _Breaks(httpx.HTTPTransport):
 
 @pytest.fixture(scope="module")
 def service(random_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    folder = tmp_path_factory.mktemp("service")
-    store = Valkey(folder / "valkey")
-    store.start()
-    try:
-        with serve(folder, "--artifact", str(random_artifact), "--redis", store.url, **_SETTINGS) as running:
-            yield running
-    finally:
-        store.stop()
+    with client_service(random_artifact, tmp_path_factory.mktemp("service")) as running:
+        yield running
 
 
 def connected(service: Serve, *, transport: httpx.BaseTransport | None = None, **options: Any) -> Client:
     """A client with the rights of an operator, and patience for a busy test machine."""
-    patient = {"api_key": _OPERATOR, "timeout_s": _PATIENCE_S, "interval_s": 0.0, "close_timeout_s": _PATIENCE_S}
+    patient = {"api_key": OPERATOR_KEY, "timeout_s": _PATIENCE_S, "interval_s": 0.0, "close_timeout_s": _PATIENCE_S}
     return Client(f"http://127.0.0.1:{service.port}", transport=transport, **{**patient, **options})
 
 
@@ -141,14 +133,14 @@ def test_problem_documents_are_typed_errors(service: Serve) -> None:
     assert wrong.value.request_id
     with connected(service, api_key=None) as client, pytest.raises(Unauthorized):
         client.send([Event(type="view", item_id="i1", user_id="u")])
-    with connected(service, api_key=_PAGE) as client, pytest.raises(Forbidden):
+    with connected(service, api_key=PAGE_KEY) as client, pytest.raises(Forbidden):
         client.erase("u")
     with connected(service, prefix="/v0") as client, pytest.raises(NotFound):
         client.similar("i1")
 
 
 def test_above_the_rate_the_last_good_list_is_shown_and_marked(service: Serve) -> None:
-    with connected(service, api_key=_RATED, timeout_s=5.0) as client:
+    with connected(service, api_key=RATED_KEY, timeout_s=5.0) as client:
         good = client.recommend(user_id="rated", k=3)
         for _ in range(4):
             client.similar("i1")
@@ -191,7 +183,7 @@ def test_the_async_client_does_the_same(service: Serve) -> None:
     async def visit() -> None:
         address = f"http://127.0.0.1:{service.port}"
         async with AsyncClient(
-            address, api_key=_OPERATOR, timeout_s=_PATIENCE_S, interval_s=60.0, on_drop=dropped, close_timeout_s=30.0
+            address, api_key=OPERATOR_KEY, timeout_s=_PATIENCE_S, interval_s=60.0, on_drop=dropped, close_timeout_s=30.0
         ) as client:
             answer = await client.recommend(session_id="async", k=3)
             client.track(answer.event("click", answer.item_ids[0]))
@@ -201,7 +193,7 @@ def test_the_async_client_does_the_same(service: Serve) -> None:
             with pytest.raises(InvalidRequest):
                 await client.similar("i1", k=0)
             client.track(Event(type="view", item_id="i2", user_id="async-user"))  # sent when the client is closed
-        async with AsyncClient(address, api_key=_OPERATOR, timeout_s=_PATIENCE_S) as client:
+        async with AsyncClient(address, api_key=OPERATOR_KEY, timeout_s=_PATIENCE_S) as client:
             assert len((await client.user("async-user"))["history"]) == 2
             assert (await client.similar("i1", k=2)).source == "item_cf"
             assert (await client.erase("async-user")).user_id == "async-user"

@@ -134,7 +134,8 @@ class AsyncClient:
 
     async def erase(self, user_id: str) -> Erased:
         """Deletes everything about a user, events that wait and last lists too. The key needs the right `users`."""
-        self._outbox.forget(user_id)
+        if self._outbox.forget(user_id):
+            await self.flush(self._options["timeout_s"])
         self._fallback.forget(user_id=user_id)
         return await self._do(questions.erase(user_id))
 

@@ -120,7 +120,7 @@ class Client:
 
     def erase(self, user_id: str) -> Erased:
         """Deletes everything about a user, events that wait and last lists too. The key needs the right `users`."""
-        self._sender.forget(user_id)
+        self._sender.forget(user_id, self._options["timeout_s"])
         self._fallback.forget(user_id=user_id)
         return self._do(questions.erase(user_id))
 

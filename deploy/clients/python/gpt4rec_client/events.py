@@ -138,6 +138,8 @@ class Outbox:
         self._sent: tuple[Event, ...] = ()
         self._oldest_at = self._not_before = 0.0
         self._failures, self._largest = 0, batch
+        # Ids of what a call carries of users who were erased since: it is not sent again.
+        self._forgotten: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._sent)
@@ -177,6 +179,7 @@ class Outbox:
     def accepted(self) -> None:
         """The batch is stored."""
         self._sent, self._failures, self._largest = (), 0, self._batch
+        self._forgotten.clear()
         self._oldest_at = self._clock()
 
     def refused(self, error: ClientError) -> None:
@@ -184,10 +187,14 @@ class Outbox:
         self._failures += 1
         found = verdict(self._sent, error, self._failures)
         self._sent, self._largest = (), found.largest
-        self._waiting.extendleft(reversed(found.keep))
+        keep = [event for event in found.keep if event.event_id not in self._forgotten]
+        self._waiting.extendleft(reversed(keep))
         self._not_before, self._oldest_at = self._clock() + found.pause_s, -math.inf
         if found.drop:
             self._on_drop(found.drop, found.why)
+        if erased := [event for event in found.keep if event.event_id in self._forgotten]:
+            self._on_drop(erased, "the user was erased")
+        self._forgotten.clear()
 
     def belongs(self, session_id: str, user_id: str) -> None:
         """Gives what waits of a session to the user who logged in. The ids stay, so nothing counts twice."""
@@ -198,12 +205,15 @@ class Outbox:
 
         self._waiting = deque(map(owned, self._waiting))
 
-    def forget(self, user_id: str) -> None:
-        """Drops what waits of a user who was erased."""
+    def forget(self, user_id: str) -> bool:
+        """Drops what waits of a user who was erased; True if a call carries something of that user at this moment."""
         gone = [event for event in self._waiting if event.user_id == user_id]
+        self._waiting = deque(event for event in self._waiting if event.user_id != user_id)
+        carried = {event.event_id for event in self._sent if event.user_id == user_id}
+        self._forgotten |= carried
         if gone:
-            self._waiting = deque(event for event in self._waiting if event.user_id != user_id)
             self._on_drop(gone, "the user was erased")
+        return bool(carried)
 
     def abandon(self) -> int:
         """Drops everything, after `on_drop` was told; returns how many events that were."""

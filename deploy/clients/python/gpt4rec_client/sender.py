@@ -62,10 +62,12 @@ class Sender:
         with self._changed:
             self._outbox.belongs(session_id, user_id)
 
-    def forget(self, user_id: str) -> None:
-        """Drops what waits of a user."""
+    def forget(self, user_id: str, within_s: float) -> None:
+        """Drops what waits of a user. What a call carries has arrived when this returns, or is not sent again."""
         with self._changed:
-            self._outbox.forget(user_id)
+            carried = self._outbox.forget(user_id)
+        if carried:
+            self.flush(within_s)
 
     def close(self, within_s: float) -> int:
         """Sends what waits, then ends; returns how many events had to be dropped."""

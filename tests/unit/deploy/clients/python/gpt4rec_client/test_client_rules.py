@@ -97,11 +97,12 @@ def test_a_batch_waits_for_others_then_for_as_long_as_the_service_asks() -> None
     assert box.due_in() is None
     box.add(Event(type="view", item_id="1", user_id="u"))
     assert (box.due_in(), box.due_in(now=True)) == (5.0, 0.0)
-    box.add(Event(type="view", item_id="2", user_id="u"))
+    box.add(Event(type="view", item_id="2", user_id="erased"))
     assert box.due_in() == 0.0
     box.take()
+    assert box.forget("erased")
     box.refused(_problem(429, "7"))
-    assert (box.due_in(), box.due_in(now=True)) == (7.0, 7.0)
+    assert (box.due_in(), box.due_in(now=True), len(box)) == (7.0, 7.0, 1)
     pauses = []
     for _ in range(9):
         clock.now += 100.0

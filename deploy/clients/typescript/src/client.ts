@@ -1,0 +1,271 @@
+/** The client: what a page, or a backend, does with the service. */
+
+import { make, type Call, type Wire } from "./calls.js";
+import { ClientError } from "./errors.js";
+import { Fallback, type Configured } from "./fallback.js";
+import type { Bounds, OnDrop } from "./outbox.js";
+import { pageHere, type Page } from "./page.js";
+import { Sender, type Keeper } from "./sender.js";
+import type {
+  Erased,
+  EventInput,
+  EventsAnswer,
+  Feature,
+  Question,
+  Recommendation,
+  Related,
+  StoredEvent,
+  StoredUser,
+} from "./types.js";
+
+const SESSION = "gpt4rec.session";
+
+/** Options of a client. */
+export interface ClientOptions {
+  /** Address of the service, or of a backend that passes calls on; the page's own origin without. */
+  baseUrl?: string;
+  /** Path before every route; `/v1` without. */
+  prefix?: string;
+  /** Key of the caller. A page's key can be read by everybody: give it no right. */
+  apiKey?: string;
+  /** Headers of every call. */
+  headers?: Record<string, string>;
+  /** Milliseconds for a call with all its attempts; 1,000 without. */
+  timeoutMs?: number;
+  /** Time budget of a list in the service, where a question names none; without, the service's default. */
+  budgetMs?: number;
+  /**
+   * Whether `X-Request-Start` says when an attempt began, so that time on the way counts against the budget; false
+   * without. For backends whose clock is kept in step, not for browsers.
+   */
+  sendStart?: boolean;
+  /** Attempts after the first, within the same time; 2 without. */
+  retries?: number;
+  /** What is shown when the service cannot be asked and there is no last good list; without, the error is thrown. */
+  fallback?: Configured;
+  /** Questions whose last good list is kept; 100 without, 0 switches it off. */
+  keptLists?: number;
+  /** The user who is logged in. */
+  userId?: string;
+  /** The anonymous session; without, the one in `storage`, or a new one. */
+  sessionId?: string;
+  /**
+   * Where the session, and events that a page could not send, outlive the page: `localStorage`. Without, nothing is
+   * written: pass it once the visitor agreed.
+   */
+  storage?: Keeper;
+  /** Bounds of the queue: 1,000 events, 100 in a request, 1,000 ms without. */
+  queue?: Partial<Bounds>;
+  /** Milliseconds that `close` spends on sending what waits; 5,000 without. */
+  closeTimeoutMs?: number;
+  /** Called with events that will not be sent, and why. Without, they are counted on the console. */
+  onDrop?: OnDrop;
+  /** Takes the place of `fetch`. */
+  fetch?: typeof fetch;
+  /** The window, whose end is watched; `null` for none. */
+  page?: Page | null;
+  /** Returns a number in [0, 1). */
+  random?: () => number;
+}
+
+/** A client of the service. */
+export class Client {
+  readonly #wire: Wire;
+  readonly #options: ClientOptions;
+  readonly #fallback: Fallback;
+  readonly #sender: Sender;
+  readonly #page: Page | undefined;
+  #userId: string | undefined;
+  #sessionId: string;
+
+  constructor(options: ClientOptions = {}) {
+    this.#options = options;
+    this.#wire = {
+      base: (options.baseUrl ?? "").replace(/\/+$/, "") + (options.prefix ?? "/v1"),
+      headers: {
+        Accept: "application/json",
+        ...(options.apiKey === undefined ? {} : { Authorization: `Bearer ${options.apiKey}` }),
+        ...options.headers,
+      },
+      timeoutMs: options.timeoutMs ?? 1000,
+      retries: options.retries ?? 2,
+      sendStart: options.sendStart ?? false,
+      fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
+      random: options.random ?? Math.random,
+    };
+    this.#fallback = new Fallback(options.fallback, options.keptLists ?? 100);
+    this.#page = options.page === null ? undefined : (options.page ?? pageHere());
+    this.#userId = options.userId;
+    this.#sessionId = options.sessionId ?? options.storage?.getItem(SESSION) ?? randomId();
+    options.storage?.setItem(SESSION, this.#sessionId);
+    this.#sender = new Sender({
+      bounds: { most: 1000, batch: 100, intervalMs: 1000, ...options.queue },
+      onDrop: options.onDrop ?? ((events, why) => console.warn(`${events.length} events are not sent: ${why}`)),
+      store: (events) => this.send(events),
+      entrust: (body) => this.#entrust(body),
+      page: this.#page,
+      keeper: options.storage,
+    });
+  }
+
+  /** The user who is logged in; nothing in an anonymous session. */
+  get userId(): string | undefined {
+    return this.#userId;
+  }
+
+  /** The anonymous session. */
+  get sessionId(): string {
+    return this.#sessionId;
+  }
+
+  // Lists
+
+  /**
+   * Returns a list. If the service cannot be asked, it is a local one: `local` is true, and `reason` says why. Throws if
+   * the question is wrong, or if there is no local list either.
+   */
+  async recommend(question: Question = {}, signal?: AbortSignal): Promise<Recommendation> {
+    const budget = this.#options.budgetMs;
+    const asked = { ...(budget === undefined ? {} : { budget_ms: budget }), ...this.#subject(question), ...question };
+    try {
+      const call: Call<Recommendation> = { method: "POST", path: "/recommend", body: asked, has: ["items", "source"] };
+      const answer = { ...(await make(this.#wire, call, signal)), local: false, session_id: asked.session_id ?? null };
+      this.#fallback.keep(asked, answer);
+      return answer;
+    } catch (error) {
+      if (error instanceof ClientError) return this.#fallback.instead(asked, error);
+      throw error;
+    }
+  }
+
+  /** Returns the items most like an item: what a product page shows. */
+  similar(itemId: string, k = 10, signal?: AbortSignal): Promise<Related> {
+    return make(this.#wire, { method: "GET", path: `/items/${segment(itemId)}/similar?k=${k}`, has: ["items"] }, signal);
+  }
+
+  // Events
+
+  /**
+   * Queues an event and returns at once. It is sent with others, and again until the service accepts it.
+   *
+   * @param event What happened. Subject, time and id are added.
+   * @param list The list that led to it, to which it is attributed.
+   * @returns False if the queue is full; `onDrop` was told.
+   */
+  track(event: EventInput, list?: Recommendation): boolean {
+    return this.#sender.add(this.event(event, list));
+  }
+
+  /** Returns an event with its subject, time and id, without sending it: sent twice, it counts once. */
+  event(event: EventInput, list?: Recommendation): StoredEvent {
+    const attributed = list?.list_id != null ? { list_id: list.list_id } : {};
+    return { timestamp: Date.now(), event_id: randomId(), ...this.#subject(event), ...attributed, ...event };
+  }
+
+  /** Sends what waits; returns how many events are left after that time. */
+  flush(withinMs = 5000): Promise<number> {
+    return this.#sender.flush(withinMs);
+  }
+
+  /** Stores events now: they are written when this resolves. At most 1,000. */
+  send(events: readonly StoredEvent[], signal?: AbortSignal): Promise<EventsAnswer> {
+    return make(this.#wire, { method: "POST", path: "/events", body: { events }, has: ["accepted"] }, signal);
+  }
+
+  // Who it is
+
+  /** The visitor logs in: what the session did is the user's from now on. Returns how many events were new to the user. */
+  async login(userId: string): Promise<number> {
+    const merged = await this.merge(this.#sessionId, userId);
+    this.#userId = userId;
+    return merged;
+  }
+
+  /** The user logs out, and a new anonymous session begins. */
+  logout(): void {
+    this.#userId = undefined;
+    this.#sessionId = randomId();
+    this.#options.storage?.setItem(SESSION, this.#sessionId);
+    this.#fallback.clear();
+  }
+
+  /**
+   * Gives the history of an anonymous session to a user. What waits of the session is sent before; what cannot be sent
+   * now will be sent as the user's.
+   */
+  async merge(sessionId: string, userId: string): Promise<number> {
+    await this.#sender.flush(this.#wire.timeoutMs);
+    this.#sender.belongs(sessionId, userId);
+    const body = { session_id: sessionId, user_id: userId };
+    const call: Call<{ merged: number }> = { method: "POST", path: "/sessions/merge", body, has: ["merged"] };
+    const { merged } = await make(this.#wire, call);
+    this.#fallback.clear();
+    return merged;
+  }
+
+  /** Forgets the visitor in this browser: session, events that wait, last lists. `erase` is what the service does. */
+  forget(): void {
+    this.#sender.abandon("the visitor was forgotten");
+    this.#options.storage?.removeItem(SESSION);
+    this.#userId = undefined;
+    this.#sessionId = randomId();
+    this.#fallback.clear();
+  }
+
+  // For backends: their key needs the right `users`
+
+  /** Returns everything that is stored about a user. */
+  user(userId: string, signal?: AbortSignal): Promise<StoredUser> {
+    return make(this.#wire, { method: "GET", path: `/users/${segment(userId)}`, has: ["history"] }, signal);
+  }
+
+  /** Deletes everything about a user, events that wait and last lists too. */
+  async erase(userId: string, signal?: AbortSignal): Promise<Erased> {
+    await this.#sender.forget(userId, this.#wire.timeoutMs);
+    this.#fallback.clear();
+    return make(this.#wire, { method: "DELETE", path: `/users/${segment(userId)}`, has: ["deleted"] }, signal);
+  }
+
+  /** Stores the features of a user in place of those before. */
+  putUserFeatures(userId: string, features: Record<string, Feature>): Promise<{ features: Record<string, Feature> }> {
+    const path = `/users/${segment(userId)}/features`;
+    return make(this.#wire, { method: "PUT", path, body: { features }, has: ["features"] });
+  }
+
+  // The end
+
+  /** Sends what waits, then stops watching the page; returns how many events had to be dropped. */
+  close(): Promise<number> {
+    return this.#sender.close(this.#options.closeTimeoutMs ?? 5000);
+  }
+
+  #subject(named: { user_id?: string | null; session_id?: string | null }): { user_id?: string; session_id?: string } {
+    if (named.user_id != null || named.session_id != null) return {};
+    return this.#userId === undefined ? { session_id: this.#sessionId } : { user_id: this.#userId };
+  }
+
+  /** Hands events to the browser: a beacon where no header is needed, else a request that outlives the page. */
+  #entrust(body: string): boolean {
+    const url = `${this.#wire.base}/events`;
+    const { Accept: _, ...headers } = this.#wire.headers;
+    const beacon = this.#page?.navigator.sendBeacon;
+    // A text needs no preflight, which a page that is gone would not live to see answered.
+    if (beacon !== undefined && Object.keys(headers).length === 0) {
+      return beacon.call(this.#page?.navigator, url, new Blob([body], { type: "text/plain" }));
+    }
+    const request = { method: "POST", body, keepalive: true, headers: { ...headers, "Content-Type": "application/json" } };
+    this.#wire.fetch(url, request).catch(() => undefined);
+    return true;
+  }
+}
+
+/** Returns an id as one segment of a path: a slash in it is no slash of the path. */
+function segment(id: string): string {
+  return encodeURIComponent(id);
+}
+
+/** Returns 128 random bits. `crypto.randomUUID` exists on pages that came over TLS alone. */
+function randomId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

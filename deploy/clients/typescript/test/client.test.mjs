@@ -1,0 +1,253 @@
+// The client against a service that runs as a process of its own: GPT4REC_URL names it.
+import assert from "node:assert/strict";
+import { createServer } from "node:net";
+import { afterEach, test } from "node:test";
+import {
+  Client,
+  Forbidden,
+  InvalidRequest,
+  NotFound,
+  TimedOut,
+  TooManyRequests,
+  Unauthorized,
+  Unreachable,
+} from "../dist/index.js";
+
+const { GPT4REC_URL: baseUrl, GPT4REC_OPERATOR_KEY: operator, GPT4REC_PAGE_KEY: page, GPT4REC_RATED_KEY: rated } = process.env;
+const PATIENCE_MS = 30_000;
+
+const open = [];
+
+afterEach(() => Promise.all(open.splice(0).map((client) => client.close())));
+
+/** A client that its test need not close. */
+function opened(options) {
+  const client = new Client({ closeTimeoutMs: 0, onDrop: () => undefined, ...options });
+  open.push(client);
+  return client;
+}
+
+/** A client with the rights of an operator, and patience for a busy test machine. */
+function connected(options = {}) {
+  return opened({ baseUrl, apiKey: operator, timeoutMs: PATIENCE_MS, queue: { intervalMs: 0 }, ...options });
+}
+
+/** The network between, which breaks before or after the service has answered. */
+function breaking() {
+  const network = async (url, init) => {
+    if (network.before > 0) {
+      network.before -= 1;
+      throw new TypeError("nobody is there");
+    }
+    const response = await fetch(url, init);
+    if (network.after > 0) {
+      network.after -= 1;
+      await response.arrayBuffer();
+      throw new TypeError("the connection broke");
+    }
+    return response;
+  };
+  return Object.assign(network, { before: 0, after: 0 });
+}
+
+/** The part of a window that the client watches, and a beacon that a browser would send. */
+class Window extends EventTarget {
+  document = Object.assign(new EventTarget(), { visibilityState: "visible" });
+  sent = [];
+  navigator = {
+    sendBeacon: (url, body) => {
+      this.sent.push(fetch(url, { method: "POST", body }));
+      return true;
+    },
+  };
+
+  hide() {
+    this.document.visibilityState = "hidden";
+    this.document.dispatchEvent(new Event("visibilitychange"));
+    this.dispatchEvent(new Event("pagehide"));
+  }
+
+  show() {
+    this.document.visibilityState = "visible";
+    this.document.dispatchEvent(new Event("visibilitychange"));
+    this.dispatchEvent(new Event("pageshow"));
+  }
+}
+
+function keeper() {
+  const kept = new Map();
+  return {
+    kept,
+    getItem: (name) => kept.get(name) ?? null,
+    setItem: (name, value) => void kept.set(name, value),
+    removeItem: (name) => void kept.delete(name),
+  };
+}
+
+const items = (list) => list.items.map((item) => item.item_id);
+const history = async (client, user) => (await client.user(user)).history.map((event) => event.item_id);
+
+test("a click on a list is known to the next one and to the user who logs in", async () => {
+  const client = connected();
+  const list = await client.recommend({ k: 5 });
+  assert.equal(list.items.length, 5);
+  assert.equal(list.local, false);
+  const [clicked] = items(list);
+  assert.equal(client.event({ type: "click", item_id: clicked }, list).list_id, list.list_id);
+  assert.ok(client.track({ type: "click", item_id: clicked }, list));
+  assert.equal(await client.flush(PATIENCE_MS), 0);
+  assert.ok(!items(await client.recommend({ k: 5, exclude_seen: true })).includes(clicked));
+  assert.equal(await client.login("ts/ann"), 1);
+  assert.deepEqual(await history(client, "ts/ann"), [clicked]);
+  const mine = await client.recommend({ k: 5, exclude_seen: true });
+  assert.equal(mine.user_id, "ts/ann");
+  assert.ok(!items(mine).includes(clicked));
+  assert.equal((await client.similar(clicked, 3)).items.length, 3);
+  assert.deepEqual((await client.putUserFeatures("ts/ann", { age: "old" })).features, { age: "old" });
+  const session = client.sessionId;
+  client.logout();
+  assert.notEqual(client.sessionId, session);
+  assert.ok((await client.erase("ts/ann")).deleted > 0);
+  await assert.rejects(client.user("ts/ann"), NotFound);
+  assert.equal(await client.close(), 0);
+});
+
+test("an event whose answer was lost counts once", async () => {
+  const network = breaking();
+  const client = connected({ fetch: network, retries: 1 });
+  const event = client.event({ type: "click", item_id: "i3", user_id: "ts-twice" });
+  network.after = 1;
+  assert.equal((await client.send([event])).duplicates, 1);
+  network.after = 2; // every try of the first batch: the event goes back into the queue
+  client.track({ type: "cart", item_id: "i4", user_id: "ts-twice" });
+  await client.flush(PATIENCE_MS);
+  assert.deepEqual(await history(client, "ts-twice"), ["i3", "i4"]);
+});
+
+test("what waits of a session counts once as the user's", async () => {
+  const network = breaking();
+  const client = connected({ fetch: network, retries: 0, sessionId: "ts-late" });
+  const event = client.event({ type: "click", item_id: "i7" });
+  assert.equal((await client.send([event])).accepted, 1);
+  network.before = 1;
+  client.track(event);
+  client.track({ type: "click", item_id: "i8" });
+  await client.login("ts-late-user");
+  assert.equal(await client.flush(PATIENCE_MS), 0);
+  assert.deepEqual(await history(client, "ts-late-user"), ["i7", "i8"]);
+});
+
+test("an invalid event is handed back and the others arrive", async () => {
+  const dropped = [];
+  const onDrop = (events, why) => dropped.push([events.map((event) => event.item_id), why]);
+  const client = connected({ onDrop, queue: { intervalMs: 60_000, batch: 3, most: 3 } });
+  for (const item_id of ["i5", "", "i6"]) client.track({ type: "view", item_id, user_id: "ts-mixed" });
+  assert.equal(client.track({ type: "view", item_id: "i9", user_id: "ts-mixed" }), false);
+  assert.equal(await client.flush(PATIENCE_MS), 0);
+  assert.deepEqual(await history(client, "ts-mixed"), ["i5", "i6"]);
+  assert.deepEqual(dropped.map(([ids]) => ids), [["i9"], [""]]);
+  assert.match(dropped[0][1], /holds 3/);
+  assert.match(dropped[1][1], /events\.1\.item_id/);
+});
+
+test("problem documents are typed errors", async () => {
+  const client = connected();
+  await assert.rejects(client.recommend({ k: 1000 }), (error) => {
+    assert.ok(error instanceof InvalidRequest);
+    assert.deepEqual([error.status, error.reason, error.name], [422, "invalid_request", "InvalidRequest"]);
+    assert.deepEqual(error.faults[0].loc, ["k"]);
+    assert.ok(error.requestId);
+    return true;
+  });
+  const event = client.event({ type: "view", item_id: "i1" });
+  await assert.rejects(connected({ apiKey: undefined }).send([event]), Unauthorized);
+  await assert.rejects(connected({ apiKey: page }).erase("u"), Forbidden);
+  await assert.rejects(connected({ prefix: "/v0" }).similar("i1"), NotFound);
+});
+
+test("above the rate the last good list is shown and marked", async () => {
+  const client = connected({ apiKey: rated, timeoutMs: 5000, userId: "ts-rated" });
+  const good = await client.recommend({ k: 3 });
+  for (let n = 0; n < 4; n += 1) await client.similar("i1");
+  const local = await client.recommend({ k: 2 });
+  assert.deepEqual([local.local, local.source, local.reason, local.list_id], [true, "local", "too_many_requests", null]);
+  assert.deepEqual(items(local), items(good).slice(0, 2));
+  await assert.rejects(client.similar("i1"), (error) => error instanceof TooManyRequests && error.retryAfterMs >= 1000);
+});
+
+test("without a service the configured list is shown but never what was excluded or filtered", async () => {
+  const network = breaking();
+  const fallback = ["i9", { item_id: "i8", title: "Eight" }, "i9", "i7"];
+  const client = connected({ fetch: network, retries: 0, fallback });
+  const good = await client.recommend({ user_id: "ts-away", k: 2 });
+  network.before = 100;
+  assert.deepEqual(items(await client.recommend({ user_id: "ts-away", k: 2, exclude: [items(good)[0]] })), items(good).slice(1));
+  const other = await client.recommend({ k: 2, exclude: ["i9"] });
+  assert.deepEqual(other.items.map((item) => [item.item_id, item.rank, item.title]), [["i8", 1, "Eight"], ["i7", 2, null]]);
+  assert.ok(other.error instanceof Unreachable);
+  await assert.rejects(client.recommend({ filter: { category: ["a"] } }), Unreachable);
+  client.forget();
+  assert.deepEqual(items(await client.recommend({ user_id: "ts-away", k: 1 })), ["i9"]);
+});
+
+test("a call ends with its time, or when its caller ends it", async () => {
+  const deaf = createServer().listen(0, "127.0.0.1");
+  await new Promise((resolve) => deaf.once("listening", resolve));
+  const client = opened({ baseUrl: `http://127.0.0.1:${deaf.address().port}`, timeoutMs: 20, fallback: ["i1"] });
+  await assert.rejects(client.similar("i1"), TimedOut);
+  assert.equal((await client.recommend()).reason, "timed_out");
+  const patient = opened({ baseUrl: `http://127.0.0.1:${deaf.address().port}`, timeoutMs: PATIENCE_MS, fallback: ["i1"] });
+  const ending = new AbortController();
+  const asked = patient.recommend({}, ending.signal);
+  ending.abort(new Error("the page asks something else"));
+  await assert.rejects(asked, /something else/);
+  deaf.close();
+});
+
+test("a page that is hidden hands its events to the browser, and they count once when it is back", async () => {
+  const window = new Window();
+  const posted = [];
+  const network = (url, init) => (posted.push(init), fetch(url, init));
+  const options = { page: window, fetch: network, queue: { intervalMs: 60_000 }, sessionId: "ts-hidden" };
+  const client = connected(options);
+  client.track({ type: "view", item_id: "i1" });
+  window.hide();
+  assert.equal(posted.length, 1, "the key needs a header, so no beacon; and what was entrusted is entrusted once");
+  assert.equal(posted[0].keepalive, true);
+  client.track({ type: "view", item_id: "i2" });
+  window.show();
+  assert.equal(await client.flush(PATIENCE_MS), 0);
+  await client.login("ts-hidden-user");
+  assert.deepEqual(await history(client, "ts-hidden-user"), ["i1", "i2"]);
+});
+
+test("a beacon carries what browsers carry, and the next page sends the rest", async () => {
+  const window = new Window();
+  const storage = keeper();
+  const bodies = [];
+  window.navigator.sendBeacon = (url, body) => (bodies.push(body), url.endsWith("/v1/events"));
+  const queue = { intervalMs: 60_000, batch: 1000 };
+  const first = opened({ baseUrl, page: window, storage, queue });
+  for (let n = 0; n < 500; n += 1) first.track({ type: "search", query: "é".repeat(100), item_id: n === 499 ? "i5" : "i4" });
+  window.hide();
+  assert.equal(bodies.length, 2, "visibilitychange and pagehide");
+  assert.ok(bodies[0].size <= 60_000 && bodies[0].size > 50_000);
+  const parts = await Promise.all(bodies.map(async (body) => JSON.parse(await body.text()).events));
+  assert.equal(new Set(parts.flat().map((event) => event.event_id)).size, parts.flat().length);
+  const second = connected({ storage, queue });
+  assert.equal(second.sessionId, first.sessionId);
+  assert.equal(await second.flush(PATIENCE_MS), 0);
+  await second.login("ts-next-page");
+  const events = (await second.user("ts-next-page")).history;
+  assert.ok(events.some((event) => event.item_id === "i5"), "the last of them arrived");
+  assert.equal(storage.getItem("gpt4rec.events"), null);
+});
+
+test("a client that is closed without its service hands back what waited", async () => {
+  const dropped = [];
+  const client = new Client({ baseUrl: "http://127.0.0.1:1", closeTimeoutMs: 0, onDrop: (events) => dropped.push(...events) });
+  client.track({ type: "view", item_id: "i1" });
+  assert.equal(await client.close(), 1);
+  assert.equal(dropped.length, 1);
+  assert.throws(() => client.track({ type: "view", item_id: "i1" }), /closed/);
+});

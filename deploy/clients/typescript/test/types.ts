@@ -1,0 +1,26 @@
+// Never run: `npm run check` fails if the types of the client refuse what they should take, or take what they should refuse.
+import { Client, InvalidRequest, type EventInput, type Recommendation } from "../src/index.js";
+
+export async function visit(client: Client): Promise<string> {
+  const list: Recommendation = await client.recommend({ k: 3, filter: { category: ["a"] }, seed: 7 });
+  const first = list.items[0];
+  // @ts-expect-error a list may be empty
+  first.item_id;
+  const click: EventInput = { type: "click", item_id: first?.item_id ?? null };
+  client.track(click, list);
+  client.track({ type: "wishlist", item_id: "50" });
+  // @ts-expect-error an event has a type
+  client.track({ item_id: "50" });
+  // @ts-expect-error the strategies are known
+  await client.recommend({ decoding: { strategy: "best" } });
+  // @ts-expect-error milliseconds are a number
+  new Client({ timeoutMs: "1s" });
+  // @ts-expect-error members of an event have names
+  client.track({ type: "click", itemId: "50" });
+  try {
+    await client.flush();
+  } catch (error) {
+    if (error instanceof InvalidRequest) return error.faults.map((fault) => fault.message).join();
+  }
+  return list.reason === "too_many_requests" ? "later" : list.source;
+}
