@@ -23,6 +23,7 @@ from service.common.sink_metrics import SinkMetrics
 from service.common.sink_settings import SinkSettings
 from service.intake.intake_metrics import IntakeMetrics
 from service.policies.policies import DecodingSpec, Exploration, Policies, Rule, Segment
+from service.rules.spec import Apart, AtLeast, AtMost, Boost, Diversity, Pin
 from service.schemas.requests import DecodingOverride, Event, EventsRequest, InlineEvent, RecommendRequest
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
@@ -124,6 +125,12 @@ _POLICY_TITLES: dict[type[BaseModel], str] = {
     Rule: "A rule (`when`)",
     DecodingSpec: "A decoding (`decoding`)",
     Exploration: "An exploration (`explore`)",
+    Pin: "A rule of lists (`rules[…]`): `kind: pin`",
+    Boost: "A rule of lists: `kind: boost`, `kind: bury`",
+    AtMost: "A rule of lists: `kind: at_most`",
+    AtLeast: "A rule of lists: `kind: at_least`",
+    Apart: "A rule of lists: `kind: apart`",
+    Diversity: "A diversity (`diversity`)",
 }
 
 

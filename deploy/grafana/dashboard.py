@@ -105,6 +105,14 @@ _ANSWERS = (
         (Query(_rate("recommendations_total", "reason"), "{{reason}}"),), "reqps", stacked=True,
     ),
     Panel(
+        "Rules of lists", "Lists by what became of each rule: held, bit, not_kept.",
+        (Query(_rate("rules_total", "rule, result"), "{{rule}} {{result}}"),), "reqps",
+    ),
+    Panel(
+        "Score given up for rules", "Each second, by rule and by what scored the list.",
+        (Query(_rate("rule_cost_total", "rule, source"), "{{rule}} {{source}}"),), "short",
+    ),
+    Panel(
         "p99 of /recommend by source", "Lists of the fallback must be in time as well.",
         (Query(_quantile(0.99, _DURATION, "le, source", **_LISTS), "{{source}}"),), "s", limit=_BUDGET_S,
     ),

@@ -118,6 +118,14 @@ class Catalogue:
         other = self._other(index)
         return self.columns.facets["category"].values(index) if other is None else other.category
 
+    def values(self, name: str, index: int) -> tuple[str, ...]:
+        """Returns an item's values of one of `FACETS`, or of `PATH`."""
+        other = self._other(index)
+        if other is not None:
+            return other.facet(name)
+        facet = self.columns.facets.get(name)
+        return () if facet is None else facet.values(index)
+
     def category(self, index: int) -> str | None:
         """Returns an item's first category level or tag."""
         return next(iter(self.categories(index)), None)

@@ -99,6 +99,20 @@ class Metrics:
             "segment",
             "strategy",
         )
+        self.rules = self._counter(
+            "gpt4rec_rules",
+            "Rules of lists by what became of them: held (the list keeps it anyway), bit (it changed the list), "
+            "not_kept. The rules of requests share the name request, those beyond the 64th the name other.",
+            "rule",
+            "result",
+        )
+        self.rule_cost = self._counter(
+            "gpt4rec_rule_cost",
+            "Score that lists gave up for rules that changed them, by what scored the list: sources differ in "
+            "their units.",
+            "rule",
+            "source",
+        )
         self.stage_duration = self._histogram(
             "gpt4rec_stage_duration_seconds",
             "Time spent in one stage, failures included: " + ", ".join(STAGES) + ".",

@@ -161,19 +161,19 @@ class BaselineEngine:
         return DecodedList(recommended.items, scores, scores, recommended.source, scorers=recommended.scorers)
 
     def _neighbours(self, history: IntArray, request: ListRequest, limits: Constraints) -> RecommendationList:
-        return self._fallback.by_history(UserHistory.of_items(history), request.k, limits)
+        return self._fallback.by_history(UserHistory.of_items(history), request.length, limits)
 
     def _popular(self, _: IntArray, request: ListRequest, limits: Constraints) -> RecommendationList:
-        return self._fallback.popular(request.k, limits)
+        return self._fallback.popular(request.length, limits)
 
     def _repeated(self, history: IntArray, request: ListRequest, limits: Constraints) -> RecommendationList:
-        items, scores = self.repeat.recommend(history, request.k, limits.allowed, limits.excluded)
+        items, scores = self.repeat.recommend(history, request.length, limits.allowed, limits.excluded)
         if not len(items):
-            return self._fallback.popular(request.k, limits)
-        return self._fallback.fill(RecommendationList(items, scores, "repeat", (REPEAT,)), request.k, limits)
+            return self._fallback.popular(request.length, limits)
+        return self._fallback.fill(RecommendationList(items, scores, "repeat", (REPEAT,)), request.length, limits)
 
     def _fused(self, _: IntArray, request: ListRequest, limits: Constraints) -> RecommendationList:
-        return self._fallback.by_signals(self._signals, request.signals.unpacked(), request.k, limits)
+        return self._fallback.by_signals(self._signals, request.signals.unpacked(), request.length, limits)
 
     def _timed(self, stage: Stage, jobs: Sequence[Any], work: Callable[[], list[Any]]) -> list[Any]:
         began = time.perf_counter()

@@ -21,6 +21,7 @@ from service.artifact.signal_files import ITEM_CF, POPULARITY
 from service.engine.candidates import Candidates
 from service.engine.draw import Draw
 from service.engine.fused_scorer import FusedScorer
+from service.engine.rule_report import RuleOutcome
 from service.signals.item_values import ItemValues
 from service.signals.ranker import Ranker
 from service.signals.user_history import UserHistory
@@ -47,13 +48,14 @@ class RecommendationList:
     """A list of recommendations, best first, and its source.
 
     Attributes:
-        items: [n ≤ k] catalogue indices.
+        items: [n] catalogue indices.
         scores: [n] float32 scores of the source.
         source: What made the list; items that fill it up do not change it.
         scorers: The signals that ranked it.
         candidates: What the model chose it from, if that is known.
         draw: How the model drew it; the items behind those drawn fill it up.
         ordered: Whether an order model put its first items into order, and if it did, whether that changed the list.
+        rules: What became of each rule that holds for it.
     """
 
     items: IntArray
@@ -63,6 +65,7 @@ class RecommendationList:
     candidates: Candidates | None = None
     draw: Draw | None = None
     ordered: Ordered | None = None
+    rules: tuple[RuleOutcome, ...] = ()
 
 
 def only(allowed: BoolArray, items: IntArray) -> BoolArray:

@@ -186,6 +186,10 @@ class CatalogueView(Protocol):
         """Returns an item's title, None if it has none."""
         ...
 
+    def values(self, name: str, index: int) -> tuple[str, ...]:
+        """Returns an item's values of a field that filters can name; of `path`, its category paths and those above."""
+        ...
+
     def has_value(self, field: str, value: str) -> bool:
         """Returns whether an item, in stock or not, has this value of a field that filters can name."""
         ...

@@ -86,6 +86,8 @@ class ListRequest:
         candidates: Whether the list comes with all its candidates, which explain it.
         ranked: [m ≤ RANKED_MAX] items to rank instead of decoding a list, in any order; None decodes one. The list
             holds those of them that the filter allows and that are not excluded.
+        pool: A deterministic list goes on behind k to so many items, as far as the run ranks them, so that rules can
+            choose; 0: it does not.
     """
 
     context: IntArray
@@ -101,6 +103,13 @@ class ListRequest:
     group: int = 0
     candidates: bool = False
     ranked: IntArray | None = None
+    pool: int = 0
+
+    @property
+    def length(self) -> int:
+        """The longest list that is wanted."""
+        drawn = self.decoding.sampled and self.ranked is None
+        return self.k if drawn else max(self.k, self.pool)
 
     @property
     def run_width(self) -> int:
@@ -128,8 +137,10 @@ class DecodeJob:
 class DecodedList:
     """A list of the engine, best first. It is shorter than k only if fewer items are allowed.
 
+    It is longer where the request has a pool.
+
     Attributes:
-        items: [n ≤ k] int64 catalogue indices.
+        items: [n] int64 catalogue indices.
         scores: [n] float32 fused scores.
         log_probs: [n] float32 log-probabilities of the items' token paths.
         source: What made the list.

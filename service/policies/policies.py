@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from service.common.errors import PolicyError
 from service.common.request_errors import UnknownSegment
 from service.engine.decoding import Decoding, Strategy
 from service.policies.segments import FACTS, Facts
+from service.rules.spec import RULES_MAX, Diversity, ListRule, unique_names
 
 
 class _Part(BaseModel):
@@ -105,6 +106,9 @@ class Exploration(_Part):
         return self
 
 
+ListRules = Annotated[tuple[ListRule, ...], Field(max_length=RULES_MAX), AfterValidator(unique_names)]
+
+
 class Segment(_Part):
     """A segment of users: its name, the rules of who belongs to it, and how its lists are decoded."""
 
@@ -127,6 +131,8 @@ class Segment(_Part):
         description="Which lists are put into order where the artefact has an order model: off, deterministic (the "
         "default: drawn lists keep their order), or all but those that explore.",
     )
+    rules: ListRules | None = Field(None, description="Rules of its lists, beside those of all segments.")
+    diversity: Diversity | None = Field(None, description="How the items of its lists are to differ from each other.")
 
 
 class Policies(_Part):
@@ -136,6 +142,7 @@ class Policies(_Part):
         min_length=1, max_length=32, description="Tried in order; the first segment whose rule holds is used."
     )
     default: str = Field(description="Segment for histories that no rule matches.")
+    rules: ListRules | None = Field(None, description="Rules of all lists.")
 
     @model_validator(mode="after")
     def _names(self) -> Self:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from service.common.answer_warnings import Warnings
+from service.engine.rule_report import RuleOutcome
 from service.history.event_warnings import event_warnings, slot_warnings
 from service.lifecycle.served_model import ServedModel
 from service.schemas.requests import RecommendRequest
@@ -34,3 +37,10 @@ def list_warnings(request: RecommendRequest, model: ServedModel) -> Warnings:
     if request.scene is not None:
         slot_warnings(warnings, "scene", {vocabulary.SCENE: request.scene}, vocabulary)
     return warnings
+
+
+def not_kept(rules: Sequence[RuleOutcome]) -> list[str]:
+    """Returns the warning that names the rules that a list does not keep."""
+    warnings = Warnings()
+    warnings.unless_empty("the list does not keep these rules", (one.name for one in rules if one.result == "not_kept"))
+    return warnings.texts

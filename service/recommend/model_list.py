@@ -14,6 +14,7 @@ from service.engine.jobs import EVERYTHING, DecodedList, DecodeJob, ListRequest
 from service.guard.guard import ModelRung
 from service.lifecycle.served_model import ServedModel
 from service.recommend.request_plan import Plan
+from service.recommend.ruled_list import ruled
 
 
 def decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> DecodeJob:
@@ -39,17 +40,18 @@ def decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> Decod
         filter_id=filter_id,
         excluded=plan.limits.excluded,
         seed=plan.seed,
-        width=plan.width(rung) if rung == "narrow" else None,
+        width=plan.width(rung) if rung == "narrow" or plan.ruling is not None else None,
         signals=plan.signals(),
         group=plan.group(),
         candidates=plan.request.explain,
         ranked=plan.ranked,
+        pool=0 if plan.ruling is None else max(plan.pool, plan.width(rung)),
     )
     return DecodeJob(h=h, request=request)
 
 
 def listing_of(plan: Plan, listed: DecodedList) -> RecommendationList:
-    """Returns the list of a request, filled up to k items.
+    """Returns the list of a request, filled up to k items, under its rules.
 
     Args:
         plan: The request.
@@ -57,10 +59,15 @@ def listing_of(plan: Plan, listed: DecodedList) -> RecommendationList:
     """
     scorers = listed.scorers or plan.model.ranker.used(plan.group())
     items, scores, draw = _known(listed, plan.model)
-    listing = _ordered(plan, RecommendationList(items, scores, listed.source, scorers, listed.candidates, draw))
+    listing = RecommendationList(items, scores, listed.source, scorers, listed.candidates, draw)
+    if plan.ruling is None:
+        listing = _ordered(plan, listing)
     if len(listing.items) < plan.k:
         listing = plan.model.fallback.fill(listing, plan.k, plan.limits)
-    return listing
+    if plan.ruling is None:
+        return listing
+    listing = ruled(plan, listing)
+    return _ordered(plan, listing) if plan.ruling.any_order(plan.k) else listing
 
 
 def _ordered(plan: Plan, listing: RecommendationList) -> RecommendationList:

@@ -175,7 +175,7 @@ def _by_signals(plan: Plan, listing: RecommendationList, history: UserHistory) -
     if ranker.used() != listing.scorers:  # not the artefact's own scorer
         ranker = ranker.without_network()
     scorer = FusedScorer(ranker, plan.model.fallback.popularity)
-    among = scorer.candidates(ranker.user(history), plan.request.k, plan.limits.allowed, plan.limits.excluded)
+    among = scorer.candidates(ranker.user(history), plan.pool, plan.limits.allowed, plan.limits.excluded)
     found = contributions(weighted_values(ranker, history, among), among, items)
     return _Ranked(found, main_events(ranker, history, items), _of_user(ranker))
 

@@ -32,8 +32,10 @@ from service.recommend.made import Made
 from service.recommend.model_attempt import ModelAttempts
 from service.recommend.reasons import Reasons
 from service.recommend.request_plan import NOT_ASKED, Plan, make_plan
+from service.recommend.ruled_list import ruled
 from service.recommend.shadows import Shadows
 from service.recommend.shown_list import entry_of, watched
+from service.rules.counting import RuleCounts
 from service.schemas.requests import RecommendRequest
 from service.store.records import Subject, UserRecord
 from service.watch.traffic_watch import TrafficWatch
@@ -79,6 +81,7 @@ class Recommender:
         self._recorder = recorder
         self._watch, self._shadows = watch, shadows
         self._attempts = ModelAttempts(states, metrics)
+        self._rules = RuleCounts(metrics)
         self._budget_ms, self._budget_max_ms = budget_ms, budget_max_ms
         self._wall_clock = wall_clock
 
@@ -192,12 +195,12 @@ class Recommender:
                 retry = rung == "full" and isinstance(failure, ModelError) and not plan.deadline.passed
                 rung, from_state = "narrow" if retry else "item_cf", False
         with self._metrics.stage("fallback"):
-            listing = self._below_model(plan, rung)
+            listing = ruled(plan, self._below_model(plan, rung))
         return listing, "popular" if listing.source == "popular" else "item_cf", reason
 
     def _below_model(self, plan: Plan, rung: Rung) -> RecommendationList:
         """The signals without the network: array work of less than a millisecond. Popular items if that fails."""
-        fallback, k = plan.model.fallback, plan.k
+        fallback, k = plan.model.fallback, plan.pool
         if rung != "popular" and not plan.deadline.passed:
             try:
                 listing = fallback.by_history(plan.user_history(), k, plan.limits)
@@ -213,6 +216,8 @@ class Recommender:
         self._metrics.recommendations.labels(**{name: value or "" for name, value in labels.items()}).inc()
         if made.listing.ordered is not None:
             self._metrics.ordered_lists.labels(plan.segment, made.listing.ordered).inc()
+        if made.listing.rules:
+            self._rules.count(made.listing.rules, made.source)
         guard.answered(made.rung, made.reason)
         self._canaries.answered(
             plan.placement.counted, late=late, failed=made.reason == "model_error", below=made.rung not in MODEL_RUNGS

@@ -14,7 +14,7 @@ from service.batching.run_costs import Forecast
 from service.common.deadline import Deadline
 from service.common.request_context import RequestContext
 from service.common.shares import within_share
-from service.engine.decoding import RANKED_WIDTH, Decoding
+from service.engine.decoding import MAX_WIDTH, RANKED_WIDTH, Decoding
 from service.engine.fallback import Constraints
 from service.engine.jobs import RANKED_KEY, decode_key
 from service.experiments.arms import Placement
@@ -24,15 +24,18 @@ from service.history.profile import Profile, facts_of
 from service.lifecycle.served_model import ListFilter, ServedModel, ranked_items
 from service.policies.policies import Policies, Segment
 from service.recommend.list_seed import list_seed
-from service.recommend.list_warnings import list_warnings
+from service.recommend.list_warnings import list_warnings, not_kept
 from service.recommend.made import Made
 from service.recommend.named_items import named_items
+from service.rules.ruling import Ruling, ruling_of
 from service.schemas.requests import RecommendRequest
 from service.signals.item_values import SignalSums
 from service.signals.user_history import UserHistory
 from service.store.records import Subject
 
 _GREEDY = Decoding("greedy")
+# Candidates for each item of a list with rules.
+_POOL_OF_EACH = 3
 
 # The warning of an answer that was made without the stored history.
 HISTORY_NOT_READ = "the stored history could not be read: the list may contain items that were seen before"
@@ -79,6 +82,7 @@ class Plan:
         budget_ms: Time budget of the answer.
         deadline: When the answer must have left.
         now_ms: Time of the request, in epoch milliseconds.
+        ruling: The rules of the list and its diversity; None if there are none.
     """
 
     request: RecommendRequest
@@ -101,6 +105,14 @@ class Plan:
     budget_ms: float
     deadline: Deadline
     now_ms: int
+    ruling: Ruling | None = None
+
+    @property
+    def pool(self) -> int:
+        """Number of items that are ranked for the list; rules choose among more than they list."""
+        if self.ruling is None:
+            return self.k
+        return max(self.k, min(MAX_WIDTH, _POOL_OF_EACH * self.k)) if self.ranked is None else len(self.ranked)
 
     def user_history(self) -> UserHistory:
         """Returns the history as signals read it."""
@@ -110,7 +122,10 @@ class Plan:
         """Returns the beam width at a rung: the nodes kept at each level."""
         if self.ranked is not None:
             return RANKED_WIDTH
-        return (_GREEDY if rung == "narrow" else self.decoding).width(self.k)
+        if rung == "narrow":
+            return _GREEDY.width(self.k)
+        width = self.decoding.width(self.k)
+        return width if self.ruling is None or self.decoding.sampled else max(width, _GREEDY.width(self.pool))
 
     def forecast(self, rung: ModelRung) -> Forecast:
         """Returns when the list would be decoded if the job were submitted now."""
@@ -159,7 +174,7 @@ class Plan:
         items = ranked_items(self.model.catalogue, listing.items, listing.scores)
         for item, because in zip(items, why.because, strict=False):
             item["because"] = because
-        return {
+        answer: dict[str, Any] = {
             "request_id": self.context.request_id,
             "list_id": list_id,
             "user_id": self.request.user_id,
@@ -169,7 +184,7 @@ class Plan:
             "rung": made.rung,
             "degraded": made.rung != "full",
             "reason": made.reason,
-            "warnings": [*self.warnings, *why.warnings],
+            "warnings": [*self.warnings, *not_kept(listing.rules), *why.warnings],
             "segment": self.segment,
             "strategy": made.strategy,
             "model_version": self.model.version,
@@ -177,6 +192,9 @@ class Plan:
             "budget_ms": self.budget_ms,
             "latency_ms": round(self.context.elapsed_ms(), 3),
         }
+        if listing.rules:
+            answer["rules"] = [{"name": one.name, "result": one.result} for one in listing.rules]
+        return answer
 
 
 def make_plan(
@@ -243,7 +261,22 @@ def make_plan(
         budget_ms=budget_ms,
         deadline=deadline,
         now_ms=now_ms,
+        ruling=_ruling(request, segment, placement.policies, seed, now_ms),
     )
+
+
+def _ruling(request: RecommendRequest, segment: Segment, policies: Policies, seed: int, now_ms: int) -> Ruling | None:
+    """The rules and the diversity of the list: those of the request, of its segment and of all lists.
+
+    Shares are drawn by the seed, so that lists which stay the same keep their rules.
+    """
+    given, diversity = [request.rules or ()], request.diversity
+    if request.policy_rules:
+        given += [segment.rules or (), policies.rules or ()]
+        diversity = diversity or segment.diversity
+    if diversity is None and not any(given):
+        return None
+    return ruling_of(given, diversity, now_ms=now_ms, of=str(seed))
 
 
 def _of_user(request: RecommendRequest, profile: Profile, history: History) -> History:

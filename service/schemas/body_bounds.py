@@ -49,8 +49,9 @@ def _nodes(schema: Mapping[str, Any], definitions: Mapping[str, Any], where: str
     if "properties" in schema:
         fields = schema["properties"].items()
         return 1 + sum(1 + _nodes(field, definitions, f"{where}.{name}") for name, field in fields)
-    if "anyOf" in schema:
-        return max(_nodes(one, definitions, where) for one in schema["anyOf"])
+    for either in ("anyOf", "oneOf"):
+        if either in schema:
+            return max(_nodes(one, definitions, where) for one in schema[either])
     kind = schema.get("type")
     if kind not in ("array", "object"):
         return 0

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from service.common.request_errors import BadRequest, InvalidRequest
 from service.engine.decoding import Decoding, Strategy
 from service.experiments.document import ExperimentSpec, HoldOut
-from service.policies.policies import Policies
+from service.policies.policies import ListRules, Policies
+from service.rules.spec import Diversity
 from service.schemas.body_bounds import check_nodes, listed, most_nodes
 from service.schemas.not_json import what_it_is
 from service.schemas.values import Feature, Id, Name, Seed, TimeMs, Value
@@ -122,6 +123,13 @@ class RecommendRequest(Body):
     )
     segment: Name | None = Field(None, description="Overrides the segment that the rules would choose.")
     decoding: DecodingOverride | None = Field(None, description="Replaces the decoding of the segment.")
+    rules: ListRules | None = Field(
+        None, description="Rules of the list, beside those of the policies. One with the name of another replaces it."
+    )
+    policy_rules: bool = Field(True, description="Whether the rules and the diversity of the policies hold.")
+    diversity: Diversity | None = Field(
+        None, description="How the items are to differ from each other, in place of what the policies say."
+    )
     seed: Seed | None = Field(
         None,
         description="Of a sampled list: a number from 0 to 2⁶³ − 1 makes it repeatable, and `fresh` draws it anew for "
@@ -283,7 +291,7 @@ class PoliciesRequest(Policies):
 
     def policies(self) -> Policies:
         """Returns the policies without the reason."""
-        return Policies(segments=self.segments, default=self.default)
+        return Policies(segments=self.segments, default=self.default, rules=self.rules)
 
 
 class StartExperimentRequest(ExperimentSpec):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.engine.decoding import Strategy
 from service.engine.fallback import Source
+from service.engine.rule_report import RuleResult
 from service.guard.guard import Reason, Rung
 from service.policies.policies import DecodingSpec
 
@@ -134,6 +135,16 @@ class RankedItem(Answer):
     because: Because | None = Field(None, description="Only in answers to requests with `explain`.")
 
 
+class RuleAnswer(Answer):
+    """What became of a rule."""
+
+    name: str
+    result: RuleResult = Field(
+        description="held: the list keeps it and would have without it. bit: it changed the list, which keeps it. "
+        "not_kept: the list does not keep it."
+    )
+
+
 class RecommendAnswer(Answer):
     """A list of items, and how it was made."""
 
@@ -156,6 +167,9 @@ class RecommendAnswer(Answer):
         description="What the caller must know about this answer, in sentences: above all, that the stored history "
         "could not be read, so that items seen before may be listed; and what in the request the model or the "
         "catalogue does not know. Empty if there is nothing."
+    )
+    rules: list[RuleAnswer] = Field(
+        default=[], description="The rules that held for the list, highest precedence first; left out if none did."
     )
     segment: str
     strategy: Strategy | None = Field(description="How the model decoded the list; null if no model did.")

@@ -156,7 +156,7 @@ class FakeEngine:
         mask[request.excluded] = False
         if request.ranked is not None:
             mask &= np.isin(np.arange(N_ITEMS), request.ranked)
-        items = np.flatnonzero(mask)[::-1][: request.k].astype(np.int64)
+        items = np.flatnonzero(mask)[::-1][: request.length].astype(np.int64)
         scores = -np.arange(1, len(items) + 1, dtype=np.float32)
         every = np.flatnonzero(mask)[::-1].astype(np.int64)
         log_probs = -np.arange(1, len(every) + 1, dtype=np.float32)

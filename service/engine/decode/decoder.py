@@ -299,7 +299,7 @@ def _lists(
     lengths = np.count_nonzero(item >= 0, axis=2).ravel().tolist()
     lists = []
     for row, request in enumerate(requests):  # padding has no request
-        n = min(request.k, lengths[row])
+        n = min(request.length, lengths[row])
         candidates = _candidates(out, row, request.signals.unpacked(), signals[row]) if request.candidates else None
         draw = _draw(out, row, n) if names.LOG_PROPENSITY in out else None
         listed = item[row, 0, :n], score[row, 0, :n], log_prob[row, 0, :n]

@@ -65,7 +65,7 @@ class DeltaTable:
             hashes: The hashes of items, from which the noise of a sampled list follows.
 
         Returns:
-            At most k items, without repeats.
+            At most `request.length` items, without repeats.
         """
         places = np.flatnonzero(allowed & ~np.isin(self.items, request.excluded))
         if not len(places):
@@ -103,7 +103,7 @@ def _merged(decoded: DecodedList, waiting: Candidates, score: FloatArray, reques
     """Ranks waiting items, of these scores, among those of a list."""
     items = np.concatenate([decoded.items, waiting.items])
     scores = np.concatenate([decoded.scores, score])
-    order = np.argsort(-scores, kind="stable")[: request.k]
+    order = np.argsort(-scores, kind="stable")[: request.length]
     candidates = _explained(decoded.candidates, waiting, order - len(decoded.items))
     log_probs = np.concatenate([decoded.log_probs, waiting.log_probs])
     return replace(decoded, items=items[order], scores=scores[order], log_probs=log_probs[order], candidates=candidates)

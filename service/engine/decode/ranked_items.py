@@ -61,7 +61,7 @@ def ranked_list(
     score = weights[0] * path + weights[1] * (dense + np.float32(offset)) + added
     order = np.lexsort((items, -score))
     candidates = Candidates(items, path, dense, np.ones(len(items), np.bool_)) if request.candidates else None
-    first = order[: request.k]
+    first = order[: request.length]
     listed = DecodedList(items[first], score[first].astype(np.float32), path[first], candidates=candidates)
     return listed, offset
 

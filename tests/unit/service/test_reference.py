@@ -51,7 +51,8 @@ def test_every_setting_metric_endpoint_and_policy_field_is_documented() -> None:
 def test_the_metric_families_are_those_of_the_contract() -> None:
     expected = {
         "request_duration_seconds", "deadline_missed", "event_loop_lag_seconds", "recommendations",
-        "stage_duration_seconds", "batch_size", "queue_depth", "inflight", "breaker_state", "fallback_mode",
+        "rules", "rule_cost", "stage_duration_seconds", "batch_size", "queue_depth",
+        "inflight", "breaker_state", "fallback_mode",
         "events", "state_cache", "redis_errors", "model_info", "model_reload", "models_held",
         "model_bytes_held", "experiment_lists", "experiment_model_withheld",
         "shadow_requests", "shadow_overlap", "shadow_duration_seconds", "error_budget_burn_rate",

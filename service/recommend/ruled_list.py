@@ -1,0 +1,41 @@
+"""The list of a request under its rules. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from service.common import logs
+from service.engine.fallback import RecommendationList
+from service.engine.rule_report import RuleOutcome
+from service.recommend.request_plan import Plan
+from service.rules.compiled import Items
+from service.rules.enforce import DrawnBy, Enforcer
+from service.rules.reserve import Reserve
+from service.rules.ruling import Ruling
+
+log = logs.get(__name__)
+
+
+def ruled(plan: Plan, listing: RecommendationList) -> RecommendationList:
+    """Returns the list under the rules of the request; the same list where there are none.
+
+    A rule that cannot be evaluated takes no list away: the list is then as without rules, and none counts as kept.
+
+    Args:
+        plan: The request.
+        listing: What ranked the items, `Plan.pool` of them.
+    """
+    if plan.ruling is None:
+        return listing
+    model, k = plan.model, plan.k
+    items = Items(model.catalogue, model.fallback.popularity, model.vocabulary.item_index)
+    reserve = Reserve(items, model.fallback, plan.limits, plan.user_history)
+    try:
+        return Enforcer(plan.ruling, k, reserve, DrawnBy(plan.decoding, plan.seed)).of(listing)
+    except Exception as error:
+        log.error("rules_failed", request_id=plan.context.request_id, **logs.where(error))
+        return replace(listing, items=listing.items[:k], scores=listing.scores[:k], rules=_none_kept(plan.ruling))
+
+
+def _none_kept(ruling: Ruling) -> tuple[RuleOutcome, ...]:
+    return tuple(RuleOutcome(active.rule.name, active.label, "not_kept") for active in ruling.rules)

@@ -1,0 +1,89 @@
+"""Which rules hold for a request, in their order of precedence. Pure: time and identity are passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.common.shares import within_share
+from service.rules.spec import OF_REQUEST, Boost, Diversity, ListRule, Pin
+
+# What gives way last stands first.
+PRECEDENCE = ("pin", "apart", "at_most", "at_least", "boost", "bury")
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveRule:
+    """A rule that holds for a request.
+
+    Attributes:
+        rule: The rule.
+        label: Its name in metrics; rules of requests share one.
+    """
+
+    rule: ListRule
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What a list must obey.
+
+    Attributes:
+        rules: The rules, highest precedence first.
+        diversity: How its items are to differ; None: as they come.
+    """
+
+    rules: tuple[ActiveRule, ...]
+    diversity: Diversity | None = None
+
+    def any_order(self, k: int) -> bool:
+        """Returns whether a list of k that keeps the rules keeps them in any other order."""
+        return self.diversity is None and all(
+            isinstance(one.rule, Boost) or (not isinstance(one.rule, Pin) and (one.rule.first or k) >= k)
+            for one in self.rules
+        )
+
+    def shrinks(self, k: int) -> bool:
+        """Returns whether all rules can be kept by leaving candidates out before a list of k is drawn."""
+        return self.diversity is None and all(_shrinks(active.rule, k) for active in self.rules)
+
+
+def _shrinks(rule: ListRule, k: int) -> bool:
+    if isinstance(rule, Boost):
+        return True
+    return rule.kind in ("at_most", "apart") and (rule.first is None or rule.first >= k)
+
+
+def ruling_of(
+    sources: Sequence[Sequence[ListRule]], diversity: Diversity | None, *, now_ms: int, of: str
+) -> Ruling | None:
+    """Returns what holds for a request; None if nothing does.
+
+    Args:
+        sources: The rules of the request, of its segment, and of all segments. The first with a name has it.
+        diversity: That of the request or of its segment.
+        now_ms: Time of the request, in epoch milliseconds.
+        of: Its id, or its seed, by which shares are drawn.
+    """
+    active: dict[str, ActiveRule] = {}
+    named: set[str] = set()
+    for number, rules in enumerate(sources):
+        for rule in rules:
+            if rule.name in named:
+                continue
+            named.add(rule.name)
+            if _holds(rule, now_ms, of):
+                active[rule.name] = ActiveRule(rule, rule.name if number else OF_REQUEST)
+    if not active and (diversity is None or not diversity.weight):
+        return None
+    ordered = sorted(active.values(), key=lambda one: PRECEDENCE.index(one.rule.kind))
+    return Ruling(tuple(ordered), diversity if diversity is not None and diversity.weight else None)
+
+
+def _holds(rule: ListRule, now_ms: int, of: str) -> bool:
+    if rule.valid_from is not None and now_ms < rule.valid_from.timestamp() * 1000.0:
+        return False
+    if rule.valid_until is not None and now_ms >= rule.valid_until.timestamp() * 1000.0:
+        return False
+    return within_share(rule.share, f"rule {rule.name}", of)

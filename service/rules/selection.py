@@ -1,0 +1,164 @@
+"""Chooses a list under limits: at each position the best candidate of those that break the least.
+
+**What is guaranteed.** Let the sets of all limits be laminar: any two are disjoint, or one holds the other. Then, if
+the candidates have a list of k that keeps every limit, the list that is chosen keeps every limit too, wherever
+
+    (a) there are upper limits alone, each over as many first positions as it likes; or
+    (b) all limits, upper and lower, are over the same first positions.
+
+*Argument.* (a) For position p let M_p be the sets of items that keep the limits which reach to p or beyond. Upper
+limits over a laminar family are a matroid, and as limits end on the way down, what is independent in M_p is so in
+M_(p+1). Let J_1 ⊂ … ⊂ J_k be the first positions of a list that keeps everything, and I the p − 1 items chosen so
+far, independent in M_(p−1) and so in M_p. J_p is independent in M_p and has p items, so by augmentation one of them can
+be added to I. The choice is never stuck, whatever it took before. (b) Of the sets with lower and upper limits over a
+laminar family, those that can be completed to k items which keep all limits are the independent sets of a matroid (the
+bases of a generalised matroid; Frank and Tardos, 1988), so the same argument holds if a choice is made among items
+that leave the list completable. Over a laminar family that is a count: with need(S) = max(low(S) − chosen in S, Σ need
+of the sets directly inside S), a choice is completable if for every S chosen + need of the sets inside is at most
+high(S), and need of all sets is at most the free positions. `LowerLimits.starved` makes exactly these comparisons. The
+positions behind the window have no limits. Pinned items count from the start, which only lowers limits (contraction).
+
+Where sets overlap, windows differ beside lower limits, or items must stay apart, the same comparisons are necessary but
+not sufficient: the choice is then best effort. A candidate that breaks something has a mask of the limits it breaks,
+and the smallest mask is taken, so the rule of highest precedence is the last to give way. k items come in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from service.artifact.array_types import Float64Array, IntArray
+from service.rules.lower_limits import LowerLimits
+from service.rules.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A list.
+
+    Attributes:
+        places: The candidates chosen, in order.
+        passed_over: The limits that kept each candidate from a position that it would have had, as a mask.
+        broken: The limits that were broken because every candidate broke some, as a mask.
+    """
+
+    places: list[int]
+    passed_over: dict[int, int]
+    broken: int
+
+
+class Gain(Protocol):
+    """What ranks the candidates anew at each position."""
+
+    def keys(self) -> Float64Array:
+        """Returns [n] the keys for the next position."""
+        ...
+
+    def placed(self, place: int) -> None:
+        """Says which candidate was placed."""
+        ...
+
+
+def select(problem: Problem, k: int, gain: Gain | None = None) -> Selection:
+    """Chooses a list.
+
+    Args:
+        problem: Candidates and what the list must obey.
+        k: Its length; it is shorter only if there are fewer candidates.
+        gain: What ranks the candidates at each position; None: their keys do.
+    """
+    counts = _Counts(problem, k)
+    pins = dict(problem.pins)
+    pinned = set(pins.values())
+    queue = [place for place in _order(problem.keys, problem.stage) if place not in pinned]
+    places: list[int] = []
+    passed_over: dict[int, int] = {}
+    broken = 0
+    for position in range(1, k + 1):
+        if not queue and pins and position not in pins:
+            pins[position] = pins.pop(min(pins))  # too few candidates: pinned ones move up
+        chosen = pins.pop(position, None)
+        if chosen is None and not queue:
+            break
+        if chosen is None:
+            if gain is not None:
+                queue = [queue[i] for i in _order(gain.keys()[queue], problem.stage[queue])]
+            at, mask = counts.best(queue, position, passed_over)
+            chosen = queue.pop(at)
+            broken |= mask
+            counts.place(chosen, position)
+        places.append(chosen)
+        if gain is not None:
+            gain.placed(chosen)
+    return Selection(places, passed_over, broken)
+
+
+def _order(keys: Float64Array, stage: IntArray) -> list[int]:
+    order: list[int] = np.lexsort((-keys, stage)).tolist()
+    return order
+
+
+class _Counts:
+    """How many items of each set stand in the list so far, and what one more would break."""
+
+    def __init__(self, problem: Problem, k: int) -> None:
+        self._limits, self._groups = problem.limits, problem.groups
+        self._of_place: dict[int, list[int]] = {}
+        for number, limit in enumerate(self._limits):
+            for place in limit.members:
+                self._of_place.setdefault(place, []).append(number)
+        self._count = [0] * len(self._limits)
+        self._taken: list[int | None] = [None] * len(self._groups)
+        self._free = [position for position in range(1, k + 1) if position not in problem.pins]
+        self._lower = LowerLimits(self._limits)
+        for position, place in problem.pins.items():
+            if position <= k:
+                self._add(place, position)
+
+    def place(self, place: int, position: int) -> None:
+        """Counts an item at a free position."""
+        self._add(place, position)
+
+    def _add(self, place: int, position: int) -> None:
+        for number in self._of_place.get(place, ()):
+            self._count[number] += position <= self._limits[number].first
+        for number, groups in enumerate(self._groups):
+            group = groups.of_place.get(place)
+            if group is not None and position <= groups.first and self._taken[number] is None:
+                self._taken[number] = group
+
+    def best(self, queue: Sequence[int], position: int, passed_over: dict[int, int]) -> tuple[int, int]:
+        """Returns the place in the queue of the first candidate that breaks least, and the mask of what it breaks."""
+        best, least = 0, -1
+        starved = self._lower.at(self._count, self._free, position)
+        passed = []
+        for at, place in enumerate(queue):
+            mask = self._over(place, position)
+            if starved is not None:
+                mask |= starved.of(self._of_place.get(place, ()))
+            if least < 0 or mask < least:
+                best, least = at, mask
+            if not mask:
+                break
+            passed.append((place, mask))
+        for place, mask in passed:
+            if place != queue[best]:
+                passed_over[place] = passed_over.get(place, 0) | mask
+        return best, least
+
+    def _over(self, place: int, position: int) -> int:
+        mask = 0
+        for number in self._of_place.get(place, ()):
+            limit = self._limits[number]
+            if position <= limit.first and self._count[number] >= limit.high:
+                mask |= limit.bit
+        for number, groups in enumerate(self._groups):
+            if position <= groups.first and self._taken[number] is not None:
+                group = groups.of_place.get(place)
+                if group is not None and group != self._taken[number]:
+                    mask |= groups.bit
+        return mask
