@@ -108,7 +108,7 @@ async def test_rules_of_policies_hold_until_a_request_replaces_or_refuses_them()
     assert _ids(kept)[1] == "5"
     assert _ids(replaced)[1] == "6"
     assert "rules" not in refused
-    assert in_force["policies"]["rules"][0]["name"] == "campaign"
+    assert in_force["rules"][0]["name"] == "campaign"
 
 
 @asynchronous
