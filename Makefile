@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 LOAD   := $(VENV)/.load-installed
+TOOLS  := .generators
 
 # The runtime on this machine: cpu, or `make EXTRA=gpu …` on one with CUDA.
 EXTRA  ?= cpu
@@ -13,7 +14,7 @@ ONCE   ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test clients check coverage format texts load bench reliability fuzz audit clean
+.PHONY: help install demo test clients check coverage format texts load bench reliability fuzz generators audit clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -78,6 +79,13 @@ reliability: $(STAMP) $(LOAD)  ## All figures of docs/reliability.md, an hour: m
 
 fuzz: $(STAMP)  ## Ten thousand requests that the OpenAPI document allows, and does not: make fuzz [CASES=N ARTIFACT=DIR]
 	$(BIN)/python -m tests.support.fuzz --cases $(or $(CASES),10000) $(if $(ARTIFACT),--artifact $(ARTIFACT))
+
+generators: $(STAMP) $(TOOLS)/.installed  ## Three generators of clients on the OpenAPI document: their code must have everything
+	$(BIN)/python -m tests.support.generators --tools $(TOOLS)
+
+$(TOOLS)/.installed: tests/support/generators/requirements.txt tests/support/generators/package-lock.json $(STAMP)
+	$(BIN)/python -m tests.support.generators --tools $(TOOLS) --install
+	@touch $@
 
 audit: $(STAMP)  ## Known vulnerabilities of what is installed (asks a database on the network)
 	$(BIN)/pip-audit --skip-editable

@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import metadata
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 from service.api import cors, direct_route, openapi, problems, senders, static_pages
+from service.api.request import secret_of
 from service.api.request_gate import RequestGate
 from service.api.routes import docs_page, features, frontend, index, lists, ops, ops_experiments, ops_models, playground
 from service.api.unanswered_bytes import UnansweredBytes
@@ -23,6 +24,7 @@ from service.common.metrics import Metrics
 from service.common.process_state import ProcessState
 from service.common.settings import Settings
 from service.engine.interface import EngineLike
+from service.schemas.deprecations import DEPRECATIONS, Deprecations
 from service.store.store import Store
 
 log = logs.get(__name__)
@@ -34,6 +36,7 @@ def create_app(
     engine: EngineLike | None = None,
     store: Store | None = None,
     metrics: Metrics | None = None,
+    deprecations: Deprecations = DEPRECATIONS,
 ) -> FastAPI:
     """Returns the ASGI application.
 
@@ -44,6 +47,7 @@ def create_app(
         engine: The engine to serve; it is not closed. None opens the one of the settings.
         store: The store to use; it is not closed. None opens the one of the settings.
         metrics: The metrics of the process; None creates them.
+        deprecations: What is deprecated in the API.
     """
     metrics = metrics or Metrics()
     process_state = ProcessState()
@@ -99,6 +103,7 @@ def create_app(
         app,
         keys_needed=bool(settings.api_keys.get_secret_value()),
         metrics_guarded=bool(settings.metrics_tokens.get_secret_value()),
+        deprecations=deprecations,
     )
     app.add_middleware(
         RequestGate,
@@ -109,5 +114,7 @@ def create_app(
         direct=direct_route.direct(*routers),
         senders=senders.Senders(senders.networks_of(settings.trusted_proxies)),
         root_path=senders.root_path_of(settings.root_path),
+        deprecations=deprecations,
+        owner=lambda scope: app.state.runtime.access.owner(secret_of(Request(scope))),
     )
     return app

@@ -24,6 +24,7 @@ from service.common.sink_settings import SinkSettings
 from service.intake.intake_metrics import IntakeMetrics
 from service.policies.policies import DecodingSpec, Exploration, Policies, Rule, Segment
 from service.rules.spec import Apart, AtLeast, AtMost, Boost, Diversity, Pin
+from service.schemas.deprecations import DEPRECATIONS
 from service.schemas.requests import DecodingOverride, Event, EventsRequest, InlineEvent, RecommendRequest
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
@@ -38,6 +39,7 @@ Written by `python -m service.reference`; do not edit by hand.
 - [Settings of the sink](#settings-of-the-sink)
 - [Settings of the loop](#settings-of-the-loop)
 - [Endpoints](#endpoints)
+- [Deprecated](#deprecated)
 - [Requests](#requests)
 - [Metrics](#metrics)
 - [Metrics of the intake](#metrics-of-the-intake)
@@ -75,6 +77,11 @@ _ENDPOINTS = """\
 
 The OpenAPI document, `/openapi.json` (page: `/docs`), describes bodies, answers and problem documents. Keys are sent
 as `Authorization: Bearer …` or `X-API-Key: …`. Every path is served below `/v1` too: see [the API](api.md).
+"""
+_DEPRECATED = """\
+## Deprecated
+
+What will stop working, and what takes its place: see [what is deprecated](api.md#what-is-deprecated).
 """
 _REQUESTS = """\
 ## Requests
@@ -147,7 +154,9 @@ def page() -> str:
         _LOOP,
         markdown_table(("Variable", "Default", "Meaning"), _settings(LoopSettings)),
         _ENDPOINTS,
-        markdown_table(("Endpoint", "Answers", "Meaning"), _endpoints()),
+        markdown_table(("Endpoint", "Operation", "Answers", "Meaning"), _endpoints()),
+        _DEPRECATED,
+        *_deprecated(),
         _REQUESTS,
         *_tables(_REQUEST_TITLES),
         _METRICS,
@@ -174,7 +183,15 @@ def _endpoints() -> Iterable[Sequence[str]]:
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             statuses = ", ".join(sorted(operation["responses"]))
-            yield f"`{method.upper()} {path}`", statuses, operation["description"]
+            yield f"`{method.upper()} {path}`", f"`{operation['operationId']}`", statuses, operation["description"]
+
+
+def _deprecated() -> Iterable[str]:
+    rows = [
+        (f"`{one.name}`", one.declared_in, f"{one.removed_in}, not before {one.sunset}", one.instead)
+        for one in DEPRECATIONS.entries
+    ]
+    yield markdown_table(("What", "Since", "Removed in", "Instead"), rows) if rows else "Nothing is.\n"
 
 
 def _metrics(metrics: Metrics | IntakeMetrics | SinkMetrics | LoopMetrics) -> Iterable[Sequence[str]]:

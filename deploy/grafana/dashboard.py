@@ -126,6 +126,10 @@ _ANSWERS = (
         (Query(f"{_rate('deadline_missed_total', 'rung')} or vector(0)", "{{rung}}"),), "reqps",
     ),
     Panel(
+        "Deprecated, still used", "By what it is and by the name of the key or token.",
+        (Query(f"{_rate('deprecated_uses_total', 'what, caller')} or vector(0)", "{{what}} {{caller}}"),), "reqps",
+    ),
+    Panel(
         "Answers by status", "All routes; the service degrades instead of answering 5xx.",
         (Query(_rate(f"{_DURATION}_count", "status"), "{{status}}"),), "reqps", stacked=True,
     ),

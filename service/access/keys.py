@@ -238,6 +238,11 @@ class Access:
         caller = self._operator(presented)
         return None if caller is None else caller.name
 
+    def owner(self, presented: str | None) -> str:
+        """Returns the name of the key or token; "" for anybody without one."""
+        caller = self.api_keys.find(presented) or self._operator(presented)
+        return "" if caller is None else caller.name
+
     def metrics(self, presented: str | None) -> None:
         """Checks a call of /metrics, which is open when no metrics token is configured; operators may always read it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 from types import UnionType
 from typing import Any
 
@@ -10,12 +11,16 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.api.openapi_deprecated import mark
+from service.api.openapi_examples import add_examples
+from service.api.openapi_operations import describe, operations
+from service.api.openapi_schemas import REF, for_generators
 from service.api.problems import MEDIA_TYPE
+from service.schemas.deprecations import Deprecations
 from service.schemas.list_requests import LIST_BODIES
 from service.schemas.requests import REQUEST_BODIES
 from service.schemas.responses import Problem
 
-_REF = "#/components/schemas/{model}"
 _SCHEMES: dict[str, dict[str, str]] = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "A key of GPT4REC_API_KEYS."},
     "ApiKeyBearer": {"type": "http", "scheme": "bearer", "description": "The same key, as a bearer token."},
@@ -68,7 +73,7 @@ def takes(body: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
         body: The schema of the body.
         required: Whether the body may be left out.
     """
-    schema = {"$ref": _REF.format(model=body.__name__)}
+    schema = {"$ref": REF.format(model=body.__name__)}
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
@@ -107,33 +112,46 @@ def answers(model: type[BaseModel] | UnionType, *problems: int) -> dict[int | st
 
 def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Returns `responses` for problem documents of these statuses."""
-    schema = {"$ref": _REF.format(model=Problem.__name__)}
+    schema = {"$ref": REF.format(model=Problem.__name__)}
     return {
         status: {"description": _MEANING[status], "content": {MEDIA_TYPE: {"schema": schema}}}
         for status in sorted(set(statuses))
     }
 
 
-def install(app: FastAPI, *, keys_needed: bool, metrics_guarded: bool) -> None:
-    """Adds schemas, links and security to the OpenAPI document of an application.
+def install(app: FastAPI, *, keys_needed: bool, metrics_guarded: bool, deprecations: Deprecations) -> None:
+    """Completes the OpenAPI document of an application: what generators of clients and readers need beside the routes.
 
     Args:
         app: The application.
         keys_needed: Whether the routes of frontends require a key. It does not change while the service runs.
         metrics_guarded: Whether /metrics requires a token. It does not change either.
+        deprecations: What is deprecated.
     """
-    generate = app.openapi
+    generate, once = app.openapi, Lock()
 
     def openapi() -> dict[str, Any]:
+        with once:  # it is asked for on other threads than that of the event loop
+            if app.openapi_schema is None:
+                app.openapi_schema = made()
+            return app.openapi_schema
+
+    def made() -> dict[str, Any]:
         document = generate()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        if "securitySchemes" not in document["components"]:
-            schemas.update(_definitions([*REQUEST_BODIES, *LIST_BODIES, Problem]))
-            document["components"]["securitySchemes"] = _SCHEMES
-            for path, methods in document["paths"].items():
-                for operation in methods.values():
-                    _link(document, path, operation)
-                    operation["security"] = guarded(path, keys_needed=keys_needed, metrics_guarded=metrics_guarded)
+        app.openapi_schema = None  # until it is complete
+        components = document.setdefault("components", {})
+        components["schemas"] = {
+            **components.get("schemas", {}),
+            **_definitions([*REQUEST_BODIES, *LIST_BODIES, Problem]),
+        }
+        components["securitySchemes"] = _SCHEMES
+        describe(document, app.routes)
+        mark(document, deprecations)
+        components["schemas"] = for_generators(components["schemas"])
+        for path, _, operation in operations(document):
+            _link(document, path, operation)
+            operation["security"] = guarded(path, keys_needed=keys_needed, metrics_guarded=metrics_guarded)
+        add_examples(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -153,6 +171,6 @@ def _link(document: dict[str, Any], path: str, operation: dict[str, Any]) -> Non
 
 
 def _definitions(models: Sequence[type[BaseModel]]) -> dict[str, Any]:
-    _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
+    _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=REF)
     found: dict[str, Any] = definitions["$defs"]
     return found

@@ -14,6 +14,7 @@ from service.api import api_version
 from service.api.answer_body import AnswerBody
 from service.api.connection import REFUSED
 from service.api.cors import Cors
+from service.api.deprecated_call import DeprecatedCall
 from service.api.direct_route import Direct
 from service.api.problems import problem
 from service.api.senders import Senders, path_prefix
@@ -23,6 +24,7 @@ from service.common.errors import Draining, ServiceError
 from service.common.metrics import Metrics
 from service.common.request_context import RequestContext, header, request_id
 from service.common.request_errors import BodyTooLarge, EncodedBody
+from service.schemas.deprecations import Deprecations
 
 log = logs.get("service.requests")
 
@@ -31,6 +33,7 @@ _ALWAYS = frozenset({"/recommend", "/healthz", "/readyz", "/metrics", "/version"
 _UNMATCHED = "unmatched"
 _WITHOUT_BODY = frozenset({"GET", "OPTIONS"})
 _NONE: Direct = {}
+_NOTHING = Deprecations()
 # On every answer: a browser must not guess a content type, nor send the address of the page to other sites.
 _SAFE = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 # On answers that a browser may show or cache, unless the route sets its own. POST answers are neither.
@@ -60,6 +63,8 @@ class RequestGate:
         origins: Origins whose pages may call the API (`service.api.cors`).
         senders: Judges the peers that send requests; None trusts none.
         root_path: Path prefix under which the service is reached; requests may come with it or without.
+        deprecations: What is deprecated.
+        owner: Returns the name of the key or token that a request presents, "" for none.
         clock: The monotonic clock, in seconds.
         wall_clock: The wall clock, in epoch seconds.
     """
@@ -75,6 +80,8 @@ class RequestGate:
         origins: tuple[str, ...] = (),
         senders: Senders | None = None,
         root_path: str = "",
+        deprecations: Deprecations = _NOTHING,
+        owner: Callable[[Scope], str] = lambda _: "",
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
     ) -> None:
@@ -86,6 +93,7 @@ class RequestGate:
         self._clock, self._wall_clock = clock, wall_clock
         self._senders = senders or Senders()
         self._root_path = root_path
+        self._deprecations, self._owner = deprecations, owner
         self._cors = Cors(self._shared, origins) if origins else None
         # Bound once: the lazy logger would look up its configuration for every request.
         self._log = log.bind()
@@ -99,11 +107,14 @@ class RequestGate:
         scope.setdefault("state", {})["call"] = call
         if self._root_path and f"{scope['path']}/".startswith(f"{self._root_path}/"):
             scope["path"] = scope["path"].removeprefix(self._root_path) or "/"
-        call.prefix += api_version.take_off(scope)
+        version = api_version.take_off(scope)
+        call.prefix += version
         if method == "HEAD":
             # Answered as a GET. uvicorn reads the method of its own scope while it sends.
             scope = {**scope, "method": "GET"}
         answer = _Answer(send, call.request_id, self._draining, shown=method != "POST")
+        if self._deprecations:
+            answer.deprecated = DeprecatedCall(self._deprecations, scope, call, version)
         self._metrics.inflight.inc()
         body = AnswerBody(answer, head=method == "HEAD", asked=scope["headers"])
         try:
@@ -114,6 +125,8 @@ class RequestGate:
                 await self._cors(scope, receive, body)
         finally:
             self._metrics.inflight.dec()
+            if answer.deprecated is not None:
+                answer.deprecated.count(self._metrics, self._owner)
             self._record(scope, method, call, answer.status)
 
     def _call(self, scope: Scope) -> RequestContext:
@@ -196,6 +209,7 @@ class _Answer:
         self._send, self._draining, self._shown = send, draining, shown
         self.request_id = request_id
         self.status = _CLIENT_GONE
+        self.deprecated: DeprecatedCall | None = None
 
     @property
     def started(self) -> bool:
@@ -210,8 +224,10 @@ class _Answer:
                 names = {name for name, _ in given}
                 headers += [(name, value) for name, value in _SHOWN if name not in names]
             message["headers"] = headers
+            if self.deprecated is not None:
+                headers += self.deprecated.headers()
             if self._draining():
-                message["headers"].append((b"connection", b"close"))
+                headers.append((b"connection", b"close"))
         try:
             await self._send(message)
         except RuntimeError as error:

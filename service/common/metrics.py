@@ -123,6 +123,13 @@ class Metrics:
             "gpt4rec_batch_size", "Rows of one graph run.", "graph", buckets=BATCH_BUCKETS
         )
         self.queue_depth = self._gauge("gpt4rec_queue_depth", "Jobs waiting for the engine.")
+        self.deprecated_uses = self._counter(
+            "gpt4rec_deprecated_uses",
+            "Requests that used something deprecated, by what it was and by the name of the key or token; the name is "
+            "empty for callers without one.",
+            "what",
+            "caller",
+        )
         self.inflight = self._gauge("gpt4rec_inflight", "Requests in progress.")
         self.unanswered_bytes = self._gauge(
             "gpt4rec_unanswered_bytes",

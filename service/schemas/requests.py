@@ -11,6 +11,7 @@ from service.engine.decoding import Decoding, Strategy
 from service.experiments.document import ExperimentSpec, HoldOut
 from service.policies.policies import ListRules, Policies
 from service.rules.spec import Diversity
+from service.schemas import deprecations
 from service.schemas.body_bounds import check_nodes, listed, most_nodes
 from service.schemas.not_json import what_it_is
 from service.schemas.values import Feature, Id, Name, Seed, TimeMs, Value
@@ -357,9 +358,12 @@ def parse(body: type[B], raw: bytes, *, latest_ms: int | None = None, nodes_max:
     """
     check_nodes(raw, most_nodes(body) if nodes_max is None else nodes_max)
     try:
-        return body.model_validate_json(raw, strict=True, context={"latest_ms": latest_ms})
+        found = body.model_validate_json(raw, strict=True, context={"latest_ms": latest_ms})
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
+    else:
+        deprecations.note(found)
+        return found
     if faults[0]["type"] == "json_invalid":
         raise BadRequest(what_it_is(raw, faults[0]["msg"]))
     raise InvalidRequest("the body is not valid; see errors", listed(faults))

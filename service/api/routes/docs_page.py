@@ -1,11 +1,13 @@
 """`/openapi.json`, the OpenAPI document, and `/docs`, the same as one page.
 
 The page is rendered here, so that it needs no script, and nothing from another origin: a page that loads foreign code
-could read what operators type into the console, which has the same origin.
+could read what operators type into the console, which has the same origin. Both are made on another thread, since
+lists must not wait for them.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from html import escape
 from http import HTTPStatus
@@ -15,11 +17,13 @@ import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from service.api.direct_route import DirectRoute
+from service.api.openapi_operations import operations
+from service.api.openapi_schemas import REF, Schema, fields_of, name_of, referred
 from service.api.request import below_prefix
 
 router = APIRouter(route_class=DirectRoute, include_in_schema=False)
 
-_Schema = Mapping[str, Any]
+_Schemas = Mapping[str, Schema]
 _POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -42,7 +46,11 @@ async def document(request: Request) -> Response:
     app: FastAPI = request.app
     prefix = below_prefix(request, "")
     servers = {"servers": [{"url": prefix}]} if prefix else {}
-    return Response(orjson.dumps({**app.openapi(), **servers}), media_type="application/json")
+
+    def made() -> bytes:
+        return orjson.dumps({**app.openapi(), **servers})
+
+    return Response(await asyncio.to_thread(made), media_type="application/json")
 
 
 @router.get("/docs")
@@ -50,50 +58,73 @@ async def docs(request: Request) -> Response:
     """Returns the page."""
     app: FastAPI = request.app
     headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
-    return Response(page(app.openapi()), headers=headers, media_type="text/html")
+    made = await asyncio.to_thread(lambda: page(app.openapi()))
+    return Response(made, headers=headers, media_type="text/html")
 
 
 def page(document: Mapping[str, Any]) -> str:
-    """Returns an OpenAPI document as HTML. Every text in it is escaped."""
-    schemas = document["components"]["schemas"]
+    """Returns an OpenAPI document as HTML, in its order: what frontends call comes first. Every text is escaped."""
+    components = document["components"]
+    groups: dict[str, list[str]] = {tag["name"]: [] for tag in document["tags"]}
+    for path, method, operation in operations(document):
+        groups[operation["tags"][0]].extend(_operation(path, method, operation, components["schemas"]))
+    groups = {name: parts for name, parts in groups.items() if parts}
     parts = [_HEAD, f"<h1>{escape(document['info']['title'])} {escape(document['info']['version'])}</h1>"]
     parts.append(f"<p>{escape(document['info'].get('description', ''))}</p>")
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            parts.extend(_operation(path, method, operation, schemas))
-    return "\n".join([*parts, _FOOT])
+    links = (f'<a href="#{escape(name)}">{escape(name)}</a>' for name in groups)
+    parts.append(f'<nav aria-label="Groups"><p>{" · ".join(links)}</p></nav>')
+    meanings = {tag["name"]: tag["description"] for tag in document["tags"]}
+    for name, operations_of in groups.items():
+        parts.append(f'<h2 id="{escape(name)}">{escape(name.capitalize())}</h2><p>{escape(meanings[name])}</p>')
+        parts.extend(operations_of)
+    parts.append('<section class="panel"><h2>Headers of answers</h2>')
+    headers = components["headers"].items()
+    parts.extend(_table("Headers", ((name, _type(one["schema"]), one["description"]) for name, one in headers)))
+    return "\n".join([*parts, "</section>", _FOOT])
 
 
-def _operation(path: str, method: str, operation: Mapping[str, Any], schemas: _Schema) -> Iterable[str]:
+def _operation(path: str, method: str, operation: Mapping[str, Any], schemas: _Schemas) -> Iterable[str]:
     who = sorted({name for one in operation.get("security", []) for name in one})
-    yield f'<section class="panel"><h2><code>{method.upper()} {escape(path)}</code></h2>'
+    name = escape(operation["operationId"])
+    yield f'<section class="panel" id="{name}"><h3><code>{method.upper()} {escape(path)}</code></h3>'
     yield f"<p>{escape(operation.get('description', ''))}</p>"
-    yield f'<p class="quiet small">{"Requires one of: " + escape(", ".join(who)) if who else "Open to everybody."}</p>'
+    needs = f"Requires one of: {escape(', '.join(who))}." if who else "Open to everybody."
+    yield f'<p class="quiet small">{needs} Operation <code>{name}</code>.</p>'
     if parameters := operation.get("parameters"):
         rows = [(p["name"], f"{p['in']}, {_type(p['schema'])}", p.get("description", "")) for p in parameters]
         yield from _table("Parameters", rows)
     for content in operation.get("requestBody", {}).get("content", {}).values():
         yield from _body("Body", content["schema"], schemas)
-    for content in operation["responses"].get("200", {}).get("content", {}).values():
-        yield from _body("Answer", content.get("schema", {}), schemas)
+        yield from _examples("Example", content)
+    for kind, content in operation["responses"].get("200", {}).get("content", {}).items():
+        for schema in content.get("schema", {}).get("anyOf", [content.get("schema", {})]):
+            yield from _body("Answer", schema, schemas)
+        if not kind.startswith("text/"):
+            yield from _examples("Example of the answer", content)
     others = [(s, HTTPStatus(int(s)).phrase, r["description"]) for s, r in operation["responses"].items() if s != "200"]
     yield from _table("Other answers", others)
     yield "</section>"
 
 
-def _body(title: str, schema: _Schema, schemas: _Schema) -> Iterable[str]:
-    name = _name(schema)
+def _examples(title: str, content: Mapping[str, Any]) -> Iterable[str]:
+    for example in content.get("examples", {}).values():
+        says = f": {example['summary']}" if "summary" in example else ""
+        text = orjson.dumps(example["value"], option=orjson.OPT_INDENT_2).decode()
+        yield f"<details><summary>{escape(title + says)}</summary><pre>{escape(text)}</pre></details>"
+
+
+def _body(title: str, schema: Mapping[str, Any], schemas: _Schemas) -> Iterable[str]:
+    name = name_of(schema)
     if name is None:
         return
-    fields = schemas[name].get("properties", {})
-    needed = set(schemas[name].get("required", ()))
+    fields, needed = fields_of(schemas[name], schemas)
     rows = [
         (field, _type(its) + (", required" if field in needed else ""), its.get("description", ""))
         for field, its in fields.items()
     ]
     yield from _table(f"{title}: {name}", rows)
-    for nested in sorted({n for its in fields.values() for n in _nested(its)} - {name}):
-        yield from _body("Nested", {"$ref": nested}, schemas)
+    for nested in sorted({n for its in fields.values() for n in referred(its)} - {name}):
+        yield from _body("Nested", {"$ref": REF.format(model=nested)}, schemas)
 
 
 def _table(title: str, rows: Iterable[tuple[str, str, str]]) -> Iterable[str]:
@@ -106,9 +137,9 @@ def _table(title: str, rows: Iterable[tuple[str, str, str]]) -> Iterable[str]:
     yield "</tbody></table></details>"
 
 
-def _type(schema: _Schema) -> str:
+def _type(schema: Mapping[str, Any]) -> str:
     """Returns a short text for a schema."""
-    if name := _name(schema):
+    if name := name_of(schema):
         return name
     for key in ("anyOf", "oneOf", "allOf"):
         if key in schema:
@@ -126,19 +157,3 @@ def _type(schema: _Schema) -> str:
 
 
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "maxLength": "up to"}
-
-
-def _name(schema: _Schema) -> str | None:
-    return schema["$ref"].rpartition("/")[2] if "$ref" in schema else None
-
-
-def _nested(schema: Any) -> Iterable[str]:
-    """Yields the names of the schemas that this one refers to."""
-    if isinstance(schema, Mapping):
-        if name := _name(schema):
-            yield name
-        for value in schema.values():
-            yield from _nested(value)
-    elif isinstance(schema, list):
-        for value in schema:
-            yield from _nested(value)

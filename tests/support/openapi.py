@@ -1,0 +1,36 @@
+"""The OpenAPI document of a service with everything on, and what its schemas allow."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+import jsonschema_rs
+
+from service.app import create_app
+from service.common.settings import Settings
+from service.schemas.deprecations import DEPRECATIONS, Deprecations
+
+
+def document(deprecations: Deprecations = DEPRECATIONS) -> dict[str, Any]:
+    """Of a service with every route and every kind of secret."""
+    settings = Settings.model_validate({"playground": True, "api_keys": "shop:secret", "ops_tokens": "alice:secret"})
+    return create_app(settings, deprecations=deprecations).openapi()
+
+
+@cache
+def whole() -> dict[str, Any]:
+    """The document with nothing deprecated but what is; do not change it."""
+    return document()
+
+
+_MADE: dict[tuple[str, int], jsonschema_rs.Validator] = {}
+
+
+def allows(schema: dict[str, Any], schemas: dict[str, Any]) -> jsonschema_rs.Validator:
+    """What a schema allows, which may refer to others by name. Validators are kept: most answers share a few."""
+    key = json.dumps(schema), id(schemas)
+    if key not in _MADE:
+        _MADE[key] = jsonschema_rs.validator_for({**schema, "components": {"schemas": schemas}})
+    return _MADE[key]
