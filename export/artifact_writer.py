@@ -98,7 +98,9 @@ class Parts:
         """The vocabulary that the artefact's reader will build."""
         c = self.model.config
         ids, known = self.catalogue.item_ids, self.known_queries
-        return Vocabulary.of(ids, self.context, c.has_time, c.n_types, c.query_buckets, known)
+        return Vocabulary.of(
+            ids, self.context, c.has_time, c.n_types, c.query_buckets, known, reads_sessions=c.session_ids
+        )  # fmt: skip
 
 
 class ParityError(RuntimeError):

@@ -220,8 +220,9 @@ def full_encode(model: GPT4Rec, events: EventArrays, context: IntArray | None = 
     rows = np.zeros(model.config.n_slots, np.int64) if context is None else context
     length = torch.tensor([len(events)])
     query = None if events.query is None else torch.from_numpy(events.query)[None]
+    session = None if events.session is None else torch.from_numpy(events.session)[None]
     read = torch.from_numpy(rows)[None]
-    return model.eval().encode(item, type_, time_ms, length, context=read, query=query)[0]
+    return model.eval().encode(item, type_, time_ms, length, context=read, query=query, session=session)[0]
 
 
 def _explain(
@@ -272,7 +273,7 @@ def _streamed(engine: Engine, events: EventArrays, context: IntArray, *, from_st
     half = len(events) // 2
     if half == 0 or not engine.artifact.streaming:
         return result_of(engine.encode([EncodeJob(events=events, from_start=from_start, context=context)])[0])
-    first = EventArrays(events.item[:half], events.type[:half], events.time_ms[:half])
+    first = events.at(slice(0, half))
     state = result_of(engine.encode([EncodeJob(events=first, from_start=from_start)])[0])
     return result_of(engine.encode([EncodeJob(state=state, events=events.after(half), from_start=False)])[0])
 

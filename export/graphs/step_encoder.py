@@ -50,9 +50,14 @@ class TracedStep(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Returns the arrays of the next state, h [B, d], and what was read from memory."""
-        past, (n_valid, item, type_, time_ms, previous_ms, n_new, table, amount) = inputs[:-8], inputs[-8:]
+        past, (n_valid, item, type_, time_ms, previous_ms, *named, n_new, table, amount) = (
+            inputs[: len(self.arrays)], inputs[len(self.arrays) :]
+        )  # fmt: skip
         items, features = self.model.embed(table, item, type_, time_ms, previous_ms)
-        events = Events(type_, time_ms, items, features, n_new, previous_ms=previous_ms, n_valid=n_valid)
+        session = named[0] if named else None
+        events = Events(
+            type_, time_ms, items, features, n_new, session=session, previous_ms=previous_ms, n_valid=n_valid
+        )  # fmt: skip
         state = dict(zip(self.arrays, past, strict=True))
         x = (items + features) * amount[..., None]  # `step` reads nothing else that is embedded
         h, after = self.model.encoder.step(x, events, state)

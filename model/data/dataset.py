@@ -31,6 +31,7 @@ from model.data.searches import Searches
 from model.data.vectors import ItemVectors
 from service.artifact.array_types import IntArray
 from service.artifact.features import SIGNAL_TYPES, type_index
+from service.artifact.session_marks import NO_SESSION, mark_number, mark_of
 from service.common.atomic_files import naming
 
 CategoryKind = Literal["path", "tags"]
@@ -279,6 +280,8 @@ class Sequences:
         query: [events, QUERY_GRAMS] n-grams of the queries of searches that were merged into the histories
             (`model.data.query_histories`), which have the item `n_items`; None elsewhere.
         searches: The searches without an item; None in a log without any.
+        session: [events] numbers of the sessions (`service.artifact.session_marks`), 0 where unknown; None in a log
+            without any.
     """
 
     user_ids: list[str]
@@ -292,6 +295,7 @@ class Sequences:
     scenes: tuple[str, ...] = ()
     query: IntArray | None = None
     searches: Searches | None = None
+    session: IntArray | None = None
 
     def user(self, u: int) -> slice:
         """The rows of user `u`."""
@@ -344,7 +348,17 @@ def sequences(dataset: Dataset) -> Sequences:
         scene=_positions(events[SCENE], scenes) if len(scenes) else None,
         scenes=tuple(scenes),
         searches=None if dataset.searches is None else Searches.of(dataset.searches, users.to_list()),
+        session=_sessions(events["session_id"]),
     )
+
+
+def _sessions(ids: pl.Series) -> IntArray | None:
+    """[events] numbers of sessions; None where none is known."""
+    names = ids.drop_nulls().unique()
+    if names.is_empty():
+        return None
+    numbers = pl.Series([mark_number(mark_of(name)) for name in names], dtype=pl.Int64)
+    return ids.replace_strict(names, numbers, default=NO_SESSION, return_dtype=pl.Int64).to_numpy().copy()
 
 
 def _positions(values: pl.Series, within: pl.Series) -> IntArray:

@@ -29,7 +29,8 @@ def history_events(log: Sequences, user: int, end: int, vocabulary: Vocabulary) 
         vocabulary: What the network knows.
     """
     rows = slice(int(log.offsets[user]), end)
-    events = EventArrays(log.item[rows], log.type[rows], log.time_ms[rows])
+    session = log.session[rows] if vocabulary.reads_sessions and log.session is not None else None
+    events = EventArrays(log.item[rows], log.type[rows], log.time_ms[rows], session=session)
     if log.searches is None or not vocabulary.query_buckets or not log.has_time:
         return events
     asked_ms = int(log.time_ms[end]) if end < log.offsets[user + 1] else np.iinfo(np.int64).max
@@ -66,6 +67,7 @@ def with_searches(train: Sequences, log: Sequences, buckets: int, known: KnownQu
         time_ms=np.concatenate([part.time_ms for part in parts]),
         scene=np.concatenate(scenes) if scenes else None,
         query=np.concatenate([_queries(part) for part in parts]),
+        session=None,  # no network reads both
     )
 
 

@@ -187,4 +187,5 @@ def _keep(seqs: Sequences, mask: npt.NDArray[np.bool_]) -> Sequences:
         type=seqs.type[mask],
         time_ms=seqs.time_ms[mask],
         scene=None if seqs.scene is None else seqs.scene[mask],
+        session=None if seqs.session is None else seqs.session[mask],
     )

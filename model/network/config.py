@@ -207,6 +207,12 @@ class NetworkConfig:
         "More where people take their time, such as a day for shopping baskets.",
         least=1,
     )
+    session_ids: bool = setting(
+        False,
+        "Whether sessions of `hierarchy` end where the session that an event names ends, and by pauses only between "
+        "events of which one names none. A service keeps such names with `GPT4REC_HISTORY_SESSIONS`.",
+        "`true` for logs whose events name sessions, such as baskets, and a service whose events do.",
+    )
     encoder: str = "gpt4rec"
     type_scale: bool = setting(
         False,

@@ -293,6 +293,7 @@ class GPT4Rec(nn.Module):
         length: Tensor | None = None,
         context: Tensor | None = None,
         query: Tensor | None = None,
+        session: Tensor | None = None,
         rows: Tensor | None = None,
     ) -> Tensor:
         """Encodes every position of right-padded histories. No event sees the padding after it.
@@ -306,12 +307,15 @@ class GPT4Rec(nn.Module):
             length: [B] events of each row, for encoders of the task "masked".
             context: [B, slots] context rows, for encoders that read user features.
             query: [B, T, QUERY_GRAMS] n-grams of the queries; None where there are none.
+            session: [B, T] numbers of the sessions; None where there are none.
             rows: [R] the items that `table` has, where it was made for some of them alone.
 
         Returns:
             [B, T, d] hidden states.
         """
-        x, events = self._events(item, type_, time_ms, table, length=length, masked=masked, query=query, rows=rows)
+        x, events = self._events(
+            item, type_, time_ms, table, length=length, masked=masked, query=query, session=session, rows=rows
+        )  # fmt: skip
         h: Tensor = self.encoder(x, events, self._user(context))
         return h
 
@@ -325,13 +329,16 @@ class GPT4Rec(nn.Module):
         *,
         context: Tensor | None = None,
         query: Tensor | None = None,
+        session: Tensor | None = None,
         rows: Tensor | None = None,
     ) -> Tensor:
         """Returns the hidden state h [B, d] after the first `length` [B] events of each row.
 
         The arguments are those of `forward`.
         """
-        x, events = self._events(item, type_, time_ms, table, length=length, query=query, rows=rows)
+        x, events = self._events(
+            item, type_, time_ms, table, length=length, query=query, session=session, rows=rows
+        )  # fmt: skip
         return self.encoder.last(x, events, self._user(context))
 
     def stream_states(
@@ -363,11 +370,12 @@ class GPT4Rec(nn.Module):
         length: Tensor | None = None,
         masked: Tensor | None = None,
         query: Tensor | None = None,
+        session: Tensor | None = None,
         rows: Tensor | None = None,
     ) -> tuple[Tensor, Events]:
         table = self.item_table() if table is None else table
         items, features = self.embed(table, item, type_, time_ms, query=query)
-        events = Events(type_, time_ms, items, features, length, masked)
+        events = Events(type_, time_ms, items, features, length, masked, session=session)
         if self.attributes is not None:
             values, known = self.attributes(item, rows, len(table))
             events = replace(events, attributes=values, has_attribute=known)

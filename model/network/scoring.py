@@ -70,6 +70,7 @@ def encode_histories(
                 padded[channel, i, : len(e)] = values
         item, type_, time_ms = torch.from_numpy(padded).to(device)
         query = padded_queries([histories[row] for row in rows], longest)
+        session = padded_sessions([histories[row] for row in rows], longest)
         length = torch.tensor([len(histories[row]) for row in rows], device=device)
         batch_context = None if context is None else context[rows]
         h = model.encode(
@@ -80,6 +81,7 @@ def encode_histories(
             table,
             context=batch_context,
             query=None if query is None else query.to(device),
+            session=None if session is None else session.to(device),
         )
         out[torch.tensor(rows, device=device)] = h
     return out
@@ -93,6 +95,17 @@ def padded_queries(histories: Sequence[EventArrays], longest: int) -> Tensor | N
     for row, events in enumerate(histories):
         if events.query is not None:
             padded[row, : len(events)] = events.query
+    return torch.from_numpy(padded)
+
+
+def padded_sessions(histories: Sequence[EventArrays], longest: int) -> Tensor | None:
+    """Returns the numbers [B, longest] of the sessions of right-padded histories; None where none has any."""
+    if all(events.session is None for events in histories):
+        return None
+    padded = np.zeros((len(histories), longest), np.int64)
+    for row, events in enumerate(histories):
+        if events.session is not None:
+            padded[row, : len(events)] = events.session
     return torch.from_numpy(padded)
 
 

@@ -88,7 +88,8 @@ def _embedded(model: GPT4Rec, events: EventArrays) -> Events:
     query = None if events.query is None else torch.from_numpy(events.query)[None]
     table = model.item_table()
     items, features = model.embed(table, item, kind, time_ms, query=query)
-    read = Events(kind, time_ms, items, features, torch.tensor([len(events)]))
+    session = None if events.session is None else torch.from_numpy(events.session)[None]
+    read = Events(kind, time_ms, items, features, torch.tensor([len(events)]), session=session)
     if model.attributes is None:
         return read
     values, known = model.attributes(item, None, len(table))

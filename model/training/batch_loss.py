@@ -136,6 +136,7 @@ class BatchLoss:
         masking = {name: value.to(device) for name, value in batch.masking.items()}
         type_, time_ms, at = (values.to(device) for values in (batch.type, batch.time_ms, has_loss))
         query = None if batch.query is None else batch.query.to(device)
+        session = batch.session.to(device) if model.config.session_ids and batch.session is not None else None
         by_stream: tuple[OfStream, ...] = ()
         if isinstance(model.encoder, Behaviours) and wanted:
             states = model.stream_states(rows, type_, time_ms, table, query)
@@ -143,7 +144,9 @@ class BatchLoss:
             by_stream = tuple(self._of_stream(states, *one) for one in wanted)
         else:
             known = None if sample is None else sample.rows
-            h = model(rows, type_, time_ms, table, context=features, query=query, rows=known, **masking)
+            h = model(
+                rows, type_, time_ms, table, context=features, query=query, session=session, rows=known, **masking
+            )  # fmt: skip
         context, gap = context.to(device), gap.to(device)
         q = model.query(h[at], context, gap)
         return Positions(batch, q, table, target, sample, item, type_, time_ms, at, context, gap, by_stream)

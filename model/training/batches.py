@@ -38,6 +38,7 @@ class Batch:
         length: [B] events of each row; set together with `masked`.
         query: [B, T, QUERY_GRAMS] n-grams of the queries; None where the network reads none. A search without an item
             has the unknown item, and is no target.
+        session: [B, T] numbers of the events' sessions, 0 for the start token and where unknown; None in a log without.
     """
 
     item: Tensor
@@ -51,6 +52,7 @@ class Batch:
     masked: Tensor | None = None
     length: Tensor | None = None
     query: Tensor | None = None
+    session: Tensor | None = None
 
     @property
     def masking(self) -> dict[str, Tensor]:
@@ -188,6 +190,7 @@ def collate(chunks: Chunks, rows: IntArray, start_item: int) -> Batch:
     item, kind, time, gap, target_kind = (np.zeros(size, np.int64) for _ in range(5))
     target, scene = np.full(size, NO_TARGET, np.int64), np.full(size, NO_SCENE, np.int64)
     query = None if s.query is None else np.full((*size, QUERY_GRAMS), NO_GRAM, np.int64)
+    session = None if s.session is None else np.zeros(size, np.int64)
     first = chunks.first
     for i, row in enumerate(rows):
         low, high, lead = int(chunks.start[row]), int(chunks.end[row]), int(first[row])
@@ -209,9 +212,12 @@ def collate(chunks: Chunks, rows: IntArray, start_item: int) -> Batch:
         target[i, : int(chunks.loss_from[row]) - first_target] = NO_TARGET
         if query is not None and s.query is not None:
             query[i, lead:n] = s.query[low : high - 1]
+        if session is not None and s.session is not None:
+            session[i, lead:n] = s.session[low : high - 1]
     if query is not None:
         target[target >= s.n_items] = NO_TARGET  # a search: the item after it is the target of the search
     batch = Batch(
         *(torch.from_numpy(a) for a in (item, kind, time, target, gap, scene, chunks.user[rows], target_kind))
     )
-    return batch if query is None else replace(batch, query=torch.from_numpy(query))
+    more = {"query": query, "session": session}
+    return replace(batch, **{name: torch.from_numpy(array) for name, array in more.items() if array is not None})

@@ -324,21 +324,32 @@ class TrainConfig:
             raise ConfigError(
                 f"behaviour_losses need encoder=behaviours, which has a stream for each, not {self.encoder}"
             )
-        if self.network_values().get("query_vectors", 0) and not self.network_values().get("query_buckets", 0):
+        self._check_beside_items()
+
+    def _check_beside_items(self) -> None:
+        """Checks what a network reads beside items, types and times, and that the methods know it."""
+        network = self.network_values()
+        if network.get("query_vectors", 0) and not network.get("query_buckets", 0):
             raise ConfigError("network.query_vectors stand beside n-grams; set network.query_buckets too")
-        if self.network_values().get("query_buckets", 0):
+        if network.get("query_buckets", 0):
             chosen = encoder_class(self.encoder)
             if chosen.streams or chosen.task != "next":
                 raise ConfigError(
                     f"network.query_buckets: the encoder {self.encoder} reads no searches; choose encoder=behaviours, "
                     "or set it to 0"
                 )
-            methods = self.method_settings()
-            for name in ("augment", "contrast", "pretrain_epochs", "teacher"):
-                if getattr(methods, name):
-                    raise ConfigError(
-                        f"methods.{name} reads no queries; leave it out, or set network.query_buckets to 0"
-                    )
+            self._refuse_methods("queries", "network.query_buckets to 0", ("teacher",))
+        if network.get("session_ids", False):
+            if self.encoder != "hierarchy":
+                raise ConfigError(f"network.session_ids has no effect with the encoder {self.encoder}; leave it out")
+            self._refuse_methods("sessions", "network.session_ids to false")
+
+    def _refuse_methods(self, read: str, instead: str, more: tuple[str, ...] = ()) -> None:
+        """Refuses methods whose views of a sequence have no queries, or no sessions."""
+        methods = self.method_settings()
+        for name in ("augment", "contrast", "pretrain_epochs", *more):
+            if getattr(methods, name):
+                raise ConfigError(f"methods.{name} reads no {read}; leave it out, or set {instead}")
 
     def _check_network(self) -> None:
         network = self.network_values()

@@ -110,7 +110,10 @@ def fit_parts(
         **config.network_values(),
         **prompt_rows(config, context),
     )
-    vocabulary = Vocabulary.of(train.item_ids, context, dataset.has_time, network.n_types, network.query_buckets, known)
+    c, ids = network, train.item_ids
+    vocabulary = Vocabulary.of(
+        ids, context, dataset.has_time, c.n_types, c.query_buckets, known, reads_sessions=c.session_ids
+    )  # fmt: skip
     rows = attribute_rows(attributes, dataset, train)
     vectors = query_vectors(queries, data_path) if queries and resumed is None else None
     return FittedParts(

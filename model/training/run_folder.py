@@ -192,8 +192,10 @@ class Run:
 
     def vocabulary(self, item_ids: Sequence[str]) -> Vocabulary:
         """Returns what the network knows, of items given in index order."""
-        c = self.network
-        return Vocabulary.of(item_ids, self.context, c.has_time, c.n_types, c.query_buckets, self.known_queries)
+        c, known = self.network, self.known_queries
+        return Vocabulary.of(
+            item_ids, self.context, c.has_time, c.n_types, c.query_buckets, known, reads_sessions=c.session_ids
+        )  # fmt: skip
 
     def data_path(self, path: Path | None = None) -> Path:
         """Returns where the data set lies: `path` if it has moved, else where the training found it."""

@@ -158,6 +158,7 @@ class Artifact:
         return Vocabulary(
             self.catalogue.index, context, bool(self.manifest["has_time"]), exported, n_types=n_types,
             query_buckets=buckets, known_queries=self.known_queries,
+            reads_sessions=bool(self.network.get("session_ids", False)),
         )  # fmt: skip
 
     @cached_property

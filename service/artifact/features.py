@@ -15,6 +15,7 @@ import numpy as np
 
 from service.artifact.array_types import IntArray
 from service.artifact.query_text import NO_GRAM, QUERY_GRAMS, KnownQueries, query_grams
+from service.artifact.session_marks import mark_number
 
 # Types of events that belong to a history. The order is part of the format of a trained model: append only.
 EVENT_TYPES: tuple[str, ...] = ("other", "view", "click", "cart", "purchase", "rating", "search")
@@ -53,12 +54,15 @@ class EventArrays:
         time_ms: [n] int64 Unix times in milliseconds; 0 without times.
         query: [n, QUERY_GRAMS] int64 n-grams of each event's query (`service.artifact.query_text`), 0 where there are
             none; None where no event has a query, or none is read.
+        session: [n] int64 numbers of the events' sessions (`service.artifact.session_marks`), 0 where unknown; None
+            where no event has one, or none is read.
     """
 
     item: IntArray
     type: IntArray
     time_ms: IntArray
     query: IntArray | None = None
+    session: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.item)
@@ -70,7 +74,8 @@ class EventArrays:
     def at(self, rows: slice) -> EventArrays:
         """Returns the events of these positions."""
         query = None if self.query is None else self.query[rows]
-        return EventArrays(self.item[rows], self.type[rows], self.time_ms[rows], query)
+        session = None if self.session is None else self.session[rows]
+        return EventArrays(self.item[rows], self.type[rows], self.time_ms[rows], query, session)
 
 
 _NOTHING: IntArray = np.zeros(0, np.int64)
@@ -94,6 +99,7 @@ class Vocabulary:
         n_types: Number of event types.
         query_buckets: Buckets to which the network hashes the n-grams of queries; 0 if it reads no queries.
         known_queries: The queries that the network has vectors of; None if it has none.
+        reads_sessions: Whether the network reads of which session an event is.
     """
 
     item_index: Mapping[str, int]
@@ -104,6 +110,7 @@ class Vocabulary:
     n_types: int = len(EVENT_TYPES)
     query_buckets: int = 0
     known_queries: KnownQueries | None = None
+    reads_sessions: bool = False
 
     @classmethod
     def of(
@@ -114,10 +121,12 @@ class Vocabulary:
         n_types: int = len(EVENT_TYPES),
         query_buckets: int = 0,
         known_queries: KnownQueries | None = None,
+        *,
+        reads_sessions: bool = False,
     ) -> Vocabulary:
         """Builds the vocabulary of items given in index order."""
         index = {item_id: row for row, item_id in enumerate(item_ids)}
-        return cls(index, context, has_time, None, None, n_types, query_buckets, known_queries)
+        return cls(index, context, has_time, None, None, n_types, query_buckets, known_queries, reads_sessions)
 
     @property
     def unknown_item(self) -> int:
@@ -135,6 +144,7 @@ class Vocabulary:
         types: Sequence[str],
         times_ms: Sequence[int],
         queries: Sequence[str | None] | None = None,
+        sessions: Sequence[str] = (),
     ) -> EventArrays:
         """Returns the encoder's input for events given oldest first.
 
@@ -146,6 +156,7 @@ class Vocabulary:
             times_ms: [n] Unix times in milliseconds.
             queries: [n] the query of each event, None without one; None where no event has a query. A search without
                 an item has the item id "".
+            sessions: [n] mark of each event's session, "" without one; empty where no event has one.
         """
         unknown, index = self.unknown_item, self.item_index
         item = np.fromiter((index.get(i, unknown) for i in item_ids), np.int64, len(item_ids))
@@ -153,7 +164,10 @@ class Vocabulary:
             item[item >= self.rows] = unknown
         kind = self.known_types(np.fromiter((type_index(t) for t in types), np.int64, len(types)))
         time = np.asarray(times_ms, np.int64) if self.has_time else np.zeros(len(item_ids), np.int64)
-        return EventArrays(item, kind, time, self.queries(queries))
+        session = None
+        if self.reads_sessions and sessions:
+            session = np.fromiter((mark_number(mark) for mark in sessions), np.int64, len(item_ids))
+        return EventArrays(item, kind, time, self.queries(queries), session)
 
     def queries(self, queries: Sequence[str | None] | None) -> IntArray | None:
         """Returns the n-grams [n, QUERY_GRAMS] of queries; None where there are none, or the model reads none."""
@@ -179,6 +193,7 @@ class Vocabulary:
             np.concatenate([[self.n_types], events.type]),
             np.concatenate([first_ms, events.time_ms]),
             None if events.query is None else np.pad(events.query, ((1, 0), (0, 0))),
+            None if events.session is None else np.pad(events.session, (1, 0)),
         )
 
 

@@ -67,11 +67,12 @@ class GraphShape:
     state_dtype: Literal["float32", "float16", "int8"]
     query_buckets: int = 0
     attribute_slots: int = 0
+    session_ids: bool = False
 
     @classmethod
     def of(cls, network: Mapping[str, Any], compute: Compute) -> GraphShape:
         """From the section "network" of a manifest."""
-        later = ("query_buckets", "attribute_slots")  # absent from older manifests
+        later = ("query_buckets", "attribute_slots", "session_ids")  # absent from older manifests
         others = [field.name for field in fields(cls) if field.name not in ("compute", "code_sizes", *later)]
         others += [name for name in later if name in network]
         sizes = tuple(int(size) for size in network["code_sizes"])
@@ -139,6 +140,7 @@ def step_encoder(shape: GraphShape, layout: StateLayout) -> Interface:
         *(_array(names.past_input(array.name), array) for array in layout.arrays),
         Tensor(names.N_VALID, "int64", ("batch",)),
         *_events(names.ITEM, names.TYPE, names.TIME_MS, names.PREVIOUS_MS),
+        *(_events(names.SESSION) if shape.session_ids else ()),
         Tensor(names.N_NEW, "int64", ("batch",)),
         _item_table(shape),
     )

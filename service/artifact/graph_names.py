@@ -26,6 +26,7 @@ TYPE = "type"  # [B, T] event types
 TIME_MS = "time_ms"  # [B, T] times of the events
 PREVIOUS_MS = "previous_ms"  # [B, T] time of the event before each event
 QUERY = "query"  # [B, T, G] n-grams of the events' queries, 0 where there are none (networks that read queries)
+SESSION = "session"  # [B, T] numbers of the events' sessions, 0 where unknown (networks that read sessions)
 ITEM_ATTRIBUTES = "item_attributes"  # [rows, A] attributes beside each row of the item table, 0 where there are none
 LAST_ROW = "last_row"  # [B] row of [B · T] with each history's last event: row · T + n − 1
 

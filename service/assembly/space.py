@@ -158,6 +158,7 @@ async def open_space(
             stream_erasure,
             watch,
             keep_searches=settings.history_searches,
+            keep_sessions=settings.history_sessions,
         ),
         features=Features(store, lambda subject: arms.answers(subject)[0], write_behind, metrics, ids),
         redis=redis,

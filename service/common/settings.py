@@ -248,6 +248,12 @@ class Settings(BaseSettings):
         "models that read queries. They take places of the history (GPT4REC_HISTORY_CAP). Switch it on when every "
         "replica has a version with this setting: others cannot read such a history.",
     )
+    history_sessions: bool = Field(
+        False,
+        description="Whether the history keeps a mark of the session of each event, 8 hex digits of a hash of its "
+        "`session_id`, for models that read sessions (`network.session_ids`). Switch it on when every replica has a "
+        "version with this setting: others cannot read such a history. Events that were stored before have none.",
+    )
     seen_max: int = Field(
         1000,
         ge=0,

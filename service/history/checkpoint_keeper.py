@@ -107,6 +107,7 @@ class CheckpointKeeper:
                 [event.item_id for event in covered],
                 [event.type for event in covered],
                 [event.time_ms for event in covered],
+                sessions=[event.session for event in covered],
             ),
             from_start=before is None and made.began == NO_CHECKPOINT,
         )

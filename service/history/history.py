@@ -51,6 +51,8 @@ class History:
             when an inline event belongs between stored ones: no stored state can be extended to such a history.
         searches: The searches without an item, oldest first. Only models that read queries see them: lists, signals,
             segments and all else know the events of items alone.
+        sessions: Mark of the session of each event, "" where unknown; empty where no event has one. Events of a request
+            have none.
         user: Rows of the features that the request gave in place of the stored ones, as the encoder reads them; None:
             the stored ones count.
     """
@@ -61,6 +63,7 @@ class History:
     stored: int
     searches: tuple[Search, ...] = ()
     user: tuple[int, ...] | None = None
+    sessions: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -111,9 +114,11 @@ def merge_events(stored: Sequence[StoredEvent], inline: Sequence[InlineEvent], n
         item_ids = [event.item_id for event in stored]
     types = [event.type for event in stored]
     times = [event.time_ms for event in stored]
+    sessions = tuple(event.session for event in stored)
+    marked = any(sessions)
     inline = [event for event in inline if is_history_event(event.type, event.item_id)]
     if not inline:
-        return History(item_ids, types, times, len(stored), searches)
+        return History(item_ids, types, times, len(stored), searches, sessions=sessions if marked else ())
     undated_ms = _undated_ms(times, inline, now_ms)
     known = set(zip(times, item_ids, types, strict=True))
     fresh: list[tuple[int, str, str]] = []
@@ -130,9 +135,17 @@ def merge_events(stored: Sequence[StoredEvent], inline: Sequence[InlineEvent], n
             times + [time for time, _, _ in fresh],
             len(stored),
             searches,
+            sessions=(*sessions, *("" for _ in fresh)) if marked else (),
         )
-    merged = sorted([*zip(times, item_ids, types, strict=True), *fresh], key=_time)
-    return History([i for _, i, _ in merged], [t for _, _, t in merged], [m for m, _, _ in merged], 0, searches)
+    merged = sorted([*zip(times, item_ids, types, sessions, strict=True), *((*one, "") for one in fresh)], key=_when)
+    return History(
+        [item for _, item, _, _ in merged],
+        [kind for _, _, kind, _ in merged],
+        [time for time, _, _, _ in merged],
+        0,
+        searches,
+        sessions=tuple(session for _, _, _, session in merged) if marked else (),
+    )
 
 
 def _undated_ms(times_ms: Sequence[int], inline: Sequence[InlineEvent], now_ms: int) -> int:
@@ -147,6 +160,10 @@ def _is_undated(event: InlineEvent) -> bool:
 
 
 def _time(event: tuple[int, str, str]) -> int:
+    return event[0]
+
+
+def _when(event: tuple[int, str, str, str]) -> int:
     return event[0]
 
 

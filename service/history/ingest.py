@@ -48,8 +48,9 @@ class Ingest:
         watch: TrafficWatch,
         *,
         keep_searches: bool = False,
+        keep_sessions: bool = False,
     ) -> None:
-        self._ids, self._keep_searches = ids, keep_searches
+        self._ids, self._keep_searches, self._keep_sessions = ids, keep_searches, keep_sessions
         self._recorder, self._stream_erasure = recorder, stream_erasure
         self._watch = watch
         self._store = store
@@ -247,4 +248,5 @@ class Ingest:
             kept_query=self._kept_query(event),
             request_id=event.request_id,
             list_id=event.list_id,
+            session=self._ids.session_mark(event.session_id) if self._keep_sessions else "",
         )

@@ -282,7 +282,8 @@ def pending_encoding(
             start = first_after(history, profile.record.events, checkpoint)
         elif not model.engine.state_layout.remembers_trimmed:
             start = max(0, len(history) - model.engine.receptive_field)
-    arrays = model.vocabulary.events(history.item_ids[start:], history.types[start:], history.times_ms[start:])
+    columns = (history.item_ids[start:], history.types[start:], history.times_ms[start:])
+    arrays = model.vocabulary.events(*columns, sessions=history.sessions[start:])
     begins = base is None and not (start or (full and len(history)))  # without any event there is the start alone
     return PendingEncoding(base, arrays, begins, np.arange(start, len(history)), user)
 
@@ -321,7 +322,9 @@ def extended(
                 arrival = min(int((last.score - last.time_ms) * ARRIVALS) + 1, ARRIVALS - 1)
         score = event.time_ms + arrival / ARRIVALS
         identity = event.identity(subject)
-        stored = StoredEvent(event.item_id or "", event.type, event.time_ms, identity, score, event.kept_query)
+        stored = StoredEvent(
+            event.item_id or "", event.type, event.time_ms, identity, score, event.kept_query, event.session
+        )
         version = log_version.link(version, stored)
         events.append(stored)
     left = [(event.item_id, event.time_ms) for event in events[:-cap] if event.item_id]

@@ -12,6 +12,7 @@ import hmac
 
 from pydantic import SecretStr
 
+from service.artifact.session_marks import mark_of
 from service.common.errors import SettingsError
 from service.store.records import Kind, Subject
 
@@ -46,6 +47,12 @@ class Pseudonyms:
     def event_id(self, caller_id: str | None) -> str | None:
         """Returns the stored id of an event. It is hashed too, because callers may build it from a user id."""
         return caller_id if caller_id is None or not self._key else self._hashed("event", caller_id)
+
+    def session_mark(self, caller_id: str | None) -> str:
+        """Returns the mark of the session of an event as its history keeps it; "" without one."""
+        if caller_id is None:
+            return ""
+        return mark_of(self._hashed("session", caller_id) if self._key else caller_id)
 
     def traces(self, user_id: str) -> list[Subject]:
         """Returns all subjects a user may be stored under: with a key, also the plain id from before it was set."""

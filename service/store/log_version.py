@@ -15,7 +15,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable
 
-from service.store.records import ARRIVALS, SEPARATOR, StoredEvent, UserRecord
+from service.store.records import ARRIVALS, SEPARATOR, StoredEvent, UserRecord, more_fields
 
 VERSION_LENGTH = 16
 
@@ -24,8 +24,7 @@ def link(version: str, event: StoredEvent) -> str:
     """Returns the version after `event` is appended to a log of this `version` ("" for an empty log)."""
     arrival = int((event.score - event.time_ms) * ARRIVALS)
     parts = [version, str(event.time_ms), str(arrival), event.event_id, event.item_id, event.type]
-    if event.query:
-        parts.append(event.query)
+    parts += more_fields(event.query, event.session)
     # SHA-1, because every Redis has it inside Lua; no adversary is assumed here.
     digest = hashlib.sha1(SEPARATOR.join(parts).encode(), usedforsecurity=False)
     return digest.hexdigest()[:VERSION_LENGTH]

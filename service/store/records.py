@@ -58,7 +58,8 @@ class NewEvent:
     """An event to append. `item_id` is None only for signals and searches.
 
     `kept_query` is the text of a search that belongs to the history although it has no item, as the log keeps it
-    (`service.artifact.query_text.kept_query`); "" for every other event.
+    (`service.artifact.query_text.kept_query`); "" for every other event. `session` is the mark of its session
+    (`service.artifact.session_marks`) where the history keeps marks, else "".
 
     Raises:
         ValueError: The log cannot order the time exactly, or a text contains a separator.
@@ -73,11 +74,12 @@ class NewEvent:
     request_id: str | None = None
     list_id: str | None = None
     kept_query: str = ""
+    session: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.time_ms < MAX_TIME_MS:
             raise ValueError(f"time_ms must be at least 0 and less than {MAX_TIME_MS}, got {self.time_ms}")
-        texts = (self.item_id, self.type, self.event_id, self.kept_query)
+        texts = (self.item_id, self.type, self.event_id, self.kept_query, self.session)
         if any(mark in text for text in texts if text for mark in _MARKS):
             raise ValueError("control characters are not allowed in an event")
 
@@ -94,16 +96,25 @@ class NewEvent:
         return hashlib.blake2b(SEPARATOR.join(parts).encode(), digest_size=8).hexdigest()
 
     def member(self, subject: Subject) -> str:
-        """Returns the member that stands for the event in the log."""
-        query = (self.kept_query,) if self.kept_query else ()
-        return SEPARATOR.join((self.identity(subject), self.item_id or "", self.type, *query))
+        """Returns the member that stands for the event in the log; the number of its fields is its format."""
+        return SEPARATOR.join(
+            (self.identity(subject), self.item_id or "", self.type, *more_fields(self.kept_query, self.session))
+        )
+
+
+def more_fields(query: str, session: str) -> tuple[str, ...]:
+    """Returns the fields of a member behind the type: none, the query, or the query and the mark of the session."""
+    if session:
+        return (query, session)
+    return (query,) if query else ()
 
 
 class StoredEvent(NamedTuple):
     """One event of the log. A tuple, because up to two hundred are built for every read.
 
     `score` orders the log: `time_ms` + arrival/1024, so that events of one millisecond keep the order of their arrival.
-    A search without an item has the item id "" and its `query`; all other events have no query.
+    A search without an item has the item id "" and its `query`; all other events have no query. `session` is the mark
+    of the session, "" where the log keeps none.
     """
 
     item_id: str
@@ -112,6 +123,7 @@ class StoredEvent(NamedTuple):
     event_id: str
     score: float
     query: str = ""
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +215,7 @@ def parse_events(flat: Sequence[bytes]) -> tuple[StoredEvent, ...]:
     members = b"\x1e".join(flat[::2]).decode().split("\x1e")
     events = []
     for member, text in zip(members, flat[1::2], strict=True):
-        event_id, item_id, event_type, *query = member.split(SEPARATOR)
+        event_id, item_id, event_type, *more = member.split(SEPARATOR)
         score = float(text)
-        events.append(StoredEvent(item_id, event_type, int(score), event_id, score, *query))
+        events.append(StoredEvent(item_id, event_type, int(score), event_id, score, *more))
     return tuple(events)

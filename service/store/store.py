@@ -221,7 +221,8 @@ class Store(SharedValues):
             log_call = self._calls.read_log(session)
             version, flat, signals, packed, of_session = await self._link.script(log_call, timeout_s=self._write_s)
             events = [
-                NewEvent(e.item_id or None, e.type, e.time_ms, e.event_id, kept_query=e.query) for e in events_of(flat)
+                NewEvent(e.item_id or None, e.type, e.time_ms, e.event_id, kept_query=e.query, session=e.session)
+                for e in events_of(flat)
             ]
             bodies, seen = [(fields[1].decode(), fields[3]) for _, fields in signals], SeenItems.unpack(packed)
             # A client may count the events of each session from 1, so here an equal id alone is no duplicate.

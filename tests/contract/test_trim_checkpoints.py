@@ -5,33 +5,65 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
+from service.artifact.features import EventArrays, Vocabulary
+from service.artifact.session_marks import mark_number, mark_of
 from service.common.metrics import value_of
+from service.engine.encoder_state import EncoderState
+from service.engine.jobs import EncodeJob
 from service.history import state_blob
 from service.history.state_blob import VersionedState
 from service.store.history_calls import CHECKPOINT
 from service.store.records import Subject
 from tests.support.aio import asynchronous
-from tests.support.fakes import LAYOUT, FakeEngine
+from tests.support.fakes import LAYOUT, FakeArtifact, FakeEngine
 from tests.support.serving import Service, serving
 from tests.support.valkey import Valkey
 
 T = 1_700_000_000_000
 CAP = 12
+SESSIONS = 97
 USER = Subject("user", "u1")
 REMEMBERS = dataclasses.replace(LAYOUT, remembers_trimmed=True)
 
 
-class Remembering(FakeEngine):
-    """The fake engine, whose states have all events in them, as the layout of one that remembers says."""
+class ReadingSessions(FakeArtifact):
+    """The fake artefact of a network that reads sessions."""
 
-    def __init__(self) -> None:
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return dataclasses.replace(super().vocabulary, reads_sessions=True)
+
+
+class Remembering(FakeEngine):
+    """The fake engine, whose states have all events in them, as the layout of one that remembers says.
+
+    One that reads sessions counts an event as another item in another session.
+    """
+
+    def __init__(self, *, sessions: bool = False) -> None:
         super().__init__()
         self.state_layout = REMEMBERS
+        if sessions:
+            self.artifact = ReadingSessions(self.artifact.catalogue)
+
+    def encode(self, jobs: Sequence[EncodeJob]) -> list[EncoderState | Exception]:
+        return super().encode([dataclasses.replace(job, events=in_sessions(job.events)) for job in jobs])
+
+
+def in_sessions(events: EventArrays) -> EventArrays:
+    if events.session is None:
+        return events
+    return dataclasses.replace(events, item=events.item + events.session % SESSIONS, session=None)
+
+
+def session_at(time_ms: int) -> str:
+    return f"s{time_ms // 5000}"
 
 
 class Everything:
@@ -57,10 +89,19 @@ class Log:
     def __init__(self, service: Service, rng: np.random.Generator) -> None:
         self.service, self.rng, self.truth = service, rng, Everything()
         self.store = service.runtime.space.store
+        self.named = isinstance(service.engine.artifact, ReadingSessions)
         self.now, self.late = T, 0.0
+        self.sent: dict[int, tuple[int, int]] = {}
+
+    def add(self, time_ms: int, item: int) -> None:
+        more = mark_number(mark_of(session_at(time_ms))) % SESSIONS if self.named else 0
+        self.truth.add(time_ms, item + more)
 
     async def post(self, *events: tuple[int, int]) -> None:
-        body = [{"user_id": USER.id, "item_id": str(item), "type": "view", "timestamp": t} for t, item in events]
+        body = [
+            {"user_id": USER.id, "item_id": str(item), "type": "view", "timestamp": t, "session_id": session_at(t)}
+            for t, item in events
+        ]
         answer = await self.service.client.post("/events", json={"events": body})
         assert answer.status_code == 200, answer.text
 
@@ -70,7 +111,8 @@ class Log:
         self.now = int(times[-1])
         events = [(int(t), int(item)) for t, item in zip(times, self.rng.integers(0, 40, n), strict=True)]
         for event in events:
-            self.truth.add(*event)
+            self.add(*event)
+            self.sent[event[0]] = event
         await self.post(*(events[i] for i in self.rng.permutation(n)))
 
     async def searches(self, n: int) -> None:
@@ -93,12 +135,13 @@ class Log:
         assert refused == (event[0] <= floor), "refused without a name, or by a wrong one"
         if not refused:
             assert len(kept) < CAP or event[0] > kept[0]
-            self.truth.add(*event)
+            self.add(*event)
+            self.sent[event[0]] = event
 
     async def repeated(self) -> None:
         """Events that the log has, sent again."""
         kept = set(await self.kept())
-        again = [event for event in self.truth.events if event[0] in kept][:3]
+        again = [self.sent[t] for t, _ in self.truth.events if t in kept][:3]
         if again:
             await self.post(*again)
 
@@ -140,20 +183,21 @@ def uses(service: Service, outcome: str) -> float:
     return value_of(service.runtime.metrics.state_cache.labels("state", outcome))
 
 
-@pytest.mark.parametrize("searches", [False, True])
+@pytest.mark.parametrize("more", [False, True], ids=["events", "searches and sessions"])
 @asynchronous
 async def test_a_state_that_remembers_has_every_event_whatever_is_late_repeated_or_trimmed(
-    shared_valkey: Valkey, searches: bool
+    shared_valkey: Valkey, more: bool
 ) -> None:
     resumed = late = 0.0
-    for seed in range(1 if searches else 3):
+    for seed in range(1 if more else 3):
         rng, prefix = np.random.default_rng(seed), f"trim:{uuid.uuid4().hex}:"
-        where: dict[str, Any] = {"redis_url": shared_valkey.url, "prefix": prefix, "history_searches": searches}
-        async with serving(Remembering(), **where) as service:
+        where: dict[str, Any] = {"redis_url": shared_valkey.url, "prefix": prefix}
+        where |= {"history_searches": more, "history_sessions": more}
+        async with serving(Remembering(sessions=more), **where) as service:
             log = Log(service, rng)
             await log.new(1)
             for _ in range(14):
-                if searches:
+                if more:
                     await log.searches(int(rng.integers(1, CAP)))
                     await log.check()
                 match rng.integers(6):
@@ -172,7 +216,7 @@ async def test_a_state_that_remembers_has_every_event_whatever_is_late_repeated_
                 await log.check()
             assert uses(service, "gap") == 0
             resumed, late = resumed + uses(service, "resumed"), late + log.late
-    assert resumed > (0 if searches else 2) and (searches or late > 1), "the seeds try too little"
+    assert resumed > (0 if more else 2) and (more or late > 1), "the seeds try too little"
 
 
 async def drop(log: Log, name: str) -> None:
@@ -287,3 +331,32 @@ async def test_where_h_alone_is_stored_every_event_is_encoded_from_the_checkpoin
             await log.new(3)
             await log.check()
         assert uses(service, "resumed") > 4 and uses(service, "gap") == 0
+
+
+@asynchronous
+async def test_the_session_of_an_event_stays_with_it_through_a_merge_and_is_read_only_where_it_is_kept(
+    shared_valkey: Valkey,
+) -> None:
+    for kept in (True, False):
+        prefix = f"marks:{uuid.uuid4().hex}:"
+        where: dict[str, Any] = {"redis_url": shared_valkey.url, "prefix": prefix, "history_sessions": kept}
+        async with serving(Remembering(sessions=True), **where) as service:
+            body = [
+                {"item_id": str(n), "type": "view", "timestamp": T + n, **ids}
+                for n, ids in enumerate(({"session_id": "a"}, {"session_id": "a"}))
+            ] + [
+                {"user_id": "u1", "item_id": str(n), "type": "view", "timestamp": T + n, **more}
+                for n, more in ((2, {"session_id": "b"}), (3, {}))
+            ]
+            assert (await service.client.post("/events", json={"events": body})).status_code == 200
+            assert (await service.client.post("/events", json={"events": body})).json()["duplicates"] == 4
+            merged = await service.client.post("/sessions/merge", json={"session_id": "a", "user_id": "u1"})
+            assert merged.json()["merged"] == 2
+            events = (await service.runtime.space.store.read(USER, "fake-1")).events
+            marks = [mark_of("a"), mark_of("a"), mark_of("b"), ""] if kept else [""] * 4
+            assert [(event.item_id, event.session) for event in events] == list(zip("0123", marks, strict=True))
+            await service.recommend(user_id="u1")
+            wanted = Everything()
+            for n, mark in enumerate(marks):
+                wanted.add(n, n + mark_number(mark) % SESSIONS)
+            assert service.engine.jobs[-1].h.tolist() == wanted.h

@@ -25,7 +25,8 @@ def random_history(rng: np.random.Generator, n: int, n_items: int, *, has_time: 
 def torch_states(model: GPT4Rec, events: EventArrays) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """[n, d] h after every event, in one pass over all of them."""
     item, kind, time_ms = (torch.from_numpy(a)[None] for a in (events.item, events.type, events.time_ms))
-    states: np.ndarray[tuple[int, int], np.dtype[np.float32]] = model(item, kind, time_ms)[0].numpy()
+    session = None if events.session is None else torch.from_numpy(events.session)[None]
+    states: np.ndarray[tuple[int, int], np.dtype[np.float32]] = model(item, kind, time_ms, session=session)[0].numpy()
     return states
 
 

@@ -31,6 +31,7 @@ class Events:
         masked: [B, T] bool, positions whose event is masked and to be predicted; only for the task "masked".
         attributes: [B, T, slots, d] embedded attributes of the items; None where the network reads none.
         has_attribute: [B, T, slots] bool, whether the item has one there.
+        session: [B, T] int64 numbers of the events' sessions, 0 where unknown; None where none is read.
         previous_ms: [B, T] int64 time of the event before each, that of the event itself for the first of a history;
             given to `Encoder.step`.
         n_valid: [B] int64 events in the window of the state; given to `Encoder.step`.
@@ -44,6 +45,7 @@ class Events:
     masked: Tensor | None = None
     attributes: Tensor | None = None
     has_attribute: Tensor | None = None
+    session: Tensor | None = None
     previous_ms: Tensor | None = None
     n_valid: Tensor | None = None
 

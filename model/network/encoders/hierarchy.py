@@ -1,6 +1,7 @@
 """Hierarchy: items → sessions → user, beside the window.
 
-    session   events without a pause longer than `session_gap_minutes`; its summary is Σ g_j v_j / Σ g_j over its events
+    session   events without a pause longer than `session_gap_minutes`, or, with `session_ids`, events in a row that
+              name the same session; its summary is Σ g_j v_j / Σ g_j over its events
     reads     attention over the summaries of the newest `session_slots` sessions that have ended, decayed by the time
               since their end, and over that of the session that goes on
     horizon   mean of all events before, decayed with a half-life: hours, days and a month (`HALF_LIVES_S`), stretched
@@ -12,8 +13,8 @@ hidden state, then through a feed-forward layer. Sessions as a second level are 
 (Quadrana et al., 2017, arXiv 1706.04148), horizons fused by a gate those of Lv et al., "SDM: sequential deep matching
 model", 2019 (arXiv 1909.00385), which has a short and a long one.
 
-The log of a service keeps no session of an event, so pauses alone end sessions, in training as well. In a log without
-times all events are one session, and all horizons are its mean.
+Where one of two neighbours names no session, the pause between them counts. The state keeps the number of the last
+event's session. In a log without times and names all events are one session, and all horizons are its mean.
 
 A summary is the mean up to an event, so those of a chunk are one product, and which of them ended a session is a mask.
 The horizons depend on all events there were, so the state cannot be rebuilt from a log that was trimmed.
@@ -42,6 +43,7 @@ HALF_LIVES_S = (14_400.0, 345_600.0, 2_592_000.0)
 LEAST_WEIGHT = 1e-3
 
 SUMMARIES, ENDED_MS, OPEN, SESSION = "summaries", "ended_ms", "open", "session"
+LAST_NAMED = "last_named"
 HORIZONS, WEIGHTS, AGES = "horizons", "weights", "ages_s"
 
 
@@ -86,8 +88,7 @@ class SessionReader(nn.Module):
     def sessions(self, y: Tensor, v: Tensor, events: Events, state: Mapping[str, Tensor]) -> Sessions:
         """Returns the sessions of a chunk, from the normed inputs y [B, T, d] and their values v [B, T, width]."""
         assert events.previous_ms is not None  # noqa: S101 - what `Encoder.step` promises
-        slots = self.c.session_slots
-        begins = events.time_ms - events.previous_ms > self.c.session_gap_minutes * 60_000  # [B, T]
+        slots, begins = self.c.session_slots, self.begins(events, state)
         number = state[SESSION] + begins.to(torch.int64).cumsum(dim=1)
         weighted = self.weighted(y, v)
         same = (number[:, :, None] == number[:, None]) & earlier(y)
@@ -105,6 +106,22 @@ class SessionReader(nn.Module):
             current=current,
             open=sums,
         )
+
+    def begins(self, events: Events, state: Mapping[str, Tensor]) -> Tensor:
+        """Returns whether each event [B, T] begins a session."""
+        assert events.previous_ms is not None  # noqa: S101 - what `Encoder.step` promises
+        paused = events.time_ms - events.previous_ms > self.c.session_gap_minutes * 60_000
+        if not self.c.session_ids:
+            return paused
+        named = self.named(events)
+        before = torch.cat([state[LAST_NAMED], named], dim=1)[:, : named.shape[1]]
+        # Without "not" and "not equal", which CUDA has no kernels for.
+        unknown, other = (named == 0) | (before == 0), (named < before) | (named > before)
+        return (unknown & paused) | ((named > 0) & (before > 0) & other)
+
+    def named(self, events: Events) -> Tensor:
+        """Returns the numbers [B, T] of the sessions that the events name, 0 for none."""
+        return torch.zeros_like(events.time_ms) if events.session is None else events.session
 
     def weighted(self, y: Tensor, v: Tensor) -> Tensor:
         """Returns g · v and g [B, T, width + 1]."""
@@ -136,7 +153,7 @@ class SessionReader(nn.Module):
         read = share[..., :-1] @ value + share[..., -1:] * own_value
         return read.transpose(1, 2).reshape(*y.shape[:2], -1), share
 
-    def after(self, sessions: Sessions, length: Tensor) -> dict[str, Tensor]:
+    def after(self, sessions: Sessions, events: Events, length: Tensor) -> dict[str, Tensor]:
         """Returns the arrays of sessions after `length` [B] events of each row."""
         slots, last = self.c.session_slots, length[:, None] - 1
         number = sessions.number.gather(1, last)
@@ -147,6 +164,7 @@ class SessionReader(nn.Module):
             ENDED_MS: torch.where(chosen, sessions.ended_ms[:, None], 0).amax(dim=2),
             OPEN: picked(sessions.open, last)[:, 0],
             SESSION: number,
+            **({LAST_NAMED: self.named(events).gather(1, last)} if self.c.session_ids else {}),
         }
 
 
@@ -229,6 +247,7 @@ class Hierarchy(MemoryEncoder):
             StateArray(ENDED_MS, "int64", (c.session_slots,)),
             StateArray(OPEN, "float32", (width + 1,)),
             StateArray(SESSION, "int64", (1,)),
+            *([StateArray(LAST_NAMED, "int64", (1,))] if c.session_ids else []),
             StateArray(HORIZONS, "float32", (horizons, width)),
             StateArray(WEIGHTS, "float32", (horizons,)),
             StateArray(AGES, "float32", (horizons,)),
@@ -247,7 +266,7 @@ class Hierarchy(MemoryEncoder):
         fused, horizons, _ = self.horizons(y, v, events, state)
         x = x + self.dropout(self.out(torch.cat([read, fused], dim=-1)))
         h = x + self.dropout(self.down(F.gelu(self.up(self.norm_ff(x)))))
-        return h, after | self.sessions.after(sessions, events.length) | horizons
+        return h, after | self.sessions.after(sessions, events, events.length) | horizons
 
     def read(self, x: Tensor, events: Events, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns what the last event of each row reads; see `Encoder.memory_read`.

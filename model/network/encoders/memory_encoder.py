@@ -184,6 +184,7 @@ def chunk_of(events: Events, start: int, size: int, window: int) -> Events:
         time_ms=time_ms,
         items=events.items[:, chunk],
         features=events.features[:, chunk],
+        session=None if events.session is None else events.session[:, chunk],
         length=rows * time_ms.shape[1],
         previous_ms=torch.cat([before[:, None], time_ms[:, :-1]], dim=1),
         n_valid=rows * min(start, window),

@@ -143,6 +143,7 @@ class IncrementTrainer(Trainer):
                 run.network.n_types,
                 run.network.query_buckets,
                 run.known_queries,
+                reads_sessions=run.network.session_ids,
             ),
             conditions=Conditions.of(dataset, train, context, controls, styles),
             content=content,

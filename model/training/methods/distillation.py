@@ -66,7 +66,8 @@ def _teacher(folder: Path, setup: Setup) -> GPT4Rec:
             fix="train the teacher on this data set, or leave methods.teacher out",
         )
     model = run.model().requires_grad_(False)
-    if model.encoder.task == "masked" or model.encoder.reads_context or model.config.query_buckets:
+    c = model.config
+    if model.encoder.task == "masked" or model.encoder.reads_context or c.query_buckets or c.session_ids:
         raise RunError(
             f"a network with the encoder {run.config.encoder} cannot teach: it does not read the same inputs",
             where=str(folder),

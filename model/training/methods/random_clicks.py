@@ -43,4 +43,5 @@ def with_random_clicks(train: Sequences, share: float, seed: int) -> Sequences:
         type=train.type[whole][order],
         time_ms=np.concatenate([train.time_ms, time.astype(np.int64)])[order],
         scene=scene,
+        session=None if train.session is None else train.session[whole][order],
     )

@@ -57,9 +57,10 @@ def only(train: Sequences, kept: npt.NDArray[np.bool_]) -> Sequences:
     """Returns the sequences with some of their events."""
     before = np.concatenate([[0], np.cumsum(kept)])
     scene = None if train.scene is None else train.scene[kept]
+    session = None if train.session is None else train.session[kept]
     return replace(
         train, offsets=before[train.offsets], item=train.item[kept], type=train.type[kept],
-        time_ms=train.time_ms[kept], scene=scene,
+        time_ms=train.time_ms[kept], scene=scene, session=session,
     )  # fmt: skip
 
 

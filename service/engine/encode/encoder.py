@@ -14,7 +14,7 @@ from service.artifact.artifact import Artifact
 from service.artifact.features import NO_EVENTS, EventArrays
 from service.artifact.state_layout import TIME_MS
 from service.common.errors import ModelError
-from service.engine.encode.padded_events import padded_events
+from service.engine.encode.padded_events import padded_events, padded_sessions
 from service.engine.encode.window_inputs import StepCounts, Windows
 from service.engine.encoder_state import EncoderState
 from service.engine.jobs import EncodeJob
@@ -70,10 +70,7 @@ class Encoder:
         events = [self._events(job) for job in jobs]
         done = 0
         while rows := [row for row, e in enumerate(events) if len(e) > done]:
-            pieces = [
-                EventArrays(e.item[done : done + CHUNK], e.type[done : done + CHUNK], e.time_ms[done : done + CHUNK])
-                for e in (events[row] for row in rows)
-            ]
+            pieces = [events[row].at(slice(done, done + CHUNK)) for row in rows]
             for row, state in zip(rows, self._step([states[row] for row in rows], pieces), strict=True):
                 states[row] = state
             done += CHUNK
@@ -105,6 +102,8 @@ class Encoder:
         arrays, n_valid = self._batched(states, batch)
         padded = padded_events(events, batch, longest)
         feeds = {names.past_input(name): array for name, array in arrays.items()} | padded
+        if self._vocabulary.reads_sessions:
+            feeds[names.SESSION] = padded_sessions(events, batch, longest)
         feeds |= self._counts.feeds(arrays[TIME_MS], n_valid, padded[names.TIME_MS], n_new)
         shape = (
             (batch, longest) if self._placement.pad else None

@@ -30,3 +30,12 @@ def padded_queries(events: Sequence[EventArrays], rows: int, length: int) -> Int
         if e.query is not None:
             query[row, : len(e)] = e.query
     return query
+
+
+def padded_sessions(events: Sequence[EventArrays], rows: int, length: int) -> IntArray:
+    """Returns the numbers [rows, length] of the events' sessions, 0 where there are none."""
+    session = np.zeros((rows, length), np.int64)
+    for row, e in enumerate(events):
+        if e.session is not None:
+            session[row, : len(e)] = e.session
+    return session

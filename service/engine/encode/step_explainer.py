@@ -22,7 +22,7 @@ from service.artifact.features import EventArrays
 from service.artifact.state_layout import TIME_MS
 from service.engine.encode.encoder import CHUNK
 from service.engine.encode.history_explainer import ROWS_MAX, STEP
-from service.engine.encode.padded_events import padded_events
+from service.engine.encode.padded_events import padded_events, padded_sessions
 from service.engine.encode.window_inputs import StepCounts
 from service.engine.interface import Explanation, MemoryRead
 from service.engine.onnx_session import GraphSession, Values
@@ -61,7 +61,7 @@ class StepExplainer:
     def __init__(self, artifact: Artifact, placement: Placement, graph: GraphSession) -> None:
         self._graph, self._placement = graph, placement
         self._layout, self._longest = artifact.state_layout, artifact.receptive_field
-        self._counts = StepCounts()
+        self._counts, self._sessions = StepCounts(), artifact.vocabulary.reads_sessions
         rounds = any(array.dtype == "float16" for array in self._layout.arrays)
         self._step = _STEP_ROUNDED if rounds else STEP["float32"]
 
@@ -139,6 +139,8 @@ class StepExplainer:
         rows, n = amounts.shape
         batch, length = len(states.h), self._placement.rows(n)
         feeds: dict[str, Array] = {**padded_events([events] * rows, batch, length)}
+        if self._sessions:
+            feeds[names.SESSION] = padded_sessions([events] * rows, batch, length)
         n_valid, n_new = np.full(batch, states.n_valid), np.full(batch, n)
         feeds |= self._counts.feeds(states.arrays[TIME_MS], n_valid, feeds[names.TIME_MS], n_new)
         feeds |= {names.past_input(name): array for name, array in states.arrays.items()}

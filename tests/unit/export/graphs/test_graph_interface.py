@@ -132,7 +132,8 @@ def test_every_name_belongs_to_a_tensor_of_some_graph() -> None:
         used |= names_of(graph_interface.history_encoder(shape), graph_interface.history_explainer(shape))
     state = StateLayout(hidden=8, window=2, arrays=(StateArray(TIME_MS, "int64", (2,), rows=0),))
     for encoder in ("memory_bank", "hierarchy"):
-        used |= names_of(graph_interface.step_explainer(replace(shape, encoder=encoder), state))
+        shape = replace(shape, encoder=encoder, session_ids=encoder == "hierarchy")
+        used |= names_of(graph_interface.step_explainer(shape, state))
     described = {value for name, value in vars(graph_names).items() if name.isupper() and isinstance(value, str)}
     assert used == described
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -71,6 +72,8 @@ NAMES = tuple(name for name in ENCODERS if name != artifact_writer.OWN and encod
 # and a memory to show. `step` of every encoder is checked in torch, and the export's parity gate compares the graphs of
 # each with torch.
 TRACED: dict[str, Any] = {"encoder": "memory_bank"}
+# An encoder whose sessions are those that events name.
+BY_NAME: dict[str, Any] = {"encoder": "hierarchy", "session_ids": True}
 START_MS = 1_700_000_000_000
 
 
@@ -129,9 +132,13 @@ def stepped(
         )
         previous_ms = torch.cat([torch.tensor([[before]]), time_ms[:, :-1]], dim=1)
         items, features = model.embed(table, item, type_, time_ms, previous_ms)
+        session = None
+        if events.session is not None:
+            session = torch.from_numpy(np.pad(events.session[low:high], (0, padding)))[None]
         one = Events(
-            type_, time_ms, items, features, torch.tensor([n]), previous_ms=previous_ms, n_valid=torch.tensor([n_valid])
-        )
+            type_, time_ms, items, features, torch.tensor([n]), session=session, previous_ms=previous_ms,
+            n_valid=torch.tensor([n_valid]),
+        )  # fmt: skip
         states, state = model.encoder.step(items + features, one, state)
         assert {name: (array.dtype, array.shape[1:]) for name, array in state.items()} == {
             array.name: (getattr(torch, array.dtype), array.shape) for array in layout.arrays
@@ -153,13 +160,18 @@ def history(seed: int, n: int) -> EventArrays:
     return random_history(np.random.default_rng(seed), n, N_ITEMS)
 
 
+def with_sessions(seed: int, n: int) -> EventArrays:
+    """A history whose events name one of three sessions, or none."""
+    return replace(history(seed, n), session=np.random.default_rng(seed).integers(0, 4, n))
+
+
 def part(events: EventArrays, low: int, high: int) -> EventArrays:
     return EventArrays(events.item[low:high], events.type[low:high], events.time_ms[low:high])
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=[*({"encoder": name} for name in NAMES), BY_NAME], ids=[*NAMES, "by name"])
 def model(request: pytest.FixtureRequest) -> GPT4Rec:
-    return random_network(encoder=request.param, layers=1, scale=1.0)
+    return random_network(**request.param, layers=1, scale=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +189,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
 def test_steps_over_any_split_give_what_one_pass_gives(
     model: GPT4Rec, n: int, seed: int, splits: list[int], padding: int
 ) -> None:
-    events, vocabulary = history(seed, n), random_parts(model).vocabulary
+    vocabulary = random_parts(model).vocabulary
+    events = with_sessions(seed, n) if vocabulary.reads_sessions else history(seed, n)
     h = stepped(model, vocabulary.with_start(events), [split for split in splits if split <= n], padding)
     np.testing.assert_allclose(h, full_encode(model, vocabulary, events), atol=tolerance(state_layout(model.config)))
 

@@ -73,20 +73,26 @@ def test_events_that_keep_nothing_do_not_wear_a_slot_away() -> None:
     assert torch.equal(after[BANK], state[BANK])
 
 
-def test_hierarchy_reads_the_newest_sessions_and_fuses_horizons_by_their_age() -> None:
+@pytest.mark.parametrize("named", [False, True])
+def test_hierarchy_reads_the_newest_sessions_and_fuses_horizons_by_their_age(named: bool) -> None:
     slots, n = 3, CHUNK + 26
-    model = network("hierarchy", session_slots=slots)
+    model = network("hierarchy", session_slots=slots, session_ids=named)
     encoder = cast("Hierarchy", model.encoder)
     reader, horizons = encoder.sessions, encoder.horizons
     horizons.stretch.copy_(torch.tensor([0.3, -0.2, 0.1]))
     assert reader.decay is not None
     x, events = inputs(model, n)
+    session = torch.randint(0, 3, (1, n)) if named else torch.zeros(1, n, dtype=torch.int64)
+    events = replace(events, session=session if named else None)
     got, time = encoder(x, events, None)[0], events.time_ms[0]
     hidden = attended(encoder, x, events)[0]
     y = encoder.norm(hidden)
     v = encoder.value(y)
     g = LEAST_WEIGHT + (1 - LEAST_WEIGHT) * torch.sigmoid(reader.weight(y))
-    starts = [0, *(t for t in range(1, n) if time[t] - time[t - 1] > 30 * 60_000)]
+    known = (session[0, 1:] > 0) & (session[0, :-1] > 0)
+    paused, other = time[1:] - time[:-1] > 30 * 60_000, session[0, 1:] != session[0, :-1]
+    starts = [0, *((known & other) | (~known & paused)).nonzero()[:, 0].add(1).tolist()]
+    assert not named or {bool(known[t] & paused[t] & ~other[t]) for t in range(n - 1)} == {False, True}
     for t in (0, 1, 2, 30, CHUNK - 1, CHUNK, n - 1):
         begun = [start for start in starts if start <= t]
         ends = [*begun[1:], t + 1]

@@ -111,4 +111,4 @@ def test_every_number_has_a_limit() -> None:
     numbers = {f.name for f in fields(TrainConfig) if f.type in ("int", "float")}
     network = {key.removeprefix("network.") for key in LIMITS if key.startswith("network.")}
     assert numbers <= LIMITS.keys()
-    assert network == NETWORK_KEYS - NETWORK_CHOICES.keys() - {"type_scale"}
+    assert network == NETWORK_KEYS - NETWORK_CHOICES.keys() - {"type_scale", "session_ids"}

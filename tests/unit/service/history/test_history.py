@@ -36,6 +36,20 @@ def test_an_inline_event_between_stored_ones_takes_its_place_and_no_state_fits()
     assert (events.item_ids, events.stored) == (["a", "c", "b"], 0)
 
 
+def test_sessions_stay_with_their_events_and_those_of_a_request_have_none() -> None:
+    log = [event._replace(session=mark) for event, mark in zip(stored("a", "b", "c"), ("5a", "", "5b"), strict=True)]
+    assert merge_events(log, [], T).sessions == ("5a", "", "5b")
+    assert merge_events(log, [inline("d", T + 9000)], T).sessions == ("5a", "", "5b", "")
+    between = merge_events(log, [inline("d", T + 500)], T)
+    assert list(zip(between.item_ids, between.sessions, strict=True)) == [
+        ("a", "5a"),
+        ("d", ""),
+        ("b", ""),
+        ("c", "5b"),
+    ]
+    assert merge_events(stored("a"), [inline("d")], T).sessions == ()
+
+
 def test_an_inline_copy_of_a_stored_event_is_left_out() -> None:
     events = merge_events(stored("a", "b"), [inline("b", T + 1000), inline("a", T)], T + 9000)
     assert (events.item_ids, events.stored, events.inline) == (["a", "b"], 2, False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.store import log_version
-from service.store.records import NewEvent, StoredEvent, Subject, UserRecord
+from service.store.records import SEPARATOR, NewEvent, StoredEvent, Subject, UserRecord, parse_events
 
 
 def event(n: int, time_ms: int | None = None, arrival: int = 0) -> StoredEvent:
@@ -71,6 +73,17 @@ def test_the_arrival_order_of_one_millisecond_is_part_of_the_chain() -> None:
 def test_the_chain_of_known_events_never_changes() -> None:
     # Written down, because stored states of a running deployment depend on it.
     assert log_version.chain("", [event(1), event(2, 20, arrival=3)]) == "4c898f94f6a39617"
+
+
+@given(st.sampled_from(["", "tea"]), st.sampled_from(["", "0badcafe"]))
+def test_a_member_has_as_many_fields_as_it_needs_and_the_chain_has_them_all(query: str, session: str) -> None:
+    new = NewEvent("i1", "click", 10, "e1", kept_query=query, session=session)
+    member = new.member(Subject("user", "u"))
+    assert len(member.split(SEPARATOR)) == (5 if session else 4 if query else 3)
+    [stored] = parse_events([member.encode(), b"10"])
+    assert (stored.query, stored.session) == (query, session)
+    text = SEPARATOR.join(("", "10", "0", member))  # as the script of the store makes it
+    assert log_version.link("", stored) == hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:16]
 
 
 def test_events_without_an_id_are_told_apart_by_user_item_type_and_time() -> None:
