@@ -14,26 +14,20 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from model.errors import ConfigError
-from model.network.behaviour_streams import STREAMS
-from model.network.config import SIZES, NetworkConfig, setting, setting_of
-from model.network.encoders.registry import ENCODERS, encoder_class
+from model.network.config import SIZES, setting, setting_of
+from model.network.encoders.registry import ENCODERS
+from model.training.config_checks import (
+    NETWORK_DEFAULTS,
+    NETWORK_KEYS,
+    NETWORK_SETTINGS,
+    check_behaviours,
+    check_beside_items,
+    check_network,
+    check_type_weights,
+)
 from model.training.config_values import flattened, parse_assignments, read_file, typed, unknown_key
 from model.training.method_settings import METHOD_DEFAULTS, MethodSettings
-from service.artifact.features import EVENT_TYPES
 from service.common.atomic_files import write_aside
-
-NETWORK_SETTINGS = {f.name: declared for f in fields(NetworkConfig) if (declared := setting_of(f)) is not None}
-NETWORK_KEYS = set(NETWORK_SETTINGS)
-NETWORK_DEFAULTS = {f.name: f.default for f in fields(NetworkConfig) if f.name in NETWORK_KEYS}
-_NETWORK_HINTS = get_type_hints(NetworkConfig)
-NETWORK_CHOICES: dict[str, tuple[str, ...]] = {
-    name: get_args(_NETWORK_HINTS[name]) for name in NETWORK_SETTINGS if get_origin(_NETWORK_HINTS[name]) is Literal
-}
-# What `window_attention` alone reads.
-OF_WINDOW_ATTENTION = (
-    "pattern", "stride", "routed_keys", "positions", "max_distance", "time_decay", "decay_rate",
-)  # fmt: skip
-
 
 StyleSource = Literal["none", "attributes", "brand"]
 
@@ -281,7 +275,8 @@ class TrainConfig:
         for key in self.methods:
             if key not in METHOD_DEFAULTS:
                 raise ConfigError(unknown_key(f"methods.{key}", [f"methods.{name}" for name in METHOD_DEFAULTS]))
-        if self.method_settings().negatives != "mixed" and self.negatives == 0:
+        methods = self.method_settings()
+        if methods.negatives != "mixed" and self.negatives == 0:
             raise ConfigError("methods.negatives has no effect with negatives 0, the full softmax; leave negatives out")
         for name in ("text", "vectors"):
             if getattr(self, name) == "codes" and self.tokenizer != "semantic":
@@ -292,9 +287,10 @@ class TrainConfig:
         if self.gpt2 and self.encoder != "gpt2rec":
             raise ConfigError(f"gpt2 has no effect with the encoder {self.encoder}; choose encoder gpt2rec")
         self._check_numbers()
-        self._check_type_weights()
-        self._check_behaviours()
-        self._check_network()
+        check_type_weights(self.type_weights)
+        check_behaviours(self.behaviour_losses, self.encoder)
+        check_beside_items(self.encoder, self.network_values(), methods)
+        check_network(self.encoder, self.network, self.network_values(), self.max_length)
 
     def _check_numbers(self) -> None:
         network = self.network_values()
@@ -304,73 +300,6 @@ class TrainConfig:
             if not least <= value <= most:
                 allowed = f"at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
                 raise ConfigError(f"{key} must be {allowed}, got {value!r}")
-
-    def _check_type_weights(self) -> None:
-        for name, weight in self.type_weights.items():
-            if name not in EVENT_TYPES:
-                raise ConfigError(f"type_weights.{name} is unknown; choose from {', '.join(EVENT_TYPES)}")
-            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
-                raise ConfigError(f"type_weights.{name} must be a number, 0 or more, got {weight!r}")
-        if all(self.type_weights.get(name, 1) == 0 for name in EVENT_TYPES):
-            raise ConfigError("type_weights must give at least one event type a weight above 0")
-
-    def _check_behaviours(self) -> None:
-        for name, weight in self.behaviour_losses.items():
-            if name not in STREAMS:
-                raise ConfigError(f"behaviour_losses.{name} is unknown; choose from {', '.join(STREAMS)}")
-            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
-                raise ConfigError(f"behaviour_losses.{name} must be a number, 0 or more, got {weight!r}")
-        if self.behaviour_losses and self.encoder != "behaviours":
-            raise ConfigError(
-                f"behaviour_losses need encoder=behaviours, which has a stream for each, not {self.encoder}"
-            )
-        self._check_beside_items()
-
-    def _check_beside_items(self) -> None:
-        """Checks what a network reads beside items, types and times, and that the methods know it."""
-        network = self.network_values()
-        if network.get("query_vectors", 0) and not network.get("query_buckets", 0):
-            raise ConfigError("network.query_vectors stand beside n-grams; set network.query_buckets too")
-        if network.get("query_buckets", 0):
-            chosen = encoder_class(self.encoder)
-            if chosen.streams or chosen.task != "next":
-                raise ConfigError(
-                    f"network.query_buckets: the encoder {self.encoder} reads no searches; choose encoder=behaviours, "
-                    "or set it to 0"
-                )
-            self._refuse_methods("queries", "network.query_buckets to 0", ("teacher",))
-        if network.get("session_ids", False):
-            if self.encoder != "hierarchy":
-                raise ConfigError(f"network.session_ids has no effect with the encoder {self.encoder}; leave it out")
-            self._refuse_methods("sessions", "network.session_ids to false")
-
-    def _refuse_methods(self, read: str, instead: str, more: tuple[str, ...] = ()) -> None:
-        """Refuses methods whose views of a sequence have no queries, or no sessions."""
-        methods = self.method_settings()
-        for name in ("augment", "contrast", "pretrain_epochs", *more):
-            if getattr(methods, name):
-                raise ConfigError(f"methods.{name} reads no {read}; leave it out, or set {instead}")
-
-    def _check_network(self) -> None:
-        network = self.network_values()
-        if network["d_head"] % 2:
-            raise ConfigError(f"network.d_head must be even for rotary positions, got {network['d_head']}")
-        for name, choices in NETWORK_CHOICES.items():
-            if network.get(name, choices[0]) not in choices:
-                raise ConfigError(f"network.{name} must be one of {', '.join(choices)}")
-        if self.encoder != "window_attention" and (given := [n for n in OF_WINDOW_ATTENTION if n in self.network]):
-            raise ConfigError(
-                f"network.{given[0]} has no effect with the encoder {self.encoder}; choose encoder window_attention"
-            )
-        if network.get("attribute_slots") and self.encoder != "encoder_decoder":
-            raise ConfigError(
-                f"network.attribute_slots has no effect with the encoder {self.encoder}; choose encoder encoder_decoder"
-            )
-        if self.encoder == "gpt4rec" and self.max_length <= network["window"]:
-            raise ConfigError(
-                f"max_length ({self.max_length}) must exceed the window ({network['window']}): a longer history is cut "
-                "with a window of events before each cut; raise max_length or lower network.window"
-            )
 
     def network_values(self) -> dict[str, Any]:
         """Returns the network fields of the chosen size with the overrides applied."""

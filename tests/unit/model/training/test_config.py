@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from model.errors import ConfigError
 from model.network.config import SIZES
-from model.training.config import LIMITS, NETWORK_CHOICES, NETWORK_KEYS, TrainConfig
+from model.training.config import LIMITS, TrainConfig
+from model.training.config_checks import NETWORK_CHOICES, NETWORK_KEYS
 
 
 @pytest.mark.parametrize(
