@@ -190,3 +190,16 @@ class StepEncoder(Encoder):
             )
             for array in self.state_layout(self.c).arrays
         }
+
+    def computed(self, x: Tensor, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns stored arrays with floats of the type of x."""
+        return {
+            array.name: state[array.name] if array.dtype == "int64" else state[array.name].to(x.dtype)
+            for array in self.state_layout(self.c).arrays
+        }
+
+    def stored(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns arrays in the types in which they are stored."""
+        return {
+            array.name: state[array.name].to(getattr(torch, array.dtype)) for array in self.state_layout(self.c).arrays
+        }

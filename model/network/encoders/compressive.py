@@ -177,11 +177,9 @@ class Compressive(StepEncoder):
     def step(self, x: Tensor, events: Events, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Adds events to states; see `Encoder.step`."""
         assert events.length is not None  # noqa: S101 - what `Encoder.step` promises
-        stored = getattr(torch, stored_dtype(self.c))
-        read = {name: array.to(x.dtype) if array.dtype == stored else array for name, array in state.items()}
         # Each event completes at most one block. A bound that divides the number of events cannot be traced.
-        h, after = self._add(x, events.time_ms, events.length, read, x.shape[1])
-        return h, {name: array.to(stored) if array.dtype == x.dtype else array for name, array in after.items()}
+        h, after = self._add(x, events.time_ms, events.length, self.computed(x, state), x.shape[1])
+        return h, self.stored(after)
 
     def _add(
         self, x: Tensor, time_ms: Tensor, length: Tensor, state: Mapping[str, Tensor], blocks: int

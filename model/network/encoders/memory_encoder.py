@@ -135,14 +135,7 @@ class MemoryEncoder(StepEncoder):
     def step(self, x: Tensor, events: Events, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Adds events to states; see `Encoder.step`."""
         h, after = self.add(x, events, self.computed(x, state))
-        return h, {a.name: after[a.name].to(getattr(torch, a.dtype)) for a in self.state_layout(self.c).arrays}
-
-    def computed(self, x: Tensor, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns stored arrays with floats of the type of x."""
-        return {
-            a.name: state[a.name] if a.dtype == "int64" else state[a.name].to(x.dtype)
-            for a in self.state_layout(self.c).arrays
-        }
+        return h, self.stored(after)
 
     def attend(self, x: Tensor, events: Events, state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Runs a chunk through the blocks. Returns their outputs [B, T, d], and the arrays of `window_arrays`."""

@@ -172,12 +172,12 @@ class WindowAttention(StepEncoder):
         assert events.length is not None  # noqa: S101 - what `Encoder.step` promises
         assert events.n_valid is not None  # noqa: S101
         before = state[COUNT][:, 0] if COUNT in state else events.n_valid
-        kv = state[KEYS_VALUES].to(x.dtype)
+        kv = self.computed(x, state)[KEYS_VALUES]
         h, kv, time_ms = self._add(x, events.time_ms, events.length, before, kv, state[TIME_MS])
-        after = {KEYS_VALUES: kv.to(state[KEYS_VALUES].dtype), TIME_MS: time_ms}
+        after = {KEYS_VALUES: kv, TIME_MS: time_ms}
         if COUNT in state:
             after[COUNT] = state[COUNT] + events.length[:, None]
-        return h, after
+        return h, self.stored(after)
 
     def _add(
         self, x: Tensor, time_ms: Tensor, length: Tensor, before: Tensor, kv: Tensor, past_ms: Tensor
