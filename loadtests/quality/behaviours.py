@@ -6,7 +6,8 @@
 `known` makes a log whose truth is known (`behaviour_logs`) and judges the variants by `CRITERIA`, which were written
 down before anything was measured. `log` takes a data set (Complete Journey, or a shop's log with searches); every
 variant is compared with `mixed`, paired by user. All trainings read the same events in the same window, and what is
-trained already is in `--work`. Rows go into loadtests/results/memory.json.
+trained already is in `--work`. Rows go into loadtests/results/memory.json. `streams, sentences` needs the sentence
+encoder (`make texts`).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "streams": {"encoder": "behaviours"},
     "streams, losses": {"encoder": "behaviours", **_LOSSES},
     "streams, queries": {"encoder": "behaviours", "network": {"query_buckets": _BUCKETS}},
+    "streams, sentences": {"encoder": "behaviours", "network": {"query_buckets": _BUCKETS, "query_vectors": 10_000}},
     "all": {"encoder": "behaviours", "network": {"query_buckets": _BUCKETS}, **_LOSSES},
 }
 # Variant, questions and the least or the most NDCG@10 on the log whose truth is known.
