@@ -38,7 +38,8 @@ test: $(STAMP)  ## Run the tests
 
 clients: $(STAMP)  ## Build, check and test the clients for Python and TypeScript, against a real service; needs npm
 	cd deploy/clients/typescript && npm ci --no-audit --no-fund && npm run --silent check && npm pack --dry-run
-	$(BIN)/python -m tests.support.client_service -- npm test --silent --prefix deploy/clients/typescript
+	$(BIN)/python -m tests.support.client_service -- sh -c \
+	  'npm test --silent --prefix deploy/clients/typescript && $(BIN)/python -m pytest -q -n 0 tests/clients'
 	$(BIN)/python -m tests.support.client_wheel
 
 check: $(STAMP)  ## Format, lint, types and who imports whom: what CI checks

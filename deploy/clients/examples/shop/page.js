@@ -18,14 +18,16 @@ const NOTES = {
 
 async function show() {
   asking?.abort();
-  asking = new AbortController();
+  const mine = (asking = new AbortController());
+  busy(true);
   try {
-    const list = await client.recommend({ k: 8, scene: "home", ...(who.agreed ? {} : { events: here }) }, asking.signal);
+    const list = await client.recommend({ k: 8, ...(who.agreed ? {} : { events: here }) }, mine.signal);
     draw("list", list.items, list);
     note(NOTES[list.reason] ?? "");
   } catch (error) {
-    if (error.name !== "AbortError") note("Nothing can be shown at the moment.");   // what is on screen stays there
+    if (mine === asking) note("Nothing can be shown at the moment.");   // what is on screen stays there
   }
+  if (mine === asking) busy(false);
 }
 
 async function look(item, list) {
@@ -58,6 +60,10 @@ function draw(id, items, list) {
       return place;
     }),
   );
+}
+
+function busy(is) {
+  document.getElementById("list").setAttribute("aria-busy", String(is));
 }
 
 function note(text) {
