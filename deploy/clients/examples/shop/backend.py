@@ -67,10 +67,11 @@ class Shop:
         """Stores events of a visitor who agreed. They keep their ids, so what the page sends twice counts once."""
         if visit is None:
             return {"accepted": 0, "duplicates": 0, "unknown_items": [], "warnings": ["the visitor did not agree"]}
-        told = [{name: event[name] for name in TOLD if name in event} for event in body["events"]]
+        told: list[dict[str, Any]] = [{name: one[name] for name in TOLD if name in one} for one in body["events"]]
         for event in told:
             event["timestamp_ms"] = event.pop("timestamp")
-        answer = self.client.send([Event(**event, **self.subject(visit)) for event in told])
+            event.update(self.subject(visit))
+        answer = self.client.send([Event(**event) for event in told])
         return {
             "accepted": answer.accepted,
             "duplicates": answer.duplicates,
