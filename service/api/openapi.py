@@ -38,6 +38,7 @@ _MEANING = {
     404: "Not found.",
     408: "The body took too long to arrive.",
     409: "Not possible in the present state; `detail` says why.",
+    410: "The cursor has expired, or its user was erased; ask again without it.",
     413: "The body is too large.",
     414: "The path and query are too long.",
     415: "The body has a content encoding, such as gzip; send it without.",

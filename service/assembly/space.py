@@ -52,6 +52,7 @@ from service.playground.explorer import Explorer
 from service.policies import policies, policy_keeper
 from service.policies.policies import Policies, PolicyBook
 from service.policies.policy_keeper import PolicyKeeper
+from service.recommend.pages import Pages
 from service.recommend.reasons import Reasons
 from service.recommend.recommender import Recommender
 from service.recommend.shadows import Shadows
@@ -146,7 +147,7 @@ async def open_space(
         recorder=recorder,
         watch=watch,
         shadows=shadows,
-        recommender=_open_recommender(opening, arms, canaries, states, guards, ids, recorder, watch, shadows),
+        recommender=_open_recommender(opening, store, arms, canaries, states, guards, ids, recorder, watch, shadows),
         ingest=Ingest(
             store,
             serving,
@@ -318,13 +319,14 @@ def _open_recorder(opening: Opening, store: Store) -> tuple[Recorder, StreamEras
     recorder = Recorder(store.streams, opening.metrics, recorded)
     opening.stack.push_async_callback(recorder.drain, settings.drain_timeout_s)
     spawn(opening.stack, recorder.run)
-    stream_erasure = StreamErasure(store.streams, recorder, recorded)
+    stream_erasure = StreamErasure(store.streams, recorder, recorded, erased=store.pages.erased)
     spawn(opening.stack, stream_erasure.run)
     return recorder, stream_erasure
 
 
 def _open_recommender(
     opening: Opening,
+    store: Store,
     arms: Arms,
     canaries: CanaryWatch,
     states: StateKeeper,
@@ -335,6 +337,7 @@ def _open_recommender(
     shadows: Shadows,
 ) -> Recommender:
     settings = opening.space.settings
+    pages = Pages(store.pages, arms, ids, recorder, opening.metrics, ttl_s=settings.cursor_ttl_s)
     reasons = Reasons(states.history_cap)
     opening.stack.callback(reasons.close)
     return Recommender(
@@ -348,6 +351,7 @@ def _open_recommender(
         recorder,
         watch,
         shadows,
+        pages,
         budget_ms=settings.deadline_ms,
         budget_max_ms=settings.deadline_max_ms,
     )

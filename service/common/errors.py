@@ -9,12 +9,14 @@
     │   ├── NotFound               404  not_found
     │   ├── TooSlow                408  too_slow           its body took too long to arrive
     │   ├── Conflict               409  conflict           not possible in the present state
+    │   ├── CursorGone             410  cursor_gone        it has expired, or its user was erased
     │   ├── BodyTooLarge           413  body_too_large
     │   ├── TargetTooLong          414  target_too_long
     │   ├── EncodedBody            415  unsupported_content_encoding
     │   ├── HeadTooLarge           431  head_too_large
     │   ├── TooManyRequests        429  too_many_requests  above the rate of the API key
     │   └── InvalidRequest         422  invalid_request    carries `errors`, one entry for each fault
+    │       ├── CursorRefused      422  invalid_cursor     not made by this service, or for another user
     │       ├── UnknownSegment     422  unknown_segment
     │       └── ModelRefused       422  model_refused      the artefact cannot be served; the old model stays
     ├── StoreUnavailable           503  state_unavailable  Redis is unavailable, slow, or acknowledged too few copies

@@ -71,6 +71,14 @@ class Conflict(RequestError):
     title = "Not possible now"
 
 
+class CursorGone(RequestError):
+    """The cursor has expired, or its user was erased: what it continues is there no more."""
+
+    status = 410
+    reason = "cursor_gone"
+    title = "The list cannot be continued"
+
+
 class BodyTooLarge(RequestError):
     """The body is larger than the setting allows."""
 

@@ -118,6 +118,9 @@ class Settings(BaseSettings):
     fallback_reserve_ms: float = Field(
         10.0, ge=0, description="Part of every deadline that is reserved for the rungs below the model."
     )
+    cursor_ttl_s: float = Field(
+        1800.0, ge=10, le=86_400, description="How long the cursor of a page can be used; each page has a new one."
+    )
     future_tolerance_s: float = Field(
         300.0, ge=0, description="How far in the future the timestamp of an event may lie."
     )

@@ -81,6 +81,16 @@ def empty_list(source: Source) -> RecommendationList:
     return RecommendationList(np.zeros(0, np.int64), np.zeros(0, np.float32), source)
 
 
+def first_of(listing: RecommendationList, k: int) -> RecommendationList:
+    """Returns the first k items of a list, with the law of their draw."""
+    if len(listing.items) <= k:
+        return listing
+    draw = listing.draw
+    if draw is not None and draw.log_propensities is not None:
+        draw = replace(draw, log_propensities=draw.log_propensities[:k])
+    return replace(listing, items=listing.items[:k], scores=listing.scores[:k], draw=draw)
+
+
 @dataclass(frozen=True, slots=True)
 class Fallback:
     """Lists without the model.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import orjson
 
@@ -29,10 +29,25 @@ class StreamErasure:
     """Erases subjects from the streams; start `run` as a background task."""
 
     def __init__(
-        self, streams: LogStreams, recorder: Recorder, settings: RecorderSettings, wall_clock: Clock = time.time
+        self,
+        streams: LogStreams,
+        recorder: Recorder,
+        settings: RecorderSettings,
+        wall_clock: Clock = time.time,
+        *,
+        erased: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
+        """Prepares erasures.
+
+        Args:
+            streams: Where entries are.
+            recorder: What writes them.
+            settings: What is recorded.
+            wall_clock: Epoch seconds.
+            erased: Told the name of each subject, sessions that became a user's among them.
+        """
         self._streams, self._recorder, self._settings = streams, recorder, settings
-        self._wall_clock = wall_clock
+        self._wall_clock, self._erased = wall_clock, erased
         self._again: dict[str, None] = {}
         self._added = asyncio.Event()
 
@@ -93,6 +108,8 @@ class StreamErasure:
 
     async def _tell(self, name: str) -> None:
         """Leaves an entry in both streams: everything of the subject up to now must be forgotten."""
+        if self._erased is not None:
+            await self._erased(name)
         now_ms, shard = int(self._wall_clock() * 1000.0), shard_of(name, self._settings.shards)
         await self._recorder.announce()
         shards = [Shard(stream, shard) for stream in STREAMS]

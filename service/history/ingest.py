@@ -12,6 +12,7 @@ from service.common.errors import StoreUnavailable
 from service.common.metrics import Metrics
 from service.common.request_errors import NotFound, RequestError
 from service.exposures.erasure import StreamErasure
+from service.exposures.exposure import subject_name
 from service.exposures.recorder import Recorder
 from service.history.profile import Profile
 from service.history.pseudonyms import Pseudonyms
@@ -193,6 +194,8 @@ class Ingest:
         """
         traces = self._ids.traces(user_id)
         try:
+            for subject in traces:
+                await self._store.pages.erased(subject_name(subject))
             deleted = sum([await self._store.erase(subject) for subject in traces])
             return {"user_id": user_id, "deleted": deleted, "entries": await self._stream_erasure.erase(traces)}
         except StoreUnavailable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,7 @@ def decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> Decod
         context=plan.model.vocabulary.context.encode(plan.decoder_context()),
         gap_ms=plan.gap_ms(),
         decoding=plan.decoding,
-        k=plan.k,
+        k=plan.decoded,
         filter_id=filter_id,
         excluded=plan.limits.excluded,
         seed=plan.seed,
@@ -51,7 +52,7 @@ def decode_job(plan: Plan, rung: ModelRung, h: npt.NDArray[np.float32]) -> Decod
 
 
 def listing_of(plan: Plan, listed: DecodedList) -> RecommendationList:
-    """Returns the list of a request, filled up to k items, under its rules.
+    """Returns the list of a request, filled up to as many items as it ranks, under its rules.
 
     Args:
         plan: The request.
@@ -62,12 +63,22 @@ def listing_of(plan: Plan, listed: DecodedList) -> RecommendationList:
     listing = RecommendationList(items, scores, listed.source, scorers, listed.candidates, draw)
     if plan.ruling is None:
         listing = _ordered(plan, listing)
-    if len(listing.items) < plan.k:
-        listing = plan.model.fallback.fill(listing, plan.k, plan.limits)
+    if len(listing.items) < plan.depth > plan.k and plan.ranked is None:
+        listing = _continued(plan, listing)
+    if len(listing.items) < plan.depth:
+        listing = plan.model.fallback.fill(listing, plan.depth, plan.limits)
     if plan.ruling is None:
         return listing
-    listing = ruled(plan, listing)
-    return _ordered(plan, listing) if plan.ruling.any_order(plan.k) else listing
+    return ruled(plan, listing, order=partial(_ordered, plan) if plan.ruling.any_order(plan.k) else None)
+
+
+def _continued(plan: Plan, listing: RecommendationList) -> RecommendationList:
+    """A list of many pages with more items than the model lists: those that rank below it on the ladder."""
+    limits = replace(plan.limits, excluded=np.union1d(plan.limits.excluded, listing.items))
+    more = plan.model.fallback.by_history(plan.user_history(), plan.depth - len(listing.items), limits)
+    last = min(0.0, float(listing.scores.min(initial=0.0)))
+    scores = np.concatenate([listing.scores, np.full(len(more.items), last, np.float32)])
+    return replace(listing, items=np.concatenate([listing.items, more.items]), scores=scores)
 
 
 def _ordered(plan: Plan, listing: RecommendationList) -> RecommendationList:

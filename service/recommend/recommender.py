@@ -18,7 +18,7 @@ from service.common.deadline import Clock, Deadline
 from service.common.errors import ModelAttemptFailed, ModelError, StoreUnavailable
 from service.common.metrics import Metrics
 from service.common.request_context import RequestContext
-from service.engine.fallback import RecommendationList, Source, empty_list
+from service.engine.fallback import RecommendationList, Source, empty_list, first_of
 from service.experiments.arms import Arms
 from service.experiments.canary_watch import CanaryWatch
 from service.exposures.recorder import Recorder
@@ -30,6 +30,7 @@ from service.history.state_keeper import StateKeeper
 from service.lifecycle.served_model import ServedModel
 from service.recommend.made import Made
 from service.recommend.model_attempt import ModelAttempts
+from service.recommend.pages import Pages
 from service.recommend.reasons import Reasons
 from service.recommend.request_plan import NOT_ASKED, Plan, make_plan
 from service.recommend.ruled_list import ruled
@@ -67,6 +68,7 @@ class Recommender:
         recorder: Recorder,
         watch: TrafficWatch,
         shadows: Shadows,
+        pages: Pages,
         *,
         budget_ms: float,
         budget_max_ms: float,
@@ -79,7 +81,7 @@ class Recommender:
         self._ids = ids
         self._reasons = reasons
         self._recorder = recorder
-        self._watch, self._shadows = watch, shadows
+        self._watch, self._shadows, self._pages = watch, shadows, pages
         self._attempts = ModelAttempts(states, metrics)
         self._rules = RuleCounts(metrics)
         self._budget_ms, self._budget_max_ms = budget_ms, budget_max_ms
@@ -104,11 +106,14 @@ class Recommender:
         """
         budget_ms = self.budget_ms(request.budget_ms or most_ms)
         budget_ms = budget_ms if most_ms is None else min(budget_ms, most_ms)
+        if request.cursor is not None:
+            return await self._pages.next(request, context, budget_ms, self._read_history)
         deadline = context.deadline(budget_ms)
         subject = self._ids.subject(request.user_id, request.session_id)
         placement = self._arms.place(subject, request.arm)
         model, guard = placement.model, self._guards.of(placement.variant)
         wanted = model.filter(request.filter or {})
+        pages = await self._pages.state(subject, deadline.keeping(_LAST_RUNGS_S)) if request.page else None
         profile, read_failure = await self._read_history(subject, model, deadline)
         waits = deadline.keeping(guard.reserve_s(deadline.remaining()))
         if request.candidates is None:
@@ -122,12 +127,17 @@ class Recommender:
         )  # fmt: skip
         began = deadline.clock()
         decision = self._decide(plan, guard, read_failure)
-        made = Made.of(*await self._descend(plan, guard, decision), wanted=plan.decoding, k=plan.k)
+        deep, rung, reason = await self._descend(plan, guard, decision)
+        made = Made.of(first_of(deep, plan.k), rung, reason, wanted=plan.decoding, k=plan.k)
         took_s = deadline.clock() - began
         why = await self._reasons.of(plan, made.listing) if request.explain else NOT_ASKED
         self._count(plan, guard, made, late=deadline.passed)
         list_id = self._recorder.new_list_id()
         answer = plan.answer(made, why, list_id)
+        if request.page:
+            more = self._pages.begin(plan, deep, made, pages)
+            answer["cursor"] = more["cursor"]
+            answer["warnings"] += more["warnings"]
         self._recorder.shown(list_id, subject, partial(entry_of, plan, subject, made, answer))
         self._watch.shown(model.version, watched(plan, subject, made, list_id))
         self._shadows.answered(plan, made, list_id, took_s)
@@ -200,7 +210,7 @@ class Recommender:
 
     def _below_model(self, plan: Plan, rung: Rung) -> RecommendationList:
         """The signals without the network: array work of less than a millisecond. Popular items if that fails."""
-        fallback, k = plan.model.fallback, plan.pool
+        fallback, k = plan.model.fallback, max(plan.pool, plan.depth)
         if rung != "popular" and not plan.deadline.passed:
             try:
                 listing = fallback.by_history(plan.user_history(), k, plan.limits)

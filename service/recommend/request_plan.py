@@ -27,6 +27,7 @@ from service.recommend.list_seed import list_seed
 from service.recommend.list_warnings import list_warnings, not_kept
 from service.recommend.made import Made
 from service.recommend.named_items import named_items
+from service.recommend.page_token import TAIL_MAX
 from service.rules.ruling import Ruling, ruling_of
 from service.schemas.requests import RecommendRequest
 from service.signals.item_values import SignalSums
@@ -78,6 +79,7 @@ class Plan:
         limits: The items that may be listed.
         ranked: [m] items to rank instead of a choice from the catalogue, those of the request that may be listed.
         k: Number of items wanted.
+        depth: Number of items to rank: k, or more if there will be pages.
         warnings: What the caller must know about the answer, in sentences.
         budget_ms: Time budget of the answer.
         deadline: When the answer must have left.
@@ -101,6 +103,7 @@ class Plan:
     limits: Constraints
     ranked: npt.NDArray[np.int64] | None
     k: int
+    depth: int
     warnings: tuple[str, ...]
     budget_ms: float
     deadline: Deadline
@@ -123,15 +126,20 @@ class Plan:
         if self.ranked is not None:
             return RANKED_WIDTH
         if rung == "narrow":
-            return _GREEDY.width(self.k)
-        width = self.decoding.width(self.k)
+            return _GREEDY.width(self.decoded)
+        width = self.decoding.width(self.decoded)
         return width if self.ruling is None or self.decoding.sampled else max(width, _GREEDY.width(self.pool))
 
     def forecast(self, rung: ModelRung) -> Forecast:
         """Returns when the list would be decoded if the job were submitted now."""
         if self.ranked is not None:
             return self.model.decoder.forecast(RANKED_KEY)
-        return self.model.decoder.forecast(decode_key(self.width(rung), self.decoding, self.k))
+        return self.model.decoder.forecast(decode_key(self.width(rung), self.decoding, self.decoded))
+
+    @property
+    def decoded(self) -> int:
+        """Number of items that the model lists; what a list of many pages has more, others rank."""
+        return self.depth if self.ranked is not None else min(self.depth, MAX_WIDTH)
 
     @property
     def allows_nothing(self) -> bool:
@@ -236,6 +244,7 @@ def make_plan(
     decoding = _decoding(request, segment, explored=explored)
     limits = Constraints(filtered.allowed, _excluded(request, profile, exclude_seen))
     named = None if request.candidates is None else named_items(request.candidates, profile.model, limits)
+    k = request.k if named is None or "k" in request.model_fields_set else max(1, len(named.items))
     return Plan(
         request=request,
         context=context,
@@ -252,7 +261,8 @@ def make_plan(
         filtered=filtered,
         limits=limits if named is None else named.limits,
         ranked=None if named is None else named.items,
-        k=request.k if named is None or "k" in request.model_fields_set else max(1, len(named.items)),
+        k=k,
+        depth=k + TAIL_MAX if request.page else k,
         warnings=(
             *(() if history_read or not exclude_seen else (HISTORY_NOT_READ,)),
             *list_warnings(request, profile.model).texts,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+
+import numpy as np
 
 from service.common import logs
 from service.engine.fallback import RecommendationList
@@ -16,15 +19,33 @@ from service.rules.ruling import Ruling
 log = logs.get(__name__)
 
 
-def ruled(plan: Plan, listing: RecommendationList) -> RecommendationList:
+def ruled(
+    plan: Plan, listing: RecommendationList, order: Callable[[RecommendationList], RecommendationList] | None = None
+) -> RecommendationList:
     """Returns the list under the rules of the request; the same list where there are none.
+
+    Rules hold for the first page: what was ranked and not chosen comes behind it, for the pages that follow.
 
     A rule that cannot be evaluated takes no list away: the list is then as without rules, and none counts as kept.
 
     Args:
         plan: The request.
         listing: What ranked the items, `Plan.pool` of them.
+        order: Puts the chosen items into order, if they may be.
     """
+    if plan.ruling is None:
+        return listing
+    chosen = _chosen(plan, listing)
+    if order is not None:
+        chosen = order(chosen)
+    if plan.depth == plan.k or len(chosen.items) < plan.k:
+        return chosen
+    rest = ~np.isin(listing.items, chosen.items)
+    items = np.concatenate([chosen.items, listing.items[rest]])
+    return replace(chosen, items=items, scores=np.concatenate([chosen.scores, listing.scores[rest]]))
+
+
+def _chosen(plan: Plan, listing: RecommendationList) -> RecommendationList:
     if plan.ruling is None:
         return listing
     model, k = plan.model, plan.k

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from service.artifact.array_types import Array
+from service.artifact.array_types import Array, FloatArray
 from service.engine.decoding import STRATEGIES, Decoding, Strategy
 from service.engine.fallback import RecommendationList
 from service.exposures.exposure import Exposure, packed, shown_entry, subject_name
 from service.recommend.made import Made
+from service.recommend.page_token import PageToken
 from service.recommend.request_plan import Plan
 from service.store.log_streams import Entry
 from service.store.records import Subject
@@ -68,6 +69,89 @@ def entry_of(plan: Plan, subject: Subject | None, made: Made, answer: Mapping[st
     }
     draw = listing.draw
     return shown_entry(exposure, packed(draw.items, draw.scores) if sampled and draw is not None else b"")
+
+
+def about_of(plan: Plan, made: Made) -> dict[str, Any]:
+    """Returns what a page of a list says of its making, in answers and records, as JSON has it."""
+    sampled = made.strategy in _SAMPLED
+    return {
+        "source": made.source,
+        "scorers": list(made.listing.scorers),
+        "rung": made.rung,
+        # A first page that is short has no other.
+        "reason": None if made.reason == "not_enough_items" else made.reason,
+        "strategy": made.strategy,
+        "parameters": _parameters(plan.decoding, made.strategy),
+        "segment": plan.segment,
+        "explored": plan.explored and made.strategy == plan.decoding.strategy,
+        "scene": plan.request.scene,
+        "model_version": plan.model.version,
+        "policies_version": plan.placement.policies.digest,
+        "catalogue_version": plan.model.catalogue_version,
+        "arms": dict(plan.placement.arms),
+        "counted": dict(plan.placement.counted),
+        "filter": plan.request.filter,
+        "excluded": len(plan.limits.excluded),
+        "history_version": plan.profile.record.version,
+        "seed": plan.seed if sampled else None,
+        "asked": None if plan.ranked is None else len(plan.ranked),
+    }
+
+
+def page_entry(
+    token: PageToken, places: Array, scores: FloatArray, answer: Mapping[str, Any], k: int, now_ms: int
+) -> Entry:
+    """Returns the entry of a later page of a list.
+
+    Its propensities are those of the first draw: of each item given all those drawn before it, on pages before too, and
+    forbidden ones among them. What it was drawn from is recorded with the first page.
+
+    Args:
+        token: What was left of the list before this page.
+        places: [n] places of the page's items in it.
+        scores: [n] their scores.
+        answer: The body of the answer.
+        k: Items asked for.
+        now_ms: Time of the page, in epoch milliseconds.
+    """
+    about = token.about
+    drawn = int((places < token.drawn).sum())
+    laws: list[float] | None = [0.0] * len(places)
+    if drawn:
+        known = token.log_propensities
+        laws = None if known is None else [known[at] for at in places[:drawn].tolist()] + [0.0] * (len(places) - drawn)
+    exposure: Exposure = {
+        "list_id": answer["list_id"],
+        "request_id": answer["request_id"],
+        "subject": subject_name(Subject.of_tag(token.subject)),
+        "time_ms": now_ms,
+        "scene": about["scene"],
+        "k": k,
+        "items": [item["item_id"] for item in answer["items"]],
+        "scores": scores,
+        "log_propensities": laws,
+        "drawn": drawn,
+        "set_log_propensity": None,
+        "strategy": about["strategy"],
+        "parameters": about["parameters"],
+        "segment": about["segment"],
+        "explored": about["explored"],
+        "source": about["source"],
+        "scorers": about["scorers"],
+        "rung": about["rung"],
+        "reason": answer["reason"],
+        "model_version": about["model_version"],
+        "policies_version": about["policies_version"],
+        "catalogue_version": about["catalogue_version"],
+        "arms": about["counted"],
+        "filter": about["filter"],
+        "excluded": about["excluded"],
+        "history_version": about["history_version"],
+        "seed": about["seed"] if drawn else None,
+        "first_rank": token.given + 1,
+        "asked": about["asked"],
+    }
+    return shown_entry(exposure)
 
 
 def watched(plan: Plan, subject: Subject | None, made: Made, list_id: str) -> ShownList:

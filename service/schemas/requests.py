@@ -21,6 +21,9 @@ MAX_INLINE_EVENTS = 200
 MAX_EVENTS = 1000
 MAX_EXCLUDED = 1000
 MAX_CANDIDATES = 500
+# A cursor: base64 that begins with the number of its format (`service.recommend.page_token`).
+CURSOR_MAX = 65_536
+_CURSOR = r"^A[Q-Za-f][A-Za-z0-9_-]+$"
 
 
 class Body(BaseModel):
@@ -76,10 +79,19 @@ _TEXT = {"type": "string"}
 _SUBJECT_IDS = ({"user_id": _TEXT}, {"session_id": _TEXT})
 
 
-class RecommendRequest(Body):
-    """Asks for a list of items. At least one of `user_id`, `session_id` and `events` must be given."""
+# What makes a list. Its pages are parts of a list that is made already.
+_NOT_WITH_CURSOR = frozenset(
+    {
+        "events", "candidates", "page", "scene", "context", "exclude_seen", "segment", "decoding", "seed", "features",
+        "arm", "explain",
+    }
+)  # fmt: skip
 
-    model_config = _any_of(*_SUBJECT_IDS, {"events": {"type": "array", "minItems": 1}})
+
+class RecommendRequest(Body):
+    """Asks for a list of items. At least one of `user_id`, `session_id`, `events` and `cursor` must be given."""
+
+    model_config = _any_of(*_SUBJECT_IDS, {"events": {"type": "array", "minItems": 1}}, {"cursor": _TEXT})
 
     user_id: Id | None = Field(None, description="The user whose stored history the list is made from.")
     session_id: Id | None = Field(
@@ -105,6 +117,15 @@ class RecommendRequest(Body):
         description="Ranks these items instead of choosing from the catalogue: by the score of the model, or of the "
         "rung that answers, best first. Items that may not be listed are left out, and `warnings` names them. "
         "`decoding` and `seed` have no effect on such a list.",
+    )
+    page: bool = Field(
+        False,
+        description="Ranks up to 200 items more than `k`; `cursor` of the answer gets the next of them.",
+    )
+    cursor: Annotated[str, Field(pattern=_CURSOR, max_length=CURSOR_MAX)] | None = Field(
+        None,
+        description="The `cursor` of the page before: lists the next `k` items of the same list, less those that may "
+        "not be listed any more. `exclude` and `filter` may narrow it; what made the list cannot be named again.",
     )
     scene: Name | None = Field(None, description="Where the list is shown, as in the training data.")
     context: dict[Name, Feature] | None = Field(
@@ -164,8 +185,11 @@ class RecommendRequest(Body):
 
     @model_validator(mode="after")
     def _has_subject(self) -> Self:
-        if self.user_id is None and self.session_id is None and not self.events:
+        if self.user_id is None and self.session_id is None and not self.events and self.cursor is None:
             raise ValueError("one of user_id, session_id and events is required")
+        given = _NOT_WITH_CURSOR & self.model_fields_set
+        if self.cursor is not None and given:
+            raise ValueError(f"beside a cursor, {', '.join(sorted(given))} cannot be given: the list is made already")
         return self
 
 

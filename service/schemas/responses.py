@@ -177,6 +177,11 @@ class RecommendAnswer(Answer):
     arms: dict[str, str] = Field(description="The arm of each experiment that the user is in; empty without one.")
     budget_ms: float
     latency_ms: float
+    cursor: str | None = Field(
+        None,
+        description="Gets the next page. Only in answers to requests with `page` or `cursor`; null where the list "
+        "ends, or cannot be continued, which `warnings` says.",
+    )
 
 
 class EventsAnswer(Answer):

@@ -32,6 +32,7 @@ from service.store.history_calls import HistoryCalls, appended_of, events_of, re
 from service.store.log_streams import LogStreams
 from service.store.lua_script import Script
 from service.store.outcome_fields import OutcomeFields
+from service.store.page_marks import PageMarks
 from service.store.records import AppendResult, NewEvent, StateWrite, Subject, UserRecord
 from service.store.redis_link import RedisLink, ScriptCall
 from service.store.seen_items import NOTHING_SEEN, SeenItems
@@ -75,6 +76,7 @@ class Store(SharedValues):
                 "not provide: use durability memory, and min-replicas-to-write on the servers"
             )
         self.streams = LogStreams(link, prefix=settings.prefix, timeout_s=write_s, ttl_s=settings.ttl_s)
+        self.pages = PageMarks(link, prefix=settings.prefix, timeout_s=write_s)
         self.outcomes = OutcomeFields(link, prefix=settings.prefix, timeout_s=write_s)
         self._erased = self._ops_key("erased")
         self._calls = HistoryCalls(settings, self._erased)

@@ -22,7 +22,7 @@ _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 @router.post(
     "/recommend",
-    responses=answers(out.RecommendAnswer, 400, 401, 403, 408, 413, 422, 429),
+    responses=answers(out.RecommendAnswer, 400, 401, 403, 408, 410, 413, 422, 429),
     openapi_extra=takes(RecommendRequest),
 )
 async def recommend(request: Request) -> Response:
