@@ -83,7 +83,7 @@ _SUBJECT_IDS = ({"user_id": _TEXT}, {"session_id": _TEXT})
 _NOT_WITH_CURSOR = frozenset(
     {
         "events", "candidates", "page", "scene", "context", "exclude_seen", "segment", "decoding", "seed", "features",
-        "arm", "explain",
+        "arm", "explain", "rules", "policy_rules", "diversity",
     }
 )  # fmt: skip
 

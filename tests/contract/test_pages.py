@@ -97,6 +97,7 @@ async def test_a_cursor_ends_with_its_user_and_its_time(shared_valkey: Valkey) -
         again = await two.recommend(user_id="u", k=5, page=True)
         assert ids(await one.recommend(cursor=again["cursor"])), "whoever comes back has pages again"
         assert await refused(one, 422, cursor=other, user_id="u") == "invalid_cursor"
+        redis: Any
         async with Redis.from_url(shared_valkey.url) as redis:
             key = await redis.get("pagesgone:{pages}:key")
         old = replace(opened(other, key), expires_ms=int(time.time() * 1000)).sealed(key)
@@ -151,6 +152,18 @@ async def test_below_the_model_lists_have_pages_too(shared_valkey: Valkey) -> No
 
 
 @asynchronous
+async def test_rules_hold_for_the_first_page_and_no_item_is_lost_or_comes_twice(shared_valkey: Valkey) -> None:
+    pin = {"name": "campaign", "kind": "pin", "item": "2", "position": 1}
+    async with serving(redis_url=shared_valkey.url, prefix="pagesruled:") as service:
+        asked: dict[str, Any] = {"user_id": "u", "k": 6, "decoding": BEAM, "rules": [pin]}
+        alone = await service.recommend(**asked)
+        first = await service.recommend(**asked, page=True)
+        every = [*ids(first), *(item for page in await pages(service, first["cursor"]) for item in ids(page))]
+    assert ids(first) == ids(alone) and ids(first)[0] == "2"
+    assert sorted(every, key=int) == [str(n) for n in range(40)]
+
+
+@asynchronous
 async def test_pages_of_a_drawn_list_are_recorded_with_the_law_of_the_first_draw(
     shared_valkey: Valkey, random_artifact: Path
 ) -> None:
@@ -175,6 +188,7 @@ async def test_pages_of_a_drawn_list_are_recorded_with_the_law_of_the_first_draw
 async def recorded(valkey: Valkey, prefix: str) -> dict[str, dict[str, Any]]:
     """The recorded lists, by id."""
     found = {}
+    redis: Any
     async with Redis.from_url(valkey.url) as redis:
         async for key in redis.scan_iter(match=f"{prefix}exposures:*"):
             for _, fields in await redis.xrange(key):
