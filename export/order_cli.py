@@ -15,6 +15,7 @@ from service.cli.json_report import AsJson, JsonFile, check_target, to_stdout, w
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 _REWARDS = ("clicks", "dwell", "both")
+_METHODS = ("expected_reward", "policy")
 
 
 @app.callback()
@@ -28,6 +29,9 @@ def learn(
     artifact: Annotated[Path, typer.Option(help="Artefact whose lists the log has, or a folder of artefacts.")],
     out: Annotated[Path, typer.Option(help="Folder of artefacts; the one with the order is published there.")],
     reward: Annotated[str, typer.Option(help="What counts: clicks, their dwell, or both.")] = "clicks",
+    method: Annotated[
+        str, typer.Option(help="expected_reward (a model of looks and clicks) or policy (a policy gradient).")
+    ] = "expected_reward",
     first: Annotated[int, typer.Option(min=2, max=20, help="How many items from the top are put into order.")] = 10,
     from_: From = None,
     until: Until = None,
@@ -53,22 +57,30 @@ def learn(
     check_target(as_json, json_file)
     if reward not in _REWARDS:
         raise typer.BadParameter(f"{reward!r}: choose {', '.join(_REWARDS)}", param_hint="--reward")
+    if method not in _METHODS:
+        raise typer.BadParameter(f"{method!r}: choose {', '.join(_METHODS)}", param_hint="--method")
     with failures():
         from export.order import versions_of, with_order
-        from model.slate.deciding import decide, read
+        from model.slate.deciding import by_expected_reward, decide, read
         from model.slate.learning import Items
+        from model.slate.policy_gradient import learn_policy
         from service.artifact.artifact import Artifact
 
         opened = Artifact.open(artifact)
         span = log_range(log, from_, until, window, clicks_max)
         lists = read(span, reward, versions_of(opened), lists_max=lists_max, made=made)  # type: ignore[arg-type]
         decision = decide(
-            lists, Items.of(opened.catalogue), reward, first=first, least_effective=least_effective  # type: ignore[arg-type]
-        )  # fmt: skip
+            lists,
+            Items.of(opened.catalogue),
+            reward,  # type: ignore[arg-type]  # checked above
+            first=first,
+            least_effective=least_effective,
+            learner=learn_policy if method == "policy" else by_expected_reward,
+        )
         report = _report(decision, lists.other_models)
-        about = {name: report[name] for name in ("lists", "lift")} | {"reward": reward}
+        about = {name: report[name] for name in ("lists", "lift")} | {"reward": reward, "method": method}
         folder = with_order(opened, decision.learned.weights, out, about, latest=latest) if decision.better else None
-    report |= {"log": log, "reward": reward, "artifact": None if folder is None else str(folder)}
+    report |= {"log": log, "reward": reward, "method": method, "artifact": None if folder is None else str(folder)}
     write_report(report, as_json, json_file)
     if not to_stdout(as_json, json_file):
         _show(report)

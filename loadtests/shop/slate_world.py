@@ -16,12 +16,15 @@ from itertools import permutations
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
+from model.online.logged_lists import LoggedList, Sample
 from model.online.marginals import Law, all_marginals, log_weights
 from model.slate.impressions import Impressions
 from model.slate.learning import Items
 from service.artifact.array_types import Float64Array, IntArray
 from service.artifact.order_weights import OrderWeights
+from service.engine.decoding import Decoding
 from service.ordering.expected_reward import Slate, expected_rewards
 
 LEAVE, ABOVE, BASE = 0.15, -0.5, -1.6
@@ -87,6 +90,10 @@ class World:
 
     def lists(self) -> Impressions:
         """Draws lists and shows them to the users."""
+        return self.shown()[0]
+
+    def shown(self) -> tuple[Impressions, IntArray, IntArray]:
+        """Returns the same lists, with [L] their situations and [L, K] their places among the candidates."""
         shape, rng = self.shape, np.random.default_rng((self._seed, 22))
         subject = np.repeat(np.arange(shape.subjects), shape.lists)
         situation = rng.integers(shape.situations, size=len(subject))
@@ -96,8 +103,24 @@ class World:
         item = self.item[row, order]
         clicked = self._clicks(rng, item, self.odds[row, order])
         dwell = np.where(clicked, rng.exponential(self.dwell[item]), 0.0)
-        chance = self.marginals[row, order]
-        return Impressions(subject, item, self.score[row, order], clicked, dwell, chance)
+        seen = Impressions(subject, item, self.score[row, order], clicked, dwell, self.marginals[row, order])
+        return seen, situation, order
+
+    def logged(self) -> Sample:
+        """Returns the same lists as a log has them, all of one segment; their reward is clicks."""
+        seen, situation, order = self.shown()
+        decoding, scores = Decoding("temperature", temperature=1.0), self.score.astype(np.float32)
+        lists = [
+            LoggedList(
+                f"L{n}", owner, "all", decoding, "m", scores[s], self.item[s], order[n],
+                tuple(str(item) for item in seen.item[n].tolist()), seen.clicked[n].astype(np.float64), {},
+            )
+            for n, (owner, s) in enumerate(zip(seen.subject.tolist(), situation.tolist(), strict=True))
+        ]  # fmt: skip
+        made = pl.DataFrame(
+            {"segment": "all", "owner": seen.subject, "decoding": "drawn", "earned": seen.clicked.sum(axis=1) * 1.0}
+        )
+        return Sample(lists, made, subjects=self.shape.subjects)
 
     def _clicks(self, rng: np.random.Generator, item: IntArray, odds: Float64Array) -> npt.NDArray[np.bool_]:
         """Walks down the lists; a plain loop over positions, apart from the code that is judged."""

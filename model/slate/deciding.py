@@ -19,13 +19,18 @@ from model.online.logged_lists import LoggedList, Sample, read_sample
 from model.online.off_policy import LEAST_EFFECTIVE, compare
 from model.online.partitions import LogRange
 from model.slate.impressions import Impressions
-from model.slate.learning import Items, Learned, OrderError, OrderReward, learn
+from model.slate.learning import Items, Learned, OrderError, OrderReward, learn, mean_dwell
 from model.slate.logged_orders import HALVES, ByScore, InOrder, impressions_of
 from service.ordering.ordering import Ordering
 
 # The estimate that decides.
 DECIDING = "dr"
-Learner = Callable[[Impressions, Items, OrderReward], Learned]
+Learner = Callable[[Impressions, Sequence[LoggedList], Items, OrderReward], Learned]
+
+
+def by_expected_reward(seen: Impressions, _: Sequence[LoggedList], items: Items, reward: OrderReward) -> Learned:
+    """Learns the order that is expected to earn most; see `learn`."""
+    return learn(seen, items, reward)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,7 @@ def decide(
     *,
     first: int = 10,
     least_effective: float = LEAST_EFFECTIVE,
-    learner: Learner = learn,
+    learner: Learner = by_expected_reward,
 ) -> Decision:
     """Learns an order model, and decides whether it is better.
 
@@ -116,21 +121,26 @@ def decide(
     seen = impressions_of(read.sample.lists, read.dwell or None)
     half = seen.subject % HALVES
     # Lists of each half are put into order by what was learned from the other.
-    parts = [learner(seen.of(half != number), items, reward) for number in range(HALVES)]
-    learned = learner(seen, items, reward)
+    worth = _worth(read, seen, reward)
+    sample = replace(read.sample, lists=worth)
+    parts = [
+        learner(seen.of(half != number), [worth[place] for place in np.flatnonzero(half != number)], items, reward)
+        for number in range(HALVES)
+    ]
     orderings = [Ordering(one.weights, first) for one in parts]
-    sample = replace(read.sample, lists=_worth(read, learned, reward))
+    learned = learner(seen, worth, items, reward)
     report = compare(sample, InOrder(orderings), ByScore(), least_effective=least_effective)
     low = report["lift"].get(DECIDING, {}).get("low")
     return Decision(learned, report, better=low is not None and low > 0)
 
 
-def _worth(read: OrderSample, learned: Learned, reward: OrderReward) -> list[LoggedList]:
+def _worth(read: OrderSample, seen: Impressions, reward: OrderReward) -> list[LoggedList]:
     """The lists with what they earned: clicks, dwell over the mean dwell of a click, or the sum of both."""
     if reward == "clicks":
         return read.sample.lists
+    mean = mean_dwell(seen)
     found = []
     for clicks, dwell in zip(read.sample.lists, read.dwell, strict=True):
-        of_clicks = np.where(clicks.reward > 0, dwell.reward / learned.dwell, 0.0)
+        of_clicks = np.where(clicks.reward > 0, dwell.reward / mean, 0.0)
         found.append(replace(clicks, reward=of_clicks + (clicks.reward if reward == "both" else 0.0)))
     return found

@@ -153,17 +153,27 @@ def values_of(seen: Impressions, items: int, reward: OrderReward) -> tuple[Float
     """
     if reward == "clicks":
         return np.ones(items, np.float32), 0.0
+    mean = mean_dwell(seen)
     clicked = seen.clicked & seen.shown & (seen.item < items)
     item, dwell = seen.item[clicked], seen.dwell[clicked]
-    mean = float(dwell.mean()) if len(dwell) else 0.0
-    if mean <= 0:
+    total = np.bincount(item, dwell, items) + _DWELL_PRIOR * mean
+    relative = total / (np.bincount(item, minlength=items) + _DWELL_PRIOR) / mean
+    return (relative + (1.0 if reward == "both" else 0.0)).astype(np.float32), mean
+
+
+def mean_dwell(seen: Impressions) -> float:
+    """Returns the mean dwell of a click.
+
+    Raises:
+        OrderError: The log has none.
+    """
+    dwell = seen.dwell[seen.clicked & seen.shown]
+    if not dwell.sum() > 0:
         raise OrderError(
             "no clicked item of a drawn list has a dwell",
             fix="send `view` events with the dwell as their `value`, or learn from --reward clicks",
         )
-    total = np.bincount(item, dwell, items) + _DWELL_PRIOR * mean
-    relative = total / (np.bincount(item, minlength=items) + _DWELL_PRIOR) / mean
-    return (relative + (1.0 if reward == "both" else 0.0)).astype(np.float32), mean
+    return float(dwell.mean())
 
 
 def _check(seen: Impressions, bias: PositionBias) -> None:
