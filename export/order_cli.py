@@ -32,6 +32,9 @@ def learn(
     method: Annotated[
         str, typer.Option(help="expected_reward (a model of looks and clicks) or policy (a policy gradient).")
     ] = "expected_reward",
+    language_model: Annotated[
+        Path | None, typer.Option(help="Folder of a GPT-2, whose view of an order of titles is one more term.")
+    ] = None,
     first: Annotated[int, typer.Option(min=2, max=20, help="How many items from the top are put into order.")] = 10,
     from_: From = None,
     until: Until = None,
@@ -62,16 +65,21 @@ def learn(
     with failures():
         from export.order import versions_of, with_order
         from model.slate.deciding import by_expected_reward, decide, read
+        from model.slate.language_model import LanguageModel
         from model.slate.learning import Items
+        from model.slate.order_prior import with_prior
         from model.slate.policy_gradient import learn_policy
         from service.artifact.artifact import Artifact
 
         opened = Artifact.open(artifact)
+        items = Items.of(opened.catalogue)
+        if language_model is not None:
+            items = with_prior(items, opened.catalogue, LanguageModel(language_model))
         span = log_range(log, from_, until, window, clicks_max)
         lists = read(span, reward, versions_of(opened), lists_max=lists_max, made=made)  # type: ignore[arg-type]
         decision = decide(
             lists,
-            Items.of(opened.catalogue),
+            items,
             reward,  # type: ignore[arg-type]  # checked above
             first=first,
             least_effective=least_effective,
