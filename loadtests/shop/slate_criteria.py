@@ -22,6 +22,12 @@ SWITCHED_ON = f"slate: orders that are kept where they earn more, of {SEEDS}"
 # The order by score is the best one: an order that is kept there earns no more. By chance one in forty is.
 LEFT_OFF = f"slate: orders that are kept where the order by score is the best one, of {SEEDS}"
 
+# Lists of a small network that goes on from the clicks of half of the users, with the other half.
+_AFTER = "slate: expected clicks of the generator's lists after {}, more than before, mean of {} seeds, %"
+DPO, GRPO = _AFTER.format("DPO", SEEDS), _AFTER.format("GRPO", SEEDS)
+# Going on with the usual loss on the same clicks: what the two are compared with.
+LIKELIHOOD = _AFTER.format("likelihood of the same clicks", SEEDS)
+
 
 # As `results.row` takes a limit.
 LIMITS: Mapping[str, Mapping[str, float]] = {
@@ -32,6 +38,10 @@ LIMITS: Mapping[str, Mapping[str, float]] = {
     POLICY: {},
     SWITCHED_ON: {"at_least": SEEDS},
     LEFT_OFF: {"at_most": 0},
+    # Whatever comes.
+    DPO: {},
+    GRPO: {},
+    LIKELIHOOD: {},
 }
 
 
