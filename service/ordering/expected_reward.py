@@ -29,13 +29,13 @@ class Slate:
     Attributes:
         base: [m] log-odds of a click given a look, without what stands above.
         value: [m] value of a click.
-        alike: [m, m] 1 where two items are of one group.
+        group: [m] group of each item; a number of its own, below 0, for an item of none.
         follows: [m, m] what the prior says of an item (column) right below another (row).
     """
 
     base: Float64Array
     value: Float64Array
-    alike: Float64Array
+    group: IntArray
     follows: Float64Array
 
     @classmethod
@@ -56,11 +56,11 @@ class Slate:
         w = weights.weights
         base = w["base"] + w["score"] * (np.asarray(scores, np.float64) - mean) / spread + w["item"] * of_item
         grouped: BoolArray = group != NO_GROUP
-        alike = ((group[:, None] == group) & grouped).astype(np.float64)
-        follows = np.zeros(alike.shape)
+        follows = np.zeros((len(items), len(items)))
         if len(weights.follows):
             follows = np.where(grouped[:, None] & grouped, weights.follows[group[:, None], group], 0.0)
-        return cls(base, value, alike, np.asarray(follows, np.float64))
+        alone = np.where(grouped, group, -1 - np.arange(len(items)))
+        return cls(base, value, np.asarray(alone, np.int64), np.asarray(follows, np.float64))
 
 
 @cache
@@ -81,8 +81,9 @@ def log_odds(weights: OrderWeights, slate: Slate, orders: IntArray) -> Float64Ar
     w = weights.weights
     found = slate.base[orders]
     if w["alike"]:
-        alike = slate.alike[orders[:, :, None], orders[:, None, :]]
-        found = found + w["alike"] * (alike * nearness(orders.shape[1])).sum(axis=2)
+        group = slate.group[orders]
+        same = group[:, :, None] == group[:, None, :]
+        found = found + w["alike"] * (same * nearness(orders.shape[1])).sum(axis=2)
     if w["follows"]:
         found[:, 1:] += w["follows"] * slate.follows[orders[:, :-1], orders[:, 1:]]
     return np.asarray(found)
@@ -95,10 +96,8 @@ def click_probabilities(weights: OrderWeights, slate: Slate, orders: IntArray) -
     looked = examination(weights, m) * attracted
     if not weights.leave:
         return np.asarray(looked)
-    there = np.ones(len(orders))
-    for position in range(m):
-        looked[:, position] *= there
-        there = there - weights.leave * looked[:, position]
+    # there_p+1 = there_p (1 − leave · e_p σ), so it is a product.
+    looked[:, 1:] *= np.cumprod(1.0 - weights.leave * looked[:, :-1], axis=1)
     return np.asarray(looked)
 
 

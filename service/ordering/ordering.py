@@ -1,8 +1,8 @@
 """Puts the first items of a list into order: the seam between an order model and what lists items. Pure, numpy alone.
 
 expected_reward   by the best of two beginnings (the order given; value × probability of a click), then exchanges of
-                  two items as long as one earns more. Where nothing depends on what stands above, that order is the
-                  best one: looks become fewer from position to position.
+                  two near items as long as one earns more. Where nothing depends on what stands above, that is the
+                  best order: looks become fewer from position to position.
 policy            position by position, the item that the policy prefers there
 """
 
@@ -18,10 +18,10 @@ from service.artifact.array_types import Float64Array, FloatArray, IntArray
 from service.artifact.order_weights import OrderWeights
 from service.ordering.expected_reward import Slate, expected_rewards, nearness
 
-# Longest part of a list that is put into order: a pass compares all exchanges of two items.
+# Longest part of a list that is put into order.
 FIRST_MAX = 20
-# Passes, each of which makes the best exchange.
-_PASSES = 12
+# Passes, each of which makes the best exchange, and how far apart the two items are at most.
+_PASSES, _REACH = 12, 3
 _LEAST_GAIN = 1e-9
 
 
@@ -96,8 +96,8 @@ def _earning_most(weights: OrderWeights, slate: Slate) -> IntArray:
 
 @cache
 def _exchanges(m: int) -> IntArray:
-    """[m (m − 1) ÷ 2, m] places, with two of them exchanged in each row."""
-    pairs = [(i, j) for i in range(m) for j in range(i + 1, m)]
+    """[exchanges, m] places, with two near ones exchanged in each row."""
+    pairs = [(i, j) for i in range(m) for j in range(i + 1, min(m, i + 1 + _REACH))]
     rows = np.tile(np.arange(m), (len(pairs), 1))
     for row, (i, j) in zip(rows, pairs, strict=True):
         row[i], row[j] = j, i
@@ -112,7 +112,7 @@ def _preferred(weights: OrderWeights, slate: Slate) -> IntArray:
     for position in range(m):
         preference: Float64Array = slate.base.copy()
         if order:
-            preference += w["alike"] * (near[position, :position] @ slate.alike[order])
+            preference += w["alike"] * (near[position, :position] @ (slate.group[order][:, None] == slate.group))
             preference += w["follows"] * slate.follows[order[-1]]
         place = int(np.where(left, preference, -np.inf).argmax())
         order.append(place)
