@@ -15,7 +15,18 @@ from fastapi import FastAPI, Request
 from service.api import cors, direct_route, openapi, problems, senders, static_pages
 from service.api.request import secret_of
 from service.api.request_gate import RequestGate
-from service.api.routes import docs_page, features, frontend, index, lists, ops, ops_experiments, ops_models, playground
+from service.api.routes import (
+    docs_page,
+    features,
+    frontend,
+    index,
+    items,
+    lists,
+    ops,
+    ops_experiments,
+    ops_models,
+    playground,
+)
 from service.api.unanswered_bytes import UnansweredBytes
 from service.assembly.process import open_runtime
 from service.common import logs
@@ -88,6 +99,8 @@ def create_app(
         index.router,
         frontend.router,
         lists.router,
+        items.router,
+        items.one,  # searched before the routes of neighbours
         features.router,  # searched before the routes of users: the last ones are the first
         ops.router,
         ops_models.router,

@@ -274,6 +274,18 @@ _REDIS = (
         (Query(f"{_rate('filter_builds_total', 'outcome')} or vector(0)", "{{outcome}}"),), "reqps", stacked=True,
     ),
     Panel(
+        "Items changed", "Over HTTP, by outcome.",
+        (Query(f"{_rate('item_changes_total', 'outcome')} or vector(0)", "{{outcome}}"),), "reqps", stacked=True,
+    ),
+    Panel(
+        "Items stored", "Over HTTP, as the replica that knows most has them.",
+        (Query(_gauge("items_stored", "max"), "items"),),
+    ),
+    Panel(
+        "Delay of items", "From a change of an item to the lists of a replica, in 95 of 100 cases.",
+        (Query(_quantile(0.95, "item_delay_seconds"), "p95"),), "s",
+    ),
+    Panel(
         "Filters held", "Masks of filters in the memory of all replicas.",
         (Query(_gauge("filters_held", "sum"), "filters"), Query(_gauge("filter_bytes", "sum"), "bytes")),
     ),

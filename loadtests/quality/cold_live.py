@@ -20,7 +20,8 @@ from model.evaluation.evaluate import Histories, Ranker
 from model.evaluation.rankers import engine_ranker
 from model.texts.new_items import describe_new_items
 from service.artifact.array_types import IntArray
-from service.catalogue.updates import Likeness, assemble, build
+from service.catalogue.assembly import assemble, build
+from service.catalogue.placing import Likeness
 from service.catalogue.updates_file import parse
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine

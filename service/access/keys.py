@@ -18,7 +18,8 @@ from pydantic import SecretStr
 from service.common.errors import SettingsError
 from service.common.request_errors import Forbidden, NotFound, Unauthorized
 
-_USERS = "users"
+_USERS, _ITEMS = "users", "items"
+_RIGHTS = (_USERS, _ITEMS)
 _UNREAD = "has not been readable for too long"
 _HASHED = "sha256"
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
@@ -35,10 +36,12 @@ class Caller:
     Attributes:
         name: Name of the key, as configured.
         may_users: Whether the key may read and erase users.
+        may_items: Whether the key may change items.
     """
 
     name: str
     may_users: bool
+    may_items: bool = False
 
 
 def digest(secret: str) -> bytes:
@@ -51,15 +54,16 @@ def new_secret() -> str:
     return _MARK + secrets.token_urlsafe(_RANDOM_BYTES)
 
 
-def entry(name: str, secret: str, *, users: bool = False) -> str:
-    """Returns the entry for a secret in a setting or its file: `name:sha256:digest`, with `:users` for that right.
+def entry(name: str, secret: str, *, users: bool = False, items: bool = False) -> str:
+    """Returns the entry for a secret in a setting or its file: `name:sha256:digest`, and its rights behind colons.
 
     Raises:
         ValueError: the name has one of `:,#{}` or a control character, or is not 1 to 64 characters long.
     """
     if name != name.strip() or not _NAME.fullmatch(name):
         raise ValueError("a name has 1 to 64 characters and none of :,#{}")
-    return ":".join([name, _HASHED, digest(secret).hex(), *([_USERS] if users else [])])
+    rights = [right for right, given in ((_USERS, users), (_ITEMS, items)) if given]
+    return ":".join([name, _HASHED, digest(secret).hex(), *rights])
 
 
 class Keys:
@@ -97,7 +101,7 @@ class Keys:
         Args:
             text: The entries.
             setting: Name of the setting, for messages.
-            rights: Whether an entry may end in `:users`.
+            rights: Whether an entry may end in `:users`, `:items` or both.
 
         Raises:
             SettingsError: an entry is malformed or repeats a secret. The message has its position, never its text.
@@ -116,16 +120,17 @@ class Keys:
 def _parsed(text: str, where: str, *, rights: bool) -> tuple[bytes, Caller]:
     name, *rest = (part.strip() for part in text.split(":"))
     hashed = len(rest) > 1 and rest[0] == _HASHED
-    secret, right = (rest[1], rest[2:]) if hashed else (rest[0] if rest else "", rest[1:])
-    allowed: tuple[list[str], ...] = ([], [_USERS]) if rights else ([],)
-    if not _NAME.fullmatch(name) or not secret or right not in allowed:
-        ending = ", with :users after it for that right" if rights else ""
+    secret, given = (rest[1], rest[2:]) if hashed else (rest[0] if rest else "", rest[1:])
+    allowed = set(given) <= set(_RIGHTS if rights else ()) and len(set(given)) == len(given)
+    if not _NAME.fullmatch(name) or not secret or not allowed:
+        ending = ", with :users or :items after it for these rights" if rights else ""
         raise SettingsError(f"{where} is malformed: write NAME:SECRET or NAME:sha256:DIGEST{ending}")
+    caller = Caller(name, _USERS in given, _ITEMS in given)
     if not hashed:
-        return digest(secret), Caller(name, bool(right))
+        return digest(secret), caller
     if not _DIGEST.fullmatch(secret):
         raise SettingsError(f"{where}: a SHA-256 digest has 64 hexadecimal digits")
-    return bytes.fromhex(secret), Caller(name, bool(right))
+    return bytes.fromhex(secret), caller
 
 
 class Access:
@@ -139,7 +144,7 @@ class Access:
         metrics_tokens: Tokens that may read /metrics.
 
     While the file of a set has been unread for long, a secret that was withdrawn in it would keep working. So what
-    protects changes and personal data closes: its ops tokens open nothing, and its API keys lose the right `users`.
+    protects changes and personal data closes: its ops tokens open nothing, and its API keys lose `users` and `items`.
     Lists, events and metrics stay open to the keys and tokens that are known.
     """
 
@@ -196,6 +201,32 @@ class Access:
         if not caller.may_users:
             raise Forbidden("this API key may not read or erase users")
         return caller
+
+    def items(self, presented: str | None) -> tuple[str, Caller | None]:
+        """Checks whether the caller may change items: an ops token, or a key with the right `items`.
+
+        It is closed when neither is configured: an open API must not allow anyone to change the catalogue.
+
+        Returns:
+            The name for the audit, and the caller whose rate is limited; None for operators.
+
+        Raises:
+            Unauthorized: the secret is neither an API key nor an ops token.
+            Forbidden: the key lacks the right, or neither keys nor tokens are configured.
+        """
+        if not self.api_keys and not self.ops_tokens:
+            raise Forbidden("no ops token and no API key is configured, so items cannot be changed")
+        operator = self._operator(presented)
+        if operator is not None:
+            return operator.name, None
+        caller = self.api_keys.find(presented)
+        if caller is None:
+            raise Unauthorized("an ops token, or an API key with the right `items`, is needed")
+        if "api_keys" in self._distrusted:
+            raise Forbidden(f"the file of API keys {_UNREAD}; until it is read, they cannot change items")
+        if not caller.may_items:
+            raise Forbidden("this API key may not change items")
+        return caller.name, caller
 
     def tester(self, presented: str | None) -> None:
         """Checks whether the caller may choose the arm of an answer: an ops token, or an API key that may read users.

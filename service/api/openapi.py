@@ -17,6 +17,7 @@ from service.api.openapi_operations import describe, operations
 from service.api.openapi_schemas import REF, for_generators
 from service.api.problems import MEDIA_TYPE
 from service.schemas.deprecations import Deprecations
+from service.schemas.items import ITEM_BODIES
 from service.schemas.list_requests import LIST_BODIES
 from service.schemas.requests import REQUEST_BODIES
 from service.schemas.responses import Problem
@@ -78,13 +79,16 @@ def takes(body: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
-def guarded(path: str, *, keys_needed: bool, metrics_guarded: bool = False) -> list[dict[str, list[str]]]:
+def guarded(
+    path: str, *, keys_needed: bool, metrics_guarded: bool = False, method: str = "get"
+) -> list[dict[str, list[str]]]:
     """Returns the `security` of a path; empty for an open one.
 
     Args:
         path: The path of the route.
         keys_needed: Whether the routes of frontends require a key.
         metrics_guarded: Whether /metrics requires a token.
+        method: The method of the operation.
     """
     if path.startswith("/ops"):
         return [{name: []} for name in _OPERATORS]
@@ -92,6 +96,7 @@ def guarded(path: str, *, keys_needed: bool, metrics_guarded: bool = False) -> l
         return [{name: []} for name in ("MetricsToken", *_OPERATORS)]
     if (
         path.startswith("/users")
+        or (path.startswith("/items") and method != "get")
         or path.endswith("/features")
         or (keys_needed and path.startswith(("/recommend", "/events", "/sessions", "/items", "/playground/")))
     ):
@@ -143,15 +148,17 @@ def install(app: FastAPI, *, keys_needed: bool, metrics_guarded: bool, deprecati
         components = document.setdefault("components", {})
         components["schemas"] = {
             **components.get("schemas", {}),
-            **_definitions([*REQUEST_BODIES, *LIST_BODIES, Problem]),
+            **_definitions([*REQUEST_BODIES, *LIST_BODIES, *ITEM_BODIES, Problem]),
         }
         components["securitySchemes"] = _SCHEMES
         describe(document, app.routes)
         mark(document, deprecations)
         components["schemas"] = for_generators(components["schemas"])
-        for path, _, operation in operations(document):
+        for path, method, operation in operations(document):
             _link(document, path, operation)
-            operation["security"] = guarded(path, keys_needed=keys_needed, metrics_guarded=metrics_guarded)
+            operation["security"] = guarded(
+                path, keys_needed=keys_needed, metrics_guarded=metrics_guarded, method=method
+            )
         add_examples(document)
         return document
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from service.access.keys import Access
 from service.access.rate_limits import Rates
+from service.catalogue.items import Items
 from service.common import output
 from service.common.deadline import Clock
 from service.common.metrics import BREAKER_STATES, MODES, Metrics
@@ -63,6 +64,7 @@ class SpaceRuntime:
     recommender: Recommender
     ingest: Ingest
     features: Features
+    items: Items
     redis: RedisCheck
     rates: Rates | None
     watch: TrafficWatch

@@ -50,7 +50,8 @@ class Catalogue:
 
     def __post_init__(self) -> None:
         exported, more, first = self.columns, self.more, self.first_new
-        index = _Extended(exported.index, more, first) if more else exported.index
+        late = {item.item_id: index for index, item in enumerate(more, start=first)}
+        index = ExtendedIndex(exported.index, late) if more else exported.index
         facets = {
             name: LiveFacet.of(name, exported.facets.get(name), len(exported), self.changed, more, first)
             for name in (*FACETS, PATH, CURRENCY)
@@ -216,7 +217,7 @@ class Catalogue:
                 do not count.
         """
         other = replace(self, more=tuple(more), changed=changed or {}, in_stock=None)
-        listed = _listed(other, now_ms)
+        listed = listed_at(other, now_ms)
         if len(out_of_stock):
             listed[np.asarray(out_of_stock, np.int64)] = False
         if listed.all():
@@ -269,8 +270,14 @@ class Catalogue:
         return cls(Columns.load(path))
 
 
-def _listed(catalogue: Catalogue, now_ms: float | None) -> BoolArray:
-    """[items] bool by stock and window. Comparisons with NaN are false, so an item without a number is listed."""
+def listed_at(catalogue: Catalogue, now_ms: float | None) -> BoolArray:
+    """Returns [items] bool, which items may be listed at a moment by their stock and window.
+
+    Args:
+        catalogue: The items.
+        now_ms: The moment, in epoch milliseconds; None: windows do not count.
+    """
+    # Comparisons with NaN are false, so an item without a number is listed.
     hidden = np.zeros(len(catalogue), np.bool_)
     numbers = catalogue.numbers
     if "stock" in numbers:
@@ -283,28 +290,31 @@ def _listed(catalogue: Catalogue, now_ms: float | None) -> BoolArray:
     return ~hidden
 
 
-class _Extended(Mapping[str, int]):
-    """Indices of exported and later items by id."""
+class ExtendedIndex(Mapping[str, int]):
+    """Indices of exported and later items by id.
 
-    def __init__(self, exported: TextIndex, more: Sequence[CatalogueItem], first: int) -> None:
-        self._exported = exported
-        self._more = {item.item_id: index for index, item in enumerate(more, start=first)}
+    Attributes:
+        late: Those of later items.
+    """
+
+    def __init__(self, exported: TextIndex, late: Mapping[str, int]) -> None:
+        self._exported, self.late = exported, late
 
     def get(self, key: Any, default: Any = None) -> Any:
         """Returns the index of an item, or `default`."""
         index = self._exported.get(key)
-        return self._more.get(key, default) if index is None else index
+        return self.late.get(key, default) if index is None else index
 
     def __getitem__(self, key: str) -> int:
         index = self._exported.get(key)
-        return self._more[key] if index is None else int(index)
+        return self.late[key] if index is None else int(index)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._exported or key in self._more
+        return key in self._exported or key in self.late
 
     def __iter__(self) -> Iterator[str]:
         yield from self._exported
-        yield from self._more
+        yield from self.late
 
     def __len__(self) -> int:
-        return len(self._exported) + len(self._more)
+        return len(self._exported) + len(self.late)

@@ -60,6 +60,36 @@ class LiveFacet:
         late = [*other.items(), *((index, item.facet(name)) for index, item in enumerate(more, start=first_new))]
         return cls(facet, np.fromiter(other, np.int64, len(other)), _by_value(late), n_exported)
 
+    def following(self, name: str, changes: Iterable[tuple[int, CatalogueItem | None, CatalogueItem]]) -> LiveFacet:
+        """Returns the facet after items have changed; the time grows with those, and with the items of their values.
+
+        Args:
+            name: Its name, for `CatalogueItem.facet`.
+            changes: For each item its index, what it was before (None for a new one), and what it is now.
+        """
+        replaced, kept = list[int](), list[int]()
+        less: dict[str, list[int]] = {}
+        more: dict[str, list[int]] = {}
+        for index, old, new in changes:
+            before, now = () if old is None else old.facet(name), new.facet(name)
+            if before == now:
+                continue
+            exported = None if index >= self.n_exported else () if self.facet is None else self.facet.values(index)
+            for values, lists in ((before, less), (now, more)):
+                for value in set(values) if values != exported else ():
+                    lists.setdefault(value, []).append(index)
+            if exported is not None:
+                (kept if now == exported else replaced).append(index)
+        late = dict(self.late)
+        for value in less.keys() | more.keys():
+            items = np.setdiff1d(late.pop(value, _NONE), less.get(value, _NONE), assume_unique=True)
+            if value in more:
+                items = np.union1d(items, np.array(more[value], np.int64))
+            if len(items):
+                late[value] = items
+        others = np.union1d(self.replaced, np.array(replaced, np.int64))
+        return LiveFacet(self.facet, np.setdiff1d(others, np.array(kept, np.int64)), late, self.n_exported)
+
     def knows(self, value: str) -> bool:
         """Returns whether an item has the value."""
         if value in self.late:

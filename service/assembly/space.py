@@ -11,6 +11,7 @@ from typing import Any
 from service.access.rate_limits import rates_for
 from service.api.runtime import SpaceRuntime
 from service.assembly.experiments import open_experiments, open_guards, open_shadows
+from service.assembly.items import open_items, open_live_items
 from service.assembly.opening import Opening
 from service.common.background import spawn
 from service.common.disk_lane import DiskLane, HungFileError
@@ -115,6 +116,8 @@ async def open_space(
     guards = open_guards(settings, shared.mode)
     queue = WriteQueue(settings.write_behind_max)
     states = _state_keeper(opening, store, queue, history_cap)
+    live_items = await open_live_items(opening, store)
+    loader.follow(live_items)
     first = await loader.start(engine, own=own_engine)
     serving, models, held = await _open_lifecycle(opening, store, shared, loader, first, states, guards)
     experiments = ExperimentKeeper(shared.experiments, held, models, keeper, shared.clock)
@@ -161,6 +164,7 @@ async def open_space(
             keep_searches=settings.history_searches,
             keep_sessions=settings.history_sessions,
         ),
+        items=open_items(opening, store, live_items, serving),
         features=Features(store, lambda subject: arms.answers(subject)[0], write_behind, metrics, ids),
         redis=redis,
         rates=rates,

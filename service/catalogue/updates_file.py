@@ -38,11 +38,15 @@ class NewItem:
 
     Attributes:
         item: The item.
-        like: Ids of the exported items it resembles; empty when its category decides.
+        like: Ids of the exported items it resembles; empty when something else decides.
+        vector: Its vector; empty without one.
+        text: Its description.
     """
 
     item: CatalogueItem
     like: tuple[str, ...] = ()
+    vector: tuple[float, ...] = ()
+    text: str = ""
 
     @property
     def item_id(self) -> str:
@@ -50,9 +54,10 @@ class NewItem:
         return self.item.item_id
 
     @property
-    def placed_by(self) -> tuple[tuple[str, ...], ...]:
+    def placed_by(self) -> tuple[object, ...]:
         """What its place follows from; everything else of it may change without another place."""
-        return self.like, self.item.paths, self.item.category
+        title = self.item.title if self.text or not (self.like or self.item.category) else None
+        return self.like, self.vector, self.text, title, self.item.paths, self.item.category
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +175,7 @@ class _Said:
         elif "like" in row:
             raise ValueError("this is an exported item, which has a place of its own: leave out `like`")
         else:
-            self.changed[item_id] = _fields(row, exported)
+            self.changed[item_id] = described(row, exported)
 
     def _restock(self, item_id: str, exported: Catalogue) -> None:
         """Forgets that no piece is left of an item that is said to be in stock."""
@@ -192,8 +197,18 @@ class _Said:
                 self.in_stock[item_id] = item_id not in before.out_of_stock
 
 
-def _fields(row: Mapping[str, Any], exported: Catalogue) -> dict[str, Any]:
-    """The fields of a line. A plain list of categories is a path where the catalogue knows it as one."""
+def described(row: Mapping[str, Any], exported: Catalogue) -> dict[str, Any]:
+    """Returns the fields of `CatalogueItem` that a JSON object gives.
+
+    A plain list of categories is a path where the catalogue knows it as one.
+
+    Args:
+        row: The object.
+        exported: The exported catalogue.
+
+    Raises:
+        ValueError: A value cannot be used.
+    """
     fields = fields_of(row)
     levels = fields.get("category", ())
     if not fields.get("paths") and len(levels) > 1 and exported.has_path(levels):
@@ -202,7 +217,7 @@ def _fields(row: Mapping[str, Any], exported: Catalogue) -> dict[str, Any]:
 
 
 def _new_item(row: Mapping[str, Any], exported: Catalogue) -> NewItem:
-    item = CatalogueItem(row["item_id"], **_fields(row, exported))
+    item = CatalogueItem(row["item_id"], **described(row, exported))
     like = tuple(item_id for item_id in row.get("like", ()) if item_id in exported.index)
     if not like and not any(len(exported.with_category(value)) for value in item.category):
         raise ValueError("nothing known to place this item by: list exported items in `like`, or give a known category")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
@@ -14,7 +12,13 @@ import typer
 from service.cli.experiment_text import experiment_lines, experiments_lines, planned_lines
 from service.cli.json_report import AsJson
 from service.cli.messages import complain
-from service.cli.ops_http import activation_path, detail_of, experiment_path
+from service.cli.ops_call import LOCAL as _LOCAL
+from service.cli.ops_call import Token, Url
+from service.cli.ops_call import call as _call
+from service.cli.ops_call import fail as _fail
+from service.cli.ops_call import show as _show
+from service.cli.ops_http import activation_path, experiment_path
+from service.cli.ops_items import app as items
 from service.cli.ops_text import (
     POLICIES_ANSWER_FIELDS,
     audit_lines,
@@ -33,14 +37,12 @@ app.add_typer(models, name="models")
 app.add_typer(experiment, name="experiment")
 app.add_typer(fallback, name="fallback")
 app.add_typer(policies, name="policies")
+app.add_typer(items, name="items")
 
-Url = Annotated[str, typer.Option("--url", envvar="GPT4REC_OPS_URL", help="URL of the service.")]
-Token = Annotated[str, typer.Option("--token", envvar="GPT4REC_OPS_TOKEN", help="An ops token.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="The reason; kept in the audit.")]
 Name = Annotated[str, typer.Argument(help="Name of the experiment.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and do nothing.")]
 _DRY_RUN = "?dry_run=true"
-_LOCAL = "http://127.0.0.1:8000"
 # A model is verified, opened and warmed up before the answer comes.
 _ACTIVATE_S = 600.0
 
@@ -267,34 +269,8 @@ def _yaml(file: Path, what: str) -> dict[str, Any]:
     return content
 
 
-def _call(
-    method: str, path: str, url: str, token: str, body: dict[str, Any] | None = None, *, timeout_s: float = 10.0
-) -> Any:
-    """Returns the answer of the service; exits with 1 if there is none, or if it is an error."""
-    import httpx
-
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    try:
-        answer = httpx.request(method, url.rstrip("/") + path, headers=headers, json=body, timeout=timeout_s)
-    except httpx.HTTPError as error:
-        return _fail(f"no answer from {url}: {type(error).__name__}")
-    if answer.is_success:
-        return answer.json()
-    return _fail(f"{answer.status_code}: {detail_of(answer)}")
-
-
 def _warned(answer: Any, what: str = "this mode applies") -> Any:
     """Returns the answer; warns first if its change is not shared yet."""
     if not answer.get("shared", True):
         complain(f"Redis is unavailable; {what} on one replica only, and on the others once Redis is back")
     return answer
-
-
-def _fail(message: str) -> NoReturn:
-    complain(message)
-    raise typer.Exit(1)
-
-
-def _show(answer: Any, as_json: bool, lines: Callable[[Any], list[str]]) -> None:
-    """Prints an answer: one JSON object, or the lines that put it in words."""
-    typer.echo(json.dumps(answer) if as_json else "\n".join(lines(answer)))

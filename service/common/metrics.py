@@ -23,11 +23,13 @@ LATENCY_BUCKETS = (
 STAGE_BUCKETS = (
     0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.2, 0.5, 1.0,
 )  # fmt: skip
+ITEM_DELAY_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
 SHARE_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 RECOMMEND = "/recommend"
 STAGES = ("state", "queue", "encode", "decode", "fallback", "serialize")
+ITEM_CHANGES = ("created", "updated", "unchanged", "deleted", "missing", "conflict", "full", "refused")
 ATTEMPTS = ("ok", "late", "failed")
 BREAKER_STATES = ("closed", "open", "half_open")
 MODES = ("auto", "fallback", "model")
@@ -65,6 +67,7 @@ _FROM_ZERO: dict[str, tuple[str, ...]] = {
     "gpt4rec_events": ("accepted", "duplicate", "failed", "rejected"),
     "gpt4rec_filter_builds": ("built", "failed", "evicted", "late", "refused_caller", "refused_total"),
     "gpt4rec_histories_missing": ("log", "version", "both"),
+    "gpt4rec_item_changes": ITEM_CHANGES,
     "gpt4rec_model_attempts": ATTEMPTS,
     "gpt4rec_watch_skipped": ("lists", "events"),
 }
@@ -186,6 +189,18 @@ class Metrics:
             "New filters by outcome: built, failed, evicted (dropped to make room for others), late (a request did not "
             "wait to the end), refused_caller and refused_total (the ration of the caller, or of all, is spent).",
             "outcome",
+        )
+        self.items_stored = self._gauge("gpt4rec_items_stored", "Items stored over HTTP that this process knows of.")
+        self.item_changes = self._counter(
+            "gpt4rec_item_changes",
+            "Changes of items over HTTP by outcome: created, updated, unchanged, deleted, missing, conflict, full, "
+            "refused (a line of an import that is not valid).",
+            "outcome",
+        )
+        self.item_delay = self._histogram(
+            "gpt4rec_item_delay_seconds",
+            "Time from a change of an item in Redis until the lists of this process follow it.",
+            buckets=ITEM_DELAY_BUCKETS,
         )
         self.state_cache = self._counter(
             "gpt4rec_state_cache",

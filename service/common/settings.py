@@ -170,6 +170,12 @@ class Settings(BaseSettings):
         "followed. Replace the file by renaming: a file that is being written "
         "may be read half-written.",
     )
+    items_max: int = Field(
+        100_000,
+        ge=1,
+        le=1_000_000,
+        description="Items that may be stored over HTTP; each replica keeps a copy of them.",
+    )
 
     # -- batching
     batch_max: int = Field(32, ge=1, description="Maximum number of jobs in one engine run.")

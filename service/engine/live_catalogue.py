@@ -17,8 +17,10 @@ class LiveCatalogue:
         artifact: The artefact's parts, with the present stock and new items.
         delta: The new items that no trie holds yet, if there are any.
         stand_in: The exported item that each new item is most like, by catalogue index.
+        placed_by: What gave each new item its place, by catalogue index.
     """
 
     artifact: Artifact
     delta: DeltaTable | None = None
     stand_in: Mapping[int, int] = field(default_factory=dict)
+    placed_by: Mapping[int, str] = field(default_factory=dict)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from service.artifact.artifact import Artifact
 from service.artifact.features import NO_EVENTS
 from service.batching.batcher import Batcher, BatchLimits
+from service.catalogue.live_items import LiveItems
 from service.catalogue.updates import CatalogueUpdates
 from service.common.background import spawn
 from service.common.environment import PREFIX
@@ -44,7 +45,7 @@ class LoadedModel:
     """
 
     def __init__(self, model: ServedModel) -> None:
-        self.model = model
+        self.model = self._latest = model
         self.stack = AsyncExitStack()
         self._serving: Serving | None = None
 
@@ -53,9 +54,14 @@ class LoadedModel:
         self._serving = serving
         serving.replace(self.model)
 
-    def updated(self, live: LiveCatalogue) -> None:
-        """Takes over a changed catalogue. Call it on the event loop."""
-        self.model = self.model.over(live)
+    def over(self, live: LiveCatalogue) -> ServedModel:
+        """Returns the model over a changed catalogue. It takes a while: not for the event loop. One call at a time."""
+        self._latest = self._latest.over(live)
+        return self._latest
+
+    def updated(self, model: ServedModel) -> None:
+        """Takes over the model over a changed catalogue. Call it on the event loop."""
+        self.model = model
         if self._serving is not None and self._serving.model.engine is self.model.engine:
             self._serving.replace(self.model)
 
@@ -70,6 +76,11 @@ class Loader:
     def __init__(self, space: Space, metrics: Metrics) -> None:
         self._space, self._settings, self._metrics = space, space.settings, metrics
         self._filter_ration = FilterRation(space.settings.filter_build_share)
+        self._live_items: LiveItems | None = None
+
+    def follow(self, live_items: LiveItems) -> None:
+        """Lets the models that are started from now on follow the items that are stored over HTTP."""
+        self._live_items = live_items
 
     async def open(self, folder: Path | None = None) -> EngineLike:
         """Opens the engine of an artefact after verifying every checksum.
@@ -114,9 +125,9 @@ class Loader:
             start_h = await asyncio.to_thread(_warm_up, engine)
             engine.observe(_RunMetrics(self._metrics))
             loaded = LoadedModel(self._model(stack, engine, start_h))
-            path = self._space.catalogue_updates
-            if path is not None or loaded.model.catalogue.restricted:
-                spawn(stack, (await _follow_catalogue(path, loaded, self._metrics)).run)
+            path, live = self._space.catalogue_updates, self._live_items
+            if path is not None or live is not None or loaded.model.catalogue.restricted:
+                spawn(stack, (await _follow_catalogue(path, live, loaded, self._metrics)).run)
             loaded.stack = stack.pop_all()
         return loaded
 
@@ -176,8 +187,10 @@ def _warm_up(engine: EngineLike) -> npt.NDArray[np.float32]:
     return state.h
 
 
-async def _follow_catalogue(path: Path | None, loaded: LoadedModel, metrics: Metrics) -> CatalogueUpdates:
-    """Applies the updates file and the windows of items before the first request; `run` of the result follows them.
+async def _follow_catalogue(
+    path: Path | None, live_items: LiveItems | None, loaded: LoadedModel, metrics: Metrics
+) -> CatalogueUpdates:
+    """Applies stored items, updates file and windows before the first request; `run` of the result follows them.
 
     Raises StartupError when the file cannot be read.
     """
@@ -186,15 +199,18 @@ async def _follow_catalogue(path: Path | None, loaded: LoadedModel, metrics: Met
 
     def take_over(live: LiveCatalogue) -> None:
         engine.update(live)
-        loop.call_soon_threadsafe(loaded.updated, live)
+        loop.call_soon_threadsafe(loaded.updated, loaded.over(live))
 
-    updates = CatalogueUpdates(cast("Artifact", engine.artifact), path, take_over, metrics=metrics)
+    updates = CatalogueUpdates(cast("Artifact", engine.artifact), path, take_over, live=live_items, metrics=metrics)
     if path is None:
-        await asyncio.to_thread(updates.turn)
+        if loaded.model.catalogue.restricted:
+            await asyncio.to_thread(updates.turn)
+        await updates.begin()
         return updates
     try:
         if not await updates.look():
             raise FileNotFoundError("no such file")
+        await updates.begin()
     except OSError as error:
         raise StartupError(
             f"{PREFIX}CATALOGUE_UPDATES: {path} cannot be read ({error}); an empty file is enough to start with"

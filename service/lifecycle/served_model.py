@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -14,6 +14,7 @@ from service.artifact.array_types import BoolArray, IntArray
 from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import Vocabulary
 from service.artifact.item_filters import Allowed, Filters, ItemFilter
+from service.artifact.popularity import Popularity
 from service.batching.batcher import Batcher
 from service.common.deadline import Deadline
 from service.common.errors import FilterNotReady
@@ -63,6 +64,7 @@ class ServedModel:
         filters: Builds new filters.
         catalogue_version: A digest of the items and the stock, 12 hex digits.
         ordering: Puts the first items of a list into order; None where lists are by score.
+        placed_by: What gave the items that came after the export their places, by catalogue index.
     """
 
     engine: EngineLike
@@ -77,6 +79,7 @@ class ServedModel:
     filters: FilterBuilds
     catalogue_version: str
     ordering: Ordering | None = None
+    placed_by: Mapping[int, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -109,18 +112,24 @@ class ServedModel:
 
     def over(self, live: LiveCatalogue) -> ServedModel:
         """Returns the same model over a changed catalogue."""
-        catalogue = live.artifact.catalogue
+        catalogue, same = live.artifact.catalogue, live.stand_in is self.fallback.stand_in
         in_stock = catalogue.allowed({})
         return replace(
             self,
             vocabulary=live.artifact.vocabulary,
             catalogue=catalogue,
-            fallback=self.fallback.over(live.stand_in),
-            ranker=self.ranker.over(live.stand_in),
+            fallback=self.fallback if same else self.fallback.over(live.stand_in),
+            ranker=self.ranker if same else self.ranker.over(live.stand_in),
             in_stock=in_stock,
+            placed_by=live.placed_by,
             catalogue_version=_digest(catalogue.item_ids, in_stock),
             ordering=None if self.ordering is None else self.ordering.over(live.stand_in),
         )
+
+    @property
+    def popularity(self) -> Popularity:
+        """The items by popularity."""
+        return self.fallback.popularity
 
     @property
     def healthy(self) -> bool:

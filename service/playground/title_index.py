@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+
+from service.common.words import fold
 
 # Matching lines examined for one query. They are sorted by popularity, so the rest would rarely be shown.
 SCANNED_MAX = 4_000
@@ -66,16 +67,3 @@ class TitleIndex:
             yield place
             seen += 1
             begin = self._starts[place + 1]
-
-
-def fold(text: str) -> str:
-    """Folds a title for search: lower case, no accents or punctuation, a space before each word.
-
-    "Schindler's List (1993)" becomes ` schindlers list 1993`.
-    """
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    kept = (
-        "" if unicodedata.category(letter) == "Mn" or letter in "'’" else letter if letter.isalnum() else " "
-        for letter in plain
-    )
-    return "".join(f" {word}" for word in "".join(kept).split())

@@ -11,7 +11,7 @@ puts everything right, and that no copy of an earlier time passes for current un
 
 from __future__ import annotations
 
-from service.store import log_streams, lua_shared, page_marks, user_features
+from service.store import items, log_streams, lua_shared, page_marks, user_features
 from service.store.erasure_list import LIST_ERASED
 from service.store.left_ids import REMEMBER_IDS
 from service.store.lua_script import CLEAN, READS, TYPED, Script
@@ -258,4 +258,5 @@ ALL = (
     *log_streams.ALL,
     LIST_ERASED,
     *page_marks.ALL,
+    *items.ALL,
 )

@@ -78,8 +78,8 @@ class RedisLink:
         Raises:
             SettingsError: The URL cannot be used.
         """
-        # Three more connections than commands: two for subscriptions, and one to spare.
-        self._client = client_for(url, socket_timeout_s=slowest_s, max_connections=max_commands + 3)
+        # Four more connections than commands: three for subscriptions, and one to spare.
+        self._client = client_for(url, socket_timeout_s=slowest_s, max_connections=max_commands + 4)
         self._lane = _lane(self._client, slowest_read_s or slowest_s)
         self._roles = RoleChanges(self._client, self._leave_reads)
         self._turn = asyncio.Semaphore(max_commands)

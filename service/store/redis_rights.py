@@ -23,15 +23,16 @@ _CLUSTER = ("cluster|slots", "command")
 # Arguments of a trial, after the key: as many as the command needs. The key holds a text, so that every command for
 # another type is refused without an effect once the right to it has been checked.
 _TRIALS: dict[str, str] = {
-    "APPEND": "x", "EXISTS": "", "EXPIRE": "60", "GET": "", "GETRANGE": "0 0", "HMGET": "x",
-    "HSET": "x x", "INCRBY": "0", "LPUSH": "x", "LTRIM": "0 0", "PEXPIRE": "60000", "PTTL": "", "SADD": "x",
+    "APPEND": "x", "EXISTS": "", "EXPIRE": "60", "GET": "", "GETRANGE": "0 0", "HDEL": "x", "HMGET": "x",
+    "HSET": "x x", "INCRBY": "0", "LPUSH": "x", "LRANGE": "0 0", "LTRIM": "0 0", "PEXPIRE": "60000",
+    "PTTL": "", "SADD": "x",
     "SETRANGE": "0 x", "SMEMBERS": "", "TYPE": "", "XADD": "* x x",
     "XDEL": "0-1", "XLEN": "", "XRANGE": "- +", "XREVRANGE": "+ -", "XTRIM": "MAXLEN 1",
-    "ZADD": "0 x", "ZCARD": "", "ZRANGE": "0 0",
+    "ZADD": "0 x", "ZCARD": "", "ZRANGE": "0 0", "ZREM": "x",
     "ZREMRANGEBYRANK": "0 0", "ZREVRANGE": "0 0",
     "ZREVRANGEBYSCORE": "0 0", "ZSCORE": "x",
 }  # fmt: skip
-_PLAIN_TRIALS = {"HDEL": "x", "HGETALL": "", "LRANGE": "0 0"}
+_PLAIN_TRIALS = {"HGETALL": ""}
 # The first and the last call of the probe, one that needs no key, one that needs a second key, and one with a
 # sub-command before its key.
 _OTHER = frozenset({"SET", "UNLINK", "TIME", "RENAME", "XINFO"})

@@ -13,7 +13,8 @@ Keys of one subject, `gpt4rec:{u:<user>}:…` (`s:` for sessions), all in one ha
     features           who it is, as lists may know it (`service.store.user_features`)
     floor              score of the newest event of a checkpoint: the log takes none that is no newer
 
-What was shown and what came of it is in streams of its own (`service.store.log_streams`).
+What was shown and what came of it is in streams of its own (`service.store.log_streams`), and so are the items that
+were stored over HTTP (`service.store.items`).
 
 Every method raises StoreUnavailable and nothing else. A write that raised may still have happened. Repeating it is
 safe, because events are idempotent and states are written with compare-and-set.
@@ -29,6 +30,7 @@ from typing import Any
 from service.common import logs
 from service.common.errors import SettingsError, StoreUnavailable
 from service.store.history_calls import HistoryCalls, appended_of, events_of, record_of, replaced_by
+from service.store.items import ItemStore
 from service.store.log_streams import LogStreams
 from service.store.lua_script import Script
 from service.store.outcome_fields import OutcomeFields
@@ -78,6 +80,7 @@ class Store(SharedValues):
         self.streams = LogStreams(link, prefix=settings.prefix, timeout_s=write_s, ttl_s=settings.ttl_s)
         self.pages = PageMarks(link, prefix=settings.prefix, timeout_s=write_s)
         self.outcomes = OutcomeFields(link, prefix=settings.prefix, timeout_s=write_s)
+        self.items = ItemStore(link, self._settled, prefix=settings.prefix, timeout_s=write_s)
         self._erased = self._ops_key("erased")
         self._calls = HistoryCalls(settings, self._erased)
         self.server = ServerProbe(

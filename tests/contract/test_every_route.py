@@ -20,9 +20,16 @@ from tests.support.serving import Service, serving
 from tests.support.valkey import Valkey
 
 USER, ITEM, REASON = "user-4711", "item-4712", "reason-4713"
-SECRETS = {"shop": "shop-secret", "crm": "crm-secret", "alice": "alice-secret", "prom": "prom-secret"}
+SECRETS = {
+    "shop": "shop-secret",
+    "crm": "crm-secret",
+    "feed": "feed-secret",
+    "alice": "alice-secret",
+    "prom": "prom-secret",
+}
 EVERYTHING: dict[str, Any] = {
-    "api_keys": f"{keys.entry('shop', SECRETS['shop'])},{keys.entry('crm', SECRETS['crm'], users=True)}",
+    "api_keys": f"{keys.entry('shop', SECRETS['shop'])},{keys.entry('crm', SECRETS['crm'], users=True)},"
+    f"{keys.entry('feed', SECRETS['feed'], items=True)}",
     "ops_tokens": keys.entry("alice", SECRETS["alice"]),
     "metrics_tokens": keys.entry("prom", SECRETS["prom"]),
     "playground": True,
@@ -33,6 +40,8 @@ FOR_KEYS = {"/recommend", "/recommend/batch", "/events", "/sessions/merge", "/it
             "/playground/about",
             "/playground/items", "/playground/sample", "/playground/why"}  # fmt: skip
 FEATURES = ("/users/{user_id:path}/features", "/sessions/{session_id:path}/features")
+# Reading items is for frontends, changing them is not.
+ITEMS = {"/items", "/items/{item_id:path}", "/items/{item_id:path}/disable", "/items/{item_id:path}/enable"}
 FOR_USERS = {"/users/{user_id:path}", *FEATURES}
 FOR_METRICS = {"/metrics"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
@@ -51,6 +60,8 @@ BODIES = {
     "/ops/experiments/{name}/promote": {"arm": "b", "reason": "an intruder"},
     "/ops/holdout": {"share": 0.1, "model": "fake-1", "reason": "an intruder"},
     "/playground/why": {"events": [{"item_id": "1"}]},
+    "/items/{item_id:path}": {"title": "an intruder"},
+    "/items": {"item_id": "1", "title": "an intruder"},
 }
 CALLERS: dict[str, dict[str, str]] = {
     "nobody": {},
@@ -71,8 +82,10 @@ def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
             yield route.path, method
 
 
-def needed(path: str) -> str:
-    """Whose secret a path takes. What is not named here is for operators: a new route is closed until it is."""
+def needed(path: str, method: str) -> str:
+    """Whose secret a route takes. What is not named here is for operators: a new route is closed until it is."""
+    if path in ITEMS:
+        return "key" if method in ("GET", "HEAD") else "items"
     kinds = {"nobody": OPEN, "key": FOR_KEYS, "users": FOR_USERS, "metrics": FOR_METRICS}
     return next((kind for kind, paths in kinds.items() if path in paths), "operator")
 
@@ -118,7 +131,7 @@ async def test_no_request_without_a_token_changes_or_reads_what_it_should_not(
         before = await seen(service, redis, prefix)
         for path, method in routes(service.app):
             answer = await call(service, path, method, CALLERS[caller])
-            if needed(path) == "nobody":
+            if needed(path, method) == "nobody":
                 assert answer.status_code == 200, (method, path)
             else:
                 assert answer.status_code == 401, (method, path)
@@ -132,7 +145,12 @@ async def test_no_request_without_a_token_changes_or_reads_what_it_should_not(
 
 @pytest.mark.parametrize(
     ("name", "may"),
-    [("shop", {"nobody", "key"}), ("crm", {"nobody", "key", "users"}), ("prom", {"nobody", "metrics"})],
+    [
+        ("shop", {"nobody", "key"}),
+        ("crm", {"nobody", "key", "users"}),
+        ("feed", {"nobody", "key", "items"}),
+        ("prom", {"nobody", "metrics"}),
+    ],
 )
 @asynchronous
 async def test_each_secret_opens_its_own_routes_and_no_others(shared_valkey: Valkey, name: str, may: set[str]) -> None:
@@ -142,13 +160,13 @@ async def test_each_secret_opens_its_own_routes_and_no_others(shared_valkey: Val
         before = await seen(service, redis, prefix)
         for headers in ({"Authorization": f"Bearer {SECRETS[name]}"}, {"X-API-Key": SECRETS[name]}):
             for path, method in routes(service.app):
-                if needed(path) in may:
+                if needed(path, method) in may:
                     continue
                 answer = await call(service, path, method, headers)
                 assert answer.status_code in (401, 403), (method, path)
         assert await seen(service, redis, prefix) == before
         for path, method in routes(service.app):
-            if needed(path) in may:
+            if needed(path, method) in may:
                 answer = await call(service, path, method, {"Authorization": f"Bearer {SECRETS[name]}"})
                 assert answer.status_code not in (401, 403), (method, path)
 

@@ -27,7 +27,7 @@ from tests.support.processes import PATIENT, Serve, items_of, post, serve
 TOKEN = "ops-secret"
 SETTINGS = {
     **PATIENT,
-    "GPT4REC_API_KEYS": "shop:key-secret,crm:crm-secret:users",
+    "GPT4REC_API_KEYS": "shop:key-secret,crm:crm-secret:users:items",
     "GPT4REC_OPS_TOKENS": f"alice:{TOKEN}",
     "GPT4REC_METRICS_TOKENS": "prometheus:metrics-secret",
     "GPT4REC_PLAYGROUND": "true",

@@ -17,7 +17,8 @@ from export.parity_gate import Probe, check
 from service.artifact.array_types import IntArray
 from service.artifact.artifact import Artifact
 from service.artifact.features import GAP_UNKNOWN, EventArrays
-from service.catalogue.updates import Likeness, assemble, build
+from service.catalogue.assembly import assemble, build
+from service.catalogue.placing import Likeness
 from service.catalogue.updates_file import parse
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine

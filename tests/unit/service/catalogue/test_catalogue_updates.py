@@ -18,7 +18,7 @@ from service.artifact.artifact import Artifact
 from service.artifact.catalogue import Catalogue
 from service.artifact.catalogue_item import CatalogueItem
 from service.artifact.trie import Trie
-from service.catalogue import updates as catalogue_updates
+from service.catalogue import assembly
 from service.catalogue.new_item_paths import FreePaths, with_paths
 from service.catalogue.updates import CatalogueUpdates
 from service.catalogue.updates_file import UpdatesFile, parse
@@ -364,7 +364,7 @@ def test_an_item_of_a_known_category_stands_in_the_middle_of_its_most_specific_o
 def test_more_new_items_than_the_table_holds_wait_for_the_rebuild(
     exported: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalogue_updates, "MOST_WAITING", 3)
+    monkeypatch.setattr(assembly, "MOST_WAITING", 3)
     file, served = tmp_path / "updates.jsonl", Served()
     file.write_bytes(lines(*({"item_id": f"n{n}", "like": [f"i{n}"]} for n in range(5))))
     updates = CatalogueUpdates(exported, file, served)

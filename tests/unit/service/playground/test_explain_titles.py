@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from service.common.words import fold
 from service.playground import title_index
-from service.playground.title_index import TitleIndex, fold
+from service.playground.title_index import TitleIndex
 
 TITLES = [
     "Star Wars (1977)",
