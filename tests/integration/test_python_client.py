@@ -17,6 +17,8 @@ from gpt4rec_client import (
     Forbidden,
     InvalidRequest,
     NotFound,
+    Question,
+    Recommendation,
     TimedOut,
     TooManyRequests,
     Unauthorized,
@@ -168,6 +170,35 @@ def test_without_a_service_the_configured_list_is_shown_but_never_what_was_exclu
         with pytest.raises(Unreachable):
             client.erase("away")  # what is remembered here is gone all the same
         assert client.recommend(user_id="away", k=1).item_ids == ["9"]
+
+
+def test_several_lists_come_at_once_each_answered_or_refused_by_itself(service: Serve) -> None:
+    network = _Breaks()
+    with connected(service, transport=network, retries=0) as client:
+        asked: list[Question] = [
+            {"user_id": "batch", "k": 2},
+            {"user_id": "batch", "k": 0},
+            {"session_id": "batch", "candidates": ["i3", "i1", "i2"], "seed": "fresh"},
+        ]
+        one, two, three = client.recommend_batch(asked)
+        assert isinstance(one, Recommendation)
+        assert isinstance(two, InvalidRequest)
+        assert isinstance(three, Recommendation)
+        assert (len(one.items), one.user_id, three.session_id) == (2, "batch", "batch")
+        assert sorted(three.item_ids) == ["i1", "i2", "i3"]
+        network.before = 3
+        again = client.recommend_batch([*asked, {"session_id": "s", "candidates": ["i9", "i8"], "exclude": ["i9"]}])
+        assert [getattr(one, "reason", None) for one in again] == ["unreachable", None, "unreachable", "unreachable"]
+        assert isinstance(again[1], Unreachable)
+        assert isinstance(again[3], Recommendation)
+        assert again[3].item_ids == ["i8"], "items that are named stand in their own order"
+
+
+def test_rules_of_a_question_are_reported(service: Serve) -> None:
+    with connected(service) as client:
+        rules = [{"name": "top", "kind": "pin", "item": "i5", "position": 1}]
+        answer = client.recommend(user_id="ruled", k=3, rules=rules, exclude_seen=False)
+        assert (answer.item_ids[0], set(answer.rules)) == ("i5", {"top"})
 
 
 def test_a_call_ends_with_its_time_and_says_so() -> None:

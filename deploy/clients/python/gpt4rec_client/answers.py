@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from gpt4rec_client.errors import ClientError
+from gpt4rec_client.errors import ClientError, problem
 from gpt4rec_client.events import Event
 
 Rung = Literal["full", "narrow", "item_cf", "popular"]
@@ -50,6 +50,7 @@ class Recommendation:
         strategy: How the model decoded the list; None if no model did.
         model_version: The model in service.
         arms: The arm of each experiment that the user is in.
+        rules: What became of each rule, by name: `held`, `bit` or `not_kept`.
         cursor: Asks for the next page (`next_page`); None without one.
         request_id: Name of the request in the logs of the service.
         user_id: The user that the list is for.
@@ -70,6 +71,7 @@ class Recommendation:
     strategy: str | None
     model_version: str | None
     arms: Mapping[str, str]
+    rules: Mapping[str, str]
     cursor: str | None
     request_id: str | None
     user_id: str | None
@@ -97,7 +99,8 @@ class Recommendation:
     def as_local(self, items: tuple[RankedItem, ...], error: ClientError, reason: str) -> Recommendation:
         """Returns these items as a local list: no event can be attributed to the list a second time."""
         return replace(
-            self, items=items, list_id=None, source="local", rung=None, degraded=True, reason=reason, cursor=None,
+            self,
+            rules={}, items=items, list_id=None, source="local", rung=None, degraded=True, reason=reason, cursor=None,
             local=True, error=error,
         )  # fmt: skip
 
@@ -117,12 +120,23 @@ def recommendation(raw: Json, session_id: str | None = None) -> Recommendation:
         strategy=raw.get("strategy"),
         model_version=raw.get("model_version"),
         arms=raw.get("arms") or {},
+        rules={rule["name"]: rule["result"] for rule in raw.get("rules") or ()},
         cursor=raw.get("cursor"),
         request_id=raw.get("request_id"),
         user_id=user_id,
         session_id=None if user_id is not None else raw.get("session_id", session_id),
         raw=raw,
     )
+
+
+def batch(raw: Json, bodies: Sequence[Json]) -> list[Recommendation | ClientError]:
+    """Returns the answers of `/recommend/batch`, in order: a list, or why there is none."""
+    return [
+        problem(entry["status"], entry["problem"], None)
+        if entry["answer"] is None
+        else recommendation(entry["answer"], body.get("session_id"))
+        for entry, body in zip(raw["answers"], bodies, strict=True)
+    ]
 
 
 def ranked(items: list[Json]) -> tuple[RankedItem, ...]:

@@ -72,6 +72,22 @@ class AsyncClient:
         self._fallback.keep(body, answer)
         return answer
 
+    async def recommend_batch(
+        self, asked: Sequence[Question], budget_ms: float | None = None
+    ) -> list[Recommendation | ClientError]:
+        """Returns up to 50 lists, in order, each as `recommend` does; an error in place of a list that there is not.
+
+        Args:
+            asked: The questions.
+            budget_ms: Time budget of the whole batch in the service.
+        """
+        bodies = [questions.body_of(question, None) for question in asked]
+        try:
+            found = await self._do(questions.recommend_batch(bodies, budget_ms or self._options["budget_ms"]))
+        except ClientError as error:
+            found = [error] * len(bodies)
+        return [self._fallback.settled(body, answer) for body, answer in zip(bodies, found, strict=True)]
+
     async def similar(self, item_id: str, k: int = 10) -> Related:
         """Returns the items most like an item: what a product page shows."""
         return await self._do(questions.similar(item_id, k))

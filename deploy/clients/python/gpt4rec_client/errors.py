@@ -9,7 +9,8 @@ ClientError
     ├── Unauthorized     401: the key is missing or unknown
     ├── Forbidden        403: the key lacks the right
     ├── NotFound         404
-    ├── Conflict         409, 410, 412
+    ├── Conflict         409, 412
+    ├── Gone             410: the cursor has expired, or its user was erased
     ├── TooManyRequests  429: the rate of the key is used up; `retry_after_s` says for how long
     └── Unavailable      408, 5xx: not possible now
 """
@@ -105,6 +106,10 @@ class Conflict(Problem):
     """Not possible in the present state."""
 
 
+class Gone(Problem):
+    """What a cursor continues is there no more: ask for the list again."""
+
+
 class TooManyRequests(Problem):
     """The rate of the key is used up."""
 
@@ -119,7 +124,8 @@ _OF_STATUS: Mapping[int, type[Problem]] = {
     403: Forbidden,
     404: NotFound,
     408: Unavailable,
-    **dict.fromkeys((409, 410, 412), Conflict),
+    **dict.fromkeys((409, 412), Conflict),
+    410: Gone,
     429: TooManyRequests,
 }
 _SERVER_ERROR = 500

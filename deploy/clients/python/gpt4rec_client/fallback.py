@@ -6,9 +6,10 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from gpt4rec_client.answers import RankedItem, Recommendation
+from gpt4rec_client.answers import RankedItem, Recommendation, recommendation
 from gpt4rec_client.errors import BadAnswer, ClientError, TimedOut, TooManyRequests, Unavailable, Unreachable
 
 # Item ids, best first, or a function from the body of the question to them.
@@ -52,6 +53,16 @@ class Fallback:
             while len(self._last) > self._kept:
                 self._last.popitem(last=False)
 
+    def settled(self, body: Mapping[str, Any], found: Recommendation | ClientError) -> Recommendation | ClientError:
+        """Remembers an answer, or returns a local list for an error; the error itself if there is none."""
+        if isinstance(found, Recommendation):
+            self.keep(body, found)
+            return found
+        try:
+            return self.instead(body, found)
+        except ClientError as error:
+            return error
+
     def instead(self, body: Mapping[str, Any], error: ClientError) -> Recommendation:
         """Returns a local list for a question that the service did not answer.
 
@@ -65,16 +76,14 @@ class Fallback:
             raise error
         with self._lock:
             last = self._last.get(_name(body))
-        found = (
-            last.as_local(last.items, error, reason)
-            if last is not None
-            else self._of_configuration(body, error, reason)
-        )
+        items = last.items if last is not None else self._of_configuration(body)
         out = {*body.get("exclude", ()), *(event.get("item_id") for event in body.get("events", ()))}
-        left = [item for item in found.items if item.item_id not in out][: body.get("k", _K)]
+        k = body.get("k", len(body["candidates"]) if body.get("candidates") else _K)
+        left = [item for item in items if item.item_id not in out][:k]
         if not left:
             raise error
-        return found.as_local(tuple(_placed(item, n) for n, item in enumerate(left, 1)), error, reason)
+        placed = tuple(replace(item, rank=n) for n, item in enumerate(left, 1))
+        return (last or _nothing(body)).as_local(placed, error, reason)
 
     def forget(self, *, user_id: str | None = None, session_id: str | None = None) -> None:
         """Forgets the lists of a user who was erased, or of a session that became a user."""
@@ -85,26 +94,22 @@ class Fallback:
                 ):
                     del self._last[name]
 
-    def _of_configuration(self, body: Mapping[str, Any], error: ClientError, reason: str) -> Recommendation:
-        if self._configured is None:
-            raise error
+    def _of_configuration(self, body: Mapping[str, Any]) -> tuple[RankedItem, ...]:
+        """Returns what is shown without a last list. Items that the question names stand in its own order."""
+        ids: Sequence[str] = ()
         if callable(self._configured):
             ids = self._configured(body)
-        elif any(body.get(name) for name in _NARROWING):
-            raise error
-        else:
+        elif body.get("candidates") and not body.get("filter"):
+            ids = body["candidates"]
+        elif self._configured is not None and not any(body.get(name) for name in _NARROWING):
             ids = self._configured
-        user_id = body.get("user_id")
-        return Recommendation(
-            items=tuple(RankedItem(item_id, n, None, None) for n, item_id in enumerate(dict.fromkeys(ids), 1)),
-            list_id=None, source="local", rung=None, degraded=True, reason=reason, warnings=(), segment=None,
-            strategy=None, model_version=None, arms={}, cursor=None, request_id=None, user_id=user_id,
-            session_id=None if user_id is not None else body.get("session_id"), local=True, error=error,
-        )  # fmt: skip
+        return tuple(RankedItem(item_id, 0, None, None) for item_id in dict.fromkeys(ids))
 
 
-def _placed(item: RankedItem, rank: int) -> RankedItem:
-    return RankedItem(item.item_id, rank, item.score, item.title, item.because, item.raw)
+def _nothing(body: Mapping[str, Any]) -> Recommendation:
+    """Returns an empty list for whom the question is about."""
+    subject = {"user_id": body.get("user_id"), "session_id": body.get("session_id")}
+    return recommendation({"items": [], "source": "local", **subject})
 
 
 def _name(body: Mapping[str, Any]) -> str:

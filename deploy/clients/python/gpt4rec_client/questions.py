@@ -6,12 +6,12 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, Literal, TypedDict, TypeVar
 from urllib.parse import quote
 
 from gpt4rec_client import answers
 from gpt4rec_client.answers import Erased, EventsAnswer, Recommendation, Related
-from gpt4rec_client.errors import BadAnswer, problem
+from gpt4rec_client.errors import BadAnswer, ClientError, problem
 from gpt4rec_client.events import Event
 
 T = TypeVar("T")
@@ -45,7 +45,8 @@ class Question(TypedDict, total=False):
         user_id: The user whose stored history the list is made from.
         session_id: The anonymous session whose stored history it is made from.
         events: Events of this session that are not stored, at most 200.
-        k: Number of items, 1 to 100; 10 without.
+        k: Number of items, 1 to 100; 10 without, or all `candidates`.
+        candidates: Ranks these items, at most 500, instead of choosing from the catalogue.
         scene: Where the list is shown.
         context: Control codes of the list.
         filter: Restricts the list to items with a value of each field.
@@ -53,7 +54,10 @@ class Question(TypedDict, total=False):
         exclude_seen: Whether items of the history stay out; without, the model decides.
         segment: Overrides the segment that the rules would choose.
         decoding: Replaces the decoding of the segment.
-        seed: Makes sampling repeatable.
+        seed: A number makes sampling repeatable, `fresh` draws anew. Without, the list stays until something happens.
+        rules: Rules of the list, beside those of the policies.
+        policy_rules: Whether the rules of the policies hold.
+        diversity: How the items are to differ from each other.
         features: Features of the user, for this answer.
         arm: Puts the answer into arms of experiments, for testers.
         explain: Whether each item says why it is there.
@@ -65,6 +69,7 @@ class Question(TypedDict, total=False):
     session_id: str | None
     events: Sequence[InlineEvent]
     k: int
+    candidates: Sequence[str] | None
     scene: str | None
     context: Mapping[str, Feature] | None
     filter: Mapping[str, Any] | None
@@ -72,7 +77,10 @@ class Question(TypedDict, total=False):
     exclude_seen: bool | None
     segment: str | None
     decoding: Decoding | None
-    seed: int | str | None
+    seed: int | Literal["fresh"] | None
+    rules: Sequence[Mapping[str, Any]] | None
+    policy_rules: bool
+    diversity: Mapping[str, Any] | None
     features: Mapping[str, Feature] | None
     arm: Mapping[str, str] | None
     explain: bool
@@ -157,6 +165,14 @@ def recommend(body: Mapping[str, Any]) -> Call[Recommendation]:
     """A list."""
     session_id = body.get("session_id")
     return Call("POST", "/recommend", lambda raw: answers.recommendation(raw, session_id), body)
+
+
+def recommend_batch(
+    bodies: Sequence[Mapping[str, Any]], budget_ms: float | None
+) -> Call[list[Recommendation | ClientError]]:
+    """Several lists, each answered or refused by itself."""
+    body = {"requests": bodies} if budget_ms is None else {"requests": bodies, "budget_ms": budget_ms}
+    return Call("POST", "/recommend/batch", lambda raw: answers.batch(raw, bodies), body)
 
 
 def send(events: Sequence[Event]) -> Call[EventsAnswer]:
