@@ -15,6 +15,7 @@ from gpt4rec_client import (
     Client,
     Event,
     Forbidden,
+    Gone,
     InvalidRequest,
     NotFound,
     Question,
@@ -192,6 +193,21 @@ def test_several_lists_come_at_once_each_answered_or_refused_by_itself(service: 
         assert isinstance(again[1], Unreachable)
         assert isinstance(again[3], Recommendation)
         assert again[3].item_ids == ["i8"], "items that are named stand in their own order"
+
+
+def test_a_list_has_pages_without_a_repeat_until_its_user_is_erased(service: Serve) -> None:
+    with connected(service) as client:
+        client.send([Event(type="view", item_id="i1", user_id="pages")])
+        first = client.recommend(user_id="pages", k=15, page=True, exclude_seen=False)
+        page: Recommendation | None = first
+        shown = []
+        while page is not None:
+            shown.extend(page.item_ids)
+            page = client.next_page(page, k=15)
+        assert len(shown) == len(set(shown)) == 40
+        client.erase("pages")
+        with pytest.raises(Gone):
+            client.next_page(first)
 
 
 def test_rules_of_a_question_are_reported(service: Serve) -> None:

@@ -72,6 +72,21 @@ class AsyncClient:
         self._fallback.keep(body, answer)
         return answer
 
+    async def next_page(self, before: Recommendation, **question: Unpack[Question]) -> Recommendation | None:
+        """Returns the next items of a list that was asked for with `page`; None where it ends. Never a local list.
+
+        Args:
+            before: The page before.
+            question: `k` (10 without), and `exclude` or `filter` to narrow the list further.
+
+        Raises:
+            Gone: The list has expired, or its user was erased.
+        """
+        if before.cursor is None:
+            return None
+        body = questions.next_page(before, question, self._options["budget_ms"])
+        return await self._do(questions.recommend(body))
+
     async def recommend_batch(
         self, asked: Sequence[Question], budget_ms: float | None = None
     ) -> list[Recommendation | ClientError]:

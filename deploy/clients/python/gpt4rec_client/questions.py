@@ -47,6 +47,8 @@ class Question(TypedDict, total=False):
         events: Events of this session that are not stored, at most 200.
         k: Number of items, 1 to 100; 10 without, or all `candidates`.
         candidates: Ranks these items, at most 500, instead of choosing from the catalogue.
+        page: Whether the list can be continued: `next_page` of the client does it.
+        cursor: Continues a list; `next_page` names it.
         scene: Where the list is shown.
         context: Control codes of the list.
         filter: Restricts the list to items with a value of each field.
@@ -70,6 +72,8 @@ class Question(TypedDict, total=False):
     events: Sequence[InlineEvent]
     k: int
     candidates: Sequence[str] | None
+    page: bool
+    cursor: str | None
     scene: str | None
     context: Mapping[str, Feature] | None
     filter: Mapping[str, Any] | None
@@ -165,6 +169,13 @@ def recommend(body: Mapping[str, Any]) -> Call[Recommendation]:
     """A list."""
     session_id = body.get("session_id")
     return Call("POST", "/recommend", lambda raw: answers.recommendation(raw, session_id), body)
+
+
+def next_page(before: Recommendation, question: Question, budget_ms: float | None) -> dict[str, Any]:
+    """Returns the body that continues a list, for the same subject."""
+    subject = {"user_id": before.user_id} if before.user_id is not None else {"session_id": before.session_id}
+    named = {name: value for name, value in subject.items() if value is not None}
+    return {**body_of(question, budget_ms), **named, "cursor": before.cursor}
 
 
 def recommend_batch(

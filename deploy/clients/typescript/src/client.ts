@@ -1,7 +1,7 @@
 /** The client: what a page, or a backend, does with the service. */
 
 import { make, type Call, type Wire } from "./calls.js";
-import { ClientError } from "./errors.js";
+import { BadAnswer, ClientError, problem } from "./errors.js";
 import { Fallback, type Configured } from "./fallback.js";
 import type { Bounds, OnDrop } from "./outbox.js";
 import { pageHere, type Page } from "./page.js";
@@ -125,17 +125,47 @@ export class Client {
    * the question is wrong, or if there is no local list either.
    */
   async recommend(question: Question = {}, signal?: AbortSignal): Promise<Recommendation> {
-    const budget = this.#options.budgetMs;
-    const asked = { ...(budget === undefined ? {} : { budget_ms: budget }), ...this.#subject(question), ...question };
+    const asked = { ...this.#budget(), ...this.#subject(question), ...question };
     try {
-      const call: Call<Recommendation> = { method: "POST", path: "/recommend", body: asked, has: ["items", "source"] };
-      const answer = { ...(await make(this.#wire, call, signal)), local: false, session_id: asked.session_id ?? null };
+      const answer = await this.#list(asked, signal);
       this.#fallback.keep(asked, answer);
       return answer;
     } catch (error) {
       if (error instanceof ClientError) return this.#fallback.instead(asked, error);
       throw error;
     }
+  }
+
+  /**
+   * Returns the next items of a list that was asked for with `page`; nothing where it ends. It is never a local list:
+   * throws `Gone` if the list has expired or its user was erased.
+   *
+   * @param before The page before.
+   * @param question `k` (10 without), and `exclude` or `filter` to narrow the list further.
+   */
+  async nextPage(before: Recommendation, question: Question = {}, signal?: AbortSignal): Promise<Recommendation | undefined> {
+    if (before.cursor == null) return undefined;
+    const subject = before.user_id != null ? { user_id: before.user_id } : { session_id: before.session_id };
+    return this.#list({ ...this.#budget(), ...question, ...subject, cursor: before.cursor }, signal);
+  }
+
+  /** Returns up to 50 lists, in order, each as `recommend` does; an error in place of a list that there is not. */
+  async recommendBatch(questions: Question[], signal?: AbortSignal): Promise<(Recommendation | ClientError)[]> {
+    const requests = questions.map((question) => ({ ...this.#subject(question), ...question }));
+    type Entry = { status: number; answer: Recommendation | null; problem: unknown };
+    const body = { requests, ...this.#budget() };
+    const call: Call<{ answers: Entry[] }> = { method: "POST", path: "/recommend/batch", body, has: ["answers"] };
+    let found: (Recommendation | ClientError | undefined)[];
+    try {
+      const { answers } = await make(this.#wire, call, signal);
+      found = answers.map(({ status, answer, problem: why }, n) =>
+        answer === null ? problem(status, why, null) : theirs(answer, requests[n]),
+      );
+    } catch (error) {
+      if (!(error instanceof ClientError)) throw error;
+      found = requests.map(() => error);
+    }
+    return requests.map((asked, n) => this.#fallback.settled(asked, found[n] ?? new BadAnswer("a list is missing")));
   }
 
   /** Returns the items most like an item: what a product page shows. */
@@ -239,6 +269,15 @@ export class Client {
     return this.#sender.close(this.#options.closeTimeoutMs ?? 5000);
   }
 
+  async #list(asked: Question, signal?: AbortSignal): Promise<Recommendation> {
+    const call: Call<Recommendation> = { method: "POST", path: "/recommend", body: asked, has: ["items", "source"] };
+    return theirs(await make(this.#wire, call, signal), asked);
+  }
+
+  #budget(): { budget_ms?: number } {
+    return this.#options.budgetMs === undefined ? {} : { budget_ms: this.#options.budgetMs };
+  }
+
   #subject(named: { user_id?: string | null; session_id?: string | null }): { user_id?: string; session_id?: string } {
     if (named.user_id != null || named.session_id != null) return {};
     return this.#userId === undefined ? { session_id: this.#sessionId } : { user_id: this.#userId };
@@ -257,6 +296,12 @@ export class Client {
     this.#wire.fetch(url, request).catch(() => undefined);
     return true;
   }
+}
+
+/** Returns an answer with what the client knows of it. */
+function theirs(answer: Recommendation, asked: Question | undefined): Recommendation {
+  const session = answer.user_id == null ? (asked?.session_id ?? null) : null;
+  return { ...answer, local: false, session_id: session };
 }
 
 /** Returns an id as one segment of a path: a slash in it is no slash of the path. */

@@ -10,7 +10,8 @@
  *         ├── Unauthorized     401: the key is missing or unknown
  *         ├── Forbidden        403: the key lacks the right
  *         ├── NotFound         404
- *         ├── Conflict         409, 410, 412
+ *         ├── Conflict         409, 412
+ *         ├── Gone             410: the cursor has expired, or its user was erased
  *         ├── TooManyRequests  429: the rate of the key is used up; `retryAfterMs` says for how long
  *         └── Unavailable      408, 5xx: not possible now
  *
@@ -120,6 +121,11 @@ export class Conflict extends Problem {
   override readonly name: string = "Conflict";
 }
 
+/** What a cursor continues is there no more: ask for the list again. */
+export class Gone extends Problem {
+  override readonly name: string = "Gone";
+}
+
 /** The rate of the key is used up. */
 export class TooManyRequests extends Problem {
   override readonly name: string = "TooManyRequests";
@@ -137,7 +143,9 @@ const OF_STATUS: ReadonlyMap<number, typeof Problem> = new Map<number, typeof Pr
   [403, Forbidden],
   [404, NotFound],
   [408, Unavailable],
-  ...[409, 410, 412].map((status) => [status, Conflict] as const),
+  [409, Conflict],
+  [410, Gone],
+  [412, Conflict],
   [429, TooManyRequests],
 ]);
 

@@ -1,6 +1,6 @@
 /** What is shown when the service cannot be asked: the last good list of the same question, or a configured one. */
 
-import { BadAnswer, TimedOut, TooManyRequests, Unavailable, Unreachable, type ClientError } from "./errors.js";
+import { BadAnswer, ClientError, TimedOut, TooManyRequests, Unavailable, Unreachable } from "./errors.js";
 import type { LocalReason, Question, RankedItem, Recommendation } from "./types.js";
 
 /** Items, best first: their ids, or with what a page shows of them. Or a function from the question to them. */
@@ -42,6 +42,18 @@ export class Fallback {
     }
   }
 
+  /** Remembers an answer, or returns a local list for an error; the error itself if there is none. */
+  settled(question: Question, found: Recommendation | ClientError): Recommendation | ClientError {
+    try {
+      if (found instanceof ClientError) return this.instead(question, found);
+      this.keep(question, found);
+      return found;
+    } catch (error) {
+      if (error instanceof ClientError) return error;
+      throw error;
+    }
+  }
+
   /**
    * Returns a local list for a question that the service did not answer. Excluded items are left out, and so are those
    * of the question's own events. Throws the error itself if it is the caller's, or if there is no list.
@@ -53,7 +65,7 @@ export class Fallback {
     const out = new Set([...(question.exclude ?? []), ...(question.events ?? []).map((event) => event.item_id)]);
     const items = (last?.items ?? this.#ofConfiguration(question))
       .filter((item) => !out.has(item.item_id))
-      .slice(0, question.k ?? 10)
+      .slice(0, question.k ?? question.candidates?.length ?? 10)
       .map((item, n) => ({ ...item, rank: n + 1 }));
     if (items.length === 0) throw error;
     return {
@@ -73,6 +85,7 @@ export class Fallback {
       degraded: true,
       reason,
       cursor: null,
+      rules: [],
       local: true,
       error,
     };
@@ -83,11 +96,12 @@ export class Fallback {
     this.#last.clear();
   }
 
+  /** What is shown without a last list. Items that the question names stand in its own order. */
   #ofConfiguration(question: Question): RankedItem[] {
-    if (this.configured === undefined) return [];
-    const asked = typeof this.configured === "function";
-    if (!asked && NARROWING.some((member) => question[member] != null)) return [];
-    const items = typeof this.configured === "function" ? this.configured(question) : this.configured;
+    let items: readonly ConfiguredItem[] = [];
+    if (typeof this.configured === "function") items = this.configured(question);
+    else if (question.candidates != null && question.filter == null) items = question.candidates;
+    else if (!NARROWING.some((member) => question[member] != null)) items = this.configured ?? [];
     const seen = new Map(items.map((item) => (typeof item === "string" ? [item, { item_id: item }] : [item.item_id, item])));
     return [...seen.values()].map((item) => ({ rank: 0, score: null, title: null, ...item }));
   }

@@ -32,8 +32,12 @@ export interface Question {
   session_id?: string | null;
   /** Events that are not stored, at most 200. */
   events?: InlineEvent[];
-  /** Number of items, 1 to 100; 10 without. */
+  /** Number of items, 1 to 100; 10 without, or all `candidates`. */
   k?: number;
+  /** Ranks these items, at most 500, instead of choosing from the catalogue. */
+  candidates?: string[] | null;
+  /** Whether the list can be continued: `nextPage` does it. */
+  page?: boolean;
   /** Where the list is shown. */
   scene?: string | null;
   /** Control codes of the list. */
@@ -46,8 +50,14 @@ export interface Question {
   exclude_seen?: boolean | null;
   segment?: string | null;
   decoding?: Decoding | null;
-  /** Makes sampling repeatable. */
-  seed?: number | Known<"fresh"> | null;
+  /** A number makes sampling repeatable, `fresh` draws anew. Without, the list stays until something happens. */
+  seed?: number | "fresh" | null;
+  /** Rules of the list, beside those of the policies. */
+  rules?: Rule[] | null;
+  /** Whether the rules of the policies hold. */
+  policy_rules?: boolean;
+  /** How the items are to differ from each other. */
+  diversity?: Record<string, unknown> | null;
   /** Features of the user, for this answer. */
   features?: Record<string, Feature> | null;
   /** Puts the answer into arms of experiments, for testers. */
@@ -57,6 +67,13 @@ export interface Question {
   /** Time budget of the answer in the service, in milliseconds. */
   budget_ms?: number | null;
   /** Members that this release does not know. */
+  [member: string]: unknown;
+}
+
+/** A rule of a list. */
+export interface Rule {
+  name: string;
+  kind: "pin" | "boost" | "bury" | "at_most" | "at_least" | "apart";
   [member: string]: unknown;
 }
 
@@ -119,6 +136,8 @@ export interface Recommendation {
   strategy: string | null;
   model_version: string | null;
   arms: Record<string, string>;
+  /** What became of the rules that held for the list. */
+  rules?: { name: string; result: "held" | "bit" | "not_kept" }[];
   /** Asks for the next page; null or missing without one. */
   cursor?: string | null;
   request_id: string | null;

@@ -5,6 +5,7 @@ import { afterEach, test } from "node:test";
 import {
   Client,
   Forbidden,
+  Gone,
   InvalidRequest,
   NotFound,
   TimedOut,
@@ -188,6 +189,42 @@ test("without a service the configured list is shown but never what was excluded
   await assert.rejects(client.recommend({ filter: { category: ["a"] } }), Unreachable);
   client.forget();
   assert.deepEqual(items(await client.recommend({ user_id: "ts-away", k: 1 })), ["i9"]);
+});
+
+test("several lists come at once, each answered or refused by itself", async () => {
+  const network = breaking();
+  const client = connected({ fetch: network, retries: 0, sessionId: "ts-batch" });
+  const asked = [{ user_id: "ts-batch", k: 2 }, { k: 0 }, { candidates: ["i3", "i1", "i2"], seed: "fresh" }];
+  const [one, two, three] = await client.recommendBatch(asked);
+  assert.deepEqual([one.items.length, one.user_id, one.session_id, three.session_id], [2, "ts-batch", null, "ts-batch"]);
+  assert.ok(two instanceof InvalidRequest);
+  assert.deepEqual(items(three).sort(), ["i1", "i2", "i3"]);
+  network.before = 3;
+  const again = await client.recommendBatch([...asked, { scene: "search", candidates: ["i9", "i8"], exclude: ["i9"] }]);
+  assert.deepEqual(again.map((list) => list.reason), ["unreachable", undefined, "unreachable", "unreachable"]);
+  assert.ok(again[1] instanceof Unreachable);
+  assert.deepEqual(items(again[3]), ["i8"], "items that are named stand in their own order");
+});
+
+test("a list has pages, without a repeat, until its user is erased", async () => {
+  const client = connected({ userId: "ts-pages" });
+  client.track({ type: "view", item_id: "i1" });
+  await client.flush(PATIENCE_MS);
+  const shown = [];
+  let page = await client.recommend({ k: 15, page: true, exclude_seen: false });
+  const first = page;
+  for (; page !== undefined; page = await client.nextPage(page, { k: 15 })) shown.push(...items(page));
+  assert.equal(new Set(shown).size, shown.length);
+  assert.equal(shown.length, 40);
+  await client.erase("ts-pages");
+  await assert.rejects(client.nextPage(first), Gone);
+});
+
+test("rules of a question are reported", async () => {
+  const rules = [{ name: "top", kind: "pin", item: "i5", position: 1 }];
+  const list = await connected().recommend({ k: 3, rules, exclude_seen: false });
+  assert.equal(items(list)[0], "i5");
+  assert.deepEqual(list.rules.map((rule) => rule.name), ["top"]);
 });
 
 test("a call ends with its time, or when its caller ends it", async () => {

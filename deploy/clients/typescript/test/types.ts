@@ -13,6 +13,14 @@ export async function visit(client: Client): Promise<string> {
   client.track({ item_id: "50" });
   // @ts-expect-error the strategies are known
   await client.recommend({ decoding: { strategy: "best" } });
+  const page = await client.nextPage(list, { k: 3 });
+  // @ts-expect-error a list may have no next page
+  page.items;
+  for (const found of await client.recommendBatch([{ k: 3 }, { candidates: ["50"], seed: "fresh" }])) {
+    if (!(found instanceof Error)) client.track(click, found);
+  }
+  // @ts-expect-error a seed is a number or fresh
+  await client.recommend({ seed: "stale" });
   // @ts-expect-error milliseconds are a number
   new Client({ timeoutMs: "1s" });
   // @ts-expect-error members of an event have names
