@@ -6,7 +6,7 @@ examples that are made from its schemas.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ _VALUES: dict[str, Any] = {
     "title": "Empire Strikes Back, The (1980)",
     "timestamp": "2026-01-01T12:00:00Z",
     "q": "star",
+    "cursor": "AQ9kZWZhdWx0",
     "k": 10,
 }
 _TEXTS = {
@@ -39,7 +40,7 @@ _TEXTS = {
     "text/html": '<!doctype html>\n<html lang="en"><head><title>gpt4rec</title></head><body></body></html>\n',
 }
 _DEPTH_MAX = 12
-# One error for each status, the one that callers meet most.
+# The error of a status that callers meet most. Of other statuses it is the first in the tree.
 _PROBLEMS: tuple[tuple[type[errors.ServiceError], str], ...] = (
     (request_errors.BadRequest, "the body is empty; send a JSON object"),
     (request_errors.Unauthorized, "a valid API key is needed"),
@@ -69,8 +70,11 @@ def recorded() -> dict[str, Any]:
 def add_examples(document: dict[str, Any]) -> None:
     """Adds examples to every parameter, body and answer of a document."""
     schemas = document["components"]["schemas"]
+    kinds = {kind.status: (kind, kind.title) for kind in [*_below(errors.ServiceError)][::-1]}
+    kinds |= {kind.status: (kind, detail) for kind, detail in _PROBLEMS}
     document["components"]["examples"] = {
-        f"Problem{kind.status}": {"summary": kind.title, "value": _problem(kind, detail)} for kind, detail in _PROBLEMS
+        f"Problem{status}": {"summary": kind.title, "value": _problem(kind, detail)}
+        for status, (kind, detail) in sorted(kinds.items())
     }
     for _, _, operation in operations(document):
         known = recorded().get(operation["operationId"], {})
@@ -93,6 +97,12 @@ def _add_answers(operation: Operation, answer: Any, schemas: Mapping[str, Schema
                 content["examples"] = {"answer": {"value": value}}
             else:
                 content["examples"] = {"problem": {"$ref": f"#/components/examples/Problem{status}"}}
+
+
+def _below(kind: type[errors.ServiceError]) -> Iterable[type[errors.ServiceError]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from _below(one)
 
 
 def _key(text: str) -> str:
@@ -133,8 +143,10 @@ def sampled(schema: Schema, schemas: Mapping[str, Schema], name: str = "", depth
         case "string" if name in _VALUES or schema.get("format") == "date-time":
             return str(_VALUES.get(name, _VALUES["timestamp"]))
         case "object":
-            members = schema.get("properties", {})
-            return {one: sampled(members[one], schemas, one, depth + 1) for one in schema.get("required", ())}
+            members = {one: schema["properties"][one] for one in schema.get("required", ())}
+            if schema.get("minProperties") and not members:
+                members = {"category": schema["additionalProperties"]}
+            return {one: sampled(its, schemas, one, depth + 1) for one, its in members.items()}
         case "array":
             items = schema.get("items", {})
             several = depth < _DEPTH_MAX and (schema.get("minItems", 0) or "$ref" in items)

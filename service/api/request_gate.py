@@ -93,7 +93,7 @@ class RequestGate:
         self._clock, self._wall_clock = clock, wall_clock
         self._senders = senders or Senders()
         self._root_path = root_path
-        self._deprecations, self._owner = deprecations, owner
+        self._deprecations, self._owner = deprecations or None, owner
         self._cors = Cors(self._shared, origins) if origins else None
         # Bound once: the lazy logger would look up its configuration for every request.
         self._log = log.bind()
@@ -113,7 +113,7 @@ class RequestGate:
             # Answered as a GET. uvicorn reads the method of its own scope while it sends.
             scope = {**scope, "method": "GET"}
         answer = _Answer(send, call.request_id, self._draining, shown=method != "POST")
-        if self._deprecations:
+        if self._deprecations is not None:
             answer.deprecated = DeprecatedCall(self._deprecations, scope, call, version)
         self._metrics.inflight.inc()
         body = AnswerBody(answer, head=method == "HEAD", asked=scope["headers"])

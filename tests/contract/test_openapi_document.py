@@ -6,14 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from service.api.openapi_examples import recorded
 from service.api.openapi_operations import TAGS, operations
 from service.app import create_app
 from service.common.settings import Settings
-from service.schemas import ops_answers, responses
-from service.schemas.requests import REQUEST_BODIES, parse
+from service.schemas.requests import parse
 from tests.support.aio import asynchronous
 from tests.support.openapi import allows, document, whole
 from tests.support.serving import serving
@@ -79,9 +78,18 @@ def test_every_parameter_body_and_answer_has_examples_that_its_schema_allows() -
                 assert its.is_valid(value), (method, path, where, next(its.iter_errors(value)))
 
 
+def schemas_below(base: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """The models of bodies and answers, by name."""
+    found: dict[str, type[BaseModel]] = {}
+    for kind in base.__subclasses__():
+        found |= schemas_below(kind)
+        if kind.__module__.startswith("service.schemas."):
+            found[kind.__name__] = kind
+    return found
+
+
 def test_examples_are_bodies_that_the_service_takes_and_answers_that_it_gives() -> None:
-    bodies = {body.__name__: body for body in REQUEST_BODIES}
-    answers = {**vars(responses), **vars(ops_answers)}
+    models = schemas_below(BaseModel)
     seen = set()
     for _, _, operation in operations(whole()):
         its = recorded().get(operation["operationId"])
@@ -90,7 +98,7 @@ def test_examples_are_bodies_that_the_service_takes_and_answers_that_it_gives() 
         seen.add(operation["operationId"])
         for _, kind, content in contents({**operation, "responses": {}}):
             assert kind == "application/json"
-            body = bodies[content["schema"]["$ref"].rpartition("/")[2]]
+            body = models[content["schema"]["$ref"].rpartition("/")[2]]
             for example in its["requests"].values():
                 parse(body, TypeAdapter(dict).dump_json(example))
         schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
@@ -101,7 +109,7 @@ def test_examples_are_bodies_that_the_service_takes_and_answers_that_it_gives() 
             if allows({"$ref": f"#/components/schemas/{name}"}, components()["schemas"]).is_valid(its["answer"])
         ]
         assert fitting, operation["operationId"]
-        answers[fitting[0]].model_validate(its["answer"], strict=False)
+        models[fitting[0]].model_validate(its["answer"], strict=False)
     assert seen == set(recorded()), "examples of operations that are gone"
 
 

@@ -36,6 +36,8 @@ SETTINGS = {
 # Of each round; an operator's finds the most, so every other one is.
 CALLERS = {"operator": TOKEN, "key": "key-secret", "operator again": TOKEN, "key with users": "crm-secret",
            "operator once more": TOKEN, "nobody": ""}  # fmt: skip
+# In turn. Five of them beside six callers, so every caller calls both.
+VERSIONS = ("/v1", "", "/v1", "/v1", "")
 # Two of its checks ask for what is not meant. A key in either header is enough, so a bad X-API-Key beside a good
 # bearer token is no intrusion (ignored_auth); and a segment, a filter field or a time that no schema can know of may
 # be refused (positive_data_acceptance).
@@ -46,6 +48,11 @@ CONFIGURATION = """\
 [checks]
 negative_data_rejection.expected-statuses = ["400", "401", "403", "404", "405", "409", "413",
   "414", "422", "429", "431"]
+
+# Each entry of a batch is answered or refused by itself, so a bad one does not refuse the batch.
+[[operations]]
+include-path = "/recommend/batch"
+checks.negative_data_rejection.enabled = false
 """
 
 
@@ -57,12 +64,15 @@ class Round:
     said: str
 
 
-def run(service: Serve, folder: Path, *, examples: int, seed: int, secret: str = TOKEN) -> Round:
-    """One round against a running service, by whoever has the secret; the same one for the same seed."""
+def run(service: Serve, folder: Path, *, examples: int, seed: int, secret: str = TOKEN, version: str = "/v1") -> Round:
+    """One round against a running service, by whoever has the secret; the same one for the same seed.
+
+    It calls the paths below a version, or for "" those without one.
+    """
     report = folder / f"report-{seed}.json"
     (folder / "schemathesis.toml").write_text(CONFIGURATION)
     command = [
-        sys.executable, "-m", "schemathesis.cli", "run", f"{service.client.base_url}/openapi.json",
+        sys.executable, "-m", "schemathesis.cli", "run", f"{service.client.base_url}{version}/openapi.json",
         *(("--header", f"Authorization: Bearer {secret}") if secret else ()), "--exclude-checks", NOT_MEANT,
         "--phases", "coverage,fuzzing,stateful", "--max-examples", str(examples), "--seed", str(seed),
         "--generation-database", "none",
@@ -121,7 +131,8 @@ def main() -> int:
             while sum(statuses(service).values()) < asked.cases and not any(one.failed for one in rounds):
                 caller = callers[len(rounds) % len(callers)]
                 seed = asked.seed + len(rounds)
-                rounds.append(run(service, where, examples=asked.examples, seed=seed, secret=CALLERS[caller]))
+                asks = {"examples": asked.examples, "seed": seed, "secret": CALLERS[caller]}
+                rounds.append(run(service, where, version=VERSIONS[len(rounds) % len(VERSIONS)], **asks))
                 said = f"round {len(rounds)}, {caller}: {rounds[-1].cases} cases, {rounds[-1].failed} failures"
                 sys.stdout.write(said + "\n")
             answers = statuses(service)

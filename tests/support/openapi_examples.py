@@ -62,6 +62,10 @@ def calls(items: list[str]) -> list[Call]:
     search = {"session_id": session, "type": "search", "query": "space opera", "timestamp": 1_767_268_860}
     seen = {"user_id": user, "type": "impression", "list_id": "01KEB2Z0M3T8QYV6W5N4R7XJDA", "timestamp": 1_767_268_900}
     features = {"features": {"age": "25-34", "newsletter": True}}
+    rules = [
+        {"name": "summer", "kind": "pin", "item": items[3], "position": 1},
+        {"name": "variety", "kind": "at_most", "n": 2, "each": "category", "first": 6},
+    ]
     reason = {"reason": "try wider beams"}
     arms = [{"name": "today", "share": 0.5}, {"name": "wider", "share": 0.5, "policies": _policies(8)}]
     experiment = {"name": "wider_beams", "layer": "decoding", "arms": arms, **reason}
@@ -76,6 +80,11 @@ def calls(items: list[str]) -> list[Call]:
             "a session": {"session_id": session, "k": 3, "scene": "home"},
             "events of this page": {"events": [{"item_id": items[0], "type": "click"}], "k": 3, "explain": True},
             "a category": {"user_id": user, "k": 3, "filter": {"category": ["Sci-Fi"]}, "exclude": [items[1]]},
+            "these items": {"user_id": user, "candidates": items[5:9]},
+            "a pinned item, and variety": {"user_id": user, "k": 3, "rules": rules},
+        }),
+        Call("recommend_batch", "POST /recommend/batch", {
+            "two places of a page": {"requests": [{"user_id": user, "k": 2, "scene": one} for one in ("home", "cart")]},
         }),
         Call("similar", f"GET /items/{items[0]}/similar?k=3"),
         Call("put_user_features", f"PUT /users/{user}/features", {"features": features}),

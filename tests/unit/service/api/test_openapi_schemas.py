@@ -63,7 +63,7 @@ def test_a_body_is_allowed_exactly_if_it_was(name: str) -> None:
 def test_alternatives_are_named_by_what_they_require_and_are_typed_whole() -> None:
     union = AFTER["RecommendRequest"]
     assert set(union) == {"title", "description", "anyOf"}
-    assert list(referred(union)) == [f"RecommendRequestWith{what}" for what in ("UserId", "SessionId", "Events")]
+    assert {f"RecommendRequestWith{what}" for what in ("UserId", "SessionId", "Events")} <= set(referred(union))
     by_user = AFTER["RecommendRequestWithUserId"]
     assert by_user["required"] == ["user_id"]
     assert by_user["properties"]["user_id"]["type"] == "string"
