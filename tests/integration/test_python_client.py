@@ -13,10 +13,12 @@ import pytest
 from gpt4rec_client import (
     AsyncClient,
     Client,
+    Conflict,
     Event,
     Forbidden,
     Gone,
     InvalidRequest,
+    ItemLine,
     NotFound,
     Question,
     Recommendation,
@@ -210,6 +212,38 @@ def test_a_list_has_pages_without_a_repeat_until_its_user_is_erased(service: Ser
             client.next_page(first)
 
 
+def test_the_catalogue_is_changed_shown_searched_and_imported(service: Serve) -> None:
+    with connected(service) as client:
+        items = client.items
+        made = items.put("shoe/1", {"title": "Blue running shoe", "price": 49.5, "currency": "EUR", "like": ["i1"]})
+        assert (made.outcome, made.item_id) == ("created", "shoe/1")
+        changed = items.patch("shoe/1", {"stock": 3}, if_version=made.version)
+        with pytest.raises(Conflict):
+            items.patch("shoe/1", {"stock": 4}, if_version=made.version)
+        shown = items.get("shoe/1")
+        assert (shown.fields["stock"], shown.fields["price"], shown.version) == (3, 49.5, changed.version)
+        assert items.search("blu runing")[0].item_id == "shoe/1"
+        assert items.disable("shoe/1").disabled
+        assert not items.get("shoe/1").listed
+        assert not items.enable("shoe/1").disabled
+        lines: list[ItemLine] = [
+            {"item_id": "shoe/2", "title": "Red shoe"},
+            {"item_id": "shoe/3", "price": -1.0},
+            {"item_id": "shoe/1", "op": "delete"},
+        ]
+        report = items.import_lines(lines)
+        assert [(one.line, one.outcome) for one in report] == [(1, "created"), (2, "refused"), (3, "deleted")]
+        assert report[1].error
+        first = items.page(limit=30)
+        second = items.page(first.cursor, limit=30)
+        found = [one.item_id for one in (*first.items, *second.items)]
+        assert len(found) == len(set(found)) == 41
+        assert second.cursor is None
+        items.delete("shoe/2")
+        with pytest.raises(NotFound):
+            items.get("shoe/2")
+
+
 def test_rules_of_a_question_are_reported(service: Serve) -> None:
     with connected(service) as client:
         rules = [{"name": "top", "kind": "pin", "item": "i5", "position": 1}]
@@ -243,6 +277,9 @@ def test_the_async_client_does_the_same(service: Serve) -> None:
         async with AsyncClient(address, api_key=OPERATOR_KEY, timeout_s=_PATIENCE_S) as client:
             assert len((await client.user("async-user"))["history"]) == 2
             assert (await client.similar("i1", k=2)).source == "item_cf"
+            assert (await client.items.put("async/1", {"title": "An item"})).outcome == "created"
+            lines: list[ItemLine] = [{"item_id": "async/1", "op": "delete"}]
+            assert [one.outcome for one in await client.items.import_lines(lines)] == ["deleted"]
             assert (await client.erase("async-user")).user_id == "async-user"
 
     asyncio.run(visit())

@@ -25,11 +25,14 @@ from gpt4rec_client.errors import (
     Unreachable,
 )
 from gpt4rec_client.events import Event
+from gpt4rec_client.item_calls import ImportedLine, Item, ItemChange, ItemFields, ItemLine, ItemPage
+from gpt4rec_client.items import AsyncItems, Items
 from gpt4rec_client.options import Options
 from gpt4rec_client.questions import Decoding, InlineEvent, Question
 
 __all__ = [
     "AsyncClient",
+    "AsyncItems",
     "BadAnswer",
     "Client",
     "ClientError",
@@ -41,8 +44,15 @@ __all__ = [
     "Fault",
     "Forbidden",
     "Gone",
+    "ImportedLine",
     "InlineEvent",
     "InvalidRequest",
+    "Item",
+    "ItemChange",
+    "ItemFields",
+    "ItemLine",
+    "ItemPage",
+    "Items",
     "NotFound",
     "Options",
     "Problem",

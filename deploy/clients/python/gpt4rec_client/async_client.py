@@ -15,6 +15,7 @@ from gpt4rec_client.attempts import Attempts
 from gpt4rec_client.errors import ClientError, TimedOut, Unreachable
 from gpt4rec_client.events import Event
 from gpt4rec_client.fallback import Fallback
+from gpt4rec_client.items import AsyncItems
 from gpt4rec_client.options import Options, complete, outbox
 from gpt4rec_client.questions import Call, Feature, Question
 
@@ -23,6 +24,9 @@ T = TypeVar("T")
 
 class AsyncClient:
     """A client for one event loop. Close it, or use it in an `async with` statement: that sends the events that wait.
+
+    Attributes:
+        items: The catalogue, for backends.
 
     Args:
         base_url: Address of the service.
@@ -39,6 +43,7 @@ class AsyncClient:
         self._options = found = complete(options)
         self._http = httpx.AsyncClient(base_url=base_url.rstrip("/") + found["prefix"], transport=transport)
         self._fallback = Fallback(found["fallback"], found["kept_lists"])
+        self.items = AsyncItems(self._do)
         self._outbox = outbox(found)
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None

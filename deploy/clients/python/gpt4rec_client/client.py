@@ -16,6 +16,7 @@ from gpt4rec_client.attempts import Attempts
 from gpt4rec_client.errors import ClientError, TimedOut, Unreachable
 from gpt4rec_client.events import Event
 from gpt4rec_client.fallback import Fallback
+from gpt4rec_client.items import Items
 from gpt4rec_client.options import Options, complete, outbox
 from gpt4rec_client.questions import Call, Feature, Question
 from gpt4rec_client.sender import Sender
@@ -27,6 +28,9 @@ class Client:
     """A client that threads may share. Close it, or use it in a `with` statement: that sends the events that wait.
 
     The time of a call bounds connecting, waiting for the answer and each read of it; the time between them is checked.
+
+    Attributes:
+        items: The catalogue, for backends.
 
     Args:
         base_url: Address of the service.
@@ -43,6 +47,7 @@ class Client:
         self._options = found = complete(options)
         self._http = httpx.Client(base_url=base_url.rstrip("/") + found["prefix"], transport=transport)
         self._fallback = Fallback(found["fallback"], found["kept_lists"])
+        self.items = Items(self._do)
         self._sender = Sender(outbox(found), self.send)
         atexit.register(self.close)
 

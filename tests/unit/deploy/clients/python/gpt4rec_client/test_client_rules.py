@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import pytest
@@ -20,6 +21,7 @@ from gpt4rec_client.attempts import Attempts
 from gpt4rec_client.errors import ClientError, Fault, problem
 from gpt4rec_client.events import Outbox
 from gpt4rec_client.fallback import Fallback
+from gpt4rec_client.item_calls import LINES_BYTES_MAX, LINES_MAX, ItemLine, imports
 from gpt4rec_client.questions import recommend, similar
 from hypothesis import given
 from hypothesis import strategies as st
@@ -171,3 +173,11 @@ def test_a_function_may_choose_the_configured_list() -> None:
     assert fallback.instead({"scene": "home"}, _problem(503)).reason == "unavailable"
     with pytest.raises(Unavailable):
         fallback.instead({"scene": "cart"}, _problem(503))
+
+
+def test_an_import_is_sent_in_parts_of_bounded_size() -> None:
+    lines: list[ItemLine] = [{"item_id": str(n), "text": "é" * (2000 if n < 300 else 1)} for n in range(2500)]
+    parts = [call.lines or "" for call in imports(iter(lines))]
+    assert max(len(part.encode()) for part in parts) <= LINES_BYTES_MAX
+    assert max(part.count("\n") for part in parts) < LINES_MAX
+    assert [json.loads(line) for part in parts for line in part.split("\n")] == lines
