@@ -3,6 +3,7 @@
 import { make, type Call, type Wire } from "./calls.js";
 import { BadAnswer, ClientError, problem } from "./errors.js";
 import { Fallback, type Configured } from "./fallback.js";
+import { Items } from "./items.js";
 import type { Bounds, OnDrop } from "./outbox.js";
 import { pageHere, type Page } from "./page.js";
 import { Sender, type Keeper } from "./sender.js";
@@ -70,6 +71,8 @@ export interface ClientOptions {
 
 /** A client of the service. */
 export class Client {
+  /** The catalogue, for backends. */
+  readonly items: Items;
   readonly #wire: Wire;
   readonly #options: ClientOptions;
   readonly #fallback: Fallback;
@@ -93,6 +96,7 @@ export class Client {
       fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
       random: options.random ?? Math.random,
     };
+    this.items = new Items(this.#wire);
     this.#fallback = new Fallback(options.fallback, options.keptLists ?? 100);
     this.#page = options.page === null ? undefined : (options.page ?? pageHere());
     this.#userId = options.userId;

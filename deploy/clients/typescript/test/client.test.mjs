@@ -4,6 +4,7 @@ import { createServer } from "node:net";
 import { afterEach, test } from "node:test";
 import {
   Client,
+  Conflict,
   Forbidden,
   Gone,
   InvalidRequest,
@@ -218,6 +219,31 @@ test("a list has pages, without a repeat, until its user is erased", async () =>
   assert.equal(shown.length, 40);
   await client.erase("ts-pages");
   await assert.rejects(client.nextPage(first), Gone);
+});
+
+test("the catalogue is changed, shown, searched and imported", async () => {
+  const { items: catalogue } = connected();
+  const made = await catalogue.put("boot/1", { title: "Green hiking boot", price: 49.5, currency: "EUR", like: ["i1"] });
+  assert.deepEqual([made.outcome, made.item_id], ["created", "boot/1"]);
+  const changed = await catalogue.patch("boot/1", { stock: 3 }, made.version);
+  await assert.rejects(catalogue.patch("boot/1", { stock: 4 }, made.version), Conflict);
+  const shown = await catalogue.get("boot/1");
+  assert.deepEqual([shown.item.stock, shown.item.price, shown.version], [3, 49.5, changed.version]);
+  assert.equal((await catalogue.search("gren hikin"))[0].item_id, "boot/1");
+  assert.equal((await catalogue.disable("boot/1")).disabled, true);
+  assert.equal((await catalogue.get("boot/1")).listed, false);
+  assert.equal((await catalogue.enable("boot/1")).disabled, false);
+  const report = await catalogue.importLines([
+    { item_id: "boot/2", title: "Red boot" },
+    { item_id: "boot/3", price: -1 },
+    { item_id: "boot/1", op: "delete" },
+  ]);
+  assert.deepEqual(report.map((one) => [one.line, one.outcome]), [[1, "created"], [2, "refused"], [3, "deleted"]]);
+  const first = await catalogue.page(null, { limit: 30 });
+  const second = await catalogue.page(first.cursor, { limit: 30 });
+  assert.equal(new Set([...first.items, ...second.items].map((item) => item.item_id)).size, 41);
+  assert.equal((await catalogue.delete("boot/2")).outcome, "deleted");
+  await assert.rejects(catalogue.get("boot/2"), NotFound);
 });
 
 test("rules of a question are reported", async () => {

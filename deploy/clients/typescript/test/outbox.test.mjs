@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { content, pauseMs } from "../dist/calls.js";
 import { Forbidden, InvalidRequest, problem, TimedOut, TooManyRequests, Unreachable } from "../dist/errors.js";
+import { parts } from "../dist/items.js";
 import { Outbox } from "../dist/outbox.js";
 
 /** mulberry32: the same numbers in each run. */
@@ -85,6 +86,13 @@ test("a batch waits for others, then for as long as the service asks", () => {
   assert.deepEqual(pauses.slice(0, 3), [500, 1000, 2000]);
   assert.equal(pauses.at(-1), 30_000);
   assert.throws(() => new Outbox({ most: 1, batch: 2, intervalMs: 0 }, () => undefined, () => now), RangeError);
+});
+
+test("an import is sent in parts of bounded size", () => {
+  const lines = Array.from({ length: 2500 }, (_, n) => ({ item_id: String(n), text: "é".repeat(n < 300 ? 2000 : 1) }));
+  const bodies = [...parts(lines)];
+  assert.ok(Math.max(...bodies.map((body) => Buffer.byteLength(body))) <= 512 * 1024);
+  assert.deepEqual(bodies.flatMap((body) => body.split("\n").map((line) => JSON.parse(line))), lines);
 });
 
 test("a call is tried again while that helps, and asks for no more time than it has", () => {

@@ -21,6 +21,11 @@ export async function visit(client: Client): Promise<string> {
   }
   // @ts-expect-error a seed is a number or fresh
   await client.recommend({ seed: "stale" });
+  await client.items.put("50", { title: "A shoe", category: ["Shoes", ["Fashion", "Shoes"]], price: 9.5 });
+  // @ts-expect-error a price is a number
+  await client.items.patch("50", { price: "9.50" });
+  // @ts-expect-error a line names its item
+  await client.items.importLines([{ title: "A shoe" }]);
   // @ts-expect-error milliseconds are a number
   new Client({ timeoutMs: "1s" });
   // @ts-expect-error members of an event have names
