@@ -33,7 +33,8 @@ from service.artifact.features import ContextVocabulary, Vocabulary
 from service.artifact.item_attributes import ROWS as ITEM_ATTRIBUTES
 from service.artifact.item_attributes import AttributeVocabulary
 from service.artifact.item_cf import ItemCF
-from service.artifact.manifest import EXPLAINER
+from service.artifact.manifest import EXPLAINER, TOGETHER_FILE
+from service.artifact.neighbour_table import NeighbourTable
 from service.artifact.popularity import Popularity
 from service.artifact.query_text import KnownQueries
 from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE_ALONE, RankerWeights
@@ -59,6 +60,7 @@ class Parts:
         encoder_counts: Numbers of items that the encoder knew at each of its steps, the last of them all; empty: it
             has one.
         dense: Whether the graphs score the whole catalogue (`export.graphs.candidates`); None: by its size.
+        together: What is taken together in one basket; None if no basket has two items.
         attributes: The attributes of items that the encoder knows; None if it reads none.
         known_queries: The queries that the network has vectors of; None if it has none.
     """
@@ -76,6 +78,7 @@ class Parts:
     encoder_counts: Sequence[int] = ()
     dense: bool | None = None
     attributes: AttributeVocabulary | None = None
+    together: NeighbourTable | None = None
     known_queries: KnownQueries | None = None
 
     @property
@@ -173,6 +176,8 @@ def write(parts: Parts, folder: Path, dtype: GraphDtype) -> None:
     if parts.known_queries is not None:
         parts.known_queries.save(folder)
     save_signals(folder, parts.all_signals)
+    if parts.together is not None:
+        parts.together.save(folder / TOGETHER_FILE)
     seal(folder, _manifest(parts, dtype, folder), parts.name)
 
 

@@ -23,6 +23,7 @@ from model.ranking.learning import LEAST_ANSWERED
 from model.ranking.without_network import learn_without_network
 from model.signals.data import SignalData
 from model.signals.registry import SIGNALS, TEXTS, fit_signal, fit_signals
+from model.signals.together import together_table
 from model.texts.sentence_vectors import TextError, item_text_vectors
 from model.tokenizers.atomic import AtomicTokenizer
 from model.training.conditions import fit_context, item_controls
@@ -31,6 +32,7 @@ from model.training.repeats import judge_repeats
 from model.training.run_folder import split_of
 from service.artifact.arrays import save_arrays
 from service.artifact.features import EVENT_TYPES
+from service.artifact.manifest import TOGETHER_FILE
 from service.artifact.neighbour_table import NeighbourTable
 from service.artifact.ranker_weights import DEFAULT_GROUP, DENSE_ALONE, RankerWeights
 from service.artifact.signal_files import COLD, ITEM_CF, POPULARITY, SignalPart
@@ -125,6 +127,8 @@ def _write(name: str, dataset: Dataset, split: Split, folder: Path, data: Path) 
     catalogue_of(dataset, split.sequences.item_ids).save(folder / "catalogue.npz")
     tokenizer.save(folder)
     save_signals(folder, signals)
+    if (together := together_table(split.train)) is not None:
+        together.save(folder / TOGETHER_FILE)
     context = fit_context(dataset, split.train, item_controls(dataset, split.train.item_ids))
     return {
         "baseline": {"name": name} | ({} if repeat is None else {"decay": repeat.decay}),

@@ -32,6 +32,7 @@ from model.network.gpt4rec import GPT4Rec
 from model.signals.cold_items import ColdItems
 from model.signals.data import SignalData
 from model.signals.registry import fit_signals
+from model.signals.together import together_table
 from model.training.content_vectors import content_vectors
 from model.training.increment.start import cold_vectors, kept_counts, kept_items
 from model.training.run_folder import Run
@@ -159,6 +160,7 @@ def parts_of(run: Run, dataset: Dataset, split: Split, baselines: Baselines, dat
         about=about,
         encoder_counts=kept_counts(run),
         attributes=run.attributes,
+        together=together_table(split.train),
         known_queries=run.known_queries,
     )
 

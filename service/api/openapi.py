@@ -98,7 +98,10 @@ def guarded(
         path.startswith("/users")
         or (path.startswith("/items") and method != "get")
         or path.endswith("/features")
-        or (keys_needed and path.startswith(("/recommend", "/events", "/sessions", "/items", "/playground/")))
+        or (
+            keys_needed
+            and path.startswith(("/recommend", "/baskets", "/events", "/sessions", "/items", "/playground/"))
+        )
     ):
         return [{name: []} for name in _KEYS]
     return []

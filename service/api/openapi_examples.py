@@ -48,6 +48,7 @@ _PROBLEMS: tuple[tuple[type[errors.ServiceError], str], ...] = (
     (request_errors.NotFound, "nothing is known by this name"),
     (request_errors.TooSlow, "the request took too long to arrive"),
     (request_errors.Conflict, "there is no version before this one"),
+    (request_errors.CursorGone, "the cursor has expired; ask anew without it"),
     (request_errors.BodyTooLarge, "the body is larger than 1000000 bytes"),
     (request_errors.TargetTooLong, "the path and query are too long"),
     (request_errors.EncodedBody, "Content-Encoding: gzip is not read; send the body as plain JSON, without the header"),

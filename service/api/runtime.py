@@ -35,6 +35,7 @@ from service.ops.worker_peers import Peers
 from service.playground.explorer import Explorer
 from service.policies.policies import PolicyBook
 from service.policies.policy_keeper import PolicyKeeper
+from service.recommend.baskets import Baskets
 from service.recommend.recommender import Recommender
 from service.recommend.shadows import Shadows
 from service.store.health import RedisCheck
@@ -62,6 +63,7 @@ class SpaceRuntime:
     write_behind: WriteBehind
     recorder: Recorder
     recommender: Recommender
+    baskets: Baskets
     ingest: Ingest
     features: Features
     items: Items

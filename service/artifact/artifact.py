@@ -11,6 +11,7 @@
       queries.npz                     the queries that the network has vectors of, where it has any
       signal_<name>.npz               what else than the network speaks for an item: item-CF and popularity, which also
                                       answer when the model cannot, and the signals that the manifest names
+      together.npz                    what is taken together in one basket; only where the log has such baskets
       order.npz                       what the order of a list is worth; only where an order was learned and is better
 
 An artefact whose manifest names a `baseline` has no graphs: it serves the lists of that scorer.
@@ -43,6 +44,7 @@ from service.artifact.item_cf import ItemCF
 from service.artifact.manifest import (
     EXPLAINER,
     MANIFEST,
+    TOGETHER_FILE,
     ArtifactFileError,
     encoder_version_of,
     read_manifest,
@@ -50,6 +52,7 @@ from service.artifact.manifest import (
     resolve,
     verify_checksums,
 )
+from service.artifact.neighbour_table import NeighbourTable
 from service.artifact.order_weights import ORDER_FILE, OrderWeights
 from service.artifact.popularity import Popularity
 from service.artifact.query_text import KNOWN_QUERIES, KnownQueries
@@ -223,6 +226,13 @@ class Artifact:
         """What the order of a list is worth; None where lists are by score."""
         return OrderWeights.load(self.folder / ORDER_FILE) if ORDER_FILE in self.manifest["files"] else None
 
+    @cached_property
+    def together(self) -> NeighbourTable | None:
+        """What is taken together in one basket; None where the log has no such baskets, or the export is older."""
+        if TOGETHER_FILE not in self.manifest["files"]:
+            return None
+        return NeighbourTable.load(self.folder / TOGETHER_FILE, check_values=False)
+
     def _signal(self, name: str) -> SignalPart:
         return load_signal(self.folder / signal_file(name))
 
@@ -235,7 +245,7 @@ class Artifact:
             ("catalogue", catalogue), ("trie", trie), ("item_table", item_table), ("vocabulary", vocabulary),
             ("item_cf", self.item_cf), ("popularity", self.popularity), ("ranker", self.ranker),
             ("signals", self.signals), ("attributes", self.attributes), ("item_attributes", attributes),
-            ("order", self.order),
+            ("order", self.order), ("together", self.together),
         ):  # fmt: skip
             other.__dict__[name] = part  # where `cached_property` keeps its value
         return other
@@ -261,6 +271,8 @@ class Artifact:
             KNOWN_QUERIES: self._known_items,
             MANIFEST: self._n_items,
         }
+        if TOGETHER_FILE in self.manifest["files"]:
+            readers[TOGETHER_FILE] = self._together_items
         others = [name for name in self.ranker.signals if name not in (ITEM_CF, POPULARITY)]
         readers |= {signal_file(name): partial(self._signal_items, name) for name in others}
         if ORDER_FILE in self.manifest["files"]:
@@ -287,6 +299,9 @@ class Artifact:
         """Returns the number of items. Raises ValueError, KeyError or OSError if the known queries are damaged."""
         _ = self.known_queries
         return len(self.catalogue)
+
+    def _together_items(self) -> int:
+        return self.item_cf.n_items if self.together is None else self.together.n_items
 
     def _signal_items(self, name: str) -> int:
         return self._signal(name).n_items

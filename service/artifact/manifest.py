@@ -34,8 +34,10 @@ FILES = (
 # An artefact that serves a scorer instead of a network lacks these files.
 GRAPHS = ("encoder.onnx", "decoder.onnx", "sampler.onnx")
 EXPLAINER = "explainer.onnx"
+# What is taken together in one basket; absent where no basket has two items, and from earlier exports.
+TOGETHER_FILE = "together.npz"
 # Files that may be absent; if the manifest names them, they are checked like the others.
-OPTIONAL = (EXPLAINER, ORDER_FILE)
+OPTIONAL = (EXPLAINER, ORDER_FILE, TOGETHER_FILE)
 REQUIRED: dict[str, type | tuple[type, ...]] = {
     "model_version": str,
     "network": dict,

@@ -53,6 +53,7 @@ from service.playground.explorer import Explorer
 from service.policies import policies, policy_keeper
 from service.policies.policies import Policies, PolicyBook
 from service.policies.policy_keeper import PolicyKeeper
+from service.recommend.baskets import Baskets
 from service.recommend.pages import Pages
 from service.recommend.reasons import Reasons
 from service.recommend.recommender import Recommender
@@ -132,6 +133,7 @@ async def open_space(
     recorder, stream_erasure = _open_recorder(opening, store)
     watch = TrafficWatch(serving, metrics, on=settings.watch)
     spawn(stack, watch.run)
+    recommender = _open_recommender(opening, store, arms, canaries, states, guards, ids, recorder, watch, shadows)
     return SpaceRuntime(
         space=space,
         serving=serving,
@@ -150,7 +152,8 @@ async def open_space(
         recorder=recorder,
         watch=watch,
         shadows=shadows,
-        recommender=_open_recommender(opening, store, arms, canaries, states, guards, ids, recorder, watch, shadows),
+        recommender=recommender,
+        baskets=Baskets(recommender, arms, ids),
         ingest=Ingest(
             store,
             serving,

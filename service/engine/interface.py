@@ -12,6 +12,7 @@ from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF
 from service.artifact.item_filters import Filters, ItemFilter
+from service.artifact.neighbour_table import NeighbourTable
 from service.artifact.order_weights import OrderWeights
 from service.artifact.popularity import Popularity
 from service.artifact.ranker_weights import RankerWeights
@@ -74,6 +75,11 @@ class ArtifactParts(Protocol):
     @property
     def ranker(self) -> RankerWeights:
         """The weights of the signals."""
+        ...
+
+    @property
+    def together(self) -> NeighbourTable | None:
+        """What is taken together in one basket; None where that is not known."""
         ...
 
     @property

@@ -19,8 +19,9 @@ from service.batching.batcher import Batcher
 from service.common.deadline import Deadline
 from service.common.errors import FilterNotReady
 from service.common.request_errors import InvalidRequest, NotFound
+from service.engine.companions import Companions
 from service.engine.encoder_state import EncoderState
-from service.engine.fallback import Fallback
+from service.engine.fallback import Constraints, Fallback
 from service.engine.interface import CatalogueView, EngineLike
 from service.engine.jobs import EVERYTHING, NOTHING, DecodedList, DecodeJob, EncodeJob
 from service.engine.live_catalogue import LiveCatalogue
@@ -207,6 +208,32 @@ class ServedModel:
         items, scores = self.fallback.similar(index, k, self.in_stock)
         ranked = ranked_items(self.catalogue, items, scores)
         return {"item_id": item_id, "items": ranked, "source": "item_cf", "model_version": self.version}
+
+    def together(self, item_id: str, k: int) -> dict[str, Any]:
+        """Returns the body of `/items/{item_id}/together`: the k items in stock that are most in one basket with it.
+
+        Raises:
+            NotFound: the item is not in the catalogue.
+        """
+        index = self.vocabulary.item_index.get(item_id)
+        if index is None:
+            raise NotFound("no item with this id in the catalogue")
+        itself = np.array([index], np.int64)
+        found = self.companions.by_baskets(itself, Constraints(self.in_stock, itself), k)
+        if len(found.items):
+            ranked, source, warnings = ranked_items(self.catalogue, found.items, found.scores), "baskets", []
+        else:
+            like = self.similar(item_id, k)
+            ranked, source, warnings = like["items"], like["source"], [f"{self.companions.why_not}: item-CF lists"]
+        return {
+            "item_id": item_id, "items": ranked, "source": source, "warnings": warnings,
+            "model_version": self.version,
+        }  # fmt: skip
+
+    @property
+    def companions(self) -> Companions:
+        """What goes with items of a basket."""
+        return Companions(self.engine.artifact.together, self.fallback)
 
     def filter(self, filters: Filters) -> ItemFilter:
         """Returns a filter of this catalogue. Values that no item has are no part of it, and cost nothing.

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
 from service.common.request_errors import RequestError
 from service.schemas.body_bounds import most_nodes
-from service.schemas.requests import Body, RecommendRequest, parse
+from service.schemas.requests import MAX_EXCLUDED, Body, RecommendRequest, parse
+from service.schemas.values import Feature, Id, Name
+from service.store.user_features import FEATURES_MAX
 
 MAX_BATCH = 50
+MAX_BASKET = 100
+_OWN_BUDGET = "Time budget of the answer; `GPT4REC_DEADLINE_MS` without one, at most `GPT4REC_DEADLINE_MAX_MS`."
+Filter = dict[Name, Annotated[list[Name], Field(min_length=1, max_length=64)]]
 _BUDGET = "Time budget of the whole batch; `GPT4REC_DEADLINE_MS` without one, at most `GPT4REC_DEADLINE_MAX_MS`."
 
 
@@ -30,6 +35,31 @@ class _Entries(Body):
 
     requests: list[Any] = Field(min_length=1, max_length=MAX_BATCH)
     budget_ms: float | None = Field(None, gt=0, le=1e6, allow_inf_nan=False)
+
+
+class BasketRequest(Body):
+    """Asks for what goes with the items of a basket, with or without a user."""
+
+    items: list[Id] = Field(min_length=1, max_length=MAX_BASKET, description="What is in the basket, oldest first.")
+    user_id: Id | None = Field(None, description="Whose basket it is: their stored history counts too.")
+    session_id: Id | None = Field(None, description="The anonymous session whose basket it is.")
+    k: int = Field(10, ge=1, le=100, description="Number of items to list.")
+    scene: Name | None = Field(None, description="Where the list is shown, as in the training data.")
+    context: dict[Name, Feature] | None = Field(None, max_length=32, description="Control codes of the list.")
+    filter: Filter | None = Field(None, max_length=8, description="Restricts the list, as in `/recommend`.")
+    exclude: list[Id] = Field(
+        default=[],
+        max_length=MAX_EXCLUDED - MAX_BASKET,
+        description="Items that must not be listed, beside those in the basket.",
+    )
+    exclude_seen: bool = Field(
+        False, description="Leaves out what the user has seen before; the list may then be shorter than `k`."
+    )
+    features: dict[Name, Feature] | None = Field(
+        None, max_length=FEATURES_MAX, description="Features of the user, for this answer; null: the stored ones."
+    )
+    explain: bool = Field(False, description="Adds `because` to every item, as in `/recommend`.")
+    budget_ms: float | None = Field(None, gt=0, le=1e6, allow_inf_nan=False, description=_OWN_BUDGET)
 
 
 class Batch:
@@ -62,6 +92,6 @@ def _entry(body: Any, latest_ms: int) -> RecommendRequest | RequestError:
         return error
 
 
-LIST_BODIES: tuple[type[BaseModel], ...] = (BatchRequest,)
+LIST_BODIES: tuple[type[BaseModel], ...] = (BatchRequest, BasketRequest)
 for _body in LIST_BODIES:  # now, and not during the first request
     most_nodes(_body)

@@ -37,6 +37,7 @@ EVERYTHING: dict[str, Any] = {
 # What anybody may see: probes, what is running, what the API is, and pages that ask for a token themselves.
 OPEN = {"/", "/healthz", "/readyz", "/version", "/docs", "/openapi.json", "/assets/{name}", "/ops", "/playground"}
 FOR_KEYS = {"/recommend", "/recommend/batch", "/events", "/sessions/merge", "/items/{item_id:path}/similar",
+            "/items/{item_id:path}/together", "/baskets/recommend",
             "/playground/about",
             "/playground/items", "/playground/sample", "/playground/why"}  # fmt: skip
 FEATURES = ("/users/{user_id:path}/features", "/sessions/{session_id:path}/features")
@@ -47,6 +48,7 @@ FOR_METRICS = {"/metrics"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 BODIES = {
     "/recommend": {"user_id": USER},
+    "/baskets/recommend": {"user_id": USER, "items": ["1"]},
     "/recommend/batch": {"requests": [{"user_id": USER}]},
     "/events": {"events": [{"user_id": USER, "item_id": ITEM, "type": "view", "timestamp": 1_700_000_009_000}]},
     "/sessions/merge": {"session_id": "s1", "user_id": USER},

@@ -15,6 +15,7 @@ from service.artifact.catalogue_item import CatalogueItem
 from service.artifact.encoder_version import EncoderVersion
 from service.artifact.features import ContextVocabulary, EventArrays, Vocabulary
 from service.artifact.item_cf import ItemCF
+from service.artifact.neighbour_table import NeighbourTable
 from service.artifact.order_weights import OrderWeights
 from service.artifact.own_items import OwnItems
 from service.artifact.popularity import Popularity
@@ -48,6 +49,7 @@ class FakeArtifact:
     weights: Mapping[str, float] = field(default_factory=dict)
     manifest: Mapping[str, Any] = field(default_factory=dict)
     order: OrderWeights | None = None
+    together: NeighbourTable | None = None
 
     @property
     def encoder_version(self) -> EncoderVersion:

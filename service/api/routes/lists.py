@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
 
 from service.api.direct_route import DirectRoute
 from service.api.openapi import answers, takes
 from service.api.problems import problem_body
-from service.api.request import call_of, counted, reply, runtime, secret_of
+from service.api.request import admitted, call_of, counted, reply, runtime, secret_of
+from service.api.routes.frontend import PathId
 from service.common.errors import ServiceError
 from service.recommend.batches import Outcome, answer_batch
 from service.schemas import list_answers as out
-from service.schemas.list_requests import Batch, BatchRequest
-from service.schemas.requests import RecommendRequest
+from service.schemas.list_requests import BasketRequest, Batch, BatchRequest
+from service.schemas.requests import RecommendRequest, parse
 
 router = APIRouter(route_class=DirectRoute)
 
@@ -42,6 +45,25 @@ async def recommend_batch(request: Request) -> Response:
 
     found = await answer_batch(service.space.recommender, batch.entries, call_of(request), batch.budget_ms, admit)
     return reply(request, {"answers": [_entry(*one) for one in found]})
+
+
+@router.get("/items/{item_id:path}/together", responses=answers(out.TogetherAnswer, 401, 404, 422, 429))
+async def together(request: Request, item_id: PathId, k: Annotated[int, Query(ge=1, le=100)] = 10) -> Response:
+    """Lists the items that are most in one basket with an item. It needs neither the model nor Redis."""
+    service = await admitted(request)
+    return reply(request, service.space.model.together(item_id, k))
+
+
+@router.post(
+    "/baskets/recommend",
+    responses=answers(out.BasketAnswer, 400, 401, 408, 413, 422, 429),
+    openapi_extra=takes(BasketRequest),
+)
+async def recommend_for_basket(request: Request) -> Response:
+    """Recommends what goes with the items of a basket, with or without a user. Always answers within the budget."""
+    service = await admitted(request)
+    body = parse(BasketRequest, await request.body())
+    return reply(request, await service.space.baskets.recommend(body, call_of(request)))
 
 
 def _entry(request_id: str, outcome: Outcome) -> dict[str, object]:
