@@ -72,14 +72,14 @@ async def test_changes_below_the_version_are_those_without_it(shared_valkey: Val
 
 @asynchronous
 async def test_one_question_gets_one_list_with_the_version_and_without() -> None:
-    async with serving() as service:
+    async with serving(exposures=False) as service:
         old, new = [(await service.client.post(path, json=BODY)).json() for path in ("/recommend", "/v1/recommend")]
     assert old["items"] == new["items"]
 
 
 @asynchronous
 async def test_the_metrics_know_one_route_whichever_path_was_called() -> None:
-    async with serving() as service:
+    async with serving(exposures=False) as service:
         for path in ("/recommend", "/v1/recommend", "/v1/recommend"):
             assert (await service.client.post(path, json=BODY)).status_code == 200
         await service.client.get("/v1/items/3/similar")
@@ -121,7 +121,7 @@ async def test_other_origins_may_call_below_the_version_what_they_may_call_witho
 
 @asynchronous
 async def test_a_process_that_stops_still_answers_lists_and_probes_below_the_version() -> None:
-    async with serving() as service:
+    async with serving(exposures=False) as service:
         service.runtime.process_state.draining = True
         assert (await service.client.post("/v1/recommend", json=BODY)).status_code == 200
         assert (await service.client.get("/v1/healthz")).status_code == 200

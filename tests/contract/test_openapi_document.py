@@ -10,11 +10,9 @@ from pydantic import BaseModel, TypeAdapter
 
 from service.api.openapi_examples import recorded
 from service.api.openapi_operations import TAGS, operations
-from service.app import create_app
-from service.common.settings import Settings
 from service.schemas.requests import parse
 from tests.support.aio import asynchronous
-from tests.support.openapi import allows, document, whole
+from tests.support.openapi import allows, application, whole
 from tests.support.serving import serving
 
 IDS = Path(__file__).with_name("operation_ids.txt")
@@ -173,6 +171,7 @@ async def test_the_page_opens_on_what_frontends_call_and_shows_examples() -> Non
 
 
 def test_the_document_is_made_once_and_the_same_each_time() -> None:
-    assert document() == whole()
-    app = create_app(Settings(playground=True))
-    assert app.openapi() is app.openapi()
+    app = application()
+    first = app.openapi()
+    assert first == whole()
+    assert app.openapi() is first

@@ -7,22 +7,28 @@ from functools import cache
 from typing import Any
 
 import jsonschema_rs
+from fastapi import FastAPI
 
 from service.app import create_app
 from service.common.settings import Settings
 from service.schemas.deprecations import DEPRECATIONS, Deprecations
 
 
-def document(deprecations: Deprecations = DEPRECATIONS) -> dict[str, Any]:
-    """Of a service with every route and every kind of secret."""
+def application(deprecations: Deprecations = DEPRECATIONS) -> FastAPI:
+    """With every route and every kind of secret."""
     settings = Settings.model_validate({"playground": True, "api_keys": "shop:secret", "ops_tokens": "alice:secret"})
-    return create_app(settings, deprecations=deprecations).openapi()
+    return create_app(settings, deprecations=deprecations)
+
+
+def document(deprecations: Deprecations) -> dict[str, Any]:
+    """The document where something is deprecated."""
+    return application(deprecations).openapi()
 
 
 @cache
 def whole() -> dict[str, Any]:
     """The document with nothing deprecated but what is; do not change it."""
-    return document()
+    return application().openapi()
 
 
 _MADE: dict[tuple[str, int], jsonschema_rs.Validator] = {}

@@ -94,8 +94,8 @@ def _operation(path: str, method: str, operation: Mapping[str, Any], schemas: _S
         rows = [(p["name"], f"{p['in']}, {_type(p['schema'])}", p.get("description", "")) for p in parameters]
         yield from _table("Parameters", rows)
     for content in operation.get("requestBody", {}).get("content", {}).values():
-        yield from _body("Body", content["schema"], schemas)
         yield from _examples("Example", content)
+        yield from _body("Body", content["schema"], schemas)
     for kind, content in operation["responses"].get("200", {}).get("content", {}).items():
         for schema in content.get("schema", {}).get("anyOf", [content.get("schema", {})]):
             yield from _body("Answer", schema, schemas)
