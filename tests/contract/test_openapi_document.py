@@ -95,7 +95,8 @@ def test_examples_are_bodies_that_the_service_takes_and_answers_that_it_gives() 
             continue
         seen.add(operation["operationId"])
         for _, kind, content in contents({**operation, "responses": {}}):
-            assert kind == "application/json"
+            if kind != "application/json":
+                continue  # lines of JSON, which its answer reports on
             body = models[content["schema"]["$ref"].rpartition("/")[2]]
             for example in its["requests"].values():
                 parse(body, TypeAdapter(dict).dump_json(example))

@@ -87,6 +87,9 @@ def calls(items: list[str]) -> list[Call]:
             "two places of a page": {"requests": [{"user_id": user, "k": 2, "scene": one} for one in ("home", "cart")]},
         }),
         Call("similar", f"GET /items/{items[0]}/similar?k=3"),
+        Call("together", f"GET /items/{items[0]}/together?k=3"),
+        Call("recommend_for_basket", "POST /baskets/recommend", {"a basket": {"items": items[:2], "k": 3}}),
+        *_item_calls(items[0]),
         Call("put_user_features", f"PUT /users/{user}/features", {"features": features}),
         Call("show_user_features", f"GET /users/{user}/features"),
         Call("put_session_features", f"PUT /sessions/{session}/features", {"features": features}),
@@ -132,6 +135,31 @@ def calls(items: list[str]) -> list[Call]:
     ]  # fmt: skip
 
 
+def _item_calls(known: str) -> list[Call]:
+    """The calls of the catalogue. `known` is an item of the export, which the new one resembles."""
+    boots = {
+        "title": "Trail Boots", "category": ["Fashion > Women > Shoes"], "brand": "Acme", "price": 89.9,
+        "currency": "EUR", "stock": 12, "image": "https://shop.example/boots.jpg", "url": "/p/boots-38",
+        "like": [known],
+    }  # fmt: skip
+    lines = [
+        {"item_id": "boots-39", "title": "Trail Boots 39", "like": [known]},
+        {"item_id": "boots-38", "op": "patch", "price": 79.9},
+        {"item_id": "boots-38", "op": "colour"},
+    ]
+    return [
+        Call("put_item", "PUT /items/boots-38", {"an item": boots}),
+        Call("patch_item", "PATCH /items/boots-38", {"price and stock": {"price": 79.9, "stock": 3}}),
+        Call("disable_item", "POST /items/boots-38/disable"),
+        Call("enable_item", "POST /items/boots-38/enable"),
+        Call("import_items", "POST /items", {"three lines": "".join(f"{json.dumps(one)}\n" for one in lines)}),
+        Call("show_item", "GET /items/boots-38"),
+        Call("list_items", "GET /items?q=trail&limit=2"),
+        Call("delete_item", "DELETE /items/boots-39"),
+        Call("ops_list_changes", "GET /ops/items/changes?limit=3"),
+    ]
+
+
 def _policies(width: int) -> dict[str, Any]:
     segment = {"name": "everybody", "decoding": {"strategy": "beam", "beam_width": width}}
     return {"segments": [segment], "default": "everybody"}
@@ -161,7 +189,9 @@ def recorded(service: Serve, items: list[str], model: str) -> dict[str, Any]:
             answer = found[one.answer_of]["answer"]
         else:
             method, path = one.call.split(" ")
-            got = service.client.request(method, path, json=next(iter(bodies.values())) if bodies else None)
+            first = next(iter(bodies.values())) if bodies else None
+            sent = {"content": first} if isinstance(first, str) else {"json": first}
+            got = service.client.request(method, path, **sent)
             if got.status_code != 200:
                 sys.stderr.write(f"{one.operation}: {got.status_code} {got.text[:300]}\n")
                 continue

@@ -38,7 +38,7 @@ def main() -> None:
     for operation in found:
         for part in (operation.get("requestBody", {}), *operation["responses"].values()):
             for kind, content in part.get("content", {}).items():
-                if not kind.startswith("text/"):
+                if kind.endswith("json"):
                     check(models, content)
     sys.stdout.write(f"{len(found)} operations\n")
 
