@@ -22,6 +22,8 @@ from service.engine.decoding import Decoding
 NO_LAW, NO_CANDIDATES, REORDERED, SHARED_SEED, OTHER_LAW = (
     "no_law", "no_candidates", "reordered", "shared_seed", "other_law",
 )  # fmt: skip
+# Why one need not be: it is the same draw as an earlier list.
+SHOWN_AGAIN = "shown_again"
 _COLUMNS = (
     "scores", "log_propensities", "drawn", "set_log_propensity", "strategy", "parameters", "segment", "model_version",
     "filter", "excluded", "seed", "scene", "k", "candidates", "candidate_scores",
@@ -158,8 +160,9 @@ def _independent(drawn: Sequence[_Drawn], left_out: Counter[tuple[str, str]]) ->
             owners.setdefault(one.seed, set()).add(one.logged.owner)
     kept, seen = list[LoggedList](), set[str]()
     for one in sorted(drawn, key=lambda one: one.logged.request["time_ms"]):
-        if one.seed is not None and (one.seed in seen or len(owners.get(one.seed, ())) > 1):
-            left_out[one.logged.segment, SHARED_SEED] += 1
+        shared = one.seed is not None and len(owners.get(one.seed, ())) > 1
+        if one.seed is not None and (shared or one.seed in seen):
+            left_out[one.logged.segment, SHARED_SEED if shared else SHOWN_AGAIN] += 1
             continue
         kept.append(one.logged)
         if one.seed is not None:

@@ -25,7 +25,7 @@ from model.online.estimators import (
     mean,
     weighted_mean,
 )
-from model.online.logged_lists import OTHER_LAW, ItemNumbers, Sample, name_of
+from model.online.logged_lists import OTHER_LAW, SHOWN_AGAIN, ItemNumbers, Sample, name_of
 from model.online.targets import Target
 from model.online.terms import TermsOfLists, terms_of
 
@@ -208,7 +208,7 @@ def _segment(sample: Sample, target: Target, numbers: ItemNumbers, name: str, le
     if not target.own_model and 2 * len(same) >= len(made):
         return _on_policy(name, share, len(made), said, _plain_terms(same, sample.subjects), least_effective)
     lists = [one for one in sample.lists if one.segment == name]
-    without = sum(n for (segment, _), n in sample.left_out.items() if segment == name)
+    without = sum(n for (segment, why), n in sample.left_out.items() if segment == name and why != SHOWN_AGAIN)
     refused = _unfit(name, len(made), len(lists), without, sample.left_out[name, OTHER_LAW])
     if refused:
         return Judged(name, share, len(made), 0, said, False, 0.0, None, None, {}, refused)
