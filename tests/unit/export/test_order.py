@@ -27,7 +27,7 @@ SCORES = np.linspace(0.0, 1.5, CANDIDATES).astype(np.float32)
 LOOKS = np.array([1.0, 0.6, 0.4])
 
 
-def write_log(folder: Path, version: str, attraction: np.ndarray, lists: int = 1200) -> LogFolder:
+def write_log(folder: Path, version: str, attraction: np.ndarray, lists: int = 900) -> LogFolder:
     """Lists that were drawn from the same candidates, with clicks and their dwell."""
     rng, law = np.random.default_rng(0), Law(1.0)
     exposures, events = [], []
@@ -84,7 +84,7 @@ def test_an_order_that_earns_more_becomes_part_of_the_artefact(random_artifact: 
 def test_an_order_that_earns_no_more_is_not_kept(random_artifact: Path, tmp_path: Path) -> None:
     version = Artifact.open(random_artifact).model_version
     write_log(tmp_path / "log", version, np.linspace(0.1, 0.7, CANDIDATES))
-    code, report = learn(tmp_path / "log", random_artifact, tmp_path / "out")
+    code, report = learn(tmp_path / "log", random_artifact, tmp_path / "out", "--method", "policy")
     assert (code, report["better"], report["artifact"]) == (0, False, None)
     assert not (tmp_path / "out").exists()
 
@@ -93,8 +93,11 @@ def test_a_log_of_another_model_is_refused(random_artifact: Path, tmp_path: Path
     write_log(tmp_path / "log", "another-1", np.full(CANDIDATES, 0.5), lists=9)
     code, said = learn(tmp_path / "log", random_artifact, tmp_path / "out")
     assert code == 1 and "no drawn list of random-" in said["said"] and "9 of another-1" in said["said"]
-    asked = ["learn", "--log", "x", "--artifact", "x", "--out", "x", "--reward", "joy"]
-    assert CliRunner().invoke(app, asked).exit_code == 2
+    code, said = learn(tmp_path / "log", random_artifact, tmp_path / "out", "--language-model", str(tmp_path / "none"))
+    assert code == 1 and "there is no language model" in said["said"]
+    for option in ("--reward", "--method"):
+        asked = ["learn", "--log", "x", "--artifact", "x", "--out", "x", option, "joy"]
+        assert CliRunner().invoke(app, asked).exit_code == 2
 
 
 def test_a_damaged_order_and_one_of_another_catalogue_are_refused(random_artifact: Path, tmp_path: Path) -> None:
