@@ -250,6 +250,6 @@ def next_items(token: PageToken, model: ServedModel, excluded: npt.NDArray[np.in
     if allowed is not None and len(items):
         kept &= allowed[items]
     items, places = items[kept], places[kept]
-    # What comes before the first item of the next page was looked at.
-    taken = int(places[k]) if len(places) > k else len(token.items)
+    # What is forbidden behind the last item of the page may be allowed again when its own page comes.
+    taken = int(places[k - 1]) + 1 if len(places) >= k else len(token.items)
     return Page(items[:k], places[:k], taken)
