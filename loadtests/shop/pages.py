@@ -161,8 +161,9 @@ class Session:
         """How the list is made: as the segment has it, drawn, by beam, or of named items."""
         drawn = {"strategy": "top_p", "top_p": 0.9}
         named = self._rng.sample(self._items, min(len(self._items), 300))
-        choices = ({}, {"decoding": drawn}, {"decoding": {"strategy": "beam"}}, {"candidates": named})
-        return dict(self._rng.choice(choices))
+        beam = {"strategy": "beam"}
+        choices: list[dict[str, Any]] = [{}, {"decoding": drawn}, {"decoding": beam}, {"candidates": named}]
+        return self._rng.choice(choices)
 
     def _some(self, rest: Sequence[str], most: int) -> list[str]:
         """A few items, mostly of the pages to come."""
