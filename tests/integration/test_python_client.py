@@ -244,6 +244,17 @@ def test_the_catalogue_is_changed_shown_searched_and_imported(service: Serve) ->
             items.get("shoe/2")
 
 
+def test_what_goes_with_an_item_and_with_a_basket_is_never_in_it(service: Serve) -> None:
+    network = _Breaks()
+    with connected(service, transport=network, retries=0, fallback=["i1", "i2", "i3"]) as client:
+        assert len(client.together("i1", k=3).items) == 3
+        answer = client.recommend_for_basket(["i1", "i4"], session_id="basket", k=3)
+        assert (len(answer.items), answer.session_id) == (3, "basket")
+        assert not {"i1", "i4"} & set(answer.item_ids)
+        network.before = 1
+        assert client.recommend_for_basket(["i1"], k=5).item_ids == ["i2", "i3"]
+
+
 def test_rules_of_a_question_are_reported(service: Serve) -> None:
     with connected(service) as client:
         rules = [{"name": "top", "kind": "pin", "item": "i5", "position": 1}]

@@ -42,7 +42,7 @@ async function look(item, list) {
 
 async function like(item_id) {
   try {
-    draw("like", (await client.similar(item_id, 4)).items);
+    draw("like", (await client.similar(item_id, { k: 4 })).items);
   } catch {
     draw("like", []);
   }

@@ -181,13 +181,15 @@ class Related:
     Attributes:
         item_id: The item that was asked about.
         items: The items, nearest first.
-        source: What ranked them.
+        source: What ranked them: `baskets`, `item_cf`.
+        warnings: What the caller must know, in sentences.
         raw: The answer as the service sent it.
     """
 
     item_id: str
     items: tuple[RankedItem, ...]
     source: str
+    warnings: tuple[str, ...] = ()
     raw: Json = field(default_factory=dict, repr=False)
 
     @property
@@ -198,7 +200,7 @@ class Related:
 
 def related(raw: Json) -> Related:
     """Returns the answer of `/items/{item_id}/similar` or `/together`."""
-    return Related(raw["item_id"], ranked(raw["items"]), raw["source"], raw)
+    return Related(raw["item_id"], ranked(raw["items"]), raw["source"], tuple(raw.get("warnings", ())), raw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,13 +69,7 @@ class AsyncClient:
         Raises:
             ClientError: The question is wrong, or there is no local list either.
         """
-        body = questions.body_of(question, self._options["budget_ms"])
-        try:
-            answer = await self._do(questions.recommend(body))
-        except ClientError as error:
-            return self._fallback.instead(body, error)
-        self._fallback.keep(body, answer)
-        return answer
+        return await self._asked(questions.body_of(question, self._options["budget_ms"]), "/recommend")
 
     async def next_page(self, before: Recommendation, **question: Unpack[Question]) -> Recommendation | None:
         """Returns the next items of a list that was asked for with `page`; None where it ends. Never a local list.
@@ -108,9 +102,24 @@ class AsyncClient:
             found = [error] * len(bodies)
         return [self._fallback.settled(body, answer) for body, answer in zip(bodies, found, strict=True)]
 
-    async def similar(self, item_id: str, k: int = 10) -> Related:
+    async def recommend_for_basket(self, items: Sequence[str], **question: Unpack[Question]) -> Recommendation:
+        """Returns what goes with the items of a basket, for a user, a session or nobody. Else as `recommend`.
+
+        Args:
+            items: What is in the basket, oldest first, at most 100.
+            question: `user_id`, `session_id`, `k`, `scene`, `context`, `filter`, `exclude`, `exclude_seen`, `features`,
+                `fields`, `explain` and `budget_ms`.
+        """
+        body = questions.basket_of(items, question, self._options["budget_ms"])
+        return await self._asked(body, "/baskets/recommend")
+
+    async def similar(self, item_id: str, k: int = 10, fields: Sequence[str] = ()) -> Related:
         """Returns the items most like an item: what a product page shows."""
-        return await self._do(questions.similar(item_id, k))
+        return await self._do(questions.beside(item_id, "similar", k, fields))
+
+    async def together(self, item_id: str, k: int = 10, fields: Sequence[str] = ()) -> Related:
+        """Returns the items that are most often in one basket with an item."""
+        return await self._do(questions.beside(item_id, "together", k, fields))
 
     # -- events
 
@@ -212,6 +221,14 @@ class AsyncClient:
                 self._outbox.accepted()
             async with self._changed:
                 self._changed.notify_all()
+
+    async def _asked(self, body: dict[str, Any], path: str) -> Recommendation:
+        try:
+            answer = await self._do(questions.recommend(body, path))
+        except ClientError as error:
+            return self._fallback.instead(body, error)
+        self._fallback.keep(body, answer)
+        return answer
 
     async def _do(self, call: Call[T]) -> T:
         attempts = Attempts(self._options["timeout_s"], self._options["retries"])

@@ -70,13 +70,7 @@ class Client:
         Raises:
             ClientError: The question is wrong, or there is no local list either.
         """
-        body = questions.body_of(question, self._options["budget_ms"])
-        try:
-            answer = self._do(questions.recommend(body))
-        except ClientError as error:
-            return self._fallback.instead(body, error)
-        self._fallback.keep(body, answer)
-        return answer
+        return self._asked(questions.body_of(question, self._options["budget_ms"]), "/recommend")
 
     def next_page(self, before: Recommendation, **question: Unpack[Question]) -> Recommendation | None:
         """Returns the next items of a list that was asked for with `page`; None where it ends. Never a local list.
@@ -109,9 +103,24 @@ class Client:
             found = [error] * len(bodies)
         return [self._fallback.settled(body, answer) for body, answer in zip(bodies, found, strict=True)]
 
-    def similar(self, item_id: str, k: int = 10) -> Related:
+    def recommend_for_basket(self, items: Sequence[str], **question: Unpack[Question]) -> Recommendation:
+        """Returns what goes with the items of a basket, for a user, a session or nobody. Else as `recommend`.
+
+        Args:
+            items: What is in the basket, oldest first, at most 100.
+            question: `user_id`, `session_id`, `k`, `scene`, `context`, `filter`, `exclude`, `exclude_seen`, `features`,
+                `fields`, `explain` and `budget_ms`.
+        """
+        body = questions.basket_of(items, question, self._options["budget_ms"])
+        return self._asked(body, "/baskets/recommend")
+
+    def similar(self, item_id: str, k: int = 10, fields: Sequence[str] = ()) -> Related:
         """Returns the items most like an item: what a product page shows."""
-        return self._do(questions.similar(item_id, k))
+        return self._do(questions.beside(item_id, "similar", k, fields))
+
+    def together(self, item_id: str, k: int = 10, fields: Sequence[str] = ()) -> Related:
+        """Returns the items that are most often in one basket with an item."""
+        return self._do(questions.beside(item_id, "together", k, fields))
 
     # -- events
 
@@ -176,6 +185,14 @@ class Client:
         dropped = self._sender.close(self._options["close_timeout_s"])
         self._http.close()
         return dropped
+
+    def _asked(self, body: dict[str, Any], path: str) -> Recommendation:
+        try:
+            answer = self._do(questions.recommend(body, path))
+        except ClientError as error:
+            return self._fallback.instead(body, error)
+        self._fallback.keep(body, answer)
+        return answer
 
     def _do(self, call: Call[T]) -> T:
         attempts = Attempts(self._options["timeout_s"], self._options["retries"])

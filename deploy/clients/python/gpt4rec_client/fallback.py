@@ -77,7 +77,11 @@ class Fallback:
         with self._lock:
             last = self._last.get(_name(body))
         items = last.items if last is not None else self._of_configuration(body)
-        out = {*body.get("exclude", ()), *(event.get("item_id") for event in body.get("events", ()))}
+        out = {
+            *body.get("exclude", ()),
+            *body.get("items", ()),
+            *(event.get("item_id") for event in body.get("events", ())),
+        }
         k = body.get("k", len(body["candidates"]) if body.get("candidates") else _K)
         left = [item for item in items if item.item_id not in out][:k]
         if not left:

@@ -53,6 +53,7 @@ class Question(TypedDict, total=False):
         context: Control codes of the list.
         filter: Restricts the list to items with a value of each field.
         exclude: Items that must not be listed.
+        fields: What is shown of each item beside its title: `price`, `image`, `url` … They are in `RankedItem.raw`.
         exclude_seen: Whether items of the history stay out; without, the model decides.
         segment: Overrides the segment that the rules would choose.
         decoding: Replaces the decoding of the segment.
@@ -78,6 +79,7 @@ class Question(TypedDict, total=False):
     context: Mapping[str, Feature] | None
     filter: Mapping[str, Any] | None
     exclude: Sequence[str]
+    fields: Sequence[str] | None
     exclude_seen: bool | None
     segment: str | None
     decoding: Decoding | None
@@ -165,10 +167,15 @@ def body_of(question: Question, budget_ms: float | None) -> dict[str, Any]:
     return {**body, **question.get("more", {})}
 
 
-def recommend(body: Mapping[str, Any]) -> Call[Recommendation]:
+def recommend(body: Mapping[str, Any], path: str = "/recommend") -> Call[Recommendation]:
     """A list."""
     session_id = body.get("session_id")
-    return Call("POST", "/recommend", lambda raw: answers.recommendation(raw, session_id), body)
+    return Call("POST", path, lambda raw: answers.recommendation(raw, session_id), body)
+
+
+def basket_of(items: Sequence[str], question: Question, budget_ms: float | None) -> dict[str, Any]:
+    """Returns the body of a question about a basket."""
+    return {**body_of(question, budget_ms), "items": list(items)}
 
 
 def next_page(before: Recommendation, question: Question, budget_ms: float | None) -> dict[str, Any]:
@@ -198,9 +205,10 @@ def merge(session_id: str, user_id: str) -> Call[int]:
     )
 
 
-def similar(item_id: str, k: int) -> Call[Related]:
-    """Items like an item."""
-    return Call("GET", f"/items/{_segment(item_id)}/similar", answers.related, query={"k": k})
+def beside(item_id: str, what: Literal["similar", "together"], k: int, fields: Sequence[str]) -> Call[Related]:
+    """Items like an item, or those bought together with it."""
+    shown: dict[str, str | int] = {"fields": ",".join(fields)} if fields else {}
+    return Call("GET", f"/items/{_segment(item_id)}/{what}", answers.related, query={"k": k, **shown})
 
 
 def show_user(user_id: str) -> Call[dict[str, Any]]:

@@ -69,6 +69,14 @@ export interface ClientOptions {
   random?: () => number;
 }
 
+/** How many items are shown beside an item, and what of them. */
+export interface BesideOptions {
+  /** Number of items, 1 to 100; 10 without. */
+  k?: number;
+  /** What is shown of each beside its title. */
+  fields?: string[];
+}
+
 /** A client of the service. */
 export class Client {
   /** The catalogue, for backends. */
@@ -128,16 +136,8 @@ export class Client {
    * Returns a list. If the service cannot be asked, it is a local one: `local` is true, and `reason` says why. Throws if
    * the question is wrong, or if there is no local list either.
    */
-  async recommend(question: Question = {}, signal?: AbortSignal): Promise<Recommendation> {
-    const asked = { ...this.#budget(), ...this.#subject(question), ...question };
-    try {
-      const answer = await this.#list(asked, signal);
-      this.#fallback.keep(asked, answer);
-      return answer;
-    } catch (error) {
-      if (error instanceof ClientError) return this.#fallback.instead(asked, error);
-      throw error;
-    }
+  recommend(question: Question = {}, signal?: AbortSignal): Promise<Recommendation> {
+    return this.#asked({ ...this.#budget(), ...this.#subject(question), ...question }, "/recommend", signal);
   }
 
   /**
@@ -150,7 +150,7 @@ export class Client {
   async nextPage(before: Recommendation, question: Question = {}, signal?: AbortSignal): Promise<Recommendation | undefined> {
     if (before.cursor == null) return undefined;
     const subject = before.user_id != null ? { user_id: before.user_id } : { session_id: before.session_id };
-    return this.#list({ ...this.#budget(), ...question, ...subject, cursor: before.cursor }, signal);
+    return this.#list({ ...this.#budget(), ...question, ...subject, cursor: before.cursor }, "/recommend", signal);
   }
 
   /** Returns up to 50 lists, in order, each as `recommend` does; an error in place of a list that there is not. */
@@ -172,9 +172,25 @@ export class Client {
     return requests.map((asked, n) => this.#fallback.settled(asked, found[n] ?? new BadAnswer("a list is missing")));
   }
 
+  /**
+   * Returns what goes with the items of a basket, for the visitor or the user that the question names. Else as
+   * `recommend`.
+   *
+   * @param items What is in the basket, oldest first, at most 100.
+   * @param question `k`, `scene`, `context`, `filter`, `exclude`, `exclude_seen`, `features`, `fields`, `explain`, `budget_ms`.
+   */
+  recommendForBasket(items: string[], question: Question = {}, signal?: AbortSignal): Promise<Recommendation> {
+    return this.#asked({ ...this.#budget(), ...this.#subject(question), ...question, items }, "/baskets/recommend", signal);
+  }
+
   /** Returns the items most like an item: what a product page shows. */
-  similar(itemId: string, k = 10, signal?: AbortSignal): Promise<Related> {
-    return make(this.#wire, { method: "GET", path: `/items/${segment(itemId)}/similar?k=${k}`, has: ["items"] }, signal);
+  similar(itemId: string, options: BesideOptions = {}, signal?: AbortSignal): Promise<Related> {
+    return this.#beside(itemId, "similar", options, signal);
+  }
+
+  /** Returns the items that are most often in one basket with an item. */
+  together(itemId: string, options: BesideOptions = {}, signal?: AbortSignal): Promise<Related> {
+    return this.#beside(itemId, "together", options, signal);
   }
 
   // Events
@@ -273,8 +289,24 @@ export class Client {
     return this.#sender.close(this.#options.closeTimeoutMs ?? 5000);
   }
 
-  async #list(asked: Question, signal?: AbortSignal): Promise<Recommendation> {
-    const call: Call<Recommendation> = { method: "POST", path: "/recommend", body: asked, has: ["items", "source"] };
+  async #asked(asked: Question, path: string, signal?: AbortSignal): Promise<Recommendation> {
+    try {
+      const answer = await this.#list(asked, path, signal);
+      this.#fallback.keep(asked, answer);
+      return answer;
+    } catch (error) {
+      if (error instanceof ClientError) return this.#fallback.instead(asked, error);
+      throw error;
+    }
+  }
+
+  #beside(itemId: string, what: string, { k = 10, fields = [] }: BesideOptions, signal?: AbortSignal): Promise<Related> {
+    const query = new URLSearchParams({ k: String(k), ...(fields.length > 0 ? { fields: fields.join() } : {}) });
+    return make(this.#wire, { method: "GET", path: `/items/${segment(itemId)}/${what}?${query}`, has: ["items"] }, signal);
+  }
+
+  async #list(asked: Question, path: string, signal?: AbortSignal): Promise<Recommendation> {
+    const call: Call<Recommendation> = { method: "POST", path, body: asked, has: ["items", "source"] };
     return theirs(await make(this.#wire, call, signal), asked);
   }
 

@@ -62,7 +62,8 @@ export class Fallback {
     const reason = REASONS.find(([Kind]) => error instanceof Kind)?.[1];
     if (reason === undefined) throw error;
     const last = this.#last.get(nameOf(question));
-    const out = new Set([...(question.exclude ?? []), ...(question.events ?? []).map((event) => event.item_id)]);
+    const basket = Array.isArray(question["items"]) ? (question["items"] as string[]) : [];
+    const out = new Set([...basket, ...(question.exclude ?? []), ...(question.events ?? []).map((event) => event.item_id)]);
     const items = (last?.items ?? this.#ofConfiguration(question))
       .filter((item) => !out.has(item.item_id))
       .slice(0, question.k ?? question.candidates?.length ?? 10)

@@ -1,4 +1,4 @@
-export { Client, type ClientOptions } from "./client.js";
+export { Client, type BesideOptions, type ClientOptions } from "./client.js";
 export * from "./errors.js";
 export type { Configured, ConfiguredItem } from "./fallback.js";
 export { Items, type ImportedLine, type Item, type ItemChange, type ItemFields, type ItemLine, type ItemPage } from "./items.js";

@@ -46,6 +46,8 @@ export interface Question {
   filter?: Record<string, unknown> | null;
   /** Items that must not be listed. */
   exclude?: string[];
+  /** What is shown of each item beside its title: `price`, `image`, `url` … */
+  fields?: string[] | null;
   /** Whether items of the history stay out; without, the model decides. */
   exclude_seen?: boolean | null;
   segment?: string | null;
@@ -189,7 +191,10 @@ export interface EventsAnswer {
 export interface Related {
   item_id: string;
   items: RankedItem[];
+  /** What ranked them: `baskets`, `item_cf`. */
   source: string;
+  /** What the caller must know, in sentences. */
+  warnings?: string[];
   model_version: string;
   request_id: string;
 }

@@ -104,7 +104,7 @@ test("a click on a list is known to the next one and to the user who logs in", a
   const mine = await client.recommend({ k: 5, exclude_seen: true });
   assert.equal(mine.user_id, "ts/ann");
   assert.ok(!items(mine).includes(clicked));
-  assert.equal((await client.similar(clicked, 3)).items.length, 3);
+  assert.equal((await client.similar(clicked, { k: 3 })).items.length, 3);
   assert.deepEqual((await client.putUserFeatures("ts/ann", { age: "old" })).features, { age: "old" });
   const session = client.sessionId;
   client.logout();
@@ -244,6 +244,17 @@ test("the catalogue is changed, shown, searched and imported", async () => {
   assert.equal(new Set([...first.items, ...second.items].map((item) => item.item_id)).size, 41);
   assert.equal((await catalogue.delete("boot/2")).outcome, "deleted");
   await assert.rejects(catalogue.get("boot/2"), NotFound);
+});
+
+test("what goes with an item and with a basket is never in it", async () => {
+  const network = breaking();
+  const client = connected({ fetch: network, retries: 0, fallback: ["i1", "i2", "i3"] });
+  assert.equal((await client.together("i1", { k: 3 })).items.length, 3);
+  const list = await client.recommendForBasket(["i1", "i4"], { k: 3 });
+  assert.deepEqual([list.items.length, list.session_id], [3, client.sessionId]);
+  assert.ok(!items(list).some((item) => item === "i1" || item === "i4"));
+  network.before = 1;
+  assert.deepEqual(items(await client.recommendForBasket(["i1"], { k: 5 })), ["i2", "i3"]);
 });
 
 test("rules of a question are reported", async () => {

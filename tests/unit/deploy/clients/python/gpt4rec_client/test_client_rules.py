@@ -22,7 +22,7 @@ from gpt4rec_client.errors import ClientError, Fault, problem
 from gpt4rec_client.events import Outbox
 from gpt4rec_client.fallback import Fallback
 from gpt4rec_client.item_calls import LINES_BYTES_MAX, LINES_MAX, ItemLine, imports
-from gpt4rec_client.questions import recommend, similar
+from gpt4rec_client.questions import beside, recommend
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -144,7 +144,7 @@ def test_the_service_is_never_given_more_time_than_the_call_has_left() -> None:
     call = recommend({"user_id": "u", "budget_ms": 80.0})
     assert b'"budget_ms":80.0' in (call.content(1.0) or b"")
     assert b'"budget_ms":50.0' in (call.content(0.05) or b"")
-    assert similar("a/b?", 1).path == "/items/a%2Fb%3F/similar"
+    assert beside("a/b?", "similar", 1, ()).path == "/items/a%2Fb%3F/similar"
 
 
 def _answer(user_id: str | None, *items: str) -> Recommendation:
