@@ -69,7 +69,9 @@ def listing_of(plan: Plan, listed: DecodedList) -> RecommendationList:
         listing = plan.model.fallback.fill(listing, plan.depth, plan.limits)
     if plan.ruling is None:
         return listing
-    return ruled(plan, listing, order=partial(_ordered, plan) if plan.ruling.any_order(plan.k) else None)
+    # The scores of what fills a list up are on another scale than those that the order was learned from.
+    may_order = len(items) >= plan.k and plan.ruling.any_order(plan.k)
+    return ruled(plan, listing, order=partial(_ordered, plan) if may_order else None)
 
 
 def _continued(plan: Plan, listing: RecommendationList) -> RecommendationList:

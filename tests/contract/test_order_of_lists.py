@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from export.order import with_order
+from service.artifact.artifact import Artifact
 from service.common.metrics import value_of
 from service.engine.draw import Draw
+from service.engine.engine import Engine
 from service.engine.jobs import DecodedList, DecodeJob
+from service.ordering.ordering import Ordering
 from tests.contract.test_recorded_lists import recorded
 from tests.support.aio import asynchronous
 from tests.support.fakes import N_ITEMS, FakeArtifact, FakeEngine
 from tests.support.orders import NO_EFFECT, order_weights
+from tests.support.serving import serving
 from tests.support.valkey import Valkey
 
 # The fake engine lists items from the highest index down; this order lists the first ones the other way round.
@@ -103,3 +109,44 @@ async def test_the_setting_switches_it_off(shared_valkey: Valkey) -> None:
             "38",
             "37",
         ]
+
+
+@asynchronous
+async def test_an_artefact_with_an_order_serves_the_same_items_in_that_order(
+    random_artifact: Path, tmp_path: Path
+) -> None:
+    plain = Artifact.open(random_artifact)
+    weights = order_weights(plain.catalogue.n_exported)
+    ordered = Artifact.open(with_order(plain, weights, tmp_path, {}))
+    lists = []
+    for artifact in (plain, ordered):
+        engine = Engine(artifact, device="cpu")
+        try:
+            async with serving(cast("Any", engine), order_first=5) as service:
+                answer = await service.recommend(events=[{"item_id": "i3"}], k=8, decoding={"strategy": "greedy"})
+                assert (answer["rung"], answer["model_version"]) == ("full", artifact.model_version)
+                lists.append(answer["items"])
+        finally:
+            engine.close()
+    before, after = lists
+    indices = np.array([plain.catalogue.index[item["item_id"]] for item in before])
+    ordering = Ordering.of(weights, 5)
+    assert ordering is not None
+    places = ordering.order(indices, np.array([item["score"] for item in before], np.float32))
+    assert [item["item_id"] for item in after] == [before[place]["item_id"] for place in places.tolist()]
+    assert [item["score"] for item in after] == [before[place]["score"] for place in places.tolist()]
+    assert places.tolist() != list(range(8))
+
+
+@asynchronous
+async def test_a_list_under_rules_is_put_into_order_only_where_they_hold_in_any_order(shared_valkey: Valkey) -> None:
+    pin = {"name": "campaign", "kind": "pin", "item": "5", "position": 2}
+    at_most = {"name": "variety", "kind": "at_most", "each": "category", "n": 1}
+    first = {**at_most, "first": 2}
+    greedy = {"strategy": "greedy"}
+    async with recorded(shared_valkey, Ordered(), order_first=3) as what:
+        pinned = ids(await what.service.recommend(user_id="u", k=4, decoding=greedy, rules=[pin]))
+        assert pinned[1] == "5" and pinned[0] == "39"
+        assert ids(await what.service.recommend(user_id="u", k=4, decoding=greedy, rules=[first]))[0] == "39"
+        anywhere = ids(await what.service.recommend(user_id="u", k=4, decoding=greedy, rules=[at_most]))
+        assert anywhere == ["37", "38", "39", "36"]
