@@ -28,6 +28,9 @@ class NearWords:
     _by_pair: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     _by_start: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
+    def __len__(self) -> int:
+        return len(self._words)
+
     def add(self, words: Iterable[str]) -> None:
         """Adds words."""
         for word in words:
@@ -46,7 +49,7 @@ class NearWords:
         """
         found = {word: EXACT} if word in self._words else {}
         if begun and len(word) > 1:
-            longer = (other for other in self._by_start[word[:2]] if other.startswith(word) and other != word)
+            longer = (other for other in self._by_start.get(word[:2], ()) if other.startswith(word) and other != word)
             found |= dict.fromkeys(sorted(longer, key=len)[:_BEGUN_MAX], BEGUN)
         elif begun:
             longer = (

@@ -26,6 +26,8 @@ from service.engine.interface import CatalogueView
 
 QUERY_WORDS_MAX = 8
 _WAITING_MAX = 32
+# Words of titles that are gone, beside as many as there are, that are kept.
+_OLD_WORDS_MAX = 10_000
 # Items that are looked at for one word of a query; those of words that are nearer to it come first.
 _MATCHES_MAX = 100_000
 
@@ -76,6 +78,9 @@ class _Late:
 
     def put(self, item_id: str, title: str | None) -> None:
         """Takes over a title; None takes the item away."""
+        if len(self.near) > 2 * len(self.ids) + _OLD_WORDS_MAX:
+            self.near = NearWords()  # most of its words are in no title any more
+            self.near.add(self.ids)
         for word in self.words.pop(item_id, ()):
             self.ids[word].discard(item_id)
             if not self.ids[word]:

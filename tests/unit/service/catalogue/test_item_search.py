@@ -53,6 +53,15 @@ def test_the_distance_to_every_beginning_is_that_of_the_definition(word: str, ot
     assert distance(word, other) == [reference(word, other[:end]) for end in range(len(other) + 1)]
 
 
+def test_looking_words_up_keeps_nothing() -> None:
+    near, same = NearWords(), NearWords()
+    for words in (near, same):
+        words.add(["shoe", "shirt"])
+    for word in ("xylophone", "qq", "shoes", "z"):
+        near.near(word, begun=True)
+    assert near == same and len(near) == 2
+
+
 @given(st.text("abcd", min_size=4, max_size=9), st.data())
 def test_a_word_with_one_typo_is_found(word: str, data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(word) - 1))
